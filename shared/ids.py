@@ -1,0 +1,32 @@
+"""Makes and reads ids: an execution's id bears the second it was made in."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from datetime import UTC, datetime
+
+EXECUTION_ID = re.compile(r"[0-9]{10}_[0-9a-f]{16}", re.ASCII)
+AGENT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
+BASKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,99}", re.ASCII)
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+
+
+def new_execution_id(now: datetime) -> str:
+    """Answer an id of the form ``<second>_<64 random bits>``, such as ``1763700000_89ce24ad1b2c3d4e``."""
+    return f"{int(now.timestamp())}_{secrets.token_hex(8)}"
+
+
+def second_of(execution_id: str) -> datetime:
+    """Answer the second in which ``execution_id`` was made."""
+    return datetime.fromtimestamp(int(execution_id[:10]), UTC)
+
+
+def new_token() -> str:
+    """Answer a token that nobody else holds: the mark of one claim, or of one write."""
+    return secrets.token_hex(8)
+
+
+def new_request_id() -> str:
+    """Answer an id for a request that came without one."""
+    return f"req-{secrets.token_hex(10)}"

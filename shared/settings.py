@@ -1,0 +1,143 @@
+"""Reads the environment once, into one frozen value; all faults are told together."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import environs
+from marshmallow import validate
+
+from shared.errors import SettingsError
+
+_SECONDS: Final = validate.Range(min=0, max=31_536_000, min_inclusive=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How this process was told to behave; seconds end in ``_s``."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    redis_url: str = field(default="redis://127.0.0.1:6379/0", repr=False)
+    mongodb_url: str = field(default="mongodb://127.0.0.1:27017/bucket", repr=False)
+    environment: str = "development"
+    api_processes: int = 2
+    api_threads: int = 16
+    held_polls: int = 8
+    backlog_max: int = 100_000
+    worker_concurrency: int = 4
+    lease_s: float = 30.0
+    heartbeat_s: float = 10.0
+    handoff_s: float = 5.0
+    losses_max: int = 3
+    grace_s: float = 10.0
+    drain_s: float = 20.0
+    retention_days: int | None = None
+    agents_dir: Path | None = None
+    outbound_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    log_level: str = "INFO"
+    faults: str = ""
+
+    @classmethod
+    def from_environ(cls) -> Settings:
+        """Answer the settings that the environment asks for; what it leaves out keeps its default.
+
+        Raises SettingsError, which names every variable that is wrong and what it should be.
+        """
+        env = environs.Env(eager=False)
+        read = {name: reader(env, variable) for name, (variable, reader) in VARIABLES.items()}
+        try:
+            env.seal()
+        except environs.EnvValidationError as wrong:
+            raise SettingsError(_tell(wrong.error_messages)) from wrong
+        settings = cls(**{name: value for name, value in read.items() if value is not None})
+        faults = list(settings._contradictions())
+        if faults:
+            raise SettingsError("\n".join(faults))
+        return settings
+
+    def _contradictions(self) -> list[str]:
+        faults = []
+        if self.heartbeat_s * 2 > self.lease_s:
+            faults.append(
+                f"BUCKET_HEARTBEAT_S={self.heartbeat_s:g} must be at most half of BUCKET_LEASE_S={self.lease_s:g}, "
+                "or a lease would run out between two heartbeats"
+            )
+        if self.agents_dir is not None and not self.agents_dir.is_dir():
+            faults.append(f"BUCKET_AGENTS_DIR={self.agents_dir} is not a directory")
+        return faults
+
+
+def warn_of_unknown(environ: Mapping[str, str] | None = None) -> None:
+    """Log a warning for each ``BUCKET_*`` variable that Bucket does not know, with the nearest it knows."""
+    known = {variable for variable, _ in VARIABLES.values()}
+    for variable in os.environ if environ is None else environ:
+        if variable.startswith("BUCKET_") and variable not in known:
+            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            logging.getLogger(__name__).warning("the setting %s is not known%s", variable, hint)
+
+
+def _tell(messages: list[str] | Mapping[str, list[str]]) -> str:
+    faults = messages if isinstance(messages, Mapping) else {"settings": messages}
+    return "\n".join(f"{name}: {' '.join(map(str, texts))}" for name, texts in sorted(faults.items()))
+
+
+_Reader = Callable[[environs.Env, str], Any]
+
+
+def _text(**checks: Any) -> _Reader:
+    return lambda env, variable: env.str(variable, None, **checks)
+
+
+def _count(least: int = 1, most: int | None = None) -> _Reader:
+    return lambda env, variable: env.int(variable, None, validate=validate.Range(min=least, max=most))
+
+
+def _seconds() -> _Reader:
+    return lambda env, variable: env.float(variable, None, validate=_SECONDS)
+
+
+def _names() -> _Reader:
+    def read(env: environs.Env, variable: str) -> tuple[str, ...] | None:
+        names = env.list(variable, None)
+        return None if names is None else tuple(name.strip() for name in names if name.strip())
+
+    return read
+
+
+def _path() -> _Reader:
+    return lambda env, variable: env.path(variable, None)
+
+
+VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
+    "host": ("HOST", _text()),
+    "port": ("PORT", _count(0, 65_535)),
+    "redis_url": ("REDIS_URL", _text(validate=validate.Regexp(r"(redis|rediss|unix)://", error="is no Redis URL"))),
+    "mongodb_url": ("MONGODB_URL", _text(validate=validate.Regexp(r"mongodb(\+srv)?://", error="is no MongoDB URL"))),
+    "environment": ("BUCKET_ENV", _text(validate=validate.OneOf(["development", "test", "production"]))),
+    "api_processes": ("BUCKET_API_PROCESSES", _count()),
+    "api_threads": ("BUCKET_API_THREADS", _count()),
+    "held_polls": ("BUCKET_HELD_POLLS", _count(0)),
+    "backlog_max": ("BUCKET_BACKLOG_MAX", _count()),
+    "worker_concurrency": ("BUCKET_WORKER_CONCURRENCY", _count()),
+    "lease_s": ("BUCKET_LEASE_S", _seconds()),
+    "heartbeat_s": ("BUCKET_HEARTBEAT_S", _seconds()),
+    "handoff_s": ("BUCKET_HANDOFF_S", _seconds()),
+    "losses_max": ("BUCKET_LOSSES_MAX", _count()),
+    "grace_s": ("BUCKET_GRACE_S", _seconds()),
+    "drain_s": ("BUCKET_DRAIN_S", _seconds()),
+    "retention_days": ("BUCKET_RETENTION_DAYS", _count()),
+    "agents_dir": ("BUCKET_AGENTS_DIR", _path()),
+    "outbound_hosts": ("BUCKET_OUTBOUND_HOSTS", _names()),
+    "cors_origins": ("BUCKET_CORS_ORIGINS", _names()),
+    "log_level": ("BUCKET_LOG_LEVEL", _text(validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
+    "faults": ("BUCKET_FAULTS", _text()),
+}
