@@ -1,0 +1,190 @@
+"""An execution and its parts, as frozen values; what can happen to them stands in ``life``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from shared.domain.basket import Basket
+from shared.domain.status import ExecutionStatus, StepStatus
+
+PUBLIC: Final = "public"
+ENGINE: Final = "basket_manager"
+
+
+class ErrorKind(StrEnum):
+    """What sort of failure ended a step or a run."""
+
+    TRANSIENT = "transient"
+    PERMANENT = "permanent"
+    TIMEOUT = "timeout"
+    LOST = "lost"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    """Why a step or a run failed, in words that a client may read."""
+
+    error_code: str
+    message: str
+    kind: ErrorKind
+    agent: str | None = None
+    step: str | None = None
+    attempt: int | None = None
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One log line of a run; its ``seq`` is its place among all lines and is not kept here. ``data`` is JSON."""
+
+    at: datetime
+    event: str
+    message: str
+    level: str = "info"
+    agent: str = ENGINE
+    step: str | None = None
+    status: str = "success"
+    data: bytes = b"{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right of one worker to one claim of one step, until it is due."""
+
+    integrator: str
+    execution_id: str
+    step: str
+    claim: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One agent's place in an execution, with the four counts that ENGINE section 1 keeps apart."""
+
+    id: str
+    agent: str
+    status: StepStatus = StepStatus.WAITING
+    claims: int = 0
+    failures: int = 0
+    losses: int = 0
+    offers: int = 0
+    offered_at: datetime | None = None
+    due_by: datetime | None = None
+    token: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: RunError | None = None
+    output_bytes: int | None = None
+    output_apart: bool = False
+    percent: int | None = None
+    message: str | None = None
+
+    @property
+    def duration_ms(self) -> int | None:
+        """How long the last attempt took, in milliseconds; None until it is over."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return (self.finished_at - self.started_at) // timedelta(milliseconds=1)
+
+    def holds(self, lease: Lease) -> bool:
+        """True where ``lease`` is the one that this step runs under."""
+        return self.status is StepStatus.RUNNING and self.was_under(lease)
+
+    def was_under(self, lease: Lease) -> bool:
+        """True where the newest claim is that of ``lease``, whether it still runs or its worker moved it on.
+
+        A rescue clears the token, so a step that is no longer running but still bears it was moved by the
+        holder itself: that is how one knows one's own write when its answer was lost.
+        """
+        return self.claims == lease.claim and self.token == lease.token
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """The key under which a run was submitted, and the fingerprint of what was submitted."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One run of a basket, with the snapshot it started with; ``input`` and ``metadata`` are JSON bytes."""
+
+    id: str
+    integrator: str
+    basket: Basket
+    status: ExecutionStatus
+    steps: Mapping[str, Step]
+    created_at: datetime
+    request_id: str
+    input: bytes = b"{}"
+    input_source: str = "request"
+    kind: str = "basket"
+    stateful: bool = False
+    tags: tuple[str, ...] = ()
+    metadata: bytes = b"{}"
+    traceparent: str | None = None
+    idempotency: Idempotency | None = None
+    retry_of: str | None = None
+    queued_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: RunError | None = None
+    version: int = 1
+    rev: int = 1
+
+    @property
+    def done(self) -> bool:
+        """True once nothing about this execution will change."""
+        return self.status.is_final
+
+    @property
+    def due_by(self) -> datetime | None:
+        """The least moment still in force, by which somebody must look again; None once final."""
+        if self.done:
+            return None
+        return min((step.due_by for step in self.steps.values() if step.due_by is not None), default=None)
+
+    @property
+    def output_bytes(self) -> int:
+        """How many bytes of JSON all recorded outputs take."""
+        return sum(step.output_bytes or 0 for step in self.steps.values())
+
+    @property
+    def inline_bytes(self) -> int:
+        """How many bytes of JSON lie in the execution itself: input, metadata and the outputs kept in it."""
+        outputs = sum(step.output_bytes or 0 for step in self.steps.values() if not step.output_apart)
+        return len(self.input) + len(self.metadata) + outputs
+
+    def lease_of(self, step_id: str) -> Lease:
+        """Answer the lease under which ``step_id`` runs; ValueError where it does not."""
+        step = self.steps[step_id]
+        if step.status is not StepStatus.RUNNING or step.token is None:
+            raise ValueError(f"step {step_id} is {step.status} and has no lease")
+        return Lease(self.integrator, self.id, step_id, step.claims, step.token)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An execution with what decisions do without: its newest log lines and its outputs as JSON bytes.
+
+    ``lines_total`` counts every line ever written, so the first of ``events`` has ``seq``
+    ``lines_total - len(events) + 1`` and the lines before it were dropped.
+    """
+
+    execution: Execution
+    events: tuple[Event, ...] = ()
+    lines_total: int = 0
+    outputs: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def first_seq(self) -> int:
+        """The ``seq`` of the oldest line still kept; 1 where none was dropped."""
+        return self.lines_total - len(self.events) + 1

@@ -1,0 +1,81 @@
+"""Statuses, and the one table of legal moves that every write passes through."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from shared.errors import IllegalMove
+
+
+class ExecutionStatus(StrEnum):
+    """Where a run stands, as pollers see it."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """True for the three statuses that nothing leaves."""
+        return not EXECUTION_MOVES[self]
+
+
+class StepStatus(StrEnum):
+    """Where one step of a run stands."""
+
+    WAITING = "waiting"
+    READY = "ready"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+    @property
+    def is_final(self) -> bool:
+        """True for the four statuses that nothing leaves."""
+        return not STEP_MOVES[self]
+
+
+_RUN_OVER: Final = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED})
+
+EXECUTION_MOVES: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] = {
+    ExecutionStatus.SCHEDULED: frozenset(
+        {ExecutionStatus.QUEUED, ExecutionStatus.RUNNING, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED}
+    ),
+    ExecutionStatus.QUEUED: frozenset({ExecutionStatus.RUNNING, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED}),
+    ExecutionStatus.RUNNING: _RUN_OVER | {ExecutionStatus.CANCELLING},
+    ExecutionStatus.CANCELLING: _RUN_OVER,
+    ExecutionStatus.COMPLETED: frozenset(),
+    ExecutionStatus.FAILED: frozenset(),
+    ExecutionStatus.CANCELLED: frozenset(),
+}
+
+STEP_MOVES: Final[dict[StepStatus, frozenset[StepStatus]]] = {
+    StepStatus.WAITING: frozenset({StepStatus.READY, StepStatus.SKIPPED}),
+    StepStatus.READY: frozenset({StepStatus.RUNNING, StepStatus.CANCELLED, StepStatus.FAILED}),
+    StepStatus.RUNNING: frozenset({StepStatus.READY, StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.CANCELLED}),
+    StepStatus.COMPLETED: frozenset(),
+    StepStatus.FAILED: frozenset(),
+    StepStatus.CANCELLED: frozenset(),
+    StepStatus.SKIPPED: frozenset(),
+}
+
+
+def move_execution(current: ExecutionStatus, target: ExecutionStatus) -> ExecutionStatus:
+    """Answer ``target`` where the table allows it from ``current``; raise IllegalMove else."""
+    if target is not current and target not in EXECUTION_MOVES[current]:
+        raise IllegalMove(f"an execution cannot go from {current} to {target}")
+    return target
+
+
+def move_step(current: StepStatus, target: StepStatus) -> StepStatus:
+    """Answer ``target`` where the table allows it from ``current``; raise IllegalMove else."""
+    if target not in STEP_MOVES[current]:
+        raise IllegalMove(f"a step cannot go from {current} to {target}")
+    return target
