@@ -1,0 +1,87 @@
+"""Checks values against JSON Schema 2020-12; never fetches, never backtracks, never echoes a large value."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import jsonschema_rs
+import orjson
+
+from shared.errors import SpecError
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+FAULTS_MAX: Final = 50
+MESSAGE_MAX: Final = 200
+_SHOWN_MAX: Final = 60
+# Stands for the value in the library's messages, so that the value can be cut and the reason kept.
+_MASK: Final = "\x01"
+_NOT_JSON: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong, and where: a JSON pointer (RFC 6901), ``""`` for the whole value."""
+
+    pointer: str
+    message: str
+
+
+class Checked:
+    """A compiled schema, itself checked; raises SpecError, which begins with ``where``, if it is no schema."""
+
+    def __init__(self, schema: Mapping[str, Any], where: str) -> None:
+        if schema.get("$schema", DIALECT) not in (DIALECT, f"{DIALECT}#"):
+            raise SpecError(f"{where}: $schema must be {DIALECT}, or be left out")
+        try:
+            self._validator = jsonschema_rs.Draft202012Validator(
+                dict(schema), retriever=_refuse, mask=_MASK, pattern_options=jsonschema_rs.RegexOptions()
+            )
+        except jsonschema_rs.ValidationError as wrong:
+            at = pointer(wrong.instance_path)
+            raise SpecError(f"{where}{at and f' at {at}'}: {_tell(wrong)}") from wrong
+        except ValueError as wrong:
+            raise SpecError(f"{where}: {_cut(str(wrong), MESSAGE_MAX)}") from wrong
+
+    def faults(self, value: Any) -> list[Fault]:
+        """Answer what in ``value`` breaks the schema, at most 50 faults; empty where it is right.
+
+        What is no JSON at all (other types, lone surrogates, integers beyond 64 bits, over 250 levels) is one fault.
+        """
+        # A recursive schema on a value of 100,000 levels overflows the library's stack and ends the process;
+        # orjson stops at 254 levels.
+        try:
+            written = orjson.dumps(value, option=_NOT_JSON)
+        except TypeError as wrong:
+            return [Fault("", _cut(f"is not JSON: {wrong}", MESSAGE_MAX))]
+        try:
+            return self._faults(value)
+        except ValueError:
+            # The library refuses subclasses, such as the driver's Int64, that are JSON all the same.
+            return self._faults(orjson.loads(written))
+
+    def _faults(self, value: Any) -> list[Fault]:
+        found = itertools.islice(self._validator.iter_errors(value), FAULTS_MAX)
+        return [Fault(pointer(error.instance_path), _tell(error)) for error in found]
+
+
+def pointer(path: Iterable[str | int]) -> str:
+    """Answer ``path`` as a JSON pointer: ``/a~1b/0``."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _refuse(uri: str) -> NoReturn:
+    raise ValueError(f"{uri} is not fetched; a schema may only refer within itself")
+
+
+def _tell(error: jsonschema_rs.ValidationError) -> str:
+    message = error.message
+    if _MASK in message:
+        message = message.replace(_MASK, _cut(orjson.dumps(error.instance).decode(), _SHOWN_MAX), 1)
+    return _cut(message, MESSAGE_MAX)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

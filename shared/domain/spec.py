@@ -1,0 +1,178 @@
+"""What an agent's spec says: read strictly from JSON, with all its faults told together."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import PurePath
+from typing import Any, Final
+
+from shared.errors import SpecError
+from shared.ids import AGENT_NAME
+
+ENTRY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+TIMEOUT_MAX_S: Final = 86_400.0
+QUEUES: Final = ("default", "long")
+RETRY_POLICIES: Final = ("default", "critical", "none")
+# The engine's own log lines bear this name in `agent_name`; an agent of that name would mix with them.
+RESERVED_NAMES: Final = frozenset({"basket_manager"})
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an agent is fit for."""
+
+    chainable: bool
+    memory_access: bool
+    idempotent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """An agent as its author describes it; what its mappings hold is read and never written."""
+
+    name: str
+    version: str
+    description: str
+    domains: tuple[str, ...]
+    entry: str
+    capabilities: Capabilities
+    input_schema: Mapping[str, Any]
+    output_schema: Mapping[str, Any]
+    sample_input: Mapping[str, Any]
+    sample_output: Mapping[str, Any]
+    timeout_s: float = 300
+    retry: str | Mapping[str, Any] = "default"
+    queue: str = "default"
+
+    def to_json(self) -> dict[str, Any]:
+        """Answer the spec as JSON, every field in the order above; the answer is the caller's own."""
+        told = {field.name: copy.deepcopy(getattr(self, field.name)) for field in fields(self)}
+        told["domains"] = list(self.domains)
+        told["capabilities"] = {name: getattr(self.capabilities, name) for name in _CAPABILITIES}
+        return told
+
+
+def parse_agent_spec(raw: object, where: str) -> AgentSpec:
+    """Answer the spec that ``raw``, the parsed file ``where``, describes.
+
+    Raises SpecError with one line for each fault: ``<where>: <field> <what is wrong>``. Where the file lies in a
+    folder, the spec's name must be the folder's.
+    """
+    if not isinstance(raw, Mapping):
+        raise SpecError(f"{where}: must be a JSON object")
+    faults = [*_unknown(raw, _FIELDS, ""), *_missing(raw, _REQUIRED, "")]
+    for name, check in _CHECKS.items():
+        if name in raw:
+            faults += [f"{name} {fault}" for fault in check(raw[name])]
+    folder = PurePath(where).parent.name
+    if folder and isinstance(raw.get("name"), str) and raw["name"] != folder:
+        faults.append(f"name is {raw['name']!r} but its folder is {folder!r}; they must be the same")
+    if faults:
+        raise SpecError("\n".join(f"{where}: {fault}" for fault in faults))
+    values = dict(raw)
+    values["domains"] = tuple(values["domains"])
+    values["capabilities"] = Capabilities(**values["capabilities"])
+    return AgentSpec(**values)
+
+
+def nearest(name: str, known: Iterator[str] | tuple[str, ...], most: int = 1) -> list[str]:
+    """Answer the ``known`` names that ``name`` was most likely meant to be, the likeliest first."""
+    return difflib.get_close_matches(name, list(known), n=most, cutoff=0.6)
+
+
+def _unknown(raw: Mapping[str, Any], known: tuple[str, ...], within: str) -> Iterator[str]:
+    for name in raw:
+        if name not in known:
+            near = nearest(str(name), known)
+            hint = f"; did you mean {near[0]}?" if near else f"; the fields are {', '.join(known)}"
+            yield f"{within}{name} is not a field{hint}"
+
+
+def _missing(raw: Mapping[str, Any], required: tuple[str, ...], within: str) -> Iterator[str]:
+    yield from (f"{within}{name} is missing" for name in required if name not in raw)
+
+
+def _name(value: object) -> Iterator[str]:
+    if not isinstance(value, str) or not AGENT_NAME.fullmatch(value):
+        yield f"must match {AGENT_NAME.pattern}"
+    elif value in RESERVED_NAMES:
+        yield f"{value!r} is reserved"
+
+
+def _text(value: object) -> Iterator[str]:
+    if not isinstance(value, str) or not value.strip():
+        yield "must be a string that is not empty"
+
+
+def _domains(value: object) -> Iterator[str]:
+    if not isinstance(value, list | tuple) or not value:
+        yield "must be a list of at least one string"
+    elif any(list(_text(domain)) for domain in value):
+        yield "must hold strings that are not empty"
+    elif len(set(value)) != len(value):
+        yield "names a domain twice"
+
+
+def _entry(value: object) -> Iterator[str]:
+    if not isinstance(value, str) or not ENTRY.fullmatch(value):
+        yield 'must be "module:function", the module being a file of the agent\'s own folder, such as "agent:run"'
+
+
+def _capabilities(value: object) -> Iterator[str]:
+    if not isinstance(value, Mapping):
+        yield f"must be an object of {', '.join(_CAPABILITIES)}"
+        return
+    yield from _unknown(value, _CAPABILITIES, "/ ")
+    yield from _missing(value, _CAPABILITIES, "/ ")
+    for name in _CAPABILITIES:
+        if name in value and not isinstance(value[name], bool):
+            yield f"/ {name} must be true or false"
+
+
+def _object(value: object) -> Iterator[str]:
+    if not isinstance(value, Mapping):
+        yield "must be an object"
+
+
+def _timeout(value: object) -> Iterator[str]:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        yield "must be a number of seconds"
+    elif not 0 < value <= TIMEOUT_MAX_S:
+        yield f"must be above 0 and at most {TIMEOUT_MAX_S:.0f} (24 h)"
+
+
+def _retry(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        return
+    if value not in RETRY_POLICIES:
+        yield f"must be one of {', '.join(RETRY_POLICIES)}, or an object that describes a policy"
+
+
+def _queue(value: object) -> Iterator[str]:
+    if value not in QUEUES:
+        yield f"must be one of {', '.join(QUEUES)}"
+
+
+_CAPABILITIES: Final = tuple(field.name for field in fields(Capabilities))
+_FIELDS: Final = tuple(field.name for field in fields(AgentSpec))
+_REQUIRED: Final = _FIELDS[: _FIELDS.index("timeout_s")]
+_CHECKS: Final[dict[str, Callable[[object], Iterator[str]]]] = {
+    "name": _name,
+    "version": _text,
+    "description": _text,
+    "domains": _domains,
+    "entry": _entry,
+    "capabilities": _capabilities,
+    "input_schema": _object,
+    "output_schema": _object,
+    "sample_input": _object,
+    "sample_output": _object,
+    "timeout_s": _timeout,
+    "retry": _retry,
+    "queue": _queue,
+}
