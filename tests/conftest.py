@@ -1,0 +1,87 @@
+"""Gives every test real servers of its own: a redis-server and a mongod on unix sockets, started once a session."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pymongo
+import pytest
+import redis
+
+from compose.embedded import places
+from compose.embedded import servers as embedded
+from compose.embedded.child import Child
+from compose.embedded.plan import ChildPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """A real Redis and a real MongoDB; ``sockets`` is the private directory that they listen in."""
+
+    sockets: Path
+
+    @property
+    def redis_url(self) -> str:
+        """The one Redis database there is; ask for the fixture ``redis_url`` to find it empty."""
+        return embedded.redis_url(self.sockets)
+
+    def mongodb_url(self, database: str) -> str:
+        """The URL of one MongoDB database; ask for the fixture ``mongodb_url`` to get a fresh one."""
+        return embedded.mongodb_url(self.sockets, database)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every setting of Bucket out of the environment, so that a developer's shell changes no test."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("BUCKET_") or name in {"HOST", "PORT", "REDIS_URL", "MONGODB_URL"}:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Start redis-server and mongod for the session and stop them, by their process ids, at its end."""
+    data = tmp_path_factory.mktemp("servers")
+    sockets = places.make_socket_dir()
+    plans = (embedded.redis_plan(sockets, data / "redis"), embedded.mongod_plan(sockets, data / "mongod"))
+    with _running(plans, data):
+        yield Servers(sockets)
+    places.remove_socket_dir(sockets)
+
+
+@contextmanager
+def _running(plans: tuple[ChildPlan, ...], logs: Path) -> Iterator[None]:
+    children = [Child(plan, logs / f"{plan.name}.log") for plan in plans]
+    try:
+        for child in children:
+            child.start()
+        for child in children:
+            child.wait_ready()
+        yield
+    finally:
+        for child in children:
+            child.kill()  # their data is a temporary directory's, so there is nothing to wait for
+
+
+@pytest.fixture
+def redis_url(servers: Servers) -> str:
+    """Answer the URL of a real Redis that is empty."""
+    with closing(redis.Redis.from_url(servers.redis_url)) as client:
+        client.flushall()
+    return servers.redis_url
+
+
+@pytest.fixture
+def mongodb_url(servers: Servers) -> Iterator[str]:
+    """Answer the URL of a fresh database on a real MongoDB; it is dropped after the test."""
+    database = f"test_{uuid.uuid4().hex[:12]}"
+    url = servers.mongodb_url(database)
+    yield url
+    with pymongo.MongoClient[dict[str, object]](url) as client:
+        client.drop_database(database)

@@ -1,0 +1,63 @@
+"""The embedded servers are real, reachable by their URLs only, and empty for each test."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pymongo
+import redis
+
+from compose.embedded import places
+from compose.embedded import servers as embedded
+from compose.embedded.child import Child
+
+
+def test_redis_is_empty_and_evicts_only_what_has_a_term(redis_url: str) -> None:
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        assert client.dbsize() == 0
+        assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "volatile-ttl"
+        assert client.config_get("port")["port"] == "0"
+        client.set("left", "behind")
+
+
+def test_redis_is_empty_again_after_a_test_that_wrote(redis_url: str) -> None:
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        assert client.dbsize() == 0
+
+
+def test_mongod_takes_majority_writes_and_transactions(mongodb_url: str) -> None:
+    with pymongo.MongoClient[dict[str, object]](mongodb_url, w="majority", journal=True) as client:
+        runs = client.get_default_database()["runs"]
+        runs.insert_one({"_id": 0})
+        with client.start_session() as session, session.start_transaction():
+            runs.insert_one({"_id": 1}, session=session)
+        assert runs.count_documents({}) == 2
+
+
+def test_the_sockets_lie_in_a_private_directory_with_a_short_path(tmp_path: Path) -> None:
+    directory = places.make_socket_dir()
+    try:
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        assert len(str(directory / "mongodb-27017.sock")) < 108
+    finally:
+        places.remove_socket_dir(directory)
+    assert not directory.exists()
+
+
+def test_mongod_keeps_its_data_when_it_was_killed_and_its_sockets_moved(tmp_path: Path) -> None:
+    for start in range(2):
+        sockets = places.make_socket_dir()
+        child = Child(embedded.mongod_plan(sockets, tmp_path / "data"), tmp_path / "log")
+        try:
+            child.start()
+            child.wait_ready()
+            with pymongo.MongoClient[dict[str, object]](embedded.mongodb_url(sockets), w="majority") as client:
+                runs = client.get_default_database()["runs"]
+                assert runs.count_documents({}) == start
+                runs.insert_one({"_id": start})
+        finally:
+            child.kill()
+            shutil.rmtree(sockets)
