@@ -1,0 +1,1 @@
+"""The only truth: MongoDB behind narrow ports, every transition one filtered update of one document."""

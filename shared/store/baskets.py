@@ -1,0 +1,80 @@
+"""Baskets in MongoDB, so that every API process sees the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+from pymongo.errors import DuplicateKeyError
+
+from shared.errors import BasketExists, BasketNotFound
+from shared.store.database import Database, call
+
+
+class MongoBaskets:
+    """Baskets by name, each kept as the JSON bytes of its definition; a deleted name leaves its mark."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def seed(self, integrator: str, definition: Mapping[str, Any]) -> bool:
+        """Insert a basket where its name was never seen, deleted ones included."""
+        named = _named(integrator, definition["name"])
+        with call(self._database):
+            found = self._database.collection("baskets").update_one(
+                named, {"$setOnInsert": {"definition": orjson.dumps(definition)}}, upsert=True
+            )
+        return found.upserted_id is not None
+
+    def add(self, integrator: str, definition: Mapping[str, Any], now: datetime) -> None:
+        """Insert a basket, over the mark of a deleted one; raise BasketExists where the name is taken."""
+        name = definition["name"]
+        written = {"definition": orjson.dumps(definition), "created_at": now}
+        deleted = _named(integrator, name) | {"deleted_at": {"$exists": True}}
+        try:
+            with call(self._database):
+                self._database.collection("baskets").update_one(
+                    deleted, {"$set": written, "$unset": {"deleted_at": ""}}, upsert=True
+                )
+        except DuplicateKeyError as taken:
+            raise BasketExists(f"a basket named {name!r} exists already; choose another name or delete it") from taken
+
+    def get(self, integrator: str, name: str) -> dict[str, Any]:
+        """Answer a basket; raise BasketNotFound where there is none."""
+        with call(self._database):
+            found = self._database.collection("baskets").find_one(_living(integrator) | {"name": str(name)})
+        if found is None:
+            raise BasketNotFound(f"basket {name!r} was not found; GET /baskets lists those there are")
+        return _definition(found)
+
+    def all(self, integrator: str) -> Sequence[dict[str, Any]]:
+        """Answer all baskets by name."""
+        with call(self._database):
+            return [
+                _definition(found)
+                for found in self._database.collection("baskets").find(_living(integrator)).sort("name", 1)
+            ]
+
+    def remove(self, integrator: str, name: str, now: datetime) -> None:
+        """Mark a basket as deleted; raise BasketNotFound where there is none."""
+        with call(self._database):
+            done = self._database.collection("baskets").update_one(
+                _living(integrator) | {"name": str(name)}, {"$set": {"deleted_at": now}}
+            )
+        if done.matched_count == 0:
+            raise BasketNotFound(f"basket {name!r} was not found; GET /baskets lists those there are")
+
+
+def _named(integrator: str, name: str) -> dict[str, Any]:
+    return {"integrator": str(integrator), "name": str(name)}
+
+
+def _living(integrator: str) -> dict[str, Any]:
+    return {"integrator": str(integrator), "deleted_at": None}
+
+
+def _definition(found: Mapping[str, Any]) -> dict[str, Any]:
+    definition: dict[str, Any] = orjson.loads(found["definition"])
+    return definition

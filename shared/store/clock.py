@@ -1,0 +1,70 @@
+"""One clock, the store's: read now and then, carried on between by a clock that nobody sets."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from shared.errors import BucketError
+
+
+class Clock(Protocol):
+    """Whatever tells the time that decisions go by."""
+
+    def now(self) -> datetime:
+        """Answer the moment, in UTC, to the millisecond."""
+
+
+class StoreClock:
+    """The store's time, asked each ``every_s`` seconds and carried on by CLOCK_BOOTTIME.
+
+    Wall clocks decide nothing: they step, differ between machines and stand still in a suspended laptop.
+    """
+
+    def __init__(self, ask: Callable[[], datetime], every_s: float) -> None:
+        self._ask = ask
+        self._every_s = every_s
+        self._lock = threading.Lock()
+        self._known: tuple[datetime, float] | None = None
+        self._ask_again = False
+
+    def now(self) -> datetime:
+        """Answer the store's time; raises Unavailable only where the store has never answered."""
+        known = self._known
+        if known is None or self._ask_again or _boottime() - known[1] > self._every_s:
+            try:
+                self.sync()
+            except BucketError:
+                if known is None:
+                    raise
+        return self._carried()
+
+    def sync(self) -> timedelta:
+        """Ask the store; answer how far it is from where it was carried to (zero the first time)."""
+        began = _boottime()
+        told = self._ask()
+        ended = _boottime()
+        with self._lock:
+            carried = self._carried() if self._known is not None else None
+            # The store read its clock somewhere between the two; the middle is wrong by half the way at most.
+            self._known = (told, (began + ended) / 2)
+            self._ask_again = False
+        return timedelta(0) if carried is None else self._carried() - carried
+
+    def distrust(self) -> None:
+        """Ask again before the next answer; for after a failed call, when the primary may be another one."""
+        self._ask_again = True
+
+    def _carried(self) -> datetime:
+        if self._known is None:
+            raise RuntimeError("the store's clock was never read")
+        told, read_at = self._known
+        now = told + timedelta(seconds=_boottime() - read_at)
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def _boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,148 @@
+"""The connection to MongoDB: one client for each process id, a deadline on every call, errors in Bucket's words."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final
+
+import pymongo
+from bson.errors import BSONError, InvalidDocument
+from pymongo import IndexModel, MongoClient
+from pymongo.collection import Collection
+from pymongo.database import Database as MongoDatabase
+from pymongo.errors import (
+    ConfigurationError,
+    ConnectionFailure,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    NotPrimaryError,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+)
+
+from shared.errors import NotStorable, OutcomeUnknown, Unavailable
+
+TOMBSTONES_KEPT_S: Final = 86_400
+_DEFAULT_NAME: Final = "bucket"
+_TOO_LARGE: Final = frozenset({10334, 17280, 17419, 17420})
+
+_Document = dict[str, Any]
+
+INDEXES: Final[dict[str, list[IndexModel]]] = {
+    "executions": [
+        IndexModel(
+            [("integrator", 1), ("idempotency.key", 1)],
+            name="idempotency_key",
+            unique=True,
+            partialFilterExpression={"idempotency.key": {"$exists": True}},
+        ),
+        IndexModel([("due_by", 1)], name="due_by", partialFilterExpression={"due_by": {"$exists": True}}),
+        IndexModel([("created_at", -1)], name="created_at"),
+        IndexModel([("withdrawn_at", 1)], name="tombstones", expireAfterSeconds=TOMBSTONES_KEPT_S, sparse=True),
+    ],
+    "baskets": [IndexModel([("integrator", 1), ("name", 1)], name="name", unique=True)],
+    "outputs": [IndexModel([("execution_id", 1)], name="execution")],
+    "ledger": [IndexModel([("integrator", 1), ("at", -1)], name="newest")],
+}
+
+
+class Database:
+    """Where the collections are; every call has at most ``deadline_s`` seconds in all, retries included."""
+
+    def __init__(self, url: str, role: str, deadline_s: float) -> None:
+        self._url = url
+        self._role = role
+        self.deadline_s = deadline_s
+        self._lock = threading.Lock()
+        self._opened: tuple[int, MongoDatabase[_Document]] | None = None
+
+    def collection(self, name: str) -> Collection[_Document]:
+        """Answer a collection through this process's own client: one must not cross a fork."""
+        return self._here()[name]
+
+    def ask_clock(self) -> datetime:
+        """Answer the primary's own time."""
+        with call(self):
+            told: datetime = self._here().client.admin.command("hello")["localTime"]
+        return told
+
+    def is_connected(self) -> bool:
+        """True where a primary answers within the deadline."""
+        try:
+            self.ask_clock()
+        except (Unavailable, OutcomeUnknown):
+            return False
+        return True
+
+    def ensure_indexes(self) -> None:
+        """Make the indexes, each under its name; those that stand already cost a look."""
+        for name, indexes in INDEXES.items():
+            with call(self):
+                self.collection(name).create_indexes(indexes)
+
+    def close(self) -> None:
+        """Close this process's client, where it has one."""
+        with self._lock:
+            if self._opened is not None and self._opened[0] == os.getpid():
+                self._opened[1].client.close()
+            self._opened = None
+
+    def _here(self) -> MongoDatabase[_Document]:
+        opened = self._opened
+        if opened is None or opened[0] != os.getpid():
+            with self._lock:
+                if self._opened is None or self._opened[0] != os.getpid():
+                    self._opened = (os.getpid(), self._open())
+                opened = self._opened
+        return opened[1]
+
+    def _open(self) -> MongoDatabase[_Document]:
+        client: MongoClient[_Document] = MongoClient(
+            self._url,
+            appname=f"bucket-{self._role}",
+            tz_aware=True,
+            w="majority",
+            journal=True,
+            readConcernLevel="majority",
+            retryWrites=True,
+            retryReads=True,
+            connect=False,
+            connectTimeoutMS=2_000,
+            serverSelectionTimeoutMS=int(self.deadline_s * 1_000),
+            waitQueueTimeoutMS=int(self.deadline_s * 1_000),
+        )
+        return client.get_default_database(_DEFAULT_NAME)
+
+
+@contextmanager
+def call(database: Database) -> Iterator[None]:
+    """Give the block the deadline of ``database`` and say its errors in Bucket's words.
+
+    Raises Unavailable where nothing can have been written, OutcomeUnknown where nobody can tell, NotStorable for
+    content that no repetition will store. DuplicateKeyError passes: it is an answer.
+    """
+    try:
+        with pymongo.timeout(database.deadline_s):
+            yield
+    except DuplicateKeyError:
+        raise
+    except (ServerSelectionTimeoutError, WaitQueueTimeoutError, ConfigurationError) as away:
+        raise Unavailable("MongoDB does not answer; nothing was stored, send the same request again") from away
+    except (DocumentTooLarge, InvalidDocument, OverflowError, UnicodeError) as refused:
+        raise NotStorable(f"the store refuses this content: {type(refused).__name__}") from refused
+    except (ConnectionFailure, NotPrimaryError) as lost:
+        raise OutcomeUnknown from lost
+    except OperationFailure as failed:
+        if failed.code in _TOO_LARGE:
+            raise NotStorable("the store refuses this content: it is too large") from failed
+        raise OutcomeUnknown from failed
+    except BSONError as refused:
+        raise NotStorable(f"the store refuses this content: {type(refused).__name__}") from refused
+    except PyMongoError as failed:
+        raise OutcomeUnknown from failed

@@ -1,0 +1,146 @@
+"""Turns executions into documents and back, and two of them into the update that leads from one to the other.
+
+JSON that belongs to callers and agents is kept as bytes: it takes less room than BSON trees, and no value from
+outside becomes a field name or an operator. ``steps`` is a map by step id, whose pattern is safe as a field path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+
+from shared.domain.basket import Basket, BasketStep
+from shared.domain.execution import ErrorKind, Event, Execution, Idempotency, RunError, Step
+from shared.domain.status import ExecutionStatus, StepStatus
+
+SCHEMA: Final = 1
+EVENTS_KEPT: Final = 1_000
+APART_FROM_DECISIONS: Final = {"events": 0, "outputs": 0}
+
+_PLAIN_FIELDS: Final = (
+    "integrator", "created_at", "request_id", "input", "input_source", "kind", "stateful", "metadata", "traceparent",
+    "retry_of", "queued_at", "started_at", "finished_at", "version", "rev",
+)  # fmt: skip
+_STEP_FIELDS: Final = tuple(field.name for field in fields(Step) if field.name not in {"id", "status", "error"})
+
+
+def encode(execution: Execution) -> dict[str, Any]:
+    """Answer the document of ``execution``, without its log lines and outputs."""
+    document = {
+        "_id": execution.id,
+        "schema": SCHEMA,
+        "status": str(execution.status),
+        "basket_name": execution.basket.name,
+        "basket": _encode_basket(execution.basket),
+        "tags": list(execution.tags),
+        "steps": {step.id: _encode_step(step) for step in execution.steps.values()},
+        "due_by": execution.due_by,
+        "error": _encode_error(execution.error),
+        "idempotency": _encode_key(execution.idempotency),
+    }
+    document.update({name: getattr(execution, name) for name in _PLAIN_FIELDS})
+    return _without_none(document)
+
+
+def decode(document: dict[str, Any]) -> Execution:
+    """Answer the execution that ``document`` holds."""
+    steps = {step_id: _decode_step(step_id, fields_) for step_id, fields_ in document["steps"].items()}
+    key = document.get("idempotency")
+    return Execution(
+        id=document["_id"],
+        basket=_decode_basket(document["basket"]),
+        status=ExecutionStatus(document["status"]),
+        steps=steps,
+        tags=tuple(document["tags"]),
+        error=_decode_error(document.get("error")),
+        idempotency=None if key is None else Idempotency(key["key"], key["fingerprint"]),
+        **{name: document[name] for name in _PLAIN_FIELDS if name in document},
+    )
+
+
+def encode_event(event: Event) -> dict[str, Any]:
+    """Answer the element of ``events`` that stands for ``event``."""
+    return _without_none({field.name: getattr(event, field.name) for field in fields(Event)})
+
+
+def decode_event(element: dict[str, Any]) -> Event:
+    """Answer the event that ``element`` stands for."""
+    return Event(**element)
+
+
+def difference(before: Execution, after: Execution) -> dict[str, dict[str, Any]]:
+    """Answer the ``$set`` and ``$unset`` that turn the document of ``before`` into that of ``after``.
+
+    ``due_by`` is always written: heartbeats move the stored one without a version, so that an unchanged value
+    here may be another one there.
+    """
+    old, new = _flat(encode(before)), _flat(encode(after))
+    to_set = {name: value for name, value in new.items() if name not in old or old[name] != value}
+    to_unset = dict.fromkeys(old.keys() - new.keys(), "")
+    for counted in ("version", "rev"):
+        to_set.pop(counted, None)
+    if after.due_by is None:
+        to_unset["due_by"] = ""
+    else:
+        to_set["due_by"] = after.due_by
+    return {operator: names for operator, names in (("$set", to_set), ("$unset", to_unset)) if names}
+
+
+def pushed(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """Answer the ``$push`` that adds log lines and keeps the newest; their ``seq`` follows from their place."""
+    return {"events": {"$each": events, "$slice": -EVENTS_KEPT}}
+
+
+def _flat(document: dict[str, Any]) -> dict[str, Any]:
+    steps = document.pop("steps")
+    for step_id, step in steps.items():
+        document.update({f"steps.{step_id}.{name}": value for name, value in step.items()})
+    return document
+
+
+def _without_none(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def _encode_basket(basket: Basket) -> bytes:
+    return orjson.dumps(basket)
+
+
+def _decode_basket(stored: bytes) -> Basket:
+    raw = orjson.loads(stored)
+    steps = tuple(BasketStep(**{**step, "needs": tuple(step["needs"])}) for step in raw.pop("steps"))
+    return Basket(steps=steps, **raw)
+
+
+def _encode_step(step: Step) -> dict[str, Any]:
+    document = {name: getattr(step, name) for name in _STEP_FIELDS}
+    return _without_none({**document, "status": str(step.status), "error": _encode_error(step.error)})
+
+
+def _decode_step(step_id: str, document: dict[str, Any]) -> Step:
+    plain = {name: document[name] for name in _STEP_FIELDS if name in document}
+    return Step(id=step_id, status=StepStatus(document["status"]), error=_decode_error(document.get("error")), **plain)
+
+
+def _encode_error(error: RunError | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    document = {field.name: getattr(error, field.name) for field in fields(RunError)}
+    return _without_none({**document, "kind": str(error.kind)})
+
+
+def _decode_error(document: dict[str, Any] | None) -> RunError | None:
+    return None if document is None else RunError(**{**document, "kind": ErrorKind(document["kind"])})
+
+
+def _encode_key(key: Idempotency | None) -> dict[str, str] | None:
+    return None if key is None else {"key": key.key, "fingerprint": key.fingerprint}
+
+
+def second_stored(document: dict[str, Any]) -> datetime:
+    """Answer the second in which mongod stored ``document``, by mongod's own clock."""
+    stored: datetime = document["stored_at"].as_datetime()
+    return stored

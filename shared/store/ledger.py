@@ -1,0 +1,52 @@
+"""The built-in ledger: the transactions that the financial coordinator keeps where no provider is set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+from pymongo.errors import DuplicateKeyError
+
+from shared.store.clock import Clock
+from shared.store.database import Database, call
+
+NEWEST: Final = 1_000
+
+
+class MongoLedger:
+    """One integrator's transactions; each is recorded once, by the key of the step that made it."""
+
+    def __init__(self, database: Database, clock: Clock, integrator: str) -> None:
+        self._database = database
+        self._clock = clock
+        self._integrator = integrator
+
+    def add(self, key: str, transaction: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Record a transaction under ``key``; a second time answers the first one."""
+        ledger = self._database.collection("ledger")
+        named = {"_id": f"{self._integrator}:{key}"}
+        entry = {**named, "integrator": self._integrator, "at": self._clock.now(), "json": orjson.dumps(transaction)}
+        try:
+            with call(self._database):
+                ledger.insert_one(entry)
+        except DuplicateKeyError:
+            with call(self._database):
+                entry = ledger.find_one(named) or entry
+        return _transaction(entry)
+
+    def transactions(self) -> Sequence[Mapping[str, Any]]:
+        """Answer the newest transactions, oldest first."""
+        with call(self._database):
+            newest = list(
+                self._database.collection("ledger")
+                .find({"integrator": self._integrator})
+                .sort([("at", -1), ("_id", -1)])
+                .limit(NEWEST)
+            )
+        return [_transaction(entry) for entry in reversed(newest)]
+
+
+def _transaction(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    transaction: dict[str, Any] = orjson.loads(entry["json"])
+    return transaction

@@ -1,0 +1,161 @@
+"""Executions in memory, with the promises of the port: for tests of rules, never for runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from shared.domain.execution import Event, Execution, Lease, Record
+from shared.domain.life import Advance
+from shared.errors import OutcomeUnknown, StaleWrite
+from shared.store.clock import Clock
+from shared.store.documents import EVENTS_KEPT
+from shared.store.port import KEY_KEPT, Beat, Report
+
+
+class MemoryStore:
+    """Executions of one process; forgotten with it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._records: dict[str, Record] = {}
+        self._stored_at: dict[str, datetime] = {}
+        self._tombstones: set[str] = set()
+        self._leader: tuple[str, datetime] | None = None
+
+    def create(self, accepted: Advance) -> Execution:
+        """Store a new run, or answer the holder of its key."""
+        new = accepted.execution
+        with self._lock:
+            if new.id in self._tombstones or new.id in self._records:
+                raise OutcomeUnknown(f"{new.id} was withdrawn or exists already")
+            holder = self._holder(new)
+            if holder is not None and self._clock.now() - holder.created_at < KEY_KEPT:
+                return holder
+            if holder is not None:
+                self._put(replace(holder, idempotency=None))
+            self._records[new.id] = accepted.as_accepted
+            self._stored_at[new.id] = self._clock.now().replace(microsecond=0)
+            return new
+
+    def withdraw(self, integrator: str, execution_id: str) -> bool:
+        """Put a tombstone where no claimed run is."""
+        with self._lock:
+            found = self._living(integrator, execution_id)
+            if found is not None and found.execution.started_at is not None:
+                return False
+            self._records.pop(execution_id, None)
+            self._tombstones.add(execution_id)
+            return True
+
+    def load(self, integrator: str, execution_id: str) -> Execution | None:
+        """Answer an execution without its log lines and outputs."""
+        found = self._living(integrator, execution_id)
+        return None if found is None else found.execution
+
+    def save(
+        self, before: Execution, advance: Advance, *, lease: Lease | None = None, lock_only: bool = False
+    ) -> Record:
+        """Write one decision where version and lease still stand."""
+        with self._lock:
+            found = self._living(before.integrator, before.id)
+            if found is None or found.execution.version != before.version or not _may_write(found.execution, lease):
+                raise StaleWrite(f"{before.id} is no longer at version {before.version}")
+            visible = bool(advance.events)
+            after = replace(
+                advance.execution, version=before.version + 1, rev=found.execution.rev + (1 if visible else 0)
+            )
+            outputs = dict(found.outputs)
+            if advance.output is not None:
+                outputs[advance.output.step] = advance.output.json
+            record = _with_events(replace(found, execution=after, outputs=outputs), advance.events)
+            self._records[before.id] = record
+            return Record(after) if lock_only else record
+
+    def renew(self, lease: Lease, due_by: datetime) -> Beat | None:
+        """Push a lease out."""
+        with self._lock:
+            found = self._held(lease)
+            if found is None:
+                return None
+            step = replace(found.execution.steps[lease.step], due_by=due_by)
+            self._put(replace(found.execution, steps={**found.execution.steps, step.id: step}))
+            return Beat(found.execution.rev, found.execution.status)
+
+    def report(self, lease: Lease, report: Report) -> Record | None:
+        """Add log lines and progress."""
+        with self._lock:
+            found = self._held(lease)
+            if found is None:
+                return None
+            step = found.execution.steps[lease.step]
+            told = replace(
+                step,
+                percent=step.percent if report.percent is None else report.percent,
+                message=step.message if report.message is None else report.message,
+            )
+            execution = replace(
+                found.execution, rev=found.execution.rev + 1, steps={**found.execution.steps, step.id: told}
+            )
+            self._records[lease.execution_id] = _with_events(replace(found, execution=execution), report.events)
+            return self._records[lease.execution_id]
+
+    def read(self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None) -> Record | None:
+        """Answer an execution whole; nothing is kept apart here, so ``outputs`` makes no difference."""
+        del outputs
+        return self._living(integrator, execution_id)
+
+    def overdue(self, now: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:
+        """Answer what is due, the longest overdue first."""
+        due = [
+            (record.execution.due_by, record.execution)
+            for record in self._records.values()
+            if record.execution.due_by is not None and record.execution.due_by < now
+        ]
+        due.sort(key=lambda pair: pair[0])
+        return [(execution, self._stored_at[execution.id]) for _, execution in due[:limit]]
+
+    def correct_due(self, execution: Execution) -> None:
+        """Nothing to do: the due moment is derived here."""
+
+    def lead(self, holder: str, now: datetime, until: datetime) -> bool:
+        """Take or renew the reconcilers' lease."""
+        with self._lock:
+            if self._leader is not None and self._leader[0] != holder and self._leader[1] >= now:
+                return False
+            self._leader = (holder, until)
+            return True
+
+    def newest(self, limit: int) -> Sequence[Record]:
+        """Answer the newest executions."""
+        return sorted(self._records.values(), key=lambda record: record.execution.created_at, reverse=True)[:limit]
+
+    def _living(self, integrator: str, execution_id: str) -> Record | None:
+        found = self._records.get(execution_id)
+        return found if found is not None and found.execution.integrator == integrator else None
+
+    def _held(self, lease: Lease) -> Record | None:
+        found = self._living(lease.integrator, lease.execution_id)
+        return found if found is not None and _may_write(found.execution, lease) else None
+
+    def _holder(self, new: Execution) -> Execution | None:
+        if new.idempotency is None:
+            return None
+        wanted = (new.integrator, new.idempotency.key)
+        held = (record.execution for record in self._records.values())
+        return next((run for run in held if run.idempotency and (run.integrator, run.idempotency.key) == wanted), None)
+
+    def _put(self, execution: Execution) -> None:
+        self._records[execution.id] = replace(self._records[execution.id], execution=execution)
+
+
+def _may_write(execution: Execution, lease: Lease | None) -> bool:
+    return lease is None or (lease.step in execution.steps and execution.steps[lease.step].holds(lease))
+
+
+def _with_events(record: Record, events: Sequence[Event]) -> Record:
+    kept = (*record.events, *events)[-EVENTS_KEPT:]
+    return replace(record, events=kept, lines_total=record.lines_total + len(events))

@@ -1,0 +1,268 @@
+"""MongoDB as the place that remembers executions: plain inserts and filtered updates of single documents.
+
+Write concern and read concern are majority, journalled: only what a failover cannot take back leaves the engine.
+The one exception is a claim written alone, which is a lock and not a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from bson import Timestamp
+from pymongo import ReturnDocument, WriteConcern
+from pymongo.collection import Collection
+from pymongo.errors import DuplicateKeyError
+
+from shared.domain.execution import Execution, Lease, Record
+from shared.domain.life import Advance
+from shared.domain.status import ExecutionStatus, StepStatus
+from shared.errors import OutcomeUnknown, StaleWrite
+from shared.store.clock import Clock
+from shared.store.database import Database, call
+from shared.store.documents import (
+    APART_FROM_DECISIONS,
+    decode,
+    decode_event,
+    difference,
+    encode,
+    encode_event,
+    pushed,
+    second_stored,
+)
+from shared.store.port import KEY_KEPT, Beat, Report
+
+_STEPS_DUE: Final = {"$map": {"input": {"$objectToArray": "$steps"}, "in": "$$this.v.due_by"}}
+
+_Document = dict[str, Any]
+
+
+class MongoStore:
+    """Executions in MongoDB; see the port for what each verb promises."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    @property
+    def _executions(self) -> Collection[_Document]:
+        return self._database.collection("executions")
+
+    def create(self, accepted: Advance) -> Execution:
+        """Store a new run by one plain insert; its key's unique index is the reservation."""
+        execution = accepted.execution
+        document = {
+            **encode(execution),
+            "events": [encode_event(event) for event in accepted.events],
+            "lines": len(accepted.events),
+            "outputs": {},
+            "updated_at": execution.created_at,
+            "stored_at": Timestamp(0, 0),  # mongod fills it with its own time when the insert is applied
+        }
+        while True:
+            try:
+                with call(self._database):
+                    self._executions.insert_one(document)
+            except DuplicateKeyError as duplicate:
+                holder = self._holder(execution, duplicate)
+                if holder is not None:
+                    return holder
+            else:
+                return execution
+
+    def withdraw(self, integrator: str, execution_id: str) -> bool:
+        """Put a tombstone where an unclaimed run is or may still come to be."""
+        tombstone = {"_id": execution_id, "integrator": integrator, "withdrawn_at": self._clock.now()}
+        unclaimed = {"_id": execution_id, "integrator": integrator, "started_at": None}
+        try:
+            with call(self._database):
+                self._executions.replace_one(unclaimed, tombstone, upsert=True)
+        except DuplicateKeyError:
+            return False
+        return True
+
+    def load(self, integrator: str, execution_id: str) -> Execution | None:
+        """Answer an execution without its log lines and outputs."""
+        with call(self._database):
+            document = self._executions.find_one(_living(integrator, execution_id), APART_FROM_DECISIONS)
+        return None if document is None else decode(document)
+
+    def save(
+        self, before: Execution, advance: Advance, *, lease: Lease | None = None, lock_only: bool = False
+    ) -> Record:
+        """Write one decision, filtered by the version it was made on and, from a worker, by its lease."""
+        output = advance.output
+        if output is not None and output.apart and lease is not None:
+            self._keep_apart(lease, output.json)
+        update = difference(before, advance.execution)
+        if output is not None and not output.apart:
+            update.setdefault("$set", {})[f"outputs.{output.step}"] = output.json
+        accepted = _living(before.integrator, before.id) | {"version": before.version}
+        if lease is not None:
+            accepted |= _under(lease)
+        elements = [encode_event(event) for event in advance.events]
+        saved = self._write(accepted, update, elements, decision=True, lock_only=lock_only)
+        if saved is None:
+            raise StaleWrite(f"{before.id} is no longer at version {before.version}")
+        return self._record(saved, ())
+
+    def renew(self, lease: Lease, due_by: datetime) -> Beat | None:
+        """Push a lease out; the execution's own due moment becomes the least over all its steps."""
+        pipeline: list[_Document] = [
+            {"$set": {f"steps.{lease.step}.due_by": due_by}},
+            {"$set": {"due_by": {"$min": _STEPS_DUE}}},
+        ]
+        held = _living(lease.integrator, lease.execution_id) | _under(lease)
+        with call(self._database):
+            found = self._executions.find_one_and_update(held, pipeline, {"rev": 1, "status": 1})
+        return None if found is None else Beat(found["rev"], ExecutionStatus(found["status"]))
+
+    def report(self, lease: Lease, report: Report) -> Record | None:
+        """Add log lines and progress by one update, filtered by the lease alone."""
+        progress = {"percent": report.percent, "message": report.message}
+        told = {f"steps.{lease.step}.{name}": value for name, value in progress.items() if value is not None}
+        held = _living(lease.integrator, lease.execution_id) | _under(lease)
+        elements = [encode_event(event) for event in report.events]
+        saved = self._write(held, {"$set": told} if told else {}, elements, decision=False)
+        return None if saved is None else self._record(saved, ())
+
+    def read(self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None) -> Record | None:
+        """Answer an execution whole, fetching the outputs that are kept apart."""
+        with call(self._database):
+            document = self._executions.find_one(_living(integrator, execution_id))
+        return None if document is None else self._record(document, outputs)
+
+    def overdue(self, now: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:
+        """Answer what is due, the longest overdue first, by one indexed search."""
+        with call(self._database):
+            found = list(
+                self._executions.find({"due_by": {"$lt": now}}, APART_FROM_DECISIONS).sort("due_by", 1).limit(limit)
+            )
+        return [(decode(document), second_stored(document)) for document in found]
+
+    def correct_due(self, execution: Execution) -> None:
+        """Write the due moment that an execution really has, where its version still stands."""
+        unchanged = _living(execution.integrator, execution.id) | {"version": execution.version}
+        due_by = execution.due_by
+        update = {"$unset": {"due_by": ""}} if due_by is None else {"$set": {"due_by": due_by}}
+        with call(self._database):
+            self._executions.update_one(unchanged, update)
+
+    def lead(self, holder: str, now: datetime, until: datetime) -> bool:
+        """Take or renew the reconcilers' lease, a document of its own."""
+        free = {"_id": "reconciler", "$or": [{"holder": holder}, {"until": {"$lt": now}}]}
+        try:
+            with call(self._database):
+                self._database.collection("leases").update_one(
+                    free, {"$set": {"holder": holder, "until": until}}, upsert=True
+                )
+        except DuplicateKeyError:
+            return False
+        return True
+
+    def newest(self, limit: int) -> Sequence[Record]:
+        """Answer the newest executions with their log lines, without their outputs."""
+        with call(self._database):
+            found = list(
+                self._executions.find({"status": {"$exists": True}}, {"outputs": 0, "input": 0})
+                .sort("created_at", -1)
+                .limit(limit)
+            )
+        return [self._record(document, ()) for document in found]
+
+    def _write(
+        self,
+        accepted: _Document,
+        update: _Document,
+        elements: list[_Document],
+        *,
+        decision: bool,
+        lock_only: bool = False,
+    ) -> _Document | None:
+        """The one door for every change of an execution that pollers can see; answers the document after it."""
+        counts = {"version": 1} if decision else {}
+        visible = bool(elements) or not decision
+        if visible:
+            counts |= {"rev": 1, "lines": len(elements)}
+            update["$currentDate"] = {"updated_at": True}
+        if elements:
+            update["$push"] = pushed(elements)
+        update["$inc"] = counts
+        executions = self._executions
+        if lock_only:
+            executions = executions.with_options(write_concern=WriteConcern(w=1))
+        with call(self._database):
+            return executions.find_one_and_update(
+                accepted,
+                update,
+                APART_FROM_DECISIONS if lock_only else None,
+                return_document=ReturnDocument.AFTER,
+            )
+
+    def _holder(self, execution: Execution, duplicate: DuplicateKeyError) -> Execution | None:
+        """The run that holds this run's key; None where it holds it no longer and the insert may try again."""
+        if execution.idempotency is None or "idempotency" not in str((duplicate.details or {}).get("keyPattern")):
+            raise OutcomeUnknown(f"{execution.id} was withdrawn or exists already") from duplicate
+        held = {"integrator": execution.integrator, "idempotency.key": execution.idempotency.key}
+        with call(self._database):
+            document = self._executions.find_one(held, APART_FROM_DECISIONS)
+        if document is None:
+            return None
+        holder = decode(document)
+        if self._clock.now() - holder.created_at < KEY_KEPT:
+            return holder
+        with call(self._database):
+            self._executions.update_one({**held, "_id": holder.id}, {"$unset": {"idempotency": ""}})
+        return None
+
+    def _keep_apart(self, lease: Lease, output: bytes) -> None:
+        """Keep a large output under the claim that made it; one of that name is the same and stays."""
+        document = {
+            "_id": _apart(lease.execution_id, lease.step, lease.token),
+            "integrator": lease.integrator,
+            "execution_id": lease.execution_id,
+            "created_at": self._clock.now(),
+            "json": output,
+        }
+        try:
+            with call(self._database):
+                self._database.collection("outputs").insert_one(document)
+        except DuplicateKeyError:
+            return
+
+    def _record(self, document: _Document, outputs: Iterable[str] | None) -> Record:
+        """The record of ``document``, with those large outputs that ``outputs`` names (None: all)."""
+        execution = decode(document)
+        wanted = set(execution.steps) if outputs is None else set(outputs)
+        apart = {
+            _apart(execution.id, step.id, step.token or ""): step.id
+            for step in execution.steps.values()
+            if step.output_apart and step.id in wanted and step.status is StepStatus.COMPLETED
+        }
+        kept = dict(document.get("outputs", {}))
+        if apart:
+            with call(self._database):
+                named = {"_id": {"$in": list(apart)}, "integrator": execution.integrator}
+                for found in self._database.collection("outputs").find(named):
+                    kept[apart[found["_id"]]] = found["json"]
+        events = tuple(decode_event(element) for element in document.get("events", ()))
+        return Record(execution, events, document.get("lines", 0), kept)
+
+
+def _living(integrator: str, execution_id: str) -> _Document:
+    """The filter of one execution that is no tombstone; both values must be strings, never operators."""
+    return {"_id": str(execution_id), "integrator": str(integrator), "status": {"$exists": True}}
+
+
+def _under(lease: Lease) -> _Document:
+    step = f"steps.{lease.step}"
+    return {
+        f"{step}.status": str(StepStatus.RUNNING),
+        f"{step}.claims": lease.claim,
+        f"{step}.token": lease.token,
+    }
+
+
+def _apart(execution_id: str, step: str, token: str) -> str:
+    return f"{execution_id}:{step}:{token}"

@@ -1,0 +1,116 @@
+"""What a place that remembers executions must do, whatever it is made of.
+
+Every adapter passes ``tests/conformance``. All verbs name the integrator, so that tenancy needs no migration, but
+those of :class:`OverdueSearch`, which only the reconciler calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+from shared.domain.execution import Event, Execution, Lease, Record
+from shared.domain.life import Advance
+from shared.domain.status import ExecutionStatus
+
+
+KEY_KEPT: Final = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a heartbeat brings back: the revision and the status that its update found."""
+
+    rev: int
+    status: ExecutionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an agent told since the last report: log lines, and how far it is."""
+
+    events: Sequence[Event] = ()
+    percent: int | None = None
+    message: str | None = None
+
+
+class ExecutionStore(Protocol):
+    """A place that remembers executions and never lets two writers both win.
+
+    All raise Unavailable where nothing was written, OutcomeUnknown where nobody can tell, and NotStorable for
+    content that no repetition will store.
+    """
+
+    def create(self, accepted: Advance) -> Execution:
+        """Store a new run; answer it, or the one that holds its idempotency key already."""
+
+    def withdraw(self, integrator: str, execution_id: str) -> bool:
+        """Make sure that an unclaimed run does not exist, now or later; False where it runs already."""
+
+    def load(self, integrator: str, execution_id: str) -> Execution | None:
+        """Answer an execution as decisions need it; None where there is none."""
+
+    def save(
+        self, before: Execution, advance: Advance, *, lease: Lease | None = None, lock_only: bool = False
+    ) -> Record:
+        """Write what ``advance`` changed since ``before``; raise StaleWrite where somebody wrote first.
+
+        A ``lock_only`` save waits for no majority: a claim is a lock and no record, and its answer bears neither
+        log lines nor outputs.
+        """
+
+    def renew(self, lease: Lease, due_by: datetime) -> Beat | None:
+        """Push the end of a lease out to ``due_by``; None where the step has moved on."""
+
+    def report(self, lease: Lease, report: Report) -> Record | None:
+        """Add log lines and progress; None where the step has moved on."""
+
+    def read(self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None) -> Record | None:
+        """Answer an execution whole, as a majority has it, with its log lines and those ``outputs`` (or all)."""
+
+
+class OverdueSearch(Protocol):
+    """What the reconciler asks of the store, over all integrators."""
+
+    def overdue(self, now: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:
+        """Answer executions with something due before ``now``, each with the second in which it was stored."""
+
+    def correct_due(self, execution: Execution) -> None:
+        """Write the due moment that an execution really has, where nobody has written to it since."""
+
+    def lead(self, holder: str, now: datetime, until: datetime) -> bool:
+        """Take or renew the right to act for all reconcilers; False while another holds it."""
+
+    def newest(self, limit: int) -> Sequence[Record]:
+        """Answer the newest executions with their log lines, newest first."""
+
+
+class BasketStore(Protocol):
+    """A place that remembers baskets by name, as the JSON objects that were created."""
+
+    def seed(self, integrator: str, definition: Mapping[str, Any]) -> bool:
+        """Insert a basket where its name was never seen; a deleted one stays deleted."""
+
+    def add(self, integrator: str, definition: Mapping[str, Any], now: datetime) -> None:
+        """Insert a basket; raise BasketExists where there is one of this name."""
+
+    def get(self, integrator: str, name: str) -> dict[str, Any]:
+        """Answer a basket; raise BasketNotFound where there is none."""
+
+    def all(self, integrator: str) -> Sequence[dict[str, Any]]:
+        """Answer all baskets by name."""
+
+    def remove(self, integrator: str, name: str, now: datetime) -> None:
+        """Delete a basket; raise BasketNotFound where there is none."""
+
+
+class Ledger(Protocol):
+    """A place that remembers the transactions of the built-in financial coordinator."""
+
+    def add(self, key: str, transaction: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Record a transaction once for each ``key``; answer it as recorded."""
+
+    def transactions(self) -> Sequence[Mapping[str, Any]]:
+        """Answer the newest 1,000 transactions, oldest first."""
