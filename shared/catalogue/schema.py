@@ -41,7 +41,8 @@ class Checked:
             )
         except jsonschema_rs.ValidationError as wrong:
             at = pointer(wrong.instance_path)
-            raise SpecError(f"{where}{at and f' at {at}'}: {_tell(wrong)}") from wrong
+            only = "a schema may only refer within itself: " if wrong.kind.name == "$ref" else ""
+            raise SpecError(f"{where}{at and f' at {at}'}: {only}{_tell(wrong)}") from wrong
         except ValueError as wrong:
             raise SpecError(f"{where}: {_cut(str(wrong), MESSAGE_MAX)}") from wrong
 
@@ -73,7 +74,7 @@ def pointer(path: Iterable[str | int]) -> str:
 
 
 def _refuse(uri: str) -> NoReturn:
-    raise ValueError(f"{uri} is not fetched; a schema may only refer within itself")
+    raise ValueError(f"{uri} is not fetched")
 
 
 def _tell(error: jsonschema_rs.ValidationError) -> str:

@@ -1,0 +1,19 @@
+"""Leaves a line for each time it ran: what fault tests count."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from worker.context import AgentContext
+
+
+def run(given: dict[str, Any], ctx: AgentContext) -> Any:
+    if "file" in given:
+        # One write of O_APPEND is whole, however many processes append at once.
+        handle = os.open(given["file"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.write(handle, f"{ctx.execution_id}:{ctx.step}:{ctx.attempt}\n".encode())
+        os.close(handle)
+    time.sleep(given.get("seconds", 0))
+    return {"attempt": ctx.attempt}

@@ -1,0 +1,11 @@
+"""Returns the state it was handed from the run before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from worker.context import AgentContext
+
+
+def run(given: dict[str, Any], ctx: AgentContext) -> Any:
+    return {"previous_state": ctx.previous_state}

@@ -1,0 +1,126 @@
+"""A spec is read strictly: every fault is told, with the file and the field."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from shared.domain.spec import AgentSpec, parse_agent_spec
+from shared.errors import SpecError
+
+WHERE = "agents/adder/agent_spec.json"
+
+
+def a_spec(**changes: Any) -> dict[str, Any]:
+    spec = {
+        "name": "adder",
+        "version": "1.0.0",
+        "description": "Adds.",
+        "domains": ["maths"],
+        "entry": "agent:run",
+        "capabilities": {"chainable": True, "memory_access": False, "idempotent": True},
+        "input_schema": {"type": "object"},
+        "output_schema": {"type": "object"},
+        "sample_input": {"a": 1},
+        "sample_output": {"sum": 1},
+    }
+    return spec | changes
+
+
+def faults_of(raw: object, where: str = WHERE) -> list[str]:
+    with pytest.raises(SpecError) as refused:
+        parse_agent_spec(raw, where)
+    return str(refused.value).splitlines()
+
+
+def test_what_a_spec_leaves_out_has_its_default() -> None:
+    spec = parse_agent_spec(a_spec(), WHERE)
+    assert (spec.timeout_s, spec.retry, spec.queue) == (300, "default", "default")
+
+
+def test_a_spec_is_told_whole_and_in_its_order() -> None:
+    told = parse_agent_spec(a_spec(), WHERE).to_json()
+    assert list(told) == [field.name for field in dataclasses.fields(AgentSpec)]
+    assert told == a_spec() | {"timeout_s": 300, "retry": "default", "queue": "default"}
+
+
+def test_who_is_told_a_spec_cannot_change_it() -> None:
+    spec = parse_agent_spec(a_spec(), WHERE)
+    spec.to_json()["sample_input"]["a"] = 2
+    assert spec.sample_input == {"a": 1}
+
+
+def test_all_faults_are_told_together_each_with_the_file() -> None:
+    raw = a_spec(name="Adder!", domains=[], queue="fast", timeout_s=0)
+    del raw["version"]
+    faults = faults_of(raw)
+    assert all(fault.startswith(f"{WHERE}: ") for fault in faults)
+    for field in ("version", "name", "domains", "queue", "timeout_s"):
+        assert any(fault.startswith(f"{WHERE}: {field} ") for fault in faults), field
+
+
+def test_an_unknown_field_is_told_with_the_nearest_known_one() -> None:
+    assert faults_of(a_spec(timeout=5)) == [f"{WHERE}: timeout is not a field; did you mean timeout_s?"]
+
+
+def test_the_name_must_be_the_folders() -> None:
+    assert "'subtracter'" in faults_of(a_spec(), "agents/subtracter/agent_spec.json")[0]
+
+
+def test_a_name_the_engine_logs_under_is_reserved() -> None:
+    assert "reserved" in faults_of(a_spec(name="basket_manager"), "basket_manager/agent_spec.json")[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "../x"},
+        {"name": "adder\n"},
+        {"name": "a" * 64},
+        {"name": {"$gt": ""}},
+        {"version": 1},
+        {"description": " "},
+        {"domains": "maths"},
+        {"domains": ["maths", 1]},
+        {"domains": ["maths", "maths"]},
+        {"entry": "os:system.run"},
+        {"entry": "../agent:run"},
+        {"entry": "worker.app:run"},
+        {"entry": "agent"},
+        {"capabilities": {"chainable": True, "memory_access": False}},
+        {"capabilities": {"chainable": 1, "memory_access": False, "idempotent": True}},
+        {"capabilities": {"chainable": True, "memory_access": False, "idempotent": True, "fast": True}},
+        {"capabilities": None},
+        {"input_schema": True},
+        {"sample_output": []},
+        {"timeout_s": True},
+        {"timeout_s": "300"},
+        {"timeout_s": -1},
+        {"timeout_s": 86_400.5},
+        {"timeout_s": math.nan},
+        {"timeout_s": math.inf},
+        {"retry": "often"},
+        {"retry": 3},
+        {"queue": ["default"]},
+    ],
+)
+def test_a_field_of_the_wrong_kind_is_refused(changes: dict[str, Any]) -> None:
+    field = next(iter(changes))
+    assert any(fault.startswith(f"{WHERE}: {field} ") for fault in faults_of(a_spec(**changes)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"timeout_s": 86_400}, {"retry": "none"}, {"retry": {"attempts": 2}}, {"queue": "long"}, {"entry": "work:go"}],
+)
+def test_a_field_of_the_right_kind_is_taken(changes: dict[str, Any]) -> None:
+    spec = parse_agent_spec(a_spec(**changes), WHERE)
+    assert {field: getattr(spec, field) for field in changes} == changes
+
+
+@pytest.mark.parametrize("raw", [None, [], "spec", 3])
+def test_what_is_no_object_is_no_spec(raw: object) -> None:
+    assert faults_of(raw) == [f"{WHERE}: must be a JSON object"]

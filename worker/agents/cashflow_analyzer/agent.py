@@ -1,0 +1,17 @@
+"""Sums a list of transactions; reaches nothing outside its input."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from worker.context import AgentContext
+from worker.money import flow_of
+
+
+def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
+    """Answer ``{"analysis": {total, positive, negative}}``; raises ValueError for an amount that is no money."""
+    transactions = given["transactions"]
+    analysis = asdict(flow_of(transactions))
+    ctx.log("analysed the transactions", transactions=len(transactions), **analysis)
+    return {"analysis": analysis}

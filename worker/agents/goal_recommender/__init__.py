@@ -1,0 +1,1 @@
+"""Recommends from an analysis."""

@@ -1,0 +1,90 @@
+"""Loads each agent's callable from its own folder, and nothing else; all faults are told together."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.util
+import inspect
+import sys
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared.catalogue.specs import Catalogue, load_catalogue
+from shared.domain.spec import AgentSpec
+from shared.errors import SpecError
+from worker.context import AgentContext
+
+Run = Callable[[dict[str, Any], AgentContext], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A spec and the callable it names; what ``run`` answers or raises is nobody's promise."""
+
+    spec: AgentSpec
+    run: Run
+
+
+def load_agents(catalogue: Catalogue) -> Mapping[str, Agent]:
+    """Answer every agent of the catalogue by name; raises SpecError with a line for each that cannot be loaded."""
+    agents: dict[str, Agent] = {}
+    faults: list[str] = []
+    for spec in catalogue.agents():
+        try:
+            agents[spec.name] = Agent(spec, _callable_of(spec, catalogue.folder(spec.name)))
+        except SpecError as wrong:
+            faults.append(f"agent {spec.name!r}: {wrong.message}")
+    if faults:
+        raise SpecError("\n".join(faults))
+    return types.MappingProxyType(agents)
+
+
+def check_agents(agents_dir: Path | None) -> list[str]:
+    """Answer a line for each agent that was found and loaded; raises SpecError with all that is wrong."""
+    catalogue = load_catalogue(agents_dir)
+    return [
+        f"{name} {agent.spec.version} ({', '.join(agent.spec.domains)}) from {catalogue.folder(name)}"
+        for name, agent in load_agents(catalogue).items()
+    ]
+
+
+def _callable_of(spec: AgentSpec, folder: Path) -> Run:
+    module_name, _, function_name = spec.entry.partition(":")
+    module = _module(spec.name, folder, module_name)
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise SpecError(f"entry is {spec.entry!r} but {module_name}.py has no callable {function_name!r}")
+    try:
+        inspect.signature(function).bind({}, None)
+    except (TypeError, ValueError) as wrong:
+        raise SpecError(f"{spec.entry} must take two arguments, (given, ctx): {wrong}") from wrong
+
+    @functools.wraps(function)
+    def run(given: dict[str, Any], ctx: AgentContext) -> Any:
+        outcome = function(given, ctx)
+        return asyncio.run(outcome) if inspect.iscoroutine(outcome) else outcome
+
+    return run
+
+
+def _module(agent: str, folder: Path, module_name: str) -> types.ModuleType:
+    # A private package for each folder: two agent.py never collide, and `from . import other` stays within it.
+    package = types.ModuleType(f"_bucket_agent_{agent}")
+    package.__path__ = [str(folder)]
+    name = f"{package.__name__}.{module_name}"
+    path = folder / f"{module_name}.py"
+    found = importlib.util.spec_from_file_location(name, path)
+    if found is None or found.loader is None:
+        raise SpecError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[package.__name__], sys.modules[name] = package, module
+    try:
+        found.loader.exec_module(module)
+    except (Exception, SystemExit) as wrong:
+        del sys.modules[package.__name__], sys.modules[name]
+        raise SpecError(f"{path} cannot be loaded: {type(wrong).__name__}: {wrong}") from wrong
+    return module

@@ -1,0 +1,57 @@
+"""Adds money exactly and rounds it once; never touches a binary float sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Any, Final
+
+LIMIT: Final = Decimal("999999999999.99")
+_CENT: Final = Decimal("0.01")
+# A float's shortest text reaches down to 1e-324; with 400 digits every sum of amounts within LIMIT is exact.
+_EXACT: Final = Context(prec=400, rounding=ROUND_HALF_EVEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Sums of a list of transactions as JSON numbers of at most two places; ``negative`` is 0 or below it."""
+
+    total: int | float
+    positive: int | float
+    negative: int | float
+
+
+def flow_of(transactions: Iterable[Mapping[str, Any]]) -> Flow:
+    """Answer what came in, what went out, and both together; raises ValueError for an amount that is no money."""
+    positive = negative = Decimal(0)
+    for transaction in transactions:
+        amount = signed(transaction)
+        if amount > 0:
+            positive = _EXACT.add(positive, amount)
+        else:
+            negative = _EXACT.add(negative, amount)
+    return Flow(_told(_EXACT.add(positive, negative)), _told(positive), _told(negative))
+
+
+def signed(transaction: Mapping[str, Any]) -> Decimal:
+    """Answer a transaction's amount; a positive one whose ``type`` is ``expense`` counts as negative."""
+    amount = exact(transaction.get("amount"))
+    kind = transaction.get("type")
+    is_expense = isinstance(kind, str) and kind.strip().lower() == "expense"
+    return -amount if is_expense and amount > 0 else amount
+
+
+def exact(amount: object) -> Decimal:
+    """Answer ``amount``, a JSON number, as the decimal that was written; raises ValueError beyond ±LIMIT."""
+    if isinstance(amount, bool) or not isinstance(amount, int | float):
+        raise ValueError(f"an amount must be a number, not {type(amount).__name__}")  # noqa: TRY004 - one error for all
+    written = Decimal(repr(amount)) if isinstance(amount, float) else Decimal(amount)
+    if not written.is_finite() or abs(written) > LIMIT:
+        raise ValueError(f"an amount must lie within ±{LIMIT:,}")
+    return written
+
+
+def _told(amount: Decimal) -> int | float:
+    rounded = amount.quantize(_CENT, context=_EXACT)
+    return int(rounded) if rounded == rounded.to_integral_value() else float(rounded)
