@@ -1,0 +1,74 @@
+"""A context without a runner: lines are kept in a list, the ledger in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.catalogue.specs import Catalogue, load_catalogue
+from worker.context import AgentContext
+from worker.loader import Agent, load_agents
+
+
+class KeptLines:
+    """A Reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, bytes]] = []
+        self.steps: list[tuple[int | None, str | None]] = []
+
+    def line(self, level: str, message: str, data_json: bytes) -> None:
+        self.lines.append((level, message, data_json))
+
+    def progress(self, percent: int | None, message: str | None) -> None:
+        self.steps.append((percent, message))
+
+
+class LedgerInMemory:
+    """A Ledger that forgets with the test."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Mapping[str, Any]] = {}
+
+    def add(self, key: str, transaction: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self.entries.setdefault(key, transaction)
+
+    def transactions(self) -> Sequence[Mapping[str, Any]]:
+        return list(self.entries.values())[-1000:]
+
+
+@pytest.fixture
+def ledger() -> LedgerInMemory:
+    return LedgerInMemory()
+
+
+@pytest.fixture
+def new_context(ledger: LedgerInMemory) -> Callable[..., AgentContext]:
+    def make(**changes: Any) -> AgentContext:
+        boring: dict[str, Any] = {
+            "execution_id": "1763700000_89ce24ad1b2c3d4e",
+            "step": "step",
+            "attempt": 1,
+            "idempotency_key": "1763700000_89ce24ad1b2c3d4e:step",
+            "request_id": "req-1",
+            "deadline": datetime(2026, 1, 1, tzinfo=UTC),
+            "ledger": ledger,
+            "reporter": KeptLines(),
+        }
+        return AgentContext(**boring | changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def catalogue() -> Catalogue:
+    return load_catalogue(Path(__file__).parents[2] / "agents")
+
+
+@pytest.fixture(scope="session")
+def agents(catalogue: Catalogue) -> Mapping[str, Agent]:
+    return load_agents(catalogue)

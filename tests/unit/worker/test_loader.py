@@ -1,0 +1,123 @@
+"""An agent is loaded from its own folder and from nowhere else; a wrong one names itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.catalogue.specs import load_catalogue
+from shared.errors import SpecError
+from worker.loader import check_agents, load_agents
+
+
+def write_agent(home: Path, name: str, source: str, entry: str = "agent:run") -> Path:
+    folder = home / name
+    folder.mkdir()
+    spec = {
+        "name": name,
+        "version": "2.1.0",
+        "description": "Tests.",
+        "domains": ["test"],
+        "entry": entry,
+        "capabilities": {"chainable": True, "memory_access": False, "idempotent": True},
+        "input_schema": {"type": "object"},
+        "output_schema": {"type": "object"},
+        "sample_input": {},
+        "sample_output": {},
+    }
+    (folder / "agent_spec.json").write_text(json.dumps(spec))
+    (folder / f"{entry.partition(':')[0]}.py").write_text(source)
+    return folder
+
+
+def run(home: Path, name: str, given: dict[str, Any] | None = None) -> Any:
+    ctx: Any = None
+    return load_agents(load_catalogue(home))[name].run(given or {}, ctx)
+
+
+def refusal(home: Path) -> str:
+    with pytest.raises(SpecError) as refused:
+        load_agents(load_catalogue(home))
+    return str(refused.value)
+
+
+def test_the_built_in_agents_load() -> None:
+    catalogue = load_catalogue()
+    assert [agent.spec for agent in load_agents(catalogue).values()] == list(catalogue.agents())
+
+
+def test_agents_of_the_same_file_name_do_not_collide(tmp_path: Path) -> None:
+    for name in ("a-b", "a_b"):
+        write_agent(tmp_path, name, f"def run(given, ctx):\n    return {{'name': {name!r}, 'module': __name__}}\n")
+    first, second = run(tmp_path, "a-b"), run(tmp_path, "a_b")
+    assert (first["name"], second["name"]) == ("a-b", "a_b")
+    assert first["module"] != second["module"]
+
+
+def test_an_agent_may_be_split_over_files_of_its_folder(tmp_path: Path) -> None:
+    folder = write_agent(tmp_path, "split", "from .sums import add\ndef run(given, ctx):\n    return add(1, 2)\n")
+    (folder / "sums.py").write_text("def add(a, b):\n    return {'sum': a + b}\n")
+    assert run(tmp_path, "split") == {"sum": 3}
+
+
+def test_an_entry_may_name_another_file_and_function(tmp_path: Path) -> None:
+    write_agent(tmp_path, "named", "def go(given, ctx):\n    return given\n", entry="work:go")
+    assert run(tmp_path, "named", {"a": 1}) == {"a": 1}
+
+
+def test_a_coroutine_is_run_to_its_end(tmp_path: Path) -> None:
+    write_agent(
+        tmp_path,
+        "async_one",
+        "import asyncio\nasync def run(given, ctx):\n    await asyncio.sleep(0)\n    return {'done': True}\n",
+    )
+    assert run(tmp_path, "async_one") == {"done": True}
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
+
+
+def test_a_dataclass_in_an_agent_finds_its_own_module(tmp_path: Path) -> None:
+    write_agent(
+        tmp_path,
+        "modern",
+        "from __future__ import annotations\nfrom dataclasses import asdict, dataclass\n"
+        "@dataclass\nclass Out:\n    n: int\n"
+        "def run(given, ctx):\n    return asdict(Out(1))\n",
+    )
+    assert run(tmp_path, "modern") == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ("def other(given, ctx): ...\n", "agent.py has no callable 'run'"),
+        ("run = 3\n", "agent.py has no callable 'run'"),
+        ("def run(given): ...\n", "must take two arguments"),
+        ("def run(given, ctx, more): ...\n", "must take two arguments"),
+        ("def run(:\n", "SyntaxError"),
+        ("import a_module_that_is_not_there\n", "ModuleNotFoundError"),
+        ("raise SystemExit(3)\n", "SystemExit: 3"),
+    ],
+)
+def test_an_agent_that_cannot_be_loaded_names_itself(tmp_path: Path, source: str, fault: str) -> None:
+    write_agent(tmp_path, "wrong", source)
+    told = refusal(tmp_path)
+    assert told.startswith("agent 'wrong': ")
+    assert fault in told
+
+
+def test_all_agents_that_cannot_be_loaded_are_told_together(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_agent(tmp_path, name, "run = None\n")
+    assert [line.split(":")[0] for line in refusal(tmp_path).splitlines()] == ["agent 'one'", "agent 'two'"]
+
+
+def test_a_check_tells_a_line_for_each_agent(tmp_path: Path) -> None:
+    folder = write_agent(tmp_path, "adder", "def run(given, ctx):\n    return {}\n")
+    lines = check_agents(tmp_path)
+    assert len(lines) == 4
+    assert lines[0] == f"adder 2.1.0 (test) from {folder}"
