@@ -1,0 +1,96 @@
+"""Says what a body may not carry: addresses to call back, credentials; and which of its keys mean nothing.
+
+Pure functions on parsed JSON. No message ever holds a value, for the value may be the secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from api.strict_json import FAULTS_SHOWN, pointer, shown
+from shared.errors import CallbacksNotSupported, CredentialsNotAccepted
+
+CALLBACK_KEYS: Final = frozenset({"callback", "callback_url", "webhook", "webhook_url", "notify_url"})
+# As they stand once case, "-" and "_" are gone.
+CREDENTIAL_KEYS: Final = frozenset(
+    {
+        "password",
+        "passwd",
+        "secret",
+        "apikey",
+        "accesstoken",
+        "refreshtoken",
+        "privatekey",
+        "clientsecret",
+        "authorization",
+    }
+)
+
+
+def check_policy(body: Mapping[str, Any]) -> None:
+    """Refuse a body that asks to be called back or carries credentials.
+
+    Raises CallbacksNotSupported or CredentialsNotAccepted; their details name each key by its JSON pointer.
+    """
+    callbacks: list[tuple[str | int, ...]] = [(key,) for key in body if key in CALLBACK_KEYS]
+    config = body.get("config")
+    if isinstance(config, dict):
+        callbacks += [("config", key) for key in config if key in CALLBACK_KEYS]
+    if callbacks:
+        details = _details(callbacks, "Bucket never calls back")
+        raise CallbacksNotSupported(
+            f"{_list(details)}: Bucket never calls back; leave this out and poll status_url until done is true",
+            details=details,
+        )
+    credentials = _credentials(body)
+    if credentials:
+        details = _details(credentials, "credentials are not accepted in a body")
+        raise CredentialsNotAccepted(
+            f"{_list(details)}: credentials must not be sent in a body; configure them where the agent runs",
+            details=details,
+        )
+
+
+def unknown_keys(body: Mapping[str, Any], known: Sequence[str]) -> list[str]:
+    """Answer a warning for each key of ``body`` that is not in ``known``: the first 20, names cut to 64 characters."""
+    strange = [key for key in body if key not in known][:FAULTS_SHOWN]
+    return [_warning(shown(key), known) for key in strange]
+
+
+def _warning(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"unknown field '{name}' was ignored{hint}"
+
+
+def _credentials(body: Mapping[str, Any]) -> list[tuple[str | int, ...]]:
+    found: list[tuple[str | int, ...]] = []
+    waiting: deque[tuple[tuple[str | int, ...], Any]] = deque([((), body)])
+    while waiting and len(found) < FAULTS_SHOWN:
+        path, item = waiting.popleft()
+        if isinstance(item, dict):
+            for key, inner in item.items():
+                if _plain(key) in CREDENTIAL_KEYS:
+                    found.append((*path, key))
+                elif isinstance(inner, (dict, list)):
+                    waiting.append(((*path, key), inner))
+        else:
+            waiting.extend(((*path, at), inner) for at, inner in enumerate(item) if isinstance(inner, (dict, list)))
+    return found[:FAULTS_SHOWN]
+
+
+def _plain(key: str) -> str:
+    return key.lower().replace("_", "").replace("-", "")
+
+
+def _details(paths: Sequence[tuple[str | int, ...]], message: str) -> list[dict[str, str]]:
+    return [{"pointer": pointer(path), "message": message} for path in paths]
+
+
+def _list(details: Sequence[Mapping[str, str]]) -> str:
+    pointers = [detail["pointer"] for detail in details[:3]]
+    more = len(details) - len(pointers)
+    return ", ".join(pointers) + (f" and {more} more" if more else "")

@@ -1,0 +1,231 @@
+"""Reads JSON as the stores and the encoder can bear it, and writes it in one canonical form; knows nothing of HTTP.
+
+The standard library's scanner does the work, with hooks for what JSON allows and BSON or orjson would choke on later.
+The first reading only notices that something is wrong; only then a second one marks each fault and finds its pointer,
+so that a sound body pays nothing for good messages. Depth is counted before parsing: no body can exhaust the stack.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Final, NoReturn
+
+import orjson
+
+from shared.errors import InvalidJson
+
+DEPTH_MAX: Final = 32
+FAULTS_SHOWN: Final = 20
+NAME_SHOWN: Final = 64
+
+_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+_INT_DIGITS: Final = 20  # the longest literal that can lie in 64 bits; JSON forbids leading zeros
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+# Surrogates and NUL can only come in as escapes: raw ones are refused as invalid UTF-8 and as a control character.
+_SUSPECT_ESCAPE: Final = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
+_WHOLE_FLOAT: Final = re.compile(rb"\.0(?![0-9])|[0-9]e[0-9+]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """What is wrong with a value, standing in its place."""
+
+    message: str
+
+
+_NOT_FINITE: Final = _Fault("NaN and infinities are not JSON")
+_TOO_LARGE_FLOAT: Final = _Fault("the number is too large for a 64-bit float")
+_TOO_LARGE_INT: Final = _Fault("the integer is beyond signed 64 bits; send it as a string")
+_TWICE: Final = _Fault("the key stands twice in one object")
+_NUL_KEY: Final = _Fault("a key must not contain NUL (\\u0000)")
+_SURROGATE: Final = _Fault("a lone surrogate (\\ud800 to \\udfff) is not text")
+
+
+def parse(raw: bytes) -> Any:
+    """Answer the value that ``raw`` (UTF-8, no BOM) writes.
+
+    Raises InvalidJson, whose details bear the JSON pointer, or the line and column, of each fault.
+    """
+    text = _decode(raw)
+    if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and depth_of(raw) > DEPTH_MAX:
+        raise InvalidJson(f"the body is nested deeper than {DEPTH_MAX} levels")
+    try:
+        value = _SOUND.decode(text)
+        if _SUSPECT_ESCAPE.search(raw):
+            _refuse(value)
+    except _Unsound:
+        _refuse(_decode_marking(text))
+        raise InvalidJson from None  # not reached: the marking reading finds what the first one noticed
+    except json.JSONDecodeError as wrong:
+        raise _malformed(wrong) from None
+    return value
+
+
+def depth_of(raw: bytes) -> int:
+    """Answer how deeply arrays and objects nest in ``raw``, outside strings; linear, without recursion.
+
+    After escaped backslashes and quotes are gone every other piece between quotes is a string. Where that does not
+    hold the text is not JSON, and the parser stops before it gets there.
+    """
+    bare = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = b"".join(bare.split(b'"')[::2]).translate(None, _NOT_BRACKETS)
+    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0)
+
+
+def canonical(value: Any) -> bytes:
+    """Answer the one form of ``value``, which must have come from :func:`parse`: equal JSON gives equal bytes."""
+    written = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    if _WHOLE_FLOAT.search(written):
+        return orjson.dumps(_whole(value), option=orjson.OPT_SORT_KEYS)
+    return written
+
+
+def pointer(path: Sequence[str | int]) -> str:
+    """Answer the JSON pointer (RFC 6901) of ``path``, fit to be shown: each name cut to 64 characters."""
+    return "".join(f"/{shown(str(part)).replace('~', '~0').replace('/', '~1')}" for part in path)
+
+
+def shown(name: str) -> str:
+    """Answer ``name`` fit for a message: cut to 64 characters, whatever does not print escaped."""
+    if not name.isprintable():
+        name = name[:NAME_SHOWN].encode("unicode_escape").decode("ascii")
+    return name if len(name) <= NAME_SHOWN else name[: NAME_SHOWN - 1] + "…"
+
+
+def _decode(raw: bytes) -> str:
+    if not raw.strip(b" \t\r\n"):
+        raise InvalidJson("the body is empty; send a JSON object")
+    if raw.startswith(b"\xef\xbb\xbf"):
+        raise InvalidJson("the body begins with a byte order mark; send UTF-8 without one")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as wrong:
+        raise InvalidJson(f"the body is not valid UTF-8: see byte {wrong.start}") from None
+
+
+class _Unsound(Exception):
+    """Something in the text is of no use; the second reading says what."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise _Unsound
+    return value
+
+
+def _int(digits: str) -> int:
+    if len(digits) <= _INT_DIGITS and _INT_MIN <= (value := int(digits)) <= _INT_MAX:
+        return value
+    raise _Unsound
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise _Unsound
+    return value
+
+
+def _constant(_: str) -> NoReturn:
+    raise _Unsound
+
+
+def _mark_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        value[key] = _TWICE if key in value else item
+    return value
+
+
+def _mark_int(digits: str) -> int | _Fault:
+    try:
+        return _int(digits)
+    except _Unsound:
+        return _TOO_LARGE_INT
+
+
+def _mark_float(digits: str) -> float | _Fault:
+    try:
+        return _float(digits)
+    except _Unsound:
+        return _TOO_LARGE_FLOAT
+
+
+_SOUND: Final = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_int, parse_float=_float, parse_constant=_constant)
+_MARKING: Final = json.JSONDecoder(
+    object_pairs_hook=_mark_pairs, parse_int=_mark_int, parse_float=_mark_float, parse_constant=lambda _: _NOT_FINITE
+)
+
+
+def _decode_marking(text: str) -> Any:
+    try:
+        return _MARKING.decode(text)
+    except json.JSONDecodeError as wrong:
+        raise _malformed(wrong) from None
+
+
+def _malformed(wrong: json.JSONDecodeError) -> InvalidJson:
+    where = {"line": wrong.lineno, "column": wrong.colno}
+    text = f"{wrong.msg} at line {wrong.lineno}, column {wrong.colno}"
+    return InvalidJson(f"the body is not valid JSON: {text}", details=[{**where, "message": wrong.msg}])
+
+
+def _refuse(value: Any) -> None:
+    """Raise InvalidJson for the first faults in ``value``; do nothing where there is none."""
+    details = []
+    for path, fault in _faults(value):
+        details.append({"pointer": pointer(path), "message": fault.message})
+        if len(details) == FAULTS_SHOWN:
+            break
+    if details:
+        first = details[0]
+        where = first["pointer"] or "the body"
+        raise InvalidJson(f"{where}: {first['message']}", details=details)
+
+
+def _faults(value: Any) -> Iterator[tuple[tuple[str | int, ...], _Fault]]:
+    waiting: deque[tuple[tuple[str | int, ...], Any]] = deque([((), value)])
+    while waiting:
+        path, item = waiting.popleft()
+        if isinstance(item, _Fault):
+            yield path, item
+        elif isinstance(item, str) and _has_surrogate(item):
+            yield path, _SURROGATE
+        elif isinstance(item, dict):
+            for key, inner in item.items():
+                if "\0" in key:
+                    yield (*path, key), _NUL_KEY
+                if _has_surrogate(key):
+                    yield (*path, key), _SURROGATE
+                waiting.append(((*path, key), inner))
+        elif isinstance(item, list):
+            waiting.extend(((*path, at), inner) for at, inner in enumerate(item))
+
+
+def _has_surrogate(text: str) -> bool:
+    if text.isascii():
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _whole(value: Any) -> Any:
+    """Answer ``value`` with 1.0 written as 1: to JSON they are one number."""
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and _INT_MIN <= value <= _INT_MAX:
+        return int(value)
+    return value
