@@ -81,6 +81,10 @@ def test_nothing_is_never_a_negative_zero(analysis: Run, amounts: tuple[float, .
     assert b"-0" not in orjson.dumps({"total": analysis(*amounts)["total"]})
 
 
+def test_what_lies_far_below_a_cent_still_decides_a_half(analysis: Run) -> None:
+    assert analysis(0.005, 1e-300)["total"] == 0.01
+
+
 def test_a_great_sum_loses_no_cent_to_a_small_one(analysis: Run) -> None:
     assert analysis(LIMIT, 5e-324, -LIMIT, 0.01)["total"] == 0.01
 

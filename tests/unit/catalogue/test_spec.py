@@ -70,6 +70,11 @@ def test_the_name_must_be_the_folders() -> None:
     assert "'subtracter'" in faults_of(a_spec(), "agents/subtracter/agent_spec.json")[0]
 
 
+@pytest.mark.parametrize("name", ["adder\n", "Adder", "1adder", "a" * 64, "a.b"])
+def test_a_name_must_match_its_pattern_even_where_the_folder_agrees(name: str) -> None:
+    assert "name must match" in faults_of(a_spec(name=name), f"{name}/agent_spec.json")[0]
+
+
 def test_a_name_the_engine_logs_under_is_reserved() -> None:
     assert "reserved" in faults_of(a_spec(name="basket_manager"), "basket_manager/agent_spec.json")[0]
 
