@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from compose.embedded import leash
+from compose.embedded.guard import Guard
 from compose.embedded.plan import ChildPlan
 from compose.embedded.trouble import Trouble
 
@@ -24,12 +25,13 @@ class Child:
     """One process in a session of its own, so that Ctrl-C on the terminal reaches the supervisor alone.
 
     Its output goes straight into ``log``, which nobody has to read for the process to go on. To be started from the
-    main thread, see :mod:`compose.embedded.leash`.
+    main thread, see :mod:`compose.embedded.leash`; with a ``guard``, nothing of its group outlives this process.
     """
 
-    def __init__(self, plan: ChildPlan, log: Path) -> None:
+    def __init__(self, plan: ChildPlan, log: Path, guard: Guard | None = None) -> None:
         self.plan = plan
         self.log = log
+        self._guard = guard
         self._process: subprocess.Popen[bytes] | None = None
         self.exit_code: int | None = None
 
@@ -50,9 +52,10 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=dict(self.plan.env),
-                cwd=self.plan.cwd,
                 start_new_session=True,
             )
+        if self._guard is not None:
+            self._guard.watch(self._process.pid)
 
     def wait_ready(self) -> None:
         """Wait until the process serves; raises Trouble, with the end of its log, where it ends or takes too long."""
@@ -129,6 +132,8 @@ class Child:
         assert self._process is not None  # noqa: S101 - for mypy; the callers looked
         if self._process.returncode is None:
             self._signal_group(signal.SIGKILL)
+            if self._guard is not None:
+                self._guard.forget(self._process.pid)
             self.exit_code = self._process.wait()
         self._process = None
 

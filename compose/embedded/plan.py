@@ -12,8 +12,28 @@ class ChildPlan:
 
     name: str
     argv: tuple[str, ...]
-    ready: Callable[[], bool]
+    ready: Callable[[], bool] = lambda: True
     env: Mapping[str, str] = field(default_factory=dict)
-    cwd: str | None = None
     start_within_s: float = 30.0
     stop_within_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Processes that start together, once all of the stage before are ready, and stop together, before those."""
+
+    title: str
+    children: tuple[ChildPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How often one child may be started again: ``restarts`` within ``within_s``, each a little later than the last."""
+
+    restarts: int = 5
+    within_s: float = 60.0
+    first_delay_s: float = 0.25
+
+    def delay_s(self, deaths: int) -> float:
+        """Answer how long to wait before the start that follows the ``deaths``-th death; the first one is at once."""
+        return 0.0 if deaths <= 1 else self.first_delay_s * 2 ** (deaths - 2)

@@ -1,0 +1,18 @@
+"""``bucketd``, for those who operate Bucket; it never takes part in a run."""
+
+from __future__ import annotations
+
+import click
+
+from compose.cli.doctor import doctor
+from compose.cli.up import up
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bucket")
+def main() -> None:
+    """Stand Bucket up and look after it. To run baskets and watch them, use bucket."""
+
+
+main.add_command(up)
+main.add_command(doctor)

@@ -1,0 +1,154 @@
+"""``bucketd up``: the whole stack under one Ctrl-C, with nothing said to be up before a run has completed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import click
+
+from compose import packages, versions
+from compose.cli import show
+from compose.embedded import places, port, selftest
+from compose.embedded.follow import Follower
+from compose.embedded.guard import Guard
+from compose.embedded.lock import Lock
+from compose.embedded.plan import Stage
+from compose.embedded.stack import Stack, assemble
+from compose.embedded.supervisor import Supervisor
+from compose.embedded.trouble import Trouble
+from shared.errors import SettingsError
+from shared.settings import Settings, warn_of_unknown
+
+_LOOK_EVERY_S: Final = 0.2
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Stopped(BaseException):
+    """Somebody asked for the end; raised by the signal, so that no wait holds it up."""
+
+
+@click.command()
+@click.option("-v", "--verbose", is_flag=True, help="Show what the processes log; of mongod, what is more than a note.")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where data and logs are kept; .bucket of the project unless said.",
+)
+def up(*, verbose: bool, data: Path | None) -> None:
+    """Start redis-server, mongod, the API and a worker on this machine; Ctrl-C stops them all."""
+    directory = (data or show.home() / ".bucket").resolve()
+    try:
+        with Lock(directory) as lock:
+            _up(lock, directory, verbose=verbose)
+    except Trouble as trouble:
+        show.cross("bucketd up", trouble)
+        sys.exit(1)
+    except SettingsError as wrong:
+        show.cross("settings", Trouble("the environment is written wrongly", fix=str(wrong)))
+        sys.exit(1)
+
+
+def _up(lock: Lock, directory: Path, *, verbose: bool) -> None:
+    logs = _fresh_logs(directory)
+    places.remove_socket_dir(Path(lock.note().get("sockets", "/")))  # of one that was killed
+    settings = _settings()
+    sockets = places.make_socket_dir()
+    lock.write(url=port.url(settings.host, settings.port), sockets=str(sockets))
+    try:
+        stack = assemble(settings, os.environ, sockets, directory)
+        showing = Follower(logs, click.echo) if verbose else nullcontext()
+        with showing, Guard() as guard, _stopping(Supervisor(logs, guard, show.warn)) as supervisor:
+            _start(supervisor, stack)
+            took_s = selftest.run(stack.url, logs, supervisor.look)
+            _welcome(stack, directory, took_s)
+            while True:
+                supervisor.look()
+                time.sleep(_LOOK_EVERY_S)
+    except _Stopped:
+        click.echo("stopped")
+    finally:
+        places.remove_socket_dir(sockets)
+
+
+def _settings() -> Settings:
+    warn_of_unknown()
+    settings = Settings.from_environ()
+    return replace(settings, port=port.settle(settings.host, settings.port))
+
+
+def _start(supervisor: Supervisor, stack: Stack) -> None:
+    with show.ticking("python") as said:
+        said.append(platform.python_version())
+    with show.ticking("packages") as said:
+        said.append(packages.check(show.home() / "requirements.lock"))
+    own = {stage.title: stage for stage in stack.own}
+    with show.ticking("redis") as said:
+        _serve(supervisor, own.get("redis"))
+        said.append(versions.redis_version(stack.redis_url))
+    with show.ticking("mongod") as said:
+        _serve(supervisor, own.get("mongod"))
+        said.append(versions.mongodb_version(stack.mongodb_url))
+    with show.ticking(stack.apps.title):
+        supervisor.start(stack.apps)
+
+
+def _serve(supervisor: Supervisor, stage: Stage | None) -> None:
+    if stage is not None:
+        supervisor.start(stage)
+
+
+@contextmanager
+def _stopping(supervisor: Supervisor) -> Iterator[Supervisor]:
+    """Stop ``supervisor`` in order however the block ends; a second signal during that ends everything at once."""
+
+    def at_first(_number: int, _frame: FrameType | None) -> None:
+        raise _Stopped
+
+    def again(_number: int, _frame: FrameType | None) -> None:
+        supervisor.kill()
+
+    for number in _SIGNALS:
+        signal.signal(number, at_first)
+    try:
+        yield supervisor
+    except _Stopped:
+        click.echo("\nstopping; once more to stop at once")
+        raise
+    finally:
+        for number in _SIGNALS:
+            signal.signal(number, again)
+        supervisor.stop()
+
+
+def _welcome(stack: Stack, directory: Path, took_s: float) -> None:
+    body = json.dumps(selftest.EXAMPLE)
+    click.echo(
+        f"\nA first run of {selftest.EXAMPLE['basket_name']} completed in {took_s:.1f} s. Bucket is up:\n\n"
+        f"  API     {stack.url}\n"
+        f"  health  {stack.url}/health\n"
+        f"  data    {directory}\n"
+        f"  logs    {directory / 'log'} (or start with -v)\n\n"
+        f"Try it:\n\n"
+        f"  curl -X POST {stack.url}/run-basket -H 'Content-Type: application/json' \\\n"
+        f"    -d '{body}'\n\n"
+        f"then poll the status_url of the answer until done is true. Ctrl-C stops everything."
+    )
+
+
+def _fresh_logs(directory: Path) -> Path:
+    logs = directory / "log"
+    logs.mkdir(exist_ok=True)
+    for old in logs.glob("*.log*"):
+        old.unlink()
+    return logs

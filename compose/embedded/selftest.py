@@ -1,0 +1,47 @@
+"""Proves that the stack works by the one thing it is for: a run that is posted, polled and completed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from compose.embedded.processes import fetch
+from compose.embedded.trouble import Trouble
+
+EXAMPLE: Final[dict[str, Any]] = {
+    "basket_name": "working_test",
+    "input_data": {"transactions": [{"id": 1, "amount": 1000, "description": "Income"}]},
+}
+_ANALYSIS: Final = {"total": 1000, "positive": 1000, "negative": 0}
+_DONE_WITHIN_S: Final = 30.0
+_POLL_EVERY_S_MOST: Final = 0.5
+
+
+def run(url: str, logs: Path, between: Callable[[], None]) -> float:
+    """Run the example basket at ``url``, calling ``between`` polls, and answer how many seconds it took.
+
+    Raises Trouble, with what came instead, where it does not complete with the right result.
+    """
+    began = time.monotonic()
+    read = f"read {logs / 'api.log'} and {logs / 'worker.log'}"
+    try:
+        accepted = fetch(f"{url}/run-basket", {**EXAMPLE, "tags": ["self-test"]})
+        poll = _poll(f"{url}{accepted['status_url']}", began + _DONE_WITHIN_S, between)
+    except (OSError, ValueError, LookupError) as failed:
+        raise Trouble(f"the self-test run could not be made: {failed}", fix=read) from failed
+    result = poll.get("result")
+    if poll.get("status") != "completed" or not isinstance(result, dict) or result.get("analysis") != _ANALYSIS:
+        raise Trouble(f"the self-test run is {poll.get('status')}, with {poll.get('error') or result}", fix=read)
+    return time.monotonic() - began
+
+
+def _poll(status_url: str, due_by: float, between: Callable[[], None]) -> dict[str, Any]:
+    # Answers the last poll: of a run that is done, or of one that has had its time.
+    while True:
+        poll: dict[str, Any] = fetch(status_url)
+        if poll["done"] or time.monotonic() > due_by:
+            return poll
+        between()
+        time.sleep(min(_POLL_EVERY_S_MOST, poll.get("poll_after_ms", 250) / 1000))

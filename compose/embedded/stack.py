@@ -1,0 +1,73 @@
+"""Puts the embedded stack together from the settings: which servers of its own, then the API and the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from compose.embedded import port, processes, servers
+from compose.embedded.plan import Stage
+from compose.embedded.trouble import Trouble
+from shared.settings import Settings
+
+# Over the ends that the processes set themselves: their own, orderly end comes first.
+_OVER_DRAIN_S: Final = 5.0
+_SHORT_DRAIN_S: Final = "3"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What is to be run: ``url`` is the API's, ``own`` the servers that are started here, ``apps`` what uses them."""
+
+    url: str
+    redis_url: str
+    mongodb_url: str
+    own: tuple[Stage, ...]
+    apps: Stage
+
+
+def assemble(settings: Settings, environ: Mapping[str, str], sockets: Path, data: Path) -> Stack:
+    """Answer the stack that ``settings`` ask for; servers that ``environ`` names by URL are used and not started.
+
+    Raises Trouble in production, where the embedded servers have no place, and where a server cannot be found.
+    """
+    if settings.environment == "production":
+        raise Trouble(
+            "BUCKET_ENV=production: the embedded servers are old, without passwords, and for development only",
+            fix="deploy with compose/compose.yaml or the Procfile (docs/deploy.md), or leave BUCKET_ENV out",
+        )
+    own = []
+    redis_url, mongodb_url = environ.get("REDIS_URL"), environ.get("MONGODB_URL")
+    if not redis_url:
+        own.append(Stage("redis", (servers.redis_plan(sockets, data / "redis"),)))
+        redis_url = servers.redis_url(sockets)
+    if not mongodb_url:
+        own.append(Stage("mongod", (servers.mongod_plan(sockets, data / "mongod"),)))
+        mongodb_url = servers.mongodb_url(sockets)
+    url = port.url(settings.host, settings.port)
+    env = {
+        "BUCKET_DRAIN_S": _SHORT_DRAIN_S,  # a Ctrl-C should not take half a minute; an operator's own setting wins
+        **environ,
+        "HOST": settings.host,
+        "PORT": str(settings.port),
+        "REDIS_URL": redis_url,
+        "MONGODB_URL": mongodb_url,
+        "PYTHONUNBUFFERED": "1",
+    }
+    apps = apps_stage(url, env)
+    return Stack(url, redis_url, mongodb_url, tuple(own), apps)
+
+
+def apps_stage(url: str, env: Mapping[str, str]) -> Stage:
+    """Answer the API, a worker and the reconciler, with ``env`` for all their settings."""
+    stop_within_s = float(env["BUCKET_DRAIN_S"]) + _OVER_DRAIN_S
+    return Stage(
+        "api and workers",
+        (
+            processes.api_plan(url, env, stop_within_s),
+            processes.worker_plan(url, env, stop_within_s),
+            processes.reconciler_plan(env),
+        ),
+    )
