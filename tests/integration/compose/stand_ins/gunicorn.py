@@ -1,0 +1,37 @@
+"""Stands in for the API: answers what ``bucketd up`` asks of it, and completes every run at once."""
+
+import json
+import os
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+TOTAL = int(os.environ.get("STAND_IN_TOTAL", "1000"))
+
+
+class Api(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self.answer({"services": {"workers": "connected"}})
+        elif self.path == "/ready":
+            self.answer({"status": "ready"})
+        else:
+            analysis = {"total": TOTAL, "positive": TOTAL, "negative": 0}
+            self.answer({"done": True, "status": "completed", "result": {"analysis": analysis}})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer({"status_url": "/execution-logs/1"})
+
+    def answer(self, body: object) -> None:
+        text = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
+# A grandchild that heeds nothing, as a hung gunicorn worker would.
+subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"])
+print("the api stand-in starts", flush=True)  # noqa: T201 - its log
+ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Api).serve_forever()

@@ -1,0 +1,100 @@
+"""``bucketd doctor`` names the fix for each fault, and ends with 1 where there is one."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from compose import checkup, packages, versions
+from compose.cli import main
+from compose.embedded import binaries
+from compose.embedded.trouble import Trouble
+
+
+def doctor(data: Path, **environ: str) -> Result:
+    return CliRunner().invoke(main, ["doctor", "--data", str(data)], env={"PORT": "0", **environ})
+
+
+def test_a_sound_machine_has_nothing_to_mend(tmp_path: Path) -> None:
+    found = doctor(tmp_path / "data")
+    assert found.exit_code == 0, found.output
+    assert [line.split()[1] for line in found.output.splitlines()] == [
+        "python", "packages", "settings", "redis", "mongod", "port", "data"
+    ]  # fmt: skip
+    assert not (tmp_path / "data").exists(), "a doctor looks and touches nothing"
+
+
+def test_all_wrong_settings_are_told_with_what_was_meant(tmp_path: Path) -> None:
+    found = doctor(tmp_path, BUCKET_LEAS_S="3", BUCKET_API_THREADS="many")
+    assert found.exit_code == 1
+    assert "did you mean BUCKET_LEASE_S?" in found.output
+    assert "BUCKET_API_THREADS: " in found.output
+
+
+def test_a_taken_port_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found = doctor(tmp_path, PORT=str(taken.getsockname()[1]))
+    assert found.exit_code == 1
+    assert "is taken by another program" in found.output
+
+
+def test_servers_given_by_url_are_asked_for_their_version(tmp_path: Path, redis_url: str, mongodb_url: str) -> None:
+    found = doctor(tmp_path, REDIS_URL=redis_url, MONGODB_URL=mongodb_url)
+    assert found.exit_code == 0, found.output
+    assert found.output.count(" at REDIS_URL") == found.output.count(" at MONGODB_URL") == 1
+
+
+def test_servers_that_are_away_are_told(tmp_path: Path) -> None:
+    away = {"REDIS_URL": f"unix://{tmp_path}/no.sock", "MONGODB_URL": "mongodb://127.0.0.1:1/?connectTimeoutMS=100"}
+    found = doctor(tmp_path, **away)
+    assert found.exit_code == 1
+    assert "the Redis of REDIS_URL does not answer" in found.output
+    assert "the MongoDB of MONGODB_URL does not answer" in found.output
+
+
+def test_an_old_server_is_told(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "OLDEST_REDIS", (99, 0))
+    with pytest.raises(Trouble, match="too old") as caught:
+        versions.redis_version(redis_url)
+    assert "99.0 or newer" in caught.value.fix
+
+
+def test_a_missing_library_is_told_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ldd = tmp_path / "ldd"
+    ldd.write_text("#!/bin/sh\nprintf '\\tlibcurl.so.4 => not found\\n\\tlibc.so.6 => /lib/libc.so.6 (0x0)\\n'\n")
+    ldd.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Trouble, match=r"mongod lacks libcurl\.so\.4") as caught:
+        binaries.check_loadable(Path("/somewhere/mongod"))
+    assert caught.value.fix == "apt-get install libcurl4"
+
+
+def test_a_machine_without_a_server_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(binaries, "_IN_WHEELS", {"mongod": ("no_such_package", "mongod")})
+    with pytest.raises(Trouble, match="no mongod was found") as caught:
+        binaries.find("mongod")
+    assert "MONGODB_URL" in caught.value.fix
+    assert "compose.yaml" in caught.value.fix
+
+
+def test_a_server_on_the_path_comes_before_the_wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "redis-server").write_text("#!/bin/sh\n")
+    (tmp_path / "redis-server").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert binaries.find("redis-server") == tmp_path / "redis-server"
+
+
+def test_packages_that_differ_from_the_lock_are_named(tmp_path: Path) -> None:
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("flask==0.1 \\\n    --hash=sha256:0\nno-such-package==1\n")
+    with pytest.raises(Trouble, match=r"flask .* instead of 0\.1; no-such-package missing instead of 1"):
+        packages.check(lock)
+
+
+def test_every_check_has_a_name_of_its_own(tmp_path: Path) -> None:
+    names = [check.name for check in checkup.checks(tmp_path, tmp_path, {})]
+    assert len(names) == len(set(names))

@@ -1,0 +1,183 @@
+"""``bucketd up`` as a person meets it: real redis-server and mongod, stand-ins for Bucket's own processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import descendants, is_running, wait_until
+
+STAND_INS = Path(__file__).parent / "stand_ins"
+Up = Callable[..., "Running"]
+
+
+class Running:
+    """One ``bucketd up`` and what it has said."""
+
+    def __init__(self, data: Path, said: Path, *options: str, **environ: str) -> None:
+        self.data = data
+        self._said = said
+        with said.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", "from compose.cli import main; main()", "up", "--data", str(data), *options],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=data.parent,
+                env={**os.environ, "PORT": "0", "PYTHONPATH": str(STAND_INS), **environ},
+            )
+
+    @property
+    def said(self) -> str:
+        return self._said.read_text()
+
+    @property
+    def family(self) -> set[int]:
+        return descendants(self.process.pid)
+
+    def wait_up(self) -> None:
+        wait_until(lambda: "Ctrl-C stops everything" in self.said or self.process.poll() is not None, 20, self.said)
+        assert self.process.poll() is None, self.said
+
+    def ends(self, within_s: float = 15) -> int:
+        return self.process.wait(timeout=within_s)
+
+    def child(self, command: str) -> int:
+        (pid,) = (pid for pid in self.family if command in Path(f"/proc/{pid}/cmdline").read_text())
+        return pid
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    started: list[Running] = []
+
+    def start(*options: str, **environ: str) -> Running:
+        (tmp_path / "home").mkdir(exist_ok=True)
+        running = Running(tmp_path / "home" / "data", tmp_path / f"said-{len(started)}", *options, **environ)
+        started.append(running)
+        return running
+
+    yield start
+    for running in started:
+        running.process.kill()
+        running.process.wait()
+
+
+def test_up_ticks_five_lines_and_then_says_what_to_try(up: Up) -> None:
+    running = up()
+    running.wait_up()
+    ticked = [line.split("  ")[0] for line in running.said.splitlines() if line.startswith("✓")]
+    assert ticked == ["✓ python", "✓ packages", "✓ redis", "✓ mongod", "✓ api and workers"]
+    assert running.said.index("✓ api and workers") < running.said.index("completed in") < running.said.index("curl")
+    assert "stand-in" not in running.said, "quiet without -v"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_everything_in_order_with_exit_code_0(up: Up, number: signal.Signals) -> None:
+    running = up("-v")
+    running.wait_up()
+    family = running.family
+    assert len(family) == 7, "redis, mongod, api and its child, worker, reconciler, guard"
+    sockets = sockets_of(running)
+    running.process.send_signal(number)
+    assert running.ends() == 0
+    assert not any(map(is_running, family))
+    assert not sockets.exists()
+    assert "api        | the api stand-in starts" in running.said
+
+
+def test_sigkill_of_a_child_is_told_and_the_child_is_started_again(up: Up) -> None:
+    running = up()
+    running.wait_up()
+    worker = running.child("celery")
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: "worker ended (killed by signal 9) and is started again" in running.said)
+    wait_until(lambda: len(running.family) == 7)
+    assert running.child("celery") != worker
+
+
+def test_sigkill_of_bucketd_leaves_nothing_and_does_not_hinder_the_next(up: Up) -> None:
+    first = up()
+    first.wait_up()
+    family, sockets = first.family, sockets_of(first)
+    first.process.kill()
+    first.process.wait()
+    wait_until(lambda: not any(map(is_running, family)), within_s=5)
+    assert sockets.exists()
+    second = up()
+    second.wait_up()
+    assert not sockets.exists(), "the next start clears away"
+    assert sockets_of(second) != sockets
+
+
+def test_a_second_up_says_that_one_is_running(up: Up) -> None:
+    first = up()
+    first.wait_up()
+    second = up()
+    assert second.ends() == 1
+    found = re.search(r"  API     (\S+)", first.said)
+    assert found
+    assert f"running here already: {found[1]} (pid {first.process.pid})" in second.said
+    assert first.process.poll() is None
+
+
+def test_a_taken_port_is_said_plainly_and_nothing_is_started(up: Up) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        running = up(PORT=str(port))
+        assert running.ends() == 1
+    assert f"port {port} is taken by another program" in running.said
+    assert f"PORT={port + 1} make up" in running.said
+    assert "✓ redis" not in running.said
+
+
+def test_production_is_refused(up: Up) -> None:
+    running = up(BUCKET_ENV="production")
+    assert running.ends() == 1
+    assert "compose/compose.yaml" in running.said
+
+
+def test_wrong_settings_are_all_told_together(up: Up) -> None:
+    running = up(PORT="-1", BUCKET_LEASE_S="soon")
+    assert running.ends() == 1
+    assert "PORT: " in running.said
+    assert "BUCKET_LEASE_S: " in running.said
+    assert "Traceback" not in running.said
+
+
+def test_servers_given_by_url_are_used_and_not_started(up: Up, redis_url: str, mongodb_url: str) -> None:
+    running = up(REDIS_URL=redis_url, MONGODB_URL=mongodb_url)
+    running.wait_up()
+    assert len(running.family) == 5, "api and its child, worker, reconciler, guard"
+
+
+def test_nothing_is_said_to_be_up_when_the_first_run_goes_wrong(up: Up) -> None:
+    running = up(STAND_IN_TOTAL="999")
+    assert running.ends() == 1
+    assert "the self-test run is completed, with" in running.said
+    assert "curl" not in running.said
+    assert str(running.data / "log" / "api.log") in running.said
+    assert not running.family
+
+
+def test_a_child_that_cannot_start_is_told_with_its_last_words(up: Up, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "gunicorn.py").write_text("raise SystemExit('no such flag')")
+    running = up(PYTHONPATH=f"{broken}:{STAND_INS}")
+    assert running.ends() == 1
+    assert "api ended at once, with code 1" in running.said
+    assert "api | no such flag" in running.said
+
+
+def sockets_of(running: Running) -> Path:
+    found = re.search(rb"unixsocket:(\S+)/redis.sock", Path(f"/proc/{running.child('redis')}/cmdline").read_bytes())
+    assert found
+    return Path(found[1].decode())
