@@ -36,6 +36,11 @@ class Terms:
     handoff: timedelta = timedelta(seconds=5)
     losses_max: int = 3
 
+    @property
+    def ahead_max(self) -> timedelta:
+        """How far ahead a due moment can lie; one further ahead was set by a clock that has since jumped."""
+        return max(self.lease, self.handoff, HANDOFF_MAX)
+
     def handoff_after(self, offers: int) -> timedelta:
         """How long an offered step may wait for its claim: doubling with each offer, at most a minute."""
         doubled: timedelta = self.handoff * (1 << min(max(offers - 1, 0), 16))
@@ -60,6 +65,8 @@ class Advance:
     hand_out: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
     output: Output | None = None
+    rescued: str | None = None
+    """The step whose due moment must still be the one that was seen: a lease just renewed is not taken."""
 
     @property
     def as_accepted(self) -> Record:
@@ -145,7 +152,7 @@ def rescue(execution: Execution, step_id: str, now: datetime, terms: Terms) -> A
     worker for ever.
     """
     step = execution.steps.get(step_id)
-    if step is None or execution.done or step.due_by is None or step.due_by > now:
+    if step is None or execution.done or not is_due(step, now, terms):
         return None
     if step.status is StepStatus.READY:
         return _offered_again(execution, step, now, terms, events=())
@@ -162,9 +169,14 @@ def rescue(execution: Execution, step_id: str, now: datetime, terms: Terms) -> A
             attempt=step.claims,
             retryable=True,
         )
-        return _failed(execution, lost, error, now, (event,))
+        return replace(_failed(execution, lost, error, now, (event,)), rescued=step.id)
     ready = replace(lost, status=move_step(lost.status, StepStatus.READY))
     return _offered_again(execution, ready, now, terms, events=(event,))
+
+
+def is_due(step: Step, now: datetime, terms: Terms) -> bool:
+    """True where what a step's due moment stands for did not happen, or where no clock could have set it."""
+    return step.due_by is not None and not now < step.due_by <= now + terms.ahead_max
 
 
 def _offered_again(execution: Execution, step: Step, now: datetime, terms: Terms, events: tuple[Event, ...]) -> Advance:
@@ -177,7 +189,8 @@ def _offered_again(execution: Execution, step: Step, now: datetime, terms: Terms
         percent=None,
         message=None,
     )
-    return Advance(replace(execution, steps={**execution.steps, step.id: offered}), hand_out=(step.id,), events=events)
+    again = replace(execution, steps={**execution.steps, step.id: offered})
+    return Advance(again, hand_out=(step.id,), events=events, rescued=step.id)
 
 
 def _offered(step: Step, now: datetime, terms: Terms) -> Step:

@@ -34,7 +34,7 @@ class StoreClock:
     def now(self) -> datetime:
         """Answer the store's time; raises Unavailable only where the store has never answered."""
         known = self._known
-        if known is None or self._ask_again or _boottime() - known[1] > self._every_s:
+        if known is None or self._ask_again or since_boot() - known[1] > self._every_s:
             try:
                 self.sync()
             except BucketError:
@@ -44,9 +44,9 @@ class StoreClock:
 
     def sync(self) -> timedelta:
         """Ask the store; answer how far it is from where it was carried to (zero the first time)."""
-        began = _boottime()
+        began = since_boot()
         told = self._ask()
-        ended = _boottime()
+        ended = since_boot()
         with self._lock:
             carried = self._carried() if self._known is not None else None
             # The store read its clock somewhere between the two; the middle is wrong by half the way at most.
@@ -62,9 +62,10 @@ class StoreClock:
         if self._known is None:
             raise RuntimeError("the store's clock was never read")
         told, read_at = self._known
-        now = told + timedelta(seconds=_boottime() - read_at)
+        now = told + timedelta(seconds=since_boot() - read_at)
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
-def _boottime() -> float:
+def since_boot() -> float:
+    """Answer the seconds since boot, those of a suspended machine included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -62,7 +62,7 @@ class MemoryStore:
         """Write one decision where version and lease still stand."""
         with self._lock:
             found = self._living(before.integrator, before.id)
-            if found is None or found.execution.version != before.version or not _may_write(found.execution, lease):
+            if found is None or not _still(found.execution, before, advance) or not _may_write(found.execution, lease):
                 raise StaleWrite(f"{before.id} is no longer at version {before.version}")
             visible = bool(advance.events)
             after = replace(
@@ -108,12 +108,12 @@ class MemoryStore:
         del outputs
         return self._living(integrator, execution_id)
 
-    def overdue(self, now: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:
+    def overdue(self, now: datetime, far: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:
         """Answer what is due, the longest overdue first."""
         due = [
             (record.execution.due_by, record.execution)
             for record in self._records.values()
-            if record.execution.due_by is not None and record.execution.due_by < now
+            if record.execution.due_by is not None and not now <= record.execution.due_by <= far
         ]
         due.sort(key=lambda pair: pair[0])
         return [(execution, self._stored_at[execution.id]) for _, execution in due[:limit]]
@@ -150,6 +150,12 @@ class MemoryStore:
 
     def _put(self, execution: Execution) -> None:
         self._records[execution.id] = replace(self._records[execution.id], execution=execution)
+
+
+def _still(found: Execution, before: Execution, advance: Advance) -> bool:
+    step = advance.rescued
+    renewed = step is not None and found.steps[step].due_by != before.steps[step].due_by
+    return found.version == before.version and not renewed
 
 
 def _may_write(execution: Execution, lease: Lease | None) -> bool:

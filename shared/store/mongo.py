@@ -14,6 +14,7 @@ from bson import Timestamp
 from pymongo import ReturnDocument, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
+from pymongo.read_concern import ReadConcern
 
 from shared.domain.execution import Execution, Lease, Record
 from shared.domain.life import Advance
@@ -83,9 +84,14 @@ class MongoStore:
         return True
 
     def load(self, integrator: str, execution_id: str) -> Execution | None:
-        """Answer an execution without its log lines and outputs."""
+        """Answer an execution without its log lines and outputs, as this primary has it now.
+
+        Not as a majority has it: that lies behind a claim just written, and a decision on what a failover takes
+        back is refused by its version.
+        """
+        newest = self._executions.with_options(read_concern=ReadConcern("local"))
         with call(self._database):
-            document = self._executions.find_one(_living(integrator, execution_id), APART_FROM_DECISIONS)
+            document = newest.find_one(_living(integrator, execution_id), APART_FROM_DECISIONS)
         return None if document is None else decode(document)
 
     def save(
@@ -101,6 +107,8 @@ class MongoStore:
         accepted = _living(before.integrator, before.id) | {"version": before.version}
         if lease is not None:
             accepted |= _under(lease)
+        if advance.rescued is not None:
+            accepted[f"steps.{advance.rescued}.due_by"] = before.steps[advance.rescued].due_by
         elements = [encode_event(event) for event in advance.events]
         saved = self._write(accepted, update, elements, decision=True, lock_only=lock_only)
         if saved is None:
@@ -133,12 +141,11 @@ class MongoStore:
             document = self._executions.find_one(_living(integrator, execution_id))
         return None if document is None else self._record(document, outputs)
 
-    def overdue(self, now: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:
+    def overdue(self, now: datetime, far: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:
         """Answer what is due, the longest overdue first, by one indexed search."""
+        due = {"$or": [{"due_by": {"$lt": now}}, {"due_by": {"$gt": far}}]}
         with call(self._database):
-            found = list(
-                self._executions.find({"due_by": {"$lt": now}}, APART_FROM_DECISIONS).sort("due_by", 1).limit(limit)
-            )
+            found = list(self._executions.find(due, APART_FROM_DECISIONS).sort("due_by", 1).limit(limit))
         return [(decode(document), second_stored(document)) for document in found]
 
     def correct_due(self, execution: Execution) -> None:

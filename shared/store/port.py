@@ -15,7 +15,6 @@ from shared.domain.execution import Event, Execution, Lease, Record
 from shared.domain.life import Advance
 from shared.domain.status import ExecutionStatus
 
-
 KEY_KEPT: Final = timedelta(hours=24)
 
 
@@ -50,7 +49,7 @@ class ExecutionStore(Protocol):
         """Make sure that an unclaimed run does not exist, now or later; False where it runs already."""
 
     def load(self, integrator: str, execution_id: str) -> Execution | None:
-        """Answer an execution as decisions need it; None where there is none."""
+        """Answer an execution as decisions need it, the newest there is; None where there is none."""
 
     def save(
         self, before: Execution, advance: Advance, *, lease: Lease | None = None, lock_only: bool = False
@@ -74,8 +73,11 @@ class ExecutionStore(Protocol):
 class OverdueSearch(Protocol):
     """What the reconciler asks of the store, over all integrators."""
 
-    def overdue(self, now: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:
-        """Answer executions with something due before ``now``, each with the second in which it was stored."""
+    def overdue(self, now: datetime, far: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:
+        """Answer executions with something due before ``now``, each with the second in which it was stored.
+
+        What is due only after ``far`` was set by a clock that has since jumped back, and is answered too.
+        """
 
     def correct_due(self, execution: Execution) -> None:
         """Write the due moment that an execution really has, where nobody has written to it since."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 import stamina
@@ -13,6 +14,7 @@ import stamina
 from shared.domain.execution import Execution, Lease, Record
 from shared.domain.life import Advance
 from shared.errors import OutcomeUnknown, StaleWrite, Unavailable
+from shared.store.clock import since_boot
 from shared.store.port import ExecutionStore
 
 T = TypeVar("T")
@@ -22,10 +24,11 @@ _PAUSE_MAX_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A decision that stands, and the record as it was written."""
+    """A decision that stands, and the record as it was written, asked for at ``as_of`` (seconds since boot)."""
 
     record: Record
     advance: Advance
+    as_of: float
 
 
 def settle(
@@ -44,28 +47,37 @@ def settle(
     have been this very save, whose answer was lost; ``is_mine`` tells by the token. Errors of the store are
     borne as :func:`until_answered` does; LeaseLost of ``decide`` passes.
     """
-    pause_s = _PAUSE_S
+    pauses = _pauses()
     while (advance := decide(execution)) is not None:
-        decision = advance
-        loaded = execution
+        as_of = since_boot()
+        save = partial(store.save, execution, advance, lease=lease, lock_only=lock_only)
         try:
-            record = until_answered(
-                lambda: store.save(loaded, decision, lease=lease, lock_only=lock_only),  # noqa: B023
-                give_up,
-            )
+            return Settled(until_answered(save, give_up), advance, as_of)
         except StaleWrite:
-            time.sleep(random.uniform(0, pause_s))  # noqa: S311  (jitter, or siblings meet again)
-            pause_s = min(pause_s * 2, _PAUSE_MAX_S)
-        else:
-            return Settled(record, decision)
-        found = until_answered(lambda: store.load(loaded.integrator, loaded.id), give_up)  # noqa: B023
+            time.sleep(next(pauses))
+        found = until_answered(partial(store.load, execution.integrator, execution.id), give_up)
+        while found is not None and is_mine(found):
+            # Our own write, whose answer was lost. A claim is a lock; all else must be a majority's to leave here.
+            if lock_only:
+                return Settled(Record(found), advance, as_of)
+            as_of = since_boot()
+            whole = until_answered(partial(store.read, found.integrator, found.id, outputs=()), give_up)
+            if whole is not None and is_mine(whole.execution):
+                return Settled(whole, advance, as_of)
+            time.sleep(next(pauses))
+            found = until_answered(partial(store.load, found.integrator, found.id), give_up)
         if found is None:
             return None
-        if is_mine(found):
-            whole = until_answered(lambda: store.read(loaded.integrator, loaded.id, outputs=()), give_up)  # noqa: B023
-            return None if whole is None else Settled(whole, decision)
         execution = found
     return None
+
+
+def _pauses() -> Iterator[float]:
+    """Short waits with full jitter, doubling, or siblings that met once would meet again."""
+    pause_s = _PAUSE_S
+    while True:
+        yield random.uniform(0, pause_s)  # noqa: S311
+        pause_s = min(pause_s * 2, _PAUSE_MAX_S)
 
 
 def until_answered(ask: Callable[[], T], give_up: Callable[[], bool] = lambda: False) -> T:

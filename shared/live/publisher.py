@@ -1,0 +1,128 @@
+"""Tells Redis what MongoDB has just accepted: bells, view, outputs, log lines and figures, in one pipeline.
+
+Nothing here can fail a run: what Redis does not take is offered again by the reconciler, rendered again by a
+reader, or lost as a figure may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
+
+import redis
+import structlog
+
+from shared.domain.execution import Record
+from shared.domain.life import Advance
+from shared.live import lines
+from shared.live.render import line_shown, render
+from shared.live.views import Views
+from shared.queue import bell
+from shared.store.clock import since_boot
+
+VIEW_AGE_MAX_S: Final = 1.0
+
+
+class Figures(Protocol):
+    """Whatever counts what the fleet does; each verb appends to a pipeline."""
+
+    def execution_ended(self, pipe: Any, basket: str, status: str) -> None:
+        """Count a run that has come to its end."""
+
+    def step_ended(self, pipe: Any, agent: str, seconds: float) -> None:
+        """Count a step that has come to its end."""
+
+    def rescued(self, pipe: Any, reason: str) -> None:
+        """Count a step that was looked at again."""
+
+
+class Publisher:
+    """One process's way of telling Redis; see the module's promise."""
+
+    def __init__(self, client: redis.Redis, views: Views, figures: Figures) -> None:
+        self._redis = client
+        self._views = views
+        self._figures = figures
+        self._log = structlog.get_logger()
+
+    def accepted(self, advance: Advance) -> None:
+        """Offer a run that was just stored, and show it as queued."""
+        self.advanced(advance.as_accepted, advance, as_of=since_boot())
+
+    def advanced(self, record: Record, advance: Advance, *, as_of: float, told: int = 0) -> None:
+        """Tell of a decision that was written.
+
+        ``record`` is what the write returned, asked for at ``as_of`` (:func:`since_boot`); lines up to seq
+        ``told`` were told before.
+        """
+        pipe = self._redis.pipeline(transaction=False)
+        self._ring(pipe, record, advance.hand_out, bell.FIRST)
+        self._show(pipe, record, as_of)
+        self._add_lines(pipe, record, told)
+        execution = record.execution
+        if advance.output is not None:
+            self._views.put_output(pipe, execution.id, advance.output.step, advance.output.json)
+        if execution.done:
+            lines.trim(pipe)
+            self._figures.execution_ended(pipe, execution.basket.name, str(execution.status))
+        self._send(pipe, execution.id)
+
+    def step_ended(self, agent: str, seconds: float) -> None:
+        """Count how long an agent took."""
+        pipe = self._redis.pipeline(transaction=False)
+        self._figures.step_ended(pipe, agent, seconds)
+        self._send(pipe, agent)
+
+    def told(self, record: Record, *, as_of: float, told: int) -> None:
+        """Show an execution as it stands, and tell the lines beyond seq ``told``."""
+        pipe = self._redis.pipeline(transaction=False)
+        self._show(pipe, record, as_of)
+        self._add_lines(pipe, record, told)
+        self._send(pipe, record.execution.id)
+
+    def rescued(self, record: Record, advance: Advance, *, as_of: float, reason: str) -> None:
+        """Offer again what was rescued, ahead of all first offers, and tell of it."""
+        pipe = self._redis.pipeline(transaction=False)
+        self._ring(pipe, record, advance.hand_out, bell.AGAIN)
+        if advance.events:
+            self._show(pipe, record, as_of)
+            self._add_lines(pipe, record, record.lines_total - len(advance.events))
+        self._figures.rescued(pipe, reason)
+        if record.execution.done:
+            self._figures.execution_ended(pipe, record.execution.basket.name, str(record.execution.status))
+        self._send(pipe, record.execution.id)
+
+    def kept(self, execution_id: str, rev: int) -> bool:
+        """Keep a live view that still shows ``rev``; False where it must be rendered anew (or Redis is away)."""
+        try:
+            return self._views.keep(execution_id, rev)
+        except redis.RedisError as away:
+            self._log.warning("Redis did not keep a view", execution_id=execution_id, reason=str(away))
+            return True
+
+    def _ring(self, pipe: Any, record: Record, steps: Iterable[str], priority: int) -> None:
+        execution = record.execution
+        for step_id in steps:
+            stamp = execution.steps[step_id].offered_at
+            if stamp is not None:
+                offer = bell.Bell(execution.integrator, execution.id, step_id, stamp)
+                bell.ring(pipe, offer, execution.basket.step(step_id).queue, priority)
+
+    def _show(self, pipe: Any, record: Record, as_of: float) -> None:
+        if since_boot() - as_of > VIEW_AGE_MAX_S:
+            return  # this process stood still meanwhile, and others may have gone on; a reader renders anew
+        view = render(record)
+        if view is not None:
+            execution = record.execution
+            self._views.put(pipe, execution.id, view, execution.rev, final=execution.done)
+
+    def _add_lines(self, pipe: Any, record: Record, told: int) -> None:
+        first = max(told + 1, record.first_seq)
+        new = record.events[first - record.first_seq :]
+        lines.add(pipe, [line_shown(record.execution.id, seq, event) for seq, event in enumerate(new, first)])
+
+    def _send(self, pipe: Any, subject: str) -> None:
+        try:
+            pipe.execute()
+        except redis.RedisError as away:
+            self._log.warning("Redis was not told; the run goes on", subject=subject, reason=str(away))

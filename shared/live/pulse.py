@@ -1,0 +1,79 @@
+"""Looks at Redis ten times a second, so that no request has to: is it there, how much waits, who works."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Final
+
+import redis
+import structlog
+
+from shared.live import workers
+from shared.live.connection import connect
+from shared.queue.bell import QUEUES, lists_of
+
+PERIOD_S: Final = 0.1
+TIMEOUT_S: Final = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the last look at Redis saw; ``backlog`` counts waiting messages, ``workers`` those with a mark."""
+
+    connected: bool = False
+    backlog: int = 0
+    workers: int = 0
+
+
+class Pulse:
+    """One process's look at Redis; an outage is seen within period and timeout, less than half a second."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = connect(url, timeout_s=TIMEOUT_S, connections_max=2)
+        self._stop = threading.Event()
+        self._looked = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._last = Look()
+
+    def start(self) -> None:
+        """Begin to look; to be called in the process that wants to know, after any fork."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._go_on, name="pulse", daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """Stop looking."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=2)
+
+    @property
+    def last(self) -> Look:
+        """What the last look saw; waits for the first one."""
+        self._looked.wait(timeout=1)
+        return self._last
+
+    def look(self) -> Look:
+        """Look now."""
+        pipe = self._redis.pipeline(transaction=False)
+        workers.count(pipe)
+        for queue in QUEUES:
+            for name in lists_of(queue):
+                pipe.llen(name)
+        try:
+            marks, *waiting = pipe.execute()
+        except redis.RedisError as away:
+            if self._last.connected:
+                structlog.get_logger().warning("Redis is away", reason=str(away))
+            return Look()
+        return Look(connected=True, backlog=sum(waiting), workers=marks)
+
+    def _go_on(self) -> None:
+        while True:
+            self._last = self.look()
+            self._looked.set()
+            if self._stop.wait(PERIOD_S):
+                return

@@ -1,0 +1,212 @@
+"""Renders the poll of an execution: bytes without the closing brace, to which each poll adds what moves between.
+
+The first five fields are always there, in this order, so that ``head_of`` reads them without parsing the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from shared.domain.execution import Event, Execution, Record, RunError, Step
+from shared.domain.status import StepStatus
+
+LINES_SHOWN: Final = 100
+OUTPUT_SHOWN_BYTES: Final = 256 * 1024
+
+_HEAD: Final = re.compile(
+    rb'\{"execution_id":"([^"]*)","basket_name":"[^"]*","status":"([a-z]+)","done":(true|false),"rev":([0-9]+)'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a rendered poll says first."""
+
+    execution_id: str
+    status: str
+    done: bool
+    rev: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which log lines a poll shows: those after ``after``, or the latest where it is None."""
+
+    after: int | None = None
+    limit: int = LINES_SHOWN
+
+
+def head_of(view: bytes) -> Head:
+    """Answer the first fields of a rendered poll; ValueError where ``view`` is none."""
+    found = _HEAD.match(view)
+    if found is None:
+        raise ValueError("this is no rendered poll")
+    return Head(found[1].decode(), found[2].decode(), found[3] == b"true", int(found[4]))
+
+
+def render(record: Record, page: Page = Page()) -> bytes | None:
+    """Answer the poll of ``record``, or None where an output that it must show whole is not at hand."""
+    execution = record.execution
+    result = _result(record)
+    if result is None:
+        return None
+    lines, first = _lines(record, page)
+    shown = {
+        "execution_id": execution.id,
+        "basket_name": execution.basket.name,
+        "status": execution.status,
+        "done": execution.done,
+        "rev": execution.rev,
+        "progress": _progress(execution),
+        "current_step": _current_step(execution),
+        "steps": [_step(step) for step in execution.steps.values()],
+        "result": orjson.Fragment(result),
+        "error": error_shown(execution.error),
+        "outputs": _outputs(record),
+        "logs": [_line(execution.id, seq, event) for seq, event in enumerate(lines, first)],
+        "count": len(lines),
+        "total": record.lines_total,
+        "next_after": first + len(lines) - 1,
+        "first_seq": record.first_seq,
+        "logs_dropped": record.first_seq - 1,
+        "tags": execution.tags,
+        "metadata": orjson.Fragment(execution.metadata),
+        "input_source": execution.input_source,
+        "retry_of": execution.retry_of,
+        "cancel": None,
+        "execution_metadata": metadata_shown(execution),
+        "created_at": moment(execution.created_at),
+        "queued_at": moment(execution.queued_at),
+        "started_at": moment(execution.started_at),
+        "finished_at": moment(execution.finished_at),
+        "request_id": execution.request_id,
+    }
+    return orjson.dumps(shown)[:-1]
+
+
+def metadata_shown(execution: Execution) -> dict[str, Any]:
+    """Answer what a submit and a poll say of the basket."""
+    return {
+        "execution_id": execution.id,
+        "basket_name": execution.basket.name,
+        "agents_executed": execution.basket.agents,
+        "strategy": execution.basket.strategy,
+    }
+
+
+def error_shown(error: RunError | None) -> dict[str, Any] | None:
+    """Answer an error as clients see it."""
+    if error is None:
+        return None
+    return {
+        "error_code": error.error_code,
+        "message": error.message,
+        "kind": error.kind,
+        "agent": error.agent,
+        "step": error.step,
+        "attempt": error.attempt,
+        "retryable": error.retryable,
+    }
+
+
+def moment(at: datetime | None) -> str | None:
+    """Answer a moment as RFC 3339 in UTC, to the millisecond."""
+    return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def line_shown(execution_id: str, seq: int, event: Event) -> bytes:
+    """Answer one log line as JSON."""
+    return orjson.dumps(_line(execution_id, seq, event))
+
+
+def _line(execution_id: str, seq: int, event: Event) -> dict[str, Any]:
+    return {
+        "seq": seq,
+        "execution_id": execution_id,
+        "agent_name": event.agent,
+        "step": event.step,
+        "event": event.event,
+        "level": event.level,
+        "message": event.message,
+        "timestamp": moment(event.at),
+        "status": event.status,
+        "data": orjson.Fragment(event.data),
+    }
+
+
+def _lines(record: Record, page: Page) -> tuple[tuple[Event, ...], int]:
+    """The lines that a page shows, and the ``seq`` of the first of them."""
+    if page.after is None:
+        shown = record.events[-page.limit :]
+        return shown, record.lines_total - len(shown) + 1
+    skipped = min(max(page.after + 1 - record.first_seq, 0), len(record.events))
+    shown = record.events[skipped : skipped + page.limit]
+    # A page beyond the end answers the client's own cursor, so that it can be asked again as it is.
+    return shown, record.first_seq + skipped if shown else page.after + 1
+
+
+def _progress(execution: Execution) -> dict[str, Any]:
+    steps = execution.steps.values()
+    completed = sum(step.status is StepStatus.COMPLETED for step in steps)
+    under_way = sum(step.percent or 0 for step in steps if step.status is StepStatus.RUNNING)
+    told = next((step.message for step in steps if step.status is StepStatus.RUNNING and step.message), None)
+    percent = (100 * completed + under_way) // max(len(execution.steps), 1)
+    return {
+        "percent": percent,
+        "steps_total": len(execution.steps),
+        "steps_completed": completed,
+        "message": told,
+    }
+
+
+def _current_step(execution: Execution) -> dict[str, Any] | None:
+    for step in execution.steps.values():
+        if step.status is StepStatus.RUNNING:
+            return {"step": step.id, "agent": step.agent, "attempt": step.claims}
+    return None
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {
+        "step": step.id,
+        "agent": step.agent,
+        "status": step.status,
+        "attempts": step.claims,
+        "duration_ms": step.duration_ms,
+    }
+
+
+def result_steps(execution: Execution) -> tuple[str, ...]:
+    """Answer the steps whose outputs are the result, of a run that has completed; none of any other."""
+    if execution.status != "completed":
+        return ()
+    return (execution.basket.steps[-1].id,)
+
+
+def _result(record: Record) -> bytes | None:
+    """The result as JSON; None where an output of it was left in the store."""
+    wanted = result_steps(record.execution)
+    if not wanted:
+        return b"null"
+    return record.outputs.get(wanted[0])
+
+
+def _outputs(record: Record) -> Mapping[str, Any]:
+    """Each completed step's output, or where to get it."""
+    shown: dict[str, Any] = {}
+    for step in record.execution.steps.values():
+        if step.output_bytes is None:
+            continue
+        output = record.outputs.get(step.id)
+        if output is None or step.output_bytes > OUTPUT_SHOWN_BYTES:
+            url = f"/executions/{record.execution.id}/outputs/{step.id}"
+            shown[step.id] = {"omitted": True, "bytes": step.output_bytes, "url": url}
+        else:
+            shown[step.id] = orjson.Fragment(output)
+    return shown

@@ -1,0 +1,77 @@
+"""The poll of an execution as rendered, kept in Redis: replaced only by one of a higher ``rev``, gone when in doubt."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import redis
+
+FINAL_KEPT_S: Final = 24 * 3600
+FILLED_MS: Final = 2_000
+OUTPUT_KEPT_S: Final = 3600
+VIEW_MAX_BYTES: Final = 1024 * 1024
+
+# Two workers of one execution may write in the wrong order: the higher revision stays.
+_PUT_NEWER: Final = """
+local known = string.match(redis.call('GETRANGE', KEYS[1], 0, 400), '"rev":(%d+)')
+if known and tonumber(known) > tonumber(ARGV[2]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+return 1
+"""
+# A heartbeat keeps a view alive only where it shows the revision that its update returned.
+_KEEP_IF_AT: Final = """
+local known = string.match(redis.call('GETRANGE', KEYS[1], 0, 400), '"rev":(%d+)')
+if known ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+
+
+def view_key(execution_id: str) -> str:
+    """Answer the key under which the rendered poll lies."""
+    return f"execution:{execution_id}"
+
+
+def output_key(execution_id: str, step: str) -> str:
+    """Answer the key under which a step's output lies for an hour."""
+    return f"output:{execution_id}:{step}"
+
+
+class Views:
+    """Rendered polls in Redis; ``live_s`` bounds how long a view may be believed that nobody renews."""
+
+    def __init__(self, client: redis.Redis, live_s: float) -> None:
+        self._redis = client
+        self._live_ms = int(live_s * 1_000)
+
+    def get(self, execution_id: str) -> bytes | None:
+        """Answer the rendered poll, without its closing brace; None where none is kept. Raises RedisError."""
+        found: bytes | None = self._redis.get(view_key(execution_id))  # type: ignore[assignment]
+        return found
+
+    def put(self, pipe: Any, execution_id: str, view: bytes, rev: int, *, final: bool) -> None:
+        """Append to ``pipe`` what keeps ``view``, unless one of a higher revision is there."""
+        if len(view) > VIEW_MAX_BYTES:
+            # Every poll of it is answered from MongoDB; an older, smaller one must not be believed meanwhile.
+            pipe.delete(view_key(execution_id))
+            return
+        kept_ms = FINAL_KEPT_S * 1_000 if final else self._live_ms
+        pipe.eval(_PUT_NEWER, 1, view_key(execution_id), view, rev, kept_ms)
+
+    def fill(self, execution_id: str, view: bytes, *, final: bool) -> None:
+        """Keep a view that a reader rendered, only where none is: it may be older than what a worker writes now."""
+        if len(view) <= VIEW_MAX_BYTES:
+            kept_ms = FINAL_KEPT_S * 1_000 if final else min(FILLED_MS, self._live_ms)
+            self._redis.set(view_key(execution_id), view, px=kept_ms, nx=True)
+
+    def keep(self, execution_id: str, rev: int) -> bool:
+        """Keep a live view for another while where it shows ``rev``; False where it must be rendered anew."""
+        return bool(self._redis.eval(_KEEP_IF_AT, 1, view_key(execution_id), str(rev), str(self._live_ms)))
+
+    def put_output(self, pipe: Any, execution_id: str, step: str, output: bytes) -> None:
+        """Append to ``pipe`` what keeps a step's output for an hour."""
+        pipe.set(output_key(execution_id, step), output, ex=OUTPUT_KEPT_S)
+
+    def get_output(self, execution_id: str, step: str) -> bytes | None:
+        """Answer a step's output as JSON; None where Redis has forgotten. Raises RedisError."""
+        found: bytes | None = self._redis.get(output_key(execution_id, step))  # type: ignore[assignment]
+        return found

@@ -1,0 +1,285 @@
+"""What every place that remembers executions promises, tried on each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from typing import Protocol
+
+import pytest
+
+from shared.domain.execution import PUBLIC, ErrorKind, Event, Execution, Idempotency, Lease, RunError
+from shared.domain.life import Output, complete, fail, rescue
+from shared.domain.status import ExecutionStatus, StepStatus
+from shared.errors import LeaseLost, OutcomeUnknown, StaleWrite
+from shared.store.database import Database
+from shared.store.memory import MemoryStore
+from shared.store.mongo import MongoStore
+from shared.store.port import ExecutionStore, OverdueSearch, Report
+from shared.store.settle import settle
+from tests.builders import NOON, SECOND, TERMS, HandClock, accepted, blank, claimed
+
+LATE = NOON + timedelta(days=1)
+FAR = NOON + timedelta(days=2)
+
+
+class Store(ExecutionStore, OverdueSearch, Protocol):
+    """Both ports; every adapter serves both."""
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture(params=["memory", "mongo"])
+def store(request: pytest.FixtureRequest, clock: HandClock) -> Iterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore(clock)
+        return
+    with closing(Database(request.getfixturevalue("mongodb_url"), "test", deadline_s=5)) as database:
+        database.ensure_indexes()
+        yield MongoStore(database, clock)
+
+
+def running(store: ExecutionStore, *steps: str) -> tuple[Execution, Lease]:
+    """A run of ``steps`` whose first one is claimed."""
+    advance = accepted(*steps)
+    created = store.create(advance)
+    first = advance.hand_out[0]
+    saved = store.save(created, claimed(created, first), lock_only=True).execution
+    return saved, saved.lease_of(first)
+
+
+def test_what_was_created_is_loaded_as_it_was(store: Store) -> None:
+    advance = accepted("a", "b", tags=("x",), metadata=b'{"$k":1}', input=b'{"a.b":[1]}', traceparent="00-1")
+    assert store.create(advance) == advance.execution
+    assert store.load(PUBLIC, advance.execution.id) == advance.execution
+    assert store.read(PUBLIC, advance.execution.id) == advance.as_accepted
+
+
+def test_an_unknown_execution_and_another_integrators_are_none(store: Store) -> None:
+    created = store.create(accepted())
+    assert store.load(PUBLIC, "1763700000_0000000000000000") is None
+    assert store.load("somebody", created.id) is None
+    assert store.read("somebody", created.id) is None
+
+
+def test_one_idempotency_key_makes_one_execution_however_many_ask_at_once(store: Store) -> None:
+    key = Idempotency("key", "print")
+    with ThreadPoolExecutor(16) as callers:
+        made = list(callers.map(lambda _: store.create(accepted(idempotency=key)).id, range(50)))
+    assert len(set(made)) == 1
+    assert len(store.overdue(LATE, FAR, 100)) == 1
+
+
+def test_a_key_of_another_integrator_is_another_key(store: Store) -> None:
+    key = Idempotency("key", "print")
+    ours = store.create(accepted(idempotency=key))
+    theirs = store.create(accepted(idempotency=key, integrator="somebody"))
+    assert ours.id != theirs.id
+
+
+def test_a_key_is_free_again_after_a_day(store: Store, clock: HandClock) -> None:
+    key = Idempotency("key", "print")
+    first = store.create(accepted(idempotency=key))
+    clock.forward(23 * 3600)
+    assert store.create(accepted(idempotency=key)).id == first.id
+    clock.forward(3600)
+    second = accepted(idempotency=key)
+    assert store.create(second).id == second.execution.id
+    assert store.load(PUBLIC, first.id) is not None
+
+
+def test_of_two_saves_of_one_version_one_is_stale(store: Store) -> None:
+    created = store.create(accepted("a"))
+    store.save(created, claimed(created, "a", "mine"), lock_only=True)
+    with pytest.raises(StaleWrite):
+        store.save(created, claimed(created, "a", "theirs"), lock_only=True)
+    found = store.load(PUBLIC, created.id)
+    assert found is not None
+    assert found.steps["a"].token == "mine"
+
+
+def test_a_completed_chain_is_recorded_whole(store: Store) -> None:
+    execution, lease = running(store, "a", "b")
+    done_a = complete(execution, lease, Output("a", b'{"n":1}'), NOON + SECOND, TERMS, next_token="token-2")
+    after_a = store.save(execution, done_a, lease=lease)
+    assert after_a.execution.steps["b"].status is StepStatus.RUNNING
+    lease_b = after_a.execution.lease_of("b")
+    done_b = complete(after_a.execution, lease_b, Output("b", b'{"n":2}'), NOON + 2 * SECOND, TERMS)
+    record = store.save(after_a.execution, done_b, lease=lease_b)
+    assert record.execution.status is ExecutionStatus.COMPLETED
+    assert record.execution.due_by is None
+    assert record.outputs == {"a": b'{"n":1}', "b": b'{"n":2}'}
+    assert store.read(PUBLIC, execution.id) == record
+    assert [event.event for event in record.events] == [
+        "execution.accepted", "step.started", "step.completed", "step.started", "step.completed",
+        "execution.completed",
+    ]  # fmt: skip
+    assert record.lines_total == 6
+    assert store.overdue(LATE, FAR, 10) == []
+
+
+def test_a_failure_is_recorded_with_its_words(store: Store) -> None:
+    execution, lease = running(store, "a", "b")
+    error = RunError("agent_error", "no", ErrorKind.PERMANENT, agent="a", step="a", attempt=1)
+    record = store.save(execution, fail(execution, lease, error, NOON + SECOND), lease=lease)
+    found = store.load(PUBLIC, execution.id)
+    assert found == record.execution
+    assert found is not None
+    assert (found.status, found.error) == (ExecutionStatus.FAILED, error)
+    assert found.steps["b"].status is StepStatus.SKIPPED
+
+
+def test_rev_and_version_grow_by_the_store_and_never_by_what_was_loaded(store: Store) -> None:
+    execution, lease = running(store, "a")
+    reported = store.report(lease, _said("hello"))
+    assert reported is not None
+    assert reported.execution.rev == execution.rev + 1
+    assert reported.execution.version == execution.version
+    done = store.save(execution, complete(execution, lease, Output("a", b"{}"), NOON, TERMS), lease=lease)
+    assert done.execution.rev == execution.rev + 2
+    assert done.execution.version == execution.version + 1
+
+
+def test_a_zombie_writes_nothing(store: Store) -> None:
+    execution, lease = running(store, "a")
+    late = NOON + TERMS.lease
+    lost = rescue(execution, "a", late, TERMS)
+    assert lost is not None
+    offered = store.save(execution, lost).execution
+    again = store.save(offered, claimed(offered, "a", "token-2", late), lock_only=True).execution
+    stolen = replace(again, steps={"a": replace(again.steps["a"], claims=1, token="token-1")})
+    with pytest.raises(StaleWrite):
+        store.save(again, complete(stolen, lease, Output("a", b"{}"), late, TERMS), lease=lease)
+    assert store.renew(lease, late + TERMS.lease) is None
+    assert store.report(lease, _said("boo")) is None
+    with pytest.raises(LeaseLost):
+        complete(again, lease, Output("a", b"{}"), late, TERMS)
+
+
+def test_a_heartbeat_moves_the_due_moment_and_neither_rev_nor_version(store: Store) -> None:
+    execution, lease = running(store, "a", "b")
+    later = NOON + 2 * TERMS.lease
+    beat = store.renew(lease, later)
+    assert beat is not None
+    assert (beat.rev, beat.status) == (execution.rev, ExecutionStatus.RUNNING)
+    assert store.overdue(later, FAR, 10) == []
+    (found, _), *others = store.overdue(later + SECOND, FAR, 10)
+    assert not others
+    assert (found.id, found.due_by, found.version) == (execution.id, later, execution.version)
+
+
+def test_an_overdue_search_answers_the_longest_overdue_first_and_no_more_than_asked(store: Store) -> None:
+    late = [store.create(accepted()) for _ in range(3)]
+    for index, execution in enumerate(late):
+        saved = store.save(execution, claimed(execution, "only", now=NOON + index * SECOND), lock_only=True)
+        assert saved.execution.due_by is not None
+    found = store.overdue(NOON + timedelta(hours=1), FAR, 2)
+    assert [execution.id for execution, _ in found] == [late[0].id, late[1].id]
+
+
+def test_a_moment_set_by_a_clock_that_jumped_back_is_overdue_too(store: Store) -> None:
+    execution, _ = running(store, "a")
+    a_day_before = NOON - timedelta(days=1)
+    assert [found.id for found, _ in store.overdue(a_day_before, a_day_before + TERMS.ahead_max, 10)] == [execution.id]
+
+
+def test_a_lease_just_renewed_is_not_taken(store: Store) -> None:
+    execution, lease = running(store, "a")
+    late = NOON + TERMS.lease
+    lost = rescue(execution, "a", late, TERMS)
+    assert lost is not None
+    assert store.renew(lease, late + TERMS.lease) is not None
+    with pytest.raises(StaleWrite):
+        store.save(execution, lost)
+
+
+def test_a_withdrawn_run_is_gone_and_a_late_insert_of_it_fails(store: Store) -> None:
+    advance = accepted()
+    assert store.withdraw(PUBLIC, advance.execution.id)
+    assert store.withdraw(PUBLIC, advance.execution.id)
+    with pytest.raises(OutcomeUnknown):
+        store.create(advance)
+    assert store.load(PUBLIC, advance.execution.id) is None
+    stored = store.create(accepted())
+    assert store.withdraw(PUBLIC, stored.id)
+    assert store.read(PUBLIC, stored.id) is None
+    assert store.overdue(LATE, FAR, 10) == []
+
+
+def test_a_claimed_run_cannot_be_withdrawn(store: Store) -> None:
+    execution, _ = running(store, "a")
+    assert not store.withdraw(PUBLIC, execution.id)
+    assert store.load(PUBLIC, execution.id) is not None
+
+
+def test_the_newest_thousand_lines_are_kept_and_the_rest_is_counted(store: Store) -> None:
+    _, lease = running(store, "a")
+    for _ in range(3):
+        record = store.report(lease, _said(*(f"line {number}" for number in range(400))))
+    assert record is not None
+    assert (len(record.events), record.lines_total, record.first_seq) == (1_000, 1_202, 203)
+
+
+def test_progress_is_shown_until_the_step_ends(store: Store) -> None:
+    execution, lease = running(store, "a")
+    record = store.report(lease, Report(percent=40, message="page 3 of 8"))
+    assert record is not None
+    assert (record.execution.steps["a"].percent, record.execution.steps["a"].message) == (40, "page 3 of 8")
+    loaded = store.load(PUBLIC, execution.id)
+    assert loaded is not None
+    done = store.save(loaded, complete(loaded, lease, Output("a", b"{}"), NOON, TERMS), lease=lease)
+    assert done.execution.steps["a"].percent is None
+
+
+def test_settle_decides_again_when_somebody_wrote_first(store: Store) -> None:
+    created = store.create(accepted("a"))
+    lost = rescue(created, "a", NOON + 10 * SECOND, TERMS)
+    assert lost is not None
+    store.save(created, lost)
+    settled = settle(store, created, lambda seen: claimed(seen, "a"), lock_only=True)
+    assert settled is not None
+    assert settled.record.execution.steps["a"].offers == 2
+    assert settled.record.execution.steps["a"].token == "token-1"
+
+
+def test_one_of_two_claims_at_once_wins(store: Store) -> None:
+    created = store.create(accepted("a"))
+
+    def try_claim(token: str) -> bool:
+        from shared.domain.life import claim
+
+        settled = settle(store, created, lambda seen: claim(seen, "a", token, NOON, TERMS), lock_only=True)
+        return settled is not None
+
+    with ThreadPoolExecutor(10) as workers:
+        won = list(workers.map(try_claim, (f"token-{number}" for number in range(10))))
+    assert won.count(True) == 1
+
+
+def test_one_reconciler_leads_until_its_lease_is_over(store: Store) -> None:
+    assert store.lead("a", NOON, NOON + 3 * SECOND)
+    assert not store.lead("b", NOON + SECOND, NOON + 4 * SECOND)
+    assert store.lead("a", NOON + 2 * SECOND, NOON + 5 * SECOND)
+    assert store.lead("b", NOON + 6 * SECOND, NOON + 9 * SECOND)
+
+
+def test_the_newest_executions_come_first(store: Store) -> None:
+    for hours in range(3):
+        store.create(accepted(created_at=NOON + timedelta(hours=hours)))
+    assert [record.execution.created_at.hour for record in store.newest(2)] == [14, 13]
+
+
+def test_a_run_nobody_started_has_no_leases() -> None:
+    with pytest.raises(ValueError, match="has no lease"):
+        accepted("a").execution.lease_of("a")
+    assert not blank().steps
+
+
+def _said(*lines: str) -> Report:
+    return Report([Event(NOON, "agent.log", line, agent="a", step="a") for line in lines])

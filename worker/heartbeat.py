@@ -1,0 +1,158 @@
+"""The thread beside a running step: renews its lease, takes its lines and progress along, keeps its view true."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, Self
+
+import structlog
+
+from shared.domain.execution import Event, Lease
+from shared.errors import BucketError
+from shared.live.publisher import Publisher
+from shared.store.clock import Clock, since_boot
+from shared.store.port import ExecutionStore, Report
+
+SHOWN_AFTER_S: Final = 0.05
+REPORT_EVERY_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class StepReporter:
+    """Buffers what an agent tells, until the heartbeat or the completing write takes it along."""
+
+    agent: str
+    step: str
+    now: Callable[[], datetime]
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _events: list[Event] = field(default_factory=list)
+    _percent: int | None = None
+    _message: str | None = None
+
+    def line(self, level: str, message: str, data_json: bytes) -> None:
+        """Take one log line of the agent."""
+        event = Event(
+            self.now(), "agent.log", message, level=level, agent=self.agent, step=self.step, data=data_json,
+            status="error" if level == "error" else "success",
+        )  # fmt: skip
+        with self._lock:
+            self._events.append(event)
+
+    def progress(self, percent: int | None, message: str | None) -> None:
+        """Take how far the agent is."""
+        with self._lock:
+            self._percent, self._message = percent, message
+
+    def take(self) -> Report:
+        """Answer what was told since the last time."""
+        with self._lock:
+            report = Report(tuple(self._events), self._percent, self._message)
+            self._events, self._percent, self._message = [], None, None
+        return report
+
+    def put_back(self, report: Report) -> None:
+        """Take back a report that the store did not accept; what came since stays the newer."""
+        with self._lock:
+            self._events = [*report.events, *self._events]
+            self._percent = report.percent if self._percent is None else self._percent
+            self._message = report.message if self._message is None else self._message
+
+
+class Heartbeat:
+    """Keeps one lease alive while its step runs; ``lost`` is set once the step has moved on without us.
+
+    ``told`` is the seq up to which log lines were told to Redis, for whoever writes next.
+    """
+
+    def __init__(
+        self,
+        store: ExecutionStore,
+        publisher: Publisher,
+        clock: Clock,
+        lease: Lease,
+        reporter: StepReporter,
+        *,
+        lease_s: float,
+        heartbeat_s: float,
+        told: int,
+        lost: threading.Event,
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._clock = clock
+        self._lease = lease
+        self._reporter = reporter
+        self._lease_s = lease_s
+        self._heartbeat_s = heartbeat_s
+        self.told = told
+        self.lost = lost
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._log = structlog.get_logger().bind(execution_id=lease.execution_id, step=lease.step)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        if self._over.wait(SHOWN_AFTER_S):
+            return  # a quick step: its completing write will show it
+        self._attempt(self._show)
+        renewed_at = since_boot()
+        pause_s = min(REPORT_EVERY_S, self._heartbeat_s)
+        while not self._over.wait(pause_s) and not self.lost.is_set():
+            self._attempt(self._report)
+            # One that failed stays due, so that it is tried again at the next look and not a period later.
+            if since_boot() - renewed_at >= self._heartbeat_s and self._attempt(self._renew):
+                renewed_at = since_boot()
+
+    def _attempt(self, beat: Callable[[], None]) -> bool:
+        try:
+            beat()
+        except BucketError as away:
+            self._log.warning("a heartbeat was not answered", reason=away.message)
+            return False
+        except Exception:  # noqa: BLE001
+            # The lease runs out then and the step is rescued; the thread must live to try again.
+            self._log.exception("a heartbeat failed")
+            return False
+        return True
+
+    def _show(self) -> None:
+        as_of = since_boot()
+        record = self._store.read(self._lease.integrator, self._lease.execution_id)
+        if record is not None:
+            self._publisher.told(record, as_of=as_of, told=self.told)
+            self.told = record.lines_total
+
+    def _report(self) -> None:
+        report = self._reporter.take()
+        if not report.events and report.percent is None and report.message is None:
+            return
+        as_of = since_boot()
+        try:
+            record = self._store.report(self._lease, report)
+        except BucketError:
+            # It may have been written: a line told twice harms less than one told never.
+            self._reporter.put_back(report)
+            raise
+        if record is None:
+            self.lost.set()
+            return
+        self._publisher.told(record, as_of=as_of, told=self.told)
+        self.told = record.lines_total
+
+    def _renew(self) -> None:
+        beat = self._store.renew(self._lease, self._clock.now() + timedelta(seconds=self._lease_s))
+        if beat is None:
+            self._log.warning("the lease is lost; the step goes on elsewhere")
+            self.lost.set()
+        elif not self._publisher.kept(self._lease.execution_id, beat.rev):
+            self._show()
