@@ -1,0 +1,88 @@
+"""gunicorn's settings, tried with the real program and a small application."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+APPLICATION = """
+import flask
+from api import edge, problems
+from shared.settings import Settings
+from shared.telemetry.metrics import exposition
+
+app = flask.Flask(__name__, static_folder=None)
+edge.register(app, Settings.from_environ())
+problems.register(app)
+app.add_url_rule("/thing", "thing", lambda: {"a": 1})
+app.add_url_rule("/metrics", "metrics", lambda: exposition().decode())
+"""
+RUN = [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn", "small:app"]
+
+
+def environ(**told: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("BUCKET_", "PROMETHEUS_"))}
+    return kept | told
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def fetch(url: str, deadline: float) -> str:
+    """Answer the page, once the server is there."""
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  our own address
+                return str(answer.read().decode())
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def test_it_serves_counts_over_its_processes_and_logs_json(tmp_path: Path) -> None:
+    (tmp_path / "small.py").write_text(APPLICATION)
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "counter_1.db").write_bytes(b"of a dead process")
+    port = free_port()
+    told = environ(
+        PORT=str(port), PYTHONPATH=str(tmp_path), HOME=str(tmp_path), PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "metrics")
+    )
+    told.pop("XDG_RUNTIME_DIR", None)
+    with subprocess.Popen(RUN, env=told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            deadline = time.monotonic() + 20
+            for _ in range(10):
+                assert json.loads(fetch(f"http://127.0.0.1:{port}/thing", deadline)) == {"a": 1}
+            figures = fetch(f"http://127.0.0.1:{port}/metrics", deadline)
+            second = subprocess.run(RUN, env=told, capture_output=True, text=True, timeout=20, check=False)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            out, err = server.communicate(timeout=20)
+    assert 'request_rate_total{endpoint="/thing",service="api"} 10.0' in figures
+    assert err == ""
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert {line["service"] for line in lines} == {"api"}
+    assert [line["route"] for line in lines if line["event"] == "request"] == ["/thing"] * 10
+    assert not (tmp_path / ".gunicorn").exists()  # no control socket
+    assert (second.returncode, second.stdout) == (os.EX_UNAVAILABLE, "")
+    assert second.stderr == (
+        f"bucket api: cannot listen on 127.0.0.1:{port}: Address already in use; set HOST or PORT to another\n"
+    )
+
+
+def test_wrong_settings_are_told_together_without_a_traceback() -> None:
+    told = environ(PORT="many", BUCKET_API_THREADS="0")
+    ended = subprocess.run(RUN, env=told, capture_output=True, text=True, timeout=20, check=False)
+    assert (ended.returncode, ended.stdout) == (os.EX_CONFIG, "")
+    assert [line.split(":")[1].strip() for line in ended.stderr.splitlines()] == ["BUCKET_API_THREADS", "PORT"]

@@ -1,0 +1,122 @@
+"""The fleet's figures: written into pipelines, read back at the scrape, whatever Redis holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+from prometheus_client.parser import text_string_to_metric_families
+
+from shared.telemetry.fleet import FleetMetrics
+from shared.telemetry.metrics import exposition
+from shared.telemetry.scrape import FleetCollector
+
+FLEET = FleetMetrics()
+
+
+@pytest.fixture
+def client() -> fakeredis.FakeStrictRedis:
+    return fakeredis.FakeStrictRedis()
+
+
+def write(client: redis.Redis, *verbs: Callable[[Any], None]) -> None:
+    pipe = client.pipeline(transaction=False)
+    for verb in verbs:
+        verb(pipe)
+    pipe.execute()
+
+
+def scraped(client: redis.Redis) -> dict[tuple[str, ...], float]:
+    """Answer {(sample, label values...): figure} of the families that are the fleet's."""
+    text = exposition(FleetCollector(client)).decode()
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("bucket_")
+    }
+
+
+def test_executions_are_counted_by_basket_and_status(client: fakeredis.FakeStrictRedis) -> None:
+    for status in ("completed", "completed", "failed"):
+        write(client, lambda pipe, status=status: FLEET.execution_ended(pipe, "working_test", status))
+    figures = scraped(client)
+    assert figures["bucket_executions_total", "working_test", "completed"] == 2
+    assert figures["bucket_executions_total", "working_test", "failed"] == 1
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", '","completed"]', "é + x.y", "\ud800"])
+def test_a_baskets_name_may_hold_anything(client: fakeredis.FakeStrictRedis, name: str) -> None:
+    write(client, lambda pipe: FLEET.execution_ended(pipe, name, "failed"))
+    assert scraped(client)["bucket_executions_total", name.replace("\ud800", "?"), "failed"] == 1
+
+
+def test_baskets_beyond_the_cap_are_counted_together_and_the_hash_stays_small(
+    client: fakeredis.FakeStrictRedis,
+) -> None:
+    for at in range(1600):
+        write(client, lambda pipe, at=at: FLEET.execution_ended(pipe, f"basket {at}", "completed"))
+    write(client, lambda pipe: FLEET.execution_ended(pipe, "basket 7", "completed"))
+    assert client.hlen("metrics:executions") == 1501
+    counted = {key: figure for key, figure in scraped(client).items() if key[0] == "bucket_executions_total"}
+    assert len(counted) <= 501
+    assert sum(counted.values()) == 1601
+    assert counted["bucket_executions_total", "basket 7", "completed"] == 2
+
+
+def test_steps_make_a_cumulative_histogram(client: fakeredis.FakeStrictRedis) -> None:
+    for seconds in (0.005, 0.01, 0.3, 9999.0):
+        write(client, lambda pipe, seconds=seconds: FLEET.step_ended(pipe, "cashflow_analyzer", seconds))
+    figures = scraped(client)
+    bucket = "bucket_step_seconds_bucket"
+    assert figures[bucket, "cashflow_analyzer", "0.01"] == 2
+    assert figures[bucket, "cashflow_analyzer", "0.1"] == 2
+    assert figures[bucket, "cashflow_analyzer", "0.5"] == 3
+    assert figures[bucket, "cashflow_analyzer", "+Inf"] == 4
+    assert figures["bucket_step_seconds_count", "cashflow_analyzer"] == 4
+    assert figures["bucket_step_seconds_sum", "cashflow_analyzer"] == pytest.approx(9999.315)
+
+
+def test_rescues_and_breakers_are_told(client: fakeredis.FakeStrictRedis) -> None:
+    write(
+        client,
+        lambda pipe: FLEET.rescued(pipe, "lease"),
+        lambda pipe: FLEET.rescued(pipe, "lease"),
+        lambda pipe: FLEET.breaker_moved(pipe, "bank.example", "open"),
+        lambda pipe: FLEET.breaker_moved(pipe, "bank.example", "half_open"),
+    )
+    figures = scraped(client)
+    assert figures["bucket_rescues_total", "lease"] == 2
+    assert figures["bucket_breaker_state", "bank.example"] == 1
+
+
+def test_a_queues_depth_is_that_of_both_its_lists(client: fakeredis.FakeStrictRedis) -> None:
+    client.rpush("default", "a", "b")
+    client.rpush("default\x06\x163", "c")
+    client.rpush("long\x06\x163", "d")
+    figures = scraped(client)
+    assert figures["bucket_queue_depth", "default"] == 3
+    assert figures["bucket_queue_depth", "long"] == 1
+
+
+def test_with_redis_away_the_scrape_answers_and_tells_so_and_nothing_else(client: fakeredis.FakeStrictRedis) -> None:
+    write(client, lambda pipe: FLEET.rescued(pipe, "lease"))
+    assert scraped(client)["bucket_redis_up",] == 1
+    server = fakeredis.FakeServer()
+    server.connected = False
+    assert scraped(fakeredis.FakeStrictRedis(server=server)) == {("bucket_redis_up",): 0}
+
+
+def test_what_somebody_else_put_there_does_not_fail_the_scrape(client: fakeredis.FakeStrictRedis) -> None:
+    client.set("metrics:executions", "not a hash")
+    client.set("long", "not a list")
+    client.hset("metrics:steps", "not json", 1)
+    client.hset("metrics:steps", '["agent", 99]', 1)
+    client.hset("metrics:rescues", b"\xff", "many")
+    client.rpush("default", "a")
+    figures = scraped(client)
+    assert figures["bucket_queue_depth", "default"] == 1
+    assert ("bucket_queue_depth", "long") not in figures
