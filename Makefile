@@ -1,0 +1,65 @@
+# Everything a developer does, from a fresh clone too: each target makes its own virtual environment first.
+#
+#   PYTHON=python3.12 make up     another interpreter (3.11 or newer)
+#   PORT=8001 make up             another port
+#   make up ARGS=-v               with the logs of every process
+#   make test ARGS='-k poll -x'   some of the tests
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: up test check doctor setup clean help
+
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+# Tried and not only looked for: a version manager leaves names on the PATH that do not start.
+NAMES := python3.11 python3.12 python3
+ifndef PYTHON
+# Found when it is first wanted, and once.
+PYTHON = $(eval PYTHON := $(firstword $(foreach name,$(NAMES),$(shell $(name) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $(name)))))$(PYTHON)
+endif
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+
+up: $(READY) ## redis-server, mongod, the API and a worker, under one Ctrl-C
+	@exec $(BIN)/bucketd up $(ARGS)
+
+test: $(READY) ## every test; starts its own servers and leaves nothing behind
+	@$(BIN)/python -m pytest tests --ignore=tests/faults --ignore=tests/browser -q $(ARGS)
+
+check: $(READY) ## style, types and the layers of the packages
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo >$(VENV)/.imports.log 2>&1 || { cat $(VENV)/.imports.log; exit 1; }
+	@echo "check: ruff, mypy and import-linter have nothing to say"
+
+doctor: $(READY) ## looks at this machine and names the fix for each fault
+	@$(BIN)/bucketd doctor $(ARGS)
+
+setup: $(READY) ## the virtual environment alone
+
+$(READY): requirements.lock pyproject.toml
+	@if [ -z "$(PYTHON)" ] || ! $(or $(PYTHON),false) -c '$(NEW_ENOUGH)' 2>/dev/null; then \
+	    echo "Bucket needs Python 3.11 or 3.12, and $(or $(PYTHON),python3) is none." >&2; \
+	    echo "    apt-get install python3.11 python3.11-venv, or name one: PYTHON=/path/to/python3.11 make up" >&2; \
+	    exit 1; fi
+	@if ! $(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	    echo "making $(VENV) with $(PYTHON)"; \
+	    $(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 || { \
+	        echo "$(PYTHON) cannot make a virtual environment." >&2; \
+	        echo "    apt-get install python3-venv" >&2; \
+	        rm -rf $(VENV); exit 1; }; fi
+	@echo "installing the packages of requirements.lock, each checked by its hash"
+	@{ $(PIP) install --require-hashes --no-deps -r requirements.lock && \
+	   $(PIP) install --no-deps --no-build-isolation -e . ; } >$(VENV)/pip.log 2>&1 || { \
+	    cat $(VENV)/pip.log >&2; echo "the packages could not be installed" >&2; exit 1; }
+	@touch $@
+
+clean: ## takes away the virtual environment and all caches; the data in .bucket stays
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
