@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ import redis
 from compose.embedded import places
 from compose.embedded import servers as embedded
 from compose.embedded.child import Child
+from compose.embedded.guard import Guard
 from compose.embedded.plan import ChildPlan
+from tests.stack import Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +40,25 @@ class Servers:
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take every setting of Bucket out of the environment, so that a developer's shell changes no test."""
-    import os
-
     for name in list(os.environ):
         if name.startswith("BUCKET_") or name in {"HOST", "PORT", "REDIS_URL", "MONGODB_URL"}:
             monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[Servers]:
     """Start redis-server and mongod for the session and stop them, by their process ids, at its end."""
     data = tmp_path_factory.mktemp("servers")
     sockets = places.make_socket_dir()
     plans = (embedded.redis_plan(sockets, data / "redis"), embedded.mongod_plan(sockets, data / "mongod"))
-    with _running(plans, data):
+    with _running(plans, data, guard):
         yield Servers(sockets)
     places.remove_socket_dir(sockets)
 
 
 @contextmanager
-def _running(plans: tuple[ChildPlan, ...], logs: Path) -> Iterator[None]:
-    children = [Child(plan, logs / f"{plan.name}.log") for plan in plans]
+def _running(plans: tuple[ChildPlan, ...], logs: Path, guard: Guard) -> Iterator[None]:
+    children = [Child(plan, logs / f"{plan.name}.log", guard) for plan in plans]
     try:
         for child in children:
             child.start()
@@ -85,3 +86,32 @@ def mongodb_url(servers: Servers) -> Iterator[str]:
     yield url
     with pymongo.MongoClient[dict[str, object]](url) as client:
         client.drop_database(database)
+
+
+@pytest.fixture(scope="session")
+def guard() -> Iterator[Guard]:
+    """Answer what ends the processes of the tests where the tests themselves are killed."""
+    with Guard() as guard:
+        yield guard
+
+
+@pytest.fixture(scope="module")
+def make_stack(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[Callable[..., Stack]]:
+    """Answer a function that starts a whole stack with the settings it is given; it ends with the module."""
+    stacks: list[Stack] = []
+
+    def make(**settings: str) -> Stack:
+        stack = Stack(tmp_path_factory.mktemp("stack"), guard, **settings)
+        stacks.append(stack)
+        stack.start_all()
+        return stack
+
+    yield make
+    for stack in stacks:
+        stack.close()
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack: Callable[..., Stack]) -> Stack:
+    """Answer a whole real stack, one for each test module; :mod:`tests.stack` says what it can do."""
+    return make_stack()

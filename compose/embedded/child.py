@@ -106,10 +106,17 @@ class Child:
         if self._process is not None:
             self._reap()
 
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal to the process and its whole group."""
-        if self._process is not None and not self._has_ended():
-            self._signal_group(number)
+    def end_group(self) -> None:
+        """Send SIGKILL to the whole group, and nothing more: a signal handler may do it, the rest is for the others."""
+        self._send(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Freeze the process and its whole group."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Thaw what was paused."""
+        self._send(signal.SIGCONT)
 
     def last_words(self) -> str:
         """Answer the last lines of the log, and where the rest is."""
@@ -120,6 +127,10 @@ class Child:
         except OSError:
             lines = []
         return "\n".join([*(f"  {self.plan.name} | {line}" for line in lines), f"the whole log: {self.log}"])
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process is not None and not self._has_ended():
+            self._signal_group(number)
 
     def _has_ended(self) -> bool:
         # Looked at without reaping: the process id, and so the group's, cannot be given to another before we have

@@ -54,6 +54,7 @@ def assemble(settings: Settings, environ: Mapping[str, str], sockets: Path, data
         "PORT": str(settings.port),
         "REDIS_URL": redis_url,
         "MONGODB_URL": mongodb_url,
+        "PROMETHEUS_MULTIPROC_DIR": str(data / "metrics"),  # one that the next start finds and empties
         "PYTHONUNBUFFERED": "1",
     }
     apps = apps_stage(url, env)

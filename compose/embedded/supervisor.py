@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -72,7 +71,7 @@ class Supervisor:
     def kill(self) -> None:
         """End everything at once; a signal handler may call it in the midst of :meth:`stop`, which does the rest."""
         for each in self._kept():
-            each.child.send(signal.SIGKILL)
+            each.child.end_group()
 
     def pids(self) -> Mapping[str, int | None]:
         """Answer the process id of each child by its name."""

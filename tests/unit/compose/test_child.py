@@ -62,7 +62,7 @@ def test_a_paused_child_can_be_stopped(tmp_path: Path) -> None:
     child = a_child(tmp_path, f"print('ready', flush=True); {FOREVER}")
     child.start()
     child.wait_ready()
-    child.send(signal.SIGSTOP)
+    child.pause()
     child.stop()
     assert child.exit_code == -signal.SIGTERM
 

@@ -1,0 +1,173 @@
+"""The whole real stack for acceptance and fault tests: redis-server, mongod, the API, a worker and the reconciler.
+
+Ask for the fixture ``stack`` (one stack for each test module), or for ``make_stack`` to give settings::
+
+    def test_a_run_survives_its_worker(stack):
+        answer = requests.post(f"{stack.url}/run-basket", json={"basket_name": "working_test"}, timeout=5)
+        stack.kill("worker")
+        stack.start("worker")
+
+    @pytest.fixture(scope="module")
+    def stack(make_stack):
+        return make_stack(BUCKET_AGENTS_DIR=str(AGENTS), BUCKET_WORKER_CONCURRENCY="1")
+
+The names are ``redis``, ``mongod``, ``api``, ``worker`` and ``reconciler``. Nothing is restarted but by the test. Each
+is a process group: ``stop`` asks with SIGTERM and waits, ``kill`` is SIGKILL of the whole group, ``pause`` SIGSTOP of
+it, ``resume`` SIGCONT. ``start`` waits until the process serves: the API answers ``/health``, this very worker has left
+its mark in Redis; ``start(name, wait=False)`` does not wait, for one that cannot serve yet. Redis comes back empty,
+mongod with its data. Periods are short (see ``SHORT``); any setting may be given instead. After a test that stops
+something, :meth:`Stack.mend` brings all of it back.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import pymongo
+import redis
+from pymongo.database import Database
+
+from compose.embedded import places, port, processes, servers
+from compose.embedded.child import Child
+from compose.embedded.guard import Guard
+from compose.embedded.plan import ChildPlan
+
+SHORT: Final[Mapping[str, str]] = {
+    "BUCKET_LEASE_S": "3",
+    "BUCKET_HEARTBEAT_S": "1",
+    "BUCKET_HANDOFF_S": "1",
+    "BUCKET_GRACE_S": "1",
+    "BUCKET_DRAIN_S": "2",
+    "BUCKET_WORKER_CONCURRENCY": "2",
+}
+_FROM_OUTSIDE: Final = ("HOST", "PORT", "REDIS_URL", "MONGODB_URL")
+
+
+class Stack:
+    """Five real processes on sockets and one loopback port of their own; see the module for how to use them."""
+
+    def __init__(self, root: Path, guard: Guard, **settings: str) -> None:
+        """Prepare a stack that keeps data and logs in ``root``; ``settings`` are variables of the environment."""
+        number = port.settle("127.0.0.1", 0)
+        self.root = root
+        self.sockets = places.make_socket_dir()
+        self.url = port.url("127.0.0.1", number)
+        self.redis_url = servers.redis_url(self.sockets)
+        self.mongodb_url = servers.mongodb_url(self.sockets)
+        self.environ = {
+            **{name: value for name, value in os.environ.items() if not _is_setting(name)},
+            **SHORT,
+            "HOST": "127.0.0.1",
+            "PORT": str(number),
+            "REDIS_URL": self.redis_url,
+            "MONGODB_URL": self.mongodb_url,
+            "PROMETHEUS_MULTIPROC_DIR": str(root / "metrics"),
+            **settings,
+        }
+        self._guard = guard
+        self._children = {plan.name: Child(plan, root / f"{plan.name}.log", guard) for plan in self._plans()}
+        self._clients: list[redis.Redis | pymongo.MongoClient[dict[str, Any]]] = []
+
+    def _plans(self) -> tuple[ChildPlan, ...]:
+        api = processes.api_plan(self.url, self.environ)
+        return (
+            servers.redis_plan(self.sockets, self.root / "redis"),
+            servers.mongod_plan(self.sockets, self.root / "mongod"),
+            replace(api, ready=lambda: bool(processes.fetch(f"{self.url}/health"))),
+            replace(processes.worker_plan(self.url, self.environ), ready=self._worker_has_left_its_mark),
+            processes.reconciler_plan(self.environ),
+        )
+
+    def start_all(self) -> None:
+        """Start the servers, then the rest; wait until all of it serves."""
+        for names in (("redis", "mongod"), ("api", "worker", "reconciler")):
+            for name in names:
+                self.start(name, wait=False)
+            for name in names:
+                self._children[name].wait_ready()
+
+    def start(self, name: str, *, wait: bool = True) -> None:
+        """Start a process that does not run, and wait until it serves."""
+        child = self._children[name]
+        assert not child.is_alive(), f"{name} runs already"
+        child.start()
+        if wait:
+            child.wait_ready()
+
+    def stop(self, name: str) -> None:
+        """Ask a process to end (SIGTERM) and wait for its end; by force after its grace."""
+        self._children[name].stop()
+
+    def kill(self, name: str) -> None:
+        """End a process and its whole group at once (SIGKILL)."""
+        self._children[name].kill()
+
+    def pause(self, name: str) -> None:
+        """Freeze a process and its whole group (SIGSTOP)."""
+        self._children[name].pause()
+
+    def resume(self, name: str) -> None:
+        """Thaw what was paused (SIGCONT)."""
+        self._children[name].resume()
+
+    def mend(self) -> None:
+        """Resume what is paused and start what does not run, servers first."""
+        for name, child in self._children.items():
+            if child.is_alive():
+                child.resume()
+            else:
+                self.start(name)
+
+    def is_alive(self, name: str) -> bool:
+        """Answer whether a process runs."""
+        return self._children[name].is_alive()
+
+    def pid(self, name: str) -> int:
+        """Answer the process id of one that runs; it leads its group."""
+        pid = self._children[name].pid
+        assert pid is not None, f"{name} does not run"
+        return pid
+
+    def exit_code(self, name: str) -> int | None:
+        """Answer how a process that has ended did so; minus the signal where it was one."""
+        return self._children[name].exit_code
+
+    def logs(self, name: str) -> str:
+        """Answer all that a process has said since the stack was made."""
+        log = self.root / f"{name}.log"
+        return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+
+    def redis(self) -> redis.Redis:
+        """Answer a client of the stack's Redis, closed with the stack."""
+        client = redis.Redis.from_url(self.redis_url, decode_responses=True)
+        self._clients.append(client)
+        return client
+
+    def mongo(self) -> Database[dict[str, Any]]:
+        """Answer the stack's database, its client closed with the stack."""
+        client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(self.mongodb_url)
+        self._clients.append(client)
+        return client.get_default_database()
+
+    def close(self) -> None:
+        """End everything; the data is a temporary directory's, so nobody is asked."""
+        for client in self._clients:
+            client.close()
+        for child in reversed(self._children.values()):
+            child.kill()
+        places.remove_socket_dir(self.sockets)
+
+    def _worker_has_left_its_mark(self) -> bool:
+        # By name, with the process id: a worker that was killed leaves its own mark behind for 15 s.
+        with closing(redis.Redis.from_url(self.redis_url, decode_responses=True)) as client:
+            return client.zscore("workers", f"{socket.gethostname()}:{self.pid('worker')}") is not None
+
+
+def _is_setting(name: str) -> bool:
+    return name.startswith("BUCKET_") or name in _FROM_OUTSIDE
