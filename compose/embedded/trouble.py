@@ -11,6 +11,8 @@ class Trouble(BucketError):
     def __init__(self, message: str, *, fix: str = "") -> None:
         super().__init__(message)
         self.fix = fix
+        if fix:
+            self.add_note(fix)  # so that a traceback, in a test say, shows it too
 
     def __reduce__(self) -> tuple[object, ...]:
         return _again, (self.message, self.fix)
