@@ -51,9 +51,6 @@ class OrjsonProvider(JSONProvider):
 def register(app: flask.Flask, settings: Settings) -> None:
     """Give ``app`` all that this module does; call it before any route is added."""
     app.json = OrjsonProvider(app)
-    # An address is what it is: no redirect adds a slash or takes one away.
-    app.url_map.merge_slashes = False
-    app.url_map.redirect_defaults = False
     app.before_request(_begin)
     app.after_request(_ending(polls_logged=settings.log_level == "DEBUG"))
     app.teardown_request(_forget)
@@ -68,6 +65,7 @@ def _begin() -> flask.Response | None:
     flask.g.request_id = request_id
     clear_contextvars()  # a request whose teardown was lost must not lend its id
     bind_contextvars(request_id=request_id)
+    # An address is what it is: no redirect adds a slash or takes one away.
     if isinstance(flask.request.routing_exception, RequestRedirect):
         return problems.respond(problems.nothing_here())
     return None

@@ -44,6 +44,13 @@ def test_depth_counts_brackets_but_not_those_in_strings(more: int, leaf: str) ->
     assert parse(raw) is not None
 
 
+@pytest.mark.parametrize(
+    ("raw", "depth"), [(rb'["\\", [[1]], "]"]', 3), (rb'["\\\"", [[1]], "["]', 3), (rb'["\\\"[[[["]', 1), (b"1", 0)]
+)
+def test_depth_sees_where_a_string_ends(raw: bytes, depth: int) -> None:
+    assert depth_of(raw) == depth
+
+
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 def test_the_32nd_level_is_taken_and_the_33rd_refused(opening: str) -> None:
     closing = "]" if opening == "[" else "}"

@@ -110,6 +110,24 @@ def test_with_redis_away_the_scrape_answers_and_tells_so_and_nothing_else(client
     assert scraped(fakeredis.FakeStrictRedis(server=server)) == {("bucket_redis_up",): 0}
 
 
+class Loading(fakeredis.FakeStrictRedis):
+    """A Redis that still reads its file: it takes the connection and refuses each command."""
+
+    def pipeline(self, **_: Any) -> Any:
+        class Refusing:
+            def execute(self, **_: Any) -> list[Exception]:
+                return [redis.BusyLoadingError()] * 8
+
+            def __getattr__(self, _: str) -> Any:
+                return lambda *_: None
+
+        return Refusing()
+
+
+def test_a_redis_that_refuses_everything_is_away() -> None:
+    assert scraped(Loading()) == {("bucket_redis_up",): 0}
+
+
 def test_what_somebody_else_put_there_does_not_fail_the_scrape(client: fakeredis.FakeStrictRedis) -> None:
     client.set("metrics:executions", "not a hash")
     client.set("long", "not a list")
