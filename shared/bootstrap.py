@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -12,7 +13,6 @@ from shared.catalogue.baskets import seed_baskets
 from shared.catalogue.specs import Catalogue, load_catalogue
 from shared.domain.execution import PUBLIC
 from shared.domain.life import Terms
-from shared.errors import OutcomeUnknown, Unavailable
 from shared.live.connection import connect
 from shared.live.publisher import Publisher
 from shared.live.views import Views
@@ -48,22 +48,15 @@ class Services:
         for basket in seed_baskets(self.catalogue):
             self.baskets.seed(PUBLIC, basket)
 
-    def try_to_prepare(self) -> bool:
-        """As ``prepare``, for a process that can start without MongoDB and tries again; True where it is done."""
-        try:
-            self.prepare()
-        except (Unavailable, OutcomeUnknown):
-            return False
-        return True
-
 
 def bootstrap(settings: Settings, role: str) -> Services:
     """Answer the services of a process; ``role`` is api, worker or reconciler and decides how long it waits."""
     database = Database(settings.mongodb_url, role, DEADLINE_S[role])
-    clock = StoreClock(database.ask_clock, every_s=settings.heartbeat_s)
+    asked_every_s = math.inf if role == "api" else settings.heartbeat_s  # the API has a keeper that asks
+    clock = StoreClock(database.ask_clock, every_s=asked_every_s)
     client = connect(settings.redis_url)
     views = Views(client, live_s=settings.lease_s / 2)
-    figures = FleetMetrics(client)
+    figures = FleetMetrics()
     return Services(
         settings=settings,
         terms=Terms(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from functools import cache
@@ -87,7 +88,7 @@ def create_app(settings: Settings) -> Celery:
     agents = load_agents(services.catalogue)
     made = Celery("bucket", set_as_current=False)
     made.conf.update(configuration(settings))
-    made.Worker = QuietWorker
+    made.Worker = made.subclass_with_self(QuietWorker, name="Worker")
     bind(made, cache(lambda: Runner(services, agents)))
     _mark(services)
     return made
@@ -101,7 +102,9 @@ def _mark(services: Services) -> None:
 
 
 def _quiet(**_: Any) -> None:
-    """Taken by Celery for its own logging set-up, which then leaves ours alone."""
+    """Keep Celery's own logging set-up away, and its two lines for each message: a run's lines say more."""
+    for chatty in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 settings = Settings.from_environ()

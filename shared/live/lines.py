@@ -96,3 +96,9 @@ def _lines_of(entry_id: bytes, fields: dict[bytes, bytes]) -> list[tuple[Cursor,
     ms, _, entry = entry_id.decode().partition("-")
     lines = orjson.loads(fields[b"lines"])
     return [(Cursor(int(ms), int(entry), number), line) for number, line in enumerate(lines, 1)]
+
+
+def oldest_ms(client: redis.Redis) -> int | None:
+    """Answer when the oldest line still kept was added, in milliseconds; None where there is none."""
+    first: list[Any] = client.xrange(KEY, count=1)  # type: ignore[assignment]
+    return int(first[0][0].decode().partition("-")[0]) if first else None

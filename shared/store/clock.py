@@ -21,6 +21,9 @@ class Clock(Protocol):
 class StoreClock:
     """The store's time, asked each ``every_s`` seconds and carried on by CLOCK_BOOTTIME.
 
+    With ``every_s`` infinite only the first ``now`` asks, and whoever owns the clock calls ``sync``: so a request
+    never waits for the time.
+
     Wall clocks decide nothing: they step, differ between machines and stand still in a suspended laptop.
     """
 
@@ -41,6 +44,10 @@ class StoreClock:
                 if known is None:
                     raise
         return self._carried()
+
+    def glance(self) -> datetime | None:
+        """Answer the store's time without asking for it; None where it was never read. For hints."""
+        return None if self._known is None else self._carried()
 
     def sync(self) -> timedelta:
         """Ask the store; answer how far it is from where it was carried to (zero the first time)."""

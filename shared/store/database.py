@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import pymongo
+from bson.codec_options import CodecOptions
 from bson.errors import BSONError, InvalidDocument
 from pymongo import IndexModel, MongoClient
 from pymongo.collection import Collection
@@ -33,6 +34,7 @@ _DEFAULT_NAME: Final = "bucket"
 _TOO_LARGE: Final = frozenset({10334, 17280, 17419, 17420})
 
 _Document = dict[str, Any]
+_AWARE: Final[CodecOptions[_Document]] = CodecOptions(tz_aware=True)
 
 INDEXES: Final[dict[str, list[IndexModel]]] = {
     "executions": [
@@ -69,7 +71,7 @@ class Database:
     def ask_clock(self) -> datetime:
         """Answer the primary's own time."""
         with call(self):
-            told: datetime = self._here().client.admin.command("hello")["localTime"]
+            told: datetime = self._here().client.admin.command("hello", codec_options=_AWARE)["localTime"]
         return told
 
     def is_connected(self) -> bool:

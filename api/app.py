@@ -1,0 +1,30 @@
+"""Puts the HTTP side together; it accepts and answers, and never imports the worker."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import flask
+
+from api import catalogue, edge, health, logs, paths, polls, problems, submit
+from api.keeper import Keeper
+from shared.bootstrap import Services
+
+_OPENAPI: Final = {
+    "API_TITLE": "Bucket",
+    "API_VERSION": "v1",
+    "OPENAPI_VERSION": "3.1.0",
+}
+
+
+def create_app(services: Services, keeper: Keeper) -> flask.Flask:
+    """Answer the WSGI application over ``services``; whoever calls starts the ``keeper``."""
+    app = flask.Flask("api", static_folder=None)
+    app.config.update(_OPENAPI)
+    edge.register(app, services.settings)
+    problems.register(app)
+    api = problems.Api(app)
+    for part in (submit, polls, catalogue, logs, health):
+        paths.register(app, api, part.blueprint(services, keeper))
+    paths.register(app, api, health.metrics_blueprint(services), versioned=False)
+    return app

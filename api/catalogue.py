@@ -1,0 +1,90 @@
+"""The agents there are, and the baskets made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flask
+from flask import request
+
+from api.body import Blueprint, read_body
+from api.intake import check_agents_exist
+from api.keeper import Keeper
+from api.policy import unknown_keys
+from api.schemas import BasketChanged, Baskets, NewBasket
+from shared.bootstrap import Services
+from shared.domain.execution import PUBLIC
+from shared.errors import BasketNotFound, ValidationFailed
+from shared.ids import BASKET_NAME
+
+
+def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+    """Answer the routes of agents and baskets."""
+    blp = Blueprint("catalogue", __name__, description="Agents, and baskets made of them")
+
+    @blp.route("/agents")
+    @blp.response(200)
+    def agents() -> flask.Response:
+        """List the agents' specs, of one domain where ``?domain=`` names it."""
+        specs = services.catalogue.agents(request.args.get("domain"))
+        return flask.jsonify([spec.to_json() for spec in specs])
+
+    @blp.route("/agents/<name>")
+    @blp.response(200)
+    def agent(name: str) -> flask.Response:
+        """Get one agent's spec."""
+        return flask.jsonify(services.catalogue.agent(name).to_json())
+
+    @blp.route("/baskets")
+    @blp.response(200, Baskets)
+    def baskets() -> flask.Response:
+        """List the baskets by name."""
+        found = [_shown(definition) for definition in services.baskets.all(PUBLIC)]
+        return flask.jsonify(baskets=found, count=len(found))
+
+    @blp.route("/baskets/<name>")
+    @blp.response(200)
+    def basket(name: str) -> flask.Response:
+        """Get one basket."""
+        return flask.jsonify(_shown(services.baskets.get(PUBLIC, _known_name(name))))
+
+    @blp.route("/create-basket", methods=["POST"])
+    @blp.arguments(NewBasket)
+    @blp.response(201, BasketChanged)
+    def create_basket(body: Mapping[str, Any]) -> tuple[flask.Response, int]:
+        """Create a basket under a name that is free."""
+        warnings = unknown_keys(read_body(request), list(NewBasket().fields))
+        if "agents" not in body:
+            fault = {"pointer": "/agents", "message": "name the agents to run, in their order"}
+            raise ValidationFailed("agents is required", details=[fault])
+        check_agents_exist(body, services.catalogue)
+        definition = {name: body[name] for name in ("name", "description", "agents", "execution_strategy")}
+        services.baskets.add(PUBLIC, definition, services.clock.now())
+        told = {"success": True, "message": f"basket {body['name']!r} created", "basket": _shown(definition)}
+        return flask.jsonify(told | ({"warnings": warnings} if warnings else {})), 201
+
+    @blp.route("/baskets/<name>", methods=["DELETE"])
+    @blp.response(200, BasketChanged)
+    def delete_basket(name: str) -> flask.Response:
+        """Delete a basket; its past executions stay readable."""
+        services.baskets.remove(PUBLIC, _known_name(name), services.clock.now())
+        summary = {"baskets_deleted": 1, "executions_deleted": 0}
+        return flask.jsonify(
+            success=True,
+            message=f"basket {name!r} deleted; its executions stay readable",
+            cleanup_summary=summary,
+        )
+
+    del keeper  # reads and writes of baskets need no Redis
+    return blp
+
+
+def _known_name(name: str) -> str:
+    if not BASKET_NAME.fullmatch(name):
+        raise BasketNotFound(f"basket {name[:100]!r} was not found: no basket can have this name")
+    return name
+
+
+def _shown(definition: Mapping[str, Any]) -> dict[str, Any]:
+    return {**definition, "basket_name": definition["name"]}

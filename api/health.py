@@ -1,0 +1,69 @@
+"""How Bucket is: for people, for balancers, for Prometheus. Each answers within 3 s whatever is down."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Final
+
+import flask
+
+from api.body import Blueprint
+from api.keeper import Keeper
+from api.schemas import Health
+from shared.bootstrap import Services
+from shared.errors import Unavailable
+from shared.telemetry import metrics
+from shared.telemetry.scrape import FleetCollector
+
+VERSION: Final = version("bucket")
+
+
+def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+    """Answer the routes of health and readiness."""
+    blp = Blueprint("health", __name__, description="How Bucket is")
+
+    @blp.route("/health")
+    @blp.response(200, Health)
+    def health() -> flask.Response:
+        """Tell how the services are; always 200."""
+        look = keeper.pulse.last
+        up = {
+            "mongodb": services.database.is_connected(),
+            "redis": look.connected,
+            "workers": look.connected and look.workers > 0,
+        }
+        status = "healthy" if all(up.values()) else "degraded" if up["mongodb"] else "unhealthy"
+        shown = {name: "connected" if there else "disconnected" for name, there in up.items()}
+        response = flask.jsonify(status=status, services=shown, version=VERSION)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    @blp.route("/ready")
+    @blp.response(200)
+    def ready() -> flask.Response:
+        """Tell whether runs can be accepted: 503 without MongoDB or Redis; workers do not count."""
+        away = []
+        if not keeper.pulse.last.connected:
+            away.append("Redis")
+        if not (services.database.is_connected() and keeper.is_prepared):
+            away.append("MongoDB")
+        if away:
+            raise Unavailable(f"not ready: {' and '.join(away)} away")
+        response = flask.jsonify(status="ready")
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    return blp
+
+
+def metrics_blueprint(services: Services) -> Blueprint:
+    """Answer the route that Prometheus scrapes, which stands at the root alone."""
+    blp = Blueprint("metrics", __name__, description="Figures for Prometheus")
+
+    @blp.route("/metrics")
+    @blp.response(200)
+    def figures() -> flask.Response:
+        """Give the figures of the fleet as Prometheus text."""
+        return flask.Response(metrics.exposition(FleetCollector(services.redis)), content_type=metrics.CONTENT_TYPE)
+
+    return blp

@@ -1,0 +1,87 @@
+"""What an API process does beside its requests: prepares the store, keeps the clock, takes back lost inserts."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from functools import partial
+from typing import Final
+
+import structlog
+
+from shared.bootstrap import Services
+from shared.errors import BucketError, Overloaded, Unavailable
+from shared.live.pulse import Pulse
+from shared.store.settle import until_answered
+
+_WITHDRAWALS_MAX: Final = 10_000
+
+
+class Keeper:
+    """Two threads and a pulse; requests only look at what they found."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.pulse = Pulse(services.settings.redis_url)
+        self._stop = threading.Event()
+        self._prepared = threading.Event()
+        self._lost: queue.Queue[tuple[str, str]] = queue.Queue(_WITHDRAWALS_MAX)
+
+    def start(self) -> None:
+        """Begin; to be called in the process that serves the requests, after any fork."""
+        self.pulse.start()
+        for work in (self._keep_clock, self._withdraw_lost):
+            threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop looking."""
+        self._stop.set()
+        self.pulse.stop()
+
+    @property
+    def is_prepared(self) -> bool:
+        """True once the indexes are made, without which no key is unique."""
+        return self._prepared.is_set()
+
+    def check_may_accept(self) -> None:
+        """Raise Unavailable or Overloaded where a new run should not be taken now."""
+        look = self.pulse.last
+        if not look.connected:
+            raise Unavailable("Redis is away; nothing was stored, send the same request again", retry_after_s=2)
+        if look.backlog >= self._services.settings.backlog_max:
+            raise Overloaded(
+                f"{look.backlog} steps are waiting for a worker; nothing was stored, send the same request again later",
+                retry_after_s=10,
+            )
+        if not self.is_prepared:
+            raise Unavailable("MongoDB has not answered yet; nothing was stored, send the same request again")
+
+    def withdraw(self, integrator: str, execution_id: str) -> None:
+        """Take back, as soon as the store answers, an insert whose answer was lost and that nobody could find."""
+        try:
+            self._lost.put_nowait((integrator, execution_id))
+        except queue.Full:
+            structlog.get_logger().error("an insert of unknown outcome is left to run", execution_id=execution_id)
+
+    def _keep_clock(self) -> None:
+        pause_s = 0.1
+        while not self._stop.wait(pause_s):
+            try:
+                if not self.is_prepared:
+                    self._services.prepare()
+                    self._prepared.set()
+                self._services.clock.sync()
+                pause_s = self._services.settings.heartbeat_s
+            except BucketError as away:
+                structlog.get_logger().warning("MongoDB does not answer", reason=away.message)
+                pause_s = 0.5
+
+    def _withdraw_lost(self) -> None:
+        while not self._stop.is_set():
+            try:
+                integrator, execution_id = self._lost.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            withdraw = partial(self._services.store.withdraw, integrator, execution_id)
+            withdrawn = until_answered(withdraw, give_up=self._stop.is_set)
+            structlog.get_logger().info("an insert was taken back", execution_id=execution_id, withdrawn=withdrawn)

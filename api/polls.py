@@ -1,0 +1,173 @@
+"""GET an execution: one Redis round trip whose bytes are sent unparsed, MongoDB where Redis has forgotten.
+
+Never a guess: where Redis has no view and MongoDB does not answer it is 503, and 404 only where MongoDB said so.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import flask
+import redis
+import structlog
+from flask import request
+
+from api import paths
+from api.body import Blueprint
+from api.hints import hints_for
+from api.keeper import Keeper
+from api.schemas import Polled
+from shared.bootstrap import Services
+from shared.domain.execution import PUBLIC, Record
+from shared.domain.status import StepStatus
+from shared.errors import ExecutionExpired, ExecutionNotFound, InternalError, NotFound
+from shared.ids import EXECUTION_ID, second_of
+from shared.live.render import Head, Page, head_of, render, result_steps
+
+_RESTING = b'"current_step":null'
+_OPENING_BYTES = 2_048
+
+
+def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+    """Answer the routes that are polled."""
+    blp = Blueprint("polls", __name__, description="Poll executions until they are done")
+    polls = Polls(services, keeper)
+
+    @blp.route("/execution-logs/<execution_id>")
+    @blp.response(200, Polled)
+    def execution_logs(execution_id: str) -> flask.Response:
+        """Poll an execution: where it stands, its result, its newest log lines."""
+        return polls.poll(execution_id)
+
+    @blp.route("/executions/<execution_id>")
+    @blp.response(200, Polled)
+    def execution(execution_id: str) -> flask.Response:
+        """Poll an execution; the same as /execution-logs/{id}."""
+        return polls.poll(execution_id)
+
+    @blp.route("/executions/<execution_id>/outputs/<step>")
+    @blp.response(200)
+    def output(execution_id: str, step: str) -> flask.Response:
+        """Get one step's output, whole."""
+        return polls.output(execution_id, step)
+
+    return blp
+
+
+class Polls:
+    """Answers polls from Redis first, then from MongoDB."""
+
+    def __init__(self, services: Services, keeper: Keeper) -> None:
+        self._services = services
+        self._keeper = keeper
+
+    def poll(self, execution_id: str) -> flask.Response:
+        """Answer an execution as it stands, or 304 where the caller has it already."""
+        self._check(execution_id)
+        page = Page(paths.after(), paths.limit()) if request.args else Page()
+        view, beyond = self._view(execution_id, page)
+        head = head_of(view)
+        resting = not head.done and (head.status == "queued" or _RESTING in view[:_OPENING_BYTES])
+        hints = hints_for(head, self._services.clock, self._keeper.pulse.last, resting=resting)
+        headers = {
+            "ETag": f'W/"{execution_id}.{head.rev}"',
+            "Cache-Control": "private, no-cache",
+            "Vary": "Accept-Encoding",
+        }
+        if hints.retry_after_s is not None:
+            headers["Retry-After"] = str(hints.retry_after_s)
+        if not beyond and _is_known(execution_id, head):
+            return flask.Response(status=304, headers=headers)
+        return flask.Response(view + hints.tail, 200, headers, mimetype="application/json")
+
+    def output(self, execution_id: str, step: str) -> flask.Response:
+        """Answer one step's output as its agent returned it."""
+        self._check(execution_id)
+        found = self._kept_output(execution_id, step)
+        if found is None:
+            record = self._read(execution_id, outputs=(step,))
+            found = _output_in(record, step)
+        headers = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
+        return flask.Response(found, 200, headers, mimetype="application/json")
+
+    def _view(self, execution_id: str, page: Page) -> tuple[bytes, bool]:
+        """The rendered poll, and whether it holds log lines beyond the caller's ``after``."""
+        plain = page == Page()
+        view = self._kept_view(execution_id) if plain else None
+        if view is not None:
+            return view, False
+        record = self._read(execution_id, outputs=())
+        missing = set(result_steps(record.execution)) - set(record.outputs)
+        if missing:
+            record = self._read(execution_id, outputs=missing)
+        view = render(record, page)
+        if view is None:
+            raise InternalError(f"an output of {execution_id} is not where it was kept")
+        if plain:
+            self._fill(record, view)
+        return view, page.after is not None and record.lines_total > page.after
+
+    def _read(self, execution_id: str, *, outputs: tuple[str, ...] | set[str]) -> Record:
+        record = self._services.store.read(PUBLIC, execution_id, outputs=outputs)
+        if record is None:
+            raise self._absent(execution_id)
+        return record
+
+    def _kept_view(self, execution_id: str) -> bytes | None:
+        if not self._keeper.pulse.last.connected:
+            return None  # known to be away: waiting for it would make each poll slow
+        try:
+            return self._services.views.get(execution_id)
+        except redis.RedisError as away:
+            structlog.get_logger().warning("Redis did not answer a poll", reason=str(away))
+            return None
+
+    def _kept_output(self, execution_id: str, step: str) -> bytes | None:
+        if not self._keeper.pulse.last.connected:
+            return None
+        try:
+            return self._services.views.get_output(execution_id, step)
+        except redis.RedisError as away:
+            structlog.get_logger().warning("Redis did not answer", reason=str(away))
+            return None
+
+    def _fill(self, record: Record, view: bytes) -> None:
+        if not self._keeper.pulse.last.connected:
+            return
+        try:
+            self._services.views.fill(record.execution.id, view, final=record.execution.done)
+        except redis.RedisError as away:
+            structlog.get_logger().warning("Redis did not take a view", reason=str(away))
+
+    @staticmethod
+    def _check(execution_id: str) -> None:
+        """Raise ExecutionNotFound for what cannot be an id: it never reaches a store."""
+        if execution_id == "None":
+            raise ExecutionNotFound(
+                "execution 'None' was not found: the submit was refused and gave no id; look at its status and detail"
+            )
+        if not EXECUTION_ID.fullmatch(execution_id):
+            raise ExecutionNotFound(f"execution {execution_id[:64]!r} was not found: this is no id that Bucket made")
+
+    def _absent(self, execution_id: str) -> NotFound | ExecutionExpired:
+        days = self._services.settings.retention_days
+        now = self._services.clock.glance()
+        if days is not None and now is not None and now - second_of(execution_id) > timedelta(days=days):
+            return ExecutionExpired(f"execution {execution_id} is older than the {days} days that runs are kept")
+        return ExecutionNotFound(f"execution {execution_id!r} was not found")
+
+
+def _is_known(execution_id: str, head: Head) -> bool:
+    """True where the caller's If-None-Match names this revision; weakly compared, as GET is."""
+    if "If-None-Match" not in request.headers:
+        return False
+    return request.if_none_match.contains_weak(f"{execution_id}.{head.rev}")
+
+
+def _output_in(record: Record, step: str) -> bytes:
+    found = record.execution.steps.get(step)
+    if found is None:
+        raise NotFound(f"execution {record.execution.id} has no step {step[:64]!r}")
+    if found.status is not StepStatus.COMPLETED or step not in record.outputs:
+        raise NotFound(f"step {step} has no output: it is {found.status}")
+    return record.outputs[step]

@@ -1,0 +1,175 @@
+"""What goes in and out of the API, as marshmallow schemas: for validation of bodies, and for the contract's text."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
+
+from shared.domain.basket import SEQUENTIAL, STEPS_MAX
+from shared.ids import BASKET_NAME
+
+METADATA_MAX_BYTES: Final = 16 * 1024
+PAGE_MAX: Final = 1_000
+
+
+class _Body(Schema):
+    """A body of which unknown keys are ignored; the caller is told of them in ``warnings``."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+
+def _check_strategy(strategy: Any) -> None:
+    if strategy == "parallel":
+        raise ValidationError("parallel baskets are not supported yet; use sequential")
+    if strategy != SEQUENTIAL:
+        raise ValidationError("must be sequential")
+
+
+def _not_yet(name: str) -> Any:
+    def refuse(_: Any) -> None:
+        raise ValidationError(f"{name} is not supported yet; leave it out")
+
+    return refuse
+
+
+class BasketConfig(_Body):
+    """A basket as it is written: its agents in order."""
+
+    name = fields.Str(
+        validate=validate.Regexp(rf"^(?:{BASKET_NAME.pattern})\Z", error="must match " + BASKET_NAME.pattern)
+    )
+    description = fields.Str(load_default="", validate=validate.Length(max=2_000))
+    agents = fields.List(
+        fields.Str(validate=validate.Length(max=63)),
+        validate=validate.Length(min=1, max=STEPS_MAX, error="must name 1 to 200 agents"),
+        metadata={"description": "the agents' names, in the order in which they run"},
+    )
+    steps = fields.Raw(validate=_not_yet("an explicit graph (steps)"), load_only=True)
+    execution_strategy = fields.Str(load_default=SEQUENTIAL, validate=_check_strategy)
+
+
+class NewBasket(BasketConfig):
+    """The body of POST /create-basket."""
+
+    name = fields.Str(
+        required=True,
+        validate=validate.Regexp(rf"^(?:{BASKET_NAME.pattern})\Z", error="must match " + BASKET_NAME.pattern),
+        error_messages={"required": "name is required"},
+    )
+
+
+class _Run(_Body):
+    """What every submit may say."""
+
+    tags = fields.List(
+        fields.Str(validate=validate.Length(min=1, max=64)),
+        load_default=list,
+        validate=validate.Length(max=20),
+        metadata={"description": "at most 20 words to find the run by"},
+    )
+    metadata = fields.Dict(keys=fields.Str(), load_default=dict, metadata={"description": "at most 16 KiB of JSON"})
+    run_after = fields.Raw(validate=_not_yet("run_after"), load_only=True)
+    run_after_s = fields.Raw(validate=_not_yet("run_after_s"), load_only=True)
+    start_deadline_s = fields.Raw(validate=_not_yet("start_deadline_s"), load_only=True)
+    deadline_s = fields.Raw(validate=_not_yet("deadline_s"), load_only=True)
+
+
+class RunBasket(_Run):
+    """The body of POST /run-basket: a basket's name, or a basket written inline."""
+
+    basket_name = fields.Str(metadata={"description": "the name of a basket; wins over config"})
+    config = fields.Nested(BasketConfig, metadata={"description": "a basket for this run only"})
+    input_data = fields.Dict(
+        keys=fields.Str(), load_default=dict, metadata={"description": "absent or {}: the first agent's sample_input"}
+    )
+
+
+class RunAgent(_Run):
+    """The body of POST /run-agent."""
+
+    agent_name = fields.Str(required=True, error_messages={"required": "agent_name is required"})
+    input_data = fields.Dict(
+        keys=fields.Str(),
+        required=True,
+        error_messages={"required": "input_data is required ({} means the agent's sample_input)"},
+    )
+    stateful = fields.Bool(load_default=False, truthy={True}, falsy={False})
+
+
+class Accepted(Schema):
+    """The answer to a submit."""
+
+    execution_id = fields.Str(required=True)
+    status = fields.Str(required=True)
+    done = fields.Bool(required=True)
+    rev = fields.Int(required=True)
+    execution_metadata = fields.Dict(required=True)
+    status_url = fields.Str(required=True)
+    poll_after_ms = fields.Int()
+    message = fields.Str(required=True)
+    created_at = fields.DateTime(required=True)
+    request_id = fields.Str(required=True)
+    warnings = fields.List(fields.Str())
+
+
+class Polled(Schema):
+    """An execution as it stands; see docs/polling.md for each field."""
+
+    execution_id = fields.Str(required=True)
+    basket_name = fields.Str(required=True)
+    status = fields.Str(
+        required=True,
+        validate=validate.OneOf(["scheduled", "queued", "running", "cancelling", "completed", "failed", "cancelled"]),
+    )
+    done = fields.Bool(required=True)
+    rev = fields.Int(required=True)
+    progress = fields.Dict()
+    current_step = fields.Dict(allow_none=True)
+    steps = fields.List(fields.Dict())
+    waiting_for = fields.Dict(allow_none=True)
+    result = fields.Raw(allow_none=True)
+    error = fields.Dict(allow_none=True)
+    outputs = fields.Dict()
+    logs = fields.List(fields.Dict())
+    count = fields.Int()
+    total = fields.Int()
+    next_after = fields.Int()
+    first_seq = fields.Int()
+    logs_dropped = fields.Int()
+    poll_after_ms = fields.Int()
+    request_id = fields.Str()
+
+
+class Baskets(Schema):
+    """All baskets."""
+
+    baskets = fields.List(fields.Dict(), required=True)
+    count = fields.Int(required=True)
+
+
+class BasketChanged(Schema):
+    """The answer to a basket created or deleted."""
+
+    success = fields.Bool(required=True)
+    message = fields.Str(required=True)
+    basket = fields.Dict()
+    cleanup_summary = fields.Dict()
+    warnings = fields.List(fields.Str())
+
+
+class Lines(Schema):
+    """Log lines, oldest first."""
+
+    logs = fields.List(fields.Dict(), required=True)
+    count = fields.Int(required=True)
+    next_since = fields.Str(required=True, allow_none=True)
+
+
+class Health(Schema):
+    """How the services are."""
+
+    status = fields.Str(required=True, validate=validate.OneOf(["healthy", "degraded", "unhealthy"]))
+    services = fields.Dict(required=True)
+    version = fields.Str(required=True)

@@ -1,0 +1,19 @@
+"""The application that gunicorn's workers import: ``api.wsgi:app``."""
+
+from __future__ import annotations
+
+from api.app import create_app
+from api.keeper import Keeper
+from shared import faults
+from shared.bootstrap import bootstrap
+from shared.settings import Settings, warn_of_unknown
+from shared.telemetry.logs import configure_logging
+
+settings = Settings.from_environ()
+configure_logging("api", settings.log_level)
+warn_of_unknown()
+faults.arm_from(settings.faults)
+services = bootstrap(settings, "api")
+keeper = Keeper(services)
+keeper.start()
+app = create_app(services, keeper)
