@@ -1,0 +1,90 @@
+"""The shape of the code: a promise line everywhere, no module without end, nothing loaded that is not needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("api", "worker", "shared", "compose")
+MODULE_LINES_MAX = 350
+FUNCTION_LINES_MAX = 60
+BANNED = {"utils", "helpers", "common", "manager", "misc", "base"}
+
+
+def modules() -> list[Path]:
+    found = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    assert len(found) > 50
+    return found
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def public(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """Functions and classes that others may call, methods among them; not those inside functions."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from public(node)
+
+
+@pytest.mark.parametrize("path", modules(), ids=named)
+def test_every_module_and_public_function_opens_with_a_sentence(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    if not tree.body:
+        return
+    assert ast.get_docstring(tree), f"{named(path)} does not say what it does"
+    without = [node.name for node in public(tree) if not ast.get_docstring(node)]
+    assert not without, f"{named(path)}: {without} do not say what they do"
+
+
+@pytest.mark.parametrize("path", modules(), ids=named)
+def test_no_module_and_no_function_grows_without_end(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MODULE_LINES_MAX
+    long = [
+        f"{node.name} ({node.end_lineno - node.lineno + 1})"
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno >= FUNCTION_LINES_MAX
+    ]
+    assert not long
+    assert path.stem not in BANNED
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The names of all modules that a fresh interpreter has loaded after ``statement``."""
+    program = f"{statement}\nimport sys\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
+    )
+    return set(done.stdout.split())
+
+
+def test_the_api_loads_no_worker_no_agent_and_no_celery() -> None:
+    loaded = loaded_by("import api.app, api.keeper")
+    assert not {
+        name for name in loaded if name.split(".")[0] in {"worker", "celery", "kombu"} or "_bucket_agent" in name
+    }
+
+
+def test_the_worker_loads_no_web_framework() -> None:
+    loaded = loaded_by("import worker.runner, worker.reconciler, worker.loader")
+    assert not {name for name in loaded if name.split(".")[0] in {"api", "flask", "flask_smorest", "gunicorn"}}
+
+
+def test_the_domain_loads_nothing_but_the_standard_library_and_itself() -> None:
+    loaded = loaded_by("import shared.domain.life, shared.domain.passing, shared.domain.spec")
+    own = {name for name in loaded if name.startswith("shared")}
+    assert own <= {"shared", "shared.errors", "shared.ids"} | {name for name in own if name.startswith("shared.domain")}
+    foreign = {name.split(".")[0] for name in loaded} - sys.stdlib_module_names - {"shared", "__main__"}
+    assert not {name for name in foreign if not name.startswith(("_", "sitecustomize", "distutils"))}

@@ -1,0 +1,202 @@
+"""The decisions, one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from shared.domain.execution import ErrorKind, Execution, RunError
+from shared.domain.life import Advance, Output, Terms, claim, complete, fail, is_due, rescue, start
+from shared.domain.status import ExecutionStatus, StepStatus
+from shared.errors import LeaseLost
+from tests.builders import NOON, SECOND, TERMS, accepted, blank, claimed
+
+NO = RunError("agent_error", "no", ErrorKind.PERMANENT, agent="a", step="a", attempt=1)
+
+
+def running(*steps: str) -> Execution:
+    advance = accepted(*steps)
+    return claimed(advance.execution, steps[0]).execution
+
+
+def done(execution: Execution, step: str, token: str | None = None) -> Advance:
+    return complete(execution, execution.lease_of(step), Output(step, b"{}"), NOON + SECOND, TERMS, next_token=token)
+
+
+def test_an_accepted_run_offers_its_first_step_and_no_other() -> None:
+    advance = accepted("a", "b")
+    assert advance.hand_out == ("a",)
+    assert advance.execution.status is ExecutionStatus.QUEUED
+    assert advance.execution.steps["a"].due_by == NOON + TERMS.handoff
+    assert advance.execution.steps["b"].status is StepStatus.WAITING
+    assert [event.event for event in advance.events] == ["execution.accepted"]
+
+
+def test_steps_without_needs_are_all_offered_at_once() -> None:
+    run = blank("a", "b")
+    free = replace(run, basket=replace(run.basket, steps=tuple(replace(step, needs=()) for step in run.basket.steps)))
+    assert start(free, NOON, TERMS).hand_out == ("a", "b")
+
+
+def test_a_claim_makes_a_lease_and_starts_the_run() -> None:
+    execution = running("a")
+    assert execution.status is ExecutionStatus.RUNNING
+    assert execution.started_at == NOON
+    assert execution.due_by == NOON + TERMS.lease
+    assert (execution.steps["a"].claims, execution.steps["a"].token) == (1, "token-1")
+
+
+@pytest.mark.parametrize("step", ["a", "b", "nowhere", "a.b", "$a"])
+def test_only_a_ready_step_can_be_claimed(step: str) -> None:
+    assert claim(running("a", "b"), step, "token-2", NOON, TERMS) is None
+
+
+def test_a_final_run_can_neither_be_claimed_nor_rescued() -> None:
+    execution = done(running("a"), "a").execution
+    assert claim(execution, "a", "token-2", NOON, TERMS) is None
+    assert rescue(execution, "a", NOON + timedelta(days=1), TERMS) is None
+
+
+def test_completing_a_step_claims_the_next_one_for_the_same_worker() -> None:
+    advance = done(running("a", "b", "c"), "a", token="token-2")
+    assert advance.run_here == "b"
+    assert advance.hand_out == ()
+    assert advance.execution.steps["b"].token == "token-2"
+    assert advance.execution.steps["c"].status is StepStatus.WAITING
+
+
+def test_without_a_token_the_next_step_is_handed_out() -> None:
+    advance = done(running("a", "b"), "a")
+    assert (advance.run_here, advance.hand_out) == (None, ("b",))
+    assert advance.execution.steps["b"].offered_at == NOON + SECOND
+
+
+def test_a_step_of_another_queue_is_handed_out() -> None:
+    execution = running("a", "b")
+    first, second = execution.basket.steps
+    basket = replace(execution.basket, steps=(first, replace(second, queue="long")))
+    advance = done(replace(execution, basket=basket), "a", token="token-2")
+    assert (advance.run_here, advance.hand_out) == (None, ("b",))
+
+
+def test_a_worker_goes_on_with_one_step_and_hands_out_the_others() -> None:
+    execution = running("a", "b", "c")
+    a, b, c = execution.basket.steps
+    fan = replace(execution, basket=replace(execution.basket, steps=(a, b, replace(c, needs=("a",)))))
+    advance = done(fan, "a", token="token-2")
+    assert (advance.run_here, advance.hand_out) == ("b", ("c",))
+
+
+def test_the_last_step_completes_the_run() -> None:
+    advance = done(running("a"), "a")
+    assert advance.execution.status is ExecutionStatus.COMPLETED
+    assert advance.execution.finished_at == NOON + SECOND
+    assert advance.execution.due_by is None
+    assert advance.execution.steps["a"].duration_ms == 1_000
+
+
+def test_a_failed_step_fails_the_run_and_skips_what_needed_it() -> None:
+    execution = running("a", "b", "c")
+    advance = fail(execution, execution.lease_of("a"), NO, NOON + SECOND)
+    assert advance.execution.status is ExecutionStatus.FAILED
+    assert advance.execution.error == NO
+    assert [step.status for step in advance.execution.steps.values()] == [
+        StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.SKIPPED,
+    ]  # fmt: skip
+    assert advance.execution.steps["a"].failures == 1
+
+
+def test_branches_that_can_still_run_finish_before_a_failed_run_ends() -> None:
+    execution = running("a", "b")
+    a, b = execution.basket.steps
+    apart = replace(execution, basket=replace(execution.basket, steps=(a, replace(b, needs=()))))
+    ready = replace(apart, steps={**apart.steps, "b": replace(apart.steps["b"], status=StepStatus.READY)})
+    both = claimed(ready, "b", "token-2").execution
+    failed = fail(both, both.lease_of("a"), NO, NOON + SECOND).execution
+    assert failed.status is ExecutionStatus.RUNNING
+    ended = complete(failed, failed.lease_of("b"), Output("b", b"{}"), NOON + 2 * SECOND, TERMS).execution
+    assert (ended.status, ended.error) == (ExecutionStatus.FAILED, NO)
+    assert ended.steps["b"].status is StepStatus.COMPLETED
+
+
+@pytest.mark.parametrize("changes", [{"claim": 2}, {"token": "another"}, {"step": "b"}, {"step": "nowhere"}], ids=str)
+def test_another_lease_writes_nothing(changes: dict[str, object]) -> None:
+    execution = running("a", "b")
+    wrong = replace(execution.lease_of("a"), **changes)  # type: ignore[arg-type]
+    with pytest.raises(LeaseLost):
+        complete(execution, wrong, Output("a", b"{}"), NOON, TERMS)
+    with pytest.raises(LeaseLost):
+        fail(execution, wrong, NO, NOON)
+
+
+def test_nothing_is_rescued_before_it_is_due() -> None:
+    queued = accepted("a").execution
+    assert rescue(queued, "a", NOON + TERMS.handoff - SECOND, TERMS) is None
+    assert rescue(running("a"), "a", NOON + TERMS.lease - SECOND, TERMS) is None
+
+
+def test_a_step_nobody_claimed_is_offered_again_without_a_word() -> None:
+    late = NOON + TERMS.handoff
+    advance = rescue(accepted("a").execution, "a", late, TERMS)
+    assert advance is not None
+    step = advance.execution.steps["a"]
+    assert (advance.hand_out, advance.events, advance.rescued) == (("a",), (), "a")
+    assert (step.offers, step.offered_at, step.due_by) == (2, late, late + 2 * TERMS.handoff)
+    assert (step.losses, step.claims) == (0, 0)
+
+
+def test_a_lost_worker_costs_a_loss_and_the_step_is_offered_at_once() -> None:
+    late = NOON + TERMS.lease
+    advance = rescue(running("a"), "a", late, TERMS)
+    assert advance is not None
+    step = advance.execution.steps["a"]
+    assert advance.execution.status is ExecutionStatus.RUNNING
+    assert (step.status, step.losses, step.failures, step.token) == (StepStatus.READY, 1, 0, None)
+    assert advance.hand_out == ("a",)
+    assert [event.event for event in advance.events] == ["step.worker_lost"]
+
+
+def test_the_third_loss_fails_the_step() -> None:
+    execution, now = running("a"), NOON
+    for number in range(3):
+        now += TERMS.lease
+        advance = rescue(execution, "a", now, TERMS)
+        assert advance is not None
+        execution = advance.execution
+        if number < 2:
+            execution = claimed(execution, "a", f"token-{number}", now).execution
+    assert execution.status is ExecutionStatus.FAILED
+    assert execution.error is not None
+    assert (execution.error.error_code, execution.error.kind, execution.error.retryable) == (
+        "worker_lost", ErrorKind.LOST, True,
+    )  # fmt: skip
+    assert advance.rescued == "a"
+
+
+def test_hand_offs_double_to_a_minute() -> None:
+    waits = [TERMS.handoff_after(offers).total_seconds() for offers in (1, 2, 3, 4, 5, 6, 100)]
+    assert waits == [5, 10, 20, 40, 60, 60, 60]
+
+
+def test_a_hand_off_longer_than_a_minute_stays_as_it_was_set() -> None:
+    assert Terms(handoff=timedelta(minutes=5)).handoff_after(9) == timedelta(minutes=5)
+
+
+def test_a_due_moment_that_no_clock_could_have_set_is_due() -> None:
+    step = running("a").steps["a"]
+    assert not is_due(step, NOON, TERMS)
+    assert is_due(step, NOON - timedelta(hours=1), TERMS)
+    assert is_due(step, NOON + TERMS.lease, TERMS)
+
+
+def test_ones_own_write_shows_by_the_token_after_the_step_has_ended() -> None:
+    execution = running("a")
+    lease = execution.lease_of("a")
+    mine = done(execution, "a").execution.steps["a"]
+    assert mine.was_under(lease)
+    assert not mine.holds(lease)
+    lost = rescue(execution, "a", NOON + TERMS.lease, TERMS)
+    assert lost is not None
+    assert not lost.execution.steps["a"].was_under(lease)
