@@ -3,7 +3,7 @@
 #   PYTHON=python3.12 make up     another interpreter (3.11 or newer)
 #   PORT=8001 make up             another port
 #   make up ARGS=-v               with the logs of every process
-#   make test ARGS='-k poll -x'   some of the tests
+#   make test TESTS=tests/unit ARGS=-x
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,6 +17,7 @@ ifndef PYTHON
 # Found when it is first wanted, and once.
 PYTHON = $(eval PYTHON := $(firstword $(foreach name,$(NAMES),$(shell $(name) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $(name)))))$(PYTHON)
 endif
+TESTS ?= tests
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -26,7 +27,7 @@ up: $(READY) ## redis-server, mongod, the API and a worker, under one Ctrl-C
 	@exec $(BIN)/bucketd up $(ARGS)
 
 test: $(READY) ## every test; starts its own servers and leaves nothing behind
-	@$(BIN)/python -m pytest tests --ignore=tests/faults --ignore=tests/browser -q $(ARGS)
+	@$(BIN)/python -m pytest $(TESTS) --ignore=tests/faults --ignore=tests/browser -q $(ARGS)
 
 check: $(READY) ## style, types and the layers of the packages
 	@$(BIN)/ruff check --quiet .
@@ -39,6 +40,7 @@ doctor: $(READY) ## looks at this machine and names the fix for each fault
 	@$(BIN)/bucketd doctor $(ARGS)
 
 setup: $(READY) ## the virtual environment alone
+	@:
 
 $(READY): requirements.lock pyproject.toml
 	@if [ -z "$(PYTHON)" ] || ! $(or $(PYTHON),false) -c '$(NEW_ENOUGH)' 2>/dev/null; then \

