@@ -12,7 +12,7 @@ import redis
 from shared.catalogue.baskets import seed_baskets
 from shared.catalogue.specs import Catalogue, load_catalogue
 from shared.domain.execution import PUBLIC
-from shared.domain.life import Terms
+from shared.domain.terms import Terms
 from shared.live.connection import connect
 from shared.live.publisher import Publisher
 from shared.live.views import Views

@@ -8,8 +8,9 @@ from typing import Any
 
 from shared.domain.basket import SEQUENTIAL, Basket, BasketStep
 from shared.domain.execution import PUBLIC, Execution
-from shared.domain.life import Advance, Terms, claim, start
+from shared.domain.life import claim, start
 from shared.domain.status import ExecutionStatus
+from shared.domain.terms import Advance, Terms
 from shared.ids import new_execution_id
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

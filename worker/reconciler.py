@@ -18,8 +18,9 @@ import structlog
 from shared import faults
 from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import Execution
-from shared.domain.life import Advance, is_due, rescue
+from shared.domain.life import rescue
 from shared.domain.status import StepStatus
+from shared.domain.terms import Advance, is_due
 from shared.errors import BucketError, OutcomeUnknown, Unavailable
 from shared.ids import new_token
 from shared.settings import Settings, warn_of_unknown
@@ -87,7 +88,7 @@ class Reconciler:
         terms = self._services.terms
         if now < stored_at + STORED_RESOLUTION + terms.handoff:
             return 0  # mongod applied the insert just now: its caller may have been told no, and may withdraw it
-        due = [step.id for step in execution.steps.values() if is_due(step, now, terms)]
+        due = [step.id for step in execution.steps.values() if is_due(execution, step, now, terms)]
         if not due:
             self._store.correct_due(execution)
         done = 0

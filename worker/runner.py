@@ -24,9 +24,10 @@ import structlog
 from shared import faults
 from shared.bootstrap import Services
 from shared.domain.execution import Event, Execution, Lease, RunError
-from shared.domain.life import Advance, Output, claim, complete, fail
+from shared.domain.life import claim, complete, fail
 from shared.domain.passing import given_to
 from shared.domain.status import StepStatus
+from shared.domain.terms import Advance, Output
 from shared.errors import LeaseLost, NotStorable
 from shared.ids import new_token
 from shared.queue.bell import Bell
@@ -82,7 +83,6 @@ class Runner:
             self._store,
             execution,
             lambda seen: claim(seen, bell.step, token, self._now(), self._services.terms),
-            lock_only=True,
             is_mine=lambda seen: seen.steps[bell.step].token == token,
         )
         if settled is None:

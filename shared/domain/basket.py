@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from shared.domain.retry import DEFAULT, RetryPolicy
 
 SEQUENTIAL: Final = "sequential"
+PARALLEL: Final = "parallel"
+GRAPH: Final = "graph"
 STEPS_MAX: Final = 200
+RUN_INPUT: Final = "input"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,9 @@ class BasketStep:
     needs: tuple[str, ...] = ()
     queue: str = "default"
     timeout_s: float = 300.0
+    retry: RetryPolicy = DEFAULT
+    input: Mapping[str, Any] | None = None
+    """What the step is given, field by field: a literal, or ``{"from": ..., "pointer": ...}``; None: what it needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,12 @@ class Basket:
     def agents(self) -> list[str]:
         """The agents' names, in the order of the steps."""
         return [step.agent for step in self.steps]
+
+    @property
+    def last_steps(self) -> tuple[str, ...]:
+        """The steps that nobody needs: whose outputs are the run's result."""
+        needed = {need for step in self.steps for need in step.needs}
+        return tuple(step.id for step in self.steps if step.id not in needed)
 
     def step(self, step_id: str) -> BasketStep:
         """Answer the step of this id; KeyError where the basket has none."""
@@ -58,3 +72,41 @@ def step_ids(agents: Iterable[str]) -> list[str]:
         taken.add(step_id)
         ids.append(step_id)
     return ids
+
+
+def graph_faults(steps: Sequence[BasketStep]) -> list[str]:
+    """Answer what is wrong with a graph: an id given twice, a need that is not there, a circle."""
+    ids = [step.id for step in steps]
+    faults = [f"the step id {step_id!r} is given twice" for step_id, times in Counter(ids).items() if times > 1]
+    known = set(ids)
+    for step in steps:
+        sources = {value["from"] for value in (step.input or {}).values() if is_reference(value)}
+        faults += [f"{step.id} needs {need!r}, which is no step" for need in step.needs if need not in known]
+        strange = sources - set(step.needs) - {RUN_INPUT}
+        faults += [f"{step.id} takes its input from {source!r}, which it does not need" for source in sorted(strange)]
+    if not faults and (circle := _circle({step.id: step.needs for step in steps})):
+        faults.append(f"the steps {' -> '.join(circle)} need each other in a circle")
+    return faults
+
+
+def is_reference(value: Any) -> bool:
+    """True where a field of a step's ``input`` names another place and is no literal."""
+    if not isinstance(value, Mapping) or not {"from"} <= set(value) <= {"from", "pointer"}:
+        return False
+    return all(isinstance(part, str) for part in value.values())
+
+
+def _circle(needs: Mapping[str, Sequence[str]]) -> list[str]:
+    """The steps of one circle, in its order; empty where there is none. Takes away what has no needs left."""
+    left = {step: set(of) for step, of in needs.items()}
+    while free := [step for step, of in left.items() if not of]:
+        for step in free:
+            del left[step]
+        for of in left.values():
+            of.difference_update(free)
+    if not left:
+        return []
+    path = [min(left)]
+    while (following := min(left[path[-1]])) not in path:
+        path.append(following)
+    return [*path[path.index(following) :], following]

@@ -84,6 +84,15 @@ class Step:
     output_apart: bool = False
     percent: int | None = None
     message: str | None = None
+    waited_ms: int = 0
+    """How long the rests between its attempts took together."""
+    stranger_since: datetime | None = None
+    """Since when workers of an older release hand it back because they do not know it."""
+
+    @property
+    def rests(self) -> bool:
+        """True while it waits for a moment (a schedule, a retry): its offer follows at ``due_by``, no claim before."""
+        return self.status is StepStatus.READY and self.offered_at is None
 
     @property
     def duration_ms(self) -> int | None:
@@ -103,6 +112,22 @@ class Step:
         holder itself: that is how one knows one's own write when its answer was lost.
         """
         return self.claims == lease.claim and self.token == lease.token
+
+
+class CancelOutcome(StrEnum):
+    """What a request to cancel came to."""
+
+    APPLIED = "applied"
+    PENDING = "pending"
+    ALREADY_FINAL = "already_final"
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """That a run was asked to stop, when and why."""
+
+    requested_at: datetime
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +158,13 @@ class Execution:
     traceparent: str | None = None
     idempotency: Idempotency | None = None
     retry_of: str | None = None
+    effects_of: str | None = None
+    """The execution whose idempotency keys its steps are handed: its own, or the first one of a chain of retries."""
+    run_after: datetime | None = None
+    start_deadline: datetime | None = None
+    deadline: datetime | None = None
+    cancel: Cancel | None = None
+    dead_letter: bool = False
     queued_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -150,7 +182,13 @@ class Execution:
         """The least moment still in force, by which somebody must look again; None once final."""
         if self.done:
             return None
-        return min((step.due_by for step in self.steps.values() if step.due_by is not None), default=None)
+        moments = [step.due_by for step in self.steps.values()]
+        moments += [self.deadline, self.start_deadline if self.started_at is None else None]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def idempotency_key(self, step_id: str) -> str:
+        """Answer what every attempt of a step is handed for its effects outside, in retries of a failed run too."""
+        return f"{self.effects_of or self.id}:{step_id}"
 
     @property
     def output_bytes(self) -> int:

@@ -13,7 +13,7 @@ import redis
 import structlog
 
 from shared.domain.execution import Record
-from shared.domain.life import Advance
+from shared.domain.terms import Advance
 from shared.live import lines
 from shared.live.render import line_shown, render
 from shared.live.views import Views

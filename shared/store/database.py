@@ -46,6 +46,14 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
         ),
         IndexModel([("due_by", 1)], name="due_by", partialFilterExpression={"due_by": {"$exists": True}}),
         IndexModel([("created_at", -1)], name="created_at"),
+        IndexModel(
+            [("integrator", 1), ("retry_of", 1)],
+            name="retry_of",
+            partialFilterExpression={"retry_of": {"$exists": True}},
+        ),
+        IndexModel(
+            [("integrator", 1), ("finished_at", -1)], name="dead_letters", partialFilterExpression={"dead_letter": True}
+        ),
         IndexModel([("withdrawn_at", 1)], name="tombstones", expireAfterSeconds=TOMBSTONES_KEPT_S, sparse=True),
     ],
     "baskets": [IndexModel([("integrator", 1), ("name", 1)], name="name", unique=True)],

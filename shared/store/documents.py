@@ -13,7 +13,8 @@ from typing import Any, Final
 import orjson
 
 from shared.domain.basket import Basket, BasketStep
-from shared.domain.execution import ErrorKind, Event, Execution, Idempotency, RunError, Step
+from shared.domain.execution import Cancel, ErrorKind, Event, Execution, Idempotency, RunError, Step
+from shared.domain.retry import RetryPolicy
 from shared.domain.status import ExecutionStatus, StepStatus
 
 SCHEMA: Final = 1
@@ -22,7 +23,8 @@ APART_FROM_DECISIONS: Final = {"events": 0, "outputs": 0}
 
 _PLAIN_FIELDS: Final = (
     "integrator", "created_at", "request_id", "input", "input_source", "kind", "stateful", "metadata", "traceparent",
-    "retry_of", "queued_at", "started_at", "finished_at", "version", "rev",
+    "retry_of", "effects_of", "run_after", "start_deadline", "deadline",
+    "queued_at", "started_at", "finished_at", "version", "rev",
 )  # fmt: skip
 _STEP_FIELDS: Final = tuple(field.name for field in fields(Step) if field.name not in {"id", "status", "error"})
 
@@ -40,6 +42,8 @@ def encode(execution: Execution) -> dict[str, Any]:
         "due_by": execution.due_by,
         "error": _encode_error(execution.error),
         "idempotency": _encode_key(execution.idempotency),
+        "cancel": _encode_cancel(execution.cancel),
+        "dead_letter": execution.dead_letter or None,
     }
     document.update({name: getattr(execution, name) for name in _PLAIN_FIELDS})
     return _without_none(document)
@@ -57,6 +61,8 @@ def decode(document: dict[str, Any]) -> Execution:
         tags=tuple(document["tags"]),
         error=_decode_error(document.get("error")),
         idempotency=None if key is None else Idempotency(key["key"], key["fingerprint"]),
+        cancel=_decode_cancel(document.get("cancel")),
+        dead_letter=document.get("dead_letter", False),
         **{name: document[name] for name in _PLAIN_FIELDS if name in document},
     )
 
@@ -111,8 +117,11 @@ def _encode_basket(basket: Basket) -> bytes:
 
 def _decode_basket(stored: bytes) -> Basket:
     raw = orjson.loads(stored)
-    steps = tuple(BasketStep(**{**step, "needs": tuple(step["needs"])}) for step in raw.pop("steps"))
-    return Basket(steps=steps, **raw)
+    return Basket(steps=tuple(_decode_basket_step(step) for step in raw.pop("steps")), **raw)
+
+
+def _decode_basket_step(raw: dict[str, Any]) -> BasketStep:
+    return BasketStep(**{**raw, "needs": tuple(raw["needs"]), "retry": RetryPolicy(**raw.get("retry", {}))})
 
 
 def _encode_step(step: Step) -> dict[str, Any]:
@@ -134,6 +143,14 @@ def _encode_error(error: RunError | None) -> dict[str, Any] | None:
 
 def _decode_error(document: dict[str, Any] | None) -> RunError | None:
     return None if document is None else RunError(**{**document, "kind": ErrorKind(document["kind"])})
+
+
+def _encode_cancel(cancel: Cancel | None) -> dict[str, Any] | None:
+    return None if cancel is None else _without_none({"requested_at": cancel.requested_at, "reason": cancel.reason})
+
+
+def _decode_cancel(document: dict[str, Any] | None) -> Cancel | None:
+    return None if document is None else Cancel(document["requested_at"], document.get("reason"))
 
 
 def _encode_key(key: Idempotency | None) -> dict[str, str] | None:

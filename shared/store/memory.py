@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from shared.domain.execution import Event, Execution, Lease, Record
-from shared.domain.life import Advance
+from shared.domain.terms import Advance
 from shared.errors import OutcomeUnknown, StaleWrite
 from shared.store.clock import Clock
 from shared.store.documents import EVENTS_KEPT
@@ -56,9 +56,7 @@ class MemoryStore:
         found = self._living(integrator, execution_id)
         return None if found is None else found.execution
 
-    def save(
-        self, before: Execution, advance: Advance, *, lease: Lease | None = None, lock_only: bool = False
-    ) -> Record:
+    def save(self, before: Execution, advance: Advance, *, lease: Lease | None = None) -> Record:
         """Write one decision where version and lease still stand."""
         with self._lock:
             found = self._living(before.integrator, before.id)
@@ -73,7 +71,7 @@ class MemoryStore:
                 outputs[advance.output.step] = advance.output.json
             record = _with_events(replace(found, execution=after, outputs=outputs), advance.events)
             self._records[before.id] = record
-            return Record(after) if lock_only else record
+            return Record(after, (), record.lines_total) if advance.lock_only else record
 
     def renew(self, lease: Lease, due_by: datetime) -> Beat | None:
         """Push a lease out."""

@@ -17,8 +17,8 @@ from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
 from shared.domain.execution import Execution, Lease, Record
-from shared.domain.life import Advance
 from shared.domain.status import ExecutionStatus, StepStatus
+from shared.domain.terms import Advance
 from shared.errors import OutcomeUnknown, StaleWrite
 from shared.store.clock import Clock
 from shared.store.database import Database, call
@@ -94,9 +94,7 @@ class MongoStore:
             document = newest.find_one(_living(integrator, execution_id), APART_FROM_DECISIONS)
         return None if document is None else decode(document)
 
-    def save(
-        self, before: Execution, advance: Advance, *, lease: Lease | None = None, lock_only: bool = False
-    ) -> Record:
+    def save(self, before: Execution, advance: Advance, *, lease: Lease | None = None) -> Record:
         """Write one decision, filtered by the version it was made on and, from a worker, by its lease."""
         output = advance.output
         if output is not None and output.apart and lease is not None:
@@ -110,7 +108,7 @@ class MongoStore:
         if advance.rescued is not None:
             accepted[f"steps.{advance.rescued}.due_by"] = before.steps[advance.rescued].due_by
         elements = [encode_event(event) for event in advance.events]
-        saved = self._write(accepted, update, elements, decision=True, lock_only=lock_only)
+        saved = self._write(accepted, update, elements, decision=True, lock_only=advance.lock_only)
         if saved is None:
             raise StaleWrite(f"{before.id} is no longer at version {before.version}")
         return self._record(saved, ())
@@ -119,7 +117,7 @@ class MongoStore:
         """Push a lease out; the execution's own due moment becomes the least over all its steps."""
         pipeline: list[_Document] = [
             {"$set": {f"steps.{lease.step}.due_by": due_by}},
-            {"$set": {"due_by": {"$min": _STEPS_DUE}}},
+            {"$set": {"due_by": {"$min": [{"$min": _STEPS_DUE}, "$deadline"]}}},
         ]
         held = _living(lease.integrator, lease.execution_id) | _under(lease)
         with call(self._database):

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from shared.domain.execution import Event, Execution, Lease, Record
-from shared.domain.life import Advance
 from shared.domain.status import ExecutionStatus
+from shared.domain.terms import Advance
 
 KEY_KEPT: Final = timedelta(hours=24)
 
@@ -51,9 +51,7 @@ class ExecutionStore(Protocol):
     def load(self, integrator: str, execution_id: str) -> Execution | None:
         """Answer an execution as decisions need it, the newest there is; None where there is none."""
 
-    def save(
-        self, before: Execution, advance: Advance, *, lease: Lease | None = None, lock_only: bool = False
-    ) -> Record:
+    def save(self, before: Execution, advance: Advance, *, lease: Lease | None = None) -> Record:
         """Write what ``advance`` changed since ``before``; raise StaleWrite where somebody wrote first.
 
         A ``lock_only`` save waits for no majority: a claim is a lock and no record, and its answer bears neither

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import stamina
 
 from shared.domain.execution import Execution, Lease, Record
-from shared.domain.life import Advance
+from shared.domain.terms import Advance
 from shared.errors import OutcomeUnknown, StaleWrite, Unavailable
 from shared.store.clock import since_boot
 from shared.store.port import ExecutionStore
@@ -37,7 +37,6 @@ def settle(
     decide: Callable[[Execution], Advance | None],
     *,
     lease: Lease | None = None,
-    lock_only: bool = False,
     is_mine: Callable[[Execution], bool] = lambda _: False,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Settled | None:
@@ -50,7 +49,7 @@ def settle(
     pauses = _pauses()
     while (advance := decide(execution)) is not None:
         as_of = since_boot()
-        save = partial(store.save, execution, advance, lease=lease, lock_only=lock_only)
+        save = partial(store.save, execution, advance, lease=lease)
         try:
             return Settled(until_answered(save, give_up), advance, as_of)
         except StaleWrite:
@@ -58,7 +57,7 @@ def settle(
         found = until_answered(partial(store.load, execution.integrator, execution.id), give_up)
         while found is not None and is_mine(found):
             # Our own write, whose answer was lost. A claim is a lock; all else must be a majority's to leave here.
-            if lock_only:
+            if advance.lock_only:
                 return Settled(Record(found), advance, as_of)
             as_of = since_boot()
             whole = until_answered(partial(store.read, found.integrator, found.id, outputs=()), give_up)

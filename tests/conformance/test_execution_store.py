@@ -12,8 +12,9 @@ from typing import Protocol
 import pytest
 
 from shared.domain.execution import PUBLIC, ErrorKind, Event, Execution, Idempotency, Lease, RunError
-from shared.domain.life import Output, complete, fail, rescue
+from shared.domain.life import claim, complete, fail, rescue
 from shared.domain.status import ExecutionStatus, StepStatus
+from shared.domain.terms import Output
 from shared.errors import LeaseLost, OutcomeUnknown, StaleWrite
 from shared.store.database import Database
 from shared.store.memory import MemoryStore
@@ -50,7 +51,7 @@ def running(store: ExecutionStore, *steps: str) -> tuple[Execution, Lease]:
     advance = accepted(*steps)
     created = store.create(advance)
     first = advance.hand_out[0]
-    saved = store.save(created, claimed(created, first), lock_only=True).execution
+    saved = store.save(created, claimed(created, first)).execution
     return saved, saved.lease_of(first)
 
 
@@ -96,9 +97,9 @@ def test_a_key_is_free_again_after_a_day(store: Store, clock: HandClock) -> None
 
 def test_of_two_saves_of_one_version_one_is_stale(store: Store) -> None:
     created = store.create(accepted("a"))
-    store.save(created, claimed(created, "a", "mine"), lock_only=True)
+    store.save(created, claimed(created, "a", "mine"))
     with pytest.raises(StaleWrite):
-        store.save(created, claimed(created, "a", "theirs"), lock_only=True)
+        store.save(created, claimed(created, "a", "theirs"))
     found = store.load(PUBLIC, created.id)
     assert found is not None
     assert found.steps["a"].token == "mine"
@@ -152,7 +153,7 @@ def test_a_zombie_writes_nothing(store: Store) -> None:
     lost = rescue(execution, "a", late, TERMS)
     assert lost is not None
     offered = store.save(execution, lost).execution
-    again = store.save(offered, claimed(offered, "a", "token-2", late), lock_only=True).execution
+    again = store.save(offered, claimed(offered, "a", "token-2", late)).execution
     stolen = replace(again, steps={"a": replace(again.steps["a"], claims=1, token="token-1")})
     with pytest.raises(StaleWrite):
         store.save(again, complete(stolen, lease, Output("a", b"{}"), late, TERMS), lease=lease)
@@ -177,7 +178,7 @@ def test_a_heartbeat_moves_the_due_moment_and_neither_rev_nor_version(store: Sto
 def test_an_overdue_search_answers_the_longest_overdue_first_and_no_more_than_asked(store: Store) -> None:
     late = [store.create(accepted()) for _ in range(3)]
     for index, execution in enumerate(late):
-        saved = store.save(execution, claimed(execution, "only", now=NOON + index * SECOND), lock_only=True)
+        saved = store.save(execution, claimed(execution, "only", now=NOON + index * SECOND))
         assert saved.execution.due_by is not None
     found = store.overdue(NOON + timedelta(hours=1), FAR, 2)
     assert [execution.id for execution, _ in found] == [late[0].id, late[1].id]
@@ -242,7 +243,7 @@ def test_settle_decides_again_when_somebody_wrote_first(store: Store) -> None:
     lost = rescue(created, "a", NOON + 10 * SECOND, TERMS)
     assert lost is not None
     store.save(created, lost)
-    settled = settle(store, created, lambda seen: claimed(seen, "a"), lock_only=True)
+    settled = settle(store, created, lambda seen: claimed(seen, "a"))
     assert settled is not None
     assert settled.record.execution.steps["a"].offers == 2
     assert settled.record.execution.steps["a"].token == "token-1"
@@ -252,9 +253,7 @@ def test_one_of_two_claims_at_once_wins(store: Store) -> None:
     created = store.create(accepted("a"))
 
     def try_claim(token: str) -> bool:
-        from shared.domain.life import claim
-
-        settled = settle(store, created, lambda seen: claim(seen, "a", token, NOON, TERMS), lock_only=True)
+        settled = settle(store, created, lambda seen: claim(seen, "a", token, NOON, TERMS))
         return settled is not None
 
     with ThreadPoolExecutor(10) as workers:

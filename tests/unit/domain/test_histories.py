@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
 
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from shared.domain.execution import ErrorKind, Event, Execution, Lease, RunError
-from shared.domain.life import Advance, Output, Terms, claim, complete, fail, rescue, start
+from shared.domain.life import cancel, claim, complete, estrange, expire, fail, release, rescue, start
 from shared.domain.status import EXECUTION_MOVES, STEP_MOVES, StepStatus
+from shared.domain.terms import Advance, Output, Terms
 from shared.errors import LeaseLost
 from tests.builders import NOON, blank
 
@@ -19,7 +21,7 @@ NAMES = ("a", "b", "c", "d", "e")
 
 
 class History(RuleBasedStateMachine):
-    """One run of a chain; rules are what can happen to it, in any order, with leases old and new."""
+    """One run of a random graph; rules are what can happen to it, in any order, with leases old and new."""
 
     execution: Execution
 
@@ -33,10 +35,23 @@ class History(RuleBasedStateMachine):
         self.ended: Execution | None = None
         self.told: list[Event] = []
 
-    @initialize(length=st.integers(1, 5), losses_max=st.integers(1, 3))
-    def begin(self, length: int, losses_max: int) -> None:
+    @initialize(
+        needs=st.lists(st.integers(0, 31), min_size=1, max_size=5),
+        losses_max=st.integers(1, 3),
+        moments=st.tuples(*[st.none() | st.integers(1, 600)] * 3),
+    )
+    def begin(self, needs: list[int], losses_max: int, moments: tuple[int | None, int | None, int | None]) -> None:
         self.terms = Terms(losses_max=losses_max)
-        advance = start(blank(*NAMES[:length]), self.now, self.terms)
+        run_after, start_deadline, deadline = (
+            None if seconds is None else NOON + timedelta(seconds=seconds) for seconds in moments
+        )
+        run = blank(*NAMES[: len(needs)], run_after=run_after, start_deadline=start_deadline, deadline=deadline)
+        # Bit i of a step's number: it needs step i, where that one stands before it.
+        steps = tuple(
+            replace(step, needs=tuple(name for bit, name in enumerate(NAMES[:place]) if needs[place] >> bit & 1))
+            for place, step in enumerate(run.basket.steps)
+        )
+        advance = start(replace(run, basket=replace(run.basket, steps=steps)), self.now, self.terms)
         self.execution = advance.execution
 
     @rule(seconds=st.integers(0, 70))
@@ -64,13 +79,35 @@ class History(RuleBasedStateMachine):
         self._take(advance)
 
     @precondition(lambda self: self.leases)
-    @rule(data=st.data())
-    def an_agent_fails(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), kind=st.sampled_from(ErrorKind), chance=st.floats(0, 1))
+    def an_agent_fails(self, data: st.DataObject, kind: ErrorKind, chance: float) -> None:
         lease = data.draw(st.sampled_from(self.leases))
         try:
-            self._take(fail(self.execution, lease, RunError("agent_error", "no", ErrorKind.PERMANENT), self.now))
+            advance = fail(self.execution, lease, RunError("agent_error", "no", kind), self.now, chance=chance)
         except LeaseLost:
             assert not self.execution.steps[lease.step].holds(lease)
+            return
+        self._take(advance)
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), strange=st.booleans())
+    def a_worker_hands_back(self, data: st.DataObject, strange: bool) -> None:
+        lease = data.draw(st.sampled_from(self.leases))
+        try:
+            if strange:
+                self._take(estrange(self.execution, lease, self.now))
+            else:
+                self._take(release(self.execution, lease, self.now, self.terms, "drains"))
+        except LeaseLost:
+            assert not self.execution.steps[lease.step].holds(lease)
+
+    @rule()
+    def somebody_cancels(self) -> None:
+        self._take(cancel(self.execution, self.now, "enough"))
+
+    @rule()
+    def a_deadline_is_looked_at(self) -> None:
+        self._take(expire(self.execution, self.now))
 
     @rule(step=st.sampled_from([*NAMES, "nowhere"]))
     def the_reconciler_looks(self, step: str) -> None:
@@ -94,8 +131,10 @@ class History(RuleBasedStateMachine):
     def a_final_run_has_no_step_left(self) -> None:
         if hasattr(self, "execution") and self.execution.done:
             assert all(step.status.is_final for step in self.execution.steps.values())
-            failed = [step for step in self.execution.steps.values() if step.status is StepStatus.FAILED]
-            assert (self.execution.status == "failed") == bool(failed)
+            completed = all(step.status is StepStatus.COMPLETED for step in self.execution.steps.values())
+            assert (self.execution.status == "completed") == completed
+            assert (self.execution.error is None) == completed
+            assert (self.execution.status == "cancelled") == (self.execution.cancel is not None and not completed)
 
     def teardown(self) -> None:
         """Let the reconciler and one good worker go on: the run must come to its end."""
@@ -105,6 +144,7 @@ class History(RuleBasedStateMachine):
             if self.execution.done:
                 return
             self.now += timedelta(minutes=2)
+            self._take(expire(self.execution, self.now))
             for step in list(self.execution.steps):
                 self._take(rescue(self.execution, step, self.now, self.terms))
                 self._take(claim(self.execution, step, f"t{next(self.tokens)}", self.now, self.terms))

@@ -8,8 +8,9 @@ from datetime import timedelta
 import pytest
 
 from shared.domain.execution import ErrorKind, Execution, RunError
-from shared.domain.life import Advance, Output, Terms, claim, complete, fail, is_due, rescue, start
+from shared.domain.life import claim, complete, fail, rescue, start
 from shared.domain.status import ExecutionStatus, StepStatus
+from shared.domain.terms import Advance, Output, Terms, is_due
 from shared.errors import LeaseLost
 from tests.builders import NOON, SECOND, TERMS, accepted, blank, claimed
 
@@ -185,10 +186,11 @@ def test_a_hand_off_longer_than_a_minute_stays_as_it_was_set() -> None:
 
 
 def test_a_due_moment_that_no_clock_could_have_set_is_due() -> None:
-    step = running("a").steps["a"]
-    assert not is_due(step, NOON, TERMS)
-    assert is_due(step, NOON - timedelta(hours=1), TERMS)
-    assert is_due(step, NOON + TERMS.lease, TERMS)
+    execution = running("a")
+    step = execution.steps["a"]
+    assert not is_due(execution, step, NOON, TERMS)
+    assert is_due(execution, step, NOON - timedelta(hours=1), TERMS)
+    assert is_due(execution, step, NOON + TERMS.lease, TERMS)
 
 
 def test_ones_own_write_shows_by_the_token_after_the_step_has_ended() -> None:

@@ -1,10 +1,18 @@
-"""What a step is given."""
+"""What a step is given, and which graphs are none."""
 
 from __future__ import annotations
 
-from shared.domain.basket import step_ids
-from shared.domain.passing import given_to
+from typing import Any
+
+import pytest
+
+from shared.domain.basket import GRAPH, PARALLEL, Basket, BasketStep, graph_faults, step_ids
+from shared.domain.passing import NothingThere, given_to
 from tests.builders import chain
+
+
+def graph(*steps: BasketStep, strategy: str = GRAPH) -> Basket:
+    return Basket("boring", strategy, steps)
 
 
 def test_the_first_step_gets_the_runs_input() -> None:
@@ -18,6 +26,73 @@ def test_a_later_step_gets_the_previous_output_alone() -> None:
 def test_a_required_field_that_the_output_lacks_is_filled_from_the_runs_input() -> None:
     given = given_to(chain("a", "b"), "b", {"x": 1, "y": 2}, {"a": {"z": 3, "y": 4}}, ["x", "y", "w"])
     assert given == {"z": 3, "y": 4, "x": 1}
+
+
+def test_every_parallel_step_gets_the_runs_input() -> None:
+    basket = graph(BasketStep("a", "a"), BasketStep("b", "b"), strategy=PARALLEL)
+    assert given_to(basket, "b", {"x": 1}, {}) == {"x": 1}
+
+
+def test_a_step_of_a_graph_gets_the_merged_outputs_of_its_needs() -> None:
+    basket = graph(BasketStep("a", "a"), BasketStep("b", "b"), BasketStep("c", "c", ("a", "b")))
+    assert given_to(basket, "c", {"x": 1}, {"a": {"n": 1, "m": 1}, "b": {"m": 2}}, ["x"]) == {"n": 1, "m": 2}
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (7, 7),
+        ({"from": "input"}, {"x": [1, {"a/b": 2, "~": 3}]}),
+        ({"from": "input", "pointer": "/x/0"}, 1),
+        ({"from": "input", "pointer": "/x/1/a~1b"}, 2),
+        ({"from": "input", "pointer": "/x/1/~0"}, 3),
+        ({"from": "a", "pointer": "/n"}, None),
+        ({"from": "a", "pointer": "/n", "or": 1}, {"from": "a", "pointer": "/n", "or": 1}),
+    ],
+    ids=str,
+)
+def test_an_input_is_a_literal_or_what_a_pointer_names(value: Any, found: Any) -> None:
+    basket = graph(BasketStep("a", "a"), BasketStep("b", "b", ("a",), input={"v": value}))
+    assert given_to(basket, "b", {"x": [1, {"a/b": 2, "~": 3}]}, {"a": {"n": None}}) == {"v": found}
+
+
+@pytest.mark.parametrize("pointer", ["/y", "/x/2", "/x/01", "/x/-", "/x/0/z", "/x/99999999999", "/"])
+def test_a_pointer_to_nothing_is_said(pointer: str) -> None:
+    basket = graph(BasketStep("b", "b", input={"v": {"from": "input", "pointer": pointer}}))
+    with pytest.raises(NothingThere, match="there is nothing at"):
+        given_to(basket, "b", {"x": [1, 2]}, {})
+
+
+def test_a_graph_that_can_run_has_no_faults() -> None:
+    diamond = [
+        BasketStep("a", "a"),
+        BasketStep("b", "b", ("a",)),
+        BasketStep("c", "c", ("a",)),
+        BasketStep("d", "d", ("b", "c"), input={"n": {"from": "b", "pointer": "/n"}, "m": {"from": "input"}}),
+    ]
+    assert graph_faults(diamond) == []
+    assert graph(*diamond).last_steps == ("d",)
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ([BasketStep("a", "a"), BasketStep("a", "b")], "given twice"),
+        ([BasketStep("a", "a", ("z",))], "'z', which is no step"),
+        ([BasketStep("a", "a", ("a",))], "a -> a need each other in a circle"),
+        ([BasketStep("a", "a"), BasketStep("b", "b", ("a", "c")), BasketStep("c", "c", ("b",))], "b -> c -> b"),
+        ([BasketStep("a", "a"), BasketStep("b", "b", input={"v": {"from": "a"}})], "which it does not need"),
+    ],
+)
+def test_a_graph_that_cannot_run_is_refused_in_words(steps: list[BasketStep], told: str) -> None:
+    faults = graph_faults(steps)
+    assert len(faults) == 1
+    assert told in faults[0]
+
+
+def test_a_circle_that_other_steps_lead_to_is_named_alone() -> None:
+    steps = [BasketStep("a", "a", ("b",)), BasketStep("b", "b", ("c",)), BasketStep("c", "c", ("b",))]
+    assert graph_faults(steps) == ["the steps b -> c -> b need each other in a circle"]
 
 
 def test_an_agents_second_place_is_numbered_and_no_id_is_given_twice() -> None:

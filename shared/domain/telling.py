@@ -1,0 +1,33 @@
+"""The log lines that tell of what happened to a run and its steps."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from shared.domain.execution import Event, Execution, Step
+
+
+def of_step(
+    step: Step, now: datetime, event: str, message: str, *, level: str = "info", status: str = "success", **facts: Any
+) -> Event:
+    """Answer a line about one step; ``facts`` and its attempt go into its data."""
+    told = {"attempt": step.claims, **facts}
+    if step.duration_ms is not None:
+        told["duration_ms"] = step.duration_ms
+    data = json.dumps(told, separators=(",", ":")).encode()
+    return Event(now, event, message, level=level, agent=step.agent, step=step.id, status=status, data=data)
+
+
+def of_run(execution: Execution, now: datetime, event: str, message: str, *, step: str | None = None) -> Event:
+    """Answer a line about the whole run."""
+    failed = execution.error is not None
+    return Event(
+        now, event, message, step=step, level="error" if failed else "info", status="error" if failed else "success"
+    )
+
+
+def started(step: Step, now: datetime) -> Event:
+    """Answer the line of a claim."""
+    return of_step(step, now, "step.started", f"{step.id} started, attempt {step.claims}", status="running")
