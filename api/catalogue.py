@@ -12,7 +12,7 @@ from api.body import Blueprint, read_body
 from api.intake import check_agents_exist
 from api.keeper import Keeper
 from api.policy import unknown_keys
-from api.schemas import BasketChanged, Baskets, NewBasket
+from api.schemas import NEW_BASKET_KEYS, BasketChanged, Baskets, NewBasket
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.errors import BasketNotFound, ValidationFailed
@@ -54,7 +54,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     @blp.response(201, BasketChanged)
     def create_basket(body: Mapping[str, Any]) -> tuple[flask.Response, int]:
         """Create a basket under a name that is free."""
-        warnings = unknown_keys(read_body(request), list(NewBasket().fields))
+        warnings = unknown_keys(read_body(request), NEW_BASKET_KEYS)
         if "agents" not in body:
             fault = {"pointer": "/agents", "message": "name the agents to run, in their order"}
             raise ValidationFailed("agents is required", details=[fault])

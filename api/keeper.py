@@ -15,6 +15,8 @@ from shared.live.pulse import Pulse
 from shared.store.settle import until_answered
 
 _WITHDRAWALS_MAX: Final = 10_000
+_LOOK_EVERY_S: Final = 0.1
+_WITHDRAWN_WITHIN_S: Final = 0.2
 
 
 class Keeper:
@@ -30,7 +32,7 @@ class Keeper:
     def start(self) -> None:
         """Begin; to be called in the process that serves the requests, after any fork."""
         self.pulse.start()
-        for work in (self._keep_clock, self._withdraw_lost):
+        for work in (self._watch_store, self._withdraw_lost):
             threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True).start()
 
     def stop(self) -> None:
@@ -63,18 +65,22 @@ class Keeper:
         except queue.Full:
             structlog.get_logger().error("an insert of unknown outcome is left to run", execution_id=execution_id)
 
-    def _keep_clock(self) -> None:
-        pause_s = 0.1
-        while not self._stop.wait(pause_s):
+    def _watch_store(self) -> None:
+        """Look at MongoDB ten times a second: while it is away, requests fail at once and leave the threads free."""
+        database = self._services.database
+        while not self._stop.wait(_LOOK_EVERY_S):
             try:
+                self._services.clock.sync()
+                database.is_away = False
                 if not self.is_prepared:
                     self._services.prepare()
                     self._prepared.set()
-                self._services.clock.sync()
-                pause_s = self._services.settings.heartbeat_s
             except BucketError as away:
-                structlog.get_logger().warning("MongoDB does not answer", reason=away.message)
-                pause_s = 0.5
+                if not database.is_away:
+                    structlog.get_logger().warning("MongoDB is away", reason=away.message)
+                database.is_away = True
+            except Exception:  # noqa: BLE001  (it must go on: nothing else looks)
+                structlog.get_logger().exception("a look at MongoDB failed")
 
     def _withdraw_lost(self) -> None:
         while not self._stop.is_set():
@@ -83,5 +89,9 @@ class Keeper:
             except queue.Empty:
                 continue
             withdraw = partial(self._services.store.withdraw, integrator, execution_id)
-            withdrawn = until_answered(withdraw, give_up=self._stop.is_set)
+            try:
+                withdrawn = until_answered(withdraw, give_up=self._stop.is_set, wait_max_s=_WITHDRAWN_WITHIN_S)
+            except Exception:  # noqa: BLE001  (it must go on: the next one is to be taken back too)
+                structlog.get_logger().exception("an insert was not taken back", execution_id=execution_id)
+                continue
             structlog.get_logger().info("an insert was taken back", execution_id=execution_id, withdrawn=withdrawn)

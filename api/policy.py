@@ -54,16 +54,19 @@ def check_policy(body: Mapping[str, Any]) -> None:
         )
 
 
-def unknown_keys(body: Mapping[str, Any], known: Sequence[str]) -> list[str]:
-    """Answer a warning for each key of ``body`` that is not in ``known``: the first 20, names cut to 64 characters."""
+def unknown_keys(body: Mapping[str, Any], known: Sequence[str], *, within: str = "") -> list[str]:
+    """Answer a warning for each key of ``body`` that is not in ``known``: the first 20, names cut to 64 characters.
+
+    ``within`` names the object that ``body`` is, where it is not the whole body.
+    """
     strange = [key for key in body if key not in known][:FAULTS_SHOWN]
-    return [_warning(shown(key), known) for key in strange]
+    return [_warning(shown(key), known, f" of {within}" if within else "") for key in strange]
 
 
-def _warning(name: str, known: Sequence[str]) -> str:
+def _warning(name: str, known: Sequence[str], of: str) -> str:
     near = difflib.get_close_matches(name.lower(), known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    return f"unknown field '{name}' was ignored{hint}"
+    return f"unknown field '{name}'{of} was ignored{hint}"
 
 
 def _credentials(body: Mapping[str, Any]) -> list[tuple[str | int, ...]]:

@@ -21,7 +21,7 @@ from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC, Record
 from shared.domain.status import StepStatus
 from shared.errors import ExecutionExpired, ExecutionNotFound, InternalError, NotFound
-from shared.ids import EXECUTION_ID, second_of
+from shared.ids import AGENT_NAME, EXECUTION_ID, second_of
 from shared.live.render import Head, Page, head_of, render, result_steps
 
 _RESTING = b'"current_step":null'
@@ -83,6 +83,8 @@ class Polls:
     def output(self, execution_id: str, step: str) -> flask.Response:
         """Answer one step's output as its agent returned it."""
         self._check(execution_id)
+        if not AGENT_NAME.fullmatch(step):
+            raise NotFound(f"execution {execution_id} has no step {step[:64]!r}: no step can have this id")
         found = self._kept_output(execution_id, step)
         if found is None:
             record = self._read(execution_id, outputs=(step,))

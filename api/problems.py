@@ -94,7 +94,7 @@ def of_unexpected(error: Exception) -> flask.Response:
 
 def respond(error: errors.BucketError, *, headers: Iterable[tuple[str, str]] = ()) -> flask.Response:
     """Answer the problem that ``error`` is to a client."""
-    response = flask.Response(encode(body_of(error)), status=error.http_status, content_type=MEDIA_TYPE)
+    response = flask.Response(encode(body_of(error, _request_id())), status=error.http_status, content_type=MEDIA_TYPE)
     response.headers.extend(headers)
     response.headers["Cache-Control"] = "no-store"
     if error.http_status in _RETRY and "Retry-After" not in response.headers:
@@ -104,7 +104,7 @@ def respond(error: errors.BucketError, *, headers: Iterable[tuple[str, str]] = (
     return response
 
 
-def body_of(error: errors.BucketError) -> dict[str, Any]:
+def body_of(error: errors.BucketError, request_id: str) -> dict[str, Any]:
     """Answer the problem's members; an item of a batch that fails alone is told in these words too."""
     return {
         "type": f"/problems/{error.error_code}",
@@ -115,7 +115,7 @@ def body_of(error: errors.BucketError) -> dict[str, Any]:
         "message": error.message,
         "details": list(error.details),
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "request_id": _request_id(),
+        "request_id": request_id,
     }
 
 
@@ -143,7 +143,7 @@ def _told(error: HTTPException) -> str:
 
 def nothing_here() -> errors.NotFound:
     """Answer the error of an address that leads nowhere."""
-    return errors.NotFound(f"there is nothing at {_path()}; see /docs for the addresses that there are")
+    return errors.NotFound(f"there is nothing at {_path()}; look at its spelling, and for a slash at its end")
 
 
 def _path() -> str:

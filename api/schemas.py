@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load, validate
 
 from shared.domain.basket import SEQUENTIAL, STEPS_MAX
 from shared.ids import BASKET_NAME
@@ -79,11 +79,18 @@ class _Run(_Body):
 class RunBasket(_Run):
     """The body of POST /run-basket: a basket's name, or a basket written inline."""
 
-    basket_name = fields.Str(metadata={"description": "the name of a basket; wins over config"})
-    config = fields.Nested(BasketConfig, metadata={"description": "a basket for this run only"})
+    basket_name = fields.Str(allow_none=True, metadata={"description": "the name of a basket; wins over config"})
+    config = fields.Nested(BasketConfig, allow_none=True, metadata={"description": "a basket for this run only"})
     input_data = fields.Dict(
         keys=fields.Str(), load_default=dict, metadata={"description": "absent or {}: the first agent's sample_input"}
     )
+
+    @pre_load
+    def _let_the_name_win(self, body: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Leave out a config that nobody will look at: its faults are none."""
+        if body.get("basket_name") is None:
+            return body
+        return {key: value for key, value in body.items() if key != "config"}
 
 
 class RunAgent(_Run):
@@ -173,3 +180,10 @@ class Health(Schema):
     status = fields.Str(required=True, validate=validate.OneOf(["healthy", "degraded", "unhealthy"]))
     services = fields.Dict(required=True)
     version = fields.Str(required=True)
+
+
+# As the bodies are read anew for each request and the schemas are not, their keys are listed once.
+RUN_BASKET_KEYS: Final = tuple(RunBasket().fields)
+RUN_AGENT_KEYS: Final = tuple(RunAgent().fields)
+NEW_BASKET_KEYS: Final = tuple(NewBasket().fields)
+CONFIG_KEYS: Final = tuple(BasketConfig().fields)

@@ -15,7 +15,7 @@ from api.hints import FIRST_MS, hints_for
 from api.intake import basket_of, check_inline, key_of, run_of, traceparent_of
 from api.keeper import Keeper
 from api.policy import unknown_keys
-from api.schemas import Accepted, RunAgent, RunBasket
+from api.schemas import CONFIG_KEYS, RUN_AGENT_KEYS, RUN_BASKET_KEYS, Accepted, RunAgent, RunBasket
 from shared import faults
 from shared.bootstrap import Services
 from shared.domain.basket import SEQUENTIAL, Basket, BasketStep
@@ -35,9 +35,12 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     @blp.response(202, Accepted)
     def run_basket(body: Mapping[str, Any]) -> flask.Response:
         """Run a basket, named or written inline."""
-        warnings = unknown_keys(read_body(request), list(RunBasket().fields))
-        if "basket_name" not in body and "config" not in body:
-            raise ValidationFailed("must provide basket_name or config")
+        raw = read_body(request)
+        warnings = unknown_keys(raw, RUN_BASKET_KEYS)
+        if body.get("basket_name") is None:
+            if body.get("config") is None:
+                raise ValidationFailed("must provide basket_name or config")
+            warnings += unknown_keys(raw["config"], CONFIG_KEYS, within="config")
         keeper.check_may_accept()
         return _accept(services, keeper, _basket_asked_for(services, body), body, kind="basket", warnings=warnings)
 
@@ -46,7 +49,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     @blp.response(202, Accepted)
     def run_agent(body: Mapping[str, Any]) -> flask.Response:
         """Run one agent, as a basket of one step."""
-        warnings = unknown_keys(read_body(request), list(RunAgent().fields))
+        warnings = unknown_keys(read_body(request), RUN_AGENT_KEYS)
         keeper.check_may_accept()
         spec = services.catalogue.agent(body["agent_name"])
         step = BasketStep(spec.name, spec.name, (), spec.queue, spec.timeout_s)

@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Final
 
 import redis
+import stamina
+from stamina.instrumentation import StructlogOnRetryHook
 
 from shared.catalogue.baskets import seed_baskets
 from shared.catalogue.specs import Catalogue, load_catalogue
@@ -23,7 +25,7 @@ from shared.store.database import Database
 from shared.store.mongo import MongoStore
 from shared.telemetry.fleet import FleetMetrics
 
-DEADLINE_S: Final = {"api": 0.8, "worker": 8.0, "reconciler": 8.0}
+API_DEADLINE_S: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,16 @@ class Services:
 
 def bootstrap(settings: Settings, role: str) -> Services:
     """Answer the services of a process; ``role`` is api, worker or reconciler and decides how long it waits."""
-    database = Database(settings.mongodb_url, role, DEADLINE_S[role])
-    asked_every_s = math.inf if role == "api" else settings.heartbeat_s  # the API has a keeper that asks
-    clock = StoreClock(database.ask_clock, every_s=asked_every_s)
-    client = connect(settings.redis_url)
+    stamina.instrumentation.set_on_retry_hooks([StructlogOnRetryHook])  # its figure has a series for each attempt
+    is_worker, is_api = role == "worker", role == "api"
+    # Two heartbeats that nobody answers still leave a third before the lease is over.
+    deadline_s = API_DEADLINE_S if is_api else min(max(1.0, 0.8 * settings.heartbeat_s), 8.0)
+    database = Database(settings.mongodb_url, role, deadline_s)
+    # The API's keeper and each look of a reconciler ask the clock themselves, and must see it jump.
+    clock = StoreClock(database.ask_clock, every_s=settings.heartbeat_s if is_worker else math.inf)
+    if is_worker:
+        database.when_lost = clock.distrust
+    client = connect(settings.redis_url, timeout_s=0.5 if is_api else 1.0)
     views = Views(client, live_s=settings.lease_s / 2)
     figures = FleetMetrics()
     return Services(

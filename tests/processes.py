@@ -20,6 +20,11 @@ def is_running(pid: int) -> bool:
     return _state_and_parent(pid)[0] not in {"", "Z", "X"}
 
 
+def is_paused(pid: int) -> bool:
+    """Answer whether a process has been stopped by a signal, and not resumed."""
+    return _state_and_parent(pid)[0] == "T"
+
+
 def descendants(pid: int) -> set[int]:
     """Answer the ids of all that ``pid`` has started, and that those have."""
     parents = {int(entry.name): _state_and_parent(int(entry.name))[1] for entry in Path("/proc").glob("[0-9]*")}

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from celery import Celery, signals
 from celery.apps.worker import Worker
+from kombu.connection import Connection
 from kombu.entity import Queue
 
 from shared import faults
@@ -26,6 +27,16 @@ from worker.runner import Runner
 from worker.tasks import bind
 
 TIME_LIMIT_S: Final = 24 * 3600 + 900
+RECONNECT_EVERY_S: Final = 1.0
+
+
+class SteadyConnection(Connection):
+    """A connection that is tried again each second; kombu waits up to 30 s, long after Redis is back."""
+
+    def _ensure_connection(self, errback: Any = None, max_retries: Any = None, *args: Any, **options: Any) -> Any:
+        del args
+        steady = {"interval_start": RECONNECT_EVERY_S, "interval_step": 0, "interval_max": RECONNECT_EVERY_S}
+        return super()._ensure_connection(errback, max_retries, **(options | steady))  # type: ignore[no-untyped-call]
 
 
 class QuietWorker(Worker):  # type: ignore[misc]
@@ -88,6 +99,7 @@ def create_app(settings: Settings) -> Celery:
     agents = load_agents(services.catalogue)
     made = Celery("bucket", set_as_current=False)
     made.conf.update(configuration(settings))
+    made.amqp.Connection = SteadyConnection
     made.Worker = made.subclass_with_self(QuietWorker, name="Worker")
     bind(made, cache(lambda: Runner(services, agents)))
     _mark(services)

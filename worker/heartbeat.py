@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from shared.domain.execution import Event, Lease
 from shared.errors import BucketError
 from shared.live.publisher import Publisher
 from shared.store.clock import Clock, since_boot
+from shared.store.documents import EVENTS_KEPT
 from shared.store.port import ExecutionStore, Report
 
 SHOWN_AFTER_S: Final = 0.05
@@ -22,13 +24,17 @@ REPORT_EVERY_S: Final = 1.0
 
 @dataclass(slots=True)
 class StepReporter:
-    """Buffers what an agent tells, until the heartbeat or the completing write takes it along."""
+    """Buffers what an agent tells, until the heartbeat or the completing write takes it along.
+
+    As many lines as an execution keeps: an agent that floods must not make its own completing write too large.
+    """
 
     agent: str
     step: str
     now: Callable[[], datetime]
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _events: list[Event] = field(default_factory=list)
+    _events: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
+    _taken: int = 0
     _percent: int | None = None
     _message: str | None = None
 
@@ -40,6 +46,7 @@ class StepReporter:
         )  # fmt: skip
         with self._lock:
             self._events.append(event)
+            self._taken += 1
 
     def progress(self, percent: int | None, message: str | None) -> None:
         """Take how far the agent is."""
@@ -49,14 +56,19 @@ class StepReporter:
     def take(self) -> Report:
         """Answer what was told since the last time."""
         with self._lock:
-            report = Report(tuple(self._events), self._percent, self._message)
-            self._events, self._percent, self._message = [], None, None
+            events, dropped = tuple(self._events), self._taken - len(self._events)
+            report = Report(events, self._percent, self._message, dropped)
+            self._events.clear()
+            self._taken, self._percent, self._message = 0, None, None
         return report
 
     def put_back(self, report: Report) -> None:
         """Take back a report that the store did not accept; what came since stays the newer."""
         with self._lock:
-            self._events = [*report.events, *self._events]
+            newer = tuple(self._events)
+            self._events.clear()
+            self._events.extend((*report.events, *newer))
+            self._taken += len(report.events) + report.dropped
             self._percent = report.percent if self._percent is None else self._percent
             self._message = report.message if self._message is None else self._message
 
@@ -127,14 +139,14 @@ class Heartbeat:
 
     def _show(self) -> None:
         as_of = since_boot()
-        record = self._store.read(self._lease.integrator, self._lease.execution_id)
+        record = self._store.read(self._lease.integrator, self._lease.execution_id, outputs=())
         if record is not None:
             self._publisher.told(record, as_of=as_of, told=self.told)
             self.told = record.lines_total
 
     def _report(self) -> None:
         report = self._reporter.take()
-        if not report.events and report.percent is None and report.message is None:
+        if report.is_empty:
             return
         as_of = since_boot()
         try:

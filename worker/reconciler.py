@@ -45,6 +45,8 @@ class Reconciler:
         self._lease_s = services.settings.lease_s
         self._running_from = 0.0
         self._first_offers_from = 0.0
+        self._looked_at = since_boot()
+        self._is_heard = True
         self._log = structlog.get_logger()
         self._be_patient()
 
@@ -59,9 +61,10 @@ class Reconciler:
             return self._look()
         except (Unavailable, OutcomeUnknown) as away:
             self._log.warning("a look was not answered", reason=away.message)
-            self._clock.distrust()
             self._be_patient()
             return 0
+        finally:
+            self._looked_at = since_boot()
 
     def run(self, stop: threading.Event) -> None:
         """Look again and again until ``stop`` is set."""
@@ -72,16 +75,27 @@ class Reconciler:
                 self._log.exception("a look failed")
 
     def _look(self) -> int:
+        if since_boot() - self._looked_at > self._services.settings.heartbeat_s:
+            self._be_patient()  # this process stood still, and perhaps the whole machine did
         jump = self._clock.sync()
         if abs(jump) > CLOCK_JUMP:
             self._log.warning("the store's clock jumped", seconds=jump.total_seconds())
-            self._running_from = since_boot() + self._lease_s
+            self._running_from = max(self._running_from, since_boot() + self._lease_s)
         now = self._clock.now()
         if not self._store.lead(self._name, now, now + timedelta(seconds=self._handoff_s)):
             return 0
         far = now + self._services.terms.ahead_max
         overdue = self._store.overdue(now, far, TAKEN_AT_ONCE)
-        return sum(self._rescue(execution, stored_at, now) for execution, stored_at in overdue)
+        self._is_heard = not overdue or self._services.publisher.is_heard()
+        done = 0
+        for execution, stored_at in overdue:
+            try:
+                done += self._rescue(execution, stored_at, now)
+            except (Unavailable, OutcomeUnknown):
+                raise
+            except Exception:  # noqa: BLE001  (one that cannot be rescued must not keep all behind it from it)
+                self._log.exception("a rescue failed", execution_id=execution.id)
+        return done
 
     def _rescue(self, execution: Execution, stored_at: datetime, now: datetime) -> int:
         """Rescue what is due in one execution; answer how many steps that were."""
@@ -101,6 +115,8 @@ class Reconciler:
         step = execution.steps[step_id]
         if step.status is StepStatus.RUNNING:
             return since_boot() >= self._running_from
+        if not self._is_heard:
+            return False  # offered to nobody it would only wait the longer, once Redis is back, for its next offer
         return since_boot() >= self._first_offers_from or step.offers > 1 or step.claims > 0
 
     def _offer_again(self, execution: Execution, step_id: str) -> int:
@@ -113,12 +129,13 @@ class Reconciler:
         if settled is None:
             return 0
         faults.reach("reconciler.written")
-        self._services.publisher.rescued(settled.record, settled.advance, as_of=settled.as_of, reason=reason)
+        publisher = self._services.publisher
+        self._is_heard = publisher.rescued(settled.record, settled.advance, as_of=settled.as_of, reason=reason)
         self._log.info("a step was rescued", execution_id=execution.id, step=step_id, reason=reason)
         return 1
 
     def _be_patient(self) -> None:
-        self._running_from = since_boot() + self._lease_s / 2
+        self._running_from = max(self._running_from, since_boot() + self._lease_s / 2)
         self._first_offers_from = since_boot() + self._handoff_s
 
 

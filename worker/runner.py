@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -95,7 +96,7 @@ class Runner:
 
     def _run(self, turn: Turn, *, may_go_on: bool) -> Turn | None:
         step = turn.execution.steps[turn.lease.step]
-        reporter = StepReporter(step.agent, step.id, self._now)
+        reporter = StepReporter(step.agent, step.id, self._carried_now)
         settings = self._services.settings
         lost = threading.Event()
         heartbeat = Heartbeat(
@@ -106,7 +107,7 @@ class Runner:
         with heartbeat:
             outcome = self._outcome(turn, reporter, lost)
             faults.reach("worker.agent_returned")
-        said = tuple(reporter.take().events)
+        said = self._last_words(turn, reporter)
         next_token = new_token() if may_go_on else None
         try:
             settled = self._record(turn, outcome, said, next_token)
@@ -215,8 +216,21 @@ class Runner:
                 return Turn(execution, execution.lease_of(step.id), outputs, settled.record.lines_total)
         return None
 
+    def _last_words(self, turn: Turn, reporter: StepReporter) -> tuple[Event, ...]:
+        """The lines that the completing write takes along; those of an agent that flooded are written before it."""
+        report = reporter.take()
+        if not report.dropped:
+            return tuple(report.events)
+        with suppress(NotStorable):
+            until_answered(partial(self._store.report, turn.lease, report))
+        return ()
+
     def _now(self) -> datetime:
         return self._services.clock.now()
+
+    def _carried_now(self) -> datetime:
+        """The time of an agent's line: it must not wait for a store that is away."""
+        return self._services.clock.glance() or self._now()
 
 
 def _saying(advance: Advance, said: tuple[Event, ...]) -> Advance:

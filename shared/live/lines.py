@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
@@ -64,41 +65,85 @@ def trim(pipe: Any) -> None:
     pipe.xtrim(KEY, minid=int((time.time() - KEPT_S) * 1_000), approximate=True)  # the stream's ids are Redis's time
 
 
-def after(client: redis.Redis, since: Cursor, wanted: Wanted, limit: int) -> list[tuple[Cursor, dict[str, Any]]]:
-    """Answer the lines after ``since``, oldest first, each with the cursor behind it. Raises RedisError."""
-    found: list[tuple[Cursor, dict[str, Any]]] = []
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Lines, oldest first, and where to read on: behind the last of them, or at the end of what was searched."""
+
+    lines: list[dict[str, Any]]
+    end: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """How far back the stream reaches; ``early`` are lines in it that are older, by execution and ``seq``."""
+
+    ms: int
+    early: frozenset[tuple[str, int]]
+
+
+def after(client: redis.Redis, since: Cursor, wanted: Wanted, limit: int) -> Found:
+    """Answer the lines after ``since``. Raises RedisError."""
+    found: list[dict[str, Any]] = []
+    end = since
     start = f"{since.ms}-{since.entry}"
     while len(found) < limit:
         chunk: list[Any] = client.xrange(KEY, min=start, count=_CHUNK)  # type: ignore[assignment]
-        for entry_id, fields in chunk:
-            found += [pair for pair in _lines_of(entry_id, fields) if pair[0] > since and wanted.admits(pair[1])]
+        for cursor, line in (pair for entry in chunk for pair in _lines_of(*entry)):
+            if cursor > since and len(found) < limit:
+                end = cursor
+                if wanted.admits(line):
+                    found.append(line)
         if len(chunk) < _CHUNK:
             break
         start = f"({chunk[-1][0].decode()}"
-    return found[:limit]
+    return Found(found, end)
 
 
-def latest(client: redis.Redis, wanted: Wanted, limit: int) -> list[tuple[Cursor, dict[str, Any]]]:
-    """Answer the latest lines, oldest first, each with the cursor behind it. Raises RedisError."""
-    found: list[tuple[Cursor, dict[str, Any]]] = []
+def latest(client: redis.Redis, wanted: Wanted, limit: int) -> Found:
+    """Answer the latest lines; to read on from their ``end`` gives what came since. Raises RedisError."""
+    found: list[dict[str, Any]] = []
+    tip = Cursor(_now_ms(client), 0, 0)  # asked before the stream, or a line added between would be passed over
     end = "+"
     while len(found) < limit:
         chunk: list[Any] = client.xrevrange(KEY, max=end, count=_CHUNK)  # type: ignore[assignment]
-        for entry_id, fields in chunk:
-            found += [pair for pair in reversed(_lines_of(entry_id, fields)) if wanted.admits(pair[1])]
+        newest_first = [pair for entry in chunk for pair in reversed(_lines_of(*entry))]
+        if end == "+" and newest_first:
+            tip = newest_first[0][0]
+        found += [line for _, line in newest_first if wanted.admits(line)]
         if len(chunk) < _CHUNK:
             break
         end = f"({chunk[-1][0].decode()}"
-    return found[:limit][::-1]
+    return Found(found[:limit][::-1], tip)
+
+
+def reaches(client: redis.Redis, since: Cursor) -> bool:
+    """Answer whether the stream still holds the line behind which ``since`` lies. Raises RedisError."""
+    return bool(client.xrange(KEY, max=f"{since.ms}-{since.entry}", count=1))
+
+
+def beginning(client: redis.Redis) -> Beginning:
+    """Answer how far back the stream reaches; to now where it is empty. Raises RedisError."""
+    now_ms = _now_ms(client)
+    chunk: list[Any] = client.xrange(KEY, count=_CHUNK)  # type: ignore[assignment]
+    if not chunk:
+        return Beginning(now_ms, frozenset())
+    first_ms = int(chunk[0][0].decode().partition("-")[0])
+    # An agent's lines are added in batches, some time after they were said.
+    early = ((ms_of(line), line) for entry in chunk for _, line in _lines_of(*entry))
+    return Beginning(first_ms, frozenset((line["execution_id"], line["seq"]) for ms, line in early if ms < first_ms))
+
+
+def ms_of(line: dict[str, Any]) -> int:
+    """Answer when a line was said, in milliseconds since 1970."""
+    return round(datetime.fromisoformat(line["timestamp"]).timestamp() * 1_000)
+
+
+def _now_ms(client: redis.Redis) -> int:
+    seconds, micros = client.time()
+    return int(seconds) * 1_000 + int(micros) // 1_000
 
 
 def _lines_of(entry_id: bytes, fields: dict[bytes, bytes]) -> list[tuple[Cursor, dict[str, Any]]]:
     ms, _, entry = entry_id.decode().partition("-")
     lines = orjson.loads(fields[b"lines"])
     return [(Cursor(int(ms), int(entry), number), line) for number, line in enumerate(lines, 1)]
-
-
-def oldest_ms(client: redis.Redis) -> int | None:
-    """Answer when the oldest line still kept was added, in milliseconds; None where there is none."""
-    first: list[Any] = client.xrange(KEY, count=1)  # type: ignore[assignment]
-    return int(first[0][0].decode().partition("-")[0]) if first else None

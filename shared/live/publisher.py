@@ -80,8 +80,15 @@ class Publisher:
         self._add_lines(pipe, record, told)
         self._send(pipe, record.execution.id)
 
-    def rescued(self, record: Record, advance: Advance, *, as_of: float, reason: str) -> None:
-        """Offer again what was rescued, ahead of all first offers, and tell of it."""
+    def is_heard(self) -> bool:
+        """True where Redis answers."""
+        try:
+            return bool(self._redis.ping())
+        except redis.RedisError:
+            return False
+
+    def rescued(self, record: Record, advance: Advance, *, as_of: float, reason: str) -> bool:
+        """Offer again what was rescued, ahead of all first offers, and tell of it; False where Redis did not hear."""
         pipe = self._redis.pipeline(transaction=False)
         self._ring(pipe, record, advance.hand_out, bell.AGAIN)
         if advance.events:
@@ -90,7 +97,7 @@ class Publisher:
         self._figures.rescued(pipe, reason)
         if record.execution.done:
             self._figures.execution_ended(pipe, record.execution.basket.name, str(record.execution.status))
-        self._send(pipe, record.execution.id)
+        return self._send(pipe, record.execution.id)
 
     def kept(self, execution_id: str, rev: int) -> bool:
         """Keep a live view that still shows ``rev``; False where it must be rendered anew (or Redis is away)."""
@@ -111,9 +118,11 @@ class Publisher:
     def _show(self, pipe: Any, record: Record, as_of: float) -> None:
         if since_boot() - as_of > VIEW_AGE_MAX_S:
             return  # this process stood still meanwhile, and others may have gone on; a reader renders anew
+        execution = record.execution
         view = render(record)
-        if view is not None:
-            execution = record.execution
+        if view is None:
+            self._views.drop(pipe, execution.id)  # its result is kept apart: what is there tells of an earlier moment
+        else:
             self._views.put(pipe, execution.id, view, execution.rev, final=execution.done)
 
     def _add_lines(self, pipe: Any, record: Record, told: int) -> None:
@@ -121,8 +130,10 @@ class Publisher:
         new = record.events[first - record.first_seq :]
         lines.add(pipe, [line_shown(record.execution.id, seq, event) for seq, event in enumerate(new, first)])
 
-    def _send(self, pipe: Any, subject: str) -> None:
+    def _send(self, pipe: Any, subject: str) -> bool:
         try:
             pipe.execute()
         except redis.RedisError as away:
             self._log.warning("Redis was not told; the run goes on", subject=subject, reason=str(away))
+            return False
+        return True

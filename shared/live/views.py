@@ -52,10 +52,14 @@ class Views:
         """Append to ``pipe`` what keeps ``view``, unless one of a higher revision is there."""
         if len(view) > VIEW_MAX_BYTES:
             # Every poll of it is answered from MongoDB; an older, smaller one must not be believed meanwhile.
-            pipe.delete(view_key(execution_id))
+            self.drop(pipe, execution_id)
             return
         kept_ms = FINAL_KEPT_S * 1_000 if final else self._live_ms
         pipe.eval(_PUT_NEWER, 1, view_key(execution_id), view, rev, kept_ms)
+
+    def drop(self, pipe: Any, execution_id: str) -> None:
+        """Append to ``pipe`` what forgets a view, so that the next reader renders it anew."""
+        pipe.delete(view_key(execution_id))
 
     def fill(self, execution_id: str, view: bytes, *, final: bool) -> None:
         """Keep a view that a reader rendered, only where none is: it may be older than what a worker writes now."""

@@ -43,7 +43,7 @@ class MongoBaskets:
 
     def get(self, integrator: str, name: str) -> dict[str, Any]:
         """Answer a basket; raise BasketNotFound where there is none."""
-        with call(self._database):
+        with call(self._database, writes=False):
             found = self._database.collection("baskets").find_one(_living(integrator) | {"name": str(name)})
         if found is None:
             raise BasketNotFound(f"basket {name!r} was not found; GET /baskets lists those there are")
@@ -51,7 +51,7 @@ class MongoBaskets:
 
     def all(self, integrator: str) -> Sequence[dict[str, Any]]:
         """Answer all baskets by name."""
-        with call(self._database):
+        with call(self._database, writes=False):
             return [
                 _definition(found)
                 for found in self._database.collection("baskets").find(_living(integrator)).sort("name", 1)

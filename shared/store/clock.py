@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from shared.errors import BucketError
+
+ASKED_AGAIN_AFTER_S: Final = 1.0
 
 
 class Clock(Protocol):
@@ -33,16 +36,15 @@ class StoreClock:
         self._lock = threading.Lock()
         self._known: tuple[datetime, float] | None = None
         self._ask_again = False
+        self._failed_at = -math.inf
 
     def now(self) -> datetime:
         """Answer the store's time; raises Unavailable only where the store has never answered."""
         known = self._known
-        if known is None or self._ask_again or since_boot() - known[1] > self._every_s:
-            try:
-                self.sync()
-            except BucketError:
-                if known is None:
-                    raise
+        if known is None:
+            self.sync()
+        elif self._ask_again or since_boot() - known[1] > self._every_s:
+            self._sync_if_it_answers()
         return self._carried()
 
     def glance(self) -> datetime | None:
@@ -60,6 +62,15 @@ class StoreClock:
             self._known = (told, (began + ended) / 2)
             self._ask_again = False
         return timedelta(0) if carried is None else self._carried() - carried
+
+    def _sync_if_it_answers(self) -> None:
+        # One that does not answer is asked once a second, or each caller in turn would wait for it.
+        if since_boot() - self._failed_at < ASKED_AGAIN_AFTER_S:
+            return
+        try:
+            self.sync()
+        except BucketError:
+            self._failed_at = since_boot()
 
     def distrust(self) -> None:
         """Ask again before the next answer; for after a failed call, when the primary may be another one."""

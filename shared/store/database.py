@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
@@ -31,6 +31,10 @@ from shared.errors import NotStorable, OutcomeUnknown, Unavailable
 
 TOMBSTONES_KEPT_S: Final = 86_400
 _DEFAULT_NAME: Final = "bucket"
+_AWAY: Final = "MongoDB does not answer; nothing was stored, send the same request again"
+# One look for a server takes up to half a second longer than it is allowed: the driver looks in steps of that.
+_SELECTION_STEP_S: Final = 0.5
+_LOOK_WITHIN_S: Final = 0.5
 _TOO_LARGE: Final = frozenset({10334, 17280, 17419, 17420})
 
 _Document = dict[str, Any]
@@ -71,22 +75,29 @@ class Database:
         self.deadline_s = deadline_s
         self._lock = threading.Lock()
         self._opened: tuple[int, MongoDatabase[_Document]] | None = None
+        self.is_away = False
+        """Set by whoever watches (:meth:`ask_clock`): every other call then fails at once, not after its deadline."""
+        self.when_lost: Callable[[], None] = lambda: None
+        """Called after each call that was not answered: the primary may be another one from now on."""
 
     def collection(self, name: str) -> Collection[_Document]:
         """Answer a collection through this process's own client: one must not cross a fork."""
         return self._here()[name]
 
     def ask_clock(self) -> datetime:
-        """Answer the primary's own time."""
-        with call(self):
-            told: datetime = self._here().client.admin.command("hello", codec_options=_AWARE)["localTime"]
+        """Answer the primary's own time, within half a second or so; goes through where ``is_away`` is set."""
+        try:
+            with _said(), pymongo.timeout(min(self.deadline_s, _LOOK_WITHIN_S)):
+                told: datetime = self._here().client.admin.command("hello", codec_options=_AWARE)["localTime"]
+        except OutcomeUnknown as lost:
+            raise Unavailable(_AWAY) from lost
         return told
 
     def is_connected(self) -> bool:
         """True where a primary answers within the deadline."""
         try:
             self.ask_clock()
-        except (Unavailable, OutcomeUnknown):
+        except Unavailable:
             return False
         return True
 
@@ -124,26 +135,41 @@ class Database:
             retryReads=True,
             connect=False,
             connectTimeoutMS=2_000,
-            serverSelectionTimeoutMS=int(self.deadline_s * 1_000),
+            serverSelectionTimeoutMS=int(max(self.deadline_s - _SELECTION_STEP_S, 0.1) * 1_000),
             waitQueueTimeoutMS=int(self.deadline_s * 1_000),
         )
         return client.get_default_database(_DEFAULT_NAME)
 
 
 @contextmanager
-def call(database: Database) -> Iterator[None]:
+def call(database: Database, *, writes: bool = True) -> Iterator[None]:
     """Give the block the deadline of ``database`` and say its errors in Bucket's words.
 
     Raises Unavailable where nothing can have been written, OutcomeUnknown where nobody can tell, NotStorable for
-    content that no repetition will store. DuplicateKeyError passes: it is an answer.
+    content that no repetition will store. DuplicateKeyError passes: it is an answer. A block that ``writes``
+    nothing has no unknown outcome.
     """
+    if database.is_away:
+        raise Unavailable(_AWAY)
     try:
-        with pymongo.timeout(database.deadline_s):
+        with _said(), pymongo.timeout(database.deadline_s):
             yield
+    except (Unavailable, OutcomeUnknown) as lost:
+        database.when_lost()
+        if writes or isinstance(lost, Unavailable):
+            raise
+        raise Unavailable(_AWAY) from lost
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Say the driver's errors in Bucket's words."""
+    try:
+        yield
     except DuplicateKeyError:
         raise
     except (ServerSelectionTimeoutError, WaitQueueTimeoutError, ConfigurationError) as away:
-        raise Unavailable("MongoDB does not answer; nothing was stored, send the same request again") from away
+        raise Unavailable(_AWAY) from away
     except (DocumentTooLarge, InvalidDocument, OverflowError, UnicodeError) as refused:
         raise NotStorable(f"the store refuses this content: {type(refused).__name__}") from refused
     except (ConnectionFailure, NotPrimaryError) as lost:

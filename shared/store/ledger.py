@@ -31,13 +31,13 @@ class MongoLedger:
             with call(self._database):
                 ledger.insert_one(entry)
         except DuplicateKeyError:
-            with call(self._database):
+            with call(self._database, writes=False):
                 entry = ledger.find_one(named) or entry
         return _transaction(entry)
 
     def transactions(self) -> Sequence[Mapping[str, Any]]:
         """Answer the newest transactions, oldest first."""
-        with call(self._database):
+        with call(self._database, writes=False):
             newest = list(
                 self._database.collection("ledger")
                 .find({"integrator": self._integrator})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from shared.domain.execution import Event, Execution, Lease, Record
 from shared.domain.terms import Advance
@@ -98,7 +98,9 @@ class MemoryStore:
             execution = replace(
                 found.execution, rev=found.execution.rev + 1, steps={**found.execution.steps, step.id: told}
             )
-            self._records[lease.execution_id] = _with_events(replace(found, execution=execution), report.events)
+            self._records[lease.execution_id] = _with_events(
+                replace(found, execution=execution, lines_total=found.lines_total + report.dropped), report.events
+            )
             return self._records[lease.execution_id]
 
     def read(self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None) -> Record | None:
@@ -122,7 +124,8 @@ class MemoryStore:
     def lead(self, holder: str, now: datetime, until: datetime) -> bool:
         """Take or renew the reconcilers' lease."""
         with self._lock:
-            if self._leader is not None and self._leader[0] != holder and self._leader[1] >= now:
+            impossible = until + (until - now) + timedelta(seconds=1)
+            if self._leader is not None and self._leader[0] != holder and now <= self._leader[1] <= impossible:
                 return False
             self._leader = (holder, until)
             return True

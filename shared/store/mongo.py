@@ -6,10 +6,11 @@ The one exception is a claim written alone, which is a lock and not a record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
+import structlog
 from bson import Timestamp
 from pymongo import ReturnDocument, WriteConcern
 from pymongo.collection import Collection
@@ -90,7 +91,7 @@ class MongoStore:
         back is refused by its version.
         """
         newest = self._executions.with_options(read_concern=ReadConcern("local"))
-        with call(self._database):
+        with call(self._database, writes=False):
             document = newest.find_one(_living(integrator, execution_id), APART_FROM_DECISIONS)
         return None if document is None else decode(document)
 
@@ -130,21 +131,21 @@ class MongoStore:
         told = {f"steps.{lease.step}.{name}": value for name, value in progress.items() if value is not None}
         held = _living(lease.integrator, lease.execution_id) | _under(lease)
         elements = [encode_event(event) for event in report.events]
-        saved = self._write(held, {"$set": told} if told else {}, elements, decision=False)
+        saved = self._write(held, {"$set": told} if told else {}, elements, decision=False, dropped=report.dropped)
         return None if saved is None else self._record(saved, ())
 
     def read(self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None) -> Record | None:
         """Answer an execution whole, fetching the outputs that are kept apart."""
-        with call(self._database):
+        with call(self._database, writes=False):
             document = self._executions.find_one(_living(integrator, execution_id))
         return None if document is None else self._record(document, outputs)
 
     def overdue(self, now: datetime, far: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:
         """Answer what is due, the longest overdue first, by one indexed search."""
         due = {"$or": [{"due_by": {"$lt": now}}, {"due_by": {"$gt": far}}]}
-        with call(self._database):
+        with call(self._database, writes=False):
             found = list(self._executions.find(due, APART_FROM_DECISIONS).sort("due_by", 1).limit(limit))
-        return [(decode(document), second_stored(document)) for document in found]
+        return list(_readable(found))
 
     def correct_due(self, execution: Execution) -> None:
         """Write the due moment that an execution really has, where its version still stands."""
@@ -156,7 +157,10 @@ class MongoStore:
 
     def lead(self, holder: str, now: datetime, until: datetime) -> bool:
         """Take or renew the reconcilers' lease, a document of its own."""
-        free = {"_id": "reconciler", "$or": [{"holder": holder}, {"until": {"$lt": now}}]}
+        # An end further ahead than anyone would set it now was set by a clock that has since jumped back.
+        impossible = until + (until - now) + timedelta(seconds=1)
+        ended = [{"until": {"$lt": now}}, {"until": {"$gt": impossible}}]
+        free = {"_id": "reconciler", "$or": [{"holder": holder}, *ended]}
         try:
             with call(self._database):
                 self._database.collection("leases").update_one(
@@ -168,7 +172,7 @@ class MongoStore:
 
     def newest(self, limit: int) -> Sequence[Record]:
         """Answer the newest executions with their log lines, without their outputs."""
-        with call(self._database):
+        with call(self._database, writes=False):
             found = list(
                 self._executions.find({"status": {"$exists": True}}, {"outputs": 0, "input": 0})
                 .sort("created_at", -1)
@@ -184,12 +188,13 @@ class MongoStore:
         *,
         decision: bool,
         lock_only: bool = False,
+        dropped: int = 0,
     ) -> _Document | None:
         """The one door for every change of an execution that pollers can see; answers the document after it."""
         counts = {"version": 1} if decision else {}
         visible = bool(elements) or not decision
         if visible:
-            counts |= {"rev": 1, "lines": len(elements)}
+            counts |= {"rev": 1, "lines": len(elements) + dropped}
             update["$currentDate"] = {"updated_at": True}
         if elements:
             update["$push"] = pushed(elements)
@@ -210,7 +215,7 @@ class MongoStore:
         if execution.idempotency is None or "idempotency" not in str((duplicate.details or {}).get("keyPattern")):
             raise OutcomeUnknown(f"{execution.id} was withdrawn or exists already") from duplicate
         held = {"integrator": execution.integrator, "idempotency.key": execution.idempotency.key}
-        with call(self._database):
+        with call(self._database, writes=False):
             document = self._executions.find_one(held, APART_FROM_DECISIONS)
         if document is None:
             return None
@@ -247,7 +252,7 @@ class MongoStore:
         }
         kept = dict(document.get("outputs", {}))
         if apart:
-            with call(self._database):
+            with call(self._database, writes=False):
                 named = {"_id": {"$in": list(apart)}, "integrator": execution.integrator}
                 for found in self._database.collection("outputs").find(named):
                     kept[apart[found["_id"]]] = found["json"]
@@ -258,6 +263,15 @@ class MongoStore:
 def _living(integrator: str, execution_id: str) -> _Document:
     """The filter of one execution that is no tombstone; both values must be strings, never operators."""
     return {"_id": str(execution_id), "integrator": str(integrator), "status": {"$exists": True}}
+
+
+def _readable(documents: Iterable[_Document]) -> Iterator[tuple[Execution, datetime]]:
+    """The executions that can be read; one that cannot must not keep all others from being rescued."""
+    for document in documents:
+        try:
+            yield decode(document), second_stored(document)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            structlog.get_logger().exception("an execution cannot be read", execution_id=str(document.get("_id")))
 
 
 def _under(lease: Lease) -> _Document:

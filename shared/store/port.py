@@ -28,11 +28,17 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an agent told since the last report: log lines, and how far it is."""
+    """What an agent told since the last report: log lines, and how far it is; ``dropped`` lines were too many."""
 
     events: Sequence[Event] = ()
     percent: int | None = None
     message: str | None = None
+    dropped: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """True where there is nothing to tell."""
+        return not self.events and self.percent is None and self.message is None
 
 
 class ExecutionStore(Protocol):

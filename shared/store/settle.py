@@ -79,7 +79,7 @@ def _pauses() -> Iterator[float]:
         pause_s = min(pause_s * 2, _PAUSE_MAX_S)
 
 
-def until_answered(ask: Callable[[], T], give_up: Callable[[], bool] = lambda: False) -> T:
+def until_answered(ask: Callable[[], T], give_up: Callable[[], bool] = lambda: False, *, wait_max_s: float = 1.0) -> T:
     """Repeat ``ask`` until the store accepts or refuses it; raise its error only once ``give_up`` says so.
 
     Right only for what may be repeated: reads, and writes whose filter makes the second time harmless.
@@ -88,7 +88,9 @@ def until_answered(ask: Callable[[], T], give_up: Callable[[], bool] = lambda: F
     def is_away(error: Exception) -> bool:
         return isinstance(error, (Unavailable, OutcomeUnknown)) and not give_up()
 
-    for attempt in stamina.retry_context(on=is_away, attempts=None, timeout=None, wait_initial=0.05, wait_max=1.0):
+    for attempt in stamina.retry_context(
+        on=is_away, attempts=None, timeout=None, wait_initial=0.05, wait_max=wait_max_s, wait_jitter=wait_max_s / 2
+    ):
         with attempt:
             return ask()
     raise AssertionError("stamina ended without an answer or an error")

@@ -15,7 +15,7 @@ import pytest
 
 from compose.embedded import selftest
 from compose.embedded.processes import fetch
-from tests.processes import descendants, is_running, wait_until
+from tests.processes import descendants, is_paused, is_running, wait_until
 from tests.stack import Stack
 
 
@@ -55,6 +55,7 @@ def test_a_killed_worker_takes_its_children_along(stack: Stack) -> None:
 
 def test_a_paused_worker_goes_on_when_it_is_resumed(stack: Stack) -> None:
     stack.pause("worker")
+    wait_until(lambda: is_paused(stack.pid("worker")))
     execution_id = submit(stack)
     time.sleep(0.3)  # the one thing that cannot be waited for: that nothing happens
     assert poll(stack, execution_id)["status"] == "queued"

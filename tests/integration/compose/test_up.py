@@ -91,6 +91,8 @@ def test_a_signal_stops_everything_in_order_with_exit_code_0(up: Up, number: sig
     assert not any(map(is_running, family))
     assert not sockets.exists()
     assert "api        | the api stand-in starts" in running.said
+    assert "worker     | the worker stand-in ends" in running.said, "asked, and not killed"
+    assert "bye bye" in running.said, "Redis too"
 
 
 def test_sigkill_of_a_child_is_told_and_the_child_is_started_again(up: Up) -> None:

@@ -15,7 +15,7 @@ from compose.embedded.child import Child
 from compose.embedded.guard import Guard
 from compose.embedded.plan import ChildPlan
 from compose.embedded.trouble import Trouble
-from tests.processes import descendants, is_running, wait_until
+from tests.processes import descendants, is_paused, is_running, wait_until
 
 FOREVER = "import time; time.sleep(600)"
 DEAF = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
@@ -63,6 +63,7 @@ def test_a_paused_child_can_be_stopped(tmp_path: Path) -> None:
     child.start()
     child.wait_ready()
     child.pause()
+    wait_until(lambda: is_paused(child.pid or 0))
     child.stop()
     assert child.exit_code == -signal.SIGTERM
 

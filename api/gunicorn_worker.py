@@ -1,0 +1,65 @@
+"""gunicorn's threads, whose own refusals are problems too: a request that is no HTTP never reaches the application."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import structlog
+from gunicorn.http.errors import (  # type: ignore[import-untyped]
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+)
+from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+
+from api import problems
+from api.strict_json import shown
+from shared.errors import BucketError, InternalError, ValidationFailed
+from shared.ids import new_request_id
+from shared.telemetry.lenient import encode
+
+_OURS: Final = (InvalidResponseHeader, InvalidResponseHeaderName)
+_REASONS: Final = {400: "Bad Request", 500: "Internal Server Error"}
+
+
+class ProblemWorker(ThreadWorker):  # type: ignore[misc]
+    """A gthread worker that refuses with 400 and a problem what gunicorn refuses with a page of HTML."""
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:  # noqa: ARG002  gunicorn's own
+        """Answer what went wrong outside the application, and close the connection."""
+        request_id = new_request_id()
+        if isinstance(exc, ParseException) and not isinstance(exc, _OURS):
+            error: BucketError = ValidationFailed(_told(exc))
+            structlog.get_logger("api.access").info("request.unreadable", request_id=request_id, detail=error.message)
+        else:
+            error = InternalError()
+            structlog.get_logger("api.access").error("request.failed", request_id=request_id, exc_info=exc)
+        try:
+            client.settimeout(1)
+            client.sendall(_reply(error, request_id))
+        except OSError:
+            self.log.debug("the client left before it was told what was wrong")
+
+
+def _told(exc: ParseException) -> str:
+    if isinstance(exc, LimitRequestLine):
+        return "the address is too long: a request's first line may take 8190 bytes"
+    if isinstance(exc, LimitRequestHeaders):
+        return "the headers are too large: at most 100 of them, each of at most 8190 bytes"
+    return f"this is not HTTP as it is understood here: {shown(str(exc))}"
+
+
+def _reply(error: BucketError, request_id: str) -> bytes:
+    body = encode(problems.body_of(error, request_id))
+    head = (
+        f"HTTP/1.1 {error.http_status} {_REASONS[error.http_status]}",
+        "Connection: close",
+        f"Content-Type: {problems.MEDIA_TYPE}",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        f"X-Request-ID: {request_id}",
+        "X-Content-Type-Options: nosniff",
+    )
+    return "\r\n".join((*head, "", "")).encode() + body

@@ -1,0 +1,22 @@
+"""One stack with the agents that misbehave, shared by the files that stop nothing; others ask for ``make_stack``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from compose.embedded.guard import Guard
+from tests.acceptance.calls import AGENTS, Caller
+from tests.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def caller(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[Caller]:
+    """Answer an integrator of a stack that all these tests share: leave it running, and its data alone."""
+    stack = Stack(tmp_path_factory.mktemp("shared-stack"), guard, BUCKET_AGENTS_DIR=str(AGENTS))
+    try:
+        stack.start_all()
+        yield Caller(stack)
+    finally:
+        stack.close()
