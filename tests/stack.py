@@ -46,6 +46,7 @@ SHORT: Final[Mapping[str, str]] = {
     "BUCKET_DRAIN_S": "2",
     "BUCKET_WORKER_CONCURRENCY": "2",
 }
+_CONNECTIONS: Final = 16
 _FROM_OUTSIDE: Final = ("HOST", "PORT", "REDIS_URL", "MONGODB_URL")
 
 
@@ -92,11 +93,14 @@ class Stack:
             for name in names:
                 self._children[name].wait_ready()
 
-    def start(self, name: str, *, wait: bool = True) -> None:
-        """Start a process that does not run, and wait until it serves."""
+    def start(self, name: str, *, wait: bool = True, **settings: str) -> None:
+        """Start a process that does not run, this once with ``settings``, and wait until it serves."""
         child = self._children[name]
         assert not child.is_alive(), f"{name} runs already"
+        usual = child.plan
+        child.plan = replace(usual, env={**usual.env, **settings})
         child.start()
+        child.plan = usual
         if wait:
             child.wait_ready()
 
@@ -165,9 +169,11 @@ class Stack:
         places.remove_socket_dir(self.sockets)
 
     def _api_serves(self) -> bool:
-        # /ready is 503 while a server is away, which a test may want; /health is always 200.
+        # /ready is 503 while a server is away, which a test may want; /health is always 200. Asked on many connections,
+        # for each reaches any of the API's processes, and each of them notices for itself.
         whole = self.is_alive("redis") and self.is_alive("mongod")
-        return bool(processes.fetch(f"{self.url}/{'ready' if whole else 'health'}"))
+        url = f"{self.url}/{'ready' if whole else 'health'}"
+        return all(processes.fetch(url) for _ in range(_CONNECTIONS))
 
     def _worker_has_left_its_mark(self) -> bool:
         # By name, with the process id: a worker that was killed leaves its own mark behind for 15 s.

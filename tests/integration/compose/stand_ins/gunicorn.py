@@ -9,6 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 TOTAL = int(os.environ.get("STAND_IN_TOTAL", "1000"))
 
 
+refusals = int(os.environ.get("STAND_IN_REFUSALS", "0"))
+
+
 class Api(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/health":
@@ -21,11 +24,13 @@ class Api(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer({"status_url": "/execution-logs/1"})
+        global refusals  # noqa: PLW0603 - a script
+        refusals -= 1
+        self.answer({"status_url": "/execution-logs/1"}, 503 if refusals >= 0 else 202)
 
-    def answer(self, body: object) -> None:
+    def answer(self, body: object, status: int = 200) -> None:
         text = json.dumps(body).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
