@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from functools import cache
 from typing import Any, Final
 
@@ -17,13 +15,14 @@ from kombu.connection import Connection
 from kombu.entity import Queue
 
 from shared import faults
-from shared.bootstrap import Services, bootstrap
-from shared.live.workers import WorkerMark
+from shared.bootstrap import bootstrap
 from shared.queue.bell import PRIORITY_STEPS, QUEUES
 from shared.settings import Settings, warn_of_unknown
 from shared.telemetry.logs import configure_logging
+from worker.child import runner_of_this_child
 from worker.loader import load_agents
-from worker.runner import Runner
+from worker.parent import Parent, watching_step
+from worker.slots import Slots
 from worker.tasks import bind
 
 TIME_LIMIT_S: Final = 24 * 3600 + 900
@@ -101,16 +100,12 @@ def create_app(settings: Settings) -> Celery:
     made.conf.update(configuration(settings))
     made.amqp.Connection = SteadyConnection
     made.Worker = made.subclass_with_self(QuietWorker, name="Worker")
-    bind(made, cache(lambda: Runner(services, agents)))
-    _mark(services)
+    slots = Slots(settings.worker_concurrency)
+    bind(made, cache(lambda: runner_of_this_child(services, agents, slots)))
+    parent = Parent(services, slots)
+    parent.connect()
+    made.steps["worker"].add(watching_step(parent))
     return made
-
-
-def _mark(services: Services) -> None:
-    """Leave this worker's mark in Redis from ready until shutdown, in the main process."""
-    mark = WorkerMark(services.redis, f"{socket.gethostname()}:{os.getpid()}")
-    signals.worker_ready.connect(lambda **_: mark.start(), weak=False)
-    signals.worker_shutting_down.connect(lambda **_: mark.stop(), weak=False)
 
 
 def _quiet(**_: Any) -> None:

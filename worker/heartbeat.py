@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Self
 
+import redis
 import structlog
 
+from shared.bootstrap import Services
 from shared.domain.execution import Event, Lease
+from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError
-from shared.live.publisher import Publisher
-from shared.store.clock import Clock, since_boot
+from shared.live import cancels
+from shared.store.clock import since_boot
 from shared.store.documents import EVENTS_KEPT
-from shared.store.port import ExecutionStore, Report
+from shared.store.port import Report
 
 SHOWN_AFTER_S: Final = 0.05
 REPORT_EVERY_S: Final = 1.0
@@ -74,33 +77,33 @@ class StepReporter:
 
 
 class Heartbeat:
-    """Keeps one lease alive while its step runs; ``lost`` is set once the step has moved on without us.
+    """Keeps one lease alive while its step runs.
 
-    ``told`` is the seq up to which log lines were told to Redis, for whoever writes next.
+    ``stop`` is told why the step has to stop: ``lost`` once it has moved on without us, ``cancelled``. ``told`` is
+    the seq up to which log lines were told to Redis, for whoever writes next.
     """
 
     def __init__(
         self,
-        store: ExecutionStore,
-        publisher: Publisher,
-        clock: Clock,
+        services: Services,
         lease: Lease,
         reporter: StepReporter,
         *,
-        lease_s: float,
-        heartbeat_s: float,
         told: int,
-        lost: threading.Event,
+        stop: Callable[[str], None],
     ) -> None:
-        self._store = store
-        self._publisher = publisher
-        self._clock = clock
+        self._store = services.store
+        self._publisher = services.publisher
+        self._clock = services.clock
+        self._redis = services.redis
         self._lease = lease
         self._reporter = reporter
-        self._lease_s = lease_s
-        self._heartbeat_s = heartbeat_s
+        self._lease_s = services.settings.lease_s
+        self._heartbeat_s = services.settings.heartbeat_s
         self.told = told
-        self.lost = lost
+        self._stop = stop
+        self._lost = False
+        self._cancelling = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._log = structlog.get_logger().bind(execution_id=lease.execution_id, step=lease.step)
@@ -119,11 +122,18 @@ class Heartbeat:
         self._attempt(self._show)
         renewed_at = since_boot()
         pause_s = min(REPORT_EVERY_S, self._heartbeat_s)
-        while not self._over.wait(pause_s) and not self.lost.is_set():
+        while not self._over.wait(pause_s) and not self._lost:
             self._attempt(self._report)
             # One that failed stays due, so that it is tried again at the next look and not a period later.
-            if since_boot() - renewed_at >= self._heartbeat_s and self._attempt(self._renew):
+            due = since_boot() - renewed_at >= self._heartbeat_s or self._is_cancel_hinted()
+            if due and self._attempt(self._renew):
                 renewed_at = since_boot()
+
+    def _is_cancel_hinted(self) -> bool:
+        try:
+            return not self._cancelling and cancels.is_hinted(self._redis, self._lease.execution_id)
+        except redis.RedisError:
+            return False  # the next renewal brings it
 
     def _attempt(self, beat: Callable[[], None]) -> bool:
         try:
@@ -136,6 +146,11 @@ class Heartbeat:
             self._log.exception("a heartbeat failed")
             return False
         return True
+
+    def _lose(self) -> None:
+        self._log.warning("the lease is lost; the step goes on elsewhere")
+        self._lost = True
+        self._stop("lost")
 
     def _show(self) -> None:
         as_of = since_boot()
@@ -156,7 +171,7 @@ class Heartbeat:
             self._reporter.put_back(report)
             raise
         if record is None:
-            self.lost.set()
+            self._lose()
             return
         self._publisher.told(record, as_of=as_of, told=self.told)
         self.told = record.lines_total
@@ -164,7 +179,10 @@ class Heartbeat:
     def _renew(self) -> None:
         beat = self._store.renew(self._lease, self._clock.now() + timedelta(seconds=self._lease_s))
         if beat is None:
-            self._log.warning("the lease is lost; the step goes on elsewhere")
-            self.lost.set()
-        elif not self._publisher.kept(self._lease.execution_id, beat.rev):
+            self._lose()
+            return
+        if beat.status is ExecutionStatus.CANCELLING and not self._cancelling:
+            self._cancelling = True
+            self._stop("cancelled")
+        if not self._publisher.kept(self._lease.execution_id, beat.rev):
             self._show()

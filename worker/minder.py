@@ -105,12 +105,16 @@ class Minder:
         try:
             yield
         finally:
-            with self._lock:
-                minded.in_agent = False
-                taken_over = minded.taken_over
-            if taken_over:
-                threading.Event().wait()  # the minder is writing the outcome, and ends this process after it
-            self._slot.set_in_agent(running=False)
+            self.left(minded)
+
+    def left(self, minded: Minded) -> None:
+        """Note that agent code runs no more; may be said again. Never returns where the minder has taken over."""
+        minded.in_agent = False  # before all else: from here on an interrupt finds nothing to interrupt
+        with self._lock:
+            taken_over = minded.taken_over
+        if taken_over:
+            threading.Event().wait()  # the minder is writing the outcome, and ends this process after it
+        self._slot.set_in_agent(running=False)
 
     def ask(self, minded: Minded, why: str) -> None:
         """Ask a step to stop: by ``ctx.cancelled`` now, by force after the grace."""

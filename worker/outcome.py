@@ -84,9 +84,9 @@ def not_storable(step: Step, reason: str) -> RunError:
     return _error(step, "output_not_serialisable", f"the output cannot be recorded: {reason}")
 
 
-def unknown_agent(step: Step) -> RunError:
-    """Answer the failure of a step whose agent this worker does not have."""
-    return _error(step, "agent_error", f"agent {step.agent!r} is not installed on this worker")
+def nothing_there(step: Step, told: str) -> RunError:
+    """Answer the failure of a step whose input names a place that the data does not have."""
+    return _error(step, "input_invalid", f"the input of {step.id} cannot be made: {told}")
 
 
 def to_json(value: Any) -> bytes:

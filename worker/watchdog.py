@@ -164,4 +164,3 @@ def _children(pid: int) -> set[int]:
 def _descendants(pid: int) -> list[int]:
     """All processes below ``pid``, the deepest first."""
     return [each for child in _children(pid) for each in (*_descendants(child), child)]
-

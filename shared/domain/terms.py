@@ -26,7 +26,12 @@ class Terms:
     @property
     def ahead_max(self) -> timedelta:
         """How far ahead a lease or a hand-off can end; one further ahead was set by a clock that has since jumped."""
-        return max(self.lease, self.handoff, HANDOFF_MAX)
+        return max(self.lease, self.waiting, HANDOFF_MAX)
+
+    @property
+    def waiting(self) -> timedelta:
+        """How long a step is left alone whose message still waits in a long queue."""
+        return 12 * self.handoff
 
     def handoff_after(self, offers: int) -> timedelta:
         """How long an offered step may wait for its claim: doubling with each offer, at most a minute."""

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import redis
 import structlog
 
-from shared.domain.execution import Record
+from shared.domain.execution import Execution, Record
 from shared.domain.terms import Advance
 from shared.live import lines
 from shared.live.render import line_shown, render
@@ -56,7 +56,7 @@ class Publisher:
         ``told`` were told before.
         """
         pipe = self._redis.pipeline(transaction=False)
-        self._ring(pipe, record, advance.hand_out, bell.FIRST)
+        self._ring(pipe, record, advance.hand_out)
         self._show(pipe, record, as_of)
         self._add_lines(pipe, record, told)
         execution = record.execution
@@ -66,6 +66,13 @@ class Publisher:
             lines.trim(pipe)
             self._figures.execution_ended(pipe, execution.basket.name, str(execution.status))
         self._send(pipe, execution.id)
+
+    def rang_in_vain(self, execution: Execution, unanswered: bell.Bell) -> None:
+        """Ring again, ahead of all others, for a worker that drains and takes nothing any more."""
+        if unanswered.step in execution.steps:
+            pipe = self._redis.pipeline(transaction=False)
+            bell.ring(pipe, unanswered, execution.basket.step(unanswered.step).queue, bell.AGAIN)
+            self._send(pipe, execution.id)
 
     def step_ended(self, agent: str, seconds: float) -> None:
         """Count how long an agent took."""
@@ -90,7 +97,7 @@ class Publisher:
     def rescued(self, record: Record, advance: Advance, *, as_of: float, reason: str) -> bool:
         """Offer again what was rescued, ahead of all first offers, and tell of it; False where Redis did not hear."""
         pipe = self._redis.pipeline(transaction=False)
-        self._ring(pipe, record, advance.hand_out, bell.AGAIN)
+        self._ring(pipe, record, advance.hand_out)
         if advance.events:
             self._show(pipe, record, as_of)
             self._add_lines(pipe, record, record.lines_total - len(advance.events))
@@ -107,13 +114,12 @@ class Publisher:
             self._log.warning("Redis did not keep a view", execution_id=execution_id, reason=str(away))
             return True
 
-    def _ring(self, pipe: Any, record: Record, steps: Iterable[str], priority: int) -> None:
+    def _ring(self, pipe: Any, record: Record, steps: Iterable[str]) -> None:
         execution = record.execution
-        for step_id in steps:
-            stamp = execution.steps[step_id].offered_at
-            if stamp is not None:
-                offer = bell.Bell(execution.integrator, execution.id, step_id, stamp)
-                bell.ring(pipe, offer, execution.basket.step(step_id).queue, priority)
+        for step in (execution.steps[step_id] for step_id in steps):
+            if step.offered_at is not None:
+                offer = bell.Bell(execution.integrator, execution.id, step.id, step.offered_at)
+                bell.ring(pipe, offer, execution.basket.step(step.id).queue, bell.priority_of(step))
 
     def _show(self, pipe: Any, record: Record, as_of: float) -> None:
         if since_boot() - as_of > VIEW_AGE_MAX_S:

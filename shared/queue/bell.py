@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import orjson
 
+from shared.domain.execution import Step
+
 RUN_STEP: Final = "bucket.run_step"
 QUEUES: Final = ("default", "long")
 
@@ -42,6 +44,11 @@ class Bell:
 def bell_of(integrator: str, execution_id: str, step: str, stamp_ms: int) -> Bell:
     """Answer the bell that bears these arguments."""
     return Bell(integrator, execution_id, step, datetime.fromtimestamp(stamp_ms / 1_000, UTC))
+
+
+def priority_of(step: Step) -> int:
+    """Answer the priority at which a step was last offered: rescues, retries and hand-backs go before first offers."""
+    return FIRST if step.offers <= 1 and step.claims == 0 else AGAIN
 
 
 def list_of(queue: str, priority: int) -> str:

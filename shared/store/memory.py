@@ -118,8 +118,13 @@ class MemoryStore:
         due.sort(key=lambda pair: pair[0])
         return [(execution, self._stored_at[execution.id]) for _, execution in due[:limit]]
 
-    def correct_due(self, execution: Execution) -> None:
-        """Nothing to do: the due moment is derived here."""
+    def postpone(self, executions: Sequence[Execution]) -> None:
+        """Write due moments where the version still stands."""
+        with self._lock:
+            for execution in executions:
+                found = self._living(execution.integrator, execution.id)
+                if found is not None and found.execution.version == execution.version:
+                    self._put(replace(found.execution, steps=execution.steps))
 
     def lead(self, holder: str, now: datetime, until: datetime) -> bool:
         """Take or renew the reconcilers' lease."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 from bson import Timestamp
-from pymongo import ReturnDocument, WriteConcern
+from pymongo import ReturnDocument, UpdateOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
@@ -147,13 +147,17 @@ class MongoStore:
             found = list(self._executions.find(due, APART_FROM_DECISIONS).sort("due_by", 1).limit(limit))
         return list(_readable(found))
 
-    def correct_due(self, execution: Execution) -> None:
-        """Write the due moment that an execution really has, where its version still stands."""
-        unchanged = _living(execution.integrator, execution.id) | {"version": execution.version}
-        due_by = execution.due_by
-        update = {"$unset": {"due_by": ""}} if due_by is None else {"$set": {"due_by": due_by}}
-        with call(self._database):
-            self._executions.update_one(unchanged, update)
+    def postpone(self, executions: Sequence[Execution]) -> None:
+        """Write due moments in bulk, each where its version still stands."""
+        writes = []
+        for execution in executions:
+            moments: _Document = {f"steps.{step.id}.due_by": step.due_by for step in execution.steps.values()}
+            moments["due_by"] = execution.due_by
+            unchanged = _living(execution.integrator, execution.id) | {"version": execution.version}
+            writes.append(UpdateOne(unchanged, _set_or_unset(moments)))
+        if writes:
+            with call(self._database):
+                self._executions.bulk_write(writes, ordered=False)
 
     def lead(self, holder: str, now: datetime, until: datetime) -> bool:
         """Take or renew the reconcilers' lease, a document of its own."""
@@ -258,6 +262,12 @@ class MongoStore:
                     kept[apart[found["_id"]]] = found["json"]
         events = tuple(decode_event(element) for element in document.get("events", ()))
         return Record(execution, events, document.get("lines", 0), kept)
+
+
+def _set_or_unset(fields: _Document) -> _Document:
+    to_set = {name: value for name, value in fields.items() if value is not None}
+    to_unset = {name: "" for name, value in fields.items() if value is None}
+    return {operator: names for operator, names in (("$set", to_set), ("$unset", to_unset)) if names}
 
 
 def _living(integrator: str, execution_id: str) -> _Document:

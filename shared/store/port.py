@@ -83,8 +83,8 @@ class OverdueSearch(Protocol):
         What is due only after ``far`` was set by a clock that has since jumped back, and is answered too.
         """
 
-    def correct_due(self, execution: Execution) -> None:
-        """Write the due moment that an execution really has, where nobody has written to it since."""
+    def postpone(self, executions: Sequence[Execution]) -> None:
+        """Write the due moments that these executions have, where nobody has written to them since; no decision."""
 
     def lead(self, holder: str, now: datetime, until: datetime) -> bool:
         """Take or renew the right to act for all reconcilers; False while another holds it."""

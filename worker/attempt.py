@@ -1,0 +1,140 @@
+"""Runs the agent of one claimed step and answers what came of it: bytes to record, a failure, or a hand-back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import orjson
+import structlog
+
+from shared.bootstrap import Services
+from shared.domain.execution import ErrorKind, Execution, Lease, RunError, Step
+from shared.domain.moves import cancelled_error
+from shared.domain.passing import NothingThere, given_to
+from shared.errors import LeaseLost
+from shared.store.ledger import MongoLedger
+from shared.store.settle import until_answered
+from worker.context import AgentContext
+from worker.heartbeat import StepReporter
+from worker.loader import Agent
+from worker.minder import Minded, Minder, StepInterrupted
+from worker.outcome import judge_exception, judge_input, judge_output, nothing_there
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One claimed step and what is at hand for it: outputs by step id, and up to which line Redis was told."""
+
+    execution: Execution
+    lease: Lease
+    outputs: Mapping[str, Mapping[str, Any]]
+    told: int
+
+    @property
+    def step(self) -> Step:
+        """The step as it was claimed."""
+        return self.execution.steps[self.lease.step]
+
+    @property
+    def timeout_s(self) -> float:
+        """How long the step may take."""
+        return self.execution.basket.step(self.lease.step).timeout_s
+
+
+class Stranger:
+    """What came of a step whose agent this worker does not have."""
+
+
+Outcome = bytes | RunError | Stranger
+
+
+class Attempts:
+    """Runs agents; whatever one raises, SystemExit and MemoryError too, is its failure and not the worker's."""
+
+    def __init__(self, services: Services, agents: Mapping[str, Agent], minder: Minder) -> None:
+        self._services = services
+        self._agents = agents
+        self._minder = minder
+
+    def run(self, turn: Turn, reporter: StepReporter, minded: Minded) -> Outcome:
+        """Answer the outcome of one attempt; raises LeaseLost where the step has moved on meanwhile."""
+        step = turn.step
+        agent = self._agents.get(step.agent)
+        if agent is None:
+            return Stranger()
+        catalogue = self._services.catalogue
+        try:
+            given = self._given(turn)
+        except NothingThere as missing:
+            return nothing_there(step, str(missing))
+        refused = judge_input(step, catalogue.input_faults(step.agent, given))
+        if refused is not None:
+            return refused
+        try:
+            with self._minder.agent_code(minded):
+                returned = agent.run(given, self._context(turn, reporter, minded))
+            if minded.is_late:
+                return late(turn)
+            return judge_output(turn.execution, step, returned, partial(catalogue.output_faults, step.agent))
+        except BaseException as raised:  # noqa: BLE001
+            self._minder.left(minded)  # an interrupt may come in the very moment in which the agent returns
+            return self._excused(turn, minded, raised)
+
+    def _excused(self, turn: Turn, minded: Minded, raised: BaseException) -> RunError:
+        """What an exception stands for: why the step was asked to stop, where it was, or else the agent's failure."""
+        if minded.why == "lost":
+            raise LeaseLost from raised
+        if minded.why == "timeout" or minded.is_late:
+            return late(turn)
+        if minded.why == "cancelled":
+            return cancelled_error(turn.execution, turn.step)
+        if isinstance(raised, StepInterrupted):  # nobody asked: a stray signal
+            structlog.get_logger().warning("a step was interrupted that nobody had asked to stop")
+        structlog.get_logger().warning("the agent raised", agent=turn.step.agent, exc_info=raised)
+        return judge_exception(turn.step, raised)
+
+    def _given(self, turn: Turn) -> dict[str, Any]:
+        basket = turn.execution.basket
+        step = basket.step(turn.lease.step)
+        outputs = dict(turn.outputs)
+        missing = [need for need in step.needs if need not in outputs]
+        if missing:
+            read = partial(self._services.store.read, turn.lease.integrator, turn.execution.id, outputs=missing)
+            record = until_answered(read)
+            if record is None:
+                raise LeaseLost(f"{turn.execution.id} is gone")
+            outputs |= {need: orjson.loads(record.outputs[need]) for need in missing}
+        run_input = orjson.loads(turn.execution.input)
+        return given_to(basket, step.id, run_input, outputs, self._services.catalogue.required_inputs(step.agent))
+
+    def _context(self, turn: Turn, reporter: StepReporter, minded: Minded) -> AgentContext:
+        step = turn.step
+        began = step.started_at or turn.execution.created_at
+        return AgentContext(
+            execution_id=turn.execution.id,
+            step=step.id,
+            attempt=step.claims,
+            idempotency_key=turn.execution.idempotency_key(step.id),
+            request_id=turn.execution.request_id,
+            deadline=began + timedelta(seconds=turn.timeout_s),
+            ledger=MongoLedger(self._services.database, self._services.clock, turn.lease.integrator),
+            reporter=reporter,
+            cancel=minded.cancel,
+        )
+
+
+def late(turn: Turn) -> RunError:
+    """Answer the failure of a step that took longer than it may."""
+    step = turn.step
+    return RunError(
+        "timeout",
+        f"{step.id} took longer than the {turn.timeout_s:g} s it may take",
+        ErrorKind.TIMEOUT,
+        agent=step.agent,
+        step=step.id,
+        attempt=step.claims,
+    )
