@@ -31,7 +31,7 @@ test: $(READY) ## every test; starts its own servers and leaves nothing behind
 
 check: $(READY) ## style, types and the layers of the packages
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff format --check --quiet --config "format.exclude = ['*.md']" .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo >$(VENV)/.imports.log 2>&1 || { cat $(VENV)/.imports.log; exit 1; }
 	@echo "check: ruff, mypy and import-linter have nothing to say"

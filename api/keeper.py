@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from shared.bootstrap import Services
+from shared.domain.execution import Execution
 from shared.errors import BucketError, Overloaded, Unavailable
 from shared.live.pulse import Pulse
 from shared.store.settle import until_answered
@@ -27,7 +28,7 @@ class Keeper:
         self.pulse = Pulse(services.settings.redis_url)
         self._stop = threading.Event()
         self._prepared = threading.Event()
-        self._lost: queue.Queue[tuple[str, str]] = queue.Queue(_WITHDRAWALS_MAX)
+        self._lost: queue.Queue[Execution] = queue.Queue(_WITHDRAWALS_MAX)
 
     def start(self) -> None:
         """Begin; to be called in the process that serves the requests, after any fork."""
@@ -58,12 +59,12 @@ class Keeper:
         if not self.is_prepared:
             raise Unavailable("MongoDB has not answered yet; nothing was stored, send the same request again")
 
-    def withdraw(self, integrator: str, execution_id: str) -> None:
+    def withdraw(self, run: Execution) -> None:
         """Take back, as soon as the store answers, an insert whose answer was lost and that nobody could find."""
         try:
-            self._lost.put_nowait((integrator, execution_id))
+            self._lost.put_nowait(run)
         except queue.Full:
-            structlog.get_logger().error("an insert of unknown outcome is left to run", execution_id=execution_id)
+            structlog.get_logger().error("an insert of unknown outcome is left to run", execution_id=run.id)
 
     def _watch_store(self) -> None:
         """Look at MongoDB ten times a second: while it is away, requests fail at once and leave the threads free."""
@@ -85,13 +86,14 @@ class Keeper:
     def _withdraw_lost(self) -> None:
         while not self._stop.is_set():
             try:
-                integrator, execution_id = self._lost.get(timeout=0.5)
+                run = self._lost.get(timeout=0.5)
             except queue.Empty:
                 continue
-            withdraw = partial(self._services.store.withdraw, integrator, execution_id)
+            log = structlog.get_logger().bind(execution_id=run.id, request_id=run.request_id)
+            withdraw = partial(self._services.store.withdraw, run.integrator, run.id)
             try:
                 withdrawn = until_answered(withdraw, give_up=self._stop.is_set, wait_max_s=_WITHDRAWN_WITHIN_S)
-            except Exception:  # noqa: BLE001  (it must go on: the next one is to be taken back too)
-                structlog.get_logger().exception("an insert was not taken back", execution_id=execution_id)
+            except Exception:
+                log.exception("an insert was not taken back")
                 continue
-            structlog.get_logger().info("an insert was taken back", execution_id=execution_id, withdrawn=withdrawn)
+            log.info("an insert was taken back", withdrawn=withdrawn)

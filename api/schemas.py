@@ -12,6 +12,11 @@ from shared.ids import BASKET_NAME
 METADATA_MAX_BYTES: Final = 16 * 1024
 PAGE_MAX: Final = 1_000
 
+_A_NAME: Final = validate.Regexp(
+    rf"^(?:{BASKET_NAME.pattern})\Z",
+    error="must be 1 to 100 letters, digits, spaces or any of _ . + -, and begin with a letter or digit",
+)
+
 
 class _Body(Schema):
     """A body of which unknown keys are ignored; the caller is told of them in ``warnings``."""
@@ -37,9 +42,7 @@ def _not_yet(name: str) -> Any:
 class BasketConfig(_Body):
     """A basket as it is written: its agents in order."""
 
-    name = fields.Str(
-        validate=validate.Regexp(rf"^(?:{BASKET_NAME.pattern})\Z", error="must match " + BASKET_NAME.pattern)
-    )
+    name = fields.Str(validate=_A_NAME)
     description = fields.Str(load_default="", validate=validate.Length(max=2_000))
     agents = fields.List(
         fields.Str(validate=validate.Length(max=63)),
@@ -55,8 +58,8 @@ class NewBasket(BasketConfig):
 
     name = fields.Str(
         required=True,
-        validate=validate.Regexp(rf"^(?:{BASKET_NAME.pattern})\Z", error="must match " + BASKET_NAME.pattern),
-        error_messages={"required": "name is required"},
+        validate=_A_NAME,
+        error_messages={"required": "name is required", "null": "name is required"},
     )
 
 
@@ -100,7 +103,8 @@ class RunAgent(_Run):
     input_data = fields.Dict(
         keys=fields.Str(),
         required=True,
-        error_messages={"required": "input_data is required ({} means the agent's sample_input)"},
+        # marshmallow formats its messages, so braces stand twice.
+        error_messages={"required": "input_data is required ({{}} means the agent's sample_input)"},
     )
     stateful = fields.Bool(load_default=False, truthy={True}, falsy={False})
 

@@ -85,7 +85,7 @@ def _accept(
         stored = services.store.create(accepted)
     except OutcomeUnknown:
         if key is None:
-            keeper.withdraw(run.integrator, run.id)
+            keeper.withdraw(run)
         raise
     replayed = stored.id != run.id
     if replayed and stored.idempotency is not None and stored.idempotency.fingerprint != print_:

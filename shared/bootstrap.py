@@ -57,7 +57,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
     is_worker, is_api = role == "worker", role == "api"
     # Two heartbeats that nobody answers still leave a third before the lease is over.
     deadline_s = API_DEADLINE_S if is_api else min(max(1.0, 0.8 * settings.heartbeat_s), 8.0)
-    database = Database(settings.mongodb_url, role, deadline_s)
+    database = Database(settings.mongodb_url, role, deadline_s, retries=not is_api)
     # The API's keeper and each look of a reconciler ask the clock themselves, and must see it jump.
     clock = StoreClock(database.ask_clock, every_s=settings.heartbeat_s if is_worker else math.inf)
     if is_worker:

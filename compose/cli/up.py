@@ -61,14 +61,14 @@ def up(*, verbose: bool, data: Path | None) -> None:
 
 def _up(lock: Lock, directory: Path, *, verbose: bool) -> None:
     logs = _fresh_logs(directory)
-    places.remove_socket_dir(Path(lock.note().get("sockets", "/")))  # of one that was killed
+    places.remove_socket_dir(Path(lock.note().get("sockets", "/")))  # of one that was killed, and its guard with it
     settings = _settings()
     sockets = places.make_socket_dir()
     lock.write(url=port.url(settings.host, settings.port), sockets=str(sockets))
     try:
         stack = assemble(settings, os.environ, sockets, directory)
         showing = Follower(logs, click.echo) if verbose else nullcontext()
-        with showing, Guard() as guard, _stopping(Supervisor(logs, guard, show.warn)) as supervisor:
+        with showing, Guard(sockets) as guard, _stopping(Supervisor(logs, guard, show.warn)) as supervisor:
             _start(supervisor, stack)
             took_s = selftest.run(stack.url, logs, supervisor.look)
             _welcome(stack, directory, took_s)

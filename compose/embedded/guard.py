@@ -1,16 +1,19 @@
 """Outlives the supervisor by a moment and ends every process group that it left behind, grandchildren too.
 
 The leash ends each direct child with its supervisor; this one is for what those children started themselves. It is told
-of groups on a pipe, one a line (``+123``, ``-123``); when the pipe ends, so does everything that is still on its list.
+of groups on a pipe, one a line (``+123``, ``-123``); when the pipe ends, so does everything that is still on its list,
+and the directory of sockets, where it was given one, goes with it.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -18,10 +21,11 @@ from typing import Self
 class Guard:
     """The pipe to a guard process; a context manager, at whose end all the watched groups are ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, sockets: Path | None = None) -> None:
+        rubbish = [] if sockets is None else [str(sockets)]
         # A session of its own: the terminal's Ctrl-C is not for it.
         self._process = subprocess.Popen(  # noqa: S603 - this file
-            [sys.executable, "-I", "-S", __file__],
+            [sys.executable, "-I", "-S", __file__, *rubbish],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -67,6 +71,8 @@ def main() -> None:
     for group in groups:
         with suppress(OSError):
             os.killpg(group, signal.SIGKILL)
+    for directory in sys.argv[1:]:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from shared.errors import NotStorable, OutcomeUnknown, Unavailable
 TOMBSTONES_KEPT_S: Final = 86_400
 _DEFAULT_NAME: Final = "bucket"
 _AWAY: Final = "MongoDB does not answer; nothing was stored, send the same request again"
-# One look for a server takes up to half a second longer than it is allowed: the driver looks in steps of that.
+# The driver looks for a server in steps of half a second, so that a look takes up to a step more than it is allowed.
 _SELECTION_STEP_S: Final = 0.5
 _LOOK_WITHIN_S: Final = 0.5
 _TOO_LARGE: Final = frozenset({10334, 17280, 17419, 17420})
@@ -67,12 +67,16 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
 
 
 class Database:
-    """Where the collections are; every call has at most ``deadline_s`` seconds in all, retries included."""
+    """Where the collections are; every call has ``deadline_s`` seconds in all, retries included.
 
-    def __init__(self, url: str, role: str, deadline_s: float) -> None:
+    Without ``retries`` it never takes longer than that: each retry may look for a server anew.
+    """
+
+    def __init__(self, url: str, role: str, deadline_s: float, *, retries: bool = True) -> None:
         self._url = url
         self._role = role
         self.deadline_s = deadline_s
+        self._retries = retries
         self._lock = threading.Lock()
         self._opened: tuple[int, MongoDatabase[_Document]] | None = None
         self.is_away = False
@@ -84,9 +88,17 @@ class Database:
         """Answer a collection through this process's own client: one must not cross a fork."""
         return self._here()[name]
 
+    def find_server(self) -> None:
+        """Fail early where no server is known and none is found, and leave time for the call itself."""
+        if not self._retries:
+            with pymongo.timeout(max(self.deadline_s - _SELECTION_STEP_S, 0.01)):
+                _ = self._here().client.is_primary
+
     def ask_clock(self) -> datetime:
         """Answer the primary's own time, within half a second or so; goes through where ``is_away`` is set."""
         try:
+            with _said():
+                self.find_server()
             with _said(), pymongo.timeout(min(self.deadline_s, _LOOK_WITHIN_S)):
                 told: datetime = self._here().client.admin.command("hello", codec_options=_AWARE)["localTime"]
         except OutcomeUnknown as lost:
@@ -131,11 +143,11 @@ class Database:
             w="majority",
             journal=True,
             readConcernLevel="majority",
-            retryWrites=True,
-            retryReads=True,
+            retryWrites=self._retries,
+            retryReads=self._retries,
             connect=False,
             connectTimeoutMS=2_000,
-            serverSelectionTimeoutMS=int(max(self.deadline_s - _SELECTION_STEP_S, 0.1) * 1_000),
+            serverSelectionTimeoutMS=int(self.deadline_s * 1_000),
             waitQueueTimeoutMS=int(self.deadline_s * 1_000),
         )
         return client.get_default_database(_DEFAULT_NAME)
@@ -152,8 +164,10 @@ def call(database: Database, *, writes: bool = True) -> Iterator[None]:
     if database.is_away:
         raise Unavailable(_AWAY)
     try:
-        with _said(), pymongo.timeout(database.deadline_s):
-            yield
+        with _said():
+            database.find_server()
+            with pymongo.timeout(database.deadline_s):
+                yield
     except (Unavailable, OutcomeUnknown) as lost:
         database.when_lost()
         if writes or isinstance(lost, Unavailable):

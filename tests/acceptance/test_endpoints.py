@@ -18,9 +18,9 @@ ACCEPTED = {
 }  # fmt: skip
 POLLED = {
     "execution_id", "basket_name", "status", "done", "rev", "progress", "current_step", "steps", "waiting_for",
-    "result", "error", "outputs", "logs", "count", "total", "next_after", "first_seq", "logs_dropped", "tags", "metadata",
-    "input_source", "retry_of", "cancel", "execution_metadata", "created_at", "queued_at", "started_at", "finished_at",
-    "request_id",
+    "result", "error", "outputs", "logs", "count", "total", "next_after", "first_seq", "logs_dropped", "tags",
+    "metadata", "input_source", "retry_of", "cancel", "execution_metadata", "created_at", "queued_at", "started_at",
+    "finished_at", "request_id",
 }  # fmt: skip
 LINE = {"seq", "execution_id", "agent_name", "step", "event", "level", "message", "timestamp", "status", "data"}
 SPEC = {

@@ -16,4 +16,4 @@ def run(given: dict[str, Any], ctx: AgentContext) -> Any:
         os.write(handle, f"{ctx.execution_id}:{ctx.step}:{ctx.attempt}\n".encode())
         os.close(handle)
     time.sleep(given.get("seconds", 0))
-    return {"attempt": ctx.attempt}
+    return {**given, "attempt": ctx.attempt}  # what came in goes on, so that a chain counts each of its steps

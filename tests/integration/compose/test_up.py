@@ -114,11 +114,23 @@ def test_sigkill_of_bucketd_leaves_nothing_and_does_not_hinder_the_next(up: Up) 
     first.process.kill()
     first.process.wait()
     wait_until(lambda: not any(map(is_running, family)), within_s=5)
+    assert not sockets.exists()
+    up().wait_up()
+
+
+def test_what_was_left_when_the_guard_was_killed_too_is_cleared_away_by_the_next(up: Up) -> None:
+    first = up()
+    first.wait_up()
+    sockets, guard = sockets_of(first), first.child("guard.py")
+    (grandchild,) = descendants(first.child("gunicorn"))
+    os.kill(guard, signal.SIGKILL)
+    first.process.kill()
+    first.process.wait()
+    os.kill(grandchild, signal.SIGKILL)
     assert sockets.exists()
     second = up()
     second.wait_up()
-    assert not sockets.exists(), "the next start clears away"
-    assert sockets_of(second) != sockets
+    assert not sockets.exists()
 
 
 def test_a_second_up_says_that_one_is_running(up: Up) -> None:

@@ -1,0 +1,259 @@
+"""Everything that can be known to be wrong is refused at once, in words to act on, and nothing of it is stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from tests.acceptance.calls import Caller
+
+RUN, AGENT, CREATE = "/run-basket", "/run-agent", "/create-basket"
+KEYS = ["password", "passwd", "secret", "api_key", "access_token", "refresh_token", "private_key", "client_secret",
+        "authorization"]  # fmt: skip
+SPELT = ["Password", "API-KEY", "apiKey", "AccessToken", "refresh-token", "PRIVATEKEY", "Client-Secret", "_secret_"]
+INPUT = {"basket_name": "working_test"}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_stored(caller: Caller) -> Iterator[None]:
+    """Count what is stored before and after each refusal."""
+    before = caller.stored()
+    yield
+    assert caller.stored() == before
+
+
+def refused(answer: requests.Response, status: int, code: str, *words: str) -> dict[str, Any]:
+    """Answer the problem, once it is the one that was expected and its detail has the ``words``."""
+    body: dict[str, Any] = answer.json()
+    assert (answer.status_code, body["error_code"]) == (status, code), body
+    missing = [word for word in words if word not in body["detail"]]
+    assert not missing, f"{missing} not in {body['detail']!r}"
+    return body
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        (RUN, {}, ["must provide basket_name or config"]),
+        (RUN, {"basket_name": None, "config": None}, ["must provide basket_name or config"]),
+        (RUN, {"basket_name": 7}, ["/basket_name", "string"]),
+        (RUN, {"basket_name": {"$gt": ""}}, ["/basket_name", "string"]),
+        (RUN, {"basket_name": ["working_test"]}, ["/basket_name", "string"]),
+        (RUN, {"config": []}, ["/config"]),
+        (RUN, {"config": {}}, ["must name its agents"]),
+        (RUN, {"config": {"agents": []}}, ["/config/agents", "1 to 200"]),
+        (RUN, {"config": {"agents": ["echo"] * 201}}, ["/config/agents", "1 to 200"]),
+        (RUN, {"config": {"agents": "echo"}}, ["/config/agents"]),
+        (RUN, {"config": {"agents": [3]}}, ["/config/agents/0"]),
+        (RUN, {"config": {"agents": [{"$ne": 1}]}}, ["/config/agents/0"]),
+        (RUN, {"config": {"agents": ["echo"], "name": "../x"}}, ["/config/name"]),
+        (RUN, {"config": {"agents": ["echo"], "name": "a\n"}}, ["/config/name"]),
+        (RUN, {"config": {"agents": ["echo"], "execution_strategy": "sideways"}}, ["/config/execution_strategy"]),
+        (RUN, {"config": {"agents": ["echo"], "execution_strategy": "parallel"}}, ["not supported yet"]),
+        (RUN, {"config": {"steps": [{"agent": "echo"}]}}, ["not supported yet"]),
+        (RUN, INPUT | {"run_after": "2030-01-01T00:00:00Z"}, ["run_after", "not supported yet"]),
+        (RUN, INPUT | {"run_after_s": 1}, ["run_after_s", "not supported yet"]),
+        (RUN, INPUT | {"start_deadline_s": 1}, ["start_deadline_s", "not supported yet"]),
+        (AGENT, {"agent_name": "echo", "input_data": {}, "deadline_s": 1}, ["deadline_s", "not supported yet"]),
+        (RUN, INPUT | {"input_data": []}, ["/input_data"]),
+        (RUN, INPUT | {"input_data": None}, ["/input_data"]),
+        (RUN, INPUT | {"input_data": {"transactions": "all"}}, ["/input_data/transactions", "cashflow_analyzer"]),
+        (RUN, INPUT | {"input_data": {"other": 1}}, ["transactions", "required"]),
+        (RUN, INPUT | {"tags": ["a"] * 21}, ["/tags", "20"]),
+        (RUN, INPUT | {"tags": [""]}, ["/tags/0"]),
+        (RUN, INPUT | {"tags": ["a" * 65]}, ["/tags/0"]),
+        (RUN, INPUT | {"tags": [1]}, ["/tags/0"]),
+        (RUN, INPUT | {"tags": "a"}, ["/tags"]),
+        (RUN, INPUT | {"metadata": []}, ["/metadata"]),
+        (AGENT, {"agent_name": "echo"}, ["input_data is required"]),
+        (AGENT, {"input_data": {}}, ["agent_name is required"]),
+        (AGENT, {"agent_name": {"$gt": ""}, "input_data": {}}, ["/agent_name"]),
+        (AGENT, {"agent_name": "echo", "input_data": {}, "stateful": "yes"}, ["/stateful"]),
+        (CREATE, {"agents": ["echo"]}, ["name is required"]),
+        (CREATE, {"name": "a"}, ["agents is required"]),
+        (CREATE, {"name": "../x", "agents": ["echo"]}, ["/name"]),
+        (CREATE, {"name": {"$gt": ""}, "agents": ["echo"]}, ["/name"]),
+        (CREATE, {"name": "a" * 101, "agents": ["echo"]}, ["/name"]),
+        (CREATE, {"name": "a", "agents": ["echo"], "description": "x" * 2001}, ["/description"]),
+        (CREATE, {"name": "a", "agents": ["echo"], "execution_strategy": 7}, ["/execution_strategy"]),
+    ],
+)
+def test_what_is_not_valid_is_400_and_says_where(caller: Caller, path: str, body: Any, words: list[str]) -> None:
+    problem = refused(caller.post(path, body), 400, "validation_failed", *words)
+    assert len(problem["detail"]) < 1_000
+
+
+def test_each_fault_of_the_input_has_its_pointer(caller: Caller) -> None:
+    given = {"transactions": [{"id": 1, "amount": "x"}, {"amount": 1}, 3, {"id": 2, "amount": 1}]}
+    problem = refused(caller.post(RUN, INPUT | {"input_data": given}), 400, "validation_failed")
+    pointers = {detail["pointer"] for detail in problem["details"]}
+    assert pointers == {f"/input_data/transactions/{at}" for at in ("0/amount", "1", "2")}
+
+
+@pytest.mark.parametrize("name", ["nobody", "", "../x", "..", "$where", "a\u0000b", "x" * 10_000, "Ünknown", "a/b"])
+def test_a_basket_that_is_not_there_is_404(caller: Caller, name: str) -> None:
+    problem = refused(caller.post(RUN, {"basket_name": name}), 404, "basket_not_found", "not found")
+    assert len(problem["detail"]) < 300
+
+
+@pytest.mark.parametrize("name", ["cashflow_analyser", "", "../echo", "$where", "a\u0000b", "x" * 10_000])
+def test_an_agent_that_is_not_there_is_404(caller: Caller, name: str) -> None:
+    body = {"agent_name": name, "input_data": {}}
+    problem = refused(caller.post(AGENT, body), 404, "agent_not_found", "not found")
+    assert len(problem["detail"]) < 300
+
+
+def test_an_inline_basket_with_an_unknown_agent_is_404_with_the_nearest(caller: Caller) -> None:
+    answer = caller.post(RUN, {"config": {"agents": ["echo", "cashflow_analyser"]}})
+    refused(answer, 404, "agent_not_found", "not found", "cashflow_analyzer")
+
+
+def test_a_basket_to_be_kept_with_an_unknown_agent_is_400_with_its_place(caller: Caller) -> None:
+    answer = caller.post(CREATE, {"name": "a", "agents": ["echo", "nobody"]})
+    problem = refused(answer, 400, "unknown_agent", "nobody", "not found")
+    assert [detail["pointer"] for detail in problem["details"]] == ["/agents/1"]
+
+
+def test_a_name_that_is_taken_is_409(caller: Caller) -> None:
+    answer = caller.post(CREATE, {"name": "working_test", "agents": ["echo"]})
+    refused(answer, 409, "basket_exists", "working_test", "another name")
+
+
+@pytest.mark.parametrize("path", ["/execution-logs/", "/executions/", "/baskets/", "/agents/", "/agent-logs/"])
+@pytest.mark.parametrize(
+    "name",
+    ["..%2fx", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "%7b%22$gt%22%3a%22%22%7d", "$where", "%00", "%ff", "x" * 7_000],
+)
+def test_a_name_that_none_can_have_is_404_and_is_cut(caller: Caller, path: str, name: str) -> None:
+    answer = caller.as_is(path + name)
+    assert answer.status_code == 404
+    assert len(answer.json()["detail"]) < 300
+
+
+@pytest.mark.parametrize("path", [RUN, AGENT, CREATE])
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonp", "",
+                                  "application/json; charset=latin-1", "application/json;charset=utf-16"])  # fmt: skip
+def test_another_content_type_is_415(caller: Caller, path: str, kind: str | None) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    refused(caller.ask("POST", path, data=b"{}", headers=headers), 415, "unsupported_media_type", "JSON")
+
+
+def _padded(size: int) -> bytes:
+    return b'{"basket_name": "nobody"}'.ljust(size)
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_over_1_mib_is_413_to_the_byte(caller: Caller, is_chunked: bool) -> None:
+    def post(size: int) -> requests.Response:
+        body = _padded(size)
+        return caller.post_raw((body[at : at + 65_536] for at in range(0, size, 65_536)) if is_chunked else body)
+
+    refused(post(1024 * 1024), 404, "basket_not_found")
+    refused(post(1024 * 1024 + 1), 413, "payload_too_large", "1 MiB")
+    refused(post(8 * 1024 * 1024), 413, "payload_too_large", "1 MiB")
+
+
+def _nested(levels: int, opening: str, closing: str) -> bytes:
+    inner = levels - 1
+    return (
+        '{"basket_name": "nobody", "metadata": {"a": ' + opening * (inner - 1) + "1" + closing * (inner - 1) + "}}"
+    ).encode()
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_32_levels_are_taken_and_33_are_not(caller: Caller, opening: str, closing: str) -> None:
+    refused(caller.post_raw(_nested(32, opening, closing)), 404, "basket_not_found")
+    refused(caller.post_raw(_nested(33, opening, closing)), 400, "invalid_json", "32 levels")
+    refused(caller.post_raw(_nested(100_000, opening, closing)), 400, "invalid_json", "32 levels")
+
+
+@pytest.mark.parametrize("path", [RUN, AGENT, CREATE])
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"", ["empty"]),
+        (b" \n", ["empty"]),
+        (b"{", ["line 1"]),
+        (b'{"a": 1,}', ["line 1"]),
+        (b"{'a': 1}", ["line 1"]),
+        (b'{"a": 1} x', ["line 1"]),
+        (b"\xef\xbb\xbf{}", ["byte order mark"]),
+        (b'{"a": "\xff"}', ["UTF-8"]),
+        (b'{"a": "\x00"}', ["line 1"]),
+        (b'{"a": NaN}', ["/a", "NaN"]),
+        (b'{"a": [1, Infinity]}', ["/a/1", "infinities"]),
+        (b'{"a": -Infinity}', ["/a", "infinities"]),
+        (b'{"a": 1e999}', ["/a", "too large"]),
+        (b'{"a": -1e999}', ["/a", "too large"]),
+        (b'{"a": 9223372036854775808}', ["/a", "64 bits", "string"]),
+        (b'{"a": -9223372036854775809}', ["/a", "64 bits", "string"]),
+        (b'{"a": 1' + b"0" * 5_000 + b"}", ["/a", "64 bits"]),
+        (b'{"a": "\\ud800"}', ["/a", "surrogate"]),
+        (b'{"\\udfff": 1}', ["surrogate"]),
+        (b'{"a\\u0000b": 1}', ["NUL"]),
+        (b'{"a": {"b": 1, "b": 1}}', ["/a/b", "twice"]),
+    ],
+)
+def test_json_that_is_none_or_that_no_store_bears_is_invalid(
+    caller: Caller, path: str, raw: bytes, words: list[str]
+) -> None:
+    problem = refused(caller.post_raw(raw, path), 400, "invalid_json", *words)
+    assert len(problem["detail"]) < 500
+
+
+@pytest.mark.parametrize("path", [RUN, AGENT, CREATE])
+@pytest.mark.parametrize("raw", [b"[]", b"null", b'"a"', b"3", b"true", b'[{"basket_name": "working_test"}]'])
+def test_a_body_that_is_no_object_is_refused(caller: Caller, path: str, raw: bytes) -> None:
+    refused(caller.post_raw(raw, path), 400, "validation_failed", "object")
+
+
+@pytest.mark.parametrize("key", ["callback", "callback_url", "webhook", "webhook_url", "notify_url"])
+def test_nobody_is_called_back(caller: Caller, key: str) -> None:
+    for path, body, at in (
+        (RUN, INPUT | {key: "http://me/"}, f"/{key}"),
+        (RUN, INPUT | {key: None}, f"/{key}"),
+        (RUN, {"config": {"agents": ["echo"], key: "http://me/"}}, f"/config/{key}"),
+        (AGENT, {"agent_name": "echo", "input_data": {}, key: 1}, f"/{key}"),
+        (CREATE, {"name": "a", "agents": ["echo"], key: 1}, f"/{key}"),
+    ):
+        refused(caller.post(path, body), 400, "callbacks_not_supported", at, "poll status_url")
+
+
+@pytest.mark.parametrize("key", KEYS + SPELT)
+def test_credentials_are_refused_at_any_depth_and_never_repeated(caller: Caller, key: str) -> None:
+    value = f"hunter2-of-{key}"
+    deep = INPUT | {"input_data": {"transactions": [], "more": [{"a": [[{key: {"value": value}}]]}]}}
+    for path, body, at in (
+        (RUN, INPUT | {key: value}, f"/{key}"),
+        (RUN, INPUT | {"metadata": {key: value}}, f"/metadata/{key}"),
+        (RUN, deep, f"/input_data/more/0/a/0/0/{key}"),
+        (AGENT, {"agent_name": "echo", "input_data": {key: [value]}}, f"/input_data/{key}"),
+        (CREATE, {"name": "a", "agents": ["echo"], key: value}, f"/{key}"),
+    ):
+        answer = caller.post(path, body)
+        problem = refused(answer, 400, "credentials_not_accepted", at)
+        assert problem["details"][0]["pointer"] == at
+        assert value not in answer.text
+        assert value not in str(answer.headers)
+    # A request that came later is in the log, so what came before would be.
+    mark = caller.get(f"/nowhere-{key}").headers["X-Request-ID"]
+    assert mark in caller.stack.logs("api")
+    assert value not in caller.stack.logs("api")
+
+
+def test_a_whole_key_alone_is_a_credential(caller: Caller) -> None:
+    harmless = {"passwords": 1, "secretary": 2, "token": 3, "my_api_key_name": 4, "authorization_code": 5}
+    refused(caller.post(RUN, {"basket_name": "nobody", "input_data": harmless}), 404, "basket_not_found")
+
+
+def test_no_other_value_of_a_refused_body_is_logged(caller: Caller) -> None:
+    value = "a-very-private-value"
+    refused(caller.post(RUN, INPUT | {"input_data": {"transactions": value}}), 400, "validation_failed")
+    refused(caller.post_raw(json.dumps({"basket_name": "nobody", "a": value}).encode()), 404, "basket_not_found")
+    mark = caller.get("/nowhere").headers["X-Request-ID"]
+    assert mark in caller.stack.logs("api")
+    assert value not in caller.stack.logs("api")

@@ -1,0 +1,201 @@
+"""Submitting: what may be said, what is kept of it, and one run for one key however often it is sent."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.acceptance.calls import INCOME, Caller
+
+NAMED: dict[str, Any] = {"basket_name": "working_test", "input_data": INCOME}
+
+
+def warnings_of(caller: Caller, body: dict[str, Any], path: str = "/run-basket") -> list[str]:
+    answer = caller.post(path, body)
+    assert answer.status_code in {201, 202}, answer.text
+    warnings: list[str] = answer.json().get("warnings", [])
+    return warnings
+
+
+def test_an_inline_basket_runs_without_a_name(caller: Caller) -> None:
+    config = {"agents": ["cashflow_analyzer", "goal_recommender"]}
+    answer = caller.post("/run-basket", {"config": config, "input_data": INCOME})
+    assert answer.json()["execution_metadata"]["agents_executed"] == config["agents"]
+    polled = caller.finished(answer.json()["execution_id"])
+    assert (polled["basket_name"], polled["result"]) == ("inline", {"recommendations": ["Increase savings"]})
+
+
+def test_the_name_wins_over_a_config_whatever_is_wrong_with_that(caller: Caller) -> None:
+    for config in ({"name": "mine", "agents": ["goal_recommender"]}, {"agents": []}, 3, None):
+        answer = caller.post("/run-basket", {"basket_name": "working_test", "config": config})
+        assert answer.json()["execution_metadata"]["basket_name"] == "working_test", answer.text
+
+
+def test_a_null_name_is_none(caller: Caller) -> None:
+    answer = caller.post("/run-basket", {"basket_name": None, "config": {"name": "mine", "agents": ["echo"]}})
+    assert answer.json()["execution_metadata"]["basket_name"] == "mine"
+
+
+@pytest.mark.parametrize("more", [{}, {"input_data": {}}])
+def test_without_input_the_sample_is_run_and_the_run_says_so(caller: Caller, more: dict[str, Any]) -> None:
+    polled = caller.finished(caller.run(**more))
+    sample = caller.get("/agents/cashflow_analyzer").json()
+    assert (polled["input_source"], polled["result"]) == ("sample", sample["sample_output"])
+
+
+def test_an_agents_empty_input_means_its_sample(caller: Caller) -> None:
+    polled = caller.finished(caller.run_agent("echo"))
+    assert (polled["input_source"], polled["result"]) == ("sample", {"hello": "world"})
+
+
+def test_given_input_is_run_and_the_run_says_so(caller: Caller) -> None:
+    assert caller.finished(caller.run(input_data=INCOME))["input_source"] == "request"
+
+
+def test_tags_and_metadata_come_back_as_they_were_sent(caller: Caller) -> None:
+    tags = ["", "a" * 64, *[f"t{number}" for number in range(18)], "ü€😀"][1:]
+    metadata = {"order": 7, "of": {"nobody's": [1.5, None, True, "ü\u0000"]}, "$set": {"a.b": 1}, "": ""}
+    polled = caller.finished(caller.run(tags=tags, metadata=metadata))
+    assert (polled["tags"], polled["metadata"]) == (tags, metadata)
+
+
+def test_an_input_comes_to_the_agent_to_the_last_bit(caller: Caller) -> None:
+    given = {
+        "max": 2**63 - 1,
+        "min": -(2**63),
+        "pi": 3.141592653589793,
+        "tiny": 5e-324,
+        "$ne": {"a.b": None},
+        "n": "\u0000",
+    }
+    assert caller.finished(caller.run_agent("echo", **given))["result"] == given
+
+
+def test_metadata_may_take_16_kib_and_no_more(caller: Caller) -> None:
+    def of_bytes(size: int) -> dict[str, Any]:
+        return {"basket_name": "working_test", "metadata": {"a": "x" * (size - len('{"a":""}'))}}
+
+    assert caller.post("/run-basket", of_bytes(16_384)).status_code == 202
+    refused = caller.post("/run-basket", of_bytes(16_385))
+    assert (refused.status_code, refused.json()["details"][0]["pointer"]) == (400, "/metadata")
+    assert "16385" in refused.json()["detail"]
+
+
+def test_unknown_keys_are_ignored_and_named(caller: Caller) -> None:
+    assert warnings_of(caller, NAMED) == []
+    assert warnings_of(caller, {"basket_name": "working_test", "input": INCOME}) == [
+        "unknown field 'input' was ignored; did you mean input_data?"
+    ]
+    config = {"agents": ["echo"], "strategy": "sequential"}
+    assert warnings_of(caller, {"config": config}) == [
+        "unknown field 'strategy' of config was ignored; did you mean execution_strategy?"
+    ]
+    agent = {"agent_name": "echo", "input_data": {}, "state": 1}
+    assert warnings_of(caller, agent, "/run-agent") == ["unknown field 'state' was ignored; did you mean stateful?"]
+    basket = {"name": "warned", "agents": ["echo"], "zzz": 1}
+    assert warnings_of(caller, basket, "/create-basket") == ["unknown field 'zzz' was ignored"]
+
+
+def test_a_malformed_traceparent_or_prefer_harms_nothing(caller: Caller) -> None:
+    for headers in ({"traceparent": "no"}, {"Prefer": "wait=ages"}, {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}):
+        assert caller.post("/run-basket", NAMED, **headers).status_code == 202
+
+
+def test_a_json_dialect_of_json_in_utf8_is_taken(caller: Caller) -> None:
+    for kind in ("application/json; charset=UTF-8", "application/vnd.mine+json", "Application/JSON"):
+        assert caller.post_raw(b'{"basket_name": "working_test"}', **{"Content-Type": kind}).status_code == 202
+
+
+def test_one_key_makes_one_run_and_answers_how_it_stands_now(caller: Caller) -> None:
+    first = caller.post("/run-basket", NAMED, Idempotency_Key="one", X_Request_ID="the-first")
+    assert "Idempotency-Replayed" not in first.headers
+    execution_id = first.json()["execution_id"]
+    done = caller.finished(execution_id)
+    again = caller.post("/run-basket", NAMED, Idempotency_Key="one")
+    body = again.json()
+    assert (again.status_code, again.headers["Idempotency-Replayed"]) == (202, "true")
+    assert (body["execution_id"], body["status"], body["done"]) == (execution_id, "completed", True)
+    assert body["rev"] == done["rev"]
+    assert again.headers["ETag"] == f'W/"{execution_id}.{done["rev"]}"'
+    assert body["request_id"] == "the-first"
+    assert "poll_after_ms" not in body
+    assert "Retry-After" not in again.headers
+    assert caller.stack.mongo().executions.count_documents({"idempotency.key": "one"}) == 1
+
+
+def test_a_replay_of_a_run_under_way_says_when_to_poll(caller: Caller) -> None:
+    body = {"agent_name": "sleeper", "input_data": {"seconds": 1}}
+    first = caller.post("/run-agent", body, Idempotency_Key="under way")
+    again = caller.post("/run-agent", body, Idempotency_Key="under way")
+    assert again.json()["execution_id"] == first.json()["execution_id"]
+    assert again.json()["done"] is False
+    assert again.json()["poll_after_ms"] >= 250
+    assert int(again.headers["Retry-After"]) >= 1
+
+
+def test_the_same_body_may_be_written_otherwise_and_come_by_the_other_prefix(caller: Caller) -> None:
+    raw = b'{"basket_name":"working_test","input_data":{"transactions":[{"id":1,"amount":1000.0}]}}'
+    other = b' {"input_data": {"transactions": [{"amount": 1e3, "id": 1}]}, "basket_name": "work\\u0069ng_test"}'
+    first = caller.post_raw(raw, **{"Idempotency-Key": "other words"})
+    again = caller.post_raw(other, "/api/v1/run-basket", **{"Idempotency-Key": "other words"})
+    assert again.json()["execution_id"] == first.json()["execution_id"]
+    assert (
+        again.json()["status_url"]
+        == again.headers["Location"]
+        == f"/api/v1/execution-logs/{again.json()['execution_id']}"
+    )
+
+
+def test_a_key_used_for_another_body_or_route_is_422_and_makes_no_run(caller: Caller) -> None:
+    agent = {"agent_name": "echo", "input_data": {"a": 1}}
+    assert caller.post("/run-agent", agent, Idempotency_Key="taken").status_code == 202
+    before = caller.stored()
+    for path, body in (
+        ("/run-agent", agent | {"input_data": {"a": True}}),
+        ("/run-agent", agent | {"tags": ["b"]}),
+        ("/run-agent", agent | {"unknown": 1}),
+        ("/run-basket", {"basket_name": "working_test"}),
+    ):
+        answer = caller.post(path, body, Idempotency_Key="taken")
+        assert (answer.status_code, answer.json()["error_code"]) == (422, "idempotency_key_reused")
+    assert caller.stored() == before
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "tab\there", "grün", "\x7f"])
+def test_a_key_of_another_form_is_refused(caller: Caller, key: str) -> None:
+    before = caller.stored()
+    answer = caller.ask("POST", "/run-basket", json=NAMED, headers={"Idempotency-Key": key.encode("latin-1")})
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "validation_failed")
+    assert "idempotency-key" in answer.json()["detail"].lower()
+    assert caller.stored() == before
+
+
+@pytest.mark.parametrize("key", ["!", "x" * 255, "$where", '{"$gt": ""}', "a.b c~"])
+def test_any_printable_key_is_taken_as_it_is(caller: Caller, key: str) -> None:
+    first = caller.post("/run-basket", NAMED, Idempotency_Key=key)
+    again = caller.post("/run-basket", NAMED, Idempotency_Key=key)
+    assert first.json()["execution_id"] == again.json()["execution_id"]
+    assert caller.stack.mongo().executions.count_documents({"idempotency.key": {"$eq": key}}) == 1
+
+
+def test_a_refused_request_reserves_nothing(caller: Caller) -> None:
+    wrong = {"basket_name": "working_test", "input_data": {"transactions": 3}}
+    assert caller.post("/run-basket", wrong, Idempotency_Key="second try").status_code == 400
+    accepted = caller.post("/run-basket", NAMED, Idempotency_Key="second try")
+    assert (accepted.status_code, "Idempotency-Replayed" in accepted.headers) == (202, False)
+
+
+def test_fifty_at_once_under_one_key_are_one_run(caller: Caller, tmp_path: Any) -> None:
+    runs = tmp_path / "runs"
+    body = {"agent_name": "counter", "input_data": {"file": str(runs)}}
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: caller.post("/run-agent", body, Idempotency_Key="fifty"), range(50)))
+    assert {answer.status_code for answer in answers} == {202}
+    ids = {answer.json()["execution_id"] for answer in answers}
+    assert len(ids) == 1
+    assert sum("Idempotency-Replayed" not in answer.headers for answer in answers) == 1
+    caller.finished(ids.pop())
+    assert len(runs.read_text(encoding="utf-8").splitlines()) == 1
+    assert caller.stack.mongo().executions.count_documents({"idempotency.key": "fifty"}) == 1
