@@ -5,6 +5,7 @@ Never a guess: where Redis has no view and MongoDB does not answer it is 503, an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 import flask
@@ -22,10 +23,7 @@ from shared.domain.execution import PUBLIC, Record
 from shared.domain.status import StepStatus
 from shared.errors import ExecutionExpired, ExecutionNotFound, InternalError, NotFound
 from shared.ids import AGENT_NAME, EXECUTION_ID, second_of
-from shared.live.render import Head, Page, head_of, render, result_steps
-
-_RESTING = b'"current_step":null'
-_OPENING_BYTES = 2_048
+from shared.live.render import Head, Page, cut_rest, head_of, render, result_steps
 
 
 def blueprint(services: Services, keeper: Keeper) -> Blueprint:
@@ -54,6 +52,9 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     return blp
 
 
+_NOT_MODIFIED = 304
+
+
 class Polls:
     """Answers polls from Redis first, then from MongoDB."""
 
@@ -63,34 +64,49 @@ class Polls:
 
     def poll(self, execution_id: str) -> flask.Response:
         """Answer an execution as it stands, or 304 where the caller has it already."""
-        self._check(execution_id)
+        check_id(execution_id)
         page = Page(paths.after(), paths.limit()) if request.args else Page()
         view, beyond = self._view(execution_id, page)
+        known = not beyond and _is_known(execution_id, head_of(view))
+        return self._answer(view, _NOT_MODIFIED if known else 200)
+
+    def shown(self, record: Record, status: int) -> flask.Response:
+        """Answer a run as it has just been written, with the fields of a poll."""
+        return self._answer(self._rendered(record, Page()), status)
+
+    def output(self, execution_id: str, step: str) -> flask.Response:
+        """Answer one step's output as its agent returned it."""
+        check_id(execution_id)
+        if not AGENT_NAME.fullmatch(step):
+            raise NotFound(f"execution {execution_id} has no step {step[:64]!r}: no step can have this id")
+        found = self._kept_output(execution_id, step)
+        if found is None:
+            record = self.read(execution_id, outputs=(step,))
+            found = _output_in(record, step)
+        headers = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
+        return flask.Response(found, 200, headers, mimetype="application/json")
+
+    def read(self, execution_id: str, *, outputs: Iterable[str] = ()) -> Record:
+        """Answer a run from MongoDB with those of its large outputs; raises what a caller is told of one not there."""
+        record = self._services.store.read(PUBLIC, execution_id, outputs=outputs)
+        if record is None:
+            raise self._absent(execution_id)
+        return record
+
+    def _answer(self, view: bytes, status: int) -> flask.Response:
         head = head_of(view)
-        resting = not head.done and (head.status == "queued" or _RESTING in view[:_OPENING_BYTES])
-        hints = hints_for(head, self._services.clock, self._keeper.pulse.last, resting=resting)
+        view, rest = cut_rest(view)
+        hints = hints_for(head, rest, self._services.clock, self._keeper.pulse.last)
         headers = {
-            "ETag": f'W/"{execution_id}.{head.rev}"',
+            "ETag": f'W/"{head.execution_id}.{head.rev}"',
             "Cache-Control": "private, no-cache",
             "Vary": "Accept-Encoding",
         }
         if hints.retry_after_s is not None:
             headers["Retry-After"] = str(hints.retry_after_s)
-        if not beyond and _is_known(execution_id, head):
-            return flask.Response(status=304, headers=headers)
-        return flask.Response(view + hints.tail, 200, headers, mimetype="application/json")
-
-    def output(self, execution_id: str, step: str) -> flask.Response:
-        """Answer one step's output as its agent returned it."""
-        self._check(execution_id)
-        if not AGENT_NAME.fullmatch(step):
-            raise NotFound(f"execution {execution_id} has no step {step[:64]!r}: no step can have this id")
-        found = self._kept_output(execution_id, step)
-        if found is None:
-            record = self._read(execution_id, outputs=(step,))
-            found = _output_in(record, step)
-        headers = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
-        return flask.Response(found, 200, headers, mimetype="application/json")
+        if status == _NOT_MODIFIED:
+            return flask.Response(status=status, headers=headers)
+        return flask.Response(view + hints.tail, status, headers, mimetype="application/json")
 
     def _view(self, execution_id: str, page: Page) -> tuple[bytes, bool]:
         """The rendered poll, and whether it holds log lines beyond the caller's ``after``."""
@@ -98,22 +114,21 @@ class Polls:
         view = self._kept_view(execution_id) if plain else None
         if view is not None:
             return view, False
-        record = self._read(execution_id, outputs=())
-        missing = set(result_steps(record.execution)) - set(record.outputs)
-        if missing:
-            record = self._read(execution_id, outputs=missing)
-        view = render(record, page)
-        if view is None:
-            raise InternalError(f"an output of {execution_id} is not where it was kept")
+        record = self.read(execution_id)
+        view = self._rendered(record, page)
         if plain:
             self._fill(record, view)
         return view, page.after is not None and record.lines_total > page.after
 
-    def _read(self, execution_id: str, *, outputs: tuple[str, ...] | set[str]) -> Record:
-        record = self._services.store.read(PUBLIC, execution_id, outputs=outputs)
-        if record is None:
-            raise self._absent(execution_id)
-        return record
+    def _rendered(self, record: Record, page: Page) -> bytes:
+        """The poll of ``record``; large outputs that its result needs are fetched."""
+        missing = set(result_steps(record.execution)) - set(record.outputs)
+        if missing:
+            record = self.read(record.execution.id, outputs=missing)
+        view = render(record, page)
+        if view is None:
+            raise InternalError(f"an output of {record.execution.id} is not where it was kept")
+        return view
 
     def _kept_view(self, execution_id: str) -> bytes | None:
         if not self._keeper.pulse.last.connected:
@@ -141,22 +156,22 @@ class Polls:
         except redis.RedisError as away:
             structlog.get_logger().warning("Redis did not take a view", reason=str(away))
 
-    @staticmethod
-    def _check(execution_id: str) -> None:
-        """Raise ExecutionNotFound for what cannot be an id: it never reaches a store."""
-        if execution_id == "None":
-            raise ExecutionNotFound(
-                "execution 'None' was not found: the submit was refused and gave no id; look at its status and detail"
-            )
-        if not EXECUTION_ID.fullmatch(execution_id):
-            raise ExecutionNotFound(f"execution {execution_id[:64]!r} was not found: this is no id that Bucket made")
-
     def _absent(self, execution_id: str) -> NotFound | ExecutionExpired:
         days = self._services.settings.retention_days
         now = self._services.clock.glance()
         if days is not None and now is not None and now - second_of(execution_id) > timedelta(days=days):
             return ExecutionExpired(f"execution {execution_id} is older than the {days} days that runs are kept")
         return ExecutionNotFound(f"execution {execution_id!r} was not found")
+
+
+def check_id(execution_id: str) -> None:
+    """Raise ExecutionNotFound for what cannot be an id: it never reaches a store."""
+    if execution_id == "None":
+        raise ExecutionNotFound(
+            "execution 'None' was not found: the submit was refused and gave no id; look at its status and detail"
+        )
+    if not EXECUTION_ID.fullmatch(execution_id):
+        raise ExecutionNotFound(f"execution {execution_id[:64]!r} was not found: this is no id that Bucket made")
 
 
 def _is_known(execution_id: str, head: Head) -> bool:

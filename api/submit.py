@@ -23,7 +23,7 @@ from shared.domain.execution import PUBLIC, Execution, Idempotency
 from shared.domain.life import start
 from shared.errors import BasketNotFound, IdempotencyKeyReused, OutcomeUnknown, ValidationFailed
 from shared.ids import BASKET_NAME
-from shared.live.render import Head, metadata_shown, moment
+from shared.live.render import Head, metadata_shown, moment, rest_of
 
 
 def blueprint(services: Services, keeper: Keeper) -> Blueprint:
@@ -119,7 +119,7 @@ def _answer(
     if replayed:
         headers["Idempotency-Replayed"] = "true"
         head = Head(run.id, str(run.status), run.done, run.rev)
-        hints = hints_for(head, services.clock, keeper.pulse.last, resting=False)
+        hints = hints_for(head, rest_of(run), services.clock, keeper.pulse.last)
         poll_after_ms, retry_after_s = hints.poll_after_ms, hints.retry_after_s
     else:
         poll_after_ms, retry_after_s = FIRST_MS, 1

@@ -13,12 +13,15 @@ from typing import Any, Final
 
 import orjson
 
-from shared.domain.execution import Event, Execution, Record, RunError, Step
-from shared.domain.status import StepStatus
+from shared.domain.basket import PARALLEL, SEQUENTIAL
+from shared.domain.execution import CancelOutcome, Event, Execution, Record, RunError, Step
+from shared.domain.status import ExecutionStatus, StepStatus
 
 LINES_SHOWN: Final = 100
 OUTPUT_SHOWN_BYTES: Final = 256 * 1024
 
+_REST: Final = b',"resting":'
+_REST_BYTES_MAX: Final = 100
 _HEAD: Final = re.compile(
     rb'\{"execution_id":"([^"]*)","basket_name":"[^"]*","status":"([a-z]+)","done":(true|false),"rev":([0-9]+)'
 )
@@ -35,6 +38,14 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    """Why no step of a run runs: ``queue``, ``retry`` or ``schedule``; the latter two until a moment (epoch ms)."""
+
+    reason: str
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Which log lines a poll shows: those after ``after``, or the latest where it is None."""
 
@@ -48,6 +59,29 @@ def head_of(view: bytes) -> Head:
     if found is None:
         raise ValueError("this is no rendered poll")
     return Head(found[1].decode(), found[2].decode(), found[3] == b"true", int(found[4]))
+
+
+def cut_rest(view: bytes) -> tuple[bytes, Rest | None]:
+    """Answer a rendered poll as clients may see it, and what the run rests for, which stands at its very end."""
+    at = view.rfind(_REST, -_REST_BYTES_MAX)
+    if at < 0:
+        return view, None
+    return view[:at], Rest(**orjson.loads(view[at + len(_REST) :]))
+
+
+def rest_of(execution: Execution) -> Rest | None:
+    """Answer what a run waits for where none of its steps runs: the first of its ready steps to become due."""
+    steps = execution.steps.values()
+    if execution.done or any(step.status is StepStatus.RUNNING for step in steps):
+        return None
+    ready = [step for step in steps if step.status is StepStatus.READY and step.due_by is not None]
+    if not ready:
+        return None
+    first = min(ready, key=lambda step: (step.rests, step.due_by))
+    if not first.rests or first.due_by is None:
+        return Rest("queue")
+    reason = "schedule" if execution.status is ExecutionStatus.SCHEDULED else "retry"
+    return Rest(reason, int(first.due_by.timestamp() * 1_000))
 
 
 def render(record: Record, page: Page = Page()) -> bytes | None:
@@ -79,7 +113,7 @@ def render(record: Record, page: Page = Page()) -> bytes | None:
         "metadata": orjson.Fragment(execution.metadata),
         "input_source": execution.input_source,
         "retry_of": execution.retry_of,
-        "cancel": None,
+        "cancel": _cancel(execution),
         "execution_metadata": metadata_shown(execution),
         "created_at": moment(execution.created_at),
         "queued_at": moment(execution.queued_at),
@@ -87,7 +121,8 @@ def render(record: Record, page: Page = Page()) -> bytes | None:
         "finished_at": moment(execution.finished_at),
         "request_id": execution.request_id,
     }
-    return orjson.dumps(shown)[:-1]
+    rest = rest_of(execution)
+    return orjson.dumps(shown)[:-1] + (b"" if rest is None else _REST + orjson.dumps(rest))
 
 
 def metadata_shown(execution: Execution) -> dict[str, Any]:
@@ -184,9 +219,11 @@ def _step(step: Step) -> dict[str, Any]:
 
 def result_steps(execution: Execution) -> tuple[str, ...]:
     """Answer the steps whose outputs are the result, of a run that has completed; none of any other."""
-    if execution.status != "completed":
+    if execution.status is not ExecutionStatus.COMPLETED:
         return ()
-    return (execution.basket.steps[-1].id,)
+    if execution.basket.strategy == PARALLEL:
+        return tuple(execution.steps)
+    return execution.basket.last_steps
 
 
 def _result(record: Record) -> bytes | None:
@@ -194,7 +231,23 @@ def _result(record: Record) -> bytes | None:
     wanted = result_steps(record.execution)
     if not wanted:
         return b"null"
-    return record.outputs.get(wanted[0])
+    if any(step not in record.outputs for step in wanted):
+        return None
+    if record.execution.basket.strategy == SEQUENTIAL:
+        return record.outputs[wanted[0]]
+    return orjson.dumps({step: orjson.Fragment(record.outputs[step]) for step in wanted})
+
+
+def _cancel(execution: Execution) -> dict[str, Any] | None:
+    """What a request to stop came to, as far as it has come."""
+    asked = execution.cancel
+    if asked is None:
+        return None
+    if execution.status is ExecutionStatus.CANCELLED:
+        outcome = CancelOutcome.APPLIED
+    else:
+        outcome = CancelOutcome.ALREADY_FINAL if execution.done else CancelOutcome.PENDING
+    return {"requested_at": moment(asked.requested_at), "reason": asked.reason, "outcome": outcome}
 
 
 def _outputs(record: Record) -> Mapping[str, Any]:
