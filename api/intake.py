@@ -13,6 +13,8 @@ from api.schemas import METADATA_MAX_BYTES
 from shared.catalogue.specs import Catalogue
 from shared.domain.basket import SEQUENTIAL, Basket, BasketStep, step_ids
 from shared.domain.execution import PUBLIC, Execution, Idempotency
+from shared.domain.retry import parse_policy
+from shared.domain.spec import AgentSpec
 from shared.domain.status import ExecutionStatus
 from shared.errors import AgentNotFound, UnknownAgent, ValidationFailed
 from shared.ids import new_execution_id
@@ -26,10 +28,14 @@ def basket_of(definition: Mapping[str, Any], catalogue: Catalogue) -> Basket:
     agents: Sequence[str] = definition["agents"]
     steps: list[BasketStep] = []
     for step_id, name in zip(step_ids(agents), agents, strict=True):
-        spec = catalogue.agent(name)
         needs = (steps[-1].id,) if steps else ()
-        steps.append(BasketStep(step_id, name, needs, spec.queue, spec.timeout_s))
+        steps.append(step_of(catalogue.agent(name), step_id, needs))
     return Basket(definition["name"], SEQUENTIAL, tuple(steps), definition.get("description", ""))
+
+
+def step_of(spec: AgentSpec, step_id: str, needs: tuple[str, ...] = ()) -> BasketStep:
+    """Answer the step that an agent's spec makes, with the queue, timeout and retries that it asks for."""
+    return BasketStep(step_id, spec.name, needs, spec.queue, spec.timeout_s, parse_policy(spec.retry))
 
 
 def check_agents_exist(definition: Mapping[str, Any], catalogue: Catalogue) -> None:

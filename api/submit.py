@@ -12,13 +12,13 @@ from flask import request
 from api import paths
 from api.body import Blueprint, fingerprint, read_body
 from api.hints import FIRST_MS, hints_for
-from api.intake import basket_of, check_inline, key_of, run_of, traceparent_of
+from api.intake import basket_of, check_inline, key_of, run_of, step_of, traceparent_of
 from api.keeper import Keeper
 from api.policy import unknown_keys
 from api.schemas import CONFIG_KEYS, RUN_AGENT_KEYS, RUN_BASKET_KEYS, Accepted, RunAgent, RunBasket
 from shared import faults
 from shared.bootstrap import Services
-from shared.domain.basket import SEQUENTIAL, Basket, BasketStep
+from shared.domain.basket import SEQUENTIAL, Basket
 from shared.domain.execution import PUBLIC, Execution, Idempotency
 from shared.domain.life import start
 from shared.errors import BasketNotFound, IdempotencyKeyReused, OutcomeUnknown, ValidationFailed
@@ -52,8 +52,8 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
         warnings = unknown_keys(read_body(request), RUN_AGENT_KEYS)
         keeper.check_may_accept()
         spec = services.catalogue.agent(body["agent_name"])
-        step = BasketStep(spec.name, spec.name, (), spec.queue, spec.timeout_s)
-        return _accept(services, keeper, Basket(spec.name, SEQUENTIAL, (step,)), body, kind="agent", warnings=warnings)
+        basket = Basket(spec.name, SEQUENTIAL, (step_of(spec, spec.name),))
+        return _accept(services, keeper, basket, body, kind="agent", warnings=warnings)
 
     return blp
 

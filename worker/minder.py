@@ -28,6 +28,7 @@ INTERRUPT: Final = signal.SIGUSR2
 INTERRUPTS: Final = 3
 INTERRUPT_EVERY_S: Final = 1.0
 KILLED_AFTER_S: Final = 10.0
+FORCE_S: Final = INTERRUPTS * INTERRUPT_EVERY_S + KILLED_AFTER_S
 TICK_S: Final = 0.2
 EXIT_STUCK: Final = 71
 _BEATS_EVERY_S: Final = 1.0
@@ -126,7 +127,7 @@ class Minder:
         minded.cancel.set()
 
     def _kill_at(self, asked_at: float) -> float:
-        return asked_at + self._grace_s + INTERRUPTS * INTERRUPT_EVERY_S + KILLED_AFTER_S
+        return asked_at + self._grace_s + FORCE_S
 
     def _run(self) -> None:
         pause = threading.Event()

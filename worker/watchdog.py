@@ -11,13 +11,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from shared.store.clock import since_boot
+from worker.minder import FORCE_S
 from worker.slots import Seen, Slots
 
 LOOK_EVERY_S: Final = 1.0
@@ -99,10 +100,12 @@ class Watchdog:
         watch = self._watches.setdefault(child.pid, _Watch())
         watch.silent = watch.silent + 1 if watch.beats == child.beats else 0
         watch.beats = child.beats
-        late = child.in_agent and 0 < child.kill_at < now
-        watch.late = watch.late + 1 if late else 0
-        if watch.late >= LATE_LOOKS:
-            self._kill(child, "it is far past its deadline")
+        is_late = child.in_agent and 0 < child.kill_at < now
+        watch.late = watch.late + 1 if is_late else 0
+        # After the grace, one in which no thread runs will not be stopped by its own: waiting on would cost its lease.
+        is_deaf = child.in_agent and 0 < child.kill_at - FORCE_S < now and watch.silent >= LATE_LOOKS
+        if watch.late >= LATE_LOOKS or is_deaf:
+            self._kill(replace(child, why=child.why or "timeout"), "it is far past its deadline")
         elif child.in_agent and watch.silent >= self._silent_max:
             self._kill(child, "no thread of it has run for a lease")
 
