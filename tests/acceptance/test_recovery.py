@@ -68,7 +68,8 @@ def test_a_worker_child_that_is_killed_costs_an_attempt_and_no_run(stack: Stack,
     run = runs.submit("counter", "counter").execution_id
     # Its child is replaced by the pool and would die of each attempt anew; the third loss would end the run.
     wait_until(lambda: children - descendants(stack.pid("worker")), 15, "its child died")
-    restart_with(stack, "worker")
+    stack.kill("worker")  # asked to stop, it would wait for the lost child
+    stack.start("worker")
 
     poll = runs.done(run)
     steps = stored(stack, run)["steps"]
