@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.live.views import output_key, view_key
+from shared.live.views import Views, output_key, view_key
 from tests.acceptance.calls import AGENTS, Caller
 from tests.processes import wait_until
 from tests.stack import Stack
@@ -139,9 +139,21 @@ def test_a_running_step_shows_where_it_is(caller: Caller) -> None:
 
 def test_a_step_under_way_is_not_shown_as_queued_until_its_first_report(caller: Caller) -> None:
     # The claim is written alone and is a majority's only a moment later: the first look may come too early for it.
-    run = caller.run_agent("sleeper", seconds=0.9)
-    wait_until(lambda: caller.poll(run)["status"] != "queued", 5)
-    assert caller.poll(run)["status"] == "running"
+    for _ in range(4):
+        run = caller.run_agent("sleeper", seconds=0.6)
+        wait_until(lambda run=run: caller.poll(run)["status"] != "queued", 5)  # type: ignore[misc]
+        assert caller.poll(run)["status"] == "running"
+        caller.finished(run)
+
+
+def test_a_view_that_comes_late_does_not_replace_a_newer_one(caller: Caller) -> None:
+    newer = caller.finished(caller.run_agent("echo", a=1))
+    redis = caller.stack.redis()
+    shown = redis.get(view_key(newer["execution_id"]))
+    older = str(shown).replace(f'"rev":{newer["rev"]}', f'"rev":{newer["rev"] - 1}').replace("completed", "running")
+    Views(redis, live_s=1).put(redis, newer["execution_id"], older.encode(), newer["rev"] - 1, final=False)
+    assert redis.get(view_key(newer["execution_id"])) == shown
+    assert caller.poll(newer["execution_id"]) == newer
 
 
 def test_a_runs_revision_never_goes_back_and_its_end_never_changes(caller: Caller) -> None:
