@@ -22,9 +22,10 @@ instead. After a test that stops something, :meth:`Stack.mend` brings all of it 
 from __future__ import annotations
 
 import os
+import secrets
 import socket
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +49,37 @@ SHORT: Final[Mapping[str, str]] = {
 }
 _CONNECTIONS: Final = 16
 _FROM_OUTSIDE: Final = ("HOST", "PORT", "REDIS_URL", "MONGODB_URL")
+
+
+class Another:
+    """A second process of a kind, beside the stack's own."""
+
+    def __init__(self, plan: ChildPlan, root: Path, guard: Guard) -> None:
+        self._log = root / f"{plan.name}-{secrets.token_hex(4)}.log"
+        self._child = Child(plan, self._log, guard)
+
+    def start(self, works: Callable[[], bool]) -> None:
+        """Start it, and wait until it ``works``."""
+        self._child.plan = replace(self._child.plan, ready=works)
+        self._child.start()
+        self._child.wait_ready()
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; None once it has ended."""
+        return self._child.pid
+
+    def is_alive(self) -> bool:
+        """Answer whether it runs."""
+        return self._child.is_alive()
+
+    def kill(self) -> None:
+        """End it and its whole group at once."""
+        self._child.kill()
+
+    def said(self) -> str:
+        """Answer all that it has said."""
+        return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
 
 
 class Stack:
@@ -103,6 +135,17 @@ class Stack:
         child.plan = usual
         if wait:
             child.wait_ready()
+
+    @contextmanager
+    def another(self, name: str, **settings: str) -> Iterator[Another]:
+        """Run a second worker or reconciler while the block runs, and wait until it works."""
+        usual = self._children[name].plan
+        second = Another(replace(usual, env={**usual.env, **settings}), self.root, self._guard)
+        second.start(lambda: self._has_left_its_mark(second.pid) if name == "worker" else bool(second.said()))
+        try:
+            yield second
+        finally:
+            second.kill()
 
     def stop(self, name: str) -> None:
         """Ask a process to end (SIGTERM) and wait for its end; by force after its grace."""
@@ -176,9 +219,12 @@ class Stack:
         return all(processes.fetch(url) for _ in range(_CONNECTIONS))
 
     def _worker_has_left_its_mark(self) -> bool:
+        return self._has_left_its_mark(self.pid("worker"))
+
+    def _has_left_its_mark(self, pid: int | None) -> bool:
         # By name, with the process id: a worker that was killed leaves its own mark behind for 15 s.
         with closing(redis.Redis.from_url(self.redis_url, decode_responses=True)) as client:
-            return client.zscore("workers", f"{socket.gethostname()}:{self.pid('worker')}") is not None
+            return client.zscore("workers", f"{socket.gethostname()}:{pid}") is not None
 
 
 def _is_setting(name: str) -> bool:

@@ -22,6 +22,7 @@ from shared.store.documents import EVENTS_KEPT
 from shared.store.port import Report
 
 SHOWN_AFTER_S: Final = 0.05
+SHOWN_TRIES: Final = 5
 REPORT_EVERY_S: Final = 1.0
 
 
@@ -104,6 +105,7 @@ class Heartbeat:
         self._stop = stop
         self._lost = False
         self._cancelling = False
+        self._is_shown = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._log = structlog.get_logger().bind(execution_id=lease.execution_id, step=lease.step)
@@ -117,9 +119,11 @@ class Heartbeat:
         self._thread.join()
 
     def _run(self) -> None:
-        if self._over.wait(SHOWN_AFTER_S):
-            return  # a quick step: its completing write will show it
-        self._attempt(self._show)
+        for _ in range(SHOWN_TRIES):
+            if self._over.wait(SHOWN_AFTER_S):
+                return  # a quick step: its completing write will show it
+            if not self._attempt(self._show) or self._is_shown:
+                break
         renewed_at = since_boot()
         pause_s = min(REPORT_EVERY_S, self._heartbeat_s)
         while not self._over.wait(pause_s) and not self._lost:
@@ -155,7 +159,11 @@ class Heartbeat:
     def _show(self) -> None:
         as_of = since_boot()
         record = self._store.read(self._lease.integrator, self._lease.execution_id, outputs=())
-        if record is not None:
+        if record is None:
+            return
+        # The claim is a lock, written alone: a majority has it only once the next journal is flushed.
+        self._is_shown = record.execution.steps[self._lease.step].was_under(self._lease)
+        if self._is_shown:
             self._publisher.told(record, as_of=as_of, told=self.told)
             self.told = record.lines_total
 

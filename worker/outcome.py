@@ -28,8 +28,8 @@ _NETWORK: Final = frozenset(
         errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET,
     }
 )  # fmt: skip
-# Two parts or more, not behind a scheme: a server's path is nobody's business outside.
-_PATH: Final = re.compile(r"(?<![\w:/.])(?:/[\w.@+~-]+){2,}/?")
+# Two parts or more, behind no scheme but file: a server's path is nobody's business outside.
+_PATH: Final = re.compile(r"(?:\bfile://|(?<![\w:/.]))(?:/[\w.@+~-]+){2,}/?")
 
 
 class NotJson(ValueError):

@@ -42,7 +42,7 @@ def take_away(stack: Stack, server: str, way: str) -> None:
 
 
 def give_back(stack: Stack, server: str, way: str) -> float:
-    """Bring a server back; answer how long it took until a run was accepted again."""
+    """Bring a server back; answer how long it took until each process of the API accepts runs again."""
     stack.resume(server) if way == "pause" else stack.start(server)
     began = time.monotonic()
     wait_until(lambda: stack_accepts(stack), 15, f"{server} is back and a run accepted")
@@ -55,7 +55,8 @@ def show(figures: str) -> None:
 
 
 def stack_accepts(stack: Stack) -> bool:
-    return Runs(stack, Path("nowhere")).submit("echo").status == 202
+    submit = partial(Runs(stack, Path("nowhere")).submit, "echo")
+    return {answer.status for answer in at_once(submit, 12)} == {202}
 
 
 def refused(answers: list[Answer]) -> set[str | None]:

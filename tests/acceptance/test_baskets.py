@@ -1,0 +1,116 @@
+"""Baskets: seeded once, made and deleted by callers, the same for every process of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import quote
+
+import pytest
+
+from tests.acceptance.calls import AGENTS, INCOME, Caller
+from tests.stack import Stack
+
+SEEDED = {
+    "working_test": ["cashflow_analyzer"],
+    "goal_test": ["goal_recommender"],
+    "chained_test": ["cashflow_analyzer", "goal_recommender"],
+    "finance_daily_check": ["cashflow_analyzer", "goal_recommender"],
+    "multi_agent_test": ["cashflow_analyzer", "goal_recommender"],
+    "coordinator_test": ["financial_coordinator"],
+    "financial_operations": ["financial_coordinator", "cashflow_analyzer"],
+}
+PROCESSES = 2
+LOOKS = 24  # connections are spread over the processes by chance: all at one is 1 in 8 million
+
+
+@pytest.fixture(scope="module")
+def caller(make_stack: Callable[..., Stack]) -> Caller:
+    """An integrator of a stack of our own: here the API is restarted."""
+    return Caller(make_stack(BUCKET_AGENTS_DIR=str(AGENTS), BUCKET_API_PROCESSES=str(PROCESSES)))
+
+
+def statuses(caller: Caller, name: str) -> set[int]:
+    """What all processes of the API say of a basket."""
+    return {caller.get(f"/baskets/{quote(name)}").status_code for _ in range(LOOKS)}
+
+
+def test_the_seeded_baskets_are_there_and_run_with_their_samples(caller: Caller) -> None:
+    baskets = caller.get("/baskets").json()["baskets"]
+    assert {basket["name"]: basket["agents"] for basket in baskets} == SEEDED
+    assert [basket["name"] for basket in baskets] == sorted(SEEDED)
+    assert {basket["execution_strategy"] for basket in baskets} == {"sequential"}
+    runs = [caller.run(name) for name in SEEDED]
+    assert {caller.finished(run)["status"] for run in runs} == {"completed"}
+
+
+@pytest.mark.parametrize("name", ["a", "Two words", "a+b", "1.2-3_4", "x" * 100, "a "])
+def test_a_basket_is_made_seen_everywhere_run_and_deleted(caller: Caller, name: str) -> None:
+    made = caller.post("/create-basket", {"name": name, "agents": ["cashflow_analyzer"], "description": "mine"})
+    assert made.status_code == 201, made.text
+    assert made.json()["basket"] == {
+        "name": name,
+        "basket_name": name,
+        "description": "mine",
+        "agents": ["cashflow_analyzer"],
+        "execution_strategy": "sequential",
+    }
+    assert statuses(caller, name) == {200}
+    again = caller.post("/create-basket", {"name": name, "agents": ["echo"]})
+    assert (again.status_code, again.json()["error_code"]) == (409, "basket_exists")
+    run = caller.finished(caller.run(name, input_data=INCOME))
+    assert run["result"]["analysis"]["total"] == 1000
+    deleted = caller.ask("DELETE", f"/baskets/{quote(name)}")
+    assert (deleted.status_code, deleted.json()["success"]) == (200, True)
+    assert statuses(caller, name) == {404}
+    assert caller.poll(run["execution_id"]) == run
+    refused = caller.post("/run-basket", {"basket_name": name})
+    assert (refused.status_code, refused.json()["error_code"]) == (404, "basket_not_found")
+    assert caller.ask("DELETE", f"/baskets/{quote(name)}").status_code == 404
+
+
+def test_a_plus_in_an_address_is_a_plus(caller: Caller) -> None:
+    caller.post("/create-basket", {"name": "c+d", "agents": ["echo"]})
+    assert caller.get("/baskets/c+d").json()["name"] == "c+d"
+    assert caller.get("/baskets/c%2Bd").json()["name"] == "c+d"
+    assert caller.get("/baskets/c%20d").status_code == 404
+
+
+def test_a_name_that_was_deleted_may_be_taken_again(caller: Caller) -> None:
+    for agents in (["echo"], ["cashflow_analyzer", "goal_recommender"]):
+        assert caller.post("/create-basket", {"name": "phoenix", "agents": agents}).status_code == 201
+        assert caller.get("/baskets/phoenix").json()["agents"] == agents
+        assert caller.finished(caller.run("phoenix"))["execution_metadata"]["agents_executed"] == agents
+        assert caller.ask("DELETE", "/baskets/phoenix").status_code == 200
+
+
+def test_a_run_keeps_the_basket_that_it_started_with(caller: Caller) -> None:
+    caller.post("/create-basket", {"name": "moving", "agents": ["sleeper", "echo"]})
+    run = caller.run("moving", input_data={"seconds": 0.3})
+    caller.ask("DELETE", "/baskets/moving")
+    caller.post("/create-basket", {"name": "moving", "agents": ["raiser"]})
+    done = caller.finished(run)
+    assert (done["status"], done["execution_metadata"]["agents_executed"]) == ("completed", ["sleeper", "echo"])
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize("name", ["nobody", "$ne", '{"$gt": ""}', "x" * 200, " a", "ü"])
+def test_a_basket_that_is_not_there_is_404(caller: Caller, method: str, name: str) -> None:
+    answer = caller.ask(method, f"/baskets/{quote(name)}")
+    assert (answer.status_code, answer.json()["error_code"]) == (404, "basket_not_found")
+    assert "not found" in answer.json()["detail"]
+
+
+def test_a_deleted_seed_stays_deleted_after_a_restart_and_the_rest_stays(caller: Caller) -> None:
+    caller.post("/create-basket", {"name": "kept", "agents": ["echo"]})
+    run = caller.finished(caller.run("goal_test"))
+    assert caller.ask("DELETE", "/baskets/goal_test").status_code == 200
+    caller.stack.stop("api")
+    caller.stack.start("api")
+    assert statuses(caller, "goal_test") == {404}
+    assert statuses(caller, "kept") == {200}
+    assert caller.poll(run["execution_id"]) == run
+    made = caller.post("/create-basket", {"name": "goal_test", "agents": ["echo"]})
+    assert made.status_code == 201
+    caller.stack.stop("api")
+    caller.stack.start("api")
+    assert caller.get("/baskets/goal_test").json()["agents"] == ["echo"]

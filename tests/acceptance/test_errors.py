@@ -1,0 +1,152 @@
+"""Every error is one form of problem, and every code that can be told by now is told here once."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import requests
+
+from shared import errors
+from tests.acceptance.calls import AGENTS, Caller
+from tests.stack import Stack
+
+MEMBERS = {"type", "title", "status", "detail", "error_code", "message", "details", "timestamp", "request_id"}
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+OLD = "1600000000_89ce24ad1b2c3d4e"
+NAMED = {"basket_name": "working_test"}
+ECHO: dict[str, Any] = {"agent_name": "echo", "input_data": {}}
+
+# What a caller does, and the status and code of the answer.
+PROVOKED: dict[str, tuple[int, Callable[[Caller], requests.Response]]] = {
+    "validation_failed": (400, lambda caller: caller.post("/run-basket", {})),
+    "invalid_json": (400, lambda caller: caller.post_raw(b"{")),
+    "callbacks_not_supported": (400, lambda caller: caller.post("/run-basket", NAMED | {"webhook": "x"})),
+    "credentials_not_accepted": (400, lambda caller: caller.post("/run-basket", NAMED | {"secret": "x"})),
+    "unknown_agent": (400, lambda caller: caller.post("/create-basket", {"name": "a", "agents": ["nobody"]})),
+    "cursor_invalid": (400, lambda caller: caller.get("/logs?since=x")),
+    "not_found": (404, lambda caller: caller.get("/nowhere")),
+    "basket_not_found": (404, lambda caller: caller.get("/baskets/nobody")),
+    "agent_not_found": (404, lambda caller: caller.get("/agents/nobody")),
+    "execution_not_found": (404, lambda caller: caller.get("/execution-logs/None")),
+    "method_not_allowed": (405, lambda caller: caller.get("/run-basket")),
+    "basket_exists": (409, lambda caller: caller.post("/create-basket", {"name": "working_test", "agents": ["echo"]})),
+    "execution_expired": (410, lambda caller: caller.get(f"/execution-logs/{OLD}")),
+    "payload_too_large": (413, lambda caller: caller.post_raw(b" " * (1024 * 1024 + 1))),
+    "unsupported_media_type": (415, lambda caller: caller.ask("POST", "/run-basket", data=b"{}")),
+    "idempotency_key_reused": (422, lambda caller: _under_one_key(caller, NAMED, NAMED | {"tags": ["b"]})),
+    "overloaded": (503, lambda caller: _with_a_backlog(caller, lambda: caller.post("/run-basket", NAMED))),
+    "unavailable": (503, lambda caller: _without(caller, "stop", lambda: caller.post("/run-basket", NAMED))),
+    "outcome_unknown": (503, lambda caller: _without(caller, "pause", lambda: caller.post("/run-agent", ECHO))),
+}
+# Nothing but a fault of our own makes a 500, and none is known; tests/unit/api/test_problems.py makes one.
+NOT_PROVOKED = {"internal"}
+
+
+@pytest.fixture(scope="module")
+def caller(make_stack: Callable[..., Stack]) -> Iterator[Caller]:
+    """An integrator of a stack of our own, which forgets runs after a day and takes a backlog of ten."""
+    caller = Caller(make_stack(BUCKET_AGENTS_DIR=str(AGENTS), BUCKET_RETENTION_DAYS="1", BUCKET_BACKLOG_MAX="10"))
+    yield caller
+    caller.stack.mend()
+
+
+def _under_one_key(caller: Caller, *bodies: dict[str, Any]) -> requests.Response:
+    return [caller.post("/run-basket", body, Idempotency_Key="one") for body in bodies][-1]
+
+
+def _with_a_backlog(caller: Caller, act: Callable[[], requests.Response]) -> requests.Response:
+    # The queue that no worker of this stack reads first: messages to nobody, taken away again.
+    redis = caller.stack.redis()
+    caller.stack.stop("worker")
+    try:
+        redis.rpush("long", *["x"] * 10)
+        return _until_refused(act)
+    finally:
+        redis.delete("long")
+        caller.stack.start("worker")
+
+
+def _without(caller: Caller, way: str, act: Callable[[], requests.Response]) -> requests.Response:
+    getattr(caller.stack, way)("mongod")
+    try:
+        return _until_refused(act)
+    finally:
+        caller.stack.mend()
+
+
+def _until_refused(act: Callable[[], requests.Response]) -> requests.Response:
+    for _ in range(100):
+        if (answer := act()).status_code == 503:
+            return answer
+    raise AssertionError("never refused")
+
+
+def assert_is_problem(answer: requests.Response, status: int, code: str) -> None:
+    body = answer.json()
+    assert (answer.status_code, body["error_code"]) == (status, code), body
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert set(body) == MEMBERS
+    assert (body["type"], body["status"]) == (f"/problems/{code}", status)
+    assert body["title"] == code.replace("_", " ").capitalize()
+    assert body["detail"] == body["message"]
+    assert len(body["detail"]) > 10
+    assert isinstance(body["details"], list)
+    assert body["request_id"] == answer.headers["X-Request-ID"]
+    assert MOMENT.fullmatch(body["timestamp"])
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(body["timestamp"])) < timedelta(seconds=30)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert ("Retry-After" in answer.headers) is (status == 503)
+    assert ("Allow" in answer.headers) is (status == 405)
+
+
+@pytest.mark.parametrize("code", PROVOKED)
+def test_each_code_is_told_as_a_problem(caller: Caller, code: str) -> None:
+    status, provoke = PROVOKED[code]
+    assert_is_problem(provoke(caller), status, code)
+
+
+def test_no_code_of_the_error_tree_is_left_out() -> None:
+    def leaves(kind: type[errors.BucketError]) -> Iterator[str]:
+        yield kind.error_code
+        for child in kind.__subclasses__():
+            yield from leaves(child)
+
+    told = set(leaves(errors.RequestError)) | set(leaves(errors.ServiceError))
+    assert told == set(PROVOKED) | NOT_PROVOKED
+
+
+def test_an_unavailable_store_heals_without_a_restart(caller: Caller) -> None:
+    assert caller.finished(caller.run())["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", "too long"),
+        (b"GET /health HTTP/1.1\r\nHost: a\r\nX-Big: " + b"x" * 9_000 + b"\r\n\r\n", "headers are too large"),
+        (b"GET /health HTTP/1.1\r\nHost: a\r\n" + b"X-A: b\r\n" * 200 + b"\r\n", "headers are too large"),
+        (b"GARBAGE\r\n\r\n", "not HTTP"),
+        (b"GET /health HTTP/9.9\r\n\r\n", "not HTTP"),
+        (b"GET /health HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", "not HTTP"),
+    ],
+)
+def test_what_is_no_http_is_a_problem_too(caller: Caller, raw: bytes, told: str) -> None:
+    host, _, port = caller.stack.url.removeprefix("http://").partition(":")
+    came = b""
+    with closing(socket.create_connection((host, int(port)), timeout=10)) as connection:
+        connection.sendall(raw)
+        while piece := connection.recv(65_536):
+            came += piece
+    head, _, body = came.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    answer = requests.Response()
+    answer.status_code, answer._content = int(lines[0].split()[1]), body
+    answer.headers.update(line.split(": ", 1) for line in lines[1:])
+    assert_is_problem(answer, 400, "validation_failed")
+    assert told in answer.json()["detail"]

@@ -1,0 +1,122 @@
+"""Log lines of all executions: filtered, paged without a gap or a double, and there when Redis has forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.acceptance.calls import AGENTS, Caller
+from tests.stack import Stack
+
+
+@pytest.fixture(scope="module")
+def caller(make_stack: Callable[..., Stack]) -> Caller:
+    """An integrator of a stack of our own: here Redis forgets."""
+    return Caller(make_stack(BUCKET_AGENTS_DIR=str(AGENTS)))
+
+
+def page(caller: Caller, path: str = "/logs", **query: Any) -> dict[str, Any]:
+    answer = caller.get(path, params={name: told for name, told in query.items() if told is not None})
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    assert body["count"] == len(body["logs"]) <= int(query.get("limit", 100))
+    return body
+
+
+def marks(lines: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    return [(line["execution_id"], line["seq"]) for line in lines]
+
+
+def walked(caller: Caller, since: str | None, **query: Any) -> tuple[list[dict[str, Any]], str]:
+    """Read on from ``since`` until nothing more comes; answer the lines and the last ``next_since``."""
+    found: list[dict[str, Any]] = []
+    for _ in range(500):
+        came = page(caller, since=since, **query)
+        since = came["next_since"]
+        if not came["logs"]:
+            assert since is not None
+            return found, since
+        found += came["logs"]
+    raise AssertionError("the pages never end")
+
+
+def test_whoever_reads_on_from_next_since_gets_every_line_once(caller: Caller) -> None:
+    since = page(caller)["next_since"]  # nothing was ever logged: there is a place to read on from all the same
+    runs = [caller.run("chained_test") for _ in range(5)]
+    runs += [caller.run_agent("chatty", lines=40), caller.run_agent("sleeper", seconds=0.2)]
+    wanted = [(run, line["seq"]) for run in runs for line in caller.finished(run)["logs"]]
+    for limit in (7, 1, 1000):
+        lines, end = walked(caller, since, limit=limit)
+        assert sorted(marks(lines)) == sorted(wanted)
+        later = caller.finished(caller.run())
+        assert marks(page(caller, since=end)["logs"]) == [(later["execution_id"], n) for n in range(1, 6)]
+        wanted += [(later["execution_id"], line["seq"]) for line in later["logs"]]
+
+
+def test_the_latest_lines_lead_on_to_what_comes_after_them(caller: Caller) -> None:
+    for limit in (1, 5, 1000):
+        first = page(caller, limit=limit)
+        assert page(caller, since=first["next_since"])["logs"] == []
+        run = caller.finished(caller.run())
+        assert marks(page(caller, since=first["next_since"])["logs"]) == [(run["execution_id"], n) for n in range(1, 6)]
+
+
+def test_lines_are_found_by_agent_level_and_execution(caller: Caller) -> None:
+    run = caller.finished(caller.run("chained_test"))
+    failed = caller.finished(caller.run_agent("raiser", kind="ValueError"))
+    mine = page(caller, execution_id=run["execution_id"])
+    assert mine["logs"] == run["logs"]
+    agent = page(caller, agent="goal_recommender", execution_id=run["execution_id"])
+    assert {line["agent_name"] for line in agent["logs"]} == {"goal_recommender"}
+    assert page(caller, "/agent-logs/goal_recommender", execution_id=run["execution_id"])["logs"] == agent["logs"]
+    errors = page(caller, level="error")["logs"]
+    assert {line["level"] for line in errors} == {"error"}
+    assert marks(errors)[-2:] == [(failed["execution_id"], 3), (failed["execution_id"], 4)]
+    assert page(caller, agent="nobody")["logs"] == []
+    assert page(caller, execution_id="1763700000_89ce24ad1b2c3d4e")["logs"] == []
+    assert page(caller, execution_id='{"$gt": ""}')["logs"] == []
+
+
+def test_after_redis_has_forgotten_the_lines_come_from_mongodb_once_each(caller: Caller) -> None:
+    old = caller.finished(caller.run("chained_test"))
+    chatty = caller.finished(caller.run_agent("chatty", lines=30))  # many lines of one millisecond
+    last_seen = page(caller)["next_since"]
+    caller.stack.redis().flushall()
+    assert page(caller, execution_id=old["execution_id"])["logs"] == old["logs"]
+    known = {"execution_id": chatty["execution_id"]}
+    assert marks(page(caller, **known)["logs"]) == [(chatty["execution_id"], n) for n in range(1, 35)]
+    assert len(set(marks(page(caller, limit=1000)["logs"]))) == page(caller, limit=1000)["count"] >= 42
+    lines, _ = walked(caller, "1-0-0", limit=7, **known)
+    assert marks(lines) == [(chatty["execution_id"], n) for n in range(1, 35)]
+    assert page(caller, since=last_seen)["logs"] == []
+    new = caller.finished(caller.run("chained_test"))
+    everything, _ = walked(caller, "1-0-0", limit=9)
+    assert len(marks(everything)) == len(set(marks(everything)))
+    told = [(run["execution_id"], line["seq"]) for run in (old, chatty, new) for line in run["logs"]]
+    assert set(told) <= set(marks(everything))
+    assert marks(walked(caller, last_seen, limit=3)[0]) == marks(new["logs"])
+
+
+@pytest.mark.parametrize(
+    "since", ["", "now", "1", "1-2", "a-b-c", "1-2-3-4", "-1-0-0", "9" * 40, "1.x.2", "+", "$", "٣-0-0"]
+)
+@pytest.mark.parametrize("path", ["/logs", "/agent-logs/echo"])
+def test_a_made_up_cursor_is_400(caller: Caller, path: str, since: str) -> None:
+    answer = caller.get(path, params={"since": since})
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "cursor_invalid")
+    assert "next_since" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("name", "told"), [("level", "loud"), ("level", ""), ("limit", "0"), ("limit", "1001")])
+def test_a_level_or_limit_that_is_none_is_400(caller: Caller, name: str, told: str) -> None:
+    answer = caller.get("/logs", params={name: told})
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "validation_failed")
+    assert answer.json()["details"][0]["parameter"] == name
+
+
+def test_the_log_of_an_unknown_agent_is_404(caller: Caller) -> None:
+    answer = caller.get("/agent-logs/cashflow_analyser")
+    assert (answer.status_code, answer.json()["error_code"]) == (404, "agent_not_found")
+    assert "cashflow_analyzer" in answer.json()["detail"]

@@ -1,0 +1,24 @@
+"""Gives the tests of ``shared/live`` clients of a real Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+import redis
+
+from shared.live.connection import connect
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with closing(connect(redis_url)) as client:
+        yield client
+
+
+@pytest.fixture
+def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    """A client of a Redis that is not there."""
+    with closing(connect(f"unix://{tmp_path_factory.mktemp('nobody') / 'redis.sock'}")) as client:
+        yield client

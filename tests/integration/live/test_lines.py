@@ -1,0 +1,77 @@
+"""The day's log lines in one stream: by cursor without a gap or a double, and the latest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import redis
+
+from shared.live import lines
+from shared.live.lines import Cursor, Found, Wanted
+
+
+def line(seq: int, **changes: Any) -> bytes:
+    return orjson.dumps({"seq": seq, "agent_name": "a", "level": "info", "execution_id": "run", **changes})
+
+
+def add(client: redis.Redis, *batches: list[bytes]) -> None:
+    for batch in batches:
+        pipe = client.pipeline(transaction=False)
+        lines.add(pipe, batch)
+        pipe.execute()
+
+
+def seqs(found: Found) -> list[int]:
+    return [line["seq"] for line in found.lines]
+
+
+def test_pages_by_cursor_give_each_line_once_even_from_the_middle_of_an_entry(client: redis.Redis) -> None:
+    add(client, [line(1), line(2), line(3)], [line(4)], [], [line(5), line(6)])
+    since, pages = Cursor(0, 0, 0), []
+    while (page := lines.after(client, since, Wanted(), 2)).lines:
+        pages.append(seqs(page))
+        since = page.end
+    assert pages == [[1, 2], [3, 4], [5, 6]]
+    add(client, [line(7)])
+    assert seqs(lines.after(client, since, Wanted(), 2)) == [7]
+
+
+def test_the_latest_are_the_newest_in_their_order(client: redis.Redis) -> None:
+    add(client, *([line(number)] for number in range(1, 1_201)))
+    assert seqs(lines.latest(client, Wanted(), 3)) == [1198, 1199, 1200]
+    assert seqs(lines.latest(client, Wanted(), 1_100)) == [*range(101, 1_201)]
+
+
+def test_only_what_is_wanted_is_found_however_rare(client: redis.Redis) -> None:
+    add(client, [line(1, agent_name="rare", level="error")], *([line(number)] for number in range(2, 1_100)))
+    assert seqs(lines.latest(client, Wanted(agent="rare"), 5)) == [1]
+    assert seqs(lines.after(client, Cursor(0, 0, 0), Wanted(level="error"), 5)) == [1]
+    assert seqs(lines.latest(client, Wanted(execution_id="other"), 5)) == []
+
+
+def test_what_is_added_after_the_latest_were_read_lies_behind_their_end(client: redis.Redis) -> None:
+    nothing = lines.latest(client, Wanted(), 5)
+    add(client, [line(1)])
+    assert seqs(lines.after(client, nothing.end, Wanted(), 5)) == [1]
+    read = lines.latest(client, Wanted(), 5)
+    add(client, [line(2)])
+    assert seqs(lines.after(client, read.end, Wanted(), 5)) == [2]
+
+
+def test_a_cursor_reads_back_what_it_wrote_and_nothing_else() -> None:
+    assert Cursor.parse(str(Cursor(1763700000000, 4, 2))) == Cursor(1763700000000, 4, 2)
+    for nonsense in ("", "1-2", "a-b-c", "1-2-3-4", "-1-2-3", "٣-1-1", "9" * 30 + "-1-1"):
+        assert Cursor.parse(nonsense) is None
+
+
+def test_lines_of_yesterday_go_and_a_cursor_among_them_is_no_longer_reached(client: redis.Redis) -> None:
+    for number in range(150):  # trimmed by whole nodes of about a hundred entries
+        client.xadd(lines.KEY, {"lines": b"[" + line(number) + b"]"}, id=f"{1_000 + number}-0")
+    add(client, [line(200)])
+    assert lines.reaches(client, Cursor(1_000, 0, 1))
+    pipe = client.pipeline(transaction=False)
+    lines.trim(pipe)
+    pipe.execute()
+    assert not lines.reaches(client, Cursor(1_000, 0, 1))
+    assert seqs(lines.latest(client, Wanted(), 1)) == [200]

@@ -1,0 +1,77 @@
+"""What MongoDB has accepted is told to Redis; a Redis that is away never fails a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import redis
+
+from shared.live import lines
+from shared.live.lines import Wanted
+from shared.live.publisher import VIEW_AGE_MAX_S, Publisher
+from shared.live.render import head_of
+from shared.live.views import Views
+from shared.queue.bell import AGAIN, FIRST, list_of
+from shared.store.clock import since_boot
+from shared.telemetry.fleet import FleetMetrics
+from tests.builders import accepted
+
+
+def publisher_of(client: redis.Redis) -> Publisher:
+    return Publisher(client, Views(client, live_s=15), FleetMetrics())
+
+
+@pytest.fixture
+def publisher(client: redis.Redis) -> Publisher:
+    return publisher_of(client)
+
+
+def test_an_accepted_run_is_rung_for_shown_and_told_of(client: redis.Redis, publisher: Publisher) -> None:
+    advance = accepted("a", "b")
+    publisher.accepted(advance)
+    run = advance.execution.id
+    view = Views(client, 15).get(run)
+    assert view is not None
+    assert (head_of(view).status, head_of(view).rev) == ("queued", 1)
+    assert client.llen(list_of("default", FIRST)) == 1
+    told = [line["event"] for line in lines.latest(client, Wanted(execution_id=run), 10).lines]
+    assert told == ["execution.accepted"]
+
+
+def test_what_was_asked_for_too_long_ago_shows_nothing_but_rings(client: redis.Redis, publisher: Publisher) -> None:
+    advance = accepted()
+    publisher.advanced(advance.as_accepted, advance, as_of=since_boot() - VIEW_AGE_MAX_S - 0.1)
+    assert Views(client, 15).get(advance.execution.id) is None
+    assert client.llen(list_of("default", FIRST)) == 1
+
+
+def test_a_rescue_rings_ahead_of_first_offers(client: redis.Redis, publisher: Publisher) -> None:
+    advance = accepted()
+    assert publisher.rescued(advance.as_accepted, advance, as_of=since_boot(), reason="not_claimed")
+    assert (client.llen(list_of("default", AGAIN)), client.llen(list_of("default", FIRST))) == (1, 0)
+
+
+def test_only_lines_beyond_those_told_are_told(client: redis.Redis, publisher: Publisher) -> None:
+    advance = accepted()
+    record = replace(advance.as_accepted, lines_total=1)
+    publisher.told(record, as_of=since_boot(), told=1)
+    assert lines.latest(client, Wanted(), 10).lines == []
+    publisher.told(record, as_of=since_boot(), told=0)
+    assert [line["seq"] for line in lines.latest(client, Wanted(), 10).lines] == [1]
+
+
+def test_no_verb_raises_where_redis_is_away(nobody: redis.Redis) -> None:
+    publisher = publisher_of(nobody)
+    advance = accepted()
+    publisher.accepted(advance)
+    publisher.advanced(advance.as_accepted, advance, as_of=since_boot())
+    publisher.told(advance.as_accepted, as_of=since_boot(), told=0)
+    publisher.step_ended("agent", 0.1)
+    assert not publisher.rescued(advance.as_accepted, advance, as_of=since_boot(), reason="not_claimed")
+    assert not publisher.is_heard()
+    assert publisher.kept(advance.execution.id, 1), "a view that cannot be kept is not rendered anew either"
+
+
+def test_redis_is_heard_where_it_answers(publisher: Publisher) -> None:
+    assert publisher.is_heard()

@@ -1,0 +1,89 @@
+"""Ten looks a second: an outage of Redis is noticed within half a second, and its end as soon."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+import redis
+
+from compose.embedded import places, servers
+from compose.embedded.child import Child
+from compose.embedded.guard import Guard
+from shared.live.connection import connect
+from shared.live.pulse import Look, Pulse
+from shared.queue.bell import QUEUES, lists_of
+from tests.processes import wait_until
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path, guard: Guard) -> Iterator[tuple[Child, str]]:
+    """A redis-server of the test's own, to be taken away."""
+    sockets = places.make_socket_dir()
+    child = Child(servers.redis_plan(sockets, tmp_path / "redis"), tmp_path / "redis.log", guard)
+    child.start()
+    child.wait_ready()
+    yield child, servers.redis_url(sockets)
+    child.kill()
+    places.remove_socket_dir(sockets)
+
+
+@pytest.mark.parametrize("way", ["kill", "pause"])
+def test_an_outage_is_noticed_within_half_a_second_and_so_is_its_end(own_redis: tuple[Child, str], way: str) -> None:
+    child, url = own_redis
+    pulse = Pulse(url)
+    pulse.start()
+    try:
+        assert pulse.last.connected
+        getattr(child, way)()
+        began = time.monotonic()
+        wait_until(lambda: not pulse.last.connected, 2, "it is noticed")
+        noticed_s = time.monotonic() - began
+        assert noticed_s < 0.6, "half a second, and a tenth for a busy machine"
+        if way == "pause":
+            child.resume()
+        else:
+            child.start()
+        wait_until(lambda: pulse.last.connected, 2, "it is back")
+    finally:
+        pulse.stop()
+
+
+def test_a_pulse_counts_what_waits_in_every_list_and_who_works(client: redis.Redis, redis_url: str) -> None:
+    pulse = Pulse(redis_url)
+    for queue in QUEUES:
+        for name in lists_of(queue):
+            client.lpush(name, b"bell")
+    now, _ = client.time()  # type: ignore[misc]
+    client.zadd("workers", {"one": now + 10, "two": now + 10, "dead": now - 1})
+    assert pulse.look() == Look(connected=True, backlog=len(QUEUES) * 2, workers=2)
+
+
+def test_a_pulse_that_finds_nonsense_sees_no_redis_and_goes_on(client: redis.Redis, redis_url: str) -> None:
+    client.set(QUEUES[0], "a string where a list should be")
+    pulse = Pulse(redis_url)
+    pulse.start()
+    try:
+        assert not pulse.last.connected
+        client.delete(QUEUES[0])
+        wait_until(lambda: pulse.last.connected, 2, "it is seen again")
+    finally:
+        pulse.stop()
+
+
+def test_a_client_fails_within_its_time_and_repeats_nothing(own_redis: tuple[Child, str]) -> None:
+    child, url = own_redis
+    with closing(connect(url, timeout_s=0.3)) as client:
+        client.set("counted", 0)
+        child.pause()
+        began = time.monotonic()
+        with pytest.raises(redis.RedisError):
+            client.incr("counted")
+        assert time.monotonic() - began < 1
+        child.resume()
+        with suppress(redis.RedisError):
+            client.ping()
+        assert client.get("counted") in {b"0", b"1"}, "once at most"

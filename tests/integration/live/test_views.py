@@ -1,0 +1,100 @@
+"""A view is replaced only by a newer one, and believed no longer than somebody keeps it."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from shared.live.views import FILLED_MS, FINAL_KEPT_S, OUTPUT_KEPT_S, VIEW_MAX_BYTES, Views, output_key, view_key
+
+RUN = "1763700000_89ce24ad1b2c3d4e"
+LIVE_S = 15.0
+
+
+def view(rev: int, text: str = "", done: str = "false") -> bytes:
+    head = f'{{"execution_id":"{RUN}","basket_name":"b","status":"running","done":{done},"rev":{rev}'
+    return f'{head},"text":"{text}"'.encode()
+
+
+@pytest.fixture
+def views(client: redis.Redis) -> Views:
+    return Views(client, LIVE_S)
+
+
+def put(client: redis.Redis, views: Views, shown: bytes, rev: int, *, final: bool = False) -> None:
+    pipe = client.pipeline(transaction=False)
+    views.put(pipe, RUN, shown, rev, final=final)
+    pipe.execute()
+
+
+def test_a_higher_revision_is_never_replaced_by_a_lower_one(client: redis.Redis, views: Views) -> None:
+    put(client, views, view(9), 9)
+    put(client, views, view(10, "newer"), 10)
+    put(client, views, view(9, "late"), 9)
+    assert views.get(RUN) == view(10, "newer")
+
+
+def test_whatever_the_order_of_many_writers_the_highest_revision_stays(client: redis.Redis, views: Views) -> None:
+    revs = [*range(1, 120)] * 2
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(lambda rev: put(client, views, view(rev), rev), itertools.chain(revs, reversed(revs))))
+    assert views.get(RUN) == view(119)
+
+
+def test_the_same_revision_is_written_anew(client: redis.Redis, views: Views) -> None:
+    put(client, views, view(3), 3)
+    put(client, views, view(3, "again"), 3)
+    assert views.get(RUN) == view(3, "again")
+
+
+def test_a_text_that_looks_like_a_revision_is_none(client: redis.Redis, views: Views) -> None:
+    put(client, views, view(3, '\\"rev\\":999'), 3)
+    put(client, views, view(4), 4)
+    assert views.get(RUN) == view(4)
+
+
+def test_a_reader_fills_in_only_where_no_view_is_and_for_a_moment(client: redis.Redis, views: Views) -> None:
+    views.fill(RUN, view(5), final=False)
+    assert 0 < client.pttl(view_key(RUN)) <= FILLED_MS  # type: ignore[operator]
+    put(client, views, view(6), 6)
+    views.fill(RUN, view(5), final=False)
+    assert views.get(RUN) == view(6)
+
+
+def test_a_final_view_stays_for_a_day_and_a_live_one_for_half_a_lease(client: redis.Redis, views: Views) -> None:
+    put(client, views, view(1), 1)
+    assert LIVE_S * 1_000 - 1_000 < client.pttl(view_key(RUN)) <= LIVE_S * 1_000  # type: ignore[operator]
+    put(client, views, view(2, done="true"), 2, final=True)
+    assert FINAL_KEPT_S - 2 < client.ttl(view_key(RUN)) <= FINAL_KEPT_S  # type: ignore[operator]
+
+
+def test_a_view_is_kept_only_at_the_revision_that_it_shows(client: redis.Redis, views: Views) -> None:
+    put(client, views, view(7), 7)
+    client.pexpire(view_key(RUN), 500)
+    assert not views.keep(RUN, 8)
+    assert client.pttl(view_key(RUN)) <= 500  # type: ignore[operator]
+    assert views.keep(RUN, 7)
+    assert client.pttl(view_key(RUN)) > 500  # type: ignore[operator]
+    client.delete(view_key(RUN))
+    assert not views.keep(RUN, 7)
+
+
+def test_a_view_over_a_megabyte_is_not_kept_and_takes_the_older_one_away(client: redis.Redis, views: Views) -> None:
+    large = view(2, "x" * VIEW_MAX_BYTES)
+    put(client, views, view(1), 1)
+    put(client, views, large, 2)
+    assert views.get(RUN) is None
+    views.fill(RUN, large, final=True)
+    assert views.get(RUN) is None
+
+
+def test_an_output_lies_for_an_hour(client: redis.Redis, views: Views) -> None:
+    pipe = client.pipeline(transaction=False)
+    views.put_output(pipe, RUN, "step", b'{"a":1}')
+    pipe.execute()
+    assert views.get_output(RUN, "step") == b'{"a":1}'
+    assert views.get_output(RUN, "other") is None
+    assert OUTPUT_KEPT_S - 2 < client.ttl(output_key(RUN, "step")) <= OUTPUT_KEPT_S  # type: ignore[operator]

@@ -1,0 +1,92 @@
+"""A submit becomes a run, or is refused with the place of what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from api.intake import basket_of, check_agents_exist, check_inline, key_of, run_of, traceparent_of
+from shared.catalogue.specs import Catalogue, load_catalogue
+from shared.errors import AgentNotFound, UnknownAgent, ValidationFailed
+from tests.builders import NOON
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    return load_catalogue()
+
+
+def run(catalogue: Catalogue, **told: Any) -> Any:
+    basket = basket_of({"name": "b", "agents": ["cashflow_analyzer"]}, catalogue)
+    body = {"input_data": {}, "tags": [], "metadata": {}} | told
+    return run_of(
+        basket, body, catalogue, now=NOON, kind="basket", request_id="req-1", idempotency=None, traceparent=None
+    )
+
+
+def test_a_basket_is_a_chain_in_the_order_of_its_agents(catalogue: Catalogue) -> None:
+    agents = ["cashflow_analyzer", "goal_recommender", "cashflow_analyzer"]
+    basket = basket_of({"name": "b", "agents": agents}, catalogue)
+    assert [step.id for step in basket.steps] == ["cashflow_analyzer", "goal_recommender", "cashflow_analyzer-2"]
+    assert [step.needs for step in basket.steps] == [(), ("cashflow_analyzer",), ("goal_recommender",)]
+    assert {step.timeout_s for step in basket.steps} == {catalogue.agent("cashflow_analyzer").timeout_s}
+
+
+def test_an_agent_that_is_not_there_is_told_by_what_was_asked(catalogue: Catalogue) -> None:
+    wrong = {"name": "b", "agents": ["nobody", "cashflow_analyzer", "neither"]}
+    with pytest.raises(AgentNotFound, match="'nobody' was not found"):
+        basket_of(wrong, catalogue)
+    with pytest.raises(UnknownAgent) as refused:
+        check_agents_exist(wrong, catalogue)
+    assert [detail["pointer"] for detail in refused.value.details] == ["/agents/0", "/agents/2"]
+
+
+def test_an_inline_basket_has_a_name_and_must_have_agents() -> None:
+    assert check_inline({"agents": ["a"]})["name"] == "inline"
+    assert check_inline({"agents": ["a"], "name": "mine"})["name"] == "mine"
+    with pytest.raises(ValidationFailed, match="must name its agents"):
+        check_inline({"name": "mine"})
+
+
+def test_no_input_is_the_sample_and_given_input_is_kept(catalogue: Catalogue) -> None:
+    sample = run(catalogue)
+    assert sample.input_source == "sample"
+    assert orjson.loads(sample.input) == catalogue.agent("cashflow_analyzer").sample_input
+    given = run(catalogue, input_data={"transactions": []})
+    assert (given.input_source, given.input) == ("request", b'{"transactions":[]}')
+
+
+def test_input_that_breaks_the_schema_is_refused_by_pointer(catalogue: Catalogue) -> None:
+    with pytest.raises(ValidationFailed) as refused:
+        run(catalogue, input_data={"transactions": [{"id": 1}, 7]})
+    assert {detail["pointer"] for detail in refused.value.details} == {
+        "/input_data/transactions/0", "/input_data/transactions/1",
+    }  # fmt: skip
+    assert "cashflow_analyzer" in refused.value.message
+
+
+def test_metadata_is_measured_as_it_is_stored(catalogue: Catalogue) -> None:
+    assert run(catalogue, metadata={"a": "ü" * 8_188}).metadata.startswith(b'{"a":"')
+    with pytest.raises(ValidationFailed, match="16386 bytes"):
+        run(catalogue, metadata={"a": "ü" * 8_189})
+
+
+@pytest.mark.parametrize("key", [" ", "~", "x" * 255])
+def test_a_key_is_taken_as_it_is(key: str) -> None:
+    assert key_of(key) == key
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\n", "a\t", "ü", "\x7f"])
+def test_a_key_of_another_form_is_refused(key: str) -> None:
+    with pytest.raises(ValidationFailed, match="1 to 255 printable"):
+        key_of(key)
+
+
+def test_a_traceparent_is_kept_only_where_it_is_one() -> None:
+    good = f"00-{'a' * 32}-{'b' * 16}-01"
+    assert key_of(None) is None
+    assert [traceparent_of(told) for told in (good, good + "-more", None, "", good[1:], good + "\n", good.upper())] == [
+        good, good + "-more", None, None, None, None, None,
+    ]  # fmt: skip
