@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import redis
 
+from shared.domain.life import rescue
 from shared.live import lines
 from shared.live.lines import Wanted
 from shared.live.publisher import VIEW_AGE_MAX_S, Publisher
@@ -15,7 +17,7 @@ from shared.live.views import Views
 from shared.queue.bell import AGAIN, FIRST, list_of
 from shared.store.clock import since_boot
 from shared.telemetry.fleet import FleetMetrics
-from tests.builders import accepted
+from tests.builders import NOON, TERMS, accepted
 
 
 def publisher_of(client: redis.Redis) -> Publisher:
@@ -47,9 +49,18 @@ def test_what_was_asked_for_too_long_ago_shows_nothing_but_rings(client: redis.R
 
 
 def test_a_rescue_rings_ahead_of_first_offers(client: redis.Redis, publisher: Publisher) -> None:
-    advance = accepted()
+    advance = rescue(accepted("a").execution, "a", NOON + TERMS.handoff, TERMS)
+    assert advance is not None
     assert publisher.rescued(advance.as_accepted, advance, as_of=since_boot(), reason="not_claimed")
     assert (client.llen(list_of("default", AGAIN)), client.llen(list_of("default", FIRST))) == (1, 0)
+
+
+def test_a_run_whose_moment_has_come_waits_in_line_like_any_other(client: redis.Redis, publisher: Publisher) -> None:
+    later = NOON + timedelta(hours=1)
+    advance = rescue(accepted("a", run_after=later).execution, "a", later, TERMS)
+    assert advance is not None
+    publisher.rescued(advance.as_accepted, advance, as_of=since_boot(), reason="moment_come")
+    assert (client.llen(list_of("default", AGAIN)), client.llen(list_of("default", FIRST))) == (0, 1)
 
 
 def test_only_lines_beyond_those_told_are_told(client: redis.Redis, publisher: Publisher) -> None:

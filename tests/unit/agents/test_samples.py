@@ -21,11 +21,15 @@ NAMES = [
     "counter",
     "echo",
     "financial_coordinator",
+    "flaky",
     "goal_recommender",
     "memo",
     "raiser",
     "returner",
     "sleeper",
+    "sleeper_once",
+    "stubborn",
+    "stubborn_soon",
 ]
 
 Contexts = Callable[..., AgentContext]

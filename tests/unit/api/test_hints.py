@@ -10,7 +10,7 @@ import pytest
 
 from api.hints import LEAST_MS, MOST_MS, OVER, Hints, hints_for, poll_after_ms
 from shared.live.pulse import Look
-from shared.live.render import Head
+from shared.live.render import Head, Rest
 from shared.store.clock import StoreClock
 
 BEGAN = datetime.fromtimestamp(1_763_700_000, UTC)
@@ -36,38 +36,48 @@ def test_a_fifth_of_the_age_with_jitter_within_bounds(age_s: float, least: int, 
 
 
 def test_the_age_is_told_by_the_id_and_the_stores_clock() -> None:
-    told = hints_for(RUNNING, clock_at(20), BUSY, resting=False).poll_after_ms
+    told = hints_for(RUNNING, None, clock_at(20), BUSY).poll_after_ms
     assert told is not None
     assert 3_600 <= told <= 4_600
 
 
 def test_an_id_from_the_future_and_a_clock_that_was_never_set_give_the_least() -> None:
-    assert hints_for(RUNNING, clock_at(-50), BUSY, resting=False).poll_after_ms == LEAST_MS
+    assert hints_for(RUNNING, None, clock_at(-50), BUSY).poll_after_ms == LEAST_MS
     unset = StoreClock(lambda: BEGAN, every_s=math.inf)
-    assert hints_for(RUNNING, unset, BUSY, resting=False).poll_after_ms == LEAST_MS
+    assert hints_for(RUNNING, None, unset, BUSY).poll_after_ms == LEAST_MS
 
 
 def test_a_final_run_has_no_hints() -> None:
-    assert hints_for(Head(ID, "failed", done=True, rev=9), clock_at(5), BUSY, resting=False) is OVER
+    assert hints_for(Head(ID, "failed", done=True, rev=9), None, clock_at(5), BUSY) is OVER
     assert orjson.loads(b'{"a":1' + OVER.tail) == {"a": 1, "waiting_for": None}
     assert OVER.retry_after_s is None
 
 
 @pytest.mark.parametrize(
-    ("look", "resting", "reason"),
+    ("look", "rest", "reason"),
     [
-        (BUSY, True, "queue"),
-        (BUSY, False, None),
-        (Look(connected=True, workers=0), True, "no_worker"),
-        (Look(connected=True, workers=0), False, None),
-        (Look(connected=False), True, "queue"),  # who works is not known: Redis would tell
+        (BUSY, Rest("queue"), "queue"),
+        (BUSY, None, None),
+        (Look(connected=True, workers=0), Rest("queue"), "no_worker"),
+        (Look(connected=True, workers=0), None, None),
+        (Look(connected=False), Rest("queue"), "queue"),  # who works is not known: Redis would tell
     ],
 )
-def test_a_resting_run_says_what_it_waits_for(look: Look, resting: bool, reason: str | None) -> None:
-    hints = hints_for(RUNNING, clock_at(1), look, resting=resting)
+def test_a_resting_run_says_what_it_waits_for(look: Look, rest: Rest | None, reason: str | None) -> None:
+    hints = hints_for(RUNNING, rest, clock_at(1), look)
     shown = orjson.loads(b'{"a":1' + hints.tail)
     assert shown["poll_after_ms"] == hints.poll_after_ms
     assert shown["waiting_for"] == (reason and {"reason": reason, "position": None, "eta_ms": None})
+
+
+@pytest.mark.parametrize("reason", ["retry", "schedule"])
+def test_a_run_that_rests_until_a_moment_is_best_polled_then(reason: str) -> None:
+    until_ms = int(BEGAN.timestamp() * 1_000) + 7_000
+    hints = hints_for(RUNNING, Rest(reason, until_ms), clock_at(5), Look(connected=True, workers=0))
+    assert hints.poll_after_ms is not None
+    assert 1_900 <= hints.poll_after_ms <= 2_000
+    assert hints.waiting_for is not None
+    assert (hints.waiting_for["reason"], hints.waiting_for["eta_ms"]) == (reason, hints.poll_after_ms)
 
 
 @pytest.mark.parametrize(("ms", "seconds"), [(250, 1), (1_000, 1), (1_001, 2), (29_999, 30), (30_000, 30)])
