@@ -119,12 +119,12 @@ class Heartbeat:
         self._thread.join()
 
     def _run(self) -> None:
+        renewed_at = since_boot()  # by the claim, before a first read that may wait for its deadline
         for _ in range(SHOWN_TRIES):
             if self._over.wait(SHOWN_AFTER_S):
                 return  # a quick step: its completing write will show it
             if not self._attempt(self._show) or self._is_shown:
                 break
-        renewed_at = since_boot()
         pause_s = min(REPORT_EVERY_S, self._heartbeat_s)
         while not self._over.wait(pause_s) and not self._lost:
             self._attempt(self._report)

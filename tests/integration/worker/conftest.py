@@ -1,0 +1,95 @@
+"""A worker's insides over a real MongoDB and a real Redis, under a clock that a test drives by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+
+from shared.bootstrap import Services, bootstrap
+from shared.domain.basket import SEQUENTIAL, Basket, BasketStep
+from shared.domain.execution import PUBLIC, Execution, Record
+from shared.domain.life import start
+from shared.domain.status import ExecutionStatus
+from shared.ids import new_execution_id
+from shared.queue.bell import Bell
+from shared.settings import Settings
+from shared.store.clock import StoreClock
+from shared.store.documents import second_stored
+from shared.store.mongo import MongoStore
+from tests.builders import HandClock
+from tests.faulty import FaultyStore
+from tests.runs import AGENTS
+from worker.loader import Agent, load_agents
+from worker.runner import Runner
+
+SETTINGS = {"lease_s": 0.8, "heartbeat_s": 0.2, "handoff_s": 0.2}
+
+
+@dataclass
+class Bench:
+    """Everything that a test of the worker has in its hands."""
+
+    services: Services
+    store: FaultyStore
+    hand: HandClock
+    agents: Mapping[str, Agent]
+
+    def runner(self, **instead: Callable[..., Any]) -> Runner:
+        """Answer a runner, with other callables for some agents."""
+        agents = {name: replace(agent, run=instead.get(name, agent.run)) for name, agent in self.agents.items()}
+        return Runner(self.services, agents)
+
+    def accept(self, *agents: str, given: Mapping[str, Any] | None = None) -> Execution:
+        """Store a run of a chain of agents, as the API would; rings no bell."""
+        steps: list[BasketStep] = []
+        for number, agent in enumerate(agents or ("echo",), 1):
+            steps.append(BasketStep(f"s{number}", agent, needs=tuple(step.id for step in steps[-1:])))
+        run = Execution(
+            id=new_execution_id(self.hand.now()),
+            integrator=PUBLIC,
+            basket=Basket("bench", SEQUENTIAL, tuple(steps)),
+            status=ExecutionStatus.QUEUED,
+            steps={},
+            created_at=self.hand.now(),
+            request_id="req-bench",
+            input=orjson.dumps(given or {}),
+        )
+        created = self.services.store.create(start(run, self.hand.now(), self.services.terms))
+        stored = self.services.database.collection("executions").find_one({"_id": run.id})
+        assert stored is not None
+        self.hand.at = max(self.hand.at, second_stored(stored))
+        return created
+
+    def read(self, run: Execution) -> Record:
+        """Answer a run as it stands."""
+        record = self.services.store.read(PUBLIC, run.id)
+        assert record is not None
+        return record
+
+    def bell(self, run: Execution, step: str = "s1") -> Bell:
+        """Answer the bell of a step."""
+        return Bell(PUBLIC, run.id, step, self.hand.now())
+
+    def fresh_clock(self) -> Services:
+        """Answer the services with a clock that has not looked yet, as another process has."""
+        return replace(self.services, clock=StoreClock(self.hand.now, every_s=1e9))
+
+
+@pytest.fixture
+def bench(redis_url: str, mongodb_url: str) -> Iterator[Bench]:
+    # Of now, for mongod fills in when it stored something by its own clock.
+    hand = HandClock(datetime.now(UTC).replace(microsecond=0))
+    settings = Settings(redis_url=redis_url, mongodb_url=mongodb_url, agents_dir=AGENTS, **SETTINGS)  # type: ignore[arg-type]
+    services = bootstrap(settings, "worker")
+    services.database.ensure_indexes()
+    clock = StoreClock(hand.now, every_s=0)
+    store = FaultyStore(MongoStore(services.database, clock))
+    services = replace(services, clock=clock, store=store)  # type: ignore[arg-type]
+    yield Bench(services, store, hand, load_agents(services.catalogue))
+    services.database.close()
+    services.redis.close()

@@ -1,0 +1,151 @@
+"""The thread beside a step: its lease stays, its lines get through, and it notices when the step has moved on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pytest
+
+from shared.domain.execution import Execution, Lease
+from shared.domain.life import claim, rescue
+from shared.live.render import head_of
+from tests.integration.worker.conftest import SETTINGS, Bench
+from tests.processes import wait_until
+from worker.heartbeat import Heartbeat, StepReporter
+
+
+@dataclass
+class Beating:
+    """A claimed step and its heartbeat, not started yet."""
+
+    bench: Bench
+    run: Execution
+    lease: Lease
+    reporter: StepReporter
+    heartbeat: Heartbeat
+
+    @property
+    def due_by(self) -> datetime:
+        """When the step's lease ends, as stored; the run's own must be the same."""
+        execution = self.bench.services.store.load(self.run.integrator, self.run.id)
+        assert execution is not None
+        stored = self.bench.services.database.collection("executions").find_one({"_id": self.run.id})
+        assert stored is not None
+        due_by = execution.steps["s1"].due_by
+        assert due_by is not None
+        assert stored["due_by"] == due_by
+        return due_by
+
+    @property
+    def shown(self) -> bytes | None:
+        """The view in Redis."""
+        return self.bench.services.views.get(self.run.id)
+
+
+@pytest.fixture
+def beating(bench: Bench) -> Beating:
+    run = bench.accept("echo", "echo")
+    advance = claim(run, "s1", "token", bench.hand.now(), bench.services.terms)
+    assert advance is not None
+    claimed = bench.services.store.save(run, advance).execution
+    lease = claimed.lease_of("s1")
+    reporter = StepReporter("echo", "s1", bench.hand.now)
+    heartbeat = Heartbeat(
+        bench.services.store, bench.services.publisher, bench.services.clock, lease, reporter,
+        lease_s=SETTINGS["lease_s"], heartbeat_s=SETTINGS["heartbeat_s"], told=1, lost=threading.Event(),
+    )  # fmt: skip
+    return Beating(bench, claimed, lease, reporter, heartbeat)
+
+
+def test_a_lease_is_renewed_and_moves_neither_version_nor_rev(beating: Beating) -> None:
+    first = beating.due_by
+    with beating.heartbeat:
+        moved = beating.bench.hand.forward(60)
+        wait_until(lambda: beating.due_by > first, 5, "it is renewed")
+    assert beating.due_by - moved >= timedelta(seconds=SETTINGS["lease_s"])
+    now = beating.bench.read(beating.run).execution
+    assert (now.version, now.rev) == (beating.run.version, beating.run.rev)
+
+
+def test_a_heartbeat_that_failed_is_tried_again_at_once_and_not_a_period_later(beating: Beating) -> None:
+    beating.bench.store.fail("renew", before=3, after=1)
+    first = beating.due_by
+    with beating.heartbeat:
+        beating.bench.hand.forward(60)
+        wait_until(lambda: beating.bench.store.asked["renew"] >= 5, 5, "it is tried again")
+        wait_until(lambda: beating.due_by > first, 5, "it is renewed")
+        assert not beating.heartbeat.lost.is_set()
+
+
+def test_a_lease_that_is_lost_is_noticed(beating: Beating) -> None:
+    with beating.heartbeat:
+        later = beating.bench.hand.forward(2)
+        while True:
+            seen = beating.bench.services.store.load(beating.run.integrator, beating.run.id)
+            assert seen is not None
+            advance = rescue(seen, "s1", later, beating.bench.services.terms)
+            if advance is None:
+                later = beating.bench.hand.forward(2)
+                continue
+            beating.bench.services.store.save(seen, advance)
+            break
+        assert beating.heartbeat.lost.wait(5), "the agent is told by ctx.cancelled"
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+def test_lines_that_the_store_did_not_take_are_put_back_in_their_order(beating: Beating, fault: str) -> None:
+    beating.bench.store.fail("report", **{fault: 2})
+    with beating.heartbeat:
+        for number in range(3):
+            beating.reporter.line("info", f"line {number}", b"{}")
+            time.sleep(SETTINGS["heartbeat_s"] / 2)
+        wait_until(lambda: beating.bench.store.asked["report"] >= 3, 5, "it is tried again")
+        wait_until(lambda: beating.reporter.take().is_empty, 5, "nothing is left behind")
+    told = [event.message for event in beating.bench.read(beating.run).events if event.event == "agent.log"]
+    assert [line for place, line in enumerate(told) if line not in told[:place]] == ["line 0", "line 1", "line 2"]
+    if fault == "before":
+        assert told == ["line 0", "line 1", "line 2"], "nothing was written, so nothing is doubled"
+
+
+def test_progress_that_came_after_a_failed_report_stays_the_newer(beating: Beating) -> None:
+    beating.reporter.progress(10, "ten")
+    taken = beating.reporter.take()
+    beating.reporter.progress(20, None)
+    beating.reporter.put_back(taken)
+    report = beating.reporter.take()
+    assert (report.percent, report.message) == (20, "ten")
+
+
+def test_a_flood_keeps_the_newest_lines_and_counts_the_others_also_when_put_back(beating: Beating) -> None:
+    for number in range(1_500):
+        beating.reporter.line("info", str(number), b"{}")
+    first = beating.reporter.take()
+    assert (len(first.events), first.dropped, first.events[0].message) == (1_000, 500, "500")
+    beating.reporter.line("info", "1500", b"{}")
+    beating.reporter.put_back(first)
+    again = beating.reporter.take()
+    assert (len(again.events), again.dropped, again.events[-1].message) == (1_000, 501, "1500")
+
+
+def test_a_step_that_lasts_is_shown_and_a_quick_one_is_left_to_its_end(beating: Beating) -> None:
+    with beating.heartbeat:
+        wait_until(lambda: beating.shown is not None, 5, "it is shown")
+    assert beating.shown is not None
+    assert (head_of(beating.shown).status, head_of(beating.shown).rev) == ("running", beating.run.rev)
+
+
+def test_a_quick_step_costs_no_read(beating: Beating) -> None:
+    with beating.heartbeat:
+        pass
+    assert beating.bench.store.asked["read"] == 0
+    assert beating.shown is None
+
+
+def test_a_view_that_redis_forgot_is_rendered_anew_by_a_heartbeat(beating: Beating) -> None:
+    with beating.heartbeat:
+        wait_until(lambda: beating.shown is not None, 5, "it is shown")
+        beating.bench.services.redis.flushall()
+        wait_until(lambda: beating.shown is not None, 5, "it is shown again")

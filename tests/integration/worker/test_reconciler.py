@@ -1,0 +1,195 @@
+"""What is overdue is offered again, once, and not before it can be told from what only waits."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from shared.domain.execution import Execution
+from shared.domain.life import claim
+from shared.queue.bell import AGAIN, list_of
+from shared.store.clock import since_boot
+from tests.integration.worker.conftest import SETTINGS, Bench
+from tests.processes import wait_until
+from worker.reconciler import Reconciler
+
+LEASE_S, HANDOFF_S = SETTINGS["lease_s"], SETTINGS["handoff_s"]
+LATE_S = 1 + 2 * HANDOFF_S + 0.001
+
+
+def reconciler_of(bench: Bench, name: str = "first", *, patient: bool = False) -> Reconciler:
+    """A reconciler whose clock has not looked yet; one that is not patient has left its start behind it."""
+    reconciler = Reconciler(bench.fresh_clock(), name)
+    if not patient:
+        reconciler._running_from = reconciler._first_offers_from = 0
+    return reconciler
+
+
+def running(bench: Bench) -> Execution:
+    run = bench.accept("echo")
+    advance = claim(run, "s1", "token", bench.hand.now(), bench.services.terms)
+    assert advance is not None
+    return bench.services.store.save(run, advance).execution
+
+
+def bells(bench: Bench) -> Any:
+    return bench.services.redis.llen(list_of("default", AGAIN))
+
+
+def offers_of(bench: Bench, run: Execution) -> int:
+    return bench.read(run).execution.steps["s1"].offers
+
+
+def test_a_run_whose_bell_was_lost_is_offered_again_once(bench: Bench) -> None:
+    run = bench.accept()
+    bench.hand.forward(LATE_S)
+    reconciler = reconciler_of(bench)
+    assert [reconciler.look(), reconciler.look()] == [1, 0]
+    assert (bells(bench), offers_of(bench, run)) == (1, 2)
+
+
+def test_a_step_whose_worker_is_gone_is_offered_again_as_a_loss(bench: Bench) -> None:
+    run = running(bench)
+    bench.hand.forward(LATE_S)
+    assert reconciler_of(bench).look() == 1
+    step = bench.read(run).execution.steps["s1"]
+    assert (step.status, step.losses, step.token) == ("ready", 1, None)
+    assert bells(bench) == 1
+
+
+def test_what_mongod_stored_less_than_a_handoff_ago_is_left_alone(bench: Bench) -> None:
+    """A frozen mongod applies an insert on waking whose caller was long told no, and who is about to take it back."""
+    run = bench.accept()
+    bench.hand.forward(1)  # past its hand-off, but mongod's own second is the last one
+    reconciler = reconciler_of(bench)
+    assert (reconciler.look(), offers_of(bench, run)) == (0, 1)
+    bench.hand.forward(LATE_S - 1)
+    assert reconciler.look() == 1
+
+
+@pytest.mark.parametrize("state", ["ready", "running"])
+def test_after_its_start_and_after_a_failed_look_it_is_patient(bench: Bench, state: str) -> None:
+    run = running(bench) if state == "running" else bench.accept()
+    patience_s = LEASE_S / 2 if state == "running" else HANDOFF_S
+    bench.hand.forward(LATE_S)
+    began = since_boot()
+    reconciler = reconciler_of(bench, patient=True)
+    assert reconciler.look() == 0
+    time.sleep(max(patience_s - (since_boot() - began) - 0.05, 0))
+    bench.store.fail("overdue", before=1)
+    assert reconciler.look() == 0, "a failed look: it begins to be patient anew"
+    failed = since_boot()
+    assert reconciler.look() == 0
+    wait_until(lambda: reconciler.look() == 1, 5, "its patience is over")
+    assert since_boot() - failed >= patience_s
+    assert offers_of(bench, run) == 2
+
+
+def test_after_the_clock_has_jumped_nothing_running_is_rescued_for_a_lease(bench: Bench) -> None:
+    running(bench)
+    reconciler = reconciler_of(bench)
+    assert reconciler.look() == 0
+    bench.hand.forward(60)
+    began = since_boot()
+    assert reconciler.look() == 0
+    bench.store.fail("lead", before=1)
+    assert reconciler.look() == 0, "and a failed look does not shorten it"
+    wait_until(lambda: reconciler.look() == 1, 5, "its patience is over")
+    assert since_boot() - began >= LEASE_S
+
+
+def test_one_that_stood_still_is_patient_for_the_whole_machine_may_have(bench: Bench) -> None:
+    running(bench)
+    reconciler = reconciler_of(bench)
+    assert reconciler.look() == 0
+    time.sleep(SETTINGS["heartbeat_s"] + 0.05)
+    bench.hand.forward(1)
+    assert reconciler.look() == 0
+    reconciler._running_from = 0
+    bench.hand.forward(0.9)
+    assert reconciler.look() == 1
+
+
+def test_a_due_moment_that_a_clock_set_before_it_jumped_back_counts_as_due(bench: Bench) -> None:
+    run = bench.accept()
+    bench.hand.forward(LATE_S)
+    ahead = bench.hand.now() + timedelta(hours=1)
+    bench.services.database.collection("executions").update_one(
+        {"_id": run.id}, {"$set": {"due_by": ahead, "steps.s1.due_by": ahead}}
+    )
+    assert reconciler_of(bench).look() == 1
+    assert offers_of(bench, run) == 2
+
+
+def test_a_due_moment_that_stands_wrong_at_the_top_is_corrected(bench: Bench) -> None:
+    run = bench.accept()
+    executions = bench.services.database.collection("executions")
+    bench.hand.forward(LATE_S)
+    again = bench.hand.now() + timedelta(seconds=HANDOFF_S)
+    executions.update_one({"_id": run.id}, {"$set": {"steps.s1.due_by": again}})
+    reconciler = reconciler_of(bench)
+    assert reconciler.look() == 0
+    found = executions.find_one({"_id": run.id})
+    assert found is not None
+    assert found["due_by"] == again
+
+
+def test_one_that_cannot_be_read_or_rescued_keeps_no_other_from_it(bench: Bench) -> None:
+    broken, stubborn, run = (bench.accept() for _ in range(3))
+    executions = bench.services.database.collection("executions")
+    executions.update_one({"_id": broken.id}, {"$unset": {"steps": ""}})
+    bench.hand.forward(LATE_S)
+    real = bench.store.__getattr__("save")
+
+    def save(before: Execution, *args: Any, **options: Any) -> Any:
+        if before.id == stubborn.id:
+            raise RuntimeError("a test has broken this one")
+        return real(before, *args, **options)
+
+    bench.store.save = save  # type: ignore[attr-defined]
+    assert reconciler_of(bench).look() == 1
+    assert offers_of(bench, run) == 2
+
+
+def point(pool: Any, path: str) -> None:
+    """Let a client's next connections go elsewhere."""
+    pool.reset()
+    pool.connection_kwargs["path"] = path
+
+
+def test_while_redis_is_away_nothing_is_offered_to_nobody(bench: Bench) -> None:
+    run, held = bench.accept(), running(bench)
+    bench.hand.forward(LATE_S)
+    reconciler = reconciler_of(bench)
+    pool = bench.services.redis.connection_pool
+    path = pool.connection_kwargs["path"]
+    point(pool, f"{path}.gone")
+    assert reconciler.look() == 1, "a lost worker is one all the same"
+    assert (offers_of(bench, run), bench.read(held).execution.steps["s1"].losses) == (1, 1)
+    point(pool, path)
+    assert reconciler.look() == 1
+    assert offers_of(bench, run) == 2
+
+
+def test_of_two_one_acts_until_its_lead_is_over(bench: Bench) -> None:
+    first, second = reconciler_of(bench, "first"), reconciler_of(bench, "second")
+    run = bench.accept()
+    bench.hand.forward(LATE_S)
+    now = bench.hand.now()
+    assert bench.store.lead("first", now, now + timedelta(seconds=HANDOFF_S))
+    assert (second.look(), first.look()) == (0, 1)
+    bench.hand.forward(HANDOFF_S * 3)
+    assert (second.look(), first.look()) == (1, 0)
+    assert offers_of(bench, run) == 3
+
+
+def test_a_lead_that_a_clock_ahead_has_set_does_not_last(bench: Bench) -> None:
+    store, now = bench.services.store, bench.hand.now()
+    period = timedelta(seconds=5)
+    assert store.lead("first", now, now + period)  # type: ignore[attr-defined]
+    assert not store.lead("second", now, now + period)  # type: ignore[attr-defined]
+    before = now - timedelta(hours=1)
+    assert store.lead("second", before, before + period)  # type: ignore[attr-defined]

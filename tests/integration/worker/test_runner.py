@@ -1,0 +1,153 @@
+"""A chain records each of its steps once, whatever the store does to the runner."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import orjson
+import pytest
+
+from shared.domain.life import rescue
+from shared.domain.status import ExecutionStatus, StepStatus
+from shared.queue.bell import FIRST, list_of
+from tests.integration.worker.conftest import Bench
+from worker.context import AgentContext
+
+
+def events_of(bench: Bench, run: Any) -> list[tuple[str, str]]:
+    return [(event.event, event.step) for event in bench.read(run).events if event.event != "execution.accepted"]
+
+
+WHOLE = [
+    ("step.started", "s1"),
+    ("step.completed", "s1"),
+    ("step.started", "s2"),
+    ("step.completed", "s2"),
+    ("step.started", "s3"),
+    ("step.completed", "s3"),
+    ("execution.completed", "basket_manager"),
+]
+
+
+def check_whole(bench: Bench, run: Any) -> None:
+    """See that a chain of three ran through, with each step recorded once and by one claim."""
+    record = bench.read(run)
+    assert record.execution.status is ExecutionStatus.COMPLETED
+    assert [name for name, _ in events_of(bench, run)] == [name for name, _ in WHOLE]
+    assert {step.claims for step in record.execution.steps.values()} == {1}
+    assert {step.losses for step in record.execution.steps.values()} == {0}
+    assert orjson.loads(record.outputs["s3"]) == {"hello": "world"}
+
+
+def test_a_chain_runs_through_on_one_bell_and_four_writes(bench: Bench) -> None:
+    run = bench.accept("echo", "echo", "echo", given={"hello": "world"})
+    bench.runner().answer(bench.bell(run))
+    check_whole(bench, run)
+    assert bench.store.asked["save"] == 4, "the claim, and one for each step"
+    assert bench.services.redis.llen(list_of("default", FIRST)) == 0
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("fault", ["before", "after"])
+def test_a_save_that_fails_before_or_after_it_is_written_records_its_step_once(
+    bench: Bench, fault: str, place: int
+) -> None:
+    run = bench.accept("echo", "echo", "echo", given={"hello": "world"})
+    store, saves = bench.store, itertools.count()
+    real = store.__getattr__("save")
+
+    def save(*args: Any, **options: Any) -> Any:
+        if next(saves) == place:
+            store.fail("save", **{fault: 2})
+        return real(*args, **options)
+
+    store.save = save  # type: ignore[attr-defined]
+    bench.runner().answer(bench.bell(run))
+    check_whole(bench, run)
+
+
+@pytest.mark.parametrize("verb", ["load", "save"])
+def test_any_verb_may_fail_often(bench: Bench, verb: str) -> None:
+    run = bench.accept("echo", "echo", "echo", given={"hello": "world"})
+    bench.store.fail(verb, before=4)
+    bench.runner().answer(bench.bell(run))
+    check_whole(bench, run)
+
+
+def test_a_bell_rung_again_finds_nothing_to_claim(bench: Bench) -> None:
+    run = bench.accept("echo", "echo", "echo", given={"hello": "world"})
+    runner = bench.runner()
+    for step in ("s1", "s1", "s2", "s3", "nowhere"):
+        runner.answer(bench.bell(run, step))
+    check_whole(bench, run)
+
+
+def test_a_step_that_was_taken_over_meanwhile_is_not_recorded_by_the_loser(bench: Bench) -> None:
+    run = bench.accept("echo")
+
+    def agent(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
+        if ctx.attempt == 1:
+            later = bench.hand.forward(2)
+            seen = bench.services.store.load(run.integrator, run.id)
+            assert seen is not None
+            advance = rescue(seen, "s1", later, bench.services.terms)
+            assert advance is not None
+            bench.services.store.save(seen, advance)
+            runner.answer(bench.bell(run))
+        return {"by": ctx.attempt}
+
+    runner = bench.runner(echo=agent)
+    runner.answer(bench.bell(run))
+    record = bench.read(run)
+    assert orjson.loads(record.outputs["s1"]) == {"by": 2}
+    assert [name for name, _ in events_of(bench, run)].count("step.completed") == 1
+    assert (record.execution.steps["s1"].claims, record.execution.steps["s1"].losses) == (2, 1)
+
+
+@pytest.mark.parametrize("kind", [MemoryError, SystemExit, KeyboardInterrupt, RecursionError, GeneratorExit])
+def test_whatever_an_agent_raises_is_its_failure(bench: Bench, kind: type[BaseException]) -> None:
+    def agent(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
+        raise kind
+
+    run = bench.accept("echo", "echo")
+    bench.runner(echo=agent).answer(bench.bell(run))
+    execution = bench.read(run).execution
+    assert (execution.status, execution.error.error_code if execution.error else "") == ("failed", "agent_error")
+    assert [step.status for step in execution.steps.values()] == [StepStatus.FAILED, StepStatus.SKIPPED]
+
+
+def test_an_agent_that_floods_its_log_still_completes_and_what_was_dropped_is_counted(bench: Bench) -> None:
+    run = bench.accept("chatty", given={"lines": 20_000, "bytes": 3_900})
+    bench.runner().answer(bench.bell(run))
+    record = bench.read(run)
+    assert record.execution.status is ExecutionStatus.COMPLETED
+    assert record.lines_total == 20_000 + 4
+    assert len(record.events) == 1_000
+    assert record.events[-1].event == "execution.completed"
+
+
+def test_an_agents_lines_do_not_wait_for_a_store_that_is_away(bench: Bench) -> None:
+    """The clock of a line is carried on; to ask for it would hold the agent for a deadline, line by line."""
+    run = bench.accept("echo")
+    asked_while_running = []
+
+    def agent(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
+        before = len(asks)
+        for number in range(100):
+            ctx.log(f"line {number}")
+        asked_while_running.append(len(asks) - before)
+        return {}
+
+    asks: list[int] = []
+    clock = bench.services.clock
+    real = clock._ask
+
+    def ask() -> Any:
+        asks.append(1)
+        return real()
+
+    clock._ask = ask
+    bench.runner(echo=agent).answer(bench.bell(run))
+    assert asked_while_running == [0]
+    assert bench.read(run).lines_total == 104
