@@ -9,13 +9,13 @@ import flask
 from flask import request
 
 from api.body import Blueprint, read_body
-from api.intake import check_agents_exist
+from api.definition import basket_of, check_agents_exist, check_definition
 from api.keeper import Keeper
 from api.policy import unknown_keys
 from api.schemas import NEW_BASKET_KEYS, BasketChanged, Baskets, NewBasket
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
-from shared.errors import BasketNotFound, ValidationFailed
+from shared.errors import BasketNotFound
 from shared.ids import BASKET_NAME
 
 
@@ -55,11 +55,9 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     def create_basket(body: Mapping[str, Any]) -> tuple[flask.Response, int]:
         """Create a basket under a name that is free."""
         warnings = unknown_keys(read_body(request), NEW_BASKET_KEYS)
-        if "agents" not in body:
-            fault = {"pointer": "/agents", "message": "name the agents to run, in their order"}
-            raise ValidationFailed("agents is required", details=[fault])
-        check_agents_exist(body, services.catalogue)
-        definition = {name: body[name] for name in ("name", "description", "agents", "execution_strategy")}
+        definition = check_definition(body)
+        check_agents_exist(definition, services.catalogue)
+        basket_of(definition, services.catalogue)  # a graph that cannot run is refused now, and not when it is run
         services.baskets.add(PUBLIC, definition, services.clock.now())
         told = {"success": True, "message": f"basket {body['name']!r} created", "basket": _shown(definition)}
         return flask.jsonify(told | ({"warnings": warnings} if warnings else {})), 201

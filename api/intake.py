@@ -3,59 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import orjson
 
 from api.schemas import METADATA_MAX_BYTES
 from shared.catalogue.specs import Catalogue
-from shared.domain.basket import SEQUENTIAL, Basket, BasketStep, step_ids
+from shared.domain.basket import Basket
 from shared.domain.execution import PUBLIC, Execution, Idempotency
-from shared.domain.retry import parse_policy
-from shared.domain.spec import AgentSpec
+from shared.domain.passing import NothingThere, given_to
 from shared.domain.status import ExecutionStatus
-from shared.errors import AgentNotFound, UnknownAgent, ValidationFailed
+from shared.errors import ValidationFailed
 from shared.ids import new_execution_id
 
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,400})?")
-
-
-def basket_of(definition: Mapping[str, Any], catalogue: Catalogue) -> Basket:
-    """Answer the basket that ``definition`` writes; raises AgentNotFound where it names an agent that is not there."""
-    agents: Sequence[str] = definition["agents"]
-    steps: list[BasketStep] = []
-    for step_id, name in zip(step_ids(agents), agents, strict=True):
-        needs = (steps[-1].id,) if steps else ()
-        steps.append(step_of(catalogue.agent(name), step_id, needs))
-    return Basket(definition["name"], SEQUENTIAL, tuple(steps), definition.get("description", ""))
-
-
-def step_of(spec: AgentSpec, step_id: str, needs: tuple[str, ...] = ()) -> BasketStep:
-    """Answer the step that an agent's spec makes, with the queue, timeout and retries that it asks for."""
-    return BasketStep(step_id, spec.name, needs, spec.queue, spec.timeout_s, parse_policy(spec.retry))
-
-
-def check_agents_exist(definition: Mapping[str, Any], catalogue: Catalogue) -> None:
-    """Raise UnknownAgent, with the place of each, where a basket to be kept names an agent that is not there."""
-    details = []
-    for index, name in enumerate(definition["agents"]):
-        try:
-            catalogue.agent(name)
-        except AgentNotFound as unknown:
-            details.append({"pointer": f"/agents/{index}", "message": unknown.message})
-    if details:
-        raise UnknownAgent("; ".join(detail["message"] for detail in details[:3]), details=details[:20])
-
-
-def check_inline(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer an inline basket with a name; raises ValidationFailed where it has no agents."""
-    if "agents" not in config:
-        fault = {"pointer": "/config/agents", "message": "name the agents to run, in their order"}
-        raise ValidationFailed("config must name its agents", details=[fault])
-    return {"name": "inline", **config}
 
 
 def run_of(
@@ -70,20 +35,16 @@ def run_of(
     traceparent: str | None,
 ) -> Execution:
     """Answer the run that a submit asks for; raises ValidationFailed where its input breaks a schema."""
-    first = basket.steps[0].agent
     given = body["input_data"]
     source = "request"
     if not given:
-        given, source = dict(catalogue.agent(first).sample_input), "sample"
-    faults = catalogue.input_faults(first, given)
-    if faults:
-        details = [{"pointer": f"/input_data{fault.pointer}", "message": fault.message} for fault in faults]
-        told = "; ".join(f"{detail['pointer']}: {detail['message']}" for detail in details[:3])
-        raise ValidationFailed(f"the input breaks the input_schema of {first}: {told}", details=details)
+        given, source = dict(catalogue.agent(basket.steps[0].agent).sample_input), "sample"
+    _check_input(basket, given, catalogue)
     metadata = orjson.dumps(body["metadata"])
     if len(metadata) > METADATA_MAX_BYTES:
         fault = {"pointer": "/metadata", "message": f"takes {len(metadata)} bytes; at most {METADATA_MAX_BYTES}"}
         raise ValidationFailed(f"metadata {fault['message']}", details=[fault])
+    moments = moments_of(body, now)
     return Execution(
         id=new_execution_id(now),
         integrator=PUBLIC,
@@ -100,7 +61,55 @@ def run_of(
         metadata=metadata,
         traceparent=traceparent,
         idempotency=idempotency,
+        run_after=moments.run_after,
+        start_deadline=moments.start_deadline,
+        deadline=moments.deadline,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """When a run may begin, and when it must have begun and ended."""
+
+    run_after: datetime | None
+    start_deadline: datetime | None
+    deadline: datetime | None
+
+
+def moments_of(body: Mapping[str, Any], now: datetime) -> Moments:
+    """Answer when a run may begin and must have begun and ended; deadlines count from when it may begin."""
+    run_after = body.get("run_after")
+    if body.get("run_after_s") is not None:
+        run_after = now + timedelta(seconds=body["run_after_s"])
+    begins = max(run_after or now, now)
+
+    def counted(field: str) -> datetime | None:
+        return None if body.get(field) is None else _to_ms(begins + timedelta(seconds=body[field]))
+
+    return Moments(None if run_after is None else _to_ms(run_after), counted("start_deadline_s"), counted("deadline_s"))
+
+
+def _to_ms(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(microsecond=at.microsecond // 1_000 * 1_000)
+
+
+def _check_input(basket: Basket, given: Mapping[str, Any], catalogue: Catalogue) -> None:
+    """Raise ValidationFailed where the input breaks the schema of an agent that the run begins with."""
+    details = []
+    for step in basket.steps:
+        if step.needs:
+            continue
+        try:
+            faults = catalogue.input_faults(step.agent, given_to(basket, step.id, given, {}))
+        except NothingThere as missing:
+            details.append({"pointer": "/input_data", "message": f"step {step.id}: {missing}"})
+            continue
+        at = "/input_data" if step.input is None else f"step {step.id}: "
+        details += [{"pointer": f"{at}{fault.pointer}", "message": fault.message} for fault in faults]
+    if details:
+        told = "; ".join(f"{detail['pointer']}: {detail['message']}" for detail in details[:3])
+        agents = ", ".join(dict.fromkeys(step.agent for step in basket.steps if not step.needs))
+        raise ValidationFailed(f"the input breaks the input_schema of {agents}: {told}", details=details[:20])
 
 
 def key_of(header: str | None) -> str | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load, validate
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load, validate, validates_schema
 
-from shared.domain.basket import SEQUENTIAL, STEPS_MAX
-from shared.ids import BASKET_NAME
+from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL, STEPS_MAX
+from shared.ids import AGENT_NAME, BASKET_NAME
 
 METADATA_MAX_BYTES: Final = 16 * 1024
-PAGE_MAX: Final = 1_000
+_FAR: Final = timedelta(days=3_650)
+_MOMENT: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?(?:[Zz]|[+-]\d{2}:\d{2})", re.ASCII)
+_A_STEP: Final = "must begin with a lower-case letter, then up to 62 of a-z 0-9 _ -"
 
 _A_NAME: Final = validate.Regexp(
     rf"^(?:{BASKET_NAME.pattern})\Z",
@@ -25,18 +29,48 @@ class _Body(Schema):
         unknown = EXCLUDE
 
 
-def _check_strategy(strategy: Any) -> None:
-    if strategy == "parallel":
-        raise ValidationError("parallel baskets are not supported yet; use sequential")
-    if strategy != SEQUENTIAL:
-        raise ValidationError("must be sequential")
+class Moment(fields.Field[datetime]):
+    """A moment as RFC 3339 writes it, with its offset."""
+
+    default_error_messages = {
+        "invalid": "must be a moment such as 2026-11-21T12:00:00Z, with its offset, within ten years"
+    }
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> datetime:
+        if not isinstance(value, str) or not _MOMENT.fullmatch(value):
+            raise self.make_error("invalid")
+        try:
+            at = datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise self.make_error("invalid") from None
+        if abs(at - datetime.now(UTC)) > _FAR:  # the wall clock will do: this only keeps nonsense out
+            raise self.make_error("invalid")
+        return at
 
 
-def _not_yet(name: str) -> Any:
-    def refuse(_: Any) -> None:
-        raise ValidationError(f"{name} is not supported yet; leave it out")
+def _seconds(*, least: float, told: str) -> fields.Float:
+    limits = validate.Range(min=least, min_inclusive=least == 0, max=_FAR.total_seconds())
+    return StrictNumber(allow_none=True, validate=limits, metadata={"description": told})
 
-    return refuse
+
+class StrictNumber(fields.Float):
+    """A JSON number, and no string that looks like one."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, *args, **kwargs)
+
+
+class WrittenStep(_Body):
+    """One step of an explicit graph."""
+
+    id = fields.Str(validate=validate.Regexp(rf"^(?:{AGENT_NAME.pattern})\Z", error=_A_STEP))
+    agent = fields.Str(required=True, validate=validate.Length(max=63))
+    needs = fields.List(fields.Str(validate=validate.Length(max=70)), validate=validate.Length(max=STEPS_MAX))
+    input = fields.Dict(keys=fields.Str(), metadata={"description": "literals, or {from, pointer}"})
+    retry = fields.Raw(metadata={"description": "default, critical, none, or a policy"})
+    timeout_s = StrictNumber(validate=validate.Range(min=0, min_inclusive=False, max=86_400))
 
 
 class BasketConfig(_Body):
@@ -49,8 +83,12 @@ class BasketConfig(_Body):
         validate=validate.Length(min=1, max=STEPS_MAX, error="must name 1 to 200 agents"),
         metadata={"description": "the agents' names, in the order in which they run"},
     )
-    steps = fields.Raw(validate=_not_yet("an explicit graph (steps)"), load_only=True)
-    execution_strategy = fields.Str(load_default=SEQUENTIAL, validate=_check_strategy)
+    steps = fields.List(
+        fields.Nested(WrittenStep),
+        validate=validate.Length(min=1, max=STEPS_MAX, error="must be 1 to 200 steps"),
+        metadata={"description": "an explicit graph, in place of agents"},
+    )
+    execution_strategy = fields.Str(validate=validate.OneOf([SEQUENTIAL, PARALLEL, GRAPH]))
 
 
 class NewBasket(BasketConfig):
@@ -73,10 +111,15 @@ class _Run(_Body):
         metadata={"description": "at most 20 words to find the run by"},
     )
     metadata = fields.Dict(keys=fields.Str(), load_default=dict, metadata={"description": "at most 16 KiB of JSON"})
-    run_after = fields.Raw(validate=_not_yet("run_after"), load_only=True)
-    run_after_s = fields.Raw(validate=_not_yet("run_after_s"), load_only=True)
-    start_deadline_s = fields.Raw(validate=_not_yet("start_deadline_s"), load_only=True)
-    deadline_s = fields.Raw(validate=_not_yet("deadline_s"), load_only=True)
+    run_after = Moment(allow_none=True, metadata={"description": "not before; one in the past is now"})
+    run_after_s = _seconds(least=0, told="the same, in seconds from now")
+    start_deadline_s = _seconds(least=0.001, told="begun within so many seconds of run_after, or failed")
+    deadline_s = _seconds(least=0.001, told="done within so many seconds of run_after, or failed")
+
+    @validates_schema
+    def _check_moments(self, body: dict[str, Any], **_: Any) -> None:
+        if body.get("run_after") is not None and body.get("run_after_s") is not None:
+            raise ValidationError("give run_after or run_after_s, not both", "run_after_s")
 
 
 class RunBasket(_Run):

@@ -11,8 +11,9 @@ from flask import request
 
 from api import paths
 from api.body import Blueprint, fingerprint, read_body
+from api.definition import basket_of, check_definition, step_of
 from api.hints import FIRST_MS, hints_for
-from api.intake import basket_of, check_inline, key_of, run_of, step_of, traceparent_of
+from api.intake import key_of, run_of, traceparent_of
 from api.keeper import Keeper
 from api.policy import unknown_keys
 from api.schemas import CONFIG_KEYS, RUN_AGENT_KEYS, RUN_BASKET_KEYS, Accepted, RunAgent, RunBasket
@@ -61,7 +62,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
 def _basket_asked_for(services: Services, body: Mapping[str, Any]) -> Basket:
     name = body.get("basket_name")
     if name is None:
-        return basket_of(check_inline(body["config"]), services.catalogue)
+        return basket_of({"name": "inline"} | check_definition(body["config"], "/config"), services.catalogue)
     if not BASKET_NAME.fullmatch(name):
         raise BasketNotFound(f"basket {name[:100]!r} was not found: no basket can have this name")
     return basket_of(services.baskets.get(PUBLIC, name), services.catalogue)

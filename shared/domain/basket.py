@@ -13,6 +13,7 @@ SEQUENTIAL: Final = "sequential"
 PARALLEL: Final = "parallel"
 GRAPH: Final = "graph"
 STEPS_MAX: Final = 200
+STEP_ID_MAX: Final = 63
 RUN_INPUT: Final = "input"
 
 
@@ -58,20 +59,25 @@ class Basket:
         raise KeyError(step_id)
 
 
-def step_ids(agents: Iterable[str]) -> list[str]:
-    """Answer an id for each agent: its name, then ``name-2`` for its second place, and so on."""
+def step_ids(agents: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """Answer an id for each agent: its name, then ``name-2`` for its second place, and so on; none that is taken."""
     seen: Counter[str] = Counter()
-    taken: set[str] = set()
+    taken = set(taken)
     ids = []
     for agent in agents:
         seen[agent] += 1
-        step_id = agent if seen[agent] == 1 else f"{agent}-{seen[agent]}"
+        step_id = agent if seen[agent] == 1 else _numbered(agent, seen[agent])
         while step_id in taken:
             seen[agent] += 1
-            step_id = f"{agent}-{seen[agent]}"
+            step_id = _numbered(agent, seen[agent])
         taken.add(step_id)
         ids.append(step_id)
     return ids
+
+
+def _numbered(agent: str, place: int) -> str:
+    end = f"-{place}"
+    return agent[: STEP_ID_MAX - len(end)] + end
 
 
 def graph_faults(steps: Sequence[BasketStep]) -> list[str]:

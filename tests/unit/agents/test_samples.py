@@ -23,6 +23,7 @@ NAMES = [
     "financial_coordinator",
     "flaky",
     "goal_recommender",
+    "killer",
     "memo",
     "raiser",
     "returner",

@@ -7,7 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from api.intake import basket_of, check_agents_exist, check_inline, key_of, run_of, traceparent_of
+from api.definition import basket_of, check_agents_exist, check_definition
+from api.intake import key_of, run_of, traceparent_of
 from shared.catalogue.specs import Catalogue, load_catalogue
 from shared.errors import AgentNotFound, UnknownAgent, ValidationFailed
 from tests.builders import NOON
@@ -19,7 +20,7 @@ def catalogue() -> Catalogue:
 
 
 def run(catalogue: Catalogue, **told: Any) -> Any:
-    basket = basket_of({"name": "b", "agents": ["cashflow_analyzer"]}, catalogue)
+    basket = basket_of(check_definition({"name": "b", "agents": ["cashflow_analyzer"]}), catalogue)
     body = {"input_data": {}, "tags": [], "metadata": {}} | told
     return run_of(
         basket, body, catalogue, now=NOON, kind="basket", request_id="req-1", idempotency=None, traceparent=None
@@ -28,14 +29,14 @@ def run(catalogue: Catalogue, **told: Any) -> Any:
 
 def test_a_basket_is_a_chain_in_the_order_of_its_agents(catalogue: Catalogue) -> None:
     agents = ["cashflow_analyzer", "goal_recommender", "cashflow_analyzer"]
-    basket = basket_of({"name": "b", "agents": agents}, catalogue)
+    basket = basket_of(check_definition({"name": "b", "agents": agents}), catalogue)
     assert [step.id for step in basket.steps] == ["cashflow_analyzer", "goal_recommender", "cashflow_analyzer-2"]
     assert [step.needs for step in basket.steps] == [(), ("cashflow_analyzer",), ("goal_recommender",)]
     assert {step.timeout_s for step in basket.steps} == {catalogue.agent("cashflow_analyzer").timeout_s}
 
 
 def test_an_agent_that_is_not_there_is_told_by_what_was_asked(catalogue: Catalogue) -> None:
-    wrong = {"name": "b", "agents": ["nobody", "cashflow_analyzer", "neither"]}
+    wrong = check_definition({"name": "b", "agents": ["nobody", "cashflow_analyzer", "neither"]})
     with pytest.raises(AgentNotFound, match="'nobody' was not found"):
         basket_of(wrong, catalogue)
     with pytest.raises(UnknownAgent) as refused:
@@ -43,11 +44,20 @@ def test_an_agent_that_is_not_there_is_told_by_what_was_asked(catalogue: Catalog
     assert [detail["pointer"] for detail in refused.value.details] == ["/agents/0", "/agents/2"]
 
 
-def test_an_inline_basket_has_a_name_and_must_have_agents() -> None:
-    assert check_inline({"agents": ["a"]})["name"] == "inline"
-    assert check_inline({"agents": ["a"], "name": "mine"})["name"] == "mine"
-    with pytest.raises(ValidationFailed, match="must name its agents"):
-        check_inline({"name": "mine"})
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "mine"},
+        {"agents": ["a"], "steps": [{"agent": "a"}]},
+        {"agents": ["a"], "execution_strategy": "graph"},
+        {"steps": [{"agent": "a"}], "execution_strategy": "parallel"},
+    ],
+    ids=str,
+)
+def test_a_basket_is_a_list_of_agents_or_a_graph_of_steps(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationFailed) as refused:
+        check_definition(wrong, "/config")
+    assert refused.value.details[0]["pointer"].startswith("/config/")
 
 
 def test_no_input_is_the_sample_and_given_input_is_kept(catalogue: Catalogue) -> None:
