@@ -22,6 +22,7 @@ from shared.live.workers import WorkerMark
 from shared.queue.bell import PRIORITY_STEPS, QUEUES
 from shared.settings import Settings, warn_of_unknown
 from shared.telemetry.logs import configure_logging
+from worker.drain import Drain
 from worker.loader import load_agents
 from worker.runner import Runner
 from worker.tasks import bind
@@ -101,7 +102,9 @@ def create_app(settings: Settings) -> Celery:
     made.conf.update(configuration(settings))
     made.amqp.Connection = SteadyConnection
     made.Worker = made.subclass_with_self(QuietWorker, name="Worker")
-    bind(made, cache(lambda: Runner(services, agents)))
+    drain = Drain(settings.drain_s)
+    signals.worker_shutting_down.connect(lambda **_: drain.begin(), weak=False)
+    bind(made, cache(lambda: Runner(services, agents, drain)))
     _mark(services)
     return made
 

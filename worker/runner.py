@@ -6,7 +6,7 @@
 
 A bell may come twice, late, or for nothing: the claim decides, by one filtered write. Nothing that an agent raises
 or returns gets past ``_outcome``; nothing that the store does loses an outcome: it is offered until it is accepted
-or refused. It speaks to the store and to Redis, never to a client.
+or refused, or until this worker must end. It speaks to the store and to Redis, never to a client.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from shared.store.clock import since_boot
 from shared.store.ledger import MongoLedger
 from shared.store.settle import Settled, settle, until_answered
 from worker.context import AgentContext
+from worker.drain import Drain
 from worker.heartbeat import Heartbeat, StepReporter
 from worker.loader import Agent
 from worker.outcome import judge_exception, judge_input, judge_output, not_storable, unknown_agent
@@ -56,8 +57,9 @@ class Turn:
 class Runner:
     """Executes what bells ask for, in the process that calls it."""
 
-    def __init__(self, services: Services, agents: Mapping[str, Agent]) -> None:
+    def __init__(self, services: Services, agents: Mapping[str, Agent], drain: Drain | None = None) -> None:
         self._services = services
+        self._drain = drain or Drain(services.settings.drain_s)
         self._store = services.store
         self._agents = agents
 
@@ -71,10 +73,13 @@ class Runner:
                 with structlog.contextvars.bound_contextvars(
                     step=turn.lease.step, request_id=turn.execution.request_id
                 ):
-                    turn = self._run(turn, may_go_on=since_boot() - began < CHAIN_MAX_S)
+                    may_go_on = since_boot() - began < CHAIN_MAX_S and not self._drain.has_begun()
+                    turn = self._run(turn, may_go_on=may_go_on)
 
     def _claim(self, bell: Bell) -> Turn | None:
-        execution = until_answered(partial(self._store.load, bell.integrator, bell.execution_id))
+        execution = until_answered(
+            partial(self._store.load, bell.integrator, bell.execution_id), give_up=self._drain.has_begun
+        )
         if execution is None:
             structlog.get_logger().warning("a bell names an execution that is not there")
             return None
@@ -85,6 +90,7 @@ class Runner:
             lambda seen: claim(seen, bell.step, token, self._now(), self._services.terms),
             lock_only=True,
             is_mine=lambda seen: seen.steps[bell.step].token == token,
+            give_up=self._drain.has_begun,
         )
         if settled is None:
             structlog.get_logger().debug("there is nothing to claim")
@@ -147,7 +153,7 @@ class Runner:
         missing = [need for need in step.needs if need not in outputs]
         if missing:
             read = partial(self._store.read, turn.lease.integrator, turn.execution.id, outputs=missing)
-            record = until_answered(read)
+            record = until_answered(read, give_up=self._drain.is_over)
             if record is not None:
                 outputs |= {need: orjson.loads(record.outputs[need]) for need in missing}
         run_input = orjson.loads(turn.execution.input)
@@ -183,6 +189,7 @@ class Runner:
                 is_mine=lambda seen: (
                     seen.steps[lease.step].was_under(lease) and not seen.steps[lease.step].holds(lease)
                 ),
+                give_up=self._drain.is_over,
             )
         except NotStorable as refused:
             if isinstance(outcome, RunError):
@@ -222,7 +229,7 @@ class Runner:
         if not report.dropped:
             return tuple(report.events)
         with suppress(NotStorable):
-            until_answered(partial(self._store.report, turn.lease, report))
+            until_answered(partial(self._store.report, turn.lease, report), give_up=self._drain.is_over)
         return ()
 
     def _now(self) -> datetime:
