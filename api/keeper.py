@@ -91,6 +91,8 @@ class Keeper:
                 continue
             log = structlog.get_logger().bind(execution_id=run.id, request_id=run.request_id)
             withdraw = partial(self._services.store.withdraw, run.integrator, run.id)
+            while self._services.database.is_away and not self._stop.wait(_WITHDRAWN_WITHIN_S):
+                pass  # without a try, and a line in the log, each time
             try:
                 withdrawn = until_answered(withdraw, give_up=self._stop.is_set, wait_max_s=_WITHDRAWN_WITHIN_S)
             except Exception:

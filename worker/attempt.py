@@ -104,7 +104,7 @@ class Attempts:
         missing = [need for need in step.needs if need not in outputs]
         if missing:
             read = partial(self._services.store.read, turn.lease.integrator, turn.execution.id, outputs=missing)
-            record = until_answered(read)
+            record = until_answered(read, lambda: self._minder.is_drain_over)
             if record is None:
                 raise LeaseLost(f"{turn.execution.id} is gone")
             outputs |= {need: orjson.loads(record.outputs[need]) for need in missing}

@@ -86,6 +86,12 @@ class Minder:
         """True once the worker was told to shut down."""
         return self._slots.draining_since > 0
 
+    @property
+    def is_drain_over(self) -> bool:
+        """True once what is not done by now is to be left to the reconciler: the process must end."""
+        since = self._slots.draining_since
+        return since > 0 and since_boot() >= since + self._drain_s
+
     @contextmanager
     def minding(self, lease: Lease, timeout_s: float) -> Iterator[Minded]:
         """Mind a step from its claim until its outcome is written."""
@@ -149,8 +155,7 @@ class Minder:
             self.ask(minded, "timeout")
         if minded.why:
             self._press(minded, now)
-        draining_since = self._slots.draining_since
-        if draining_since and now >= draining_since + self._drain_s:
+        if self.is_drain_over:
             self._take_over(minded, minded.why or "drained")
 
     def _press(self, minded: Minded, now: float) -> None:

@@ -26,8 +26,10 @@ INLINE_MAX_BYTES: Final = 1024 * 1024
 class Recorder:
     """Writes outcomes by lease; all its verbs raise LeaseLost where the step has moved on."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, give_up: Callable[[], bool]) -> None:
+        """``give_up`` says when this process must end: what the store has not answered by then is left to its lease."""
         self._services = services
+        self._give_up = give_up
         self._store = services.store
 
     def record(
@@ -60,6 +62,7 @@ class Recorder:
             lambda seen: _saying(decide(seen), said),
             lease=lease,
             is_mine=lambda seen: seen.steps[lease.step].was_under(lease) and not seen.steps[lease.step].holds(lease),
+            give_up=self._give_up,
         )
 
     def _decision(self, lease: Lease, outcome: Outcome, next_token: str | None) -> Callable[[Execution], Advance]:
@@ -82,7 +85,7 @@ class Recorder:
         if not report.dropped:
             return tuple(report.events)
         with suppress(NotStorable):
-            until_answered(partial(self._store.report, turn.lease, report))
+            until_answered(partial(self._store.report, turn.lease, report), self._give_up)
         return ()
 
     def _now(self) -> datetime:

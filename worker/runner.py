@@ -6,8 +6,8 @@
 
 A bell may come twice, late, or for nothing: the claim decides, by one filtered write. Nothing that an agent raises
 or returns gets past ``Attempts``; nothing that the store does loses an outcome: it is offered until it is accepted
-or refused. A step that will not stop is finished in the minder's thread. It speaks to the store and to Redis, never
-to a client.
+or refused, or until this process must end. A step that will not stop is finished in the minder's thread. It speaks to
+the store and to Redis, never to a client.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Runner:
         self._store = services.store
         self._minder = minder
         self._attempts = Attempts(services, agents, minder)
-        self._recorder = Recorder(services)
+        self._recorder = Recorder(services, lambda: minder.is_drain_over)
         self._under_way: _UnderWay | None = None
 
     def answer(self, bell: Bell) -> None:
@@ -91,7 +91,9 @@ class Runner:
             self._tell(settled, under_way.heartbeat.told)
 
     def _claim(self, bell: Bell) -> Turn | None:
-        execution = until_answered(partial(self._store.load, bell.integrator, bell.execution_id))
+        execution = until_answered(
+            partial(self._store.load, bell.integrator, bell.execution_id), lambda: self._minder.is_draining
+        )
         if execution is None:
             structlog.get_logger().warning("a bell names an execution that is not there")
             return None
@@ -104,6 +106,7 @@ class Runner:
             execution,
             lambda seen: claim(seen, bell.step, token, self._now(), self._services.terms),
             is_mine=lambda seen: seen.steps[bell.step].token == token,
+            give_up=lambda: self._minder.is_draining,
         )
         if settled is None:
             structlog.get_logger().debug("there is nothing to claim")

@@ -256,3 +256,23 @@ def test_an_outcome_is_offered_until_it_is_accepted(stack: Stack, runs: Runs, wa
     stored = stack.mongo().executions.find_one({"_id": run})
     assert stored is not None
     assert [step["losses"] for step in stored["steps"].values()] == [0, 0]
+
+
+def test_a_worker_that_must_end_while_mongodb_is_away_ends_and_the_run_goes_on_elsewhere(
+    make_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    stack = make_stack(BUCKET_AGENTS_DIR=str(AGENTS))
+    runs = Runs(stack, tmp_path / "counted")
+    run = runs.submit("counter", "echo", seconds=2).execution_id
+    runs.begun(run)
+    stack.stop("mongod")
+    tried = stack.logs("worker").count("retry_scheduled")
+    wait_until(lambda: stack.logs("worker").count("retry_scheduled") > tried, 10, "it offers its outcome")
+    began = time.monotonic()
+    stack.stop("worker")
+    show(f"a worker with an outcome that nobody takes ended after {time.monotonic() - began:.1f} s")
+    assert stack.exit_code("worker") == 0, "it was not ended by force"
+    stack.start("mongod")
+    stack.start("worker")
+    poll = runs.done(run)
+    assert (poll["status"], [step["attempts"] for step in poll["steps"]]) == ("completed", [2, 1])
