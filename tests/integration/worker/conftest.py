@@ -25,7 +25,9 @@ from tests.builders import HandClock
 from tests.faulty import FaultyStore
 from tests.runs import AGENTS
 from worker.loader import Agent, load_agents
+from worker.minder import Minder
 from worker.runner import Runner
+from worker.slots import Slots
 
 SETTINGS = {"lease_s": 0.8, "heartbeat_s": 0.2, "handoff_s": 0.2}
 
@@ -42,7 +44,9 @@ class Bench:
     def runner(self, **instead: Callable[..., Any]) -> Runner:
         """Answer a runner, with other callables for some agents."""
         agents = {name: replace(agent, run=instead.get(name, agent.run)) for name, agent in self.agents.items()}
-        return Runner(self.services, agents)
+        slots = Slots(1)
+        minder = Minder(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
+        return Runner(self.services, agents, minder)
 
     def accept(self, *agents: str, given: Mapping[str, Any] | None = None) -> Execution:
         """Store a run of a chain of agents, as the API would; rings no bell."""

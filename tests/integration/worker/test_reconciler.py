@@ -10,7 +10,8 @@ import pytest
 
 from shared.domain.execution import Execution
 from shared.domain.life import claim
-from shared.queue.bell import AGAIN, list_of
+from shared.domain.terms import Advance
+from shared.queue.bell import AGAIN, FIRST, list_of
 from shared.store.clock import since_boot
 from tests.integration.worker.conftest import SETTINGS, Bench
 from tests.processes import wait_until
@@ -24,7 +25,7 @@ def reconciler_of(bench: Bench, name: str = "first", *, patient: bool = False) -
     """A reconciler whose clock has not looked yet; one that is not patient has left its start behind it."""
     reconciler = Reconciler(bench.fresh_clock(), name)
     if not patient:
-        reconciler._running_from = reconciler._first_offers_from = 0
+        reconciler._patience._running_from = reconciler._patience._first_offers_from = 0
     return reconciler
 
 
@@ -108,7 +109,7 @@ def test_one_that_stood_still_is_patient_for_the_whole_machine_may_have(bench: B
     time.sleep(SETTINGS["heartbeat_s"] + 0.05)
     bench.hand.forward(1)
     assert reconciler.look() == 0
-    reconciler._running_from = 0
+    reconciler._patience._running_from = 0
     bench.hand.forward(0.9)
     assert reconciler.look() == 1
 
@@ -181,6 +182,7 @@ def test_of_two_one_acts_until_its_lead_is_over(bench: Bench) -> None:
     now = bench.hand.now()
     assert bench.store.lead("first", now, now + timedelta(seconds=HANDOFF_S))
     assert (second.look(), first.look()) == (0, 1)
+    bench.services.redis.flushall()  # or its message would wait there, and be no lost one
     bench.hand.forward(HANDOFF_S * 3)
     assert (second.look(), first.look()) == (1, 0)
     assert offers_of(bench, run) == 3
@@ -193,3 +195,41 @@ def test_a_lead_that_a_clock_ahead_has_set_does_not_last(bench: Bench) -> None:
     assert not store.lead("second", now, now + period)  # type: ignore[attr-defined]
     before = now - timedelta(hours=1)
     assert store.lead("second", before, before + period)  # type: ignore[attr-defined]
+
+
+def test_a_long_queue_is_not_a_lost_message(bench: Bench) -> None:
+    reconciler = reconciler_of(bench)
+    runs = [bench.accept() for _ in range(5)]
+    for run in runs:
+        bench.services.publisher.accepted(Advance(run, hand_out=("s1",)))
+    bench.hand.forward(LATE_S)
+    assert reconciler.look() == 0
+    assert bench.services.redis.llen(list_of("default", FIRST)) == 5
+    assert {offers_of(bench, run) for run in runs} == {1}
+    due_by = bench.read(runs[0]).execution.due_by
+    assert due_by == bench.hand.now() + bench.services.terms.waiting
+    bench.services.redis.rpop(list_of("default", FIRST), 5)
+    bench.hand.forward(HANDOFF_S * 13)
+    assert reconciler.look() == 5
+    assert {offers_of(bench, run) for run in runs} == {2}
+    assert bench.services.redis.llen(list_of("default", AGAIN)) == 5
+
+
+def test_a_message_behind_one_that_cannot_be_read_counts_as_waiting(bench: Bench) -> None:
+    reconciler = reconciler_of(bench)
+    run = bench.accept()
+    bench.services.redis.rpush(list_of("default", FIRST), b"not json")
+    bench.hand.forward(LATE_S)
+    assert reconciler.look() == 0
+    assert offers_of(bench, run) == 1
+
+
+def test_a_message_whose_successors_lead_the_queue_is_lost(bench: Bench) -> None:
+    reconciler = reconciler_of(bench)
+    lost = bench.accept()
+    bench.hand.forward(HANDOFF_S * 3)
+    waiting = bench.accept()
+    bench.services.publisher.accepted(Advance(waiting, hand_out=("s1",)))
+    bench.hand.forward(LATE_S)
+    assert reconciler.look() == 1
+    assert (offers_of(bench, lost), offers_of(bench, waiting)) == (2, 1)
