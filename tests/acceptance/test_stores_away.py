@@ -221,7 +221,7 @@ def test_a_long_outage_of_redis_puts_no_run_off_for_long(stack: Stack, runs: Run
     began = time.monotonic()
     assert runs.done(run)["status"] == "completed"
     show(f"after 8 s without Redis a queued run completed within {time.monotonic() - began:.2f} s")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 3
     assert stack.mongo().executions.find_one({"_id": run})["steps"]["counter"]["offers"] <= 3  # type: ignore[index]
 
 
