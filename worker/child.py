@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from billiard import current_process
 
@@ -13,7 +13,9 @@ from worker.runner import Runner
 from worker.slots import Slots
 
 
-def runner_of_this_child(services: Services, agents: Mapping[str, Agent], slots: Slots) -> Runner:
+def runner_of_this_child(
+    services: Services, agents: Mapping[str, Agent], slots: Slots, queues: Sequence[str]
+) -> Runner:
     """Answer this process's runner, with its minder begun; to be called in its main thread."""
     settings = services.settings
     index = getattr(current_process(), "index", 0)
@@ -22,6 +24,6 @@ def runner_of_this_child(services: Services, agents: Mapping[str, Agent], slots:
         runner.finish(minded, why)
 
     minder = Minder(slots, slots.slot(index), grace_s=settings.grace_s, drain_s=settings.drain_s, finish=finish)
-    runner = Runner(services, agents, minder)
+    runner = Runner(services, agents, minder, queues)
     minder.start()
     return runner

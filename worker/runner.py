@@ -12,13 +12,14 @@ the store and to Redis, never to a client.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Final
 
 import orjson
+import redis
 import structlog
 
 from shared import faults
@@ -29,7 +30,8 @@ from shared.domain.moves import cancelled_error
 from shared.domain.status import StepStatus
 from shared.errors import LeaseLost
 from shared.ids import new_token
-from shared.queue.bell import Bell
+from shared.queue.bell import QUEUES, Bell
+from shared.queue.take import Taker, UnreadableMessage
 from shared.store.clock import since_boot
 from shared.store.settle import Settled, settle, until_answered
 from worker.attempt import Attempts, Turn, late
@@ -39,6 +41,7 @@ from worker.minder import Minded, Minder
 from worker.recorder import Recorder
 
 CHAIN_MAX_S: Final = 600.0
+TAKES_FOR_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +56,33 @@ class _UnderWay:
 class Runner:
     """Executes what bells ask for, in the process that calls it; ``minder`` is that process's own."""
 
-    def __init__(self, services: Services, agents: Mapping[str, Agent], minder: Minder) -> None:
+    def __init__(
+        self, services: Services, agents: Mapping[str, Agent], minder: Minder, queues: Sequence[str] = QUEUES
+    ) -> None:
         self._services = services
         self._store = services.store
         self._minder = minder
         self._attempts = Attempts(services, agents, minder)
         self._recorder = Recorder(services, lambda: minder.is_drain_over)
+        self._taker = Taker(services.redis, queues)
         self._under_way: _UnderWay | None = None
+
+    def serve(self, bell: Bell) -> None:
+        """Answer a bell that Celery handed over, and then those that wait, for as long as that is polite."""
+        began = since_boot()
+        following: Bell | None = bell
+        while following is not None:
+            self.answer(following)
+            if self._minder.is_draining or since_boot() - began > TAKES_FOR_S:
+                return
+            following = self._take()
+
+    def _take(self) -> Bell | None:
+        try:
+            return self._taker.take()
+        except (redis.RedisError, UnreadableMessage) as wrong:
+            structlog.get_logger().warning("no bell was taken", reason=str(wrong))
+            return None
 
     def answer(self, bell: Bell) -> None:
         """Run the step that a bell names, and what the same chain makes ready, as far as it is ours to run."""

@@ -23,7 +23,7 @@ def bind(app: Celery, runner: Callable[[], Runner]) -> None:
             structlog.get_logger().exception("a message is no bell and was dropped", message=str(args)[:200])
             return
         try:
-            runner().answer(bell)
+            runner().serve(bell)
         except BaseException:  # noqa: BLE001
             # A BaseException that reaches Celery ends its main process, and the returned message the next one.
             # The step's lease runs out, and the reconciler offers it again.

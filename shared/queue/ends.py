@@ -7,16 +7,15 @@ often equal, and a strict comparison took most of 5,000 waiting messages for los
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import orjson
 import redis
 
 from shared.domain.execution import Step
 from shared.queue.bell import QUEUES, list_of, lists_of, priority_of
+from shared.queue.take import UnreadableMessage, read_bell
 
 _EMPTY: Final = datetime.max.replace(tzinfo=UTC)
 _UNREADABLE: Final = datetime.min.replace(tzinfo=UTC)
@@ -50,7 +49,6 @@ def _stamp(message: Any) -> datetime:
     if message is None:
         return _EMPTY
     try:
-        args = orjson.loads(base64.b64decode(orjson.loads(message)["body"]))[0]
-        return datetime.fromtimestamp(args[3] / 1_000, UTC)
-    except (ValueError, TypeError, KeyError, IndexError, OverflowError, OSError):
+        return read_bell(message).stamp
+    except UnreadableMessage:
         return _UNREADABLE
