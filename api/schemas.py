@@ -165,6 +165,7 @@ class Accepted(Schema):
     message = fields.Str(required=True)
     created_at = fields.DateTime(required=True)
     request_id = fields.Str(required=True)
+    retry_of = fields.Str()
     warnings = fields.List(fields.Str())
 
 

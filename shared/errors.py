@@ -14,6 +14,7 @@ BucketError
 │   │   └── ExecutionNotFound    404 execution_not_found
 │   ├── MethodNotAllowed         405 method_not_allowed
 │   ├── BasketExists             409 basket_exists
+│   ├── NotRetryable             409 not_retryable
 │   ├── ExecutionExpired         410 execution_expired
 │   ├── PayloadTooLarge          413 payload_too_large
 │   ├── UnsupportedMediaType     415 unsupported_media_type
@@ -142,6 +143,12 @@ class BasketExists(RequestError):
     """A basket of this name exists already."""
 
     error_code, http_status = "basket_exists", 409
+
+
+class NotRetryable(RequestError):
+    """The execution cannot be retried as it stands."""
+
+    error_code, http_status = "not_retryable", 409
 
 
 class ExecutionExpired(RequestError):

@@ -35,9 +35,9 @@ def start(blank: Execution, now: datetime, terms: Terms) -> Advance:
             steps[step_id] = moves.resting(steps[step_id], blank.run_after)
         else:
             steps[step_id] = moves.offered(steps[step_id], now, terms)
-    told = telling.of_run(
-        blank, now, "execution.accepted", f"accepted basket {blank.basket.name}", step="initialization"
-    )
+    retried = f", a retry of {blank.retry_of}" if blank.retry_of else ""
+    message = f"accepted basket {blank.basket.name}{retried}"
+    told = telling.of_run(blank, now, "execution.accepted", message, step="initialization")
     status = ExecutionStatus.SCHEDULED if later else ExecutionStatus.QUEUED
     begun = replace(blank, status=status, steps=steps, queued_at=None if later else now)
     hand_out = () if later else tuple(step.id for step in steps.values() if step.status is StepStatus.READY)

@@ -6,7 +6,8 @@ reader, or lost as a figure may be.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import redis
@@ -45,9 +46,9 @@ class Publisher:
         self._figures = figures
         self._log = structlog.get_logger()
 
-    def accepted(self, advance: Advance) -> None:
-        """Offer a run that was just stored, and show it as queued."""
-        self.advanced(advance.as_accepted, advance, as_of=since_boot())
+    def accepted(self, advance: Advance, outputs: Mapping[str, bytes] | None = None) -> None:
+        """Offer a run that was just stored, and show it as queued, with the ``outputs`` that it begins with."""
+        self.advanced(replace(advance.as_accepted, outputs=outputs or {}), advance, as_of=since_boot())
 
     def advanced(self, record: Record, advance: Advance, *, as_of: float, told: int = 0) -> None:
         """Tell of a decision that was written.

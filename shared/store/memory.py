@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -26,20 +26,25 @@ class MemoryStore:
         self._tombstones: set[str] = set()
         self._leader: tuple[str, datetime] | None = None
 
-    def create(self, accepted: Advance) -> Execution:
+    def create(self, accepted: Advance, outputs: Mapping[str, bytes] | None = None) -> Execution:
         """Store a new run, or answer the holder of its key."""
         new = accepted.execution
         with self._lock:
             if new.id in self._tombstones or new.id in self._records:
                 raise OutcomeUnknown(f"{new.id} was withdrawn or exists already")
-            holder = self._holder(new)
-            if holder is not None and self._clock.now() - holder.created_at < KEY_KEPT:
+            holder = None if new.idempotency is None else self._held_by(new.integrator, new.idempotency.key)
+            if holder is not None and self._is_kept(holder):
                 return holder
             if holder is not None:
                 self._put(replace(holder, idempotency=None))
-            self._records[new.id] = accepted.as_accepted
+            self._records[new.id] = replace(accepted.as_accepted, outputs=outputs or {})
             self._stored_at[new.id] = self._clock.now().replace(microsecond=0)
             return new
+
+    def holder(self, integrator: str, key: str) -> Execution | None:
+        """Answer the run that holds ``key``."""
+        held = self._held_by(integrator, key)
+        return held if held is not None and self._is_kept(held) else None
 
     def withdraw(self, integrator: str, execution_id: str) -> bool:
         """Put a tombstone where no claimed run is."""
@@ -147,12 +152,13 @@ class MemoryStore:
         found = self._living(lease.integrator, lease.execution_id)
         return found if found is not None and _may_write(found.execution, lease) else None
 
-    def _holder(self, new: Execution) -> Execution | None:
-        if new.idempotency is None:
-            return None
-        wanted = (new.integrator, new.idempotency.key)
+    def _held_by(self, integrator: str, key: str) -> Execution | None:
+        wanted = (integrator, key)
         held = (record.execution for record in self._records.values())
         return next((run for run in held if run.idempotency and (run.integrator, run.idempotency.key) == wanted), None)
+
+    def _is_kept(self, holder: Execution) -> bool:
+        return self._clock.now() - holder.created_at < KEY_KEPT
 
     def _put(self, execution: Execution) -> None:
         self._records[execution.id] = replace(self._records[execution.id], execution=execution)

@@ -6,7 +6,7 @@ The one exception is a claim written alone, which is a lock and not a record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -51,14 +51,19 @@ class MongoStore:
     def _executions(self) -> Collection[_Document]:
         return self._database.collection("executions")
 
-    def create(self, accepted: Advance) -> Execution:
+    def create(self, accepted: Advance, outputs: Mapping[str, bytes] | None = None) -> Execution:
         """Store a new run by one plain insert; its key's unique index is the reservation."""
         execution = accepted.execution
+        inline = dict(outputs or {})
+        for step in execution.steps.values():
+            if step.output_apart and step.id in inline:
+                name = _apart(execution.id, step.id, step.token or "")
+                self._keep_apart(execution.integrator, execution.id, name, inline.pop(step.id))
         document = {
             **encode(execution),
             "events": [encode_event(event) for event in accepted.events],
             "lines": len(accepted.events),
-            "outputs": {},
+            "outputs": inline,
             "updated_at": execution.created_at,
             "stored_at": Timestamp(0, 0),  # mongod fills it with its own time when the insert is applied
         }
@@ -72,6 +77,11 @@ class MongoStore:
                     return holder
             else:
                 return execution
+
+    def holder(self, integrator: str, key: str) -> Execution | None:
+        """Answer the run that holds ``key``, by the index that makes keys unique."""
+        held = self._held_by(integrator, key)
+        return held if held is not None and self._is_kept(held) else None
 
     def withdraw(self, integrator: str, execution_id: str) -> bool:
         """Put a tombstone where an unclaimed run is or may still come to be."""
@@ -99,7 +109,8 @@ class MongoStore:
         """Write one decision, filtered by the version it was made on and, from a worker, by its lease."""
         output = advance.output
         if output is not None and output.apart and lease is not None:
-            self._keep_apart(lease, output.json)
+            name = _apart(before.id, output.step, lease.token)
+            self._keep_apart(before.integrator, before.id, name, output.json)
         update = difference(before, advance.execution)
         if output is not None and not output.apart:
             update.setdefault("$set", {})[f"outputs.{output.step}"] = output.json
@@ -218,24 +229,29 @@ class MongoStore:
         """The run that holds this run's key; None where it holds it no longer and the insert may try again."""
         if execution.idempotency is None or "idempotency" not in str((duplicate.details or {}).get("keyPattern")):
             raise OutcomeUnknown(f"{execution.id} was withdrawn or exists already") from duplicate
-        held = {"integrator": execution.integrator, "idempotency.key": execution.idempotency.key}
-        with call(self._database, writes=False):
-            document = self._executions.find_one(held, APART_FROM_DECISIONS)
-        if document is None:
-            return None
-        holder = decode(document)
-        if self._clock.now() - holder.created_at < KEY_KEPT:
+        holder = self._held_by(execution.integrator, execution.idempotency.key)
+        if holder is None or self._is_kept(holder):
             return holder
+        no_longer = {"_id": holder.id, "integrator": holder.integrator, "idempotency.key": execution.idempotency.key}
         with call(self._database):
-            self._executions.update_one({**held, "_id": holder.id}, {"$unset": {"idempotency": ""}})
+            self._executions.update_one(no_longer, {"$unset": {"idempotency": ""}})
         return None
 
-    def _keep_apart(self, lease: Lease, output: bytes) -> None:
+    def _held_by(self, integrator: str, key: str) -> Execution | None:
+        held = {"integrator": str(integrator), "idempotency.key": str(key)}
+        with call(self._database, writes=False):
+            document = self._executions.find_one(held, APART_FROM_DECISIONS)
+        return None if document is None else decode(document)
+
+    def _is_kept(self, holder: Execution) -> bool:
+        return self._clock.now() - holder.created_at < KEY_KEPT
+
+    def _keep_apart(self, integrator: str, execution_id: str, name: str, output: bytes) -> None:
         """Keep a large output under the claim that made it; one of that name is the same and stays."""
         document = {
-            "_id": _apart(lease.execution_id, lease.step, lease.token),
-            "integrator": lease.integrator,
-            "execution_id": lease.execution_id,
+            "_id": name,
+            "integrator": integrator,
+            "execution_id": execution_id,
             "created_at": self._clock.now(),
             "json": output,
         }

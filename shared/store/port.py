@@ -48,8 +48,11 @@ class ExecutionStore(Protocol):
     content that no repetition will store.
     """
 
-    def create(self, accepted: Advance) -> Execution:
-        """Store a new run; answer it, or the one that holds its idempotency key already."""
+    def create(self, accepted: Advance, outputs: Mapping[str, bytes] | None = None) -> Execution:
+        """Store a new run; answer it, or the one that holds its idempotency key already.
+
+        ``outputs`` are those of the steps that it begins with as completed: a retry's.
+        """
 
     def withdraw(self, integrator: str, execution_id: str) -> bool:
         """Make sure that an unclaimed run does not exist, now or later; False where it runs already."""
@@ -72,6 +75,13 @@ class ExecutionStore(Protocol):
 
     def read(self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None) -> Record | None:
         """Answer an execution whole, as a majority has it, with its log lines and those ``outputs`` (or all)."""
+
+
+class KeyHolders(Protocol):
+    """What a submit with an idempotency key asks before all else."""
+
+    def holder(self, integrator: str, key: str) -> Execution | None:
+        """Answer the run that holds ``key``; None where none does, or none any more after a day."""
 
 
 class OverdueSearch(Protocol):

@@ -1,0 +1,126 @@
+"""Stores a run and answers at once with what to poll; whoever sends the same key again is answered the same run.
+
+The holder of a key is looked for before all else: what has been accepted is answered as it stands, whatever has become
+of its basket, of Redis or of the backlog since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import flask
+import orjson
+from flask import request
+
+from api import paths
+from api.body import fingerprint, read_body
+from api.hints import FIRST_MS, hints_for
+from api.intake import key_of, traceparent_of
+from api.keeper import Keeper
+from shared import faults
+from shared.bootstrap import Services
+from shared.domain.execution import PUBLIC, Execution, Idempotency
+from shared.domain.life import start
+from shared.errors import IdempotencyKeyReused, OutcomeUnknown
+from shared.live.render import Head, metadata_shown, moment, rest_of
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """What every request that makes an execution brings along in its headers."""
+
+    now: datetime
+    request_id: str
+    traceparent: str | None
+    idempotency: Idempotency | None
+
+
+Made = tuple[Execution, Mapping[str, bytes]]
+
+
+class Acceptor:
+    """The one way by which requests make executions."""
+
+    def __init__(self, services: Services, keeper: Keeper) -> None:
+        self._services = services
+        self._keeper = keeper
+
+    def accept(self, make: Callable[[Asker], Made], warnings: Sequence[str] = ()) -> flask.Response:
+        """Answer the run that holds this request's key, or store and offer the one that ``make`` answers.
+
+        ``make`` answers a blank execution and the outputs it begins with; it raises for whatever is to be refused.
+        """
+        key = key_of(request.headers.get("Idempotency-Key"))
+        idempotency = None if key is None else Idempotency(key, self._fingerprint())
+        if idempotency is not None:
+            holder = self._services.store.holder(PUBLIC, idempotency.key)
+            if holder is not None:
+                return self._replayed(holder, idempotency, warnings)
+        self._keeper.check_may_accept()
+        asker = Asker(
+            self._services.clock.now(),
+            flask.g.request_id,
+            traceparent_of(request.headers.get("traceparent")),
+            idempotency,
+        )
+        return self._store(*make(asker), warnings)
+
+    def _store(self, run: Execution, outputs: Mapping[str, bytes], warnings: Sequence[str]) -> flask.Response:
+        accepted = start(run, run.created_at, self._services.terms)
+        try:
+            stored = self._services.store.create(accepted, outputs)
+        except OutcomeUnknown:
+            if run.idempotency is None:
+                self._keeper.withdraw(run)
+            raise
+        if stored.id != run.id and run.idempotency is not None:
+            return self._replayed(stored, run.idempotency, warnings)
+        faults.reach("api.inserted")
+        self._services.publisher.accepted(accepted, outputs)
+        return _answer(stored, FIRST_MS, 1, warnings)
+
+    def _replayed(self, holder: Execution, asked: Idempotency, warnings: Sequence[str]) -> flask.Response:
+        if holder.idempotency is not None and holder.idempotency.fingerprint != asked.fingerprint:
+            raise IdempotencyKeyReused
+        head = Head(holder.id, str(holder.status), holder.done, holder.rev)
+        hints = hints_for(head, rest_of(holder), self._services.clock, self._keeper.pulse.last)
+        response = _answer(holder, hints.poll_after_ms, hints.retry_after_s, warnings)
+        response.headers["Idempotency-Replayed"] = "true"
+        return response
+
+    @staticmethod
+    def _fingerprint() -> str:
+        return fingerprint(request.path.removeprefix(paths.prefix()), read_body(request, optional=True))
+
+
+def _answer(
+    run: Execution, poll_after_ms: int | None, retry_after_s: int | None, warnings: Sequence[str]
+) -> flask.Response:
+    status_url = f"{paths.prefix()}/execution-logs/{run.id}"
+    body: dict[str, Any] = {
+        "execution_id": run.id,
+        "status": run.status,
+        "done": run.done,
+        "rev": run.rev,
+        "execution_metadata": metadata_shown(run),
+        "status_url": status_url,
+        "message": "accepted; poll status_url until done is true",
+        "created_at": moment(run.created_at),
+        "request_id": run.request_id,
+    }
+    headers = {
+        "Location": status_url,
+        "ETag": f'W/"{run.id}.{run.rev}"',
+        "Cache-Control": "no-store",
+    }
+    if run.retry_of is not None:
+        body["retry_of"] = run.retry_of
+    if poll_after_ms is not None:
+        body["poll_after_ms"] = poll_after_ms
+        headers["Retry-After"] = str(retry_after_s)
+    if warnings:
+        body["warnings"] = list(warnings)
+    return flask.Response(orjson.dumps(body), 202, headers, mimetype="application/json")
