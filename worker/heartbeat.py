@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Self
+from typing import Final
 
 import redis
 import structlog
@@ -24,6 +25,7 @@ from shared.store.port import Report
 SHOWN_AFTER_S: Final = 0.05
 SHOWN_TRIES: Final = 5
 REPORT_EVERY_S: Final = 1.0
+TICK_S: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -77,6 +79,37 @@ class StepReporter:
             self._message = report.message if self._message is None else self._message
 
 
+class Companion:
+    """The one thread of a process that ticks its heartbeats; a quick step costs it nothing but a look."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._current: Heartbeat | None = None
+
+    def start(self) -> None:
+        """Begin to tick."""
+        threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
+
+    @contextmanager
+    def beside(self, heartbeat: Heartbeat) -> Iterator[Heartbeat]:
+        """Tick ``heartbeat`` while the block runs, and not beyond it: a tick under way is waited for."""
+        self._current = heartbeat
+        try:
+            yield heartbeat
+        finally:
+            with self._lock:
+                self._current = None
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(TICK_S):
+            if self._current is None:
+                continue
+            with self._lock:
+                if self._current is not None:
+                    self._current.tick(since_boot())
+
+
 class Heartbeat:
     """Keeps one lease alive while its step runs.
 
@@ -106,32 +139,26 @@ class Heartbeat:
         self._lost = False
         self._cancelling = False
         self._is_shown = False
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._began_at = self._renewed_at = since_boot()  # by the claim, before a first read that may wait
+        self._shown_tries = SHOWN_TRIES
+        self._reported_at = self._began_at
         self._log = structlog.get_logger().bind(execution_id=lease.execution_id, step=lease.step)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        renewed_at = since_boot()  # by the claim, before a first read that may wait for its deadline
-        for _ in range(SHOWN_TRIES):
-            if self._over.wait(SHOWN_AFTER_S):
-                return  # a quick step: its completing write will show it
-            if not self._attempt(self._show) or self._is_shown:
-                break
-        pause_s = min(REPORT_EVERY_S, self._heartbeat_s)
-        while not self._over.wait(pause_s) and not self._lost:
-            self._attempt(self._report)
-            # One that failed stays due, so that it is tried again at the next look and not a period later.
-            due = since_boot() - renewed_at >= self._heartbeat_s or self._is_cancel_hinted()
-            if due and self._attempt(self._renew):
-                renewed_at = since_boot()
+    def tick(self, now: float) -> None:
+        """Do what is due at ``now`` seconds since boot; to be called every :data:`TICK_S`. Raises nothing."""
+        if self._lost or now - self._began_at < SHOWN_AFTER_S:
+            return  # a quick step: its completing write will show it
+        if self._shown_tries and not self._is_shown:
+            # A majority may not have the claim yet; a store that does not answer is asked by what follows.
+            self._shown_tries = self._shown_tries - 1 if self._attempt(self._show) else 0
+        if now - self._reported_at < min(REPORT_EVERY_S, self._heartbeat_s):
+            return
+        self._reported_at = now
+        self._attempt(self._report)
+        # One that failed stays due, so that it is tried again at the next report and not a period later.
+        due = now - self._renewed_at >= self._heartbeat_s or self._is_cancel_hinted()
+        if due and self._attempt(self._renew):
+            self._renewed_at = now
 
     def _is_cancel_hinted(self) -> bool:
         try:

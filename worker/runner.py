@@ -35,7 +35,7 @@ from shared.queue.take import Taker, UnreadableMessage
 from shared.store.clock import since_boot
 from shared.store.settle import Settled, settle, until_answered
 from worker.attempt import Attempts, Turn, late
-from worker.heartbeat import Heartbeat, StepReporter
+from worker.heartbeat import Companion, Heartbeat, StepReporter
 from worker.loader import Agent
 from worker.minder import Minded, Minder
 from worker.recorder import Recorder
@@ -65,6 +65,8 @@ class Runner:
         self._attempts = Attempts(services, agents, minder)
         self._recorder = Recorder(services, lambda: minder.is_drain_over)
         self._taker = Taker(services.redis, queues)
+        self._companion = Companion()
+        self._companion.start()
         self._under_way: _UnderWay | None = None
 
     def serve(self, bell: Bell) -> None:
@@ -153,7 +155,7 @@ class Runner:
             self._under_way = _UnderWay(turn, reporter, heartbeat)
             next_token = None
             try:
-                with heartbeat:
+                with self._companion.beside(heartbeat):
                     outcome = self._attempts.run(turn, reporter, minded)
                     faults.reach("worker.agent_returned")
                 if may_go_on and not self._minder.is_draining:

@@ -15,7 +15,7 @@ from shared.domain.life import claim, rescue
 from shared.live.render import head_of
 from tests.integration.worker.conftest import SETTINGS, Bench
 from tests.processes import wait_until
-from worker.heartbeat import Heartbeat, StepReporter
+from worker.heartbeat import Companion, Heartbeat, StepReporter
 
 
 @dataclass
@@ -28,6 +28,7 @@ class Beating:
     reporter: StepReporter
     heartbeat: Heartbeat
     stopped: queue.Queue[str]
+    companion: Companion
 
     @property
     def due_by(self) -> datetime:
@@ -61,12 +62,14 @@ def beating(bench: Bench) -> Beating:
     reporter = StepReporter("echo", "s1", bench.hand.now)
     stopped: queue.Queue[str] = queue.Queue()
     heartbeat = Heartbeat(bench.services, lease, reporter, told=1, stop=stopped.put)
-    return Beating(bench, claimed, lease, reporter, heartbeat, stopped)
+    companion = Companion()
+    companion.start()
+    return Beating(bench, claimed, lease, reporter, heartbeat, stopped, companion)
 
 
 def test_a_lease_is_renewed_and_moves_neither_version_nor_rev(beating: Beating) -> None:
     first = beating.due_by
-    with beating.heartbeat:
+    with beating.companion.beside(beating.heartbeat):
         moved = beating.bench.hand.forward(60)
         wait_until(lambda: beating.due_by > first, 5, "it is renewed")
     assert beating.due_by - moved >= timedelta(seconds=SETTINGS["lease_s"])
@@ -77,7 +80,7 @@ def test_a_lease_is_renewed_and_moves_neither_version_nor_rev(beating: Beating) 
 def test_a_heartbeat_that_failed_is_tried_again_at_once_and_not_a_period_later(beating: Beating) -> None:
     beating.bench.store.fail("renew", before=3, after=1)
     first = beating.due_by
-    with beating.heartbeat:
+    with beating.companion.beside(beating.heartbeat):
         beating.bench.hand.forward(60)
         wait_until(lambda: beating.bench.store.asked["renew"] >= 5, 5, "it is tried again")
         wait_until(lambda: beating.due_by > first, 5, "it is renewed")
@@ -85,7 +88,7 @@ def test_a_heartbeat_that_failed_is_tried_again_at_once_and_not_a_period_later(b
 
 
 def test_a_lease_that_is_lost_is_noticed(beating: Beating) -> None:
-    with beating.heartbeat:
+    with beating.companion.beside(beating.heartbeat):
         later = beating.bench.hand.forward(2)
         while True:
             seen = beating.bench.services.store.load(beating.run.integrator, beating.run.id)
@@ -102,7 +105,7 @@ def test_a_lease_that_is_lost_is_noticed(beating: Beating) -> None:
 @pytest.mark.parametrize("fault", ["before", "after"])
 def test_lines_that_the_store_did_not_take_are_put_back_in_their_order(beating: Beating, fault: str) -> None:
     beating.bench.store.fail("report", **{fault: 2})
-    with beating.heartbeat:
+    with beating.companion.beside(beating.heartbeat):
         for number in range(3):
             beating.reporter.line("info", f"line {number}", b"{}")
             time.sleep(SETTINGS["heartbeat_s"] / 2)
@@ -135,21 +138,21 @@ def test_a_flood_keeps_the_newest_lines_and_counts_the_others_also_when_put_back
 
 
 def test_a_step_that_lasts_is_shown_and_a_quick_one_is_left_to_its_end(beating: Beating) -> None:
-    with beating.heartbeat:
+    with beating.companion.beside(beating.heartbeat):
         wait_until(lambda: beating.shown is not None, 5, "it is shown")
     assert beating.shown is not None
     assert (head_of(beating.shown).status, head_of(beating.shown).rev) == ("running", beating.run.rev)
 
 
 def test_a_quick_step_costs_no_read(beating: Beating) -> None:
-    with beating.heartbeat:
+    with beating.companion.beside(beating.heartbeat):
         pass
     assert beating.bench.store.asked["read"] == 0
     assert beating.shown is None
 
 
 def test_a_view_that_redis_forgot_is_rendered_anew_by_a_heartbeat(beating: Beating) -> None:
-    with beating.heartbeat:
+    with beating.companion.beside(beating.heartbeat):
         wait_until(lambda: beating.shown is not None, 5, "it is shown")
         beating.bench.services.redis.flushall()
         wait_until(lambda: beating.shown is not None, 5, "it is shown again")
