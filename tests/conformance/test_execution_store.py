@@ -11,15 +11,17 @@ from typing import Protocol
 
 import pytest
 
+from shared.domain.again import Request, RetryFrom, again
+from shared.domain.basket import GRAPH, Basket, BasketStep
 from shared.domain.execution import PUBLIC, ErrorKind, Event, Execution, Idempotency, Lease, RunError
-from shared.domain.life import claim, complete, fail, rescue
+from shared.domain.life import claim, complete, fail, rescue, start
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.domain.terms import Output
 from shared.errors import LeaseLost, OutcomeUnknown, StaleWrite
 from shared.store.database import Database
 from shared.store.memory import MemoryStore
 from shared.store.mongo import MongoStore
-from shared.store.port import ExecutionStore, OverdueSearch, Report
+from shared.store.port import ExecutionStore, KeyHolders, OverdueSearch, Report
 from shared.store.settle import settle
 from tests.builders import NOON, SECOND, TERMS, HandClock, accepted, blank, claimed
 
@@ -27,8 +29,8 @@ LATE = NOON + timedelta(days=1)
 FAR = NOON + timedelta(days=2)
 
 
-class Store(ExecutionStore, OverdueSearch, Protocol):
-    """Both ports; every adapter serves both."""
+class Store(ExecutionStore, KeyHolders, OverdueSearch, Protocol):
+    """All ports of executions; every adapter serves them all."""
 
 
 @pytest.fixture
@@ -93,6 +95,61 @@ def test_a_key_is_free_again_after_a_day(store: Store, clock: HandClock) -> None
     second = accepted(idempotency=key)
     assert store.create(second).id == second.execution.id
     assert store.load(PUBLIC, first.id) is not None
+
+
+def test_the_holder_of_a_key_is_found_for_a_day_by_its_own_integrator(store: Store, clock: HandClock) -> None:
+    held = store.create(accepted(idempotency=Idempotency("key", "print")))
+    assert store.holder(PUBLIC, "key") == held
+    assert store.holder("somebody", "key") is None
+    assert store.holder(PUBLIC, "another") is None
+    clock.forward(24 * 3600)
+    assert store.holder(PUBLIC, "key") is None
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_retry_is_created_with_the_outputs_that_it_takes_over(store: Store, *, apart: bool) -> None:
+    execution, lease = running(store, "a", "b")
+    done = complete(execution, lease, Output("a", b'{"n":1}', apart=apart), NOON, TERMS, next_token="token-2")
+    second = store.save(execution, done, lease=lease).execution
+    error = RunError("agent_error", "no", ErrorKind.PERMANENT)
+    lease = second.lease_of("b")
+    store.save(second, fail(second, lease, error, NOON), lease=lease)
+
+    original = store.read(PUBLIC, execution.id)
+    assert original is not None
+    asked = Request("1763700000_00000000000000aa", NOON, "req-retry")
+    blank, outputs = again(original, asked, RetryFrom.FAILED)
+    created = store.create(start(blank, NOON, TERMS), outputs)
+    record = store.read(PUBLIC, created.id)
+    assert record is not None
+    assert (record.execution, record.outputs) == (created, {"a": b'{"n":1}'})
+    assert (created.retry_of, created.steps["a"].status) == (execution.id, StepStatus.COMPLETED)
+    assert store.read(PUBLIC, execution.id) == original, "the first one stays as it was"
+
+
+def test_a_join_that_two_workers_reach_at_once_is_taken_by_one(store: Store) -> None:
+    steps = (BasketStep("a", "echo"), BasketStep("b", "echo"), BasketStep("join", "echo", needs=("a", "b")))
+    run = store.create(start(replace(blank(), basket=Basket("fan", GRAPH, steps)), NOON, TERMS))
+    for step in ("a", "b"):
+        run = store.save(run, claimed(run, step, f"token-{step}")).execution
+
+    def finish(step: str) -> str | None:
+        lease = run.lease_of(step)
+        settled = settle(
+            store,
+            run,
+            lambda seen: complete(seen, lease, Output(step, b"{}"), NOON, TERMS, next_token=f"next-{step}"),
+            lease=lease,
+        )
+        assert settled is not None
+        return settled.advance.run_here
+
+    with ThreadPoolExecutor(2) as workers:
+        taken = list(workers.map(finish, ("a", "b")))
+    assert sorted(taken, key=str) == [None, "join"]
+    found = store.load(PUBLIC, run.id)
+    assert found is not None
+    assert (found.steps["join"].status, found.steps["join"].claims) == (StepStatus.RUNNING, 1)
 
 
 def test_of_two_saves_of_one_version_one_is_stale(store: Store) -> None:

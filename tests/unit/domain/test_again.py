@@ -1,0 +1,101 @@
+"""A retry takes over what was finished, begins all else anew, and keeps the keys of what may have happened outside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from shared.domain.again import Request, RetryFrom, again
+from shared.domain.execution import Cancel, ErrorKind, Execution, Idempotency, Record, RunError
+from shared.domain.life import complete, fail, start
+from shared.domain.status import ExecutionStatus, StepStatus
+from shared.domain.terms import Output
+from shared.errors import NotRetryable
+from tests.builders import NOON, SECOND, TERMS, accepted, claimed
+
+LATER = NOON + timedelta(hours=1)
+ASKED = Request("1763700000_00000000000000aa", LATER, "req-retry", "00-trace", Idempotency("key", "print"))
+
+
+def failed(*, error_at: str = "b", **changes: object) -> Record:
+    """A chain of three whose first step is completed and whose second one failed."""
+    run = accepted("a", "b", "c", **changes).execution
+    for step in ("a", "b"):
+        run = claimed(run, step).execution
+        lease = run.lease_of(step)
+        if step == error_at:
+            run = fail(run, lease, RunError("agent_error", "no", ErrorKind.PERMANENT), NOON + SECOND).execution
+            break
+        run = complete(run, lease, Output(step, b'{"n":1}'), NOON + SECOND, TERMS).execution
+    return Record(run, outputs={step.id: b'{"n":1}' for step in run.steps.values() if step.output_bytes})
+
+
+def begun(original: Record, at: RetryFrom = RetryFrom.FAILED) -> Execution:
+    return start(again(original, ASKED, at)[0], LATER, TERMS).execution
+
+
+def test_what_was_finished_is_taken_over_and_what_failed_is_ready() -> None:
+    original = failed()
+    blank, outputs = again(original, ASKED, RetryFrom.FAILED)
+    assert outputs == {"a": b'{"n":1}'}
+    assert blank.steps == {"a": original.execution.steps["a"]}
+    run = start(blank, LATER, TERMS)
+    assert run.hand_out == ("b",)
+    assert [step.status for step in run.execution.steps.values()] == [
+        StepStatus.COMPLETED, StepStatus.READY, StepStatus.WAITING,
+    ]  # fmt: skip
+    fresh = run.execution.steps["b"]
+    assert (fresh.claims, fresh.failures, fresh.losses, fresh.error, fresh.offers) == (0, 0, 0, None, 1)
+    assert original.execution.id in run.events[0].message
+
+
+def test_from_the_start_nothing_is_taken_over() -> None:
+    run = begun(failed(), RetryFrom.START)
+    assert [step.status for step in run.steps.values()] == [
+        StepStatus.READY, StepStatus.WAITING, StepStatus.WAITING,
+    ]  # fmt: skip
+    assert run.idempotency_key("a") == f"{ASKED.id}:a"
+
+
+def test_a_retry_is_named_as_such_and_keeps_what_the_caller_said() -> None:
+    told = {"tags": ("x",), "metadata": b'{"k":1}', "input": b'{"i":1}', "input_source": "sample", "kind": "agent"}
+    original = failed(**told, stateful=True, traceparent="00-old", idempotency=Idempotency("old", "p"))
+    blank, _ = again(original, ASKED, RetryFrom.FAILED)
+    assert {name: getattr(blank, name) for name in told} == told
+    assert (blank.retry_of, blank.basket, blank.stateful) == (original.execution.id, original.execution.basket, True)
+    assert (blank.id, blank.request_id, blank.traceparent, blank.idempotency, blank.created_at) == (
+        ASKED.id, "req-retry", "00-trace", Idempotency("key", "print"), LATER,
+    )  # fmt: skip
+
+
+def test_deadlines_and_schedules_are_those_of_a_request_and_not_copied() -> None:
+    original = failed(deadline=NOON + timedelta(minutes=1), start_deadline=NOON + timedelta(minutes=1))
+    run = begun(replace(original, execution=replace(original.execution, run_after=NOON, dead_letter=True)))
+    assert (run.run_after, run.deadline, run.start_deadline) == (None, None, None)
+    assert (run.dead_letter, run.error, run.cancel, run.finished_at, run.started_at) == (False, None, None, None, None)
+
+
+def test_the_keys_for_effects_outside_are_the_first_executions_however_often_it_is_retried() -> None:
+    original = failed()
+    first = begun(original)
+    assert first.idempotency_key("b") == f"{original.execution.id}:b"
+    over = replace(first, status=ExecutionStatus.FAILED)
+    blank, _ = again(Record(over, outputs={"a": b"{}"}), replace(ASKED, id="second"), RetryFrom.FAILED)
+    assert blank.idempotency_key("b") == f"{original.execution.id}:b"
+    assert (blank.retry_of, blank.effects_of) == (first.id, original.execution.id)
+
+
+@pytest.mark.parametrize("status", ExecutionStatus)
+@pytest.mark.parametrize("at", RetryFrom)
+def test_only_what_is_over_can_be_retried_and_what_completed_only_from_the_start(
+    status: ExecutionStatus, at: RetryFrom
+) -> None:
+    original = failed()
+    original = replace(original, execution=replace(original.execution, status=status, cancel=Cancel(NOON)))
+    if status in {"failed", "cancelled"} or (status == "completed" and at == "start"):
+        assert begun(original, at).retry_of == original.execution.id
+        return
+    with pytest.raises(NotRetryable, match=f"is {status}"):
+        again(original, ASKED, at)
