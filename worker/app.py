@@ -101,7 +101,8 @@ def create_app(settings: Settings) -> Celery:
     made.amqp.Connection = SteadyConnection
     made.Worker = made.subclass_with_self(QuietWorker, name="Worker")
     slots = Slots(settings.worker_concurrency)
-    bind(made, cache(lambda: runner_of_this_child(services, agents, slots, list(made.amqp.queues.consume_from))))
+    runner = cache(lambda: runner_of_this_child(services, agents, slots, list(made.amqp.queues.consume_from)))
+    bind(made, runner, services.dead_letters)
     parent = Parent(services, slots)
     parent.connect()
     made.steps["worker"].add(watching_step(parent))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from shared.domain.execution import ErrorKind, Execution, Lease, RunError, Step
 from shared.domain.moves import cancelled_error
 from shared.domain.passing import NothingThere, given_to
 from shared.errors import LeaseLost
+from shared.store.clock import since_boot
 from shared.store.ledger import MongoLedger
 from shared.store.settle import until_answered
 from worker.context import AgentContext
@@ -27,12 +28,12 @@ from worker.outcome import judge_exception, judge_input, judge_output, nothing_t
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One claimed step and what is at hand for it: outputs by step id, and up to which line Redis was told."""
+    """One claimed step and what is at hand for it: outputs by step id, and when it began (seconds since boot)."""
 
     execution: Execution
     lease: Lease
     outputs: Mapping[str, Mapping[str, Any]]
-    told: int
+    began_at: float = field(default_factory=since_boot)
 
     @property
     def step(self) -> Step:

@@ -16,11 +16,12 @@ import structlog
 from shared.bootstrap import Services
 from shared.domain.execution import Event, Lease
 from shared.domain.status import ExecutionStatus
-from shared.errors import BucketError
+from shared.errors import BucketError, LeaseLost
 from shared.live import cancels
 from shared.store.clock import since_boot
 from shared.store.documents import EVENTS_KEPT
 from shared.store.port import Report
+from worker.draft import Draft
 
 SHOWN_AFTER_S: Final = 0.05
 SHOWN_TRIES: Final = 5
@@ -113,19 +114,20 @@ class Companion:
 class Heartbeat:
     """Keeps one lease alive while its step runs.
 
-    ``stop`` is told why the step has to stop: ``lost`` once it has moved on without us, ``cancelled``. ``told`` is
-    the seq up to which log lines were told to Redis, for whoever writes next.
+    ``stop`` is told why the step has to stop: ``lost`` once it has moved on without us, or ``cancelled``. What the
+    chain has decided before this step and not written yet is written here, once it is due.
     """
 
     def __init__(
         self,
         services: Services,
+        draft: Draft,
         lease: Lease,
         reporter: StepReporter,
         *,
-        told: int,
         stop: Callable[[str], None],
     ) -> None:
+        self._draft = draft
         self._store = services.store
         self._publisher = services.publisher
         self._clock = services.clock
@@ -134,7 +136,6 @@ class Heartbeat:
         self._reporter = reporter
         self._lease_s = services.settings.lease_s
         self._heartbeat_s = services.settings.heartbeat_s
-        self.told = told
         self._stop = stop
         self._lost = False
         self._cancelling = False
@@ -146,7 +147,13 @@ class Heartbeat:
 
     def tick(self, now: float) -> None:
         """Do what is due at ``now`` seconds since boot; to be called every :data:`TICK_S`. Raises nothing."""
-        if self._lost or now - self._began_at < SHOWN_AFTER_S:
+        if self._lost:
+            return
+        if not self._draft.is_written:
+            self._attempt(lambda: self._draft.write_if_due(now))
+            self._is_shown = self._draft.is_written  # by the very write
+            return  # this step's own claim may not be stored, so there is nothing yet to keep alive
+        if now - self._began_at < SHOWN_AFTER_S:
             return  # a quick step: its completing write will show it
         if self._shown_tries and not self._is_shown:
             # A majority may not have the claim yet; a store that does not answer is asked by what follows.
@@ -169,6 +176,9 @@ class Heartbeat:
     def _attempt(self, beat: Callable[[], None]) -> bool:
         try:
             beat()
+        except LeaseLost:
+            self._lose()
+            return False
         except BucketError as away:
             self._log.warning("a heartbeat was not answered", reason=away.message)
             return False
@@ -191,8 +201,8 @@ class Heartbeat:
         # The claim is a lock, written alone: a majority has it only once the next journal is flushed.
         self._is_shown = record.execution.steps[self._lease.step].was_under(self._lease)
         if self._is_shown:
-            self._publisher.told(record, as_of=as_of, told=self.told)
-            self.told = record.lines_total
+            self._publisher.told(record, as_of=as_of, told=self._draft.told)
+            self._draft.told = record.lines_total
 
     def _report(self) -> None:
         report = self._reporter.take()
@@ -208,8 +218,8 @@ class Heartbeat:
         if record is None:
             self._lose()
             return
-        self._publisher.told(record, as_of=as_of, told=self.told)
-        self.told = record.lines_total
+        self._publisher.told(record, as_of=as_of, told=self._draft.told)
+        self._draft.told = record.lines_total
 
     def _renew(self) -> None:
         beat = self._store.renew(self._lease, self._clock.now() + timedelta(seconds=self._lease_s))

@@ -1,4 +1,4 @@
-"""Records what came of a claimed step, once: offers the outcome until the store accepts or refuses it."""
+"""Turns what came of an attempt into a decision, and puts it into the chain's draft."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from shared.domain.execution import Event, Execution, Lease, RunError
 from shared.domain.life import complete, estrange, fail, release
 from shared.domain.terms import Advance, Output
 from shared.errors import NotStorable
-from shared.store.settle import Settled, settle, until_answered
+from shared.store.clock import since_boot
+from shared.store.settle import until_answered
 from worker.attempt import Outcome, Turn
+from worker.draft import Decide, Draft
 from worker.heartbeat import StepReporter
 from worker.outcome import not_storable
 
@@ -24,48 +26,40 @@ INLINE_MAX_BYTES: Final = 1024 * 1024
 
 
 class Recorder:
-    """Writes outcomes by lease; all its verbs raise LeaseLost where the step has moved on."""
+    """Decides by lease; all its verbs raise LeaseLost where the step has moved on."""
 
     def __init__(self, services: Services, give_up: Callable[[], bool]) -> None:
         """``give_up`` says when this process must end: what the store has not answered by then is left to its lease."""
         self._services = services
-        self._give_up = give_up
         self._store = services.store
+        self._give_up = give_up
 
     def record(
-        self, turn: Turn, outcome: Outcome, reporter: StepReporter, *, next_token: str | None = None
-    ) -> Settled | None:
-        """Write an outcome and the agent's last lines; ``next_token`` claims the next step of the chain with it."""
-        said = self._last_words(turn, reporter)
+        self, turn: Turn, draft: Draft, outcome: Outcome, reporter: StepReporter, *, next_token: str | None = None
+    ) -> Advance:
+        """Decide on an outcome, with the agent's last lines; ``next_token`` claims the next step of the chain."""
+        said = self._last_words(turn, draft, reporter)
+        took_s = since_boot() - turn.began_at
         try:
-            return self._offer(turn, self._decision(turn.lease, outcome, next_token), said)
+            decide = self._decision(turn.lease, outcome, next_token)
+            return draft.decide(_saying(said, decide), agent=turn.step.agent, took_s=took_s)
         except NotStorable as refused:
             if not isinstance(outcome, bytes):
                 raise
             # A refusal for content is an answer: the step fails, and what could not be stored is left out.
             error = not_storable(turn.step, refused.message)
-            return self._offer(turn, self._decision(turn.lease, error, None), ())
+            return draft.decide(self._decision(turn.lease, error, None), agent=turn.step.agent, took_s=took_s)
 
-    def hand_back(self, turn: Turn, reporter: StepReporter, reason: str) -> Settled | None:
+    def hand_back(self, turn: Turn, draft: Draft, reporter: StepReporter, reason: str) -> Advance:
         """Release a step that this worker cannot finish, so that it goes on elsewhere at once."""
 
         def decide(seen: Execution) -> Advance:
             return release(seen, turn.lease, self._now(), self._services.terms, reason)
 
-        return self._offer(turn, decide, self._last_words(turn, reporter))
+        said = self._last_words(turn, draft, reporter)
+        return draft.decide(_saying(said, decide), agent=turn.step.agent, took_s=since_boot() - turn.began_at)
 
-    def _offer(self, turn: Turn, decide: Callable[[Execution], Advance], said: tuple[Event, ...]) -> Settled | None:
-        lease = turn.lease
-        return settle(
-            self._store,
-            turn.execution,
-            lambda seen: _saying(decide(seen), said),
-            lease=lease,
-            is_mine=lambda seen: seen.steps[lease.step].was_under(lease) and not seen.steps[lease.step].holds(lease),
-            give_up=self._give_up,
-        )
-
-    def _decision(self, lease: Lease, outcome: Outcome, next_token: str | None) -> Callable[[Execution], Advance]:
+    def _decision(self, lease: Lease, outcome: Outcome, next_token: str | None) -> Decide:
         if isinstance(outcome, RunError):
             chance = random.random()  # noqa: S311  (jitter; drawn once, for a decision is asked for again and again)
             return lambda seen: fail(seen, lease, outcome, self._now(), chance=chance)
@@ -79,11 +73,12 @@ class Recorder:
 
         return completion
 
-    def _last_words(self, turn: Turn, reporter: StepReporter) -> tuple[Event, ...]:
+    def _last_words(self, turn: Turn, draft: Draft, reporter: StepReporter) -> tuple[Event, ...]:
         """The lines that the completing write takes along; those of an agent that flooded are written before it."""
         report = reporter.take()
         if not report.dropped:
             return tuple(report.events)
+        draft.write()  # a report goes by the lease, which may not be stored yet
         with suppress(NotStorable):
             until_answered(partial(self._store.report, turn.lease, report), self._give_up)
         return ()
@@ -92,6 +87,11 @@ class Recorder:
         return self._services.clock.now()
 
 
-def _saying(advance: Advance, said: tuple[Event, ...]) -> Advance:
+def _saying(said: tuple[Event, ...], decide: Decide) -> Decide:
     """The decision with the agent's last lines before those that tell of it."""
-    return replace(advance, events=(*said, *advance.events))
+
+    def saying(seen: Execution) -> Advance:
+        advance = decide(seen)
+        return replace(advance, events=(*said, *advance.events))
+
+    return saying

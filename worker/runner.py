@@ -1,7 +1,7 @@
 """Runs steps: claims one, runs its agent, records the outcome once, goes on. READ THIS FIRST.
 
-    bell -> load -> claim -> [agent, with heartbeat and minder beside it] -> record -> next step of the chain
-                      |                                                        |
+    bell -> load -> claim -> [agent, with heartbeat and minder beside it] -> decide -> next step of the chain
+                      |                                                        |  '-> write, with quick steps together
                     refused: somebody else has it                            refused: the lease is lost, stop quietly
 
 A bell may come twice, late, or for nothing: the claim decides, by one filtered write. Nothing that an agent raises
@@ -27,14 +27,15 @@ from shared.bootstrap import Services
 from shared.domain.execution import Execution
 from shared.domain.life import claim
 from shared.domain.moves import cancelled_error
-from shared.domain.status import StepStatus
+from shared.domain.terms import Advance
 from shared.errors import LeaseLost
 from shared.ids import new_token
 from shared.queue.bell import QUEUES, Bell
 from shared.queue.take import Taker, UnreadableMessage
 from shared.store.clock import since_boot
-from shared.store.settle import Settled, settle, until_answered
+from shared.store.settle import settle, until_answered
 from worker.attempt import Attempts, Turn, late
+from worker.draft import Draft
 from worker.heartbeat import Companion, Heartbeat, StepReporter
 from worker.loader import Agent
 from worker.minder import Minded, Minder
@@ -49,8 +50,8 @@ class _UnderWay:
     """The step that runs now, for whoever must finish it in the agent's place."""
 
     turn: Turn
+    draft: Draft
     reporter: StepReporter
-    heartbeat: Heartbeat
 
 
 class Runner:
@@ -90,32 +91,33 @@ class Runner:
         """Run the step that a bell names, and what the same chain makes ready, as far as it is ours to run."""
         began = since_boot()
         with structlog.contextvars.bound_contextvars(execution_id=bell.execution_id, step=bell.step):
-            turn = self._claim(bell)
+            claimed = self._claim(bell)
             faults.reach("worker.claimed")
+            if claimed is None:
+                return
+            turn: Turn | None
+            turn, draft = claimed
             while turn is not None:
                 with structlog.contextvars.bound_contextvars(
                     step=turn.lease.step, request_id=turn.execution.request_id
                 ):
-                    turn = self._run(turn, may_go_on=since_boot() - began < CHAIN_MAX_S)
+                    turn = self._run(turn, draft, may_go_on=since_boot() - began < CHAIN_MAX_S)
 
     def finish(self, minded: Minded, why: str) -> None:
         """Write the outcome of a step whose agent will not stop; the process ends after it."""
         under_way = self._under_way
         if under_way is None or why == "lost":
             return
-        turn, reporter = under_way.turn, under_way.reporter
-        structlog.get_logger().error(
-            "an agent did not stop and is ended with its process", why=why, lease=str(minded.lease)
-        )
+        log = structlog.get_logger()
+        log.error("an agent did not stop and is ended with its process", why=why, lease=str(minded.lease))
+        turn, draft, reporter = under_way.turn, under_way.draft, under_way.reporter
         if why == "drained":
-            settled = self._recorder.hand_back(turn, reporter, "its worker shuts down")
+            self._recorder.hand_back(turn, draft, reporter, "its worker shuts down")
         else:
             error = late(turn) if why == "timeout" else cancelled_error(turn.execution, turn.step)
-            settled = self._recorder.record(turn, error, reporter)
-        if settled is not None:
-            self._tell(settled, under_way.heartbeat.told)
+            self._recorder.record(turn, draft, error, reporter)
 
-    def _claim(self, bell: Bell) -> Turn | None:
+    def _claim(self, bell: Bell) -> tuple[Turn, Draft] | None:
         execution = until_answered(
             partial(self._store.load, bell.integrator, bell.execution_id), lambda: self._minder.is_draining
         )
@@ -138,56 +140,43 @@ class Runner:
             return None
         # The claim's own line waits for the first write that is told to Redis.
         told = max(settled.record.lines_total - len(settled.advance.events), 0)
-        if settled.advance.run_here is None:
-            self._tell(settled, told)  # past a deadline: the run has ended instead
+        if settled.advance.run_here is None:  # past a deadline: the run has ended instead
+            self._services.publisher.advanced(settled.record, settled.advance, as_of=settled.as_of, told=told)
             return None
         claimed = settled.record.execution
-        return Turn(claimed, claimed.lease_of(bell.step), {}, told)
+        lease = claimed.lease_of(bell.step)
+        draft = Draft(self._services, settled.record, lease, told=told, give_up=lambda: self._minder.is_drain_over)
+        return Turn(claimed, lease, {}), draft
 
-    def _run(self, turn: Turn, *, may_go_on: bool) -> Turn | None:
-        """Run one claimed step to its recorded outcome; answer the next one where the same write claimed it."""
+    def _run(self, turn: Turn, draft: Draft, *, may_go_on: bool) -> Turn | None:
+        """Run one claimed step to its decided outcome; answer the next one where the same decision claimed it."""
         reporter = StepReporter(turn.step.agent, turn.step.id, self._carried_now)
-        began = since_boot()
         with self._minder.minding(turn.lease, turn.timeout_s) as minded:
-            heartbeat = Heartbeat(
-                self._services, turn.lease, reporter, told=turn.told, stop=partial(self._minder.ask, minded)
-            )
-            self._under_way = _UnderWay(turn, reporter, heartbeat)
-            next_token = None
+            heartbeat = Heartbeat(self._services, draft, turn.lease, reporter, stop=partial(self._minder.ask, minded))
+            self._under_way = _UnderWay(turn, draft, reporter)
             try:
                 with self._companion.beside(heartbeat):
                     outcome = self._attempts.run(turn, reporter, minded)
                     faults.reach("worker.agent_returned")
-                if may_go_on and not self._minder.is_draining:
-                    next_token = new_token()
-                settled = self._recorder.record(turn, outcome, reporter, next_token=next_token)
+                go_on = may_go_on and not self._minder.is_draining
+                next_token = new_token() if go_on else None
+                advance = self._recorder.record(turn, draft, outcome, reporter, next_token=next_token)
             except LeaseLost:
                 structlog.get_logger().warning("the lease was lost; what the agent returned is dropped")
                 return None
             finally:
                 self._under_way = None
         faults.reach("worker.written")
-        if settled is None:
+        return self._next(turn, draft.execution, advance)
+
+    @staticmethod
+    def _next(turn: Turn, execution: Execution, advance: Advance) -> Turn | None:
+        """The step that a decision claimed for us, if there is one."""
+        if advance.run_here is None or execution.done:
             return None
-        self._services.publisher.step_ended(turn.step.agent, since_boot() - began)
-        self._tell(settled, heartbeat.told)
-        faults.reach("worker.published")
-        return self._next(turn, settled, next_token)
-
-    def _tell(self, settled: Settled, told: int) -> None:
-        self._services.publisher.advanced(settled.record, settled.advance, as_of=settled.as_of, told=told)
-
-    def _next(self, turn: Turn, settled: Settled, next_token: str | None) -> Turn | None:
-        """The step that the same write claimed for us, if there is one."""
-        execution: Execution = settled.record.execution
-        output = settled.advance.output
-        for step in execution.steps.values():
-            if next_token is not None and step.token == next_token and step.status is StepStatus.RUNNING:
-                outputs = dict(turn.outputs)
-                if output is not None:
-                    outputs[output.step] = orjson.loads(output.json)
-                return Turn(execution, execution.lease_of(step.id), outputs, settled.record.lines_total)
-        return None
+        outputs = dict(turn.outputs)
+        outputs |= {output.step: orjson.loads(output.json) for output in advance.outputs}
+        return Turn(execution, execution.lease_of(advance.run_here), outputs)
 
     def _now(self) -> datetime:
         return self._services.clock.now()

@@ -9,18 +9,20 @@ import structlog
 from celery import Celery
 
 from shared.queue.bell import RUN_STEP, bell_of
+from shared.store.dead_letters import DeadLetters
 from worker.runner import Runner
+from worker.unreadable import drop
 
 
-def bind(app: Celery, runner: Callable[[], Runner]) -> None:
-    """Make ``app`` answer bells with the runner of the process that a bell comes to."""
+def bind(app: Celery, runner: Callable[[], Runner], dead_letters: DeadLetters) -> None:
+    """Make ``app`` answer bells with the runner of the process that a bell comes to; what is none is kept apart."""
 
     @app.task(name=RUN_STEP, shared=False)  # type: ignore[untyped-decorator]
-    def run_step(*args: Any) -> None:
+    def run_step(*args: Any, **unknown: Any) -> None:
         try:
-            bell = bell_of(*args)
+            bell = bell_of(*args, **unknown)
         except (TypeError, ValueError, OverflowError):
-            structlog.get_logger().exception("a message is no bell and was dropped", message=str(args)[:200])
+            drop(dead_letters, repr((args, unknown)))
             return
         try:
             runner().serve(bell)

@@ -91,7 +91,7 @@ def complete(
         else:
             steps[ready] = moves.offered(steps[ready], now, terms)
     advance = moves.concluded(replace(execution, steps=steps), now, events)
-    return replace(advance, run_here=run_here, hand_out=moves.handed(execution, advance.execution), output=output)
+    return replace(advance, run_here=run_here, hand_out=moves.handed(execution, advance.execution), outputs=(output,))
 
 
 def fail(execution: Execution, lease: Lease, error: RunError, now: datetime, *, chance: float = 1.0) -> Advance:

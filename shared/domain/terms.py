@@ -56,7 +56,7 @@ class Advance:
     run_here: str | None = None
     hand_out: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
-    output: Output | None = None
+    outputs: tuple[Output, ...] = ()
     rescued: str | None = None
     """The step whose due moment must still be the one that was seen: a lease just renewed is not taken."""
     lock_only: bool = False

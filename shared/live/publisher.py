@@ -6,7 +6,7 @@ reader, or lost as a figure may be.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -50,8 +50,16 @@ class Publisher:
         """Offer a run that was just stored, and show it as queued, with the ``outputs`` that it begins with."""
         self.advanced(replace(advance.as_accepted, outputs=outputs or {}), advance, as_of=since_boot())
 
-    def advanced(self, record: Record, advance: Advance, *, as_of: float, told: int = 0) -> None:
-        """Tell of a decision that was written.
+    def advanced(
+        self,
+        record: Record,
+        advance: Advance,
+        *,
+        as_of: float,
+        told: int = 0,
+        took: Sequence[tuple[str, float]] = (),
+    ) -> None:
+        """Tell of a decision that was written, and of how long the agents ``took`` that led to it.
 
         ``record`` is what the write returned, asked for at ``as_of`` (:func:`since_boot`); lines up to seq
         ``told`` were told before.
@@ -61,11 +69,13 @@ class Publisher:
         self._show(pipe, record, as_of)
         self._add_lines(pipe, record, told)
         execution = record.execution
-        if advance.output is not None:
-            self._views.put_output(pipe, execution.id, advance.output.step, advance.output.json)
+        for output in advance.outputs:
+            self._views.put_output(pipe, execution.id, output.step, output.json)
         if execution.done:
             lines.trim(pipe)
             self._figures.execution_ended(pipe, execution.basket.name, str(execution.status))
+        for agent, seconds in took:
+            self._figures.step_ended(pipe, agent, seconds)
         self._send(pipe, execution.id)
 
     def rang_in_vain(self, execution: Execution, unanswered: bell.Bell) -> None:
@@ -75,25 +85,12 @@ class Publisher:
             bell.ring(pipe, unanswered, execution.basket.step(unanswered.step).queue, bell.AGAIN)
             self._send(pipe, execution.id)
 
-    def step_ended(self, agent: str, seconds: float) -> None:
-        """Count how long an agent took."""
-        pipe = self._redis.pipeline(transaction=False)
-        self._figures.step_ended(pipe, agent, seconds)
-        self._send(pipe, agent)
-
     def told(self, record: Record, *, as_of: float, told: int) -> None:
         """Show an execution as it stands, and tell the lines beyond seq ``told``."""
         pipe = self._redis.pipeline(transaction=False)
         self._show(pipe, record, as_of)
         self._add_lines(pipe, record, told)
         self._send(pipe, record.execution.id)
-
-    def is_heard(self) -> bool:
-        """True where Redis answers."""
-        try:
-            return bool(self._redis.ping())
-        except redis.RedisError:
-            return False
 
     def rescued(self, record: Record, advance: Advance, *, as_of: float, reason: str) -> bool:
         """Offer again what was rescued, ahead of all first offers, and tell of it; False where Redis did not hear."""

@@ -72,8 +72,7 @@ class MemoryStore:
                 advance.execution, version=before.version + 1, rev=found.execution.rev + (1 if visible else 0)
             )
             outputs = dict(found.outputs)
-            if advance.output is not None:
-                outputs[advance.output.step] = advance.output.json
+            outputs |= {output.step: output.json for output in advance.outputs}
             record = _with_events(replace(found, execution=after, outputs=outputs), advance.events)
             self._records[before.id] = record
             return Record(after, (), record.lines_total) if advance.lock_only else record

@@ -107,13 +107,13 @@ class MongoStore:
 
     def save(self, before: Execution, advance: Advance, *, lease: Lease | None = None) -> Record:
         """Write one decision, filtered by the version it was made on and, from a worker, by its lease."""
-        output = advance.output
-        if output is not None and output.apart and lease is not None:
-            name = _apart(before.id, output.step, lease.token)
-            self._keep_apart(before.integrator, before.id, name, output.json)
         update = difference(before, advance.execution)
-        if output is not None and not output.apart:
-            update.setdefault("$set", {})[f"outputs.{output.step}"] = output.json
+        for output in advance.outputs:
+            if output.apart:
+                name = _apart(before.id, output.step, advance.execution.steps[output.step].token or "")
+                self._keep_apart(before.integrator, before.id, name, output.json)
+            else:
+                update.setdefault("$set", {})[f"outputs.{output.step}"] = output.json
         accepted = _living(before.integrator, before.id) | {"version": before.version}
         if lease is not None:
             accepted |= _under(lease)

@@ -76,13 +76,7 @@ def test_no_verb_raises_where_redis_is_away(nobody: redis.Redis) -> None:
     publisher = publisher_of(nobody)
     advance = accepted()
     publisher.accepted(advance)
-    publisher.advanced(advance.as_accepted, advance, as_of=since_boot())
+    publisher.advanced(advance.as_accepted, advance, as_of=since_boot(), took=[("agent", 0.1)])
     publisher.told(advance.as_accepted, as_of=since_boot(), told=0)
-    publisher.step_ended("agent", 0.1)
     assert not publisher.rescued(advance.as_accepted, advance, as_of=since_boot(), reason="not_claimed")
-    assert not publisher.is_heard()
     assert publisher.kept(advance.execution.id, 1), "a view that cannot be kept is not rendered anew either"
-
-
-def test_redis_is_heard_where_it_answers(publisher: Publisher) -> None:
-    assert publisher.is_heard()

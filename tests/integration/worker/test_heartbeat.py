@@ -10,11 +10,12 @@ from datetime import datetime, timedelta
 import pytest
 from pymongo.read_concern import ReadConcern
 
-from shared.domain.execution import Execution, Lease
+from shared.domain.execution import Execution, Lease, Record
 from shared.domain.life import claim, rescue
 from shared.live.render import head_of
 from tests.integration.worker.conftest import SETTINGS, Bench
 from tests.processes import wait_until
+from worker.draft import Draft
 from worker.heartbeat import Companion, Heartbeat, StepReporter
 
 
@@ -61,7 +62,8 @@ def beating(bench: Bench) -> Beating:
     lease = claimed.lease_of("s1")
     reporter = StepReporter("echo", "s1", bench.hand.now)
     stopped: queue.Queue[str] = queue.Queue()
-    heartbeat = Heartbeat(bench.services, lease, reporter, told=1, stop=stopped.put)
+    draft = Draft(bench.services, Record(claimed), lease, told=1, give_up=lambda: False)
+    heartbeat = Heartbeat(bench.services, draft, lease, reporter, stop=stopped.put)
     companion = Companion()
     companion.start()
     return Beating(bench, claimed, lease, reporter, heartbeat, stopped, companion)

@@ -1,0 +1,129 @@
+"""The decisions of one chain that are not written yet, and the one way in which they are.
+
+Quick steps share a write: a decision is kept until the run rests, ends or hands something out, or has been unwritten
+for 50 ms; then all are written at once, filtered by the lease that is *stored*. A crash in between repeats what was
+not written, as it may anyway. The runner's thread decides, the heartbeat's or the minder's may write: one at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from shared.bootstrap import Services
+from shared.domain.execution import Execution, Lease, Record
+from shared.domain.terms import Advance
+from shared.errors import LeaseLost, NotStorable
+from shared.store.clock import since_boot
+from shared.store.settle import settle
+
+UNWRITTEN_MAX_S: Final = 0.05
+
+Decide = Callable[[Execution], Advance]
+
+
+class Draft:
+    """One worker's hold on an execution, from a claim on: what is stored, and what is decided beyond it."""
+
+    def __init__(
+        self, services: Services, claimed: Record, lease: Lease, *, told: int, give_up: Callable[[], bool]
+    ) -> None:
+        """``claimed`` is the record of the claim that ``lease`` came from; lines up to seq ``told`` were told."""
+        self._store = services.store
+        self._publisher = services.publisher
+        self._give_up = give_up
+        self._lock = threading.RLock()
+        self._stored = self.execution = claimed.execution
+        self._lease = lease
+        self._decided: list[Decide] = []
+        self._took: list[tuple[str, float]] = []
+        self._since = 0.0
+        self.told = told
+
+    def decide(self, decide: Decide, *, agent: str, took_s: float) -> Advance:
+        """Take a decision on an attempt of ``agent``, and write it at once unless it may wait.
+
+        Raises LeaseLost where the step has moved on, and NotStorable, as if it had not been taken, for content.
+        """
+        with self._lock:
+            before = self.execution
+            advance = decide(before)
+            self._decided.append(decide)
+            self._took.append((agent, took_s))
+            self._since = self._since or since_boot()
+            self.execution = advance.execution
+            if not _may_wait(advance):
+                try:
+                    self.write()
+                except NotStorable:
+                    self._decided.pop()
+                    self.execution = before
+                    raise
+            return advance
+
+    @property
+    def is_written(self) -> bool:
+        """True where all that was decided is stored."""
+        return not self._decided
+
+    def write_if_due(self, now: float) -> None:
+        """Write what has been unwritten for too long at ``now`` seconds since boot; as ``write``."""
+        if self._decided and now - self._since >= UNWRITTEN_MAX_S:
+            self.write()
+
+    def write(self) -> None:
+        """Write all that was decided and tell Redis of it; raises LeaseLost where not all of it stands any more."""
+        with self._lock:
+            if not self._decided:
+                return
+            decided, lease, stand = tuple(self._decided), self._lease, [0]
+
+            def decide(seen: Execution) -> Advance:
+                advance, stand[0] = _together(decided, seen)
+                return advance
+
+            settled = settle(
+                self._store, self._stored, decide,
+                lease=lease, is_mine=lambda seen: _was_moved_on(seen, lease), give_up=self._give_up,
+            )  # fmt: skip
+            took = tuple(self._took)
+            self._decided, self._took, self._since = [], [], 0.0
+            if settled is None:
+                raise LeaseLost(f"{self._stored.id} is gone")
+            self._stored = self.execution = settled.record.execution
+            self._publisher.advanced(settled.record, settled.advance, as_of=settled.as_of, told=self.told, took=took)
+            self.told = settled.record.lines_total
+            if stand[0] < len(decided):
+                raise LeaseLost(f"{self._stored.id} has gone another way before all steps of a chain were written")
+            if settled.advance.run_here is not None:
+                self._lease = self._stored.lease_of(settled.advance.run_here)
+
+
+def _may_wait(advance: Advance) -> bool:
+    """True where a decision may stay unwritten for a moment: this worker goes on, and nobody waits for it."""
+    lossy = any(step.losses for step in advance.execution.steps.values())
+    return advance.run_here is not None and not advance.hand_out and not lossy
+
+
+def _together(decided: Sequence[Decide], seen: Execution) -> tuple[Advance, int]:
+    """One decision that stands for all that still stand, and how many those are; LeaseLost where none does."""
+    whole = decided[0](seen)
+    for number, decide in enumerate(decided[1:], 1):
+        try:
+            following = decide(whole.execution)
+        except LeaseLost:
+            return whole, number
+        whole = replace(
+            following,
+            events=(*whole.events, *following.events),
+            outputs=(*whole.outputs, *following.outputs),
+        )
+    return whole, len(decided)
+
+
+def _was_moved_on(seen: Execution, lease: Lease) -> bool:
+    """True where the step of the stored lease was moved on by its holder: our own write, whose answer was lost."""
+    step = seen.steps[lease.step]
+    return step.was_under(lease) and not step.holds(lease)
