@@ -84,6 +84,19 @@ class Side:
             for name in names:
                 self.children[name].wait_ready()
 
+    def only_stores(self) -> None:
+        """Start the stores where they do not run, and end all the rest."""
+        for name, child in self.children.items():
+            if name not in _STORES:
+                child.stop()
+            elif not child.is_alive():
+                child.start()
+                child.wait_ready()
+
+    def mongodb_url_of(self, database: str) -> str:
+        """Answer the URL of another database on the same mongod."""
+        return servers.mongodb_url(self._sockets, database)
+
     def close(self) -> None:
         """End everything; the data is a temporary directory's."""
         with suppress(Exception):
