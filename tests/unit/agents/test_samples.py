@@ -22,6 +22,7 @@ NAMES = [
     "echo",
     "financial_coordinator",
     "goal_recommender",
+    "killer",
     "memo",
     "raiser",
     "returner",
