@@ -4,11 +4,12 @@
 #   PORT=8001 make up             another port
 #   make up ARGS=-v               with the logs of every process
 #   make test TESTS=tests/unit ARGS=-x
+#   make bench ARGS=--quick
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test check doctor setup clean help
+.PHONY: up test check doctor bench bench-engine setup clean help
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # Tried and not only looked for: a version manager leaves names on the PATH that do not start.
@@ -39,6 +40,12 @@ check: $(READY) ## style, types and the layers of the packages
 doctor: $(READY) ## looks at this machine and names the fix for each fault
 	@$(BIN)/bucketd doctor $(ARGS)
 
+bench: $(READY) ## Bucket and plain Flask + Celery + MongoDB, measured side by side: ratios, and where the CPU goes
+	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-engine: $(READY) ## messages and writes of a run, and whether a million stored runs make any of them dearer
+	@$(BIN)/python -m benchmarks.engine $(ARGS)
+
 setup: $(READY) ## the virtual environment alone
 	@:
 
@@ -64,4 +71,4 @@ clean: ## takes away the virtual environment and all caches; the data in .bucket
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22

@@ -106,11 +106,10 @@ def test_one_that_stood_still_is_patient_for_the_whole_machine_may_have(bench: B
     running(bench)
     reconciler = reconciler_of(bench)
     assert reconciler.look() == 0
-    time.sleep(SETTINGS["heartbeat_s"] + 0.05)
-    bench.hand.forward(1)
+    time.sleep(LATE_S - 0.9)
+    bench.hand.forward(LATE_S)  # less than a second more than the wait, so that it is no jump
     assert reconciler.look() == 0
     reconciler._patience._running_from = 0
-    bench.hand.forward(0.9)
     assert reconciler.look() == 1
 
 

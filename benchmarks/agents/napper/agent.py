@@ -1,0 +1,17 @@
+"""Takes 0.15 s, and nothing else: long enough to be shown while it runs."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from worker.context import AgentContext
+
+_NAP_S: Final = 0.15
+
+
+def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
+    """Sleep, then answer what was given."""
+    time.sleep(_NAP_S)
+    ctx.log("slept")
+    return given

@@ -1,0 +1,72 @@
+"""Opens connections to a server of several processes so that each of them gets as many: chance would decide the rate.
+
+With SO_REUSEPORT the kernel gives a new connection to a process by the hash of its ports, and 32 may fall 21 to 11.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_ACCEPTED_WITHIN_S: Final = 5.0
+_TRIES_A_CONNECTION: Final = 20
+_ESTABLISHED: Final = "01"
+
+
+def open_evenly(address: tuple[str, int], wanted: int, pids: Sequence[int]) -> list[socket.socket]:
+    """Answer ``wanted`` connections to ``address``, spread over the processes ``pids`` as evenly as can be.
+
+    Raises RuntimeError where the processes do not accept them.
+    """
+    share = -(-wanted // len(pids))
+    kept: list[socket.socket] = []
+    owned: Counter[int] = Counter()
+    for _ in range(wanted * _TRIES_A_CONNECTION):
+        connection = socket.create_connection(address, timeout=_ACCEPTED_WITHIN_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        owner = _owner(address[1], connection.getsockname()[1], pids)
+        if owned[owner] >= share:
+            connection.close()
+            continue
+        owned[owner] += 1
+        kept.append(connection)
+        if len(kept) == wanted:
+            return kept
+    raise RuntimeError(f"{wanted} connections could not be spread over the processes {list(pids)}: {dict(owned)}")
+
+
+def _owner(server_port: int, client_port: int, pids: Sequence[int]) -> int:
+    """The process that accepted the connection; a gunicorn thread takes a moment to."""
+    due_by = time.monotonic() + _ACCEPTED_WITHIN_S
+    while time.monotonic() < due_by:
+        inode = _inode(server_port, client_port)
+        for pid in pids if inode else ():
+            if f"socket:[{inode}]" in _files_of(pid):
+                return pid
+        time.sleep(0.0005)
+    raise RuntimeError(f"none of the processes {list(pids)} accepted a connection")
+
+
+def _inode(local: int, remote: int) -> str | None:
+    # Columns of /proc/net/tcp: number, local address, remote address, state, ..., inode.
+    for row in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+        fields = row.split()
+        ends = tuple(int(end.rpartition(":")[2], 16) for end in fields[1:3])
+        if ends == (local, remote) and fields[3] == _ESTABLISHED and fields[9] != "0":
+            return fields[9]
+    return None
+
+
+def _files_of(pid: int) -> set[str]:
+    found = set()
+    with suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - a Path for each would take as long as the rest
+            with suppress(OSError):
+                found.add(os.readlink(f"/proc/{pid}/fd/{name}"))  # noqa: PTH115 - the same
+    return found

@@ -1,0 +1,69 @@
+"""Reads from /proc how much CPU a process and all that it started have used, ended children included."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
+# Fields of /proc/<pid>/stat behind the name, which may itself hold spaces and brackets.
+_PARENT, _UTIME, _STIME, _CUTIME, _CSTIME = 1, 11, 12, 13, 14
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """CPU seconds of one process, and those of everything that it started."""
+
+    own_s: float = 0.0
+    children_s: float = 0.0
+
+    @property
+    def all_s(self) -> float:
+        """Both together."""
+        return self.own_s + self.children_s
+
+    def __sub__(self, before: Used) -> Used:
+        return Used(self.own_s - before.own_s, self.children_s - before.children_s)
+
+
+def used_by(pids: Iterable[int]) -> dict[int, Used]:
+    """Answer what each process of ``pids`` and its descendants have used; nothing for one that is gone.
+
+    A child that has ended counts for its parent once the parent has reaped it, so no figure ever goes back.
+    """
+    stats = {int(entry.name): found for entry in Path("/proc").glob("[0-9]*") if (found := _stat(entry)) is not None}
+    children: dict[int, list[int]] = {}
+    for pid, fields in stats.items():
+        children.setdefault(int(fields[_PARENT]), []).append(pid)
+    return {pid: _used(pid, stats, children) for pid in pids if pid in stats}
+
+
+def _used(root: int, stats: dict[int, list[str]], children: dict[int, list[int]]) -> Used:
+    own = _ticks(stats[root], _UTIME, _STIME)
+    below = _ticks(stats[root], _CUTIME, _CSTIME)
+    left = list(children.get(root, ()))
+    while left:
+        pid = left.pop()
+        below += _ticks(stats[pid], _UTIME, _STIME, _CUTIME, _CSTIME)
+        left += children.get(pid, ())
+    return Used(own / _TICKS_A_SECOND, below / _TICKS_A_SECOND)
+
+
+def _ticks(fields: list[str], *indexes: int) -> int:
+    return sum(int(fields[index]) for index in indexes)
+
+
+def _stat(entry: Path) -> list[str] | None:
+    try:
+        return (entry / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None  # it ended meanwhile
+
+
+def children_of(pid: int) -> list[int]:
+    """Answer the ids of the processes that ``pid`` itself has started and that still run."""
+    entries = ((int(entry.name), _stat(entry)) for entry in Path("/proc").glob("[0-9]*"))
+    return [child for child, fields in entries if fields is not None and int(fields[_PARENT]) == pid]

@@ -1,0 +1,133 @@
+"""``make bench-engine``: what a run costs in messages, writes and reads, and whether stored runs make it dearer.
+
+Counted on the whole real stack, by Redis's own statistics and mongod's profiler; timed on the store's verbs, in two
+databases of one mongod by turns. It fails only where something broke.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import counting, growth
+from benchmarks.growth import Place
+from benchmarks.load import Broken
+from benchmarks.report import progress
+from benchmarks.sides import ROOT, Side
+from benchmarks.tongues import BUCKET
+from compose.embedded.guard import Guard
+from compose.embedded.trouble import Trouble
+from shared.errors import BucketError
+
+FEW: Final = 1_000
+_AGENTS: Final = ROOT / "benchmarks" / "agents"
+_POLLS: Final = 20
+_IDLE_S: Final = 2.0
+
+
+def main() -> int:
+    """Count, time, print, and answer 0 unless something broke."""
+    parser = argparse.ArgumentParser(prog="make bench-engine ARGS=...", description=__doc__)
+    parser.add_argument("--documents", type=int, default=1_000_000, help="how many stored runs are many (1000000)")
+    parser.add_argument("--lives", type=int, default=300, help="how often each verb is timed (300)")
+    parser.add_argument("--runs", type=int, default=20, help="of how many runs a count is the mean (20)")
+    parser.add_argument("--only", choices=("counts", "growth"), help="one half of it")
+    told = parser.parse_args()
+    console = Console(width=118, highlight=False)
+    try:
+        with ExitStack() as stack:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
+            guard = stack.enter_context(Guard())
+            side = Side(BUCKET, root, guard, BUCKET_AGENTS_DIR=str(_AGENTS))
+            stack.callback(side.close)
+            if told.only != "growth":
+                side.start()
+                for table in _counts(side, told.runs):
+                    console.print(table)
+            if told.only != "counts":
+                side.only_stores()
+                console.print(_growth(side, told.documents, told.lives))
+    except (Broken, Trouble, BucketError, RuntimeError) as broken:
+        sys.stderr.write(f"bench-engine: {broken}\n")
+        return 1
+    return 0
+
+
+def _counts(side: Side, runs: int) -> tuple[Table, Table]:
+    idle = counting.idle_commands(side, _IDLE_S)
+    table = Table(title="What a run costs, accept included", box=box.SIMPLE, title_justify="left")
+    for heading in ("a run of", "messages", "MongoDB writes", "by", "MongoDB reads", "by"):
+        table.add_column(heading)
+    commands = Table(title="Redis commands, those inside scripts included", box=box.SIMPLE, title_justify="left")
+    commands.add_column("a run of")
+    commands.add_column("commands")
+    for name, body in counting.ASKED.items():
+        counted = counting.count(side, body, runs, idle)
+        writes, reads = counted.writes, counted.reads
+        told = (f"{sum(writes.values()):.1f}", _listed(writes), f"{sum(reads.values()):.1f}", _listed(reads))
+        table.add_row(name, f"{counted.messages:.1f}", *told)
+        commands.add_row(name, _listed(counted.redis))
+        progress(f"counted {runs} runs of: {name}")
+    operations, asked = counting.polled(side, counting.ASKED["two quick steps"], _POLLS)
+    table.add_row("a poll of a finished run", "-", f"{operations:.1f} operations in all")
+    commands.add_row("a poll of a finished run", _listed(asked))
+    return table, commands
+
+
+def _growth(side: Side, documents: int, lives: int) -> Table:
+    few = Place(side.redis_url, side.mongodb_url_of("few"), FEW)
+    began = time.monotonic()
+    many = Place(side.redis_url, side.mongodb_url_of("many"), documents)
+    progress(f"stored {documents:,} executions in {time.monotonic() - began:.0f} s")
+    with closing(few), closing(many):
+        side.mongo.admin.command("fsync")
+        growth.compare(few, many, lives)
+        plans = many.plans()
+        times = few.timed(), many.timed()
+    return _compared(documents, times, plans)
+
+
+def _compared(
+    documents: int,
+    times: tuple[Mapping[str, growth.Timed], Mapping[str, growth.Timed]],
+    plans: Mapping[str, growth.Plans],
+) -> Table:
+    table = Table(title=f"The store's verbs in µs, median (99 %): {FEW:,} and {documents:,} stored", box=box.SIMPLE)
+    table.title_justify = "left"
+    table.add_column("verb")
+    for heading in (f"{FEW:,}", f"{documents:,}", "ratio"):
+        table.add_column(heading, justify="right")
+    table.add_column("found by")
+    for heading in ("keys", "documents"):
+        table.add_column(heading, justify="right")
+    few, many = times
+    for verb, one in few.items():
+        other, found = many[verb], plans[verb]
+        table.add_row(
+            verb,
+            f"{one.p50_us:,.0f} ({one.p99_us:,.0f})",
+            f"{other.p50_us:,.0f} ({other.p99_us:,.0f})",
+            f"{other.p50_us / one.p50_us:.2f}",
+            ", ".join(plan.stages for plan in found),
+            str(sum(plan.keys for plan in found)),
+            str(sum(plan.documents for plan in found)),
+        )
+    return table
+
+
+def _listed(counts: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {each:.1f}" for name, each in sorted(counts.items(), key=lambda pair: -pair[1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
