@@ -38,7 +38,7 @@ class Size:
 
 
 FULL: Final = Size(rounds=3, queued=3_000, run_s=5.0, poll_s=3.0, rest_s=5.0, warm_s=2.0)
-QUICK: Final = Size(rounds=2, queued=600, run_s=2.0, poll_s=1.0, rest_s=2.0, warm_s=1.0)
+QUICK: Final = Size(rounds=2, queued=500, run_s=1.5, poll_s=1.0, rest_s=1.0, warm_s=1.0)
 
 
 class Bench:
