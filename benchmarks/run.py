@@ -94,7 +94,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         bench = _measured(size)
-    except (Broken, Trouble, RuntimeError) as broken:
+    except (Broken, Trouble, RuntimeError, OSError) as broken:
         sys.stderr.write(f"bench: {broken}\n")
         return 1
     report.print_all(bench.found[REFERENCE.name], bench.found[BUCKET.name])
