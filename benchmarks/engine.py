@@ -58,7 +58,7 @@ def main() -> int:
                 side.only_stores()
                 console.print(_growth(side, told.documents, told.lives))
     except (Broken, Trouble, BucketError, RuntimeError, OSError) as broken:
-        sys.stderr.write(f"bench-engine: {broken}\n")
+        sys.stderr.write(f"bench-engine: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1
     return 0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -71,7 +71,7 @@ class Place:
         )
         run = self._saved("rescue", run, rescue(run, _STEP, now, terms))
         run = self._timed("load for a claim", lambda: self._loaded(run))
-        run = self._saved("claim", run, claim(run, _STEP, new_token(), self._now(), terms), lock_only=True)
+        run = self._saved("claim", run, claim(run, _STEP, new_token(), self._now(), terms))
         lease = run.lease_of(_STEP)
         beat = self._timed("heartbeat", lambda: store.renew(lease, self._now() + terms.lease))
         self._expect(beat is not None, "a lease was lost")
@@ -100,13 +100,10 @@ class Place:
         self.services.database.close()
         self.services.redis.close()
 
-    def _saved(self, verb: str, run: Execution, advance: Advance | None, *, lock_only: bool = False) -> Execution:
+    def _saved(self, verb: str, run: Execution, advance: Advance | None) -> Execution:
         if advance is None:
             raise Broken(f"{verb} decided nothing")
-        if hasattr(advance, "lock_only"):
-            advance = replace(advance, lock_only=lock_only)
-            return self._timed(verb, lambda: self.services.store.save(run, advance).execution)
-        return self._timed(verb, lambda: self.services.store.save(run, advance, lock_only=lock_only).execution)
+        return self._timed(verb, lambda: self.services.store.save(run, advance).execution)
 
     def _loaded(self, run: Execution) -> Execution:
         found = self.services.store.load(PUBLIC, run.id)

@@ -95,7 +95,7 @@ def main() -> int:
     try:
         bench = _measured(size)
     except (Broken, Trouble, RuntimeError, OSError) as broken:
-        sys.stderr.write(f"bench: {broken}\n")
+        sys.stderr.write(f"bench: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1
     report.print_all(bench.found[REFERENCE.name], bench.found[BUCKET.name])
     report.progress(f"took {time.monotonic() - began:.0f} s")
