@@ -6,7 +6,7 @@ from typing import Final
 
 import flask
 
-from api import catalogue, commands, edge, health, logs, paths, polls, problems, retries, submit
+from api import catalogue, commands, dead_letters, edge, health, logs, paths, polls, problems, retries, submit
 from api.keeper import Keeper
 from shared.bootstrap import Services
 
@@ -24,7 +24,7 @@ def create_app(services: Services, keeper: Keeper) -> flask.Flask:
     edge.register(app, services.settings)
     problems.register(app)
     api = problems.Api(app)
-    for part in (submit, polls, commands, retries, catalogue, logs, health):
+    for part in (submit, polls, commands, retries, dead_letters, catalogue, logs, health):
         paths.register(app, api, part.blueprint(services, keeper))
     paths.register(app, api, health.metrics_blueprint(services), versioned=False)
     return app

@@ -22,6 +22,7 @@ from shared.settings import Settings
 from shared.store.baskets import MongoBaskets
 from shared.store.clock import StoreClock
 from shared.store.database import Database
+from shared.store.dead_letters import MongoDeadLetters
 from shared.store.mongo import MongoStore
 from shared.telemetry.fleet import FleetMetrics
 
@@ -39,6 +40,7 @@ class Services:
     clock: StoreClock
     store: MongoStore
     baskets: MongoBaskets
+    dead_letters: MongoDeadLetters
     redis: redis.Redis
     views: Views
     publisher: Publisher
@@ -77,6 +79,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
         clock=clock,
         store=MongoStore(database, clock),
         baskets=MongoBaskets(database),
+        dead_letters=MongoDeadLetters(database, clock),
         redis=client,
         views=views,
         publisher=Publisher(client, views, figures),

@@ -59,7 +59,7 @@ def decode(document: dict[str, Any]) -> Execution:
         status=ExecutionStatus(document["status"]),
         steps=steps,
         tags=tuple(document["tags"]),
-        error=_decode_error(document.get("error")),
+        error=decode_error(document.get("error")),
         idempotency=None if key is None else Idempotency(key["key"], key["fingerprint"]),
         cancel=_decode_cancel(document.get("cancel")),
         dead_letter=document.get("dead_letter", False),
@@ -131,7 +131,7 @@ def _encode_step(step: Step) -> dict[str, Any]:
 
 def _decode_step(step_id: str, document: dict[str, Any]) -> Step:
     plain = {name: document[name] for name in _STEP_FIELDS if name in document}
-    return Step(id=step_id, status=StepStatus(document["status"]), error=_decode_error(document.get("error")), **plain)
+    return Step(id=step_id, status=StepStatus(document["status"]), error=decode_error(document.get("error")), **plain)
 
 
 def _encode_error(error: RunError | None) -> dict[str, Any] | None:
@@ -141,7 +141,8 @@ def _encode_error(error: RunError | None) -> dict[str, Any] | None:
     return _without_none({**document, "kind": str(error.kind)})
 
 
-def _decode_error(document: dict[str, Any] | None) -> RunError | None:
+def decode_error(document: dict[str, Any] | None) -> RunError | None:
+    """Answer the error that ``document`` holds."""
     return None if document is None else RunError(**{**document, "kind": ErrorKind(document["kind"])})
 
 
