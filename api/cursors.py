@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from shared.errors import CursorInvalid
+from shared.ids import EXECUTION_ID
 
-_PLACE: Final = re.compile(r"([0-9]{1,15})\.([a-z0-9_-]{1,64})", re.ASCII)
+_ROW: Final = rf"{EXECUTION_ID.pattern}|message-[0-9a-f]{{24}}"
+_PLACE: Final = re.compile(rf"([0-9]{{1,15}})\.({_ROW})", re.ASCII)
 _1970: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
