@@ -19,7 +19,9 @@ from shared.live.connection import connect
 from shared.live.publisher import Publisher
 from shared.live.views import Views
 from shared.settings import Settings
+from shared.store.agent_memory import MongoMemory
 from shared.store.baskets import MongoBaskets
+from shared.store.checkpoints import MongoCheckpoints
 from shared.store.clock import StoreClock
 from shared.store.database import Database
 from shared.store.dead_letters import MongoDeadLetters
@@ -41,6 +43,8 @@ class Services:
     store: MongoStore
     baskets: MongoBaskets
     dead_letters: MongoDeadLetters
+    checkpoints: MongoCheckpoints
+    memory: MongoMemory
     redis: redis.Redis
     views: Views
     publisher: Publisher
@@ -80,6 +84,8 @@ def bootstrap(settings: Settings, role: str) -> Services:
         store=MongoStore(database, clock),
         baskets=MongoBaskets(database),
         dead_letters=MongoDeadLetters(database, clock),
+        checkpoints=MongoCheckpoints(database, clock),
+        memory=MongoMemory(database, clock),
         redis=client,
         views=views,
         publisher=Publisher(client, views, figures),

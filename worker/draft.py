@@ -12,12 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+import structlog
+
 from shared.bootstrap import Services
 from shared.domain.execution import Execution, Lease, Record
 from shared.domain.terms import Advance
-from shared.errors import LeaseLost, NotStorable
+from shared.errors import BucketError, LeaseLost, NotStorable
 from shared.store.clock import since_boot
 from shared.store.settle import settle
+from worker.memory import AgentMemory
 
 UNWRITTEN_MAX_S: Final = 0.05
 
@@ -33,6 +36,8 @@ class Draft:
         """``claimed`` is the record of the claim that ``lease`` came from; lines up to seq ``told`` were told."""
         self._store = services.store
         self._publisher = services.publisher
+        self._checkpoints = services.checkpoints
+        self._memory = AgentMemory(services)
         self._give_up = give_up
         self._lock = threading.RLock()
         self._stored = self.execution = claimed.execution
@@ -41,6 +46,8 @@ class Draft:
         self._took: list[tuple[str, float]] = []
         self._since = 0.0
         self.told = told
+        self.leftovers: set[str] = set()
+        """The steps that may leave large checkpoints behind when they end."""
 
     def decide(self, decide: Decide, *, agent: str, took_s: float) -> Advance:
         """Take a decision on an attempt of ``agent``, and write it at once unless it may wait.
@@ -93,12 +100,24 @@ class Draft:
             if settled is None:
                 raise LeaseLost(f"{self._stored.id} is gone")
             self._stored = self.execution = settled.record.execution
+            # Before it is shown: who sees a run done may submit the next one, whose agent is to remember this one.
+            self._memory.remember(self._stored, settled.advance.outputs)
             self._publisher.advanced(settled.record, settled.advance, as_of=settled.as_of, told=self.told, took=took)
             self.told = settled.record.lines_total
+            self._clear_leftovers()
             if stand[0] < len(decided):
                 raise LeaseLost(f"{self._stored.id} has gone another way before all steps of a chain were written")
             if settled.advance.run_here is not None:
                 self._lease = self._stored.lease_of(settled.advance.run_here)
+
+    def _clear_leftovers(self) -> None:
+        over = {step for step in self.leftovers if self._stored.steps[step].status.is_final}
+        self.leftovers -= over
+        for step in over:
+            try:
+                self._checkpoints.clear(self._stored.integrator, self._stored.id, step)
+            except BucketError as away:
+                structlog.get_logger().warning("checkpoints of an ended step were left behind", reason=away.message)
 
 
 def _may_wait(advance: Advance) -> bool:

@@ -156,7 +156,7 @@ class Runner:
             self._under_way = _UnderWay(turn, draft, reporter)
             try:
                 with self._companion.beside(heartbeat):
-                    outcome = self._attempts.run(turn, reporter, minded)
+                    outcome = self._attempts.run(turn, draft, reporter, minded)
                     faults.reach("worker.agent_returned")
                 go_on = may_go_on and not self._minder.is_draining
                 next_token = new_token() if go_on else None

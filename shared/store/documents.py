@@ -19,7 +19,8 @@ from shared.domain.status import ExecutionStatus, StepStatus
 
 SCHEMA: Final = 1
 EVENTS_KEPT: Final = 1_000
-APART_FROM_DECISIONS: Final = {"events": 0, "outputs": 0}
+APART_FROM_READERS: Final = {"checkpoints": 0}
+APART_FROM_DECISIONS: Final = {"events": 0, "outputs": 0} | APART_FROM_READERS
 
 _PLAIN_FIELDS: Final = (
     "integrator", "created_at", "request_id", "input", "input_source", "kind", "stateful", "metadata", "traceparent",
@@ -81,11 +82,15 @@ def difference(before: Execution, after: Execution) -> dict[str, dict[str, Any]]
     """Answer the ``$set`` and ``$unset`` that turn the document of ``before`` into that of ``after``.
 
     ``due_by`` is always written: heartbeats move the stored one without a version, so that an unchanged value
-    here may be another one there.
+    here may be another one there. A step that ends takes its checkpoint along.
     """
     old, new = _flat(encode(before)), _flat(encode(after))
     to_set = {name: value for name, value in new.items() if name not in old or old[name] != value}
     to_unset = dict.fromkeys(old.keys() - new.keys(), "")
+    ended = (
+        step.id for step in after.steps.values() if step.status.is_final and not before.steps[step.id].status.is_final
+    )
+    to_unset |= {f"checkpoints.{step_id}": "" for step_id in ended if after.steps[step_id].claims}
     for counted in ("version", "rev"):
         to_set.pop(counted, None)
     if after.due_by is None:
