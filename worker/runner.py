@@ -40,6 +40,7 @@ from worker.heartbeat import Companion, Heartbeat, StepReporter
 from worker.loader import Agent
 from worker.minder import Minded, Minder
 from worker.recorder import Recorder
+from worker.unreadable import drop
 
 CHAIN_MAX_S: Final = 600.0
 TAKES_FOR_S: Final = 1.0
@@ -83,9 +84,11 @@ class Runner:
     def _take(self) -> Bell | None:
         try:
             return self._taker.take()
-        except (redis.RedisError, UnreadableMessage) as wrong:
+        except UnreadableMessage as wrong:
+            drop(self._services.dead_letters, wrong.raw.decode(errors="replace"))
+        except redis.RedisError as wrong:
             structlog.get_logger().warning("no bell was taken", reason=str(wrong))
-            return None
+        return None
 
     def answer(self, bell: Bell) -> None:
         """Run the step that a bell names, and what the same chain makes ready, as far as it is ours to run."""
