@@ -90,7 +90,7 @@ class MongoCheckpoints:
 
     def clear(self, integrator: str, execution_id: str, step: str) -> None:
         """Delete by the names that checkpoints have, and outputs have not."""
-        named = {"$regex": f"^{re.escape(name_apart(execution_id, step, ''))}[0-9a-f]+:[0-9]+$"}
+        named = {"$regex": f"^{re.escape(name_apart(execution_id, step, ''))}[^:]+:[0-9]+$"}
         with call(self._database):
             self._database.collection("outputs").delete_many(
                 {"execution_id": str(execution_id), "integrator": str(integrator), "_id": named}

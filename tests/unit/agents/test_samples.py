@@ -28,9 +28,11 @@ NAMES = [
     "raiser",
     "returner",
     "sleeper",
+    "sleeper_long",
     "sleeper_once",
     "stubborn",
     "stubborn_soon",
+    "ticker",
 ]
 
 Contexts = Callable[..., AgentContext]
