@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from shared import faults
 from shared.bootstrap import Services
 from shared.domain.execution import Execution, Lease, Record
 from shared.domain.terms import Advance
@@ -102,7 +103,9 @@ class Draft:
             self._stored = self.execution = settled.record.execution
             # Before it is shown: who sees a run done may submit the next one, whose agent is to remember this one.
             self._memory.remember(self._stored, settled.advance.outputs)
+            faults.reach("worker.written")
             self._publisher.advanced(settled.record, settled.advance, as_of=settled.as_of, told=self.told, took=took)
+            faults.reach("worker.published")
             self.told = settled.record.lines_total
             self._clear_leftovers()
             if stand[0] < len(decided):

@@ -169,7 +169,6 @@ class Runner:
                 return None
             finally:
                 self._under_way = None
-        faults.reach("worker.written")
         return self._next(turn, draft.execution, advance)
 
     @staticmethod
