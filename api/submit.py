@@ -65,7 +65,7 @@ def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Bluepr
 def _basket_asked_for(catalogue: Catalogue, known: KnownBaskets, body: Mapping[str, Any]) -> Basket:
     name = body.get("basket_name")
     if name is None:
-        return basket_of({"name": "inline"} | check_definition(body["config"], "/config"), catalogue)
+        return basket_of({"name": "inline"} | check_definition(body["config"], "/config"), catalogue, "/config")
     if not BASKET_NAME.fullmatch(name):
         raise BasketNotFound(f"basket {name[:100]!r} was not found: no basket can have this name")
     return known.get(name)
