@@ -17,7 +17,8 @@ KEPT_FIELDS = ("name", "description", "agents", "steps", "execution_strategy")
 def basket_of(definition: Mapping[str, Any], catalogue: Catalogue, where: str = "") -> Basket:
     """Answer the basket that ``definition`` writes, with its agents' queues, timeouts and retries.
 
-    ``where`` is the pointer to it. Raises AgentNotFound where it names an agent that is not there, ValidationFailed where its graph cannot run.
+    ``where`` is the pointer to it. Raises AgentNotFound where it names an agent that is not there, ValidationFailed
+    where its graph cannot run.
     """
     if "steps" in definition:
         strategy, steps = GRAPH, _written(definition["steps"], catalogue, f"{where}/steps")

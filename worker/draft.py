@@ -62,14 +62,15 @@ class Draft:
             self._took.append((agent, took_s))
             self._since = self._since or since_boot()
             self.execution = advance.execution
-            if not _may_wait(advance):
-                try:
-                    self.write()
-                except NotStorable:
-                    self._decided.pop()
-                    self.execution = before
-                    raise
-            return advance
+            if _may_wait(advance):
+                return advance
+            try:
+                # As it was written: where others wrote meanwhile, a join may have become this worker's to run.
+                return self.write() or advance
+            except NotStorable:
+                self._decided.pop()
+                self.execution = before
+                raise
 
     @property
     def is_written(self) -> bool:
@@ -81,11 +82,14 @@ class Draft:
         if self._decided and now - self._since >= UNWRITTEN_MAX_S:
             self.write()
 
-    def write(self) -> None:
-        """Write all that was decided and tell Redis of it; raises LeaseLost where not all of it stands any more."""
+    def write(self) -> Advance | None:
+        """Write all that was decided and tell Redis of it; answer it as one decision, None where there was nothing.
+
+        Raises LeaseLost where not all of it stands any more.
+        """
         with self._lock:
             if not self._decided:
-                return
+                return None
             decided, lease, stand = tuple(self._decided), self._lease, [0]
 
             def decide(seen: Execution) -> Advance:
@@ -112,6 +116,7 @@ class Draft:
                 raise LeaseLost(f"{self._stored.id} has gone another way before all steps of a chain were written")
             if settled.advance.run_here is not None:
                 self._lease = self._stored.lease_of(settled.advance.run_here)
+            return settled.advance
 
     def _clear_leftovers(self) -> None:
         over = {step for step in self.leftovers if self._stored.steps[step].status.is_final}

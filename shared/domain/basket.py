@@ -97,9 +97,11 @@ def graph_faults(steps: Sequence[BasketStep]) -> list[GraphFault]:
         if step.id in seen:
             faults.append(GraphFault(f"/{place}/id", f"the step id {step.id!r} is given twice"))
         seen.add(step.id)
-        for need in step.needs:
-            if need not in known:
-                faults.append(GraphFault(f"/{place}/needs", f"{step.id} needs {need!r}, which is no step"))
+        faults += [
+            GraphFault(f"/{place}/needs", f"{step.id} needs {need!r}, which is no step")
+            for need in step.needs
+            if need not in known
+        ]
         for name, value in (step.input or {}).items():
             if is_reference(value) and value["from"] not in {*step.needs, RUN_INPUT}:
                 pointer = f"/{place}/input/{name.replace('~', '~0').replace('/', '~1')}/from"
