@@ -136,13 +136,13 @@ class ReplicaSet:
     def _is_primary(self, index: int) -> bool:
         if not self._members[index].is_alive():
             return False
-        with suppress(PyMongoError), pymongo.timeout(1), self.member(index) as client:
+        with suppress(PyMongoError), self.member(index) as client:
             return bool(client.admin.command("hello")["isWritablePrimary"])
         return False
 
     def _is_whole(self) -> bool:
         time.sleep(0.1)
-        with suppress(PyMongoError), pymongo.timeout(1), self.member(self.primary()) as client:
+        with suppress(PyMongoError), self.member(self.primary()) as client:
             states = [member["stateStr"] for member in client.admin.command("replSetGetStatus")["members"]]
             return sorted(states) == ["PRIMARY", "SECONDARY", "SECONDARY"]
         return False
