@@ -62,8 +62,8 @@ class Bench:
             created_at=self.hand.now(),
             request_id="req-bench",
             input=orjson.dumps(given or {}),
-            **changes,
         )
+        run = replace(run, **changes)
         created = self.services.store.create(start(run, self.hand.now(), self.services.terms))
         stored = self.services.database.collection("executions").find_one({"_id": run.id})
         assert stored is not None
