@@ -57,7 +57,7 @@ def main() -> int:
             if told.only != "counts":
                 side.only_stores()
                 console.print(_growth(side, told.documents, told.lives))
-    except (Broken, Trouble, BucketError, RuntimeError) as broken:
+    except (Broken, Trouble, BucketError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"bench-engine: {broken}\n")
         return 1
     return 0

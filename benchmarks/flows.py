@@ -11,7 +11,7 @@ from typing import Final
 from benchmarks.load import Answer, Broken, Flow
 from benchmarks.tongues import Tongue
 
-PAUSE_S: Final = 0.01
+PAUSE_S: Final = 0.02
 _DONE_WITHIN_S: Final = 60.0
 _REFUSED_PAUSE_S: Final = 0.05
 _OK, _ACCEPTED, _NOT_MODIFIED, _AWAY = 200, 202, 304, 503
@@ -48,7 +48,7 @@ def submitting(tongue: Tongue, tally: Tally, turns: Iterator[int]) -> Flow:
 
 
 def running(tongue: Tongue, tally: Tally, until: float) -> Flow:
-    """Submit a run and poll until it is done, each 10 ms, and again, until the moment ``until``."""
+    """Submit a run and poll until it is done, each 20 ms, and again, until the moment ``until``."""
     request = tongue.submit()
     while (began := time.perf_counter()) < until:
         answer = yield request

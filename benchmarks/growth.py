@@ -44,7 +44,6 @@ class Place:
 
     def __init__(self, redis_url: str, mongodb_url: str, documents: int) -> None:
         """Fill the database, with the indexes that Bucket makes."""
-        self.documents = documents
         self.services: Services = bootstrap(Settings(redis_url=redis_url, mongodb_url=mongodb_url), "worker")
         self.services.prepare()
         self.times: dict[str, list[float]] = {}

@@ -18,6 +18,7 @@ from benchmarks.load import Answer, Broken, Loop
 from benchmarks.sides import Side
 
 CALLERS: Final = 32
+RUNNERS: Final = 16
 _LOOK_EVERY_S: Final = 0.025
 _NO_PROGRESS_S: Final = 60.0
 _SAMPLE: Final = 100
@@ -63,7 +64,7 @@ def burst(side: Side, count: int) -> tuple[Figures, list[str]]:
 def end_to_end(side: Side, seconds: float) -> tuple[Figures, list[str]]:
     """Have callers submit and poll until done, again and again, for ``seconds``."""
     tally = Tally()
-    with _callers(side) as connections, _cost(side) as cost:
+    with _callers(side, RUNNERS) as connections, _cost(side) as cost:
         until = time.perf_counter() + seconds
         Loop().run(connections, [running(side.tongue, tally, until) for _ in connections])
     side.accepted += len(tally.ids)
@@ -121,8 +122,8 @@ def _parts(side: Side) -> dict[str, float]:
 
 
 @contextmanager
-def _callers(side: Side) -> Iterator[list[socket.socket]]:
-    connections = open_evenly(side.address, CALLERS, side.api_pids())
+def _callers(side: Side, count: int = CALLERS) -> Iterator[list[socket.socket]]:
+    connections = open_evenly(side.address, count, side.api_pids())
     try:
         yield connections
     finally:

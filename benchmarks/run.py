@@ -38,7 +38,7 @@ class Size:
 
 
 FULL: Final = Size(rounds=3, queued=3_000, run_s=5.0, poll_s=3.0, rest_s=5.0, warm_s=2.0)
-QUICK: Final = Size(rounds=2, queued=600, run_s=2.0, poll_s=1.0, rest_s=2.0, warm_s=1.0)
+QUICK: Final = Size(rounds=2, queued=500, run_s=1.5, poll_s=1.0, rest_s=1.0, warm_s=1.0)
 
 
 class Bench:
@@ -94,7 +94,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         bench = _measured(size)
-    except (Broken, Trouble, RuntimeError) as broken:
+    except (Broken, Trouble, RuntimeError, OSError) as broken:
         sys.stderr.write(f"bench: {broken}\n")
         return 1
     report.print_all(bench.found[REFERENCE.name], bench.found[BUCKET.name])
