@@ -39,6 +39,7 @@ class Draft:
         self._publisher = services.publisher
         self._checkpoints = services.checkpoints
         self._memory = AgentMemory(services)
+        self._quick_s = services.settings.heartbeat_s
         self._give_up = give_up
         self._lock = threading.RLock()
         self._stored = self.execution = claimed.execution
@@ -62,7 +63,8 @@ class Draft:
             self._took.append((agent, took_s))
             self._since = self._since or since_boot()
             self.execution = advance.execution
-            if _may_wait(advance):
+            # After a heartbeat's time the lease may be another's: that is found out before another agent runs.
+            if took_s < self._quick_s and _may_wait(advance):
                 return advance
             try:
                 # As it was written: where others wrote meanwhile, a join may have become this worker's to run.
@@ -115,7 +117,10 @@ class Draft:
             if stand[0] < len(decided):
                 raise LeaseLost(f"{self._stored.id} has gone another way before all steps of a chain were written")
             if settled.advance.run_here is not None:
-                self._lease = self._stored.lease_of(settled.advance.run_here)
+                ours = settled.advance.execution.lease_of(settled.advance.run_here)
+                if not self._stored.steps[ours.step].holds(ours):  # our answer was late: it was rescued meanwhile
+                    raise LeaseLost(f"{ours.step} of {self._stored.id} has gone on elsewhere")
+                self._lease = ours
             return settled.advance
 
     def _clear_leftovers(self) -> None:
