@@ -131,9 +131,9 @@ def test_28_a_frozen_mongodb_that_applies_inserts_on_waking_starts_none_that_was
     assert len(runs.counted()) == 1, "none of the refused ever ran"
 
 
-def test_28_a_retry_with_its_key_finds_the_one_run_that_a_frozen_mongodb_took(stack: Stack, runs: Runs) -> None:
+def test_28_a_retry_with_its_key_after_a_frozen_mongodb_makes_one_run(stack: Stack, runs: Runs) -> None:
     stack.pause("mongod")
-    assert runs.submit(key="frozen").error_code == "outcome_unknown"
+    assert {answer.status for answer in at_once(partial(runs.submit, key="frozen"), 4)} == {503}
     stack.resume("mongod")
     answers: list[Answer] = []
 
@@ -143,7 +143,6 @@ def test_28_a_retry_with_its_key_finds_the_one_run_that_a_frozen_mongodb_took(st
 
     wait_until(is_accepted, 10, "the retry is accepted")
     run = answers[-1].execution_id
-    assert answers[-1].headers.get("Idempotency-Replayed") == "true"
     assert runs.done(run)["status"] == "completed"
     assert runs.submit(key="frozen").execution_id == run
     assert len(runs.counted()) == 1

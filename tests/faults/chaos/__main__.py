@@ -40,7 +40,6 @@ def play(root: Path, *, runs: int, seconds: float, seed: int, store: str | None 
     provider.mkdir()
     with Guard() as guard:
         members = ReplicaSet(root / "members", guard)
-        (root / "members").mkdir()
         try:
             members.start()
             return _play_on(members, guard, root, chance, runs=runs, seconds=seconds, store=store)
