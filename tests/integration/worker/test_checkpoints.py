@@ -9,11 +9,16 @@ from typing import Any
 import orjson
 import pytest
 
-from shared.domain.life import rescue
+from shared.domain.execution import Lease
+from shared.domain.life import claim, rescue
 from shared.domain.status import ExecutionStatus
 from shared.errors import LeaseLost, Unavailable
 from tests.integration.worker.conftest import Bench
+from worker.checkpoints import StepCheckpoints
 from worker.context import AgentContext
+from worker.draft import Draft
+from worker.minder import Minder
+from worker.slots import Slots
 
 
 def lose(bench: Bench, run: Any) -> None:
@@ -165,3 +170,32 @@ def test_a_memory_that_is_not_kept_fails_no_run(bench: Bench) -> None:
     run = bench.accept("memo")
     bench.runner().answer(bench.bell(run))
     assert bench.read(run).execution.status is ExecutionStatus.COMPLETED
+
+
+def test_a_lost_lease_asks_the_step_to_stop_before_any_heartbeat_finds_it_out(bench: Bench) -> None:
+    run = bench.accept("echo")
+    advance = claim(run, "s1", "token", bench.hand.now(), bench.services.terms)
+    assert advance is not None
+    record = bench.services.store.save(run, advance)
+    lease = record.execution.lease_of("s1")
+    slots = Slots(1)
+    minder = Minder(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
+    draft = Draft(bench.services, record, lease, told=0, give_up=lambda: False)
+    lose(bench, run)
+    with minder.minding(lease, 60) as minded, minder.agent_code(minded):
+        checkpoints = StepCheckpoints(bench.services, record.execution, draft, minder=minder, minded=minded)
+        with pytest.raises(LeaseLost):
+            checkpoints.keep({})
+        assert (minded.why, minded.cancel.is_set(), minded.in_agent) == ("lost", True, True)
+
+
+def test_no_interrupt_comes_while_the_store_is_asked(bench: Bench) -> None:
+    seen: list[bool] = []
+    slots = Slots(1)
+    minder = Minder(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
+    lease = Lease("public", "run", "s1", 1, "token")
+    with minder.minding(lease, 60) as minded, minder.agent_code(minded):
+        with minder.serving(minded):
+            seen.append(minded.in_agent)
+        seen.append(minded.in_agent)
+    assert seen == [False, True]
