@@ -10,7 +10,6 @@ import click
 from compose.cli import show
 from compose.embedded.trouble import Trouble
 from shared.errors import SpecError
-from worker.loader import check_agents
 
 
 @click.group()
@@ -27,6 +26,8 @@ def agents() -> None:
 )
 def check(directory: Path | None) -> None:
     """Load every agent, the built-in ones and those of DIRECTORY; the exit code is 1 where one is wrong."""
+    from worker.loader import check_agents  # the other commands need nothing of the worker's
+
     try:
         for line in check_agents(directory):
             click.echo(line)
