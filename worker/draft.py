@@ -45,6 +45,7 @@ class Draft:
         self._stored = self.execution = claimed.execution
         self._lease = lease
         self._decided: list[Decide] = []
+        self._whole: Advance | None = None
         self._took: list[tuple[str, float]] = []
         self._since = 0.0
         self.told = told
@@ -60,6 +61,7 @@ class Draft:
             before = self.execution
             advance = decide(before)
             self._decided.append(decide)
+            self._whole = advance if self._whole is None else _after(self._whole, advance)
             self._took.append((agent, took_s))
             self._since = self._since or since_boot()
             self.execution = advance.execution
@@ -71,6 +73,8 @@ class Draft:
                 return self.write() or advance
             except NotStorable:
                 self._decided.pop()
+                self._took.pop()
+                self._whole = _together(self._decided, self._stored)[0] if self._decided else None
                 self.execution = before
                 raise
 
@@ -92,9 +96,12 @@ class Draft:
         with self._lock:
             if not self._decided:
                 return None
-            decided, lease, stand = tuple(self._decided), self._lease, [0]
+            decided, lease, stand, stored, whole = tuple(self._decided), self._lease, [0], self._stored, self._whole
 
             def decide(seen: Execution) -> Advance:
+                if seen is stored and whole is not None:
+                    stand[0] = len(decided)
+                    return whole
                 advance, stand[0] = _together(decided, seen)
                 return advance
 
@@ -103,7 +110,7 @@ class Draft:
                 lease=lease, is_mine=lambda seen: _was_moved_on(seen, lease), give_up=self._give_up,
             )  # fmt: skip
             took = tuple(self._took)
-            self._decided, self._took, self._since = [], [], 0.0
+            self._decided, self._took, self._since, self._whole = [], [], 0.0, None
             if settled is None:
                 raise LeaseLost(f"{self._stored.id} is gone")
             self._stored = self.execution = settled.record.execution
@@ -147,12 +154,13 @@ def _together(decided: Sequence[Decide], seen: Execution) -> tuple[Advance, int]
             following = decide(whole.execution)
         except LeaseLost:
             return whole, number
-        whole = replace(
-            following,
-            events=(*whole.events, *following.events),
-            outputs=(*whole.outputs, *following.outputs),
-        )
+        whole = _after(whole, following)
     return whole, len(decided)
+
+
+def _after(whole: Advance, following: Advance) -> Advance:
+    """One decision that stands for two, of which the first handed nothing out."""
+    return replace(following, events=(*whole.events, *following.events), outputs=(*whole.outputs, *following.outputs))
 
 
 def _was_moved_on(seen: Execution, lease: Lease) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -32,12 +33,16 @@ _STEP_FIELDS: Final = tuple(field.name for field in fields(Step) if field.name n
 
 def encode(execution: Execution) -> dict[str, Any]:
     """Answer the document of ``execution``, without its log lines and outputs."""
+    return _encode_what_moves(execution) | {"basket": _encode_basket(execution.basket)}
+
+
+def _encode_what_moves(execution: Execution) -> dict[str, Any]:
+    """The document without the basket, which is a snapshot and never changes."""
     document = {
         "_id": execution.id,
         "schema": SCHEMA,
         "status": str(execution.status),
         "basket_name": execution.basket.name,
-        "basket": _encode_basket(execution.basket),
         "tags": list(execution.tags),
         "steps": {step.id: _encode_step(step) for step in execution.steps.values()},
         "due_by": execution.due_by,
@@ -84,7 +89,7 @@ def difference(before: Execution, after: Execution) -> dict[str, dict[str, Any]]
     ``due_by`` is always written: heartbeats move the stored one without a version, so that an unchanged value
     here may be another one there. A step that ends takes its checkpoint along.
     """
-    old, new = _flat(encode(before)), _flat(encode(after))
+    old, new = _flat(_encode_what_moves(before)), _flat(_encode_what_moves(after))
     to_set = {name: value for name, value in new.items() if name not in old or old[name] != value}
     to_unset = dict.fromkeys(old.keys() - new.keys(), "")
     ended = (
@@ -120,6 +125,7 @@ def _encode_basket(basket: Basket) -> bytes:
     return orjson.dumps(basket)
 
 
+@lru_cache(maxsize=256)  # the runs of one basket bear the same bytes, and a basket is never changed
 def _decode_basket(stored: bytes) -> Basket:
     raw = orjson.loads(stored)
     return Basket(steps=tuple(_decode_basket_step(step) for step in raw.pop("steps")), **raw)
