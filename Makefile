@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test check doctor bench bench-engine setup clean help
+.PHONY: up test faults chaos check doctor bench bench-engine setup clean help
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # Tried and not only looked for: a version manager leaves names on the PATH that do not start.
@@ -19,6 +19,7 @@ ifndef PYTHON
 PYTHON = $(eval PYTHON := $(firstword $(foreach name,$(NAMES),$(shell $(name) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $(name)))))$(PYTHON)
 endif
 TESTS ?= tests
+FAULTS ?= tests/faults
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -29,6 +30,12 @@ up: $(READY) ## redis-server, mongod, the API and a worker, under one Ctrl-C
 
 test: $(READY) ## every test; starts its own servers and leaves nothing behind
 	@$(BIN)/python -m pytest $(TESTS) --ignore=tests/faults --ignore=tests/browser -q $(ARGS)
+
+faults: $(READY) ## every directed fault, and a short chaos: what dies, freezes or lies; docs/faults.md lists them
+	@$(BIN)/python -m pytest $(FAULTS) -q --timeout 240 $(ARGS)
+
+chaos: $(READY) ## 2,000 mixed runs while workers die, Redis forgets and primaries step down; ARGS="--seed N" plays one again
+	@$(BIN)/python -m tests.faults.chaos $(ARGS)
 
 check: $(READY) ## style, types and the layers of the packages
 	@$(BIN)/ruff check --quiet .

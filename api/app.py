@@ -6,8 +6,9 @@ from typing import Final
 
 import flask
 
-from api import catalogue, commands, edge, health, logs, paths, polls, problems, retries, submit
+from api import catalogue, commands, dead_letters, edge, health, logs, paths, polls, problems, retries, submit
 from api.keeper import Keeper
+from api.known_baskets import KnownBaskets
 from shared.bootstrap import Services
 
 _OPENAPI: Final = {
@@ -24,7 +25,10 @@ def create_app(services: Services, keeper: Keeper) -> flask.Flask:
     edge.register(app, services.settings)
     problems.register(app)
     api = problems.Api(app)
-    for part in (submit, polls, commands, retries, catalogue, logs, health):
+    known = KnownBaskets(services, keeper.pulse)
+    paths.register(app, api, submit.blueprint(services, keeper, known))
+    for part in (polls, commands, retries, dead_letters, logs, health):
         paths.register(app, api, part.blueprint(services, keeper))
+    paths.register(app, api, catalogue.blueprint(services, known))
     paths.register(app, api, health.metrics_blueprint(services), versioned=False)
     return app

@@ -10,7 +10,7 @@ from flask import request
 
 from api.body import Blueprint, read_body
 from api.definition import basket_of, check_agents_exist, check_definition
-from api.keeper import Keeper
+from api.known_baskets import KnownBaskets
 from api.policy import unknown_keys
 from api.schemas import NEW_BASKET_KEYS, BasketChanged, Baskets, NewBasket
 from shared.bootstrap import Services
@@ -19,7 +19,7 @@ from shared.errors import BasketNotFound
 from shared.ids import BASKET_NAME
 
 
-def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+def blueprint(services: Services, known: KnownBaskets) -> Blueprint:
     """Answer the routes of agents and baskets."""
     blp = Blueprint("catalogue", __name__, description="Agents, and baskets made of them")
 
@@ -50,7 +50,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
         return flask.jsonify(_shown(services.baskets.get(PUBLIC, _known_name(name))))
 
     @blp.route("/create-basket", methods=["POST"])
-    @blp.arguments(NewBasket)
+    @blp.arguments(NewBasket())
     @blp.response(201, BasketChanged)
     def create_basket(body: Mapping[str, Any]) -> tuple[flask.Response, int]:
         """Create a basket under a name that is free."""
@@ -67,6 +67,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     def delete_basket(name: str) -> flask.Response:
         """Delete a basket; its past executions stay readable."""
         services.baskets.remove(PUBLIC, _known_name(name), services.clock.now())
+        known.forget()
         summary = {"baskets_deleted": 1, "executions_deleted": 0}
         return flask.jsonify(
             success=True,
@@ -74,7 +75,6 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
             cleanup_summary=summary,
         )
 
-    del keeper  # reads and writes of baskets need no Redis
     return blp
 
 

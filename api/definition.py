@@ -14,13 +14,14 @@ from shared.errors import AgentNotFound, SpecError, UnknownAgent, ValidationFail
 KEPT_FIELDS = ("name", "description", "agents", "steps", "execution_strategy")
 
 
-def basket_of(definition: Mapping[str, Any], catalogue: Catalogue) -> Basket:
+def basket_of(definition: Mapping[str, Any], catalogue: Catalogue, where: str = "") -> Basket:
     """Answer the basket that ``definition`` writes, with its agents' queues, timeouts and retries.
 
-    Raises AgentNotFound where it names an agent that is not there, ValidationFailed where its graph cannot run.
+    ``where`` is the pointer to it. Raises AgentNotFound where it names an agent that is not there, ValidationFailed
+    where its graph cannot run.
     """
     if "steps" in definition:
-        strategy, steps = GRAPH, _written(definition["steps"], catalogue)
+        strategy, steps = GRAPH, _written(definition["steps"], catalogue, f"{where}/steps")
     else:
         strategy = definition["execution_strategy"]
         steps = tuple(_listed(definition["agents"], strategy, catalogue))
@@ -76,16 +77,16 @@ def _listed(agents: Sequence[str], strategy: str, catalogue: Catalogue) -> Itera
         before = (step_id,)
 
 
-def _written(steps: Sequence[Mapping[str, Any]], catalogue: Catalogue) -> tuple[BasketStep, ...]:
+def _written(steps: Sequence[Mapping[str, Any]], catalogue: Catalogue, where: str) -> tuple[BasketStep, ...]:
     ids = _ids(steps)
     made = tuple(
-        _written_step(step, step_id, index, catalogue)
+        _written_step(step, step_id, catalogue, f"{where}/{index}")
         for index, (step, step_id) in enumerate(zip(steps, ids, strict=True))
     )
     faults = graph_faults(made)
     if faults:
-        details = [{"pointer": "/steps", "message": fault} for fault in faults[:20]]
-        raise ValidationFailed("; ".join(faults[:3]), details=details)
+        details = [{"pointer": where + fault.pointer, "message": fault.message} for fault in faults[:20]]
+        raise ValidationFailed("; ".join(fault.message for fault in faults[:3]), details=details)
     return made
 
 
@@ -96,12 +97,12 @@ def _ids(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     return [step["id"] if "id" in step else next(unnamed) for step in steps]
 
 
-def _written_step(step: Mapping[str, Any], step_id: str, index: int, catalogue: Catalogue) -> BasketStep:
+def _written_step(step: Mapping[str, Any], step_id: str, catalogue: Catalogue, where: str) -> BasketStep:
     spec = catalogue.agent(step["agent"])
     try:
         policy = parse_policy(step.get("retry", spec.retry))
     except SpecError as wrong:
-        fault = {"pointer": f"/steps/{index}/retry", "message": wrong.message}
+        fault = {"pointer": f"{where}/retry", "message": wrong.message}
         raise ValidationFailed(wrong.message, details=[fault]) from wrong
     timeout_s = float(step.get("timeout_s", spec.timeout_s))
     needs = tuple(dict.fromkeys(step.get("needs", ())))

@@ -42,9 +42,7 @@ class Retries:
                 original = self._polls.read(execution_id, outputs=done)
             return again(
                 original,
-                Request(
-                    new_execution_id(asker.now), asker.now, asker.request_id, asker.traceparent, asker.idempotency
-                ),
+                Request(new_execution_id(asker.now), asker.now, asker.request_id, asker.traceparent, asker.idempotency),
                 start,
             )
 

@@ -197,6 +197,13 @@ class Polled(Schema):
     request_id = fields.Str()
 
 
+class DeadLettersPage(Schema):
+    """Dead letters, the newest finished first."""
+
+    dead_letters = fields.List(fields.Dict(), required=True)
+    next_cursor = fields.Str(required=True, allow_none=True)
+
+
 class Baskets(Schema):
     """All baskets."""
 

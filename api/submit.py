@@ -13,23 +13,23 @@ from api.body import Blueprint, read_body
 from api.definition import basket_of, check_definition, step_of
 from api.intake import run_of
 from api.keeper import Keeper
+from api.known_baskets import KnownBaskets
 from api.policy import unknown_keys
 from api.schemas import CONFIG_KEYS, RUN_AGENT_KEYS, RUN_BASKET_KEYS, Accepted, RunAgent, RunBasket
 from shared.bootstrap import Services
 from shared.catalogue.specs import Catalogue
 from shared.domain.basket import SEQUENTIAL, Basket
-from shared.domain.execution import PUBLIC
 from shared.errors import BasketNotFound, ValidationFailed
 from shared.ids import BASKET_NAME
 
 
-def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Blueprint:
     """Answer the routes that make executions."""
     blp = Blueprint("submit", __name__, description="Run baskets and agents")
     acceptor = Acceptor(services, keeper)
 
     @blp.route("/run-basket", methods=["POST"])
-    @blp.arguments(RunBasket)
+    @blp.arguments(RunBasket())
     @blp.response(202, Accepted)
     def run_basket(body: Mapping[str, Any]) -> flask.Response:
         """Run a basket, named or written inline."""
@@ -41,12 +41,13 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
             warnings += unknown_keys(raw["config"], CONFIG_KEYS, within="config")
 
         def make(asker: Asker) -> Made:
-            return _run(services.catalogue, _basket_asked_for(services, body), body, asker, kind="basket")
+            basket = _basket_asked_for(services.catalogue, known, body)
+            return _run(services.catalogue, basket, body, asker, kind="basket")
 
         return acceptor.accept(make, warnings)
 
     @blp.route("/run-agent", methods=["POST"])
-    @blp.arguments(RunAgent)
+    @blp.arguments(RunAgent())
     @blp.response(202, Accepted)
     def run_agent(body: Mapping[str, Any]) -> flask.Response:
         """Run one agent, as a basket of one step."""
@@ -61,13 +62,13 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     return blp
 
 
-def _basket_asked_for(services: Services, body: Mapping[str, Any]) -> Basket:
+def _basket_asked_for(catalogue: Catalogue, known: KnownBaskets, body: Mapping[str, Any]) -> Basket:
     name = body.get("basket_name")
     if name is None:
-        return basket_of({"name": "inline"} | check_definition(body["config"], "/config"), services.catalogue)
+        return basket_of({"name": "inline"} | check_definition(body["config"], "/config"), catalogue, "/config")
     if not BASKET_NAME.fullmatch(name):
         raise BasketNotFound(f"basket {name[:100]!r} was not found: no basket can have this name")
-    return basket_of(services.baskets.get(PUBLIC, name), services.catalogue)
+    return known.get(name)
 
 
 def _run(catalogue: Catalogue, basket: Basket, body: Mapping[str, Any], asker: Asker, *, kind: str) -> Made:

@@ -19,9 +19,12 @@ from shared.live.connection import connect
 from shared.live.publisher import Publisher
 from shared.live.views import Views
 from shared.settings import Settings
+from shared.store.agent_memory import MongoMemory
 from shared.store.baskets import MongoBaskets
+from shared.store.checkpoints import MongoCheckpoints
 from shared.store.clock import StoreClock
 from shared.store.database import Database
+from shared.store.dead_letters import MongoDeadLetters
 from shared.store.mongo import MongoStore
 from shared.telemetry.fleet import FleetMetrics
 
@@ -39,6 +42,9 @@ class Services:
     clock: StoreClock
     store: MongoStore
     baskets: MongoBaskets
+    dead_letters: MongoDeadLetters
+    checkpoints: MongoCheckpoints
+    memory: MongoMemory
     redis: redis.Redis
     views: Views
     publisher: Publisher
@@ -77,6 +83,9 @@ def bootstrap(settings: Settings, role: str) -> Services:
         clock=clock,
         store=MongoStore(database, clock),
         baskets=MongoBaskets(database),
+        dead_letters=MongoDeadLetters(database, clock),
+        checkpoints=MongoCheckpoints(database, clock),
+        memory=MongoMemory(database, clock),
         redis=client,
         views=views,
         publisher=Publisher(client, views, figures),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pymongo
 import pytest
 import redis
+import structlog
 
 from compose.embedded import places
 from compose.embedded import servers as embedded
@@ -43,6 +44,13 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("BUCKET_") or name in {"HOST", "PORT", "REDIS_URL", "MONGODB_URL"}:
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_structlog_left_them() -> Iterator[None]:
+    """Take back what a test configured: a level that it set would hide another test's lines."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

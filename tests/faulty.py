@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from shared.errors import OutcomeUnknown, Unavailable
+from shared.domain.execution import Execution, Lease, Record
+from shared.domain.terms import Advance
+from shared.errors import OutcomeUnknown, StaleWrite, Unavailable
 from shared.store.port import ExecutionStore
 
 VERBS: Final = frozenset({"create", "withdraw", "load", "save", "renew", "report", "read", "overdue", "lead"})
+WRITES: Final = frozenset({"withdraw", "renew", "lead"})
 
 
 class FaultyStore:
@@ -39,6 +42,60 @@ class FaultyStore:
             return act(lambda: getattr(self._store, verb)(*args, **options))
 
         return call
+
+
+class Insistent:
+    """A store of which each verb fails once, ``before`` its write or ``after`` it, and whose caller asks again.
+
+    As the engine does: a verb whose repetition is harmless is repeated; a save that is stale the second time was
+    written the first time where what it decided stands; an insert whose answer was lost is looked for. A report,
+    whose lines are told twice where it is repeated, fails before its write only.
+    """
+
+    def __init__(self, store: ExecutionStore, fault: str) -> None:
+        self._store = store
+        self._fault = fault
+
+    def __getattr__(self, verb: str) -> Any:
+        real = getattr(self._store, verb)
+        if verb not in WRITES:
+            return real
+
+        def call(*args: Any, **options: Any) -> Any:
+            if self._fault == "after":
+                real(*args, **options)  # and nobody hears of it
+            return real(*args, **options)
+
+        return call
+
+    def create(self, accepted: Advance, outputs: Mapping[str, bytes] | None = None) -> Execution:
+        """Create; where the answer was lost, look."""
+        made = self._store.create(accepted, outputs)
+        if self._fault == "before":
+            return made
+        run = accepted.execution
+        found = self._store.load(run.integrator, run.id)
+        return found or self._store.create(accepted, outputs)
+
+    def save(self, before: Execution, advance: Advance, *, lease: Lease | None = None) -> Record:
+        """Save; the second time it must be stale, and is looked for."""
+        record = self._store.save(before, advance, lease=lease)
+        if self._fault == "before":
+            return record
+        try:
+            self._store.save(before, advance, lease=lease)
+        except StaleWrite:
+            found = self._store.load(before.integrator, before.id)
+            if found is None or not _stands(before, advance.execution, found):
+                raise
+            return record
+        raise AssertionError("one decision was written twice")
+
+
+def _stands(before: Execution, decided: Execution, found: Execution) -> bool:
+    """True where one of the steps that a decision changed is as it was decided."""
+    changed = [step for step in decided.steps.values() if step != before.steps[step.id]]
+    return any(found.steps[step.id] == step for step in changed)
 
 
 def _pass(ask: Callable[[], Any]) -> Any:

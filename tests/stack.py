@@ -16,7 +16,8 @@ is a process group: ``stop`` asks with SIGTERM and waits, ``kill`` is SIGKILL of
 it, ``resume`` SIGCONT. ``start`` waits until the process serves: the API answers ``/ready`` (``/health`` where a server
 is down), this very worker has left its mark in Redis; ``start(name, wait=False)`` does not wait, for one that cannot
 serve yet. Redis comes back empty, mongod with its data. Periods are short (see ``SHORT``); any setting may be given
-instead. After a test that stops something, :meth:`Stack.mend` brings all of it back.
+instead; a stack that is given a ``MONGODB_URL`` starts no mongod. After a test that stops something,
+:meth:`Stack.mend` brings all of it back.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Stack:
         self.sockets = places.make_socket_dir()
         self.url = port.url("127.0.0.1", number)
         self.redis_url = servers.redis_url(self.sockets)
-        self.mongodb_url = servers.mongodb_url(self.sockets)
+        self.mongodb_url = settings.get("MONGODB_URL") or servers.mongodb_url(self.sockets)
         self.environ = {
             **{name: value for name, value in os.environ.items() if not _is_setting(name)},
             **SHORT,
@@ -103,15 +104,16 @@ class Stack:
             "PROMETHEUS_MULTIPROC_DIR": str(root / "metrics"),
             **settings,
         }
-        self._guard = guard
+        self.guard = guard
         self._children = {plan.name: Child(plan, root / f"{plan.name}.log", guard) for plan in self._plans()}
         self._clients: list[redis.Redis | pymongo.MongoClient[dict[str, Any]]] = []
 
     def _plans(self) -> tuple[ChildPlan, ...]:
         api = processes.api_plan(self.url, self.environ)
+        own = self.mongodb_url == servers.mongodb_url(self.sockets)
         return (
             servers.redis_plan(self.sockets, self.root / "redis"),
-            servers.mongod_plan(self.sockets, self.root / "mongod"),
+            *((servers.mongod_plan(self.sockets, self.root / "mongod"),) if own else ()),
             replace(api, ready=self._api_serves),
             replace(processes.worker_plan(self.url, self.environ), ready=self._worker_has_left_its_mark),
             processes.reconciler_plan(self.environ),
@@ -119,7 +121,8 @@ class Stack:
 
     def start_all(self) -> None:
         """Start the servers, then the rest; wait until all of it serves."""
-        for names in (("redis", "mongod"), ("api", "worker", "reconciler")):
+        for stage in (("redis", "mongod"), ("api", "worker", "reconciler")):
+            names = [name for name in stage if name in self._children]
             for name in names:
                 self.start(name, wait=False)
             for name in names:
@@ -139,13 +142,17 @@ class Stack:
     @contextmanager
     def another(self, name: str, **settings: str) -> Iterator[Another]:
         """Run a second worker or reconciler while the block runs, and wait until it works."""
-        usual = self._children[name].plan
-        second = Another(replace(usual, env={**usual.env, **settings}), self.root, self._guard)
+        second = Another(self.plan(name, **settings), self.root, self.guard)
         second.start(lambda: self._has_left_its_mark(second.pid) if name == "worker" else bool(second.said()))
         try:
             yield second
         finally:
             second.kill()
+
+    def plan(self, name: str, **settings: str) -> ChildPlan:
+        """Answer how a process is run, with other ``settings``."""
+        usual = self._children[name].plan
+        return replace(usual, env={**usual.env, **settings})
 
     def stop(self, name: str) -> None:
         """Ask a process to end (SIGTERM) and wait for its end; by force after its grace."""
@@ -214,7 +221,7 @@ class Stack:
     def _api_serves(self) -> bool:
         # /ready is 503 while a server is away, which a test may want; /health is always 200. Asked on many connections,
         # for each reaches any of the API's processes, and each of them notices for itself.
-        whole = self.is_alive("redis") and self.is_alive("mongod")
+        whole = all(child.is_alive() for name, child in self._children.items() if name in {"redis", "mongod"})
         url = f"{self.url}/{'ready' if whole else 'health'}"
         return all(processes.fetch(url) for _ in range(_CONNECTIONS))
 

@@ -19,9 +19,12 @@ from shared.errors import LeaseLost
 from shared.store.clock import since_boot
 from shared.store.ledger import MongoLedger
 from shared.store.settle import until_answered
+from worker.checkpoints import StepCheckpoints
 from worker.context import AgentContext
+from worker.draft import Draft
 from worker.heartbeat import StepReporter
 from worker.loader import Agent
+from worker.memory import AgentMemory
 from worker.minder import Minded, Minder, StepInterrupted
 from worker.outcome import judge_exception, judge_input, judge_output, nothing_there
 
@@ -60,8 +63,9 @@ class Attempts:
         self._services = services
         self._agents = agents
         self._minder = minder
+        self._memory = AgentMemory(services)
 
-    def run(self, turn: Turn, reporter: StepReporter, minded: Minded) -> Outcome:
+    def run(self, turn: Turn, draft: Draft, reporter: StepReporter, minded: Minded) -> Outcome:
         """Answer the outcome of one attempt; raises LeaseLost where the step has moved on meanwhile."""
         step = turn.step
         agent = self._agents.get(step.agent)
@@ -75,9 +79,10 @@ class Attempts:
         refused = judge_input(step, catalogue.input_faults(step.agent, given))
         if refused is not None:
             return refused
+        context = self._context(turn, draft, reporter, minded)
         try:
             with self._minder.agent_code(minded):
-                returned = agent.run(given, self._context(turn, reporter, minded))
+                returned = agent.run(given, context)
             if minded.is_late:
                 return late(turn)
             return judge_output(turn.execution, step, returned, partial(catalogue.output_faults, step.agent))
@@ -105,14 +110,17 @@ class Attempts:
         missing = [need for need in step.needs if need not in outputs]
         if missing:
             read = partial(self._services.store.read, turn.lease.integrator, turn.execution.id, outputs=missing)
-            record = until_answered(read, lambda: self._minder.is_drain_over)
+            record = until_answered(read, self._must_end)
             if record is None:
                 raise LeaseLost(f"{turn.execution.id} is gone")
             outputs |= {need: orjson.loads(record.outputs[need]) for need in missing}
         run_input = orjson.loads(turn.execution.input)
         return given_to(basket, step.id, run_input, outputs, self._services.catalogue.required_inputs(step.agent))
 
-    def _context(self, turn: Turn, reporter: StepReporter, minded: Minded) -> AgentContext:
+    def _must_end(self) -> bool:
+        return self._minder.is_drain_over
+
+    def _context(self, turn: Turn, draft: Draft, reporter: StepReporter, minded: Minded) -> AgentContext:
         step = turn.step
         began = step.started_at or turn.execution.created_at
         return AgentContext(
@@ -125,6 +133,8 @@ class Attempts:
             ledger=MongoLedger(self._services.database, self._services.clock, turn.lease.integrator),
             reporter=reporter,
             cancel=minded.cancel,
+            previous_state=self._memory.previous_state(turn.execution, step, self._must_end),
+            checkpoints=StepCheckpoints(self._services, turn.execution, draft, minder=self._minder, minded=minded),
         )
 
 

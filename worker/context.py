@@ -1,7 +1,7 @@
-"""What an agent is handed beside its input: who it is, how long it has, and where to report; never raises into it.
+"""What an agent is handed beside its input: who it is, how long it has, where to report and to keep what it has done.
 
-``log`` and ``progress`` only pass lines on to the runner's Reporter, so that a hook that fails, a value that is no
-JSON or a message of a megabyte costs the agent nothing but the line.
+``log`` and ``progress`` never raise into it: they only pass lines on to the runner's Reporter, so that a hook that
+fails, a value that is no JSON or a message of a megabyte costs the agent nothing but the line.
 """
 
 from __future__ import annotations
@@ -47,6 +47,32 @@ class Ledger(Protocol):
         """Answer the newest 1,000, oldest first, each ``{id, amount, description, type}``."""
 
 
+class Checkpoints(Protocol):
+    """Where an agent's checkpoints are kept, until its step is over."""
+
+    def keep(self, state: dict[str, Any]) -> None:
+        """Keep the newest; it is stored once this returns."""
+
+    def newest(self) -> dict[str, Any] | None:
+        """Answer the newest of the step, of whichever attempt; None where there is none."""
+
+
+class CheckpointsInMemory:
+    """Checkpoints of a context without a worker, as an agent's own tests make one."""
+
+    def __init__(self) -> None:
+        self._newest: bytes | None = None
+
+    def keep(self, state: dict[str, Any]) -> None:
+        """Keep a copy."""
+        self._newest = orjson.dumps(state)
+
+    def newest(self) -> dict[str, Any] | None:
+        """Answer a copy."""
+        state: dict[str, Any] | None = None if self._newest is None else orjson.loads(self._newest)
+        return state
+
+
 @dataclass(slots=True, kw_only=True)
 class AgentContext:
     """One attempt of one step, as its agent sees it; ``deadline`` is aware, ``previous_state`` None where none is."""
@@ -61,12 +87,25 @@ class AgentContext:
     reporter: Reporter
     cancel: threading.Event = field(default_factory=threading.Event)
     previous_state: Mapping[str, Any] | None = None
+    checkpoints: Checkpoints = field(default_factory=CheckpointsInMemory)
     _percent: int | None = field(default=None, init=False)
 
     @property
     def cancelled(self) -> bool:
         """Whether the agent is asked to stop; a long one looks now and then, and returns or raises."""
         return self.cancel.is_set()
+
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        """Store how far the step is, an object of at most 4 MiB: another attempt finds it, this process may die now.
+
+        Raises ValueError for what JSON does not have or is too large. Any other error means that this attempt is to
+        stop: let it pass.
+        """
+        self.checkpoints.keep(state)
+
+    def restore(self) -> dict[str, Any] | None:
+        """Answer the newest checkpoint of this step, of whichever attempt; None where there is none."""
+        return self.checkpoints.newest()
 
     def log(self, message: object, /, level: str = "info", **data: Any) -> None:
         """Record a line of the run's log; ``level`` is debug, info, warning or error. Over 4 KiB it is cut."""

@@ -12,12 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+import structlog
+
+from shared import faults
 from shared.bootstrap import Services
 from shared.domain.execution import Execution, Lease, Record
 from shared.domain.terms import Advance
-from shared.errors import LeaseLost, NotStorable
+from shared.errors import BucketError, LeaseLost, NotStorable
 from shared.store.clock import since_boot
 from shared.store.settle import settle
+from worker.memory import AgentMemory
 
 UNWRITTEN_MAX_S: Final = 0.05
 
@@ -33,14 +37,20 @@ class Draft:
         """``claimed`` is the record of the claim that ``lease`` came from; lines up to seq ``told`` were told."""
         self._store = services.store
         self._publisher = services.publisher
+        self._checkpoints = services.checkpoints
+        self._memory = AgentMemory(services)
+        self._quick_s = services.settings.heartbeat_s
         self._give_up = give_up
         self._lock = threading.RLock()
         self._stored = self.execution = claimed.execution
         self._lease = lease
         self._decided: list[Decide] = []
+        self._whole: Advance | None = None
         self._took: list[tuple[str, float]] = []
         self._since = 0.0
         self.told = told
+        self.leftovers: set[str] = set()
+        """The steps that may leave large checkpoints behind when they end."""
 
     def decide(self, decide: Decide, *, agent: str, took_s: float) -> Advance:
         """Take a decision on an attempt of ``agent``, and write it at once unless it may wait.
@@ -51,17 +61,22 @@ class Draft:
             before = self.execution
             advance = decide(before)
             self._decided.append(decide)
+            self._whole = advance if self._whole is None else _after(self._whole, advance)
             self._took.append((agent, took_s))
             self._since = self._since or since_boot()
             self.execution = advance.execution
-            if not _may_wait(advance):
-                try:
-                    self.write()
-                except NotStorable:
-                    self._decided.pop()
-                    self.execution = before
-                    raise
-            return advance
+            # After a heartbeat's time the lease may be another's: that is found out before another agent runs.
+            if took_s < self._quick_s and _may_wait(advance):
+                return advance
+            try:
+                # As it was written: where others wrote meanwhile, a join may have become this worker's to run.
+                return self.write() or advance
+            except NotStorable:
+                self._decided.pop()
+                self._took.pop()
+                self._whole = _together(self._decided, self._stored)[0] if self._decided else None
+                self.execution = before
+                raise
 
     @property
     def is_written(self) -> bool:
@@ -73,14 +88,20 @@ class Draft:
         if self._decided and now - self._since >= UNWRITTEN_MAX_S:
             self.write()
 
-    def write(self) -> None:
-        """Write all that was decided and tell Redis of it; raises LeaseLost where not all of it stands any more."""
+    def write(self) -> Advance | None:
+        """Write all that was decided and tell Redis of it; answer it as one decision, None where there was nothing.
+
+        Raises LeaseLost where not all of it stands any more.
+        """
         with self._lock:
             if not self._decided:
-                return
-            decided, lease, stand = tuple(self._decided), self._lease, [0]
+                return None
+            decided, lease, stand, stored, whole = tuple(self._decided), self._lease, [0], self._stored, self._whole
 
             def decide(seen: Execution) -> Advance:
+                if seen is stored and whole is not None:
+                    stand[0] = len(decided)
+                    return whole
                 advance, stand[0] = _together(decided, seen)
                 return advance
 
@@ -89,16 +110,34 @@ class Draft:
                 lease=lease, is_mine=lambda seen: _was_moved_on(seen, lease), give_up=self._give_up,
             )  # fmt: skip
             took = tuple(self._took)
-            self._decided, self._took, self._since = [], [], 0.0
+            self._decided, self._took, self._since, self._whole = [], [], 0.0, None
             if settled is None:
                 raise LeaseLost(f"{self._stored.id} is gone")
             self._stored = self.execution = settled.record.execution
+            # Before it is shown: who sees a run done may submit the next one, whose agent is to remember this one.
+            self._memory.remember(self._stored, settled.advance.outputs)
+            faults.reach("worker.written")
             self._publisher.advanced(settled.record, settled.advance, as_of=settled.as_of, told=self.told, took=took)
+            faults.reach("worker.published")
             self.told = settled.record.lines_total
+            self._clear_leftovers()
             if stand[0] < len(decided):
                 raise LeaseLost(f"{self._stored.id} has gone another way before all steps of a chain were written")
             if settled.advance.run_here is not None:
-                self._lease = self._stored.lease_of(settled.advance.run_here)
+                ours = settled.advance.execution.lease_of(settled.advance.run_here)
+                if not self._stored.steps[ours.step].holds(ours):  # our answer was late: it was rescued meanwhile
+                    raise LeaseLost(f"{ours.step} of {self._stored.id} has gone on elsewhere")
+                self._lease = ours
+            return settled.advance
+
+    def _clear_leftovers(self) -> None:
+        over = {step for step in self.leftovers if self._stored.steps[step].status.is_final}
+        self.leftovers -= over
+        for step in over:
+            try:
+                self._checkpoints.clear(self._stored.integrator, self._stored.id, step)
+            except BucketError as away:
+                structlog.get_logger().warning("checkpoints of an ended step were left behind", reason=away.message)
 
 
 def _may_wait(advance: Advance) -> bool:
@@ -115,12 +154,13 @@ def _together(decided: Sequence[Decide], seen: Execution) -> tuple[Advance, int]
             following = decide(whole.execution)
         except LeaseLost:
             return whole, number
-        whole = replace(
-            following,
-            events=(*whole.events, *following.events),
-            outputs=(*whole.outputs, *following.outputs),
-        )
+        whole = _after(whole, following)
     return whole, len(decided)
+
+
+def _after(whole: Advance, following: Advance) -> Advance:
+    """One decision that stands for two, of which the first handed nothing out."""
+    return replace(following, events=(*whole.events, *following.events), outputs=(*whole.outputs, *following.outputs))
 
 
 def _was_moved_on(seen: Execution, lease: Lease) -> bool:

@@ -123,6 +123,22 @@ class Minder:
             threading.Event().wait()  # the minder is writing the outcome, and ends this process after it
         self._slot.set_in_agent(running=False)
 
+    @contextmanager
+    def serving(self, minded: Minded) -> Iterator[None]:
+        """Let no interrupt come while agent code waits in the block for the store: it could leave half a write.
+
+        In another thread than the main one nothing needs to be done, for interrupts never come there.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self.left(minded)
+        try:
+            yield
+        finally:
+            self._slot.set_in_agent(running=True)
+            minded.in_agent = True
+
     def ask(self, minded: Minded, why: str) -> None:
         """Ask a step to stop: by ``ctx.cancelled`` now, by force after the grace."""
         with self._lock:

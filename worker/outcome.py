@@ -48,8 +48,9 @@ def judge_output(
         return _error(
             step, "output_too_large", f"the output takes {len(output)} bytes; at most {OUTPUT_MAX_BYTES} are kept"
         )
-    if execution.output_bytes + len(output) > OUTPUTS_MAX_BYTES:
-        return _error(step, "output_too_large", f"the run's outputs take over {OUTPUTS_MAX_BYTES} bytes together")
+    too_much = judge_total(execution, step, len(output))
+    if too_much is not None:
+        return too_much
     if "error" in returned:
         return _error(step, "agent_error", f"the agent reported an error: {_text(returned['error'])}")
     broken = list(faults_of(returned))
@@ -57,6 +58,13 @@ def judge_output(
         told = "; ".join(f"{fault.pointer or '/'}: {fault.message}" for fault in broken[:5])
         return _error(step, "output_invalid", f"the output breaks the agent's output_schema: {told}")
     return output
+
+
+def judge_total(execution: Execution, step: Step, output_bytes: int) -> RunError | None:
+    """Answer the failure of an output that a run's outputs leave no room for."""
+    if execution.output_bytes + output_bytes <= OUTPUTS_MAX_BYTES:
+        return None
+    return _error(step, "output_too_large", f"the run's outputs take over {OUTPUTS_MAX_BYTES} bytes together")
 
 
 def judge_exception(step: Step, raised: BaseException) -> RunError:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from shared.bootstrap import Services
-from shared.domain.execution import Event, Execution, Lease, RunError
+from shared.domain.execution import Event, Execution, RunError
 from shared.domain.life import complete, estrange, fail, release
 from shared.domain.terms import Advance, Output
 from shared.errors import NotStorable
@@ -20,7 +20,7 @@ from shared.store.settle import until_answered
 from worker.attempt import Outcome, Turn
 from worker.draft import Decide, Draft
 from worker.heartbeat import StepReporter
-from worker.outcome import not_storable
+from worker.outcome import judge_total, not_storable
 
 INLINE_MAX_BYTES: Final = 1024 * 1024
 
@@ -41,14 +41,14 @@ class Recorder:
         said = self._last_words(turn, draft, reporter)
         took_s = since_boot() - turn.began_at
         try:
-            decide = self._decision(turn.lease, outcome, next_token)
+            decide = self._decision(turn, outcome, next_token)
             return draft.decide(_saying(said, decide), agent=turn.step.agent, took_s=took_s)
         except NotStorable as refused:
             if not isinstance(outcome, bytes):
                 raise
             # A refusal for content is an answer: the step fails, and what could not be stored is left out.
             error = not_storable(turn.step, refused.message)
-            return draft.decide(self._decision(turn.lease, error, None), agent=turn.step.agent, took_s=took_s)
+            return draft.decide(self._decision(turn, error, None), agent=turn.step.agent, took_s=took_s)
 
     def hand_back(self, turn: Turn, draft: Draft, reporter: StepReporter, reason: str) -> Advance:
         """Release a step that this worker cannot finish, so that it goes on elsewhere at once."""
@@ -59,7 +59,8 @@ class Recorder:
         said = self._last_words(turn, draft, reporter)
         return draft.decide(_saying(said, decide), agent=turn.step.agent, took_s=since_boot() - turn.began_at)
 
-    def _decision(self, lease: Lease, outcome: Outcome, next_token: str | None) -> Decide:
+    def _decision(self, turn: Turn, outcome: Outcome, next_token: str | None) -> Decide:
+        lease = turn.lease
         if isinstance(outcome, RunError):
             chance = random.random()  # noqa: S311  (jitter; drawn once, for a decision is asked for again and again)
             return lambda seen: fail(seen, lease, outcome, self._now(), chance=chance)
@@ -67,6 +68,10 @@ class Recorder:
             return lambda seen: estrange(seen, lease, self._now())
 
         def completion(seen: Execution) -> Advance:
+            # Judged before by the run as it was claimed; its other branches may have recorded theirs since.
+            too_much = judge_total(seen, turn.step, len(outcome))
+            if too_much is not None:
+                return fail(seen, lease, too_much, self._now())
             apart = seen.inline_bytes + len(outcome) > INLINE_MAX_BYTES
             output = Output(lease.step, outcome, apart=apart)
             return complete(seen, lease, output, self._now(), self._services.terms, next_token=next_token)

@@ -40,6 +40,7 @@ from worker.heartbeat import Companion, Heartbeat, StepReporter
 from worker.loader import Agent
 from worker.minder import Minded, Minder
 from worker.recorder import Recorder
+from worker.unreadable import drop
 
 CHAIN_MAX_S: Final = 600.0
 TAKES_FOR_S: Final = 1.0
@@ -83,9 +84,11 @@ class Runner:
     def _take(self) -> Bell | None:
         try:
             return self._taker.take()
-        except (redis.RedisError, UnreadableMessage) as wrong:
+        except UnreadableMessage as wrong:
+            drop(self._services.dead_letters, wrong.raw.decode(errors="replace"))
+        except redis.RedisError as wrong:
             structlog.get_logger().warning("no bell was taken", reason=str(wrong))
-            return None
+        return None
 
     def answer(self, bell: Bell) -> None:
         """Run the step that a bell names, and what the same chain makes ready, as far as it is ours to run."""
@@ -156,7 +159,7 @@ class Runner:
             self._under_way = _UnderWay(turn, draft, reporter)
             try:
                 with self._companion.beside(heartbeat):
-                    outcome = self._attempts.run(turn, reporter, minded)
+                    outcome = self._attempts.run(turn, draft, reporter, minded)
                     faults.reach("worker.agent_returned")
                 go_on = may_go_on and not self._minder.is_draining
                 next_token = new_token() if go_on else None
@@ -166,7 +169,6 @@ class Runner:
                 return None
             finally:
                 self._under_way = None
-        faults.reach("worker.written")
         return self._next(turn, draft.execution, advance)
 
     @staticmethod

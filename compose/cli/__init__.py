@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from compose.cli.agents import agents
+from compose.cli.dead_letters import dead_letters
 from compose.cli.doctor import doctor
 from compose.cli.up import up
 
@@ -16,3 +18,5 @@ def main() -> None:
 
 main.add_command(up)
 main.add_command(doctor)
+main.add_command(dead_letters)
+main.add_command(agents)

@@ -35,11 +35,7 @@ class Lock:
     def note(self) -> dict[str, Any]:
         """Answer what the last holder wrote about itself; nothing where it wrote nothing that can be read."""
         self._file.seek(0)
-        try:
-            note = json.load(self._file)
-        except ValueError:
-            return {}
-        return note if isinstance(note, dict) else {}
+        return _read(self._file.read())
 
     def write(self, **note: str) -> None:
         """Write what the next process, turned away or successor, should know; the process id is added."""
@@ -58,3 +54,19 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def note_of(directory: Path) -> dict[str, Any]:
+    """Answer what the holder of a directory's lock wrote about itself, without the lock; nothing where none did."""
+    try:
+        return _read((directory / "lock").read_text(encoding="utf-8"))
+    except (OSError, UnicodeError):
+        return {}
+
+
+def _read(text: str) -> dict[str, Any]:
+    try:
+        note = json.loads(text)
+    except ValueError:
+        return {}
+    return note if isinstance(note, dict) else {}

@@ -80,18 +80,37 @@ def _numbered(agent: str, place: int) -> str:
     return agent[: STEP_ID_MAX - len(end)] + end
 
 
-def graph_faults(steps: Sequence[BasketStep]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class GraphFault:
+    """What is wrong with a graph, and where: a JSON Pointer into its list of steps."""
+
+    pointer: str
+    message: str
+
+
+def graph_faults(steps: Sequence[BasketStep]) -> list[GraphFault]:
     """Answer what is wrong with a graph: an id given twice, a need that is not there, a circle."""
-    ids = [step.id for step in steps]
-    faults = [f"the step id {step_id!r} is given twice" for step_id, times in Counter(ids).items() if times > 1]
-    known = set(ids)
-    for step in steps:
-        sources = {value["from"] for value in (step.input or {}).values() if is_reference(value)}
-        faults += [f"{step.id} needs {need!r}, which is no step" for need in step.needs if need not in known]
-        strange = sources - set(step.needs) - {RUN_INPUT}
-        faults += [f"{step.id} takes its input from {source!r}, which it does not need" for source in sorted(strange)]
+    seen: set[str] = set()
+    known = {step.id for step in steps}
+    faults = []
+    for place, step in enumerate(steps):
+        if step.id in seen:
+            faults.append(GraphFault(f"/{place}/id", f"the step id {step.id!r} is given twice"))
+        seen.add(step.id)
+        faults += [
+            GraphFault(f"/{place}/needs", f"{step.id} needs {need!r}, which is no step")
+            for need in step.needs
+            if need not in known
+        ]
+        for name, value in (step.input or {}).items():
+            if is_reference(value) and value["from"] not in {*step.needs, RUN_INPUT}:
+                pointer = f"/{place}/input/{name.replace('~', '~0').replace('/', '~1')}/from"
+                message = f"{step.id} takes its input from {value['from']!r}, which it does not need"
+                faults.append(GraphFault(pointer, message))
     if not faults and (circle := _circle({step.id: step.needs for step in steps})):
-        faults.append(f"the steps {' -> '.join(circle)} need each other in a circle")
+        first = next(place for place, step in enumerate(steps) if step.id in circle)
+        message = f"the steps {' -> '.join(circle)} need each other in a circle"
+        faults.append(GraphFault(f"/{first}/needs", message))
     return faults
 
 

@@ -185,12 +185,12 @@ def expire(execution: Execution, now: datetime) -> Advance | None:
     if execution.done:
         return None
     if execution.deadline is not None and execution.deadline <= now:
-        code, message = "deadline_exceeded", "the run was not done by its deadline"
+        run_error = RunError("deadline_exceeded", "the run was not done by its deadline", ErrorKind.TIMEOUT)
     elif execution.started_at is None and execution.start_deadline is not None and execution.start_deadline <= now:
-        code, message = "start_deadline_exceeded", "no worker began the run by its start deadline"
+        message = "no worker began the run by its start deadline"
+        run_error = RunError("start_deadline_exceeded", message, ErrorKind.TIMEOUT)
     else:
         return None
-    run_error = RunError(code, message, ErrorKind.TIMEOUT)
     over = []
     for step in execution.steps.values():
         if step.status is StepStatus.RUNNING:

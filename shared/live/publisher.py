@@ -22,6 +22,7 @@ from shared.queue import bell
 from shared.store.clock import since_boot
 
 VIEW_AGE_MAX_S: Final = 1.0
+TRIM_EVERY_S: Final = 60.0
 
 
 class Figures(Protocol):
@@ -44,6 +45,7 @@ class Publisher:
         self._redis = client
         self._views = views
         self._figures = figures
+        self._trimmed_at = -TRIM_EVERY_S
         self._log = structlog.get_logger()
 
     def accepted(self, advance: Advance, outputs: Mapping[str, bytes] | None = None) -> None:
@@ -72,7 +74,7 @@ class Publisher:
         for output in advance.outputs:
             self._views.put_output(pipe, execution.id, output.step, output.json)
         if execution.done:
-            lines.trim(pipe)
+            self._trim_now_and_then(pipe, as_of)
             self._figures.execution_ended(pipe, execution.basket.name, str(execution.status))
         for agent, seconds in took:
             self._figures.step_ended(pipe, agent, seconds)
@@ -128,6 +130,11 @@ class Publisher:
             self._views.drop(pipe, execution.id)  # its result is kept apart: what is there tells of an earlier moment
         else:
             self._views.put(pipe, execution.id, view, execution.rev, final=execution.done)
+
+    def _trim_now_and_then(self, pipe: Any, now: float) -> None:
+        if now - self._trimmed_at >= TRIM_EVERY_S:
+            self._trimmed_at = now
+            lines.trim(pipe)
 
     def _add_lines(self, pipe: Any, record: Record, told: int) -> None:
         first = max(told + 1, record.first_seq)

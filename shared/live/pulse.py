@@ -12,18 +12,27 @@ import structlog
 from shared.live import workers
 from shared.live.connection import connect
 from shared.queue.bell import QUEUES, lists_of
+from shared.store.clock import since_boot
 
 PERIOD_S: Final = 0.1
-TIMEOUT_S: Final = 0.3
+TIMEOUT_S: Final = 0.25
+FRESH_S: Final = 0.4
+BASKETS_MARK: Final = "baskets:mark"
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the last look at Redis saw; ``backlog`` counts waiting messages, ``workers`` those with a mark."""
+    """What a look at Redis saw, ``at`` so many seconds since boot.
+
+    ``backlog`` counts waiting messages, ``workers`` those with a mark; ``baskets_mark`` is another one after each
+    basket that was deleted.
+    """
 
     connected: bool = False
     backlog: int = 0
     workers: int = 0
+    baskets_mark: bytes | None = None
+    at: float = 0.0
 
 
 class Pulse:
@@ -58,18 +67,20 @@ class Pulse:
 
     def look(self) -> Look:
         """Look now."""
+        at = since_boot()
         pipe = self._redis.pipeline(transaction=False)
         workers.count(pipe)
+        pipe.get(BASKETS_MARK)
         for queue in QUEUES:
             for name in lists_of(queue):
                 pipe.llen(name)
         try:
-            marks, *waiting = pipe.execute()
+            marks, baskets_mark, *waiting = pipe.execute()
         except redis.RedisError as away:
             if self._last.connected:
                 structlog.get_logger().warning("Redis is away", reason=str(away))
-            return Look()
-        return Look(connected=True, backlog=sum(waiting), workers=marks)
+            return Look(at=at)
+        return Look(connected=True, backlog=sum(waiting), workers=marks, baskets_mark=baskets_mark, at=at)
 
     def _go_on(self) -> None:
         while True:

@@ -42,7 +42,9 @@ class Bell:
 
 
 def bell_of(integrator: str, execution_id: str, step: str, stamp_ms: int) -> Bell:
-    """Answer the bell that bears these arguments."""
+    """Answer the bell that bears these arguments; raises TypeError, ValueError or OverflowError where none does."""
+    if not all(isinstance(name, str) for name in (integrator, execution_id, step)):
+        raise TypeError("a bell's names are strings")
     return Bell(integrator, execution_id, step, datetime.fromtimestamp(stamp_ms / 1_000, UTC))
 
 

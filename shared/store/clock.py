@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from shared.errors import BucketError
 
 ASKED_AGAIN_AFTER_S: Final = 1.0
+STEP_MAX: Final = timedelta(milliseconds=100)
 
 
 class Clock(Protocol):
@@ -37,6 +38,7 @@ class StoreClock:
         self._known: tuple[datetime, float] | None = None
         self._ask_again = False
         self._failed_at = -math.inf
+        self._floor: datetime | None = None
 
     def now(self) -> datetime:
         """Answer the store's time; raises Unavailable only where the store has never answered."""
@@ -60,8 +62,14 @@ class StoreClock:
             carried = self._carried() if self._known is not None else None
             # The store read its clock somewhere between the two; the middle is wrong by half the way at most.
             self._known = (told, (began + ended) / 2)
+            self._floor = None
             self._ask_again = False
-        return timedelta(0) if carried is None else self._carried() - carried
+            if carried is None:
+                return timedelta(0)
+            jump = self._carried() - carried
+            # A step of a few milliseconds is only what the way to the store and back took: nobody sees it go back.
+            self._floor = carried if -STEP_MAX < jump < timedelta(0) else None
+        return jump
 
     def _sync_if_it_answers(self) -> None:
         # One that does not answer is asked once a second, or each caller in turn would wait for it.
@@ -81,6 +89,9 @@ class StoreClock:
             raise RuntimeError("the store's clock was never read")
         told, read_at = self._known
         now = told + timedelta(seconds=since_boot() - read_at)
+        floor = self._floor
+        if floor is not None and now < floor:
+            return floor
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 

@@ -56,12 +56,16 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
             partialFilterExpression={"retry_of": {"$exists": True}},
         ),
         IndexModel(
-            [("integrator", 1), ("finished_at", -1)], name="dead_letters", partialFilterExpression={"dead_letter": True}
+            [("integrator", 1), ("finished_at", -1), ("_id", -1)],
+            name="dead_letter_pages",
+            partialFilterExpression={"dead_letter": True},
         ),
         IndexModel([("withdrawn_at", 1)], name="tombstones", expireAfterSeconds=TOMBSTONES_KEPT_S, sparse=True),
     ],
     "baskets": [IndexModel([("integrator", 1), ("name", 1)], name="name", unique=True)],
     "outputs": [IndexModel([("execution_id", 1)], name="execution")],
+    "dead_letters": [IndexModel([("integrator", 1), ("finished_at", -1), ("_id", -1)], name="pages")],
+    "agent_memory": [IndexModel([("expires_at", 1)], name="expiry", expireAfterSeconds=0)],
     "ledger": [IndexModel([("integrator", 1), ("at", -1)], name="newest")],
 }
 

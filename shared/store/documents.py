@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -19,7 +20,8 @@ from shared.domain.status import ExecutionStatus, StepStatus
 
 SCHEMA: Final = 1
 EVENTS_KEPT: Final = 1_000
-APART_FROM_DECISIONS: Final = {"events": 0, "outputs": 0}
+APART_FROM_READERS: Final = {"checkpoints": 0}
+APART_FROM_DECISIONS: Final = {"events": 0, "outputs": 0} | APART_FROM_READERS
 
 _PLAIN_FIELDS: Final = (
     "integrator", "created_at", "request_id", "input", "input_source", "kind", "stateful", "metadata", "traceparent",
@@ -31,12 +33,16 @@ _STEP_FIELDS: Final = tuple(field.name for field in fields(Step) if field.name n
 
 def encode(execution: Execution) -> dict[str, Any]:
     """Answer the document of ``execution``, without its log lines and outputs."""
+    return _encode_what_moves(execution) | {"basket": _encode_basket(execution.basket)}
+
+
+def _encode_what_moves(execution: Execution) -> dict[str, Any]:
+    """The document without the basket, which is a snapshot and never changes."""
     document = {
         "_id": execution.id,
         "schema": SCHEMA,
         "status": str(execution.status),
         "basket_name": execution.basket.name,
-        "basket": _encode_basket(execution.basket),
         "tags": list(execution.tags),
         "steps": {step.id: _encode_step(step) for step in execution.steps.values()},
         "due_by": execution.due_by,
@@ -59,7 +65,7 @@ def decode(document: dict[str, Any]) -> Execution:
         status=ExecutionStatus(document["status"]),
         steps=steps,
         tags=tuple(document["tags"]),
-        error=_decode_error(document.get("error")),
+        error=decode_error(document.get("error")),
         idempotency=None if key is None else Idempotency(key["key"], key["fingerprint"]),
         cancel=_decode_cancel(document.get("cancel")),
         dead_letter=document.get("dead_letter", False),
@@ -81,11 +87,15 @@ def difference(before: Execution, after: Execution) -> dict[str, dict[str, Any]]
     """Answer the ``$set`` and ``$unset`` that turn the document of ``before`` into that of ``after``.
 
     ``due_by`` is always written: heartbeats move the stored one without a version, so that an unchanged value
-    here may be another one there.
+    here may be another one there. A step that ends takes its checkpoint along.
     """
-    old, new = _flat(encode(before)), _flat(encode(after))
+    old, new = _flat(_encode_what_moves(before)), _flat(_encode_what_moves(after))
     to_set = {name: value for name, value in new.items() if name not in old or old[name] != value}
     to_unset = dict.fromkeys(old.keys() - new.keys(), "")
+    ended = (
+        step.id for step in after.steps.values() if step.status.is_final and not before.steps[step.id].status.is_final
+    )
+    to_unset |= {f"checkpoints.{step_id}": "" for step_id in ended if after.steps[step_id].claims}
     for counted in ("version", "rev"):
         to_set.pop(counted, None)
     if after.due_by is None:
@@ -115,6 +125,7 @@ def _encode_basket(basket: Basket) -> bytes:
     return orjson.dumps(basket)
 
 
+@lru_cache(maxsize=256)  # the runs of one basket bear the same bytes, and a basket is never changed
 def _decode_basket(stored: bytes) -> Basket:
     raw = orjson.loads(stored)
     return Basket(steps=tuple(_decode_basket_step(step) for step in raw.pop("steps")), **raw)
@@ -131,7 +142,7 @@ def _encode_step(step: Step) -> dict[str, Any]:
 
 def _decode_step(step_id: str, document: dict[str, Any]) -> Step:
     plain = {name: document[name] for name in _STEP_FIELDS if name in document}
-    return Step(id=step_id, status=StepStatus(document["status"]), error=_decode_error(document.get("error")), **plain)
+    return Step(id=step_id, status=StepStatus(document["status"]), error=decode_error(document.get("error")), **plain)
 
 
 def _encode_error(error: RunError | None) -> dict[str, Any] | None:
@@ -141,7 +152,8 @@ def _encode_error(error: RunError | None) -> dict[str, Any] | None:
     return _without_none({**document, "kind": str(error.kind)})
 
 
-def _decode_error(document: dict[str, Any] | None) -> RunError | None:
+def decode_error(document: dict[str, Any] | None) -> RunError | None:
+    """Answer the error that ``document`` holds."""
     return None if document is None else RunError(**{**document, "kind": ErrorKind(document["kind"])})
 
 

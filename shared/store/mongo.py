@@ -25,6 +25,7 @@ from shared.store.clock import Clock
 from shared.store.database import Database, call
 from shared.store.documents import (
     APART_FROM_DECISIONS,
+    APART_FROM_READERS,
     decode,
     decode_event,
     difference,
@@ -33,6 +34,7 @@ from shared.store.documents import (
     pushed,
     second_stored,
 )
+from shared.store.filters import living, name_apart, under
 from shared.store.port import KEY_KEPT, Beat, Report
 
 _STEPS_DUE: Final = {"$map": {"input": {"$objectToArray": "$steps"}, "in": "$$this.v.due_by"}}
@@ -57,7 +59,7 @@ class MongoStore:
         inline = dict(outputs or {})
         for step in execution.steps.values():
             if step.output_apart and step.id in inline:
-                name = _apart(execution.id, step.id, step.token or "")
+                name = name_apart(execution.id, step.id, step.token or "")
                 self._keep_apart(execution.integrator, execution.id, name, inline.pop(step.id))
         document = {
             **encode(execution),
@@ -102,7 +104,7 @@ class MongoStore:
         """
         newest = self._executions.with_options(read_concern=ReadConcern("local"))
         with call(self._database, writes=False):
-            document = newest.find_one(_living(integrator, execution_id), APART_FROM_DECISIONS)
+            document = newest.find_one(living(integrator, execution_id), APART_FROM_DECISIONS)
         return None if document is None else decode(document)
 
     def save(self, before: Execution, advance: Advance, *, lease: Lease | None = None) -> Record:
@@ -110,13 +112,13 @@ class MongoStore:
         update = difference(before, advance.execution)
         for output in advance.outputs:
             if output.apart:
-                name = _apart(before.id, output.step, advance.execution.steps[output.step].token or "")
+                name = name_apart(before.id, output.step, advance.execution.steps[output.step].token or "")
                 self._keep_apart(before.integrator, before.id, name, output.json)
             else:
                 update.setdefault("$set", {})[f"outputs.{output.step}"] = output.json
-        accepted = _living(before.integrator, before.id) | {"version": before.version}
+        accepted = living(before.integrator, before.id) | {"version": before.version}
         if lease is not None:
-            accepted |= _under(lease)
+            accepted |= under(lease)
         if advance.rescued is not None:
             accepted[f"steps.{advance.rescued}.due_by"] = before.steps[advance.rescued].due_by
         elements = [encode_event(event) for event in advance.events]
@@ -131,7 +133,7 @@ class MongoStore:
             {"$set": {f"steps.{lease.step}.due_by": due_by}},
             {"$set": {"due_by": {"$min": [{"$min": _STEPS_DUE}, "$deadline"]}}},
         ]
-        held = _living(lease.integrator, lease.execution_id) | _under(lease)
+        held = living(lease.integrator, lease.execution_id) | under(lease)
         with call(self._database):
             found = self._executions.find_one_and_update(held, pipeline, {"rev": 1, "status": 1})
         return None if found is None else Beat(found["rev"], ExecutionStatus(found["status"]))
@@ -140,7 +142,7 @@ class MongoStore:
         """Add log lines and progress by one update, filtered by the lease alone."""
         progress = {"percent": report.percent, "message": report.message}
         told = {f"steps.{lease.step}.{name}": value for name, value in progress.items() if value is not None}
-        held = _living(lease.integrator, lease.execution_id) | _under(lease)
+        held = living(lease.integrator, lease.execution_id) | under(lease)
         elements = [encode_event(event) for event in report.events]
         saved = self._write(held, {"$set": told} if told else {}, elements, decision=False, dropped=report.dropped)
         return None if saved is None else self._record(saved, ())
@@ -148,7 +150,7 @@ class MongoStore:
     def read(self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None) -> Record | None:
         """Answer an execution whole, fetching the outputs that are kept apart."""
         with call(self._database, writes=False):
-            document = self._executions.find_one(_living(integrator, execution_id))
+            document = self._executions.find_one(living(integrator, execution_id), APART_FROM_READERS)
         return None if document is None else self._record(document, outputs)
 
     def overdue(self, now: datetime, far: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:
@@ -164,7 +166,7 @@ class MongoStore:
         for execution in executions:
             moments: _Document = {f"steps.{step.id}.due_by": step.due_by for step in execution.steps.values()}
             moments["due_by"] = execution.due_by
-            unchanged = _living(execution.integrator, execution.id) | {"version": execution.version}
+            unchanged = living(execution.integrator, execution.id) | {"version": execution.version}
             writes.append(UpdateOne(unchanged, _set_or_unset(moments)))
         if writes:
             with call(self._database):
@@ -189,7 +191,7 @@ class MongoStore:
         """Answer the newest executions with their log lines, without their outputs."""
         with call(self._database, writes=False):
             found = list(
-                self._executions.find({"status": {"$exists": True}}, {"outputs": 0, "input": 0})
+                self._executions.find({"status": {"$exists": True}}, {"outputs": 0, "input": 0} | APART_FROM_READERS)
                 .sort("created_at", -1)
                 .limit(limit)
             )
@@ -221,7 +223,7 @@ class MongoStore:
             return executions.find_one_and_update(
                 accepted,
                 update,
-                APART_FROM_DECISIONS if lock_only else None,
+                APART_FROM_DECISIONS if lock_only else APART_FROM_READERS,
                 return_document=ReturnDocument.AFTER,
             )
 
@@ -266,7 +268,7 @@ class MongoStore:
         execution = decode(document)
         wanted = set(execution.steps) if outputs is None else set(outputs)
         apart = {
-            _apart(execution.id, step.id, step.token or ""): step.id
+            name_apart(execution.id, step.id, step.token or ""): step.id
             for step in execution.steps.values()
             if step.output_apart and step.id in wanted and step.status is StepStatus.COMPLETED
         }
@@ -286,11 +288,6 @@ def _set_or_unset(fields: _Document) -> _Document:
     return {operator: names for operator, names in (("$set", to_set), ("$unset", to_unset)) if names}
 
 
-def _living(integrator: str, execution_id: str) -> _Document:
-    """The filter of one execution that is no tombstone; both values must be strings, never operators."""
-    return {"_id": str(execution_id), "integrator": str(integrator), "status": {"$exists": True}}
-
-
 def _readable(documents: Iterable[_Document]) -> Iterator[tuple[Execution, datetime]]:
     """The executions that can be read; one that cannot must not keep all others from being rescued."""
     for document in documents:
@@ -298,16 +295,3 @@ def _readable(documents: Iterable[_Document]) -> Iterator[tuple[Execution, datet
             yield decode(document), second_stored(document)
         except (KeyError, TypeError, ValueError, AttributeError):
             structlog.get_logger().exception("an execution cannot be read", execution_id=str(document.get("_id")))
-
-
-def _under(lease: Lease) -> _Document:
-    step = f"steps.{lease.step}"
-    return {
-        f"{step}.status": str(StepStatus.RUNNING),
-        f"{step}.claims": lease.claim,
-        f"{step}.token": lease.token,
-    }
-
-
-def _apart(execution_id: str, step: str, token: str) -> str:
-    return f"{execution_id}:{step}:{token}"

@@ -88,6 +88,11 @@ def until_answered(ask: Callable[[], T], give_up: Callable[[], bool] = lambda: F
     def is_away(error: Exception) -> bool:
         return isinstance(error, (Unavailable, OutcomeUnknown)) and not give_up()
 
+    try:
+        return ask()  # nearly always: what repeats need is not built for it
+    except (Unavailable, OutcomeUnknown) as away:
+        if not is_away(away):
+            raise
     for attempt in stamina.retry_context(
         on=is_away, attempts=None, timeout=None, wait_initial=0.05, wait_max=wait_max_s, wait_jitter=wait_max_s / 2
     ):

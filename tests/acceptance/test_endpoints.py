@@ -36,8 +36,7 @@ READABLE = [
 ]  # fmt: skip
 NOT_THERE_YET = [
     ("POST", "/run-basket/batch"), ("POST", "/executions/poll"), ("GET", "/executions/changes"), ("GET", "/consumers"),
-    ("PUT", "/consumers/a"), ("GET", "/executions"), ("GET", "/dead-letters"),
-    ("POST", "/executions/{id}/retry"), ("POST", "/dead-letters/a/requeue"),
+    ("PUT", "/consumers/a"), ("GET", "/executions"),
 ]  # fmt: skip
 
 

@@ -25,6 +25,10 @@ ECHO: dict[str, Any] = {"agent_name": "echo", "input_data": {}}
 
 # What a caller does, and the status and code of the answer.
 PROVOKED: dict[str, tuple[int, Callable[[Caller], requests.Response]]] = {
+    "not_retryable": (
+        409,
+        lambda caller: caller.post(f"/executions/{caller.finished(caller.run())['execution_id']}/retry", {}),
+    ),
     "validation_failed": (400, lambda caller: caller.post("/run-basket", {})),
     "invalid_json": (400, lambda caller: caller.post_raw(b"{")),
     "callbacks_not_supported": (400, lambda caller: caller.post("/run-basket", NAMED | {"webhook": "x"})),

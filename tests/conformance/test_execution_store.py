@@ -24,6 +24,7 @@ from shared.store.mongo import MongoStore
 from shared.store.port import ExecutionStore, KeyHolders, OverdueSearch, Report
 from shared.store.settle import settle
 from tests.builders import NOON, SECOND, TERMS, HandClock, accepted, blank, claimed
+from tests.faulty import Insistent
 
 LATE = NOON + timedelta(days=1)
 FAR = NOON + timedelta(days=2)
@@ -38,14 +39,16 @@ def clock() -> HandClock:
     return HandClock()
 
 
-@pytest.fixture(params=["memory", "mongo"])
+@pytest.fixture(params=["memory", "mongo", "mongo-fails-before", "mongo-fails-after"])
 def store(request: pytest.FixtureRequest, clock: HandClock) -> Iterator[Store]:
     if request.param == "memory":
         yield MemoryStore(clock)
         return
     with closing(Database(request.getfixturevalue("mongodb_url"), "test", deadline_s=5)) as database:
         database.ensure_indexes()
-        yield MongoStore(database, clock)
+        real = MongoStore(database, clock)
+        fault = request.param.removeprefix("mongo").removeprefix("-fails-")
+        yield Insistent(real, fault) if fault else real  # type: ignore[misc]
 
 
 def running(store: ExecutionStore, *steps: str) -> tuple[Execution, Lease]:

@@ -20,7 +20,7 @@ from shared.store.clock import ASKED_AGAIN_AFTER_S, StoreClock
 from shared.store.database import Database, call
 from tests.processes import wait_until
 
-BUSY_S = 0.15
+BUSY_S = 1.0
 
 
 @dataclass

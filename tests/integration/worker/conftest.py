@@ -48,7 +48,7 @@ class Bench:
         minder = Minder(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
         return Runner(self.services, agents, minder)
 
-    def accept(self, *agents: str, given: Mapping[str, Any] | None = None) -> Execution:
+    def accept(self, *agents: str, given: Mapping[str, Any] | None = None, **changes: Any) -> Execution:
         """Store a run of a chain of agents, as the API would; rings no bell."""
         steps: list[BasketStep] = []
         for number, agent in enumerate(agents or ("echo",), 1):
@@ -63,6 +63,7 @@ class Bench:
             request_id="req-bench",
             input=orjson.dumps(given or {}),
         )
+        run = replace(run, **changes)
         created = self.services.store.create(start(run, self.hand.now(), self.services.terms))
         stored = self.services.database.collection("executions").find_one({"_id": run.id})
         assert stored is not None

@@ -20,6 +20,7 @@ NAMES = [
     "chatty",
     "counter",
     "echo",
+    "effect",
     "financial_coordinator",
     "flaky",
     "goal_recommender",
@@ -28,9 +29,12 @@ NAMES = [
     "raiser",
     "returner",
     "sleeper",
+    "sleeper_long",
     "sleeper_once",
+    "spawner",
     "stubborn",
     "stubborn_soon",
+    "ticker",
 ]
 
 Contexts = Callable[..., AgentContext]

@@ -21,14 +21,13 @@ def of_requests(kind: type[errors.BucketError]) -> Iterator[tuple[str, str]]:
 
 def of_runs() -> Iterator[str]:
     """The code in each call that makes a RunError: ``_error(step, code, ...)`` or ``RunError(code, ...)``."""
-    for path in ("worker/outcome.py", "worker/runner.py", "shared/domain/life.py"):
-        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Name)
-                and node.func.id in {"_error", "RunError"}
-            ):
-                yield from (arg.value for arg in node.args[:2] if isinstance(arg, ast.Constant))
+    place_of_code = {"RunError": 0, "_error": 1}
+    for path in (*(ROOT / "worker").glob("*.py"), *(ROOT / "shared/domain").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in place_of_code:
+                code = node.args[place_of_code[node.func.id]] if node.args else None
+                if isinstance(code, ast.Constant):
+                    yield code.value
 
 
 def test_the_page_names_every_code_of_a_request_with_its_status() -> None:
@@ -39,4 +38,4 @@ def test_the_page_names_every_code_of_a_request_with_its_status() -> None:
 def test_the_page_names_every_code_of_a_run() -> None:
     rows = {code for status, code in ROW.findall((ROOT / "docs/errors.md").read_text(encoding="utf-8")) if not status}
     assert rows == set(of_runs())
-    assert {"agent_error", "worker_lost", "output_too_large"} <= rows
+    assert {"agent_error", "worker_lost", "output_too_large", "timeout", "deadline_exceeded", "cancelled"} <= rows

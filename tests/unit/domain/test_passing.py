@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.domain.basket import GRAPH, PARALLEL, Basket, BasketStep, graph_faults, step_ids
+from shared.domain.basket import GRAPH, PARALLEL, Basket, BasketStep, GraphFault, graph_faults, step_ids
 from shared.domain.passing import NothingThere, given_to
 from tests.builders import chain
 
@@ -75,24 +75,34 @@ def test_a_graph_that_can_run_has_no_faults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "told"),
+    ("steps", "pointer", "told"),
     [
-        ([BasketStep("a", "a"), BasketStep("a", "b")], "given twice"),
-        ([BasketStep("a", "a", ("z",))], "'z', which is no step"),
-        ([BasketStep("a", "a", ("a",))], "a -> a need each other in a circle"),
-        ([BasketStep("a", "a"), BasketStep("b", "b", ("a", "c")), BasketStep("c", "c", ("b",))], "b -> c -> b"),
-        ([BasketStep("a", "a"), BasketStep("b", "b", input={"v": {"from": "a"}})], "which it does not need"),
+        ([BasketStep("a", "a"), BasketStep("a", "b")], "/1/id", "given twice"),
+        ([BasketStep("a", "a", ("z",))], "/0/needs", "'z', which is no step"),
+        ([BasketStep("a", "a", ("a",))], "/0/needs", "a -> a need each other in a circle"),
+        (
+            [BasketStep("a", "a"), BasketStep("b", "b", ("a", "c")), BasketStep("c", "c", ("b",))],
+            "/1/needs",
+            "b -> c -> b",
+        ),
+        (
+            [BasketStep("a", "a"), BasketStep("b", "b", input={"v/w~": {"from": "a"}})],
+            "/1/input/v~1w~0/from",
+            "which it does not need",
+        ),
     ],
 )
-def test_a_graph_that_cannot_run_is_refused_in_words(steps: list[BasketStep], told: str) -> None:
-    faults = graph_faults(steps)
-    assert len(faults) == 1
-    assert told in faults[0]
+def test_a_graph_that_cannot_run_is_refused_in_words_and_by_place(
+    steps: list[BasketStep], pointer: str, told: str
+) -> None:
+    (fault,) = graph_faults(steps)
+    assert fault.pointer == pointer
+    assert told in fault.message
 
 
 def test_a_circle_that_other_steps_lead_to_is_named_alone() -> None:
     steps = [BasketStep("a", "a", ("b",)), BasketStep("b", "b", ("c",)), BasketStep("c", "c", ("b",))]
-    assert graph_faults(steps) == ["the steps b -> c -> b need each other in a circle"]
+    assert graph_faults(steps) == [GraphFault("/1/needs", "the steps b -> c -> b need each other in a circle")]
 
 
 def test_an_agents_second_place_is_numbered_and_no_id_is_given_twice() -> None:

@@ -1,0 +1,75 @@
+"""GET /dead-letters: what failed for good and may be sent again; POST sends one again."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import flask
+from flask import request
+
+from api import cursors, paths
+from api.body import Blueprint, read_body
+from api.keeper import Keeper
+from api.policy import unknown_keys
+from api.retries import Retries
+from api.schemas import Accepted, DeadLettersPage
+from shared.bootstrap import Services
+from shared.domain.again import RetryFrom
+from shared.domain.dead_letter import DeadLetter, LetterKind, LetterPlace
+from shared.domain.execution import PUBLIC
+from shared.errors import NotFound, NotRetryable
+from shared.live.render import error_shown, moment
+
+_NO_KEYS: Final[tuple[str, ...]] = ()
+
+
+def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+    """Answer the routes of dead letters."""
+    blp = Blueprint("dead_letters", __name__, description="What failed for good, and how to send it again")
+    retries = Retries(services, keeper)
+
+    @blp.route("/dead-letters")
+    @blp.response(200, DeadLettersPage)
+    def dead_letters() -> flask.Response:
+        """List the dead letters, the newest finished first; ``?cursor=`` is a ``next_cursor``."""
+        limit, cursor = paths.limit(), request.args.get("cursor")
+        after = None if cursor is None else LetterPlace(*cursors.decode(cursor))
+        found = services.dead_letters.page(PUBLIC, limit + 1, after)
+        shown = found[:limit]
+        more = len(found) > limit
+        response = flask.jsonify(
+            dead_letters=[_shown(letter) for letter in shown],
+            next_cursor=cursors.encode(shown[-1].finished_at, shown[-1].id) if more else None,
+        )
+        response.headers["Cache-Control"] = "private, no-cache"
+        return response
+
+    @blp.route("/dead-letters/<letter_id>/requeue", methods=["POST"])
+    @blp.response(202, Accepted)
+    def requeue(letter_id: str) -> flask.Response:
+        """Send a dead letter again: a new execution that goes on from what failed."""
+        warnings = unknown_keys(read_body(request, optional=True), _NO_KEYS)
+        letter = services.dead_letters.find(PUBLIC, letter_id)
+        if letter is None:
+            raise NotFound(f"dead letter {letter_id[:64]!r} was not found; GET /dead-letters lists those there are")
+        if letter.execution_id is None:
+            raise NotRetryable(
+                f"dead letter {letter.id} is a message that could not be read: nobody knows what it stood for, "
+                "and the run it may have been for is offered again by itself"
+            )
+        return retries.retry(letter.execution_id, RetryFrom.FAILED, warnings)
+
+    return blp
+
+
+def _shown(letter: DeadLetter) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "id": letter.id,
+        "kind": letter.kind,
+        "execution_id": letter.execution_id,
+        "basket_name": letter.basket_name,
+        "error": error_shown(letter.error),
+        "finished_at": moment(letter.finished_at),
+        "retried_as": letter.retried_as,
+    }
+    return told if letter.kind is LetterKind.EXECUTION else told | {"times": letter.times}

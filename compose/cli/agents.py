@@ -1,0 +1,36 @@
+"""``bucketd agents check``: loads agents as a worker does, and tells everything that is wrong with them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from compose.cli import show
+from compose.embedded.trouble import Trouble
+from shared.errors import SpecError
+
+
+@click.group()
+def agents() -> None:
+    """Look after agents."""
+
+
+@agents.command()
+@click.argument(
+    "directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=False,
+    envvar="BUCKET_AGENTS_DIR",
+)
+def check(directory: Path | None) -> None:
+    """Load every agent, the built-in ones and those of DIRECTORY; the exit code is 1 where one is wrong."""
+    from worker.loader import check_agents  # the other commands need nothing of the worker's
+
+    try:
+        for line in check_agents(directory):
+            click.echo(line)
+    except SpecError as wrong:
+        show.cross("agents", Trouble("not every agent can be loaded", fix=wrong.message))
+        sys.exit(1)

@@ -1,0 +1,42 @@
+"""Finds the Redis and the MongoDB that an operator's command is about, and builds the services over them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from compose.embedded import lock, servers
+from compose.embedded.trouble import Trouble
+from shared.bootstrap import Services, bootstrap
+from shared.settings import Settings
+
+
+@contextmanager
+def services_of(data: Path, environ: Mapping[str, str] = os.environ) -> Iterator[Services]:
+    """Give the block services over REDIS_URL and MONGODB_URL; where one is not set, over the embedded stack's.
+
+    ``data`` is that stack's directory. Raises Trouble where neither is there, SettingsError for wrong settings.
+    """
+    settings = Settings.from_environ()
+    if not (environ.get("REDIS_URL") and environ.get("MONGODB_URL")):
+        settings = _embedded(settings, data, environ)
+    services = bootstrap(settings, "operator")
+    with closing(services.redis), closing(services.database):
+        yield services
+
+
+def _embedded(settings: Settings, data: Path, environ: Mapping[str, str]) -> Settings:
+    sockets = Path(lock.note_of(data).get("sockets", "/nowhere"))
+    if not sockets.is_dir():
+        raise Trouble(
+            f"REDIS_URL and MONGODB_URL are not both set, and no stack of make up runs in {data}",
+            fix="set both as the workers have them, or start make up first",
+        )
+    return replace(
+        settings,
+        redis_url=environ.get("REDIS_URL") or servers.redis_url(sockets),
+        mongodb_url=environ.get("MONGODB_URL") or servers.mongodb_url(sockets),
+    )

@@ -1,0 +1,110 @@
+"""``make chaos``: 2,000 mixed runs while workers are killed, Redis forgets and the primary steps down; 1 if it shows.
+
+python -m tests.faults.chaos [--runs N] [--seconds S] [--seed N] [--store before|after]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from compose.embedded.guard import Guard
+from tests.faults.chaos.callers import Callers
+from tests.faults.chaos.figures import Figures, judge
+from tests.faults.chaos.killer import Crew, Killer, say
+from tests.faults.chaos.mix import plan
+from tests.faults.replica_set import ReplicaSet
+from tests.runs import AGENTS
+from tests.stack import Stack
+
+WORKERS = 3
+SETTLES_WITHIN_S = 240.0
+FAILS_OF_ALL = 0.05
+WRITES = ("findAndModify", "update")
+STORES = {
+    "before": {"errorCode": 6},  # HostUnreachable: the command is not carried out
+    "after": {"writeConcernError": {"code": 91, "errmsg": "written, and nobody hears of it"}},
+}
+
+
+def play(root: Path, *, runs: int, seconds: float, seed: int, store: str | None = None) -> Figures:
+    """Play the chaos of ``seed`` on servers of its own in ``root``; answer what it came to."""
+    chance = random.Random(seed)
+    provider = root / "provider"
+    provider.mkdir()
+    with Guard() as guard:
+        members = ReplicaSet(root / "members", guard)
+        try:
+            members.start()
+            return _play_on(members, guard, root, chance, runs=runs, seconds=seconds, store=store)
+        finally:
+            members.close()
+
+
+def _play_on(
+    members: ReplicaSet, guard: Guard, root: Path, chance: random.Random, *, runs: int, seconds: float,
+    store: str | None,
+) -> Figures:  # fmt: skip
+    stack = Stack(
+        root, guard, BUCKET_AGENTS_DIR=str(AGENTS), MONGODB_URL=members.url, BUCKET_LOSSES_MAX="20",
+        BUCKET_LOG_LEVEL="WARNING",
+    )  # fmt: skip
+    crew = Crew(stack, WORKERS)
+    callers = Callers(stack.url)
+    try:
+        stack.start_all()
+        stack.stop("worker")
+        crew.start()
+        if store is not None:
+            members.sometimes_failing(*WRITES, chance=FAILS_OF_ALL, appName="bucket-worker", **STORES[store])
+        callers.start([plan(chance, number, str(root / "provider")) for number in range(runs)], seconds)
+        killer = Killer(chance, crew, stack, members, seconds)
+        began = time.monotonic()
+        while not callers.all_done and time.monotonic() < began + seconds + SETTLES_WITHIN_S:
+            if time.monotonic() < began + seconds:
+                killer.look()
+            crew.look()
+            time.sleep(0.05)
+        took_s = time.monotonic() - began
+        callers.stop()
+        callers.poll_again()
+        members.wait_whole()
+        figures = judge(callers, runs, stack.mongo(), root / "provider", killer.died)
+        say(
+            f"{killer.kills} kills, {crew.restarts} restarts, {killer.flushes} flushes, {killer.step_downs} step-downs "
+            f"in {took_s:.0f} s; answers {dict(sorted(callers.statuses.items()))}"
+        )
+    finally:
+        callers.stop()
+        crew.close()
+        stack.close()
+    return figures
+
+
+def main() -> int:
+    """Play as the command line asks; answer 1 where anything was lost, doubled or changed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=2_000)
+    parser.add_argument("--seconds", type=float, default=240.0, help="how long to submit and to strike")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**9))
+    parser.add_argument("--store", choices=sorted(STORES), help="have writes fail now and then, before or after")
+    asked = parser.parse_args()
+    say(f"seed {asked.seed}")
+    root = Path(tempfile.mkdtemp(prefix="bucket-chaos-"))
+    figures = play(root, runs=asked.runs, seconds=asked.seconds, seed=asked.seed, store=asked.store)
+    say(figures.told())
+    if figures.faults:
+        say(f"logs and data: {root}")
+    else:
+        shutil.rmtree(root, ignore_errors=True)
+    return bool(figures.faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""What a chaos run comes to: the counts that must be none, and how long a lost step waited for its next worker."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pymongo.database import Database
+
+from tests.faults.chaos.callers import Callers, Seen
+
+
+@dataclass(slots=True)
+class Figures:
+    """All counts; ``faults`` says in words what should not be."""
+
+    runs: int
+    final: int = 0
+    completed: int = 0
+    built_to_fail: int = 0
+    steps: int = 0
+    calls: int = 0
+    effects: int = 0
+    losses: int = 0
+    faults: list[str] = field(default_factory=list)
+    recovered_s: list[float] = field(default_factory=list)
+
+    def told(self) -> str:
+        """Answer the figures in words."""
+        waits = sorted(self.recovered_s)
+        quantile = {part: waits[min(int(len(waits) * part), len(waits) - 1)] if waits else 0.0 for part in (0.5, 0.99)}
+        return "\n".join(
+            [
+                f"{self.final} of {self.runs} final; {self.completed} completed, {self.built_to_fail} built to fail",
+                (
+                    f"{self.steps} steps recorded, {self.losses} workers lost under one, "
+                    f"{self.calls} calls of the provider, {self.effects} effects"
+                ),
+                f"recovery of {len(waits)} struck steps: p50 {quantile[0.5]:.1f} s, p99 {quantile[0.99]:.1f} s",
+                f"{len(self.faults)} faults" + "".join(f"\n  {fault}" for fault in self.faults[:20]),
+            ]
+        )
+
+
+def judge(
+    callers: Callers, planned: int, database: Database[dict[str, Any]], provider: Path, died: Mapping[int, float]
+) -> Figures:
+    """Answer the figures of a run that is over: polls, documents and the provider's books are compared."""
+    figures = Figures(planned)
+    if len(callers.seen) != planned:
+        figures.faults.append(f"lost: {planned - len(callers.seen)} runs were never accepted")
+    stored = {found["_id"]: found for found in database.executions.find({"status": {"$exists": True}})}
+    if len(stored) != len(callers.seen):
+        figures.faults.append(f"{len(stored)} runs are stored, and {len(callers.seen)} were accepted")
+    expected = set()
+    for execution_id, seen in callers.seen.items():
+        found = stored.get(execution_id)
+        if found is None:
+            figures.faults.append(f"{execution_id} is lost")
+            continue
+        _judge_run(figures, execution_id, seen, found)
+        expected |= {f"{execution_id}:{step}" for step, held in found["steps"].items() if held["status"] == "completed"}
+    _judge_effects(figures, expected, provider, died)
+    figures.faults += [f"an answer of {status}" for status in callers.statuses if status not in {0, 200, 202, 503}]
+    return figures
+
+
+def _judge_run(figures: Figures, execution_id: str, seen: Seen, found: Mapping[str, Any]) -> None:
+    figures.final += seen.done
+    figures.completed += found["status"] == "completed"
+    figures.built_to_fail += seen.planned.is_broken
+    figures.losses += sum(step["losses"] for step in found["steps"].values())
+    figures.faults += [f"{execution_id} went back: {told}" for told in seen.went_back]
+    wanted = "failed" if seen.planned.is_broken else "completed"
+    if (found["status"], seen.last.get("status")) != (wanted, wanted):
+        figures.faults.append(
+            f"{execution_id} ({seen.planned.kind}) is {found['status']}, was polled {seen.last.get('status')}"
+        )
+    recorded = [event["step"] for event in found["events"] if event["event"] == "step.completed"]
+    figures.steps += len(recorded)
+    figures.faults += [f"{execution_id}: {step} twice" for step in set(recorded) if recorded.count(step) > 1]
+    over = [event for event in found["events"] if event["event"] in {"execution.completed", "execution.failed"}]
+    if len(over) != 1:
+        figures.faults.append(f"{execution_id} ended {len(over)} times")
+    if wanted == "completed" and sorted(recorded) != sorted(seen.planned.steps):
+        figures.faults.append(f"{execution_id} recorded {recorded}")
+
+
+def _judge_effects(figures: Figures, expected: set[str], provider: Path, died: Mapping[int, float]) -> None:
+    effects = {path.name.removesuffix(".effect") for path in provider.glob("*.effect")}
+    figures.effects = len(effects)
+    figures.faults += [f"an effect of {key}, which is not recorded" for key in sorted(effects - expected)]
+    figures.faults += [f"no effect of {key}, which is recorded" for key in sorted(expected - effects)]
+    for path in provider.iterdir():
+        if path.suffix == ".effect":
+            continue
+        calls = [line.split() for line in path.read_text().splitlines() if line.startswith("call ")]
+        figures.calls += len(calls)
+        for (_, _, pid, at), (_, _, _, following) in itertools.pairwise(calls):
+            struck = died.get(int(pid), 0.0)
+            if float(at) <= struck <= float(following):
+                figures.recovered_s.append(float(following) - struck)

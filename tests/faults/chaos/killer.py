@@ -1,0 +1,98 @@
+"""Strikes: a random worker process every 2 s; Redis forgets twice; the primary steps down twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from compose.embedded.child import Child
+from tests.faults.replica_set import ReplicaSet
+from tests.processes import descendants
+from tests.stack import Stack
+
+KILL_EVERY_S = 2.0
+
+
+class Crew:
+    """Several workers, and a very small supervisor that starts again what died."""
+
+    def __init__(self, stack: Stack, count: int) -> None:
+        plan = stack.plan("worker")
+        self._children = [Child(plan, stack.root / f"crew-{number}.log", stack.guard) for number in range(count)]
+        self.restarts = 0
+
+    def start(self) -> None:
+        """Start all."""
+        for child in self._children:
+            child.start()
+
+    def look(self) -> None:
+        """Start again what has died; to be called from the main thread."""
+        for child in self._children:
+            if not child.is_alive():
+                child.start()
+                self.restarts += 1
+
+    def pids(self) -> list[int]:
+        """The main processes that run."""
+        return [child.pid for child in self._children if child.pid is not None]
+
+    def close(self) -> None:
+        """End all."""
+        for child in self._children:
+            child.kill()
+
+
+class Killer:
+    """Plays the strikes of one seed; ``died`` is when each process id was struck, by the wall clock."""
+
+    def __init__(self, chance: random.Random, crew: Crew, stack: Stack, members: ReplicaSet, seconds: float) -> None:
+        self._chance = chance
+        self._crew = crew
+        self._redis = stack.redis()
+        self._members = members
+        self._began = time.monotonic()
+        self._kill_at = self._began + KILL_EVERY_S
+        moments: Sequence[float] = (0.25, 0.65)
+        self._flush_at = [self._began + seconds * part for part in moments]
+        self._step_down_at = [self._began + seconds * (part + 0.15) for part in moments]
+        self.died: dict[int, float] = {}
+        self.kills = self.flushes = self.step_downs = 0
+
+    def look(self) -> None:
+        """Strike if it is time."""
+        now = time.monotonic()
+        if now >= self._kill_at:
+            self._kill_at = now + KILL_EVERY_S
+            self._kill()
+        if self._flush_at and now >= self._flush_at[0]:
+            self._flush_at.pop(0)
+            self._redis.flushall()
+            self.flushes += 1
+        if self._step_down_at and now >= self._step_down_at[0]:
+            self._step_down_at.pop(0)
+            self._members.step_down()
+            self.step_downs += 1
+
+    def _kill(self) -> None:
+        families = {main: descendants(main) for main in self._crew.pids()}
+        every = sorted(pid for main, children in families.items() for pid in (main, *children))
+        if not every:
+            return
+        victim = self._chance.choice(every)
+        for pid in {victim, *families.get(victim, ())}:  # children end with their main process
+            self.died[pid] = time.time()
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+            self.kills += 1
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

@@ -1,0 +1,53 @@
+"""The baskets of a chaos run: chains, fans, diamonds, retries, long steps and some that are built to fail."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+LONGEST_S = 5.0
+KINDS = ("chain", "chain", "fan", "diamond", "retry", "retry", "quick", "quick", "quick", "broken", "long")
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One run to submit under ``key``; ``steps`` are the ids it should complete unless it is ``broken``."""
+
+    key: str
+    kind: str
+    body: dict[str, Any]
+    steps: tuple[str, ...]
+
+    @property
+    def is_broken(self) -> bool:
+        """True for a run that is built to fail."""
+        return self.kind == "broken"
+
+
+def plan(chance: random.Random, number: int, provider: str) -> Planned:
+    """Answer the run of this number."""
+    kind = chance.choice(KINDS)
+    steps = [
+        {"id": step_id, "agent": "effect", "needs": needs, "input": {"provider": provider, **given}}
+        for step_id, needs, given in _steps(chance, kind)
+    ]
+    body = {"config": {"name": f"chaos-{kind}", "steps": steps}, "input_data": {"number": number}}
+    return Planned(f"chaos-{number}", kind, body, tuple(str(step["id"]) for step in steps))
+
+
+def _steps(chance: random.Random, kind: str) -> list[tuple[str, list[str], dict[str, Any]]]:
+    brief = {"seconds": round(chance.uniform(0, 0.2), 3)}
+    if kind in {"chain", "quick"}:
+        given: dict[str, Any] = {} if kind == "quick" else brief
+        length = chance.randint(2, 5)
+        return [(f"s{place}", [f"s{place - 1}"] if place else [], given) for place in range(length)]
+    if kind == "fan":
+        return [("first", [], {}), *((f"part{place}", ["first"], brief) for place in range(chance.randint(2, 4)))]
+    if kind == "diamond":
+        return [("top", [], {}), ("left", ["top"], brief), ("right", ["top"], brief), ("join", ["left", "right"], {})]
+    if kind == "retry":
+        return [("first", [], {}), ("again", ["first"], brief | {"failures": chance.randint(1, 2)})]
+    if kind == "broken":
+        return [("first", [], {}), ("breaks", ["first"], {"broken": True}), ("never", ["breaks"], {})]
+    return [("long", [], {"seconds": round(chance.uniform(2, LONGEST_S), 2)}), ("after", ["long"], {})]

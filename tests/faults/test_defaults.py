@@ -1,0 +1,51 @@
+"""The periods as they are delivered: a killed worker's step runs elsewhere within 45 s, a stopped one's at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shared.settings import VARIABLES, Settings
+from tests.processes import wait_until
+from tests.runs import AGENTS, Runs
+from tests.stack import Stack
+
+WITHIN_S = 45
+PERIODS = ("lease_s", "heartbeat_s", "handoff_s", "grace_s", "drain_s")
+DEFAULTS = {VARIABLES[name][0]: str(getattr(Settings(), name)) for name in PERIODS}
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack: Callable[..., Stack]) -> Stack:
+    return make_stack(BUCKET_AGENTS_DIR=str(AGENTS), **DEFAULTS)
+
+
+def test_at_default_settings_a_killed_workers_step_runs_elsewhere_within_45_s(stack: Stack, tmp_path: Path) -> None:
+    runs = Runs(stack, tmp_path / "counted")
+    run = runs.submit("counter", "echo", seconds=3).execution_id
+    runs.begun(run)
+    with stack.another("worker"):
+        stack.kill("worker")
+        began = time.monotonic()
+        wait_until(lambda: len(runs.counted_of(run)) == 2, WITHIN_S, "it began elsewhere")
+        waited = time.monotonic() - began
+        assert runs.done(run)["status"] == "completed"
+    stack.start("worker")
+    assert waited > 15, "and not while its lease may still be renewed"
+
+
+def test_at_default_settings_a_stopped_workers_step_goes_on_at_once(stack: Stack, tmp_path: Path) -> None:
+    runs = Runs(stack, tmp_path / "counted")
+    path = tmp_path / "once"
+    run = runs.submit("sleeper_once", path=str(path), seconds=600).execution_id
+    wait_until(path.exists, 10, "its agent sleeps")
+    with stack.another("worker"):
+        stack.stop("worker")
+        assert stack.exit_code("worker") == 0
+        began = time.monotonic()
+        assert runs.done(run, 20)["status"] == "completed"
+        assert time.monotonic() - began < 10
+    stack.start("worker")

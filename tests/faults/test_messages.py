@@ -1,0 +1,90 @@
+"""Messages that are doubled, made up or no messages at all: scenario 38."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from shared.domain.execution import PUBLIC
+from shared.queue.bell import AGAIN, FIRST, RUN_STEP, Bell, list_of, message_of, ring
+from tests.faults.seen import messages, stored, workers
+from tests.processes import wait_until
+from tests.runs import Runs
+from tests.stack import Stack
+
+
+def test_38_a_bell_that_rings_ten_times_runs_its_step_once(stack: Stack, runs: Runs) -> None:
+    stack.stop("worker")
+    run = runs.submit(seconds=0.3).execution_id
+    client = stack.redis()
+    bell = client.lindex(list_of("default", FIRST), 0)
+    assert bell is not None
+    for _ in range(5):
+        client.lpush(list_of("default", FIRST), bell)
+        client.lpush(list_of("default", AGAIN), bell)
+    stack.start("worker")
+    assert runs.done(run)["steps"][0]["attempts"] == 1
+    wait_until(lambda: client.llen(list_of("default", FIRST)) == 0, 10, "all bells were answered")
+    assert runs.done(runs.submit("echo").execution_id)["status"] == "completed"
+    assert len(runs.counted()) == 1
+
+
+def test_38_bells_for_nothing_and_messages_that_are_no_bells_end_no_worker(stack: Stack, runs: Runs) -> None:
+    processes = workers(stack)
+    known = runs.submit("echo").execution_id
+    runs.done(known)
+    client, now = stack.redis(), datetime.now(UTC)
+    for bell in (
+        Bell(PUBLIC, "1763700000_0000000000000000", "counter", now),
+        Bell(PUBLIC, known, "no-such-step", now),
+        Bell("nobody", known, "echo", now),
+        Bell(PUBLIC, known, "echo", now),
+        Bell("", "$where", "a.b.$c", now),
+    ):
+        ring(client, bell, "default")
+    for args in ([], [1, 2, 3, 4], [None, None, None, None], ["a", "b", "c", "d"], [{"$gt": ""}] * 4, ["x"] * 9):
+        client.lpush(list_of("default", FIRST), message_with(args))
+    assert runs.done(runs.submit().execution_id)["status"] == "completed"
+    wait_until(lambda: client.llen(list_of("default", FIRST)) == 0, 10, "all were answered")
+    assert runs.done(runs.submit().execution_id)["status"] == "completed"
+    assert workers(stack) == processes
+
+
+def message_with(args: list[Any]) -> bytes:
+    """A message of Celery's form with arguments that no bell has."""
+    message = json.loads(message_of(Bell(PUBLIC, "none", "none", datetime.now(UTC)), "default", FIRST))
+    message["body"] = base64.b64encode(json.dumps([args, {}, {}]).encode()).decode()
+    return json.dumps(message).encode()
+
+
+def test_38_bytes_that_are_no_json_end_a_worker_by_celerys_design_and_the_next_one_goes_on(
+    stack: Stack, runs: Runs
+) -> None:
+    stack.redis().lpush(list_of("default", FIRST), b"\x00 no json")
+    wait_until(lambda: not stack.is_alive("worker"), 10, "Celery ends its process")
+    stack.start("worker")
+    assert runs.done(runs.submit().execution_id)["status"] == "completed"
+
+
+def test_38_a_task_that_nobody_knows_is_dropped_and_ends_no_worker(stack: Stack, runs: Runs) -> None:
+    processes = workers(stack)
+    message = message_of(Bell(PUBLIC, "none", "none", datetime.now(UTC)), "default", FIRST)
+    stack.redis().lpush(list_of("default", FIRST), message.replace(RUN_STEP.encode(), b"nobody.knows"))
+    assert runs.done(runs.submit().execution_id)["status"] == "completed"
+    assert workers(stack) == processes
+
+
+def test_38_ten_thousand_bells_of_one_step_are_answered_and_run_it_once(stack: Stack, runs: Runs) -> None:
+    stack.stop("worker")
+    run = runs.submit().execution_id
+    client = stack.redis()
+    bell = client.lindex(list_of("default", FIRST), 0)
+    assert bell is not None
+    client.lpush(list_of("default", FIRST), *[bell] * 10_000)
+    stack.start("worker")
+    assert runs.done(run)["steps"][0]["attempts"] == 1
+    wait_until(lambda: messages(stack) == 0, 90, "all bells were answered")
+    assert runs.counted_of(run) == [f"{run}:counter:1"]
+    assert stored(stack, run)["steps"]["counter"]["offers"] == 1

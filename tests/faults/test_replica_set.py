@@ -1,0 +1,198 @@
+"""Elections, lost majorities, lost replies and refused writes, on three mongod: scenarios 23 to 27, and full disks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.faults.replica_set import ReplicaSet
+from tests.faults.seen import all_completed_once, lines_of, stored
+from tests.processes import wait_until
+from tests.runs import AGENTS, Answer, Runs, at_once, worst
+from tests.stack import Stack
+
+WORKER = "bucket-worker"
+DISK_IS_FULL = 14031
+WRITTEN_AND_TIMED_OUT = {"writeConcernError": {"code": 64, "errmsg": "a test has lost the reply"}}
+SHUTS_DOWN = {"writeConcernError": {"code": 91, "errmsg": "a test shuts it down"}}
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack: Callable[..., Stack], replica_set: ReplicaSet) -> Stack:
+    return make_stack(BUCKET_AGENTS_DIR=str(AGENTS), MONGODB_URL=replica_set.url)
+
+
+@pytest.fixture
+def runs(stack: Stack, replica_set: ReplicaSet, tmp_path: Path) -> Iterator[Runs]:
+    yield Runs(stack, tmp_path / "counted")
+    replica_set.mend()
+    stack.mend()
+    wait_until(lambda: {answer.status for answer in at_once(Runs(stack, tmp_path / "none").submit, 8)} == {202}, 30)
+
+
+class Submits:
+    """Submits under keys of their own while something happens, each until it is accepted."""
+
+    def __init__(self, runs: Runs, name: str) -> None:
+        self.runs = runs
+        self.name = name
+        self.answers: list[Answer] = []
+
+    def go_on_for(self, seconds: float) -> list[str]:
+        """Submit for so long, ten a second; answer the ids."""
+        until, ids = time.monotonic() + seconds, []
+        while time.monotonic() < until:
+            ids.append(self.accepted(f"{self.name}-{time.monotonic()}"))
+            time.sleep(0.1)
+        return ids
+
+    def accepted(self, key: str) -> str:
+        """Submit under ``key`` until it is accepted."""
+
+        def is_accepted() -> bool:
+            self.answers.append(self.runs.submit("counter", key=key))
+            return self.answers[-1].status == 202
+
+        wait_until(is_accepted, 30, "a submit is accepted")
+        return self.answers[-1].execution_id
+
+    def check(self) -> None:
+        """See that each answer was in time, and a 202 or a 503 that says when to come again."""
+        assert {answer.status for answer in self.answers} <= {202, 503}
+        assert all("Retry-After" in answer.headers for answer in self.answers if answer.status == 503)
+        assert worst(self.answers) < 5
+
+
+def test_23_a_primary_killed_in_mid_run_loses_no_run(replica_set: ReplicaSet, runs: Runs) -> None:
+    long = runs.submit(seconds=4).execution_id
+    runs.begun(long)
+    submits = Submits(runs, "killed")
+    before = submits.go_on_for(1)
+    replica_set.kill(replica_set.primary())
+    after = submits.go_on_for(5)
+    submits.check()
+    all_completed_once(runs, [long, *before, *after])
+
+
+def test_24_three_step_downs_lose_no_run_and_pollers_see_it_never_go_back(replica_set: ReplicaSet, runs: Runs) -> None:
+    chain = runs.submit(*["counter"] * 4, seconds=2.5).execution_id
+    submits = Submits(runs, "down")
+    ids, revs = [], [0]
+    for _ in range(3):
+        replica_set.step_down()
+        ids += submits.go_on_for(3)
+        poll = runs.poll(chain)
+        assert poll.status in {200, 503}
+        if poll.status == 200:
+            assert poll.body["rev"] >= revs[-1]
+            revs.append(poll.body["rev"])
+    submits.check()
+    all_completed_once(runs, ids)
+    poll = runs.done(chain, 40)
+    assert (poll["status"], len(lines_of(poll, "step.completed"))) == ("completed", 4)
+    assert {step["attempts"] for step in poll["steps"]} == {1}, "an election is no lost worker"
+
+
+@pytest.mark.parametrize(("how", "times"), [(WRITTEN_AND_TIMED_OUT, 2), ({"closeConnection": True}, 2)])
+def test_25_and_26_a_write_whose_reply_is_lost_is_counted_once(
+    stack: Stack, replica_set: ReplicaSet, runs: Runs, how: dict[str, object], times: int
+) -> None:
+    run = runs.submit("counter", "counter", seconds=0.5).execution_id
+    runs.begun(run)
+    with replica_set.failing("findAndModify", "update", times=times, appName=WORKER, **how):
+        poll = runs.done(run)
+    assert (poll["status"], [step["attempts"] for step in poll["steps"]]) == ("completed", [1, 1])
+    assert lines_of(poll, "step.completed") == ["counter", "counter-2"]
+    assert len(runs.counted_of(run)) == 2
+    assert {step["losses"] for step in stored(stack, run)["steps"].values()} == {0}
+
+
+def test_25_a_primary_that_says_it_shuts_down_after_a_write_has_counted_it_once(
+    replica_set: ReplicaSet, runs: Runs
+) -> None:
+    """The driver then looks for a primary that is still the same one, which may take it longer than a lease."""
+    run = runs.submit("counter", "counter", seconds=0.5).execution_id
+    runs.begun(run)
+    with replica_set.failing("findAndModify", times=2, appName=WORKER, **SHUTS_DOWN):
+        poll = runs.done(run, 40)
+    assert (poll["status"], lines_of(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
+
+
+def test_25_an_insert_whose_reply_is_lost_makes_one_run_under_its_key_and_none_without(
+    stack: Stack, replica_set: ReplicaSet, runs: Runs
+) -> None:
+    with replica_set.failing("insert", times=2, appName="bucket-api", **WRITTEN_AND_TIMED_OUT):
+        answers = [runs.submit(key="reply-lost"), runs.submit()]
+    assert {(answer.status, answer.error_code) for answer in answers} == {(503, "outcome_unknown")}
+    run = Submits(runs, "again").accepted("reply-lost")
+    assert runs.done(run)["status"] == "completed"
+    asked = answers[1].body["request_id"]
+    wait_until(lambda: not stack.mongo().executions.count_documents({"request_id": asked}), 15, "it is taken back")
+    assert stack.mongo().executions.count_documents({"idempotency.key": "reply-lost"}) == 1
+    time.sleep(2)
+    assert runs.counted() == [f"{run}:counter:1"]
+
+
+def test_27_without_a_majority_nothing_is_accepted_and_nothing_doubled(replica_set: ReplicaSet, runs: Runs) -> None:
+    under_way = runs.submit("counter", "counter", seconds=2).execution_id
+    runs.begun(under_way)
+    wait_until(lambda: runs.poll(under_way).body["status"] == "running", 10, "a majority has its claim")
+    for index in replica_set.secondaries():
+        replica_set.pause(index)
+    refused = [runs.submit(key="minority") for _ in range(2)]
+    assert {answer.status for answer in refused} == {503}
+    assert worst(refused) < 5
+    time.sleep(4)
+    assert not runs.poll(under_way).body.get("done")
+    replica_set.mend()
+    run = Submits(runs, "minority").accepted("minority")
+    assert runs.done(run, 40)["status"] == "completed"
+    assert len(runs.counted_of(run)) == 1
+    poll = runs.done(under_way, 40)
+    assert (poll["status"], lines_of(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
+
+
+def test_a_disk_that_is_full_for_a_while_refuses_submits_and_costs_no_step(replica_set: ReplicaSet, runs: Runs) -> None:
+    run = runs.submit("counter", "counter", seconds=1).execution_id
+    runs.begun(run)
+    with replica_set.failing("insert", "update", "findAndModify", errorCode=DISK_IS_FULL):
+        refused = at_once(partial(runs.submit, key="full"), 8)
+        time.sleep(1)  # less than a lease: a worker that cannot write for longer may lose its step to another
+    assert {answer.status for answer in refused} == {503}
+    poll = runs.done(run)
+    assert (poll["status"], lines_of(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
+    assert runs.done(Submits(runs, "full").accepted("full"))["status"] == "completed"
+
+
+def test_writes_that_are_refused_by_a_rule_of_the_collection_go_on_once_it_is_gone(stack: Stack, runs: Runs) -> None:
+    run = runs.submit("counter", "counter", seconds=1).execution_id
+    runs.begun(run)
+    stack.mongo().command("collMod", "executions", validator={"nobody": "has this"}, validationLevel="strict")
+    refused = runs.submit(key="ruled")
+    time.sleep(1.5)
+    stack.mongo().command("collMod", "executions", validator={}, validationLevel="off")
+    assert refused.status == 503
+    poll = runs.done(run)
+    assert (poll["status"], [step["attempts"] for step in poll["steps"]]) == ("completed", [1, 1])
+
+
+def test_a_primary_locked_against_writes_holds_no_caller_and_loses_nothing(replica_set: ReplicaSet, runs: Runs) -> None:
+    run = runs.submit("counter", "counter", seconds=1).execution_id
+    runs.begun(run)
+    primary = replica_set.primary()
+    with replica_set.member(primary) as client:
+        client.admin.command("fsync", lock=True)
+        answers = at_once(partial(runs.submit, "echo", key="locked"), 8)
+        time.sleep(2)
+        client.admin.command("fsyncUnlock")
+    assert {answer.status for answer in answers} == {503}
+    assert worst(answers) < 5
+    poll = runs.done(run)
+    assert (poll["status"], lines_of(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
+    again = Submits(runs, "locked")
+    wait_until(lambda: runs.submit("echo", key="locked").status == 202, 15, "the retry is accepted")
+    assert again.runs.done(runs.submit("echo", key="locked").execution_id)["status"] == "completed"

@@ -1,0 +1,207 @@
+"""Workers that die, freeze or run what is poisonous: scenarios 13 to 20 and 22."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.faults.seen import kill_children, lines_of, restart_with, stored, workers
+from tests.processes import descendants, is_running, wait_until
+from tests.runs import Runs
+from tests.stack import Another, Stack
+
+
+@pytest.mark.parametrize(
+    ("point", "lost"),
+    [
+        ("worker.claimed", "counter"),
+        ("worker.agent_returned", "counter"),
+        ("worker.written", "counter-2"),  # and not published
+        ("worker.published", "counter-2"),  # and not acknowledged
+    ],
+)
+def test_13_a_worker_child_that_is_killed_costs_an_attempt_and_no_run(
+    stack: Stack, runs: Runs, point: str, lost: str
+) -> None:
+    restart_with(stack, "worker", BUCKET_FAULTS=f"{point}=kill")
+    children = descendants(stack.pid("worker"))
+    run = runs.submit("counter", "counter", seconds=0.2).execution_id  # too slow to share a write
+    # Its child is replaced by the pool and would die of each attempt anew; the third loss would end the run.
+    wait_until(lambda: children - descendants(stack.pid("worker")), 15, "its child died")
+    stack.kill("worker")  # asked to stop, it would wait for the lost child
+    stack.start("worker")
+
+    poll = runs.done(run)
+    steps = stored(stack, run)["steps"]
+    assert poll["status"] == "completed"
+    assert lines_of(poll, "step.completed") == ["counter", "counter-2"], "each is recorded once"
+    assert {name: step["losses"] > 0 for name, step in steps.items()} == {
+        name: name == lost for name in ("counter", "counter-2")
+    }
+    assert {step["step"]: step["attempts"] for step in poll["steps"]} == {
+        name: steps[name]["losses"] + 1 for name in steps
+    }
+    assert lines_of(poll, "step.worker_lost") == [lost] * steps[lost]["losses"]
+
+
+def test_14_a_worker_killed_whole_in_the_middle_of_a_step_loses_no_run(stack: Stack, runs: Runs) -> None:
+    run = runs.submit("counter", "counter", seconds=0.5).execution_id
+    runs.begun(run)
+    stack.kill("worker")
+    stack.start("worker")
+    poll = runs.done(run)
+    assert poll["status"] == "completed"
+    assert [step["attempts"] for step in poll["steps"]] == [2, 1]
+    assert [line.split(":")[1:] for line in runs.counted()] == [["counter", "1"], ["counter", "2"], ["counter-2", "1"]]
+
+
+def test_13_a_child_killed_in_mid_step_costs_no_earlier_step(stack: Stack, runs: Runs) -> None:
+    main = stack.pid("worker")
+    run = runs.submit("counter", "counter", seconds=1.5).execution_id
+    runs.begun(run, 2)
+    kill_children(stack)
+    poll = runs.done(run)
+    assert (poll["status"], [step["attempts"] for step in poll["steps"]]) == ("completed", [1, 2])
+    assert lines_of(poll, "step.completed") == ["counter", "counter-2"]
+    assert stack.pid("worker") == main
+
+
+def test_14_what_an_agent_started_dies_with_its_worker(stack: Stack, runs: Runs, tmp_path: Path) -> None:
+    started = begin_spawner(runs, tmp_path)
+    stack.kill("worker")
+    wait_until(lambda: not is_running(started), 5, "the agent's own program is gone")
+    stack.start("worker")
+
+
+def test_13_what_an_agent_started_dies_with_its_child_alone(stack: Stack, runs: Runs, tmp_path: Path) -> None:
+    started = begin_spawner(runs, tmp_path)
+    others = descendants(stack.pid("worker")) - {started}
+    for child in others:
+        os.kill(child, signal.SIGKILL)
+    wait_until(lambda: not is_running(started), 10, "the watchdog has ended the agent's own program")
+
+
+def begin_spawner(runs: Runs, tmp_path: Path) -> int:
+    """Run the agent that starts a program; answer the program's process id."""
+    note = tmp_path / "started"
+    body = {"agent_name": "spawner", "input_data": {"file": str(note), "seconds": 60}}
+    assert requests.post(f"{runs.stack.url}/run-agent", json=body, timeout=10).status_code == 202
+    wait_until(note.exists, 15, "the agent has started its program")
+    return int(note.read_text())
+
+
+def test_15_children_end_with_their_main_process(stack: Stack, runs: Runs) -> None:
+    run = runs.submit("counter", "counter", seconds=1).execution_id
+    runs.begun(run)
+    children = descendants(stack.pid("worker"))
+    os.kill(stack.pid("worker"), signal.SIGKILL)
+    wait_until(lambda: not any(is_running(child) for child in children), 3, "its children are gone")
+    wait_until(lambda: not stack.is_alive("worker"), 5, "it is seen to be gone")
+    stack.start("worker")
+    poll = runs.done(run)
+    assert (poll["status"], [step["attempts"] for step in poll["steps"]]) == ("completed", [2, 1])
+
+
+def test_17_a_step_of_three_leases_is_executed_once(stack: Stack, runs: Runs) -> None:
+    with stack.another("worker"):
+        run = runs.submit(seconds=9.5).execution_id
+        poll = runs.done(run)
+    assert (poll["status"], poll["steps"][0]["attempts"]) == ("completed", 1)
+    assert runs.counted_of(run) == [f"{run}:counter:1"]
+    step = stored(stack, run)["steps"]["counter"]
+    assert (step["losses"], step["offers"]) == (0, 1)
+
+
+def test_18_a_step_longer_than_the_brokers_visibility_timeout_is_executed_once(stack: Stack, runs: Runs) -> None:
+    stack.stop("worker")
+    plan = stack.plan("worker")
+    short = replace(plan, argv=(plan.argv[0], "-c", SHORT_VISIBILITY))
+    both = [Another(short, stack.root, stack.guard) for _ in range(2)]
+    try:
+        for one in both:
+            one.start(lambda one=one: "ready" in one.said())  # type: ignore[misc]
+        run = runs.submit(seconds=5).execution_id
+        runs.begun(run)
+        assert not stack.redis().exists("unacked", "unacked_index"), "nothing is ever parked unseen"
+        assert runs.done(run)["steps"][0]["attempts"] == 1
+    finally:
+        for one in both:
+            one.kill()
+    assert runs.counted_of(run) == [f"{run}:counter:1"]
+
+
+SHORT_VISIBILITY = """
+from worker.app import app
+app.conf.broker_transport_options |= {"visibility_timeout": 1, "unacked_restore_limit": 1}
+app.start(["worker"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("nan", "output_not_serialisable"),
+        ("bigint", "output_not_serialisable"),
+        ("surrogate", "output_not_serialisable"),
+        ("nul_key", "output_not_serialisable"),
+        ("deep", "output_not_serialisable"),
+        ("not_object", "output_not_serialisable"),
+        ("too_large", "output_too_large"),
+        ("bad_schema", "output_invalid"),
+    ],
+)
+def test_22_what_no_store_takes_fails_its_step_at_the_first_attempt(
+    stack: Stack, runs: Runs, kind: str, code: str
+) -> None:
+    processes = workers(stack)
+    poll = runs.done(runs.submit("returner", kind=kind).execution_id)
+    assert (poll["status"], poll["error"]["error_code"], poll["steps"][0]["attempts"]) == ("failed", code, 1)
+    assert workers(stack) == processes
+
+
+def test_16_a_zombie_that_wakes_after_its_lease_writes_nothing(stack: Stack, runs: Runs) -> None:
+    run = runs.submit("counter", "counter", seconds=0.5).execution_id
+    runs.begun(run)
+    stack.pause("worker")
+    with stack.another("worker") as other:
+        poll = runs.done(run)
+        before = stored(stack, run)
+        stack.resume("worker")
+        wait_until(lambda: "the lease was lost" in stack.logs("worker"), 10, "the zombie has stopped quietly")
+        assert other.is_alive()
+    assert poll["status"] == "completed"
+    assert [step["attempts"] for step in poll["steps"]] == [2, 1]
+    assert stored(stack, run) == before, "the zombie's record was refused"
+    assert lines_of(poll, "step.completed") == ["counter", "counter-2"]
+    assert [line.split(":")[1:] for line in runs.counted()] == [["counter", "1"], ["counter", "2"], ["counter-2", "1"]]
+    assert runs.poll(run).body["rev"] == poll["rev"]
+    assert runs.done(runs.submit().execution_id)["status"] == "completed"
+
+
+def test_19_an_agent_that_kills_its_process_fails_at_the_third_loss_and_others_go_on(stack: Stack, runs: Runs) -> None:
+    main = stack.pid("worker")
+    poison = runs.submit("killer", "echo", spare=False).execution_id
+    others = [runs.submit(seconds=0.2).execution_id for _ in range(10)]
+    assert {poll["status"] for poll in runs.all_done(others)} == {"completed"}
+    poll = runs.done(poison, within_s=40)
+    assert (poll["status"], poll["error"]["error_code"]) == ("failed", "worker_lost")
+    assert (poll["error"]["kind"], poll["error"]["attempt"]) == ("lost", 3)
+    assert [(step["status"], step["attempts"]) for step in poll["steps"]] == [("failed", 3), ("skipped", 0)]
+    assert sorted(line.split(":")[0] for line in runs.counted()) == sorted(others)
+    assert runs.done(runs.submit().execution_id)["status"] == "completed"
+    assert stack.pid("worker") == main
+
+
+@pytest.mark.parametrize("kind", ["MemoryError", "SystemExit", "KeyboardInterrupt", "RecursionError"])
+def test_20_whatever_an_agent_raises_ends_its_step_and_no_process(stack: Stack, runs: Runs, kind: str) -> None:
+    processes = workers(stack)
+    poll = runs.done(runs.submit("raiser", kind=kind).execution_id)
+    assert (poll["status"], poll["error"]["error_code"]) == ("failed", "agent_error")
+    assert poll["error"]["message"].startswith(kind)
+    assert runs.done(runs.submit().execution_id)["status"] == "completed"
+    assert workers(stack) == processes

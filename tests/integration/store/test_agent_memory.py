@@ -1,0 +1,55 @@
+"""An agent's memory on a real MongoDB: its own place, the latest output, an hour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from shared.store.agent_memory import MongoMemory, Place
+from shared.store.database import Database
+from tests.builders import NOON, SECOND, HandClock
+
+HERE = Place("public", "basket", "daily", "memo")
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def database(mongodb_url: str) -> Iterator[Database]:
+    with closing(Database(mongodb_url, "test", deadline_s=5)) as database:
+        database.ensure_indexes()
+        yield database
+
+
+@pytest.fixture
+def memory(database: Database, clock: HandClock) -> MongoMemory:
+    return MongoMemory(database, clock)
+
+
+def test_the_latest_output_is_kept_whichever_is_written_last(memory: MongoMemory) -> None:
+    assert memory.recall(HERE) is None
+    for seconds, output in ((1, b'{"n":1}'), (3, b'{"n":3}'), (2, b'{"n":2}')):
+        memory.remember(HERE, output, NOON + seconds * SECOND)
+    assert memory.recall(HERE) == b'{"n":3}'
+
+
+@pytest.mark.parametrize("change", [{"integrator": "x"}, {"kind": "agent"}, {"basket": "x"}, {"agent": "x"}], ids=str)
+def test_another_place_is_another_memory(memory: MongoMemory, change: dict[str, str]) -> None:
+    memory.remember(HERE, b"{}", NOON)
+    assert memory.recall(replace(HERE, **change)) is None
+
+
+def test_after_an_hour_it_is_forgotten(memory: MongoMemory, clock: HandClock, database: Database) -> None:
+    memory.remember(HERE, b"{}", NOON)
+    clock.forward(3599)
+    assert memory.recall(HERE) == b"{}"
+    clock.forward(1)
+    assert memory.recall(HERE) is None
+    index = database.collection("agent_memory").index_information()["expiry"]
+    assert (index["key"], index["expireAfterSeconds"]) == ([("expires_at", 1)], 0)

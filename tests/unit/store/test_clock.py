@@ -1,0 +1,76 @@
+"""The store's time, carried on: no small step back is ever seen, a jump is."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+
+import pytest
+
+from shared.errors import Unavailable
+from shared.store.clock import StoreClock
+from tests.builders import NOON
+
+MS = timedelta(milliseconds=1)
+
+
+class Told:
+    """A store whose clock says what a test says."""
+
+    def __init__(self) -> None:
+        self.at = NOON
+        self.asked = 0
+        self.away = False
+
+    def __call__(self) -> datetime:
+        self.asked += 1
+        if self.away:
+            raise Unavailable
+        return self.at
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def test_it_is_asked_once_and_carried_on(told: Told) -> None:
+    clock = StoreClock(told, every_s=math.inf)
+    moments = [clock.now() for _ in range(100)]
+    assert told.asked == 1
+    assert moments == sorted(moments)
+    assert NOON - MS <= moments[0] < NOON + timedelta(seconds=5)
+
+
+def test_a_small_step_back_is_not_seen(told: Told) -> None:
+    clock = StoreClock(told, every_s=math.inf)
+    before = clock.now()
+    told.at = NOON - 20 * MS
+    assert clock.sync() < timedelta(0)
+    assert clock.now() >= before
+
+
+def test_a_jump_back_is_told_and_seen(told: Told) -> None:
+    clock = StoreClock(told, every_s=math.inf)
+    before = clock.now()
+    told.at = NOON - timedelta(hours=1)
+    assert timedelta(hours=-1, seconds=-1) < clock.sync() < timedelta(minutes=-59)
+    assert clock.now() < before
+
+
+def test_a_store_that_is_away_is_carried_on_from_what_it_said(told: Told) -> None:
+    clock = StoreClock(told, every_s=0)
+    before = clock.now()
+    told.away = True
+    assert clock.now() >= before
+    asked = told.asked
+    assert clock.now() >= before
+    assert told.asked == asked, "it is not asked again at once"
+
+
+def test_one_that_was_never_read_cannot_tell(told: Told) -> None:
+    told.away = True
+    clock = StoreClock(told, every_s=math.inf)
+    assert clock.glance() is None
+    with pytest.raises(Unavailable):
+        clock.now()

@@ -1,0 +1,18 @@
+"""Keeps what came as a message and is no bell among the dead letters; nothing that goes wrong here ends a worker."""
+
+from __future__ import annotations
+
+import structlog
+
+from shared.domain.execution import PUBLIC
+from shared.store.dead_letters import DeadLetters
+
+
+def drop(dead_letters: DeadLetters, message: str) -> None:
+    """Keep a message that nobody can answer, as far as the store answers; raises nothing."""
+    log = structlog.get_logger()
+    log.warning("a message is no bell and was dropped", message=message[:200])
+    try:
+        dead_letters.keep(PUBLIC, message)
+    except Exception:
+        log.exception("a message that could not be read was not kept")
