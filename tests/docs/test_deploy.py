@@ -43,7 +43,8 @@ def test_the_compose_file_has_no_default_for_a_secret() -> None:
 
 
 def test_workers_can_be_scaled() -> None:
-    worker = COMPOSE.partition("\n  worker:\n")[2].partition("\n\n")[0]
+    worker = COMPOSE.partition("\n  worker: &worker\n")[2].partition("\n\n")[0]
+    assert worker
     assert "ports:" not in worker
     assert "container_name" not in COMPOSE
 
@@ -52,9 +53,12 @@ def test_procfile_image_and_compose_run_the_same_commands() -> None:
     procfile = dict(re.findall(r"^(\w+): (.+)$", (ROOT / "Procfile").read_text(encoding="utf-8"), re.MULTILINE))
     commands = {name: " ".join(argv) for name, argv in COMMANDS.items()}
     commands["web"], commands["reconciler"] = commands.pop("api"), f"python -m {commands['reconciler']}"
+    every_queue = commands.pop("worker")  # make up has one worker for both, the Procfile a pool for each
+    commands |= {"worker": f"{every_queue} --queues default", "worker_long": f"{every_queue} --queues long"}
     assert procfile == commands
     listed = {name: ", ".join(f'"{word}"' for word in command.split()) for name, command in commands.items()}
     assert f"CMD [{listed['web']}]" in (ROOT / "compose" / "Dockerfile").read_text(encoding="utf-8")
     assert f"command: [{listed['worker']}]" in COMPOSE
+    assert f"command: [{listed['worker_long']}]" in COMPOSE
     assert f"command: [{listed['reconciler']}]" in COMPOSE
     assert all(f"`{command}`" in GUIDE for command in commands.values())
