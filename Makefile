@@ -19,7 +19,9 @@ ifndef PYTHON
 PYTHON = $(eval PYTHON := $(firstword $(foreach name,$(NAMES),$(shell $(name) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $(name)))))$(PYTHON)
 endif
 TESTS ?= tests
-FAULTS ?= tests/faults
+# Two files at a time, the longest first: most of what they do is to wait.
+LONGEST := $(foreach name,chaos workers redis replica_set defaults,tests/faults/test_$(name).py)
+FAULTS ?= $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/faults/test_*.py))
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -32,7 +34,8 @@ test: $(READY) ## every test; starts its own servers and leaves nothing behind
 	@$(BIN)/python -m pytest $(TESTS) --ignore=tests/faults --ignore=tests/browser -q $(ARGS)
 
 faults: $(READY) ## every directed fault, and a short chaos: what dies, freezes or lies; docs/faults.md lists them
-	@$(BIN)/python -m pytest $(FAULTS) -q --timeout 240 $(ARGS)
+	@printf '%s\n' $(FAULTS) | xargs -P 2 -I{} sh -c \
+	    'said=$$($(BIN)/python -m pytest {} -q --timeout 240 $(ARGS) 2>&1); code=$$?; echo "{}"; echo "$$said"; exit $$code'
 
 chaos: $(READY) ## 2,000 mixed runs while workers die, Redis forgets and primaries step down; ARGS="--seed N" plays one again
 	@$(BIN)/python -m tests.faults.chaos $(ARGS)
