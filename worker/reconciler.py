@@ -29,8 +29,10 @@ from shared.ids import new_token
 from shared.queue import ends
 from shared.settings import Settings, warn_of_unknown
 from shared.store.settle import settle
+from shared.store.sweep import Sweep
 from shared.telemetry.logs import configure_logging
 from worker.patience import Patience
+from worker.sweeper import Sweeper
 
 TAKEN_AT_ONCE: Final = 2_000
 
@@ -44,6 +46,7 @@ class Reconciler:
         self._store = services.store
         self._clock = services.clock
         self._patience = Patience(services.settings)
+        self._sweeper = Sweeper(Sweep(services.database), services.settings)
         self._ends: ends.QueueEnds | None = None
         self._log = structlog.get_logger()
 
@@ -93,6 +96,7 @@ class Reconciler:
             except Exception:  # noqa: BLE001  (one that cannot be rescued must not keep all behind it from it)
                 self._log.exception("a rescue failed", execution_id=execution.id)
         self._store.postpone(waiting)
+        self._sweeper.sweep(now)
         return done
 
     def _look_at_queues(self) -> ends.QueueEnds | None:

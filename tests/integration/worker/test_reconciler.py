@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from shared.domain.execution import Execution
+from shared.domain.execution import PUBLIC, Execution
 from shared.domain.life import claim
 from shared.domain.terms import Advance
 from shared.queue.bell import AGAIN, FIRST, list_of
-from shared.store.clock import since_boot
+from shared.store.clock import StoreClock, since_boot
 from tests.integration.worker.conftest import SETTINGS, Bench
 from tests.processes import wait_until
 from worker.reconciler import Reconciler
@@ -232,3 +233,19 @@ def test_a_message_whose_successors_lead_the_queue_is_lost(bench: Bench) -> None
     bench.hand.forward(LATE_S)
     assert reconciler.look() == 1
     assert (offers_of(bench, lost), offers_of(bench, waiting)) == (2, 1)
+
+
+def test_the_one_that_leads_sweeps_away_what_is_past_its_retention(bench: Bench) -> None:
+    run, young = bench.accept(), bench.accept()
+    bench.runner().answer(bench.bell(run))
+    bench.hand.forward(2 * 24 * 3600)
+    keeping = replace(bench.services, settings=replace(bench.services.settings, retention_days=1))
+    leads = Reconciler(replace(keeping, clock=StoreClock(bench.hand.now, every_s=1e9)), "leads")
+    stands_by = Reconciler(replace(keeping, clock=StoreClock(bench.hand.now, every_s=1e9)), "stands by")
+    now = bench.hand.now()
+    assert bench.store.lead("leads", now, now + timedelta(seconds=HANDOFF_S))
+    stands_by.look()
+    assert bench.services.store.load(PUBLIC, run.id) is not None
+    leads.look()
+    assert bench.services.store.load(PUBLIC, run.id) is None
+    assert bench.services.store.load(PUBLIC, young.id) is not None

@@ -1,0 +1,75 @@
+"""What nobody will ask for again goes, and nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from shared.domain.execution import PUBLIC, Execution
+from shared.domain.life import cancel, complete
+from shared.domain.terms import Output
+from shared.store.database import Database
+from shared.store.mongo import MongoStore
+from shared.store.sweep import Sweep
+from tests.builders import NOON, TERMS, HandClock, accepted, claimed
+
+WEEK_LATER = NOON + timedelta(days=7)
+
+
+@pytest.fixture
+def database(mongodb_url: str) -> Iterator[Database]:
+    with closing(Database(mongodb_url, "test", deadline_s=5)) as database:
+        database.ensure_indexes()
+        yield database
+
+
+@pytest.fixture
+def store(database: Database) -> MongoStore:
+    return MongoStore(database, HandClock())
+
+
+def over(store: MongoStore, **changes: Any) -> Execution:
+    """A run that has ended, with one output that lies apart."""
+    run = store.create(accepted("a", "b", **changes))
+    held = store.save(run, claimed(run, "a")).execution
+    lease = held.lease_of("a")
+    output = Output("a", b'{"large":1}', apart=True)
+    done = store.save(held, complete(held, lease, output, NOON, TERMS), lease=lease).execution
+    asked = cancel(done, NOON)
+    assert asked is not None
+    return store.save(done, asked).execution
+
+
+def names(database: Database) -> set[str]:
+    return {found["_id"] for found in database.collection("outputs").find({}, {"_id": 1})}
+
+
+def test_a_final_run_past_its_retention_goes_with_its_outputs(database: Database, store: MongoStore) -> None:
+    old, young = over(store), over(store, created_at=WEEK_LATER)
+    going_on = store.create(accepted("a"))
+    assert Sweep(database).expired(WEEK_LATER, days=6) == 1
+    assert store.load(PUBLIC, old.id) is None
+    assert {name.partition(":")[0] for name in names(database)} == {young.id}
+    assert store.load(PUBLIC, young.id) is not None
+    assert store.load(PUBLIC, going_on.id) is not None, "a run that goes on is never too old"
+    assert Sweep(database).expired(WEEK_LATER, days=6) == 0
+
+
+def test_outputs_that_nothing_names_go_once_their_run_is_over_or_absent(database: Database, store: MongoStore) -> None:
+    final, going_on = over(store), store.create(accepted("a"))
+    [named] = names(database)
+    absent = "1763700000_0000000000000000"
+    for execution_id in (final.id, going_on.id, absent):
+        database.collection("outputs").insert_one(
+            {"_id": f"{execution_id}:a:lost", "execution_id": execution_id, "created_at": NOON, "json": b"{}"}
+        )
+    sweep = Sweep(database)
+    assert sweep.unnamed(NOON + timedelta(hours=23)) == (0, ""), "not before a day has gone"
+    gone, after = sweep.unnamed(WEEK_LATER)
+    assert gone == 2
+    assert names(database) == {named, f"{going_on.id}:a:lost"}
+    assert sweep.unnamed(WEEK_LATER, after) == (0, "")

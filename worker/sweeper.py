@@ -1,0 +1,46 @@
+"""When the leading reconciler sweeps: now and then, a little at a time, and never in the way of a rescue."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from shared.errors import BucketError
+from shared.settings import Settings
+from shared.store.clock import since_boot
+from shared.store.sweep import AT_ONCE, Sweep
+
+RETENTION_EVERY_S: Final = 60.0
+UNNAMED_EVERY_S: Final = 600.0
+
+
+class Sweeper:
+    """One reconciler's sweeps; an error of the store is for the next time."""
+
+    def __init__(self, sweep: Sweep, settings: Settings) -> None:
+        self._sweep = sweep
+        self._days = settings.retention_days
+        self._retention_from = 0.0
+        self._unnamed_from = 0.0
+        self._after = ""
+
+    def sweep(self, now: datetime) -> None:
+        """Do what is due; one batch of each at most, the next at once where more is left."""
+        try:
+            if self._days is not None and since_boot() >= self._retention_from:
+                gone = self._sweep.expired(now, self._days)
+                self._retention_from = since_boot() + (0.0 if gone == AT_ONCE else RETENTION_EVERY_S)
+                self._tell("runs past their retention", gone)
+            if since_boot() >= self._unnamed_from:
+                gone, self._after = self._sweep.unnamed(now, self._after)
+                self._unnamed_from = since_boot() + (0.0 if self._after else UNNAMED_EVERY_S)
+                self._tell("large outputs that nothing names", gone)
+        except BucketError as away:
+            structlog.get_logger().warning("a sweep was not answered", reason=away.message)
+
+    @staticmethod
+    def _tell(what: str, gone: int) -> None:
+        if gone:
+            structlog.get_logger().info("swept away", what=what, count=gone)
