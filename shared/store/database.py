@@ -33,6 +33,7 @@ TOMBSTONES_KEPT_S: Final = 86_400
 _DEFAULT_NAME: Final = "bucket"
 _AWAY: Final = "MongoDB does not answer; nothing was stored, send the same request again"
 # The driver looks for a server in steps of half a second, so that a look takes up to a step more than it is allowed.
+_INDEX_WITHIN_S: Final = 30.0
 _SELECTION_STEP_S: Final = 0.5
 _LOOK_WITHIN_S: Final = 0.5
 _TOO_LARGE: Final = frozenset({10334, 17280, 17419, 17420})
@@ -118,9 +119,12 @@ class Database:
         return True
 
     def ensure_indexes(self) -> None:
-        """Make the indexes, each under its name; those that stand already cost a look."""
+        """Make the indexes, each under its name; those that stand already cost a look.
+
+        One that must be built has more time than a call has: a store that is merely busy must not leave it unmade.
+        """
         for name, indexes in INDEXES.items():
-            with call(self):
+            with call(self, within_s=_INDEX_WITHIN_S):
                 self.collection(name).create_indexes(indexes)
 
     def close(self) -> None:
@@ -158,8 +162,8 @@ class Database:
 
 
 @contextmanager
-def call(database: Database, *, writes: bool = True) -> Iterator[None]:
-    """Give the block the deadline of ``database`` and say its errors in Bucket's words.
+def call(database: Database, *, writes: bool = True, within_s: float | None = None) -> Iterator[None]:
+    """Give the block the deadline of ``database`` (or ``within_s``) and say its errors in Bucket's words.
 
     Raises Unavailable where nothing can have been written, OutcomeUnknown where nobody can tell, NotStorable for
     content that no repetition will store. DuplicateKeyError passes: it is an answer. A block that ``writes``
@@ -170,7 +174,7 @@ def call(database: Database, *, writes: bool = True) -> Iterator[None]:
     try:
         with _said():
             database.find_server()
-            with pymongo.timeout(database.deadline_s):
+            with pymongo.timeout(within_s or database.deadline_s):
                 yield
     except (Unavailable, OutcomeUnknown) as lost:
         database.when_lost()

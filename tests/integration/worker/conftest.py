@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -91,10 +92,9 @@ def bench(redis_url: str, mongodb_url: str) -> Iterator[Bench]:
     hand = HandClock(datetime.now(UTC).replace(microsecond=0))
     settings = Settings(redis_url=redis_url, mongodb_url=mongodb_url, agents_dir=AGENTS, **SETTINGS)  # type: ignore[arg-type]
     services = bootstrap(settings, "worker")
-    services.database.ensure_indexes()
-    clock = StoreClock(hand.now, every_s=0)
-    store = FaultyStore(MongoStore(services.database, clock))
-    services = replace(services, clock=clock, store=store)  # type: ignore[arg-type]
-    yield Bench(services, store, hand, load_agents(services.catalogue))
-    services.database.close()
-    services.redis.close()
+    with closing(services.database), closing(services.redis):
+        services.database.ensure_indexes()
+        clock = StoreClock(hand.now, every_s=0)
+        store = FaultyStore(MongoStore(services.database, clock))
+        services = replace(services, clock=clock, store=store)  # type: ignore[arg-type]
+        yield Bench(services, store, hand, load_agents(services.catalogue))
