@@ -27,6 +27,7 @@ SHOWN_AFTER_S: Final = 0.05
 SHOWN_TRIES: Final = 5
 REPORT_EVERY_S: Final = 1.0
 TICK_S: Final = 0.05
+PARKED_AFTER: Final = 20
 
 
 @dataclass(slots=True)
@@ -86,6 +87,8 @@ class Companion:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._current: Heartbeat | None = None
+        self._wanted = threading.Event()
+        self._parked = False
 
     def start(self) -> None:
         """Begin to tick."""
@@ -95,6 +98,8 @@ class Companion:
     def beside(self, heartbeat: Heartbeat) -> Iterator[Heartbeat]:
         """Tick ``heartbeat`` while the block runs, and not beyond it: a tick under way is waited for."""
         self._current = heartbeat
+        if self._parked:
+            self._wanted.set()
         try:
             yield heartbeat
         finally:
@@ -103,12 +108,25 @@ class Companion:
 
     def _run(self) -> None:
         pause = threading.Event()
+        idle = 0
         while not pause.wait(TICK_S):
+            idle = idle + 1 if self._current is None else 0
+            if idle >= PARKED_AFTER:
+                self._park()
+                idle = 0
             if self._current is None:
                 continue
             with self._lock:
                 if self._current is not None:
                     self._current.tick(since_boot())
+
+    def _park(self) -> None:
+        """Wait, without a tick, until a step wants to be kept: an idle process costs nothing."""
+        self._wanted.clear()
+        self._parked = True
+        if self._current is None:  # after the flag: a step that begins from here on sees it and sets the event
+            self._wanted.wait()
+        self._parked = False
 
 
 class Heartbeat:
