@@ -80,7 +80,9 @@ def rest_of(execution: Execution) -> Rest | None:
     first = min(ready, key=lambda step: (step.rests, step.due_by))
     if not first.rests or first.due_by is None:
         return Rest("queue")
-    reason = "schedule" if execution.status is ExecutionStatus.SCHEDULED else "retry"
+    reason = "retry" if first.claims else "queue"  # a first step is held back by the simulator's script alone
+    if execution.status is ExecutionStatus.SCHEDULED:
+        reason = "schedule"
     return Rest(reason, int(first.due_by.timestamp() * 1_000))
 
 
