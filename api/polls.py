@@ -15,7 +15,6 @@ from flask import request
 
 from api import paths
 from api.body import Blueprint
-from api.hints import hints_for
 from api.keeper import Keeper
 from api.schemas import Polled
 from shared.bootstrap import Services
@@ -23,7 +22,8 @@ from shared.domain.execution import PUBLIC, Record
 from shared.domain.status import StepStatus
 from shared.errors import ExecutionExpired, ExecutionNotFound, InternalError, NotFound
 from shared.ids import AGENT_NAME, EXECUTION_ID, second_of
-from shared.live.render import Head, Page, cut_rest, head_of, render, result_steps
+from shared.live.mark import cut_mark
+from shared.live.render import Head, Page, head_of, render, result_steps
 
 
 def blueprint(services: Services, keeper: Keeper) -> Blueprint:
@@ -95,8 +95,8 @@ class Polls:
 
     def _answer(self, view: bytes, status: int) -> flask.Response:
         head = head_of(view)
-        view, rest = cut_rest(view)
-        hints = hints_for(head, rest, self._services.clock, self._keeper.pulse.last)
+        view, mark = cut_mark(view)
+        hints = self._keeper.hints_for(head, mark)
         headers = {
             "ETag": f'W/"{head.execution_id}.{head.rev}"',
             "Cache-Control": "private, no-cache",

@@ -16,12 +16,11 @@ import orjson
 from shared.domain.basket import PARALLEL, SEQUENTIAL
 from shared.domain.execution import CancelOutcome, Event, Execution, Record, RunError, Step
 from shared.domain.status import ExecutionStatus, StepStatus
+from shared.live.mark import mark_of, written
 
 LINES_SHOWN: Final = 100
 OUTPUT_SHOWN_BYTES: Final = 256 * 1024
 
-_REST: Final = b',"resting":'
-_REST_BYTES_MAX: Final = 100
 _HEAD: Final = re.compile(
     rb'\{"execution_id":"([^"]*)","basket_name":"[^"]*","status":"([a-z]+)","done":(true|false),"rev":([0-9]+)'
 )
@@ -38,14 +37,6 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
-    """Why no step of a run runs: ``queue``, ``retry`` or ``schedule``; the latter two until a moment (epoch ms)."""
-
-    reason: str
-    until_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Page:
     """Which log lines a poll shows: those after ``after``, or the latest where it is None."""
 
@@ -59,31 +50,6 @@ def head_of(view: bytes) -> Head:
     if found is None:
         raise ValueError("this is no rendered poll")
     return Head(found[1].decode(), found[2].decode(), found[3] == b"true", int(found[4]))
-
-
-def cut_rest(view: bytes) -> tuple[bytes, Rest | None]:
-    """Answer a rendered poll as clients may see it, and what the run rests for, which stands at its very end."""
-    at = view.rfind(_REST, -_REST_BYTES_MAX)
-    if at < 0:
-        return view, None
-    return view[:at], Rest(**orjson.loads(view[at + len(_REST) :]))
-
-
-def rest_of(execution: Execution) -> Rest | None:
-    """Answer what a run waits for where none of its steps runs: the first of its ready steps to become due."""
-    steps = execution.steps.values()
-    if execution.done or any(step.status is StepStatus.RUNNING for step in steps):
-        return None
-    ready = [step for step in steps if step.status is StepStatus.READY and step.due_by is not None]
-    if not ready:
-        return None
-    first = min(ready, key=lambda step: (step.rests, step.due_by))
-    if not first.rests or first.due_by is None:
-        return Rest("queue")
-    reason = "retry" if first.claims else "queue"  # a first step is held back by the simulator's script alone
-    if execution.status is ExecutionStatus.SCHEDULED:
-        reason = "schedule"
-    return Rest(reason, int(first.due_by.timestamp() * 1_000))
 
 
 def render(record: Record, page: Page = Page()) -> bytes | None:
@@ -123,8 +89,7 @@ def render(record: Record, page: Page = Page()) -> bytes | None:
         "finished_at": moment(execution.finished_at),
         "request_id": execution.request_id,
     }
-    rest = rest_of(execution)
-    return orjson.dumps(shown)[:-1] + (b"" if rest is None else _REST + orjson.dumps(rest))
+    return orjson.dumps(shown)[:-1] + written(mark_of(execution))
 
 
 def metadata_shown(execution: Execution) -> dict[str, Any]:

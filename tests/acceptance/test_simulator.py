@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from benchmarks.cpu import children_of
-from tests.acceptance.calls import AGENTS, Caller
+from tests.acceptance.calls import Caller
 from tests.processes import wait_until
-from tests.stack import Stack
 
 SCRIPTS: Mapping[str, dict[str, Any]] = {
     "held": {"script": ["queued:0.4", "running:0.1", "completed"]},
@@ -24,10 +23,9 @@ SCRIPTS: Mapping[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def caller(make_stack: Callable[..., Stack]) -> Caller:
-    """An integrator of a stack of our own, where a lost lease is soon over."""
-    short = {"BUCKET_LEASE_S": "0.8", "BUCKET_HEARTBEAT_S": "0.25", "BUCKET_HANDOFF_S": "0.5"}
-    return Caller(make_stack(BUCKET_AGENTS_DIR=str(AGENTS), **short))
+def caller(brisk: Caller) -> Caller:
+    """An integrator of the stack where a lost lease is soon over."""
+    return brisk
 
 
 @pytest.fixture(scope="module")
