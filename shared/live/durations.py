@@ -11,8 +11,10 @@ import hashlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final
 
+import orjson
 import redis
 
 from shared.domain.execution import Execution
@@ -33,8 +35,12 @@ end
 def run_key(execution: Execution) -> str:
     """Answer the key of the runs alike: of an integrator's basket of this name, strategy and list of agents."""
     basket = execution.basket
-    written = "\n".join((execution.integrator, basket.name, basket.strategy, *basket.agents))
-    return f"durations:run:{hashlib.blake2b(written.encode(), digest_size=8).hexdigest()}"
+    return _key((execution.integrator, basket.name, basket.strategy, *basket.agents))
+
+
+@lru_cache(maxsize=256)
+def _key(parts: tuple[str, ...]) -> str:
+    return f"durations:run:{hashlib.blake2b(orjson.dumps(parts), digest_size=8).hexdigest()}"
 
 
 def agent_key(agent: str) -> str:

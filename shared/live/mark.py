@@ -7,7 +7,7 @@ such a process finds ``resting`` where it knows it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -60,11 +60,17 @@ class Mark:
     timing: Timing | None = None
 
 
+NOTHING: Final = Mark()
+
+
 def cut_mark(view: bytes) -> tuple[bytes, Mark]:
     """Answer a rendered poll as clients may see it, and the mark that stands at its very end."""
-    found = _MARK.search(view, max(len(view) - _BYTES_MAX, 0))
+    since = max(len(view) - _BYTES_MAX, 0)
+    if view.find(_TIMING, since) < 0 and view.find(_REST, since) < 0:
+        return view, NOTHING
+    found = _MARK.search(view, since)
     if found is None:
-        return view, Mark()
+        return view, NOTHING
     timing, rest = found[1], found[2] or found[3]
     mark = Mark(
         None if rest is None else Rest(**orjson.loads(rest)),
@@ -75,7 +81,12 @@ def cut_mark(view: bytes) -> tuple[bytes, Mark]:
 
 def mark_of(execution: Execution) -> Mark:
     """Answer the mark of a run as it stands."""
-    return Mark() if execution.done else Mark(rest_of(execution), _timing(execution))
+    if execution.done:
+        return NOTHING
+    running = next((step for step in execution.steps.values() if step.status is StepStatus.RUNNING), None)
+    step = running or _first_ready(execution)
+    rest = None if step is None or running is not None else _rest(execution, step)
+    return Mark(rest, _timing(execution, step))
 
 
 def written(mark: Mark) -> bytes:
@@ -84,14 +95,14 @@ def written(mark: Mark) -> bytes:
     return timing + (b"" if mark.rest is None else _REST + orjson.dumps(mark.rest))
 
 
-def rest_of(execution: Execution) -> Rest | None:
-    """Answer what a run waits for where none of its steps runs: the first of its ready steps to become due."""
-    if any(step.status is StepStatus.RUNNING for step in execution.steps.values()):
-        return None
-    first = _first_ready(execution)
-    if first is None:
-        return None
-    if not first.rests or first.due_by is None:
+def _first_ready(execution: Execution) -> Step | None:
+    """The first of the ready steps to become due; those that wait for a moment come after those on offer."""
+    ready = [step for step in execution.steps.values() if step.status is StepStatus.READY and step.due_by is not None]
+    return min(ready, key=lambda step: (step.rests, step.due_by)) if ready else None
+
+
+def _rest(execution: Execution, first: Step) -> Rest:
+    if not first.rests:
         return Rest("queue")
     reason = "retry" if first.claims else "queue"  # a first step is held back by the simulator's script alone
     if execution.status is ExecutionStatus.SCHEDULED:
@@ -99,27 +110,19 @@ def rest_of(execution: Execution) -> Rest | None:
     return Rest(reason, _ms(first.due_by))
 
 
-def _first_ready(execution: Execution) -> Step | None:
-    ready = [step for step in execution.steps.values() if step.status is StepStatus.READY and step.due_by is not None]
-    return min(ready, key=lambda step: (step.rests, step.due_by), default=None)
-
-
-def _timing(execution: Execution) -> Timing:
-    steps = execution.steps.values()
-    step = next((step for step in steps if step.status is StepStatus.RUNNING), None) or _first_ready(execution)
-    timing = Timing(
-        runs=run_key(execution),
-        started_ms=_ms(execution.started_at),
-        again=any(one.claims > (one.status is not StepStatus.READY) for one in steps),
-        cancel_ms=None if execution.cancel is None else _ms(execution.cancel.requested_at),
-    )
+def _timing(execution: Execution, step: Step | None) -> Timing:
+    again = any(one.claims > (one.status is not StepStatus.READY) for one in execution.steps.values())
+    cancel_ms = None if execution.cancel is None else _ms(execution.cancel.requested_at)
+    runs, started_ms = run_key(execution), _ms(execution.started_at)
     if step is None:
-        return timing
-    timing = replace(timing, agent=step.agent, step_ms=_ms(step.started_at))
+        return Timing(runs, None, started_ms, None, again, cancel_ms)
+    step_ms = _ms(step.started_at)
     if step.status is not StepStatus.READY or step.offered_at is None:
-        return timing
+        return Timing(runs, step.agent, started_ms, step_ms, again, cancel_ms)
     queue = execution.basket.step(step.id).queue
-    return replace(timing, offered_ms=_ms(step.offered_at), queue=queue, priority=priority_of(step))
+    return Timing(
+        runs, step.agent, started_ms, step_ms, again, cancel_ms, _ms(step.offered_at), queue, priority_of(step)
+    )
 
 
 def _ms(at: datetime | None) -> int | None:

@@ -10,7 +10,7 @@ import pytest
 
 from shared.domain.execution import ErrorKind, Execution, Record, RunError
 from shared.domain.life import cancel, fail, rescue, start
-from shared.live.mark import Mark, Rest, Timing, cut_mark, mark_of, rest_of
+from shared.live.mark import Mark, Rest, Timing, cut_mark, mark_of
 from shared.live.render import render
 from shared.queue.bell import AGAIN, FIRST
 from tests.builders import NOON, SECOND, TERMS, accepted, blank, claimed
@@ -74,7 +74,7 @@ def test_a_run_that_is_being_stopped_says_since_when() -> None:
 
 def test_a_schedule_is_told_as_one() -> None:
     later = start(blank(run_after=NOON + 5 * SECOND), NOON, TERMS).execution
-    assert rest_of(later) == Rest("schedule", NOON_MS + 5_000)
+    assert mark_of(later).rest == Rest("schedule", NOON_MS + 5_000)
 
 
 def test_a_run_that_is_over_bears_no_mark() -> None:

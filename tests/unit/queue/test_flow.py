@@ -89,6 +89,17 @@ def test_an_idle_or_a_standing_line_tells_no_rate() -> None:
     assert [line.turn(come=5, go=0).per_ms for _ in range(20)] == [None] * 20
 
 
+def test_the_time_in_which_a_line_was_empty_does_not_slow_its_rate() -> None:
+    line = List()
+    for _ in range(20):
+        line.turn(come=20, go=10)
+    for _ in range(200):
+        line.turn(come=0, go=10)
+    for _ in range(10):
+        seen = line.turn(come=20, go=10)
+    assert seen.per_ms == pytest.approx(0.1, rel=0.2)
+
+
 def test_a_burst_into_an_empty_line_is_not_taken_for_one_that_moves() -> None:
     line = List()
     line.turn(come=0, go=0)
