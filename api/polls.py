@@ -7,23 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any, Final
 
 import flask
+import orjson
 import redis
 import structlog
 from flask import request
+from werkzeug.datastructures import Headers
 
-from api import paths
 from api.body import Blueprint
-from api.hints import hints_for
+from api.hints import Hints, hints_for
 from api.keeper import Keeper
+from api.portions import Portion, lies_beyond, portion_asked
 from api.schemas import Polled
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC, Record
+from shared.domain.execution import NEWEST, PUBLIC, Page, Record
 from shared.domain.status import StepStatus
 from shared.errors import ExecutionExpired, ExecutionNotFound, InternalError, NotFound
 from shared.ids import AGENT_NAME, EXECUTION_ID, second_of
-from shared.live.render import Head, Page, cut_rest, head_of, render, result_steps
+from shared.live.render import Head, Rest, cut_rest, head_of, render, result_steps
 
 
 def blueprint(services: Services, keeper: Keeper) -> Blueprint:
@@ -52,7 +55,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     return blp
 
 
-_NOT_MODIFIED = 304
+_NOT_MODIFIED: Final = 304
 
 
 class Polls:
@@ -65,14 +68,15 @@ class Polls:
     def poll(self, execution_id: str) -> flask.Response:
         """Answer an execution as it stands, or 304 where the caller has it already."""
         check_id(execution_id)
-        page = Page(paths.after(), paths.limit()) if request.args else Page()
-        view, beyond = self._view(execution_id, page)
-        known = not beyond and _is_known(execution_id, head_of(view))
-        return self._answer(view, _NOT_MODIFIED if known else 200)
+        portion = portion_asked()
+        view = self._view(execution_id)
+        if not portion.is_all:
+            return self._part(execution_id, view, portion)
+        return self._answer(view, _NOT_MODIFIED if _is_known(head_of(view)) else 200)
 
     def shown(self, record: Record, status: int) -> flask.Response:
         """Answer a run as it has just been written, with the fields of a poll."""
-        return self._answer(self._rendered(record, Page()), status)
+        return self._answer(self._rendered(record, NEWEST), status)
 
     def output(self, execution_id: str, step: str) -> flask.Response:
         """Answer one step's output as its agent returned it."""
@@ -86,9 +90,9 @@ class Polls:
         headers = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
         return flask.Response(found, 200, headers, mimetype="application/json")
 
-    def read(self, execution_id: str, *, outputs: Iterable[str] = ()) -> Record:
+    def read(self, execution_id: str, *, outputs: Iterable[str] = (), page: Page | None = None) -> Record:
         """Answer a run from MongoDB with those of its large outputs; raises what a caller is told of one not there."""
-        record = self._services.store.read(PUBLIC, execution_id, outputs=outputs)
+        record = self._services.store.read(PUBLIC, execution_id, outputs=outputs, page=page)
         if record is None:
             raise self._absent(execution_id)
         return record
@@ -96,35 +100,46 @@ class Polls:
     def _answer(self, view: bytes, status: int) -> flask.Response:
         head = head_of(view)
         view, rest = cut_rest(view)
-        hints = hints_for(head, rest, self._services.clock, self._keeper.pulse.last)
-        headers = {
-            "ETag": f'W/"{head.execution_id}.{head.rev}"',
-            "Cache-Control": "private, no-cache",
-            "Vary": "Accept-Encoding",
-        }
-        if hints.retry_after_s is not None:
-            headers["Retry-After"] = str(hints.retry_after_s)
+        hints = self._hints(head, rest)
         if status == _NOT_MODIFIED:
-            return flask.Response(status=status, headers=headers)
-        return flask.Response(view + hints.tail, status, headers, mimetype="application/json")
+            return _response(head, hints, None, status)
+        return _response(head, hints, view + hints.tail, status)
 
-    def _view(self, execution_id: str, page: Page) -> tuple[bytes, bool]:
-        """The rendered poll, and whether it holds log lines beyond the caller's ``after``."""
-        plain = page == Page()
-        view = self._kept_view(execution_id) if plain else None
-        if view is not None:
-            return view, False
-        record = self.read(execution_id)
-        view = self._rendered(record, page)
-        if plain:
+    def _part(self, execution_id: str, view: bytes, portion: Portion) -> flask.Response:
+        """Answer no more than was asked for; the lines that the view lacks come from MongoDB."""
+        head, hints, shown = self._parsed(view)
+        if _is_known(head) and not lies_beyond(shown, portion.page):
+            return _response(head, hints, None, _NOT_MODIFIED)
+        body = portion.of_view(shown)
+        if body is None:
+            record = self.read(execution_id, page=portion.page)
+            head, hints, shown = self._parsed(self._rendered(record, portion.page))
+            body = portion.of(shown)
+        return _response(head, hints, body, 200)
+
+    def _parsed(self, view: bytes) -> tuple[Head, Hints, dict[str, Any]]:
+        head = head_of(view)
+        view, rest = cut_rest(view)
+        hints = self._hints(head, rest)
+        return head, hints, orjson.loads(view + hints.tail)
+
+    def _hints(self, head: Head, rest: Rest | None) -> Hints:
+        return hints_for(head, rest, self._services.clock, self._keeper.pulse.last)
+
+    def _view(self, execution_id: str) -> bytes:
+        """The rendered poll, with the newest log lines."""
+        view = self._kept_view(execution_id)
+        if view is None:
+            record = self.read(execution_id, page=NEWEST)
+            view = self._rendered(record, NEWEST)
             self._fill(record, view)
-        return view, page.after is not None and record.lines_total > page.after
+        return view
 
     def _rendered(self, record: Record, page: Page) -> bytes:
         """The poll of ``record``; large outputs that its result needs are fetched."""
         missing = set(result_steps(record.execution)) - set(record.outputs)
         if missing:
-            record = self.read(record.execution.id, outputs=missing)
+            record = self.read(record.execution.id, outputs=missing, page=page)
         view = render(record, page)
         if view is None:
             raise InternalError(f"an output of {record.execution.id} is not where it was kept")
@@ -174,11 +189,38 @@ def check_id(execution_id: str) -> None:
         raise ExecutionNotFound(f"execution {execution_id[:64]!r} was not found: this is no id that Bucket made")
 
 
-def _is_known(execution_id: str, head: Head) -> bool:
+def _is_known(head: Head) -> bool:
     """True where the caller's If-None-Match names this revision; weakly compared, as GET is."""
-    if "If-None-Match" not in request.headers:
+    told = request.environ.get("HTTP_IF_NONE_MATCH")
+    if not told:
         return False
-    return request.if_none_match.contains_weak(f"{execution_id}.{head.rev}")
+    return told == _etag(head) or request.if_none_match.contains_weak(f"{head.execution_id}.{head.rev}")
+
+
+def _etag(head: Head) -> str:
+    return f'W/"{head.execution_id}.{head.rev}"'
+
+
+class _Reply(flask.Response):
+    """A reply whose headers are whole as they are given: werkzeug need not look through them once more."""
+
+    default_mimetype = None
+
+    def get_wsgi_headers(self, environ: Any) -> Headers:  # noqa: ARG002  the signature is werkzeug's
+        return self.headers
+
+
+def _response(head: Head, hints: Hints, body: bytes | None, status: int) -> flask.Response:
+    headers = [
+        ("ETag", _etag(head)),
+        ("Cache-Control", "private, no-cache"),
+        ("Vary", "Accept-Encoding"),
+    ]
+    if body is not None:
+        headers.append(("Content-Type", "application/json"))
+    if hints.retry_after_s is not None:
+        headers.append(("Retry-After", str(hints.retry_after_s)))
+    return _Reply(body, status, headers)
 
 
 def _output_in(record: Record, step: str) -> bytes:
