@@ -7,6 +7,7 @@ from typing import Final
 import flask
 
 from api import catalogue, commands, dead_letters, edge, health, logs, paths, polls, problems, retries, submit
+from api.gunicorn_worker import LET_GO
 from api.keeper import Keeper
 from api.known_baskets import KnownBaskets
 from shared.bootstrap import Services
@@ -31,4 +32,5 @@ def create_app(services: Services, keeper: Keeper) -> flask.Flask:
         paths.register(app, api, part.blueprint(services, keeper))
     paths.register(app, api, catalogue.blueprint(services, known))
     paths.register(app, api, health.metrics_blueprint(services), versioned=False)
+    app.extensions[LET_GO] = keeper.holder.let_go
     return app
