@@ -1,6 +1,7 @@
 """Renders the poll of an execution: bytes without the closing brace, to which each poll adds what moves between.
 
-The first five fields are always there, in this order, so that ``head_of`` reads them without parsing the rest.
+The first five fields are always there, in this order, so that ``head_of`` reads them without parsing the rest. The
+status view comes before all that can be large, so that it is cut out of a poll without parsing it either.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import orjson
 
 from shared.domain.basket import PARALLEL, SEQUENTIAL
 from shared.domain.execution import CancelOutcome, Event, Execution, Record, RunError, Step
+from shared.domain.listing import Standing
 from shared.domain.status import ExecutionStatus, StepStatus
 
 LINES_SHOWN: Final = 100
@@ -69,7 +71,7 @@ def cut_rest(view: bytes) -> tuple[bytes, Rest | None]:
     return view[:at], Rest(**orjson.loads(view[at + len(_REST) :]))
 
 
-def rest_of(execution: Execution) -> Rest | None:
+def rest_of(execution: Execution | Standing) -> Rest | None:
     """Answer what a run waits for where none of its steps runs: the first of its ready steps to become due."""
     steps = execution.steps.values()
     if execution.done or any(step.status is StepStatus.RUNNING for step in steps):
@@ -91,17 +93,9 @@ def render(record: Record, page: Page = Page()) -> bytes | None:
     if result is None:
         return None
     lines, first = _lines(record, page)
-    shown = {
-        "execution_id": execution.id,
-        "basket_name": execution.basket.name,
-        "status": execution.status,
-        "done": execution.done,
-        "rev": execution.rev,
-        "progress": _progress(execution),
-        "current_step": _current_step(execution),
+    shown = _status(execution) | {
         "steps": [_step(step) for step in execution.steps.values()],
         "result": orjson.Fragment(result),
-        "error": error_shown(execution.error),
         "outputs": _outputs(record),
         "logs": [_line(execution.id, seq, event) for seq, event in enumerate(lines, first)],
         "count": len(lines),
@@ -109,20 +103,42 @@ def render(record: Record, page: Page = Page()) -> bytes | None:
         "next_after": first + len(lines) - 1,
         "first_seq": record.first_seq,
         "logs_dropped": record.first_seq - 1,
-        "tags": execution.tags,
         "metadata": orjson.Fragment(execution.metadata),
         "input_source": execution.input_source,
-        "retry_of": execution.retry_of,
         "cancel": _cancel(execution),
         "execution_metadata": metadata_shown(execution),
-        "created_at": moment(execution.created_at),
-        "queued_at": moment(execution.queued_at),
-        "started_at": moment(execution.started_at),
-        "finished_at": moment(execution.finished_at),
         "request_id": execution.request_id,
     }
-    rest = rest_of(execution)
-    return orjson.dumps(shown)[:-1] + (b"" if rest is None else _REST + orjson.dumps(rest))
+    return _with_rest(orjson.dumps(shown)[:-1], execution)
+
+
+def render_status(standing: Standing) -> bytes:
+    """Answer the status view: what a poll shows before its steps, and so nothing that can be large."""
+    return _with_rest(orjson.dumps(_status(standing))[:-1], standing)
+
+
+def _status(run: Execution | Standing) -> dict[str, Any]:
+    return {
+        "execution_id": run.id,
+        "basket_name": run.basket_name,
+        "status": run.status,
+        "done": run.done,
+        "rev": run.rev,
+        "progress": _progress(run),
+        "current_step": _current_step(run),
+        "error": error_shown(run.error),
+        "tags": run.tags,
+        "retry_of": run.retry_of,
+        "created_at": moment(run.created_at),
+        "queued_at": moment(run.queued_at),
+        "started_at": moment(run.started_at),
+        "finished_at": moment(run.finished_at),
+    }
+
+
+def _with_rest(view: bytes, run: Execution | Standing) -> bytes:
+    rest = rest_of(run)
+    return view if rest is None else view + _REST + orjson.dumps(rest)
 
 
 def metadata_shown(execution: Execution) -> dict[str, Any]:
@@ -186,7 +202,7 @@ def _lines(record: Record, page: Page) -> tuple[tuple[Event, ...], int]:
     return shown, record.first_seq + skipped if shown else page.after + 1
 
 
-def _progress(execution: Execution) -> dict[str, Any]:
+def _progress(execution: Execution | Standing) -> dict[str, Any]:
     steps = execution.steps.values()
     completed = sum(step.status is StepStatus.COMPLETED for step in steps)
     under_way = sum(step.percent or 0 for step in steps if step.status is StepStatus.RUNNING)
@@ -200,7 +216,7 @@ def _progress(execution: Execution) -> dict[str, Any]:
     }
 
 
-def _current_step(execution: Execution) -> dict[str, Any] | None:
+def _current_step(execution: Execution | Standing) -> dict[str, Any] | None:
     for step in execution.steps.values():
         if step.status is StepStatus.RUNNING:
             return {"step": step.id, "agent": step.agent, "attempt": step.claims}

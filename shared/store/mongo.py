@@ -61,14 +61,7 @@ class MongoStore:
             if step.output_apart and step.id in inline:
                 name = name_apart(execution.id, step.id, step.token or "")
                 self._keep_apart(execution.integrator, execution.id, name, inline.pop(step.id))
-        document = {
-            **encode(execution),
-            "events": [encode_event(event) for event in accepted.events],
-            "lines": len(accepted.events),
-            "outputs": inline,
-            "updated_at": execution.created_at,
-            "stored_at": Timestamp(0, 0),  # mongod fills it with its own time when the insert is applied
-        }
+        document = document_of(accepted, inline)
         while True:
             try:
                 with call(self._database):
@@ -280,6 +273,18 @@ class MongoStore:
                     kept[apart[found["_id"]]] = found["json"]
         events = tuple(decode_event(element) for element in document.get("events", ()))
         return Record(execution, events, document.get("lines", 0), kept)
+
+
+def document_of(accepted: Advance, outputs: Mapping[str, bytes]) -> _Document:
+    """Answer the document that a new run is inserted as."""
+    return {
+        **encode(accepted.execution),
+        "events": [encode_event(event) for event in accepted.events],
+        "lines": len(accepted.events),
+        "outputs": outputs,
+        "updated_at": accepted.execution.created_at,
+        "stored_at": Timestamp(0, 0),  # mongod fills it with its own time when the insert is applied
+    }
 
 
 def _set_or_unset(fields: _Document) -> _Document:
