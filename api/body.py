@@ -59,7 +59,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     body = parse(raw)
     if not isinstance(body, dict):
         raise ValidationFailed("the body must be a JSON object", details=[{"pointer": "", "message": "not an object"}])
-    check_policy(body)
+    check_policy(body, raw)
     return body
 
 
