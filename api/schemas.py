@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load, validate, validates_schema
+from marshmallow import EXCLUDE, INCLUDE, Schema, ValidationError, fields, pre_load, validate, validates_schema
 
 from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL, STEPS_MAX
 from shared.domain.status import ExecutionStatus
@@ -224,6 +224,21 @@ class ExecutionsPage(Schema):
 
     executions = fields.List(fields.Nested(Standing), required=True)
     next_cursor = fields.Str(required=True, allow_none=True)
+
+
+class ManyPolled(Schema):
+    """The answer to a poll of many."""
+
+    changed = fields.List(
+        fields.Nested(Standing(unknown=INCLUDE)), required=True, metadata={"description": "whole polls with view full"}
+    )
+    unchanged = fields.Int(required=True, metadata={"description": "how many are as you know them"})
+    not_found = fields.List(fields.Str(), required=True)
+    left_out = fields.List(
+        fields.Str(), metadata={"description": "only with view full: changed too, but 8 MiB were full; ask again"}
+    )
+    poll_after_ms = fields.Int(required=True, allow_none=True, metadata={"description": "null once all are done"})
+    warnings = fields.List(fields.Str())
 
 
 class DeadLettersPage(Schema):
