@@ -34,7 +34,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
         next_cursor = None
         if len(found) > limit:
             next_cursor = cursors.encode(shown[-1].created_at, shown[-1].id, bound)
-        rows = [row_of(render_status(standing), services.clock, look) for standing in shown]
+        rows = [row_of(render_status(execution), services.clock, look) for execution in shown]
         body = b'{"executions":' + array(rows) + b',"next_cursor":' + orjson.dumps(next_cursor) + b"}"
         headers = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
         return flask.Response(body, 200, headers, mimetype="application/json")

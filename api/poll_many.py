@@ -25,7 +25,6 @@ from api.rows import Row, array, retry_after_s, row_of
 from api.schemas import ManyPolled
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC, Record
-from shared.domain.listing import Standing
 from shared.errors import InternalError
 from shared.live.compare import Compared, compare
 from shared.live.render import render, render_status, result_steps
@@ -99,24 +98,23 @@ class PollsOfMany:
 
     def _look_in_store(self, found: _Found, revs: Mapping[str, int | None], *, whole: bool) -> None:
         """Find in MongoDB what Redis lacks; raises Unavailable where it is away."""
-        standings = self._services.many.standings(PUBLIC, revs.keys())
-        found.not_found += [each for each in revs if each not in standings]
+        stored = self._services.many.named(PUBLIC, revs.keys())
+        found.not_found += [each for each in revs if each not in stored]
         changed = []
-        for standing in standings.values():
-            if standing.rev != revs[standing.id]:
-                changed.append(standing)
+        for execution in stored.values():
+            if execution.rev != revs[execution.id]:
+                changed.append(execution)
             else:
                 found.unchanged += 1
-                if not standing.done and len(found.live) < HINTED_MAX:
-                    found.live.append(render_status(standing))
+                if not execution.done and len(found.live) < HINTED_MAX:
+                    found.live.append(render_status(execution))
         if whole and changed:
-            self._add_whole(found, changed)
+            self._add_whole(found, [execution.id for execution in changed])
         else:
-            found.changed += [render_status(standing) for standing in changed]
+            found.changed += [render_status(execution) for execution in changed]
 
-    def _add_whole(self, found: _Found, changed: Sequence[Standing]) -> None:
+    def _add_whole(self, found: _Found, ids: Sequence[str]) -> None:
         """Add whole polls while there is room; one at least, or an answer might have none and lead nowhere."""
-        ids = [standing.id for standing in changed]
         if found.changed and found.bytes_left <= 0:
             found.left_out += ids
             return

@@ -178,11 +178,6 @@ class Execution:
         return self.status.is_final
 
     @property
-    def basket_name(self) -> str:
-        """The name that its basket had when it was accepted."""
-        return self.basket.name
-
-    @property
     def due_by(self) -> datetime | None:
         """The least moment still in force, by which somebody must look again; None once final."""
         if self.done:

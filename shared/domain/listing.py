@@ -1,42 +1,13 @@
-"""What lists show of executions, and what they can be asked for."""
+"""What lists of executions can be asked for, and where a row stands in one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from shared.domain.execution import RunError, Step
+from shared.domain.execution import Execution
 from shared.domain.status import ExecutionStatus
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How an execution stands, without what it was given, what it said and what it made."""
-
-    id: str
-    basket_name: str
-    status: ExecutionStatus
-    steps: Mapping[str, Step]
-    created_at: datetime
-    rev: int
-    tags: tuple[str, ...] = ()
-    error: RunError | None = None
-    retry_of: str | None = None
-    queued_at: datetime | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-
-    @property
-    def done(self) -> bool:
-        """True once nothing about this execution will change."""
-        return self.status.is_final
-
-    @property
-    def place(self) -> Place:
-        """Where it stands in a list."""
-        return Place(self.created_at, self.id)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,6 +16,11 @@ class Place:
 
     created_at: datetime
     id: str
+
+
+def place_of(execution: Execution) -> Place:
+    """Answer where an execution stands in a list."""
+    return Place(execution.created_at, execution.id)
 
 
 class Order(StrEnum):

@@ -13,13 +13,15 @@ from typing import Any, Final
 
 import redis
 
+from shared.live.render import REST_BYTES_MAX, cut_rest
 from shared.live.views import view_key
 
 _MISSING, _SAME, _SAME_AND_DONE, _CHANGED, _TOO_MUCH = b"?=.!+"
 
+# All ids are of one length, so a basket's name begins at byte 61 of each view, and soon after it stands the revision.
 # A view of a lower revision than the caller has seen counts as missing: no poll goes back.
 _COMPARE: Final = """
-local prefix, whole_max, live_max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local prefix, whole_max, live_max, tail_size = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local function status_view(key, size)
   local head = redis.call('GETRANGE', key, 0, size)
@@ -27,10 +29,7 @@ local function status_view(key, size)
   if not steps then
     return size > 0 and status_view(key, -1) or nil
   end
-  local tail = redis.call('GETRANGE', key, -100, -1)
-  local rest = string.find(tail, ',"resting":', 1, true)
-  head = string.sub(head, 1, steps - 1)
-  return rest and head .. string.sub(tail, rest) or head
+  return string.sub(head, 1, steps - 1) .. redis.call('GETRANGE', key, -tail_size, -1)
 end
 
 local marks, views, taken, live = {}, {}, 0, 0
@@ -43,8 +42,13 @@ for id, rev in string.gmatch(ARGV[1], '(%S+) (%S+)') do
   if known == rev then
     mark = done == 'true' and '.' or '='
     if mark == '=' and live < live_max then
-      live = live + 1
-      views[#views + 1] = status_view(key, 2000) or ''
+      local view = status_view(key, 2000)
+      if view then
+        live = live + 1
+        views[#views + 1] = view
+      else
+        mark = '?'
+      end
     end
   elseif known and (rev == '-' or tonumber(rev) < tonumber(known)) then
     mark = '!'
@@ -90,11 +94,11 @@ def compare(client: redis.Redis, asked: Mapping[str, int | None], *, whole_bytes
     bounds ``live``: the first so many in the order asked.
     """
     told = " ".join([f"{each} {'-' if rev is None else rev}" for each, rev in asked.items()])
-    answered: Any = client.eval(_COMPARE, 0, told, view_key(""), str(whole_bytes), str(live_max))
+    answered: Any = client.eval(_COMPARE, 0, told, view_key(""), str(whole_bytes), str(live_max), REST_BYTES_MAX)
     marks, views = answered
     unchanged = marks.count(_SAME) + marks.count(_SAME_AND_DONE)
     if unchanged == len(marks):
-        return Compared((), unchanged=unchanged, live=views)
+        return Compared((), unchanged=unchanged, live=[_status_view(piece) for piece in views])
     missing: list[str] = []
     left_out: list[str] = []
     changed: list[bytes] = []
@@ -102,11 +106,18 @@ def compare(client: redis.Redis, asked: Mapping[str, int | None], *, whole_bytes
     following = iter(views)
     for execution_id, mark in zip(asked, marks, strict=True):
         if mark == _CHANGED:
-            changed.append(next(following))
+            changed.append(next(following) if whole_bytes else _status_view(next(following)))
         elif mark == _SAME and len(live) < live_max:
-            live.append(next(following))
+            live.append(_status_view(next(following)))
         elif mark == _MISSING:
             missing.append(execution_id)
         elif mark == _TOO_MUCH:
             left_out.append(execution_id)
     return Compared(missing, changed, left_out, unchanged, live)
+
+
+def _status_view(piece: bytes) -> bytes:
+    """The status view in a piece of a poll: what stands before the steps, and of the poll's end what it rests for."""
+    end = piece[-REST_BYTES_MAX:]
+    shown, _ = cut_rest(end)
+    return piece[:-REST_BYTES_MAX] + end[len(shown) :]

@@ -16,14 +16,13 @@ import orjson
 
 from shared.domain.basket import PARALLEL, SEQUENTIAL
 from shared.domain.execution import CancelOutcome, Event, Execution, Record, RunError, Step
-from shared.domain.listing import Standing
 from shared.domain.status import ExecutionStatus, StepStatus
 
 LINES_SHOWN: Final = 100
 OUTPUT_SHOWN_BYTES: Final = 256 * 1024
+REST_BYTES_MAX: Final = 100
 
 _REST: Final = b',"resting":'
-_REST_BYTES_MAX: Final = 100
 _HEAD: Final = re.compile(
     rb'\{"execution_id":"([^"]*)","basket_name":"[^"]*","status":"([a-z]+)","done":(true|false),"rev":([0-9]+)'
 )
@@ -65,13 +64,13 @@ def head_of(view: bytes) -> Head:
 
 def cut_rest(view: bytes) -> tuple[bytes, Rest | None]:
     """Answer a rendered poll as clients may see it, and what the run rests for, which stands at its very end."""
-    at = view.rfind(_REST, -_REST_BYTES_MAX)
+    at = view.rfind(_REST, -REST_BYTES_MAX)
     if at < 0:
         return view, None
     return view[:at], Rest(**orjson.loads(view[at + len(_REST) :]))
 
 
-def rest_of(execution: Execution | Standing) -> Rest | None:
+def rest_of(execution: Execution) -> Rest | None:
     """Answer what a run waits for where none of its steps runs: the first of its ready steps to become due."""
     steps = execution.steps.values()
     if execution.done or any(step.status is StepStatus.RUNNING for step in steps):
@@ -112,32 +111,32 @@ def render(record: Record, page: Page = Page()) -> bytes | None:
     return _with_rest(orjson.dumps(shown)[:-1], execution)
 
 
-def render_status(standing: Standing) -> bytes:
+def render_status(execution: Execution) -> bytes:
     """Answer the status view: what a poll shows before its steps, and so nothing that can be large."""
-    return _with_rest(orjson.dumps(_status(standing))[:-1], standing)
+    return _with_rest(orjson.dumps(_status(execution))[:-1], execution)
 
 
-def _status(run: Execution | Standing) -> dict[str, Any]:
+def _status(execution: Execution) -> dict[str, Any]:
     return {
-        "execution_id": run.id,
-        "basket_name": run.basket_name,
-        "status": run.status,
-        "done": run.done,
-        "rev": run.rev,
-        "progress": _progress(run),
-        "current_step": _current_step(run),
-        "error": error_shown(run.error),
-        "tags": run.tags,
-        "retry_of": run.retry_of,
-        "created_at": moment(run.created_at),
-        "queued_at": moment(run.queued_at),
-        "started_at": moment(run.started_at),
-        "finished_at": moment(run.finished_at),
+        "execution_id": execution.id,
+        "basket_name": execution.basket.name,
+        "status": execution.status,
+        "done": execution.done,
+        "rev": execution.rev,
+        "progress": _progress(execution),
+        "current_step": _current_step(execution),
+        "error": error_shown(execution.error),
+        "tags": execution.tags,
+        "retry_of": execution.retry_of,
+        "created_at": moment(execution.created_at),
+        "queued_at": moment(execution.queued_at),
+        "started_at": moment(execution.started_at),
+        "finished_at": moment(execution.finished_at),
     }
 
 
-def _with_rest(view: bytes, run: Execution | Standing) -> bytes:
-    rest = rest_of(run)
+def _with_rest(view: bytes, execution: Execution) -> bytes:
+    rest = rest_of(execution)
     return view if rest is None else view + _REST + orjson.dumps(rest)
 
 
@@ -202,7 +201,7 @@ def _lines(record: Record, page: Page) -> tuple[tuple[Event, ...], int]:
     return shown, record.first_seq + skipped if shown else page.after + 1
 
 
-def _progress(execution: Execution | Standing) -> dict[str, Any]:
+def _progress(execution: Execution) -> dict[str, Any]:
     steps = execution.steps.values()
     completed = sum(step.status is StepStatus.COMPLETED for step in steps)
     under_way = sum(step.percent or 0 for step in steps if step.status is StepStatus.RUNNING)
@@ -216,7 +215,7 @@ def _progress(execution: Execution | Standing) -> dict[str, Any]:
     }
 
 
-def _current_step(execution: Execution | Standing) -> dict[str, Any] | None:
+def _current_step(execution: Execution) -> dict[str, Any] | None:
     for step in execution.steps.values():
         if step.status is StepStatus.RUNNING:
             return {"step": step.id, "agent": step.agent, "attempt": step.claims}

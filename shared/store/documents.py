@@ -15,25 +15,20 @@ import orjson
 
 from shared.domain.basket import Basket, BasketStep
 from shared.domain.execution import Cancel, ErrorKind, Event, Execution, Idempotency, RunError, Step
-from shared.domain.listing import Standing
 from shared.domain.retry import RetryPolicy
 from shared.domain.status import ExecutionStatus, StepStatus
 
 SCHEMA: Final = 1
 EVENTS_KEPT: Final = 1_000
 APART_FROM_READERS: Final = {"checkpoints": 0}
-OF_STANDINGS: Final = dict.fromkeys(
-    ("basket_name", "status", "steps", "created_at", "rev", "tags", "error", "retry_of",
-     "queued_at", "started_at", "finished_at"), 1,
-)  # fmt: skip
 APART_FROM_DECISIONS: Final = {"events": 0, "outputs": 0} | APART_FROM_READERS
+APART_FROM_LISTS: Final = {"input": 0, "metadata": 0} | APART_FROM_DECISIONS
 
 _PLAIN_FIELDS: Final = (
     "integrator", "created_at", "request_id", "input", "input_source", "kind", "stateful", "metadata", "traceparent",
     "retry_of", "effects_of", "run_after", "start_deadline", "deadline",
     "queued_at", "started_at", "finished_at", "version", "rev",
 )  # fmt: skip
-_STANDING_FIELDS: Final = ("retry_of", "queued_at", "started_at", "finished_at")
 _STEP_FIELDS: Final = tuple(field.name for field in fields(Step) if field.name not in {"id", "status", "error"})
 
 
@@ -76,21 +71,6 @@ def decode(document: dict[str, Any]) -> Execution:
         cancel=_decode_cancel(document.get("cancel")),
         dead_letter=document.get("dead_letter", False),
         **{name: document[name] for name in _PLAIN_FIELDS if name in document},
-    )
-
-
-def decode_standing(document: dict[str, Any]) -> Standing:
-    """Answer how the execution of ``document`` stands, of which :data:`OF_STANDINGS` is enough."""
-    return Standing(
-        id=document["_id"],
-        basket_name=document["basket_name"],
-        status=ExecutionStatus(document["status"]),
-        steps={step_id: _decode_step(step_id, fields_) for step_id, fields_ in document["steps"].items()},
-        created_at=document["created_at"],
-        rev=document["rev"],
-        tags=tuple(document["tags"]),
-        error=decode_error(document.get("error")),
-        **{name: document[name] for name in _STANDING_FIELDS if name in document},
     )
 
 

@@ -9,18 +9,17 @@ from typing import Any, Final
 from pymongo.errors import BulkWriteError
 
 from shared.domain.execution import Execution, Record
-from shared.domain.listing import Order, Place, Standing, Wanted
+from shared.domain.listing import Order, Place, Wanted
 from shared.domain.terms import Advance
 from shared.errors import BucketError, NotStorable, OutcomeUnknown, Unavailable
 from shared.store.clock import Clock
 from shared.store.database import Database, call
 from shared.store.documents import (
     APART_FROM_DECISIONS,
+    APART_FROM_LISTS,
     APART_FROM_READERS,
-    OF_STANDINGS,
     decode,
     decode_event,
-    decode_standing,
 )
 from shared.store.mongo import MongoStore, document_of
 from shared.store.port import KEY_KEPT
@@ -42,19 +41,19 @@ class MongoMany:
         self._clock = clock
         self._store = store
 
-    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Standing]:
+    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Execution]:
         """Answer a page by the index that serves its filters best, as mongod finds out by trying."""
         direction = 1 if wanted.order is Order.OLDEST else -1
         with call(self._database, writes=False):
-            found = self._database.collection("executions").find(_filter(integrator, wanted, after), OF_STANDINGS)
+            found = self._database.collection("executions").find(_filter(integrator, wanted, after), APART_FROM_LISTS)
             rows = list(found.sort([("created_at", direction), ("_id", direction)]).limit(limit))
-        return [decode_standing(row) for row in rows]
+        return [decode(row) for row in rows]
 
-    def standings(self, integrator: str, ids: Collection[str]) -> Mapping[str, Standing]:
-        """Answer how executions stand, by their ids."""
+    def named(self, integrator: str, ids: Collection[str]) -> Mapping[str, Execution]:
+        """Answer executions by their ids."""
         with call(self._database, writes=False):
-            rows = list(self._database.collection("executions").find(_named(integrator, ids), OF_STANDINGS))
-        return {row["_id"]: decode_standing(row) for row in rows}
+            rows = list(self._database.collection("executions").find(_named(integrator, ids), APART_FROM_LISTS))
+        return {row["_id"]: decode(row) for row in rows}
 
     def records(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[Record]:
         """Answer executions whole, read a few at a time so that memory holds no more than was asked for."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from shared.domain.execution import Event, Execution, Lease, Record
-from shared.domain.listing import Order, Place, Standing, Wanted
+from shared.domain.listing import Order, Place, Wanted, place_of
 from shared.domain.terms import Advance
 from shared.errors import BucketError, OutcomeUnknown, StaleWrite
 from shared.store.clock import Clock
@@ -149,24 +149,24 @@ class MemoryStore:
         """Answer the newest executions."""
         return sorted(self._records.values(), key=lambda record: record.execution.created_at, reverse=True)[:limit]
 
-    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Standing]:
+    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Execution]:
         """Answer a page of those wanted."""
         found = [
-            _standing(record.execution)
+            _listed(record.execution)
             for record in self._records.values()
             if record.execution.integrator == integrator
             and _is_wanted(record.execution, self._updated_at[record.execution.id], wanted)
         ]
         is_newest = wanted.order is Order.NEWEST
-        found.sort(key=lambda standing: standing.place, reverse=is_newest)
+        found.sort(key=place_of, reverse=is_newest)
         if after is not None:
-            found = [each for each in found if (each.place < after if is_newest else each.place > after)]
+            found = [each for each in found if (place_of(each) < after if is_newest else place_of(each) > after)]
         return found[:limit]
 
-    def standings(self, integrator: str, ids: Collection[str]) -> Mapping[str, Standing]:
-        """Answer how executions stand."""
-        found = {each: self._living(integrator, each) for each in ids}
-        return {each: _standing(record.execution) for each, record in found.items() if record is not None}
+    def named(self, integrator: str, ids: Collection[str]) -> Mapping[str, Execution]:
+        """Answer executions by their ids."""
+        found = (self._living(integrator, each) for each in ids)
+        return {record.execution.id: _listed(record.execution) for record in found if record is not None}
 
     def records(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[Record]:
         """Answer executions whole."""
@@ -228,14 +228,14 @@ def _with_events(record: Record, events: Sequence[Event]) -> Record:
     return replace(record, events=kept, lines_total=record.lines_total + len(events))
 
 
-def _standing(execution: Execution) -> Standing:
-    return Standing(**{field.name: getattr(execution, field.name) for field in fields(Standing)})
+def _listed(execution: Execution) -> Execution:
+    return replace(execution, input=b"{}", metadata=b"{}")
 
 
 def _is_wanted(execution: Execution, updated_at: datetime, wanted: Wanted) -> bool:
     return (
         (not wanted.statuses or execution.status in wanted.statuses)
-        and (wanted.basket is None or execution.basket_name == wanted.basket)
+        and (wanted.basket is None or execution.basket.name == wanted.basket)
         and (wanted.tag is None or wanted.tag in execution.tags)
         and (wanted.request_id is None or execution.request_id == wanted.request_id)
         and (wanted.retry_of is None or execution.retry_of == wanted.retry_of)

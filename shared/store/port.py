@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from shared.domain.execution import Event, Execution, Lease, Record
-from shared.domain.listing import Place, Standing, Wanted
+from shared.domain.listing import Place, Wanted
 from shared.domain.status import ExecutionStatus
 from shared.domain.terms import Advance
 from shared.errors import BucketError
@@ -89,11 +89,14 @@ class KeyHolders(Protocol):
 class ManyAtOnce(Protocol):
     """What lists and batches ask about many executions, each verb in one round trip."""
 
-    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Standing]:
-        """Answer at most ``limit`` of those ``wanted`` that lie beyond ``after``, in the order wanted."""
+    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Execution]:
+        """Answer at most ``limit`` of those ``wanted`` that lie beyond ``after``, in the order wanted.
 
-    def standings(self, integrator: str, ids: Collection[str]) -> Mapping[str, Standing]:
-        """Answer how those of ``ids`` that there are stand, by id."""
+        Neither here nor in :meth:`named` do they bear their ``input`` and ``metadata``, which no list shows.
+        """
+
+    def named(self, integrator: str, ids: Collection[str]) -> Mapping[str, Execution]:
+        """Answer those of ``ids`` that there are, by id."""
 
     def records(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[Record]:
         """Answer those of ``ids`` that there are whole, but for large outputs; none more once ``bytes_max`` are read.

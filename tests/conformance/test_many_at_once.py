@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pytest
 
 from shared.domain.execution import PUBLIC, Execution, Idempotency
-from shared.domain.listing import Order, Place, Wanted
+from shared.domain.listing import Order, Place, Wanted, place_of
 from shared.domain.status import ExecutionStatus
 from shared.errors import OutcomeUnknown
 from shared.ids import new_execution_id
@@ -78,7 +78,7 @@ def all_pages(store: Store, limit: int, **wanted: Any) -> list[str]:
     while rows := store.page(PUBLIC, Wanted(**wanted), limit, after):
         assert len(rows) <= limit
         ids += [row.id for row in rows]
-        after = rows[-1].place
+        after = place_of(rows[-1])
     return ids
 
 
@@ -105,7 +105,7 @@ def test_pages_are_stable_while_runs_arrive_and_change(store: Store, order: Orde
     made(store, 1.5)
     later = made(store, 60)
     begun(store, runs[2])
-    rest = ids_of(store, 100, first[-1].place, order=order)
+    rest = ids_of(store, 100, place_of(first[-1]), order=order)
     seen = [*(row.id for row in first), *rest]
     assert len(seen) == len(set(seen)), "no row came twice"
     assert {run.id for run in runs} <= set(seen), "none was passed over"
@@ -164,13 +164,14 @@ def test_updated_since_finds_what_has_visibly_changed(store: Store, clock: HandC
 
 
 def test_a_row_is_the_status_view_of_the_poll(store: Store) -> None:
-    run = made(store, tags=("a",), retry_of=NOBODY)
+    run = made(store, tags=("a",), retry_of=NOBODY, input=b'{"a":1}', metadata=b'{"b":2}')
     rows = [store.page(PUBLIC, Wanted(), 1)]
     running = begun(store, run)
     rows.append(store.page(PUBLIC, Wanted(), 1))
     store.save(running, complete_only(running))
     rows.append(store.page(PUBLIC, Wanted(), 1))
     assert [row.status for (row,) in rows] == ["queued", "running", "completed"]
+    assert {(row.input, row.metadata) for (row,) in rows} == {(b"{}", b"{}")}
     record = store.read(PUBLIC, run.id)
     assert record is not None
     whole = render(record)
@@ -180,11 +181,11 @@ def test_a_row_is_the_status_view_of_the_poll(store: Store) -> None:
 
 def test_named_executions_are_answered_where_they_are(store: Store) -> None:
     runs = [made(store, number) for number in range(3)]
-    found = store.standings(PUBLIC, [NOBODY, runs[0].id, runs[2].id])
-    assert {each: found[each].id for each in found} == {run.id: run.id for run in (runs[0], runs[2])}
-    assert store.standings("somebody", [runs[0].id]) == {}
+    found = store.named(PUBLIC, [NOBODY, runs[0].id, runs[2].id])
+    assert found == {run.id: run for run in (runs[0], runs[2])}
+    assert store.named("somebody", [runs[0].id]) == {}
     store.withdraw(PUBLIC, runs[0].id)
-    assert store.standings(PUBLIC, [runs[0].id]) == {}
+    assert store.named(PUBLIC, [runs[0].id]) == {}
     assert store.records(PUBLIC, [runs[0].id, NOBODY], 1) == []
 
 
