@@ -18,9 +18,10 @@ from shared.domain.status import ExecutionStatus, StepStatus
 from shared.live.durations import run_key
 from shared.queue.bell import priority_of
 
+MARK_BYTES_MAX: Final = 500
+
 _TIMING: Final = b',"timing":'
 _REST: Final = b',"resting":'
-_BYTES_MAX: Final = 600
 # To the very end: what callers wrote may look like a mark, but something always comes after it.
 _MARK: Final = re.compile(rb',"timing":(\{[^{}]*\})(?:,"resting":(\{[^{}]*\}))?\Z|,"resting":(\{[^{}]*\})\Z')
 
@@ -65,7 +66,7 @@ NOTHING: Final = Mark()
 
 def cut_mark(view: bytes) -> tuple[bytes, Mark]:
     """Answer a rendered poll as clients may see it, and the mark that stands at its very end."""
-    since = max(len(view) - _BYTES_MAX, 0)
+    since = max(len(view) - MARK_BYTES_MAX, 0)
     if view.find(_TIMING, since) < 0 and view.find(_REST, since) < 0:
         return view, NOTHING
     found = _MARK.search(view, since)
