@@ -15,14 +15,12 @@ from typing import Any, Final
 import orjson
 
 from shared.domain.basket import PARALLEL, SEQUENTIAL
-from shared.domain.execution import CancelOutcome, Event, Execution, Record, RunError, Step
+from shared.domain.execution import NEWEST, CancelOutcome, Event, Execution, Page, Record, RunError, Step
 from shared.domain.status import ExecutionStatus, StepStatus
+from shared.live.mark import mark_of, written
 
-LINES_SHOWN: Final = 100
 OUTPUT_SHOWN_BYTES: Final = 256 * 1024
-REST_BYTES_MAX: Final = 100
 
-_REST: Final = b',"resting":'
 _HEAD: Final = re.compile(
     rb'\{"execution_id":"([^"]*)","basket_name":"[^"]*","status":"([a-z]+)","done":(true|false),"rev":([0-9]+)'
 )
@@ -38,22 +36,6 @@ class Head:
     rev: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """Why no step of a run runs: ``queue``, ``retry`` or ``schedule``; the latter two until a moment (epoch ms)."""
-
-    reason: str
-    until_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Which log lines a poll shows: those after ``after``, or the latest where it is None."""
-
-    after: int | None = None
-    limit: int = LINES_SHOWN
-
-
 def head_of(view: bytes) -> Head:
     """Answer the first fields of a rendered poll; ValueError where ``view`` is none."""
     found = _HEAD.match(view)
@@ -62,30 +44,7 @@ def head_of(view: bytes) -> Head:
     return Head(found[1].decode(), found[2].decode(), found[3] == b"true", int(found[4]))
 
 
-def cut_rest(view: bytes) -> tuple[bytes, Rest | None]:
-    """Answer a rendered poll as clients may see it, and what the run rests for, which stands at its very end."""
-    at = view.rfind(_REST, -REST_BYTES_MAX)
-    if at < 0:
-        return view, None
-    return view[:at], Rest(**orjson.loads(view[at + len(_REST) :]))
-
-
-def rest_of(execution: Execution) -> Rest | None:
-    """Answer what a run waits for where none of its steps runs: the first of its ready steps to become due."""
-    steps = execution.steps.values()
-    if execution.done or any(step.status is StepStatus.RUNNING for step in steps):
-        return None
-    ready = [step for step in steps if step.status is StepStatus.READY and step.due_by is not None]
-    if not ready:
-        return None
-    first = min(ready, key=lambda step: (step.rests, step.due_by))
-    if not first.rests or first.due_by is None:
-        return Rest("queue")
-    reason = "schedule" if execution.status is ExecutionStatus.SCHEDULED else "retry"
-    return Rest(reason, int(first.due_by.timestamp() * 1_000))
-
-
-def render(record: Record, page: Page = Page()) -> bytes | None:
+def render(record: Record, page: Page = NEWEST) -> bytes | None:
     """Answer the poll of ``record``, or None where an output that it must show whole is not at hand."""
     execution = record.execution
     result = _result(record)
@@ -108,12 +67,14 @@ def render(record: Record, page: Page = Page()) -> bytes | None:
         "execution_metadata": metadata_shown(execution),
         "request_id": execution.request_id,
     }
-    return _with_rest(orjson.dumps(shown)[:-1], execution)
+    if page.after is not None:
+        shown["gap"] = page.after + 1 < record.first_seq
+    return orjson.dumps(shown)[:-1] + written(mark_of(execution))
 
 
 def render_status(execution: Execution) -> bytes:
     """Answer the status view: what a poll shows before its steps, and so nothing that can be large."""
-    return _with_rest(orjson.dumps(_status(execution))[:-1], execution)
+    return orjson.dumps(_status(execution))[:-1] + written(mark_of(execution))
 
 
 def _status(execution: Execution) -> dict[str, Any]:
@@ -133,11 +94,6 @@ def _status(execution: Execution) -> dict[str, Any]:
         "started_at": moment(execution.started_at),
         "finished_at": moment(execution.finished_at),
     }
-
-
-def _with_rest(view: bytes, execution: Execution) -> bytes:
-    rest = rest_of(execution)
-    return view if rest is None else view + _REST + orjson.dumps(rest)
 
 
 def metadata_shown(execution: Execution) -> dict[str, Any]:
@@ -192,13 +148,10 @@ def _line(execution_id: str, seq: int, event: Event) -> dict[str, Any]:
 
 def _lines(record: Record, page: Page) -> tuple[tuple[Event, ...], int]:
     """The lines that a page shows, and the ``seq`` of the first of them."""
-    if page.after is None:
-        shown = record.events[-page.limit :]
-        return shown, record.lines_total - len(shown) + 1
-    skipped = min(max(page.after + 1 - record.first_seq, 0), len(record.events))
-    shown = record.events[skipped : skipped + page.limit]
+    paged = record.paged(page)
     # A page beyond the end answers the client's own cursor, so that it can be asked again as it is.
-    return shown, record.first_seq + skipped if shown else page.after + 1
+    beyond = page.after is not None and not paged.events
+    return paged.events, (page.after or 0) + 1 if beyond else paged.events_from
 
 
 def _progress(execution: Execution) -> dict[str, Any]:
