@@ -21,6 +21,7 @@ from shared.live.views import Views
 from shared.settings import Settings
 from shared.store.agent_memory import MongoMemory
 from shared.store.baskets import MongoBaskets
+from shared.store.batches import MongoBatches
 from shared.store.checkpoints import MongoCheckpoints
 from shared.store.clock import StoreClock
 from shared.store.database import Database
@@ -41,6 +42,7 @@ class Services:
     database: Database
     clock: StoreClock
     store: MongoStore
+    batches: MongoBatches
     baskets: MongoBaskets
     dead_letters: MongoDeadLetters
     checkpoints: MongoCheckpoints
@@ -82,6 +84,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
         database=database,
         clock=clock,
         store=MongoStore(database, clock),
+        batches=MongoBatches(database),
         baskets=MongoBaskets(database),
         dead_letters=MongoDeadLetters(database, clock),
         checkpoints=MongoCheckpoints(database, clock),

@@ -14,12 +14,11 @@ from typing import Any, Final
 import orjson
 
 from shared.domain.basket import Basket, BasketStep
-from shared.domain.execution import Cancel, ErrorKind, Event, Execution, Idempotency, RunError, Step
+from shared.domain.execution import EVENTS_KEPT, Cancel, ErrorKind, Event, Execution, Idempotency, RunError, Step
 from shared.domain.retry import RetryPolicy
 from shared.domain.status import ExecutionStatus, StepStatus
 
 SCHEMA: Final = 1
-EVENTS_KEPT: Final = 1_000
 APART_FROM_READERS: Final = {"checkpoints": 0}
 APART_FROM_DECISIONS: Final = {"events": 0, "outputs": 0} | APART_FROM_READERS
 
