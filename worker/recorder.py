@@ -93,6 +93,8 @@ class Recorder:
 
 def _saying(said: tuple[Event, ...], decide: Decide) -> Decide:
     """The decision with the agent's last lines before those that tell of it."""
+    if not said:
+        return decide
 
     def saying(seen: Execution) -> Advance:
         advance = decide(seen)

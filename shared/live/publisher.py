@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import redis
@@ -61,7 +61,15 @@ class Publisher:
 
     def accepted(self, advance: Advance, outputs: Mapping[str, bytes] | None = None) -> None:
         """Offer a run that was just stored, and show it as queued, with the ``outputs`` that it begins with."""
-        self.advanced(replace(advance.as_accepted, outputs=outputs or {}), advance, as_of=since_boot())
+        execution = advance.execution
+        record = Record(execution, advance.events, len(advance.events), outputs or {})
+        pipe = self._redis.pipeline(transaction=False)
+        self._ring(pipe, record, advance.hand_out)
+        view = render(record)
+        if view is not None:
+            self._views.put_first(pipe, execution.id, view)
+        lines.add(pipe, _lines_beyond(record, 0))
+        self._send(pipe, execution.id)
 
     def advanced(
         self,
