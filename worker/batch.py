@@ -45,7 +45,8 @@ Answer = Callable[[Bell, Callable[[], Claimed | None]], None]
 class Pace:
     """How many bells one may take at once: twice as many after quick runs, fewer after a slower one, one at first."""
 
-    def __init__(self) -> None:
+    def __init__(self, quick_s: float = QUICK_S) -> None:
+        self._quick_s = quick_s
         self._most = 1
         self._slowest: float | None = None
 
@@ -58,7 +59,7 @@ class Pace:
         slowest, self._slowest = self._slowest, None
         if slowest is None:
             return self._most
-        if slowest <= QUICK_S:
+        if slowest <= self._quick_s:
             self._most = min(2 * self._most, BELLS_MAX)
         else:
             self._most = max(self._most // 2, 1) if slowest < UNWRITTEN_MAX_S else 1
