@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from api.holding import Holder
 from shared.bootstrap import Services
 from shared.domain.execution import Execution
 from shared.errors import BucketError, Overloaded, Unavailable
@@ -21,11 +22,12 @@ _WITHDRAWN_WITHIN_S: Final = 0.2
 
 
 class Keeper:
-    """Two threads and a pulse; requests only look at what they found."""
+    """Two threads, a pulse and the places of held requests; requests only look at what they found."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self.pulse = Pulse(services.settings.redis_url)
+        self.holder = Holder(services.settings, self.pulse)
         self._stop = threading.Event()
         self._prepared = threading.Event()
         self._lost: queue.Queue[Execution] = queue.Queue(_WITHDRAWALS_MAX)
@@ -37,8 +39,9 @@ class Keeper:
             threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True).start()
 
     def stop(self) -> None:
-        """Stop looking."""
+        """Stop looking, and hold nobody any more."""
         self._stop.set()
+        self.holder.let_go()
         self.pulse.stop()
 
     @property
@@ -46,14 +49,15 @@ class Keeper:
         """True once the indexes are made, without which no key is unique."""
         return self._prepared.is_set()
 
-    def check_may_accept(self) -> None:
-        """Raise Unavailable or Overloaded where a new run should not be taken now."""
+    def check_may_accept(self, beside: int = 0) -> None:
+        """Raise Unavailable or Overloaded where a new run should not be taken now, ``beside`` others just taken."""
         look = self.pulse.last
+        waiting = look.backlog + beside
         if not look.connected:
             raise Unavailable("Redis is away; nothing was stored, send the same request again", retry_after_s=2)
-        if look.backlog >= self._services.settings.backlog_max:
+        if waiting >= self._services.settings.backlog_max:
             raise Overloaded(
-                f"{look.backlog} steps are waiting for a worker; nothing was stored, send the same request again later",
+                f"{waiting} steps are waiting for a worker; nothing was stored, send the same request again later",
                 retry_after_s=10,
             )
         if not self.is_prepared:

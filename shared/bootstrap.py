@@ -26,6 +26,7 @@ from shared.store.checkpoints import MongoCheckpoints
 from shared.store.clock import StoreClock
 from shared.store.database import Database
 from shared.store.dead_letters import MongoDeadLetters
+from shared.store.many import MongoMany
 from shared.store.mongo import MongoStore
 from shared.telemetry.fleet import FleetMetrics
 
@@ -43,6 +44,7 @@ class Services:
     clock: StoreClock
     store: MongoStore
     batches: MongoBatches
+    many: MongoMany
     baskets: MongoBaskets
     dead_letters: MongoDeadLetters
     checkpoints: MongoCheckpoints
@@ -71,6 +73,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
     if is_worker:
         database.when_lost = clock.distrust
     client = connect(settings.redis_url, timeout_s=0.5 if is_api else 1.0)
+    store = MongoStore(database, clock)
     views = Views(client, live_s=settings.lease_s / 2)
     figures = FleetMetrics()
     return Services(
@@ -83,8 +86,9 @@ def bootstrap(settings: Settings, role: str) -> Services:
         catalogue=load_catalogue(settings.agents_dir),
         database=database,
         clock=clock,
-        store=MongoStore(database, clock),
+        store=store,
         batches=MongoBatches(database),
+        many=MongoMany(database, clock, store),
         baskets=MongoBaskets(database),
         dead_letters=MongoDeadLetters(database, clock),
         checkpoints=MongoCheckpoints(database, clock),

@@ -71,6 +71,17 @@ class Publisher:
         lines.add(pipe, _lines_beyond(record, 0))
         self._send(pipe, execution.id)
 
+    def accepted_all(self, advances: Sequence[Advance]) -> None:
+        """Offer runs that were just stored together, and show them as queued."""
+        pipe = self._redis.pipeline(transaction=False)
+        as_of = since_boot()
+        for advance in advances:
+            record = advance.as_accepted
+            self._ring(pipe, record, advance.hand_out)
+            self._show(pipe, record, as_of)
+            lines.add(pipe, _lines_beyond(record, 0))
+        self._send(pipe, f"{len(advances)} runs of a batch")
+
     def advanced(
         self,
         record: Record,

@@ -23,10 +23,17 @@ from tests.stack import Stack
 
 def test_01_an_api_that_dies_after_its_insert_has_accepted_the_run(stack: Stack, runs: Runs) -> None:
     restart_with(stack, "api", BUCKET_FAULTS="api.inserted=kill")
-    with pytest.raises(requests.ConnectionError):
-        runs.submit(key="killed")
-    with pytest.raises(requests.ConnectionError):
-        runs.submit()
+
+    def dies(**key: str) -> bool:
+        try:
+            answer = runs.submit(**key)
+        except requests.ConnectionError:
+            return True
+        assert answer.status == 503, answer  # the process that took the dead one's place has not seen Redis yet
+        return False
+
+    wait_until(partial(dies, key="killed"), 10, "an API process dies of the submit with a key")
+    wait_until(dies, 10, "another dies of the submit without one")
     restart_with(stack, "api")
 
     again = runs.submit(key="killed")
@@ -34,6 +41,19 @@ def test_01_an_api_that_dies_after_its_insert_has_accepted_the_run(stack: Stack,
     assert runs.done(again.execution_id)["status"] == "completed"
     wait_until(lambda: len(runs.counted()) == 2, 10, "the run without a key, which nobody can poll, completes too")
     assert stack.mongo().executions.count_documents({"idempotency.key": "killed"}) == 1
+
+
+def test_01_an_api_that_dies_after_the_insert_of_a_batch_has_accepted_all_of_it(stack: Stack, runs: Runs) -> None:
+    restart_with(stack, "api", BUCKET_FAULTS="api.inserted=kill")
+    with pytest.raises(requests.ConnectionError):
+        runs.batch(20, key="killed-batch")
+    restart_with(stack, "api")
+
+    again = runs.batch(20, key="killed-batch")
+    assert {item["idempotency_replayed"] for item in again.body["items"]} == {True}
+    ids = [item["execution_id"] for item in again.body["items"]]
+    assert {poll["status"] for poll in runs.all_done(ids)} == {"completed"}
+    assert sorted(line.split(":")[0] for line in runs.counted()) == sorted(ids), "each of them, and once"
 
 
 def test_02_an_api_that_dies_before_its_insert_has_accepted_nothing_and_a_retry_makes_one_run(
