@@ -16,7 +16,7 @@ import structlog
 
 from shared.domain.execution import Execution, Record
 from shared.domain.terms import Advance
-from shared.live import lines
+from shared.live import durations, lines
 from shared.live.render import line_shown, render
 from shared.live.views import Views
 from shared.queue import bell
@@ -112,6 +112,7 @@ class Publisher:
             self._trim_now_and_then(pipe, as_of)
         runs = Counter((execution.basket.name, str(execution.status)) for execution in ended)
         self._figures.ended(pipe, runs, [step for told in decisions for step in told.took])
+        durations.note_all(pipe, [(told.record.execution, told.took) for told in decisions])
         self._send(pipe, ", ".join(told.record.execution.id for told in decisions))
 
     def rang_in_vain(self, execution: Execution, unanswered: bell.Bell) -> None:
