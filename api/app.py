@@ -6,7 +6,20 @@ from typing import Final
 
 import flask
 
-from api import catalogue, commands, dead_letters, edge, health, logs, paths, polls, problems, retries, submit
+from api import (
+    catalogue,
+    commands,
+    dead_letters,
+    edge,
+    health,
+    logs,
+    paths,
+    polls,
+    problems,
+    reference,
+    retries,
+    submit,
+)
 from api.keeper import Keeper
 from api.known_baskets import KnownBaskets
 from shared.bootstrap import Services
@@ -31,4 +44,5 @@ def create_app(services: Services, keeper: Keeper) -> flask.Flask:
         paths.register(app, api, part.blueprint(services, keeper))
     paths.register(app, api, catalogue.blueprint(services, known))
     paths.register(app, api, health.metrics_blueprint(services), versioned=False)
+    paths.register(app, api, reference.blueprint(api.spec.to_dict), versioned=False)
     return app
