@@ -45,12 +45,11 @@ until `done` is true; come back after `poll_after_ms`. There are no callbacks.
 def document(generated: Mapping[str, Any]) -> Json:
     """Answer the whole document; ``generated`` is flask-smorest's, which knows the routes and the bodies' schemas."""
     examples = _examples()
-    paths = {path: _path(path, item, examples) for path, item in sorted(generated["paths"].items())}
+    paths = {path: _path(path, item, examples) for path, item in generated["paths"].items()}
     forms = bodies(generated["components"]["schemas"]) | REPLIES
     return {
         "openapi": "3.1.0",
         "info": {"title": "Bucket", "version": generated["info"]["version"], "description": _ABOUT},
-        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "servers": [{"url": "/"}, {"url": PREFIX}],
         "tags": [{"name": tag["name"], "description": tag["description"]} for tag in generated["tags"]],
         "paths": paths,
@@ -84,7 +83,7 @@ def _path(path: str, item: Mapping[str, Any], examples: Mapping[str, Any]) -> Js
     told = {verb: _operation(f"{verb.upper()} {path}", operation, examples) for verb, operation in verbs.items()}
     alone = any(_of(f"{verb.upper()} {path}").at_root_alone for verb in verbs)
     shared: Json = {"servers": _ROOT_ALONE} if alone else {}
-    return shared | {"parameters": [named("RequestId", "parameters")]} | told
+    return shared | told
 
 
 def _of(name: str) -> Operation:
@@ -97,13 +96,12 @@ def _operation(name: str, generated: Mapping[str, Any], examples: Mapping[str, A
     shown = examples.get(name, {})
     operation: Json = {
         "operationId": _operation_id(name),
-        "summary": generated.get("summary", ""),
+        "summary": generated.get("summary", "").replace("``", ""),
         "tags": generated["tags"],
     }
     if "description" in generated:
         operation["description"] = generated["description"]
-    if row.parameters:
-        operation["parameters"] = [named(parameter, "parameters") for parameter in row.parameters]
+    operation["parameters"] = [named(parameter, "parameters") for parameter in (*row.parameters, "RequestId")]
     if row.body is not None:
         operation["requestBody"] = {
             "required": row.body_required,

@@ -73,7 +73,7 @@ _SECONDS: Final[Json] = {"type": "integer", "minimum": 1}
 
 HEADERS: Final[dict[str, Json]] = {
     "X-Request-ID": _header(REQUEST, "the id of this request, the caller's own where it sent one"),
-    "X-Content-Type-Options": _header({"const": "nosniff"}, "the content type is what it says"),
+    "X-Content-Type-Options": _header({"type": "string", "const": "nosniff"}, "the content type is what it says"),
     "ETag": _header(
         {"type": "string", "pattern": rf'^W/"{EXECUTION_ID.pattern}\.[1-9][0-9]*"$'}, "the execution and its rev"
     ),
@@ -82,17 +82,21 @@ HEADERS: Final[dict[str, Json]] = {
         _SECONDS, "poll_after_ms in whole seconds, rounded up; absent of what is over", required=False
     ),
     "Retry-After-Refused": _header(_SECONDS, "send the same request again after so many seconds"),
-    "Idempotency-Replayed": _header({"const": "true"}, "this key had made the execution already", required=False),
-    "Cache-Private": _header({"const": "private, no-cache"}, "kept by the caller alone, and asked for anew each time"),
-    "Cache-Asked": _header({"const": "no-cache"}, "kept, and asked for anew each time"),
-    "Cache-Hour": _header({"const": "public, max-age=3600"}, "kept for an hour"),
-    "Docs-Location": _header({"const": "/docs"}, "the page"),
-    "Cache-None": _header({"const": "no-store"}, "never kept"),
-    "Vary": _header({"const": "Accept-Encoding"}, "what the answer depends on"),
+    "Idempotency-Replayed": _header(
+        {"type": "string", "const": "true"}, "this key had made the execution already", required=False
+    ),
+    "Cache-Private": _header(
+        {"type": "string", "const": "private, no-cache"}, "kept by the caller alone, and asked for anew each time"
+    ),
+    "Cache-Asked": _header({"type": "string", "const": "no-cache"}, "kept, and asked for anew each time"),
+    "Cache-Hour": _header({"type": "string", "const": "public, max-age=3600"}, "kept for an hour"),
+    "Docs-Location": _header({"type": "string", "const": "/docs"}, "the page"),
+    "Cache-None": _header({"type": "string", "const": "no-store"}, "never kept"),
+    "Vary": _header({"type": "string", "const": "Accept-Encoding"}, "what the answer depends on"),
     "Document-ETag": _header({"type": "string", "pattern": '^"[0-9a-f]{32}"$'}, "the version of this document"),
     "Content-Security-Policy": _header(STRING, "the page may ask this origin and no other"),
-    "Cross-Origin-Opener-Policy": _header({"const": "same-origin"}, "no other page holds this one"),
-    "Referrer-Policy": _header({"const": "no-referrer"}, "no other page is told of this one"),
+    "Cross-Origin-Opener-Policy": _header({"type": "string", "const": "same-origin"}, "no other page holds this one"),
+    "Referrer-Policy": _header({"type": "string", "const": "no-referrer"}, "no other page is told of this one"),
 }
 # Names in the table above that differ from those on the wire: one header, said in two ways.
 ON_THE_WIRE: Final = {
