@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test faults chaos check openapi examples doctor bench bench-engine setup clean help
+.PHONY: up test faults chaos check openapi examples fuzz doctor bench bench-engine flood setup clean help
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # Tried and not only looked for: a version manager leaves names on the PATH that do not start.
@@ -51,6 +51,9 @@ check: $(READY) ## style, types, the layers of the packages, and whether docs/op
 openapi: $(READY) ## writes docs/openapi.json anew from the code; `make check` compares the two
 	@$(BIN)/python -m api.contract docs/openapi.json
 
+fuzz: $(READY) ## 20,000 cases that schemathesis makes of the contract, against a real stack; ARGS="--seed N" plays one again
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 examples: $(READY) ## asks a real stack for the examples of the contract anew; `make openapi` takes them in
 	@$(BIN)/python -m tests.examples
 
@@ -62,6 +65,9 @@ bench: $(READY) ## Bucket and plain Flask + Celery + MongoDB, measured side by s
 
 bench-engine: $(READY) ## messages and writes of a run, and whether a million stored runs make any of them dearer
 	@$(BIN)/python -m benchmarks.engine $(ARGS)
+
+flood: $(READY) ## 10,000 executions in flight, polled by 200 clients: no answer may lie; ARGS="--executions N --clients N"
+	@$(BIN)/python -m benchmarks.flood $(ARGS)
 
 setup: $(READY) ## the virtual environment alone
 	@:
