@@ -20,7 +20,7 @@ PYTHON = $(eval PYTHON := $(firstword $(foreach name,$(NAMES),$(shell $(name) -c
 endif
 TESTS ?= tests
 # Two files at a time, the longest first: most of what they do is to wait.
-LONGEST := $(foreach name,chaos workers redis replica_set defaults,tests/faults/test_$(name).py)
+LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
 FAULTS ?= $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/faults/test_*.py))
 VENV := .venv
 BIN := $(VENV)/bin
