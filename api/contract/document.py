@@ -12,7 +12,7 @@ from typing import Any, Final
 from api.contract.bodies import bodies
 from api.contract.forms import Json, named
 from api.contract.operations import OPERATIONS, Operation, Reply
-from api.contract.parts import ALWAYS, HEADERS, ON_THE_WIRE, PARAMETERS
+from api.contract.parts import ALWAYS, HEADERS, LINKS, ON_THE_WIRE, PARAMETERS
 from api.contract.replies import REPLIES
 from api.paths import PREFIX
 from shared import errors
@@ -57,6 +57,7 @@ def document(generated: Mapping[str, Any]) -> Json:
             "schemas": {name: forms[name] for name in sorted(_reached(paths, forms))},
             "parameters": PARAMETERS,
             "headers": HEADERS,
+            "links": LINKS,
         },
     }
 
@@ -128,6 +129,8 @@ def _headers(names: tuple[str, ...]) -> Json:
 
 def _reply(reply: Reply, examples: Any) -> Json:
     told: Json = {"description": reply.description, "headers": _headers(reply.headers)}
+    if reply.links:
+        told["links"] = {name: named(name, "links") for name in reply.links}
     if reply.form is not None:
         told["content"] = {reply.media_type: {"schema": reply.form} | _shown(examples)}
     return told

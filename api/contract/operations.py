@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from api.contract.forms import STRING, Json, a_list, named
@@ -21,6 +21,7 @@ class Reply:
     form: Json | None = None
     headers: tuple[str, ...] = ()
     media_type: str = "application/json"
+    links: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,6 @@ class Operation:
     body: str | None = None
     body_required: bool = True
     at_root_alone: bool = False
-    tag: str = field(default="")
 
 
 _STORED: Final[Refusals] = (errors.Unavailable,)
@@ -59,6 +59,7 @@ _ACCEPTED: Final = Reply(
     "Stored, and on its way.",
     named("Accepted"),
     ("Location", "ETag", "Retry-After", "Idempotency-Replayed", "Cache-None"),
+    links=("Poll", "Cancel", "Retry"),
 )
 _POLLED: Final = {
     200: Reply("The execution as it stands; a failed one too.", named("Execution"), _POLL_HEADERS),
@@ -110,7 +111,11 @@ OPERATIONS: Final[dict[str, Operation]] = {
         body_required=False,
     ),
     "GET /dead-letters": Operation(
-        {200: Reply("One page, the newest finished first.", named("DeadLetters"), ("Cache-Private",))},
+        {
+            200: Reply(
+                "One page, the newest finished first.", named("DeadLetters"), ("Cache-Private",), links=("Requeue",)
+            )
+        },
         ("Limit", "Cursor"),
         (errors.CursorInvalid, *_STORED),
     ),

@@ -108,4 +108,15 @@ ON_THE_WIRE: Final = {
     "Document-ETag": "ETag",
     "Docs-Location": "Location",
 }
+_ID: Final = {"execution_id": "$response.body#/execution_id"}
+# What a caller does next with what was answered.
+LINKS: Final[dict[str, Json]] = {
+    "Poll": {"operationId": "get_execution_logs_execution_id", "parameters": _ID},
+    "Cancel": {"operationId": "post_executions_execution_id_cancel", "parameters": _ID},
+    "Retry": {"operationId": "post_executions_execution_id_retry", "parameters": _ID},
+    "Requeue": {
+        "operationId": "post_dead_letters_letter_id_requeue",
+        "parameters": {"letter_id": "$response.body#/dead_letters/0/id"},
+    },
+}
 ALWAYS: Final = ("X-Request-ID", "X-Content-Type-Options")

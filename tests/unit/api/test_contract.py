@@ -111,6 +111,16 @@ def test_each_operation_has_an_id_and_a_sentence_of_its_own() -> None:
     assert all(operation["summary"].endswith(".") for operation in each_operation())
 
 
+def test_each_link_leads_to_an_operation_and_fills_its_path() -> None:
+    parameters = CHECKED_IN["components"]["parameters"]
+    operations_by_id = {operation["operationId"]: operation for operation in each_operation()}
+    for link in CHECKED_IN["components"]["links"].values():
+        named = [
+            parameters[told["$ref"].rpartition("/")[2]] for told in operations_by_id[link["operationId"]]["parameters"]
+        ]
+        assert set(link["parameters"]) == {parameter["name"] for parameter in named if parameter["in"] == "path"}
+
+
 def each_operation() -> Iterator[dict[str, Any]]:
     for item in CHECKED_IN["paths"].values():
         yield from (item[method] for method in set(item) - {"servers", "parameters"})
