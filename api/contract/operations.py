@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from api.contract.forms import STRING, Json, a_list, named
@@ -53,7 +53,8 @@ _ACCEPTING: Final[Refusals] = (
 )
 _OF_EXECUTION: Final[Refusals] = (errors.NotFound, errors.ExecutionNotFound, errors.ExecutionExpired)
 _POLL_HEADERS: Final = ("ETag", "Retry-After", "Cache-Private", "Vary")
-_SUBMIT_PARAMETERS: Final = ("IdempotencyKey", "Traceparent")
+_ACCEPT_PARAMETERS: Final = ("IdempotencyKey", "Traceparent")
+_SUBMIT_PARAMETERS: Final = (*_ACCEPT_PARAMETERS, "Prefer")
 
 _ACCEPTED: Final = Reply(
     "Stored, and on its way.",
@@ -61,11 +62,28 @@ _ACCEPTED: Final = Reply(
     ("Location", "ETag", "Retry-After", "Idempotency-Replayed", "Cache-None"),
     links=("Poll", "Cancel", "Retry"),
 )
-_POLLED: Final = {
-    200: Reply("The execution as it stands; a failed one too.", named("Execution"), _POLL_HEADERS),
-    304: Reply("Nothing has changed since the ETag that was sent.", None, _POLL_HEADERS),
+_SUBMITTED: Final = {
+    200: Reply(
+        "Done within the time that Prefer was willing to wait.",
+        named("ExecutionAtItsEnd"),
+        ("Location", "ETag", "Idempotency-Replayed", "Preference-Applied", "Cache-None", "Vary"),
+        links=("Poll", "Retry"),
+    ),
+    202: replace(_ACCEPTED, headers=(*_ACCEPTED.headers, "Preference-Applied")),
 }
-_POLL: Final = Operation(_POLLED, ("ExecutionId", "After", "Limit", "IfNoneMatch"), (*_OF_EXECUTION, *_STORED))
+_HELD_HEADERS: Final = (*_POLL_HEADERS, "Preference-Applied")
+_POLL: Final = Operation(
+    {
+        200: Reply(
+            "The execution as it stands; a failed one too.",
+            {"anyOf": [named("Execution"), named("ExecutionPart")]},
+            _HELD_HEADERS,
+        ),
+        304: Reply("Nothing has changed since the ETag that was sent.", None, _HELD_HEADERS),
+    },
+    ("ExecutionId", "Fields", "After", "Limit", "Wait", "Until", "Prefer", "IfNoneMatch"),
+    (*_OF_EXECUTION, *_STORED),
+)
 _LINES: Final = {200: Reply("The lines, oldest first.", named("LogLines"), ("Cache-Private",))}
 _DOCUMENT_HEADERS: Final = ("Document-ETag", "Cache-Asked")
 _PAGE_HEADERS: Final = ("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Referrer-Policy", "Cache-Asked")
@@ -78,14 +96,12 @@ def _plain(description: str, form: Json) -> dict[int, Reply]:
 
 OPERATIONS: Final[dict[str, Operation]] = {
     "POST /run-basket": Operation(
-        {202: _ACCEPTED},
+        _SUBMITTED,
         _SUBMIT_PARAMETERS,
         (*_ACCEPTING, errors.BasketNotFound, errors.AgentNotFound),
         body="RunBasket",
     ),
-    "POST /run-agent": Operation(
-        {202: _ACCEPTED}, _SUBMIT_PARAMETERS, (*_ACCEPTING, errors.AgentNotFound), body="RunAgent"
-    ),
+    "POST /run-agent": Operation(_SUBMITTED, _SUBMIT_PARAMETERS, (*_ACCEPTING, errors.AgentNotFound), body="RunAgent"),
     "GET /execution-logs/{execution_id}": _POLL,
     "GET /executions/{execution_id}": _POLL,
     "GET /executions/{execution_id}/outputs/{step}": Operation(
@@ -105,7 +121,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     ),
     "POST /executions/{execution_id}/retry": Operation(
         {202: _ACCEPTED},
-        ("ExecutionId", *_SUBMIT_PARAMETERS),
+        ("ExecutionId", *_ACCEPT_PARAMETERS),
         (*_ACCEPTING, *_OF_EXECUTION, errors.NotRetryable),
         body="RetryRequest",
         body_required=False,
@@ -121,7 +137,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     ),
     "POST /dead-letters/{letter_id}/requeue": Operation(
         {202: _ACCEPTED},
-        ("LetterId", *_SUBMIT_PARAMETERS),
+        ("LetterId", *_ACCEPT_PARAMETERS),
         (*_ACCEPTING, *_OF_EXECUTION, errors.NotRetryable),
         body="Nothing",
         body_required=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from api.contract.forms import STRING, Json, one_of, whole
-from api.contract.replies import AGENT, BASKET, ID, REQUEST, STEP
+from api.contract.replies import AGENT, BASKET, FIELDS, ID, REQUEST, STEP
 from api.paths import LIMIT_MAX
 from shared.ids import EXECUTION_ID
 
@@ -20,6 +20,7 @@ def _path(name: str, schema: Json, description: str) -> Json:
 
 _LIMIT: Final[Json] = {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": 100}
 _DOCS_FILE: Final[Json] = one_of("start.js", "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
+_FIELD: Final = "|".join(FIELDS)
 
 PARAMETERS: Final[dict[str, Json]] = {
     "ExecutionId": _path("execution_id", ID, "the id that a submit answered; its first ten digits are the second"),
@@ -38,6 +39,22 @@ PARAMETERS: Final[dict[str, Json]] = {
         "only log lines beyond this seq, oldest first; without it the latest",
     ),
     "Limit": _parameter("query", "limit", _LIMIT, "how many rows at most"),
+    "Fields": _parameter(
+        "query",
+        "fields",
+        {"type": "string", "pattern": f"^ *(?:{_FIELD})(?: *, *(?:{_FIELD}))* *$"},
+        "only these fields, with commas between; execution_id, status, done and rev are always there",
+    ),
+    "Wait": _parameter(
+        "query",
+        "wait",
+        {"type": "string", "pattern": r"^[0-9]{1,18}(?:\.[0-9]{1,18})?$"},
+        "seconds to hold the answer until there is news; more than 30 count as 30",
+    ),
+    "Until": _parameter("query", "until", one_of("done"), "held until the run is done, and not by any news before"),
+    "Prefer": _parameter(
+        "header", "Prefer", STRING, "wait=SECONDS (RFC 7240) holds the answer; a malformed one is ignored"
+    ),
     "Cursor": _parameter("query", "cursor", STRING, "a next_cursor as it came; opaque, and a made-up one is 400"),
     "Since": _parameter("query", "since", STRING, "a next_since as it came; opaque, and a made-up one is 400"),
     "DocsFile": _path("file", _DOCS_FILE, "what the page loads"),
@@ -84,6 +101,9 @@ HEADERS: Final[dict[str, Json]] = {
     "Retry-After-Refused": _header(_SECONDS, "send the same request again after so many seconds"),
     "Idempotency-Replayed": _header(
         {"type": "string", "const": "true"}, "this key had made the execution already", required=False
+    ),
+    "Preference-Applied": _header(
+        {"type": "string", "pattern": r"^wait=[0-9]+$"}, "the wait that was granted", required=False
     ),
     "Cache-Private": _header(
         {"type": "string", "const": "private, no-cache"}, "kept by the caller alone, and asked for anew each time"

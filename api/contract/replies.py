@@ -92,6 +92,7 @@ _EXECUTION: Final[dict[str, Json]] = {
     "next_after": told(COUNT, "pass it back as after to get the lines beyond"),
     "first_seq": told(REV, "the seq of the first line that is still kept"),
     "logs_dropped": COUNT,
+    "gap": told(BOOLEAN, "with after: true where lines between it and the first one here are kept no longer"),
     "tags": a_list({"type": "string", "minLength": 1, "maxLength": 64}, maxItems=20),
     "metadata": told(OBJECT, "as it was submitted"),
     "input_source": one_of("request", "sample"),
@@ -105,8 +106,9 @@ _EXECUTION: Final[dict[str, Json]] = {
     "poll_after_ms": told(POLL_AFTER_MS, "when to poll again; a final execution has none"),
     "request_id": told(REQUEST, "of the submit, not of this poll"),
 }
+_SOMETIMES: Final = ("gap", "poll_after_ms")
 ALWAYS_SHOWN: Final = ("execution_id", "status", "done", "rev")
-EXECUTION_FIELDS: Final = tuple(_EXECUTION)
+FIELDS: Final = tuple(_EXECUTION)
 
 
 def _as_it_ends(*, live: Json, final: Json) -> Json:
@@ -126,7 +128,18 @@ _ENDS: Final = _as_it_ends(
 _ENDS["else"]["required"] = ["poll_after_ms"]
 
 REPLIES: Final[dict[str, Json]] = {
-    "Execution": exactly(_EXECUTION, optional=["poll_after_ms"], told="An execution as it stands.") | _ENDS,
+    "Execution": exactly(_EXECUTION, optional=_SOMETIMES, told="An execution as it stands.") | _ENDS,
+    "ExecutionPart": exactly(
+        _EXECUTION,
+        optional=set(_EXECUTION) - set(ALWAYS_SHOWN),
+        told="The fields of an execution that were asked for, and the first four.",
+    ),
+    "ExecutionAtItsEnd": exactly(
+        _EXECUTION | {"warnings": WARNINGS},
+        optional=(*_SOMETIMES, "warnings"),
+        told="The answer to a submit that was held until the run was done.",
+    )
+    | _ENDS,
     "Accepted": exactly(
         {
             "execution_id": ID,

@@ -138,7 +138,7 @@ def test_each_example_has_the_form_that_it_is_an_example_of() -> None:
 
 def test_no_form_takes_more_than_the_truth() -> None:
     execution = REPLIES["Execution"]
-    assert set(execution["properties"]) - set(execution["required"]) == {"poll_after_ms"}
+    assert set(execution["properties"]) - set(execution["required"]) == {"gap", "poll_after_ms"}
     assert execution["additionalProperties"] is False
 
 
