@@ -22,7 +22,6 @@ from api.contract.forms import (
 from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.dead_letter import LetterKind
 from shared.domain.execution import CancelOutcome, ErrorKind
-from shared.domain.spec import QUEUES, RETRY_POLICIES, TIMEOUT_MAX_S
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.ids import AGENT_NAME, BASKET_NAME, EXECUTION_ID, REQUEST_ID
 from shared.live.render import OUTPUT_SHOWN_BYTES
@@ -213,58 +212,6 @@ REPLIES: Final[dict[str, Json]] = {
             "next_cursor": told(or_null(STRING), "pass it back as cursor; null on the last page"),
         }
     ),
-    "AgentSpec": exactly(
-        {
-            "name": AGENT,
-            "version": STRING,
-            "description": STRING,
-            "domains": a_list(STRING, minItems=1),
-            "entry": STRING,
-            "capabilities": exactly({"chainable": BOOLEAN, "memory_access": BOOLEAN, "idempotent": BOOLEAN}),
-            "input_schema": told(OBJECT, "JSON Schema 2020-12"),
-            "output_schema": told(OBJECT, "JSON Schema 2020-12"),
-            "sample_input": OBJECT,
-            "sample_output": OBJECT,
-            "timeout_s": {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S},
-            "retry": {"anyOf": [one_of(*RETRY_POLICIES), OBJECT]},
-            "queue": one_of(*QUEUES),
-        },
-        told="An agent as its author describes it.",
-    ),
-    "Basket": exactly(
-        {
-            "name": BASKET,
-            "basket_name": told(BASKET, "the same as name"),
-            "description": STRING,
-            "agents": a_list(AGENT, minItems=1, maxItems=200),
-            "steps": a_list(named("WrittenStep"), minItems=1, maxItems=200),
-            "execution_strategy": STRATEGY,
-        },
-        optional=["agents", "steps"],
-        told="A basket: its agents in their order, or a graph of steps.",
-    )
-    | {"oneOf": [{"required": ["agents"]}, {"required": ["steps"]}]},
-    "Baskets": exactly({"baskets": a_list(named("Basket")), "count": COUNT}),
-    "BasketCreated": exactly(
-        {"success": {"const": True}, "message": STRING, "basket": named("Basket"), "warnings": WARNINGS},
-        optional=["warnings"],
-    ),
-    "BasketDeleted": exactly(
-        {
-            "success": {"const": True},
-            "message": STRING,
-            "cleanup_summary": exactly({"baskets_deleted": {"const": 1}, "executions_deleted": {"const": 0}}),
-        },
-        told="The basket is gone; its executions stay readable.",
-    ),
-    "Health": exactly(
-        {
-            "status": one_of("healthy", "degraded", "unhealthy"),
-            "services": exactly(dict.fromkeys(("mongodb", "redis", "workers"), one_of("connected", "disconnected"))),
-            "version": STRING,
-        }
-    ),
-    "Ready": exactly({"status": {"const": "ready"}}),
     "Problem": exactly(
         {
             "type": {"type": "string", "format": "uri-reference", "pattern": "^/problems/[a-z_]+$"},
