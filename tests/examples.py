@@ -28,10 +28,12 @@ class Recorder:
         self.caller = caller
         self.kept: Examples = {}
 
-    def ask(self, operation: str, shows: str, /, body: Any = None, query: str = "", **places: str) -> requests.Response:
+    def ask(
+        self, operation: str, shows: str, /, body: Any = None, query: str = "", prefer: str = "", **places: str
+    ) -> requests.Response:
         """Ask once; ``places`` fill the path, ``shows`` says what of it is an example."""
         method, path = operation.split(" ", 1)
-        headers = {"X-Request-ID": "example-1"}
+        headers = {"X-Request-ID": "example-1"} | ({"Prefer": prefer} if prefer else {})
         more = {} if body is None else {"json": body}
         answer = self.caller.ask(method, path.format(**places) + query, headers=headers, **more)
         kept = self.kept.setdefault(operation, {})
@@ -61,7 +63,10 @@ def record(caller: Caller) -> Examples:
     for path in ("GET /execution-logs/{execution_id}", "GET /executions/{execution_id}"):
         ask(path, "completed", execution_id=done)
         ask(path, "failed", execution_id=failed)
+        ask(path, "a_part", query="?fields=progress,result", execution_id=done)
+        ask(path, "newer_lines", query="?after=4&fields=logs,next_after", execution_id=done)
         ask(path, "unknown", execution_id="1763700000_89ce24ad1b2c3d4e")
+        ask(path, "no_such_field", query="?fields=state", execution_id=done)
         ask(path, "a_limit_too_large", query="?limit=5000", execution_id=done)
     outputs = "GET /executions/{execution_id}/outputs/{step}"
     ask(outputs, "whole", execution_id=done, step="cashflow_analyzer")
@@ -86,6 +91,7 @@ def _submits(recorder: Recorder) -> None:
     config = {"agents": ["cashflow_analyzer", "goal_recommender"], "execution_strategy": "sequential"}
     ask("POST /run-basket", "written_inline", {"config": config, "input_data": INCOME, "tags": ["daily"]})
     ask("POST /run-basket", "in_an_hour", {"basket_name": "working_test", "run_after_s": 3600, "deadline_s": 60})
+    ask("POST /run-basket", "held_until_done", {"basket_name": "working_test", "input_data": INCOME}, prefer="wait=10")
     ask("POST /run-basket", "nothing_to_run", {})
     ask("POST /run-basket", "a_callback", {"basket_name": "working_test", "webhook_url": "/done"})
     ask("POST /run-basket", "unknown_basket", {"basket_name": "working_tset"})

@@ -74,6 +74,7 @@ def _stored(caller: Caller) -> Mapping[str, Sequence[str]]:
         "baskets": ["working_test", "chained_test", "goal_test"],
         "deletable": [f"to delete {number}" for number in range(50)],
         "agents": ["cashflow_analyzer", "goal_recommender", "echo"],
+        "preferences": ["wait=0", "respond-async", "wait=soon", 'handling=lenient; a="b", wait=0'],
         "steps": ["cashflow_analyzer", "goal_recommender", "raiser"],
     }
 
@@ -98,6 +99,7 @@ def _config(stored: Mapping[str, Sequence[str]]) -> str:
         *(f"[dictionaries.{name}]\nvalues = {json.dumps(values)}" for name, values in dictionaries.items()),
         "[parameters]",
         often(execution_id="executions", letter_id="letters", step="steps"),
+        '"header.Prefer" = {dictionary = "preferences", probability = 0.3}',
         '[[operations]]\ninclude-path-regex = "^/agent"\n[operations.parameters]\n' + often(name="agents"),
         '[[operations]]\ninclude-path = "/baskets/{name}"\ninclude-method = "GET"\n[operations.parameters]\n'
         + often(name="baskets"),
