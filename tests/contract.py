@@ -44,9 +44,10 @@ class Contract:
         return [f"{where}: {fault}" for fault in self._faults(method, urlsplit(url), answer)]
 
     def _faults(self, method: str, url: Any, answer: requests.Response) -> Iterator[str]:
-        path = self._path_of(url.path)
+        verb = "get" if method == "HEAD" else method.lower()
+        path = self._path_of(url.path, verb)
         item = self._document["paths"][path] if path else {}
-        operation = item.get("get" if method == "HEAD" else method.lower())
+        operation = item.get(verb)
         if operation is None:
             yield from self._of_no_operation(method, item, answer)
             return
@@ -58,12 +59,18 @@ class Contract:
         if method != "HEAD":
             yield from self._of_body(reply.get("content", {}), answer, whole="fields=" not in url.query)
 
-    def _path_of(self, path: str) -> str | None:
+    def _path_of(self, path: str, verb: str) -> str | None:
+        """The path that is meant: of several the plainest that takes the method, as the application has it."""
         versioned = path.startswith(f"{PREFIX}/")
         bare = path.removeprefix(PREFIX) if versioned else path
-        found = next((told for pattern, told in self._paths if pattern.fullmatch(bare)), None)
+        items = self._document["paths"]
         # A path with servers of its own stands at the root alone.
-        return None if found and versioned and "servers" in self._document["paths"][found] else found
+        found = [
+            told
+            for pattern, told in self._paths
+            if pattern.fullmatch(bare) and not (versioned and "servers" in items[told])
+        ]
+        return next((told for told in found if verb in items[told]), found[0] if found else None)
 
     def _of_no_operation(self, method: str, item: Mapping[str, Any], answer: requests.Response) -> Iterator[str]:
         """What an address that is not there must answer, and a method that it does not take."""
