@@ -47,6 +47,8 @@ def play(root: Path, *, cases: int, seed: int, examples: int) -> Played:
             phases = "fuzzing,stateful" if rounds else "examples,coverage,fuzzing,stateful"
             _round(played, stack.url, config, phases, seed=seed + rounds, examples=examples)
             rounds += 1
+            sys.stdout.write(f"{played.cases} cases\n")
+            sys.stdout.flush()
         if not played.failures:
             _check_still_works(caller, played)
     return played
