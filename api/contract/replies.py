@@ -72,7 +72,7 @@ _CANCEL: Final = exactly(
     {"requested_at": MOMENT, "reason": or_null({"type": "string", "maxLength": 500}), "outcome": one_of(*CancelOutcome)}
 )
 
-_EXECUTION: Final[dict[str, Json]] = {
+EXECUTION: Final[dict[str, Json]] = {
     "execution_id": ID,
     "basket_name": BASKET,
     "status": told(STATUS, "the last three are final: nothing leaves them"),
@@ -107,53 +107,66 @@ _EXECUTION: Final[dict[str, Json]] = {
 }
 _SOMETIMES: Final = ("gap", "poll_after_ms")
 ALWAYS_SHOWN: Final = ("execution_id", "status", "done", "rev")
-FIELDS: Final = tuple(_EXECUTION)
-
-
-def _as_it_ends(*, live: Json, final: Json) -> Json:
-    """What holds of a run that is not over, and of one that is."""
-    return {
-        "if": {"properties": {"done": {"const": True}}},
-        "then": {"properties": {"status": {"enum": FINAL}, "poll_after_ms": False} | final},
-        "else": {"properties": {"status": {"enum": LIVE}} | live},
-    }
+FIELDS: Final = tuple(EXECUTION)
 
 
 _NOTHING: Final[Json] = {"type": "null"}
-_ENDS: Final = _as_it_ends(
-    live={"result": _NOTHING, "error": _NOTHING, "finished_at": _NOTHING},
-    final={"waiting_for": _NOTHING, "current_step": _NOTHING, "finished_at": MOMENT},
-)
-_ENDS["else"]["required"] = ["poll_after_ms"]
+
+
+def as_it_ends(*of_the_end: str) -> Json:
+    """Answer what holds of a run that is not over, where ``of_the_end`` are null, and of one that is."""
+    live = {"status": {"enum": LIVE}, "finished_at": _NOTHING} | dict.fromkeys(of_the_end, _NOTHING)
+    final = {"status": {"enum": FINAL}, "finished_at": MOMENT, "poll_after_ms": False}
+    return {
+        "if": {"properties": {"done": {"const": True}}},
+        "then": {"properties": final | dict.fromkeys(("waiting_for", "current_step"), _NOTHING)},
+        "else": {"properties": live, "required": ["poll_after_ms"]},
+    }
+
+
+ACCEPTED: Final[dict[str, Json]] = {
+    "execution_id": ID,
+    "status": STATUS,
+    "done": BOOLEAN,
+    "rev": REV,
+    "execution_metadata": _METADATA,
+    "status_url": told(ADDRESS, "poll it until done is true; it keeps the prefix of the request"),
+    "message": STRING,
+    "created_at": MOMENT,
+    "request_id": told(REQUEST, "of the request that made the run"),
+    "retry_of": told(ID, "of a retry: what it is a retry of"),
+    "poll_after_ms": told(POLL_AFTER_MS, "when to poll first; absent where a repeated submit finds it done"),
+    "warnings": WARNINGS,
+}
+
+PROBLEM: Final[dict[str, Json]] = {
+    "type": {"type": "string", "format": "uri-reference", "pattern": "^/problems/[a-z_]+$"},
+    "title": STRING,
+    "status": {"type": "integer", "minimum": 400, "maximum": 599},
+    "detail": told(STRING, "a sentence that a person can act on"),
+    "error_code": told(STRING, "decide by it: the list is closed"),
+    "message": told(STRING, "the same as detail"),
+    "details": told(a_list(named("Fault")), "each fault and where it is"),
+    "timestamp": MOMENT,
+    "request_id": told(REQUEST, "quote it when you ask for help"),
+}
 
 REPLIES: Final[dict[str, Json]] = {
-    "Execution": exactly(_EXECUTION, optional=_SOMETIMES, told="An execution as it stands.") | _ENDS,
+    "Execution": exactly(EXECUTION, optional=_SOMETIMES, told="An execution as it stands.")
+    | as_it_ends("result", "error"),
     "ExecutionPart": exactly(
-        _EXECUTION,
-        optional=set(_EXECUTION) - set(ALWAYS_SHOWN),
+        EXECUTION,
+        optional=set(EXECUTION) - set(ALWAYS_SHOWN),
         told="The fields of an execution that were asked for, and the first four.",
     ),
     "ExecutionAtItsEnd": exactly(
-        _EXECUTION | {"warnings": WARNINGS},
+        EXECUTION | {"warnings": WARNINGS},
         optional=(*_SOMETIMES, "warnings"),
         told="The answer to a submit that was held until the run was done.",
     )
-    | _ENDS,
+    | as_it_ends("result", "error"),
     "Accepted": exactly(
-        {
-            "execution_id": ID,
-            "status": STATUS,
-            "done": BOOLEAN,
-            "rev": REV,
-            "execution_metadata": _METADATA,
-            "status_url": told(ADDRESS, "poll it until done is true; it keeps the prefix of the request"),
-            "message": STRING,
-            "created_at": MOMENT,
-            "request_id": told(REQUEST, "of the request that made the run"),
-            "retry_of": told(ID, "of a retry: what it is a retry of"),
-            "poll_after_ms": told(POLL_AFTER_MS, "when to poll first; absent where a repeated submit finds it done"),
-            "warnings": WARNINGS,
-        },
+        ACCEPTED,
         optional=["retry_of", "poll_after_ms", "warnings"],
         told="The answer to a submit: the execution is stored, and here is where to poll it.",
     ),
@@ -213,17 +226,7 @@ REPLIES: Final[dict[str, Json]] = {
         }
     ),
     "Problem": exactly(
-        {
-            "type": {"type": "string", "format": "uri-reference", "pattern": "^/problems/[a-z_]+$"},
-            "title": STRING,
-            "status": {"type": "integer", "minimum": 400, "maximum": 599},
-            "detail": told(STRING, "a sentence that a person can act on"),
-            "error_code": told(STRING, "decide by it: the list is closed"),
-            "message": told(STRING, "the same as detail"),
-            "details": told(a_list(named("Fault")), "each fault and where it is"),
-            "timestamp": MOMENT,
-            "request_id": told(REQUEST, "quote it when you ask for help"),
-        },
+        PROBLEM,
         told="Every error, as RFC 9457 writes it.",
     ),
     "Fault": exactly(
