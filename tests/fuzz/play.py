@@ -19,6 +19,18 @@ from tests.stack import Stack
 
 HOOKS: Final = Path(__file__).with_name("hooks.py")
 ROUND_WITHIN_S: Final = 1_800
+# Which parameter takes its values from which of the names that are there.
+EVERYWHERE: Final = {
+    "path.execution_id": "executions",
+    "path.letter_id": "letters",
+    "path.step": "steps",
+    "header.Prefer": "preferences",
+}
+SOMEWHERE: Final = {
+    'include-path-regex = "^/agent"': {"path.name": "agents"},
+    'include-path = "/baskets/{name}"\ninclude-method = "GET"': {"path.name": "baskets"},
+    'include-path = "/baskets/{name}"\ninclude-method = "DELETE"': {"path.name": "deletable"},
+}
 _GENERATED: Final = re.compile(r"^\s*(\d+) generated", re.MULTILINE)
 
 
@@ -82,13 +94,7 @@ def _stored(caller: Caller) -> Mapping[str, Sequence[str]]:
 
 
 def _config(stored: Mapping[str, Sequence[str]]) -> str:
-    """Write schemathesis' settings: half of what names something names something that is there."""
-
-    def often(**bound: str) -> str:
-        return "\n".join(
-            f'"path.{name}" = {{dictionary = "{words}", probability = 0.6}}' for name, words in bound.items()
-        )
-
+    """Write schemathesis' settings: most of what names something names something that is there."""
     words = sorted({word for name in ("baskets", "agents", "executions") for word in stored[name]})
     dictionaries = {**stored, "words": words}
     lines = [
@@ -100,15 +106,16 @@ def _config(stored: Mapping[str, Sequence[str]]) -> str:
         '[generation.dictionaries]\nstring = {dictionary = "words", probability = 0.15}',
         *(f"[dictionaries.{name}]\nvalues = {json.dumps(values)}" for name, values in dictionaries.items()),
         "[parameters]",
-        often(execution_id="executions", letter_id="letters", step="steps"),
-        '"header.Prefer" = {dictionary = "preferences", probability = 0.3}',
-        '[[operations]]\ninclude-path-regex = "^/agent"\n[operations.parameters]\n' + often(name="agents"),
-        '[[operations]]\ninclude-path = "/baskets/{name}"\ninclude-method = "GET"\n[operations.parameters]\n'
-        + often(name="baskets"),
-        '[[operations]]\ninclude-path = "/baskets/{name}"\ninclude-method = "DELETE"\n[operations.parameters]\n'
-        + often(name="deletable"),
+        *(_often(parameter, name) for parameter, name in EVERYWHERE.items()),
     ]
+    for selector, bound in SOMEWHERE.items():
+        lines += [f"[[operations]]\n{selector}\n[operations.parameters]"]
+        lines += [_often(parameter, name) for parameter, name in bound.items()]
     return "\n".join(lines) + "\n"
+
+
+def _often(parameter: str, dictionary: str) -> str:
+    return f'"{parameter}" = {{dictionary = "{dictionary}", probability = 0.6}}'
 
 
 def _round(played: Played, url: str, config: Path, phases: str, *, seed: int, examples: int) -> None:
