@@ -83,8 +83,7 @@ class Acceptor:
         return _answer(stored, FIRST_MS, 1, warnings)
 
     def _replayed(self, holder: Execution, asked: Idempotency, warnings: Sequence[str]) -> flask.Response:
-        if holder.idempotency is not None and holder.idempotency.fingerprint != asked.fingerprint:
-            raise IdempotencyKeyReused
+        check_replay(holder, asked)
         head = Head(holder.id, str(holder.status), holder.done, holder.rev)
         hints = hints_for(head, rest_of(holder), self._services.clock, self._keeper.pulse.last)
         response = _answer(holder, hints.poll_after_ms, hints.retry_after_s, warnings)
@@ -96,31 +95,43 @@ class Acceptor:
         return fingerprint(request.path.removeprefix(paths.prefix()), read_body(request, optional=True))
 
 
-def _answer(
-    run: Execution, poll_after_ms: int | None, retry_after_s: int | None, warnings: Sequence[str]
-) -> flask.Response:
-    status_url = f"{paths.prefix()}/execution-logs/{run.id}"
-    body: dict[str, Any] = {
+def check_replay(holder: Execution, asked: Idempotency) -> None:
+    """Raise IdempotencyKeyReused where the run that holds a key was submitted with another body."""
+    if holder.idempotency is not None and holder.idempotency.fingerprint != asked.fingerprint:
+        raise IdempotencyKeyReused
+
+
+def told_of(run: Execution, poll_after_ms: int | None, warnings: Sequence[str]) -> dict[str, Any]:
+    """Answer what a caller is told of a run that was accepted."""
+    told: dict[str, Any] = {
         "execution_id": run.id,
         "status": run.status,
         "done": run.done,
         "rev": run.rev,
         "execution_metadata": metadata_shown(run),
-        "status_url": status_url,
+        "status_url": f"{paths.prefix()}/execution-logs/{run.id}",
         "message": "accepted; poll status_url until done is true",
         "created_at": moment(run.created_at),
         "request_id": run.request_id,
     }
+    if run.retry_of is not None:
+        told["retry_of"] = run.retry_of
+    if poll_after_ms is not None:
+        told["poll_after_ms"] = poll_after_ms
+    if warnings:
+        told["warnings"] = list(warnings)
+    return told
+
+
+def _answer(
+    run: Execution, poll_after_ms: int | None, retry_after_s: int | None, warnings: Sequence[str]
+) -> flask.Response:
+    body = told_of(run, poll_after_ms, warnings)
     headers = {
-        "Location": status_url,
+        "Location": body["status_url"],
         "ETag": f'W/"{run.id}.{run.rev}"',
         "Cache-Control": "no-store",
     }
-    if run.retry_of is not None:
-        body["retry_of"] = run.retry_of
     if poll_after_ms is not None:
-        body["poll_after_ms"] = poll_after_ms
         headers["Retry-After"] = str(retry_after_s)
-    if warnings:
-        body["warnings"] = list(warnings)
     return flask.Response(orjson.dumps(body), 202, headers, mimetype="application/json")

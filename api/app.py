@@ -7,13 +7,16 @@ from typing import Final
 import flask
 
 from api import (
+    batch,
     catalogue,
     commands,
     dead_letters,
     edge,
     health,
+    lists,
     logs,
     paths,
+    poll_many,
     polls,
     problems,
     reference,
@@ -41,7 +44,8 @@ def create_app(services: Services, keeper: Keeper) -> flask.Flask:
     api = problems.Api(app)
     known = KnownBaskets(services, keeper.pulse)
     paths.register(app, api, submit.blueprint(services, keeper, known))
-    for part in (polls, commands, retries, dead_letters, logs, health):
+    paths.register(app, api, batch.blueprint(services, keeper, known))
+    for part in (polls, poll_many, lists, commands, retries, dead_letters, logs, health):
         paths.register(app, api, part.blueprint(services, keeper))
     paths.register(app, api, catalogue.blueprint(services, known))
     paths.register(app, api, health.metrics_blueprint(services), versioned=False)

@@ -116,10 +116,15 @@ def key_of(header: str | None) -> str | None:
     """Answer the Idempotency-Key of a request; raises ValidationFailed where it is none."""
     if header is None:
         return None
-    if not _KEY.fullmatch(header):
+    if not is_key(header):
         fault = {"header": "Idempotency-Key", "message": "must be 1 to 255 printable ASCII characters"}
         raise ValidationFailed(f"Idempotency-Key {fault['message']}", details=[fault])
     return header
+
+
+def is_key(text: str) -> bool:
+    """True for what may be an Idempotency-Key."""
+    return _KEY.fullmatch(text) is not None
 
 
 def traceparent_of(header: str | None) -> str | None:

@@ -49,14 +49,15 @@ class Keeper:
         """True once the indexes are made, without which no key is unique."""
         return self._prepared.is_set()
 
-    def check_may_accept(self) -> None:
-        """Raise Unavailable or Overloaded where a new run should not be taken now."""
+    def check_may_accept(self, beside: int = 0) -> None:
+        """Raise Unavailable or Overloaded where a new run should not be taken now, ``beside`` others just taken."""
         look = self.pulse.last
+        waiting = look.backlog + beside
         if not look.connected:
             raise Unavailable("Redis is away; nothing was stored, send the same request again", retry_after_s=2)
-        if look.backlog >= self._services.settings.backlog_max:
+        if waiting >= self._services.settings.backlog_max:
             raise Overloaded(
-                f"{look.backlog} steps are waiting for a worker; nothing was stored, send the same request again later",
+                f"{waiting} steps are waiting for a worker; nothing was stored, send the same request again later",
                 retry_after_s=10,
             )
         if not self.is_prepared:

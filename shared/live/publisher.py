@@ -52,6 +52,17 @@ class Publisher:
         """Offer a run that was just stored, and show it as queued, with the ``outputs`` that it begins with."""
         self.advanced(replace(advance.as_accepted, outputs=outputs or {}), advance, as_of=since_boot())
 
+    def accepted_all(self, advances: Sequence[Advance]) -> None:
+        """Offer runs that were just stored together, and show them as queued."""
+        pipe = self._redis.pipeline(transaction=False)
+        as_of = since_boot()
+        for advance in advances:
+            record = advance.as_accepted
+            self._ring(pipe, record, advance.hand_out)
+            self._show(pipe, record, as_of)
+            self._add_lines(pipe, record, 0)
+        self._send(pipe, f"{len(advances)} runs of a batch")
+
     def advanced(
         self,
         record: Record,

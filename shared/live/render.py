@@ -1,6 +1,7 @@
 """Renders the poll of an execution: bytes without the closing brace, to which each poll adds what moves between.
 
-The first five fields are always there, in this order, so that ``head_of`` reads them without parsing the rest.
+The first five fields are always there, in this order, so that ``head_of`` reads them without parsing the rest. The
+status view comes before all that can be large, so that it is cut out of a poll without parsing it either.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from shared.domain.execution import NEWEST, CancelOutcome, Event, Execution, Pag
 from shared.domain.status import ExecutionStatus, StepStatus
 
 OUTPUT_SHOWN_BYTES: Final = 256 * 1024
+REST_BYTES_MAX: Final = 100
 
 _REST: Final = b',"resting":'
-_REST_BYTES_MAX: Final = 100
 _HEAD: Final = re.compile(
     rb'\{"execution_id":"([^"]*)","basket_name":"[^"]*","status":"([a-z]+)","done":(true|false),"rev":([0-9]+)'
 )
@@ -54,7 +55,7 @@ def head_of(view: bytes) -> Head:
 
 def cut_rest(view: bytes) -> tuple[bytes, Rest | None]:
     """Answer a rendered poll as clients may see it, and what the run rests for, which stands at its very end."""
-    at = view.rfind(_REST, -_REST_BYTES_MAX)
+    at = view.rfind(_REST, -REST_BYTES_MAX)
     if at < 0:
         return view, None
     return view[:at], Rest(**orjson.loads(view[at + len(_REST) :]))
@@ -82,17 +83,9 @@ def render(record: Record, page: Page = NEWEST) -> bytes | None:
     if result is None:
         return None
     lines, first = _lines(record, page)
-    shown: dict[str, Any] = {
-        "execution_id": execution.id,
-        "basket_name": execution.basket.name,
-        "status": execution.status,
-        "done": execution.done,
-        "rev": execution.rev,
-        "progress": _progress(execution),
-        "current_step": _current_step(execution),
+    shown = _status(execution) | {
         "steps": [_step(step) for step in execution.steps.values()],
         "result": orjson.Fragment(result),
-        "error": error_shown(execution.error),
         "outputs": _outputs(record),
         "logs": [_line(execution.id, seq, event) for seq, event in enumerate(lines, first)],
         "count": len(lines),
@@ -100,22 +93,44 @@ def render(record: Record, page: Page = NEWEST) -> bytes | None:
         "next_after": first + len(lines) - 1,
         "first_seq": record.first_seq,
         "logs_dropped": record.first_seq - 1,
-        "tags": execution.tags,
         "metadata": orjson.Fragment(execution.metadata),
         "input_source": execution.input_source,
-        "retry_of": execution.retry_of,
         "cancel": _cancel(execution),
         "execution_metadata": metadata_shown(execution),
-        "created_at": moment(execution.created_at),
-        "queued_at": moment(execution.queued_at),
-        "started_at": moment(execution.started_at),
-        "finished_at": moment(execution.finished_at),
         "request_id": execution.request_id,
     }
     if page.after is not None:
         shown["gap"] = page.after + 1 < record.first_seq
+    return _with_rest(orjson.dumps(shown)[:-1], execution)
+
+
+def render_status(execution: Execution) -> bytes:
+    """Answer the status view: what a poll shows before its steps, and so nothing that can be large."""
+    return _with_rest(orjson.dumps(_status(execution))[:-1], execution)
+
+
+def _status(execution: Execution) -> dict[str, Any]:
+    return {
+        "execution_id": execution.id,
+        "basket_name": execution.basket.name,
+        "status": execution.status,
+        "done": execution.done,
+        "rev": execution.rev,
+        "progress": _progress(execution),
+        "current_step": _current_step(execution),
+        "error": error_shown(execution.error),
+        "tags": execution.tags,
+        "retry_of": execution.retry_of,
+        "created_at": moment(execution.created_at),
+        "queued_at": moment(execution.queued_at),
+        "started_at": moment(execution.started_at),
+        "finished_at": moment(execution.finished_at),
+    }
+
+
+def _with_rest(view: bytes, execution: Execution) -> bytes:
     rest = rest_of(execution)
-    return orjson.dumps(shown)[:-1] + (b"" if rest is None else _REST + orjson.dumps(rest))
+    return view if rest is None else view + _REST + orjson.dumps(rest)
 
 
 def metadata_shown(execution: Execution) -> dict[str, Any]:
