@@ -71,6 +71,7 @@ def record(caller: Caller) -> Examples:
     outputs = "GET /executions/{execution_id}/outputs/{step}"
     ask(outputs, "whole", execution_id=done, step="cashflow_analyzer")
     ask(outputs, "no_such_step", execution_id=done, step="nobody")
+    _many(recorder, done, failed)
     _commands(recorder, done, failed)
     _catalogue(recorder)
     for path, places in (("GET /logs", {}), ("GET /agent-logs/{name}", {"name": "cashflow_analyzer"})):
@@ -98,6 +99,19 @@ def _submits(recorder: Recorder) -> None:
     ask("POST /run-agent", "an_agent", {"agent_name": "cashflow_analyzer", "input_data": INCOME})
     ask("POST /run-agent", "no_input", {"agent_name": "cashflow_analyzer"})
     ask("POST /run-agent", "unknown_agent", {"agent_name": "cashflow", "input_data": {}})
+
+
+def _many(recorder: Recorder, done: str, failed: str) -> None:
+    ask = recorder.ask
+    ask("GET /executions", "the_newest_two", query="?limit=2&order=newest")
+    ask("GET /executions", "failed_or_cancelled", query="?status=failed,cancelled")
+    ask("GET /executions", "no_such_status", query="?status=done")
+    items = [{"execution_id": done, "rev": 1}, {"execution_id": failed, "rev": None}, {"execution_id": "None"}]
+    ask("POST /executions/poll", "two_have_changed", {"items": items, "view": "status"})
+    ask("POST /executions/poll", "no_items", {"items": []})
+    good = {"basket_name": "working_test", "input_data": INCOME, "idempotency_key": "daily-2026-11-21"}
+    ask("POST /run-basket/batch", "a_bad_item_fails_alone", {"items": [good, {"basket_name": "working_tset"}]})
+    ask("POST /run-basket/batch", "no_items", {"items": []})
 
 
 def _commands(recorder: Recorder, done: str, failed: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from api.asked import AT_ONCE_MAX
+from api.batch import ITEMS_MAX
 from api.contract.forms import STRING, Json, named, told
 from api.schemas import METADATA_MAX_BYTES
 from shared.domain.again import RetryFrom
@@ -81,16 +83,27 @@ def bodies(generated: Mapping[str, Json]) -> dict[str, Json]:
     step = forms["WrittenStep"]["properties"]
     step["retry"] = _RETRY
     step["timeout_s"] = {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S}
+    # These are read by one plain loop, whose rules marshmallow does not know.
+    forms["PollMany"]["properties"]["items"] |= {"minItems": 1, "maxItems": AT_ONCE_MAX}
+    forms["PolledItem"]["properties"]["rev"] |= {"minimum": 0}
+    # An item is judged by itself, so that nothing in it refuses the whole.
+    forms["RunBatch"]["properties"]["items"] = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": ITEMS_MAX,
+        "items": {"anyOf": [named("BatchItem"), {"description": "anything else is refused in its place"}]},
+    }
     for name in ("BasketConfig", "NewBasket"):
         forms[name] |= _AGENTS_OR_STEPS
-    for name in ("RunBasket", "RunAgent"):
+    for name in ("RunBasket", "RunAgent", "BatchItem"):
         run_after = forms[name]["properties"]["run_after"]
         forms[name]["properties"]["run_after"] = run_after | {"type": ["string", "null"], "format": "date-time"}
         forms[name]["properties"]["metadata"]["description"] += f" ({METADATA_MAX_BYTES} bytes)"
         forms[name] |= _ONE_MOMENT
     # A config beside a name is not looked at, so its form is said where it counts.
-    forms["RunBasket"]["properties"]["config"] = told({}, "a basket for this run only; basket_name wins")
-    forms["RunBasket"] |= _BY_NAME_OR_WRITTEN
+    for name in ("RunBasket", "BatchItem"):
+        forms[name]["properties"]["config"] = told({}, "a basket for this run only; basket_name wins")
+        forms[name] |= _BY_NAME_OR_WRITTEN
     return forms | READ_BY_HAND
 
 

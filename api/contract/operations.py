@@ -7,6 +7,7 @@ from typing import Final
 
 from api.contract.catalogue import CATALOGUE
 from api.contract.forms import named
+from api.contract.lists import LISTS
 from api.contract.operation import ACCEPTING, BODY, STORED, Operation, Refusals, Reply
 from shared import errors
 
@@ -92,4 +93,4 @@ _EXECUTIONS: Final[dict[str, Operation]] = {
         body_required=False,
     ),
 }
-OPERATIONS: Final = _EXECUTIONS | CATALOGUE
+OPERATIONS: Final = _EXECUTIONS | LISTS | CATALOGUE

@@ -7,6 +7,7 @@ from typing import Final
 from api.contract.forms import STRING, Json, one_of, whole
 from api.contract.replies import AGENT, BASKET, FIELDS, ID, REQUEST, STEP
 from api.paths import LIMIT_MAX
+from shared.domain.status import ExecutionStatus
 from shared.ids import EXECUTION_ID
 
 
@@ -21,6 +22,8 @@ def _path(name: str, schema: Json, description: str) -> Json:
 _LIMIT: Final[Json] = {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": 100}
 _DOCS_FILE: Final[Json] = one_of("start.js", "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 _FIELD: Final = "|".join(FIELDS)
+_STATUS: Final = "|".join(ExecutionStatus)
+_WHEN: Final[Json] = {"type": "string", "format": "date-time"}
 
 PARAMETERS: Final[dict[str, Json]] = {
     "ExecutionId": _path("execution_id", ID, "the id that a submit answered; its first ten digits are the second"),
@@ -58,6 +61,20 @@ PARAMETERS: Final[dict[str, Json]] = {
     "Cursor": _parameter("query", "cursor", STRING, "a next_cursor as it came; opaque, and a made-up one is 400"),
     "Since": _parameter("query", "since", STRING, "a next_since as it came; opaque, and a made-up one is 400"),
     "DocsFile": _path("file", _DOCS_FILE, "what the page loads"),
+    "OfBasket": _parameter("query", "basket", STRING, "only executions of this basket"),
+    "OfTag": _parameter("query", "tag", STRING, "only executions that bear this tag"),
+    "Status": _parameter(
+        "query",
+        "status",
+        {"type": "string", "pattern": f"^(?:{_STATUS})(?:,(?:{_STATUS}))*$"},
+        "only executions in one of these statuses, with commas between",
+    ),
+    "OfRequest": _parameter("query", "request_id", STRING, "only those that this request made"),
+    "RetryOf": _parameter("query", "retry_of", STRING, "only retries of this execution"),
+    "CreatedAfter": _parameter("query", "created_after", _WHEN, "only those made after this moment"),
+    "CreatedBefore": _parameter("query", "created_before", _WHEN, "only those made before this moment"),
+    "UpdatedSince": _parameter("query", "updated_since", _WHEN, "only those that have changed since this moment"),
+    "Order": _parameter("query", "order", one_of("newest", "oldest") | {"default": "newest"}, "which come first"),
     "Domain": _parameter("query", "domain", STRING, "only agents of this domain"),
     "Agent": _parameter("query", "agent", STRING, "only lines of this agent"),
     "Level": _parameter("query", "level", one_of("debug", "info", "warning", "error"), "only lines of this level"),
