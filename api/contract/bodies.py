@@ -79,13 +79,13 @@ READ_BY_HAND: Final[dict[str, Json]] = {
 
 def bodies(generated: Mapping[str, Json]) -> dict[str, Json]:
     """Answer the forms of all bodies; ``generated`` are those that apispec made of the schemas."""
-    forms = {name: _as_ecma(form) for name, form in generated.items()}
+    forms = {name: _as_read(form) for name, form in generated.items()}
     step = forms["WrittenStep"]["properties"]
     step["retry"] = _RETRY
     step["timeout_s"] = {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S}
     # These are read by one plain loop, whose rules marshmallow does not know.
     forms["PollMany"]["properties"]["items"] |= {"minItems": 1, "maxItems": AT_ONCE_MAX}
-    forms["PolledItem"]["properties"]["rev"] |= {"minimum": 0}
+    forms["PolledItem"]["properties"]["rev"] |= {"minimum": 0, "maximum": 2**63 - 1}
     # An item is judged by itself, so that nothing in it refuses the whole.
     forms["RunBatch"]["properties"]["items"] = {
         "type": "array",
@@ -107,11 +107,15 @@ def bodies(generated: Mapping[str, Json]) -> dict[str, Json]:
     return forms | READ_BY_HAND
 
 
-def _as_ecma(form: Any) -> Any:
-    r"""Answer ``form`` with ``\Z``, which only Python knows, written as ``$``, which means the same elsewhere."""
+def _as_read(form: Any) -> Any:
+    r"""Answer ``form`` as the API reads it, for others than Python.
+
+    ``\Z``, which only Python knows, is ``$`` elsewhere; and no body is refused for a key that it has beside.
+    """
     if isinstance(form, dict):
-        return {key: _pattern(item) if key == "pattern" else _as_ecma(item) for key, item in form.items()}
-    return [_as_ecma(item) for item in form] if isinstance(form, list) else form
+        told = {key: item for key, item in form.items() if (key, item) != ("additionalProperties", False)}
+        return {key: _pattern(item) if key == "pattern" else _as_read(item) for key, item in told.items()}
+    return [_as_read(item) for item in form] if isinstance(form, list) else form
 
 
 def _pattern(pattern: Any) -> Any:
