@@ -17,7 +17,6 @@ from flask import request
 
 from api import paths
 from api.body import fingerprint, read_body
-from api.hints import FIRST_MS, hints_for
 from api.intake import key_of, traceparent_of
 from api.keeper import Keeper
 from shared import faults
@@ -25,7 +24,8 @@ from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC, Execution, Idempotency
 from shared.domain.life import start
 from shared.errors import IdempotencyKeyReused, OutcomeUnknown
-from shared.live.render import Head, metadata_shown, moment, rest_of
+from shared.live.mark import mark_of
+from shared.live.render import Head, metadata_shown, moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +80,17 @@ class Acceptor:
             return self._replayed(stored, run.idempotency, warnings)
         faults.reach("api.inserted")
         self._services.publisher.accepted(accepted, outputs)
-        return _answer(stored, FIRST_MS, 1, warnings)
+        return self._answer(stored, warnings)
 
     def _replayed(self, holder: Execution, asked: Idempotency, warnings: Sequence[str]) -> flask.Response:
         check_replay(holder, asked)
-        head = Head(holder.id, str(holder.status), holder.done, holder.rev)
-        hints = hints_for(head, rest_of(holder), self._services.clock, self._keeper.pulse.last)
-        response = _answer(holder, hints.poll_after_ms, hints.retry_after_s, warnings)
+        response = self._answer(holder, warnings)
         response.headers["Idempotency-Replayed"] = "true"
         return response
+
+    def _answer(self, run: Execution, warnings: Sequence[str]) -> flask.Response:
+        hints = self._keeper.hints_for(Head(run.id, str(run.status), run.done, run.rev), mark_of(run))
+        return _answer(run, hints.poll_after_ms, hints.retry_after_s, warnings)
 
     @staticmethod
     def _fingerprint() -> str:

@@ -20,7 +20,6 @@ from flask import request
 from api import problems
 from api.acceptor import Asker, check_replay, told_of
 from api.body import fingerprint, invalid
-from api.hints import FIRST_MS, hints_for
 from api.intake import is_key, traceparent_of
 from api.keeper import Keeper
 from api.known_baskets import KnownBaskets
@@ -33,7 +32,8 @@ from shared.domain.execution import PUBLIC, Execution, Idempotency
 from shared.domain.life import start
 from shared.domain.terms import Advance
 from shared.errors import BucketError, InternalError, OutcomeUnknown, Unavailable, ValidationFailed
-from shared.live.render import Head, rest_of
+from shared.live.mark import mark_of
+from shared.live.render import Head
 
 _ROUTE: Final = "/run-basket"
 _KEY: Final = "idempotency_key"
@@ -183,12 +183,8 @@ class BatchAcceptor:
         if isinstance(outcome, BucketError):
             return problems.body_of(_fit_to_be_told(outcome), flask.g.request_id)
         run = outcome.run
-        poll_after_ms: int | None = FIRST_MS
-        if outcome.replayed:
-            head = Head(run.id, str(run.status), run.done, run.rev)
-            hints = hints_for(head, rest_of(run), self._services.clock, self._keeper.pulse.last)
-            poll_after_ms = hints.poll_after_ms
-        told = told_of(run, poll_after_ms, outcome.warnings)
+        hints = self._keeper.hints_for(Head(run.id, str(run.status), run.done, run.rev), mark_of(run))
+        told = told_of(run, hints.poll_after_ms, outcome.warnings)
         told |= {"status": _ACCEPTED, "execution_status": run.status}
         return told | ({"idempotency_replayed": True} if outcome.replayed else {})
 

@@ -15,6 +15,7 @@ from shared.catalogue.specs import Catalogue
 from shared.domain.basket import Basket
 from shared.domain.execution import PUBLIC, Execution, Idempotency
 from shared.domain.passing import NothingThere, given_to
+from shared.domain.script import as_scripted
 from shared.domain.status import ExecutionStatus
 from shared.errors import ValidationFailed
 from shared.ids import new_execution_id
@@ -45,7 +46,7 @@ def run_of(
         fault = {"pointer": "/metadata", "message": f"takes {len(metadata)} bytes; at most {METADATA_MAX_BYTES}"}
         raise ValidationFailed(f"metadata {fault['message']}", details=[fault])
     moments = moments_of(body, now)
-    return Execution(
+    blank = Execution(
         id=new_execution_id(now),
         integrator=PUBLIC,
         basket=basket,
@@ -65,6 +66,7 @@ def run_of(
         start_deadline=moments.start_deadline,
         deadline=moments.deadline,
     )
+    return as_scripted(blank)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,11 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
         cursor = queries.text("cursor")
         after = None if cursor is None else Place(*cursors.decode(cursor, bound))
         found = services.many.page(PUBLIC, wanted, limit + 1, after)
-        shown, look = found[:limit], keeper.pulse.last
+        shown = found[:limit]
         next_cursor = None
         if len(found) > limit:
             next_cursor = cursors.encode(shown[-1].created_at, shown[-1].id, bound)
-        rows = [row_of(render_status(execution), services.clock, look) for execution in shown]
+        rows = [row_of(render_status(execution), keeper) for execution in shown]
         body = b'{"executions":' + array(rows) + b',"next_cursor":' + orjson.dumps(next_cursor) + b"}"
         headers = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
         return flask.Response(body, 200, headers, mimetype="application/json")

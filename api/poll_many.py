@@ -137,9 +137,8 @@ class PollsOfMany:
         return view
 
     def _response(self, found: _Found, warnings: Sequence[str]) -> flask.Response:
-        clock, look = self._services.clock, self._keeper.pulse.last
-        rows = [row_of(view, clock, look) for view in found.changed]
-        soonest = min(_hints([*rows, *(row_of(view, clock, look) for view in found.live)]), default=None)
+        rows = [row_of(view, self._keeper) for view in found.changed]
+        soonest = min(_hints([*rows, *(row_of(view, self._keeper) for view in found.live)]), default=None)
         told: dict[str, Any] = {
             "unchanged": found.unchanged,
             "not_found": found.not_found,

@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.hints import hints_for
-from shared.live.pulse import Look
-from shared.live.render import cut_rest, head_of
-from shared.store.clock import StoreClock
+from api.keeper import Keeper
+from shared.live.mark import cut_mark
+from shared.live.render import head_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +19,11 @@ class Row:
     poll_after_ms: int | None
 
 
-def row_of(view: bytes, clock: StoreClock, look: Look) -> Row:
+def row_of(view: bytes, keeper: Keeper) -> Row:
     """Answer the row that a rendered view makes now."""
     head = head_of(view)
-    view, rest = cut_rest(view)
-    hints = hints_for(head, rest, clock, look)
+    view, mark = cut_mark(view)
+    hints = keeper.hints_for(head, mark)
     return Row(view + hints.tail, hints.poll_after_ms)
 
 

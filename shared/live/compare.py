@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import redis
 
-from shared.live.render import REST_BYTES_MAX, cut_rest
+from shared.live.mark import MARK_BYTES_MAX, cut_mark
 from shared.live.views import view_key
 
 _MISSING, _SAME, _SAME_AND_DONE, _CHANGED, _TOO_MUCH = b"?=.!+"
@@ -94,7 +94,7 @@ def compare(client: redis.Redis, asked: Mapping[str, int | None], *, whole_bytes
     bounds ``live``: the first so many in the order asked.
     """
     told = " ".join([f"{each} {'-' if rev is None else rev}" for each, rev in asked.items()])
-    answered: Any = client.eval(_COMPARE, 0, told, view_key(""), str(whole_bytes), str(live_max), REST_BYTES_MAX)
+    answered: Any = client.eval(_COMPARE, 0, told, view_key(""), str(whole_bytes), str(live_max), MARK_BYTES_MAX)
     marks, views = answered
     unchanged = marks.count(_SAME) + marks.count(_SAME_AND_DONE)
     if unchanged == len(marks):
@@ -117,7 +117,7 @@ def compare(client: redis.Redis, asked: Mapping[str, int | None], *, whole_bytes
 
 
 def _status_view(piece: bytes) -> bytes:
-    """The status view in a piece of a poll: what stands before the steps, and of the poll's end what it rests for."""
-    end = piece[-REST_BYTES_MAX:]
-    shown, _ = cut_rest(end)
-    return piece[:-REST_BYTES_MAX] + end[len(shown) :]
+    """The status view in a piece of a poll: what stands before the steps, and its mark at the poll's end."""
+    end = piece[-MARK_BYTES_MAX:]
+    shown, _ = cut_mark(end)
+    return piece[:-MARK_BYTES_MAX] + end[len(shown) :]

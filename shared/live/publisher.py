@@ -15,7 +15,7 @@ import structlog
 
 from shared.domain.execution import Execution, Record
 from shared.domain.terms import Advance
-from shared.live import lines
+from shared.live import durations, lines
 from shared.live.render import line_shown, render
 from shared.live.views import Views
 from shared.queue import bell
@@ -89,6 +89,7 @@ class Publisher:
             self._figures.execution_ended(pipe, execution.basket.name, str(execution.status))
         for agent, seconds in took:
             self._figures.step_ended(pipe, agent, seconds)
+        durations.note(pipe, execution, took)
         self._send(pipe, execution.id)
 
     def rang_in_vain(self, execution: Execution, unanswered: bell.Bell) -> None:

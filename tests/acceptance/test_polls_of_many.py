@@ -93,7 +93,7 @@ def test_the_lot_is_polled_again_when_the_first_of_it_should_be(caller: Caller, 
     soon = caller.run(run_after_s=5)
     found = asked(caller, (later, rev), (soon, None), (done["execution_id"], 0))
     hints = [row["poll_after_ms"] for row in found["changed"] if not row["done"]]
-    assert found["poll_after_ms"] == min(hints) <= 5_000
+    assert found["poll_after_ms"] == min(hints) <= 7_000, "its moment, and the time that such a run takes"
     (waiting,) = [row["waiting_for"] for row in found["changed"] if row["execution_id"] == soon]
     assert waiting["reason"] == "schedule"
     for run in (later, soon):

@@ -9,7 +9,8 @@ import redis
 
 from shared.ids import new_execution_id
 from shared.live.compare import Compared, compare
-from shared.live.render import Rest, cut_rest, head_of, render
+from shared.live.mark import Rest, cut_mark
+from shared.live.render import head_of, render
 from shared.live.views import view_key
 from tests.builders import NOON, accepted, claimed, complete_only
 
@@ -34,9 +35,11 @@ def test_only_what_differs_comes_back_as_a_status_view(client: redis.Redis) -> N
     found = compared(client, {same: 1, UNKNOWN: 3, older: None})
     assert (found.unchanged, found.missing, found.left_out) == (1, [UNKNOWN], [])
     (view,) = found.changed
-    status, rest = cut_rest(view)
+    status, mark = cut_mark(view)
     assert shown.startswith(status + b',"steps":[')
-    assert (head_of(view).execution_id, rest) == (older, Rest("queue"))
+    assert (head_of(view).execution_id, mark.rest) == (older, Rest("queue"))
+    assert mark.timing is not None
+    assert mark.timing.agent == "only"
     assert [head_of(view).execution_id for view in found.live] == [same]
 
 
@@ -64,7 +67,7 @@ def test_a_status_longer_than_the_first_look_is_found_too(client: redis.Redis) -
     tags = tuple(f"{number:02}" + '"' * 62 for number in range(20))
     run, view = queued(client, tags=tags)
     (found,) = compared(client, {run: None}).changed
-    assert view.startswith(cut_rest(found)[0])
+    assert view.startswith(cut_mark(found)[0])
     assert found.count(b'\\"') == 20 * 62
 
 
