@@ -116,6 +116,13 @@ def test_a_revision_beyond_any_is_answered_from_the_truth(caller: Caller, done: 
     assert row["rev"] == done["rev"]
 
 
+def test_a_whole_revision_is_one_however_it_is_written(caller: Caller, done: dict[str, Any]) -> None:
+    assert asked(caller, (done["execution_id"], float(done["rev"])))["unchanged"] == 1
+    for rev in (done["rev"] + 0.5, 1e300, -1.0, "1", True):
+        answer = caller.post("/executions/poll", {"items": [{"execution_id": done["execution_id"], "rev": rev}]})
+        assert answer.status_code == 400, rev
+
+
 def test_what_does_not_fit_is_named_and_comes_when_it_is_asked_for_again(caller: Caller) -> None:
     runs = [caller.run_agent("big", bytes=3_500_000) for _ in range(4)]
     polls = {run: caller.finished(run) for run in runs}
@@ -153,7 +160,7 @@ def test_keys_that_mean_nothing_are_named(caller: Caller, done: dict[str, Any]) 
         ({"items": [{"execution_id": {"$gt": ""}}]}, "/items/0/execution_id"),
         ({"items": [{"execution_id": UNKNOWN, "rev": "1"}]}, "/items/0/rev"),
         ({"items": [{"execution_id": UNKNOWN, "rev": -1}]}, "/items/0/rev"),
-        ({"items": [{"execution_id": UNKNOWN, "rev": 1.0}]}, "/items/0/rev"),
+        ({"items": [{"execution_id": UNKNOWN, "rev": 1.5}]}, "/items/0/rev"),
         ({"items": [{"execution_id": UNKNOWN, "rev": True}]}, "/items/0/rev"),
         ({"items": [{"execution_id": UNKNOWN, "rev": {"$gt": 0}}]}, "/items/0/rev"),
         ({"items": [{"execution_id": UNKNOWN}], "view": "all"}, "/view"),
