@@ -24,10 +24,9 @@ from api.polls import Polls
 from api.rows import Row, array, retry_after_s, row_of
 from api.schemas import ManyPolled
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC, Record
-from shared.errors import InternalError
+from shared.domain.execution import PUBLIC
 from shared.live.compare import Compared, compare
-from shared.live.render import render, render_status, result_steps
+from shared.live.render import render_status
 
 WHOLE_BYTES_MAX: Final = 8 * 1024 * 1024
 HINTED_MAX: Final = 32
@@ -98,20 +97,14 @@ class PollsOfMany:
 
     def _look_in_store(self, found: _Found, revs: Mapping[str, int | None], *, whole: bool) -> None:
         """Find in MongoDB what Redis lacks; raises Unavailable where it is away."""
-        stored = self._services.many.named(PUBLIC, revs.keys())
-        found.not_found += [each for each in revs if each not in stored]
-        changed = []
-        for execution in stored.values():
-            if execution.rev != revs[execution.id]:
-                changed.append(execution)
-            else:
-                found.unchanged += 1
-                if not execution.done and len(found.live) < HINTED_MAX:
-                    found.live.append(render_status(execution))
-        if whole and changed:
-            self._add_whole(found, [execution.id for execution in changed])
+        compared = self._services.many.compare(PUBLIC, revs, HINTED_MAX)
+        found.not_found += compared.missing
+        found.unchanged += compared.unchanged
+        found.live += [render_status(execution) for execution in compared.live]
+        if whole and compared.changed:
+            self._add_whole(found, [execution.id for execution in compared.changed])
         else:
-            found.changed += [render_status(execution) for execution in changed]
+            found.changed += [render_status(execution) for execution in compared.changed]
 
     def _add_whole(self, found: _Found, ids: Sequence[str]) -> None:
         """Add whole polls while there is room; one at least, or an answer might have none and lead nowhere."""
@@ -120,21 +113,12 @@ class PollsOfMany:
             return
         added = set()
         for record in self._services.many.records(PUBLIC, ids, found.bytes_left):
-            view = self._rendered(record)
+            view = self._polls.rendered(record)
             if found.changed and len(view) > found.bytes_left:
                 break
             found.changed.append(view)
             added.add(record.execution.id)
         found.left_out += [each for each in ids if each not in added]
-
-    def _rendered(self, record: Record) -> bytes:
-        missing = set(result_steps(record.execution)) - set(record.outputs)
-        if missing:
-            record = self._polls.read(record.execution.id, outputs=missing)
-        view = render(record)
-        if view is None:
-            raise InternalError(f"an output of {record.execution.id} is not where it was kept")
-        return view
 
     def _response(self, found: _Found, warnings: Sequence[str]) -> flask.Response:
         rows = [row_of(view, self._keeper) for view in found.changed]

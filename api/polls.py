@@ -104,7 +104,7 @@ class Polls:
 
     def shown(self, record: Record, status: int) -> flask.Response:
         """Answer a run as it has just been written, with the fields of a poll."""
-        return self._answer(self._rendered(record, NEWEST), status)
+        return self._answer(self.rendered(record, NEWEST), status)
 
     def output(self, execution_id: str, step: str) -> flask.Response:
         """Answer one step's output as its agent returned it."""
@@ -144,7 +144,7 @@ class Polls:
         body = portion.of_view(shown)
         if body is None:
             record = self.read(head.execution_id, page=portion.page)
-            head, hints, shown = self._parsed(self._rendered(record, portion.page))
+            head, hints, shown = self._parsed(self.rendered(record, portion.page))
             body = portion.of(shown)
         return reply(head, hints, body, 200)
 
@@ -175,12 +175,12 @@ class Polls:
         if view is not None:
             return Seen(view)
         record = self.read(execution_id, page=NEWEST)
-        view = self._rendered(record, NEWEST)
+        view = self.rendered(record, NEWEST)
         self._fill(record, view)
         return Seen(view, from_store=True)
 
-    def _rendered(self, record: Record, page: Page) -> bytes:
-        """The poll of ``record``; large outputs that its result needs are fetched."""
+    def rendered(self, record: Record, page: Page = NEWEST) -> bytes:
+        """Answer the poll of ``record``; large outputs that its result needs are fetched."""
         missing = set(result_steps(record.execution)) - set(record.outputs)
         if missing:
             record = self.read(record.execution.id, outputs=missing, page=page)

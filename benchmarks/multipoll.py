@@ -14,9 +14,10 @@ import signal
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,7 @@ from compose.embedded.trouble import Trouble
 
 POLLED: Final = 500
 BATCHED: Final = 100
+_FORGOTTEN_S: Final = 20.0
 _PARTS: Final = ("api", "redis", "mongod")
 _MS: Final = 1_000
 _OK: Final = 200
@@ -102,9 +104,21 @@ def standing_still(side: Side) -> Iterator[None]:
 
 
 def polls(side: Side, rounds: int, times: int) -> Iterator[Measure]:
-    """Measure polls of many: of runs that are over, and of the same when all have changed."""
+    """Measure polls of many: of runs that are over, of the same when all have changed, of runs that wait.
+
+    Of those that wait long Redis has forgotten the views, so that MongoDB is asked for all of them.
+    """
     client = Client(side)
     ids = _finished(client, POLLED)
+    yield from _polled(side, client, ids, rounds, times)
+    waiting = {"items": [dict(BUCKET.submit_body) | {"run_after_s": 3_600}] * POLLED}
+    later = [item["execution_id"] for item in client.expect(_ACCEPTED, "POST", "/run-basket/batch", waiting)["items"]]
+    time.sleep(_FORGOTTEN_S)
+    unchanged, _ = _polled(side, client, later, rounds, max(times // 4, 1))
+    yield replace(unchanged, what=f"{POLLED} polls, waiting")
+
+
+def _polled(side: Side, client: Client, ids: Sequence[str], rounds: int, times: int) -> Iterator[Measure]:
     revs = {each: client.expect(_OK, "GET", f"/execution-logs/{each}")["rev"] for each in ids}
     tags = [(f"/execution-logs/{each}", f'W/"{each}.{rev}"') for each, rev in revs.items()]
     known = json.dumps({"items": [{"execution_id": each, "rev": rev} for each, rev in revs.items()]}).encode()

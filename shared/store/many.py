@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Final
 
 from pymongo.errors import BulkWriteError
 
 from shared.domain.execution import Execution, Record
 from shared.domain.listing import Order, Place, Wanted
+from shared.domain.status import ExecutionStatus
 from shared.domain.terms import Advance
 from shared.errors import BucketError, NotStorable, OutcomeUnknown, Unavailable
 from shared.store.clock import Clock
@@ -22,7 +24,7 @@ from shared.store.documents import (
     decode_event,
 )
 from shared.store.mongo import MongoStore, document_of
-from shared.store.port import KEY_KEPT
+from shared.store.port import KEY_KEPT, Compared
 
 _LIVING: Final = {"status": {"$exists": True}}
 _READ_AT_ONCE: Final = 20
@@ -49,11 +51,16 @@ class MongoMany:
             rows = list(found.sort([("created_at", direction), ("_id", direction)]).limit(limit))
         return [decode(row) for row in rows]
 
-    def named(self, integrator: str, ids: Collection[str]) -> Mapping[str, Execution]:
-        """Answer executions by their ids."""
+    def compare(self, integrator: str, revs: Mapping[str, int | None], live_max: int) -> Compared:
+        """Compare revisions as they are read; only what is answered is decoded, for that is what takes long."""
         with call(self._database, writes=False):
-            rows = list(self._database.collection("executions").find(_named(integrator, ids), APART_FROM_LISTS))
-        return {row["_id"]: decode(row) for row in rows}
+            found = self._database.collection("executions").find(_named(integrator, revs), APART_FROM_LISTS)
+            rows = {row["_id"]: row for row in found}
+        changed = [row for row in rows.values() if row["rev"] != revs[row["_id"]]]
+        same = [row for row in rows.values() if row["rev"] == revs[row["_id"]]]
+        live = islice((row for row in same if not ExecutionStatus(row["status"]).is_final), live_max)
+        missing = [each for each in revs if each not in rows]
+        return Compared([decode(row) for row in changed], [decode(row) for row in live], len(same), missing)
 
     def records(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[Record]:
         """Answer executions whole, read a few at a time so that memory holds no more than was asked for."""

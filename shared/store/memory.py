@@ -12,7 +12,7 @@ from shared.domain.listing import Order, Place, Wanted, place_of
 from shared.domain.terms import Advance
 from shared.errors import BucketError, OutcomeUnknown, StaleWrite
 from shared.store.clock import Clock
-from shared.store.port import KEY_KEPT, Beat, Report, Save
+from shared.store.port import KEY_KEPT, Beat, Compared, Report, Save
 
 
 class MemoryStore:
@@ -187,10 +187,17 @@ class MemoryStore:
             found = [each for each in found if (place_of(each) < after if is_newest else place_of(each) > after)]
         return found[:limit]
 
-    def named(self, integrator: str, ids: Collection[str]) -> Mapping[str, Execution]:
-        """Answer executions by their ids."""
-        found = (self._living(integrator, each) for each in ids)
-        return {record.execution.id: _listed(record.execution) for record in found if record is not None}
+    def compare(self, integrator: str, revs: Mapping[str, int | None], live_max: int) -> Compared:
+        """Compare revisions."""
+        records = filter(None, (self._living(integrator, each) for each in revs))
+        found = {record.execution.id: _listed(record.execution) for record in records}
+        same = [each for each in found.values() if each.rev == revs[each.id]]
+        return Compared(
+            changed=[each for each in found.values() if each.rev != revs[each.id]],
+            live=[each for each in same if not each.done][:live_max],
+            unchanged=len(same),
+            missing=[each for each in revs if each not in found],
+        )
 
     def records(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[Record]:
         """Answer executions whole."""

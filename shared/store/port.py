@@ -52,6 +52,19 @@ class Report:
         return not self.events and self.percent is None and self.message is None
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Executions beside what a caller knows of them; unchanged ones are only counted.
+
+    ``live`` are the first of those that are unchanged and not done, as many as were asked for.
+    """
+
+    changed: Sequence[Execution]
+    live: Sequence[Execution]
+    unchanged: int
+    missing: Sequence[str]
+
+
 class ExecutionStore(Protocol):
     """A place that remembers executions and never lets two writers both win.
 
@@ -120,11 +133,14 @@ class ManyAtOnce(Protocol):
     def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Execution]:
         """Answer at most ``limit`` of those ``wanted`` that lie beyond ``after``, in the order wanted.
 
-        Neither here nor in :meth:`named` do they bear their ``input`` and ``metadata``, which no list shows.
+        Neither here nor in :meth:`compare` do they bear their ``input`` and ``metadata``, which no list shows.
         """
 
-    def named(self, integrator: str, ids: Collection[str]) -> Mapping[str, Execution]:
-        """Answer those of ``ids`` that there are, by id."""
+    def compare(self, integrator: str, revs: Mapping[str, int | None], live_max: int) -> Compared:
+        """Answer which executions have another revision than ``revs`` tells by id, and which are not there.
+
+        Most have not changed, and are looked at no closer than that takes.
+        """
 
     def records(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[Record]:
         """Answer those of ``ids`` that there are whole, but for large outputs; none more once ``bytes_max`` are read.

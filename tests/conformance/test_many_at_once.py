@@ -179,14 +179,26 @@ def test_a_row_is_the_status_view_of_the_poll(store: Store) -> None:
     assert whole.startswith(render_status(rows[-1][0]) + b',"steps":[')
 
 
-def test_named_executions_are_answered_where_they_are(store: Store) -> None:
-    runs = [made(store, number) for number in range(3)]
-    found = store.named(PUBLIC, [NOBODY, runs[0].id, runs[2].id])
-    assert found == {run.id: run for run in (runs[0], runs[2])}
-    assert store.named("somebody", [runs[0].id]) == {}
-    store.withdraw(PUBLIC, runs[0].id)
-    assert store.named(PUBLIC, [runs[0].id]) == {}
-    assert store.records(PUBLIC, [runs[0].id, NOBODY], 1) == []
+def test_revisions_are_compared_and_only_what_differs_is_answered(store: Store) -> None:
+    runs = [made(store, number, input=b'{"a":1}') for number in range(5)]
+    shown = [replace(run, input=b"{}") for run in runs]
+    running = begun(store, runs[4])
+    store.save(running, complete_only(running))
+    asked = {runs[0].id: 1, runs[1].id: None, NOBODY: 1, runs[2].id: 7, runs[3].id: 1, runs[4].id: 3}
+    found = store.compare(PUBLIC, asked, 10)
+    assert sorted(run.id for run in found.changed) == sorted((runs[1].id, runs[2].id))
+    assert shown[1] in found.changed, "without its input"
+    assert sorted(run.id for run in found.live) == sorted((runs[0].id, runs[3].id)), "and not the one that is over"
+    assert (found.unchanged, found.missing) == (3, [NOBODY])
+    assert len(store.compare(PUBLIC, asked, 1).live) == 1
+
+
+def test_what_is_another_integrators_or_withdrawn_is_missing(store: Store) -> None:
+    run = made(store)
+    assert store.compare("somebody", {run.id: 1}, 1).missing == [run.id]
+    store.withdraw(PUBLIC, run.id)
+    assert store.compare(PUBLIC, {run.id: 1}, 1).missing == [run.id]
+    assert store.records(PUBLIC, [run.id, NOBODY], 1) == []
 
 
 def test_whole_records_end_once_there_are_bytes_enough(store: Store) -> None:
