@@ -125,6 +125,7 @@ def test_a_bell_that_comes_twice_in_a_batch_runs_once(bench: Bench) -> None:
     runs = accepted(bench, 3)
     answer(bench, [runs[0], *runs, runs[2]])
     check_recorded_once(bench, runs)
+    assert bench.store.asked["save"] == 0, "a doubled bell does not spoil the claim of the others"
 
 
 def between(bench: Bench, number: int, act: Callable[[], None]) -> None:
