@@ -6,7 +6,21 @@ from typing import Final
 
 import flask
 
-from api import catalogue, commands, dead_letters, edge, health, logs, paths, polls, problems, retries, submit
+from api import (
+    catalogue,
+    commands,
+    consumers,
+    dead_letters,
+    edge,
+    feed,
+    health,
+    logs,
+    paths,
+    polls,
+    problems,
+    retries,
+    submit,
+)
 from api.keeper import Keeper
 from api.known_baskets import KnownBaskets
 from shared.bootstrap import Services
@@ -27,7 +41,7 @@ def create_app(services: Services, keeper: Keeper) -> flask.Flask:
     api = problems.Api(app)
     known = KnownBaskets(services, keeper.pulse)
     paths.register(app, api, submit.blueprint(services, keeper, known))
-    for part in (polls, commands, retries, dead_letters, logs, health):
+    for part in (polls, commands, retries, dead_letters, feed, consumers, logs, health):
         paths.register(app, api, part.blueprint(services, keeper))
     paths.register(app, api, catalogue.blueprint(services, known))
     paths.register(app, api, health.metrics_blueprint(services), versioned=False)

@@ -23,8 +23,11 @@ from shared.store.agent_memory import MongoMemory
 from shared.store.baskets import MongoBaskets
 from shared.store.checkpoints import MongoCheckpoints
 from shared.store.clock import StoreClock
+from shared.store.consumers import MongoConsumers
 from shared.store.database import Database
 from shared.store.dead_letters import MongoDeadLetters
+from shared.store.feed import MongoFeed
+from shared.store.feed_log import FeedLog
 from shared.store.mongo import MongoStore
 from shared.telemetry.fleet import FleetMetrics
 
@@ -43,6 +46,9 @@ class Services:
     store: MongoStore
     baskets: MongoBaskets
     dead_letters: MongoDeadLetters
+    feed: MongoFeed
+    feed_log: FeedLog
+    consumers: MongoConsumers
     checkpoints: MongoCheckpoints
     memory: MongoMemory
     redis: redis.Redis
@@ -51,8 +57,12 @@ class Services:
     figures: FleetMetrics
 
     def prepare(self) -> None:
-        """Make the indexes and seed the baskets, where MongoDB answers; raises its error where it does not."""
+        """Make the indexes, begin the feed and seed the baskets; raises MongoDB's error where it does not answer.
+
+        So the feed begins before the first run is accepted, whether or not a reconciler is there yet.
+        """
         self.database.ensure_indexes()
+        self.feed_log.ensure_begun()
         for basket in seed_baskets(self.catalogue):
             self.baskets.seed(PUBLIC, basket)
 
@@ -84,6 +94,9 @@ def bootstrap(settings: Settings, role: str) -> Services:
         store=MongoStore(database, clock),
         baskets=MongoBaskets(database),
         dead_letters=MongoDeadLetters(database, clock),
+        feed=MongoFeed(database),
+        feed_log=FeedLog(database, clock),
+        consumers=MongoConsumers(database, clock),
         checkpoints=MongoCheckpoints(database, clock),
         memory=MongoMemory(database, clock),
         redis=client,
