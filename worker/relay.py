@@ -27,7 +27,7 @@ CHANNEL: Final = "feed"
 """Where Redis tells those that wait for the feed the number of each new batch."""
 WAIT_S: Final = 1.0
 """How long the stream is waited on; at rest a stamp follows each wait."""
-PACE_S: Final = 0.025
+PACE_S: Final = 0.1
 """Batches follow each other no faster than this, unless the stream is behind."""
 AGAIN_AFTER_S: Final = 0.5
 _TRIM_EVERY_S: Final = 60.0

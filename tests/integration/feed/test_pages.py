@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -101,11 +102,22 @@ def test_places_beyond_the_end_are_refused_and_the_end_itself_is_not(bench: Feed
 
 
 def test_a_hole_is_never_read_over(bench: FeedBench) -> None:
-    ids = store(bench, 3)
+    ids = store(bench, 6)
     write(bench, *([each] for each in ids))
     bench.collection("changes").delete_one({"_id": 3})
+    for limit in (2, 100):
+        with pytest.raises(PlaceExpired):
+            bench.page(limit=limit)
+
+
+def test_a_store_that_shows_less_than_it_has_just_shown_is_not_believed(
+    bench: FeedBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(bench, store(bench, 2))
+    end = bench.feed.end()
+    monkeypatch.setattr(bench.feed, "_end", lambda _: replace(end, number=end.number + 1))
     with pytest.raises(PlaceExpired):
-        bench.walk()
+        bench.page()
 
 
 def test_a_week_is_kept_and_the_last_batch_for_ever(bench: FeedBench) -> None:
