@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test faults chaos check doctor bench bench-engine setup clean help
+.PHONY: up test faults chaos check doctor bench bench-engine flood setup clean help
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # Tried and not only looked for: a version manager leaves names on the PATH that do not start.
@@ -55,6 +55,9 @@ bench: $(READY) ## Bucket and plain Flask + Celery + MongoDB, measured side by s
 
 bench-engine: $(READY) ## messages and writes of a run, and whether a million stored runs make any of them dearer
 	@$(BIN)/python -m benchmarks.engine $(ARGS)
+
+flood: $(READY) ## 10,000 executions in flight, polled by 200 clients: no answer may lie; ARGS="--executions N --clients N"
+	@$(BIN)/python -m benchmarks.flood $(ARGS)
 
 setup: $(READY) ## the virtual environment alone
 	@:

@@ -21,6 +21,7 @@ from api import (
     retries,
     submit,
 )
+from api.gunicorn_worker import LET_GO
 from api.keeper import Keeper
 from api.known_baskets import KnownBaskets
 from shared.bootstrap import Services
@@ -45,4 +46,5 @@ def create_app(services: Services, keeper: Keeper) -> flask.Flask:
         paths.register(app, api, part.blueprint(services, keeper))
     paths.register(app, api, catalogue.blueprint(services, known))
     paths.register(app, api, health.metrics_blueprint(services), versioned=False)
+    app.extensions[LET_GO] = keeper.holder.let_go
     return app

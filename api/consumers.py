@@ -27,10 +27,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", re.ASCII)
 _NAMES: Final = "must be 1 to 100 letters, digits or any of _ . -, and begin with a letter or digit"
 
 
-def blueprint(services: Services, keeper: Keeper) -> Blueprint:  # noqa: ARG001  (all parts are made alike)
+def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     """Answer the routes of consumers."""
     blp = Blueprint("consumers", __name__, description="The feed with a cursor that Bucket keeps")
-    feed = Feed(services)
+    feed = Feed(services, keeper)
     consumers = Consumers(services, feed)
 
     @blp.route("/consumers")

@@ -18,17 +18,21 @@ from flask import request
 from api import feed_cursors, paths
 from api.body import Blueprint
 from api.keeper import Keeper
+from api.patience import patience_asked
 from api.schemas import Changes
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.domain.feed import End, Place
 from shared.errors import CursorExpired, PlaceExpired
+from shared.live import wakes
 from shared.live.render import moment
 from shared.store.feed import Changed, FeedPage, Wanted
 
 NOW: Final = "now"
 FRESH: Final = timedelta(seconds=3)
 """A feed that was whole less than this ago counts as caught up; at rest it is made certain each second."""
+LOOKS_AGAIN_S: Final = 5.0
+"""How long a held request believes that there is nothing, where no wake-up comes: it may have been lost."""
 LEAST_MS: Final = 250
 MOST_MS: Final = 5_000
 BEHIND_MS: Final = 2_000
@@ -38,10 +42,10 @@ _JITTER: Final = 0.1
 _LATE_MAX: Final = timedelta(minutes=10)
 
 
-def blueprint(services: Services, keeper: Keeper) -> Blueprint:  # noqa: ARG001  (all parts are made alike)
+def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     """Answer the route of the feed."""
     blp = Blueprint("feed", __name__, description="What changed, in one poll")
-    feed = Feed(services)
+    feed = Feed(services, keeper)
 
     @blp.route("/executions/changes")
     @blp.response(200, Changes)
@@ -55,8 +59,9 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:  # noqa: ARG001 
 class Feed:
     """Answers pages of the feed, for whoever begins where."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, keeper: Keeper) -> None:
         self._services = services
+        self._holder = keeper.holder
 
     def start(self, since: str | None) -> Place | None:
         """Answer the place that ``since`` names; None stands for the oldest that is kept."""
@@ -72,13 +77,27 @@ class Feed:
         return place
 
     def answer(self, start: Place | None) -> flask.Response:
-        """Answer the page from ``start`` on that this request asks for; raises CursorExpired."""
+        """Answer the page from ``start`` on that this request asks for, held until there is one; raises CursorExpired.
+
+        Where a filter leaves nothing of what was read, a held request reads on from there.
+        """
         wanted = Wanted(paths.limit(), request.args.get("basket"), request.args.get("tag"))
-        try:
+        patience = patience_asked()
+
+        def look() -> FeedPage:
+            nonlocal start
             page = self._services.feed.page(PUBLIC, start, wanted)
+            start = page.next if not page.changes else start
+            return page
+
+        try:
+            held = self._holder.hold(
+                wakes.FEED, patience.wait_s, look, lambda page: bool(page.changes) or not page.is_last,
+                good_for_s=lambda _: LOOKS_AGAIN_S,
+            )  # fmt: skip
         except PlaceExpired:
             raise self.expired(start) from None
-        return self._shown(page)
+        return patience.note(self._shown(held.seen), granted=held.granted)
 
     def expired(self, start: Place | None) -> CursorExpired:
         """Answer what a caller is told whose cursor the feed has outlived: the cursor of now, and what to list."""

@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from api.holding import Holder
 from shared.bootstrap import Services
 from shared.domain.execution import Execution
 from shared.errors import BucketError, Overloaded, Unavailable
@@ -21,11 +22,12 @@ _WITHDRAWN_WITHIN_S: Final = 0.2
 
 
 class Keeper:
-    """Two threads and a pulse; requests only look at what they found."""
+    """Two threads, a pulse and the places of held requests; requests only look at what they found."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self.pulse = Pulse(services.settings.redis_url)
+        self.holder = Holder(services.settings, self.pulse)
         self._stop = threading.Event()
         self._prepared = threading.Event()
         self._lost: queue.Queue[Execution] = queue.Queue(_WITHDRAWALS_MAX)
@@ -37,8 +39,9 @@ class Keeper:
             threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True).start()
 
     def stop(self) -> None:
-        """Stop looking."""
+        """Stop looking, and hold nobody any more."""
         self._stop.set()
+        self.holder.let_go()
         self.pulse.stop()
 
     @property

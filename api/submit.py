@@ -15,6 +15,7 @@ from api.intake import run_of
 from api.keeper import Keeper
 from api.known_baskets import KnownBaskets
 from api.policy import unknown_keys
+from api.polls import Polls
 from api.schemas import CONFIG_KEYS, RUN_AGENT_KEYS, RUN_BASKET_KEYS, Accepted, RunAgent, RunBasket
 from shared.bootstrap import Services
 from shared.catalogue.specs import Catalogue
@@ -27,6 +28,10 @@ def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Bluepr
     """Answer the routes that make executions."""
     blp = Blueprint("submit", __name__, description="Run baskets and agents")
     acceptor = Acceptor(services, keeper)
+    polls = Polls(services, keeper)
+
+    def when_done(accepted: flask.Response) -> flask.Response:
+        return polls.when_done(accepted.headers["Location"].rpartition("/")[2], accepted)
 
     @blp.route("/run-basket", methods=["POST"])
     @blp.arguments(RunBasket())
@@ -44,7 +49,7 @@ def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Bluepr
             basket = _basket_asked_for(services.catalogue, known, body)
             return _run(services.catalogue, basket, body, asker, kind="basket")
 
-        return acceptor.accept(make, warnings)
+        return when_done(acceptor.accept(make, warnings))
 
     @blp.route("/run-agent", methods=["POST"])
     @blp.arguments(RunAgent())
@@ -57,7 +62,7 @@ def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Bluepr
             basket = Basket(spec.name, SEQUENTIAL, (step_of(spec, spec.name),))
             return _run(services.catalogue, basket, body, asker, kind="agent")
 
-        return acceptor.accept(make, unknown_keys(read_body(request), RUN_AGENT_KEYS))
+        return when_done(acceptor.accept(make, unknown_keys(read_body(request), RUN_AGENT_KEYS)))
 
     return blp
 

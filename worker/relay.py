@@ -18,13 +18,12 @@ import structlog
 
 from shared import faults
 from shared.errors import BucketError, HistoryLost
+from shared.live import wakes
 from shared.store.change_stream import ChangeStream, News
 from shared.store.clock import Clock, since_boot
 from shared.store.database import Database
 from shared.store.feed_log import TRIMMED_AT_ONCE, FeedLog, Head
 
-CHANNEL: Final = "feed"
-"""Where Redis tells those that wait for the feed the number of each new batch."""
 WAIT_S: Final = 1.0
 """How long the stream is waited on; at rest a stamp follows each wait."""
 PACE_S: Final = 0.1
@@ -42,8 +41,8 @@ class Relay:
         self._feed = log
         self._clock = clock
         self._leads = leads
-        self.announce: Callable[[int], None] = lambda _: None
-        """Told the number of each batch once a majority has it."""
+        self.announce: Callable[[], None] = lambda: None
+        """Called after each batch, once a majority has it."""
         self._trim_from = 0.0
         self._log = structlog.get_logger()
 
@@ -97,7 +96,7 @@ class Relay:
         written = self._feed.append(last, news, as_of=as_of)
         if written is not None:
             faults.reach("relay.written")
-            self.announce(written.number)
+            self.announce()
         return written
 
     def _trim_now_and_then(self, last: Head) -> None:
@@ -107,18 +106,18 @@ class Relay:
 
 
 class Announcer:
-    """Tells those that wait, as far as Redis hears; one that does not is left alone for a second."""
+    """Wakes those that wait for the feed, as far as Redis hears; one that does not is left alone for a second."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
         self._from = 0.0
 
-    def __call__(self, number: int) -> None:
-        """Tell the number of a new batch; it may be lost."""
+    def __call__(self) -> None:
+        """Wake them; it may be lost."""
         if since_boot() < self._from:
             return
         try:
-            self._redis.publish(CHANNEL, number)
+            wakes.wake(self._redis, wakes.FEED)
         except redis.RedisError as away:
             self._from = since_boot() + 1.0
-            structlog.get_logger().warning("Redis was not told of the feed", reason=str(away))
+            structlog.get_logger().warning("nobody was woken for the feed", reason=str(away))

@@ -14,10 +14,9 @@ from typing import Any, Final
 import orjson
 
 from shared.domain.basket import PARALLEL, SEQUENTIAL
-from shared.domain.execution import CancelOutcome, Event, Execution, Record, RunError, Step
+from shared.domain.execution import NEWEST, CancelOutcome, Event, Execution, Page, Record, RunError, Step
 from shared.domain.status import ExecutionStatus, StepStatus
 
-LINES_SHOWN: Final = 100
 OUTPUT_SHOWN_BYTES: Final = 256 * 1024
 
 _REST: Final = b',"resting":'
@@ -43,14 +42,6 @@ class Rest:
 
     reason: str
     until_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Which log lines a poll shows: those after ``after``, or the latest where it is None."""
-
-    after: int | None = None
-    limit: int = LINES_SHOWN
 
 
 def head_of(view: bytes) -> Head:
@@ -84,14 +75,14 @@ def rest_of(execution: Execution) -> Rest | None:
     return Rest(reason, int(first.due_by.timestamp() * 1_000))
 
 
-def render(record: Record, page: Page = Page()) -> bytes | None:
+def render(record: Record, page: Page = NEWEST) -> bytes | None:
     """Answer the poll of ``record``, or None where an output that it must show whole is not at hand."""
     execution = record.execution
     result = _result(record)
     if result is None:
         return None
     lines, first = _lines(record, page)
-    shown = {
+    shown: dict[str, Any] = {
         "execution_id": execution.id,
         "basket_name": execution.basket.name,
         "status": execution.status,
@@ -121,6 +112,8 @@ def render(record: Record, page: Page = Page()) -> bytes | None:
         "finished_at": moment(execution.finished_at),
         "request_id": execution.request_id,
     }
+    if page.after is not None:
+        shown["gap"] = page.after + 1 < record.first_seq
     rest = rest_of(execution)
     return orjson.dumps(shown)[:-1] + (b"" if rest is None else _REST + orjson.dumps(rest))
 
@@ -177,13 +170,10 @@ def _line(execution_id: str, seq: int, event: Event) -> dict[str, Any]:
 
 def _lines(record: Record, page: Page) -> tuple[tuple[Event, ...], int]:
     """The lines that a page shows, and the ``seq`` of the first of them."""
-    if page.after is None:
-        shown = record.events[-page.limit :]
-        return shown, record.lines_total - len(shown) + 1
-    skipped = min(max(page.after + 1 - record.first_seq, 0), len(record.events))
-    shown = record.events[skipped : skipped + page.limit]
+    paged = record.paged(page)
     # A page beyond the end answers the client's own cursor, so that it can be asked again as it is.
-    return shown, record.first_seq + skipped if shown else page.after + 1
+    beyond = page.after is not None and not paged.events
+    return paged.events, (page.after or 0) + 1 if beyond else paged.events_from
 
 
 def _progress(execution: Execution) -> dict[str, Any]:

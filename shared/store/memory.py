@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from shared.domain.execution import Event, Execution, Lease, Record
+from shared.domain.execution import Event, Execution, Lease, Page, Record
 from shared.domain.terms import Advance
 from shared.errors import OutcomeUnknown, StaleWrite
 from shared.store.clock import Clock
@@ -107,10 +107,13 @@ class MemoryStore:
             )
             return self._records[lease.execution_id]
 
-    def read(self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None) -> Record | None:
+    def read(
+        self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None, page: Page | None = None
+    ) -> Record | None:
         """Answer an execution whole; nothing is kept apart here, so ``outputs`` makes no difference."""
         del outputs
-        return self._living(integrator, execution_id)
+        found = self._living(integrator, execution_id)
+        return found if found is None or page is None else found.paged(page)
 
     def overdue(self, now: datetime, far: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:
         """Answer what is due, the longest overdue first."""

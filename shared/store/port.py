@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
-from shared.domain.execution import Event, Execution, Lease, Record
+from shared.domain.execution import Event, Execution, Lease, Page, Record
 from shared.domain.status import ExecutionStatus
 from shared.domain.terms import Advance
 
@@ -73,8 +73,13 @@ class ExecutionStore(Protocol):
     def report(self, lease: Lease, report: Report) -> Record | None:
         """Add log lines and progress; None where the step has moved on."""
 
-    def read(self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None) -> Record | None:
-        """Answer an execution whole, as a majority has it, with its log lines and those ``outputs`` (or all)."""
+    def read(
+        self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None, page: Page | None = None
+    ) -> Record | None:
+        """Answer an execution whole, as a majority has it, with its log lines and those ``outputs`` (or all).
+
+        With a ``page`` no other lines are fetched, so that a long log makes no poll dear.
+        """
 
 
 class KeyHolders(Protocol):

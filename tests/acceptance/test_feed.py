@@ -79,6 +79,39 @@ def test_filters_and_limits_are_told_apart(caller: Caller) -> None:
     assert page(caller, since=since, basket="$gt")["changes"] == []
 
 
+@pytest.mark.parametrize("path", ["/executions/changes", "/consumers/patient/changes"])
+def test_a_held_request_is_answered_by_the_change_itself(caller: Caller, path: str) -> None:
+    run = caller.run(run_after_s=3_600, tags=["held"])
+    since = seen_in(caller, run)
+    assert caller.ask("PUT", "/consumers/patient", json={"since": since}).status_code in {200, 201}
+    caller.post("/consumers/patient/ack", {"cursor": since})
+    with ThreadPoolExecutor(2) as threads:
+        query = {"since": since, "tag": "held"}
+        by_query = threads.submit(page, caller, path, wait=20, **query)
+        by_header = threads.submit(caller.get, path, params=query, headers={"Prefer": "wait=20"})
+        for _ in range(3):
+            caller.finished(caller.run())  # changes that the filter leaves out wake them, and are no answer
+        assert not any(each.done() for each in (by_query, by_header))
+        caller.post(f"/executions/{run}/cancel", {})
+        told, answer = by_query.result(10), by_header.result(10)
+    assert [(each["execution_id"], each["status"]) for each in told["changes"]] == [(run, "cancelled")]
+    assert answer.json()["changes"] == told["changes"]
+    assert answer.headers["Preference-Applied"] == "wait=20"
+    assert caller.get(path, params={"wait": "long"}).status_code == 400
+    assert page(caller, path, since="now", tag="nobody", wait="0.2")["changes"] == [], "its time is up"
+
+
+def seen_in(caller: Caller, run: str) -> str:
+    """Read the feed until a run has been seen and all is at rest; answer the cursor behind it."""
+    since, seen = None, False
+    while True:
+        told = page(caller, **({} if since is None else {"since": since}))
+        since = str(told["next_since"])
+        seen = seen or run in {change["execution_id"] for change in told["changes"]}
+        if seen and told["caught_up"] and not told["changes"]:
+            return since
+
+
 @pytest.mark.parametrize(
     ("query", "error_code"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.calls import AGENTS, Caller
+from tests.faults.seen import messages
 from tests.processes import wait_until
 from tests.stack import Stack
 
@@ -283,7 +283,7 @@ def test_a_run_that_nobody_began_by_its_start_deadline_has_failed(caller: Caller
     assert polled["error"]["kind"] == "timeout"
     assert statuses(polled) == {"echo": "cancelled"}
     caller.stack.start("worker")
-    time.sleep(0.2)  # its bell rings now, and finds nothing to claim
+    wait_until(lambda: messages(caller.stack) == 0, 10, "its bell rings now, and finds nothing to claim")
     assert caller.poll(polled["execution_id"]) == polled
 
 

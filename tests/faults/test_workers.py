@@ -49,6 +49,17 @@ def test_13_a_worker_child_that_is_killed_costs_an_attempt_and_no_run(
     assert lines_of(poll, "step.worker_lost") == [lost] * steps[lost]["losses"]
 
 
+def test_13_a_view_that_nobody_corrected_misleads_for_half_a_lease_at_most(stack: Stack, runs: Runs) -> None:
+    restart_with(stack, "worker", BUCKET_FAULTS="worker.written=kill")
+    run = runs.submit("counter", seconds=0.3).execution_id  # long enough to be shown as running
+    wait_until(lambda: stored(stack, run)["status"] == "completed", 15, "its end is in MongoDB")
+    assert runs.poll(run).body["status"] == "running", "the view in Redis is behind, or this shows nothing"
+    half_a_lease_s = 1.5
+    wait_until(lambda: bool(runs.poll(run).body["done"]), half_a_lease_s + 0.5, "the poll tells the truth")
+    stack.kill("worker")
+    stack.start("worker")
+
+
 def test_14_a_worker_killed_whole_in_the_middle_of_a_step_loses_no_run(stack: Stack, runs: Runs) -> None:
     run = runs.submit("counter", "counter", seconds=0.5).execution_id
     runs.begun(run)

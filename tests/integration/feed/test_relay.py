@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import redis
 from pymongo.read_concern import ReadConcern
 
 from shared import faults
 from shared.domain.execution import PUBLIC
 from shared.domain.feed import BATCH_MAX
 from shared.errors import OutcomeUnknown, PlaceExpired
+from shared.live import wakes
+from shared.live.connection import connect
 from shared.store.change_stream import ChangeStream
 from shared.store.database import Database
 from tests.builders import NOON, SECOND, accepted, claimed
 from tests.integration.feed.conftest import FeedBench
 from tests.processes import wait_until
+from worker.relay import Announcer
 
 
 def batches(bench: FeedBench) -> list[dict[str, Any]]:
@@ -175,6 +180,37 @@ def test_a_reply_that_was_full_makes_nothing_whole(bench: FeedBench) -> None:
         assert bench.log.append(first, stream.wait(1), as_of=bench.hand.now())
     assert bench.feed.end().through == bench.hand.now()
     assert told(bench) == [run.execution.id for run in runs]
+
+
+def test_who_waits_is_woken_once_a_majority_has_the_batch(bench: FeedBench, redis_url: str) -> None:
+    relay = bench.relay()
+    with closing(connect(redis_url)) as client, closing(client.pubsub(ignore_subscribe_messages=True)) as ear:  # type: ignore[no-untyped-call]
+        ear.subscribe(wakes.CHANNEL)
+        announcer, seen = Announcer(client), []
+
+        def announce() -> None:
+            seen.append(told(bench)[-1])
+            announcer()
+
+        relay.announce = announce
+        with bench.relaying(relay):
+            run = bench.accept().id
+            wait_until(lambda: (ear.get_message(timeout=0.1) or {}).get("data") == b"feed", 10, "the wake-up")
+        assert seen == [run]
+
+
+def test_a_redis_that_is_away_is_asked_once_a_second_and_holds_no_batch_up() -> None:
+    asked = []
+
+    class Away:
+        def publish(self, *_: object) -> None:
+            asked.append(1)
+            raise redis.ConnectionError("away")
+
+    announcer = Announcer(Away())  # type: ignore[arg-type]
+    for _ in range(5):
+        announcer()
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("lost", ["the oplog has rolled over", "the collection was dropped"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,35 +10,9 @@ from typing import Any
 import pytest
 
 from shared.catalogue.specs import Catalogue, load_catalogue
+from tests.unit.kept import KeptLines, LedgerInMemory
 from worker.context import AgentContext
 from worker.loader import Agent, load_agents
-
-
-class KeptLines:
-    """A Reporter that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, bytes]] = []
-        self.steps: list[tuple[int | None, str | None]] = []
-
-    def line(self, level: str, message: str, data_json: bytes) -> None:
-        self.lines.append((level, message, data_json))
-
-    def progress(self, percent: int | None, message: str | None) -> None:
-        self.steps.append((percent, message))
-
-
-class LedgerInMemory:
-    """A Ledger that forgets with the test."""
-
-    def __init__(self) -> None:
-        self.entries: dict[str, Mapping[str, Any]] = {}
-
-    def add(self, key: str, transaction: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self.entries.setdefault(key, transaction)
-
-    def transactions(self) -> Sequence[Mapping[str, Any]]:
-        return list(self.entries.values())[-1000:]
 
 
 @pytest.fixture

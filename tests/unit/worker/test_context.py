@@ -10,21 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.unit.kept import KeptLines, LedgerInMemory
 from worker.context import LINE_MAX_BYTES, AgentContext
-
-
-class Kept:
-    """A Reporter that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, bytes]] = []
-        self.steps: list[tuple[int | None, str | None]] = []
-
-    def line(self, level: str, message: str, data_json: bytes) -> None:
-        self.lines.append((level, message, data_json))
-
-    def progress(self, percent: int | None, message: str | None) -> None:
-        self.steps.append((percent, message))
 
 
 class Broken:
@@ -44,16 +31,6 @@ class Unspeakable:
         raise RuntimeError
 
 
-class EmptyLedger:
-    """A Ledger that nobody looks into."""
-
-    def add(self, key: str, transaction: Any) -> Any:
-        raise NotImplementedError
-
-    def transactions(self) -> Any:
-        raise NotImplementedError
-
-
 def context(reporter: Any) -> AgentContext:
     return AgentContext(
         execution_id="1763700000_89ce24ad1b2c3d4e",
@@ -62,13 +39,13 @@ def context(reporter: Any) -> AgentContext:
         idempotency_key="1763700000_89ce24ad1b2c3d4e:step",
         request_id="req-1",
         deadline=datetime(2026, 1, 1, tzinfo=UTC),
-        ledger=EmptyLedger(),
+        ledger=LedgerInMemory(),
         reporter=reporter,
     )
 
 
 def logged(message: object, /, level: str = "info", **data: Any) -> tuple[str, str, Any]:
-    kept = Kept()
+    kept = KeptLines()
     context(kept).log(message, level=level, **data)
     ((told, text, data_json),) = kept.lines
     assert len(orjson.dumps(text)) + len(data_json) <= LINE_MAX_BYTES
@@ -76,7 +53,7 @@ def logged(message: object, /, level: str = "info", **data: Any) -> tuple[str, s
 
 
 def progressed(*calls: tuple[Any, ...]) -> list[tuple[int | None, str | None]]:
-    kept = Kept()
+    kept = KeptLines()
     ctx = context(kept)
     for call in calls:
         ctx.progress(*call)
@@ -195,7 +172,7 @@ def test_a_long_progress_message_is_cut() -> None:
 
 
 def test_cancelled_says_whether_the_agent_is_asked_to_stop() -> None:
-    ctx = context(Kept())
+    ctx = context(KeptLines())
     assert not ctx.cancelled
     ctx.cancel.set()
     assert ctx.cancelled
