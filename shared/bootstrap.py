@@ -9,12 +9,14 @@ from typing import Final
 
 import redis
 import stamina
+import structlog
 from stamina.instrumentation import StructlogOnRetryHook
 
 from shared.catalogue.baskets import seed_baskets
 from shared.catalogue.specs import Catalogue, load_catalogue
 from shared.domain.execution import PUBLIC
 from shared.domain.terms import Terms
+from shared.errors import BucketError
 from shared.live.connection import connect
 from shared.live.publisher import Publisher
 from shared.live.views import Views
@@ -57,14 +59,18 @@ class Services:
     figures: FleetMetrics
 
     def prepare(self) -> None:
-        """Make the indexes, begin the feed and seed the baskets; raises MongoDB's error where it does not answer.
+        """Make the indexes, seed the baskets and begin the feed; raises MongoDB's error where it does not answer.
 
-        So the feed begins before the first run is accepted, whether or not a reconciler is there yet.
+        So the feed begins before the first run is accepted, whether or not a reconciler is there yet. Where it cannot,
+        runs go on without it: a relay begins it later, and until then nobody is given a cursor.
         """
         self.database.ensure_indexes()
-        self.feed_log.ensure_begun()
         for basket in seed_baskets(self.catalogue):
             self.baskets.seed(PUBLIC, basket)
+        try:
+            self.feed_log.ensure_begun()
+        except BucketError as refused:
+            structlog.get_logger().warning("the change feed could not begin", reason=refused.message)
 
 
 def bootstrap(settings: Settings, role: str) -> Services:
