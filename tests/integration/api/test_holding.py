@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import flask
 import pytest
 import redis
 
@@ -243,3 +244,12 @@ def test_where_redis_goes_all_look_a_last_time_and_where_it_comes_back_they_are_
     with closing(connect(url)) as client:
         wakes.wake(client, "a")
     assert future.result(SOON_S).seen == 2
+
+
+def test_the_time_that_a_request_is_held_does_not_count_as_bucket_s(
+    make_holder: Callable[..., Holder], thing: Thing
+) -> None:
+    with flask.Flask(__name__).test_request_context():
+        flask.g.begun = begun = time.perf_counter()
+        hold(make_holder(), thing, wait_s=0.2)
+        assert flask.g.begun - begun > 0.1
