@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -30,7 +30,9 @@ from shared.store.feed import Changed, FeedPage, Wanted
 
 NOW: Final = "now"
 FRESH: Final = timedelta(seconds=3)
-"""A feed that was whole less than this ago counts as caught up; at rest it is made certain each second."""
+"""A feed that was whole less than this ago has a relay that lives; at rest it makes certain each second."""
+SETTLED: Final = timedelta(seconds=0.25)
+"""Right after a batch the relay gathers the next one: for so long nobody can say that this is all."""
 LOOKS_AGAIN_S: Final = 5.0
 """How long a held request believes that there is nothing, where no wake-up comes: it may have been lost."""
 LEAST_MS: Final = 250
@@ -116,32 +118,37 @@ class Feed:
         return self._services.feed.end().place if since == NOW else feed_cursors.decode(since, told_in="since")
 
     def _shown(self, page: FeedPage) -> flask.Response:
-        fresh = self._is_fresh(page.end)
-        poll_after_ms = self._poll_after_ms(page, fresh=fresh)
+        now = self._services.clock.glance()
+        come_again_ms = poll_after_ms(page, now)
         response = flask.jsonify(
             changes=[_change(changed) for changed in page.changes],
             next_since=feed_cursors.encode(page.next),
-            caught_up=page.is_last and fresh,
-            poll_after_ms=poll_after_ms,
+            caught_up=has_caught_up(page, now),
+            poll_after_ms=come_again_ms,
         )
         response.headers["Cache-Control"] = "private, no-cache"
-        response.headers["Retry-After"] = str(math.ceil(poll_after_ms / 1_000))
+        response.headers["Retry-After"] = str(math.ceil(come_again_ms / 1_000))
         return response
 
-    def _is_fresh(self, end: End) -> bool:
-        now = self._services.clock.glance()
-        return now is not None and abs(now - end.through) < FRESH
 
-    def _poll_after_ms(self, page: FeedPage, *, fresh: bool) -> int:
-        """At once where more is there; else a fifth of how long nothing has changed, with jitter."""
-        if not page.is_last:
-            return LEAST_MS
-        now = self._services.clock.glance()
-        if not fresh or now is None:
-            wanted: float = BEHIND_MS
-        else:
-            wanted = (now - page.end.at) / timedelta(milliseconds=1) * _OF_REST
-        return int(min(max(wanted * random.uniform(1 - _JITTER, 1 + _JITTER), LEAST_MS), MOST_MS))  # noqa: S311
+def has_caught_up(page: FeedPage, now: datetime | None) -> bool:
+    """True where nothing lies beyond ``page``, and a relay that lives has nothing under way as far as is known."""
+    return page.is_last and now is not None and is_fresh(page.end, now) and now - page.end.at > SETTLED
+
+
+def is_fresh(end: End, now: datetime) -> bool:
+    """True where the feed was whole a moment ago; never where the clocks that say so are at odds."""
+    return abs(now - end.through) < FRESH
+
+
+def poll_after_ms(page: FeedPage, now: datetime | None) -> int:
+    """Answer when to ask again: at once where more is there, else after a fifth of the feed's rest, with jitter."""
+    if not page.is_last:
+        return LEAST_MS
+    wanted: float = BEHIND_MS
+    if now is not None and is_fresh(page.end, now):
+        wanted = (now - page.end.at) / timedelta(milliseconds=1) * _OF_REST
+    return int(min(max(wanted * random.uniform(1 - _JITTER, 1 + _JITTER), LEAST_MS), MOST_MS))  # noqa: S311
 
 
 def _change(changed: Changed) -> dict[str, Any]:

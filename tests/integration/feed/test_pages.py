@@ -9,7 +9,8 @@ import pytest
 
 from shared.domain.execution import PUBLIC
 from shared.domain.feed import Place
-from shared.errors import CursorInvalid, PlaceExpired, Unavailable
+from shared.errors import ConsumerNotFound, CursorInvalid, PlaceExpired, Unavailable, ValidationFailed
+from shared.store import consumers as consumers_module
 from shared.store import feed as feed_module
 from shared.store.change_stream import News
 from shared.store.consumers import MongoConsumers
@@ -171,3 +172,17 @@ def test_how_long_a_consumer_lags_is_told_and_none_where_it_expired(bench: FeedB
     end = bench.feed.end().place
     over = Place("00000000", 1, 0, NOON)
     assert bench.feed.waiting_s([start, end, over], now) == [90.0, 0.0, None]
+
+
+def test_consumers_are_so_many_at_most_and_known_ones_stay(bench: FeedBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumers_module, "CONSUMERS_MAX", 1)
+    consumers, start = MongoConsumers(bench.database, bench.hand), bench.feed.end().place
+    consumers.add(PUBLIC, "a", start)
+    with pytest.raises(ValidationFailed):
+        consumers.add(PUBLIC, "b", start)
+    consumers.add("other", "b", start)
+    assert [each.name for each in consumers.all(PUBLIC)] == ["a"]
+    with pytest.raises(ConsumerNotFound):
+        consumers.get(PUBLIC, "b")
+    consumers.remove(PUBLIC, "a")
+    assert consumers.add(PUBLIC, "b", start)[1]
