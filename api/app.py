@@ -7,6 +7,7 @@ from typing import Final
 import flask
 
 from api import (
+    batch,
     catalogue,
     commands,
     consumers,
@@ -14,8 +15,10 @@ from api import (
     edge,
     feed,
     health,
+    lists,
     logs,
     paths,
+    poll_many,
     polls,
     problems,
     retries,
@@ -42,7 +45,8 @@ def create_app(services: Services, keeper: Keeper) -> flask.Flask:
     api = problems.Api(app)
     known = KnownBaskets(services, keeper.pulse)
     paths.register(app, api, submit.blueprint(services, keeper, known))
-    for part in (polls, commands, retries, dead_letters, feed, consumers, logs, health):
+    paths.register(app, api, batch.blueprint(services, keeper, known))
+    for part in (polls, poll_many, lists, commands, retries, dead_letters, feed, consumers, logs, health):
         paths.register(app, api, part.blueprint(services, keeper))
     paths.register(app, api, catalogue.blueprint(services, known))
     paths.register(app, api, health.metrics_blueprint(services), versioned=False)

@@ -13,9 +13,8 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import flask
-from flask import request
 
-from api import feed_cursors, paths
+from api import feed_cursors, paths, queries
 from api.body import Blueprint
 from api.keeper import Keeper
 from api.patience import patience_asked
@@ -53,7 +52,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     @blp.response(200, Changes)
     def changes() -> flask.Response:
         """Get what changed since a cursor: each execution as it stands by now, in the order of its changes."""
-        return feed.answer(feed.start(request.args.get("since")))
+        return feed.answer(feed.start(queries.text("since")))
 
     return blp
 
@@ -83,7 +82,7 @@ class Feed:
 
         Where a filter leaves nothing of what was read, a held request reads on from there.
         """
-        wanted = Wanted(paths.limit(), request.args.get("basket"), request.args.get("tag"))
+        wanted = Wanted(paths.limit(), queries.text("basket"), queries.text("tag"))
         patience = patience_asked()
 
         def look() -> FeedPage:

@@ -8,7 +8,8 @@ from api.conditional import is_known, knows_something
 from api.patience import Patience
 from api.portions import lies_beyond
 from shared.domain.execution import Page
-from shared.live.render import cut_rest, head_of
+from shared.live.mark import cut_mark
+from shared.live.render import head_of
 
 
 class News:
@@ -24,7 +25,7 @@ class News:
         head = head_of(view)
         if head.done or self._until_done:
             return head.done
-        if self._page.after is not None and lies_beyond(orjson.loads(cut_rest(view)[0] + b"}"), self._page):
+        if self._page.after is not None and lies_beyond(orjson.loads(cut_mark(view)[0] + b"}"), self._page):
             return True
         if knows_something():
             return not is_known(head)

@@ -17,7 +17,7 @@ import structlog
 
 from api.body import Blueprint
 from api.conditional import NOT_MODIFIED, is_known, reply
-from api.hints import Hints, hints_for
+from api.hints import Hints
 from api.holding import Held
 from api.keeper import Keeper
 from api.news import News
@@ -29,7 +29,8 @@ from shared.domain.execution import NEWEST, PUBLIC, Page, Record
 from shared.domain.status import StepStatus
 from shared.errors import BucketError, ExecutionExpired, ExecutionNotFound, InternalError, NotFound
 from shared.ids import AGENT_NAME, EXECUTION_ID, second_of
-from shared.live.render import Head, Rest, cut_rest, head_of, render, result_steps
+from shared.live.mark import cut_mark
+from shared.live.render import Head, head_of, render, result_steps
 
 
 def blueprint(services: Services, keeper: Keeper) -> Blueprint:
@@ -131,8 +132,8 @@ class Polls:
 
     def _answer(self, view: bytes, status: int) -> flask.Response:
         head = head_of(view)
-        view, rest = cut_rest(view)
-        hints = self._hints(head, rest)
+        view, mark = cut_mark(view)
+        hints = self._keeper.hints_for(head, mark)
         return reply(head, hints, None if status == NOT_MODIFIED else view + hints.tail, status)
 
     def _part(self, view: bytes, portion: Portion) -> flask.Response:
@@ -149,12 +150,9 @@ class Polls:
 
     def _parsed(self, view: bytes) -> tuple[Head, Hints, dict[str, Any]]:
         head = head_of(view)
-        view, rest = cut_rest(view)
-        hints = self._hints(head, rest)
+        view, mark = cut_mark(view)
+        hints = self._keeper.hints_for(head, mark)
         return head, hints, orjson.loads(view + hints.tail)
-
-    def _hints(self, head: Head, rest: Rest | None) -> Hints:
-        return hints_for(head, rest, self._services.clock, self._keeper.pulse.last)
 
     def _hold(self, execution_id: str, news: News, wait_s: float) -> Held[Seen]:
         return self._keeper.holder.hold(

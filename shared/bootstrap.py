@@ -30,6 +30,7 @@ from shared.store.database import Database
 from shared.store.dead_letters import MongoDeadLetters
 from shared.store.feed import MongoFeed
 from shared.store.feed_log import FeedLog
+from shared.store.many import MongoMany
 from shared.store.mongo import MongoStore
 from shared.telemetry.fleet import FleetMetrics
 
@@ -46,6 +47,7 @@ class Services:
     database: Database
     clock: StoreClock
     store: MongoStore
+    many: MongoMany
     baskets: MongoBaskets
     dead_letters: MongoDeadLetters
     feed: MongoFeed
@@ -85,6 +87,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
     if is_worker:
         database.when_lost = clock.distrust
     client = connect(settings.redis_url, timeout_s=0.5 if is_api else 1.0)
+    store = MongoStore(database, clock)
     views = Views(client, live_s=settings.lease_s / 2)
     figures = FleetMetrics()
     return Services(
@@ -97,7 +100,8 @@ def bootstrap(settings: Settings, role: str) -> Services:
         catalogue=load_catalogue(settings.agents_dir),
         database=database,
         clock=clock,
-        store=MongoStore(database, clock),
+        store=store,
+        many=MongoMany(database, clock, store),
         baskets=MongoBaskets(database),
         dead_letters=MongoDeadLetters(database, clock),
         feed=MongoFeed(database),

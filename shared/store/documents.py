@@ -22,6 +22,7 @@ SCHEMA: Final = 1
 EVENTS_KEPT: Final = 1_000
 APART_FROM_READERS: Final = {"checkpoints": 0}
 APART_FROM_DECISIONS: Final = {"events": 0, "outputs": 0} | APART_FROM_READERS
+APART_FROM_LISTS: Final = {"input": 0, "metadata": 0} | APART_FROM_DECISIONS
 
 _PLAIN_FIELDS: Final = (
     "integrator", "created_at", "request_id", "input", "input_source", "kind", "stateful", "metadata", "traceparent",

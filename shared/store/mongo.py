@@ -62,14 +62,7 @@ class MongoStore:
             if step.output_apart and step.id in inline:
                 name = name_apart(execution.id, step.id, step.token or "")
                 self._keep_apart(execution.integrator, execution.id, name, inline.pop(step.id))
-        document = {
-            **encode(execution),
-            "events": [encode_event(event) for event in accepted.events],
-            "lines": len(accepted.events),
-            "outputs": inline,
-            "updated_at": execution.created_at,
-            "stored_at": Timestamp(0, 0),  # mongod fills it with its own time when the insert is applied
-        }
+        document = document_of(accepted, inline)
         while True:
             try:
                 with call(self._database):
@@ -290,6 +283,18 @@ class MongoStore:
         if page is None:
             return Record(execution, events, total, kept)
         return Record(execution, events, total, kept, document["lines_kept"], total - document["lines_from"] + 1)
+
+
+def document_of(accepted: Advance, outputs: Mapping[str, bytes]) -> _Document:
+    """Answer the document that a new run is inserted as."""
+    return {
+        **encode(accepted.execution),
+        "events": [encode_event(event) for event in accepted.events],
+        "lines": len(accepted.events),
+        "outputs": outputs,
+        "updated_at": accepted.execution.created_at,
+        "stored_at": Timestamp(0, 0),  # mongod fills it with its own time when the insert is applied
+    }
 
 
 def _set_or_unset(fields: _Document) -> _Document:

@@ -116,7 +116,8 @@ def seen_in(caller: Caller, run: str) -> str:
     ("query", "error_code"),
     [
         ("since=", "cursor_invalid"), ("since=MTc2Mzcw", "cursor_invalid"), ("since=%00%ff", "cursor_invalid"),
-        ("since=Now", "cursor_invalid"), ("limit=0", "validation_failed"), ("limit=1001", "validation_failed"),
+        ("since=Now", "cursor_invalid"), ("since=now&since=now", "validation_failed"),
+        ("limit=0", "validation_failed"), ("limit=1001", "validation_failed"),
         ("limit=-1", "validation_failed"), ("limit=a", "validation_failed"),
     ],
 )  # fmt: skip
@@ -136,6 +137,7 @@ def test_a_cursor_that_expired_is_told_with_the_way_to_catch_up(caller: Caller) 
     listed = urlsplit(told["resync"]["list"])
     assert listed.path == "/api/v1/executions"
     assert set(parse_qs(listed.query)) == {"updated_since", "order"}
+    assert caller.get(told["resync"]["list"]).json()["executions"] is not None
     assert page(caller, since=told["resync"]["since"])["changes"] == []
 
 

@@ -15,7 +15,8 @@ from api.hints import Hints
 from api.portions import ALL, ALWAYS, NAMES, Portion, lies_beyond, portion_asked
 from shared.domain.execution import NEWEST, Event, Page, Record
 from shared.errors import ValidationFailed
-from shared.live.render import cut_rest, render
+from shared.live.mark import cut_mark
+from shared.live.render import render
 from tests.builders import NOON, accepted
 
 app = flask.Flask(__name__)
@@ -30,7 +31,7 @@ def record_of(total: int, dropped: int) -> Record:
 
 def shown_of(record: Record, page: Page = NEWEST) -> dict[str, Any]:
     """A poll as a client would parse it."""
-    view, _ = cut_rest(render(record, page) or b"")
+    view, _ = cut_mark(render(record, page) or b"")
     shown: dict[str, Any] = orjson.loads(view + Hints(500, None).tail)
     return shown
 
