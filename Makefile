@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test faults chaos check doctor bench bench-engine flood setup clean help
+.PHONY: up test faults chaos check openapi examples fuzz doctor bench bench-engine flood setup clean help
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # Tried and not only looked for: a version manager leaves names on the PATH that do not start.
@@ -20,7 +20,7 @@ PYTHON = $(eval PYTHON := $(firstword $(foreach name,$(NAMES),$(shell $(name) -c
 endif
 TESTS ?= tests
 # Two files at a time, the longest first: most of what they do is to wait.
-LONGEST := $(foreach name,chaos workers redis replica_set defaults,tests/faults/test_$(name).py)
+LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
 FAULTS ?= $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/faults/test_*.py))
 VENV := .venv
 BIN := $(VENV)/bin
@@ -40,12 +40,22 @@ faults: $(READY) ## every directed fault, and a short chaos: what dies, freezes 
 chaos: $(READY) ## 2,000 mixed runs while workers die, Redis forgets and primaries step down; ARGS="--seed N" plays one again
 	@$(BIN)/python -m tests.faults.chaos $(ARGS)
 
-check: $(READY) ## style, types and the layers of the packages
+check: $(READY) ## style, types, the layers of the packages, and whether docs/openapi.json is what the code says
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet --config "format.exclude = ['*.md']" .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo >$(VENV)/.imports.log 2>&1 || { cat $(VENV)/.imports.log; exit 1; }
-	@echo "check: ruff, mypy and import-linter have nothing to say"
+	@$(BIN)/python -m api.contract docs/openapi.json --check
+	@echo "check: ruff, mypy, import-linter and docs/openapi.json have nothing to say"
+
+openapi: $(READY) ## writes docs/openapi.json anew from the code; `make check` compares the two
+	@$(BIN)/python -m api.contract docs/openapi.json
+
+fuzz: $(READY) ## 20,000 cases that schemathesis makes of the contract, against a real stack; ARGS="--seed N" plays one again
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+examples: $(READY) ## asks a real stack for the examples of the contract anew; `make openapi` takes them in
+	@$(BIN)/python -m tests.examples
 
 doctor: $(READY) ## looks at this machine and names the fix for each fault
 	@$(BIN)/bucketd doctor $(ARGS)

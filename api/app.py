@@ -21,6 +21,7 @@ from api import (
     poll_many,
     polls,
     problems,
+    reference,
     retries,
     submit,
 )
@@ -50,5 +51,6 @@ def create_app(services: Services, keeper: Keeper) -> flask.Flask:
         paths.register(app, api, part.blueprint(services, keeper))
     paths.register(app, api, catalogue.blueprint(services, known))
     paths.register(app, api, health.metrics_blueprint(services), versioned=False)
+    paths.register(app, api, reference.blueprint(api.spec.to_dict), versioned=False)
     app.extensions[LET_GO] = keeper.holder.let_go
     return app

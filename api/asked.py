@@ -13,6 +13,7 @@ from api.strict_json import FAULTS_SHOWN
 from shared.ids import EXECUTION_ID
 
 AT_ONCE_MAX: Final = 500
+_REV_MAX: Final = 2**63
 _ITEM_KEYS: Final = ("execution_id", "rev")
 _NO_ID: Final = "must be a string: the execution_id that the submit was answered"
 _NO_REV: Final = "must be the rev of the last poll, or null where there was none"
@@ -67,6 +68,8 @@ def _asked(items: Sequence[Any]) -> Asked:
             faults[at] = ["must be an object such as {execution_id, rev}"]
             continue
         execution_id, rev = item.get("execution_id"), item.get("rev")
+        if type(rev) is float and rev.is_integer() and rev < _REV_MAX:
+            rev = int(rev)  # to JSON 7.0 is 7
         if type(execution_id) is not str:
             faults[at] = {"execution_id": [_NO_ID]}
         elif rev is not None and (type(rev) is not int or rev < 0):

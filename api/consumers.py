@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -18,12 +17,12 @@ from api.schemas import Ack, Changes, ConsumerRemoved, ConsumerShown, ConsumersP
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.errors import ConsumerNotFound, ValidationFailed
+from shared.ids import CONSUMER_NAME
 from shared.live.render import moment
 from shared.store.consumers import Consumer
 
 _PUT_KEYS: Final = ("since",)
 _ACK_KEYS: Final = ("cursor",)
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", re.ASCII)
 _NAMES: Final = "must be 1 to 100 letters, digits or any of _ . -, and begin with a letter or digit"
 
 
@@ -111,7 +110,7 @@ class Consumers:
 
 def _checked(name: str) -> str:
     """Answer a name that a consumer may have; raises ValidationFailed."""
-    if not _NAME.fullmatch(name):
+    if not CONSUMER_NAME.fullmatch(name):
         fault = {"parameter": "name", "message": _NAMES}
         raise ValidationFailed(f"the name of a consumer {_NAMES}", details=[fault])
     return name
@@ -119,7 +118,7 @@ def _checked(name: str) -> str:
 
 def _known(name: str) -> str:
     """Answer a name that may be known; raises ConsumerNotFound for what cannot be one: it never reaches the store."""
-    if not _NAME.fullmatch(name):
+    if not CONSUMER_NAME.fullmatch(name):
         raise ConsumerNotFound(f"consumer {name[:100]!r} was not found: the name of a consumer {_NAMES}")
     return name
 

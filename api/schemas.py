@@ -50,7 +50,7 @@ class Moment(fields.Field[datetime]):
 
 
 def _seconds(*, least: float, told: str) -> fields.Float:
-    limits = validate.Range(min=least, min_inclusive=least == 0, max=_FAR.total_seconds())
+    limits = validate.Range(min=least, max=_FAR.total_seconds())
     return StrictNumber(allow_none=True, validate=limits, metadata={"description": told})
 
 

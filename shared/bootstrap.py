@@ -23,6 +23,7 @@ from shared.live.views import Views
 from shared.settings import Settings
 from shared.store.agent_memory import MongoMemory
 from shared.store.baskets import MongoBaskets
+from shared.store.batches import MongoBatches
 from shared.store.checkpoints import MongoCheckpoints
 from shared.store.clock import StoreClock
 from shared.store.consumers import MongoConsumers
@@ -47,6 +48,7 @@ class Services:
     database: Database
     clock: StoreClock
     store: MongoStore
+    batches: MongoBatches
     many: MongoMany
     baskets: MongoBaskets
     dead_letters: MongoDeadLetters
@@ -101,6 +103,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
         database=database,
         clock=clock,
         store=store,
+        batches=MongoBatches(database),
         many=MongoMany(database, clock, store),
         baskets=MongoBaskets(database),
         dead_letters=MongoDeadLetters(database, clock),

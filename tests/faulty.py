@@ -9,9 +9,11 @@ from typing import Any, Final
 from shared.domain.execution import Execution, Lease, Record
 from shared.domain.terms import Advance
 from shared.errors import OutcomeUnknown, StaleWrite, Unavailable
-from shared.store.port import ExecutionStore
+from shared.store.port import BatchStore, ExecutionStore
 
-VERBS: Final = frozenset({"create", "withdraw", "load", "save", "renew", "report", "read", "overdue", "lead"})
+VERBS: Final = frozenset(
+    {"create", "withdraw", "load", "save", "renew", "report", "read", "overdue", "lead", "load_all", "save_all"}
+)
 WRITES: Final = frozenset({"withdraw", "renew", "lead"})
 
 
@@ -22,7 +24,7 @@ class FaultyStore:
     writes and then raises OutcomeUnknown. ``asked`` counts the calls of each verb.
     """
 
-    def __init__(self, store: ExecutionStore) -> None:
+    def __init__(self, store: ExecutionStore | BatchStore) -> None:
         self._store = store
         self._faults: dict[str, list[Callable[[Callable[[], Any]], Any]]] = defaultdict(list)
         self.asked: dict[str, int] = defaultdict(int)

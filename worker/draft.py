@@ -3,6 +3,7 @@
 Quick steps share a write: a decision is kept until the run rests, ends or hands something out, or has been unwritten
 for 50 ms; then all are written at once, filtered by the lease that is *stored*. A crash in between repeats what was
 not written, as it may anyway. The runner's thread decides, the heartbeat's or the minder's may write: one at a time.
+The last decision on a run of a batch is left to ``at_rest``, which writes those of several runs at once.
 """
 
 from __future__ import annotations
@@ -19,22 +20,36 @@ from shared.bootstrap import Services
 from shared.domain.execution import Execution, Lease, Record
 from shared.domain.terms import Advance
 from shared.errors import BucketError, LeaseLost, NotStorable
+from shared.live.publisher import Told
 from shared.store.clock import since_boot
+from shared.store.port import Save
 from shared.store.settle import settle
 from worker.memory import AgentMemory
 
 UNWRITTEN_MAX_S: Final = 0.05
+_BOUND_MAX_BYTES: Final = 64 * 1024
 
 Decide = Callable[[Execution], Advance]
+Instead = Callable[[NotStorable], Decide]
 
 
 class Draft:
     """One worker's hold on an execution, from a claim on: what is stored, and what is decided beyond it."""
 
     def __init__(
-        self, services: Services, claimed: Record, lease: Lease, *, told: int, give_up: Callable[[], bool]
+        self,
+        services: Services,
+        claimed: Record,
+        lease: Lease,
+        *,
+        told: int,
+        give_up: Callable[[], bool],
+        at_rest: Callable[[Draft], None] | None = None,
     ) -> None:
-        """``claimed`` is the record of the claim that ``lease`` came from; lines up to seq ``told`` were told."""
+        """``claimed`` is the record of the claim that ``lease`` came from; lines up to seq ``told`` were told.
+
+        ``at_rest`` takes this draft over once nothing is left to run here; ``claimed`` must be whole for that.
+        """
         self._store = services.store
         self._publisher = services.publisher
         self._checkpoints = services.checkpoints
@@ -42,41 +57,46 @@ class Draft:
         self._quick_s = services.settings.heartbeat_s
         self._give_up = give_up
         self._lock = threading.RLock()
+        self._at_rest = at_rest
+        self._record = claimed
         self._stored = self.execution = claimed.execution
         self._lease = lease
         self._decided: list[Decide] = []
         self._whole: Advance | None = None
         self._took: list[tuple[str, float]] = []
         self._since = 0.0
+        self._instead: Instead | None = None
         self.told = told
         self.leftovers: set[str] = set()
         """The steps that may leave large checkpoints behind when they end."""
 
-    def decide(self, decide: Decide, *, agent: str, took_s: float) -> Advance:
-        """Take a decision on an attempt of ``agent``, and write it at once unless it may wait.
+    def decide(self, decide: Decide, *, agent: str, took_s: float, instead: Instead | None = None) -> Advance:
+        """Take a decision on an attempt of ``agent`` ("": none was made), and write it at once unless it may wait.
 
-        Raises LeaseLost where the step has moved on, and NotStorable, as if it had not been taken, for content.
+        Where the store refuses its content, ``instead`` answers another one to be taken in its place. Raises LeaseLost
+        where the step has moved on, and NotStorable, as if it had not been taken, where there is no ``instead``.
         """
         with self._lock:
-            before = self.execution
-            advance = decide(before)
+            advance = decide(self.execution)
             self._decided.append(decide)
             self._whole = advance if self._whole is None else _after(self._whole, advance)
             self._took.append((agent, took_s))
             self._since = self._since or since_boot()
             self.execution = advance.execution
+            self._instead = instead
             # After a heartbeat's time the lease may be another's: that is found out before another agent runs.
             if took_s < self._quick_s and _may_wait(advance):
                 return advance
-            try:
-                # As it was written: where others wrote meanwhile, a join may have become this worker's to run.
-                return self.write() or advance
-            except NotStorable:
-                self._decided.pop()
-                self._took.pop()
-                self._whole = _together(self._decided, self._stored)[0] if self._decided else None
-                self.execution = before
-                raise
+            if self._at_rest is not None and took_s < UNWRITTEN_MAX_S and _may_be_bound(self._whole):
+                self._at_rest(self)
+                return advance
+            # As it was written: where others wrote meanwhile, a join may have become this worker's to run.
+            return self.write_or_instead() or advance
+
+    @property
+    def lease(self) -> Lease:
+        """The lease that is stored."""
+        return self._lease
 
     @property
     def is_written(self) -> bool:
@@ -87,6 +107,37 @@ class Draft:
         """Write what has been unwritten for too long at ``now`` seconds since boot; as ``write``."""
         if self._decided and now - self._since >= UNWRITTEN_MAX_S:
             self.write()
+
+    def write_or_instead(self) -> Advance | None:
+        """As ``write``; what the store refuses for its content is decided anew, as ``decide`` was told."""
+        with self._lock:
+            try:
+                return self.write()
+            except NotStorable as refused:
+                self._decided.pop()
+                agent, took_s = self._took.pop()
+                self._whole = _together(self._decided, self._stored)[0] if self._decided else None
+                self.execution = self._stored if self._whole is None else self._whole.execution
+                instead, self._at_rest = self._instead, None
+                if instead is None:
+                    raise
+                return self.decide(instead(refused), agent=agent, took_s=took_s)
+
+    def pending(self) -> Save:
+        """Answer all that was decided, to be written beside other drafts; ``written`` must follow, or ``write``."""
+        if self._whole is None:
+            raise RuntimeError(f"nothing is left to write of {self._stored.id}")
+        return Save(self._record, self._whole, self._lease)
+
+    def written(self, save: Save) -> Told:
+        """Note that ``save`` was written; answer what there is to tell."""
+        with self._lock:
+            return self._note(save.advance.written_on(save.before), save.advance)
+
+    def published(self) -> None:
+        """Note that what was written was told."""
+        faults.reach("worker.published")
+        self._clear_leftovers()
 
     def write(self) -> Advance | None:
         """Write all that was decided and tell Redis of it; answer it as one decision, None where there was nothing.
@@ -109,18 +160,11 @@ class Draft:
                 self._store, self._stored, decide,
                 lease=lease, is_mine=lambda seen: _was_moved_on(seen, lease), give_up=self._give_up,
             )  # fmt: skip
-            took = tuple(self._took)
-            self._decided, self._took, self._since, self._whole = [], [], 0.0, None
             if settled is None:
+                self._forget()
                 raise LeaseLost(f"{self._stored.id} is gone")
-            self._stored = self.execution = settled.record.execution
-            # Before it is shown: who sees a run done may submit the next one, whose agent is to remember this one.
-            self._memory.remember(self._stored, settled.advance.outputs)
-            faults.reach("worker.written")
-            self._publisher.advanced(settled.record, settled.advance, as_of=settled.as_of, told=self.told, took=took)
-            faults.reach("worker.published")
-            self.told = settled.record.lines_total
-            self._clear_leftovers()
+            self._publisher.advanced_all([self._note(settled.record, settled.advance)], as_of=settled.as_of)
+            self.published()
             if stand[0] < len(decided):
                 raise LeaseLost(f"{self._stored.id} has gone another way before all steps of a chain were written")
             if settled.advance.run_here is not None:
@@ -129,6 +173,19 @@ class Draft:
                     raise LeaseLost(f"{ours.step} of {self._stored.id} has gone on elsewhere")
                 self._lease = ours
             return settled.advance
+
+    def _note(self, record: Record, advance: Advance) -> Told:
+        told = Told(record, advance, self.told, tuple(took for took in self._took if took[0]))
+        self._forget()
+        self._record, self._stored, self.execution = record, record.execution, record.execution
+        self.told = record.lines_total
+        # Before it is shown: who sees a run done may submit the next one, whose agent is to remember this one.
+        self._memory.remember(self._stored, advance.outputs)
+        faults.reach("worker.written")
+        return told
+
+    def _forget(self) -> None:
+        self._decided, self._took, self._since, self._whole = [], [], 0.0, None
 
     def _clear_leftovers(self) -> None:
         over = {step for step in self.leftovers if self._stored.steps[step].status.is_final}
@@ -144,6 +201,14 @@ def _may_wait(advance: Advance) -> bool:
     """True where a decision may stay unwritten for a moment: this worker goes on, and nobody waits for it."""
     lossy = any(step.losses for step in advance.execution.steps.values())
     return advance.run_here is not None and not advance.hand_out and not lossy
+
+
+def _may_be_bound(whole: Advance) -> bool:
+    """True where a decision may be written beside those on other runs: it is small, and has no output apart."""
+    if whole.run_here is not None or any(output.apart for output in whole.outputs):
+        return False
+    said = sum(len(event.data) + len(event.message) for event in whole.events)
+    return said + sum(len(output.json) for output in whole.outputs) <= _BOUND_MAX_BYTES
 
 
 def _together(decided: Sequence[Decide], seen: Execution) -> tuple[Advance, int]:

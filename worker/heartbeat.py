@@ -14,20 +14,19 @@ import redis
 import structlog
 
 from shared.bootstrap import Services
-from shared.domain.execution import Event, Lease
+from shared.domain.execution import EVENTS_KEPT, Event, Lease
 from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError, LeaseLost
 from shared.live import cancels
 from shared.store.clock import since_boot
-from shared.store.documents import EVENTS_KEPT
 from shared.store.port import Report
 from worker.draft import Draft
 
 SHOWN_AFTER_S: Final = 0.05
 SHOWN_TRIES: Final = 5
 REPORT_EVERY_S: Final = 1.0
-TICK_S: Final = 0.05
-PARKED_AFTER: Final = 20
+TICK_S: Final = 0.025
+PARKED_AFTER: Final = 40
 
 
 @dataclass(slots=True)
@@ -82,9 +81,13 @@ class StepReporter:
 
 
 class Companion:
-    """The one thread of a process that ticks its heartbeats; a quick step costs it nothing but a look."""
+    """The one thread of a process that ticks its heartbeats; a quick step costs it nothing but a look.
 
-    def __init__(self) -> None:
+    ``also`` is called at each tick beside a step, after its heartbeat; it raises nothing.
+    """
+
+    def __init__(self, also: Callable[[float], None] = lambda _: None) -> None:
+        self._also = also
         self._lock = threading.Lock()
         self._current: Heartbeat | None = None
         self._wanted = threading.Event()
@@ -119,6 +122,7 @@ class Companion:
             with self._lock:
                 if self._current is not None:
                     self._current.tick(since_boot())
+                    self._also(since_boot())
 
     def _park(self) -> None:
         """Wait, without a tick, until a step wants to be kept: an idle process costs nothing."""

@@ -105,6 +105,15 @@ class Minder:
             self._slot.leave()
 
     @contextmanager
+    def writing(self, lease: Lease) -> Iterator[None]:
+        """Let the watchdog see that this process is busy, while the block writes what came of ``lease`` and others."""
+        self._slot.enter(lease, 0.0)
+        try:
+            yield
+        finally:
+            self._slot.leave()
+
+    @contextmanager
     def agent_code(self, minded: Minded) -> Iterator[None]:
         """Let the step be interrupted while the block runs, and not beyond it."""
         minded.in_agent = True

@@ -40,15 +40,14 @@ class Recorder:
         """Decide on an outcome, with the agent's last lines; ``next_token`` claims the next step of the chain."""
         said = self._last_words(turn, draft, reporter)
         took_s = since_boot() - turn.began_at
-        try:
-            decide = self._decision(turn, outcome, next_token)
-            return draft.decide(_saying(said, decide), agent=turn.step.agent, took_s=took_s)
-        except NotStorable as refused:
-            if not isinstance(outcome, bytes):
-                raise
+        decide = _saying(said, self._decision(turn, outcome, next_token))
+
+        def failing(refused: NotStorable) -> Decide:
             # A refusal for content is an answer: the step fails, and what could not be stored is left out.
-            error = not_storable(turn.step, refused.message)
-            return draft.decide(self._decision(turn, error, None), agent=turn.step.agent, took_s=took_s)
+            return self._decision(turn, not_storable(turn.step, refused.message), None)
+
+        instead = failing if isinstance(outcome, bytes) else None
+        return draft.decide(decide, agent=turn.step.agent, took_s=took_s, instead=instead)
 
     def hand_back(self, turn: Turn, draft: Draft, reporter: StepReporter, reason: str) -> Advance:
         """Release a step that this worker cannot finish, so that it goes on elsewhere at once."""
@@ -94,6 +93,8 @@ class Recorder:
 
 def _saying(said: tuple[Event, ...], decide: Decide) -> Decide:
     """The decision with the agent's last lines before those that tell of it."""
+    if not said:
+        return decide
 
     def saying(seen: Execution) -> Advance:
         advance = decide(seen)

@@ -6,13 +6,14 @@
 
 A bell may come twice, late, or for nothing: the claim decides, by one filtered write. Nothing that an agent raises
 or returns gets past ``Attempts``; nothing that the store does loses an outcome: it is offered until it is accepted
-or refused, or until this process must end. A step that will not stop is finished in the minder's thread. It speaks to
-the store and to Redis, never to a client.
+or refused, or until this process must end. A step that will not stop is finished in the minder's thread. Where a
+backlog waits and steps prove quick, several bells share their load, their claim and their end (``batch``). It speaks
+to the store and to Redis, never to a client.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -25,16 +26,16 @@ import structlog
 from shared import faults
 from shared.bootstrap import Services
 from shared.domain.execution import Execution
-from shared.domain.life import claim
 from shared.domain.moves import cancelled_error
 from shared.domain.terms import Advance
 from shared.errors import LeaseLost
 from shared.ids import new_token
 from shared.queue.bell import QUEUES, Bell
-from shared.queue.take import Taker, UnreadableMessage
+from shared.queue.take import Taker
 from shared.store.clock import since_boot
-from shared.store.settle import settle, until_answered
 from worker.attempt import Attempts, Turn, late
+from worker.batch import Batches, Pace
+from worker.claims import Claimed, Claims
 from worker.draft import Draft
 from worker.heartbeat import Companion, Heartbeat, StepReporter
 from worker.loader import Agent
@@ -67,34 +68,45 @@ class Runner:
         self._attempts = Attempts(services, agents, minder)
         self._recorder = Recorder(services, lambda: minder.is_drain_over)
         self._taker = Taker(services.redis, queues)
-        self._companion = Companion()
+        self._claims = Claims(services, minder)
+        self._pace = Pace()
+        self._batches = Batches(services, minder, self._claims, self._answer)
+        self._companion = Companion(self._batches.tick)
         self._companion.start()
         self._under_way: _UnderWay | None = None
+        self._agents_took_s = 0.0
 
     def serve(self, bell: Bell) -> None:
         """Answer a bell that Celery handed over, and then those that wait, for as long as that is polite."""
         began = since_boot()
-        following: Bell | None = bell
-        while following is not None:
-            self.answer(following)
+        bells: Sequence[Bell] = (bell,)
+        while bells:
+            if len(bells) == 1:
+                self.answer(bells[0])
+            else:
+                self._batches.answer(bells)
             if self._minder.is_draining or since_boot() - began > TAKES_FOR_S:
                 return
-            following = self._take()
+            bells = self._take()
 
-    def _take(self) -> Bell | None:
+    def _take(self) -> Sequence[Bell]:
         try:
-            return self._taker.take()
-        except UnreadableMessage as wrong:
-            drop(self._services.dead_letters, wrong.raw.decode(errors="replace"))
+            taken = self._taker.take(self._pace.next())
         except redis.RedisError as wrong:
             structlog.get_logger().warning("no bell was taken", reason=str(wrong))
-        return None
+            return ()
+        for raw in taken.unreadable:
+            drop(self._services.dead_letters, raw.decode(errors="replace"))
+        return taken.bells
 
     def answer(self, bell: Bell) -> None:
         """Run the step that a bell names, and what the same chain makes ready, as far as it is ours to run."""
-        began = since_boot()
+        self._answer(bell, partial(self._claims.claim, bell))
+
+    def _answer(self, bell: Bell, claim: Callable[[], Claimed | None]) -> None:
+        began, self._agents_took_s = since_boot(), 0.0
         with structlog.contextvars.bound_contextvars(execution_id=bell.execution_id, step=bell.step):
-            claimed = self._claim(bell)
+            claimed = claim()
             faults.reach("worker.claimed")
             if claimed is None:
                 return
@@ -105,6 +117,7 @@ class Runner:
                     step=turn.lease.step, request_id=turn.execution.request_id
                 ):
                     turn = self._run(turn, draft, may_go_on=since_boot() - began < CHAIN_MAX_S)
+        self._pace.note(self._agents_took_s)
 
     def finish(self, minded: Minded, why: str) -> None:
         """Write the outcome of a step whose agent will not stop; the process ends after it."""
@@ -119,37 +132,7 @@ class Runner:
         else:
             error = late(turn) if why == "timeout" else cancelled_error(turn.execution, turn.step)
             self._recorder.record(turn, draft, error, reporter)
-
-    def _claim(self, bell: Bell) -> tuple[Turn, Draft] | None:
-        execution = until_answered(
-            partial(self._store.load, bell.integrator, bell.execution_id), lambda: self._minder.is_draining
-        )
-        if execution is None:
-            structlog.get_logger().warning("a bell names an execution that is not there")
-            return None
-        if self._minder.is_draining:
-            self._services.publisher.rang_in_vain(execution, bell)
-            return None
-        token = new_token()
-        settled = settle(
-            self._store,
-            execution,
-            lambda seen: claim(seen, bell.step, token, self._now(), self._services.terms),
-            is_mine=lambda seen: seen.steps[bell.step].token == token,
-            give_up=lambda: self._minder.is_draining,
-        )
-        if settled is None:
-            structlog.get_logger().debug("there is nothing to claim")
-            return None
-        # The claim's own line waits for the first write that is told to Redis.
-        told = max(settled.record.lines_total - len(settled.advance.events), 0)
-        if settled.advance.run_here is None:  # past a deadline: the run has ended instead
-            self._services.publisher.advanced(settled.record, settled.advance, as_of=settled.as_of, told=told)
-            return None
-        claimed = settled.record.execution
-        lease = claimed.lease_of(bell.step)
-        draft = Draft(self._services, settled.record, lease, told=told, give_up=lambda: self._minder.is_drain_over)
-        return Turn(claimed, lease, {}), draft
+        self._batches.wind_up()
 
     def _run(self, turn: Turn, draft: Draft, *, may_go_on: bool) -> Turn | None:
         """Run one claimed step to its decided outcome; answer the next one where the same decision claimed it."""
@@ -161,6 +144,7 @@ class Runner:
                 with self._companion.beside(heartbeat):
                     outcome = self._attempts.run(turn, draft, reporter, minded)
                     faults.reach("worker.agent_returned")
+                self._agents_took_s += since_boot() - turn.began_at
                 go_on = may_go_on and not self._minder.is_draining
                 next_token = new_token() if go_on else None
                 advance = self._recorder.record(turn, draft, outcome, reporter, next_token=next_token)
@@ -180,9 +164,6 @@ class Runner:
         outputs |= {output.step: orjson.loads(output.json) for output in advance.outputs}
         return Turn(execution, execution.lease_of(advance.run_here), outputs)
 
-    def _now(self) -> datetime:
-        return self._services.clock.now()
-
     def _carried_now(self) -> datetime:
         """The time of an agent's line: it must not wait for a store that is away."""
-        return self._services.clock.glance() or self._now()
+        return self._services.clock.glance() or self._services.clock.now()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -81,14 +81,14 @@ class Slot:
 
     def enter(self, lease: Lease, kill_at: float) -> None:
         """Note the step that begins, and when its child must be killed should nothing else help."""
-        self._lease = orjson.dumps(asdict(lease))
+        self._lease = orjson.dumps(lease)
         self._kill_at, self._why = kill_at, 0
-        self._write()
+        self._write(lease=True)
 
     def leave(self) -> None:
         """Note that no step runs."""
         self._lease, self._kill_at, self._in_agent, self._why = b"", 0.0, False, 0
-        self._write()
+        self._write(lease=True)
 
     def set_in_agent(self, *, running: bool) -> None:
         """Note whether agent code runs."""
@@ -116,11 +116,12 @@ class Slot:
                 return Seen(pid, beats, kill_at, in_agent, WHY[why], lease)
         return None
 
-    def _write(self) -> None:
+    def _write(self, *, lease: bool = False) -> None:
         self._writes += 1
         self._pack()
-        start = self._at + _NUMBERS.size
-        self._memory[start : start + _LEASE_BYTES] = self._lease.ljust(_LEASE_BYTES, b"\0")
+        if lease:
+            start = self._at + _NUMBERS.size
+            self._memory[start : start + _LEASE_BYTES] = self._lease.ljust(_LEASE_BYTES, b"\0")
         self._writes += 1
         self._pack()
 

@@ -13,6 +13,7 @@ from shared.domain.status import ExecutionStatus, StepStatus
 
 PUBLIC: Final = "public"
 ENGINE: Final = "basket_manager"
+EVENTS_KEPT: Final = 1_000
 LINES_SHOWN: Final = 100
 
 

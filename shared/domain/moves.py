@@ -119,7 +119,8 @@ def concluded(execution: Execution, now: datetime, events: list[Event]) -> Advan
     for step in execution.basket.steps:
         if steps[step.id].status is StepStatus.WAITING and any(_never_completes(steps[need]) for need in step.needs):
             steps[step.id] = ended(steps[step.id], StepStatus.SKIPPED, now)
-    execution = replace(execution, steps=steps)
+    if steps != execution.steps:
+        execution = replace(execution, steps=steps)
     if not all(step.status.is_final for step in steps.values()):
         return Advance(execution, events=tuple(events))
     status, error = _verdict(execution, now)

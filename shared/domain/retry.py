@@ -43,7 +43,7 @@ POLICIES: Final[Mapping[str, RetryPolicy]] = {
     "none": RetryPolicy(attempts=1),
 }
 
-_LIMITS: Final = {
+LIMITS: Final = {
     "attempts": (1, 100),
     "wait_s": (0, 86_400),
     "factor": (1, 10),
@@ -66,7 +66,7 @@ def parse_policy(raw: str | Mapping[str, Any]) -> RetryPolicy:
     known = {field.name for field in fields(RetryPolicy)}
     faults = [f"retry.{name} is not known; there are {', '.join(sorted(known))}" for name in raw if name not in known]
     for name in known & set(raw):
-        least, most = _LIMITS[name]
+        least, most = LIMITS[name]
         value = raw[name]
         whole = name != "attempts" or isinstance(value, int)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most or not whole:

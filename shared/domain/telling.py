@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from shared.domain.execution import Event, Execution, Step
+
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def of_step(
@@ -16,7 +18,7 @@ def of_step(
     told = {"attempt": step.claims, **facts}
     if step.duration_ms is not None:
         told["duration_ms"] = step.duration_ms
-    data = json.dumps(told, separators=(",", ":")).encode()
+    data = _encode(told).encode()
     return Event(now, event, message, level=level, agent=step.agent, step=step.id, status=status, data=data)
 
 

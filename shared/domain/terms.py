@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from shared.domain.execution import Event, Execution, Record, Step
+from shared.domain.execution import EVENTS_KEPT, Event, Execution, Record, Step
 from shared.domain.status import StepStatus
 
 HANDOFF_MAX: Final = timedelta(seconds=60)
@@ -66,6 +66,15 @@ class Advance:
     def as_accepted(self) -> Record:
         """The record of a run just started, which nobody has written to yet."""
         return Record(self.execution, self.events, len(self.events))
+
+    def written_on(self, before: Record) -> Record:
+        """The record after this decision was written on ``before``, where nobody wrote between."""
+        seen = before.execution
+        rev = seen.rev + 1 if self.events else seen.rev
+        after = replace(self.execution, version=seen.version + 1, rev=rev)
+        outputs = {**before.outputs, **{output.step: output.json for output in self.outputs if not output.apart}}
+        events = (*before.events, *self.events)[-EVENTS_KEPT:]
+        return Record(after, events, before.lines_total + len(self.events), outputs)
 
 
 def is_due(execution: Execution, step: Step, now: datetime, terms: Terms) -> bool:

@@ -59,10 +59,17 @@ def run_seconds(execution: Execution) -> float | None:
 
 def note(pipe: Any, execution: Execution, took: Iterable[tuple[str, float]]) -> None:
     """Append to ``pipe`` what notes how long attempts of agents ``took`` and, where it is over, their run."""
-    noted = [(agent_key(agent), seconds) for agent, seconds in took]
-    seconds = run_seconds(execution)
-    if seconds is not None:
-        noted.append((run_key(execution), seconds))
+    note_all(pipe, [(execution, took)])
+
+
+def note_all(pipe: Any, decisions: Iterable[tuple[Execution, Iterable[tuple[str, float]]]]) -> None:
+    """Append to ``pipe`` what ``note`` does, for several runs in one command."""
+    noted: list[tuple[str, float]] = []
+    for execution, took in decisions:
+        noted += [(agent_key(agent), seconds) for agent, seconds in took]
+        seconds = run_seconds(execution)
+        if seconds is not None:
+            noted.append((run_key(execution), seconds))
     if noted:
         slots_and_ms: list[Any] = []
         for _, seconds in noted:

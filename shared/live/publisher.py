@@ -6,8 +6,9 @@ reader, or lost as a figure may be.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import redis
@@ -28,14 +29,24 @@ TRIM_EVERY_S: Final = 60.0
 class Figures(Protocol):
     """Whatever counts what the fleet does; each verb appends to a pipeline."""
 
-    def execution_ended(self, pipe: Any, basket: str, status: str) -> None:
-        """Count a run that has come to its end."""
-
-    def step_ended(self, pipe: Any, agent: str, seconds: float) -> None:
-        """Count a step that has come to its end."""
+    def ended(self, pipe: Any, runs: Mapping[tuple[str, str], int], steps: Sequence[tuple[str, float]]) -> None:
+        """Count runs that have come to their end, by basket and status, and steps: their agents and their seconds."""
 
     def rescued(self, pipe: Any, reason: str) -> None:
         """Count a step that was looked at again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A decision that was written, for others to hear of: the record after it; lines up to seq ``told`` are known.
+
+    ``took`` says how long the agents took that led to it, in seconds.
+    """
+
+    record: Record
+    advance: Advance
+    told: int = 0
+    took: Sequence[tuple[str, float]] = ()
 
 
 class Publisher:
@@ -50,7 +61,15 @@ class Publisher:
 
     def accepted(self, advance: Advance, outputs: Mapping[str, bytes] | None = None) -> None:
         """Offer a run that was just stored, and show it as queued, with the ``outputs`` that it begins with."""
-        self.advanced(replace(advance.as_accepted, outputs=outputs or {}), advance, as_of=since_boot())
+        execution = advance.execution
+        record = Record(execution, advance.events, len(advance.events), outputs or {})
+        pipe = self._redis.pipeline(transaction=False)
+        self._ring(pipe, record, advance.hand_out)
+        view = render(record)
+        if view is not None:
+            self._views.put_first(pipe, execution.id, view)
+        lines.add(pipe, _lines_beyond(record, 0))
+        self._send(pipe, execution.id)
 
     def accepted_all(self, advances: Sequence[Advance]) -> None:
         """Offer runs that were just stored together, and show them as queued."""
@@ -60,7 +79,7 @@ class Publisher:
             record = advance.as_accepted
             self._ring(pipe, record, advance.hand_out)
             self._show(pipe, record, as_of)
-            self._add_lines(pipe, record, 0)
+            lines.add(pipe, _lines_beyond(record, 0))
         self._send(pipe, f"{len(advances)} runs of a batch")
 
     def advanced(
@@ -77,20 +96,24 @@ class Publisher:
         ``record`` is what the write returned, asked for at ``as_of`` (:func:`since_boot`); lines up to seq
         ``told`` were told before.
         """
+        self.advanced_all([Told(record, advance, told, took)], as_of=as_of)
+
+    def advanced_all(self, decisions: Sequence[Told], *, as_of: float) -> None:
+        """Tell of decisions on several runs that were written at once, asked for at ``as_of``."""
         pipe = self._redis.pipeline(transaction=False)
-        self._ring(pipe, record, advance.hand_out)
-        self._show(pipe, record, as_of)
-        self._add_lines(pipe, record, told)
-        execution = record.execution
-        for output in advance.outputs:
-            self._views.put_output(pipe, execution.id, output.step, output.json)
-        if execution.done:
+        for told in decisions:
+            self._ring(pipe, told.record, told.advance.hand_out)
+            self._show(pipe, told.record, as_of)
+            for output in told.advance.outputs:
+                self._views.put_output(pipe, told.record.execution.id, output.step, output.json)
+        lines.add(pipe, [line for told in decisions for line in _lines_beyond(told.record, told.told)])
+        ended = [told.record.execution for told in decisions if told.record.execution.done]
+        if ended:
             self._trim_now_and_then(pipe, as_of)
-            self._figures.execution_ended(pipe, execution.basket.name, str(execution.status))
-        for agent, seconds in took:
-            self._figures.step_ended(pipe, agent, seconds)
-        durations.note(pipe, execution, took)
-        self._send(pipe, execution.id)
+        runs = Counter((execution.basket.name, str(execution.status)) for execution in ended)
+        self._figures.ended(pipe, runs, [step for told in decisions for step in told.took])
+        durations.note_all(pipe, [(told.record.execution, told.took) for told in decisions])
+        self._send(pipe, ", ".join(told.record.execution.id for told in decisions))
 
     def rang_in_vain(self, execution: Execution, unanswered: bell.Bell) -> None:
         """Ring again, ahead of all others, for a worker that drains and takes nothing any more."""
@@ -103,7 +126,7 @@ class Publisher:
         """Show an execution as it stands, and tell the lines beyond seq ``told``."""
         pipe = self._redis.pipeline(transaction=False)
         self._show(pipe, record, as_of)
-        self._add_lines(pipe, record, told)
+        lines.add(pipe, _lines_beyond(record, told))
         self._send(pipe, record.execution.id)
 
     def rescued(self, record: Record, advance: Advance, *, as_of: float, reason: str) -> bool:
@@ -112,10 +135,10 @@ class Publisher:
         self._ring(pipe, record, advance.hand_out)
         if advance.events:
             self._show(pipe, record, as_of)
-            self._add_lines(pipe, record, record.lines_total - len(advance.events))
+            lines.add(pipe, _lines_beyond(record, record.lines_total - len(advance.events)))
         self._figures.rescued(pipe, reason)
         if record.execution.done:
-            self._figures.execution_ended(pipe, record.execution.basket.name, str(record.execution.status))
+            self._figures.ended(pipe, {(record.execution.basket.name, str(record.execution.status)): 1}, ())
         return self._send(pipe, record.execution.id)
 
     def kept(self, execution_id: str, rev: int) -> bool:
@@ -148,11 +171,6 @@ class Publisher:
             self._trimmed_at = now
             lines.trim(pipe)
 
-    def _add_lines(self, pipe: Any, record: Record, told: int) -> None:
-        first = max(told + 1, record.first_seq)
-        new = record.events[first - record.first_seq :]
-        lines.add(pipe, [line_shown(record.execution.id, seq, event) for seq, event in enumerate(new, first)])
-
     def _send(self, pipe: Any, subject: str) -> bool:
         try:
             pipe.execute()
@@ -160,3 +178,10 @@ class Publisher:
             self._log.warning("Redis was not told; the run goes on", subject=subject, reason=str(away))
             return False
         return True
+
+
+def _lines_beyond(record: Record, told: int) -> list[bytes]:
+    """The lines of a record beyond seq ``told``, as JSON."""
+    first = max(told + 1, record.first_seq)
+    new = record.events[first - record.first_seq :]
+    return [line_shown(record.execution.id, seq, event) for seq, event in enumerate(new, first)]

@@ -68,6 +68,11 @@ class Views:
         kept_ms = FINAL_KEPT_S * 1_000 if final else self._live_ms
         pipe.eval(_PUT_NEWER, 1, view_key(execution_id), view, rev, kept_ms)
 
+    def put_first(self, pipe: Any, execution_id: str, view: bytes) -> None:
+        """Append to ``pipe`` what keeps the view of a run just accepted, unless a worker was there before."""
+        if len(view) <= VIEW_MAX_BYTES:
+            pipe.set(view_key(execution_id), view, px=self._live_ms, nx=True)
+
     def drop(self, pipe: Any, execution_id: str) -> None:
         """Append to ``pipe`` what forgets a view, so that the next reader renders it anew; whoever waits reads now."""
         pipe.delete(view_key(execution_id))

@@ -1,4 +1,4 @@
-"""Takes the next bell straight from the lists, as Celery's consumer would: for a worker that is free already.
+"""Takes the next bells straight from the lists, as Celery's consumer would: for a worker that is free already.
 
 Going back through Celery's consumer costs more than two writes of the store. A bell that is lost between here and its
 claim is one of the lost messages that the reconciler offers again.
@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 import redis
 
-from shared.queue.bell import PRIORITY_STEPS, Bell, bell_of, list_of
+from shared.queue.bell import FIRST, PRIORITY_STEPS, QUEUES, Bell, bell_of, list_of
 
-_POP_FIRST: Final = """
+_SEVERAL: Final = list_of(QUEUES[0], FIRST)
+_SHARE: Final = 4
+# From the first list that has any: of first offers of ordinary steps up to ARGV[1], but no more than a share of those
+# that wait, for others are about to ask too; of all else one, for what is long, or came back, may be slow or deadly.
+_POP: Final = """
+local took = {}
 for _, list in ipairs(KEYS) do
-  local message = redis.call('RPOP', list)
-  if message then return message end
+  local most = 1
+  if list == ARGV[2] then
+    most = math.min(tonumber(ARGV[1]), math.ceil(redis.call('LLEN', list) / tonumber(ARGV[3])))
+  end
+  for _ = 1, most do
+    took[#took + 1] = redis.call('RPOP', list) or nil
+  end
+  if #took > 0 then return took end
 end
-return false
+return took
 """
 
 
@@ -32,6 +44,14 @@ class UnreadableMessage(ValueError):
         self.raw = raw
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was taken off a list: bells, the oldest first, and messages that are none and that nobody can answer."""
+
+    bells: Sequence[Bell] = ()
+    unreadable: Sequence[bytes] = ()
+
+
 class Taker:
     """Takes bells from the lists of some queues, in the order in which a worker reads them."""
 
@@ -39,13 +59,20 @@ class Taker:
         self._redis = client
         self._lists = [list_of(queue, priority) for priority in PRIORITY_STEPS for queue in queues]
 
-    def take(self) -> Bell | None:
-        """Answer the oldest bell of the first list that has one, None where none waits.
+    def take(self, most: int = 1) -> Taken:
+        """Take the oldest of the first list that has any, up to ``most`` where they are first offers, else one.
 
-        Raises RedisError, and UnreadableMessage for one that is taken off the list and can be answered by nobody.
+        Raises RedisError.
         """
-        raw: Any = self._redis.eval(_POP_FIRST, len(self._lists), *self._lists)
-        return None if raw is None else read_bell(raw)
+        lists = self._lists
+        messages: Any = self._redis.eval(_POP, len(lists), *lists, str(most), _SEVERAL, str(_SHARE))
+        bells, unreadable = [], []
+        for message in messages:
+            try:
+                bells.append(read_bell(message))
+            except UnreadableMessage as wrong:
+                unreadable.append(wrong.raw)
+        return Taken(bells, unreadable)
 
 
 def read_bell(raw: bytes) -> Bell:

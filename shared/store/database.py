@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -36,6 +38,7 @@ _AWAY: Final = "MongoDB does not answer; nothing was stored, send the same reque
 # The driver looks for a server in steps of half a second, so that a look takes up to a step more than it is allowed.
 _INDEX_WITHIN_S: Final = 30.0
 _SELECTION_STEP_S: Final = 0.5
+_KNOWN_FOR_S: Final = 0.1
 _LOOK_WITHIN_S: Final = 0.5
 _TOO_LARGE: Final = frozenset({10334, 17280, 17419, 17420})
 
@@ -98,6 +101,7 @@ class Database:
         self._retries = retries
         self._lock = threading.Lock()
         self._opened: tuple[int, MongoDatabase[_Document]] | None = None
+        self._answered_at = -math.inf
         self.is_away = False
         """Set by whoever watches (:meth:`ask_clock`): every other call then fails at once, not after its deadline."""
         self.when_lost: Callable[[], None] = lambda: None
@@ -113,9 +117,13 @@ class Database:
 
     def find_server(self) -> None:
         """Fail early where no server is known and none is found, and leave time for the call itself."""
-        if not self._retries:
+        if not self._retries and time.monotonic() - self._answered_at > _KNOWN_FOR_S:
             with pymongo.timeout(max(self.deadline_s - _SELECTION_STEP_S, 0.01)):
                 _ = self._here().client.is_primary
+
+    def answered(self, *, yes: bool) -> None:
+        """Note that a call was answered, or was not: for a moment after an answer a server is known to be there."""
+        self._answered_at = time.monotonic() if yes else -math.inf
 
     def ask_clock(self) -> datetime:
         """Answer the primary's own time, within half a second or so; goes through where ``is_away`` is set."""
@@ -194,7 +202,9 @@ def call(database: Database, *, writes: bool = True, within_s: float | None = No
             database.find_server()
             with pymongo.timeout(within_s or database.deadline_s):
                 yield
+        database.answered(yes=True)
     except (Unavailable, OutcomeUnknown) as lost:
+        database.answered(yes=False)
         database.when_lost()
         if writes or isinstance(lost, Unavailable):
             raise

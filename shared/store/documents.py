@@ -6,20 +6,21 @@ outside becomes a field name or an operator. ``steps`` is a map by step id, whos
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from datetime import datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 import orjson
 
 from shared.domain.basket import Basket, BasketStep
-from shared.domain.execution import Cancel, ErrorKind, Event, Execution, Idempotency, Page, RunError, Step
+from shared.domain.execution import EVENTS_KEPT, Cancel, ErrorKind, Event, Execution, Idempotency, Page, RunError, Step
 from shared.domain.retry import RetryPolicy
 from shared.domain.status import ExecutionStatus, StepStatus
 
 SCHEMA: Final = 1
-EVENTS_KEPT: Final = 1_000
 APART_FROM_READERS: Final = {"checkpoints": 0}
 APART_FROM_DECISIONS: Final = {"events": 0, "outputs": 0} | APART_FROM_READERS
 APART_FROM_LISTS: Final = {"input": 0, "metadata": 0} | APART_FROM_DECISIONS
@@ -34,15 +35,11 @@ _STEP_FIELDS: Final = tuple(field.name for field in fields(Step) if field.name n
 
 def encode(execution: Execution) -> dict[str, Any]:
     """Answer the document of ``execution``, without its log lines and outputs."""
-    return _encode_what_moves(execution) | {"basket": _encode_basket(execution.basket)}
-
-
-def _encode_what_moves(execution: Execution) -> dict[str, Any]:
-    """The document without the basket, which is a snapshot and never changes."""
     document = {
         "_id": execution.id,
         "schema": SCHEMA,
         "status": str(execution.status),
+        "basket": _encode_basket(execution.basket),
         "basket_name": execution.basket.name,
         "tags": list(execution.tags),
         "steps": {step.id: _encode_step(step) for step in execution.steps.values()},
@@ -90,15 +87,18 @@ def difference(before: Execution, after: Execution) -> dict[str, dict[str, Any]]
     ``due_by`` is always written: heartbeats move the stored one without a version, so that an unchanged value
     here may be another one there. A step that ends takes its checkpoint along.
     """
-    old, new = _flat(_encode_what_moves(before)), _flat(_encode_what_moves(after))
-    to_set = {name: value for name, value in new.items() if name not in old or old[name] != value}
-    to_unset = dict.fromkeys(old.keys() - new.keys(), "")
-    ended = (
-        step.id for step in after.steps.values() if step.status.is_final and not before.steps[step.id].status.is_final
-    )
+    moved = _moved(_RUN_NAMES, _RUN_VALUES, before, after)
+    ended: list[str] = []
+    for step in after.steps.values():
+        was = before.steps[step.id]
+        if step is not was:
+            told = _moved(_STEP_NAMES, _STEP_VALUES, was, step)
+            moved |= {f"steps.{step.id}.{name}": value for name, value in told.items()}
+            if step.status.is_final and not was.status.is_final:
+                ended.append(step.id)
+    to_set = {name: value for name, value in moved.items() if value is not None}
+    to_unset = {name: "" for name, value in moved.items() if value is None}
     to_unset |= {f"checkpoints.{step_id}": "" for step_id in ended if after.steps[step_id].claims}
-    for counted in ("version", "rev"):
-        to_set.pop(counted, None)
     if after.due_by is None:
         to_unset["due_by"] = ""
     else:
@@ -132,11 +132,13 @@ def cut_to(page: Page) -> list[dict[str, Any]]:
     ]
 
 
-def _flat(document: dict[str, Any]) -> dict[str, Any]:
-    steps = document.pop("steps")
-    for step_id, step in steps.items():
-        document.update({f"steps.{step_id}.{name}": value for name, value in step.items()})
-    return document
+def _moved(
+    names: tuple[str, ...], values: attrgetter[tuple[Any, ...]], before: object, after: object
+) -> dict[str, Any]:
+    """The fields that differ, as they are stored from now on; None for one that is stored no more."""
+    each = zip(names, values(before), values(after), strict=True)
+    changed = {name: new for name, old, new in each if old is not new and old != new}
+    return {name: _ENCODERS[name](value) if name in _ENCODERS else value for name, value in changed.items()}
 
 
 def _without_none(document: dict[str, Any]) -> dict[str, Any]:
@@ -195,3 +197,18 @@ def second_stored(document: dict[str, Any]) -> datetime:
     """Answer the second in which mongod stored ``document``, by mongod's own clock."""
     stored: datetime = document["stored_at"].as_datetime()
     return stored
+
+
+_ENCODERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "status": str,
+    "tags": list,
+    "error": _encode_error,
+    "idempotency": _encode_key,
+    "cancel": _encode_cancel,
+    "dead_letter": lambda is_one: is_one or None,
+}
+# What is compared of two executions, and of two steps; counts are no decision's to set, and a basket never changes.
+_RUN_NAMES: Final = (*_ENCODERS, *(name for name in _PLAIN_FIELDS if name not in {"version", "rev"}))
+_RUN_VALUES: Final[attrgetter[tuple[Any, ...]]] = attrgetter(*_RUN_NAMES)
+_STEP_NAMES: Final = ("status", "error", *_STEP_FIELDS)
+_STEP_VALUES: Final[attrgetter[tuple[Any, ...]]] = attrgetter(*_STEP_NAMES)

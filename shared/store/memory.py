@@ -7,13 +7,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from shared.domain.execution import Event, Execution, Lease, Page, Record
+from shared.domain.execution import EVENTS_KEPT, Event, Execution, Lease, Page, Record
 from shared.domain.listing import Order, Place, Wanted, place_of
 from shared.domain.terms import Advance
 from shared.errors import BucketError, OutcomeUnknown, StaleWrite
 from shared.store.clock import Clock
-from shared.store.documents import EVENTS_KEPT
-from shared.store.port import KEY_KEPT, Beat, Report
+from shared.store.port import KEY_KEPT, Beat, Report, Save
 
 
 class MemoryStore:
@@ -21,7 +20,7 @@ class MemoryStore:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._records: dict[str, Record] = {}
         self._stored_at: dict[str, datetime] = {}
         self._updated_at: dict[str, datetime] = {}
@@ -81,6 +80,28 @@ class MemoryStore:
             if visible:
                 self._updated_at[before.id] = self._clock.now()
             return Record(after, (), record.lines_total) if advance.lock_only else record
+
+    def load_all(self, integrator: str, execution_ids: Sequence[str]) -> Sequence[Record]:
+        """Answer those of the executions that there are."""
+        found = (self._living(integrator, execution_id) for execution_id in execution_ids)
+        return [record for record in found if record is not None]
+
+    def save_all(self, saves: Sequence[Save]) -> bool:
+        """Write each decision where nobody wrote meanwhile; False where one was not written."""
+        written = [self._is_saved(save) for save in saves]
+        return all(written)
+
+    def _is_saved(self, save: Save) -> bool:
+        before = save.before.execution
+        with self._lock:
+            found = self._living(before.integrator, before.id)
+            if found is None or found.execution.rev != before.rev:
+                return False
+            try:
+                self.save(before, save.advance, lease=save.lease)
+            except StaleWrite:
+                return False
+            return True
 
     def renew(self, lease: Lease, due_by: datetime) -> Beat | None:
         """Push a lease out."""

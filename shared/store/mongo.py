@@ -21,6 +21,7 @@ from shared.domain.execution import Execution, Lease, Page, Record
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.domain.terms import Advance
 from shared.errors import OutcomeUnknown, StaleWrite
+from shared.store.changes import changes, counted, expected
 from shared.store.clock import Clock
 from shared.store.database import Database, call
 from shared.store.documents import (
@@ -29,10 +30,8 @@ from shared.store.documents import (
     cut_to,
     decode,
     decode_event,
-    difference,
     encode,
     encode_event,
-    pushed,
     second_stored,
 )
 from shared.store.filters import living, name_apart, under
@@ -103,20 +102,11 @@ class MongoStore:
 
     def save(self, before: Execution, advance: Advance, *, lease: Lease | None = None) -> Record:
         """Write one decision, filtered by the version it was made on and, from a worker, by its lease."""
-        update = difference(before, advance.execution)
         for output in advance.outputs:
             if output.apart:
                 name = name_apart(before.id, output.step, advance.execution.steps[output.step].token or "")
                 self._keep_apart(before.integrator, before.id, name, output.json)
-            else:
-                update.setdefault("$set", {})[f"outputs.{output.step}"] = output.json
-        accepted = living(before.integrator, before.id) | {"version": before.version}
-        if lease is not None:
-            accepted |= under(lease)
-        if advance.rescued is not None:
-            accepted[f"steps.{advance.rescued}.due_by"] = before.steps[advance.rescued].due_by
-        elements = [encode_event(event) for event in advance.events]
-        saved = self._write(accepted, update, elements, decision=True, lock_only=advance.lock_only)
+        saved = self._write(expected(before, advance, lease), changes(before, advance), lock_only=advance.lock_only)
         if saved is None:
             raise StaleWrite(f"{before.id} is no longer at version {before.version}")
         return self._record(saved, ())
@@ -137,8 +127,8 @@ class MongoStore:
         progress = {"percent": report.percent, "message": report.message}
         told = {f"steps.{lease.step}.{name}": value for name, value in progress.items() if value is not None}
         held = living(lease.integrator, lease.execution_id) | under(lease)
-        elements = [encode_event(event) for event in report.events]
-        saved = self._write(held, {"$set": told} if told else {}, elements, decision=False, dropped=report.dropped)
+        update = counted({"$set": told} if told else {}, report.events, decision=False, dropped=report.dropped)
+        saved = self._write(held, update)
         return None if saved is None else self._record(saved, ())
 
     def read(
@@ -197,25 +187,8 @@ class MongoStore:
             )
         return [self._record(document, ()) for document in found]
 
-    def _write(
-        self,
-        accepted: _Document,
-        update: _Document,
-        elements: list[_Document],
-        *,
-        decision: bool,
-        lock_only: bool = False,
-        dropped: int = 0,
-    ) -> _Document | None:
-        """The one door for every change of an execution that pollers can see; answers the document after it."""
-        counts = {"version": 1} if decision else {}
-        visible = bool(elements) or not decision
-        if visible:
-            counts |= {"rev": 1, "lines": len(elements) + dropped}
-            update["$currentDate"] = {"updated_at": True}
-        if elements:
-            update["$push"] = pushed(elements)
-        update["$inc"] = counts
+    def _write(self, accepted: _Document, update: _Document, *, lock_only: bool = False) -> _Document | None:
+        """Change one execution; answer the document after it, None where it was not as it had to be."""
         executions = self._executions
         if lock_only:
             executions = executions.with_options(write_concern=WriteConcern(w=1))

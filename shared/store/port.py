@@ -29,6 +29,15 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
+class Save:
+    """A decision on a record that is known whole, to be written beside others; none of its outputs lies apart."""
+
+    before: Record
+    advance: Advance
+    lease: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What an agent told since the last report: log lines, and how far it is; ``dropped`` lines were too many."""
 
@@ -81,6 +90,20 @@ class ExecutionStore(Protocol):
         """Answer an execution whole, as a majority has it, with its log lines and those ``outputs`` (or all).
 
         With a ``page`` no other lines are fetched, so that a long log makes no poll dear.
+        """
+
+
+class BatchStore(Protocol):
+    """Reads and writes several executions in one call; raises what :class:`ExecutionStore` raises."""
+
+    def load_all(self, integrator: str, execution_ids: Sequence[str]) -> Sequence[Record]:
+        """Answer those of the executions that there are, the newest there is of each, with their log lines."""
+
+    def save_all(self, saves: Sequence[Save]) -> bool:
+        """Write decisions on different executions, each as ``save`` does and only at the ``rev`` that was seen.
+
+        So ``advance.written_on(before)`` is the record of each after it. False where not all were written: which,
+        is found out by writing each alone, as it is where the answer is lost; its filter makes that harmless.
         """
 
 

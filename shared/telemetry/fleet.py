@@ -7,7 +7,8 @@ anew when Redis forgets, as any counter does when its process restarts.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -21,13 +22,21 @@ BREAKER_STATES: Final[Mapping[str, int]] = {"closed": 0, "half_open": 1, "open":
 LABELS_MAX: Final = 500
 OTHER: Final = "other"
 
-# Counted where the hash is, so that no number of processes can fill it with the names of baskets.
-_COUNT_CAPPED: Final = """
-local field = ARGV[1]
-if redis.call('HEXISTS', KEYS[1], field) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then
-  field = ARGV[2]
+# All in one command, for each costs a worker more than Redis. Runs are counted where the hash is, so that no number of
+# processes can fill it with the names of baskets.
+_COUNT: Final = """
+local runs = 2 + 3 * tonumber(ARGV[2])
+for at = 3, runs, 3 do
+  local field = ARGV[at]
+  if redis.call('HEXISTS', KEYS[1], field) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[1]) then
+    field = ARGV[at + 1]
+  end
+  redis.call('HINCRBY', KEYS[1], field, ARGV[at + 2])
 end
-return redis.call('HINCRBY', KEYS[1], field, 1)
+for at = runs + 1, #ARGV, 2 do
+  redis.call('HINCRBYFLOAT', KEYS[2], ARGV[at], ARGV[at + 1])
+end
+return 1
 """
 _FIELDS_MAX: Final = LABELS_MAX * 3  # three final statuses
 
@@ -35,14 +44,21 @@ _FIELDS_MAX: Final = LABELS_MAX * 3  # three final statuses
 class FleetMetrics:
     """Counts what the fleet does, by appending to pipelines."""
 
-    def execution_ended(self, pipe: Any, basket: str, status: str) -> None:
-        """Count an execution of ``basket`` that ended in ``status``; past 1,500 pairs it counts as basket "other"."""
-        pipe.eval(_COUNT_CAPPED, 1, EXECUTIONS, _field(basket, status), _field(OTHER, status), _FIELDS_MAX)
+    def ended(self, pipe: Any, runs: Mapping[tuple[str, str], int], steps: Sequence[tuple[str, float]]) -> None:
+        """Count executions that ended, by basket and status, and attempts: their agents, the seconds they took.
 
-    def step_ended(self, pipe: Any, agent: str, seconds: float) -> None:
-        """Note that an attempt of ``agent`` took ``seconds``."""
-        pipe.hincrby(STEPS, _field(agent, bisect_left(STEP_BUCKETS_S, seconds)), 1)
-        pipe.hincrbyfloat(STEPS, _field(agent, "sum"), max(0.0, seconds))
+        Past 1,500 pairs of basket and status an execution counts as one of the basket "other".
+        """
+        counted: list[str | bytes | int] = []
+        for (basket, status), count in runs.items():
+            counted += (_field(basket, status), _field(OTHER, status), count)
+        summed: dict[bytes, float] = defaultdict(float)
+        for agent, seconds in steps:
+            summed[_field(agent, bisect_left(STEP_BUCKETS_S, seconds))] += 1
+            summed[_field(agent, "sum")] += max(0.0, seconds)
+        if counted or summed:
+            told = [str(value) if isinstance(value, float) else value for pair in summed.items() for value in pair]
+            pipe.eval(_COUNT, 2, EXECUTIONS, STEPS, _FIELDS_MAX, len(runs), *counted, *told)
 
     def rescued(self, pipe: Any, reason: str) -> None:
         """Count a step that the reconciler offered again, for ``reason``."""

@@ -8,7 +8,10 @@ import pytest
 
 from compose.embedded.guard import Guard
 from tests.acceptance.calls import AGENTS, Caller
+from tests.contract import answers_watched, as_the_contract_says
 from tests.stack import Stack
+
+__all__ = ["answers_watched", "as_the_contract_says"]  # every answer of these tests is held against the contract
 
 
 @pytest.fixture(scope="session")

@@ -93,7 +93,7 @@ def test_the_lot_is_polled_again_when_the_first_of_it_should_be(caller: Caller, 
     soon = caller.run(run_after_s=5)
     found = asked(caller, (later, rev), (soon, None), (done["execution_id"], 0))
     hints = [row["poll_after_ms"] for row in found["changed"] if not row["done"]]
-    assert found["poll_after_ms"] == min(hints) <= 5_000
+    assert found["poll_after_ms"] == min(hints) <= 7_000, "its moment, and the time that such a run takes"
     (waiting,) = [row["waiting_for"] for row in found["changed"] if row["execution_id"] == soon]
     assert waiting["reason"] == "schedule"
     for run in (later, soon):
@@ -114,6 +114,13 @@ def test_an_id_may_stand_twice_and_may_be_none(caller: Caller, done: dict[str, A
 def test_a_revision_beyond_any_is_answered_from_the_truth(caller: Caller, done: dict[str, Any]) -> None:
     (row,) = asked(caller, (done["execution_id"], 2**63 - 1))["changed"]
     assert row["rev"] == done["rev"]
+
+
+def test_a_whole_revision_is_one_however_it_is_written(caller: Caller, done: dict[str, Any]) -> None:
+    assert asked(caller, (done["execution_id"], float(done["rev"])))["unchanged"] == 1
+    for rev in (done["rev"] + 0.5, 1e300, -1.0, "1", True):
+        answer = caller.post("/executions/poll", {"items": [{"execution_id": done["execution_id"], "rev": rev}]})
+        assert answer.status_code == 400, rev
 
 
 def test_what_does_not_fit_is_named_and_comes_when_it_is_asked_for_again(caller: Caller) -> None:
@@ -153,7 +160,7 @@ def test_keys_that_mean_nothing_are_named(caller: Caller, done: dict[str, Any]) 
         ({"items": [{"execution_id": {"$gt": ""}}]}, "/items/0/execution_id"),
         ({"items": [{"execution_id": UNKNOWN, "rev": "1"}]}, "/items/0/rev"),
         ({"items": [{"execution_id": UNKNOWN, "rev": -1}]}, "/items/0/rev"),
-        ({"items": [{"execution_id": UNKNOWN, "rev": 1.0}]}, "/items/0/rev"),
+        ({"items": [{"execution_id": UNKNOWN, "rev": 1.5}]}, "/items/0/rev"),
         ({"items": [{"execution_id": UNKNOWN, "rev": True}]}, "/items/0/rev"),
         ({"items": [{"execution_id": UNKNOWN, "rev": {"$gt": 0}}]}, "/items/0/rev"),
         ({"items": [{"execution_id": UNKNOWN}], "view": "all"}, "/view"),

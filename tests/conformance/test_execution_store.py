@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -18,10 +18,11 @@ from shared.domain.life import claim, complete, fail, rescue, start
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.domain.terms import Output
 from shared.errors import LeaseLost, OutcomeUnknown, StaleWrite
+from shared.store.batches import MongoBatches
 from shared.store.database import Database
 from shared.store.memory import MemoryStore
 from shared.store.mongo import MongoStore
-from shared.store.port import ExecutionStore, KeyHolders, OverdueSearch, Report
+from shared.store.port import BatchStore, ExecutionStore, KeyHolders, OverdueSearch, Report, Save
 from shared.store.settle import settle
 from tests.builders import NOON, SECOND, TERMS, HandClock, accepted, blank, claimed
 from tests.faulty import Insistent
@@ -30,8 +31,19 @@ LATE = NOON + timedelta(days=1)
 FAR = NOON + timedelta(days=2)
 
 
-class Store(ExecutionStore, KeyHolders, OverdueSearch, Protocol):
+class Store(ExecutionStore, BatchStore, KeyHolders, OverdueSearch, Protocol):
     """All ports of executions; every adapter serves them all."""
+
+
+class Several:
+    """An adapter and its verbs for several executions at once, as one."""
+
+    def __init__(self, store: object, batches: MongoBatches) -> None:
+        self._store = store
+        self.load_all, self.save_all = batches.load_all, batches.save_all
+
+    def __getattr__(self, verb: str) -> Any:
+        return getattr(self._store, verb)
 
 
 @pytest.fixture
@@ -48,7 +60,8 @@ def store(request: pytest.FixtureRequest, clock: HandClock) -> Iterator[Store]:
         database.ensure_indexes()
         real = MongoStore(database, clock)
         fault = request.param.removeprefix("mongo").removeprefix("-fails-")
-        yield Insistent(real, fault) if fault else real  # type: ignore[misc]
+        both = Several(Insistent(real, fault) if fault else real, MongoBatches(database))
+        yield both  # type: ignore[misc]
 
 
 def running(store: ExecutionStore, *steps: str) -> tuple[Execution, Lease]:
@@ -359,3 +372,65 @@ def test_a_page_of_lines_is_read_without_the_others(store: Store) -> None:
             assert page is not None
             assert len(page.events) <= limit
     assert store.read("somebody", execution.id, page=Page(0)) is None
+
+
+def test_several_are_loaded_whole_and_those_of_another_integrator_not(store: Store) -> None:
+    advances = [accepted("a", "b"), accepted("a")]
+    theirs = store.create(accepted(integrator="somebody"))
+    for advance in advances:
+        store.create(advance)
+    asked = [advance.execution.id for advance in advances]
+    found = store.load_all(PUBLIC, [*asked, theirs.id, "1763700000_0000000000000000"])
+    assert {record.execution.id: record for record in found} == {
+        advance.execution.id: advance.as_accepted for advance in advances
+    }
+
+
+def claims_of(store: Store, count: int) -> list[Save]:
+    """Claims of so many new runs, on each as it was loaded."""
+    runs = [store.create(accepted("a")) for _ in range(count)]
+    records = {record.execution.id: record for record in store.load_all(PUBLIC, [run.id for run in runs])}
+    return [Save(records[run.id], claimed(run, "a", f"token-{run.id}")) for run in runs]
+
+
+def ends_of(claims: list[Save]) -> list[Save]:
+    """Their ends, on each as it must be after its claim."""
+    held = [save.advance.written_on(save.before) for save in claims]
+    leases = [record.execution.lease_of("a") for record in held]
+    output = Output("a", b'{"n":1}')
+    return [
+        Save(record, complete(record.execution, lease, output, NOON, TERMS), lease)
+        for record, lease in zip(held, leases, strict=True)
+    ]
+
+
+def test_decisions_on_several_are_written_and_their_records_are_known_unread(store: Store) -> None:
+    claims = claims_of(store, 3)
+    assert store.save_all(claims)
+    ends = ends_of(claims)
+    assert store.save_all(ends)
+    for end in ends:
+        assert store.read(PUBLIC, end.before.execution.id) == end.advance.written_on(end.before)
+
+
+def test_what_is_written_already_is_not_written_twice(store: Store) -> None:
+    claims = claims_of(store, 2)
+    assert store.save_all(claims)
+    before = [store.read(PUBLIC, claim.before.execution.id) for claim in claims]
+    assert not store.save_all(claims)
+    assert [store.read(PUBLIC, claim.before.execution.id) for claim in claims] == before
+
+
+def test_one_that_moved_on_by_version_rev_or_lease_is_refused_and_the_others_are_written(store: Store) -> None:
+    claims = claims_of(store, 4)
+    assert store.save_all(claims)
+    ends = ends_of(claims)
+    told, lost, gone = (end.before.execution for end in ends[:3])
+    assert store.report(told.lease_of("a"), Report(percent=50)) is not None
+    assert ends[1].lease is not None
+    ends[1] = replace(ends[1], lease=replace(ends[1].lease, token="another"))
+    store.save(gone, fail(gone, gone.lease_of("a"), RunError("agent_error", "no", ErrorKind.PERMANENT), NOON))
+    assert not store.save_all(ends)
+    statuses = [(store.load(PUBLIC, end.before.execution.id) or blank()).status for end in ends]
+    assert lost.status is ExecutionStatus.RUNNING
+    assert statuses == ["running", "running", "failed", "completed"]

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from compose.embedded.guard import Guard
+from tests.contract import answers_watched, as_the_contract_says
 from tests.faults.replica_set import ReplicaSet
 from tests.runs import AGENTS, Runs
 from tests.stack import Stack
+
+__all__ = ["answers_watched", "as_the_contract_says"]  # every answer of these tests is held against the contract
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from tests.faults.seen import kill_children, lines_of, restart_with, stored, wor
 from tests.processes import descendants, is_running, wait_until
 from tests.runs import Runs
 from tests.stack import Another, Stack
+from worker.batch import BELLS_MAX
 
 
 @pytest.mark.parametrize(
@@ -206,6 +207,50 @@ def test_19_an_agent_that_kills_its_process_fails_at_the_third_loss_and_others_g
     assert sorted(line.split(":")[0] for line in runs.counted()) == sorted(others)
     assert runs.done(runs.submit().execution_id)["status"] == "completed"
     assert stack.pid("worker") == main
+
+
+def test_19_a_poison_step_costs_each_run_that_was_taken_beside_it_one_worker_at_most(stack: Stack, runs: Runs) -> None:
+    stack.pause("worker")
+    others = [runs.submit().execution_id for _ in range(60)]
+    poison = runs.submit("killer", spare=False).execution_id
+    others += [runs.submit().execution_id for _ in range(20)]
+    stack.resume("worker")
+    assert {poll["status"] for poll in runs.all_done(others)} == {"completed"}
+    assert runs.done(poison, within_s=40)["error"]["error_code"] == "worker_lost"
+    losses = [stored(stack, run)["steps"]["counter"]["losses"] for run in others]
+    assert set(losses) <= {0, 1}
+    assert sum(losses) < BELLS_MAX
+
+
+def test_14_a_worker_killed_while_it_takes_several_bells_at_once_loses_no_run(stack: Stack, runs: Runs) -> None:
+    stack.pause("worker")
+    ids = [runs.submit("counter", "counter").execution_id for _ in range(200)]
+    stack.resume("worker")
+    wait_until(lambda: len(runs.counted()) > 100, 15, "it is in the midst of them")
+    stack.kill("worker")
+    stack.start("worker")
+    for poll in runs.all_done(ids):
+        assert (poll["status"], lines_of(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
+    losses = [step["losses"] for run in ids for step in stored(stack, run)["steps"].values()]
+    assert set(losses) <= {0, 1}
+    assert sum(losses) <= 2 * BELLS_MAX, "those that its two children held"
+
+
+def test_30_a_worker_that_shuts_down_while_it_takes_several_bells_at_once_counts_no_loss(
+    stack: Stack, runs: Runs
+) -> None:
+    stack.pause("worker")
+    ids = [runs.submit("counter", "counter").execution_id for _ in range(200)]
+    stack.resume("worker")
+    wait_until(lambda: len(runs.counted()) > 100, 15, "it is in the midst of them")
+    stack.stop("worker")
+    assert len(runs.counted()) < 2 * len(ids), "it did not stay for all of them"
+    stack.start("worker")
+    for poll in runs.all_done(ids):
+        assert (poll["status"], lines_of(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
+    steps = [step for run in ids for step in stored(stack, run)["steps"].values()]
+    assert {(step["losses"], step["failures"]) for step in steps} == {(0, 0)}
+    assert len(runs.counted()) == 2 * len(ids), "each ran once"
 
 
 @pytest.mark.parametrize("kind", ["MemoryError", "SystemExit", "KeyboardInterrupt", "RecursionError"])

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from shared.queue.bell import AGAIN, FIRST, Bell, list_of, ring
-from shared.queue.take import Taker, UnreadableMessage
+from shared.queue.take import Taker
 from tests.builders import NOON
 
 
@@ -21,19 +21,33 @@ def test_rescues_go_first_and_then_the_oldest(client: redis.Redis) -> None:
     second = rung(client, "b", "default", FIRST)
     rescued = rung(client, "c", "long", AGAIN)
     taker = Taker(client, ["default", "long"])
-    assert [taker.take() for _ in range(4)] == [rescued, first, second, None]
+    assert [list(taker.take().bells) for _ in range(4)] == [[rescued], [first], [second], []]
 
 
 def test_queues_that_are_not_ones_own_are_left_alone(client: redis.Redis) -> None:
     bell = rung(client, "a", "default", FIRST)
-    assert Taker(client, ["long"]).take() is None
-    assert Taker(client, ["default"]).take() == bell
+    assert not Taker(client, ["long"]).take(8).bells
+    assert Taker(client, ["default"]).take(8).bells == [bell]
 
 
 def test_what_is_no_bell_is_taken_off_and_told(client: redis.Redis) -> None:
     client.lpush(list_of("default", FIRST), b"not json")
-    taker = Taker(client, ["default"])
-    with pytest.raises(UnreadableMessage) as unreadable:
-        taker.take()
-    assert unreadable.value.raw == b"not json"
-    assert taker.take() is None
+    bell = rung(client, "a", "default", FIRST)
+    taken = Taker(client, ["default"]).take()
+    assert (list(taken.bells), taken.unreadable) == ([], [b"not json"])
+    assert list(Taker(client, ["default"]).take().bells) == [bell]
+
+
+def test_several_are_taken_where_many_first_offers_wait_and_no_more_than_a_share(client: redis.Redis) -> None:
+    bells = [rung(client, f"s{number}", "default", FIRST) for number in range(40)]
+    taker = Taker(client, ["default", "long"])
+    assert taker.take(8).bells == bells[:8]
+    assert taker.take(4).bells == bells[8:12]
+    left = [len(taker.take(8).bells) for _ in range(9)]
+    assert left == [7, 6, 4, 3, 2, 2, 1, 1, 1], "a quarter of what waits, and at least one"
+
+
+@pytest.mark.parametrize(("queue", "priority"), [("default", AGAIN), ("long", FIRST), ("long", AGAIN)])
+def test_what_is_long_or_came_back_is_taken_one_by_one(client: redis.Redis, queue: str, priority: int) -> None:
+    bells = [rung(client, f"s{number}", queue, priority) for number in range(40)]
+    assert Taker(client, ["default", "long"]).take(8).bells == bells[:1]

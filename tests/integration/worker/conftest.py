@@ -39,6 +39,7 @@ class Bench:
 
     services: Services
     store: FaultyStore
+    batches: FaultyStore
     hand: HandClock
     agents: Mapping[str, Agent]
 
@@ -96,5 +97,6 @@ def bench(redis_url: str, mongodb_url: str) -> Iterator[Bench]:
         services.database.ensure_indexes()
         clock = StoreClock(hand.now, every_s=0)
         store = FaultyStore(MongoStore(services.database, clock))
-        services = replace(services, clock=clock, store=store)  # type: ignore[arg-type]
-        yield Bench(services, store, hand, load_agents(services.catalogue))
+        batches = FaultyStore(services.batches)
+        services = replace(services, clock=clock, store=store, batches=batches)  # type: ignore[arg-type]
+        yield Bench(services, store, batches, hand, load_agents(services.catalogue))

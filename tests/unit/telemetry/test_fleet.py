@@ -42,7 +42,7 @@ def scraped(client: redis.Redis) -> dict[tuple[str, ...], float]:
 
 def test_executions_are_counted_by_basket_and_status(client: fakeredis.FakeStrictRedis) -> None:
     for status in ("completed", "completed", "failed"):
-        write(client, lambda pipe, status=status: FLEET.execution_ended(pipe, "working_test", status))
+        write(client, lambda pipe, status=status: FLEET.ended(pipe, {("working_test", status): 1}, ()))
     figures = scraped(client)
     assert figures["bucket_executions_total", "working_test", "completed"] == 2
     assert figures["bucket_executions_total", "working_test", "failed"] == 1
@@ -50,7 +50,7 @@ def test_executions_are_counted_by_basket_and_status(client: fakeredis.FakeStric
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", '","completed"]', "é + x.y", "\ud800"])
 def test_a_baskets_name_may_hold_anything(client: fakeredis.FakeStrictRedis, name: str) -> None:
-    write(client, lambda pipe: FLEET.execution_ended(pipe, name, "failed"))
+    write(client, lambda pipe: FLEET.ended(pipe, {(name, "failed"): 1}, ()))
     assert scraped(client)["bucket_executions_total", name.replace("\ud800", "?"), "failed"] == 1
 
 
@@ -58,8 +58,8 @@ def test_baskets_beyond_the_cap_are_counted_together_and_the_hash_stays_small(
     client: fakeredis.FakeStrictRedis,
 ) -> None:
     for at in range(1600):
-        write(client, lambda pipe, at=at: FLEET.execution_ended(pipe, f"basket {at}", "completed"))
-    write(client, lambda pipe: FLEET.execution_ended(pipe, "basket 7", "completed"))
+        write(client, lambda pipe, at=at: FLEET.ended(pipe, {(f"basket {at}", "completed"): 1}, ()))
+    write(client, lambda pipe: FLEET.ended(pipe, {("basket 7", "completed"): 1}, ()))
     assert client.hlen("metrics:executions") == 1501
     counted = {key: figure for key, figure in scraped(client).items() if key[0] == "bucket_executions_total"}
     assert len(counted) <= 501
@@ -69,7 +69,7 @@ def test_baskets_beyond_the_cap_are_counted_together_and_the_hash_stays_small(
 
 def test_steps_make_a_cumulative_histogram(client: fakeredis.FakeStrictRedis) -> None:
     for seconds in (0.005, 0.01, 0.3, 9999.0):
-        write(client, lambda pipe, seconds=seconds: FLEET.step_ended(pipe, "cashflow_analyzer", seconds))
+        write(client, lambda pipe, seconds=seconds: FLEET.ended(pipe, {}, [("cashflow_analyzer", seconds)]))
     figures = scraped(client)
     bucket = "bucket_step_seconds_bucket"
     assert figures[bucket, "cashflow_analyzer", "0.01"] == 2

@@ -1,0 +1,67 @@
+"""The contract as it is served, and the page to try it: they need nothing from another origin."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.acceptance.calls import Caller
+from tests.contract import DOCUMENT
+
+ABSOLUTE = re.compile(rb"""(?:https?:)?//[a-z0-9]""", re.IGNORECASE)
+
+
+def test_the_document_is_served_as_it_is_checked_in(caller: Caller) -> None:
+    answer = caller.get("/openapi.json")
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.json() == json.loads(DOCUMENT.read_bytes())
+
+
+def test_a_known_document_costs_a_304(caller: Caller) -> None:
+    mark = caller.get("/openapi.json").headers["ETag"]
+    for known in (mark, f'"x", {mark}', f"W/{mark}", "*"):
+        assert (caller.get("/openapi.json", headers={"If-None-Match": known}).status_code) == 304
+    for other in ('"x"', "garbage", ""):
+        assert (caller.get("/openapi.json", headers={"If-None-Match": other}).status_code) == 200
+
+
+def test_the_root_leads_to_the_page(caller: Caller) -> None:
+    answer = caller.get("/")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/docs")
+    assert caller.get("/docs").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/docs/start.js", "/openapi.json"])
+def test_the_page_stands_at_the_root_alone(caller: Caller, path: str) -> None:
+    assert caller.get(f"/api/v1{path}").status_code == 404
+
+
+def test_the_page_loads_only_what_this_origin_has(caller: Caller) -> None:
+    page = caller.get("/docs")
+    policy = dict(rule.strip().split(" ", 1) for rule in page.headers["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert (policy["script-src"], policy["connect-src"]) == ("'self'", "'self'")
+    assert not ABSOLUTE.search(page.content)
+    assert not ABSOLUTE.search(caller.get("/docs/start.js").content.replace(b"// ", b""))
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) > 3
+    for file in loaded:
+        answer = caller.get(f"/{file}")
+        assert answer.status_code == 200
+        assert len(answer.content) > 100
+        assert answer.headers["Content-Type"].split(";")[0] in {
+            "text/css", "text/javascript", "image/png", "application/json",
+        }  # fmt: skip
+
+
+def test_the_style_asks_for_nothing_elsewhere(caller: Caller) -> None:
+    style = caller.get("/docs/swagger-ui.css").text
+    asked = re.findall(r"""(?:@import|url\()\s*["']?([^"')\s]+)""", style)
+    assert all(target.startswith(("data:", "#")) for target in asked)
+
+
+@pytest.mark.parametrize("file", ["x.js", "..%2Fapp.py", "%2e%2e/app.py", "index.html", "swagger-ui.js", "", "a%00b"])
+def test_no_other_file_is_served(caller: Caller, file: str) -> None:
+    assert caller.get(f"/docs/{file}").status_code == 404
