@@ -10,8 +10,10 @@ from api import (
     batch,
     catalogue,
     commands,
+    consumers,
     dead_letters,
     edge,
+    feed,
     health,
     lists,
     logs,
@@ -45,7 +47,7 @@ def create_app(services: Services, keeper: Keeper) -> flask.Flask:
     known = KnownBaskets(services, keeper.pulse)
     paths.register(app, api, submit.blueprint(services, keeper, known))
     paths.register(app, api, batch.blueprint(services, keeper, known))
-    for part in (polls, poll_many, lists, commands, retries, dead_letters, logs, health):
+    for part in (polls, poll_many, lists, commands, retries, dead_letters, feed, consumers, logs, health):
         paths.register(app, api, part.blueprint(services, keeper))
     paths.register(app, api, catalogue.blueprint(services, known))
     paths.register(app, api, health.metrics_blueprint(services), versioned=False)

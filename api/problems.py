@@ -116,6 +116,7 @@ def body_of(error: errors.BucketError, request_id: str) -> dict[str, Any]:
         "details": list(error.details),
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "request_id": request_id,
+        **error.members,
     }
 
 

@@ -198,6 +198,64 @@ class Polled(Schema):
     request_id = fields.Str()
 
 
+class Change(Schema):
+    """An execution that has changed, as it stands by now."""
+
+    execution_id = fields.Str(required=True)
+    status = fields.Str(required=True)
+    done = fields.Bool(required=True)
+    rev = fields.Int(required=True)
+    basket_name = fields.Str(required=True)
+    tags = fields.List(fields.Str(), required=True)
+
+
+class Changes(Schema):
+    """A page of the feed; go on from ``next_since``."""
+
+    changes = fields.List(fields.Nested(Change), required=True)
+    next_since = fields.Str(required=True)
+    caught_up = fields.Bool(required=True)
+    poll_after_ms = fields.Int(required=True)
+
+
+class Ack(_Body):
+    """The body of POST /consumers/{name}/ack."""
+
+    cursor = fields.Str(required=True, error_messages={"required": "cursor is required: the next_since of a page"})
+
+
+class ConsumerShown(Schema):
+    """A consumer, and the cursor that it has acknowledged."""
+
+    consumer = fields.Str(required=True)
+    cursor = fields.Str(required=True)
+    created_at = fields.DateTime(required=True)
+    acked_at = fields.DateTime(required=True, allow_none=True)
+    warnings = fields.List(fields.Str())
+
+
+class ConsumerListed(ConsumerShown):
+    """A consumer in a list: for how long its oldest change has waited, null where it is no longer kept."""
+
+    lag_s = fields.Float(required=True, allow_none=True)
+    expired = fields.Bool(required=True)
+
+
+class ConsumersPage(Schema):
+    """All consumers by name."""
+
+    consumers = fields.List(fields.Nested(ConsumerListed), required=True)
+    count = fields.Int(required=True)
+
+
+class ConsumerRemoved(Schema):
+    """The answer to a consumer that was deleted."""
+
+    success = fields.Bool(required=True)
+    message = fields.Str(required=True)
+    consumer = fields.Str(required=True)
+
+
 class Standing(Schema):
     """How an execution stands: a poll without its steps, outputs and log lines."""
 

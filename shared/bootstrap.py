@@ -9,12 +9,14 @@ from typing import Final
 
 import redis
 import stamina
+import structlog
 from stamina.instrumentation import StructlogOnRetryHook
 
 from shared.catalogue.baskets import seed_baskets
 from shared.catalogue.specs import Catalogue, load_catalogue
 from shared.domain.execution import PUBLIC
 from shared.domain.terms import Terms
+from shared.errors import BucketError
 from shared.live.connection import connect
 from shared.live.publisher import Publisher
 from shared.live.views import Views
@@ -24,8 +26,11 @@ from shared.store.baskets import MongoBaskets
 from shared.store.batches import MongoBatches
 from shared.store.checkpoints import MongoCheckpoints
 from shared.store.clock import StoreClock
+from shared.store.consumers import MongoConsumers
 from shared.store.database import Database
 from shared.store.dead_letters import MongoDeadLetters
+from shared.store.feed import MongoFeed
+from shared.store.feed_log import FeedLog
 from shared.store.many import MongoMany
 from shared.store.mongo import MongoStore
 from shared.telemetry.fleet import FleetMetrics
@@ -47,6 +52,9 @@ class Services:
     many: MongoMany
     baskets: MongoBaskets
     dead_letters: MongoDeadLetters
+    feed: MongoFeed
+    feed_log: FeedLog
+    consumers: MongoConsumers
     checkpoints: MongoCheckpoints
     memory: MongoMemory
     redis: redis.Redis
@@ -55,10 +63,18 @@ class Services:
     figures: FleetMetrics
 
     def prepare(self) -> None:
-        """Make the indexes and seed the baskets, where MongoDB answers; raises its error where it does not."""
+        """Make the indexes, seed the baskets and begin the feed; raises MongoDB's error where it does not answer.
+
+        So the feed begins before the first run is accepted, whether or not a reconciler is there yet. Where it cannot,
+        runs go on without it: a relay begins it later, and until then nobody is given a cursor.
+        """
         self.database.ensure_indexes()
         for basket in seed_baskets(self.catalogue):
             self.baskets.seed(PUBLIC, basket)
+        try:
+            self.feed_log.ensure_begun()
+        except BucketError as refused:
+            structlog.get_logger().warning("the change feed could not begin", reason=refused.message)
 
 
 def bootstrap(settings: Settings, role: str) -> Services:
@@ -91,6 +107,9 @@ def bootstrap(settings: Settings, role: str) -> Services:
         many=MongoMany(database, clock, store),
         baskets=MongoBaskets(database),
         dead_letters=MongoDeadLetters(database, clock),
+        feed=MongoFeed(database),
+        feed_log=FeedLog(database, clock),
+        consumers=MongoConsumers(database, clock),
         checkpoints=MongoCheckpoints(database, clock),
         memory=MongoMemory(database, clock),
         redis=client,

@@ -11,11 +11,13 @@ BucketError
 │   ├── NotFound                 404 not_found
 │   │   ├── BasketNotFound       404 basket_not_found
 │   │   ├── AgentNotFound        404 agent_not_found
-│   │   └── ExecutionNotFound    404 execution_not_found
+│   │   ├── ExecutionNotFound    404 execution_not_found
+│   │   └── ConsumerNotFound     404 consumer_not_found
 │   ├── MethodNotAllowed         405 method_not_allowed
 │   ├── BasketExists             409 basket_exists
 │   ├── NotRetryable             409 not_retryable
 │   ├── ExecutionExpired         410 execution_expired
+│   ├── CursorExpired            410 cursor_expired
 │   ├── PayloadTooLarge          413 payload_too_large
 │   ├── UnsupportedMediaType     415 unsupported_media_type
 │   └── IdempotencyKeyReused     422 idempotency_key_reused
@@ -26,6 +28,8 @@ BucketError
 │   └── OutcomeUnknown           503 outcome_unknown  the answer to a write was lost
 ├── StaleWrite                   somebody wrote first: load and decide again
 ├── LeaseLost                    the step has moved on: stop quietly
+├── HistoryLost                  the store no longer knows what changed since: the feed begins anew
+├── PlaceExpired                 the feed keeps no longer what comes after a place
 ├── IllegalMove                  a bug: the table of legal moves forbids it
 ├── NotStorable                  content that the store refuses: too large, or of no JSON form
 ├── SpecError                    an agent or a basket is written wrongly
@@ -58,6 +62,11 @@ class BucketError(Exception):
         self.details = tuple(dict(detail) for detail in details)
         self.retry_after_s = retry_after_s
         super().__init__(self.message)
+
+    @property
+    def members(self) -> Mapping[str, Any]:
+        """What the problem that a client is told has beside the members that all have."""
+        return {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self.details, self.retry_after_s)
@@ -133,6 +142,12 @@ class ExecutionNotFound(NotFound):
     error_code = "execution_not_found"
 
 
+class ConsumerNotFound(NotFound):
+    """The consumer was not found."""
+
+    error_code = "consumer_not_found"
+
+
 class MethodNotAllowed(RequestError):
     """This address does not take this method; see the Allow header."""
 
@@ -155,6 +170,29 @@ class ExecutionExpired(RequestError):
     """The execution is older than the retention and is gone."""
 
     error_code, http_status = "execution_expired", 410
+
+
+class CursorExpired(RequestError):
+    """The cursor is older than the feed; catch up as resync says, then go on from its since."""
+
+    error_code, http_status = "cursor_expired", 410
+
+    def __init__(self, message: str | None = None, *, resync: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.resync = resync
+        """What to ``list``, and the cursor ``since`` which to go on afterwards."""
+
+    @property
+    def members(self) -> Mapping[str, Any]:
+        """How to catch up."""
+        return {} if self.resync is None else {"resync": dict(self.resync)}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_expired, (self.message, self.resync)
+
+
+def _rebuild_expired(message: str, resync: Mapping[str, str] | None) -> CursorExpired:
+    return CursorExpired(message, resync=resync)
 
 
 class PayloadTooLarge(RequestError):
@@ -207,6 +245,14 @@ class StaleWrite(BucketError):
 
 class LeaseLost(BucketError):
     """The step has moved on; this worker's claim no longer counts."""
+
+
+class HistoryLost(BucketError):
+    """The store no longer knows what has changed since the feed's last batch; the feed begins a new epoch."""
+
+
+class PlaceExpired(BucketError):
+    """The feed no longer keeps what comes after this place; a client is told CursorExpired, with a way on."""
 
 
 class IllegalMove(BucketError):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 EXECUTION_ID = re.compile(r"[0-9]{10}_[0-9a-f]{16}", re.ASCII)
 AGENT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
 BASKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,99}", re.ASCII)
+CONSUMER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", re.ASCII)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 

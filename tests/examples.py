@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import requests
 
+from api import feed_cursors
 from compose.embedded.guard import Guard
 from tests.acceptance.calls import AGENTS, INCOME, Caller
 from tests.contract import PROBLEM
@@ -72,6 +74,7 @@ def record(caller: Caller) -> Examples:
     ask(outputs, "whole", execution_id=done, step="cashflow_analyzer")
     ask(outputs, "no_such_step", execution_id=done, step="nobody")
     _many(recorder, done, failed)
+    _feed(recorder, done)
     _commands(recorder, done, failed)
     _catalogue(recorder)
     for path, places in (("GET /logs", {}), ("GET /agent-logs/{name}", {"name": "cashflow_analyzer"})):
@@ -112,6 +115,28 @@ def _many(recorder: Recorder, done: str, failed: str) -> None:
     good = {"basket_name": "working_test", "input_data": INCOME, "idempotency_key": "daily-2026-11-21"}
     ask("POST /run-basket/batch", "a_bad_item_fails_alone", {"items": [good, {"basket_name": "working_tset"}]})
     ask("POST /run-basket/batch", "no_items", {"items": []})
+
+
+def _feed(recorder: Recorder, done: str) -> None:
+    ask, changes = recorder.ask, "GET /executions/changes"
+    since = ask(changes, "from_now", query="?since=now").json()["next_since"]
+    ask(changes, "the_oldest_two", query="?limit=2")
+    ask(changes, "of_a_basket", query="?basket=chained_test&limit=1")
+    ask(changes, "a_made_up_cursor", query="?since=yesterday")
+    place = feed_cursors.decode(since, told_in="since")
+    expired = feed_cursors.encode(replace(place, epoch="00000000"))
+    ask(changes, "too_long_ago", query=f"?since={expired}")
+    ask("PUT /consumers/{name}", "from_now_on", name="night-report")
+    ask("PUT /consumers/{name}", "from_a_cursor", {"since": since}, name="day-report")
+    ask("PUT /consumers/{name}", "known", {"since": "now"}, name="night-report")
+    ask("GET /consumers", "two")
+    recorder.caller.finished(recorder.caller.run())
+    ask("GET /consumers/{name}/changes", "not_acknowledged_yet", query="?wait=5", name="night-report")
+    ask("GET /consumers/{name}/changes", "unknown", name="nobody")
+    ask("POST /consumers/{name}/ack", "onward", {"cursor": since}, name="night-report")
+    ask("POST /consumers/{name}/ack", "a_made_up_cursor", {"cursor": done}, name="night-report")
+    ask("DELETE /consumers/{name}", "deleted", name="day-report")
+    ask("DELETE /consumers/{name}", "unknown", name="day-report")
 
 
 def _commands(recorder: Recorder, done: str, failed: str) -> None:

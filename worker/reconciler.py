@@ -28,10 +28,12 @@ from shared.errors import BucketError, OutcomeUnknown, Unavailable
 from shared.ids import new_token
 from shared.queue import ends
 from shared.settings import Settings, warn_of_unknown
+from shared.store.clock import since_boot
 from shared.store.settle import settle
 from shared.store.sweep import Sweep
 from shared.telemetry.logs import configure_logging
 from worker.patience import Patience
+from worker.relay import Announcer, Relay
 from worker.sweeper import Sweeper
 
 TAKEN_AT_ONCE: Final = 2_000
@@ -48,12 +50,18 @@ class Reconciler:
         self._patience = Patience(services.settings)
         self._sweeper = Sweeper(Sweep(services.database), services.settings)
         self._ends: ends.QueueEnds | None = None
+        self._leads_until = 0.0
         self._log = structlog.get_logger()
 
     @property
     def period_s(self) -> float:
         """How long to wait between two looks: a fifth of a hand-off."""
         return self._services.settings.handoff_s / 5
+
+    @property
+    def leads(self) -> bool:
+        """True while its last look has found it the one that acts."""
+        return since_boot() < self._leads_until
 
     def look(self) -> int:
         """Look once; answer how many steps were rescued. Raises nothing of the store's: it looks again later."""
@@ -80,7 +88,10 @@ class Reconciler:
         if self._patience.note_jump(jump):
             self._log.warning("the store's clock jumped", seconds=jump.total_seconds())
         now = self._clock.now()
-        if not self._store.lead(self._name, now, now + timedelta(seconds=self._services.settings.handoff_s)):
+        asked_at, term_s = since_boot(), self._services.settings.handoff_s
+        leads = self._store.lead(self._name, now, now + timedelta(seconds=term_s))
+        self._leads_until = asked_at + term_s if leads else 0.0
+        if not leads:
             return 0
         overdue = self._store.overdue(now, now + self._services.terms.ahead_max, TAKEN_AT_ONCE)
         self._ends = self._look_at_queues() if overdue else None
@@ -156,8 +167,12 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    reconciler = Reconciler(bootstrap(settings, "reconciler"), new_token())
+    services = bootstrap(settings, "reconciler")
+    reconciler = Reconciler(services, new_token())
+    relay = Relay(services.database, services.feed_log, services.clock, lambda: reconciler.leads)
+    relay.announce = Announcer(services.redis)
     structlog.get_logger().info("the reconciler looks for overdue steps", every_s=reconciler.period_s)
+    threading.Thread(target=relay.run, args=(stop,), name="relay", daemon=True).start()
     reconciler.run(stop)
 
 

@@ -73,6 +73,16 @@ READ_BY_HAND: Final[dict[str, Json]] = {
             }
         },
     },
+    "NewConsumer": {
+        "type": "object",
+        "properties": {
+            "since": {
+                "type": ["string", "null"],
+                "default": "now",
+                "description": "where it begins: now, or a next_since as it came",
+            }
+        },
+    },
     "Nothing": {"type": "object", "description": "no key means anything yet"},
 }
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from api.contract import catalogue, lists
+from api.contract import catalogue, feed, lists
 from api.contract.bodies import bodies
 from api.contract.forms import Json, named
 from api.contract.operation import Operation, Reply
@@ -48,7 +48,7 @@ def document(generated: Mapping[str, Any]) -> Json:
     """Answer the whole document; ``generated`` is flask-smorest's, which knows the routes and the bodies' schemas."""
     examples = _examples()
     paths = {path: _path(path, item, examples) for path, item in generated["paths"].items()}
-    forms = bodies(generated["components"]["schemas"]) | REPLIES | lists.FORMS | catalogue.FORMS
+    forms = bodies(generated["components"]["schemas"]) | REPLIES | lists.FORMS | feed.FORMS | catalogue.FORMS
     return {
         "openapi": "3.1.0",
         "info": {"title": "Bucket", "version": generated["info"]["version"], "description": _ABOUT},

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from api.contract.catalogue import CATALOGUE
+from api.contract.feed import FEED
 from api.contract.forms import named
 from api.contract.lists import LISTS
 from api.contract.operation import ACCEPTING, BODY, STORED, Operation, Refusals, Reply
@@ -93,4 +94,4 @@ _EXECUTIONS: Final[dict[str, Operation]] = {
         body_required=False,
     ),
 }
-OPERATIONS: Final = _EXECUTIONS | LISTS | CATALOGUE
+OPERATIONS: Final = _EXECUTIONS | LISTS | FEED | CATALOGUE

@@ -8,7 +8,7 @@ from api.contract.forms import STRING, Json, one_of, whole
 from api.contract.replies import AGENT, BASKET, FIELDS, ID, REQUEST, STEP
 from api.paths import LIMIT_MAX
 from shared.domain.status import ExecutionStatus
-from shared.ids import EXECUTION_ID
+from shared.ids import CONSUMER_NAME, EXECUTION_ID
 
 
 def _parameter(place: str, name: str, schema: Json, description: str, **more: object) -> Json:
@@ -60,6 +60,12 @@ PARAMETERS: Final[dict[str, Json]] = {
     ),
     "Cursor": _parameter("query", "cursor", STRING, "a next_cursor as it came; opaque, and a made-up one is 400"),
     "Since": _parameter("query", "since", STRING, "a next_since as it came; opaque, and a made-up one is 400"),
+    "ChangesSince": _parameter(
+        "query", "since", STRING, "a next_since as it came, or now; without it from the oldest change that is kept"
+    ),
+    "ConsumerName": _path(
+        "name", {"type": "string", "pattern": whole(CONSUMER_NAME)}, "a consumer's name, as PUT made it"
+    ),
     "DocsFile": _path("file", _DOCS_FILE, "what the page loads"),
     "OfBasket": _parameter("query", "basket", STRING, "only executions of this basket"),
     "OfTag": _parameter("query", "tag", STRING, "only executions that bear this tag"),

@@ -149,6 +149,10 @@ PROBLEM: Final[dict[str, Json]] = {
     "details": told(a_list(named("Fault")), "each fault and where it is"),
     "timestamp": MOMENT,
     "request_id": told(REQUEST, "quote it when you ask for help"),
+    "resync": told(
+        exactly({"since": STRING, "list": ADDRESS}),
+        "of cursor_expired alone: read all pages of the list, then go on from since",
+    ),
 }
 
 REPLIES: Final[dict[str, Json]] = {
@@ -227,6 +231,7 @@ REPLIES: Final[dict[str, Json]] = {
     ),
     "Problem": exactly(
         PROBLEM,
+        optional=["resync"],
         told="Every error, as RFC 9457 writes it.",
     ),
     "Fault": exactly(

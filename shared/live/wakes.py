@@ -18,6 +18,8 @@ import structlog
 from shared.live.connection import connect
 
 CHANNEL: Final = "wakes"
+FEED: Final = "feed"
+"""The topic of those that wait for the change feed."""
 LINGER_S: Final = 5.0
 _LOOK_EVERY_S: Final = 0.1
 _HEARD_WITHIN_S: Final = 0.5

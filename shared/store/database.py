@@ -15,6 +15,7 @@ import pymongo
 from bson.codec_options import CodecOptions
 from bson.errors import BSONError, InvalidDocument
 from pymongo import IndexModel, MongoClient
+from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database as MongoDatabase
 from pymongo.errors import (
@@ -110,6 +111,10 @@ class Database:
         """Answer a collection through this process's own client: one must not cross a fork."""
         return self._here()[name]
 
+    def session(self) -> ClientSession:
+        """Answer a session, in which a later read never sees less than an earlier one, whoever is primary by then."""
+        return self._here().client.start_session()
+
     def find_server(self) -> None:
         """Fail early where no server is known and none is found, and leave time for the call itself."""
         if not self._retries and time.monotonic() - self._answered_at > _KNOWN_FOR_S:
@@ -204,6 +209,16 @@ def call(database: Database, *, writes: bool = True, within_s: float | None = No
         if writes or isinstance(lost, Unavailable):
             raise
         raise Unavailable(_AWAY) from lost
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Say the driver's errors in Bucket's words, without a deadline: for what waits at the store for news.
+
+    The driver would otherwise have the server wait for as long as the deadline is away, whatever it was asked.
+    """
+    with _said():
+        yield
 
 
 @contextmanager

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import requests
 
+from api import feed_cursors
 from shared import errors
+from shared.domain.feed import Place
 from shared.queue.bell import FIRST, list_of
 from tests.acceptance.calls import AGENTS, Caller
+from tests.builders import NOON
 from tests.processes import wait_until
 from tests.stack import Stack
 
@@ -23,6 +26,7 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 OLD = "1600000000_89ce24ad1b2c3d4e"
 NAMED = {"basket_name": "working_test"}
 ECHO: dict[str, Any] = {"agent_name": "echo", "input_data": {}}
+OTHER_EPOCH = feed_cursors.encode(Place("00000000", 1, 0, NOON))
 
 # What a caller does, and the status and code of the answer.
 PROVOKED: dict[str, tuple[int, Callable[[Caller], requests.Response]]] = {
@@ -40,6 +44,8 @@ PROVOKED: dict[str, tuple[int, Callable[[Caller], requests.Response]]] = {
     "basket_not_found": (404, lambda caller: caller.get("/baskets/nobody")),
     "agent_not_found": (404, lambda caller: caller.get("/agents/nobody")),
     "execution_not_found": (404, lambda caller: caller.get("/execution-logs/None")),
+    "consumer_not_found": (404, lambda caller: caller.get("/consumers/nobody/changes")),
+    "cursor_expired": (410, lambda caller: caller.get(f"/executions/changes?since={OTHER_EPOCH}")),
     "method_not_allowed": (405, lambda caller: caller.get("/run-basket")),
     "basket_exists": (409, lambda caller: caller.post("/create-basket", {"name": "working_test", "agents": ["echo"]})),
     "execution_expired": (410, lambda caller: caller.get(f"/execution-logs/{OLD}")),
@@ -109,7 +115,7 @@ def assert_is_problem(answer: requests.Response, status: int, code: str) -> None
     body = answer.json()
     assert (answer.status_code, body["error_code"]) == (status, code), body
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert set(body) == MEMBERS
+    assert set(body) == MEMBERS | ({"resync"} if code == "cursor_expired" else set())
     assert (body["type"], body["status"]) == (f"/problems/{code}", status)
     assert body["title"] == code.replace("_", " ").capitalize()
     assert body["detail"] == body["message"]

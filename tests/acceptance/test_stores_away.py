@@ -49,6 +49,7 @@ def test_without_a_server_submits_are_refused_in_time_and_polls_answered(stack: 
     submits = at_once(partial(runs.submit, "echo"), CALLERS)
     many, beyond = many_polled(runs, kept), many_polled(runs, kept, UNKNOWN)
     poll, ready, health = runs.poll(kept), runs.get("/ready"), runs.get("/health")
+    feeds = [runs.get("/executions/changes"), runs.get("/executions/changes?since=now"), runs.get("/consumers")]
 
     assert {(answer.status, answer.error_code) for answer in submits} == {(503, "unavailable")}
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in submits)
@@ -60,7 +61,11 @@ def test_without_a_server_submits_are_refused_in_time_and_polls_answered(stack: 
         assert (beyond.status, beyond.error_code) == (503, "unavailable"), "what may exist is not called unknown"
     assert (ready.status, health.status) == (503, 200)
     assert health.body["status"] == {"mongod": "unhealthy", "redis": "degraded"}[server]
-    assert worst([*submits, poll, many, beyond, ready, health]) < 3
+    assert {(feed.status, feed.error_code) for feed in feeds} == {
+        "mongod": {(503, "unavailable")},
+        "redis": {(200, None)},
+    }[server]
+    assert worst([*submits, poll, many, beyond, ready, health, *feeds]) < 3
     stack.start(server)
     wait_until(lambda: {answer.status for answer in at_once(runs.submit, CALLERS)} == {202}, 15, "runs are accepted")
     assert runs.done(runs.submit().execution_id)["status"] == "completed"

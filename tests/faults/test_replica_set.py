@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.feed import Reader, is_whole
 from tests.faults.replica_set import ReplicaSet
 from tests.faults.seen import all_completed_once, lines_of, stored
 from tests.processes import wait_until
@@ -95,6 +96,21 @@ def test_24_three_step_downs_lose_no_run_and_pollers_see_it_never_go_back(replic
     poll = runs.done(chain, 40)
     assert (poll["status"], len(lines_of(poll, "step.completed"))) == ("completed", 4)
     assert {step["attempts"] for step in poll["steps"]} == {1}, "an election is no lost worker"
+
+
+def test_24_the_feed_leaves_no_change_out_whoever_is_primary(stack: Stack, replica_set: ReplicaSet, runs: Runs) -> None:
+    reader, submits, ids = Reader(runs), Submits(runs, "fed"), []
+    for _ in range(2):
+        replica_set.step_down()
+        ids += submits.go_on_for(2)
+        reader.read()
+    for strike in (replica_set.kill, replica_set.pause):
+        strike(replica_set.primary())
+        ids += submits.go_on_for(3)
+        reader.sees(ids)
+        wait_until(reader.has_caught_up, 15, "the feed is at rest")
+        replica_set.mend()
+    is_whole(stack)
 
 
 @pytest.mark.parametrize(("how", "times"), [(WRITTEN_AND_TIMED_OUT, 2), ({"closeConnection": True}, 2)])

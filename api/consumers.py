@@ -1,0 +1,141 @@
+"""Named consumers of the feed: Bucket keeps how far each has come, so that one that was down misses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import flask
+from flask import request
+
+from api import feed_cursors
+from api.body import Blueprint, read_body
+from api.feed import NOW, Feed
+from api.keeper import Keeper
+from api.policy import unknown_keys
+from api.schemas import Ack, Changes, ConsumerRemoved, ConsumerShown, ConsumersPage
+from shared.bootstrap import Services
+from shared.domain.execution import PUBLIC
+from shared.errors import ConsumerNotFound, ValidationFailed
+from shared.ids import CONSUMER_NAME
+from shared.live.render import moment
+from shared.store.consumers import Consumer
+
+_PUT_KEYS: Final = ("since",)
+_ACK_KEYS: Final = ("cursor",)
+_NAMES: Final = "must be 1 to 100 letters, digits or any of _ . -, and begin with a letter or digit"
+
+
+def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+    """Answer the routes of consumers."""
+    blp = Blueprint("consumers", __name__, description="The feed with a cursor that Bucket keeps")
+    feed = Feed(services, keeper)
+    consumers = Consumers(services, feed)
+
+    @blp.route("/consumers")
+    @blp.response(200, ConsumersPage)
+    def all_consumers() -> flask.Response:
+        """List the consumers by name, and how long the oldest change waits that each has not acknowledged."""
+        return consumers.listed()
+
+    @blp.route("/consumers/<name>", methods=["PUT"])
+    @blp.response(201, ConsumerShown)
+    @blp.alt_response(200, schema=ConsumerShown, description="it was there, and stays where it is")
+    def put_consumer(name: str) -> flask.Response:
+        """Make a consumer that begins at now, or at ``since``; a known one is left as it is."""
+        return consumers.put(_checked(name), read_body(request, optional=True))
+
+    @blp.route("/consumers/<name>", methods=["DELETE"])
+    @blp.response(200, ConsumerRemoved)
+    def delete_consumer(name: str) -> flask.Response:
+        """Forget a consumer."""
+        services.consumers.remove(PUBLIC, _known(name))
+        return _not_kept(flask.jsonify(success=True, message=f"consumer {name!r} deleted", consumer=name))
+
+    @blp.route("/consumers/<name>/changes")
+    @blp.response(200, Changes)
+    def consumer_changes(name: str) -> flask.Response:
+        """Get what changed since the cursor that this consumer has acknowledged; reading does not move it."""
+        return feed.answer(services.consumers.get(PUBLIC, _known(name)).place)
+
+    @blp.route("/consumers/<name>/ack", methods=["POST"])
+    @blp.arguments(Ack())
+    @blp.response(200, ConsumerShown)
+    def ack(body: Mapping[str, Any], name: str) -> flask.Response:
+        """Acknowledge all before ``cursor``, a page's ``next_since``; an older one than the last changes nothing."""
+        return consumers.ack(_known(name), body["cursor"], unknown_keys(read_body(request), _ACK_KEYS))
+
+    return blp
+
+
+class Consumers:
+    """Answers what is asked of consumers."""
+
+    def __init__(self, services: Services, feed: Feed) -> None:
+        self._services = services
+        self._feed = feed
+
+    def listed(self) -> flask.Response:
+        """Answer all consumers."""
+        found = self._services.consumers.all(PUBLIC)
+        places = [consumer.place for consumer in found]
+        lags = self._services.feed.waiting_s(places, self._services.clock.now())
+        shown = [
+            _shown(each) | {"lag_s": lag_s, "expired": lag_s is None} for each, lag_s in zip(found, lags, strict=True)
+        ]
+        return _not_kept(flask.jsonify(consumers=shown, count=len(shown)))
+
+    def put(self, name: str, body: Mapping[str, Any]) -> flask.Response:
+        """Answer the consumer of this name, a new one with 201."""
+        since = body.get("since")
+        if since is not None and not isinstance(since, str):
+            fault = {"pointer": "/since", "message": "must be a cursor, or now"}
+            raise ValidationFailed(f"since {fault['message']}", details=[fault])
+        try:
+            consumer, is_new = self._services.consumers.get(PUBLIC, name), False
+        except ConsumerNotFound:
+            start = self._feed.begin(since if since is not None else NOW)
+            consumer, is_new = self._services.consumers.add(PUBLIC, name, start)
+        answer = _answered(consumer, unknown_keys(body, _PUT_KEYS))
+        answer.status_code = 201 if is_new else 200
+        return answer
+
+    def ack(self, name: str, cursor: str, warnings: Sequence[str]) -> flask.Response:
+        """Move a consumer forward; answer where it stands."""
+        self._services.consumers.get(PUBLIC, name)  # one that is not there is told before a faulty cursor
+        place = feed_cursors.decode(cursor, told_in="cursor")
+        end = self._services.feed.reached(place)
+        return _answered(self._services.consumers.ack(PUBLIC, name, place, end), warnings)
+
+
+def _checked(name: str) -> str:
+    """Answer a name that a consumer may have; raises ValidationFailed."""
+    if not CONSUMER_NAME.fullmatch(name):
+        fault = {"parameter": "name", "message": _NAMES}
+        raise ValidationFailed(f"the name of a consumer {_NAMES}", details=[fault])
+    return name
+
+
+def _known(name: str) -> str:
+    """Answer a name that may be known; raises ConsumerNotFound for what cannot be one: it never reaches the store."""
+    if not CONSUMER_NAME.fullmatch(name):
+        raise ConsumerNotFound(f"consumer {name[:100]!r} was not found: the name of a consumer {_NAMES}")
+    return name
+
+
+def _shown(consumer: Consumer) -> dict[str, Any]:
+    return {
+        "consumer": consumer.name,
+        "cursor": feed_cursors.encode(consumer.place),
+        "created_at": moment(consumer.created_at),
+        "acked_at": moment(consumer.acked_at),
+    }
+
+
+def _answered(consumer: Consumer, warnings: Sequence[str]) -> flask.Response:
+    return _not_kept(flask.jsonify(_shown(consumer) | ({"warnings": warnings} if warnings else {})))
+
+
+def _not_kept(response: flask.Response) -> flask.Response:
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response

@@ -1,0 +1,93 @@
+"""The change feed and its consumers; forms and routes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from api.contract.forms import BOOLEAN, COUNT, MOMENT, STRING, Json, a_list, exactly, named, or_null, told, whole
+from api.contract.operation import BODY, STORED, Operation, Reply
+from api.contract.replies import EXECUTION, WARNINGS
+from api.feed import LEAST_MS, MOST_MS
+from shared import errors
+from shared.ids import CONSUMER_NAME
+
+_NAME: Final[Json] = {"type": "string", "pattern": whole(CONSUMER_NAME)}
+_CURSOR: Final[Json] = {"type": "string", "minLength": 1}
+_CONSUMER: Final[dict[str, Json]] = {
+    "consumer": _NAME,
+    "cursor": told(_CURSOR, "all before it is acknowledged"),
+    "created_at": MOMENT,
+    "acked_at": told(or_null(MOMENT), "when it last moved on; null where it never has"),
+}
+
+FORMS: Final[dict[str, Json]] = {
+    "Change": exactly(
+        {name: EXECUTION[name] for name in ("execution_id", "status", "done", "rev", "basket_name", "tags")},
+        told="An execution that has changed, as it stands by now; it may come more than once.",
+    ),
+    "Changes": exactly(
+        {
+            "changes": told(a_list(named("Change"), maxItems=1_000), "each once, in the order of its latest change"),
+            "next_since": told(_CURSOR, "go on from here"),
+            "caught_up": told(BOOLEAN, "true where this is all there is by now, as far as can be known"),
+            "poll_after_ms": told(
+                {"type": "integer", "minimum": LEAST_MS, "maximum": MOST_MS}, "when to ask again, in milliseconds"
+            ),
+        }
+    ),
+    "Consumer": exactly(_CONSUMER | {"warnings": WARNINGS}, optional=["warnings"]),
+    "ConsumerListed": exactly(
+        _CONSUMER
+        | {
+            "lag_s": told(
+                or_null({"type": "number", "minimum": 0}), "for how long the first change it has not taken waits"
+            ),
+            "expired": told(BOOLEAN, "true where that change is no longer kept: its changes are 410"),
+        }
+    ),
+    "Consumers": exactly({"consumers": a_list(named("ConsumerListed")), "count": COUNT}),
+    "ConsumerDeleted": exactly({"success": {"const": True}, "message": STRING, "consumer": _NAME}),
+}
+
+_CHANGES: Final = {
+    200: Reply(
+        "What has changed; nothing, where nothing has.",
+        named("Changes"),
+        ("Retry-After", "Cache-Private", "Preference-Applied"),
+    )
+}
+_FILTERS: Final = ("Limit", "OfBasket", "OfTag", "Wait", "Prefer")
+_WRITTEN: Final = (*STORED, errors.OutcomeUnknown)
+
+FEED: Final[dict[str, Operation]] = {
+    "GET /executions/changes": Operation(
+        _CHANGES, ("ChangesSince", *_FILTERS), (errors.CursorInvalid, errors.CursorExpired, *STORED)
+    ),
+    "GET /consumers": Operation(
+        {200: Reply("All of them, by name.", named("Consumers"), ("Cache-Private",))}, (), STORED
+    ),
+    "PUT /consumers/{name}": Operation(
+        {
+            200: Reply("It was there, and stays where it is.", named("Consumer"), ("Cache-Private",)),
+            201: Reply("It is there now.", named("Consumer"), ("Cache-Private",)),
+        },
+        ("ConsumerName",),
+        (*BODY, errors.CursorInvalid, errors.CursorExpired, *_WRITTEN),
+        body="NewConsumer",
+        body_required=False,
+    ),
+    "DELETE /consumers/{name}": Operation(
+        {200: Reply("It is forgotten.", named("ConsumerDeleted"), ("Cache-Private",))},
+        ("ConsumerName",),
+        (errors.ConsumerNotFound, *_WRITTEN),
+    ),
+    "GET /consumers/{name}/changes": Operation(
+        _CHANGES, ("ConsumerName", *_FILTERS), (errors.ConsumerNotFound, errors.CursorExpired, *STORED)
+    ),
+    "POST /consumers/{name}/ack": Operation(
+        {200: Reply("Where it stands now.", named("Consumer"), ("Cache-Private",))},
+        ("ConsumerName",),
+        (*BODY, errors.CursorInvalid, errors.ConsumerNotFound, *_WRITTEN),
+        body="Ack",
+    ),
+}

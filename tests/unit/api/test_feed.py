@@ -1,0 +1,46 @@
+"""When a reader of the feed is told that this is all, and when to come again."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from api.feed import LEAST_MS, MOST_MS, has_caught_up, poll_after_ms
+from shared.domain.feed import End, Place
+from shared.store.feed import FeedPage
+from tests.builders import NOON
+
+SECOND = timedelta(seconds=1)
+
+
+def page(*, rested: timedelta = timedelta(0), whole: timedelta = timedelta(0), is_last: bool = True) -> FeedPage:
+    end = End("0a1b2c3d", 7, NOON - rested, NOON - whole)
+    return FeedPage((), end.place if is_last else Place(end.epoch, 7, 0, NOON), end)
+
+
+@pytest.mark.parametrize(
+    ("seen", "now", "all_there_is"),
+    [
+        (page(rested=SECOND, whole=SECOND), NOON, True),
+        (page(rested=SECOND, whole=SECOND, is_last=False), NOON, False),
+        (page(rested=SECOND / 10, whole=SECOND / 10), NOON, False),
+        (page(rested=9 * SECOND, whole=4 * SECOND), NOON, False),
+        (page(rested=9 * SECOND, whole=-4 * SECOND), NOON, False),
+        (page(rested=SECOND, whole=SECOND), None, False),
+    ],
+    ids=["at rest", "more to read", "just written to", "no relay", "clocks at odds", "no clock"],
+)
+def test_this_is_all_only_where_a_relay_that_lives_says_so(
+    seen: FeedPage, now: datetime | None, all_there_is: bool
+) -> None:
+    assert has_caught_up(seen, now) is all_there_is
+
+
+def test_who_has_more_to_read_comes_at_once_and_who_has_read_all_the_later_the_quieter_it_is() -> None:
+    assert poll_after_ms(page(rested=600 * SECOND, is_last=False), NOON) == LEAST_MS
+    assert poll_after_ms(page(), NOON) == LEAST_MS
+    assert 1_800 <= poll_after_ms(page(rested=10 * SECOND), NOON) <= 2_200
+    assert 4_500 <= poll_after_ms(page(rested=600 * SECOND), NOON) <= MOST_MS
+    for now in (None, NOON):
+        assert 1_800 <= poll_after_ms(page(rested=600 * SECOND, whole=9 * SECOND), now) <= 2_200

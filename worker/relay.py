@@ -1,0 +1,123 @@
+"""Relays what changed from MongoDB's change stream to the feed: the leading reconciler's second thread.
+
+It decides nothing and nothing rests on there being one of it: two relays at once write the same stream in the same
+order, for each batch is written by one of them and begins where the one before ended (:mod:`shared.store.feed_log`).
+One that dies, or finds its primary gone, costs the feed time and no change. Under load a batch gathers what changed
+while the one before was written, so that many changes share one write; at rest a change is in the feed at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import redis
+import structlog
+
+from shared import faults
+from shared.errors import BucketError, HistoryLost
+from shared.live import wakes
+from shared.store.change_stream import ChangeStream, News
+from shared.store.clock import Clock, since_boot
+from shared.store.database import Database
+from shared.store.feed_log import TRIMMED_AT_ONCE, FeedLog, Head
+
+WAIT_S: Final = 1.0
+"""How long the stream is waited on; at rest a stamp follows each wait."""
+PACE_S: Final = 0.1
+"""Batches follow each other no faster than this, unless the stream is behind."""
+AGAIN_AFTER_S: Final = 0.5
+_TRIM_EVERY_S: Final = 60.0
+_LOOK_EVERY_S: Final = 0.2
+
+
+class Relay:
+    """One process's relay; it works while ``leads()``."""
+
+    def __init__(self, database: Database, log: FeedLog, clock: Clock, leads: Callable[[], bool]) -> None:
+        self._database = database
+        self._feed = log
+        self._clock = clock
+        self._leads = leads
+        self.announce: Callable[[], None] = lambda: None
+        """Called after each batch, once a majority has it."""
+        self._trim_from = 0.0
+        self._log = structlog.get_logger()
+
+    def run(self, stop: threading.Event) -> None:
+        """Relay until ``stop`` is set, again and again whatever breaks."""
+        while not stop.wait(_LOOK_EVERY_S):
+            if not self._leads():
+                continue
+            try:
+                self.follow(stop)
+            except BucketError as away:
+                self._log.warning("the feed's relay begins again", reason=away.message)
+                stop.wait(AGAIN_AFTER_S)
+            except Exception:  # noqa: BLE001  (it must go on: nothing else relays)
+                self._log.exception("the feed's relay failed")
+                stop.wait(AGAIN_AFTER_S)
+
+    def follow(self, stop: threading.Event) -> None:
+        """Relay from the last batch on, as long as it leads and nobody else writes."""
+        last = self._feed.ensure_begun()
+        try:
+            self._follow(last, stop)
+        except HistoryLost as lost:
+            self._log.warning("changes may be missing from the feed: a new epoch begins", reason=lost.message)
+            self._feed.begin_epoch(self._feed.ensure_begun())
+            self._trim_from = 0.0
+
+    def _follow(self, last: Head, stop: threading.Event) -> None:
+        with ChangeStream(self._database, last.token) as stream:
+            as_of = self._clock.now()
+            news = stream.begin()
+            while True:
+                written = self._write(last, news, as_of)
+                if written is None:
+                    self._log.info("another relay writes the feed", after=last.number)
+                    return
+                last = written
+                self._trim_now_and_then(last)
+                if news.execution_ids and not news.is_full:
+                    stop.wait(PACE_S)
+                if stop.is_set() or not self._leads():
+                    return
+                as_of = self._clock.now()
+                news = stream.wait(WAIT_S)
+
+    def _write(self, last: Head, news: News, as_of: datetime) -> Head | None:
+        """The batch of ``news``, or the last one stamped where there are none; None where another was first."""
+        if not news.execution_ids:
+            return self._feed.stamp(last, news.token, as_of=as_of)
+        faults.reach("relay.read")
+        written = self._feed.append(last, news, as_of=as_of)
+        if written is not None:
+            faults.reach("relay.written")
+            self.announce()
+        return written
+
+    def _trim_now_and_then(self, last: Head) -> None:
+        if since_boot() >= self._trim_from:
+            gone = self._feed.trim(last)
+            self._trim_from = since_boot() + (0.0 if gone == TRIMMED_AT_ONCE else _TRIM_EVERY_S)
+
+
+class Announcer:
+    """Wakes those that wait for the feed, as far as Redis hears; one that does not is left alone for a second."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+        self._from = 0.0
+
+    def __call__(self) -> None:
+        """Wake them; it may be lost."""
+        if since_boot() < self._from:
+            return
+        try:
+            wakes.wake(self._redis, wakes.FEED)
+        except redis.RedisError as away:
+            self._from = since_boot() + 1.0
+            structlog.get_logger().warning("nobody was woken for the feed", reason=str(away))
