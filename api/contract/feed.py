@@ -56,7 +56,9 @@ _CHANGES: Final = {
         ("Retry-After", "Cache-Private", "Preference-Applied"),
     )
 }
-_FILTERS: Final = ("Limit", "OfBasket", "OfTag", "Wait", "Prefer")
+_FILTERS: Final = ("Limit", "OfBasket", "OfTag", "Wait", "Until", "Prefer")
+# A name with an encoded slash in it is another address.
+_OF_CONSUMER: Final = (errors.NotFound, errors.ConsumerNotFound)
 _WRITTEN: Final = (*STORED, errors.OutcomeUnknown)
 
 FEED: Final[dict[str, Operation]] = {
@@ -72,22 +74,22 @@ FEED: Final[dict[str, Operation]] = {
             201: Reply("It is there now.", named("Consumer"), ("Cache-Private",)),
         },
         ("ConsumerName",),
-        (*BODY, errors.CursorInvalid, errors.CursorExpired, *_WRITTEN),
+        (*BODY, errors.NotFound, errors.CursorInvalid, errors.CursorExpired, *_WRITTEN),
         body="NewConsumer",
         body_required=False,
     ),
     "DELETE /consumers/{name}": Operation(
         {200: Reply("It is forgotten.", named("ConsumerDeleted"), ("Cache-Private",))},
         ("ConsumerName",),
-        (errors.ConsumerNotFound, *_WRITTEN),
+        (*_OF_CONSUMER, *_WRITTEN),
     ),
     "GET /consumers/{name}/changes": Operation(
-        _CHANGES, ("ConsumerName", *_FILTERS), (errors.ConsumerNotFound, errors.CursorExpired, *STORED)
+        _CHANGES, ("ConsumerName", *_FILTERS), (*_OF_CONSUMER, errors.CursorExpired, *STORED)
     ),
     "POST /consumers/{name}/ack": Operation(
         {200: Reply("Where it stands now.", named("Consumer"), ("Cache-Private",))},
         ("ConsumerName",),
-        (*BODY, errors.CursorInvalid, errors.ConsumerNotFound, *_WRITTEN),
+        (*BODY, errors.CursorInvalid, *_OF_CONSUMER, *_WRITTEN),
         body="Ack",
     ),
 }

@@ -27,6 +27,8 @@ EVERYWHERE: Final = {
     "header.Prefer": "preferences",
 }
 SOMEWHERE: Final = {
+    'include-path-regex = "^/consumers"': {"path.name": "consumers"},
+    'include-path = "/executions/changes"': {"query.since": "cursors"},
     'include-path-regex = "^/agent"': {"path.name": "agents"},
     'include-path = "/baskets/{name}"\ninclude-method = "GET"': {"path.name": "baskets"},
     'include-path = "/baskets/{name}"\ninclude-method = "DELETE"': {"path.name": "deletable"},
@@ -82,12 +84,17 @@ def _stored(caller: Caller) -> Mapping[str, Sequence[str]]:
     for number in range(50):
         body = {"name": f"to delete {number}", "agents": ["cashflow_analyzer"]}
         assert caller.post("/create-basket", body).status_code == 201
+    consumers = [f"consumer-{number}" for number in range(20)]
+    for name in consumers:
+        assert caller.ask("PUT", f"/consumers/{name}").status_code == 201
     return {
         "executions": [*completed, *failed, *scheduled, running],
         "letters": failed,
         "baskets": ["working_test", "chained_test", "goal_test"],
         "deletable": [f"to delete {number}" for number in range(50)],
         "agents": ["cashflow_analyzer", "goal_recommender", "echo"],
+        "consumers": consumers,
+        "cursors": [caller.get("/executions/changes?limit=2").json()["next_since"], "now"],
         "preferences": ["wait=0", "respond-async", "wait=soon", 'handling=lenient; a="b", wait=0'],
         "steps": ["cashflow_analyzer", "goal_recommender", "raiser"],
     }
@@ -95,7 +102,7 @@ def _stored(caller: Caller) -> Mapping[str, Sequence[str]]:
 
 def _config(stored: Mapping[str, Sequence[str]]) -> str:
     """Write schemathesis' settings: most of what names something names something that is there."""
-    words = sorted({word for name in ("baskets", "agents", "executions") for word in stored[name]})
+    words = sorted({word for name in ("baskets", "agents", "executions", "cursors") for word in stored[name]})
     dictionaries = {**stored, "words": words}
     lines = [
         f"hooks = {json.dumps(str(HOOKS))}",
