@@ -17,7 +17,6 @@ from flask import request
 
 from api import paths
 from api.body import fingerprint, read_body
-from api.hints import FIRST_MS, hints_for
 from api.intake import key_of, traceparent_of
 from api.keeper import Keeper
 from shared import faults
@@ -25,7 +24,8 @@ from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC, Execution, Idempotency
 from shared.domain.life import start
 from shared.errors import IdempotencyKeyReused, OutcomeUnknown
-from shared.live.render import Head, metadata_shown, moment, rest_of
+from shared.live.mark import mark_of
+from shared.live.render import Head, metadata_shown, moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,47 +80,60 @@ class Acceptor:
             return self._replayed(stored, run.idempotency, warnings)
         faults.reach("api.inserted")
         self._services.publisher.accepted(accepted, outputs)
-        return _answer(stored, FIRST_MS, 1, warnings)
+        return self._answer(stored, warnings)
 
     def _replayed(self, holder: Execution, asked: Idempotency, warnings: Sequence[str]) -> flask.Response:
-        if holder.idempotency is not None and holder.idempotency.fingerprint != asked.fingerprint:
-            raise IdempotencyKeyReused
-        head = Head(holder.id, str(holder.status), holder.done, holder.rev)
-        hints = hints_for(head, rest_of(holder), self._services.clock, self._keeper.pulse.last)
-        response = _answer(holder, hints.poll_after_ms, hints.retry_after_s, warnings)
+        check_replay(holder, asked)
+        response = self._answer(holder, warnings)
         response.headers["Idempotency-Replayed"] = "true"
         return response
+
+    def _answer(self, run: Execution, warnings: Sequence[str]) -> flask.Response:
+        hints = self._keeper.hints_for(Head(run.id, str(run.status), run.done, run.rev), mark_of(run))
+        return _answer(run, hints.poll_after_ms, hints.retry_after_s, warnings)
 
     @staticmethod
     def _fingerprint() -> str:
         return fingerprint(request.path.removeprefix(paths.prefix()), read_body(request, optional=True))
 
 
-def _answer(
-    run: Execution, poll_after_ms: int | None, retry_after_s: int | None, warnings: Sequence[str]
-) -> flask.Response:
-    status_url = f"{paths.prefix()}/execution-logs/{run.id}"
-    body: dict[str, Any] = {
+def check_replay(holder: Execution, asked: Idempotency) -> None:
+    """Raise IdempotencyKeyReused where the run that holds a key was submitted with another body."""
+    if holder.idempotency is not None and holder.idempotency.fingerprint != asked.fingerprint:
+        raise IdempotencyKeyReused
+
+
+def told_of(run: Execution, poll_after_ms: int | None, warnings: Sequence[str]) -> dict[str, Any]:
+    """Answer what a caller is told of a run that was accepted."""
+    told: dict[str, Any] = {
         "execution_id": run.id,
         "status": run.status,
         "done": run.done,
         "rev": run.rev,
         "execution_metadata": metadata_shown(run),
-        "status_url": status_url,
+        "status_url": f"{paths.prefix()}/execution-logs/{run.id}",
         "message": "accepted; poll status_url until done is true",
         "created_at": moment(run.created_at),
         "request_id": run.request_id,
     }
+    if run.retry_of is not None:
+        told["retry_of"] = run.retry_of
+    if poll_after_ms is not None:
+        told["poll_after_ms"] = poll_after_ms
+    if warnings:
+        told["warnings"] = list(warnings)
+    return told
+
+
+def _answer(
+    run: Execution, poll_after_ms: int | None, retry_after_s: int | None, warnings: Sequence[str]
+) -> flask.Response:
+    body = told_of(run, poll_after_ms, warnings)
     headers = {
-        "Location": status_url,
+        "Location": body["status_url"],
         "ETag": f'W/"{run.id}.{run.rev}"',
         "Cache-Control": "no-store",
     }
-    if run.retry_of is not None:
-        body["retry_of"] = run.retry_of
     if poll_after_ms is not None:
-        body["poll_after_ms"] = poll_after_ms
         headers["Retry-After"] = str(retry_after_s)
-    if warnings:
-        body["warnings"] = list(warnings)
     return flask.Response(orjson.dumps(body), 202, headers, mimetype="application/json")

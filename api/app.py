@@ -6,7 +6,23 @@ from typing import Final
 
 import flask
 
-from api import catalogue, commands, dead_letters, edge, health, logs, paths, polls, problems, retries, submit
+from api import (
+    batch,
+    catalogue,
+    commands,
+    dead_letters,
+    edge,
+    health,
+    lists,
+    logs,
+    paths,
+    poll_many,
+    polls,
+    problems,
+    retries,
+    submit,
+)
+from api.gunicorn_worker import LET_GO
 from api.keeper import Keeper
 from api.known_baskets import KnownBaskets
 from shared.bootstrap import Services
@@ -27,8 +43,10 @@ def create_app(services: Services, keeper: Keeper) -> flask.Flask:
     api = problems.Api(app)
     known = KnownBaskets(services, keeper.pulse)
     paths.register(app, api, submit.blueprint(services, keeper, known))
-    for part in (polls, commands, retries, dead_letters, logs, health):
+    paths.register(app, api, batch.blueprint(services, keeper, known))
+    for part in (polls, poll_many, lists, commands, retries, dead_letters, logs, health):
         paths.register(app, api, part.blueprint(services, keeper))
     paths.register(app, api, catalogue.blueprint(services, known))
     paths.register(app, api, health.metrics_blueprint(services), versioned=False)
+    app.extensions[LET_GO] = keeper.holder.let_go
     return app

@@ -7,7 +7,7 @@ flask-smorest's own parser goes round ``app.json``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 import flask
@@ -29,12 +29,15 @@ _DETAILS_MAX: Final = 100
 _READ: Final = "bucket.body"  # where in the WSGI environ the body stands once it has been read
 _UTF8: Final = frozenset({"utf-8", "utf8"})
 
+Policy = Callable[[dict[str, Any], bytes], None]
 
-def read_body(request: flask.Request, *, optional: bool = False) -> dict[str, Any]:
+
+def read_body(request: flask.Request, *, optional: bool = False, policy: Policy = check_policy) -> dict[str, Any]:
     """Answer the JSON object that ``request`` carries; ``{}`` for no body at all where it is ``optional``.
 
-    A second call answers the same object without reading again. Raises UnsupportedMediaType, PayloadTooLarge,
-    InvalidJson, ValidationFailed (not an object), CallbacksNotSupported and CredentialsNotAccepted.
+    ``policy`` says what it may not carry. A second call answers the same object without reading again. Raises
+    UnsupportedMediaType, PayloadTooLarge, InvalidJson, ValidationFailed (not an object), CallbacksNotSupported and
+    CredentialsNotAccepted.
     """
     known: dict[str, Any] | None = request.environ.get(_READ)
     if known is not None:
@@ -49,17 +52,17 @@ def read_body(request: flask.Request, *, optional: bool = False) -> dict[str, An
         body: dict[str, Any] = {}
     else:
         _check_type(request)
-        body = parse_object(raw)
+        body = parse_object(raw, policy)
     request.environ[_READ] = body
     return body
 
 
-def parse_object(raw: bytes) -> dict[str, Any]:
+def parse_object(raw: bytes, policy: Policy = check_policy) -> dict[str, Any]:
     """Answer the JSON object that ``raw`` writes, once it has been found free of callbacks and credentials."""
     body = parse(raw)
     if not isinstance(body, dict):
         raise ValidationFailed("the body must be a JSON object", details=[{"pointer": "", "message": "not an object"}])
-    check_policy(body)
+    policy(body, raw)
     return body
 
 
@@ -100,6 +103,7 @@ def _read(request: flask.Request, length: int | None) -> bytes:
 class StrictParser(FlaskParser):
     """Hands flask-smorest the strictly read body, ignores unknown keys, and refuses with 400, never 422."""
 
+    POLICY: Policy = staticmethod(check_policy)
     DEFAULT_VALIDATION_STATUS = 400
     DEFAULT_UNKNOWN_BY_LOCATION: dict[str, str | None] = {
         **FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION,
@@ -107,7 +111,7 @@ class StrictParser(FlaskParser):
     }
 
     def _raw_load_json(self, req: flask.Request) -> Any:
-        return read_body(req)
+        return read_body(req, policy=self.POLICY)
 
     def handle_error(
         self,
@@ -119,18 +123,21 @@ class StrictParser(FlaskParser):
         error_headers: Mapping[str, str] | None,  # noqa: ARG002
     ) -> NoReturn:
         """Raise ValidationFailed with a detail for each fault, by JSON pointer or by the parameter's name."""
-        details = list(_details(error.messages))
-        told = "; ".join(
-            f"{detail.get('pointer', detail.get('parameter'))}: {detail['message']}" for detail in details[:3]
-        )
-        more = f"; and {len(details) - 3} more" if len(details) > 3 else ""  # noqa: PLR2004  as many as are told
-        raise ValidationFailed(told + more, details=details[:_DETAILS_MAX]) from None
+        raise invalid(error.messages) from None
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
     """A flask-smorest blueprint whose arguments come through the strict parser."""
 
     ARGUMENTS_PARSER = StrictParser()
+
+
+def invalid(messages: Any) -> ValidationFailed:
+    """Answer the refusal that marshmallow's messages, sorted by location, are to a caller."""
+    details = list(_details(messages))
+    told = "; ".join(f"{detail.get('pointer', detail.get('parameter'))}: {detail['message']}" for detail in details[:3])
+    more = f"; and {len(details) - 3} more" if len(details) > 3 else ""  # noqa: PLR2004  as many as are told
+    return ValidationFailed(told + more, details=details[:_DETAILS_MAX])
 
 
 def _details(messages: Any) -> Iterator[dict[str, str]]:

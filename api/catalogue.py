@@ -15,7 +15,8 @@ from api.policy import unknown_keys
 from api.schemas import NEW_BASKET_KEYS, BasketChanged, Baskets, NewBasket
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
-from shared.errors import BasketNotFound
+from shared.domain.script import SIMULATE
+from shared.errors import BasketExists, BasketNotFound, RequestError, ValidationFailed
 from shared.ids import BASKET_NAME
 
 
@@ -55,6 +56,7 @@ def blueprint(services: Services, known: KnownBaskets) -> Blueprint:
     def create_basket(body: Mapping[str, Any]) -> tuple[flask.Response, int]:
         """Create a basket under a name that is free."""
         warnings = unknown_keys(read_body(request), NEW_BASKET_KEYS)
+        _check_not_reserved(body["name"], BasketExists)
         definition = check_definition(body)
         check_agents_exist(definition, services.catalogue)
         basket_of(definition, services.catalogue)  # a graph that cannot run is refused now, and not when it is run
@@ -66,6 +68,7 @@ def blueprint(services: Services, known: KnownBaskets) -> Blueprint:
     @blp.response(200, BasketChanged)
     def delete_basket(name: str) -> flask.Response:
         """Delete a basket; its past executions stay readable."""
+        _check_not_reserved(name, ValidationFailed)
         services.baskets.remove(PUBLIC, _known_name(name), services.clock.now())
         known.forget()
         summary = {"baskets_deleted": 1, "executions_deleted": 0}
@@ -82,6 +85,11 @@ def _known_name(name: str) -> str:
     if not BASKET_NAME.fullmatch(name):
         raise BasketNotFound(f"basket {name[:100]!r} was not found: no basket can have this name")
     return name
+
+
+def _check_not_reserved(name: str, refusal: type[RequestError]) -> None:
+    if name == SIMULATE:
+        raise refusal(f"the basket {name!r} is reserved for the simulator: it stays as it is; choose another name")
 
 
 def _shown(definition: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,12 +20,33 @@ from shared.errors import BucketError, InternalError, ValidationFailed
 from shared.ids import new_request_id
 from shared.telemetry.lenient import encode
 
+LET_GO: Final = "bucket.let_go"
 _OURS: Final = (InvalidResponseHeader, InvalidResponseHeaderName)
 _REASONS: Final = {400: "Bad Request", 500: "Internal Server Error"}
 
 
 class ProblemWorker(ThreadWorker):  # type: ignore[misc]
-    """A gthread worker that refuses with 400 and a problem what gunicorn refuses with a page of HTML."""
+    """A gthread worker that refuses with 400 and a problem what gunicorn refuses with a page of HTML.
+
+    Told to end, it has its application let go of whoever is held (``extensions[LET_GO]``): a graceful end would wait
+    for them, and so would a quick one, for Python joins the threads of a pool.
+    """
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin a graceful end."""
+        super().handle_exit(sig, frame)
+        self._let_go()
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Begin a quick end."""
+        self._let_go()
+        super().handle_quit(sig, frame)
+
+    def _let_go(self) -> None:
+        application = getattr(self, "wsgi", None)  # which may not be loaded yet
+        let_go = getattr(application, "extensions", {}).get(LET_GO)
+        if let_go is not None:
+            let_go()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:  # noqa: ARG002  gunicorn's own
         """Answer what went wrong outside the application, and close the connection."""

@@ -15,6 +15,7 @@ from shared.catalogue.specs import Catalogue
 from shared.domain.basket import Basket
 from shared.domain.execution import PUBLIC, Execution, Idempotency
 from shared.domain.passing import NothingThere, given_to
+from shared.domain.script import as_scripted
 from shared.domain.status import ExecutionStatus
 from shared.errors import ValidationFailed
 from shared.ids import new_execution_id
@@ -45,7 +46,7 @@ def run_of(
         fault = {"pointer": "/metadata", "message": f"takes {len(metadata)} bytes; at most {METADATA_MAX_BYTES}"}
         raise ValidationFailed(f"metadata {fault['message']}", details=[fault])
     moments = moments_of(body, now)
-    return Execution(
+    blank = Execution(
         id=new_execution_id(now),
         integrator=PUBLIC,
         basket=basket,
@@ -65,6 +66,7 @@ def run_of(
         start_deadline=moments.start_deadline,
         deadline=moments.deadline,
     )
+    return as_scripted(blank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +118,15 @@ def key_of(header: str | None) -> str | None:
     """Answer the Idempotency-Key of a request; raises ValidationFailed where it is none."""
     if header is None:
         return None
-    if not _KEY.fullmatch(header):
+    if not is_key(header):
         fault = {"header": "Idempotency-Key", "message": "must be 1 to 255 printable ASCII characters"}
         raise ValidationFailed(f"Idempotency-Key {fault['message']}", details=[fault])
     return header
+
+
+def is_key(text: str) -> bool:
+    """True for what may be an Idempotency-Key."""
+    return _KEY.fullmatch(text) is not None
 
 
 def traceparent_of(header: str | None) -> str | None:

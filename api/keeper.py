@@ -1,4 +1,7 @@
-"""What an API process does beside its requests: prepares the store, keeps the clock, takes back lost inserts."""
+"""What an API process does beside its requests: prepares the store, keeps the clock, takes back lost inserts, learns.
+
+Requests only look at what it found.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,15 @@ from typing import Final
 
 import structlog
 
+from api.expectations import Expectations
+from api.hints import Hints, hints_for
+from api.holding import Holder
 from shared.bootstrap import Services
 from shared.domain.execution import Execution
 from shared.errors import BucketError, Overloaded, Unavailable
+from shared.live.mark import Mark
 from shared.live.pulse import Pulse
+from shared.live.render import Head
 from shared.store.settle import until_answered
 
 _WITHDRAWALS_MAX: Final = 10_000
@@ -21,11 +29,13 @@ _WITHDRAWN_WITHIN_S: Final = 0.2
 
 
 class Keeper:
-    """Two threads and a pulse; requests only look at what they found."""
+    """Three threads, a pulse and the places of held requests; requests only look at what they found."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self.pulse = Pulse(services.settings.redis_url)
+        self._expectations = Expectations(services)
+        self.pulse = Pulse(services.settings.redis_url, services.clock.glance)
+        self.holder = Holder(services.settings, self.pulse)
         self._stop = threading.Event()
         self._prepared = threading.Event()
         self._lost: queue.Queue[Execution] = queue.Queue(_WITHDRAWALS_MAX)
@@ -33,12 +43,13 @@ class Keeper:
     def start(self) -> None:
         """Begin; to be called in the process that serves the requests, after any fork."""
         self.pulse.start()
-        for work in (self._watch_store, self._withdraw_lost):
+        for work in (self._watch_store, self._withdraw_lost, self._learn):
             threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True).start()
 
     def stop(self) -> None:
-        """Stop looking."""
+        """Stop looking, and hold nobody any more."""
         self._stop.set()
+        self.holder.let_go()
         self.pulse.stop()
 
     @property
@@ -46,14 +57,19 @@ class Keeper:
         """True once the indexes are made, without which no key is unique."""
         return self._prepared.is_set()
 
-    def check_may_accept(self) -> None:
-        """Raise Unavailable or Overloaded where a new run should not be taken now."""
+    def hints_for(self, head: Head, mark: Mark) -> Hints:
+        """Answer when to poll a run again, and what it waits for."""
+        return hints_for(head, mark, self._services.clock.glance(), self.pulse.last, self._expectations.of)
+
+    def check_may_accept(self, beside: int = 0) -> None:
+        """Raise Unavailable or Overloaded where a new run should not be taken now, ``beside`` others just taken."""
         look = self.pulse.last
+        waiting = look.backlog + beside
         if not look.connected:
             raise Unavailable("Redis is away; nothing was stored, send the same request again", retry_after_s=2)
-        if look.backlog >= self._services.settings.backlog_max:
+        if waiting >= self._services.settings.backlog_max:
             raise Overloaded(
-                f"{look.backlog} steps are waiting for a worker; nothing was stored, send the same request again later",
+                f"{waiting} steps are waiting for a worker; nothing was stored, send the same request again later",
                 retry_after_s=10,
             )
         if not self.is_prepared:
@@ -82,6 +98,14 @@ class Keeper:
                 database.is_away = True
             except Exception:  # noqa: BLE001  (it must go on: nothing else looks)
                 structlog.get_logger().exception("a look at MongoDB failed")
+
+    def _learn(self) -> None:
+        while not self._stop.wait(_LOOK_EVERY_S):
+            try:
+                if self.pulse.last.connected:
+                    self._expectations.refresh()
+            except Exception:  # noqa: BLE001  (hints only grow worse; it must go on)
+                structlog.get_logger().exception("how long runs take was not learnt")
 
     def _withdraw_lost(self) -> None:
         while not self._stop.is_set():

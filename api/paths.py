@@ -9,8 +9,8 @@ from flask import request
 
 from api.body import Blueprint
 from api.problems import Api
+from shared.domain.execution import LINES_SHOWN
 from shared.errors import ValidationFailed
-from shared.live.render import LINES_SHOWN
 
 PREFIX: Final = "/api/v1"
 LIMIT_MAX: Final = 1_000

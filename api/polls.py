@@ -6,24 +6,31 @@ Never a guess: where Redis has no view and MongoDB does not answer it is 503, an
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 import flask
+import orjson
 import redis
 import structlog
-from flask import request
 
-from api import paths
 from api.body import Blueprint
-from api.hints import hints_for
+from api.conditional import NOT_MODIFIED, is_known, reply
+from api.hints import Hints
+from api.holding import Held
 from api.keeper import Keeper
+from api.news import News
+from api.patience import patience_asked, patience_preferred
+from api.portions import Portion, lies_beyond, portion_asked
 from api.schemas import Polled
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC, Record
+from shared.domain.execution import NEWEST, PUBLIC, Page, Record
 from shared.domain.status import StepStatus
-from shared.errors import ExecutionExpired, ExecutionNotFound, InternalError, NotFound
+from shared.errors import BucketError, ExecutionExpired, ExecutionNotFound, InternalError, NotFound
 from shared.ids import AGENT_NAME, EXECUTION_ID, second_of
-from shared.live.render import Head, Page, cut_rest, head_of, render, result_steps
+from shared.live.mark import cut_mark
+from shared.live.render import Head, head_of, render, result_steps
 
 
 def blueprint(services: Services, keeper: Keeper) -> Blueprint:
@@ -52,7 +59,12 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     return blp
 
 
-_NOT_MODIFIED = 304
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A rendered poll, and whether it was read ``from_store`` this very moment."""
+
+    view: bytes
+    from_store: bool = False
 
 
 class Polls:
@@ -65,14 +77,34 @@ class Polls:
     def poll(self, execution_id: str) -> flask.Response:
         """Answer an execution as it stands, or 304 where the caller has it already."""
         check_id(execution_id)
-        page = Page(paths.after(), paths.limit()) if request.args else Page()
-        view, beyond = self._view(execution_id, page)
-        known = not beyond and _is_known(execution_id, head_of(view))
-        return self._answer(view, _NOT_MODIFIED if known else 200)
+        portion, patience = portion_asked(), patience_asked()
+        if patience.wait_s:
+            held = self._hold(execution_id, News(patience, portion.page), patience.wait_s)
+            return patience.note(self._answer_to(held.seen.view, portion), granted=held.granted)
+        return self._answer_to(self._look(execution_id).view, portion)
+
+    def when_done(self, execution_id: str, accepted: flask.Response) -> flask.Response:
+        """Answer a submit that prefers to wait with the run's last poll, or as it was ``accepted`` when its time is up.
+
+        Whatever happens meanwhile, the run is accepted.
+        """
+        patience = patience_preferred()
+        if not patience.wait_s:
+            return accepted
+        news = News(replace(patience, until_done=True), NEWEST)
+        try:
+            held = self._hold(execution_id, news, patience.wait_s)
+            if not head_of(held.seen.view).done:
+                return patience.note(accepted, granted=held.granted)
+            answer = self._answer(held.seen.view, 200)
+        except BucketError as away:
+            structlog.get_logger().warning("a submit was not held to its end", reason=away.message)
+            return accepted
+        return patience.note(_in_place_of(accepted, answer), granted=held.granted)
 
     def shown(self, record: Record, status: int) -> flask.Response:
         """Answer a run as it has just been written, with the fields of a poll."""
-        return self._answer(self._rendered(record, Page()), status)
+        return self._answer(self._rendered(record, NEWEST), status)
 
     def output(self, execution_id: str, step: str) -> flask.Response:
         """Answer one step's output as its agent returned it."""
@@ -86,45 +118,72 @@ class Polls:
         headers = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
         return flask.Response(found, 200, headers, mimetype="application/json")
 
-    def read(self, execution_id: str, *, outputs: Iterable[str] = ()) -> Record:
+    def read(self, execution_id: str, *, outputs: Iterable[str] = (), page: Page | None = None) -> Record:
         """Answer a run from MongoDB with those of its large outputs; raises what a caller is told of one not there."""
-        record = self._services.store.read(PUBLIC, execution_id, outputs=outputs)
+        record = self._services.store.read(PUBLIC, execution_id, outputs=outputs, page=page)
         if record is None:
             raise self._absent(execution_id)
         return record
 
+    def _answer_to(self, view: bytes, portion: Portion) -> flask.Response:
+        if not portion.is_all:
+            return self._part(view, portion)
+        return self._answer(view, NOT_MODIFIED if is_known(head_of(view)) else 200)
+
     def _answer(self, view: bytes, status: int) -> flask.Response:
         head = head_of(view)
-        view, rest = cut_rest(view)
-        hints = hints_for(head, rest, self._services.clock, self._keeper.pulse.last)
-        headers = {
-            "ETag": f'W/"{head.execution_id}.{head.rev}"',
-            "Cache-Control": "private, no-cache",
-            "Vary": "Accept-Encoding",
-        }
-        if hints.retry_after_s is not None:
-            headers["Retry-After"] = str(hints.retry_after_s)
-        if status == _NOT_MODIFIED:
-            return flask.Response(status=status, headers=headers)
-        return flask.Response(view + hints.tail, status, headers, mimetype="application/json")
+        view, mark = cut_mark(view)
+        hints = self._keeper.hints_for(head, mark)
+        return reply(head, hints, None if status == NOT_MODIFIED else view + hints.tail, status)
 
-    def _view(self, execution_id: str, page: Page) -> tuple[bytes, bool]:
-        """The rendered poll, and whether it holds log lines beyond the caller's ``after``."""
-        plain = page == Page()
-        view = self._kept_view(execution_id) if plain else None
+    def _part(self, view: bytes, portion: Portion) -> flask.Response:
+        """Answer no more than was asked for; the lines that the view lacks come from MongoDB."""
+        head, hints, shown = self._parsed(view)
+        if is_known(head) and not lies_beyond(shown, portion.page):
+            return reply(head, hints, None, NOT_MODIFIED)
+        body = portion.of_view(shown)
+        if body is None:
+            record = self.read(head.execution_id, page=portion.page)
+            head, hints, shown = self._parsed(self._rendered(record, portion.page))
+            body = portion.of(shown)
+        return reply(head, hints, body, 200)
+
+    def _parsed(self, view: bytes) -> tuple[Head, Hints, dict[str, Any]]:
+        head = head_of(view)
+        view, mark = cut_mark(view)
+        hints = self._keeper.hints_for(head, mark)
+        return head, hints, orjson.loads(view + hints.tail)
+
+    def _hold(self, execution_id: str, news: News, wait_s: float) -> Held[Seen]:
+        return self._keeper.holder.hold(
+            execution_id, wait_s, lambda: self._look(execution_id), lambda seen: news.is_in(seen.view),
+            good_for_s=lambda seen: self._good_for_s(execution_id, seen),
+        )  # fmt: skip
+
+    def _good_for_s(self, execution_id: str, seen: Seen) -> float:
+        """How long a held poll may believe what it saw: as long as any other, where a worker died before it told."""
+        if not seen.from_store:
+            try:
+                return self._services.views.left_s(execution_id)
+            except redis.RedisError as away:
+                structlog.get_logger().warning("Redis did not answer a held poll", reason=str(away))
+        return self._services.settings.lease_s / 2
+
+    def _look(self, execution_id: str) -> Seen:
+        """The rendered poll, with the newest log lines."""
+        view = self._kept_view(execution_id)
         if view is not None:
-            return view, False
-        record = self.read(execution_id)
-        view = self._rendered(record, page)
-        if plain:
-            self._fill(record, view)
-        return view, page.after is not None and record.lines_total > page.after
+            return Seen(view)
+        record = self.read(execution_id, page=NEWEST)
+        view = self._rendered(record, NEWEST)
+        self._fill(record, view)
+        return Seen(view, from_store=True)
 
     def _rendered(self, record: Record, page: Page) -> bytes:
         """The poll of ``record``; large outputs that its result needs are fetched."""
         missing = set(result_steps(record.execution)) - set(record.outputs)
         if missing:
-            record = self.read(record.execution.id, outputs=missing)
+            record = self.read(record.execution.id, outputs=missing, page=page)
         view = render(record, page)
         if view is None:
             raise InternalError(f"an output of {record.execution.id} is not where it was kept")
@@ -174,11 +233,15 @@ def check_id(execution_id: str) -> None:
         raise ExecutionNotFound(f"execution {execution_id[:64]!r} was not found: this is no id that Bucket made")
 
 
-def _is_known(execution_id: str, head: Head) -> bool:
-    """True where the caller's If-None-Match names this revision; weakly compared, as GET is."""
-    if "If-None-Match" not in request.headers:
-        return False
-    return request.if_none_match.contains_weak(f"{execution_id}.{head.rev}")
+def _in_place_of(accepted: flask.Response, answer: flask.Response) -> flask.Response:
+    """The last poll as the answer to a submit, which keeps what only the submit could tell."""
+    for name in ("Location", "Idempotency-Replayed", "Cache-Control"):
+        if name in accepted.headers:
+            answer.headers[name] = accepted.headers[name]
+    warnings = orjson.loads(accepted.get_data()).get("warnings")
+    if warnings:
+        answer.set_data(answer.get_data()[:-1] + b"," + orjson.dumps({"warnings": warnings})[1:])
+    return answer
 
 
 def _output_in(record: Record, step: str) -> bytes:

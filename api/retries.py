@@ -16,6 +16,7 @@ from api.polls import Polls, check_id
 from api.schemas import Accepted
 from shared.bootstrap import Services
 from shared.domain.again import Request, RetryFrom, again, check_retryable
+from shared.domain.script import as_scripted
 from shared.domain.status import StepStatus
 from shared.errors import ValidationFailed
 from shared.ids import new_execution_id
@@ -40,11 +41,11 @@ class Retries:
                 steps = original.execution.steps.values()
                 done = [step.id for step in steps if step.status is StepStatus.COMPLETED]
                 original = self._polls.read(execution_id, outputs=done)
-            return again(
-                original,
-                Request(new_execution_id(asker.now), asker.now, asker.request_id, asker.traceparent, asker.idempotency),
-                start,
+            request = Request(
+                new_execution_id(asker.now), asker.now, asker.request_id, asker.traceparent, asker.idempotency
             )
+            blank, outputs = again(original, request, start)
+            return as_scripted(blank), outputs
 
         return self._acceptor.accept(make, warnings)
 

@@ -6,9 +6,10 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load, validate, validates_schema
+from marshmallow import EXCLUDE, INCLUDE, Schema, ValidationError, fields, pre_load, validate, validates_schema
 
 from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL, STEPS_MAX
+from shared.domain.status import ExecutionStatus
 from shared.ids import AGENT_NAME, BASKET_NAME
 
 METADATA_MAX_BYTES: Final = 16 * 1024
@@ -195,6 +196,49 @@ class Polled(Schema):
     logs_dropped = fields.Int()
     poll_after_ms = fields.Int()
     request_id = fields.Str()
+
+
+class Standing(Schema):
+    """How an execution stands: a poll without its steps, outputs and log lines."""
+
+    execution_id = fields.Str(required=True)
+    basket_name = fields.Str(required=True)
+    status = fields.Str(required=True, validate=validate.OneOf(list(ExecutionStatus)))
+    done = fields.Bool(required=True)
+    rev = fields.Int(required=True)
+    progress = fields.Dict(required=True)
+    current_step = fields.Dict(required=True, allow_none=True)
+    error = fields.Dict(required=True, allow_none=True)
+    tags = fields.List(fields.Str(), required=True)
+    retry_of = fields.Str(required=True, allow_none=True)
+    created_at = fields.DateTime(required=True)
+    queued_at = fields.DateTime(required=True, allow_none=True)
+    started_at = fields.DateTime(required=True, allow_none=True)
+    finished_at = fields.DateTime(required=True, allow_none=True)
+    waiting_for = fields.Dict(required=True, allow_none=True)
+    poll_after_ms = fields.Int(metadata={"description": "absent once it is done"})
+
+
+class ExecutionsPage(Schema):
+    """A page of a list of executions."""
+
+    executions = fields.List(fields.Nested(Standing), required=True)
+    next_cursor = fields.Str(required=True, allow_none=True)
+
+
+class ManyPolled(Schema):
+    """The answer to a poll of many."""
+
+    changed = fields.List(
+        fields.Nested(Standing(unknown=INCLUDE)), required=True, metadata={"description": "whole polls with view full"}
+    )
+    unchanged = fields.Int(required=True, metadata={"description": "how many are as you know them"})
+    not_found = fields.List(fields.Str(), required=True)
+    left_out = fields.List(
+        fields.Str(), metadata={"description": "only with view full: changed too, but 8 MiB were full; ask again"}
+    )
+    poll_after_ms = fields.Int(required=True, allow_none=True, metadata={"description": "null once all are done"})
+    warnings = fields.List(fields.Str())
 
 
 class DeadLettersPage(Schema):

@@ -15,10 +15,12 @@ from api.intake import run_of
 from api.keeper import Keeper
 from api.known_baskets import KnownBaskets
 from api.policy import unknown_keys
+from api.polls import Polls
 from api.schemas import CONFIG_KEYS, RUN_AGENT_KEYS, RUN_BASKET_KEYS, Accepted, RunAgent, RunBasket
 from shared.bootstrap import Services
 from shared.catalogue.specs import Catalogue
 from shared.domain.basket import SEQUENTIAL, Basket
+from shared.domain.execution import Execution
 from shared.errors import BasketNotFound, ValidationFailed
 from shared.ids import BASKET_NAME
 
@@ -27,24 +29,22 @@ def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Bluepr
     """Answer the routes that make executions."""
     blp = Blueprint("submit", __name__, description="Run baskets and agents")
     acceptor = Acceptor(services, keeper)
+    polls = Polls(services, keeper)
+
+    def when_done(accepted: flask.Response) -> flask.Response:
+        return polls.when_done(accepted.headers["Location"].rpartition("/")[2], accepted)
 
     @blp.route("/run-basket", methods=["POST"])
     @blp.arguments(RunBasket())
     @blp.response(202, Accepted)
     def run_basket(body: Mapping[str, Any]) -> flask.Response:
         """Run a basket, named or written inline."""
-        raw = read_body(request)
-        warnings = unknown_keys(raw, RUN_BASKET_KEYS)
-        if body.get("basket_name") is None:
-            if body.get("config") is None:
-                raise ValidationFailed("must provide basket_name or config")
-            warnings += unknown_keys(raw["config"], CONFIG_KEYS, within="config")
+        warnings = warnings_of(read_body(request), body)
 
         def make(asker: Asker) -> Made:
-            basket = _basket_asked_for(services.catalogue, known, body)
-            return _run(services.catalogue, basket, body, asker, kind="basket")
+            return run_of_basket(services.catalogue, known, body, asker), {}
 
-        return acceptor.accept(make, warnings)
+        return when_done(acceptor.accept(make, warnings))
 
     @blp.route("/run-agent", methods=["POST"])
     @blp.arguments(RunAgent())
@@ -55,11 +55,26 @@ def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Bluepr
         def make(asker: Asker) -> Made:
             spec = services.catalogue.agent(body["agent_name"])
             basket = Basket(spec.name, SEQUENTIAL, (step_of(spec, spec.name),))
-            return _run(services.catalogue, basket, body, asker, kind="agent")
+            return _run(services.catalogue, basket, body, asker, kind="agent"), {}
 
-        return acceptor.accept(make, unknown_keys(read_body(request), RUN_AGENT_KEYS))
+        return when_done(acceptor.accept(make, unknown_keys(read_body(request), RUN_AGENT_KEYS)))
 
     return blp
+
+
+def warnings_of(raw: Mapping[str, Any], body: Mapping[str, Any]) -> list[str]:
+    """Answer which keys of a body mean nothing; raises ValidationFailed where it names no basket."""
+    warnings = unknown_keys(raw, RUN_BASKET_KEYS)
+    if body.get("basket_name") is None:
+        if body.get("config") is None:
+            raise ValidationFailed("must provide basket_name or config")
+        warnings += unknown_keys(raw["config"], CONFIG_KEYS, within="config")
+    return warnings
+
+
+def run_of_basket(catalogue: Catalogue, known: KnownBaskets, body: Mapping[str, Any], asker: Asker) -> Execution:
+    """Answer the run that the body of a submit asks for; raises whatever it is to be refused for."""
+    return _run(catalogue, _basket_asked_for(catalogue, known, body), body, asker, kind="basket")
 
 
 def _basket_asked_for(catalogue: Catalogue, known: KnownBaskets, body: Mapping[str, Any]) -> Basket:
@@ -71,10 +86,9 @@ def _basket_asked_for(catalogue: Catalogue, known: KnownBaskets, body: Mapping[s
     return known.get(name)
 
 
-def _run(catalogue: Catalogue, basket: Basket, body: Mapping[str, Any], asker: Asker, *, kind: str) -> Made:
-    run = run_of(
+def _run(catalogue: Catalogue, basket: Basket, body: Mapping[str, Any], asker: Asker, *, kind: str) -> Execution:
+    return run_of(
         basket, body, catalogue,
         now=asker.now, kind=kind, request_id=asker.request_id,
         idempotency=asker.idempotency, traceparent=asker.traceparent,
     )  # fmt: skip
-    return run, {}

@@ -25,6 +25,7 @@ from shared.store.checkpoints import MongoCheckpoints
 from shared.store.clock import StoreClock
 from shared.store.database import Database
 from shared.store.dead_letters import MongoDeadLetters
+from shared.store.many import MongoMany
 from shared.store.mongo import MongoStore
 from shared.telemetry.fleet import FleetMetrics
 
@@ -41,6 +42,7 @@ class Services:
     database: Database
     clock: StoreClock
     store: MongoStore
+    many: MongoMany
     baskets: MongoBaskets
     dead_letters: MongoDeadLetters
     checkpoints: MongoCheckpoints
@@ -69,6 +71,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
     if is_worker:
         database.when_lost = clock.distrust
     client = connect(settings.redis_url, timeout_s=0.5 if is_api else 1.0)
+    store = MongoStore(database, clock)
     views = Views(client, live_s=settings.lease_s / 2)
     figures = FleetMetrics()
     return Services(
@@ -81,7 +84,8 @@ def bootstrap(settings: Settings, role: str) -> Services:
         catalogue=load_catalogue(settings.agents_dir),
         database=database,
         clock=clock,
-        store=MongoStore(database, clock),
+        store=store,
+        many=MongoMany(database, clock, store),
         baskets=MongoBaskets(database),
         dead_letters=MongoDeadLetters(database, clock),
         checkpoints=MongoCheckpoints(database, clock),

@@ -8,9 +8,9 @@ from typing import Any
 
 from shared.domain.basket import SEQUENTIAL, Basket, BasketStep
 from shared.domain.execution import PUBLIC, Execution
-from shared.domain.life import claim, start
+from shared.domain.life import claim, complete, start
 from shared.domain.status import ExecutionStatus
-from shared.domain.terms import Advance, Terms
+from shared.domain.terms import Advance, Output, Terms
 from shared.ids import new_execution_id
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -66,3 +66,8 @@ def claimed(execution: Execution, step: str, token: str = "token-1", now: dateti
     advance = claim(execution, step, token, now, TERMS)
     assert advance is not None, f"{step} could not be claimed"
     return advance
+
+
+def complete_only(execution: Execution, output: bytes = b"{}", now: datetime = NOON) -> Advance:
+    """The end of a run of the one step ``only``, which is running."""
+    return complete(execution, execution.lease_of("only"), Output("only", output), now, TERMS)

@@ -56,6 +56,13 @@ class Runs:
         headers = {} if key is None else {"Idempotency-Key": key}
         return asked(lambda: requests.post(f"{self.stack.url}/run-basket", json=body, headers=headers, timeout=10))
 
+    def batch(self, times: int, key: str | None = None) -> Answer:
+        """Submit so many runs of the counter in one request."""
+        item = {"config": {"agents": ["counter"]}, "input_data": {"file": str(self.file)}}
+        headers = {} if key is None else {"Idempotency-Key": key}
+        url = f"{self.stack.url}/run-basket/batch"
+        return asked(lambda: requests.post(url, json={"items": [item] * times}, headers=headers, timeout=10))
+
     def get(self, path: str, **headers: str) -> Answer:
         """Ask for a path."""
         return asked(lambda: requests.get(f"{self.stack.url}{path}", headers=headers, timeout=10))

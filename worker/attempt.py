@@ -27,6 +27,7 @@ from worker.loader import Agent
 from worker.memory import AgentMemory
 from worker.minder import Minded, Minder, StepInterrupted
 from worker.outcome import judge_exception, judge_input, judge_output, nothing_there
+from worker.simulated import judge_simulated
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,9 @@ class Attempts:
             return late(turn)
         if minded.why == "cancelled":
             return cancelled_error(turn.execution, turn.step)
+        played = judge_simulated(turn.step, raised)
+        if played is not None:
+            return played
         if isinstance(raised, StepInterrupted):  # nobody asked: a stray signal
             structlog.get_logger().warning("a step was interrupted that nobody had asked to stop")
         structlog.get_logger().warning("the agent raised", agent=turn.step.agent, exc_info=raised)

@@ -11,6 +11,7 @@ import orjson
 
 import shared
 from shared.catalogue.schema import Checked, Fault
+from shared.domain.script import SIMULATE, script_faults
 from shared.domain.spec import AgentSpec, nearest, parse_agent_spec
 from shared.errors import AgentNotFound, SpecError
 
@@ -46,7 +47,10 @@ class Catalogue:
 
     def input_faults(self, name: str, value: Any) -> list[Fault]:
         """Answer what in ``value`` breaks the agent's input schema; raises AgentNotFound."""
-        return self._entry(name).input.faults(value)
+        faults = self._entry(name).input.faults(value)
+        if name == SIMULATE and not faults:
+            return [Fault(fault.pointer, fault.message) for fault in script_faults(value)]
+        return faults
 
     def output_faults(self, name: str, value: Any) -> list[Fault]:
         """Answer what in ``value`` breaks the agent's output schema; raises AgentNotFound."""

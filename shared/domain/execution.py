@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -13,6 +13,7 @@ from shared.domain.status import ExecutionStatus, StepStatus
 
 PUBLIC: Final = "public"
 ENGINE: Final = "basket_manager"
+LINES_SHOWN: Final = 100
 
 
 class ErrorKind(StrEnum):
@@ -210,19 +211,50 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """Which log lines a reader wants: the first ``limit`` beyond ``after``, or the newest where it is None."""
+
+    after: int | None = None
+    limit: int = LINES_SHOWN
+
+
+NEWEST: Final = Page()
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """An execution with what decisions do without: its newest log lines and its outputs as JSON bytes.
 
     ``lines_total`` counts every line ever written, so the first of ``events`` has ``seq``
-    ``lines_total - len(events) + 1`` and the lines before it were dropped.
+    ``lines_total - len(events) + 1`` and the lines before it were dropped. Where ``events`` are only a page of
+    the lines, ``lines_kept`` tells how many there are and ``page_from`` the ``seq`` of the page's first.
     """
 
     execution: Execution
     events: tuple[Event, ...] = ()
     lines_total: int = 0
     outputs: Mapping[str, bytes] = field(default_factory=dict)
+    lines_kept: int | None = None
+    page_from: int | None = None
 
     @property
     def first_seq(self) -> int:
         """The ``seq`` of the oldest line still kept; 1 where none was dropped."""
-        return self.lines_total - len(self.events) + 1
+        return self.lines_total - (len(self.events) if self.lines_kept is None else self.lines_kept) + 1
+
+    @property
+    def events_from(self) -> int:
+        """The ``seq`` of the first of ``events``."""
+        return self.first_seq if self.page_from is None else self.page_from
+
+    def paged(self, page: Page) -> Record:
+        """Answer this record with no other lines than those of ``page``."""
+        start = self.events_from
+        if page.after is None:
+            events = self.events[-page.limit :]
+            first = start + len(self.events) - len(events)
+        else:
+            skipped = min(max(page.after + 1 - start, 0), len(self.events))
+            events = self.events[skipped : skipped + page.limit]
+            first = start + skipped
+        return replace(self, events=events, lines_kept=self.lines_total - self.first_seq + 1, page_from=first)

@@ -27,7 +27,10 @@ from shared.domain.terms import STRANGER_KEPT, Advance, Output, Terms, is_due
 
 
 def start(blank: Execution, now: datetime, terms: Terms) -> Advance:
-    """Take in a run that was accepted: the steps that need nothing are ready, and handed out unless it is for later."""
+    """Take in a run that was accepted: the steps that need nothing are ready, and handed out unless it is for later.
+
+    A step that ``blank`` bears already stays as it is: completed by the run that this one retries, or resting.
+    """
     later = blank.run_after is not None and blank.run_after > now
     steps = {step.id: blank.steps.get(step.id) or Step(step.id, step.agent) for step in blank.basket.steps}
     for step_id in moves.freed(blank, steps):
@@ -40,7 +43,7 @@ def start(blank: Execution, now: datetime, terms: Terms) -> Advance:
     told = telling.of_run(blank, now, "execution.accepted", message, step="initialization")
     status = ExecutionStatus.SCHEDULED if later else ExecutionStatus.QUEUED
     begun = replace(blank, status=status, steps=steps, queued_at=None if later else now)
-    hand_out = () if later else tuple(step.id for step in steps.values() if step.status is StepStatus.READY)
+    hand_out = tuple(step.id for step in steps.values() if step.status is StepStatus.READY and not step.rests)
     return Advance(begun, hand_out=hand_out, events=(told,))
 
 

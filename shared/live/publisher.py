@@ -15,7 +15,7 @@ import structlog
 
 from shared.domain.execution import Execution, Record
 from shared.domain.terms import Advance
-from shared.live import lines
+from shared.live import durations, lines
 from shared.live.render import line_shown, render
 from shared.live.views import Views
 from shared.queue import bell
@@ -52,6 +52,17 @@ class Publisher:
         """Offer a run that was just stored, and show it as queued, with the ``outputs`` that it begins with."""
         self.advanced(replace(advance.as_accepted, outputs=outputs or {}), advance, as_of=since_boot())
 
+    def accepted_all(self, advances: Sequence[Advance]) -> None:
+        """Offer runs that were just stored together, and show them as queued."""
+        pipe = self._redis.pipeline(transaction=False)
+        as_of = since_boot()
+        for advance in advances:
+            record = advance.as_accepted
+            self._ring(pipe, record, advance.hand_out)
+            self._show(pipe, record, as_of)
+            self._add_lines(pipe, record, 0)
+        self._send(pipe, f"{len(advances)} runs of a batch")
+
     def advanced(
         self,
         record: Record,
@@ -78,6 +89,7 @@ class Publisher:
             self._figures.execution_ended(pipe, execution.basket.name, str(execution.status))
         for agent, seconds in took:
             self._figures.step_ended(pipe, agent, seconds)
+        durations.note(pipe, execution, took)
         self._send(pipe, execution.id)
 
     def rang_in_vain(self, execution: Execution, unanswered: bell.Bell) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
 
 import redis
 import structlog
@@ -12,6 +14,8 @@ import structlog
 from shared.live import workers
 from shared.live.connection import connect
 from shared.queue.bell import QUEUES, lists_of
+from shared.queue.flow import Flow, Line, Oldest
+from shared.queue.take import UnreadableMessage, read_bell
 from shared.store.clock import since_boot
 
 PERIOD_S: Final = 0.1
@@ -25,7 +29,7 @@ class Look:
     """What a look at Redis saw, ``at`` so many seconds since boot.
 
     ``backlog`` counts waiting messages, ``workers`` those with a mark; ``baskets_mark`` is another one after each
-    basket that was deleted.
+    basket that was deleted. ``lines`` are the lists of messages by name; none where the store's time is not known.
     """
 
     connected: bool = False
@@ -33,12 +37,16 @@ class Look:
     workers: int = 0
     baskets_mark: bytes | None = None
     at: float = 0.0
+    lines: Mapping[str, Line] = field(default_factory=dict)
 
 
 class Pulse:
     """One process's look at Redis; an outage is seen within period and timeout, less than half a second."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, now: Callable[[], datetime | None] = lambda: None) -> None:
+        """``now`` is the store's time, or None where it was never read; it must not wait."""
+        self._now = now
+        self._flows = {name: Flow() for queue in QUEUES for name in lists_of(queue)}
         self._redis = connect(url, timeout_s=TIMEOUT_S, connections_max=2)
         self._stop = threading.Event()
         self._looked = threading.Event()
@@ -71,16 +79,26 @@ class Pulse:
         pipe = self._redis.pipeline(transaction=False)
         workers.count(pipe)
         pipe.get(BASKETS_MARK)
-        for queue in QUEUES:
-            for name in lists_of(queue):
-                pipe.llen(name)
+        for name in self._flows:
+            pipe.llen(name)
+            pipe.lindex(name, -1)
         try:
             marks, baskets_mark, *waiting = pipe.execute()
         except redis.RedisError as away:
             if self._last.connected:
                 structlog.get_logger().warning("Redis is away", reason=str(away))
             return Look(at=at)
-        return Look(connected=True, backlog=sum(waiting), workers=marks, baskets_mark=baskets_mark, at=at)
+        lengths, oldest = waiting[::2], waiting[1::2]
+        lines = self._lines(lengths, oldest)
+        return Look(True, sum(lengths), workers=marks, baskets_mark=baskets_mark, at=at, lines=lines)
+
+    def _lines(self, lengths: Sequence[int], oldest: Sequence[Any]) -> Mapping[str, Line]:
+        now = self._now()
+        if now is None:
+            return {}
+        now_ms = int(now.timestamp() * 1_000)
+        looks = zip(self._flows.items(), lengths, oldest, strict=True)
+        return {name: flow.seen(now_ms, length, _oldest(raw)) for (name, flow), length, raw in looks}
 
     def _go_on(self) -> None:
         while True:
@@ -88,3 +106,14 @@ class Pulse:
             self._looked.set()
             if self._stop.wait(PERIOD_S):
                 return
+
+
+def _oldest(raw: Any) -> Oldest | None:
+    """What a list's oldest message says; None where there is none, or none that can be read."""
+    if raw is None:
+        return None
+    try:
+        bell = read_bell(raw)
+    except UnreadableMessage:
+        return None
+    return Oldest(bell.execution_id, int(bell.stamp.timestamp() * 1_000))

@@ -1,6 +1,7 @@
 """Renders the poll of an execution: bytes without the closing brace, to which each poll adds what moves between.
 
-The first five fields are always there, in this order, so that ``head_of`` reads them without parsing the rest.
+The first five fields are always there, in this order, so that ``head_of`` reads them without parsing the rest. The
+status view comes before all that can be large, so that it is cut out of a poll without parsing it either.
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ from typing import Any, Final
 import orjson
 
 from shared.domain.basket import PARALLEL, SEQUENTIAL
-from shared.domain.execution import CancelOutcome, Event, Execution, Record, RunError, Step
+from shared.domain.execution import NEWEST, CancelOutcome, Event, Execution, Page, Record, RunError, Step
 from shared.domain.status import ExecutionStatus, StepStatus
+from shared.live.mark import mark_of, written
 
-LINES_SHOWN: Final = 100
 OUTPUT_SHOWN_BYTES: Final = 256 * 1024
 
-_REST: Final = b',"resting":'
-_REST_BYTES_MAX: Final = 100
 _HEAD: Final = re.compile(
     rb'\{"execution_id":"([^"]*)","basket_name":"[^"]*","status":"([a-z]+)","done":(true|false),"rev":([0-9]+)'
 )
@@ -37,22 +36,6 @@ class Head:
     rev: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """Why no step of a run runs: ``queue``, ``retry`` or ``schedule``; the latter two until a moment (epoch ms)."""
-
-    reason: str
-    until_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Which log lines a poll shows: those after ``after``, or the latest where it is None."""
-
-    after: int | None = None
-    limit: int = LINES_SHOWN
-
-
 def head_of(view: bytes) -> Head:
     """Answer the first fields of a rendered poll; ValueError where ``view`` is none."""
     found = _HEAD.match(view)
@@ -61,47 +44,16 @@ def head_of(view: bytes) -> Head:
     return Head(found[1].decode(), found[2].decode(), found[3] == b"true", int(found[4]))
 
 
-def cut_rest(view: bytes) -> tuple[bytes, Rest | None]:
-    """Answer a rendered poll as clients may see it, and what the run rests for, which stands at its very end."""
-    at = view.rfind(_REST, -_REST_BYTES_MAX)
-    if at < 0:
-        return view, None
-    return view[:at], Rest(**orjson.loads(view[at + len(_REST) :]))
-
-
-def rest_of(execution: Execution) -> Rest | None:
-    """Answer what a run waits for where none of its steps runs: the first of its ready steps to become due."""
-    steps = execution.steps.values()
-    if execution.done or any(step.status is StepStatus.RUNNING for step in steps):
-        return None
-    ready = [step for step in steps if step.status is StepStatus.READY and step.due_by is not None]
-    if not ready:
-        return None
-    first = min(ready, key=lambda step: (step.rests, step.due_by))
-    if not first.rests or first.due_by is None:
-        return Rest("queue")
-    reason = "schedule" if execution.status is ExecutionStatus.SCHEDULED else "retry"
-    return Rest(reason, int(first.due_by.timestamp() * 1_000))
-
-
-def render(record: Record, page: Page = Page()) -> bytes | None:
+def render(record: Record, page: Page = NEWEST) -> bytes | None:
     """Answer the poll of ``record``, or None where an output that it must show whole is not at hand."""
     execution = record.execution
     result = _result(record)
     if result is None:
         return None
     lines, first = _lines(record, page)
-    shown = {
-        "execution_id": execution.id,
-        "basket_name": execution.basket.name,
-        "status": execution.status,
-        "done": execution.done,
-        "rev": execution.rev,
-        "progress": _progress(execution),
-        "current_step": _current_step(execution),
+    shown = _status(execution) | {
         "steps": [_step(step) for step in execution.steps.values()],
         "result": orjson.Fragment(result),
-        "error": error_shown(execution.error),
         "outputs": _outputs(record),
         "logs": [_line(execution.id, seq, event) for seq, event in enumerate(lines, first)],
         "count": len(lines),
@@ -109,20 +61,39 @@ def render(record: Record, page: Page = Page()) -> bytes | None:
         "next_after": first + len(lines) - 1,
         "first_seq": record.first_seq,
         "logs_dropped": record.first_seq - 1,
-        "tags": execution.tags,
         "metadata": orjson.Fragment(execution.metadata),
         "input_source": execution.input_source,
-        "retry_of": execution.retry_of,
         "cancel": _cancel(execution),
         "execution_metadata": metadata_shown(execution),
+        "request_id": execution.request_id,
+    }
+    if page.after is not None:
+        shown["gap"] = page.after + 1 < record.first_seq
+    return orjson.dumps(shown)[:-1] + written(mark_of(execution))
+
+
+def render_status(execution: Execution) -> bytes:
+    """Answer the status view: what a poll shows before its steps, and so nothing that can be large."""
+    return orjson.dumps(_status(execution))[:-1] + written(mark_of(execution))
+
+
+def _status(execution: Execution) -> dict[str, Any]:
+    return {
+        "execution_id": execution.id,
+        "basket_name": execution.basket.name,
+        "status": execution.status,
+        "done": execution.done,
+        "rev": execution.rev,
+        "progress": _progress(execution),
+        "current_step": _current_step(execution),
+        "error": error_shown(execution.error),
+        "tags": execution.tags,
+        "retry_of": execution.retry_of,
         "created_at": moment(execution.created_at),
         "queued_at": moment(execution.queued_at),
         "started_at": moment(execution.started_at),
         "finished_at": moment(execution.finished_at),
-        "request_id": execution.request_id,
     }
-    rest = rest_of(execution)
-    return orjson.dumps(shown)[:-1] + (b"" if rest is None else _REST + orjson.dumps(rest))
 
 
 def metadata_shown(execution: Execution) -> dict[str, Any]:
@@ -177,13 +148,10 @@ def _line(execution_id: str, seq: int, event: Event) -> dict[str, Any]:
 
 def _lines(record: Record, page: Page) -> tuple[tuple[Event, ...], int]:
     """The lines that a page shows, and the ``seq`` of the first of them."""
-    if page.after is None:
-        shown = record.events[-page.limit :]
-        return shown, record.lines_total - len(shown) + 1
-    skipped = min(max(page.after + 1 - record.first_seq, 0), len(record.events))
-    shown = record.events[skipped : skipped + page.limit]
+    paged = record.paged(page)
     # A page beyond the end answers the client's own cursor, so that it can be asked again as it is.
-    return shown, record.first_seq + skipped if shown else page.after + 1
+    beyond = page.after is not None and not paged.events
+    return paged.events, (page.after or 0) + 1 if beyond else paged.events_from
 
 
 def _progress(execution: Execution) -> dict[str, Any]:

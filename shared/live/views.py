@@ -6,16 +6,22 @@ from typing import Any, Final
 
 import redis
 
+from shared.live import wakes
+
 FINAL_KEPT_S: Final = 24 * 3600
 FILLED_MS: Final = 2_000
 OUTPUT_KEPT_S: Final = 3600
 VIEW_MAX_BYTES: Final = 1024 * 1024
 
-# Two workers of one execution may write in the wrong order: the higher revision stays.
-_PUT_NEWER: Final = """
+_PREFIX: Final = "execution:"
+
+# Two workers of one execution may write in the wrong order: the higher revision stays. Whoever waits is woken here, by
+# the very command that shows the change.
+_PUT_NEWER: Final = f"""
 local known = string.match(redis.call('GETRANGE', KEYS[1], 0, 400), '"rev":(%d+)')
 if known and tonumber(known) > tonumber(ARGV[2]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+redis.call('PUBLISH', '{wakes.CHANNEL}', string.sub(KEYS[1], {len(_PREFIX) + 1}))
 return 1
 """
 # A heartbeat keeps a view alive only where it shows the revision that its update returned.
@@ -28,7 +34,7 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 
 def view_key(execution_id: str) -> str:
     """Answer the key under which the rendered poll lies."""
-    return f"execution:{execution_id}"
+    return f"{_PREFIX}{execution_id}"
 
 
 def output_key(execution_id: str, step: str) -> str:
@@ -48,8 +54,13 @@ class Views:
         found: bytes | None = self._redis.get(view_key(execution_id))  # type: ignore[assignment]
         return found
 
+    def left_s(self, execution_id: str) -> float:
+        """Answer for how many seconds the view may still be believed; 0 where none is. Raises RedisError."""
+        left_ms: int = self._redis.pttl(view_key(execution_id))
+        return max(left_ms, 0) / 1_000
+
     def put(self, pipe: Any, execution_id: str, view: bytes, rev: int, *, final: bool) -> None:
-        """Append to ``pipe`` what keeps ``view``, unless one of a higher revision is there."""
+        """Append to ``pipe`` what keeps ``view`` and wakes who waits, unless one of a higher revision is there."""
         if len(view) > VIEW_MAX_BYTES:
             # Every poll of it is answered from MongoDB; an older, smaller one must not be believed meanwhile.
             self.drop(pipe, execution_id)
@@ -58,8 +69,9 @@ class Views:
         pipe.eval(_PUT_NEWER, 1, view_key(execution_id), view, rev, kept_ms)
 
     def drop(self, pipe: Any, execution_id: str) -> None:
-        """Append to ``pipe`` what forgets a view, so that the next reader renders it anew."""
+        """Append to ``pipe`` what forgets a view, so that the next reader renders it anew; whoever waits reads now."""
         pipe.delete(view_key(execution_id))
+        wakes.wake(pipe, execution_id)
 
     def fill(self, execution_id: str, view: bytes, *, final: bool) -> None:
         """Keep a view that a reader rendered, only where none is: it may be older than what a worker writes now."""

@@ -41,6 +41,8 @@ _TOO_LARGE: Final = frozenset({10334, 17280, 17419, 17420})
 _Document = dict[str, Any]
 _AWARE: Final[CodecOptions[_Document]] = CodecOptions(tz_aware=True)
 
+_IN_ORDER: Final = (("created_at", -1), ("_id", -1))
+
 INDEXES: Final[dict[str, list[IndexModel]]] = {
     "executions": [
         IndexModel(
@@ -51,6 +53,17 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
         ),
         IndexModel([("due_by", 1)], name="due_by", partialFilterExpression={"due_by": {"$exists": True}}),
         IndexModel([("created_at", -1)], name="created_at"),
+        # Lists, docs/benchmarks.md says what each costs. All are read in the order of a list, but the last.
+        IndexModel([("integrator", 1), *_IN_ORDER], name="list"),
+        IndexModel([("integrator", 1), ("basket_name", 1), *_IN_ORDER], name="list_by_basket"),
+        IndexModel([("integrator", 1), ("status", 1), *_IN_ORDER], name="list_by_status"),
+        IndexModel([("integrator", 1), ("request_id", 1), *_IN_ORDER], name="list_by_request"),
+        IndexModel(
+            [("integrator", 1), ("tags", 1), *_IN_ORDER],
+            name="list_by_tag",
+            partialFilterExpression={"tags.0": {"$exists": True}},
+        ),
+        IndexModel([("integrator", 1), ("updated_at", -1)], name="list_by_update"),
         IndexModel(
             [("integrator", 1), ("retry_of", 1)],
             name="retry_of",

@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from shared.domain.basket import Basket, BasketStep
-from shared.domain.execution import Cancel, ErrorKind, Event, Execution, Idempotency, RunError, Step
+from shared.domain.execution import Cancel, ErrorKind, Event, Execution, Idempotency, Page, RunError, Step
 from shared.domain.retry import RetryPolicy
 from shared.domain.status import ExecutionStatus, StepStatus
 
@@ -22,6 +22,7 @@ SCHEMA: Final = 1
 EVENTS_KEPT: Final = 1_000
 APART_FROM_READERS: Final = {"checkpoints": 0}
 APART_FROM_DECISIONS: Final = {"events": 0, "outputs": 0} | APART_FROM_READERS
+APART_FROM_LISTS: Final = {"input": 0, "metadata": 0} | APART_FROM_DECISIONS
 
 _PLAIN_FIELDS: Final = (
     "integrator", "created_at", "request_id", "input", "input_source", "kind", "stateful", "metadata", "traceparent",
@@ -108,6 +109,27 @@ def difference(before: Execution, after: Execution) -> dict[str, dict[str, Any]]
 def pushed(events: list[dict[str, Any]]) -> dict[str, Any]:
     """Answer the ``$push`` that adds log lines and keeps the newest; their ``seq`` follows from their place."""
     return {"events": {"$each": events, "$slice": -EVENTS_KEPT}}
+
+
+def cut_to(page: Page) -> list[dict[str, Any]]:
+    """Answer the stages of a pipeline that leave of a document's log lines those of ``page``.
+
+    They add ``lines_kept``, how many there are, and ``lines_from``, the place of the page's first counted from the
+    log's end (the last line's is 1).
+    """
+    kept = {"$size": {"$ifNull": ["$events", []]}}
+    if page.after is None:
+        skipped: dict[str, Any] = {"$max": [0, {"$subtract": ["$lines_kept", int(page.limit)]}]}
+    else:
+        dropped = {"$subtract": ["$lines", "$lines_kept"]}
+        beyond = {"$max": [0, {"$subtract": [int(page.after), dropped]}]}
+        skipped = {"$min": [beyond, "$lines_kept"]}
+    return [
+        {"$set": {"lines_kept": kept}},
+        {"$set": {"lines_from": {"$subtract": ["$lines_kept", skipped]}}},
+        {"$set": {"events": {"$slice": [{"$ifNull": ["$events", []]}, skipped, int(page.limit)]}}},
+        {"$unset": list(APART_FROM_READERS)},
+    ]
 
 
 def _flat(document: dict[str, Any]) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from shared.domain.execution import Event, Execution, Lease, Record
+from shared.domain.execution import Event, Execution, Lease, Page, Record
+from shared.domain.listing import Order, Place, Wanted, place_of
 from shared.domain.terms import Advance
-from shared.errors import OutcomeUnknown, StaleWrite
+from shared.errors import BucketError, OutcomeUnknown, StaleWrite
 from shared.store.clock import Clock
 from shared.store.documents import EVENTS_KEPT
 from shared.store.port import KEY_KEPT, Beat, Report
@@ -23,6 +24,7 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._records: dict[str, Record] = {}
         self._stored_at: dict[str, datetime] = {}
+        self._updated_at: dict[str, datetime] = {}
         self._tombstones: set[str] = set()
         self._leader: tuple[str, datetime] | None = None
 
@@ -39,6 +41,7 @@ class MemoryStore:
                 self._put(replace(holder, idempotency=None))
             self._records[new.id] = replace(accepted.as_accepted, outputs=outputs or {})
             self._stored_at[new.id] = self._clock.now().replace(microsecond=0)
+            self._updated_at[new.id] = new.created_at
             return new
 
     def holder(self, integrator: str, key: str) -> Execution | None:
@@ -75,6 +78,8 @@ class MemoryStore:
             outputs |= {output.step: output.json for output in advance.outputs}
             record = _with_events(replace(found, execution=after, outputs=outputs), advance.events)
             self._records[before.id] = record
+            if visible:
+                self._updated_at[before.id] = self._clock.now()
             return Record(after, (), record.lines_total) if advance.lock_only else record
 
     def renew(self, lease: Lease, due_by: datetime) -> Beat | None:
@@ -105,12 +110,16 @@ class MemoryStore:
             self._records[lease.execution_id] = _with_events(
                 replace(found, execution=execution, lines_total=found.lines_total + report.dropped), report.events
             )
+            self._updated_at[lease.execution_id] = self._clock.now()
             return self._records[lease.execution_id]
 
-    def read(self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None) -> Record | None:
+    def read(
+        self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None, page: Page | None = None
+    ) -> Record | None:
         """Answer an execution whole; nothing is kept apart here, so ``outputs`` makes no difference."""
         del outputs
-        return self._living(integrator, execution_id)
+        found = self._living(integrator, execution_id)
+        return found if found is None or page is None else found.paged(page)
 
     def overdue(self, now: datetime, far: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:
         """Answer what is due, the longest overdue first."""
@@ -142,6 +151,50 @@ class MemoryStore:
     def newest(self, limit: int) -> Sequence[Record]:
         """Answer the newest executions."""
         return sorted(self._records.values(), key=lambda record: record.execution.created_at, reverse=True)[:limit]
+
+    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Execution]:
+        """Answer a page of those wanted."""
+        found = [
+            _listed(record.execution)
+            for record in self._records.values()
+            if record.execution.integrator == integrator
+            and _is_wanted(record.execution, self._updated_at[record.execution.id], wanted)
+        ]
+        is_newest = wanted.order is Order.NEWEST
+        found.sort(key=place_of, reverse=is_newest)
+        if after is not None:
+            found = [each for each in found if (place_of(each) < after if is_newest else place_of(each) > after)]
+        return found[:limit]
+
+    def named(self, integrator: str, ids: Collection[str]) -> Mapping[str, Execution]:
+        """Answer executions by their ids."""
+        found = (self._living(integrator, each) for each in ids)
+        return {record.execution.id: _listed(record.execution) for record in found if record is not None}
+
+    def records(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[Record]:
+        """Answer executions whole."""
+        records: list[Record] = []
+        for record in filter(None, (self._living(integrator, each) for each in ids)):
+            records.append(record)
+            bytes_max -= sum(map(len, record.outputs.values()))
+            if bytes_max <= 0:
+                break
+        return records
+
+    def holders(self, integrator: str, keys: Collection[str]) -> Mapping[str, Execution]:
+        """Answer who holds keys."""
+        return {key: held for key in keys if (held := self.holder(integrator, key)) is not None}
+
+    def create_many(self, accepted: Sequence[Advance]) -> Sequence[Execution | BucketError]:
+        """Store new runs one by one."""
+
+        def create(advance: Advance) -> Execution | BucketError:
+            try:
+                return self.create(advance)
+            except BucketError as error:
+                return error
+
+        return [create(advance) for advance in accepted]
 
     def _living(self, integrator: str, execution_id: str) -> Record | None:
         found = self._records.get(execution_id)
@@ -176,3 +229,20 @@ def _may_write(execution: Execution, lease: Lease | None) -> bool:
 def _with_events(record: Record, events: Sequence[Event]) -> Record:
     kept = (*record.events, *events)[-EVENTS_KEPT:]
     return replace(record, events=kept, lines_total=record.lines_total + len(events))
+
+
+def _listed(execution: Execution) -> Execution:
+    return replace(execution, input=b"{}", metadata=b"{}")
+
+
+def _is_wanted(execution: Execution, updated_at: datetime, wanted: Wanted) -> bool:
+    return (
+        (not wanted.statuses or execution.status in wanted.statuses)
+        and (wanted.basket is None or execution.basket.name == wanted.basket)
+        and (wanted.tag is None or wanted.tag in execution.tags)
+        and (wanted.request_id is None or execution.request_id == wanted.request_id)
+        and (wanted.retry_of is None or execution.retry_of == wanted.retry_of)
+        and (wanted.created_after is None or execution.created_at > wanted.created_after)
+        and (wanted.created_before is None or execution.created_at < wanted.created_before)
+        and (wanted.updated_since is None or updated_at >= wanted.updated_since)
+    )

@@ -17,7 +17,7 @@ from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
-from shared.domain.execution import Execution, Lease, Record
+from shared.domain.execution import Execution, Lease, Page, Record
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.domain.terms import Advance
 from shared.errors import OutcomeUnknown, StaleWrite
@@ -26,6 +26,7 @@ from shared.store.database import Database, call
 from shared.store.documents import (
     APART_FROM_DECISIONS,
     APART_FROM_READERS,
+    cut_to,
     decode,
     decode_event,
     difference,
@@ -61,14 +62,7 @@ class MongoStore:
             if step.output_apart and step.id in inline:
                 name = name_apart(execution.id, step.id, step.token or "")
                 self._keep_apart(execution.integrator, execution.id, name, inline.pop(step.id))
-        document = {
-            **encode(execution),
-            "events": [encode_event(event) for event in accepted.events],
-            "lines": len(accepted.events),
-            "outputs": inline,
-            "updated_at": execution.created_at,
-            "stored_at": Timestamp(0, 0),  # mongod fills it with its own time when the insert is applied
-        }
+        document = document_of(accepted, inline)
         while True:
             try:
                 with call(self._database):
@@ -147,11 +141,17 @@ class MongoStore:
         saved = self._write(held, {"$set": told} if told else {}, elements, decision=False, dropped=report.dropped)
         return None if saved is None else self._record(saved, ())
 
-    def read(self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None) -> Record | None:
+    def read(
+        self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None, page: Page | None = None
+    ) -> Record | None:
         """Answer an execution whole, fetching the outputs that are kept apart."""
+        wanted = living(integrator, execution_id)
         with call(self._database, writes=False):
-            document = self._executions.find_one(living(integrator, execution_id), APART_FROM_READERS)
-        return None if document is None else self._record(document, outputs)
+            if page is None:
+                document = self._executions.find_one(wanted, APART_FROM_READERS)
+            else:
+                document = next(iter(self._executions.aggregate([{"$match": wanted}, *cut_to(page)])), None)
+        return None if document is None else self._record(document, outputs, page)
 
     def overdue(self, now: datetime, far: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:
         """Answer what is due, the longest overdue first, by one indexed search."""
@@ -263,7 +263,7 @@ class MongoStore:
         except DuplicateKeyError:
             return
 
-    def _record(self, document: _Document, outputs: Iterable[str] | None) -> Record:
+    def _record(self, document: _Document, outputs: Iterable[str] | None, page: Page | None = None) -> Record:
         """The record of ``document``, with those large outputs that ``outputs`` names (None: all)."""
         execution = decode(document)
         wanted = set(execution.steps) if outputs is None else set(outputs)
@@ -279,7 +279,22 @@ class MongoStore:
                 for found in self._database.collection("outputs").find(named):
                     kept[apart[found["_id"]]] = found["json"]
         events = tuple(decode_event(element) for element in document.get("events", ()))
-        return Record(execution, events, document.get("lines", 0), kept)
+        total = document.get("lines", 0)
+        if page is None:
+            return Record(execution, events, total, kept)
+        return Record(execution, events, total, kept, document["lines_kept"], total - document["lines_from"] + 1)
+
+
+def document_of(accepted: Advance, outputs: Mapping[str, bytes]) -> _Document:
+    """Answer the document that a new run is inserted as."""
+    return {
+        **encode(accepted.execution),
+        "events": [encode_event(event) for event in accepted.events],
+        "lines": len(accepted.events),
+        "outputs": outputs,
+        "updated_at": accepted.execution.created_at,
+        "stored_at": Timestamp(0, 0),  # mongod fills it with its own time when the insert is applied
+    }
 
 
 def _set_or_unset(fields: _Document) -> _Document:

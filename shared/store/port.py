@@ -6,14 +6,16 @@ those of :class:`OverdueSearch`, which only the reconciler calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
-from shared.domain.execution import Event, Execution, Lease, Record
+from shared.domain.execution import Event, Execution, Lease, Page, Record
+from shared.domain.listing import Place, Wanted
 from shared.domain.status import ExecutionStatus
 from shared.domain.terms import Advance
+from shared.errors import BucketError
 
 KEY_KEPT: Final = timedelta(hours=24)
 
@@ -73,8 +75,13 @@ class ExecutionStore(Protocol):
     def report(self, lease: Lease, report: Report) -> Record | None:
         """Add log lines and progress; None where the step has moved on."""
 
-    def read(self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None) -> Record | None:
-        """Answer an execution whole, as a majority has it, with its log lines and those ``outputs`` (or all)."""
+    def read(
+        self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None, page: Page | None = None
+    ) -> Record | None:
+        """Answer an execution whole, as a majority has it, with its log lines and those ``outputs`` (or all).
+
+        With a ``page`` no other lines are fetched, so that a long log makes no poll dear.
+        """
 
 
 class KeyHolders(Protocol):
@@ -82,6 +89,31 @@ class KeyHolders(Protocol):
 
     def holder(self, integrator: str, key: str) -> Execution | None:
         """Answer the run that holds ``key``; None where none does, or none any more after a day."""
+
+
+class ManyAtOnce(Protocol):
+    """What lists and batches ask about many executions, each verb in one round trip."""
+
+    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Execution]:
+        """Answer at most ``limit`` of those ``wanted`` that lie beyond ``after``, in the order wanted.
+
+        Neither here nor in :meth:`named` do they bear their ``input`` and ``metadata``, which no list shows.
+        """
+
+    def named(self, integrator: str, ids: Collection[str]) -> Mapping[str, Execution]:
+        """Answer those of ``ids`` that there are, by id."""
+
+    def records(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[Record]:
+        """Answer those of ``ids`` that there are whole, but for large outputs; none more once ``bytes_max`` are read.
+
+        At least one is answered where there is one; what is not answered may be asked for again.
+        """
+
+    def holders(self, integrator: str, keys: Collection[str]) -> Mapping[str, Execution]:
+        """Answer the runs that hold those of ``keys`` that are held, by key."""
+
+    def create_many(self, accepted: Sequence[Advance]) -> Sequence[Execution | BucketError]:
+        """Store new runs, each by itself: for each what ``create`` would answer or raise."""
 
 
 class OverdueSearch(Protocol):

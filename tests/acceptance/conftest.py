@@ -1,4 +1,4 @@
-"""One stack with the agents that misbehave, shared by the files that stop nothing; others ask for ``make_stack``."""
+"""Stacks with the agents that misbehave, shared by the files that stop nothing; others ask for ``make_stack``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,18 @@ from tests.stack import Stack
 def caller(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[Caller]:
     """Answer an integrator of a stack that all these tests share: leave it running, and its data alone."""
     stack = Stack(tmp_path_factory.mktemp("shared-stack"), guard, BUCKET_AGENTS_DIR=str(AGENTS))
+    try:
+        stack.start_all()
+        yield Caller(stack)
+    finally:
+        stack.close()
+
+
+@pytest.fixture(scope="session")
+def brisk(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[Caller]:
+    """Answer an integrator of a shared stack where a lost lease is soon over: resume what you pause."""
+    short = {"BUCKET_LEASE_S": "0.8", "BUCKET_HEARTBEAT_S": "0.25", "BUCKET_HANDOFF_S": "0.5"}
+    stack = Stack(tmp_path_factory.mktemp("brisk-stack"), guard, BUCKET_AGENTS_DIR=str(AGENTS), **short)
     try:
         stack.start_all()
         yield Caller(stack)

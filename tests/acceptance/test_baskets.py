@@ -18,6 +18,7 @@ SEEDED = {
     "multi_agent_test": ["cashflow_analyzer", "goal_recommender"],
     "coordinator_test": ["financial_coordinator"],
     "financial_operations": ["financial_coordinator", "cashflow_analyzer"],
+    "simulate": ["simulate"],
 }
 PROCESSES = 2
 LOOKS = 24  # connections are spread over the processes by chance: all at one is 1 in 8 million

@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from shared import errors
+from shared.queue.bell import FIRST, list_of
 from tests.acceptance.calls import AGENTS, Caller
 from tests.processes import wait_until
 from tests.stack import Stack
@@ -126,6 +127,26 @@ def assert_is_problem(answer: requests.Response, status: int, code: str) -> None
 def test_each_code_is_told_as_a_problem(caller: Caller, code: str) -> None:
     status, provoke = PROVOKED[code]
     assert_is_problem(provoke(caller), status, code)
+
+
+def test_a_batch_is_taken_as_far_as_the_backlog_has_room(caller: Caller) -> None:
+    redis = caller.stack.redis()
+    kept: list[requests.Response] = []
+
+    def is_taken_in_part() -> bool:
+        kept.append(caller.post("/run-basket/batch", {"items": [NAMED] * 5}))
+        return kept[-1].status_code == 202
+
+    def fill_and_submit() -> requests.Response:
+        refused = _until_refused(lambda: caller.post("/run-basket/batch", {"items": [NAMED] * 5}))
+        redis.ltrim("long", 0, 97 - redis.llen(list_of("default", FIRST)))  # type: ignore[operator]
+        wait_until(is_taken_in_part, 5, "there is room for two")
+        return refused
+
+    assert_is_problem(_with_a_backlog(caller, fill_and_submit), 503, "overloaded")
+    items = kept[-1].json()["items"]
+    assert [item["status"] for item in items] == [202, 202, 503, 503, 503]
+    assert {item["error_code"] for item in items[2:]} == {"overloaded"}
 
 
 def test_no_code_of_the_error_tree_is_left_out() -> None:

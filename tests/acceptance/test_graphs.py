@@ -234,7 +234,7 @@ def test_a_scheduled_run_waits_for_its_moment_and_says_so(caller: Caller, way: s
     polled = caller.poll(body["execution_id"])
     assert (polled["status"], polled["queued_at"], polled["waiting_for"]["reason"]) == ("scheduled", None, "schedule")
     assert 0 < polled["waiting_for"]["eta_ms"] <= 1_500
-    assert polled["poll_after_ms"] <= 1_500
+    assert polled["waiting_for"]["eta_ms"] < polled["poll_after_ms"] <= 2_500, "when it may be over"
     polled = caller.finished(body["execution_id"])
     assert polled["status"] == "completed"
     assert datetime.fromisoformat(polled["started_at"]) >= at - timedelta(milliseconds=50)

@@ -10,12 +10,20 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.processes import wait_until
-from tests.runs import AGENTS, Runs, at_once, worst
+from tests.runs import AGENTS, Answer, Runs, asked, at_once, worst
 from tests.stack import Stack
 
 CALLERS = 8
+UNKNOWN = "1763700000_0000000000000000"
+
+
+def many_polled(runs: Runs, *ids: str) -> Answer:
+    """What a poll of many is answered."""
+    body = {"items": [{"execution_id": each} for each in ids]}
+    return asked(lambda: requests.post(f"{runs.stack.url}/executions/poll", json=body, timeout=10))
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +47,20 @@ def test_without_a_server_submits_are_refused_in_time_and_polls_answered(stack: 
     stack.stop(server)
     wait_until(lambda: {answer.status for answer in at_once(runs.submit, CALLERS)} == {503}, 5, "all have noticed")
     submits = at_once(partial(runs.submit, "echo"), CALLERS)
+    many, beyond = many_polled(runs, kept), many_polled(runs, kept, UNKNOWN)
     poll, ready, health = runs.poll(kept), runs.get("/ready"), runs.get("/health")
 
     assert {(answer.status, answer.error_code) for answer in submits} == {(503, "unavailable")}
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in submits)
     assert (poll.status, poll.body["status"]) == (200, "completed")
+    assert (many.status, many.body["changed"][0]["status"]) == (200, "completed")
+    if server == "redis":
+        assert (beyond.status, beyond.body["not_found"]) == (200, [UNKNOWN])
+    else:
+        assert (beyond.status, beyond.error_code) == (503, "unavailable"), "what may exist is not called unknown"
     assert (ready.status, health.status) == (503, 200)
     assert health.body["status"] == {"mongod": "unhealthy", "redis": "degraded"}[server]
-    assert worst([*submits, poll, ready, health]) < 3
+    assert worst([*submits, poll, many, beyond, ready, health]) < 3
     stack.start(server)
     wait_until(lambda: {answer.status for answer in at_once(runs.submit, CALLERS)} == {202}, 15, "runs are accepted")
     assert runs.done(runs.submit().execution_id)["status"] == "completed"

@@ -13,7 +13,7 @@ import pytest
 
 from shared.domain.again import Request, RetryFrom, again
 from shared.domain.basket import GRAPH, Basket, BasketStep
-from shared.domain.execution import PUBLIC, ErrorKind, Event, Execution, Idempotency, Lease, RunError
+from shared.domain.execution import PUBLIC, ErrorKind, Event, Execution, Idempotency, Lease, Page, RunError
 from shared.domain.life import claim, complete, fail, rescue, start
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.domain.terms import Output
@@ -342,3 +342,20 @@ def test_a_run_nobody_started_has_no_leases() -> None:
 
 def _said(*lines: str) -> Report:
     return Report([Event(NOON, "agent.log", line, agent="a", step="a") for line in lines])
+
+
+def test_a_page_of_lines_is_read_without_the_others(store: Store) -> None:
+    execution, lease = running(store, "a")
+    for first in (1, 601):
+        lines = tuple(Event(NOON, "agent.log", f"line {number}") for number in range(first, first + 600))
+        store.report(lease, Report(events=lines))
+    whole = store.read(PUBLIC, execution.id)
+    assert whole is not None
+    assert whole.first_seq > 1
+    for after in (None, 0, whole.first_seq - 1, whole.first_seq, whole.lines_total - 3, whole.lines_total, 2**53):
+        for limit in (1, 10, 1_000):
+            page = store.read(PUBLIC, execution.id, page=Page(after, limit))
+            assert page == whole.paged(Page(after, limit))
+            assert page is not None
+            assert len(page.events) <= limit
+    assert store.read("somebody", execution.id, page=Page(0)) is None

@@ -43,6 +43,19 @@ def test_01_an_api_that_dies_after_its_insert_has_accepted_the_run(stack: Stack,
     assert stack.mongo().executions.count_documents({"idempotency.key": "killed"}) == 1
 
 
+def test_01_an_api_that_dies_after_the_insert_of_a_batch_has_accepted_all_of_it(stack: Stack, runs: Runs) -> None:
+    restart_with(stack, "api", BUCKET_FAULTS="api.inserted=kill")
+    with pytest.raises(requests.ConnectionError):
+        runs.batch(20, key="killed-batch")
+    restart_with(stack, "api")
+
+    again = runs.batch(20, key="killed-batch")
+    assert {item["idempotency_replayed"] for item in again.body["items"]} == {True}
+    ids = [item["execution_id"] for item in again.body["items"]]
+    assert {poll["status"] for poll in runs.all_done(ids)} == {"completed"}
+    assert sorted(line.split(":")[0] for line in runs.counted()) == sorted(ids), "each of them, and once"
+
+
 def test_02_an_api_that_dies_before_its_insert_has_accepted_nothing_and_a_retry_makes_one_run(
     stack: Stack, runs: Runs
 ) -> None:

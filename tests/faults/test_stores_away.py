@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -80,6 +81,22 @@ def check_nothing_was_stored(stack: Stack, answers: list[Answer]) -> None:
     assert stack.mongo().executions.count_documents({"request_id": {"$in": asked}}) == 0
 
 
+def check_nothing_of_it_stays(stack: Stack, batch: Answer) -> None:
+    """See that of a batch whose insert nobody answered each run was taken back."""
+    assert batch.status in {202, 503}
+    if batch.status == 202:
+        assert {(item["status"], item["error_code"]) for item in batch.body["items"]} == {(503, "outcome_unknown")}
+    request_id = batch.headers["X-Request-ID"]
+
+    def taken_back() -> int:
+        said = [line for line in stack.logs("api").splitlines() if '"an insert was taken back"' in line]
+        return sum(f'"{request_id}"' in line for line in said)
+
+    if batch.status == 202:
+        wait_until(lambda: taken_back() == len(batch.body["items"]), 10, "each insert of the batch is taken back")
+    assert stack.mongo().executions.count_documents({"request_id": request_id}) == 0
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_28_without_mongodb_submits_are_refused_in_time_and_polls_answered_from_redis(
     stack: Stack, runs: Runs, way: str
@@ -121,12 +138,15 @@ def test_28_a_frozen_mongodb_that_applies_inserts_on_waking_starts_none_that_was
     stack: Stack, runs: Runs
 ) -> None:
     stack.pause("mongod")
-    answers = at_once(runs.submit, CALLERS)
+    with ThreadPoolExecutor(1) as beside:
+        batch = beside.submit(partial(runs.batch, 20))
+        answers = at_once(runs.submit, CALLERS)
     codes = refused(answers)
     assert "outcome_unknown" in codes, "they came before anybody had noticed"
     assert codes <= {"outcome_unknown", "unavailable"}, "those that found no free connection have sent nothing"
     stack.resume("mongod")
     check_nothing_was_stored(stack, answers)
+    check_nothing_of_it_stays(stack, batch.result())
     assert runs.done(runs.submit().execution_id)["status"] == "completed"
     assert len(runs.counted()) == 1, "none of the refused ever ran"
 

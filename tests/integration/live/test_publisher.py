@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from shared.domain.life import rescue
+from shared.ids import new_execution_id
 from shared.live import lines
 from shared.live.lines import Wanted
 from shared.live.publisher import VIEW_AGE_MAX_S, Publisher
@@ -39,6 +40,20 @@ def test_an_accepted_run_is_rung_for_shown_and_told_of(client: redis.Redis, publ
     assert client.llen(list_of("default", FIRST)) == 1
     told = [line["event"] for line in lines.latest(client, Wanted(execution_id=run), 10).lines]
     assert told == ["execution.accepted"]
+
+
+def test_a_batch_is_rung_for_shown_and_told_of_in_one_pipeline(client: redis.Redis, publisher: Publisher) -> None:
+    advances = [accepted(id=new_execution_id(NOON)) for _ in range(30)]
+    publisher.accepted_all([*advances, accepted(id=new_execution_id(NOON), run_after=NOON + timedelta(hours=1))])
+    views = Views(client, 15)
+    for advance in advances:
+        view = views.get(advance.execution.id)
+        assert view is not None
+        assert head_of(view).status == "queued"
+    assert client.llen(list_of("default", FIRST)) == 30, "none is rung for that is for later"
+    told = lines.latest(client, Wanted(), 100).lines
+    assert [line["execution_id"] for line in told[:30]] == [advance.execution.id for advance in advances]
+    assert len(told) == 31
 
 
 def test_what_was_asked_for_too_long_ago_shows_nothing_but_rings(client: redis.Redis, publisher: Publisher) -> None:
@@ -76,6 +91,7 @@ def test_no_verb_raises_where_redis_is_away(nobody: redis.Redis) -> None:
     publisher = publisher_of(nobody)
     advance = accepted()
     publisher.accepted(advance)
+    publisher.accepted_all([advance])
     publisher.advanced(advance.as_accepted, advance, as_of=since_boot(), took=[("agent", 0.1)])
     publisher.told(advance.as_accepted, as_of=since_boot(), told=0)
     assert not publisher.rescued(advance.as_accepted, advance, as_of=since_boot(), reason="not_claimed")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 import redis
 
 from shared.live.views import FILLED_MS, FINAL_KEPT_S, OUTPUT_KEPT_S, VIEW_MAX_BYTES, Views, output_key, view_key
+from shared.live.wakes import CHANNEL
 
 RUN = "1763700000_89ce24ad1b2c3d4e"
 LIVE_S = 15.0
@@ -98,3 +100,25 @@ def test_an_output_lies_for_an_hour(client: redis.Redis, views: Views) -> None:
     assert views.get_output(RUN, "step") == b'{"a":1}'
     assert views.get_output(RUN, "other") is None
     assert OUTPUT_KEPT_S - 2 < client.ttl(output_key(RUN, "step")) <= OUTPUT_KEPT_S  # type: ignore[operator]
+
+
+def test_whoever_waits_is_woken_once_the_change_can_be_seen_and_by_no_older_one(
+    client: redis.Redis, views: Views
+) -> None:
+    with closing(client.pubsub()) as ear:
+        ear.subscribe(CHANNEL)
+        assert ear.get_message(timeout=5)["type"] == "subscribe"
+        put(client, views, view(9), 9)
+        assert ear.get_message(timeout=5)["data"] == RUN.encode()
+        assert views.get(RUN) == view(9)
+        put(client, views, view(8), 8)
+        put(client, views, view(10, "x" * VIEW_MAX_BYTES), 10)  # too large to be kept: it is read from MongoDB
+        assert ear.get_message(timeout=5)["data"] == RUN.encode()
+        assert views.get(RUN) is None
+        assert ear.get_message(timeout=0.1) is None
+
+
+def test_a_view_says_how_long_it_may_still_be_believed(client: redis.Redis, views: Views) -> None:
+    assert views.left_s(RUN) == 0
+    put(client, views, view(1), 1)
+    assert 0 < views.left_s(RUN) <= LIVE_S

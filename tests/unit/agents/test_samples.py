@@ -28,6 +28,7 @@ NAMES = [
     "memo",
     "raiser",
     "returner",
+    "simulate",
     "sleeper",
     "sleeper_long",
     "sleeper_once",

@@ -2,82 +2,187 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
 
-from api.hints import LEAST_MS, MOST_MS, OVER, Hints, hints_for, poll_after_ms
+from api.expectations import UNKNOWN
+from api.hints import OVER, Hints, hints_for
+from api.timetable import Timetable, timetable_of
+from shared.live.durations import agent_key
+from shared.live.mark import Mark, Rest, Timing
 from shared.live.pulse import Look
-from shared.live.render import Head, Rest
-from shared.store.clock import StoreClock
+from shared.live.render import Head
+from shared.queue.bell import AGAIN, FIRST, list_of
+from shared.queue.flow import Line, Oldest
 
 BEGAN = datetime.fromtimestamp(1_763_700_000, UTC)
+BEGAN_MS = int(BEGAN.timestamp() * 1_000)
 ID = "1763700000_89ce24ad1b2c3d4e"
 RUNNING = Head(ID, "running", done=False, rev=3)
 BUSY = Look(connected=True, backlog=1, workers=2)
+OF_RUN, OF_AGENT = "durations:run:x", agent_key("a")
+STARTED = Timing(OF_RUN, agent="a", started_ms=BEGAN_MS, step_ms=BEGAN_MS)
+OFFERED = Timing(OF_RUN, agent="a", offered_ms=BEGAN_MS, queue="default", priority=FIRST)
+QUEUED = Mark(Rest("queue"), OFFERED)
 
 
-def clock_at(age_s: float) -> StoreClock:
-    clock = StoreClock(lambda: BEGAN + timedelta(seconds=age_s), every_s=math.inf)
-    clock.sync()
-    return clock
+def after(age_s: float) -> datetime:
+    return BEGAN + timedelta(seconds=age_s)
 
 
-@pytest.mark.parametrize(
-    ("age_s", "least", "most"),
-    [(0, LEAST_MS, LEAST_MS), (1, 250, 250), (10, 1_800, 2_200), (60, 10_800, 13_200), (3_600, MOST_MS, MOST_MS)],
-)
-def test_a_fifth_of_the_age_with_jitter_within_bounds(age_s: float, least: int, most: int) -> None:
-    told = [poll_after_ms(timedelta(seconds=age_s)) for _ in range(200)]
-    assert least <= min(told) <= max(told) <= most
-    assert (len(set(told)) > 1) is (least < most)
+def told(
+    mark: Mark, age_s: float, known: Mapping[str, Timetable] | None = None, look: Look = BUSY
+) -> tuple[float, Mapping[str, object] | None]:
+    """In how many seconds to poll, the least of some answers; and what is waited for."""
+    answers = [
+        hints_for(RUNNING, mark, after(age_s), look, lambda key: (known or {}).get(key, UNKNOWN)) for _ in range(30)
+    ]
+    waits = [answer.poll_after_ms for answer in answers if answer.poll_after_ms is not None]
+    assert len(waits) == 30
+    assert max(waits) <= min(waits) * 1.06 + 1
+    return min(waits) / 1_000, answers[0].waiting_for
 
 
-def test_the_age_is_told_by_the_id_and_the_stores_clock() -> None:
-    told = hints_for(RUNNING, None, clock_at(20), BUSY).poll_after_ms
-    assert told is not None
-    assert 3_600 <= told <= 4_600
+def test_a_run_of_a_known_basket_is_polled_when_such_runs_end() -> None:
+    known = {OF_RUN: timetable_of([2.0] * 20)}
+    assert told(Mark(None, STARTED), 0.5, known)[0] == pytest.approx(1.6, abs=0.15)
+    assert told(Mark(None, STARTED), 1.9, known)[0] == pytest.approx(0.3, abs=0.05)
 
 
-def test_an_id_from_the_future_and_a_clock_that_was_never_set_give_the_least() -> None:
-    assert hints_for(RUNNING, None, clock_at(-50), BUSY).poll_after_ms == LEAST_MS
-    unset = StoreClock(lambda: BEGAN, every_s=math.inf)
-    assert hints_for(RUNNING, None, unset, BUSY).poll_after_ms == LEAST_MS
+def test_one_that_lasts_is_taken_for_one_of_the_slow_ones() -> None:
+    known = {OF_RUN: timetable_of([0.2] * 50 + [20.0] * 50)}
+    assert told(Mark(None, STARTED), 0.1, known)[0] == pytest.approx(0.25, abs=0.1)
+    assert told(Mark(None, STARTED), 1.0, known)[0] == pytest.approx(19.6, abs=0.5)
+
+
+def test_an_unknown_basket_is_judged_by_the_agent_of_its_step() -> None:
+    known = {OF_AGENT: timetable_of([8.0] * 20)}
+    assert told(Mark(None, STARTED), 1.0, known)[0] == pytest.approx(7.3, abs=0.3)
+    later = replace(STARTED, step_ms=BEGAN_MS + 5_000)
+    assert told(Mark(None, later), 6.0, known)[0] == pytest.approx(7.3, abs=0.3)
+
+
+def test_a_later_attempt_is_judged_by_the_agent_too_for_the_runs_age_says_nothing() -> None:
+    known = {OF_RUN: timetable_of([2.0] * 20), OF_AGENT: timetable_of([4.0] * 20)}
+    again = replace(STARTED, again=True, step_ms=BEGAN_MS + 30_000)
+    assert told(Mark(None, again), 31.0, known)[0] == pytest.approx(3.2, abs=0.3)
+
+
+def test_a_run_that_is_being_stopped_is_polled_soon_and_then_less_often() -> None:
+    known = {OF_RUN: timetable_of([600.0] * 20)}
+    stopping = replace(STARTED, cancel_ms=BEGAN_MS + 100_000)
+    assert told(Mark(None, stopping), 100.1, known)[0] < 1
+    assert 1 < told(Mark(None, stopping), 108, known)[0] < 10
+
+
+def test_a_poll_that_an_older_release_rendered_is_judged_by_its_id() -> None:
+    assert told(Mark(), 0)[0] < 1
+    assert 5 < told(Mark(), 20)[0] < 20
+    assert told(Mark(Rest("queue")), 20)[1] == {"reason": "queue", "position": None, "eta_ms": None}
+
+
+def test_an_id_from_the_future_and_a_clock_that_was_never_read_give_an_early_poll() -> None:
+    assert told(Mark(), -50)[0] < 1
+    hints = hints_for(RUNNING, QUEUED, None, BUSY, lambda _: UNKNOWN)
+    assert hints.poll_after_ms is not None
+    assert 250 <= hints.poll_after_ms < 1_000
+    assert hints.waiting_for == {"reason": "queue", "position": None, "eta_ms": None}
+
+
+@pytest.mark.parametrize("age_s", [0, 1, 10, 1_000, 1e6])
+@pytest.mark.parametrize("mark", [Mark(None, STARTED), QUEUED, Mark(Rest("retry", BEGAN_MS + 10**9), STARTED), Mark()])
+def test_a_hint_is_always_within_its_bounds(mark: Mark, age_s: float) -> None:
+    assert 0.25 <= told(mark, age_s, {OF_RUN: timetable_of([5e5] * 3)})[0] <= 30
 
 
 def test_a_final_run_has_no_hints() -> None:
-    assert hints_for(Head(ID, "failed", done=True, rev=9), None, clock_at(5), BUSY) is OVER
+    assert hints_for(Head(ID, "failed", done=True, rev=9), Mark(), after(5), BUSY, lambda _: UNKNOWN) is OVER
     assert orjson.loads(b'{"a":1' + OVER.tail) == {"a": 1, "waiting_for": None}
     assert OVER.retry_after_s is None
 
 
 @pytest.mark.parametrize(
-    ("look", "rest", "reason"),
+    ("look", "reason"),
     [
-        (BUSY, Rest("queue"), "queue"),
-        (BUSY, None, None),
-        (Look(connected=True, workers=0), Rest("queue"), "no_worker"),
-        (Look(connected=True, workers=0), None, None),
-        (Look(connected=False), Rest("queue"), "queue"),  # who works is not known: Redis would tell
+        (BUSY, "queue"),
+        (Look(connected=True, workers=0), "no_worker"),
+        (Look(connected=False), "queue"),  # who works is not known: Redis would tell
     ],
 )
-def test_a_resting_run_says_what_it_waits_for(look: Look, rest: Rest | None, reason: str | None) -> None:
-    hints = hints_for(RUNNING, rest, clock_at(1), look)
+def test_a_resting_run_says_what_it_waits_for(look: Look, reason: str) -> None:
+    hints = hints_for(RUNNING, QUEUED, after(1), look, lambda _: UNKNOWN)
     shown = orjson.loads(b'{"a":1' + hints.tail)
     assert shown["poll_after_ms"] == hints.poll_after_ms
-    assert shown["waiting_for"] == (reason and {"reason": reason, "position": None, "eta_ms": None})
+    assert shown["waiting_for"] == {"reason": reason, "position": None, "eta_ms": None}
 
 
-@pytest.mark.parametrize("reason", ["retry", "schedule"])
-def test_a_run_that_rests_until_a_moment_is_best_polled_then(reason: str) -> None:
-    until_ms = int(BEGAN.timestamp() * 1_000) + 7_000
-    hints = hints_for(RUNNING, Rest(reason, until_ms), clock_at(5), Look(connected=True, workers=0))
-    assert hints.poll_after_ms is not None
-    assert 1_900 <= hints.poll_after_ms <= 2_000
-    assert hints.waiting_for is not None
-    assert (hints.waiting_for["reason"], hints.waiting_for["eta_ms"]) == (reason, hints.poll_after_ms)
+def test_without_a_worker_polls_come_ever_less_often() -> None:
+    waits = [told(QUEUED, age_s, look=Look(connected=True, workers=0))[0] for age_s in (0, 5, 30, 1_000)]
+    assert waits == sorted(waits)
+    assert waits[-1] == 30
+
+
+@pytest.mark.parametrize("reason", ["retry", "schedule", "queue"])
+def test_a_run_that_rests_until_a_moment_is_polled_when_it_may_be_over_after_it(reason: str) -> None:
+    known = {OF_RUN: timetable_of([2.0] * 20)}
+    wait_s, waiting = told(
+        Mark(Rest(reason, BEGAN_MS + 7_000), replace(OFFERED, offered_ms=None, queue=None)), 5, known
+    )
+    assert wait_s == pytest.approx(4.1, abs=0.3)
+    assert waiting == {"reason": reason, "position": None, "eta_ms": 2_000}
+
+
+def line(length: int, per_ms: float | None, oldest: str = "other") -> Line:
+    """A list to which one message has come each millisecond, up to our own moment."""
+    since = BEGAN_MS - length
+    arrived = (0.0, float(length), float(length))
+    return Line(length, Oldest(oldest, since), per_ms, (since, BEGAN_MS, BEGAN_MS + 10), arrived)
+
+
+def waiting_in(first: Line, again: Line | None = None) -> Look:
+    lines = {list_of(queue, priority): Line() for queue in ("default", "long") for priority in (FIRST, AGAIN)}
+    lines |= {list_of("default", FIRST): first, list_of("default", AGAIN): again or Line()}
+    return replace(BUSY, lines=lines)
+
+
+def test_position_and_eta_are_told_by_the_line_and_what_leaves_it() -> None:
+    known = {OF_RUN: timetable_of([2.0] * 20)}
+    wait_s, waiting = told(QUEUED, 0.01, known, waiting_in(line(400, 0.1)))
+    assert waiting == {"reason": "queue", "position": 399, "eta_ms": 3_995}
+    assert wait_s == pytest.approx(4.0 + 2.1, abs=0.3)
+
+
+def test_rescues_go_first_and_count_as_ahead() -> None:
+    look = waiting_in(line(400, 0.1), Line(50, Oldest("rescued", BEGAN_MS), 0.1, (BEGAN_MS,), (50.0,)))
+    waiting = told(QUEUED, 0.01, look=look)[1]
+    assert waiting == {"reason": "queue", "position": 449, "eta_ms": 2_248}
+
+
+def test_only_the_very_next_one_is_told_that_nobody_is_ahead() -> None:
+    assert told(QUEUED, 0.01, look=waiting_in(line(1, 0.1, oldest=ID)))[1] == {
+        "reason": "queue", "position": 0, "eta_ms": 5,
+    }  # fmt: skip
+    at_the_end = replace(QUEUED, timing=replace(OFFERED, offered_ms=BEGAN_MS - 400))
+    assert told(at_the_end, 0.01, look=waiting_in(line(400, 0.1)))[1] == {
+        "reason": "queue", "position": 1, "eta_ms": 15,
+    }  # fmt: skip
+
+
+def test_a_line_that_does_not_move_has_no_eta_and_is_asked_after_ever_less_often() -> None:
+    wait_s, waiting = told(QUEUED, 20, look=waiting_in(line(400, None)))
+    assert waiting == {"reason": "queue", "position": 399, "eta_ms": None}
+    assert wait_s == pytest.approx(6.0, abs=0.4)
+
+
+def test_one_whose_message_has_left_its_list_runs_by_now_or_soon() -> None:
+    known = {OF_RUN: timetable_of([2.0] * 20)}
+    wait_s, waiting = told(QUEUED, 0.5, known, waiting_in(Line()))
+    assert waiting == {"reason": "queue", "position": None, "eta_ms": None}
+    assert wait_s == pytest.approx(1.6, abs=0.15)
 
 
 @pytest.mark.parametrize(("ms", "seconds"), [(250, 1), (1_000, 1), (1_001, 2), (29_999, 30), (30_000, 30)])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from api.body import parse_object
 from api.policy import CALLBACK_KEYS, CREDENTIAL_KEYS, check_policy, unknown_keys
 from shared.errors import CallbacksNotSupported, CredentialsNotAccepted
 
@@ -29,6 +30,17 @@ def test_a_credential_is_refused_at_any_depth_and_its_value_is_never_told(key: s
         check_policy(body)
     assert [detail["pointer"] for detail in refused.value.details] == [f"/input_data/rows/1/deep~1er/{key}"]
     assert "hunter2" not in repr((refused.value.message, refused.value.details))
+
+
+@pytest.mark.parametrize("key", WRITTEN)
+def test_a_credential_is_found_however_its_letters_are_written(key: str) -> None:
+    spelt = [key, key.upper(), f"_{'-'.join(key)}_", "".join(f"\\u{ord(letter):04x}" for letter in key)]
+    if "k" in key:
+        spelt.append(key.replace("k", "\u212a"))  # a Kelvin sign, of which the small letter is k
+    for written in spelt:
+        with pytest.raises(CredentialsNotAccepted):
+            parse_object(f'{{"a":[{{"{written}":1}}]}}'.encode())
+    assert parse_object(f'{{"a":"{key}"}}'.encode()) == {"a": key}
 
 
 @pytest.mark.parametrize("key", ["tokens_used", "secrets", "password_hint", "my_secret", "token", "key", "auth"])

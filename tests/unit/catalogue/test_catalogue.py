@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from shared.catalogue.baskets import seed_baskets
 from shared.catalogue.specs import load_catalogue
 from shared.errors import AgentNotFound, SpecError
 
-FINANCE = ["cashflow_analyzer", "financial_coordinator", "goal_recommender"]
+BUILT_IN = ["cashflow_analyzer", "financial_coordinator", "goal_recommender", "simulate"]
 
 
 def write_agent(home: Path, name: str, **changes: Any) -> Path:
@@ -44,7 +45,7 @@ def refusal(agents_dir: Path) -> str:
 
 
 def test_the_built_in_agents_are_found_sorted() -> None:
-    assert [spec.name for spec in load_catalogue().agents()] == FINANCE
+    assert [spec.name for spec in load_catalogue().agents()] == BUILT_IN
 
 
 def test_reading_the_catalogue_imports_no_worker() -> None:
@@ -59,7 +60,7 @@ def test_reading_the_catalogue_imports_no_worker() -> None:
 def test_agents_of_a_directory_are_listed_with_the_built_in_ones(tmp_path: Path) -> None:
     folder = write_agent(tmp_path, "zebra")
     catalogue = load_catalogue(tmp_path)
-    assert [spec.name for spec in catalogue.agents()] == [*FINANCE, "zebra"]
+    assert [spec.name for spec in catalogue.agents()] == [*BUILT_IN, "zebra"]
     assert [spec.name for spec in catalogue.agents(domain="test")] == ["zebra"]
     assert catalogue.agents(domain="none") == ()
     assert catalogue.folder("zebra") == folder
@@ -70,7 +71,7 @@ def test_hidden_and_private_folders_hold_no_agents(tmp_path: Path) -> None:
     for name in (".git", "__pycache__"):
         (tmp_path / name).mkdir()
     (tmp_path / "README.md").write_text("agents")
-    assert [spec.name for spec in load_catalogue(tmp_path).agents()] == FINANCE
+    assert [spec.name for spec in load_catalogue(tmp_path).agents()] == BUILT_IN
 
 
 def test_input_and_output_are_checked_by_the_agents_own_schemas() -> None:
@@ -89,6 +90,27 @@ def test_an_agent_that_is_not_there_is_told_with_the_nearest() -> None:
     assert missing.value.message == "agent 'cashflow_analyser' was not found; did you mean 'cashflow_analyzer'?"
     with pytest.raises(AgentNotFound, match="not found"):
         catalogue.input_faults("x", {})
+
+
+def test_the_simulators_name_is_taken(tmp_path: Path) -> None:
+    write_agent(tmp_path, "simulate")
+    assert "name 'simulate' is taken by" in refusal(tmp_path)
+
+
+def test_a_script_is_judged_beyond_its_schema() -> None:
+    catalogue = load_catalogue()
+    assert catalogue.input_faults("simulate", {"script": ["queued:1", "running:2@50", "completed"]}) == []
+    (fault,) = catalogue.input_faults("simulate", {"script": ["running:1", "sleeping:2"]})
+    assert fault.pointer == "/script/1"
+    (fault,) = catalogue.input_faults("simulate", {"script": ["running:1", "queued:2"]})
+    assert (fault.pointer, "queued comes first" in fault.message) == ("/script/1", True)
+
+
+def test_every_script_of_the_guide_can_be_played() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "simulator.md").read_text(encoding="utf-8")
+    scripts = [json.loads(found) for found in re.findall(r"\[\"[^]]*\"\]", guide)]
+    assert len(scripts) > 9
+    assert [script for script in scripts if load_catalogue().input_faults("simulate", {"script": script})] == []
 
 
 def test_the_faults_of_all_specs_are_told_together(tmp_path: Path) -> None:
@@ -134,6 +156,7 @@ def test_the_seeded_baskets_are_those_that_were_promised() -> None:
         "multi_agent_test": both,
         "coordinator_test": ["financial_coordinator"],
         "financial_operations": ["financial_coordinator", "cashflow_analyzer"],
+        "simulate": ["simulate"],
     }
     assert {basket["execution_strategy"] for basket in baskets} == {"sequential"}
 

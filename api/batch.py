@@ -1,0 +1,109 @@
+"""POST /run-basket/batch: up to 500 submits in one request, each accepted or refused by itself and in order.
+
+An item is what the body of POST /run-basket is, and is answered what that call would have answered; only what no item
+can be read without (JSON that is none, a body too large) refuses the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import flask
+from flask import request
+from marshmallow import Schema, ValidationError, fields
+
+from api.batch_acceptor import BatchAcceptor
+from api.body import Blueprint, StrictParser, read_body
+from api.intake import key_of
+from api.keeper import Keeper
+from api.known_baskets import KnownBaskets
+from api.policy import check_policy, unknown_keys
+from api.schemas import RunBasket
+from shared.bootstrap import Services
+
+ITEMS_MAX: Final = 500
+_KEYS: Final = ("items",)
+
+
+class BatchItem(RunBasket):
+    """One submit of a batch."""
+
+    idempotency_key = fields.Str(metadata={"description": "as the header Idempotency-Key of a single submit"})
+
+
+class _Items(fields.List[Any]):
+    """A list of items as they came: each is judged by itself later."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        if not isinstance(value, list):
+            raise self.make_error("invalid")
+        if not 1 <= len(value) <= ITEMS_MAX:
+            raise ValidationError(f"must be 1 to {ITEMS_MAX} items")
+        return value
+
+
+class RunBatch(Schema):
+    """The body of POST /run-basket/batch."""
+
+    items = _Items(fields.Nested(BatchItem), required=True, metadata={"minItems": 1, "maxItems": ITEMS_MAX})
+
+
+class BatchOutcome(Schema):
+    """What became of one item: the answer to a submit, or with another ``status`` than 202 the members of a problem."""
+
+    status = fields.Int(required=True, metadata={"description": "what the single call would have answered"})
+    execution_id = fields.Str()
+    execution_status = fields.Str()
+    done = fields.Bool()
+    rev = fields.Int()
+    execution_metadata = fields.Dict()
+    status_url = fields.Str()
+    poll_after_ms = fields.Int()
+    message = fields.Str(required=True)
+    created_at = fields.DateTime()
+    request_id = fields.Str(required=True)
+    idempotency_replayed = fields.Bool(metadata={"description": "true where the run was accepted before"})
+    warnings = fields.List(fields.Str())
+    type = fields.Str()
+    title = fields.Str()
+    error_code = fields.Str()
+    detail = fields.Str()
+    details = fields.List(fields.Dict())
+    timestamp = fields.DateTime()
+
+
+class BatchAccepted(Schema):
+    """The answer to a batch."""
+
+    items = fields.List(fields.Nested(BatchOutcome), required=True)
+    accepted = fields.Int(required=True)
+    rejected = fields.Int(required=True)
+    warnings = fields.List(fields.Str())
+
+
+def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Blueprint:
+    """Answer the route that makes many executions."""
+    blp = Blueprint("batch", __name__, description="Run many baskets in one request")
+    blp.ARGUMENTS_PARSER = _BatchParser()
+    acceptor = BatchAcceptor(services, keeper, known)
+
+    @blp.route("/run-basket/batch", methods=["POST"])
+    @blp.arguments(RunBatch())
+    @blp.response(202, BatchAccepted)
+    def run_batch(body: Mapping[str, Any]) -> flask.Response:
+        """Run up to 500 baskets; a bad item fails alone."""
+        key = key_of(request.headers.get("Idempotency-Key"))
+        warnings = unknown_keys(read_body(request), _KEYS)
+        return acceptor.accept(body["items"], key, warnings)
+
+    return blp
+
+
+def _check_beside_items(body: Mapping[str, Any], raw: bytes) -> None:
+    """Hold all of a body but its items to the policy; each item is held to it by itself."""
+    check_policy({key: value for key, value in body.items() if key != "items"}, raw)
+
+
+class _BatchParser(StrictParser):
+    POLICY = staticmethod(_check_beside_items)

@@ -1,0 +1,215 @@
+"""Accepts the items of a batch: one look for their keys, one insert and one pipeline for all, an outcome for each.
+
+Two rules differ from those of single submits. A key that the batch itself was sent with stands for a key of each item
+at its place, so that the same batch again makes no second run of any. And where no item can be taken because a store
+is away or too much waits, the whole is refused as a single submit would be, for whoever repeats it by its status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import flask
+import marshmallow
+import orjson
+import structlog
+from flask import request
+
+from api import problems
+from api.acceptor import Asker, check_replay, told_of
+from api.body import fingerprint, invalid
+from api.intake import is_key, traceparent_of
+from api.keeper import Keeper
+from api.known_baskets import KnownBaskets
+from api.policy import check_policy
+from api.schemas import RunBasket
+from api.submit import run_of_basket, warnings_of
+from shared import faults
+from shared.bootstrap import Services
+from shared.domain.execution import PUBLIC, Execution, Idempotency
+from shared.domain.life import start
+from shared.domain.terms import Advance
+from shared.errors import BucketError, InternalError, OutcomeUnknown, Unavailable, ValidationFailed
+from shared.live.mark import mark_of
+from shared.live.render import Head
+
+_ROUTE: Final = "/run-basket"
+_KEY: Final = "idempotency_key"
+_ACCEPTED: Final = 202
+_SERVER_FAULT: Final = 500
+# Between a batch's key and the place of an item stands what no caller can write into a key of his own.
+_AT: Final = "\x1f"
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One item that is well formed."""
+
+    body: Mapping[str, Any]
+    warnings: Sequence[str]
+    idempotency: Idempotency | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A run that an item was given; ``replayed`` where it was accepted before."""
+
+    run: Execution
+    warnings: Sequence[str]
+    replayed: bool = False
+
+
+_Outcome = _Taken | BucketError
+
+
+class BatchAcceptor:
+    """Makes executions of batches."""
+
+    def __init__(self, services: Services, keeper: Keeper, known: KnownBaskets) -> None:
+        self._services = services
+        self._keeper = keeper
+        self._known = known
+        self._schema = RunBasket()
+
+    def accept(self, raw: Sequence[Any], key: str | None, warnings: Sequence[str] = ()) -> flask.Response:
+        """Answer what became of each item; raises Unavailable or Overloaded where that is what became of all."""
+        items = [self._read(item, None if key is None else f"{key}{_AT}{at}") for at, item in enumerate(raw)]
+        outcomes = self._outcomes(items)
+        first = outcomes[0]
+        if isinstance(first, Unavailable) and all(type(each) is type(first) for each in outcomes):
+            raise first
+        return self._response(outcomes, warnings)
+
+    def _read(self, item: Any, key: str | None) -> _Item | BucketError:
+        """One item as the body of a submit, its own key before that of the batch."""
+        try:
+            if not isinstance(item, dict):
+                fault = {"pointer": "", "message": "not an object"}
+                raise ValidationFailed("an item must be a JSON object", details=[fault])
+            check_policy(item)
+            body = {name: value for name, value in item.items() if name != _KEY}
+            key = _own_key(item) or key
+            idempotency = None if key is None else Idempotency(key, fingerprint(_ROUTE, body))
+            loaded = self._schema.load(body)
+            return _Item(loaded, warnings_of(body, loaded), idempotency)
+        except marshmallow.ValidationError as wrong:
+            return invalid({"json": wrong.messages})
+        except BucketError as refused:
+            return refused
+
+    def _outcomes(self, items: Sequence[_Item | BucketError]) -> list[_Outcome]:
+        holders = self._holders(items)
+        outcomes: dict[int, _Outcome] = {}
+        fresh: dict[int, tuple[_Item, Advance]] = {}
+        first_of_key: dict[str, int] = {}
+        for at, item in enumerate(items):
+            if isinstance(item, BucketError):
+                outcomes[at] = item
+                continue
+            key = None if item.idempotency is None else item.idempotency.key
+            if key is not None and key in holders:
+                outcomes[at] = _replay(holders[key], item)
+            elif key not in first_of_key:
+                made = self._made(item, beside=len(fresh))
+                if isinstance(made, BucketError):
+                    outcomes[at] = made
+                    continue
+                fresh[at] = (item, made)
+                if key is not None:
+                    first_of_key[key] = at
+        outcomes |= self._stored(fresh)
+        for at, item in enumerate(items):
+            if at not in outcomes and isinstance(item, _Item) and item.idempotency is not None:
+                first = outcomes[first_of_key[item.idempotency.key]]
+                outcomes[at] = _replay(first.run, item) if isinstance(first, _Taken) else first
+        return [outcomes[at] for at in range(len(items))]
+
+    def _holders(self, items: Sequence[_Item | BucketError]) -> Mapping[str, Execution]:
+        keys = {item.idempotency.key for item in items if isinstance(item, _Item) and item.idempotency is not None}
+        return self._services.many.holders(PUBLIC, keys) if keys else {}
+
+    def _made(self, item: _Item, *, beside: int) -> Advance | BucketError:
+        """The run that an item asks for, as it is to be stored ``beside`` so many others."""
+        try:
+            self._keeper.check_may_accept(beside)
+            asker = Asker(
+                self._services.clock.now(),
+                flask.g.request_id,
+                traceparent_of(request.headers.get("traceparent")),
+                item.idempotency,
+            )
+            run = run_of_basket(self._services.catalogue, self._known, item.body, asker)
+            return start(run, run.created_at, self._services.terms)
+        except BucketError as refused:
+            return refused
+
+    def _stored(self, fresh: Mapping[int, tuple[_Item, Advance]]) -> dict[int, _Outcome]:
+        """Store and offer what is new; what was stored under a key meanwhile is replayed."""
+        outcomes: dict[int, _Outcome] = {}
+        new: list[Advance] = []
+        stored = self._services.many.create_many([advance for _, advance in fresh.values()])
+        for (at, (item, advance)), made in zip(fresh.items(), stored, strict=True):
+            if isinstance(made, BucketError):
+                outcomes[at] = self._not_stored(advance.execution, made)
+            elif made.id != advance.execution.id:
+                outcomes[at] = _replay(made, item)
+            else:
+                outcomes[at] = _Taken(made, item.warnings)
+                new.append(advance)
+        if new:
+            faults.reach("api.inserted")
+            self._services.publisher.accepted_all(new)
+        return outcomes
+
+    def _not_stored(self, run: Execution, error: BucketError) -> BucketError:
+        if isinstance(error, OutcomeUnknown) and run.idempotency is None:
+            self._keeper.withdraw(run)
+        return error
+
+    def _response(self, outcomes: Sequence[_Outcome], warnings: Sequence[str]) -> flask.Response:
+        told: dict[str, Any] = {
+            "items": [self._told(outcome) for outcome in outcomes],
+            "accepted": sum(isinstance(outcome, _Taken) for outcome in outcomes),
+            "rejected": sum(isinstance(outcome, BucketError) for outcome in outcomes),
+        }
+        if warnings:
+            told["warnings"] = warnings
+        headers = {"Cache-Control": "no-store"}
+        return flask.Response(orjson.dumps(told), _ACCEPTED, headers, mimetype="application/json")
+
+    def _told(self, outcome: _Outcome) -> dict[str, Any]:
+        if isinstance(outcome, BucketError):
+            return problems.body_of(_fit_to_be_told(outcome), flask.g.request_id)
+        run = outcome.run
+        hints = self._keeper.hints_for(Head(run.id, str(run.status), run.done, run.rev), mark_of(run))
+        told = told_of(run, hints.poll_after_ms, outcome.warnings)
+        told |= {"status": _ACCEPTED, "execution_status": run.status}
+        return told | ({"idempotency_replayed": True} if outcome.replayed else {})
+
+
+def _own_key(item: Mapping[str, Any]) -> str | None:
+    key = item.get(_KEY)
+    if key is not None and not (isinstance(key, str) and is_key(key)):
+        fault = {"pointer": f"/{_KEY}", "message": "must be 1 to 255 printable ASCII characters"}
+        raise ValidationFailed(f"{_KEY} {fault['message']}", details=[fault])
+    return key
+
+
+def _replay(holder: Execution, item: _Item) -> _Outcome:
+    """The run that holds an item's key already, or the refusal of another body under it."""
+    if item.idempotency is not None:
+        try:
+            check_replay(holder, item.idempotency)
+        except BucketError as reused:
+            return reused
+    return _Taken(holder, item.warnings, replayed=True)
+
+
+def _fit_to_be_told(error: BucketError) -> BucketError:
+    """What nobody outside can mend is logged and told as a bare ``internal``, as for a single submit."""
+    if error.http_status < _SERVER_FAULT or error.retryable:
+        return error
+    structlog.get_logger().error("an item of a batch failed", exc_info=error)
+    return InternalError()

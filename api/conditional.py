@@ -1,0 +1,57 @@
+"""Answers who says by an ETag what it has already; an execution's is its revision."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import flask
+from flask import request
+from werkzeug.datastructures import Headers
+
+from api.hints import Hints
+from shared.live.render import Head
+
+NOT_MODIFIED: Final = 304
+_ANY: Final = "*"
+
+
+def is_known(head: Head) -> bool:
+    """True where the caller's If-None-Match names this revision; weakly compared, as GET is."""
+    told = request.environ.get("HTTP_IF_NONE_MATCH")
+    if not told:
+        return False
+    return told == _etag(head) or request.if_none_match.contains_weak(f"{head.execution_id}.{head.rev}")
+
+
+def knows_something() -> bool:
+    """True where the caller names revisions, and not just any."""
+    told = request.environ.get("HTTP_IF_NONE_MATCH")
+    return bool(told) and not request.if_none_match.star_tag
+
+
+class Reply(flask.Response):
+    """A reply whose headers are whole as they are given: werkzeug need not look through them once more."""
+
+    default_mimetype = None
+
+    def get_wsgi_headers(self, environ: Any) -> Headers:  # noqa: ARG002  the signature is werkzeug's
+        """Answer the headers."""
+        return self.headers
+
+
+def reply(head: Head, hints: Hints, body: bytes | None, status: int) -> flask.Response:
+    """Answer the poll of a revision; without a ``body`` to whoever has it."""
+    headers = [
+        ("ETag", _etag(head)),
+        ("Cache-Control", "private, no-cache"),
+        ("Vary", "Accept-Encoding"),
+    ]
+    if body is not None:
+        headers.append(("Content-Type", "application/json"))
+    if hints.retry_after_s is not None:
+        headers.append(("Retry-After", str(hints.retry_after_s)))
+    return Reply(body, status, headers)
+
+
+def _etag(head: Head) -> str:
+    return f'W/"{head.execution_id}.{head.rev}"'

@@ -1,0 +1,104 @@
+"""Holds a request until there is news for it, or its time is up: still one question and one answer, never a stream.
+
+For whichever route wants it: :meth:`Holder.hold` is handed how to look and what counts as news, and nothing of how it
+waits concerns the caller. A request that is held costs a thread, so their number is bounded, and half of a process's
+threads are never held.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import flask
+
+from shared.live.pulse import Pulse
+from shared.live.wakes import Waiter, Wakes
+from shared.settings import Settings
+
+WAIT_MAX_S: Final = 30.0
+_PAUSE_LEAST_S: Final = 0.05
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Generic[T]):
+    """What was seen last, and whether the wish to wait was granted: news at once grants it too."""
+
+    seen: T
+    granted: bool
+
+
+class Holder:
+    """One process's places for requests that wait."""
+
+    def __init__(self, settings: Settings, pulse: Pulse) -> None:
+        self._pulse = pulse
+        self._lets_go = False
+        self._places = threading.Semaphore(min(settings.held_polls, settings.api_threads // 2))
+        self._wakes = Wakes(settings.redis_url, lambda: self._lets_go or not pulse.last.connected)
+
+    def hold(
+        self,
+        topic: str,
+        wait_s: float,
+        look: Callable[[], T],
+        is_news: Callable[[T], bool],
+        *,
+        good_for_s: Callable[[T], float] | None = None,
+    ) -> Held[T]:
+        """Answer what ``look`` sees as soon as ``is_news`` is true of it, or when ``wait_s`` (at most 30) are over.
+
+        ``topic`` is what :func:`shared.live.wakes.wake` names when there may be news. ``look`` is asked first, after
+        each wake-up, and once more when the time is up; what it raises is raised. It is asked again after
+        ``good_for_s`` of what it saw, too, where that may be out of date without a wake-up.
+
+        It answers at once, and not granted, where all places are taken, Redis is away or the process is about to end;
+        where either happens meanwhile it looks a last time and answers that.
+        """
+        ends_at = time.monotonic() + min(wait_s, WAIT_MAX_S)
+        seen = look()
+        if is_news(seen):
+            return Held(seen, granted=True)
+        if wait_s <= 0 or not self._may_hold() or not self._places.acquire(blocking=False):
+            return Held(seen, granted=False)
+        began = time.perf_counter()
+        try:
+            with self._wakes.waiting(topic) as waiter:
+                if waiter is None:
+                    return Held(look(), granted=False)
+                return Held(_wait(waiter, ends_at, look, is_news, good_for_s), granted=True)
+        finally:
+            self._places.release()
+            if flask.has_request_context():
+                flask.g.begun += time.perf_counter() - began  # the figures tell how long Bucket took, not the caller
+
+    def let_go(self) -> None:
+        """Answer all that are held, and hold none any more: the process is about to end."""
+        self._lets_go = True
+        self._wakes.end_all()
+
+    def _may_hold(self) -> bool:
+        return not self._lets_go and self._pulse.last.connected
+
+
+def _wait(
+    waiter: Waiter,
+    ends_at: float,
+    look: Callable[[], T],
+    is_news: Callable[[T], bool],
+    good_for_s: Callable[[T], float] | None,
+) -> T:
+    while True:
+        is_last = waiter.is_over or time.monotonic() >= ends_at
+        seen = look()  # after it was registered: whatever changes from here on wakes it
+        if is_last or is_news(seen):
+            return seen
+        left_s = ends_at - time.monotonic()
+        if good_for_s is not None:
+            left_s = min(left_s, max(good_for_s(seen), _PAUSE_LEAST_S))
+        waiter.wait(max(left_s, 0))

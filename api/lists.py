@@ -1,0 +1,57 @@
+"""GET /executions: finds executions by how they stand, page by page; the rows are what a poll of many shows of each."""
+
+from __future__ import annotations
+
+import flask
+import orjson
+
+from api import cursors, paths, queries
+from api.body import Blueprint
+from api.keeper import Keeper
+from api.rows import array, row_of
+from api.schemas import ExecutionsPage
+from shared.bootstrap import Services
+from shared.domain.execution import PUBLIC
+from shared.domain.listing import Order, Place, Wanted
+from shared.domain.status import ExecutionStatus
+from shared.live.render import render_status
+
+
+def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+    """Answer the route that lists executions."""
+    blp = Blueprint("lists", __name__, description="Find executions")
+
+    @blp.route("/executions")
+    @blp.response(200, ExecutionsPage)
+    def executions() -> flask.Response:
+        """List executions, the newest first; ``?cursor=`` is a ``next_cursor`` of the same list."""
+        wanted, limit = _wanted(), paths.limit()
+        bound = orjson.dumps(wanted)
+        cursor = queries.text("cursor")
+        after = None if cursor is None else Place(*cursors.decode(cursor, bound))
+        found = services.many.page(PUBLIC, wanted, limit + 1, after)
+        shown = found[:limit]
+        next_cursor = None
+        if len(found) > limit:
+            next_cursor = cursors.encode(shown[-1].created_at, shown[-1].id, bound)
+        rows = [row_of(render_status(execution), keeper) for execution in shown]
+        body = b'{"executions":' + array(rows) + b',"next_cursor":' + orjson.dumps(next_cursor) + b"}"
+        headers = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
+        return flask.Response(body, 200, headers, mimetype="application/json")
+
+    return blp
+
+
+def _wanted() -> Wanted:
+    """What this request asks for. A name or a tag that nothing can have is no fault: nothing has it."""
+    return Wanted(
+        statuses=queries.words("status", ExecutionStatus),
+        basket=queries.text("basket"),
+        tag=queries.text("tag"),
+        request_id=queries.text("request_id"),
+        retry_of=queries.text("retry_of"),
+        created_after=queries.moment("created_after"),
+        created_before=queries.moment("created_before"),
+        updated_since=queries.moment("updated_since"),
+        order=queries.word("order", Order.NEWEST),
+    )

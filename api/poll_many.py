@@ -1,0 +1,159 @@
+"""POST /executions/poll: hundreds of runs in one request, of which only those come back that have changed.
+
+One round trip to Redis, where revisions are compared, and for what Redis lacks one to MongoDB (a second where whole
+polls are asked for). Never a guess: what Redis lacks while MongoDB is away makes the whole answer a 503.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import flask
+import orjson
+import redis
+import structlog
+from flask import request
+
+from api.asked import POLL_MANY_KEYS, Asked, PollMany
+from api.body import Blueprint, read_body
+from api.keeper import Keeper
+from api.policy import unknown_keys
+from api.polls import Polls
+from api.rows import Row, array, retry_after_s, row_of
+from api.schemas import ManyPolled
+from shared.bootstrap import Services
+from shared.domain.execution import PUBLIC, Record
+from shared.errors import InternalError
+from shared.live.compare import Compared, compare
+from shared.live.render import render, render_status, result_steps
+
+WHOLE_BYTES_MAX: Final = 8 * 1024 * 1024
+HINTED_MAX: Final = 32
+
+
+def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+    """Answer the route that polls many runs at once."""
+    blp = Blueprint("poll_many", __name__, description="Poll many executions in one request")
+    many = PollsOfMany(services, keeper)
+
+    @blp.route("/executions/poll", methods=["POST"])
+    @blp.arguments(PollMany())
+    @blp.response(200, ManyPolled)
+    def poll_many(body: Mapping[str, Any]) -> flask.Response:
+        """Poll up to 500 executions: those whose ``rev`` is another than yours, and a count of the rest."""
+        warnings = [*unknown_keys(read_body(request), POLL_MANY_KEYS), *body["items"].warnings]
+        return many.answer(body["items"], whole=body["view"] == "full", warnings=warnings)
+
+    return blp
+
+
+@dataclass(slots=True)
+class _Found:
+    """What has been found so far; ``live`` are views of some that have not changed and are not done."""
+
+    not_found: list[str]
+    changed: list[bytes] = field(default_factory=list)
+    live: list[bytes] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    unchanged: int = 0
+
+    @property
+    def bytes_left(self) -> int:
+        """How much more there is room for in the answer."""
+        return WHOLE_BYTES_MAX - sum(map(len, self.changed))
+
+
+class PollsOfMany:
+    """Answers polls of many runs from Redis first, then from MongoDB."""
+
+    def __init__(self, services: Services, keeper: Keeper) -> None:
+        self._services = services
+        self._keeper = keeper
+        self._polls = Polls(services, keeper)
+
+    def answer(self, asked: Asked, *, whole: bool, warnings: Sequence[str] = ()) -> flask.Response:
+        """Answer those of ``asked`` that have changed, as status views or ``whole``."""
+        found = _Found(list(asked.no_ids))
+        compared = self._compared(asked.revs, whole=whole)
+        found.unchanged = compared.unchanged
+        found.changed += compared.changed
+        found.left_out += compared.left_out
+        found.live += compared.live
+        if compared.missing:
+            self._look_in_store(found, {each: asked.revs[each] for each in compared.missing}, whole=whole)
+        return self._response(found, warnings)
+
+    def _compared(self, revs: Mapping[str, int | None], *, whole: bool) -> Compared:
+        if revs and self._keeper.pulse.last.connected:
+            # The youngest are those that have to be polled the soonest, and an id begins with its second.
+            youngest_first = {each: revs[each] for each in sorted(revs, reverse=True)}
+            whole_bytes = WHOLE_BYTES_MAX if whole else 0
+            try:
+                return compare(self._services.redis, youngest_first, whole_bytes=whole_bytes, live_max=HINTED_MAX)
+            except redis.RedisError as away:
+                structlog.get_logger().warning("Redis did not answer a poll of many", reason=str(away))
+        return Compared(tuple(revs))
+
+    def _look_in_store(self, found: _Found, revs: Mapping[str, int | None], *, whole: bool) -> None:
+        """Find in MongoDB what Redis lacks; raises Unavailable where it is away."""
+        stored = self._services.many.named(PUBLIC, revs.keys())
+        found.not_found += [each for each in revs if each not in stored]
+        changed = []
+        for execution in stored.values():
+            if execution.rev != revs[execution.id]:
+                changed.append(execution)
+            else:
+                found.unchanged += 1
+                if not execution.done and len(found.live) < HINTED_MAX:
+                    found.live.append(render_status(execution))
+        if whole and changed:
+            self._add_whole(found, [execution.id for execution in changed])
+        else:
+            found.changed += [render_status(execution) for execution in changed]
+
+    def _add_whole(self, found: _Found, ids: Sequence[str]) -> None:
+        """Add whole polls while there is room; one at least, or an answer might have none and lead nowhere."""
+        if found.changed and found.bytes_left <= 0:
+            found.left_out += ids
+            return
+        added = set()
+        for record in self._services.many.records(PUBLIC, ids, found.bytes_left):
+            view = self._rendered(record)
+            if found.changed and len(view) > found.bytes_left:
+                break
+            found.changed.append(view)
+            added.add(record.execution.id)
+        found.left_out += [each for each in ids if each not in added]
+
+    def _rendered(self, record: Record) -> bytes:
+        missing = set(result_steps(record.execution)) - set(record.outputs)
+        if missing:
+            record = self._polls.read(record.execution.id, outputs=missing)
+        view = render(record)
+        if view is None:
+            raise InternalError(f"an output of {record.execution.id} is not where it was kept")
+        return view
+
+    def _response(self, found: _Found, warnings: Sequence[str]) -> flask.Response:
+        rows = [row_of(view, self._keeper) for view in found.changed]
+        soonest = min(_hints([*rows, *(row_of(view, self._keeper) for view in found.live)]), default=None)
+        told: dict[str, Any] = {
+            "unchanged": found.unchanged,
+            "not_found": found.not_found,
+            "poll_after_ms": soonest,
+        }
+        if found.left_out:
+            told["left_out"] = found.left_out
+        if warnings:
+            told["warnings"] = warnings
+        headers = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
+        if soonest is not None:
+            headers["Retry-After"] = str(retry_after_s(soonest))
+        body = b'{"changed":' + array(rows) + b"," + orjson.dumps(told)[1:]
+        return flask.Response(body, 200, headers, mimetype="application/json")
+
+
+def _hints(rows: Sequence[Row]) -> Iterator[int]:
+    return (row.poll_after_ms for row in rows if row.poll_after_ms is not None)

@@ -1,0 +1,73 @@
+"""Reads the parameters of a list's address: each at most once, each of its form, or 400 with its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final, NoReturn, TypeVar
+
+from flask import request
+
+from shared.errors import ValidationFailed
+
+_MOMENT: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:[Zz]|[+-]\d{2}:\d{2})", re.ASCII)
+_NO_MOMENT: Final = "must be a moment with its offset, such as 2026-11-21T12:00:00Z"
+
+Word = TypeVar("Word", bound=StrEnum)
+
+
+def text(name: str) -> str | None:
+    """Answer a parameter as it stands, None where it is absent; raises ValidationFailed where it stands twice."""
+    found = request.args.getlist(name)
+    if len(found) > 1:
+        _refuse(name, "must be given once")
+    return found[0] if found else None
+
+
+def words(name: str, known: type[Word]) -> tuple[Word, ...]:
+    """Answer a comma list of words that are ``known``, each once and in the order of ``known``."""
+    told = text(name)
+    if told is None:
+        return ()
+    chosen = set(told.split(","))
+    if not chosen <= set(known):
+        _refuse(name, f"must be one or several of {_listed(tuple(known))}, with commas between")
+    return tuple(word for word in known if word in chosen)
+
+
+def word(name: str, default: Word) -> Word:
+    """Answer one word of the kind that ``default`` is."""
+    told = text(name)
+    known = type(default)
+    if told is None:
+        return default
+    if told not in set(known):
+        _refuse(name, f"must be one of {_listed(tuple(known))}")
+    return known(told)
+
+
+def moment(name: str) -> datetime | None:
+    """Answer a moment as RFC 3339 writes it, with its offset.
+
+    A "+" that was not percent-encoded has become a space on its way, and can have been nothing else.
+    """
+    told = text(name)
+    if told is None:
+        return None
+    told = told.replace(" ", "+").upper()
+    if not _MOMENT.fullmatch(told):
+        _refuse(name, _NO_MOMENT)
+    try:
+        return datetime.fromisoformat(told).astimezone(UTC)
+    except (ValueError, OverflowError):
+        _refuse(name, _NO_MOMENT)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(words)
+
+
+def _refuse(name: str, message: str) -> NoReturn:
+    raise ValidationFailed(f"{name} {message}", details=[{"parameter": name, "message": message}])

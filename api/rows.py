@@ -1,0 +1,37 @@
+"""Rows of lists and of polls of many: rendered views, to each of which is added when to come back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from api.keeper import Keeper
+from shared.live.mark import cut_mark
+from shared.live.render import head_of
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One execution as JSON, and when to ask for it again; None once it is done."""
+
+    json: bytes
+    poll_after_ms: int | None
+
+
+def row_of(view: bytes, keeper: Keeper) -> Row:
+    """Answer the row that a rendered view makes now."""
+    head = head_of(view)
+    view, mark = cut_mark(view)
+    hints = keeper.hints_for(head, mark)
+    return Row(view + hints.tail, hints.poll_after_ms)
+
+
+def array(rows: Sequence[Row]) -> bytes:
+    """Answer rows as a JSON array."""
+    return b"[" + b",".join([row.json for row in rows]) + b"]"
+
+
+def retry_after_s(poll_after_ms: int) -> int:
+    """Answer the same for the header ``Retry-After``."""
+    return max(1, math.ceil(poll_after_ms / 1_000))

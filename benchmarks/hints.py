@@ -1,0 +1,168 @@
+"""``python -m benchmarks.hints``: what a caller pays who polls exactly when he is told to.
+
+Runs of the simulator that take 0.2, 2 and 20 s are submitted in a shuffled order, first each kind as a basket of its
+own, then all as one basket, so that nothing but its age tells what a run is. Each caller sleeps for the
+``poll_after_ms`` of the 202, then for each reply's. Told is how often it polled, and how late it learnt of the end:
+the moment of that reply less the run's ``finished_at``, both by the clock of this one machine. Before what is measured
+each basket is learnt from a few runs; ``--unlearnt`` measures those too. It fails only where something broke.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.load import Broken
+from benchmarks.report import progress
+from benchmarks.sides import Side
+from benchmarks.tongues import BUCKET
+from compose.embedded.guard import Guard
+from compose.embedded.trouble import Trouble
+
+KINDS_S: Final = (0.2, 2.0, 20.0)
+SLOTS: Final = 12
+MIXED: Final = "simulate"
+_BUSY: Final = 0.7
+_TOLERATED_S: Final = 0.5
+_TOLERATED_PART: Final = 0.2
+_CALLERS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one obedient caller saw of a run: its polls, and how late it learnt of the end."""
+
+    kind_s: float
+    lasted_s: float
+    polls: int
+    late_s: float
+
+    @property
+    def of_tolerated(self) -> float:
+        """The lateness in units of what is tolerated: a fifth of the run's duration, or half a second."""
+        return self.late_s / max(_TOLERATED_S, _TOLERATED_PART * self.lasted_s)
+
+
+def main() -> int:
+    """Submit, obey, print, and answer 0 unless something broke."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.hints", description=__doc__)
+    parser.add_argument("--runs", type=int, default=40, help="how many runs of each kind are measured (40)")
+    parser.add_argument("--learnt", type=int, default=12, help="how many of each kind come before them (12)")
+    parser.add_argument("--unlearnt", action="store_true", help="measure those that come first too")
+    parser.add_argument("--seed", type=int, default=1)
+    told = parser.parse_args()
+    chance = random.Random(told.seed)  # noqa: S311
+    try:
+        with ExitStack() as stack:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
+            guard = stack.enter_context(Guard())
+            side = Side(BUCKET, root, guard, BUCKET_WORKER_CONCURRENCY=str(SLOTS))
+            stack.callback(side.close)
+            side.start()
+            for title, baskets in (("three baskets", _three(side)), ("one basket", dict.fromkeys(KINDS_S, MIXED))):
+                first = _measured(side, baskets, told.learnt, chance)
+                progress(f"{title}: learnt from {len(first)} runs")
+                if told.unlearnt:
+                    _print(f"The first {told.learnt} of each kind, {title}", first)
+                _print(f"Runs of {title}", _measured(side, baskets, told.runs, chance))
+    except (Broken, Trouble, RuntimeError, OSError) as broken:
+        sys.stderr.write(f"bench-hints: {broken}\n{getattr(broken, 'fix', '')}\n")
+        return 1
+    return 0
+
+
+def _three(side: Side) -> Mapping[float, str]:
+    """A basket for each kind."""
+    baskets = {kind_s: f"takes {kind_s:g} s" for kind_s in KINDS_S}
+    for name in baskets.values():
+        _asked(side, "/create-basket", {"name": name, "agents": ["simulate"]})
+    return baskets
+
+
+def _measured(side: Side, baskets: Mapping[float, str], runs: int, chance: random.Random) -> list[Seen]:
+    """Submit so many runs of each kind, at a rate that leaves slots free, and obey."""
+    kinds = [kind_s for kind_s in baskets for _ in range(runs)]
+    chance.shuffle(kinds)
+    gap_s = mean(KINDS_S) / SLOTS / _BUSY
+    pause = threading.Event()
+    with ThreadPoolExecutor(_CALLERS) as callers:
+        seen = []
+        for kind_s in kinds:
+            seen.append(callers.submit(_obey, side, baskets[kind_s], kind_s))
+            pause.wait(chance.expovariate(1 / gap_s))
+        return [one.result() for one in seen]
+
+
+def _obey(side: Side, basket: str, kind_s: float) -> Seen:
+    """Submit one run and poll it exactly when told."""
+    script = [f"running:{kind_s:g}@100", "completed"]
+    reply = _asked(side, "/run-basket", {"basket_name": basket, "input_data": {"script": script}})
+    url, polls = reply["status_url"], 0
+    while not reply["done"]:
+        threading.Event().wait(reply["poll_after_ms"] / 1_000)
+        reply, polls = _asked(side, url), polls + 1
+    learnt_at = time.time()
+    if reply["status"] != "completed":
+        raise Broken(f"a run ended {reply['status']}: {reply['error']}")
+    finished_at = datetime.fromisoformat(reply["finished_at"]).timestamp()
+    lasted_s = finished_at - datetime.fromisoformat(reply["created_at"]).timestamp()
+    return Seen(kind_s, lasted_s, polls, learnt_at - finished_at)
+
+
+def _asked(side: Side, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    request = urllib.request.Request(  # noqa: S310  (the side's own address)
+        side.url + path,
+        None if body is None else json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        told: dict[str, Any] = json.load(answer)
+    return told
+
+
+def _print(title: str, seen: Sequence[Seen]) -> None:
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
+    headings = ("runs of", "how many", "polls: mean", "95 %", "late: median", "95 %", "of tolerated: median", "within")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for kind_s in (*KINDS_S, None):
+        those = [one for one in seen if kind_s in {None, one.kind_s}]
+        polls = sorted(one.polls for one in those)
+        late = sorted(one.late_s for one in those)
+        table.add_row(
+            "all" if kind_s is None else f"{kind_s:g} s",
+            str(len(those)),
+            f"{mean(polls):.2f}",
+            str(_ninety_fifth(polls)),
+            f"{median(late) * 1_000:.0f} ms",
+            f"{_ninety_fifth(late) * 1_000:.0f} ms",
+            f"{median(one.of_tolerated for one in those):.2f}",
+            f"{mean(one.of_tolerated <= 1 for one in those):.0%}",
+        )
+    Console(width=118, highlight=False).print(table)
+
+
+def _ninety_fifth(ordered: Sequence[float]) -> float:
+    return ordered[min(int(0.95 * len(ordered)), len(ordered) - 1)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""``python -m benchmarks.lists``: what the indexes of ``GET /executions`` cost a run, and what they spare a list.
+
+Costs: mongod's CPU for inserting runs and writing each of them twice, in bulk and unjournalled, or the journal's own
+work would drown an index's; with no list index, with each alone, with all, by turns. Pages: each filter where few and
+where many runs are stored, with the keys and documents that mongod looked at. It fails only where something broke.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from pymongo import UpdateOne, WriteConcern
+from pymongo.collection import Collection
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cpu import used_by
+from benchmarks.load import Broken
+from benchmarks.profiler import plan_of, recorded
+from benchmarks.report import progress
+from benchmarks.runs import accepted, fill
+from benchmarks.sides import Side
+from benchmarks.tongues import BUCKET
+from compose.embedded.guard import Guard
+from compose.embedded.trouble import Trouble
+from shared.bootstrap import Services, bootstrap
+from shared.domain.execution import PUBLIC
+from shared.domain.listing import Order, Wanted, place_of
+from shared.domain.status import ExecutionStatus
+from shared.errors import BucketError
+from shared.settings import Settings
+from shared.store.database import INDEXES
+from shared.store.mongo import document_of
+
+FEW: Final = 1_000
+_RARE: Final = 50
+_PAGE: Final = 100
+_STEPS: Final = ("cashflow_analyzer", "goal_recommender")
+_LISTS: Final = {
+    index.document["name"]: index for index in INDEXES["executions"] if index.document["name"].startswith("list")
+}
+_UNJOURNALLED: Final = WriteConcern(w=1, j=False)
+_US: Final = 1_000_000
+
+
+def costs(side: Side, runs: int, rounds: int) -> Mapping[str, Sequence[float]]:
+    """Answer µs of mongod's CPU a run, in each round, for each set of list indexes."""
+    sets = {"none of them": [], **{name: [name] for name in _LISTS}, "all": list(_LISTS)}
+    found: dict[str, list[float]] = {name: [] for name in sets}
+    places = {name: _with_indexes(side, f"cost{number}", kept) for number, (name, kept) in enumerate(sets.items())}
+    for number in range(rounds):
+        for name in sets if number % 2 == 0 else reversed(sets):
+            found[name].append(_written(side, *places[name], runs))
+        progress(f"costs, round {number + 1}")
+    return found
+
+
+def _services(side: Side, database: str) -> Services:
+    return bootstrap(Settings(redis_url=side.redis_url, mongodb_url=side.mongodb_url_of(database)), "worker")
+
+
+def _with_indexes(side: Side, database: str, kept: Sequence[str]) -> tuple[Services, Collection[Any]]:
+    services = _services(side, database)
+    services.prepare()
+    executions = services.database.collection("executions").with_options(write_concern=_UNJOURNALLED)
+    for name in _LISTS.keys() - set(kept):
+        executions.drop_index(name)
+    return services, executions
+
+
+def _written(side: Side, services: Services, executions: Collection[Any], runs: int) -> float:
+    now = services.clock.now()
+    ages = [timedelta(milliseconds=number) for number in range(runs)]
+    documents = [document_of(accepted(now + age, services.terms, *_STEPS), {}) for age in ages]
+    writes = [[_moved(each, status) for each in documents] for status in ("running", "completed")]
+    pid = side.pids()["mongod"]
+    before = used_by([pid])[pid]
+    executions.insert_many(documents, ordered=False)
+    for moved in writes:
+        executions.bulk_write(moved, ordered=False)
+    return (used_by([pid])[pid] - before).all_s * _US / runs
+
+
+def _moved(document: Mapping[str, Any], status: str) -> UpdateOne:
+    later = document["due_by"] + timedelta(seconds=9)
+    lines = {"events": {"$each": document["events"], "$slice": -1_000}}
+    to_set = {"status": status, "due_by": later}
+    return UpdateOne({"_id": document["_id"]}, {"$set": to_set, "$push": lines, "$currentDate": {"updated_at": True}})
+
+
+class Shelf:
+    """One database with finished runs of one kind, and a few among them that differ in all that lists ask for."""
+
+    def __init__(self, side: Side, database: str, documents: int) -> None:
+        self.services = _services(side, database)
+        self.services.prepare()
+        self._executions = self.services.database.collection("executions")
+        now = self.services.clock.now()
+        fill(self._executions, documents, now, self.services.terms)
+        self._add_rare(now, documents)
+        middle = now - timedelta(seconds=documents // 2)
+        self.wanted = _asked(now, middle)
+
+    def _add_rare(self, now: datetime, documents: int) -> None:
+        for number in range(_RARE):
+            at = now - timedelta(seconds=(number + 1) * documents // (_RARE + 1))
+            advance = accepted(at, self.services.terms, *_STEPS)
+            basket = replace(advance.execution.basket, name="rare")
+            changed = replace(advance.execution, basket=basket, tags=("rare",), request_id="rare", retry_of="rare")
+            failed = {"status": str(ExecutionStatus.FAILED), "due_by": None, "updated_at": now + timedelta(hours=1)}
+            self._executions.insert_one(document_of(replace(advance, execution=changed), {}) | failed)
+
+    def measure(self, rounds: int) -> Mapping[str, tuple[float, str, int, int]]:
+        """Answer for each list the µs of a page in the middle, and how mongod found it: by what, keys, documents."""
+        found = {}
+        for name, wanted in self.wanted.items():
+            first = self.services.many.page(PUBLIC, wanted, _PAGE)
+            after = place_of(first[-1]) if "second page" in name else None
+            with recorded(self._executions.database) as entries:
+                rows = self.services.many.page(PUBLIC, wanted, _PAGE, after)
+            if not rows:
+                raise Broken(f"nothing was found: {name}")
+            plans = [plan_of(self._executions.database, each) for each in entries if each["op"] == "query"]
+            times = []
+            for _ in range(rounds):
+                began = time.perf_counter()
+                self.services.many.page(PUBLIC, wanted, _PAGE, after)
+                times.append(time.perf_counter() - began)
+            stages = ", ".join(sorted({plan.stages for plan in plans}))
+            looked = sum(plan.keys for plan in plans), sum(plan.documents for plan in plans)
+            found[name] = (statistics.median(times) * _US, stages, *looked)
+        return found
+
+
+def _asked(now: datetime, middle: datetime) -> Mapping[str, Wanted]:
+    rare = (ExecutionStatus.FAILED,)
+    return {
+        "all": Wanted(),
+        "all, second page": Wanted(),
+        "all, oldest first": Wanted(order=Order.OLDEST),
+        "basket": Wanted(basket="rare"),
+        "a frequent basket": Wanted(basket="chained_test"),
+        "tag": Wanted(tag="rare"),
+        "a frequent tag, second page": Wanted(tag="nightly"),
+        "request_id": Wanted(request_id="rare"),
+        "retry_of": Wanted(retry_of="rare"),
+        "status": Wanted(statuses=rare),
+        "three statuses": Wanted(statuses=(*rare, ExecutionStatus.QUEUED, ExecutionStatus.RUNNING)),
+        "a frequent status": Wanted(statuses=(ExecutionStatus.COMPLETED,)),
+        "status and basket": Wanted(statuses=rare, basket="rare"),
+        "created between": Wanted(created_after=middle, created_before=middle + timedelta(hours=1)),
+        "updated lately": Wanted(updated_since=now + timedelta(minutes=1)),
+        "updated since long ago": Wanted(updated_since=now - timedelta(days=100)),
+    }
+
+
+def main() -> int:
+    """Measure, print, and answer 0 unless something broke."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.lists", description=__doc__)
+    parser.add_argument("--documents", type=int, default=1_000_000, help="how many stored runs are many (1000000)")
+    parser.add_argument("--runs", type=int, default=3_000, help="of how many runs a cost is the mean (3000)")
+    parser.add_argument("--rounds", type=int, default=9, help="how often each is measured (9)")
+    parser.add_argument("--only", choices=("costs", "pages"), help="one half of it")
+    told = parser.parse_args()
+    console = Console(width=118, highlight=False)
+    try:
+        with ExitStack() as stack:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
+            side = Side(BUCKET, root, stack.enter_context(Guard()))
+            stack.callback(side.close)
+            side.only_stores()
+            if told.only != "pages":
+                console.print(_costs_table(costs(side, told.runs, told.rounds)))
+            if told.only != "costs":
+                few = Shelf(side, "few", FEW).measure(told.rounds)
+                many = Shelf(side, "many", told.documents).measure(told.rounds)
+                console.print(_pages_table(told.documents, few, many))
+    except (Broken, Trouble, BucketError, RuntimeError, OSError) as broken:
+        sys.stderr.write(f"lists: {broken}\n{getattr(broken, 'fix', '')}\n")
+        return 1
+    return 0
+
+
+def _costs_table(found: Mapping[str, Sequence[float]]) -> Table:
+    table = Table(title="mongod's CPU, µs a run: inserted, and written twice", box=box.SIMPLE, title_justify="left")
+    for heading in ("list indexes", "a run", "more than none (quartiles)"):
+        table.add_column(heading, justify="left" if heading == "list indexes" else "right")
+    none = found["none of them"]
+    for name, each in found.items():
+        more = [one - other for one, other in zip(each, none, strict=True)]
+        low, middle, high = statistics.quantiles(more, n=4)
+        told = "" if each is none else f"{middle:.0f} ({low:.0f} to {high:.0f})"
+        table.add_row(name, f"{statistics.median(each):.0f}", told)
+    return table
+
+
+def _pages_table(documents: int, few: Mapping[str, Any], many: Mapping[str, Any]) -> Table:
+    table = Table(title=f"A page of {_PAGE}: {FEW:,} and {documents:,} stored", box=box.SIMPLE, title_justify="left")
+    for heading in ("a list by", f"{FEW:,}: µs", f"{documents:,}: µs", "found by", "keys", "documents"):
+        table.add_column(heading, justify="left" if heading in {"a list by", "found by"} else "right")
+    for name, (few_us, *_) in few.items():
+        many_us, stages, keys, looked = many[name]
+        table.add_row(name, f"{few_us:,.0f}", f"{many_us:,.0f}", stages, f"{keys:,}", f"{looked:,}")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,326 @@
+"""``python -m benchmarks.polling``: what a poll costs, as ratios by turns on one run; how soon a held one is woken.
+
+The floor is a Flask application of one route that sends what one Redis GET answers, under the same gunicorn settings
+and on the same Redis. Costs are CPU of the API's processes for each request, read from /proc: they drift less than
+rates. It fails only where something broke.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import orjson
+from bson import Timestamp
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import runs
+from benchmarks.connections import open_evenly
+from benchmarks.cpu import children_of, used_by
+from benchmarks.flows import Tally, polling
+from benchmarks.load import Broken, Flow, Loop
+from benchmarks.report import progress
+from benchmarks.sides import API_PROCESSES, ROOT, Side
+from benchmarks.tongues import BUCKET
+from compose.embedded import port, processes
+from compose.embedded.child import Child
+from compose.embedded.guard import Guard
+from compose.embedded.trouble import Trouble
+from shared.bootstrap import Services, bootstrap
+from shared.domain.execution import PUBLIC, Page
+from shared.errors import BucketError
+from shared.live.views import view_key
+from shared.settings import Settings
+
+MANY: Final = 1_000_000
+FEW: Final = 1_000
+_CALLERS: Final = 16
+_KEY: Final = "constant"  # of benchmarks.reference.constant, which only its server may import
+_LONG_LOG: Final = 1_000
+_SHORT_LOG: Final = 10
+_WOKEN: Final = 100
+_PAGE: Final = Page(after=0, limit=5)
+_ETAG: Final = re.compile(rb"\r\netag: *([^\r]+)", re.IGNORECASE)
+_FINISHED: Final = re.compile(rb'"finished_at":"([^"]+)"')
+_OK, _ACCEPTED, _NOT_MODIFIED = 200, 202, 304
+_MS, _US = 1_000, 1_000_000
+
+Line = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a gunicorn listens, and which process is its first."""
+
+    address: tuple[str, int]
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request that is sent over and over, and the status it must be answered."""
+
+    server: Server
+    request: bytes
+    status: int = _OK
+
+    def cost_us(self, seconds: float) -> float:
+        """Answer µs of the server's CPU for one request."""
+        connections = open_evenly(self.server.address, _CALLERS, children_of(self.server.pid))
+        tally = Tally()
+        try:
+            before = used_by([self.server.pid])[self.server.pid]
+            until = time.perf_counter() + seconds
+            Loop().run(connections, [polling([self.request], tally, until, self.status) for _ in connections])
+            used = used_by([self.server.pid])[self.server.pid] - before
+        finally:
+            for connection in connections:
+                connection.close()
+        return used.all_s * _US / len(tally.latencies)
+
+
+def compared(first: Asked, second: Asked, rounds: int, seconds: float) -> tuple[float, float, float]:
+    """Answer the median cost of both in µs, and the median of the ratios first/second, by turns."""
+    pairs = []
+    for number in range(rounds):
+        one, other = (first, second) if number % 2 == 0 else (second, first)
+        costs = one.cost_us(seconds), other.cost_us(seconds)
+        pairs.append(costs if number % 2 == 0 else costs[::-1])
+    ones, others = zip(*pairs, strict=True)
+    return statistics.median(ones), statistics.median(others), statistics.median(a / b for a, b in pairs)
+
+
+class Bench:
+    """One stack, and the floor beside it."""
+
+    def __init__(self, side: Side, floor: Server, services: Services, rounds: int, seconds: float) -> None:
+        self._side = side
+        self._floor = floor
+        self._services = services
+        self._rounds = rounds
+        self._seconds = seconds
+        self._bucket = Server(side.address, side.pids()["api"])
+        self._run = _finished_run(side)
+
+    def floor(self) -> Line:
+        """A poll of a finished run against a constant of as many bytes."""
+        self._side.redis.set(_KEY, self._side.redis.get(view_key(self._run)) or b"")
+        constant = Asked(self._floor, b"GET /constant HTTP/1.1\r\nHost: bench\r\n\r\n")
+        return self._line("floor: constant / poll of a finished run", constant, self._poll(self._run), "at least 0.80")
+
+    def not_modified(self) -> Line:
+        """A 304 against a 200 of the same run."""
+        etag = _asked(self._side, BUCKET.poll(self._run), _ETAG)
+        known = Asked(self._bucket, BUCKET.poll(self._run, etag), _NOT_MODIFIED)
+        return self._line("304 / 200", known, self._poll(self._run), "at most 1.00")
+
+    def length_of_log(self) -> list[Line]:
+        """A short log against a long one: a poll for the newest lines, and a page from MongoDB."""
+        short, long = self._with_log(_SHORT_LOG), self._with_log(_LONG_LOG)
+        tail = "?limit=5"
+        polls = self._poll(long, tail), self._poll(short, tail)
+        heading = f"poll?limit=5: a log of {_LONG_LOG:,} lines / of {_SHORT_LOG}"
+        read = [self._read_us(long), self._read_us(short)]
+        return [
+            self._line(heading, *polls, "-"),
+            self._line(
+                f"poll: a log of {_LONG_LOG:,} / of 100, both with 100 lines in the view",
+                self._poll(long), self._poll(self._with_log(100)), "about 1",
+            ),
+            _line(f"a page from MongoDB: {_LONG_LOG:,} lines / {_SHORT_LOG} (wall)", *read, read[0] / read[1], "-"),
+        ]  # fmt: skip
+
+    def stored(self, many: int) -> list[Line]:
+        """A poll among few stored executions against one among many, from Redis and from MongoDB."""
+        paged = self._with_log(_LONG_LOG)
+        asked = {"poll": self._poll(self._run), "poll of a page in MongoDB": self._poll(paged, "?after=0&limit=5")}
+        self._fill(FEW)
+        few = {name: self._median(each) for name, each in asked.items()}
+        self._fill(many - FEW)
+        progress(f"stored {many:,} executions")
+        lines = []
+        for name, each in asked.items():
+            cost = self._median(each)
+            lines.append(_line(f"{name}: {many:,} / {FEW:,} stored", cost, few[name], cost / few[name], "about 1"))
+        return lines
+
+    def woken(self, times: int) -> Line:
+        """How long after the end of a run, which its last write follows, a caller that is held has the answer."""
+        late_ms: list[float] = []
+        for _ in range(times):
+            _loop(self._side, _held(late_ms))
+        cuts = statistics.quantiles(late_ms, n=100)
+        told = f"{cuts[49]:,.1f} ms, 99 % {cuts[98]:,.1f} ms"
+        return "a held poll has the answer after the end of its run", told, "-", "at most 50 ms"
+
+    def _median(self, asked: Asked) -> float:
+        return statistics.median(asked.cost_us(self._seconds) for _ in range(self._rounds))
+
+    def _poll(self, run_id: str, query: str = "") -> Asked:
+        return Asked(self._bucket, BUCKET.poll(run_id + query))
+
+    def _line(self, name: str, first: Asked, second: Asked, wanted: str) -> Line:
+        return _line(name, *compared(first, second, self._rounds, self._seconds), wanted)
+
+    def _fill(self, total: int) -> None:
+        executions = self._services.database.collection("executions")
+        runs.fill(executions, total, self._services.clock.now(), self._services.terms)
+
+    def _with_log(self, lines: int) -> str:
+        """A run like the finished one, with a log of so many lines."""
+        executions = self._side.mongo.get_default_database().executions
+        document = executions.find_one({"_id": self._run})
+        if document is None:
+            raise Broken(f"{self._run} is gone")
+        run_id = f"{self._run[:-4]}{lines:04x}"
+        events = (document["events"] * lines)[:lines]
+        copy = document | {"_id": run_id, "events": events, "lines": lines, "stored_at": Timestamp(0, 0)}
+        executions.replace_one({"_id": run_id}, copy, upsert=True)
+        _asked(self._side, BUCKET.poll(run_id), _ETAG)  # the first poll fills the view in
+        return run_id
+
+    def _read_us(self, run_id: str) -> float:
+        times = []
+        for _ in range(300):
+            began = time.perf_counter()
+            self._services.store.read(PUBLIC, run_id, page=_PAGE)
+            times.append(time.perf_counter() - began)
+        return statistics.median(times) * _US
+
+
+def _line(name: str, first: float, second: float, ratio: float, wanted: str) -> Line:
+    return name, f"{first:,.0f} / {second:,.0f}", f"{ratio:.2f}", wanted
+
+
+def _held(late_ms: list[float]) -> Flow:
+    """Run something that takes a moment, be held until it is done, and note how late that was told."""
+    body = b'{"agent_name":"napper","input_data":{"a":1}}'
+    head = f"POST /run-agent HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    answer = yield f"{head}\r\n\r\n".encode() + body
+    if answer is None or answer.status != _ACCEPTED:
+        raise Broken(f"a submit was answered {answer}")
+    answer = yield BUCKET.poll(f"{orjson.loads(answer.body)['execution_id']}?wait=20&until=done")
+    now = datetime.now(UTC)  # of the machine whose clock the store's is
+    told = None if answer is None else _FINISHED.search(answer.body)
+    if told is None:
+        raise Broken(f"a held poll was answered {answer}")
+    late_ms.append((now - datetime.fromisoformat(told[1].decode())).total_seconds() * _MS)
+
+
+def _finished_run(side: Side) -> str:
+    found: list[str] = []
+
+    def flow() -> Flow:
+        answer = yield BUCKET.submit()
+        if answer is None or answer.status != _ACCEPTED:
+            raise Broken(f"a submit was answered {answer}")
+        run_id = str(orjson.loads(answer.body)["execution_id"])
+        while answer is None or not BUCKET.is_done(answer.body):
+            yield 0.05
+            answer = yield BUCKET.poll(run_id)
+        found.append(run_id)
+
+    _loop(side, flow())
+    return found[0]
+
+
+def _asked(side: Side, request: bytes, pattern: re.Pattern[bytes]) -> str:
+    found: list[str] = []
+
+    def flow() -> Flow:
+        answer = yield request
+        told = None if answer is None else pattern.search(answer.head)
+        if told is None:
+            raise Broken(f"{request!r} was answered {answer}")
+        found.append(told[1].decode())
+
+    _loop(side, flow())
+    return found[0]
+
+
+def _loop(side: Side, *flows: Flow) -> None:
+    connections = open_evenly(side.address, len(flows), side.api_pids())
+    try:
+        Loop().run(connections, flows)
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def run(side: Side, floor: Server, console: Console, *, documents: int, rounds: int, seconds: float) -> None:
+    """Measure all of it and print the ratios."""
+    services = bootstrap(Settings(redis_url=side.redis_url, mongodb_url=side.mongodb_url), "worker")
+    bench = Bench(side, floor, services, rounds, seconds)
+    table = Table(title="What a poll costs", box=box.SIMPLE, title_justify="left")
+    for heading in ("measure", "µs of CPU a request", "ratio", "wanted"):
+        table.add_column(heading)
+    parts: Sequence[Callable[[], Line | list[Line]]] = (
+        bench.floor,
+        bench.not_modified,
+        lambda: bench.woken(_WOKEN),
+        bench.length_of_log,
+        lambda: bench.stored(documents),
+    )
+    for part in parts:
+        lines = part()
+        for line in lines if isinstance(lines, list) else [lines]:
+            table.add_row(*line)
+            progress(": ".join(line[:3]))
+    console.print(table)
+
+
+def _start_floor(side: Side, stack: ExitStack, root: Path, guard: Guard) -> Server:
+    """The floor under Bucket's own gunicorn settings, all but its application."""
+    number = port.settle("127.0.0.1", 0)
+    url = port.url("127.0.0.1", number)
+    api = side.children["api"].plan
+    argv = tuple("benchmarks.reference.constant:app" if part == "api.wsgi:app" else part for part in api.argv)
+    env = dict(api.env) | {"PORT": str(number), "PROMETHEUS_MULTIPROC_DIR": str(root / "floor")}
+    side.redis.set(_KEY, b"{}")
+    plan = replace(api, name="floor", argv=argv, env=env, ready=lambda: processes.fetch(f"{url}/constant") == {})
+    child = Child(plan, root / "floor.log", guard)
+    stack.callback(child.kill)
+    child.start()
+    child.wait_ready()
+    while len(children_of(child.pid or 0)) < API_PROCESSES:
+        time.sleep(0.05)
+    return Server(("127.0.0.1", number), child.pid or 0)
+
+
+def main() -> int:
+    """Measure, print, and answer 0 unless something broke."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.polling", description=__doc__)
+    parser.add_argument("--documents", type=int, default=MANY, help=f"how many stored runs are many ({MANY})")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each pair is measured (5)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long each time (3)")
+    told = parser.parse_args()
+    try:
+        with ExitStack() as stack:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
+            guard = stack.enter_context(Guard())
+            side = Side(BUCKET, root / "bucket", guard, BUCKET_AGENTS_DIR=str(ROOT / "benchmarks" / "agents"))
+            stack.callback(side.close)
+            side.start()
+            floor = _start_floor(side, stack, root, guard)
+            console = Console(width=118, highlight=False)
+            run(side, floor, console, documents=told.documents, rounds=told.rounds, seconds=told.seconds)
+    except (Broken, Trouble, BucketError, RuntimeError, OSError) as broken:
+        sys.stderr.write(f"polling: {broken}\n{getattr(broken, 'fix', '')}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

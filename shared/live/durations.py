@@ -1,0 +1,93 @@
+"""Keeps in Redis how long the newest runs of each basket took, and the newest attempts of each agent.
+
+Of each at most :data:`KEPT` are kept, in slots taken by chance: a new one replaces any other, so that what is kept is
+a fair sample in which the old fades away. It is one command of a pipeline that is sent anyway; what Redis forgets is
+learnt again, and rebuilt from MongoDB (``shared/store/past.py``) where somebody asks for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, Final
+
+import orjson
+import redis
+
+from shared.domain.execution import Execution
+from shared.domain.status import ExecutionStatus
+
+KEPT: Final = 100
+KEPT_S: Final = 14 * 86_400
+_NOTHING: Final = "nothing"
+
+_NOTE: Final = """
+for place, key in ipairs(KEYS) do
+  redis.call('HSET', key, ARGV[2 * place], ARGV[2 * place + 1])
+  redis.call('EXPIRE', key, ARGV[1])
+end
+"""
+
+
+def run_key(execution: Execution) -> str:
+    """Answer the key of the runs alike: of an integrator's basket of this name, strategy and list of agents."""
+    basket = execution.basket
+    return _key((execution.integrator, basket.name, basket.strategy, *basket.agents))
+
+
+@lru_cache(maxsize=256)
+def _key(parts: tuple[str, ...]) -> str:
+    return f"durations:run:{hashlib.blake2b(orjson.dumps(parts), digest_size=8).hexdigest()}"
+
+
+def agent_key(agent: str) -> str:
+    """Answer the key of an agent's attempts."""
+    return f"durations:agent:{agent}"
+
+
+def run_seconds(execution: Execution) -> float | None:
+    """Answer how long a run took from its first claim; None for one that never ran, or was stopped from outside."""
+    if execution.started_at is None or execution.finished_at is None:
+        return None
+    if execution.status not in {ExecutionStatus.COMPLETED, ExecutionStatus.FAILED}:
+        return None
+    return (execution.finished_at - execution.started_at) / timedelta(seconds=1)
+
+
+def note(pipe: Any, execution: Execution, took: Iterable[tuple[str, float]]) -> None:
+    """Append to ``pipe`` what notes how long attempts of agents ``took`` and, where it is over, their run."""
+    noted = [(agent_key(agent), seconds) for agent, seconds in took]
+    seconds = run_seconds(execution)
+    if seconds is not None:
+        noted.append((run_key(execution), seconds))
+    if noted:
+        slots_and_ms: list[Any] = []
+        for _, seconds in noted:
+            slots_and_ms += (random.randrange(KEPT), int(seconds * 1_000))  # noqa: S311
+        pipe.eval(_NOTE, len(noted), *(key for key, _ in noted), KEPT_S, *slots_and_ms)
+
+
+def read(client: redis.Redis, keys: Sequence[str]) -> Mapping[str, tuple[float, ...] | None]:
+    """Answer the durations under each key, in seconds; None where nobody has noted or looked. Raises RedisError."""
+    pipe = client.pipeline(transaction=False)
+    for key in keys:
+        pipe.hvals(key)
+    return {key: _seconds(values) if values else None for key, values in zip(keys, pipe.execute(), strict=True)}
+
+
+def put_back(client: redis.Redis, found: Mapping[str, Sequence[float]]) -> None:
+    """Keep what was ``found`` in MongoDB, or that nothing was, so that nobody looks again. Raises RedisError."""
+    pipe = client.pipeline(transaction=False)
+    for key, seconds in found.items():
+        slots: dict[Any, Any] = {slot: int(value * 1_000) for slot, value in enumerate(seconds[:KEPT])}
+        pipe.hset(key, mapping=slots or {_NOTHING: ""})
+        pipe.expire(key, KEPT_S)
+    pipe.execute()
+
+
+def _seconds(values: Iterable[bytes]) -> tuple[float, ...]:
+    """What is kept, sorted; whatever is no number stands for nothing."""
+    return tuple(sorted(int(value) / 1_000 for value in values if value.isdigit()))

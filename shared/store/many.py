@@ -1,0 +1,159 @@
+"""Many executions in one round trip, in MongoDB: pages of lists, how named ones stand, and batches of inserts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from pymongo.errors import BulkWriteError
+
+from shared.domain.execution import Execution, Record
+from shared.domain.listing import Order, Place, Wanted
+from shared.domain.terms import Advance
+from shared.errors import BucketError, NotStorable, OutcomeUnknown, Unavailable
+from shared.store.clock import Clock
+from shared.store.database import Database, call
+from shared.store.documents import (
+    APART_FROM_DECISIONS,
+    APART_FROM_LISTS,
+    APART_FROM_READERS,
+    decode,
+    decode_event,
+)
+from shared.store.mongo import MongoStore, document_of
+from shared.store.port import KEY_KEPT
+
+_LIVING: Final = {"status": {"$exists": True}}
+_READ_AT_ONCE: Final = 20
+_DUPLICATE: Final = 11000
+_INSERT_S: Final = 0.005
+_MS: Final = timedelta(milliseconds=1)
+
+_Document = dict[str, Any]
+
+
+class MongoMany:
+    """See the port for what each verb promises; ``store`` takes the inserts that a batch cannot decide."""
+
+    def __init__(self, database: Database, clock: Clock, store: MongoStore) -> None:
+        self._database = database
+        self._clock = clock
+        self._store = store
+
+    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Execution]:
+        """Answer a page by the index that serves its filters best, as mongod finds out by trying."""
+        direction = 1 if wanted.order is Order.OLDEST else -1
+        with call(self._database, writes=False):
+            found = self._database.collection("executions").find(_filter(integrator, wanted, after), APART_FROM_LISTS)
+            rows = list(found.sort([("created_at", direction), ("_id", direction)]).limit(limit))
+        return [decode(row) for row in rows]
+
+    def named(self, integrator: str, ids: Collection[str]) -> Mapping[str, Execution]:
+        """Answer executions by their ids."""
+        with call(self._database, writes=False):
+            rows = list(self._database.collection("executions").find(_named(integrator, ids), APART_FROM_LISTS))
+        return {row["_id"]: decode(row) for row in rows}
+
+    def records(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[Record]:
+        """Answer executions whole, read a few at a time so that memory holds no more than was asked for."""
+        records: list[Record] = []
+        left = bytes_max
+        with call(self._database, writes=False):
+            executions = self._database.collection("executions")
+            with executions.find(_named(integrator, ids), APART_FROM_READERS, batch_size=_READ_AT_ONCE) as found:
+                for document in found:
+                    records.append(_record(document))
+                    left -= sum(map(len, records[-1].outputs.values()))
+                    if left <= 0:
+                        break
+        return records
+
+    def holders(self, integrator: str, keys: Collection[str]) -> Mapping[str, Execution]:
+        """Answer who holds keys, by the index that makes them unique."""
+        held = {"integrator": str(integrator), "idempotency.key": {"$in": [str(key) for key in keys]}}
+        with call(self._database, writes=False):
+            documents = list(self._database.collection("executions").find(held, APART_FROM_DECISIONS))
+        kept_since = self._clock.now() - KEY_KEPT
+        runs = [run for run in map(decode, documents) if run.created_at > kept_since]
+        return {run.idempotency.key: run for run in runs if run.idempotency is not None}
+
+    def create_many(self, accepted: Sequence[Advance]) -> Sequence[Execution | BucketError]:
+        """Store runs by one unordered insert; one whose key is taken meanwhile is decided by itself."""
+        if not accepted:
+            return []
+        documents = [document_of(advance, {}) for advance in accepted]
+        refused: dict[int, int] = {}
+        try:
+            with call(self._database, within_s=self._database.deadline_s + len(documents) * _INSERT_S):
+                try:
+                    self._database.collection("executions").insert_many(documents, ordered=False)
+                except BulkWriteError as failed:
+                    if failed.details.get("writeConcernErrors"):
+                        raise
+                    refused = {error["index"]: error["code"] for error in failed.details["writeErrors"]}
+        except (Unavailable, OutcomeUnknown, NotStorable) as error:
+            return [error] * len(accepted)
+        return [
+            self._decided(advance, refused[at]) if at in refused else advance.execution
+            for at, advance in enumerate(accepted)
+        ]
+
+    def _decided(self, advance: Advance, code: int) -> Execution | BucketError:
+        """What became of an insert that was refused, and did nothing."""
+        if code != _DUPLICATE:
+            return Unavailable("MongoDB refused the insert; nothing was stored, send the same request again")
+        try:
+            return self._store.create(advance)
+        except BucketError as error:
+            return error
+
+
+def _named(integrator: str, ids: Collection[str]) -> _Document:
+    return {"_id": {"$in": [str(each) for each in ids]}, "integrator": str(integrator), **_LIVING}
+
+
+def _record(document: _Document) -> Record:
+    events = tuple(decode_event(element) for element in document.get("events", ()))
+    return Record(decode(document), events, document.get("lines", 0), document.get("outputs", {}))
+
+
+def _filter(integrator: str, wanted: Wanted, after: Place | None) -> _Document:
+    """The filter of a page; every value of a caller stands as a plain string or moment, never as an operator."""
+    named = {
+        "basket_name": wanted.basket,
+        "tags": wanted.tag,
+        "request_id": wanted.request_id,
+        "retry_of": wanted.retry_of,
+    }
+    chosen: _Document = {"integrator": str(integrator), **_LIVING}
+    chosen |= {field: str(value) for field, value in named.items() if value is not None}
+    if wanted.statuses:
+        chosen["status"] = {"$in": [str(status) for status in wanted.statuses]}
+    if wanted.tag is not None:
+        chosen["tags.0"] = {"$exists": True}  # which the index of tags has been told of
+    if wanted.updated_since is not None:
+        chosen["updated_at"] = {"$gte": _up(wanted.updated_since)}
+    made: list[_Document] = []
+    if wanted.created_after is not None:
+        made.append({"created_at": {"$gt": wanted.created_after}})
+    if wanted.created_before is not None:
+        made.append({"created_at": {"$lt": _up(wanted.created_before)}})
+    if after is not None:
+        made += _beyond(after, "$gt" if wanted.order is Order.OLDEST else "$lt")
+    return chosen | ({"$and": made} if made else {})
+
+
+def _beyond(after: Place, further: str) -> list[_Document]:
+    """What lies further than a place; the first condition says nothing new, but an index is searched by it."""
+    beside = {"created_at": after.created_at, "_id": {further: after.id}}
+    return [
+        {"created_at": {f"{further}e": after.created_at}},
+        {"$or": [{"created_at": {further: after.created_at}}, beside]},
+    ]
+
+
+def _up(at: datetime) -> datetime:
+    """``at`` rounded up to the millisecond: the store knows no finer ones, and the driver rounds down."""
+    over = timedelta(microseconds=at.microsecond % 1_000)
+    return at - over + _MS if over else at

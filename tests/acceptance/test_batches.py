@@ -1,0 +1,190 @@
+"""Batches of submits: an outcome for each item, in order, as the single call would have answered it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+
+from tests.acceptance.calls import INCOME, Caller
+
+PREFIXES = ["", "/api/v1"]
+PROBLEM = {"type", "title", "status", "detail", "error_code", "message", "details", "timestamp", "request_id"}
+NAMED = {"basket_name": "working_test", "input_data": INCOME}
+
+
+def batched(caller: Caller, *items: Any, prefix: str = "", **headers: str) -> dict[str, Any]:
+    answer = caller.post(f"{prefix}/run-basket/batch", {"items": items}, **headers)
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
+    told: dict[str, Any] = answer.json()
+    assert (told["accepted"] + told["rejected"], len(told["items"])) == (len(items), len(items))
+    return told
+
+
+def ids(told: dict[str, Any]) -> list[str]:
+    return [item["execution_id"] for item in told["items"]]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_each_item_is_answered_as_a_submit_and_runs(caller: Caller, prefix: str) -> None:
+    single = caller.post(f"{prefix}/run-basket", NAMED).json()
+    told = batched(caller, NAMED, NAMED | {"tags": ["b"]}, {"config": {"agents": ["echo"]}}, prefix=prefix,
+                   X_Request_ID="of-a-batch")  # fmt: skip
+    assert (told["accepted"], told["rejected"]) == (3, 0)
+    assert len(set(ids(told))) == 3
+    for item in told["items"]:
+        assert set(item) == set(single) | {"execution_status"}
+        assert (item["status"], item["execution_status"], item["done"], item["rev"]) == (202, "queued", False, 1)
+        assert item["status_url"] == f"{prefix}/execution-logs/{item['execution_id']}"
+        assert item["request_id"] == "of-a-batch"
+    polls = [caller.finished(each) for each in ids(told)]
+    assert [poll["status"] for poll in polls] == ["completed"] * 3
+    assert [poll["tags"] for poll in polls] == [[], ["b"], []]
+    assert polls[0]["result"] == caller.finished(single["execution_id"])["result"]
+
+
+def test_a_bad_item_fails_alone_and_as_the_single_call_would(caller: Caller) -> None:
+    bad: list[Any] = [
+        {"basket_name": "nobody"},
+        {},
+        {"config": {"agents": ["nobody"]}},
+        NAMED | {"tags": [1]},
+        NAMED | {"input_data": {"transactions": "all"}},
+        NAMED | {"webhook": "http://me/"},
+        NAMED | {"input_data": {"rows": [{"Api-Key": "hunter2"}]}},
+        NAMED | {"run_after": "yesterday"},
+        NAMED | {"metadata": {"a": "x" * 20_000}},
+        {"basket_name": {"$gt": ""}},
+    ]
+    told = batched(caller, *(each for item in bad for each in (item, NAMED)))
+    assert (told["accepted"], told["rejected"]) == (len(bad), len(bad))
+    for item, refused, accepted in zip(bad, told["items"][::2], told["items"][1::2], strict=True):
+        single = caller.post("/run-basket", item)
+        assert set(refused) == PROBLEM
+        same = ("type", "title", "status", "detail", "error_code", "details")
+        assert {name: refused[name] for name in same} == {name: single.json()[name] for name in same}
+        assert (refused["status"], accepted["status"]) == (single.status_code, 202)
+    assert "hunter2" not in json.dumps(told)
+    for each in (item["execution_id"] for item in told["items"][1::2]):
+        caller.finished(each)
+
+
+@pytest.mark.parametrize("item", [None, 3, "working_test", [], [NAMED], True])
+def test_an_item_that_is_no_object_is_refused_alone(caller: Caller, item: Any) -> None:
+    refused, accepted = batched(caller, item, NAMED)["items"]
+    assert (refused["status"], refused["error_code"]) == (400, "validation_failed")
+    caller.finished(accepted["execution_id"])
+
+
+def test_each_item_may_have_a_key_of_its_own(caller: Caller) -> None:
+    keys = [uuid.uuid4().hex for _ in range(3)]
+    items = [NAMED | {"idempotency_key": key} for key in keys]
+    first = batched(caller, *items)
+    again = batched(caller, *items, NAMED)
+    assert ids(again)[:3] == ids(first)
+    assert [item.get("idempotency_replayed") for item in again["items"]] == [True, True, True, None]
+    single = caller.post("/run-basket", NAMED, Idempotency_Key=keys[1])
+    assert single.json()["execution_id"] == ids(first)[1], "an item is what the single call would be"
+    assert single.headers["Idempotency-Replayed"] == "true"
+    reused = batched(caller, NAMED | {"idempotency_key": keys[0], "tags": ["other"]}, NAMED)["items"]
+    assert (reused[0]["status"], reused[0]["error_code"], reused[1]["status"]) == (422, "idempotency_key_reused", 202)
+    for each in ids(first):
+        caller.finished(each)
+    done = batched(caller, items[0])["items"][0]
+    assert (done["execution_status"], done["done"], "poll_after_ms" in done) == ("completed", True, False)
+
+
+def test_one_key_twice_in_a_batch_makes_one_run(caller: Caller) -> None:
+    key = {"idempotency_key": uuid.uuid4().hex}
+    first, second, third, fourth = batched(caller, NAMED | key, NAMED, NAMED | key, NAMED | key | {"tags": ["b"]})[
+        "items"
+    ]
+    assert first["execution_id"] == third["execution_id"] != second["execution_id"]
+    assert [item.get("idempotency_replayed") for item in (first, second, third)] == [None, None, True]
+    assert (fourth["status"], fourth["error_code"]) == (422, "idempotency_key_reused")
+
+
+def test_a_refused_item_reserves_no_key(caller: Caller) -> None:
+    key = {"idempotency_key": uuid.uuid4().hex}
+    first, second = batched(caller, {"basket_name": "nobody"} | key, NAMED | key)["items"]
+    assert (first["status"], second["status"]) == (404, 202)
+    assert caller.finished(second["execution_id"])["status"] == "completed"
+
+
+def test_a_key_of_the_batch_stands_for_a_key_of_each_item_at_its_place(caller: Caller) -> None:
+    key, own = uuid.uuid4().hex, uuid.uuid4().hex
+    items = [NAMED, NAMED, {"basket_name": "nobody"}, NAMED | {"idempotency_key": own}]
+    first = batched(caller, *items, Idempotency_Key=key)
+    assert (first["accepted"], len({item.get("execution_id") for item in first["items"]})) == (3, 4)
+    again = batched(caller, *items, Idempotency_Key=key, prefix="/api/v1")
+    for before, after in zip(first["items"], again["items"], strict=True):
+        assert before["status"] == after["status"]
+        assert before.get("execution_id") == after.get("execution_id")
+    mended = batched(caller, NAMED | {"tags": ["other"]}, *items[1:2], NAMED, Idempotency_Key=key)["items"]
+    assert [item["status"] for item in mended] == [422, 202, 202], "what was refused may be mended under the same key"
+    assert mended[1]["execution_id"] == first["items"][1]["execution_id"]
+    alone = caller.post("/run-basket", NAMED, Idempotency_Key=f"{key}:0").json()
+    assert alone["execution_id"] not in ids({"items": [item for item in first["items"] if item["status"] == 202]})
+    for item in (first["items"][0], mended[2]):
+        caller.finished(item["execution_id"])
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "grün", 3, {"$gt": ""}, ["a"], "a\nb", "a\u001f0"])
+def test_a_key_that_is_none_is_refused(caller: Caller, key: Any) -> None:
+    refused, accepted = batched(caller, NAMED | {"idempotency_key": key}, NAMED)["items"]
+    assert (refused["status"], refused["details"][0]["pointer"]) == (400, "/idempotency_key")
+    assert accepted["status"] == 202
+    if key == "":
+        whole = caller.post("/run-basket/batch", {"items": [NAMED]}, Idempotency_Key="x" * 256)
+        assert (whole.status_code, whole.json()["details"][0]["header"]) == (400, "Idempotency-Key")
+
+
+def test_keys_that_mean_nothing_are_named_where_they_stand(caller: Caller) -> None:
+    answer = caller.post("/run-basket/batch", {"items": [NAMED | {"input": 1}, NAMED], "itms": 1}).json()
+    assert answer["warnings"] == ["unknown field 'itms' was ignored; did you mean items?"]
+    assert answer["items"][0]["warnings"] == ["unknown field 'input' was ignored; did you mean input_data?"]
+    assert "warnings" not in answer["items"][1]
+
+
+def test_five_hundred_are_taken_and_one_more_is_not(caller: Caller) -> None:
+    tag = uuid.uuid4().hex
+    # For later, so that nobody who shares the stack has to wait for all of them.
+    item = {"config": {"agents": ["echo"]}, "input_data": {"a": 1}, "tags": [tag], "run_after_s": 3_600}
+    refused = caller.post("/run-basket/batch", {"items": [item] * 501})
+    assert (refused.status_code, refused.json()["details"][0]["pointer"]) == (400, "/items")
+    told = batched(caller, *[item] * 500)
+    assert (told["accepted"], len(set(ids(told)))) == (500, 500)
+    shown = caller.post("/executions/poll", {"items": [{"execution_id": each} for each in ids(told)]}).json()
+    assert (len(shown["changed"]), shown["not_found"]) == (500, [])
+    listed = caller.get("/executions", params={"tag": tag, "limit": 1000}).json()["executions"]
+    assert {row["execution_id"] for row in listed} == set(ids(told))
+
+
+@pytest.mark.parametrize("body", [{}, {"items": []}, {"items": {}}, {"items": None}, {"items": "a"}])
+def test_a_batch_without_items_is_refused(caller: Caller, body: Any) -> None:
+    refused = caller.post("/run-basket/batch", body)
+    assert (refused.status_code, refused.json()["error_code"]) == (400, "validation_failed")
+    assert refused.json()["details"][0]["pointer"] == "/items"
+
+
+def test_what_no_item_can_be_read_without_refuses_the_whole(caller: Caller) -> None:
+    before = caller.stored()
+    for raw, status, code in (
+        (b'{"items": [{"basket_name": "working_test"}', 400, "invalid_json"),
+        (b'{"items": [{"a": NaN}]}', 400, "invalid_json"),
+        (b"[]", 400, "validation_failed"),
+        (b" " * (1024 * 1024 + 1), 413, "payload_too_large"),
+        (b'{"items": [{"basket_name": "working_test"}], "callback_url": "x"}', 400, "callbacks_not_supported"),
+        (b'{"items": [{"basket_name": "working_test"}], "a": {"secret": 1}}', 400, "credentials_not_accepted"),
+    ):
+        refused = caller.post_raw(raw, "/run-basket/batch")
+        assert (refused.status_code, refused.json()["error_code"]) == (status, code)
+    assert caller.stored() == before
+
+
+def test_another_method_is_405(caller: Caller) -> None:
+    refused = caller.get("/run-basket/batch")
+    assert (refused.status_code, set(refused.headers["Allow"].split(", "))) == (405, {"OPTIONS", "POST"})

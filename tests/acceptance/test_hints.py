@@ -1,0 +1,129 @@
+"""When to come back: learnt from what such runs took, told by the 202 already; and where in its queue a run waits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from shared.domain.basket import SEQUENTIAL, Basket, BasketStep
+from shared.live import durations
+from shared.live.connection import connect
+from tests.acceptance.calls import Caller
+from tests.builders import blank
+from tests.processes import wait_until
+
+LOOKS = 12  # both processes of the API are asked, but for one case in 4,000
+
+
+def key_of(name: str) -> str:
+    """The key of the runs of an inline basket of the simulator alone."""
+    step = BasketStep("simulate", "simulate")
+    return durations.run_key(replace(blank(), basket=Basket(name, SEQUENTIAL, (step,))))
+
+
+def submitted(caller: Caller, name: str, *script: str) -> dict[str, Any]:
+    body = {"config": {"name": name, "agents": ["simulate"]}, "input_data": {"script": list(script)}}
+    answer = caller.post("/run-basket", body)
+    assert answer.status_code == 202, answer.text
+    assert int(answer.headers["Retry-After"]) == max(1, -(-answer.json()["poll_after_ms"] // 1_000))
+    accepted: dict[str, Any] = answer.json()
+    return accepted
+
+
+def test_the_202_and_each_poll_go_by_what_such_runs_took_before(brisk: Caller) -> None:
+    with closing(connect(brisk.stack.redis_url)) as client:
+        durations.put_back(client, {key_of("learnt"): (9.0,) * 100})
+    run = submitted(brisk, "learnt", "running:60")["execution_id"]
+    wait_until(lambda: all(brisk.poll(run)["poll_after_ms"] > 7_000 for _ in range(LOOKS)), 5, "it is learnt")
+    told = submitted(brisk, "learnt", "completed")["poll_after_ms"]
+    assert 9_000 < told < 10_000
+    polled = brisk.poll(run)
+    assert 7_000 < polled["poll_after_ms"] < 10_000, "what is left of nine seconds"
+    brisk.post(f"/executions/{run}/cancel", {})
+    brisk.finished(run)
+
+
+def test_how_long_a_run_took_is_noted_where_it_ends(brisk: Caller) -> None:
+    polled = brisk.finished(submitted(brisk, "noted", "running:0.3", "completed")["execution_id"])
+    took = datetime.fromisoformat(polled["finished_at"]) - datetime.fromisoformat(polled["started_at"])
+    with closing(connect(brisk.stack.redis_url)) as client:
+        wait_until(lambda: durations.read(client, [key_of("noted")])[key_of("noted")] is not None, 5, "it is noted")
+        sample = durations.read(client, [key_of("noted")])[key_of("noted")]
+    assert sample == (took / timedelta(seconds=1),)
+
+
+def test_no_poll_reads_what_was_learnt(brisk: Caller) -> None:
+    run = submitted(brisk, "monitored", "running:30")["execution_id"]
+    wait_until(lambda: brisk.poll(run)["status"] == "running", 5, "it runs")
+    with closing(connect(brisk.stack.redis_url)) as client, client.monitor() as monitor:
+        for _ in range(40):
+            brisk.poll(run)
+        client.set("the:end", "1")
+        commands = []
+        for command in monitor.listen():
+            if "the:end" in command["command"]:
+                break
+            commands.append(command["command"])
+    assert sum(command == f"GET execution:{run}" for command in commands) == 40
+    assert sum("durations" in command for command in commands) < 10
+    brisk.post(f"/executions/{run}/cancel", {})
+    brisk.finished(run)
+
+
+@contextmanager
+def nobody_takes(caller: Caller) -> Iterator[None]:
+    """Freeze the worker, and the reconciler too, that would offer again what the frozen one was handed."""
+    for name in ("reconciler", "worker"):
+        caller.stack.pause(name)
+    try:
+        yield
+    finally:
+        for name in ("reconciler", "worker"):
+            caller.stack.resume(name)
+
+
+def test_a_queued_run_is_told_how_many_are_ahead_and_never_wrongly_none(brisk: Caller) -> None:
+    with nobody_takes(brisk):
+        runs = [submitted(brisk, "queue", "completed")["execution_id"] for _ in range(8)]
+        threading.Event().wait(0.3)  # each process looks ten times a second
+        waiting = [brisk.poll(run)["waiting_for"] for run in runs]
+        assert {told["reason"] for told in waiting} == {"queue"}
+        # The frozen worker's connection may have been handed the first ones before it was asked.
+        positions = [told["position"] for told in waiting if told["position"] is not None]
+        assert len(positions) >= 5
+        assert [place for place, told in enumerate(positions) if told == 0] == [0]
+        assert all(1 <= told < len(positions) for told in positions[1:]), "estimates, but never beyond the line"
+        assert positions[-1] > positions[1]
+        assert {told["eta_ms"] for told in waiting} == {None}, "nothing leaves the line"
+    for run in runs:
+        assert brisk.finished(run)["status"] == "completed"
+
+
+def test_a_line_that_moves_tells_when_a_run_will_be_taken(brisk: Caller) -> None:
+    runs = [submitted(brisk, "moving", "running:0.2", "completed")["execution_id"] for _ in range(10)]
+    told: list[int] = []
+
+    def is_told() -> bool:
+        waiting = brisk.poll(runs[-1])["waiting_for"]
+        if waiting and waiting["eta_ms"] is not None:
+            told.append(waiting["eta_ms"])
+        return bool(told)
+
+    wait_until(is_told, 5, "an eta is told")
+    assert 0 < told[0] < 5_000
+    for run in runs:
+        brisk.finished(run)
+
+
+@pytest.mark.parametrize("path", ["/execution-logs/{}", "/executions/{}", "/api/v1/execution-logs/{}"])
+def test_no_client_is_shown_the_mark(brisk: Caller, path: str) -> None:
+    run = submitted(brisk, "shown", "queued:2")["execution_id"]
+    for told in (brisk.get(path.format(run)), brisk.get(path.format(run), params={"limit": 1})):
+        assert not {"timing", "resting"} & set(told.json())
+    brisk.post(f"/executions/{run}/cancel", {})

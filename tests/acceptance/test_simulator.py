@@ -1,0 +1,156 @@
+"""The simulator: what a poller sees of each phase of a script, on a stack whose leases are short."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from benchmarks.cpu import children_of
+from tests.acceptance.calls import Caller
+from tests.processes import wait_until
+
+SCRIPTS: Mapping[str, dict[str, Any]] = {
+    "held": {"script": ["queued:0.4", "running:0.1", "completed"]},
+    "lost": {"script": ["running:0.3@40", "worker_lost", "running:0.2@80", "completed"]},
+    "lost_for_good": {"script": ["worker_lost", "worker_lost", "worker_lost", "completed"]},
+    "failed": {"script": ["running:0.1@30", "failed:card_declined"]},
+    "large": {"script": ["completed"], "result_bytes": 1_000_000},
+    "too_large": {"script": ["completed"], "result_bytes": 4 * 1024 * 1024 + 1},
+}
+
+
+@pytest.fixture(scope="module")
+def caller(brisk: Caller) -> Caller:
+    """An integrator of the stack where a lost lease is soon over."""
+    return brisk
+
+
+@pytest.fixture(scope="module")
+def runs(caller: Caller) -> Mapping[str, str]:
+    """A run of each script, all submitted at once: the processes of the worker are the same ones afterwards."""
+    return {name: caller.run("simulate", input_data=given) for name, given in SCRIPTS.items()}
+
+
+def test_a_lost_worker_shows_as_one_more_attempt_that_goes_on_where_it_was(
+    caller: Caller, runs: Mapping[str, str]
+) -> None:
+    children = children_of(caller.stack.pid("worker"))
+    polled = caller.finished(runs["lost"])
+    assert (polled["status"], polled["result"]) == ("completed", {"simulated": True, "attempts": 2})
+    assert polled["steps"][0]["attempts"] == 2
+    events = [line["event"] for line in polled["logs"]]
+    assert events.count("step.worker_lost") == 1
+    assert [line["message"] for line in polled["logs"] if line["event"] == "agent.log"][-1] == "running for 0.2 s"
+    assert children_of(caller.stack.pid("worker")) == children, "no process of the worker has ended"
+
+
+def test_a_run_held_back_is_queued_without_a_worker_and_says_for_how_long(caller: Caller) -> None:
+    run = caller.run("simulate", input_data={"script": ["queued:1.2", "completed"]})
+    polled = caller.poll(run)
+    assert (polled["status"], polled["started_at"]) == ("queued", None)
+    assert polled["waiting_for"]["reason"] == "queue"
+    assert 0 < polled["waiting_for"]["eta_ms"] <= 1_200
+    assert caller.stack.redis().llen("default") == 0
+    done = caller.finished(run)
+    assert (done["status"], done["steps"][0]["attempts"]) == ("completed", 1)
+    assert [line["event"] for line in done["logs"]][:2] == ["execution.accepted", "step.started"]
+
+
+def test_a_failure_bears_the_code_that_the_script_says(caller: Caller, runs: Mapping[str, str]) -> None:
+    polled = caller.finished(runs["failed"])
+    assert (polled["status"], polled["result"]) == ("failed", None)
+    assert (polled["error"]["error_code"], polled["error"]["kind"]) == ("card_declined", "permanent")
+
+
+def test_a_large_result_is_left_out_of_outputs_and_whole_in_result(caller: Caller, runs: Mapping[str, str]) -> None:
+    polled = caller.finished(runs["large"])
+    assert polled["outputs"]["simulate"]["omitted"] is True
+    assert len(polled["result"]["filler"]) > 999_000
+    polled = caller.finished(runs["too_large"])
+    assert polled["error"]["error_code"] == "output_too_large"
+
+
+def test_progress_moves_while_a_phase_runs(caller: Caller) -> None:
+    run = caller.run("simulate", input_data={"script": ["running:0.8@90", "completed"]})
+    seen = set()
+    while not (polled := caller.poll(run))["done"]:
+        if polled["status"] == "running":
+            seen.add(polled["progress"]["percent"])
+        time.sleep(0.05)
+    assert any(0 < percent < 90 for percent in seen), seen
+
+
+@pytest.mark.parametrize("script", [["queued:60"], ["running:60"], ["worker_lost", "running:60"]])
+def test_a_cancel_works_in_every_phase(caller: Caller, script: list[str]) -> None:
+    run = caller.run("simulate", input_data={"script": script})
+    first = script[0].partition(":")[0].replace("worker_lost", "running")
+    wait_until(lambda: caller.poll(run)["status"] == first, 5, f"{run} is {first}")
+    assert caller.post(f"/executions/{run}/cancel", {}).status_code in {200, 202}
+    assert caller.finished(run)["status"] == "cancelled"
+
+
+def test_a_script_that_takes_longer_than_its_step_may_times_out(caller: Caller) -> None:
+    config = {"steps": [{"agent": "simulate", "timeout_s": 0.3}]}
+    answer = caller.post("/run-basket", {"config": config, "input_data": {"script": ["running:60"]}})
+    polled = caller.finished(answer.json()["execution_id"])
+    assert (polled["error"]["error_code"], polled["error"]["kind"]) == ("timeout", "timeout")
+
+
+def test_without_input_it_is_done_within_two_seconds(caller: Caller) -> None:
+    began = time.monotonic()
+    polled = caller.finished(caller.run("simulate"))
+    assert (polled["status"], polled["input_source"]) == ("completed", "sample")
+    assert time.monotonic() - began < 2
+
+
+def test_a_held_run_that_is_retried_from_its_start_is_held_again(caller: Caller, runs: Mapping[str, str]) -> None:
+    caller.finished(runs["held"])
+    answer = caller.post(f"/executions/{runs['held']}/retry", {"from": "start"})
+    polled = caller.poll(answer.json()["execution_id"])
+    assert (polled["status"], polled["waiting_for"]["reason"]) == ("queued", "queue")
+    assert polled["waiting_for"]["eta_ms"] > 0
+    assert caller.finished(polled["execution_id"])["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("given", "pointer"),
+    [
+        ({"script": ["running:1", "asleep:1"]}, "/input_data/script/1"),
+        ({"script": ["running:1@101"]}, "/input_data/script/0"),
+        ({"script": ["running:-1"]}, "/input_data/script/0"),
+        ({"script": ["running:1\n"]}, "/input_data/script/0"),
+        ({"script": ["failed:Card Declined"]}, "/input_data/script/0"),
+        ({"script": ["failed:" + "x" * 64]}, "/input_data/script/0"),
+        ({"script": [{"$gt": ""}]}, "/input_data/script/0"),
+        ({"script": ["running:1", "queued:1"]}, "/input_data/script/1"),
+        ({"script": ["completed", "running:1"]}, "/input_data/script/1"),
+        ({"script": ["running:3000", "running:3000"]}, "/input_data/script/1"),
+        ({"script": ["running:0"] * 101}, "/input_data/script"),
+        ({"script": "running:1"}, "/input_data/script"),
+        ({"result_bytes": -1}, "/input_data/result_bytes"),
+        ({"result_bytes": 10**9}, "/input_data/result_bytes"),
+    ],
+)
+def test_what_cannot_be_played_is_refused_with_its_place(caller: Caller, given: dict[str, Any], pointer: str) -> None:
+    answer = caller.post("/run-basket", {"basket_name": "simulate", "input_data": given})
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "validation_failed")
+    assert pointer in [detail["pointer"] for detail in answer.json()["details"]]
+
+
+def test_the_name_is_reserved(caller: Caller) -> None:
+    made = caller.post("/create-basket", {"name": "simulate", "agents": ["echo"]})
+    assert (made.status_code, made.json()["error_code"]) == (409, "basket_exists")
+    assert "reserved" in made.json()["detail"]
+    gone = caller.ask("DELETE", "/baskets/simulate")
+    assert (gone.status_code, gone.json()["error_code"]) == (400, "validation_failed")
+    assert "reserved" in gone.json()["detail"]
+    assert caller.get("/baskets/simulate").json()["agents"] == ["simulate"]
+
+
+def test_lost_workers_count_until_the_run_fails_with_worker_lost(caller: Caller, runs: Mapping[str, str]) -> None:
+    polled = caller.finished(runs["lost_for_good"])
+    assert (polled["status"], polled["error"]["error_code"]) == ("failed", "worker_lost")
+    assert (polled["error"]["kind"], polled["steps"][0]["attempts"]) == ("lost", 3)

@@ -1,0 +1,96 @@
+"""How long runs and attempts took, as it is kept in Redis: the newest hundred of each, by one command a write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import orjson
+import pytest
+import redis
+
+from shared.domain.execution import Execution
+from shared.domain.life import cancel, complete
+from shared.domain.terms import Advance, Output
+from shared.live import durations
+from shared.live.publisher import Publisher
+from shared.live.views import Views
+from shared.store.clock import since_boot
+from shared.telemetry.fleet import FleetMetrics
+from tests.builders import NOON, SECOND, TERMS, accepted, claimed
+
+
+def ended(seconds: float = 2.0, *steps: str) -> Advance:
+    """A run that took so long from its claim."""
+    begun = claimed(accepted(*steps).execution, steps[0] if steps else "only").execution
+    lease = begun.lease_of(steps[0] if steps else "only")
+    return complete(begun, lease, Output(lease.step, b"{}"), NOON + seconds * SECOND, TERMS)
+
+
+def kept(client: redis.Redis, *keys: str) -> Mapping[str, tuple[float, ...] | None]:
+    return durations.read(client, keys)
+
+
+def test_a_run_and_its_attempts_are_noted_where_they_end(client: redis.Redis) -> None:
+    advance = ended(2.0)
+    publisher = Publisher(client, Views(client, 15), FleetMetrics())
+    record = replace(advance.as_accepted, outputs={"only": b"{}"})
+    publisher.advanced(record, advance, as_of=since_boot(), took=[("only", 1.25), ("only", 0.75)])
+    run, agent = durations.run_key(advance.execution), durations.agent_key("only")
+    found = kept(client, run, agent, durations.agent_key("other"))
+    assert found[run] == (2.0,)
+    assert found[agent] in {(0.75, 1.25), (0.75,), (1.25,)}, "two may fall into one slot"
+    assert found[durations.agent_key("other")] is None
+    assert all(0 < client.ttl(key) <= durations.KEPT_S for key in (run, agent))
+
+
+def test_it_is_one_command_of_the_pipeline(client: redis.Redis) -> None:
+    pipe = client.pipeline(transaction=False)
+    durations.note(pipe, ended().execution, [("a", 1.0), ("b", 2.0)])
+    assert len(pipe.command_stack) == 1
+    durations.note(pipe, accepted().execution, [])
+    assert len(pipe.command_stack) == 1, "a run that goes on notes nothing"
+
+
+def test_the_newest_hundred_are_kept_and_the_old_fades_away(client: redis.Redis) -> None:
+    pipe = client.pipeline(transaction=False)
+    old, new = ended(1.0).execution, ended(9.0).execution
+    for run in [old] * 300 + [new] * 1_000:
+        durations.note(pipe, run, [])
+    pipe.execute()
+    sample = kept(client, durations.run_key(new))[durations.run_key(new)]
+    assert sample is not None
+    assert 90 <= len(sample) <= durations.KEPT
+    assert sample.count(9.0) >= len(sample) - 2
+
+
+def test_a_run_stopped_from_outside_or_never_begun_tells_nothing() -> None:
+    begun = claimed(accepted().execution, "only").execution
+    for run in (begun, accepted().execution):
+        over = cancel(run, NOON + SECOND)
+        assert over is not None
+        assert durations.run_seconds(over.execution) is None
+
+
+def test_a_basket_that_changed_begins_anew() -> None:
+    one, two = accepted("a").execution, accepted("a", "b").execution
+    renamed = replace(one, basket=replace(one.basket, name="other"))
+    foreign = replace(one, integrator="other")
+    keys = [durations.run_key(run) for run in (one, two, renamed, foreign)]
+    assert len(set(keys)) == 4
+    assert durations.run_key(accepted("a").execution) == keys[0]
+
+
+@pytest.mark.parametrize("name", ["a\nsequential\nb", '"}{', "é"])
+def test_a_key_says_nothing_of_a_name(name: str) -> None:
+    run: Execution = accepted().execution
+    key = durations.run_key(replace(run, basket=replace(run.basket, name=name)))
+    assert orjson.dumps(key) == b'"' + key.encode() + b'"'
+    assert len(key) == len("durations:run:") + 16
+
+
+def test_what_was_rebuilt_is_kept_and_nothing_found_is_kept_too(client: redis.Redis) -> None:
+    durations.put_back(client, {"durations:run:a": (1.0, 2.5), "durations:run:b": ()})
+    assert kept(client, "durations:run:a", "durations:run:b", "durations:run:c") == {
+        "durations:run:a": (1.0, 2.5), "durations:run:b": (), "durations:run:c": None,
+    }  # fmt: skip

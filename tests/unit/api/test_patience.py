@@ -1,0 +1,95 @@
+"""How long a caller waits: by the query, or as RFC 7240 writes a preference."""
+
+from __future__ import annotations
+
+import flask
+import pytest
+
+from api.patience import Patience, patience_asked, patience_preferred
+from shared.errors import ValidationFailed
+
+app = flask.Flask(__name__)
+
+
+def asked(query: str = "", prefer: str | None = None) -> Patience:
+    environ = {} if prefer is None else {"HTTP_PREFER": prefer}
+    with app.test_request_context(query_string=query, environ_overrides=environ):
+        return patience_asked()
+
+
+@pytest.mark.parametrize(
+    ("query", "seconds"),
+    [("wait=10", 10), ("wait=0", 0), ("wait=0.25", 0.25), ("wait=30", 30), ("wait=31", 30), ("wait=" + "9" * 18, 30),
+     ("wait=007", 7), ("wait=30.0001", 30), ("", 0), ("page=3", 0)],
+)  # fmt: skip
+def test_the_query_says_seconds_and_over_30_counts_as_30(query: str, seconds: float) -> None:
+    assert asked(query) == Patience(seconds)
+
+
+@pytest.mark.parametrize(
+    "wait", ["", "-1", "+1", "1e3", "nan", "inf", "ten", "1,5", " 1", "1s", ".5", "5.", "٣", "1" * 19, "0x10", "1;2"]
+)
+def test_a_malformed_wait_is_refused(wait: str) -> None:
+    with (
+        app.test_request_context(query_string={"wait": wait}, headers={"Prefer": "wait=5"}),
+        pytest.raises(ValidationFailed) as refused,
+    ):
+        patience_asked()
+    assert refused.value.details[0]["parameter"] == "wait"
+
+
+def test_until_is_done_or_refused() -> None:
+    assert asked("wait=5&until=done") == Patience(5, until_done=True)
+    assert asked("until=done", "wait=5") == Patience(5, until_done=True, is_preference=True)
+    for until in ("", "Done", "change", "completed"):
+        with pytest.raises(ValidationFailed) as refused:
+            asked(f"until={until}")
+        assert refused.value.details[0]["parameter"] == "until"
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("wait=10", 10),
+        ("Wait=10", 10),
+        ("WAIT = 10", 10),
+        ('wait="10"', 10),
+        ("wait=010", 10),
+        ("wait=31", 30),
+        ("wait=" + "9" * 8_000, 30),
+        ("respond-async, wait=10", 10),
+        ("wait=10, respond-async", 10),
+        ('foo="a, wait=3", wait=10', 10),
+        ('foo; bar="x;y", wait=10', 10),
+        ("wait=10; foo=bar", 10),
+        ("wait=10;foo", 10),
+        ("wait=10, wait=20", 10),
+        (",,wait=10,,", 10),
+        ("\twait=10\t", 10),
+        ('return="minimal"; a=b, handling=lenient,wait=10', 10),
+    ],
+)
+def test_a_preference_is_read_as_rfc_7240_writes_it(header: str, seconds: float) -> None:
+    told = asked(prefer=header)
+    assert told == Patience(seconds, is_preference=True)
+    with app.test_request_context():
+        assert told.note(flask.Response(), granted=True).headers["Preference-Applied"] == f"wait={seconds}"
+        assert "Preference-Applied" not in told.note(flask.Response(), granted=False).headers
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "wait", "wait=", 'wait=""', "wait=-1", "wait=1.5", "wait=ten", "wait=1e3", "wait=٣", '"wait=10"', "wait=0",
+     "await=10", "wait 10", "wait=10 20", 'wait="10', "wait==10", ";wait=10", "foo;wait=10", "\xff\xfe", '"' * 999,
+     "x" * 8_000, ";;;;" * 2_000, "a=" * 4_000, '\\"' * 4_000, "wait=x, wait=10"],
+)  # fmt: skip
+def test_a_malformed_preference_is_ignored(header: str) -> None:
+    assert asked(prefer=header) == Patience()
+
+
+def test_the_query_wins_over_the_header_and_is_no_preference() -> None:
+    assert asked("wait=0", "wait=10") == Patience()
+    assert asked("wait=3", "wait=10") == Patience(3)
+    assert asked("fields=status", "wait=10") == Patience(10, is_preference=True)
+    with app.test_request_context(query_string="wait=3", headers={"Prefer": "wait=10"}):
+        assert patience_preferred() == Patience(10, is_preference=True), "a submit does not look at the query"

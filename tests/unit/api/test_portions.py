@@ -1,0 +1,107 @@
+"""A part of a poll: the same lines from the view in Redis as from MongoDB, and no other fields than were asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import flask
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.hints import Hints
+from api.portions import ALL, ALWAYS, NAMES, Portion, lies_beyond, portion_asked
+from shared.domain.execution import NEWEST, Event, Page, Record
+from shared.errors import ValidationFailed
+from shared.live.mark import cut_mark
+from shared.live.render import render
+from tests.builders import NOON, accepted
+
+app = flask.Flask(__name__)
+PAGES = st.builds(Page, after=st.none() | st.integers(0, 260), limit=st.integers(1, 260))
+
+
+def record_of(total: int, dropped: int) -> Record:
+    """A run with a log of ``total`` lines, the first of them ``dropped``."""
+    events = tuple(Event(NOON, "agent.log", f"line {seq}") for seq in range(dropped + 1, total + 1))
+    return replace(accepted().as_accepted, events=events, lines_total=total)
+
+
+def shown_of(record: Record, page: Page = NEWEST) -> dict[str, Any]:
+    """A poll as a client would parse it."""
+    view, _ = cut_mark(render(record, page) or b"")
+    shown: dict[str, Any] = orjson.loads(view + Hints(500, None).tail)
+    return shown
+
+
+@given(st.integers(0, 250), st.integers(0, 250), PAGES)
+def test_a_page_from_the_view_is_the_page_from_mongodb(total: int, dropped: int, page: Page) -> None:
+    record = record_of(total, min(dropped, total))
+    whole = shown_of(record, page)
+    paged = shown_of(record.paged(page), page)
+    assert paged == whole, "a record that bears only the page renders alike"
+    told = Portion(page).of_view(shown_of(record))
+    in_view = record.lines_total - len(shown_of(record)["logs"]) + 1
+    if told is None:
+        assert in_view > record.first_seq, "the view bears every line that is kept"
+        assert whole["count"] == 0 or whole["logs"][0]["seq"] < in_view
+    else:
+        assert orjson.loads(told) == whole
+
+
+@given(st.integers(0, 250), st.integers(0, 150), st.integers(1, 40), st.integers(0, 250))
+def test_pages_from_any_start_are_the_rest_of_the_log(total: int, dropped: int, limit: int, start: int) -> None:
+    record = record_of(total, min(dropped, max(total - 1, 0)))  # the newest is always kept
+    seen, after, gaps = [], start, []
+    while (page := shown_of(record, Page(after, limit)))["count"]:
+        seen += [line["seq"] for line in page["logs"]]
+        gaps.append(page["gap"])
+        assert page["gap"] is (after + 1 < page["first_seq"])
+        after = page["next_after"]
+    assert seen == list(range(max(start + 1, record.first_seq), total + 1))
+    assert not any(gaps[1:]), "a gap is said once, where it is"
+    assert lies_beyond(page, Page(after)) is False
+
+
+def test_the_names_are_those_of_a_poll() -> None:
+    assert {*shown_of(record_of(1, 0), Page(0))} == {*NAMES}
+    assert len(NAMES) == len({*NAMES})
+
+
+@pytest.mark.parametrize(
+    ("fields", "more"),
+    [("status", set()), ("progress", {"progress"}), (" result , outputs ", {"result", "outputs"}), ("rev,rev", set()),
+     ("poll_after_ms,waiting_for", {"poll_after_ms", "waiting_for"})],
+)  # fmt: skip
+def test_fields_are_those_asked_for_and_four_that_are_always_there(fields: str, more: set[str]) -> None:
+    with app.test_request_context(query_string={"fields": fields}):
+        told = portion_asked().of_view(shown_of(record_of(3, 0)))
+    assert told is not None
+    assert {*orjson.loads(told)} == {*ALWAYS} | more
+    assert tuple(orjson.loads(told))[:4] == ALWAYS
+
+
+def test_whoever_asks_for_lines_is_told_of_a_gap() -> None:
+    with app.test_request_context(query_string={"fields": "logs", "after": "2"}):
+        told = portion_asked().of_view(shown_of(record_of(20, 10)))
+    assert orjson.loads(told or b"")["gap"] is True
+
+
+@pytest.mark.parametrize(
+    "fields", ["", " ", ",", "status,", "status,,done", "Status", "$where", "status;done", "x" * 9_000]
+)
+def test_an_unknown_field_is_refused_with_the_known_ones(fields: str) -> None:
+    with app.test_request_context(query_string={"fields": fields}), pytest.raises(ValidationFailed) as refused:
+        portion_asked()
+    assert refused.value.details[0]["parameter"] == "fields"
+    assert "poll_after_ms" in refused.value.message
+    assert len(refused.value.message) < 700
+
+
+def test_unknown_parameters_and_none_are_a_whole_poll() -> None:
+    for query in ("", "x=1", "page=2&_=3"):
+        with app.test_request_context(query_string=query):
+            assert portion_asked().is_all
+    assert ALL.is_all

@@ -1,0 +1,117 @@
+"""The mark at the end of a rendered poll: cut off whatever stands before it, whichever release wrote it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from shared.domain.execution import ErrorKind, Execution, Record, RunError
+from shared.domain.life import cancel, fail, rescue, start
+from shared.live.mark import Mark, Rest, Timing, cut_mark, mark_of
+from shared.live.render import render
+from shared.queue.bell import AGAIN, FIRST
+from tests.builders import NOON, SECOND, TERMS, accepted, blank, claimed
+
+NOON_MS = int(NOON.timestamp() * 1_000)
+TRANSIENT = RunError("agent_error", "away", ErrorKind.TRANSIENT)
+
+
+def rendered(execution: Execution) -> bytes:
+    view = render(Record(execution))
+    assert view is not None
+    return view
+
+
+def running() -> Execution:
+    return claimed(accepted("one", "two").execution, "one").execution
+
+
+def test_a_mark_comes_back_as_it_was_written_and_leaves_a_poll_without_its_brace() -> None:
+    for execution in (accepted("one").execution, running()):
+        view, mark = cut_mark(rendered(execution))
+        assert mark == mark_of(execution)
+        assert "timing" not in orjson.loads(view + b"}")
+        assert "resting" not in orjson.loads(view + b"}")
+
+
+def test_a_run_on_offer_tells_its_place_and_a_running_one_since_when() -> None:
+    offered = mark_of(accepted("one", "two").execution)
+    assert offered.rest == Rest("queue")
+    assert offered.timing is not None
+    assert (offered.timing.agent, offered.timing.offered_ms) == ("one", NOON_MS)
+    assert (offered.timing.queue, offered.timing.priority, offered.timing.started_ms) == ("default", FIRST, None)
+    begun = mark_of(running())
+    assert (begun.rest, begun.timing) == (
+        None,
+        replace(offered.timing, offered_ms=None, queue=None, priority=0, started_ms=NOON_MS, step_ms=NOON_MS),
+    )
+
+
+def test_a_run_tried_again_says_so_and_that_it_goes_first() -> None:
+    lost = rescue(running(), "one", NOON + 60 * SECOND, TERMS)
+    assert lost is not None
+    timing = mark_of(lost.execution).timing
+    assert timing is not None
+    assert (timing.again, timing.priority) == (True, AGAIN)
+    begun = running()
+    rests = fail(begun, begun.lease_of("one"), TRANSIENT, NOON + SECOND).execution
+    assert mark_of(rests).rest == Rest("retry", NOON_MS + 2_000)
+    resting = mark_of(rests).timing
+    assert resting is not None
+    assert (resting.again, resting.offered_ms) == (True, None)
+
+
+def test_a_run_that_is_being_stopped_says_since_when() -> None:
+    stopping = cancel(running(), NOON + 3 * SECOND)
+    assert stopping is not None
+    timing = mark_of(stopping.execution).timing
+    assert timing is not None
+    assert timing.cancel_ms == NOON_MS + 3_000
+
+
+def test_a_schedule_is_told_as_one() -> None:
+    later = start(blank(run_after=NOON + 5 * SECOND), NOON, TERMS).execution
+    assert mark_of(later).rest == Rest("schedule", NOON_MS + 5_000)
+
+
+def test_a_run_that_is_over_bears_no_mark() -> None:
+    over = cancel(accepted("one").execution, NOON)
+    assert over is not None
+    assert mark_of(over.execution) == Mark()
+    assert cut_mark(rendered(over.execution)) == (rendered(over.execution), Mark())
+
+
+@pytest.mark.parametrize(
+    "written",
+    [{"a": 1, "timing": {}}, {"a": 1, "timing": {"runs": "x"}, "resting": {"reason": "x"}}, {"a": 0, "resting": {}}],
+)
+def test_what_callers_wrote_is_never_taken_for_the_mark(written: dict[str, object]) -> None:
+    over = cancel(replace(accepted("one").execution, metadata=orjson.dumps(written)), NOON, ',"timing":{}')
+    assert over is not None
+    view, mark = cut_mark(rendered(over.execution))
+    assert mark == Mark()
+    assert orjson.loads(view + b"}")["metadata"] == written
+
+
+def test_a_poll_that_an_older_release_rendered_is_read() -> None:
+    view = b'{"execution_id":"x","request_id":"req"'
+    assert cut_mark(view) == (view, Mark())
+    resting = view + b',"resting":{"reason":"retry","until_ms":5}'
+    assert cut_mark(resting) == (view, Mark(Rest("retry", 5)))
+
+
+def test_an_older_release_finds_what_a_run_rests_for_where_it_knows_it() -> None:
+    view = rendered(accepted("one").execution)
+    at = view.rfind(b',"resting":', -100)
+    assert json.loads(view[at + len(b',"resting":') :]) == {"reason": "queue", "until_ms": None}
+    assert json.loads(view[:at] + b"}")["timing"]["runs"].startswith("durations:run:")
+
+
+def test_a_mark_is_never_longer_than_where_it_is_looked_for() -> None:
+    longest = Timing("durations:run:" + "f" * 16, "a" * 63, *[10**13] * 2, True, *[10**13] * 2, "default", 3)  # type: ignore[misc]
+    view = b'{"a":1,"timing":' + orjson.dumps(longest) + b',"resting":' + orjson.dumps(Rest("schedule", 10**13))
+    assert cut_mark(view) == (b'{"a":1', Mark(Rest("schedule", 10**13), longest))
+    assert len(view) < 500

@@ -1,0 +1,1 @@
+"""Plays a script, so that integrators can test how they poll."""

@@ -1,0 +1,46 @@
+"""What only the reserved agent ``simulate`` may raise: a worker that is lost, and a failure of any code.
+
+From any other agent they are exceptions like all others: the codes of runs are a closed list.
+"""
+
+from __future__ import annotations
+
+from shared.domain.execution import ErrorKind, RunError, Step
+from shared.domain.script import KINDS, SIMULATE
+from shared.errors import LeaseLost
+
+
+class WorkerGone(Exception):
+    """The worker counts as lost from here on: nothing more is said of this attempt, and its lease runs out."""
+
+
+class ScriptedFailure(Exception):
+    """The step fails with the code that its script names."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"the script says {code}")
+        self.code = code
+
+
+def judge_simulated(step: Step, raised: BaseException) -> RunError | None:
+    """Answer the failure that ``simulate`` was told to play; None for what is played by nobody.
+
+    Raises LeaseLost where a worker is to be lost: the runner then lets go of the step without a word, exactly as it
+    does of one that has moved on, and whoever looks for overdue steps finds it. No process ends, for others share it.
+    """
+    if step.agent != SIMULATE:
+        return None
+    if isinstance(raised, WorkerGone):
+        raise LeaseLost(f"{step.id} plays a lost worker") from raised
+    if not isinstance(raised, ScriptedFailure):
+        return None
+    kind = KINDS.get(raised.code, ErrorKind.PERMANENT)
+    return RunError(
+        raised.code,
+        f"simulated: {raised}",
+        kind,
+        agent=step.agent,
+        step=step.id,
+        attempt=step.claims,
+        retryable=kind is ErrorKind.LOST,
+    )
