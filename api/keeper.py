@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from functools import partial
 from typing import Final
 
@@ -26,7 +27,6 @@ from shared.store.settle import until_answered
 _WITHDRAWALS_MAX: Final = 10_000
 _LOOK_EVERY_S: Final = 0.1
 _WITHDRAWN_WITHIN_S: Final = 0.2
-_OUTAGE_AFTER_LOOKS: Final = 2
 
 
 class Keeper:
@@ -39,7 +39,6 @@ class Keeper:
         self.holder = Holder(services.settings, self.pulse)
         self._stop = threading.Event()
         self._prepared = threading.Event()
-        self._missed = 0
         self._lost: queue.Queue[Execution] = queue.Queue(_WITHDRAWALS_MAX)
 
     def start(self) -> None:
@@ -87,21 +86,21 @@ class Keeper:
     def look_at_store(self) -> None:
         """Ask MongoDB for its time, and prepare it once; raises nothing that it answers, or does not.
 
-        Two looks in a row that are not answered are an outage. One is a busy moment: it must not refuse everybody.
+        Where it does not answer this look and answers other calls meanwhile it is busy, and that refuses nobody.
         """
         database = self._services.database
+        began = time.monotonic()
         try:
             self._services.clock.sync()
-            self._missed = 0
             database.is_away = False
             if not self.is_prepared:
                 self._services.prepare()
                 self._prepared.set()
         except BucketError as away:
-            self._missed += 1
-            if self._missed == _OUTAGE_AFTER_LOOKS:
-                structlog.get_logger().warning("MongoDB is away", reason=away.message)
-                database.is_away = True
+            if database.is_away or database.has_answered_since(began):
+                return
+            structlog.get_logger().warning("MongoDB is away", reason=away.message)
+            database.is_away = True
 
     def _watch_store(self) -> None:
         """Look at MongoDB ten times a second: while it is away, requests fail at once and leave the threads free."""

@@ -102,6 +102,7 @@ class Database:
         self._lock = threading.Lock()
         self._opened: tuple[int, MongoDatabase[_Document]] | None = None
         self._answered_at = -math.inf
+        self._last_answer_at = -math.inf
         self.is_away = False
         """Set by whoever watches (:meth:`ask_clock`): every other call then fails at once, not after its deadline."""
         self.when_lost: Callable[[], None] = lambda: None
@@ -123,7 +124,13 @@ class Database:
 
     def answered(self, *, yes: bool) -> None:
         """Note that a call was answered, or was not: for a moment after an answer a server is known to be there."""
-        self._answered_at = time.monotonic() if yes else -math.inf
+        if yes:
+            self._last_answer_at = time.monotonic()
+        self._answered_at = self._last_answer_at if yes else -math.inf
+
+    def has_answered_since(self, moment: float) -> bool:
+        """True where any call was answered after ``moment`` (monotonic seconds): a store that is busy is not away."""
+        return self._last_answer_at > moment
 
     def ask_clock(self) -> datetime:
         """Answer the primary's own time, within half a second or so; goes through where ``is_away`` is set."""

@@ -18,7 +18,7 @@ class Store:
     """A clock that answers or not, as a test says, and the mark that all other calls look at."""
 
     def __init__(self) -> None:
-        self.answers = True
+        self.answers = self.answers_others = True
         self.is_away = False
         self.prepared = 0
 
@@ -29,6 +29,9 @@ class Store:
 
     def glance(self) -> None:
         return None
+
+    def has_answered_since(self, _moment: float) -> bool:
+        return self.answers_others
 
     def prepare(self) -> None:
         self.prepared += 1
@@ -45,13 +48,15 @@ def keeper(store: Store) -> Keeper:
     return Keeper(cast("Services", services))
 
 
-def test_one_look_that_is_not_answered_refuses_nobody_and_two_in_a_row_are_an_outage(
-    keeper: Keeper, store: Store
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_look_that_is_not_answered_is_an_outage_unless_other_calls_are(
+    keeper: Keeper, store: Store, busy: bool
 ) -> None:
-    for answers, away in [(True, False), (False, False), (True, False), (False, False), (False, True), (False, True)]:
-        store.answers = answers
-        keeper.look_at_store()
-        assert store.is_away == away
+    keeper.look_at_store()
+    assert not store.is_away
+    store.answers, store.answers_others = False, busy
+    keeper.look_at_store()
+    assert store.is_away == (not busy)
     store.answers = True
     keeper.look_at_store()
     assert not store.is_away, "the first answer ends it"
