@@ -91,6 +91,8 @@ class Consumers:
         if since is not None and not isinstance(since, str):
             fault = {"pointer": "/since", "message": "must be a cursor, or now"}
             raise ValidationFailed(f"since {fault['message']}", details=[fault])
+        if since not in {None, NOW}:
+            feed_cursors.decode(since, told_in="since")  # made up, it is told to who has a known consumer too
         try:
             consumer, is_new = self._services.consumers.get(PUBLIC, name), False
         except ConsumerNotFound:

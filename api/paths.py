@@ -9,6 +9,7 @@ from flask import request
 
 from api.body import Blueprint
 from api.problems import Api
+from api.queries import text
 from shared.domain.execution import LINES_SHOWN
 from shared.errors import ValidationFailed
 
@@ -31,13 +32,13 @@ def prefix() -> str:
 
 def whole_number(name: str, *, least: int, most: int) -> int | None:
     """Answer a query parameter that is a whole number, None where it is absent; raises ValidationFailed."""
-    text = request.args.get(name)
-    if text is None:
+    told = text(name)
+    if told is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):  # noqa: PLR2004
+    if not (told.isascii() and told.isdigit() and len(told) < 20 and least <= int(told) <= most):  # noqa: PLR2004
         fault = {"parameter": name, "message": f"must be a whole number from {least} to {most}"}
         raise ValidationFailed(f"{name} {fault['message']}", details=[fault])
-    return int(text)
+    return int(told)
 
 
 def limit() -> int:

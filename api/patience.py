@@ -10,6 +10,7 @@ from urllib.request import parse_http_list
 import flask
 from flask import request
 
+from api import queries
 from api.holding import WAIT_MAX_S
 from shared.errors import ValidationFailed
 
@@ -41,8 +42,8 @@ def patience_asked() -> Patience:
     """Answer how long this request waits; the query wins over ``Prefer``. Raises ValidationFailed."""
     if not request.environ.get("QUERY_STRING"):
         return patience_preferred()
-    until_done = _is_until_done(request.args.get("until"))
-    told = request.args.get("wait")
+    until_done = _is_until_done(queries.text("until"))
+    told = queries.text("wait")
     if told is None:
         preferred = patience_preferred()
         return Patience(preferred.wait_s, until_done, preferred.is_preference)

@@ -12,7 +12,7 @@ from flask import request
 
 from shared.errors import ValidationFailed
 
-_MOMENT: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:[Zz]|[+-]\d{2}:\d{2})", re.ASCII)
+_MOMENT: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:[Zz]|[+-]\d{2}:[0-5]\d)", re.ASCII)
 _NO_MOMENT: Final = "must be a moment with its offset, such as 2026-11-21T12:00:00Z"
 
 Word = TypeVar("Word", bound=StrEnum)

@@ -14,7 +14,7 @@ from shared.ids import AGENT_NAME, BASKET_NAME
 
 METADATA_MAX_BYTES: Final = 16 * 1024
 _FAR: Final = timedelta(days=3_650)
-_MOMENT: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?(?:[Zz]|[+-]\d{2}:\d{2})", re.ASCII)
+_MOMENT: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?(?:[Zz]|[+-]\d{2}:[0-5]\d)", re.ASCII)
 _A_STEP: Final = "must begin with a lower-case letter, then up to 62 of a-z 0-9 _ -"
 
 _A_NAME: Final = validate.Regexp(

@@ -33,6 +33,7 @@ class Checked:
     """A compiled schema, itself checked; raises SpecError, which begins with ``where``, if it is no schema."""
 
     def __init__(self, schema: Mapping[str, Any], where: str) -> None:
+        self._schema = schema
         if schema.get("$schema", DIALECT) not in (DIALECT, f"{DIALECT}#"):
             raise SpecError(f"{where}: $schema must be {DIALECT}, or be left out")
         try:
@@ -65,7 +66,14 @@ class Checked:
 
     def _faults(self, value: Any) -> list[Fault]:
         found = itertools.islice(self._validator.iter_errors(value), FAULTS_MAX)
-        return [Fault(pointer(error.instance_path), _tell(error)) for error in found]
+        return [Fault(pointer(error.instance_path), self._tell(error)) for error in found]
+
+    def _tell(self, error: jsonschema_rs.ValidationError) -> str:
+        """What is wrong; where the schema describes what it has a pattern for, in its words: few read a pattern."""
+        described = _description(self._schema, error.schema_path[:-1]) if error.kind.name == "pattern" else None
+        if described is None:
+            return _tell(error)
+        return _cut(f"{_value(error)} is not as described: {described}", MESSAGE_MAX)
 
 
 def pointer(path: Iterable[str | int]) -> str:
@@ -80,8 +88,23 @@ def _refuse(uri: str) -> NoReturn:
 def _tell(error: jsonschema_rs.ValidationError) -> str:
     message = error.message
     if _MASK in message:
-        message = message.replace(_MASK, _cut(orjson.dumps(error.instance).decode(), _SHOWN_MAX), 1)
+        message = message.replace(_MASK, _value(error), 1)
     return _cut(message, MESSAGE_MAX)
+
+
+def _value(error: jsonschema_rs.ValidationError) -> str:
+    return _cut(orjson.dumps(error.instance).decode(), _SHOWN_MAX)
+
+
+def _description(schema: Any, path: Iterable[str | int]) -> str | None:
+    """Answer how the part of ``schema`` at ``path`` is described; None where it is not."""
+    try:
+        for part in path:
+            schema = schema[part]
+        described: str = schema["description"]
+    except (LookupError, TypeError):
+        return None
+    return described
 
 
 def _cut(text: str, most: int) -> str:

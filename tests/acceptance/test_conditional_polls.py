@@ -106,6 +106,13 @@ def test_a_field_that_is_none_is_400_and_the_known_ones_are_told(
     assert all(name in problem["detail"] for name in ("status", "next_after", "poll_after_ms"))
 
 
+@pytest.mark.parametrize("name", ["fields", "after", "limit", "wait", "until"])
+def test_a_parameter_that_stands_twice_is_refused(caller: Caller, done: dict[str, Any], name: str) -> None:
+    good = {"fields": "status", "until": "done"}.get(name, "1")
+    refused = caller.get(f"/executions/{done['execution_id']}?{name}={good}&{name}={good}")
+    assert (refused.status_code, refused.json()["details"][0]["parameter"]) == (400, name)
+
+
 def test_pages_come_from_redis_while_it_holds_their_lines_and_else_from_mongodb(caller: Caller) -> None:
     run = caller.finished(caller.run_agent("chatty", lines=LINES))
     executions = caller.stack.mongo().executions

@@ -192,6 +192,9 @@ def test_a_name_that_no_consumer_may_have_is_refused(caller: Caller, name: str) 
 def test_a_consumer_begins_nowhere_that_bucket_has_not_made(caller: Caller, since: Any) -> None:
     assert caller.ask("PUT", "/consumers/nowhere", json={"since": since}).status_code == 400
     assert caller.get("/consumers/nowhere/changes").status_code == 404
+    known = caller.ask("PUT", "/consumers/known").json()
+    assert caller.ask("PUT", "/consumers/known", json={"since": since}).status_code == 400
+    assert caller.ask("PUT", "/consumers/known", json={"since": "now"}).json() == known
 
 
 def test_a_consumer_whose_cursor_expired_catches_up_and_goes_on(caller: Caller) -> None:

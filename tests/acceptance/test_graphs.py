@@ -256,6 +256,7 @@ def test_a_moment_in_the_past_is_now(caller: Caller, moment: str) -> None:
         ({"run_after": "2030-01-01T00:00:00"}, "run_after"),
         ({"run_after": "2030-01-01 00:00:00Z"}, "run_after"),
         ({"run_after": "2030-13-01T00:00:00Z"}, "run_after"),
+        ({"run_after": "2026-11-21T00:00:00+00:99"}, "run_after"),
         ({"run_after": "9999-01-01T00:00:00Z"}, "run_after"),
         ({"run_after": 1_800_000_000}, "run_after"),
         ({"run_after_s": -1}, "run_after_s"),

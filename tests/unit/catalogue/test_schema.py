@@ -91,6 +91,15 @@ def test_a_pattern_cannot_be_made_to_backtrack() -> None:
     assert time.process_time() - began < 1
 
 
+def test_who_breaks_a_pattern_is_told_what_it_stands_for_where_that_is_described() -> None:
+    phases = {"type": "array", "items": {"pattern": "^(on|off)$", "description": "on or off."}}
+    within = {"properties": {"a": {"$ref": "#/$defs/phases"}}, "$defs": {"phases": phases}}
+    for schema in ({"properties": {"a": phases}}, within):
+        (fault,) = faults(schema, {"a": ["on", "of"]})
+        assert (fault.pointer, fault.message) == ("/a/1", '"of" is not as described: on or off.')
+    assert faults({"pattern": "^on$"}, "of")[0].message == '"of" does not match "^on$"'
+
+
 @pytest.mark.parametrize("value", [{"a": "\ud800"}, {"a": object()}, {1: 2}, {"a": 2**64}, {"a": {1, 2}}])
 def test_what_is_no_json_is_a_fault_and_raises_nothing(value: Any) -> None:
     (fault,) = faults({"type": "object"}, value)
