@@ -17,6 +17,7 @@ from flask import request
 
 from api import paths
 from api.body import fingerprint, read_body
+from api.conditional import Reply
 from api.intake import key_of, traceparent_of
 from api.keeper import Keeper
 from shared import faults
@@ -53,7 +54,8 @@ class Acceptor:
 
         ``make`` answers a blank execution and the outputs it begins with; it raises for whatever is to be refused.
         """
-        key = key_of(request.headers.get("Idempotency-Key"))
+        headers = request.environ
+        key = key_of(headers.get("HTTP_IDEMPOTENCY_KEY"))
         idempotency = None if key is None else Idempotency(key, self._fingerprint())
         if idempotency is not None:
             holder = self._services.store.holder(PUBLIC, idempotency.key)
@@ -63,7 +65,7 @@ class Acceptor:
         asker = Asker(
             self._services.clock.now(),
             flask.g.request_id,
-            traceparent_of(request.headers.get("traceparent")),
+            traceparent_of(headers.get("HTTP_TRACEPARENT")),
             idempotency,
         )
         return self._store(*make(asker), warnings)
@@ -129,11 +131,12 @@ def _answer(
     run: Execution, poll_after_ms: int | None, retry_after_s: int | None, warnings: Sequence[str]
 ) -> flask.Response:
     body = told_of(run, poll_after_ms, warnings)
-    headers = {
-        "Location": body["status_url"],
-        "ETag": f'W/"{run.id}.{run.rev}"',
-        "Cache-Control": "no-store",
-    }
+    headers = [
+        ("Content-Type", "application/json"),
+        ("Location", body["status_url"]),
+        ("ETag", f'W/"{run.id}.{run.rev}"'),
+        ("Cache-Control", "no-store"),
+    ]
     if poll_after_ms is not None:
-        headers["Retry-After"] = str(retry_after_s)
-    return flask.Response(orjson.dumps(body), 202, headers, mimetype="application/json")
+        headers.append(("Retry-After", str(retry_after_s)))
+    return Reply(orjson.dumps(body), 202, headers)

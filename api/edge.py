@@ -13,6 +13,7 @@ from typing import Any, Final
 import flask
 import orjson
 import structlog
+from flask.globals import app_ctx, request_ctx
 from flask.json.provider import JSONProvider
 from structlog.contextvars import bind_contextvars, clear_contextvars
 from werkzeug.routing import RequestRedirect
@@ -59,14 +60,15 @@ def register(app: flask.Flask, settings: Settings) -> None:
 
 
 def _begin() -> flask.Response | None:
-    flask.g.begun = time.perf_counter()
-    asked = flask.request.environ.get("HTTP_X_REQUEST_ID")
+    request, known = request_ctx.request, app_ctx.g  # themselves: each look through flask's proxies costs 2 µs
+    known.begun = time.perf_counter()
+    asked = request.environ.get("HTTP_X_REQUEST_ID")
     request_id = asked if asked and REQUEST_ID.fullmatch(asked) else new_request_id()
-    flask.g.request_id = request_id
+    known.request_id = request_id
     clear_contextvars()  # a request whose teardown was lost must not lend its id
     bind_contextvars(request_id=request_id)
     # An address is what it is: no redirect adds a slash or takes one away.
-    if isinstance(flask.request.routing_exception, RequestRedirect):
+    if isinstance(request.routing_exception, RequestRedirect):
         return problems.respond(problems.nothing_here())
     return None
 
@@ -75,7 +77,7 @@ def _ending(*, polls_logged: bool) -> Callable[[flask.Response], flask.Response]
     log = structlog.get_logger("api.access")
 
     def end(response: flask.Response) -> flask.Response:
-        request, known = flask.request, flask.g
+        request, known = request_ctx.request, app_ctx.g
         response.headers["X-Request-ID"] = known.request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
         seconds = time.perf_counter() - known.begun

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
 
-from marshmallow import EXCLUDE, INCLUDE, Schema, ValidationError, fields, pre_load, validate, validates_schema
+from marshmallow import (
+    EXCLUDE,
+    INCLUDE,
+    Schema,
+    ValidationError,
+    fields,
+    missing,
+    pre_load,
+    validate,
+    validates_schema,
+)
 
 from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL, STEPS_MAX
 from shared.domain.status import ExecutionStatus
@@ -105,6 +117,9 @@ class NewBasket(BasketConfig):
 class _Run(_Body):
     """What every submit may say."""
 
+    USUAL: ClassVar[Mapping[str, type]]
+    """The two keys that most bodies are made of, of which nothing can be wrong but their types."""
+
     tags = fields.List(
         fields.Str(validate=validate.Length(min=1, max=64)),
         load_default=list,
@@ -117,6 +132,14 @@ class _Run(_Body):
     start_deadline_s = _seconds(least=0.001, told="begun within so many seconds of run_after, or failed")
     deadline_s = _seconds(least=0.001, told="done within so many seconds of run_after, or failed")
 
+    def load(self, data: Any, **options: Any) -> Any:
+        """Answer ``data`` as it is checked, with the defaults; the usual body needs no look at each field."""
+        if type(data) is not dict or {key: type(value) for key, value in data.items()} != self.USUAL:
+            return super().load(data, **options)
+        defaults = {name: field.load_default for name, field in self.load_fields.items()}
+        told = {name: default() if callable(default) else default for name, default in defaults.items()}
+        return {name: value for name, value in told.items() if value is not missing} | data
+
     @validates_schema
     def _check_moments(self, body: dict[str, Any], **_: Any) -> None:
         if body.get("run_after") is not None and body.get("run_after_s") is not None:
@@ -125,6 +148,8 @@ class _Run(_Body):
 
 class RunBasket(_Run):
     """The body of POST /run-basket: a basket's name, or a basket written inline."""
+
+    USUAL = MappingProxyType({"basket_name": str, "input_data": dict})
 
     basket_name = fields.Str(allow_none=True, metadata={"description": "the name of a basket; wins over config"})
     config = fields.Nested(BasketConfig, allow_none=True, metadata={"description": "a basket for this run only"})
@@ -142,6 +167,8 @@ class RunBasket(_Run):
 
 class RunAgent(_Run):
     """The body of POST /run-agent."""
+
+    USUAL = MappingProxyType({"agent_name": str, "input_data": dict})
 
     agent_name = fields.Str(required=True, error_messages={"required": "agent_name is required"})
     input_data = fields.Dict(

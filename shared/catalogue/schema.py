@@ -65,6 +65,8 @@ class Checked:
             return self._faults(orjson.loads(written))
 
     def _faults(self, value: Any) -> list[Fault]:
+        if self._validator.is_valid(value):
+            return []
         found = itertools.islice(self._validator.iter_errors(value), FAULTS_MAX)
         return [Fault(pointer(error.instance_path), self._tell(error)) for error in found]
 

@@ -90,7 +90,7 @@ def as_scripted(blank: Execution) -> Execution:
             if seconds:
                 until = blank.created_at + timedelta(milliseconds=round(seconds * 1_000))
                 steps[step.id] = Step(step.id, step.agent, StepStatus.READY, due_by=until)
-    return replace(blank, steps=steps)
+    return blank if len(steps) == len(blank.steps) else replace(blank, steps=steps)
 
 
 def _queued_s(given: Mapping[str, Any]) -> float:

@@ -70,7 +70,8 @@ class Pulse:
     @property
     def last(self) -> Look:
         """What the last look saw; waits for the first one."""
-        self._looked.wait(timeout=1)
+        if not self._looked.is_set():  # asked several times a request, and nearly always set
+            self._looked.wait(timeout=1)
         return self._last
 
     def look(self) -> Look:

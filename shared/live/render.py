@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -121,6 +122,7 @@ def error_shown(error: RunError | None) -> dict[str, Any] | None:
     }
 
 
+@lru_cache(maxsize=256)  # one poll shows the same moment in several places, and so do those that follow
 def moment(at: datetime | None) -> str | None:
     """Answer a moment as RFC 3339 in UTC, to the millisecond."""
     return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -71,7 +71,8 @@ class Views:
     def put_first(self, pipe: Any, execution_id: str, view: bytes) -> None:
         """Append to ``pipe`` what keeps the view of a run just accepted, unless a worker was there before."""
         if len(view) <= VIEW_MAX_BYTES:
-            pipe.set(view_key(execution_id), view, px=self._live_ms, nx=True)
+            # As it goes over the wire: redis-py's ``set`` weighs each of its options first, 15 µs of every accept.
+            pipe.execute_command("SET", view_key(execution_id), view, "PX", self._live_ms, "NX")
 
     def drop(self, pipe: Any, execution_id: str) -> None:
         """Append to ``pipe`` what forgets a view, so that the next reader renders it anew; whoever waits reads now."""

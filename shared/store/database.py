@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pymongo
@@ -88,6 +89,19 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """One process's client; pymongo makes a collection anew each time it is asked, so those once made are kept."""
+
+    pid: int
+    database: MongoDatabase[_Document]
+    collections: dict[str, Collection[_Document]] = field(default_factory=dict)
+
+    def collection(self, name: str) -> Collection[_Document]:
+        known = self.collections.get(name)
+        return self.collections.setdefault(name, self.database[name]) if known is None else known
+
+
 class Database:
     """Where the collections are; every call has ``deadline_s`` seconds in all, retries included.
 
@@ -100,7 +114,7 @@ class Database:
         self.deadline_s = deadline_s
         self._retries = retries
         self._lock = threading.Lock()
-        self._opened: tuple[int, MongoDatabase[_Document]] | None = None
+        self._opened: _Opened | None = None
         self._answered_at = -math.inf
         self._last_answer_at = -math.inf
         self.is_away = False
@@ -110,17 +124,17 @@ class Database:
 
     def collection(self, name: str) -> Collection[_Document]:
         """Answer a collection through this process's own client: one must not cross a fork."""
-        return self._here()[name]
+        return self._here().collection(name)
 
     def session(self) -> ClientSession:
         """Answer a session, in which a later read never sees less than an earlier one, whoever is primary by then."""
-        return self._here().client.start_session()
+        return self._here().database.client.start_session()
 
     def find_server(self) -> None:
         """Fail early where no server is known and none is found, and leave time for the call itself."""
         if not self._retries and time.monotonic() - self._answered_at > _KNOWN_FOR_S:
             with pymongo.timeout(max(self.deadline_s - _SELECTION_STEP_S, 0.01)):
-                _ = self._here().client.is_primary
+                _ = self._here().database.client.is_primary
 
     def answered(self, *, yes: bool) -> None:
         """Note that a call was answered, or was not: for a moment after an answer a server is known to be there."""
@@ -138,10 +152,10 @@ class Database:
             with _said():
                 self.find_server()
             with _said(), pymongo.timeout(min(self.deadline_s, _LOOK_WITHIN_S)):
-                told: datetime = self._here().client.admin.command("hello", codec_options=_AWARE)["localTime"]
+                told: datetime = self._here().database.client.admin.command("hello", codec_options=_AWARE)["localTime"]
         except OutcomeUnknown as lost:
             raise Unavailable(_AWAY) from lost
-        return told
+        return told.astimezone(UTC)  # whose offset C knows; the driver's zone is asked for it in Python each time
 
     def is_connected(self) -> bool:
         """True where a primary answers within the deadline."""
@@ -163,18 +177,18 @@ class Database:
     def close(self) -> None:
         """Close this process's client, where it has one."""
         with self._lock:
-            if self._opened is not None and self._opened[0] == os.getpid():
-                self._opened[1].client.close()
+            if self._opened is not None and self._opened.pid == os.getpid():
+                self._opened.database.client.close()
             self._opened = None
 
-    def _here(self) -> MongoDatabase[_Document]:
+    def _here(self) -> _Opened:
         opened = self._opened
-        if opened is None or opened[0] != os.getpid():
+        if opened is None or opened.pid != os.getpid():
             with self._lock:
-                if self._opened is None or self._opened[0] != os.getpid():
-                    self._opened = (os.getpid(), self._open())
+                if self._opened is None or self._opened.pid != os.getpid():
+                    self._opened = _Opened(os.getpid(), self._open())
                 opened = self._opened
-        return opened[1]
+        return opened
 
     def _open(self) -> MongoDatabase[_Document]:
         client: MongoClient[_Document] = MongoClient(

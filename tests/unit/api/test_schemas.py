@@ -1,0 +1,51 @@
+"""The usual body of a submit is not looked at field by field, and comes out as if it were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import marshmallow
+import pytest
+
+from api.schemas import RunAgent, RunBasket
+
+USUAL: list[tuple[marshmallow.Schema, dict[str, Any]]] = [
+    (RunBasket(), {"basket_name": "chained_test", "input_data": {"transactions": [1]}}),
+    (RunBasket(), {"input_data": {}, "basket_name": ""}),
+    (RunAgent(), {"agent_name": "echo", "input_data": {"a": {"b": None}}}),
+]
+WRONG: list[tuple[marshmallow.Schema, dict[str, Any]]] = [
+    (RunBasket(), {"basket_name": 1, "input_data": {}}),
+    (RunBasket(), {"basket_name": "b", "input_data": []}),
+    (RunAgent(), {"agent_name": None, "input_data": {}}),
+    (RunAgent(), {"agent_name": "echo", "input_data": None}),
+]
+
+
+def _field_by_field(schema: marshmallow.Schema, body: dict[str, Any]) -> Any:
+    """As marshmallow loads a body, without the short way."""
+    return marshmallow.Schema.load(schema, body, unknown=marshmallow.EXCLUDE)
+
+
+@pytest.mark.parametrize(("schema", "body"), USUAL)
+def test_a_usual_body_is_loaded_as_marshmallow_loads_it(schema: marshmallow.Schema, body: dict[str, Any]) -> None:
+    """With every default."""
+    assert schema.load(body, unknown=marshmallow.EXCLUDE) == _field_by_field(schema, body)
+
+
+def test_no_two_bodies_share_a_default() -> None:
+    """Whoever adds a tag to one must not add it to the next."""
+    schema, body = USUAL[0]
+    assert schema.load(body)["tags"] is not schema.load(body)["tags"]
+
+
+@pytest.mark.parametrize(("schema", "body"), WRONG)
+def test_a_usual_body_of_wrong_types_is_refused_in_the_same_words(
+    schema: marshmallow.Schema, body: dict[str, Any]
+) -> None:
+    """The short way is only for what is right."""
+    with pytest.raises(marshmallow.ValidationError) as long:
+        _field_by_field(schema, body)
+    with pytest.raises(marshmallow.ValidationError) as short:
+        schema.load(body)
+    assert short.value.messages == long.value.messages
