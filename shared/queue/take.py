@@ -19,7 +19,7 @@ from shared.queue.bell import FIRST, PRIORITY_STEPS, QUEUES, Bell, bell_of, list
 _SEVERAL: Final = list_of(QUEUES[0], FIRST)
 _TAKERS_LEAST: Final = 2
 # From the first list that has any: of first offers of ordinary steps up to ARGV[1], but no more than an even share of
-# those that wait, for others are about to ask too; of all else one, for what is long, or came back, may be slow or deadly.
+# those that wait, for others are about to ask; of all else one, for what is long, or came back, may be slow or deadly.
 _POP: Final = """
 local took = {}
 for _, list in ipairs(KEYS) do
