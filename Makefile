@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test faults chaos check openapi examples fuzz doctor bench bench-engine flood setup clean help
+.PHONY: up test faults chaos check openapi examples fuzz doctor bench bench-hints bench-engine flood setup clean help
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # Tried and not only looked for: a version manager leaves names on the PATH that do not start.
@@ -30,8 +30,9 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 up: $(READY) ## redis-server, mongod, the API and a worker, under one Ctrl-C
 	@exec $(BIN)/bucketd up $(ARGS)
 
+# Two processes, each with servers of its own: most of what the tests do is to wait.
 test: $(READY) ## every test; starts its own servers and leaves nothing behind
-	@$(BIN)/python -m pytest $(TESTS) --ignore=tests/faults --ignore=tests/browser -q $(ARGS)
+	@$(BIN)/python -m pytest $(TESTS) --ignore=tests/faults --ignore=tests/browser -q -n 2 --dist loadfile $(ARGS)
 
 faults: $(READY) ## every directed fault, and a short chaos: what dies, freezes or lies; docs/faults.md lists them
 	@printf '%s\n' $(FAULTS) | xargs -P 2 -I{} sh -c \
@@ -62,6 +63,11 @@ doctor: $(READY) ## looks at this machine and names the fix for each fault
 
 bench: $(READY) ## Bucket and plain Flask + Celery + MongoDB, measured side by side: ratios, and where the CPU goes
 	@$(BIN)/python -m benchmarks.run $(ARGS)
+	@$(BIN)/python -m benchmarks.polling $(filter --quick,$(ARGS))
+	@$(BIN)/python -m benchmarks.multipoll $(filter --quick,$(ARGS))
+
+bench-hints: $(READY) ## what a caller pays who polls exactly when told: how often, and how late he learns of the end
+	@$(BIN)/python -m benchmarks.hints $(ARGS)
 
 bench-engine: $(READY) ## messages and writes of a run, and whether a million stored runs make any of them dearer
 	@$(BIN)/python -m benchmarks.engine $(ARGS)

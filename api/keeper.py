@@ -26,6 +26,7 @@ from shared.store.settle import until_answered
 _WITHDRAWALS_MAX: Final = 10_000
 _LOOK_EVERY_S: Final = 0.1
 _WITHDRAWN_WITHIN_S: Final = 0.2
+_OUTAGE_AFTER_LOOKS: Final = 2
 
 
 class Keeper:
@@ -38,6 +39,7 @@ class Keeper:
         self.holder = Holder(services.settings, self.pulse)
         self._stop = threading.Event()
         self._prepared = threading.Event()
+        self._missed = 0
         self._lost: queue.Queue[Execution] = queue.Queue(_WITHDRAWALS_MAX)
 
     def start(self) -> None:
@@ -82,20 +84,30 @@ class Keeper:
         except queue.Full:
             structlog.get_logger().error("an insert of unknown outcome is left to run", execution_id=run.id)
 
+    def look_at_store(self) -> None:
+        """Ask MongoDB for its time, and prepare it once; raises nothing that it answers, or does not.
+
+        Two looks in a row that are not answered are an outage. One is a busy moment: it must not refuse everybody.
+        """
+        database = self._services.database
+        try:
+            self._services.clock.sync()
+            self._missed = 0
+            database.is_away = False
+            if not self.is_prepared:
+                self._services.prepare()
+                self._prepared.set()
+        except BucketError as away:
+            self._missed += 1
+            if self._missed == _OUTAGE_AFTER_LOOKS:
+                structlog.get_logger().warning("MongoDB is away", reason=away.message)
+                database.is_away = True
+
     def _watch_store(self) -> None:
         """Look at MongoDB ten times a second: while it is away, requests fail at once and leave the threads free."""
-        database = self._services.database
         while not self._stop.wait(_LOOK_EVERY_S):
             try:
-                self._services.clock.sync()
-                database.is_away = False
-                if not self.is_prepared:
-                    self._services.prepare()
-                    self._prepared.set()
-            except BucketError as away:
-                if not database.is_away:
-                    structlog.get_logger().warning("MongoDB is away", reason=away.message)
-                database.is_away = True
+                self.look_at_store()
             except Exception:  # noqa: BLE001  (it must go on: nothing else looks)
                 structlog.get_logger().exception("a look at MongoDB failed")
 

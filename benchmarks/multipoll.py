@@ -206,7 +206,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, by turns (5)")
     parser.add_argument("--times", type=int, default=200, help="of how many requests a figure is the mean (200)")
     parser.add_argument("--only", choices=("polls", "batches"), help="one half of it")
+    parser.add_argument("--quick", action="store_true", help="a short form")
     told = parser.parse_args()
+    if told.quick:
+        told.rounds, told.times = 2, 20
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))

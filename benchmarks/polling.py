@@ -305,7 +305,10 @@ def main() -> int:
     parser.add_argument("--documents", type=int, default=MANY, help=f"how many stored runs are many ({MANY})")
     parser.add_argument("--rounds", type=int, default=5, help="how often each pair is measured (5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each time (3)")
+    parser.add_argument("--quick", action="store_true", help="a short form")
     told = parser.parse_args()
+    if told.quick:
+        told.documents, told.rounds, told.seconds = min(told.documents, 20_000), 2, 0.5
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))

@@ -107,10 +107,15 @@ def test_one_that_stood_still_is_patient_for_the_whole_machine_may_have(bench: B
     running(bench)
     reconciler = reconciler_of(bench)
     assert reconciler.look() == 0
+    patient_until = reconciler._patience._running_from
     time.sleep(LATE_S - 0.9)
     bench.hand.forward(LATE_S)  # less than a second more than the wait, so that it is no jump
+    reconciler._patience.begin_look()
+    assert reconciler._patience._running_from > patient_until, "it is patient anew"
+    reconciler._patience._running_from = since_boot() + 60  # however slow this machine is
     assert reconciler.look() == 0
     reconciler._patience._running_from = 0
+    reconciler._patience.end_look()
     assert reconciler.look() == 1
 
 
