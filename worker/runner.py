@@ -67,7 +67,7 @@ class Runner:
         self._minder = minder
         self._attempts = Attempts(services, agents, minder)
         self._recorder = Recorder(services, lambda: minder.is_drain_over)
-        self._taker = Taker(services.redis, queues)
+        self._taker = Taker(services.redis, queues, services.settings.worker_concurrency)
         self._claims = Claims(services, minder)
         self._pace = Pace()
         self._batches = Batches(services, minder, self._claims, self._answer)

@@ -18,7 +18,7 @@ from shared.domain.execution import Execution, Record
 from shared.domain.terms import Advance
 from shared.live import durations, lines
 from shared.live.render import line_shown, render
-from shared.live.views import Views
+from shared.live.views import View, Views
 from shared.queue import bell
 from shared.store.clock import since_boot
 
@@ -78,7 +78,7 @@ class Publisher:
         for advance in advances:
             record = advance.as_accepted
             self._ring(pipe, record, advance.hand_out)
-            self._show(pipe, record, as_of)
+            self._show(pipe, [record], as_of)
             lines.add(pipe, _lines_beyond(record, 0))
         self._send(pipe, f"{len(advances)} runs of a batch")
 
@@ -103,9 +103,9 @@ class Publisher:
         pipe = self._redis.pipeline(transaction=False)
         for told in decisions:
             self._ring(pipe, told.record, told.advance.hand_out)
-            self._show(pipe, told.record, as_of)
-            for output in told.advance.outputs:
-                self._views.put_output(pipe, told.record.execution.id, output.step, output.json)
+        self._show(pipe, [told.record for told in decisions], as_of)
+        outputs = [(told.record.execution.id, output) for told in decisions for output in told.advance.outputs]
+        self._views.put_outputs(pipe, {(run_id, output.step): output.json for run_id, output in outputs})
         lines.add(pipe, [line for told in decisions for line in _lines_beyond(told.record, told.told)])
         ended = [told.record.execution for told in decisions if told.record.execution.done]
         if ended:
@@ -125,7 +125,7 @@ class Publisher:
     def told(self, record: Record, *, as_of: float, told: int) -> None:
         """Show an execution as it stands, and tell the lines beyond seq ``told``."""
         pipe = self._redis.pipeline(transaction=False)
-        self._show(pipe, record, as_of)
+        self._show(pipe, [record], as_of)
         lines.add(pipe, _lines_beyond(record, told))
         self._send(pipe, record.execution.id)
 
@@ -134,7 +134,7 @@ class Publisher:
         pipe = self._redis.pipeline(transaction=False)
         self._ring(pipe, record, advance.hand_out)
         if advance.events:
-            self._show(pipe, record, as_of)
+            self._show(pipe, [record], as_of)
             lines.add(pipe, _lines_beyond(record, record.lines_total - len(advance.events)))
         self._figures.rescued(pipe, reason)
         if record.execution.done:
@@ -156,15 +156,18 @@ class Publisher:
                 offer = bell.Bell(execution.integrator, execution.id, step.id, step.offered_at)
                 bell.ring(pipe, offer, execution.basket.step(step.id).queue, bell.priority_of(step))
 
-    def _show(self, pipe: Any, record: Record, as_of: float) -> None:
+    def _show(self, pipe: Any, records: Iterable[Record], as_of: float) -> None:
         if since_boot() - as_of > VIEW_AGE_MAX_S:
             return  # this process stood still meanwhile, and others may have gone on; a reader renders anew
-        execution = record.execution
-        view = render(record)
-        if view is None:
-            self._views.drop(pipe, execution.id)  # its result is kept apart: what is there tells of an earlier moment
-        else:
-            self._views.put(pipe, execution.id, view, execution.rev, final=execution.done)
+        views: list[View] = []
+        for record in records:
+            execution = record.execution
+            shown = render(record)
+            if shown is None:  # its result is kept apart: what is there tells of an earlier moment
+                self._views.drop(pipe, execution.id)
+            else:
+                views.append(View(execution.id, shown, execution.rev, execution.done))
+        self._views.put_all(pipe, views)
 
     def _trim_now_and_then(self, pipe: Any, now: float) -> None:
         if now - self._trimmed_at >= TRIM_EVERY_S:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
@@ -16,13 +18,21 @@ VIEW_MAX_BYTES: Final = 1024 * 1024
 _PREFIX: Final = "execution:"
 
 # Two workers of one execution may write in the wrong order: the higher revision stays. Whoever waits is woken here, by
-# the very command that shows the change.
+# the very command that shows the change. Several views are one command, for each costs its sender more than Redis.
 _PUT_NEWER: Final = f"""
-local known = string.match(redis.call('GETRANGE', KEYS[1], 0, 400), '"rev":(%d+)')
-if known and tonumber(known) > tonumber(ARGV[2]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
-redis.call('PUBLISH', '{wakes.CHANNEL}', string.sub(KEYS[1], {len(_PREFIX) + 1}))
-return 1
+for place, key in ipairs(KEYS) do
+  local view, rev, kept_ms = unpack(ARGV, 3 * place - 2, 3 * place)
+  local known = string.match(redis.call('GETRANGE', key, 0, 400), '"rev":(%d+)')
+  if not known or tonumber(known) <= tonumber(rev) then
+    redis.call('SET', key, view, 'PX', kept_ms)
+    redis.call('PUBLISH', '{wakes.CHANNEL}', string.sub(key, {len(_PREFIX) + 1}))
+  end
+end
+"""
+_PUT_OUTPUTS: Final = """
+for place, key in ipairs(KEYS) do
+  redis.call('SET', key, ARGV[place + 1], 'EX', ARGV[1])
+end
 """
 # A heartbeat keeps a view alive only where it shows the revision that its update returned.
 _KEEP_IF_AT: Final = """
@@ -40,6 +50,16 @@ def view_key(execution_id: str) -> str:
 def output_key(execution_id: str, step: str) -> str:
     """Answer the key under which a step's output lies for an hour."""
     return f"output:{execution_id}:{step}"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One rendered poll and what it shows: whose, at which revision, and whether it is the last."""
+
+    execution_id: str
+    shown: bytes
+    rev: int
+    final: bool
 
 
 class Views:
@@ -61,12 +81,21 @@ class Views:
 
     def put(self, pipe: Any, execution_id: str, view: bytes, rev: int, *, final: bool) -> None:
         """Append to ``pipe`` what keeps ``view`` and wakes who waits, unless one of a higher revision is there."""
-        if len(view) > VIEW_MAX_BYTES:
-            # Every poll of it is answered from MongoDB; an older, smaller one must not be believed meanwhile.
-            self.drop(pipe, execution_id)
-            return
-        kept_ms = FINAL_KEPT_S * 1_000 if final else self._live_ms
-        pipe.eval(_PUT_NEWER, 1, view_key(execution_id), view, rev, kept_ms)
+        self.put_all(pipe, [View(execution_id, view, rev, final)])
+
+    def put_all(self, pipe: Any, views: Iterable[View]) -> None:
+        """As ``put``, for several in one command."""
+        keys: list[str] = []
+        told: list[bytes | int] = []
+        for view in views:
+            if len(view.shown) > VIEW_MAX_BYTES:
+                # Every poll of it is answered from MongoDB; an older, smaller one must not be believed meanwhile.
+                self.drop(pipe, view.execution_id)
+                continue
+            keys.append(view_key(view.execution_id))
+            told += (view.shown, view.rev, FINAL_KEPT_S * 1_000 if view.final else self._live_ms)
+        if keys:
+            pipe.eval(_PUT_NEWER, len(keys), *keys, *told)
 
     def put_first(self, pipe: Any, execution_id: str, view: bytes) -> None:
         """Append to ``pipe`` what keeps the view of a run just accepted, unless a worker was there before."""
@@ -89,9 +118,12 @@ class Views:
         """Keep a live view for another while where it shows ``rev``; False where it must be rendered anew."""
         return bool(self._redis.eval(_KEEP_IF_AT, 1, view_key(execution_id), str(rev), str(self._live_ms)))
 
-    def put_output(self, pipe: Any, execution_id: str, step: str, output: bytes) -> None:
-        """Append to ``pipe`` what keeps a step's output for an hour."""
-        pipe.set(output_key(execution_id, step), output, ex=OUTPUT_KEPT_S)
+    def put_outputs(self, pipe: Any, outputs: Mapping[tuple[str, str], bytes]) -> None:
+        """Append to ``pipe`` what keeps outputs, by execution and step, for an hour: one command for them all."""
+        if outputs:
+            pipe.eval(
+                _PUT_OUTPUTS, len(outputs), *(output_key(*named) for named in outputs), OUTPUT_KEPT_S, *outputs.values()
+            )
 
     def get_output(self, execution_id: str, step: str) -> bytes | None:
         """Answer a step's output as JSON; None where Redis has forgotten. Raises RedisError."""

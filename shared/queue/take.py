@@ -17,9 +17,9 @@ import redis
 from shared.queue.bell import FIRST, PRIORITY_STEPS, QUEUES, Bell, bell_of, list_of
 
 _SEVERAL: Final = list_of(QUEUES[0], FIRST)
-_SHARE: Final = 4
-# From the first list that has any: of first offers of ordinary steps up to ARGV[1], but no more than a share of those
-# that wait, for others are about to ask too; of all else one, for what is long, or came back, may be slow or deadly.
+_TAKERS_LEAST: Final = 2
+# From the first list that has any: of first offers of ordinary steps up to ARGV[1], but no more than an even share of
+# those that wait, for others are about to ask; of all else one, for what is long, or came back, may be slow or deadly.
 _POP: Final = """
 local took = {}
 for _, list in ipairs(KEYS) do
@@ -53,10 +53,14 @@ class Taken:
 
 
 class Taker:
-    """Takes bells from the lists of some queues, in the order in which a worker reads them."""
+    """Takes bells from the lists of some queues, in the order in which a worker reads them.
 
-    def __init__(self, client: redis.Redis, queues: Sequence[str]) -> None:
+    ``takers`` is how many take from them in this worker; there may always be another worker.
+    """
+
+    def __init__(self, client: redis.Redis, queues: Sequence[str], takers: int = _TAKERS_LEAST) -> None:
         self._redis = client
+        self._takers = max(takers, _TAKERS_LEAST)
         self._lists = [list_of(queue, priority) for priority in PRIORITY_STEPS for queue in queues]
 
     def take(self, most: int = 1) -> Taken:
@@ -65,7 +69,7 @@ class Taker:
         Raises RedisError.
         """
         lists = self._lists
-        messages: Any = self._redis.eval(_POP, len(lists), *lists, str(most), _SEVERAL, str(_SHARE))
+        messages: Any = self._redis.eval(_POP, len(lists), *lists, str(most), _SEVERAL, str(self._takers))
         bells, unreadable = [], []
         for message in messages:
             try:

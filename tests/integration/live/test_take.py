@@ -40,11 +40,18 @@ def test_what_is_no_bell_is_taken_off_and_told(client: redis.Redis) -> None:
 
 def test_several_are_taken_where_many_first_offers_wait_and_no_more_than_a_share(client: redis.Redis) -> None:
     bells = [rung(client, f"s{number}", "default", FIRST) for number in range(40)]
-    taker = Taker(client, ["default", "long"])
+    taker = Taker(client, ["default", "long"], takers=4)
     assert taker.take(8).bells == bells[:8]
     assert taker.take(4).bells == bells[8:12]
     left = [len(taker.take(8).bells) for _ in range(9)]
-    assert left == [7, 6, 4, 3, 2, 2, 1, 1, 1], "a quarter of what waits, and at least one"
+    assert left == [7, 6, 4, 3, 2, 2, 1, 1, 1], "one's share among four of what waits, and at least one"
+
+
+def test_a_child_without_siblings_leaves_half_to_other_workers(client: redis.Redis) -> None:
+    for number in range(7):
+        rung(client, f"s{number}", "default", FIRST)
+    taker = Taker(client, ["default"], takers=1)
+    assert [len(taker.take(8).bells) for _ in range(4)] == [4, 2, 1, 0]
 
 
 @pytest.mark.parametrize(("queue", "priority"), [("default", AGAIN), ("long", FIRST), ("long", AGAIN)])

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 import redis
 
-from shared.live.views import FILLED_MS, FINAL_KEPT_S, OUTPUT_KEPT_S, VIEW_MAX_BYTES, Views, output_key, view_key
+from shared.live.views import FILLED_MS, FINAL_KEPT_S, OUTPUT_KEPT_S, VIEW_MAX_BYTES, View, Views, output_key, view_key
 from shared.live.wakes import CHANNEL
 
 RUN = "1763700000_89ce24ad1b2c3d4e"
@@ -50,6 +50,19 @@ def test_the_same_revision_is_written_anew(client: redis.Redis, views: Views) ->
     put(client, views, view(3), 3)
     put(client, views, view(3, "again"), 3)
     assert views.get(RUN) == view(3, "again")
+
+
+def test_several_are_put_at_once_and_each_is_judged_by_its_own_revision(client: redis.Redis, views: Views) -> None:
+    runs = [f"{RUN[:-1]}{number}" for number in range(4)]
+    for run, known in zip(runs, (1, 9, 1, 1), strict=True):
+        views.put(client, run, view(known, "known"), known, final=False)
+    pipe = client.pipeline(transaction=False)
+    sizes = ("", "", "x" * VIEW_MAX_BYTES, "")
+    views.put_all(pipe, [View(run, view(5, size), 5, run == runs[3]) for run, size in zip(runs, sizes, strict=True)])
+    assert len(pipe) == 3, "one command, and two for the view that is too large"
+    pipe.execute()
+    assert [views.get(run) for run in runs] == [view(5), view(9, "known"), None, view(5)]
+    assert client.ttl(view_key(runs[0])) <= LIVE_S < client.ttl(view_key(runs[3]))  # type: ignore[operator]
 
 
 def test_a_text_that_looks_like_a_revision_is_none(client: redis.Redis, views: Views) -> None:
@@ -95,11 +108,13 @@ def test_a_view_over_a_megabyte_is_not_kept_and_takes_the_older_one_away(client:
 
 def test_an_output_lies_for_an_hour(client: redis.Redis, views: Views) -> None:
     pipe = client.pipeline(transaction=False)
-    views.put_output(pipe, RUN, "step", b'{"a":1}')
+    views.put_outputs(pipe, {(RUN, "step"): b'{"a":1}', (RUN, "other"): b'{"a":2}'})
     pipe.execute()
     assert views.get_output(RUN, "step") == b'{"a":1}'
-    assert views.get_output(RUN, "other") is None
-    assert OUTPUT_KEPT_S - 2 < client.ttl(output_key(RUN, "step")) <= OUTPUT_KEPT_S  # type: ignore[operator]
+    assert views.get_output(RUN, "other") == b'{"a":2}'
+    assert views.get_output(RUN, "none") is None
+    for step in ("step", "other"):
+        assert OUTPUT_KEPT_S - 2 < client.ttl(output_key(RUN, step)) <= OUTPUT_KEPT_S  # type: ignore[operator]
 
 
 def test_whoever_waits_is_woken_once_the_change_can_be_seen_and_by_no_older_one(
