@@ -90,7 +90,6 @@ def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Bluepr
 
     @blp.route("/run-basket/batch", methods=["POST"])
     @blp.arguments(RunBatch())
-    @blp.response(202, BatchAccepted)
     def run_batch(body: Mapping[str, Any]) -> flask.Response:
         """Run up to 500 baskets; a bad item fails alone."""
         key = key_of(request.headers.get("Idempotency-Key"))

@@ -12,7 +12,7 @@ from api.body import Blueprint, read_body
 from api.definition import basket_of, check_agents_exist, check_definition
 from api.known_baskets import KnownBaskets
 from api.policy import unknown_keys
-from api.schemas import NEW_BASKET_KEYS, BasketChanged, Baskets, NewBasket
+from api.schemas import NEW_BASKET_KEYS, NewBasket
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.domain.script import SIMULATE
@@ -25,34 +25,29 @@ def blueprint(services: Services, known: KnownBaskets) -> Blueprint:
     blp = Blueprint("catalogue", __name__, description="Agents, and baskets made of them")
 
     @blp.route("/agents")
-    @blp.response(200)
     def agents() -> flask.Response:
         """List the agents' specs, of one domain where ``?domain=`` names it."""
         specs = services.catalogue.agents(request.args.get("domain"))
         return flask.jsonify([spec.to_json() for spec in specs])
 
     @blp.route("/agents/<name>")
-    @blp.response(200)
     def agent(name: str) -> flask.Response:
         """Get one agent's spec."""
         return flask.jsonify(services.catalogue.agent(name).to_json())
 
     @blp.route("/baskets")
-    @blp.response(200, Baskets)
     def baskets() -> flask.Response:
         """List the baskets by name."""
         found = [_shown(definition) for definition in services.baskets.all(PUBLIC)]
         return flask.jsonify(baskets=found, count=len(found))
 
     @blp.route("/baskets/<name>")
-    @blp.response(200)
     def basket(name: str) -> flask.Response:
         """Get one basket."""
         return flask.jsonify(_shown(services.baskets.get(PUBLIC, _known_name(name))))
 
     @blp.route("/create-basket", methods=["POST"])
     @blp.arguments(NewBasket())
-    @blp.response(201, BasketChanged)
     def create_basket(body: Mapping[str, Any]) -> tuple[flask.Response, int]:
         """Create a basket under a name that is free."""
         warnings = unknown_keys(read_body(request), NEW_BASKET_KEYS)
@@ -65,7 +60,6 @@ def blueprint(services: Services, known: KnownBaskets) -> Blueprint:
         return flask.jsonify(told | ({"warnings": warnings} if warnings else {})), 201
 
     @blp.route("/baskets/<name>", methods=["DELETE"])
-    @blp.response(200, BasketChanged)
     def delete_basket(name: str) -> flask.Response:
         """Delete a basket; its past executions stay readable."""
         _check_not_reserved(name, ValidationFailed)

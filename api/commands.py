@@ -13,7 +13,6 @@ from flask import request
 from api.body import Blueprint, read_body
 from api.keeper import Keeper
 from api.polls import Polls, check_id
-from api.schemas import Polled
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC, Record
 from shared.domain.life import cancel
@@ -30,8 +29,6 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     polls = Polls(services, keeper)
 
     @blp.route("/executions/<execution_id>/cancel", methods=["POST"])
-    @blp.response(200, Polled)
-    @blp.alt_response(202, schema=Polled, description="a step must stop first; poll on")
     def cancel_execution(execution_id: str) -> flask.Response:
         """Ask a run to stop; one that is over stays as it is."""
         check_id(execution_id)

@@ -13,7 +13,7 @@ from api.body import Blueprint, read_body
 from api.feed import NOW, Feed
 from api.keeper import Keeper
 from api.policy import unknown_keys
-from api.schemas import Ack, Changes, ConsumerRemoved, ConsumerShown, ConsumersPage
+from api.schemas import Ack
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.errors import ConsumerNotFound, ValidationFailed
@@ -33,34 +33,28 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     consumers = Consumers(services, feed)
 
     @blp.route("/consumers")
-    @blp.response(200, ConsumersPage)
     def all_consumers() -> flask.Response:
         """List the consumers by name, and how long the oldest change waits that each has not acknowledged."""
         return consumers.listed()
 
     @blp.route("/consumers/<name>", methods=["PUT"])
-    @blp.response(201, ConsumerShown)
-    @blp.alt_response(200, schema=ConsumerShown, description="it was there, and stays where it is")
     def put_consumer(name: str) -> flask.Response:
         """Make a consumer that begins at now, or at ``since``; a known one is left as it is."""
         return consumers.put(_checked(name), read_body(request, optional=True))
 
     @blp.route("/consumers/<name>", methods=["DELETE"])
-    @blp.response(200, ConsumerRemoved)
     def delete_consumer(name: str) -> flask.Response:
         """Forget a consumer."""
         services.consumers.remove(PUBLIC, _known(name))
         return _not_kept(flask.jsonify(success=True, message=f"consumer {name!r} deleted", consumer=name))
 
     @blp.route("/consumers/<name>/changes")
-    @blp.response(200, Changes)
     def consumer_changes(name: str) -> flask.Response:
         """Get what changed since the cursor that this consumer has acknowledged; reading does not move it."""
         return feed.answer(services.consumers.get(PUBLIC, _known(name)).place)
 
     @blp.route("/consumers/<name>/ack", methods=["POST"])
     @blp.arguments(Ack())
-    @blp.response(200, ConsumerShown)
     def ack(body: Mapping[str, Any], name: str) -> flask.Response:
         """Acknowledge all before ``cursor``, a page's ``next_since``; an older one than the last changes nothing."""
         return consumers.ack(_known(name), body["cursor"], unknown_keys(read_body(request), _ACK_KEYS))

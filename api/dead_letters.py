@@ -12,7 +12,6 @@ from api.body import Blueprint, read_body
 from api.keeper import Keeper
 from api.policy import unknown_keys
 from api.retries import Retries
-from api.schemas import Accepted, DeadLettersPage
 from shared.bootstrap import Services
 from shared.domain.again import RetryFrom
 from shared.domain.dead_letter import DeadLetter, LetterKind, LetterPlace
@@ -29,7 +28,6 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     retries = Retries(services, keeper)
 
     @blp.route("/dead-letters")
-    @blp.response(200, DeadLettersPage)
     def dead_letters() -> flask.Response:
         """List the dead letters, the newest finished first; ``?cursor=`` is a ``next_cursor``."""
         limit, cursor = paths.limit(), request.args.get("cursor")
@@ -45,7 +43,6 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
         return response
 
     @blp.route("/dead-letters/<letter_id>/requeue", methods=["POST"])
-    @blp.response(202, Accepted)
     def requeue(letter_id: str) -> flask.Response:
         """Send a dead letter again: a new execution that goes on from what failed."""
         warnings = unknown_keys(read_body(request, optional=True), _NO_KEYS)

@@ -18,7 +18,6 @@ from api import feed_cursors, paths, queries
 from api.body import Blueprint
 from api.keeper import Keeper
 from api.patience import patience_asked
-from api.schemas import Changes
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.domain.feed import End, Place
@@ -49,7 +48,6 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     feed = Feed(services, keeper)
 
     @blp.route("/executions/changes")
-    @blp.response(200, Changes)
     def changes() -> flask.Response:
         """Get what changed since a cursor: each execution as it stands by now, in the order of its changes."""
         return feed.answer(feed.start(queries.text("since")))

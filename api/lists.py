@@ -9,7 +9,6 @@ from api import cursors, paths, queries
 from api.body import Blueprint
 from api.keeper import Keeper
 from api.rows import array, row_of
-from api.schemas import ExecutionsPage
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.domain.listing import Order, Place, Wanted
@@ -22,7 +21,6 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     blp = Blueprint("lists", __name__, description="Find executions")
 
     @blp.route("/executions")
-    @blp.response(200, ExecutionsPage)
     def executions() -> flask.Response:
         """List executions, the newest first; ``?cursor=`` is a ``next_cursor`` of the same list."""
         wanted, limit = _wanted(), paths.limit()

@@ -11,7 +11,6 @@ from api import paths
 from api.body import Blueprint
 from api.keeper import Keeper
 from api.log_pages import LogPages, Place, Since
-from api.schemas import Lines
 from shared.bootstrap import Services
 from shared.errors import CursorInvalid, ValidationFailed
 from shared.live.lines import Cursor, Wanted
@@ -25,13 +24,11 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     pages = LogPages(services, keeper)
 
     @blp.route("/logs")
-    @blp.response(200, Lines)
     def logs() -> flask.Response:
         """List log lines, oldest first: the latest, or those after ``?since=`` (a ``next_since``)."""
         return _answer(pages, request.args.get("agent"))
 
     @blp.route("/agent-logs/<name>")
-    @blp.response(200, Lines)
     def agent_logs(name: str) -> flask.Response:
         """List the log lines of one agent."""
         return _answer(pages, services.catalogue.agent(name).name)

@@ -22,7 +22,6 @@ from api.keeper import Keeper
 from api.policy import unknown_keys
 from api.polls import Polls
 from api.rows import Row, array, retry_after_s, row_of
-from api.schemas import ManyPolled
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.live.compare import Compared, compare
@@ -39,7 +38,6 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
 
     @blp.route("/executions/poll", methods=["POST"])
     @blp.arguments(PollMany())
-    @blp.response(200, ManyPolled)
     def poll_many(body: Mapping[str, Any]) -> flask.Response:
         """Poll up to 500 executions: those whose ``rev`` is another than yours, and a count of the rest."""
         warnings = [*unknown_keys(read_body(request), POLL_MANY_KEYS), *body["items"].warnings]

@@ -23,7 +23,6 @@ from api.keeper import Keeper
 from api.news import News
 from api.patience import patience_asked, patience_preferred
 from api.portions import Portion, lies_beyond, portion_asked
-from api.schemas import Polled
 from shared.bootstrap import Services
 from shared.domain.execution import NEWEST, PUBLIC, Page, Record
 from shared.domain.status import StepStatus
@@ -39,19 +38,16 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     polls = Polls(services, keeper)
 
     @blp.route("/execution-logs/<execution_id>")
-    @blp.response(200, Polled)
     def execution_logs(execution_id: str) -> flask.Response:
         """Poll an execution: where it stands, its result, its newest log lines."""
         return polls.poll(execution_id)
 
     @blp.route("/executions/<execution_id>")
-    @blp.response(200, Polled)
     def execution(execution_id: str) -> flask.Response:
         """Poll an execution; the same as /execution-logs/{id}."""
         return polls.poll(execution_id)
 
     @blp.route("/executions/<execution_id>/outputs/<step>")
-    @blp.response(200)
     def output(execution_id: str, step: str) -> flask.Response:
         """Get one step's output, whole."""
         return polls.output(execution_id, step)

@@ -44,7 +44,6 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
         return told, hashlib.sha256(told).hexdigest()[:32]
 
     @blp.route("/openapi.json")
-    @blp.response(200)
     def openapi() -> flask.Response:
         """Get the contract as OpenAPI 3.1."""
         told, mark = contract()
@@ -54,7 +53,6 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
         return flask.Response(told, headers=headers, mimetype="application/json")
 
     @blp.route("/docs")
-    @blp.response(200)
     def docs() -> flask.Response:
         """Read the contract on a page, and try it; the page needs nothing from elsewhere."""
         headers = {
@@ -66,7 +64,6 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
         return flask.Response((_OUR_OWN / "index.html").read_bytes(), headers=headers, mimetype="text/html")
 
     @blp.route("/docs/<file>")
-    @blp.response(200)
     def docs_file(file: str) -> flask.Response:
         """Get a script, a style or an icon of that page."""
         if file not in FILES:
@@ -76,7 +73,6 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
         return flask.Response(told, headers={"Cache-Control": "public, max-age=3600"}, mimetype=FILES[file])
 
     @blp.route("/")
-    @blp.response(_FOUND)
     def root() -> flask.Response:
         """Go to the page."""
         return flask.Response(status=_FOUND, headers={"Location": "/docs", "Cache-Control": "no-cache"})

@@ -13,7 +13,6 @@ from api.body import Blueprint, read_body
 from api.keeper import Keeper
 from api.policy import unknown_keys
 from api.polls import Polls, check_id
-from api.schemas import Accepted
 from shared.bootstrap import Services
 from shared.domain.again import Request, RetryFrom, again, check_retryable
 from shared.domain.script import as_scripted
@@ -56,7 +55,6 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     retries = Retries(services, keeper)
 
     @blp.route("/executions/<execution_id>/retry", methods=["POST"])
-    @blp.response(202, Accepted)
     def retry(execution_id: str) -> flask.Response:
         """Run again what failed or was cancelled, as a new execution that reuses the finished steps."""
         check_id(execution_id)

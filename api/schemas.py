@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Final
 
 from marshmallow import (
     EXCLUDE,
-    INCLUDE,
     Schema,
     ValidationError,
     fields,
@@ -21,7 +20,6 @@ from marshmallow import (
 )
 
 from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL, STEPS_MAX
-from shared.domain.status import ExecutionStatus
 from shared.ids import AGENT_NAME, BASKET_NAME
 
 METADATA_MAX_BYTES: Final = 16 * 1024
@@ -180,190 +178,10 @@ class RunAgent(_Run):
     stateful = fields.Bool(load_default=False, truthy={True}, falsy={False})
 
 
-class Accepted(Schema):
-    """The answer to a submit."""
-
-    execution_id = fields.Str(required=True)
-    status = fields.Str(required=True)
-    done = fields.Bool(required=True)
-    rev = fields.Int(required=True)
-    execution_metadata = fields.Dict(required=True)
-    status_url = fields.Str(required=True)
-    poll_after_ms = fields.Int()
-    message = fields.Str(required=True)
-    created_at = fields.DateTime(required=True)
-    request_id = fields.Str(required=True)
-    retry_of = fields.Str()
-    warnings = fields.List(fields.Str())
-
-
-class Polled(Schema):
-    """An execution as it stands; see docs/polling.md for each field."""
-
-    execution_id = fields.Str(required=True)
-    basket_name = fields.Str(required=True)
-    status = fields.Str(
-        required=True,
-        validate=validate.OneOf(["scheduled", "queued", "running", "cancelling", "completed", "failed", "cancelled"]),
-    )
-    done = fields.Bool(required=True)
-    rev = fields.Int(required=True)
-    progress = fields.Dict()
-    current_step = fields.Dict(allow_none=True)
-    steps = fields.List(fields.Dict())
-    waiting_for = fields.Dict(allow_none=True)
-    result = fields.Raw(allow_none=True)
-    error = fields.Dict(allow_none=True)
-    outputs = fields.Dict()
-    logs = fields.List(fields.Dict())
-    count = fields.Int()
-    total = fields.Int()
-    next_after = fields.Int()
-    first_seq = fields.Int()
-    logs_dropped = fields.Int()
-    poll_after_ms = fields.Int()
-    request_id = fields.Str()
-
-
-class Change(Schema):
-    """An execution that has changed, as it stands by now."""
-
-    execution_id = fields.Str(required=True)
-    status = fields.Str(required=True)
-    done = fields.Bool(required=True)
-    rev = fields.Int(required=True)
-    basket_name = fields.Str(required=True)
-    tags = fields.List(fields.Str(), required=True)
-
-
-class Changes(Schema):
-    """A page of the feed; go on from ``next_since``."""
-
-    changes = fields.List(fields.Nested(Change), required=True)
-    next_since = fields.Str(required=True)
-    caught_up = fields.Bool(required=True)
-    poll_after_ms = fields.Int(required=True)
-
-
 class Ack(_Body):
     """The body of POST /consumers/{name}/ack."""
 
     cursor = fields.Str(required=True, error_messages={"required": "cursor is required: the next_since of a page"})
-
-
-class ConsumerShown(Schema):
-    """A consumer, and the cursor that it has acknowledged."""
-
-    consumer = fields.Str(required=True)
-    cursor = fields.Str(required=True)
-    created_at = fields.DateTime(required=True)
-    acked_at = fields.DateTime(required=True, allow_none=True)
-    warnings = fields.List(fields.Str())
-
-
-class ConsumerListed(ConsumerShown):
-    """A consumer in a list: for how long its oldest change has waited, null where it is no longer kept."""
-
-    lag_s = fields.Float(required=True, allow_none=True)
-    expired = fields.Bool(required=True)
-
-
-class ConsumersPage(Schema):
-    """All consumers by name."""
-
-    consumers = fields.List(fields.Nested(ConsumerListed), required=True)
-    count = fields.Int(required=True)
-
-
-class ConsumerRemoved(Schema):
-    """The answer to a consumer that was deleted."""
-
-    success = fields.Bool(required=True)
-    message = fields.Str(required=True)
-    consumer = fields.Str(required=True)
-
-
-class Standing(Schema):
-    """How an execution stands: a poll without its steps, outputs and log lines."""
-
-    execution_id = fields.Str(required=True)
-    basket_name = fields.Str(required=True)
-    status = fields.Str(required=True, validate=validate.OneOf(list(ExecutionStatus)))
-    done = fields.Bool(required=True)
-    rev = fields.Int(required=True)
-    progress = fields.Dict(required=True)
-    current_step = fields.Dict(required=True, allow_none=True)
-    error = fields.Dict(required=True, allow_none=True)
-    tags = fields.List(fields.Str(), required=True)
-    retry_of = fields.Str(required=True, allow_none=True)
-    created_at = fields.DateTime(required=True)
-    queued_at = fields.DateTime(required=True, allow_none=True)
-    started_at = fields.DateTime(required=True, allow_none=True)
-    finished_at = fields.DateTime(required=True, allow_none=True)
-    waiting_for = fields.Dict(required=True, allow_none=True)
-    poll_after_ms = fields.Int(metadata={"description": "absent once it is done"})
-
-
-class ExecutionsPage(Schema):
-    """A page of a list of executions."""
-
-    executions = fields.List(fields.Nested(Standing), required=True)
-    next_cursor = fields.Str(required=True, allow_none=True)
-
-
-class ManyPolled(Schema):
-    """The answer to a poll of many."""
-
-    changed = fields.List(
-        fields.Nested(Standing(unknown=INCLUDE)), required=True, metadata={"description": "whole polls with view full"}
-    )
-    unchanged = fields.Int(required=True, metadata={"description": "how many are as you know them"})
-    not_found = fields.List(fields.Str(), required=True)
-    left_out = fields.List(
-        fields.Str(), metadata={"description": "only with view full: changed too, but 8 MiB were full; ask again"}
-    )
-    poll_after_ms = fields.Int(required=True, allow_none=True, metadata={"description": "null once all are done"})
-    warnings = fields.List(fields.Str())
-
-
-class DeadLettersPage(Schema):
-    """Dead letters, the newest finished first."""
-
-    dead_letters = fields.List(fields.Dict(), required=True)
-    next_cursor = fields.Str(required=True, allow_none=True)
-
-
-class Baskets(Schema):
-    """All baskets."""
-
-    baskets = fields.List(fields.Dict(), required=True)
-    count = fields.Int(required=True)
-
-
-class BasketChanged(Schema):
-    """The answer to a basket created or deleted."""
-
-    success = fields.Bool(required=True)
-    message = fields.Str(required=True)
-    basket = fields.Dict()
-    cleanup_summary = fields.Dict()
-    warnings = fields.List(fields.Str())
-
-
-class Lines(Schema):
-    """Log lines, oldest first."""
-
-    logs = fields.List(fields.Dict(), required=True)
-    count = fields.Int(required=True)
-    next_since = fields.Str(required=True, allow_none=True)
-
-
-class Health(Schema):
-    """How the services are."""
-
-    status = fields.Str(required=True, validate=validate.OneOf(["healthy", "degraded", "unhealthy"]))
-    services = fields.Dict(required=True)
-    version = fields.Str(required=True)
 
 
 # As the bodies are read anew for each request and the schemas are not, their keys are listed once.

@@ -16,7 +16,7 @@ from api.keeper import Keeper
 from api.known_baskets import KnownBaskets
 from api.policy import unknown_keys
 from api.polls import Polls
-from api.schemas import CONFIG_KEYS, RUN_AGENT_KEYS, RUN_BASKET_KEYS, Accepted, RunAgent, RunBasket
+from api.schemas import CONFIG_KEYS, RUN_AGENT_KEYS, RUN_BASKET_KEYS, RunAgent, RunBasket
 from shared.bootstrap import Services
 from shared.catalogue.specs import Catalogue
 from shared.domain.basket import SEQUENTIAL, Basket
@@ -36,7 +36,6 @@ def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Bluepr
 
     @blp.route("/run-basket", methods=["POST"])
     @blp.arguments(RunBasket())
-    @blp.response(202, Accepted)
     def run_basket(body: Mapping[str, Any]) -> flask.Response:
         """Run a basket, named or written inline."""
         warnings = warnings_of(read_body(request), body)
@@ -48,7 +47,6 @@ def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Bluepr
 
     @blp.route("/run-agent", methods=["POST"])
     @blp.arguments(RunAgent())
-    @blp.response(202, Accepted)
     def run_agent(body: Mapping[str, Any]) -> flask.Response:
         """Run one agent, as a basket of one step."""
 
