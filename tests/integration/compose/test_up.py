@@ -86,6 +86,8 @@ def test_up_ticks_five_lines_and_then_says_what_to_try(up: Up) -> None:
 def test_a_signal_stops_everything_in_order_with_exit_code_0(up: Up, number: signal.Signals) -> None:
     running = up("-v")
     running.wait_up()
+    # Nobody waits for a worker, so that it may not listen to signals yet.
+    wait_until(lambda: "worker     | the worker stand-in starts" in running.said, 10, "the worker has started")
     family = running.family
     assert len(family) == 7, "redis, mongod, api and its child, worker, reconciler, guard"
     sockets = sockets_of(running)
