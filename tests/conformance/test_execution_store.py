@@ -56,7 +56,7 @@ def store(request: pytest.FixtureRequest, clock: HandClock) -> Iterator[Store]:
     if request.param == "memory":
         yield MemoryStore(clock)
         return
-    with closing(Database(request.getfixturevalue("mongodb_url"), "test", deadline_s=5)) as database:
+    with closing(Database(request.getfixturevalue("mongodb_url"), "test", deadline_s=30)) as database:
         database.ensure_indexes()
         real = MongoStore(database, clock)
         fault = request.param.removeprefix("mongo").removeprefix("-fails-")

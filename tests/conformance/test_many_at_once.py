@@ -51,7 +51,7 @@ def store(request: pytest.FixtureRequest, clock: HandClock) -> Iterator[Store]:
     if request.param == "memory":
         yield MemoryStore(clock)
         return
-    with closing(Database(request.getfixturevalue("mongodb_url"), "test", deadline_s=5)) as database:
+    with closing(Database(request.getfixturevalue("mongodb_url"), "test", deadline_s=30)) as database:
         database.ensure_indexes()
         yield _MongoBoth(database, clock)  # type: ignore[misc]
 
