@@ -18,7 +18,9 @@ ifndef PYTHON
 # Found when it is first wanted, and once.
 PYTHON = $(eval PYTHON := $(firstword $(foreach name,$(NAMES),$(shell $(name) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $(name)))))$(PYTHON)
 endif
-TESTS ?= tests
+# What needs no server first.
+FAST := tests/architecture tests/unit
+TESTS ?= $(FAST) $(filter-out $(FAST) tests/faults tests/browser,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/))))
 # Two files at a time, the longest first: most of what they do is to wait.
 LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
 FAULTS ?= $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/faults/test_*.py))
@@ -32,7 +34,7 @@ up: $(READY) ## redis-server, mongod, the API and a worker, under one Ctrl-C
 
 # On four cores or more, ARGS="-n 2 --dist loadfile" halves the time; on two, servers that wait for each other fail tests.
 test: $(READY) ## every test; starts its own servers and leaves nothing behind
-	@$(BIN)/python -m pytest $(TESTS) --ignore=tests/faults --ignore=tests/browser -q $(ARGS)
+	@$(BIN)/python -m pytest $(TESTS) -q $(ARGS)
 
 faults: $(READY) ## every directed fault, and a short chaos: what dies, freezes or lies; docs/faults.md lists them
 	@printf '%s\n' $(FAULTS) | xargs -P 2 -I{} sh -c \

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -211,11 +212,13 @@ class Stack:
         return client.get_default_database()
 
     def close(self) -> None:
-        """End everything; the data is a temporary directory's, so nobody is asked."""
+        """End everything and forget its data; the logs stay. The data is a temporary one, so nobody is asked."""
         for client in self._clients:
             client.close()
         for child in reversed(self._children.values()):
             child.kill()
+        for server in ("redis", "mongod"):
+            shutil.rmtree(self.root / server, ignore_errors=True)
         places.remove_socket_dir(self.sockets)
 
     def _api_serves(self) -> bool:

@@ -79,6 +79,8 @@ def mongod_plan(sockets: Path, data: Path) -> ChildPlan:
         "networkMessageCompressors": "disabled",
         "wiredTigerCacheSizeGB": "0.25",
         "oplogSize": "64",
+        # Of one file, made as it is needed: mongod would begin with 300 MB of journal, and so would every test's.
+        "wiredTigerEngineConfigString": "log=(prealloc=false,file_max=16MB)",
         "setParameter": "diagnosticDataCollectionEnabled=false",
     }
     return ChildPlan(

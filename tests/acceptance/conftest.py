@@ -14,7 +14,7 @@ from tests.stack import Stack
 __all__ = ["answers_watched", "as_the_contract_says"]  # every answer of these tests is held against the contract
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def caller(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[Caller]:
     """Answer an integrator of a stack that all these tests share: leave it running, and its data alone."""
     stack = Stack(tmp_path_factory.mktemp("shared-stack"), guard, BUCKET_AGENTS_DIR=str(AGENTS))
@@ -25,7 +25,7 @@ def caller(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[C
         stack.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def brisk(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[Caller]:
     """Answer an integrator of a shared stack where a lost lease is soon over: resume what you pause."""
     short = {"BUCKET_LEASE_S": "0.8", "BUCKET_HEARTBEAT_S": "0.25", "BUCKET_HANDOFF_S": "0.5"}

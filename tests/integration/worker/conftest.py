@@ -87,6 +87,15 @@ class Bench:
         return replace(self.services, clock=StoreClock(self.hand.now, every_s=1e9))
 
 
+@pytest.fixture(autouse=True)
+def _views_of_any_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a view be shown however long its write took: a machine that stood still would show none, and mend that later.
+
+    That those of a process which stood still are not shown is the publisher's own test.
+    """
+    monkeypatch.setattr("shared.live.publisher.VIEW_AGE_MAX_S", 60.0)
+
+
 @pytest.fixture
 def bench(redis_url: str, mongodb_url: str) -> Iterator[Bench]:
     # Of now, for mongod fills in when it stored something by its own clock.
