@@ -23,6 +23,14 @@ def second_of(execution_id: str) -> datetime:
     return datetime.fromtimestamp(int(execution_id[:10]), UTC)
 
 
+def id_before(moment: datetime) -> str:
+    """Answer what sorts behind the ids of all executions made before the second after ``moment``, and before the rest.
+
+    Ids sort by the second they were made in, until its digits are eleven (2286).
+    """
+    return str(int(moment.timestamp()) + 1)
+
+
 def new_token() -> str:
     """Answer a token that nobody else holds: the mark of one claim, or of one write."""
     return secrets.token_hex(8)

@@ -45,7 +45,7 @@ def chain(*steps: str) -> Basket:
 def blank(*steps: str, **changes: Any) -> Execution:
     """A run that nobody has started yet, of a chain of ``steps``."""
     execution = Execution(
-        id=new_execution_id(NOON),
+        id=new_execution_id(changes.get("created_at", NOON)),
         integrator=PUBLIC,
         basket=chain(*(steps or ("only",))),
         status=ExecutionStatus.QUEUED,

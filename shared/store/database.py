@@ -57,7 +57,6 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
             partialFilterExpression={"idempotency.key": {"$exists": True}},
         ),
         IndexModel([("due_by", 1)], name="due_by", partialFilterExpression={"due_by": {"$exists": True}}),
-        IndexModel([("created_at", -1)], name="created_at"),
         # Lists, docs/benchmarks.md says what each costs. All are read in the order of a list, but the last.
         IndexModel([("integrator", 1), *_IN_ORDER], name="list"),
         IndexModel([("integrator", 1), ("basket_name", 1), *_IN_ORDER], name="list_by_basket"),

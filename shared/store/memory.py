@@ -171,7 +171,7 @@ class MemoryStore:
 
     def newest(self, limit: int) -> Sequence[Record]:
         """Answer the newest executions."""
-        return sorted(self._records.values(), key=lambda record: record.execution.created_at, reverse=True)[:limit]
+        return sorted(self._records.values(), key=lambda record: record.execution.id, reverse=True)[:limit]
 
     def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Execution]:
         """Answer a page of those wanted."""

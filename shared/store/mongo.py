@@ -182,7 +182,7 @@ class MongoStore:
         with call(self._database, writes=False):
             found = list(
                 self._executions.find({"status": {"$exists": True}}, {"outputs": 0, "input": 0} | APART_FROM_READERS)
-                .sort("created_at", -1)
+                .sort("_id", -1)
                 .limit(limit)
             )
         return [self._record(document, ()) for document in found]

@@ -20,7 +20,7 @@ def newest_ended(database: Database, integrator: str) -> Sequence[Execution]:
         found = list(
             database.collection("executions")
             .find(wanted, {"input": 0, "metadata": 0} | APART_FROM_DECISIONS)
-            .sort("created_at", -1)
+            .sort([("created_at", -1), ("_id", -1)])
             .limit(LOOKED_AT)
         )
     return [decode(document) for document in found if "finished_at" in document]

@@ -171,7 +171,7 @@ class OverdueSearch(Protocol):
         """Take or renew the right to act for all reconcilers; False while another holds it."""
 
     def newest(self, limit: int) -> Sequence[Record]:
-        """Answer the newest executions with their log lines, newest first."""
+        """Answer the newest executions with their log lines, newest first by the second they were made in."""
 
 
 class BasketStore(Protocol):

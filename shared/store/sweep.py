@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from shared.domain.status import ExecutionStatus
+from shared.ids import id_before
 from shared.store.database import Database, call
 from shared.store.documents import decode
 from shared.store.filters import name_apart
@@ -29,13 +30,14 @@ class Sweep:
 
     def expired(self, now: datetime, days: int) -> int:
         """Delete final runs made over ``days`` ago, their outputs first, so that none is left without a run."""
-        old = {"status": {"$in": _FINAL}, "created_at": {"$lt": now - timedelta(days=days)}}
+        made_before = now - timedelta(days=days)
+        old = {"_id": {"$lt": id_before(made_before)}, "status": {"$in": _FINAL}, "created_at": {"$lt": made_before}}
         executions = self._database.collection("executions")
         with call(self._database):
-            found = [each["_id"] for each in executions.find(old, {"_id": 1}).sort("created_at", 1).limit(AT_ONCE)]
+            found = [each["_id"] for each in executions.find(old, {"_id": 1}).sort("_id", 1).limit(AT_ONCE)]
             if found:
                 self._database.collection("outputs").delete_many({"execution_id": {"$in": found}})
-                executions.delete_many({"_id": {"$in": found}} | old)
+                executions.delete_many(old | {"_id": {"$in": found}})
         return len(found)
 
     def unnamed(self, now: datetime, after: str = "") -> tuple[int, str]:
