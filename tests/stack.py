@@ -107,7 +107,8 @@ class Stack:
         }
         self.guard = guard
         self._children = {plan.name: Child(plan, root / f"{plan.name}.log", guard) for plan in self._plans()}
-        self._clients: list[redis.Redis | pymongo.MongoClient[dict[str, Any]]] = []
+        self._redis: redis.Redis | None = None
+        self._mongo: pymongo.MongoClient[dict[str, Any]] | None = None
 
     def _plans(self) -> tuple[ChildPlan, ...]:
         api = processes.api_plan(self.url, self.environ)
@@ -200,21 +201,22 @@ class Stack:
         return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
 
     def redis(self) -> redis.Redis:
-        """Answer a client of the stack's Redis, closed with the stack."""
-        client = redis.Redis.from_url(self.redis_url, decode_responses=True)
-        self._clients.append(client)
-        return client
+        """Answer the stack's one client of its Redis."""
+        if self._redis is None:
+            self._redis = redis.Redis.from_url(self.redis_url, decode_responses=True)
+        return self._redis
 
     def mongo(self) -> Database[dict[str, Any]]:
-        """Answer the stack's database, its client closed with the stack."""
-        client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(self.mongodb_url)
-        self._clients.append(client)
-        return client.get_default_database()
+        """Answer the stack's database, by the one client there is: each has three threads."""
+        if self._mongo is None:
+            self._mongo = pymongo.MongoClient(self.mongodb_url)
+        return self._mongo.get_default_database()
 
     def close(self) -> None:
         """End everything and forget its data; the logs stay. The data is a temporary one, so nobody is asked."""
-        for client in self._clients:
-            client.close()
+        for client in (self._redis, self._mongo):
+            if client is not None:
+                client.close()
         for child in reversed(self._children.values()):
             child.kill()
         for server in ("redis", "mongod"):
