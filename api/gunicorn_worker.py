@@ -1,7 +1,15 @@
-"""gunicorn's threads, whose own refusals are problems too: a request that is no HTTP never reaches the application."""
+"""gunicorn's threads, which stay with a caller who asks again at once, and whose own refusals are problems too.
+
+Between two requests gunicorn hands a connection to its main thread and back, which costs some 7 % of a submit and more
+of a poll. A thread therefore waits a moment for the next request on a connection whose last two followed each other
+closely, as long as threads enough are idle; whoever polls four times a second is not waited for.
+"""
 
 from __future__ import annotations
 
+import select
+import threading
+import time
 from typing import Any, Final
 
 import structlog
@@ -21,16 +29,50 @@ from shared.ids import new_request_id
 from shared.telemetry.lenient import encode
 
 LET_GO: Final = "bucket.let_go"
+CLOSELY_S: Final = 0.03
+_IDLE_KEPT: Final = 4
+"""One in so many threads is left for others."""
 _OURS: Final = (InvalidResponseHeader, InvalidResponseHeaderName)
 _REASONS: Final = {400: "Bad Request", 500: "Internal Server Error"}
 
 
 class ProblemWorker(ThreadWorker):  # type: ignore[misc]
-    """A gthread worker that refuses with 400 and a problem what gunicorn refuses with a page of HTML.
+    """A gthread worker that stays with brisk callers, and refuses by a problem what gunicorn refuses by HTML.
 
     Told to end, it has its application let go of whoever is held (``extensions[LET_GO]``): a graceful end would wait
     for them, and so would a quick one, for Python joins the threads of a pool.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lock = threading.Lock()
+        self._at_work = 0
+        self._at_work_max = self.cfg.threads - max(self.cfg.threads // _IDLE_KEPT, 1)
+
+    def handle(self, conn: Any) -> Any:
+        """Answer a request, and those that follow it closely on its connection."""
+        is_brisk = time.monotonic() - getattr(conn, "answered_at", 0.0) < CLOSELY_S
+        self._count(1)
+        try:
+            kept = super().handle(conn)
+            while kept is True and is_brisk and self._is_asked_again(conn):
+                kept = super().handle(conn)
+        finally:
+            self._count(-1)
+        conn.answered_at = time.monotonic()
+        return kept
+
+    def _is_asked_again(self, conn: Any) -> bool:
+        """Wait for the next request where that takes no thread from others; False leaves it to the main thread."""
+        if not self.alive or self._at_work > self._at_work_max or conn.parser.unreader.buf.getvalue():
+            return False  # what was read ahead would not be seen here, and is seen there
+        waited = select.poll()
+        waited.register(conn.sock, select.POLLIN)
+        return bool(waited.poll(CLOSELY_S * 1_000))
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._at_work += change
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin a graceful end."""

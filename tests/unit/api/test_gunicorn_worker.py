@@ -1,0 +1,118 @@
+"""A thread stays with a caller who asks again at once, and with nobody else."""
+
+from __future__ import annotations
+
+import io
+import math
+import socket
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+
+from api.gunicorn_worker import ProblemWorker
+
+THREADS = 8
+LEFT_FREE = 2
+
+
+class Connection(SimpleNamespace):
+    """What gunicorn knows of a connection; each byte that the other end sends is a request."""
+
+    def __init__(self, sock: socket.socket, answered_at: float) -> None:
+        unreader = SimpleNamespace(buf=io.BytesIO())
+        super().__init__(sock=sock, parser=SimpleNamespace(unreader=unreader), answered_at=answered_at)
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> ProblemWorker:
+    def handle(self: Any, conn: Any) -> bool:
+        self.answered += 1
+        return bool(conn.sock.recv(1))
+
+    monkeypatch.setattr(ThreadWorker, "__init__", lambda self: setattr(self, "cfg", SimpleNamespace(threads=THREADS)))
+    monkeypatch.setattr(ThreadWorker, "handle", handle)
+    worker = ProblemWorker()
+    worker.alive, worker.answered = True, 0
+    return worker
+
+
+def brisk(sock: socket.socket) -> Any:
+    return Connection(sock, answered_at=math.inf)
+
+
+def test_requests_that_follow_closely_are_answered_in_one_go(
+    worker: Any, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    ends[1].sendall(b"123")
+    assert worker.handle(brisk(ends[0])) is True
+    assert worker.answered == 3
+    assert worker._at_work == 0
+
+
+def test_a_caller_who_hangs_up_is_not_kept(worker: Any, ends: tuple[socket.socket, socket.socket]) -> None:
+    ends[1].sendall(b"1")
+    ends[1].shutdown(socket.SHUT_WR)
+    assert worker.handle(brisk(ends[0])) is False
+
+
+def test_a_new_caller_and_one_who_takes_his_time_are_left_to_the_main_thread(
+    worker: Any, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    ends[1].sendall(b"12")
+    connection = Connection(ends[0], answered_at=time.monotonic() - 0.25)
+    assert worker.handle(connection) is True
+    assert worker.answered == 1
+    connection.answered_at = math.inf
+    worker.handle(connection)
+    assert worker.answered == 2, "what was left is answered next time"
+
+
+def test_where_few_threads_are_idle_and_in_one_that_ends_nobody_is_waited_for(
+    worker: Any, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    ends[1].sendall(b"1234")
+    worker._count(THREADS - LEFT_FREE)
+    worker.handle(brisk(ends[0]))
+    assert worker.answered == 1
+    worker._count(-1)
+    worker.alive = False
+    worker.handle(brisk(ends[0]))
+    assert worker.answered == 2
+    worker.alive = True
+    worker.handle(brisk(ends[0]))
+    assert worker.answered == 4
+
+
+def test_what_was_read_ahead_is_left_to_who_sees_it(worker: Any, ends: tuple[socket.socket, socket.socket]) -> None:
+    ends[1].sendall(b"12")
+    connection = brisk(ends[0])
+    connection.parser.unreader.buf.write(b"GET")
+    worker.handle(connection)
+    assert worker.answered == 1
+
+
+def test_a_thread_is_counted_while_it_works_and_given_back_by_whatever_ends_it(
+    worker: Any, ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def broken(self: Any, _: Any) -> bool:
+        seen.append(self._at_work)
+        raise ConnectionResetError
+
+    monkeypatch.setattr(ThreadWorker, "handle", broken)
+    for _ in range(2):
+        with pytest.raises(ConnectionResetError):
+            worker.handle(brisk(ends[0]))
+    assert (seen, worker._at_work) == ([1, 1], 0)
