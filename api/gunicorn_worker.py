@@ -1,15 +1,17 @@
 """gunicorn's threads, which stay with a caller who asks again at once, and whose own refusals are problems too.
 
-Between two requests gunicorn hands a connection to its main thread and back, which costs some 7 % of a submit and more
+Between two requests gunicorn hands a connection to its main thread and back, which costs a tenth of a submit and more
 of a poll. A thread therefore waits a moment for the next request on a connection whose last two followed each other
-closely, as long as threads enough are idle; whoever polls four times a second is not waited for.
+closely, and gives way where a request finds no thread idle; whoever polls four times a second is not waited for.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -30,8 +32,6 @@ from shared.telemetry.lenient import encode
 
 LET_GO: Final = "bucket.let_go"
 CLOSELY_S: Final = 0.03
-_IDLE_KEPT: Final = 4
-"""One in so many threads is left for others."""
 _OURS: Final = (InvalidResponseHeader, InvalidResponseHeaderName)
 _REASONS: Final = {400: "Bad Request", 500: "Internal Server Error"}
 
@@ -46,13 +46,24 @@ class ProblemWorker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lock = threading.Lock()
-        self._at_work = 0
-        self._at_work_max = self.cfg.threads - max(self.cfg.threads // _IDLE_KEPT, 1)
+        self._in_hand = 0
+        self._crowded = -1
+
+    def init_process(self) -> None:
+        """Serve, until told to end."""
+        self._crowded = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # in the process that serves, after the fork
+        super().init_process()
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Hand a request to the threads; where none is idle those give way that wait for their callers."""
+        super().enqueue_req(conn)
+        self._count(1)
+        if self._in_hand > self.cfg.threads:
+            os.eventfd_write(self._crowded, 1)
 
     def handle(self, conn: Any) -> Any:
         """Answer a request, and those that follow it closely on its connection."""
         is_brisk = time.monotonic() - getattr(conn, "answered_at", 0.0) < CLOSELY_S
-        self._count(1)
         try:
             kept = super().handle(conn)
             while kept is True and is_brisk and self._is_asked_again(conn):
@@ -63,16 +74,21 @@ class ProblemWorker(ThreadWorker):  # type: ignore[misc]
         return kept
 
     def _is_asked_again(self, conn: Any) -> bool:
-        """Wait for the next request where that takes no thread from others; False leaves it to the main thread."""
-        if not self.alive or self._at_work > self._at_work_max or conn.parser.unreader.buf.getvalue():
+        """Wait for the next request while that keeps nobody waiting; False leaves it to the main thread."""
+        if not self.alive or self._in_hand > self.cfg.threads or conn.parser.unreader.buf.getvalue():
             return False  # what was read ahead would not be seen here, and is seen there
         waited = select.poll()
-        waited.register(conn.sock, select.POLLIN)
-        return bool(waited.poll(CLOSELY_S * 1_000))
+        for one in (conn.sock.fileno(), self._crowded):
+            waited.register(one, select.POLLIN)
+        ready = [one for one, _ in waited.poll(CLOSELY_S * 1_000)]
+        if self._crowded in ready:
+            with suppress(BlockingIOError):  # another one was told, too, and has taken the word away
+                os.eventfd_read(self._crowded)
+        return conn.sock.fileno() in ready
 
     def _count(self, change: int) -> None:
         with self._lock:
-            self._at_work += change
+            self._in_hand += change
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin a graceful end."""

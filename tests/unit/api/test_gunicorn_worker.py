@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -14,9 +15,9 @@ import pytest
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
 from api.gunicorn_worker import ProblemWorker
+from tests.processes import wait_until
 
 THREADS = 8
-LEFT_FREE = 2
 
 
 class Connection(SimpleNamespace):
@@ -42,7 +43,10 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> ProblemWorker:
 
     monkeypatch.setattr(ThreadWorker, "__init__", lambda self: setattr(self, "cfg", SimpleNamespace(threads=THREADS)))
     monkeypatch.setattr(ThreadWorker, "handle", handle)
+    monkeypatch.setattr(ThreadWorker, "init_process", lambda _: None)
+    monkeypatch.setattr(ThreadWorker, "enqueue_req", lambda *_: None)
     worker = ProblemWorker()
+    worker.init_process()
     worker.alive, worker.answered = True, 0
     return worker
 
@@ -57,7 +61,6 @@ def test_requests_that_follow_closely_are_answered_in_one_go(
     ends[1].sendall(b"123")
     assert worker.handle(brisk(ends[0])) is True
     assert worker.answered == 3
-    assert worker._at_work == 0
 
 
 def test_a_caller_who_hangs_up_is_not_kept(worker: Any, ends: tuple[socket.socket, socket.socket]) -> None:
@@ -78,20 +81,37 @@ def test_a_new_caller_and_one_who_takes_his_time_are_left_to_the_main_thread(
     assert worker.answered == 2, "what was left is answered next time"
 
 
-def test_where_few_threads_are_idle_and_in_one_that_ends_nobody_is_waited_for(
+def test_where_a_request_waits_for_a_thread_and_in_a_process_that_ends_no_caller_is_waited_for(
     worker: Any, ends: tuple[socket.socket, socket.socket]
 ) -> None:
     ends[1].sendall(b"1234")
-    worker._count(THREADS - LEFT_FREE)
+    for _ in range(THREADS + 1):
+        worker.enqueue_req(None)
     worker.handle(brisk(ends[0]))
     assert worker.answered == 1
-    worker._count(-1)
     worker.alive = False
     worker.handle(brisk(ends[0]))
     assert worker.answered == 2
     worker.alive = True
     worker.handle(brisk(ends[0]))
     assert worker.answered == 4
+
+
+def test_who_waits_gives_way_to_a_request_that_finds_no_thread_idle(
+    worker: Any, ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.gunicorn_worker.CLOSELY_S", 60.0)
+    ends[1].sendall(b"1")
+    for _ in range(THREADS):
+        worker.enqueue_req(None)
+    waiting = threading.Thread(target=worker.handle, args=(brisk(ends[0]),), daemon=True)
+    waiting.start()
+    wait_until(lambda: worker.answered == 1, what="the first request is answered")
+    waiting.join(0.1)
+    assert waiting.is_alive(), "it waits for the next one"
+    worker.enqueue_req(None)
+    waiting.join(5)
+    assert not waiting.is_alive()
 
 
 def test_what_was_read_ahead_is_left_to_who_sees_it(worker: Any, ends: tuple[socket.socket, socket.socket]) -> None:
@@ -108,11 +128,12 @@ def test_a_thread_is_counted_while_it_works_and_given_back_by_whatever_ends_it(
     seen: list[int] = []
 
     def broken(self: Any, _: Any) -> bool:
-        seen.append(self._at_work)
+        seen.append(self._in_hand)
         raise ConnectionResetError
 
     monkeypatch.setattr(ThreadWorker, "handle", broken)
     for _ in range(2):
+        worker.enqueue_req(None)
         with pytest.raises(ConnectionResetError):
             worker.handle(brisk(ends[0]))
-    assert (seen, worker._at_work) == ([1, 1], 0)
+    assert (seen, worker._in_hand) == ([1, 1], 0)
