@@ -1,8 +1,8 @@
 """gunicorn's threads, which stay with a caller who asks again at once, and whose own refusals are problems too.
 
-Between two requests gunicorn hands a connection to its main thread and back, which costs a tenth of a submit and more
-of a poll. A thread therefore waits a moment for the next request on a connection whose last two followed each other
-closely, and gives way where a request finds no thread idle; whoever polls four times a second is not waited for.
+Between two requests gunicorn hands a connection to its main thread and back, which costs a tenth of a submit. A
+thread therefore waits a moment for the next request on a connection whose last two followed each other closely, and
+gives way where a request finds no thread idle; whoever polls four times a second is not waited for.
 """
 
 from __future__ import annotations
