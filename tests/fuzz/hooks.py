@@ -16,6 +16,7 @@ UNTOLD_BY_FORMS: Final = {
     "agent_not_found",
     "callbacks_not_supported",
     "credentials_not_accepted",
+    "cursor_expired",  # one of an earlier stack, which hypothesis remembers
     "cursor_invalid",
     "idempotency_key_reused",
     "invalid_json",  # integers beyond 64 bits, NUL in a key
