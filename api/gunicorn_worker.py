@@ -11,7 +11,6 @@ import os
 import select
 import threading
 import time
-from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -47,19 +46,25 @@ class ProblemWorker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._lock = threading.Lock()
         self._in_hand = 0
-        self._crowded = -1
+        self._is_crowded = False
+        self._crowd = -1
 
     def init_process(self) -> None:
         """Serve, until told to end."""
-        self._crowded = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # in the process that serves, after the fork
+        self._crowd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # in the process that serves, after the fork
         super().init_process()
+
+    def is_parent_alive(self) -> bool:
+        """Answer whether there is still a master; without one this process ends, whoever goes on asking."""
+        if super().is_parent_alive():
+            return True
+        self.alive = False
+        return False
 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a request to the threads; where none is idle those give way that wait for their callers."""
         super().enqueue_req(conn)
         self._count(1)
-        if self._in_hand > self.cfg.threads:
-            os.eventfd_write(self._crowded, 1)
 
     def handle(self, conn: Any) -> Any:
         """Answer a request, and those that follow it closely on its connection."""
@@ -75,20 +80,24 @@ class ProblemWorker(ThreadWorker):  # type: ignore[misc]
 
     def _is_asked_again(self, conn: Any) -> bool:
         """Wait for the next request while that keeps nobody waiting; False leaves it to the main thread."""
-        if not self.alive or self._in_hand > self.cfg.threads or conn.parser.unreader.buf.getvalue():
+        if not self.alive or self._is_crowded or conn.parser.unreader.buf.getvalue():
             return False  # what was read ahead would not be seen here, and is seen there
+        asked = conn.sock.fileno()
         waited = select.poll()
-        for one in (conn.sock.fileno(), self._crowded):
+        for one in (asked, self._crowd):
             waited.register(one, select.POLLIN)
         ready = [one for one, _ in waited.poll(CLOSELY_S * 1_000)]
-        if self._crowded in ready:
-            with suppress(BlockingIOError):  # another one was told, too, and has taken the word away
-                os.eventfd_read(self._crowded)
-        return conn.sock.fileno() in ready
+        return asked in ready and not self._is_crowded
 
     def _count(self, change: int) -> None:
+        """Count requests that are answered or wait for a thread; ``_crowd`` can be read while one waits."""
         with self._lock:
             self._in_hand += change
+            was, self._is_crowded = self._is_crowded, self._in_hand > self.cfg.threads
+            if self._is_crowded and not was:
+                os.eventfd_write(self._crowd, 1)
+            elif was and not self._is_crowded:
+                os.eventfd_read(self._crowd)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin a graceful end."""

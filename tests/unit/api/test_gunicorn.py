@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -10,9 +11,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
+from tests.processes import wait_until
+
 APPLICATION = """
+import os
 import flask
 from api import edge, problems
 from shared.settings import Settings
@@ -22,6 +27,7 @@ app = flask.Flask(__name__, static_folder=None)
 edge.register(app, Settings.from_environ())
 problems.register(app)
 app.add_url_rule("/thing", "thing", lambda: {"a": 1})
+app.add_url_rule("/process", "process", lambda: {"pid": os.getpid()})
 app.add_url_rule("/metrics", "metrics", lambda: exposition().decode())
 """
 RUN = [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn", "small:app"]
@@ -79,6 +85,33 @@ def test_it_serves_counts_over_its_processes_and_logs_json(tmp_path: Path) -> No
     assert second.stderr == (
         f"bucket api: cannot listen on 127.0.0.1:{port}: Address already in use; set HOST or PORT to another\n"
     )
+
+
+def test_a_worker_without_its_master_ends_though_one_caller_goes_on_asking(tmp_path: Path) -> None:
+    (tmp_path / "small.py").write_text(APPLICATION)
+    port = free_port()
+    told = environ(PORT=str(port), PYTHONPATH=str(tmp_path), HOME=str(tmp_path), BUCKET_API_PROCESSES="1")
+    with subprocess.Popen(RUN, env=told, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            worker = json.loads(fetch(f"http://127.0.0.1:{port}/process", time.monotonic() + 20))["pid"]
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as caller:
+                for _ in range(3):
+                    assert ask(caller) == worker
+                server.kill()
+                server.wait(5)
+                wait_until(lambda: ask(caller) is None, 10, "the caller is sent away")
+            wait_until(lambda: not Path(f"/proc/{worker}").exists(), 10, "the worker has ended")
+        finally:
+            server.kill()
+
+
+def ask(caller: http.client.HTTPConnection) -> int | None:
+    """Answer who answered; None where nobody does any more."""
+    try:
+        caller.request("GET", "/process")
+        return int(json.loads(caller.getresponse().read())["pid"])
+    except (OSError, http.client.HTTPException):
+        return None
 
 
 def test_wrong_settings_are_told_together_without_a_traceback() -> None:

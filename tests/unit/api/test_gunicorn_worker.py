@@ -97,21 +97,40 @@ def test_where_a_request_waits_for_a_thread_and_in_a_process_that_ends_no_caller
     assert worker.answered == 4
 
 
-def test_who_waits_gives_way_to_a_request_that_finds_no_thread_idle(
-    worker: Any, ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+def test_all_who_wait_give_way_once_a_request_finds_no_thread_idle(
+    worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.gunicorn_worker.CLOSELY_S", 60.0)
-    ends[1].sendall(b"1")
+    pairs = [socket.socketpair() for _ in range(3)]
     for _ in range(THREADS):
         worker.enqueue_req(None)
-    waiting = threading.Thread(target=worker.handle, args=(brisk(ends[0]),), daemon=True)
-    waiting.start()
-    wait_until(lambda: worker.answered == 1, what="the first request is answered")
-    waiting.join(0.1)
-    assert waiting.is_alive(), "it waits for the next one"
-    worker.enqueue_req(None)
-    waiting.join(5)
-    assert not waiting.is_alive()
+    waiting = [threading.Thread(target=worker.handle, args=(brisk(ours),), daemon=True) for ours, _ in pairs]
+    for thread, (_, theirs) in zip(waiting, pairs, strict=True):
+        theirs.sendall(b"1")
+        thread.start()
+    wait_until(lambda: worker.answered == len(pairs), what="the first requests are answered")
+    waiting[0].join(0.1)
+    assert all(thread.is_alive() for thread in waiting), "they wait for the next ones"
+    for _ in pairs:
+        worker.enqueue_req(None)
+    for thread in waiting:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in waiting)
+    assert worker._in_hand == THREADS
+    for ours, theirs in pairs:
+        ours.close()
+        theirs.close()
+
+
+def test_where_the_crowd_is_gone_callers_are_waited_for_again(
+    worker: Any, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    for _ in range(THREADS + 1):
+        worker.enqueue_req(None)
+    worker._count(-2)
+    ends[1].sendall(b"12")
+    worker.handle(brisk(ends[0]))
+    assert worker.answered == 2
 
 
 def test_what_was_read_ahead_is_left_to_who_sees_it(worker: Any, ends: tuple[socket.socket, socket.socket]) -> None:
