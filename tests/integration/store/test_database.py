@@ -20,7 +20,7 @@ from shared.store.clock import ASKED_AGAIN_AFTER_S, StoreClock
 from shared.store.database import Database, call
 from tests.processes import wait_until
 
-BUSY_S = 5.0  # the machine may stand still for a while; without a deadline the driver waits for half a minute
+BUSY_S = 1.0
 
 
 @dataclass
