@@ -123,14 +123,21 @@ def test_all_who_wait_give_way_once_a_request_finds_no_thread_idle(
 
 
 def test_where_the_crowd_is_gone_callers_are_waited_for_again(
-    worker: Any, ends: tuple[socket.socket, socket.socket]
+    worker: Any, ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("api.gunicorn_worker.CLOSELY_S", 60.0)
     for _ in range(THREADS + 1):
         worker.enqueue_req(None)
-    worker._count(-2)
-    ends[1].sendall(b"12")
-    worker.handle(brisk(ends[0]))
-    assert worker.answered == 2
+    worker._count(-1)
+    ends[1].sendall(b"1")
+    waiting = threading.Thread(target=worker.handle, args=(brisk(ends[0]),), daemon=True)
+    waiting.start()
+    wait_until(lambda: worker.answered == 1, what="the first request is answered")
+    waiting.join(0.1)
+    assert waiting.is_alive(), "it waits for the next one"
+    ends[1].shutdown(socket.SHUT_WR)
+    waiting.join(5)
+    assert (waiting.is_alive(), worker.answered) == (False, 2)
 
 
 def test_what_was_read_ahead_is_left_to_who_sees_it(worker: Any, ends: tuple[socket.socket, socket.socket]) -> None:
