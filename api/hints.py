@@ -57,9 +57,7 @@ OVER: Final = Hints(None, None)
 
 
 def hints_for(head: Head, mark: Mark, now: datetime | None, look: Look, expect: Expect) -> Hints:
-    """Answer the hints for a run; ``now`` is the store's time, ``expect`` knows timetables by key."""
-    if head.done:
-        return OVER
+    """Answer the hints for a run that is not over; ``now`` is the store's time, ``expect`` knows timetables by key."""
     if now is None:
         return Hints(_in_ms(UNKNOWN.next_after(0)), None if mark.rest is None else _waiting(mark.rest.reason))
     made_ms = int(second_of(head.execution_id).timestamp() * 1_000)

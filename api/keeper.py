@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from api.expectations import Expectations
-from api.hints import Hints, hints_for
+from api.hints import OVER, Hints, hints_for
 from api.holding import Holder
 from shared.bootstrap import Services
 from shared.domain.execution import Execution
@@ -60,6 +60,8 @@ class Keeper:
 
     def hints_for(self, head: Head, mark: Mark) -> Hints:
         """Answer when to poll a run again, and what it waits for."""
+        if head.done:
+            return OVER
         return hints_for(head, mark, self._services.clock.glance(), self.pulse.last, self._expectations.of)
 
     def check_may_accept(self, beside: int = 0) -> None:

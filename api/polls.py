@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import flask
 import orjson
 import redis
 import structlog
+from flask.globals import request_ctx
 
 from api.body import Blueprint
 from api.conditional import NOT_MODIFIED, is_known, reply
@@ -30,6 +31,8 @@ from shared.errors import BucketError, ExecutionExpired, ExecutionNotFound, Inte
 from shared.ids import AGENT_NAME, EXECUTION_ID, second_of
 from shared.live.mark import cut_mark
 from shared.live.render import Head, head_of, render, result_steps
+
+_REFINED_BY: Final = ("QUERY_STRING", "HTTP_IF_NONE_MATCH", "HTTP_PREFER")
 
 
 def blueprint(services: Services, keeper: Keeper) -> Blueprint:
@@ -73,6 +76,8 @@ class Polls:
     def poll(self, execution_id: str) -> flask.Response:
         """Answer an execution as it stands, or 304 where the caller has it already."""
         check_id(execution_id)
+        if not any(map(request_ctx.request.environ.get, _REFINED_BY)):  # looked at once: most polls are plain
+            return self._whole(self._look(execution_id).view)
         portion, patience = portion_asked(), patience_asked()
         if patience.wait_s:
             held = self._hold(execution_id, News(patience, portion.page), patience.wait_s)
@@ -92,7 +97,7 @@ class Polls:
             held = self._hold(execution_id, news, patience.wait_s)
             if not head_of(held.seen.view).done:
                 return patience.note(accepted, granted=held.granted)
-            answer = self._answer(held.seen.view, 200)
+            answer = self._whole(held.seen.view)
         except BucketError as away:
             structlog.get_logger().warning("a submit was not held to its end", reason=away.message)
             return accepted
@@ -100,7 +105,7 @@ class Polls:
 
     def shown(self, record: Record, status: int) -> flask.Response:
         """Answer a run as it has just been written, with the fields of a poll."""
-        return self._answer(self.rendered(record, NEWEST), status)
+        return self._whole(self.rendered(record, NEWEST), status)
 
     def output(self, execution_id: str, step: str) -> flask.Response:
         """Answer one step's output as its agent returned it."""
@@ -124,13 +129,16 @@ class Polls:
     def _answer_to(self, view: bytes, portion: Portion) -> flask.Response:
         if not portion.is_all:
             return self._part(view, portion)
-        return self._answer(view, NOT_MODIFIED if is_known(head_of(view)) else 200)
+        head = head_of(view)
+        if not is_known(head):
+            return self._whole(view)
+        return reply(head, self._keeper.hints_for(head, cut_mark(view)[1]), None, NOT_MODIFIED)
 
-    def _answer(self, view: bytes, status: int) -> flask.Response:
+    def _whole(self, view: bytes, status: int = 200) -> flask.Response:
         head = head_of(view)
         view, mark = cut_mark(view)
         hints = self._keeper.hints_for(head, mark)
-        return reply(head, hints, None if status == NOT_MODIFIED else view + hints.tail, status)
+        return reply(head, hints, view + hints.tail, status)
 
     def _part(self, view: bytes, portion: Portion) -> flask.Response:
         """Answer no more than was asked for; the lines that the view lacks come from MongoDB."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 import redis
 
 from shared.live import wakes
+from shared.live.connection import Reader
 
 FINAL_KEPT_S: Final = 24 * 3600
 FILLED_MS: Final = 2_000
@@ -67,12 +68,12 @@ class Views:
 
     def __init__(self, client: redis.Redis, live_s: float) -> None:
         self._redis = client
+        self._reader = Reader(client.connection_pool)
         self._live_ms = int(live_s * 1_000)
 
     def get(self, execution_id: str) -> bytes | None:
         """Answer the rendered poll, without its closing brace; None where none is kept. Raises RedisError."""
-        found: bytes | None = self._redis.get(view_key(execution_id))  # type: ignore[assignment]
-        return found
+        return self._reader.get(view_key(execution_id))
 
     def left_s(self, execution_id: str) -> float:
         """Answer for how many seconds the view may still be believed; 0 where none is. Raises RedisError."""

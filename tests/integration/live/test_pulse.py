@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import closing, suppress
-from pathlib import Path
 
 import pytest
 import redis
 
-from compose.embedded import places, servers
 from compose.embedded.child import Child
-from compose.embedded.guard import Guard
-from shared.live.connection import connect
 from shared.live.pulse import BASKETS_MARK, Look, Pulse
 from shared.queue.bell import QUEUES, lists_of
 from shared.store.clock import since_boot
 from tests.processes import wait_until
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path, guard: Guard) -> Iterator[tuple[Child, str]]:
-    """A redis-server of the test's own, to be taken away."""
-    sockets = places.make_socket_dir()
-    child = Child(servers.redis_plan(sockets, tmp_path / "redis"), tmp_path / "redis.log", guard)
-    child.start()
-    child.wait_ready()
-    yield child, servers.redis_url(sockets)
-    child.kill()
-    places.remove_socket_dir(sockets)
 
 
 @pytest.mark.parametrize("way", ["kill", "pause"])
@@ -76,18 +58,3 @@ def test_a_pulse_that_finds_nonsense_sees_no_redis_and_goes_on(client: redis.Red
         wait_until(lambda: pulse.last.connected, 2, "it is seen again")
     finally:
         pulse.stop()
-
-
-def test_a_client_fails_within_its_time_and_repeats_nothing(own_redis: tuple[Child, str]) -> None:
-    child, url = own_redis
-    with closing(connect(url, timeout_s=0.3)) as client:
-        client.set("counted", 0)
-        child.pause()
-        began = time.monotonic()
-        with pytest.raises(redis.RedisError):
-            client.incr("counted")
-        assert time.monotonic() - began < 1
-        child.resume()
-        with suppress(redis.RedisError):
-            client.ping()
-        assert client.get("counted") in {b"0", b"1"}, "once at most"

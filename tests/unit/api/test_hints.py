@@ -99,8 +99,7 @@ def test_a_hint_is_always_within_its_bounds(mark: Mark, age_s: float) -> None:
     assert 0.25 <= told(mark, age_s, {OF_RUN: timetable_of([5e5] * 3)})[0] <= 30
 
 
-def test_a_final_run_has_no_hints() -> None:
-    assert hints_for(Head(ID, "failed", done=True, rev=9), Mark(), after(5), BUSY, lambda _: UNKNOWN) is OVER
+def test_of_a_run_that_is_over_nothing_is_hinted() -> None:
     assert orjson.loads(b'{"a":1' + OVER.tail) == {"a": 1, "waiting_for": None}
     assert OVER.retry_after_s is None
 

@@ -8,9 +8,12 @@ from typing import Any, cast
 
 import pytest
 
+from api.hints import OVER
 from api.keeper import Keeper
 from shared.bootstrap import Services
 from shared.errors import Unavailable
+from shared.live.mark import Mark
+from shared.live.render import Head
 from shared.settings import Settings
 
 
@@ -68,3 +71,7 @@ def test_the_store_is_prepared_once(keeper: Keeper, store: Store) -> None:
     keeper.look_at_store()
     assert keeper.is_prepared
     assert store.prepared == 1
+
+
+def test_a_run_that_is_over_has_no_hints(keeper: Keeper) -> None:
+    assert keeper.hints_for(Head("1763700000_89ce24ad1b2c3d4e", "failed", done=True, rev=9), Mark()) is OVER
