@@ -7,7 +7,7 @@ Redis has forgotten, from MongoDB's newest runs. What nobody asks for any more i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,17 +49,22 @@ class _Known:
 class Expectations:
     """Timetables by the keys of :mod:`shared.live.durations`."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(
+        self, services: Services, now: Callable[[], float] = since_boot, remembered_max: int = REMEMBERED_MAX
+    ) -> None:
+        """``now`` tells the seconds since boot."""
         self._services = services
+        self._now = now
+        self._remembered_max = remembered_max
         self._known: dict[str, _Known] = {}
         self._rebuilt_at = -REBUILT_AGAIN_S
 
     def of(self, key: str) -> Timetable:
         """Answer what is known under ``key`` by now; UNKNOWN where that is nothing, and it will be read."""
-        now = since_boot()
+        now = self._now()
         known = self._known.get(key)
         if known is None:
-            if len(self._known) >= REMEMBERED_MAX:
+            if len(self._known) >= self._remembered_max:
                 return UNKNOWN
             known = self._known.setdefault(key, _Known(now))
         known.asked_at = now
@@ -67,7 +72,7 @@ class Expectations:
 
     def refresh(self) -> None:
         """Read a few of the keys that were asked for and are not known, or not lately. Raises nothing of a store's."""
-        now = since_boot()
+        now = self._now()
         for key in [key for key, known in list(self._known.items()) if now - known.asked_at > FORGOTTEN_S]:
             del self._known[key]
         due = [(known.read_at, key) for key, known in list(self._known.items()) if now >= known.read_again_at]

@@ -16,7 +16,7 @@ from typing import Final, Generic, TypeVar
 import flask
 
 from shared.live.pulse import Pulse
-from shared.live.wakes import Waiter, Wakes
+from shared.live.wakes import LINGER_S, Waiter, Wakes
 from shared.settings import Settings
 
 WAIT_MAX_S: Final = 30.0
@@ -36,11 +36,12 @@ class Held(Generic[T]):
 class Holder:
     """One process's places for requests that wait."""
 
-    def __init__(self, settings: Settings, pulse: Pulse) -> None:
+    def __init__(self, settings: Settings, pulse: Pulse, linger_s: float = LINGER_S) -> None:
+        """The subscription stays ``linger_s`` longer than somebody waits."""
         self._pulse = pulse
         self._lets_go = False
         self._places = threading.Semaphore(min(settings.held_polls, settings.api_threads // 2))
-        self._wakes = Wakes(settings.redis_url, lambda: self._lets_go or not pulse.last.connected)
+        self._wakes = Wakes(settings.redis_url, lambda: self._lets_go or not pulse.last.connected, linger_s)
 
     def hold(
         self,

@@ -18,8 +18,8 @@ OLDEST_MONGODB: Final = (6, 0)
 _ANSWER_WITHIN_S: Final = 3.0
 
 
-def redis_version(url: str) -> str:
-    """Answer the version of the Redis at ``url``."""
+def redis_version(url: str, oldest: tuple[int, ...] = OLDEST_REDIS) -> str:
+    """Answer the version of the Redis at ``url``; raises Trouble where it is older than ``oldest``."""
     try:
         with closing(
             redis.Redis.from_url(
@@ -34,7 +34,7 @@ def redis_version(url: str) -> str:
         raise Trouble(f"the Redis of REDIS_URL does not answer: {failed}", fix="see that it runs, or unset it") from (
             failed
         )
-    _demand("Redis", version, OLDEST_REDIS)
+    _demand("Redis", version, oldest)
     return version
 
 

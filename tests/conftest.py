@@ -65,17 +65,27 @@ def servers(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[
 
 
 @contextmanager
-def _running(plans: tuple[ChildPlan, ...], logs: Path, guard: Guard) -> Iterator[None]:
+def _running(plans: tuple[ChildPlan, ...], logs: Path, guard: Guard) -> Iterator[list[Child]]:
     children = [Child(plan, logs / f"{plan.name}.log", guard) for plan in plans]
     try:
         for child in children:
             child.start()
         for child in children:
             child.wait_ready()
-        yield
+        yield children
     finally:
         for child in children:
             child.kill()  # their data is a temporary directory's, so there is nothing to wait for
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path, guard: Guard) -> Iterator[tuple[Child, str]]:
+    """Start a redis-server of the test's own, to be taken away, and answer its URL."""
+    sockets = places.make_socket_dir()
+    plan = embedded.redis_plan(sockets, tmp_path / "redis")
+    with _running((plan,), tmp_path, guard) as [child]:
+        yield child, embedded.redis_url(sockets)
+    places.remove_socket_dir(sockets)
 
 
 @pytest.fixture

@@ -87,13 +87,16 @@ class _Claim:
 class Batches:
     """Answers several bells in the runner's thread; ``tick`` is the companion's, ``wind_up`` also the minder's."""
 
-    def __init__(self, services: Services, minder: Minder, claims: Claims, answer: Answer) -> None:
+    def __init__(
+        self, services: Services, minder: Minder, claims: Claims, answer: Answer, unwritten_max_s: float
+    ) -> None:
         """``answer`` runs what a bell names, once the given callable has claimed it."""
         self._services = services
         self._minder = minder
         self._claims = claims
         self._answer = answer
-        self._ends = Ends(services)
+        self._unwritten_max_s = unwritten_max_s
+        self._ends = Ends(services, unwritten_max_s)
         self._lock = threading.RLock()
         self._waiting: deque[_Waiting] = deque()
         self._began = 0.0
@@ -116,7 +119,7 @@ class Batches:
         try:
             with self._lock:
                 self._ends.write_if_due(now)
-                if self._waiting and now - self._began >= UNWRITTEN_MAX_S:
+                if self._waiting and now - self._began >= self._unwritten_max_s:
                     self._give_back()
         except Exception:  # noqa: BLE001  (the thread that renews leases must live; what was taken is offered again)
             structlog.get_logger().exception("what waits beside a slow step was not given back")
@@ -191,6 +194,7 @@ class Batches:
             told=claimed.save.before.lines_total,
             give_up=lambda: self._minder.is_drain_over,
             at_rest=self._ends.add,
+            unwritten_max_s=self._unwritten_max_s,
         )  # fmt: skip
         back = partial(self._release, draft, lease)
         return _Waiting(claimed.bell, lambda: (Turn(record.execution, lease, {}), draft), back)

@@ -23,10 +23,11 @@ Claimed = tuple[Turn, Draft]
 class Claims:
     """Claims steps, one at a time; while the worker drains it claims none."""
 
-    def __init__(self, services: Services, minder: Minder) -> None:
+    def __init__(self, services: Services, minder: Minder, unwritten_max_s: float) -> None:
         self._services = services
         self._store = services.store
         self._minder = minder
+        self._unwritten_max_s = unwritten_max_s
 
     def claim(self, bell: Bell) -> Claimed | None:
         """Load and claim what ``bell`` names; None where there is nothing to run here."""
@@ -60,7 +61,12 @@ class Claims:
             return None
         claimed = settled.record.execution
         lease = claimed.lease_of(bell.step)
-        draft = Draft(self._services, settled.record, lease, told=told, give_up=lambda: self._minder.is_drain_over)
+        draft = Draft(
+            self._services, settled.record, lease,
+            told=told,
+            give_up=lambda: self._minder.is_drain_over,
+            unwritten_max_s=self._unwritten_max_s,
+        )  # fmt: skip
         return Turn(claimed, lease, {}), draft
 
     def _now(self) -> datetime:

@@ -45,6 +45,7 @@ class Draft:
         told: int,
         give_up: Callable[[], bool],
         at_rest: Callable[[Draft], None] | None = None,
+        unwritten_max_s: float = UNWRITTEN_MAX_S,
     ) -> None:
         """``claimed`` is the record of the claim that ``lease`` came from; lines up to seq ``told`` were told.
 
@@ -58,6 +59,7 @@ class Draft:
         self._give_up = give_up
         self._lock = threading.RLock()
         self._at_rest = at_rest
+        self._unwritten_max_s = unwritten_max_s
         self._record = claimed
         self._stored = self.execution = claimed.execution
         self._lease = lease
@@ -87,7 +89,7 @@ class Draft:
             # After a heartbeat's time the lease may be another's: that is found out before another agent runs.
             if took_s < self._quick_s and _may_wait(advance):
                 return advance
-            if self._at_rest is not None and took_s < UNWRITTEN_MAX_S and _may_be_bound(self._whole):
+            if self._at_rest is not None and took_s < self._unwritten_max_s and _may_be_bound(self._whole):
                 self._at_rest(self)
                 return advance
             # As it was written: where others wrote meanwhile, a join may have become this worker's to run.
@@ -105,7 +107,7 @@ class Draft:
 
     def write_if_due(self, now: float) -> None:
         """Write what has been unwritten for too long at ``now`` seconds since boot; as ``write``."""
-        if self._decided and now - self._since >= UNWRITTEN_MAX_S:
+        if self._decided and now - self._since >= self._unwritten_max_s:
             self.write()
 
     def write_or_instead(self) -> Advance | None:

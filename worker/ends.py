@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Final
 
 import structlog
 
@@ -18,18 +17,17 @@ from shared.domain.execution import Lease
 from shared.errors import BucketError, LeaseLost
 from shared.store.clock import since_boot
 from shared.store.port import Save
-from worker.draft import UNWRITTEN_MAX_S, Draft
+from worker.draft import Draft
 from worker.heartbeat import TICK_S
-
-_DUE_AFTER_S: Final = UNWRITTEN_MAX_S - TICK_S
 
 
 class Ends:
     """Drafts whose runs this worker is done with; the runner's thread adds, that of the heartbeat may write."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, unwritten_max_s: float) -> None:
         self._batches = services.batches
         self._publisher = services.publisher
+        self._due_after_s = unwritten_max_s - TICK_S
         self._lock = threading.RLock()
         self._drafts: list[Draft] = []
         self._since = 0.0
@@ -47,7 +45,7 @@ class Ends:
 
     def write_if_due(self, now: float) -> None:
         """Write where waiting for the next tick would be too long; ``now`` is in seconds since boot."""
-        if self._drafts and now - self._since >= _DUE_AFTER_S:
+        if self._drafts and now - self._since >= self._due_after_s:
             self.write()
 
     def write(self) -> None:

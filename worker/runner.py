@@ -36,7 +36,7 @@ from shared.store.clock import since_boot
 from worker.attempt import Attempts, Turn, late
 from worker.batch import Batches, Pace
 from worker.claims import Claimed, Claims
-from worker.draft import Draft
+from worker.draft import UNWRITTEN_MAX_S, Draft
 from worker.heartbeat import Companion, Heartbeat, StepReporter
 from worker.loader import Agent
 from worker.minder import Minded, Minder
@@ -60,7 +60,12 @@ class Runner:
     """Executes what bells ask for, in the process that calls it; ``minder`` is that process's own."""
 
     def __init__(
-        self, services: Services, agents: Mapping[str, Agent], minder: Minder, queues: Sequence[str] = QUEUES
+        self,
+        services: Services,
+        agents: Mapping[str, Agent],
+        minder: Minder,
+        queues: Sequence[str] = QUEUES,
+        unwritten_max_s: float = UNWRITTEN_MAX_S,
     ) -> None:
         self._services = services
         self._store = services.store
@@ -68,9 +73,9 @@ class Runner:
         self._attempts = Attempts(services, agents, minder)
         self._recorder = Recorder(services, lambda: minder.is_drain_over)
         self._taker = Taker(services.redis, queues, services.settings.worker_concurrency)
-        self._claims = Claims(services, minder)
+        self._claims = Claims(services, minder, unwritten_max_s)
         self._pace = Pace()
-        self._batches = Batches(services, minder, self._claims, self._answer)
+        self._batches = Batches(services, minder, self._claims, self._answer, unwritten_max_s)
         self._companion = Companion(self._batches.tick)
         self._companion.start()
         self._under_way: _UnderWay | None = None

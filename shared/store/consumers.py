@@ -34,9 +34,11 @@ class Consumer:
 class MongoConsumers:
     """Consumers in MongoDB, by integrator and name; raises what the store raises."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, most: int = CONSUMERS_MAX) -> None:
+        """``most`` is how many an integrator may have."""
         self._database = database
         self._clock = clock
+        self._most = most
 
     @property
     def _consumers(self) -> Collection[_Document]:
@@ -45,7 +47,7 @@ class MongoConsumers:
     def all(self, integrator: str) -> Sequence[Consumer]:
         """Answer all consumers by name."""
         with call(self._database, writes=False):
-            found = self._consumers.find({"integrator": str(integrator)}).limit(CONSUMERS_MAX)
+            found = self._consumers.find({"integrator": str(integrator)}).limit(self._most)
             return sorted((_consumer(each) for each in found), key=lambda consumer: consumer.name)
 
     def get(self, integrator: str, name: str) -> Consumer:
@@ -62,8 +64,8 @@ class MongoConsumers:
         document = _named(integrator, name) | {"integrator": str(integrator), "name": name, **_at(place)}
         try:
             with call(self._database):
-                if self._consumers.count_documents({"integrator": str(integrator)}) >= CONSUMERS_MAX:
-                    raise ValidationFailed(f"there are {CONSUMERS_MAX} consumers already; delete what nobody uses")
+                if self._consumers.count_documents({"integrator": str(integrator)}) >= self._most:
+                    raise ValidationFailed(f"there are {self._most} consumers already; delete what nobody uses")
                 self._consumers.insert_one(document | {"created_at": consumer.created_at})
         except DuplicateKeyError:
             return self.get(integrator, name), False

@@ -21,7 +21,7 @@ from shared.store.database import Database, call
 
 LOOKED_AT_MAX: Final = 1_000
 """How many executions a page with a filter looks at."""
-_CHANGES_MAX: Final = 5_000
+CHANGES_MAX: Final = 5_000
 _BATCHES_A_REPLY: Final = 50
 _SHOWN: Final = {"status": 1, "rev": 1, "basket_name": 1, "tags": 1}
 
@@ -62,11 +62,6 @@ class Wanted:
     tag: str | None = None
 
     @property
-    def looks_at(self) -> int:
-        """How many executions may have to be looked at; those that a filter leaves out make a page short."""
-        return self.limit if self.basket_name is None and self.tag is None else max(self.limit, LOOKED_AT_MAX)
-
-    @property
     def filter(self) -> dict[str, str]:
         """What MongoDB is asked for; all values are strings."""
         asked = {"basket_name": self.basket_name, "tags": self.tag}
@@ -76,8 +71,11 @@ class Wanted:
 class MongoFeed:
     """The feed's reading side; raises what the store raises, and Unavailable where the feed has not begun."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, looked_at_max: int = LOOKED_AT_MAX, changes_max: int = CHANGES_MAX) -> None:
+        """A page never comes from more than ``changes_max`` changes, however few executions they are of."""
         self._database = database
+        self._looked_at_max = looked_at_max
+        self._changes_max = changes_max
 
     @property
     def _changes(self) -> Collection[_Document]:
@@ -112,7 +110,9 @@ class MongoFeed:
         with call(self._database, writes=False), self._database.session() as session:
             end = self._end(session)
             start = start or self._oldest(end, session)
-            found, places = self._read(start, end, wanted.looks_at, session)
+            # Those that a filter leaves out make a page short.
+            most = max(wanted.limit, self._looked_at_max) if wanted.filter else wanted.limit
+            found, places = self._read(start, end, most, session)
             shown = self._join(integrator, set(found), wanted, session)
         ids, taken = cut(found, shown, wanted.limit)
         return FeedPage(tuple(shown[each] for each in ids), places[taken], end)
@@ -148,7 +148,7 @@ class MongoFeed:
                 for index in range(taken, len(changes)):
                     place = Place(end.epoch, number, index, batch["since"])
                     different.add(changes[index])
-                    if len(different) > most or len(ids) == _CHANGES_MAX:
+                    if len(different) > most or len(ids) == self._changes_max:
                         return ids, [*places, place]
                     ids.append(changes[index])
                     places.append(place)

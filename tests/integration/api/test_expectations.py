@@ -67,14 +67,14 @@ def test_what_redis_has_forgotten_is_rebuilt_from_mongodb_once(services: Service
     assert list(kept.values()) == [(2.0, 2.0, 4.0), (2.0, 2.0, 4.0), ()], "so that no other process looks again"
 
 
-def test_what_is_known_outlives_a_redis_that_forgets(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    expectations = Expectations(services)
+def test_what_is_known_outlives_a_redis_that_forgets(services: Services) -> None:
+    now = [since_boot()]
+    expectations = Expectations(services, lambda: now[0])
     durations.put_back(services.redis, {"durations:run:x": (2.0,) * 20})
     expectations.of("durations:run:x")
     expectations.refresh()
     services.redis.flushall()
-    later = since_boot() + 60
-    monkeypatch.setattr("api.expectations.since_boot", lambda: later)
+    now[0] += 60
     expectations.refresh()
     assert expectations.of("durations:run:x").runs == 20
 
@@ -86,15 +86,12 @@ def test_a_redis_that_is_away_leaves_what_is_known(nowhere: Services) -> None:
     assert expectations.of("durations:run:x") is UNKNOWN
 
 
-def test_what_nobody_asks_for_is_forgotten_and_memory_is_bounded(
-    services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("api.expectations.REMEMBERED_MAX", 2)
-    expectations = Expectations(services)
+def test_what_nobody_asks_for_is_forgotten_and_memory_is_bounded(services: Services) -> None:
+    now = [since_boot()]
+    expectations = Expectations(services, lambda: now[0], remembered_max=2)
     for name in ("a", "b", "c"):
         assert expectations.of(f"durations:run:{name}") is UNKNOWN
     assert len(expectations._known) == 2
-    later = since_boot() + 3_600
-    monkeypatch.setattr("api.expectations.since_boot", lambda: later)
+    now[0] += 3_600
     expectations.refresh()
     assert len(expectations._known) == 0

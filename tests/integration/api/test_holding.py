@@ -6,16 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 
 import flask
 import pytest
 import redis
 
 from api.holding import Held, Holder
-from compose.embedded import places, servers
 from compose.embedded.child import Child
-from compose.embedded.guard import Guard
 from shared.live import wakes
 from shared.live.connection import connect
 from shared.live.pulse import Pulse
@@ -53,10 +50,10 @@ def callers() -> Iterator[ThreadPoolExecutor]:
 def make_holder(redis_url: str) -> Iterator[Callable[..., Holder]]:
     made: list[tuple[Holder, Pulse]] = []
 
-    def make(url: str = redis_url, **settings: int) -> Holder:
+    def make(url: str = redis_url, linger_s: float = wakes.LINGER_S, **settings: int) -> Holder:
         pulse = Pulse(url)
         pulse.start()
-        made.append((Holder(Settings(redis_url=url, **settings), pulse), pulse))  # type: ignore[arg-type]
+        made.append((Holder(Settings(redis_url=url, **settings), pulse, linger_s), pulse))  # type: ignore[arg-type]
         return made[-1][0]
 
     yield make
@@ -190,13 +187,12 @@ def test_all_are_let_go_and_nobody_is_held_after_that(
 
 
 def test_there_is_a_subscription_only_while_somebody_waits(
-    make_holder: Callable[..., Holder], client: redis.Redis, thing: Thing, monkeypatch: pytest.MonkeyPatch
+    make_holder: Callable[..., Holder], client: redis.Redis, thing: Thing
 ) -> None:
     def ears() -> int:
         return int(dict(client.pubsub_numsub(wakes.CHANNEL))[wakes.CHANNEL.encode()])
 
-    holder = make_holder()
-    monkeypatch.setattr(wakes, "LINGER_S", 0.2)
+    holder = make_holder(linger_s=0.2)
     wait_until(lambda: ears() == 0, 5, "those of other tests have ended")
     hold(holder, thing, wait_s=0.1)
     hold(holder, thing, wait_s=0.1)
@@ -204,18 +200,6 @@ def test_there_is_a_subscription_only_while_somebody_waits(
     wait_until(lambda: ears() == 0, 5, "nobody waits any more")
     hold(holder, thing, wait_s=0.1)
     assert ears() == 1
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path, guard: Guard) -> Iterator[tuple[Child, str]]:
-    """A redis-server of the test's own, to be taken away."""
-    sockets = places.make_socket_dir()
-    child = Child(servers.redis_plan(sockets, tmp_path / "redis"), tmp_path / "redis.log", guard)
-    child.start()
-    child.wait_ready()
-    yield child, servers.redis_url(sockets)
-    child.kill()
-    places.remove_socket_dir(sockets)
 
 
 @pytest.mark.parametrize("way", ["kill", "pause"])

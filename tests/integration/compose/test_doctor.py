@@ -55,10 +55,9 @@ def test_servers_that_are_away_are_told(tmp_path: Path) -> None:
     assert "the MongoDB of MONGODB_URL does not answer" in found.output
 
 
-def test_an_old_server_is_told(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "OLDEST_REDIS", (99, 0))
+def test_an_old_server_is_told(redis_url: str) -> None:
     with pytest.raises(Trouble, match="too old") as caught:
-        versions.redis_version(redis_url)
+        versions.redis_version(redis_url, oldest=(99, 0))
     assert "99.0 or newer" in caught.value.fix
 
 
@@ -74,9 +73,8 @@ def test_a_missing_library_is_told_with_its_package(tmp_path: Path, monkeypatch:
 
 def test_a_machine_without_a_server_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(binaries, "_IN_WHEELS", {"mongod": ("no_such_package", "mongod")})
     with pytest.raises(Trouble, match="no mongod was found") as caught:
-        binaries.find("mongod")
+        binaries.find("mongod", {"mongod": ("no_such_package", "mongod")})
     assert "MONGODB_URL" in caught.value.fix
     assert "compose.yaml" in caught.value.fix
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from shared.domain.execution import PUBLIC
-from shared.domain.feed import Place
+from shared.domain.feed import End, Place
 from shared.errors import ConsumerNotFound, CursorInvalid, PlaceExpired, Unavailable, ValidationFailed
-from shared.store import consumers as consumers_module
-from shared.store import feed as feed_module
 from shared.store.change_stream import News
 from shared.store.consumers import MongoConsumers
+from shared.store.feed import MongoFeed
 from shared.store.feed_log import KEPT
 from tests.builders import NOON
 from tests.integration.feed.conftest import FeedBench
@@ -56,8 +56,8 @@ def test_a_page_shows_each_execution_once_at_its_latest_place_and_as_it_is_by_no
     assert bench.walk(short.next) == [c, a]
 
 
-def test_filters_make_pages_short_and_still_move_on(bench: FeedBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed_module, "LOOKED_AT_MAX", 10)
+def test_filters_make_pages_short_and_still_move_on(bench: FeedBench) -> None:
+    bench.feed = MongoFeed(bench.database, looked_at_max=10)
     ids = store(bench, 35)
     executions = bench.collection("executions")
     executions.update_one({"_id": ids[3]}, {"$set": {"basket_name": "rare", "tags": ["red", "blue"]}})
@@ -83,8 +83,8 @@ def test_other_integrators_executions_and_those_that_are_gone_are_left_out(bench
     assert bench.walk() == [ids[3]]
 
 
-def test_a_hot_execution_cannot_hold_a_page_for_ever(bench: FeedBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed_module, "_CHANGES_MAX", 20)
+def test_a_hot_execution_cannot_hold_a_page_for_ever(bench: FeedBench) -> None:
+    bench.feed = MongoFeed(bench.database, changes_max=20)
     [hot] = store(bench, 1)
     write(bench, *([[hot]] * 50))
     assert bench.walk() == [hot] * 3
@@ -111,12 +111,17 @@ def test_a_hole_is_never_read_over(bench: FeedBench) -> None:
             bench.page(limit=limit)
 
 
-def test_a_store_that_shows_less_than_it_has_just_shown_is_not_believed(
-    bench: FeedBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class _Ahead(MongoFeed):
+    """A feed whose end is a batch further than its batches, as where a later read sees less than an earlier one."""
+
+    def _end(self, session: Any) -> End:
+        end = super()._end(session)
+        return replace(end, number=end.number + 1)
+
+
+def test_a_store_that_shows_less_than_it_has_just_shown_is_not_believed(bench: FeedBench) -> None:
     write(bench, store(bench, 2))
-    end = bench.feed.end()
-    monkeypatch.setattr(bench.feed, "_end", lambda _: replace(end, number=end.number + 1))
+    bench.feed = _Ahead(bench.database)
     with pytest.raises(PlaceExpired):
         bench.page()
 
@@ -174,9 +179,8 @@ def test_how_long_a_consumer_lags_is_told_and_none_where_it_expired(bench: FeedB
     assert bench.feed.waiting_s([start, end, over], now) == [90.0, 0.0, None]
 
 
-def test_consumers_are_so_many_at_most_and_known_ones_stay(bench: FeedBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumers_module, "CONSUMERS_MAX", 1)
-    consumers, start = MongoConsumers(bench.database, bench.hand), bench.feed.end().place
+def test_consumers_are_so_many_at_most_and_known_ones_stay(bench: FeedBench) -> None:
+    consumers, start = MongoConsumers(bench.database, bench.hand, most=1), bench.feed.end().place
     consumers.add(PUBLIC, "a", start)
     with pytest.raises(ValidationFailed):
         consumers.add(PUBLIC, "b", start)

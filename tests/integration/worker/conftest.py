@@ -17,6 +17,7 @@ from shared.domain.execution import PUBLIC, Execution, Record
 from shared.domain.life import start
 from shared.domain.status import ExecutionStatus
 from shared.ids import new_execution_id
+from shared.live.publisher import Publisher
 from shared.queue.bell import Bell
 from shared.settings import Settings
 from shared.store.clock import StoreClock
@@ -25,6 +26,7 @@ from shared.store.mongo import MongoStore
 from tests.builders import HandClock
 from tests.faulty import FaultyStore
 from tests.runs import AGENTS
+from worker.draft import UNWRITTEN_MAX_S
 from worker.loader import Agent, load_agents
 from worker.minder import Minder
 from worker.runner import Runner
@@ -42,13 +44,14 @@ class Bench:
     batches: FaultyStore
     hand: HandClock
     agents: Mapping[str, Agent]
+    unwritten_max_s: float = UNWRITTEN_MAX_S
 
     def runner(self, **instead: Callable[..., Any]) -> Runner:
         """Answer a runner, with other callables for some agents."""
         agents = {name: replace(agent, run=instead.get(name, agent.run)) for name, agent in self.agents.items()}
         slots = Slots(1)
         minder = Minder(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
-        return Runner(self.services, agents, minder)
+        return Runner(self.services, agents, minder, unwritten_max_s=self.unwritten_max_s)
 
     def accept(self, *agents: str, given: Mapping[str, Any] | None = None, **changes: Any) -> Execution:
         """Store a run of a chain of agents, as the API would; rings no bell."""
@@ -87,15 +90,6 @@ class Bench:
         return replace(self.services, clock=StoreClock(self.hand.now, every_s=1e9))
 
 
-@pytest.fixture(autouse=True)
-def _views_of_any_age(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a view be shown however long its write took: a machine that stood still would show none, and mend that later.
-
-    That those of a process which stood still are not shown is the publisher's own test.
-    """
-    monkeypatch.setattr("shared.live.publisher.VIEW_AGE_MAX_S", 60.0)
-
-
 @pytest.fixture
 def bench(redis_url: str, mongodb_url: str) -> Iterator[Bench]:
     # Of now, for mongod fills in when it stored something by its own clock.
@@ -107,5 +101,8 @@ def bench(redis_url: str, mongodb_url: str) -> Iterator[Bench]:
         clock = StoreClock(hand.now, every_s=0)
         store = FaultyStore(MongoStore(services.database, clock))
         batches = FaultyStore(services.batches)
-        services = replace(services, clock=clock, store=store, batches=batches)  # type: ignore[arg-type]
+        # A view is shown however long its write took: a machine that stood still would show none, and mend that later.
+        # That those of a process which stood still are not shown is the publisher's own test.
+        publisher = Publisher(services.redis, services.views, services.figures, view_age_max_s=60)
+        services = replace(services, clock=clock, store=store, batches=batches, publisher=publisher)  # type: ignore[arg-type]
         yield Bench(services, store, batches, hand, load_agents(services.catalogue))

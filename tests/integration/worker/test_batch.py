@@ -55,10 +55,9 @@ def check_recorded_once(bench: Bench, runs: Sequence[Execution], attempts: int =
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def patient(bench: Bench) -> None:
     """Let nothing be given back or written early because the machine is busy."""
-    for place in ("batch.UNWRITTEN_MAX_S", "draft.UNWRITTEN_MAX_S", "ends._DUE_AFTER_S"):
-        monkeypatch.setattr(f"worker.{place}", 60.0)
+    bench.unwritten_max_s = 60
 
 
 patiently = pytest.mark.usefixtures("patient")
