@@ -8,10 +8,10 @@ from typing import Any
 import flask
 from flask import request
 
+from api import queries
 from api.body import Blueprint, read_body
-from api.definition import basket_of, check_agents_exist, check_definition
+from api.definition import basket_of, check_agents_exist, check_definition, warnings_of_definition
 from api.known_baskets import KnownBaskets
-from api.policy import unknown_keys
 from api.schemas import NEW_BASKET_KEYS, NewBasket
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
@@ -27,7 +27,7 @@ def blueprint(services: Services, known: KnownBaskets) -> Blueprint:
     @blp.route("/agents")
     def agents() -> flask.Response:
         """List the agents' specs, of one domain where ``?domain=`` names it."""
-        specs = services.catalogue.agents(request.args.get("domain"))
+        specs = services.catalogue.agents(queries.text("domain"))
         return flask.jsonify([spec.to_json() for spec in specs])
 
     @blp.route("/agents/<name>")
@@ -50,7 +50,7 @@ def blueprint(services: Services, known: KnownBaskets) -> Blueprint:
     @blp.arguments(NewBasket())
     def create_basket(body: Mapping[str, Any]) -> tuple[flask.Response, int]:
         """Create a basket under a name that is free."""
-        warnings = unknown_keys(read_body(request), NEW_BASKET_KEYS)
+        warnings = warnings_of_definition(read_body(request), NEW_BASKET_KEYS)
         _check_not_reserved(body["name"], BasketExists)
         definition = check_definition(body)
         check_agents_exist(definition, services.catalogue)

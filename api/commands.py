@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import chain, repeat
 from typing import Any, Final
 
 import flask
@@ -12,15 +14,17 @@ from flask import request
 
 from api.body import Blueprint, read_body
 from api.keeper import Keeper
+from api.policy import unknown_keys
 from api.polls import Polls, check_id
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC, Record
+from shared.domain.execution import PUBLIC, Cancel, Record
 from shared.domain.life import cancel
-from shared.errors import ExecutionNotFound, ValidationFailed
+from shared.errors import ValidationFailed
 from shared.live import cancels
 from shared.store.settle import settle
 
 REASON_MAX: Final = 500
+_KEYS: Final = ("reason",)
 
 
 def blueprint(services: Services, keeper: Keeper) -> Blueprint:
@@ -32,9 +36,13 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     def cancel_execution(execution_id: str) -> flask.Response:
         """Ask a run to stop; one that is over stays as it is."""
         check_id(execution_id)
-        reason = _reason(read_body(request, optional=True))
+        body = read_body(request, optional=True)
+        reason = _reason(body)
         record = _cancelled(services, execution_id, reason) or polls.read(execution_id)
-        return polls.shown(record, 200 if record.execution.done else 202)
+        if record.execution.cancel is None:  # it was over before anybody asked, and stays as it is: told here alone
+            asked = Cancel(services.clock.now(), reason)
+            record = replace(record, execution=replace(record.execution, cancel=asked))
+        return polls.shown(record, 200 if record.execution.done else 202, unknown_keys(body, _KEYS))
 
     return blp
 
@@ -48,18 +56,18 @@ def _reason(body: Mapping[str, Any]) -> str | None:
 
 
 def _cancelled(services: Services, execution_id: str, reason: str | None) -> Record | None:
-    """Write that a run is to stop, and leave word for its workers; None where it was over or asked before.
+    """Write that a run is to stop, and leave word for its workers; None where it is over, asked before or not there.
 
     An answer that is lost is asked for once more and no longer: the caller may, and it makes no difference.
     """
     execution = services.store.load(PUBLIC, execution_id)
     if execution is None:
-        raise ExecutionNotFound(f"execution {execution_id!r} was not found")
+        return None
     settled = settle(
         services.store,
         execution,
         lambda seen: cancel(seen, services.clock.now(), reason),
-        give_up=_after(1),
+        give_up=_when_asked_again(),
     )
     if settled is None:
         return None
@@ -73,12 +81,7 @@ def _cancelled(services: Services, execution_id: str, reason: str | None) -> Rec
     return settled.record
 
 
-def _after(tries: int) -> Callable[[], bool]:
-    """Answer something that says to give up once it was asked ``tries`` times."""
-    left = [tries]
-
-    def give_up() -> bool:
-        left[0] -= 1
-        return left[0] < 0
-
-    return give_up
+def _when_asked_again() -> Callable[[], bool]:
+    """Answer something that says to give up from the second time on that it is asked."""
+    answers = chain([False], repeat(True))
+    return lambda: next(answers)

@@ -8,11 +8,11 @@ import flask
 from flask import request
 from werkzeug.datastructures import Headers
 
+from api.caching import POLLED
 from api.hints import Hints
 from shared.live.render import Head
 
 NOT_MODIFIED: Final = 304
-_ANY: Final = "*"
 
 
 def is_known(head: Head) -> bool:
@@ -41,11 +41,7 @@ class Reply(flask.Response):
 
 def reply(head: Head, hints: Hints, body: bytes | None, status: int) -> flask.Response:
     """Answer the poll of a revision; without a ``body`` to whoever has it."""
-    headers = [
-        ("ETag", _etag(head)),
-        ("Cache-Control", "private, no-cache"),
-        ("Vary", "Accept-Encoding"),
-    ]
+    headers = [("ETag", _etag(head)), *POLLED.items()]
     if body is not None:
         headers.append(("Content-Type", "application/json"))
     if hints.retry_after_s is not None:

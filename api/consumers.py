@@ -10,6 +10,7 @@ from flask import request
 
 from api import feed_cursors
 from api.body import Blueprint, read_body
+from api.caching import polled
 from api.feed import NOW, Feed
 from api.keeper import Keeper
 from api.policy import unknown_keys
@@ -46,7 +47,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     def delete_consumer(name: str) -> flask.Response:
         """Forget a consumer."""
         services.consumers.remove(PUBLIC, _known(name))
-        return _not_kept(flask.jsonify(success=True, message=f"consumer {name!r} deleted", consumer=name))
+        return polled(flask.jsonify(success=True, message=f"consumer {name!r} deleted", consumer=name))
 
     @blp.route("/consumers/<name>/changes")
     def consumer_changes(name: str) -> flask.Response:
@@ -77,7 +78,7 @@ class Consumers:
         shown = [
             _shown(each) | {"lag_s": lag_s, "expired": lag_s is None} for each, lag_s in zip(found, lags, strict=True)
         ]
-        return _not_kept(flask.jsonify(consumers=shown, count=len(shown)))
+        return polled(flask.jsonify(consumers=shown, count=len(shown)))
 
     def put(self, name: str, body: Mapping[str, Any]) -> flask.Response:
         """Answer the consumer of this name, a new one with 201."""
@@ -129,9 +130,4 @@ def _shown(consumer: Consumer) -> dict[str, Any]:
 
 
 def _answered(consumer: Consumer, warnings: Sequence[str]) -> flask.Response:
-    return _not_kept(flask.jsonify(_shown(consumer) | ({"warnings": warnings} if warnings else {})))
-
-
-def _not_kept(response: flask.Response) -> flask.Response:
-    response.headers["Cache-Control"] = "private, no-cache"
-    return response
+    return polled(flask.jsonify(_shown(consumer) | ({"warnings": warnings} if warnings else {})))

@@ -7,16 +7,19 @@ from typing import Any, Final
 import flask
 from flask import request
 
-from api import cursors, paths
+from api import cursors, paths, queries
 from api.body import Blueprint, read_body
+from api.caching import polled
 from api.keeper import Keeper
 from api.policy import unknown_keys
+from api.polls import Polls
 from api.retries import Retries
 from shared.bootstrap import Services
 from shared.domain.again import RetryFrom
 from shared.domain.dead_letter import DeadLetter, LetterKind, LetterPlace
 from shared.domain.execution import PUBLIC
 from shared.errors import NotFound, NotRetryable
+from shared.ids import EXECUTION_ID
 from shared.live.render import error_shown, moment
 
 _NO_KEYS: Final[tuple[str, ...]] = ()
@@ -25,22 +28,22 @@ _NO_KEYS: Final[tuple[str, ...]] = ()
 def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     """Answer the routes of dead letters."""
     blp = Blueprint("dead_letters", __name__, description="What failed for good, and how to send it again")
-    retries = Retries(services, keeper)
+    retries, polls = Retries(services, keeper), Polls(services, keeper)
 
     @blp.route("/dead-letters")
     def dead_letters() -> flask.Response:
         """List the dead letters, the newest finished first; ``?cursor=`` is a ``next_cursor``."""
-        limit, cursor = paths.limit(), request.args.get("cursor")
+        limit, cursor = paths.limit(), queries.text("cursor")
         after = None if cursor is None else LetterPlace(*cursors.decode(cursor))
         found = services.dead_letters.page(PUBLIC, limit + 1, after)
         shown = found[:limit]
         more = len(found) > limit
-        response = flask.jsonify(
-            dead_letters=[_shown(letter) for letter in shown],
-            next_cursor=cursors.encode(shown[-1].finished_at, shown[-1].id) if more else None,
+        return polled(
+            flask.jsonify(
+                dead_letters=[_shown(letter) for letter in shown],
+                next_cursor=cursors.encode(shown[-1].finished_at, shown[-1].id) if more else None,
+            )
         )
-        response.headers["Cache-Control"] = "private, no-cache"
-        return response
 
     @blp.route("/dead-letters/<letter_id>/requeue", methods=["POST"])
     def requeue(letter_id: str) -> flask.Response:
@@ -48,6 +51,8 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
         warnings = unknown_keys(read_body(request, optional=True), _NO_KEYS)
         letter = services.dead_letters.find(PUBLIC, letter_id)
         if letter is None:
+            if EXECUTION_ID.fullmatch(letter_id):
+                polls.check_kept(letter_id)
             raise NotFound(f"dead letter {letter_id[:64]!r} was not found; GET /dead-letters lists those there are")
         if letter.execution_id is None:
             raise NotRetryable(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from api.policy import unknown_keys
+from api.schemas import STEP_KEYS
+from api.strict_json import FAULTS_SHOWN
 from shared.catalogue.specs import Catalogue
 from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL, Basket, BasketStep, graph_faults, step_ids
 from shared.domain.retry import parse_policy
@@ -49,6 +52,19 @@ def check_definition(definition: Mapping[str, Any], where: str = "") -> dict[str
         raise ValidationFailed(f"execution_strategy {fault['message']}", details=[fault])
     kept = {field: definition[field] for field in KEPT_FIELDS if field in definition}
     return kept | {"execution_strategy": GRAPH if has == ["steps"] else strategy or SEQUENTIAL}
+
+
+def warnings_of_definition(raw: Mapping[str, Any], known: Sequence[str], within: str = "") -> list[str]:
+    """Answer a warning for each key of a basket as it came, and of its steps, that means nothing; the first 20.
+
+    ``known`` are the keys of the whole, ``within`` names it where it is a part of the body.
+    """
+    warnings = unknown_keys(raw, known, within=within)
+    for index, step in enumerate(raw.get("steps") or ()):
+        if len(warnings) >= FAULTS_SHOWN:
+            break
+        warnings += unknown_keys(step, STEP_KEYS, within=f"{within}.steps[{index}]".removeprefix("."))
+    return warnings[:FAULTS_SHOWN]
 
 
 def check_agents_exist(definition: Mapping[str, Any], catalogue: Catalogue) -> None:

@@ -6,7 +6,6 @@ comes at or after that cursor. Whether all there is was shown (``caught_up``) is
 
 from __future__ import annotations
 
-import math
 import random
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -16,6 +15,8 @@ import flask
 
 from api import feed_cursors, paths, queries
 from api.body import Blueprint
+from api.caching import polled
+from api.hints import LEAST_MS, retry_after_s
 from api.keeper import Keeper
 from api.patience import patience_asked
 from shared.bootstrap import Services
@@ -33,7 +34,6 @@ SETTLED: Final = timedelta(seconds=0.25)
 """Right after a batch the relay gathers the next one: for so long nobody can say that this is all."""
 LOOKS_AGAIN_S: Final = 5.0
 """How long a held request believes that there is nothing, where no wake-up comes: it may have been lost."""
-LEAST_MS: Final = 250
 MOST_MS: Final = 5_000
 BEHIND_MS: Final = 2_000
 _OF_REST: Final = 0.2
@@ -123,9 +123,8 @@ class Feed:
             caught_up=has_caught_up(page, now),
             poll_after_ms=come_again_ms,
         )
-        response.headers["Cache-Control"] = "private, no-cache"
-        response.headers["Retry-After"] = str(math.ceil(come_again_ms / 1_000))
-        return response
+        response.headers["Retry-After"] = str(retry_after_s(come_again_ms))
+        return polled(response)
 
 
 def has_caught_up(page: FeedPage, now: datetime | None) -> bool:
@@ -139,7 +138,7 @@ def is_fresh(end: End, now: datetime) -> bool:
 
 
 def poll_after_ms(page: FeedPage, now: datetime | None) -> int:
-    """Answer when to ask again: at once where more is there, else after a fifth of the feed's rest, with jitter."""
+    """Answer when to ask again: soon where more is there, else after a fifth of the feed's rest, with jitter."""
     if not page.is_last:
         return LEAST_MS
     wanted: float = BEHIND_MS

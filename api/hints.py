@@ -25,6 +25,7 @@ from shared.live.pulse import Look
 from shared.live.render import Head
 from shared.queue.bell import list_of, lists_of
 
+LEAST_MS: Final = int(LEAST_S * 1_000)
 ENOUGH_RUNS: Final = 3
 _OF_WAIT: Final = 0.3
 _JITTER: Final = 0.05
@@ -41,8 +42,8 @@ class Hints:
 
     @property
     def retry_after_s(self) -> int | None:
-        """``poll_after_ms`` for the header: whole seconds, rounded up, at least 1."""
-        return None if self.poll_after_ms is None else max(1, math.ceil(self.poll_after_ms / 1_000))
+        """``poll_after_ms`` for the header."""
+        return None if self.poll_after_ms is None else retry_after_s(self.poll_after_ms)
 
     @property
     def tail(self) -> bytes:
@@ -54,6 +55,11 @@ class Hints:
 
 
 OVER: Final = Hints(None, None)
+
+
+def retry_after_s(poll_after_ms: int) -> int:
+    """Answer the same for the header ``Retry-After``: whole seconds, rounded up."""
+    return math.ceil(poll_after_ms / 1_000)
 
 
 def hints_for(head: Head, mark: Mark, now: datetime | None, look: Look, expect: Expect) -> Hints:

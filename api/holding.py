@@ -71,7 +71,8 @@ class Holder:
         try:
             with self._wakes.waiting(topic) as waiter:
                 if waiter is None:
-                    return Held(look(), granted=False)
+                    seen = look()
+                    return Held(seen, granted=is_news(seen))
                 return Held(_wait(waiter, ends_at, look, is_news, good_for_s), granted=True)
         finally:
             self._places.release()

@@ -7,6 +7,7 @@ import orjson
 
 from api import cursors, paths, queries
 from api.body import Blueprint
+from api.caching import POLLED
 from api.keeper import Keeper
 from api.rows import array, row_of
 from shared.bootstrap import Services
@@ -34,8 +35,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
             next_cursor = cursors.encode(shown[-1].created_at, shown[-1].id, bound)
         rows = [row_of(render_status(execution), keeper) for execution in shown]
         body = b'{"executions":' + array(rows) + b',"next_cursor":' + orjson.dumps(next_cursor) + b"}"
-        headers = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
-        return flask.Response(body, 200, headers, mimetype="application/json")
+        return flask.Response(body, 200, POLLED, mimetype="application/json")
 
     return blp
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 import flask
-from flask import request
 
-from api import paths
+from api import paths, queries
 from api.body import Blueprint
+from api.caching import polled
 from api.keeper import Keeper
 from api.log_pages import LogPages, Place, Since
 from shared.bootstrap import Services
@@ -26,7 +26,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     @blp.route("/logs")
     def logs() -> flask.Response:
         """List log lines, oldest first: the latest, or those after ``?since=`` (a ``next_since``)."""
-        return _answer(pages, request.args.get("agent"))
+        return _answer(pages, queries.text("agent"))
 
     @blp.route("/agent-logs/<name>")
     def agent_logs(name: str) -> flask.Response:
@@ -37,15 +37,13 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
 
 
 def _answer(pages: LogPages, agent: str | None) -> flask.Response:
-    wanted = Wanted(agent, _level(), request.args.get("execution_id"))
+    wanted = Wanted(agent, _level(), queries.text("execution_id"))
     found, end = pages.page(wanted, _since(), paths.limit())
-    response = flask.jsonify(logs=found, count=len(found), next_since=None if end is None else str(end))
-    response.headers["Cache-Control"] = "private, no-cache"
-    return response
+    return polled(flask.jsonify(logs=found, count=len(found), next_since=None if end is None else str(end)))
 
 
 def _level() -> str | None:
-    level = request.args.get("level")
+    level = queries.text("level")
     if level is not None and level not in _LEVELS:
         fault = {"parameter": "level", "message": f"must be one of {', '.join(_LEVELS)}"}
         raise ValidationFailed(f"level {fault['message']}", details=[fault])
@@ -53,7 +51,7 @@ def _level() -> str | None:
 
 
 def _since() -> Since:
-    text = request.args.get("since")
+    text = queries.text("since")
     if text is None:
         return None
     found = Cursor.parse(text) or Place.parse(text)

@@ -18,10 +18,12 @@ from flask import request
 
 from api.asked import POLL_MANY_KEYS, Asked, PollMany
 from api.body import Blueprint, read_body
+from api.caching import POLLED
+from api.hints import LEAST_MS, retry_after_s
 from api.keeper import Keeper
 from api.policy import unknown_keys
 from api.polls import Polls
-from api.rows import Row, array, retry_after_s, row_of
+from api.rows import Row, array, row_of
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.live.compare import Compared, compare
@@ -73,29 +75,29 @@ class PollsOfMany:
     def answer(self, asked: Asked, *, whole: bool, warnings: Sequence[str] = ()) -> flask.Response:
         """Answer those of ``asked`` that have changed, as status views or ``whole``."""
         found = _Found(list(asked.no_ids))
-        compared = self._compared(asked.revs, whole=whole)
+        # The youngest are those that have to be polled the soonest, and an id begins with its second.
+        revs = {each: asked.revs[each] for each in sorted(asked.revs, reverse=True)}
+        compared = self._compared(revs, whole=whole)
         found.unchanged = compared.unchanged
         found.changed += compared.changed
         found.left_out += compared.left_out
         found.live += compared.live
         if compared.missing:
-            self._look_in_store(found, {each: asked.revs[each] for each in compared.missing}, whole=whole)
+            self._look_in_store(found, {each: revs[each] for each in compared.missing}, whole=whole)
         return self._response(found, warnings)
 
     def _compared(self, revs: Mapping[str, int | None], *, whole: bool) -> Compared:
         if revs and self._keeper.pulse.last.connected:
-            # The youngest are those that have to be polled the soonest, and an id begins with its second.
-            youngest_first = {each: revs[each] for each in sorted(revs, reverse=True)}
             whole_bytes = WHOLE_BYTES_MAX if whole else 0
             try:
-                return compare(self._services.redis, youngest_first, whole_bytes=whole_bytes, live_max=HINTED_MAX)
+                return compare(self._services.redis, revs, whole_bytes=whole_bytes, live_max=HINTED_MAX)
             except redis.RedisError as away:
                 structlog.get_logger().warning("Redis did not answer a poll of many", reason=str(away))
         return Compared(tuple(revs))
 
     def _look_in_store(self, found: _Found, revs: Mapping[str, int | None], *, whole: bool) -> None:
         """Find in MongoDB what Redis lacks; raises Unavailable where it is away."""
-        compared = self._services.many.compare(PUBLIC, revs, HINTED_MAX)
+        compared = self._services.many.compare(PUBLIC, revs, HINTED_MAX - len(found.live))
         found.not_found += compared.missing
         found.unchanged += compared.unchanged
         found.live += [render_status(execution) for execution in compared.live]
@@ -121,6 +123,8 @@ class PollsOfMany:
     def _response(self, found: _Found, warnings: Sequence[str]) -> flask.Response:
         rows = [row_of(view, self._keeper) for view in found.changed]
         soonest = min(_hints([*rows, *(row_of(view, self._keeper) for view in found.live)]), default=None)
+        if found.left_out:
+            soonest = LEAST_MS  # there is news to fetch
         told: dict[str, Any] = {
             "unchanged": found.unchanged,
             "not_found": found.not_found,
@@ -130,7 +134,7 @@ class PollsOfMany:
             told["left_out"] = found.left_out
         if warnings:
             told["warnings"] = warnings
-        headers = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
+        headers = dict(POLLED)
         if soonest is not None:
             headers["Retry-After"] = str(retry_after_s(soonest))
         body = b'{"changed":' + array(rows) + b"," + orjson.dumps(told)[1:]

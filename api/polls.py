@@ -5,7 +5,7 @@ Never a guess: where Redis has no view and MongoDB does not answer it is 503, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -17,6 +17,7 @@ import structlog
 from flask.globals import request_ctx
 
 from api.body import Blueprint
+from api.caching import POLLED
 from api.conditional import NOT_MODIFIED, is_known, reply
 from api.hints import Hints
 from api.holding import Held
@@ -103,9 +104,9 @@ class Polls:
             return accepted
         return patience.note(_in_place_of(accepted, answer), granted=held.granted)
 
-    def shown(self, record: Record, status: int) -> flask.Response:
-        """Answer a run as it has just been written, with the fields of a poll."""
-        return self._whole(self.rendered(record, NEWEST), status)
+    def shown(self, record: Record, status: int, warnings: Sequence[str] = ()) -> flask.Response:
+        """Answer a run as it has just been written, with the fields of a poll and what there is to warn of."""
+        return _warning(self._whole(self.rendered(record, NEWEST), status), warnings)
 
     def output(self, execution_id: str, step: str) -> flask.Response:
         """Answer one step's output as its agent returned it."""
@@ -116,15 +117,22 @@ class Polls:
         if found is None:
             record = self.read(execution_id, outputs=(step,))
             found = _output_in(record, step)
-        headers = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
-        return flask.Response(found, 200, headers, mimetype="application/json")
+        return flask.Response(found, 200, POLLED, mimetype="application/json")
 
     def read(self, execution_id: str, *, outputs: Iterable[str] = (), page: Page | None = None) -> Record:
         """Answer a run from MongoDB with those of its large outputs; raises what a caller is told of one not there."""
         record = self._services.store.read(PUBLIC, execution_id, outputs=outputs, page=page)
         if record is None:
-            raise self._absent(execution_id)
+            self.check_kept(execution_id)
+            raise ExecutionNotFound(f"execution {execution_id!r} was not found")
         return record
+
+    def check_kept(self, execution_id: str) -> None:
+        """Raise ExecutionExpired for the id of a run that is older than runs are kept."""
+        days = self._services.settings.retention_days
+        now = self._services.clock.glance()
+        if days is not None and now is not None and now - second_of(execution_id) > timedelta(days=days):
+            raise ExecutionExpired(f"execution {execution_id} is older than the {days} days that runs are kept")
 
     def _answer_to(self, view: bytes, portion: Portion) -> flask.Response:
         if not portion.is_all:
@@ -187,7 +195,7 @@ class Polls:
         """Answer the poll of ``record``; large outputs that its result needs are fetched."""
         missing = set(result_steps(record.execution)) - set(record.outputs)
         if missing:
-            record = self.read(record.execution.id, outputs=missing, page=page)
+            record = replace(record, outputs=self.read(record.execution.id, outputs=missing).outputs)
         view = render(record, page)
         if view is None:
             raise InternalError(f"an output of {record.execution.id} is not where it was kept")
@@ -219,13 +227,6 @@ class Polls:
         except redis.RedisError as away:
             structlog.get_logger().warning("Redis did not take a view", reason=str(away))
 
-    def _absent(self, execution_id: str) -> NotFound | ExecutionExpired:
-        days = self._services.settings.retention_days
-        now = self._services.clock.glance()
-        if days is not None and now is not None and now - second_of(execution_id) > timedelta(days=days):
-            return ExecutionExpired(f"execution {execution_id} is older than the {days} days that runs are kept")
-        return ExecutionNotFound(f"execution {execution_id!r} was not found")
-
 
 def check_id(execution_id: str) -> None:
     """Raise ExecutionNotFound for what cannot be an id: it never reaches a store."""
@@ -242,7 +243,11 @@ def _in_place_of(accepted: flask.Response, answer: flask.Response) -> flask.Resp
     for name in ("Location", "Idempotency-Replayed", "Cache-Control"):
         if name in accepted.headers:
             answer.headers[name] = accepted.headers[name]
-    warnings = orjson.loads(accepted.get_data()).get("warnings")
+    return _warning(answer, orjson.loads(accepted.get_data()).get("warnings", ()))
+
+
+def _warning(answer: flask.Response, warnings: Sequence[str]) -> flask.Response:
+    """The poll ``answer``, with ``warnings`` as its last field where there are any."""
     if warnings:
         answer.set_data(answer.get_data()[:-1] + b"," + orjson.dumps({"warnings": warnings})[1:])
     return answer

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, NoReturn, TypeVar
 
 from flask import request
 
+from api.moments import read_moment
 from shared.errors import ValidationFailed
 
-_MOMENT: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:[Zz]|[+-]\d{2}:[0-5]\d)", re.ASCII)
 _NO_MOMENT: Final = "must be a moment with its offset, such as 2026-11-21T12:00:00Z"
 
 Word = TypeVar("Word", bound=StrEnum)
@@ -56,12 +55,9 @@ def moment(name: str) -> datetime | None:
     told = text(name)
     if told is None:
         return None
-    told = told.replace(" ", "+").upper()
-    if not _MOMENT.fullmatch(told):
-        _refuse(name, _NO_MOMENT)
     try:
-        return datetime.fromisoformat(told).astimezone(UTC)
-    except (ValueError, OverflowError):
+        return read_moment(told.replace(" ", "+"))
+    except ValueError:
         _refuse(name, _NO_MOMENT)
 
 

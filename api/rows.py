@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,8 +29,3 @@ def row_of(view: bytes, keeper: Keeper) -> Row:
 def array(rows: Sequence[Row]) -> bytes:
     """Answer rows as a JSON array."""
     return b"[" + b",".join([row.json for row in rows]) + b"]"
-
-
-def retry_after_s(poll_after_ms: int) -> int:
-    """Answer the same for the header ``Retry-After``."""
-    return max(1, math.ceil(poll_after_ms / 1_000))

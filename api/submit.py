@@ -10,7 +10,7 @@ from flask import request
 
 from api.acceptor import Acceptor, Asker, Made
 from api.body import Blueprint, read_body
-from api.definition import basket_of, check_definition, step_of
+from api.definition import basket_of, check_definition, step_of, warnings_of_definition
 from api.intake import run_of
 from api.keeper import Keeper
 from api.known_baskets import KnownBaskets
@@ -66,7 +66,7 @@ def warnings_of(raw: Mapping[str, Any], body: Mapping[str, Any]) -> list[str]:
     if body.get("basket_name") is None:
         if body.get("config") is None:
             raise ValidationFailed("must provide basket_name or config")
-        warnings += unknown_keys(raw["config"], CONFIG_KEYS, within="config")
+        warnings += warnings_of_definition(raw["config"], CONFIG_KEYS, "config")
     return warnings
 
 

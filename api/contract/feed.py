@@ -7,7 +7,8 @@ from typing import Final
 from api.contract.forms import BOOLEAN, COUNT, MOMENT, STRING, Json, a_list, exactly, named, or_null, told, whole
 from api.contract.operation import BODY, STORED, Operation, Reply
 from api.contract.replies import EXECUTION, WARNINGS
-from api.feed import LEAST_MS, MOST_MS
+from api.feed import MOST_MS
+from api.hints import LEAST_MS
 from shared import errors
 from shared.ids import CONSUMER_NAME
 

@@ -55,11 +55,12 @@ class MongoMany:
         """Compare revisions as they are read; only what is answered is decoded, for that is what takes long."""
         with call(self._database, writes=False):
             found = self._database.collection("executions").find(_named(integrator, revs), APART_FROM_LISTS)
-            rows = {row["_id"]: row for row in found}
-        changed = [row for row in rows.values() if row["rev"] != revs[row["_id"]]]
-        same = [row for row in rows.values() if row["rev"] == revs[row["_id"]]]
+            by_id = {row["_id"]: row for row in found}
+        rows = [by_id[each] for each in revs if each in by_id]
+        changed = [row for row in rows if row["rev"] != revs[row["_id"]]]
+        same = [row for row in rows if row["rev"] == revs[row["_id"]]]
         live = islice((row for row in same if not ExecutionStatus(row["status"]).is_final), live_max)
-        missing = [each for each in revs if each not in rows]
+        missing = [each for each in revs if each not in by_id]
         return Compared([decode(row) for row in changed], [decode(row) for row in live], len(same), missing)
 
     def records(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[Record]:

@@ -56,7 +56,7 @@ class Report:
 class Compared:
     """Executions beside what a caller knows of them; unchanged ones are only counted.
 
-    ``live`` are the first of those that are unchanged and not done, as many as were asked for.
+    ``live`` are the first, in the order asked, of those that are unchanged and not done, as many as were asked for.
     """
 
     changed: Sequence[Execution]

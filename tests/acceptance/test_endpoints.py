@@ -75,6 +75,15 @@ def test_an_agent_is_accepted_as_an_execution_of_one_step(caller: Caller, prefix
     assert polled["result"] == {"analysis": {"total": 1000, "positive": 1000, "negative": 0}}
 
 
+@pytest.mark.parametrize(
+    "path", ["/executions", "/executions/changes", "/consumers", "/logs", "/agent-logs/echo", "/dead-letters"]
+)
+def test_whatever_is_polled_is_kept_by_its_caller_alone(caller: Caller, path: str) -> None:
+    answer = caller.get(path)
+    assert answer.status_code == 200
+    assert (answer.headers["Cache-Control"], answer.headers["Vary"]) == ("private, no-cache", "Accept-Encoding")
+
+
 @pytest.mark.parametrize("path", ["/execution-logs", "/executions", "/api/v1/execution-logs", "/api/v1/executions"])
 def test_a_poll_bears_every_field_of_the_contract(caller: Caller, done: str, path: str) -> None:
     answer = caller.get(f"{path}/{done}")

@@ -134,6 +134,7 @@ def test_what_does_not_fit_is_named_and_comes_when_it_is_asked_for_again(caller:
         assert found["changed"], "each answer brings one at least"
         seen |= {row["execution_id"]: row for row in found["changed"]}
         wanted = [(run, None) for run in found.get("left_out", [])]
+        assert found["poll_after_ms"] == (250 if wanted else None), "all are done, and these can be fetched now"
         rounds += 1
     assert (seen, rounds) == (polls, 2)
 

@@ -92,6 +92,10 @@ def test_unknown_keys_are_ignored_and_named(caller: Caller) -> None:
     assert warnings_of(caller, {"config": config}) == [
         "unknown field 'strategy' of config was ignored; did you mean execution_strategy?"
     ]
+    steps = [{"agent": "echo", "id": "a"}, {"agent": "echo", "id": "b", "need": ["a"]}]
+    named = "unknown field 'need' of {}steps[1] was ignored; did you mean needs?"
+    assert warnings_of(caller, {"config": {"steps": steps}}) == [named.format("config.")]
+    assert warnings_of(caller, {"name": "of steps", "steps": steps}, "/create-basket") == [named.format("")]
     agent = {"agent_name": "echo", "input_data": {}, "state": 1}
     assert warnings_of(caller, agent, "/run-agent") == ["unknown field 'state' was ignored; did you mean stateful?"]
     basket = {"name": "warned", "agents": ["echo"], "zzz": 1}

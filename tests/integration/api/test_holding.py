@@ -126,6 +126,21 @@ def test_what_changes_before_one_is_registered_is_seen(make_holder: Callable[...
     assert make_holder().hold("a", LONG_S, look, lambda rev: rev > 1) == Held(2, granted=True)
 
 
+def test_news_are_granted_even_where_nothing_would_have_woken_it(redis_url: str, thing: Thing) -> None:
+    def look() -> int:
+        thing.rev += 1
+        return thing.look()
+
+    pulse = Pulse(redis_url)
+    pulse.start()
+    deaf = Holder(Settings(redis_url="unix:///nowhere/redis.sock"), pulse)
+    try:
+        assert deaf.hold("a", LONG_S, look, lambda rev: rev > 2) == Held(3, granted=True)
+        assert deaf.hold("a", LONG_S, look, lambda _: False) == Held(5, granted=False)
+    finally:
+        pulse.stop()
+
+
 def test_at_the_end_of_its_time_it_looks_once_more(make_holder: Callable[..., Holder], thing: Thing) -> None:
     def look() -> int:
         return thing.look() and thing.looks

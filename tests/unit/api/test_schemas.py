@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import marshmallow
@@ -49,3 +50,14 @@ def test_a_usual_body_of_wrong_types_is_refused_in_the_same_words(
     with pytest.raises(marshmallow.ValidationError) as short:
         schema.load(body)
     assert short.value.messages == long.value.messages
+
+
+@pytest.mark.parametrize("told", ["1970-01-01T00:00:00Z", "2010-01-01T00:00:00.1234567+02:00"])
+def test_a_start_may_lie_any_time_in_the_past(told: str) -> None:
+    assert RunBasket().load({"basket_name": "b", "run_after": told})["run_after"] < datetime.now(UTC)
+
+
+@pytest.mark.parametrize("told", ["2999-01-01T00:00:00Z", "2026-11-21", 5, ""])
+def test_a_start_is_a_moment_of_these_ten_years(told: object) -> None:
+    with pytest.raises(marshmallow.ValidationError, match="at most ten years ahead"):
+        RunBasket().load({"basket_name": "b", "run_after": told})
