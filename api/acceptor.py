@@ -18,6 +18,7 @@ from flask import request
 from api import paths
 from api.body import fingerprint, read_body
 from api.conditional import Reply
+from api.hints import Hints
 from api.intake import key_of, traceparent_of
 from api.keeper import Keeper
 from shared import faults
@@ -25,8 +26,7 @@ from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC, Execution, Idempotency
 from shared.domain.life import start
 from shared.errors import IdempotencyKeyReused, OutcomeUnknown
-from shared.live.mark import mark_of
-from shared.live.render import Head, metadata_shown, moment
+from shared.live.render import metadata_shown, moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,15 @@ class Asker:
 Made = tuple[Execution, Mapping[str, bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A run that was accepted, now or before, and what its caller is answered."""
+
+    execution_id: str
+    response: flask.Response
+    warnings: Sequence[str]
+
+
 class Acceptor:
     """The one way by which requests make executions."""
 
@@ -49,13 +58,13 @@ class Acceptor:
         self._services = services
         self._keeper = keeper
 
-    def accept(self, make: Callable[[Asker], Made], warnings: Sequence[str] = ()) -> flask.Response:
+    def accept(self, make: Callable[[Asker], Made], warnings: Sequence[str] = ()) -> Accepted:
         """Answer the run that holds this request's key, or store and offer the one that ``make`` answers.
 
         ``make`` answers a blank execution and the outputs it begins with; it raises for whatever is to be refused.
         """
-        headers = request.environ
-        key = key_of(headers.get("HTTP_IDEMPOTENCY_KEY"))
+        environ = request.environ
+        key = key_of(environ.get("HTTP_IDEMPOTENCY_KEY"))
         idempotency = None if key is None else Idempotency(key, self._fingerprint())
         if idempotency is not None:
             holder = self._services.store.holder(PUBLIC, idempotency.key)
@@ -65,12 +74,12 @@ class Acceptor:
         asker = Asker(
             self._services.clock.now(),
             flask.g.request_id,
-            traceparent_of(headers.get("HTTP_TRACEPARENT")),
+            traceparent_of(environ.get("HTTP_TRACEPARENT")),
             idempotency,
         )
         return self._store(*make(asker), warnings)
 
-    def _store(self, run: Execution, outputs: Mapping[str, bytes], warnings: Sequence[str]) -> flask.Response:
+    def _store(self, run: Execution, outputs: Mapping[str, bytes], warnings: Sequence[str]) -> Accepted:
         accepted = start(run, run.created_at, self._services.terms)
         try:
             stored = self._services.store.create(accepted, outputs)
@@ -82,17 +91,16 @@ class Acceptor:
             return self._replayed(stored, run.idempotency, warnings)
         faults.reach("api.inserted")
         self._services.publisher.accepted(accepted, outputs)
-        return self._answer(stored, warnings)
+        return self._accepted(stored, warnings)
 
-    def _replayed(self, holder: Execution, asked: Idempotency, warnings: Sequence[str]) -> flask.Response:
+    def _replayed(self, holder: Execution, asked: Idempotency, warnings: Sequence[str]) -> Accepted:
         check_replay(holder, asked)
-        response = self._answer(holder, warnings)
-        response.headers["Idempotency-Replayed"] = "true"
-        return response
+        accepted = self._accepted(holder, warnings)
+        accepted.response.headers["Idempotency-Replayed"] = "true"
+        return accepted
 
-    def _answer(self, run: Execution, warnings: Sequence[str]) -> flask.Response:
-        hints = self._keeper.hints_for(Head(run.id, str(run.status), run.done, run.rev), mark_of(run))
-        return _answer(run, hints.poll_after_ms, hints.retry_after_s, warnings)
+    def _accepted(self, run: Execution, warnings: Sequence[str]) -> Accepted:
+        return Accepted(run.id, _answer(run, self._keeper.hints_of(run), warnings), warnings)
 
     @staticmethod
     def _fingerprint() -> str:
@@ -127,16 +135,14 @@ def told_of(run: Execution, poll_after_ms: int | None, warnings: Sequence[str]) 
     return told
 
 
-def _answer(
-    run: Execution, poll_after_ms: int | None, retry_after_s: int | None, warnings: Sequence[str]
-) -> flask.Response:
-    body = told_of(run, poll_after_ms, warnings)
+def _answer(run: Execution, hints: Hints, warnings: Sequence[str]) -> flask.Response:
+    body = told_of(run, hints.poll_after_ms, warnings)
     headers = [
         ("Content-Type", "application/json"),
         ("Location", body["status_url"]),
         ("ETag", f'W/"{run.id}.{run.rev}"'),
         ("Cache-Control", "no-store"),
     ]
-    if poll_after_ms is not None:
-        headers.append(("Retry-After", str(retry_after_s)))
+    if hints.retry_after_s is not None:
+        headers.append(("Retry-After", str(hints.retry_after_s)))
     return Reply(orjson.dumps(body), 202, headers)

@@ -49,39 +49,6 @@ class RunBatch(Schema):
     items = _Items(fields.Nested(BatchItem), required=True, metadata={"minItems": 1, "maxItems": ITEMS_MAX})
 
 
-class BatchOutcome(Schema):
-    """What became of one item: the answer to a submit, or with another ``status`` than 202 the members of a problem."""
-
-    status = fields.Int(required=True, metadata={"description": "what the single call would have answered"})
-    execution_id = fields.Str()
-    execution_status = fields.Str()
-    done = fields.Bool()
-    rev = fields.Int()
-    execution_metadata = fields.Dict()
-    status_url = fields.Str()
-    poll_after_ms = fields.Int()
-    message = fields.Str(required=True)
-    created_at = fields.DateTime()
-    request_id = fields.Str(required=True)
-    idempotency_replayed = fields.Bool(metadata={"description": "true where the run was accepted before"})
-    warnings = fields.List(fields.Str())
-    type = fields.Str()
-    title = fields.Str()
-    error_code = fields.Str()
-    detail = fields.Str()
-    details = fields.List(fields.Dict())
-    timestamp = fields.DateTime()
-
-
-class BatchAccepted(Schema):
-    """The answer to a batch."""
-
-    items = fields.List(fields.Nested(BatchOutcome), required=True)
-    accepted = fields.Int(required=True)
-    rejected = fields.Int(required=True)
-    warnings = fields.List(fields.Str())
-
-
 def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Blueprint:
     """Answer the route that makes many executions."""
     blp = Blueprint("batch", __name__, description="Run many baskets in one request")

@@ -32,8 +32,6 @@ from shared.domain.execution import PUBLIC, Execution, Idempotency
 from shared.domain.life import start
 from shared.domain.terms import Advance
 from shared.errors import BucketError, InternalError, OutcomeUnknown, Unavailable, ValidationFailed
-from shared.live.mark import mark_of
-from shared.live.render import Head
 
 _ROUTE: Final = "/run-basket"
 _KEY: Final = "idempotency_key"
@@ -183,7 +181,7 @@ class BatchAcceptor:
         if isinstance(outcome, BucketError):
             return problems.body_of(_fit_to_be_told(outcome), flask.g.request_id)
         run = outcome.run
-        hints = self._keeper.hints_for(Head(run.id, str(run.status), run.done, run.rev), mark_of(run))
+        hints = self._keeper.hints_of(run)
         told = told_of(run, hints.poll_after_ms, outcome.warnings)
         told |= {"status": _ACCEPTED, "execution_status": run.status}
         return told | ({"idempotency_replayed": True} if outcome.replayed else {})

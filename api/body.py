@@ -18,12 +18,9 @@ from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import ClientDisconnected
 
-from api.policy import check_policy, unknown_keys
+from api.policy import check_policy
 from api.strict_json import canonical, parse, pointer
 from shared.errors import InvalidJson, PayloadTooLarge, UnsupportedMediaType, ValidationFailed
-
-__all__ = ["BYTES_MAX", "Blueprint", "StrictParser", "canonical", "fingerprint", "parse_object", "read_body"]
-__all__ += ["unknown_keys"]
 
 BYTES_MAX: Final = 1024 * 1024
 _DETAILS_MAX: Final = 100

@@ -64,7 +64,7 @@ def blueprint(services: Services, known: KnownBaskets) -> Blueprint:
         """Delete a basket; its past executions stay readable."""
         _check_not_reserved(name, ValidationFailed)
         services.baskets.remove(PUBLIC, _known_name(name), services.clock.now())
-        known.forget()
+        known.tell_deleted()
         summary = {"baskets_deleted": 1, "executions_deleted": 0}
         return flask.jsonify(
             success=True,

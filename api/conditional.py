@@ -9,7 +9,7 @@ from flask import request
 from werkzeug.datastructures import Headers
 
 from api.caching import POLLED
-from api.hints import Hints
+from api.keeper import Shown
 from shared.live.render import Head
 
 NOT_MODIFIED: Final = 304
@@ -39,13 +39,13 @@ class Reply(flask.Response):
         return self.headers
 
 
-def reply(head: Head, hints: Hints, body: bytes | None, status: int) -> flask.Response:
+def reply(shown: Shown, body: bytes | None, status: int) -> flask.Response:
     """Answer the poll of a revision; without a ``body`` to whoever has it."""
-    headers = [("ETag", _etag(head)), *POLLED.items()]
+    headers = [("ETag", _etag(shown.head)), *POLLED.items()]
     if body is not None:
         headers.append(("Content-Type", "application/json"))
-    if hints.retry_after_s is not None:
-        headers.append(("Retry-After", str(hints.retry_after_s)))
+    if shown.hints.retry_after_s is not None:
+        headers.append(("Retry-After", str(shown.hints.retry_after_s)))
     return Reply(body, status, headers)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import flask
 from flask import request
 
-from api import cursors, paths, queries
+from api import cursors, queries
 from api.body import Blueprint, read_body
 from api.caching import polled
 from api.keeper import Keeper
@@ -33,7 +33,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     @blp.route("/dead-letters")
     def dead_letters() -> flask.Response:
         """List the dead letters, the newest finished first; ``?cursor=`` is a ``next_cursor``."""
-        limit, cursor = paths.limit(), queries.text("cursor")
+        limit, cursor = queries.limit(), queries.text("cursor")
         after = None if cursor is None else LetterPlace(*cursors.decode(cursor))
         found = services.dead_letters.page(PUBLIC, limit + 1, after)
         shown = found[:limit]

@@ -80,7 +80,7 @@ class Feed:
 
         Where a filter leaves nothing of what was read, a held request reads on from there.
         """
-        wanted = Wanted(paths.limit(), queries.text("basket"), queries.text("tag"))
+        wanted = Wanted(queries.limit(), queries.text("basket"), queries.text("tag"))
         patience = patience_asked()
 
         def look() -> FeedPage:

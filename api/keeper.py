@@ -8,6 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -19,9 +20,9 @@ from api.holding import Holder
 from shared.bootstrap import Services
 from shared.domain.execution import Execution
 from shared.errors import BucketError, Overloaded, Unavailable
-from shared.live.mark import Mark
+from shared.live.mark import Mark, cut_mark, mark_of
 from shared.live.pulse import Pulse
-from shared.live.render import Head
+from shared.live.render import Head, head_of
 from shared.store.settle import until_answered
 
 _WITHDRAWALS_MAX: Final = 10_000
@@ -29,8 +30,22 @@ _LOOK_EVERY_S: Final = 0.1
 _WITHDRAWN_WITHIN_S: Final = 0.2
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A rendered view without its mark, and the hints of this moment."""
+
+    head: Head
+    bare: bytes
+    hints: Hints
+
+    @property
+    def json(self) -> bytes:
+        """The view as a caller gets it."""
+        return self.bare + self.hints.tail
+
+
 class Keeper:
-    """Three threads, a pulse and the places of held requests; requests only look at what they found."""
+    """What an API process knows besides: of its stores, of how long runs take, and of who is held."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -57,6 +72,16 @@ class Keeper:
     def is_prepared(self) -> bool:
         """True once the indexes are made, without which no key is unique."""
         return self._prepared.is_set()
+
+    def shown(self, view: bytes) -> Shown:
+        """Answer a rendered view as it is shown now."""
+        head = head_of(view)
+        bare, mark = cut_mark(view)
+        return Shown(head, bare, self.hints_for(head, mark))
+
+    def hints_of(self, run: Execution) -> Hints:
+        """As ``hints_for``, of a run that is at hand."""
+        return self.hints_for(Head(run.id, str(run.status), run.done, run.rev), mark_of(run))
 
     def hints_for(self, head: Head, mark: Mark) -> Hints:
         """Answer when to poll a run again, and what it waits for."""

@@ -8,6 +8,7 @@ follows the answer runs what was deleted.
 from __future__ import annotations
 
 import threading
+import time
 from typing import Final
 
 import redis
@@ -50,10 +51,10 @@ class KnownBaskets:
                 self._known[name] = (look.baskets_mark, basket)
         return basket
 
-    def forget(self) -> None:
+    def tell_deleted(self) -> None:
         """Tell every process that a basket was deleted, and wait until all have had the time to see it."""
         try:
             self._services.redis.set(BASKETS_MARK, new_token())
         except redis.RedisError as away:
             structlog.get_logger().warning("Redis was not told that a basket was deleted", reason=str(away))
-        threading.Event().wait(_SEEN_BY_ALL_S)
+        time.sleep(_SEEN_BY_ALL_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flask
 import orjson
 
-from api import cursors, paths, queries
+from api import cursors, queries
 from api.body import Blueprint
 from api.caching import POLLED
 from api.keeper import Keeper
@@ -24,7 +24,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     @blp.route("/executions")
     def executions() -> flask.Response:
         """List executions, the newest first; ``?cursor=`` is a ``next_cursor`` of the same list."""
-        wanted, limit = _wanted(), paths.limit()
+        wanted, limit = _wanted(), queries.limit()
         bound = orjson.dumps(wanted)
         cursor = queries.text("cursor")
         after = None if cursor is None else Place(*cursors.decode(cursor, bound))

@@ -6,7 +6,7 @@ from typing import Final
 
 import flask
 
-from api import paths, queries
+from api import queries
 from api.body import Blueprint
 from api.caching import polled
 from api.keeper import Keeper
@@ -38,7 +38,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
 
 def _answer(pages: LogPages, agent: str | None) -> flask.Response:
     wanted = Wanted(agent, _level(), queries.text("execution_id"))
-    found, end = pages.page(wanted, _since(), paths.limit())
+    found, end = pages.page(wanted, _since(), queries.limit())
     return polled(flask.jsonify(logs=found, count=len(found), next_since=None if end is None else str(end)))
 
 

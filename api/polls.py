@@ -5,10 +5,10 @@ Never a guess: where Redis has no view and MongoDB does not answer it is 503, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import flask
 import orjson
@@ -16,10 +16,10 @@ import redis
 import structlog
 from flask.globals import request_ctx
 
+from api.acceptor import Accepted
 from api.body import Blueprint
 from api.caching import POLLED
 from api.conditional import NOT_MODIFIED, is_known, reply
-from api.hints import Hints
 from api.holding import Held
 from api.keeper import Keeper
 from api.news import News
@@ -30,8 +30,9 @@ from shared.domain.execution import NEWEST, PUBLIC, Page, Record
 from shared.domain.status import StepStatus
 from shared.errors import BucketError, ExecutionExpired, ExecutionNotFound, InternalError, NotFound
 from shared.ids import AGENT_NAME, EXECUTION_ID, second_of
-from shared.live.mark import cut_mark
-from shared.live.render import Head, head_of, render, result_steps
+from shared.live.render import head_of, render, result_steps
+
+T = TypeVar("T")
 
 _REFINED_BY: Final = ("QUERY_STRING", "HTTP_IF_NONE_MATCH", "HTTP_PREFER")
 
@@ -85,23 +86,23 @@ class Polls:
             return patience.note(self._answer_to(held.seen.view, portion), granted=held.granted)
         return self._answer_to(self._look(execution_id).view, portion)
 
-    def when_done(self, execution_id: str, accepted: flask.Response) -> flask.Response:
+    def when_done(self, accepted: Accepted) -> flask.Response:
         """Answer a submit that prefers to wait with the run's last poll, or as it was ``accepted`` when its time is up.
 
         Whatever happens meanwhile, the run is accepted.
         """
         patience = patience_preferred()
         if not patience.wait_s:
-            return accepted
+            return accepted.response
         news = News(replace(patience, until_done=True), NEWEST)
         try:
-            held = self._hold(execution_id, news, patience.wait_s)
+            held = self._hold(accepted.execution_id, news, patience.wait_s)
             if not head_of(held.seen.view).done:
-                return patience.note(accepted, granted=held.granted)
+                return patience.note(accepted.response, granted=held.granted)
             answer = self._whole(held.seen.view)
         except BucketError as away:
             structlog.get_logger().warning("a submit was not held to its end", reason=away.message)
-            return accepted
+            return accepted.response
         return patience.note(_in_place_of(accepted, answer), granted=held.granted)
 
     def shown(self, record: Record, status: int, warnings: Sequence[str] = ()) -> flask.Response:
@@ -113,7 +114,7 @@ class Polls:
         check_id(execution_id)
         if not AGENT_NAME.fullmatch(step):
             raise NotFound(f"execution {execution_id} has no step {step[:64]!r}: no step can have this id")
-        found = self._kept_output(execution_id, step)
+        found = self._kept(lambda: self._services.views.get_output(execution_id, step))
         if found is None:
             record = self.read(execution_id, outputs=(step,))
             found = _output_in(record, step)
@@ -137,34 +138,25 @@ class Polls:
     def _answer_to(self, view: bytes, portion: Portion) -> flask.Response:
         if not portion.is_all:
             return self._part(view, portion)
-        head = head_of(view)
-        if not is_known(head):
-            return self._whole(view)
-        return reply(head, self._keeper.hints_for(head, cut_mark(view)[1]), None, NOT_MODIFIED)
+        shown = self._keeper.shown(view)
+        return reply(shown, None, NOT_MODIFIED) if is_known(shown.head) else reply(shown, shown.json, 200)
 
     def _whole(self, view: bytes, status: int = 200) -> flask.Response:
-        head = head_of(view)
-        view, mark = cut_mark(view)
-        hints = self._keeper.hints_for(head, mark)
-        return reply(head, hints, view + hints.tail, status)
+        shown = self._keeper.shown(view)
+        return reply(shown, shown.json, status)
 
     def _part(self, view: bytes, portion: Portion) -> flask.Response:
         """Answer no more than was asked for; the lines that the view lacks come from MongoDB."""
-        head, hints, shown = self._parsed(view)
-        if is_known(head) and not lies_beyond(shown, portion.page):
-            return reply(head, hints, None, NOT_MODIFIED)
-        body = portion.of_view(shown)
+        shown = self._keeper.shown(view)
+        parsed = orjson.loads(shown.json)
+        if is_known(shown.head) and not lies_beyond(parsed, portion.page):
+            return reply(shown, None, NOT_MODIFIED)
+        body = portion.of_view(parsed)
         if body is None:
-            record = self.read(head.execution_id, page=portion.page)
-            head, hints, shown = self._parsed(self.rendered(record, portion.page))
-            body = portion.of(shown)
-        return reply(head, hints, body, 200)
-
-    def _parsed(self, view: bytes) -> tuple[Head, Hints, dict[str, Any]]:
-        head = head_of(view)
-        view, mark = cut_mark(view)
-        hints = self._keeper.hints_for(head, mark)
-        return head, hints, orjson.loads(view + hints.tail)
+            record = self.read(shown.head.execution_id, page=portion.page)
+            shown = self._keeper.shown(self.rendered(record, portion.page))
+            body = portion.of(orjson.loads(shown.json))
+        return reply(shown, body, 200)
 
     def _hold(self, execution_id: str, news: News, wait_s: float) -> Held[Seen]:
         return self._keeper.holder.hold(
@@ -174,58 +166,39 @@ class Polls:
 
     def _good_for_s(self, execution_id: str, seen: Seen) -> float:
         """How long a held poll may believe what it saw: as long as any other, where a worker died before it told."""
-        if not seen.from_store:
-            try:
-                return self._services.views.left_s(execution_id)
-            except redis.RedisError as away:
-                structlog.get_logger().warning("Redis did not answer a held poll", reason=str(away))
-        return self._services.settings.lease_s / 2
+        left_s = None if seen.from_store else self._kept(lambda: self._services.views.left_s(execution_id))
+        return self._services.settings.lease_s / 2 if left_s is None else left_s
 
     def _look(self, execution_id: str) -> Seen:
         """The rendered poll, with the newest log lines."""
-        view = self._kept_view(execution_id)
+        views = self._services.views
+        view = self._kept(lambda: views.get(execution_id))
         if view is not None:
             return Seen(view)
         record = self.read(execution_id, page=NEWEST)
         view = self.rendered(record, NEWEST)
-        self._fill(record, view)
+        self._kept(lambda: views.fill(execution_id, view, final=record.execution.done))
         return Seen(view, from_store=True)
 
     def rendered(self, record: Record, page: Page = NEWEST) -> bytes:
         """Answer the poll of ``record``; large outputs that its result needs are fetched."""
         missing = set(result_steps(record.execution)) - set(record.outputs)
         if missing:
-            record = replace(record, outputs=self.read(record.execution.id, outputs=missing).outputs)
+            record = replace(record, outputs=self.read(record.execution.id, outputs=missing, page=page).outputs)
         view = render(record, page)
         if view is None:
             raise InternalError(f"an output of {record.execution.id} is not where it was kept")
         return view
 
-    def _kept_view(self, execution_id: str) -> bytes | None:
+    def _kept(self, ask: Callable[[], T]) -> T | None:
+        """What ``ask`` finds in Redis; None where that does not answer."""
         if not self._keeper.pulse.last.connected:
             return None  # known to be away: waiting for it would make each poll slow
         try:
-            return self._services.views.get(execution_id)
+            return ask()
         except redis.RedisError as away:
             structlog.get_logger().warning("Redis did not answer a poll", reason=str(away))
             return None
-
-    def _kept_output(self, execution_id: str, step: str) -> bytes | None:
-        if not self._keeper.pulse.last.connected:
-            return None
-        try:
-            return self._services.views.get_output(execution_id, step)
-        except redis.RedisError as away:
-            structlog.get_logger().warning("Redis did not answer", reason=str(away))
-            return None
-
-    def _fill(self, record: Record, view: bytes) -> None:
-        if not self._keeper.pulse.last.connected:
-            return
-        try:
-            self._services.views.fill(record.execution.id, view, final=record.execution.done)
-        except redis.RedisError as away:
-            structlog.get_logger().warning("Redis did not take a view", reason=str(away))
 
 
 def check_id(execution_id: str) -> None:
@@ -238,12 +211,13 @@ def check_id(execution_id: str) -> None:
         raise ExecutionNotFound(f"execution {execution_id[:64]!r} was not found: this is no id that Bucket made")
 
 
-def _in_place_of(accepted: flask.Response, answer: flask.Response) -> flask.Response:
+def _in_place_of(accepted: Accepted, answer: flask.Response) -> flask.Response:
     """The last poll as the answer to a submit, which keeps what only the submit could tell."""
+    headers = accepted.response.headers
     for name in ("Location", "Idempotency-Replayed", "Cache-Control"):
-        if name in accepted.headers:
-            answer.headers[name] = accepted.headers[name]
-    return _warning(answer, orjson.loads(accepted.get_data()).get("warnings", ()))
+        if name in headers:
+            answer.headers[name] = headers[name]
+    return _warning(answer, accepted.warnings)
 
 
 def _warning(answer: flask.Response, warnings: Sequence[str]) -> flask.Response:

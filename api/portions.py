@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 from flask import request
 
-from api import paths, queries
+from api import queries
 from shared.domain.execution import NEWEST, Page
 from shared.errors import ValidationFailed
 
@@ -61,7 +61,7 @@ def portion_asked() -> Portion:
     """Answer what this request asks for by ``after``, ``limit`` and ``fields``; raises ValidationFailed."""
     if not request.environ.get("QUERY_STRING"):
         return ALL
-    return Portion(Page(paths.after(), paths.limit()), _fields_asked(queries.text("fields")))
+    return Portion(Page(queries.after(), queries.limit()), _fields_asked(queries.text("fields")))
 
 
 def lies_beyond(shown: dict[str, Any], page: Page) -> bool:

@@ -1,4 +1,4 @@
-"""Reads the parameters of a list's address: each at most once, each of its form, or 400 with its name."""
+"""Reads the parameters of an address: each at most once, each of its form, or 400 with its name."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from api.moments import read_moment
 from shared.errors import ValidationFailed
 
 _NO_MOMENT: Final = "must be a moment with its offset, such as 2026-11-21T12:00:00Z"
+
+LIMIT: Final = 100
+LIMIT_MAX: Final = 1_000
+_SEQ_MAX: Final = 2**53
 
 Word = TypeVar("Word", bound=StrEnum)
 
@@ -59,6 +63,26 @@ def moment(name: str) -> datetime | None:
         return read_moment(told.replace(" ", "+"))
     except ValueError:
         _refuse(name, _NO_MOMENT)
+
+
+def whole_number(name: str, *, least: int, most: int) -> int | None:
+    """Answer a query parameter that is a whole number, None where it is absent; raises ValidationFailed."""
+    told = text(name)
+    if told is None:
+        return None
+    if not (told.isascii() and told.isdigit() and len(told) < 20 and least <= int(told) <= most):  # noqa: PLR2004
+        _refuse(name, f"must be a whole number from {least} to {most}")
+    return int(told)
+
+
+def limit() -> int:
+    """Answer how many rows this request asks for."""
+    return whole_number("limit", least=1, most=LIMIT_MAX) or LIMIT
+
+
+def after() -> int | None:
+    """Answer the ``seq`` beyond which this request asks for log lines."""
+    return whole_number("after", least=0, most=_SEQ_MAX)
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -40,13 +40,13 @@ class Retries:
                 steps = original.execution.steps.values()
                 done = [step.id for step in steps if step.status is StepStatus.COMPLETED]
                 original = self._polls.read(execution_id, outputs=done)
-            request = Request(
+            asked = Request(
                 new_execution_id(asker.now), asker.now, asker.request_id, asker.traceparent, asker.idempotency
             )
-            blank, outputs = again(original, request, start)
+            blank, outputs = again(original, asked, start)
             return as_scripted(blank), outputs
 
-        return self._acceptor.accept(make, warnings)
+        return self._acceptor.accept(make, warnings).response
 
 
 def blueprint(services: Services, keeper: Keeper) -> Blueprint:

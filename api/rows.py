@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api.keeper import Keeper
-from shared.live.mark import cut_mark
-from shared.live.render import head_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +18,8 @@ class Row:
 
 def row_of(view: bytes, keeper: Keeper) -> Row:
     """Answer the row that a rendered view makes now."""
-    head = head_of(view)
-    view, mark = cut_mark(view)
-    hints = keeper.hints_for(head, mark)
-    return Row(view + hints.tail, hints.poll_after_ms)
+    shown = keeper.shown(view)
+    return Row(shown.json, shown.hints.poll_after_ms)
 
 
 def array(rows: Sequence[Row]) -> bytes:

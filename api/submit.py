@@ -31,9 +31,6 @@ def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Bluepr
     acceptor = Acceptor(services, keeper)
     polls = Polls(services, keeper)
 
-    def when_done(accepted: flask.Response) -> flask.Response:
-        return polls.when_done(accepted.headers["Location"].rpartition("/")[2], accepted)
-
     @blp.route("/run-basket", methods=["POST"])
     @blp.arguments(RunBasket())
     def run_basket(body: Mapping[str, Any]) -> flask.Response:
@@ -43,7 +40,7 @@ def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Bluepr
         def make(asker: Asker) -> Made:
             return run_of_basket(services.catalogue, known, body, asker), {}
 
-        return when_done(acceptor.accept(make, warnings))
+        return polls.when_done(acceptor.accept(make, warnings))
 
     @blp.route("/run-agent", methods=["POST"])
     @blp.arguments(RunAgent())
@@ -55,7 +52,7 @@ def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Bluepr
             basket = Basket(spec.name, SEQUENTIAL, (step_of(spec, spec.name),))
             return _run(services.catalogue, basket, body, asker, kind="agent"), {}
 
-        return when_done(acceptor.accept(make, unknown_keys(read_body(request), RUN_AGENT_KEYS)))
+        return polls.when_done(acceptor.accept(make, unknown_keys(read_body(request), RUN_AGENT_KEYS)))
 
     return blp
 

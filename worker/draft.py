@@ -20,7 +20,7 @@ from shared.bootstrap import Services
 from shared.domain.execution import Execution, Lease, Record
 from shared.domain.terms import Advance
 from shared.errors import BucketError, LeaseLost, NotStorable
-from shared.live.publisher import Told
+from shared.live.publisher import Decided
 from shared.store.clock import since_boot
 from shared.store.port import Save
 from shared.store.settle import settle
@@ -131,7 +131,7 @@ class Draft:
             raise RuntimeError(f"nothing is left to write of {self._stored.id}")
         return Save(self._record, self._whole, self._lease)
 
-    def written(self, save: Save) -> Told:
+    def written(self, save: Save) -> Decided:
         """Note that ``save`` was written; answer what there is to tell."""
         with self._lock:
             return self._note(save.advance.written_on(save.before), save.advance)
@@ -176,15 +176,15 @@ class Draft:
                 self._lease = ours
             return settled.advance
 
-    def _note(self, record: Record, advance: Advance) -> Told:
-        told = Told(record, advance, self.told, tuple(took for took in self._took if took[0]))
+    def _note(self, record: Record, advance: Advance) -> Decided:
+        decided = Decided(record, advance, self.told, tuple(took for took in self._took if took[0]))
         self._forget()
         self._record, self._stored, self.execution = record, record.execution, record.execution
         self.told = record.lines_total
         # Before it is shown: who sees a run done may submit the next one, whose agent is to remember this one.
         self._memory.remember(self._stored, advance.outputs)
         faults.reach("worker.written")
-        return told
+        return decided
 
     def _forget(self) -> None:
         self._decided, self._took, self._since, self._whole = [], [], 0.0, None

@@ -223,7 +223,7 @@ class Heartbeat:
         # The claim is a lock, written alone: a majority has it only once the next journal is flushed.
         self._is_shown = record.execution.steps[self._lease.step].was_under(self._lease)
         if self._is_shown:
-            self._publisher.told(record, as_of=as_of, told=self._draft.told)
+            self._publisher.shown(record, as_of=as_of, told=self._draft.told)
             self._draft.told = record.lines_total
 
     def _report(self) -> None:
@@ -240,7 +240,7 @@ class Heartbeat:
         if record is None:
             self._lose()
             return
-        self._publisher.told(record, as_of=as_of, told=self._draft.told)
+        self._publisher.shown(record, as_of=as_of, told=self._draft.told)
         self._draft.told = record.lines_total
 
     def _renew(self) -> None:

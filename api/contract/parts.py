@@ -6,7 +6,7 @@ from typing import Final
 
 from api.contract.forms import STRING, Json, one_of, whole
 from api.contract.replies import AGENT, BASKET, FIELDS, ID, REQUEST, STEP
-from api.paths import LIMIT_MAX
+from api.queries import LIMIT_MAX
 from shared.domain.status import ExecutionStatus
 from shared.ids import CONSUMER_NAME, EXECUTION_ID
 

@@ -57,13 +57,8 @@ def run_seconds(execution: Execution) -> float | None:
     return (execution.finished_at - execution.started_at) / timedelta(seconds=1)
 
 
-def note(pipe: Any, execution: Execution, took: Iterable[tuple[str, float]]) -> None:
-    """Append to ``pipe`` what notes how long attempts of agents ``took`` and, where it is over, their run."""
-    note_all(pipe, [(execution, took)])
-
-
-def note_all(pipe: Any, decisions: Iterable[tuple[Execution, Iterable[tuple[str, float]]]]) -> None:
-    """Append to ``pipe`` what ``note`` does, for several runs in one command."""
+def note(pipe: Any, decisions: Iterable[tuple[Execution, Iterable[tuple[str, float]]]]) -> None:
+    """Append to ``pipe`` the one command that notes how long attempts of agents took, and their runs that are over."""
     noted: list[tuple[str, float]] = []
     for execution, took in decisions:
         noted += [(agent_key(agent), seconds) for agent, seconds in took]

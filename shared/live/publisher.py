@@ -37,7 +37,7 @@ class Figures(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Decided:
     """A decision that was written, for others to hear of: the record after it; lines up to seq ``told`` are known.
 
     ``took`` says how long the agents took that led to it, in seconds.
@@ -69,7 +69,7 @@ class Publisher:
         pipe = self._redis.pipeline(transaction=False)
         self._ring(pipe, record, advance.hand_out)
         view = render(record)
-        if view is not None:
+        if view is not None:  # a SET NX, cheaper than the script: whoever was there before knows more
             self._views.put_first(pipe, execution.id, view)
         lines.add(pipe, _lines_beyond(record, 0))
         self._send(pipe, execution.id)
@@ -99,24 +99,24 @@ class Publisher:
         ``record`` is what the write returned, asked for at ``as_of`` (:func:`since_boot`); lines up to seq
         ``told`` were told before.
         """
-        self.advanced_all([Told(record, advance, told, took)], as_of=as_of)
+        self.advanced_all([Decided(record, advance, told, took)], as_of=as_of)
 
-    def advanced_all(self, decisions: Sequence[Told], *, as_of: float) -> None:
+    def advanced_all(self, decisions: Sequence[Decided], *, as_of: float) -> None:
         """Tell of decisions on several runs that were written at once, asked for at ``as_of``."""
         pipe = self._redis.pipeline(transaction=False)
-        for told in decisions:
-            self._ring(pipe, told.record, told.advance.hand_out)
-        self._show(pipe, [told.record for told in decisions], as_of)
-        outputs = [(told.record.execution.id, output) for told in decisions for output in told.advance.outputs]
+        for each in decisions:
+            self._ring(pipe, each.record, each.advance.hand_out)
+        self._show(pipe, [each.record for each in decisions], as_of)
+        outputs = [(each.record.execution.id, output) for each in decisions for output in each.advance.outputs]
         self._views.put_outputs(pipe, {(run_id, output.step): output.json for run_id, output in outputs})
-        lines.add(pipe, [line for told in decisions for line in _lines_beyond(told.record, told.told)])
-        ended = [told.record.execution for told in decisions if told.record.execution.done]
+        lines.add(pipe, [line for each in decisions for line in _lines_beyond(each.record, each.told)])
+        ended = [each.record.execution for each in decisions if each.record.execution.done]
         if ended:
             self._trim_now_and_then(pipe, as_of)
         runs = Counter((execution.basket.name, str(execution.status)) for execution in ended)
-        self._figures.ended(pipe, runs, [step for told in decisions for step in told.took])
-        durations.note_all(pipe, [(told.record.execution, told.took) for told in decisions])
-        self._send(pipe, ", ".join(told.record.execution.id for told in decisions))
+        self._figures.ended(pipe, runs, [step for each in decisions for step in each.took])
+        durations.note(pipe, [(each.record.execution, each.took) for each in decisions])
+        self._send(pipe, ", ".join(each.record.execution.id for each in decisions))
 
     def rang_in_vain(self, execution: Execution, unanswered: bell.Bell) -> None:
         """Ring again, ahead of all others, for a worker that drains and takes nothing any more."""
@@ -125,7 +125,7 @@ class Publisher:
             bell.ring(pipe, unanswered, execution.basket.step(unanswered.step).queue, bell.AGAIN)
             self._send(pipe, execution.id)
 
-    def told(self, record: Record, *, as_of: float, told: int) -> None:
+    def shown(self, record: Record, *, as_of: float, told: int) -> None:
         """Show an execution as it stands, and tell the lines beyond seq ``told``."""
         pipe = self._redis.pipeline(transaction=False)
         self._show(pipe, [record], as_of)
@@ -145,7 +145,7 @@ class Publisher:
         return self._send(pipe, record.execution.id)
 
     def kept(self, execution_id: str, rev: int) -> bool:
-        """Keep a live view that still shows ``rev``; False where it must be rendered anew (or Redis is away)."""
+        """Keep a live view that still shows ``rev``; False where it must be rendered anew, not for Redis being away."""
         try:
             return self._views.keep(execution_id, rev)
         except redis.RedisError as away:
@@ -170,7 +170,7 @@ class Publisher:
                 self._views.drop(pipe, execution.id)
             else:
                 views.append(View(execution.id, shown, execution.rev, execution.done))
-        self._views.put_all(pipe, views)
+        self._views.put(pipe, views)
 
     def _trim_now_and_then(self, pipe: Any, now: float) -> None:
         if now - self._trimmed_at >= TRIM_EVERY_S:

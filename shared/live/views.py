@@ -80,12 +80,8 @@ class Views:
         left_ms: int = self._redis.pttl(view_key(execution_id))
         return max(left_ms, 0) / 1_000
 
-    def put(self, pipe: Any, execution_id: str, view: bytes, rev: int, *, final: bool) -> None:
-        """Append to ``pipe`` what keeps ``view`` and wakes who waits, unless one of a higher revision is there."""
-        self.put_all(pipe, [View(execution_id, view, rev, final)])
-
-    def put_all(self, pipe: Any, views: Iterable[View]) -> None:
-        """As ``put``, for several in one command."""
+    def put(self, pipe: Any, views: Iterable[View]) -> None:
+        """Append to ``pipe`` the one command that keeps views and wakes who waits, each unless a newer one is there."""
         keys: list[str] = []
         told: list[bytes | int] = []
         for view in views:

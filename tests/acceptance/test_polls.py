@@ -151,7 +151,7 @@ def test_a_view_that_comes_late_does_not_replace_a_newer_one(caller: Caller) -> 
     redis = caller.stack.redis()
     shown = redis.get(view_key(newer["execution_id"]))
     older = str(shown).replace(f'"rev":{newer["rev"]}', f'"rev":{newer["rev"] - 1}').replace("completed", "running")
-    Views(redis, live_s=1).put(redis, newer["execution_id"], older.encode(), newer["rev"] - 1, final=False)
+    Views(redis, live_s=1).put(redis, [View(newer["execution_id"], older.encode(), newer["rev"] - 1, final=False)])
     assert redis.get(view_key(newer["execution_id"])) == shown
     assert caller.poll(newer["execution_id"]) == newer
 

@@ -46,9 +46,9 @@ def test_a_run_and_its_attempts_are_noted_where_they_end(client: redis.Redis) ->
 
 def test_it_is_one_command_of_the_pipeline(client: redis.Redis) -> None:
     pipe = client.pipeline(transaction=False)
-    durations.note(pipe, ended().execution, [("a", 1.0), ("b", 2.0)])
+    durations.note(pipe, [(ended().execution, [("a", 1.0), ("b", 2.0)])])
     assert len(pipe.command_stack) == 1
-    durations.note(pipe, accepted().execution, [])
+    durations.note(pipe, [(accepted().execution, [])])
     assert len(pipe.command_stack) == 1, "a run that goes on notes nothing"
 
 
@@ -56,7 +56,7 @@ def test_the_newest_hundred_are_kept_and_the_old_fades_away(client: redis.Redis)
     pipe = client.pipeline(transaction=False)
     old, new = ended(1.0).execution, ended(9.0).execution
     for run in [old] * 300 + [new] * 1_000:
-        durations.note(pipe, run, [])
+        durations.note(pipe, [(run, [])])
     pipe.execute()
     sample = kept(client, durations.run_key(new))[durations.run_key(new)]
     assert sample is not None

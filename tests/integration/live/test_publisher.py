@@ -81,9 +81,9 @@ def test_a_run_whose_moment_has_come_waits_in_line_like_any_other(client: redis.
 def test_only_lines_beyond_those_told_are_told(client: redis.Redis, publisher: Publisher) -> None:
     advance = accepted()
     record = replace(advance.as_accepted, lines_total=1)
-    publisher.told(record, as_of=since_boot(), told=1)
+    publisher.shown(record, as_of=since_boot(), told=1)
     assert lines.latest(client, Wanted(), 10).lines == []
-    publisher.told(record, as_of=since_boot(), told=0)
+    publisher.shown(record, as_of=since_boot(), told=0)
     assert [line["seq"] for line in lines.latest(client, Wanted(), 10).lines] == [1]
 
 
@@ -93,6 +93,6 @@ def test_no_verb_raises_where_redis_is_away(nobody: redis.Redis) -> None:
     publisher.accepted(advance)
     publisher.accepted_all([advance])
     publisher.advanced(advance.as_accepted, advance, as_of=since_boot(), took=[("agent", 0.1)])
-    publisher.told(advance.as_accepted, as_of=since_boot(), told=0)
+    publisher.shown(advance.as_accepted, as_of=since_boot(), told=0)
     assert not publisher.rescued(advance.as_accepted, advance, as_of=since_boot(), reason="not_claimed")
     assert publisher.kept(advance.execution.id, 1), "a view that cannot be kept is not rendered anew either"

@@ -28,7 +28,7 @@ def views(client: redis.Redis) -> Views:
 
 def put(client: redis.Redis, views: Views, shown: bytes, rev: int, *, final: bool = False) -> None:
     pipe = client.pipeline(transaction=False)
-    views.put(pipe, RUN, shown, rev, final=final)
+    views.put(pipe, [View(RUN, shown, rev, final)])
     pipe.execute()
 
 
@@ -55,10 +55,10 @@ def test_the_same_revision_is_written_anew(client: redis.Redis, views: Views) ->
 def test_several_are_put_at_once_and_each_is_judged_by_its_own_revision(client: redis.Redis, views: Views) -> None:
     runs = [f"{RUN[:-1]}{number}" for number in range(4)]
     for run, known in zip(runs, (1, 9, 1, 1), strict=True):
-        views.put(client, run, view(known, "known"), known, final=False)
+        views.put(client, [View(run, view(known, "known"), known, final=False)])
     pipe = client.pipeline(transaction=False)
     sizes = ("", "", "x" * VIEW_MAX_BYTES, "")
-    views.put_all(pipe, [View(run, view(5, size), 5, run == runs[3]) for run, size in zip(runs, sizes, strict=True)])
+    views.put(pipe, [View(run, view(5, size), 5, run == runs[3]) for run, size in zip(runs, sizes, strict=True)])
     assert len(pipe) == 3, "one command, and two for the view that is too large"
     pipe.execute()
     assert [views.get(run) for run in runs] == [view(5), view(9, "known"), None, view(5)]
