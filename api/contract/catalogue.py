@@ -86,7 +86,6 @@ CATALOGUE: Final[dict[str, Operation]] = {
         (
             *BODY,
             errors.UnknownAgent,
-            errors.AgentNotFound,
             errors.BasketExists,
             errors.Unavailable,
             errors.OutcomeUnknown,

@@ -16,7 +16,7 @@ _STANDING: Final = (
 
 _STATUS: Final = told({"type": "integer", "const": 202}, "what the single call would have answered")
 _REFUSED: Final = told(
-    {"type": "integer", "enum": [400, 404, 413, 415, 422, 500, 503]}, "what the single call would have answered"
+    {"type": "integer", "enum": [400, 404, 422, 500, 503]}, "what the single call would have answered"
 )
 
 FORMS: Final[dict[str, Json]] = {
@@ -44,7 +44,6 @@ FORMS: Final[dict[str, Json]] = {
     ),
     "BatchItemRefused": exactly(
         PROBLEM | {"status": _REFUSED},
-        optional=["resync"] if "resync" in PROBLEM else (),
         told="The problem that the single call would have been answered with.",
     ),
     "Standing": exactly(

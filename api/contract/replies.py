@@ -29,8 +29,8 @@ from shared.live.render import OUTPUT_SHOWN_BYTES
 ID: Final[Json] = {"type": "string", "pattern": whole(EXECUTION_ID)}
 AGENT: Final[Json] = {"type": "string", "pattern": whole(AGENT_NAME)}
 BASKET: Final[Json] = {"type": "string", "pattern": whole(BASKET_NAME)}
-# A step that is not named by hand takes its agent's name, numbered where that is taken.
-STEP: Final[Json] = {"type": "string", "pattern": r"^[a-z][a-z0-9_-]{0,69}$"}
+# A step that is not named by hand takes its agent's name, numbered where that is taken: cut, so that it fits too.
+STEP: Final[Json] = AGENT
 REQUEST: Final[Json] = {"type": "string", "pattern": whole(REQUEST_ID)}
 ADDRESS: Final[Json] = {"type": "string", "format": "uri-reference"}
 OBJECT: Final[Json] = {"type": "object"}
@@ -149,11 +149,11 @@ PROBLEM: Final[dict[str, Json]] = {
     "details": told(a_list(named("Fault")), "each fault and where it is"),
     "timestamp": MOMENT,
     "request_id": told(REQUEST, "quote it when you ask for help"),
-    "resync": told(
-        exactly({"since": STRING, "list": ADDRESS}),
-        "of cursor_expired alone: read all pages of the list, then go on from since",
-    ),
 }
+_RESYNC: Final = told(
+    exactly({"since": STRING, "list": ADDRESS}),
+    "of cursor_expired alone: read all pages of the list, then go on from since",
+)
 
 REPLIES: Final[dict[str, Json]] = {
     "Execution": exactly(EXECUTION, optional=_SOMETIMES, told="An execution as it stands.")
@@ -230,7 +230,7 @@ REPLIES: Final[dict[str, Json]] = {
         }
     ),
     "Problem": exactly(
-        PROBLEM,
+        PROBLEM | {"resync": _RESYNC},
         optional=["resync"],
         told="Every error, as RFC 9457 writes it.",
     ),
