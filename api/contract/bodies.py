@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from api.asked import AT_ONCE_MAX
 from api.batch import ITEMS_MAX
+from api.commands import REASON_MAX
 from api.contract.forms import STRING, Json, named, told
 from api.schemas import METADATA_MAX_BYTES
 from shared.domain.again import RetryFrom
@@ -59,7 +60,7 @@ READ_BY_HAND: Final[dict[str, Json]] = {
     "CancelRequest": {
         "type": "object",
         "properties": {
-            "reason": {"type": ["string", "null"], "maxLength": 500, "description": "shown with the execution"}
+            "reason": {"type": ["string", "null"], "maxLength": REASON_MAX, "description": "shown with the execution"}
         },
     },
     "RetryRequest": {

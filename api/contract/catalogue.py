@@ -8,6 +8,7 @@ from api.contract.forms import BOOLEAN, COUNT, STRING, Json, a_list, exactly, na
 from api.contract.operation import BODY, STORED, Operation, Reply, plain
 from api.contract.replies import AGENT, BASKET, OBJECT, STRATEGY, WARNINGS
 from shared import errors
+from shared.domain.basket import STEPS_MAX
 from shared.domain.spec import QUEUES, RETRY_POLICIES, TIMEOUT_MAX_S
 
 FORMS: Final[dict[str, Json]] = {
@@ -34,8 +35,8 @@ FORMS: Final[dict[str, Json]] = {
             "name": BASKET,
             "basket_name": told(BASKET, "the same as name"),
             "description": STRING,
-            "agents": a_list(AGENT, minItems=1, maxItems=200),
-            "steps": a_list(named("WrittenStep"), minItems=1, maxItems=200),
+            "agents": a_list(AGENT, minItems=1, maxItems=STEPS_MAX),
+            "steps": a_list(named("WrittenStep"), minItems=1, maxItems=STEPS_MAX),
             "execution_strategy": STRATEGY,
         },
         optional=["agents", "steps"],

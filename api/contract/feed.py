@@ -6,9 +6,9 @@ from typing import Final
 
 from api.contract.forms import BOOLEAN, COUNT, MOMENT, STRING, Json, a_list, exactly, named, or_null, told, whole
 from api.contract.operation import BODY, STORED, Operation, Reply
-from api.contract.replies import EXECUTION, WARNINGS
+from api.contract.replies import EXECUTION, POLL_AFTER_MS, WARNINGS
 from api.feed import MOST_MS
-from api.hints import LEAST_MS
+from api.paths import LIMIT_MAX
 from shared import errors
 from shared.ids import CONSUMER_NAME
 
@@ -28,12 +28,12 @@ FORMS: Final[dict[str, Json]] = {
     ),
     "Changes": exactly(
         {
-            "changes": told(a_list(named("Change"), maxItems=1_000), "each once, in the order of its latest change"),
+            "changes": told(
+                a_list(named("Change"), maxItems=LIMIT_MAX), "each once, in the order of its latest change"
+            ),
             "next_since": told(_CURSOR, "go on from here"),
             "caught_up": told(BOOLEAN, "true where this is all there is by now, as far as can be known"),
-            "poll_after_ms": told(
-                {"type": "integer", "minimum": LEAST_MS, "maximum": MOST_MS}, "when to ask again, in milliseconds"
-            ),
+            "poll_after_ms": told(POLL_AFTER_MS | {"maximum": MOST_MS}, "when to ask again, in milliseconds"),
         }
     ),
     "Consumer": exactly(_CONSUMER | {"warnings": WARNINGS}, optional=["warnings"]),

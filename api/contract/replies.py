@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from api.commands import REASON_MAX
 from api.contract.forms import (
     BOOLEAN,
     COUNT,
@@ -19,6 +20,8 @@ from api.contract.forms import (
     told,
     whole,
 )
+from api.paths import LIMIT_MAX
+from api.timetable import LEAST_S, MOST_S
 from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.dead_letter import LetterKind
 from shared.domain.execution import CancelOutcome, ErrorKind
@@ -35,7 +38,12 @@ REQUEST: Final[Json] = {"type": "string", "pattern": whole(REQUEST_ID)}
 ADDRESS: Final[Json] = {"type": "string", "format": "uri-reference"}
 OBJECT: Final[Json] = {"type": "object"}
 REV: Final[Json] = {"type": "integer", "minimum": 1}
-POLL_AFTER_MS: Final[Json] = {"type": "integer", "minimum": 250, "maximum": 30_000}
+POLL_AFTER_MS: Final[Json] = {
+    "type": "integer",
+    "minimum": round(LEAST_S * 1_000),
+    "maximum": round(MOST_S * 1_000),
+}
+LEVEL: Final[Json] = one_of("debug", "info", "warning", "error")
 STRATEGY: Final[Json] = one_of(SEQUENTIAL, PARALLEL, GRAPH)
 STATUS: Final[Json] = one_of(*ExecutionStatus)
 WARNINGS: Final[Json] = told(a_list(STRING, minItems=1), "keys of the body that were ignored, and what was meant")
@@ -69,7 +77,11 @@ _WAITING: Final = exactly(
     told="why the run rests, and for how long by estimate",
 )
 _CANCEL: Final = exactly(
-    {"requested_at": MOMENT, "reason": or_null({"type": "string", "maxLength": 500}), "outcome": one_of(*CancelOutcome)}
+    {
+        "requested_at": MOMENT,
+        "reason": or_null({"type": "string", "maxLength": REASON_MAX}),
+        "outcome": one_of(*CancelOutcome),
+    }
 )
 
 EXECUTION: Final[dict[str, Json]] = {
@@ -85,7 +97,7 @@ EXECUTION: Final[dict[str, Json]] = {
     "result": told({"type": ["object", "null"]}, "the output of the last step, or each of the last ones by its step"),
     "error": or_null(named("RunError")),
     "outputs": a_map({"anyOf": [OBJECT, _OMITTED]}, STEP["pattern"]),
-    "logs": a_list(named("LogLine"), maxItems=1_000),
+    "logs": a_list(named("LogLine"), maxItems=LIMIT_MAX),
     "count": told(COUNT, "how many lines are in logs"),
     "total": told(COUNT, "how many lines there are in all"),
     "next_after": told(COUNT, "pass it back as after to get the lines beyond"),
@@ -193,7 +205,7 @@ REPLIES: Final[dict[str, Json]] = {
             "agent_name": told(AGENT, "basket_manager for what the engine says itself"),
             "step": or_null(STRING),
             "event": STRING,
-            "level": one_of("debug", "info", "warning", "error"),
+            "level": LEVEL,
             "message": STRING,
             "timestamp": MOMENT,
             "status": one_of("success", "running", "retrying", "released", "lost", "cancelling", "cancelled", "error"),
@@ -203,7 +215,7 @@ REPLIES: Final[dict[str, Json]] = {
     ),
     "LogLines": exactly(
         {
-            "logs": a_list(named("LogLine"), maxItems=1_000),
+            "logs": a_list(named("LogLine"), maxItems=LIMIT_MAX),
             "count": COUNT,
             "next_since": told(or_null(STRING), "pass it back as since; null where there is nothing yet"),
         },
@@ -225,7 +237,7 @@ REPLIES: Final[dict[str, Json]] = {
     ),
     "DeadLetters": exactly(
         {
-            "dead_letters": a_list(named("DeadLetter"), maxItems=1_000),
+            "dead_letters": a_list(named("DeadLetter"), maxItems=LIMIT_MAX),
             "next_cursor": told(or_null(STRING), "pass it back as cursor; null on the last page"),
         }
     ),
