@@ -108,7 +108,8 @@ def bodies(generated: Mapping[str, Json]) -> dict[str, Json]:
         forms[name] |= _AGENTS_OR_STEPS
     for name in ("RunBasket", "RunAgent", "BatchItem"):
         run_after = forms[name]["properties"]["run_after"]
-        forms[name]["properties"]["run_after"] = run_after | {"type": ["string", "null"], "format": "date-time"}
+        run_after |= {"type": ["string", "null"], "format": "date-time"}
+        run_after["description"] += "; with its offset, at most nine digits after the second, at most ten years ahead"
         forms[name]["properties"]["metadata"]["description"] += f" ({METADATA_MAX_BYTES} bytes)"
         forms[name] |= _ONE_MOMENT
     # A config beside a name is not looked at, so its form is said where it counts.

@@ -66,7 +66,7 @@ FORMS: Final[dict[str, Json]] = {
     "Ready": exactly({"status": {"const": "ready"}}),
 }
 
-_LINES: Final = {200: Reply("The lines, oldest first.", named("LogLines"), ("Cache-Private",))}
+_LINES: Final = {200: Reply("The lines, oldest first.", named("LogLines"), ("Cache-Private", "Vary"))}
 _DOCUMENT_HEADERS: Final = ("Document-ETag", "Cache-Asked")
 _PAGE_HEADERS: Final = ("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Referrer-Policy", "Cache-Asked")
 _LINES_PARAMETERS: Final = ("Level", "OfExecution", "Since", "Limit")

@@ -50,11 +50,12 @@ FORMS: Final[dict[str, Json]] = {
     "ConsumerDeleted": exactly({"success": {"const": True}, "message": STRING, "consumer": _NAME}),
 }
 
+_HEADERS: Final = ("Cache-Private", "Vary")
 _CHANGES: Final = {
     200: Reply(
         "What has changed; nothing, where nothing has.",
         named("Changes"),
-        ("Retry-After", "Cache-Private", "Preference-Applied"),
+        ("Retry-After", *_HEADERS, "Preference-Applied"),
     )
 }
 _FILTERS: Final = ("Limit", "OfBasket", "OfTag", "Wait", "Until", "Prefer")
@@ -66,13 +67,11 @@ FEED: Final[dict[str, Operation]] = {
     "GET /executions/changes": Operation(
         _CHANGES, ("ChangesSince", *_FILTERS), (errors.CursorInvalid, errors.CursorExpired, *STORED)
     ),
-    "GET /consumers": Operation(
-        {200: Reply("All of them, by name.", named("Consumers"), ("Cache-Private",))}, (), STORED
-    ),
+    "GET /consumers": Operation({200: Reply("All of them, by name.", named("Consumers"), _HEADERS)}, (), STORED),
     "PUT /consumers/{name}": Operation(
         {
-            200: Reply("It was there, and stays where it is.", named("Consumer"), ("Cache-Private",)),
-            201: Reply("It is there now.", named("Consumer"), ("Cache-Private",)),
+            200: Reply("It was there, and stays where it is.", named("Consumer"), _HEADERS),
+            201: Reply("It is there now.", named("Consumer"), _HEADERS),
         },
         ("ConsumerName",),
         (*BODY, errors.NotFound, errors.CursorInvalid, errors.CursorExpired, *_WRITTEN),
@@ -80,7 +79,7 @@ FEED: Final[dict[str, Operation]] = {
         body_required=False,
     ),
     "DELETE /consumers/{name}": Operation(
-        {200: Reply("It is forgotten.", named("ConsumerDeleted"), ("Cache-Private",))},
+        {200: Reply("It is forgotten.", named("ConsumerDeleted"), _HEADERS)},
         ("ConsumerName",),
         (*_OF_CONSUMER, *_WRITTEN),
     ),
@@ -88,7 +87,7 @@ FEED: Final[dict[str, Operation]] = {
         _CHANGES, ("ConsumerName", *_FILTERS), (*_OF_CONSUMER, errors.CursorExpired, *STORED)
     ),
     "POST /consumers/{name}/ack": Operation(
-        {200: Reply("Where it stands now.", named("Consumer"), ("Cache-Private",))},
+        {200: Reply("Where it stands now.", named("Consumer"), _HEADERS)},
         ("ConsumerName",),
         (*BODY, errors.CursorInvalid, *_OF_CONSUMER, *_WRITTEN),
         body="Ack",

@@ -72,7 +72,10 @@ FORMS: Final[dict[str, Json]] = {
             "unchanged": told(COUNT, "how many are as they were"),
             "not_found": a_list(STRING, maxItems=AT_ONCE_MAX),
             "left_out": told(a_list(ID, minItems=1), "with view full: changed too, but 8 MiB were full; ask again"),
-            "poll_after_ms": told(or_null(POLL_AFTER_MS), "when to ask again; null once all are done"),
+            "poll_after_ms": told(
+                or_null(POLL_AFTER_MS),
+                "when to ask again; the least where any are left_out, null once all are done and none is",
+            ),
             "warnings": WARNINGS,
         },
         optional=["left_out", "warnings"],
@@ -84,7 +87,7 @@ _PAGE_HEADERS: Final = ("Cache-Private", "Vary")
 LISTS: Final[dict[str, Operation]] = {
     "POST /run-basket/batch": Operation(
         {202: Reply("What became of each item; look at their statuses.", named("BatchAccepted"), ("Cache-None",))},
-        ("IdempotencyKey", "Traceparent"),
+        ("IdempotencyKeyOfBatch", "Traceparent"),
         (*BODY, errors.Unavailable, errors.Overloaded, errors.OutcomeUnknown),
         body="RunBatch",
     ),

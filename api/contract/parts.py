@@ -25,6 +25,8 @@ _LIMIT: Final[Json] = {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "d
 _FIELD: Final = "|".join(FIELDS)
 _STATUS: Final = "|".join(ExecutionStatus)
 _WHEN: Final[Json] = {"type": "string", "format": "date-time"}
+# What HTTP trims at both ends is no part of a key.
+_KEY: Final[Json] = {"type": "string", "pattern": "^[!-~](?:[ -~]{0,253}[!-~])?$", "minLength": 1, "maxLength": 255}
 
 # All that the page at /docs loads, and of what type it is.
 DOCS_FILES: Final[Mapping[str, str]] = {
@@ -97,9 +99,14 @@ PARAMETERS: Final[dict[str, Json]] = {
     "IdempotencyKey": _parameter(
         "header",
         "Idempotency-Key",
-        # What HTTP trims at both ends is no part of a key.
-        {"type": "string", "pattern": "^[!-~](?:[ -~]{0,253}[!-~])?$", "minLength": 1, "maxLength": 255},
+        _KEY,
         "the same key and the same body: the same execution, however often it is sent; kept for 24 hours",
+    ),
+    "IdempotencyKeyOfBatch": _parameter(
+        "header",
+        "Idempotency-Key",
+        _KEY,
+        "a key for each place of the batch, which an item there has that bears no idempotency_key of its own",
     ),
     "Traceparent": _parameter(
         "header", "traceparent", STRING, "a W3C trace context, stored with the run; a malformed one is left out"

@@ -80,7 +80,9 @@ _CANCEL: Final = exactly(
     {
         "requested_at": MOMENT,
         "reason": or_null({"type": "string", "maxLength": REASON_MAX}),
-        "outcome": one_of(*CancelOutcome),
+        "outcome": told(
+            one_of(*CancelOutcome), "pending until the run is over; already_final: it ended as if nobody had asked"
+        ),
     }
 )
 
@@ -108,7 +110,7 @@ EXECUTION: Final[dict[str, Json]] = {
     "metadata": told(OBJECT, "as it was submitted"),
     "input_source": one_of("request", "sample"),
     "retry_of": or_null(ID),
-    "cancel": or_null(_CANCEL),
+    "cancel": told(or_null(_CANCEL), "null where nobody asked it to stop before it was over"),
     "execution_metadata": _METADATA,
     "created_at": MOMENT,
     "queued_at": or_null(MOMENT),
@@ -179,6 +181,16 @@ REPLIES: Final[dict[str, Json]] = {
         EXECUTION | {"warnings": WARNINGS},
         optional=(*_SOMETIMES, "warnings"),
         told="The answer to a submit that was held until the run was done.",
+    )
+    | as_it_ends("result", "error"),
+    "ExecutionAskedToStop": exactly(
+        EXECUTION
+        | {
+            "cancel": told(_CANCEL, "of a run that was over when it was first asked, told in this answer alone"),
+            "warnings": WARNINGS,
+        },
+        optional=(*_SOMETIMES, "warnings"),
+        told="The answer to a cancel: the execution as it stands by then.",
     )
     | as_it_ends("result", "error"),
     "Accepted": exactly(
