@@ -119,7 +119,7 @@ class ProblemWorker(ThreadWorker):  # type: ignore[misc]
         """Answer what went wrong outside the application, and close the connection."""
         request_id = new_request_id()
         if isinstance(exc, ParseException) and not isinstance(exc, _OURS):
-            error: BucketError = ValidationFailed(_told(exc))
+            error: BucketError = ValidationFailed(_told(exc, self.cfg))
             structlog.get_logger("api.access").info("request.unreadable", request_id=request_id, detail=error.message)
         else:
             error = InternalError()
@@ -131,11 +131,12 @@ class ProblemWorker(ThreadWorker):  # type: ignore[misc]
             self.log.debug("the client left before it was told what was wrong")
 
 
-def _told(exc: ParseException) -> str:
+def _told(exc: ParseException, cfg: Any) -> str:
     if isinstance(exc, LimitRequestLine):
-        return "the address is too long: a request's first line may take 8190 bytes"
+        return f"the address is too long: a request's first line may take {cfg.limit_request_line} bytes"
     if isinstance(exc, LimitRequestHeaders):
-        return "the headers are too large: at most 100 of them, each of at most 8190 bytes"
+        most, largest = cfg.limit_request_fields, cfg.limit_request_field_size
+        return f"the headers are too large: at most {most} of them, each of at most {largest} bytes"
     return f"this is not HTTP as it is understood here: {shown(str(exc))}"
 
 

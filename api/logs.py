@@ -15,7 +15,7 @@ from shared.bootstrap import Services
 from shared.errors import CursorInvalid, ValidationFailed
 from shared.live.lines import Cursor, Wanted
 
-_LEVELS: Final = ("debug", "info", "warning", "error")
+LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 def blueprint(services: Services, keeper: Keeper) -> Blueprint:
@@ -44,8 +44,8 @@ def _answer(pages: LogPages, agent: str | None) -> flask.Response:
 
 def _level() -> str | None:
     level = queries.text("level")
-    if level is not None and level not in _LEVELS:
-        fault = {"parameter": "level", "message": f"must be one of {', '.join(_LEVELS)}"}
+    if level is not None and level not in LEVELS:
+        fault = {"parameter": "level", "message": f"must be one of {', '.join(LEVELS)}"}
         raise ValidationFailed(f"level {fault['message']}", details=[fault])
     return level
 

@@ -16,6 +16,7 @@ from flask import request
 from api import problems
 from api.body import Blueprint
 from api.contract.document import document
+from api.contract.parts import DOCS_FILES
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -25,13 +26,6 @@ POLICY: Final = (
 _NOT_MODIFIED: Final = 304
 _FOUND: Final = 302
 _OUR_OWN: Final = Path(__file__).parent / "page"
-# All that the page loads; the other files of the package are never served.
-FILES: Final[Mapping[str, str]] = {
-    "start.js": "text/javascript",
-    "swagger-ui-bundle.js": "text/javascript",
-    "swagger-ui.css": "text/css",
-    "favicon-32x32.png": "image/png",
-}
 
 
 def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
@@ -66,11 +60,11 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
     @blp.route("/docs/<file>")
     def docs_file(file: str) -> flask.Response:
         """Get a script, a style or an icon of that page."""
-        if file not in FILES:
+        if file not in DOCS_FILES:  # the other files of the package are never served
             raise problems.nothing_here()
         own = _OUR_OWN / file
         told = own.read_bytes() if own.exists() else _swagger_ui(file)
-        return flask.Response(told, headers={"Cache-Control": "public, max-age=3600"}, mimetype=FILES[file])
+        return flask.Response(told, headers={"Cache-Control": "public, max-age=3600"}, mimetype=DOCS_FILES[file])
 
     @blp.route("/")
     def root() -> flask.Response:

@@ -19,7 +19,7 @@ from marshmallow import (
 )
 
 from api.moments import read_moment
-from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL, STEPS_MAX
+from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL, STEP_ID_MAX, STEPS_MAX
 from shared.ids import AGENT_NAME, BASKET_NAME
 
 METADATA_MAX_BYTES: Final = 16 * 1024
@@ -77,7 +77,7 @@ class WrittenStep(_Body):
 
     id = fields.Str(validate=validate.Regexp(rf"^(?:{AGENT_NAME.pattern})\Z", error=_A_STEP))
     agent = fields.Str(required=True, validate=validate.Length(max=63))
-    needs = fields.List(fields.Str(validate=validate.Length(max=70)), validate=validate.Length(max=STEPS_MAX))
+    needs = fields.List(fields.Str(validate=validate.Length(max=STEP_ID_MAX)), validate=validate.Length(max=STEPS_MAX))
     input = fields.Dict(keys=fields.Str(), metadata={"description": "literals, or {from, pointer}"})
     retry = fields.Raw(metadata={"description": "default, critical, none, or a policy"})
     timeout_s = StrictNumber(validate=validate.Range(min=0, min_inclusive=False, max=86_400))

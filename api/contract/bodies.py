@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from api.asked import AT_ONCE_MAX
 from api.batch import ITEMS_MAX
+from api.commands import REASON_MAX
 from api.contract.forms import STRING, Json, named, told
 from api.schemas import METADATA_MAX_BYTES
 from shared.domain.again import RetryFrom
@@ -59,7 +60,7 @@ READ_BY_HAND: Final[dict[str, Json]] = {
     "CancelRequest": {
         "type": "object",
         "properties": {
-            "reason": {"type": ["string", "null"], "maxLength": 500, "description": "shown with the execution"}
+            "reason": {"type": ["string", "null"], "maxLength": REASON_MAX, "description": "shown with the execution"}
         },
     },
     "RetryRequest": {
@@ -107,7 +108,8 @@ def bodies(generated: Mapping[str, Json]) -> dict[str, Json]:
         forms[name] |= _AGENTS_OR_STEPS
     for name in ("RunBasket", "RunAgent", "BatchItem"):
         run_after = forms[name]["properties"]["run_after"]
-        forms[name]["properties"]["run_after"] = run_after | {"type": ["string", "null"], "format": "date-time"}
+        run_after |= {"type": ["string", "null"], "format": "date-time"}
+        run_after["description"] += "; with its offset, at most nine digits after the second, at most ten years ahead"
         forms[name]["properties"]["metadata"]["description"] += f" ({METADATA_MAX_BYTES} bytes)"
         forms[name] |= _ONE_MOMENT
     # A config beside a name is not looked at, so its form is said where it counts.

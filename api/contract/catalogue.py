@@ -8,6 +8,7 @@ from api.contract.forms import BOOLEAN, COUNT, STRING, Json, a_list, exactly, na
 from api.contract.operation import BODY, STORED, Operation, Reply, plain
 from api.contract.replies import AGENT, BASKET, OBJECT, STRATEGY, WARNINGS
 from shared import errors
+from shared.domain.basket import STEPS_MAX
 from shared.domain.spec import QUEUES, RETRY_POLICIES, TIMEOUT_MAX_S
 
 FORMS: Final[dict[str, Json]] = {
@@ -34,8 +35,8 @@ FORMS: Final[dict[str, Json]] = {
             "name": BASKET,
             "basket_name": told(BASKET, "the same as name"),
             "description": STRING,
-            "agents": a_list(AGENT, minItems=1, maxItems=200),
-            "steps": a_list(named("WrittenStep"), minItems=1, maxItems=200),
+            "agents": a_list(AGENT, minItems=1, maxItems=STEPS_MAX),
+            "steps": a_list(named("WrittenStep"), minItems=1, maxItems=STEPS_MAX),
             "execution_strategy": STRATEGY,
         },
         optional=["agents", "steps"],
@@ -65,7 +66,7 @@ FORMS: Final[dict[str, Json]] = {
     "Ready": exactly({"status": {"const": "ready"}}),
 }
 
-_LINES: Final = {200: Reply("The lines, oldest first.", named("LogLines"), ("Cache-Private",))}
+_LINES: Final = {200: Reply("The lines, oldest first.", named("LogLines"), ("Cache-Private", "Vary"))}
 _DOCUMENT_HEADERS: Final = ("Document-ETag", "Cache-Asked")
 _PAGE_HEADERS: Final = ("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Referrer-Policy", "Cache-Asked")
 _LINES_PARAMETERS: Final = ("Level", "OfExecution", "Since", "Limit")
@@ -86,7 +87,6 @@ CATALOGUE: Final[dict[str, Operation]] = {
         (
             *BODY,
             errors.UnknownAgent,
-            errors.AgentNotFound,
             errors.BasketExists,
             errors.Unavailable,
             errors.OutcomeUnknown,

@@ -36,9 +36,11 @@ until `done` is true; come back after `poll_after_ms`. There are no callbacks.
   `method_not_allowed` with `Allow`; any other address is 404 `not_found`, and a slash at the end makes another address.
 - Every error is `application/problem+json`; decide by its `error_code`, whose list is closed.
 - Bodies are JSON objects in UTF-8 of at most 1 MiB, under `application/json` or any `application/*+json`, nested at
-  most 32 levels deep. Unknown keys are ignored and named in `warnings`; unknown query parameters are ignored. Refused
-  are keys that stand twice, integers beyond signed 64 bits, lone surrogates and NUL in a key (`invalid_json`),
-  addresses to call back (`callbacks_not_supported`), and credentials at any depth (`credentials_not_accepted`).
+  most 32 levels deep. Unknown keys are ignored and named in `warnings`, those of a `config` and of the steps of a
+  graph too. Refused are keys that stand twice, integers beyond signed 64 bits, lone surrogates and NUL in a key
+  (`invalid_json`), addresses to call back (`callbacks_not_supported`), and credentials at any depth
+  (`credentials_not_accepted`).
+- Unknown query parameters are ignored; a known one that is given twice is refused (`validation_failed`).
 - Where cross-origin requests are allowed (`BUCKET_CORS_ORIGINS`), answers also bear `Access-Control-Allow-Origin`,
   `Access-Control-Expose-Headers` and `Vary: Origin`.
 """

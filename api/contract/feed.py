@@ -6,9 +6,9 @@ from typing import Final
 
 from api.contract.forms import BOOLEAN, COUNT, MOMENT, STRING, Json, a_list, exactly, named, or_null, told, whole
 from api.contract.operation import BODY, STORED, Operation, Reply
-from api.contract.replies import EXECUTION, WARNINGS
+from api.contract.replies import EXECUTION, POLL_AFTER_MS, WARNINGS
 from api.feed import MOST_MS
-from api.hints import LEAST_MS
+from api.queries import LIMIT_MAX
 from shared import errors
 from shared.ids import CONSUMER_NAME
 
@@ -28,12 +28,12 @@ FORMS: Final[dict[str, Json]] = {
     ),
     "Changes": exactly(
         {
-            "changes": told(a_list(named("Change"), maxItems=1_000), "each once, in the order of its latest change"),
+            "changes": told(
+                a_list(named("Change"), maxItems=LIMIT_MAX), "each once, in the order of its latest change"
+            ),
             "next_since": told(_CURSOR, "go on from here"),
             "caught_up": told(BOOLEAN, "true where this is all there is by now, as far as can be known"),
-            "poll_after_ms": told(
-                {"type": "integer", "minimum": LEAST_MS, "maximum": MOST_MS}, "when to ask again, in milliseconds"
-            ),
+            "poll_after_ms": told(POLL_AFTER_MS | {"maximum": MOST_MS}, "when to ask again, in milliseconds"),
         }
     ),
     "Consumer": exactly(_CONSUMER | {"warnings": WARNINGS}, optional=["warnings"]),
@@ -50,11 +50,12 @@ FORMS: Final[dict[str, Json]] = {
     "ConsumerDeleted": exactly({"success": {"const": True}, "message": STRING, "consumer": _NAME}),
 }
 
+_HEADERS: Final = ("Cache-Private", "Vary")
 _CHANGES: Final = {
     200: Reply(
         "What has changed; nothing, where nothing has.",
         named("Changes"),
-        ("Retry-After", "Cache-Private", "Preference-Applied"),
+        ("Retry-After", *_HEADERS, "Preference-Applied"),
     )
 }
 _FILTERS: Final = ("Limit", "OfBasket", "OfTag", "Wait", "Until", "Prefer")
@@ -66,13 +67,11 @@ FEED: Final[dict[str, Operation]] = {
     "GET /executions/changes": Operation(
         _CHANGES, ("ChangesSince", *_FILTERS), (errors.CursorInvalid, errors.CursorExpired, *STORED)
     ),
-    "GET /consumers": Operation(
-        {200: Reply("All of them, by name.", named("Consumers"), ("Cache-Private",))}, (), STORED
-    ),
+    "GET /consumers": Operation({200: Reply("All of them, by name.", named("Consumers"), _HEADERS)}, (), STORED),
     "PUT /consumers/{name}": Operation(
         {
-            200: Reply("It was there, and stays where it is.", named("Consumer"), ("Cache-Private",)),
-            201: Reply("It is there now.", named("Consumer"), ("Cache-Private",)),
+            200: Reply("It was there, and stays where it is.", named("Consumer"), _HEADERS),
+            201: Reply("It is there now.", named("Consumer"), _HEADERS),
         },
         ("ConsumerName",),
         (*BODY, errors.NotFound, errors.CursorInvalid, errors.CursorExpired, *_WRITTEN),
@@ -80,7 +79,7 @@ FEED: Final[dict[str, Operation]] = {
         body_required=False,
     ),
     "DELETE /consumers/{name}": Operation(
-        {200: Reply("It is forgotten.", named("ConsumerDeleted"), ("Cache-Private",))},
+        {200: Reply("It is forgotten.", named("ConsumerDeleted"), _HEADERS)},
         ("ConsumerName",),
         (*_OF_CONSUMER, *_WRITTEN),
     ),
@@ -88,7 +87,7 @@ FEED: Final[dict[str, Operation]] = {
         _CHANGES, ("ConsumerName", *_FILTERS), (*_OF_CONSUMER, errors.CursorExpired, *STORED)
     ),
     "POST /consumers/{name}/ack": Operation(
-        {200: Reply("Where it stands now.", named("Consumer"), ("Cache-Private",))},
+        {200: Reply("Where it stands now.", named("Consumer"), _HEADERS)},
         ("ConsumerName",),
         (*BODY, errors.CursorInvalid, *_OF_CONSUMER, *_WRITTEN),
         body="Ack",

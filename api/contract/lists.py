@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from api.asked import AT_ONCE_MAX
+from api.batch import ITEMS_MAX
 from api.contract.forms import COUNT, STRING, Json, a_list, exactly, named, or_null, told
 from api.contract.operation import BODY, STORED, Operation, Reply
 from api.contract.replies import ACCEPTED, EXECUTION, ID, POLL_AFTER_MS, PROBLEM, STATUS, WARNINGS, as_it_ends
+from api.queries import LIMIT_MAX
 from shared import errors
 
 _STANDING: Final = (
@@ -16,14 +19,16 @@ _STANDING: Final = (
 
 _STATUS: Final = told({"type": "integer", "const": 202}, "what the single call would have answered")
 _REFUSED: Final = told(
-    {"type": "integer", "enum": [400, 404, 413, 415, 422, 500, 503]}, "what the single call would have answered"
+    {"type": "integer", "enum": [400, 404, 422, 500, 503]}, "what the single call would have answered"
 )
 
 FORMS: Final[dict[str, Json]] = {
     "BatchAccepted": exactly(
         {
             "items": told(
-                a_list({"anyOf": [named("BatchItemAccepted"), named("BatchItemRefused")]}, minItems=1, maxItems=500),
+                a_list(
+                    {"anyOf": [named("BatchItemAccepted"), named("BatchItemRefused")]}, minItems=1, maxItems=ITEMS_MAX
+                ),
                 "what became of each item, in their order",
             ),
             "accepted": COUNT,
@@ -44,7 +49,6 @@ FORMS: Final[dict[str, Json]] = {
     ),
     "BatchItemRefused": exactly(
         PROBLEM | {"status": _REFUSED},
-        optional=["resync"] if "resync" in PROBLEM else (),
         told="The problem that the single call would have been answered with.",
     ),
     "Standing": exactly(
@@ -55,20 +59,23 @@ FORMS: Final[dict[str, Json]] = {
     | as_it_ends("error"),
     "Executions": exactly(
         {
-            "executions": a_list(named("Standing"), maxItems=1_000),
+            "executions": a_list(named("Standing"), maxItems=LIMIT_MAX),
             "next_cursor": told(or_null(STRING), "pass it back as cursor with the same filters; null on the last page"),
         }
     ),
     "ManyPolled": exactly(
         {
             "changed": told(
-                a_list({"anyOf": [named("Standing"), named("Execution")]}, maxItems=500),
+                a_list({"anyOf": [named("Standing"), named("Execution")]}, maxItems=AT_ONCE_MAX),
                 "those whose rev is another than the one sent; whole polls with view full",
             ),
             "unchanged": told(COUNT, "how many are as they were"),
-            "not_found": a_list(STRING, maxItems=500),
+            "not_found": a_list(STRING, maxItems=AT_ONCE_MAX),
             "left_out": told(a_list(ID, minItems=1), "with view full: changed too, but 8 MiB were full; ask again"),
-            "poll_after_ms": told(or_null(POLL_AFTER_MS), "when to ask again; null once all are done"),
+            "poll_after_ms": told(
+                or_null(POLL_AFTER_MS),
+                "when to ask again; the least where any are left_out, null once all are done and none is",
+            ),
             "warnings": WARNINGS,
         },
         optional=["left_out", "warnings"],
@@ -80,7 +87,7 @@ _PAGE_HEADERS: Final = ("Cache-Private", "Vary")
 LISTS: Final[dict[str, Operation]] = {
     "POST /run-basket/batch": Operation(
         {202: Reply("What became of each item; look at their statuses.", named("BatchAccepted"), ("Cache-None",))},
-        ("IdempotencyKey", "Traceparent"),
+        ("IdempotencyKeyOfBatch", "Traceparent"),
         (*BODY, errors.Unavailable, errors.Overloaded, errors.OutcomeUnknown),
         body="RunBatch",
     ),

@@ -62,8 +62,8 @@ _EXECUTIONS: Final[dict[str, Operation]] = {
     ),
     "POST /executions/{execution_id}/cancel": Operation(
         {
-            200: Reply("It was over, or had not begun: it is over now.", named("Execution"), _POLL_HEADERS),
-            202: Reply("A step must stop first; poll on.", named("Execution"), _POLL_HEADERS),
+            200: Reply("It was over, or had not begun: it is over now.", named("ExecutionAskedToStop"), _POLL_HEADERS),
+            202: Reply("A step must stop first; poll on.", named("ExecutionAskedToStop"), _POLL_HEADERS),
         },
         ("ExecutionId",),
         (*BODY, *_OF_EXECUTION, errors.Unavailable, errors.OutcomeUnknown),
@@ -80,7 +80,10 @@ _EXECUTIONS: Final[dict[str, Operation]] = {
     "GET /dead-letters": Operation(
         {
             200: Reply(
-                "One page, the newest finished first.", named("DeadLetters"), ("Cache-Private",), links=("Requeue",)
+                "One page, the newest finished first.",
+                named("DeadLetters"),
+                ("Cache-Private", "Vary"),
+                links=("Requeue",),
             )
         },
         ("Limit", "Cursor"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from api.contract.forms import STRING, Json, one_of, whole
-from api.contract.replies import AGENT, BASKET, FIELDS, ID, REQUEST, STEP
-from api.queries import LIMIT_MAX
+from api.contract.replies import AGENT, BASKET, FIELDS, ID, LEVEL, REQUEST, STEP
+from api.queries import LIMIT, LIMIT_MAX
 from shared.domain.status import ExecutionStatus
 from shared.ids import CONSUMER_NAME, EXECUTION_ID
 
@@ -19,11 +20,20 @@ def _path(name: str, schema: Json, description: str) -> Json:
     return _parameter("path", name, schema, description, required=True)
 
 
-_LIMIT: Final[Json] = {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": 100}
-_DOCS_FILE: Final[Json] = one_of("start.js", "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
+_LIMIT: Final[Json] = {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT}
 _FIELD: Final = "|".join(FIELDS)
 _STATUS: Final = "|".join(ExecutionStatus)
 _WHEN: Final[Json] = {"type": "string", "format": "date-time"}
+# What HTTP trims at both ends is no part of a key.
+_KEY: Final[Json] = {"type": "string", "pattern": "^[!-~](?:[ -~]{0,253}[!-~])?$", "minLength": 1, "maxLength": 255}
+
+# All that the page at /docs loads, and of what type it is.
+DOCS_FILES: Final[Mapping[str, str]] = {
+    "start.js": "text/javascript",
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon-32x32.png": "image/png",
+}
 
 PARAMETERS: Final[dict[str, Json]] = {
     "ExecutionId": _path("execution_id", ID, "the id that a submit answered; its first ten digits are the second"),
@@ -66,7 +76,7 @@ PARAMETERS: Final[dict[str, Json]] = {
     "ConsumerName": _path(
         "name", {"type": "string", "pattern": whole(CONSUMER_NAME)}, "a consumer's name, as PUT made it"
     ),
-    "DocsFile": _path("file", _DOCS_FILE, "what the page loads"),
+    "DocsFile": _path("file", one_of(*DOCS_FILES), "what the page loads"),
     "OfBasket": _parameter("query", "basket", STRING, "only executions of this basket"),
     "OfTag": _parameter("query", "tag", STRING, "only executions that bear this tag"),
     "Status": _parameter(
@@ -83,14 +93,19 @@ PARAMETERS: Final[dict[str, Json]] = {
     "Order": _parameter("query", "order", one_of("newest", "oldest") | {"default": "newest"}, "which come first"),
     "Domain": _parameter("query", "domain", STRING, "only agents of this domain"),
     "Agent": _parameter("query", "agent", STRING, "only lines of this agent"),
-    "Level": _parameter("query", "level", one_of("debug", "info", "warning", "error"), "only lines of this level"),
+    "Level": _parameter("query", "level", LEVEL, "only lines of this level"),
     "OfExecution": _parameter("query", "execution_id", STRING, "only lines of this execution"),
     "IdempotencyKey": _parameter(
         "header",
         "Idempotency-Key",
-        # What HTTP trims at both ends is no part of a key.
-        {"type": "string", "pattern": "^[!-~](?:[ -~]{0,253}[!-~])?$", "minLength": 1, "maxLength": 255},
+        _KEY,
         "the same key and the same body: the same execution, however often it is sent; kept for 24 hours",
+    ),
+    "IdempotencyKeyOfBatch": _parameter(
+        "header",
+        "Idempotency-Key",
+        _KEY,
+        "a key for each place of the batch, which an item there has that bears no idempotency_key of its own",
     ),
     "Traceparent": _parameter(
         "header", "traceparent", STRING, "a W3C trace context, stored with the run; a malformed one is left out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from api.commands import REASON_MAX
 from api.contract.forms import (
     BOOLEAN,
     COUNT,
@@ -19,6 +20,9 @@ from api.contract.forms import (
     told,
     whole,
 )
+from api.logs import LEVELS
+from api.queries import LIMIT_MAX
+from api.timetable import LEAST_S, MOST_S
 from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.dead_letter import LetterKind
 from shared.domain.execution import CancelOutcome, ErrorKind
@@ -29,13 +33,18 @@ from shared.live.render import OUTPUT_SHOWN_BYTES
 ID: Final[Json] = {"type": "string", "pattern": whole(EXECUTION_ID)}
 AGENT: Final[Json] = {"type": "string", "pattern": whole(AGENT_NAME)}
 BASKET: Final[Json] = {"type": "string", "pattern": whole(BASKET_NAME)}
-# A step that is not named by hand takes its agent's name, numbered where that is taken.
-STEP: Final[Json] = {"type": "string", "pattern": r"^[a-z][a-z0-9_-]{0,69}$"}
+# A step that is not named by hand takes its agent's name, numbered where that is taken: cut, so that it fits too.
+STEP: Final[Json] = AGENT
 REQUEST: Final[Json] = {"type": "string", "pattern": whole(REQUEST_ID)}
 ADDRESS: Final[Json] = {"type": "string", "format": "uri-reference"}
 OBJECT: Final[Json] = {"type": "object"}
 REV: Final[Json] = {"type": "integer", "minimum": 1}
-POLL_AFTER_MS: Final[Json] = {"type": "integer", "minimum": 250, "maximum": 30_000}
+POLL_AFTER_MS: Final[Json] = {
+    "type": "integer",
+    "minimum": round(LEAST_S * 1_000),
+    "maximum": round(MOST_S * 1_000),
+}
+LEVEL: Final[Json] = one_of(*LEVELS)
 STRATEGY: Final[Json] = one_of(SEQUENTIAL, PARALLEL, GRAPH)
 STATUS: Final[Json] = one_of(*ExecutionStatus)
 WARNINGS: Final[Json] = told(a_list(STRING, minItems=1), "keys of the body that were ignored, and what was meant")
@@ -69,7 +78,13 @@ _WAITING: Final = exactly(
     told="why the run rests, and for how long by estimate",
 )
 _CANCEL: Final = exactly(
-    {"requested_at": MOMENT, "reason": or_null({"type": "string", "maxLength": 500}), "outcome": one_of(*CancelOutcome)}
+    {
+        "requested_at": MOMENT,
+        "reason": or_null({"type": "string", "maxLength": REASON_MAX}),
+        "outcome": told(
+            one_of(*CancelOutcome), "pending until the run is over; already_final: it ended as if nobody had asked"
+        ),
+    }
 )
 
 EXECUTION: Final[dict[str, Json]] = {
@@ -85,7 +100,7 @@ EXECUTION: Final[dict[str, Json]] = {
     "result": told({"type": ["object", "null"]}, "the output of the last step, or each of the last ones by its step"),
     "error": or_null(named("RunError")),
     "outputs": a_map({"anyOf": [OBJECT, _OMITTED]}, STEP["pattern"]),
-    "logs": a_list(named("LogLine"), maxItems=1_000),
+    "logs": a_list(named("LogLine"), maxItems=LIMIT_MAX),
     "count": told(COUNT, "how many lines are in logs"),
     "total": told(COUNT, "how many lines there are in all"),
     "next_after": told(COUNT, "pass it back as after to get the lines beyond"),
@@ -96,7 +111,7 @@ EXECUTION: Final[dict[str, Json]] = {
     "metadata": told(OBJECT, "as it was submitted"),
     "input_source": one_of("request", "sample"),
     "retry_of": or_null(ID),
-    "cancel": or_null(_CANCEL),
+    "cancel": told(or_null(_CANCEL), "null where nobody asked it to stop before it was over"),
     "execution_metadata": _METADATA,
     "created_at": MOMENT,
     "queued_at": or_null(MOMENT),
@@ -149,11 +164,11 @@ PROBLEM: Final[dict[str, Json]] = {
     "details": told(a_list(named("Fault")), "each fault and where it is"),
     "timestamp": MOMENT,
     "request_id": told(REQUEST, "quote it when you ask for help"),
-    "resync": told(
-        exactly({"since": STRING, "list": ADDRESS}),
-        "of cursor_expired alone: read all pages of the list, then go on from since",
-    ),
 }
+_RESYNC: Final = told(
+    exactly({"since": STRING, "list": ADDRESS}),
+    "of cursor_expired alone: read all pages of the list, then go on from since",
+)
 
 REPLIES: Final[dict[str, Json]] = {
     "Execution": exactly(EXECUTION, optional=_SOMETIMES, told="An execution as it stands.")
@@ -167,6 +182,16 @@ REPLIES: Final[dict[str, Json]] = {
         EXECUTION | {"warnings": WARNINGS},
         optional=(*_SOMETIMES, "warnings"),
         told="The answer to a submit that was held until the run was done.",
+    )
+    | as_it_ends("result", "error"),
+    "ExecutionAskedToStop": exactly(
+        EXECUTION
+        | {
+            "cancel": told(_CANCEL, "of a run that was over when it was first asked, told in this answer alone"),
+            "warnings": WARNINGS,
+        },
+        optional=(*_SOMETIMES, "warnings"),
+        told="The answer to a cancel: the execution as it stands by then.",
     )
     | as_it_ends("result", "error"),
     "Accepted": exactly(
@@ -193,7 +218,7 @@ REPLIES: Final[dict[str, Json]] = {
             "agent_name": told(AGENT, "basket_manager for what the engine says itself"),
             "step": or_null(STRING),
             "event": STRING,
-            "level": one_of("debug", "info", "warning", "error"),
+            "level": LEVEL,
             "message": STRING,
             "timestamp": MOMENT,
             "status": one_of("success", "running", "retrying", "released", "lost", "cancelling", "cancelled", "error"),
@@ -203,7 +228,7 @@ REPLIES: Final[dict[str, Json]] = {
     ),
     "LogLines": exactly(
         {
-            "logs": a_list(named("LogLine"), maxItems=1_000),
+            "logs": a_list(named("LogLine"), maxItems=LIMIT_MAX),
             "count": COUNT,
             "next_since": told(or_null(STRING), "pass it back as since; null where there is nothing yet"),
         },
@@ -225,12 +250,12 @@ REPLIES: Final[dict[str, Json]] = {
     ),
     "DeadLetters": exactly(
         {
-            "dead_letters": a_list(named("DeadLetter"), maxItems=1_000),
+            "dead_letters": a_list(named("DeadLetter"), maxItems=LIMIT_MAX),
             "next_cursor": told(or_null(STRING), "pass it back as cursor; null on the last page"),
         }
     ),
     "Problem": exactly(
-        PROBLEM,
+        PROBLEM | {"resync": _RESYNC},
         optional=["resync"],
         told="Every error, as RFC 9457 writes it.",
     ),

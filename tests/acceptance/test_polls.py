@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.live.views import Views, output_key, view_key
+from shared.live.views import View, Views, output_key, view_key
 from tests.acceptance.calls import AGENTS, Caller
 from tests.processes import wait_until
 from tests.stack import Stack
