@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +15,7 @@ from tests.acceptance.calls import Caller
 
 LINES = 250  # more than a view bears, fewer than are kept
 HINTS = {"poll_after_ms", "waiting_for"}
+UNKNOWN = "1763700000_89ce24ad1b2c3d4e"
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +38,22 @@ def test_head_answers_as_get_without_the_body(caller: Caller, done: dict[str, An
         assert {name: told for name, told in head.headers.items() if name not in apart} == {
             name: told for name, told in got.headers.items() if name not in apart
         }
+
+
+@pytest.mark.parametrize("path", ["/execution-logs", "/executions", "/api/v1/execution-logs", "/api/v1/executions"])
+def test_every_poll_bears_the_servers_time(caller: Caller, done: dict[str, Any], path: str) -> None:
+    url, known = f"{path}/{done['execution_id']}", {"If-None-Match": etag_of(done)}
+    asked = [(url, {}, 200), (f"{url}?after=3&limit=2", {}, 200), (f"{url}?fields=status", {}, 200),
+             (f"{url}?wait=5", {}, 200), (url, known, 304), (f"{url}?wait=5", known, 304),
+             (f"{path}/{UNKNOWN}", {}, 404), (f"{path}/None", {}, 404)]  # fmt: skip
+    for method in ("GET", "HEAD"):
+        for target, headers, status in asked:
+            before = datetime.now(UTC)
+            answer = caller.ask(method, target, headers=headers)
+            assert answer.status_code == status, (method, target)
+            told = parsedate_to_datetime(answer.headers["Date"])
+            # In whole seconds; this test and the server go by one clock, so that no load takes them apart.
+            assert before - timedelta(seconds=5) < told < datetime.now(UTC) + timedelta(seconds=5)
 
 
 def test_a_poll_is_private_and_looked_at_again_each_time(caller: Caller, done: dict[str, Any]) -> None:

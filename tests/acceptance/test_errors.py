@@ -135,6 +135,31 @@ def test_each_code_is_told_as_a_problem(caller: Caller, code: str) -> None:
     assert_is_problem(provoke(caller), status, code)
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/execution-logs/{}"),
+        ("GET", "/executions/{}"),
+        ("GET", "/executions/{}/outputs/echo"),
+        ("POST", "/executions/{}/cancel"),
+        ("POST", "/executions/{}/retry"),
+        ("POST", "/dead-letters/{}/requeue"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "/api/v1"])
+def test_a_run_older_than_the_retention_is_gone_whatever_is_asked_of_it(
+    caller: Caller, prefix: str, method: str, path: str
+) -> None:
+    assert_is_problem(caller.ask(method, prefix + path.format(OLD)), 410, "execution_expired")
+
+
+@pytest.mark.parametrize("path", ["/executions/{}/cancel", "/executions/{}/retry", "/dead-letters/{}/requeue"])
+def test_an_unknown_run_younger_than_the_retention_was_never_there(caller: Caller, path: str) -> None:
+    young = f"{int(datetime.now(UTC).timestamp()) - 3600}_89ce24ad1b2c3d4e"
+    code = "not_found" if "dead-letters" in path else "execution_not_found"
+    assert_is_problem(caller.ask("POST", path.format(young)), 404, code)
+
+
 def test_a_batch_is_taken_as_far_as_the_backlog_has_room(caller: Caller) -> None:
     redis = caller.stack.redis()
     tried: list[list[dict[str, Any]]] = []

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import select
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 
 from shared.live.wakes import CHANNEL
 from tests.acceptance.calls import Caller
+from tests.gate import gate
 from tests.processes import wait_until
 
 # Longer than a request may take here: whoever waits for it to be over fails.
@@ -55,6 +63,22 @@ def held(callers: ThreadPoolExecutor, caller: Caller, path: str, **headers: str)
     time.sleep(0.1)  # should it not have been registered yet, it looks afterwards all the same
     assert not future.done()
     return future
+
+
+def sent(caller: Caller, path: str, body: dict[str, Any], **headers: str) -> socket.socket:
+    """Send a request and read no answer; the connection is broken, and not closed in order, when it is closed."""
+    parts, payload = urlsplit(caller.stack.url), json.dumps(body).encode()
+    told = {"Host": parts.netloc, "Content-Type": "application/json", "Content-Length": str(len(payload))} | headers
+    head = [f"POST {path} HTTP/1.1", *(f"{name.replace('_', '-')}: {value}" for name, value in told.items()), "", ""]
+    connection = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.sendall("\r\n".join(head).encode() + payload)
+    return connection
+
+
+def answered(connections: list[socket.socket]) -> int:
+    """How many of the connections have something to be read."""
+    return len(select.select(connections, [], [], 0)[0])
 
 
 def test_a_poll_is_held_until_its_run_moves(caller: Caller, callers: ThreadPoolExecutor, later: str) -> None:
@@ -228,6 +252,39 @@ def test_a_submit_whose_time_is_up_is_accepted_as_ever(caller: Caller) -> None:
     assert replayed.headers["Idempotency-Replayed"] == "true"
     cancel(caller, run)
     assert caller.finished(run)["done"]
+
+
+def test_a_submit_whose_callers_break_off_is_accepted_as_ever_and_others_are_answered(
+    caller: Caller, tmp_path: Path
+) -> None:
+    body = {"agent_name": "counter", "input_data": {"file": str(tmp_path / "gate")}}
+    told = {"Idempotency_Key": str(tmp_path), "X_Request_ID": f"broken-off.{tmp_path.name}"}
+    said = caller.stack.logs("api").count('"level":"error"')
+    with gate(tmp_path / "gate") as shut:
+        with ExitStack() as connections:
+            # So many that all places are taken: those without one are answered, which tells that the others are held.
+            held = [sent(caller, "/run-agent", body, Prefer=f"wait={LONG_S}", **told) for _ in range(40)]
+            for connection in held:
+                connections.enter_context(connection)
+            wait_until(lambda: answered(held) >= 40 - 16, 8, "those without a place are answered")
+            assert answered(held) < 40, "some are held"
+        (listed,) = caller.get("/executions", params={"request_id": told["X_Request_ID"]}).json()["executions"]
+        run = listed["execution_id"]
+        wait_until(lambda: caller.poll(run)["status"] == "running", 8, "it runs though nobody waits for it")
+        assert caller.get("/health").status_code == 200
+        assert caller.finished(caller.run_agent("echo"))["status"] == "completed"
+        again = caller.post("/run-agent", body, **told)
+        assert (again.status_code, again.json()["execution_id"]) == (202, run)
+        shut.open()
+        polled = caller.finished(run)
+    assert (polled["status"], polled["steps"][0]["attempts"]) == ("completed", 1)
+    another = {"agent_name": "echo", "input_data": {}}
+
+    def are_held() -> bool:
+        return all(caller.post("/run-agent", another, Prefer=f"wait={LONG_S}").status_code == 200 for _ in range(16))
+
+    wait_until(are_held, 10, "the places of those who broke off are free again")
+    assert caller.stack.logs("api").count('"level":"error"') == said
 
 
 def test_a_submit_is_held_by_its_preference_alone_and_a_refused_one_not_at_all(caller: Caller) -> None:

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,13 @@ import pytest
 from shared.domain.basket import SEQUENTIAL, Basket, BasketStep
 from shared.live import durations
 from shared.live.connection import connect
+from shared.live.views import view_key
 from tests.acceptance.calls import Caller
 from tests.builders import blank
 from tests.processes import wait_until
 
+A_DAY_S = 86_400
+MILLISECOND = timedelta(milliseconds=1)
 LOOKS = 12  # both processes of the API are asked, but for one case in 4,000
 
 
@@ -119,6 +123,32 @@ def test_a_line_that_moves_tells_when_a_run_will_be_taken(brisk: Caller) -> None
     assert 0 < told[0] < 5_000
     for run in runs:
         brisk.finished(run)
+
+
+def test_a_step_that_rests_before_its_next_try_says_so_and_for_how_long(brisk: Caller, tmp_path: Path) -> None:
+    # It rests for any part of a day: that it should be less than what this test takes is one chance in thousands.
+    rests = {"attempts": 2, "wait_s": A_DAY_S, "wait_max_s": A_DAY_S, "budget_s": 2 * A_DAY_S}
+    given = {"path": str(tmp_path / "tries"), "failures": 1}
+    body = {"config": {"steps": [{"agent": "flaky", "input": given, "retry": rests}]}}
+    run = brisk.post("/run-basket", body).json()["execution_id"]
+    wait_until(lambda: (brisk.poll(run)["waiting_for"] or {}).get("reason") == "retry", 10, "it rests")
+    stored = brisk.stack.mongo().executions.find_one({"_id": run})
+    assert stored is not None
+    due_by = stored["steps"]["flaky"]["due_by"].replace(tzinfo=UTC)
+    for forgotten in (False, True):
+        if forgotten:
+            brisk.stack.redis().delete(view_key(run))
+        most_ms = (due_by - datetime.now(UTC)) / MILLISECOND
+        answer = brisk.get(f"/execution-logs/{run}")
+        least_ms = (due_by - datetime.now(UTC)) / MILLISECOND
+        polled = answer.json()
+        assert (polled["status"], polled["done"], polled["steps"][0]["attempts"]) == ("running", False, 1)
+        assert polled["waiting_for"] == {"reason": "retry", "position": None, "eta_ms": polled["waiting_for"]["eta_ms"]}
+        assert least_ms - 5_000 < polled["waiting_for"]["eta_ms"] < most_ms + 5_000
+        assert 0 < polled["waiting_for"]["eta_ms"] <= A_DAY_S * 1_000
+        assert (polled["poll_after_ms"], answer.headers["Retry-After"]) == (30_000, "30")
+    assert brisk.post(f"/executions/{run}/cancel", {}).status_code == 200, "nothing of it runs"
+    assert brisk.poll(run)["waiting_for"] is None
 
 
 @pytest.mark.parametrize("path", ["/execution-logs/{}", "/executions/{}", "/api/v1/execution-logs/{}"])

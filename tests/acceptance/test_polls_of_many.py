@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.profiler import Entry, recorded
 from shared.live.views import view_key
 from tests.acceptance.calls import INCOME, Caller
 from tests.acceptance.test_lists import STANDING
@@ -137,6 +138,38 @@ def test_what_does_not_fit_is_named_and_comes_when_it_is_asked_for_again(caller:
         assert found["poll_after_ms"] == (250 if wanted else None), "all are done, and these can be fetched now"
         rounds += 1
     assert (seen, rounds) == (polls, 2)
+
+
+def operations(entries: list[Entry]) -> list[Entry]:
+    """What the API asked of MongoDB, of all that was recorded."""
+    return [entry for entry in entries if entry.get("appName") == "bucket-api"]
+
+
+@pytest.mark.parametrize(("view", "queries"), [("status", 1), ("full", 2)])
+def test_mongodb_is_asked_once_for_what_redis_lacks_and_once_more_for_whole_polls(
+    caller: Caller, view: str, queries: int
+) -> None:
+    item = {"config": {"agents": ["echo"]}, "input_data": {"a": 1}}
+    batch = caller.post("/run-basket/batch", {"items": [item] * 55}).json()
+    revs = {each["execution_id"]: caller.finished(each["execution_id"])["rev"] for each in batch["items"]}
+    kept: list[tuple[str, int | None]] = [(run, None) for run in revs]
+    with recorded(caller.stack.mongo()) as entries:
+        asked(caller, *kept, view=view)
+    assert operations(entries) == [], "Redis has all of it"
+
+    forgotten = sorted(revs)[:50]
+    caller.stack.redis().delete(*map(view_key, forgotten))
+    with recorded(caller.stack.mongo()) as entries:
+        found = asked(caller, *kept, (UNKNOWN, None), view=view)
+    assert {row["execution_id"]: row["rev"] for row in found["changed"]} == revs
+    assert found["not_found"] == [UNKNOWN]
+    finds = [entry["command"] for entry in operations(entries) if "find" in entry["command"]]
+    assert [find["find"] for find in finds] == ["executions"] * queries
+    assert sorted(finds[0]["filter"]["_id"]["$in"]) == sorted([*forgotten, UNKNOWN]), "and for nothing that Redis has"
+    # Whole polls are fetched a few at a time, for they may be large; a status view of 50 runs comes at once.
+    more = [entry for entry in operations(entries) if entry["op"] == "getmore"]
+    assert len(finds) + len(more) == len(operations(entries))
+    assert len(more) <= (5 if view == "full" else 0)
 
 
 def test_keys_that_mean_nothing_are_named(caller: Caller, done: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Polls that are held while Redis goes, the API ends (31) or a worker dies before it has told."""
+"""Polls and submits that are held while a store goes, the API ends (31) or a worker dies before it has told."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import requests
 
 from shared.live.wakes import CHANNEL
 from tests.faults.seen import restart_with, stored
+from tests.gate import gate
 from tests.processes import wait_until
-from tests.runs import Answer, Runs
+from tests.runs import Answer, Runs, asked
 from tests.stack import Stack
 
 HELD = 4
@@ -80,3 +81,32 @@ def test_a_worker_that_dies_before_it_told_keeps_nobody_held_beyond_the_bound_of
     wait_until(lambda: stored(stack, run)["status"] == "completed", 10, "it is written")
     assert {future.result().body["status"] for future in futures} == {"completed"}
     restart_with(stack, "worker")
+
+
+@pytest.mark.parametrize("way", ["kill", "pause"])
+@pytest.mark.parametrize("away", [("redis",), ("mongod",), ("mongod", "redis")], ids="+".join)
+def test_a_held_submit_whose_stores_go_away_is_answered_as_it_was_accepted_and_its_run_completes(
+    stack: Stack, runs: Runs, callers: ThreadPoolExecutor, away: tuple[str, ...], way: str
+) -> None:
+    body = {"agent_name": "counter", "input_data": {"file": str(runs.file)}}
+    headers = {"Prefer": f"wait={LONG_S}", "X-Request-ID": f"held.{way}.{'.'.join(away)}"}
+
+    def submit() -> Answer:
+        return asked(lambda: requests.post(f"{stack.url}/run-agent", json=body, headers=headers, timeout=10))
+
+    with gate(runs.file) as shut:
+        future = callers.submit(submit)
+        executions = stack.mongo().executions
+        wanted = {"request_id": headers["X-Request-ID"], "status": "running"}
+        wait_until(lambda: executions.find_one(wanted), 10, "it runs")
+        wait_until(lambda: dict(stack.redis().pubsub_numsub(CHANNEL))[CHANNEL] > 0, 5, "it is held")
+        assert not future.done()
+        for server in away:
+            getattr(stack, way)(server)
+        answer = future.result()
+        stack.mend()
+        assert (answer.status, answer.error_code) == (202, None), "the run is accepted, whatever became of the wait"
+        assert (answer.body["status"], answer.body["done"]) == ("queued", False)
+        assert answer.headers["Location"] == f"/execution-logs/{answer.execution_id}"
+        shut.open()
+        assert runs.done(answer.execution_id)["status"] == "completed"
