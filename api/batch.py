@@ -57,11 +57,11 @@ def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Bluepr
 
     @blp.route("/run-basket/batch", methods=["POST"])
     @blp.arguments(RunBatch())
-    def run_batch(body: Mapping[str, Any]) -> flask.Response:
+    def run_batch(_: Mapping[str, Any]) -> flask.Response:
         """Run up to 500 baskets; a bad item fails alone."""
         key = key_of(request.headers.get("Idempotency-Key"))
-        warnings = unknown_keys(read_body(request), _KEYS)
-        return acceptor.accept(body["items"], key, warnings)
+        raw = read_body(request)
+        return acceptor.accept(raw, key, unknown_keys(raw, _KEYS))
 
     return blp
 

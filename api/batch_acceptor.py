@@ -1,7 +1,7 @@
 """Accepts the items of a batch: one look for their keys, one insert and one pipeline for all, an outcome for each.
 
-Two rules differ from those of single submits. A key that the batch itself was sent with stands for a key of each item
-at its place, so that the same batch again makes no second run of any. And where no item can be taken because a store
+A key that the batch itself was sent with is kept with each run at its item's place, so that the same batch again makes
+no second run of any, and another batch under that key is refused as a whole. Where no item can be taken because a store
 is away or too much waits, the whole is refused as a single submit would be, for whoever repeats it by its status.
 """
 
@@ -31,9 +31,17 @@ from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC, Execution, Idempotency
 from shared.domain.life import start
 from shared.domain.terms import Advance
-from shared.errors import BucketError, InternalError, OutcomeUnknown, Unavailable, ValidationFailed
+from shared.errors import (
+    BucketError,
+    IdempotencyKeyReused,
+    InternalError,
+    OutcomeUnknown,
+    Unavailable,
+    ValidationFailed,
+)
 
 _ROUTE: Final = "/run-basket"
+_BATCH_ROUTE: Final = "/run-basket/batch"
 _KEY: Final = "idempotency_key"
 _ACCEPTED: Final = 202
 _SERVER_FAULT: Final = 500
@@ -71,16 +79,24 @@ class BatchAcceptor:
         self._known = known
         self._schema = RunBasket()
 
-    def accept(self, raw: Sequence[Any], key: str | None, warnings: Sequence[str] = ()) -> flask.Response:
-        """Answer what became of each item; raises Unavailable or Overloaded where that is what became of all."""
-        items = [self._read(item, None if key is None else f"{key}{_AT}{at}") for at, item in enumerate(raw)]
+    def accept(self, body: Mapping[str, Any], key: str | None, warnings: Sequence[str] = ()) -> flask.Response:
+        """Answer what became of each item of a batch, whose own ``key`` comes after the items' own.
+
+        Raises IdempotencyKeyReused where ``key`` belongs to another batch, and Unavailable, Overloaded or
+        OutcomeUnknown where that is what became of all items.
+        """
+        whole = "" if key is None else fingerprint(_BATCH_ROUTE, body)
+        items = [
+            self._read(item, None if key is None else Idempotency(f"{key}{_AT}{at}", whole))
+            for at, item in enumerate(body["items"])
+        ]
         outcomes = self._outcomes(items)
         first = outcomes[0]
-        if isinstance(first, Unavailable) and all(type(each) is type(first) for each in outcomes):
+        if isinstance(first, (Unavailable, OutcomeUnknown)) and all(type(each) is type(first) for each in outcomes):
             raise first
         return self._response(outcomes, warnings)
 
-    def _read(self, item: Any, key: str | None) -> _Item | BucketError:
+    def _read(self, item: Any, of_batch: Idempotency | None) -> _Item | BucketError:
         """One item as the body of a submit, its own key before that of the batch."""
         try:
             if not isinstance(item, dict):
@@ -88,8 +104,8 @@ class BatchAcceptor:
                 raise ValidationFailed("an item must be a JSON object", details=[fault])
             check_policy(item)
             body = {name: value for name, value in item.items() if name != _KEY}
-            key = _own_key(item) or key
-            idempotency = None if key is None else Idempotency(key, fingerprint(_ROUTE, body))
+            key = _own_key(item)
+            idempotency = of_batch if key is None else Idempotency(key, fingerprint(_ROUTE, body))
             loaded = self._schema.load(body)
             return _Item(loaded, warnings_of(body, loaded), idempotency)
         except marshmallow.ValidationError as wrong:
@@ -108,7 +124,9 @@ class BatchAcceptor:
                 continue
             key = None if item.idempotency is None else item.idempotency.key
             if key is not None and key in holders:
-                outcomes[at] = _replay(holders[key], item)
+                outcomes[at] = replayed = _replay(holders[key], item)
+                if isinstance(replayed, IdempotencyKeyReused) and _AT in key:
+                    raise replayed
             elif key not in first_of_key:
                 made = self._made(item, beside=len(fresh))
                 if isinstance(made, BucketError):
@@ -175,6 +193,9 @@ class BatchAcceptor:
         if warnings:
             told["warnings"] = warnings
         headers = {"Cache-Control": "no-store"}
+        taken = [outcome.replayed for outcome in outcomes if isinstance(outcome, _Taken)]
+        if taken and all(taken):
+            headers["Idempotency-Replayed"] = "true"
         return flask.Response(orjson.dumps(told), _ACCEPTED, headers, mimetype="application/json")
 
     def _told(self, outcome: _Outcome) -> dict[str, Any]:

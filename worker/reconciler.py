@@ -48,7 +48,7 @@ class Reconciler:
         self._store = services.store
         self._clock = services.clock
         self._patience = Patience(services.settings)
-        self._sweeper = Sweeper(Sweep(services.database), services.settings)
+        self._sweeper = Sweeper(Sweep(services.database), services.views, services.settings)
         self._ends: ends.QueueEnds | None = None
         self._leads_until = 0.0
         self._log = structlog.get_logger()

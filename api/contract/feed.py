@@ -58,7 +58,7 @@ _CHANGES: Final = {
         ("Retry-After", *_HEADERS, "Preference-Applied"),
     )
 }
-_FILTERS: Final = ("Limit", "OfBasket", "OfTag", "Wait", "Until", "Prefer")
+_FILTERS: Final = ("Limit", "OfBasket", "OfTag", "Wait", "Prefer")
 # A name with an encoded slash in it is another address.
 _OF_CONSUMER: Final = (errors.NotFound, errors.ConsumerNotFound)
 _WRITTEN: Final = (*STORED, errors.OutcomeUnknown)

@@ -7,7 +7,7 @@ from typing import Final
 from api.asked import AT_ONCE_MAX
 from api.batch import ITEMS_MAX
 from api.contract.forms import COUNT, STRING, Json, a_list, exactly, named, or_null, told
-from api.contract.operation import BODY, STORED, Operation, Reply
+from api.contract.operation import ACCEPTING, BODY, STORED, Operation, Reply
 from api.contract.replies import ACCEPTED, EXECUTION, ID, POLL_AFTER_MS, PROBLEM, STATUS, WARNINGS, as_it_ends
 from api.queries import LIMIT_MAX
 from shared import errors
@@ -86,9 +86,15 @@ _PAGE_HEADERS: Final = ("Cache-Private", "Vary")
 
 LISTS: Final[dict[str, Operation]] = {
     "POST /run-basket/batch": Operation(
-        {202: Reply("What became of each item; look at their statuses.", named("BatchAccepted"), ("Cache-None",))},
+        {
+            202: Reply(
+                "What became of each item; look at their statuses.",
+                named("BatchAccepted"),
+                ("Idempotency-Replayed", "Cache-None"),
+            )
+        },
         ("IdempotencyKeyOfBatch", "Traceparent"),
-        (*BODY, errors.Unavailable, errors.Overloaded, errors.OutcomeUnknown),
+        ACCEPTING,
         body="RunBatch",
     ),
     "GET /executions": Operation(

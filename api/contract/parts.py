@@ -105,7 +105,7 @@ PARAMETERS: Final[dict[str, Json]] = {
         "header",
         "Idempotency-Key",
         _KEY,
-        "a key for each place of the batch, which an item there has that bears no idempotency_key of its own",
+        "the batch again under the same key makes no second run; another batch under it is 422",
     ),
     "Traceparent": _parameter(
         "header", "traceparent", STRING, "a W3C trace context, stored with the run; a malformed one is left out"
@@ -138,7 +138,9 @@ HEADERS: Final[dict[str, Json]] = {
     ),
     "Retry-After-Refused": _header(_SECONDS, "send the same request again after so many seconds"),
     "Idempotency-Replayed": _header(
-        {"type": "string", "const": "true"}, "this key had made the execution already", required=False
+        {"type": "string", "const": "true"},
+        "this key had made the execution already, or all those of the batch",
+        required=False,
     ),
     "Preference-Applied": _header(
         {"type": "string", "pattern": r"^wait=[0-9]+$"}, "the wait that was granted", required=False

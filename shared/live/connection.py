@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from functools import partial
 
 import redis
 from redis.backoff import NoBackoff
@@ -33,10 +35,15 @@ class Reader(threading.local):
 
     def __init__(self, pool: redis.ConnectionPool) -> None:
         """Once in each thread that reads; the connection is made when it is first needed."""
-        self._connection: redis.Connection = pool.connection_class(**pool.connection_kwargs)
+        self._make = partial(pool.connection_class, **pool.connection_kwargs)
+        self._connection: redis.Connection = self._make()
 
     def get(self, key: str) -> bytes | None:
         """Answer what lies under ``key``; None for nothing. Raises RedisError."""
+        if (
+            self._connection.pid != os.getpid()
+        ):  # of before a fork: two would hear each other's answers
+            self._connection = self._make()
         try:
             return self._get(key)
         except redis.ConnectionError:  # which a timeout is not

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -104,6 +104,11 @@ class Views:
         """Append to ``pipe`` what forgets a view, so that the next reader renders it anew; whoever waits reads now."""
         pipe.delete(view_key(execution_id))
         wakes.wake(pipe, execution_id)
+
+    def forget(self, execution_ids: Sequence[str]) -> None:
+        """Forget the views of runs that are gone for good. Raises RedisError."""
+        if execution_ids:
+            self._redis.delete(*map(view_key, execution_ids))
 
     def fill(self, execution_id: str, view: bytes, *, final: bool) -> None:
         """Keep a view that a reader rendered, only where none is: it may be older than what a worker writes now."""

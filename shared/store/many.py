@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
@@ -29,8 +29,9 @@ from shared.store.port import KEY_KEPT, Compared
 _LIVING: Final = {"status": {"$exists": True}}
 _READ_AT_ONCE: Final = 20
 _DUPLICATE: Final = 11000
-_INSERT_S: Final = 0.005
+_INSERT_S: Final = 0.001
 _MS: Final = timedelta(milliseconds=1)
+_LAST: Final = datetime.max.replace(tzinfo=UTC) - _MS  # nothing was made in the millisecond after it
 
 _Document = dict[str, Any]
 
@@ -164,4 +165,4 @@ def _beyond(after: Place, further: str) -> list[_Document]:
 def _up(at: datetime) -> datetime:
     """``at`` rounded up to the millisecond: the store knows no finer ones, and the driver rounds down."""
     over = timedelta(microseconds=at.microsecond % 1_000)
-    return at - over + _MS if over else at
+    return at - over + _MS if over and at < _LAST else at

@@ -6,6 +6,7 @@ twice, or by two at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -23,12 +24,12 @@ _Document = dict[str, Any]
 
 
 class Sweep:
-    """Both sweeps; each verb takes at most :data:`AT_ONCE` and answers how many it took away."""
+    """Both sweeps; each verb takes at most :data:`AT_ONCE` and answers what it took away."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def expired(self, now: datetime, days: int) -> int:
+    def expired(self, now: datetime, days: int) -> Sequence[str]:
         """Delete final runs made over ``days`` ago, their outputs first, so that none is left without a run."""
         made_before = now - timedelta(days=days)
         old = {"_id": {"$lt": id_before(made_before)}, "status": {"$in": _FINAL}, "created_at": {"$lt": made_before}}
@@ -38,7 +39,7 @@ class Sweep:
             if found:
                 self._database.collection("outputs").delete_many({"execution_id": {"$in": found}})
                 executions.delete_many(old | {"_id": {"$in": found}})
-        return len(found)
+        return found
 
     def unnamed(self, now: datetime, after: str = "") -> tuple[int, str]:
         """Look at large outputs made over a day ago, by their names from ``after`` on; delete those nothing names.

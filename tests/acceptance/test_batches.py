@@ -114,7 +114,7 @@ def test_a_refused_item_reserves_no_key(caller: Caller) -> None:
     assert caller.finished(second["execution_id"])["status"] == "completed"
 
 
-def test_a_key_of_the_batch_stands_for_a_key_of_each_item_at_its_place(caller: Caller) -> None:
+def test_a_batch_under_a_key_makes_its_runs_once(caller: Caller) -> None:
     key, own = uuid.uuid4().hex, uuid.uuid4().hex
     items = [NAMED, NAMED, {"basket_name": "nobody"}, NAMED | {"idempotency_key": own}]
     first = batched(caller, *items, Idempotency_Key=key)
@@ -123,13 +123,39 @@ def test_a_key_of_the_batch_stands_for_a_key_of_each_item_at_its_place(caller: C
     for before, after in zip(first["items"], again["items"], strict=True):
         assert before["status"] == after["status"]
         assert before.get("execution_id") == after.get("execution_id")
-    mended = batched(caller, NAMED | {"tags": ["other"]}, *items[1:2], NAMED, Idempotency_Key=key)["items"]
-    assert [item["status"] for item in mended] == [422, 202, 202], "what was refused may be mended under the same key"
-    assert mended[1]["execution_id"] == first["items"][1]["execution_id"]
-    alone = caller.post("/run-basket", NAMED, Idempotency_Key=f"{key}:0").json()
-    assert alone["execution_id"] not in ids({"items": [item for item in first["items"] if item["status"] == 202]})
-    for item in (first["items"][0], mended[2]):
+    assert [item.get("idempotency_replayed") for item in again["items"]] == [True, True, None, True]
+    own_again = batched(caller, NAMED | {"idempotency_key": own})["items"][0]
+    assert own_again["execution_id"] == first["items"][3]["execution_id"], "an item's own key is its own everywhere"
+    for item in (first["items"][0], first["items"][1]):
         caller.finished(item["execution_id"])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [NAMED],
+        [NAMED] * 3,
+        [NAMED, NAMED | {"tags": ["b"]}],
+        [{"basket_name": "nobody"}, NAMED],
+        [NAMED | {"x": 1}, NAMED],
+    ],
+)
+def test_another_batch_under_the_same_key_is_refused_as_a_whole(caller: Caller, other: list[dict[str, Any]]) -> None:
+    key = uuid.uuid4().hex
+    body = {"items": [NAMED, NAMED]}
+    first = caller.post("/run-basket/batch", body, Idempotency_Key=key)
+    assert "Idempotency-Replayed" not in first.headers
+    before = caller.stack.mongo().executions.count_documents({})
+    refused = caller.post("/run-basket/batch", {"items": other}, Idempotency_Key=key)
+    assert (refused.status_code, refused.json()["error_code"]) == (422, "idempotency_key_reused")
+    assert caller.stack.mongo().executions.count_documents({}) == before
+    assert caller.post("/run-basket/batch", body, Idempotency_Key=key).headers["Idempotency-Replayed"] == "true"
+
+
+def test_a_batch_of_which_nothing_was_taken_reserves_no_key(caller: Caller) -> None:
+    key = uuid.uuid4().hex
+    assert batched(caller, {"basket_name": "nobody"}, Idempotency_Key=key)["rejected"] == 1
+    assert batched(caller, NAMED, Idempotency_Key=key)["accepted"] == 1
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "grün", 3, {"$gt": ""}, ["a"], "a\nb", "a\u001f0"])
