@@ -9,10 +9,10 @@ from typing import Any, Final
 from marshmallow import Schema, ValidationError, fields, validate
 
 from api.policy import unknown_keys
+from api.schemas import Items
 from api.strict_json import FAULTS_SHOWN
 from shared.ids import EXECUTION_ID
 
-AT_ONCE_MAX: Final = 500
 _REV_MAX: Final = 2**63
 _ITEM_KEYS: Final = ("execution_id", "rev")
 _NO_ID: Final = "must be a string: the execution_id that the submit was answered"
@@ -38,21 +38,17 @@ class PolledItem(Schema):
     rev = fields.Int(allow_none=True, metadata={"description": "of the last poll; null or absent: whatever it is"})
 
 
-class _Items(fields.List[Any]):
+class _Polled(Items):
     """A list of items, read as :class:`Asked`; an id may stand in it twice."""
 
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
-        if not isinstance(value, list):
-            raise self.make_error("invalid")
-        if not 1 <= len(value) <= AT_ONCE_MAX:
-            raise ValidationError(f"must be 1 to {AT_ONCE_MAX} items")
-        return _asked(value)
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return _asked(super()._deserialize(value, *args, **kwargs))
 
 
 class PollMany(Schema):
     """The body of POST /executions/poll."""
 
-    items = _Items(fields.Nested(PolledItem), required=True, metadata={"minItems": 1, "maxItems": AT_ONCE_MAX})
+    items = _Polled(PolledItem, told="{execution_id, rev}")
     view = fields.Str(load_default="status", validate=validate.OneOf(["status", "full"]))
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import flask
 from flask import request
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import Schema, fields
 
 from api.batch_acceptor import BatchAcceptor
 from api.body import Blueprint, StrictParser, read_body
@@ -19,10 +19,9 @@ from api.intake import key_of
 from api.keeper import Keeper
 from api.known_baskets import KnownBaskets
 from api.policy import check_policy, unknown_keys
-from api.schemas import RunBasket
+from api.schemas import Items, RunBasket
 from shared.bootstrap import Services
 
-ITEMS_MAX: Final = 500
 _KEYS: Final = ("items",)
 
 
@@ -32,21 +31,10 @@ class BatchItem(RunBasket):
     idempotency_key = fields.Str(metadata={"description": "as the header Idempotency-Key of a single submit"})
 
 
-class _Items(fields.List[Any]):
-    """A list of items as they came: each is judged by itself later."""
-
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
-        if not isinstance(value, list):
-            raise self.make_error("invalid")
-        if not 1 <= len(value) <= ITEMS_MAX:
-            raise ValidationError(f"must be 1 to {ITEMS_MAX} items")
-        return value
-
-
 class RunBatch(Schema):
     """The body of POST /run-basket/batch."""
 
-    items = _Items(fields.Nested(BatchItem), required=True, metadata={"minItems": 1, "maxItems": ITEMS_MAX})
+    items = Items(BatchItem, told="bodies of /run-basket")
 
 
 def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Blueprint:

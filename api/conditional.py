@@ -15,12 +15,17 @@ from shared.live.render import Head
 NOT_MODIFIED: Final = 304
 
 
+def etag_of(head: Head) -> str:
+    """Answer the mark of a revision; weak, for hints move without one."""
+    return f'W/"{head.execution_id}.{head.rev}"'
+
+
 def is_known(head: Head) -> bool:
     """True where the caller's If-None-Match names this revision; weakly compared, as GET is."""
     told = request.environ.get("HTTP_IF_NONE_MATCH")
     if not told:
         return False
-    return told == _etag(head) or request.if_none_match.contains_weak(f"{head.execution_id}.{head.rev}")
+    return told == etag_of(head) or request.if_none_match.contains_weak(f"{head.execution_id}.{head.rev}")
 
 
 def knows_something() -> bool:
@@ -41,13 +46,9 @@ class Reply(flask.Response):
 
 def reply(shown: Shown, body: bytes | None, status: int) -> flask.Response:
     """Answer the poll of a revision; without a ``body`` to whoever has it."""
-    headers = [("ETag", _etag(shown.head)), *POLLED.items()]
+    headers = [("ETag", etag_of(shown.head)), *POLLED.items()]
     if body is not None:
         headers.append(("Content-Type", "application/json"))
     if shown.hints.retry_after_s is not None:
         headers.append(("Retry-After", str(shown.hints.retry_after_s)))
     return Reply(body, status, headers)
-
-
-def _etag(head: Head) -> str:
-    return f'W/"{head.execution_id}.{head.rev}"'

@@ -19,7 +19,7 @@ from flask.globals import request_ctx
 from api.acceptor import Accepted
 from api.body import Blueprint
 from api.caching import POLLED
-from api.conditional import NOT_MODIFIED, is_known, reply
+from api.conditional import NOT_MODIFIED, etag_of, is_known, reply
 from api.holding import Held
 from api.keeper import Keeper
 from api.news import News
@@ -98,12 +98,22 @@ class Polls:
         try:
             held = self._hold(accepted.execution_id, news, patience.wait_s)
             if not head_of(held.seen.view).done:
-                return patience.note(accepted.response, granted=held.granted)
+                return patience.note(self._as_it_stands(accepted, held.seen.view), granted=held.granted)
             answer = self._whole(held.seen.view)
         except BucketError as away:
             structlog.get_logger().warning("a submit was not held to its end", reason=away.message)
             return accepted.response
         return patience.note(_in_place_of(accepted, answer), granted=held.granted)
+
+    def _as_it_stands(self, accepted: Accepted, view: bytes) -> flask.Response:
+        """The answer to a submit that was held in vain: when to come back is reckoned from now."""
+        shown = self._keeper.shown(view)
+        head, hints = shown.head, shown.hints
+        moved = {"status": head.status, "rev": head.rev, "poll_after_ms": hints.poll_after_ms}
+        accepted.response.set_data(orjson.dumps(orjson.loads(accepted.response.get_data()) | moved))
+        accepted.response.headers["ETag"] = etag_of(head)
+        accepted.response.headers["Retry-After"] = str(hints.retry_after_s)
+        return accepted.response
 
     def shown(self, record: Record, status: int, warnings: Sequence[str] = ()) -> flask.Response:
         """Answer a run as it has just been written, with the fields of a poll and what there is to warn of."""

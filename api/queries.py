@@ -34,7 +34,7 @@ def words(name: str, known: type[Word]) -> tuple[Word, ...]:
     told = text(name)
     if told is None:
         return ()
-    chosen = set(told.split(","))
+    chosen = {word.strip() for word in told.split(",")}
     if not chosen <= set(known):
         _refuse(name, f"must be one or several of {_listed(tuple(known))}, with commas between")
     return tuple(word for word in known if word in chosen)

@@ -22,6 +22,7 @@ from api.moments import read_moment
 from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL, STEP_ID_MAX, STEPS_MAX
 from shared.ids import AGENT_NAME, BASKET_NAME
 
+ITEMS_MAX: Final = 500
 METADATA_MAX_BYTES: Final = 16 * 1024
 _FAR: Final = timedelta(days=3_650)
 _A_STEP: Final = "must begin with a lower-case letter, then up to 62 of a-z 0-9 _ -"
@@ -121,6 +122,7 @@ class _Run(_Body):
         fields.Str(validate=validate.Length(min=1, max=64)),
         load_default=list,
         validate=validate.Length(max=20),
+        error_messages={"invalid": "must be a list of strings"},
         metadata={"description": "at most 20 words to find the run by"},
     )
     metadata = fields.Dict(keys=fields.Str(), load_default=dict, metadata={"description": "at most 16 KiB of JSON"})
@@ -175,6 +177,25 @@ class RunAgent(_Run):
         error_messages={"required": "input_data is required ({{}} means the agent's sample_input)"},
     )
     stateful = fields.Bool(load_default=False, truthy={True}, falsy={False})
+
+
+class Items(fields.List[Any]):
+    """A list of so many items, taken as they came: each is judged by itself later."""
+
+    def __init__(self, of: type[Schema], *, told: str) -> None:
+        """``told`` says to callers what a list it is."""
+        limits = {"minItems": 1, "maxItems": ITEMS_MAX}
+        super().__init__(fields.Nested(of), required=True, metadata=limits)
+        # marshmallow formats its messages, so braces stand twice.
+        told = told.replace("{", "{{").replace("}", "}}")
+        self.error_messages |= dict.fromkeys(("required", "null", "invalid"), f"must be a list of {told}")
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        if not isinstance(value, list):
+            raise self.make_error("invalid")
+        if not 1 <= len(value) <= ITEMS_MAX:
+            raise ValidationError(f"must be 1 to {ITEMS_MAX} items")
+        return value
 
 
 class Ack(_Body):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from api.asked import AT_ONCE_MAX
-from api.batch import ITEMS_MAX
 from api.commands import REASON_MAX
 from api.contract.forms import STRING, Json, named, told
-from api.schemas import METADATA_MAX_BYTES
+from api.schemas import ITEMS_MAX, METADATA_MAX_BYTES
 from shared.domain.again import RetryFrom
 from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.retry import LIMITS, POLICIES
@@ -95,7 +93,7 @@ def bodies(generated: Mapping[str, Json]) -> dict[str, Json]:
     step["retry"] = _RETRY
     step["timeout_s"] = {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S}
     # These are read by one plain loop, whose rules marshmallow does not know.
-    forms["PollMany"]["properties"]["items"] |= {"minItems": 1, "maxItems": AT_ONCE_MAX}
+    forms["PollMany"]["properties"]["items"] |= {"minItems": 1, "maxItems": ITEMS_MAX}
     forms["PolledItem"]["properties"]["rev"] |= {"minimum": 0, "maximum": 2**63 - 1}
     # An item is judged by itself, so that nothing in it refuses the whole.
     forms["RunBatch"]["properties"]["items"] = {

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from api.asked import AT_ONCE_MAX
-from api.batch import ITEMS_MAX
 from api.contract.forms import COUNT, STRING, Json, a_list, exactly, named, or_null, told
 from api.contract.operation import ACCEPTING, BODY, STORED, Operation, Reply
 from api.contract.replies import ACCEPTED, EXECUTION, ID, POLL_AFTER_MS, PROBLEM, STATUS, WARNINGS, as_it_ends
 from api.queries import LIMIT_MAX
+from api.schemas import ITEMS_MAX
 from shared import errors
 
 _STANDING: Final = (
@@ -66,11 +65,11 @@ FORMS: Final[dict[str, Json]] = {
     "ManyPolled": exactly(
         {
             "changed": told(
-                a_list({"anyOf": [named("Standing"), named("Execution")]}, maxItems=AT_ONCE_MAX),
+                a_list({"anyOf": [named("Standing"), named("Execution")]}, maxItems=ITEMS_MAX),
                 "those whose rev is another than the one sent; whole polls with view full",
             ),
             "unchanged": told(COUNT, "how many are as they were"),
-            "not_found": a_list(STRING, maxItems=AT_ONCE_MAX),
+            "not_found": a_list(STRING, maxItems=ITEMS_MAX),
             "left_out": told(a_list(ID, minItems=1), "with view full: changed too, but 8 MiB were full; ask again"),
             "poll_after_ms": told(
                 or_null(POLL_AFTER_MS),

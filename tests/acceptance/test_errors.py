@@ -26,6 +26,7 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 OLD = "1600000000_89ce24ad1b2c3d4e"
 NAMED = {"basket_name": "working_test"}
 ECHO: dict[str, Any] = {"agent_name": "echo", "input_data": {}}
+ECHO_BASKET: dict[str, Any] = {"config": {"agents": ["echo"]}}
 OTHER_EPOCH = feed_cursors.encode(Place("00000000", 1, 0, NOON))
 
 # What a caller does, and the status and code of the answer.
@@ -127,6 +128,13 @@ def assert_is_problem(answer: requests.Response, status: int, code: str) -> None
     assert answer.headers["Cache-Control"] == "no-store"
     assert ("Retry-After" in answer.headers) is (status == 503)
     assert ("Allow" in answer.headers) is (status == 405)
+
+
+def test_a_batch_of_which_nobody_can_tell_what_became_is_refused_as_a_whole(caller: Caller) -> None:
+    batch = {"items": [ECHO_BASKET] * 20}
+    assert_is_problem(
+        _without(caller, "pause", lambda: caller.post("/run-basket/batch", batch)), 503, "outcome_unknown"
+    )
 
 
 @pytest.mark.parametrize("code", PROVOKED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import select
 import socket
 import struct
@@ -247,6 +248,11 @@ def test_a_submit_whose_time_is_up_is_accepted_as_ever(caller: Caller) -> None:
     run = answer.json()["execution_id"]
     assert (answer.status_code, answer.headers["Preference-Applied"]) == (202, "wait=1")
     assert answer.json()["status_url"] == answer.headers["Location"] == f"/execution-logs/{run}"
+    told = answer.json()
+    assert (told["status"], told["done"], answer.headers["ETag"]) == ("running", False, f'W/"{run}.{told["rev"]}"'), (
+        "as it stands by now"
+    )
+    assert int(answer.headers["Retry-After"]) == math.ceil(told["poll_after_ms"] / 1_000)
     replayed = caller.post("/run-agent", body, Prefer="wait=1", Idempotency_Key="a minute")
     assert (replayed.status_code, replayed.json()["execution_id"]) == (202, run)
     assert replayed.headers["Idempotency-Replayed"] == "true"

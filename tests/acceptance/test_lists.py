@@ -141,6 +141,13 @@ def test_a_made_up_cursor_is_refused(caller: Caller, cursor: str) -> None:
     assert (refused.status_code, refused.json()["error_code"]) == (400, "cursor_invalid")
 
 
+@pytest.mark.parametrize("name", ["created_after", "created_before", "updated_since"])
+def test_the_last_moment_that_can_be_told_is_one(caller: Caller, name: str) -> None:
+    answer = caller.get("/executions", params={name: "9999-12-31T23:59:59.999999Z", "limit": 1})
+    assert answer.status_code == 200
+    assert (answer.json()["executions"] == []) is (name != "created_before")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -135,3 +137,22 @@ def test_a_value_of_another_kind_is_told_and_the_line_stands(client: redis.Redis
     with pytest.raises(redis.ResponseError):
         reader.get("list")
     assert reader.get("key") == b"value"
+
+
+def test_a_reader_that_crossed_a_fork_hears_no_answers_of_the_other_process(
+    redis_url: str, client: redis.Redis
+) -> None:
+    client.mset({f"key{number}": number for number in range(500)})
+    program = """
+import os, sys
+from shared.live.connection import Reader, connect
+reader = Reader(connect(sys.argv[1]).connection_pool)
+reader.get("key0")
+child = os.fork()
+wrong = sum(reader.get(f"key{n}") != str(n).encode() for n in range(500))
+if child == 0:
+    os._exit(min(wrong, 255))
+sys.exit(min(wrong + os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 255))
+"""
+    ran = subprocess.run([sys.executable, "-c", program, redis_url], check=False, timeout=30)
+    assert ran.returncode == 0, "so many answers were another's"

@@ -1,0 +1,45 @@
+"""What is past its retention goes from both stores, and one that is away is for the next time."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+
+from shared.domain.execution import Execution
+from shared.live.connection import connect
+from shared.live.render import render
+from shared.live.views import Views
+from shared.store.sweep import Sweep
+from tests.integration.worker.conftest import Bench
+from worker.sweeper import Sweeper
+
+DAY = timedelta(days=1)
+
+
+def ended(bench: Bench) -> Execution:
+    run = bench.accept("echo")
+    bench.runner().answer(bench.bell(run))
+    assert bench.services.views.get(run.id) == render(bench.read(run))
+    return run
+
+
+def sweeper(bench: Bench, views: Views) -> Sweeper:
+    settings = replace(bench.services.settings, retention_days=2)
+    return Sweeper(Sweep(bench.services.database), views, settings)
+
+
+def test_a_run_past_its_retention_is_shown_no_more(bench: Bench) -> None:
+    run, views = ended(bench), bench.services.views
+    sweeper(bench, views).sweep(bench.hand.now() + DAY)
+    assert views.get(run.id) is not None
+    sweeper(bench, views).sweep(bench.hand.now() + 3 * DAY)
+    assert views.get(run.id) is None
+    assert bench.services.store.load(run.integrator, run.id) is None
+
+
+def test_a_redis_that_is_away_keeps_nothing_else_from_being_swept(bench: Bench) -> None:
+    run = ended(bench)
+    with closing(connect("unix:///nowhere/redis.sock")) as nobody:
+        sweeper(bench, Views(nobody, live_s=1)).sweep(bench.hand.now() + 3 * DAY)
+    assert bench.services.store.load(run.integrator, run.id) is None
