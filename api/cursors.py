@@ -1,45 +1,44 @@
-"""Cursors of lists by moment and id: opaque to callers, and only what Bucket has made comes back in.
+"""Cursors of lists by moment and id, sealed.
 
 One that is ``bound`` to a list's filters leads on in that list alone: in another it would pass rows over.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from api import opaque
+from api.opaque import Kind
 from shared.errors import CursorInvalid
 from shared.ids import EXECUTION_ID
 
 _ROW: Final = rf"{EXECUTION_ID.pattern}|message-[0-9a-f]{{24}}"
-_PLACE: Final = re.compile(rf"([0-9]{{1,15}})\.({_ROW})((?:\.[0-9a-f]{{16}})?)", re.ASCII)
+_PLACE: Final = re.compile(rf"(0|[1-9][0-9]{{0,14}})\.({_ROW})((?:\.[0-9a-f]{{16}})?)", re.ASCII)
 _MARK_DIGITS: Final = 16
 _1970: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def encode(at: datetime, row_id: str, bound: bytes = b"") -> str:
-    """Answer the cursor of a place in a list."""
+def encode(kind: Kind, at: datetime, row_id: str, bound: bytes = b"") -> str:
+    """Answer the cursor of a place in a list of ``kind``."""
     ms = (at - _1970) // timedelta(milliseconds=1)
-    return base64.urlsafe_b64encode(f"{ms}.{row_id}{_mark(bound)}".encode()).decode().rstrip("=")
+    return opaque.seal(kind, f"{ms}.{row_id}{_mark(bound)}")
 
 
-def decode(cursor: str, bound: bytes = b"") -> tuple[datetime, str]:
+def decode(kind: Kind, cursor: str, bound: bytes = b"") -> tuple[datetime, str]:
     """Answer the place that ``cursor`` was made from; raises CursorInvalid where it was not made for this list."""
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-        found = _PLACE.fullmatch(text)
+    with suppress(ValueError, OverflowError):
+        found = _PLACE.fullmatch(opaque.unseal(kind, cursor))
         if found is not None:
-            place = _1970 + timedelta(milliseconds=int(found[1])), found[2]
-            if encode(*place, bound) == cursor:
-                return place
-            if bound and found[3] not in {"", _mark(bound)}:
-                raise CursorInvalid(f"cursor={cursor[:64]!r} belongs to a list with other filters or another order")
-    except (binascii.Error, UnicodeError, OverflowError, ValueError):
-        pass
+            if found[3] != _mark(bound):
+                raise CursorInvalid(
+                    f"cursor={cursor[:64]!r} belongs to a list with other filters or another order; "
+                    "begin anew without a cursor"
+                )
+            return _1970 + timedelta(milliseconds=int(found[1])), found[2]
     raise CursorInvalid(f"cursor={cursor[:64]!r} was not made by Bucket; pass a next_cursor back, or leave it out")
 
 

@@ -11,6 +11,7 @@ from api import cursors, queries
 from api.body import Blueprint, read_body
 from api.caching import polled
 from api.keeper import Keeper
+from api.opaque import Kind
 from api.policy import unknown_keys
 from api.polls import Polls
 from api.retries import Retries
@@ -34,14 +35,14 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     def dead_letters() -> flask.Response:
         """List the dead letters, the newest finished first; ``?cursor=`` is a ``next_cursor``."""
         limit, cursor = queries.limit(), queries.text("cursor")
-        after = None if cursor is None else LetterPlace(*cursors.decode(cursor))
+        after = None if cursor is None else LetterPlace(*cursors.decode(Kind.LETTERS, cursor))
         found = services.dead_letters.page(PUBLIC, limit + 1, after)
         shown = found[:limit]
         more = len(found) > limit
         return polled(
             flask.jsonify(
                 dead_letters=[_shown(letter) for letter in shown],
-                next_cursor=cursors.encode(shown[-1].finished_at, shown[-1].id) if more else None,
+                next_cursor=cursors.encode(Kind.LETTERS, shown[-1].finished_at, shown[-1].id) if more else None,
             )
         )
 

@@ -9,6 +9,7 @@ from api import cursors, queries
 from api.body import Blueprint
 from api.caching import POLLED
 from api.keeper import Keeper
+from api.opaque import Kind
 from api.rows import array, row_of
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
@@ -27,12 +28,12 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
         wanted, limit = _wanted(), queries.limit()
         bound = orjson.dumps(wanted)
         cursor = queries.text("cursor")
-        after = None if cursor is None else Place(*cursors.decode(cursor, bound))
+        after = None if cursor is None else Place(*cursors.decode(Kind.EXECUTIONS, cursor, bound))
         found = services.many.page(PUBLIC, wanted, limit + 1, after)
         shown = found[:limit]
         next_cursor = None
         if len(found) > limit:
-            next_cursor = cursors.encode(shown[-1].created_at, shown[-1].id, bound)
+            next_cursor = cursors.encode(Kind.EXECUTIONS, shown[-1].created_at, shown[-1].id, bound)
         rows = [row_of(render_status(execution), keeper) for execution in shown]
         body = b'{"executions":' + array(rows) + b',"next_cursor":' + orjson.dumps(next_cursor) + b"}"
         return flask.Response(body, 200, POLLED, mimetype="application/json")

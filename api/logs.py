@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import flask
 
-from api import queries
+from api import opaque, queries
 from api.body import Blueprint
 from api.caching import polled
 from api.keeper import Keeper
 from api.log_pages import LogPages, Place, Since
+from api.opaque import Kind
 from shared.bootstrap import Services
 from shared.errors import CursorInvalid, ValidationFailed
 from shared.live.lines import Cursor, Wanted
@@ -39,7 +41,8 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
 def _answer(pages: LogPages, agent: str | None) -> flask.Response:
     wanted = Wanted(agent, _level(), queries.text("execution_id"))
     found, end = pages.page(wanted, _since(), queries.limit())
-    return polled(flask.jsonify(logs=found, count=len(found), next_since=None if end is None else str(end)))
+    next_since = None if end is None else opaque.seal(Kind.LINES, str(end))
+    return polled(flask.jsonify(logs=found, count=len(found), next_since=next_since))
 
 
 def _level() -> str | None:
@@ -51,10 +54,12 @@ def _level() -> str | None:
 
 
 def _since() -> Since:
-    text = queries.text("since")
-    if text is None:
+    since = queries.text("since")
+    if since is None:
         return None
-    found = Cursor.parse(text) or Place.parse(text)
-    if found is None:
-        raise CursorInvalid(f"since={text[:64]!r} was not made by Bucket; pass a next_since back, or leave it out")
-    return found
+    with suppress(ValueError):
+        text = opaque.unseal(Kind.LINES, since)
+        found = Cursor.parse(text) or Place.parse(text)
+        if found is not None:
+            return found
+    raise CursorInvalid(f"since={since[:64]!r} was not made by Bucket; pass a next_since back, or leave it out")

@@ -40,9 +40,7 @@ class Reader(threading.local):
 
     def get(self, key: str) -> bytes | None:
         """Answer what lies under ``key``; None for nothing. Raises RedisError."""
-        if (
-            self._connection.pid != os.getpid()
-        ):  # of before a fork: two would hear each other's answers
+        if self._connection.pid != os.getpid():  # of before a fork: two would hear each other's answers
             self._connection = self._make()
         try:
             return self._get(key)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.calls import INCOME, Caller
+from tests.cursors import spoilt
 
 PREFIXES = ["", "/api/v1"]
 STANDING = {
@@ -126,7 +127,7 @@ def test_a_cursor_leads_on_in_its_own_list_alone(caller: Caller, runs: list[str]
     for other in others:
         refused = caller.get("/executions", params=other | {"cursor": cursor})
         assert (refused.status_code, refused.json()["error_code"]) == (400, "cursor_invalid")
-        assert "other filters" in refused.json()["detail"]
+        assert "other filters or another order; begin anew without a cursor" in refused.json()["detail"]
     assert caller.get("/dead-letters", params={"cursor": cursor}).status_code == 400
     both = {"tag": tag, "status": "failed,completed", "limit": 1}
     swapped = both | {"status": "completed,failed", "cursor": page(caller, **both)["next_cursor"]}
@@ -146,6 +147,15 @@ def test_the_last_moment_that_can_be_told_is_one(caller: Caller, name: str) -> N
     answer = caller.get("/executions", params={name: "9999-12-31T23:59:59.999999Z", "limit": 1})
     assert answer.status_code == 200
     assert (answer.json()["executions"] == []) is (name != "created_before")
+
+
+def test_whatever_was_changed_in_a_cursor_it_is_refused(caller: Caller, runs: list[str], tag: str) -> None:
+    cursor = page(caller, tag=tag, limit=2)["next_cursor"]
+    assert ids(caller, tag=tag, cursor=cursor) == runs[2::-1]
+    for other in spoilt(cursor, "Aw_"):
+        refused = caller.get("/executions", params={"tag": tag, "cursor": other})
+        assert (refused.status_code, refused.json()["error_code"]) == (400, "cursor_invalid"), other
+        assert "was not made by Bucket" in refused.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 
+from api import opaque
+from api.opaque import Kind
 from tests.acceptance.calls import AGENTS, Caller
+from tests.cursors import spoilt
 from tests.stack import Stack
+
+PATHS = ["/logs", "/agent-logs/echo"]
+LONG_AGO = opaque.seal(Kind.LINES, "1-0-0")
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +94,11 @@ def test_after_redis_has_forgotten_the_lines_come_from_mongodb_once_each(caller:
     known = {"execution_id": chatty["execution_id"]}
     assert marks(page(caller, **known)["logs"]) == [(chatty["execution_id"], n) for n in range(1, 35)]
     assert len(set(marks(page(caller, limit=1000)["logs"]))) == page(caller, limit=1000)["count"] >= 42
-    lines, _ = walked(caller, "1-0-0", limit=7, **known)
+    lines, _ = walked(caller, LONG_AGO, limit=7, **known)
     assert marks(lines) == [(chatty["execution_id"], n) for n in range(1, 35)]
     assert page(caller, since=last_seen)["logs"] == []
     new = caller.finished(caller.run("chained_test"))
-    everything, _ = walked(caller, "1-0-0", limit=9)
+    everything, _ = walked(caller, LONG_AGO, limit=9)
     assert len(marks(everything)) == len(set(marks(everything)))
     told = [(run["execution_id"], line["seq"]) for run in (old, chatty, new) for line in run["logs"]]
     assert set(told) <= set(marks(everything))
@@ -100,13 +106,32 @@ def test_after_redis_has_forgotten_the_lines_come_from_mongodb_once_each(caller:
 
 
 @pytest.mark.parametrize(
-    "since", ["", "now", "1", "1-2", "a-b-c", "1-2-3-4", "-1-0-0", "9" * 40, "1.x.2", "+", "$", "٣-0-0"]
-)
-@pytest.mark.parametrize("path", ["/logs", "/agent-logs/echo"])
+    "since",
+    [
+        "", "now", "1", "7-7-7", "a-b-c", "9" * 40, "1.1763700000_89ce24ad1b2c3d4e.2", "+", "$", "٣-0-0",
+        opaque.seal(Kind.FEED, "7-7-7"),
+        *(opaque.seal(Kind.LINES, text) for text in ("", "1-2", "a-b-c", "1-2-3-4", "-1-0-0", "1.x.2", "٣-0-0")),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("path", PATHS)
 def test_a_made_up_cursor_is_400(caller: Caller, path: str, since: str) -> None:
     answer = caller.get(path, params={"since": since})
     assert (answer.status_code, answer.json()["error_code"]) == (400, "cursor_invalid")
     assert "next_since" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_whatever_was_changed_in_a_cursor_it_is_refused(caller: Caller, path: str) -> None:
+    caller.finished(caller.run_agent("echo"))
+    from_redis = page(caller, path, limit=1)["next_since"]
+    caller.stack.redis().flushall()
+    from_mongodb = page(caller, path, since=LONG_AGO, limit=1)["next_since"]
+    assert [opaque.unseal(Kind.LINES, since).count("-") for since in (from_redis, from_mongodb)] == [2, 0]
+    for since in (from_redis, from_mongodb):
+        page(caller, path, since=since)
+        for other in spoilt(since, "Aw_"):
+            answer = caller.get(path, params={"since": other})
+            assert (answer.status_code, answer.json()["error_code"]) == (400, "cursor_invalid"), other
 
 
 @pytest.mark.parametrize(("name", "told"), [("level", "loud"), ("level", ""), ("limit", "0"), ("limit", "1001")])

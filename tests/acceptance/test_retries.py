@@ -14,6 +14,7 @@ import pytest
 from shared.domain.execution import PUBLIC
 from shared.queue.bell import FIRST, Bell, list_of, message_of
 from tests.acceptance.calls import Caller
+from tests.cursors import spoilt
 from tests.processes import wait_until
 
 
@@ -221,10 +222,23 @@ def test_dead_letters_come_page_by_page_the_newest_first(caller: Caller, tmp_pat
     assert letters(caller, limit=1000)["next_cursor"] is None
 
 
-@pytest.mark.parametrize("cursor", ["", "made-up", "MS5h", "AAAA", "ü", "x" * 300])
+@pytest.mark.parametrize(
+    "cursor", ["", "made-up", "MS5h", "AAAA", "ü", "x" * 300, "MS4wMDAwMDAwMDAwXzAwMDAwMDAwMDAwMDAwMDA"]
+)
 def test_a_made_up_cursor_is_refused(caller: Caller, cursor: str) -> None:
     refused = caller.get("/dead-letters", params={"cursor": cursor})
     assert (refused.status_code, refused.json()["error_code"]) == (400, "cursor_invalid")
+
+
+def test_whatever_was_changed_in_a_cursor_it_is_refused(caller: Caller, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        failed(caller, tmp_path / name)
+    cursor = letters(caller, limit=1)["next_cursor"]
+    for other in spoilt(cursor, "Aw_"):
+        refused = caller.get("/dead-letters", params={"cursor": other})
+        assert (refused.status_code, refused.json()["error_code"]) == (400, "cursor_invalid"), other
+    assert caller.get("/executions", params={"cursor": cursor}).json()["error_code"] == "cursor_invalid"
 
 
 def test_a_message_that_nobody_can_read_is_a_dead_letter_and_a_bell_for_nothing_is_none(caller: Caller) -> None:
