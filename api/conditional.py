@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import flask
@@ -10,9 +11,11 @@ from werkzeug.datastructures import Headers
 
 from api.caching import POLLED
 from api.keeper import Shown
+from shared.ids import EXECUTION_ID
 from shared.live.render import Head
 
 NOT_MODIFIED: Final = 304
+_REVISION: Final = re.compile(rf'"({EXECUTION_ID.pattern})\.([0-9]{{1,15}})"', re.ASCII)
 
 
 def etag_of(head: Head) -> str:
@@ -26,6 +29,12 @@ def is_known(head: Head) -> bool:
     if not told:
         return False
     return told == etag_of(head) or request.if_none_match.contains_weak(f"{head.execution_id}.{head.rev}")
+
+
+def rev_known(execution_id: str) -> int:
+    """Answer the highest revision of an execution that the caller's If-None-Match names; 0 where it names none."""
+    told = request.environ.get("HTTP_IF_NONE_MATCH")
+    return max((int(found[2]) for found in _REVISION.finditer(told or "") if found[1] == execution_id), default=0)
 
 
 def knows_something() -> bool:

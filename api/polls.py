@@ -19,7 +19,7 @@ from flask.globals import request_ctx
 from api.acceptor import Accepted
 from api.body import Blueprint
 from api.caching import POLLED
-from api.conditional import NOT_MODIFIED, etag_of, is_known, reply
+from api.conditional import NOT_MODIFIED, etag_of, is_known, reply, rev_known
 from api.holding import Held
 from api.keeper import Keeper
 from api.news import News
@@ -80,11 +80,11 @@ class Polls:
         check_id(execution_id)
         if not any(map(request_ctx.request.environ.get, _REFINED_BY)):  # looked at once: most polls are plain
             return self._whole(self._look(execution_id).view)
-        portion, patience = portion_asked(), patience_asked()
+        portion, patience, known = portion_asked(), patience_asked(), rev_known(execution_id)
         if patience.wait_s:
-            held = self._hold(execution_id, News(patience, portion.page), patience.wait_s)
+            held = self._hold(execution_id, News(patience, portion.page), patience.wait_s, known)
             return patience.note(self._answer_to(held.seen.view, portion), granted=held.granted)
-        return self._answer_to(self._look(execution_id).view, portion)
+        return self._answer_to(self._look(execution_id, known).view, portion)
 
     def when_done(self, accepted: Accepted) -> flask.Response:
         """Answer a submit that prefers to wait with the run's last poll, or as it was ``accepted`` when its time is up.
@@ -168,9 +168,9 @@ class Polls:
             body = portion.of(orjson.loads(shown.json))
         return reply(shown, body, 200)
 
-    def _hold(self, execution_id: str, news: News, wait_s: float) -> Held[Seen]:
+    def _hold(self, execution_id: str, news: News, wait_s: float, known: int = 0) -> Held[Seen]:
         return self._keeper.holder.hold(
-            execution_id, wait_s, lambda: self._look(execution_id), lambda seen: news.is_in(seen.view),
+            execution_id, wait_s, lambda: self._look(execution_id, known), lambda seen: news.is_in(seen.view),
             good_for_s=lambda seen: self._good_for_s(execution_id, seen),
         )  # fmt: skip
 
@@ -179,11 +179,11 @@ class Polls:
         left_s = None if seen.from_store else self._kept(lambda: self._services.views.left_s(execution_id))
         return self._services.settings.lease_s / 2 if left_s is None else left_s
 
-    def _look(self, execution_id: str) -> Seen:
-        """The rendered poll, with the newest log lines."""
+    def _look(self, execution_id: str, known: int = 0) -> Seen:
+        """The rendered poll, with the newest log lines, and never one of before the revision that is ``known``."""
         views = self._services.views
         view = self._kept(lambda: views.get(execution_id))
-        if view is not None:
+        if view is not None and (not known or known <= head_of(view).rev):
             return Seen(view)
         record = self.read(execution_id, page=NEWEST)
         view = self.rendered(record, NEWEST)

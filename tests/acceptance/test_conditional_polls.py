@@ -69,6 +69,23 @@ def test_a_poll_is_private_and_looked_at_again_each_time(caller: Caller, done: d
             assert int(answer.headers["Content-Length"]) == len(answer.content)
 
 
+def test_a_poll_shows_nothing_of_before_what_its_caller_has_seen(caller: Caller) -> None:
+    done = caller.finished(caller.run_agent("echo"))
+    run, rev = done["execution_id"], done["rev"]
+    redis = caller.stack.redis()
+    shown = str(redis.get(view_key(run)))
+    # As a worker leaves it that died between its write and the view of it.
+    redis.set(view_key(run), shown.replace(f'"rev":{rev}', f'"rev":{rev - 1}'), ex=60)
+    assert caller.poll(run)["rev"] == rev - 1, "whoever has seen nothing cannot know better"
+    for query in ("", "?wait=5", "?fields=status", "?after=0"):
+        for told in (f'W/"{run}.{rev}"', f'"x", "{run}.1", "{run}.{rev}"'):
+            answer = caller.get(f"/execution-logs/{run}{query}", headers={"If-None-Match": told})
+            assert answer.headers["ETag"] == etag_of(done)
+            assert answer.status_code == (200 if query == "?after=0" else 304), query
+    ahead = caller.get(f"/execution-logs/{run}", headers={"If-None-Match": f'W/"{run}.{10**15 - 1}"'})
+    assert ahead.json() == done, "and nobody has seen what never was"
+
+
 def test_several_if_none_match_headers_are_one_list(caller: Caller, done: dict[str, Any]) -> None:
     parts = urlsplit(caller.stack.url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
