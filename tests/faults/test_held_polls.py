@@ -106,7 +106,8 @@ def test_a_held_submit_whose_stores_go_away_is_answered_as_it_was_accepted_and_i
         answer = future.result()
         stack.mend()
         assert (answer.status, answer.error_code) == (202, None), "the run is accepted, whatever became of the wait"
-        assert (answer.body["status"], answer.body["done"]) == ("queued", False)
+        assert answer.body["done"] is False
+        assert answer.body["status"] in {"queued", "running"}, "as it was accepted, or as it was seen last"
         assert answer.headers["Location"] == f"/execution-logs/{answer.execution_id}"
         shut.open()
         assert runs.done(answer.execution_id)["status"] == "completed"
