@@ -1,7 +1,7 @@
 """POST /executions/poll: hundreds of runs in one request, of which only those come back that have changed.
 
-One round trip to Redis, where revisions are compared, and for what Redis lacks one to MongoDB (a second where whole
-polls are asked for). Never a guess: what Redis lacks while MongoDB is away makes the whole answer a 503.
+One round trip to Redis, where revisions are compared, and for what Redis lacks one to MongoDB; whole polls are then
+read twenty at a time, for they may be large. Never a guess: what Redis lacks while MongoDB is away makes it all a 503.
 """
 
 from __future__ import annotations

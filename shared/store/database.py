@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -262,3 +262,11 @@ def _said() -> Iterator[None]:
         raise NotStorable(f"the store refuses this content: {type(refused).__name__}") from refused
     except PyMongoError as failed:
         raise OutcomeUnknown from failed
+
+
+def at_once(named: Sized) -> int:
+    """Answer the batch size that gets all documents of so many names in one reply.
+
+    It is one more than there can be: a batch that is just full leaves the cursor open, for a reply with nothing in it.
+    """
+    return len(named) + 1

@@ -17,7 +17,7 @@ from pymongo.collection import Collection
 from shared.domain.feed import End, Place, cut
 from shared.domain.status import ExecutionStatus
 from shared.errors import CursorInvalid, PlaceExpired, Unavailable
-from shared.store.database import Database, call
+from shared.store.database import Database, at_once, call
 
 LOOKED_AT_MAX: Final = 1_000
 """How many executions a page with a filter looks at."""
@@ -99,7 +99,7 @@ class MongoFeed:
         with call(self._database, writes=False), self._database.session() as session:
             end = self._end(session)
             found = self._changes.find({"_id": {"$in": numbers}, "epoch": end.epoch}, {"at": 1}, session=session)
-            written = {batch["_id"]: batch["at"] for batch in found}
+            written = {batch["_id"]: batch["at"] for batch in found.batch_size(at_once(numbers))}
         return [_waiting_s(place, end, written.get(place.number), now) for place in places]
 
     def page(self, integrator: str, start: Place | None, wanted: Wanted) -> FeedPage:
@@ -166,7 +166,7 @@ class MongoFeed:
         named = {"_id": {"$in": list(execution_ids)}, "integrator": str(integrator), "status": {"$exists": True}}
         executions = self._database.collection("executions")
         found = executions.find(named | wanted.filter, _SHOWN, session=session)
-        return {each["_id"]: _changed(each) for each in found.batch_size(len(execution_ids))}
+        return {each["_id"]: _changed(each) for each in found.batch_size(at_once(execution_ids))}
 
 
 def _is_within(place: Place, end: End) -> bool:

@@ -15,7 +15,7 @@ from shared.domain.status import ExecutionStatus
 from shared.domain.terms import Advance
 from shared.errors import BucketError, NotStorable, OutcomeUnknown, Unavailable
 from shared.store.clock import Clock
-from shared.store.database import Database, call
+from shared.store.database import Database, at_once, call
 from shared.store.documents import (
     APART_FROM_DECISIONS,
     APART_FROM_LISTS,
@@ -49,14 +49,14 @@ class MongoMany:
         direction = 1 if wanted.order is Order.OLDEST else -1
         with call(self._database, writes=False):
             found = self._database.collection("executions").find(_filter(integrator, wanted, after), APART_FROM_LISTS)
-            rows = list(found.sort([("created_at", direction), ("_id", direction)]).limit(limit))
+            rows = list(found.sort([("created_at", direction), ("_id", direction)]).limit(limit).batch_size(limit))
         return [decode(row) for row in rows]
 
     def compare(self, integrator: str, revs: Mapping[str, int | None], live_max: int) -> Compared:
         """Compare revisions as they are read; only what is answered is decoded, for that is what takes long."""
         with call(self._database, writes=False):
             found = self._database.collection("executions").find(_named(integrator, revs), APART_FROM_LISTS)
-            by_id = {row["_id"]: row for row in found}
+            by_id = {row["_id"]: row for row in found.batch_size(at_once(revs))}
         rows = [by_id[each] for each in revs if each in by_id]
         changed = [row for row in rows if row["rev"] != revs[row["_id"]]]
         same = [row for row in rows if row["rev"] == revs[row["_id"]]]
@@ -82,7 +82,8 @@ class MongoMany:
         """Answer who holds keys, by the index that makes them unique."""
         held = {"integrator": str(integrator), "idempotency.key": {"$in": [str(key) for key in keys]}}
         with call(self._database, writes=False):
-            documents = list(self._database.collection("executions").find(held, APART_FROM_DECISIONS))
+            found = self._database.collection("executions").find(held, APART_FROM_DECISIONS)
+            documents = list(found.batch_size(at_once(keys)))
         kept_since = self._clock.now() - KEY_KEPT
         runs = [run for run in map(decode, documents) if run.created_at > kept_since]
         return {run.idempotency.key: run for run in runs if run.idempotency is not None}
