@@ -47,12 +47,12 @@ class Runs:
         self.stack = stack
         self.file = file
 
-    def submit(self, *agents: str, key: str | None = None, **given: Any) -> Answer:
+    def submit(self, *agents: str, key: str | None = None, run_after_s: float | None = None, **given: Any) -> Answer:
         """Submit a run of a chain of ``agents``, the counter alone where none is named."""
-        body = {
+        body: dict[str, Any] = {
             "config": {"agents": list(agents or ("counter",)), "execution_strategy": "sequential"},
             "input_data": {"file": str(self.file), **given},
-        }
+        } | ({} if run_after_s is None else {"run_after_s": run_after_s})
         headers = {} if key is None else {"Idempotency-Key": key}
         return asked(lambda: requests.post(f"{self.stack.url}/run-basket", json=body, headers=headers, timeout=10))
 

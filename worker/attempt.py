@@ -27,7 +27,7 @@ from worker.loader import Agent
 from worker.memory import AgentMemory
 from worker.minder import Minded, Minder, StepInterrupted
 from worker.outcome import judge_exception, judge_input, judge_output, nothing_there
-from worker.simulated import judge_simulated
+from worker.simulated import Silence, judge_simulated
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Stranger:
     """What came of a step whose agent this worker does not have."""
 
 
-Outcome = bytes | RunError | Stranger
+Outcome = bytes | RunError | Stranger | Silence
 
 
 class Attempts:
@@ -91,7 +91,7 @@ class Attempts:
             self._minder.left(minded)  # an interrupt may come in the very moment in which the agent returns
             return self._excused(turn, minded, raised)
 
-    def _excused(self, turn: Turn, minded: Minded, raised: BaseException) -> RunError:
+    def _excused(self, turn: Turn, minded: Minded, raised: BaseException) -> RunError | Silence:
         """What an exception stands for: why the step was asked to stop, where it was, or else the agent's failure."""
         if minded.why == "lost":
             raise LeaseLost from raised

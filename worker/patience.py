@@ -59,5 +59,5 @@ class Patience:
         return since_boot() >= self._first_offers_from or step.offers != 1 or step.claims > 0
 
     def is_fresh(self, stored_at: datetime, now: datetime) -> bool:
-        """True where mongod applied the insert just now: its caller may have been told no, and may withdraw it."""
+        """True where mongod applied the insert just now: its caller may have been told no, and the API withdraws it."""
         return now < stored_at + STORED_RESOLUTION + self._handoff

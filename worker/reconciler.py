@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -26,6 +26,7 @@ from shared.domain.status import StepStatus
 from shared.domain.terms import Advance, is_due
 from shared.errors import BucketError, OutcomeUnknown, Unavailable
 from shared.ids import new_token
+from shared.live import acceptances
 from shared.queue import ends
 from shared.settings import Settings, warn_of_unknown
 from shared.store.clock import since_boot
@@ -97,8 +98,9 @@ class Reconciler:
         self._ends = self._look_at_queues() if overdue else None
         done = 0
         waiting: list[Execution] = []
-        for execution, stored_at in overdue:
-            if self._patience.is_fresh(stored_at, now):
+        doubted = self._doubted(overdue, now)
+        for execution, _ in overdue:
+            if execution.id in doubted:
                 continue
             try:
                 done += self._take_care_of(execution, now, waiting)
@@ -115,6 +117,22 @@ class Reconciler:
             return ends.look(self._services.redis)
         except redis.RedisError:
             return None  # offered to nobody a step would only wait the longer for its next offer
+
+    def _doubted(self, overdue: Sequence[tuple[Execution, datetime]], now: datetime) -> set[str]:
+        """The ids of runs that the API may be about to take back: stored just now, and not known to be accepted.
+
+        A run that a worker has claimed is not taken back any more, nor is one of whose acceptance there is word: both
+        go on at their moments (a retry's, a schedule's, a deadline), however lately they were stored.
+        """
+        fresh = [
+            execution.id
+            for execution, stored_at in overdue
+            if execution.started_at is None and self._patience.is_fresh(stored_at, now)
+        ]
+        try:
+            return set(fresh) - acceptances.noted(self._services.redis, fresh)
+        except redis.RedisError:
+            return set(fresh)
 
     def _take_care_of(self, execution: Execution, now: datetime, waiting: list[Execution]) -> int:
         """Expire a run or rescue its due steps; answer how many steps that were. What waits is put to ``waiting``."""

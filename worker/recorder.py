@@ -8,19 +8,20 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 
 from shared.bootstrap import Services
 from shared.domain.execution import Event, Execution, RunError
 from shared.domain.life import complete, estrange, fail, release
 from shared.domain.terms import Advance, Output
-from shared.errors import NotStorable
+from shared.errors import LeaseLost, NotStorable
 from shared.store.clock import since_boot
 from shared.store.settle import until_answered
 from worker.attempt import Outcome, Turn
 from worker.draft import Decide, Draft
 from worker.heartbeat import StepReporter
 from worker.outcome import judge_total, not_storable
+from worker.simulated import Silence
 
 INLINE_MAX_BYTES: Final = 1024 * 1024
 
@@ -38,6 +39,8 @@ class Recorder:
         self, turn: Turn, draft: Draft, outcome: Outcome, reporter: StepReporter, *, next_token: str | None = None
     ) -> Advance:
         """Decide on an outcome, with the agent's last lines; ``next_token`` claims the next step of the chain."""
+        if isinstance(outcome, Silence):
+            self._fall_silent(turn, draft, reporter)
         said = self._last_words(turn, draft, reporter)
         took_s = since_boot() - turn.began_at
         decide = _saying(said, self._decision(turn, outcome, next_token))
@@ -76,6 +79,18 @@ class Recorder:
             return complete(seen, lease, output, self._now(), self._services.terms, next_token=next_token)
 
         return completion
+
+    def _fall_silent(self, turn: Turn, draft: Draft, reporter: StepReporter) -> NoReturn:
+        """Let go of a step whose worker counts as lost, once all that it has told is stored and shown.
+
+        So a poll sees what it sees of most lost workers: the step running, and how far it had come.
+        """
+        draft.write()  # a report goes by the lease, which may not be stored yet
+        report, as_of = reporter.take(), since_boot()
+        record = until_answered(partial(self._store.report, turn.lease, report), self._give_up)
+        if record is not None:
+            self._services.publisher.shown(record, as_of=as_of, told=draft.told)
+        raise LeaseLost(f"{turn.step.id} plays a lost worker")
 
     def _last_words(self, turn: Turn, draft: Draft, reporter: StepReporter) -> tuple[Event, ...]:
         """The lines that the completing write takes along; those of an agent that flooded are written before it."""

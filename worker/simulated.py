@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from shared.domain.execution import ErrorKind, RunError, Step
 from shared.domain.script import KINDS, SIMULATE
-from shared.errors import LeaseLost
 
 
 class WorkerGone(Exception):
     """The worker counts as lost from here on: nothing more is said of this attempt, and its lease runs out."""
+
+
+class Silence:
+    """What came of a step whose worker counts as lost: no outcome, and no word beyond what it has told so far."""
 
 
 class ScriptedFailure(Exception):
@@ -22,16 +25,16 @@ class ScriptedFailure(Exception):
         self.code = code
 
 
-def judge_simulated(step: Step, raised: BaseException) -> RunError | None:
-    """Answer the failure that ``simulate`` was told to play; None for what is played by nobody.
+def judge_simulated(step: Step, raised: BaseException) -> RunError | Silence | None:
+    """Answer what ``simulate`` was told to play; None for what is played by nobody.
 
-    Raises LeaseLost where a worker is to be lost: the runner then lets go of the step without a word, exactly as it
-    does of one that has moved on, and whoever looks for overdue steps finds it. No process ends, for others share it.
+    Where a worker is to be lost, the runner lets go of the step without an outcome, as it does of one that has moved
+    on, and whoever looks for overdue steps finds it. No process ends, for others share it.
     """
     if step.agent != SIMULATE:
         return None
     if isinstance(raised, WorkerGone):
-        raise LeaseLost(f"{step.id} plays a lost worker") from raised
+        return Silence()
     if not isinstance(raised, ScriptedFailure):
         return None
     kind = KINDS.get(raised.code, ErrorKind.PERMANENT)

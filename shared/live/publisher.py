@@ -16,7 +16,7 @@ import structlog
 
 from shared.domain.execution import Execution, Record
 from shared.domain.terms import Advance
-from shared.live import durations, lines
+from shared.live import acceptances, durations, lines
 from shared.live.render import line_shown, render
 from shared.live.views import View, Views
 from shared.queue import bell
@@ -68,6 +68,7 @@ class Publisher:
         record = Record(execution, advance.events, len(advance.events), outputs or {})
         pipe = self._redis.pipeline(transaction=False)
         self._ring(pipe, record, advance.hand_out)
+        acceptances.note(pipe, execution)
         view = render(record)
         if view is not None:  # a SET NX, cheaper than the script: whoever was there before knows more
             self._views.put_first(pipe, execution.id, view)
@@ -81,6 +82,7 @@ class Publisher:
         for advance in advances:
             record = advance.as_accepted
             self._ring(pipe, record, advance.hand_out)
+            acceptances.note(pipe, advance.execution)
             self._show(pipe, [record], as_of)
             lines.add(pipe, _lines_beyond(record, 0))
         self._send(pipe, f"{len(advances)} runs of a batch")

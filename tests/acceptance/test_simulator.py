@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from benchmarks.cpu import children_of
 from tests.acceptance.calls import Caller
 from tests.processes import wait_until
+from tests.stack import Stack
 
 SCRIPTS: Mapping[str, dict[str, Any]] = {
     "held": {"script": ["queued:0.4", "running:0.1", "completed"]},
@@ -45,6 +46,19 @@ def test_a_lost_worker_shows_as_one_more_attempt_that_goes_on_where_it_was(
     assert events.count("step.worker_lost") == 1
     assert [line["message"] for line in polled["logs"] if line["event"] == "agent.log"][-1] == "running for 0.2 s"
     assert children_of(caller.stack.pid("worker")) == children, "no process of the worker has ended"
+
+
+def test_a_lost_worker_is_seen_to_have_run_and_how_far_it_had_come(make_stack: Callable[..., Stack]) -> None:
+    # With the lease as it comes, for the view of a queued run, which nobody renews, may stand for half of one: 15 s.
+    caller = Caller(make_stack(BUCKET_LEASE_S="30", BUCKET_HEARTBEAT_S="10", BUCKET_HANDOFF_S="5"))
+    scripts = (["worker_lost", "completed"], ["running:0.3@40", "worker_lost", "completed"])
+    runs = [caller.run("simulate", input_data={"script": script}) for script in scripts]
+    for run, percent in zip(runs, (0, 40), strict=True):
+        wait_until(
+            lambda run=run: caller.poll(run)["progress"]["message"] == "the worker is lost", 5, f"{run} is shown"
+        )
+        polled = caller.poll(run)
+        assert (polled["status"], polled["progress"]["percent"], polled["rev"] >= 2) == ("running", percent, True)
 
 
 def test_a_run_held_back_is_queued_without_a_worker_and_says_for_how_long(caller: Caller) -> None:

@@ -151,6 +151,16 @@ def test_28_a_frozen_mongodb_that_applies_inserts_on_waking_starts_none_that_was
     assert len(runs.counted()) == 1, "none of the refused ever ran"
 
 
+def test_28_nor_any_that_was_refused_and_whose_schedule_came_while_mongodb_was_frozen(stack: Stack, runs: Runs) -> None:
+    stack.pause("mongod")
+    answers = at_once(partial(runs.submit, run_after_s=0.2), CALLERS)
+    assert "outcome_unknown" in refused(answers)
+    stack.resume("mongod")
+    check_nothing_was_stored(stack, answers)
+    assert runs.done(runs.submit(run_after_s=0.2).execution_id)["status"] == "completed"
+    assert len(runs.counted()) == 1, "none of the refused ever ran"
+
+
 def test_28_a_retry_with_its_key_after_a_frozen_mongodb_makes_one_run(stack: Stack, runs: Runs) -> None:
     stack.pause("mongod")
     assert {answer.status for answer in at_once(partial(runs.submit, key="frozen"), 4)} == {503}

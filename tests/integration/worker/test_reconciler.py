@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from shared.domain.execution import PUBLIC, Execution
+from shared.domain.execution import PUBLIC, Execution, Step
 from shared.domain.life import claim
+from shared.domain.status import StepStatus
 from shared.domain.terms import Advance
 from shared.queue.bell import AGAIN, FIRST, list_of
 from shared.store.clock import StoreClock, since_boot
 from tests.integration.worker.conftest import SETTINGS, Bench
 from tests.processes import wait_until
+from worker.agent_errors import TransientError
 from worker.reconciler import Reconciler
 
 LEASE_S, HANDOFF_S = SETTINGS["lease_s"], SETTINGS["handoff_s"]
@@ -30,8 +33,8 @@ def reconciler_of(bench: Bench, name: str = "first", *, patient: bool = False) -
     return reconciler
 
 
-def running(bench: Bench) -> Execution:
-    run = bench.accept("echo")
+def running(bench: Bench, **changes: Any) -> Execution:
+    run = bench.accept("echo", **changes)
     advance = claim(run, "s1", "token", bench.hand.now(), bench.services.terms)
     assert advance is not None
     return bench.services.store.save(run, advance).execution
@@ -70,6 +73,86 @@ def test_what_mongod_stored_less_than_a_handoff_ago_is_left_alone(bench: Bench) 
     assert (reconciler.look(), offers_of(bench, run)) == (0, 1)
     bench.hand.forward(LATE_S - 1)
     assert reconciler.look() == 1
+
+
+def told(bench: Bench, run: Execution) -> Execution:
+    """Tell Redis of a run as the API does once its insert was answered; none of its steps is offered yet."""
+    bench.services.publisher.accepted(Advance(run))
+    return run
+
+
+def soon(bench: Bench) -> datetime:
+    return bench.hand.now() + timedelta(seconds=0.1)
+
+
+def held(bench: Bench) -> Execution:
+    """A run whose first step rests from the beginning, as one whose script begins with ``queued``."""
+    return bench.accept(steps={"s1": Step("s1", "echo", StepStatus.READY, due_by=soon(bench))})
+
+
+def scheduled(bench: Bench) -> Execution:
+    return bench.accept(run_after=soon(bench))
+
+
+@pytest.mark.parametrize("accept", [scheduled, held])
+def test_a_run_just_accepted_is_offered_once_at_the_first_look_after_its_moment(
+    bench: Bench, accept: Callable[[Bench], Execution]
+) -> None:
+    run = told(bench, accept(bench))
+    bench.hand.forward(0.2)
+    reconciler = reconciler_of(bench)
+    assert [reconciler.look(), reconciler.look()] == [1, 0]
+    assert offers_of(bench, run) == 1
+    assert bench.services.redis.llen(list_of("default", FIRST)) + bells(bench) == 1
+
+
+@pytest.mark.parametrize("accept", [scheduled, held])
+def test_one_that_nobody_was_told_was_accepted_is_left_alone_although_its_moment_has_come(
+    bench: Bench, accept: Callable[[Bench], Execution]
+) -> None:
+    """A frozen mongod applies its insert on waking, its moment is long over, and the API is about to take it back."""
+    run = accept(bench)
+    bench.hand.forward(1)
+    reconciler = reconciler_of(bench)
+    assert (reconciler.look(), offers_of(bench, run)) == (0, 0)
+    bench.hand.forward(LATE_S - 1)
+    assert (reconciler.look(), offers_of(bench, run)) == (1, 1)
+
+
+def test_a_step_of_a_run_just_stored_is_offered_again_once_its_rest_is_over(bench: Bench) -> None:
+    def fails(*_: Any) -> Any:
+        raise TransientError("it may pass")
+
+    run = bench.accept("echo")
+    bench.runner(echo=fails).answer(bench.bell(run))
+    assert bench.read(run).execution.steps["s1"].rests
+    bench.hand.forward(1.05)  # as long as its first rest may be; mongod's own second is the last one
+    reconciler = reconciler_of(bench)
+    assert [reconciler.look(), reconciler.look()] == [1, 0]
+    assert (bells(bench), offers_of(bench, run)) == (1, 2)
+
+
+@pytest.mark.parametrize("which", ["deadline", "start_deadline"])
+def test_a_run_just_accepted_ends_at_the_first_look_after_its_deadline(bench: Bench, which: str) -> None:
+    run = told(bench, bench.accept(**{which: soon(bench)}))
+    doubted = bench.accept(**{which: soon(bench)})
+    bench.hand.forward(0.2)
+    reconciler = reconciler_of(bench)
+    assert [reconciler.look(), reconciler.look()] == [1, 0]
+    error = bench.read(run).execution.error
+    assert error is not None
+    assert error.error_code == f"{which}_exceeded"
+    assert not bench.read(doubted).execution.done
+    bench.hand.forward(LATE_S)
+    assert reconciler_of(bench).look() == 1
+    assert bench.read(doubted).execution.done
+
+
+def test_a_run_just_stored_that_runs_ends_at_the_first_look_after_its_deadline(bench: Bench) -> None:
+    run = running(bench, deadline=soon(bench))
+    bench.hand.forward(0.2)
+    assert reconciler_of(bench).look() == 1
+    assert bench.read(run).execution.done
 
 
 @pytest.mark.parametrize("state", ["ready", "running"])

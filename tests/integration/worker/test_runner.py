@@ -10,6 +10,8 @@ import pytest
 
 from shared.domain.life import rescue
 from shared.domain.status import ExecutionStatus, StepStatus
+from shared.domain.terms import Advance
+from shared.live.render import head_of
 from shared.queue.bell import FIRST, list_of
 from tests.integration.worker.conftest import Bench
 from worker.context import AgentContext
@@ -115,6 +117,30 @@ def test_whatever_an_agent_raises_is_its_failure(bench: Bench, kind: type[BaseEx
     execution = bench.read(run).execution
     assert (execution.status, execution.error.error_code if execution.error else "") == ("failed", "agent_error")
     assert [step.status for step in execution.steps.values()] == [StepStatus.FAILED, StepStatus.SKIPPED]
+
+
+def test_a_worker_that_plays_a_lost_one_shows_how_far_it_had_come_and_says_no_more(bench: Bench) -> None:
+    run = bench.accept("simulate", given={"script": ["running:0@40", "worker_lost", "completed"]})
+    bench.services.publisher.accepted(Advance(run))
+    bench.runner().answer(bench.bell(run))
+    record = bench.read(run)
+    step = record.execution.steps["s1"]
+    assert (step.status, step.percent, step.message) == (StepStatus.RUNNING, 40, "the worker is lost")
+    assert [event.event for event in record.events][1:] == ["step.started", "agent.log"]
+    view = bench.services.views.get(run.id)
+    assert view is not None
+    assert (head_of(view).status, head_of(view).rev) == ("running", record.execution.rev)
+    assert b'"percent":40' in view
+    assert bench.services.redis.llen(list_of("default", FIRST)) == 0
+
+
+@pytest.mark.parametrize("script", [["worker_lost"], ["running:0@40", "worker_lost"]])
+@pytest.mark.parametrize("fault", ["before", "after"])
+def test_its_last_report_is_repeated_until_the_store_answers(bench: Bench, script: list[str], fault: str) -> None:
+    bench.store.fail("report", **{fault: 2})
+    run = bench.accept("simulate", given={"script": script})
+    bench.runner().answer(bench.bell(run))
+    assert bench.read(run).execution.steps["s1"].message == "the worker is lost"
 
 
 def test_an_agent_that_floods_its_log_still_completes_and_what_was_dropped_is_counted(bench: Bench) -> None:

@@ -50,6 +50,7 @@ def _play(phase: Phase, place: _Place, ctx: AgentContext) -> _Place:
         return replace(following, percent=place.percent if phase.percent is None else phase.percent)
     if phase.play is Play.WORKER_LOST:
         ctx.checkpoint(asdict(following))
+        ctx.progress(place.percent / 100, "the worker is lost")
         raise WorkerGone
     if phase.code is not None:
         raise ScriptedFailure(phase.code)
