@@ -56,8 +56,12 @@ class Reconciler:
 
     @property
     def period_s(self) -> float:
-        """How long to wait between two looks: a fifth of a hand-off."""
-        return self._services.settings.handoff_s / 5
+        """How long to wait between two looks: a fifth of a hand-off, and well below a heartbeat.
+
+        A look that comes later than that after the last one is taken for one after a standstill.
+        """
+        settings = self._services.settings
+        return min(settings.handoff_s / 5, settings.heartbeat_s / 2)
 
     @property
     def leads(self) -> bool:

@@ -202,6 +202,14 @@ def test_one_that_stood_still_is_patient_for_the_whole_machine_may_have(bench: B
     assert reconciler.look() == 1
 
 
+@pytest.mark.parametrize(("handoff_s", "heartbeat_s", "period_s"), [(5, 10, 1), (5, 1, 0.5), (0.2, 0.2, 0.04)])
+def test_its_own_looks_are_never_so_far_apart_that_it_takes_itself_for_one_that_stood_still(
+    bench: Bench, handoff_s: float, heartbeat_s: float, period_s: float
+) -> None:
+    settings = replace(bench.services.settings, handoff_s=handoff_s, heartbeat_s=heartbeat_s)
+    assert Reconciler(replace(bench.services, settings=settings), "a").period_s == pytest.approx(period_s)
+
+
 def test_a_due_moment_that_a_clock_set_before_it_jumped_back_counts_as_due(bench: Bench) -> None:
     run = bench.accept()
     bench.hand.forward(LATE_S)
