@@ -21,6 +21,7 @@ endif
 # What needs no server first.
 FAST := tests/architecture tests/unit
 TESTS ?= $(FAST) $(filter-out $(FAST) tests/faults tests/browser,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/))))
+PROCESSES ?= 2
 # Two files at a time, the longest first: most of what they do is to wait.
 LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
 FAULTS ?= $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/faults/test_*.py))
@@ -32,9 +33,9 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 up: $(READY) ## redis-server, mongod, the API and a worker, under one Ctrl-C
 	@exec $(BIN)/bucketd up $(ARGS)
 
-# On four cores or more, ARGS="-n 2 --dist loadfile" halves the time; on two, servers that wait for each other fail tests.
+# Two files at a time, for much of what they do is to wait; PROCESSES=0 takes one after the other, as a debugger needs it.
 test: $(READY) ## every test; starts its own servers and leaves nothing behind
-	@$(BIN)/python -m pytest $(TESTS) -q $(ARGS)
+	@$(BIN)/python -m pytest $(TESTS) -q -n $(PROCESSES) --dist loadfile $(ARGS)
 
 faults: $(READY) ## every directed fault, and a short chaos: what dies, freezes or lies; docs/faults.md lists them
 	@printf '%s\n' $(FAULTS) | xargs -P 2 -I{} sh -c \
