@@ -69,6 +69,14 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn showed: µs of the server's CPU for one request, and how many were answered a second."""
+
+    cost_us: float
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """One request that is sent over and over, and the status it must be answered."""
 
@@ -76,30 +84,37 @@ class Asked:
     request: bytes
     status: int = _OK
 
-    def cost_us(self, seconds: float) -> float:
-        """Answer µs of the server's CPU for one request."""
+    def turn(self, seconds: float) -> Turn:
+        """Ask for so long, from all callers at once."""
         connections = open_evenly(self.server.address, _CALLERS, children_of(self.server.pid))
         tally = Tally()
         try:
             before = used_by([self.server.pid])[self.server.pid]
-            until = time.perf_counter() + seconds
-            Loop().run(connections, [polling([self.request], tally, until, self.status) for _ in connections])
+            began = time.perf_counter()
+            Loop().run(connections, [polling([self.request], tally, began + seconds, self.status) for _ in connections])
+            took_s = time.perf_counter() - began
             used = used_by([self.server.pid])[self.server.pid] - before
         finally:
             for connection in connections:
                 connection.close()
-        return used.all_s * _US / len(tally.latencies)
+        return Turn(used.all_s * _US / len(tally.latencies), len(tally.latencies) / took_s)
 
 
-def compared(first: Asked, second: Asked, rounds: int, seconds: float) -> tuple[float, float, float]:
-    """Answer the median cost of both in µs, and the median of the ratios first/second, by turns."""
+def by_turns(first: Asked, second: Asked, rounds: int, seconds: float) -> list[tuple[Turn, Turn]]:
+    """Answer what both showed in each round, after one that does not count: the first makes caches and connections."""
     pairs = []
-    for number in range(rounds):
+    for number in range(rounds + 1):
         one, other = (first, second) if number % 2 == 0 else (second, first)
-        costs = one.cost_us(seconds), other.cost_us(seconds)
-        pairs.append(costs if number % 2 == 0 else costs[::-1])
-    ones, others = zip(*pairs, strict=True)
-    return statistics.median(ones), statistics.median(others), statistics.median(a / b for a, b in pairs)
+        turns = one.turn(seconds), other.turn(seconds)
+        pairs.append(turns if number % 2 == 0 else turns[::-1])
+    return pairs[1:]
+
+
+def compared(pairs: Sequence[tuple[Turn, Turn]], of: Callable[[Turn], float]) -> tuple[float, float, float]:
+    """Answer the median of a figure of both, and the median of the ratios first/second."""
+    figures = [(of(one), of(other)) for one, other in pairs]
+    ones, others = zip(*figures, strict=True)
+    return statistics.median(ones), statistics.median(others), statistics.median(a / b for a, b in figures)
 
 
 class Bench:
@@ -114,11 +129,18 @@ class Bench:
         self._bucket = Server(side.address, side.pids()["api"])
         self._run = _finished_run(side)
 
-    def floor(self) -> Line:
+    def floor(self) -> list[Line]:
         """A poll of a finished run against a constant of as many bytes."""
         self._side.redis.set(_KEY, self._side.redis.get(view_key(self._run)) or b"")
         constant = Asked(self._floor, b"GET /constant HTTP/1.1\r\nHost: bench\r\n\r\n")
-        return self._line("floor: constant / poll of a finished run", constant, self._poll(self._run), "at least 0.80")
+        poll = self._poll(self._run)
+        pairs = by_turns(poll, constant, self._rounds, self._seconds)
+        rates, costs = compared(pairs, lambda turn: turn.rate), compared(pairs, lambda turn: 1 / turn.cost_us)
+        name = "poll of a finished run / constant"
+        return [
+            _line(f"{name}: answers a second", *rates, "at least 0.80"),
+            _line(f"{name}: the same, by CPU", 1 / costs[0], 1 / costs[1], costs[2], "-"),
+        ]
 
     def not_modified(self) -> Line:
         """A 304 against a 200 of the same run."""
@@ -166,13 +188,14 @@ class Bench:
         return "a held poll has the answer after the end of its run", told, "-", "at most 50 ms"
 
     def _median(self, asked: Asked) -> float:
-        return statistics.median(asked.cost_us(self._seconds) for _ in range(self._rounds))
+        return statistics.median(asked.turn(self._seconds).cost_us for _ in range(self._rounds))
 
     def _poll(self, run_id: str, query: str = "") -> Asked:
         return Asked(self._bucket, BUCKET.poll(run_id + query))
 
     def _line(self, name: str, first: Asked, second: Asked, wanted: str) -> Line:
-        return _line(name, *compared(first, second, self._rounds, self._seconds), wanted)
+        pairs = by_turns(first, second, self._rounds, self._seconds)
+        return _line(name, *compared(pairs, lambda turn: turn.cost_us), wanted)
 
     def _fill(self, total: int) -> None:
         executions = self._services.database.collection("executions")
@@ -303,12 +326,12 @@ def main() -> int:
     """Measure, print, and answer 0 unless something broke."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.polling", description=__doc__)
     parser.add_argument("--documents", type=int, default=MANY, help=f"how many stored runs are many ({MANY})")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each pair is measured (5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long each time (3)")
+    parser.add_argument("--rounds", type=int, default=15, help="how often each pair is measured (15)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long each time (1)")
     parser.add_argument("--quick", action="store_true", help="a short form")
     told = parser.parse_args()
     if told.quick:
-        told.documents, told.rounds, told.seconds = min(told.documents, 20_000), 2, 0.5
+        told.documents, told.rounds, told.seconds = min(told.documents, 20_000), 4, 0.4
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
