@@ -17,7 +17,7 @@ from flask import request
 
 from api import paths
 from api.body import fingerprint, read_body
-from api.conditional import Reply
+from api.conditional import Reply, etag_of
 from api.hints import Hints
 from api.intake import key_of, traceparent_of
 from api.keeper import Keeper
@@ -140,7 +140,7 @@ def _answer(run: Execution, hints: Hints, warnings: Sequence[str]) -> flask.Resp
     headers = [
         ("Content-Type", "application/json"),
         ("Location", body["status_url"]),
-        ("ETag", f'W/"{run.id}.{run.rev}"'),
+        ("ETag", etag_of(run.id, run.rev)),
         ("Cache-Control", "no-store"),
     ]
     if hints.retry_after_s is not None:

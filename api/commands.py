@@ -39,7 +39,8 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
         body = read_body(request, optional=True)
         reason = _reason(body)
         record = _cancelled(services, execution_id, reason) or polls.read(execution_id)
-        if record.execution.cancel is None:  # it was over before anybody asked, and stays as it is: told here alone
+        if record.execution.done and record.execution.cancel is None:
+            # It was over before anybody asked, and stays as it is: told here alone.
             asked = Cancel(services.clock.now(), reason)
             record = replace(record, execution=replace(record.execution, cancel=asked))
         return polls.shown(record, 200 if record.execution.done else 202, unknown_keys(body, _KEYS))

@@ -18,9 +18,9 @@ NOT_MODIFIED: Final = 304
 _REVISION: Final = re.compile(rf'"({EXECUTION_ID.pattern})\.([0-9]{{1,15}})"', re.ASCII)
 
 
-def etag_of(head: Head) -> str:
+def etag_of(execution_id: str, rev: int) -> str:
     """Answer the mark of a revision; weak, for hints move without one."""
-    return f'W/"{head.execution_id}.{head.rev}"'
+    return f'W/"{execution_id}.{rev}"'
 
 
 def is_known(head: Head) -> bool:
@@ -28,7 +28,9 @@ def is_known(head: Head) -> bool:
     told = request.environ.get("HTTP_IF_NONE_MATCH")
     if not told:
         return False
-    return told == etag_of(head) or request.if_none_match.contains_weak(f"{head.execution_id}.{head.rev}")
+    return told == etag_of(head.execution_id, head.rev) or request.if_none_match.contains_weak(
+        f"{head.execution_id}.{head.rev}"
+    )
 
 
 def rev_known(execution_id: str) -> int:
@@ -55,7 +57,8 @@ class Reply(flask.Response):
 
 def reply(shown: Shown, body: bytes | None, status: int) -> flask.Response:
     """Answer the poll of a revision; without a ``body`` to whoever has it."""
-    headers = [("ETag", etag_of(shown.head)), *POLLED.items()]
+    head = shown.head
+    headers = [("ETag", etag_of(head.execution_id, head.rev)), *POLLED.items()]
     if body is not None:
         headers.append(("Content-Type", "application/json"))
     if shown.hints.retry_after_s is not None:

@@ -111,7 +111,7 @@ class Polls:
         head, hints = shown.head, shown.hints
         moved = {"status": head.status, "rev": head.rev, "poll_after_ms": hints.poll_after_ms}
         accepted.response.set_data(orjson.dumps(orjson.loads(accepted.response.get_data()) | moved))
-        accepted.response.headers["ETag"] = etag_of(head)
+        accepted.response.headers["ETag"] = etag_of(head.execution_id, head.rev)
         accepted.response.headers["Retry-After"] = str(hints.retry_after_s)
         return accepted.response
 

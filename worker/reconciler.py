@@ -135,7 +135,8 @@ class Reconciler:
         ]
         try:
             return set(fresh) - acceptances.noted(self._services.redis, fresh)
-        except redis.RedisError:
+        except redis.RedisError as away:
+            self._log.warning("which runs are known to be accepted was not read", reason=str(away))
             return set(fresh)
 
     def _take_care_of(self, execution: Execution, now: datetime, waiting: list[Execution]) -> int:

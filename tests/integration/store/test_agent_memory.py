@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -18,13 +16,6 @@ HERE = Place("public", "basket", "daily", "memo")
 @pytest.fixture
 def clock() -> HandClock:
     return HandClock()
-
-
-@pytest.fixture
-def database(mongodb_url: str) -> Iterator[Database]:
-    with closing(Database(mongodb_url, "test", deadline_s=5)) as database:
-        database.ensure_indexes()
-        yield database
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 
 import pytest
 
@@ -16,13 +15,6 @@ from shared.store.mongo import MongoStore
 from tests.builders import NOON, HandClock, accepted
 
 COUNT = 150
-
-
-@pytest.fixture
-def database(mongodb_url: str) -> Iterator[Database]:
-    with closing(Database(mongodb_url, "test", deadline_s=5)) as database:
-        database.ensure_indexes()
-        yield database
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -18,13 +16,6 @@ from shared.store.sweep import Sweep
 from tests.builders import NOON, TERMS, HandClock, accepted, claimed
 
 WEEK_LATER = NOON + timedelta(days=7)
-
-
-@pytest.fixture
-def database(mongodb_url: str) -> Iterator[Database]:
-    with closing(Database(mongodb_url, "test", deadline_s=5)) as database:
-        database.ensure_indexes()
-        yield database
 
 
 @pytest.fixture
