@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from bson import Timestamp
 
 from shared.domain.execution import PUBLIC, Execution, Step
 from shared.domain.life import claim
@@ -153,8 +154,10 @@ def test_a_run_just_accepted_ends_at_the_first_look_after_its_deadline(bench: Be
 
 
 def test_a_run_just_stored_that_runs_ends_at_the_first_look_after_its_deadline(bench: Bench) -> None:
-    run = running(bench, deadline=soon(bench))
-    bench.hand.forward(0.2)
+    run = running(bench, deadline=bench.hand.now() + timedelta(seconds=60))
+    bench.hand.forward(60.1)
+    just_now = Timestamp(int(bench.hand.now().timestamp()), 1)
+    bench.services.database.collection("executions").update_one({"_id": run.id}, {"$set": {"stored_at": just_now}})
     # A claim waits for no majority, and until it is one's the run looks like one that nobody has claimed.
     wait_until(reconciler_of(bench).look, what="it is ended")
     assert bench.read(run).execution.done
