@@ -38,7 +38,8 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
         check_id(execution_id)
         body = read_body(request, optional=True)
         reason = _reason(body)
-        record = _cancelled(services, execution_id, reason) or polls.read(execution_id)
+        # Nothing was written for what the primary alone may have yet: that it is over, or that another has asked.
+        record = _cancelled(services, execution_id, reason) or polls.read(execution_id, newest=True)
         if record.execution.done and record.execution.cancel is None:
             # It was over before anybody asked, and stays as it is: told here alone.
             asked = Cancel(services.clock.now(), reason)

@@ -130,9 +130,14 @@ class Polls:
             found = _output_in(record, step)
         return flask.Response(found, 200, POLLED, mimetype="application/json")
 
-    def read(self, execution_id: str, *, outputs: Iterable[str] = (), page: Page | None = None) -> Record:
-        """Answer a run from MongoDB with those of its large outputs; raises what a caller is told of one not there."""
-        record = self._services.store.read(PUBLIC, execution_id, outputs=outputs, page=page)
+    def read(
+        self, execution_id: str, *, outputs: Iterable[str] = (), page: Page | None = None, newest: bool = False
+    ) -> Record:
+        """Answer a run from MongoDB with those of its large outputs; raises what a caller is told of one not there.
+
+        ``newest`` waits for a majority to have what the primary has.
+        """
+        record = self._services.store.read(PUBLIC, execution_id, outputs=outputs, page=page, newest=newest)
         if record is None:
             self.check_kept(execution_id)
             raise ExecutionNotFound(f"execution {execution_id!r} was not found")

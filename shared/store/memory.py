@@ -135,10 +135,16 @@ class MemoryStore:
             return self._records[lease.execution_id]
 
     def read(
-        self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None, page: Page | None = None
+        self,
+        integrator: str,
+        execution_id: str,
+        *,
+        outputs: Iterable[str] | None = None,
+        page: Page | None = None,
+        newest: bool = False,
     ) -> Record | None:
-        """Answer an execution whole; nothing is kept apart here, so ``outputs`` makes no difference."""
-        del outputs
+        """Answer an execution whole; nothing is kept apart here or comes late, so the rest makes no difference."""
+        del outputs, newest
         found = self._living(integrator, execution_id)
         return found if found is None or page is None else found.paged(page)
 

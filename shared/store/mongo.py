@@ -7,6 +7,7 @@ The one exception is a claim written alone, which is a lock and not a record.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -53,6 +54,11 @@ class MongoStore:
     def _executions(self) -> Collection[_Document]:
         return self._database.collection("executions")
 
+    @property
+    def _as_of_now(self) -> Collection[_Document]:
+        """The executions as this primary has them, whatever a failover may take back."""
+        return self._executions.with_options(read_concern=ReadConcern("local"))
+
     def create(self, accepted: Advance, outputs: Mapping[str, bytes] | None = None) -> Execution:
         """Store a new run by one plain insert; its key's unique index is the reservation."""
         execution = accepted.execution
@@ -95,9 +101,8 @@ class MongoStore:
         Not as a majority has it: that lies behind a claim just written, and a decision on what a failover takes
         back is refused by its version.
         """
-        newest = self._executions.with_options(read_concern=ReadConcern("local"))
         with call(self._database, writes=False):
-            document = newest.find_one(living(integrator, execution_id), APART_FROM_DECISIONS)
+            document = self._as_of_now.find_one(living(integrator, execution_id), APART_FROM_DECISIONS)
         return None if document is None else decode(document)
 
     def save(self, before: Execution, advance: Advance, *, lease: Lease | None = None) -> Record:
@@ -132,15 +137,24 @@ class MongoStore:
         return None if saved is None else self._record(saved, ())
 
     def read(
-        self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None, page: Page | None = None
+        self,
+        integrator: str,
+        execution_id: str,
+        *,
+        outputs: Iterable[str] | None = None,
+        page: Page | None = None,
+        newest: bool = False,
     ) -> Record | None:
         """Answer an execution whole, fetching the outputs that are kept apart."""
         wanted = living(integrator, execution_id)
-        with call(self._database, writes=False):
+        with call(self._database, writes=False), self._database.session() if newest else nullcontext() as session:
+            if newest:  # what the session has seen of this primary, a majority's answer in it must have too
+                self._as_of_now.find_one(wanted, {"_id": 1}, session=session)
             if page is None:
-                document = self._executions.find_one(wanted, APART_FROM_READERS)
+                document = self._executions.find_one(wanted, APART_FROM_READERS, session=session)
             else:
-                document = next(iter(self._executions.aggregate([{"$match": wanted}, *cut_to(page)])), None)
+                cut = [{"$match": wanted}, *cut_to(page)]
+                document = next(iter(self._executions.aggregate(cut, session=session)), None)
         return None if document is None else self._record(document, outputs, page)
 
     def overdue(self, now: datetime, far: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:

@@ -98,11 +98,18 @@ class ExecutionStore(Protocol):
         """Add log lines and progress; None where the step has moved on."""
 
     def read(
-        self, integrator: str, execution_id: str, *, outputs: Iterable[str] | None = None, page: Page | None = None
+        self,
+        integrator: str,
+        execution_id: str,
+        *,
+        outputs: Iterable[str] | None = None,
+        page: Page | None = None,
+        newest: bool = False,
     ) -> Record | None:
         """Answer an execution whole, as a majority has it, with its log lines and those ``outputs`` (or all).
 
-        With a ``page`` no other lines are fetched, so that a long log makes no poll dear.
+        With a ``page`` no other lines are fetched, so that a long log makes no poll dear. ``newest`` waits until a
+        majority has all that a ``load`` before it can have seen.
         """
 
 
