@@ -62,11 +62,12 @@ def claim(execution: Execution, step_id: str, token: str, now: datetime, terms: 
     if expired is not None:
         return expired
     claimed = moves.claimed(step, token, now, terms)
+    began = moves.not_before(execution.queued_at or execution.created_at, now)
     running = replace(
         moves.with_steps(execution, claimed),
         status=move_execution(execution.status, ExecutionStatus.RUNNING),
-        queued_at=execution.queued_at or now,
-        started_at=execution.started_at or now,
+        queued_at=execution.queued_at or began,
+        started_at=execution.started_at or began,
     )
     return Advance(running, run_here=step_id, events=(telling.started(claimed, now),), lock_only=True)
 
@@ -225,7 +226,7 @@ def _called_off(execution: Execution, now: datetime, error: RunError, events: tu
     over = replace(
         _without_what_waits(execution, now),
         status=move_execution(execution.status, status),
-        finished_at=now,
+        finished_at=moves.not_before(execution.started_at or execution.created_at, now),
         error=error if execution.cancel is None else moves.cancelled_error(execution),
     )
     told = telling.of_run(over, now, f"execution.{status}", f"basket {over.basket.name} {status}: {error.message}")

@@ -56,12 +56,20 @@ def ended(step: Step, status: StepStatus, now: datetime, **changes: Any) -> Step
     return replace(
         step,
         status=move_step(step.status, status),
-        finished_at=now if step.started_at is not None else None,
+        finished_at=None if step.started_at is None else not_before(step.started_at, now),
         due_by=None,
         percent=None,
         message=None,
         **changes,
     )
+
+
+def not_before(earlier: datetime, now: datetime) -> datetime:
+    """Answer ``now``, but nothing before what came ``earlier``.
+
+    Each process has read the store's clock for itself, and is wrong by up to half of what its look took.
+    """
+    return max(earlier, now)
 
 
 def held(execution: Execution, lease: Lease) -> Step:
@@ -127,7 +135,7 @@ def concluded(execution: Execution, now: datetime, events: list[Event]) -> Advan
     over = replace(
         execution,
         status=move_execution(execution.status, status),
-        finished_at=now,
+        finished_at=not_before(execution.started_at or execution.created_at, now),
         error=error,
         dead_letter=status is ExecutionStatus.FAILED and _is_dead_letter(execution),
     )

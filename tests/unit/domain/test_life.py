@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from shared.domain.execution import ErrorKind, Execution, RunError
-from shared.domain.life import claim, complete, fail, rescue, start
+from shared.domain.life import cancel, claim, complete, fail, rescue, start
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.domain.terms import Advance, Output, Terms, is_due
 from shared.errors import LeaseLost
@@ -96,6 +96,25 @@ def test_the_last_step_completes_the_run() -> None:
     assert advance.execution.finished_at == NOON + SECOND
     assert advance.execution.due_by is None
     assert advance.execution.steps["a"].duration_ms == 1_000
+
+
+@pytest.mark.parametrize("end", ["completes", "fails", "is cancelled"])
+def test_nothing_ends_before_it_began_although_another_clock_says_so(end: str) -> None:
+    """Two processes have each read the store's clock for itself, and one of them late."""
+    run = claimed(accepted("a").execution, "a", now=NOON - SECOND).execution
+    assert run.started_at == run.created_at == NOON
+    run = claimed(accepted("a").execution, "a", now=NOON + SECOND).execution
+    if end == "completes":
+        over = complete(run, run.lease_of("a"), Output("a", b"{}"), NOON, TERMS).execution
+    elif end == "fails":
+        over = fail(run, run.lease_of("a"), RunError("x", "wrong", ErrorKind.PERMANENT), NOON).execution
+    else:
+        asked = cancel(accepted("a", created_at=NOON + SECOND).execution, NOON)
+        assert asked is not None
+        over = asked.execution
+    assert over.finished_at == NOON + SECOND
+    assert over.steps["a"].duration_ms in {0, None}
+    assert (over.steps["a"].duration_ms is None) == (end == "is cancelled")
 
 
 def test_a_failed_step_fails_the_run_and_skips_what_needed_it() -> None:
