@@ -18,10 +18,10 @@ from flask import request
 from api import paths
 from api.body import fingerprint, read_body
 from api.conditional import Reply, etag_of
+from api.group_commit import GroupCommit
 from api.hints import Hints
 from api.intake import key_of, traceparent_of
 from api.keeper import Keeper
-from shared import faults
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC, Execution, Idempotency
 from shared.domain.life import start
@@ -57,6 +57,7 @@ class Acceptor:
     def __init__(self, services: Services, keeper: Keeper) -> None:
         self._services = services
         self._keeper = keeper
+        self._commits = GroupCommit(services)
 
     def accept(self, make: Callable[[Asker], Made], warnings: Sequence[str] = ()) -> Accepted:
         """Answer the run that holds this request's key, or store and offer the one that ``make`` answers.
@@ -82,15 +83,13 @@ class Acceptor:
     def _store(self, run: Execution, outputs: Mapping[str, bytes], warnings: Sequence[str]) -> Accepted:
         accepted = start(run, run.created_at, self._services.terms)
         try:
-            stored = self._services.store.create(accepted, outputs)
+            stored = self._commits.store(accepted, outputs)
         except OutcomeUnknown:
             if run.idempotency is None:
                 self._keeper.withdraw(run)
             raise
         if stored.id != run.id and run.idempotency is not None:
             return self._replayed(stored, run.idempotency, warnings)
-        faults.reach("api.inserted")
-        self._services.publisher.accepted(accepted, outputs)
         return self._accepted(stored, warnings)
 
     def _replayed(self, holder: Execution, asked: Idempotency, warnings: Sequence[str]) -> Accepted:

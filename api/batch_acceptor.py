@@ -176,7 +176,7 @@ class BatchAcceptor:
                 new.append(advance)
         if new:
             faults.reach("api.inserted")
-            self._services.publisher.accepted_all(new)
+            self._services.publisher.accepted(new)
         return outcomes
 
     def _not_stored(self, run: Execution, error: BucketError) -> BucketError:

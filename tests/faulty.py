@@ -9,10 +9,23 @@ from typing import Any, Final
 from shared.domain.execution import Execution, Lease, Record
 from shared.domain.terms import Advance
 from shared.errors import OutcomeUnknown, StaleWrite, Unavailable
-from shared.store.port import BatchStore, ExecutionStore
+from shared.store.port import BatchStore, ExecutionStore, ManyAtOnce
 
 VERBS: Final = frozenset(
-    {"create", "withdraw", "load", "save", "renew", "report", "read", "overdue", "lead", "load_all", "save_all"}
+    {
+        "create",
+        "withdraw",
+        "load",
+        "save",
+        "renew",
+        "report",
+        "read",
+        "overdue",
+        "lead",
+        "load_all",
+        "save_all",
+        "insert_all",
+    }
 )
 WRITES: Final = frozenset({"withdraw", "renew", "lead"})
 
@@ -24,7 +37,7 @@ class FaultyStore:
     writes and then raises OutcomeUnknown. ``asked`` counts the calls of each verb.
     """
 
-    def __init__(self, store: ExecutionStore | BatchStore) -> None:
+    def __init__(self, store: ExecutionStore | BatchStore | ManyAtOnce) -> None:
         self._store = store
         self._faults: dict[str, list[Callable[[Callable[[], Any]], Any]]] = defaultdict(list)
         self.asked: dict[str, int] = defaultdict(int)
@@ -32,6 +45,10 @@ class FaultyStore:
     def fail(self, verb: str, *, before: int = 0, after: int = 0) -> None:
         """Lay faults at the next calls of ``verb``."""
         self._faults[verb] += [_before] * before + [_after] * after
+
+    def lay(self, verb: str, act: Callable[[Callable[[], Any]], Any]) -> None:
+        """Have the next call of ``verb`` answer what ``act`` makes of it, who is given the call itself."""
+        self._faults[verb].append(act)
 
     def __getattr__(self, verb: str) -> Any:
         if verb not in VERBS:

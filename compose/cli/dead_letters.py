@@ -73,7 +73,7 @@ def requeued(services: Services, letter_id: str) -> str:
     blank, outputs = again(original, Request(new_execution_id(now), now, new_request_id()), RetryFrom.FAILED)
     accepted = start(blank, now, services.terms)
     services.store.create(accepted, outputs)
-    services.publisher.accepted(accepted, outputs)
+    services.publisher.accepted([accepted], outputs)
     return blank.id
 
 

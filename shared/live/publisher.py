@@ -62,30 +62,21 @@ class Publisher:
         self._trimmed_at = -TRIM_EVERY_S
         self._log = structlog.get_logger()
 
-    def accepted(self, advance: Advance, outputs: Mapping[str, bytes] | None = None) -> None:
-        """Offer a run that was just stored, and show it as queued, with the ``outputs`` that it begins with."""
-        execution = advance.execution
-        record = Record(execution, advance.events, len(advance.events), outputs or {})
+    def accepted(self, advances: Sequence[Advance], outputs: Mapping[str, bytes] | None = None) -> None:
+        """Offer runs that were just stored, and show them as queued, with the ``outputs`` that they begin with."""
         pipe = self._redis.pipeline(transaction=False)
-        self._ring(pipe, record, advance.hand_out)
-        acceptances.note(pipe, execution)
-        view = render(record)
-        if view is not None:  # a SET NX, cheaper than the script: whoever was there before knows more
-            self._views.put_first(pipe, execution.id, view)
-        lines.add(pipe, _lines_beyond(record, 0))
-        self._send(pipe, execution.id)
-
-    def accepted_all(self, advances: Sequence[Advance]) -> None:
-        """Offer runs that were just stored together, and show them as queued."""
-        pipe = self._redis.pipeline(transaction=False)
-        as_of = since_boot()
+        told: list[bytes] = []
         for advance in advances:
-            record = advance.as_accepted
+            execution = advance.execution
+            record = Record(execution, advance.events, len(advance.events), outputs or {})
             self._ring(pipe, record, advance.hand_out)
-            acceptances.note(pipe, advance.execution)
-            self._show(pipe, [record], as_of)
-            lines.add(pipe, _lines_beyond(record, 0))
-        self._send(pipe, f"{len(advances)} runs of a batch")
+            acceptances.note(pipe, execution)
+            view = render(record)
+            if view is not None:  # a SET NX, cheaper than the script: whoever was there before knows more
+                self._views.put_first(pipe, execution.id, view)
+            told += _lines_beyond(record, 0)
+        lines.add(pipe, told)
+        self._send(pipe, ", ".join(advance.execution.id for advance in advances))
 
     def advanced(
         self,

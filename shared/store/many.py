@@ -28,7 +28,6 @@ from shared.store.port import KEY_KEPT, Compared
 
 _LIVING: Final = {"status": {"$exists": True}}
 _READ_AT_ONCE: Final = 20
-_DUPLICATE: Final = 11000
 _INSERT_S: Final = 0.001
 _MS: Final = timedelta(milliseconds=1)
 _LAST: Final = datetime.max.replace(tzinfo=UTC) - _MS  # nothing was made in the millisecond after it
@@ -88,31 +87,30 @@ class MongoMany:
         runs = [run for run in map(decode, documents) if run.created_at > kept_since]
         return {run.idempotency.key: run for run in runs if run.idempotency is not None}
 
+    def insert_all(self, accepted: Sequence[Advance]) -> Collection[int]:
+        """Store runs by one unordered insert; those whose keys or ids are taken are refused, and others for reasons."""
+        documents = [document_of(advance, {}) for advance in accepted]
+        with call(self._database, within_s=self._database.deadline_s + len(documents) * _INSERT_S):
+            try:
+                self._database.collection("executions").insert_many(documents, ordered=False)
+            except BulkWriteError as failed:
+                if failed.details.get("writeConcernErrors"):
+                    raise
+                return {error["index"] for error in failed.details["writeErrors"]}
+        return ()
+
     def create_many(self, accepted: Sequence[Advance]) -> Sequence[Execution | BucketError]:
-        """Store runs by one unordered insert; one whose key is taken meanwhile is decided by itself."""
+        """Store runs by one unordered insert; one that is refused is decided by itself."""
         if not accepted:
             return []
-        documents = [document_of(advance, {}) for advance in accepted]
-        refused: dict[int, int] = {}
         try:
-            with call(self._database, within_s=self._database.deadline_s + len(documents) * _INSERT_S):
-                try:
-                    self._database.collection("executions").insert_many(documents, ordered=False)
-                except BulkWriteError as failed:
-                    if failed.details.get("writeConcernErrors"):
-                        raise
-                    refused = {error["index"]: error["code"] for error in failed.details["writeErrors"]}
+            refused = self.insert_all(accepted)
         except (Unavailable, OutcomeUnknown, NotStorable) as error:
             return [error] * len(accepted)
-        return [
-            self._decided(advance, refused[at]) if at in refused else advance.execution
-            for at, advance in enumerate(accepted)
-        ]
+        return [self._decided(advance) if at in refused else advance.execution for at, advance in enumerate(accepted)]
 
-    def _decided(self, advance: Advance, code: int) -> Execution | BucketError:
-        """What became of an insert that was refused, and did nothing."""
-        if code != _DUPLICATE:
-            return Unavailable("MongoDB refused the insert; nothing was stored, send the same request again")
+    def _decided(self, advance: Advance) -> Execution | BucketError:
+        """What becomes of a run whose insert was refused, and did nothing."""
         try:
             return self._store.create(advance)
         except BucketError as error:

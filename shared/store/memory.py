@@ -219,6 +219,11 @@ class MemoryStore:
         """Answer who holds keys."""
         return {key: held for key in keys if (held := self.holder(integrator, key)) is not None}
 
+    def insert_all(self, accepted: Sequence[Advance]) -> Collection[int]:
+        """Store new runs one by one."""
+        made = self.create_many(accepted)
+        return [at for at, advance in enumerate(accepted) if made[at] != advance.execution]
+
     def create_many(self, accepted: Sequence[Advance]) -> Sequence[Execution | BucketError]:
         """Store new runs one by one."""
 

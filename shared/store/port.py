@@ -158,6 +158,12 @@ class ManyAtOnce(Protocol):
     def holders(self, integrator: str, keys: Collection[str]) -> Mapping[str, Execution]:
         """Answer the runs that hold those of ``keys`` that are held, by key."""
 
+    def insert_all(self, accepted: Sequence[Advance]) -> Collection[int]:
+        """Store new runs in one write; answer the places of those refused, as one is whose key is held.
+
+        Of those nothing was stored. Raises what ``create`` raises where it may be so of all of them.
+        """
+
     def create_many(self, accepted: Sequence[Advance]) -> Sequence[Execution | BucketError]:
         """Store new runs, each by itself: for each what ``create`` would answer or raise."""
 

@@ -24,11 +24,14 @@ from tests.stack import Stack
 def test_01_an_api_that_dies_after_its_insert_has_accepted_the_run(stack: Stack, runs: Runs) -> None:
     restart_with(stack, "api", BUCKET_FAULTS="api.inserted=kill")
 
+    executions = stack.mongo().executions
+
     def dies(**key: str) -> bool:
+        before = executions.count_documents({})
         try:
             answer = runs.submit(**key)
         except requests.ConnectionError:
-            return True
+            return executions.count_documents({}) > before  # or the one that died before had not let go of its port
         assert answer.status == 503, answer  # the process that took the dead one's place has not seen Redis yet
         return False
 
@@ -40,7 +43,7 @@ def test_01_an_api_that_dies_after_its_insert_has_accepted_the_run(stack: Stack,
     assert again.headers["Idempotency-Replayed"] == "true"
     assert runs.done(again.execution_id)["status"] == "completed"
     wait_until(lambda: len(runs.counted()) == 2, 10, "the run without a key, which nobody can poll, completes too")
-    assert stack.mongo().executions.count_documents({"idempotency.key": "killed"}) == 1
+    assert executions.count_documents({"idempotency.key": "killed"}) == 1
 
 
 def test_01_an_api_that_dies_after_the_insert_of_a_batch_has_accepted_all_of_it(stack: Stack, runs: Runs) -> None:
@@ -53,6 +56,36 @@ def test_01_an_api_that_dies_after_the_insert_of_a_batch_has_accepted_all_of_it(
     assert {item["idempotency_replayed"] for item in again.body["items"]} == {True}
     ids = [item["execution_id"] for item in again.body["items"]]
     assert {poll["status"] for poll in runs.all_done(ids)} == {"completed"}
+    assert sorted(line.split(":")[0] for line in runs.counted()) == sorted(ids), "each of them, and once"
+
+
+def test_01_an_api_that_dies_after_the_insert_of_a_crowd_has_accepted_all_that_were_in_it(
+    stack: Stack, runs: Runs
+) -> None:
+    restart_with(stack, "api", BUCKET_FAULTS="api.group_inserted=kill")
+    asked_for: list[str] = []
+    lost: list[str] = []
+
+    def is_lost_with_others() -> bool:
+        keys = [f"crowd-{len(asked_for) + number}" for number in range(24)]
+        asked_for.extend(keys)
+        stack.pause("mongod")  # behind the insert that is under way the others gather
+        with ThreadPoolExecutor(len(keys)) as callers:
+            answers = [callers.submit(partial(runs.submit, key=key)) for key in keys]
+            time.sleep(0.4)
+            stack.resume("mongod")
+        told = zip(keys, answers, strict=True)
+        lost.extend(key for key, answer in told if isinstance(answer.exception(), requests.ConnectionError))
+        return len(lost) > 1
+
+    wait_until(is_lost_with_others, 30, "an API process dies of a group")
+    restart_with(stack, "api")
+
+    again = {key: runs.submit(key=key) for key in asked_for}
+    assert any("Idempotency-Replayed" in again[key].headers for key in lost), "what was stored is found again"
+    ids = {answer.execution_id for answer in again.values()}
+    assert len(ids) == len(asked_for)
+    assert {poll["status"] for poll in runs.all_done(sorted(ids))} == {"completed"}
     assert sorted(line.split(":")[0] for line in runs.counted()) == sorted(ids), "each of them, and once"
 
 

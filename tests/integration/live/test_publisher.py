@@ -32,7 +32,7 @@ def publisher(client: redis.Redis) -> Publisher:
 
 def test_an_accepted_run_is_rung_for_shown_and_told_of(client: redis.Redis, publisher: Publisher) -> None:
     advance = accepted("a", "b")
-    publisher.accepted(advance)
+    publisher.accepted([advance])
     run = advance.execution.id
     view = Views(client, 15).get(run)
     assert view is not None
@@ -44,7 +44,7 @@ def test_an_accepted_run_is_rung_for_shown_and_told_of(client: redis.Redis, publ
 
 def test_a_batch_is_rung_for_shown_and_told_of_in_one_pipeline(client: redis.Redis, publisher: Publisher) -> None:
     advances = [accepted(id=new_execution_id(NOON)) for _ in range(30)]
-    publisher.accepted_all([*advances, accepted(id=new_execution_id(NOON), run_after=NOON + timedelta(hours=1))])
+    publisher.accepted([*advances, accepted(id=new_execution_id(NOON), run_after=NOON + timedelta(hours=1))])
     views = Views(client, 15)
     for advance in advances:
         view = views.get(advance.execution.id)
@@ -90,8 +90,7 @@ def test_only_lines_beyond_those_told_are_told(client: redis.Redis, publisher: P
 def test_no_verb_raises_where_redis_is_away(nobody: redis.Redis) -> None:
     publisher = publisher_of(nobody)
     advance = accepted()
-    publisher.accepted(advance)
-    publisher.accepted_all([advance])
+    publisher.accepted([advance])
     publisher.advanced(advance.as_accepted, advance, as_of=since_boot(), took=[("agent", 0.1)])
     publisher.shown(advance.as_accepted, as_of=since_boot(), told=0)
     assert not publisher.rescued(advance.as_accepted, advance, as_of=since_boot(), reason="not_claimed")

@@ -82,7 +82,7 @@ def test_what_mongod_stored_less_than_a_handoff_ago_is_left_alone(bench: Bench) 
 
 def told(bench: Bench, run: Execution) -> Execution:
     """Tell Redis of a run as the API does once its insert was answered; none of its steps is offered yet."""
-    bench.services.publisher.accepted(Advance(run))
+    bench.services.publisher.accepted([Advance(run)])
     return run
 
 
@@ -306,7 +306,7 @@ def test_a_long_queue_is_not_a_lost_message(bench: Bench) -> None:
     reconciler = reconciler_of(bench)
     runs = [bench.accept() for _ in range(5)]
     for run in runs:
-        bench.services.publisher.accepted(Advance(run, hand_out=("s1",)))
+        bench.services.publisher.accepted([Advance(run, hand_out=("s1",))])
     bench.hand.forward(LATE_S)
     assert reconciler.look() == 0
     assert bench.services.redis.llen(list_of("default", FIRST)) == 5
@@ -334,7 +334,7 @@ def test_a_message_whose_successors_lead_the_queue_is_lost(bench: Bench) -> None
     lost = bench.accept()
     bench.hand.forward(HANDOFF_S * 3)
     waiting = bench.accept()
-    bench.services.publisher.accepted(Advance(waiting, hand_out=("s1",)))
+    bench.services.publisher.accepted([Advance(waiting, hand_out=("s1",))])
     bench.hand.forward(LATE_S)
     assert reconciler.look() == 1
     assert (offers_of(bench, lost), offers_of(bench, waiting)) == (2, 1)

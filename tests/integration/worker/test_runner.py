@@ -121,7 +121,7 @@ def test_whatever_an_agent_raises_is_its_failure(bench: Bench, kind: type[BaseEx
 
 def test_a_worker_that_plays_a_lost_one_shows_how_far_it_had_come_and_says_no_more(bench: Bench) -> None:
     run = bench.accept("simulate", given={"script": ["running:0@40", "worker_lost", "completed"]})
-    bench.services.publisher.accepted(Advance(run))
+    bench.services.publisher.accepted([Advance(run)])
     bench.runner().answer(bench.bell(run))
     record = bench.read(run)
     step = record.execution.steps["s1"]

@@ -1,0 +1,136 @@
+"""Stores runs that are submitted at once by one insert and offers them by one pipeline: group commit, decision 0010.
+
+Whoever comes while nobody stores does so at once. Whoever comes meanwhile waits for the turn, and the first of those
+who wait stores for all of them. So a caller alone waits for nobody, and each of a crowd pays a part of one round trip.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from shared import faults
+from shared.bootstrap import Services
+from shared.domain.execution import Execution
+from shared.domain.terms import Advance
+from shared.errors import NotStorable
+
+TURN_AWAITED_S: Final = 0.05
+"""Nobody waits longer for another's insert: where the store hangs, none waits for two."""
+INPUT_MAX_BYTES: Final = 64 * 1024
+"""A run with a larger input is stored alone: a group would wait until it has gone over the wire."""
+_GROUP_MAX: Final = 32
+
+
+@dataclass(eq=False, slots=True)
+class _Ticket:
+    """A run that is to be stored; whoever waits with it is woken once, by the turn or by what another did for it."""
+
+    accepted: Advance
+    has_turn: bool = False
+    is_stored: bool = False
+    error: BaseException | None = None
+    woken: threading.Event = field(default_factory=threading.Event)
+
+
+class GroupCommit:
+    """The one way by which a process's requests store single runs."""
+
+    def __init__(self, services: Services, turn_awaited_s: float = TURN_AWAITED_S) -> None:
+        self._services = services
+        self._turn_awaited_s = turn_awaited_s
+        self._lock = threading.Lock()
+        self._storing = 0
+        self._waiting: deque[_Ticket] = deque()
+
+    def store(self, accepted: Advance, outputs: Mapping[str, bytes] | None = None) -> Execution:
+        """Store and offer a run, with the ``outputs`` it begins with; answer it, or the one that holds its key.
+
+        Raises Unavailable, OutcomeUnknown and NotStorable, as the store does.
+        """
+        if outputs or len(accepted.execution.input) > INPUT_MAX_BYTES:
+            return self._store_alone(accepted, outputs)
+        ticket = _Ticket(accepted)
+        if self._may_begin(ticket) or self._is_to_go_on(ticket):
+            try:
+                others = self._take_others()
+                if not others:
+                    return self._store_alone(accepted)
+                self._store_group([ticket, *others])
+            finally:
+                self._hand_on()
+        if ticket.error is not None:
+            raise ticket.error
+        return accepted.execution if ticket.is_stored else self._store_alone(accepted)
+
+    def _may_begin(self, ticket: _Ticket) -> bool:
+        """True where nobody stores; else the ticket waits."""
+        with self._lock:
+            if self._storing:
+                self._waiting.append(ticket)
+                return False
+            self._storing = 1
+            return True
+
+    def _is_to_go_on(self, ticket: _Ticket) -> bool:
+        """Wait; True where the turn has come, or does not come in time, False where another has seen to the run."""
+        if not ticket.woken.wait(self._turn_awaited_s):
+            with self._lock:
+                if ticket in self._waiting:
+                    self._waiting.remove(ticket)
+                    self._storing += 1
+                    return True
+            ticket.woken.wait()  # it was taken this moment, by one whom the store's deadline binds
+        return ticket.has_turn
+
+    def _take_others(self) -> Sequence[_Ticket]:
+        with self._lock:
+            return [self._waiting.popleft() for _ in range(min(len(self._waiting), _GROUP_MAX - 1))]
+
+    def _hand_on(self) -> None:
+        """Give the turn to the first who waits; where several store at once, as one was slow, it rests with them."""
+        with self._lock:
+            if self._waiting and self._storing == 1:
+                first = self._waiting.popleft()
+                first.has_turn = True
+                first.woken.set()
+            else:
+                self._storing -= 1
+
+    def _store_alone(self, accepted: Advance, outputs: Mapping[str, bytes] | None = None) -> Execution:
+        stored = self._services.store.create(accepted, outputs)
+        if stored.id == accepted.execution.id:
+            self._offer([accepted], outputs)
+        return stored
+
+    def _store_group(self, group: Sequence[_Ticket]) -> None:
+        """Store the runs of a group, and wake all who wait; what is refused, each finds out alone why."""
+        try:
+            refused = self._refused([ticket.accepted for ticket in group])
+            for at, ticket in enumerate(group):
+                ticket.is_stored = at not in refused
+        except BaseException as error:  # noqa: BLE001  (each raises it in its own thread)
+            for ticket in group:
+                ticket.error = error
+        finally:
+            for ticket in group:
+                ticket.woken.set()
+
+    def _refused(self, group: Sequence[Advance]) -> Collection[int]:
+        """Store and offer; answer the places of those of whom nothing was stored."""
+        try:
+            refused = self._services.many.insert_all(group)
+        except NotStorable:  # which one of them is
+            return range(len(group))
+        faults.reach("api.group_inserted")
+        stored = [accepted for at, accepted in enumerate(group) if at not in refused]
+        if stored:
+            self._offer(stored)
+        return refused
+
+    def _offer(self, stored: Sequence[Advance], outputs: Mapping[str, bytes] | None = None) -> None:
+        faults.reach("api.inserted")
+        self._services.publisher.accepted(stored, outputs)
