@@ -13,6 +13,7 @@ import pymongo
 import pytest
 import redis
 import structlog
+from hypothesis import settings as hypothesis_settings
 
 from compose.embedded import places
 from compose.embedded import servers as embedded
@@ -20,6 +21,10 @@ from compose.embedded.child import Child
 from compose.embedded.guard import Guard
 from compose.embedded.plan import ChildPlan
 from tests.stack import Stack
+
+# An example that takes longer than 200 ms fails by default, and a machine that pauses is no fault of what is tried.
+hypothesis_settings.register_profile("bucket", deadline=None)
+hypothesis_settings.load_profile("bucket")
 
 
 @dataclass(frozen=True, slots=True)

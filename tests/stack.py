@@ -89,7 +89,8 @@ class Stack:
 
     def __init__(self, root: Path, guard: Guard, **settings: str) -> None:
         """Prepare a stack that keeps data and logs in ``root``; ``settings`` are variables of the environment."""
-        number = port.settle("127.0.0.1", 0)
+        self._port = _kept_port("127.0.0.1")
+        number = int(self._port.getsockname()[1])
         self.root = root
         self.sockets = places.make_socket_dir()
         self.url = port.url("127.0.0.1", number)
@@ -219,6 +220,7 @@ class Stack:
                 client.close()
         for child in reversed(self._children.values()):
             child.kill()
+        self._port.close()
         for server in ("redis", "mongod"):
             shutil.rmtree(self.root / server, ignore_errors=True)
         places.remove_socket_dir(self.sockets)
@@ -237,6 +239,17 @@ class Stack:
         # By name, with the process id: a worker that was killed leaves its own mark behind for 15 s.
         with closing(redis.Redis.from_url(self.redis_url, decode_responses=True)) as client:
             return client.zscore("workers", f"{socket.gethostname()}:{pid}") is not None
+
+
+def _kept_port(host: str) -> socket.socket:
+    """Take a free port for as long as the socket is open; who says SO_REUSEADDR, as gunicorn does, can listen on it.
+
+    One that is merely found free may be another's by the time the API starts, or starts again.
+    """
+    kept = socket.socket()
+    kept.bind((host, 0))  # without it, or the port could be another such socket's
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return kept
 
 
 def _is_setting(name: str) -> bool:

@@ -16,7 +16,7 @@ from shared.domain.basket import GRAPH, Basket, BasketStep
 from shared.domain.execution import PUBLIC, ErrorKind, Event, Execution, Idempotency, Lease, Page, RunError
 from shared.domain.life import claim, complete, fail, rescue, start
 from shared.domain.status import ExecutionStatus, StepStatus
-from shared.domain.terms import Output
+from shared.domain.terms import Advance, Output
 from shared.errors import LeaseLost, OutcomeUnknown, StaleWrite
 from shared.store.batches import MongoBatches
 from shared.store.database import Database
@@ -62,6 +62,11 @@ def store(request: pytest.FixtureRequest, clock: HandClock) -> Iterator[Store]:
         fault = request.param.removeprefix("mongo").removeprefix("-fails-")
         both = Several(Insistent(real, fault) if fault else real, MongoBatches(database))
         yield both  # type: ignore[misc]
+
+
+def of_a_majority(advance: Advance) -> Advance:
+    """A claim as a majority has it: one written alone waits for none, and what reads as a majority may miss it."""
+    return replace(advance, lock_only=False)
 
 
 def running(store: ExecutionStore, *steps: str) -> tuple[Execution, Lease]:
@@ -251,7 +256,7 @@ def test_a_heartbeat_moves_the_due_moment_and_neither_rev_nor_version(store: Sto
 def test_an_overdue_search_answers_the_longest_overdue_first_and_no_more_than_asked(store: Store) -> None:
     late = [store.create(accepted()) for _ in range(3)]
     for index, execution in enumerate(late):
-        saved = store.save(execution, claimed(execution, "only", now=NOON + index * SECOND))
+        saved = store.save(execution, of_a_majority(claimed(execution, "only", now=NOON + index * SECOND)))
         assert saved.execution.due_by is not None
     found = store.overdue(NOON + timedelta(hours=1), FAR, 2)
     assert [execution.id for execution, _ in found] == [late[0].id, late[1].id]
@@ -414,7 +419,7 @@ def test_decisions_on_several_are_written_and_their_records_are_known_unread(sto
 
 
 def test_what_is_written_already_is_not_written_twice(store: Store) -> None:
-    claims = claims_of(store, 2)
+    claims = [replace(save, advance=of_a_majority(save.advance)) for save in claims_of(store, 2)]
     assert store.save_all(claims)
     before = [store.read(PUBLIC, claim.before.execution.id) for claim in claims]
     assert not store.save_all(claims)

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -18,6 +17,7 @@ import redis
 from compose.embedded.child import Child
 from shared.live.connection import Reader, connect
 from tests.processes import wait_until
+from tests.stopwatch import Stopwatch
 
 
 @pytest.fixture
@@ -52,14 +52,12 @@ def test_a_client_fails_within_its_time_and_repeats_nothing(own_redis: tuple[Chi
     with closing(connect(url, timeout_s=0.3)) as client:
         client.set("counted", 0)
         child.pause()
-        began = time.monotonic()
-        with pytest.raises(redis.RedisError):
+        with Stopwatch() as took, pytest.raises(redis.RedisError):
             client.incr("counted")
-        assert time.monotonic() - began < 1
+        assert took.seconds < 1
         child.resume()
-        with suppress(redis.RedisError):
-            client.ping()
-        assert client.get("counted") in {b"0", b"1"}, "once at most"
+        with closing(connect(url, timeout_s=10)) as patient:
+            assert patient.get("counted") in {b"0", b"1"}, "once at most"
 
 
 def test_what_is_there_is_read_and_what_is_not_is_none(client: redis.Redis, reader: Reader) -> None:
@@ -69,10 +67,11 @@ def test_what_is_there_is_read_and_what_is_not_is_none(client: redis.Redis, read
 
 
 def test_each_thread_has_one_connection_until_it_ends(client: redis.Redis, reader: Reader) -> None:
-    def lines() -> int:
-        return len(client.client_list())
+    others = {line["id"] for line in client.client_list()}  # which may go at any moment
 
-    before = lines()
+    def lines() -> int:
+        return len({line["id"] for line in client.client_list()} - others)
+
     together = threading.Barrier(3)
 
     def read() -> None:
@@ -84,11 +83,11 @@ def test_each_thread_has_one_connection_until_it_ends(client: redis.Redis, reade
     with ThreadPoolExecutor(2) as threads:
         ended = [threads.submit(read) for _ in range(2)]
         together.wait(10)
-        assert lines() == before + 2
+        assert lines() == 2
         together.wait(10)
         for one in ended:
             one.result(10)
-    wait_until(lambda: lines() == before, what="the lines of threads that are gone are given up")
+    wait_until(lambda: lines() == 0, what="the lines of threads that are gone are given up")
 
 
 def test_a_line_that_fell_is_taken_up_again_unnoticed(client: redis.Redis, reader: Reader) -> None:
@@ -121,6 +120,7 @@ def test_an_answer_that_comes_too_late_is_never_taken_for_the_next(own_redis: tu
         with pytest.raises(redis.TimeoutError):
             reader.get("first")
         child.resume()
+        child.wait_ready()
         assert reader.get("second") == b"2"
 
 

@@ -88,11 +88,11 @@ def test_a_final_view_stays_for_a_day_and_a_live_one_for_half_a_lease(client: re
 
 def test_a_view_is_kept_only_at_the_revision_that_it_shows(client: redis.Redis, views: Views) -> None:
     put(client, views, view(7), 7)
-    client.pexpire(view_key(RUN), 500)
+    client.pexpire(view_key(RUN), 5_000)
     assert not views.keep(RUN, 8)
-    assert client.pttl(view_key(RUN)) <= 500  # type: ignore[operator]
+    assert client.pttl(view_key(RUN)) <= 5_000  # type: ignore[operator]
     assert views.keep(RUN, 7)
-    assert client.pttl(view_key(RUN)) > 500  # type: ignore[operator]
+    assert client.pttl(view_key(RUN)) > 5_000  # type: ignore[operator]
     client.delete(view_key(RUN))
     assert not views.keep(RUN, 7)
 

@@ -14,7 +14,7 @@ import pytest
 from shared.bootstrap import Services, bootstrap
 from shared.domain.basket import SEQUENTIAL, Basket, BasketStep
 from shared.domain.execution import PUBLIC, Execution, Record
-from shared.domain.life import start
+from shared.domain.life import rescue, start
 from shared.domain.status import ExecutionStatus
 from shared.ids import new_execution_id
 from shared.live.publisher import Publisher
@@ -23,8 +23,10 @@ from shared.settings import Settings
 from shared.store.clock import StoreClock
 from shared.store.documents import second_stored
 from shared.store.mongo import MongoStore
+from shared.store.settle import settle
 from tests.builders import HandClock
 from tests.faulty import FaultyStore
+from tests.processes import wait_until
 from tests.runs import AGENTS
 from worker.draft import UNWRITTEN_MAX_S
 from worker.loader import Agent, load_agents
@@ -81,6 +83,19 @@ class Bench:
         assert record is not None
         return record
 
+    def lose(self, run: Execution, step: str = "s1") -> None:
+        """Have the reconciler take a step whose worker is late, and may be renewing its lease at this very moment."""
+
+        def is_taken() -> bool:
+            later = self.hand.forward(2)
+            seen = self.services.store.load(run.integrator, run.id)
+            assert seen is not None
+            return (
+                settle(self.services.store, seen, lambda at: rescue(at, step, later, self.services.terms)) is not None
+            )
+
+        wait_until(is_taken, what=f"{step} is lost")
+
     def bell(self, run: Execution, step: str = "s1") -> Bell:
         """Answer the bell of a step."""
         return Bell(PUBLIC, run.id, step, self.hand.now())
@@ -106,3 +121,10 @@ def bench(redis_url: str, mongodb_url: str) -> Iterator[Bench]:
         publisher = Publisher(services.redis, services.views, services.figures, view_age_max_s=60)
         services = replace(services, clock=clock, store=store, batches=batches, publisher=publisher)  # type: ignore[arg-type]
         yield Bench(services, store, batches, hand, load_agents(services.catalogue))
+
+
+@pytest.fixture
+def patient(bench: Bench) -> None:
+    """Let nothing be given back, written early or renewed because the machine is busy; to be asked for by name."""
+    bench.unwritten_max_s = 60
+    bench.services = replace(bench.services, settings=replace(bench.services.settings, heartbeat_s=60))

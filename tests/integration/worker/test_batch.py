@@ -26,6 +26,7 @@ from tests.processes import wait_until
 from worker.batch import BELLS_MAX, QUICK_S, Pace
 from worker.context import AgentContext
 from worker.draft import UNWRITTEN_MAX_S
+from worker.heartbeat import TICK_S
 from worker.runner import Runner
 
 COMPLETED = ExecutionStatus.COMPLETED
@@ -52,12 +53,6 @@ def check_recorded_once(bench: Bench, runs: Sequence[Execution], attempts: int =
         assert {step.claims for step in record.execution.steps.values()} == {attempts}
         assert orjson.loads(record.outputs["s2"])["n"] == number
         assert bench.services.views.get(run.id) == render(record), "told as it was written, rev and lines too"
-
-
-@pytest.fixture
-def patient(bench: Bench) -> None:
-    """Let nothing be given back or written early because the machine is busy."""
-    bench.unwritten_max_s = 60
 
 
 patiently = pytest.mark.usefixtures("patient")
@@ -272,15 +267,25 @@ class Slow:
         return given
 
 
+def slowly(bench: Bench, slow: Slow, runs: Sequence[Execution]) -> threading.Thread:
+    """Answer the bells of ``runs`` beside; only once the slow one runs does it count how long things take."""
+    runner = bench.runner(echo=slow.run)
+    thread = threading.Thread(target=answer, args=(bench, runs, runner), daemon=True)
+    thread.start()
+    assert slow.entered.wait(5)
+    runner._batches._unwritten_max_s = UNWRITTEN_MAX_S
+    runner._batches._ends._due_after_s = UNWRITTEN_MAX_S - TICK_S
+    return thread
+
+
+@patiently
 def test_beside_a_slow_step_what_is_done_is_written_and_what_is_not_begun_is_given_back(bench: Bench) -> None:
     runs, slow = accepted(bench, 4, "echo"), Slow()
     late = accepted(bench, 1, "echo")[0]
     held = claim(late, "s1", "elsewhere", bench.hand.now(), bench.services.terms)
     assert held is not None
     bench.services.store.save(late, held)  # a bell that is answered alone, and not begun either
-    thread = threading.Thread(target=answer, args=(bench, [*runs, late], bench.runner(echo=slow.run)))
-    thread.start()
-    assert slow.entered.wait(5)
+    thread = slowly(bench, slow, [*runs, late])
     wait_until(lambda: bench.services.redis.llen("default") == 3, what="what was not begun is offered again")
     done = bench.read(runs[0])
     assert done.execution.status is COMPLETED
@@ -298,11 +303,10 @@ def test_beside_a_slow_step_what_is_done_is_written_and_what_is_not_begun_is_giv
     assert [bench.read(run).execution.status for run in runs] == [COMPLETED] * 4
 
 
+@patiently
 def test_beside_a_slow_step_that_is_the_last_what_is_done_is_written(bench: Bench) -> None:
     runs, slow = accepted(bench, 2, "echo"), Slow()
-    thread = threading.Thread(target=answer, args=(bench, runs, bench.runner(echo=slow.run)))
-    thread.start()
-    assert slow.entered.wait(5)
+    thread = slowly(bench, slow, runs)
     wait_until(lambda: b'"done":true' in (bench.services.views.get(runs[0].id) or b""), what="what is done is shown")
     slow.open.set()
     thread.join(5)

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from shared.domain.execution import Lease
-from shared.domain.life import claim, rescue
+from shared.domain.life import claim
 from shared.domain.status import ExecutionStatus
 from shared.errors import LeaseLost, Unavailable
 from tests.integration.worker.conftest import Bench
@@ -19,16 +19,6 @@ from worker.context import AgentContext
 from worker.draft import Draft
 from worker.minder import Minder
 from worker.slots import Slots
-
-
-def lose(bench: Bench, run: Any) -> None:
-    """Have the reconciler take the step, whose worker is late."""
-    later = bench.hand.forward(2)
-    seen = bench.services.store.load(run.integrator, run.id)
-    assert seen is not None
-    advance = rescue(seen, "s1", later, bench.services.terms)
-    assert advance is not None
-    bench.services.store.save(seen, advance)
 
 
 def large(bench: Bench) -> int:
@@ -46,7 +36,7 @@ def test_the_next_attempt_restores_what_the_last_one_kept(bench: Bench, pad: int
             ctx.checkpoint({"page": 1, "pad": "x" * pad})
             ctx.checkpoint({"page": 2, "pad": "x" * pad})
             assert ctx.restore() == {"page": 2, "pad": "x" * pad}
-            lose(bench, run)
+            bench.lose(run)
             runner.answer(bench.bell(run))
             with pytest.raises(LeaseLost):
                 ctx.checkpoint({"page": 3})
@@ -181,7 +171,7 @@ def test_a_lost_lease_asks_the_step_to_stop_before_any_heartbeat_finds_it_out(be
     slots = Slots(1)
     minder = Minder(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
     draft = Draft(bench.services, record, lease, told=0, give_up=lambda: False)
-    lose(bench, run)
+    bench.lose(run)
     with minder.minding(lease, 60) as minded, minder.agent_code(minded):
         checkpoints = StepCheckpoints(bench.services, record.execution, draft, minder=minder, minded=minded)
         with pytest.raises(LeaseLost):

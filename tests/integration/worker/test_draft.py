@@ -32,7 +32,7 @@ class Gate:
 
 
 def answering(bench: Bench, run: Execution, **agents: Any) -> threading.Thread:
-    thread = threading.Thread(target=bench.runner(**agents).answer, args=(bench.bell(run),))
+    thread = threading.Thread(target=bench.runner(**agents).answer, args=(bench.bell(run),), daemon=True)
     thread.start()
     return thread
 

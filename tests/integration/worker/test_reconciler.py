@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,26 +15,39 @@ from shared.domain.life import claim
 from shared.domain.status import StepStatus
 from shared.domain.terms import Advance
 from shared.queue.bell import AGAIN, FIRST, list_of
-from shared.store.clock import StoreClock, since_boot
+from shared.store.clock import StoreClock
 from tests.integration.worker.conftest import SETTINGS, Bench
 from tests.processes import wait_until
 from worker.agent_errors import TransientError
 from worker.reconciler import Reconciler
 
-LEASE_S, HANDOFF_S = SETTINGS["lease_s"], SETTINGS["handoff_s"]
+HANDOFF_S = SETTINGS["handoff_s"]
+PATIENT_S = 60
 LATE_S = 1 + 2 * HANDOFF_S + 0.001
 
 
-def reconciler_of(bench: Bench, name: str = "first", *, patient: bool = False) -> Reconciler:
-    """A reconciler whose clock has not looked yet; one that is not patient has left its start behind it.
+def reconciler_of(bench: Bench, name: str = "first") -> Reconciler:
+    """A reconciler whose clock has not looked yet, and that has left its start behind it.
 
     Nor does it take a machine that is busy for one that stood still.
     """
     reconciler = Reconciler(bench.fresh_clock(), name)
-    if not patient:
-        reconciler._patience._running_from = reconciler._patience._first_offers_from = 0
-        reconciler._patience._heartbeat_s = 60
+    reconciler._patience._running_from = reconciler._patience._first_offers_from = 0
+    reconciler._patience._heartbeat_s = 60
     return reconciler
+
+
+def patient_of(bench: Bench) -> Reconciler:
+    """A reconciler that has only just begun, and is patient for longer than this machine stands still."""
+    settings = replace(bench.services.settings, lease_s=2 * PATIENT_S, handoff_s=PATIENT_S, heartbeat_s=PATIENT_S)
+    return Reconciler(replace(bench.fresh_clock(), settings=settings), "first")
+
+
+def pass_by(bench: Bench, reconciler: Reconciler, seconds: float) -> None:
+    """Let so many seconds pass for its patience; and no jump of the hand clock be what this machine took meanwhile."""
+    reconciler._patience._running_from -= seconds
+    reconciler._patience._first_offers_from -= seconds
+    reconciler._clock = bench.fresh_clock().clock
 
 
 def running(bench: Bench, **changes: Any) -> Execution:
@@ -166,48 +178,44 @@ def test_a_run_just_stored_that_runs_ends_at_the_first_look_after_its_deadline(b
 @pytest.mark.parametrize("state", ["ready", "running"])
 def test_after_its_start_and_after_a_failed_look_it_is_patient(bench: Bench, state: str) -> None:
     run = running(bench) if state == "running" else bench.accept()
-    patience_s = LEASE_S / 2 if state == "running" else HANDOFF_S
-    bench.hand.forward(LATE_S)
-    began = since_boot()
-    reconciler = reconciler_of(bench, patient=True)
+    bench.hand.forward(1 + 2 * PATIENT_S)
+    reconciler = patient_of(bench)
     assert reconciler.look() == 0
-    time.sleep(max(patience_s - (since_boot() - began) - 0.05, 0))
+    pass_by(bench, reconciler, PATIENT_S - 10)
     bench.store.fail("overdue", before=1)
     assert reconciler.look() == 0, "a failed look: it begins to be patient anew"
-    failed = since_boot()
+    pass_by(bench, reconciler, PATIENT_S - 10)
     assert reconciler.look() == 0
-    wait_until(lambda: reconciler.look() == 1, 5, "its patience is over")
-    assert since_boot() - failed >= patience_s
+    pass_by(bench, reconciler, 10)
+    assert reconciler.look() == 1, "its patience is over"
     assert offers_of(bench, run) == 2
 
 
 def test_after_the_clock_has_jumped_nothing_running_is_rescued_for_a_lease(bench: Bench) -> None:
     running(bench)
-    reconciler = reconciler_of(bench)
+    reconciler = patient_of(bench)
+    pass_by(bench, reconciler, PATIENT_S)
     assert reconciler.look() == 0
     bench.hand.forward(60)
-    began = since_boot()
     assert reconciler.look() == 0
     bench.store.fail("lead", before=1)
     assert reconciler.look() == 0, "and a failed look does not shorten it"
-    wait_until(lambda: reconciler.look() == 1, 5, "its patience is over")
-    assert since_boot() - began >= LEASE_S
+    pass_by(bench, reconciler, reconciler._services.settings.lease_s - 10)
+    assert reconciler.look() == 0
+    pass_by(bench, reconciler, 20)
+    assert reconciler.look() == 1, "its patience is over"
 
 
 def test_one_that_stood_still_is_patient_for_the_whole_machine_may_have(bench: Bench) -> None:
     running(bench)
-    reconciler = reconciler_of(bench)
-    reconciler._patience._heartbeat_s = SETTINGS["heartbeat_s"]
+    reconciler = patient_of(bench)
+    pass_by(bench, reconciler, PATIENT_S)
     assert reconciler.look() == 0
-    patient_until = reconciler._patience._running_from
-    time.sleep(LATE_S - 0.9)
-    bench.hand.forward(LATE_S)  # less than a second more than the wait, so that it is no jump
-    reconciler._patience.begin_look()
-    assert reconciler._patience._running_from > patient_until, "it is patient anew"
-    reconciler._patience._running_from = since_boot() + 60  # however slow this machine is
-    assert reconciler.look() == 0
-    reconciler._patience._running_from = 0
-    reconciler._patience.end_look()
+    bench.hand.forward(LATE_S)
+    pass_by(bench, reconciler, 0)
+    reconciler._patience._looked_at -= PATIENT_S + 1
+    assert reconciler.look() == 0, "it is patient anew"
+    pass_by(bench, reconciler, PATIENT_S)
     assert reconciler.look() == 1
 
 
@@ -288,7 +296,7 @@ def test_of_two_one_acts_until_its_lead_is_over(bench: Bench) -> None:
     assert bench.store.lead("first", now, now + timedelta(seconds=HANDOFF_S))
     assert (second.look(), first.look()) == (0, 1)
     bench.services.redis.flushall()  # or its message would wait there, and be no lost one
-    bench.hand.forward(HANDOFF_S * 3)
+    bench.hand.forward(PATIENT_S)  # a hand-off after the offer, which is of when the look came to it
     assert (second.look(), first.look()) == (1, 0)
     assert offers_of(bench, run) == 3
 
@@ -308,11 +316,18 @@ def test_a_long_queue_is_not_a_lost_message(bench: Bench) -> None:
     for run in runs:
         bench.services.publisher.accepted([Advance(run, hand_out=("s1",))])
     bench.hand.forward(LATE_S)
+    overdue, looked_at = bench.store.__getattr__("overdue"), []
+
+    def noting(now: datetime, *more: Any) -> Any:
+        looked_at.append(now)  # the hand's moment, and the milliseconds since it was read
+        return overdue(now, *more)
+
+    bench.store.overdue = noting  # type: ignore[attr-defined]
     assert reconciler.look() == 0
     assert bench.services.redis.llen(list_of("default", FIRST)) == 5
     assert {offers_of(bench, run) for run in runs} == {1}
     due_by = bench.read(runs[0]).execution.due_by
-    assert due_by == bench.hand.now() + bench.services.terms.waiting
+    assert due_by == looked_at[0] + bench.services.terms.waiting
     bench.services.redis.rpop(list_of("default", FIRST), 5)
     bench.hand.forward(HANDOFF_S * 13)
     assert reconciler.look() == 5

@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 import pytest
 
-from shared.domain.life import rescue
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.domain.terms import Advance
 from shared.live.render import head_of
@@ -42,6 +41,7 @@ def check_whole(bench: Bench, run: Any) -> None:
     assert orjson.loads(record.outputs["s3"]) == {"hello": "world"}
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_quick_chain_runs_through_on_one_bell_and_shares_a_write(bench: Bench) -> None:
     run = bench.accept("echo", "echo", "echo", given={"hello": "world"})
     bench.runner().answer(bench.bell(run))
@@ -90,12 +90,7 @@ def test_a_step_that_was_taken_over_meanwhile_is_not_recorded_by_the_loser(bench
 
     def agent(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
         if ctx.attempt == 1:
-            later = bench.hand.forward(2)
-            seen = bench.services.store.load(run.integrator, run.id)
-            assert seen is not None
-            advance = rescue(seen, "s1", later, bench.services.terms)
-            assert advance is not None
-            bench.services.store.save(seen, advance)
+            bench.lose(run)
             runner.answer(bench.bell(run))
         return {"by": ctx.attempt}
 
@@ -153,6 +148,7 @@ def test_an_agent_that_floods_its_log_still_completes_and_what_was_dropped_is_co
     assert record.events[-1].event == "execution.completed"
 
 
+@pytest.mark.usefixtures("patient")
 def test_an_agents_lines_do_not_wait_for_a_store_that_is_away(bench: Bench) -> None:
     """The clock of a line is carried on; to ask for it would hold the agent for a deadline, line by line."""
     run = bench.accept("echo")

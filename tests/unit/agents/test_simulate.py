@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,16 +24,34 @@ def played(agents: Mapping[str, Agent], ctx: AgentContext, *script: str, **given
     return result
 
 
+class Waits(threading.Event):
+    """A cancel that nobody asks for: to wait for it moves a clock, by no more than was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = 0.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.at += timeout or 0
+        return False
+
+
 def test_progress_moves_from_where_it_was_to_what_the_phase_says(
-    agents: Mapping[str, Agent], new_context: Contexts
+    agents: Mapping[str, Agent], new_context: Contexts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ctx = new_context()
+    waits = Waits()
+    monkeypatch.setitem(inspect.unwrap(agents["simulate"].run).__globals__, "time", waits)
+    ctx = new_context(cancel=waits)
     played(agents, ctx, "running:0.3@40", "running:0", "running:0.25@100")
     told = [percent for percent, _ in ctx.reporter.steps]  # type: ignore[attr-defined]
     assert told[0] == 0
     assert {40, 100} <= set(told)
     assert any(0 < percent < 40 for percent in told)
     assert told == sorted(told)
+    assert waits.at == pytest.approx(0.55)
 
 
 def test_a_lost_worker_is_played_once_and_the_next_attempt_goes_on_after_it(

@@ -27,7 +27,14 @@ print("ready", time.monotonic_ns(), flush=True)
 while True:
     signal.pause()
 """
-DIES = "import sys; sys.exit(7)"
+# Not before it was started: one that has ended by then is a failed start.
+DIES = """
+import sys, time
+from pathlib import Path
+while not Path(sys.argv[1]).exists():
+    time.sleep(0.01)
+sys.exit(7)
+"""
 
 
 class Watched:
@@ -35,6 +42,7 @@ class Watched:
 
     def __init__(self, logs: Path, guard: Guard) -> None:
         self.logs = logs
+        self.started = logs / "started"
         self.warnings: list[str] = []
         budget = Budget(restarts=3, within_s=30, first_delay_s=0.01)
         self.supervisor = Supervisor(logs, guard, self.warnings.append, budget)
@@ -43,7 +51,8 @@ class Watched:
         return Stage("stage", tuple(self.plan(name, program) for name in names))
 
     def plan(self, name: str, program: str) -> ChildPlan:
-        return ChildPlan(name, (sys.executable, "-c", program), lambda: program == DIES or self.said(name, "ready") > 0)
+        argv = (sys.executable, "-c", program, str(self.started))
+        return ChildPlan(name, argv, lambda: program == DIES or self.said(name, "ready") > 0)
 
     def said(self, name: str, word: str) -> int:
         for line in (self.logs / f"{name}.log").read_text().splitlines():
@@ -92,6 +101,7 @@ def test_a_child_that_dies_is_told_and_started_again(watched: Watched) -> None:
 def test_a_child_that_goes_on_dying_uses_up_its_budget(watched: Watched) -> None:
     watched.supervisor.start(watched.stage("api"))
     watched.supervisor.start(watched.stage("worker", program=DIES))
+    watched.started.touch()
 
     def gives_up() -> bool:
         try:
