@@ -132,7 +132,7 @@ def test_a_line_that_moves_tells_when_a_run_will_be_taken(brisk: Caller) -> None
             told.append(waiting["eta_ms"])
         return bool(told)
 
-    wait_until(is_told, 5, "an eta is told")
+    wait_until(is_told, 15, "an eta is told")
     assert 0 < told[0] < 60_000
     for run in runs[::-1]:
         brisk.post(f"/executions/{run}/cancel", {})
