@@ -138,6 +138,7 @@ def test_a_line_that_moves_tells_when_a_run_will_be_taken(brisk: Caller) -> None
         brisk.post(f"/executions/{run}/cancel", {})
     for run in runs:
         brisk.finished(run)
+    wait_until(lambda: brisk.stack.redis().llen("default") == 0, 60, "the next test finds no line before it")
 
 
 def test_a_step_that_rests_before_its_next_try_says_so_and_for_how_long(brisk: Caller, tmp_path: Path) -> None:
