@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,7 +24,8 @@ from shared.store.port import Report
 from worker.draft import Draft
 
 SHOWN_AFTER_S: Final = 0.05
-SHOWN_TRIES: Final = 5
+SHOWN_AGAIN: Final = 1.5
+"""By how much longer after the claim than the last one the next look comes that may find it a majority's."""
 REPORT_EVERY_S: Final = 1.0
 TICK_S: Final = 0.025
 PARKED_AFTER: Final = 40
@@ -163,7 +165,7 @@ class Heartbeat:
         self._cancelling = False
         self._is_shown = False
         self._began_at = self._renewed_at = since_boot()  # by the claim, before a first read that may wait
-        self._shown_tries = SHOWN_TRIES
+        self._show_from = self._began_at + SHOWN_AFTER_S
         self._reported_at = self._began_at
         self._log = structlog.get_logger().bind(execution_id=lease.execution_id, step=lease.step)
 
@@ -177,9 +179,10 @@ class Heartbeat:
             return  # this step's own claim may not be stored, so there is nothing yet to keep alive
         if now - self._began_at < SHOWN_AFTER_S:
             return  # a quick step: its completing write will show it
-        if self._shown_tries and not self._is_shown:
+        if now >= self._show_from and not self._is_shown:
             # A majority may not have the claim yet; a store that does not answer is asked by what follows.
-            self._shown_tries = self._shown_tries - 1 if self._attempt(self._show) else 0
+            age_s = now - self._began_at
+            self._show_from = self._began_at + SHOWN_AGAIN * age_s if self._attempt(self._show) else math.inf
         if now - self._reported_at < min(REPORT_EVERY_S, self._heartbeat_s):
             return
         self._reported_at = now
@@ -242,6 +245,7 @@ class Heartbeat:
             return
         self._publisher.shown(record, as_of=as_of, told=self._draft.told)
         self._draft.told = record.lines_total
+        self._is_shown = True
 
     def _renew(self) -> None:
         beat = self._store.renew(self._lease, self._clock.now() + timedelta(seconds=self._lease_s))

@@ -28,7 +28,7 @@ def caller(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[C
 @pytest.fixture(scope="package")
 def brisk(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[Caller]:
     """Answer an integrator of a shared stack where a lost lease is soon over: resume what you pause."""
-    short = {"BUCKET_LEASE_S": "0.8", "BUCKET_HEARTBEAT_S": "0.25", "BUCKET_HANDOFF_S": "0.5"}
+    short = {"BUCKET_LEASE_S": "2", "BUCKET_HEARTBEAT_S": "0.5", "BUCKET_HANDOFF_S": "0.5"}
     stack = Stack(tmp_path_factory.mktemp("brisk-stack"), guard, BUCKET_AGENTS_DIR=str(AGENTS), **short)
     try:
         stack.start_all()

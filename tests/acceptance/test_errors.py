@@ -54,8 +54,8 @@ PROVOKED: dict[str, tuple[int, Callable[[Caller], requests.Response]]] = {
     "unsupported_media_type": (415, lambda caller: caller.ask("POST", "/run-basket", data=b"{}")),
     "idempotency_key_reused": (422, lambda caller: _under_one_key(caller, NAMED, NAMED | {"tags": ["b"]})),
     "overloaded": (503, lambda caller: _with_a_backlog(caller, lambda: caller.post("/run-basket", NAMED))),
-    "unavailable": (503, lambda caller: _without(caller, "stop", lambda: caller.post("/run-basket", NAMED))),
-    "outcome_unknown": (503, lambda caller: _without(caller, "pause", lambda: caller.post("/run-agent", ECHO))),
+    "unavailable": (503, lambda caller: _without(caller, lambda: caller.post("/run-basket", NAMED))),
+    "outcome_unknown": (503, lambda caller: _locked(caller, lambda: caller.post("/run-agent", ECHO))),
 }
 # Nothing but a fault of our own makes a 500, and none is known; tests/unit/api/test_problems.py makes one.
 NOT_PROVOKED = {"internal"}
@@ -85,14 +85,25 @@ def _with_a_backlog(caller: Caller, act: Callable[[], requests.Response]) -> req
         caller.stack.start("worker")
 
 
-def _without(caller: Caller, way: str, act: Callable[[], requests.Response]) -> requests.Response:
-    getattr(caller.stack, way)("mongod")
+def _without(caller: Caller, act: Callable[[], requests.Response]) -> requests.Response:
+    caller.stack.stop("mongod")
     try:
-        if way == "stop":  # a connection that breaks under a call leaves more doubt than one that cannot be made
-            wait_until(lambda: caller.get("/ready").status_code == 503)
+        # A connection that breaks under a call leaves more doubt than one that cannot be made: each process must know.
+        wait_until(lambda: all(act().json().get("error_code") == "unavailable" for _ in range(16)))
         return _until_refused(act)
     finally:
         caller.stack.mend()
+        _wait_until_healed(caller)
+
+
+def _locked(caller: Caller, act: Callable[[], requests.Response]) -> requests.Response:
+    # It answers each look, so that nobody takes it for away however long this test stands still, but writes nothing.
+    mongod = caller.stack.mongo().client.admin
+    mongod.command("fsync", lock=True)
+    try:
+        return _until_refused(act)
+    finally:
+        mongod.command("fsyncUnlock")
         _wait_until_healed(caller)
 
 
@@ -132,9 +143,7 @@ def assert_is_problem(answer: requests.Response, status: int, code: str) -> None
 
 def test_a_batch_of_which_nobody_can_tell_what_became_is_refused_as_a_whole(caller: Caller) -> None:
     batch = {"items": [ECHO_BASKET] * 20}
-    assert_is_problem(
-        _without(caller, "pause", lambda: caller.post("/run-basket/batch", batch)), 503, "outcome_unknown"
-    )
+    assert_is_problem(_locked(caller, lambda: caller.post("/run-basket/batch", batch)), 503, "outcome_unknown")
 
 
 @pytest.mark.parametrize("code", PROVOKED)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.acceptance.calls import AGENTS, Caller
 from tests.faults.seen import messages
+from tests.gate import gate
 from tests.processes import wait_until
 from tests.stack import Stack
 
@@ -39,6 +40,12 @@ def statuses(polled: dict[str, Any]) -> dict[str, str]:
     return {step["step"]: step["status"] for step in polled["steps"]}
 
 
+def now_of(caller: Caller) -> datetime:
+    """The store's own time, by which all moments are kept."""
+    told: datetime = caller.stack.mongo().client.admin.command("hello")["localTime"]
+    return told.replace(tzinfo=UTC)
+
+
 def seconds(polled: dict[str, Any], since: str = "created_at") -> float:
     """How long a run took, by the store's clock."""
     return (datetime.fromisoformat(polled["finished_at"]) - datetime.fromisoformat(polled[since])).total_seconds()
@@ -56,13 +63,18 @@ def test_each_step_of_a_parallel_basket_gets_the_runs_input_and_the_result_has_t
     assert polled["outputs"] == polled["result"]
 
 
-def test_four_parallel_steps_of_a_second_take_less_than_two_on_four_children(caller: Caller) -> None:
-    config = {"agents": ["sleeper"] * 4, "execution_strategy": "parallel"}
-    answer = caller.post("/run-basket", {"config": config, "input_data": {"seconds": 1}})
-    polled = caller.finished(answer.json()["execution_id"])
-    print(f"\nfour parallel one-second steps: {seconds(polled):.3f} s from accept to end")  # noqa: T201
+def test_four_parallel_steps_run_at_the_same_time_on_four_children(caller: Caller, tmp_path: Path) -> None:
+    config = {"agents": ["counter"] * 4, "execution_strategy": "parallel"}
+    with gate(tmp_path / "gate") as shut:
+        answer = caller.post("/run-basket", {"config": config, "input_data": {"file": str(tmp_path / "gate")}})
+        execution_id = answer.json()["execution_id"]
+        # Each goes on once all of them have begun: one after the other, none would ever end.
+        wait_until(lambda: set(statuses(caller.poll(execution_id)).values()) == {"running"}, 15, "all four run")
+        shut.open()
+        polled = caller.finished(execution_id)
+    print(f"\nfour parallel steps: {seconds(polled):.3f} s from accept to end")  # noqa: T201
     assert polled["status"] == "completed"
-    assert 1 <= seconds(polled) < 2
+    assert {step["attempts"] for step in polled["steps"]} == {1}
 
 
 def test_a_diamond_maps_its_inputs_and_ends_in_the_step_that_nobody_needs(caller: Caller) -> None:
@@ -217,6 +229,13 @@ def test_a_basket_may_have_200_steps(caller: Caller) -> None:
 # Schedules and deadlines
 
 
+def in_s(delay_s: float, way: str) -> str | float:
+    """A moment so far ahead, as it is told: with an offset, for it is the same wherever it is written."""
+    if way == "run_after_s":
+        return delay_s
+    return (datetime.now(UTC) + timedelta(seconds=delay_s)).astimezone(datetime.now().astimezone().tzinfo).isoformat()
+
+
 def submit(caller: Caller, agent: str = "echo", given: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     answer = caller.post("/run-agent", {"agent_name": agent, "input_data": given or {}} | more)
     assert answer.status_code == 202, answer.text
@@ -226,27 +245,38 @@ def submit(caller: Caller, agent: str = "echo", given: dict[str, Any] | None = N
 
 @pytest.mark.parametrize("way", ["run_after", "run_after_s"])
 def test_a_scheduled_run_waits_for_its_moment_and_says_so(caller: Caller, way: str) -> None:
-    at = datetime.now(UTC) + timedelta(seconds=1.5)
-    # With an offset, for the moment is the same wherever it is written.
-    told = at.astimezone(tz=datetime.now().astimezone().tzinfo).isoformat() if way == "run_after" else 1.5
-    body = submit(caller, **{way: told})
+    body = submit(caller, **{way: in_s(10, way)})
     assert body["status"] == "scheduled"
     polled = caller.poll(body["execution_id"])
     assert (polled["status"], polled["queued_at"], polled["waiting_for"]["reason"]) == ("scheduled", None, "schedule")
-    assert 0 < polled["waiting_for"]["eta_ms"] <= 1_500
-    assert polled["waiting_for"]["eta_ms"] < polled["poll_after_ms"] <= 2_500, "when it may be over"
-    polled = caller.finished(body["execution_id"])
-    assert polled["status"] == "completed"
-    assert datetime.fromisoformat(polled["started_at"]) >= at - timedelta(milliseconds=50)
-    assert seconds(polled) < 1.5 + 2
+    assert 0 < polled["waiting_for"]["eta_ms"] <= 10_000
+    assert polled["waiting_for"]["eta_ms"] < polled["poll_after_ms"] <= 12_000, "when it may be over"
+    caller.ask("POST", f"/executions/{body['execution_id']}/cancel")
+
+
+@pytest.mark.parametrize("way", ["run_after", "run_after_s"])
+def test_a_scheduled_run_begins_at_its_moment_and_soon_after_it(caller: Caller, way: str) -> None:
+    def took_s() -> float:
+        at = datetime.now(UTC) + timedelta(seconds=1.5)
+        polled = caller.finished(submit(caller, **{way: in_s(1.5, way)})["execution_id"])
+        assert polled["status"] == "completed"
+        assert datetime.fromisoformat(polled["started_at"]) >= at - timedelta(milliseconds=50)
+        return seconds(polled)
+
+    # A machine that stands still makes one of them late; a moment that nobody looks after makes all of them late.
+    wait_until(lambda: took_s() < 1.5 + 2, 15, "one of them is over soon after its moment")
 
 
 @pytest.mark.parametrize("moment", ["2020-01-01T00:00:00Z", "2020-01-01t00:00:00.5+02:00"])
 def test_a_moment_in_the_past_is_now(caller: Caller, moment: str) -> None:
-    body = submit(caller, run_after=moment)
-    assert body["status"] == "queued"
-    polled = caller.finished(body["execution_id"])
-    assert (polled["status"], seconds(polled) < 2) == ("completed", True)
+    def took_s() -> float:
+        body = submit(caller, run_after=moment)
+        assert body["status"] == "queued"
+        polled = caller.finished(body["execution_id"])
+        assert polled["status"] == "completed"
+        return seconds(polled)
+
+    wait_until(lambda: took_s() < 2, 15, "one of them is over at once, unless this machine stands still each time")
 
 
 @pytest.mark.parametrize(
@@ -289,25 +319,37 @@ def test_a_run_that_nobody_began_by_its_start_deadline_has_failed(caller: Caller
 
 
 def test_one_that_began_in_time_is_not_held_to_its_start_deadline(caller: Caller) -> None:
-    polled = caller.finished(submit(caller, "sleeper", {"seconds": 1.2}, start_deadline_s=0.6)["execution_id"])
-    assert polled["status"] == "completed"
+    given = {"seconds": 60, "slice_s": 0.05}
+    run = submit(caller, "sleeper", given, start_deadline_s=4)["execution_id"]
+    wait_until(lambda: caller.poll(run)["status"] == "running", 4, "it begins in time")
+    created_at = datetime.fromisoformat(caller.poll(run)["created_at"])
+    wait_until(lambda: now_of(caller) > created_at + timedelta(seconds=4), 10, "its start deadline is over")
+    executions = caller.stack.mongo().executions
+    for _ in range(4):  # for a heartbeat, which moves it too, may come before the reconciler's look
+        executions.update_one({"_id": run}, {"$set": {"due_by": created_at}})
+        wait_until(
+            lambda: executions.find_one({"_id": run})["due_by"].replace(tzinfo=UTC) > created_at, 10, "looked at"
+        )
+    assert caller.poll(run)["status"] == "running"
+    assert caller.ask("POST", f"/executions/{run}/cancel").status_code == 202
+    caller.finished(run)
 
 
 def test_a_live_lease_does_not_save_a_run_past_its_deadline_and_its_slot_is_free_again(caller: Caller) -> None:
     given = {"seconds": 60, "slice_s": 0.05}
-    late = [submit(caller, "sleeper", given, deadline_s=1)["execution_id"] for _ in range(4)]
+    late = [submit(caller, "sleeper", given, deadline_s=4)["execution_id"] for _ in range(4)]
     for polled in (caller.finished(execution_id) for execution_id in late):
         assert (polled["status"], polled["error"]["error_code"]) == ("failed", "deadline_exceeded")
         assert (polled["error"]["kind"], statuses(polled)) == ("timeout", {"sleeper": "failed"})
-        assert 1 <= seconds(polled) < 3
+        assert 4 <= seconds(polled) < 12
     again = [submit(caller)["execution_id"] for _ in range(4)]
     assert {caller.finished(execution_id)["status"] for execution_id in again} == {"completed"}
     wait_until(lambda: caller.stack.logs("worker").count("the lease is lost") >= 4, 5, "all four were asked to stop")
 
 
 def test_deadlines_count_from_the_moment_at_which_a_run_may_begin(caller: Caller) -> None:
-    body = submit(caller, run_after_s=1.5, deadline_s=1, start_deadline_s=1)
-    assert caller.finished(body["execution_id"])["status"] == "completed"
+    body = submit(caller, run_after_s=4.5, deadline_s=4, start_deadline_s=4)
+    assert caller.finished(body["execution_id"])["status"] == "completed", "from its submit they were over before it"
     body = submit(caller, "sleeper", {"seconds": 60}, run_after_s=0.5, deadline_s=1)
     polled = caller.finished(body["execution_id"])
     assert polled["error"]["error_code"] == "deadline_exceeded"

@@ -1,4 +1,4 @@
-"""What waits for a moment begins, or ends, at it, however lately it was submitted: on a stack whose hand-off is 5 s."""
+"""What waits for a moment begins, or ends, at it, however lately it was submitted: on a stack of long hand-offs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from tests.acceptance.calls import AGENTS, Caller
 from tests.stack import Stack
 
-HANDOFF_S: Final = 5.0  # as it comes; a look is a fifth of it
-# Two looks lie well within a heartbeat, as they do where all is as it comes; half a lease is over soon after the start.
+HANDOFF_S: Final = 15.0  # long after all of these moments, even where this machine stands still for a while
+# Two looks lie well within a heartbeat, and a look is half of one; half a lease is over soon after the start.
 SETTINGS: Final = {"BUCKET_HANDOFF_S": str(HANDOFF_S), "BUCKET_LEASE_S": "6", "BUCKET_HEARTBEAT_S": "3"}
 
 

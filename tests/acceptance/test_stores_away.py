@@ -13,10 +13,9 @@ import pytest
 import requests
 
 from tests.processes import wait_until
-from tests.runs import AGENTS, Answer, Runs, asked, at_once, worst
+from tests.runs import AGENTS, EVERY_PROCESS, Answer, Runs, asked, at_once, worst
 from tests.stack import Stack
 
-CALLERS = 8
 UNKNOWN = "1763700000_0000000000000000"
 
 
@@ -45,8 +44,10 @@ def test_without_a_server_submits_are_refused_in_time_and_polls_answered(stack: 
     kept = runs.submit("echo").execution_id
     runs.done(kept)
     stack.stop(server)
-    wait_until(lambda: {answer.status for answer in at_once(runs.submit, CALLERS)} == {503}, 5, "all have noticed")
-    submits = at_once(partial(runs.submit, "echo"), CALLERS)
+    wait_until(
+        lambda: {answer.status for answer in at_once(runs.submit, EVERY_PROCESS)} == {503}, 5, "all have noticed"
+    )
+    submits = at_once(partial(runs.submit, "echo"), EVERY_PROCESS)
     many, beyond = many_polled(runs, kept), many_polled(runs, kept, UNKNOWN)
     poll, ready, health = runs.poll(kept), runs.get("/ready"), runs.get("/health")
     feeds = [runs.get("/executions/changes"), runs.get("/executions/changes?since=now"), runs.get("/consumers")]
@@ -67,5 +68,7 @@ def test_without_a_server_submits_are_refused_in_time_and_polls_answered(stack: 
     }[server]
     assert worst([*submits, poll, many, beyond, ready, health, *feeds]) < 3
     stack.start(server)
-    wait_until(lambda: {answer.status for answer in at_once(runs.submit, CALLERS)} == {202}, 15, "runs are accepted")
+    wait_until(
+        lambda: {answer.status for answer in at_once(runs.submit, EVERY_PROCESS)} == {202}, 15, "runs are accepted"
+    )
     assert runs.done(runs.submit().execution_id)["status"] == "completed"

@@ -17,7 +17,7 @@ from shared.queue.bell import FIRST, list_of
 from tests.faults.proxy import Proxy
 from tests.faults.seen import messages, restart_with, stored
 from tests.processes import descendants, wait_until
-from tests.runs import Answer, Runs, asked, at_once, worst
+from tests.runs import EVERY_PROCESS, Answer, Runs, asked, at_once, worst
 from tests.stack import Stack
 
 
@@ -93,8 +93,13 @@ def test_02_an_api_that_dies_before_its_insert_has_accepted_nothing_and_a_retry_
     stack: Stack, runs: Runs
 ) -> None:
     stack.pause("mongod")  # the insert cannot have been applied when the API dies
+
+    def submit_until_cut() -> None:
+        while True:  # until it dies under one: where this machine stood still, the first is refused meanwhile
+            assert runs.submit(key="before").status == 503
+
     with ThreadPoolExecutor(1) as caller:
-        lost = caller.submit(partial(runs.submit, key="before"))
+        lost = caller.submit(submit_until_cut)
         time.sleep(0.3)
         stack.kill("api")
         with pytest.raises(requests.ConnectionError):
@@ -135,7 +140,11 @@ def test_05_a_frozen_redis_holds_no_submit_and_no_thread(stack: Stack, runs: Run
     assert {answer.status for answer in answers} <= {202, 503}
     assert worst(answers) < 4  # one of 40 waits for one of 32 threads, which wait for Redis half a second at most
     stack.resume("redis")
-    wait_until(lambda: {answer.status for answer in at_once(runs.submit, 16)} == {202}, 10, "all threads accept again")
+    wait_until(
+        lambda: {answer.status for answer in at_once(runs.submit, EVERY_PROCESS)} == {202},
+        10,
+        "all threads accept again",
+    )
     accepted = [answer.execution_id for answer in answers if answer.status == 202]
     assert {poll["status"] for poll in runs.all_done(accepted)} <= {"completed"}
 

@@ -20,9 +20,9 @@ LEASE_S = SETTINGS["lease_s"]
 
 
 def reconciler_of(bench: Bench) -> Reconciler:
-    """A reconciler that has left the patience of its start behind it."""
+    """A reconciler that has left the patience of its start behind it, and takes a busy machine for no standstill."""
     reconciler = Reconciler(bench.fresh_clock(), "first")
-    # It looks meanwhile, for one that does not has stood still, and is patient anew.
+    reconciler._patience._heartbeat_s = 60
     wait_until(lambda: reconciler.look() == 0 and reconciler._patience.may_end_what_runs, 5, "its patience is over")
     return reconciler
 

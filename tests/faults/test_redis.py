@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 
 from tests.faults.proxy import Proxy
 from tests.faults.seen import all_completed_once, restart_with, stored
 from tests.processes import wait_until
-from tests.runs import Runs, at_once
+from tests.runs import EVERY_PROCESS, Runs, at_once
 from tests.stack import Stack
 
 
@@ -40,7 +39,9 @@ def test_09_a_redis_frozen_as_a_step_ends_keeps_its_worker_from_nothing_after(st
     time.sleep(13)  # longer than any timeout of a client
     stack.resume("redis")
     began = time.monotonic()
-    wait_until(lambda: {answer.status for answer in at_once(runs.submit, 8)} == {202}, 10, "runs are accepted")
+    wait_until(
+        lambda: {answer.status for answer in at_once(runs.submit, EVERY_PROCESS)} == {202}, 10, "runs are accepted"
+    )
     assert runs.done(run)["steps"][0]["attempts"] == 1
     assert runs.done(runs.submit().execution_id)["status"] == "completed"
     assert time.monotonic() - began < 15
@@ -73,7 +74,7 @@ def test_11_five_restarts_of_redis_one_after_the_other_stop_no_worker(stack: Sta
         stack.start("redis")
         time.sleep(0.7)
     began = time.monotonic()
-    wait_until(lambda: {answer.status for answer in at_once(partial(runs.submit), 8)} == {202}, 10, "it accepts")
+    wait_until(lambda: {answer.status for answer in at_once(runs.submit, EVERY_PROCESS)} == {202}, 10, "it accepts")
     assert runs.done(runs.submit().execution_id)["status"] == "completed"
     assert time.monotonic() - began < 15
     assert stack.pid("worker") == main

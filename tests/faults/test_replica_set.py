@@ -13,7 +13,7 @@ from tests.faults.feed import Reader, is_whole
 from tests.faults.replica_set import ReplicaSet
 from tests.faults.seen import all_completed_once, lines_of, stored
 from tests.processes import wait_until
-from tests.runs import AGENTS, Answer, Runs, at_once, worst
+from tests.runs import AGENTS, EVERY_PROCESS, Answer, Runs, at_once, worst
 from tests.stack import Stack
 
 WORKER = "bucket-worker"
@@ -32,7 +32,8 @@ def runs(stack: Stack, replica_set: ReplicaSet, tmp_path: Path) -> Iterator[Runs
     yield Runs(stack, tmp_path / "counted")
     replica_set.mend()
     stack.mend()
-    wait_until(lambda: {answer.status for answer in at_once(Runs(stack, tmp_path / "none").submit, 8)} == {202}, 30)
+    submit = Runs(stack, tmp_path / "none").submit
+    wait_until(lambda: {answer.status for answer in at_once(submit, EVERY_PROCESS)} == {202}, 30)
 
 
 class Submits:
@@ -73,6 +74,7 @@ def test_23_a_primary_killed_in_mid_run_loses_no_run(replica_set: ReplicaSet, ru
     runs.begun(long)
     submits = Submits(runs, "killed")
     before = submits.go_on_for(1)
+    runs.all_done(before)  # a claim is a lock and no record: one that dies with its primary is made again
     replica_set.kill(replica_set.primary())
     after = submits.go_on_for(5)
     submits.check()

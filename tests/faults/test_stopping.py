@@ -108,6 +108,8 @@ def test_30_a_worker_that_shuts_down_hands_its_step_back(caller: Caller) -> None
 
 
 def test_30_a_worker_that_shuts_down_finishes_a_step_that_is_nearly_done(caller: Caller) -> None:
+    caller.stack.stop("worker")
+    caller.stack.start("worker", BUCKET_DRAIN_S="15")  # many times what it needs, should this machine stand still
     execution_id = running(caller, "sleeper", seconds=1.5)
     caller.stack.stop("worker")
     polled = caller.poll(execution_id)

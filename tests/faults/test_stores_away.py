@@ -17,7 +17,7 @@ from pymongo import WriteConcern
 
 from shared.queue.bell import FIRST, list_of
 from tests.processes import wait_until
-from tests.runs import AGENTS, Answer, Runs, at_once, worst
+from tests.runs import AGENTS, EVERY_PROCESS, Answer, Runs, at_once, worst
 from tests.stack import Stack
 
 WAYS = ("stop", "kill", "pause")
@@ -57,7 +57,7 @@ def show(figures: str) -> None:
 
 def stack_accepts(stack: Stack) -> bool:
     submit = partial(Runs(stack, Path("nowhere")).submit, "echo")
-    return {answer.status for answer in at_once(submit, 12)} == {202}
+    return {answer.status for answer in at_once(submit, EVERY_PROCESS)} == {202}
 
 
 def refused(answers: list[Answer]) -> set[str | None]:
@@ -107,7 +107,15 @@ def test_28_without_mongodb_submits_are_refused_in_time_and_polls_answered_from_
 
     take_away(stack, "mongod", way)
     first = at_once(partial(runs.submit, "echo"), CALLERS)
-    later = at_once(partial(runs.submit, "echo"), CALLERS)
+    later: list[Answer] = []
+
+    def are_refused_at_once() -> bool:
+        answers = at_once(partial(runs.submit, "echo"), CALLERS)
+        later.extend(answers)
+        return worst(answers) < 0.5
+
+    # Not the first time, where this machine stands still; one that waited for MongoDB would never be so quick.
+    wait_until(are_refused_at_once, 10, "known to be away, it is no longer waited for")
     poll, lost = runs.poll(kept), runs.poll(forgotten)
     ready, health = runs.get("/ready"), runs.get("/health")
     healed_s = give_back(stack, "mongod", way)
@@ -119,7 +127,6 @@ def test_28_without_mongodb_submits_are_refused_in_time_and_polls_answered_from_
     )
     assert refused(first) <= ({"unavailable"} if way == "stop" else {"unavailable", "outcome_unknown"})
     assert refused(later) == {"unavailable"}
-    assert worst(later) < 0.5, "known to be away, it is no longer waited for"
     assert (poll.status, poll.headers["ETag"]) == (200, f'W/"{kept}.{poll.body["rev"]}"')
     assert poll.body["status"] == "completed"
     assert (lost.status, lost.error_code) == (503, "unavailable")
@@ -193,8 +200,11 @@ def test_04_without_redis_submits_are_refused_once_it_is_noticed_and_polls_answe
         accepted.append(answer.execution_id)  # nobody has noticed yet: it is stored, and will be offered
         assert time.monotonic() - began < 2
     noticed_s = time.monotonic() - began
-    # The other API process has its own pulse.
-    wait_until(lambda: {runs.submit("echo").status for _ in range(6)} == {503}, 2, "each process has noticed")
+
+    def all_refuse() -> bool:  # the other API process has its own pulse
+        return {answer.status for answer in at_once(partial(runs.submit, "echo"), EVERY_PROCESS)} == {503}
+
+    wait_until(all_refuse, 2, "each process has noticed")
     submits = at_once(runs.submit, CALLERS)
     polls = at_once(partial(runs.poll, kept), CALLERS)
     ready, health = runs.get("/ready"), runs.get("/health")
@@ -218,11 +228,19 @@ def test_04_without_redis_submits_are_refused_once_it_is_noticed_and_polls_answe
 
 
 def test_04_a_run_accepted_before_the_outage_was_noticed_completes_once_redis_is_back(stack: Stack, runs: Runs) -> None:
-    stack.kill("redis")
-    answer = runs.submit()  # well within the tenth of a second until the next look
-    stack.start("redis")
-    assert runs.done(answer.execution_id)["status"] == "completed"
-    assert len(runs.counted()) == 1
+    answers: list[Answer] = []
+
+    def is_accepted() -> bool:
+        stack.kill("redis")
+        answers.append(runs.submit())  # mostly within the tenth of a second until the next look
+        give_back(stack, "redis", "kill")
+        return answers[-1].status == 202
+
+    wait_until(is_accepted, 30, "a run is accepted before the outage is noticed")
+    assert {answer.error_code for answer in answers[:-1]} <= {"unavailable"}
+    run = answers[-1].execution_id
+    assert runs.done(run)["status"] == "completed"
+    assert runs.counted() == [f"{run}:counter:1"]
 
 
 def test_08_what_a_killed_redis_forgot_completes_and_what_ran_meanwhile_ran_once(stack: Stack, runs: Runs) -> None:

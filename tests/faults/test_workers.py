@@ -62,7 +62,7 @@ def test_13_a_view_that_nobody_corrected_misleads_for_half_a_lease_at_most(stack
 
 
 def test_14_a_worker_killed_whole_in_the_middle_of_a_step_loses_no_run(stack: Stack, runs: Runs) -> None:
-    run = runs.submit("counter", "counter", seconds=0.5).execution_id
+    run = runs.submit("counter", "counter", first_s=60).execution_id
     runs.begun(run)
     stack.kill("worker")
     stack.start("worker")
@@ -110,7 +110,7 @@ def begin_spawner(runs: Runs, tmp_path: Path) -> int:
 
 
 def test_15_children_end_with_their_main_process(stack: Stack, runs: Runs) -> None:
-    run = runs.submit("counter", "counter", seconds=1).execution_id
+    run = runs.submit("counter", "counter", first_s=60).execution_id
     runs.begun(run)
     children = descendants(stack.pid("worker"))
     os.kill(stack.pid("worker"), signal.SIGKILL)
@@ -179,7 +179,7 @@ def test_22_what_no_store_takes_fails_its_step_at_the_first_attempt(
 
 
 def test_16_a_zombie_that_wakes_after_its_lease_writes_nothing(stack: Stack, runs: Runs) -> None:
-    run = runs.submit("counter", "counter", seconds=0.5).execution_id
+    run = runs.submit("counter", "counter", first_s=5).execution_id
     runs.begun(run)
     stack.pause("worker")
     with stack.another("worker") as other:

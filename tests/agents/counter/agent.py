@@ -15,5 +15,6 @@ def run(given: dict[str, Any], ctx: AgentContext) -> Any:
         handle = os.open(given["file"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.write(handle, f"{ctx.execution_id}:{ctx.step}:{ctx.attempt}\n".encode())
         os.close(handle)
-    time.sleep(given.get("seconds", 0))
-    return {**given, "attempt": ctx.attempt}  # what came in goes on, so that a chain counts each of its steps
+    time.sleep((given.get("first_s", 0) if ctx.attempt == 1 else 0) or given.get("seconds", 0))
+    # What came in goes on, so that a chain counts each of its steps; but it is the first of them that is to be struck.
+    return {**{name: told for name, told in given.items() if name != "first_s"}, "attempt": ctx.attempt}

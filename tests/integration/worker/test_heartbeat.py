@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import queue
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from pymongo.read_concern import ReadConcern
@@ -137,6 +138,27 @@ def test_a_step_that_lasts_is_shown_and_a_quick_one_is_left_to_its_end(beating: 
         wait_until(lambda: beating.shown is not None, 5, "it is shown")
     assert beating.shown is not None
     assert (head_of(beating.shown).status, head_of(beating.shown).rev) == ("running", beating.run.rev)
+
+
+def test_a_claim_that_is_long_no_majoritys_is_shown_once_it_is_one_and_asked_for_seldom(beating: Beating) -> None:
+    bench, looks, tick = beating.bench, list[float](), [0.0]
+    lost = replace(beating.run, steps={"s1": replace(beating.run.steps["s1"], token=None, claims=0)})
+
+    def read(*args: Any, **options: Any) -> Record:
+        looks.append(tick[0])
+        return Record(beating.run if tick[0] > 0.9 else lost)
+
+    bench.store.read = read  # type: ignore[attr-defined]
+    slow = replace(bench.services, settings=replace(bench.services.settings, lease_s=120, heartbeat_s=60))
+    draft = Draft(slow, Record(beating.run), beating.lease, told=1, give_up=lambda: False)
+    heartbeat = Heartbeat(slow, draft, beating.lease, beating.reporter, stop=beating.stopped.put)
+    for number in range(80):  # two seconds, of which nobody waits for one
+        tick[0] = number * 0.025
+        heartbeat.tick(heartbeat._began_at + tick[0])
+    assert beating.shown is not None
+    assert head_of(beating.shown).status == "running"
+    assert 0.9 < looks[-1] < 1.4
+    assert len(looks) < 10
 
 
 def test_a_quick_step_costs_no_read(beating: Beating) -> None:
