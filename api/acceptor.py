@@ -1,7 +1,8 @@
 """Stores a run and answers at once with what to poll; whoever sends the same key again is answered the same run.
 
-The holder of a key is looked for before all else: what has been accepted is answered as it stands, whatever has become
-of its basket, of Redis or of the backlog since.
+What has been accepted is answered as it stands, whatever has become of its basket, of Redis or of the backlog since:
+the holder of a key is looked for before anything is refused. Where nothing is, the insert itself finds out whether
+there is one, so that a new key costs no look.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from api.keeper import Keeper
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC, Execution, Idempotency
 from shared.domain.life import start
-from shared.errors import IdempotencyKeyReused, OutcomeUnknown
+from shared.errors import BucketError, IdempotencyKeyReused, OutcomeUnknown
 from shared.live.render import metadata_shown, moment
 
 
@@ -67,18 +68,28 @@ class Acceptor:
         environ = request.environ
         key = key_of(environ.get("HTTP_IDEMPOTENCY_KEY"))
         idempotency = None if key is None else Idempotency(key, self._fingerprint())
-        if idempotency is not None:
-            holder = self._services.store.holder(PUBLIC, idempotency.key)
-            if holder is not None:
-                return self._replayed(holder, idempotency, warnings)
-        self._keeper.check_may_accept()
         asker = Asker(
             self._services.clock.now(),
             flask.g.request_id,
             traceparent_of(environ.get("HTTP_TRACEPARENT")),
             idempotency,
         )
-        return self._store(*make(asker), warnings)
+        try:
+            self._keeper.check_may_accept()
+            run, outputs = make(asker)
+        except BucketError:
+            replay = self._replay(idempotency, warnings)
+            if replay is None:
+                raise
+            return replay
+        # Outputs would be stored, and for nothing, before the insert that finds out.
+        replay = self._replay(idempotency, warnings) if outputs else None
+        return replay or self._store(run, outputs, warnings)
+
+    def _replay(self, asked: Idempotency | None, warnings: Sequence[str]) -> Accepted | None:
+        """Answer the run that holds a key; None where none does."""
+        holder = None if asked is None else self._services.store.holder(PUBLIC, asked.key)
+        return None if asked is None or holder is None else self._replayed(holder, asked, warnings)
 
     def _store(self, run: Execution, outputs: Mapping[str, bytes], warnings: Sequence[str]) -> Accepted:
         accepted = start(run, run.created_at, self._services.terms)

@@ -141,6 +141,19 @@ def assert_is_problem(answer: requests.Response, status: int, code: str) -> None
     assert ("Allow" in answer.headers) is (status == 405)
 
 
+def test_a_held_key_is_answered_however_much_waits(caller: Caller) -> None:
+    first = caller.post("/run-agent", ECHO, Idempotency_Key="held")
+
+    def again() -> requests.Response:
+        without = caller.post("/run-agent", ECHO)
+        replay = caller.post("/run-agent", ECHO, Idempotency_Key="held")
+        assert (replay.status_code, replay.headers["Idempotency-Replayed"]) == (202, "true")
+        assert replay.json()["execution_id"] == first.json()["execution_id"]
+        return without
+
+    assert_is_problem(_with_a_backlog(caller, again), 503, "overloaded")
+
+
 def test_a_batch_of_which_nobody_can_tell_what_became_is_refused_as_a_whole(caller: Caller) -> None:
     batch = {"items": [ECHO_BASKET] * 20}
     assert_is_problem(_locked(caller, lambda: caller.post("/run-basket/batch", batch)), 503, "outcome_unknown")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.profiler import recorded
 from tests.acceptance.calls import INCOME, Caller
 
 NAMED: dict[str, Any] = {"basket_name": "working_test", "input_data": INCOME}
@@ -160,11 +161,26 @@ def test_a_key_used_for_another_body_or_route_is_422_and_makes_no_run(caller: Ca
         ("/run-agent", agent | {"input_data": {"a": True}}),
         ("/run-agent", agent | {"tags": ["b"]}),
         ("/run-agent", agent | {"unknown": 1}),
+        ("/run-agent", {"agent_name": "nobody", "input_data": {}}),
         ("/run-basket", {"basket_name": "working_test"}),
     ):
         answer = caller.post(path, body, Idempotency_Key="taken")
         assert (answer.status_code, answer.json()["error_code"]) == (422, "idempotency_key_reused")
     assert caller.stored() == before
+
+
+def test_a_new_key_costs_the_store_one_insert_and_no_look(caller: Caller) -> None:
+    caller.stack.stop("worker")
+    body = {"agent_name": "echo", "input_data": {"a": 1}}
+    try:
+        with recorded(caller.stack.mongo()) as entries:
+            answer = caller.post("/run-agent", body, Idempotency_Key="costs")
+            replay = caller.post("/run-agent", body, Idempotency_Key="costs")
+    finally:
+        caller.stack.start("worker")
+    assert replay.json()["execution_id"] == answer.json()["execution_id"]
+    asked = [entry["op"] for entry in entries if entry.get("appName") == "bucket-api" and "executions" in entry["ns"]]
+    assert asked == ["insert", "insert", "query"], "only the second looked who holds it"
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "tab\there", "grün", "\x7f"])
