@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import orjson
+
 from shared import faults
 from shared.bootstrap import Services
 from shared.domain.execution import Execution
@@ -20,8 +22,8 @@ from shared.errors import NotStorable
 
 TURN_AWAITED_S: Final = 0.05
 """Nobody waits longer for another's insert: where the store hangs, none waits for two."""
-INPUT_MAX_BYTES: Final = 64 * 1024
-"""A run with a larger input is stored alone: a group would wait until it has gone over the wire."""
+LARGE_BYTES: Final = 64 * 1024
+"""A run whose input and basket take more is stored alone: a group would wait until it has gone over the wire."""
 _GROUP_MAX: Final = 32
 
 
@@ -51,7 +53,7 @@ class GroupCommit:
 
         Raises Unavailable, OutcomeUnknown and NotStorable, as the store does.
         """
-        if outputs or len(accepted.execution.input) > INPUT_MAX_BYTES:
+        if outputs or _bytes_of(accepted.execution) > LARGE_BYTES:
             return self._store_alone(accepted, outputs)
         ticket = _Ticket(accepted)
         if self._may_begin(ticket) or self._is_to_go_on(ticket):
@@ -134,3 +136,8 @@ class GroupCommit:
     def _offer(self, stored: Sequence[Advance], outputs: Mapping[str, bytes] | None = None) -> None:
         faults.reach("api.inserted")
         self._services.publisher.accepted(stored, outputs)
+
+
+def _bytes_of(run: Execution) -> int:
+    """What of a run a caller may make large; a basket's literals are stored longer than they were written."""
+    return len(run.input) + len(orjson.dumps(run.basket))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from api.group_commit import INPUT_MAX_BYTES, GroupCommit
+from api.group_commit import LARGE_BYTES, GroupCommit
 from shared import faults
 from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import PUBLIC, Execution, Idempotency
@@ -20,7 +20,7 @@ from shared.errors import NotStorable, OutcomeUnknown, Unavailable
 from shared.ids import new_execution_id
 from shared.queue.bell import FIRST, list_of
 from shared.settings import Settings
-from tests.builders import NOON, accepted
+from tests.builders import NOON, accepted, chain
 from tests.faulty import FaultyStore
 from tests.processes import wait_until
 
@@ -200,8 +200,19 @@ def test_who_has_waited_long_enough_stores_for_all_who_wait(crowd: Crowd) -> Non
 def test_a_large_input_and_a_retry_with_outputs_wait_for_nobody_and_hold_up_nobody(crowd: Crowd) -> None:
     commits = crowd.commits()
     with crowd.behind_another(commits) as first:
-        assert commits.store(fresh(input=b"1" * (INPUT_MAX_BYTES + 1)))
+        assert commits.store(fresh(input=b"1" * (LARGE_BYTES + 1)))
         assert commits.store(fresh(), {"only": b"{}"})
+        assert not first.done()
+    assert crowd.many.asked["insert_all"] == 0
+
+
+def test_a_large_basket_waits_for_nobody_and_holds_up_nobody(crowd: Crowd) -> None:
+    commits = crowd.commits()
+    literal = {"text": "x" * LARGE_BYTES}
+    large = replace(chain("only"), steps=(replace(chain("only").steps[0], input=literal),))
+    with crowd.behind_another(commits) as first:
+        alone = crowd.callers.submit(commits.store, fresh(basket=large))
+        assert alone.result(10)
         assert not first.done()
     assert crowd.many.asked["insert_all"] == 0
 
