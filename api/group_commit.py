@@ -64,8 +64,12 @@ class GroupCommit:
                 self._store_group([ticket, *others])
             finally:
                 self._hand_on()
-        if ticket.error is not None:
-            raise ticket.error
+        error, ticket.error = ticket.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # which holds these frames, and they the group: nothing may lead back to it
         return accepted.execution if ticket.is_stored else self._store_alone(accepted)
 
     def _may_begin(self, ticket: _Ticket) -> bool:
