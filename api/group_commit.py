@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -64,12 +65,8 @@ class GroupCommit:
                 self._store_group([ticket, *others])
             finally:
                 self._hand_on()
-        error, ticket.error = ticket.error, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # which holds these frames, and they the group: nothing may lead back to it
+        if ticket.error is not None:
+            raise copy(ticket.error)
         return accepted.execution if ticket.is_stored else self._store_alone(accepted)
 
     def _may_begin(self, ticket: _Ticket) -> bool:
@@ -118,9 +115,11 @@ class GroupCommit:
             refused = self._refused([ticket.accepted for ticket in group])
             for at, ticket in enumerate(group):
                 ticket.is_stored = at not in refused
-        except BaseException as error:  # noqa: BLE001  (each raises it in its own thread)
+        except BaseException as error:
+            bare = copy(error)  # its traceback would hold the group, and the group it
             for ticket in group:
-                ticket.error = error
+                ticket.error = bare
+            raise
         finally:
             for ticket in group:
                 ticket.woken.set()
