@@ -1,7 +1,7 @@
 """Stores runs that are submitted at once by one insert and offers them by one pipeline: group commit, decision 0010.
 
-Whoever comes while nobody stores does so at once. Whoever comes meanwhile waits for the turn, and the first of those
-who wait stores for all of them. So a caller alone waits for nobody, and each of a crowd pays a part of one round trip.
+Two store at once, each alone. Whoever comes meanwhile waits for the turn, and the first of those who wait stores for
+all of them. So one of a few waits for nobody, and each of a crowd pays a part of one round trip.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ TURN_AWAITED_S: Final = 0.05
 LARGE_BYTES: Final = 64 * 1024
 """A run whose input and basket take more is stored alone: a group would wait until it has gone over the wire."""
 _GROUP_MAX: Final = 32
+_AT_ONCE: Final = 2
 
 
 @dataclass(eq=False, slots=True)
@@ -66,16 +67,16 @@ class GroupCommit:
             finally:
                 self._hand_on()
         if ticket.error is not None:
-            raise copy(ticket.error)
+            raise copy(ticket.error)  # one of its own: several threads raise it
         return accepted.execution if ticket.is_stored else self._store_alone(accepted)
 
     def _may_begin(self, ticket: _Ticket) -> bool:
-        """True where nobody stores; else the ticket waits."""
+        """True where few store and nobody waits; else the ticket waits."""
         with self._lock:
-            if self._storing:
+            if self._waiting or self._storing >= _AT_ONCE:
                 self._waiting.append(ticket)
                 return False
-            self._storing = 1
+            self._storing += 1
             return True
 
     def _is_to_go_on(self, ticket: _Ticket) -> bool:
@@ -94,7 +95,7 @@ class GroupCommit:
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), _GROUP_MAX - 1))]
 
     def _hand_on(self) -> None:
-        """Give the turn to the first who waits; where several store at once, as one was slow, it rests with them."""
+        """Give the turn to the first who waits; while another still stores it rests with that one, for the group grows."""
         with self._lock:
             if self._waiting and self._storing == 1:
                 first = self._waiting.popleft()

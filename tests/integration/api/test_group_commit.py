@@ -41,21 +41,22 @@ class Crowd:
         return GroupCommit(self.services, turn_awaited_s)
 
     @contextmanager
-    def behind_another(self, commits: GroupCommit) -> Iterator[Future[Execution]]:
-        """Have somebody's run stored and not offered yet, while the block runs."""
-        is_there, may_go_on = threading.Event(), threading.Event()
-        holding = iter([True])
+    def behind_two(self, commits: GroupCommit) -> Iterator[list[Future[Execution]]]:
+        """Have the runs of two callers stored and not offered yet, while the block runs."""
+        are_there, may_go_on = threading.Semaphore(0), threading.Event()
+        holding = iter([True, True])
 
         def hold() -> None:
             if next(holding, False):
-                is_there.set()
+                are_there.release()
                 may_go_on.wait()
 
         with faults.armed("api.inserted", hold):
-            first = self.callers.submit(commits.store, fresh())
-            assert is_there.wait(10)
+            both = [self.callers.submit(commits.store, fresh()) for _ in range(2)]
             try:
-                yield first
+                for _ in both:
+                    assert are_there.acquire(timeout=10), "they do not wait for each other"
+                yield both
             finally:
                 may_go_on.set()
 
@@ -99,36 +100,37 @@ def test_a_caller_alone_waits_for_nobody(crowd: Crowd) -> None:
 def test_all_who_come_while_somebody_stores_share_the_next_insert(crowd: Crowd) -> None:
     commits = crowd.commits()
     runs = [fresh() for _ in range(20)]
-    with crowd.behind_another(commits) as first:
+    with crowd.behind_two(commits) as both:
         others = crowd.waiting(commits, runs)
     assert [other.result(10) for other in others] == [run.execution for run in runs]
-    first.result(10)
-    assert (crowd.alone.asked["create"], crowd.many.asked["insert_all"]) == (1, 1)
-    assert (crowd.stored(), crowd.bells()) == (21, 21)
+    for one in both:
+        one.result(10)
+    assert (crowd.alone.asked["create"], crowd.many.asked["insert_all"]) == (2, 1)
+    assert (crowd.stored(), crowd.bells()) == (22, 22)
     for run in runs:
         assert crowd.services.views.get(run.execution.id), "each is shown"
     assert commits.store(fresh()), "and the next finds the turn free"
-    assert crowd.alone.asked["create"] == 2
+    assert crowd.alone.asked["create"] == 3
 
 
 def test_a_group_has_a_bound_and_those_beyond_it_are_the_next(crowd: Crowd) -> None:
     commits = crowd.commits()
-    with crowd.behind_another(commits):
+    with crowd.behind_two(commits):
         others = crowd.waiting(commits, [fresh() for _ in range(36)])
     for other in others:
         other.result(10)
-    assert (crowd.many.asked["insert_all"], crowd.stored()) == (2, 37)
+    assert (crowd.many.asked["insert_all"], crowd.stored()) == (2, 38)
 
 
 def test_of_one_key_in_a_crowd_one_run_is_made(crowd: Crowd) -> None:
     commits = crowd.commits()
     key = Idempotency("same", "print")
-    with crowd.behind_another(commits):
+    with crowd.behind_two(commits):
         others = crowd.waiting(commits, [fresh(idempotency=key) for _ in range(8)] + [fresh()])
     *same, other = [each.result(10) for each in others]
     assert len({run.id for run in same}) == 1
     assert other.id != same[0].id
-    assert (crowd.stored(), crowd.bells()) == (3, 3)
+    assert (crowd.stored(), crowd.bells()) == (4, 4)
 
 
 def test_what_the_store_refuses_of_one_run_is_told_of_that_run_alone(crowd: Crowd) -> None:
@@ -136,23 +138,23 @@ def test_what_the_store_refuses_of_one_run_is_told_of_that_run_alone(crowd: Crow
     withdrawn = fresh()
     crowd.services.store.withdraw(PUBLIC, withdrawn.execution.id)
     unfit = fresh(input_source="\ud800")  # which is no UTF-8: the whole insert is refused before it is sent
-    with crowd.behind_another(commits):
+    with crowd.behind_two(commits):
         good, bad, gone, last = crowd.waiting(commits, [fresh(), unfit, withdrawn, fresh()])
     assert {good.result(10).id, last.result(10).id}
     with pytest.raises(NotStorable):
         bad.result(10)
     with pytest.raises(OutcomeUnknown):
         gone.result(10)
-    assert (crowd.stored(), crowd.bells()) == (4, 3), "the tombstone is one of them"
+    assert (crowd.stored(), crowd.bells()) == (5, 4), "the tombstone is one of them"
 
 
-@pytest.mark.parametrize(("fault", "error", "stored"), [("before", Unavailable, 1), ("after", OutcomeUnknown, 6)])
+@pytest.mark.parametrize(("fault", "error", "stored"), [("before", Unavailable, 2), ("after", OutcomeUnknown, 7)])
 def test_an_insert_that_fails_is_told_to_each_and_the_turn_goes_on(
     crowd: Crowd, fault: str, error: type[Exception], stored: int
 ) -> None:
     commits = crowd.commits()
     crowd.many.fail("insert_all", **{fault: 1})
-    with crowd.behind_another(commits):
+    with crowd.behind_two(commits):
         others = crowd.waiting(commits, [fresh() for _ in range(5)])
     for other in others:
         with pytest.raises(error):
@@ -175,7 +177,7 @@ def test_a_fault_of_our_own_leaves_nobody_waiting(crowd: Crowd) -> None:
 
     commits = crowd.commits()
     crowd.many.lay("insert_all", breaks)
-    with crowd.behind_another(commits):
+    with crowd.behind_two(commits):
         others = crowd.waiting(commits, [fresh() for _ in range(3)])
     for other in others:
         with pytest.raises(RuntimeError):
@@ -186,16 +188,14 @@ def test_a_fault_of_our_own_leaves_nobody_waiting(crowd: Crowd) -> None:
 def test_who_has_waited_long_enough_stores_for_all_who_wait(crowd: Crowd) -> None:
     commits = crowd.commits(turn_awaited_s=0.2)
     runs = [fresh() for _ in range(5)]
-    with crowd.behind_another(commits) as first:
+    with crowd.behind_two(commits) as both:
         others = [crowd.callers.submit(commits.store, run) for run in runs]
         assert [other.result(10) for other in others] == [run.execution for run in runs]
-        assert not first.done()
-    first.result(10)
-    assert crowd.stored() == 6
-    with crowd.behind_another(commits) as first:
-        assert not first.done(), "who stores is alone again"
-        (other,) = crowd.waiting(commits, [fresh()])
-        assert not other.done()
+        assert not any(one.done() for one in both)
+    for one in both:
+        one.result(10)
+    assert crowd.stored() == 7
+    wait_until(lambda: commits._storing == 0, what="the turn is free again")
 
 
 def test_what_was_refused_is_forgotten_at_once(crowd: Crowd) -> None:
@@ -207,9 +207,10 @@ def test_what_was_refused_is_forgotten_at_once(crowd: Crowd) -> None:
     gc.collect()
     gc.disable()  # which would find what holds itself, but late: by then an outage has filled the memory
     try:
-        with crowd.behind_another(commits) as first:
+        with crowd.behind_two(commits) as both:
             others = crowd.waiting(commits, [fresh() for _ in range(5)])
-        first.result(10)
+        for one in both:
+            one.result(10)
         assert {type(other.exception(10)) for other in others} == {Unavailable}
         others.clear()
         wait_until(lambda: not tickets(), what="no ticket is left")
@@ -219,10 +220,10 @@ def test_what_was_refused_is_forgotten_at_once(crowd: Crowd) -> None:
 
 def test_a_large_input_and_a_retry_with_outputs_wait_for_nobody_and_hold_up_nobody(crowd: Crowd) -> None:
     commits = crowd.commits()
-    with crowd.behind_another(commits) as first:
+    with crowd.behind_two(commits) as both:
         assert commits.store(fresh(input=b"1" * (LARGE_BYTES + 1)))
         assert commits.store(fresh(), {"only": b"{}"})
-        assert not first.done()
+        assert not any(one.done() for one in both)
     assert crowd.many.asked["insert_all"] == 0
 
 
@@ -230,10 +231,10 @@ def test_a_large_basket_waits_for_nobody_and_holds_up_nobody(crowd: Crowd) -> No
     commits = crowd.commits()
     literal = {"text": "x" * LARGE_BYTES}
     large = replace(chain("only"), steps=(replace(chain("only").steps[0], input=literal),))
-    with crowd.behind_another(commits) as first:
+    with crowd.behind_two(commits) as both:
         alone = crowd.callers.submit(commits.store, fresh(basket=large))
         assert alone.result(10)
-        assert not first.done()
+        assert not any(one.done() for one in both)
     assert crowd.many.asked["insert_all"] == 0
 
 
