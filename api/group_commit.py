@@ -95,7 +95,7 @@ class GroupCommit:
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), _GROUP_MAX - 1))]
 
     def _hand_on(self) -> None:
-        """Give the turn to the first who waits; while another still stores it rests with that one, for the group grows."""
+        """Give the turn to the first who waits; while another stores it rests with that one, and the group grows."""
         with self._lock:
             if self._waiting and self._storing == 1:
                 first = self._waiting.popleft()
