@@ -58,10 +58,17 @@ class StoreClock:
         began = since_boot()
         told = self._ask()
         ended = since_boot()
+        # The store read its clock somewhere between the two: by now it is between ``told`` and ``latest``.
+        latest = told + timedelta(seconds=ended - began)
         with self._lock:
-            carried = self._carried() if self._known is not None else None
-            # The store read its clock somewhere between the two; the middle is wrong by half the way at most.
-            self._known = (told, (began + ended) / 2)
+            carried = None
+            at = told + (latest - told) / 2
+            if self._known is not None:
+                carried = self._carried()
+                # A look that took long, as of a process that stood still, tells little: what was carried to stands
+                # unless it is contradicted, and is moved no further than that.
+                at = min(max(self._exactly(ended), told), latest)
+            self._known = (at, ended)
             self._floor = None
             self._ask_again = False
             if carried is None:
@@ -84,11 +91,14 @@ class StoreClock:
         """Ask again before the next answer; for after a failed call, when the primary may be another one."""
         self._ask_again = True
 
-    def _carried(self) -> datetime:
+    def _exactly(self, moment: float) -> datetime:
         if self._known is None:
             raise RuntimeError("the store's clock was never read")
         told, read_at = self._known
-        now = told + timedelta(seconds=since_boot() - read_at)
+        return told + timedelta(seconds=moment - read_at)
+
+    def _carried(self) -> datetime:
+        now = self._exactly(since_boot())
         floor = self._floor
         if floor is not None and now < floor:
             return floor

@@ -50,6 +50,31 @@ def test_a_small_step_back_is_not_seen(told: Told) -> None:
     assert clock.now() >= before
 
 
+def test_a_look_that_took_long_moves_the_clock_no_further_than_it_must(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot = 100.0
+    monkeypatch.setattr("shared.store.clock.since_boot", lambda: boot)
+
+    def ask() -> datetime:
+        nonlocal boot
+        boot += stood_still_s  # after the store had answered
+        return told()
+
+    stood_still_s = 0.0
+    clock = StoreClock(ask, every_s=math.inf)
+    assert clock.now() == NOON
+    boot, told.at, stood_still_s = 101.0, NOON + timedelta(seconds=1), 3.0
+    assert clock.sync() == timedelta(0), "it was right before, and still is"
+    assert clock.now() == NOON + timedelta(seconds=4)
+    boot, told.at = 110.0, NOON + timedelta(seconds=12)
+    assert clock.sync() == timedelta(0), "12 to 15 s after noon, and it was carried to 13"
+    told.at = NOON + timedelta(seconds=20)
+    assert clock.sync() == timedelta(seconds=4), "it is 20 s after noon or more, and it was carried to 16"
+    told.at = NOON + timedelta(seconds=10)
+    assert clock.sync() == timedelta(seconds=-10), "it is 13 s after noon or less, and it was carried to 23"
+
+
 def test_a_jump_back_is_told_and_seen(told: Told) -> None:
     clock = StoreClock(told, every_s=math.inf)
     before = clock.now()
