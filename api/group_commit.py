@@ -41,7 +41,7 @@ class _Ticket:
 
 
 class GroupCommit:
-    """The one way by which a process's requests store single runs."""
+    """The one way by which an acceptor stores single runs."""
 
     def __init__(self, services: Services, turn_awaited_s: float = TURN_AWAITED_S) -> None:
         self._services = services

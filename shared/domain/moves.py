@@ -67,7 +67,7 @@ def ended(step: Step, status: StepStatus, now: datetime, **changes: Any) -> Step
 def not_before(earlier: datetime, now: datetime) -> datetime:
     """Answer ``now``, but nothing before what came ``earlier``.
 
-    Each process has read the store's clock for itself, and is wrong by up to half of what its look took.
+    Each process has read the store's clock for itself, and may be wrong by as much as its look took.
     """
     return max(earlier, now)
 

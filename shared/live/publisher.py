@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import redis
@@ -65,15 +65,16 @@ class Publisher:
     def accepted(self, advances: Sequence[Advance], outputs: Mapping[str, bytes] | None = None) -> None:
         """Offer runs that were just stored, and show them as queued, with the ``outputs`` that they begin with."""
         pipe = self._redis.pipeline(transaction=False)
+        as_of = since_boot()
         told: list[bytes] = []
         for advance in advances:
-            execution = advance.execution
-            record = Record(execution, advance.events, len(advance.events), outputs or {})
+            record = replace(advance.as_accepted, outputs=outputs or {})
             self._ring(pipe, record, advance.hand_out)
-            acceptances.note(pipe, execution)
+            acceptances.note(pipe, record.execution)
             view = render(record)
-            if view is not None:  # a SET NX, cheaper than the script: whoever was there before knows more
-                self._views.put_first(pipe, execution.id, view)
+            # A SET NX, cheaper than the script: whoever was there before knows more.
+            if view is not None and self._may_show(as_of):
+                self._views.put_first(pipe, record.execution.id, view)
             told += _lines_beyond(record, 0)
         lines.add(pipe, told)
         self._send(pipe, ", ".join(advance.execution.id for advance in advances))
@@ -153,8 +154,8 @@ class Publisher:
                 bell.ring(pipe, offer, execution.basket.step(step.id).queue, bell.priority_of(step))
 
     def _show(self, pipe: Any, records: Iterable[Record], as_of: float) -> None:
-        if since_boot() - as_of > self._view_age_max_s:
-            return  # this process stood still meanwhile, and others may have gone on; a reader renders anew
+        if not self._may_show(as_of):
+            return
         views: list[View] = []
         for record in records:
             execution = record.execution
@@ -164,6 +165,10 @@ class Publisher:
             else:
                 views.append(View(execution.id, shown, execution.rev, execution.done))
         self._views.put(pipe, views)
+
+    def _may_show(self, as_of: float) -> bool:
+        """False where this process stood still since ``as_of``: others may have gone on; a reader renders anew."""
+        return since_boot() - as_of <= self._view_age_max_s
 
     def _trim_now_and_then(self, pipe: Any, now: float) -> None:
         if now - self._trimmed_at >= TRIM_EVERY_S:

@@ -61,14 +61,11 @@ class StoreClock:
         # The store read its clock somewhere between the two: by now it is between ``told`` and ``latest``.
         latest = told + timedelta(seconds=ended - began)
         with self._lock:
-            carried = None
-            at = told + (latest - told) / 2
-            if self._known is not None:
-                carried = self._carried()
-                # A look that took long, as of a process that stood still, tells little: what was carried to stands
-                # unless it is contradicted, and is moved no further than that.
-                at = min(max(self._exactly(ended), told), latest)
-            self._known = (at, ended)
+            carried = None if self._known is None else self._carried()
+            # A look that took long, as of a process that stood still, tells little: what was carried to stands unless
+            # it is contradicted, and is moved no further than that.
+            middle = told + (latest - told) / 2
+            self._known = (middle if carried is None else min(max(self._exactly(ended), told), latest), ended)
             self._floor = None
             self._ask_again = False
             if carried is None:

@@ -237,6 +237,17 @@ def test_one_of_a_batch_that_cannot_be_stored_leaves_the_others_alone(store: Sto
     assert len(store.page(PUBLIC, Wanted(), 100)) == 3
 
 
+def test_one_write_of_several_tells_the_places_of_those_that_were_refused(store: Store) -> None:
+    key = Idempotency("taken", "print")
+    holder = store.create(accepted(idempotency=key))
+    again = accepted(idempotency=key)
+    assert set(store.insert_all([accepted(), again, accepted()])) == {1}
+    assert store.read(PUBLIC, again.execution.id) is None
+    assert store.holder(PUBLIC, "taken") == holder
+    assert len(store.page(PUBLIC, Wanted(), 100)) == 3
+    assert list(store.insert_all([accepted()])) == []
+
+
 def test_holders_are_found_for_a_day_by_their_own_integrator(store: Store, clock: HandClock) -> None:
     held = [store.create(accepted(idempotency=Idempotency(f"key-{number}", "print"))) for number in range(2)]
     store.create(accepted())

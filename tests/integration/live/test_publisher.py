@@ -63,6 +63,14 @@ def test_what_was_asked_for_too_long_ago_shows_nothing_but_rings(client: redis.R
     assert client.llen(list_of("default", FIRST)) == 1
 
 
+def test_a_process_that_stood_still_shows_no_accepted_run_as_queued_but_rings_for_it(client: redis.Redis) -> None:
+    advance = accepted()
+    at_once = Publisher(client, Views(client, live_s=15), FleetMetrics(), view_age_max_s=-1)
+    at_once.accepted([advance])
+    assert Views(client, 15).get(advance.execution.id) is None
+    assert client.llen(list_of("default", FIRST)) == 1
+
+
 def test_a_rescue_rings_ahead_of_first_offers(client: redis.Redis, publisher: Publisher) -> None:
     advance = rescue(accepted("a").execution, "a", NOON + TERMS.handoff, TERMS)
     assert advance is not None

@@ -14,11 +14,10 @@ from pymongo.read_concern import ReadConcern
 from shared.domain.execution import Execution, Lease, Record
 from shared.domain.life import claim
 from shared.live.render import head_of
-from shared.store.clock import since_boot
 from tests.integration.worker.conftest import SETTINGS, Bench
 from tests.processes import wait_until
 from worker.draft import Draft
-from worker.heartbeat import Companion, Heartbeat, StepReporter
+from worker.heartbeat import SHOWN_AFTER_S, Companion, Heartbeat, StepReporter
 
 
 @dataclass
@@ -162,11 +161,12 @@ def test_a_claim_that_is_long_no_majoritys_is_shown_once_it_is_one_and_asked_for
 
 
 def test_a_quick_step_costs_no_read(beating: Beating) -> None:
-    beating.heartbeat._began_at = since_boot()  # just now, however long this machine took since
-    with beating.companion.beside(beating.heartbeat):
-        pass
+    began = beating.heartbeat._began_at
+    beating.heartbeat.tick(began + SHOWN_AFTER_S - 0.001)
     assert beating.bench.store.asked["read"] == 0
     assert beating.shown is None
+    beating.heartbeat.tick(began + SHOWN_AFTER_S)
+    assert beating.bench.store.asked["read"] == 1, "one that is a moment longer does"
 
 
 def test_a_view_that_redis_forgot_is_rendered_anew_by_a_heartbeat(beating: Beating) -> None:
