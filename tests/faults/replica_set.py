@@ -7,7 +7,7 @@ command can be made to fail (:meth:`ReplicaSet.failing`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +119,16 @@ class ReplicaSet:
         finally:
             self._fail("off", {})
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have no member copy what the primary writes while the block runs: it stays primary, without a majority."""
+        members = self.secondaries()
+        self._copying(members, mode="alwaysOn")
+        try:
+            yield
+        finally:
+            self._copying(members, mode="off")
+
     def sometimes_failing(self, *commands: str, chance: float, **how: Any) -> None:
         """Have every member fail ``commands`` now and then from here on."""
         self._fail({"activationProbability": chance}, {"failCommands": list(commands), **how})
@@ -132,6 +142,11 @@ class ReplicaSet:
         for index in range(NODES):
             with suppress(PyMongoError), self.member(index) as client:
                 client.admin.command("configureFailPoint", "failCommand", mode=mode, data=data)
+
+    def _copying(self, members: Iterable[int], mode: str) -> None:
+        for index in members:
+            with self.member(index) as client:
+                client.admin.command("configureFailPoint", "stopReplProducer", mode=mode)
 
     def _is_primary(self, index: int) -> bool:
         if not self._members[index].is_alive():

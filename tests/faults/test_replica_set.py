@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from shared.bootstrap import API_DEADLINE_S
+from shared.domain.execution import Idempotency
+from shared.errors import OutcomeUnknown
+from shared.store.clock import StoreClock
+from shared.store.database import Database
+from shared.store.mongo import MongoStore
+from tests.builders import accepted
 from tests.faults.feed import Reader, is_whole
 from tests.faults.replica_set import ReplicaSet
 from tests.faults.seen import all_completed_once, lines_of, stored
@@ -172,6 +180,30 @@ def test_27_without_a_majority_nothing_is_accepted_and_nothing_doubled(replica_s
     assert len(runs.counted_of(run)) == 1
     poll = runs.done(under_way, 40)
     assert (poll["status"], lines_of(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
+
+
+def test_27_a_key_whose_holder_no_majority_has_yet_holds_no_caller(
+    stack: Stack, replica_set: ReplicaSet, runs: Runs
+) -> None:
+    with replica_set.alone():
+        refused = [runs.submit(key="alone") for _ in range(3)]
+    assert {(answer.status, answer.error_code) for answer in refused} == {(503, "outcome_unknown")}
+    assert worst(refused) < 5
+    run = Submits(runs, "again").accepted("alone")
+    assert runs.done(run)["status"] == "completed"
+    assert len(runs.counted()) == stack.mongo().executions.count_documents({"idempotency.key": "alone"}) == 1
+
+
+def test_27_the_store_looks_twice_for_a_holder_that_no_majority_has_yet(replica_set: ReplicaSet) -> None:
+    """Each look takes a deadline: mongod answers that the key is taken once it has waited for a majority in vain."""
+    with closing(Database(replica_set.url, "test", API_DEADLINE_S, retries=False)) as database, replica_set.alone():
+        store = MongoStore(database, StoreClock(database.ask_clock, every_s=60))
+        told = []
+        for _ in range(8):  # of the driver and mongod either may be the first whose deadline is over
+            with pytest.raises(OutcomeUnknown) as refused:
+                store.create(accepted(idempotency=Idempotency("looked for", "the same")))
+            told.append(refused.value.message)
+    assert any("no majority knows" in message for message in told), told
 
 
 def test_a_disk_that_is_full_for_a_while_refuses_submits_and_costs_no_step(replica_set: ReplicaSet, runs: Runs) -> None:
