@@ -128,6 +128,7 @@ class ReplicaSet:
             yield
         finally:
             self._copying(members, mode="off")
+            wait_until(self._has_majority, 30, "a majority has copied what the primary wrote")
 
     def sometimes_failing(self, *commands: str, chance: float, **how: Any) -> None:
         """Have every member fail ``commands`` now and then from here on."""
@@ -142,6 +143,12 @@ class ReplicaSet:
         for index in range(NODES):
             with suppress(PyMongoError), self.member(index) as client:
                 client.admin.command("configureFailPoint", "failCommand", mode=mode, data=data)
+
+    def _has_majority(self) -> bool:
+        with suppress(PyMongoError), self.member(self.primary()) as client:
+            note: dict[str, Any] = {"data": {"noted by": NAME}, "writeConcern": {"w": "majority", "wtimeout": 4_000}}
+            return bool(client.admin.command("appendOplogNote", **note)["ok"])
+        return False
 
     def _copying(self, members: Iterable[int], mode: str) -> None:
         for index in members:
