@@ -2,7 +2,8 @@
 
 A run that runs is looked at when its timetable says, by its age since its first claim; one whose step is at a later
 attempt, or of whose basket little is known, by what is known of the agent. One that waits for a worker is looked at
-when it has probably been taken and the first look at such a run would be due.
+when it has probably been taken and the first look at such a run would be due. None is looked at later than right after
+its deadline.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ LEAST_MS: Final = int(LEAST_S * 1_000)
 ENOUGH_RUNS: Final = 3
 _OF_WAIT: Final = 0.3
 _JITTER: Final = 0.05
+_EXPIRY_SEEN_S: Final = 0.5
+"""After a deadline a reconciler has yet to see that it has passed, which it looks for once a second."""
 
 Expect = Callable[[str], Timetable]
 
@@ -69,7 +72,7 @@ def hints_for(head: Head, mark: Mark, now: datetime | None, look: Look, expect: 
     made_ms = int(second_of(head.execution_id).timestamp() * 1_000)
     timing = mark.timing or Timing(runs="", started_ms=made_ms, offered_ms=made_ms)
     run = _Run(head.execution_id, timing, int(now.timestamp() * 1_000), look, expect)
-    return Hints(_in_ms(run.until_look_s()), None) if mark.rest is None else run.resting(mark.rest)
+    return run.hints(run.until_look_s()) if mark.rest is None else run.resting(mark.rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,10 @@ class _Run:
     now_ms: int
     look: Look
     expect: Expect
+
+    def hints(self, wait_s: float, waiting_for: Mapping[str, Any] | None = None) -> Hints:
+        """The hints that follow from when to look at it; at a deadline it is over, whatever its like have taken."""
+        return Hints(_in_ms(min(wait_s, self._until_expiry_s())), waiting_for)
 
     def until_look_s(self) -> float:
         """In how many seconds to look at it where it runs, or is to run from now on."""
@@ -102,18 +109,24 @@ class _Run:
         first_s = self.until_look_s()
         if rest.until_ms is not None:
             eta_ms = max(0, rest.until_ms - self.now_ms)
-            return Hints(_in_ms(eta_ms / 1_000 + first_s), _waiting(rest.reason, eta_ms=eta_ms))
+            return self.hints(eta_ms / 1_000 + first_s, _waiting(rest.reason, eta_ms=eta_ms))
         waited_s = self._since_s(self.timing.offered_ms)
         patient_s = max(first_s, _OF_WAIT * waited_s)
         if self.look.connected and not self.look.workers:
-            return Hints(_in_ms(patient_s), _waiting("no_worker"))
+            return self.hints(patient_s, _waiting("no_worker"))
         position, taken_ms = self._place()
         if taken_ms is not None:
             patient_s = taken_ms / 1_000 + first_s
         elif position is None and self.timing.started_ms is None:
             # Its message has left the list: it is being claimed, or was while this poll was rendered.
             patient_s = self._before().next_after(waited_s)
-        return Hints(_in_ms(patient_s), _waiting("queue", position, taken_ms))
+        return self.hints(patient_s, _waiting("queue", position, taken_ms))
+
+    def _until_expiry_s(self) -> float:
+        if self.timing.expires_ms is None:
+            return math.inf
+        left_s = (self.timing.expires_ms - self.now_ms) / 1_000
+        return left_s + _EXPIRY_SEEN_S if left_s > 0 else UNKNOWN.next_after(-left_s)
 
     def _place(self) -> tuple[int | None, int | None]:
         """How many offers are ahead of its own in its queue, and in how many milliseconds it will probably be taken."""

@@ -38,7 +38,10 @@ _PRIOR_TAIL: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Timetable:
-    """From each age on, the age of the next look; ``runs`` is how many runs it was learnt from."""
+    """From each age on, the age of the next look; ``runs`` is how many runs it was learnt from.
+
+    Beyond the last age nothing is planned, and looks lie as far apart as hints may.
+    """
 
     ages: tuple[float, ...]
     looks: tuple[float, ...]
@@ -46,6 +49,8 @@ class Timetable:
 
     def next_after(self, age_s: float) -> float:
         """Answer in how many seconds to look at a run of this age that is not over, within the bounds of a hint."""
+        if age_s >= self.ages[-1]:
+            return MOST_S
         place = bisect_right(self.ages, max(age_s, 0.0)) - 1
         return min(max(self.looks[place] - age_s, LEAST_S), MOST_S)
 

@@ -184,8 +184,13 @@ class Execution:
         """The least moment still in force, by which somebody must look again; None once final."""
         if self.done:
             return None
-        moments = [step.due_by for step in self.steps.values()]
-        moments += [self.deadline, self.start_deadline if self.started_at is None else None]
+        moments = [self.expires_at, *(step.due_by for step in self.steps.values())]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """The moment at which it fails unless it is done by then, or begun; None where no deadline is in force."""
+        moments = [self.deadline, self.start_deadline if self.started_at is None else None]
         return min((moment for moment in moments if moment is not None), default=None)
 
     def idempotency_key(self, step_id: str) -> str:

@@ -7,7 +7,7 @@ such a process finds ``resting`` where it knows it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -39,7 +39,7 @@ class Timing:
     """What tells how long a run will take: what it is, and since when (epoch ms) it is what it is.
 
     ``agent`` is that of the step which runs, or is offered; ``again`` tells that a step is at a later attempt, or
-    waits for one.
+    waits for one. Whatever it does, it is over soon after ``expires_ms``.
     """
 
     runs: str
@@ -51,6 +51,7 @@ class Timing:
     offered_ms: int | None = None
     queue: str | None = None
     priority: int = 0
+    expires_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +113,19 @@ def _rest(execution: Execution, first: Step) -> Rest:
 
 
 def _timing(execution: Execution, step: Step | None) -> Timing:
-    again = any(one.claims > (one.status is not StepStatus.READY) for one in execution.steps.values())
-    cancel_ms = None if execution.cancel is None else _ms(execution.cancel.requested_at)
-    runs, started_ms = run_key(execution), _ms(execution.started_at)
-    if step is None:
-        return Timing(runs, None, started_ms, None, again, cancel_ms)
-    step_ms = _ms(step.started_at)
-    if step.status is not StepStatus.READY or step.offered_at is None:
-        return Timing(runs, step.agent, started_ms, step_ms, again, cancel_ms)
-    queue = execution.basket.step(step.id).queue
-    return Timing(
-        runs, step.agent, started_ms, step_ms, again, cancel_ms, _ms(step.offered_at), queue, priority_of(step)
+    timing = Timing(
+        run_key(execution),
+        None if step is None else step.agent,
+        _ms(execution.started_at),
+        None if step is None else _ms(step.started_at),
+        again=any(one.claims > (one.status is not StepStatus.READY) for one in execution.steps.values()),
+        cancel_ms=None if execution.cancel is None else _ms(execution.cancel.requested_at),
+        expires_ms=_ms(execution.expires_at),
     )
+    if step is None or step.status is not StepStatus.READY or step.offered_at is None:
+        return timing
+    queue = execution.basket.step(step.id).queue
+    return replace(timing, offered_ms=_ms(step.offered_at), queue=queue, priority=priority_of(step))
 
 
 def _ms(at: datetime | None) -> int | None:

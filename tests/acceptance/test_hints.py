@@ -30,8 +30,8 @@ def key_of(name: str) -> str:
     return durations.run_key(replace(blank(), basket=Basket(name, SEQUENTIAL, (step,))))
 
 
-def submitted(caller: Caller, name: str, *script: str) -> dict[str, Any]:
-    body = {"config": {"name": name, "agents": ["simulate"]}, "input_data": {"script": list(script)}}
+def submitted(caller: Caller, name: str, *script: str, **given: Any) -> dict[str, Any]:
+    body = {"config": {"name": name, "agents": ["simulate"]}, "input_data": {"script": list(script)}} | given
     answer = caller.post("/run-basket", body)
     assert answer.status_code == 202, answer.text
     assert int(answer.headers["Retry-After"]) == max(1, -(-answer.json()["poll_after_ms"] // 1_000))
@@ -50,6 +50,22 @@ def test_the_202_and_each_poll_go_by_what_such_runs_took_before(brisk: Caller) -
     assert 11_000 < polled["poll_after_ms"] < 22_500, "what is left of twenty seconds"
     brisk.post(f"/executions/{run}/cancel", {})
     brisk.finished(run)
+
+
+@pytest.mark.parametrize(("script", "bound"), [("queued:60", "start_deadline_s"), ("running:60", "deadline_s")])
+def test_a_run_is_polled_right_after_its_deadline_whatever_such_runs_took(
+    brisk: Caller, script: str, bound: str
+) -> None:
+    with closing(connect(brisk.stack.redis_url)) as client:
+        durations.put_back(client, {key_of("bound"): (25.0,) * 100})
+    patient = submitted(brisk, "bound", "running:60")["execution_id"]
+    wait_until(lambda: all(brisk.poll(patient)["poll_after_ms"] > 13_000 for _ in range(LOOKS)), 5, "it is learnt")
+    accepted = submitted(brisk, "bound", script, **{bound: 3})
+    polled = brisk.poll(accepted["execution_id"])
+    assert max(accepted["poll_after_ms"], polled["poll_after_ms"]) < 4_000
+    assert brisk.finished(accepted["execution_id"])["error"]["error_code"] == f"{bound.removesuffix('_s')}_exceeded"
+    brisk.post(f"/executions/{patient}/cancel", {})
+    brisk.finished(patient)
 
 
 def test_how_long_a_run_took_is_noted_where_it_ends(brisk: Caller) -> None:

@@ -79,6 +79,32 @@ def test_a_run_that_is_being_stopped_is_polled_soon_and_then_less_often() -> Non
     assert 1 < told(Mark(None, stopping), 108, known)[0] < 10
 
 
+@pytest.mark.parametrize(
+    "mark",
+    [
+        Mark(None, STARTED),
+        QUEUED,
+        Mark(Rest("retry", BEGAN_MS + 900_000), STARTED),
+        Mark(Rest("schedule", BEGAN_MS + 900_000), OFFERED),
+    ],
+)
+def test_no_run_is_polled_later_than_right_after_its_deadline(mark: Mark) -> None:
+    assert mark.timing is not None
+    known = dict.fromkeys((OF_RUN, OF_AGENT), timetable_of([900.0] * 20))
+    ends = Mark(mark.rest, replace(mark.timing, expires_ms=BEGAN_MS + 110_000))
+    assert told(mark, 105, known)[0] > 15
+    assert told(ends, 105, known)[0] == pytest.approx(5.6, abs=0.2)
+    assert told(ends, 105, known, replace(BUSY, workers=0))[0] == pytest.approx(5.6, abs=0.2)
+    assert told(ends, 110.1, known)[0] < 0.5, "it is about to be seen"
+
+
+def test_a_deadline_that_lies_far_ahead_changes_no_hint() -> None:
+    known = {OF_RUN: timetable_of([2.0] * 20)}
+    assert told(Mark(None, replace(STARTED, expires_ms=BEGAN_MS + 60_000)), 0.5, known)[0] == pytest.approx(
+        1.6, abs=0.15
+    )
+
+
 def test_a_poll_that_an_older_release_rendered_is_judged_by_its_id() -> None:
     assert told(Mark(), 0)[0] < 1
     assert 5 < told(Mark(), 20)[0] < 20

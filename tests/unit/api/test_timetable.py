@@ -92,6 +92,17 @@ def test_a_run_older_than_all_before_it_is_looked_at_by_a_share_of_its_age() -> 
     assert all(0.1 <= wait / age_s <= 1 for wait, age_s in zip(waits, (3, 10, 40), strict=True))
 
 
+@pytest.mark.parametrize("past", [(), (2.0,) * 50, (PLANNED_TO_S * 2,) * 50])
+def test_a_run_of_hours_is_looked_at_no_more_often_than_one_of_minutes(past: tuple[float, ...]) -> None:
+    timetable = timetable_of(past)
+    age_s, waits = 0.0, []
+    while age_s < 3 * 3_600:
+        waits.append(timetable.next_after(age_s))
+        age_s += waits[-1]
+    assert len(waits) < 1.2 * 3 * 3_600 / MOST_S + 16
+    assert set(waits[-200:]) == {MOST_S}
+
+
 @pytest.mark.parametrize("past", [(), (0.0,) * 5, (1e-3, 1e9), (PLANNED_TO_S * 2,) * 50, (300.0,) * 100])
 @pytest.mark.parametrize("age_s", [-5.0, 0.0, 0.1, 1.0, 299.9, 1e4, 1e9])
 def test_every_look_is_within_the_bounds_of_a_hint(past: tuple[float, ...], age_s: float) -> None:

@@ -72,6 +72,18 @@ def test_a_run_that_is_being_stopped_says_since_when() -> None:
     assert timing.cancel_ms == NOON_MS + 3_000
 
 
+def test_a_run_tells_the_nearest_deadline_that_is_in_force() -> None:
+    def expires_ms(execution: Execution) -> int | None:
+        timing = mark_of(execution).timing
+        assert timing is not None
+        return timing.expires_ms
+
+    assert expires_ms(accepted("one").execution) is None
+    bound = accepted("one", start_deadline=NOON + 5 * SECOND, deadline=NOON + 60 * SECOND).execution
+    assert expires_ms(bound) == NOON_MS + 5_000
+    assert expires_ms(claimed(bound, "one").execution) == NOON_MS + 60_000
+
+
 def test_a_schedule_is_told_as_one() -> None:
     later = start(blank(run_after=NOON + 5 * SECOND), NOON, TERMS).execution
     assert mark_of(later).rest == Rest("schedule", NOON_MS + 5_000)
