@@ -23,8 +23,8 @@ from api.body import fingerprint, invalid
 from api.intake import is_key, traceparent_of
 from api.keeper import Keeper
 from api.known_baskets import KnownBaskets
-from api.policy import check_policy
-from api.schemas import RunBasket
+from api.policy import NOWHERE, check_policy
+from api.schemas import RUN_BASKET_KEYS, RunBasket
 from api.submit import run_of_basket, warnings_of
 from shared import faults
 from shared.bootstrap import Services
@@ -43,6 +43,7 @@ from shared.errors import (
 _ROUTE: Final = "/run-basket"
 _BATCH_ROUTE: Final = "/run-basket/batch"
 _KEY: Final = "idempotency_key"
+_ITEM_KEYS: Final = (*RUN_BASKET_KEYS, _KEY)
 _ACCEPTED: Final = 202
 _SERVER_FAULT: Final = 500
 # Between a batch's key and the place of an item stands what no caller can write into a key of his own.
@@ -107,7 +108,7 @@ class BatchAcceptor:
             key = _own_key(item)
             idempotency = of_batch if key is None else Idempotency(key, fingerprint(_ROUTE, body))
             loaded = self._schema.load(body)
-            return _Item(loaded, warnings_of(body, loaded), idempotency)
+            return _Item(loaded, warnings_of(item, loaded, _ITEM_KEYS, NOWHERE), idempotency)
         except marshmallow.ValidationError as wrong:
             return invalid({"json": wrong.messages})
         except BucketError as refused:

@@ -70,6 +70,8 @@ def fingerprint(route: str, body: Any) -> str:
 
 
 def _check_type(request: flask.Request) -> None:
+    if request.environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+        raise UnsupportedMediaType("the body must not be compressed; send it without Content-Encoding")
     if request.environ.get("CONTENT_TYPE") == "application/json":
         return
     kind = request.mimetype

@@ -83,7 +83,7 @@ def _known_name(name: str) -> str:
 
 def _check_not_reserved(name: str, refusal: type[RequestError]) -> None:
     if name == SIMULATE:
-        raise refusal(f"the basket {name!r} is reserved for the simulator: it stays as it is; choose another name")
+        raise refusal(f"the basket {name!r} is reserved for the simulator: it is neither replaced nor deleted")
 
 
 def _shown(definition: Mapping[str, Any]) -> dict[str, Any]:

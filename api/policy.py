@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections import deque
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from api.strict_json import FAULTS_SHOWN, pointer, shown
@@ -28,6 +29,7 @@ CREDENTIAL_KEYS: Final = frozenset(
         "authorization",
     }
 )
+NOWHERE: Final[Mapping[str, str]] = MappingProxyType({})
 _CREDENTIAL_WORDS: Final = tuple(key.encode() for key in sorted(CREDENTIAL_KEYS))
 
 
@@ -56,18 +58,21 @@ def check_policy(body: Mapping[str, Any], raw: bytes | None = None) -> None:
         )
 
 
-def unknown_keys(body: Mapping[str, Any], known: Sequence[str], *, within: str = "") -> list[str]:
+def unknown_keys(
+    body: Mapping[str, Any], known: Sequence[str], *, within: str = "", elsewhere: Mapping[str, str] = NOWHERE
+) -> list[str]:
     """Answer a warning for each key of ``body`` that is not in ``known``: the first 20, names cut to 64 characters.
 
-    ``within`` names the object that ``body`` is, where it is not the whole body.
+    ``within`` names the object that ``body`` is, where it is not the whole body. What has its place ``elsewhere`` is
+    told with it.
     """
     strange = [key for key in body if key not in known][:FAULTS_SHOWN]
-    return [_warning(shown(key), known, f" of {within}" if within else "") for key in strange]
+    return [_warning(shown(key), known, f" of {within}" if within else "", elsewhere) for key in strange]
 
 
-def _warning(name: str, known: Sequence[str], of: str) -> str:
-    near = difflib.get_close_matches(name.lower(), known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+def _warning(name: str, known: Sequence[str], of: str, elsewhere: Mapping[str, str]) -> str:
+    near = next(iter(difflib.get_close_matches(name.lower(), [*known, *elsewhere], n=1)), None)
+    hint = "" if near is None else f"; {elsewhere.get(near) or f'did you mean {near}?'}"
     return f"unknown field '{name}'{of} was ignored{hint}"
 
 

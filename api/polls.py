@@ -148,7 +148,8 @@ class Polls:
         days = self._services.settings.retention_days
         now = self._services.clock.glance()
         if days is not None and now is not None and now - second_of(execution_id) > timedelta(days=days):
-            raise ExecutionExpired(f"execution {execution_id} is older than the {days} days that runs are kept")
+            kept = "1 day" if days == 1 else f"{days} days"
+            raise ExecutionExpired(f"execution {execution_id} is gone: runs are kept for {kept}; ask no more for it")
 
     def _answer_to(self, view: bytes, portion: Portion) -> flask.Response:
         if not portion.is_all:
@@ -247,5 +248,7 @@ def _output_in(record: Record, step: str) -> bytes:
     if found is None:
         raise NotFound(f"execution {record.execution.id} has no step {step[:64]!r}")
     if found.status is not StepStatus.COMPLETED or step not in record.outputs:
-        raise NotFound(f"step {step} has no output: it is {found.status}")
+        if found.status.is_final:
+            raise NotFound(f"step {step} has no output and will have none: it is {found.status}")
+        raise NotFound(f"step {step} has no output yet: it is {found.status}; poll the run until it is completed")
     return record.outputs[step]

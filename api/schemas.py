@@ -24,7 +24,9 @@ from shared.ids import AGENT_NAME, BASKET_NAME
 
 ITEMS_MAX: Final = 500
 METADATA_MAX_BYTES: Final = 16 * 1024
+TAGS_MAX: Final = 20
 _FAR: Final = timedelta(days=3_650)
+_AN_OBJECT: Final = "must be a JSON object"
 _A_STEP: Final = "must begin with a lower-case letter, then up to 62 of a-z 0-9 _ -"
 
 _A_NAME: Final = validate.Regexp(
@@ -36,8 +38,19 @@ _A_NAME: Final = validate.Regexp(
 class _Body(Schema):
     """A body of which unknown keys are ignored; the caller is told of them in ``warnings``."""
 
+    error_messages: dict[str, str] = {"type": _AN_OBJECT}
+
     class Meta:
         unknown = EXCLUDE
+
+
+class Object(fields.Dict):
+    """A JSON object."""
+
+    default_error_messages = {"invalid": _AN_OBJECT}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(keys=fields.Str(), **kwargs)
 
 
 class Moment(fields.Field[datetime]):
@@ -60,7 +73,8 @@ class Moment(fields.Field[datetime]):
 
 
 def _seconds(*, least: float, told: str) -> fields.Float:
-    limits = validate.Range(min=least, max=_FAR.total_seconds())
+    most = _FAR.total_seconds()
+    limits = validate.Range(min=least, max=most, error=f"must be {least:g} to {most:.0f} seconds")
     return StrictNumber(allow_none=True, validate=limits, metadata={"description": told})
 
 
@@ -79,7 +93,7 @@ class WrittenStep(_Body):
     id = fields.Str(validate=validate.Regexp(rf"^(?:{AGENT_NAME.pattern})\Z", error=_A_STEP))
     agent = fields.Str(required=True, validate=validate.Length(max=63))
     needs = fields.List(fields.Str(validate=validate.Length(max=STEP_ID_MAX)), validate=validate.Length(max=STEPS_MAX))
-    input = fields.Dict(keys=fields.Str(), metadata={"description": "literals, or {from, pointer}"})
+    input = Object(metadata={"description": "literals, or {from, pointer}"})
     retry = fields.Raw(metadata={"description": "default, critical, none, or a policy"})
     timeout_s = StrictNumber(validate=validate.Range(min=0, min_inclusive=False, max=86_400))
 
@@ -121,11 +135,11 @@ class _Run(_Body):
     tags = fields.List(
         fields.Str(validate=validate.Length(min=1, max=64)),
         load_default=list,
-        validate=validate.Length(max=20),
+        validate=validate.Length(max=TAGS_MAX, error=f"must be at most {TAGS_MAX} tags"),
         error_messages={"invalid": "must be a list of strings"},
         metadata={"description": "at most 20 words to find the run by"},
     )
-    metadata = fields.Dict(keys=fields.Str(), load_default=dict, metadata={"description": "at most 16 KiB of JSON"})
+    metadata = Object(load_default=dict, metadata={"description": "at most 16 KiB of JSON"})
     run_after = Moment(allow_none=True, metadata={"description": "not before; one in the past is now"})
     run_after_s = _seconds(least=0, told="the same, in seconds from now")
     start_deadline_s = _seconds(least=0.001, told="begun within so many seconds of run_after, or failed")
@@ -152,9 +166,7 @@ class RunBasket(_Run):
 
     basket_name = fields.Str(allow_none=True, metadata={"description": "the name of a basket; wins over config"})
     config = fields.Nested(BasketConfig, allow_none=True, metadata={"description": "a basket for this run only"})
-    input_data = fields.Dict(
-        keys=fields.Str(), load_default=dict, metadata={"description": "absent or {}: the first agent's sample_input"}
-    )
+    input_data = Object(load_default=dict, metadata={"description": "absent or {}: the first agent's sample_input"})
 
     @pre_load
     def _let_the_name_win(self, body: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -170,8 +182,7 @@ class RunAgent(_Run):
     USUAL = MappingProxyType({"agent_name": str, "input_data": dict})
 
     agent_name = fields.Str(required=True, error_messages={"required": "agent_name is required"})
-    input_data = fields.Dict(
-        keys=fields.Str(),
+    input_data = Object(
         required=True,
         # marshmallow formats its messages, so braces stand twice.
         error_messages={"required": "input_data is required ({{}} means the agent's sample_input)"},
@@ -201,7 +212,7 @@ class Items(fields.List[Any]):
 class Ack(_Body):
     """The body of POST /consumers/{name}/ack."""
 
-    cursor = fields.Str(required=True, error_messages={"required": "cursor is required: the next_since of a page"})
+    cursor = fields.Str(required=True, error_messages={"required": "is required: the next_since of a page"})
 
 
 # As the bodies are read anew for each request and the schemas are not, their keys are listed once.

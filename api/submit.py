@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import flask
 from flask import request
@@ -23,6 +23,8 @@ from shared.domain.basket import SEQUENTIAL, Basket
 from shared.domain.execution import Execution
 from shared.errors import BasketNotFound, ValidationFailed
 from shared.ids import BASKET_NAME
+
+_IN_HEADERS: Final = {"idempotency_key": "send it as the header Idempotency-Key, or a repeat runs twice"}
 
 
 def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Blueprint:
@@ -52,17 +54,24 @@ def blueprint(services: Services, keeper: Keeper, known: KnownBaskets) -> Bluepr
             basket = Basket(spec.name, SEQUENTIAL, (step_of(spec, spec.name),))
             return _run(services.catalogue, basket, body, asker, kind="agent"), {}
 
-        return polls.when_done(acceptor.accept(make, unknown_keys(read_body(request), RUN_AGENT_KEYS)))
+        warnings = unknown_keys(read_body(request), RUN_AGENT_KEYS, elsewhere=_IN_HEADERS)
+        return polls.when_done(acceptor.accept(make, warnings))
 
     return blp
 
 
-def warnings_of(raw: Mapping[str, Any], body: Mapping[str, Any]) -> list[str]:
+def warnings_of(
+    raw: Mapping[str, Any],
+    body: Mapping[str, Any],
+    known: Sequence[str] = RUN_BASKET_KEYS,
+    elsewhere: Mapping[str, str] = _IN_HEADERS,
+) -> list[str]:
     """Answer which keys of a body mean nothing; raises ValidationFailed where it names no basket."""
-    warnings = unknown_keys(raw, RUN_BASKET_KEYS)
+    warnings = unknown_keys(raw, known, elsewhere=elsewhere)
     if body.get("basket_name") is None:
         if body.get("config") is None:
-            raise ValidationFailed("must provide basket_name or config")
+            fault = {"pointer": "/basket_name", "message": "is required where there is no config"}
+            raise ValidationFailed("must provide basket_name or config", details=[fault])
         warnings += warnings_of_definition(raw["config"], CONFIG_KEYS, "config")
     return warnings
 

@@ -97,7 +97,10 @@ EXECUTION: Final[dict[str, Json]] = {
     "current_step": or_null(exactly({"step": STEP, "agent": AGENT, "attempt": REV})),
     "steps": a_list(_STEP, minItems=1),
     "waiting_for": or_null(_WAITING),
-    "result": told({"type": ["object", "null"]}, "the output of the last step, or each of the last ones by its step"),
+    "result": told(
+        {"type": ["object", "null"]},
+        "of a sequential basket its last step's output; of others, by step, the outputs of those that no step needs",
+    ),
     "error": or_null(named("RunError")),
     "outputs": a_map({"anyOf": [OBJECT, _OMITTED]}, STEP["pattern"]),
     "logs": a_list(named("LogLine"), maxItems=LIMIT_MAX),

@@ -36,6 +36,7 @@ from shared.errors import NotStorable, OutcomeUnknown, Unavailable
 TOMBSTONES_KEPT_S: Final = 86_400
 _DEFAULT_NAME: Final = "bucket"
 _AWAY: Final = "MongoDB does not answer; nothing was stored, send the same request again"
+_UNREAD: Final = "MongoDB does not answer; send the same request again"
 # The driver looks for a server in steps of half a second, so that a look takes up to a step more than it is allowed.
 _INDEX_WITHIN_S: Final = 30.0
 _SELECTION_STEP_S: Final = 0.5
@@ -216,7 +217,7 @@ def call(database: Database, *, writes: bool = True, within_s: float | None = No
     nothing has no unknown outcome.
     """
     if database.is_away:
-        raise Unavailable(_AWAY)
+        raise Unavailable(_AWAY if writes else _UNREAD)
     try:
         with _said():
             database.find_server()
@@ -226,9 +227,9 @@ def call(database: Database, *, writes: bool = True, within_s: float | None = No
     except (Unavailable, OutcomeUnknown) as lost:
         database.answered(yes=False)
         database.when_lost()
-        if writes or isinstance(lost, Unavailable):
+        if writes:
             raise
-        raise Unavailable(_AWAY) from lost
+        raise Unavailable(_UNREAD) from lost
 
 
 @contextmanager

@@ -169,10 +169,13 @@ def test_a_key_that_is_none_is_refused(caller: Caller, key: Any) -> None:
 
 
 def test_keys_that_mean_nothing_are_named_where_they_stand(caller: Caller) -> None:
-    answer = caller.post("/run-basket/batch", {"items": [NAMED | {"input": 1}, NAMED], "itms": 1}).json()
+    items = [NAMED | {"input": 1}, NAMED | {"idempotency_kei": "x"}, NAMED]
+    answer = caller.post("/run-basket/batch", {"items": items, "itms": 1}).json()
     assert answer["warnings"] == ["unknown field 'itms' was ignored; did you mean items?"]
     assert answer["items"][0]["warnings"] == ["unknown field 'input' was ignored; did you mean input_data?"]
-    assert "warnings" not in answer["items"][1]
+    mistyped = "unknown field 'idempotency_kei' was ignored; did you mean idempotency_key?"
+    assert answer["items"][1]["warnings"] == [mistyped]
+    assert "warnings" not in answer["items"][2]
 
 
 def test_five_hundred_are_taken_and_one_more_is_not(caller: Caller) -> None:

@@ -130,7 +130,7 @@ def test_a_chain_that_breaks_keeps_what_it_had_and_skips_the_rest(caller: Caller
     assert polled["outputs"] == {"echo": {"kind": "ValueError"}}
     output = caller.get(f"/executions/{polled['execution_id']}/outputs/raiser")
     assert (output.status_code, output.json()["error_code"]) == (404, "not_found")
-    assert "failed" in output.json()["detail"]
+    assert "will have none: it is failed" in output.json()["detail"]
 
 
 def test_a_running_step_shows_where_it_is(caller: Caller) -> None:
@@ -141,6 +141,9 @@ def test_a_running_step_shows_where_it_is(caller: Caller) -> None:
     assert polled["current_step"] == {"step": "sleeper", "agent": "sleeper", "attempt": 1}
     assert polled["waiting_for"] is None
     assert polled["progress"]["message"].endswith("s to go")
+    output = caller.get(f"/executions/{run}/outputs/sleeper")
+    assert (output.status_code, output.json()["error_code"]) == (404, "not_found")
+    assert "no output yet: it is running; poll the run" in output.json()["detail"]
     caller.ask("POST", f"/executions/{run}/cancel")
     assert caller.finished(run)["done"]
     assert caller.finished(caller.run_agent("sleeper", seconds=0.1))["progress"]["percent"] == 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -43,7 +44,7 @@ def refused(answer: requests.Response, status: int, code: str, *words: str) -> d
         (RUN, {"basket_name": 7}, ["/basket_name", "string"]),
         (RUN, {"basket_name": {"$gt": ""}}, ["/basket_name", "string"]),
         (RUN, {"basket_name": ["working_test"]}, ["/basket_name", "string"]),
-        (RUN, {"config": []}, ["/config"]),
+        (RUN, {"config": []}, ["/config", "a JSON object"]),
         (RUN, {"config": {}}, ["agents is required, or steps"]),
         (RUN, {"config": {"agents": []}}, ["/config/agents", "1 to 200"]),
         (RUN, {"config": {"agents": ["echo"] * 201}}, ["/config/agents", "1 to 200"]),
@@ -53,16 +54,17 @@ def refused(answer: requests.Response, status: int, code: str, *words: str) -> d
         (RUN, {"config": {"agents": ["echo"], "name": "../x"}}, ["/config/name"]),
         (RUN, {"config": {"agents": ["echo"], "name": "a\n"}}, ["/config/name"]),
         (RUN, {"config": {"agents": ["echo"], "execution_strategy": "sideways"}}, ["/config/execution_strategy"]),
-        (RUN, INPUT | {"input_data": []}, ["/input_data"]),
+        (RUN, INPUT | {"input_data": []}, ["/input_data", "a JSON object"]),
         (RUN, INPUT | {"input_data": None}, ["/input_data"]),
         (RUN, INPUT | {"input_data": {"transactions": "all"}}, ["/input_data/transactions", "cashflow_analyzer"]),
         (RUN, INPUT | {"input_data": {"other": 1}}, ["transactions", "required"]),
-        (RUN, INPUT | {"tags": ["a"] * 21}, ["/tags", "20"]),
+        (RUN, INPUT | {"tags": ["a"] * 21}, ["/tags", "at most 20 tags"]),
         (RUN, INPUT | {"tags": [""]}, ["/tags/0"]),
         (RUN, INPUT | {"tags": ["a" * 65]}, ["/tags/0"]),
         (RUN, INPUT | {"tags": [1]}, ["/tags/0"]),
         (RUN, INPUT | {"tags": "a"}, ["/tags"]),
-        (RUN, INPUT | {"metadata": []}, ["/metadata"]),
+        (RUN, INPUT | {"metadata": []}, ["/metadata", "a JSON object"]),
+        (RUN, INPUT | {"run_after_s": -1}, ["/run_after_s", "0 to 315360000 seconds"]),
         (AGENT, {"agent_name": "echo"}, ["input_data is required"]),
         (AGENT, {"input_data": {}}, ["agent_name is required"]),
         (AGENT, {"agent_name": {"$gt": ""}, "input_data": {}}, ["/agent_name"]),
@@ -134,6 +136,13 @@ def test_a_name_that_none_can_have_is_404_and_is_cut(caller: Caller, path: str, 
 def test_another_content_type_is_415(caller: Caller, path: str, kind: str | None) -> None:
     headers = {} if kind is None else {"Content-Type": kind}
     refused(caller.ask("POST", path, data=b"{}", headers=headers), 415, "unsupported_media_type", "JSON")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "identity, gzip"])
+def test_a_compressed_body_is_415_and_not_taken_for_broken_json(caller: Caller, coding: str) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+    answer = caller.ask("POST", RUN, data=gzip.compress(b"{}"), headers=headers)
+    refused(answer, 415, "unsupported_media_type", "compressed", "Content-Encoding")
 
 
 def _padded(size: int) -> bytes:

@@ -66,6 +66,8 @@ def test_without_a_server_submits_are_refused_in_time_and_polls_answered(stack: 
         "mongod": {(503, "unavailable")},
         "redis": {(200, None)},
     }[server]
+    assert all("nothing was stored" in submit.body["detail"] for submit in submits)
+    assert not any("stored" in feed.body.get("detail", "") for feed in feeds), "who reads has nothing stored"
     assert worst([*submits, poll, many, beyond, ready, health, *feeds]) < 3
     stack.start(server)
     wait_until(

@@ -99,6 +99,10 @@ def test_unknown_keys_are_ignored_and_named(caller: Caller) -> None:
     assert warnings_of(caller, {"name": "of steps", "steps": steps}, "/create-basket") == [named.format("")]
     agent = {"agent_name": "echo", "input_data": {}, "state": 1}
     assert warnings_of(caller, agent, "/run-agent") == ["unknown field 'state' was ignored; did you mean stateful?"]
+    in_body = "was ignored; send it as the header Idempotency-Key, or a repeat runs twice"
+    for path, body in (("/run-basket", NAMED), ("/run-agent", {"agent_name": "echo", "input_data": {}})):
+        for key in ("idempotency_key", "Idempotency_Kye"):
+            assert warnings_of(caller, body | {key: "x"}, path) == [f"unknown field '{key}' {in_body}"]
     basket = {"name": "warned", "agents": ["echo"], "zzz": 1}
     assert warnings_of(caller, basket, "/create-basket") == ["unknown field 'zzz' was ignored"]
 
