@@ -1,4 +1,4 @@
-"""The programs of README and of the guide to polling, run as they are written but for the address, on a real stack."""
+"""The programs of README and of the guides, run as they are written but for the address, on a real stack."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from tests.stack import Stack
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ADDRESS = "http://localhost:8000"
+NAMED = re.compile(r'"(finance_daily_check|working_test|simulate|cashflow_analyzer)"')
 # Who sends a key may be sending it again, and then the run may be over.
 KEY = re.compile(r"idempotency.key", re.IGNORECASE)
 ENDED = r"completed \{'recommendations': \['Increase savings'\]\}\n"
+SAVE, REDUCE = (rf'"recommendations":\["{advice}"\]' for advice in ("Increase savings", "Reduce expenses"))
 # What each program prints, in the order of the page; README's other blocks are commands.
 SAYS = {
     "docs/polling.md": {
@@ -30,8 +32,10 @@ SAYS = {
         ],
         "javascript": [r'completed \{"recommendations":\["Increase savings"\]\}\n'],
     },
+    "docs/baskets.md": {"sh": [rf'"result":\{{"advice":\{{{SAVE}\}},"goal_recommender":\{{{REDUCE}\}}\}}']},
     "README.md": {"python": [ENDED, r"\d{10}_[0-9a-f]{16}\n"]},
 }
+UNTRIED = {("README.md", "sh"), ("docs/baskets.md", "json")}
 FOUND = [(page, kind, text) for page in SAYS for kind, text in BLOCK.findall((ROOT / page).read_text("utf-8"))]
 PROGRAMS = [
     pytest.param(language, program, line, id=f"{page}-{language}-{place}")
@@ -44,7 +48,7 @@ PROGRAMS = [
 
 
 def test_each_program_is_tried() -> None:
-    assert len(PROGRAMS) == len([kind for page, kind, _ in FOUND if (page, kind) != ("README.md", "sh")])
+    assert len(PROGRAMS) == len([kind for page, kind, _ in FOUND if (page, kind) not in UNTRIED])
 
 
 @pytest.mark.parametrize(("language", "program", "says"), PROGRAMS)
@@ -52,11 +56,24 @@ def test_a_program_does_what_its_page_says_when_it_is_run_again_too(
     stack: Stack, tmp_path: Path, language: str, program: str, says: str
 ) -> None:
     assert ADDRESS in program
-    file = _file(tmp_path, language, program.replace(ADDRESS, stack.url))
     for _ in range(2 if KEY.search(program) else 1):
-        ended = subprocess.run([*_interpreter(language), file], capture_output=True, text=True, timeout=20, check=False)
+        ended = _run(tmp_path, language, program.replace(ADDRESS, stack.url))
         assert ended.returncode == 0, ended.stderr
         assert re.fullmatch(rf"(?s:.*?){says}(?s:.*)", ended.stdout), ended.stdout
+
+
+@pytest.mark.parametrize(("language", "program"), [pytest.param(*one.values[:2], id=one.id) for one in PROGRAMS])
+def test_a_program_that_is_refused_ends_and_shows_why(
+    stack: Stack, tmp_path: Path, language: str, program: str
+) -> None:
+    ended = _run(tmp_path, language, NAMED.sub('"nobody"', program.replace(ADDRESS, stack.url)))
+    # What sends a key is refused for its other body where the test before this one has sent it.
+    assert re.search("was not found|was used with another body", ended.stdout + ended.stderr)
+
+
+def _run(directory: Path, language: str, program: str) -> subprocess.CompletedProcess[str]:
+    started = [*_interpreter(language), _file(directory, language, program)]
+    return subprocess.run(started, capture_output=True, text=True, timeout=20, check=False)
 
 
 def _interpreter(language: str) -> list[str]:
