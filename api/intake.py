@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from api.schemas import METADATA_MAX_BYTES
+from api.strict_json import FAULTS_SHOWN
 from shared.catalogue.specs import Catalogue
 from shared.domain.basket import Basket
 from shared.domain.execution import PUBLIC, Execution, Idempotency
@@ -97,10 +98,15 @@ def _to_ms(at: datetime) -> datetime:
 
 def _check_input(basket: Basket, given: Mapping[str, Any], catalogue: Catalogue) -> None:
     """Raise ValidationFailed where the input breaks the schema of an agent that the run begins with."""
-    details = []
+    details: list[dict[str, str]] = []
+    checked = set()  # two hundred steps of one agent are given the same
     for step in basket.steps:
-        if step.needs:
+        if step.needs or (step.input is None and step.agent in checked):
             continue
+        if len(details) >= FAULTS_SHOWN:
+            break
+        if step.input is None:
+            checked.add(step.agent)
         try:
             faults = catalogue.input_faults(step.agent, given_to(basket, step.id, given, {}))
         except NothingThere as missing:
@@ -111,7 +117,7 @@ def _check_input(basket: Basket, given: Mapping[str, Any], catalogue: Catalogue)
     if details:
         told = "; ".join(f"{detail['pointer']}: {detail['message']}" for detail in details[:3])
         agents = ", ".join(dict.fromkeys(step.agent for step in basket.steps if not step.needs))
-        raise ValidationFailed(f"the input breaks the input_schema of {agents}: {told}", details=details[:20])
+        raise ValidationFailed(f"the input breaks the input_schema of {agents}: {told}", details=details[:FAULTS_SHOWN])
 
 
 def key_of(header: str | None) -> str | None:

@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from api.definition import basket_of, check_agents_exist, check_definition
-from api.intake import key_of, run_of, traceparent_of
+from api.intake import _check_input, key_of, run_of, traceparent_of
+from shared.catalogue.schema import Fault
 from shared.catalogue.specs import Catalogue, load_catalogue
 from shared.errors import AgentNotFound, UnknownAgent, ValidationFailed
 from tests.builders import NOON
@@ -100,3 +101,21 @@ def test_a_traceparent_is_kept_only_where_it_is_one() -> None:
     assert [traceparent_of(told) for told in (good, good + "-more", None, "", good[1:], good + "\n", good.upper())] == [
         good, good + "-more", None, None, None, None, None,
     ]  # fmt: skip
+
+
+def test_two_hundred_steps_of_one_agent_are_not_two_hundred_looks_at_a_large_input(catalogue: Catalogue) -> None:
+    agents = {"name": "b", "agents": ["cashflow_analyzer"] * 200, "execution_strategy": "parallel"}
+    basket = basket_of(check_definition(agents), catalogue)
+    looked: list[str] = []
+
+    class Counting(Catalogue):
+        def __init__(self) -> None:
+            self.__dict__.update(catalogue.__dict__)
+
+        def input_faults(self, name: str, value: Any) -> list[Fault]:
+            looked.append(name)
+            return super().input_faults(name, value)
+
+    with pytest.raises(ValidationFailed):
+        _check_input(basket, {"transactions": [{}]}, Counting())
+    assert looked == ["cashflow_analyzer"]

@@ -121,3 +121,8 @@ def test_a_value_too_deep_for_a_recursive_schema_is_a_fault_and_not_the_end_of_t
 def test_a_subclass_that_the_driver_makes_is_checked_as_what_it_is() -> None:
     assert faults({"properties": {"a": {"maximum": 5}}}, {"a": Int64(3)}) == []
     assert [fault.pointer for fault in faults({"properties": {"a": {"maximum": 5}}}, {"a": Int64(9)})] == ["/a"]
+
+
+def test_of_a_large_value_the_first_fault_is_told_and_not_all_of_them_looked_for() -> None:
+    found = faults({"items": {"required": ["id", "amount"]}}, [{}] * 300_000)
+    assert (found[0].pointer, len(found)) == ("/0", 1)
