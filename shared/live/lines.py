@@ -14,8 +14,11 @@ import redis
 
 KEY: Final = "logs"
 KEPT_S: Final = 24 * 3600
+ENDS_AFTER_S: Final = 2 * KEPT_S
+"""With an end it may go when Redis is full, after all views and outputs; without one messages would find no room."""
 ENTRIES_KEPT: Final = 50_000
 _CHUNK: Final = 500
+_ALL_LINES: Final = 999_999  # a place behind all lines of an entry
 _CURSOR: Final = re.compile(r"(\d{1,15})-(\d{1,10})-(\d{1,6})", re.ASCII)
 
 
@@ -45,6 +48,12 @@ class Wanted:
     level: str | None = None
     execution_id: str | None = None
 
+    @property
+    def told(self) -> tuple[bytes, ...]:
+        """What stands in the bytes of each line that is asked for: most entries need not be read to be passed over."""
+        named = {"agent_name": self.agent, "level": self.level, "execution_id": self.execution_id}
+        return tuple(orjson.dumps({name: value})[1:-1] for name, value in named.items() if value is not None)
+
     def admits(self, line: dict[str, Any]) -> bool:
         """True where a line is one of those asked for."""
         return (
@@ -58,6 +67,7 @@ def add(pipe: Any, lines: Sequence[bytes]) -> None:
     """Append to ``pipe`` what adds lines, as JSON objects, to the stream and lets those of yesterday go."""
     if lines:
         pipe.xadd(KEY, {"lines": b"[" + b",".join(lines) + b"]"}, maxlen=ENTRIES_KEPT, approximate=True)
+        pipe.expire(KEY, ENDS_AFTER_S)
 
 
 def trim(pipe: Any) -> None:
@@ -86,13 +96,18 @@ def after(client: redis.Redis, since: Cursor, wanted: Wanted, limit: int) -> Fou
     found: list[dict[str, Any]] = []
     end = since
     start = f"{since.ms}-{since.entry}"
+    told = wanted.told
     while len(found) < limit:
         chunk: list[Any] = client.xrange(KEY, min=start, count=_CHUNK)  # type: ignore[assignment]
-        for cursor, line in (pair for entry in chunk for pair in _lines_of(*entry)):
-            if cursor > since and len(found) < limit:
-                end = cursor
-                if wanted.admits(line):
-                    found.append(line)
+        for entry in chunk:
+            if not _may_hold(entry, told):
+                end = max(end, _behind(entry)) if len(found) < limit else end
+                continue
+            for cursor, line in _lines_of(*entry):
+                if cursor > since and len(found) < limit:
+                    end = cursor
+                    if wanted.admits(line):
+                        found.append(line)
         if len(chunk) < _CHUNK:
             break
         start = f"({chunk[-1][0].decode()}"
@@ -104,12 +119,14 @@ def latest(client: redis.Redis, wanted: Wanted, limit: int) -> Found:
     found: list[dict[str, Any]] = []
     tip = Cursor(_now_ms(client), 0, 0)  # asked before the stream, or a line added between would be passed over
     end = "+"
+    told = wanted.told
     while len(found) < limit:
         chunk: list[Any] = client.xrevrange(KEY, max=end, count=_CHUNK)  # type: ignore[assignment]
-        newest_first = [pair for entry in chunk for pair in reversed(_lines_of(*entry))]
-        if end == "+" and newest_first:
-            tip = newest_first[0][0]
-        found += [line for _, line in newest_first if wanted.admits(line)]
+        if end == "+" and chunk:
+            tip = _behind(chunk[0])
+        for entry in chunk:
+            if _may_hold(entry, told):
+                found += [line for _, line in reversed(_lines_of(*entry)) if wanted.admits(line)]
         if len(chunk) < _CHUNK:
             break
         end = f"({chunk[-1][0].decode()}"
@@ -141,6 +158,16 @@ def ms_of(line: dict[str, Any]) -> int:
 def _now_ms(client: redis.Redis) -> int:
     seconds, micros = client.time()
     return int(seconds) * 1_000 + int(micros) // 1_000
+
+
+def _may_hold(entry: tuple[bytes, dict[bytes, bytes]], told: Sequence[bytes]) -> bool:
+    """False where no line of an entry can be one of those asked for; reading all of a day takes seconds."""
+    return all(words in entry[1][b"lines"] for words in told)
+
+
+def _behind(entry: tuple[bytes, dict[bytes, bytes]]) -> Cursor:
+    ms, _, number = entry[0].decode().partition("-")
+    return Cursor(int(ms), int(number), _ALL_LINES)
 
 
 def _lines_of(entry_id: bytes, fields: dict[bytes, bytes]) -> list[tuple[Cursor, dict[str, Any]]]:

@@ -1,0 +1,47 @@
+"""Log lines are what may be lost: however many there are, there is room for messages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import orjson
+import pytest
+import redis
+
+from shared.live import lines
+from shared.queue import bell
+from shared.queue.bell import FIRST, Bell, list_of
+from tests.builders import NOON
+
+ROOM_BYTES = 16 * 1024 * 1024
+
+
+@pytest.fixture
+def small(client: redis.Redis) -> Iterator[redis.Redis]:
+    """A Redis that has little room, and gives up what has an end first, as ours are set to."""
+    before: Any = client.config_get("maxmemory*")
+    used: Any = client.info("memory")
+    client.config_set("maxmemory", used["used_memory"] + ROOM_BYTES)
+    client.config_set("maxmemory-policy", "volatile-ttl")
+    yield client
+    client.config_set("maxmemory", before["maxmemory"])
+    client.config_set("maxmemory-policy", before["maxmemory-policy"])
+
+
+def test_agents_that_flood_the_log_leave_room_for_messages(small: redis.Redis) -> None:
+    line = orjson.dumps({"seq": 1, "message": os.urandom(2_000).hex()})
+    for _ in range(100):
+        pipe = small.pipeline(transaction=False)
+        lines.add(pipe, [line] * 100)
+        with suppress(redis.OutOfMemoryError):  # as the publisher does: the run goes on
+            pipe.execute()
+    for _ in range(1_000):
+        pipe = small.pipeline(transaction=False)
+        lines.add(pipe, [line[:200]])
+        bell.ring(pipe, Bell("public", "1763700000_89ce24ad1b2c3d4e", "a", NOON), "default")
+        with suppress(redis.OutOfMemoryError):
+            pipe.execute()
+    assert small.llen(list_of("default", FIRST)) == 1_000
