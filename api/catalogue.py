@@ -16,7 +16,7 @@ from api.schemas import NEW_BASKET_KEYS, NewBasket
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.domain.script import SIMULATE
-from shared.errors import BasketExists, BasketNotFound, RequestError, ValidationFailed
+from shared.errors import BasketExists, BasketNotFound, OutcomeUnknown, RequestError, ValidationFailed
 from shared.ids import BASKET_NAME
 
 
@@ -63,7 +63,11 @@ def blueprint(services: Services, known: KnownBaskets) -> Blueprint:
     def delete_basket(name: str) -> flask.Response:
         """Delete a basket; its past executions stay readable."""
         _check_not_reserved(name, ValidationFailed)
-        services.baskets.remove(PUBLIC, _known_name(name), services.clock.now())
+        try:
+            services.baskets.remove(PUBLIC, _known_name(name), services.clock.now())
+        except OutcomeUnknown:  # it may be deleted, and whoever asks again is only told that it is not there
+            known.tell_deleted()
+            raise
         known.tell_deleted()
         summary = {"baskets_deleted": 1, "executions_deleted": 0}
         return flask.jsonify(
