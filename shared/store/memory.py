@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 
 from shared.domain.execution import EVENTS_KEPT, Event, Execution, Lease, Page, Record
 from shared.domain.listing import Order, Place, Wanted, place_of
+from shared.domain.moves import with_steps
+from shared.domain.status import StepStatus
 from shared.domain.terms import Advance
 from shared.errors import BucketError, OutcomeUnknown, StaleWrite
 from shared.store.clock import Clock
@@ -164,7 +166,8 @@ class MemoryStore:
             for execution in executions:
                 found = self._living(execution.integrator, execution.id)
                 if found is not None and found.execution.version == execution.version:
-                    self._put(replace(found.execution, steps=execution.steps))
+                    ready = [step for step in execution.steps.values() if step.status is StepStatus.READY]
+                    self._put(with_steps(found.execution, *ready))
 
     def lead(self, holder: str, now: datetime, until: datetime) -> bool:
         """Take or renew the reconcilers' lease."""

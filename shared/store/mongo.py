@@ -171,7 +171,9 @@ class MongoStore:
         """Write due moments in bulk, each where its version still stands."""
         writes = []
         for execution in executions:
-            moments: _Document = {f"steps.{step.id}.due_by": step.due_by for step in execution.steps.values()}
+            # Not those that run: their leases may have been renewed since, which moves no version.
+            ready = [step for step in execution.steps.values() if step.status is StepStatus.READY]
+            moments: _Document = {f"steps.{step.id}.due_by": step.due_by for step in ready}
             moments["due_by"] = execution.due_by
             unchanged = living(execution.integrator, execution.id) | {"version": execution.version}
             writes.append(UpdateOne(unchanged, _set_or_unset(moments)))

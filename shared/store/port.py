@@ -178,7 +178,7 @@ class OverdueSearch(Protocol):
         """
 
     def postpone(self, executions: Sequence[Execution]) -> None:
-        """Write the due moments that these executions have, where nobody has written to them since; no decision."""
+        """Write the due moments of what is ready in these, where nobody has decided since; moves no lease."""
 
     def lead(self, holder: str, now: datetime, until: datetime) -> bool:
         """Take or renew the right to act for all reconcilers; False while another holds it."""

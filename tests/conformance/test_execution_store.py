@@ -278,6 +278,16 @@ def test_a_lease_just_renewed_is_not_taken(store: Store) -> None:
         store.save(execution, lost)
 
 
+def test_what_is_postponed_takes_no_lease_back_that_was_renewed_meanwhile(store: Store) -> None:
+    execution, lease = running(store, "a")
+    renewed_to = NOON + 2 * TERMS.lease
+    assert store.renew(lease, renewed_to) is not None
+    store.postpone([execution])
+    found = store.load(PUBLIC, execution.id)
+    assert found is not None
+    assert found.steps["a"].due_by == renewed_to
+
+
 def test_a_withdrawn_run_is_gone_and_a_late_insert_of_it_fails(store: Store) -> None:
     advance = accepted()
     assert store.withdraw(PUBLIC, advance.execution.id)
