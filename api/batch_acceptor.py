@@ -119,6 +119,7 @@ class BatchAcceptor:
         outcomes: dict[int, _Outcome] = {}
         fresh: dict[int, tuple[_Item, Advance]] = {}
         first_of_key: dict[str, int] = {}
+        away: Unavailable | None = None  # a store that does not answer one item is not waited for by hundreds
         for at, item in enumerate(items):
             if isinstance(item, BucketError):
                 outcomes[at] = item
@@ -129,9 +130,10 @@ class BatchAcceptor:
                 if isinstance(replayed, IdempotencyKeyReused) and _AT in key:
                     raise replayed
             elif key not in first_of_key:
-                made = self._made(item, beside=len(fresh))
+                made = away or self._made(item, beside=len(fresh))
                 if isinstance(made, BucketError):
                     outcomes[at] = made
+                    away = made if isinstance(made, Unavailable) else away
                     continue
                 fresh[at] = (item, made)
                 if key is not None:

@@ -107,14 +107,33 @@ class MongoMany:
             refused = self.insert_all(accepted)
         except (Unavailable, OutcomeUnknown, NotStorable) as error:
             return [error] * len(accepted)
-        return [self._decided(advance) if at in refused else advance.execution for at, advance in enumerate(accepted)]
+        decided = self._decided([accepted[at] for at in sorted(refused)]) if refused else {}
+        return [decided.get(advance.execution.id, advance.execution) for advance in accepted]
 
-    def _decided(self, advance: Advance) -> Execution | BucketError:
-        """What becomes of a run whose insert was refused, and did nothing."""
+    def _decided(self, refused: Sequence[Advance]) -> Mapping[str, Execution | BucketError]:
+        """What becomes, by id, of runs whose inserts were refused, and did nothing: the same batch sent twice at once.
+
+        Who holds their keys is asked in one trip. What is left is decided one by one, until the store does not answer:
+        hundreds would wait for it one after the other.
+        """
+        keys = {advance.execution.idempotency.key for advance in refused if advance.execution.idempotency is not None}
+        decided: dict[str, Execution | BucketError] = {}
+        away: BucketError | None = None
         try:
-            return self._store.create(advance)
+            held = self.holders(refused[0].execution.integrator, keys)
         except BucketError as error:
-            return error
+            held, away = {}, error
+        for advance in refused:
+            run = advance.execution
+            holder = None if run.idempotency is None else held.get(run.idempotency.key)
+            try:
+                decided[run.id] = holder or away or self._store.create(advance)
+            except (Unavailable, OutcomeUnknown) as error:
+                decided[run.id] = error
+                away = Unavailable()  # of those behind it nothing was stored
+            except BucketError as error:
+                decided[run.id] = error
+        return decided
 
 
 def _named(integrator: str, ids: Collection[str]) -> _Document:
