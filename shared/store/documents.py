@@ -21,6 +21,7 @@ from shared.domain.retry import RetryPolicy
 from shared.domain.status import ExecutionStatus, StepStatus
 
 SCHEMA: Final = 1
+_REMEMBERED_MAX_BYTES: Final = 64 * 1024
 APART_FROM_READERS: Final = {"checkpoints": 0}
 APART_FROM_DECISIONS: Final = {"events": 0, "outputs": 0} | APART_FROM_READERS
 APART_FROM_LISTS: Final = {"input": 0, "metadata": 0} | APART_FROM_DECISIONS
@@ -149,8 +150,17 @@ def _encode_basket(basket: Basket) -> bytes:
     return orjson.dumps(basket)
 
 
-@lru_cache(maxsize=256)  # the runs of one basket bear the same bytes, and a basket is never changed
 def _decode_basket(stored: bytes) -> Basket:
+    # One with a megabyte of literals takes twenty: hundreds of those are not remembered.
+    return _remembered_basket(stored) if len(stored) <= _REMEMBERED_MAX_BYTES else _read_basket(stored)
+
+
+@lru_cache(maxsize=256)  # the runs of one basket bear the same bytes, and a basket is never changed
+def _remembered_basket(stored: bytes) -> Basket:
+    return _read_basket(stored)
+
+
+def _read_basket(stored: bytes) -> Basket:
     raw = orjson.loads(stored)
     return Basket(steps=tuple(_decode_basket_step(step) for step in raw.pop("steps")), **raw)
 

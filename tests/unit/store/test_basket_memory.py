@@ -1,0 +1,18 @@
+"""Decoded baskets are remembered, as far as they are small."""
+
+from __future__ import annotations
+
+from shared.domain.basket import GRAPH, Basket, BasketStep
+from shared.store.documents import _decode_basket, _encode_basket
+
+
+def stored(literals: int) -> bytes:
+    step = BasketStep("a", "a", input={"x": [[] for _ in range(literals)]})
+    return _encode_basket(Basket("b", GRAPH, (step,)))
+
+
+def test_a_basket_that_is_large_is_read_each_time_and_kept_nowhere() -> None:
+    small, large = stored(10), stored(100_000)
+    assert _decode_basket(small) is _decode_basket(small)
+    assert _decode_basket(large) == _decode_basket(large)
+    assert _decode_basket(large) is not _decode_basket(large)
