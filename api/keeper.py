@@ -119,15 +119,23 @@ class Keeper:
         began = time.monotonic()
         try:
             self._services.clock.sync()
-            database.is_away = False
-            if not self.is_prepared:
-                self._services.prepare()
-                self._prepared.set()
         except BucketError as away:
             if database.is_away or database.has_answered_since(began):
                 return
             structlog.get_logger().warning("MongoDB is away", reason=away.message)
             database.is_away = True
+            return
+        database.is_away = False
+        if not self.is_prepared:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Prepare MongoDB, which answers; where it refuses (an index, say), runs are refused and polls are not."""
+        try:
+            self._services.prepare()
+            self._prepared.set()
+        except BucketError as refused:
+            structlog.get_logger().warning("MongoDB is not prepared yet", reason=refused.message)
 
     def _watch_store(self) -> None:
         """Look at MongoDB ten times a second: while it is away, requests fail at once and leave the threads free."""

@@ -11,7 +11,7 @@ import pytest
 from api.hints import OVER
 from api.keeper import Keeper
 from shared.bootstrap import Services
-from shared.errors import Unavailable
+from shared.errors import OutcomeUnknown, Unavailable
 from shared.live.mark import Mark
 from shared.live.render import Head
 from shared.settings import Settings
@@ -22,7 +22,7 @@ class Store:
 
     def __init__(self) -> None:
         self.answers = self.answers_others = True
-        self.is_away = False
+        self.is_away = self.refuses_to_be_prepared = False
         self.prepared = 0
 
     def sync(self) -> timedelta:
@@ -37,6 +37,8 @@ class Store:
         return self.answers_others
 
     def prepare(self) -> None:
+        if self.refuses_to_be_prepared:
+            raise OutcomeUnknown("an index of this name is there already, and another one")
         self.prepared += 1
 
 
@@ -75,3 +77,10 @@ def test_the_store_is_prepared_once(keeper: Keeper, store: Store) -> None:
 
 def test_a_run_that_is_over_has_no_hints(keeper: Keeper) -> None:
     assert keeper.hints_for(Head("1763700000_89ce24ad1b2c3d4e", "failed", done=True, rev=9), Mark()) is OVER
+
+
+def test_one_that_refuses_an_index_is_not_away(keeper: Keeper, store: Store) -> None:
+    store.refuses_to_be_prepared, store.answers_others = True, False
+    keeper.look_at_store()
+    assert not store.is_away
+    assert not keeper.is_prepared
