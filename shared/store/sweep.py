@@ -48,7 +48,9 @@ class Sweep:
         whose run goes on may yet be named. Answers the next ``after`` too, which is empty at the end.
         """
         outputs = self._database.collection("outputs")
-        old = {"_id": {"$gt": after}, "created_at": {"$lt": now - UNNAMED_KEPT}}
+        made_before = now - UNNAMED_KEPT
+        # By the run's second first, or each look would read all of the last day's outputs to find that they are young.
+        old = {"_id": {"$gt": after, "$lt": id_before(made_before)}, "created_at": {"$lt": made_before}}
         with call(self._database):
             found = list(outputs.find(old, {"execution_id": 1}).sort("_id", 1).limit(AT_ONCE))
         if not found:

@@ -10,6 +10,7 @@ import pytest
 from shared.domain.execution import PUBLIC, Execution
 from shared.domain.life import cancel, complete
 from shared.domain.terms import Output
+from shared.ids import new_execution_id
 from shared.store.database import Database
 from shared.store.mongo import MongoStore
 from shared.store.sweep import Sweep
@@ -64,3 +65,17 @@ def test_outputs_that_nothing_names_go_once_their_run_is_over_or_absent(database
     assert gone == 2
     assert names(database) == {named, f"{going_on.id}:a:lost"}
     assert sweep.unnamed(WEEK_LATER, after) == (0, "")
+
+
+def test_no_young_output_is_read_to_find_the_old_ones(database: Database) -> None:
+    young = new_execution_id(WEEK_LATER)
+    outputs = database.collection("outputs")
+    outputs.insert_many(
+        {"_id": f"{young}:a:{number}", "execution_id": young, "created_at": WEEK_LATER, "json": b"{}"}
+        for number in range(20)
+    )
+    outputs.database.command("profile", 2)
+    assert Sweep(database).unnamed(WEEK_LATER + timedelta(hours=1)) == (0, "")
+    outputs.database.command("profile", 0)
+    (read,) = outputs.database["system.profile"].find({"op": "query", "ns": outputs.full_name})
+    assert read["docsExamined"] == 0
