@@ -76,12 +76,9 @@ class Wakes:
         waiter = Waiter()
         with self._lock:
             self._waiting.setdefault(topic, set()).add(waiter)
-            if self._listens is None:
-                self._listens = threading.Event()
-                threading.Thread(target=self._listen, args=(self._listens,), name="wakes", daemon=True).start()
-            listens = self._listens
+            listens = self._listens or self._begin()
         try:
-            heard = listens.wait(_HEARD_WITHIN_S) and not waiter.is_over
+            heard = listens is not None and listens.wait(_HEARD_WITHIN_S) and not waiter.is_over
             yield waiter if heard else None
         finally:
             with self._lock:
@@ -89,6 +86,17 @@ class Wakes:
                 others.discard(waiter)
                 if not others:
                     del self._waiting[topic]
+
+    def _begin(self) -> threading.Event | None:
+        """Begin to listen; None where the machine has no thread left: the next one tries again."""
+        listens = threading.Event()
+        try:
+            threading.Thread(target=self._listen, args=(listens,), name="wakes", daemon=True).start()
+        except RuntimeError as full:
+            structlog.get_logger().warning("wake-ups are not heard", reason=str(full))
+            return None
+        self._listens = listens
+        return listens
 
     def end_all(self) -> None:
         """Have everybody look a last time."""
