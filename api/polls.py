@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Final, TypeVar
 
 import flask
@@ -135,9 +136,13 @@ class Polls:
     ) -> Record:
         """Answer a run from MongoDB with those of its large outputs; raises what a caller is told of one not there.
 
-        ``newest`` waits for a majority to have what the primary has.
+        ``newest`` waits for a majority to have what the primary has. So does who would be told that there is none:
+        a primary just elected shows for a moment what a majority had a while ago.
         """
-        record = self._services.store.read(PUBLIC, execution_id, outputs=outputs, page=page, newest=newest)
+        read = partial(self._services.store.read, PUBLIC, execution_id, outputs=tuple(outputs), page=page)
+        record = read(newest=newest)
+        if record is None and not newest:
+            record = read(newest=True)
         if record is None:
             self.check_kept(execution_id)
             raise ExecutionNotFound(f"execution {execution_id!r} was not found")
@@ -192,6 +197,8 @@ class Polls:
         if view is not None and (not known or known <= head_of(view).rev):
             return Seen(view)
         record = self.read(execution_id, page=NEWEST)
+        if record.execution.rev < known:
+            record = self.read(execution_id, page=NEWEST, newest=True)
         view = self.rendered(record, NEWEST)
         self._kept(lambda: views.fill(execution_id, view, final=record.execution.done))
         return Seen(view, from_store=True)

@@ -1,0 +1,56 @@
+"""No poll goes back, and none is 404, where a primary just elected does not know yet what a majority has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from pymongo import WriteConcern
+from pymongo.collection import Collection
+
+from api.keeper import Keeper
+from api.polls import Polls
+from shared.bootstrap import Services, bootstrap
+from shared.live.render import head_of
+from shared.settings import Settings
+from shared.store.mongo import document_of
+from tests.builders import accepted
+
+
+@pytest.fixture
+def services(redis_url: str, mongodb_url: str) -> Iterator[Services]:
+    made = bootstrap(replace(Settings(), redis_url=redis_url, mongodb_url=mongodb_url), "api")
+    with closing(made.database), closing(made.redis):
+        yield made
+
+
+@pytest.fixture
+def polls(services: Services) -> Iterator[Polls]:
+    keeper = Keeper(services)
+    keeper.pulse.start()
+    yield Polls(services, keeper)
+    keeper.stop()
+
+
+@pytest.fixture
+def at_once(services: Services) -> Collection[dict[str, object]]:
+    """Writes that the primary has, and a majority a moment later."""
+    return services.database.collection("executions").with_options(write_concern=WriteConcern(w=1))
+
+
+def test_a_run_that_the_primary_has_is_never_unknown(polls: Polls, at_once: Collection[dict[str, object]]) -> None:
+    for _ in range(10):
+        run = accepted()
+        at_once.insert_one(document_of(run, {}))
+        assert polls.read(run.execution.id).execution.id == run.execution.id
+
+
+def test_a_poll_is_never_of_before_what_its_caller_has_seen(
+    services: Services, polls: Polls, at_once: Collection[dict[str, object]]
+) -> None:
+    run = services.store.create(accepted())
+    for rev in range(2, 12):
+        at_once.update_one({"_id": run.id}, {"$set": {"rev": rev}})
+        assert head_of(polls._look(run.id, known=rev).view).rev == rev
