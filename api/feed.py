@@ -22,6 +22,7 @@ from api.patience import patience_asked
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.domain.feed import End, Place
+from shared.domain.listing import Order
 from shared.errors import CursorExpired, PlaceExpired
 from shared.live import wakes
 from shared.live.render import moment
@@ -101,9 +102,9 @@ class Feed:
     def expired(self, start: Place | None) -> CursorExpired:
         """Answer what a caller is told whose cursor the feed has outlived: the cursor of now, and what to list."""
         since = feed_cursors.encode(self._services.feed.end().place)
-        listed: dict[str, str] = {"order": "oldest"}
+        listed = {"order": str(Order.OLDEST)}
         if start is not None:
-            listed = {"updated_since": moment(start.as_of - _LATE_MAX) or "", **listed}
+            listed = {"updated_since": moment(start.as_of - _LATE_MAX) or "", "order": str(Order.UPDATED)}
         resync = {"since": since, "list": f"{paths.prefix()}/executions?{urlencode(listed)}"}
         return CursorExpired(
             "what changed after this cursor is no longer kept, or was missed; read all pages of resync.list, "

@@ -33,8 +33,9 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
         shown = found[:limit]
         next_cursor = None
         if len(found) > limit:
-            next_cursor = cursors.encode(Kind.EXECUTIONS, shown[-1].created_at, shown[-1].id, bound)
-        rows = [row_of(render_status(execution), keeper) for execution in shown]
+            place = shown[-1].place
+            next_cursor = cursors.encode(Kind.EXECUTIONS, place.at, place.id, bound)
+        rows = [row_of(render_status(row.execution), keeper) for row in shown]
         body = b'{"executions":' + array(rows) + b',"next_cursor":' + orjson.dumps(next_cursor) + b"}"
         return flask.Response(body, 200, POLLED, mimetype="application/json")
 

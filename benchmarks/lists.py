@@ -36,7 +36,7 @@ from compose.embedded.guard import Guard
 from compose.embedded.trouble import Trouble
 from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import PUBLIC
-from shared.domain.listing import Order, Wanted, place_of
+from shared.domain.listing import Order, Wanted
 from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError
 from shared.settings import Settings
@@ -110,7 +110,7 @@ class Shelf:
         fill(self._executions, documents, now, self.services.terms)
         self._add_rare(now, documents)
         middle = now - timedelta(seconds=documents // 2)
-        self.wanted = _asked(now, middle)
+        self.wanted = _asked(now, middle, documents)
 
     def _add_rare(self, now: datetime, documents: int) -> None:
         for number in range(_RARE):
@@ -126,7 +126,7 @@ class Shelf:
         found = {}
         for name, wanted in self.wanted.items():
             first = self.services.many.page(PUBLIC, wanted, _PAGE)
-            after = place_of(first[-1]) if "second page" in name else None
+            after = first[-1].place if "second page" in name else None
             with recorded(self._executions.database) as entries:
                 rows = self.services.many.page(PUBLIC, wanted, _PAGE, after)
             if not rows:
@@ -143,7 +143,7 @@ class Shelf:
         return found
 
 
-def _asked(now: datetime, middle: datetime) -> Mapping[str, Wanted]:
+def _asked(now: datetime, middle: datetime, documents: int) -> Mapping[str, Wanted]:
     rare = (ExecutionStatus.FAILED,)
     return {
         "all": Wanted(),
@@ -162,6 +162,9 @@ def _asked(now: datetime, middle: datetime) -> Mapping[str, Wanted]:
         "created between": Wanted(created_after=middle, created_before=middle + timedelta(hours=1)),
         "updated lately": Wanted(updated_since=now + timedelta(minutes=1)),
         "updated since long ago": Wanted(updated_since=now - timedelta(days=100)),
+        "the last tenth changed, second page": Wanted(
+            updated_since=now - timedelta(seconds=documents // 10), order=Order.UPDATED
+        ),
     }
 
 

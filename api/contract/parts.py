@@ -8,6 +8,7 @@ from typing import Final
 from api.contract.forms import STRING, Json, one_of, whole
 from api.contract.replies import AGENT, BASKET, FIELDS, ID, LEVEL, REQUEST, STEP
 from api.queries import LIMIT, LIMIT_MAX
+from shared.domain.listing import Order
 from shared.domain.status import ExecutionStatus
 from shared.ids import CONSUMER_NAME, EXECUTION_ID
 
@@ -90,7 +91,12 @@ PARAMETERS: Final[dict[str, Json]] = {
     "CreatedAfter": _parameter("query", "created_after", _WHEN, "only those made after this moment"),
     "CreatedBefore": _parameter("query", "created_before", _WHEN, "only those made before this moment"),
     "UpdatedSince": _parameter("query", "updated_since", _WHEN, "only those that have changed since this moment"),
-    "Order": _parameter("query", "order", one_of("newest", "oldest") | {"default": "newest"}, "which come first"),
+    "Order": _parameter(
+        "query",
+        "order",
+        one_of(*Order) | {"default": str(Order.NEWEST)},
+        "which come first: the newest or oldest made, or (updated) what changed longest ago",
+    ),
     "Domain": _parameter("query", "domain", STRING, "only agents of this domain"),
     "Agent": _parameter("query", "agent", STRING, "only lines of this agent"),
     "Level": _parameter("query", "level", LEVEL, "only lines of this level"),

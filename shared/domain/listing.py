@@ -12,27 +12,34 @@ from shared.domain.status import ExecutionStatus
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """A place in a list: executions made in one millisecond stand in the order of their ids."""
+    """A place in a list: executions of one millisecond stand in the order of their ids."""
 
-    created_at: datetime
+    at: datetime
     id: str
 
 
-def place_of(execution: Execution) -> Place:
-    """Answer where an execution stands in a list."""
-    return Place(execution.created_at, execution.id)
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A row of a list, and where it stands in it."""
+
+    execution: Execution
+    place: Place
 
 
 class Order(StrEnum):
-    """Which executions a list begins with."""
+    """Which executions a list begins with: by when they were made, or (``updated``) with what changed longest ago.
+
+    One that changes while its list is read in the order of changes comes once more, at its end: none is passed over.
+    """
 
     NEWEST = "newest"
     OLDEST = "oldest"
+    UPDATED = "updated"
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which executions a list shows: those to which all of it applies, in ``order`` of their making.
+    """Which executions a list shows: those to which all of it applies, in ``order``.
 
     No ``statuses`` are all. ``created_after`` and ``created_before`` are not themselves within, ``updated_since`` is.
     """

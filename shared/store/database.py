@@ -68,7 +68,7 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
             name="list_by_tag",
             partialFilterExpression={"tags.0": {"$exists": True}},
         ),
-        IndexModel([("integrator", 1), ("updated_at", -1)], name="list_by_update"),
+        IndexModel([("integrator", 1), ("updated_at", 1), ("_id", 1)], name="list_of_changes"),
         IndexModel(
             [("integrator", 1), ("retry_of", 1)],
             name="retry_of",

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pymongo.errors import BulkWriteError
 
 from shared.domain.execution import Execution, Record
-from shared.domain.listing import Order, Place, Wanted
+from shared.domain.listing import Listed, Order, Place, Wanted
 from shared.domain.status import ExecutionStatus
 from shared.domain.terms import Advance
 from shared.errors import BucketError, NotStorable, OutcomeUnknown, Unavailable
@@ -26,6 +26,7 @@ from shared.store.documents import (
 from shared.store.mongo import MongoStore, document_of
 from shared.store.port import KEY_KEPT, Compared
 
+_ORDERS: Final = {Order.NEWEST: ("created_at", -1), Order.OLDEST: ("created_at", 1), Order.UPDATED: ("updated_at", 1)}
 _LIVING: Final = {"status": {"$exists": True}}
 _READ_AT_ONCE: Final = 20
 _INSERT_S: Final = 0.001
@@ -43,13 +44,13 @@ class MongoMany:
         self._clock = clock
         self._store = store
 
-    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Execution]:
+    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Listed]:
         """Answer a page by the index that serves its filters best, as mongod finds out by trying."""
-        direction = 1 if wanted.order is Order.OLDEST else -1
+        by, direction = _ORDERS[wanted.order]
         with call(self._database, writes=False):
             found = self._database.collection("executions").find(_filter(integrator, wanted, after), APART_FROM_LISTS)
-            rows = list(found.sort([("created_at", direction), ("_id", direction)]).limit(limit).batch_size(limit))
-        return [decode(row) for row in rows]
+            rows = list(found.sort([(by, direction), ("_id", direction)]).limit(limit).batch_size(limit))
+        return [Listed(decode(row), Place(row[by], row["_id"])) for row in rows]
 
     def compare(self, integrator: str, revs: Mapping[str, int | None], live_max: int) -> Compared:
         """Compare revisions as they are read; only what is answered is decoded, for that is what takes long."""
@@ -167,16 +168,16 @@ def _filter(integrator: str, wanted: Wanted, after: Place | None) -> _Document:
     if wanted.created_before is not None:
         made.append({"created_at": {"$lt": _up(wanted.created_before)}})
     if after is not None:
-        made += _beyond(after, "$gt" if wanted.order is Order.OLDEST else "$lt")
+        by, direction = _ORDERS[wanted.order]
+        made += _beyond(after, by, "$gt" if direction > 0 else "$lt")
     return chosen | ({"$and": made} if made else {})
 
 
-def _beyond(after: Place, further: str) -> list[_Document]:
+def _beyond(after: Place, by: str, further: str) -> list[_Document]:
     """What lies further than a place; the first condition says nothing new, but an index is searched by it."""
-    beside = {"created_at": after.created_at, "_id": {further: after.id}}
     return [
-        {"created_at": {f"{further}e": after.created_at}},
-        {"$or": [{"created_at": {further: after.created_at}}, beside]},
+        {by: {f"{further}e": after.at}},
+        {"$or": [{by: {further: after.at}}, {by: after.at, "_id": {further: after.id}}]},
     ]
 
 

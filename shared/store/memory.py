@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from shared.domain.execution import EVENTS_KEPT, Event, Execution, Lease, Page, Record
-from shared.domain.listing import Order, Place, Wanted, place_of
+from shared.domain.listing import Listed, Order, Place, Wanted
 from shared.domain.moves import with_steps
 from shared.domain.status import StepStatus
 from shared.domain.terms import Advance
@@ -182,24 +182,27 @@ class MemoryStore:
         """Answer the newest executions."""
         return sorted(self._records.values(), key=lambda record: record.execution.id, reverse=True)[:limit]
 
-    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Execution]:
+    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Listed]:
         """Answer a page of those wanted."""
+        runs = [record.execution for record in self._records.values() if record.execution.integrator == integrator]
         found = [
-            _listed(record.execution)
-            for record in self._records.values()
-            if record.execution.integrator == integrator
-            and _is_wanted(record.execution, self._updated_at[record.execution.id], wanted)
+            Listed(_shown_in_lists(run), self._place_of(run, wanted.order))
+            for run in runs
+            if _is_wanted(run, self._updated_at[run.id], wanted)
         ]
         is_newest = wanted.order is Order.NEWEST
-        found.sort(key=place_of, reverse=is_newest)
+        found.sort(key=lambda row: row.place, reverse=is_newest)
         if after is not None:
-            found = [each for each in found if (place_of(each) < after if is_newest else place_of(each) > after)]
+            found = [row for row in found if (row.place < after if is_newest else row.place > after)]
         return found[:limit]
+
+    def _place_of(self, run: Execution, order: Order) -> Place:
+        return Place(self._updated_at[run.id] if order is Order.UPDATED else run.created_at, run.id)
 
     def compare(self, integrator: str, revs: Mapping[str, int | None], live_max: int) -> Compared:
         """Compare revisions."""
         records = filter(None, (self._living(integrator, each) for each in revs))
-        found = {record.execution.id: _listed(record.execution) for record in records}
+        found = {record.execution.id: _shown_in_lists(record.execution) for record in records}
         same = [each for each in found.values() if each.rev == revs[each.id]]
         return Compared(
             changed=[each for each in found.values() if each.rev != revs[each.id]],
@@ -273,7 +276,7 @@ def _with_events(record: Record, events: Sequence[Event]) -> Record:
     return replace(record, events=kept, lines_total=record.lines_total + len(events))
 
 
-def _listed(execution: Execution) -> Execution:
+def _shown_in_lists(execution: Execution) -> Execution:
     return replace(execution, input=b"{}", metadata=b"{}")
 
 

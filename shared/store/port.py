@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from shared.domain.execution import Event, Execution, Lease, Page, Record
-from shared.domain.listing import Place, Wanted
+from shared.domain.listing import Listed, Place, Wanted
 from shared.domain.status import ExecutionStatus
 from shared.domain.terms import Advance
 from shared.errors import BucketError
@@ -137,7 +137,7 @@ class KeyHolders(Protocol):
 class ManyAtOnce(Protocol):
     """What lists and batches ask about many executions, each verb in one round trip."""
 
-    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Execution]:
+    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Listed]:
         """Answer at most ``limit`` of those ``wanted`` that lie beyond ``after``, in the order wanted.
 
         Neither here nor in :meth:`compare` do they bear their ``input`` and ``metadata``, which no list shows.

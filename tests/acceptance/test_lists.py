@@ -107,7 +107,7 @@ def test_moments_bound_a_list_and_a_plus_may_come_as_a_space(caller: Caller, run
     assert ids(caller, tag=tag, updated_since="2999-01-01T00:00:00Z") == []
 
 
-@pytest.mark.parametrize("order", ["newest", "oldest"])
+@pytest.mark.parametrize("order", ["newest", "oldest", "updated"])
 def test_pages_are_stable_while_runs_arrive(caller: Caller, tag: str, order: str) -> None:
     mine = f"{tag}-{order}"
     runs = [apart(caller, tags=[mine]) for _ in range(5)]
