@@ -1,7 +1,8 @@
 """POST /executions/poll: hundreds of runs in one request, of which only those come back that have changed.
 
-One round trip to Redis, where revisions are compared, and for what Redis lacks one to MongoDB; whole polls are then
-read twenty at a time, for they may be large. Never a guess: what Redis lacks while MongoDB is away makes it all a 503.
+One round trip to Redis, where revisions are compared, and for what Redis lacks one to MongoDB; what that does not find
+is looked for once more. Whole polls are then read twenty at a time, for they may be large. Never a guess: what Redis
+lacks while MongoDB is away makes it all a 503.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.live.compare import Compared, compare
 from shared.live.render import render_status
+from shared.store import port
 
 WHOLE_BYTES_MAX: Final = 8 * 1024 * 1024
 HINTED_MAX: Final = 32
@@ -96,15 +98,30 @@ class PollsOfMany:
         return Compared(tuple(revs))
 
     def _look_in_store(self, found: _Found, revs: Mapping[str, int | None], *, whole: bool) -> None:
-        """Find in MongoDB what Redis lacks; raises Unavailable where it is away."""
+        """Find in MongoDB what Redis lacks; raises Unavailable where it is away.
+
+        That a run is not there, or that it stands before what its caller knows, is said only once a majority has what
+        the primary has: one just elected shows for a moment what a majority had a while ago.
+        """
         compared = self._services.many.compare(PUBLIC, revs, HINTED_MAX - len(found.live))
-        found.not_found += compared.missing
-        found.unchanged += compared.unchanged
-        found.live += [render_status(execution) for execution in compared.live]
-        if whole and compared.changed:
-            self._add_whole(found, [execution.id for execution in compared.changed])
+        changed = [run for run in compared.changed if run.rev > (revs[run.id] or 0)]
+        doubted = {run.id for run in compared.changed} - {run.id for run in changed} | set(compared.missing)
+        self._note(found, compared)
+        if doubted:
+            doubtful = {each: rev for each, rev in revs.items() if each in doubted}
+            again = self._services.many.compare(PUBLIC, doubtful, HINTED_MAX - len(found.live), newest=True)
+            self._note(found, again)
+            found.not_found += again.missing
+            changed += again.changed
+        if whole and changed:
+            self._add_whole(found, [run.id for run in changed])
         else:
-            found.changed += [render_status(execution) for execution in compared.changed]
+            found.changed += [render_status(run) for run in changed]
+
+    @staticmethod
+    def _note(found: _Found, compared: port.Compared) -> None:
+        found.unchanged += compared.unchanged
+        found.live += [render_status(run) for run in compared.live]
 
     def _add_whole(self, found: _Found, ids: Sequence[str]) -> None:
         """Add whole polls while there is room; one at least, or an answer might have none and lead nowhere."""

@@ -199,8 +199,11 @@ class MemoryStore:
     def _place_of(self, run: Execution, order: Order) -> Place:
         return Place(self._updated_at[run.id] if order is Order.UPDATED else run.created_at, run.id)
 
-    def compare(self, integrator: str, revs: Mapping[str, int | None], live_max: int) -> Compared:
-        """Compare revisions."""
+    def compare(
+        self, integrator: str, revs: Mapping[str, int | None], live_max: int, *, newest: bool = False
+    ) -> Compared:
+        """Compare revisions; nothing comes late here."""
+        del newest
         records = filter(None, (self._living(integrator, each) for each in revs))
         found = {record.execution.id: _shown_in_lists(record.execution) for record in records}
         same = [each for each in found.values() if each.rev == revs[each.id]]

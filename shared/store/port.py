@@ -143,10 +143,13 @@ class ManyAtOnce(Protocol):
         Neither here nor in :meth:`compare` do they bear their ``input`` and ``metadata``, which no list shows.
         """
 
-    def compare(self, integrator: str, revs: Mapping[str, int | None], live_max: int) -> Compared:
+    def compare(
+        self, integrator: str, revs: Mapping[str, int | None], live_max: int, *, newest: bool = False
+    ) -> Compared:
         """Answer which executions have another revision than ``revs`` tells by id, and which are not there.
 
-        Most have not changed, and are looked at no closer than that takes.
+        Most have not changed, and are looked at no closer than that takes. ``newest`` waits until a majority has
+        what the primary has.
         """
 
     def records(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[Record]:

@@ -160,16 +160,27 @@ def test_mongodb_is_asked_once_for_what_redis_lacks_and_once_more_for_whole_poll
     forgotten = sorted(revs)[:50]
     caller.stack.redis().delete(*map(view_key, forgotten))
     with recorded(caller.stack.mongo()) as entries:
-        found = asked(caller, *kept, (UNKNOWN, None), view=view)
+        found = asked(caller, *kept, view=view)
     assert {row["execution_id"]: row["rev"] for row in found["changed"]} == revs
-    assert found["not_found"] == [UNKNOWN]
     finds = [entry["command"] for entry in operations(entries) if "find" in entry["command"]]
     assert [find["find"] for find in finds] == ["executions"] * queries
-    assert sorted(finds[0]["filter"]["_id"]["$in"]) == sorted([*forgotten, UNKNOWN]), "and for nothing that Redis has"
+    assert sorted(finds[0]["filter"]["_id"]["$in"]) == forgotten, "and for nothing that Redis has"
     # Whole polls are fetched a few at a time, for they may be large; a status view of 50 runs comes at once.
     more = [entry for entry in operations(entries) if entry["op"] == "getmore"]
     assert len(finds) + len(more) == len(operations(entries))
     assert len(more) <= (5 if view == "full" else 0)
+
+
+def test_mongodb_is_asked_once_more_for_what_it_does_not_find(caller: Caller, done: dict[str, Any]) -> None:
+    caller.stack.redis().delete(view_key(done["execution_id"]))
+    with recorded(caller.stack.mongo()) as entries:
+        found = asked(caller, (done["execution_id"], None), (UNKNOWN, None))
+    assert (found["not_found"], [row["execution_id"] for row in found["changed"]]) == (
+        [UNKNOWN],
+        [done["execution_id"]],
+    )
+    asked_for = [entry["command"]["filter"]["_id"]["$in"] for entry in operations(entries)]
+    assert [sorted(ids) for ids in asked_for] == [sorted([done["execution_id"], UNKNOWN]), [UNKNOWN], [UNKNOWN]]
 
 
 def test_keys_that_mean_nothing_are_named(caller: Caller, done: dict[str, Any]) -> None:

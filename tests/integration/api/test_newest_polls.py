@@ -11,6 +11,7 @@ from pymongo import WriteConcern
 from pymongo.collection import Collection
 
 from api.keeper import Keeper
+from api.poll_many import PollsOfMany, _Found
 from api.polls import Polls
 from shared.bootstrap import Services, bootstrap
 from shared.live.render import head_of
@@ -54,3 +55,18 @@ def test_a_poll_is_never_of_before_what_its_caller_has_seen(
     for rev in range(2, 12):
         at_once.update_one({"_id": run.id}, {"$set": {"rev": rev}})
         assert head_of(polls._look(run.id, known=rev).view).rev == rev
+
+
+def test_a_poll_of_many_neither_misses_nor_goes_back(
+    services: Services, at_once: Collection[dict[str, object]]
+) -> None:
+    keeper = Keeper(services)
+    many = PollsOfMany(services, keeper)
+    run = services.store.create(accepted())
+    for rev in range(2, 12):
+        new = accepted()
+        at_once.insert_one(document_of(new, {}))
+        at_once.update_one({"_id": run.id}, {"$set": {"rev": rev}})
+        found = _Found([])
+        many._look_in_store(found, {run.id: rev, new.execution.id: None}, whole=False)
+        assert (found.not_found, found.unchanged, len(found.changed)) == ([], 1, 1)
