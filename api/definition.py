@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from api.policy import unknown_keys
-from api.schemas import STEP_KEYS
+from api.schemas import DEFINITION_MAX_BYTES, STEP_KEYS
 from api.strict_json import FAULTS_SHOWN
 from shared.catalogue.specs import Catalogue
 from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL, Basket, BasketStep, graph_faults, step_ids
@@ -37,7 +39,7 @@ def step_of(spec: AgentSpec, step_id: str, needs: tuple[str, ...] = ()) -> Baske
 
 
 def check_definition(definition: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Answer what of ``definition`` is kept; raises ValidationFailed where it names no steps, or names them twice."""
+    """Answer what of ``definition`` is kept; raises ValidationFailed where it names no steps, or twice, or is large."""
     has = [field for field in ("agents", "steps") if field in definition]
     strategy = definition.get("execution_strategy")
     if len(has) != 1:
@@ -51,6 +53,10 @@ def check_definition(definition: Mapping[str, Any], where: str = "") -> dict[str
         fault = {"pointer": f"{where}/execution_strategy", "message": "graph goes with steps; this has agents"}
         raise ValidationFailed(f"execution_strategy {fault['message']}", details=[fault])
     kept = {field: definition[field] for field in KEPT_FIELDS if field in definition}
+    size = len(orjson.dumps(kept))
+    if size > DEFINITION_MAX_BYTES:  # each run bears its basket, and so does each row of a list
+        told = f"takes {size} bytes; at most {DEFINITION_MAX_BYTES}: pass data in input_data"
+        raise ValidationFailed(f"the basket {told}", details=[{"pointer": where, "message": told}])
     return kept | {"execution_strategy": GRAPH if has == ["steps"] else strategy or SEQUENTIAL}
 
 

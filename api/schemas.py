@@ -24,6 +24,7 @@ from shared.ids import AGENT_NAME, BASKET_NAME
 
 ITEMS_MAX: Final = 500
 METADATA_MAX_BYTES: Final = 16 * 1024
+DEFINITION_MAX_BYTES: Final = 64 * 1024
 TAGS_MAX: Final = 20
 _FAR: Final = timedelta(days=3_650)
 _AN_OBJECT: Final = "must be a JSON object"

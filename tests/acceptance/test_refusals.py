@@ -83,6 +83,16 @@ def test_what_is_not_valid_is_400_and_says_where(caller: Caller, path: str, body
     assert len(problem["detail"]) < 1_000
 
 
+@pytest.mark.parametrize(("path", "where"), [(RUN, "/config"), (CREATE, "")])
+def test_a_basket_that_is_large_is_refused_for_lists_bear_it(caller: Caller, path: str, where: str) -> None:
+    def basket(size: int) -> dict[str, Any]:
+        definition = {"name": "large", "steps": [{"agent": "echo", "input": {"text": "x" * size}}]}
+        return {"config": definition} if path == RUN else definition
+
+    problem = refused(caller.post(path, basket(64 * 1024)), 400, "validation_failed", "at most 65536", "input_data")
+    assert problem["details"][0]["pointer"] == where
+
+
 def test_each_fault_of_the_input_has_its_pointer(caller: Caller) -> None:
     given = {"transactions": [{"id": 1, "amount": "x"}, {"amount": 1}, 3, {"id": 2, "amount": 1}]}
     problem = refused(caller.post(RUN, INPUT | {"input_data": given}), 400, "validation_failed")
