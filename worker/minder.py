@@ -116,8 +116,8 @@ class Minder:
     @contextmanager
     def agent_code(self, minded: Minded) -> Iterator[None]:
         """Let the step be interrupted while the block runs, and not beyond it."""
+        self._slot.set_in_agent(running=True)  # an interrupt within it would leave it half written
         minded.in_agent = True
-        self._slot.set_in_agent(running=True)
         try:
             yield
         finally:

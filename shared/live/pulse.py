@@ -103,7 +103,11 @@ class Pulse:
 
     def _go_on(self) -> None:
         while True:
-            self._last = self.look()
+            try:
+                self._last = self.look()
+            except Exception:  # noqa: BLE001  (it must go on: nothing else looks)
+                structlog.get_logger().exception("a look at Redis failed")
+                self._last = Look(at=since_boot())
             self._looked.set()
             if self._stop.wait(PERIOD_S):
                 return
