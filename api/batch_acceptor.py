@@ -8,7 +8,8 @@ is away or too much waits, the whole is refused as a single submit would be, for
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Final
 
 import flask
@@ -24,7 +25,7 @@ from api.intake import is_key, traceparent_of
 from api.keeper import Keeper
 from api.known_baskets import KnownBaskets
 from api.policy import NOWHERE, check_policy
-from api.schemas import RUN_BASKET_KEYS, RunBasket
+from api.schemas import ITEMS_MAX, RUN_BASKET_KEYS, RunBasket
 from api.submit import run_of_basket, warnings_of
 from shared import faults
 from shared.bootstrap import Services
@@ -33,7 +34,6 @@ from shared.domain.life import start
 from shared.domain.terms import Advance
 from shared.errors import (
     BucketError,
-    IdempotencyKeyReused,
     InternalError,
     OutcomeUnknown,
     Unavailable,
@@ -86,12 +86,9 @@ class BatchAcceptor:
         Raises IdempotencyKeyReused where ``key`` belongs to another batch, and Unavailable, Overloaded or
         OutcomeUnknown where that is what became of all items.
         """
-        whole = "" if key is None else fingerprint(_BATCH_ROUTE, body)
-        items = [
-            self._read(item, None if key is None else Idempotency(f"{key}{_AT}{at}", whole))
-            for at, item in enumerate(body["items"])
-        ]
-        outcomes = self._outcomes(items)
+        places = [] if key is None else _places(Idempotency(key, fingerprint(_BATCH_ROUTE, body)))
+        items = [self._read(item, place) for item, place in zip_longest(body["items"], places[: len(body["items"])])]
+        outcomes = self._outcomes(items, self._holders(items, places))
         first = outcomes[0]
         if isinstance(first, (Unavailable, OutcomeUnknown)) and all(type(each) is type(first) for each in outcomes):
             raise first
@@ -114,8 +111,7 @@ class BatchAcceptor:
         except BucketError as refused:
             return refused
 
-    def _outcomes(self, items: Sequence[_Item | BucketError]) -> list[_Outcome]:
-        holders = self._holders(items)
+    def _outcomes(self, items: Sequence[_Item | BucketError], holders: Mapping[str, Execution]) -> list[_Outcome]:
         outcomes: dict[int, _Outcome] = {}
         fresh: dict[int, tuple[_Item, Advance]] = {}
         first_of_key: dict[str, int] = {}
@@ -126,9 +122,7 @@ class BatchAcceptor:
                 continue
             key = None if item.idempotency is None else item.idempotency.key
             if key is not None and key in holders:
-                outcomes[at] = replayed = _replay(holders[key], item)
-                if isinstance(replayed, IdempotencyKeyReused) and _AT in key:
-                    raise replayed
+                outcomes[at] = _replay(holders[key], item)
             elif key not in first_of_key:
                 made = away or self._made(item, beside=len(fresh))
                 if isinstance(made, BucketError):
@@ -145,9 +139,18 @@ class BatchAcceptor:
                 outcomes[at] = _replay(first.run, item) if isinstance(first, _Taken) else first
         return [outcomes[at] for at in range(len(items))]
 
-    def _holders(self, items: Sequence[_Item | BucketError]) -> Mapping[str, Execution]:
-        keys = {item.idempotency.key for item in items if isinstance(item, _Item) and item.idempotency is not None}
-        return self._services.many.holders(PUBLIC, keys) if keys else {}
+    def _holders(self, items: Sequence[_Item | BucketError], places: Sequence[Idempotency]) -> Mapping[str, Execution]:
+        """Who holds the items' keys; raises IdempotencyKeyReused where another batch has taken any of the ``places``.
+
+        Not only those that items are at: another batch may have left free what this one asks for, by a bad item.
+        """
+        asked = [item.idempotency for item in items if isinstance(item, _Item) and item.idempotency is not None]
+        keys = {each.key for each in (*asked, *places)}
+        holders = self._services.many.holders(PUBLIC, keys) if keys else {}
+        for place in places:
+            if place.key in holders:
+                check_replay(holders[place.key], place)
+        return holders
 
     def _made(self, item: _Item, *, beside: int) -> Advance | BucketError:
         """The run that an item asks for, as it is to be stored ``beside`` so many others."""
@@ -209,6 +212,11 @@ class BatchAcceptor:
         told = told_of(run, hints.poll_after_ms, outcome.warnings)
         told |= {"status": _ACCEPTED, "execution_status": run.status}
         return told | ({"idempotency_replayed": True} if outcome.replayed else {})
+
+
+def _places(of_batch: Idempotency) -> Sequence[Idempotency]:
+    """The keys of all places that a batch may have, each with the mark of the whole."""
+    return [replace(of_batch, key=f"{of_batch.key}{_AT}{at}") for at in range(ITEMS_MAX)]
 
 
 def _own_key(item: Mapping[str, Any]) -> str | None:

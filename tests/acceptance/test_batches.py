@@ -152,6 +152,16 @@ def test_another_batch_under_the_same_key_is_refused_as_a_whole(caller: Caller, 
     assert caller.post("/run-basket/batch", body, Idempotency_Key=key).headers["Idempotency-Replayed"] == "true"
 
 
+def test_a_batch_whose_first_item_was_bad_holds_its_key_against_shorter_ones_too(caller: Caller) -> None:
+    key = uuid.uuid4().hex
+    whole = ({"basket_name": "nobody"}, NAMED)
+    assert batched(caller, *whole, Idempotency_Key=key)["accepted"] == 1
+    other = caller.post("/run-basket/batch", {"items": [NAMED]}, Idempotency_Key=key)
+    assert (other.status_code, other.json()["error_code"]) == (422, "idempotency_key_reused")
+    again = batched(caller, *whole, Idempotency_Key=key)["items"]
+    assert [item.get("idempotency_replayed") for item in again] == [None, True]
+
+
 def test_a_batch_of_which_nothing_was_taken_reserves_no_key(caller: Caller) -> None:
     key = uuid.uuid4().hex
     assert batched(caller, {"basket_name": "nobody"}, Idempotency_Key=key)["rejected"] == 1
