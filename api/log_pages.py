@@ -25,6 +25,7 @@ from shared.live.lines import Beginning, Cursor, Wanted
 from shared.live.render import line_shown
 
 _EXECUTIONS_SEARCHED: Final = 1_000
+_LINES_SEARCHED: Final = 20_000
 _PLACE: Final = re.compile(rf"([0-9]{{1,15}})\.({EXECUTION_ID.pattern})\.([0-9]{{1,9}})", re.ASCII)
 _NEVER_BEGUN: Final = Beginning(2**63, frozenset())
 
@@ -112,7 +113,7 @@ class LogPages:
     def _records(self, wanted: Wanted) -> Sequence[Record]:
         named = wanted.execution_id
         if named is None:
-            return self._services.store.newest(_EXECUTIONS_SEARCHED)
+            return self._services.store.newest(_EXECUTIONS_SEARCHED, _LINES_SEARCHED)
         record = self._services.store.read(PUBLIC, named, outputs=()) if EXECUTION_ID.fullmatch(named) else None
         return () if record is None else (record,)
 

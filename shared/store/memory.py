@@ -6,6 +6,7 @@ import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import accumulate
 
 from shared.domain.execution import EVENTS_KEPT, Event, Execution, Lease, Page, Record
 from shared.domain.listing import Listed, Order, Place, Wanted
@@ -178,9 +179,11 @@ class MemoryStore:
             self._leader = (holder, until)
             return True
 
-    def newest(self, limit: int) -> Sequence[Record]:
+    def newest(self, limit: int, lines_max: int) -> Sequence[Record]:
         """Answer the newest executions."""
-        return sorted(self._records.values(), key=lambda record: record.execution.id, reverse=True)[:limit]
+        found = sorted(self._records.values(), key=lambda record: record.execution.id, reverse=True)[:limit]
+        lines = accumulate((len(record.events) for record in found), initial=0)
+        return [record for record, before in zip(found, lines, strict=False) if before < lines_max]
 
     def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Listed]:
         """Answer a page of those wanted."""

@@ -40,6 +40,7 @@ from shared.store.port import KEY_KEPT, Beat, Report
 
 # The second is for a key that its holder has just lost; a holder that no majority has would be met for as long as that.
 _TRIES: Final = 2
+_READ_AT_ONCE: Final = 50
 _STEPS_DUE: Final = {"$map": {"input": {"$objectToArray": "$steps"}, "in": "$$this.v.due_by"}}
 
 _Document = dict[str, Any]
@@ -196,15 +197,19 @@ class MongoStore:
             return False
         return True
 
-    def newest(self, limit: int) -> Sequence[Record]:
-        """Answer the newest executions with their log lines, without their outputs."""
+    def newest(self, limit: int, lines_max: int) -> Sequence[Record]:
+        """Answer the newest executions with their log lines, without their outputs; read a few at a time."""
+        fields = {"outputs": 0, "input": 0} | APART_FROM_READERS
+        records: list[Record] = []
         with call(self._database, writes=False):
-            found = list(
-                self._executions.find({"status": {"$exists": True}}, {"outputs": 0, "input": 0} | APART_FROM_READERS)
-                .sort("_id", -1)
-                .limit(limit)
-            )
-        return [self._record(document, ()) for document in found]
+            found = self._executions.find({"status": {"$exists": True}}, fields).sort("_id", -1).limit(limit)
+            with found.batch_size(_READ_AT_ONCE):
+                for document in found:
+                    records.append(self._record(document, ()))
+                    lines_max -= len(records[-1].events)
+                    if lines_max <= 0:
+                        break
+        return records
 
     def _write(self, accepted: _Document, update: _Document, *, lock_only: bool = False) -> _Document | None:
         """Change one execution; answer the document after it, None where it was not as it had to be."""

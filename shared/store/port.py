@@ -186,8 +186,11 @@ class OverdueSearch(Protocol):
     def lead(self, holder: str, now: datetime, until: datetime) -> bool:
         """Take or renew the right to act for all reconcilers; False while another holds it."""
 
-    def newest(self, limit: int) -> Sequence[Record]:
-        """Answer the newest executions with their log lines, newest first by the second they were made in."""
+    def newest(self, limit: int, lines_max: int) -> Sequence[Record]:
+        """Answer the newest executions with their log lines, newest first by the second they were made in.
+
+        None more once ``lines_max`` lines have been read.
+        """
 
 
 class BasketStore(Protocol):

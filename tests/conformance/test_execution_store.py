@@ -18,6 +18,7 @@ from shared.domain.life import claim, complete, fail, rescue, start
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.domain.terms import Advance, Output
 from shared.errors import LeaseLost, OutcomeUnknown, StaleWrite
+from shared.ids import new_execution_id
 from shared.store.batches import MongoBatches
 from shared.store.database import Database
 from shared.store.memory import MemoryStore
@@ -359,7 +360,14 @@ def test_one_reconciler_leads_until_its_lease_is_over(store: Store) -> None:
 def test_the_newest_executions_come_first(store: Store) -> None:
     for hours in range(3):
         store.create(accepted(created_at=NOON + timedelta(hours=hours)))
-    assert [record.execution.created_at.hour for record in store.newest(2)] == [14, 13]
+    assert [record.execution.created_at.hour for record in store.newest(2, 100)] == [14, 13]
+
+
+def test_of_the_newest_executions_no_more_are_read_once_there_are_lines_enough(store: Store) -> None:
+    for hours in range(4):
+        at = NOON + timedelta(hours=hours)
+        store.create(accepted(id=new_execution_id(at), created_at=at))  # each with the line that it was accepted
+    assert [record.execution.created_at.hour for record in store.newest(4, 2)] == [15, 14]
 
 
 def test_a_run_nobody_started_has_no_leases() -> None:
