@@ -1,7 +1,7 @@
 """The mark at the end of a rendered poll: what its next hints are reckoned from, and no client is shown.
 
-It is cut off without parsing the poll. A poll that a process of an older release rendered may lack its ``timing``, and
-such a process finds ``resting`` where it knows it.
+It is cut off without parsing the poll. A poll that a process of another release rendered may lack its ``timing``, or
+bear one with more in it than is known here: then its hints are as for a run of which nothing is known.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import orjson
 
@@ -63,6 +63,7 @@ class Mark:
 
 
 NOTHING: Final = Mark()
+_Part = TypeVar("_Part", Rest, Timing)
 
 
 def cut_mark(view: bytes) -> tuple[bytes, Mark]:
@@ -74,11 +75,15 @@ def cut_mark(view: bytes) -> tuple[bytes, Mark]:
     if found is None:
         return view, NOTHING
     timing, rest = found[1], found[2] or found[3]
-    mark = Mark(
-        None if rest is None else Rest(**orjson.loads(rest)),
-        None if timing is None else Timing(**orjson.loads(timing)),
-    )
-    return view[: found.start()], mark
+    return view[: found.start()], Mark(_read(Rest, rest), _read(Timing, timing))
+
+
+def _read(kind: type[_Part], written: bytes | None) -> _Part | None:
+    """A part of a mark; None where a newer release has written what this one does not know."""
+    try:
+        return None if written is None else kind(**orjson.loads(written))
+    except TypeError:
+        return None
 
 
 def mark_of(execution: Execution) -> Mark:

@@ -37,6 +37,11 @@ def test_a_mark_comes_back_as_it_was_written_and_leaves_a_poll_without_its_brace
         assert "resting" not in orjson.loads(view + b"}")
 
 
+def test_a_mark_of_a_newer_release_is_cut_off_and_passed_over() -> None:
+    view = b'{"rev":1,"timing":{"runs":"x","unheard_of":1},"resting":{"reason":"queue"}'
+    assert cut_mark(view) == (b'{"rev":1', Mark(Rest("queue"), None))
+
+
 def test_a_run_on_offer_tells_its_place_and_a_running_one_since_when() -> None:
     offered = mark_of(accepted("one", "two").execution)
     assert offered.rest == Rest("queue")
