@@ -26,6 +26,7 @@ BYTES_MAX: Final = 1024 * 1024
 _DETAILS_MAX: Final = 100
 _READ: Final = "bucket.body"  # where in the WSGI environ the body stands once it has been read
 _UTF8: Final = frozenset({"utf-8", "utf8"})
+_NO_CODING: Final = frozenset({"", "identity"})
 
 Policy = Callable[[dict[str, Any], bytes], None]
 
@@ -70,7 +71,7 @@ def fingerprint(route: str, body: Any) -> str:
 
 
 def _check_type(request: flask.Request) -> None:
-    if request.environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+    if request.environ.get("HTTP_CONTENT_ENCODING", "").lower() not in _NO_CODING:
         raise UnsupportedMediaType("the body must not be compressed; send it without Content-Encoding")
     if request.environ.get("CONTENT_TYPE") == "application/json":
         return

@@ -42,10 +42,12 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
         away = []
         if not keeper.pulse.last.connected:
             away.append("Redis")
-        if not (services.database.is_connected() and keeper.is_prepared):
+        if not services.database.is_connected():
             away.append("MongoDB")
         if away:
             raise Unavailable(f"not ready: {' and '.join(away)} away")
+        if not keeper.is_prepared:
+            raise Unavailable("not ready: MongoDB is not prepared yet; the log says what it refuses")
         response = flask.jsonify(status="ready")
         response.headers["Cache-Control"] = "no-store"
         return response

@@ -22,6 +22,8 @@ from shared.errors import ValidationFailed
 from shared.ids import new_execution_id
 
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
+_CHECKED_MAX_BYTES: Final = 8 * 1024 * 1024
+"""Of what many steps make of one input no more is checked at the submit; each step's own is, before it runs."""
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,400})?")
 
 
@@ -100,15 +102,18 @@ def _check_input(basket: Basket, given: Mapping[str, Any], catalogue: Catalogue)
     """Raise ValidationFailed where the input breaks the schema of an agent that the run begins with."""
     details: list[dict[str, str]] = []
     checked = set()  # two hundred steps of one agent are given the same
+    left = _CHECKED_MAX_BYTES
     for step in basket.steps:
-        if step.needs or (step.input is None and step.agent in checked):
+        asked = step.agent, orjson.dumps(step.input)
+        if step.needs or asked in checked:
             continue
-        if len(details) >= FAULTS_SHOWN:
+        if len(details) >= FAULTS_SHOWN or left <= 0:
             break
-        if step.input is None:
-            checked.add(step.agent)
+        checked.add(asked)
         try:
-            faults = catalogue.input_faults(step.agent, given_to(basket, step.id, given, {}))
+            handed = given_to(basket, step.id, given, {})
+            left -= len(orjson.dumps(handed))
+            faults = catalogue.input_faults(step.agent, handed)
         except NothingThere as missing:
             details.append({"pointer": "/input_data", "message": f"step {step.id}: {missing}"})
             continue

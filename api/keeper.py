@@ -54,6 +54,7 @@ class Keeper:
         self.holder = Holder(services.settings, self.pulse)
         self._stop = threading.Event()
         self._prepared = threading.Event()
+        self._refused = ""
         self._lost: queue.Queue[Execution] = queue.Queue(_WITHDRAWALS_MAX)
 
     def start(self) -> None:
@@ -101,7 +102,7 @@ class Keeper:
                 retry_after_s=10,
             )
         if not self.is_prepared:
-            raise Unavailable("MongoDB has not answered yet; nothing was stored, send the same request again")
+            raise Unavailable("MongoDB is not prepared yet; nothing was stored, send the same request again")
 
     def withdraw(self, run: Execution) -> None:
         """Take back, as soon as the store answers, an insert whose answer was lost and that nobody could find."""
@@ -135,7 +136,9 @@ class Keeper:
             self._services.prepare()
             self._prepared.set()
         except BucketError as refused:
-            structlog.get_logger().warning("MongoDB is not prepared yet", reason=refused.message)
+            if refused.message != self._refused:  # once, and not ten times a second
+                structlog.get_logger().warning("MongoDB is not prepared yet", reason=refused.message)
+            self._refused = refused.message
 
     def _watch_store(self) -> None:
         """Look at MongoDB ten times a second: while it is away, requests fail at once and leave the threads free."""

@@ -127,21 +127,30 @@ class Polls:
             raise NotFound(f"execution {execution_id} has no step {step[:64]!r}: no step can have this id")
         found = self._kept(lambda: self._services.views.get_output(execution_id, step))
         if found is None:
-            record = self.read(execution_id, outputs=(step,))
-            found = _output_in(record, step)
+            try:
+                found = _output_in(self.read(execution_id, outputs=(step,)), step)
+            except NotFound:  # of which the caller may have seen that it is there
+                found = _output_in(self.read(execution_id, outputs=(step,), newest=True), step)
         return flask.Response(found, 200, POLLED, mimetype="application/json")
 
     def read(
-        self, execution_id: str, *, outputs: Iterable[str] = (), page: Page | None = None, newest: bool = False
+        self,
+        execution_id: str,
+        *,
+        outputs: Iterable[str] = (),
+        page: Page | None = None,
+        newest: bool = False,
+        known: int = 0,
     ) -> Record:
         """Answer a run from MongoDB with those of its large outputs; raises what a caller is told of one not there.
 
-        ``newest`` waits for a majority to have what the primary has. So does who would be told that there is none:
-        a primary just elected shows for a moment what a majority had a while ago.
+        ``newest`` waits for a majority to have what the primary has. So does who would be told that there is none, or
+        of before the revision that is ``known``: a primary just elected shows for a moment what a majority had a while
+        ago.
         """
         read = partial(self._services.store.read, PUBLIC, execution_id, outputs=tuple(outputs), page=page)
         record = read(newest=newest)
-        if record is None and not newest:
+        if not newest and (record is None or record.execution.rev < known):
             record = read(newest=True)
         if record is None:
             self.check_kept(execution_id)
@@ -174,7 +183,7 @@ class Polls:
             return reply(shown, None, NOT_MODIFIED)
         body = portion.of_view(parsed)
         if body is None:
-            record = self.read(shown.head.execution_id, page=portion.page)
+            record = self.read(shown.head.execution_id, page=portion.page, known=shown.head.rev)
             shown = self._keeper.shown(self.rendered(record, portion.page))
             body = portion.of(orjson.loads(shown.json))
         return reply(shown, body, 200)
@@ -196,9 +205,7 @@ class Polls:
         view = self._kept(lambda: views.get(execution_id))
         if view is not None and (not known or known <= head_of(view).rev):
             return Seen(view)
-        record = self.read(execution_id, page=NEWEST)
-        if record.execution.rev < known:
-            record = self.read(execution_id, page=NEWEST, newest=True)
+        record = self.read(execution_id, page=NEWEST, known=known)
         view = self.rendered(record, NEWEST)
         self._kept(lambda: views.fill(execution_id, view, final=record.execution.done))
         return Seen(view, from_store=True)
@@ -207,7 +214,8 @@ class Polls:
         """Answer the poll of ``record``; large outputs that its result needs are fetched."""
         missing = set(result_steps(record.execution)) - set(record.outputs)
         if missing:
-            record = replace(record, outputs=self.read(record.execution.id, outputs=missing, page=page).outputs)
+            whole = self.read(record.execution.id, outputs=missing, page=page, known=record.execution.rev)
+            record = replace(record, outputs=whole.outputs)
         view = render(record, page)
         if view is None:
             raise InternalError(f"an output of {record.execution.id} is not where it was kept")

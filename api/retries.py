@@ -34,12 +34,12 @@ class Retries:
         """Answer a retry as a submit is answered; raises ExecutionNotFound and NotRetryable."""
 
         def make(asker: Asker) -> Made:
-            original = self._polls.read(execution_id)
+            original = self._polls.read(execution_id, newest=True)
             check_retryable(original.execution, start)  # before its outputs are fetched, which may be large
             if start is RetryFrom.FAILED:
                 steps = original.execution.steps.values()
                 done = [step.id for step in steps if step.status is StepStatus.COMPLETED]
-                original = self._polls.read(execution_id, outputs=done)
+                original = self._polls.read(execution_id, outputs=done, known=original.execution.rev)
             asked = Request(
                 new_execution_id(asker.now), asker.now, asker.request_id, asker.traceparent, asker.idempotency
             )

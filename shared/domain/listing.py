@@ -29,7 +29,8 @@ class Listed:
 class Order(StrEnum):
     """Which executions a list begins with: by when they were made, or (``updated``) with what changed longest ago.
 
-    One that changes while its list is read in the order of changes comes once more, at its end: none is passed over.
+    One that changes while its list is read in the order of changes comes once more, at its end. What is being written
+    at this moment may come to stand before a place that has been passed: the feed tells of it.
     """
 
     NEWEST = "newest"

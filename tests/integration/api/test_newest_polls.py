@@ -57,6 +57,15 @@ def test_a_poll_is_never_of_before_what_its_caller_has_seen(
         assert head_of(polls._look(run.id, known=rev).view).rev == rev
 
 
+def test_a_part_of_a_poll_is_of_no_other_revision_than_the_whole(
+    services: Services, polls: Polls, at_once: Collection[dict[str, object]]
+) -> None:
+    run = services.store.create(accepted())
+    for rev in range(2, 12):
+        at_once.update_one({"_id": run.id}, {"$set": {"rev": rev}})
+        assert polls.read(run.id, known=rev).execution.rev == rev
+
+
 def test_a_poll_of_many_neither_misses_nor_goes_back(
     services: Services, at_once: Collection[dict[str, object]]
 ) -> None:

@@ -75,7 +75,9 @@ def test_no_young_output_is_read_to_find_the_old_ones(database: Database) -> Non
         for number in range(20)
     )
     outputs.database.command("profile", 2)
-    assert Sweep(database).unnamed(WEEK_LATER + timedelta(hours=1)) == (0, "")
-    outputs.database.command("profile", 0)
+    try:
+        assert Sweep(database).unnamed(WEEK_LATER + timedelta(hours=1)) == (0, "")
+    finally:
+        outputs.database.command("profile", 0)
     (read,) = outputs.database["system.profile"].find({"op": "query", "ns": outputs.full_name})
     assert read["docsExamined"] == 0

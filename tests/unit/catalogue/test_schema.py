@@ -126,3 +126,10 @@ def test_a_subclass_that_the_driver_makes_is_checked_as_what_it_is() -> None:
 def test_of_a_large_value_the_first_fault_is_told_and_not_all_of_them_looked_for() -> None:
     found = faults({"items": {"required": ["id", "amount"]}}, [{}] * 300_000)
     assert (found[0].pointer, len(found)) == ("/0", 1)
+
+
+def test_of_a_large_value_with_branches_it_is_told_only_that_it_is_wrong() -> None:
+    branches = {"anyOf": [{"items": {"required": ["id"]}}, {"items": {"required": ["amount"]}}]}
+    assert faults(branches, [{}] * 10_000) == [Fault("", "breaks the schema; too large to say where")]
+    assert faults(branches, [{"id": 1}] * 10_000) == []
+    assert [fault.pointer for fault in faults(branches, [{}])] == [""]

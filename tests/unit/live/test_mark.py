@@ -84,6 +84,7 @@ def test_a_run_tells_the_nearest_deadline_that_is_in_force() -> None:
         return timing.expires_ms
 
     assert expires_ms(accepted("one").execution) is None
+    assert b"expires_ms" not in rendered(accepted("one").execution), "which the release before this one does not know"
     bound = accepted("one", start_deadline=NOON + 5 * SECOND, deadline=NOON + 60 * SECOND).execution
     assert expires_ms(bound) == NOON_MS + 5_000
     assert expires_ms(claimed(bound, "one").execution) == NOON_MS + 60_000
