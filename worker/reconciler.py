@@ -163,8 +163,14 @@ class Reconciler:
 
     def _rescue(self, execution: Execution, step: Step) -> int:
         reason = "lease_over" if step.status is StepStatus.RUNNING else "moment_come" if step.rests else "not_claimed"
-        terms = self._services.terms
-        return self._carry_out(execution, reason, lambda seen: rescue(seen, step.id, self._clock.now(), terms))
+
+        def decide(seen: Execution) -> Advance | None:
+            found = seen.steps[step.id]
+            if (found.offers, found.claims) != (step.offers, step.claims):
+                return None  # another has seen to it since: whether that message waits is for the next look to say
+            return rescue(seen, step.id, self._clock.now(), self._services.terms)
+
+        return self._carry_out(execution, reason, decide)
 
     def _carry_out(self, execution: Execution, reason: str, decide: _Decide) -> int:
         settled = settle(self._store, execution, decide, give_up=lambda: True)
