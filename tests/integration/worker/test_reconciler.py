@@ -301,6 +301,18 @@ def test_of_two_one_acts_until_its_lead_is_over(bench: Bench) -> None:
     assert offers_of(bench, run) == 3
 
 
+def test_one_that_comes_late_to_a_run_does_not_offer_what_another_has_offered_since(bench: Bench) -> None:
+    run = bench.accept()
+    bench.hand.forward(LATE_S)
+    late, quick = reconciler_of(bench), reconciler_of(bench, "second")
+    found = bench.read(run).execution
+    assert quick.look() == 1
+    bench.hand.forward(2 * HANDOFF_S)
+    late._clock.sync()
+    assert late._rescue(found, found.steps["s1"]) == 0
+    assert (bells(bench), offers_of(bench, run)) == (1, 2), "that message waits in its list"
+
+
 def test_a_lead_that_a_clock_ahead_has_set_does_not_last(bench: Bench) -> None:
     store, now = bench.services.store, bench.hand.now()
     period = timedelta(seconds=5)
