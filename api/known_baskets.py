@@ -2,8 +2,8 @@
 
 What is remembered counts only while Redis says, ten times a second, that no basket was deleted since. Whoever deletes
 one changes the mark in Redis and answers once every process has had the time to see it, so that no submit which
-follows the answer runs what was deleted. Word in Redis may be lost, and a mark with it: so nothing
-is remembered for long.
+follows the answer runs what was deleted. Word in Redis may be lost, and a mark with it: so nothing is remembered for
+long.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
     WaitQueueTimeoutError,
 )
+from pymongo.read_concern import ReadConcern
 
 from shared.errors import NotStorable, OutcomeUnknown, Unavailable
 
@@ -129,6 +130,14 @@ class Database:
     def session(self) -> ClientSession:
         """Answer a session, in which a later read never sees less than an earlier one, whoever is primary by then."""
         return self._here().database.client.start_session()
+
+    @contextmanager
+    def session_of_now(self, name: str, wanted: _Document) -> Iterator[ClientSession]:
+        """Give the block a session that has seen what this primary has: what a majority answers in it has that too."""
+        with self.session() as session:
+            as_of_now = self.collection(name).with_options(read_concern=ReadConcern("local"))
+            as_of_now.find_one(wanted, {"_id": 1}, session=session)
+            yield session
 
     def find_server(self) -> None:
         """Fail early where no server is known and none is found, and leave time for the call itself."""

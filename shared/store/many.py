@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any, Final
 
 from pymongo.errors import BulkWriteError
-from pymongo.read_concern import ReadConcern
 
 from shared.domain.execution import Execution, Record
 from shared.domain.listing import Listed, Order, Place, Wanted
@@ -58,12 +57,10 @@ class MongoMany:
         self, integrator: str, revs: Mapping[str, int | None], live_max: int, *, newest: bool = False
     ) -> Compared:
         """Compare revisions as they are read; only what is answered is decoded, for that is what takes long."""
-        executions = self._database.collection("executions")
-        with call(self._database, writes=False), self._database.session() if newest else nullcontext() as session:
-            if newest:  # what the session has seen of this primary, a majority's answer in it must have too
-                as_of_now = executions.with_options(read_concern=ReadConcern("local"))
-                as_of_now.find_one(_named(integrator, revs), {"_id": 1}, session=session)
-            found = executions.find(_named(integrator, revs), APART_FROM_LISTS, session=session)
+        named = _named(integrator, revs)
+        of_now = self._database.session_of_now("executions", named) if newest else nullcontext()
+        with call(self._database, writes=False), of_now as session:
+            found = self._database.collection("executions").find(named, APART_FROM_LISTS, session=session)
             by_id = {row["_id"]: row for row in found.batch_size(at_once(revs))}
         rows = [by_id[each] for each in revs if each in by_id]
         changed = [row for row in rows if row["rev"] != revs[row["_id"]]]

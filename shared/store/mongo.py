@@ -151,9 +151,8 @@ class MongoStore:
     ) -> Record | None:
         """Answer an execution whole, fetching the outputs that are kept apart."""
         wanted = living(integrator, execution_id)
-        with call(self._database, writes=False), self._database.session() if newest else nullcontext() as session:
-            if newest:  # what the session has seen of this primary, a majority's answer in it must have too
-                self._as_of_now.find_one(wanted, {"_id": 1}, session=session)
+        of_now = self._database.session_of_now("executions", wanted) if newest else nullcontext()
+        with call(self._database, writes=False), of_now as session:
             if page is None:
                 document = self._executions.find_one(wanted, APART_FROM_READERS, session=session)
             else:

@@ -103,6 +103,18 @@ def test_a_traceparent_is_kept_only_where_it_is_one() -> None:
     ]  # fmt: skip
 
 
+class Counting(Catalogue):
+    """A catalogue that notes whose input it was asked about."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.__dict__.update(catalogue.__dict__)
+        self.looked: list[str] = []
+
+    def input_faults(self, name: str, value: Any) -> list[Fault]:
+        self.looked.append(name)
+        return super().input_faults(name, value)
+
+
 POINTING: dict[str, Any] = {
     "agent": "cashflow_analyzer",
     "input": {"transactions": {"from": "input", "pointer": "/transactions"}},
@@ -120,33 +132,15 @@ def test_two_hundred_steps_of_one_agent_are_not_two_hundred_looks_at_a_large_inp
     catalogue: Catalogue, definition: dict[str, Any]
 ) -> None:
     basket = basket_of(check_definition(definition), catalogue)
-    looked: list[str] = []
-
-    class Counting(Catalogue):
-        def __init__(self) -> None:
-            self.__dict__.update(catalogue.__dict__)
-
-        def input_faults(self, name: str, value: Any) -> list[Fault]:
-            looked.append(name)
-            return super().input_faults(name, value)
-
+    counting = Counting(catalogue)
     with pytest.raises(ValidationFailed):
-        _check_input(basket, {"transactions": [{}]}, Counting())
-    assert looked == ["cashflow_analyzer"]
+        _check_input(basket, {"transactions": [{}]}, counting)
+    assert counting.looked == ["cashflow_analyzer"]
 
 
 def test_what_many_steps_make_of_one_large_input_is_checked_up_to_a_bound(catalogue: Catalogue) -> None:
     steps = [POINTING | {"input": POINTING["input"] | {"apart": number}} for number in range(200)]
     basket = basket_of(check_definition({"name": "b", "steps": steps}), catalogue)
-    looked: list[str] = []
-
-    class Counting(Catalogue):
-        def __init__(self) -> None:
-            self.__dict__.update(catalogue.__dict__)
-
-        def input_faults(self, name: str, value: Any) -> list[Fault]:
-            looked.append(name)
-            return super().input_faults(name, value)
-
-    _check_input(basket, {"transactions": [{"id": 1, "amount": 1, "description": "x" * 1_000_000}]}, Counting())
-    assert len(looked) == 9
+    counting = Counting(catalogue)
+    _check_input(basket, {"transactions": [{"id": 1, "amount": 1, "description": "x" * 1_000_000}]}, counting)
+    assert len(counting.looked) == 9
