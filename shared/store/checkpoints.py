@@ -8,7 +8,7 @@ that ends a step takes its checkpoint away.
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
@@ -22,33 +22,23 @@ INLINE_MAX_BYTES: Final = 64 * 1024
 ALL_INLINE_MAX_BYTES: Final = 1024 * 1024
 
 
-class Checkpoints(Protocol):
-    """A place that keeps the newest checkpoint of each step; raises what the execution's store raises."""
-
-    def keep(self, lease: Lease, number: int, state: bytes, *, apart: bool) -> bool:
-        """Keep the ``number``-th checkpoint of a claim; False where the step has moved on."""
-
-    def newest(self, lease: Lease) -> bytes | None:
-        """Answer the newest checkpoint of the step, whichever claim made it; None where there is none."""
-
-    def clear(self, integrator: str, execution_id: str, step: str) -> None:
-        """Take away the large checkpoints of a step that is over: nothing names them any more."""
-
-
 def lies_apart(execution: Execution, state: bytes) -> bool:
     """True for a checkpoint too large to lie in its execution, where those of all its steps must find room."""
     return len(state) > min(INLINE_MAX_BYTES, ALL_INLINE_MAX_BYTES // max(len(execution.steps), 1))
 
 
 class MongoCheckpoints:
-    """Checkpoints in MongoDB."""
+    """The newest checkpoint of each step, in MongoDB; raises what the execution's store raises."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
     def keep(self, lease: Lease, number: int, state: bytes, *, apart: bool) -> bool:
-        """Write one checkpoint; a late ghost of an earlier one of the same claim is refused by its number."""
+        """Write the ``number``-th checkpoint of a claim; return False if the step has moved on.
+
+        An earlier write of the same claim that arrives late is refused by its number.
+        """
         name = f"{name_apart(lease.execution_id, lease.step, lease.token)}:{number}"
         entry: dict[str, Any] = {"token": lease.token, "number": number}
         if apart:
@@ -73,7 +63,7 @@ class MongoCheckpoints:
         return True
 
     def newest(self, lease: Lease) -> bytes | None:
-        """Read the step's checkpoint, as a majority has it."""
+        """Return the newest checkpoint of the step, of any claim, as a majority has it; None if there is none."""
         named = living(lease.integrator, lease.execution_id)
         with call(self._database, writes=False):
             found = self._database.collection("executions").find_one(named, {f"checkpoints.{lease.step}": 1})
@@ -89,7 +79,7 @@ class MongoCheckpoints:
         return bytes(kept["json"]) if kept is not None else None
 
     def clear(self, integrator: str, execution_id: str, step: str) -> None:
-        """Delete by the names that checkpoints have, and outputs have not."""
+        """Delete the large checkpoints of a step that is over, found by names that no output has."""
         named = {"$regex": f"^{re.escape(name_apart(execution_id, step, ''))}[^:]+:[0-9]+$"}
         with call(self._database):
             self._database.collection("outputs").delete_many(

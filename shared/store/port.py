@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from shared.domain.execution import Event, Execution, Lease, Page, Record
 from shared.domain.listing import Listed, Place, Wanted
@@ -191,32 +191,3 @@ class OverdueSearch(Protocol):
 
         None more once ``lines_max`` lines have been read.
         """
-
-
-class BasketStore(Protocol):
-    """A place that remembers baskets by name, as the JSON objects that were created."""
-
-    def seed(self, integrator: str, definition: Mapping[str, Any]) -> bool:
-        """Insert a basket where its name was never seen; a deleted one stays deleted."""
-
-    def add(self, integrator: str, definition: Mapping[str, Any], now: datetime) -> None:
-        """Insert a basket; raise BasketExists where there is one of this name."""
-
-    def get(self, integrator: str, name: str) -> dict[str, Any]:
-        """Answer a basket; raise BasketNotFound where there is none."""
-
-    def all(self, integrator: str) -> Sequence[dict[str, Any]]:
-        """Answer all baskets by name."""
-
-    def remove(self, integrator: str, name: str, now: datetime) -> None:
-        """Delete a basket; raise BasketNotFound where there is none."""
-
-
-class Ledger(Protocol):
-    """A place that remembers the transactions of the built-in financial coordinator."""
-
-    def add(self, key: str, transaction: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Record a transaction once for each ``key``; answer it as recorded."""
-
-    def transactions(self) -> Sequence[Mapping[str, Any]]:
-        """Answer the newest 1,000 transactions, oldest first."""
