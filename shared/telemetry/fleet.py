@@ -16,9 +16,7 @@ import orjson
 EXECUTIONS: Final = "metrics:executions"  # field ["basket", "status"]
 STEPS: Final = "metrics:steps"  # fields ["agent", bucket's index] and ["agent", "sum"]
 RESCUES: Final = "metrics:rescues"  # field: the reason
-BREAKERS: Final = "metrics:breakers"  # field: the host
 STEP_BUCKETS_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
-BREAKER_STATES: Final[Mapping[str, int]] = {"closed": 0, "half_open": 1, "open": 2}
 LABELS_MAX: Final = 500
 OTHER: Final = "other"
 
@@ -63,10 +61,6 @@ class FleetMetrics:
     def rescued(self, pipe: Any, reason: str) -> None:
         """Count a step that the reconciler offered again, for ``reason``."""
         pipe.hincrby(RESCUES, reason, 1)
-
-    def breaker_moved(self, pipe: Any, host: str, state: str) -> None:
-        """Note that the breaker of ``host`` is now ``closed``, ``half_open`` or ``open``."""
-        pipe.hset(BREAKERS, host, BREAKER_STATES[state])
 
 
 def _field(*parts: str | int) -> bytes:

@@ -14,7 +14,7 @@ import redis
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from shared.telemetry.fleet import BREAKERS, EXECUTIONS, LABELS_MAX, OTHER, RESCUES, STEP_BUCKETS_S, STEPS
+from shared.telemetry.fleet import EXECUTIONS, LABELS_MAX, OTHER, RESCUES, STEP_BUCKETS_S, STEPS
 
 # kombu keeps a queue's second priority in a list of its own (ENGINE section 5).
 QUEUES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -38,17 +38,15 @@ class FleetCollector(Collector):
         answers = self._read()
         yield GaugeMetricFamily("bucket_redis_up", "Whether Redis answered this scrape.", 0 if answers is None else 1)
         if answers is not None:
-            executions, steps, rescues, breakers, *lengths = answers
+            executions, steps, rescues, *lengths = answers
             yield from _executions(_hash(executions))
             yield from _steps(_hash(steps))
-            yield _by_name(CounterMetricFamily("bucket_rescues", "Steps offered again.", labels=["reason"]), rescues)
-            text = "0 closed, 1 half open, 2 open."
-            yield _by_name(GaugeMetricFamily("bucket_breaker_state", text, labels=["host"]), breakers)
+            yield _rescues(rescues)
             yield _depths(lengths)
 
     def _read(self) -> list[Any] | None:
         pipe: Any = self._client.pipeline(transaction=False)
-        for key in (EXECUTIONS, STEPS, RESCUES, BREAKERS):
+        for key in (EXECUTIONS, STEPS, RESCUES):
             pipe.hgetall(key)
         for lists in QUEUES.values():
             for name in lists:
@@ -101,15 +99,15 @@ def _steps(rows: Iterator[tuple[str, Any, float]]) -> Iterator[Metric]:
     yield family
 
 
-def _by_name(family: Any, answer: Any) -> Metric:
+def _rescues(answer: Any) -> Metric:
+    family = CounterMetricFamily("bucket_rescues", "Steps offered again.", labels=["reason"])
     named = {_text(name): figure for name, figure in answer.items()} if isinstance(answer, dict) else {}
     for name, figure in sorted(named.items())[:LABELS_MAX]:
         try:
             family.add_metric([name], float(figure))
         except ValueError:
             continue
-    result: Metric = family
-    return result
+    return family
 
 
 def _depths(lengths: list[Any]) -> Metric:

@@ -80,17 +80,10 @@ def test_steps_make_a_cumulative_histogram(client: fakeredis.FakeStrictRedis) ->
     assert figures["bucket_step_seconds_sum", "cashflow_analyzer"] == pytest.approx(9999.315)
 
 
-def test_rescues_and_breakers_are_told(client: fakeredis.FakeStrictRedis) -> None:
-    write(
-        client,
-        lambda pipe: FLEET.rescued(pipe, "lease"),
-        lambda pipe: FLEET.rescued(pipe, "lease"),
-        lambda pipe: FLEET.breaker_moved(pipe, "bank.example", "open"),
-        lambda pipe: FLEET.breaker_moved(pipe, "bank.example", "half_open"),
-    )
+def test_rescues_are_told(client: fakeredis.FakeStrictRedis) -> None:
+    write(client, lambda pipe: FLEET.rescued(pipe, "lease"), lambda pipe: FLEET.rescued(pipe, "lease"))
     figures = scraped(client)
     assert figures["bucket_rescues_total", "lease"] == 2
-    assert figures["bucket_breaker_state", "bank.example"] == 1
 
 
 def test_a_queues_depth_is_that_of_both_its_lists(client: fakeredis.FakeStrictRedis) -> None:
