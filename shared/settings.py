@@ -40,7 +40,6 @@ class Settings:
     drain_s: float = 20.0
     retention_days: int | None = None
     agents_dir: Path | None = None
-    outbound_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     log_level: str = "INFO"
     faults: str = ""
@@ -136,7 +135,6 @@ VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "drain_s": ("BUCKET_DRAIN_S", _seconds()),
     "retention_days": ("BUCKET_RETENTION_DAYS", _count()),
     "agents_dir": ("BUCKET_AGENTS_DIR", _path()),
-    "outbound_hosts": ("BUCKET_OUTBOUND_HOSTS", _names()),
     "cors_origins": ("BUCKET_CORS_ORIGINS", _names()),
     "log_level": ("BUCKET_LOG_LEVEL", _text(validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
     "faults": ("BUCKET_FAULTS", _text()),
