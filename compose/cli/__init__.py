@@ -13,7 +13,7 @@ from compose.cli.up import up
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bucket")
 def main() -> None:
-    """Stand Bucket up and look after it. To run baskets and watch them, use bucket."""
+    """Start Bucket and look after it."""
 
 
 main.add_command(up)
