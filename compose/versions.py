@@ -5,13 +5,12 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Final
 
-import pymongo
 import redis
 from pymongo.errors import PyMongoError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from compose.embedded.trouble import Trouble
+from shared.live import connection
+from shared.store import database
 
 OLDEST_REDIS: Final = (6, 2)
 OLDEST_MONGODB: Final = (6, 0)
@@ -21,14 +20,7 @@ _ANSWER_WITHIN_S: Final = 3.0
 def redis_version(url: str, oldest: tuple[int, ...] = OLDEST_REDIS) -> str:
     """Answer the version of the Redis at ``url``; raises Trouble where it is older than ``oldest``."""
     try:
-        with closing(
-            redis.Redis.from_url(
-                url,
-                socket_timeout=_ANSWER_WITHIN_S,
-                socket_connect_timeout=_ANSWER_WITHIN_S,
-                retry=Retry(NoBackoff(), 0),
-            )
-        ) as client:
+        with closing(connection.connect(url, timeout_s=_ANSWER_WITHIN_S)) as client:
             version = str(client.info("server")["redis_version"])
     except (redis.RedisError, OSError, ValueError) as failed:
         raise Trouble(f"the Redis of REDIS_URL does not answer: {failed}", fix="see that it runs, or unset it") from (
@@ -40,11 +32,8 @@ def redis_version(url: str, oldest: tuple[int, ...] = OLDEST_REDIS) -> str:
 
 def mongodb_version(url: str) -> str:
     """Answer the version of the MongoDB at ``url``, which must be a replica set: majority writes need one."""
-    milliseconds = int(_ANSWER_WITHIN_S * 1000)
     try:
-        with pymongo.MongoClient[dict[str, object]](
-            url, serverSelectionTimeoutMS=milliseconds, connectTimeoutMS=milliseconds, socketTimeoutMS=milliseconds
-        ) as client:
+        with database.connect(url, _ANSWER_WITHIN_S, bound_calls=True) as client:
             hello = client.admin.command("hello")
             version = str(client.server_info()["version"])
     except (PyMongoError, OSError, ValueError) as failed:

@@ -11,13 +11,12 @@ from typing import Any, Final
 from urllib.parse import quote_plus
 
 import pymongo
-import redis
 from pymongo.errors import OperationFailure
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from compose.embedded import binaries
 from compose.embedded.plan import ChildPlan
+from shared.live import connection
+from shared.store import database
 
 _REPLICA_SET: Final = "bucket"
 _REDIS_SOCKET: Final = "redis.sock"
@@ -95,11 +94,7 @@ def mongod_plan(sockets: Path, data: Path) -> ChildPlan:
 
 def redis_answers(url: str) -> bool:
     """Answer whether the Redis at ``url`` answers a PING; raises what redis-py raises where it is not there."""
-    with closing(
-        redis.Redis.from_url(
-            url, socket_timeout=_ANSWER_WITHIN_S, socket_connect_timeout=_ANSWER_WITHIN_S, retry=Retry(NoBackoff(), 0)
-        )
-    ) as client:
+    with closing(connection.connect(url, timeout_s=_ANSWER_WITHIN_S)) as client:
         return bool(client.ping())
 
 
@@ -107,7 +102,7 @@ def _writable_primary(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as knock:
         # The driver waits half a second before it tries an absent server again; a socket does not.
         knock.connect(str(path))
-    with _mongo(mongodb_url(path.parent)) as client:
+    with database.connect(mongodb_url(path.parent), _ANSWER_WITHIN_S, bound_calls=True) as client:
         hello = client.admin.command("hello")
         if not hello.get("isWritablePrimary"):
             _name_the_member(client, str(path))
@@ -132,16 +127,6 @@ def _name_the_member(client: pymongo.MongoClient[dict[str, Any]], host: str) -> 
 
 def _configuration(host: str, version: int = 1) -> dict[str, Any]:
     return {"_id": _REPLICA_SET, "version": version, "members": [{"_id": 0, "host": host}]}
-
-
-def _mongo(url: str) -> pymongo.MongoClient[dict[str, Any]]:
-    milliseconds = int(_ANSWER_WITHIN_S * 1000)
-    return pymongo.MongoClient(
-        url,
-        serverSelectionTimeoutMS=milliseconds,
-        connectTimeoutMS=milliseconds,
-        socketTimeoutMS=milliseconds,
-    )
 
 
 def _flags(options: Mapping[str, str]) -> tuple[str, ...]:

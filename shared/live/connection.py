@@ -12,7 +12,7 @@ from redis.retry import Retry
 
 
 def connect(url: str, timeout_s: float = 1.0, connections_max: int = 128) -> redis.Redis:
-    """Answer a client that fails within ``timeout_s`` and never repeats a command.
+    """Return a client that fails within ``timeout_s`` and never repeats a command.
 
     redis-py repeats each command ten times unless told otherwise, LPUSH and INCR too, whose answer was lost.
     """

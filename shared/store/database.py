@@ -200,8 +200,9 @@ class Database:
         return opened
 
     def _open(self) -> MongoDatabase[_Document]:
-        client: MongoClient[_Document] = MongoClient(
+        client = connect(
             self._url,
+            self.deadline_s,
             appname=f"bucket-{self._role}",
             tz_aware=True,
             w="majority",
@@ -211,10 +212,20 @@ class Database:
             retryReads=self._retries,
             connect=False,
             connectTimeoutMS=2_000,
-            serverSelectionTimeoutMS=int(self.deadline_s * 1_000),
-            waitQueueTimeoutMS=int(self.deadline_s * 1_000),
         )
         return client.get_default_database(_DEFAULT_NAME)
+
+
+def connect(url: str, timeout_s: float, *, bound_calls: bool = False, **options: Any) -> MongoClient[_Document]:
+    """Return a client that looks for a server no longer than ``timeout_s``; ``options`` are the driver's own.
+
+    With ``bound_calls`` each connection attempt and each wait for a reply end after it too: for a client whose calls do
+    not go through :func:`call`.
+    """
+    milliseconds = int(timeout_s * 1_000)
+    if bound_calls:
+        options |= {"connectTimeoutMS": milliseconds, "socketTimeoutMS": milliseconds}
+    return MongoClient(url, serverSelectionTimeoutMS=milliseconds, waitQueueTimeoutMS=milliseconds, **options)
 
 
 @contextmanager
