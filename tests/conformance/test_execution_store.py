@@ -21,12 +21,12 @@ from shared.errors import LeaseLost, OutcomeUnknown, StaleWrite
 from shared.ids import new_execution_id
 from shared.store.batches import MongoBatches
 from shared.store.database import Database
-from shared.store.memory import MemoryStore
 from shared.store.mongo import MongoStore
 from shared.store.port import BatchStore, ExecutionStore, KeyHolders, OverdueSearch, Report, Save
 from shared.store.settle import settle
 from tests.builders import NOON, SECOND, TERMS, HandClock, accepted, blank, claimed
 from tests.faulty import Insistent
+from tests.memory_store import MemoryStore
 
 LATE = NOON + timedelta(days=1)
 FAR = NOON + timedelta(days=2)

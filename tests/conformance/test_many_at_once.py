@@ -18,10 +18,10 @@ from shared.ids import new_execution_id
 from shared.live.render import render, render_status
 from shared.store.database import Database
 from shared.store.many import MongoMany
-from shared.store.memory import MemoryStore
 from shared.store.mongo import MongoStore
 from shared.store.port import ExecutionStore, ManyAtOnce
 from tests.builders import NOON, SECOND, HandClock, accepted, claimed, complete_only
+from tests.memory_store import MemoryStore
 
 NOBODY = "1763700000_0000000000000000"
 

@@ -23,10 +23,10 @@ from shared.domain.status import StepStatus
 from shared.domain.terms import Advance, Output, Terms
 from shared.errors import LeaseLost
 from shared.store import settle as settling
-from shared.store.memory import MemoryStore
 from shared.store.settle import Settled, settle
 from tests.builders import HandClock, blank
 from tests.faulty import FaultyStore
+from tests.memory_store import MemoryStore
 
 NAMES = ("a", "b", "c", "d")
 FAULTS = st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 1))

@@ -1,4 +1,4 @@
-"""Executions in memory, with the promises of the port: for tests of rules, never for runs."""
+"""An execution store in memory that keeps the promises of the port, for tests of rules."""
 
 from __future__ import annotations
 
