@@ -30,8 +30,8 @@ class Retries:
         self._acceptor = Acceptor(services, keeper)
         self._polls = Polls(services, keeper)
 
-    def retry(self, execution_id: str, start: RetryFrom, warnings: Sequence[str] = ()) -> flask.Response:
-        """Answer a retry as a submit is answered; raises ExecutionNotFound and NotRetryable."""
+    def retry(self, execution_id: str, start: RetryFrom, warnings: Sequence[str]) -> flask.Response:
+        """Return a retry's answer, as a submit is answered; raises ExecutionNotFound and NotRetryable."""
 
         def make(asker: Asker) -> Made:
             original = self._polls.read(execution_id, newest=True)

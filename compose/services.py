@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +15,20 @@ from shared.settings import Settings
 
 
 @contextmanager
-def services_of(data: Path, environ: Mapping[str, str] = os.environ) -> Iterator[Services]:
-    """Give the block services over REDIS_URL and MONGODB_URL; where one is not set, over the embedded stack's.
+def services_of(data: Path) -> Iterator[Services]:
+    """Give the block services over REDIS_URL and MONGODB_URL; if one is not set, over the embedded stack's.
 
-    ``data`` is that stack's directory. Raises Trouble where neither is there, SettingsError for wrong settings.
+    ``data`` is that stack's directory. Raises Trouble if neither is there, SettingsError for wrong settings.
     """
     settings = Settings.from_environ()
-    if not (environ.get("REDIS_URL") and environ.get("MONGODB_URL")):
-        settings = _embedded(settings, data, environ)
+    if not (os.environ.get("REDIS_URL") and os.environ.get("MONGODB_URL")):
+        settings = _embedded(settings, data)
     services = bootstrap(settings, "operator")
     with closing(services.redis), closing(services.database):
         yield services
 
 
-def _embedded(settings: Settings, data: Path, environ: Mapping[str, str]) -> Settings:
+def _embedded(settings: Settings, data: Path) -> Settings:
     sockets = Path(lock.note_of(data).get("sockets", "/nowhere"))
     if not sockets.is_dir():
         raise Trouble(
@@ -37,6 +37,6 @@ def _embedded(settings: Settings, data: Path, environ: Mapping[str, str]) -> Set
         )
     return replace(
         settings,
-        redis_url=environ.get("REDIS_URL") or servers.redis_url(sockets),
-        mongodb_url=environ.get("MONGODB_URL") or servers.mongodb_url(sockets),
+        redis_url=os.environ.get("REDIS_URL") or servers.redis_url(sockets),
+        mongodb_url=os.environ.get("MONGODB_URL") or servers.mongodb_url(sockets),
     )

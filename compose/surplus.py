@@ -9,10 +9,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 
-def surplus(root: str = "bucket") -> list[str]:
-    """Answer all installed packages that ``root`` requires neither itself nor through others; pip is left out."""
+def surplus() -> list[str]:
+    """Return all installed packages that Bucket requires neither itself nor through others; pip is left out."""
     installed = {canonicalize_name(each.name) for each in metadata.distributions()}
-    return sorted(installed - needed(root) - {"pip"})
+    return sorted(installed - needed("bucket") - {"pip"})
 
 
 def needed(root: str) -> set[str]:

@@ -60,7 +60,6 @@ class Services:
     redis: redis.Redis
     views: Views
     publisher: Publisher
-    figures: FleetMetrics
 
     def prepare(self) -> None:
         """Make the indexes, seed the baskets and begin the feed; raises MongoDB's error where it does not answer.
@@ -91,7 +90,6 @@ def bootstrap(settings: Settings, role: str) -> Services:
     client = connect(settings.redis_url, timeout_s=0.5 if is_api else 1.0)
     store = MongoStore(database, clock)
     views = Views(client, live_s=settings.lease_s / 2)
-    figures = FleetMetrics()
     return Services(
         settings=settings,
         terms=Terms(
@@ -114,6 +112,5 @@ def bootstrap(settings: Settings, role: str) -> Services:
         memory=MongoMemory(database, clock),
         redis=client,
         views=views,
-        publisher=Publisher(client, views, figures),
-        figures=figures,
+        publisher=Publisher(client, views, FleetMetrics()),
     )

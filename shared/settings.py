@@ -74,10 +74,10 @@ class Settings:
         return faults
 
 
-def warn_of_unknown(environ: Mapping[str, str] | None = None) -> None:
+def warn_of_unknown() -> None:
     """Log a warning for each ``BUCKET_*`` variable that Bucket does not know, with the nearest it knows."""
     known = {variable for variable, _ in VARIABLES.values()}
-    for variable in os.environ if environ is None else environ:
+    for variable in os.environ:
         if variable.startswith("BUCKET_") and variable not in known:
             near = difflib.get_close_matches(variable, known, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]}?" if near else ""

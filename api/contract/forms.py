@@ -35,10 +35,9 @@ def a_list(items: Json, **limits: int) -> Json:
     return {"type": "array", "items": items, **limits}
 
 
-def a_map(values: Json, keys: str | None = None) -> Json:
-    """Answer the form of an object whose keys match ``keys`` and whose values all have one form."""
-    form: Json = {"type": "object", "additionalProperties": values}
-    return form if keys is None else form | {"propertyNames": {"pattern": keys}}
+def a_map(values: Json, keys: str) -> Json:
+    """Return the form of an object whose keys match ``keys`` and whose values all have one form."""
+    return {"type": "object", "additionalProperties": values, "propertyNames": {"pattern": keys}}
 
 
 def or_null(form: Json) -> Json:

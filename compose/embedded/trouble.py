@@ -8,11 +8,10 @@ from shared.errors import BucketError
 class Trouble(BucketError):
     """The stack cannot be stood up; ``fix`` is what a person can do about it, in one line or more."""
 
-    def __init__(self, message: str, *, fix: str = "") -> None:
+    def __init__(self, message: str, *, fix: str) -> None:
         super().__init__(message)
         self.fix = fix
-        if fix:
-            self.add_note(fix)  # so that a traceback, in a test say, shows it too
+        self.add_note(fix)  # so that a traceback, in a test say, shows it too
 
     def __reduce__(self) -> tuple[object, ...]:
         return _again, (self.message, self.fix)

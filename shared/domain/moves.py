@@ -95,11 +95,11 @@ def failed(execution: Execution, step: Step, error: RunError, now: datetime, eve
     return concluded(with_steps(execution, over), now, [*events, told])
 
 
-def stopped(execution: Execution, step: Step, now: datetime, events: Iterable[Event] = ()) -> Advance:
+def stopped(execution: Execution, step: Step, now: datetime) -> Advance:
     """End a step that was cancelled."""
     over = ended(step, StepStatus.CANCELLED, now, error=cancelled_error(execution, step))
     told = telling.of_step(over, now, "step.cancelled", f"{step.id} was cancelled", level="warning", status="cancelled")
-    return concluded(with_steps(execution, over), now, [*events, told])
+    return concluded(with_steps(execution, over), now, [told])
 
 
 def freed(execution: Execution, steps: dict[str, Step]) -> list[str]:

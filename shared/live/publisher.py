@@ -79,21 +79,13 @@ class Publisher:
         lines.add(pipe, told)
         self._send(pipe, ", ".join(advance.execution.id for advance in advances))
 
-    def advanced(
-        self,
-        record: Record,
-        advance: Advance,
-        *,
-        as_of: float,
-        told: int = 0,
-        took: Sequence[tuple[str, float]] = (),
-    ) -> None:
-        """Tell of a decision that was written, and of how long the agents ``took`` that led to it.
+    def advanced(self, record: Record, advance: Advance, *, as_of: float, told: int = 0) -> None:
+        """Publish a decision that was written; how long its agents took is given to :meth:`advanced_all`.
 
         ``record`` is what the write returned, asked for at ``as_of`` (:func:`since_boot`); lines up to seq
         ``told`` were told before.
         """
-        self.advanced_all([Decided(record, advance, told, took)], as_of=as_of)
+        self.advanced_all([Decided(record, advance, told)], as_of=as_of)
 
     def advanced_all(self, decisions: Sequence[Decided], *, as_of: float) -> None:
         """Tell of decisions on several runs that were written at once, asked for at ``as_of``."""

@@ -79,7 +79,7 @@ def _pauses() -> Iterator[float]:
         pause_s = min(pause_s * 2, _PAUSE_MAX_S)
 
 
-def until_answered(ask: Callable[[], T], give_up: Callable[[], bool] = lambda: False, *, wait_max_s: float = 1.0) -> T:
+def until_answered(ask: Callable[[], T], give_up: Callable[[], bool], *, wait_max_s: float = 1.0) -> T:
     """Repeat ``ask`` until the store accepts or refuses it; raise its error only once ``give_up`` says so.
 
     Right only for what may be repeated: reads, and writes whose filter makes the second time harmless.

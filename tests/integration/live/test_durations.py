@@ -13,7 +13,7 @@ from shared.domain.execution import Execution
 from shared.domain.life import cancel, complete
 from shared.domain.terms import Advance, Output
 from shared.live import durations
-from shared.live.publisher import Publisher
+from shared.live.publisher import Decided, Publisher
 from shared.live.views import Views
 from shared.store.clock import since_boot
 from shared.telemetry.fleet import FleetMetrics
@@ -35,7 +35,7 @@ def test_a_run_and_its_attempts_are_noted_where_they_end(client: redis.Redis) ->
     advance = ended(2.0)
     publisher = Publisher(client, Views(client, 15), FleetMetrics())
     record = replace(advance.as_accepted, outputs={"only": b"{}"})
-    publisher.advanced(record, advance, as_of=since_boot(), took=[("only", 1.25), ("only", 0.75)])
+    publisher.advanced_all([Decided(record, advance, took=[("only", 1.25), ("only", 0.75)])], as_of=since_boot())
     run, agent = durations.run_key(advance.execution), durations.agent_key("only")
     found = kept(client, run, agent, durations.agent_key("other"))
     assert found[run] == (2.0,)

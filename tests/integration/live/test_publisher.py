@@ -12,7 +12,7 @@ from shared.domain.life import rescue
 from shared.ids import new_execution_id
 from shared.live import lines
 from shared.live.lines import Wanted
-from shared.live.publisher import VIEW_AGE_MAX_S, Publisher
+from shared.live.publisher import VIEW_AGE_MAX_S, Decided, Publisher
 from shared.live.render import head_of
 from shared.live.views import Views
 from shared.queue.bell import AGAIN, FIRST, list_of
@@ -99,7 +99,8 @@ def test_no_verb_raises_where_redis_is_away(nobody: redis.Redis) -> None:
     publisher = publisher_of(nobody)
     advance = accepted()
     publisher.accepted([advance])
-    publisher.advanced(advance.as_accepted, advance, as_of=since_boot(), took=[("agent", 0.1)])
+    publisher.advanced(advance.as_accepted, advance, as_of=since_boot())
+    publisher.advanced_all([Decided(advance.as_accepted, advance, took=[("agent", 0.1)])], as_of=since_boot())
     publisher.shown(advance.as_accepted, as_of=since_boot(), told=0)
     assert not publisher.rescued(advance.as_accepted, advance, as_of=since_boot(), reason="not_claimed")
     assert publisher.kept(advance.execution.id, 1), "a view that cannot be kept is not rendered anew either"

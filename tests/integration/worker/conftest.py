@@ -24,6 +24,7 @@ from shared.store.clock import StoreClock
 from shared.store.documents import second_stored
 from shared.store.mongo import MongoStore
 from shared.store.settle import settle
+from shared.telemetry.fleet import FleetMetrics
 from tests.builders import HandClock
 from tests.faulty import FaultyStore
 from tests.processes import wait_until
@@ -118,7 +119,7 @@ def bench(redis_url: str, mongodb_url: str) -> Iterator[Bench]:
         batches = FaultyStore(services.batches)
         # A view is shown however long its write took: a machine that stood still would show none, and mend that later.
         # That those of a process which stood still are not shown is the publisher's own test.
-        publisher = Publisher(services.redis, services.views, services.figures, view_age_max_s=60)
+        publisher = Publisher(services.redis, services.views, FleetMetrics(), view_age_max_s=60)
         services = replace(services, clock=clock, store=store, batches=batches, publisher=publisher)  # type: ignore[arg-type]
         yield Bench(services, store, batches, hand, load_agents(services.catalogue))
 
