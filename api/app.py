@@ -44,7 +44,7 @@ def create_app(services: Services, keeper: Keeper) -> flask.Flask:
     edge.register(app, services.settings)
     problems.register(app)
     api = problems.Api(app)
-    known = KnownBaskets(services, keeper.pulse)
+    known = KnownBaskets(services)
     paths.register(app, api, submit.blueprint(services, keeper, known))
     paths.register(app, api, batch.blueprint(services, keeper, known))
     for part in (polls, poll_many, lists, commands, retries, dead_letters, feed, consumers, logs, health):

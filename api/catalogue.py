@@ -16,7 +16,7 @@ from api.schemas import NEW_BASKET_KEYS, NewBasket
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.domain.script import SIMULATE
-from shared.errors import BasketExists, BasketNotFound, OutcomeUnknown, RequestError, ValidationFailed
+from shared.errors import BasketExists, BasketNotFound, RequestError, ValidationFailed
 from shared.ids import BASKET_NAME
 
 
@@ -65,10 +65,8 @@ def blueprint(services: Services, known: KnownBaskets) -> Blueprint:
         _check_not_reserved(name, ValidationFailed)
         try:
             services.baskets.remove(PUBLIC, _known_name(name), services.clock.now())
-        except OutcomeUnknown:  # it may be deleted, and whoever asks again is only told that it is not there
-            known.tell_deleted()
-            raise
-        known.tell_deleted()
+        finally:  # also after an error: if the answer of MongoDB was lost, the basket may be deleted
+            known.forget(name)
         summary = {"baskets_deleted": 1, "executions_deleted": 0}
         return flask.jsonify(
             success=True,

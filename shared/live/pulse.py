@@ -16,27 +16,21 @@ from shared.live.connection import connect
 from shared.queue.bell import QUEUES, lists_of
 from shared.queue.flow import Flow, Line, Oldest
 from shared.queue.take import UnreadableMessage, read_bell
-from shared.store.clock import since_boot
 
 PERIOD_S: Final = 0.1
 TIMEOUT_S: Final = 0.25
-FRESH_S: Final = 0.4
-BASKETS_MARK: Final = "baskets:mark"
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at Redis saw, ``at`` so many seconds since boot.
+    """What a look at Redis saw: ``backlog`` counts waiting messages, ``workers`` those with a mark.
 
-    ``backlog`` counts waiting messages, ``workers`` those with a mark; ``baskets_mark`` is another one after each
-    basket that was deleted. ``lines`` are the lists of messages by name; none where the store's time is not known.
+    ``lines`` are the lists of messages by name; none if the store's time is not known.
     """
 
     connected: bool = False
     backlog: int = 0
     workers: int = 0
-    baskets_mark: bytes | None = None
-    at: float = 0.0
     lines: Mapping[str, Line] = field(default_factory=dict)
 
 
@@ -76,22 +70,19 @@ class Pulse:
 
     def look(self) -> Look:
         """Look now."""
-        at = since_boot()
         pipe = self._redis.pipeline(transaction=False)
         workers.count(pipe)
-        pipe.get(BASKETS_MARK)
         for name in self._flows:
             pipe.llen(name)
             pipe.lindex(name, -1)
         try:
-            marks, baskets_mark, *waiting = pipe.execute()
+            marks, *waiting = pipe.execute()
         except redis.RedisError as away:
             if self._last.connected:
                 structlog.get_logger().warning("Redis is away", reason=str(away))
-            return Look(at=at)
+            return Look()
         lengths, oldest = waiting[::2], waiting[1::2]
-        lines = self._lines(lengths, oldest)
-        return Look(True, sum(lengths), workers=marks, baskets_mark=baskets_mark, at=at, lines=lines)
+        return Look(True, sum(lengths), workers=marks, lines=self._lines(lengths, oldest))
 
     def _lines(self, lengths: Sequence[int], oldest: Sequence[Any]) -> Mapping[str, Line]:
         now = self._now()
@@ -107,7 +98,7 @@ class Pulse:
                 self._last = self.look()
             except Exception:  # noqa: BLE001  (it must go on: nothing else looks)
                 structlog.get_logger().exception("a look at Redis failed")
-                self._last = Look(at=since_boot())
+                self._last = Look()
             self._looked.set()
             if self._stop.wait(PERIOD_S):
                 return
