@@ -1,13 +1,13 @@
 """One API process's memory of how long runs take, as timetables: no poll ever waits for them.
 
-A poll only asks for what is remembered; what it lacks is read soon after, in the keeper's thread, from Redis and, where
-Redis has forgotten, from MongoDB's newest runs. What nobody asks for any more is forgotten.
+A poll only asks for what is remembered; what it lacks is read from Redis soon after, in the keeper's thread. After
+Redis was flushed the durations are learnt again from new runs. What nobody asks for any more is forgotten.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,16 +16,12 @@ import structlog
 
 from api.timetable import Timetable, timetable_of
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC
-from shared.errors import BucketError
 from shared.live import durations
 from shared.store.clock import since_boot
-from shared.store.past import newest_ended
 
 UNKNOWN: Final = timetable_of(())
 READ_AGAIN_S: Final = 2.0
 READ_AGAIN_S_A_RUN: Final = 0.1
-REBUILT_AGAIN_S: Final = 10.0
 FORGOTTEN_S: Final = 120.0
 REMEMBERED_MAX: Final = 1_000
 READ_AT_ONCE: Final = 5
@@ -57,7 +53,6 @@ class Expectations:
         self._now = now
         self._remembered_max = remembered_max
         self._known: dict[str, _Known] = {}
-        self._rebuilt_at = -REBUILT_AGAIN_S
 
     def of(self, key: str) -> Timetable:
         """Answer what is known under ``key`` by now; UNKNOWN where that is nothing, and it will be read."""
@@ -71,7 +66,7 @@ class Expectations:
         return known.timetable
 
     def refresh(self) -> None:
-        """Read a few of the keys that were asked for and are not known, or not lately. Raises nothing of a store's."""
+        """Read a few of the keys that were asked for and are not known, or not lately. Raises no error of Redis."""
         now = self._now()
         for key in [key for key, known in list(self._known.items()) if now - known.asked_at > FORGOTTEN_S]:
             del self._known[key]
@@ -80,36 +75,17 @@ class Expectations:
         if not keys:
             return
         try:
-            found = dict(durations.read(self._services.redis, keys))
-            missing = [key for key in keys if found[key] is None]
-            if missing and now - self._rebuilt_at >= REBUILT_AGAIN_S:
-                self._rebuilt_at = now
-                rebuilt = self._rebuilt(missing)
-                durations.put_back(self._services.redis, rebuilt)
-                found.update(rebuilt)
-        except (redis.RedisError, BucketError) as away:
+            found = durations.read(self._services.redis, keys)
+        except redis.RedisError as away:
             structlog.get_logger().info("how long runs take was not read", reason=str(away))
             return
         for key in keys:
             self._take_in(self._known.get(key), found[key], now)
 
     @staticmethod
-    def _take_in(known: _Known | None, sample: Sequence[float] | None, now: float) -> None:
+    def _take_in(known: _Known | None, sample: Sequence[float], now: float) -> None:
         if known is None:
             return
         known.read_at = now
         if sample and sample != known.sample:  # what Redis has forgotten since is still known here
             known.sample, known.timetable = sample, timetable_of(sample)
-
-    def _rebuilt(self, keys: Sequence[str]) -> Mapping[str, tuple[float, ...]]:
-        """How long those of MongoDB's newest runs took that are asked for; nothing under a key is an answer too."""
-        found: dict[str, list[float]] = {key: [] for key in keys}
-        for run in newest_ended(self._services.database, PUBLIC):
-            seconds = durations.run_seconds(run)
-            if seconds is not None and (runs := found.get(durations.run_key(run))) is not None:
-                runs.append(seconds)
-            for step in run.steps.values():
-                attempts = found.get(durations.agent_key(step.agent))
-                if attempts is not None and step.duration_ms is not None:
-                    attempts.append(step.duration_ms / 1_000)
-        return {key: tuple(sorted(newest[: durations.KEPT])) for key, newest in found.items()}

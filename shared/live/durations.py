@@ -2,7 +2,7 @@
 
 Of each at most :data:`KEPT` are kept, in slots taken by chance: a new one replaces any other, so that what is kept is
 a fair sample in which the old fades away. It is one command of a pipeline that is sent anyway; what Redis forgets is
-learnt again, and rebuilt from MongoDB (``shared/store/past.py``) where somebody asks for it.
+learnt again from new runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from shared.domain.status import ExecutionStatus
 
 KEPT: Final = 100
 KEPT_S: Final = 14 * 86_400
-_NOTHING: Final = "nothing"
 
 _NOTE: Final = """
 for place, key in ipairs(KEYS) do
@@ -72,22 +71,12 @@ def note(pipe: Any, decisions: Iterable[tuple[Execution, Iterable[tuple[str, flo
         pipe.eval(_NOTE, len(noted), *(key for key, _ in noted), KEPT_S, *slots_and_ms)
 
 
-def read(client: redis.Redis, keys: Sequence[str]) -> Mapping[str, tuple[float, ...] | None]:
-    """Answer the durations under each key, in seconds; None where nobody has noted or looked. Raises RedisError."""
+def read(client: redis.Redis, keys: Sequence[str]) -> Mapping[str, tuple[float, ...]]:
+    """Return the durations under each key, in seconds; none if nobody has noted any. Raises RedisError."""
     pipe = client.pipeline(transaction=False)
     for key in keys:
         pipe.hvals(key)
-    return {key: _seconds(values) if values else None for key, values in zip(keys, pipe.execute(), strict=True)}
-
-
-def put_back(client: redis.Redis, found: Mapping[str, Sequence[float]]) -> None:
-    """Keep what was ``found`` in MongoDB, or that nothing was, so that nobody looks again. Raises RedisError."""
-    pipe = client.pipeline(transaction=False)
-    for key, seconds in found.items():
-        slots: dict[Any, Any] = {slot: int(value * 1_000) for slot, value in enumerate(seconds[:KEPT])}
-        pipe.hset(key, mapping=slots or {_NOTHING: ""})
-        pipe.expire(key, KEPT_S)
-    pipe.execute()
+    return {key: _seconds(values) for key, values in zip(keys, pipe.execute(), strict=True)}
 
 
 def _seconds(values: Iterable[bytes]) -> tuple[float, ...]:

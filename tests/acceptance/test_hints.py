@@ -41,7 +41,7 @@ def submitted(caller: Caller, name: str, *script: str, **given: Any) -> dict[str
 
 def test_the_202_and_each_poll_go_by_what_such_runs_took_before(brisk: Caller) -> None:
     with closing(connect(brisk.stack.redis_url)) as client:
-        durations.put_back(client, {key_of("learnt"): (20.0,) * 100})
+        client.hset(key_of("learnt"), mapping=dict.fromkeys(range(100), 20_000))
     run = submitted(brisk, "learnt", "running:60")["execution_id"]
     wait_until(lambda: all(brisk.poll(run)["poll_after_ms"] > 13_000 for _ in range(LOOKS)), 5, "it is learnt")
     told = submitted(brisk, "learnt", "completed")["poll_after_ms"]
@@ -57,7 +57,7 @@ def test_a_run_is_polled_right_after_its_deadline_whatever_such_runs_took(
     brisk: Caller, script: str, bound: str
 ) -> None:
     with closing(connect(brisk.stack.redis_url)) as client:
-        durations.put_back(client, {key_of("bound"): (25.0,) * 100})
+        client.hset(key_of("bound"), mapping=dict.fromkeys(range(100), 25_000))
     patient = submitted(brisk, "bound", "running:60")["execution_id"]
     wait_until(lambda: all(brisk.poll(patient)["poll_after_ms"] > 13_000 for _ in range(LOOKS)), 5, "it is learnt")
     accepted = submitted(brisk, "bound", script, **{bound: 3})
@@ -72,7 +72,7 @@ def test_how_long_a_run_took_is_noted_where_it_ends(brisk: Caller) -> None:
     polled = brisk.finished(submitted(brisk, "noted", "running:0.3", "completed")["execution_id"])
     took = datetime.fromisoformat(polled["finished_at"]) - datetime.fromisoformat(polled["started_at"])
     with closing(connect(brisk.stack.redis_url)) as client:
-        wait_until(lambda: durations.read(client, [key_of("noted")])[key_of("noted")] is not None, 5, "it is noted")
+        wait_until(lambda: durations.read(client, [key_of("noted")])[key_of("noted")], 5, "it is noted")
         sample = durations.read(client, [key_of("noted")])[key_of("noted")]
     assert sample == (took / timedelta(seconds=1),)
 

@@ -1,21 +1,17 @@
-"""What an API process remembers of how long runs take: from Redis, from MongoDB where that has forgotten."""
+"""What an API process remembers of how long runs take, as Redis has it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 
 import pytest
 
 from api.expectations import UNKNOWN, Expectations
 from shared.bootstrap import Services, bootstrap
-from shared.domain.execution import Execution
-from shared.domain.life import complete
-from shared.domain.terms import Output
 from shared.live import durations
 from shared.settings import Settings
 from shared.store.clock import since_boot
-from tests.builders import NOON, TERMS, accepted, claimed
+from tests.builders import accepted
 
 
 @pytest.fixture
@@ -36,17 +32,10 @@ def nowhere(services: Services) -> Iterator[Services]:
     gone.database.close()
 
 
-def stored(services: Services, seconds: float) -> Execution:
-    """A run in MongoDB that took so long."""
-    begun = claimed(accepted("one").execution, "one").execution
-    over = complete(begun, begun.lease_of("one"), Output("one", b"{}"), NOON + timedelta(seconds=seconds), TERMS)
-    return services.store.create(over, {})
-
-
 def test_what_was_asked_for_is_known_soon_after(services: Services) -> None:
     run = accepted("one").execution
     key = durations.run_key(run)
-    durations.put_back(services.redis, {key: (2.0,) * 20})
+    services.redis.hset(key, mapping=dict.fromkeys(range(20), 2_000))
     expectations = Expectations(services)
     assert expectations.of(key) is UNKNOWN, "no poll waits for it"
     expectations.refresh()
@@ -54,23 +43,10 @@ def test_what_was_asked_for_is_known_soon_after(services: Services) -> None:
     assert expectations.of(key).next_after(0) == pytest.approx(2.1, abs=0.05)
 
 
-def test_what_redis_has_forgotten_is_rebuilt_from_mongodb_once(services: Services) -> None:
-    runs = [stored(services, seconds) for seconds in (2.0, 2.0, 4.0)]
-    key, agent = durations.run_key(runs[0]), durations.agent_key("one")
-    expectations = Expectations(services)
-    for asked in (key, agent, durations.agent_key("stranger")):
-        expectations.of(asked)
-    expectations.refresh()
-    assert (expectations.of(key).runs, expectations.of(agent).runs) == (3, 3)
-    assert expectations.of(durations.agent_key("stranger")) is UNKNOWN
-    kept = durations.read(services.redis, [key, agent, durations.agent_key("stranger")])
-    assert list(kept.values()) == [(2.0, 2.0, 4.0), (2.0, 2.0, 4.0), ()], "so that no other process looks again"
-
-
 def test_what_is_known_outlives_a_redis_that_forgets(services: Services) -> None:
     now = [since_boot()]
     expectations = Expectations(services, lambda: now[0])
-    durations.put_back(services.redis, {"durations:run:x": (2.0,) * 20})
+    services.redis.hset("durations:run:x", mapping=dict.fromkeys(range(20), 2_000))
     expectations.of("durations:run:x")
     expectations.refresh()
     services.redis.flushall()
