@@ -76,7 +76,7 @@ if not _TAKES_OVER:
 _empty_metrics_directory()
 
 bind = f"[{_read.host}]:{_read.port}" if ":" in _read.host else f"{_read.host}:{_read.port}"
-worker_class = "api.gunicorn_worker.ProblemWorker"  # gthread; its own refusals are problems too
+worker_class = "api.gunicorn_worker.ProblemWorker"  # gthread; its own error replies are problem+json
 workers = _read.api_processes
 threads = _read.api_threads
 reuse_port = True

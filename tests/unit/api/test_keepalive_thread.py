@@ -1,4 +1,4 @@
-"""A thread stays with a caller who asks again at once, and with nobody else."""
+"""A thread stays with a keep-alive connection whose next request follows at once, and with no other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
-from api.gunicorn_worker import ProblemWorker
+from api.keepalive_thread import KeepAliveThreads
 from tests.processes import wait_until
 
 THREADS = 8
@@ -36,7 +36,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 @pytest.fixture
-def worker(monkeypatch: pytest.MonkeyPatch) -> ProblemWorker:
+def worker(monkeypatch: pytest.MonkeyPatch) -> KeepAliveThreads:
     def handle(self: Any, conn: Any) -> bool:
         self.answered += 1
         return bool(conn.sock.recv(1))
@@ -45,7 +45,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> ProblemWorker:
     monkeypatch.setattr(ThreadWorker, "handle", handle)
     monkeypatch.setattr(ThreadWorker, "init_process", lambda _: None)
     monkeypatch.setattr(ThreadWorker, "enqueue_req", lambda *_: None)
-    worker = ProblemWorker()
+    worker = KeepAliveThreads()
     worker.init_process()
     worker.alive, worker.answered = True, 0
     return worker
@@ -100,7 +100,7 @@ def test_where_a_request_waits_for_a_thread_and_in_a_process_that_ends_no_caller
 def test_all_who_wait_give_way_once_a_request_finds_no_thread_idle(
     worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.gunicorn_worker.CLOSELY_S", 60.0)
+    monkeypatch.setattr("api.keepalive_thread.WAIT_S", 60.0)
     pairs = [socket.socketpair() for _ in range(3)]
     for _ in range(THREADS):
         worker.enqueue_req(None)
@@ -116,7 +116,7 @@ def test_all_who_wait_give_way_once_a_request_finds_no_thread_idle(
     for thread in waiting:
         thread.join(5)
     assert not any(thread.is_alive() for thread in waiting)
-    assert worker._in_hand == THREADS
+    assert worker._requests == THREADS
     for ours, theirs in pairs:
         ours.close()
         theirs.close()
@@ -125,7 +125,7 @@ def test_all_who_wait_give_way_once_a_request_finds_no_thread_idle(
 def test_where_the_crowd_is_gone_callers_are_waited_for_again(
     worker: Any, ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.gunicorn_worker.CLOSELY_S", 60.0)
+    monkeypatch.setattr("api.keepalive_thread.WAIT_S", 60.0)
     for _ in range(THREADS + 1):
         worker.enqueue_req(None)
     worker._count(-1)
@@ -154,7 +154,7 @@ def test_a_thread_is_counted_while_it_works_and_given_back_by_whatever_ends_it(
     seen: list[int] = []
 
     def broken(self: Any, _: Any) -> bool:
-        seen.append(self._in_hand)
+        seen.append(self._requests)
         raise ConnectionResetError
 
     monkeypatch.setattr(ThreadWorker, "handle", broken)
@@ -162,4 +162,4 @@ def test_a_thread_is_counted_while_it_works_and_given_back_by_whatever_ends_it(
         worker.enqueue_req(None)
         with pytest.raises(ConnectionResetError):
             worker.handle(brisk(ends[0]))
-    assert (seen, worker._in_hand) == ([1, 1], 0)
+    assert (seen, worker._requests) == ([1, 1], 0)
