@@ -165,7 +165,7 @@ def test_a_quick_step_costs_no_read(beating: Beating) -> None:
     beating.heartbeat.tick(began + SHOWN_AFTER_S - 0.001)
     assert beating.bench.store.asked["read"] == 0
     assert beating.shown is None
-    beating.heartbeat.tick(began + SHOWN_AFTER_S)
+    beating.heartbeat.tick(began + SHOWN_AFTER_S + 0.001)
     assert beating.bench.store.asked["read"] == 1, "one that is a moment longer does"
 
 
