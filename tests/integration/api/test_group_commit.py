@@ -124,9 +124,9 @@ def test_a_group_has_a_bound_and_those_beyond_it_are_the_next(crowd: Crowd) -> N
 
 def test_of_one_key_in_a_crowd_one_run_is_made(crowd: Crowd) -> None:
     commits = crowd.commits()
-    key = Idempotency("same", "print")
+    key, now = Idempotency("same", "print"), crowd.services.clock.now()  # a key is kept for a day of the store's time
     with crowd.behind_two(commits):
-        others = crowd.waiting(commits, [fresh(idempotency=key) for _ in range(8)] + [fresh()])
+        others = crowd.waiting(commits, [fresh(idempotency=key, created_at=now) for _ in range(8)] + [fresh()])
     *same, other = [each.result(10) for each in others]
     assert len({run.id for run in same}) == 1
     assert other.id != same[0].id
