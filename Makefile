@@ -49,11 +49,11 @@ check: $(READY) ## style, types, the layers of the packages, and whether docs/op
 	@$(BIN)/ruff format --check --quiet --config "format.exclude = ['*.md']" .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo >$(VENV)/.imports.log 2>&1 || { cat $(VENV)/.imports.log; exit 1; }
-	@$(BIN)/python -m api.contract docs/openapi.json --check
+	@$(BIN)/python -m api.write_openapi docs/openapi.json --check
 	@echo "check: ruff, mypy, import-linter and docs/openapi.json have nothing to say"
 
 openapi: $(READY) ## writes docs/openapi.json anew from the code; `make check` compares the two
-	@$(BIN)/python -m api.contract docs/openapi.json
+	@$(BIN)/python -m api.write_openapi docs/openapi.json
 
 fuzz: $(READY) ## 20,000 cases that schemathesis makes of the contract, against a real stack; ARGS="--seed N" plays one again
 	@$(BIN)/python -m tests.fuzz $(ARGS)

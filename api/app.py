@@ -6,28 +6,18 @@ from typing import Final
 
 import flask
 
-from api import (
-    batch,
-    catalogue,
-    commands,
-    consumers,
-    dead_letters,
-    edge,
-    feed,
-    health,
-    lists,
-    logs,
-    paths,
-    poll_many,
-    polls,
-    problems,
-    reference,
-    retries,
-    submit,
-)
+from api import health
+from api.actions import cancel, dead_letters, retry
+from api.background import Keeper
+from api.catalogue import routes as catalogue
+from api.catalogue.basket_cache import KnownBaskets
+from api.feed import changes, consumers
 from api.gunicorn_worker import LET_GO
-from api.keeper import Keeper
-from api.known_baskets import KnownBaskets
+from api.http import middleware, problems, versioning
+from api.logs import list_logs
+from api.openapi import routes as reference
+from api.polling import list_executions, poll, poll_many
+from api.submission import submit, submit_batch
 from shared.bootstrap import Services
 
 _OPENAPI: Final = {
@@ -41,16 +31,16 @@ def create_app(services: Services, keeper: Keeper) -> flask.Flask:
     """Answer the WSGI application over ``services``; whoever calls starts the ``keeper``."""
     app = flask.Flask("api", static_folder=None)
     app.config.update(_OPENAPI)
-    edge.register(app, services.settings)
+    middleware.register(app, services.settings)
     problems.register(app)
     api = problems.Api(app)
     known = KnownBaskets(services)
-    paths.register(app, api, submit.blueprint(services, keeper, known))
-    paths.register(app, api, batch.blueprint(services, keeper, known))
-    for part in (polls, poll_many, lists, commands, retries, dead_letters, feed, consumers, logs, health):
-        paths.register(app, api, part.blueprint(services, keeper))
-    paths.register(app, api, catalogue.blueprint(services, known))
-    paths.register(app, api, health.metrics_blueprint(services), versioned=False)
-    paths.register(app, api, reference.blueprint(api.spec.to_dict), versioned=False)
+    versioning.register(app, api, submit.blueprint(services, keeper, known))
+    versioning.register(app, api, submit_batch.blueprint(services, keeper, known))
+    for part in (poll, poll_many, list_executions, cancel, retry, dead_letters, changes, consumers, list_logs, health):
+        versioning.register(app, api, part.blueprint(services, keeper))
+    versioning.register(app, api, catalogue.blueprint(services, known))
+    versioning.register(app, api, health.metrics_blueprint(services), versioned=False)
+    versioning.register(app, api, reference.blueprint(api.spec.to_dict), versioned=False)
     app.extensions[LET_GO] = keeper.holder.let_go
     return app

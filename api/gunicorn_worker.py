@@ -13,9 +13,9 @@ from gunicorn.http.errors import (  # type: ignore[import-untyped]
     ParseException,
 )
 
-from api import problems
+from api.http import problems
+from api.http.strict_json import shown
 from api.keepalive_thread import KeepAliveThreads
-from api.strict_json import shown
 from shared.errors import BucketError, InternalError, ValidationFailed
 from shared.ids import new_request_id
 from shared.telemetry.lenient import encode

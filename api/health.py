@@ -7,8 +7,8 @@ from typing import Final
 
 import flask
 
-from api.body import Blueprint
-from api.keeper import Keeper
+from api.background import Keeper
+from api.http.request_body import Blueprint
 from shared.bootstrap import Services
 from shared.errors import Unavailable
 from shared.telemetry import metrics

@@ -18,7 +18,7 @@ from marshmallow import (
     validates_schema,
 )
 
-from api.moments import read_moment
+from api.http.timestamps import read_moment
 from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL, STEP_ID_MAX, STEPS_MAX
 from shared.ids import AGENT_NAME, BASKET_NAME
 

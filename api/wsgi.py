@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api.app import create_app
-from api.keeper import Keeper
+from api.background import Keeper
 from shared import faults
 from shared.bootstrap import bootstrap
 from shared.settings import Settings, warn_of_unknown

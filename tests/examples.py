@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import requests
 
-from api import feed_cursors
+from api.feed import cursors
 from compose.embedded.guard import Guard
 from tests.acceptance.calls import AGENTS, INCOME, Caller
 from tests.contract import PROBLEM
@@ -123,8 +123,8 @@ def _feed(recorder: Recorder, done: str) -> None:
     ask(changes, "the_oldest_two", query="?limit=2")
     ask(changes, "of_a_basket", query="?basket=chained_test&limit=1")
     ask(changes, "a_made_up_cursor", query="?since=yesterday")
-    place = feed_cursors.decode(since, told_in="since")
-    expired = feed_cursors.encode(replace(place, epoch="00000000"))
+    place = cursors.decode(since, told_in="since")
+    expired = cursors.encode(replace(place, epoch="00000000"))
     ask(changes, "too_long_ago", query=f"?since={expired}")
     ask("PUT /consumers/{name}", "from_now_on", name="night-report")
     ask("PUT /consumers/{name}", "from_a_cursor", {"since": since}, name="day-report")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from api import feed_cursors
+from api.feed import cursors
 from shared import errors
 from shared.domain.feed import Place
 from tests.acceptance.calls import AGENTS, Caller
@@ -27,7 +27,7 @@ OLD = "1600000000_89ce24ad1b2c3d4e"
 NAMED = {"basket_name": "working_test"}
 ECHO: dict[str, Any] = {"agent_name": "echo", "input_data": {}}
 ECHO_BASKET: dict[str, Any] = {"config": {"agents": ["echo"]}}
-OTHER_EPOCH = feed_cursors.encode(Place("00000000", 1, 0, NOON))
+OTHER_EPOCH = cursors.encode(Place("00000000", 1, 0, NOON))
 
 # What a caller does, and the status and code of the answer.
 PROVOKED: dict[str, tuple[int, Callable[[Caller], requests.Response]]] = {

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from api import feed_cursors
+from api.feed import cursors
 from tests.acceptance.calls import Caller
 from tests.processes import wait_until
 
@@ -144,7 +144,7 @@ def test_a_cursor_that_expired_is_told_with_the_way_to_catch_up(caller: Caller) 
 
 def as_of_epoch(cursor: str, epoch: str) -> str:
     """The same cursor as Bucket would have made it in another epoch."""
-    return feed_cursors.encode(replace(feed_cursors.decode(cursor, told_in="test"), epoch=epoch))
+    return cursors.encode(replace(cursors.decode(cursor, told_in="test"), epoch=epoch))
 
 
 def test_a_consumer_lives(caller: Caller) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from api import opaque
-from api.opaque import Kind
+from api.http import cursor_codec
+from api.http.cursor_codec import Kind
 from tests.acceptance.calls import AGENTS, Caller
 from tests.cursors import spoilt
 from tests.stack import Stack
 
 PATHS = ["/logs", "/agent-logs/echo"]
-LONG_AGO = opaque.seal(Kind.LINES, "1-0-0")
+LONG_AGO = cursor_codec.seal(Kind.LINES, "1-0-0")
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +109,8 @@ def test_after_redis_has_forgotten_the_lines_come_from_mongodb_once_each(caller:
     "since",
     [
         "", "now", "1", "7-7-7", "a-b-c", "9" * 40, "1.1763700000_89ce24ad1b2c3d4e.2", "+", "$", "٣-0-0",
-        opaque.seal(Kind.FEED, "7-7-7"),
-        *(opaque.seal(Kind.LINES, text) for text in ("", "1-2", "a-b-c", "1-2-3-4", "-1-0-0", "1.x.2", "٣-0-0")),
+        cursor_codec.seal(Kind.FEED, "7-7-7"),
+        *(cursor_codec.seal(Kind.LINES, text) for text in ("", "1-2", "a-b-c", "1-2-3-4", "-1-0-0", "1.x.2", "٣-0-0")),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", PATHS)
@@ -126,7 +126,7 @@ def test_whatever_was_changed_in_a_cursor_it_is_refused(caller: Caller, path: st
     from_redis = page(caller, path, limit=1)["next_since"]
     caller.stack.redis().flushall()
     from_mongodb = page(caller, path, since=LONG_AGO, limit=1)["next_since"]
-    assert [opaque.unseal(Kind.LINES, since).count("-") for since in (from_redis, from_mongodb)] == [2, 0]
+    assert [cursor_codec.unseal(Kind.LINES, since).count("-") for since in (from_redis, from_mongodb)] == [2, 0]
     for since in (from_redis, from_mongodb):
         page(caller, path, since=since)
         for other in spoilt(since, "Aw_"):

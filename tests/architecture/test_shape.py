@@ -71,7 +71,7 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_the_api_loads_no_worker_no_agent_and_no_celery() -> None:
-    loaded = loaded_by("import api.app, api.keeper")
+    loaded = loaded_by("import api.app, api.background")
     assert not {
         name for name in loaded if name.split(".")[0] in {"worker", "celery", "kombu"} or "_bucket_agent" in name
     }

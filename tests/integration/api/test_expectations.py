@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.expectations import UNKNOWN, Expectations
+from api.hints.duration_cache import UNKNOWN, Expectations
 from shared.bootstrap import Services, bootstrap
 from shared.live import durations
 from shared.settings import Settings

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from api.group_commit import LARGE_BYTES, GroupCommit, _Ticket
+from api.submission.group_commit import LARGE_BYTES, GroupCommit, _Ticket
 from shared import faults
 from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import PUBLIC, Execution, Idempotency

@@ -11,7 +11,7 @@ import flask
 import pytest
 import redis
 
-from api.holding import Held, Holder
+from api.http.long_poll import Held, Holder
 from compose.embedded.child import Child
 from shared.live import wakes
 from shared.live.connection import connect

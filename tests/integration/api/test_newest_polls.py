@@ -10,9 +10,9 @@ import pytest
 from pymongo import WriteConcern
 from pymongo.collection import Collection
 
-from api.keeper import Keeper
-from api.poll_many import PollsOfMany, _Found
-from api.polls import Polls
+from api.background import Keeper
+from api.polling.poll import Polls
+from api.polling.poll_many import PollsOfMany, _Found
 from shared.bootstrap import Services, bootstrap
 from shared.live.render import head_of
 from shared.settings import Settings

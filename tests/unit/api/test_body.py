@@ -10,8 +10,8 @@ import marshmallow
 import pytest
 from marshmallow import fields
 
-from api import problems
-from api.body import BYTES_MAX, Blueprint, fingerprint, read_body
+from api.http import problems
+from api.http.request_body import BYTES_MAX, Blueprint, fingerprint, read_body
 from shared.errors import InvalidJson, PayloadTooLarge, UnsupportedMediaType, ValidationFailed
 
 

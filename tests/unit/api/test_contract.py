@@ -12,12 +12,12 @@ import flask
 import jsonschema_rs
 import pytest
 
-from api import paths
 from api.app import create_app
-from api.contract import operations
-from api.contract.document import codes
-from api.contract.replies import REPLIES
-from api.keeper import Keeper
+from api.background import Keeper
+from api.http import versioning
+from api.openapi import operations
+from api.openapi.document import codes
+from api.openapi.response_schemas import REPLIES
 from shared import errors
 from shared.bootstrap import bootstrap
 from shared.settings import Settings
@@ -56,7 +56,7 @@ def test_each_route_of_the_application_is_told_and_no_other(app: flask.Flask) ->
 
 def test_each_row_of_the_table_is_a_route_and_each_route_has_a_row() -> None:
     assert set(operations.OPERATIONS) == {
-        f"{method} {path}" for method, path in told() if not path.startswith(paths.PREFIX)
+        f"{method} {path}" for method, path in told() if not path.startswith(versioning.PREFIX)
     }
 
 
@@ -145,7 +145,7 @@ def test_no_form_takes_more_than_the_truth() -> None:
 def test_a_document_that_is_not_what_the_code_says_is_told_with_what_to_do(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    from api.contract.__main__ import main
+    from api.write_openapi import main
 
     old = tmp_path / "openapi.json"
     old.write_text("{}\n")

@@ -11,7 +11,7 @@ import structlog
 from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 
-from api import edge, problems
+from api.http import middleware, problems
 from shared.settings import Settings
 from shared.telemetry.metrics import exposition
 
@@ -20,7 +20,7 @@ ORIGIN = "https://app.example"
 
 def client_of(settings: Settings) -> FlaskClient:
     app = flask.Flask(__name__, static_folder=None)
-    edge.register(app, settings)
+    middleware.register(app, settings)
     problems.register(app)
     app.add_url_rule("/thing", "thing", lambda: {"number": float("nan"), "big": 2**70}, methods=["GET", "POST"])
     app.add_url_rule("/execution-logs/<i>", "poll", lambda **_: flask.g.request_id)

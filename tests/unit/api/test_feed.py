@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from api.feed import MOST_MS, has_caught_up, poll_after_ms
-from api.hints import LEAST_MS
+from api.feed.changes import MOST_MS, has_caught_up, poll_after_ms
+from api.hints.poll_hints import LEAST_MS
 from shared.domain.feed import End, Place
 from shared.store.feed import FeedPage
 from tests.builders import NOON

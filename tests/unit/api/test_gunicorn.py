@@ -19,12 +19,12 @@ from tests.processes import wait_until
 APPLICATION = """
 import os
 import flask
-from api import edge, problems
+from api.http import middleware, problems
 from shared.settings import Settings
 from shared.telemetry.metrics import exposition
 
 app = flask.Flask(__name__, static_folder=None)
-edge.register(app, Settings.from_environ())
+middleware.register(app, Settings.from_environ())
 problems.register(app)
 app.add_url_rule("/thing", "thing", lambda: {"a": 1})
 app.add_url_rule("/process", "process", lambda: {"pid": os.getpid()})

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import pytest
 
-from api.expectations import UNKNOWN
-from api.hints import OVER, Hints, hints_for
-from api.timetable import Timetable, timetable_of
+from api.hints.duration_cache import UNKNOWN
+from api.hints.poll_hints import OVER, Hints, hints_for
+from api.hints.poll_schedule import Timetable, timetable_of
 from shared.live.durations import agent_key
 from shared.live.mark import Mark, Rest, Timing
 from shared.live.pulse import Look

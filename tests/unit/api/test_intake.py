@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from api.definition import basket_of, check_agents_exist, check_definition
-from api.intake import _check_input, key_of, run_of, traceparent_of
+from api.catalogue.basket_definition import basket_of, check_agents_exist, check_definition
+from api.submission.run_builder import _check_input, key_of, run_of, traceparent_of
 from shared.catalogue.schema import Fault
 from shared.catalogue.specs import Catalogue, load_catalogue
 from shared.errors import AgentNotFound, UnknownAgent, ValidationFailed

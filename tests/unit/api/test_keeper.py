@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from api.hints import OVER
-from api.keeper import Keeper
+from api.background import Keeper
+from api.hints.poll_hints import OVER
 from shared.bootstrap import Services
 from shared.errors import OutcomeUnknown, Unavailable
 from shared.live.mark import Mark

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from api import known_baskets
-from api.known_baskets import CACHED_S, KnownBaskets
+from api.catalogue import basket_cache
+from api.catalogue.basket_cache import CACHED_S, KnownBaskets
 from shared.catalogue.specs import load_catalogue
 from shared.errors import BasketNotFound
 
@@ -25,7 +25,7 @@ class Bench:
         self.baskets: dict[str, dict[str, Any]] = {
             NAME: {"name": NAME, "agents": ["simulate"], "execution_strategy": "sequential"}
         }
-        monkeypatch.setattr(known_baskets, "since_boot", lambda: self.now)
+        monkeypatch.setattr(basket_cache, "since_boot", lambda: self.now)
         services: Any = SimpleNamespace(catalogue=load_catalogue(), baskets=self)
         self.known = KnownBaskets(services)
 

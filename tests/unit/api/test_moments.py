@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from api.moments import read_moment
+from api.http.timestamps import read_moment
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.opaque import Kind, seal, unseal
+from api.http.cursor_codec import Kind, seal, unseal
 from tests.cursors import spoilt
 
 TEXTS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flask
 import pytest
 
-from api.patience import Patience, patience_asked, patience_preferred
+from api.http.wait_preference import Patience, patience_asked, patience_preferred
 from shared.errors import ValidationFailed
 
 app = flask.Flask(__name__)

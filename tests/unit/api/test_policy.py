@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from api.body import parse_object
-from api.policy import CALLBACK_KEYS, CREDENTIAL_KEYS, check_policy, unknown_keys
+from api.http.body_policy import CALLBACK_KEYS, CREDENTIAL_KEYS, check_policy, unknown_keys
+from api.http.request_body import parse_object
 from shared.errors import CallbacksNotSupported, CredentialsNotAccepted
 
 WRITTEN = ["password", "passwd", "secret", "api_key", "access_token", "refresh_token"]

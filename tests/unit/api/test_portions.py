@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.hints import Hints
-from api.portions import ALL, ALWAYS, NAMES, Portion, lies_beyond, portion_asked
+from api.hints.poll_hints import Hints
+from api.polling.field_selection import ALL, ALWAYS, NAMES, Portion, lies_beyond, portion_asked
 from shared.domain.execution import NEWEST, Event, Page, Record
 from shared.errors import ValidationFailed
 from shared.live.mark import cut_mark

@@ -10,7 +10,7 @@ import pytest
 import werkzeug.exceptions
 from werkzeug.test import TestResponse
 
-from api import problems
+from api.http import problems
 from shared import errors
 
 MEMBERS = {"type", "title", "status", "detail", "error_code", "message", "details", "timestamp", "request_id"}

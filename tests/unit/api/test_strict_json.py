@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.strict_json import DEPTH_MAX, canonical, depth_of, parse, shown
+from api.http.strict_json import DEPTH_MAX, canonical, depth_of, parse, shown
 from shared.errors import InvalidJson
 
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from api.timetable import LEAST_S, MOST_S, PLANNED_TO_S, Timetable, timetable_of
+from api.hints.poll_schedule import LEAST_S, MOST_S, PLANNED_TO_S, Timetable, timetable_of
 
 Law = Callable[[random.Random], float]
 

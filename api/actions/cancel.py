@@ -1,0 +1,89 @@
+"""What a caller may ask of a run that is there: to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import chain, repeat
+from typing import Any, Final
+
+import flask
+import redis
+import structlog
+from flask import request
+
+from api.background import Keeper
+from api.http.body_policy import unknown_keys
+from api.http.request_body import Blueprint, read_body
+from api.polling.poll import Polls, check_id
+from shared.bootstrap import Services
+from shared.domain.execution import PUBLIC, Cancel, Record
+from shared.domain.life import cancel
+from shared.errors import ValidationFailed
+from shared.live import cancels
+from shared.store.settle import settle
+
+REASON_MAX: Final = 500
+_KEYS: Final = ("reason",)
+
+
+def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+    """Answer the routes that act on executions."""
+    blp = Blueprint("commands", __name__, description="Stop executions")
+    polls = Polls(services, keeper)
+
+    @blp.route("/executions/<execution_id>/cancel", methods=["POST"])
+    def cancel_execution(execution_id: str) -> flask.Response:
+        """Ask a run to stop; one that is over stays as it is."""
+        check_id(execution_id)
+        body = read_body(request, optional=True)
+        reason = _reason(body)
+        # Nothing was written for what the primary alone may have yet: that it is over, or that another has asked.
+        record = _cancelled(services, execution_id, reason) or polls.read(execution_id, newest=True)
+        if record.execution.done and record.execution.cancel is None:
+            # It was over before anybody asked, and stays as it is: told here alone.
+            asked = Cancel(services.clock.now(), reason)
+            record = replace(record, execution=replace(record.execution, cancel=asked))
+        return polls.shown(record, 200 if record.execution.done else 202, unknown_keys(body, _KEYS))
+
+    return blp
+
+
+def _reason(body: Mapping[str, Any]) -> str | None:
+    reason = body.get("reason")
+    if reason is not None and not (isinstance(reason, str) and len(reason) <= REASON_MAX):
+        fault = {"pointer": "/reason", "message": f"must be a string of at most {REASON_MAX} characters"}
+        raise ValidationFailed(f"reason {fault['message']}", details=[fault])
+    return reason
+
+
+def _cancelled(services: Services, execution_id: str, reason: str | None) -> Record | None:
+    """Write that a run is to stop, and leave word for its workers; None where it is over, asked before or not there.
+
+    An answer that is lost is asked for once more and no longer: the caller may, and it makes no difference.
+    """
+    execution = services.store.load(PUBLIC, execution_id)
+    if execution is None:
+        return None
+    settled = settle(
+        services.store,
+        execution,
+        lambda seen: cancel(seen, services.clock.now(), reason),
+        give_up=_when_asked_again(),
+    )
+    if settled is None:
+        return None
+    told = settled.record.lines_total - len(settled.advance.events)
+    services.publisher.advanced(settled.record, settled.advance, as_of=settled.as_of, told=told)
+    if not settled.record.execution.done:
+        try:
+            cancels.hint(services.redis, execution_id)
+        except redis.RedisError as away:
+            structlog.get_logger().info("the workers learn of a cancel by their heartbeat", reason=str(away))
+    return settled.record
+
+
+def _when_asked_again() -> Callable[[], bool]:
+    """Answer something that says to give up from the second time on that it is asked."""
+    answers = chain([False], repeat(True))
+    return lambda: next(answers)

@@ -1,0 +1,78 @@
+"""GET /dead-letters: what failed for good and may be sent again; POST sends one again."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import flask
+from flask import request
+
+from api.actions.retry import Retries
+from api.background import Keeper
+from api.http import list_cursors, query_params
+from api.http.body_policy import unknown_keys
+from api.http.cache_control import polled
+from api.http.cursor_codec import Kind
+from api.http.request_body import Blueprint, read_body
+from api.polling.poll import Polls
+from shared.bootstrap import Services
+from shared.domain.again import RetryFrom
+from shared.domain.dead_letter import DeadLetter, LetterKind, LetterPlace
+from shared.domain.execution import PUBLIC
+from shared.errors import NotFound, NotRetryable
+from shared.ids import EXECUTION_ID
+from shared.live.render import error_shown, moment
+
+_NO_KEYS: Final[tuple[str, ...]] = ()
+
+
+def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+    """Answer the routes of dead letters."""
+    blp = Blueprint("dead_letters", __name__, description="What failed for good, and how to send it again")
+    retries, polls = Retries(services, keeper), Polls(services, keeper)
+
+    @blp.route("/dead-letters")
+    def dead_letters() -> flask.Response:
+        """List the dead letters, the newest finished first; ``?cursor=`` is a ``next_cursor``."""
+        limit, cursor = query_params.limit(), query_params.text("cursor")
+        after = None if cursor is None else LetterPlace(*list_cursors.decode(Kind.LETTERS, cursor))
+        found = services.dead_letters.page(PUBLIC, limit + 1, after)
+        shown = found[:limit]
+        more = len(found) > limit
+        return polled(
+            flask.jsonify(
+                dead_letters=[_shown(letter) for letter in shown],
+                next_cursor=list_cursors.encode(Kind.LETTERS, shown[-1].finished_at, shown[-1].id) if more else None,
+            )
+        )
+
+    @blp.route("/dead-letters/<letter_id>/requeue", methods=["POST"])
+    def requeue(letter_id: str) -> flask.Response:
+        """Send a dead letter again: a new execution that goes on from what failed."""
+        warnings = unknown_keys(read_body(request, optional=True), _NO_KEYS)
+        letter = services.dead_letters.find(PUBLIC, letter_id)
+        if letter is None:
+            if EXECUTION_ID.fullmatch(letter_id):
+                polls.check_kept(letter_id)
+            raise NotFound(f"dead letter {letter_id[:64]!r} was not found; GET /dead-letters lists those there are")
+        if letter.execution_id is None:
+            raise NotRetryable(
+                f"dead letter {letter.id} is a message that could not be read: nobody knows what it stood for, "
+                "and the run it may have been for is offered again by itself"
+            )
+        return retries.retry(letter.execution_id, RetryFrom.FAILED, warnings)
+
+    return blp
+
+
+def _shown(letter: DeadLetter) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "id": letter.id,
+        "kind": letter.kind,
+        "execution_id": letter.execution_id,
+        "basket_name": letter.basket_name,
+        "error": error_shown(letter.error),
+        "finished_at": moment(letter.finished_at),
+        "retried_as": letter.retried_as,
+    }
+    return told if letter.kind is LetterKind.EXECUTION else told | {"times": letter.times}

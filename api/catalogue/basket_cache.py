@@ -1,0 +1,49 @@
+"""Caches baskets in this process for two seconds, so that a submit reads MongoDB once and not twice.
+
+The process that deletes a basket forgets it at once. Other processes may run it for up to ``CACHED_S`` after the
+deletion, or run the old definition if the name is taken again meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from api.catalogue.basket_definition import basket_of
+from shared.bootstrap import Services
+from shared.domain.basket import Basket
+from shared.domain.execution import PUBLIC
+from shared.store.clock import since_boot
+
+CACHED_S: Final = 2.0
+_CACHED_MAX: Final = 1_000
+
+
+class KnownBaskets:
+    """One process's cache of baskets, as graphs of steps."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._lock = threading.Lock()
+        self._cached: dict[str, tuple[float, Basket]] = {}
+        self._deletions = 0
+
+    def get(self, name: str) -> Basket:
+        """Return a basket by its name; raises BasketNotFound, or AgentNotFound if one of its agents is gone."""
+        now, deletions = since_boot(), self._deletions
+        cached = self._cached.get(name)
+        if cached is not None and now - cached[0] < CACHED_S:
+            return cached[1]
+        basket = basket_of(self._services.baskets.get(PUBLIC, name), self._services.catalogue)
+        with self._lock:
+            if deletions == self._deletions:  # else this very basket may have been deleted after it was read
+                if len(self._cached) >= _CACHED_MAX:
+                    self._cached.clear()
+                self._cached[name] = (now, basket)
+        return basket
+
+    def forget(self, name: str) -> None:
+        """Forget a basket that was deleted; the next ``get`` reads MongoDB."""
+        with self._lock:
+            self._deletions += 1
+            self._cached.pop(name, None)

@@ -1,0 +1,1 @@
+"""The change feed over HTTP, and its named consumers."""

@@ -1,0 +1,114 @@
+"""Says what a body may not carry: addresses to call back, credentials; and which of its keys mean nothing.
+
+Pure functions on parsed JSON. No message ever holds a value, for the value may be the secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+from api.http.strict_json import FAULTS_SHOWN, pointer, shown
+from shared.errors import CallbacksNotSupported, CredentialsNotAccepted
+
+CALLBACK_KEYS: Final = frozenset({"callback", "callback_url", "webhook", "webhook_url", "notify_url"})
+# As they stand once case, "-" and "_" are gone.
+CREDENTIAL_KEYS: Final = frozenset(
+    {
+        "password",
+        "passwd",
+        "secret",
+        "apikey",
+        "accesstoken",
+        "refreshtoken",
+        "privatekey",
+        "clientsecret",
+        "authorization",
+    }
+)
+NOWHERE: Final[Mapping[str, str]] = MappingProxyType({})
+_CREDENTIAL_WORDS: Final = tuple(key.encode() for key in sorted(CREDENTIAL_KEYS))
+
+
+def check_policy(body: Mapping[str, Any], raw: bytes | None = None) -> None:
+    """Refuse a body that asks to be called back or carries credentials.
+
+    ``raw`` is what the body was parsed from, and spares most bodies the search of all their keys. Raises
+    CallbacksNotSupported or CredentialsNotAccepted; their details name each key by its JSON pointer.
+    """
+    callbacks: list[tuple[str | int, ...]] = [(key,) for key in body if key in CALLBACK_KEYS]
+    config = body.get("config")
+    if isinstance(config, dict):
+        callbacks += [("config", key) for key in config if key in CALLBACK_KEYS]
+    if callbacks:
+        details = _details(callbacks, "Bucket never calls back")
+        raise CallbacksNotSupported(
+            f"{_list(details)}: Bucket never calls back; leave this out and poll status_url until done is true",
+            details=details,
+        )
+    credentials = _credentials(body) if raw is None or _may_name_credentials(raw) else []
+    if credentials:
+        details = _details(credentials, "credentials are not accepted in a body")
+        raise CredentialsNotAccepted(
+            f"{_list(details)}: credentials must not be sent in a body; configure them where the agent runs",
+            details=details,
+        )
+
+
+def unknown_keys(
+    body: Mapping[str, Any], known: Sequence[str], *, within: str = "", elsewhere: Mapping[str, str] = NOWHERE
+) -> list[str]:
+    """Answer a warning for each key of ``body`` that is not in ``known``: the first 20, names cut to 64 characters.
+
+    ``within`` names the object that ``body`` is, where it is not the whole body. What has its place ``elsewhere`` is
+    told with it.
+    """
+    strange = [key for key in body if key not in known][:FAULTS_SHOWN]
+    return [_warning(shown(key), known, f" of {within}" if within else "", elsewhere) for key in strange]
+
+
+def _warning(name: str, known: Sequence[str], of: str, elsewhere: Mapping[str, str]) -> str:
+    near = next(iter(difflib.get_close_matches(name.lower(), [*known, *elsewhere], n=1)), None)
+    hint = "" if near is None else f"; {elsewhere.get(near) or f'did you mean {near}?'}"
+    return f"unknown field '{name}'{of} was ignored{hint}"
+
+
+def _may_name_credentials(raw: bytes) -> bool:
+    """True unless no key of ``raw`` can be a credential; where letters are escaped or not ASCII nobody knows."""
+    if b"\\" in raw or not raw.isascii():
+        return True
+    plain = raw.translate(None, b"_-").lower()
+    return any(word in plain for word in _CREDENTIAL_WORDS)
+
+
+def _credentials(body: Mapping[str, Any]) -> list[tuple[str | int, ...]]:
+    found: list[tuple[str | int, ...]] = []
+    waiting: deque[tuple[tuple[str | int, ...], Any]] = deque([((), body)])
+    while waiting and len(found) < FAULTS_SHOWN:
+        path, item = waiting.popleft()
+        if isinstance(item, dict):
+            for key, inner in item.items():
+                if _plain(key) in CREDENTIAL_KEYS:
+                    found.append((*path, key))
+                elif isinstance(inner, (dict, list)):
+                    waiting.append(((*path, key), inner))
+        else:
+            waiting.extend(((*path, at), inner) for at, inner in enumerate(item) if isinstance(inner, (dict, list)))
+    return found[:FAULTS_SHOWN]
+
+
+def _plain(key: str) -> str:
+    return key.lower().replace("_", "").replace("-", "")
+
+
+def _details(paths: Sequence[tuple[str | int, ...]], message: str) -> list[dict[str, str]]:
+    return [{"pointer": pointer(path), "message": message} for path in paths]
+
+
+def _list(details: Sequence[Mapping[str, str]]) -> str:
+    pointers = [detail["pointer"] for detail in details[:3]]
+    more = len(details) - len(pointers)
+    return ", ".join(pointers) + (f" and {more} more" if more else "")

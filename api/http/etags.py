@@ -1,0 +1,66 @@
+"""Answers who says by an ETag what it has already; an execution's is its revision."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import flask
+from flask import request
+from werkzeug.datastructures import Headers
+
+from api.background import Shown
+from api.http.cache_control import POLLED
+from shared.ids import EXECUTION_ID
+from shared.live.render import Head
+
+NOT_MODIFIED: Final = 304
+_REVISION: Final = re.compile(rf'"({EXECUTION_ID.pattern})\.([0-9]{{1,15}})"', re.ASCII)
+
+
+def etag_of(execution_id: str, rev: int) -> str:
+    """Answer the mark of a revision; weak, for hints move without one."""
+    return f'W/"{execution_id}.{rev}"'
+
+
+def is_known(head: Head) -> bool:
+    """True where the caller's If-None-Match names this revision; weakly compared, as GET is."""
+    told = request.environ.get("HTTP_IF_NONE_MATCH")
+    if not told:
+        return False
+    return told == etag_of(head.execution_id, head.rev) or request.if_none_match.contains_weak(
+        f"{head.execution_id}.{head.rev}"
+    )
+
+
+def rev_known(execution_id: str) -> int:
+    """Answer the highest revision of an execution that the caller's If-None-Match names; 0 where it names none."""
+    told = request.environ.get("HTTP_IF_NONE_MATCH")
+    return max((int(found[2]) for found in _REVISION.finditer(told or "") if found[1] == execution_id), default=0)
+
+
+def knows_something() -> bool:
+    """True where the caller names revisions, and not just any."""
+    told = request.environ.get("HTTP_IF_NONE_MATCH")
+    return bool(told) and not request.if_none_match.star_tag
+
+
+class Reply(flask.Response):
+    """A reply whose headers are whole as they are given: werkzeug need not look through them once more."""
+
+    default_mimetype = None
+
+    def get_wsgi_headers(self, environ: Any) -> Headers:  # noqa: ARG002  the signature is werkzeug's
+        """Answer the headers."""
+        return self.headers
+
+
+def reply(shown: Shown, body: bytes | None, status: int) -> flask.Response:
+    """Answer the poll of a revision; without a ``body`` to whoever has it."""
+    head = shown.head
+    headers = [("ETag", etag_of(head.execution_id, head.rev)), *POLLED.items()]
+    if body is not None:
+        headers.append(("Content-Type", "application/json"))
+    if shown.hints.retry_after_s is not None:
+        headers.append(("Retry-After", str(shown.hints.retry_after_s)))
+    return Reply(body, status, headers)

@@ -1,0 +1,134 @@
+"""Does what every request needs, whatever its route: ids, logs, figures, headers, CORS, and JSON that never fails.
+
+It stands on the hot path of the poll: whatever can be known beforehand is, and a line that nobody reads is not built.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final
+
+import flask
+import orjson
+import structlog
+from flask.globals import app_ctx, request_ctx
+from flask.json.provider import JSONProvider
+from structlog.contextvars import bind_contextvars, clear_contextvars
+from werkzeug.routing import RequestRedirect
+
+from api.http import problems
+from shared.ids import REQUEST_ID, new_request_id
+from shared.settings import Settings
+from shared.telemetry.lenient import encode
+from shared.telemetry.metrics import observe_request
+
+EXPOSED: Final = "ETag, Location, Retry-After, Idempotency-Replayed, Preference-Applied, X-Request-ID"
+ALLOWED: Final = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Prefer, X-Request-ID, traceparent"
+_NOWHERE: Final = "none"  # the endpoint's label where no route was found: paths would be labels without end
+_PREFIX: Final = "/api/v1"
+_QUIET: Final = ("/execution-logs", "/executions", "/consumers", "/health", "/ready", "/metrics")
+_NO_CONTENT: Final = 204
+_FAULT: Final = 400
+
+
+class OrjsonProvider(JSONProvider):
+    """Flask's JSON by orjson; ``dumps`` and ``response`` never raise."""
+
+    def dumps(self, obj: Any, **_: Any) -> str:
+        """Answer ``obj`` as JSON text."""
+        return encode(obj).decode()
+
+    def loads(self, s: str | bytes, **_: Any) -> Any:
+        """Answer what ``s`` writes; request bodies go through api.http.request_body instead."""
+        return orjson.loads(s)
+
+    def response(self, *args: Any, **kwargs: Any) -> flask.Response:
+        """Answer the JSON reply without a detour through text."""
+        return flask.Response(encode(self._prepare_response_obj(args, kwargs)), mimetype="application/json")
+
+
+def register(app: flask.Flask, settings: Settings) -> None:
+    """Give ``app`` all that this module does; call it before any route is added."""
+    app.json = OrjsonProvider(app)
+    app.before_request(_begin)
+    app.after_request(_ending(polls_logged=settings.log_level == "DEBUG"))
+    app.teardown_request(_forget)
+    if settings.cors_origins:
+        _register_cors(app, frozenset(settings.cors_origins))
+
+
+def _begin() -> flask.Response | None:
+    request, known = request_ctx.request, app_ctx.g  # themselves: each look through flask's proxies costs 2 µs
+    known.begun = time.perf_counter()
+    asked = request.environ.get("HTTP_X_REQUEST_ID")
+    request_id = asked if asked and REQUEST_ID.fullmatch(asked) else new_request_id()
+    known.request_id = request_id
+    clear_contextvars()  # a request whose teardown was lost must not lend its id
+    bind_contextvars(request_id=request_id)
+    # An address is what it is: no redirect adds a slash or takes one away.
+    if isinstance(request.routing_exception, RequestRedirect):
+        return problems.respond(problems.nothing_here())
+    return None
+
+
+def _ending(*, polls_logged: bool) -> Callable[[flask.Response], flask.Response]:
+    log = structlog.get_logger("api.access")
+
+    def end(response: flask.Response) -> flask.Response:
+        request, known = request_ctx.request, app_ctx.g
+        response.headers["X-Request-ID"] = known.request_id
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        seconds = time.perf_counter() - known.begun
+        rule = request.url_rule
+        route = _NOWHERE if rule is None else rule.rule
+        observe_request("api", route, seconds)
+        quiet = response.status_code < _FAULT and _is_poll(route, request.method)
+        if polls_logged or not quiet:
+            (log.debug if quiet else log.info)(
+                "request",
+                method=request.method,
+                route=route,
+                status=response.status_code,
+                duration_ms=round(seconds * 1000, 2),
+            )
+        return response
+
+    return end
+
+
+def _forget(_: BaseException | None) -> None:
+    clear_contextvars()
+
+
+@lru_cache(maxsize=1024)
+def _is_poll(route: str, method: str) -> bool:
+    """Answer whether a line for each such request would drown all others."""
+    bare = route.removeprefix(_PREFIX)
+    return bare == "/executions/poll" or (method in {"GET", "HEAD"} and bare.startswith(_QUIET))
+
+
+def _register_cors(app: flask.Flask, origins: frozenset[str]) -> None:
+    def preflight() -> flask.Response | None:
+        request = flask.request
+        asked = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+        if not asked or request.headers.get("Origin") not in origins or request.routing_exception is not None:
+            return None
+        response = app.make_default_options_response()
+        response.status_code = _NO_CONTENT
+        response.headers["Access-Control-Allow-Methods"] = response.headers["Allow"]
+        response.headers["Access-Control-Allow-Headers"] = ALLOWED
+        response.headers["Access-Control-Max-Age"] = "600"
+        return response
+
+    def permit(response: flask.Response) -> flask.Response:
+        response.vary.add("Origin")
+        origin = flask.request.headers.get("Origin")
+        if origin in origins:
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Expose-Headers"] = EXPOSED
+        return response
+
+    app.before_request(preflight)
+    app.after_request(permit)

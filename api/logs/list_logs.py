@@ -1,0 +1,65 @@
+"""GET log lines of all executions, or of one agent; where they come from is ``log_pages``' affair."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+import flask
+
+from api.background import Keeper
+from api.http import cursor_codec, query_params
+from api.http.cache_control import polled
+from api.http.cursor_codec import Kind
+from api.http.request_body import Blueprint
+from api.logs.pages import LogPages, Place, Since
+from shared.bootstrap import Services
+from shared.errors import CursorInvalid, ValidationFailed
+from shared.live.lines import Cursor, Wanted
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+    """Answer the routes of log lines."""
+    blp = Blueprint("logs", __name__, description="Log lines of all executions")
+    pages = LogPages(services, keeper)
+
+    @blp.route("/logs")
+    def logs() -> flask.Response:
+        """List log lines, oldest first: the latest, or those after ``?since=`` (a ``next_since``)."""
+        return _answer(pages, query_params.text("agent"))
+
+    @blp.route("/agent-logs/<name>")
+    def agent_logs(name: str) -> flask.Response:
+        """List the log lines of one agent."""
+        return _answer(pages, services.catalogue.agent(name).name)
+
+    return blp
+
+
+def _answer(pages: LogPages, agent: str | None) -> flask.Response:
+    wanted = Wanted(agent, _level(), query_params.text("execution_id"))
+    found, end = pages.page(wanted, _since(), query_params.limit())
+    next_since = None if end is None else cursor_codec.seal(Kind.LINES, str(end))
+    return polled(flask.jsonify(logs=found, count=len(found), next_since=next_since))
+
+
+def _level() -> str | None:
+    level = query_params.text("level")
+    if level is not None and level not in LEVELS:
+        fault = {"parameter": "level", "message": f"must be one of {', '.join(LEVELS)}"}
+        raise ValidationFailed(f"level {fault['message']}", details=[fault])
+    return level
+
+
+def _since() -> Since:
+    since = query_params.text("since")
+    if since is None:
+        return None
+    with suppress(ValueError):
+        text = cursor_codec.unseal(Kind.LINES, since)
+        found = Cursor.parse(text) or Place.parse(text)
+        if found is not None:
+            return found
+    raise CursorInvalid(f"since={since[:64]!r} was not made by Bucket; pass a next_since back, or leave it out")

@@ -1,0 +1,132 @@
+"""The forms of what is sent: marshmallow's schemas, and what of their rules only JSON Schema can write down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from api.actions.cancel import REASON_MAX
+from api.openapi.json_schema import STRING, Json, named, told
+from api.schemas import ITEMS_MAX, METADATA_MAX_BYTES
+from shared.domain.again import RetryFrom
+from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL
+from shared.domain.retry import LIMITS, POLICIES
+from shared.domain.spec import TIMEOUT_MAX_S
+
+_RETRY: Final[Json] = {
+    "anyOf": [
+        {"type": "string", "enum": list(POLICIES)},
+        {
+            "type": "object",
+            "properties": {
+                name: {"type": "integer" if name == "attempts" else "number", "minimum": least, "maximum": most}
+                for name, (least, most) in LIMITS.items()
+            },
+            "additionalProperties": False,
+        },
+    ],
+    "description": "how often a step is tried, and how long it rests between: a policy's name, or a policy",
+}
+# A basket lists its agents or writes its graph, never both; the strategy goes with the one it is of.
+_AGENTS_OR_STEPS: Final[Json] = {
+    "oneOf": [
+        {
+            "required": ["agents"],
+            "properties": {"steps": False, "execution_strategy": {"enum": [SEQUENTIAL, PARALLEL]}},
+        },
+        {"required": ["steps"], "properties": {"agents": False, "execution_strategy": {"const": GRAPH}}},
+    ]
+}
+_ONE_MOMENT: Final[Json] = {
+    "not": {
+        "required": ["run_after", "run_after_s"],
+        "properties": {"run_after": STRING, "run_after_s": {"type": "number"}},
+    }
+}
+_BY_NAME_OR_WRITTEN: Final[Json] = {
+    "anyOf": [
+        {"required": ["basket_name"], "properties": {"basket_name": STRING}},
+        {
+            "required": ["config"],
+            "properties": {"config": named("BasketConfig"), "basket_name": {"type": "null"}},
+        },
+    ]
+}
+
+# Bodies that handlers read by hand; each may be absent altogether.
+READ_BY_HAND: Final[dict[str, Json]] = {
+    "CancelRequest": {
+        "type": "object",
+        "properties": {
+            "reason": {"type": ["string", "null"], "maxLength": REASON_MAX, "description": "shown with the execution"}
+        },
+    },
+    "RetryRequest": {
+        "type": "object",
+        "properties": {
+            "from": {
+                "type": "string",
+                "enum": [str(start) for start in RetryFrom],
+                "default": str(RetryFrom.FAILED),
+                "description": "failed keeps the finished steps; start runs all of them again",
+            }
+        },
+    },
+    "NewConsumer": {
+        "type": "object",
+        "properties": {
+            "since": {
+                "type": ["string", "null"],
+                "default": "now",
+                "description": "where it begins: now, or a next_since as it came",
+            }
+        },
+    },
+    "Nothing": {"type": "object", "description": "no key means anything yet"},
+}
+
+
+def bodies(generated: Mapping[str, Json]) -> dict[str, Json]:
+    """Answer the forms of all bodies; ``generated`` are those that apispec made of the schemas."""
+    forms = {name: _as_read(form) for name, form in generated.items()}
+    step = forms["WrittenStep"]["properties"]
+    step["retry"] = _RETRY
+    step["timeout_s"] = {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S}
+    # These are read by one plain loop, whose rules marshmallow does not know.
+    forms["PollMany"]["properties"]["items"] |= {"minItems": 1, "maxItems": ITEMS_MAX}
+    forms["PolledItem"]["properties"]["rev"] |= {"minimum": 0, "maximum": 2**63 - 1}
+    # An item is judged by itself, so that nothing in it refuses the whole.
+    forms["RunBatch"]["properties"]["items"] = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": ITEMS_MAX,
+        "items": {"anyOf": [named("BatchItem"), {"description": "anything else is refused in its place"}]},
+    }
+    for name in ("BasketConfig", "NewBasket"):
+        forms[name] |= _AGENTS_OR_STEPS
+    for name in ("RunBasket", "RunAgent", "BatchItem"):
+        run_after = forms[name]["properties"]["run_after"]
+        run_after |= {"type": ["string", "null"], "format": "date-time"}
+        run_after["description"] += "; with its offset, at most nine digits after the second, at most ten years ahead"
+        forms[name]["properties"]["metadata"]["description"] += f" ({METADATA_MAX_BYTES} bytes)"
+        forms[name] |= _ONE_MOMENT
+    # A config beside a name is not looked at, so its form is said where it counts.
+    for name in ("RunBasket", "BatchItem"):
+        forms[name]["properties"]["config"] = told({}, "a basket for this run only; basket_name wins")
+        forms[name] |= _BY_NAME_OR_WRITTEN
+    return forms | READ_BY_HAND
+
+
+def _as_read(form: Any) -> Any:
+    r"""Answer ``form`` as the API reads it, for others than Python.
+
+    ``\Z``, which only Python knows, is ``$`` elsewhere; and no body is refused for a key that it has beside.
+    """
+    if isinstance(form, dict):
+        told = {key: item for key, item in form.items() if (key, item) != ("additionalProperties", False)}
+        return {key: _pattern(item) if key == "pattern" else _as_read(item) for key, item in told.items()}
+    return [_as_read(item) for item in form] if isinstance(form, list) else form
+
+
+def _pattern(pattern: Any) -> Any:
+    return pattern.removesuffix(r"\Z") + "$" if isinstance(pattern, str) and pattern.endswith(r"\Z") else pattern

@@ -1,0 +1,78 @@
+"""GET /openapi.json and /docs: the contract for programs, and a page to read and try it that asks no other origin."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import flask
+import orjson
+from flask import request
+
+from api.http import problems
+from api.http.request_body import Blueprint
+from api.openapi.document import document
+from api.openapi.parameters import DOCS_FILES
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "style-src 'self' 'unsafe-inline'; "  # the page's widgets style themselves as they are drawn
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_NOT_MODIFIED: Final = 304
+_FOUND: Final = 302
+_OUR_OWN: Final = Path(__file__).parent / "page"
+
+
+def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
+    """Answer the routes; ``describe`` answers flask-smorest's document once all routes are there."""
+    blp = Blueprint("reference", __name__, description="The contract itself, and a page to try it")
+
+    @cache
+    def contract() -> tuple[bytes, str]:
+        told = orjson.dumps(document(describe()))
+        return told, hashlib.sha256(told).hexdigest()[:32]
+
+    @blp.route("/openapi.json")
+    def openapi() -> flask.Response:
+        """Get the contract as OpenAPI 3.1."""
+        told, mark = contract()
+        headers = {"ETag": f'"{mark}"', "Cache-Control": "no-cache"}
+        if "If-None-Match" in request.headers and request.if_none_match.contains_weak(mark):
+            return flask.Response(status=_NOT_MODIFIED, headers=headers)
+        return flask.Response(told, headers=headers, mimetype="application/json")
+
+    @blp.route("/docs")
+    def docs() -> flask.Response:
+        """Read the contract on a page, and try it; the page needs nothing from elsewhere."""
+        headers = {
+            "Cache-Control": "no-cache",
+            "Content-Security-Policy": POLICY,
+            "Cross-Origin-Opener-Policy": "same-origin",
+            "Referrer-Policy": "no-referrer",
+        }
+        return flask.Response((_OUR_OWN / "index.html").read_bytes(), headers=headers, mimetype="text/html")
+
+    @blp.route("/docs/<file>")
+    def docs_file(file: str) -> flask.Response:
+        """Get a script, a style or an icon of that page."""
+        if file not in DOCS_FILES:  # the other files of the package are never served
+            raise problems.nothing_here()
+        own = _OUR_OWN / file
+        told = own.read_bytes() if own.exists() else _swagger_ui(file)
+        return flask.Response(told, headers={"Cache-Control": "public, max-age=3600"}, mimetype=DOCS_FILES[file])
+
+    @blp.route("/")
+    def root() -> flask.Response:
+        """Go to the page."""
+        return flask.Response(status=_FOUND, headers={"Location": "/docs", "Cache-Control": "no-cache"})
+
+    return blp
+
+
+def _swagger_ui(file: str) -> bytes:
+    return (resources.files("flask_swagger_ui") / "dist" / file).read_bytes()

@@ -1,0 +1,57 @@
+"""GET /executions: finds executions by how they stand, page by page; the rows are what a poll of many shows of each."""
+
+from __future__ import annotations
+
+import flask
+import orjson
+
+from api.background import Keeper
+from api.http import list_cursors, query_params
+from api.http.cache_control import POLLED
+from api.http.cursor_codec import Kind
+from api.http.request_body import Blueprint
+from api.polling.rows import array, row_of
+from shared.bootstrap import Services
+from shared.domain.execution import PUBLIC
+from shared.domain.listing import Order, Place, Wanted
+from shared.domain.status import ExecutionStatus
+from shared.live.render import render_status
+
+
+def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+    """Answer the route that lists executions."""
+    blp = Blueprint("lists", __name__, description="Find executions")
+
+    @blp.route("/executions")
+    def executions() -> flask.Response:
+        """List executions, the newest first; ``?cursor=`` is a ``next_cursor`` of the same list."""
+        wanted, limit = _wanted(), query_params.limit()
+        bound = orjson.dumps(wanted)
+        cursor = query_params.text("cursor")
+        after = None if cursor is None else Place(*list_cursors.decode(Kind.EXECUTIONS, cursor, bound))
+        found = services.many.page(PUBLIC, wanted, limit + 1, after)
+        shown = found[:limit]
+        next_cursor = None
+        if len(found) > limit:
+            place = shown[-1].place
+            next_cursor = list_cursors.encode(Kind.EXECUTIONS, place.at, place.id, bound)
+        rows = [row_of(render_status(row.execution), keeper) for row in shown]
+        body = b'{"executions":' + array(rows) + b',"next_cursor":' + orjson.dumps(next_cursor) + b"}"
+        return flask.Response(body, 200, POLLED, mimetype="application/json")
+
+    return blp
+
+
+def _wanted() -> Wanted:
+    """What this request asks for. A name or a tag that nothing can have is no fault: nothing has it."""
+    return Wanted(
+        statuses=query_params.words("status", ExecutionStatus),
+        basket=query_params.text("basket"),
+        tag=query_params.text("tag"),
+        request_id=query_params.text("request_id"),
+        retry_of=query_params.text("retry_of"),
+        created_after=query_params.moment("created_after"),
+        created_before=query_params.moment("created_before"),
+        updated_since=query_params.moment("updated_since"),
+        order=query_params.word("order", Order.NEWEST),
+    )

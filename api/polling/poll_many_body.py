@@ -1,0 +1,88 @@
+"""The body of a poll of many: hundreds of small items, checked by one plain loop and not one schema each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from marshmallow import Schema, ValidationError, fields, validate
+
+from api.http.body_policy import unknown_keys
+from api.http.strict_json import FAULTS_SHOWN
+from api.schemas import Items
+from shared.ids import EXECUTION_ID
+
+_REV_MAX: Final = 2**63
+_ITEM_KEYS: Final = ("execution_id", "rev")
+_NO_ID: Final = "must be a string: the execution_id that the submit was answered"
+_NO_REV: Final = "must be the rev of the last poll, or null where there was none"
+
+
+@dataclass(slots=True)
+class Asked:
+    """Whom a poll of many asks for: by id the revision that the caller knows, None where it knows none.
+
+    ``no_ids`` are texts that can be the id of nothing; ``warnings`` name keys that mean nothing.
+    """
+
+    revs: dict[str, int | None] = field(default_factory=dict)
+    no_ids: dict[str, None] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+class PolledItem(Schema):
+    """One of those that are polled."""
+
+    execution_id = fields.Str(required=True)
+    rev = fields.Int(allow_none=True, metadata={"description": "of the last poll; null or absent: whatever it is"})
+
+
+class _Polled(Items):
+    """A list of items, read as :class:`Asked`; an id may stand in it twice."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return _asked(super()._deserialize(value, *args, **kwargs))
+
+
+class PollMany(Schema):
+    """The body of POST /executions/poll."""
+
+    items = _Polled(PolledItem, told="{execution_id, rev}")
+    view = fields.Str(load_default="status", validate=validate.OneOf(["status", "full"]))
+
+
+POLL_MANY_KEYS: Final = tuple(PollMany().fields)
+
+
+def _asked(items: Sequence[Any]) -> Asked:
+    asked = Asked()
+    revs = asked.revs
+    faults: dict[int, Any] = {}
+    for at, item in enumerate(items):
+        if type(item) is not dict:
+            faults[at] = ["must be an object such as {execution_id, rev}"]
+            continue
+        execution_id, rev = item.get("execution_id"), item.get("rev")
+        if type(rev) is float and rev.is_integer() and rev < _REV_MAX:
+            rev = int(rev)  # to JSON 7.0 is 7
+        if type(execution_id) is not str:
+            faults[at] = {"execution_id": [_NO_ID]}
+        elif rev is not None and (type(rev) is not int or rev < 0):
+            faults[at] = {"rev": [_NO_REV]}
+        elif not EXECUTION_ID.fullmatch(execution_id):
+            asked.no_ids[execution_id] = None
+        elif revs.setdefault(execution_id, rev) != rev:
+            revs[execution_id] = None  # two revisions of one run: whichever is right, it is answered
+        if len(item) > (1 if rev is None else 2):
+            _warn(asked, item)
+    if faults:
+        raise ValidationError(faults)
+    return asked
+
+
+def _warn(asked: Asked, item: Mapping[str, Any]) -> None:
+    """Name keys that mean nothing, each once: "revision" in place of "rev" would bring everything back each time."""
+    if len(asked.warnings) < FAULTS_SHOWN:
+        strange = unknown_keys(item, _ITEM_KEYS, within="items")
+        asked.warnings += [warning for warning in strange if warning not in asked.warnings]

@@ -1,0 +1,27 @@
+"""Rows of lists and of polls of many: rendered views, to each of which is added when to come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from api.background import Keeper
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One execution as JSON, and when to ask for it again; None once it is done."""
+
+    json: bytes
+    poll_after_ms: int | None
+
+
+def row_of(view: bytes, keeper: Keeper) -> Row:
+    """Answer the row that a rendered view makes now."""
+    shown = keeper.shown(view)
+    return Row(shown.json, shown.hints.poll_after_ms)
+
+
+def array(rows: Sequence[Row]) -> bytes:
+    """Answer rows as a JSON array."""
+    return b"[" + b",".join([row.json for row in rows]) + b"]"

@@ -1,0 +1,1 @@
+"""How runs are accepted: admission, validation, idempotency, group commit."""

@@ -1,0 +1,40 @@
+"""``python -m api.write_openapi docs/openapi.json`` writes the document; with ``--check`` it only compares."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from api.app import create_app
+from api.background import Keeper
+from shared.bootstrap import bootstrap
+from shared.settings import Settings
+from shared.telemetry.logs import configure_logging
+
+
+def written() -> str:
+    """Answer the document as it is served, laid out to be read; no server is connected to."""
+    configure_logging("api", "ERROR")
+    services = bootstrap(Settings(), "api")
+    served = create_app(services, Keeper(services)).test_client().get("/openapi.json")
+    return json.dumps(served.json, indent=2, ensure_ascii=False) + "\n"
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--check", is_flag=True, help="Compare FILE with what the code says, and write nothing.")
+def main(file: Path, *, check: bool) -> None:
+    """Write the OpenAPI document that the code makes to FILE."""
+    told = written()
+    if not check:
+        file.write_text(told, encoding="utf-8")
+    elif not file.exists() or file.read_text(encoding="utf-8") != told:
+        click.echo(f"{file} is not what the code says: run `make openapi`, look at its diff and commit it", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
