@@ -20,10 +20,10 @@ from api.http.long_poll import Holder
 from shared.bootstrap import Services
 from shared.domain.execution import Execution
 from shared.errors import BucketError, Overloaded, Unavailable
-from shared.live.mark import Mark, cut_mark, mark_of
-from shared.live.pulse import Pulse
+from shared.live.redis_monitor import Pulse
 from shared.live.render import Head, head_of
-from shared.store.settle import until_answered
+from shared.live.view_trailer import Mark, cut_mark, mark_of
+from shared.store.executions.settle import until_answered
 
 _WITHDRAWALS_MAX: Final = 10_000
 _LOOK_EVERY_S: Final = 0.1

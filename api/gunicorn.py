@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 
 from shared.errors import SettingsError
 from shared.settings import Settings
-from shared.telemetry.gunicorn_log import JsonLogger
+from shared.telemetry.gunicorn_logger import JsonLogger
 
 _METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
 # Set by a master that gives way to a new one (SIGUSR2): it still listens, and its directory will go with it.

@@ -18,7 +18,7 @@ from api.http.strict_json import shown
 from api.keepalive_thread import KeepAliveThreads
 from shared.errors import BucketError, InternalError, ValidationFailed
 from shared.ids import new_request_id
-from shared.telemetry.lenient import encode
+from shared.telemetry.lenient_json import encode
 
 LET_GO: Final = "bucket.let_go"
 _OURS: Final = (InvalidResponseHeader, InvalidResponseHeaderName)

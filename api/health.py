@@ -11,8 +11,8 @@ from api.background import Keeper
 from api.http.request_body import Blueprint
 from shared.bootstrap import Services
 from shared.errors import Unavailable
-from shared.telemetry import metrics
-from shared.telemetry.scrape import FleetCollector
+from shared.telemetry import request_metrics
+from shared.telemetry.fleet_collector import FleetCollector
 
 VERSION: Final = version("bucket")
 
@@ -62,6 +62,8 @@ def metrics_blueprint(services: Services) -> Blueprint:
     @blp.route("/metrics")
     def figures() -> flask.Response:
         """Give the figures of the fleet as Prometheus text."""
-        return flask.Response(metrics.exposition(FleetCollector(services.redis)), content_type=metrics.CONTENT_TYPE)
+        return flask.Response(
+            request_metrics.exposition(FleetCollector(services.redis)), content_type=request_metrics.CONTENT_TYPE
+        )
 
     return blp

@@ -19,7 +19,7 @@ from marshmallow import (
 )
 
 from api.http.timestamps import read_moment
-from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL, STEP_ID_MAX, STEPS_MAX
+from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL, STEP_ID_MAX, STEPS_MAX
 from shared.ids import AGENT_NAME, BASKET_NAME
 
 ITEMS_MAX: Final = 500

@@ -12,7 +12,7 @@ from api.app import create_app
 from api.background import Keeper
 from shared.bootstrap import bootstrap
 from shared.settings import Settings
-from shared.telemetry.logs import configure_logging
+from shared.telemetry.logging_setup import configure_logging
 
 
 def written() -> str:

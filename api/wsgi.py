@@ -7,7 +7,7 @@ from api.background import Keeper
 from shared import faults
 from shared.bootstrap import bootstrap
 from shared.settings import Settings, warn_of_unknown
-from shared.telemetry.logs import configure_logging
+from shared.telemetry.logging_setup import configure_logging
 
 settings = Settings.from_environ()
 configure_logging("api", settings.log_level)

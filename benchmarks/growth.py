@@ -18,7 +18,7 @@ from benchmarks.profiler import Plan, plan_of, recorded
 from benchmarks.runs import accepted, fill
 from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import PUBLIC, Execution
-from shared.domain.life import Advance, Output, claim, complete, rescue
+from shared.domain.lifecycle.transitions import Advance, Output, claim, complete, rescue
 from shared.ids import new_token
 from shared.settings import Settings
 

@@ -36,12 +36,12 @@ from compose.embedded.guard import Guard
 from compose.embedded.trouble import Trouble
 from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import PUBLIC
-from shared.domain.listing import Order, Wanted
+from shared.domain.list_query import Order, Wanted
 from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError
 from shared.settings import Settings
 from shared.store.database import INDEXES
-from shared.store.mongo import document_of
+from shared.store.executions.store import document_of
 
 FEW: Final = 1_000
 _RARE: Final = 50

@@ -14,12 +14,12 @@ from pymongo import WriteConcern
 from pymongo.collection import Collection
 
 from benchmarks.tongues import RIGHT_RESULT, TRANSACTIONS
-from shared.domain.basket import SEQUENTIAL, Basket, BasketStep
+from shared.domain.definitions.basket import SEQUENTIAL, Basket, BasketStep
 from shared.domain.execution import PUBLIC, Event, Execution, Idempotency
-from shared.domain.life import Advance, Output, Terms, claim, complete, start
+from shared.domain.lifecycle.transitions import Advance, Output, Terms, claim, complete, start
 from shared.domain.status import ExecutionStatus
 from shared.ids import new_execution_id, new_request_id, new_token
-from shared.store.documents import encode, encode_event
+from shared.store.executions.documents import encode, encode_event
 
 _OUTPUTS: Final = {
     "cashflow_analyzer": orjson.dumps({"analysis": {"total": 700, "positive": 1000, "negative": -300}}),

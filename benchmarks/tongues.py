@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shared.queue.bell import QUEUES, lists_of
+from shared.queue.message import QUEUES, lists_of
 
 TRANSACTIONS: Final = [
     {"id": 1, "amount": 1000, "description": "Salary", "type": "income"},

@@ -23,7 +23,7 @@ def api_is_ready() -> bool:
 
 def worker_is_marked() -> bool:
     """Answer whether a worker on this machine has renewed its mark in Redis lately."""
-    from shared.live.connection import connect  # redis-py, which the API's check has no need to load
+    from shared.live.redis_client import connect  # redis-py, which the API's check has no need to load
 
     with closing(connect(os.environ["REDIS_URL"], timeout_s=_ANSWER_WITHIN_S)) as client:
         now_s = client.time()[0]

@@ -9,7 +9,7 @@ import redis
 from pymongo.errors import PyMongoError
 
 from compose.embedded.trouble import Trouble
-from shared.live import connection
+from shared.live import redis_client
 from shared.store import database
 
 OLDEST_REDIS: Final = (6, 2)
@@ -20,7 +20,7 @@ _ANSWER_WITHIN_S: Final = 3.0
 def redis_version(url: str, oldest: tuple[int, ...] = OLDEST_REDIS) -> str:
     """Answer the version of the Redis at ``url``; raises Trouble where it is older than ``oldest``."""
     try:
-        with closing(connection.connect(url, timeout_s=_ANSWER_WITHIN_S)) as client:
+        with closing(redis_client.connect(url, timeout_s=_ANSWER_WITHIN_S)) as client:
             version = str(client.info("server")["redis_version"])
     except (redis.RedisError, OSError, ValueError) as failed:
         raise Trouble(f"the Redis of REDIS_URL does not answer: {failed}", fix="see that it runs, or unset it") from (

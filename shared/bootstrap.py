@@ -12,28 +12,28 @@ import stamina
 import structlog
 from stamina.instrumentation import StructlogOnRetryHook
 
-from shared.catalogue.baskets import seed_baskets
-from shared.catalogue.specs import Catalogue, load_catalogue
+from shared.catalogue.agent_catalogue import Catalogue, load_catalogue
+from shared.catalogue.seed_baskets import seed_baskets
 from shared.domain.execution import PUBLIC
-from shared.domain.terms import Terms
+from shared.domain.lifecycle.timings import Terms
 from shared.errors import BucketError
-from shared.live.connection import connect
 from shared.live.publisher import Publisher
+from shared.live.redis_client import connect
 from shared.live.views import Views
 from shared.settings import Settings
-from shared.store.agent_memory import MongoMemory
-from shared.store.baskets import MongoBaskets
-from shared.store.batches import MongoBatches
-from shared.store.checkpoints import MongoCheckpoints
-from shared.store.clock import StoreClock
-from shared.store.consumers import MongoConsumers
+from shared.store.agent_memory_store import MongoMemory
+from shared.store.basket_store import MongoBaskets
 from shared.store.database import Database
-from shared.store.dead_letters import MongoDeadLetters
-from shared.store.feed import MongoFeed
-from shared.store.feed_log import FeedLog
-from shared.store.many import MongoMany
-from shared.store.mongo import MongoStore
-from shared.telemetry.fleet import FleetMetrics
+from shared.store.executions.bulk import MongoBatches
+from shared.store.executions.checkpoint_store import MongoCheckpoints
+from shared.store.executions.dead_letter_store import MongoDeadLetters
+from shared.store.executions.queries import MongoMany
+from shared.store.executions.store import MongoStore
+from shared.store.feed.consumer_store import MongoConsumers
+from shared.store.feed.reader import MongoFeed
+from shared.store.feed.writer import FeedLog
+from shared.store.server_clock import StoreClock
+from shared.telemetry.fleet_metrics import FleetMetrics
 
 API_DEADLINE_S: Final = 0.8
 

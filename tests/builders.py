@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from shared.domain.basket import SEQUENTIAL, Basket, BasketStep
+from shared.domain.definitions.basket import SEQUENTIAL, Basket, BasketStep
 from shared.domain.execution import PUBLIC, Execution
-from shared.domain.life import claim, complete, start
+from shared.domain.lifecycle.decision import Advance, Output
+from shared.domain.lifecycle.timings import Terms
+from shared.domain.lifecycle.transitions import claim, complete, start
 from shared.domain.status import ExecutionStatus
-from shared.domain.terms import Advance, Output, Terms
 from shared.ids import new_execution_id
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from shared.domain.execution import Execution, Lease, Record
-from shared.domain.terms import Advance
+from shared.domain.lifecycle.decision import Advance
 from shared.errors import OutcomeUnknown, StaleWrite, Unavailable
-from shared.store.port import BatchStore, ExecutionStore, ManyAtOnce
+from shared.store.executions.port import BatchStore, ExecutionStore, ManyAtOnce
 
 VERBS: Final = frozenset(
     {

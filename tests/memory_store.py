@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from itertools import accumulate
 
 from shared.domain.execution import EVENTS_KEPT, Event, Execution, Lease, Page, Record
-from shared.domain.listing import Listed, Order, Place, Wanted
-from shared.domain.moves import with_steps
+from shared.domain.lifecycle.decision import Advance
+from shared.domain.lifecycle.step_transitions import with_steps
+from shared.domain.list_query import Listed, Order, Place, Wanted
 from shared.domain.status import StepStatus
-from shared.domain.terms import Advance
 from shared.errors import BucketError, OutcomeUnknown, StaleWrite
-from shared.store.clock import Clock
-from shared.store.port import KEY_KEPT, Beat, Compared, Report, Save
+from shared.store.executions.port import KEY_KEPT, Beat, Compared, Report, Save
+from shared.store.server_clock import Clock
 
 
 class MemoryStore:

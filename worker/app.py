@@ -16,9 +16,9 @@ from kombu.entity import Queue
 
 from shared import faults
 from shared.bootstrap import bootstrap
-from shared.queue.bell import PRIORITY_STEPS, QUEUES
+from shared.queue.message import PRIORITY_STEPS, QUEUES
 from shared.settings import Settings, warn_of_unknown
-from shared.telemetry.logs import configure_logging
+from shared.telemetry.logging_setup import configure_logging
 from worker.child import runner_of_this_child
 from worker.loader import load_agents
 from worker.parent import Parent, watching_step

@@ -12,13 +12,13 @@ import orjson
 import structlog
 
 from shared.bootstrap import Services
+from shared.clock import since_boot
+from shared.domain.definitions.step_input import NothingThere, given_to
 from shared.domain.execution import ErrorKind, Execution, Lease, RunError, Step
-from shared.domain.moves import cancelled_error
-from shared.domain.passing import NothingThere, given_to
+from shared.domain.lifecycle.step_transitions import cancelled_error
 from shared.errors import LeaseLost
-from shared.store.clock import since_boot
+from shared.store.executions.settle import until_answered
 from shared.store.ledger import MongoLedger
-from shared.store.settle import until_answered
 from worker.checkpoints import StepCheckpoints
 from worker.context import AgentContext
 from worker.draft import Draft

@@ -21,15 +21,15 @@ from typing import Final
 import structlog
 
 from shared.bootstrap import Services
+from shared.clock import since_boot
 from shared.domain.execution import Execution, Lease, Record
-from shared.domain.life import claim, release
+from shared.domain.lifecycle.decision import Advance
+from shared.domain.lifecycle.transitions import claim, release
 from shared.domain.status import StepStatus
-from shared.domain.terms import Advance
 from shared.errors import BucketError, LeaseLost
 from shared.ids import new_token
-from shared.queue.bell import Bell
-from shared.store.clock import since_boot
-from shared.store.port import Save
+from shared.queue.message import Bell
+from shared.store.executions.port import Save
 from worker.attempt import Turn
 from worker.claims import Claimed, Claims
 from worker.draft import UNWRITTEN_MAX_S, Draft

@@ -10,8 +10,8 @@ import orjson
 from shared.bootstrap import Services
 from shared.domain.execution import Execution
 from shared.errors import LeaseLost
-from shared.store.checkpoints import lies_apart
-from shared.store.settle import until_answered
+from shared.store.executions.checkpoint_store import lies_apart
+from shared.store.executions.settle import until_answered
 from worker.draft import Draft
 from worker.minder import Minded, Minder
 from worker.outcome import NotJson, to_json

@@ -9,10 +9,10 @@ import structlog
 
 from shared.bootstrap import Services
 from shared.domain.execution import Execution
-from shared.domain.life import claim
+from shared.domain.lifecycle.transitions import claim
 from shared.ids import new_token
-from shared.queue.bell import Bell
-from shared.store.settle import settle, until_answered
+from shared.queue.message import Bell
+from shared.store.executions.settle import settle, until_answered
 from worker.attempt import Turn
 from worker.draft import Draft
 from worker.minder import Minder

@@ -17,13 +17,13 @@ import structlog
 
 from shared import faults
 from shared.bootstrap import Services
+from shared.clock import since_boot
 from shared.domain.execution import Execution, Lease, Record
-from shared.domain.terms import Advance
+from shared.domain.lifecycle.decision import Advance
 from shared.errors import BucketError, LeaseLost, NotStorable
 from shared.live.publisher import Decided
-from shared.store.clock import since_boot
-from shared.store.port import Save
-from shared.store.settle import settle
+from shared.store.executions.port import Save
+from shared.store.executions.settle import settle
 from worker.memory import AgentMemory
 
 UNWRITTEN_MAX_S: Final = 0.05

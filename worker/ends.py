@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import structlog
 
 from shared.bootstrap import Services
+from shared.clock import since_boot
 from shared.domain.execution import Lease
 from shared.errors import BucketError, LeaseLost
-from shared.store.clock import since_boot
-from shared.store.port import Save
+from shared.store.executions.port import Save
 from worker.draft import Draft
 from worker.heartbeat import TICK_S
 

@@ -15,12 +15,12 @@ import redis
 import structlog
 
 from shared.bootstrap import Services
+from shared.clock import since_boot
 from shared.domain.execution import EVENTS_KEPT, Event, Lease
 from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError, LeaseLost
-from shared.live import cancels
-from shared.store.clock import since_boot
-from shared.store.port import Report
+from shared.live import cancel_hints
+from shared.store.executions.port import Report
 from worker.draft import Draft
 
 SHOWN_AFTER_S: Final = 0.05
@@ -194,7 +194,7 @@ class Heartbeat:
 
     def _is_cancel_hinted(self) -> bool:
         try:
-            return not self._cancelling and cancels.is_hinted(self._redis, self._lease.execution_id)
+            return not self._cancelling and cancel_hints.is_hinted(self._redis, self._lease.execution_id)
         except redis.RedisError:
             return False  # the next renewal brings it
 

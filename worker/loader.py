@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.catalogue.specs import Catalogue, load_catalogue
-from shared.domain.spec import AgentSpec
+from shared.catalogue.agent_catalogue import Catalogue, load_catalogue
+from shared.domain.definitions.agent_spec import AgentSpec
 from shared.errors import SpecError
 from worker.context import AgentContext
 

@@ -10,10 +10,10 @@ import structlog
 
 from shared.bootstrap import Services
 from shared.domain.execution import Execution, Step
-from shared.domain.terms import Output
+from shared.domain.lifecycle.decision import Output
 from shared.errors import BucketError
-from shared.store.agent_memory import Place
-from shared.store.settle import until_answered
+from shared.store.agent_memory_store import Place
+from shared.store.executions.settle import until_answered
 
 
 class AgentMemory:

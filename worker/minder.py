@@ -20,8 +20,8 @@ from typing import Final
 
 import structlog
 
+from shared.clock import since_boot
 from shared.domain.execution import Lease
-from shared.store.clock import since_boot
 from worker.slots import Slot, Slots
 
 INTERRUPT: Final = signal.SIGUSR2

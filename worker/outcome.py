@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from shared.catalogue.schema import Fault
+from shared.catalogue.schema_validator import Fault
 from shared.domain.execution import ErrorKind, Execution, RunError, Step
 from shared.errors import BucketError
 from worker.agent_errors import TransientError

@@ -13,15 +13,15 @@ import structlog
 from celery import bootsteps, signals
 
 from shared.bootstrap import Services
+from shared.clock import since_boot
 from shared.domain.execution import ErrorKind, Execution, RunError
-from shared.domain.life import fail
-from shared.domain.moves import cancelled_error
-from shared.domain.terms import Advance
+from shared.domain.lifecycle.decision import Advance
+from shared.domain.lifecycle.step_transitions import cancelled_error
+from shared.domain.lifecycle.transitions import fail
 from shared.errors import BucketError, LeaseLost
-from shared.live.workers import WorkerMark
-from shared.queue.bell import lists_of
-from shared.store.clock import since_boot
-from shared.store.settle import settle
+from shared.live.worker_presence import WorkerMark
+from shared.queue.message import lists_of
+from shared.store.executions.settle import settle
 from worker.slots import Seen, Slots
 from worker.watchdog import Watchdog
 

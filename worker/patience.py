@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
+from shared.clock import since_boot
 from shared.domain.execution import Step
 from shared.domain.status import StepStatus
 from shared.settings import Settings
-from shared.store.clock import since_boot
 
 CLOCK_JUMP: Final = timedelta(seconds=1)
 STORED_RESOLUTION: Final = timedelta(seconds=1)

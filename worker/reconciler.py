@@ -19,20 +19,21 @@ import structlog
 
 from shared import faults
 from shared.bootstrap import Services, bootstrap
+from shared.clock import since_boot
 from shared.domain.execution import Execution, Step
-from shared.domain.life import expire, rescue
-from shared.domain.moves import with_steps
+from shared.domain.lifecycle.decision import Advance
+from shared.domain.lifecycle.step_transitions import with_steps
+from shared.domain.lifecycle.timings import is_due
+from shared.domain.lifecycle.transitions import expire, rescue
 from shared.domain.status import StepStatus
-from shared.domain.terms import Advance, is_due
 from shared.errors import BucketError, OutcomeUnknown, Unavailable
 from shared.ids import new_token
-from shared.live import acceptances
-from shared.queue import ends
+from shared.live import accept_markers
+from shared.queue import lost_messages
 from shared.settings import Settings, warn_of_unknown
-from shared.store.clock import since_boot
-from shared.store.settle import settle
-from shared.store.sweep import Sweep
-from shared.telemetry.logs import configure_logging
+from shared.store.executions.retention import Sweep
+from shared.store.executions.settle import settle
+from shared.telemetry.logging_setup import configure_logging
 from worker.patience import Patience
 from worker.relay import Announcer, Relay
 from worker.sweeper import Sweeper
@@ -50,7 +51,7 @@ class Reconciler:
         self._clock = services.clock
         self._patience = Patience(services.settings)
         self._sweeper = Sweeper(Sweep(services.database), services.views, services.settings)
-        self._ends: ends.QueueEnds | None = None
+        self._ends: lost_messages.QueueEnds | None = None
         self._leads_until = 0.0
         self._log = structlog.get_logger()
 
@@ -116,9 +117,9 @@ class Reconciler:
         self._sweeper.sweep(now)
         return done
 
-    def _look_at_queues(self) -> ends.QueueEnds | None:
+    def _look_at_queues(self) -> lost_messages.QueueEnds | None:
         try:
-            return ends.look(self._services.redis)
+            return lost_messages.look(self._services.redis)
         except redis.RedisError:
             return None  # offered to nobody a step would only wait the longer for its next offer
 
@@ -134,7 +135,7 @@ class Reconciler:
             if execution.started_at is None and self._patience.is_fresh(stored_at, now)
         ]
         try:
-            return set(fresh) - acceptances.noted(self._services.redis, fresh)
+            return set(fresh) - accept_markers.noted(self._services.redis, fresh)
         except redis.RedisError as away:
             self._log.warning("which runs are known to be accepted was not read", reason=str(away))
             return set(fresh)

@@ -11,12 +11,12 @@ from functools import partial
 from typing import Final, NoReturn
 
 from shared.bootstrap import Services
+from shared.clock import since_boot
 from shared.domain.execution import Event, Execution, RunError
-from shared.domain.life import complete, estrange, fail, release
-from shared.domain.terms import Advance, Output
+from shared.domain.lifecycle.decision import Advance, Output
+from shared.domain.lifecycle.transitions import complete, estrange, fail, release
 from shared.errors import LeaseLost, NotStorable
-from shared.store.clock import since_boot
-from shared.store.settle import until_answered
+from shared.store.executions.settle import until_answered
 from worker.attempt import Outcome, Turn
 from worker.draft import Decide, Draft
 from worker.heartbeat import StepReporter

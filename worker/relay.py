@@ -1,7 +1,7 @@
 """Relays what changed from MongoDB's change stream to the feed: the leading reconciler's second thread.
 
 It decides nothing and nothing rests on there being one of it: two relays at once write the same stream in the same
-order, for each batch is written by one of them and begins where the one before ended (:mod:`shared.store.feed_log`).
+order, for each batch is written by one of them and begins where the one before ended (:mod:`shared.store.feed.writer`).
 One that dies, or finds its primary gone, costs the feed time and no change. Under load a batch gathers what changed
 while the one before was written, so that many changes share one write; at rest a change is in the feed at once.
 """
@@ -17,12 +17,13 @@ import redis
 import structlog
 
 from shared import faults
+from shared.clock import since_boot
 from shared.errors import BucketError, HistoryLost
-from shared.live import wakes
-from shared.store.change_stream import ChangeStream, News
-from shared.store.clock import Clock, since_boot
+from shared.live import pubsub
 from shared.store.database import Database
-from shared.store.feed_log import TRIMMED_AT_ONCE, FeedLog, Head
+from shared.store.feed.change_stream import ChangeStream, News
+from shared.store.feed.writer import TRIMMED_AT_ONCE, FeedLog, Head
+from shared.store.server_clock import Clock
 
 WAIT_S: Final = 1.0
 """How long the stream is waited on; at rest a stamp follows each wait."""
@@ -117,7 +118,7 @@ class Announcer:
         if since_boot() < self._from:
             return
         try:
-            wakes.wake(self._redis, wakes.FEED)
+            pubsub.wake(self._redis, pubsub.FEED)
         except redis.RedisError as away:
             self._from = since_boot() + 1.0
             structlog.get_logger().warning("nobody was woken for the feed", reason=str(away))

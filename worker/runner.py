@@ -25,14 +25,14 @@ import structlog
 
 from shared import faults
 from shared.bootstrap import Services
+from shared.clock import since_boot
 from shared.domain.execution import Execution
-from shared.domain.moves import cancelled_error
-from shared.domain.terms import Advance
+from shared.domain.lifecycle.decision import Advance
+from shared.domain.lifecycle.step_transitions import cancelled_error
 from shared.errors import LeaseLost
 from shared.ids import new_token
-from shared.queue.bell import QUEUES, Bell
-from shared.queue.take import Taker
-from shared.store.clock import since_boot
+from shared.queue.dequeue import Taker
+from shared.queue.message import QUEUES, Bell
 from worker.attempt import Attempts, Turn, late
 from worker.batch import Batches, Pace
 from worker.claims import Claimed, Claims

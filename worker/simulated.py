@@ -6,7 +6,7 @@ From any other agent they are exceptions like all others: the codes of runs are 
 from __future__ import annotations
 
 from shared.domain.execution import ErrorKind, RunError, Step
-from shared.domain.script import KINDS, SIMULATE
+from shared.domain.lifecycle.simulation import KINDS, SIMULATE
 
 
 class WorkerGone(Exception):

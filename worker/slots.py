@@ -15,8 +15,8 @@ from typing import Final
 
 import orjson
 
+from shared.clock import since_boot
 from shared.domain.execution import Lease
-from shared.store.clock import since_boot
 
 _HEADER: Final = struct.Struct("d")  # since when the worker drains, in seconds since boot; 0: it does not
 _NUMBERS: Final = struct.Struct("QqQd?B")  # writes, pid, beats, kill_at, in agent code, why

@@ -9,11 +9,11 @@ from typing import Final
 import redis
 import structlog
 
+from shared.clock import since_boot
 from shared.errors import BucketError
 from shared.live.views import Views
 from shared.settings import Settings
-from shared.store.clock import since_boot
-from shared.store.sweep import AT_ONCE, Sweep
+from shared.store.executions.retention import AT_ONCE, Sweep
 
 RETENTION_EVERY_S: Final = 60.0
 UNNAMED_EVERY_S: Final = 600.0

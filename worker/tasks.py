@@ -8,8 +8,8 @@ from typing import Any
 import structlog
 from celery import Celery
 
-from shared.queue.bell import RUN_STEP, bell_of
-from shared.store.dead_letters import DeadLetters
+from shared.queue.message import RUN_STEP, bell_of
+from shared.store.executions.dead_letter_store import DeadLetters
 from worker.runner import Runner
 from worker.unreadable import drop
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from shared.domain.execution import PUBLIC
-from shared.store.dead_letters import DeadLetters
+from shared.store.executions.dead_letter_store import DeadLetters
 
 
 def drop(dead_letters: DeadLetters, message: str) -> None:

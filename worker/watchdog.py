@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from shared.store.clock import since_boot
+from shared.clock import since_boot
 from worker.minder import FORCE_S
 from worker.slots import Seen, Slots
 

@@ -18,10 +18,10 @@ from api.http.request_body import Blueprint, read_body
 from api.polling.poll import Polls, check_id
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC, Cancel, Record
-from shared.domain.life import cancel
+from shared.domain.lifecycle.transitions import cancel
 from shared.errors import ValidationFailed
-from shared.live import cancels
-from shared.store.settle import settle
+from shared.live import cancel_hints
+from shared.store.executions.settle import settle
 
 REASON_MAX: Final = 500
 _KEYS: Final = ("reason",)
@@ -77,7 +77,7 @@ def _cancelled(services: Services, execution_id: str, reason: str | None) -> Rec
     services.publisher.advanced(settled.record, settled.advance, as_of=settled.as_of, told=told)
     if not settled.record.execution.done:
         try:
-            cancels.hint(services.redis, execution_id)
+            cancel_hints.hint(services.redis, execution_id)
         except redis.RedisError as away:
             structlog.get_logger().info("the workers learn of a cancel by their heartbeat", reason=str(away))
     return settled.record

@@ -16,9 +16,9 @@ from api.http.cursor_codec import Kind
 from api.http.request_body import Blueprint, read_body
 from api.polling.poll import Polls
 from shared.bootstrap import Services
-from shared.domain.again import RetryFrom
 from shared.domain.dead_letter import DeadLetter, LetterKind, LetterPlace
 from shared.domain.execution import PUBLIC
+from shared.domain.lifecycle.rerun import RetryFrom
 from shared.errors import NotFound, NotRetryable
 from shared.ids import EXECUTION_ID
 from shared.live.render import error_shown, moment

@@ -14,8 +14,8 @@ from api.http.request_body import Blueprint, read_body
 from api.polling.poll import Polls, check_id
 from api.submission.acceptor import Acceptor, Asker, Made
 from shared.bootstrap import Services
-from shared.domain.again import Request, RetryFrom, again, check_retryable
-from shared.domain.script import as_scripted
+from shared.domain.lifecycle.rerun import Request, RetryFrom, again, check_retryable
+from shared.domain.lifecycle.simulation import as_scripted
 from shared.domain.status import StepStatus
 from shared.errors import ValidationFailed
 from shared.ids import new_execution_id

@@ -11,9 +11,9 @@ from typing import Final
 
 from api.catalogue.basket_definition import basket_of
 from shared.bootstrap import Services
-from shared.domain.basket import Basket
+from shared.clock import since_boot
+from shared.domain.definitions.basket import Basket
 from shared.domain.execution import PUBLIC
-from shared.store.clock import since_boot
 
 CACHED_S: Final = 2.0
 _CACHED_MAX: Final = 1_000

@@ -10,10 +10,10 @@ import orjson
 from api.http.body_policy import unknown_keys
 from api.http.strict_json import FAULTS_SHOWN
 from api.schemas import DEFINITION_MAX_BYTES, STEP_KEYS
-from shared.catalogue.specs import Catalogue
-from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL, Basket, BasketStep, graph_faults, step_ids
-from shared.domain.retry import parse_policy
-from shared.domain.spec import AgentSpec
+from shared.catalogue.agent_catalogue import Catalogue
+from shared.domain.definitions.agent_spec import AgentSpec
+from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL, Basket, BasketStep, graph_faults, step_ids
+from shared.domain.definitions.retry_policy import parse_policy
 from shared.errors import AgentNotFound, SpecError, UnknownAgent, ValidationFailed
 
 KEPT_FIELDS = ("name", "description", "agents", "steps", "execution_strategy")

@@ -15,7 +15,7 @@ from api.http.request_body import Blueprint, read_body
 from api.schemas import NEW_BASKET_KEYS, NewBasket
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
-from shared.domain.script import SIMULATE
+from shared.domain.lifecycle.simulation import SIMULATE
 from shared.errors import BasketExists, BasketNotFound, RequestError, ValidationFailed
 from shared.ids import BASKET_NAME
 

@@ -22,12 +22,12 @@ from api.http.request_body import Blueprint
 from api.http.wait_preference import patience_asked
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
-from shared.domain.feed import End, Place
-from shared.domain.listing import Order
+from shared.domain.feed_position import End, Place
+from shared.domain.list_query import Order
 from shared.errors import CursorExpired, PlaceExpired
-from shared.live import wakes
+from shared.live import pubsub
 from shared.live.render import moment
-from shared.store.feed import Changed, FeedPage, Wanted
+from shared.store.feed.reader import Changed, FeedPage, Wanted
 
 NOW: Final = "now"
 FRESH: Final = timedelta(seconds=3)
@@ -93,7 +93,7 @@ class Feed:
 
         try:
             held = self._holder.hold(
-                wakes.FEED, patience.wait_s, look, lambda page: bool(page.changes) or not page.is_last,
+                pubsub.FEED, patience.wait_s, look, lambda page: bool(page.changes) or not page.is_last,
                 good_for_s=lambda _: LOOKS_AGAIN_S,
             )  # fmt: skip
         except PlaceExpired:

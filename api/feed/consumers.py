@@ -20,7 +20,7 @@ from shared.domain.execution import PUBLIC
 from shared.errors import ConsumerNotFound, ValidationFailed
 from shared.ids import CONSUMER_NAME
 from shared.live.render import moment
-from shared.store.consumers import Consumer
+from shared.store.feed.consumer_store import Consumer
 
 _PUT_KEYS: Final = ("since",)
 _ACK_KEYS: Final = ("cursor",)

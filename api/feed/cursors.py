@@ -9,7 +9,7 @@ from typing import Final
 
 from api.http import cursor_codec
 from api.http.cursor_codec import Kind
-from shared.domain.feed import Place
+from shared.domain.feed_position import Place
 from shared.errors import CursorInvalid
 
 _PLACE: Final = re.compile(r"([0-9a-f]{8})\.([1-9][0-9]{0,14})\.(0|[1-9][0-9]{0,2})\.([1-9][0-9]{0,11})", re.ASCII)

@@ -16,8 +16,8 @@ import structlog
 
 from api.hints.poll_schedule import Timetable, timetable_of
 from shared.bootstrap import Services
-from shared.live import durations
-from shared.store.clock import since_boot
+from shared.clock import since_boot
+from shared.live import duration_stats
 
 UNKNOWN: Final = timetable_of(())
 READ_AGAIN_S: Final = 2.0
@@ -43,7 +43,7 @@ class _Known:
 
 
 class Expectations:
-    """Timetables by the keys of :mod:`shared.live.durations`."""
+    """Timetables by the keys of :mod:`shared.live.duration_stats`."""
 
     def __init__(
         self, services: Services, now: Callable[[], float] = since_boot, remembered_max: int = REMEMBERED_MAX
@@ -75,7 +75,7 @@ class Expectations:
         if not keys:
             return
         try:
-            found = durations.read(self._services.redis, keys)
+            found = duration_stats.read(self._services.redis, keys)
         except redis.RedisError as away:
             structlog.get_logger().info("how long runs take was not read", reason=str(away))
             return

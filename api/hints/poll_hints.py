@@ -20,11 +20,11 @@ import orjson
 from api.hints.duration_cache import UNKNOWN
 from api.hints.poll_schedule import LEAST_S, MOST_S, Timetable
 from shared.ids import second_of
-from shared.live.durations import agent_key
-from shared.live.mark import Mark, Rest, Timing
-from shared.live.pulse import Look
+from shared.live.duration_stats import agent_key
+from shared.live.redis_monitor import Look
 from shared.live.render import Head
-from shared.queue.bell import list_of, lists_of
+from shared.live.view_trailer import Mark, Rest, Timing
+from shared.queue.message import list_of, lists_of
 
 LEAST_MS: Final = int(LEAST_S * 1_000)
 ENOUGH_RUNS: Final = 3

@@ -15,8 +15,8 @@ from typing import Final, Generic, TypeVar
 
 import flask
 
-from shared.live.pulse import Pulse
-from shared.live.wakes import LINGER_S, Waiter, Wakes
+from shared.live.pubsub import LINGER_S, Waiter, Wakes
+from shared.live.redis_monitor import Pulse
 from shared.settings import Settings
 
 WAIT_MAX_S: Final = 30.0
@@ -54,7 +54,7 @@ class Holder:
     ) -> Held[T]:
         """Answer what ``look`` sees as soon as ``is_news`` is true of it, or when ``wait_s`` (at most 30) are over.
 
-        ``topic`` is what :func:`shared.live.wakes.wake` names when there may be news. ``look`` is asked first, after
+        ``topic`` is what :func:`shared.live.pubsub.wake` names when there may be news. ``look`` is asked first, after
         each wake-up, and once more when the time is up; what it raises is raised. It is asked again after
         ``good_for_s`` of what it saw, too, where that may be out of date without a wake-up.
 

@@ -21,8 +21,8 @@ from werkzeug.routing import RequestRedirect
 from api.http import problems
 from shared.ids import REQUEST_ID, new_request_id
 from shared.settings import Settings
-from shared.telemetry.lenient import encode
-from shared.telemetry.metrics import observe_request
+from shared.telemetry.lenient_json import encode
+from shared.telemetry.request_metrics import observe_request
 
 EXPOSED: Final = "ETag, Location, Retry-After, Idempotency-Replayed, Preference-Applied, X-Request-ID"
 ALLOWED: Final = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Prefer, X-Request-ID, traceparent"

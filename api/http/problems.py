@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from api.http.strict_json import shown
 from shared import errors, ids
-from shared.telemetry.lenient import encode
+from shared.telemetry.lenient_json import encode
 
 MEDIA_TYPE: Final = "application/problem+json"
 _RETRY: Final = frozenset({429, 503})

@@ -15,7 +15,7 @@ from api.http.request_body import Blueprint
 from api.logs.pages import LogPages, Place, Since
 from shared.bootstrap import Services
 from shared.errors import CursorInvalid, ValidationFailed
-from shared.live.lines import Cursor, Wanted
+from shared.live.log_stream import Cursor, Wanted
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 

@@ -20,8 +20,8 @@ from api.background import Keeper
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC, Record
 from shared.ids import EXECUTION_ID
-from shared.live import lines
-from shared.live.lines import Beginning, Cursor, Wanted
+from shared.live import log_stream
+from shared.live.log_stream import Beginning, Cursor, Wanted
 from shared.live.render import line_shown
 
 _EXECUTIONS_SEARCHED: Final = 1_000
@@ -49,7 +49,7 @@ class Place:
     @classmethod
     def of(cls, line: Line) -> Place:
         """Answer where ``line`` lies."""
-        return cls(lines.ms_of(line), line["execution_id"], line["seq"])
+        return cls(log_stream.ms_of(line), line["execution_id"], line["seq"])
 
     def __str__(self) -> str:
         return f"{self.ms}.{self.execution_id}.{self.seq}"
@@ -79,22 +79,22 @@ class LogPages:
         return shown, Place.of(shown[-1]) if shown else since
 
     def _latest(self, wanted: Wanted, limit: int) -> tuple[Sequence[Line], Since]:
-        newest = lines.latest(self._services.redis, wanted, limit)
+        newest = log_stream.latest(self._services.redis, wanted, limit)
         missing = limit - len(newest.lines)
-        older = self._archived(wanted, None, lines.beginning(self._services.redis))[-missing:] if missing else []
+        older = self._archived(wanted, None, log_stream.beginning(self._services.redis))[-missing:] if missing else []
         return [*older, *newest.lines], newest.end
 
     def _after(self, wanted: Wanted, since: Cursor | Place, limit: int) -> tuple[Sequence[Line], Since]:
         client = self._services.redis
         start = since if isinstance(since, Cursor) else Cursor(since.ms, 0, 0)
         older: list[Line] = []
-        if not lines.reaches(client, start):
-            beginning = lines.beginning(client)
+        if not log_stream.reaches(client, start):
+            beginning = log_stream.beginning(client)
             older = self._archived(wanted, since, beginning)
             if len(older) >= limit:
                 return older[:limit], Place.of(older[limit - 1])
             start = max(start, Cursor(beginning.ms, 0, 0))
-        newer = lines.after(client, start, wanted, limit - len(older))
+        newer = log_stream.after(client, start, wanted, limit - len(older))
         seen = since if isinstance(since, Place) else None
         return [*older, *(line for line in newer.lines if seen is None or Place.of(line) > seen)], newer.end
 

@@ -8,8 +8,8 @@ from api.openapi.json_schema import BOOLEAN, COUNT, STRING, Json, a_list, exactl
 from api.openapi.operation import BODY, STORED, Operation, Reply, plain
 from api.openapi.response_schemas import AGENT, BASKET, OBJECT, STRATEGY, WARNINGS
 from shared import errors
-from shared.domain.basket import STEPS_MAX
-from shared.domain.spec import QUEUES, RETRY_POLICIES, TIMEOUT_MAX_S
+from shared.domain.definitions.agent_spec import QUEUES, RETRY_POLICIES, TIMEOUT_MAX_S
+from shared.domain.definitions.basket import STEPS_MAX
 
 FORMS: Final[dict[str, Json]] = {
     "AgentSpec": exactly(

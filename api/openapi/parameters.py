@@ -8,7 +8,7 @@ from typing import Final
 from api.http.query_params import LIMIT, LIMIT_MAX
 from api.openapi.json_schema import STRING, Json, one_of, whole
 from api.openapi.response_schemas import AGENT, BASKET, FIELDS, ID, LEVEL, REQUEST, STEP
-from shared.domain.listing import Order
+from shared.domain.list_query import Order
 from shared.domain.status import ExecutionStatus
 from shared.ids import CONSUMER_NAME, EXECUTION_ID
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 from api.actions.cancel import REASON_MAX
 from api.openapi.json_schema import STRING, Json, named, told
 from api.schemas import ITEMS_MAX, METADATA_MAX_BYTES
-from shared.domain.again import RetryFrom
-from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL
-from shared.domain.retry import LIMITS, POLICIES
-from shared.domain.spec import TIMEOUT_MAX_S
+from shared.domain.definitions.agent_spec import TIMEOUT_MAX_S
+from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
+from shared.domain.definitions.retry_policy import LIMITS, POLICIES
+from shared.domain.lifecycle.rerun import RetryFrom
 
 _RETRY: Final[Json] = {
     "anyOf": [

@@ -23,8 +23,8 @@ from api.openapi.json_schema import (
     told,
     whole,
 )
-from shared.domain.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.dead_letter import LetterKind
+from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.execution import CancelOutcome, ErrorKind
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.ids import AGENT_NAME, BASKET_NAME, EXECUTION_ID, REQUEST_ID

@@ -8,8 +8,8 @@ from api.http.etags import is_known, knows_something
 from api.http.wait_preference import Patience
 from api.polling.field_selection import lies_beyond
 from shared.domain.execution import Page
-from shared.live.mark import cut_mark
 from shared.live.render import head_of
+from shared.live.view_trailer import cut_mark
 
 
 class News:

@@ -13,7 +13,7 @@ from api.http.request_body import Blueprint
 from api.polling.rows import array, row_of
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
-from shared.domain.listing import Order, Place, Wanted
+from shared.domain.list_query import Order, Place, Wanted
 from shared.domain.status import ExecutionStatus
 from shared.live.render import render_status
 

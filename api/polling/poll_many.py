@@ -27,9 +27,9 @@ from api.polling.poll_many_body import POLL_MANY_KEYS, Asked, PollMany
 from api.polling.rows import Row, array, row_of
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
-from shared.live.compare import Compared, compare
 from shared.live.render import render_status
-from shared.store import port
+from shared.live.revision_compare import Compared, compare
+from shared.store.executions import port
 
 WHOLE_BYTES_MAX: Final = 8 * 1024 * 1024
 HINTED_MAX: Final = 32

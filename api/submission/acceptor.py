@@ -25,7 +25,7 @@ from api.submission.group_commit import GroupCommit
 from api.submission.run_builder import key_of, traceparent_of
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC, Execution, Idempotency
-from shared.domain.life import start
+from shared.domain.lifecycle.transitions import start
 from shared.errors import BucketError, IdempotencyKeyReused, OutcomeUnknown
 from shared.live.render import metadata_shown, moment
 

@@ -30,8 +30,8 @@ from api.submission.submit import run_of_basket, warnings_of
 from shared import faults
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC, Execution, Idempotency
-from shared.domain.life import start
-from shared.domain.terms import Advance
+from shared.domain.lifecycle.decision import Advance
+from shared.domain.lifecycle.transitions import start
 from shared.errors import (
     BucketError,
     InternalError,

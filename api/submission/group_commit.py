@@ -18,7 +18,7 @@ import orjson
 from shared import faults
 from shared.bootstrap import Services
 from shared.domain.execution import Execution
-from shared.domain.terms import Advance
+from shared.domain.lifecycle.decision import Advance
 from shared.errors import NotStorable
 
 TURN_AWAITED_S: Final = 0.05

@@ -12,11 +12,11 @@ import orjson
 
 from api.http.strict_json import FAULTS_SHOWN
 from api.schemas import METADATA_MAX_BYTES
-from shared.catalogue.specs import Catalogue
-from shared.domain.basket import Basket
+from shared.catalogue.agent_catalogue import Catalogue
+from shared.domain.definitions.basket import Basket
+from shared.domain.definitions.step_input import NothingThere, given_to
 from shared.domain.execution import PUBLIC, Execution, Idempotency
-from shared.domain.passing import NothingThere, given_to
-from shared.domain.script import as_scripted
+from shared.domain.lifecycle.simulation import as_scripted
 from shared.domain.status import ExecutionStatus
 from shared.errors import ValidationFailed
 from shared.ids import new_execution_id

@@ -18,8 +18,8 @@ from api.schemas import CONFIG_KEYS, RUN_AGENT_KEYS, RUN_BASKET_KEYS, RunAgent, 
 from api.submission.acceptor import Acceptor, Asker, Made
 from api.submission.run_builder import run_of
 from shared.bootstrap import Services
-from shared.catalogue.specs import Catalogue
-from shared.domain.basket import SEQUENTIAL, Basket
+from shared.catalogue.agent_catalogue import Catalogue
+from shared.domain.definitions.basket import SEQUENTIAL, Basket
 from shared.domain.execution import Execution
 from shared.errors import BasketNotFound, ValidationFailed
 from shared.ids import BASKET_NAME

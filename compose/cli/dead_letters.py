@@ -14,10 +14,10 @@ from compose.cli import show
 from compose.embedded.trouble import Trouble
 from compose.services import services_of
 from shared.bootstrap import Services
-from shared.domain.again import Request, RetryFrom, again, check_retryable
 from shared.domain.dead_letter import DeadLetter
 from shared.domain.execution import PUBLIC
-from shared.domain.life import start
+from shared.domain.lifecycle.rerun import Request, RetryFrom, again, check_retryable
+from shared.domain.lifecycle.transitions import start
 from shared.errors import BucketError, NotFound, NotRetryable
 from shared.ids import new_execution_id, new_request_id
 from shared.live.render import moment

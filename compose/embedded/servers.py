@@ -15,7 +15,7 @@ from pymongo.errors import OperationFailure
 
 from compose.embedded import binaries
 from compose.embedded.plan import ChildPlan
-from shared.live import connection
+from shared.live import redis_client
 from shared.store import database
 
 _REPLICA_SET: Final = "bucket"
@@ -94,7 +94,7 @@ def mongod_plan(sockets: Path, data: Path) -> ChildPlan:
 
 def redis_answers(url: str) -> bool:
     """Answer whether the Redis at ``url`` answers a PING; raises what redis-py raises where it is not there."""
-    with closing(connection.connect(url, timeout_s=_ANSWER_WITHIN_S)) as client:
+    with closing(redis_client.connect(url, timeout_s=_ANSWER_WITHIN_S)) as client:
         return bool(client.ping())
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from shared.domain.basket import Basket
+from shared.domain.definitions.basket import Basket
 from shared.domain.status import ExecutionStatus, StepStatus
 
 PUBLIC: Final = "public"

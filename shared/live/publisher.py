@@ -14,13 +14,13 @@ from typing import Any, Final, Protocol
 import redis
 import structlog
 
+from shared.clock import since_boot
 from shared.domain.execution import Execution, Record
-from shared.domain.terms import Advance
-from shared.live import acceptances, durations, lines
+from shared.domain.lifecycle.decision import Advance
+from shared.live import accept_markers, duration_stats, log_stream
 from shared.live.render import line_shown, render
 from shared.live.views import View, Views
-from shared.queue import bell
-from shared.store.clock import since_boot
+from shared.queue import message
 
 VIEW_AGE_MAX_S: Final = 1.0
 TRIM_EVERY_S: Final = 60.0
@@ -70,13 +70,13 @@ class Publisher:
         for advance in advances:
             record = replace(advance.as_accepted, outputs=outputs or {})
             self._ring(pipe, record, advance.hand_out)
-            acceptances.note(pipe, record.execution)
+            accept_markers.note(pipe, record.execution)
             view = render(record)
             # A SET NX, cheaper than the script: whoever was there before knows more.
             if view is not None and self._may_show(as_of):
                 self._views.put_first(pipe, record.execution.id, view)
             told += _lines_beyond(record, 0)
-        lines.add(pipe, told)
+        log_stream.add(pipe, told)
         self._send(pipe, ", ".join(advance.execution.id for advance in advances))
 
     def advanced(self, record: Record, advance: Advance, *, as_of: float, told: int = 0) -> None:
@@ -95,27 +95,27 @@ class Publisher:
         self._show(pipe, [each.record for each in decisions], as_of)
         outputs = [(each.record.execution.id, output) for each in decisions for output in each.advance.outputs]
         self._views.put_outputs(pipe, {(run_id, output.step): output.json for run_id, output in outputs})
-        lines.add(pipe, [line for each in decisions for line in _lines_beyond(each.record, each.told)])
+        log_stream.add(pipe, [line for each in decisions for line in _lines_beyond(each.record, each.told)])
         ended = [each.record.execution for each in decisions if each.record.execution.done]
         if ended:
             self._trim_now_and_then(pipe, as_of)
         runs = Counter((execution.basket.name, str(execution.status)) for execution in ended)
         self._figures.ended(pipe, runs, [step for each in decisions for step in each.took])
-        durations.note(pipe, [(each.record.execution, each.took) for each in decisions])
+        duration_stats.note(pipe, [(each.record.execution, each.took) for each in decisions])
         self._send(pipe, ", ".join(each.record.execution.id for each in decisions))
 
-    def rang_in_vain(self, execution: Execution, unanswered: bell.Bell) -> None:
+    def rang_in_vain(self, execution: Execution, unanswered: message.Bell) -> None:
         """Ring again, ahead of all others, for a worker that drains and takes nothing any more."""
         if unanswered.step in execution.steps:
             pipe = self._redis.pipeline(transaction=False)
-            bell.ring(pipe, unanswered, execution.basket.step(unanswered.step).queue, bell.AGAIN)
+            message.ring(pipe, unanswered, execution.basket.step(unanswered.step).queue, message.AGAIN)
             self._send(pipe, execution.id)
 
     def shown(self, record: Record, *, as_of: float, told: int) -> None:
         """Show an execution as it stands, and tell the lines beyond seq ``told``."""
         pipe = self._redis.pipeline(transaction=False)
         self._show(pipe, [record], as_of)
-        lines.add(pipe, _lines_beyond(record, told))
+        log_stream.add(pipe, _lines_beyond(record, told))
         self._send(pipe, record.execution.id)
 
     def rescued(self, record: Record, advance: Advance, *, as_of: float, reason: str) -> bool:
@@ -124,7 +124,7 @@ class Publisher:
         self._ring(pipe, record, advance.hand_out)
         if advance.events:
             self._show(pipe, [record], as_of)
-            lines.add(pipe, _lines_beyond(record, record.lines_total - len(advance.events)))
+            log_stream.add(pipe, _lines_beyond(record, record.lines_total - len(advance.events)))
         self._figures.rescued(pipe, reason)
         if record.execution.done:
             self._figures.ended(pipe, {(record.execution.basket.name, str(record.execution.status)): 1}, ())
@@ -142,8 +142,8 @@ class Publisher:
         execution = record.execution
         for step in (execution.steps[step_id] for step_id in steps):
             if step.offered_at is not None:
-                offer = bell.Bell(execution.integrator, execution.id, step.id, step.offered_at)
-                bell.ring(pipe, offer, execution.basket.step(step.id).queue, bell.priority_of(step))
+                offer = message.Bell(execution.integrator, execution.id, step.id, step.offered_at)
+                message.ring(pipe, offer, execution.basket.step(step.id).queue, message.priority_of(step))
 
     def _show(self, pipe: Any, records: Iterable[Record], as_of: float) -> None:
         if not self._may_show(as_of):
@@ -165,7 +165,7 @@ class Publisher:
     def _trim_now_and_then(self, pipe: Any, now: float) -> None:
         if now - self._trimmed_at >= TRIM_EVERY_S:
             self._trimmed_at = now
-            lines.trim(pipe)
+            log_stream.trim(pipe)
 
     def _send(self, pipe: Any, subject: str) -> bool:
         try:

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import orjson
 
-from shared.domain.basket import PARALLEL, SEQUENTIAL
+from shared.domain.definitions.basket import PARALLEL, SEQUENTIAL
 from shared.domain.execution import NEWEST, CancelOutcome, Event, Execution, Page, Record, RunError, Step
 from shared.domain.status import ExecutionStatus, StepStatus
-from shared.live.mark import mark_of, written
+from shared.live.view_trailer import mark_of, written
 
 OUTPUT_SHOWN_BYTES: Final = 256 * 1024
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import redis
 
-from shared.live import wakes
-from shared.live.connection import Reader
+from shared.live import pubsub
+from shared.live.redis_client import Reader
 
 FINAL_KEPT_S: Final = 24 * 3600
 FILLED_MS: Final = 2_000
@@ -26,7 +26,7 @@ for place, key in ipairs(KEYS) do
   local known = string.match(redis.call('GETRANGE', key, 0, 400), '"rev":(%d+)')
   if not known or tonumber(known) <= tonumber(rev) then
     redis.call('SET', key, view, 'PX', kept_ms)
-    redis.call('PUBLISH', '{wakes.CHANNEL}', string.sub(key, {len(_PREFIX) + 1}))
+    redis.call('PUBLISH', '{pubsub.CHANNEL}', string.sub(key, {len(_PREFIX) + 1}))
   end
 end
 """
@@ -103,7 +103,7 @@ class Views:
     def drop(self, pipe: Any, execution_id: str) -> None:
         """Append to ``pipe`` what forgets a view, so that the next reader renders it anew; whoever waits reads now."""
         pipe.delete(view_key(execution_id))
-        wakes.wake(pipe, execution_id)
+        pubsub.wake(pipe, execution_id)
 
     def forget(self, execution_ids: Sequence[str]) -> None:
         """Forget the views of runs that are gone for good. Raises RedisError."""

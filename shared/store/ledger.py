@@ -8,8 +8,8 @@ from typing import Any, Final
 import orjson
 from pymongo.errors import DuplicateKeyError
 
-from shared.store.clock import Clock
 from shared.store.database import Database, call
+from shared.store.server_clock import Clock
 
 NEWEST: Final = 1_000
 

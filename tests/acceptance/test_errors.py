@@ -14,7 +14,7 @@ import requests
 
 from api.feed import cursors
 from shared import errors
-from shared.domain.feed import Place
+from shared.domain.feed_position import Place
 from tests.acceptance.calls import AGENTS, Caller
 from tests.builders import NOON
 from tests.faults.seen import messages

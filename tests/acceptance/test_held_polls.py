@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from shared.live.wakes import CHANNEL
+from shared.live.pubsub import CHANNEL
 from tests.acceptance.calls import Caller
 from tests.gate import gate
 from tests.processes import wait_until

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from shared.domain.execution import PUBLIC
-from shared.queue.bell import FIRST, Bell, list_of, message_of
+from shared.queue.message import FIRST, Bell, list_of, message_of
 from tests.acceptance.calls import Caller
 from tests.cursors import spoilt
 from tests.processes import wait_until

@@ -11,19 +11,19 @@ from typing import Any, Protocol
 
 import pytest
 
-from shared.domain.again import Request, RetryFrom, again
-from shared.domain.basket import GRAPH, Basket, BasketStep
+from shared.domain.definitions.basket import GRAPH, Basket, BasketStep
 from shared.domain.execution import PUBLIC, ErrorKind, Event, Execution, Idempotency, Lease, Page, RunError
-from shared.domain.life import claim, complete, fail, rescue, start
+from shared.domain.lifecycle.decision import Advance, Output
+from shared.domain.lifecycle.rerun import Request, RetryFrom, again
+from shared.domain.lifecycle.transitions import claim, complete, fail, rescue, start
 from shared.domain.status import ExecutionStatus, StepStatus
-from shared.domain.terms import Advance, Output
 from shared.errors import LeaseLost, OutcomeUnknown, StaleWrite
 from shared.ids import new_execution_id
-from shared.store.batches import MongoBatches
 from shared.store.database import Database
-from shared.store.mongo import MongoStore
-from shared.store.port import BatchStore, ExecutionStore, KeyHolders, OverdueSearch, Report, Save
-from shared.store.settle import settle
+from shared.store.executions.bulk import MongoBatches
+from shared.store.executions.port import BatchStore, ExecutionStore, KeyHolders, OverdueSearch, Report, Save
+from shared.store.executions.settle import settle
+from shared.store.executions.store import MongoStore
 from tests.builders import NOON, SECOND, TERMS, HandClock, accepted, blank, claimed
 from tests.faulty import Insistent
 from tests.memory_store import MemoryStore

@@ -11,15 +11,15 @@ from typing import Any, Protocol
 import pytest
 
 from shared.domain.execution import PUBLIC, Execution, Idempotency
-from shared.domain.listing import Order, Place, Wanted
+from shared.domain.list_query import Order, Place, Wanted
 from shared.domain.status import ExecutionStatus
 from shared.errors import OutcomeUnknown
 from shared.ids import new_execution_id
 from shared.live.render import render, render_status
 from shared.store.database import Database
-from shared.store.many import MongoMany
-from shared.store.mongo import MongoStore
-from shared.store.port import ExecutionStore, ManyAtOnce
+from shared.store.executions.port import ExecutionStore, ManyAtOnce
+from shared.store.executions.queries import MongoMany
+from shared.store.executions.store import MongoStore
 from tests.builders import NOON, SECOND, HandClock, accepted, claimed, complete_only
 from tests.memory_store import MemoryStore
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from os import kill
 from typing import Any
 
-from shared.queue.bell import QUEUES, lists_of
+from shared.queue.message import QUEUES, lists_of
 from tests.processes import descendants
 from tests.runs import Runs
 from tests.stack import Stack

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from shared.queue.bell import FIRST, list_of
+from shared.queue.message import FIRST, list_of
 from tests.faults.proxy import Proxy
 from tests.faults.seen import messages, restart_with, stored
 from tests.processes import descendants, wait_until

@@ -8,7 +8,7 @@ import pytest
 from bson import Timestamp
 
 from shared.domain.execution import Execution
-from shared.domain.life import claim
+from shared.domain.lifecycle.transitions import claim
 from tests.integration.worker.conftest import SETTINGS, Bench, bench
 from tests.processes import wait_until
 from worker.reconciler import Reconciler

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 import requests
 
-from shared.live.wakes import CHANNEL
+from shared.live.pubsub import CHANNEL
 from tests.faults.seen import restart_with, stored
 from tests.gate import gate
 from tests.processes import wait_until

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from shared.domain.life import claim, rescue
+from shared.domain.lifecycle.transitions import claim, rescue
 from shared.errors import OutcomeUnknown
 from tests.integration.worker.conftest import SETTINGS, Bench, bench
 from worker.context import AgentContext

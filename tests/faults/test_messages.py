@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shared.domain.execution import PUBLIC
-from shared.queue.bell import AGAIN, FIRST, RUN_STEP, Bell, list_of, message_of, ring
+from shared.queue.message import AGAIN, FIRST, RUN_STEP, Bell, list_of, message_of, ring
 from tests.faults.seen import messages, stored, workers
 from tests.processes import wait_until
 from tests.runs import Runs

@@ -13,9 +13,9 @@ import pytest
 from shared.bootstrap import API_DEADLINE_S
 from shared.domain.execution import Idempotency
 from shared.errors import OutcomeUnknown, Unavailable
-from shared.store.clock import StoreClock
 from shared.store.database import Database
-from shared.store.mongo import MongoStore
+from shared.store.executions.store import MongoStore
+from shared.store.server_clock import StoreClock
 from tests.builders import accepted
 from tests.faults.feed import Reader, is_whole
 from tests.faults.replica_set import ReplicaSet

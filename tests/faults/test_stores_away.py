@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pymongo import WriteConcern
 
-from shared.queue.bell import FIRST, list_of
+from shared.queue.message import FIRST, list_of
 from tests.processes import wait_until
 from tests.runs import AGENTS, EVERY_PROCESS, Answer, Runs, at_once, worst
 from tests.stack import Stack

@@ -8,9 +8,9 @@ import pytest
 
 from api.hints.duration_cache import UNKNOWN, Expectations
 from shared.bootstrap import Services, bootstrap
-from shared.live import durations
+from shared.clock import since_boot
+from shared.live import duration_stats
 from shared.settings import Settings
-from shared.store.clock import since_boot
 from tests.builders import accepted
 
 
@@ -34,7 +34,7 @@ def nowhere(services: Services) -> Iterator[Services]:
 
 def test_what_was_asked_for_is_known_soon_after(services: Services) -> None:
     run = accepted("one").execution
-    key = durations.run_key(run)
+    key = duration_stats.run_key(run)
     services.redis.hset(key, mapping=dict.fromkeys(range(20), 2_000))
     expectations = Expectations(services)
     assert expectations.of(key) is UNKNOWN, "no poll waits for it"

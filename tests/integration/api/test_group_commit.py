@@ -16,10 +16,10 @@ from api.submission.group_commit import LARGE_BYTES, GroupCommit, _Ticket
 from shared import faults
 from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import PUBLIC, Execution, Idempotency
-from shared.domain.terms import Advance
+from shared.domain.lifecycle.decision import Advance
 from shared.errors import NotStorable, OutcomeUnknown, Unavailable
 from shared.ids import new_execution_id
-from shared.queue.bell import FIRST, list_of
+from shared.queue.message import FIRST, list_of
 from shared.settings import Settings
 from tests.builders import NOON, accepted, chain
 from tests.faulty import FaultyStore

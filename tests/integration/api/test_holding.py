@@ -13,9 +13,9 @@ import redis
 
 from api.http.long_poll import Held, Holder
 from compose.embedded.child import Child
-from shared.live import wakes
-from shared.live.connection import connect
-from shared.live.pulse import Pulse
+from shared.live import pubsub
+from shared.live.redis_client import connect
+from shared.live.redis_monitor import Pulse
 from shared.settings import Settings
 from tests.processes import wait_until
 
@@ -50,7 +50,7 @@ def callers() -> Iterator[ThreadPoolExecutor]:
 def make_holder(redis_url: str) -> Iterator[Callable[..., Holder]]:
     made: list[tuple[Holder, Pulse]] = []
 
-    def make(url: str = redis_url, linger_s: float = wakes.LINGER_S, **settings: int) -> Holder:
+    def make(url: str = redis_url, linger_s: float = pubsub.LINGER_S, **settings: int) -> Holder:
         pulse = Pulse(url)
         pulse.start()
         made.append((Holder(Settings(redis_url=url, **settings), pulse, linger_s), pulse))  # type: ignore[arg-type]
@@ -88,10 +88,10 @@ def test_one_that_is_held_is_woken_by_its_topic_and_by_no_other(
     left = held(callers, holder, other, topic="b")
     thing.rev = other.rev = 2
     looks = other.looks
-    wakes.wake(client, "a")
+    pubsub.wake(client, "a")
     assert [future.result(SOON_S) for future in woken] == [Held(2, granted=True)] * 3
     assert (left.done(), other.looks) == (False, looks)
-    wakes.wake(client, "b")
+    pubsub.wake(client, "b")
     assert left.result(SOON_S).seen == 2
 
 
@@ -100,11 +100,11 @@ def test_a_wake_up_without_news_holds_on(
 ) -> None:
     future = held(callers, make_holder(), thing)
     looks = thing.looks
-    wakes.wake(client, "a")
+    pubsub.wake(client, "a")
     wait_until(lambda: thing.looks > looks, 5, "it looked")
     assert not future.done()
     thing.rev = 2
-    wakes.wake(client, "a")
+    pubsub.wake(client, "a")
     assert future.result(SOON_S).seen == 2
 
 
@@ -174,7 +174,7 @@ def test_places_are_bounded_and_leave_half_of_the_threads(
     assert hold(holder, thing) == Held(1, granted=False)
     assert thing.looks == looks + 1
     thing.rev = 2
-    wakes.wake(client, "a")
+    pubsub.wake(client, "a")
     assert all(future.result(SOON_S).granted for future in futures)
     thing.rev = 1
     assert hold(holder, thing, wait_s=0.01).granted is (places_there > 0), "a place is free again"
@@ -207,7 +207,7 @@ def test_there_is_a_subscription_only_while_somebody_waits(
     make_holder: Callable[..., Holder], client: redis.Redis, thing: Thing
 ) -> None:
     def ears() -> int:
-        return int(dict(client.pubsub_numsub(wakes.CHANNEL))[wakes.CHANNEL.encode()])
+        return int(dict(client.pubsub_numsub(pubsub.CHANNEL))[pubsub.CHANNEL.encode()])
 
     holder = make_holder(linger_s=60)
     wait_until(lambda: ears() == 0, 10, "those of other tests have ended")
@@ -246,7 +246,7 @@ def test_where_redis_goes_all_look_a_last_time_and_where_it_comes_back_they_are_
     future = held(callers, holder, thing)
     thing.rev = 2
     with closing(connect(url)) as client:
-        wakes.wake(client, "a")
+        pubsub.wake(client, "a")
     assert future.result(SOON_S).seen == 2
 
 

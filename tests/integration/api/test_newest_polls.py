@@ -16,7 +16,7 @@ from api.polling.poll_many import PollsOfMany, _Found
 from shared.bootstrap import Services, bootstrap
 from shared.live.render import head_of
 from shared.settings import Settings
-from shared.store.mongo import document_of
+from shared.store.executions.store import document_of
 from tests.builders import accepted
 
 

@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 from compose.cli import main
 from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import PUBLIC, ErrorKind, RunError
-from shared.domain.life import fail
+from shared.domain.lifecycle.transitions import fail
 from shared.domain.status import StepStatus
-from shared.queue.bell import FIRST, list_of
+from shared.queue.message import FIRST, list_of
 from shared.settings import Settings
 from tests.builders import NOON, accepted, claimed
 from tests.conftest import Servers

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from shared.domain.execution import PUBLIC, Execution
-from shared.domain.feed import Place
-from shared.domain.life import cancel
+from shared.domain.feed_position import Place
+from shared.domain.lifecycle.transitions import cancel
 from shared.ids import new_execution_id
-from shared.store.change_stream import ChangeStream
 from shared.store.database import Database
-from shared.store.feed import FeedPage, MongoFeed, Wanted
-from shared.store.feed_log import FeedLog
-from shared.store.mongo import MongoStore
+from shared.store.executions.store import MongoStore
+from shared.store.feed.change_stream import ChangeStream
+from shared.store.feed.reader import FeedPage, MongoFeed, Wanted
+from shared.store.feed.writer import FeedLog
 from tests.builders import NOON, HandClock, accepted
 from tests.processes import wait_until
 from worker.relay import Relay

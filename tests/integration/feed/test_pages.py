@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from shared.domain.execution import PUBLIC
-from shared.domain.feed import End, Place
+from shared.domain.feed_position import End, Place
 from shared.errors import ConsumerNotFound, CursorInvalid, PlaceExpired, Unavailable, ValidationFailed
-from shared.store.change_stream import News
-from shared.store.consumers import MongoConsumers
-from shared.store.feed import MongoFeed
-from shared.store.feed_log import KEPT
+from shared.store.feed.change_stream import News
+from shared.store.feed.consumer_store import MongoConsumers
+from shared.store.feed.reader import MongoFeed
+from shared.store.feed.writer import KEPT
 from tests.builders import NOON
 from tests.integration.feed.conftest import FeedBench
 

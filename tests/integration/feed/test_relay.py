@@ -14,12 +14,12 @@ from pymongo.read_concern import ReadConcern
 
 from shared import faults
 from shared.domain.execution import PUBLIC
-from shared.domain.feed import BATCH_MAX
+from shared.domain.feed_position import BATCH_MAX
 from shared.errors import OutcomeUnknown, PlaceExpired
-from shared.live import wakes
-from shared.live.connection import connect
-from shared.store.change_stream import ChangeStream
+from shared.live import pubsub
+from shared.live.redis_client import connect
 from shared.store.database import Database
+from shared.store.feed.change_stream import ChangeStream
 from tests.builders import NOON, SECOND, accepted, claimed
 from tests.integration.feed.conftest import FeedBench
 from tests.processes import wait_until
@@ -185,7 +185,7 @@ def test_a_reply_that_was_full_makes_nothing_whole(bench: FeedBench) -> None:
 def test_who_waits_is_woken_once_a_majority_has_the_batch(bench: FeedBench, redis_url: str) -> None:
     relay = bench.relay()
     with closing(connect(redis_url)) as client, closing(client.pubsub(ignore_subscribe_messages=True)) as ear:  # type: ignore[no-untyped-call]
-        ear.subscribe(wakes.CHANNEL)
+        ear.subscribe(pubsub.CHANNEL)
         announcer, seen = Announcer(client), []
 
         def announce() -> None:

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 import redis
 
-from shared.live.connection import connect
+from shared.live.redis_client import connect
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 import redis
 
 from shared.domain.execution import Execution
-from shared.live import acceptances
-from shared.live.acceptances import KEPT_S
+from shared.live import accept_markers
+from shared.live.accept_markers import KEPT_S
 from tests.builders import NOON, accepted
 
 NEAR = NOON + timedelta(seconds=KEPT_S - 1)
@@ -18,9 +18,9 @@ FAR = NOON + timedelta(seconds=KEPT_S)
 
 def noted(client: redis.Redis, run: Execution) -> bool:
     with client.pipeline(transaction=False) as pipe:
-        acceptances.note(pipe, run)
+        accept_markers.note(pipe, run)
         pipe.execute()
-    return acceptances.noted(client, ["another", run.id]) == {run.id}
+    return accept_markers.noted(client, ["another", run.id]) == {run.id}
 
 
 @pytest.mark.parametrize("which", ["run_after", "start_deadline", "deadline"])
@@ -33,4 +33,4 @@ def test_word_is_left_where_a_moment_is_near_and_does_not_stay(client: redis.Red
 
 def test_a_run_that_waits_for_nothing_costs_no_word(client: redis.Redis) -> None:
     assert not noted(client, accepted().execution)
-    assert acceptances.noted(client, []) == set()
+    assert accept_markers.noted(client, []) == set()

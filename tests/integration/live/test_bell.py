@@ -14,7 +14,7 @@ import redis
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
-from shared.queue.bell import AGAIN, FIRST, QUEUES, RUN_STEP, Bell, bell_of, list_of, message_of, ring
+from shared.queue.message import AGAIN, FIRST, QUEUES, RUN_STEP, Bell, bell_of, list_of, message_of, ring
 from shared.settings import Settings
 
 BELL = Bell("public", "1763700000_89ce24ad1b2c3d4e", "step-1", datetime(2026, 11, 21, 12, 0, 0, 123_000, tzinfo=UTC))

@@ -8,9 +8,9 @@ import pytest
 import redis
 
 from shared.ids import new_execution_id
-from shared.live.compare import Compared, compare
-from shared.live.mark import Rest, cut_mark
 from shared.live.render import head_of, render
+from shared.live.revision_compare import Compared, compare
+from shared.live.view_trailer import Rest, cut_mark
 from shared.live.views import view_key
 from tests.builders import NOON, accepted, claimed, complete_only
 

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from compose.embedded.child import Child
-from shared.live.connection import Reader, connect
+from shared.live.redis_client import Reader, connect
 from tests.processes import wait_until
 from tests.stopwatch import Stopwatch
 
@@ -145,7 +145,7 @@ def test_a_reader_that_crossed_a_fork_hears_no_answers_of_the_other_process(
     client.mset({f"key{number}": number for number in range(500)})
     program = """
 import os, sys
-from shared.live.connection import Reader, connect
+from shared.live.redis_client import Reader, connect
 reader = Reader(connect(sys.argv[1]).connection_pool)
 reader.get("key0")
 child = os.fork()

@@ -8,16 +8,16 @@ from datetime import timedelta
 import pytest
 import redis
 
-from shared.domain.life import rescue
+from shared.clock import since_boot
+from shared.domain.lifecycle.transitions import rescue
 from shared.ids import new_execution_id
-from shared.live import lines
-from shared.live.lines import Wanted
+from shared.live import log_stream
+from shared.live.log_stream import Wanted
 from shared.live.publisher import VIEW_AGE_MAX_S, Decided, Publisher
 from shared.live.render import head_of
 from shared.live.views import Views
-from shared.queue.bell import AGAIN, FIRST, list_of
-from shared.store.clock import since_boot
-from shared.telemetry.fleet import FleetMetrics
+from shared.queue.message import AGAIN, FIRST, list_of
+from shared.telemetry.fleet_metrics import FleetMetrics
 from tests.builders import NOON, TERMS, accepted
 
 
@@ -38,7 +38,7 @@ def test_an_accepted_run_is_rung_for_shown_and_told_of(client: redis.Redis, publ
     assert view is not None
     assert (head_of(view).status, head_of(view).rev) == ("queued", 1)
     assert client.llen(list_of("default", FIRST)) == 1
-    told = [line["event"] for line in lines.latest(client, Wanted(execution_id=run), 10).lines]
+    told = [line["event"] for line in log_stream.latest(client, Wanted(execution_id=run), 10).lines]
     assert told == ["execution.accepted"]
 
 
@@ -51,7 +51,7 @@ def test_a_batch_is_rung_for_shown_and_told_of_in_one_pipeline(client: redis.Red
         assert view is not None
         assert head_of(view).status == "queued"
     assert client.llen(list_of("default", FIRST)) == 30, "none is rung for that is for later"
-    told = lines.latest(client, Wanted(), 100).lines
+    told = log_stream.latest(client, Wanted(), 100).lines
     assert [line["execution_id"] for line in told[:30]] == [advance.execution.id for advance in advances]
     assert len(told) == 31
 
@@ -90,9 +90,9 @@ def test_only_lines_beyond_those_told_are_told(client: redis.Redis, publisher: P
     advance = accepted()
     record = replace(advance.as_accepted, lines_total=1)
     publisher.shown(record, as_of=since_boot(), told=1)
-    assert lines.latest(client, Wanted(), 10).lines == []
+    assert log_stream.latest(client, Wanted(), 10).lines == []
     publisher.shown(record, as_of=since_boot(), told=0)
-    assert [line["seq"] for line in lines.latest(client, Wanted(), 10).lines] == [1]
+    assert [line["seq"] for line in log_stream.latest(client, Wanted(), 10).lines] == [1]
 
 
 def test_no_verb_raises_where_redis_is_away(nobody: redis.Redis) -> None:

@@ -6,8 +6,8 @@ import pytest
 import redis
 
 from compose.embedded.child import Child
-from shared.live.pulse import Look, Pulse
-from shared.queue.bell import QUEUES, lists_of
+from shared.live.redis_monitor import Look, Pulse
+from shared.queue.message import QUEUES, lists_of
 from tests.processes import wait_until
 from tests.stopwatch import Stopwatch
 

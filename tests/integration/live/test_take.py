@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import redis
 
-from shared.queue.bell import AGAIN, FIRST, Bell, list_of, ring
-from shared.queue.take import Taker
+from shared.queue.dequeue import Taker
+from shared.queue.message import AGAIN, FIRST, Bell, list_of, ring
 from tests.builders import NOON
 
 

@@ -9,8 +9,8 @@ from contextlib import closing
 import pytest
 import redis
 
+from shared.live.pubsub import CHANNEL
 from shared.live.views import FILLED_MS, FINAL_KEPT_S, OUTPUT_KEPT_S, VIEW_MAX_BYTES, View, Views, output_key, view_key
-from shared.live.wakes import CHANNEL
 
 RUN = "1763700000_89ce24ad1b2c3d4e"
 LIVE_S = 15.0

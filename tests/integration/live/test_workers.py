@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import redis
 
-from shared.live import workers
-from shared.live.workers import LASTS_S, WorkerMark
+from shared.live import worker_presence
+from shared.live.worker_presence import LASTS_S, WorkerMark
 from tests.processes import wait_until
 
 
@@ -17,18 +17,18 @@ def now_of(client: redis.Redis) -> int:
 def test_a_mark_is_left_counted_and_taken_away(client: redis.Redis) -> None:
     mark = WorkerMark(client, "here:1")
     mark.start()
-    wait_until(lambda: workers.count(client) == 1, 5, "the mark is there")
+    wait_until(lambda: worker_presence.count(client) == 1, 5, "the mark is there")
     assert client.zscore("workers", "here:1") - now_of(client) <= LASTS_S  # type: ignore[operator]
     mark.stop()
-    assert workers.count(client) == 0
+    assert worker_presence.count(client) == 0
 
 
 def test_a_mark_that_nobody_renews_runs_out_and_is_swept_by_another(client: redis.Redis) -> None:
     client.zadd("workers", {"dead:1": now_of(client), "alive:1": now_of(client) + 5})
-    assert workers.count(client) == 1
+    assert worker_presence.count(client) == 1
     mark = WorkerMark(client, "here:1")
     mark.start()
-    wait_until(lambda: workers.count(client) == 2, 5, "the mark is there")
+    wait_until(lambda: worker_presence.count(client) == 2, 5, "the mark is there")
     assert client.zscore("workers", "dead:1") is None
     mark.stop()
 

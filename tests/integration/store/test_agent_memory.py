@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.store.agent_memory import MongoMemory, Place
+from shared.store.agent_memory_store import MongoMemory, Place
 from shared.store.database import Database
 from tests.builders import NOON, SECOND, HandClock
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from shared.domain.execution import PUBLIC, Execution, Lease
-from shared.domain.life import complete, rescue
-from shared.domain.terms import Output
-from shared.store.checkpoints import MongoCheckpoints, lies_apart
+from shared.domain.lifecycle.decision import Output
+from shared.domain.lifecycle.transitions import complete, rescue
 from shared.store.database import Database
-from shared.store.mongo import MongoStore
+from shared.store.executions.checkpoint_store import MongoCheckpoints, lies_apart
+from shared.store.executions.store import MongoStore
 from tests.builders import NOON, TERMS, HandClock, accepted, claimed
 
 

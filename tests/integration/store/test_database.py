@@ -15,9 +15,10 @@ from compose.embedded import places, servers
 from compose.embedded.child import Child
 from compose.embedded.guard import Guard
 from shared.bootstrap import API_DEADLINE_S
+from shared.clock import since_boot
 from shared.errors import BucketError, OutcomeUnknown, Unavailable
-from shared.store.clock import ASKED_AGAIN_AFTER_S, StoreClock, since_boot
 from shared.store.database import Database, call
+from shared.store.server_clock import ASKED_AGAIN_AFTER_S, StoreClock
 from tests.processes import wait_until
 from tests.stopwatch import Stopwatch
 

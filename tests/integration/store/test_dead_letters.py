@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from shared.domain.again import Request, RetryFrom, again
 from shared.domain.dead_letter import LetterKind, LetterPlace
 from shared.domain.execution import PUBLIC, ErrorKind, Execution, Record, RunError
-from shared.domain.life import fail, start
+from shared.domain.lifecycle.rerun import Request, RetryFrom, again
+from shared.domain.lifecycle.transitions import fail, start
 from shared.store.database import Database
-from shared.store.dead_letters import MESSAGE_MAX_BYTES, MongoDeadLetters
-from shared.store.mongo import MongoStore
+from shared.store.executions.dead_letter_store import MESSAGE_MAX_BYTES, MongoDeadLetters
+from shared.store.executions.store import MongoStore
 from tests.builders import NOON, TERMS, HandClock, accepted, claimed
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from shared.domain.execution import PUBLIC, Idempotency
-from shared.domain.listing import Wanted
+from shared.domain.list_query import Wanted
 from shared.ids import new_execution_id
 from shared.store.database import Database
-from shared.store.many import MongoMany
-from shared.store.mongo import MongoStore
+from shared.store.executions.queries import MongoMany
+from shared.store.executions.store import MongoStore
 from tests.builders import NOON, HandClock, accepted
 
 COUNT = 150

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shared.domain.execution import Execution, Idempotency
-from shared.domain.terms import Advance
+from shared.domain.lifecycle.decision import Advance
 from shared.errors import Unavailable
 from shared.ids import new_execution_id
 from shared.store.database import Database
-from shared.store.many import MongoMany
-from shared.store.mongo import MongoStore
+from shared.store.executions.queries import MongoMany
+from shared.store.executions.store import MongoStore
 from tests.builders import NOON, SECOND, HandClock, accepted
 
 COUNT = 20

@@ -6,9 +6,9 @@ from bson import ObjectId
 from pymongo import WriteConcern
 
 from shared.domain.execution import PUBLIC
-from shared.store.clock import StoreClock
 from shared.store.database import Database
-from shared.store.mongo import MongoStore
+from shared.store.executions.store import MongoStore
+from shared.store.server_clock import StoreClock
 from tests.builders import accepted
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from shared.domain.execution import PUBLIC, Execution
-from shared.domain.life import cancel, complete
-from shared.domain.terms import Output
+from shared.domain.lifecycle.decision import Output
+from shared.domain.lifecycle.transitions import cancel, complete
 from shared.ids import new_execution_id
 from shared.store.database import Database
-from shared.store.mongo import MongoStore
-from shared.store.sweep import Sweep
+from shared.store.executions.retention import Sweep
+from shared.store.executions.store import MongoStore
 from tests.builders import NOON, TERMS, HandClock, accepted, claimed
 
 WEEK_LATER = NOON + timedelta(days=7)

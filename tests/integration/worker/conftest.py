@@ -12,19 +12,19 @@ import orjson
 import pytest
 
 from shared.bootstrap import Services, bootstrap
-from shared.domain.basket import SEQUENTIAL, Basket, BasketStep
+from shared.domain.definitions.basket import SEQUENTIAL, Basket, BasketStep
 from shared.domain.execution import PUBLIC, Execution, Record
-from shared.domain.life import rescue, start
+from shared.domain.lifecycle.transitions import rescue, start
 from shared.domain.status import ExecutionStatus
 from shared.ids import new_execution_id
 from shared.live.publisher import Publisher
-from shared.queue.bell import Bell
+from shared.queue.message import Bell
 from shared.settings import Settings
-from shared.store.clock import StoreClock
-from shared.store.documents import second_stored
-from shared.store.mongo import MongoStore
-from shared.store.settle import settle
-from shared.telemetry.fleet import FleetMetrics
+from shared.store.executions.documents import second_stored
+from shared.store.executions.settle import settle
+from shared.store.executions.store import MongoStore
+from shared.store.server_clock import StoreClock
+from shared.telemetry.fleet_metrics import FleetMetrics
 from tests.builders import HandClock
 from tests.faulty import FaultyStore
 from tests.processes import wait_until

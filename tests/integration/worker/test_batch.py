@@ -10,17 +10,17 @@ from typing import Any
 import orjson
 import pytest
 
-from shared.domain.basket import PARALLEL, Basket, BasketStep
+from shared.domain.definitions.basket import PARALLEL, Basket, BasketStep
 from shared.domain.execution import PUBLIC, Execution
-from shared.domain.life import cancel, claim, rescue
+from shared.domain.lifecycle.transitions import cancel, claim, rescue
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.errors import NotStorable
-from shared.live import lines
-from shared.live.lines import Wanted
+from shared.live import log_stream
+from shared.live.log_stream import Wanted
 from shared.live.render import head_of, render
-from shared.queue.bell import AGAIN, FIRST, list_of, ring
-from shared.queue.take import Taker
-from shared.store.port import Save
+from shared.queue.dequeue import Taker
+from shared.queue.message import AGAIN, FIRST, list_of, ring
+from shared.store.executions.port import Save
 from tests.integration.worker.conftest import Bench
 from tests.processes import wait_until
 from worker.batch import BELLS_MAX, QUICK_S, Pace
@@ -65,7 +65,9 @@ def test_several_runs_share_a_load_a_claim_and_an_end(bench: Bench) -> None:
     check_recorded_once(bench, runs)
     assert dict(bench.batches.asked) == {"load_all": 1, "save_all": 2}
     assert (bench.store.asked["load"], bench.store.asked["save"]) == (0, 0)
-    told = [(line["execution_id"], line["seq"]) for line in lines.latest(bench.services.redis, Wanted(), 100).lines]
+    told = [
+        (line["execution_id"], line["seq"]) for line in log_stream.latest(bench.services.redis, Wanted(), 100).lines
+    ]
     assert sorted(told) == sorted((run.id, seq) for run in runs for seq in range(2, 7)), "each line once"
     assert bench.services.views.get_output(runs[0].id, "s1") == b'{"n":0}'
     assert bench.services.redis.hget("metrics:executions", '["bench","completed"]') == b"5"

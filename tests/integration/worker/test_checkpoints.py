@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from shared.domain.execution import Lease
-from shared.domain.life import claim
+from shared.domain.lifecycle.transitions import claim
 from shared.domain.status import ExecutionStatus
 from shared.errors import LeaseLost, Unavailable
 from tests.integration.worker.conftest import Bench

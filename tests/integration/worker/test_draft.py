@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from shared.domain.execution import PUBLIC, Execution
-from shared.domain.life import cancel, claim, rescue
+from shared.domain.lifecycle.transitions import cancel, claim, rescue
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.live.render import head_of
 from tests.integration.worker.conftest import Bench

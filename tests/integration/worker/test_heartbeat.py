@@ -12,7 +12,7 @@ import pytest
 from pymongo.read_concern import ReadConcern
 
 from shared.domain.execution import Execution, Lease, Record
-from shared.domain.life import claim
+from shared.domain.lifecycle.transitions import claim
 from shared.live.render import head_of
 from tests.integration.worker.conftest import SETTINGS, Bench
 from tests.processes import wait_until

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from shared.domain.basket import GRAPH, PARALLEL, Basket, BasketStep
+from shared.domain.definitions.basket import GRAPH, PARALLEL, Basket, BasketStep
 from shared.domain.status import ExecutionStatus, StepStatus
 from tests.integration.worker.conftest import Bench
 from worker.context import AgentContext

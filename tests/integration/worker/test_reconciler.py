@@ -11,11 +11,11 @@ import pytest
 from bson import Timestamp
 
 from shared.domain.execution import PUBLIC, Execution, Step
-from shared.domain.life import claim
+from shared.domain.lifecycle.decision import Advance
+from shared.domain.lifecycle.transitions import claim
 from shared.domain.status import StepStatus
-from shared.domain.terms import Advance
-from shared.queue.bell import AGAIN, FIRST, list_of
-from shared.store.clock import StoreClock
+from shared.queue.message import AGAIN, FIRST, list_of
+from shared.store.server_clock import StoreClock
 from tests.integration.worker.conftest import SETTINGS, Bench
 from tests.processes import wait_until
 from worker.agent_errors import TransientError

@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 import pytest
 
+from shared.domain.lifecycle.decision import Advance
 from shared.domain.status import ExecutionStatus, StepStatus
-from shared.domain.terms import Advance
 from shared.live.render import head_of
-from shared.queue.bell import FIRST, list_of
+from shared.queue.message import FIRST, list_of
 from tests.integration.worker.conftest import Bench
 from worker.context import AgentContext
 

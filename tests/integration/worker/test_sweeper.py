@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 from shared.domain.execution import Execution
-from shared.live.connection import connect
+from shared.live.redis_client import connect
 from shared.live.render import render
 from shared.live.views import Views
-from shared.store.sweep import Sweep
+from shared.store.executions.retention import Sweep
 from tests.integration.worker.conftest import Bench
 from worker.sweeper import Sweeper
 

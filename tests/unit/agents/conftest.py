@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.catalogue.specs import Catalogue, load_catalogue
+from shared.catalogue.agent_catalogue import Catalogue, load_catalogue
 from tests.unit.kept import KeptLines, LedgerInMemory
 from worker.context import AgentContext
 from worker.loader import Agent, load_agents

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from shared.catalogue.specs import Catalogue
+from shared.catalogue.agent_catalogue import Catalogue
 from worker.context import AgentContext
 from worker.loader import Agent
 from worker.money import flow_of

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from shared.catalogue.baskets import seed_baskets
-from shared.catalogue.specs import Catalogue
+from shared.catalogue.agent_catalogue import Catalogue
+from shared.catalogue.seed_baskets import seed_baskets
 from worker.context import AgentContext
 from worker.loader import Agent
 

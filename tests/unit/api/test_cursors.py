@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from api.feed import cursors
 from api.http import cursor_codec, list_cursors
 from api.http.cursor_codec import Kind
-from shared.domain.feed import Place
+from shared.domain.feed_position import Place
 from shared.errors import CursorInvalid
 from tests.builders import NOON
 from tests.cursors import spoilt

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from api.http import middleware, problems
 from shared.settings import Settings
-from shared.telemetry.metrics import exposition
+from shared.telemetry.request_metrics import exposition
 
 ORIGIN = "https://app.example"
 

@@ -8,8 +8,8 @@ import pytest
 
 from api.feed.changes import MOST_MS, has_caught_up, poll_after_ms
 from api.hints.poll_hints import LEAST_MS
-from shared.domain.feed import End, Place
-from shared.store.feed import FeedPage
+from shared.domain.feed_position import End, Place
+from shared.store.feed.reader import FeedPage
 from tests.builders import NOON
 
 SECOND = timedelta(seconds=1)

@@ -21,7 +21,7 @@ import os
 import flask
 from api.http import middleware, problems
 from shared.settings import Settings
-from shared.telemetry.metrics import exposition
+from shared.telemetry.request_metrics import exposition
 
 app = flask.Flask(__name__, static_folder=None)
 middleware.register(app, Settings.from_environ())

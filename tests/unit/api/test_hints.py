@@ -12,12 +12,12 @@ import pytest
 from api.hints.duration_cache import UNKNOWN
 from api.hints.poll_hints import OVER, Hints, hints_for
 from api.hints.poll_schedule import Timetable, timetable_of
-from shared.live.durations import agent_key
-from shared.live.mark import Mark, Rest, Timing
-from shared.live.pulse import Look
+from shared.live.duration_stats import agent_key
+from shared.live.redis_monitor import Look
 from shared.live.render import Head
-from shared.queue.bell import AGAIN, FIRST, list_of
-from shared.queue.flow import Line, Oldest
+from shared.live.view_trailer import Mark, Rest, Timing
+from shared.queue.estimates import Line, Oldest
+from shared.queue.message import AGAIN, FIRST, list_of
 
 BEGAN = datetime.fromtimestamp(1_763_700_000, UTC)
 BEGAN_MS = int(BEGAN.timestamp() * 1_000)

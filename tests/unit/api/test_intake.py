@@ -9,8 +9,8 @@ import pytest
 
 from api.catalogue.basket_definition import basket_of, check_agents_exist, check_definition
 from api.submission.run_builder import _check_input, key_of, run_of, traceparent_of
-from shared.catalogue.schema import Fault
-from shared.catalogue.specs import Catalogue, load_catalogue
+from shared.catalogue.agent_catalogue import Catalogue, load_catalogue
+from shared.catalogue.schema_validator import Fault
 from shared.errors import AgentNotFound, UnknownAgent, ValidationFailed
 from tests.builders import NOON
 

@@ -12,8 +12,8 @@ from api.background import Keeper
 from api.hints.poll_hints import OVER
 from shared.bootstrap import Services
 from shared.errors import OutcomeUnknown, Unavailable
-from shared.live.mark import Mark
 from shared.live.render import Head
+from shared.live.view_trailer import Mark
 from shared.settings import Settings
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from api.catalogue import basket_cache
 from api.catalogue.basket_cache import CACHED_S, KnownBaskets
-from shared.catalogue.specs import load_catalogue
+from shared.catalogue.agent_catalogue import load_catalogue
 from shared.errors import BasketNotFound
 
 NAME = "mine"

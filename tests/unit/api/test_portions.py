@@ -15,8 +15,8 @@ from api.hints.poll_hints import Hints
 from api.polling.field_selection import ALL, ALWAYS, NAMES, Portion, lies_beyond, portion_asked
 from shared.domain.execution import NEWEST, Event, Page, Record
 from shared.errors import ValidationFailed
-from shared.live.mark import cut_mark
 from shared.live.render import render
+from shared.live.view_trailer import cut_mark
 from tests.builders import NOON, accepted
 
 app = flask.Flask(__name__)

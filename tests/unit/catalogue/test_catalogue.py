@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from shared.catalogue.baskets import seed_baskets
-from shared.catalogue.specs import load_catalogue
+from shared.catalogue.agent_catalogue import load_catalogue
+from shared.catalogue.seed_baskets import seed_baskets
 from shared.errors import AgentNotFound, SpecError
 
 BUILT_IN = ["cashflow_analyzer", "financial_coordinator", "goal_recommender", "simulate"]
@@ -50,7 +50,7 @@ def test_the_built_in_agents_are_found_sorted() -> None:
 
 def test_reading_the_catalogue_imports_no_worker() -> None:
     program = (
-        "import sys; from shared.catalogue.specs import load_catalogue; load_catalogue();"
+        "import sys; from shared.catalogue.agent_catalogue import load_catalogue; load_catalogue();"
         "print([name for name in sys.modules if name.partition('.')[0] == 'worker'])"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from bson.int64 import Int64
 
-from shared.catalogue.schema import FAULTS_MAX, MESSAGE_MAX, Checked, Fault, pointer
+from shared.catalogue.schema_validator import FAULTS_MAX, MESSAGE_MAX, Checked, Fault, pointer
 from shared.errors import SpecError
 
 

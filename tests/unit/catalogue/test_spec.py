@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.domain.spec import AgentSpec, parse_agent_spec
+from shared.domain.definitions.agent_spec import AgentSpec, parse_agent_spec
 from shared.errors import SpecError
 
 WHERE = "agents/adder/agent_spec.json"

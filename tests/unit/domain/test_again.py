@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from shared.domain.again import Request, RetryFrom, again
 from shared.domain.execution import Cancel, ErrorKind, Execution, Idempotency, Record, RunError
-from shared.domain.life import complete, fail, start
+from shared.domain.lifecycle.decision import Output
+from shared.domain.lifecycle.rerun import Request, RetryFrom, again
+from shared.domain.lifecycle.transitions import complete, fail, start
 from shared.domain.status import ExecutionStatus, StepStatus
-from shared.domain.terms import Output
 from shared.errors import NotRetryable
 from tests.builders import NOON, SECOND, TERMS, accepted, claimed
 

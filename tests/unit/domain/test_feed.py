@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.domain.feed import coalesced, cut
+from shared.domain.feed_position import coalesced, cut
 
 IDS = st.lists(st.sampled_from("abcdef"), max_size=40)
 

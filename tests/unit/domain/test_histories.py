@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from shared.domain.execution import ErrorKind, Event, Execution, Lease, RunError
-from shared.domain.life import cancel, claim, complete, estrange, expire, fail, release, rescue, start
+from shared.domain.lifecycle.decision import Advance, Output
+from shared.domain.lifecycle.timings import Terms
+from shared.domain.lifecycle.transitions import cancel, claim, complete, estrange, expire, fail, release, rescue, start
 from shared.domain.status import EXECUTION_MOVES, STEP_MOVES, StepStatus
-from shared.domain.terms import Advance, Output, Terms
 from shared.errors import LeaseLost
 from tests.builders import NOON, blank
 

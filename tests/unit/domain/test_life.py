@@ -8,9 +8,10 @@ from datetime import timedelta
 import pytest
 
 from shared.domain.execution import ErrorKind, Execution, RunError
-from shared.domain.life import cancel, claim, complete, fail, rescue, start
+from shared.domain.lifecycle.decision import Advance, Output
+from shared.domain.lifecycle.timings import Terms, is_due
+from shared.domain.lifecycle.transitions import cancel, claim, complete, fail, rescue, start
 from shared.domain.status import ExecutionStatus, StepStatus
-from shared.domain.terms import Advance, Output, Terms, is_due
 from shared.errors import LeaseLost
 from tests.builders import NOON, SECOND, TERMS, accepted, blank, claimed
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from shared.domain.basket import GRAPH, PARALLEL, Basket, BasketStep, GraphFault, graph_faults, step_ids
-from shared.domain.passing import NothingThere, given_to
+from shared.domain.definitions.basket import GRAPH, PARALLEL, Basket, BasketStep, GraphFault, graph_faults, step_ids
+from shared.domain.definitions.step_input import NothingThere, given_to
 from tests.builders import chain
 
 

@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from shared.domain.basket import PARALLEL, SEQUENTIAL, Basket, BasketStep
+from shared.domain.definitions.basket import PARALLEL, SEQUENTIAL, Basket, BasketStep
 from shared.domain.execution import Execution
-from shared.domain.life import cancel, claim, rescue, start
-from shared.domain.script import SIMULATE, Phase, Play, as_scripted, read_script, script_faults
+from shared.domain.lifecycle.simulation import SIMULATE, Phase, Play, as_scripted, read_script, script_faults
+from shared.domain.lifecycle.transitions import cancel, claim, rescue, start
 from shared.domain.status import ExecutionStatus, StepStatus
 from tests.builders import NOON, SECOND, TERMS, blank
 

@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 
+from shared.domain.definitions.retry_policy import POLICIES, RetryPolicy, parse_policy
 from shared.domain.execution import Cancel, ErrorKind, Execution, RunError
-from shared.domain.life import cancel, claim, complete, estrange, expire, fail, release, rescue
-from shared.domain.retry import POLICIES, RetryPolicy, parse_policy
+from shared.domain.lifecycle.decision import Output
+from shared.domain.lifecycle.transitions import cancel, claim, complete, estrange, expire, fail, release, rescue
 from shared.domain.status import ExecutionStatus, StepStatus
-from shared.domain.terms import Output
 from shared.errors import LeaseLost, SpecError
 from tests.builders import NOON, SECOND, TERMS, accepted, claimed
 

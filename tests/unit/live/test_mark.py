@@ -9,10 +9,10 @@ import orjson
 import pytest
 
 from shared.domain.execution import ErrorKind, Execution, Record, RunError
-from shared.domain.life import cancel, fail, rescue, start
-from shared.live.mark import Mark, Rest, Timing, cut_mark, mark_of
+from shared.domain.lifecycle.transitions import cancel, fail, rescue, start
 from shared.live.render import render
-from shared.queue.bell import AGAIN, FIRST
+from shared.live.view_trailer import Mark, Rest, Timing, cut_mark, mark_of
+from shared.queue.message import AGAIN, FIRST
 from tests.builders import NOON, SECOND, TERMS, accepted, blank, claimed
 
 NOON_MS = int(NOON.timestamp() * 1_000)

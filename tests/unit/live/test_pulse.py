@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.live.pulse import Look, Pulse
+from shared.live.redis_monitor import Look, Pulse
 from tests.processes import wait_until
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from shared.live.wakes import Wakes
+from shared.live.pubsub import Wakes
 
 
 def test_a_machine_without_a_thread_left_holds_nobody_and_the_next_one_tries_again(

@@ -7,7 +7,7 @@ from collections import deque
 
 import pytest
 
-from shared.queue.flow import HISTORY_MAX, Flow, Line, Oldest
+from shared.queue.estimates import HISTORY_MAX, Flow, Line, Oldest
 
 OURS = "ours"
 

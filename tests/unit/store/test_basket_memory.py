@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.domain.basket import GRAPH, Basket, BasketStep
-from shared.store.documents import _decode_basket, _encode_basket
+from shared.domain.definitions.basket import GRAPH, Basket, BasketStep
+from shared.store.executions.documents import _decode_basket, _encode_basket
 
 
 def stored(literals: int) -> bytes:

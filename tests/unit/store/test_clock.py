@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from shared.errors import Unavailable
-from shared.store.clock import StoreClock
+from shared.store.server_clock import StoreClock
 from tests.builders import NOON
 
 MS = timedelta(milliseconds=1)
@@ -54,7 +54,7 @@ def test_a_look_that_took_long_moves_the_clock_no_further_than_it_must(
     told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boot = 100.0
-    monkeypatch.setattr("shared.store.clock.since_boot", lambda: boot)
+    monkeypatch.setattr("shared.store.server_clock.since_boot", lambda: boot)
 
     def ask() -> datetime:
         nonlocal boot

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from shared.domain.execution import ErrorKind, Execution, Lease, Record, RunError
-from shared.domain.life import cancel, claim, complete, expire, fail, release, rescue, start
+from shared.domain.lifecycle.decision import Advance, Output
+from shared.domain.lifecycle.timings import Terms
+from shared.domain.lifecycle.transitions import cancel, claim, complete, expire, fail, release, rescue, start
 from shared.domain.status import StepStatus
-from shared.domain.terms import Advance, Output, Terms
 from shared.errors import LeaseLost
-from shared.store import settle as settling
-from shared.store.settle import Settled, settle
+from shared.store.executions import settle as settling
+from shared.store.executions.settle import Settled, settle
 from tests.builders import HandClock, blank
 from tests.faulty import FaultyStore
 from tests.memory_store import MemoryStore

@@ -10,9 +10,9 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from shared.telemetry.fleet import FleetMetrics
-from shared.telemetry.metrics import exposition
-from shared.telemetry.scrape import FleetCollector
+from shared.telemetry.fleet_collector import FleetCollector
+from shared.telemetry.fleet_metrics import FleetMetrics
+from shared.telemetry.request_metrics import exposition
 
 FLEET = FleetMetrics()
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.telemetry.lenient import encode
+from shared.telemetry.lenient_json import encode
 
 
 class Hostile:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import structlog
 
-from shared.telemetry.logs import configure_logging
+from shared.telemetry.logging_setup import configure_logging
 
 
 @pytest.fixture(autouse=True)

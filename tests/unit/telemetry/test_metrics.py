@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from shared.telemetry import metrics
+from shared.telemetry import request_metrics
 
 COUNT_ONE = """
-from shared.telemetry.metrics import exposition, observe_request
+from shared.telemetry.request_metrics import exposition, observe_request
 observe_request("api", "/run-basket", 0.06)
 print(exposition().decode())
 """
 
 
 def test_a_request_is_counted_and_timed_in_seconds() -> None:
-    metrics.observe_request("api", "/one", 0.06)
-    text = metrics.exposition().decode()
+    request_metrics.observe_request("api", "/one", 0.06)
+    text = request_metrics.exposition().decode()
     assert 'request_rate_total{endpoint="/one",service="api"} 1.0' in text
     assert 'latency_bucket{endpoint="/one",le="0.05",service="api"} 0.0' in text
     assert 'latency_bucket{endpoint="/one",le="0.1",service="api"} 1.0' in text
-    assert {0.01, 0.05, 0.1, 0.5} <= set(metrics.BUCKETS_S)
+    assert {0.01, 0.05, 0.1, 0.5} <= set(request_metrics.BUCKETS_S)
 
 
 def test_processes_that_share_a_directory_add_up(tmp_path: Path) -> None:
@@ -40,5 +40,5 @@ def test_a_figure_that_cannot_be_written_never_fails_the_request(monkeypatch: py
     def full(*_: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(metrics, "_of", full)
-    metrics.observe_request("api", "/two", 0.1)
+    monkeypatch.setattr(request_metrics, "_of", full)
+    request_metrics.observe_request("api", "/two", 0.1)

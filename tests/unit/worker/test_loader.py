@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.catalogue.specs import load_catalogue
+from shared.catalogue.agent_catalogue import load_catalogue
 from shared.errors import SpecError
 from worker.loader import check_agents, load_agents
 

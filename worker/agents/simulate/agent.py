@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from shared.domain.script import Phase, Play, read_script
+from shared.domain.lifecycle.simulation import Phase, Play, read_script
 from worker.context import AgentContext
 from worker.simulated import ScriptedFailure, WorkerGone
 

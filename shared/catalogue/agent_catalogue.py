@@ -1,0 +1,147 @@
+"""Reads every agent's spec by path, at boot; a wrong one names itself, all faults are told together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+import shared
+from shared.catalogue.schema_validator import Checked, Fault
+from shared.domain.definitions.agent_spec import AgentSpec, nearest, parse_agent_spec
+from shared.domain.lifecycle.simulation import SIMULATE, script_faults
+from shared.errors import AgentNotFound, SpecError
+
+SPEC_FILE: Final = "agent_spec.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    spec: AgentSpec
+    folder: Path
+    input: Checked
+    output: Checked
+
+
+class Catalogue:
+    """The agents there are; made by ``load_catalogue`` and never changed."""
+
+    def __init__(self, entries: Iterable[_Entry]) -> None:
+        self._entries = {entry.spec.name: entry for entry in sorted(entries, key=lambda entry: entry.spec.name)}
+
+    def agents(self, domain: str | None = None) -> tuple[AgentSpec, ...]:
+        """Answer the specs sorted by name, all or those of one domain."""
+        specs = (entry.spec for entry in self._entries.values())
+        return tuple(spec for spec in specs if domain is None or domain in spec.domains)
+
+    def has(self, name: str) -> bool:
+        """Answer whether there is an agent of this name."""
+        return name in self._entries
+
+    def agent(self, name: str) -> AgentSpec:
+        """Answer one agent's spec; raises AgentNotFound, which names the nearest there are."""
+        return self._entry(name).spec
+
+    def input_faults(self, name: str, value: Any) -> list[Fault]:
+        """Answer what in ``value`` breaks the agent's input schema; raises AgentNotFound."""
+        faults = self._entry(name).input.faults(value)
+        if name == SIMULATE and not faults:
+            return [Fault(fault.pointer, fault.message) for fault in script_faults(value)]
+        return faults
+
+    def output_faults(self, name: str, value: Any) -> list[Fault]:
+        """Answer what in ``value`` breaks the agent's output schema; raises AgentNotFound."""
+        return self._entry(name).output.faults(value)
+
+    def required_inputs(self, name: str) -> tuple[str, ...]:
+        """Answer the top-level fields that the agent's input schema requires; raises AgentNotFound."""
+        return tuple(self._entry(name).spec.input_schema.get("required", ()))
+
+    def folder(self, name: str) -> Path:
+        """Answer the folder the agent lies in; raises AgentNotFound."""
+        return self._entry(name).folder
+
+    def _entry(self, name: str) -> _Entry:
+        found = self._entries.get(name)
+        if found is None:
+            near = [repr(known) for known in nearest(name, tuple(self._entries), most=3)]
+            hint = f"; did you mean {' or '.join(near)}?" if near else "; GET /agents lists those there are"
+            raise AgentNotFound(f"agent {name[:64]!r} was not found{hint}")
+        return found
+
+
+def load_catalogue(agents_dir: Path | None = None) -> Catalogue:
+    """Answer the built-in agents and those of ``agents_dir``, a folder of ``<name>/agent_spec.json``.
+
+    Raises SpecError with a line for each fault of all specs: what ``parse_agent_spec`` finds, schemas that are none,
+    samples that break them, a missing module, a name that is taken.
+    """
+    entries: dict[str, _Entry] = {}
+    faults: list[str] = []
+    for folder in _folders(agents_dir):
+        try:
+            entry = _read(folder)
+        except SpecError as wrong:
+            faults.append(wrong.message)
+            continue
+        if entry.spec.name in entries:
+            taken = entries[entry.spec.name].folder
+            faults.append(f"{folder / SPEC_FILE}: name {entry.spec.name!r} is taken by {taken}")
+        entries.setdefault(entry.spec.name, entry)
+    if faults:
+        raise SpecError("\n".join(faults))
+    return Catalogue(entries.values())
+
+
+def builtin_agents() -> Path:
+    """Answer where the agents that ship with Bucket lie; found by path, for shared never imports worker."""
+    return Path(shared.__file__).parent.parent / "worker" / "agents"
+
+
+def _folders(agents_dir: Path | None) -> Iterator[Path]:
+    for home in (builtin_agents(), agents_dir):
+        if home is None:
+            continue
+        if not home.is_dir():
+            raise SpecError(f"{home} is not a directory")
+        yield from sorted(path for path in home.iterdir() if path.is_dir() and path.name[0] not in "._")
+
+
+def _read(folder: Path) -> _Entry:
+    where = folder / SPEC_FILE
+    try:
+        raw = orjson.loads(where.read_bytes())
+    except FileNotFoundError as missing:
+        raise SpecError(f"{where}: is missing") from missing
+    except (OSError, ValueError) as wrong:
+        raise SpecError(f"{where}: cannot be read: {wrong}") from wrong
+    spec = parse_agent_spec(raw, str(where))
+    return _compile(spec, folder, str(where))
+
+
+def _compile(spec: AgentSpec, folder: Path, where: str) -> _Entry:
+    checks: dict[str, Checked] = {}
+    faults: list[str] = []
+    parts: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+        "input": (spec.input_schema, spec.sample_input),
+        "output": (spec.output_schema, spec.sample_output),
+    }
+    for part, (schema, sample) in parts.items():
+        try:
+            checks[part] = Checked(schema, f"{where}: {part}_schema")
+        except SpecError as wrong:
+            faults.append(wrong.message)
+            continue
+        faults += [
+            f"{where}: sample_{part} breaks {part}_schema at {fault.pointer or 'its root'}: {fault.message}"
+            for fault in checks[part].faults(sample)
+        ]
+    module = folder / f"{spec.entry.partition(':')[0]}.py"
+    if not module.is_file():
+        faults.append(f"{where}: entry is {spec.entry!r} but there is no {module.name} beside it")
+    if faults:
+        raise SpecError("\n".join(faults))
+    return _Entry(spec, folder, checks["input"], checks["output"])

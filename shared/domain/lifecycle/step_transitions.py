@@ -1,0 +1,187 @@
+"""What the decisions are made of: single steps moved through the table, and runs brought to their end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from shared.domain.execution import ErrorKind, Event, Execution, Lease, RunError, Step
+from shared.domain.lifecycle import log_events
+from shared.domain.lifecycle.decision import Advance
+from shared.domain.lifecycle.timings import STRANGER_REST_MAX, STRANGER_REST_MIN, Terms
+from shared.domain.status import ExecutionStatus, StepStatus, move_execution, move_step
+from shared.errors import LeaseLost
+
+
+def offered(step: Step, now: datetime, terms: Terms, **changes: Any) -> Step:
+    """Answer the step as offered at ``now``, from whatever it was in."""
+    if step.status is not StepStatus.READY:
+        changes["status"] = move_step(step.status, StepStatus.READY)
+    return replace(
+        step,
+        offers=step.offers + 1,
+        offered_at=now,
+        due_by=now + terms.handoff_after(step.offers + 1),
+        started_at=None,
+        percent=None,
+        message=None,
+        **changes,
+    )
+
+
+def resting(step: Step, until: datetime, **changes: Any) -> Step:
+    """Answer the step as ready but not offered: somebody looks again at ``until``."""
+    if step.status is not StepStatus.READY:
+        changes["status"] = move_step(step.status, StepStatus.READY)
+    return replace(step, offered_at=None, due_by=until, started_at=None, percent=None, message=None, **changes)
+
+
+def claimed(step: Step, token: str, now: datetime, terms: Terms) -> Step:
+    """Answer the step as running under a new claim."""
+    return replace(
+        step,
+        status=move_step(step.status, StepStatus.RUNNING),
+        claims=step.claims + 1,
+        token=token,
+        started_at=now,
+        due_by=now + terms.lease,
+        percent=None,
+        message=None,
+    )
+
+
+def ended(step: Step, status: StepStatus, now: datetime, **changes: Any) -> Step:
+    """Answer the step as over."""
+    return replace(
+        step,
+        status=move_step(step.status, status),
+        finished_at=None if step.started_at is None else not_before(step.started_at, now),
+        due_by=None,
+        percent=None,
+        message=None,
+        **changes,
+    )
+
+
+def not_before(earlier: datetime, now: datetime) -> datetime:
+    """Answer ``now``, but nothing before what came ``earlier``.
+
+    Each process has read the store's clock for itself, and may be wrong by as much as its look took.
+    """
+    return max(earlier, now)
+
+
+def held(execution: Execution, lease: Lease) -> Step:
+    """Answer the step that runs under ``lease``; raises LeaseLost where it has moved on."""
+    step = execution.steps.get(lease.step)
+    if step is None or execution.done or not step.holds(lease):
+        raise LeaseLost(f"step {lease.step} of {execution.id} has moved on from claim {lease.claim}")
+    return step
+
+
+def with_steps(execution: Execution, *steps: Step) -> Execution:
+    """Answer the execution with these steps in place of those of their ids."""
+    return replace(execution, steps={**execution.steps, **{step.id: step for step in steps}})
+
+
+def failed(execution: Execution, step: Step, error: RunError, now: datetime, events: Iterable[Event] = ()) -> Advance:
+    """End a step for good; the run ends with it where nothing else is left."""
+    over = ended(step, StepStatus.FAILED, now, error=error)
+    message = f"{step.id} failed: {error.message}"
+    told = log_events.of_step(
+        over, now, "step.failed", message, level="error", status="error", error_code=error.error_code
+    )
+    return concluded(with_steps(execution, over), now, [*events, told])
+
+
+def stopped(execution: Execution, step: Step, now: datetime) -> Advance:
+    """End a step that was cancelled."""
+    over = ended(step, StepStatus.CANCELLED, now, error=cancelled_error(execution, step))
+    told = log_events.of_step(
+        over, now, "step.cancelled", f"{step.id} was cancelled", level="warning", status="cancelled"
+    )
+    return concluded(with_steps(execution, over), now, [told])
+
+
+def freed(execution: Execution, steps: dict[str, Step]) -> list[str]:
+    """Answer the waiting steps whose needs are now all completed, in the basket's order."""
+    return [
+        step.id
+        for step in execution.basket.steps
+        if steps[step.id].status is StepStatus.WAITING
+        and all(steps[need].status is StepStatus.COMPLETED for need in step.needs)
+    ]
+
+
+def handed(before: Execution, after: Execution) -> tuple[str, ...]:
+    """Answer the steps that a decision offered."""
+    return tuple(
+        step.id
+        for step in after.steps.values()
+        if step.status is StepStatus.READY and step.offers > before.steps[step.id].offers
+    )
+
+
+def concluded(execution: Execution, now: datetime, events: list[Event]) -> Advance:
+    """Skip what can never run, and end the run where nothing is left to wait for."""
+    steps = dict(execution.steps)
+    for step in execution.basket.steps:
+        if steps[step.id].status is StepStatus.WAITING and any(_never_completes(steps[need]) for need in step.needs):
+            steps[step.id] = ended(steps[step.id], StepStatus.SKIPPED, now)
+    if steps != execution.steps:
+        execution = replace(execution, steps=steps)
+    if not all(step.status.is_final for step in steps.values()):
+        return Advance(execution, events=tuple(events))
+    status, error = _verdict(execution, now)
+    over = replace(
+        execution,
+        status=move_execution(execution.status, status),
+        finished_at=not_before(execution.started_at or execution.created_at, now),
+        error=error,
+        dead_letter=status is ExecutionStatus.FAILED and _is_dead_letter(execution),
+    )
+    events.append(log_events.of_run(over, now, f"execution.{status}", f"basket {execution.basket.name} {status}"))
+    return Advance(over, events=tuple(events))
+
+
+def cancelled_error(execution: Execution, step: Step | None = None) -> RunError:
+    """Answer the error of a run, or a step of it, that was asked to stop."""
+    reason = None if execution.cancel is None else execution.cancel.reason
+    return RunError(
+        "cancelled",
+        f"cancelled: {reason}" if reason else "cancelled by request",
+        ErrorKind.CANCELLED,
+        agent=None if step is None else step.agent,
+        step=None if step is None else step.id,
+        attempt=None if step is None else step.claims,
+    )
+
+
+def _verdict(execution: Execution, now: datetime) -> tuple[ExecutionStatus, RunError | None]:
+    steps = execution.steps.values()
+    if all(step.status is StepStatus.COMPLETED for step in steps):
+        return ExecutionStatus.COMPLETED, None
+    if execution.cancel is not None:
+        return ExecutionStatus.CANCELLED, cancelled_error(execution)
+    failures = sorted((step for step in steps if step.error is not None), key=lambda step: step.finished_at or now)
+    return ExecutionStatus.FAILED, failures[0].error
+
+
+def _is_dead_letter(execution: Execution) -> bool:
+    """True where what failed may be sent again by hand: lost workers, used-up retries, data that broke a schema."""
+    errors = [step.error for step in execution.steps.values() if step.error is not None]
+    return any(
+        error.kind in {ErrorKind.LOST, ErrorKind.TRANSIENT} or error.error_code in {"input_invalid", "output_invalid"}
+        for error in errors
+    )
+
+
+def _never_completes(step: Step) -> bool:
+    return step.status.is_final and step.status is not StepStatus.COMPLETED
+
+
+def stranger_rest(since: datetime, now: datetime) -> timedelta:
+    """Answer how long a step rests that a worker of an older release handed back: as long as that lasts already."""
+    return min(max(now - since, STRANGER_REST_MIN), STRANGER_REST_MAX)

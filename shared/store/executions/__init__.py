@@ -1,0 +1,1 @@
+"""Executions in MongoDB: one filtered update for each transition, queries, bulk writes, retention."""

@@ -1,0 +1,224 @@
+"""Turns executions into documents and back, and two of them into the update that leads from one to the other.
+
+JSON that belongs to callers and agents is kept as bytes: it takes less room than BSON trees, and no value from
+outside becomes a field name or an operator. ``steps`` is a map by step id, whose pattern is safe as a field path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import datetime
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, Final
+
+import orjson
+
+from shared.domain.definitions.basket import Basket, BasketStep
+from shared.domain.definitions.retry_policy import RetryPolicy
+from shared.domain.execution import EVENTS_KEPT, Cancel, ErrorKind, Event, Execution, Idempotency, Page, RunError, Step
+from shared.domain.status import ExecutionStatus, StepStatus
+
+SCHEMA: Final = 1
+_REMEMBERED_MAX_BYTES: Final = 64 * 1024
+APART_FROM_READERS: Final = {"checkpoints": 0}
+APART_FROM_DECISIONS: Final = {"events": 0, "outputs": 0} | APART_FROM_READERS
+APART_FROM_LISTS: Final = {"input": 0, "metadata": 0} | APART_FROM_DECISIONS
+
+_PLAIN_FIELDS: Final = (
+    "integrator", "created_at", "request_id", "input", "input_source", "kind", "stateful", "metadata", "traceparent",
+    "retry_of", "effects_of", "run_after", "start_deadline", "deadline",
+    "queued_at", "started_at", "finished_at", "version", "rev",
+)  # fmt: skip
+_STEP_FIELDS: Final = tuple(field.name for field in fields(Step) if field.name not in {"id", "status", "error"})
+
+
+def encode(execution: Execution) -> dict[str, Any]:
+    """Answer the document of ``execution``, without its log lines and outputs."""
+    document = {
+        "_id": execution.id,
+        "schema": SCHEMA,
+        "status": str(execution.status),
+        "basket": _encode_basket(execution.basket),
+        "basket_name": execution.basket.name,
+        "tags": list(execution.tags),
+        "steps": {step.id: _encode_step(step) for step in execution.steps.values()},
+        "due_by": execution.due_by,
+        "error": _encode_error(execution.error),
+        "idempotency": _encode_key(execution.idempotency),
+        "cancel": _encode_cancel(execution.cancel),
+        "dead_letter": execution.dead_letter or None,
+    }
+    document.update({name: getattr(execution, name) for name in _PLAIN_FIELDS})
+    return _without_none(document)
+
+
+def decode(document: dict[str, Any]) -> Execution:
+    """Answer the execution that ``document`` holds."""
+    steps = {step_id: _decode_step(step_id, fields_) for step_id, fields_ in document["steps"].items()}
+    key = document.get("idempotency")
+    return Execution(
+        id=document["_id"],
+        basket=_decode_basket(document["basket"]),
+        status=ExecutionStatus(document["status"]),
+        steps=steps,
+        tags=tuple(document["tags"]),
+        error=decode_error(document.get("error")),
+        idempotency=None if key is None else Idempotency(key["key"], key["fingerprint"]),
+        cancel=_decode_cancel(document.get("cancel")),
+        dead_letter=document.get("dead_letter", False),
+        **{name: document[name] for name in _PLAIN_FIELDS if name in document},
+    )
+
+
+def encode_event(event: Event) -> dict[str, Any]:
+    """Answer the element of ``events`` that stands for ``event``."""
+    return _without_none({field.name: getattr(event, field.name) for field in fields(Event)})
+
+
+def decode_event(element: dict[str, Any]) -> Event:
+    """Answer the event that ``element`` stands for."""
+    return Event(**element)
+
+
+def difference(before: Execution, after: Execution) -> dict[str, dict[str, Any]]:
+    """Answer the ``$set`` and ``$unset`` that turn the document of ``before`` into that of ``after``.
+
+    ``due_by`` is always written: heartbeats move the stored one without a version, so that an unchanged value
+    here may be another one there. A step that ends takes its checkpoint along.
+    """
+    moved = _moved(_RUN_NAMES, _RUN_VALUES, before, after)
+    ended: list[str] = []
+    for step in after.steps.values():
+        was = before.steps[step.id]
+        if step is not was:
+            told = _moved(_STEP_NAMES, _STEP_VALUES, was, step)
+            moved |= {f"steps.{step.id}.{name}": value for name, value in told.items()}
+            if step.status.is_final and not was.status.is_final:
+                ended.append(step.id)
+    to_set = {name: value for name, value in moved.items() if value is not None}
+    to_unset = {name: "" for name, value in moved.items() if value is None}
+    to_unset |= {f"checkpoints.{step_id}": "" for step_id in ended if after.steps[step_id].claims}
+    if after.due_by is None:
+        to_unset["due_by"] = ""
+    else:
+        to_set["due_by"] = after.due_by
+    return {operator: names for operator, names in (("$set", to_set), ("$unset", to_unset)) if names}
+
+
+def pushed(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """Answer the ``$push`` that adds log lines and keeps the newest; their ``seq`` follows from their place."""
+    return {"events": {"$each": events, "$slice": -EVENTS_KEPT}}
+
+
+def cut_to(page: Page) -> list[dict[str, Any]]:
+    """Answer the stages of a pipeline that leave of a document's log lines those of ``page``.
+
+    They add ``lines_kept``, how many there are, and ``lines_from``, the place of the page's first counted from the
+    log's end (the last line's is 1).
+    """
+    kept = {"$size": {"$ifNull": ["$events", []]}}
+    if page.after is None:
+        skipped: dict[str, Any] = {"$max": [0, {"$subtract": ["$lines_kept", int(page.limit)]}]}
+    else:
+        dropped = {"$subtract": ["$lines", "$lines_kept"]}
+        beyond = {"$max": [0, {"$subtract": [int(page.after), dropped]}]}
+        skipped = {"$min": [beyond, "$lines_kept"]}
+    return [
+        {"$set": {"lines_kept": kept}},
+        {"$set": {"lines_from": {"$subtract": ["$lines_kept", skipped]}}},
+        {"$set": {"events": {"$slice": [{"$ifNull": ["$events", []]}, skipped, int(page.limit)]}}},
+        {"$unset": list(APART_FROM_READERS)},
+    ]
+
+
+def _moved(
+    names: tuple[str, ...], values: attrgetter[tuple[Any, ...]], before: object, after: object
+) -> dict[str, Any]:
+    """The fields that differ, as they are stored from now on; None for one that is stored no more."""
+    each = zip(names, values(before), values(after), strict=True)
+    changed = {name: new for name, old, new in each if old is not new and old != new}
+    return {name: _ENCODERS[name](value) if name in _ENCODERS else value for name, value in changed.items()}
+
+
+def _without_none(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def _encode_basket(basket: Basket) -> bytes:
+    return orjson.dumps(basket)
+
+
+def _decode_basket(stored: bytes) -> Basket:
+    # One with a megabyte of literals takes twenty: hundreds of those are not remembered.
+    return _remembered_basket(stored) if len(stored) <= _REMEMBERED_MAX_BYTES else _read_basket(stored)
+
+
+@lru_cache(maxsize=256)  # the runs of one basket bear the same bytes, and a basket is never changed
+def _remembered_basket(stored: bytes) -> Basket:
+    return _read_basket(stored)
+
+
+def _read_basket(stored: bytes) -> Basket:
+    raw = orjson.loads(stored)
+    return Basket(steps=tuple(_decode_basket_step(step) for step in raw.pop("steps")), **raw)
+
+
+def _decode_basket_step(raw: dict[str, Any]) -> BasketStep:
+    return BasketStep(**{**raw, "needs": tuple(raw["needs"]), "retry": RetryPolicy(**raw.get("retry", {}))})
+
+
+def _encode_step(step: Step) -> dict[str, Any]:
+    document = {name: getattr(step, name) for name in _STEP_FIELDS}
+    return _without_none({**document, "status": str(step.status), "error": _encode_error(step.error)})
+
+
+def _decode_step(step_id: str, document: dict[str, Any]) -> Step:
+    plain = {name: document[name] for name in _STEP_FIELDS if name in document}
+    return Step(id=step_id, status=StepStatus(document["status"]), error=decode_error(document.get("error")), **plain)
+
+
+def _encode_error(error: RunError | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    document = {field.name: getattr(error, field.name) for field in fields(RunError)}
+    return _without_none({**document, "kind": str(error.kind)})
+
+
+def decode_error(document: dict[str, Any] | None) -> RunError | None:
+    """Answer the error that ``document`` holds."""
+    return None if document is None else RunError(**{**document, "kind": ErrorKind(document["kind"])})
+
+
+def _encode_cancel(cancel: Cancel | None) -> dict[str, Any] | None:
+    return None if cancel is None else _without_none({"requested_at": cancel.requested_at, "reason": cancel.reason})
+
+
+def _decode_cancel(document: dict[str, Any] | None) -> Cancel | None:
+    return None if document is None else Cancel(document["requested_at"], document.get("reason"))
+
+
+def _encode_key(key: Idempotency | None) -> dict[str, str] | None:
+    return None if key is None else {"key": key.key, "fingerprint": key.fingerprint}
+
+
+def second_stored(document: dict[str, Any]) -> datetime:
+    """Answer the second in which mongod stored ``document``, by mongod's own clock."""
+    stored: datetime = document["stored_at"].as_datetime()
+    return stored
+
+
+_ENCODERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "status": str,
+    "tags": list,
+    "error": _encode_error,
+    "idempotency": _encode_key,
+    "cancel": _encode_cancel,
+    "dead_letter": lambda is_one: is_one or None,
+}
+# What is compared of two executions, and of two steps; counts are no decision's to set, and a basket never changes.
+_RUN_NAMES: Final = (*_ENCODERS, *(name for name in _PLAIN_FIELDS if name not in {"version", "rev"}))
+_RUN_VALUES: Final[attrgetter[tuple[Any, ...]]] = attrgetter(*_RUN_NAMES)
+_STEP_NAMES: Final = ("status", "error", *_STEP_FIELDS)
+_STEP_VALUES: Final[attrgetter[tuple[Any, ...]]] = attrgetter(*_STEP_NAMES)

@@ -1,0 +1,108 @@
+"""The changes of executions that pollers can see, as a majority has them and in the order in which it took them.
+
+Only ids travel: mongod itself leaves out inputs and outputs, heartbeats, claims and tombstones. The stream is read by
+plain commands, so that one reply is one batch, with the token that continues right after it, and nothing is resumed
+behind the caller's back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pymongo.client_session import ClientSession
+from pymongo.errors import OperationFailure
+
+from shared.domain.feed_position import BATCH_MAX, coalesced
+from shared.errors import HistoryLost
+from shared.store.database import Database, call, listening
+
+Token = Mapping[str, Any]
+
+# A stream that resumes far behind reads all that lies between, an hour's oplog in half a minute.
+_RESUMED_WITHIN_S: Final = 300.0
+# ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken, and an event too large to be sent.
+_LOST: Final = frozenset({286, 280, 260, 10334})
+# A write that counts no rev is seen by no poller. A replacement is what becomes of an update too large to be logged.
+_VISIBLE: Final[Mapping[str, Any]] = {
+    "$or": [
+        {"operationType": {"$in": ["insert", "replace"]}, "fullDocument.status": {"$exists": True}},
+        {"operationType": "update", "updateDescription.updatedFields.rev": {"$exists": True}},
+    ]
+}
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """One reply: who changed, each once at its latest place; more may follow at once where it ``is_full``."""
+
+    execution_ids: tuple[str, ...]
+    token: Token
+    is_full: bool
+
+
+class ChangeStream:
+    """One stream, from ``after`` a token on, or from now; all of it raises what the store raises, and HistoryLost."""
+
+    def __init__(self, database: Database, after: Token | None = None) -> None:
+        self._database = database
+        self._after = after
+        self._open = ExitStack()
+        self._session: ClientSession | None = None
+        self._cursor_id = 0
+
+    def __enter__(self) -> Self:
+        """Take a session of the driver's, to which the cursor will belong."""
+        with call(self._database, writes=False):
+            self._session = self._open.enter_context(self._database.session())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Close the cursor where MongoDB answers, which would else linger for ten minutes; give the session back."""
+        with self._open:
+            if kind is None and self._cursor_id:
+                with call(self._database, writes=False):
+                    self._command({"killCursors": "executions", "cursors": [self._cursor_id]})
+
+    def begin(self) -> News:
+        """Open the stream; answer what it holds already, or merely the token of now."""
+        stage = {} if self._after is None else {"resumeAfter": self._after}
+        opened = {
+            "aggregate": "executions",
+            "pipeline": [{"$changeStream": stage}, {"$match": _VISIBLE}, {"$project": {"documentKey._id": 1}}],
+            "cursor": {"batchSize": 0 if self._after is None else BATCH_MAX},
+            "readConcern": {"level": "majority"},
+        }
+        with call(self._database, writes=False, within_s=None if self._after is None else _RESUMED_WITHIN_S):
+            return self._asked(opened, "firstBatch")
+
+    def wait(self, most_s: float) -> News:
+        """Wait for changes, ``most_s`` seconds at most; answer them."""
+        if not self._cursor_id:
+            raise HistoryLost("executions was dropped or renamed: what its stream would tell is over")
+        asked = {
+            "getMore": self._cursor_id,
+            "collection": "executions",
+            "batchSize": BATCH_MAX,
+            "maxTimeMS": int(most_s * 1_000),
+        }
+        with listening():
+            return self._asked(asked, "nextBatch")
+
+    def _asked(self, command: dict[str, Any], batch: str) -> News:
+        try:
+            cursor = self._command(command)["cursor"]
+        except OperationFailure as failed:
+            if failed.code in _LOST:
+                raise HistoryLost from failed
+            raise
+        self._cursor_id = cursor["id"]
+        events = cursor[batch]
+        ids = coalesced(event["documentKey"]["_id"] for event in events)
+        return News(ids, cursor["postBatchResumeToken"], is_full=len(events) >= BATCH_MAX)
+
+    def _command(self, command: dict[str, Any]) -> dict[str, Any]:
+        return self._database.collection("executions").database.command(command, session=self._session)

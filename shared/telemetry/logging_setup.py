@@ -1,0 +1,136 @@
+"""Sets logging up: JSON lines on stdout, ours and the libraries' alike; a log line never breaks who wrote it.
+
+On a terminal the lines are for a person. structlog's own loggers write straight to the sink; the standard library's
+(gunicorn, celery, pymongo) pass the same processors. Tracebacks stand in the log and nowhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import MutableMapping
+from typing import Any, Final, TextIO
+
+import structlog
+
+from shared.telemetry.lenient_json import encode
+
+_QUIET: Final = {"pymongo": logging.WARNING, "urllib3": logging.WARNING, "kombu": logging.WARNING}
+_FIRST: Final = ("timestamp", "level", "service", "event")  # the order in which an eye looks for them
+
+
+def configure_logging(service: str, level: str, *, stream: TextIO | None = None) -> None:
+    """Send every log line of this process from ``level`` on to stdout (or ``stream``), marked with ``service``.
+
+    May be called again, as after a fork: the last call wins.
+    """
+    number = logging.getLevelNamesMapping()[level.upper()]
+    sink = _Sink(stream)
+    render = _person if sink.to_person() else _json
+    steps: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _named(service),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    structlog.configure(
+        processors=[*steps, render],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=lambda *_: _Line(sink),
+        cache_logger_on_first_use=False,  # a logger made before the set-up must follow it
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_Handler(sink, steps, render)]
+    root.setLevel(number)
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(max(number, least))
+    logging.captureWarnings(capture=True)
+
+
+class _Sink:
+    """Writes whole lines; where stdout is gone or full it drops them, for the work matters more."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def to_person(self) -> bool:
+        try:
+            return (self._stream or sys.stdout).isatty()
+        except Exception:  # noqa: BLE001  stdout may be None or closed
+            return False
+
+    def write(self, line: str) -> None:
+        try:
+            stream = self._stream or sys.stdout
+            with self._lock:
+                stream.write(line + "\n")
+                stream.flush()
+        except Exception:  # noqa: BLE001, S110  watching never breaks doing, and there is nowhere left to say so
+            pass
+
+
+class _Line:
+    """What structlog takes for a logger: each level's method writes one line."""
+
+    def __init__(self, sink: _Sink) -> None:
+        self.msg = sink.write
+
+    debug = info = warning = error = critical = exception = fatal = log = property(lambda self: self.msg)
+
+
+class _Handler(logging.Handler):
+    """Passes a record of the standard library through our own processors."""
+
+    def __init__(
+        self, sink: _Sink, steps: list[structlog.typing.Processor], render: structlog.typing.Processor
+    ) -> None:
+        super().__init__()
+        self._sink, self._steps, self._render = sink, steps, render
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line: Any = {"event": _message(record), "logger": record.name}
+            if record.exc_info:
+                line["exc_info"] = record.exc_info
+            for step in (*self._steps, self._render):
+                line = step(None, record.levelname.lower(), line)
+            self._sink.write(line)
+        except Exception:  # noqa: BLE001  the same law as in the sink
+            self._sink.write(f'{{"level":"error","event":"a log line of {record.name!r} could not be written"}}')
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001  a format that does not fit its arguments, in somebody else's code
+        return f"{record.msg} {record.args}"
+
+
+def _named(service: str) -> structlog.typing.Processor:
+    def add(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        line["service"] = service
+        return line
+
+    return add
+
+
+def _json(logger: Any, method: str, line: MutableMapping[str, Any]) -> str:
+    try:
+        if line.get("exc_info"):
+            line = structlog.processors.format_exc_info(logger, method, line)
+        return encode({**{name: line.pop(name, None) for name in _FIRST}, **line}).decode()
+    except Exception as wrong:  # noqa: BLE001  an exception whose __str__ raises, say
+        return encode({"level": "error", "event": "log.unwritable", "kind": type(wrong).__name__}).decode()
+
+
+def _person(logger: Any, method: str, line: MutableMapping[str, Any]) -> str:
+    try:
+        return str(_CONSOLE(logger, method, line))
+    except Exception:  # noqa: BLE001  the same law as above
+        return _json(logger, method, line)
+
+
+_CONSOLE: Final = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)

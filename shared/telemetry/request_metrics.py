@@ -1,0 +1,59 @@
+"""Counts and times requests; every figure is in seconds and none ever fails who reports it.
+
+Under gunicorn each process writes its figures into files below ``PROMETHEUS_MULTIPROC_DIR``, and whichever process is
+asked adds them up. prometheus_client looks for that variable when it is imported, so ``api/gunicorn.py`` sets it in the
+master, before any worker imports this module. Without the variable one process counts for itself.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import Final
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from shared.telemetry.fleet_collector import FleetCollector
+from shared.telemetry.fleet_metrics import FleetMetrics
+
+__all__ = ["BUCKETS_S", "CONTENT_TYPE", "FleetCollector", "FleetMetrics", "exposition", "observe_request"]
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+BUCKETS_S: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+_RATE: Final = Counter("request_rate", "Requests answered.", ["service", "endpoint"])
+_LATENCY: Final = Histogram("latency", "Seconds from request to reply.", ["service", "endpoint"], buckets=BUCKETS_S)
+
+
+def observe_request(service: str, endpoint: str, seconds: float) -> None:
+    """Count a request to ``endpoint`` (the route, never the path: ids would be labels without end) and its time."""
+    try:
+        rate, latency = _of(service, endpoint)
+        rate.inc()
+        latency.observe(seconds)
+    except Exception as wrong:  # noqa: BLE001  a full disk under the files of multiprocess mode, say
+        structlog.get_logger(__name__).warning("metrics.lost", reason=str(wrong))
+
+
+def exposition(*collectors: Collector) -> bytes:
+    """Answer the Prometheus text: the requests of all processes, and what ``collectors`` read at this moment."""
+    registry = CollectorRegistry(auto_describe=False)
+    for collector in collectors:
+        registry.register(collector)
+    return _requests() + generate_latest(registry)
+
+
+def _requests() -> bytes:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+@lru_cache(maxsize=1024)
+def _of(service: str, endpoint: str) -> tuple[Counter, Histogram]:
+    return _RATE.labels(service, endpoint), _LATENCY.labels(service, endpoint)
