@@ -65,9 +65,9 @@ doctor: $(READY) ## looks at this machine and names the fix for each fault
 	@$(BIN)/bucketd doctor $(ARGS)
 
 bench: $(READY) ## Bucket and plain Flask + Celery + MongoDB, measured side by side: ratios, and where the CPU goes
-	@$(BIN)/python -m benchmarks.run $(ARGS)
+	@$(BIN)/python -m benchmarks.side_by_side $(ARGS)
 	@$(BIN)/python -m benchmarks.polling $(filter --quick,$(ARGS))
-	@$(BIN)/python -m benchmarks.multipoll $(filter --quick,$(ARGS))
+	@$(BIN)/python -m benchmarks.poll_many $(filter --quick,$(ARGS))
 
 bench-hints: $(READY) ## what a caller pays who polls exactly when told: how often, and how late he learns of the end
 	@$(BIN)/python -m benchmarks.hints $(ARGS)

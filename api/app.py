@@ -13,7 +13,7 @@ from api.catalogue import routes as catalogue
 from api.catalogue.basket_cache import KnownBaskets
 from api.feed import changes, consumers
 from api.gunicorn_worker import LET_GO
-from api.http import middleware, problems, versioning
+from api.http import middleware, problems, version_prefix
 from api.logs import list_logs
 from api.openapi import routes as reference
 from api.polling import list_executions, poll, poll_many
@@ -35,12 +35,12 @@ def create_app(services: Services, keeper: Keeper) -> flask.Flask:
     problems.register(app)
     api = problems.Api(app)
     known = KnownBaskets(services)
-    versioning.register(app, api, submit.blueprint(services, keeper, known))
-    versioning.register(app, api, submit_batch.blueprint(services, keeper, known))
+    version_prefix.register(app, api, submit.blueprint(services, keeper, known))
+    version_prefix.register(app, api, submit_batch.blueprint(services, keeper, known))
     for part in (poll, poll_many, list_executions, cancel, retry, dead_letters, changes, consumers, list_logs, health):
-        versioning.register(app, api, part.blueprint(services, keeper))
-    versioning.register(app, api, catalogue.blueprint(services, known))
-    versioning.register(app, api, health.metrics_blueprint(services), versioned=False)
-    versioning.register(app, api, reference.blueprint(api.spec.to_dict), versioned=False)
+        version_prefix.register(app, api, part.blueprint(services, keeper))
+    version_prefix.register(app, api, catalogue.blueprint(services, known))
+    version_prefix.register(app, api, health.metrics_blueprint(services), versioned=False)
+    version_prefix.register(app, api, reference.blueprint(api.spec.to_dict), versioned=False)
     app.extensions[LET_GO] = keeper.holder.let_go
     return app

@@ -14,8 +14,8 @@ from typing import Final
 
 import structlog
 
-from api.hints.duration_cache import Expectations
 from api.hints.poll_hints import OVER, Hints, hints_for
+from api.hints.schedule_cache import Expectations
 from api.http.long_poll import Holder
 from shared.bootstrap import Services
 from shared.domain.execution import Execution

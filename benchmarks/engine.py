@@ -19,14 +19,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import counting, growth
-from benchmarks.growth import Place
-from benchmarks.load import Broken
-from benchmarks.report import progress
-from benchmarks.sides import ROOT, Side
-from benchmarks.tongues import BUCKET
-from compose.embedded.guard import Guard
-from compose.embedded.trouble import Trouble
+from benchmarks.harness import operation_counts, scaling
+from benchmarks.harness.http_dialects import BUCKET
+from benchmarks.harness.load_generator import Broken
+from benchmarks.harness.report import progress
+from benchmarks.harness.scaling import Place
+from benchmarks.harness.systems import ROOT, Side
+from compose.embedded.group_reaper import Guard
+from compose.errors import Trouble
 from shared.errors import BucketError
 
 FEW: Final = 1_000
@@ -64,21 +64,21 @@ def main() -> int:
 
 
 def _counts(side: Side, runs: int) -> tuple[Table, Table]:
-    idle = counting.idle_commands(side, _IDLE_S)
+    idle = operation_counts.idle_commands(side, _IDLE_S)
     table = Table(title="What a run costs, accept included", box=box.SIMPLE, title_justify="left")
     for heading in ("a run of", "messages", "MongoDB writes", "by", "MongoDB reads", "by"):
         table.add_column(heading)
     commands = Table(title="Redis commands, those inside scripts included", box=box.SIMPLE, title_justify="left")
     commands.add_column("a run of")
     commands.add_column("commands")
-    for name, body in counting.ASKED.items():
-        counted = counting.count(side, body, runs, idle)
+    for name, body in operation_counts.ASKED.items():
+        counted = operation_counts.count(side, body, runs, idle)
         writes, reads = counted.writes, counted.reads
         told = (f"{sum(writes.values()):.1f}", _listed(writes), f"{sum(reads.values()):.1f}", _listed(reads))
         table.add_row(name, f"{counted.messages:.1f}", *told)
         commands.add_row(name, _listed(counted.redis))
         progress(f"counted {runs} runs of: {name}")
-    operations, asked = counting.polled(side, counting.ASKED["two quick steps"], _POLLS)
+    operations, asked = operation_counts.polled(side, operation_counts.ASKED["two quick steps"], _POLLS)
     table.add_row("a poll of a finished run", "-", f"{operations:.1f} operations in all")
     commands.add_row("a poll of a finished run", _listed(asked))
     return table, commands
@@ -91,7 +91,7 @@ def _growth(side: Side, documents: int, lives: int) -> Table:
     progress(f"stored {documents:,} executions in {time.monotonic() - began:.0f} s")
     with closing(few), closing(many):
         side.mongo.admin.command("fsync")
-        growth.compare(few, many, lives)
+        scaling.compare(few, many, lives)
         plans = many.plans()
         times = few.timed(), many.timed()
     return _compared(documents, times, plans)
@@ -99,8 +99,8 @@ def _growth(side: Side, documents: int, lives: int) -> Table:
 
 def _compared(
     documents: int,
-    times: tuple[Mapping[str, growth.Timed], Mapping[str, growth.Timed]],
-    plans: Mapping[str, growth.Plans],
+    times: tuple[Mapping[str, scaling.Timed], Mapping[str, scaling.Timed]],
+    plans: Mapping[str, scaling.Plans],
 ) -> Table:
     table = Table(title=f"The store's verbs in µs, median (99 %): {FEW:,} and {documents:,} stored", box=box.SIMPLE)
     table.title_justify = "left"

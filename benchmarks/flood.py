@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmarks.connections import open_evenly
-from benchmarks.flows import Tally, submitting
-from benchmarks.load import Answer, Broken, Flow, Loop
-from benchmarks.report import progress
-from benchmarks.sides import Side
-from benchmarks.tongues import BUCKET
-from compose.embedded.guard import Guard
-from compose.embedded.trouble import Trouble
+from benchmarks.harness.balanced_connections import open_evenly
+from benchmarks.harness.http_dialects import BUCKET
+from benchmarks.harness.load_generator import Answer, Broken, Flow, Loop
+from benchmarks.harness.report import progress
+from benchmarks.harness.scenarios import Tally, submitting
+from benchmarks.harness.systems import Side
+from compose.embedded.group_reaper import Guard
+from compose.errors import Trouble
 
 SUBMITTERS: Final = 16
 _HEAD: Final = re.compile(rb'"status":"([a-z]+)","done":(true|false),"rev":(\d+)')

@@ -30,12 +30,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import Broken
-from benchmarks.report import progress
-from benchmarks.sides import Side
-from benchmarks.tongues import BUCKET
-from compose.embedded.guard import Guard
-from compose.embedded.trouble import Trouble
+from benchmarks.harness.http_dialects import BUCKET
+from benchmarks.harness.load_generator import Broken
+from benchmarks.harness.report import progress
+from benchmarks.harness.systems import Side
+from compose.embedded.group_reaper import Guard
+from compose.errors import Trouble
 
 KINDS_S: Final = (0.2, 2.0, 20.0)
 SLOTS: Final = 12

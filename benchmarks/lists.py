@@ -25,15 +25,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cpu import used_by
-from benchmarks.load import Broken
-from benchmarks.profiler import plan_of, recorded
-from benchmarks.report import progress
-from benchmarks.runs import accepted, fill
-from benchmarks.sides import Side
-from benchmarks.tongues import BUCKET
-from compose.embedded.guard import Guard
-from compose.embedded.trouble import Trouble
+from benchmarks.harness.cpu_time import used_by
+from benchmarks.harness.http_dialects import BUCKET
+from benchmarks.harness.load_generator import Broken
+from benchmarks.harness.mongod_profiler import plan_of, recorded
+from benchmarks.harness.report import progress
+from benchmarks.harness.sample_executions import accepted, fill
+from benchmarks.harness.systems import Side
+from compose.embedded.group_reaper import Guard
+from compose.errors import Trouble
 from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import PUBLIC
 from shared.domain.list_query import Order, Wanted

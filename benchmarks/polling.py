@@ -26,18 +26,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import runs
-from benchmarks.connections import open_evenly
-from benchmarks.cpu import children_of, used_by
-from benchmarks.flows import Tally, polling
-from benchmarks.load import Broken, Flow, Loop
-from benchmarks.report import progress
-from benchmarks.sides import API_PROCESSES, ROOT, Side
-from benchmarks.tongues import BUCKET
-from compose.embedded import port, processes
-from compose.embedded.child import Child
-from compose.embedded.guard import Guard
-from compose.embedded.trouble import Trouble
+from benchmarks.harness import sample_executions
+from benchmarks.harness.balanced_connections import open_evenly
+from benchmarks.harness.cpu_time import children_of, used_by
+from benchmarks.harness.http_dialects import BUCKET
+from benchmarks.harness.load_generator import Broken, Flow, Loop
+from benchmarks.harness.report import progress
+from benchmarks.harness.scenarios import Tally, polling
+from benchmarks.harness.systems import API_PROCESSES, ROOT, Side
+from compose.embedded import bucket_processes, tcp_port
+from compose.embedded.group_reaper import Guard
+from compose.embedded.managed_process import Child
+from compose.errors import Trouble
 from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import PUBLIC, Page
 from shared.errors import BucketError
@@ -47,7 +47,7 @@ from shared.settings import Settings
 MANY: Final = 1_000_000
 FEW: Final = 1_000
 _CALLERS: Final = 16
-_KEY: Final = "constant"  # of benchmarks.reference.constant, which only its server may import
+_KEY: Final = "constant"  # of benchmarks.reference.baseline_app, which only its server may import
 _LONG_LOG: Final = 1_000
 _SHORT_LOG: Final = 10
 _WOKEN: Final = 100
@@ -199,7 +199,7 @@ class Bench:
 
     def _fill(self, total: int) -> None:
         executions = self._services.database.collection("executions")
-        runs.fill(executions, total, self._services.clock.now(), self._services.terms)
+        sample_executions.fill(executions, total, self._services.clock.now(), self._services.terms)
 
     def _with_log(self, lines: int) -> str:
         """A run like the finished one, with a log of so many lines."""
@@ -306,13 +306,13 @@ def run(side: Side, floor: Server, console: Console, *, documents: int, rounds: 
 
 def _start_floor(side: Side, stack: ExitStack, root: Path, guard: Guard) -> Server:
     """The floor under Bucket's own gunicorn settings, all but its application."""
-    number = port.settle("127.0.0.1", 0)
-    url = port.url("127.0.0.1", number)
+    number = tcp_port.settle("127.0.0.1", 0)
+    url = tcp_port.url("127.0.0.1", number)
     api = side.children["api"].plan
-    argv = tuple("benchmarks.reference.constant:app" if part == "api.wsgi:app" else part for part in api.argv)
+    argv = tuple("benchmarks.reference.baseline_app:app" if part == "api.wsgi:app" else part for part in api.argv)
     env = dict(api.env) | {"PORT": str(number), "PROMETHEUS_MULTIPROC_DIR": str(root / "floor")}
     side.redis.set(_KEY, b"{}")
-    plan = replace(api, name="floor", argv=argv, env=env, ready=lambda: processes.fetch(f"{url}/constant") == {})
+    plan = replace(api, name="floor", argv=argv, env=env, ready=lambda: bucket_processes.fetch(f"{url}/constant") == {})
     child = Child(plan, root / "floor.log", guard)
     stack.callback(child.kill)
     child.start()

@@ -15,11 +15,11 @@ import redis
 import structlog
 from hypothesis import settings as hypothesis_settings
 
-from compose.embedded import places
 from compose.embedded import servers as embedded
-from compose.embedded.child import Child
-from compose.embedded.guard import Guard
-from compose.embedded.plan import ChildPlan
+from compose.embedded import socket_dir
+from compose.embedded.group_reaper import Guard
+from compose.embedded.managed_process import Child
+from compose.embedded.process_plan import ChildPlan
 from tests.stack import Stack
 
 # An example that takes longer than 200 ms fails by default, and a machine that pauses is no fault of what is tried.
@@ -62,11 +62,11 @@ def _logs_as_structlog_left_them() -> Iterator[None]:
 def servers(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[Servers]:
     """Start redis-server and mongod for the session and stop them, by their process ids, at its end."""
     data = tmp_path_factory.mktemp("servers")
-    sockets = places.make_socket_dir()
+    sockets = socket_dir.make_socket_dir()
     plans = (embedded.redis_plan(sockets, data / "redis"), embedded.mongod_plan(sockets, data / "mongod"))
     with _running(plans, data, guard):
         yield Servers(sockets)
-    places.remove_socket_dir(sockets)
+    socket_dir.remove_socket_dir(sockets)
 
 
 @contextmanager
@@ -86,11 +86,11 @@ def _running(plans: tuple[ChildPlan, ...], logs: Path, guard: Guard) -> Iterator
 @pytest.fixture
 def own_redis(tmp_path: Path, guard: Guard) -> Iterator[tuple[Child, str]]:
     """Start a redis-server of the test's own, to be taken away, and answer its URL."""
-    sockets = places.make_socket_dir()
+    sockets = socket_dir.make_socket_dir()
     plan = embedded.redis_plan(sockets, tmp_path / "redis")
     with _running((plan,), tmp_path, guard) as [child]:
         yield child, embedded.redis_url(sockets)
-    places.remove_socket_dir(sockets)
+    socket_dir.remove_socket_dir(sockets)
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from typing import Any, Final
 import requests
 
 from api.feed import cursors
-from compose.embedded.guard import Guard
+from compose.embedded.group_reaper import Guard
 from tests.acceptance.calls import AGENTS, INCOME, Caller
 from tests.contract import PROBLEM
 from tests.stack import Stack
 
-KEPT: Final = Path(__file__).parents[1] / "api" / "contract" / "examples.json"
+KEPT: Final = Path(__file__).parents[1] / "api" / "openapi" / "examples.json"
 LINES_SHOWN: Final = 3
 
 Examples = dict[str, dict[str, dict[str, Any]]]

@@ -36,10 +36,10 @@ import pymongo
 import redis
 from pymongo.database import Database
 
-from compose.embedded import places, port, processes, servers
-from compose.embedded.child import Child
-from compose.embedded.guard import Guard
-from compose.embedded.plan import ChildPlan
+from compose.embedded import bucket_processes, servers, socket_dir, tcp_port
+from compose.embedded.group_reaper import Guard
+from compose.embedded.managed_process import Child
+from compose.embedded.process_plan import ChildPlan
 
 SHORT: Final[Mapping[str, str]] = {
     "BUCKET_LEASE_S": "3",
@@ -92,8 +92,8 @@ class Stack:
         self._port = _kept_port("127.0.0.1")
         number = int(self._port.getsockname()[1])
         self.root = root
-        self.sockets = places.make_socket_dir()
-        self.url = port.url("127.0.0.1", number)
+        self.sockets = socket_dir.make_socket_dir()
+        self.url = tcp_port.url("127.0.0.1", number)
         self.redis_url = servers.redis_url(self.sockets)
         self.mongodb_url = settings.get("MONGODB_URL") or servers.mongodb_url(self.sockets)
         self.environ = {
@@ -112,14 +112,14 @@ class Stack:
         self._mongo: pymongo.MongoClient[dict[str, Any]] | None = None
 
     def _plans(self) -> tuple[ChildPlan, ...]:
-        api = processes.api_plan(self.url, self.environ)
+        api = bucket_processes.api_plan(self.url, self.environ)
         own = self.mongodb_url == servers.mongodb_url(self.sockets)
         return (
             servers.redis_plan(self.sockets, self.root / "redis"),
             *((servers.mongod_plan(self.sockets, self.root / "mongod"),) if own else ()),
             replace(api, ready=self._api_serves),
-            replace(processes.worker_plan(self.url, self.environ), ready=self._worker_has_left_its_mark),
-            processes.reconciler_plan(self.environ),
+            replace(bucket_processes.worker_plan(self.url, self.environ), ready=self._worker_has_left_its_mark),
+            bucket_processes.reconciler_plan(self.environ),
         )
 
     def start_all(self) -> None:
@@ -223,14 +223,14 @@ class Stack:
         self._port.close()
         for server in ("redis", "mongod"):
             shutil.rmtree(self.root / server, ignore_errors=True)
-        places.remove_socket_dir(self.sockets)
+        socket_dir.remove_socket_dir(self.sockets)
 
     def _api_serves(self) -> bool:
         # /ready is 503 while a server is away, which a test may want; /health is always 200. Asked on many connections,
         # for each reaches any of the API's processes, and each of them notices for itself.
         whole = all(child.is_alive() for name, child in self._children.items() if name in {"redis", "mongod"})
         url = f"{self.url}/{'ready' if whole else 'health'}"
-        return all(processes.fetch(url) for _ in range(_CONNECTIONS))
+        return all(bucket_processes.fetch(url) for _ in range(_CONNECTIONS))
 
     def _worker_has_left_its_mark(self) -> bool:
         return self._has_left_its_mark(self.pid("worker"))

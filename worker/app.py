@@ -19,10 +19,10 @@ from shared.bootstrap import bootstrap
 from shared.queue.message import PRIORITY_STEPS, QUEUES
 from shared.settings import Settings, warn_of_unknown
 from shared.telemetry.logging_setup import configure_logging
-from worker.child import runner_of_this_child
-from worker.loader import load_agents
-from worker.parent import Parent, watching_step
-from worker.slots import Slots
+from worker.agent_loader import load_agents
+from worker.child_process import runner_of_this_child
+from worker.supervision.main_process import Parent, watching_step
+from worker.supervision.shared_slots import Slots
 from worker.tasks import bind
 
 TIME_LIMIT_S: Final = 24 * 3600 + 900

@@ -34,9 +34,9 @@ from shared.settings import Settings, warn_of_unknown
 from shared.store.executions.retention import Sweep
 from shared.store.executions.settle import settle
 from shared.telemetry.logging_setup import configure_logging
-from worker.patience import Patience
-from worker.relay import Announcer, Relay
-from worker.sweeper import Sweeper
+from worker.maintenance.feed_relay import Announcer, Relay
+from worker.maintenance.grace_periods import Patience
+from worker.maintenance.sweeper import Sweeper
 
 TAKEN_AT_ONCE: Final = 2_000
 

@@ -10,8 +10,8 @@ from celery import Celery
 
 from shared.queue.message import RUN_STEP, bell_of
 from shared.store.executions.dead_letter_store import DeadLetters
-from worker.runner import Runner
-from worker.unreadable import drop
+from worker.steps.runner import Runner
+from worker.steps.unreadable_message import drop
 
 
 def bind(app: Celery, runner: Callable[[], Runner], dead_letters: DeadLetters) -> None:

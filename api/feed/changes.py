@@ -16,7 +16,7 @@ import flask
 from api.background import Keeper
 from api.feed import cursors
 from api.hints.poll_hints import LEAST_MS, retry_after_s
-from api.http import query_params, versioning
+from api.http import query_params, version_prefix
 from api.http.cache_control import polled
 from api.http.request_body import Blueprint
 from api.http.wait_preference import patience_asked
@@ -106,7 +106,7 @@ class Feed:
         listed = {"order": str(Order.OLDEST)}
         if start is not None:
             listed = {"updated_since": moment(start.as_of - _LATE_MAX) or "", "order": str(Order.UPDATED)}
-        resync = {"since": since, "list": f"{versioning.prefix()}/executions?{urlencode(listed)}"}
+        resync = {"since": since, "list": f"{version_prefix.prefix()}/executions?{urlencode(listed)}"}
         return CursorExpired(
             "what changed after this cursor is no longer kept, or was missed; read all pages of resync.list, "
             "then go on with resync.since",

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import orjson
 
-from api.hints.duration_cache import UNKNOWN
 from api.hints.poll_schedule import LEAST_S, MOST_S, Timetable
+from api.hints.schedule_cache import UNKNOWN
 from shared.ids import second_of
 from shared.live.duration_stats import agent_key
 from shared.live.redis_monitor import Look

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from api.openapi.json_schema import BOOLEAN, COUNT, STRING, Json, a_list, exactly, named, one_of, told
-from api.openapi.operation import BODY, STORED, Operation, Reply, plain
+from api.openapi.operation_types import BODY, STORED, Operation, Reply, plain
 from api.openapi.response_schemas import AGENT, BASKET, OBJECT, STRATEGY, WARNINGS
 from shared import errors
 from shared.domain.definitions.agent_spec import QUEUES, RETRY_POLICIES, TIMEOUT_MAX_S

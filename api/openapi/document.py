@@ -9,12 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from api.http.versioning import PREFIX
-from api.openapi import catalogue_operations, feed_operations, list_operations
+from api.http.version_prefix import PREFIX
+from api.openapi import bulk_operations, catalogue_operations, feed_operations
+from api.openapi.components import ALWAYS, HEADERS, LINKS, ON_THE_WIRE, PARAMETERS
 from api.openapi.json_schema import Json, named
-from api.openapi.operation import Operation, Reply
-from api.openapi.operations import OPERATIONS
-from api.openapi.parameters import ALWAYS, HEADERS, LINKS, ON_THE_WIRE, PARAMETERS
+from api.openapi.operation_table import OPERATIONS
+from api.openapi.operation_types import Operation, Reply
 from api.openapi.request_schemas import bodies
 from api.openapi.response_schemas import REPLIES
 from shared import errors
@@ -53,7 +53,7 @@ def document(generated: Mapping[str, Any]) -> Json:
     forms = (
         bodies(generated["components"]["schemas"])
         | REPLIES
-        | list_operations.FORMS
+        | bulk_operations.FORMS
         | feed_operations.FORMS
         | catalogue_operations.FORMS
     )

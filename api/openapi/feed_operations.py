@@ -7,7 +7,7 @@ from typing import Final
 from api.feed.changes import MOST_MS
 from api.http.query_params import LIMIT_MAX
 from api.openapi.json_schema import BOOLEAN, COUNT, MOMENT, STRING, Json, a_list, exactly, named, or_null, told, whole
-from api.openapi.operation import BODY, STORED, Operation, Reply
+from api.openapi.operation_types import BODY, STORED, Operation, Reply
 from api.openapi.response_schemas import EXECUTION, POLL_AFTER_MS, WARNINGS
 from shared import errors
 from shared.ids import CONSUMER_NAME

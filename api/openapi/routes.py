@@ -15,8 +15,8 @@ from flask import request
 
 from api.http import problems
 from api.http.request_body import Blueprint
+from api.openapi.components import DOCS_FILES
 from api.openapi.document import document
-from api.openapi.parameters import DOCS_FILES
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "

@@ -10,7 +10,7 @@ from api.http import list_cursors, query_params
 from api.http.cache_control import POLLED
 from api.http.cursor_codec import Kind
 from api.http.request_body import Blueprint
-from api.polling.rows import array, row_of
+from api.polling.execution_rows import array, row_of
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.domain.list_query import Order, Place, Wanted

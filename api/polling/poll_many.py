@@ -22,9 +22,9 @@ from api.hints.poll_hints import LEAST_MS, retry_after_s
 from api.http.body_policy import unknown_keys
 from api.http.cache_control import POLLED
 from api.http.request_body import Blueprint, read_body
+from api.polling.execution_rows import Row, array, row_of
 from api.polling.poll import Polls
 from api.polling.poll_many_body import POLL_MANY_KEYS, Asked, PollMany
-from api.polling.rows import Row, array, row_of
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.live.render import render_status

@@ -18,7 +18,7 @@ from flask import request
 
 from api.background import Keeper
 from api.hints.poll_hints import Hints
-from api.http import versioning
+from api.http import version_prefix
 from api.http.etags import Reply, etag_of
 from api.http.request_body import fingerprint, read_body
 from api.submission.group_commit import GroupCommit
@@ -114,7 +114,7 @@ class Acceptor:
 
     @staticmethod
     def _fingerprint() -> str:
-        return fingerprint(request.path.removeprefix(versioning.prefix()), read_body(request, optional=True))
+        return fingerprint(request.path.removeprefix(version_prefix.prefix()), read_body(request, optional=True))
 
 
 def check_replay(holder: Execution, asked: Idempotency) -> None:
@@ -131,7 +131,7 @@ def told_of(run: Execution, poll_after_ms: int | None, warnings: Sequence[str]) 
         "done": run.done,
         "rev": run.rev,
         "execution_metadata": metadata_shown(run),
-        "status_url": f"{versioning.prefix()}/execution-logs/{run.id}",
+        "status_url": f"{version_prefix.prefix()}/execution-logs/{run.id}",
         "message": "accepted; poll status_url until done is true",
         "created_at": moment(run.created_at),
         "request_id": run.request_id,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from compose.cli import show
-from compose.embedded.trouble import Trouble
+from compose.cli import console
+from compose.errors import Trouble
 from shared.errors import SpecError
 
 
@@ -26,11 +26,11 @@ def agents() -> None:
 )
 def check(directory: Path | None) -> None:
     """Load every agent, the built-in ones and those of DIRECTORY; the exit code is 1 where one is wrong."""
-    from worker.loader import check_agents  # the other commands need nothing of the worker's
+    from worker.agent_loader import check_agents  # the other commands need nothing of the worker's
 
     try:
         for line in check_agents(directory):
             click.echo(line)
     except SpecError as wrong:
-        show.cross("agents", Trouble("not every agent can be loaded", fix=wrong.message))
+        console.cross("agents", Trouble("not every agent can be loaded", fix=wrong.message))
         sys.exit(1)

@@ -10,9 +10,9 @@ from typing import Final
 
 import click
 
-from compose.cli import show
-from compose.embedded.trouble import Trouble
-from compose.services import services_of
+from compose.cli import console
+from compose.errors import Trouble
+from compose.operator_services import services_of
 from shared.bootstrap import Services
 from shared.domain.dead_letter import DeadLetter
 from shared.domain.execution import PUBLIC
@@ -88,11 +88,11 @@ def _told(letter: DeadLetter) -> Iterator[str]:
 @contextmanager
 def _services(data: Path | None) -> Iterator[Services]:
     try:
-        with services_of((data or show.home() / ".bucket").resolve()) as services:
+        with services_of((data or console.home() / ".bucket").resolve()) as services:
             yield services
     except Trouble as trouble:
-        show.cross("dead-letters", trouble)
+        console.cross("dead-letters", trouble)
         sys.exit(1)
     except BucketError as wrong:
-        show.cross("dead-letters", Trouble(wrong.message, fix="bucketd dead-letters lists those there are"))
+        console.cross("dead-letters", Trouble(wrong.message, fix="bucketd dead-letters lists those there are"))
         sys.exit(1)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from compose import checkup
-from compose.cli import show
-from compose.embedded.trouble import Trouble
+from compose import doctor_checks
+from compose.cli import console
+from compose.errors import Trouble
 
 
 @click.command()
@@ -21,13 +21,13 @@ from compose.embedded.trouble import Trouble
 )
 def doctor(*, data: Path | None) -> None:
     """Check this machine, and name the fix for each fault; the exit code is 1 where there is any."""
-    home = show.home()
+    home = console.home()
     faults = 0
-    for check in checkup.checks(home, (data or home / ".bucket").resolve(), os.environ):
+    for check in doctor_checks.checks(home, (data or home / ".bucket").resolve(), os.environ):
         try:
-            show.tick(check.name, check.look())
+            console.tick(check.name, check.look())
         except Trouble as trouble:
             faults += 1
-            show.cross(check.name, trouble)
+            console.cross(check.name, trouble)
     if faults:
         sys.exit(1)

@@ -17,16 +17,16 @@ from typing import Final
 
 import click
 
-from compose import packages, versions
-from compose.cli import show
-from compose.embedded import places, port, selftest
-from compose.embedded.follow import Follower
-from compose.embedded.guard import Guard
-from compose.embedded.lock import Lock
-from compose.embedded.plan import Stage
+from compose import locked_packages, server_versions
+from compose.cli import console
+from compose.embedded import selftest, socket_dir, tcp_port
+from compose.embedded.directory_lock import Lock
+from compose.embedded.group_reaper import Guard
+from compose.embedded.log_tail import Follower
+from compose.embedded.process_plan import Stage
 from compose.embedded.stack import Stack, assemble
 from compose.embedded.supervisor import Supervisor
-from compose.embedded.trouble import Trouble
+from compose.errors import Trouble
 from shared.errors import SettingsError
 from shared.settings import Settings, warn_of_unknown
 
@@ -47,28 +47,28 @@ class _Stopped(BaseException):
 )
 def up(*, verbose: bool, data: Path | None) -> None:
     """Start redis-server, mongod, the API and a worker on this machine; Ctrl-C stops them all."""
-    directory = (data or show.home() / ".bucket").resolve()
+    directory = (data or console.home() / ".bucket").resolve()
     try:
         with Lock(directory) as lock:
             _up(lock, directory, verbose=verbose)
     except Trouble as trouble:
-        show.cross("bucketd up", trouble)
+        console.cross("bucketd up", trouble)
         sys.exit(1)
     except SettingsError as wrong:
-        show.cross("settings", Trouble("the environment is written wrongly", fix=str(wrong)))
+        console.cross("settings", Trouble("the environment is written wrongly", fix=str(wrong)))
         sys.exit(1)
 
 
 def _up(lock: Lock, directory: Path, *, verbose: bool) -> None:
     logs = _fresh_logs(directory)
-    places.remove_socket_dir(Path(lock.note().get("sockets", "/")))  # of one that was killed, and its guard with it
+    socket_dir.remove_socket_dir(Path(lock.note().get("sockets", "/")))  # of one that was killed, and its guard with it
     settings = _settings()
-    sockets = places.make_socket_dir()
-    lock.write(url=port.url(settings.host, settings.port), sockets=str(sockets))
+    sockets = socket_dir.make_socket_dir()
+    lock.write(url=tcp_port.url(settings.host, settings.port), sockets=str(sockets))
     try:
         stack = assemble(settings, os.environ, sockets, directory)
         showing = Follower(logs, click.echo) if verbose else nullcontext()
-        with showing, Guard(sockets) as guard, _stopping(Supervisor(logs, guard, show.warn)) as supervisor:
+        with showing, Guard(sockets) as guard, _stopping(Supervisor(logs, guard, console.warn)) as supervisor:
             _start(supervisor, stack)
             took_s = selftest.run(stack.url, logs, supervisor.look)
             _welcome(stack, directory, took_s)
@@ -78,28 +78,28 @@ def _up(lock: Lock, directory: Path, *, verbose: bool) -> None:
     except _Stopped:
         click.echo("stopped")
     finally:
-        places.remove_socket_dir(sockets)
+        socket_dir.remove_socket_dir(sockets)
 
 
 def _settings() -> Settings:
     warn_of_unknown()
     settings = Settings.from_environ()
-    return replace(settings, port=port.settle(settings.host, settings.port))
+    return replace(settings, port=tcp_port.settle(settings.host, settings.port))
 
 
 def _start(supervisor: Supervisor, stack: Stack) -> None:
-    with show.ticking("python") as said:
+    with console.ticking("python") as said:
         said.append(platform.python_version())
-    with show.ticking("packages") as said:
-        said.append(packages.check(show.home() / "requirements.lock"))
+    with console.ticking("packages") as said:
+        said.append(locked_packages.check(console.home() / "requirements.lock"))
     own = {stage.title: stage for stage in stack.own}
-    with show.ticking("redis") as said:
+    with console.ticking("redis") as said:
         _serve(supervisor, own.get("redis"))
-        said.append(versions.redis_version(stack.redis_url))
-    with show.ticking("mongod") as said:
+        said.append(server_versions.redis_version(stack.redis_url))
+    with console.ticking("mongod") as said:
         _serve(supervisor, own.get("mongod"))
-        said.append(versions.mongodb_version(stack.mongodb_url))
-    with show.ticking(stack.apps.title):
+        said.append(server_versions.mongodb_version(stack.mongodb_url))
+    with console.ticking(stack.apps.title):
         supervisor.start(stack.apps)
 
 

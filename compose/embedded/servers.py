@@ -14,7 +14,7 @@ import pymongo
 from pymongo.errors import OperationFailure
 
 from compose.embedded import binaries
-from compose.embedded.plan import ChildPlan
+from compose.embedded.process_plan import ChildPlan
 from shared.live import redis_client
 from shared.store import database
 

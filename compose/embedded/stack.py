@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from compose.embedded import port, processes, servers
-from compose.embedded.plan import Stage
-from compose.embedded.trouble import Trouble
+from compose.embedded import bucket_processes, servers, tcp_port
+from compose.embedded.process_plan import Stage
+from compose.errors import Trouble
 from shared.settings import Settings
 
 # Over the ends that the processes set themselves: their own, orderly end comes first.
@@ -46,7 +46,7 @@ def assemble(settings: Settings, environ: Mapping[str, str], sockets: Path, data
     if not mongodb_url:
         own.append(Stage("mongod", (servers.mongod_plan(sockets, data / "mongod"),)))
         mongodb_url = servers.mongodb_url(sockets)
-    url = port.url(settings.host, settings.port)
+    url = tcp_port.url(settings.host, settings.port)
     env = {
         "BUCKET_DRAIN_S": _SHORT_DRAIN_S,  # a Ctrl-C should not take half a minute; an operator's own setting wins
         **environ,
@@ -67,8 +67,8 @@ def apps_stage(url: str, env: Mapping[str, str]) -> Stage:
     return Stage(
         "api and workers",
         (
-            processes.api_plan(url, env, stop_within_s),
-            processes.worker_plan(url, env, stop_within_s),
-            processes.reconciler_plan(env),
+            bucket_processes.api_plan(url, env, stop_within_s),
+            bucket_processes.worker_plan(url, env, stop_within_s),
+            bucket_processes.reconciler_plan(env),
         ),
     )

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from compose.embedded.child import Child
-from compose.embedded.guard import Guard
-from compose.embedded.plan import Budget, Stage
-from compose.embedded.trouble import Trouble
+from compose.embedded.group_reaper import Guard
+from compose.embedded.managed_process import Child
+from compose.embedded.process_plan import Budget, Stage
+from compose.errors import Trouble
 
 _LOG_BYTES_MAX: Final = 20 * 1024 * 1024
 
@@ -39,7 +39,7 @@ class Supervisor:
     def start(self, stage: Stage) -> None:
         """Start a stage and wait until all of it is ready; raises Trouble where one is not.
 
-        To be called from the main thread: see :mod:`compose.embedded.leash`.
+        To be called from the main thread: see :mod:`compose.embedded.die_with_parent`.
         """
         kept = [_Kept(Child(plan, self._fresh_log(plan.name), self._guard)) for plan in stage.children]
         self._stages.append(kept)

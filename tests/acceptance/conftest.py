@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from compose.embedded.guard import Guard
+from compose.embedded.group_reaper import Guard
 from tests.acceptance.calls import AGENTS, Caller
 from tests.contract import answers_watched, as_the_contract_says
 from tests.stack import Stack

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.profiler import Entry, recorded
+from benchmarks.harness.mongod_profiler import Entry, recorded
 from shared.live.views import view_key
 from tests.acceptance.calls import INCOME, Caller
 from tests.acceptance.test_lists import STANDING

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cpu import children_of
+from benchmarks.harness.cpu_time import children_of
 from tests.acceptance.calls import Caller
 from tests.processes import wait_until
 from tests.stack import Stack

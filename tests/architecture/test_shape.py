@@ -78,7 +78,7 @@ def test_the_api_loads_no_worker_no_agent_and_no_celery() -> None:
 
 
 def test_the_worker_loads_no_web_framework() -> None:
-    loaded = loaded_by("import worker.runner, worker.reconciler, worker.loader")
+    loaded = loaded_by("import worker.steps.runner, worker.reconciler, worker.agent_loader")
     assert not {name for name in loaded if name.split(".")[0] in {"api", "flask", "flask_smorest", "gunicorn"}}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compose.embedded.guard import Guard
+from compose.embedded.group_reaper import Guard
 from tests.contract import answers_watched, as_the_contract_says
 from tests.faults.replica_set import ReplicaSet
 from tests.runs import AGENTS, Runs

@@ -16,10 +16,10 @@ from typing import Any
 import pymongo
 from pymongo.errors import PyMongoError
 
-from compose.embedded import port, servers
-from compose.embedded.child import Child
-from compose.embedded.guard import Guard
-from compose.embedded.plan import ChildPlan
+from compose.embedded import servers, tcp_port
+from compose.embedded.group_reaper import Guard
+from compose.embedded.managed_process import Child
+from compose.embedded.process_plan import ChildPlan
 from tests.processes import wait_until
 
 NAME = "faults"
@@ -31,7 +31,7 @@ class ReplicaSet:
     """Three members, each a process that can be killed, frozen and started again."""
 
     def __init__(self, root: Path, guard: Guard) -> None:
-        self._ports = [port.settle("127.0.0.1", 0) for _ in range(NODES)]
+        self._ports = [tcp_port.settle("127.0.0.1", 0) for _ in range(NODES)]
         hosts = ",".join(f"127.0.0.1:{number}" for number in self._ports)
         self.url = f"mongodb://{hosts}/bucket?replicaSet={NAME}"
         self._members = [

@@ -12,7 +12,7 @@ from shared.domain.execution import Execution
 from shared.domain.status import ExecutionStatus
 from shared.errors import OutcomeUnknown, Unavailable
 from tests.integration.worker.conftest import Bench, bench
-from worker.runner import Runner
+from worker.steps.runner import Runner
 
 __all__ = ["bench"]  # a fixture
 

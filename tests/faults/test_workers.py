@@ -14,7 +14,7 @@ from tests.faults.seen import kill_children, lines_of, restart_with, stored, wor
 from tests.processes import descendants, is_running, wait_until
 from tests.runs import Runs
 from tests.stack import Another, Stack
-from worker.batch import BELLS_MAX
+from worker.steps.batch_runner import BELLS_MAX
 
 
 @pytest.mark.parametrize(

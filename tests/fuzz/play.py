@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from compose.embedded.guard import Guard
+from compose.embedded.group_reaper import Guard
 from tests.acceptance.calls import AGENTS, INCOME, Caller
 from tests.processes import wait_until
 from tests.stack import Stack

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from compose.embedded.guard import Guard
+from compose.embedded.group_reaper import Guard
 from tests.faults.chaos.callers import Callers
 from tests.faults.chaos.figures import Figures, judge
 from tests.faults.chaos.killer import Crew, Killer, say

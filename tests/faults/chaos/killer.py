@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from compose.embedded.child import Child
+from compose.embedded.managed_process import Child
 from tests.faults.replica_set import ReplicaSet
 from tests.processes import descendants
 from tests.stack import Stack

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.hints.duration_cache import UNKNOWN, Expectations
+from api.hints.schedule_cache import UNKNOWN, Expectations
 from shared.bootstrap import Services, bootstrap
 from shared.clock import since_boot
 from shared.live import duration_stats

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from api.http.long_poll import Held, Holder
-from compose.embedded.child import Child
+from compose.embedded.managed_process import Child
 from shared.live import pubsub
 from shared.live.redis_client import connect
 from shared.live.redis_monitor import Pulse

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from compose import checkup, packages, versions
+from compose import doctor_checks, locked_packages, server_versions
 from compose.cli import main
 from compose.embedded import binaries
-from compose.embedded.trouble import Trouble
+from compose.errors import Trouble
 
 
 def doctor(data: Path, **environ: str) -> Result:
@@ -57,7 +57,7 @@ def test_servers_that_are_away_are_told(tmp_path: Path) -> None:
 
 def test_an_old_server_is_told(redis_url: str) -> None:
     with pytest.raises(Trouble, match="too old") as caught:
-        versions.redis_version(redis_url, oldest=(99, 0))
+        server_versions.redis_version(redis_url, oldest=(99, 0))
     assert "99.0 or newer" in caught.value.fix
 
 
@@ -90,9 +90,9 @@ def test_packages_that_differ_from_the_lock_are_named(tmp_path: Path) -> None:
     lock = tmp_path / "requirements.lock"
     lock.write_text("flask==0.1 \\\n    --hash=sha256:0\nno-such-package==1\n")
     with pytest.raises(Trouble, match=r"flask .* instead of 0\.1; no-such-package missing instead of 1"):
-        packages.check(lock)
+        locked_packages.check(lock)
 
 
 def test_every_check_has_a_name_of_its_own(tmp_path: Path) -> None:
-    names = [check.name for check in checkup.checks(tmp_path, tmp_path, {})]
+    names = [check.name for check in doctor_checks.checks(tmp_path, tmp_path, {})]
     assert len(names) == len(set(names))

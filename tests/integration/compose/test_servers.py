@@ -10,9 +10,9 @@ from pathlib import Path
 import pymongo
 import redis
 
-from compose.embedded import places
 from compose.embedded import servers as embedded
-from compose.embedded.child import Child
+from compose.embedded import socket_dir
+from compose.embedded.managed_process import Child
 
 
 def test_redis_is_empty_and_evicts_only_what_has_a_term(redis_url: str) -> None:
@@ -38,18 +38,18 @@ def test_mongod_takes_majority_writes_and_transactions(mongodb_url: str) -> None
 
 
 def test_the_sockets_lie_in_a_private_directory_with_a_short_path(tmp_path: Path) -> None:
-    directory = places.make_socket_dir()
+    directory = socket_dir.make_socket_dir()
     try:
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         assert len(str(directory / "mongodb-27017.sock")) < 108
     finally:
-        places.remove_socket_dir(directory)
+        socket_dir.remove_socket_dir(directory)
     assert not directory.exists()
 
 
 def test_mongod_keeps_its_data_when_it_was_killed_and_its_sockets_moved(tmp_path: Path) -> None:
     for start in range(2):
-        sockets = places.make_socket_dir()
+        sockets = socket_dir.make_socket_dir()
         child = Child(embedded.mongod_plan(sockets, tmp_path / "data"), tmp_path / "log")
         try:
             child.start()

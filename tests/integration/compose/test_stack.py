@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from compose.embedded import selftest
-from compose.embedded.processes import fetch
+from compose.embedded.bucket_processes import fetch
 from tests.processes import descendants, is_paused, is_running, wait_until
 from tests.stack import Stack
 

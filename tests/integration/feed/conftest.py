@@ -22,7 +22,7 @@ from shared.store.feed.reader import FeedPage, MongoFeed, Wanted
 from shared.store.feed.writer import FeedLog
 from tests.builders import NOON, HandClock, accepted
 from tests.processes import wait_until
-from worker.relay import Relay
+from worker.maintenance.feed_relay import Relay
 
 
 @dataclass

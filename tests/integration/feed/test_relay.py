@@ -23,7 +23,7 @@ from shared.store.feed.change_stream import ChangeStream
 from tests.builders import NOON, SECOND, accepted, claimed
 from tests.integration.feed.conftest import FeedBench
 from tests.processes import wait_until
-from worker.relay import Announcer
+from worker.maintenance.feed_relay import Announcer
 
 
 def batches(bench: FeedBench) -> list[dict[str, Any]]:

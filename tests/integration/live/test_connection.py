@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from compose.embedded.child import Child
+from compose.embedded.managed_process import Child
 from shared.live.redis_client import Reader, connect
 from tests.processes import wait_until
 from tests.stopwatch import Stopwatch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from compose.embedded.child import Child
+from compose.embedded.managed_process import Child
 from shared.live.redis_monitor import Look, Pulse
 from shared.queue.message import QUEUES, lists_of
 from tests.processes import wait_until

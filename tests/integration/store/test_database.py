@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from compose.embedded import places, servers
-from compose.embedded.child import Child
-from compose.embedded.guard import Guard
+from compose.embedded import servers, socket_dir
+from compose.embedded.group_reaper import Guard
+from compose.embedded.managed_process import Child
 from shared.bootstrap import API_DEADLINE_S
 from shared.clock import since_boot
 from shared.errors import BucketError, OutcomeUnknown, Unavailable
@@ -49,13 +49,13 @@ class Place:
 
 @pytest.fixture(scope="module")
 def mongod(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[tuple[Child, str]]:
-    sockets, data = places.make_socket_dir(), tmp_path_factory.mktemp("own")
+    sockets, data = socket_dir.make_socket_dir(), tmp_path_factory.mktemp("own")
     child = Child(servers.mongod_plan(sockets, data / "mongod"), data / "mongod.log", guard)
     child.start()
     child.wait_ready()
     yield child, servers.mongodb_url(sockets)
     child.kill()
-    places.remove_socket_dir(sockets)
+    socket_dir.remove_socket_dir(sockets)
 
 
 @pytest.fixture

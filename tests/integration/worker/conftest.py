@@ -29,11 +29,11 @@ from tests.builders import HandClock
 from tests.faulty import FaultyStore
 from tests.processes import wait_until
 from tests.runs import AGENTS
-from worker.draft import UNWRITTEN_MAX_S
-from worker.loader import Agent, load_agents
-from worker.minder import Minder
-from worker.runner import Runner
-from worker.slots import Slots
+from worker.agent_loader import Agent, load_agents
+from worker.steps.pending_writes import UNWRITTEN_MAX_S
+from worker.steps.runner import Runner
+from worker.supervision.shared_slots import Slots
+from worker.supervision.step_interrupter import Minder
 
 SETTINGS = {"lease_s": 0.8, "heartbeat_s": 0.2, "handoff_s": 0.2}
 

@@ -23,11 +23,11 @@ from shared.queue.message import AGAIN, FIRST, list_of, ring
 from shared.store.executions.port import Save
 from tests.integration.worker.conftest import Bench
 from tests.processes import wait_until
-from worker.batch import BELLS_MAX, QUICK_S, Pace
 from worker.context import AgentContext
-from worker.draft import UNWRITTEN_MAX_S
-from worker.heartbeat import TICK_S
-from worker.runner import Runner
+from worker.steps.batch_runner import BELLS_MAX, QUICK_S, Pace
+from worker.steps.heartbeat import TICK_S
+from worker.steps.pending_writes import UNWRITTEN_MAX_S
+from worker.steps.runner import Runner
 
 COMPLETED = ExecutionStatus.COMPLETED
 CHAIN = ["step.started", "step.completed", "step.started", "step.completed", "execution.completed"]

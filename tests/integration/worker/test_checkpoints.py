@@ -14,11 +14,11 @@ from shared.domain.lifecycle.transitions import claim
 from shared.domain.status import ExecutionStatus
 from shared.errors import LeaseLost, Unavailable
 from tests.integration.worker.conftest import Bench
-from worker.checkpoints import StepCheckpoints
 from worker.context import AgentContext
-from worker.draft import Draft
-from worker.minder import Minder
-from worker.slots import Slots
+from worker.steps.checkpoints import StepCheckpoints
+from worker.steps.pending_writes import Draft
+from worker.supervision.shared_slots import Slots
+from worker.supervision.step_interrupter import Minder
 
 
 def large(bench: Bench) -> int:

@@ -16,8 +16,8 @@ from shared.domain.lifecycle.transitions import claim
 from shared.live.render import head_of
 from tests.integration.worker.conftest import SETTINGS, Bench
 from tests.processes import wait_until
-from worker.draft import Draft
-from worker.heartbeat import SHOWN_AFTER_S, Companion, Heartbeat, StepReporter
+from worker.steps.heartbeat import SHOWN_AFTER_S, Companion, Heartbeat, StepReporter
+from worker.steps.pending_writes import Draft
 
 
 @dataclass

@@ -12,7 +12,7 @@ from shared.live.render import render
 from shared.live.views import Views
 from shared.store.executions.retention import Sweep
 from tests.integration.worker.conftest import Bench
-from worker.sweeper import Sweeper
+from worker.maintenance.sweeper import Sweeper
 
 DAY = timedelta(days=1)
 

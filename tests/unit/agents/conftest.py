@@ -11,8 +11,8 @@ import pytest
 
 from shared.catalogue.agent_catalogue import Catalogue, load_catalogue
 from tests.unit.kept import KeptLines, LedgerInMemory
+from worker.agent_loader import Agent, load_agents
 from worker.context import AgentContext
-from worker.loader import Agent, load_agents
 
 
 @pytest.fixture

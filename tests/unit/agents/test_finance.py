@@ -13,8 +13,8 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from shared.catalogue.agent_catalogue import Catalogue
+from worker.agent_loader import Agent
 from worker.context import AgentContext
-from worker.loader import Agent
 from worker.money import flow_of
 
 Contexts = Callable[..., AgentContext]

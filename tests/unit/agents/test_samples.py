@@ -11,8 +11,8 @@ import pytest
 
 from shared.catalogue.agent_catalogue import Catalogue
 from shared.catalogue.seed_baskets import seed_baskets
+from worker.agent_loader import Agent
 from worker.context import AgentContext
-from worker.loader import Agent
 
 NAMES = [
     "big",

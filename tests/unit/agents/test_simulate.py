@@ -11,9 +11,9 @@ import orjson
 import pytest
 
 from shared.domain.execution import ErrorKind, RunError, Step
+from worker.agent_loader import Agent
 from worker.context import AgentContext, CheckpointsInMemory
-from worker.loader import Agent
-from worker.simulated import ScriptedFailure, Silence, WorkerGone, judge_simulated
+from worker.simulated_outcome import ScriptedFailure, Silence, WorkerGone, judge_simulated
 
 Contexts = Callable[..., AgentContext]
 STEP = Step("simulate", "simulate", claims=2)

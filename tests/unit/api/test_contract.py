@@ -14,8 +14,8 @@ import pytest
 
 from api.app import create_app
 from api.background import Keeper
-from api.http import versioning
-from api.openapi import operations
+from api.http import version_prefix
+from api.openapi import operation_table
 from api.openapi.document import codes
 from api.openapi.response_schemas import REPLIES
 from shared import errors
@@ -55,8 +55,8 @@ def test_each_route_of_the_application_is_told_and_no_other(app: flask.Flask) ->
 
 
 def test_each_row_of_the_table_is_a_route_and_each_route_has_a_row() -> None:
-    assert set(operations.OPERATIONS) == {
-        f"{method} {path}" for method, path in told() if not path.startswith(versioning.PREFIX)
+    assert set(operation_table.OPERATIONS) == {
+        f"{method} {path}" for method, path in told() if not path.startswith(version_prefix.PREFIX)
     }
 
 

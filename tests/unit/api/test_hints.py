@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import pytest
 
-from api.hints.duration_cache import UNKNOWN
 from api.hints.poll_hints import OVER, Hints, hints_for
 from api.hints.poll_schedule import Timetable, timetable_of
+from api.hints.schedule_cache import UNKNOWN
 from shared.live.duration_stats import agent_key
 from shared.live.redis_monitor import Look
 from shared.live.render import Head

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from compose.embedded.child import Child
-from compose.embedded.guard import Guard
-from compose.embedded.plan import ChildPlan
-from compose.embedded.trouble import Trouble
+from compose.embedded.group_reaper import Guard
+from compose.embedded.managed_process import Child
+from compose.embedded.process_plan import ChildPlan
+from compose.errors import Trouble
 from tests.processes import descendants, is_paused, is_running, wait_until
 
 FOREVER = "import time; time.sleep(600)"
@@ -137,9 +137,9 @@ def start_a_parent(tmp_path: Path, *, guarded: bool) -> subprocess.Popen[bytes]:
     program = textwrap.dedent(f"""
         import sys, time
         from pathlib import Path
-        from compose.embedded.child import Child
-        from compose.embedded.guard import Guard
-        from compose.embedded.plan import ChildPlan
+        from compose.embedded.managed_process import Child
+        from compose.embedded.group_reaper import Guard
+        from compose.embedded.process_plan import ChildPlan
         plan = ChildPlan("child", (sys.executable, "-c", {WITH_GRANDCHILD!r}))
         Child(plan, Path({str(tmp_path / "log")!r}), Guard() if {guarded} else None).start()
         time.sleep(600)

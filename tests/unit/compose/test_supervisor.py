@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from compose.embedded.guard import Guard
-from compose.embedded.plan import Budget, ChildPlan, Stage
+from compose.embedded.group_reaper import Guard
+from compose.embedded.process_plan import Budget, ChildPlan, Stage
 from compose.embedded.supervisor import Supervisor
-from compose.embedded.trouble import Trouble
+from compose.errors import Trouble
 from tests.processes import is_running, wait_until
 
 LIVES = """

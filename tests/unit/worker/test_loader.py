@@ -11,7 +11,7 @@ import pytest
 
 from shared.catalogue.agent_catalogue import load_catalogue
 from shared.errors import SpecError
-from worker.loader import check_agents, load_agents
+from worker.agent_loader import check_agents, load_agents
 
 
 def write_agent(home: Path, name: str, source: str, entry: str = "agent:run") -> Path:

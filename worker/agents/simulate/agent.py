@@ -13,7 +13,7 @@ import orjson
 
 from shared.domain.lifecycle.simulation import Phase, Play, read_script
 from worker.context import AgentContext
-from worker.simulated import ScriptedFailure, WorkerGone
+from worker.simulated_outcome import ScriptedFailure, WorkerGone
 
 MOVES_EVERY_S: Final = 0.2
 KEPT_EVERY_S: Final = 5.0

@@ -1,0 +1,96 @@
+"""Makes executions without a stack: one that was just accepted, and finished ones as the engine leaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, Final
+
+import orjson
+from bson import Timestamp
+from pymongo import WriteConcern
+from pymongo.collection import Collection
+
+from benchmarks.harness.http_dialects import RIGHT_RESULT, TRANSACTIONS
+from shared.domain.definitions.basket import SEQUENTIAL, Basket, BasketStep
+from shared.domain.execution import PUBLIC, Event, Execution, Idempotency
+from shared.domain.lifecycle.transitions import Advance, Output, Terms, claim, complete, start
+from shared.domain.status import ExecutionStatus
+from shared.ids import new_execution_id, new_request_id, new_token
+from shared.store.executions.documents import encode, encode_event
+
+_OUTPUTS: Final = {
+    "cashflow_analyzer": orjson.dumps({"analysis": {"total": 700, "positive": 1000, "negative": -300}}),
+    "goal_recommender": orjson.dumps(RIGHT_RESULT),
+}
+_APART: Final = timedelta(milliseconds=40)
+_BATCH: Final = 1_000
+
+
+def accepted(now: datetime, terms: Terms, *steps: str, key: str | None = None) -> Advance:
+    """Answer a run of a chain of ``steps``, accepted at ``now``."""
+    chain = [BasketStep(step, step, steps[index - 1 : index] if index else ()) for index, step in enumerate(steps)]
+    blank = Execution(
+        id=new_execution_id(now),
+        integrator=PUBLIC,
+        basket=Basket("chained_test", SEQUENTIAL, tuple(chain), "Analyses transactions, then recommends."),
+        status=ExecutionStatus.QUEUED,
+        steps={},
+        created_at=now,
+        request_id=new_request_id(),
+        input=orjson.dumps({"transactions": TRANSACTIONS}),
+        tags=("nightly", "account-4711"),
+        metadata=orjson.dumps({"tenant": "acme", "batch": 17}),
+        idempotency=None if key is None else Idempotency(key, "0" * 64),
+    )
+    return start(blank, now, terms)
+
+
+def fill(executions: Collection[Any], total: int, now: datetime, terms: Terms) -> None:
+    """Add ``total`` executions that have finished, one each second before ``now``; waits for no majority."""
+    quick = executions.with_options(write_concern=WriteConcern(w=1))
+    documents = _finished(total, now, terms)
+    while batch := list(islice(documents, _BATCH)):
+        quick.insert_many(batch, ordered=False)
+
+
+def _finished(total: int, now: datetime, terms: Terms) -> Iterator[dict[str, Any]]:
+    pattern, events = _one_finished(now, terms)
+    lines = [encode_event(event) for event in events]
+    for age_s in range(total, 0, -1):
+        at = now - timedelta(seconds=age_s)
+        execution = replace(
+            pattern,
+            id=new_execution_id(at),
+            request_id=new_request_id(),
+            created_at=at,
+            queued_at=at,
+            started_at=at + _APART,
+            finished_at=at + 3 * _APART,
+        )
+        yield {
+            **encode(execution),
+            "events": lines,
+            "lines": len(lines),
+            "outputs": _OUTPUTS,
+            "updated_at": at + 3 * _APART,
+            "stored_at": Timestamp(0, 0),
+        }
+
+
+def _one_finished(now: datetime, terms: Terms) -> tuple[Execution, list[Event]]:
+    """A chain of two that went well, with the lines that it and its agents said."""
+    advance = accepted(now, terms, *_OUTPUTS)
+    events = list(advance.events)
+    for moment, (step, output) in enumerate(_OUTPUTS.items(), 1):
+        at = now + moment * _APART
+        claimed = claim(advance.execution, step, new_token(), at, terms)
+        if claimed is None:
+            raise RuntimeError(f"{step} could not be claimed")
+        said = Event(at, "agent.log", "looked at it", agent=step, step=step, data=output)
+        lease = claimed.execution.lease_of(step)
+        advance = complete(claimed.execution, lease, Output(step, output), at + _APART, terms)
+        events += [*claimed.events, said, *advance.events]
+    return advance.execution, events

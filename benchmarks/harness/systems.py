@@ -1,0 +1,179 @@
+"""The two sides: Bucket and the reference, each with a redis-server and a mongod of its own, started alike.
+
+Servers of their own, so that their CPU is told apart by process and neither finds the other's data in its caches. Both
+sides stay up during the whole bench; what one uses at rest is measured too, for the other has to live beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import urllib.error
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import pymongo
+import redis
+
+from benchmarks.harness.cpu_time import children_of
+from benchmarks.harness.http_dialects import BUCKET, Tongue
+from compose.embedded import bucket_processes, servers, socket_dir, tcp_port
+from compose.embedded.group_reaper import Guard
+from compose.embedded.managed_process import Child
+from compose.embedded.process_plan import ChildPlan
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+API_PROCESSES: Final = 2
+API_THREADS: Final = 16
+WORKERS: Final = 2
+_OURS: Final = ("BUCKET_", "CELERY_", "GUNICORN_", "FLASK_")
+_SETTINGS: Final = ("HOST", "PORT", "REDIS_URL", "MONGODB_URL", "PROMETHEUS_MULTIPROC_DIR")
+_STORES: Final = ("redis", "mongod")
+_CONNECTIONS: Final = 16
+_NOT_FOUND: Final = 404
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a heartbeat must not wait for a disk
+
+
+class Side:
+    """One side's processes and stores; ``accepted`` counts all runs that it answered 202 for."""
+
+    def __init__(self, tongue: Tongue, root: Path, guard: Guard, **settings: str) -> None:
+        """Prepare a side that keeps data and logs in ``root``; ``settings`` are variables of the environment."""
+        self.tongue = tongue
+        self.accepted = 0
+        self.address = ("127.0.0.1", tcp_port.settle("127.0.0.1", 0))
+        self.url = tcp_port.url(*self.address)
+        self._sockets = socket_dir.make_socket_dir()
+        self.redis_url = servers.redis_url(self._sockets)
+        self.mongodb_url = servers.mongodb_url(self._sockets)
+        self.redis = redis.Redis.from_url(self.redis_url)
+        self.mongo: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(self.mongodb_url, connect=False)
+        root.mkdir(parents=True, exist_ok=True)
+        plans = (
+            servers.redis_plan(self._sockets, root / "redis"),
+            servers.mongod_plan(self._sockets, root / "mongod"),
+            *(_bucket_plans if tongue is BUCKET else _reference_plans)(self.url, self._environment(root) | settings),
+        )
+        self.children = {plan.name: Child(plan, root / f"{plan.name}.log", guard) for plan in plans}
+
+    def _environment(self, root: Path) -> dict[str, str]:
+        outside = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(_OURS) and name not in _SETTINGS
+        }  # fmt: skip
+        return outside | {
+            "PYTHONPATH": str(ROOT),
+            "HOST": self.address[0],
+            "PORT": str(self.address[1]),
+            "REDIS_URL": self.redis_url,
+            "MONGODB_URL": self.mongodb_url,
+            "PROMETHEUS_MULTIPROC_DIR": str(root / "metrics"),
+        }
+
+    def start(self) -> None:
+        """Start the stores, then the rest, and wait until all of it serves."""
+        ours = tuple(name for name in self.children if name not in _STORES)
+        for names in (_STORES, ours):
+            for name in names:
+                self.children[name].start()
+            for name in names:
+                self.children[name].wait_ready()
+
+    def only_stores(self) -> None:
+        """Start the stores where they do not run, and end all the rest."""
+        for name, child in self.children.items():
+            if name not in _STORES:
+                child.stop()
+            elif not child.is_alive():
+                child.start()
+                child.wait_ready()
+
+    def mongodb_url_of(self, database: str) -> str:
+        """Answer the URL of another database on the same mongod."""
+        return servers.mongodb_url(self._sockets, database)
+
+    def close(self) -> None:
+        """End everything; the data is a temporary directory's."""
+        with suppress(Exception):
+            self.redis.close()
+            self.mongo.close()
+        for child in reversed(self.children.values()):
+            child.kill()
+        socket_dir.remove_socket_dir(self._sockets)
+
+    def check_alive(self) -> None:
+        """Raise RuntimeError where a process has ended: the bench ends none."""
+        for name, child in self.children.items():
+            if not child.is_alive():
+                raise RuntimeError(f"{self.tongue.name}: {name} has ended\n{child.last_words()}")
+
+    def pids(self) -> dict[str, int]:
+        """Answer the id of each process that was started; those that these have started are found below them."""
+        return {name: child.pid for name, child in self.children.items() if child.pid is not None}
+
+    def api_pids(self) -> list[int]:
+        """Answer the processes that accept connections."""
+        return children_of(self.pids()["api"])
+
+    def waiting(self) -> int:
+        """Answer how many messages wait in Redis."""
+        pipe = self.redis.pipeline(transaction=False)
+        for name in self.tongue.queues:
+            pipe.llen(name)
+        return sum(pipe.execute())
+
+    def completed(self) -> int:
+        """Answer how many runs are completed in MongoDB."""
+        return self.mongo.get_default_database()[self.tongue.collection].count_documents({"status": "completed"})
+
+
+def _bucket_plans(url: str, env: Mapping[str, str]) -> tuple[ChildPlan, ...]:
+    """Bucket as it comes, but for the numbers of processes."""
+    numbers = {
+        "BUCKET_API_PROCESSES": str(API_PROCESSES),
+        "BUCKET_API_THREADS": str(API_THREADS),
+        "BUCKET_WORKER_CONCURRENCY": str(WORKERS),
+    }
+    env = numbers | dict(env)
+    api = replace(
+        bucket_processes.api_plan(url, env),
+        # Each connection reaches any of the processes, and each of them has to be ready.
+        ready=lambda: all(bucket_processes.fetch(f"{url}/ready") for _ in range(_CONNECTIONS)),
+    )
+    return api, bucket_processes.worker_plan(url, env), bucket_processes.reconciler_plan(env)
+
+
+def _reference_plans(url: str, env: Mapping[str, str]) -> tuple[ChildPlan, ...]:
+    """The reference under the same gunicorn settings and as many workers."""
+    env = dict(env) | {"API_THREADS": str(API_THREADS)}
+    settings = {
+        "bind": url.removeprefix("http://"),
+        "workers": API_PROCESSES,
+        "worker-class": "gthread",
+        "threads": API_THREADS,
+        "keep-alive": 75,
+        "backlog": 2048,
+        "worker-tmp-dir": _MEMORY if _MEMORY.is_dir() else tempfile.gettempdir(),
+    }
+    flags = (text for name, value in settings.items() for text in (f"--{name}", str(value)))
+    gunicorn = (sys.executable, "-m", "gunicorn", *flags, "--reuse-port", "--no-control-socket")
+    celery = (sys.executable, "-m", "celery", "--app", "benchmarks.reference.tasks", "worker")
+    quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING")
+    return (
+        ChildPlan("api", (*gunicorn, "benchmarks.reference.app:app"), lambda: _serves(url), env),
+        ChildPlan("worker", (*celery, "--concurrency", str(WORKERS), *quiet), env=env),
+    )
+
+
+def _serves(url: str) -> bool:
+    try:
+        bucket_processes.fetch(f"{url}/run/none")
+    except urllib.error.HTTPError as refused:
+        with closing(refused):
+            return refused.code == _NOT_FOUND
+    return False

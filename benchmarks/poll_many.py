@@ -1,0 +1,230 @@
+"""``python -m benchmarks.poll_many``: one request for many against one request each, by the CPU that they take.
+
+Polls of 500 runs that have not changed against 500 polls with ``If-None-Match``, and a batch of 100 submits against
+100 submits; on the whole stack, by turns. CPU is that of the API and of both stores; while batches are measured the
+worker stands still. It fails only where something broke.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.harness.cpu_time import used_by
+from benchmarks.harness.http_dialects import BUCKET
+from benchmarks.harness.load_generator import Broken
+from benchmarks.harness.report import progress
+from benchmarks.harness.systems import Side
+from compose.embedded.group_reaper import Guard
+from compose.errors import Trouble
+
+POLLED: Final = 500
+BATCHED: Final = 100
+_FORGOTTEN_S: Final = 20.0
+_PARTS: Final = ("api", "redis", "mongod")
+_MS: Final = 1_000
+_OK: Final = 200
+_ACCEPTED: Final = 202
+_NOT_MODIFIED: Final = 304
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Milliseconds of CPU, by part, for the same work done ``one`` by one and at ``once``; a row for each round."""
+
+    what: str
+    one: Sequence[Mapping[str, float]]
+    once: Sequence[Mapping[str, float]]
+
+    def ratios(self, *parts: str) -> list[float]:
+        """How many times dearer one by one is, in each round."""
+        pairs = zip(self.one, self.once, strict=True)
+        return [sum(a[part] for part in parts) / max(sum(b[part] for part in parts), 1e-9) for a, b in pairs]
+
+
+class Client:
+    """One connection to the API."""
+
+    def __init__(self, side: Side) -> None:
+        self._connection = HTTPConnection(*side.address, timeout=30)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
+        """Send one request and answer status and body."""
+        told = {name.replace("_", "-"): value for name, value in headers.items()}
+        raw = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        if raw is not None:
+            told["Content-Type"] = "application/json"
+        self._connection.request(method, path, raw, told)
+        answer = self._connection.getresponse()
+        return answer.status, answer.read()
+
+    def expect(self, status: int, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """Answer the parsed body; raises Broken for another status."""
+        came, raw = self.ask(method, path, body, **headers)
+        if came != status:
+            raise Broken(f"{method} {path} was answered {came}: {raw[:300]!r}")
+        return json.loads(raw) if raw else None
+
+
+def cpu_ms(side: Side, work: Callable[[], None], times: int) -> dict[str, float]:
+    """Answer the CPU that each part takes for ``work``, the mean of so many ``times``."""
+    pids = {part: side.pids()[part] for part in _PARTS}
+    before = used_by(pids.values())
+    for _ in range(times):
+        work()
+    after = used_by(pids.values())
+    return {part: (after[pid] - before[pid]).all_s * _MS / times for part, pid in pids.items()}
+
+
+@contextmanager
+def standing_still(side: Side) -> Iterator[None]:
+    """Hold the workers while the block runs, so that what was accepted is measured and not what comes of it."""
+    group = side.pids()["worker"]
+    os.killpg(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(group, signal.SIGCONT)
+
+
+def polls(side: Side, rounds: int, times: int) -> Iterator[Measure]:
+    """Measure polls of many: of runs that are over, of the same when all have changed, of runs that wait.
+
+    Of those that wait long Redis has forgotten the views, so that MongoDB is asked for all of them.
+    """
+    client = Client(side)
+    ids = _finished(client, POLLED)
+    yield from _polled(side, client, ids, rounds, times)
+    waiting = {"items": [dict(BUCKET.submit_body) | {"run_after_s": 3_600}] * POLLED}
+    later = [item["execution_id"] for item in client.expect(_ACCEPTED, "POST", "/run-basket/batch", waiting)["items"]]
+    time.sleep(_FORGOTTEN_S)
+    unchanged, _ = _polled(side, client, later, rounds, max(times // 4, 1))
+    yield replace(unchanged, what=f"{POLLED} polls, waiting")
+
+
+def _polled(side: Side, client: Client, ids: Sequence[str], rounds: int, times: int) -> Iterator[Measure]:
+    revs = {each: client.expect(_OK, "GET", f"/execution-logs/{each}")["rev"] for each in ids}
+    tags = [(f"/execution-logs/{each}", f'W/"{each}.{rev}"') for each, rev in revs.items()]
+    known = json.dumps({"items": [{"execution_id": each, "rev": rev} for each, rev in revs.items()]}).encode()
+    fresh = json.dumps({"items": [{"execution_id": each} for each in ids]}).encode()
+    answer = client.expect(_OK, "POST", "/executions/poll", known)
+    if (answer["unchanged"], answer["changed"], answer["not_found"]) != (POLLED, [], []):
+        raise Broken(f"a poll of {POLLED} unchanged runs was answered {str(answer)[:300]}")
+
+    def one_by_one() -> None:
+        for path, tag in tags:
+            client.expect(_NOT_MODIFIED, "GET", path, If_None_Match=tag)
+
+    def one_by_one_whole() -> None:
+        for path, _ in tags:
+            client.ask("GET", path)
+
+    def at_once(body: bytes) -> Callable[[], None]:
+        return lambda: client.ask("POST", "/executions/poll", body) and None
+
+    yield _measured(f"{POLLED} polls, unchanged", side, one_by_one, at_once(known), rounds, times)
+    yield _measured(f"{POLLED} polls, all changed", side, one_by_one_whole, at_once(fresh), rounds, times)
+
+
+def batches(side: Side, rounds: int, times: int) -> Measure:
+    """Measure a batch of submits against as many submits."""
+    client = Client(side)
+    item = dict(BUCKET.submit_body)
+    raw, batch = json.dumps(item).encode(), json.dumps({"items": [item] * BATCHED}).encode()
+
+    def one_by_one() -> None:
+        for _ in range(BATCHED):
+            client.expect(_ACCEPTED, "POST", "/run-basket", raw)
+
+    def at_once() -> None:
+        answer = client.expect(_ACCEPTED, "POST", "/run-basket/batch", batch)
+        if answer["accepted"] != BATCHED:
+            raise Broken(f"of a batch {answer['rejected']} items were refused: {str(answer['items'][0])[:300]}")
+
+    with standing_still(side):
+        return _measured(f"{BATCHED} submits", side, one_by_one, at_once, rounds, max(times // 10, 1))
+
+
+def _measured(  # noqa: PLR0917
+    what: str, side: Side, one: Callable[[], None], once: Callable[[], None], rounds: int, times: int
+) -> Measure:
+    ones, onces = [], []
+    one(), once()
+    for _ in range(rounds):
+        ones.append(cpu_ms(side, one, max(times // 50, 1)))
+        onces.append(cpu_ms(side, once, times))
+        progress(f"measured: {what}")
+    return Measure(what, ones, onces)
+
+
+def _finished(client: Client, total: int) -> list[str]:
+    ids = []
+    while len(ids) < total:
+        ids.append(client.expect(_ACCEPTED, "POST", "/run-basket", dict(BUCKET.submit_body))["execution_id"])
+    for each in ids:
+        while not client.expect(_OK, "GET", f"/execution-logs/{each}")["done"]:
+            pass
+    return ids
+
+
+def table_of(measures: Sequence[Measure]) -> Table:
+    """Answer what was measured: medians of the rounds, and the ratio with its least and most."""
+    table = Table(title="CPU in ms, median of the rounds", box=box.SIMPLE, title_justify="left")
+    for heading in ("", "API", "redis", "mongod", "API + redis"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for measure in measures:
+        for name, rows in (("one by one", measure.one), ("in one request", measure.once)):
+            middles = {part: statistics.median(row[part] for row in rows) for part in _PARTS}
+            both = middles["api"] + middles["redis"]
+            table.add_row(f"{measure.what}, {name}", *(f"{middles[part]:.2f}" for part in _PARTS), f"{both:.2f}")
+        for parts in (("api", "redis"), _PARTS):
+            ratios = measure.ratios(*parts)
+            told = f"{statistics.median(ratios):.0f} ({min(ratios):.0f} to {max(ratios):.0f})"
+            table.add_row(f"  times cheaper, {' + '.join(parts)}", "", "", "", told)
+    return table
+
+
+def main() -> int:
+    """Measure, print, and answer 0 unless something broke."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.poll_many", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, by turns (5)")
+    parser.add_argument("--times", type=int, default=200, help="of how many requests a figure is the mean (200)")
+    parser.add_argument("--only", choices=("polls", "batches"), help="one half of it")
+    parser.add_argument("--quick", action="store_true", help="a short form")
+    told = parser.parse_args()
+    if told.quick:
+        told.rounds, told.times = 2, 20
+    try:
+        with ExitStack() as stack:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
+            side = Side(BUCKET, root, stack.enter_context(Guard()))
+            stack.callback(side.close)
+            side.start()
+            measures = list(polls(side, told.rounds, told.times)) if told.only != "batches" else []
+            if told.only != "polls":
+                measures.append(batches(side, told.rounds, told.times))
+    except (Broken, Trouble, RuntimeError, OSError) as broken:
+        sys.stderr.write(f"multipoll: {broken}\n{getattr(broken, 'fix', '')}\n")
+        return 1
+    Console(width=110, highlight=False).print(table_of(measures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

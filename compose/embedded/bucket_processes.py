@@ -1,0 +1,56 @@
+"""Says how Bucket's own processes are run: the API, the workers and the reconciler, as the Procfile has them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, Final
+
+from compose.embedded.process_plan import ChildPlan
+
+COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "api": ("gunicorn", "-c", "python:api.gunicorn", "api.wsgi:app"),
+    "worker": ("celery", "--app", "worker.app", "worker"),
+    "reconciler": ("worker.reconciler",),
+}
+_ANSWER_WITHIN_S: Final = 5.0
+
+
+def api_plan(url: str, env: Mapping[str, str], stop_within_s: float = 10.0) -> ChildPlan:
+    """Answer how to run the API, which is ready when ``url``/ready says so."""
+    return ChildPlan("api", _argv("api"), lambda: _is_ok(f"{url}/ready"), env, stop_within_s=stop_within_s)
+
+
+def worker_plan(url: str, env: Mapping[str, str], stop_within_s: float = 30.0) -> ChildPlan:
+    """Answer how to run a worker, which is ready when the API at ``url`` counts one."""
+    return ChildPlan("worker", _argv("worker"), lambda: _workers_are_seen(url), env, stop_within_s=stop_within_s)
+
+
+def reconciler_plan(env: Mapping[str, str]) -> ChildPlan:
+    """Answer how to run the reconciler, which nobody has to wait for."""
+    return ChildPlan("reconciler", _argv("reconciler"), env=env)
+
+
+def fetch(url: str, body: Mapping[str, Any] | None = None) -> Any:
+    """Answer the JSON that ``url`` answers to a GET, or to a POST of ``body``; raises OSError where it is an error."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})  # noqa: S310 - our own http URL
+    # A proxy of the environment has no business between two processes of one machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=_ANSWER_WITHIN_S) as answer:
+        return json.load(answer)
+
+
+def _argv(name: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", *COMMANDS[name])
+
+
+def _is_ok(url: str) -> bool:
+    fetch(url)
+    return True
+
+
+def _workers_are_seen(url: str) -> bool:
+    return bool(fetch(f"{url}/health")["services"]["workers"] == "connected")

@@ -1,0 +1,29 @@
+"""Turns itself into another program that dies with the process that asked for it.
+
+``leash.py <pid of the parent> <program> <arguments>``. Run as a file of its own because code between fork and exec
+(``preexec_fn``) may deadlock where the parent has threads. The kernel watches the *thread* that started this one, so
+that must be one which lives as long as its process. Only the program itself dies so; what it starts has to watch its
+own parent, and :mod:`compose.embedded.group_reaper` ends what does not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(parent: int, command: list[str]) -> None:
+    """Become ``command``; exit with 1 where ``parent`` is gone already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(1)
+    os.execvp(command[0], command)  # noqa: S606 - becoming another program is what this one is for
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])

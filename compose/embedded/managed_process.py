@@ -1,0 +1,155 @@
+"""Runs one process of the stack: started on a leash, waited for until it serves, stopped with all that it started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from compose.embedded import die_with_parent
+from compose.embedded.group_reaper import Guard
+from compose.embedded.process_plan import ChildPlan
+from compose.errors import Trouble
+
+_LOOK_EVERY_S: Final = 0.02
+_TAIL_LINES: Final = 12
+_TAIL_BYTES: Final = 16_384
+
+
+class Child:
+    """One process in a session of its own, so that Ctrl-C on the terminal reaches the supervisor alone.
+
+    Its output goes straight into ``log``, which nobody has to read for the process to go on. To be started from the
+    main thread, see :mod:`compose.embedded.die_with_parent`; with a ``guard``, nothing of its group outlives this
+    process.
+    """
+
+    def __init__(self, plan: ChildPlan, log: Path, guard: Guard | None = None) -> None:
+        self.plan = plan
+        self.log = log
+        self._guard = guard
+        self._process: subprocess.Popen[bytes] | None = None
+        self.exit_code: int | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, and that of its group; None where it does not run."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start the process; that it serves is for :meth:`wait_ready` to say."""
+        # -I and -S: the leash needs the standard library only, and starts in a third of the time.
+        command = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid()), *self.plan.argv]
+        self.exit_code = None
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - the plan's own command
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(self.plan.env),
+                start_new_session=True,
+            )
+        if self._guard is not None:
+            self._guard.watch(self._process.pid)
+
+    def wait_ready(self) -> None:
+        """Wait until the process serves; raises Trouble, with the end of its log, where it ends or takes too long."""
+        due_by = time.monotonic() + self.plan.start_within_s
+        name, reason = self.plan.name, "it does not say why"
+        while True:
+            if not self.is_alive():
+                raise Trouble(f"{name} ended at once, with code {self.exit_code}", fix=self.last_words())
+            try:
+                if self.plan.ready():
+                    return
+            except Exception as not_yet:  # noqa: BLE001 - the ordinary course of a start, told where it is the end of it
+                reason = str(not_yet)
+            if time.monotonic() > due_by:
+                late = f"{name} was not ready within {self.plan.start_within_s:g} s ({reason})"
+                raise Trouble(late, fix=self.last_words())
+            time.sleep(_LOOK_EVERY_S)
+
+    def is_alive(self) -> bool:
+        """Answer whether the process runs; one that has ended is reaped, and whatever it left in its group is ended."""
+        if self._process is None:
+            return False
+        if not self._has_ended():
+            return True
+        self._reap()
+        return False
+
+    def stop(self) -> None:
+        """Ask the process to end, end it by force after its grace, and leave nothing of its group."""
+        self.ask_to_stop()
+        self.wait_stopped()
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM to the process, which tells its own children."""
+        if self._process is not None and not self._has_ended():
+            self._process.send_signal(signal.SIGTERM)
+            self._signal_group(signal.SIGCONT)  # one that is paused would not hear of it
+
+    def wait_stopped(self) -> None:
+        """Wait for the end that was asked for, and bring it about where the grace is over."""
+        due_by = time.monotonic() + self.plan.stop_within_s
+        while self._process is not None and not self._has_ended() and time.monotonic() < due_by:
+            time.sleep(_LOOK_EVERY_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process and its whole group at once."""
+        if self._process is not None:
+            self._reap()
+
+    def end_group(self) -> None:
+        """Send SIGKILL to the whole group, and nothing more: a signal handler may do it, the rest is for the others."""
+        self._send(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Freeze the process and its whole group."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Thaw what was paused."""
+        self._send(signal.SIGCONT)
+
+    def last_words(self) -> str:
+        """Answer the last lines of the log, and where the rest is."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
+                lines = log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
+        except OSError:
+            lines = []
+        return "\n".join([*(f"  {self.plan.name} | {line}" for line in lines), f"the whole log: {self.log}"])
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process is not None and not self._has_ended():
+            self._signal_group(number)
+
+    def _has_ended(self) -> bool:
+        # Looked at without reaping: the process id, and so the group's, cannot be given to another before we have
+        # ended what is left of the group.
+        if self._process is None or self._process.returncode is not None:
+            return True
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def _reap(self) -> None:
+        assert self._process is not None  # noqa: S101 - for mypy; the callers looked
+        if self._process.returncode is None:
+            self._signal_group(signal.SIGKILL)
+            if self._guard is not None:
+                self._guard.forget(self._process.pid)
+            self.exit_code = self._process.wait()
+        self._process = None
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        assert self._process is not None  # noqa: S101 - for mypy; the callers looked
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)

@@ -1,0 +1,56 @@
+"""Asks a Redis and a MongoDB what they are; raises Trouble where they do not answer or cannot serve Bucket."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Final
+
+import redis
+from pymongo.errors import PyMongoError
+
+from compose.errors import Trouble
+from shared.live import redis_client
+from shared.store import database
+
+OLDEST_REDIS: Final = (6, 2)
+OLDEST_MONGODB: Final = (6, 0)
+_ANSWER_WITHIN_S: Final = 3.0
+
+
+def redis_version(url: str, oldest: tuple[int, ...] = OLDEST_REDIS) -> str:
+    """Answer the version of the Redis at ``url``; raises Trouble where it is older than ``oldest``."""
+    try:
+        with closing(redis_client.connect(url, timeout_s=_ANSWER_WITHIN_S)) as client:
+            version = str(client.info("server")["redis_version"])
+    except (redis.RedisError, OSError, ValueError) as failed:
+        raise Trouble(f"the Redis of REDIS_URL does not answer: {failed}", fix="see that it runs, or unset it") from (
+            failed
+        )
+    _demand("Redis", version, oldest)
+    return version
+
+
+def mongodb_version(url: str) -> str:
+    """Answer the version of the MongoDB at ``url``, which must be a replica set: majority writes need one."""
+    try:
+        with database.connect(url, _ANSWER_WITHIN_S, bound_calls=True) as client:
+            hello = client.admin.command("hello")
+            version = str(client.server_info()["version"])
+    except (PyMongoError, OSError, ValueError) as failed:
+        raise Trouble(
+            f"the MongoDB of MONGODB_URL does not answer: {failed}", fix="see that it runs, or unset it"
+        ) from failed
+    _demand("MongoDB", version, OLDEST_MONGODB)
+    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+        raise Trouble(
+            "the MongoDB of MONGODB_URL is no replica set",
+            fix="start it with --replSet bucket and run rs.initiate() once; one member is enough",
+        )
+    return version
+
+
+def _demand(server: str, version: str, oldest: tuple[int, ...]) -> None:
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers < oldest:
+        wanted = ".".join(map(str, oldest))
+        raise Trouble(f"{server} {version} is too old", fix=f"use {server} {wanted} or newer")

@@ -1,0 +1,1 @@
+"""The execution of steps: claims, the agent's call, outcomes, write-behind, heartbeats."""
