@@ -59,7 +59,7 @@ fuzz: $(READY) ## 20,000 cases that schemathesis makes of the contract, against 
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 examples: $(READY) ## asks a real stack for the examples of the contract anew; `make openapi` takes them in
-	@$(BIN)/python -m tests.examples
+	@$(BIN)/python -m tests.record_examples
 
 doctor: $(READY) ## looks at this machine and names the fix for each fault
 	@$(BIN)/bucketd doctor $(ARGS)

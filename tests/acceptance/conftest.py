@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from compose.embedded.group_reaper import Guard
-from tests.acceptance.calls import AGENTS, Caller
-from tests.contract import answers_watched, as_the_contract_says
+from tests.acceptance.client import AGENTS, Caller
+from tests.openapi_conformance import answers_watched, as_the_contract_says
 from tests.stack import Stack
 
 __all__ = ["answers_watched", "as_the_contract_says"]  # every answer of these tests is held against the contract

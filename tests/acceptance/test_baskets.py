@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.acceptance.calls import AGENTS, INCOME, Caller
-from tests.processes import wait_until
+from tests.acceptance.client import AGENTS, INCOME, Caller
 from tests.stack import Stack
+from tests.waiting import wait_until
 
 SEEDED = {
     "working_test": ["cashflow_analyzer"],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.calls import INCOME, Caller
+from tests.acceptance.client import INCOME, Caller
 
 PREFIXES = ["", "/api/v1"]
 PROBLEM = {"type", "title", "status", "detail", "error_code", "message", "details", "timestamp", "request_id"}

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from shared.live.views import view_key
-from tests.acceptance.calls import Caller
+from tests.acceptance.client import Caller
 from tests.acceptance.test_hints import nobody_takes
-from tests.processes import wait_until
+from tests.waiting import wait_until
 
 HINTS = {"poll_after_ms", "waiting_for"}
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from shared.live.views import view_key
-from tests.acceptance.calls import Caller
+from tests.acceptance.client import Caller
 
 LINES = 250  # more than a view bears, fewer than are kept
 HINTS = {"poll_after_ms", "waiting_for"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.calls import INCOME, Caller
+from tests.acceptance.client import INCOME, Caller
 
 PREFIXES = ["", "/api/v1"]
 ID = re.compile(r"[0-9]{10}_[0-9a-f]{16}")

@@ -15,11 +15,11 @@ import requests
 from api.feed import cursors
 from shared import errors
 from shared.domain.feed_position import Place
-from tests.acceptance.calls import AGENTS, Caller
+from tests.acceptance.client import AGENTS, Caller
 from tests.builders import NOON
-from tests.faults.seen import messages
-from tests.processes import wait_until
+from tests.faults.inspection import messages
 from tests.stack import Stack
+from tests.waiting import wait_until
 
 MEMBERS = {"type", "title", "status", "detail", "error_code", "message", "details", "timestamp", "request_id"}
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -57,7 +57,7 @@ PROVOKED: dict[str, tuple[int, Callable[[Caller], requests.Response]]] = {
     "unavailable": (503, lambda caller: _without(caller, lambda: caller.post("/run-basket", NAMED))),
     "outcome_unknown": (503, lambda caller: _locked(caller, lambda: caller.post("/run-agent", ECHO))),
 }
-# Nothing but a fault of our own makes a 500, and none is known; tests/unit/api/test_problems.py makes one.
+# Nothing but a fault of our own makes a 500, and none is known; tests/unit/api/http/test_problems.py makes one.
 NOT_PROVOKED = {"internal"}
 
 

@@ -12,8 +12,8 @@ import pytest
 import requests
 
 from api.feed import cursors
-from tests.acceptance.calls import Caller
-from tests.processes import wait_until
+from tests.acceptance.client import Caller
+from tests.waiting import wait_until
 
 PREFIXES = ["", "/api/v1"]
 CHANGE = {"execution_id", "status", "done", "rev", "basket_name", "tags"}

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.calls import AGENTS, Caller
-from tests.faults.seen import messages
-from tests.gate import gate
-from tests.processes import wait_until
+from tests.acceptance.client import AGENTS, Caller
+from tests.faults.inspection import messages
 from tests.stack import Stack
+from tests.step_gate import gate
+from tests.waiting import wait_until
 
 ECHO = {"agent": "echo"}
 

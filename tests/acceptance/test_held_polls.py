@@ -19,9 +19,9 @@ import pytest
 import requests
 
 from shared.live.pubsub import CHANNEL
-from tests.acceptance.calls import Caller
-from tests.gate import gate
-from tests.processes import wait_until
+from tests.acceptance.client import Caller
+from tests.step_gate import gate
+from tests.waiting import wait_until
 
 # Longer than a request may take here: whoever waits for it to be over fails.
 LONG_S = 25

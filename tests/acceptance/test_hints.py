@@ -15,9 +15,9 @@ from shared.domain.definitions.basket import SEQUENTIAL, Basket, BasketStep
 from shared.live import duration_stats
 from shared.live.redis_client import connect
 from shared.live.views import view_key
-from tests.acceptance.calls import Caller
+from tests.acceptance.client import Caller
 from tests.builders import blank
-from tests.processes import wait_until
+from tests.waiting import wait_until
 
 A_DAY_S = 86_400
 MILLISECOND = timedelta(milliseconds=1)

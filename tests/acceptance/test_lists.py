@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.calls import INCOME, Caller
-from tests.cursors import spoilt
+from tests.acceptance.client import INCOME, Caller
+from tests.tampered_cursors import spoilt
 
 PREFIXES = ["", "/api/v1"]
 STANDING = {

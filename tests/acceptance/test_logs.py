@@ -9,9 +9,9 @@ import pytest
 
 from api.http import cursor_codec
 from api.http.cursor_codec import Kind
-from tests.acceptance.calls import AGENTS, Caller
-from tests.cursors import spoilt
+from tests.acceptance.client import AGENTS, Caller
 from tests.stack import Stack
+from tests.tampered_cursors import spoilt
 
 PATHS = ["/logs", "/agent-logs/echo"]
 LONG_AGO = cursor_codec.seal(Kind.LINES, "1-0-0")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from shared.live.views import View, Views, output_key, view_key
-from tests.acceptance.calls import AGENTS, Caller
-from tests.processes import wait_until
+from tests.acceptance.client import AGENTS, Caller
 from tests.stack import Stack
+from tests.waiting import wait_until
 
 HINTS = {"poll_after_ms", "waiting_for"}
 LEASE_S = 3  # of tests/stack.py

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.harness.mongod_profiler import Entry, recorded
 from shared.live.views import view_key
-from tests.acceptance.calls import INCOME, Caller
+from tests.acceptance.client import INCOME, Caller
 from tests.acceptance.test_lists import STANDING
 
 PREFIXES = ["", "/api/v1"]

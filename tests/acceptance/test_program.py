@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.acceptance.calls import Caller
+from tests.acceptance.client import Caller
 
 POST_AND_POLL = """
 import sys, time, requests

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from tests.acceptance.calls import Caller
-from tests.contract import DOCUMENT
+from tests.acceptance.client import Caller
+from tests.openapi_conformance import DOCUMENT
 
 ABSOLUTE = re.compile(rb"""(?:https?:)?//[a-z0-9]""", re.IGNORECASE)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.acceptance.calls import Caller
+from tests.acceptance.client import Caller
 
 RUN, AGENT, CREATE = "/run-basket", "/run-agent", "/create-basket"
 KEYS = ["password", "passwd", "secret", "api_key", "access_token", "refresh_token", "private_key", "client_secret",

@@ -13,9 +13,9 @@ import pytest
 
 from shared.domain.execution import PUBLIC
 from shared.queue.message import FIRST, Bell, list_of, message_of
-from tests.acceptance.calls import Caller
-from tests.cursors import spoilt
-from tests.processes import wait_until
+from tests.acceptance.client import Caller
+from tests.tampered_cursors import spoilt
+from tests.waiting import wait_until
 
 
 def counted_then_flaky(tmp_path: Path, failures: int = 1) -> dict[str, Any]:

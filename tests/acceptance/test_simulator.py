@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.cpu_time import children_of
-from tests.acceptance.calls import Caller
-from tests.processes import wait_until
+from tests.acceptance.client import Caller
 from tests.stack import Stack
+from tests.waiting import wait_until
 
 SCRIPTS: Mapping[str, dict[str, Any]] = {
     "held": {"script": ["queued:0.4", "running:0.1", "completed"]},

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.processes import wait_until
-from tests.runs import AGENTS, EVERY_PROCESS, Answer, Runs, asked, at_once, worst
+from tests.api_client import AGENTS, EVERY_PROCESS, Answer, Runs, asked, at_once, worst
 from tests.stack import Stack
+from tests.waiting import wait_until
 
 UNKNOWN = "1763700000_0000000000000000"
 

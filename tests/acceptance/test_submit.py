@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.mongod_profiler import recorded
-from tests.acceptance.calls import INCOME, Caller
+from tests.acceptance.client import INCOME, Caller
 
 NAMED: dict[str, Any] = {"basket_name": "working_test", "input_data": INCOME}
 

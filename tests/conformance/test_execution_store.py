@@ -25,8 +25,8 @@ from shared.store.executions.port import BatchStore, ExecutionStore, KeyHolders,
 from shared.store.executions.settle import settle
 from shared.store.executions.store import MongoStore
 from tests.builders import NOON, SECOND, TERMS, HandClock, accepted, blank, claimed
-from tests.faulty import Insistent
-from tests.memory_store import MemoryStore
+from tests.faulty_store import Insistent
+from tests.in_memory_store import MemoryStore
 
 LATE = NOON + timedelta(days=1)
 FAR = NOON + timedelta(days=2)

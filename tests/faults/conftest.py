@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from compose.embedded.group_reaper import Guard
-from tests.contract import answers_watched, as_the_contract_says
+from tests.api_client import AGENTS, Runs
 from tests.faults.replica_set import ReplicaSet
-from tests.runs import AGENTS, Runs
+from tests.openapi_conformance import answers_watched, as_the_contract_says
 from tests.stack import Stack
 
 __all__ = ["answers_watched", "as_the_contract_says"]  # every answer of these tests is held against the contract

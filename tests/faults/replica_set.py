@@ -20,7 +20,7 @@ from compose.embedded import servers, tcp_port
 from compose.embedded.group_reaper import Guard
 from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
-from tests.processes import wait_until
+from tests.waiting import wait_until
 
 NAME = "faults"
 NODES = 3

@@ -14,11 +14,11 @@ import pytest
 import requests
 
 from shared.queue.message import FIRST, list_of
+from tests.api_client import EVERY_PROCESS, Answer, Runs, asked, at_once, worst
+from tests.faults.inspection import messages, restart_with, stored
 from tests.faults.proxy import Proxy
-from tests.faults.seen import messages, restart_with, stored
-from tests.processes import descendants, wait_until
-from tests.runs import EVERY_PROCESS, Answer, Runs, asked, at_once, worst
 from tests.stack import Stack
+from tests.waiting import descendants, wait_until
 
 
 def test_01_an_api_that_dies_after_its_insert_has_accepted_the_run(stack: Stack, runs: Runs) -> None:

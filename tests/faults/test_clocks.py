@@ -10,7 +10,7 @@ from bson import Timestamp
 from shared.domain.execution import Execution
 from shared.domain.lifecycle.transitions import claim
 from tests.integration.worker.conftest import SETTINGS, Bench, bench
-from tests.processes import wait_until
+from tests.waiting import wait_until
 from worker.reconciler import Reconciler
 
 __all__ = ["bench"]  # a fixture

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from shared.settings import VARIABLES, Settings
-from tests.processes import wait_until
-from tests.runs import AGENTS, Runs
+from tests.api_client import AGENTS, Runs
 from tests.stack import Stack
+from tests.waiting import wait_until
 
 WITHIN_S = 45
 PERIODS = ("lease_s", "heartbeat_s", "handoff_s", "grace_s", "drain_s")

@@ -7,10 +7,10 @@ import signal
 
 import pytest
 
-from tests.faults.feed import Reader, is_whole
-from tests.processes import wait_until
-from tests.runs import Runs
+from tests.api_client import Runs
+from tests.faults.feed_verifier import Reader, is_whole
 from tests.stack import Stack
+from tests.waiting import wait_until
 
 
 def some(runs: Runs, number: int = 10) -> list[str]:

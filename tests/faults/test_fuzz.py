@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.play import play
+from tests.fuzz.run_cases import play
 
 SEED = 4
 

@@ -12,11 +12,11 @@ import pytest
 import requests
 
 from shared.live.pubsub import CHANNEL
-from tests.faults.seen import restart_with, stored
-from tests.gate import gate
-from tests.processes import wait_until
-from tests.runs import Answer, Runs, asked
+from tests.api_client import Answer, Runs, asked
+from tests.faults.inspection import restart_with, stored
 from tests.stack import Stack
+from tests.step_gate import gate
+from tests.waiting import wait_until
 
 HELD = 4
 # Longer than a request may take here: whoever waits for it to be over fails.

@@ -9,10 +9,10 @@ from typing import Any
 
 from shared.domain.execution import PUBLIC
 from shared.queue.message import AGAIN, FIRST, RUN_STEP, Bell, list_of, message_of, ring
-from tests.faults.seen import messages, stored, workers
-from tests.processes import wait_until
-from tests.runs import Runs
+from tests.api_client import Runs
+from tests.faults.inspection import messages, stored, workers
 from tests.stack import Stack
+from tests.waiting import wait_until
 
 
 def test_38_a_bell_that_rings_ten_times_runs_its_step_once(stack: Stack, runs: Runs) -> None:

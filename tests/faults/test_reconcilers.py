@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.faults.seen import all_completed_once, messages
-from tests.processes import wait_until
-from tests.runs import Answer, Runs
+from tests.api_client import Answer, Runs
+from tests.faults.inspection import all_completed_once, messages
 from tests.stack import Stack
+from tests.waiting import wait_until
 
 CALLERS = 8
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
+from tests.api_client import EVERY_PROCESS, Runs, at_once
+from tests.faults.inspection import all_completed_once, restart_with, stored
 from tests.faults.proxy import Proxy
-from tests.faults.seen import all_completed_once, restart_with, stored
-from tests.processes import wait_until
-from tests.runs import EVERY_PROCESS, Runs, at_once
 from tests.stack import Stack
+from tests.waiting import wait_until
 
 
 def test_07_queued_runs_survive_that_redis_forgets_everything(stack: Stack, runs: Runs) -> None:

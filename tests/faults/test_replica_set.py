@@ -16,13 +16,13 @@ from shared.errors import OutcomeUnknown, Unavailable
 from shared.store.database import Database
 from shared.store.executions.store import MongoStore
 from shared.store.server_clock import StoreClock
+from tests.api_client import AGENTS, EVERY_PROCESS, Answer, Runs, at_once, worst
 from tests.builders import accepted
-from tests.faults.feed import Reader, is_whole
+from tests.faults.feed_verifier import Reader, is_whole
+from tests.faults.inspection import all_completed_once, lines_of, stored
 from tests.faults.replica_set import ReplicaSet
-from tests.faults.seen import all_completed_once, lines_of, stored
-from tests.processes import wait_until
-from tests.runs import AGENTS, EVERY_PROCESS, Answer, Runs, at_once, worst
 from tests.stack import Stack
+from tests.waiting import wait_until
 
 WORKER = "bucket-worker"
 DISK_IS_FULL = 14031

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.calls import AGENTS, Caller
-from tests.processes import wait_until
+from tests.acceptance.client import AGENTS, Caller
 from tests.stack import Stack
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

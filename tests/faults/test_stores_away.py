@@ -16,9 +16,9 @@ import pytest
 from pymongo import WriteConcern
 
 from shared.queue.message import FIRST, list_of
-from tests.processes import wait_until
-from tests.runs import AGENTS, EVERY_PROCESS, Answer, Runs, at_once, worst
+from tests.api_client import AGENTS, EVERY_PROCESS, Answer, Runs, at_once, worst
 from tests.stack import Stack
+from tests.waiting import wait_until
 
 WAYS = ("stop", "kill", "pause")
 CALLERS = 20

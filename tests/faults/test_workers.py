@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.faults.seen import kill_children, lines_of, restart_with, stored, workers
-from tests.processes import descendants, is_running, wait_until
-from tests.runs import Runs
+from tests.api_client import Runs
+from tests.faults.inspection import kill_children, lines_of, restart_with, stored, workers
 from tests.stack import Another, Stack
+from tests.waiting import descendants, is_running, wait_until
 from worker.steps.batch_runner import BELLS_MAX
 
 

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.fuzz.play import play
+from tests.fuzz.run_cases import play
 
 
 def main() -> int:

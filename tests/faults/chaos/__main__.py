@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 
 from compose.embedded.group_reaper import Guard
+from tests.api_client import AGENTS
 from tests.faults.chaos.callers import Callers
-from tests.faults.chaos.figures import Figures, judge
 from tests.faults.chaos.killer import Crew, Killer, say
-from tests.faults.chaos.mix import plan
+from tests.faults.chaos.verdict import Figures, judge
+from tests.faults.chaos.workload import plan
 from tests.faults.replica_set import ReplicaSet
-from tests.runs import AGENTS
 from tests.stack import Stack
 
 WORKERS = 3

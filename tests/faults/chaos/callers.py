@@ -11,7 +11,7 @@ from typing import Any
 
 import requests
 
-from tests.faults.chaos.mix import Planned
+from tests.faults.chaos.workload import Planned
 
 POLLERS = 3
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 
 from compose.embedded.managed_process import Child
 from tests.faults.replica_set import ReplicaSet
-from tests.processes import descendants
 from tests.stack import Stack
+from tests.waiting import descendants
 
 KILL_EVERY_S = 2.0
 

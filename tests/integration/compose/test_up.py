@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import descendants, is_running, wait_until
+from tests.waiting import descendants, is_running, wait_until
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 Up = Callable[..., "Running"]

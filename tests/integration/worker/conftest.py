@@ -25,10 +25,10 @@ from shared.store.executions.settle import settle
 from shared.store.executions.store import MongoStore
 from shared.store.server_clock import StoreClock
 from shared.telemetry.fleet_metrics import FleetMetrics
+from tests.api_client import AGENTS
 from tests.builders import HandClock
-from tests.faulty import FaultyStore
-from tests.processes import wait_until
-from tests.runs import AGENTS
+from tests.faulty_store import FaultyStore
+from tests.waiting import wait_until
 from worker.agent_loader import Agent, load_agents
 from worker.steps.pending_writes import UNWRITTEN_MAX_S
 from worker.steps.runner import Runner

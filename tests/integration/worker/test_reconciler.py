@@ -17,7 +17,7 @@ from shared.domain.status import StepStatus
 from shared.queue.message import AGAIN, FIRST, list_of
 from shared.store.server_clock import StoreClock
 from tests.integration.worker.conftest import SETTINGS, Bench
-from tests.processes import wait_until
+from tests.waiting import wait_until
 from worker.agent_errors import TransientError
 from worker.reconciler import Reconciler
 

@@ -14,7 +14,7 @@ import urllib.request
 from contextlib import closing
 from pathlib import Path
 
-from tests.processes import wait_until
+from tests.waiting import wait_until
 
 APPLICATION = """
 import os

@@ -15,7 +15,7 @@ import pytest
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
 from api.keepalive_thread import KeepAliveThreads
-from tests.processes import wait_until
+from tests.waiting import wait_until
 
 THREADS = 8
 

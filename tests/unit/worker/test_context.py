@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.unit.kept import KeptLines, LedgerInMemory
+from tests.unit.context_fakes import KeptLines, LedgerInMemory
 from worker.context import LINE_MAX_BYTES, AgentContext
 
 

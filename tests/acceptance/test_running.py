@@ -1,0 +1,156 @@
+"""What agents rely on while they work: checkpoints, the state before, a pool of their own, limits that are told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.client import AGENTS, Caller
+from tests.stack import Another, Stack
+from tests.waiting import is_running, wait_until
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack: Callable[..., Stack]) -> Stack:
+    return make_stack(BUCKET_AGENTS_DIR=str(AGENTS))
+
+
+@pytest.fixture
+def caller(stack: Stack) -> Iterator[Caller]:
+    yield Caller(stack)
+    stack.mend()
+
+
+def ticks(file: Path) -> list[tuple[int, int, int]]:
+    """The pieces that the ticker began: attempt, number, process."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [tuple(map(int, line.split())) for line in lines]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("pad", [0, 200_000])
+def test_a_step_whose_process_is_killed_goes_on_inside_itself(caller: Caller, tmp_path: Path, pad: int) -> None:
+    file = tmp_path / "ticks"
+    run = caller.run_agent("ticker", path=str(file), pieces=12, slice_s=0.1, pad_bytes=pad)
+    wait_until(lambda: len(ticks(file)) >= 6, 10, "it is halfway")
+    process = ticks(file)[-1][2]
+    os.kill(process, signal.SIGKILL)
+    wait_until(lambda: not is_running(process), 5)
+    last = ticks(file)[-1][1]
+
+    polled = caller.finished(run)
+    assert polled["status"] == "completed", polled["error"]
+    assert polled["steps"][0]["attempts"] == 2
+    first_of_second = next(number for attempt, number, _ in ticks(file) if attempt == 2)
+    assert first_of_second in {last, last + 1}, "the piece that was under way again, and none before it"
+    assert polled["result"] == {"done": 12, "resumed_at": first_of_second}
+    assert sorted({number for _, number, _ in ticks(file)}) == list(range(12))
+    stored = caller.stack.mongo().executions.find_one({"_id": run})
+    assert stored is not None
+    assert not stored.get("checkpoints")
+    large = caller.stack.mongo().outputs
+    wait_until(lambda: large.count_documents({"execution_id": run}) == 0, 5, "no checkpoint is left behind")
+
+
+def test_checkpoints_move_no_revision(caller: Caller, tmp_path: Path) -> None:
+    run = caller.run_agent("ticker", path=str(tmp_path / "ticks"), pieces=10, slice_s=0.05)
+    polled = caller.finished(run)
+    assert polled["rev"] <= 4, "accepted, started, done, and no more"
+
+
+def state_of(caller: Caller, run: str) -> Any:
+    polled = caller.finished(run)
+    assert polled["status"] == "completed", polled["error"]
+    return polled["outputs"]["memo"]["previous_state"]
+
+
+def test_an_agent_is_handed_its_last_output_in_this_basket_and_in_no_other(caller: Caller) -> None:
+    here, there = (f"memory {uuid.uuid4().hex[:8]}" for _ in range(2))
+    for name in (here, there):
+        assert caller.post("/create-basket", {"name": name, "agents": ["memo"]}).status_code == 201
+    assert state_of(caller, caller.run(here)) is None
+    assert state_of(caller, caller.run(here)) == {"previous_state": None}
+    assert state_of(caller, caller.run(there)) is None
+    assert state_of(caller, caller.run(here)) == {"previous_state": {"previous_state": None}}
+
+
+def test_a_run_of_the_agent_alone_asks_for_its_state(caller: Caller) -> None:
+    def run(**more: Any) -> Any:
+        answer = caller.post("/run-agent", {"agent_name": "memo", "input_data": {}} | more)
+        return state_of(caller, answer.json()["execution_id"])
+
+    assert run() is None
+    assert run() is None, "it did not ask"
+    assert run(stateful=True) == {"previous_state": None}
+    assert run(stateful=False) is None
+
+
+def test_an_agent_without_memory_access_has_none(caller: Caller) -> None:
+    caller.finished(caller.run_agent("echo", a=1))
+    assert caller.stack.mongo().agent_memory.count_documents({"_id": {"$regex": ":echo$"}}) == 0
+
+
+@contextmanager
+def pool(stack: Stack, queue: str) -> Iterator[Another]:
+    """A worker of one process for one queue, as a Procfile may have it."""
+    plan = stack.plan("worker", BUCKET_WORKER_CONCURRENCY="1")
+    worker = Another(replace(plan, argv=(*plan.argv, "-Q", queue)), stack.root, stack.guard)
+    worker.start(lambda: stack._has_left_its_mark(worker.pid))
+    try:
+        yield worker
+    finally:
+        worker.kill()
+
+
+def test_a_busy_pool_of_slow_agents_holds_no_quick_basket_up(caller: Caller) -> None:
+    caller.stack.stop("worker")
+    with pool(caller.stack, "default"), pool(caller.stack, "long"):
+        slow = [caller.run_agent("sleeper_long", seconds=2) for _ in range(2)]
+        wait_until(lambda: caller.poll(slow[0])["status"] == "running")
+        quick = [caller.run_agent("echo", n=number) for number in range(5)]
+        assert {caller.finished(run)["status"] for run in quick} == {"completed"}
+        assert caller.poll(slow[1])["status"] == "queued", "its pool is busy with the first"
+        assert caller.poll(slow[0])["status"] == "running"
+        assert {caller.finished(run)["status"] for run in slow} == {"completed"}
+
+
+def test_a_chain_that_crosses_queues_goes_on_in_the_other_pool(caller: Caller) -> None:
+    caller.stack.stop("worker")
+    with pool(caller.stack, "default"), pool(caller.stack, "long"):
+        config = {"agents": ["echo", "sleeper_long", "echo"]}
+        answer = caller.post("/run-basket", {"config": config, "input_data": {"seconds": 0.1}})
+        polled = caller.finished(answer.json()["execution_id"])
+    assert polled["status"] == "completed"
+    assert {step["attempts"] for step in polled["steps"]} == {1}
+
+
+def test_the_outputs_of_a_run_may_take_32_mib_together_and_no_more(caller: Caller) -> None:
+    nearly = {"bytes": 4 * MIB - 100}
+    steps = [
+        {"id": f"b{n}", "agent": "big", "needs": [f"b{n - 1}"] if n else [], "input": nearly} for n in range(9)
+    ]  # fmt: skip
+    answer = caller.post("/run-basket", {"config": {"steps": steps}})
+    polled = caller.finished(answer.json()["execution_id"])
+    assert (polled["status"], polled["error"]["error_code"], polled["error"]["step"]) == (
+        "failed", "output_too_large", "b8",
+    )  # fmt: skip
+    assert [step["status"] for step in polled["steps"]] == ["completed"] * 8 + ["failed"]
+    whole = caller.get(f"/executions/{polled['execution_id']}/outputs/b7")
+    assert (whole.status_code, len(whole.json()["text"])) == (200, 4 * MIB - 100)
+
+
+def test_a_log_line_over_4_kib_is_cut_and_says_so(caller: Caller) -> None:
+    polled = caller.finished(caller.run_agent("chatty", lines=1, bytes=10_000))
+    (line,) = (line for line in polled["logs"] if line["event"] == "agent.log")
+    assert len(line["message"].encode()) <= 4096
+    assert line["message"].startswith("line 1...")
+    assert line["message"].endswith("(cut from 10000 bytes)")

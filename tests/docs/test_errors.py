@@ -1,0 +1,41 @@
+"""docs/errors.md names every code that an integrator can meet, and no other."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from shared import errors
+
+ROOT = Path(__file__).parents[2]
+ROW = re.compile(r"^\|(?: (\d{3}) \|)? `((?!error_code`)[a-z_]+)` \|", re.MULTILINE)
+
+
+def of_requests(kind: type[errors.BucketError]) -> Iterator[tuple[str, str]]:
+    yield str(kind.http_status), kind.error_code
+    for child in kind.__subclasses__():
+        yield from of_requests(child)
+
+
+def of_runs() -> Iterator[str]:
+    """The code in each call that makes a RunError: ``_error(step, code, ...)`` or ``RunError(code, ...)``."""
+    place_of_code = {"RunError": 0, "_error": 1}
+    for path in (*(ROOT / "worker").rglob("*.py"), *(ROOT / "shared/domain").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in place_of_code:
+                code = node.args[place_of_code[node.func.id]] if node.args else None
+                if isinstance(code, ast.Constant):
+                    yield code.value
+
+
+def test_the_page_names_every_code_of_a_request_with_its_status() -> None:
+    rows = {row for row in ROW.findall((ROOT / "docs/errors.md").read_text(encoding="utf-8")) if row[0]}
+    assert rows == {*of_requests(errors.RequestError), *of_requests(errors.ServiceError)}
+
+
+def test_the_page_names_every_code_of_a_run() -> None:
+    rows = {code for status, code in ROW.findall((ROOT / "docs/errors.md").read_text(encoding="utf-8")) if not status}
+    assert rows == set(of_runs())
+    assert {"agent_error", "worker_lost", "output_too_large", "timeout", "deadline_exceeded", "cancelled"} <= rows

@@ -1,0 +1,187 @@
+"""The catalogue finds every agent by path, and refuses to start on a wrong one."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.catalogue.agent_catalogue import load_catalogue
+from shared.catalogue.seed_baskets import seed_baskets
+from shared.errors import AgentNotFound, SpecError
+
+BUILT_IN = ["cashflow_analyzer", "financial_coordinator", "goal_recommender", "simulate"]
+
+
+def write_agent(home: Path, name: str, **changes: Any) -> Path:
+    folder = home / name
+    folder.mkdir()
+    spec = {
+        "name": name,
+        "version": "1.0.0",
+        "description": "Tests.",
+        "domains": ["test"],
+        "entry": "agent:run",
+        "capabilities": {"chainable": True, "memory_access": False, "idempotent": True},
+        "input_schema": {"type": "object", "required": ["b", "a"]},
+        "output_schema": {"type": "object"},
+        "sample_input": {"a": 1, "b": 2},
+        "sample_output": {},
+    }
+    (folder / "agent_spec.json").write_text(json.dumps(spec | changes))
+    (folder / "agent.py").write_text("def run(given, ctx):\n    return {}\n")
+    return folder
+
+
+def refusal(agents_dir: Path) -> str:
+    with pytest.raises(SpecError) as refused:
+        load_catalogue(agents_dir)
+    return str(refused.value)
+
+
+def test_the_built_in_agents_are_found_sorted() -> None:
+    assert [spec.name for spec in load_catalogue().agents()] == BUILT_IN
+
+
+def test_reading_the_catalogue_imports_no_worker() -> None:
+    program = (
+        "import sys; from shared.catalogue.agent_catalogue import load_catalogue; load_catalogue();"
+        "print([name for name in sys.modules if name.partition('.')[0] == 'worker'])"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_agents_of_a_directory_are_listed_with_the_built_in_ones(tmp_path: Path) -> None:
+    folder = write_agent(tmp_path, "zebra")
+    catalogue = load_catalogue(tmp_path)
+    assert [spec.name for spec in catalogue.agents()] == [*BUILT_IN, "zebra"]
+    assert [spec.name for spec in catalogue.agents(domain="test")] == ["zebra"]
+    assert catalogue.agents(domain="none") == ()
+    assert catalogue.folder("zebra") == folder
+    assert catalogue.required_inputs("zebra") == ("b", "a")
+
+
+def test_hidden_and_private_folders_hold_no_agents(tmp_path: Path) -> None:
+    for name in (".git", "__pycache__"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "README.md").write_text("agents")
+    assert [spec.name for spec in load_catalogue(tmp_path).agents()] == BUILT_IN
+
+
+def test_input_and_output_are_checked_by_the_agents_own_schemas() -> None:
+    catalogue = load_catalogue()
+    assert catalogue.input_faults("cashflow_analyzer", {"transactions": []}) == []
+    (fault,) = catalogue.input_faults("cashflow_analyzer", {"transactions": [{"id": 1, "amount": "7"}]})
+    assert fault.pointer == "/transactions/0/amount"
+    assert [fault.pointer for fault in catalogue.output_faults("cashflow_analyzer", {"analysis": 1})] == ["/analysis"]
+
+
+def test_an_agent_that_is_not_there_is_told_with_the_nearest() -> None:
+    catalogue = load_catalogue()
+    assert not catalogue.has("cashflow_analyser")
+    with pytest.raises(AgentNotFound) as missing:
+        catalogue.agent("cashflow_analyser")
+    assert missing.value.message == "agent 'cashflow_analyser' was not found; did you mean 'cashflow_analyzer'?"
+    with pytest.raises(AgentNotFound, match="not found"):
+        catalogue.input_faults("x", {})
+
+
+def test_the_simulators_name_is_taken(tmp_path: Path) -> None:
+    write_agent(tmp_path, "simulate")
+    assert "name 'simulate' is taken by" in refusal(tmp_path)
+
+
+def test_a_script_is_judged_beyond_its_schema() -> None:
+    catalogue = load_catalogue()
+    assert catalogue.input_faults("simulate", {"script": ["queued:1", "running:2@50", "completed"]}) == []
+    (fault,) = catalogue.input_faults("simulate", {"script": ["running:1", "sleeping:2"]})
+    assert fault.pointer == "/script/1"
+    (fault,) = catalogue.input_faults("simulate", {"script": ["running:1", "queued:2"]})
+    assert (fault.pointer, "queued comes first" in fault.message) == ("/script/1", True)
+
+
+def test_every_script_of_the_guide_can_be_played() -> None:
+    guide = (Path(__file__).parents[4] / "docs" / "simulator.md").read_text(encoding="utf-8")
+    scripts = [json.loads(found) for found in re.findall(r"\[\"[^]]*\"\]", guide)]
+    assert len(scripts) > 9
+    assert [script for script in scripts if load_catalogue().input_faults("simulate", {"script": script})] == []
+
+
+def test_the_faults_of_all_specs_are_told_together(tmp_path: Path) -> None:
+    write_agent(tmp_path, "one", queue="fast")
+    write_agent(tmp_path, "two", input_schema={"type": "objct"}, output_schema={"required": ["x"]})
+    write_agent(tmp_path, "three", entry="work:run")
+    (write_agent(tmp_path, "four") / "agent_spec.json").write_text("{")
+    (write_agent(tmp_path, "five") / "agent_spec.json").unlink()
+    told = refusal(tmp_path)
+    for part in (
+        "one/agent_spec.json: queue must be",
+        "two/agent_spec.json: input_schema at /type",
+        'two/agent_spec.json: sample_output breaks output_schema at its root: "x" is a required property',
+        "three/agent_spec.json: entry is 'work:run' but there is no work.py",
+        "four/agent_spec.json: cannot be read",
+        "five/agent_spec.json: is missing",
+    ):
+        assert part in told
+
+
+def test_a_sample_must_keep_its_own_schema(tmp_path: Path) -> None:
+    write_agent(tmp_path, "one", sample_input={"a": 1})
+    assert "sample_input breaks input_schema" in refusal(tmp_path)
+
+
+def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
+    write_agent(tmp_path, "goal_recommender")
+    assert "'goal_recommender' is taken by" in refusal(tmp_path)
+
+
+def test_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert "is not a directory" in refusal(tmp_path / "gone")
+
+
+def test_the_seeded_baskets_are_those_that_were_promised() -> None:
+    both = ["cashflow_analyzer", "goal_recommender"]
+    baskets = seed_baskets(load_catalogue())
+    assert {basket["name"]: basket["agents"] for basket in baskets} == {
+        "working_test": ["cashflow_analyzer"],
+        "goal_test": ["goal_recommender"],
+        "chained_test": both,
+        "finance_daily_check": both,
+        "multi_agent_test": both,
+        "coordinator_test": ["financial_coordinator"],
+        "financial_operations": ["financial_coordinator", "cashflow_analyzer"],
+        "simulate": ["simulate"],
+    }
+    assert {basket["execution_strategy"] for basket in baskets} == {"sequential"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"name": "../x"}, "name must match"),
+        ({"agents": ["cashflow_analyser"]}, "did you mean 'cashflow_analyzer'"),
+        ({"agents": []}, "at least one"),
+        ({"execution_strategy": "chaos"}, "execution_strategy must be"),
+        ({"description": None}, "description must be"),
+        ({"colour": "red"}, "exactly"),
+    ],
+)
+def test_a_seeded_basket_that_is_wrong_is_refused(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
+    basket = {"name": "b", "description": "", "agents": ["goal_recommender"], "execution_strategy": "sequential"}
+    (tmp_path / "b.json").write_text(json.dumps(basket | changes))
+    with pytest.raises(SpecError, match=fault):
+        seed_baskets(load_catalogue(), tmp_path)
+
+
+def test_two_files_of_one_baskets_name_are_refused(tmp_path: Path) -> None:
+    basket = {"name": "b", "description": "", "agents": ["x"], "execution_strategy": "sequential"}
+    for file in ("one.json", "two.json"):
+        (tmp_path / file).write_text(json.dumps(basket))
+    with pytest.raises(SpecError, match=r"two\.json: name 'b' is taken"):
+        seed_baskets(home=tmp_path)

@@ -1,0 +1,48 @@
+"""A context without a runner: lines are kept in a list, the ledger in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.catalogue.agent_catalogue import Catalogue, load_catalogue
+from tests.unit.context_fakes import KeptLines, LedgerInMemory
+from worker.agent_loader import Agent, load_agents
+from worker.context import AgentContext
+
+
+@pytest.fixture
+def ledger() -> LedgerInMemory:
+    return LedgerInMemory()
+
+
+@pytest.fixture
+def new_context(ledger: LedgerInMemory) -> Callable[..., AgentContext]:
+    def make(**changes: Any) -> AgentContext:
+        boring: dict[str, Any] = {
+            "execution_id": "1763700000_89ce24ad1b2c3d4e",
+            "step": "step",
+            "attempt": 1,
+            "idempotency_key": "1763700000_89ce24ad1b2c3d4e:step",
+            "request_id": "req-1",
+            "deadline": datetime(2026, 1, 1, tzinfo=UTC),
+            "ledger": ledger,
+            "reporter": KeptLines(),
+        }
+        return AgentContext(**boring | changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def catalogue() -> Catalogue:
+    return load_catalogue(Path(__file__).parents[3] / "agents")
+
+
+@pytest.fixture(scope="session")
+def agents(catalogue: Catalogue) -> Mapping[str, Agent]:
+    return load_agents(catalogue)
