@@ -1,24 +1,47 @@
-"""Puts the HTTP side together; it accepts and answers, and never imports the worker."""
+"""The composition root of the HTTP side: builds each service once and registers all routes; no worker code."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import flask
 
 from api import health
 from api.actions import cancel, dead_letters, retry
-from api.background import Keeper
+from api.actions.retry import Retrier
+from api.background import Background
 from api.catalogue import routes as catalogue
 from api.catalogue.basket_cache import KnownBaskets
-from api.feed import changes, consumers
+from api.feed import routes as feed
+from api.feed.changes import Feed
+from api.feed.consumers import Consumers
 from api.gunicorn_worker import LET_GO
+from api.hints.schedule_cache import Expectations
+from api.hints.view_hints import ViewHints
 from api.http import middleware, problems, version_prefix
-from api.logs import list_logs
-from api.openapi import routes as reference
-from api.polling import list_executions, poll, poll_many
-from api.submission import submit, submit_batch
+from api.http.long_poll import Holder
+from api.http.request_body import Blueprint
+from api.logs import routes as logs
+from api.logs.pages import LogPages
+from api.openapi import routes as openapi
+from api.polling import routes as polling
+from api.polling.execution_reader import ExecutionReader
+from api.polling.list_executions import ExecutionList
+from api.polling.poll_many import PollsOfMany
+from api.polling.poller import Poller
+from api.polling.step_outputs import StepOutputs
+from api.store_watcher import StoreWatcher
+from api.submission import routes as submission
+from api.submission.acceptor import Acceptor
+from api.submission.admission import Admission
+from api.submission.batch_acceptor import BatchAcceptor
+from api.submission.group_commit import GroupCommit
+from api.submission.held_submit import HeldSubmit
+from api.submission.run_builder import RunBuilder
+from api.submission.withdrawals import Withdrawals
 from shared.bootstrap import Services
+from shared.live.redis_monitor import Pulse
 
 _OPENAPI: Final = {
     "API_TITLE": "Bucket",
@@ -27,20 +50,111 @@ _OPENAPI: Final = {
 }
 
 
-def create_app(services: Services, keeper: Keeper) -> flask.Flask:
-    """Answer the WSGI application over ``services``; whoever calls starts the ``keeper``."""
+@dataclass(frozen=True, slots=True)
+class Components:
+    """The services of one API process that several routes share; each is built once, by :func:`build_components`."""
+
+    services: Services
+    monitor: Pulse
+    store_watcher: StoreWatcher
+    long_poller: Holder
+    background: Background
+    view_hints: ViewHints
+    baskets: KnownBaskets
+    admission: Admission
+    withdrawals: Withdrawals
+    acceptor: Acceptor
+    reader: ExecutionReader
+    poller: Poller
+
+
+def build_components(services: Services) -> Components:
+    """Build what the routes share; nothing has connected yet, and no thread runs."""
+    settings = services.settings
+    monitor = Pulse(settings.redis_url, services.clock.glance)
+    store_watcher = StoreWatcher(services)
+    long_poller = Holder(settings, monitor)
+    durations = Expectations(services)
+    withdrawals = Withdrawals(services)
+    view_hints = ViewHints(services.clock, monitor, durations)
+    reader = ExecutionReader(services, monitor)
+    return Components(
+        services=services,
+        monitor=monitor,
+        store_watcher=store_watcher,
+        long_poller=long_poller,
+        background=Background(monitor, store_watcher, durations, withdrawals, long_poller),
+        view_hints=view_hints,
+        baskets=KnownBaskets(services),
+        admission=Admission(settings.backlog_max, monitor, lambda: store_watcher.is_prepared),
+        withdrawals=withdrawals,
+        acceptor=Acceptor(services, GroupCommit(services), withdrawals),
+        reader=reader,
+        poller=Poller(services, reader, view_hints, long_poller),
+    )
+
+
+def create_app(parts: Components) -> flask.Flask:
+    """Return the WSGI application over ``parts``; the caller starts ``parts.background``."""
     app = flask.Flask("api", static_folder=None)
     app.config.update(_OPENAPI)
-    middleware.register(app, services.settings)
+    middleware.register(app, parts.services.settings)
     problems.register(app)
     api = problems.Api(app)
-    known = KnownBaskets(services)
-    version_prefix.register(app, api, submit.blueprint(services, keeper, known))
-    version_prefix.register(app, api, submit_batch.blueprint(services, keeper, known))
-    for part in (poll, poll_many, list_executions, cancel, retry, dead_letters, changes, consumers, list_logs, health):
-        version_prefix.register(app, api, part.blueprint(services, keeper))
-    version_prefix.register(app, api, catalogue.blueprint(services, known))
-    version_prefix.register(app, api, health.metrics_blueprint(services), versioned=False)
-    version_prefix.register(app, api, reference.blueprint(api.spec.to_dict), versioned=False)
-    app.extensions[LET_GO] = keeper.holder.let_go
+    for blueprint in (
+        *_submission(parts),
+        *_polling(parts),
+        *_actions(parts),
+        *_feed(parts),
+        *_catalogue_and_logs(parts),
+    ):
+        version_prefix.register(app, api, blueprint)
+    version_prefix.register(app, api, health.metrics_blueprint(parts.services.redis), versioned=False)
+    version_prefix.register(app, api, openapi.blueprint(api.spec.to_dict), versioned=False)
+    app.extensions[LET_GO] = parts.long_poller.let_go
     return app
+
+
+def _submission(parts: Components) -> tuple[Blueprint, ...]:
+    builder = RunBuilder(parts.services, parts.baskets, parts.admission)
+    batches = BatchAcceptor(parts.services, builder, parts.withdrawals, parts.view_hints)
+    held_submit = HeldSubmit(parts.poller, parts.view_hints)
+    clock = parts.services.clock
+    return (
+        submission.blueprint(clock, builder, parts.acceptor, held_submit),
+        submission.batch_blueprint(clock, batches),
+    )
+
+
+def _polling(parts: Components) -> tuple[Blueprint, ...]:
+    services = parts.services
+    many = PollsOfMany(services, parts.monitor, parts.reader, parts.view_hints)
+    return (
+        polling.blueprint(parts.poller, StepOutputs(services.views, parts.reader)),
+        polling.many_blueprint(many),
+        polling.list_blueprint(ExecutionList(services, parts.view_hints)),
+    )
+
+
+def _actions(parts: Components) -> tuple[Blueprint, ...]:
+    services = parts.services
+    retrier = Retrier(parts.reader, services.terms, parts.admission, parts.acceptor, parts.view_hints)
+    return (
+        cancel.blueprint(services, parts.reader, parts.poller),
+        retry.blueprint(services.clock, retrier),
+        dead_letters.blueprint(services, parts.reader, retrier),
+    )
+
+
+def _feed(parts: Components) -> tuple[Blueprint, ...]:
+    changes = Feed(parts.services, parts.long_poller)
+    return feed.blueprint(changes), feed.consumers_blueprint(Consumers(parts.services, changes))
+
+
+def _catalogue_and_logs(parts: Components) -> tuple[Blueprint, ...]:
+    services = parts.services
+    return (
+        logs.blueprint(services.catalogue, LogPages(services, parts.monitor)),
+        health.blueprint(services.database, parts.monitor, parts.store_watcher),
+        catalogue.blueprint(services, parts.baskets),
+    )

@@ -6,27 +6,29 @@ from importlib.metadata import version
 from typing import Final
 
 import flask
+from redis import Redis
 
-from api.background import Keeper
 from api.http.request_body import Blueprint
-from shared.bootstrap import Services
+from api.store_watcher import StoreWatcher
 from shared.errors import Unavailable
+from shared.live.redis_monitor import Pulse
+from shared.store.database import Database
 from shared.telemetry import request_metrics
 from shared.telemetry.fleet_collector import FleetCollector
 
 VERSION: Final = version("bucket")
 
 
-def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+def blueprint(database: Database, monitor: Pulse, store_watcher: StoreWatcher) -> Blueprint:
     """Answer the routes of health and readiness."""
     blp = Blueprint("health", __name__, description="How Bucket is")
 
     @blp.route("/health")
     def health() -> flask.Response:
         """Tell how the services are; always 200."""
-        look = keeper.pulse.last
+        look = monitor.last
         up = {
-            "mongodb": services.database.is_connected(),
+            "mongodb": database.is_connected(),
             "redis": look.connected,
             "workers": look.connected and look.workers > 0,
         }
@@ -40,13 +42,13 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     def ready() -> flask.Response:
         """Tell whether runs can be accepted: 503 without MongoDB or Redis; workers do not count."""
         away = []
-        if not keeper.pulse.last.connected:
+        if not monitor.last.connected:
             away.append("Redis")
-        if not services.database.is_connected():
+        if not database.is_connected():
             away.append("MongoDB")
         if away:
             raise Unavailable(f"not ready: {' and '.join(away)} away")
-        if not keeper.is_prepared:
+        if not store_watcher.is_prepared:
             raise Unavailable("not ready: MongoDB is not prepared yet; the log says what it refuses")
         response = flask.jsonify(status="ready")
         response.headers["Cache-Control"] = "no-store"
@@ -55,7 +57,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     return blp
 
 
-def metrics_blueprint(services: Services) -> Blueprint:
+def metrics_blueprint(redis: Redis) -> Blueprint:
     """Answer the route that Prometheus scrapes, which stands at the root alone."""
     blp = Blueprint("metrics", __name__, description="Figures for Prometheus")
 
@@ -63,7 +65,7 @@ def metrics_blueprint(services: Services) -> Blueprint:
     def figures() -> flask.Response:
         """Give the figures of the fleet as Prometheus text."""
         return flask.Response(
-            request_metrics.exposition(FleetCollector(services.redis)), content_type=request_metrics.CONTENT_TYPE
+            request_metrics.exposition(FleetCollector(redis)), content_type=request_metrics.CONTENT_TYPE
         )
 
     return blp

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from api.app import create_app
-from api.background import Keeper
+from api.app import build_components, create_app
 from shared.bootstrap import bootstrap
 from shared.settings import Settings
 from shared.telemetry.logging_setup import configure_logging
@@ -18,8 +17,8 @@ from shared.telemetry.logging_setup import configure_logging
 def written() -> str:
     """Answer the document as it is served, laid out to be read; no server is connected to."""
     configure_logging("api", "ERROR")
-    services = bootstrap(Settings(), "api")
-    served = create_app(services, Keeper(services)).test_client().get("/openapi.json")
+    components = build_components(bootstrap(Settings(), "api"))
+    served = create_app(components).test_client().get("/openapi.json")
     return json.dumps(served.json, indent=2, ensure_ascii=False) + "\n"
 
 

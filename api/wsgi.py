@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from api.app import create_app
-from api.background import Keeper
+from api.app import build_components, create_app
 from shared import faults
 from shared.bootstrap import bootstrap
 from shared.settings import Settings, warn_of_unknown
@@ -13,7 +12,6 @@ settings = Settings.from_environ()
 configure_logging("api", settings.log_level)
 warn_of_unknown()
 faults.arm_from(settings.faults)
-services = bootstrap(settings, "api")
-keeper = Keeper(services)
-keeper.start()
-app = create_app(services, keeper)
+components = build_components(bootstrap(settings, "api"))
+components.background.start()
+app = create_app(components)

@@ -12,10 +12,10 @@ import redis
 import structlog
 from flask import request
 
-from api.background import Keeper
 from api.http.body_policy import unknown_keys
 from api.http.request_body import Blueprint, read_body
-from api.polling.poll import Polls, check_id
+from api.polling.execution_reader import ExecutionReader, check_execution_id
+from api.polling.poller import Poller
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC, Cancel, Record
 from shared.domain.lifecycle.transitions import cancel
@@ -27,24 +27,23 @@ REASON_MAX: Final = 500
 _KEYS: Final = ("reason",)
 
 
-def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+def blueprint(services: Services, reader: ExecutionReader, poller: Poller) -> Blueprint:
     """Answer the routes that act on executions."""
     blp = Blueprint("commands", __name__, description="Stop executions")
-    polls = Polls(services, keeper)
 
     @blp.route("/executions/<execution_id>/cancel", methods=["POST"])
     def cancel_execution(execution_id: str) -> flask.Response:
         """Ask a run to stop; one that is over stays as it is."""
-        check_id(execution_id)
+        check_execution_id(execution_id)
         body = read_body(request, optional=True)
         reason = _reason(body)
         # Nothing was written for what the primary alone may have yet: that it is over, or that another has asked.
-        record = _cancelled(services, execution_id, reason) or polls.read(execution_id, newest=True)
+        record = _cancelled(services, execution_id, reason) or reader.read(execution_id, newest=True)
         if record.execution.done and record.execution.cancel is None:
             # It was over before anybody asked, and stays as it is: told here alone.
             asked = Cancel(services.clock.now(), reason)
             record = replace(record, execution=replace(record.execution, cancel=asked))
-        return polls.shown(record, 200 if record.execution.done else 202, unknown_keys(body, _KEYS))
+        return poller.reply_with(record, 200 if record.execution.done else 202, unknown_keys(body, _KEYS))
 
     return blp
 

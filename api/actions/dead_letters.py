@@ -7,29 +7,29 @@ from typing import Any, Final
 import flask
 from flask import request
 
-from api.actions.retry import Retries
-from api.background import Keeper
+from api.actions.retry import Retrier
 from api.http import list_cursors, query_params
 from api.http.body_policy import unknown_keys
 from api.http.cache_control import polled
 from api.http.cursor_codec import Kind
 from api.http.request_body import Blueprint, read_body
-from api.polling.poll import Polls
+from api.polling.execution_reader import ExecutionReader
+from api.submission.submission import read_submission
 from shared.bootstrap import Services
 from shared.domain.dead_letter import DeadLetter, LetterKind, LetterPlace
 from shared.domain.execution import PUBLIC
 from shared.domain.lifecycle.rerun import RetryFrom
 from shared.errors import NotFound, NotRetryable
 from shared.ids import EXECUTION_ID
-from shared.live.render import error_shown, moment
+from shared.live.render import error_shown
+from shared.timestamps import format_rfc3339
 
 _NO_KEYS: Final[tuple[str, ...]] = ()
 
 
-def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+def blueprint(services: Services, reader: ExecutionReader, retrier: Retrier) -> Blueprint:
     """Answer the routes of dead letters."""
     blp = Blueprint("dead_letters", __name__, description="What failed for good, and how to send it again")
-    retries, polls = Retries(services, keeper), Polls(services, keeper)
 
     @blp.route("/dead-letters")
     def dead_letters() -> flask.Response:
@@ -53,14 +53,15 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
         letter = services.dead_letters.find(PUBLIC, letter_id)
         if letter is None:
             if EXECUTION_ID.fullmatch(letter_id):
-                polls.check_kept(letter_id)
+                reader.check_retention(letter_id)
             raise NotFound(f"dead letter {letter_id[:64]!r} was not found; GET /dead-letters lists those there are")
         if letter.execution_id is None:
             raise NotRetryable(
                 f"dead letter {letter.id} is a message that could not be read: nobody knows what it stood for, "
                 "and the run it may have been for is offered again by itself"
             )
-        return retries.retry(letter.execution_id, RetryFrom.FAILED, warnings)
+        submission = read_submission(request, services.clock.now(), warnings=warnings)
+        return retrier.retry(submission, letter.execution_id, RetryFrom.FAILED)
 
     return blp
 
@@ -72,7 +73,7 @@ def _shown(letter: DeadLetter) -> dict[str, Any]:
         "execution_id": letter.execution_id,
         "basket_name": letter.basket_name,
         "error": error_shown(letter.error),
-        "finished_at": moment(letter.finished_at),
+        "finished_at": format_rfc3339(letter.finished_at),
         "retried_as": letter.retried_as,
     }
     return told if letter.kind is LetterKind.EXECUTION else told | {"times": letter.times}

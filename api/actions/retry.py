@@ -2,71 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import flask
 from flask import request
 
-from api.background import Keeper
+from api.hints.view_hints import ViewHints
 from api.http.body_policy import unknown_keys
 from api.http.request_body import Blueprint, read_body
-from api.polling.poll import Polls, check_id
-from api.submission.acceptor import Acceptor, Asker, Made
-from shared.bootstrap import Services
+from api.polling.execution_reader import ExecutionReader, check_execution_id
+from api.submission.acceptor import Acceptor
+from api.submission.admission import Admission
+from api.submission.replies import accepted_reply
+from api.submission.run_builder import NewRun
+from api.submission.submission import Submission, read_submission
 from shared.domain.lifecycle.rerun import Request, RetryFrom, again, check_retryable
 from shared.domain.lifecycle.simulation import as_scripted
+from shared.domain.lifecycle.timings import Terms
+from shared.domain.lifecycle.transitions import start
 from shared.domain.status import StepStatus
-from shared.errors import ValidationFailed
+from shared.errors import BucketError, ValidationFailed
 from shared.ids import new_execution_id
+from shared.store.server_clock import StoreClock
 
 _KEYS: Final = ("from",)
 
 
-class Retries:
-    """Makes retries of runs, for whichever route asks for one."""
+class Retrier:
+    """Makes retries of runs, for the routes that ask for one."""
 
-    def __init__(self, services: Services, keeper: Keeper) -> None:
-        self._acceptor = Acceptor(services, keeper)
-        self._polls = Polls(services, keeper)
+    def __init__(
+        self, reader: ExecutionReader, timings: Terms, admission: Admission, acceptor: Acceptor, view_hints: ViewHints
+    ) -> None:
+        self._reader = reader
+        self._timings = timings
+        self._admission = admission
+        self._acceptor = acceptor
+        self._view_hints = view_hints
 
-    def retry(self, execution_id: str, start: RetryFrom, warnings: Sequence[str]) -> flask.Response:
-        """Return a retry's answer, as a submit is answered; raises ExecutionNotFound and NotRetryable."""
+    def retry(self, submission: Submission, execution_id: str, start_from: RetryFrom) -> flask.Response:
+        """Return the reply to a retry, as to a submit; raises ExecutionNotFound and NotRetryable."""
+        accepted = self._acceptor.accept(submission, self._build(submission, execution_id, start_from))
+        return accepted_reply(accepted, self._view_hints.of_run(accepted.run), submission)
 
-        def make(asker: Asker) -> Made:
-            original = self._polls.read(execution_id, newest=True)
-            check_retryable(original.execution, start)  # before its outputs are fetched, which may be large
-            if start is RetryFrom.FAILED:
+    def _build(self, submission: Submission, execution_id: str, start_from: RetryFrom) -> NewRun | BucketError:
+        """Return the run that retries another, with the outputs it begins with, or the error that refuses it."""
+        try:
+            self._admission.check()
+            original = self._reader.read(execution_id, newest=True)
+            check_retryable(original.execution, start_from)  # before its outputs are read, which may be large
+            if start_from is RetryFrom.FAILED:
                 steps = original.execution.steps.values()
                 done = [step.id for step in steps if step.status is StepStatus.COMPLETED]
-                original = self._polls.read(execution_id, outputs=done, known=original.execution.rev)
-            asked = Request(
-                new_execution_id(asker.now), asker.now, asker.request_id, asker.traceparent, asker.idempotency
+                original = self._reader.read(execution_id, outputs=done, min_rev=original.execution.rev)
+            now = submission.received_at
+            request = Request(
+                new_execution_id(now), now, submission.request_id, submission.traceparent, submission.idempotency
             )
-            blank, outputs = again(original, asked, start)
-            return as_scripted(blank), outputs
+            run, outputs = again(original, request, start_from)
+            run = as_scripted(run)
+            return NewRun(start(run, run.created_at, self._timings), outputs)
+        except BucketError as refused:
+            return refused
 
-        return self._acceptor.accept(make, warnings).response
 
-
-def blueprint(services: Services, keeper: Keeper) -> Blueprint:
-    """Answer the route that retries."""
+def blueprint(clock: StoreClock, retrier: Retrier) -> Blueprint:
+    """Return the route that retries."""
     blp = Blueprint("retries", __name__, description="Run again what failed")
-    retries = Retries(services, keeper)
 
     @blp.route("/executions/<execution_id>/retry", methods=["POST"])
     def retry(execution_id: str) -> flask.Response:
         """Run again what failed or was cancelled, as a new execution that reuses the finished steps."""
-        check_id(execution_id)
+        check_execution_id(execution_id)
         body = read_body(request, optional=True)
-        return retries.retry(execution_id, _start(body), unknown_keys(body, _KEYS))
+        start_from, warnings = _start_from(body), unknown_keys(body, _KEYS)
+        return retrier.retry(read_submission(request, clock.now(), warnings=warnings), execution_id, start_from)
 
     return blp
 
 
-def _start(body: Mapping[str, Any]) -> RetryFrom:
-    asked = body.get("from", RetryFrom.FAILED)
-    if isinstance(asked, str) and asked in set(RetryFrom):
-        return RetryFrom(asked)
+def _start_from(body: Mapping[str, Any]) -> RetryFrom:
+    value = body.get("from", RetryFrom.FAILED)
+    if isinstance(value, str) and value in set(RetryFrom):
+        return RetryFrom(value)
     fault = {"pointer": "/from", "message": f"must be {' or '.join(RetryFrom)}"}
     raise ValidationFailed(f"from {fault['message']}", details=[fault])

@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
+from api.catalogue.schemas import DEFINITION_MAX_BYTES, STEP_KEYS
 from api.http.body_policy import unknown_keys
 from api.http.strict_json import FAULTS_SHOWN
-from api.schemas import DEFINITION_MAX_BYTES, STEP_KEYS
 from shared.catalogue.agent_catalogue import Catalogue
 from shared.domain.definitions.agent_spec import AgentSpec
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL, Basket, BasketStep, graph_faults, step_ids

@@ -10,9 +10,9 @@ from flask import request
 
 from api.catalogue.basket_cache import KnownBaskets
 from api.catalogue.basket_definition import basket_of, check_agents_exist, check_definition, warnings_of_definition
+from api.catalogue.schemas import NEW_BASKET_KEYS, NewBasket
 from api.http import query_params
 from api.http.request_body import Blueprint, read_body
-from api.schemas import NEW_BASKET_KEYS, NewBasket
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.domain.lifecycle.simulation import SIMULATE

@@ -13,12 +13,11 @@ from urllib.parse import urlencode
 
 import flask
 
-from api.background import Keeper
 from api.feed import cursors
 from api.hints.poll_hints import LEAST_MS, retry_after_s
 from api.http import query_params, version_prefix
 from api.http.cache_control import polled
-from api.http.request_body import Blueprint
+from api.http.long_poll import Holder
 from api.http.wait_preference import patience_asked
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
@@ -26,8 +25,8 @@ from shared.domain.feed_position import End, Place
 from shared.domain.list_query import Order
 from shared.errors import CursorExpired, PlaceExpired
 from shared.live import pubsub
-from shared.live.render import moment
 from shared.store.feed.reader import Changed, FeedPage, Wanted
+from shared.timestamps import format_rfc3339
 
 NOW: Final = "now"
 FRESH: Final = timedelta(seconds=3)
@@ -44,25 +43,12 @@ _JITTER: Final = 0.1
 _LATE_MAX: Final = timedelta(minutes=10)
 
 
-def blueprint(services: Services, keeper: Keeper) -> Blueprint:
-    """Answer the route of the feed."""
-    blp = Blueprint("feed", __name__, description="What changed, in one poll")
-    feed = Feed(services, keeper)
-
-    @blp.route("/executions/changes")
-    def changes() -> flask.Response:
-        """Get what changed since a cursor: each execution as it stands by now, in the order of its changes."""
-        return feed.answer(feed.start(query_params.text("since")))
-
-    return blp
-
-
 class Feed:
     """Answers pages of the feed, for whoever begins where."""
 
-    def __init__(self, services: Services, keeper: Keeper) -> None:
+    def __init__(self, services: Services, long_poller: Holder) -> None:
         self._services = services
-        self._holder = keeper.holder
+        self._long_poller = long_poller
 
     def start(self, since: str | None) -> Place | None:
         """Answer the place that ``since`` names; None stands for the oldest that is kept."""
@@ -92,7 +78,7 @@ class Feed:
             return page
 
         try:
-            held = self._holder.hold(
+            held = self._long_poller.hold(
                 pubsub.FEED, patience.wait_s, look, lambda page: bool(page.changes) or not page.is_last,
                 good_for_s=lambda _: LOOKS_AGAIN_S,
             )  # fmt: skip
@@ -105,7 +91,7 @@ class Feed:
         since = cursors.encode(self._services.feed.end().place)
         listed = {"order": str(Order.OLDEST)}
         if start is not None:
-            listed = {"updated_since": moment(start.as_of - _LATE_MAX) or "", "order": str(Order.UPDATED)}
+            listed = {"updated_since": format_rfc3339(start.as_of - _LATE_MAX) or "", "order": str(Order.UPDATED)}
         resync = {"since": since, "list": f"{version_prefix.prefix()}/executions?{urlencode(listed)}"}
         return CursorExpired(
             "what changed after this cursor is no longer kept, or was missed; read all pages of resync.list, "

@@ -6,61 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import flask
-from flask import request
 
-from api.background import Keeper
 from api.feed import cursors
 from api.feed.changes import NOW, Feed
 from api.http.body_policy import unknown_keys
 from api.http.cache_control import polled
-from api.http.request_body import Blueprint, read_body
-from api.schemas import Ack
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
 from shared.errors import ConsumerNotFound, ValidationFailed
 from shared.ids import CONSUMER_NAME
-from shared.live.render import moment
 from shared.store.feed.consumer_store import Consumer
+from shared.timestamps import format_rfc3339
 
 _PUT_KEYS: Final = ("since",)
-_ACK_KEYS: Final = ("cursor",)
 _NAMES: Final = "must be 1 to 100 letters, digits or any of _ . -, and begin with a letter or digit"
-
-
-def blueprint(services: Services, keeper: Keeper) -> Blueprint:
-    """Answer the routes of consumers."""
-    blp = Blueprint("consumers", __name__, description="The feed with a cursor that Bucket keeps")
-    feed = Feed(services, keeper)
-    consumers = Consumers(services, feed)
-
-    @blp.route("/consumers")
-    def all_consumers() -> flask.Response:
-        """List the consumers by name, and how long the oldest change waits that each has not acknowledged."""
-        return consumers.listed()
-
-    @blp.route("/consumers/<name>", methods=["PUT"])
-    def put_consumer(name: str) -> flask.Response:
-        """Make a consumer that begins at now, or at ``since``; a known one is left as it is."""
-        return consumers.put(_checked(name), read_body(request, optional=True))
-
-    @blp.route("/consumers/<name>", methods=["DELETE"])
-    def delete_consumer(name: str) -> flask.Response:
-        """Forget a consumer."""
-        services.consumers.remove(PUBLIC, _known(name))
-        return polled(flask.jsonify(success=True, message=f"consumer {name!r} deleted", consumer=name))
-
-    @blp.route("/consumers/<name>/changes")
-    def consumer_changes(name: str) -> flask.Response:
-        """Get what changed since the cursor that this consumer has acknowledged; reading does not move it."""
-        return feed.answer(services.consumers.get(PUBLIC, _known(name)).place)
-
-    @blp.route("/consumers/<name>/ack", methods=["POST"])
-    @blp.arguments(Ack())
-    def ack(body: Mapping[str, Any], name: str) -> flask.Response:
-        """Acknowledge all before ``cursor``, a page's ``next_since``; an older one than the last changes nothing."""
-        return consumers.ack(_known(name), body["cursor"], unknown_keys(read_body(request), _ACK_KEYS))
-
-    return blp
 
 
 class Consumers:
@@ -69,6 +28,15 @@ class Consumers:
     def __init__(self, services: Services, feed: Feed) -> None:
         self._services = services
         self._feed = feed
+
+    def remove(self, name: str) -> flask.Response:
+        """Forget a consumer; raises ConsumerNotFound."""
+        self._services.consumers.remove(PUBLIC, name)
+        return polled(flask.jsonify(success=True, message=f"consumer {name!r} deleted", consumer=name))
+
+    def changes(self, name: str) -> flask.Response:
+        """Return the page of changes after the cursor that this consumer has acknowledged; reading does not move it."""
+        return self._feed.answer(self._services.consumers.get(PUBLIC, name).place)
 
     def listed(self) -> flask.Response:
         """Answer all consumers."""
@@ -105,7 +73,7 @@ class Consumers:
         return _answered(self._services.consumers.ack(PUBLIC, name, place, end), warnings)
 
 
-def _checked(name: str) -> str:
+def check_name(name: str) -> str:
     """Answer a name that a consumer may have; raises ValidationFailed."""
     if not CONSUMER_NAME.fullmatch(name):
         fault = {"parameter": "name", "message": _NAMES}
@@ -113,7 +81,7 @@ def _checked(name: str) -> str:
     return name
 
 
-def _known(name: str) -> str:
+def existing_name(name: str) -> str:
     """Answer a name that may be known; raises ConsumerNotFound for what cannot be one: it never reaches the store."""
     if not CONSUMER_NAME.fullmatch(name):
         raise ConsumerNotFound(f"consumer {name[:100]!r} was not found: the name of a consumer {_NAMES}")
@@ -124,8 +92,8 @@ def _shown(consumer: Consumer) -> dict[str, Any]:
     return {
         "consumer": consumer.name,
         "cursor": cursors.encode(consumer.place),
-        "created_at": moment(consumer.created_at),
-        "acked_at": moment(consumer.acked_at),
+        "created_at": format_rfc3339(consumer.created_at),
+        "acked_at": format_rfc3339(consumer.acked_at),
     }
 
 

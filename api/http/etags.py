@@ -9,12 +9,9 @@ import flask
 from flask import request
 from werkzeug.datastructures import Headers
 
-from api.background import Shown
-from api.http.cache_control import POLLED
 from shared.ids import EXECUTION_ID
 from shared.live.render import Head
 
-NOT_MODIFIED: Final = 304
 _REVISION: Final = re.compile(rf'"({EXECUTION_ID.pattern})\.([0-9]{{1,15}})"', re.ASCII)
 
 
@@ -45,7 +42,7 @@ def knows_something() -> bool:
     return bool(told) and not request.if_none_match.star_tag
 
 
-class Reply(flask.Response):
+class RawResponse(flask.Response):
     """A reply whose headers are whole as they are given: werkzeug need not look through them once more."""
 
     default_mimetype = None
@@ -53,14 +50,3 @@ class Reply(flask.Response):
     def get_wsgi_headers(self, environ: Any) -> Headers:  # noqa: ARG002  the signature is werkzeug's
         """Answer the headers."""
         return self.headers
-
-
-def reply(shown: Shown, body: bytes | None, status: int) -> flask.Response:
-    """Answer the poll of a revision; without a ``body`` to whoever has it."""
-    head = shown.head
-    headers = [("ETag", etag_of(head.execution_id, head.rev)), *POLLED.items()]
-    if body is not None:
-        headers.append(("Content-Type", "application/json"))
-    if shown.hints.retry_after_s is not None:
-        headers.append(("Retry-After", str(shown.hints.retry_after_s)))
-    return Reply(body, status, headers)

@@ -9,8 +9,8 @@ from typing import Final, NoReturn, TypeVar
 
 from flask import request
 
-from api.http.timestamps import read_moment
 from shared.errors import ValidationFailed
+from shared.timestamps import parse_rfc3339
 
 _NO_MOMENT: Final = "must be a moment with its offset, such as 2026-11-21T12:00:00Z"
 
@@ -60,7 +60,7 @@ def moment(name: str) -> datetime | None:
     if told is None:
         return None
     try:
-        return read_moment(told.replace(" ", "+"))
+        return parse_rfc3339(told.replace(" ", "+"))
     except ValueError:
         _refuse(name, _NO_MOMENT)
 

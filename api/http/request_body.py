@@ -115,7 +115,7 @@ class StrictParser(FlaskParser):
         try:
             return schema.load(read_body(request_ctx.request, policy=self.POLICY), unknown=marshmallow.EXCLUDE)
         except marshmallow.ValidationError as wrong:
-            raise invalid({location: wrong.messages}) from None
+            raise validation_error({location: wrong.messages}) from None
 
     def handle_error(
         self,
@@ -127,7 +127,7 @@ class StrictParser(FlaskParser):
         error_headers: Mapping[str, str] | None,  # noqa: ARG002
     ) -> NoReturn:
         """Raise ValidationFailed with a detail for each fault, by JSON pointer or by the parameter's name."""
-        raise invalid(error.messages) from None
+        raise validation_error(error.messages) from None
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
@@ -136,7 +136,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
     ARGUMENTS_PARSER = StrictParser()
 
 
-def invalid(messages: Any) -> ValidationFailed:
+def validation_error(messages: Any) -> ValidationFailed:
     """Answer the refusal that marshmallow's messages, sorted by location, are to a caller."""
     details = list(_details(messages))
     told = "; ".join(f"{detail.get('pointer', detail.get('parameter'))}: {detail['message']}" for detail in details[:3])

@@ -16,12 +16,12 @@ import orjson
 import redis
 import structlog
 
-from api.background import Keeper
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC, Record
 from shared.ids import EXECUTION_ID
 from shared.live import log_stream
 from shared.live.log_stream import Beginning, Cursor, Wanted
+from shared.live.redis_monitor import Pulse
 from shared.live.render import line_shown
 
 _EXECUTIONS_SEARCHED: Final = 1_000
@@ -61,13 +61,13 @@ Since = Cursor | Place | None
 class LogPages:
     """Reads pages of log lines; raises what the store raises where MongoDB is needed and away."""
 
-    def __init__(self, services: Services, keeper: Keeper) -> None:
+    def __init__(self, services: Services, monitor: Pulse) -> None:
         self._services = services
-        self._keeper = keeper
+        self._monitor = monitor
 
     def page(self, wanted: Wanted, since: Since, limit: int) -> tuple[Sequence[Line], Since]:
         """Answer at most ``limit`` lines, oldest first, and where to read on: the latest, or those after ``since``."""
-        if self._keeper.pulse.last.connected:
+        if self._monitor.last.connected:
             try:
                 if since is None:
                     return self._latest(wanted, limit)

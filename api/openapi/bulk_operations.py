@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from api.http.query_params import LIMIT_MAX
+from api.http.schema_fields import ITEMS_MAX
 from api.openapi.json_schema import COUNT, STRING, Json, a_list, exactly, named, or_null, told
 from api.openapi.operation_types import ACCEPTING, BODY, STORED, Operation, Reply
 from api.openapi.response_schemas import ACCEPTED, EXECUTION, ID, POLL_AFTER_MS, PROBLEM, STATUS, WARNINGS, as_it_ends
-from api.schemas import ITEMS_MAX
 from shared import errors
 
 _STANDING: Final = (

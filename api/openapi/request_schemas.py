@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from api.actions.cancel import REASON_MAX
+from api.http.schema_fields import ITEMS_MAX
 from api.openapi.json_schema import STRING, Json, named, told
-from api.schemas import ITEMS_MAX, METADATA_MAX_BYTES
+from api.submission.schemas import METADATA_MAX_BYTES
 from shared.domain.definitions.agent_spec import TIMEOUT_MAX_S
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.definitions.retry_policy import LIMITS, POLICIES

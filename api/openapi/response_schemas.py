@@ -7,7 +7,7 @@ from typing import Final
 from api.actions.cancel import REASON_MAX
 from api.hints.poll_schedule import LEAST_S, MOST_S
 from api.http.query_params import LIMIT_MAX
-from api.logs.list_logs import LEVELS
+from api.logs.routes import LEVELS
 from api.openapi.json_schema import (
     BOOLEAN,
     COUNT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.background import Keeper
+from api.hints.view_hints import ViewHints
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +16,10 @@ class Row:
     poll_after_ms: int | None
 
 
-def row_of(view: bytes, keeper: Keeper) -> Row:
+def row_of(view: bytes, view_hints: ViewHints) -> Row:
     """Answer the row that a rendered view makes now."""
-    shown = keeper.shown(view)
-    return Row(shown.json, shown.hints.poll_after_ms)
+    hinted = view_hints.add_to(view)
+    return Row(hinted.json, hinted.hints.poll_after_ms)
 
 
 def array(rows: Sequence[Row]) -> bytes:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import flask
 import orjson
 
-from api.background import Keeper
+from api.hints.view_hints import ViewHints
 from api.http import list_cursors, query_params
 from api.http.cache_control import POLLED
 from api.http.cursor_codec import Kind
-from api.http.request_body import Blueprint
 from api.polling.execution_rows import array, row_of
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
@@ -18,28 +17,28 @@ from shared.domain.status import ExecutionStatus
 from shared.live.render import render_status
 
 
-def blueprint(services: Services, keeper: Keeper) -> Blueprint:
-    """Answer the route that lists executions."""
-    blp = Blueprint("lists", __name__, description="Find executions")
+class ExecutionList:
+    """Replies with pages of executions."""
 
-    @blp.route("/executions")
-    def executions() -> flask.Response:
-        """List executions, the newest first; ``?cursor=`` is a ``next_cursor`` of the same list."""
+    def __init__(self, services: Services, view_hints: ViewHints) -> None:
+        self._many = services.many
+        self._view_hints = view_hints
+
+    def page(self) -> flask.Response:
+        """Return the page that this request asks for."""
         wanted, limit = _wanted(), query_params.limit()
         bound = orjson.dumps(wanted)
         cursor = query_params.text("cursor")
         after = None if cursor is None else Place(*list_cursors.decode(Kind.EXECUTIONS, cursor, bound))
-        found = services.many.page(PUBLIC, wanted, limit + 1, after)
-        shown = found[:limit]
+        found = self._many.page(PUBLIC, wanted, limit + 1, after)
+        page = found[:limit]
         next_cursor = None
         if len(found) > limit:
-            place = shown[-1].place
+            place = page[-1].place
             next_cursor = list_cursors.encode(Kind.EXECUTIONS, place.at, place.id, bound)
-        rows = [row_of(render_status(row.execution), keeper) for row in shown]
+        rows = [row_of(render_status(row.execution), self._view_hints) for row in page]
         body = b'{"executions":' + array(rows) + b',"next_cursor":' + orjson.dumps(next_cursor) + b"}"
         return flask.Response(body, 200, POLLED, mimetype="application/json")
-
-    return blp
 
 
 def _wanted() -> Wanted:

@@ -15,39 +15,22 @@ import flask
 import orjson
 import redis
 import structlog
-from flask import request
 
-from api.background import Keeper
 from api.hints.poll_hints import LEAST_MS, retry_after_s
-from api.http.body_policy import unknown_keys
+from api.hints.view_hints import ViewHints
 from api.http.cache_control import POLLED
-from api.http.request_body import Blueprint, read_body
+from api.polling.execution_reader import ExecutionReader
 from api.polling.execution_rows import Row, array, row_of
-from api.polling.poll import Polls
-from api.polling.poll_many_body import POLL_MANY_KEYS, Asked, PollMany
+from api.polling.schemas import Asked
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC
+from shared.live.redis_monitor import Pulse
 from shared.live.render import render_status
 from shared.live.revision_compare import Compared, compare
 from shared.store.executions import port
 
 WHOLE_BYTES_MAX: Final = 8 * 1024 * 1024
 HINTED_MAX: Final = 32
-
-
-def blueprint(services: Services, keeper: Keeper) -> Blueprint:
-    """Answer the route that polls many runs at once."""
-    blp = Blueprint("poll_many", __name__, description="Poll many executions in one request")
-    many = PollsOfMany(services, keeper)
-
-    @blp.route("/executions/poll", methods=["POST"])
-    @blp.arguments(PollMany())
-    def poll_many(body: Mapping[str, Any]) -> flask.Response:
-        """Poll up to 500 executions: those whose ``rev`` is another than yours, and a count of the rest."""
-        warnings = [*unknown_keys(read_body(request), POLL_MANY_KEYS), *body["items"].warnings]
-        return many.answer(body["items"], whole=body["view"] == "full", warnings=warnings)
-
-    return blp
 
 
 @dataclass(slots=True)
@@ -69,10 +52,11 @@ class _Found:
 class PollsOfMany:
     """Answers polls of many runs from Redis first, then from MongoDB."""
 
-    def __init__(self, services: Services, keeper: Keeper) -> None:
+    def __init__(self, services: Services, monitor: Pulse, reader: ExecutionReader, view_hints: ViewHints) -> None:
         self._services = services
-        self._keeper = keeper
-        self._polls = Polls(services, keeper)
+        self._monitor = monitor
+        self._reader = reader
+        self._view_hints = view_hints
 
     def answer(self, asked: Asked, *, whole: bool, warnings: Sequence[str] = ()) -> flask.Response:
         """Answer those of ``asked`` that have changed, as status views or ``whole``."""
@@ -89,7 +73,7 @@ class PollsOfMany:
         return self._response(found, warnings)
 
     def _compared(self, revs: Mapping[str, int | None], *, whole: bool) -> Compared:
-        if revs and self._keeper.pulse.last.connected:
+        if revs and self._monitor.last.connected:
             whole_bytes = WHOLE_BYTES_MAX if whole else 0
             try:
                 return compare(self._services.redis, revs, whole_bytes=whole_bytes, live_max=HINTED_MAX)
@@ -130,7 +114,7 @@ class PollsOfMany:
             return
         added = set()
         for record in self._services.many.records(PUBLIC, ids, found.bytes_left):
-            view = self._polls.rendered(record)
+            view = self._reader.render(record)
             if found.changed and len(view) > found.bytes_left:
                 break
             found.changed.append(view)
@@ -138,8 +122,8 @@ class PollsOfMany:
         found.left_out += [each for each in ids if each not in added]
 
     def _response(self, found: _Found, warnings: Sequence[str]) -> flask.Response:
-        rows = [row_of(view, self._keeper) for view in found.changed]
-        soonest = min(_hints([*rows, *(row_of(view, self._keeper) for view in found.live)]), default=None)
+        rows = [row_of(view, self._view_hints) for view in found.changed]
+        soonest = min(_hints([*rows, *(row_of(view, self._view_hints) for view in found.live)]), default=None)
         if found.left_out:
             soonest = LEAST_MS  # there is news to fetch
         told: dict[str, Any] = {

@@ -1,44 +1,112 @@
-"""Turns a submit into a run to be stored: everything that can be known to be wrong is refused here."""
+"""Builds the run that a submission asks for; everything that can be known to be wrong is refused here.
+
+A refusal is returned and not raised: if the submission's idempotency key holds a run already, that run is the reply.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import orjson
 
+from api.catalogue.basket_cache import KnownBaskets
+from api.catalogue.basket_definition import basket_of, check_definition, step_of, warnings_of_definition
+from api.catalogue.schemas import CONFIG_KEYS
+from api.http.body_policy import NOWHERE, unknown_keys
 from api.http.strict_json import FAULTS_SHOWN
-from api.schemas import METADATA_MAX_BYTES
+from api.submission.admission import Admission
+from api.submission.schemas import METADATA_MAX_BYTES, RUN_BASKET_KEYS
+from api.submission.submission import Submission
+from shared.bootstrap import Services
 from shared.catalogue.agent_catalogue import Catalogue
-from shared.domain.definitions.basket import Basket
+from shared.domain.definitions.basket import SEQUENTIAL, Basket
 from shared.domain.definitions.step_input import NothingThere, given_to
-from shared.domain.execution import PUBLIC, Execution, Idempotency
+from shared.domain.execution import PUBLIC, Execution
+from shared.domain.lifecycle.decision import Advance
 from shared.domain.lifecycle.simulation import as_scripted
+from shared.domain.lifecycle.transitions import start
 from shared.domain.status import ExecutionStatus
-from shared.errors import ValidationFailed
-from shared.ids import new_execution_id
+from shared.errors import BasketNotFound, BucketError, ValidationFailed
+from shared.ids import BASKET_NAME, new_execution_id
 
-_KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
 _CHECKED_MAX_BYTES: Final = 7 * 1024 * 1024
-"""Of what many steps make of one input no more is checked at the submit; each step's own is, before it runs."""
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,400})?")
+"""If many steps take one input, no more of it than this is checked at the submit; a worker checks each step's own."""
 
 
-def run_of(
-    basket: Basket,
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to be stored, and the step outputs that it begins with (a retry's)."""
+
+    decision: Advance
+    outputs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class RunBuilder:
+    """Builds runs of baskets and of single agents."""
+
+    def __init__(self, services: Services, baskets: KnownBaskets, admission: Admission) -> None:
+        self._services = services
+        self._catalogue = services.catalogue
+        self._baskets = baskets
+        self._admission = admission
+
+    def basket_run(self, submission: Submission, already_queued: int = 0) -> NewRun | BucketError:
+        """Return the run of a basket, named or written inline, or the error that refuses it.
+
+        ``already_queued`` counts runs of the same request that were built before and are not stored yet.
+        """
+        try:
+            self._admission.check(already_queued)
+            return self._new_run(self._basket(submission.body), submission, kind="basket")
+        except BucketError as refused:
+            return refused
+
+    def agent_run(self, submission: Submission) -> NewRun | BucketError:
+        """Return the run of one agent as a basket of one step, or the error that refuses it."""
+        try:
+            self._admission.check()
+            spec = self._catalogue.agent(submission.body["agent_name"])
+            basket = Basket(spec.name, SEQUENTIAL, (step_of(spec, spec.name),))
+            return self._new_run(basket, submission, kind="agent")
+        except BucketError as refused:
+            return refused
+
+    def _new_run(self, basket: Basket, submission: Submission, *, kind: str) -> NewRun:
+        run = build_execution(basket, submission, self._catalogue, kind=kind)
+        return NewRun(start(run, run.created_at, self._services.terms))
+
+    def _basket(self, body: Mapping[str, Any]) -> Basket:
+        name = body.get("basket_name")
+        if name is None:
+            definition = {"name": "inline"} | check_definition(body["config"], "/config")
+            return basket_of(definition, self._catalogue, "/config")
+        if not BASKET_NAME.fullmatch(name):
+            raise BasketNotFound(f"basket {name[:100]!r} was not found: no basket can have this name")
+        return self._baskets.get(name)
+
+
+def warnings_of(
+    raw: Mapping[str, Any],
     body: Mapping[str, Any],
-    catalogue: Catalogue,
-    *,
-    now: datetime,
-    kind: str,
-    request_id: str,
-    idempotency: Idempotency | None,
-    traceparent: str | None,
-) -> Execution:
-    """Answer the run that a submit asks for; raises ValidationFailed where its input breaks a schema."""
+    keys: Sequence[str] = RUN_BASKET_KEYS,
+    elsewhere: Mapping[str, str] = NOWHERE,
+) -> list[str]:
+    """Return a warning for each key of a body that means nothing; raises ValidationFailed if it names no basket."""
+    warnings = unknown_keys(raw, keys, elsewhere=elsewhere)
+    if body.get("basket_name") is None:
+        if body.get("config") is None:
+            fault = {"pointer": "/basket_name", "message": "is required where there is no config"}
+            raise ValidationFailed("must provide basket_name or config", details=[fault])
+        warnings += warnings_of_definition(raw["config"], CONFIG_KEYS, "config")
+    return warnings
+
+
+def build_execution(basket: Basket, submission: Submission, catalogue: Catalogue, *, kind: str) -> Execution:
+    """Return the execution that a submission asks for; raises ValidationFailed if its input breaks a schema."""
+    body, now = submission.body, submission.received_at
     given = body["input_data"]
     source = "request"
     if not given:
@@ -48,32 +116,32 @@ def run_of(
     if len(metadata) > METADATA_MAX_BYTES:
         fault = {"pointer": "/metadata", "message": f"takes {len(metadata)} bytes; at most {METADATA_MAX_BYTES}"}
         raise ValidationFailed(f"metadata {fault['message']}", details=[fault])
-    moments = moments_of(body, now)
-    blank = Execution(
+    schedule = parse_schedule(body, now)
+    execution = Execution(
         id=new_execution_id(now),
         integrator=PUBLIC,
         basket=basket,
         status=ExecutionStatus.QUEUED,
         steps={},
         created_at=now,
-        request_id=request_id,
+        request_id=submission.request_id,
         input=orjson.dumps(given),
         input_source=source,
         kind=kind,
         stateful=bool(body.get("stateful", False)),
         tags=tuple(body["tags"]),
         metadata=metadata,
-        traceparent=traceparent,
-        idempotency=idempotency,
-        run_after=moments.run_after,
-        start_deadline=moments.start_deadline,
-        deadline=moments.deadline,
+        traceparent=submission.traceparent,
+        idempotency=submission.idempotency,
+        run_after=schedule.run_after,
+        start_deadline=schedule.start_deadline,
+        deadline=schedule.deadline,
     )
-    return as_scripted(blank)
+    return as_scripted(execution)
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
+class Schedule:
     """When a run may begin, and when it must have begun and ended."""
 
     run_after: datetime | None
@@ -81,17 +149,19 @@ class Moments:
     deadline: datetime | None
 
 
-def moments_of(body: Mapping[str, Any], now: datetime) -> Moments:
-    """Answer when a run may begin and must have begun and ended; deadlines count from when it may begin."""
+def parse_schedule(body: Mapping[str, Any], now: datetime) -> Schedule:
+    """Return when a run may begin and must have begun and ended; deadlines count from when it may begin."""
     run_after = body.get("run_after")
     if body.get("run_after_s") is not None:
         run_after = now + timedelta(seconds=body["run_after_s"])
     begins = max(run_after or now, now)
 
-    def counted(field: str) -> datetime | None:
-        return None if body.get(field) is None else _to_ms(begins + timedelta(seconds=body[field]))
+    def deadline(name: str) -> datetime | None:
+        return None if body.get(name) is None else _to_ms(begins + timedelta(seconds=body[name]))
 
-    return Moments(None if run_after is None else _to_ms(run_after), counted("start_deadline_s"), counted("deadline_s"))
+    return Schedule(
+        None if run_after is None else _to_ms(run_after), deadline("start_deadline_s"), deadline("deadline_s")
+    )
 
 
 def _to_ms(at: datetime) -> datetime:
@@ -99,48 +169,30 @@ def _to_ms(at: datetime) -> datetime:
 
 
 def _check_input(basket: Basket, given: Mapping[str, Any], catalogue: Catalogue) -> None:
-    """Raise ValidationFailed where the input breaks the schema of an agent that the run begins with."""
+    """Raise ValidationFailed if the input breaks the schema of an agent that the run begins with."""
     details: list[dict[str, str]] = []
-    checked = set()  # two hundred steps of one agent are given the same
+    checked = set()  # two hundred steps of one agent take the same input
     left = _CHECKED_MAX_BYTES
     for step in basket.steps:
-        asked = step.agent, orjson.dumps(step.input)
-        if step.needs or asked in checked:
+        key = step.agent, orjson.dumps(step.input)
+        if step.needs or key in checked:
             continue
         if len(details) >= FAULTS_SHOWN or left <= 0:
             break
-        checked.add(asked)
+        checked.add(key)
         try:
-            handed = given_to(basket, step.id, given, {})
+            step_input = given_to(basket, step.id, given, {})
             if len(checked) > 1:  # the one step that most runs begin with needs no measure
-                left -= len(orjson.dumps(handed))
-            faults = catalogue.input_faults(step.agent, handed)
+                left -= len(orjson.dumps(step_input))
+            faults = catalogue.input_faults(step.agent, step_input)
         except NothingThere as missing:
             details.append({"pointer": "/input_data", "message": f"step {step.id}: {missing}"})
             continue
         at = "/input_data" if step.input is None else f"step {step.id}: "
         details += [{"pointer": f"{at}{fault.pointer}", "message": fault.message} for fault in faults]
     if details:
-        told = "; ".join(f"{detail['pointer']}: {detail['message']}" for detail in details[:3])
+        summary = "; ".join(f"{detail['pointer']}: {detail['message']}" for detail in details[:3])
         agents = ", ".join(dict.fromkeys(step.agent for step in basket.steps if not step.needs))
-        raise ValidationFailed(f"the input breaks the input_schema of {agents}: {told}", details=details[:FAULTS_SHOWN])
-
-
-def key_of(header: str | None) -> str | None:
-    """Answer the Idempotency-Key of a request; raises ValidationFailed where it is none."""
-    if header is None:
-        return None
-    if not is_key(header):
-        fault = {"header": "Idempotency-Key", "message": "must be 1 to 255 printable ASCII characters"}
-        raise ValidationFailed(f"Idempotency-Key {fault['message']}", details=[fault])
-    return header
-
-
-def is_key(text: str) -> bool:
-    """True for what may be an Idempotency-Key."""
-    return _KEY.fullmatch(text) is not None
-
-
-def traceparent_of(header: str | None) -> str | None:
-    """Answer a W3C traceparent where the header is one; a malformed one is nobody's fault here and is left out."""
-    return header if header is not None and _TRACEPARENT.fullmatch(header) else None
+        raise ValidationFailed(
+            f"the input breaks the input_schema of {agents}: {summary}", details=details[:FAULTS_SHOWN]
+        )

@@ -20,7 +20,7 @@ from shared.domain.lifecycle.rerun import Request, RetryFrom, again, check_retry
 from shared.domain.lifecycle.transitions import start
 from shared.errors import BucketError, NotFound, NotRetryable
 from shared.ids import new_execution_id, new_request_id
-from shared.live.render import moment
+from shared.timestamps import format_rfc3339
 
 _MESSAGE_SHOWN: Final = 100
 
@@ -79,7 +79,7 @@ def requeued(services: Services, letter_id: str) -> str:
 
 def _told(letter: DeadLetter) -> Iterator[str]:
     about = letter.basket_name or f"came {letter.times} times"
-    yield f"{letter.id}  {moment(letter.finished_at)}  {about}  {letter.error.error_code}"
+    yield f"{letter.id}  {format_rfc3339(letter.finished_at)}  {about}  {letter.error.error_code}"
     yield f"    {letter.error.message if letter.message is None else letter.message[:_MESSAGE_SHOWN]}"
     if letter.retried_as:
         yield f"    retried as {', '.join(letter.retried_as)}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from shared.domain.definitions.basket import PARALLEL, SEQUENTIAL
 from shared.domain.execution import NEWEST, CancelOutcome, Event, Execution, Page, Record, RunError, Step
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.live.view_trailer import mark_of, written
+from shared.timestamps import format_rfc3339
 
 OUTPUT_SHOWN_BYTES: Final = 256 * 1024
 
@@ -90,10 +90,10 @@ def _status(execution: Execution) -> dict[str, Any]:
         "error": error_shown(execution.error),
         "tags": execution.tags,
         "retry_of": execution.retry_of,
-        "created_at": moment(execution.created_at),
-        "queued_at": moment(execution.queued_at),
-        "started_at": moment(execution.started_at),
-        "finished_at": moment(execution.finished_at),
+        "created_at": format_rfc3339(execution.created_at),
+        "queued_at": format_rfc3339(execution.queued_at),
+        "started_at": format_rfc3339(execution.started_at),
+        "finished_at": format_rfc3339(execution.finished_at),
     }
 
 
@@ -123,11 +123,6 @@ def error_shown(error: RunError | None) -> dict[str, Any] | None:
 
 
 @lru_cache(maxsize=256)  # one poll shows the same moment in several places, and so do those that follow
-def moment(at: datetime | None) -> str | None:
-    """Answer a moment as RFC 3339 in UTC, to the millisecond."""
-    return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def line_shown(execution_id: str, seq: int, event: Event) -> bytes:
     """Answer one log line as JSON."""
     return orjson.dumps(_line(execution_id, seq, event))
@@ -142,7 +137,7 @@ def _line(execution_id: str, seq: int, event: Event) -> dict[str, Any]:
         "event": event.event,
         "level": event.level,
         "message": event.message,
-        "timestamp": moment(event.at),
+        "timestamp": format_rfc3339(event.at),
         "status": event.status,
         "data": orjson.Fragment(event.data),
     }
@@ -217,7 +212,7 @@ def _cancel(execution: Execution) -> dict[str, Any] | None:
         outcome = CancelOutcome.APPLIED
     else:
         outcome = CancelOutcome.ALREADY_FINAL if execution.done else CancelOutcome.PENDING
-    return {"requested_at": moment(asked.requested_at), "reason": asked.reason, "outcome": outcome}
+    return {"requested_at": format_rfc3339(asked.requested_at), "reason": asked.reason, "outcome": outcome}
 
 
 def _outputs(record: Record) -> Mapping[str, Any]:

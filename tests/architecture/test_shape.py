@@ -91,3 +91,17 @@ def test_the_domain_loads_nothing_but_the_standard_library_and_itself() -> None:
     assert own <= {"shared", "shared.errors", "shared.ids"} | {name for name in own if name.startswith("shared.domain")}
     foreign = {name.split(".")[0] for name in loaded} - sys.stdlib_module_names - {"shared", "__main__"}
     assert not {name for name in foreign if not name.startswith(("_", "sitecustomize", "distutils"))}
+
+
+def test_only_routes_and_the_http_layer_read_the_request() -> None:
+    """A service that reads flask's ``request`` cannot be called for an item of a batch, nor from a test."""
+    readers = {
+        named(path)
+        for path in modules()
+        if path.is_relative_to(ROOT / "api")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module in {"flask", "flask.globals"}
+        if {alias.name for alias in node.names} & {"request", "request_ctx"}
+    }
+    allowed = {path for path in readers if path.endswith("/routes.py") or path.startswith(("api/http/", "api/actions/"))}
+    assert readers - allowed == {"api/polling/field_selection.py", "api/polling/poller.py"}

@@ -10,8 +10,7 @@ import pytest
 from pymongo import WriteConcern
 from pymongo.collection import Collection
 
-from api.background import Keeper
-from api.polling.poll import Polls
+from api.app import Components, build_components
 from api.polling.poll_many import PollsOfMany, _Found
 from shared.bootstrap import Services, bootstrap
 from shared.live.render import head_of
@@ -28,11 +27,11 @@ def services(redis_url: str, mongodb_url: str) -> Iterator[Services]:
 
 
 @pytest.fixture
-def polls(services: Services) -> Iterator[Polls]:
-    keeper = Keeper(services)
-    keeper.pulse.start()
-    yield Polls(services, keeper)
-    keeper.stop()
+def parts(services: Services) -> Iterator[Components]:
+    built = build_components(services)
+    built.monitor.start()
+    yield built
+    built.background.stop()
 
 
 @pytest.fixture
@@ -41,36 +40,36 @@ def at_once(services: Services) -> Collection[dict[str, object]]:
     return services.database.collection("executions").with_options(write_concern=WriteConcern(w=1))
 
 
-def test_a_run_that_the_primary_has_is_never_unknown(polls: Polls, at_once: Collection[dict[str, object]]) -> None:
+def test_a_run_that_the_primary_has_is_never_unknown(parts: Components, at_once: Collection[dict[str, object]]) -> None:
     for _ in range(10):
         run = accepted()
         at_once.insert_one(document_of(run, {}))
-        assert polls.read(run.execution.id).execution.id == run.execution.id
+        assert parts.reader.read(run.execution.id).execution.id == run.execution.id
 
 
 def test_a_poll_is_never_of_before_what_its_caller_has_seen(
-    services: Services, polls: Polls, at_once: Collection[dict[str, object]]
+    services: Services, parts: Components, at_once: Collection[dict[str, object]]
 ) -> None:
     run = services.store.create(accepted())
     for rev in range(2, 12):
         at_once.update_one({"_id": run.id}, {"$set": {"rev": rev}})
-        assert head_of(polls._look(run.id, known=rev).view).rev == rev
+        assert head_of(parts.poller._latest(run.id, min_rev=rev).view).rev == rev
 
 
 def test_a_part_of_a_poll_is_of_no_other_revision_than_the_whole(
-    services: Services, polls: Polls, at_once: Collection[dict[str, object]]
+    services: Services, parts: Components, at_once: Collection[dict[str, object]]
 ) -> None:
     run = services.store.create(accepted())
     for rev in range(2, 12):
         at_once.update_one({"_id": run.id}, {"$set": {"rev": rev}})
-        assert polls.read(run.id, known=rev).execution.rev == rev
+        assert parts.reader.read(run.id, min_rev=rev).execution.rev == rev
 
 
 def test_a_poll_of_many_neither_misses_nor_goes_back(
     services: Services, at_once: Collection[dict[str, object]]
 ) -> None:
-    keeper = Keeper(services)
-    many = PollsOfMany(services, keeper)
+    parts = build_components(services)
+    many = PollsOfMany(services, parts.monitor, parts.reader, parts.view_hints)
     run = services.store.create(accepted())
     for rev in range(2, 12):
         new = accepted()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from api.http.timestamps import read_moment
+from shared.timestamps import parse_rfc3339
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -24,8 +24,8 @@ NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
     ],
 )
 def test_a_moment_is_read_in_utc_whatever_its_offset(told: str, at: datetime) -> None:
-    assert read_moment(told) == at
-    assert read_moment(told).tzinfo is UTC
+    assert parse_rfc3339(told) == at
+    assert parse_rfc3339(told).tzinfo is UTC
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,4 @@ def test_a_moment_is_read_in_utc_whatever_its_offset(told: str, at: datetime) ->
 )  # fmt: skip
 def test_what_is_no_moment_is_told(told: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  it bears no word for callers
-        read_moment(told)
+        parse_rfc3339(told)

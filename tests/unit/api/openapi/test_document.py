@@ -12,8 +12,7 @@ import flask
 import jsonschema_rs
 import pytest
 
-from api.app import create_app
-from api.background import Keeper
+from api.app import build_components, create_app
 from api.http import version_prefix
 from api.openapi import operation_table
 from api.openapi.document import codes
@@ -30,8 +29,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 @pytest.fixture(scope="module")
 def app() -> flask.Flask:
     """The application, of which nothing has connected to anything."""
-    services = bootstrap(Settings(), "api")
-    return create_app(services, Keeper(services))
+    return create_app(build_components(bootstrap(Settings(), "api")))
 
 
 def told() -> set[tuple[str, str]]:

@@ -8,7 +8,9 @@ import orjson
 import pytest
 
 from api.catalogue.basket_definition import basket_of, check_agents_exist, check_definition
-from api.submission.run_builder import _check_input, key_of, run_of, traceparent_of
+from api.http.wait_preference import NONE
+from api.submission.run_builder import _check_input, build_execution
+from api.submission.submission import Submission, parse_idempotency_key, parse_traceparent
 from shared.catalogue.agent_catalogue import Catalogue, load_catalogue
 from shared.catalogue.schema_validator import Fault
 from shared.errors import AgentNotFound, UnknownAgent, ValidationFailed
@@ -23,9 +25,11 @@ def catalogue() -> Catalogue:
 def run(catalogue: Catalogue, **told: Any) -> Any:
     basket = basket_of(check_definition({"name": "b", "agents": ["cashflow_analyzer"]}), catalogue)
     body = {"input_data": {}, "tags": [], "metadata": {}} | told
-    return run_of(
-        basket, body, catalogue, now=NOON, kind="basket", request_id="req-1", idempotency=None, traceparent=None
-    )
+    submission = Submission(
+        raw=body, body=body, received_at=NOON, request_id="req-1", traceparent=None, idempotency=None, prefix="",
+        warnings=(), wait=NONE,
+    )  # fmt: skip
+    return build_execution(basket, submission, catalogue, kind="basket")
 
 
 def test_a_basket_is_a_chain_in_the_order_of_its_agents(catalogue: Catalogue) -> None:
@@ -86,21 +90,22 @@ def test_metadata_is_measured_as_it_is_stored(catalogue: Catalogue) -> None:
 
 @pytest.mark.parametrize("key", [" ", "~", "x" * 255])
 def test_a_key_is_taken_as_it_is(key: str) -> None:
-    assert key_of(key) == key
+    assert parse_idempotency_key(key) == key
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\n", "a\t", "ü", "\x7f"])
 def test_a_key_of_another_form_is_refused(key: str) -> None:
     with pytest.raises(ValidationFailed, match="1 to 255 printable"):
-        key_of(key)
+        parse_idempotency_key(key)
 
 
 def test_a_traceparent_is_kept_only_where_it_is_one() -> None:
     good = f"00-{'a' * 32}-{'b' * 16}-01"
-    assert key_of(None) is None
-    assert [traceparent_of(told) for told in (good, good + "-more", None, "", good[1:], good + "\n", good.upper())] == [
-        good, good + "-more", None, None, None, None, None,
-    ]  # fmt: skip
+    assert parse_idempotency_key(None) is None
+    for kept in (good, good + "-more"):
+        assert parse_traceparent(kept) == kept
+    for malformed in (None, "", good[1:], good + "\n", good.upper()):
+        assert parse_traceparent(malformed) is None
 
 
 class Counting(Catalogue):

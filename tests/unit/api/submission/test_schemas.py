@@ -8,7 +8,7 @@ from typing import Any
 import marshmallow
 import pytest
 
-from api.schemas import RunAgent, RunBasket
+from api.submission.schemas import RunAgent, RunBasket
 
 USUAL: list[tuple[marshmallow.Schema, dict[str, Any]]] = [
     (RunBasket(), {"basket_name": "chained_test", "input_data": {"transactions": [1]}}),

@@ -7,23 +7,21 @@ from typing import Final
 
 import flask
 
-from api.background import Keeper
 from api.http import cursor_codec, query_params
 from api.http.cache_control import polled
 from api.http.cursor_codec import Kind
 from api.http.request_body import Blueprint
 from api.logs.pages import LogPages, Place, Since
-from shared.bootstrap import Services
+from shared.catalogue.agent_catalogue import Catalogue
 from shared.errors import CursorInvalid, ValidationFailed
 from shared.live.log_stream import Cursor, Wanted
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
-def blueprint(services: Services, keeper: Keeper) -> Blueprint:
+def blueprint(catalogue: Catalogue, pages: LogPages) -> Blueprint:
     """Answer the routes of log lines."""
     blp = Blueprint("logs", __name__, description="Log lines of all executions")
-    pages = LogPages(services, keeper)
 
     @blp.route("/logs")
     def logs() -> flask.Response:
@@ -33,7 +31,7 @@ def blueprint(services: Services, keeper: Keeper) -> Blueprint:
     @blp.route("/agent-logs/<name>")
     def agent_logs(name: str) -> flask.Response:
         """List the log lines of one agent."""
-        return _answer(pages, services.catalogue.agent(name).name)
+        return _answer(pages, catalogue.agent(name).name)
 
     return blp
 

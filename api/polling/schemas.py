@@ -9,8 +9,8 @@ from typing import Any, Final
 from marshmallow import Schema, ValidationError, fields, validate
 
 from api.http.body_policy import unknown_keys
+from api.http.schema_fields import Items
 from api.http.strict_json import FAULTS_SHOWN
-from api.schemas import Items
 from shared.ids import EXECUTION_ID
 
 _REV_MAX: Final = 2**63
@@ -48,7 +48,7 @@ class _Polled(Items):
 class PollMany(Schema):
     """The body of POST /executions/poll."""
 
-    items = _Polled(PolledItem, told="{execution_id, rev}")
+    items = _Polled(PolledItem, described="{execution_id, rev}")
     view = fields.Str(load_default="status", validate=validate.OneOf(["status", "full"]))
 
 

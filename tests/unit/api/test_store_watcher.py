@@ -1,4 +1,4 @@
-"""When the keeper believes that MongoDB is away."""
+"""When an API process believes that MongoDB is away."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from api.background import Keeper
-from api.hints.poll_hints import OVER
+from api.store_watcher import StoreWatcher
 from shared.bootstrap import Services
 from shared.errors import OutcomeUnknown, Unavailable
-from shared.live.render import Head
-from shared.live.view_trailer import Mark
 from shared.settings import Settings
 
 
@@ -48,39 +45,35 @@ def store() -> Store:
 
 
 @pytest.fixture
-def keeper(store: Store) -> Keeper:
+def watcher(store: Store) -> StoreWatcher:
     services: Any = SimpleNamespace(settings=Settings(), clock=store, database=store, prepare=store.prepare)
-    return Keeper(cast("Services", services))
+    return StoreWatcher(cast("Services", services))
 
 
 @pytest.mark.parametrize("busy", [True, False])
 def test_a_look_that_is_not_answered_is_an_outage_unless_other_calls_are(
-    keeper: Keeper, store: Store, busy: bool
+    watcher: StoreWatcher, store: Store, busy: bool
 ) -> None:
-    keeper.look_at_store()
+    watcher.check()
     assert not store.is_away
     store.answers, store.answers_others = False, busy
-    keeper.look_at_store()
+    watcher.check()
     assert store.is_away == (not busy)
     store.answers = True
-    keeper.look_at_store()
+    watcher.check()
     assert not store.is_away, "the first answer ends it"
 
 
-def test_the_store_is_prepared_once(keeper: Keeper, store: Store) -> None:
-    assert not keeper.is_prepared
-    keeper.look_at_store()
-    keeper.look_at_store()
-    assert keeper.is_prepared
+def test_the_store_is_prepared_once(watcher: StoreWatcher, store: Store) -> None:
+    assert not watcher.is_prepared
+    watcher.check()
+    watcher.check()
+    assert watcher.is_prepared
     assert store.prepared == 1
 
 
-def test_a_run_that_is_over_has_no_hints(keeper: Keeper) -> None:
-    assert keeper.hints_for(Head("1763700000_89ce24ad1b2c3d4e", "failed", done=True, rev=9), Mark()) is OVER
-
-
-def test_one_that_refuses_an_index_is_not_away(keeper: Keeper, store: Store) -> None:
+def test_one_that_refuses_an_index_is_not_away(watcher: StoreWatcher, store: Store) -> None:
     store.refuses_to_be_prepared, store.answers_others = True, False
-    keeper.look_at_store()
+    watcher.check()
     assert not store.is_away
-    assert not keeper.is_prepared
+    assert not watcher.is_prepared

@@ -1,0 +1,63 @@
+"""The bodies that define baskets, as marshmallow schemas: for validation, and for the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from marshmallow import fields, validate
+
+from api.http.schema_fields import Body, Object, StrictNumber
+from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL, STEP_ID_MAX, STEPS_MAX
+from shared.ids import AGENT_NAME, BASKET_NAME
+
+DEFINITION_MAX_BYTES: Final = 64 * 1024
+_A_STEP: Final = "must begin with a lower-case letter, then up to 62 of a-z 0-9 _ -"
+_NAME_RULE: Final = validate.Regexp(
+    rf"^(?:{BASKET_NAME.pattern})\Z",
+    error="must be 1 to 100 letters, digits, spaces or any of _ . + -, and begin with a letter or digit",
+)
+
+
+class WrittenStep(Body):
+    """One step of an explicit graph."""
+
+    id = fields.Str(validate=validate.Regexp(rf"^(?:{AGENT_NAME.pattern})\Z", error=_A_STEP))
+    agent = fields.Str(required=True, validate=validate.Length(max=63))
+    needs = fields.List(fields.Str(validate=validate.Length(max=STEP_ID_MAX)), validate=validate.Length(max=STEPS_MAX))
+    input = Object(metadata={"description": "literals, or {from, pointer}"})
+    retry = fields.Raw(metadata={"description": "default, critical, none, or a policy"})
+    timeout_s = StrictNumber(validate=validate.Range(min=0, min_inclusive=False, max=86_400))
+
+
+class BasketConfig(Body):
+    """A basket as it is written: its agents in order."""
+
+    name = fields.Str(validate=_NAME_RULE)
+    description = fields.Str(load_default="", validate=validate.Length(max=2_000))
+    agents = fields.List(
+        fields.Str(validate=validate.Length(max=63)),
+        validate=validate.Length(min=1, max=STEPS_MAX, error="must name 1 to 200 agents"),
+        metadata={"description": "the agents' names, in the order in which they run"},
+    )
+    steps = fields.List(
+        fields.Nested(WrittenStep),
+        validate=validate.Length(min=1, max=STEPS_MAX, error="must be 1 to 200 steps"),
+        metadata={"description": "an explicit graph, in place of agents"},
+    )
+    execution_strategy = fields.Str(validate=validate.OneOf([SEQUENTIAL, PARALLEL, GRAPH]))
+
+
+class NewBasket(BasketConfig):
+    """The body of POST /create-basket."""
+
+    name = fields.Str(
+        required=True,
+        validate=_NAME_RULE,
+        error_messages={"required": "name is required", "null": "name is required"},
+    )
+
+
+# The schemas do not change and bodies are checked for each request, so the keys are listed once.
+NEW_BASKET_KEYS: Final = tuple(NewBasket().fields)
+CONFIG_KEYS: Final = tuple(BasketConfig().fields)
+STEP_KEYS: Final = tuple(WrittenStep().fields)

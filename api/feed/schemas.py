@@ -1,0 +1,13 @@
+"""The bodies of the feed's requests, as marshmallow schemas."""
+
+from __future__ import annotations
+
+from marshmallow import fields
+
+from api.http.schema_fields import Body
+
+
+class Ack(Body):
+    """The body of POST /consumers/{name}/ack."""
+
+    cursor = fields.Str(required=True, error_messages={"required": "is required: the next_since of a page"})

@@ -1,0 +1,65 @@
+"""GET /execution-logs/{id}, GET /executions and POST /executions/poll: how executions stand, one or many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flask
+from flask import request
+
+from api.http.body_policy import unknown_keys
+from api.http.request_body import Blueprint, read_body
+from api.polling.list_executions import ExecutionList
+from api.polling.poll_many import PollsOfMany
+from api.polling.poller import Poller
+from api.polling.schemas import POLL_MANY_KEYS, PollMany
+from api.polling.step_outputs import StepOutputs
+
+
+def blueprint(poller: Poller, outputs: StepOutputs) -> Blueprint:
+    """Return the routes that poll one execution."""
+    blp = Blueprint("polls", __name__, description="Poll executions until they are done")
+
+    @blp.route("/execution-logs/<execution_id>")
+    def execution_logs(execution_id: str) -> flask.Response:
+        """Poll an execution: where it stands, its result, its newest log lines."""
+        return poller.poll(execution_id)
+
+    @blp.route("/executions/<execution_id>")
+    def execution(execution_id: str) -> flask.Response:
+        """Poll an execution; the same as /execution-logs/{id}."""
+        return poller.poll(execution_id)
+
+    @blp.route("/executions/<execution_id>/outputs/<step>")
+    def output(execution_id: str, step: str) -> flask.Response:
+        """Get one step's output, whole."""
+        return outputs.get(execution_id, step)
+
+    return blp
+
+
+def many_blueprint(many: PollsOfMany) -> Blueprint:
+    """Return the route that polls many runs at once."""
+    blp = Blueprint("poll_many", __name__, description="Poll many executions in one request")
+
+    @blp.route("/executions/poll", methods=["POST"])
+    @blp.arguments(PollMany())
+    def poll_many(body: Mapping[str, Any]) -> flask.Response:
+        """Poll up to 500 executions: those whose ``rev`` is another than yours, and a count of the rest."""
+        warnings = [*unknown_keys(read_body(request), POLL_MANY_KEYS), *body["items"].warnings]
+        return many.answer(body["items"], whole=body["view"] == "full", warnings=warnings)
+
+    return blp
+
+
+def list_blueprint(executions_list: ExecutionList) -> Blueprint:
+    """Return the route that lists executions."""
+    blp = Blueprint("lists", __name__, description="Find executions")
+
+    @blp.route("/executions")
+    def executions() -> flask.Response:
+        """List executions, the newest first; ``?cursor=`` is a ``next_cursor`` of the same list."""
+        return executions_list.page()
+
+    return blp

@@ -1,0 +1,35 @@
+"""Admission control: refuses a new run while a store is away or the backlog is full."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from shared.errors import Overloaded, Unavailable
+from shared.live.redis_monitor import Pulse
+
+
+class Admission:
+    """Decides whether this process may accept a new run now; it looks at nothing but what is in memory."""
+
+    def __init__(self, backlog_max: int, monitor: Pulse, is_prepared: Callable[[], bool]) -> None:
+        """``is_prepared`` is true once MongoDB has its indexes, without which no idempotency key is unique."""
+        self._backlog_max = backlog_max
+        self._monitor = monitor
+        self._is_prepared = is_prepared
+
+    def check(self, already_queued: int = 0) -> None:
+        """Raise Unavailable or Overloaded if a new run should not be accepted now.
+
+        ``already_queued`` counts runs of the same request that are not yet part of the measured backlog.
+        """
+        redis = self._monitor.last
+        backlog = redis.backlog + already_queued
+        if not redis.connected:
+            raise Unavailable("Redis is away; nothing was stored, send the same request again", retry_after_s=2)
+        if backlog >= self._backlog_max:
+            raise Overloaded(
+                f"{backlog} steps are waiting for a worker; nothing was stored, send the same request again later",
+                retry_after_s=10,
+            )
+        if not self._is_prepared():
+            raise Unavailable("MongoDB is not prepared yet; nothing was stored, send the same request again")

@@ -1,0 +1,61 @@
+"""The replies to a submit: the 202 and its body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flask
+import orjson
+
+from api.hints.poll_hints import Hints
+from api.http.etags import RawResponse, etag_of
+from api.submission.acceptor import Accepted
+from api.submission.submission import Submission
+from shared.domain.execution import Execution
+from shared.live.render import metadata_shown
+from shared.timestamps import format_rfc3339
+
+
+def accepted_body(run: Execution, poll_after_ms: int | None, prefix: str, warnings: Sequence[str]) -> dict[str, Any]:
+    """Return the body of the reply for a run that was accepted; ``status_url`` begins with ``prefix``."""
+    body: dict[str, Any] = {
+        "execution_id": run.id,
+        "status": run.status,
+        "done": run.done,
+        "rev": run.rev,
+        "execution_metadata": metadata_shown(run),
+        "status_url": f"{prefix}/execution-logs/{run.id}",
+        "message": "accepted; poll status_url until done is true",
+        "created_at": format_rfc3339(run.created_at),
+        "request_id": run.request_id,
+    }
+    if run.retry_of is not None:
+        body["retry_of"] = run.retry_of
+    if poll_after_ms is not None:
+        body["poll_after_ms"] = poll_after_ms
+    if warnings:
+        body["warnings"] = list(warnings)
+    return body
+
+
+def accepted_reply(accepted: Accepted, hints: Hints, submission: Submission) -> flask.Response:
+    """Return the 202 for a run as it was accepted."""
+    run = accepted.run
+    body = accepted_body(run, hints.poll_after_ms, submission.prefix, submission.warnings)
+    return reply_with(body, accepted, run.rev, hints)
+
+
+def reply_with(body: Mapping[str, Any], accepted: Accepted, rev: int, hints: Hints) -> flask.Response:
+    """Return the 202 with ``body``, for a run that stands at ``rev``."""
+    headers = [
+        ("Content-Type", "application/json"),
+        ("Location", body["status_url"]),
+        ("ETag", etag_of(accepted.run.id, rev)),
+        ("Cache-Control", "no-store"),
+    ]
+    if hints.retry_after_s is not None:
+        headers.append(("Retry-After", str(hints.retry_after_s)))
+    if accepted.is_replay:
+        headers.append(("Idempotency-Replayed", "true"))
+    return RawResponse(orjson.dumps(body), 202, headers)

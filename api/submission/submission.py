@@ -1,0 +1,83 @@
+"""What one request that makes an execution brings along: read once by the route, passed on as a frozen value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final
+
+import flask
+
+from api.http import version_prefix
+from api.http.request_body import fingerprint, read_body
+from api.http.wait_preference import Patience, patience_preferred
+from shared.domain.execution import Idempotency
+from shared.errors import ValidationFailed
+
+_KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,400})?")
+_EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One submit. ``raw`` is the JSON object as it was sent, ``body`` the values that its schema loaded.
+
+    ``received_at`` is the store's time; ``prefix`` is the path prefix that addresses in the reply keep; ``warnings``
+    name keys that mean nothing; ``wait`` is how long the caller prefers to wait for the end.
+    """
+
+    raw: Mapping[str, Any]
+    body: Mapping[str, Any]
+    received_at: datetime
+    request_id: str
+    traceparent: str | None
+    idempotency: Idempotency | None
+    prefix: str
+    warnings: Sequence[str]
+    wait: Patience
+
+
+def read_submission(
+    request: flask.Request, received_at: datetime, body: Mapping[str, Any] = _EMPTY, warnings: Sequence[str] = ()
+) -> Submission:
+    """Return the submission that ``request`` carries; raises ValidationFailed for a malformed Idempotency-Key."""
+    environ = request.environ
+    prefix = version_prefix.prefix()
+    raw = read_body(request, optional=True)
+    key = parse_idempotency_key(environ.get("HTTP_IDEMPOTENCY_KEY"))
+    route = request.path.removeprefix(prefix)
+    return Submission(
+        raw=raw,
+        body=body,
+        received_at=received_at,
+        request_id=flask.g.request_id,
+        traceparent=parse_traceparent(environ.get("HTTP_TRACEPARENT")),
+        idempotency=None if key is None else Idempotency(key, fingerprint(route, raw)),
+        prefix=prefix,
+        warnings=warnings,
+        wait=patience_preferred(),
+    )
+
+
+def parse_idempotency_key(header: str | None) -> str | None:
+    """Return the Idempotency-Key of a request, None if it has none; raises ValidationFailed if it is malformed."""
+    if header is None:
+        return None
+    if not is_idempotency_key(header):
+        fault = {"header": "Idempotency-Key", "message": "must be 1 to 255 printable ASCII characters"}
+        raise ValidationFailed(f"Idempotency-Key {fault['message']}", details=[fault])
+    return header
+
+
+def is_idempotency_key(text: str) -> bool:
+    """Return whether ``text`` is a well-formed idempotency key."""
+    return _KEY.fullmatch(text) is not None
+
+
+def parse_traceparent(header: str | None) -> str | None:
+    """Return a W3C traceparent if the header is one; a malformed one is ignored, as the standard says."""
+    return header if header is not None and _TRACEPARENT.fullmatch(header) else None
