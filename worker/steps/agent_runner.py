@@ -24,9 +24,9 @@ from worker.context import AgentContext
 from worker.simulated_outcome import Silence, judge_simulated
 from worker.steps.agent_memory import AgentMemory
 from worker.steps.checkpoints import StepCheckpoints
-from worker.steps.heartbeat import StepReporter
 from worker.steps.outcome_checks import judge_exception, judge_input, judge_output, nothing_there
 from worker.steps.pending_writes import Draft
+from worker.steps.reporter import StepReporter
 from worker.supervision.step_interrupter import Minded, Minder, StepInterrupted
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import redis
@@ -16,12 +14,12 @@ import structlog
 
 from shared.bootstrap import Services
 from shared.clock import since_boot
-from shared.domain.execution import EVENTS_KEPT, Event, Lease
+from shared.domain.execution import Lease
 from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError, LeaseLost
 from shared.live import cancel_hints
-from shared.store.executions.port import Report
 from worker.steps.pending_writes import Draft
+from worker.steps.reporter import StepReporter
 
 SHOWN_AFTER_S: Final = 0.05
 SHOWN_AGAIN: Final = 1.5
@@ -29,57 +27,6 @@ SHOWN_AGAIN: Final = 1.5
 REPORT_EVERY_S: Final = 1.0
 TICK_S: Final = 0.025
 PARKED_AFTER: Final = 40
-
-
-@dataclass(slots=True)
-class StepReporter:
-    """Buffers what an agent tells, until the heartbeat or the completing write takes it along.
-
-    As many lines as an execution keeps: an agent that floods must not make its own completing write too large.
-    """
-
-    agent: str
-    step: str
-    now: Callable[[], datetime]
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _events: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
-    _taken: int = 0
-    _percent: int | None = None
-    _message: str | None = None
-
-    def line(self, level: str, message: str, data_json: bytes) -> None:
-        """Take one log line of the agent."""
-        event = Event(
-            self.now(), "agent.log", message, level=level, agent=self.agent, step=self.step, data=data_json,
-            status="error" if level == "error" else "success",
-        )  # fmt: skip
-        with self._lock:
-            self._events.append(event)
-            self._taken += 1
-
-    def progress(self, percent: int | None, message: str | None) -> None:
-        """Take how far the agent is."""
-        with self._lock:
-            self._percent, self._message = percent, message
-
-    def take(self) -> Report:
-        """Answer what was told since the last time."""
-        with self._lock:
-            events, dropped = tuple(self._events), self._taken - len(self._events)
-            report = Report(events, self._percent, self._message, dropped)
-            self._events.clear()
-            self._taken, self._percent, self._message = 0, None, None
-        return report
-
-    def put_back(self, report: Report) -> None:
-        """Take back a report that the store did not accept; what came since stays the newer."""
-        with self._lock:
-            newer = tuple(self._events)
-            self._events.clear()
-            self._events.extend((*report.events, *newer))
-            self._taken += len(report.events) + report.dropped
-            self._percent = report.percent if self._percent is None else self._percent
-            self._message = report.message if self._message is None else self._message
 
 
 class Companion:

@@ -19,9 +19,9 @@ from shared.errors import LeaseLost, NotStorable
 from shared.store.executions.settle import until_answered
 from worker.simulated_outcome import Silence
 from worker.steps.agent_runner import Outcome, Turn
-from worker.steps.heartbeat import StepReporter
 from worker.steps.outcome_checks import judge_total, not_storable
 from worker.steps.pending_writes import Decide, Draft
+from worker.steps.reporter import StepReporter
 
 INLINE_MAX_BYTES: Final = 1024 * 1024
 

@@ -37,9 +37,10 @@ from worker.agent_loader import Agent
 from worker.steps.agent_runner import Attempts, Turn, late
 from worker.steps.batch_runner import Batches, Pace
 from worker.steps.claims import Claimed, Claims
-from worker.steps.heartbeat import Companion, Heartbeat, StepReporter
+from worker.steps.heartbeat import Companion, Heartbeat
 from worker.steps.outcome_recorder import Recorder
 from worker.steps.pending_writes import UNWRITTEN_MAX_S, Draft
+from worker.steps.reporter import StepReporter
 from worker.steps.unreadable_message import drop
 from worker.supervision.step_interrupter import Minded, Minder
 

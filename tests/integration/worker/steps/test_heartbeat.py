@@ -16,8 +16,9 @@ from shared.domain.lifecycle.transitions import claim
 from shared.live.render import head_of
 from tests.integration.worker.conftest import SETTINGS, Bench
 from tests.waiting import wait_until
-from worker.steps.heartbeat import SHOWN_AFTER_S, Companion, Heartbeat, StepReporter
+from worker.steps.heartbeat import SHOWN_AFTER_S, Companion, Heartbeat
 from worker.steps.pending_writes import Draft
+from worker.steps.reporter import StepReporter
 
 
 @dataclass
