@@ -9,28 +9,28 @@ import flask
 
 from api import health
 from api.actions import cancel, dead_letters, retry
-from api.actions.retry import Retrier
+from api.actions.retry import RetryHandler
 from api.background import Background
 from api.catalogue import routes as catalogue
-from api.catalogue.basket_cache import KnownBaskets
+from api.catalogue.basket_cache import BasketCache
 from api.feed import routes as feed
-from api.feed.changes import Feed
-from api.feed.consumers import Consumers
-from api.gunicorn_worker import LET_GO
-from api.hints.schedule_cache import Expectations
+from api.feed.changes import FeedHandler
+from api.feed.consumers import ConsumerHandler
+from api.gunicorn_worker import RELEASE_LONG_POLLS
+from api.hints.schedule_cache import DurationCache
 from api.hints.view_hints import ViewHints
 from api.http import middleware, problems, version_prefix
-from api.http.long_poll import Holder
+from api.http.long_poll import LongPoller
 from api.http.request_body import Blueprint
 from api.logs import routes as logs
-from api.logs.pages import LogPages
+from api.logs.pages import LogPageReader
 from api.openapi import routes as openapi
 from api.polling import routes as polling
 from api.polling.execution_reader import ExecutionReader
-from api.polling.list_executions import ExecutionList
-from api.polling.poll_many import PollsOfMany
-from api.polling.poller import Poller
-from api.polling.step_outputs import StepOutputs
+from api.polling.list_executions import ListHandler
+from api.polling.poll_many import PollManyHandler
+from api.polling.poller import PollHandler
+from api.polling.step_outputs import StepOutputHandler
 from api.store_watcher import StoreWatcher
 from api.submission import routes as submission
 from api.submission.acceptor import Acceptor
@@ -41,9 +41,9 @@ from api.submission.held_submit import HeldSubmit
 from api.submission.run_builder import RunBuilder
 from api.submission.withdrawals import Withdrawals
 from shared.bootstrap import Services
-from shared.live.redis_monitor import Pulse
+from shared.live.redis_monitor import RedisMonitor
 
-_OPENAPI: Final = {
+_OPENAPI_CONFIG: Final = {
     "API_TITLE": "Bucket",
     "API_VERSION": "v1",
     "OPENAPI_VERSION": "3.1.0",
@@ -55,26 +55,26 @@ class Components:
     """The services of one API process that several routes share; each is built once, by :func:`build_components`."""
 
     services: Services
-    monitor: Pulse
+    monitor: RedisMonitor
     store_watcher: StoreWatcher
-    long_poller: Holder
+    long_poller: LongPoller
     background: Background
     view_hints: ViewHints
-    baskets: KnownBaskets
+    baskets: BasketCache
     admission: Admission
     withdrawals: Withdrawals
     acceptor: Acceptor
     reader: ExecutionReader
-    poller: Poller
+    poller: PollHandler
 
 
 def build_components(services: Services) -> Components:
     """Build what the routes share; nothing has connected yet, and no thread runs."""
     settings = services.settings
-    monitor = Pulse(settings.redis_url, services.clock.glance)
+    monitor = RedisMonitor(settings.redis_url, services.clock.now_or_none)
     store_watcher = StoreWatcher(services)
-    long_poller = Holder(settings, monitor)
-    durations = Expectations(services)
+    long_poller = LongPoller(settings, monitor)
+    durations = DurationCache(services)
     withdrawals = Withdrawals(services)
     view_hints = ViewHints(services.clock, monitor, durations)
     reader = ExecutionReader(services, monitor)
@@ -85,22 +85,22 @@ def build_components(services: Services) -> Components:
         long_poller=long_poller,
         background=Background(monitor, store_watcher, durations, withdrawals, long_poller),
         view_hints=view_hints,
-        baskets=KnownBaskets(services),
+        baskets=BasketCache(services),
         admission=Admission(settings.backlog_max, monitor, lambda: store_watcher.is_prepared),
         withdrawals=withdrawals,
         acceptor=Acceptor(services, GroupCommit(services), withdrawals),
         reader=reader,
-        poller=Poller(services, reader, view_hints, long_poller),
+        poller=PollHandler(services, reader, view_hints, long_poller),
     )
 
 
 def create_app(parts: Components) -> flask.Flask:
     """Return the WSGI application over ``parts``; the caller starts ``parts.background``."""
     app = flask.Flask("api", static_folder=None)
-    app.config.update(_OPENAPI)
-    middleware.register(app, parts.services.settings)
-    problems.register(app)
-    api = problems.Api(app)
+    app.config.update(_OPENAPI_CONFIG)
+    middleware.register_middleware(app, parts.services.settings)
+    problems.register_error_handlers(app)
+    api = problems.ProblemApi(app)
     for blueprint in (
         *_submission(parts),
         *_polling(parts),
@@ -108,10 +108,10 @@ def create_app(parts: Components) -> flask.Flask:
         *_feed(parts),
         *_catalogue_and_logs(parts),
     ):
-        version_prefix.register(app, api, blueprint)
-    version_prefix.register(app, api, health.metrics_blueprint(parts.services.redis), versioned=False)
-    version_prefix.register(app, api, openapi.blueprint(api.spec.to_dict), versioned=False)
-    app.extensions[LET_GO] = parts.long_poller.let_go
+        version_prefix.register_routes(app, api, blueprint)
+    version_prefix.register_routes(app, api, health.metrics_blueprint(parts.services.redis), is_versioned=False)
+    version_prefix.register_routes(app, api, openapi.blueprint(api.spec.to_dict), is_versioned=False)
+    app.extensions[RELEASE_LONG_POLLS] = parts.long_poller.release_all
     return app
 
 
@@ -128,17 +128,17 @@ def _submission(parts: Components) -> tuple[Blueprint, ...]:
 
 def _polling(parts: Components) -> tuple[Blueprint, ...]:
     services = parts.services
-    many = PollsOfMany(services, parts.monitor, parts.reader, parts.view_hints)
+    many = PollManyHandler(services, parts.monitor, parts.reader, parts.view_hints)
     return (
-        polling.blueprint(parts.poller, StepOutputs(services.views, parts.reader)),
+        polling.blueprint(parts.poller, StepOutputHandler(services.views, parts.reader)),
         polling.many_blueprint(many),
-        polling.list_blueprint(ExecutionList(services, parts.view_hints)),
+        polling.list_blueprint(ListHandler(services, parts.view_hints)),
     )
 
 
 def _actions(parts: Components) -> tuple[Blueprint, ...]:
     services = parts.services
-    retrier = Retrier(parts.reader, services.terms, parts.admission, parts.acceptor, parts.view_hints)
+    retrier = RetryHandler(parts.reader, services.timings, parts.admission, parts.acceptor, parts.view_hints)
     return (
         cancel.blueprint(services, parts.reader, parts.poller),
         retry.blueprint(services.clock, retrier),
@@ -147,14 +147,14 @@ def _actions(parts: Components) -> tuple[Blueprint, ...]:
 
 
 def _feed(parts: Components) -> tuple[Blueprint, ...]:
-    changes = Feed(parts.services, parts.long_poller)
-    return feed.blueprint(changes), feed.consumers_blueprint(Consumers(parts.services, changes))
+    changes = FeedHandler(parts.services, parts.long_poller)
+    return feed.blueprint(changes), feed.consumers_blueprint(ConsumerHandler(parts.services, changes))
 
 
 def _catalogue_and_logs(parts: Components) -> tuple[Blueprint, ...]:
     services = parts.services
     return (
-        logs.blueprint(services.catalogue, LogPages(services, parts.monitor)),
+        logs.blueprint(services.catalogue, LogPageReader(services, parts.monitor)),
         health.blueprint(services.database, parts.monitor, parts.store_watcher),
         catalogue.blueprint(services, parts.baskets),
     )

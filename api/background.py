@@ -8,11 +8,11 @@ from typing import Final
 
 import structlog
 
-from api.hints.schedule_cache import Expectations
-from api.http.long_poll import Holder
+from api.hints.schedule_cache import DurationCache
+from api.http.long_poll import LongPoller
 from api.store_watcher import StoreWatcher
 from api.submission.withdrawals import Withdrawals
-from shared.live.redis_monitor import Pulse
+from shared.live.redis_monitor import RedisMonitor
 
 _EVERY_S: Final = 0.1
 
@@ -22,11 +22,11 @@ class Background:
 
     def __init__(
         self,
-        monitor: Pulse,
+        monitor: RedisMonitor,
         store_watcher: StoreWatcher,
-        durations: Expectations,
+        durations: DurationCache,
         withdrawals: Withdrawals,
-        long_poller: Holder,
+        long_poller: LongPoller,
     ) -> None:
         self._monitor = monitor
         self._store_watcher = store_watcher
@@ -45,7 +45,7 @@ class Background:
     def stop(self) -> None:
         """Stop all threads, and release all long polls."""
         self._stop.set()
-        self._long_poller.let_go()
+        self._long_poller.release_all()
         self._monitor.stop()
 
     @staticmethod
@@ -61,5 +61,5 @@ class Background:
                 structlog.get_logger().exception("a background thread failed and goes on")
 
     def _refresh_durations(self) -> None:
-        if self._monitor.last.connected:
+        if self._monitor.last.is_connected:
             self._durations.refresh()

@@ -20,22 +20,22 @@ from shared.errors import SettingsError
 from shared.settings import Settings
 from shared.telemetry.gunicorn_logger import JsonLogger
 
-_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
+_METRICS_DIR_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 # Set by a master that gives way to a new one (SIGUSR2): it still listens, and its directory will go with it.
-_TAKES_OVER: Final = "GUNICORN_PID" in os.environ
+_IS_UPGRADE: Final = "GUNICORN_PID" in os.environ
 
 
-def _leave(code: int, text: str) -> NoReturn:
+def _exit_with_message(code: int, text: str) -> NoReturn:
     for line in text.splitlines():
         sys.stderr.write(f"bucket api: {line}\n")
     sys.exit(code)
 
 
-def _settings() -> Settings:
+def _load_settings() -> Settings:
     try:
         return Settings.from_environ()
     except SettingsError as wrong:
-        _leave(os.EX_CONFIG, wrong.message)
+        _exit_with_message(os.EX_CONFIG, wrong.message)
 
 
 def _check_address(host: str, port: int) -> None:
@@ -50,35 +50,41 @@ def _check_address(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as wrong:
-        _leave(os.EX_UNAVAILABLE, f"cannot listen on {host}:{port}: {wrong.strerror}; set HOST or PORT to another")
+        _exit_with_message(
+            os.EX_UNAVAILABLE, f"cannot listen on {host}:{port}: {wrong.strerror}; set HOST or PORT to another"
+        )
 
 
 def _empty_metrics_directory() -> None:
     """See that the workers' figures have an empty directory: files of dead processes would count for ever."""
-    told = os.environ.get(_METRICS)
-    if told and not _TAKES_OVER:
+    told = os.environ.get(_METRICS_DIR_VARIABLE)
+    if told and not _IS_UPGRADE:
         Path(told).mkdir(parents=True, exist_ok=True)
         for left in Path(told).glob("*.db"):
             left.unlink(missing_ok=True)
         return
-    made = os.environ[_METRICS] = tempfile.mkdtemp(prefix="bucket-metrics-")
-    atexit.register(_remove, made, os.getpid())
+    made = os.environ[_METRICS_DIR_VARIABLE] = tempfile.mkdtemp(prefix="bucket-metrics-")
+    atexit.register(_remove_directory, made, os.getpid())
 
 
-def _remove(directory: str, owner: int) -> None:
+def _remove_directory(directory: str, owner: int) -> None:
     if os.getpid() == owner:  # a worker that ends must leave its siblings' files alone
         shutil.rmtree(directory, ignore_errors=True)
 
 
-_read = _settings()
-if not _TAKES_OVER:
-    _check_address(_read.host, _read.port)
+_loaded_settings = _load_settings()
+if not _IS_UPGRADE:
+    _check_address(_loaded_settings.host, _loaded_settings.port)
 _empty_metrics_directory()
 
-bind = f"[{_read.host}]:{_read.port}" if ":" in _read.host else f"{_read.host}:{_read.port}"
+bind = (
+    f"[{_loaded_settings.host}]:{_loaded_settings.port}"
+    if ":" in _loaded_settings.host
+    else f"{_loaded_settings.host}:{_loaded_settings.port}"
+)
 worker_class = "api.gunicorn_worker.ProblemWorker"  # gthread; its own error replies are problem+json
-workers = _read.api_processes
-threads = _read.api_threads
+workers = _loaded_settings.api_processes
+threads = _loaded_settings.api_threads
 reuse_port = True
 backlog = 2048
 preload_app = False  # MongoDB's client must be made after the fork
@@ -91,6 +97,6 @@ limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 8190
 accesslog = None  # api/http/middleware.py writes a better one
-loglevel = _read.log_level.lower()
+loglevel = _loaded_settings.log_level.lower()
 logger_class = JsonLogger
 proc_name = "bucket-api"

@@ -14,14 +14,14 @@ from gunicorn.http.errors import (  # type: ignore[import-untyped]
 )
 
 from api.http import problems
-from api.http.strict_json import shown
+from api.http.strict_json import to_printable
 from api.keepalive_thread import KeepAliveThreads
 from shared.errors import BucketError, InternalError, ValidationFailed
 from shared.ids import new_request_id
-from shared.telemetry.lenient_json import encode
+from shared.telemetry.lenient_json import encode_lenient
 
-LET_GO: Final = "bucket.let_go"
-_OURS: Final = (InvalidResponseHeader, InvalidResponseHeaderName)
+RELEASE_LONG_POLLS: Final = "bucket.let_go"
+_SERVER_FAULTS: Final = (InvalidResponseHeader, InvalidResponseHeaderName)
 _REASONS: Final = {400: "Bad Request", 500: "Internal Server Error"}
 
 
@@ -42,46 +42,46 @@ class ProblemWorker(KeepAliveThreads):
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin a graceful end."""
         super().handle_exit(sig, frame)
-        self._let_go()
+        self._release_held()
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """Begin a quick end."""
-        self._let_go()
+        self._release_held()
         super().handle_quit(sig, frame)
 
-    def _let_go(self) -> None:
+    def _release_held(self) -> None:
         application = getattr(self, "wsgi", None)  # which may not be loaded yet
-        let_go = getattr(application, "extensions", {}).get(LET_GO)
+        let_go = getattr(application, "extensions", {}).get(RELEASE_LONG_POLLS)
         if let_go is not None:
             let_go()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:  # noqa: ARG002  gunicorn's own
         """Answer what went wrong outside the application, and close the connection."""
         request_id = new_request_id()
-        if isinstance(exc, ParseException) and not isinstance(exc, _OURS):
-            error: BucketError = ValidationFailed(_told(exc, self.cfg))
+        if isinstance(exc, ParseException) and not isinstance(exc, _SERVER_FAULTS):
+            error: BucketError = ValidationFailed(_parse_error_message(exc, self.cfg))
             structlog.get_logger("api.access").info("request.unreadable", request_id=request_id, detail=error.message)
         else:
             error = InternalError()
             structlog.get_logger("api.access").error("request.failed", request_id=request_id, exc_info=exc)
         try:
             client.settimeout(1)
-            client.sendall(_reply(error, request_id))
+            client.sendall(_problem_bytes(error, request_id))
         except OSError:
             self.log.debug("the client left before it was told what was wrong")
 
 
-def _told(exc: ParseException, cfg: Any) -> str:
+def _parse_error_message(exc: ParseException, cfg: Any) -> str:
     if isinstance(exc, LimitRequestLine):
         return f"the address is too long: a request's first line may take {cfg.limit_request_line} bytes"
     if isinstance(exc, LimitRequestHeaders):
         most, largest = cfg.limit_request_fields, cfg.limit_request_field_size
         return f"the headers are too large: at most {most} of them, each of at most {largest} bytes"
-    return f"this is not HTTP as it is understood here: {shown(str(exc))}"
+    return f"this is not HTTP as it is understood here: {to_printable(str(exc))}"
 
 
-def _reply(error: BucketError, request_id: str) -> bytes:
-    body = encode(problems.body_of(error, request_id))
+def _problem_bytes(error: BucketError, request_id: str) -> bytes:
+    body = encode_lenient(problems.problem_body(error, request_id))
     head = (
         f"HTTP/1.1 {error.http_status} {_REASONS[error.http_status]}",
         "Connection: close",

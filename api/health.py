@@ -11,7 +11,7 @@ from redis import Redis
 from api.http.request_body import Blueprint
 from api.store_watcher import StoreWatcher
 from shared.errors import Unavailable
-from shared.live.redis_monitor import Pulse
+from shared.live.redis_monitor import RedisMonitor
 from shared.store.database import Database
 from shared.telemetry import request_metrics
 from shared.telemetry.fleet_collector import FleetCollector
@@ -19,7 +19,7 @@ from shared.telemetry.fleet_collector import FleetCollector
 VERSION: Final = version("bucket")
 
 
-def blueprint(database: Database, monitor: Pulse, store_watcher: StoreWatcher) -> Blueprint:
+def blueprint(database: Database, monitor: RedisMonitor, store_watcher: StoreWatcher) -> Blueprint:
     """Answer the routes of health and readiness."""
     blp = Blueprint("health", __name__, description="How Bucket is")
 
@@ -29,8 +29,8 @@ def blueprint(database: Database, monitor: Pulse, store_watcher: StoreWatcher) -
         look = monitor.last
         up = {
             "mongodb": database.is_connected(),
-            "redis": look.connected,
-            "workers": look.connected and look.workers > 0,
+            "redis": look.is_connected,
+            "workers": look.is_connected and look.workers > 0,
         }
         status = "healthy" if all(up.values()) else "degraded" if up["mongodb"] else "unhealthy"
         shown = {name: "connected" if there else "disconnected" for name, there in up.items()}
@@ -42,7 +42,7 @@ def blueprint(database: Database, monitor: Pulse, store_watcher: StoreWatcher) -
     def ready() -> flask.Response:
         """Tell whether runs can be accepted: 503 without MongoDB or Redis; workers do not count."""
         away = []
-        if not monitor.last.connected:
+        if not monitor.last.is_connected:
             away.append("Redis")
         if not database.is_connected():
             away.append("MongoDB")
@@ -65,7 +65,7 @@ def metrics_blueprint(redis: Redis) -> Blueprint:
     def figures() -> flask.Response:
         """Give the figures of the fleet as Prometheus text."""
         return flask.Response(
-            request_metrics.exposition(FleetCollector(redis)), content_type=request_metrics.CONTENT_TYPE
+            request_metrics.render_exposition(FleetCollector(redis)), content_type=request_metrics.CONTENT_TYPE
         )
 
     return blp

@@ -14,7 +14,7 @@ from shared.settings import Settings
 from shared.telemetry.logging_setup import configure_logging
 
 
-def written() -> str:
+def render_document() -> str:
     """Answer the document as it is served, laid out to be read; no server is connected to."""
     configure_logging("api", "ERROR")
     components = build_components(bootstrap(Settings(), "api"))
@@ -27,7 +27,7 @@ def written() -> str:
 @click.option("--check", is_flag=True, help="Compare FILE with what the code says, and write nothing.")
 def main(file: Path, *, check: bool) -> None:
     """Write the OpenAPI document that the code makes to FILE."""
-    told = written()
+    told = render_document()
     if not check:
         file.write_text(told, encoding="utf-8")
     elif not file.exists() or file.read_text(encoding="utf-8") != told:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from api.app import build_components, create_app
 from shared import faults
 from shared.bootstrap import bootstrap
-from shared.settings import Settings, warn_of_unknown
+from shared.settings import Settings, warn_about_unknown_variables
 from shared.telemetry.logging_setup import configure_logging
 
 settings = Settings.from_environ()
 configure_logging("api", settings.log_level)
-warn_of_unknown()
+warn_about_unknown_variables()
 faults.arm_from(settings.faults)
 components = build_components(bootstrap(settings, "api"))
 components.background.start()

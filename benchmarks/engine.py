@@ -21,12 +21,12 @@ from rich.table import Table
 
 from benchmarks.harness import operation_counts, scaling
 from benchmarks.harness.http_dialects import BUCKET
-from benchmarks.harness.load_generator import Broken
-from benchmarks.harness.report import progress
-from benchmarks.harness.scaling import Place
-from benchmarks.harness.systems import ROOT, Side
-from compose.embedded.group_reaper import Guard
-from compose.errors import Trouble
+from benchmarks.harness.load_generator import BenchmarkError
+from benchmarks.harness.report import print_progress
+from benchmarks.harness.scaling import BenchmarkDatabase
+from benchmarks.harness.systems import ROOT, SystemUnderTest
+from compose.embedded.group_reaper import GroupReaper
+from compose.errors import OperatorError
 from shared.errors import BucketError
 
 FEW: Final = 1_000
@@ -47,23 +47,23 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
-            guard = stack.enter_context(Guard())
-            side = Side(BUCKET, root, guard, BUCKET_AGENTS_DIR=str(_AGENTS))
+            guard = stack.enter_context(GroupReaper())
+            side = SystemUnderTest(BUCKET, root, guard, BUCKET_AGENTS_DIR=str(_AGENTS))
             stack.callback(side.close)
             if told.only != "growth":
                 side.start()
                 for table in _counts(side, told.runs):
                     console.print(table)
             if told.only != "counts":
-                side.only_stores()
+                side.run_only_stores()
                 console.print(_growth(side, told.documents, told.lives))
-    except (Broken, Trouble, BucketError, RuntimeError, OSError) as broken:
+    except (BenchmarkError, OperatorError, BucketError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"bench-engine: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1
     return 0
 
 
-def _counts(side: Side, runs: int) -> tuple[Table, Table]:
+def _counts(side: SystemUnderTest, runs: int) -> tuple[Table, Table]:
     idle = operation_counts.idle_commands(side, _IDLE_S)
     table = Table(title="What a run costs, accept included", box=box.SIMPLE, title_justify="left")
     for heading in ("a run of", "messages", "MongoDB writes", "by", "MongoDB reads", "by"):
@@ -71,35 +71,35 @@ def _counts(side: Side, runs: int) -> tuple[Table, Table]:
     commands = Table(title="Redis commands, those inside scripts included", box=box.SIMPLE, title_justify="left")
     commands.add_column("a run of")
     commands.add_column("commands")
-    for name, body in operation_counts.ASKED.items():
-        counted = operation_counts.count(side, body, runs, idle)
+    for name, body in operation_counts.WORKLOADS.items():
+        counted = operation_counts.count_per_run(side, body, runs, idle)
         writes, reads = counted.writes, counted.reads
         told = (f"{sum(writes.values()):.1f}", _listed(writes), f"{sum(reads.values()):.1f}", _listed(reads))
         table.add_row(name, f"{counted.messages:.1f}", *told)
         commands.add_row(name, _listed(counted.redis))
-        progress(f"counted {runs} runs of: {name}")
-    operations, asked = operation_counts.polled(side, operation_counts.ASKED["two quick steps"], _POLLS)
+        print_progress(f"counted {runs} runs of: {name}")
+    operations, asked = operation_counts.count_per_poll(side, operation_counts.WORKLOADS["two quick steps"], _POLLS)
     table.add_row("a poll of a finished run", "-", f"{operations:.1f} operations in all")
     commands.add_row("a poll of a finished run", _listed(asked))
     return table, commands
 
 
-def _growth(side: Side, documents: int, lives: int) -> Table:
-    few = Place(side.redis_url, side.mongodb_url_of("few"), FEW)
+def _growth(side: SystemUnderTest, documents: int, lives: int) -> Table:
+    few = BenchmarkDatabase(side.redis_url, side.mongodb_url_of("few"), FEW)
     began = time.monotonic()
-    many = Place(side.redis_url, side.mongodb_url_of("many"), documents)
-    progress(f"stored {documents:,} executions in {time.monotonic() - began:.0f} s")
+    many = BenchmarkDatabase(side.redis_url, side.mongodb_url_of("many"), documents)
+    print_progress(f"stored {documents:,} executions in {time.monotonic() - began:.0f} s")
     with closing(few), closing(many):
         side.mongo.admin.command("fsync")
-        scaling.compare(few, many, lives)
+        scaling.run_alternately(few, many, lives)
         plans = many.plans()
-        times = few.timed(), many.timed()
+        times = few.latencies(), many.latencies()
     return _compared(documents, times, plans)
 
 
 def _compared(
     documents: int,
-    times: tuple[Mapping[str, scaling.Timed], Mapping[str, scaling.Timed]],
+    times: tuple[Mapping[str, scaling.VerbLatency], Mapping[str, scaling.VerbLatency]],
     plans: Mapping[str, scaling.Plans],
 ) -> Table:
     table = Table(title=f"The store's verbs in µs, median (99 %): {FEW:,} and {documents:,} stored", box=box.SIMPLE)

@@ -21,23 +21,23 @@ from typing import Final
 
 from benchmarks.harness.balanced_connections import open_evenly
 from benchmarks.harness.http_dialects import BUCKET
-from benchmarks.harness.load_generator import Answer, Broken, Flow, Loop
-from benchmarks.harness.report import progress
-from benchmarks.harness.scenarios import Tally, submitting
-from benchmarks.harness.systems import Side
-from compose.embedded.group_reaper import Guard
-from compose.errors import Trouble
+from benchmarks.harness.load_generator import BenchmarkError, HttpResponse, LoadGenerator, Scenario
+from benchmarks.harness.report import print_progress
+from benchmarks.harness.scenarios import LoadResult, submit_each
+from benchmarks.harness.systems import SystemUnderTest
+from compose.embedded.group_reaper import GroupReaper
+from compose.errors import OperatorError
 
 SUBMITTERS: Final = 16
 _HEAD: Final = re.compile(rb'"status":"([a-z]+)","done":(true|false),"rev":(\d+)')
 _FINAL: Final = frozenset({b"completed", b"failed", b"cancelled"})
 _OK, _NOT_MODIFIED = 200, 304
 
-_FlowOf = Callable[[int], Flow]
+_FlowOf = Callable[[int], Scenario]
 
 
 @dataclass(slots=True)
-class Run:
+class PolledRun:
     """What its polls have shown of one run so far."""
 
     id: str
@@ -47,15 +47,15 @@ class Run:
 
 
 @dataclass(slots=True)
-class Seen:
+class FloodResult:
     """What all clients saw; ``wrong`` holds a sentence for each answer that may not be."""
 
     latencies: list[float] = field(default_factory=list)
     answers: Counter[int] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
     in_flight_most: int = 0
 
-    def take(self, run: Run, answer: Answer | None, *, conditional: bool) -> None:
+    def record(self, run: PolledRun, answer: HttpResponse | None, *, conditional: bool) -> None:
         """Compare one answer with what was shown before."""
         status = 0 if answer is None else answer.status
         self.answers[status] += 1
@@ -64,19 +64,19 @@ class Seen:
             return
         found = _HEAD.search(answer.body) if answer is not None and status == _OK else None
         if found is None:
-            self.wrong.append(f"{run.id}: a poll was answered {answer}")
+            self.violations.append(f"{run.id}: a poll was answered {answer}")
             return
         shown, rev = found[1], int(found[3])
         if rev < run.rev:
-            self.wrong.append(f"{run.id}: rev went back from {run.rev} to {rev}")
+            self.violations.append(f"{run.id}: rev went back from {run.rev} to {rev}")
         if run.status in _FINAL and shown != run.status:
-            self.wrong.append(f"{run.id}: {run.status.decode()} became {shown.decode()}")
+            self.violations.append(f"{run.id}: {run.status.decode()} became {shown.decode()}")
         if (found[2] == b"true") != (shown in _FINAL):
-            self.wrong.append(f"{run.id}: done is {found[2].decode()} and status {shown.decode()}")
+            self.violations.append(f"{run.id}: done is {found[2].decode()} and status {shown.decode()}")
         run.rev, run.status = rev, shown
 
 
-def polling(runs: Sequence[Run], seen: Seen, until: float) -> Flow:
+def poll_until_done(runs: Sequence[PolledRun], seen: FloodResult, until: float) -> Scenario:
     """Poll ``runs`` in turn until each is final, then each once more."""
     waiting = list(runs)
     while waiting:
@@ -84,61 +84,61 @@ def polling(runs: Sequence[Run], seen: Seen, until: float) -> Flow:
             yield from _poll(run, seen)
         waiting = [run for run in waiting if run.status not in _FINAL]
         if waiting and time.perf_counter() > until:
-            seen.wrong.append(f"{len(waiting)} runs of one client are not done: {waiting[0]}")
+            seen.violations.append(f"{len(waiting)} runs of one client are not done: {waiting[0]}")
             return
     for run in runs:
         yield from _poll(run, seen, conditional=False)
 
 
-def _poll(run: Run, seen: Seen, *, conditional: bool | None = None) -> Flow:
+def _poll(run: PolledRun, seen: FloodResult, *, conditional: bool | None = None) -> Scenario:
     knows = bool(run.polls % 2) if conditional is None else conditional
     etag = f'W/"{run.id}.{run.rev}"' if knows else None
     began = time.perf_counter()
     answer = yield BUCKET.poll(run.id, etag)
     seen.latencies.append(time.perf_counter() - began)
-    seen.take(run, answer, conditional=knows)
+    seen.record(run, answer, conditional=knows)
 
 
-def flood(side: Side, executions: int, clients: int, within_s: float) -> Seen:
+def flood(side: SystemUnderTest, executions: int, clients: int, within_s: float) -> FloodResult:
     """Submit all executions to a paused worker, let it go, and poll them until the last is done."""
-    tally, turns = Tally(), iter(range(executions))
+    tally, turns = LoadResult(), iter(range(executions))
     worker = side.children["worker"]
     worker.pause()
     try:
-        _run(side, SUBMITTERS, lambda _: submitting(side.tongue, tally, turns))
+        _run(side, SUBMITTERS, lambda _: submit_each(side.dialect, tally, turns))
     finally:
         worker.resume()
-    side.accepted += len(tally.ids)
-    progress(f"{len(tally.ids)} executions are in flight")
-    seen, until = Seen(in_flight_most=len(tally.ids)), time.perf_counter() + within_s
-    shares = [[Run(run_id) for run_id in tally.ids[number::clients]] for number in range(clients)]
-    _run(side, clients, lambda number: polling(shares[number], seen, until))
+    side.accepted_count += len(tally.ids)
+    print_progress(f"{len(tally.ids)} executions are in flight")
+    seen, until = FloodResult(in_flight_most=len(tally.ids)), time.perf_counter() + within_s
+    shares = [[PolledRun(run_id) for run_id in tally.ids[number::clients]] for number in range(clients)]
+    _run(side, clients, lambda number: poll_until_done(shares[number], seen, until))
     others = {run.status for share in shares for run in share} - {b"completed"}
     if others:
-        seen.wrong.append(f"some runs ended otherwise: {others}")
-    if side.completed() != side.accepted:
-        seen.wrong.append(f"{side.completed()} of {side.accepted} runs are completed in MongoDB")
+        seen.violations.append(f"some runs ended otherwise: {others}")
+    if side.completed_count() != side.accepted_count:
+        seen.violations.append(f"{side.completed_count()} of {side.accepted_count} runs are completed in MongoDB")
     return seen
 
 
-def _run(side: Side, count: int, flow_of: _FlowOf) -> None:
+def _run(side: SystemUnderTest, count: int, flow_of: _FlowOf) -> None:
     connections = open_evenly(side.address, count, side.api_pids())
     try:
-        Loop().run(connections, [flow_of(number) for number in range(count)])
+        LoadGenerator().run(connections, [flow_of(number) for number in range(count)])
     finally:
         for connection in connections:
             connection.close()
 
 
-def told(seen: Seen) -> Iterator[str]:
+def format_result(seen: FloodResult) -> Iterator[str]:
     """Answer the figures as lines to print."""
     cuts = [cut * 1_000 for cut in statistics.quantiles(seen.latencies, n=100)]
     yield f"executions in flight at once   {seen.in_flight_most}"
     yield f"polls                          {len(seen.latencies)}"
     yield f"answers                        {dict(sorted(seen.answers.items()))}"
     yield f"a poll took, p50, p99, max ms  {cuts[49]:.0f}, {cuts[98]:.0f}, {max(seen.latencies) * 1_000:.0f}"
-    yield f"wrong answers                  {len(seen.wrong)}"
-    yield from seen.wrong[:10]
+    yield f"wrong answers                  {len(seen.violations)}"
+    yield from seen.violations[:10]
 
 
 def main() -> int:
@@ -151,15 +151,15 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-flood-")))
-            side = Side(BUCKET, root, stack.enter_context(Guard()))
+            side = SystemUnderTest(BUCKET, root, stack.enter_context(GroupReaper()))
             stack.callback(side.close)
             side.start()
             seen = flood(side, asked.executions, asked.clients, asked.within)
-    except (Broken, Trouble, RuntimeError, OSError) as broken:
+    except (BenchmarkError, OperatorError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"flood: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1
-    sys.stdout.write("\n".join(told(seen)) + "\n")
-    return 1 if seen.wrong else 0
+    sys.stdout.write("\n".join(format_result(seen)) + "\n")
+    return 1 if seen.violations else 0
 
 
 if __name__ == "__main__":

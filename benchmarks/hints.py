@@ -31,15 +31,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness.http_dialects import BUCKET
-from benchmarks.harness.load_generator import Broken
-from benchmarks.harness.report import progress
-from benchmarks.harness.systems import Side
-from compose.embedded.group_reaper import Guard
-from compose.errors import Trouble
+from benchmarks.harness.load_generator import BenchmarkError
+from benchmarks.harness.report import print_progress
+from benchmarks.harness.systems import SystemUnderTest
+from compose.embedded.group_reaper import GroupReaper
+from compose.errors import OperatorError
 
-KINDS_S: Final = (0.2, 2.0, 20.0)
+RUN_DURATIONS_S: Final = (0.2, 2.0, 20.0)
 SLOTS: Final = 12
-MIXED: Final = "simulate"
+SHARED_BASKET: Final = "simulate"
 _BUSY: Final = 0.7
 _TOLERATED_S: Final = 0.5
 _TOLERATED_PART: Final = 0.2
@@ -47,16 +47,16 @@ _CALLERS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class HintSample:
     """What one obedient caller saw of a run: its polls, and how late it learnt of the end."""
 
-    kind_s: float
+    planned_s: float
     lasted_s: float
     polls: int
     late_s: float
 
     @property
-    def of_tolerated(self) -> float:
+    def lateness_ratio(self) -> float:
         """The lateness in units of what is tolerated: a fifth of the run's duration, or half a second."""
         return self.late_s / max(_TOLERATED_S, _TOLERATED_PART * self.lasted_s)
 
@@ -73,61 +73,66 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
-            guard = stack.enter_context(Guard())
-            side = Side(BUCKET, root, guard, BUCKET_WORKER_CONCURRENCY=str(SLOTS))
+            guard = stack.enter_context(GroupReaper())
+            side = SystemUnderTest(BUCKET, root, guard, BUCKET_WORKER_CONCURRENCY=str(SLOTS))
             stack.callback(side.close)
             side.start()
-            for title, baskets in (("three baskets", _three(side)), ("one basket", dict.fromkeys(KINDS_S, MIXED))):
-                first = _measured(side, baskets, told.learnt, chance)
-                progress(f"{title}: learnt from {len(first)} runs")
+            for title, baskets in (
+                ("three baskets", _create_baskets(side)),
+                ("one basket", dict.fromkeys(RUN_DURATIONS_S, SHARED_BASKET)),
+            ):
+                first = _measure_runs(side, baskets, told.learnt, chance)
+                print_progress(f"{title}: learnt from {len(first)} runs")
                 if told.unlearnt:
-                    _print(f"The first {told.learnt} of each kind, {title}", first)
-                _print(f"Runs of {title}", _measured(side, baskets, told.runs, chance))
-    except (Broken, Trouble, RuntimeError, OSError) as broken:
+                    _print_table(f"The first {told.learnt} of each kind, {title}", first)
+                _print_table(f"Runs of {title}", _measure_runs(side, baskets, told.runs, chance))
+    except (BenchmarkError, OperatorError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"bench-hints: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1
     return 0
 
 
-def _three(side: Side) -> Mapping[float, str]:
+def _create_baskets(side: SystemUnderTest) -> Mapping[float, str]:
     """A basket for each kind."""
-    baskets = {kind_s: f"takes {kind_s:g} s" for kind_s in KINDS_S}
+    baskets = {kind_s: f"takes {kind_s:g} s" for kind_s in RUN_DURATIONS_S}
     for name in baskets.values():
-        _asked(side, "/create-basket", {"name": name, "agents": ["simulate"]})
+        _request_json(side, "/create-basket", {"name": name, "agents": ["simulate"]})
     return baskets
 
 
-def _measured(side: Side, baskets: Mapping[float, str], runs: int, chance: random.Random) -> list[Seen]:
+def _measure_runs(
+    side: SystemUnderTest, baskets: Mapping[float, str], runs: int, chance: random.Random
+) -> list[HintSample]:
     """Submit so many runs of each kind, at a rate that leaves slots free, and obey."""
     kinds = [kind_s for kind_s in baskets for _ in range(runs)]
     chance.shuffle(kinds)
-    gap_s = mean(KINDS_S) / SLOTS / _BUSY
+    gap_s = mean(RUN_DURATIONS_S) / SLOTS / _BUSY
     pause = threading.Event()
     with ThreadPoolExecutor(_CALLERS) as callers:
         seen = []
         for kind_s in kinds:
-            seen.append(callers.submit(_obey, side, baskets[kind_s], kind_s))
+            seen.append(callers.submit(_poll_as_hinted, side, baskets[kind_s], kind_s))
             pause.wait(chance.expovariate(1 / gap_s))
         return [one.result() for one in seen]
 
 
-def _obey(side: Side, basket: str, kind_s: float) -> Seen:
+def _poll_as_hinted(side: SystemUnderTest, basket: str, kind_s: float) -> HintSample:
     """Submit one run and poll it exactly when told."""
     script = [f"running:{kind_s:g}@100", "completed"]
-    reply = _asked(side, "/run-basket", {"basket_name": basket, "input_data": {"script": script}})
+    reply = _request_json(side, "/run-basket", {"basket_name": basket, "input_data": {"script": script}})
     url, polls = reply["status_url"], 0
     while not reply["done"]:
         threading.Event().wait(reply["poll_after_ms"] / 1_000)
-        reply, polls = _asked(side, url), polls + 1
+        reply, polls = _request_json(side, url), polls + 1
     learnt_at = time.time()
     if reply["status"] != "completed":
-        raise Broken(f"a run ended {reply['status']}: {reply['error']}")
+        raise BenchmarkError(f"a run ended {reply['status']}: {reply['error']}")
     finished_at = datetime.fromisoformat(reply["finished_at"]).timestamp()
     lasted_s = finished_at - datetime.fromisoformat(reply["created_at"]).timestamp()
-    return Seen(kind_s, lasted_s, polls, learnt_at - finished_at)
+    return HintSample(kind_s, lasted_s, polls, learnt_at - finished_at)
 
 
-def _asked(side: Side, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _request_json(side: SystemUnderTest, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
     request = urllib.request.Request(  # noqa: S310  (the side's own address)
         side.url + path,
         None if body is None else json.dumps(body).encode(),
@@ -138,29 +143,29 @@ def _asked(side: Side, path: str, body: Mapping[str, Any] | None = None) -> dict
     return told
 
 
-def _print(title: str, seen: Sequence[Seen]) -> None:
+def _print_table(title: str, seen: Sequence[HintSample]) -> None:
     table = Table(title=title, box=box.SIMPLE, title_justify="left")
     headings = ("runs of", "how many", "polls: mean", "95 %", "late: median", "95 %", "of tolerated: median", "within")
     for heading in headings:
         table.add_column(heading, justify="right")
-    for kind_s in (*KINDS_S, None):
-        those = [one for one in seen if kind_s in {None, one.kind_s}]
+    for kind_s in (*RUN_DURATIONS_S, None):
+        those = [one for one in seen if kind_s in {None, one.planned_s}]
         polls = sorted(one.polls for one in those)
         late = sorted(one.late_s for one in those)
         table.add_row(
             "all" if kind_s is None else f"{kind_s:g} s",
             str(len(those)),
             f"{mean(polls):.2f}",
-            str(_ninety_fifth(polls)),
+            str(_p95_of(polls)),
             f"{median(late) * 1_000:.0f} ms",
-            f"{_ninety_fifth(late) * 1_000:.0f} ms",
-            f"{median(one.of_tolerated for one in those):.2f}",
-            f"{mean(one.of_tolerated <= 1 for one in those):.0%}",
+            f"{_p95_of(late) * 1_000:.0f} ms",
+            f"{median(one.lateness_ratio for one in those):.2f}",
+            f"{mean(one.lateness_ratio <= 1 for one in those):.0%}",
         )
     Console(width=118, highlight=False).print(table)
 
 
-def _ninety_fifth(ordered: Sequence[float]) -> float:
+def _p95_of(ordered: Sequence[float]) -> float:
     return ordered[min(int(0.95 * len(ordered)), len(ordered) - 1)]
 
 

@@ -25,117 +25,121 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness.cpu_time import used_by
+from benchmarks.harness.cpu_time import cpu_time_by_pid
 from benchmarks.harness.http_dialects import BUCKET
-from benchmarks.harness.load_generator import Broken
-from benchmarks.harness.mongod_profiler import plan_of, recorded
-from benchmarks.harness.report import progress
-from benchmarks.harness.sample_executions import accepted, fill
-from benchmarks.harness.systems import Side
-from compose.embedded.group_reaper import Guard
-from compose.errors import Trouble
+from benchmarks.harness.load_generator import BenchmarkError
+from benchmarks.harness.mongod_profiler import plan_of, recording
+from benchmarks.harness.report import print_progress
+from benchmarks.harness.sample_executions import accept_run, insert_finished
+from benchmarks.harness.systems import SystemUnderTest
+from compose.embedded.group_reaper import GroupReaper
+from compose.errors import OperatorError
 from shared.bootstrap import Services, bootstrap
-from shared.domain.execution import PUBLIC
-from shared.domain.list_query import Order, Wanted
+from shared.domain.execution import PUBLIC_INTEGRATOR
+from shared.domain.list_query import ListOrder, ListQuery
 from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError
 from shared.settings import Settings
 from shared.store.database import INDEXES
-from shared.store.executions.store import document_of
+from shared.store.executions.store import new_document
 
 FEW: Final = 1_000
 _RARE: Final = 50
 _PAGE: Final = 100
 _STEPS: Final = ("cashflow_analyzer", "goal_recommender")
-_LISTS: Final = {
+_LIST_INDEXES: Final = {
     index.document["name"]: index for index in INDEXES["executions"] if index.document["name"].startswith("list")
 }
 _UNJOURNALLED: Final = WriteConcern(w=1, j=False)
 _US: Final = 1_000_000
 
 
-def costs(side: Side, runs: int, rounds: int) -> Mapping[str, Sequence[float]]:
+def measure_index_costs(side: SystemUnderTest, runs: int, rounds: int) -> Mapping[str, Sequence[float]]:
     """Answer µs of mongod's CPU a run, in each round, for each set of list indexes."""
-    sets = {"none of them": [], **{name: [name] for name in _LISTS}, "all": list(_LISTS)}
+    sets = {"none of them": [], **{name: [name] for name in _LIST_INDEXES}, "all": list(_LIST_INDEXES)}
     found: dict[str, list[float]] = {name: [] for name in sets}
-    places = {name: _with_indexes(side, f"cost{number}", kept) for number, (name, kept) in enumerate(sets.items())}
+    places = {
+        name: _collection_with_indexes(side, f"cost{number}", kept) for number, (name, kept) in enumerate(sets.items())
+    }
     for number in range(rounds):
         for name in sets if number % 2 == 0 else reversed(sets):
-            found[name].append(_written(side, *places[name], runs))
-        progress(f"costs, round {number + 1}")
+            found[name].append(_measure_write_us(side, *places[name], runs))
+        print_progress(f"costs, round {number + 1}")
     return found
 
 
-def _services(side: Side, database: str) -> Services:
+def _services(side: SystemUnderTest, database: str) -> Services:
     return bootstrap(Settings(redis_url=side.redis_url, mongodb_url=side.mongodb_url_of(database)), "worker")
 
 
-def _with_indexes(side: Side, database: str, kept: Sequence[str]) -> tuple[Services, Collection[Any]]:
+def _collection_with_indexes(
+    side: SystemUnderTest, database: str, index_names: Sequence[str]
+) -> tuple[Services, Collection[Any]]:
     services = _services(side, database)
     services.prepare()
     executions = services.database.collection("executions").with_options(write_concern=_UNJOURNALLED)
-    for name in _LISTS.keys() - set(kept):
+    for name in _LIST_INDEXES.keys() - set(index_names):
         executions.drop_index(name)
     return services, executions
 
 
-def _written(side: Side, services: Services, executions: Collection[Any], runs: int) -> float:
+def _measure_write_us(side: SystemUnderTest, services: Services, executions: Collection[Any], runs: int) -> float:
     now = services.clock.now()
     ages = [timedelta(milliseconds=number) for number in range(runs)]
-    documents = [document_of(accepted(now + age, services.terms, *_STEPS), {}) for age in ages]
-    writes = [[_moved(each, status) for each in documents] for status in ("running", "completed")]
+    documents = [new_document(accept_run(now + age, services.timings, *_STEPS), {}) for age in ages]
+    writes = [[_update_of(each, status) for each in documents] for status in ("running", "completed")]
     pid = side.pids()["mongod"]
-    before = used_by([pid])[pid]
+    before = cpu_time_by_pid([pid])[pid]
     executions.insert_many(documents, ordered=False)
     for moved in writes:
         executions.bulk_write(moved, ordered=False)
-    return (used_by([pid])[pid] - before).all_s * _US / runs
+    return (cpu_time_by_pid([pid])[pid] - before).total_s * _US / runs
 
 
-def _moved(document: Mapping[str, Any], status: str) -> UpdateOne:
+def _update_of(document: Mapping[str, Any], status: str) -> UpdateOne:
     later = document["due_by"] + timedelta(seconds=9)
     lines = {"events": {"$each": document["events"], "$slice": -1_000}}
     to_set = {"status": status, "due_by": later}
     return UpdateOne({"_id": document["_id"]}, {"$set": to_set, "$push": lines, "$currentDate": {"updated_at": True}})
 
 
-class Shelf:
+class ListDatabase:
     """One database with finished runs of one kind, and a few among them that differ in all that lists ask for."""
 
-    def __init__(self, side: Side, database: str, documents: int) -> None:
+    def __init__(self, side: SystemUnderTest, database: str, documents: int) -> None:
         self.services = _services(side, database)
         self.services.prepare()
         self._executions = self.services.database.collection("executions")
         now = self.services.clock.now()
-        fill(self._executions, documents, now, self.services.terms)
+        insert_finished(self._executions, documents, now, self.services.timings)
         self._add_rare(now, documents)
         middle = now - timedelta(seconds=documents // 2)
-        self.wanted = _asked(now, middle, documents)
+        self.queries = _list_queries(now, middle, documents)
 
     def _add_rare(self, now: datetime, documents: int) -> None:
         for number in range(_RARE):
             at = now - timedelta(seconds=(number + 1) * documents // (_RARE + 1))
-            advance = accepted(at, self.services.terms, *_STEPS)
+            advance = accept_run(at, self.services.timings, *_STEPS)
             basket = replace(advance.execution.basket, name="rare")
             changed = replace(advance.execution, basket=basket, tags=("rare",), request_id="rare", retry_of="rare")
             failed = {"status": str(ExecutionStatus.FAILED), "due_by": None, "updated_at": now + timedelta(hours=1)}
-            self._executions.insert_one(document_of(replace(advance, execution=changed), {}) | failed)
+            self._executions.insert_one(new_document(replace(advance, execution=changed), {}) | failed)
 
     def measure(self, rounds: int) -> Mapping[str, tuple[float, str, int, int]]:
         """Answer for each list the µs of a page in the middle, and how mongod found it: by what, keys, documents."""
         found = {}
-        for name, wanted in self.wanted.items():
-            first = self.services.many.page(PUBLIC, wanted, _PAGE)
-            after = first[-1].place if "second page" in name else None
-            with recorded(self._executions.database) as entries:
-                rows = self.services.many.page(PUBLIC, wanted, _PAGE, after)
+        for name, wanted in self.queries.items():
+            first = self.services.queries.list_page(PUBLIC_INTEGRATOR, wanted, _PAGE)
+            after = first[-1].position if "second page" in name else None
+            with recording(self._executions.database) as entries:
+                rows = self.services.queries.list_page(PUBLIC_INTEGRATOR, wanted, _PAGE, after)
             if not rows:
-                raise Broken(f"nothing was found: {name}")
+                raise BenchmarkError(f"nothing was found: {name}")
             plans = [plan_of(self._executions.database, each) for each in entries if each["op"] == "query"]
             times = []
             for _ in range(rounds):
                 began = time.perf_counter()
-                self.services.many.page(PUBLIC, wanted, _PAGE, after)
+                self.services.queries.list_page(PUBLIC_INTEGRATOR, wanted, _PAGE, after)
                 times.append(time.perf_counter() - began)
             stages = ", ".join(sorted({plan.stages for plan in plans}))
             looked = sum(plan.keys for plan in plans), sum(plan.documents for plan in plans)
@@ -143,27 +147,27 @@ class Shelf:
         return found
 
 
-def _asked(now: datetime, middle: datetime, documents: int) -> Mapping[str, Wanted]:
+def _list_queries(now: datetime, middle: datetime, documents: int) -> Mapping[str, ListQuery]:
     rare = (ExecutionStatus.FAILED,)
     return {
-        "all": Wanted(),
-        "all, second page": Wanted(),
-        "all, oldest first": Wanted(order=Order.OLDEST),
-        "basket": Wanted(basket="rare"),
-        "a frequent basket": Wanted(basket="chained_test"),
-        "tag": Wanted(tag="rare"),
-        "a frequent tag, second page": Wanted(tag="nightly"),
-        "request_id": Wanted(request_id="rare"),
-        "retry_of": Wanted(retry_of="rare"),
-        "status": Wanted(statuses=rare),
-        "three statuses": Wanted(statuses=(*rare, ExecutionStatus.QUEUED, ExecutionStatus.RUNNING)),
-        "a frequent status": Wanted(statuses=(ExecutionStatus.COMPLETED,)),
-        "status and basket": Wanted(statuses=rare, basket="rare"),
-        "created between": Wanted(created_after=middle, created_before=middle + timedelta(hours=1)),
-        "updated lately": Wanted(updated_since=now + timedelta(minutes=1)),
-        "updated since long ago": Wanted(updated_since=now - timedelta(days=100)),
-        "the last tenth changed, second page": Wanted(
-            updated_since=now - timedelta(seconds=documents // 10), order=Order.UPDATED
+        "all": ListQuery(),
+        "all, second page": ListQuery(),
+        "all, oldest first": ListQuery(order=ListOrder.OLDEST),
+        "basket": ListQuery(basket="rare"),
+        "a frequent basket": ListQuery(basket="chained_test"),
+        "tag": ListQuery(tag="rare"),
+        "a frequent tag, second page": ListQuery(tag="nightly"),
+        "request_id": ListQuery(request_id="rare"),
+        "retry_of": ListQuery(retry_of="rare"),
+        "status": ListQuery(statuses=rare),
+        "three statuses": ListQuery(statuses=(*rare, ExecutionStatus.QUEUED, ExecutionStatus.RUNNING)),
+        "a frequent status": ListQuery(statuses=(ExecutionStatus.COMPLETED,)),
+        "status and basket": ListQuery(statuses=rare, basket="rare"),
+        "created between": ListQuery(created_after=middle, created_before=middle + timedelta(hours=1)),
+        "updated lately": ListQuery(updated_since=now + timedelta(minutes=1)),
+        "updated since long ago": ListQuery(updated_since=now - timedelta(days=100)),
+        "the last tenth changed, second page": ListQuery(
+            updated_since=now - timedelta(seconds=documents // 10), order=ListOrder.UPDATED
         ),
     }
 
@@ -180,16 +184,16 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
-            side = Side(BUCKET, root, stack.enter_context(Guard()))
+            side = SystemUnderTest(BUCKET, root, stack.enter_context(GroupReaper()))
             stack.callback(side.close)
-            side.only_stores()
+            side.run_only_stores()
             if told.only != "pages":
-                console.print(_costs_table(costs(side, told.runs, told.rounds)))
+                console.print(_costs_table(measure_index_costs(side, told.runs, told.rounds)))
             if told.only != "costs":
-                few = Shelf(side, "few", FEW).measure(told.rounds)
-                many = Shelf(side, "many", told.documents).measure(told.rounds)
+                few = ListDatabase(side, "few", FEW).measure(told.rounds)
+                many = ListDatabase(side, "many", told.documents).measure(told.rounds)
                 console.print(_pages_table(told.documents, few, many))
-    except (Broken, Trouble, BucketError, RuntimeError, OSError) as broken:
+    except (BenchmarkError, OperatorError, BucketError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"lists: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1
     return 0

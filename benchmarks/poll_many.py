@@ -26,17 +26,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness.cpu_time import used_by
+from benchmarks.harness.cpu_time import cpu_time_by_pid
 from benchmarks.harness.http_dialects import BUCKET
-from benchmarks.harness.load_generator import Broken
-from benchmarks.harness.report import progress
-from benchmarks.harness.systems import Side
-from compose.embedded.group_reaper import Guard
-from compose.errors import Trouble
+from benchmarks.harness.load_generator import BenchmarkError
+from benchmarks.harness.report import print_progress
+from benchmarks.harness.systems import SystemUnderTest
+from compose.embedded.group_reaper import GroupReaper
+from compose.errors import OperatorError
 
-POLLED: Final = 500
-BATCHED: Final = 100
-_FORGOTTEN_S: Final = 20.0
+POLLS_PER_REQUEST: Final = 500
+SUBMITS_PER_BATCH: Final = 100
+_VIEWS_EXPIRE_AFTER_S: Final = 20.0
 _PARTS: Final = ("api", "redis", "mongod")
 _MS: Final = 1_000
 _OK: Final = 200
@@ -45,26 +45,26 @@ _NOT_MODIFIED: Final = 304
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class Comparison:
     """Milliseconds of CPU, by part, for the same work done ``one`` by one and at ``once``; a row for each round."""
 
-    what: str
-    one: Sequence[Mapping[str, float]]
-    once: Sequence[Mapping[str, float]]
+    title: str
+    separate: Sequence[Mapping[str, float]]
+    batched: Sequence[Mapping[str, float]]
 
     def ratios(self, *parts: str) -> list[float]:
         """How many times dearer one by one is, in each round."""
-        pairs = zip(self.one, self.once, strict=True)
+        pairs = zip(self.separate, self.batched, strict=True)
         return [sum(a[part] for part in parts) / max(sum(b[part] for part in parts), 1e-9) for a, b in pairs]
 
 
-class Client:
+class HttpClient:
     """One connection to the API."""
 
-    def __init__(self, side: Side) -> None:
+    def __init__(self, side: SystemUnderTest) -> None:
         self._connection = HTTPConnection(*side.address, timeout=30)
 
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
+    def request(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
         """Send one request and answer status and body."""
         told = {name.replace("_", "-"): value for name, value in headers.items()}
         raw = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -76,24 +76,24 @@ class Client:
 
     def expect(self, status: int, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """Answer the parsed body; raises Broken for another status."""
-        came, raw = self.ask(method, path, body, **headers)
+        came, raw = self.request(method, path, body, **headers)
         if came != status:
-            raise Broken(f"{method} {path} was answered {came}: {raw[:300]!r}")
+            raise BenchmarkError(f"{method} {path} was answered {came}: {raw[:300]!r}")
         return json.loads(raw) if raw else None
 
 
-def cpu_ms(side: Side, work: Callable[[], None], times: int) -> dict[str, float]:
+def cpu_ms(side: SystemUnderTest, work: Callable[[], None], times: int) -> dict[str, float]:
     """Answer the CPU that each part takes for ``work``, the mean of so many ``times``."""
     pids = {part: side.pids()[part] for part in _PARTS}
-    before = used_by(pids.values())
+    before = cpu_time_by_pid(pids.values())
     for _ in range(times):
         work()
-    after = used_by(pids.values())
-    return {part: (after[pid] - before[pid]).all_s * _MS / times for part, pid in pids.items()}
+    after = cpu_time_by_pid(pids.values())
+    return {part: (after[pid] - before[pid]).total_s * _MS / times for part, pid in pids.items()}
 
 
 @contextmanager
-def standing_still(side: Side) -> Iterator[None]:
+def paused_worker(side: SystemUnderTest) -> Iterator[None]:
     """Hold the workers while the block runs, so that what was accepted is measured and not what comes of it."""
     group = side.pids()["worker"]
     os.killpg(group, signal.SIGSTOP)
@@ -103,29 +103,31 @@ def standing_still(side: Side) -> Iterator[None]:
         os.killpg(group, signal.SIGCONT)
 
 
-def polls(side: Side, rounds: int, times: int) -> Iterator[Measure]:
+def polls(side: SystemUnderTest, rounds: int, times: int) -> Iterator[Comparison]:
     """Measure polls of many: of runs that are over, of the same when all have changed, of runs that wait.
 
     Of those that wait long Redis has forgotten the views, so that MongoDB is asked for all of them.
     """
-    client = Client(side)
-    ids = _finished(client, POLLED)
-    yield from _polled(side, client, ids, rounds, times)
-    waiting = {"items": [dict(BUCKET.submit_body) | {"run_after_s": 3_600}] * POLLED}
+    client = HttpClient(side)
+    ids = _create_finished_runs(client, POLLS_PER_REQUEST)
+    yield from _compare_polls(side, client, ids, rounds, times)
+    waiting = {"items": [dict(BUCKET.submit_body) | {"run_after_s": 3_600}] * POLLS_PER_REQUEST}
     later = [item["execution_id"] for item in client.expect(_ACCEPTED, "POST", "/run-basket/batch", waiting)["items"]]
-    time.sleep(_FORGOTTEN_S)
-    unchanged, _ = _polled(side, client, later, rounds, max(times // 4, 1))
-    yield replace(unchanged, what=f"{POLLED} polls, waiting")
+    time.sleep(_VIEWS_EXPIRE_AFTER_S)
+    unchanged, _ = _compare_polls(side, client, later, rounds, max(times // 4, 1))
+    yield replace(unchanged, what=f"{POLLS_PER_REQUEST} polls, waiting")
 
 
-def _polled(side: Side, client: Client, ids: Sequence[str], rounds: int, times: int) -> Iterator[Measure]:
+def _compare_polls(
+    side: SystemUnderTest, client: HttpClient, ids: Sequence[str], rounds: int, times: int
+) -> Iterator[Comparison]:
     revs = {each: client.expect(_OK, "GET", f"/execution-logs/{each}")["rev"] for each in ids}
     tags = [(f"/execution-logs/{each}", f'W/"{each}.{rev}"') for each, rev in revs.items()]
     known = json.dumps({"items": [{"execution_id": each, "rev": rev} for each, rev in revs.items()]}).encode()
     fresh = json.dumps({"items": [{"execution_id": each} for each in ids]}).encode()
     answer = client.expect(_OK, "POST", "/executions/poll", known)
-    if (answer["unchanged"], answer["changed"], answer["not_found"]) != (POLLED, [], []):
-        raise Broken(f"a poll of {POLLED} unchanged runs was answered {str(answer)[:300]}")
+    if (answer["unchanged"], answer["changed"], answer["not_found"]) != (POLLS_PER_REQUEST, [], []):
+        raise BenchmarkError(f"a poll of {POLLS_PER_REQUEST} unchanged runs was answered {str(answer)[:300]}")
 
     def one_by_one() -> None:
         for path, tag in tags:
@@ -133,47 +135,47 @@ def _polled(side: Side, client: Client, ids: Sequence[str], rounds: int, times: 
 
     def one_by_one_whole() -> None:
         for path, _ in tags:
-            client.ask("GET", path)
+            client.request("GET", path)
 
     def at_once(body: bytes) -> Callable[[], None]:
-        return lambda: client.ask("POST", "/executions/poll", body) and None
+        return lambda: client.request("POST", "/executions/poll", body) and None
 
-    yield _measured(f"{POLLED} polls, unchanged", side, one_by_one, at_once(known), rounds, times)
-    yield _measured(f"{POLLED} polls, all changed", side, one_by_one_whole, at_once(fresh), rounds, times)
+    yield _compare(f"{POLLS_PER_REQUEST} polls, unchanged", side, one_by_one, at_once(known), rounds, times)
+    yield _compare(f"{POLLS_PER_REQUEST} polls, all changed", side, one_by_one_whole, at_once(fresh), rounds, times)
 
 
-def batches(side: Side, rounds: int, times: int) -> Measure:
+def batches(side: SystemUnderTest, rounds: int, times: int) -> Comparison:
     """Measure a batch of submits against as many submits."""
-    client = Client(side)
+    client = HttpClient(side)
     item = dict(BUCKET.submit_body)
-    raw, batch = json.dumps(item).encode(), json.dumps({"items": [item] * BATCHED}).encode()
+    raw, batch = json.dumps(item).encode(), json.dumps({"items": [item] * SUBMITS_PER_BATCH}).encode()
 
     def one_by_one() -> None:
-        for _ in range(BATCHED):
+        for _ in range(SUBMITS_PER_BATCH):
             client.expect(_ACCEPTED, "POST", "/run-basket", raw)
 
     def at_once() -> None:
         answer = client.expect(_ACCEPTED, "POST", "/run-basket/batch", batch)
-        if answer["accepted"] != BATCHED:
-            raise Broken(f"of a batch {answer['rejected']} items were refused: {str(answer['items'][0])[:300]}")
+        if answer["accepted"] != SUBMITS_PER_BATCH:
+            raise BenchmarkError(f"of a batch {answer['rejected']} items were refused: {str(answer['items'][0])[:300]}")
 
-    with standing_still(side):
-        return _measured(f"{BATCHED} submits", side, one_by_one, at_once, rounds, max(times // 10, 1))
+    with paused_worker(side):
+        return _compare(f"{SUBMITS_PER_BATCH} submits", side, one_by_one, at_once, rounds, max(times // 10, 1))
 
 
-def _measured(  # noqa: PLR0917
-    what: str, side: Side, one: Callable[[], None], once: Callable[[], None], rounds: int, times: int
-) -> Measure:
+def _compare(  # noqa: PLR0917
+    what: str, side: SystemUnderTest, one: Callable[[], None], once: Callable[[], None], rounds: int, times: int
+) -> Comparison:
     ones, onces = [], []
     one(), once()
     for _ in range(rounds):
         ones.append(cpu_ms(side, one, max(times // 50, 1)))
         onces.append(cpu_ms(side, once, times))
-        progress(f"measured: {what}")
-    return Measure(what, ones, onces)
+        print_progress(f"measured: {what}")
+    return Comparison(what, ones, onces)
 
 
-def _finished(client: Client, total: int) -> list[str]:
+def _create_finished_runs(client: HttpClient, total: int) -> list[str]:
     ids = []
     while len(ids) < total:
         ids.append(client.expect(_ACCEPTED, "POST", "/run-basket", dict(BUCKET.submit_body))["execution_id"])
@@ -183,16 +185,16 @@ def _finished(client: Client, total: int) -> list[str]:
     return ids
 
 
-def table_of(measures: Sequence[Measure]) -> Table:
+def table_of(measures: Sequence[Comparison]) -> Table:
     """Answer what was measured: medians of the rounds, and the ratio with its least and most."""
     table = Table(title="CPU in ms, median of the rounds", box=box.SIMPLE, title_justify="left")
     for heading in ("", "API", "redis", "mongod", "API + redis"):
         table.add_column(heading, justify="right" if heading else "left")
     for measure in measures:
-        for name, rows in (("one by one", measure.one), ("in one request", measure.once)):
+        for name, rows in (("one by one", measure.separate), ("in one request", measure.batched)):
             middles = {part: statistics.median(row[part] for row in rows) for part in _PARTS}
             both = middles["api"] + middles["redis"]
-            table.add_row(f"{measure.what}, {name}", *(f"{middles[part]:.2f}" for part in _PARTS), f"{both:.2f}")
+            table.add_row(f"{measure.title}, {name}", *(f"{middles[part]:.2f}" for part in _PARTS), f"{both:.2f}")
         for parts in (("api", "redis"), _PARTS):
             ratios = measure.ratios(*parts)
             told = f"{statistics.median(ratios):.0f} ({min(ratios):.0f} to {max(ratios):.0f})"
@@ -213,13 +215,13 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
-            side = Side(BUCKET, root, stack.enter_context(Guard()))
+            side = SystemUnderTest(BUCKET, root, stack.enter_context(GroupReaper()))
             stack.callback(side.close)
             side.start()
             measures = list(polls(side, told.rounds, told.times)) if told.only != "batches" else []
             if told.only != "polls":
                 measures.append(batches(side, told.rounds, told.times))
-    except (Broken, Trouble, RuntimeError, OSError) as broken:
+    except (BenchmarkError, OperatorError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"multipoll: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1
     Console(width=110, highlight=False).print(table_of(measures))

@@ -28,18 +28,18 @@ from rich.table import Table
 
 from benchmarks.harness import sample_executions
 from benchmarks.harness.balanced_connections import open_evenly
-from benchmarks.harness.cpu_time import children_of, used_by
+from benchmarks.harness.cpu_time import children_of, cpu_time_by_pid
 from benchmarks.harness.http_dialects import BUCKET
-from benchmarks.harness.load_generator import Broken, Flow, Loop
-from benchmarks.harness.report import progress
-from benchmarks.harness.scenarios import Tally, polling
-from benchmarks.harness.systems import API_PROCESSES, ROOT, Side
+from benchmarks.harness.load_generator import BenchmarkError, LoadGenerator, Scenario
+from benchmarks.harness.report import print_progress
+from benchmarks.harness.scenarios import LoadResult, poll_repeatedly
+from benchmarks.harness.systems import API_PROCESSES, ROOT, SystemUnderTest
 from compose.embedded import bucket_processes, tcp_port
-from compose.embedded.group_reaper import Guard
+from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
-from compose.errors import Trouble
+from compose.errors import OperatorError
 from shared.bootstrap import Services, bootstrap
-from shared.domain.execution import PUBLIC, Page
+from shared.domain.execution import PUBLIC_INTEGRATOR, LogPageQuery
 from shared.errors import BucketError
 from shared.live.views import view_key
 from shared.settings import Settings
@@ -50,14 +50,14 @@ _CALLERS: Final = 16
 _KEY: Final = "constant"  # of benchmarks.reference.baseline_app, which only its server may import
 _LONG_LOG: Final = 1_000
 _SHORT_LOG: Final = 10
-_WOKEN: Final = 100
-_PAGE: Final = Page(after=0, limit=5)
+_WAKE_UPS: Final = 100
+_PAGE: Final = LogPageQuery(after=0, limit=5)
 _ETAG: Final = re.compile(rb"\r\netag: *([^\r]+)", re.IGNORECASE)
 _FINISHED: Final = re.compile(rb'"finished_at":"([^"]+)"')
 _OK, _ACCEPTED, _NOT_MODIFIED = 200, 202, 304
 _MS, _US = 1_000, 1_000_000
 
-Line = tuple[str, str, str, str]
+TableRow = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class RequestSample:
     """What one turn showed: µs of the server's CPU for one request, and how many were answered a second."""
 
     cost_us: float
@@ -77,78 +77,89 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RepeatedRequest:
     """One request that is sent over and over, and the status it must be answered."""
 
     server: Server
     request: bytes
     status: int = _OK
 
-    def turn(self, seconds: float) -> Turn:
+    def sample(self, seconds: float) -> RequestSample:
         """Ask for so long, from all callers at once."""
         connections = open_evenly(self.server.address, _CALLERS, children_of(self.server.pid))
-        tally = Tally()
+        tally = LoadResult()
         try:
-            before = used_by([self.server.pid])[self.server.pid]
+            before = cpu_time_by_pid([self.server.pid])[self.server.pid]
             began = time.perf_counter()
-            Loop().run(connections, [polling([self.request], tally, began + seconds, self.status) for _ in connections])
+            LoadGenerator().run(
+                connections, [poll_repeatedly([self.request], tally, began + seconds, self.status) for _ in connections]
+            )
             took_s = time.perf_counter() - began
-            used = used_by([self.server.pid])[self.server.pid] - before
+            used = cpu_time_by_pid([self.server.pid])[self.server.pid] - before
         finally:
             for connection in connections:
                 connection.close()
-        return Turn(used.all_s * _US / len(tally.latencies), len(tally.latencies) / took_s)
+        return RequestSample(used.total_s * _US / len(tally.latencies), len(tally.latencies) / took_s)
 
 
-def by_turns(first: Asked, second: Asked, rounds: int, seconds: float) -> list[tuple[Turn, Turn]]:
+def sample_alternately(
+    first: RepeatedRequest, second: RepeatedRequest, rounds: int, seconds: float
+) -> list[tuple[RequestSample, RequestSample]]:
     """Answer what both showed in each round, after one that does not count: the first makes caches and connections."""
     pairs = []
     for number in range(rounds + 1):
         one, other = (first, second) if number % 2 == 0 else (second, first)
-        turns = one.turn(seconds), other.turn(seconds)
+        turns = one.sample(seconds), other.sample(seconds)
         pairs.append(turns if number % 2 == 0 else turns[::-1])
     return pairs[1:]
 
 
-def compared(pairs: Sequence[tuple[Turn, Turn]], of: Callable[[Turn], float]) -> tuple[float, float, float]:
+def compare_samples(
+    pairs: Sequence[tuple[RequestSample, RequestSample]], of: Callable[[RequestSample], float]
+) -> tuple[float, float, float]:
     """Answer the median of a figure of both, and the median of the ratios first/second."""
     figures = [(of(one), of(other)) for one, other in pairs]
     ones, others = zip(*figures, strict=True)
     return statistics.median(ones), statistics.median(others), statistics.median(a / b for a, b in figures)
 
 
-class Bench:
+class PollBenchmark:
     """One stack, and the floor beside it."""
 
-    def __init__(self, side: Side, floor: Server, services: Services, rounds: int, seconds: float) -> None:
+    def __init__(
+        self, side: SystemUnderTest, baseline: Server, services: Services, rounds: int, seconds: float
+    ) -> None:
         self._side = side
-        self._floor = floor
+        self._baseline = baseline
         self._services = services
         self._rounds = rounds
         self._seconds = seconds
         self._bucket = Server(side.address, side.pids()["api"])
         self._run = _finished_run(side)
 
-    def floor(self) -> list[Line]:
+    def compare_to_baseline(self) -> list[TableRow]:
         """A poll of a finished run against a constant of as many bytes."""
         self._side.redis.set(_KEY, self._side.redis.get(view_key(self._run)) or b"")
-        constant = Asked(self._floor, b"GET /constant HTTP/1.1\r\nHost: bench\r\n\r\n")
+        constant = RepeatedRequest(self._baseline, b"GET /constant HTTP/1.1\r\nHost: bench\r\n\r\n")
         poll = self._poll(self._run)
-        pairs = by_turns(poll, constant, self._rounds, self._seconds)
-        rates, costs = compared(pairs, lambda turn: turn.rate), compared(pairs, lambda turn: 1 / turn.cost_us)
+        pairs = sample_alternately(poll, constant, self._rounds, self._seconds)
+        rates, costs = (
+            compare_samples(pairs, lambda turn: turn.rate),
+            compare_samples(pairs, lambda turn: 1 / turn.cost_us),
+        )
         name = "poll of a finished run / constant"
         return [
             _line(f"{name}: answers a second", *rates, "at least 0.80"),
             _line(f"{name}: the same, by CPU", 1 / costs[0], 1 / costs[1], costs[2], "-"),
         ]
 
-    def not_modified(self) -> Line:
+    def not_modified(self) -> TableRow:
         """A 304 against a 200 of the same run."""
-        etag = _asked(self._side, BUCKET.poll(self._run), _ETAG)
-        known = Asked(self._bucket, BUCKET.poll(self._run, etag), _NOT_MODIFIED)
+        etag = _matched_header(self._side, BUCKET.poll(self._run), _ETAG)
+        known = RepeatedRequest(self._bucket, BUCKET.poll(self._run, etag), _NOT_MODIFIED)
         return self._line("304 / 200", known, self._poll(self._run), "at most 1.00")
 
-    def length_of_log(self) -> list[Line]:
+    def length_of_log(self) -> list[TableRow]:
         """A short log against a long one: a poll for the newest lines, and a page from MongoDB."""
         short, long = self._with_log(_SHORT_LOG), self._with_log(_LONG_LOG)
         tail = "?limit=5"
@@ -164,155 +175,159 @@ class Bench:
             _line(f"a page from MongoDB: {_LONG_LOG:,} lines / {_SHORT_LOG} (wall)", *read, read[0] / read[1], "-"),
         ]  # fmt: skip
 
-    def stored(self, many: int) -> list[Line]:
+    def compare_store_sizes(self, many: int) -> list[TableRow]:
         """A poll among few stored executions against one among many, from Redis and from MongoDB."""
         paged = self._with_log(_LONG_LOG)
         asked = {"poll": self._poll(self._run), "poll of a page in MongoDB": self._poll(paged, "?after=0&limit=5")}
         self._fill(FEW)
         few = {name: self._median(each) for name, each in asked.items()}
         self._fill(many - FEW)
-        progress(f"stored {many:,} executions")
+        print_progress(f"stored {many:,} executions")
         lines = []
         for name, each in asked.items():
             cost = self._median(each)
             lines.append(_line(f"{name}: {many:,} / {FEW:,} stored", cost, few[name], cost / few[name], "about 1"))
         return lines
 
-    def woken(self, times: int) -> Line:
+    def wake_up_latency(self, times: int) -> TableRow:
         """How long after the end of a run, which its last write follows, a caller that is held has the answer."""
         late_ms: list[float] = []
         for _ in range(times):
-            _loop(self._side, _held(late_ms))
+            _run_scenarios(self._side, _long_poll_scenario(late_ms))
         cuts = statistics.quantiles(late_ms, n=100)
         told = f"{cuts[49]:,.1f} ms, 99 % {cuts[98]:,.1f} ms"
         return "a held poll has the answer after the end of its run", told, "-", "at most 50 ms"
 
-    def _median(self, asked: Asked) -> float:
-        return statistics.median(asked.turn(self._seconds).cost_us for _ in range(self._rounds))
+    def _median(self, asked: RepeatedRequest) -> float:
+        return statistics.median(asked.sample(self._seconds).cost_us for _ in range(self._rounds))
 
-    def _poll(self, run_id: str, query: str = "") -> Asked:
-        return Asked(self._bucket, BUCKET.poll(run_id + query))
+    def _poll(self, run_id: str, query: str = "") -> RepeatedRequest:
+        return RepeatedRequest(self._bucket, BUCKET.poll(run_id + query))
 
-    def _line(self, name: str, first: Asked, second: Asked, wanted: str) -> Line:
-        pairs = by_turns(first, second, self._rounds, self._seconds)
-        return _line(name, *compared(pairs, lambda turn: turn.cost_us), wanted)
+    def _line(self, name: str, first: RepeatedRequest, second: RepeatedRequest, wanted: str) -> TableRow:
+        pairs = sample_alternately(first, second, self._rounds, self._seconds)
+        return _line(name, *compare_samples(pairs, lambda turn: turn.cost_us), wanted)
 
     def _fill(self, total: int) -> None:
         executions = self._services.database.collection("executions")
-        sample_executions.fill(executions, total, self._services.clock.now(), self._services.terms)
+        sample_executions.insert_finished(executions, total, self._services.clock.now(), self._services.timings)
 
     def _with_log(self, lines: int) -> str:
         """A run like the finished one, with a log of so many lines."""
         executions = self._side.mongo.get_default_database().executions
         document = executions.find_one({"_id": self._run})
         if document is None:
-            raise Broken(f"{self._run} is gone")
+            raise BenchmarkError(f"{self._run} is gone")
         run_id = f"{self._run[:-4]}{lines:04x}"
         events = (document["events"] * lines)[:lines]
         copy = document | {"_id": run_id, "events": events, "lines": lines, "stored_at": Timestamp(0, 0)}
         executions.replace_one({"_id": run_id}, copy, upsert=True)
-        _asked(self._side, BUCKET.poll(run_id), _ETAG)  # the first poll fills the view in
+        _matched_header(self._side, BUCKET.poll(run_id), _ETAG)  # the first poll fills the view in
         return run_id
 
     def _read_us(self, run_id: str) -> float:
         times = []
         for _ in range(300):
             began = time.perf_counter()
-            self._services.store.read(PUBLIC, run_id, page=_PAGE)
+            self._services.store.read(PUBLIC_INTEGRATOR, run_id, page=_PAGE)
             times.append(time.perf_counter() - began)
         return statistics.median(times) * _US
 
 
-def _line(name: str, first: float, second: float, ratio: float, wanted: str) -> Line:
+def _line(name: str, first: float, second: float, ratio: float, wanted: str) -> TableRow:
     return name, f"{first:,.0f} / {second:,.0f}", f"{ratio:.2f}", wanted
 
 
-def _held(late_ms: list[float]) -> Flow:
+def _long_poll_scenario(late_ms: list[float]) -> Scenario:
     """Run something that takes a moment, be held until it is done, and note how late that was told."""
     body = b'{"agent_name":"napper","input_data":{"a":1}}'
     head = f"POST /run-agent HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     answer = yield f"{head}\r\n\r\n".encode() + body
     if answer is None or answer.status != _ACCEPTED:
-        raise Broken(f"a submit was answered {answer}")
+        raise BenchmarkError(f"a submit was answered {answer}")
     answer = yield BUCKET.poll(f"{orjson.loads(answer.body)['execution_id']}?wait=20&until=done")
     now = datetime.now(UTC)  # of the machine whose clock the store's is
     told = None if answer is None else _FINISHED.search(answer.body)
     if told is None:
-        raise Broken(f"a held poll was answered {answer}")
+        raise BenchmarkError(f"a held poll was answered {answer}")
     late_ms.append((now - datetime.fromisoformat(told[1].decode())).total_seconds() * _MS)
 
 
-def _finished_run(side: Side) -> str:
+def _finished_run(side: SystemUnderTest) -> str:
     found: list[str] = []
 
-    def flow() -> Flow:
+    def flow() -> Scenario:
         answer = yield BUCKET.submit()
         if answer is None or answer.status != _ACCEPTED:
-            raise Broken(f"a submit was answered {answer}")
+            raise BenchmarkError(f"a submit was answered {answer}")
         run_id = str(orjson.loads(answer.body)["execution_id"])
         while answer is None or not BUCKET.is_done(answer.body):
             yield 0.05
             answer = yield BUCKET.poll(run_id)
         found.append(run_id)
 
-    _loop(side, flow())
+    _run_scenarios(side, flow())
     return found[0]
 
 
-def _asked(side: Side, request: bytes, pattern: re.Pattern[bytes]) -> str:
+def _matched_header(side: SystemUnderTest, request: bytes, pattern: re.Pattern[bytes]) -> str:
     found: list[str] = []
 
-    def flow() -> Flow:
+    def flow() -> Scenario:
         answer = yield request
         told = None if answer is None else pattern.search(answer.head)
         if told is None:
-            raise Broken(f"{request!r} was answered {answer}")
+            raise BenchmarkError(f"{request!r} was answered {answer}")
         found.append(told[1].decode())
 
-    _loop(side, flow())
+    _run_scenarios(side, flow())
     return found[0]
 
 
-def _loop(side: Side, *flows: Flow) -> None:
+def _run_scenarios(side: SystemUnderTest, *flows: Scenario) -> None:
     connections = open_evenly(side.address, len(flows), side.api_pids())
     try:
-        Loop().run(connections, flows)
+        LoadGenerator().run(connections, flows)
     finally:
         for connection in connections:
             connection.close()
 
 
-def run(side: Side, floor: Server, console: Console, *, documents: int, rounds: int, seconds: float) -> None:
+def run(
+    side: SystemUnderTest, baseline: Server, console: Console, *, documents: int, rounds: int, seconds: float
+) -> None:
     """Measure all of it and print the ratios."""
     services = bootstrap(Settings(redis_url=side.redis_url, mongodb_url=side.mongodb_url), "worker")
-    bench = Bench(side, floor, services, rounds, seconds)
+    bench = PollBenchmark(side, baseline, services, rounds, seconds)
     table = Table(title="What a poll costs", box=box.SIMPLE, title_justify="left")
     for heading in ("measure", "µs of CPU a request", "ratio", "wanted"):
         table.add_column(heading)
-    parts: Sequence[Callable[[], Line | list[Line]]] = (
-        bench.floor,
+    parts: Sequence[Callable[[], TableRow | list[TableRow]]] = (
+        bench.compare_to_baseline,
         bench.not_modified,
-        lambda: bench.woken(_WOKEN),
+        lambda: bench.wake_up_latency(_WAKE_UPS),
         bench.length_of_log,
-        lambda: bench.stored(documents),
+        lambda: bench.compare_store_sizes(documents),
     )
     for part in parts:
         lines = part()
         for line in lines if isinstance(lines, list) else [lines]:
             table.add_row(*line)
-            progress(": ".join(line[:3]))
+            print_progress(": ".join(line[:3]))
     console.print(table)
 
 
-def _start_floor(side: Side, stack: ExitStack, root: Path, guard: Guard) -> Server:
+def _start_baseline(side: SystemUnderTest, stack: ExitStack, root: Path, guard: GroupReaper) -> Server:
     """The floor under Bucket's own gunicorn settings, all but its application."""
-    number = tcp_port.settle("127.0.0.1", 0)
-    url = tcp_port.url("127.0.0.1", number)
+    number = tcp_port.pick_port("127.0.0.1", 0)
+    url = tcp_port.local_url("127.0.0.1", number)
     api = side.children["api"].plan
     argv = tuple("benchmarks.reference.baseline_app:app" if part == "api.wsgi:app" else part for part in api.argv)
     env = dict(api.env) | {"PORT": str(number), "PROMETHEUS_MULTIPROC_DIR": str(root / "floor")}
     side.redis.set(_KEY, b"{}")
-    plan = replace(api, name="floor", argv=argv, env=env, ready=lambda: bucket_processes.fetch(f"{url}/constant") == {})
+    plan = replace(
+        api, name="floor", argv=argv, env=env, ready=lambda: bucket_processes.fetch_json(f"{url}/constant") == {}
+    )
     child = Child(plan, root / "floor.log", guard)
     stack.callback(child.kill)
     child.start()
@@ -335,14 +350,16 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
-            guard = stack.enter_context(Guard())
-            side = Side(BUCKET, root / "bucket", guard, BUCKET_AGENTS_DIR=str(ROOT / "benchmarks" / "agents"))
+            guard = stack.enter_context(GroupReaper())
+            side = SystemUnderTest(
+                BUCKET, root / "bucket", guard, BUCKET_AGENTS_DIR=str(ROOT / "benchmarks" / "agents")
+            )
             stack.callback(side.close)
             side.start()
-            floor = _start_floor(side, stack, root, guard)
+            floor = _start_baseline(side, stack, root, guard)
             console = Console(width=118, highlight=False)
             run(side, floor, console, documents=told.documents, rounds=told.rounds, seconds=told.seconds)
-    except (Broken, Trouble, BucketError, RuntimeError, OSError) as broken:
+    except (BenchmarkError, OperatorError, BucketError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"polling: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1
     return 0

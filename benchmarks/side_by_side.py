@@ -18,15 +18,15 @@ from typing import Final
 
 from benchmarks.harness import measurements, report
 from benchmarks.harness.http_dialects import BUCKET, REFERENCE
-from benchmarks.harness.load_generator import Broken
+from benchmarks.harness.load_generator import BenchmarkError
 from benchmarks.harness.measurements import Figures
-from benchmarks.harness.systems import Side
-from compose.embedded.group_reaper import Guard
-from compose.errors import Trouble
+from benchmarks.harness.systems import SystemUnderTest
+from compose.embedded.group_reaper import GroupReaper
+from compose.errors import OperatorError
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class BenchmarkSize:
     """How much is measured in each of ``rounds``."""
 
     rounds: int
@@ -37,17 +37,17 @@ class Size:
     warm_s: float
 
 
-FULL: Final = Size(rounds=3, queued=3_000, run_s=5.0, poll_s=3.0, rest_s=5.0, warm_s=2.0)
-QUICK: Final = Size(rounds=2, queued=500, run_s=1.5, poll_s=1.0, rest_s=1.0, warm_s=1.0)
+FULL: Final = BenchmarkSize(rounds=3, queued=3_000, run_s=5.0, poll_s=3.0, rest_s=5.0, warm_s=2.0)
+QUICK: Final = BenchmarkSize(rounds=2, queued=500, run_s=1.5, poll_s=1.0, rest_s=1.0, warm_s=1.0)
 
 
-class Bench:
+class SystemsBenchmark:
     """Both sides and what was found; ``found`` holds a table for each side and round."""
 
-    def __init__(self, sides: tuple[Side, Side], size: Size) -> None:
+    def __init__(self, sides: tuple[SystemUnderTest, SystemUnderTest], size: BenchmarkSize) -> None:
         self._sides = sides
         self._size = size
-        self.found: dict[str, list[Figures]] = {side.tongue.name: [{} for _ in range(size.rounds)] for side in sides}
+        self.figures: dict[str, list[Figures]] = {side.dialect.name: [{} for _ in range(size.rounds)] for side in sides}
         self._ids: dict[str, list[str]] = {}
 
     def run(self) -> None:
@@ -55,30 +55,30 @@ class Bench:
         size = self._size
         for side in self._sides:
             self._end_to_end(side, size.warm_s)
-        self._take("at rest", lambda side: measurements.rest(side, size.rest_s))
-        self._take("accept and drain", self._burst)
-        self._take("end to end", lambda side: self._end_to_end(side, size.run_s))
-        self._take("poll", lambda side: self._poll(side, unchanged=False))
-        self._take("poll, unchanged", lambda side: self._poll(side, unchanged=True))
+        self._measure_each("at rest", lambda side: measurements.measure_idle(side, size.rest_s))
+        self._measure_each("accept and drain", self._burst)
+        self._measure_each("end to end", lambda side: self._end_to_end(side, size.run_s))
+        self._measure_each("poll", lambda side: self._poll(side, unchanged=False))
+        self._measure_each("poll, unchanged", lambda side: self._poll(side, unchanged=True))
 
-    def _take(self, measure: str, take: Callable[[Side], Figures]) -> None:
+    def _measure_each(self, measure: str, take: Callable[[SystemUnderTest], Figures]) -> None:
         for number in range(self._size.rounds):
             for side in self._sides if number % 2 == 0 else reversed(self._sides):
                 began = time.perf_counter()
-                self.found[side.tongue.name][number] |= take(side)
+                self.figures[side.dialect.name][number] |= take(side)
                 took_s = time.perf_counter() - began
-                report.progress(f"{measure}, round {number + 1}: {side.tongue.name}, {took_s:.1f} s")
+                report.print_progress(f"{measure}, round {number + 1}: {side.dialect.name}, {took_s:.1f} s")
 
-    def _burst(self, side: Side) -> Figures:
+    def _burst(self, side: SystemUnderTest) -> Figures:
         figures, _ = measurements.burst(side, self._size.queued)
         return figures
 
-    def _end_to_end(self, side: Side, seconds: float) -> Figures:
-        figures, self._ids[side.tongue.name] = measurements.end_to_end(side, seconds)
+    def _end_to_end(self, side: SystemUnderTest, seconds: float) -> Figures:
+        figures, self._ids[side.dialect.name] = measurements.end_to_end(side, seconds)
         return figures
 
-    def _poll(self, side: Side, *, unchanged: bool) -> Figures:
-        return measurements.poll(side, self._ids[side.tongue.name], self._size.poll_s, unchanged=unchanged)
+    def _poll(self, side: SystemUnderTest, *, unchanged: bool) -> Figures:
+        return measurements.poll(side, self._ids[side.dialect.name], self._size.poll_s, unchanged=unchanged)
 
 
 def main() -> int:
@@ -90,27 +90,27 @@ def main() -> int:
     told = parser.parse_args()
     size = QUICK if told.quick else FULL
     given = {name: value for name in ("rounds", "queued") if (value := getattr(told, name)) is not None}
-    size = Size(**{name: getattr(size, name) for name in Size.__slots__} | given)
+    size = BenchmarkSize(**{name: getattr(size, name) for name in BenchmarkSize.__slots__} | given)
     began = time.monotonic()
     try:
-        bench = _measured(size)
-    except (Broken, Trouble, RuntimeError, OSError) as broken:
+        bench = _run_benchmark(size)
+    except (BenchmarkError, OperatorError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"bench: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1
-    report.print_all(bench.found[REFERENCE.name], bench.found[BUCKET.name])
-    report.progress(f"took {time.monotonic() - began:.0f} s")
+    report.print_report(bench.figures[REFERENCE.name], bench.figures[BUCKET.name])
+    report.print_progress(f"took {time.monotonic() - began:.0f} s")
     return 0
 
 
-def _measured(size: Size) -> Bench:
+def _run_benchmark(size: BenchmarkSize) -> SystemsBenchmark:
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
-        guard = stack.enter_context(Guard())
-        sides = (Side(REFERENCE, root / "reference", guard), Side(BUCKET, root / "bucket", guard))
+        guard = stack.enter_context(GroupReaper())
+        sides = (SystemUnderTest(REFERENCE, root / "reference", guard), SystemUnderTest(BUCKET, root / "bucket", guard))
         for side in sides:
             stack.callback(side.close)
             side.start()
-        bench = Bench(sides, size)
+        bench = SystemsBenchmark(sides, size)
         bench.run()
     return bench
 

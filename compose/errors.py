@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared.errors import BucketError
 
 
-class Trouble(BucketError):
+class OperatorError(BucketError):
     """The stack cannot be stood up; ``fix`` is what a person can do about it, in one line or more."""
 
     def __init__(self, message: str, *, fix: str) -> None:
@@ -14,8 +14,8 @@ class Trouble(BucketError):
         self.add_note(fix)  # so that a traceback, in a test say, shows it too
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _again, (self.message, self.fix)
+        return _rebuild, (self.message, self.fix)
 
 
-def _again(message: str, fix: str) -> Trouble:
-    return Trouble(message, fix=fix)
+def _rebuild(message: str, fix: str) -> OperatorError:
+    return OperatorError(message, fix=fix)

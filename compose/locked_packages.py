@@ -6,30 +6,34 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-from compose.errors import Trouble
+from compose.errors import OperatorError
 
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 
 
-def check(lock: Path) -> str:
+def check_against_lock(lock: Path) -> str:
     """Answer in a few words how the packages stand; raises Trouble, which names those that differ from ``lock``."""
     if not lock.is_file():
         return "no requirements.lock here to compare with"
     pins = dict(_PINNED.findall(lock.read_text(encoding="utf-8")))
-    differing = [f"{name} {found or 'missing'} instead of {pin}" for name, pin, found in _found(pins) if found != pin]
+    differing = [
+        f"{name} {found or 'missing'} instead of {pin}"
+        for name, pin, found in _installed_versions(pins)
+        if found != pin
+    ]
     if differing:
-        raise Trouble(
+        raise OperatorError(
             f"{len(differing)} packages are not as locked: {'; '.join(differing[:5])}",
             fix=f"make setup, or pip install --require-hashes --no-deps -r {lock.name}",
         )
     return f"{len(pins)}, as locked"
 
 
-def _found(pins: dict[str, str]) -> list[tuple[str, str, str | None]]:
-    return [(name, pin, _version(name)) for name, pin in pins.items()]
+def _installed_versions(pins: dict[str, str]) -> list[tuple[str, str, str | None]]:
+    return [(name, pin, _installed_version(name)) for name, pin in pins.items()]
 
 
-def _version(name: str) -> str | None:
+def _installed_version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -9,29 +9,29 @@ from dataclasses import replace
 from pathlib import Path
 
 from compose.embedded import directory_lock, servers
-from compose.errors import Trouble
+from compose.errors import OperatorError
 from shared.bootstrap import Services, bootstrap
 from shared.settings import Settings
 
 
 @contextmanager
-def services_of(data: Path) -> Iterator[Services]:
+def open_services(data: Path) -> Iterator[Services]:
     """Give the block services over REDIS_URL and MONGODB_URL; if one is not set, over the embedded stack's.
 
     ``data`` is that stack's directory. Raises Trouble if neither is there, SettingsError for wrong settings.
     """
     settings = Settings.from_environ()
     if not (os.environ.get("REDIS_URL") and os.environ.get("MONGODB_URL")):
-        settings = _embedded(settings, data)
+        settings = _with_embedded_urls(settings, data)
     services = bootstrap(settings, "operator")
     with closing(services.redis), closing(services.database):
         yield services
 
 
-def _embedded(settings: Settings, data: Path) -> Settings:
-    sockets = Path(directory_lock.note_of(data).get("sockets", "/nowhere"))
+def _with_embedded_urls(settings: Settings, data: Path) -> Settings:
+    sockets = Path(directory_lock.read_holder_of(data).get("sockets", "/nowhere"))
     if not sockets.is_dir():
-        raise Trouble(
+        raise OperatorError(
             f"REDIS_URL and MONGODB_URL are not both set, and no stack of make up runs in {data}",
             fix="set both as the workers have them, or start make up first",
         )

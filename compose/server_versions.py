@@ -8,49 +8,49 @@ from typing import Final
 import redis
 from pymongo.errors import PyMongoError
 
-from compose.errors import Trouble
+from compose.errors import OperatorError
 from shared.live import redis_client
 from shared.store import database
 
-OLDEST_REDIS: Final = (6, 2)
-OLDEST_MONGODB: Final = (6, 0)
-_ANSWER_WITHIN_S: Final = 3.0
+REDIS_MIN: Final = (6, 2)
+MONGODB_MIN: Final = (6, 0)
+_TIMEOUT_S: Final = 3.0
 
 
-def redis_version(url: str, oldest: tuple[int, ...] = OLDEST_REDIS) -> str:
+def check_redis_version(url: str, minimum: tuple[int, ...] = REDIS_MIN) -> str:
     """Answer the version of the Redis at ``url``; raises Trouble where it is older than ``oldest``."""
     try:
-        with closing(redis_client.connect(url, timeout_s=_ANSWER_WITHIN_S)) as client:
+        with closing(redis_client.connect(url, timeout_s=_TIMEOUT_S)) as client:
             version = str(client.info("server")["redis_version"])
     except (redis.RedisError, OSError, ValueError) as failed:
-        raise Trouble(f"the Redis of REDIS_URL does not answer: {failed}", fix="see that it runs, or unset it") from (
-            failed
-        )
-    _demand("Redis", version, oldest)
+        raise OperatorError(
+            f"the Redis of REDIS_URL does not answer: {failed}", fix="see that it runs, or unset it"
+        ) from (failed)
+    _require_version("Redis", version, minimum)
     return version
 
 
-def mongodb_version(url: str) -> str:
+def check_mongodb_version(url: str) -> str:
     """Answer the version of the MongoDB at ``url``, which must be a replica set: majority writes need one."""
     try:
-        with database.connect(url, _ANSWER_WITHIN_S, bound_calls=True) as client:
+        with database.connect(url, _TIMEOUT_S, bound_calls=True) as client:
             hello = client.admin.command("hello")
             version = str(client.server_info()["version"])
     except (PyMongoError, OSError, ValueError) as failed:
-        raise Trouble(
+        raise OperatorError(
             f"the MongoDB of MONGODB_URL does not answer: {failed}", fix="see that it runs, or unset it"
         ) from failed
-    _demand("MongoDB", version, OLDEST_MONGODB)
+    _require_version("MongoDB", version, MONGODB_MIN)
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
-        raise Trouble(
+        raise OperatorError(
             "the MongoDB of MONGODB_URL is no replica set",
             fix="start it with --replSet bucket and run rs.initiate() once; one member is enough",
         )
     return version
 
 
-def _demand(server: str, version: str, oldest: tuple[int, ...]) -> None:
+def _require_version(server: str, version: str, oldest: tuple[int, ...]) -> None:
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers < oldest:
         wanted = ".".join(map(str, oldest))
-        raise Trouble(f"{server} {version} is too old", fix=f"use {server} {wanted} or newer")
+        raise OperatorError(f"{server} {version} is too old", fix=f"use {server} {wanted} or newer")

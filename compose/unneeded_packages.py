@@ -9,13 +9,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 
-def surplus() -> list[str]:
+def unneeded_packages() -> list[str]:
     """Return all installed packages that Bucket requires neither itself nor through others; pip is left out."""
     installed = {canonicalize_name(each.name) for each in metadata.distributions()}
-    return sorted(installed - needed("bucket") - {"pip"})
+    return sorted(installed - required_packages("bucket") - {"pip"})
 
 
-def needed(root: str) -> set[str]:
+def required_packages(root: str) -> set[str]:
     """Answer ``root`` and what it requires on this machine, without its own extras, by canonical names."""
     found: set[tuple[str, str]] = set()
     left = [(canonicalize_name(root), "")]
@@ -31,4 +31,4 @@ def needed(root: str) -> set[str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write("".join(f"{name}\n" for name in surplus()))
+    sys.stdout.write("".join(f"{name}\n" for name in unneeded_packages()))

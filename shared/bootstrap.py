@@ -12,30 +12,30 @@ import stamina
 import structlog
 from stamina.instrumentation import StructlogOnRetryHook
 
-from shared.catalogue.agent_catalogue import Catalogue, load_catalogue
-from shared.catalogue.seed_baskets import seed_baskets
-from shared.domain.execution import PUBLIC
-from shared.domain.lifecycle.timings import Terms
+from shared.catalogue.agent_catalogue import AgentCatalogue, load_catalogue
+from shared.catalogue.seed_baskets import load_seed_baskets
+from shared.domain.execution import PUBLIC_INTEGRATOR
+from shared.domain.lifecycle.timings import Timings
 from shared.errors import BucketError
 from shared.live.publisher import Publisher
 from shared.live.redis_client import connect
-from shared.live.views import Views
+from shared.live.views import ViewCache
 from shared.settings import Settings
-from shared.store.agent_memory_store import MongoMemory
-from shared.store.basket_store import MongoBaskets
+from shared.store.agent_memory_store import MongoAgentMemory
+from shared.store.basket_store import MongoBasketStore
 from shared.store.database import Database
-from shared.store.executions.bulk import MongoBatches
-from shared.store.executions.checkpoint_store import MongoCheckpoints
-from shared.store.executions.dead_letter_store import MongoDeadLetters
-from shared.store.executions.queries import MongoMany
-from shared.store.executions.store import MongoStore
-from shared.store.feed.consumer_store import MongoConsumers
-from shared.store.feed.reader import MongoFeed
-from shared.store.feed.writer import FeedLog
-from shared.store.server_clock import StoreClock
+from shared.store.executions.bulk import MongoBulkExecutionStore
+from shared.store.executions.checkpoint_store import MongoCheckpointStore
+from shared.store.executions.dead_letter_store import MongoDeadLetterStore
+from shared.store.executions.queries import MongoExecutionQueries
+from shared.store.executions.store import MongoExecutionStore
+from shared.store.feed.consumer_store import MongoConsumerStore
+from shared.store.feed.reader import FeedReader
+from shared.store.feed.writer import FeedWriter
+from shared.store.server_clock import ServerClock
 from shared.telemetry.fleet_metrics import FleetMetrics
 
-API_DEADLINE_S: Final = 0.8
+API_STORE_DEADLINE_S: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +43,22 @@ class Services:
     """What a process works with; nothing in it has connected yet, so that it may cross a fork."""
 
     settings: Settings
-    terms: Terms
-    catalogue: Catalogue
+    timings: Timings
+    catalogue: AgentCatalogue
     database: Database
-    clock: StoreClock
-    store: MongoStore
-    batches: MongoBatches
-    many: MongoMany
-    baskets: MongoBaskets
-    dead_letters: MongoDeadLetters
-    feed: MongoFeed
-    feed_log: FeedLog
-    consumers: MongoConsumers
-    checkpoints: MongoCheckpoints
-    memory: MongoMemory
+    clock: ServerClock
+    store: MongoExecutionStore
+    bulk: MongoBulkExecutionStore
+    queries: MongoExecutionQueries
+    baskets: MongoBasketStore
+    dead_letters: MongoDeadLetterStore
+    feed_reader: FeedReader
+    feed_writer: FeedWriter
+    consumers: MongoConsumerStore
+    checkpoints: MongoCheckpointStore
+    agent_memory: MongoAgentMemory
     redis: redis.Redis
-    views: Views
+    views: ViewCache
     publisher: Publisher
 
     def prepare(self) -> None:
@@ -68,10 +68,10 @@ class Services:
         runs go on without it: a relay begins it later, and until then nobody is given a cursor.
         """
         self.database.ensure_indexes()
-        for basket in seed_baskets(self.catalogue):
-            self.baskets.seed(PUBLIC, basket)
+        for basket in load_seed_baskets(self.catalogue):
+            self.baskets.seed(PUBLIC_INTEGRATOR, basket)
         try:
-            self.feed_log.ensure_begun()
+            self.feed_writer.ensure_started()
         except BucketError as refused:
             structlog.get_logger().warning("the change feed could not begin", reason=refused.message)
 
@@ -81,18 +81,18 @@ def bootstrap(settings: Settings, role: str) -> Services:
     stamina.instrumentation.set_on_retry_hooks([StructlogOnRetryHook])  # its figure has a series for each attempt
     is_worker, is_api = role == "worker", role == "api"
     # Two heartbeats that nobody answers still leave a third before the lease is over.
-    deadline_s = API_DEADLINE_S if is_api else min(max(1.0, 0.8 * settings.heartbeat_s), 8.0)
+    deadline_s = API_STORE_DEADLINE_S if is_api else min(max(1.0, 0.8 * settings.heartbeat_s), 8.0)
     database = Database(settings.mongodb_url, role, deadline_s, retries=not is_api)
     # The API's keeper and each look of a reconciler ask the clock themselves, and must see it jump.
-    clock = StoreClock(database.ask_clock, every_s=settings.heartbeat_s if is_worker else math.inf)
+    clock = ServerClock(database.read_server_time, sync_every_s=settings.heartbeat_s if is_worker else math.inf)
     if is_worker:
-        database.when_lost = clock.distrust
+        database.on_failure = clock.invalidate
     client = connect(settings.redis_url, timeout_s=0.5 if is_api else 1.0)
-    store = MongoStore(database, clock)
-    views = Views(client, live_s=settings.lease_s / 2)
+    store = MongoExecutionStore(database, clock)
+    views = ViewCache(client, live_s=settings.lease_s / 2)
     return Services(
         settings=settings,
-        terms=Terms(
+        timings=Timings(
             lease=timedelta(seconds=settings.lease_s),
             handoff=timedelta(seconds=settings.handoff_s),
             losses_max=settings.losses_max,
@@ -101,15 +101,15 @@ def bootstrap(settings: Settings, role: str) -> Services:
         database=database,
         clock=clock,
         store=store,
-        batches=MongoBatches(database),
-        many=MongoMany(database, clock, store),
-        baskets=MongoBaskets(database),
-        dead_letters=MongoDeadLetters(database, clock),
-        feed=MongoFeed(database),
-        feed_log=FeedLog(database, clock),
-        consumers=MongoConsumers(database, clock),
-        checkpoints=MongoCheckpoints(database, clock),
-        memory=MongoMemory(database, clock),
+        bulk=MongoBulkExecutionStore(database),
+        queries=MongoExecutionQueries(database, clock, store),
+        baskets=MongoBasketStore(database),
+        dead_letters=MongoDeadLetterStore(database, clock),
+        feed_reader=FeedReader(database),
+        feed_writer=FeedWriter(database, clock),
+        consumers=MongoConsumerStore(database, clock),
+        checkpoints=MongoCheckpointStore(database, clock),
+        agent_memory=MongoAgentMemory(database, clock),
         redis=client,
         views=views,
         publisher=Publisher(client, views, FleetMetrics()),

@@ -5,6 +5,6 @@ from __future__ import annotations
 import time
 
 
-def since_boot() -> float:
+def boottime_s() -> float:
     """Answer the seconds since boot, those of a suspended machine included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -64,7 +64,7 @@ class BucketError(Exception):
         super().__init__(self.message)
 
     @property
-    def members(self) -> Mapping[str, Any]:
+    def extension_members(self) -> Mapping[str, Any]:
         """What the problem that a client is told has beside the members that all have."""
         return {}
 
@@ -183,7 +183,7 @@ class CursorExpired(RequestError):
         """What to ``list``, and the cursor ``since`` which to go on afterwards."""
 
     @property
-    def members(self) -> Mapping[str, Any]:
+    def extension_members(self) -> Mapping[str, Any]:
         """How to catch up."""
         return {} if self.resync is None else {"resync": dict(self.resync)}
 
@@ -247,15 +247,15 @@ class LeaseLost(BucketError):
     """The step has moved on; this worker's claim no longer counts."""
 
 
-class HistoryLost(BucketError):
+class ChangeHistoryLost(BucketError):
     """The store no longer knows what has changed since the feed's last batch; the feed begins a new epoch."""
 
 
-class PlaceExpired(BucketError):
+class PositionExpired(BucketError):
     """The feed no longer keeps what comes after this place; a client is told CursorExpired, with a way on."""
 
 
-class IllegalMove(BucketError):
+class IllegalTransition(BucketError):
     """The table of legal moves forbids this."""
 
 

@@ -6,11 +6,11 @@ import re
 import secrets
 from datetime import UTC, datetime
 
-EXECUTION_ID = re.compile(r"[0-9]{10}_[0-9a-f]{16}", re.ASCII)
-AGENT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
-BASKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,99}", re.ASCII)
-CONSUMER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", re.ASCII)
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+EXECUTION_ID_PATTERN = re.compile(r"[0-9]{10}_[0-9a-f]{16}", re.ASCII)
+AGENT_NAME_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
+BASKET_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,99}", re.ASCII)
+CONSUMER_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", re.ASCII)
+REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 
 def new_execution_id(now: datetime) -> str:
@@ -18,12 +18,12 @@ def new_execution_id(now: datetime) -> str:
     return f"{int(now.timestamp())}_{secrets.token_hex(8)}"
 
 
-def second_of(execution_id: str) -> datetime:
+def created_at_of(execution_id: str) -> datetime:
     """Answer the second in which ``execution_id`` was made."""
     return datetime.fromtimestamp(int(execution_id[:10]), UTC)
 
 
-def id_before(moment: datetime) -> str:
+def id_upper_bound(moment: datetime) -> str:
     """Answer what sorts behind the ids of all executions made before the second after ``moment``, and before the rest.
 
     Ids sort by the second they were made in, until its digits are eleven (2286).

@@ -55,7 +55,7 @@ class Settings:
         try:
             env.seal()
         except environs.EnvValidationError as wrong:
-            raise SettingsError(_tell(wrong.error_messages)) from wrong
+            raise SettingsError(_format_faults(wrong.error_messages)) from wrong
         settings = cls(**{name: value for name, value in read.items() if value is not None})
         faults = list(settings._contradictions())
         if faults:
@@ -74,7 +74,7 @@ class Settings:
         return faults
 
 
-def warn_of_unknown() -> None:
+def warn_about_unknown_variables() -> None:
     """Log a warning for each ``BUCKET_*`` variable that Bucket does not know, with the nearest it knows."""
     known = {variable for variable, _ in VARIABLES.values()}
     for variable in os.environ:
@@ -84,7 +84,7 @@ def warn_of_unknown() -> None:
             logging.getLogger(__name__).warning("the setting %s is not known%s", variable, hint)
 
 
-def _tell(messages: list[str] | Mapping[str, list[str]]) -> str:
+def _format_faults(messages: list[str] | Mapping[str, list[str]]) -> str:
     faults = messages if isinstance(messages, Mapping) else {"settings": messages}
     return "\n".join(f"{name}: {' '.join(map(str, texts))}" for name, texts in sorted(faults.items()))
 
@@ -92,19 +92,19 @@ def _tell(messages: list[str] | Mapping[str, list[str]]) -> str:
 _Reader = Callable[[environs.Env, str], Any]
 
 
-def _text(**checks: Any) -> _Reader:
+def _str_reader(**checks: Any) -> _Reader:
     return lambda env, variable: env.str(variable, None, **checks)
 
 
-def _count(least: int = 1, most: int | None = None) -> _Reader:
+def _int_reader(least: int = 1, most: int | None = None) -> _Reader:
     return lambda env, variable: env.int(variable, None, validate=validate.Range(min=least, max=most))
 
 
-def _seconds() -> _Reader:
+def _seconds_reader() -> _Reader:
     return lambda env, variable: env.float(variable, None, validate=_SECONDS)
 
 
-def _names() -> _Reader:
+def _list_reader() -> _Reader:
     def read(env: environs.Env, variable: str) -> tuple[str, ...] | None:
         names = env.list(variable, None)
         return None if names is None else tuple(name.strip() for name in names if name.strip())
@@ -112,30 +112,36 @@ def _names() -> _Reader:
     return read
 
 
-def _path() -> _Reader:
+def _path_reader() -> _Reader:
     return lambda env, variable: env.path(variable, None)
 
 
 VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
-    "host": ("HOST", _text()),
-    "port": ("PORT", _count(0, 65_535)),
-    "redis_url": ("REDIS_URL", _text(validate=validate.Regexp(r"(redis|rediss|unix)://", error="is no Redis URL"))),
-    "mongodb_url": ("MONGODB_URL", _text(validate=validate.Regexp(r"mongodb(\+srv)?://", error="is no MongoDB URL"))),
-    "environment": ("BUCKET_ENV", _text(validate=validate.OneOf(["development", "test", "production"]))),
-    "api_processes": ("BUCKET_API_PROCESSES", _count()),
-    "api_threads": ("BUCKET_API_THREADS", _count()),
-    "held_polls": ("BUCKET_HELD_POLLS", _count(0)),
-    "backlog_max": ("BUCKET_BACKLOG_MAX", _count()),
-    "worker_concurrency": ("BUCKET_WORKER_CONCURRENCY", _count()),
-    "lease_s": ("BUCKET_LEASE_S", _seconds()),
-    "heartbeat_s": ("BUCKET_HEARTBEAT_S", _seconds()),
-    "handoff_s": ("BUCKET_HANDOFF_S", _seconds()),
-    "losses_max": ("BUCKET_LOSSES_MAX", _count()),
-    "grace_s": ("BUCKET_GRACE_S", _seconds()),
-    "drain_s": ("BUCKET_DRAIN_S", _seconds()),
-    "retention_days": ("BUCKET_RETENTION_DAYS", _count()),
-    "agents_dir": ("BUCKET_AGENTS_DIR", _path()),
-    "cors_origins": ("BUCKET_CORS_ORIGINS", _names()),
-    "log_level": ("BUCKET_LOG_LEVEL", _text(validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
-    "faults": ("BUCKET_FAULTS", _text()),
+    "host": ("HOST", _str_reader()),
+    "port": ("PORT", _int_reader(0, 65_535)),
+    "redis_url": (
+        "REDIS_URL",
+        _str_reader(validate=validate.Regexp(r"(redis|rediss|unix)://", error="is no Redis URL")),
+    ),
+    "mongodb_url": (
+        "MONGODB_URL",
+        _str_reader(validate=validate.Regexp(r"mongodb(\+srv)?://", error="is no MongoDB URL")),
+    ),
+    "environment": ("BUCKET_ENV", _str_reader(validate=validate.OneOf(["development", "test", "production"]))),
+    "api_processes": ("BUCKET_API_PROCESSES", _int_reader()),
+    "api_threads": ("BUCKET_API_THREADS", _int_reader()),
+    "held_polls": ("BUCKET_HELD_POLLS", _int_reader(0)),
+    "backlog_max": ("BUCKET_BACKLOG_MAX", _int_reader()),
+    "worker_concurrency": ("BUCKET_WORKER_CONCURRENCY", _int_reader()),
+    "lease_s": ("BUCKET_LEASE_S", _seconds_reader()),
+    "heartbeat_s": ("BUCKET_HEARTBEAT_S", _seconds_reader()),
+    "handoff_s": ("BUCKET_HANDOFF_S", _seconds_reader()),
+    "losses_max": ("BUCKET_LOSSES_MAX", _int_reader()),
+    "grace_s": ("BUCKET_GRACE_S", _seconds_reader()),
+    "drain_s": ("BUCKET_DRAIN_S", _seconds_reader()),
+    "retention_days": ("BUCKET_RETENTION_DAYS", _int_reader()),
+    "agents_dir": ("BUCKET_AGENTS_DIR", _path_reader()),
+    "cors_origins": ("BUCKET_CORS_ORIGINS", _list_reader()),
+    "log_level": ("BUCKET_LOG_LEVEL", _str_reader(validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
+    "faults": ("BUCKET_FAULTS", _str_reader()),
 }

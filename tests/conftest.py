@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 
 from compose.embedded import servers as embedded
 from compose.embedded import socket_dir
-from compose.embedded.group_reaper import Guard
+from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
 from tests.stack import Stack
@@ -59,7 +59,7 @@ def _logs_as_structlog_left_them() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[Servers]:
+def servers(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iterator[Servers]:
     """Start redis-server and mongod for the session and stop them, by their process ids, at its end."""
     data = tmp_path_factory.mktemp("servers")
     sockets = socket_dir.make_socket_dir()
@@ -70,7 +70,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[
 
 
 @contextmanager
-def _running(plans: tuple[ChildPlan, ...], logs: Path, guard: Guard) -> Iterator[list[Child]]:
+def _running(plans: tuple[ChildPlan, ...], logs: Path, guard: GroupReaper) -> Iterator[list[Child]]:
     children = [Child(plan, logs / f"{plan.name}.log", guard) for plan in plans]
     try:
         for child in children:
@@ -84,7 +84,7 @@ def _running(plans: tuple[ChildPlan, ...], logs: Path, guard: Guard) -> Iterator
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path, guard: Guard) -> Iterator[tuple[Child, str]]:
+def own_redis(tmp_path: Path, guard: GroupReaper) -> Iterator[tuple[Child, str]]:
     """Start a redis-server of the test's own, to be taken away, and answer its URL."""
     sockets = socket_dir.make_socket_dir()
     plan = embedded.redis_plan(sockets, tmp_path / "redis")
@@ -112,14 +112,14 @@ def mongodb_url(servers: Servers) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def guard() -> Iterator[Guard]:
+def guard() -> Iterator[GroupReaper]:
     """Answer what ends the processes of the tests where the tests themselves are killed."""
-    with Guard() as guard:
+    with GroupReaper() as guard:
         yield guard
 
 
 @pytest.fixture(scope="module")
-def make_stack(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[Callable[..., Stack]]:
+def make_stack(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iterator[Callable[..., Stack]]:
     """Answer a function that starts a whole stack with the settings it is given; it ends with the module."""
     stacks: list[Stack] = []
 

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from shared.domain.execution import Execution, Lease, Record
-from shared.domain.lifecycle.decision import Advance
+from shared.domain.execution import Execution, ExecutionRecord, Lease
+from shared.domain.lifecycle.decision import Decision
 from shared.errors import OutcomeUnknown, StaleWrite, Unavailable
-from shared.store.executions.port import BatchStore, ExecutionStore, ManyAtOnce
+from shared.store.executions.port import BulkExecutionStore, ExecutionQueries, ExecutionStore
 
 VERBS: Final = frozenset(
     {
@@ -20,14 +20,14 @@ VERBS: Final = frozenset(
         "renew",
         "report",
         "read",
-        "overdue",
-        "lead",
+        "find_overdue",
+        "acquire_leadership",
         "load_all",
         "save_all",
         "insert_all",
     }
 )
-WRITES: Final = frozenset({"withdraw", "renew", "lead"})
+WRITES: Final = frozenset({"withdraw", "renew", "acquire_leadership"})
 
 
 class FaultyStore:
@@ -37,7 +37,7 @@ class FaultyStore:
     writes and then raises OutcomeUnknown. ``asked`` counts the calls of each verb.
     """
 
-    def __init__(self, store: ExecutionStore | BatchStore | ManyAtOnce) -> None:
+    def __init__(self, store: ExecutionStore | BulkExecutionStore | ExecutionQueries) -> None:
         self._store = store
         self._faults: dict[str, list[Callable[[Callable[[], Any]], Any]]] = defaultdict(list)
         self.asked: dict[str, int] = defaultdict(int)
@@ -87,7 +87,7 @@ class Insistent:
 
         return call
 
-    def create(self, accepted: Advance, outputs: Mapping[str, bytes] | None = None) -> Execution:
+    def create(self, accepted: Decision, outputs: Mapping[str, bytes] | None = None) -> Execution:
         """Create; where the answer was lost, look."""
         made = self._store.create(accepted, outputs)
         if self._fault == "before":
@@ -96,7 +96,7 @@ class Insistent:
         found = self._store.load(run.integrator, run.id)
         return found or self._store.create(accepted, outputs)
 
-    def save(self, before: Execution, advance: Advance, *, lease: Lease | None = None) -> Record:
+    def save(self, before: Execution, advance: Decision, *, lease: Lease | None = None) -> ExecutionRecord:
         """Save; the second time it must be stale, and is looked for."""
         record = self._store.save(before, advance, lease=lease)
         if self._fault == "before":

@@ -8,53 +8,53 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import accumulate
 
-from shared.domain.execution import EVENTS_KEPT, Event, Execution, Lease, Page, Record
-from shared.domain.lifecycle.decision import Advance
+from shared.domain.execution import LOG_LINES_MAX, Execution, ExecutionRecord, Lease, LogEvent, LogPageQuery
+from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.step_transitions import with_steps
-from shared.domain.list_query import Listed, Order, Place, Wanted
+from shared.domain.list_query import ListOrder, ListPosition, ListQuery, ListRow
 from shared.domain.status import StepStatus
 from shared.errors import BucketError, OutcomeUnknown, StaleWrite
-from shared.store.executions.port import KEY_KEPT, Beat, Compared, Report, Save
+from shared.store.executions.port import IDEMPOTENCY_KEY_TTL, BulkSave, LeaseRenewal, ProgressReport, RevisionComparison
 from shared.store.server_clock import Clock
 
 
-class MemoryStore:
+class InMemoryExecutionStore:
     """Executions of one process; forgotten with it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.RLock()
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, ExecutionRecord] = {}
         self._stored_at: dict[str, datetime] = {}
         self._updated_at: dict[str, datetime] = {}
         self._tombstones: set[str] = set()
         self._leader: tuple[str, datetime] | None = None
 
-    def create(self, accepted: Advance, outputs: Mapping[str, bytes] | None = None) -> Execution:
+    def create(self, decision: Decision, outputs: Mapping[str, bytes] | None = None) -> Execution:
         """Store a new run, or answer the holder of its key."""
-        new = accepted.execution
+        new = decision.execution
         with self._lock:
             if new.id in self._tombstones or new.id in self._records:
                 raise OutcomeUnknown(f"{new.id} was withdrawn or exists already")
-            holder = None if new.idempotency is None else self._held_by(new.integrator, new.idempotency.key)
-            if holder is not None and self._is_kept(holder):
+            holder = None if new.idempotency is None else self._find_by_key(new.integrator, new.idempotency.key)
+            if holder is not None and self._is_key_in_force(holder):
                 return holder
             if holder is not None:
                 self._put(replace(holder, idempotency=None))
-            self._records[new.id] = replace(accepted.as_accepted, outputs=outputs or {})
+            self._records[new.id] = replace(decision.initial_record, outputs=outputs or {})
             self._stored_at[new.id] = self._clock.now().replace(microsecond=0)
             self._updated_at[new.id] = new.created_at
             return new
 
-    def holder(self, integrator: str, key: str) -> Execution | None:
+    def find_by_idempotency_key(self, integrator: str, key: str) -> Execution | None:
         """Answer the run that holds ``key``."""
-        held = self._held_by(integrator, key)
-        return held if held is not None and self._is_kept(held) else None
+        held = self._find_by_key(integrator, key)
+        return held if held is not None and self._is_key_in_force(held) else None
 
     def withdraw(self, integrator: str, execution_id: str) -> bool:
         """Put a tombstone where no claimed run is."""
         with self._lock:
-            found = self._living(integrator, execution_id)
+            found = self._find(integrator, execution_id)
             if found is not None and found.execution.started_at is not None:
                 return False
             self._records.pop(execution_id, None)
@@ -63,63 +63,67 @@ class MemoryStore:
 
     def load(self, integrator: str, execution_id: str) -> Execution | None:
         """Answer an execution without its log lines and outputs."""
-        found = self._living(integrator, execution_id)
+        found = self._find(integrator, execution_id)
         return None if found is None else found.execution
 
-    def save(self, before: Execution, advance: Advance, *, lease: Lease | None = None) -> Record:
+    def save(self, before: Execution, decision: Decision, *, lease: Lease | None = None) -> ExecutionRecord:
         """Write one decision where version and lease still stand."""
         with self._lock:
-            found = self._living(before.integrator, before.id)
-            if found is None or not _still(found.execution, before, advance) or not _may_write(found.execution, lease):
+            found = self._find(before.integrator, before.id)
+            if (
+                found is None
+                or not _is_unchanged(found.execution, before, decision)
+                or not _may_write(found.execution, lease)
+            ):
                 raise StaleWrite(f"{before.id} is no longer at version {before.version}")
-            visible = bool(advance.events)
+            visible = bool(decision.events)
             after = replace(
-                advance.execution, version=before.version + 1, rev=found.execution.rev + (1 if visible else 0)
+                decision.execution, version=before.version + 1, rev=found.execution.rev + (1 if visible else 0)
             )
             outputs = dict(found.outputs)
-            outputs |= {output.step: output.json for output in advance.outputs}
-            record = _with_events(replace(found, execution=after, outputs=outputs), advance.events)
+            outputs |= {output.step: output.json for output in decision.outputs}
+            record = _with_events(replace(found, execution=after, outputs=outputs), decision.events)
             self._records[before.id] = record
             if visible:
                 self._updated_at[before.id] = self._clock.now()
-            return Record(after, (), record.lines_total) if advance.lock_only else record
+            return ExecutionRecord(after, (), record.lines_total) if decision.is_lock_only else record
 
-    def load_all(self, integrator: str, execution_ids: Sequence[str]) -> Sequence[Record]:
+    def load_all(self, integrator: str, execution_ids: Sequence[str]) -> Sequence[ExecutionRecord]:
         """Answer those of the executions that there are."""
-        found = (self._living(integrator, execution_id) for execution_id in execution_ids)
+        found = (self._find(integrator, execution_id) for execution_id in execution_ids)
         return [record for record in found if record is not None]
 
-    def save_all(self, saves: Sequence[Save]) -> bool:
+    def save_all(self, saves: Sequence[BulkSave]) -> bool:
         """Write each decision where nobody wrote meanwhile; False where one was not written."""
         written = [self._is_saved(save) for save in saves]
         return all(written)
 
-    def _is_saved(self, save: Save) -> bool:
+    def _is_saved(self, save: BulkSave) -> bool:
         before = save.before.execution
         with self._lock:
-            found = self._living(before.integrator, before.id)
+            found = self._find(before.integrator, before.id)
             if found is None or found.execution.rev != before.rev:
                 return False
             try:
-                self.save(before, save.advance, lease=save.lease)
+                self.save(before, save.decision, lease=save.lease)
             except StaleWrite:
                 return False
             return True
 
-    def renew(self, lease: Lease, due_by: datetime) -> Beat | None:
+    def renew(self, lease: Lease, due_by: datetime) -> LeaseRenewal | None:
         """Push a lease out."""
         with self._lock:
-            found = self._held(lease)
+            found = self._find_under_lease(lease)
             if found is None:
                 return None
             step = replace(found.execution.steps[lease.step], due_by=due_by)
             self._put(replace(found.execution, steps={**found.execution.steps, step.id: step}))
-            return Beat(found.execution.rev, found.execution.status)
+            return LeaseRenewal(found.execution.rev, found.execution.status)
 
-    def report(self, lease: Lease, report: Report) -> Record | None:
+    def report(self, lease: Lease, report: ProgressReport) -> ExecutionRecord | None:
         """Add log lines and progress."""
         with self._lock:
-            found = self._held(lease)
+            found = self._find_under_lease(lease)
             if found is None:
                 return None
             step = found.execution.steps[lease.step]
@@ -143,20 +147,22 @@ class MemoryStore:
         execution_id: str,
         *,
         outputs: Iterable[str] | None = None,
-        page: Page | None = None,
-        newest: bool = False,
-    ) -> Record | None:
+        page: LogPageQuery | None = None,
+        causal: bool = False,
+    ) -> ExecutionRecord | None:
         """Answer an execution whole; nothing is kept apart here or comes late, so the rest makes no difference."""
-        del outputs, newest
-        found = self._living(integrator, execution_id)
-        return found if found is None or page is None else found.paged(page)
+        del outputs, causal
+        found = self._find(integrator, execution_id)
+        return found if found is None or page is None else found.with_log_page(page)
 
-    def overdue(self, now: datetime, far: datetime, limit: int) -> Sequence[tuple[Execution, datetime]]:
+    def find_overdue(
+        self, now: datetime, implausible_after: datetime, limit: int
+    ) -> Sequence[tuple[Execution, datetime]]:
         """Answer what is due, the longest overdue first."""
         due = [
             (record.execution.due_by, record.execution)
             for record in self._records.values()
-            if record.execution.due_by is not None and not now <= record.execution.due_by <= far
+            if record.execution.due_by is not None and not now <= record.execution.due_by <= implausible_after
         ]
         due.sort(key=lambda pair: pair[0])
         return [(execution, self._stored_at[execution.id]) for _, execution in due[:limit]]
@@ -165,12 +171,12 @@ class MemoryStore:
         """Write due moments where the version still stands."""
         with self._lock:
             for execution in executions:
-                found = self._living(execution.integrator, execution.id)
+                found = self._find(execution.integrator, execution.id)
                 if found is not None and found.execution.version == execution.version:
                     ready = [step for step in execution.steps.values() if step.status is StepStatus.READY]
                     self._put(with_steps(found.execution, *ready))
 
-    def lead(self, holder: str, now: datetime, until: datetime) -> bool:
+    def acquire_leadership(self, holder: str, now: datetime, until: datetime) -> bool:
         """Take or renew the reconcilers' lease."""
         with self._lock:
             impossible = until + (until - now) + timedelta(seconds=1)
@@ -179,114 +185,116 @@ class MemoryStore:
             self._leader = (holder, until)
             return True
 
-    def newest(self, limit: int, lines_max: int) -> Sequence[Record]:
+    def read_newest(self, limit: int, lines_max: int) -> Sequence[ExecutionRecord]:
         """Answer the newest executions."""
         found = sorted(self._records.values(), key=lambda record: record.execution.id, reverse=True)[:limit]
         lines = accumulate((len(record.events) for record in found), initial=0)
         return [record for record, before in zip(found, lines, strict=False) if before < lines_max]
 
-    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Listed]:
+    def list_page(
+        self, integrator: str, query: ListQuery, limit: int, after: ListPosition | None = None
+    ) -> Sequence[ListRow]:
         """Answer a page of those wanted."""
         runs = [record.execution for record in self._records.values() if record.execution.integrator == integrator]
         found = [
-            Listed(_shown_in_lists(run), self._place_of(run, wanted.order))
+            ListRow(_without_payload(run), self._position_of(run, query.order))
             for run in runs
-            if _is_wanted(run, self._updated_at[run.id], wanted)
+            if _matches_query(run, self._updated_at[run.id], query)
         ]
-        is_newest = wanted.order is Order.NEWEST
-        found.sort(key=lambda row: row.place, reverse=is_newest)
+        is_newest = query.order is ListOrder.NEWEST
+        found.sort(key=lambda row: row.position, reverse=is_newest)
         if after is not None:
-            found = [row for row in found if (row.place < after if is_newest else row.place > after)]
+            found = [row for row in found if (row.position < after if is_newest else row.position > after)]
         return found[:limit]
 
-    def _place_of(self, run: Execution, order: Order) -> Place:
-        return Place(self._updated_at[run.id] if order is Order.UPDATED else run.created_at, run.id)
+    def _position_of(self, run: Execution, order: ListOrder) -> ListPosition:
+        return ListPosition(self._updated_at[run.id] if order is ListOrder.UPDATED else run.created_at, run.id)
 
-    def compare(
-        self, integrator: str, revs: Mapping[str, int | None], live_max: int, *, newest: bool = False
-    ) -> Compared:
+    def compare_revisions(
+        self, integrator: str, revs: Mapping[str, int | None], live_max: int, *, causal: bool = False
+    ) -> RevisionComparison:
         """Compare revisions; nothing comes late here."""
-        del newest
-        records = filter(None, (self._living(integrator, each) for each in revs))
-        found = {record.execution.id: _shown_in_lists(record.execution) for record in records}
+        del causal
+        records = filter(None, (self._find(integrator, each) for each in revs))
+        found = {record.execution.id: _without_payload(record.execution) for record in records}
         same = [each for each in found.values() if each.rev == revs[each.id]]
-        return Compared(
+        return RevisionComparison(
             changed=[each for each in found.values() if each.rev != revs[each.id]],
-            live=[each for each in same if not each.done][:live_max],
+            live=[each for each in same if not each.is_done][:live_max],
             unchanged=len(same),
             missing=[each for each in revs if each not in found],
         )
 
-    def records(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[Record]:
+    def read_many(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[ExecutionRecord]:
         """Answer executions whole."""
-        records: list[Record] = []
-        for record in filter(None, (self._living(integrator, each) for each in ids)):
+        records: list[ExecutionRecord] = []
+        for record in filter(None, (self._find(integrator, each) for each in ids)):
             records.append(record)
             bytes_max -= sum(map(len, record.outputs.values()))
             if bytes_max <= 0:
                 break
         return records
 
-    def holders(self, integrator: str, keys: Collection[str]) -> Mapping[str, Execution]:
+    def find_by_idempotency_keys(self, integrator: str, keys: Collection[str]) -> Mapping[str, Execution]:
         """Answer who holds keys."""
-        return {key: held for key in keys if (held := self.holder(integrator, key)) is not None}
+        return {key: held for key in keys if (held := self.find_by_idempotency_key(integrator, key)) is not None}
 
-    def insert_all(self, accepted: Sequence[Advance]) -> Collection[int]:
+    def insert_all(self, decisions: Sequence[Decision]) -> Collection[int]:
         """Store new runs one by one."""
-        made = self.create_many(accepted)
-        return [at for at, advance in enumerate(accepted) if made[at] != advance.execution]
+        made = self.create_many(decisions)
+        return [at for at, advance in enumerate(decisions) if made[at] != advance.execution]
 
-    def create_many(self, accepted: Sequence[Advance]) -> Sequence[Execution | BucketError]:
+    def create_many(self, decisions: Sequence[Decision]) -> Sequence[Execution | BucketError]:
         """Store new runs one by one."""
 
-        def create(advance: Advance) -> Execution | BucketError:
+        def create(advance: Decision) -> Execution | BucketError:
             try:
                 return self.create(advance)
             except BucketError as error:
                 return error
 
-        return [create(advance) for advance in accepted]
+        return [create(advance) for advance in decisions]
 
-    def _living(self, integrator: str, execution_id: str) -> Record | None:
+    def _find(self, integrator: str, execution_id: str) -> ExecutionRecord | None:
         found = self._records.get(execution_id)
         return found if found is not None and found.execution.integrator == integrator else None
 
-    def _held(self, lease: Lease) -> Record | None:
-        found = self._living(lease.integrator, lease.execution_id)
+    def _find_under_lease(self, lease: Lease) -> ExecutionRecord | None:
+        found = self._find(lease.integrator, lease.execution_id)
         return found if found is not None and _may_write(found.execution, lease) else None
 
-    def _held_by(self, integrator: str, key: str) -> Execution | None:
+    def _find_by_key(self, integrator: str, key: str) -> Execution | None:
         wanted = (integrator, key)
         held = (record.execution for record in self._records.values())
         return next((run for run in held if run.idempotency and (run.integrator, run.idempotency.key) == wanted), None)
 
-    def _is_kept(self, holder: Execution) -> bool:
-        return self._clock.now() - holder.created_at < KEY_KEPT
+    def _is_key_in_force(self, holder: Execution) -> bool:
+        return self._clock.now() - holder.created_at < IDEMPOTENCY_KEY_TTL
 
     def _put(self, execution: Execution) -> None:
         self._records[execution.id] = replace(self._records[execution.id], execution=execution)
 
 
-def _still(found: Execution, before: Execution, advance: Advance) -> bool:
-    step = advance.rescued
+def _is_unchanged(found: Execution, before: Execution, advance: Decision) -> bool:
+    step = advance.rescued_step
     renewed = step is not None and found.steps[step].due_by != before.steps[step].due_by
     return found.version == before.version and not renewed
 
 
 def _may_write(execution: Execution, lease: Lease | None) -> bool:
-    return lease is None or (lease.step in execution.steps and execution.steps[lease.step].holds(lease))
+    return lease is None or (lease.step in execution.steps and execution.steps[lease.step].is_running_under(lease))
 
 
-def _with_events(record: Record, events: Sequence[Event]) -> Record:
-    kept = (*record.events, *events)[-EVENTS_KEPT:]
+def _with_events(record: ExecutionRecord, events: Sequence[LogEvent]) -> ExecutionRecord:
+    kept = (*record.events, *events)[-LOG_LINES_MAX:]
     return replace(record, events=kept, lines_total=record.lines_total + len(events))
 
 
-def _shown_in_lists(execution: Execution) -> Execution:
+def _without_payload(execution: Execution) -> Execution:
     return replace(execution, input=b"{}", metadata=b"{}")
 
 
-def _is_wanted(execution: Execution, updated_at: datetime, wanted: Wanted) -> bool:
+def _matches_query(execution: Execution, updated_at: datetime, wanted: ListQuery) -> bool:
     return (
         (not wanted.statuses or execution.status in wanted.statuses)
         and (wanted.basket is None or execution.basket.name == wanted.basket)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import requests
 
 from api.feed import cursors
-from compose.embedded.group_reaper import Guard
+from compose.embedded.group_reaper import GroupReaper
 from tests.acceptance.client import AGENTS, INCOME, Caller
 from tests.openapi_conformance import PROBLEM
 from tests.stack import Stack
@@ -123,7 +123,7 @@ def _feed(recorder: Recorder, done: str) -> None:
     ask(changes, "the_oldest_two", query="?limit=2")
     ask(changes, "of_a_basket", query="?basket=chained_test&limit=1")
     ask(changes, "a_made_up_cursor", query="?since=yesterday")
-    place = cursors.decode(since, told_in="since")
+    place = cursors.decode(since, parameter="since")
     expired = cursors.encode(replace(place, epoch="00000000"))
     ask(changes, "too_long_ago", query=f"?since={expired}")
     ask("PUT /consumers/{name}", "from_now_on", name="night-report")
@@ -176,7 +176,7 @@ def _catalogue(recorder: Recorder) -> None:
 
 def main() -> None:
     """Start a stack, record, and write the examples where the document takes them from."""
-    with tempfile.TemporaryDirectory() as root, Guard() as guard:
+    with tempfile.TemporaryDirectory() as root, GroupReaper() as guard:
         stack = Stack(Path(root), guard, BUCKET_AGENTS_DIR=str(AGENTS))
         try:
             stack.start_all()

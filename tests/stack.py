@@ -37,7 +37,7 @@ import redis
 from pymongo.database import Database
 
 from compose.embedded import bucket_processes, servers, socket_dir, tcp_port
-from compose.embedded.group_reaper import Guard
+from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
 
@@ -56,7 +56,7 @@ _FROM_OUTSIDE: Final = ("HOST", "PORT", "REDIS_URL", "MONGODB_URL")
 class Another:
     """A second process of a kind, beside the stack's own."""
 
-    def __init__(self, plan: ChildPlan, root: Path, guard: Guard) -> None:
+    def __init__(self, plan: ChildPlan, root: Path, guard: GroupReaper) -> None:
         self._log = root / f"{plan.name}-{secrets.token_hex(4)}.log"
         self._child = Child(plan, self._log, guard)
 
@@ -87,13 +87,13 @@ class Another:
 class Stack:
     """Five real processes on sockets and one loopback port of their own; see the module for how to use them."""
 
-    def __init__(self, root: Path, guard: Guard, **settings: str) -> None:
+    def __init__(self, root: Path, guard: GroupReaper, **settings: str) -> None:
         """Prepare a stack that keeps data and logs in ``root``; ``settings`` are variables of the environment."""
         self._port = _kept_port("127.0.0.1")
         number = int(self._port.getsockname()[1])
         self.root = root
         self.sockets = socket_dir.make_socket_dir()
-        self.url = tcp_port.url("127.0.0.1", number)
+        self.url = tcp_port.local_url("127.0.0.1", number)
         self.redis_url = servers.redis_url(self.sockets)
         self.mongodb_url = settings.get("MONGODB_URL") or servers.mongodb_url(self.sockets)
         self.environ = {
@@ -230,7 +230,7 @@ class Stack:
         # for each reaches any of the API's processes, and each of them notices for itself.
         whole = all(child.is_alive() for name, child in self._children.items() if name in {"redis", "mongod"})
         url = f"{self.url}/{'ready' if whole else 'health'}"
-        return all(bucket_processes.fetch(url) for _ in range(_CONNECTIONS))
+        return all(bucket_processes.fetch_json(url) for _ in range(_CONNECTIONS))
 
     def _worker_has_left_its_mark(self) -> bool:
         return self._has_left_its_mark(self.pid("worker"))

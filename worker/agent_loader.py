@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.catalogue.agent_catalogue import Catalogue, load_catalogue
+from shared.catalogue.agent_catalogue import AgentCatalogue, load_catalogue
 from shared.domain.definitions.agent_spec import AgentSpec
 from shared.errors import SpecError
 from worker.context import AgentContext
 
-Run = Callable[[dict[str, Any], AgentContext], Any]
+AgentFunction = Callable[[dict[str, Any], AgentContext], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,10 @@ class Agent:
     """A spec and the callable it names; what ``run`` answers or raises is nobody's promise."""
 
     spec: AgentSpec
-    run: Run
+    run: AgentFunction
 
 
-def load_agents(catalogue: Catalogue) -> Mapping[str, Agent]:
+def load_agents(catalogue: AgentCatalogue) -> Mapping[str, Agent]:
     """Answer every agent of the catalogue by name; raises SpecError with a line for each that cannot be loaded."""
     agents: dict[str, Agent] = {}
     faults: list[str] = []
@@ -52,9 +52,9 @@ def check_agents(agents_dir: Path | None) -> list[str]:
     ]
 
 
-def _callable_of(spec: AgentSpec, folder: Path) -> Run:
+def _callable_of(spec: AgentSpec, folder: Path) -> AgentFunction:
     module_name, _, function_name = spec.entry.partition(":")
-    module = _module(spec.name, folder, module_name)
+    module = _load_module(spec.name, folder, module_name)
     function = getattr(module, function_name, None)
     if not callable(function):
         raise SpecError(f"entry is {spec.entry!r} but {module_name}.py has no callable {function_name!r}")
@@ -71,7 +71,7 @@ def _callable_of(spec: AgentSpec, folder: Path) -> Run:
     return run
 
 
-def _module(agent: str, folder: Path, module_name: str) -> types.ModuleType:
+def _load_module(agent: str, folder: Path, module_name: str) -> types.ModuleType:
     # A private package for each folder: two agent.py never collide, and `from . import other` stays within it.
     package = types.ModuleType(f"_bucket_agent_{agent}")
     package.__path__ = [str(folder)]

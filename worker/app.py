@@ -17,19 +17,19 @@ from kombu.entity import Queue
 from shared import faults
 from shared.bootstrap import bootstrap
 from shared.queue.message import PRIORITY_STEPS, QUEUES
-from shared.settings import Settings, warn_of_unknown
+from shared.settings import Settings, warn_about_unknown_variables
 from shared.telemetry.logging_setup import configure_logging
 from worker.agent_loader import load_agents
-from worker.child_process import runner_of_this_child
-from worker.supervision.main_process import Parent, watching_step
-from worker.supervision.shared_slots import Slots
-from worker.tasks import bind
+from worker.child_process import create_runner
+from worker.supervision.main_process import MainProcess, watchdog_bootstep
+from worker.supervision.shared_slots import SharedSlots
+from worker.tasks import register_task
 
-TIME_LIMIT_S: Final = 24 * 3600 + 900
+TASK_TIME_LIMIT_S: Final = 24 * 3600 + 900
 RECONNECT_EVERY_S: Final = 1.0
 
 
-class SteadyConnection(Connection):
+class FixedIntervalConnection(Connection):
     """A connection that is tried again each second; kombu waits up to 30 s, long after Redis is back."""
 
     def _ensure_connection(self, errback: Any = None, max_retries: Any = None, *args: Any, **options: Any) -> Any:
@@ -38,7 +38,7 @@ class SteadyConnection(Connection):
         return super()._ensure_connection(errback, max_retries, **(options | steady))  # type: ignore[no-untyped-call]
 
 
-class QuietWorker(Worker):  # type: ignore[misc]
+class NoGossipWorker(Worker):  # type: ignore[misc]
     """A worker without the chatter between workers, which may block its loop and which nothing here needs."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -46,7 +46,7 @@ class QuietWorker(Worker):  # type: ignore[misc]
         super().__init__(*args, **options)
 
 
-def configuration(settings: Settings) -> dict[str, Any]:
+def celery_config_of(settings: Settings) -> dict[str, Any]:
     """Answer Celery's settings; each was paid for with a failure that was seen (ENGINE section 9)."""
     return {
         "broker_url": settings.redis_url.replace("unix://", "redis+socket://", 1),
@@ -77,7 +77,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": False,
         "task_track_started": False,
         "task_send_sent_event": False,
-        "task_time_limit": TIME_LIMIT_S,
+        "task_time_limit": TASK_TIME_LIMIT_S,
         "worker_pool": "prefork",
         "worker_concurrency": settings.worker_concurrency,
         "worker_prefetch_multiplier": 1,
@@ -97,19 +97,19 @@ def create_app(settings: Settings) -> Celery:
     services = bootstrap(settings, "worker")
     agents = load_agents(services.catalogue)
     made = Celery("bucket", set_as_current=False)
-    made.conf.update(configuration(settings))
-    made.amqp.Connection = SteadyConnection
-    made.Worker = made.subclass_with_self(QuietWorker, name="Worker")
-    slots = Slots(settings.worker_concurrency)
-    runner = cache(lambda: runner_of_this_child(services, agents, slots, list(made.amqp.queues.consume_from)))
-    bind(made, runner, services.dead_letters)
-    parent = Parent(services, slots)
-    parent.connect()
-    made.steps["worker"].add(watching_step(parent))
+    made.conf.update(celery_config_of(settings))
+    made.amqp.Connection = FixedIntervalConnection
+    made.Worker = made.subclass_with_self(NoGossipWorker, name="Worker")
+    slots = SharedSlots(settings.worker_concurrency)
+    runner = cache(lambda: create_runner(services, agents, slots, list(made.amqp.queues.consume_from)))
+    register_task(made, runner, services.dead_letters)
+    parent = MainProcess(services, slots)
+    parent.connect_signals()
+    made.steps["worker"].add(watchdog_bootstep(parent))
     return made
 
 
-def _quiet(**_: Any) -> None:
+def _suppress_celery_logging(**_: Any) -> None:
     """Keep Celery's own logging set-up away, and its two lines for each message: a run's lines say more."""
     for chatty in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -117,7 +117,7 @@ def _quiet(**_: Any) -> None:
 
 settings = Settings.from_environ()
 configure_logging("worker", settings.log_level)
-signals.setup_logging.connect(_quiet)
-warn_of_unknown()
+signals.setup_logging.connect(_suppress_celery_logging)
+warn_about_unknown_variables()
 faults.arm_from(settings.faults)
 app = create_app(settings)

@@ -16,15 +16,15 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-LINE_MAX_BYTES: Final = 4096
-PROGRESS_MESSAGE_MAX: Final = 200
-LEVELS: Final = {"warn": "warning", "critical": "error"} | {
+LOG_LINE_MAX_BYTES: Final = 4096
+PROGRESS_MESSAGE_MAX_CHARS: Final = 200
+LOG_LEVELS: Final = {"warn": "warning", "critical": "error"} | {
     level: level for level in ("debug", "info", "warning", "error")
 }
 # What the stores take; a line beyond them would spoil the very update that completes the step.
-_LEVELS_DEEP_MAX: Final = 32
-_INTEGER_MAX: Final = 2**63 - 1
-_REPR_MAX: Final = 500
+_NESTING_MAX: Final = 32
+_INT64_MAX: Final = 2**63 - 1
+_REPR_MAX_CHARS: Final = 500
 
 
 class Reporter(Protocol):
@@ -50,10 +50,10 @@ class Ledger(Protocol):
 class Checkpoints(Protocol):
     """Where an agent's checkpoints are kept, until its step is over."""
 
-    def keep(self, state: dict[str, Any]) -> None:
+    def save(self, state: dict[str, Any]) -> None:
         """Keep the newest; it is stored once this returns."""
 
-    def newest(self) -> dict[str, Any] | None:
+    def latest(self) -> dict[str, Any] | None:
         """Answer the newest of the step, of whichever attempt; None where there is none."""
 
 
@@ -61,15 +61,15 @@ class CheckpointsInMemory:
     """Checkpoints of a context without a worker, as an agent's own tests make one."""
 
     def __init__(self) -> None:
-        self._newest: bytes | None = None
+        self._latest: bytes | None = None
 
-    def keep(self, state: dict[str, Any]) -> None:
+    def save(self, state: dict[str, Any]) -> None:
         """Keep a copy."""
-        self._newest = orjson.dumps(state)
+        self._latest = orjson.dumps(state)
 
-    def newest(self) -> dict[str, Any] | None:
+    def latest(self) -> dict[str, Any] | None:
         """Answer a copy."""
-        state: dict[str, Any] | None = None if self._newest is None else orjson.loads(self._newest)
+        state: dict[str, Any] | None = None if self._latest is None else orjson.loads(self._latest)
         return state
 
 
@@ -101,16 +101,18 @@ class AgentContext:
         Raises ValueError for what JSON does not have or is too large. Any other error means that this attempt is to
         stop: let it pass.
         """
-        self.checkpoints.keep(state)
+        self.checkpoints.save(state)
 
     def restore(self) -> dict[str, Any] | None:
         """Answer the newest checkpoint of this step, of whichever attempt; None where there is none."""
-        return self.checkpoints.newest()
+        return self.checkpoints.latest()
 
     def log(self, message: object, /, level: str = "info", **data: Any) -> None:
         """Record a line of the run's log; ``level`` is debug, info, warning or error. Over 4 KiB it is cut."""
         try:
-            self.reporter.line(LEVELS.get(_text_of(level).lower(), "info"), *_line(_text_of(message), data))
+            self.reporter.line(
+                LOG_LEVELS.get(_text_of(level).lower(), "info"), *_encode_log_line(_text_of(message), data)
+            )
         except Exception:
             logging.getLogger(__name__).warning("an agent's log line was lost", exc_info=True)
 
@@ -120,7 +122,7 @@ class AgentContext:
             percent = _percent_of(fraction)
             if percent is not None:
                 self._percent = max(percent, self._percent or 0)
-            self.reporter.progress(self._percent, _text_of(message)[:PROGRESS_MESSAGE_MAX] or None)
+            self.reporter.progress(self._percent, _text_of(message)[:PROGRESS_MESSAGE_MAX_CHARS] or None)
         except Exception:
             logging.getLogger(__name__).warning("an agent's progress was lost", exc_info=True)
 
@@ -142,19 +144,19 @@ def _text_of(value: object) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _line(message: str, data: Mapping[str, Any]) -> tuple[str, bytes]:
+def _encode_log_line(message: str, data: Mapping[str, Any]) -> tuple[str, bytes]:
     said = len(orjson.dumps(message))
-    data_json = orjson.dumps({_text_of(name): _storable(value) for name, value in data.items()})
+    data_json = orjson.dumps({_text_of(name): _to_storable(value) for name, value in data.items()})
     total = said + len(data_json)
-    if total <= LINE_MAX_BYTES:
+    if total <= LOG_LINE_MAX_BYTES:
         return message, data_json
     if data:
         data_json = orjson.dumps({"cut": True, "bytes": len(data_json)})
-    room = LINE_MAX_BYTES - len(data_json)
-    return (message if said <= room else _cut(message, room)), data_json
+    room = LOG_LINE_MAX_BYTES - len(data_json)
+    return (message if said <= room else _truncate(message, room)), data_json
 
 
-def _cut(message: str, room: int) -> str:
+def _truncate(message: str, room: int) -> str:
     end = f"… (cut from {len(message.encode())} bytes)"
     room -= len(orjson.dumps(end))
     kept = message.encode()[:room].decode(errors="ignore")
@@ -164,11 +166,11 @@ def _cut(message: str, room: int) -> str:
     return kept + end
 
 
-def _storable(value: object) -> Any:
+def _to_storable(value: object) -> Any:
     """Answer ``value`` as JSON that every store takes, or else its repr, marked so."""
     try:
         plain = orjson.loads(orjson.dumps(value))
-        if _fits(plain, 1):
+        if _is_storable(plain, 1):
             return plain
     except (TypeError, ValueError):
         pass
@@ -176,13 +178,13 @@ def _storable(value: object) -> Any:
         text = repr(value)
     except Exception as wrong:  # noqa: BLE001 - an agent's class may raise anything
         text = f"<{type(value).__name__}, whose repr raises {type(wrong).__name__}>"
-    return {"not_json": True, "repr": _text_of(text[:_REPR_MAX])}
+    return {"not_json": True, "repr": _text_of(text[:_REPR_MAX_CHARS])}
 
 
-def _fits(value: Any, level: int) -> bool:
+def _is_storable(value: Any, level: int) -> bool:
     if isinstance(value, dict):
         keys_fit = all("\0" not in key for key in value)
-        return keys_fit and level < _LEVELS_DEEP_MAX and all(_fits(held, level + 1) for held in value.values())
+        return keys_fit and level < _NESTING_MAX and all(_is_storable(held, level + 1) for held in value.values())
     if isinstance(value, list):
-        return level < _LEVELS_DEEP_MAX and all(_fits(held, level + 1) for held in value)
-    return not isinstance(value, int) or value <= _INTEGER_MAX
+        return level < _NESTING_MAX and all(_is_storable(held, level + 1) for held in value)
+    return not isinstance(value, int) or value <= _INT64_MAX

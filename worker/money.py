@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, Final
 
-LIMIT: Final = Decimal("999999999999.99")
+AMOUNT_MAX: Final = Decimal("999999999999.99")
 _CENT: Final = Decimal("0.01")
 # A float's shortest text reaches down to 1e-324; with 400 digits every sum of amounts within LIMIT is exact.
-_EXACT: Final = Context(prec=400, rounding=ROUND_HALF_EVEN)
+_EXACT_CONTEXT: Final = Context(prec=400, rounding=ROUND_HALF_EVEN)
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class CashFlow:
     """Sums of a list of transactions as JSON numbers of at most two places; ``negative`` is 0 or below it."""
 
     total: int | float
@@ -22,36 +22,38 @@ class Flow:
     negative: int | float
 
 
-def flow_of(transactions: Iterable[Mapping[str, Any]]) -> Flow:
+def flow_of(transactions: Iterable[Mapping[str, Any]]) -> CashFlow:
     """Answer what came in, what went out, and both together; raises ValueError for an amount that is no money."""
     positive = negative = Decimal(0)
     for transaction in transactions:
-        amount = signed(transaction)
+        amount = signed_amount_of(transaction)
         if amount > 0:
-            positive = _EXACT.add(positive, amount)
+            positive = _EXACT_CONTEXT.add(positive, amount)
         else:
-            negative = _EXACT.add(negative, amount)
-    return Flow(_told(_EXACT.add(positive, negative)), _told(positive), _told(negative))
+            negative = _EXACT_CONTEXT.add(negative, amount)
+    return CashFlow(
+        _to_json_number(_EXACT_CONTEXT.add(positive, negative)), _to_json_number(positive), _to_json_number(negative)
+    )
 
 
-def signed(transaction: Mapping[str, Any]) -> Decimal:
+def signed_amount_of(transaction: Mapping[str, Any]) -> Decimal:
     """Answer a transaction's amount; a positive one whose ``type`` is ``expense`` counts as negative."""
-    amount = exact(transaction.get("amount"))
+    amount = exact_decimal_of(transaction.get("amount"))
     kind = transaction.get("type")
     is_expense = isinstance(kind, str) and kind.strip().lower() == "expense"
     return -amount if is_expense and amount > 0 else amount
 
 
-def exact(amount: object) -> Decimal:
+def exact_decimal_of(amount: object) -> Decimal:
     """Answer ``amount``, a JSON number, as the decimal that was written; raises ValueError beyond ±LIMIT."""
     if isinstance(amount, bool) or not isinstance(amount, int | float):
         raise ValueError(f"an amount must be a number, not {type(amount).__name__}")  # noqa: TRY004 - one error for all
     written = Decimal(repr(amount)) if isinstance(amount, float) else Decimal(amount)
-    if not written.is_finite() or abs(written) > LIMIT:
-        raise ValueError(f"an amount must lie within ±{LIMIT:,}")
+    if not written.is_finite() or abs(written) > AMOUNT_MAX:
+        raise ValueError(f"an amount must lie within ±{AMOUNT_MAX:,}")
     return written
 
 
-def _told(amount: Decimal) -> int | float:
-    rounded = amount.quantize(_CENT, context=_EXACT)
+def _to_json_number(amount: Decimal) -> int | float:
+    rounded = amount.quantize(_CENT, context=_EXACT_CONTEXT)
     return int(rounded) if rounded == rounded.to_integral_value() else float(rounded)

@@ -6,14 +6,14 @@ From any other agent they are exceptions like all others: the codes of runs are 
 from __future__ import annotations
 
 from shared.domain.execution import ErrorKind, RunError, Step
-from shared.domain.lifecycle.simulation import KINDS, SIMULATE
+from shared.domain.lifecycle.simulation import ERROR_KIND_BY_CODE, SIMULATE_AGENT_NAME
 
 
-class WorkerGone(Exception):
+class SimulatedWorkerLoss(Exception):
     """The worker counts as lost from here on: nothing more is said of this attempt, and its lease runs out."""
 
 
-class Silence:
+class NoOutcome:
     """What came of a step whose worker counts as lost: no outcome, and no word beyond what it has told so far."""
 
 
@@ -25,19 +25,19 @@ class ScriptedFailure(Exception):
         self.code = code
 
 
-def judge_simulated(step: Step, raised: BaseException) -> RunError | Silence | None:
+def simulated_outcome_of(step: Step, raised: BaseException) -> RunError | NoOutcome | None:
     """Answer what ``simulate`` was told to play; None for what is played by nobody.
 
     Where a worker is to be lost, the runner lets go of the step without an outcome, as it does of one that has moved
     on, and whoever looks for overdue steps finds it. No process ends, for others share it.
     """
-    if step.agent != SIMULATE:
+    if step.agent != SIMULATE_AGENT_NAME:
         return None
-    if isinstance(raised, WorkerGone):
-        return Silence()
+    if isinstance(raised, SimulatedWorkerLoss):
+        return NoOutcome()
     if not isinstance(raised, ScriptedFailure):
         return None
-    kind = KINDS.get(raised.code, ErrorKind.PERMANENT)
+    kind = ERROR_KIND_BY_CODE.get(raised.code, ErrorKind.PERMANENT)
     return RunError(
         raised.code,
         f"simulated: {raised}",

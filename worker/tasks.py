@@ -8,24 +8,24 @@ from typing import Any
 import structlog
 from celery import Celery
 
-from shared.queue.message import RUN_STEP, bell_of
-from shared.store.executions.dead_letter_store import DeadLetters
+from shared.queue.message import RUN_STEP_TASK, message_from_args
+from shared.store.executions.dead_letter_store import DeadLetterStore
 from worker.steps.runner import Runner
-from worker.steps.unreadable_message import drop
+from worker.steps.unreadable_message import dead_letter_message
 
 
-def bind(app: Celery, runner: Callable[[], Runner], dead_letters: DeadLetters) -> None:
+def register_task(app: Celery, get_runner: Callable[[], Runner], dead_letters: DeadLetterStore) -> None:
     """Make ``app`` answer bells with the runner of the process that a bell comes to; what is none is kept apart."""
 
-    @app.task(name=RUN_STEP, shared=False)  # type: ignore[untyped-decorator]
+    @app.task(name=RUN_STEP_TASK, shared=False)  # type: ignore[untyped-decorator]
     def run_step(*args: Any, **unknown: Any) -> None:
         try:
-            bell = bell_of(*args, **unknown)
+            bell = message_from_args(*args, **unknown)
         except (TypeError, ValueError, OverflowError):
-            drop(dead_letters, repr((args, unknown)))
+            dead_letter_message(dead_letters, repr((args, unknown)))
             return
         try:
-            runner().serve(bell)
+            get_runner().run_message_and_backlog(bell)
         except BaseException:  # noqa: BLE001
             # A BaseException that reaches Celery ends its main process, and the returned message the next one.
             # The step's lease runs out, and the reconciler offers it again.

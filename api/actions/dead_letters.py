@@ -7,27 +7,27 @@ from typing import Any, Final
 import flask
 from flask import request
 
-from api.actions.retry import Retrier
+from api.actions.retry import RetryHandler
 from api.http import list_cursors, query_params
-from api.http.body_policy import unknown_keys
-from api.http.cache_control import polled
-from api.http.cursor_codec import Kind
+from api.http.body_policy import unknown_key_warnings
+from api.http.cache_control import private_no_cache
+from api.http.cursor_codec import CursorKind
 from api.http.request_body import Blueprint, read_body
 from api.polling.execution_reader import ExecutionReader
 from api.submission.submission import read_submission
 from shared.bootstrap import Services
-from shared.domain.dead_letter import DeadLetter, LetterKind, LetterPlace
-from shared.domain.execution import PUBLIC
+from shared.domain.dead_letter import DeadLetter, DeadLetterKind, DeadLetterPosition
+from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.lifecycle.rerun import RetryFrom
 from shared.errors import NotFound, NotRetryable
-from shared.ids import EXECUTION_ID
-from shared.live.render import error_shown
+from shared.ids import EXECUTION_ID_PATTERN
+from shared.live.render import error_fields
 from shared.timestamps import format_rfc3339
 
-_NO_KEYS: Final[tuple[str, ...]] = ()
+_NO_BODY_KEYS: Final[tuple[str, ...]] = ()
 
 
-def blueprint(services: Services, reader: ExecutionReader, retrier: Retrier) -> Blueprint:
+def blueprint(services: Services, reader: ExecutionReader, retrier: RetryHandler) -> Blueprint:
     """Answer the routes of dead letters."""
     blp = Blueprint("dead_letters", __name__, description="What failed for good, and how to send it again")
 
@@ -35,25 +35,27 @@ def blueprint(services: Services, reader: ExecutionReader, retrier: Retrier) -> 
     def dead_letters() -> flask.Response:
         """List the dead letters, the newest finished first; ``?cursor=`` is a ``next_cursor``."""
         limit, cursor = query_params.limit(), query_params.text("cursor")
-        after = None if cursor is None else LetterPlace(*list_cursors.decode(Kind.LETTERS, cursor))
-        found = services.dead_letters.page(PUBLIC, limit + 1, after)
+        after = None if cursor is None else DeadLetterPosition(*list_cursors.decode(CursorKind.DEAD_LETTERS, cursor))
+        found = services.dead_letters.page(PUBLIC_INTEGRATOR, limit + 1, after)
         shown = found[:limit]
         more = len(found) > limit
-        return polled(
+        return private_no_cache(
             flask.jsonify(
-                dead_letters=[_shown(letter) for letter in shown],
-                next_cursor=list_cursors.encode(Kind.LETTERS, shown[-1].finished_at, shown[-1].id) if more else None,
+                dead_letters=[_dead_letter_view(letter) for letter in shown],
+                next_cursor=list_cursors.encode(CursorKind.DEAD_LETTERS, shown[-1].finished_at, shown[-1].id)
+                if more
+                else None,
             )
         )
 
     @blp.route("/dead-letters/<letter_id>/requeue", methods=["POST"])
     def requeue(letter_id: str) -> flask.Response:
         """Send a dead letter again: a new execution that goes on from what failed."""
-        warnings = unknown_keys(read_body(request, optional=True), _NO_KEYS)
-        letter = services.dead_letters.find(PUBLIC, letter_id)
+        warnings = unknown_key_warnings(read_body(request, optional=True), _NO_BODY_KEYS)
+        letter = services.dead_letters.find(PUBLIC_INTEGRATOR, letter_id)
         if letter is None:
-            if EXECUTION_ID.fullmatch(letter_id):
-                reader.check_retention(letter_id)
+            if EXECUTION_ID_PATTERN.fullmatch(letter_id):
+                reader.check_not_expired(letter_id)
             raise NotFound(f"dead letter {letter_id[:64]!r} was not found; GET /dead-letters lists those there are")
         if letter.execution_id is None:
             raise NotRetryable(
@@ -66,14 +68,14 @@ def blueprint(services: Services, reader: ExecutionReader, retrier: Retrier) -> 
     return blp
 
 
-def _shown(letter: DeadLetter) -> dict[str, Any]:
+def _dead_letter_view(letter: DeadLetter) -> dict[str, Any]:
     told: dict[str, Any] = {
         "id": letter.id,
         "kind": letter.kind,
         "execution_id": letter.execution_id,
         "basket_name": letter.basket_name,
-        "error": error_shown(letter.error),
+        "error": error_fields(letter.error),
         "finished_at": format_rfc3339(letter.finished_at),
         "retried_as": letter.retried_as,
     }
-    return told if letter.kind is LetterKind.EXECUTION else told | {"times": letter.times}
+    return told if letter.kind is DeadLetterKind.EXECUTION else told | {"times": letter.occurrences}

@@ -9,31 +9,31 @@ import flask
 from flask import request
 
 from api.hints.view_hints import ViewHints
-from api.http.body_policy import unknown_keys
+from api.http.body_policy import unknown_key_warnings
 from api.http.request_body import Blueprint, read_body
 from api.polling.execution_reader import ExecutionReader, check_execution_id
 from api.submission.acceptor import Acceptor
 from api.submission.admission import Admission
-from api.submission.replies import accepted_reply
+from api.submission.replies import accepted_response
 from api.submission.run_builder import NewRun
 from api.submission.submission import Submission, read_submission
-from shared.domain.lifecycle.rerun import Request, RetryFrom, again, check_retryable
-from shared.domain.lifecycle.simulation import as_scripted
-from shared.domain.lifecycle.timings import Terms
+from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, check_retryable, retry_execution
+from shared.domain.lifecycle.simulation import delay_scripted_steps
+from shared.domain.lifecycle.timings import Timings
 from shared.domain.lifecycle.transitions import start
 from shared.domain.status import StepStatus
 from shared.errors import BucketError, ValidationFailed
 from shared.ids import new_execution_id
-from shared.store.server_clock import StoreClock
+from shared.store.server_clock import ServerClock
 
-_KEYS: Final = ("from",)
+_BODY_KEYS: Final = ("from",)
 
 
-class Retrier:
+class RetryHandler:
     """Makes retries of runs, for the routes that ask for one."""
 
     def __init__(
-        self, reader: ExecutionReader, timings: Terms, admission: Admission, acceptor: Acceptor, view_hints: ViewHints
+        self, reader: ExecutionReader, timings: Timings, admission: Admission, acceptor: Acceptor, view_hints: ViewHints
     ) -> None:
         self._reader = reader
         self._timings = timings
@@ -44,30 +44,30 @@ class Retrier:
     def retry(self, submission: Submission, execution_id: str, start_from: RetryFrom) -> flask.Response:
         """Return the reply to a retry, as to a submit; raises ExecutionNotFound and NotRetryable."""
         accepted = self._acceptor.accept(submission, self._build(submission, execution_id, start_from))
-        return accepted_reply(accepted, self._view_hints.of_run(accepted.run), submission)
+        return accepted_response(accepted, self._view_hints.of_execution(accepted.run), submission)
 
     def _build(self, submission: Submission, execution_id: str, start_from: RetryFrom) -> NewRun | BucketError:
         """Return the run that retries another, with the outputs it begins with, or the error that refuses it."""
         try:
             self._admission.check()
-            original = self._reader.read(execution_id, newest=True)
+            original = self._reader.read(execution_id, causal=True)
             check_retryable(original.execution, start_from)  # before its outputs are read, which may be large
             if start_from is RetryFrom.FAILED:
                 steps = original.execution.steps.values()
                 done = [step.id for step in steps if step.status is StepStatus.COMPLETED]
                 original = self._reader.read(execution_id, outputs=done, min_rev=original.execution.rev)
             now = submission.received_at
-            request = Request(
+            request = RetryRequest(
                 new_execution_id(now), now, submission.request_id, submission.traceparent, submission.idempotency
             )
-            run, outputs = again(original, request, start_from)
-            run = as_scripted(run)
+            run, outputs = retry_execution(original, request, start_from)
+            run = delay_scripted_steps(run)
             return NewRun(start(run, run.created_at, self._timings), outputs)
         except BucketError as refused:
             return refused
 
 
-def blueprint(clock: StoreClock, retrier: Retrier) -> Blueprint:
+def blueprint(clock: ServerClock, retrier: RetryHandler) -> Blueprint:
     """Return the route that retries."""
     blp = Blueprint("retries", __name__, description="Run again what failed")
 
@@ -76,7 +76,7 @@ def blueprint(clock: StoreClock, retrier: Retrier) -> Blueprint:
         """Run again what failed or was cancelled, as a new execution that reuses the finished steps."""
         check_execution_id(execution_id)
         body = read_body(request, optional=True)
-        start_from, warnings = _start_from(body), unknown_keys(body, _KEYS)
+        start_from, warnings = _start_from(body), unknown_key_warnings(body, _BODY_KEYS)
         return retrier.retry(read_submission(request, clock.now(), warnings=warnings), execution_id, start_from)
 
     return blp

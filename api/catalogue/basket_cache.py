@@ -9,17 +9,17 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from api.catalogue.basket_definition import basket_of
+from api.catalogue.basket_definition import parse_basket
 from shared.bootstrap import Services
-from shared.clock import since_boot
+from shared.clock import boottime_s
 from shared.domain.definitions.basket import Basket
-from shared.domain.execution import PUBLIC
+from shared.domain.execution import PUBLIC_INTEGRATOR
 
 CACHED_S: Final = 2.0
 _CACHED_MAX: Final = 1_000
 
 
-class KnownBaskets:
+class BasketCache:
     """One process's cache of baskets, as graphs of steps."""
 
     def __init__(self, services: Services) -> None:
@@ -30,11 +30,11 @@ class KnownBaskets:
 
     def get(self, name: str) -> Basket:
         """Return a basket by its name; raises BasketNotFound, or AgentNotFound if one of its agents is gone."""
-        now, deletions = since_boot(), self._deletions
+        now, deletions = boottime_s(), self._deletions
         cached = self._cached.get(name)
         if cached is not None and now - cached[0] < CACHED_S:
             return cached[1]
-        basket = basket_of(self._services.baskets.get(PUBLIC, name), self._services.catalogue)
+        basket = parse_basket(self._services.baskets.get(PUBLIC_INTEGRATOR, name), self._services.catalogue)
         with self._lock:
             if deletions == self._deletions:  # else this very basket may have been deleted after it was read
                 if len(self._cached) >= _CACHED_MAX:

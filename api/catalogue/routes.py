@@ -8,19 +8,19 @@ from typing import Any
 import flask
 from flask import request
 
-from api.catalogue.basket_cache import KnownBaskets
-from api.catalogue.basket_definition import basket_of, check_agents_exist, check_definition, warnings_of_definition
-from api.catalogue.schemas import NEW_BASKET_KEYS, NewBasket
+from api.catalogue.basket_cache import BasketCache
+from api.catalogue.basket_definition import check_agents_exist, definition_warnings, parse_basket, validate_definition
+from api.catalogue.schemas import NEW_BASKET_KEYS, NewBasketSchema
 from api.http import query_params
 from api.http.request_body import Blueprint, read_body
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC
-from shared.domain.lifecycle.simulation import SIMULATE
+from shared.domain.execution import PUBLIC_INTEGRATOR
+from shared.domain.lifecycle.simulation import SIMULATE_AGENT_NAME
 from shared.errors import BasketExists, BasketNotFound, RequestError, ValidationFailed
-from shared.ids import BASKET_NAME
+from shared.ids import BASKET_NAME_PATTERN
 
 
-def blueprint(services: Services, known: KnownBaskets) -> Blueprint:
+def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
     """Answer the routes of agents and baskets."""
     blp = Blueprint("catalogue", __name__, description="Agents, and baskets made of them")
 
@@ -38,25 +38,25 @@ def blueprint(services: Services, known: KnownBaskets) -> Blueprint:
     @blp.route("/baskets")
     def baskets() -> flask.Response:
         """List the baskets by name."""
-        found = [_shown(definition) for definition in services.baskets.all(PUBLIC)]
+        found = [_basket_view(definition) for definition in services.baskets.all(PUBLIC_INTEGRATOR)]
         return flask.jsonify(baskets=found, count=len(found))
 
     @blp.route("/baskets/<name>")
     def basket(name: str) -> flask.Response:
         """Get one basket."""
-        return flask.jsonify(_shown(services.baskets.get(PUBLIC, _known_name(name))))
+        return flask.jsonify(_basket_view(services.baskets.get(PUBLIC_INTEGRATOR, _check_basket_name(name))))
 
     @blp.route("/create-basket", methods=["POST"])
-    @blp.arguments(NewBasket())
+    @blp.arguments(NewBasketSchema())
     def create_basket(body: Mapping[str, Any]) -> tuple[flask.Response, int]:
         """Create a basket under a name that is free."""
-        warnings = warnings_of_definition(read_body(request), NEW_BASKET_KEYS)
+        warnings = definition_warnings(read_body(request), NEW_BASKET_KEYS)
         _check_not_reserved(body["name"], BasketExists)
-        definition = check_definition(body)
+        definition = validate_definition(body)
         check_agents_exist(definition, services.catalogue)
-        basket_of(definition, services.catalogue)  # a graph that cannot run is refused now, and not when it is run
-        services.baskets.add(PUBLIC, definition, services.clock.now())
-        told = {"success": True, "message": f"basket {body['name']!r} created", "basket": _shown(definition)}
+        parse_basket(definition, services.catalogue)  # a graph that cannot run is refused now, and not when it is run
+        services.baskets.add(PUBLIC_INTEGRATOR, definition, services.clock.now())
+        told = {"success": True, "message": f"basket {body['name']!r} created", "basket": _basket_view(definition)}
         return flask.jsonify(told | ({"warnings": warnings} if warnings else {})), 201
 
     @blp.route("/baskets/<name>", methods=["DELETE"])
@@ -64,9 +64,9 @@ def blueprint(services: Services, known: KnownBaskets) -> Blueprint:
         """Delete a basket; its past executions stay readable."""
         _check_not_reserved(name, ValidationFailed)
         try:
-            services.baskets.remove(PUBLIC, _known_name(name), services.clock.now())
+            services.baskets.remove(PUBLIC_INTEGRATOR, _check_basket_name(name), services.clock.now())
         finally:  # also after an error: if the answer of MongoDB was lost, the basket may be deleted
-            known.forget(name)
+            basket_cache.forget(name)
         summary = {"baskets_deleted": 1, "executions_deleted": 0}
         return flask.jsonify(
             success=True,
@@ -77,16 +77,16 @@ def blueprint(services: Services, known: KnownBaskets) -> Blueprint:
     return blp
 
 
-def _known_name(name: str) -> str:
-    if not BASKET_NAME.fullmatch(name):
+def _check_basket_name(name: str) -> str:
+    if not BASKET_NAME_PATTERN.fullmatch(name):
         raise BasketNotFound(f"basket {name[:100]!r} was not found: no basket can have this name")
     return name
 
 
 def _check_not_reserved(name: str, refusal: type[RequestError]) -> None:
-    if name == SIMULATE:
+    if name == SIMULATE_AGENT_NAME:
         raise refusal(f"the basket {name!r} is reserved for the simulator: it is neither replaced nor deleted")
 
 
-def _shown(definition: Mapping[str, Any]) -> dict[str, Any]:
+def _basket_view(definition: Mapping[str, Any]) -> dict[str, Any]:
     return {**definition, "basket_name": definition["name"]}

@@ -6,30 +6,30 @@ from typing import Final
 
 from marshmallow import fields, validate
 
-from api.http.schema_fields import Body, Object, StrictNumber
+from api.http.schema_fields import BodySchema, ObjectField, StrictNumberField
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL, STEP_ID_MAX, STEPS_MAX
-from shared.ids import AGENT_NAME, BASKET_NAME
+from shared.ids import AGENT_NAME_PATTERN, BASKET_NAME_PATTERN
 
 DEFINITION_MAX_BYTES: Final = 64 * 1024
 _A_STEP: Final = "must begin with a lower-case letter, then up to 62 of a-z 0-9 _ -"
 _NAME_RULE: Final = validate.Regexp(
-    rf"^(?:{BASKET_NAME.pattern})\Z",
+    rf"^(?:{BASKET_NAME_PATTERN.pattern})\Z",
     error="must be 1 to 100 letters, digits, spaces or any of _ . + -, and begin with a letter or digit",
 )
 
 
-class WrittenStep(Body):
+class WrittenStepSchema(BodySchema):
     """One step of an explicit graph."""
 
-    id = fields.Str(validate=validate.Regexp(rf"^(?:{AGENT_NAME.pattern})\Z", error=_A_STEP))
+    id = fields.Str(validate=validate.Regexp(rf"^(?:{AGENT_NAME_PATTERN.pattern})\Z", error=_A_STEP))
     agent = fields.Str(required=True, validate=validate.Length(max=63))
     needs = fields.List(fields.Str(validate=validate.Length(max=STEP_ID_MAX)), validate=validate.Length(max=STEPS_MAX))
-    input = Object(metadata={"description": "literals, or {from, pointer}"})
+    input = ObjectField(metadata={"description": "literals, or {from, pointer}"})
     retry = fields.Raw(metadata={"description": "default, critical, none, or a policy"})
-    timeout_s = StrictNumber(validate=validate.Range(min=0, min_inclusive=False, max=86_400))
+    timeout_s = StrictNumberField(validate=validate.Range(min=0, min_inclusive=False, max=86_400))
 
 
-class BasketConfig(Body):
+class BasketConfigSchema(BodySchema):
     """A basket as it is written: its agents in order."""
 
     name = fields.Str(validate=_NAME_RULE)
@@ -40,14 +40,14 @@ class BasketConfig(Body):
         metadata={"description": "the agents' names, in the order in which they run"},
     )
     steps = fields.List(
-        fields.Nested(WrittenStep),
+        fields.Nested(WrittenStepSchema),
         validate=validate.Length(min=1, max=STEPS_MAX, error="must be 1 to 200 steps"),
         metadata={"description": "an explicit graph, in place of agents"},
     )
     execution_strategy = fields.Str(validate=validate.OneOf([SEQUENTIAL, PARALLEL, GRAPH]))
 
 
-class NewBasket(BasketConfig):
+class NewBasketSchema(BasketConfigSchema):
     """The body of POST /create-basket."""
 
     name = fields.Str(
@@ -58,6 +58,6 @@ class NewBasket(BasketConfig):
 
 
 # The schemas do not change and bodies are checked for each request, so the keys are listed once.
-NEW_BASKET_KEYS: Final = tuple(NewBasket().fields)
-CONFIG_KEYS: Final = tuple(BasketConfig().fields)
-STEP_KEYS: Final = tuple(WrittenStep().fields)
+NEW_BASKET_KEYS: Final = tuple(NewBasketSchema().fields)
+CONFIG_KEYS: Final = tuple(BasketConfigSchema().fields)
+STEP_KEYS: Final = tuple(WrittenStepSchema().fields)

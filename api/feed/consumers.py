@@ -8,45 +8,46 @@ from typing import Any, Final
 import flask
 
 from api.feed import cursors
-from api.feed.changes import NOW, Feed
-from api.http.body_policy import unknown_keys
-from api.http.cache_control import polled
+from api.feed.changes import NOW, FeedHandler
+from api.http.body_policy import unknown_key_warnings
+from api.http.cache_control import private_no_cache
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC
+from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.errors import ConsumerNotFound, ValidationFailed
-from shared.ids import CONSUMER_NAME
-from shared.store.feed.consumer_store import Consumer
+from shared.ids import CONSUMER_NAME_PATTERN
+from shared.store.feed.consumer_store import FeedConsumer
 from shared.timestamps import format_rfc3339
 
 _PUT_KEYS: Final = ("since",)
-_NAMES: Final = "must be 1 to 100 letters, digits or any of _ . -, and begin with a letter or digit"
+_NAME_RULE: Final = "must be 1 to 100 letters, digits or any of _ . -, and begin with a letter or digit"
 
 
-class Consumers:
+class ConsumerHandler:
     """Answers what is asked of consumers."""
 
-    def __init__(self, services: Services, feed: Feed) -> None:
+    def __init__(self, services: Services, feed: FeedHandler) -> None:
         self._services = services
         self._feed = feed
 
     def remove(self, name: str) -> flask.Response:
         """Forget a consumer; raises ConsumerNotFound."""
-        self._services.consumers.remove(PUBLIC, name)
-        return polled(flask.jsonify(success=True, message=f"consumer {name!r} deleted", consumer=name))
+        self._services.consumers.remove(PUBLIC_INTEGRATOR, name)
+        return private_no_cache(flask.jsonify(success=True, message=f"consumer {name!r} deleted", consumer=name))
 
     def changes(self, name: str) -> flask.Response:
         """Return the page of changes after the cursor that this consumer has acknowledged; reading does not move it."""
-        return self._feed.answer(self._services.consumers.get(PUBLIC, name).place)
+        return self._feed.respond(self._services.consumers.get(PUBLIC_INTEGRATOR, name).position)
 
-    def listed(self) -> flask.Response:
+    def respond_with_list(self) -> flask.Response:
         """Answer all consumers."""
-        found = self._services.consumers.all(PUBLIC)
-        places = [consumer.place for consumer in found]
-        lags = self._services.feed.waiting_s(places, self._services.clock.now())
+        found = self._services.consumers.all(PUBLIC_INTEGRATOR)
+        places = [consumer.position for consumer in found]
+        lags = self._services.feed_reader.lags_s(places, self._services.clock.now())
         shown = [
-            _shown(each) | {"lag_s": lag_s, "expired": lag_s is None} for each, lag_s in zip(found, lags, strict=True)
+            _consumer_view(each) | {"lag_s": lag_s, "expired": lag_s is None}
+            for each, lag_s in zip(found, lags, strict=True)
         ]
-        return polled(flask.jsonify(consumers=shown, count=len(shown)))
+        return private_no_cache(flask.jsonify(consumers=shown, count=len(shown)))
 
     def put(self, name: str, body: Mapping[str, Any]) -> flask.Response:
         """Answer the consumer of this name, a new one with 201."""
@@ -55,47 +56,47 @@ class Consumers:
             fault = {"pointer": "/since", "message": "must be a cursor, or now"}
             raise ValidationFailed(f"since {fault['message']}", details=[fault])
         if since not in {None, NOW}:
-            cursors.decode(since, told_in="since")  # made up, it is told to who has a known consumer too
+            cursors.decode(since, parameter="since")  # made up, it is told to who has a known consumer too
         try:
-            consumer, is_new = self._services.consumers.get(PUBLIC, name), False
+            consumer, is_new = self._services.consumers.get(PUBLIC_INTEGRATOR, name), False
         except ConsumerNotFound:
-            start = self._feed.begin(since if since is not None else NOW)
-            consumer, is_new = self._services.consumers.add(PUBLIC, name, start)
-        answer = _answered(consumer, unknown_keys(body, _PUT_KEYS))
+            start = self._feed.resolve_readable_since(since if since is not None else NOW)
+            consumer, is_new = self._services.consumers.add(PUBLIC_INTEGRATOR, name, start)
+        answer = _consumer_response(consumer, unknown_key_warnings(body, _PUT_KEYS))
         answer.status_code = 201 if is_new else 200
         return answer
 
     def ack(self, name: str, cursor: str, warnings: Sequence[str]) -> flask.Response:
         """Move a consumer forward; answer where it stands."""
-        self._services.consumers.get(PUBLIC, name)  # one that is not there is told before a faulty cursor
-        place = cursors.decode(cursor, told_in="cursor")
-        end = self._services.feed.reached(place)
-        return _answered(self._services.consumers.ack(PUBLIC, name, place, end), warnings)
+        self._services.consumers.get(PUBLIC_INTEGRATOR, name)  # one that is not there is told before a faulty cursor
+        place = cursors.decode(cursor, parameter="cursor")
+        end = self._services.feed_reader.require_reached(place)
+        return _consumer_response(self._services.consumers.ack(PUBLIC_INTEGRATOR, name, place, end), warnings)
 
 
 def check_name(name: str) -> str:
     """Answer a name that a consumer may have; raises ValidationFailed."""
-    if not CONSUMER_NAME.fullmatch(name):
-        fault = {"parameter": "name", "message": _NAMES}
-        raise ValidationFailed(f"the name of a consumer {_NAMES}", details=[fault])
+    if not CONSUMER_NAME_PATTERN.fullmatch(name):
+        fault = {"parameter": "name", "message": _NAME_RULE}
+        raise ValidationFailed(f"the name of a consumer {_NAME_RULE}", details=[fault])
     return name
 
 
 def existing_name(name: str) -> str:
     """Answer a name that may be known; raises ConsumerNotFound for what cannot be one: it never reaches the store."""
-    if not CONSUMER_NAME.fullmatch(name):
-        raise ConsumerNotFound(f"consumer {name[:100]!r} was not found: the name of a consumer {_NAMES}")
+    if not CONSUMER_NAME_PATTERN.fullmatch(name):
+        raise ConsumerNotFound(f"consumer {name[:100]!r} was not found: the name of a consumer {_NAME_RULE}")
     return name
 
 
-def _shown(consumer: Consumer) -> dict[str, Any]:
+def _consumer_view(consumer: FeedConsumer) -> dict[str, Any]:
     return {
         "consumer": consumer.name,
-        "cursor": cursors.encode(consumer.place),
+        "cursor": cursors.encode(consumer.position),
         "created_at": format_rfc3339(consumer.created_at),
         "acked_at": format_rfc3339(consumer.acked_at),
     }
 
 
-def _answered(consumer: Consumer, warnings: Sequence[str]) -> flask.Response:
-    return polled(flask.jsonify(_shown(consumer) | ({"warnings": warnings} if warnings else {})))
+def _consumer_response(consumer: FeedConsumer, warnings: Sequence[str]) -> flask.Response:
+    return private_no_cache(flask.jsonify(_consumer_view(consumer) | ({"warnings": warnings} if warnings else {})))

@@ -8,36 +8,36 @@ from typing import Any, Final
 import flask
 from flask import request
 
-from api.feed.changes import Feed
-from api.feed.consumers import Consumers, check_name, existing_name
-from api.feed.schemas import Ack
+from api.feed.changes import FeedHandler
+from api.feed.consumers import ConsumerHandler, check_name, existing_name
+from api.feed.schemas import AckSchema
 from api.http import query_params
-from api.http.body_policy import unknown_keys
+from api.http.body_policy import unknown_key_warnings
 from api.http.request_body import Blueprint, read_body
 
 _ACK_KEYS: Final = ("cursor",)
 
 
-def blueprint(feed: Feed) -> Blueprint:
+def blueprint(feed: FeedHandler) -> Blueprint:
     """Return the route of the feed."""
     blp = Blueprint("feed", __name__, description="What changed, in one poll")
 
     @blp.route("/executions/changes")
     def changes() -> flask.Response:
         """Get what changed since a cursor: each execution as it stands by now, in the order of its changes."""
-        return feed.answer(feed.start(query_params.text("since")))
+        return feed.respond(feed.resolve_since(query_params.text("since")))
 
     return blp
 
 
-def consumers_blueprint(consumers: Consumers) -> Blueprint:
+def consumers_blueprint(consumers: ConsumerHandler) -> Blueprint:
     """Return the routes of named consumers."""
     blp = Blueprint("consumers", __name__, description="The feed with a cursor that Bucket keeps")
 
     @blp.route("/consumers")
     def all_consumers() -> flask.Response:
         """List the consumers by name, and how long the oldest change waits that each has not acknowledged."""
-        return consumers.listed()
+        return consumers.respond_with_list()
 
     @blp.route("/consumers/<name>", methods=["PUT"])
     def put_consumer(name: str) -> flask.Response:
@@ -55,9 +55,9 @@ def consumers_blueprint(consumers: Consumers) -> Blueprint:
         return consumers.changes(existing_name(name))
 
     @blp.route("/consumers/<name>/ack", methods=["POST"])
-    @blp.arguments(Ack())
+    @blp.arguments(AckSchema())
     def ack(body: Mapping[str, Any], name: str) -> flask.Response:
         """Acknowledge all before ``cursor``, a page's ``next_since``; an older one than the last changes nothing."""
-        return consumers.ack(existing_name(name), body["cursor"], unknown_keys(read_body(request), _ACK_KEYS))
+        return consumers.ack(existing_name(name), body["cursor"], unknown_key_warnings(read_body(request), _ACK_KEYS))
 
     return blp

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from marshmallow import fields
 
-from api.http.schema_fields import Body
+from api.http.schema_fields import BodySchema
 
 
-class Ack(Body):
+class AckSchema(BodySchema):
     """The body of POST /consumers/{name}/ack."""
 
     cursor = fields.Str(required=True, error_messages={"required": "is required: the next_since of a page"})

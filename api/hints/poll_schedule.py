@@ -18,41 +18,41 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Final
 
-LEAST_S: Final = 0.25
-MOST_S: Final = 30.0
-LOOK_COST: Final = 0.25
-TOLERATED_PART: Final = 0.2
-TOLERATED_S: Final = 0.5
-PLANNED_TO_S: Final = 600.0
+POLL_DELAY_MIN_S: Final = 0.25
+POLL_DELAY_MAX_S: Final = 30.0
+POLL_COST: Final = 0.25
+TOLERATED_LATENESS_SHARE: Final = 0.2
+TOLERATED_LATENESS_S: Final = 0.5
+HORIZON_S: Final = 600.0
 
 # A run's end is shown a moment after it, and no two runs of one length are alike to the millisecond.
-_MARGIN: Final = 1.02
+_MARGIN_FACTOR: Final = 1.02
 _MARGIN_S: Final = 0.02
-_FINE: Final = 1.03
-_COARSE: Final = 1.2
-_COARSE_MAX_S: Final = 25.0
+_FINE_GRID_FACTOR: Final = 1.03
+_COARSE_GRID_FACTOR: Final = 1.2
+_COARSE_GRID_STEP_MAX_S: Final = 25.0
 _PRIOR_RUNS: Final = 1.0
 _PRIOR_SCALE_S: Final = 0.5
-_PRIOR_TAIL: Final = 0.5
+_PRIOR_TAIL_INDEX: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Timetable:
+class PollSchedule:
     """From each age on, the age of the next look; ``runs`` is how many runs it was learnt from.
 
     Beyond the last age nothing is planned, and looks lie as far apart as hints may.
     """
 
-    ages: tuple[float, ...]
-    looks: tuple[float, ...]
-    runs: int = 0
+    ages_s: tuple[float, ...]
+    next_poll_ages_s: tuple[float, ...]
+    sample_size: int = 0
 
-    def next_after(self, age_s: float) -> float:
+    def next_delay_s(self, age_s: float) -> float:
         """Answer in how many seconds to look at a run of this age that is not over, within the bounds of a hint."""
-        if age_s >= self.ages[-1]:
-            return MOST_S
-        place = bisect_right(self.ages, max(age_s, 0.0)) - 1
-        return min(max(self.looks[place] - age_s, LEAST_S), MOST_S)
+        if age_s >= self.ages_s[-1]:
+            return POLL_DELAY_MAX_S
+        place = bisect_right(self.ages_s, max(age_s, 0.0)) - 1
+        return min(max(self.next_poll_ages_s[place] - age_s, POLL_DELAY_MIN_S), POLL_DELAY_MAX_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,83 +63,83 @@ class _Bin:
     mean_s: float
 
     @property
-    def price(self) -> float:
+    def lateness_cost_per_s(self) -> float:
         """What a second of lateness costs for all of them together."""
-        return self.weight / max(TOLERATED_S, TOLERATED_PART * self.mean_s)
+        return self.weight / max(TOLERATED_LATENESS_S, TOLERATED_LATENESS_SHARE * self.mean_s)
 
 
-def timetable_of(durations_s: Iterable[float]) -> Timetable:
+def build_schedule(durations_s: Iterable[float]) -> PollSchedule:
     """Answer the timetable for runs that took ``durations_s`` before, each one counting alike."""
     seen = sorted(duration for duration in durations_s if duration >= 0)
-    ages = _ages(seen)
+    ages = _age_grid_s(seen)
     bins = list(_bins(ages, seen))
-    beyond = sum(duration > ages[-1] for duration in seen) + _prior_beyond(ages[-1])
-    return Timetable(tuple(ages), tuple(_looks(ages, bins, beyond)), len(seen))
+    beyond = sum(duration > ages[-1] for duration in seen) + _prior_survival(ages[-1])
+    return PollSchedule(tuple(ages), tuple(_best_next_poll_ages_s(ages, bins, beyond)), len(seen))
 
 
-def _looks(ages: Sequence[float], bins: Sequence[_Bin], beyond: float) -> list[float]:
+def _best_next_poll_ages_s(ages: Sequence[float], bins: Sequence[_Bin], beyond: float) -> list[float]:
     """The best next look from each age, found from the last age backwards.
 
     ``prices`` and ``moments`` are sums up to each age, so that what the lateness of all bins between two ages costs
     is one subtraction; ``costs`` is not divided by the weight of those that are left, which is the same for all looks.
     """
-    prices = list(accumulate((one.price for one in bins), initial=0.0))
-    moments = list(accumulate((one.price * one.mean_s for one in bins), initial=0.0))
+    prices = list(accumulate((one.lateness_cost_per_s for one in bins), initial=0.0))
+    moments = list(accumulate((one.lateness_cost_per_s * one.mean_s for one in bins), initial=0.0))
     left = list(accumulate((one.weight for one in reversed(bins)), initial=beyond))[::-1]
     last = len(ages) - 1
     costs = [0.0] * (last + 1)
-    looks = [age + MOST_S for age in ages]
+    looks = [age + POLL_DELAY_MAX_S for age in ages]
     for now in range(last - 1, -1, -1):
         best = None
         for then in range(now + 1, last + 1):
             gap = ages[then] - ages[now]
-            if gap < LEAST_S and then < last:
+            if gap < POLL_DELAY_MIN_S and then < last:
                 continue
-            if gap > MOST_S and best is not None:
+            if gap > POLL_DELAY_MAX_S and best is not None:
                 break
             late = ages[then] * (prices[then] - prices[now]) - (moments[then] - moments[now])
             if best is None or late + costs[then] < best:
                 best, looks[now] = late + costs[then], ages[then]
             elif late > best:
                 break  # later ones are later still
-        costs[now] = LOOK_COST * left[now] + (best or 0.0)
+        costs[now] = POLL_COST * left[now] + (best or 0.0)
     return looks
 
 
-def _ages(seen: Sequence[float]) -> list[float]:
+def _age_grid_s(durations_s: Sequence[float]) -> list[float]:
     """The ages between which looks are chosen: finely where runs have ended, coarsely elsewhere."""
-    fine = {_rounded_up(duration) for duration in seen if duration < PLANNED_TO_S}
-    return sorted({0.0, *fine, *_coarse()})
+    fine = {_round_up_to_grid(duration) for duration in durations_s if duration < HORIZON_S}
+    return sorted({0.0, *fine, *_coarse_grid_s()})
 
 
-def _rounded_up(duration_s: float) -> float:
+def _round_up_to_grid(duration_s: float) -> float:
     """The age at which a run of this duration is certainly seen to be over, on a grid that joins those nearly alike."""
-    age = LEAST_S
-    shown_s = duration_s * _MARGIN + _MARGIN_S
+    age = POLL_DELAY_MIN_S
+    shown_s = duration_s * _MARGIN_FACTOR + _MARGIN_S
     while age < shown_s:
-        age *= _FINE
+        age *= _FINE_GRID_FACTOR
     return age
 
 
-def _coarse() -> Iterator[float]:
-    age = LEAST_S
-    while age < PLANNED_TO_S:
+def _coarse_grid_s() -> Iterator[float]:
+    age = POLL_DELAY_MIN_S
+    while age < HORIZON_S:
         yield age
-        age = min(age * _COARSE, age + _COARSE_MAX_S)
+        age = min(age * _COARSE_GRID_FACTOR, age + _COARSE_GRID_STEP_MAX_S)
 
 
-def _bins(ages: Sequence[float], seen: Sequence[float]) -> Iterator[_Bin]:
+def _bins(ages: Sequence[float], durations_s: Sequence[float]) -> Iterator[_Bin]:
     first = 0
     for since, until in pairwise(ages):
         past = first
-        while past < len(seen) and seen[past] * _MARGIN + _MARGIN_S <= until:
+        while past < len(durations_s) and durations_s[past] * _MARGIN_FACTOR + _MARGIN_S <= until:
             past += 1
-        prior = _prior_beyond(since) - _prior_beyond(until)
+        prior = _prior_survival(since) - _prior_survival(until)
         weight = prior + past - first
-        yield _Bin(weight, (prior * (since + until) / 2 + sum(seen[first:past])) / weight)
+        yield _Bin(weight, (prior * (since + until) / 2 + sum(durations_s[first:past])) / weight)
         first = past
 
 
-def _prior_beyond(age_s: float) -> float:
+def _prior_survival(age_s: float) -> float:
     """How many runs count as longer than this where nothing is known: a Lomax tail."""
-    return float(_PRIOR_RUNS * (1 + age_s / _PRIOR_SCALE_S) ** -_PRIOR_TAIL)
+    return float(_PRIOR_RUNS * (1 + age_s / _PRIOR_SCALE_S) ** -_PRIOR_TAIL_INDEX)

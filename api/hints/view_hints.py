@@ -4,48 +4,48 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from api.hints.poll_hints import OVER, Hints, hints_for
-from api.hints.schedule_cache import Expectations
+from api.hints.poll_hints import NO_HINTS, PollHints, compute_hints
+from api.hints.schedule_cache import DurationCache
 from shared.domain.execution import Execution
-from shared.live.redis_monitor import Pulse
-from shared.live.render import Head, head_of
-from shared.live.view_trailer import Mark, cut_mark, mark_of
-from shared.store.server_clock import StoreClock
+from shared.live.redis_monitor import RedisMonitor
+from shared.live.render import ViewHeader, parse_header
+from shared.live.view_trailer import Trailer, split_trailer, trailer_of
+from shared.store.server_clock import ServerClock
 
 
 @dataclass(frozen=True, slots=True)
 class HintedView:
     """A rendered view without its trailer, and the hints of this moment."""
 
-    head: Head
+    head: ViewHeader
     body: bytes
-    hints: Hints
+    hints: PollHints
 
     @property
     def json(self) -> bytes:
         """The view as a caller gets it."""
-        return self.body + self.hints.tail
+        return self.body + self.hints.json_suffix
 
 
 class ViewHints:
     """Computes the hints of one process's polls from what its background threads have learnt."""
 
-    def __init__(self, clock: StoreClock, monitor: Pulse, durations: Expectations) -> None:
+    def __init__(self, clock: ServerClock, monitor: RedisMonitor, durations: DurationCache) -> None:
         self._clock = clock
         self._monitor = monitor
         self._durations = durations
 
     def add_to(self, view: bytes) -> HintedView:
         """Return a rendered view with the hints of this moment."""
-        head = head_of(view)
-        body, mark = cut_mark(view)
+        head = parse_header(view)
+        body, mark = split_trailer(view)
         return HintedView(head, body, self._hints(head, mark))
 
-    def of_run(self, run: Execution) -> Hints:
+    def of_execution(self, run: Execution) -> PollHints:
         """Return the hints of a run that is in memory and was not rendered."""
-        return self._hints(Head(run.id, str(run.status), run.done, run.rev), mark_of(run))
+        return self._hints(ViewHeader(run.id, str(run.status), run.is_done, run.rev), trailer_of(run))
 
-    def _hints(self, head: Head, mark: Mark) -> Hints:
-        if head.done:
-            return OVER
-        return hints_for(head, mark, self._clock.glance(), self._monitor.last, self._durations.of)
+    def _hints(self, head: ViewHeader, mark: Trailer) -> PollHints:
+        if head.is_done:
+            return NO_HINTS
+        return compute_hints(head, mark, self._clock.now_or_none(), self._monitor.last, self._durations.get)

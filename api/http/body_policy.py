@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from api.http.strict_json import FAULTS_SHOWN, pointer, shown
+from api.http.strict_json import FAULTS_MAX, json_pointer, to_printable
 from shared.errors import CallbacksNotSupported, CredentialsNotAccepted
 
 CALLBACK_KEYS: Final = frozenset({"callback", "callback_url", "webhook", "webhook_url", "notify_url"})
@@ -29,7 +29,7 @@ CREDENTIAL_KEYS: Final = frozenset(
         "authorization",
     }
 )
-NOWHERE: Final[Mapping[str, str]] = MappingProxyType({})
+NO_KEY_HINTS: Final[Mapping[str, str]] = MappingProxyType({})
 _CREDENTIAL_WORDS: Final = tuple(key.encode() for key in sorted(CREDENTIAL_KEYS))
 
 
@@ -44,35 +44,39 @@ def check_policy(body: Mapping[str, Any], raw: bytes | None = None) -> None:
     if isinstance(config, dict):
         callbacks += [("config", key) for key in config if key in CALLBACK_KEYS]
     if callbacks:
-        details = _details(callbacks, "Bucket never calls back")
+        details = _pointer_details(callbacks, "Bucket never calls back")
         raise CallbacksNotSupported(
-            f"{_list(details)}: Bucket never calls back; leave this out and poll status_url until done is true",
+            f"{_join_pointers(details)}: Bucket never calls back; leave this out and poll status_url until "
+            "done is true",
             details=details,
         )
-    credentials = _credentials(body) if raw is None or _may_name_credentials(raw) else []
+    credentials = _find_credentials(body) if raw is None or _may_name_credentials(raw) else []
     if credentials:
-        details = _details(credentials, "credentials are not accepted in a body")
+        details = _pointer_details(credentials, "credentials are not accepted in a body")
         raise CredentialsNotAccepted(
-            f"{_list(details)}: credentials must not be sent in a body; configure them where the agent runs",
+            f"{_join_pointers(details)}: credentials must not be sent in a body; configure them where the agent runs",
             details=details,
         )
 
 
-def unknown_keys(
-    body: Mapping[str, Any], known: Sequence[str], *, within: str = "", elsewhere: Mapping[str, str] = NOWHERE
+def unknown_key_warnings(
+    body: Mapping[str, Any], known_keys: Sequence[str], *, within: str = "", key_hints: Mapping[str, str] = NO_KEY_HINTS
 ) -> list[str]:
     """Answer a warning for each key of ``body`` that is not in ``known``: the first 20, names cut to 64 characters.
 
     ``within`` names the object that ``body`` is, where it is not the whole body. What has its place ``elsewhere`` is
     told with it.
     """
-    strange = [key for key in body if key not in known][:FAULTS_SHOWN]
-    return [_warning(shown(key), known, f" of {within}" if within else "", elsewhere) for key in strange]
+    strange = [key for key in body if key not in known_keys][:FAULTS_MAX]
+    return [
+        _unknown_key_warning(to_printable(key), known_keys, f" of {within}" if within else "", key_hints)
+        for key in strange
+    ]
 
 
-def _warning(name: str, known: Sequence[str], of: str, elsewhere: Mapping[str, str]) -> str:
-    near = next(iter(difflib.get_close_matches(name.lower(), [*known, *elsewhere], n=1)), None)
-    hint = "" if near is None else f"; {elsewhere.get(near) or f'did you mean {near}?'}"
+def _unknown_key_warning(name: str, known_keys: Sequence[str], of: str, key_hints: Mapping[str, str]) -> str:
+    near = next(iter(difflib.get_close_matches(name.lower(), [*known_keys, *key_hints], n=1)), None)
+    hint = "" if near is None else f"; {key_hints.get(near) or f'did you mean {near}?'}"
     return f"unknown field '{name}'{of} was ignored{hint}"
 
 
@@ -84,31 +88,31 @@ def _may_name_credentials(raw: bytes) -> bool:
     return any(word in plain for word in _CREDENTIAL_WORDS)
 
 
-def _credentials(body: Mapping[str, Any]) -> list[tuple[str | int, ...]]:
+def _find_credentials(body: Mapping[str, Any]) -> list[tuple[str | int, ...]]:
     found: list[tuple[str | int, ...]] = []
     waiting: deque[tuple[tuple[str | int, ...], Any]] = deque([((), body)])
-    while waiting and len(found) < FAULTS_SHOWN:
+    while waiting and len(found) < FAULTS_MAX:
         path, item = waiting.popleft()
         if isinstance(item, dict):
             for key, inner in item.items():
-                if _plain(key) in CREDENTIAL_KEYS:
+                if _normalize_key(key) in CREDENTIAL_KEYS:
                     found.append((*path, key))
                 elif isinstance(inner, (dict, list)):
                     waiting.append(((*path, key), inner))
         else:
             waiting.extend(((*path, at), inner) for at, inner in enumerate(item) if isinstance(inner, (dict, list)))
-    return found[:FAULTS_SHOWN]
+    return found[:FAULTS_MAX]
 
 
-def _plain(key: str) -> str:
+def _normalize_key(key: str) -> str:
     return key.lower().replace("_", "").replace("-", "")
 
 
-def _details(paths: Sequence[tuple[str | int, ...]], message: str) -> list[dict[str, str]]:
-    return [{"pointer": pointer(path), "message": message} for path in paths]
+def _pointer_details(paths: Sequence[tuple[str | int, ...]], message: str) -> list[dict[str, str]]:
+    return [{"pointer": json_pointer(path), "message": message} for path in paths]
 
 
-def _list(details: Sequence[Mapping[str, str]]) -> str:
+def _join_pointers(details: Sequence[Mapping[str, str]]) -> str:
     pointers = [detail["pointer"] for detail in details[:3]]
     more = len(details) - len(pointers)
     return ", ".join(pointers) + (f" and {more} more" if more else "")

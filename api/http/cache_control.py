@@ -8,10 +8,12 @@ from typing import Final
 
 import flask
 
-POLLED: Final[Mapping[str, str]] = MappingProxyType({"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"})
+PRIVATE_NO_CACHE_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
+    {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
+)
 
 
-def polled(response: flask.Response) -> flask.Response:
+def private_no_cache(response: flask.Response) -> flask.Response:
     """Answer ``response`` as one that is polled."""
-    response.headers.update(POLLED)
+    response.headers.update(PRIVATE_NO_CACHE_HEADERS)
     return response

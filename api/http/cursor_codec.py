@@ -11,29 +11,29 @@ import hashlib
 from enum import StrEnum, unique
 from typing import Final
 
-_SUM_BYTES: Final = 6
+_CHECKSUM_BYTES: Final = 6
 
 
 @unique
-class Kind(StrEnum):
+class CursorKind(StrEnum):
     """What a cursor leads on in; one kind is none of another. At most eight letters, which blake2s takes."""
 
     FEED = "feed"
     EXECUTIONS = "list"
-    LETTERS = "letters"
-    LINES = "lines"
+    DEAD_LETTERS = "letters"
+    LOG_LINES = "lines"
 
 
-def seal(kind: Kind, text: str) -> str:
+def encode_cursor(kind: CursorKind, text: str) -> str:
     """Answer ``text`` as a cursor of ``kind``: letters, digits, ``-`` and ``_``."""
     told = text.encode()
-    summed = hashlib.blake2s(told, digest_size=_SUM_BYTES, person=kind.encode()).digest()
+    summed = hashlib.blake2s(told, digest_size=_CHECKSUM_BYTES, person=kind.encode()).digest()
     return base64.urlsafe_b64encode(summed + told).decode().rstrip("=")
 
 
-def unseal(kind: Kind, cursor: str) -> str:
+def decode_cursor(kind: CursorKind, cursor: str) -> str:
     """Answer the text that ``cursor`` was made from; raises ValueError where it was not sealed as one of ``kind``."""
-    text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[_SUM_BYTES:].decode()
-    if seal(kind, text) != cursor:  # another sum, or the same bytes written in another way
+    text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[_CHECKSUM_BYTES:].decode()
+    if encode_cursor(kind, text) != cursor:  # another sum, or the same bytes written in another way
         raise ValueError("not sealed here")
     return text

@@ -9,10 +9,10 @@ import flask
 from flask import request
 from werkzeug.datastructures import Headers
 
-from shared.ids import EXECUTION_ID
-from shared.live.render import Head
+from shared.ids import EXECUTION_ID_PATTERN
+from shared.live.render import ViewHeader
 
-_REVISION: Final = re.compile(rf'"({EXECUTION_ID.pattern})\.([0-9]{{1,15}})"', re.ASCII)
+_ETAG_REVISION: Final = re.compile(rf'"({EXECUTION_ID_PATTERN.pattern})\.([0-9]{{1,15}})"', re.ASCII)
 
 
 def etag_of(execution_id: str, rev: int) -> str:
@@ -20,7 +20,7 @@ def etag_of(execution_id: str, rev: int) -> str:
     return f'W/"{execution_id}.{rev}"'
 
 
-def is_known(head: Head) -> bool:
+def matches_if_none_match(head: ViewHeader) -> bool:
     """True where the caller's If-None-Match names this revision; weakly compared, as GET is."""
     told = request.environ.get("HTTP_IF_NONE_MATCH")
     if not told:
@@ -30,13 +30,13 @@ def is_known(head: Head) -> bool:
     )
 
 
-def rev_known(execution_id: str) -> int:
+def if_none_match_rev(execution_id: str) -> int:
     """Answer the highest revision of an execution that the caller's If-None-Match names; 0 where it names none."""
     told = request.environ.get("HTTP_IF_NONE_MATCH")
-    return max((int(found[2]) for found in _REVISION.finditer(told or "") if found[1] == execution_id), default=0)
+    return max((int(found[2]) for found in _ETAG_REVISION.finditer(told or "") if found[1] == execution_id), default=0)
 
 
-def knows_something() -> bool:
+def has_if_none_match_rev() -> bool:
     """True where the caller names revisions, and not just any."""
     told = request.environ.get("HTTP_IF_NONE_MATCH")
     return bool(told) and not request.if_none_match.star_tag

@@ -12,35 +12,35 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from api.http import cursor_codec
-from api.http.cursor_codec import Kind
+from api.http.cursor_codec import CursorKind
 from shared.errors import CursorInvalid
-from shared.ids import EXECUTION_ID
+from shared.ids import EXECUTION_ID_PATTERN
 
-_ROW: Final = rf"{EXECUTION_ID.pattern}|message-[0-9a-f]{{24}}"
-_PLACE: Final = re.compile(rf"(0|[1-9][0-9]{{0,14}})\.({_ROW})((?:\.[0-9a-f]{{16}})?)", re.ASCII)
-_MARK_DIGITS: Final = 16
-_1970: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ROW_ID: Final = rf"{EXECUTION_ID_PATTERN.pattern}|message-[0-9a-f]{{24}}"
+_CURSOR_TEXT: Final = re.compile(rf"(0|[1-9][0-9]{{0,14}})\.({_ROW_ID})((?:\.[0-9a-f]{{16}})?)", re.ASCII)
+_DIGEST_CHARS: Final = 16
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def encode(kind: Kind, at: datetime, row_id: str, bound: bytes = b"") -> str:
+def encode(kind: CursorKind, at: datetime, row_id: str, filters: bytes = b"") -> str:
     """Answer the cursor of a place in a list of ``kind``."""
-    ms = (at - _1970) // timedelta(milliseconds=1)
-    return cursor_codec.seal(kind, f"{ms}.{row_id}{_mark(bound)}")
+    ms = (at - _EPOCH) // timedelta(milliseconds=1)
+    return cursor_codec.encode_cursor(kind, f"{ms}.{row_id}{_filters_digest(filters)}")
 
 
-def decode(kind: Kind, cursor: str, bound: bytes = b"") -> tuple[datetime, str]:
+def decode(kind: CursorKind, cursor: str, filters: bytes = b"") -> tuple[datetime, str]:
     """Answer the place that ``cursor`` was made from; raises CursorInvalid where it was not made for this list."""
     with suppress(ValueError, OverflowError):
-        found = _PLACE.fullmatch(cursor_codec.unseal(kind, cursor))
+        found = _CURSOR_TEXT.fullmatch(cursor_codec.decode_cursor(kind, cursor))
         if found is not None:
-            if found[3] != _mark(bound):
+            if found[3] != _filters_digest(filters):
                 raise CursorInvalid(
                     f"cursor={cursor[:64]!r} belongs to a list with other filters or another order; "
                     "begin anew without a cursor"
                 )
-            return _1970 + timedelta(milliseconds=int(found[1])), found[2]
+            return _EPOCH + timedelta(milliseconds=int(found[1])), found[2]
     raise CursorInvalid(f"cursor={cursor[:64]!r} was not made by Bucket; pass a next_cursor back, or leave it out")
 
 
-def _mark(bound: bytes) -> str:
-    return f".{hashlib.sha256(bound).hexdigest()[:_MARK_DIGITS]}" if bound else ""
+def _filters_digest(filters: bytes) -> str:
+    return f".{hashlib.sha256(filters).hexdigest()[:_DIGEST_CHARS]}" if filters else ""

@@ -15,43 +15,45 @@ from typing import Final, Generic, TypeVar
 
 import flask
 
-from shared.live.pubsub import LINGER_S, Waiter, Wakes
-from shared.live.redis_monitor import Pulse
+from shared.live.pubsub import LINGER_S, Waiter, WakeupListener
+from shared.live.redis_monitor import RedisMonitor
 from shared.settings import Settings
 
 WAIT_MAX_S: Final = 30.0
-_PAUSE_LEAST_S: Final = 0.05
+_RECHECK_MIN_S: Final = 0.05
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Held(Generic[T]):
+class LongPollResult(Generic[T]):
     """What was seen last, and whether the wish to wait was granted: news at once grants it too."""
 
-    seen: T
-    granted: bool
+    value: T
+    is_granted: bool
 
 
-class Holder:
+class LongPoller:
     """One process's places for requests that wait."""
 
-    def __init__(self, settings: Settings, pulse: Pulse, linger_s: float = LINGER_S) -> None:
+    def __init__(self, settings: Settings, redis_monitor: RedisMonitor, linger_s: float = LINGER_S) -> None:
         """The subscription stays ``linger_s`` longer than somebody waits."""
-        self._pulse = pulse
-        self._lets_go = False
-        self._places = threading.Semaphore(min(settings.held_polls, settings.api_threads // 2))
-        self._wakes = Wakes(settings.redis_url, lambda: self._lets_go or not pulse.last.connected, linger_s)
+        self._redis_monitor = redis_monitor
+        self._is_closing = False
+        self._free_slots = threading.Semaphore(min(settings.held_polls, settings.api_threads // 2))
+        self._wakeup_listener = WakeupListener(
+            settings.redis_url, lambda: self._is_closing or not redis_monitor.last.is_connected, linger_s
+        )
 
     def hold(
         self,
         topic: str,
         wait_s: float,
-        look: Callable[[], T],
-        is_news: Callable[[T], bool],
+        fetch: Callable[[], T],
+        is_ready: Callable[[T], bool],
         *,
-        good_for_s: Callable[[T], float] | None = None,
-    ) -> Held[T]:
+        fresh_for_s: Callable[[T], float] | None = None,
+    ) -> LongPollResult[T]:
         """Answer what ``look`` sees as soon as ``is_news`` is true of it, or when ``wait_s`` (at most 30) are over.
 
         ``topic`` is what :func:`shared.live.pubsub.wake` names when there may be news. ``look`` is asked first, after
@@ -62,45 +64,45 @@ class Holder:
         where either happens meanwhile it looks a last time and answers that.
         """
         ends_at = time.monotonic() + min(wait_s, WAIT_MAX_S)
-        seen = look()
-        if is_news(seen):
-            return Held(seen, granted=True)
-        if wait_s <= 0 or not self._may_hold() or not self._places.acquire(blocking=False):
-            return Held(seen, granted=False)
+        seen = fetch()
+        if is_ready(seen):
+            return LongPollResult(seen, is_granted=True)
+        if wait_s <= 0 or not self._may_hold() or not self._free_slots.acquire(blocking=False):
+            return LongPollResult(seen, is_granted=False)
         began = time.perf_counter()
         try:
-            with self._wakes.waiting(topic) as waiter:
+            with self._wakeup_listener.register(topic) as waiter:
                 if waiter is None:
-                    seen = look()
-                    return Held(seen, granted=is_news(seen))
-                return Held(_wait(waiter, ends_at, look, is_news, good_for_s), granted=True)
+                    seen = fetch()
+                    return LongPollResult(seen, is_granted=is_ready(seen))
+                return LongPollResult(_wait_until_ready(waiter, ends_at, fetch, is_ready, fresh_for_s), is_granted=True)
         finally:
-            self._places.release()
+            self._free_slots.release()
             if flask.has_request_context():
                 flask.g.begun += time.perf_counter() - began  # the figures tell how long Bucket took, not the caller
 
-    def let_go(self) -> None:
+    def release_all(self) -> None:
         """Answer all that are held, and hold none any more: the process is about to end."""
-        self._lets_go = True
-        self._wakes.end_all()
+        self._is_closing = True
+        self._wakeup_listener.release_all()
 
     def _may_hold(self) -> bool:
-        return not self._lets_go and self._pulse.last.connected
+        return not self._is_closing and self._redis_monitor.last.is_connected
 
 
-def _wait(
+def _wait_until_ready(
     waiter: Waiter,
     ends_at: float,
-    look: Callable[[], T],
-    is_news: Callable[[T], bool],
-    good_for_s: Callable[[T], float] | None,
+    fetch: Callable[[], T],
+    is_ready: Callable[[T], bool],
+    fresh_for_s: Callable[[T], float] | None,
 ) -> T:
     while True:
-        is_last = waiter.is_over or time.monotonic() >= ends_at
-        seen = look()  # after it was registered: whatever changes from here on wakes it
-        if is_last or is_news(seen):
+        is_last = waiter.is_released or time.monotonic() >= ends_at
+        seen = fetch()  # after it was registered: whatever changes from here on wakes it
+        if is_last or is_ready(seen):
             return seen
         left_s = ends_at - time.monotonic()
-        if good_for_s is not None:
-            left_s = min(left_s, max(good_for_s(seen), _PAUSE_LEAST_S))
+        if fresh_for_s is not None:
+            left_s = min(left_s, max(fresh_for_s(seen), _RECHECK_MIN_S))
         waiter.wait(max(left_s, 0))

@@ -19,18 +19,20 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from werkzeug.routing import RequestRedirect
 
 from api.http import problems
-from shared.ids import REQUEST_ID, new_request_id
+from shared.ids import REQUEST_ID_PATTERN, new_request_id
 from shared.settings import Settings
-from shared.telemetry.lenient_json import encode
+from shared.telemetry.lenient_json import encode_lenient
 from shared.telemetry.request_metrics import observe_request
 
-EXPOSED: Final = "ETag, Location, Retry-After, Idempotency-Replayed, Preference-Applied, X-Request-ID"
-ALLOWED: Final = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Prefer, X-Request-ID, traceparent"
-_NOWHERE: Final = "none"  # the endpoint's label where no route was found: paths would be labels without end
-_PREFIX: Final = "/api/v1"
-_QUIET: Final = ("/execution-logs", "/executions", "/consumers", "/health", "/ready", "/metrics")
+CORS_EXPOSED_HEADERS: Final = "ETag, Location, Retry-After, Idempotency-Replayed, Preference-Applied, X-Request-ID"
+CORS_ALLOWED_HEADERS: Final = (
+    "Authorization, Content-Type, Idempotency-Key, If-None-Match, Prefer, X-Request-ID, traceparent"
+)
+_UNMATCHED_ROUTE: Final = "none"  # the endpoint's label where no route was found: paths would be labels without end
+_VERSION_PREFIX: Final = "/api/v1"
+_POLLED_PATH_PREFIXES: Final = ("/execution-logs", "/executions", "/consumers", "/health", "/ready", "/metrics")
 _NO_CONTENT: Final = 204
-_FAULT: Final = 400
+_FIRST_ERROR_STATUS: Final = 400
 
 
 class OrjsonProvider(JSONProvider):
@@ -38,7 +40,7 @@ class OrjsonProvider(JSONProvider):
 
     def dumps(self, obj: Any, **_: Any) -> str:
         """Answer ``obj`` as JSON text."""
-        return encode(obj).decode()
+        return encode_lenient(obj).decode()
 
     def loads(self, s: str | bytes, **_: Any) -> Any:
         """Answer what ``s`` writes; request bodies go through api.http.request_body instead."""
@@ -46,34 +48,34 @@ class OrjsonProvider(JSONProvider):
 
     def response(self, *args: Any, **kwargs: Any) -> flask.Response:
         """Answer the JSON reply without a detour through text."""
-        return flask.Response(encode(self._prepare_response_obj(args, kwargs)), mimetype="application/json")
+        return flask.Response(encode_lenient(self._prepare_response_obj(args, kwargs)), mimetype="application/json")
 
 
-def register(app: flask.Flask, settings: Settings) -> None:
+def register_middleware(app: flask.Flask, settings: Settings) -> None:
     """Give ``app`` all that this module does; call it before any route is added."""
     app.json = OrjsonProvider(app)
-    app.before_request(_begin)
-    app.after_request(_ending(polls_logged=settings.log_level == "DEBUG"))
-    app.teardown_request(_forget)
+    app.before_request(_before_request)
+    app.after_request(_make_after_request(logs_polls=settings.log_level == "DEBUG"))
+    app.teardown_request(_teardown_request)
     if settings.cors_origins:
         _register_cors(app, frozenset(settings.cors_origins))
 
 
-def _begin() -> flask.Response | None:
+def _before_request() -> flask.Response | None:
     request, known = request_ctx.request, app_ctx.g  # themselves: each look through flask's proxies costs 2 µs
     known.begun = time.perf_counter()
     asked = request.environ.get("HTTP_X_REQUEST_ID")
-    request_id = asked if asked and REQUEST_ID.fullmatch(asked) else new_request_id()
+    request_id = asked if asked and REQUEST_ID_PATTERN.fullmatch(asked) else new_request_id()
     known.request_id = request_id
     clear_contextvars()  # a request whose teardown was lost must not lend its id
     bind_contextvars(request_id=request_id)
     # An address is what it is: no redirect adds a slash or takes one away.
     if isinstance(request.routing_exception, RequestRedirect):
-        return problems.respond(problems.nothing_here())
+        return problems.problem_response(problems.route_not_found())
     return None
 
 
-def _ending(*, polls_logged: bool) -> Callable[[flask.Response], flask.Response]:
+def _make_after_request(*, logs_polls: bool) -> Callable[[flask.Response], flask.Response]:
     log = structlog.get_logger("api.access")
 
     def end(response: flask.Response) -> flask.Response:
@@ -82,10 +84,10 @@ def _ending(*, polls_logged: bool) -> Callable[[flask.Response], flask.Response]
         response.headers["X-Content-Type-Options"] = "nosniff"
         seconds = time.perf_counter() - known.begun
         rule = request.url_rule
-        route = _NOWHERE if rule is None else rule.rule
+        route = _UNMATCHED_ROUTE if rule is None else rule.rule
         observe_request("api", route, seconds)
-        quiet = response.status_code < _FAULT and _is_poll(route, request.method)
-        if polls_logged or not quiet:
+        quiet = response.status_code < _FIRST_ERROR_STATUS and _is_polled_route(route, request.method)
+        if logs_polls or not quiet:
             (log.debug if quiet else log.info)(
                 "request",
                 method=request.method,
@@ -98,15 +100,15 @@ def _ending(*, polls_logged: bool) -> Callable[[flask.Response], flask.Response]
     return end
 
 
-def _forget(_: BaseException | None) -> None:
+def _teardown_request(_: BaseException | None) -> None:
     clear_contextvars()
 
 
 @lru_cache(maxsize=1024)
-def _is_poll(route: str, method: str) -> bool:
+def _is_polled_route(route: str, method: str) -> bool:
     """Answer whether a line for each such request would drown all others."""
-    bare = route.removeprefix(_PREFIX)
-    return bare == "/executions/poll" or (method in {"GET", "HEAD"} and bare.startswith(_QUIET))
+    bare = route.removeprefix(_VERSION_PREFIX)
+    return bare == "/executions/poll" or (method in {"GET", "HEAD"} and bare.startswith(_POLLED_PATH_PREFIXES))
 
 
 def _register_cors(app: flask.Flask, origins: frozenset[str]) -> None:
@@ -118,7 +120,7 @@ def _register_cors(app: flask.Flask, origins: frozenset[str]) -> None:
         response = app.make_default_options_response()
         response.status_code = _NO_CONTENT
         response.headers["Access-Control-Allow-Methods"] = response.headers["Allow"]
-        response.headers["Access-Control-Allow-Headers"] = ALLOWED
+        response.headers["Access-Control-Allow-Headers"] = CORS_ALLOWED_HEADERS
         response.headers["Access-Control-Max-Age"] = "600"
         return response
 
@@ -127,7 +129,7 @@ def _register_cors(app: flask.Flask, origins: frozenset[str]) -> None:
         origin = flask.request.headers.get("Origin")
         if origin in origins:
             response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Expose-Headers"] = EXPOSED
+            response.headers["Access-Control-Expose-Headers"] = CORS_EXPOSED_HEADERS
         return response
 
     app.before_request(preflight)

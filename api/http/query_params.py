@@ -12,46 +12,46 @@ from flask import request
 from shared.errors import ValidationFailed
 from shared.timestamps import parse_rfc3339
 
-_NO_MOMENT: Final = "must be a moment with its offset, such as 2026-11-21T12:00:00Z"
+_INVALID_TIMESTAMP: Final = "must be a moment with its offset, such as 2026-11-21T12:00:00Z"
 
-LIMIT: Final = 100
+LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1_000
 _SEQ_MAX: Final = 2**53
 
-Word = TypeVar("Word", bound=StrEnum)
+EnumT = TypeVar("EnumT", bound=StrEnum)
 
 
 def text(name: str) -> str | None:
     """Answer a parameter as it stands, None where it is absent; raises ValidationFailed where it stands twice."""
     found = request.args.getlist(name)
     if len(found) > 1:
-        _refuse(name, "must be given once")
+        _raise_invalid(name, "must be given once")
     return found[0] if found else None
 
 
-def words(name: str, known: type[Word]) -> tuple[Word, ...]:
+def enum_values(name: str, enum_type: type[EnumT]) -> tuple[EnumT, ...]:
     """Answer a comma list of words that are ``known``, each once and in the order of ``known``."""
     told = text(name)
     if told is None:
         return ()
     chosen = {word.strip() for word in told.split(",")}
-    if not chosen <= set(known):
-        _refuse(name, f"must be one or several of {_listed(tuple(known))}, with commas between")
-    return tuple(word for word in known if word in chosen)
+    if not chosen <= set(enum_type):
+        _raise_invalid(name, f"must be one or several of {_join_words(tuple(enum_type))}, with commas between")
+    return tuple(word for word in enum_type if word in chosen)
 
 
-def word(name: str, default: Word) -> Word:
+def enum_value(name: str, default: EnumT) -> EnumT:
     """Answer one word of the kind that ``default`` is."""
     told = text(name)
     known = type(default)
     if told is None:
         return default
     if told not in set(known):
-        _refuse(name, f"must be one of {_listed(tuple(known))}")
+        _raise_invalid(name, f"must be one of {_join_words(tuple(known))}")
     return known(told)
 
 
-def moment(name: str) -> datetime | None:
+def timestamp(name: str) -> datetime | None:
     """Answer a moment as RFC 3339 writes it, with its offset.
 
     A "+" that was not percent-encoded has become a space on its way, and can have been nothing else.
@@ -62,32 +62,32 @@ def moment(name: str) -> datetime | None:
     try:
         return parse_rfc3339(told.replace(" ", "+"))
     except ValueError:
-        _refuse(name, _NO_MOMENT)
+        _raise_invalid(name, _INVALID_TIMESTAMP)
 
 
-def whole_number(name: str, *, least: int, most: int) -> int | None:
+def integer(name: str, *, minimum: int, maximum: int) -> int | None:
     """Answer a query parameter that is a whole number, None where it is absent; raises ValidationFailed."""
     told = text(name)
     if told is None:
         return None
-    if not (told.isascii() and told.isdigit() and len(told) < 20 and least <= int(told) <= most):  # noqa: PLR2004
-        _refuse(name, f"must be a whole number from {least} to {most}")
+    if not (told.isascii() and told.isdigit() and len(told) < 20 and minimum <= int(told) <= maximum):  # noqa: PLR2004
+        _raise_invalid(name, f"must be a whole number from {minimum} to {maximum}")
     return int(told)
 
 
 def limit() -> int:
     """Answer how many rows this request asks for."""
-    return whole_number("limit", least=1, most=LIMIT_MAX) or LIMIT
+    return integer("limit", minimum=1, maximum=LIMIT_MAX) or LIMIT_DEFAULT
 
 
 def after() -> int | None:
     """Answer the ``seq`` beyond which this request asks for log lines."""
-    return whole_number("after", least=0, most=_SEQ_MAX)
+    return integer("after", minimum=0, maximum=_SEQ_MAX)
 
 
-def _listed(words: Sequence[str]) -> str:
+def _join_words(words: Sequence[str]) -> str:
     return ", ".join(words)
 
 
-def _refuse(name: str, message: str) -> NoReturn:
+def _raise_invalid(name: str, message: str) -> NoReturn:
     raise ValidationFailed(f"{name} {message}", details=[{"parameter": name, "message": message}])

@@ -14,7 +14,7 @@ _FAR: Final = timedelta(days=3_650)
 _AN_OBJECT: Final = "must be a JSON object"
 
 
-class Body(Schema):
+class BodySchema(Schema):
     """A body of which unknown keys are ignored; the caller is told of them in ``warnings``."""
 
     error_messages: dict[str, str] = {"type": _AN_OBJECT}
@@ -25,7 +25,7 @@ class Body(Schema):
         unknown = EXCLUDE
 
 
-class Object(fields.Dict):
+class ObjectField(fields.Dict):
     """A JSON object."""
 
     default_error_messages = {"invalid": _AN_OBJECT}
@@ -34,7 +34,7 @@ class Object(fields.Dict):
         super().__init__(keys=fields.Str(), **kwargs)
 
 
-class Timestamp(fields.Field[datetime]):
+class TimestampField(fields.Field[datetime]):
     """A timestamp as RFC 3339 writes it, with its offset."""
 
     default_error_messages = {
@@ -53,7 +53,7 @@ class Timestamp(fields.Field[datetime]):
         return at
 
 
-class StrictNumber(fields.Float):
+class StrictNumberField(fields.Float):
     """A JSON number, and no string that looks like one."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -62,14 +62,14 @@ class StrictNumber(fields.Float):
         return super()._deserialize(value, *args, **kwargs)
 
 
-def seconds(*, least: float, description: str) -> fields.Float:
+def seconds_field(*, least: float, description: str) -> fields.Float:
     """Return a field of so many seconds, at most ten years."""
     most = _FAR.total_seconds()
     limits = validate.Range(min=least, max=most, error=f"must be {least:g} to {most:.0f} seconds")
-    return StrictNumber(allow_none=True, validate=limits, metadata={"description": description})
+    return StrictNumberField(allow_none=True, validate=limits, metadata={"description": description})
 
 
-class Items(fields.List[Any]):
+class ItemsField(fields.List[Any]):
     """A list of 1 to ``ITEMS_MAX`` items, not validated here: each is checked by itself later."""
 
     def __init__(self, of: type[Schema], *, described: str) -> None:

@@ -21,16 +21,16 @@ import orjson
 from shared.errors import InvalidJson
 
 DEPTH_MAX: Final = 32
-FAULTS_SHOWN: Final = 20
-NAME_SHOWN: Final = 64
+FAULTS_MAX: Final = 20
+NAME_MAX_CHARS: Final = 64
 
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _INT_DIGITS: Final = 20  # the longest literal that can lie in 64 bits; JSON forbids leading zeros
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
-_STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_DEPTH_CHANGES: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 # Surrogates and NUL can only come in as escapes: raw ones are refused as invalid UTF-8 and as a control character.
 _SUSPECT_ESCAPE: Final = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
-_WHOLE_FLOAT: Final = re.compile(rb"\.0(?![0-9])|[0-9]e[0-9+]")
+_INTEGRAL_FLOAT: Final = re.compile(rb"\.0(?![0-9])|[0-9]e[0-9+]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class _Fault:
 _NOT_FINITE: Final = _Fault("NaN and infinities are not JSON")
 _TOO_LARGE_FLOAT: Final = _Fault("the number is too large for a 64-bit float")
 _TOO_LARGE_INT: Final = _Fault("the integer is beyond signed 64 bits; send it as a string")
-_TWICE: Final = _Fault("the key stands twice in one object")
+_DUPLICATE_KEY: Final = _Fault("the key stands twice in one object")
 _NUL_KEY: Final = _Fault("a key must not contain NUL (\\u0000)")
 _SURROGATE: Final = _Fault("a lone surrogate (\\ud800 to \\udfff) is not text")
 
@@ -57,14 +57,14 @@ def parse(raw: bytes) -> Any:
     if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and depth_of(raw) > DEPTH_MAX:
         raise InvalidJson(f"the body is nested deeper than {DEPTH_MAX} levels")
     try:
-        value = _SOUND.decode(text)
+        value = _STRICT_DECODER.decode(text)
         if _SUSPECT_ESCAPE.search(raw):
-            _refuse(value)
-    except _Unsound:
-        _refuse(_decode_marking(text))
+            _raise_faults(value)
+    except _FaultNoticed:
+        _raise_faults(_decode_marking(text))
         raise InvalidJson from None  # not reached: the marking reading finds what the first one noticed
     except json.JSONDecodeError as wrong:
-        raise _malformed(wrong) from None
+        raise _syntax_error(wrong) from None
     return value
 
 
@@ -76,27 +76,27 @@ def depth_of(raw: bytes) -> int:
     """
     bare = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     brackets = b"".join(bare.split(b'"')[::2]).translate(None, _NOT_BRACKETS)
-    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0)
+    return max(accumulate(map(_DEPTH_CHANGES.__getitem__, brackets)), default=0)
 
 
-def canonical(value: Any) -> bytes:
+def canonical_json(value: Any) -> bytes:
     """Answer the one form of ``value``, which must have come from :func:`parse`: equal JSON gives equal bytes."""
     written = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    if _WHOLE_FLOAT.search(written):
-        return orjson.dumps(_whole(value), option=orjson.OPT_SORT_KEYS)
+    if _INTEGRAL_FLOAT.search(written):
+        return orjson.dumps(_integral_floats_to_ints(value), option=orjson.OPT_SORT_KEYS)
     return written
 
 
-def pointer(path: Sequence[str | int]) -> str:
+def json_pointer(path: Sequence[str | int]) -> str:
     """Answer the JSON pointer (RFC 6901) of ``path``, fit to be shown: each name cut to 64 characters."""
-    return "".join(f"/{shown(str(part)).replace('~', '~0').replace('/', '~1')}" for part in path)
+    return "".join(f"/{to_printable(str(part)).replace('~', '~0').replace('/', '~1')}" for part in path)
 
 
-def shown(name: str) -> str:
+def to_printable(name: str) -> str:
     """Answer ``name`` fit for a message: cut to 64 characters, whatever does not print escaped."""
     if not name.isprintable():
-        name = name[:NAME_SHOWN].encode("unicode_escape").decode("ascii")
-    return name if len(name) <= NAME_SHOWN else name[: NAME_SHOWN - 1] + "…"
+        name = name[:NAME_MAX_CHARS].encode("unicode_escape").decode("ascii")
+    return name if len(name) <= NAME_MAX_CHARS else name[: NAME_MAX_CHARS - 1] + "…"
 
 
 def _decode(raw: bytes) -> str:
@@ -110,80 +110,82 @@ def _decode(raw: bytes) -> str:
         raise InvalidJson(f"the body is not valid UTF-8: see byte {wrong.start}") from None
 
 
-class _Unsound(Exception):
+class _FaultNoticed(Exception):
     """Something in the text is of no use; the second reading says what."""
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _check_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise _Unsound
+        raise _FaultNoticed
     return value
 
 
-def _int(digits: str) -> int:
+def _check_int(digits: str) -> int:
     if len(digits) <= _INT_DIGITS and _INT_MIN <= (value := int(digits)) <= _INT_MAX:
         return value
-    raise _Unsound
+    raise _FaultNoticed
 
 
-def _float(digits: str) -> float:
+def _check_float(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
-        raise _Unsound
+        raise _FaultNoticed
     return value
 
 
-def _constant(_: str) -> NoReturn:
-    raise _Unsound
+def _reject_constant(_: str) -> NoReturn:
+    raise _FaultNoticed
 
 
 def _mark_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value: dict[str, Any] = {}
     for key, item in pairs:
-        value[key] = _TWICE if key in value else item
+        value[key] = _DUPLICATE_KEY if key in value else item
     return value
 
 
 def _mark_int(digits: str) -> int | _Fault:
     try:
-        return _int(digits)
-    except _Unsound:
+        return _check_int(digits)
+    except _FaultNoticed:
         return _TOO_LARGE_INT
 
 
 def _mark_float(digits: str) -> float | _Fault:
     try:
-        return _float(digits)
-    except _Unsound:
+        return _check_float(digits)
+    except _FaultNoticed:
         return _TOO_LARGE_FLOAT
 
 
-_SOUND: Final = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_int, parse_float=_float, parse_constant=_constant)
-_MARKING: Final = json.JSONDecoder(
+_STRICT_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_check_pairs, parse_int=_check_int, parse_float=_check_float, parse_constant=_reject_constant
+)
+_FAULT_MARKING_DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_mark_pairs, parse_int=_mark_int, parse_float=_mark_float, parse_constant=lambda _: _NOT_FINITE
 )
 
 
 def _decode_marking(text: str) -> Any:
     try:
-        return _MARKING.decode(text)
+        return _FAULT_MARKING_DECODER.decode(text)
     except json.JSONDecodeError as wrong:
-        raise _malformed(wrong) from None
+        raise _syntax_error(wrong) from None
 
 
-def _malformed(wrong: json.JSONDecodeError) -> InvalidJson:
+def _syntax_error(wrong: json.JSONDecodeError) -> InvalidJson:
     where = {"line": wrong.lineno, "column": wrong.colno}
     text = f"{wrong.msg} at line {wrong.lineno}, column {wrong.colno}"
     return InvalidJson(f"the body is not valid JSON: {text}", details=[{**where, "message": wrong.msg}])
 
 
-def _refuse(value: Any) -> None:
+def _raise_faults(value: Any) -> None:
     """Raise InvalidJson for the first faults in ``value``; do nothing where there is none."""
     details = []
-    for path, fault in _faults(value):
-        details.append({"pointer": pointer(path), "message": fault.message})
-        if len(details) == FAULTS_SHOWN:
+    for path, fault in _find_faults(value):
+        details.append({"pointer": json_pointer(path), "message": fault.message})
+        if len(details) == FAULTS_MAX:
             break
     if details:
         first = details[0]
@@ -191,7 +193,7 @@ def _refuse(value: Any) -> None:
         raise InvalidJson(f"{where}: {first['message']}", details=details)
 
 
-def _faults(value: Any) -> Iterator[tuple[tuple[str | int, ...], _Fault]]:
+def _find_faults(value: Any) -> Iterator[tuple[tuple[str | int, ...], _Fault]]:
     waiting: deque[tuple[tuple[str | int, ...], Any]] = deque([((), value)])
     while waiting:
         path, item = waiting.popleft()
@@ -220,12 +222,12 @@ def _has_surrogate(text: str) -> bool:
     return False
 
 
-def _whole(value: Any) -> Any:
+def _integral_floats_to_ints(value: Any) -> Any:
     """Answer ``value`` with 1.0 written as 1: to JSON they are one number."""
     if isinstance(value, dict):
-        return {key: _whole(item) for key, item in value.items()}
+        return {key: _integral_floats_to_ints(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_whole(item) for item in value]
+        return [_integral_floats_to_ints(item) for item in value]
     if isinstance(value, float) and value.is_integer() and _INT_MIN <= value <= _INT_MAX:
         return int(value)
     return value

@@ -7,19 +7,19 @@ from typing import Final
 import flask
 from flask import request
 
-from api.http.problems import Api
+from api.http.problems import ProblemApi
 from api.http.request_body import Blueprint
 
-PREFIX: Final = "/api/v1"
+VERSION_PREFIX: Final = "/api/v1"
 
 
-def register(app: flask.Flask, api: Api, blueprint: Blueprint, *, versioned: bool = True) -> None:
+def register_routes(app: flask.Flask, api: ProblemApi, blueprint: Blueprint, *, is_versioned: bool = True) -> None:
     """Add routes at the root, where the contract's text finds them, and again under the version."""
     api.register_blueprint(blueprint)
-    if versioned:
-        app.register_blueprint(blueprint, url_prefix=PREFIX, name=f"v1_{blueprint.name}")
+    if is_versioned:
+        app.register_blueprint(blueprint, url_prefix=VERSION_PREFIX, name=f"v1_{blueprint.name}")
 
 
-def prefix() -> str:
+def request_prefix() -> str:
     """Answer the prefix under which this request came, which the addresses in its answer keep."""
-    return PREFIX if request.path.startswith(f"{PREFIX}/") else ""
+    return VERSION_PREFIX if request.path.startswith(f"{VERSION_PREFIX}/") else ""

@@ -8,56 +8,56 @@ from typing import Final
 import flask
 
 from api.http import cursor_codec, query_params
-from api.http.cache_control import polled
-from api.http.cursor_codec import Kind
+from api.http.cache_control import private_no_cache
+from api.http.cursor_codec import CursorKind
 from api.http.request_body import Blueprint
-from api.logs.pages import LogPages, Place, Since
-from shared.catalogue.agent_catalogue import Catalogue
+from api.logs.pages import ArchivePosition, LogPageReader, LogPosition
+from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.errors import CursorInvalid, ValidationFailed
-from shared.live.log_stream import Cursor, Wanted
+from shared.live.log_stream import LogCursor, LogFilter
 
-LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
-def blueprint(catalogue: Catalogue, pages: LogPages) -> Blueprint:
+def blueprint(catalogue: AgentCatalogue, pages: LogPageReader) -> Blueprint:
     """Answer the routes of log lines."""
     blp = Blueprint("logs", __name__, description="Log lines of all executions")
 
     @blp.route("/logs")
     def logs() -> flask.Response:
         """List log lines, oldest first: the latest, or those after ``?since=`` (a ``next_since``)."""
-        return _answer(pages, query_params.text("agent"))
+        return _page_response(pages, query_params.text("agent"))
 
     @blp.route("/agent-logs/<name>")
     def agent_logs(name: str) -> flask.Response:
         """List the log lines of one agent."""
-        return _answer(pages, catalogue.agent(name).name)
+        return _page_response(pages, catalogue.agent(name).name)
 
     return blp
 
 
-def _answer(pages: LogPages, agent: str | None) -> flask.Response:
-    wanted = Wanted(agent, _level(), query_params.text("execution_id"))
-    found, end = pages.page(wanted, _since(), query_params.limit())
-    next_since = None if end is None else cursor_codec.seal(Kind.LINES, str(end))
-    return polled(flask.jsonify(logs=found, count=len(found), next_since=next_since))
+def _page_response(pages: LogPageReader, agent: str | None) -> flask.Response:
+    wanted = LogFilter(agent, _parse_level(), query_params.text("execution_id"))
+    found, end = pages.read_page(wanted, _parse_since(), query_params.limit())
+    next_since = None if end is None else cursor_codec.encode_cursor(CursorKind.LOG_LINES, str(end))
+    return private_no_cache(flask.jsonify(logs=found, count=len(found), next_since=next_since))
 
 
-def _level() -> str | None:
+def _parse_level() -> str | None:
     level = query_params.text("level")
-    if level is not None and level not in LEVELS:
-        fault = {"parameter": "level", "message": f"must be one of {', '.join(LEVELS)}"}
+    if level is not None and level not in LOG_LEVELS:
+        fault = {"parameter": "level", "message": f"must be one of {', '.join(LOG_LEVELS)}"}
         raise ValidationFailed(f"level {fault['message']}", details=[fault])
     return level
 
 
-def _since() -> Since:
+def _parse_since() -> LogPosition:
     since = query_params.text("since")
     if since is None:
         return None
     with suppress(ValueError):
-        text = cursor_codec.unseal(Kind.LINES, since)
-        found = Cursor.parse(text) or Place.parse(text)
+        text = cursor_codec.decode_cursor(CursorKind.LOG_LINES, since)
+        found = LogCursor.parse(text) or ArchivePosition.parse(text)
         if found is not None:
             return found
     raise CursorInvalid(f"since={since[:64]!r} was not made by Bucket; pass a next_since back, or leave it out")

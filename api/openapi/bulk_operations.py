@@ -6,27 +6,36 @@ from typing import Final
 
 from api.http.query_params import LIMIT_MAX
 from api.http.schema_fields import ITEMS_MAX
-from api.openapi.json_schema import COUNT, STRING, Json, a_list, exactly, named, or_null, told
-from api.openapi.operation_types import ACCEPTING, BODY, STORED, Operation, Reply
-from api.openapi.response_schemas import ACCEPTED, EXECUTION, ID, POLL_AFTER_MS, PROBLEM, STATUS, WARNINGS, as_it_ends
+from api.openapi.json_schema import COUNT, STRING, JsonObject, array_of, described, nullable, object_of, ref
+from api.openapi.operation_types import BODY_ERRORS, STORE_ERRORS, SUBMIT_ERRORS, Operation, ResponseSpec
+from api.openapi.response_schemas import (
+    ACCEPTED_PROPERTIES,
+    EXECUTION_ID_SCHEMA,
+    EXECUTION_PROPERTIES,
+    POLL_AFTER_MS,
+    PROBLEM_PROPERTIES,
+    STATUS,
+    WARNINGS,
+    final_or_live_rules,
+)
 from shared import errors
 
-_STANDING: Final = (
+_SUMMARY_FIELDS: Final = (
     "execution_id", "basket_name", "status", "done", "rev", "progress", "current_step", "error", "tags", "retry_of",
     "created_at", "queued_at", "started_at", "finished_at", "waiting_for", "poll_after_ms",
 )  # fmt: skip
 
-_STATUS: Final = told({"type": "integer", "const": 202}, "what the single call would have answered")
-_REFUSED: Final = told(
+_STATUS: Final = described({"type": "integer", "const": 202}, "what the single call would have answered")
+_REFUSED: Final = described(
     {"type": "integer", "enum": [400, 404, 422, 500, 503]}, "what the single call would have answered"
 )
 
-FORMS: Final[dict[str, Json]] = {
-    "BatchAccepted": exactly(
+LIST_SCHEMAS: Final[dict[str, JsonObject]] = {
+    "BatchAccepted": object_of(
         {
-            "items": told(
-                a_list(
-                    {"anyOf": [named("BatchItemAccepted"), named("BatchItemRefused")]}, minItems=1, maxItems=ITEMS_MAX
+            "items": described(
+                array_of(
+                    {"anyOf": [ref("BatchItemAccepted"), ref("BatchItemRefused")]}, minItems=1, maxItems=ITEMS_MAX
                 ),
                 "what became of each item, in their order",
             ),
@@ -36,43 +45,47 @@ FORMS: Final[dict[str, Json]] = {
         },
         optional=["warnings"],
     ),
-    "BatchItemAccepted": exactly(
-        ACCEPTED
+    "BatchItemAccepted": object_of(
+        ACCEPTED_PROPERTIES
         | {
             "status": _STATUS,
             "execution_status": STATUS,
-            "idempotency_replayed": told({"const": True}, "this key had made the execution already"),
+            "idempotency_replayed": described({"const": True}, "this key had made the execution already"),
         },
         optional=["retry_of", "poll_after_ms", "warnings", "idempotency_replayed"],
-        told="The answer to a submit; the execution's own status is execution_status.",
+        description="The answer to a submit; the execution's own status is execution_status.",
     ),
-    "BatchItemRefused": exactly(
-        PROBLEM | {"status": _REFUSED},
-        told="The problem that the single call would have been answered with.",
+    "BatchItemRefused": object_of(
+        PROBLEM_PROPERTIES | {"status": _REFUSED},
+        description="The problem that the single call would have been answered with.",
     ),
-    "Standing": exactly(
-        {name: EXECUTION[name] for name in _STANDING},
+    "Standing": object_of(
+        {name: EXECUTION_PROPERTIES[name] for name in _SUMMARY_FIELDS},
         optional=["poll_after_ms"],
-        told="How an execution stands: what its poll shows, without what can be large.",
+        description="How an execution stands: what its poll shows, without what can be large.",
     )
-    | as_it_ends("error"),
-    "Executions": exactly(
+    | final_or_live_rules("error"),
+    "Executions": object_of(
         {
-            "executions": a_list(named("Standing"), maxItems=LIMIT_MAX),
-            "next_cursor": told(or_null(STRING), "pass it back as cursor with the same filters; null on the last page"),
+            "executions": array_of(ref("Standing"), maxItems=LIMIT_MAX),
+            "next_cursor": described(
+                nullable(STRING), "pass it back as cursor with the same filters; null on the last page"
+            ),
         }
     ),
-    "ManyPolled": exactly(
+    "ManyPolled": object_of(
         {
-            "changed": told(
-                a_list({"anyOf": [named("Standing"), named("Execution")]}, maxItems=ITEMS_MAX),
+            "changed": described(
+                array_of({"anyOf": [ref("Standing"), ref("Execution")]}, maxItems=ITEMS_MAX),
                 "those whose rev is another than the one sent; whole polls with view full",
             ),
-            "unchanged": told(COUNT, "how many are as they were"),
-            "not_found": a_list(STRING, maxItems=ITEMS_MAX),
-            "left_out": told(a_list(ID, minItems=1), "with view full: changed too, but 8 MiB were full; ask again"),
-            "poll_after_ms": told(
-                or_null(POLL_AFTER_MS),
+            "unchanged": described(COUNT, "how many are as they were"),
+            "not_found": array_of(STRING, maxItems=ITEMS_MAX),
+            "left_out": described(
+                array_of(EXECUTION_ID_SCHEMA, minItems=1), "with view full: changed too, but 8 MiB were full; ask again"
+            ),
+            "poll_after_ms": described(
+                nullable(POLL_AFTER_MS),
                 "when to ask again; the least where any are left_out, null once all are done and none is",
             ),
             "warnings": WARNINGS,
@@ -83,31 +96,31 @@ FORMS: Final[dict[str, Json]] = {
 
 _PAGE_HEADERS: Final = ("Cache-Private", "Vary")
 
-LISTS: Final[dict[str, Operation]] = {
+LIST_OPERATIONS: Final[dict[str, Operation]] = {
     "POST /run-basket/batch": Operation(
         {
-            202: Reply(
+            202: ResponseSpec(
                 "What became of each item; look at their statuses.",
-                named("BatchAccepted"),
+                ref("BatchAccepted"),
                 ("Idempotency-Replayed", "Cache-None"),
             )
         },
         ("IdempotencyKeyOfBatch", "Traceparent"),
-        ACCEPTING,
+        SUBMIT_ERRORS,
         body="RunBatch",
     ),
     "GET /executions": Operation(
-        {200: Reply("One page.", named("Executions"), _PAGE_HEADERS)},
+        {200: ResponseSpec("One page.", ref("Executions"), _PAGE_HEADERS)},
         (
             "Status", "OfBasket", "OfTag", "OfRequest", "RetryOf", "CreatedAfter", "CreatedBefore", "UpdatedSince",
             "Order", "Limit", "Cursor",
         ),
-        (errors.CursorInvalid, *STORED),
+        (errors.CursorInvalid, *STORE_ERRORS),
     ),
     "POST /executions/poll": Operation(
-        {200: Reply("Those that have changed.", named("ManyPolled"), ("Retry-After", *_PAGE_HEADERS))},
+        {200: ResponseSpec("Those that have changed.", ref("ManyPolled"), ("Retry-After", *_PAGE_HEADERS))},
         (),
-        (*BODY, *STORED),
+        (*BODY_ERRORS, *STORE_ERRORS),
         body="PollMany",
     ),
 }  # fmt: skip

@@ -4,88 +4,90 @@ from __future__ import annotations
 
 from typing import Final
 
-from api.openapi.json_schema import BOOLEAN, COUNT, STRING, Json, a_list, exactly, named, one_of, told
-from api.openapi.operation_types import BODY, STORED, Operation, Reply, plain
+from api.openapi.json_schema import BOOLEAN, COUNT, STRING, JsonObject, array_of, described, enum_of, object_of, ref
+from api.openapi.operation_types import BODY_ERRORS, STORE_ERRORS, Operation, ResponseSpec, ok_response
 from api.openapi.response_schemas import AGENT, BASKET, OBJECT, STRATEGY, WARNINGS
 from shared import errors
-from shared.domain.definitions.agent_spec import QUEUES, RETRY_POLICIES, TIMEOUT_MAX_S
+from shared.domain.definitions.agent_spec import QUEUE_NAMES, RETRY_POLICY_NAMES, TIMEOUT_MAX_S
 from shared.domain.definitions.basket import STEPS_MAX
 
-FORMS: Final[dict[str, Json]] = {
-    "AgentSpec": exactly(
+CATALOGUE_SCHEMAS: Final[dict[str, JsonObject]] = {
+    "AgentSpec": object_of(
         {
             "name": AGENT,
             "version": STRING,
             "description": STRING,
-            "domains": a_list(STRING, minItems=1),
+            "domains": array_of(STRING, minItems=1),
             "entry": STRING,
-            "capabilities": exactly({"chainable": BOOLEAN, "memory_access": BOOLEAN, "idempotent": BOOLEAN}),
-            "input_schema": told(OBJECT, "JSON Schema 2020-12"),
-            "output_schema": told(OBJECT, "JSON Schema 2020-12"),
+            "capabilities": object_of({"chainable": BOOLEAN, "memory_access": BOOLEAN, "idempotent": BOOLEAN}),
+            "input_schema": described(OBJECT, "JSON Schema 2020-12"),
+            "output_schema": described(OBJECT, "JSON Schema 2020-12"),
             "sample_input": OBJECT,
             "sample_output": OBJECT,
             "timeout_s": {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S},
-            "retry": {"anyOf": [one_of(*RETRY_POLICIES), OBJECT]},
-            "queue": one_of(*QUEUES),
+            "retry": {"anyOf": [enum_of(*RETRY_POLICY_NAMES), OBJECT]},
+            "queue": enum_of(*QUEUE_NAMES),
         },
-        told="An agent as its author describes it.",
+        description="An agent as its author describes it.",
     ),
-    "Basket": exactly(
+    "Basket": object_of(
         {
             "name": BASKET,
-            "basket_name": told(BASKET, "the same as name"),
+            "basket_name": described(BASKET, "the same as name"),
             "description": STRING,
-            "agents": a_list(AGENT, minItems=1, maxItems=STEPS_MAX),
-            "steps": a_list(named("WrittenStep"), minItems=1, maxItems=STEPS_MAX),
+            "agents": array_of(AGENT, minItems=1, maxItems=STEPS_MAX),
+            "steps": array_of(ref("WrittenStep"), minItems=1, maxItems=STEPS_MAX),
             "execution_strategy": STRATEGY,
         },
         optional=["agents", "steps"],
-        told="A basket: its agents in their order, or a graph of steps.",
+        description="A basket: its agents in their order, or a graph of steps.",
     )
     | {"oneOf": [{"required": ["agents"]}, {"required": ["steps"]}]},
-    "Baskets": exactly({"baskets": a_list(named("Basket")), "count": COUNT}),
-    "BasketCreated": exactly(
-        {"success": {"const": True}, "message": STRING, "basket": named("Basket"), "warnings": WARNINGS},
+    "Baskets": object_of({"baskets": array_of(ref("Basket")), "count": COUNT}),
+    "BasketCreated": object_of(
+        {"success": {"const": True}, "message": STRING, "basket": ref("Basket"), "warnings": WARNINGS},
         optional=["warnings"],
     ),
-    "BasketDeleted": exactly(
+    "BasketDeleted": object_of(
         {
             "success": {"const": True},
             "message": STRING,
-            "cleanup_summary": exactly({"baskets_deleted": {"const": 1}, "executions_deleted": {"const": 0}}),
+            "cleanup_summary": object_of({"baskets_deleted": {"const": 1}, "executions_deleted": {"const": 0}}),
         },
-        told="The basket is gone; its executions stay readable.",
+        description="The basket is gone; its executions stay readable.",
     ),
-    "Health": exactly(
+    "Health": object_of(
         {
-            "status": one_of("healthy", "degraded", "unhealthy"),
-            "services": exactly(dict.fromkeys(("mongodb", "redis", "workers"), one_of("connected", "disconnected"))),
+            "status": enum_of("healthy", "degraded", "unhealthy"),
+            "services": object_of(dict.fromkeys(("mongodb", "redis", "workers"), enum_of("connected", "disconnected"))),
             "version": STRING,
         }
     ),
-    "Ready": exactly({"status": {"const": "ready"}}),
+    "Ready": object_of({"status": {"const": "ready"}}),
 }
 
-_LINES: Final = {200: Reply("The lines, oldest first.", named("LogLines"), ("Cache-Private", "Vary"))}
+_LINES: Final = {200: ResponseSpec("The lines, oldest first.", ref("LogLines"), ("Cache-Private", "Vary"))}
 _DOCUMENT_HEADERS: Final = ("Document-ETag", "Cache-Asked")
 _PAGE_HEADERS: Final = ("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Referrer-Policy", "Cache-Asked")
 _LINES_PARAMETERS: Final = ("Level", "OfExecution", "Since", "Limit")
 
 
-CATALOGUE: Final[dict[str, Operation]] = {
-    "GET /agents": Operation(plain("The specs by name.", a_list(named("AgentSpec"))), ("Domain",)),
+CATALOGUE_OPERATIONS: Final[dict[str, Operation]] = {
+    "GET /agents": Operation(ok_response("The specs by name.", array_of(ref("AgentSpec"))), ("Domain",)),
     "GET /agents/{name}": Operation(
-        plain("The spec.", named("AgentSpec")), ("AgentName",), (errors.NotFound, errors.AgentNotFound)
+        ok_response("The spec.", ref("AgentSpec")), ("AgentName",), (errors.NotFound, errors.AgentNotFound)
     ),
-    "GET /baskets": Operation(plain("The baskets by name.", named("Baskets")), (), STORED),
+    "GET /baskets": Operation(ok_response("The baskets by name.", ref("Baskets")), (), STORE_ERRORS),
     "GET /baskets/{name}": Operation(
-        plain("The basket.", named("Basket")), ("BasketName",), (errors.NotFound, errors.BasketNotFound, *STORED)
+        ok_response("The basket.", ref("Basket")),
+        ("BasketName",),
+        (errors.NotFound, errors.BasketNotFound, *STORE_ERRORS),
     ),
     "POST /create-basket": Operation(
-        {201: Reply("The basket is there.", named("BasketCreated"))},
+        {201: ResponseSpec("The basket is there.", ref("BasketCreated"))},
         (),
         (
-            *BODY,
+            *BODY_ERRORS,
             errors.UnknownAgent,
             errors.BasketExists,
             errors.Unavailable,
@@ -94,36 +96,38 @@ CATALOGUE: Final[dict[str, Operation]] = {
         body="NewBasket",
     ),
     "DELETE /baskets/{name}": Operation(
-        plain("The basket is gone.", named("BasketDeleted")),
+        ok_response("The basket is gone.", ref("BasketDeleted")),
         ("BasketName",),
         (errors.NotFound, errors.BasketNotFound, errors.Unavailable, errors.OutcomeUnknown),
     ),
-    "GET /logs": Operation(_LINES, ("Agent", *_LINES_PARAMETERS), (errors.CursorInvalid, *STORED)),
+    "GET /logs": Operation(_LINES, ("Agent", *_LINES_PARAMETERS), (errors.CursorInvalid, *STORE_ERRORS)),
     "GET /agent-logs/{name}": Operation(
         _LINES,
         ("AgentName", *_LINES_PARAMETERS),
-        (errors.CursorInvalid, errors.NotFound, errors.AgentNotFound, *STORED),
+        (errors.CursorInvalid, errors.NotFound, errors.AgentNotFound, *STORE_ERRORS),
     ),
-    "GET /health": Operation({200: Reply("How the services are.", named("Health"), ("Cache-None",))}),
-    "GET /ready": Operation({200: Reply("Runs are accepted.", named("Ready"), ("Cache-None",))}, (), STORED),
-    "GET /metrics": Operation({200: Reply("Prometheus text.", STRING, (), "text/plain")}, at_root_alone=True),
+    "GET /health": Operation({200: ResponseSpec("How the services are.", ref("Health"), ("Cache-None",))}),
+    "GET /ready": Operation({200: ResponseSpec("Runs are accepted.", ref("Ready"), ("Cache-None",))}, (), STORE_ERRORS),
+    "GET /metrics": Operation({200: ResponseSpec("Prometheus text.", STRING, (), "text/plain")}, is_unversioned=True),
     "GET /openapi.json": Operation(
         {
-            200: Reply("This document.", {"type": "object", "required": ["openapi", "paths"]}, _DOCUMENT_HEADERS),
-            304: Reply("It has not changed.", None, _DOCUMENT_HEADERS),
+            200: ResponseSpec(
+                "This document.", {"type": "object", "required": ["openapi", "paths"]}, _DOCUMENT_HEADERS
+            ),
+            304: ResponseSpec("It has not changed.", None, _DOCUMENT_HEADERS),
         },
         ("IfNoneMatch",),
-        at_root_alone=True,
+        is_unversioned=True,
     ),
     "GET /docs": Operation(
-        {200: Reply("A page to read this document and to try it.", STRING, _PAGE_HEADERS, "text/html")},
-        at_root_alone=True,
+        {200: ResponseSpec("A page to read this document and to try it.", STRING, _PAGE_HEADERS, "text/html")},
+        is_unversioned=True,
     ),
     "GET /docs/{file}": Operation(
-        {200: Reply("A script, a style or an icon of that page.", STRING, ("Cache-Hour",), "*/*")},
+        {200: ResponseSpec("A script, a style or an icon of that page.", STRING, ("Cache-Hour",), "*/*")},
         ("DocsFile",),
         (errors.NotFound,),
-        at_root_alone=True,
+        is_unversioned=True,
     ),
-    "GET /": Operation({302: Reply("To /docs.", None, ("Docs-Location", "Cache-Asked"))}, at_root_alone=True),
+    "GET /": Operation({302: ResponseSpec("To /docs.", None, ("Docs-Location", "Cache-Asked"))}, is_unversioned=True),
 }

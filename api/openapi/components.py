@@ -5,28 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from api.http.query_params import LIMIT, LIMIT_MAX
-from api.openapi.json_schema import STRING, Json, one_of, whole
-from api.openapi.response_schemas import AGENT, BASKET, FIELDS, ID, LEVEL, REQUEST, STEP
-from shared.domain.list_query import Order
+from api.http.query_params import LIMIT_DEFAULT, LIMIT_MAX
+from api.openapi.json_schema import STRING, JsonObject, anchored_pattern, enum_of
+from api.openapi.response_schemas import (
+    AGENT,
+    BASKET,
+    EXECUTION_FIELDS,
+    EXECUTION_ID_SCHEMA,
+    LEVEL,
+    REQUEST_ID_SCHEMA,
+    STEP,
+)
+from shared.domain.list_query import ListOrder
 from shared.domain.status import ExecutionStatus
-from shared.ids import CONSUMER_NAME, EXECUTION_ID
+from shared.ids import CONSUMER_NAME_PATTERN, EXECUTION_ID_PATTERN
 
 
-def _parameter(place: str, name: str, schema: Json, description: str, **more: object) -> Json:
+def _parameter(place: str, name: str, schema: JsonObject, description: str, **more: object) -> JsonObject:
     return {"in": place, "name": name, "description": description, "schema": schema, **more}
 
 
-def _path(name: str, schema: Json, description: str) -> Json:
+def _path_parameter(name: str, schema: JsonObject, description: str) -> JsonObject:
     return _parameter("path", name, schema, description, required=True)
 
 
-_LIMIT: Final[Json] = {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT}
-_FIELD: Final = "|".join(FIELDS)
+_LIMIT: Final[JsonObject] = {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}
+_FIELD: Final = "|".join(EXECUTION_FIELDS)
 _STATUS: Final = "|".join(ExecutionStatus)
-_WHEN: Final[Json] = {"type": "string", "format": "date-time"}
+_TIMESTAMP: Final[JsonObject] = {"type": "string", "format": "date-time"}
 # What HTTP trims at both ends is no part of a key.
-_KEY: Final[Json] = {"type": "string", "pattern": "^[!-~](?:[ -~]{0,253}[!-~])?$", "minLength": 1, "maxLength": 255}
+_KEY: Final[JsonObject] = {
+    "type": "string",
+    "pattern": "^[!-~](?:[ -~]{0,253}[!-~])?$",
+    "minLength": 1,
+    "maxLength": 255,
+}
 
 # All that the page at /docs loads, and of what type it is.
 DOCS_FILES: Final[Mapping[str, str]] = {
@@ -36,14 +49,16 @@ DOCS_FILES: Final[Mapping[str, str]] = {
     "favicon-32x32.png": "image/png",
 }
 
-PARAMETERS: Final[dict[str, Json]] = {
-    "ExecutionId": _path("execution_id", ID, "the id that a submit answered; its first ten digits are the second"),
-    "Step": _path("step", STEP, "a step's id, as steps lists it"),
-    "AgentName": _path("name", AGENT, "an agent's name, as GET /agents lists it"),
-    "BasketName": _path("name", BASKET, "a basket's name, as GET /baskets lists it"),
-    "LetterId": _path(
+PARAMETERS: Final[dict[str, JsonObject]] = {
+    "ExecutionId": _path_parameter(
+        "execution_id", EXECUTION_ID_SCHEMA, "the id that a submit answered; its first ten digits are the second"
+    ),
+    "Step": _path_parameter("step", STEP, "a step's id, as steps lists it"),
+    "AgentName": _path_parameter("name", AGENT, "an agent's name, as GET /agents lists it"),
+    "BasketName": _path_parameter("name", BASKET, "a basket's name, as GET /baskets lists it"),
+    "LetterId": _path_parameter(
         "letter_id",
-        {"type": "string", "pattern": f"^(?:{whole(EXECUTION_ID)[1:-1]}|message-[0-9a-f]{{24}})$"},
+        {"type": "string", "pattern": f"^(?:{anchored_pattern(EXECUTION_ID_PATTERN)[1:-1]}|message-[0-9a-f]{{24}})$"},
         "a dead letter's id, as GET /dead-letters lists it",
     ),
     "After": _parameter(
@@ -65,7 +80,7 @@ PARAMETERS: Final[dict[str, Json]] = {
         {"type": "string", "pattern": r"^[0-9]{1,18}(?:\.[0-9]{1,18})?$"},
         "seconds to hold the answer until there is news; more than 30 count as 30",
     ),
-    "Until": _parameter("query", "until", one_of("done"), "held until the run is done, and not by any news before"),
+    "Until": _parameter("query", "until", enum_of("done"), "held until the run is done, and not by any news before"),
     "Prefer": _parameter(
         "header", "Prefer", STRING, "wait=SECONDS (RFC 7240) holds the answer; a malformed one is ignored"
     ),
@@ -74,10 +89,12 @@ PARAMETERS: Final[dict[str, Json]] = {
     "ChangesSince": _parameter(
         "query", "since", STRING, "a next_since as it came, or now; without it from the oldest change that is kept"
     ),
-    "ConsumerName": _path(
-        "name", {"type": "string", "pattern": whole(CONSUMER_NAME)}, "a consumer's name, as PUT made it"
+    "ConsumerName": _path_parameter(
+        "name",
+        {"type": "string", "pattern": anchored_pattern(CONSUMER_NAME_PATTERN)},
+        "a consumer's name, as PUT made it",
     ),
-    "DocsFile": _path("file", one_of(*DOCS_FILES), "what the page loads"),
+    "DocsFile": _path_parameter("file", enum_of(*DOCS_FILES), "what the page loads"),
     "OfBasket": _parameter("query", "basket", STRING, "only executions of this basket"),
     "OfTag": _parameter("query", "tag", STRING, "only executions that bear this tag"),
     "Status": _parameter(
@@ -88,13 +105,13 @@ PARAMETERS: Final[dict[str, Json]] = {
     ),
     "OfRequest": _parameter("query", "request_id", STRING, "only those that this request made"),
     "RetryOf": _parameter("query", "retry_of", STRING, "only retries of this execution"),
-    "CreatedAfter": _parameter("query", "created_after", _WHEN, "only those made after this moment"),
-    "CreatedBefore": _parameter("query", "created_before", _WHEN, "only those made before this moment"),
-    "UpdatedSince": _parameter("query", "updated_since", _WHEN, "only those that have changed since this moment"),
+    "CreatedAfter": _parameter("query", "created_after", _TIMESTAMP, "only those made after this moment"),
+    "CreatedBefore": _parameter("query", "created_before", _TIMESTAMP, "only those made before this moment"),
+    "UpdatedSince": _parameter("query", "updated_since", _TIMESTAMP, "only those that have changed since this moment"),
     "Order": _parameter(
         "query",
         "order",
-        one_of(*Order) | {"default": str(Order.NEWEST)},
+        enum_of(*ListOrder) | {"default": str(ListOrder.NEWEST)},
         "which come first: the newest or oldest made, or (updated) what changed longest ago",
     ),
     "Domain": _parameter("query", "domain", STRING, "only agents of this domain"),
@@ -126,46 +143,51 @@ PARAMETERS: Final[dict[str, Json]] = {
 }
 
 
-def _header(schema: Json, description: str, *, required: bool = True) -> Json:
+def _header_object(schema: JsonObject, description: str, *, required: bool = True) -> JsonObject:
     return {"description": description, "schema": schema} | ({"required": True} if required else {})
 
 
-_SECONDS: Final[Json] = {"type": "integer", "minimum": 1}
+_SECONDS: Final[JsonObject] = {"type": "integer", "minimum": 1}
 
-HEADERS: Final[dict[str, Json]] = {
-    "X-Request-ID": _header(REQUEST, "the id of this request, the caller's own where it sent one"),
-    "X-Content-Type-Options": _header({"type": "string", "const": "nosniff"}, "the content type is what it says"),
-    "ETag": _header(
-        {"type": "string", "pattern": rf'^W/"{EXECUTION_ID.pattern}\.[1-9][0-9]*"$'}, "the execution and its rev"
+HEADERS: Final[dict[str, JsonObject]] = {
+    "X-Request-ID": _header_object(REQUEST_ID_SCHEMA, "the id of this request, the caller's own where it sent one"),
+    "X-Content-Type-Options": _header_object(
+        {"type": "string", "const": "nosniff"}, "the content type is what it says"
     ),
-    "Location": _header({"type": "string", "format": "uri-reference"}, "where to poll"),
-    "Retry-After": _header(
+    "ETag": _header_object(
+        {"type": "string", "pattern": rf'^W/"{EXECUTION_ID_PATTERN.pattern}\.[1-9][0-9]*"$'},
+        "the execution and its rev",
+    ),
+    "Location": _header_object({"type": "string", "format": "uri-reference"}, "where to poll"),
+    "Retry-After": _header_object(
         _SECONDS, "poll_after_ms in whole seconds, rounded up; absent of what is over", required=False
     ),
-    "Retry-After-Refused": _header(_SECONDS, "send the same request again after so many seconds"),
-    "Idempotency-Replayed": _header(
+    "Retry-After-Refused": _header_object(_SECONDS, "send the same request again after so many seconds"),
+    "Idempotency-Replayed": _header_object(
         {"type": "string", "const": "true"},
         "this key had made the execution already, or all those of the batch",
         required=False,
     ),
-    "Preference-Applied": _header(
+    "Preference-Applied": _header_object(
         {"type": "string", "pattern": r"^wait=[0-9]+$"}, "the wait that was granted", required=False
     ),
-    "Cache-Private": _header(
+    "Cache-Private": _header_object(
         {"type": "string", "const": "private, no-cache"}, "kept by the caller alone, and asked for anew each time"
     ),
-    "Cache-Asked": _header({"type": "string", "const": "no-cache"}, "kept, and asked for anew each time"),
-    "Cache-Hour": _header({"type": "string", "const": "public, max-age=3600"}, "kept for an hour"),
-    "Docs-Location": _header({"type": "string", "const": "/docs"}, "the page"),
-    "Cache-None": _header({"type": "string", "const": "no-store"}, "never kept"),
-    "Vary": _header({"type": "string", "const": "Accept-Encoding"}, "what the answer depends on"),
-    "Document-ETag": _header({"type": "string", "pattern": '^"[0-9a-f]{32}"$'}, "the version of this document"),
-    "Content-Security-Policy": _header(STRING, "the page may ask this origin and no other"),
-    "Cross-Origin-Opener-Policy": _header({"type": "string", "const": "same-origin"}, "no other page holds this one"),
-    "Referrer-Policy": _header({"type": "string", "const": "no-referrer"}, "no other page is told of this one"),
+    "Cache-Asked": _header_object({"type": "string", "const": "no-cache"}, "kept, and asked for anew each time"),
+    "Cache-Hour": _header_object({"type": "string", "const": "public, max-age=3600"}, "kept for an hour"),
+    "Docs-Location": _header_object({"type": "string", "const": "/docs"}, "the page"),
+    "Cache-None": _header_object({"type": "string", "const": "no-store"}, "never kept"),
+    "Vary": _header_object({"type": "string", "const": "Accept-Encoding"}, "what the answer depends on"),
+    "Document-ETag": _header_object({"type": "string", "pattern": '^"[0-9a-f]{32}"$'}, "the version of this document"),
+    "Content-Security-Policy": _header_object(STRING, "the page may ask this origin and no other"),
+    "Cross-Origin-Opener-Policy": _header_object(
+        {"type": "string", "const": "same-origin"}, "no other page holds this one"
+    ),
+    "Referrer-Policy": _header_object({"type": "string", "const": "no-referrer"}, "no other page is told of this one"),
 }
 # Names in the table above that differ from those on the wire: one header, said in two ways.
-ON_THE_WIRE: Final = {
+HEADER_NAMES: Final = {
     "Retry-After-Refused": "Retry-After",
     "Cache-Private": "Cache-Control",
     "Cache-None": "Cache-Control",
@@ -176,7 +198,7 @@ ON_THE_WIRE: Final = {
 }
 _ID: Final = {"execution_id": "$response.body#/execution_id"}
 # What a caller does next with what was answered.
-LINKS: Final[dict[str, Json]] = {
+LINKS: Final[dict[str, JsonObject]] = {
     "Poll": {"operationId": "get_execution_logs_execution_id", "parameters": _ID},
     "Cancel": {"operationId": "post_executions_execution_id_cancel", "parameters": _ID},
     "Retry": {"operationId": "post_executions_execution_id_retry", "parameters": _ID},
@@ -185,4 +207,4 @@ LINKS: Final[dict[str, Json]] = {
         "parameters": {"letter_id": "$response.body#/dead_letters/0/id"},
     },
 }
-ALWAYS: Final = ("X-Request-ID", "X-Content-Type-Options")
+COMMON_HEADERS: Final = ("X-Request-ID", "X-Content-Type-Options")

@@ -9,29 +9,30 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from api.http.version_prefix import PREFIX
+from api.http.version_prefix import VERSION_PREFIX
 from api.openapi import bulk_operations, catalogue_operations, feed_operations
-from api.openapi.components import ALWAYS, HEADERS, LINKS, ON_THE_WIRE, PARAMETERS
-from api.openapi.json_schema import Json, named
+from api.openapi.components import COMMON_HEADERS, HEADER_NAMES, HEADERS, LINKS, PARAMETERS
+from api.openapi.json_schema import JsonObject, ref
 from api.openapi.operation_table import OPERATIONS
-from api.openapi.operation_types import Operation, Reply
-from api.openapi.request_schemas import bodies
-from api.openapi.response_schemas import REPLIES
+from api.openapi.operation_types import Operation, ResponseSpec
+from api.openapi.request_schemas import build_request_schemas
+from api.openapi.response_schemas import RESPONSE_SCHEMAS
 from shared import errors
 from shared.errors import BucketError
 
-PROBLEM: Final = "application/problem+json"
-_FORM: Final = "#/components/schemas/"
-_ROOT_ALONE: Final = [{"url": "/"}]
-_VERB: Final = frozenset({"get", "post", "put", "delete", "patch"})
-_ANYWHERE: Final = (errors.ValidationFailed, errors.InternalError)
-_RETRY: Final = frozenset({429, 503})
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+_SCHEMA_REF_PREFIX: Final = "#/components/schemas/"
+_UNVERSIONED_SERVERS: Final = [{"url": "/"}]
+_METHODS: Final = frozenset({"get", "post", "put", "delete", "patch"})
+_COMMON_ERRORS: Final = (errors.ValidationFailed, errors.InternalError)
+_RETRYABLE_STATUSES: Final = frozenset({429, 503})
 
-_ABOUT: Final = f"""\
+_V1: Final = VERSION_PREFIX
+_DESCRIPTION: Final = f"""\
 Bucket runs baskets of agents for other systems. `POST` a run, get an `execution_id` at once, and poll `status_url`
 until `done` is true; come back after `poll_after_ms`. There are no callbacks.
 
-- Every path stands at the root and again under `{PREFIX}`, but for `/`, `/docs`, `/metrics` and `/openapi.json`.
+- Every path stands at the root and again under `{_V1}`, but for `/`, `/docs`, `/metrics` and `/openapi.json`.
 - `HEAD` answers as `GET` without the body; `OPTIONS` answers with `Allow`; any other method is 405
   `method_not_allowed` with `Allow`; any other address is 404 `not_found`, and a slash at the end makes another address.
 - Every error is `application/problem+json`; decide by its `error_code`, whose list is closed.
@@ -46,25 +47,25 @@ until `done` is true; come back after `poll_after_ms`. There are no callbacks.
 """
 
 
-def document(generated: Mapping[str, Any]) -> Json:
+def build_document(generated: Mapping[str, Any]) -> JsonObject:
     """Answer the whole document; ``generated`` is flask-smorest's, which knows the routes and the bodies' schemas."""
     examples = _examples()
-    paths = {path: _path(path, item, examples) for path, item in generated["paths"].items()}
+    paths = {path: _path_item(path, item, examples) for path, item in generated["paths"].items()}
     forms = (
-        bodies(generated["components"]["schemas"])
-        | REPLIES
-        | bulk_operations.FORMS
-        | feed_operations.FORMS
-        | catalogue_operations.FORMS
+        build_request_schemas(generated["components"]["schemas"])
+        | RESPONSE_SCHEMAS
+        | bulk_operations.LIST_SCHEMAS
+        | feed_operations.FEED_SCHEMAS
+        | catalogue_operations.CATALOGUE_SCHEMAS
     )
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Bucket", "version": generated["info"]["version"], "description": _ABOUT},
-        "servers": [{"url": "/"}, {"url": PREFIX}],
+        "info": {"title": "Bucket", "version": generated["info"]["version"], "description": _DESCRIPTION},
+        "servers": [{"url": "/"}, {"url": VERSION_PREFIX}],
         "tags": [{"name": tag["name"], "description": tag["description"]} for tag in generated["tags"]],
         "paths": paths,
         "components": {
-            "schemas": {name: forms[name] for name in sorted(_reached(paths, forms))},
+            "schemas": {name: forms[name] for name in sorted(_referenced_schemas(paths, forms))},
             "parameters": PARAMETERS,
             "headers": HEADERS,
             "links": LINKS,
@@ -72,7 +73,7 @@ def document(generated: Mapping[str, Any]) -> Json:
     }
 
 
-def _reached(told: Any, forms: Mapping[str, Json]) -> set[str]:
+def _referenced_schemas(told: Any, forms: Mapping[str, JsonObject]) -> set[str]:
     """The names of the forms that ``told`` refers to, and those that they refer to."""
     found: set[str] = set()
     waiting = [told]
@@ -82,44 +83,44 @@ def _reached(told: Any, forms: Mapping[str, Json]) -> set[str]:
             waiting += item
         elif isinstance(item, dict):
             waiting += item.values()
-            name = str(item.get("$ref", "")).removeprefix(_FORM)
+            name = str(item.get("$ref", "")).removeprefix(_SCHEMA_REF_PREFIX)
             if name in forms and name not in found:
                 found.add(name)
                 waiting.append(forms[name])
     return found
 
 
-def _path(path: str, item: Mapping[str, Any], examples: Mapping[str, Any]) -> Json:
-    verbs = {verb: operation for verb, operation in item.items() if verb in _VERB}
-    told = {verb: _operation(f"{verb.upper()} {path}", operation, examples) for verb, operation in verbs.items()}
-    alone = any(_of(f"{verb.upper()} {path}").at_root_alone for verb in verbs)
-    shared: Json = {"servers": _ROOT_ALONE} if alone else {}
+def _path_item(path: str, item: Mapping[str, Any], examples: Mapping[str, Any]) -> JsonObject:
+    verbs = {verb: operation for verb, operation in item.items() if verb in _METHODS}
+    told = {verb: _operation_object(f"{verb.upper()} {path}", operation, examples) for verb, operation in verbs.items()}
+    alone = any(_table_row(f"{verb.upper()} {path}").is_unversioned for verb in verbs)
+    shared: JsonObject = {"servers": _UNVERSIONED_SERVERS} if alone else {}
     return shared | told
 
 
-def _of(name: str) -> Operation:
+def _table_row(name: str) -> Operation:
     """The row of the table; a route that has none yet is told without replies, and a test says that it is missing."""
     return OPERATIONS.get(name, Operation({}))
 
 
-def _operation(name: str, generated: Mapping[str, Any], examples: Mapping[str, Any]) -> Json:
-    row = _of(name)
+def _operation_object(name: str, generated: Mapping[str, Any], examples: Mapping[str, Any]) -> JsonObject:
+    row = _table_row(name)
     shown = examples.get(name, {})
-    operation: Json = {
+    operation: JsonObject = {
         "operationId": _operation_id(name),
         "summary": generated.get("summary", "").replace("``", ""),
         "tags": generated["tags"],
     }
     if "description" in generated:
         operation["description"] = generated["description"]
-    operation["parameters"] = [named(parameter, "parameters") for parameter in (*row.parameters, "RequestId")]
+    operation["parameters"] = [ref(parameter, "parameters") for parameter in (*row.parameters, "RequestId")]
     if row.body is not None:
         operation["requestBody"] = {
-            "required": row.body_required,
-            "content": {"application/json": {"schema": named(row.body)} | _shown(shown.get("requests"))},
+            "required": row.is_body_required,
+            "content": {"application/json": {"schema": ref(row.body)} | _examples_member(shown.get("requests"))},
         }
-    replies = {str(status): _reply(reply, shown.get(str(status))) for status, reply in row.replies.items()}
-    operation["responses"] = replies | {str(status): problem for status, problem in _problems(row, shown)}
+    replies = {str(status): _response_object(reply, shown.get(str(status))) for status, reply in row.responses.items()}
+    operation["responses"] = replies | {str(status): problem for status, problem in _problem_responses(row, shown)}
     return operation
 
 
@@ -129,40 +130,40 @@ def _operation_id(name: str) -> str:
     return "_".join([method.lower(), *words]) if words else "get_root"
 
 
-def _shown(examples: Any) -> Json:
+def _examples_member(examples: Any) -> JsonObject:
     return {"examples": {name: {"value": value} for name, value in examples.items()}} if examples else {}
 
 
-def _headers(names: tuple[str, ...]) -> Json:
-    return {ON_THE_WIRE.get(name, name): named(name, "headers") for name in (*ALWAYS, *names)}
+def _headers_object(names: tuple[str, ...]) -> JsonObject:
+    return {HEADER_NAMES.get(name, name): ref(name, "headers") for name in (*COMMON_HEADERS, *names)}
 
 
-def _reply(reply: Reply, examples: Any) -> Json:
-    told: Json = {"description": reply.description, "headers": _headers(reply.headers)}
+def _response_object(reply: ResponseSpec, examples: Any) -> JsonObject:
+    told: JsonObject = {"description": reply.description, "headers": _headers_object(reply.headers)}
     if reply.links:
-        told["links"] = {name: named(name, "links") for name in reply.links}
-    if reply.form is not None:
-        told["content"] = {reply.media_type: {"schema": reply.form} | _shown(examples)}
+        told["links"] = {name: ref(name, "links") for name in reply.links}
+    if reply.schema is not None:
+        told["content"] = {reply.media_type: {"schema": reply.schema} | _examples_member(examples)}
     return told
 
 
-def _problems(row: Operation, shown: Mapping[str, Any]) -> Iterator[tuple[int, Json]]:
+def _problem_responses(row: Operation, shown: Mapping[str, Any]) -> Iterator[tuple[int, JsonObject]]:
     by_status: dict[int, list[str]] = {}
-    refusals: tuple[type[BucketError], ...] = (*_ANYWHERE, *row.refusals)
+    refusals: tuple[type[BucketError], ...] = (*_COMMON_ERRORS, *row.error_types)
     for refusal in refusals:
         codes = by_status.setdefault(refusal.http_status, [])
         if refusal.error_code not in codes:
             codes.append(refusal.error_code)
     for status, codes in sorted(by_status.items()):
-        headers = ("Cache-None", *(("Retry-After-Refused",) if status in _RETRY else ()))
+        headers = ("Cache-None", *(("Retry-After-Refused",) if status in _RETRYABLE_STATUSES else ()))
         only = {"properties": {"status": {"const": status}, "error_code": {"enum": codes}}}
-        form = {"allOf": [named("Problem"), only]}
+        form = {"allOf": [ref("Problem"), only]}
         yield (
             status,
             {
                 "description": f"{http.HTTPStatus(status).phrase}: {', '.join(codes)}.",
-                "headers": _headers(headers),
-                "content": {PROBLEM: {"schema": form} | _shown(shown.get(str(status)))},
+                "headers": _headers_object(headers),
+                "content": {PROBLEM_MEDIA_TYPE: {"schema": form} | _examples_member(shown.get(str(status)))},
             },
         )
 
@@ -175,8 +176,8 @@ def _examples() -> Mapping[str, Any]:
     return found
 
 
-def codes() -> frozenset[str]:
+def error_codes() -> frozenset[str]:
     """Answer every code that some operation may refuse with."""
-    kinds: set[type[BucketError]] = {*_ANYWHERE, errors.MethodNotAllowed}
-    kinds |= {refusal for row in OPERATIONS.values() for refusal in row.refusals}
+    kinds: set[type[BucketError]] = {*_COMMON_ERRORS, errors.MethodNotAllowed}
+    kinds |= {refusal for row in OPERATIONS.values() for refusal in row.error_types}
     return frozenset(kind.error_code for kind in kinds)

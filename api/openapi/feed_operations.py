@@ -4,92 +4,108 @@ from __future__ import annotations
 
 from typing import Final
 
-from api.feed.changes import MOST_MS
+from api.feed.changes import FEED_POLL_AFTER_MAX_MS
 from api.http.query_params import LIMIT_MAX
-from api.openapi.json_schema import BOOLEAN, COUNT, MOMENT, STRING, Json, a_list, exactly, named, or_null, told, whole
-from api.openapi.operation_types import BODY, STORED, Operation, Reply
-from api.openapi.response_schemas import EXECUTION, POLL_AFTER_MS, WARNINGS
+from api.openapi.json_schema import (
+    BOOLEAN,
+    COUNT,
+    STRING,
+    TIMESTAMP,
+    JsonObject,
+    anchored_pattern,
+    array_of,
+    described,
+    nullable,
+    object_of,
+    ref,
+)
+from api.openapi.operation_types import BODY_ERRORS, STORE_ERRORS, Operation, ResponseSpec
+from api.openapi.response_schemas import EXECUTION_PROPERTIES, POLL_AFTER_MS, WARNINGS
 from shared import errors
-from shared.ids import CONSUMER_NAME
+from shared.ids import CONSUMER_NAME_PATTERN
 
-_NAME: Final[Json] = {"type": "string", "pattern": whole(CONSUMER_NAME)}
-_CURSOR: Final[Json] = {"type": "string", "minLength": 1}
-_CONSUMER: Final[dict[str, Json]] = {
+_NAME: Final[JsonObject] = {"type": "string", "pattern": anchored_pattern(CONSUMER_NAME_PATTERN)}
+_CURSOR: Final[JsonObject] = {"type": "string", "minLength": 1}
+_CONSUMER: Final[dict[str, JsonObject]] = {
     "consumer": _NAME,
-    "cursor": told(_CURSOR, "all before it is acknowledged"),
-    "created_at": MOMENT,
-    "acked_at": told(or_null(MOMENT), "when it last moved on; null where it never has"),
+    "cursor": described(_CURSOR, "all before it is acknowledged"),
+    "created_at": TIMESTAMP,
+    "acked_at": described(nullable(TIMESTAMP), "when it last moved on; null where it never has"),
 }
 
-FORMS: Final[dict[str, Json]] = {
-    "Change": exactly(
-        {name: EXECUTION[name] for name in ("execution_id", "status", "done", "rev", "basket_name", "tags")},
-        told="An execution that has changed, as it stands by now; it may come more than once.",
+FEED_SCHEMAS: Final[dict[str, JsonObject]] = {
+    "Change": object_of(
+        {name: EXECUTION_PROPERTIES[name] for name in ("execution_id", "status", "done", "rev", "basket_name", "tags")},
+        description="An execution that has changed, as it stands by now; it may come more than once.",
     ),
-    "Changes": exactly(
+    "Changes": object_of(
         {
-            "changes": told(
-                a_list(named("Change"), maxItems=LIMIT_MAX), "each once, in the order of its latest change"
+            "changes": described(
+                array_of(ref("Change"), maxItems=LIMIT_MAX), "each once, in the order of its latest change"
             ),
-            "next_since": told(_CURSOR, "go on from here"),
-            "caught_up": told(BOOLEAN, "true where this is all there is by now, as far as can be known"),
-            "poll_after_ms": told(POLL_AFTER_MS | {"maximum": MOST_MS}, "when to ask again, in milliseconds"),
+            "next_since": described(_CURSOR, "go on from here"),
+            "caught_up": described(BOOLEAN, "true where this is all there is by now, as far as can be known"),
+            "poll_after_ms": described(
+                POLL_AFTER_MS | {"maximum": FEED_POLL_AFTER_MAX_MS}, "when to ask again, in milliseconds"
+            ),
         }
     ),
-    "Consumer": exactly(_CONSUMER | {"warnings": WARNINGS}, optional=["warnings"]),
-    "ConsumerListed": exactly(
+    "Consumer": object_of(_CONSUMER | {"warnings": WARNINGS}, optional=["warnings"]),
+    "ConsumerListed": object_of(
         _CONSUMER
         | {
-            "lag_s": told(
-                or_null({"type": "number", "minimum": 0}), "for how long the first change it has not taken waits"
+            "lag_s": described(
+                nullable({"type": "number", "minimum": 0}), "for how long the first change it has not taken waits"
             ),
-            "expired": told(BOOLEAN, "true where that change is no longer kept: its changes are 410"),
+            "expired": described(BOOLEAN, "true where that change is no longer kept: its changes are 410"),
         }
     ),
-    "Consumers": exactly({"consumers": a_list(named("ConsumerListed")), "count": COUNT}),
-    "ConsumerDeleted": exactly({"success": {"const": True}, "message": STRING, "consumer": _NAME}),
+    "Consumers": object_of({"consumers": array_of(ref("ConsumerListed")), "count": COUNT}),
+    "ConsumerDeleted": object_of({"success": {"const": True}, "message": STRING, "consumer": _NAME}),
 }
 
 _HEADERS: Final = ("Cache-Private", "Vary")
 _CHANGES: Final = {
-    200: Reply(
+    200: ResponseSpec(
         "What has changed; nothing, where nothing has.",
-        named("Changes"),
+        ref("Changes"),
         ("Retry-After", *_HEADERS, "Preference-Applied"),
     )
 }
 _FILTERS: Final = ("Limit", "OfBasket", "OfTag", "Wait", "Prefer")
 # A name with an encoded slash in it is another address.
-_OF_CONSUMER: Final = (errors.NotFound, errors.ConsumerNotFound)
-_WRITTEN: Final = (*STORED, errors.OutcomeUnknown)
+_CONSUMER_ERRORS: Final = (errors.NotFound, errors.ConsumerNotFound)
+_WRITE_ERRORS: Final = (*STORE_ERRORS, errors.OutcomeUnknown)
 
-FEED: Final[dict[str, Operation]] = {
+FEED_OPERATIONS: Final[dict[str, Operation]] = {
     "GET /executions/changes": Operation(
-        _CHANGES, ("ChangesSince", *_FILTERS), (errors.CursorInvalid, errors.CursorExpired, *STORED)
+        _CHANGES, ("ChangesSince", *_FILTERS), (errors.CursorInvalid, errors.CursorExpired, *STORE_ERRORS)
     ),
-    "GET /consumers": Operation({200: Reply("All of them, by name.", named("Consumers"), _HEADERS)}, (), STORED),
+    "GET /consumers": Operation(
+        {200: ResponseSpec("All of them, by name.", ref("Consumers"), _HEADERS)}, (), STORE_ERRORS
+    ),
     "PUT /consumers/{name}": Operation(
         {
-            200: Reply("It was there, and stays where it is.", named("Consumer"), _HEADERS),
-            201: Reply("It is there now.", named("Consumer"), _HEADERS),
+            200: ResponseSpec("It was there, and stays where it is.", ref("Consumer"), _HEADERS),
+            201: ResponseSpec("It is there now.", ref("Consumer"), _HEADERS),
         },
         ("ConsumerName",),
-        (*BODY, errors.NotFound, errors.CursorInvalid, errors.CursorExpired, *_WRITTEN),
+        (*BODY_ERRORS, errors.NotFound, errors.CursorInvalid, errors.CursorExpired, *_WRITE_ERRORS),
         body="NewConsumer",
-        body_required=False,
+        is_body_required=False,
     ),
     "DELETE /consumers/{name}": Operation(
-        {200: Reply("It is forgotten.", named("ConsumerDeleted"), _HEADERS)},
+        {200: ResponseSpec("It is forgotten.", ref("ConsumerDeleted"), _HEADERS)},
         ("ConsumerName",),
-        (*_OF_CONSUMER, *_WRITTEN),
+        (*_CONSUMER_ERRORS, *_WRITE_ERRORS),
     ),
     "GET /consumers/{name}/changes": Operation(
-        _CHANGES, ("ConsumerName", *_FILTERS), (*_OF_CONSUMER, errors.CursorExpired, *STORED)
+        _CHANGES, ("ConsumerName", *_FILTERS), (*_CONSUMER_ERRORS, errors.CursorExpired, *STORE_ERRORS)
     ),
     "POST /consumers/{name}/ack": Operation(
-        {200: Reply("Where it stands now.", named("Consumer"), _HEADERS)},
+        {200: ResponseSpec("Where it stands now.", ref("Consumer"), _HEADERS)},
         ("ConsumerName",),
-        (*BODY, errors.CursorInvalid, *_OF_CONSUMER, *_WRITTEN),
+        (*BODY_ERRORS, errors.CursorInvalid, *_CONSUMER_ERRORS, *_WRITE_ERRORS),
         body="Ack",
     ),
 }

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from api.openapi.json_schema import Json
+from api.openapi.json_schema import JsonObject
 from shared import errors
 from shared.errors import BucketError
 
-Refusals = tuple[type[BucketError], ...]
+ErrorTypes = tuple[type[BucketError], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ResponseSpec:
     """One status that is no error: its body's form (None for no body) and the headers it bears."""
 
     description: str
-    form: Json | None = None
+    schema: JsonObject | None = None
     headers: tuple[str, ...] = ()
     media_type: str = "application/json"
     links: tuple[str, ...] = ()
@@ -28,24 +28,24 @@ class Reply:
 class Operation:
     """One method of one path; every operation also bears X-Request-ID both ways and can fail with 400 and 500."""
 
-    replies: Mapping[int, Reply]
+    responses: Mapping[int, ResponseSpec]
     parameters: tuple[str, ...] = ()
-    refusals: Refusals = ()
+    error_types: ErrorTypes = ()
     body: str | None = None
-    body_required: bool = True
-    at_root_alone: bool = False
+    is_body_required: bool = True
+    is_unversioned: bool = False
 
 
-STORED: Final[Refusals] = (errors.Unavailable,)
-BODY: Final[Refusals] = (
+STORE_ERRORS: Final[ErrorTypes] = (errors.Unavailable,)
+BODY_ERRORS: Final[ErrorTypes] = (
     errors.InvalidJson,
     errors.CallbacksNotSupported,
     errors.CredentialsNotAccepted,
     errors.PayloadTooLarge,
     errors.UnsupportedMediaType,
 )
-ACCEPTING: Final[Refusals] = (
-    *BODY,
+SUBMIT_ERRORS: Final[ErrorTypes] = (
+    *BODY_ERRORS,
     errors.IdempotencyKeyReused,
     errors.Unavailable,
     errors.Overloaded,
@@ -53,6 +53,6 @@ ACCEPTING: Final[Refusals] = (
 )
 
 
-def plain(description: str, form: Json) -> dict[int, Reply]:
+def ok_response(description: str, form: JsonObject) -> dict[int, ResponseSpec]:
     """Answer the replies of an operation that answers 200 alone, with no headers of its own."""
-    return {200: Reply(description, form)}
+    return {200: ResponseSpec(description, form)}

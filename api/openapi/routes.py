@@ -16,16 +16,16 @@ from flask import request
 from api.http import problems
 from api.http.request_body import Blueprint
 from api.openapi.components import DOCS_FILES
-from api.openapi.document import document
+from api.openapi.document import build_document
 
-POLICY: Final = (
+CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "style-src 'self' 'unsafe-inline'; "  # the page's widgets style themselves as they are drawn
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _NOT_MODIFIED: Final = 304
 _FOUND: Final = 302
-_OUR_OWN: Final = Path(__file__).parent / "page"
+_PAGE_DIR: Final = Path(__file__).parent / "page"
 
 
 def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
@@ -34,7 +34,7 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
 
     @cache
     def contract() -> tuple[bytes, str]:
-        told = orjson.dumps(document(describe()))
+        told = orjson.dumps(build_document(describe()))
         return told, hashlib.sha256(told).hexdigest()[:32]
 
     @blp.route("/openapi.json")
@@ -51,19 +51,19 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
         """Read the contract on a page, and try it; the page needs nothing from elsewhere."""
         headers = {
             "Cache-Control": "no-cache",
-            "Content-Security-Policy": POLICY,
+            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
             "Cross-Origin-Opener-Policy": "same-origin",
             "Referrer-Policy": "no-referrer",
         }
-        return flask.Response((_OUR_OWN / "index.html").read_bytes(), headers=headers, mimetype="text/html")
+        return flask.Response((_PAGE_DIR / "index.html").read_bytes(), headers=headers, mimetype="text/html")
 
     @blp.route("/docs/<file>")
     def docs_file(file: str) -> flask.Response:
         """Get a script, a style or an icon of that page."""
         if file not in DOCS_FILES:  # the other files of the package are never served
-            raise problems.nothing_here()
-        own = _OUR_OWN / file
-        told = own.read_bytes() if own.exists() else _swagger_ui(file)
+            raise problems.route_not_found()
+        own = _PAGE_DIR / file
+        told = own.read_bytes() if own.exists() else _read_swagger_file(file)
         return flask.Response(told, headers={"Cache-Control": "public, max-age=3600"}, mimetype=DOCS_FILES[file])
 
     @blp.route("/")
@@ -74,5 +74,5 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
     return blp
 
 
-def _swagger_ui(file: str) -> bytes:
+def _read_swagger_file(file: str) -> bytes:
     return (resources.files("flask_swagger_ui") / "dist" / file).read_bytes()

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import orjson
 
-from api.http.etags import is_known, knows_something
-from api.http.wait_preference import Patience
-from api.polling.field_selection import lies_beyond
-from shared.domain.execution import Page
-from shared.live.render import head_of
-from shared.live.view_trailer import cut_mark
+from api.http.etags import has_if_none_match_rev, matches_if_none_match
+from api.http.wait_preference import WaitPreference
+from api.polling.field_selection import has_newer_lines
+from shared.domain.execution import LogPageQuery
+from shared.live.render import parse_header
+from shared.live.view_trailer import split_trailer
 
 
-class News:
+class ChangeCheck:
     """What one held poll waits for: a revision that its caller lacks, or another than the first that was seen."""
 
-    def __init__(self, patience: Patience, page: Page) -> None:
-        self._until_done = patience.until_done
+    def __init__(self, preference: WaitPreference, page: LogPageQuery) -> None:
+        self._until_done = preference.until_done
         self._page = page
         self._first_rev: int | None = None
 
-    def is_in(self, view: bytes) -> bool:
+    def has_changed(self, view: bytes) -> bool:
         """True where the caller should be told of ``view`` now; of an end it always should."""
-        head = head_of(view)
-        if head.done or self._until_done:
-            return head.done
-        if self._page.after is not None and lies_beyond(orjson.loads(cut_mark(view)[0] + b"}"), self._page):
+        head = parse_header(view)
+        if head.is_done or self._until_done:
+            return head.is_done
+        if self._page.after is not None and has_newer_lines(orjson.loads(split_trailer(view)[0] + b"}"), self._page):
             return True
-        if knows_something():
-            return not is_known(head)
+        if has_if_none_match_rev():
+            return not matches_if_none_match(head)
         if self._first_rev is None:
             self._first_rev = head.rev
         return head.rev != self._first_rev

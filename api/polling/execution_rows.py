@@ -9,19 +9,19 @@ from api.hints.view_hints import ViewHints
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ExecutionRow:
     """One execution as JSON, and when to ask for it again; None once it is done."""
 
     json: bytes
     poll_after_ms: int | None
 
 
-def row_of(view: bytes, view_hints: ViewHints) -> Row:
+def row_of(view: bytes, view_hints: ViewHints) -> ExecutionRow:
     """Answer the row that a rendered view makes now."""
     hinted = view_hints.add_to(view)
-    return Row(hinted.json, hinted.hints.poll_after_ms)
+    return ExecutionRow(hinted.json, hinted.hints.poll_after_ms)
 
 
-def array(rows: Sequence[Row]) -> bytes:
+def json_array(rows: Sequence[ExecutionRow]) -> bytes:
     """Answer rows as a JSON array."""
     return b"[" + b",".join([row.json for row in rows]) + b"]"

@@ -12,66 +12,68 @@ import orjson
 from flask import request
 
 from api.http import query_params
-from shared.domain.execution import NEWEST, Page
+from shared.domain.execution import NEWEST_LOG_LINES, LogPageQuery
 from shared.errors import ValidationFailed
 
-ALWAYS: Final = ("execution_id", "status", "done", "rev")
-NAMES: Final = (
-    *ALWAYS, "basket_name", "progress", "current_step", "steps", "waiting_for", "result", "error", "outputs", "logs",
-    "count", "total", "next_after", "first_seq", "logs_dropped", "gap", "tags", "metadata", "input_source", "retry_of",
-    "cancel", "execution_metadata", "created_at", "queued_at", "started_at", "finished_at", "poll_after_ms",
+ALWAYS_INCLUDED: Final = ("execution_id", "status", "done", "rev")
+FIELD_NAMES: Final = (
+    *ALWAYS_INCLUDED, "basket_name", "progress", "current_step", "steps", "waiting_for", "result", "error", "outputs",
+    "logs", "count", "total", "next_after", "first_seq", "logs_dropped", "gap", "tags", "metadata", "input_source",
+    "retry_of", "cancel", "execution_metadata", "created_at", "queued_at", "started_at", "finished_at", "poll_after_ms",
     "request_id",
 )  # fmt: skip
-_KNOWN: Final = frozenset(NAMES)
-_SHOWN_MAX: Final = 64
+_FIELD_NAME_SET: Final = frozenset(FIELD_NAMES)
+_ECHO_MAX_CHARS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class FieldSelection:
     """What of a poll a caller wants: which log lines, and which fields (None: all)."""
 
-    page: Page = NEWEST
+    page: LogPageQuery = NEWEST_LOG_LINES
     fields: frozenset[str] | None = None
 
     @property
     def is_all(self) -> bool:
         """True for a poll as it lies in Redis."""
-        return self.fields is None and self.page == NEWEST
+        return self.fields is None and self.page == NEWEST_LOG_LINES
 
-    def of_view(self, shown: dict[str, Any]) -> bytes | None:
+    def select_from_newest(self, view: dict[str, Any]) -> bytes | None:
         """Answer this portion of a parsed poll that shows the newest lines; None where it lacks lines of the page."""
-        if self.page != NEWEST and not _turn_to(self.page, shown):
+        if self.page != NEWEST_LOG_LINES and not _slice_logs(self.page, view):
             return None
-        return self.of(shown)
+        return self.select(view)
 
-    def of(self, shown: dict[str, Any]) -> bytes:
+    def select(self, view: dict[str, Any]) -> bytes:
         """Answer this portion of a parsed poll that shows the page already."""
         if self.fields is None:
-            return orjson.dumps(shown)
+            return orjson.dumps(view)
         # A gap is never silent: whoever gets lines is told of it.
         wanted = self.fields | {"gap"} if "logs" in self.fields else self.fields
-        always = {name: shown[name] for name in ALWAYS}
-        return orjson.dumps(always | {name: told for name, told in shown.items() if name in wanted})
+        always = {name: view[name] for name in ALWAYS_INCLUDED}
+        return orjson.dumps(always | {name: told for name, told in view.items() if name in wanted})
 
 
-ALL: Final = Portion()
+FULL_SELECTION: Final = FieldSelection()
 
 
-def portion_asked() -> Portion:
+def parse_field_selection() -> FieldSelection:
     """Answer what this request asks for by ``after``, ``limit`` and ``fields``; raises ValidationFailed."""
     if not request.environ.get("QUERY_STRING"):
-        return ALL
-    return Portion(Page(query_params.after(), query_params.limit()), _fields_asked(query_params.text("fields")))
+        return FULL_SELECTION
+    return FieldSelection(
+        LogPageQuery(query_params.after(), query_params.limit()), _parse_fields(query_params.text("fields"))
+    )
 
 
-def lies_beyond(shown: dict[str, Any], page: Page) -> bool:
+def has_newer_lines(view: dict[str, Any], page: LogPageQuery) -> bool:
     """True where a poll tells of log lines that a caller who has those up to ``after`` lacks."""
-    return page.after is not None and bool(shown["total"] > page.after)
+    return page.after is not None and bool(view["total"] > page.after)
 
 
-def _turn_to(page: Page, shown: dict[str, Any]) -> bool:
+def _slice_logs(page: LogPageQuery, view: dict[str, Any]) -> bool:
     """Leave of the lines of ``shown`` those of ``page``, as MongoDB would; False where some are not there."""
-    lines, total, first_kept = shown["logs"], shown["total"], shown["first_seq"]
+    lines, total, first_kept = view["logs"], view["total"], view["first_seq"]
     first_here = total - len(lines) + 1
     if page.after is None:
         first_wanted = total - page.limit + 1
@@ -80,24 +82,24 @@ def _turn_to(page: Page, shown: dict[str, Any]) -> bool:
         first_wanted = page.after + 1
         skipped = max(first_wanted - first_here, 0)
         lines = lines[skipped : skipped + page.limit]
-        shown["gap"] = first_wanted < first_kept
+        view["gap"] = first_wanted < first_kept
     if max(first_wanted, first_kept) < first_here:
         return False
-    shown["logs"], shown["count"] = lines, len(lines)
+    view["logs"], view["count"] = lines, len(lines)
     if lines:
-        shown["next_after"] = lines[-1]["seq"]
+        view["next_after"] = lines[-1]["seq"]
     elif page.after is not None:
-        shown["next_after"] = page.after
+        view["next_after"] = page.after
     return True
 
 
-def _fields_asked(told: str | None) -> frozenset[str] | None:
-    if told is None:
+def _parse_fields(value: str | None) -> frozenset[str] | None:
+    if value is None:
         return None
-    names = [name.strip() for name in told.split(",")]
-    unknown = next((name for name in names if name not in _KNOWN), None)
+    names = [name.strip() for name in value.split(",")]
+    unknown = next((name for name in names if name not in _FIELD_NAME_SET), None)
     if unknown is None:
         return frozenset(names)
-    wrong = f"{unknown[:_SHOWN_MAX]!r} is no field of a poll" if unknown else "a name is missing"
-    fault = {"parameter": "fields", "message": f"{wrong}; name some of {', '.join(NAMES)}, with commas between"}
+    wrong = f"{unknown[:_ECHO_MAX_CHARS]!r} is no field of a poll" if unknown else "a name is missing"
+    fault = {"parameter": "fields", "message": f"{wrong}; name some of {', '.join(FIELD_NAMES)}, with commas between"}
     raise ValidationFailed(f"fields: {fault['message']}", details=[fault])

@@ -9,16 +9,16 @@ import flask
 import orjson
 
 from api.hints.view_hints import HintedView
-from api.http.cache_control import POLLED
+from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
 from api.http.etags import RawResponse, etag_of
 
 NOT_MODIFIED: Final = 304
 
 
-def poll_reply(view: HintedView, body: bytes | None, status: int) -> flask.Response:
+def poll_response(view: HintedView, body: bytes | None, status: int) -> flask.Response:
     """Return the poll of a revision; without a ``body`` (304) to a caller that has it."""
     head = view.head
-    headers = [("ETag", etag_of(head.execution_id, head.rev)), *POLLED.items()]
+    headers = [("ETag", etag_of(head.execution_id, head.rev)), *PRIVATE_NO_CACHE_HEADERS.items()]
     if body is not None:
         headers.append(("Content-Type", "application/json"))
     if view.hints.retry_after_s is not None:

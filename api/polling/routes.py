@@ -8,16 +8,16 @@ from typing import Any
 import flask
 from flask import request
 
-from api.http.body_policy import unknown_keys
+from api.http.body_policy import unknown_key_warnings
 from api.http.request_body import Blueprint, read_body
-from api.polling.list_executions import ExecutionList
-from api.polling.poll_many import PollsOfMany
-from api.polling.poller import Poller
-from api.polling.schemas import POLL_MANY_KEYS, PollMany
-from api.polling.step_outputs import StepOutputs
+from api.polling.list_executions import ListHandler
+from api.polling.poll_many import PollManyHandler
+from api.polling.poller import PollHandler
+from api.polling.schemas import POLL_MANY_KEYS, PollManySchema
+from api.polling.step_outputs import StepOutputHandler
 
 
-def blueprint(poller: Poller, outputs: StepOutputs) -> Blueprint:
+def blueprint(poller: PollHandler, outputs: StepOutputHandler) -> Blueprint:
     """Return the routes that poll one execution."""
     blp = Blueprint("polls", __name__, description="Poll executions until they are done")
 
@@ -34,32 +34,32 @@ def blueprint(poller: Poller, outputs: StepOutputs) -> Blueprint:
     @blp.route("/executions/<execution_id>/outputs/<step>")
     def output(execution_id: str, step: str) -> flask.Response:
         """Get one step's output, whole."""
-        return outputs.get(execution_id, step)
+        return outputs.respond(execution_id, step)
 
     return blp
 
 
-def many_blueprint(many: PollsOfMany) -> Blueprint:
+def many_blueprint(many: PollManyHandler) -> Blueprint:
     """Return the route that polls many runs at once."""
     blp = Blueprint("poll_many", __name__, description="Poll many executions in one request")
 
     @blp.route("/executions/poll", methods=["POST"])
-    @blp.arguments(PollMany())
+    @blp.arguments(PollManySchema())
     def poll_many(body: Mapping[str, Any]) -> flask.Response:
         """Poll up to 500 executions: those whose ``rev`` is another than yours, and a count of the rest."""
-        warnings = [*unknown_keys(read_body(request), POLL_MANY_KEYS), *body["items"].warnings]
-        return many.answer(body["items"], whole=body["view"] == "full", warnings=warnings)
+        warnings = [*unknown_key_warnings(read_body(request), POLL_MANY_KEYS), *body["items"].warnings]
+        return many.respond(body["items"], is_full=body["view"] == "full", warnings=warnings)
 
     return blp
 
 
-def list_blueprint(executions_list: ExecutionList) -> Blueprint:
+def list_blueprint(executions_list: ListHandler) -> Blueprint:
     """Return the route that lists executions."""
     blp = Blueprint("lists", __name__, description="Find executions")
 
     @blp.route("/executions")
     def executions() -> flask.Response:
         """List executions, the newest first; ``?cursor=`` is a ``next_cursor`` of the same list."""
-        return executions_list.page()
+        return executions_list.respond()
 
     return blp

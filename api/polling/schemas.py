@@ -8,55 +8,55 @@ from typing import Any, Final
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from api.http.body_policy import unknown_keys
-from api.http.schema_fields import Items
-from api.http.strict_json import FAULTS_SHOWN
-from shared.ids import EXECUTION_ID
+from api.http.body_policy import unknown_key_warnings
+from api.http.schema_fields import ItemsField
+from api.http.strict_json import FAULTS_MAX
+from shared.ids import EXECUTION_ID_PATTERN
 
 _REV_MAX: Final = 2**63
 _ITEM_KEYS: Final = ("execution_id", "rev")
-_NO_ID: Final = "must be a string: the execution_id that the submit was answered"
-_NO_REV: Final = "must be the rev of the last poll, or null where there was none"
+_INVALID_ID: Final = "must be a string: the execution_id that the submit was answered"
+_INVALID_REV: Final = "must be the rev of the last poll, or null where there was none"
 
 
 @dataclass(slots=True)
-class Asked:
+class PollManyRequest:
     """Whom a poll of many asks for: by id the revision that the caller knows, None where it knows none.
 
     ``no_ids`` are texts that can be the id of nothing; ``warnings`` name keys that mean nothing.
     """
 
     revs: dict[str, int | None] = field(default_factory=dict)
-    no_ids: dict[str, None] = field(default_factory=dict)
+    malformed_ids: dict[str, None] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
-class PolledItem(Schema):
+class PolledItemSchema(Schema):
     """One of those that are polled."""
 
     execution_id = fields.Str(required=True)
     rev = fields.Int(allow_none=True, metadata={"description": "of the last poll; null or absent: whatever it is"})
 
 
-class _Polled(Items):
+class _PollItemsField(ItemsField):
     """A list of items, read as :class:`Asked`; an id may stand in it twice."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        return _asked(super()._deserialize(value, *args, **kwargs))
+        return _parse_items(super()._deserialize(value, *args, **kwargs))
 
 
-class PollMany(Schema):
+class PollManySchema(Schema):
     """The body of POST /executions/poll."""
 
-    items = _Polled(PolledItem, described="{execution_id, rev}")
+    items = _PollItemsField(PolledItemSchema, described="{execution_id, rev}")
     view = fields.Str(load_default="status", validate=validate.OneOf(["status", "full"]))
 
 
-POLL_MANY_KEYS: Final = tuple(PollMany().fields)
+POLL_MANY_KEYS: Final = tuple(PollManySchema().fields)
 
 
-def _asked(items: Sequence[Any]) -> Asked:
-    asked = Asked()
+def _parse_items(items: Sequence[Any]) -> PollManyRequest:
+    asked = PollManyRequest()
     revs = asked.revs
     faults: dict[int, Any] = {}
     for at, item in enumerate(items):
@@ -67,22 +67,22 @@ def _asked(items: Sequence[Any]) -> Asked:
         if type(rev) is float and rev.is_integer() and rev < _REV_MAX:
             rev = int(rev)  # to JSON 7.0 is 7
         if type(execution_id) is not str:
-            faults[at] = {"execution_id": [_NO_ID]}
+            faults[at] = {"execution_id": [_INVALID_ID]}
         elif rev is not None and (type(rev) is not int or rev < 0):
-            faults[at] = {"rev": [_NO_REV]}
-        elif not EXECUTION_ID.fullmatch(execution_id):
-            asked.no_ids[execution_id] = None
+            faults[at] = {"rev": [_INVALID_REV]}
+        elif not EXECUTION_ID_PATTERN.fullmatch(execution_id):
+            asked.malformed_ids[execution_id] = None
         elif revs.setdefault(execution_id, rev) != rev:
             revs[execution_id] = None  # two revisions of one run: whichever is right, it is answered
         if len(item) > (1 if rev is None else 2):
-            _warn(asked, item)
+            _warn_of_unknown_keys(asked, item)
     if faults:
         raise ValidationError(faults)
     return asked
 
 
-def _warn(asked: Asked, item: Mapping[str, Any]) -> None:
+def _warn_of_unknown_keys(poll_request: PollManyRequest, item: Mapping[str, Any]) -> None:
     """Name keys that mean nothing, each once: "revision" in place of "rev" would bring everything back each time."""
-    if len(asked.warnings) < FAULTS_SHOWN:
-        strange = unknown_keys(item, _ITEM_KEYS, within="items")
-        asked.warnings += [warning for warning in strange if warning not in asked.warnings]
+    if len(poll_request.warnings) < FAULTS_MAX:
+        strange = unknown_key_warnings(item, _ITEM_KEYS, within="items")
+        poll_request.warnings += [warning for warning in strange if warning not in poll_request.warnings]

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import flask
 
-from api.http.cache_control import POLLED
+from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
 from api.polling.execution_reader import ExecutionReader, check_execution_id
-from shared.domain.execution import Record
+from shared.domain.execution import ExecutionRecord
 from shared.domain.status import StepStatus
 from shared.errors import NotFound
-from shared.ids import AGENT_NAME
-from shared.live.views import Views
+from shared.ids import AGENT_NAME_PATTERN
+from shared.live.views import ViewCache
 
 
-class StepOutputs:
+class StepOutputHandler:
     """Replies with outputs of steps, from Redis first, then from MongoDB."""
 
-    def __init__(self, views: Views, reader: ExecutionReader) -> None:
+    def __init__(self, views: ViewCache, reader: ExecutionReader) -> None:
         self._views = views
         self._reader = reader
 
-    def get(self, execution_id: str, step: str) -> flask.Response:
+    def respond(self, execution_id: str, step: str) -> flask.Response:
         """Return the output of a completed step; raises NotFound if it has none, ExecutionNotFound."""
         check_execution_id(execution_id)
-        if not AGENT_NAME.fullmatch(step):
+        if not AGENT_NAME_PATTERN.fullmatch(step):
             raise NotFound(f"execution {execution_id} has no step {step[:64]!r}: no step can have this id")
-        output = self._reader.from_redis(lambda: self._views.get_output(execution_id, step))
+        output = self._reader.try_redis(lambda: self._views.get_output(execution_id, step))
         if output is None:
             try:
                 output = _output_in(self._reader.read(execution_id, outputs=(step,)), step)
             except NotFound:  # the caller may have seen it before a failover
-                output = _output_in(self._reader.read(execution_id, outputs=(step,), newest=True), step)
-        return flask.Response(output, 200, POLLED, mimetype="application/json")
+                output = _output_in(self._reader.read(execution_id, outputs=(step,), causal=True), step)
+        return flask.Response(output, 200, PRIVATE_NO_CACHE_HEADERS, mimetype="application/json")
 
 
-def _output_in(record: Record, step_id: str) -> bytes:
+def _output_in(record: ExecutionRecord, step_id: str) -> bytes:
     step = record.execution.steps.get(step_id)
     if step is None:
         raise NotFound(f"execution {record.execution.id} has no step {step_id[:64]!r}")

@@ -14,12 +14,12 @@ from api.submission.run_builder import NewRun
 from api.submission.submission import Submission
 from api.submission.withdrawals import Withdrawals
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC, Execution, Idempotency
+from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Idempotency
 from shared.errors import BucketError, IdempotencyKeyReused, OutcomeUnknown
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AcceptedRun:
     """A run that was accepted: now, or before (``is_replay``)."""
 
     run: Execution
@@ -30,11 +30,11 @@ class Acceptor:
     """Makes executions; single submits, retries and requeues all come through here."""
 
     def __init__(self, services: Services, group_commit: GroupCommit, withdrawals: Withdrawals) -> None:
-        self._store = services.store
+        self._store_run = services.store
         self._group_commit = group_commit
         self._withdrawals = withdrawals
 
-    def accept(self, submission: Submission, new: NewRun | BucketError) -> Accepted:
+    def accept(self, submission: Submission, new: NewRun | BucketError) -> AcceptedRun:
         """Return the run that holds this submission's key, or store and offer the ``new`` one.
 
         Raises ``new`` if it is an error and no run holds the key; IdempotencyKeyReused; and Unavailable,
@@ -49,15 +49,17 @@ class Acceptor:
         replay = self._find_replay(submission.idempotency) if new.outputs else None
         return replay or self._insert(new)
 
-    def _find_replay(self, idempotency: Idempotency | None) -> Accepted | None:
+    def _find_replay(self, idempotency: Idempotency | None) -> AcceptedRun | None:
         """Return the run that holds a key; None if no run does."""
-        holder = None if idempotency is None else self._store.holder(PUBLIC, idempotency.key)
+        holder = (
+            None if idempotency is None else self._store_run.find_by_idempotency_key(PUBLIC_INTEGRATOR, idempotency.key)
+        )
         if idempotency is None or holder is None:
             return None
-        check_same_body(holder, idempotency)
-        return Accepted(holder, is_replay=True)
+        check_same_fingerprint(holder, idempotency)
+        return AcceptedRun(holder, is_replay=True)
 
-    def _insert(self, new: NewRun) -> Accepted:
+    def _insert(self, new: NewRun) -> AcceptedRun:
         run = new.decision.execution
         try:
             stored = self._group_commit.store(new.decision, new.outputs)
@@ -66,12 +68,12 @@ class Acceptor:
                 self._withdrawals.add(run)
             raise
         if stored.id != run.id and run.idempotency is not None:
-            check_same_body(stored, run.idempotency)
-            return Accepted(stored, is_replay=True)
-        return Accepted(stored)
+            check_same_fingerprint(stored, run.idempotency)
+            return AcceptedRun(stored, is_replay=True)
+        return AcceptedRun(stored)
 
 
-def check_same_body(holder: Execution, idempotency: Idempotency) -> None:
+def check_same_fingerprint(holder: Execution, idempotency: Idempotency) -> None:
     """Raise IdempotencyKeyReused if the run that holds a key was submitted with another body."""
     if holder.idempotency is not None and holder.idempotency.fingerprint != idempotency.fingerprint:
         raise IdempotencyKeyReused

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from shared.errors import Overloaded, Unavailable
-from shared.live.redis_monitor import Pulse
+from shared.live.redis_monitor import RedisMonitor
 
 
 class Admission:
     """Decides whether this process may accept a new run now; it looks at nothing but what is in memory."""
 
-    def __init__(self, backlog_max: int, monitor: Pulse, is_prepared: Callable[[], bool]) -> None:
+    def __init__(self, backlog_max: int, monitor: RedisMonitor, is_prepared: Callable[[], bool]) -> None:
         """``is_prepared`` is true once MongoDB has its indexes, without which no idempotency key is unique."""
         self._backlog_max = backlog_max
         self._monitor = monitor
@@ -24,7 +24,7 @@ class Admission:
         """
         redis = self._monitor.last
         backlog = redis.backlog + already_queued
-        if not redis.connected:
+        if not redis.is_connected:
             raise Unavailable("Redis is away; nothing was stored, send the same request again", retry_after_s=2)
         if backlog >= self._backlog_max:
             raise Overloaded(

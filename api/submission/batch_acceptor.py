@@ -22,29 +22,29 @@ from api.http import problems
 from api.http.body_policy import check_policy
 from api.http.request_body import fingerprint, validation_error
 from api.http.schema_fields import ITEMS_MAX
-from api.submission.acceptor import check_same_body
+from api.submission.acceptor import check_same_fingerprint
 from api.submission.replies import accepted_body
-from api.submission.run_builder import NewRun, RunBuilder, warnings_of
-from api.submission.schemas import RUN_BASKET_KEYS, RunBasket
+from api.submission.run_builder import NewRun, RunBuilder, submit_warnings
+from api.submission.schemas import RUN_BASKET_KEYS, RunBasketSchema
 from api.submission.submission import Submission, is_idempotency_key
 from api.submission.withdrawals import Withdrawals
 from shared import faults
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC, Execution, Idempotency
-from shared.domain.lifecycle.decision import Advance
+from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Idempotency
+from shared.domain.lifecycle.decision import Decision
 from shared.errors import BucketError, InternalError, OutcomeUnknown, Unavailable, ValidationFailed
 
-_ROUTE: Final = "/run-basket"
-_KEY: Final = "idempotency_key"
-_ITEM_KEYS: Final = (*RUN_BASKET_KEYS, _KEY)
+_SUBMIT_ROUTE: Final = "/run-basket"
+_KEY_FIELD: Final = "idempotency_key"
+_ITEM_KEYS: Final = (*RUN_BASKET_KEYS, _KEY_FIELD)
 _ACCEPTED: Final = 202
-_SERVER_FAULT: Final = 500
+_FIRST_SERVER_ERROR: Final = 500
 # Between a batch's key and the place of an item stands what no caller can write into a key of his own.
-_AT: Final = "\x1f"
+_KEY_SEPARATOR: Final = "\x1f"
 
 
 @dataclass(frozen=True, slots=True)
-class _Taken:
+class _AcceptedItem:
     """A run that an item was given; ``is_replay`` if it was accepted before."""
 
     run: Execution
@@ -52,7 +52,7 @@ class _Taken:
     is_replay: bool = False
 
 
-_Outcome = _Taken | BucketError
+_ItemOutcome = _AcceptedItem | BucketError
 
 
 class BatchAcceptor:
@@ -65,7 +65,7 @@ class BatchAcceptor:
         self._builder = builder
         self._withdrawals = withdrawals
         self._view_hints = view_hints
-        self._schema = RunBasket()
+        self._schema = RunBasketSchema()
 
     def accept(self, batch: Submission) -> flask.Response:
         """Return what became of each item; an item's own idempotency key wins over the one derived from the batch's.
@@ -75,38 +75,40 @@ class BatchAcceptor:
         """
         derived = [] if batch.idempotency is None else _derived_keys(batch.idempotency)
         raw_items = batch.raw["items"]
-        items = [self._read(batch, raw, key) for raw, key in zip_longest(raw_items, derived[: len(raw_items)])]
-        outcomes = self._outcomes(items, self._holders(items, derived))
+        items = [self._parse_item(batch, raw, key) for raw, key in zip_longest(raw_items, derived[: len(raw_items)])]
+        outcomes = self._accept_items(items, self._find_key_holders(items, derived))
         first = outcomes[0]
         if isinstance(first, (Unavailable, OutcomeUnknown)) and all(type(each) is type(first) for each in outcomes):
             raise first
-        return self._response(outcomes, batch)
+        return self._build_response(outcomes, batch)
 
-    def _read(self, batch: Submission, raw: Any, derived: Idempotency | None) -> Submission | BucketError:
+    def _parse_item(self, batch: Submission, raw: Any, derived: Idempotency | None) -> Submission | BucketError:
         """Return one item as a submission of its own, or the error that refuses it."""
         try:
             if not isinstance(raw, dict):
                 fault = {"pointer": "", "message": "not an object"}
                 raise ValidationFailed("an item must be a JSON object", details=[fault])
             check_policy(raw)
-            body = {name: value for name, value in raw.items() if name != _KEY}
-            key = _own_key(raw)
+            body = {name: value for name, value in raw.items() if name != _KEY_FIELD}
+            key = _parse_item_key(raw)
             loaded = self._schema.load(body)
             return replace(
                 batch,
                 raw=raw,
                 body=loaded,
-                idempotency=derived if key is None else Idempotency(key, fingerprint(_ROUTE, body)),
-                warnings=warnings_of(raw, loaded, _ITEM_KEYS),
+                idempotency=derived if key is None else Idempotency(key, fingerprint(_SUBMIT_ROUTE, body)),
+                warnings=submit_warnings(raw, loaded, _ITEM_KEYS),
             )
         except marshmallow.ValidationError as wrong:
             return validation_error({"json": wrong.messages})
         except BucketError as refused:
             return refused
 
-    def _outcomes(self, items: Sequence[Submission | BucketError], holders: Mapping[str, Execution]) -> list[_Outcome]:
-        outcomes: dict[int, _Outcome] = {}
-        fresh: dict[int, tuple[Submission, Advance]] = {}
+    def _accept_items(
+        self, items: Sequence[Submission | BucketError], holders: Mapping[str, Execution]
+    ) -> list[_ItemOutcome]:
+        outcomes: dict[int, _ItemOutcome] = {}
+        fresh: dict[int, tuple[Submission, Decision]] = {}
         first_of_key: dict[str, int] = {}
         away: Unavailable | None = None  # if a store does not reply to one item, hundreds do not wait for it too
         for at, item in enumerate(items):
@@ -115,7 +117,7 @@ class BatchAcceptor:
                 continue
             key = None if item.idempotency is None else item.idempotency.key
             if key is not None and key in holders:
-                outcomes[at] = _replay(holders[key], item)
+                outcomes[at] = _replay_item(holders[key], item)
             elif key not in first_of_key:
                 built = away or self._builder.basket_run(item, already_queued=len(fresh))
                 if isinstance(built, NewRun):
@@ -125,14 +127,14 @@ class BatchAcceptor:
                 else:
                     outcomes[at] = built
                     away = built if isinstance(built, Unavailable) else away
-        outcomes |= self._stored(fresh)
+        outcomes |= self._store_new(fresh)
         for at, item in enumerate(items):
             if at not in outcomes and isinstance(item, Submission) and item.idempotency is not None:
                 first = outcomes[first_of_key[item.idempotency.key]]
-                outcomes[at] = _replay(first.run, item) if isinstance(first, _Taken) else first
+                outcomes[at] = _replay_item(first.run, item) if isinstance(first, _AcceptedItem) else first
         return [outcomes[at] for at in range(len(items))]
 
-    def _holders(
+    def _find_key_holders(
         self, items: Sequence[Submission | BucketError], derived: Sequence[Idempotency]
     ) -> Mapping[str, Execution]:
         """Return the holders of the items' keys; raises IdempotencyKeyReused if another batch has a ``derived`` one.
@@ -142,54 +144,54 @@ class BatchAcceptor:
         """
         own = [item.idempotency for item in items if isinstance(item, Submission) and item.idempotency is not None]
         keys = {each.key for each in (*own, *derived)}
-        holders = self._services.many.holders(PUBLIC, keys) if keys else {}
+        holders = self._services.queries.find_by_idempotency_keys(PUBLIC_INTEGRATOR, keys) if keys else {}
         for each in derived:
             if each.key in holders:
-                check_same_body(holders[each.key], each)
+                check_same_fingerprint(holders[each.key], each)
         return holders
 
-    def _stored(self, fresh: Mapping[int, tuple[Submission, Advance]]) -> dict[int, _Outcome]:
+    def _store_new(self, fresh: Mapping[int, tuple[Submission, Decision]]) -> dict[int, _ItemOutcome]:
         """Store and offer the new runs; a run that was stored under a key meanwhile is replayed."""
-        outcomes: dict[int, _Outcome] = {}
-        new: list[Advance] = []
-        stored = self._services.many.create_many([decision for _, decision in fresh.values()])
+        outcomes: dict[int, _ItemOutcome] = {}
+        new: list[Decision] = []
+        stored = self._services.queries.create_many([decision for _, decision in fresh.values()])
         for (at, (item, decision)), run in zip(fresh.items(), stored, strict=True):
             if isinstance(run, BucketError):
-                outcomes[at] = self._not_stored(decision.execution, run)
+                outcomes[at] = self._withdraw_if_unconfirmed(decision.execution, run)
             elif run.id != decision.execution.id:
-                outcomes[at] = _replay(run, item)
+                outcomes[at] = _replay_item(run, item)
             else:
-                outcomes[at] = _Taken(run, item.warnings)
+                outcomes[at] = _AcceptedItem(run, item.warnings)
                 new.append(decision)
         if new:
             faults.reach("api.inserted")
-            self._services.publisher.accepted(new)
+            self._services.publisher.publish_accepted(new)
         return outcomes
 
-    def _not_stored(self, run: Execution, error: BucketError) -> BucketError:
+    def _withdraw_if_unconfirmed(self, run: Execution, error: BucketError) -> BucketError:
         if isinstance(error, OutcomeUnknown) and run.idempotency is None:
             self._withdrawals.add(run)
         return error
 
-    def _response(self, outcomes: Sequence[_Outcome], batch: Submission) -> flask.Response:
+    def _build_response(self, outcomes: Sequence[_ItemOutcome], batch: Submission) -> flask.Response:
         body: dict[str, Any] = {
             "items": [self._item_body(outcome, batch) for outcome in outcomes],
-            "accepted": sum(isinstance(outcome, _Taken) for outcome in outcomes),
+            "accepted": sum(isinstance(outcome, _AcceptedItem) for outcome in outcomes),
             "rejected": sum(isinstance(outcome, BucketError) for outcome in outcomes),
         }
         if batch.warnings:
             body["warnings"] = batch.warnings
         headers = {"Cache-Control": "no-store"}
-        replays = [outcome.is_replay for outcome in outcomes if isinstance(outcome, _Taken)]
+        replays = [outcome.is_replay for outcome in outcomes if isinstance(outcome, _AcceptedItem)]
         if replays and all(replays):
             headers["Idempotency-Replayed"] = "true"
         return flask.Response(orjson.dumps(body), _ACCEPTED, headers, mimetype="application/json")
 
-    def _item_body(self, outcome: _Outcome, batch: Submission) -> dict[str, Any]:
+    def _item_body(self, outcome: _ItemOutcome, batch: Submission) -> dict[str, Any]:
         if isinstance(outcome, BucketError):
-            return problems.body_of(_public_error(outcome), batch.request_id)
+            return problems.problem_body(_public_error(outcome), batch.request_id)
         run = outcome.run
-        hints = self._view_hints.of_run(run)
+        hints = self._view_hints.of_execution(run)
         body = accepted_body(run, hints.poll_after_ms, batch.prefix, outcome.warnings)
         body |= {"status": _ACCEPTED, "execution_status": run.status}
         return body | ({"idempotency_replayed": True} if outcome.is_replay else {})
@@ -197,30 +199,30 @@ class BatchAcceptor:
 
 def _derived_keys(of_batch: Idempotency) -> Sequence[Idempotency]:
     """Return the keys of all places that a batch may have, each with the fingerprint of the whole."""
-    return [replace(of_batch, key=f"{of_batch.key}{_AT}{at}") for at in range(ITEMS_MAX)]
+    return [replace(of_batch, key=f"{of_batch.key}{_KEY_SEPARATOR}{at}") for at in range(ITEMS_MAX)]
 
 
-def _own_key(item: Mapping[str, Any]) -> str | None:
-    key = item.get(_KEY)
+def _parse_item_key(item: Mapping[str, Any]) -> str | None:
+    key = item.get(_KEY_FIELD)
     if key is not None and not (isinstance(key, str) and is_idempotency_key(key)):
-        fault = {"pointer": f"/{_KEY}", "message": "must be 1 to 255 printable ASCII characters"}
-        raise ValidationFailed(f"{_KEY} {fault['message']}", details=[fault])
+        fault = {"pointer": f"/{_KEY_FIELD}", "message": "must be 1 to 255 printable ASCII characters"}
+        raise ValidationFailed(f"{_KEY_FIELD} {fault['message']}", details=[fault])
     return key
 
 
-def _replay(holder: Execution, item: Submission) -> _Outcome:
+def _replay_item(holder: Execution, item: Submission) -> _ItemOutcome:
     """Return the run that holds an item's key already, or the error that refuses another body under it."""
     if item.idempotency is not None:
         try:
-            check_same_body(holder, item.idempotency)
+            check_same_fingerprint(holder, item.idempotency)
         except BucketError as reused:
             return reused
-    return _Taken(holder, item.warnings, is_replay=True)
+    return _AcceptedItem(holder, item.warnings, is_replay=True)
 
 
 def _public_error(error: BucketError) -> BucketError:
     """Return ``error``, or a bare ``internal`` if no caller can mend it: that is logged, as for a single submit."""
-    if error.http_status < _SERVER_FAULT or error.retryable:
+    if error.http_status < _FIRST_SERVER_ERROR or error.retryable:
         return error
     structlog.get_logger().error("an item of a batch failed", exc_info=error)
     return InternalError()

@@ -8,52 +8,52 @@ import flask
 import structlog
 
 from api.hints.view_hints import HintedView, ViewHints
-from api.polling.change_check import News
-from api.polling.poller import Poller
-from api.polling.replies import poll_reply, with_warnings
-from api.submission.acceptor import Accepted
-from api.submission.replies import accepted_body, accepted_reply, reply_with
+from api.polling.change_check import ChangeCheck
+from api.polling.poller import PollHandler
+from api.polling.replies import poll_response, with_warnings
+from api.submission.acceptor import AcceptedRun
+from api.submission.replies import accepted_body, accepted_response, response_with
 from api.submission.submission import Submission
-from shared.domain.execution import NEWEST
+from shared.domain.execution import NEWEST_LOG_LINES
 from shared.errors import BucketError
 
 
 class HeldSubmit:
     """Replies to submits: at once, or when the run is done if the caller prefers to wait."""
 
-    def __init__(self, poller: Poller, view_hints: ViewHints) -> None:
+    def __init__(self, poller: PollHandler, view_hints: ViewHints) -> None:
         self._poller = poller
         self._view_hints = view_hints
 
-    def reply(self, accepted: Accepted, submission: Submission) -> flask.Response:
+    def reply(self, accepted: AcceptedRun, submission: Submission) -> flask.Response:
         """Return the 202, or the last poll with 200 if the run ended within the time that the caller prefers to wait.
 
         Whatever happens meanwhile, the run is accepted.
         """
         wait = submission.wait
         if not wait.wait_s:
-            return accepted_reply(accepted, self._view_hints.of_run(accepted.run), submission)
-        check = News(replace(wait, until_done=True), NEWEST)
+            return accepted_response(accepted, self._view_hints.of_execution(accepted.run), submission)
+        check = ChangeCheck(replace(wait, until_done=True), NEWEST_LOG_LINES)
         try:
             held = self._poller.hold(accepted.run.id, check, wait.wait_s)
-            view = self._view_hints.add_to(held.seen.view)
+            view = self._view_hints.add_to(held.value.view)
         except BucketError as away:
             structlog.get_logger().warning("a submit was not held to its end", reason=away.message)
-            return accepted_reply(accepted, self._view_hints.of_run(accepted.run), submission)
-        response = _final(view, accepted, submission) if view.head.done else _not_done(view, accepted, submission)
-        return wait.note(response, granted=held.granted)
+            return accepted_response(accepted, self._view_hints.of_execution(accepted.run), submission)
+        response = _final(view, accepted, submission) if view.head.is_done else _not_done(view, accepted, submission)
+        return wait.mark_applied(response, is_granted=held.is_granted)
 
 
-def _not_done(view: HintedView, accepted: Accepted, submission: Submission) -> flask.Response:
+def _not_done(view: HintedView, accepted: AcceptedRun, submission: Submission) -> flask.Response:
     """Return the 202 as the run stands after a wait that was too short."""
     head, hints = view.head, view.hints
     body = accepted_body(accepted.run, hints.poll_after_ms, submission.prefix, submission.warnings)
-    return reply_with(body | {"status": head.status, "rev": head.rev}, accepted, head.rev, hints)
+    return response_with(body | {"status": head.status, "rev": head.rev}, accepted, head.rev, hints)
 
 
-def _final(view: HintedView, accepted: Accepted, submission: Submission) -> flask.Response:
+def _final(view: HintedView, accepted: AcceptedRun, submission: Submission) -> flask.Response:
     """Return the last poll, with what only the submit can tell."""
-    response = poll_reply(view, view.json, 200)
+    response = poll_response(view, view.json, 200)
     response.headers["Location"] = f"{submission.prefix}/execution-logs/{accepted.run.id}"
     response.headers["Cache-Control"] = "no-store"
     if accepted.is_replay:

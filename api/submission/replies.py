@@ -8,12 +8,12 @@ from typing import Any
 import flask
 import orjson
 
-from api.hints.poll_hints import Hints
+from api.hints.poll_hints import PollHints
 from api.http.etags import RawResponse, etag_of
-from api.submission.acceptor import Accepted
+from api.submission.acceptor import AcceptedRun
 from api.submission.submission import Submission
 from shared.domain.execution import Execution
-from shared.live.render import metadata_shown
+from shared.live.render import execution_metadata
 from shared.timestamps import format_rfc3339
 
 
@@ -22,9 +22,9 @@ def accepted_body(run: Execution, poll_after_ms: int | None, prefix: str, warnin
     body: dict[str, Any] = {
         "execution_id": run.id,
         "status": run.status,
-        "done": run.done,
+        "done": run.is_done,
         "rev": run.rev,
-        "execution_metadata": metadata_shown(run),
+        "execution_metadata": execution_metadata(run),
         "status_url": f"{prefix}/execution-logs/{run.id}",
         "message": "accepted; poll status_url until done is true",
         "created_at": format_rfc3339(run.created_at),
@@ -39,14 +39,14 @@ def accepted_body(run: Execution, poll_after_ms: int | None, prefix: str, warnin
     return body
 
 
-def accepted_reply(accepted: Accepted, hints: Hints, submission: Submission) -> flask.Response:
+def accepted_response(accepted: AcceptedRun, hints: PollHints, submission: Submission) -> flask.Response:
     """Return the 202 for a run as it was accepted."""
     run = accepted.run
     body = accepted_body(run, hints.poll_after_ms, submission.prefix, submission.warnings)
-    return reply_with(body, accepted, run.rev, hints)
+    return response_with(body, accepted, run.rev, hints)
 
 
-def reply_with(body: Mapping[str, Any], accepted: Accepted, rev: int, hints: Hints) -> flask.Response:
+def response_with(body: Mapping[str, Any], accepted: AcceptedRun, rev: int, hints: PollHints) -> flask.Response:
     """Return the 202 with ``body``, for a run that stands at ``rev``."""
     headers = [
         ("Content-Type", "application/json"),

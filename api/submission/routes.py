@@ -8,38 +8,38 @@ from typing import Any, Final
 import flask
 from flask import request
 
-from api.http.body_policy import check_policy, unknown_keys
+from api.http.body_policy import check_policy, unknown_key_warnings
 from api.http.request_body import Blueprint, StrictParser, read_body
 from api.submission.acceptor import Acceptor
 from api.submission.batch_acceptor import BatchAcceptor
 from api.submission.held_submit import HeldSubmit
-from api.submission.run_builder import RunBuilder, warnings_of
-from api.submission.schemas import RUN_AGENT_KEYS, RunAgent, RunBasket, RunBatch
+from api.submission.run_builder import RunBuilder, submit_warnings
+from api.submission.schemas import RUN_AGENT_KEYS, RunAgentSchema, RunBasketSchema, RunBatchSchema
 from api.submission.submission import read_submission
-from shared.store.server_clock import StoreClock
+from shared.store.server_clock import ServerClock
 
-_IN_HEADERS: Final = {"idempotency_key": "send it as the header Idempotency-Key, or a repeat runs twice"}
+_HEADER_KEY_HINTS: Final = {"idempotency_key": "send it as the header Idempotency-Key, or a repeat runs twice"}
 _BATCH_KEYS: Final = ("items",)
 
 
-def blueprint(clock: StoreClock, builder: RunBuilder, acceptor: Acceptor, held_submit: HeldSubmit) -> Blueprint:
+def blueprint(clock: ServerClock, builder: RunBuilder, acceptor: Acceptor, held_submit: HeldSubmit) -> Blueprint:
     """Return the routes that make one execution."""
     blp = Blueprint("submit", __name__, description="Run baskets and agents")
 
     @blp.route("/run-basket", methods=["POST"])
-    @blp.arguments(RunBasket())
+    @blp.arguments(RunBasketSchema())
     def run_basket(body: Mapping[str, Any]) -> flask.Response:
         """Run a basket, named or written inline."""
-        warnings = warnings_of(read_body(request), body, elsewhere=_IN_HEADERS)
+        warnings = submit_warnings(read_body(request), body, key_hints=_HEADER_KEY_HINTS)
         submission = read_submission(request, clock.now(), body, warnings)
         accepted = acceptor.accept(submission, builder.basket_run(submission))
         return held_submit.reply(accepted, submission)
 
     @blp.route("/run-agent", methods=["POST"])
-    @blp.arguments(RunAgent())
+    @blp.arguments(RunAgentSchema())
     def run_agent(body: Mapping[str, Any]) -> flask.Response:
         """Run one agent, as a basket of one step."""
-        warnings = unknown_keys(read_body(request), RUN_AGENT_KEYS, elsewhere=_IN_HEADERS)
+        warnings = unknown_key_warnings(read_body(request), RUN_AGENT_KEYS, key_hints=_HEADER_KEY_HINTS)
         submission = read_submission(request, clock.now(), body, warnings)
         accepted = acceptor.accept(submission, builder.agent_run(submission))
         return held_submit.reply(accepted, submission)
@@ -47,7 +47,7 @@ def blueprint(clock: StoreClock, builder: RunBuilder, acceptor: Acceptor, held_s
     return blp
 
 
-def batch_blueprint(clock: StoreClock, acceptor: BatchAcceptor) -> Blueprint:
+def batch_blueprint(clock: ServerClock, acceptor: BatchAcceptor) -> Blueprint:
     """Return the route that makes many executions.
 
     An item is what the body of POST /run-basket is. Only what no item can be read without (JSON that is none, a body
@@ -57,10 +57,10 @@ def batch_blueprint(clock: StoreClock, acceptor: BatchAcceptor) -> Blueprint:
     blp.ARGUMENTS_PARSER = _BatchParser()
 
     @blp.route("/run-basket/batch", methods=["POST"])
-    @blp.arguments(RunBatch())
+    @blp.arguments(RunBatchSchema())
     def run_batch(body: Mapping[str, Any]) -> flask.Response:
         """Run up to 500 baskets; a bad item fails alone."""
-        warnings = unknown_keys(read_body(request), _BATCH_KEYS)
+        warnings = unknown_key_warnings(read_body(request), _BATCH_KEYS)
         return acceptor.accept(read_submission(request, clock.now(), body, warnings))
 
     return blp

@@ -12,27 +12,27 @@ from typing import Any, Final
 
 import orjson
 
-from api.catalogue.basket_cache import KnownBaskets
-from api.catalogue.basket_definition import basket_of, check_definition, step_of, warnings_of_definition
+from api.catalogue.basket_cache import BasketCache
+from api.catalogue.basket_definition import definition_warnings, parse_basket, step_from_spec, validate_definition
 from api.catalogue.schemas import CONFIG_KEYS
-from api.http.body_policy import NOWHERE, unknown_keys
-from api.http.strict_json import FAULTS_SHOWN
+from api.http.body_policy import NO_KEY_HINTS, unknown_key_warnings
+from api.http.strict_json import FAULTS_MAX
 from api.submission.admission import Admission
 from api.submission.schemas import METADATA_MAX_BYTES, RUN_BASKET_KEYS
 from api.submission.submission import Submission
 from shared.bootstrap import Services
-from shared.catalogue.agent_catalogue import Catalogue
+from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.domain.definitions.basket import SEQUENTIAL, Basket
-from shared.domain.definitions.step_input import NothingThere, given_to
-from shared.domain.execution import PUBLIC, Execution
-from shared.domain.lifecycle.decision import Advance
-from shared.domain.lifecycle.simulation import as_scripted
+from shared.domain.definitions.step_input import InputNotFound, input_of
+from shared.domain.execution import PUBLIC_INTEGRATOR, Execution
+from shared.domain.lifecycle.decision import Decision
+from shared.domain.lifecycle.simulation import delay_scripted_steps
 from shared.domain.lifecycle.transitions import start
 from shared.domain.status import ExecutionStatus
 from shared.errors import BasketNotFound, BucketError, ValidationFailed
-from shared.ids import BASKET_NAME, new_execution_id
+from shared.ids import BASKET_NAME_PATTERN, new_execution_id
 
-_CHECKED_MAX_BYTES: Final = 7 * 1024 * 1024
+_INPUT_CHECKED_MAX_BYTES: Final = 7 * 1024 * 1024
 """If many steps take one input, no more of it than this is checked at the submit; a worker checks each step's own."""
 
 
@@ -40,14 +40,14 @@ _CHECKED_MAX_BYTES: Final = 7 * 1024 * 1024
 class NewRun:
     """A run to be stored, and the step outputs that it begins with (a retry's)."""
 
-    decision: Advance
+    decision: Decision
     outputs: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class RunBuilder:
     """Builds runs of baskets and of single agents."""
 
-    def __init__(self, services: Services, baskets: KnownBaskets, admission: Admission) -> None:
+    def __init__(self, services: Services, baskets: BasketCache, admission: Admission) -> None:
         self._services = services
         self._catalogue = services.catalogue
         self._baskets = baskets
@@ -69,42 +69,42 @@ class RunBuilder:
         try:
             self._admission.check()
             spec = self._catalogue.agent(submission.body["agent_name"])
-            basket = Basket(spec.name, SEQUENTIAL, (step_of(spec, spec.name),))
+            basket = Basket(spec.name, SEQUENTIAL, (step_from_spec(spec, spec.name),))
             return self._new_run(basket, submission, kind="agent")
         except BucketError as refused:
             return refused
 
     def _new_run(self, basket: Basket, submission: Submission, *, kind: str) -> NewRun:
         run = build_execution(basket, submission, self._catalogue, kind=kind)
-        return NewRun(start(run, run.created_at, self._services.terms))
+        return NewRun(start(run, run.created_at, self._services.timings))
 
     def _basket(self, body: Mapping[str, Any]) -> Basket:
         name = body.get("basket_name")
         if name is None:
-            definition = {"name": "inline"} | check_definition(body["config"], "/config")
-            return basket_of(definition, self._catalogue, "/config")
-        if not BASKET_NAME.fullmatch(name):
+            definition = {"name": "inline"} | validate_definition(body["config"], "/config")
+            return parse_basket(definition, self._catalogue, "/config")
+        if not BASKET_NAME_PATTERN.fullmatch(name):
             raise BasketNotFound(f"basket {name[:100]!r} was not found: no basket can have this name")
         return self._baskets.get(name)
 
 
-def warnings_of(
+def submit_warnings(
     raw: Mapping[str, Any],
     body: Mapping[str, Any],
-    keys: Sequence[str] = RUN_BASKET_KEYS,
-    elsewhere: Mapping[str, str] = NOWHERE,
+    known_keys: Sequence[str] = RUN_BASKET_KEYS,
+    key_hints: Mapping[str, str] = NO_KEY_HINTS,
 ) -> list[str]:
     """Return a warning for each key of a body that means nothing; raises ValidationFailed if it names no basket."""
-    warnings = unknown_keys(raw, keys, elsewhere=elsewhere)
+    warnings = unknown_key_warnings(raw, known_keys, key_hints=key_hints)
     if body.get("basket_name") is None:
         if body.get("config") is None:
             fault = {"pointer": "/basket_name", "message": "is required where there is no config"}
             raise ValidationFailed("must provide basket_name or config", details=[fault])
-        warnings += warnings_of_definition(raw["config"], CONFIG_KEYS, "config")
+        warnings += definition_warnings(raw["config"], CONFIG_KEYS, "config")
     return warnings
 
 
-def build_execution(basket: Basket, submission: Submission, catalogue: Catalogue, *, kind: str) -> Execution:
+def build_execution(basket: Basket, submission: Submission, catalogue: AgentCatalogue, *, kind: str) -> Execution:
     """Return the execution that a submission asks for; raises ValidationFailed if its input breaks a schema."""
     body, now = submission.body, submission.received_at
     given = body["input_data"]
@@ -119,7 +119,7 @@ def build_execution(basket: Basket, submission: Submission, catalogue: Catalogue
     schedule = parse_schedule(body, now)
     execution = Execution(
         id=new_execution_id(now),
-        integrator=PUBLIC,
+        integrator=PUBLIC_INTEGRATOR,
         basket=basket,
         status=ExecutionStatus.QUEUED,
         steps={},
@@ -137,11 +137,11 @@ def build_execution(basket: Basket, submission: Submission, catalogue: Catalogue
         start_deadline=schedule.start_deadline,
         deadline=schedule.deadline,
     )
-    return as_scripted(execution)
+    return delay_scripted_steps(execution)
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class RunSchedule:
     """When a run may begin, and when it must have begun and ended."""
 
     run_after: datetime | None
@@ -149,7 +149,7 @@ class Schedule:
     deadline: datetime | None
 
 
-def parse_schedule(body: Mapping[str, Any], now: datetime) -> Schedule:
+def parse_schedule(body: Mapping[str, Any], now: datetime) -> RunSchedule:
     """Return when a run may begin and must have begun and ended; deadlines count from when it may begin."""
     run_after = body.get("run_after")
     if body.get("run_after_s") is not None:
@@ -157,35 +157,35 @@ def parse_schedule(body: Mapping[str, Any], now: datetime) -> Schedule:
     begins = max(run_after or now, now)
 
     def deadline(name: str) -> datetime | None:
-        return None if body.get(name) is None else _to_ms(begins + timedelta(seconds=body[name]))
+        return None if body.get(name) is None else _truncate_to_ms(begins + timedelta(seconds=body[name]))
 
-    return Schedule(
-        None if run_after is None else _to_ms(run_after), deadline("start_deadline_s"), deadline("deadline_s")
+    return RunSchedule(
+        None if run_after is None else _truncate_to_ms(run_after), deadline("start_deadline_s"), deadline("deadline_s")
     )
 
 
-def _to_ms(at: datetime) -> datetime:
+def _truncate_to_ms(at: datetime) -> datetime:
     return at.astimezone(UTC).replace(microsecond=at.microsecond // 1_000 * 1_000)
 
 
-def _check_input(basket: Basket, given: Mapping[str, Any], catalogue: Catalogue) -> None:
+def _check_input(basket: Basket, given: Mapping[str, Any], catalogue: AgentCatalogue) -> None:
     """Raise ValidationFailed if the input breaks the schema of an agent that the run begins with."""
     details: list[dict[str, str]] = []
     checked = set()  # two hundred steps of one agent take the same input
-    left = _CHECKED_MAX_BYTES
+    left = _INPUT_CHECKED_MAX_BYTES
     for step in basket.steps:
         key = step.agent, orjson.dumps(step.input)
         if step.needs or key in checked:
             continue
-        if len(details) >= FAULTS_SHOWN or left <= 0:
+        if len(details) >= FAULTS_MAX or left <= 0:
             break
         checked.add(key)
         try:
-            step_input = given_to(basket, step.id, given, {})
+            step_input = input_of(basket, step.id, given, {})
             if len(checked) > 1:  # the one step that most runs begin with needs no measure
                 left -= len(orjson.dumps(step_input))
-            faults = catalogue.input_faults(step.agent, step_input)
-        except NothingThere as missing:
+            faults = catalogue.find_input_faults(step.agent, step_input)
+        except InputNotFound as missing:
             details.append({"pointer": "/input_data", "message": f"step {step.id}: {missing}"})
             continue
         at = "/input_data" if step.input is None else f"step {step.id}: "
@@ -194,5 +194,5 @@ def _check_input(basket: Basket, given: Mapping[str, Any], catalogue: Catalogue)
         summary = "; ".join(f"{detail['pointer']}: {detail['message']}" for detail in details[:3])
         agents = ", ".join(dict.fromkeys(step.agent for step in basket.steps if not step.needs))
         raise ValidationFailed(
-            f"the input breaks the input_schema of {agents}: {summary}", details=details[:FAULTS_SHOWN]
+            f"the input breaks the input_schema of {agents}: {summary}", details=details[:FAULTS_MAX]
         )

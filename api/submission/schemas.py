@@ -8,17 +8,17 @@ from typing import Any, ClassVar, Final
 
 from marshmallow import Schema, ValidationError, fields, missing, pre_load, validate, validates_schema
 
-from api.catalogue.schemas import BasketConfig
-from api.http.schema_fields import Body, Items, Object, Timestamp, seconds
+from api.catalogue.schemas import BasketConfigSchema
+from api.http.schema_fields import BodySchema, ItemsField, ObjectField, TimestampField, seconds_field
 
 METADATA_MAX_BYTES: Final = 16 * 1024
 TAGS_MAX: Final = 20
 
 
-class _Run(Body):
+class _RunSchema(BodySchema):
     """What every submit may say."""
 
-    USUAL: ClassVar[Mapping[str, type]]
+    FAST_PATH_TYPES: ClassVar[Mapping[str, type]]
     """The two keys that most bodies are made of, of which nothing can be wrong but their types."""
 
     tags = fields.List(
@@ -28,50 +28,52 @@ class _Run(Body):
         error_messages={"invalid": "must be a list of strings"},
         metadata={"description": "at most 20 words to find the run by"},
     )
-    metadata = Object(load_default=dict, metadata={"description": "at most 16 KiB of JSON"})
-    run_after = Timestamp(allow_none=True, metadata={"description": "not before; one in the past is now"})
-    run_after_s = seconds(least=0, description="the same, in seconds from now")
-    start_deadline_s = seconds(least=0.001, description="begun within so many seconds of run_after, or failed")
-    deadline_s = seconds(least=0.001, description="done within so many seconds of run_after, or failed")
+    metadata = ObjectField(load_default=dict, metadata={"description": "at most 16 KiB of JSON"})
+    run_after = TimestampField(allow_none=True, metadata={"description": "not before; one in the past is now"})
+    run_after_s = seconds_field(least=0, description="the same, in seconds from now")
+    start_deadline_s = seconds_field(least=0.001, description="begun within so many seconds of run_after, or failed")
+    deadline_s = seconds_field(least=0.001, description="done within so many seconds of run_after, or failed")
 
     def load(self, data: Any, **options: Any) -> Any:
         """Answer ``data`` as it is checked, with the defaults; the usual body needs no look at each field."""
-        if type(data) is not dict or {key: type(value) for key, value in data.items()} != self.USUAL:
+        if type(data) is not dict or {key: type(value) for key, value in data.items()} != self.FAST_PATH_TYPES:
             return super().load(data, **options)
         defaults = {name: field.load_default for name, field in self.load_fields.items()}
         loaded = {name: default() if callable(default) else default for name, default in defaults.items()}
         return {name: value for name, value in loaded.items() if value is not missing} | data
 
     @validates_schema
-    def _check_moments(self, body: dict[str, Any], **_: Any) -> None:
+    def _check_run_after(self, body: dict[str, Any], **_: Any) -> None:
         if body.get("run_after") is not None and body.get("run_after_s") is not None:
             raise ValidationError("give run_after or run_after_s, not both", "run_after_s")
 
 
-class RunBasket(_Run):
+class RunBasketSchema(_RunSchema):
     """The body of POST /run-basket: a basket's name, or a basket written inline."""
 
-    USUAL = MappingProxyType({"basket_name": str, "input_data": dict})
+    FAST_PATH_TYPES = MappingProxyType({"basket_name": str, "input_data": dict})
 
     basket_name = fields.Str(allow_none=True, metadata={"description": "the name of a basket; wins over config"})
-    config = fields.Nested(BasketConfig, allow_none=True, metadata={"description": "a basket for this run only"})
-    input_data = Object(load_default=dict, metadata={"description": "absent or {}: the first agent's sample_input"})
+    config = fields.Nested(BasketConfigSchema, allow_none=True, metadata={"description": "a basket for this run only"})
+    input_data = ObjectField(
+        load_default=dict, metadata={"description": "absent or {}: the first agent's sample_input"}
+    )
 
     @pre_load
-    def _let_the_name_win(self, body: dict[str, Any], **_: Any) -> dict[str, Any]:
+    def _drop_config_beside_name(self, body: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Leave out a config that nobody will look at: its faults are none."""
         if body.get("basket_name") is None:
             return body
         return {key: value for key, value in body.items() if key != "config"}
 
 
-class RunAgent(_Run):
+class RunAgentSchema(_RunSchema):
     """The body of POST /run-agent."""
 
-    USUAL = MappingProxyType({"agent_name": str, "input_data": dict})
+    FAST_PATH_TYPES = MappingProxyType({"agent_name": str, "input_data": dict})
 
     agent_name = fields.Str(required=True, error_messages={"required": "agent_name is required"})
-    input_data = Object(
+    input_data = ObjectField(
         required=True,
         # marshmallow formats its messages, so braces stand twice.
         error_messages={"required": "input_data is required ({{}} means the agent's sample_input)"},
@@ -79,18 +81,18 @@ class RunAgent(_Run):
     stateful = fields.Bool(load_default=False, truthy={True}, falsy={False})
 
 
-class BatchItem(RunBasket):
+class BatchItemSchema(RunBasketSchema):
     """One submit of a batch."""
 
     idempotency_key = fields.Str(metadata={"description": "as the header Idempotency-Key of a single submit"})
 
 
-class RunBatch(Schema):
+class RunBatchSchema(Schema):
     """The body of POST /run-basket/batch."""
 
-    items = Items(BatchItem, described="bodies of /run-basket")
+    items = ItemsField(BatchItemSchema, described="bodies of /run-basket")
 
 
 # The schemas do not change and bodies are checked for each request, so the keys are listed once.
-RUN_BASKET_KEYS: Final = tuple(RunBasket().fields)
-RUN_AGENT_KEYS: Final = tuple(RunAgent().fields)
+RUN_BASKET_KEYS: Final = tuple(RunBasketSchema().fields)
+RUN_AGENT_KEYS: Final = tuple(RunAgentSchema().fields)

@@ -13,7 +13,7 @@ import flask
 
 from api.http import version_prefix
 from api.http.request_body import fingerprint, read_body
-from api.http.wait_preference import Patience, patience_preferred
+from api.http.wait_preference import WaitPreference, parse_prefer_header
 from shared.domain.execution import Idempotency
 from shared.errors import ValidationFailed
 
@@ -38,7 +38,7 @@ class Submission:
     idempotency: Idempotency | None
     prefix: str
     warnings: Sequence[str]
-    wait: Patience
+    wait: WaitPreference
 
 
 def read_submission(
@@ -46,7 +46,7 @@ def read_submission(
 ) -> Submission:
     """Return the submission that ``request`` carries; raises ValidationFailed for a malformed Idempotency-Key."""
     environ = request.environ
-    prefix = version_prefix.prefix()
+    prefix = version_prefix.request_prefix()
     raw = read_body(request, optional=True)
     key = parse_idempotency_key(environ.get("HTTP_IDEMPOTENCY_KEY"))
     route = request.path.removeprefix(prefix)
@@ -59,7 +59,7 @@ def read_submission(
         idempotency=None if key is None else Idempotency(key, fingerprint(route, raw)),
         prefix=prefix,
         warnings=warnings,
-        wait=patience_preferred(),
+        wait=parse_prefer_header(),
     )
 
 

@@ -11,7 +11,7 @@ import structlog
 
 from shared.bootstrap import Services
 from shared.domain.execution import Execution
-from shared.store.executions.settle import until_answered
+from shared.store.executions.settle import retry_until_answered
 
 _QUEUE_MAX: Final = 10_000
 _RETRY_WITHIN_S: Final = 0.2
@@ -47,7 +47,7 @@ class Withdrawals:
         while self._database.is_away and not stop.wait(_RETRY_WITHIN_S):
             pass  # no try, and no line in the log, as long as nothing has changed
         try:
-            withdrawn = until_answered(withdraw, give_up=stop.is_set, wait_max_s=_RETRY_WITHIN_S)
+            withdrawn = retry_until_answered(withdraw, give_up=stop.is_set, wait_max_s=_RETRY_WITHIN_S)
         except Exception:
             log.exception("an insert was not taken back")
             return

@@ -19,15 +19,15 @@ _TRIES_A_CONNECTION: Final = 20
 _ESTABLISHED: Final = "01"
 
 
-def open_evenly(address: tuple[str, int], wanted: int, pids: Sequence[int]) -> list[socket.socket]:
+def open_evenly(address: tuple[str, int], count: int, pids: Sequence[int]) -> list[socket.socket]:
     """Answer ``wanted`` connections to ``address``, spread over the processes ``pids`` as evenly as can be.
 
     Raises RuntimeError where the processes do not accept them.
     """
-    share = -(-wanted // len(pids))
+    share = -(-count // len(pids))
     kept: list[socket.socket] = []
     owned: Counter[int] = Counter()
-    for _ in range(wanted * _TRIES_A_CONNECTION):
+    for _ in range(count * _TRIES_A_CONNECTION):
         connection = socket.create_connection(address, timeout=_ACCEPTED_WITHIN_S)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         owner = _owner(address[1], connection.getsockname()[1], pids)
@@ -36,9 +36,9 @@ def open_evenly(address: tuple[str, int], wanted: int, pids: Sequence[int]) -> l
             continue
         owned[owner] += 1
         kept.append(connection)
-        if len(kept) == wanted:
+        if len(kept) == count:
             return kept
-    raise RuntimeError(f"{wanted} connections could not be spread over the processes {list(pids)}: {dict(owned)}")
+    raise RuntimeError(f"{count} connections could not be spread over the processes {list(pids)}: {dict(owned)}")
 
 
 def _owner(server_port: int, client_port: int, pids: Sequence[int]) -> int:

@@ -14,22 +14,22 @@ _PARENT, _UTIME, _STIME, _CUTIME, _CSTIME = 1, 11, 12, 13, 14
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class CpuTime:
     """CPU seconds of one process, and those of everything that it started."""
 
     own_s: float = 0.0
     children_s: float = 0.0
 
     @property
-    def all_s(self) -> float:
+    def total_s(self) -> float:
         """Both together."""
         return self.own_s + self.children_s
 
-    def __sub__(self, before: Used) -> Used:
-        return Used(self.own_s - before.own_s, self.children_s - before.children_s)
+    def __sub__(self, before: CpuTime) -> CpuTime:
+        return CpuTime(self.own_s - before.own_s, self.children_s - before.children_s)
 
 
-def used_by(pids: Iterable[int]) -> dict[int, Used]:
+def cpu_time_by_pid(pids: Iterable[int]) -> dict[int, CpuTime]:
     """Answer what each process of ``pids`` and its descendants have used; nothing for one that is gone.
 
     A child that has ended counts for its parent once the parent has reaped it, so no figure ever goes back.
@@ -38,10 +38,10 @@ def used_by(pids: Iterable[int]) -> dict[int, Used]:
     children: dict[int, list[int]] = {}
     for pid, fields in stats.items():
         children.setdefault(int(fields[_PARENT]), []).append(pid)
-    return {pid: _used(pid, stats, children) for pid in pids if pid in stats}
+    return {pid: _cpu_time_of(pid, stats, children) for pid in pids if pid in stats}
 
 
-def _used(root: int, stats: dict[int, list[str]], children: dict[int, list[int]]) -> Used:
+def _cpu_time_of(root: int, stats: dict[int, list[str]], children: dict[int, list[int]]) -> CpuTime:
     own = _ticks(stats[root], _UTIME, _STIME)
     below = _ticks(stats[root], _CUTIME, _CSTIME)
     left = list(children.get(root, ()))
@@ -49,7 +49,7 @@ def _used(root: int, stats: dict[int, list[str]], children: dict[int, list[int]]
         pid = left.pop()
         below += _ticks(stats[pid], _UTIME, _STIME, _CUTIME, _CSTIME)
         left += children.get(pid, ())
-    return Used(own / _TICKS_A_SECOND, below / _TICKS_A_SECOND)
+    return CpuTime(own / _TICKS_A_SECOND, below / _TICKS_A_SECOND)
 
 
 def _ticks(fields: list[str], *indexes: int) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shared.queue.message import QUEUES, lists_of
+from shared.queue.message import QUEUES, list_keys
 
 TRANSACTIONS: Final = [
     {"id": 1, "amount": 1000, "description": "Salary", "type": "income"},
@@ -20,14 +20,14 @@ _ID: Final = re.compile(rb'"(?:execution_)?id": ?"([^"]+)"')
 
 
 @dataclass(frozen=True, slots=True)
-class Tongue:
+class HttpDialect:
     """How one side is spoken to, and where it keeps its runs and its messages."""
 
     name: str
     submit_path: str
     submit_body: Mapping[str, Any]
     poll_path: str
-    done_mark: bytes
+    done_marker: bytes
     collection: str
     queues: tuple[str, ...]
 
@@ -44,14 +44,14 @@ class Tongue:
         known = "" if etag is None else f"If-None-Match: {etag}\r\n"
         return f"GET {self.poll_path}{run_id} HTTP/1.1\r\nHost: bench\r\n{known}\r\n".encode()
 
-    def id_in(self, body: bytes) -> str | None:
+    def run_id_of(self, body: bytes) -> str | None:
         """Answer the run's id in the answer to a submit."""
         found = _ID.search(body)
         return None if found is None else found[1].decode()
 
     def is_done(self, body: bytes) -> bool:
         """Answer whether a poll's answer says that the run is over."""
-        return self.done_mark in body
+        return self.done_marker in body
 
     def is_right(self, body: bytes) -> bool:
         """Answer whether a poll's answer shows the run completed, with the result that its input must lead to."""
@@ -59,21 +59,21 @@ class Tongue:
         return bool(shown["status"] == "completed" and shown["result"] == RIGHT_RESULT)
 
 
-REFERENCE: Final = Tongue(
+REFERENCE: Final = HttpDialect(
     name="reference",
     submit_path="/run",
     submit_body={"input_data": {"transactions": TRANSACTIONS}},
     poll_path="/run/",
-    done_mark=b'"status":"completed"',
+    done_marker=b'"status":"completed"',
     collection="runs",
     queues=("celery",),
 )
-BUCKET: Final = Tongue(
+BUCKET: Final = HttpDialect(
     name="Bucket",
     submit_path="/run-basket",
     submit_body={"basket_name": "chained_test", "input_data": {"transactions": TRANSACTIONS}},
     poll_path="/execution-logs/",
-    done_mark=b'"done":true',
+    done_marker=b'"done":true',
     collection="executions",
-    queues=tuple(name for queue in QUEUES for name in lists_of(queue)),
+    queues=tuple(name for queue in QUEUES for name in list_keys(queue)),
 )

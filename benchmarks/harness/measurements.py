@@ -12,14 +12,21 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from benchmarks.harness.balanced_connections import open_evenly
-from benchmarks.harness.cpu_time import used_by
-from benchmarks.harness.load_generator import Answer, Broken, Loop
-from benchmarks.harness.scenarios import Tally, asking, checking, polling, running, submitting
-from benchmarks.harness.systems import Side
+from benchmarks.harness.cpu_time import cpu_time_by_pid
+from benchmarks.harness.load_generator import BenchmarkError, HttpResponse, LoadGenerator
+from benchmarks.harness.scenarios import (
+    LoadResult,
+    check_results,
+    poll_repeatedly,
+    send_once,
+    submit_and_poll,
+    submit_each,
+)
+from benchmarks.harness.systems import SystemUnderTest
 
 CALLERS: Final = 32
 RUNNERS: Final = 16
-_LOOK_EVERY_S: Final = 0.025
+_CHECK_EVERY_S: Final = 0.025
 _NO_PROGRESS_S: Final = 60.0
 _SAMPLE: Final = 100
 _IDLE_S: Final = 0.2
@@ -36,93 +43,93 @@ class Cost:
     wall_s: float = 0.0
     cpu_s: Mapping[str, float] = field(default_factory=dict)
 
-    def each(self, measure: str, count: int) -> Figures:
+    def per_item(self, measure: str, count: int) -> Figures:
         """Answer µs of CPU for each of ``count``, by part and in all."""
         parts = {part: seconds * _US / count for part, seconds in self.cpu_s.items()}
         return {f"{measure} CPU {part}": cost for part, cost in (parts | {"in all": sum(parts.values())}).items()}
 
 
-def burst(side: Side, count: int) -> tuple[Figures, list[str]]:
+def burst(side: SystemUnderTest, count: int) -> tuple[Figures, list[str]]:
     """Accept ``count`` runs while the worker is paused, then let it drain them; answer the figures of both."""
-    worker, tally, turns = side.children["worker"], Tally(), iter(range(count))
+    worker, tally, turns = side.children["worker"], LoadResult(), iter(range(count))
     worker.pause()
     try:
-        with _callers(side) as connections, _cost(side) as accept:
-            Loop().run(connections, [submitting(side.tongue, tally, turns) for _ in connections])
+        with _open_connections(side) as connections, _measuring_cost(side) as accept:
+            LoadGenerator().run(connections, [submit_each(side.dialect, tally, turns) for _ in connections])
     finally:
         worker.resume()
-    side.accepted += len(tally.ids)
-    with _cost(side) as drain:
+    side.accepted_count += len(tally.ids)
+    with _measuring_cost(side) as drain:
         drained_s = _wait_until_done(side, tally.ids)
         _wait_until_idle(side)  # what is left to be refused belongs to the cost and not to the time
     figures = {"accept/s": count / accept.wall_s, "drain runs/s": count / drained_s, "refused": tally.statuses[503]}
-    figures |= _latencies("accept", tally.latencies) | accept.each("accept", count) | drain.each("drain", count)
+    figures |= _latencies("accept", tally.latencies) | accept.per_item("accept", count) | drain.per_item("drain", count)
     _check(side, tally.ids)
     return figures, tally.ids
 
 
-def end_to_end(side: Side, seconds: float) -> tuple[Figures, list[str]]:
+def end_to_end(side: SystemUnderTest, seconds: float) -> tuple[Figures, list[str]]:
     """Have callers submit and poll until done, again and again, for ``seconds``."""
-    tally = Tally()
-    with _callers(side, RUNNERS) as connections, _cost(side) as cost:
+    tally = LoadResult()
+    with _open_connections(side, RUNNERS) as connections, _measuring_cost(side) as cost:
         until = time.perf_counter() + seconds
-        Loop().run(connections, [running(side.tongue, tally, until) for _ in connections])
-    side.accepted += len(tally.ids)
+        LoadGenerator().run(connections, [submit_and_poll(side.dialect, tally, until) for _ in connections])
+    side.accepted_count += len(tally.ids)
     in_time = sum(moment <= until for moment in tally.ended_at)
     figures = {"end to end runs/s": in_time / seconds, "polls a run": tally.polls / len(tally.ids)}
-    figures |= _latencies("end to end", tally.latencies) | cost.each("end to end", len(tally.ids))
+    figures |= _latencies("end to end", tally.latencies) | cost.per_item("end to end", len(tally.ids))
     _wait_until_done(side, tally.ids)
     _wait_until_idle(side)
     _check(side, tally.ids)
     return figures, tally.ids
 
 
-def poll(side: Side, ids: Sequence[str], seconds: float, *, unchanged: bool) -> Figures:
+def poll(side: SystemUnderTest, ids: Sequence[str], seconds: float, *, unchanged: bool) -> Figures:
     """Poll finished runs for ``seconds``; ``unchanged`` with their ETags, where the side knows any."""
-    measure, tally = "poll 304" if unchanged else "poll 200", Tally()
+    measure, tally = "poll 304" if unchanged else "poll 200", LoadResult()
     chosen = ids[:_SAMPLE]
-    with _callers(side) as connections:
+    with _open_connections(side) as connections:
         etags = _etags(side, chosen, connections[0]) if unchanged else [None] * len(chosen)
         status = 304 if any(etags) else 200
-        requests = [side.tongue.poll(run_id, etag) for run_id, etag in zip(chosen, etags, strict=True)]
-        with _cost(side) as cost:
+        requests = [side.dialect.poll(run_id, etag) for run_id, etag in zip(chosen, etags, strict=True)]
+        with _measuring_cost(side) as cost:
             until = time.perf_counter() + seconds
-            Loop().run(connections, [polling(requests, tally, until, status) for _ in connections])
+            LoadGenerator().run(connections, [poll_repeatedly(requests, tally, until, status) for _ in connections])
     figures = {f"{measure}/s": len(tally.latencies) / cost.wall_s}
-    return figures | _latencies(measure, tally.latencies) | cost.each(measure, len(tally.latencies))
+    return figures | _latencies(measure, tally.latencies) | cost.per_item(measure, len(tally.latencies))
 
 
-def rest(side: Side, seconds: float) -> Figures:
+def measure_idle(side: SystemUnderTest, seconds: float) -> Figures:
     """Do nothing for ``seconds``; answer the ms of CPU that the side uses in a second nevertheless."""
-    with _cost(side) as cost:
+    with _measuring_cost(side) as cost:
         time.sleep(seconds)
     parts = {f"rest CPU {part}": used * _MS / seconds for part, used in cost.cpu_s.items()}
     return parts | {"rest CPU in all": sum(parts.values())}
 
 
 @contextmanager
-def _cost(side: Side) -> Iterator[Cost]:
+def _measuring_cost(side: SystemUnderTest) -> Iterator[Cost]:
     cost = Cost()
-    before, began = _parts(side), time.perf_counter()
+    before, began = _cpu_by_part(side), time.perf_counter()
     yield cost
     cost.wall_s = time.perf_counter() - began
-    after = _parts(side)
+    after = _cpu_by_part(side)
     cost.cpu_s = {part: after[part] - before[part] for part in after}
 
 
-def _parts(side: Side) -> dict[str, float]:
+def _cpu_by_part(side: SystemUnderTest) -> dict[str, float]:
     """CPU seconds used so far, by part."""
     side.check_alive()
     pids = side.pids()
-    used = used_by(pids.values())
-    parts = {"API": used[pids["api"]].all_s}
+    used = cpu_time_by_pid(pids.values())
+    parts = {"API": used[pids["api"]].total_s}
     parts["worker main"] = used[pids["worker"]].own_s
     parts["worker children"] = used[pids["worker"]].children_s
-    return parts | {name: used[pids[name]].all_s for name in ("reconciler", "redis", "mongod") if name in pids}
+    return parts | {name: used[pids[name]].total_s for name in ("reconciler", "redis", "mongod") if name in pids}
 
 
 @contextmanager
-def _callers(side: Side, count: int = CALLERS) -> Iterator[list[socket.socket]]:
+def _open_connections(side: SystemUnderTest, count: int = CALLERS) -> Iterator[list[socket.socket]]:
     connections = open_evenly(side.address, count, side.api_pids())
     try:
         yield connections
@@ -131,52 +138,58 @@ def _callers(side: Side, count: int = CALLERS) -> Iterator[list[socket.socket]]:
             connection.close()
 
 
-def _wait_until_done(side: Side, ids: Sequence[str]) -> float:
+def _wait_until_done(side: SystemUnderTest, ids: Sequence[str]) -> float:
     """Wait until MongoDB has all accepted runs completed; answer how many seconds that took.
 
     To count is to read the whole collection, so a sample is looked at until it is done.
     """
     began = progress_at = time.perf_counter()
     sample = {*ids[:: max(1, len(ids) // _SAMPLE)], *ids[-_SAMPLE:]}
-    runs = side.mongo.get_default_database()[side.tongue.collection]
+    runs = side.mongo.get_default_database()[side.dialect.collection]
     open_before = len(sample) + 1
     while True:
         still_open = runs.count_documents({"_id": {"$in": list(sample)}, "status": {"$ne": "completed"}})
-        if not still_open and side.completed() == side.accepted:
+        if not still_open and side.completed_count() == side.accepted_count:
             return time.perf_counter() - began
         if still_open < open_before:
             open_before, progress_at = still_open, time.perf_counter()
         if time.perf_counter() - progress_at > _NO_PROGRESS_S:
-            raise Broken(f"{side.tongue.name}: {side.completed()} of {side.accepted} runs are completed")
-        time.sleep(_LOOK_EVERY_S)
+            raise BenchmarkError(
+                f"{side.dialect.name}: {side.completed_count()} of {side.accepted_count} runs are completed"
+            )
+        time.sleep(_CHECK_EVERY_S)
 
 
-def _wait_until_idle(side: Side) -> None:
+def _wait_until_idle(side: SystemUnderTest) -> None:
     due_by = time.perf_counter() + _NO_PROGRESS_S
-    while side.waiting():
+    while side.backlog_size():
         if time.perf_counter() > due_by:
-            raise Broken(f"{side.tongue.name}: {side.waiting()} messages wait, and all runs are completed")
-        time.sleep(_LOOK_EVERY_S)
+            raise BenchmarkError(
+                f"{side.dialect.name}: {side.backlog_size()} messages wait, and all runs are completed"
+            )
+        time.sleep(_CHECK_EVERY_S)
     time.sleep(_IDLE_S)
 
 
-def _check(side: Side, ids: Sequence[str]) -> None:
-    if side.completed() != side.accepted or len(set(ids)) != len(ids):
-        raise Broken(f"{side.tongue.name}: {side.completed()} of {side.accepted} runs are completed")
+def _check(side: SystemUnderTest, ids: Sequence[str]) -> None:
+    if side.completed_count() != side.accepted_count or len(set(ids)) != len(ids):
+        raise BenchmarkError(
+            f"{side.dialect.name}: {side.completed_count()} of {side.accepted_count} runs are completed"
+        )
     left = iter(ids)
-    with _callers(side) as connections:
-        Loop().run(connections, [checking(side.tongue, left) for _ in connections])
+    with _open_connections(side) as connections:
+        LoadGenerator().run(connections, [check_results(side.dialect, left) for _ in connections])
 
 
-def _etags(side: Side, ids: Sequence[str], connection: socket.socket) -> list[str | None]:
+def _etags(side: SystemUnderTest, ids: Sequence[str], connection: socket.socket) -> list[str | None]:
     etags: list[str | None] = []
 
-    def take(answer: Answer) -> None:
+    def take(answer: HttpResponse) -> None:
         found = _ETAG.search(answer.head)
         etags.append(None if found is None else found[1].decode())
 
     for run_id in ids:
-        Loop().run([connection], [asking(side.tongue.poll(run_id), take)])
+        LoadGenerator().run([connection], [send_once(side.dialect.poll(run_id), take)])
     return etags
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pymongo.database import Database
 
-Entry = Mapping[str, Any]
+ProfileEntry = Mapping[str, Any]
 _PROFILE_BYTES: Final = 64 * 1024 * 1024
 _WRITES: Final = frozenset({"insert", "update", "remove"})
 # What explain takes over from a command; the rest (session, concerns) is refused or means nothing.
@@ -28,7 +28,7 @@ _EXPLAINED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class QueryPlan:
     """How mongod found its documents: the stages that reach for them, and how much it looked at."""
 
     stages: str
@@ -37,9 +37,9 @@ class Plan:
 
 
 @contextmanager
-def recorded(database: Database[Any]) -> Iterator[list[Entry]]:
+def recording(database: Database[Any]) -> Iterator[list[ProfileEntry]]:
     """Answer a list that holds, at the end of the block, every operation on ``database`` in it, oldest first."""
-    entries: list[Entry] = []
+    entries: list[ProfileEntry] = []
     database.command("profile", 0)
     database.drop_collection("system.profile")
     database.create_collection("system.profile", capped=True, size=_PROFILE_BYTES)
@@ -54,20 +54,20 @@ def recorded(database: Database[Any]) -> Iterator[list[Entry]]:
     ]
 
 
-def is_write(entry: Entry) -> bool:
+def is_write(entry: ProfileEntry) -> bool:
     """Answer whether an operation writes; what is neither a write nor a read is not recorded by mongod here."""
     return entry["op"] in _WRITES or "findAndModify" in entry.get("command", {})
 
 
-def plan_of(database: Database[Any], entry: Entry) -> Plan:
+def plan_of(database: Database[Any], entry: ProfileEntry) -> QueryPlan:
     """Answer the plan of a recorded operation; what it looked at is as recorded, when it found something."""
     command = entry["command"]
     if entry["op"] == "insert":
-        return Plan("insert", entry.get("keysExamined", 0), entry.get("docsExamined", 0))
+        return QueryPlan("insert", entry.get("keysExamined", 0), entry.get("docsExamined", 0))
     kept = {name: command[name] for name in command if name in _EXPLAINED}
     explained = database.command("explain", kept, verbosity="queryPlanner")
     stages = sorted(set(_stages(explained["queryPlanner"]["winningPlan"])))
-    return Plan(" + ".join(stages), entry["keysExamined"], entry["docsExamined"])
+    return QueryPlan(" + ".join(stages), entry["keysExamined"], entry["docsExamined"])
 
 
 def _stages(node: Mapping[str, Any]) -> Iterator[str]:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks.harness.http_dialects import TRANSACTIONS
-from benchmarks.harness.load_generator import Broken
-from benchmarks.harness.mongod_profiler import Entry, is_write, recorded
-from benchmarks.harness.systems import Side
+from benchmarks.harness.load_generator import BenchmarkError
+from benchmarks.harness.mongod_profiler import ProfileEntry, is_write, recording
+from benchmarks.harness.systems import SystemUnderTest
 from compose.embedded import bucket_processes
 
 _INPUT: Final = {"transactions": TRANSACTIONS}
-ASKED: Final[Mapping[str, Mapping[str, Any]]] = {
+WORKLOADS: Final[Mapping[str, Mapping[str, Any]]] = {
     "two quick steps": {"basket_name": "chained_test", "input_data": _INPUT},
     "chain of 5": {"config": {"agents": ["cashflow_analyzer"] * 5}, "input_data": _INPUT},
     "chain of 10": {"config": {"agents": ["cashflow_analyzer"] * 10}, "input_data": _INPUT},
@@ -23,15 +23,15 @@ ASKED: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 _FINAL: Final = ("completed", "failed", "cancelled")
 _DONE_WITHIN_S: Final = 20.0
-_AFTERWARDS_S: Final = 0.3
+_SETTLE_S: Final = 0.3
 _NOISE: Final = 0.2
 # By the clock or by the connection, and not by the run.
-_APART: Final = frozenset({"leases"})
-_NOT_BY_RUN: Final = frozenset({"client", "hello", "info"})
+_EXCLUDED_COLLECTIONS: Final = frozenset({"leases"})
+_EXCLUDED_COMMANDS: Final = frozenset({"client", "hello", "info"})
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class OperationCounts:
     """What one run costs on average; writes and reads by the process that asks for them."""
 
     messages: float
@@ -40,79 +40,84 @@ class Counted:
     redis: Mapping[str, float]
 
 
-def count(side: Side, body: Mapping[str, Any], runs: int, idle: Mapping[str, float]) -> Counted:
+def count_per_run(
+    side: SystemUnderTest, body: Mapping[str, Any], runs: int, idle: Mapping[str, float]
+) -> OperationCounts:
     """Run ``body`` one after the other; ``idle`` is what Redis is asked each second by nobody's run."""
     database = side.mongo.get_default_database()
-    before, began = commands(side), time.monotonic()
-    with recorded(database) as entries:
+    before, began = redis_command_counts(side), time.monotonic()
+    with recording(database) as entries:
         for _ in range(runs):
-            _run(side, body)
-        time.sleep(_AFTERWARDS_S)
+            _run_to_end(side, body)
+        time.sleep(_SETTLE_S)
     seconds = time.monotonic() - began
     asked = {
-        name: (total - before[name] - idle.get(name, 0) * seconds) / runs for name, total in commands(side).items()
+        name: (total - before[name] - idle.get(name, 0) * seconds) / runs
+        for name, total in redis_command_counts(side).items()
     }
     own = [entry for entry in entries if _is_bucket(entry)]
-    return Counted(
-        messages=(commands(side)["lpush"] - before["lpush"]) / runs,
+    return OperationCounts(
+        messages=(redis_command_counts(side)["lpush"] - before["lpush"]) / runs,
         writes=_by_process([entry for entry in own if is_write(entry)], runs),
-        reads=_by_process([entry for entry in own if not is_write(entry) and not _is_search(entry)], runs),
-        redis={name: each for name, each in asked.items() if each > _NOISE and name not in _NOT_BY_RUN},
+        reads=_by_process([entry for entry in own if not is_write(entry) and not _is_overdue_search(entry)], runs),
+        redis={name: each for name, each in asked.items() if each > _NOISE and name not in _EXCLUDED_COMMANDS},
     )
 
 
-def polled(side: Side, body: Mapping[str, Any], polls: int) -> tuple[float, Mapping[str, float]]:
+def count_per_poll(side: SystemUnderTest, body: Mapping[str, Any], polls: int) -> tuple[float, Mapping[str, float]]:
     """Answer how many MongoDB operations and Redis commands a poll of a finished run takes."""
-    run_id = _run(side, body)
-    with recorded(side.mongo.get_default_database()) as entries:
-        before = commands(side)
+    run_id = _run_to_end(side, body)
+    with recording(side.mongo.get_default_database()) as entries:
+        before = redis_command_counts(side)
         for _ in range(polls):
-            bucket_processes.fetch(f"{side.url}/execution-logs/{run_id}")
-        asked = {name: (total - before[name]) / polls for name, total in commands(side).items()}
+            bucket_processes.fetch_json(f"{side.url}/execution-logs/{run_id}")
+        asked = {name: (total - before[name]) / polls for name, total in redis_command_counts(side).items()}
     own = [entry for entry in entries if "bucket-api" in str(entry.get("appName"))]
     return len(own) / polls, {
         name: asked[name] for name in ("get", "set", "eval", "evalsha") if asked.get(name, 0) > _NOISE
     }
 
 
-def idle_commands(side: Side, seconds: float) -> dict[str, float]:
+def idle_commands(side: SystemUnderTest, seconds: float) -> dict[str, float]:
     """Answer what Redis is asked each second while nothing runs."""
-    before = commands(side)
+    before = redis_command_counts(side)
     time.sleep(seconds)
-    return {name: (total - before[name]) / seconds for name, total in commands(side).items()}
+    return {name: (total - before[name]) / seconds for name, total in redis_command_counts(side).items()}
 
 
-def commands(side: Side) -> Counter[str]:
+def redis_command_counts(side: SystemUnderTest) -> Counter[str]:
     """Answer how often Redis was asked for each command, those that a script asks for included."""
     stats: Mapping[str, Mapping[str, int]] = side.redis.info("commandstats")  # type: ignore[assignment]
     return Counter({name.removeprefix("cmdstat_"): told["calls"] for name, told in stats.items()})
 
 
-def _run(side: Side, body: Mapping[str, Any]) -> str:
-    run_id = str(bucket_processes.fetch(f"{side.url}{side.tongue.submit_path}", body)["execution_id"])
-    runs = side.mongo.get_default_database()[side.tongue.collection]
+def _run_to_end(side: SystemUnderTest, body: Mapping[str, Any]) -> str:
+    run_id = str(bucket_processes.fetch_json(f"{side.url}{side.dialect.submit_path}", body)["execution_id"])
+    runs = side.mongo.get_default_database()[side.dialect.collection]
     due_by = time.monotonic() + _DONE_WITHIN_S
     while True:
         found = runs.find_one({"_id": run_id}, {"status": 1, "error": 1}) or {}
         if found.get("status") in _FINAL:
             break
         if time.monotonic() > due_by:
-            raise Broken(f"{run_id} was not done within {_DONE_WITHIN_S:g} s: {found}")
+            raise BenchmarkError(f"{run_id} was not done within {_DONE_WITHIN_S:g} s: {found}")
         time.sleep(0.005)
     if found["status"] != "completed":
-        raise Broken(f"{run_id} did not complete: {found}")
+        raise BenchmarkError(f"{run_id} did not complete: {found}")
     return run_id
 
 
-def _is_bucket(entry: Entry) -> bool:
-    return str(entry.get("appName")).startswith("bucket-") and entry["ns"].partition(".")[2] not in _APART
+def _is_bucket(entry: ProfileEntry) -> bool:
+    return (
+        str(entry.get("appName")).startswith("bucket-") and entry["ns"].partition(".")[2] not in _EXCLUDED_COLLECTIONS
+    )
 
 
-def _is_search(entry: Entry) -> bool:
+def _is_overdue_search(entry: ProfileEntry) -> bool:
     """The reconciler's search for what is overdue, once a second whether anything runs or not."""
     return str(entry["appName"]) == "bucket-reconciler"
 
 
-def _by_process(entries: Sequence[Entry], runs: int) -> dict[str, float]:
+def _by_process(entries: Sequence[ProfileEntry], runs: int) -> dict[str, float]:
     asked = Counter(str(entry["appName"]).removeprefix("bucket-") for entry in entries)
     return {process: total / runs for process, total in sorted(asked.items())}

@@ -41,12 +41,12 @@ PARTS: Final = ("API", "worker main", "worker children", "reconciler", "redis", 
 _DIGITS_BELOW: Final = 20
 
 
-def progress(text: str) -> None:
+def print_progress(text: str) -> None:
     """Say on stderr what has been done; the figures alone go to stdout."""
     sys.stderr.write(f"bench: {text}\n")
 
 
-def print_all(reference: Sequence[Figures], bucket: Sequence[Figures]) -> None:
+def print_report(reference: Sequence[Figures], bucket: Sequence[Figures]) -> None:
     """Print the rates and the ratios, then where the CPU goes."""
     console = Console(width=118, highlight=False)
     for table in (_rates(reference, bucket), _costs(reference, bucket)):

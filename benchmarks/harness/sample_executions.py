@@ -15,26 +15,26 @@ from pymongo.collection import Collection
 
 from benchmarks.harness.http_dialects import RIGHT_RESULT, TRANSACTIONS
 from shared.domain.definitions.basket import SEQUENTIAL, Basket, BasketStep
-from shared.domain.execution import PUBLIC, Event, Execution, Idempotency
-from shared.domain.lifecycle.transitions import Advance, Output, Terms, claim, complete, start
+from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Idempotency, LogEvent
+from shared.domain.lifecycle.transitions import Decision, StepOutput, Timings, claim, complete, start
 from shared.domain.status import ExecutionStatus
 from shared.ids import new_execution_id, new_request_id, new_token
-from shared.store.executions.documents import encode, encode_event
+from shared.store.executions.documents import encode_event, encode_execution
 
 _OUTPUTS: Final = {
     "cashflow_analyzer": orjson.dumps({"analysis": {"total": 700, "positive": 1000, "negative": -300}}),
     "goal_recommender": orjson.dumps(RIGHT_RESULT),
 }
-_APART: Final = timedelta(milliseconds=40)
+_STEP_GAP: Final = timedelta(milliseconds=40)
 _BATCH: Final = 1_000
 
 
-def accepted(now: datetime, terms: Terms, *steps: str, key: str | None = None) -> Advance:
+def accept_run(now: datetime, terms: Timings, *steps: str, key: str | None = None) -> Decision:
     """Answer a run of a chain of ``steps``, accepted at ``now``."""
     chain = [BasketStep(step, step, steps[index - 1 : index] if index else ()) for index, step in enumerate(steps)]
     blank = Execution(
         id=new_execution_id(now),
-        integrator=PUBLIC,
+        integrator=PUBLIC_INTEGRATOR,
         basket=Basket("chained_test", SEQUENTIAL, tuple(chain), "Analyses transactions, then recommends."),
         status=ExecutionStatus.QUEUED,
         steps={},
@@ -48,7 +48,7 @@ def accepted(now: datetime, terms: Terms, *steps: str, key: str | None = None) -
     return start(blank, now, terms)
 
 
-def fill(executions: Collection[Any], total: int, now: datetime, terms: Terms) -> None:
+def insert_finished(executions: Collection[Any], total: int, now: datetime, terms: Timings) -> None:
     """Add ``total`` executions that have finished, one each second before ``now``; waits for no majority."""
     quick = executions.with_options(write_concern=WriteConcern(w=1))
     documents = _finished(total, now, terms)
@@ -56,7 +56,7 @@ def fill(executions: Collection[Any], total: int, now: datetime, terms: Terms) -
         quick.insert_many(batch, ordered=False)
 
 
-def _finished(total: int, now: datetime, terms: Terms) -> Iterator[dict[str, Any]]:
+def _finished(total: int, now: datetime, terms: Timings) -> Iterator[dict[str, Any]]:
     pattern, events = _one_finished(now, terms)
     lines = [encode_event(event) for event in events]
     for age_s in range(total, 0, -1):
@@ -67,30 +67,30 @@ def _finished(total: int, now: datetime, terms: Terms) -> Iterator[dict[str, Any
             request_id=new_request_id(),
             created_at=at,
             queued_at=at,
-            started_at=at + _APART,
-            finished_at=at + 3 * _APART,
+            started_at=at + _STEP_GAP,
+            finished_at=at + 3 * _STEP_GAP,
         )
         yield {
-            **encode(execution),
+            **encode_execution(execution),
             "events": lines,
             "lines": len(lines),
             "outputs": _OUTPUTS,
-            "updated_at": at + 3 * _APART,
+            "updated_at": at + 3 * _STEP_GAP,
             "stored_at": Timestamp(0, 0),
         }
 
 
-def _one_finished(now: datetime, terms: Terms) -> tuple[Execution, list[Event]]:
+def _one_finished(now: datetime, terms: Timings) -> tuple[Execution, list[LogEvent]]:
     """A chain of two that went well, with the lines that it and its agents said."""
-    advance = accepted(now, terms, *_OUTPUTS)
+    advance = accept_run(now, terms, *_OUTPUTS)
     events = list(advance.events)
     for moment, (step, output) in enumerate(_OUTPUTS.items(), 1):
-        at = now + moment * _APART
+        at = now + moment * _STEP_GAP
         claimed = claim(advance.execution, step, new_token(), at, terms)
         if claimed is None:
             raise RuntimeError(f"{step} could not be claimed")
-        said = Event(at, "agent.log", "looked at it", agent=step, step=step, data=output)
+        said = LogEvent(at, "agent.log", "looked at it", agent=step, step=step, data=output)
         lease = claimed.execution.lease_of(step)
-        advance = complete(claimed.execution, lease, Output(step, output), at + _APART, terms)
+        advance = complete(claimed.execution, lease, StepOutput(step, output), at + _STEP_GAP, terms)
         events += [*claimed.events, said, *advance.events]
     return advance.execution, events

@@ -20,33 +20,33 @@ import pymongo
 import redis
 
 from benchmarks.harness.cpu_time import children_of
-from benchmarks.harness.http_dialects import BUCKET, Tongue
+from benchmarks.harness.http_dialects import BUCKET, HttpDialect
 from compose.embedded import bucket_processes, servers, socket_dir, tcp_port
-from compose.embedded.group_reaper import Guard
+from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 API_PROCESSES: Final = 2
 API_THREADS: Final = 16
-WORKERS: Final = 2
-_OURS: Final = ("BUCKET_", "CELERY_", "GUNICORN_", "FLASK_")
+WORKER_PROCESSES: Final = 2
+_SETTING_PREFIXES: Final = ("BUCKET_", "CELERY_", "GUNICORN_", "FLASK_")
 _SETTINGS: Final = ("HOST", "PORT", "REDIS_URL", "MONGODB_URL", "PROMETHEUS_MULTIPROC_DIR")
 _STORES: Final = ("redis", "mongod")
 _CONNECTIONS: Final = 16
 _NOT_FOUND: Final = 404
-_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a heartbeat must not wait for a disk
+_TMPFS: Final = Path("/dev/shm")  # noqa: S108 - a heartbeat must not wait for a disk
 
 
-class Side:
+class SystemUnderTest:
     """One side's processes and stores; ``accepted`` counts all runs that it answered 202 for."""
 
-    def __init__(self, tongue: Tongue, root: Path, guard: Guard, **settings: str) -> None:
+    def __init__(self, tongue: HttpDialect, root: Path, guard: GroupReaper, **settings: str) -> None:
         """Prepare a side that keeps data and logs in ``root``; ``settings`` are variables of the environment."""
-        self.tongue = tongue
-        self.accepted = 0
-        self.address = ("127.0.0.1", tcp_port.settle("127.0.0.1", 0))
-        self.url = tcp_port.url(*self.address)
+        self.dialect = tongue
+        self.accepted_count = 0
+        self.address = ("127.0.0.1", tcp_port.pick_port("127.0.0.1", 0))
+        self.url = tcp_port.local_url(*self.address)
         self._sockets = socket_dir.make_socket_dir()
         self.redis_url = servers.redis_url(self._sockets)
         self.mongodb_url = servers.mongodb_url(self._sockets)
@@ -64,7 +64,7 @@ class Side:
         outside = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(_OURS) and name not in _SETTINGS
+            if not name.startswith(_SETTING_PREFIXES) and name not in _SETTINGS
         }  # fmt: skip
         return outside | {
             "PYTHONPATH": str(ROOT),
@@ -84,7 +84,7 @@ class Side:
             for name in names:
                 self.children[name].wait_ready()
 
-    def only_stores(self) -> None:
+    def run_only_stores(self) -> None:
         """Start the stores where they do not run, and end all the rest."""
         for name, child in self.children.items():
             if name not in _STORES:
@@ -110,7 +110,7 @@ class Side:
         """Raise RuntimeError where a process has ended: the bench ends none."""
         for name, child in self.children.items():
             if not child.is_alive():
-                raise RuntimeError(f"{self.tongue.name}: {name} has ended\n{child.last_words()}")
+                raise RuntimeError(f"{self.dialect.name}: {name} has ended\n{child.log_tail()}")
 
     def pids(self) -> dict[str, int]:
         """Answer the id of each process that was started; those that these have started are found below them."""
@@ -120,16 +120,16 @@ class Side:
         """Answer the processes that accept connections."""
         return children_of(self.pids()["api"])
 
-    def waiting(self) -> int:
+    def backlog_size(self) -> int:
         """Answer how many messages wait in Redis."""
         pipe = self.redis.pipeline(transaction=False)
-        for name in self.tongue.queues:
+        for name in self.dialect.queues:
             pipe.llen(name)
         return sum(pipe.execute())
 
-    def completed(self) -> int:
+    def completed_count(self) -> int:
         """Answer how many runs are completed in MongoDB."""
-        return self.mongo.get_default_database()[self.tongue.collection].count_documents({"status": "completed"})
+        return self.mongo.get_default_database()[self.dialect.collection].count_documents({"status": "completed"})
 
 
 def _bucket_plans(url: str, env: Mapping[str, str]) -> tuple[ChildPlan, ...]:
@@ -137,13 +137,13 @@ def _bucket_plans(url: str, env: Mapping[str, str]) -> tuple[ChildPlan, ...]:
     numbers = {
         "BUCKET_API_PROCESSES": str(API_PROCESSES),
         "BUCKET_API_THREADS": str(API_THREADS),
-        "BUCKET_WORKER_CONCURRENCY": str(WORKERS),
+        "BUCKET_WORKER_CONCURRENCY": str(WORKER_PROCESSES),
     }
     env = numbers | dict(env)
     api = replace(
         bucket_processes.api_plan(url, env),
         # Each connection reaches any of the processes, and each of them has to be ready.
-        ready=lambda: all(bucket_processes.fetch(f"{url}/ready") for _ in range(_CONNECTIONS)),
+        ready=lambda: all(bucket_processes.fetch_json(f"{url}/ready") for _ in range(_CONNECTIONS)),
     )
     return api, bucket_processes.worker_plan(url, env), bucket_processes.reconciler_plan(env)
 
@@ -158,7 +158,7 @@ def _reference_plans(url: str, env: Mapping[str, str]) -> tuple[ChildPlan, ...]:
         "threads": API_THREADS,
         "keep-alive": 75,
         "backlog": 2048,
-        "worker-tmp-dir": _MEMORY if _MEMORY.is_dir() else tempfile.gettempdir(),
+        "worker-tmp-dir": _TMPFS if _TMPFS.is_dir() else tempfile.gettempdir(),
     }
     flags = (text for name, value in settings.items() for text in (f"--{name}", str(value)))
     gunicorn = (sys.executable, "-m", "gunicorn", *flags, "--reuse-port", "--no-control-socket")
@@ -166,13 +166,13 @@ def _reference_plans(url: str, env: Mapping[str, str]) -> tuple[ChildPlan, ...]:
     quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING")
     return (
         ChildPlan("api", (*gunicorn, "benchmarks.reference.app:app"), lambda: _serves(url), env),
-        ChildPlan("worker", (*celery, "--concurrency", str(WORKERS), *quiet), env=env),
+        ChildPlan("worker", (*celery, "--concurrency", str(WORKER_PROCESSES), *quiet), env=env),
     )
 
 
 def _serves(url: str) -> bool:
     try:
-        bucket_processes.fetch(f"{url}/run/none")
+        bucket_processes.fetch_json(f"{url}/run/none")
     except urllib.error.HTTPError as refused:
         with closing(refused):
             return refused.code == _NOT_FOUND

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from compose.cli import console
-from compose.errors import Trouble
+from compose.errors import OperatorError
 from shared.errors import SpecError
 
 
@@ -32,5 +32,5 @@ def check(directory: Path | None) -> None:
         for line in check_agents(directory):
             click.echo(line)
     except SpecError as wrong:
-        console.cross("agents", Trouble("not every agent can be loaded", fix=wrong.message))
+        console.print_failure("agents", OperatorError("not every agent can be loaded", fix=wrong.message))
         sys.exit(1)

@@ -10,7 +10,7 @@ import click
 
 from compose import doctor_checks
 from compose.cli import console
-from compose.errors import Trouble
+from compose.errors import OperatorError
 
 
 @click.command()
@@ -21,13 +21,13 @@ from compose.errors import Trouble
 )
 def doctor(*, data: Path | None) -> None:
     """Check this machine, and name the fix for each fault; the exit code is 1 where there is any."""
-    home = console.home()
+    home = console.project_root()
     faults = 0
     for check in doctor_checks.checks(home, (data or home / ".bucket").resolve(), os.environ):
         try:
-            console.tick(check.name, check.look())
-        except Trouble as trouble:
+            console.print_ok(check.name, check.run())
+        except OperatorError as trouble:
             faults += 1
-            console.cross(check.name, trouble)
+            console.print_failure(check.name, trouble)
     if faults:
         sys.exit(1)

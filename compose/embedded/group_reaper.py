@@ -18,11 +18,11 @@ from types import TracebackType
 from typing import Self
 
 
-class Guard:
+class GroupReaper:
     """The pipe to a guard process; a context manager, at whose end all the watched groups are ended."""
 
-    def __init__(self, sockets: Path | None = None) -> None:
-        rubbish = [] if sockets is None else [str(sockets)]
+    def __init__(self, socket_dir: Path | None = None) -> None:
+        rubbish = [] if socket_dir is None else [str(socket_dir)]
         # A session of its own: the terminal's Ctrl-C is not for it.
         self._process = subprocess.Popen(  # noqa: S603 - this file
             [sys.executable, "-I", "-S", __file__, *rubbish],
@@ -32,13 +32,13 @@ class Guard:
             start_new_session=True,
         )
 
-    def watch(self, group: int) -> None:
+    def register(self, group: int) -> None:
         """Have ``group`` ended when this process ends."""
-        self._say(f"+{group}\n")
+        self._send(f"+{group}\n")
 
-    def forget(self, group: int) -> None:
+    def unregister(self, group: int) -> None:
         """Leave ``group`` alone; to be called before its leader is reaped, for then its number may be another's."""
-        self._say(f"-{group}\n")
+        self._send(f"-{group}\n")
 
     def close(self) -> None:
         """Let the guard end what is left on its list, and wait for it."""
@@ -55,7 +55,7 @@ class Guard:
     ) -> None:
         self.close()
 
-    def _say(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         # A guard that somebody killed guards no more, and that is no reason to end what runs.
         assert self._process.stdin is not None  # noqa: S101 - for mypy; it was asked for as a pipe
         with suppress(OSError):

@@ -8,20 +8,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-_LOOK_EVERY_S: Final = 0.1
+_READ_EVERY_S: Final = 0.1
 # mongod says some 150 such lines at each start, and nobody could see the others for them.
-_QUIET: Final = '"s":"I",'
+_MONGOD_INFO: Final = '"s":"I",'
 
 
-class Follower:
+class LogTail:
     """A thread that reads ``*.log`` in one directory while the block runs; a line without its end waits for it."""
 
-    def __init__(self, logs: Path, show: Callable[[str], None]) -> None:
+    def __init__(self, logs: Path, print_line: Callable[[str], None]) -> None:
         self._logs = logs
-        self._show = show
-        self._read: dict[Path, int] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="follow-logs", daemon=True)
+        self._print_line = print_line
+        self._offsets: dict[Path, int] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follow-logs", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -30,23 +30,23 @@ class Follower:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._ended.set()  # what is there yet is still shown
+        self._stop.set()  # what is there yet is still shown
         self._thread.join()
 
-    def _follow(self) -> None:
-        while not self._ended.wait(_LOOK_EVERY_S):
-            self._catch_up()
-        self._catch_up()
+    def _run(self) -> None:
+        while not self._stop.wait(_READ_EVERY_S):
+            self._print_new_lines()
+        self._print_new_lines()
 
-    def _catch_up(self) -> None:
+    def _print_new_lines(self) -> None:
         for log in sorted(self._logs.glob("*.log")):
-            seen = self._read.get(log, 0)
+            seen = self._offsets.get(log, 0)
             if log.stat().st_size < seen:  # it was cut
                 seen = 0
             with log.open("rb") as file:
                 file.seek(seen)
                 whole, newline, _ = file.read().rpartition(b"\n")
-            self._read[log] = seen + len(whole) + len(newline)
+            self._offsets[log] = seen + len(whole) + len(newline)
             for line in whole.decode(errors="replace").splitlines():
-                if _QUIET not in line:
-                    self._show(f"{log.stem:<10} | {line}")
+                if _MONGOD_INFO not in line:
+                    self._print_line(f"{log.stem:<10} | {line}")

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from compose.embedded import die_with_parent
-from compose.embedded.group_reaper import Guard
+from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.process_plan import ChildPlan
-from compose.errors import Trouble
+from compose.errors import OperatorError
 
-_LOOK_EVERY_S: Final = 0.02
+_CHECK_EVERY_S: Final = 0.02
 _TAIL_LINES: Final = 12
 _TAIL_BYTES: Final = 16_384
 
@@ -29,10 +29,10 @@ class Child:
     process.
     """
 
-    def __init__(self, plan: ChildPlan, log: Path, guard: Guard | None = None) -> None:
+    def __init__(self, plan: ChildPlan, log: Path, reaper: GroupReaper | None = None) -> None:
         self.plan = plan
         self.log = log
-        self._guard = guard
+        self._reaper = reaper
         self._process: subprocess.Popen[bytes] | None = None
         self.exit_code: int | None = None
 
@@ -55,25 +55,25 @@ class Child:
                 env=dict(self.plan.env),
                 start_new_session=True,
             )
-        if self._guard is not None:
-            self._guard.watch(self._process.pid)
+        if self._reaper is not None:
+            self._reaper.register(self._process.pid)
 
     def wait_ready(self) -> None:
         """Wait until the process serves; raises Trouble, with the end of its log, where it ends or takes too long."""
-        due_by = time.monotonic() + self.plan.start_within_s
+        due_by = time.monotonic() + self.plan.start_timeout_s
         name, reason = self.plan.name, "it does not say why"
         while True:
             if not self.is_alive():
-                raise Trouble(f"{name} ended at once, with code {self.exit_code}", fix=self.last_words())
+                raise OperatorError(f"{name} ended at once, with code {self.exit_code}", fix=self.log_tail())
             try:
                 if self.plan.ready():
                     return
             except Exception as not_yet:  # noqa: BLE001 - the ordinary course of a start, told where it is the end of it
                 reason = str(not_yet)
             if time.monotonic() > due_by:
-                late = f"{name} was not ready within {self.plan.start_within_s:g} s ({reason})"
-                raise Trouble(late, fix=self.last_words())
-            time.sleep(_LOOK_EVERY_S)
+                late = f"{name} was not ready within {self.plan.start_timeout_s:g} s ({reason})"
+                raise OperatorError(late, fix=self.log_tail())
+            time.sleep(_CHECK_EVERY_S)
 
     def is_alive(self) -> bool:
         """Answer whether the process runs; one that has ended is reaped, and whatever it left in its group is ended."""
@@ -86,10 +86,10 @@ class Child:
 
     def stop(self) -> None:
         """Ask the process to end, end it by force after its grace, and leave nothing of its group."""
-        self.ask_to_stop()
+        self.terminate()
         self.wait_stopped()
 
-    def ask_to_stop(self) -> None:
+    def terminate(self) -> None:
         """Send SIGTERM to the process, which tells its own children."""
         if self._process is not None and not self._has_ended():
             self._process.send_signal(signal.SIGTERM)
@@ -97,9 +97,9 @@ class Child:
 
     def wait_stopped(self) -> None:
         """Wait for the end that was asked for, and bring it about where the grace is over."""
-        due_by = time.monotonic() + self.plan.stop_within_s
+        due_by = time.monotonic() + self.plan.stop_timeout_s
         while self._process is not None and not self._has_ended() and time.monotonic() < due_by:
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_CHECK_EVERY_S)
         self.kill()
 
     def kill(self) -> None:
@@ -107,19 +107,19 @@ class Child:
         if self._process is not None:
             self._reap()
 
-    def end_group(self) -> None:
+    def kill_group(self) -> None:
         """Send SIGKILL to the whole group, and nothing more: a signal handler may do it, the rest is for the others."""
-        self._send(signal.SIGKILL)
+        self._signal_if_running(signal.SIGKILL)
 
     def pause(self) -> None:
         """Freeze the process and its whole group."""
-        self._send(signal.SIGSTOP)
+        self._signal_if_running(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Thaw what was paused."""
-        self._send(signal.SIGCONT)
+        self._signal_if_running(signal.SIGCONT)
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         """Answer the last lines of the log, and where the rest is."""
         try:
             with self.log.open("rb") as log:
@@ -129,7 +129,7 @@ class Child:
             lines = []
         return "\n".join([*(f"  {self.plan.name} | {line}" for line in lines), f"the whole log: {self.log}"])
 
-    def _send(self, number: signal.Signals) -> None:
+    def _signal_if_running(self, number: signal.Signals) -> None:
         if self._process is not None and not self._has_ended():
             self._signal_group(number)
 
@@ -144,8 +144,8 @@ class Child:
         assert self._process is not None  # noqa: S101 - for mypy; the callers looked
         if self._process.returncode is None:
             self._signal_group(signal.SIGKILL)
-            if self._guard is not None:
-                self._guard.forget(self._process.pid)
+            if self._reaper is not None:
+                self._reaper.unregister(self._process.pid)
             self.exit_code = self._process.wait()
         self._process = None
 

@@ -14,8 +14,8 @@ class ChildPlan:
     argv: tuple[str, ...]
     ready: Callable[[], bool] = lambda: True
     env: Mapping[str, str] = field(default_factory=dict)
-    start_within_s: float = 30.0
-    stop_within_s: float = 10.0
+    start_timeout_s: float = 30.0
+    stop_timeout_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,13 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class RestartPolicy:
     """How often one child may be started again: ``restarts`` within ``within_s``, each a little later than the last."""
 
-    restarts: int = 5
-    within_s: float = 60.0
-    first_delay_s: float = 0.25
+    restarts_max: int = 5
+    window_s: float = 60.0
+    backoff_base_s: float = 0.25
 
-    def delay_s(self, deaths: int) -> float:
+    def backoff_s(self, deaths: int) -> float:
         """Answer how long to wait before the start that follows the ``deaths``-th death; the first one is at once."""
-        return 0.0 if deaths <= 1 else self.first_delay_s * 2 ** (deaths - 2)
+        return 0.0 if deaths <= 1 else self.backoff_base_s * 2 ** (deaths - 2)

@@ -22,8 +22,8 @@ _REPLICA_SET: Final = "bucket"
 _REDIS_SOCKET: Final = "redis.sock"
 _MONGOD_SOCKET: Final = "mongod.sock"
 _NOT_YET_INITIALISED: Final = 94
-_ANSWER_WITHIN_S: Final = 2.0
-_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "TMPDIR")
+_TIMEOUT_S: Final = 2.0
+_INHERITED_VARIABLES: Final = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
 def redis_url(sockets: Path) -> str:
@@ -55,10 +55,10 @@ def redis_plan(sockets: Path, data: Path) -> ChildPlan:
     }
     return ChildPlan(
         name="redis",
-        argv=(str(binaries.find("redis-server")), *_flags(options)),
-        ready=lambda: redis_answers(redis_url(sockets)),
-        env=_environment(),
-        start_within_s=15,
+        argv=(str(binaries.find_binary("redis-server")), *_flags(options)),
+        ready=lambda: ping_redis(redis_url(sockets)),
+        env=_inherited_environment(),
+        start_timeout_s=15,
     )
 
 
@@ -84,33 +84,33 @@ def mongod_plan(sockets: Path, data: Path) -> ChildPlan:
     }
     return ChildPlan(
         name="mongod",
-        argv=(str(binaries.find("mongod")), *_flags(options), "--quiet"),
-        ready=lambda: _writable_primary(path),
-        env=_environment(),
-        start_within_s=60,  # recovery after a crash may take a while on a slow disk
-        stop_within_s=15,
+        argv=(str(binaries.find_binary("mongod")), *_flags(options), "--quiet"),
+        ready=lambda: _is_writable_primary(path),
+        env=_inherited_environment(),
+        start_timeout_s=60,  # recovery after a crash may take a while on a slow disk
+        stop_timeout_s=15,
     )
 
 
-def redis_answers(url: str) -> bool:
+def ping_redis(url: str) -> bool:
     """Answer whether the Redis at ``url`` answers a PING; raises what redis-py raises where it is not there."""
-    with closing(redis_client.connect(url, timeout_s=_ANSWER_WITHIN_S)) as client:
+    with closing(redis_client.connect(url, timeout_s=_TIMEOUT_S)) as client:
         return bool(client.ping())
 
 
-def _writable_primary(path: Path) -> bool:
+def _is_writable_primary(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as knock:
         # The driver waits half a second before it tries an absent server again; a socket does not.
         knock.connect(str(path))
-    with database.connect(mongodb_url(path.parent), _ANSWER_WITHIN_S, bound_calls=True) as client:
+    with database.connect(mongodb_url(path.parent), _TIMEOUT_S, bound_calls=True) as client:
         hello = client.admin.command("hello")
         if not hello.get("isWritablePrimary"):
-            _name_the_member(client, str(path))
+            _configure_replica_set(client, str(path))
             hello = client.admin.command("hello")
         return bool(hello.get("isWritablePrimary"))
 
 
-def _name_the_member(client: pymongo.MongoClient[dict[str, Any]], host: str) -> None:
+def _configure_replica_set(client: pymongo.MongoClient[dict[str, Any]], host: str) -> None:
     # The set's configuration lies in the data and names the socket of the first start; mongod steps aside where that
     # is not its own, so a later start, in another directory, puts its own in by force.
     try:
@@ -119,13 +119,13 @@ def _name_the_member(client: pymongo.MongoClient[dict[str, Any]], host: str) -> 
         if refused.code != _NOT_YET_INITIALISED:
             raise
         with suppress(OperationFailure):  # somebody else was first
-            client.admin.command("replSetInitiate", _configuration(host))
+            client.admin.command("replSetInitiate", _replica_set_config_of(host))
         return
     if config["members"][0]["host"] != host:
-        client.admin.command("replSetReconfig", _configuration(host, config["version"] + 1), force=True)
+        client.admin.command("replSetReconfig", _replica_set_config_of(host, config["version"] + 1), force=True)
 
 
-def _configuration(host: str, version: int = 1) -> dict[str, Any]:
+def _replica_set_config_of(host: str, version: int = 1) -> dict[str, Any]:
     return {"_id": _REPLICA_SET, "version": version, "members": [{"_id": 0, "host": host}]}
 
 
@@ -133,5 +133,5 @@ def _flags(options: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(text for name, value in options.items() for text in (f"--{name}", value))
 
 
-def _environment() -> dict[str, str]:
-    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+def _inherited_environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}

@@ -10,14 +10,14 @@ from typing import Final
 
 _PREFIX: Final = "bucket-"
 # A socket's path must stay under 108 bytes; the longest name in the directory takes some 20 of them.
-_LONGEST_BASE: Final = 70
+_BASE_MAX_BYTES: Final = 70
 
 
 def make_socket_dir() -> Path:
     """Make a fresh directory of mode 0700 for unix sockets and answer it."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     for base in (runtime, tempfile.gettempdir()):
-        if base and len(os.fsencode(base)) <= _LONGEST_BASE and os.access(base, os.W_OK | os.X_OK):
+        if base and len(os.fsencode(base)) <= _BASE_MAX_BYTES and os.access(base, os.W_OK | os.X_OK):
             return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     return Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
 

@@ -9,12 +9,12 @@ from typing import Final
 
 from compose.embedded import bucket_processes, servers, tcp_port
 from compose.embedded.process_plan import Stage
-from compose.errors import Trouble
+from compose.errors import OperatorError
 from shared.settings import Settings
 
 # Over the ends that the processes set themselves: their own, orderly end comes first.
-_OVER_DRAIN_S: Final = 5.0
-_SHORT_DRAIN_S: Final = "3"
+_STOP_MARGIN_S: Final = 5.0
+_DEVELOPMENT_DRAIN_S: Final = "3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +24,17 @@ class Stack:
     url: str
     redis_url: str
     mongodb_url: str
-    own: tuple[Stage, ...]
-    apps: Stage
+    server_stages: tuple[Stage, ...]
+    app_stage: Stage
 
 
-def assemble(settings: Settings, environ: Mapping[str, str], sockets: Path, data: Path) -> Stack:
+def build_stack(settings: Settings, environ: Mapping[str, str], sockets: Path, data: Path) -> Stack:
     """Answer the stack that ``settings`` ask for; servers that ``environ`` names by URL are used and not started.
 
     Raises Trouble in production, where the embedded servers have no place, and where a server cannot be found.
     """
     if settings.environment == "production":
-        raise Trouble(
+        raise OperatorError(
             "BUCKET_ENV=production: the embedded servers are old, without passwords, and for development only",
             fix="deploy with compose/compose.yaml or the Procfile (docs/deploy.md), or leave BUCKET_ENV out",
         )
@@ -46,9 +46,9 @@ def assemble(settings: Settings, environ: Mapping[str, str], sockets: Path, data
     if not mongodb_url:
         own.append(Stage("mongod", (servers.mongod_plan(sockets, data / "mongod"),)))
         mongodb_url = servers.mongodb_url(sockets)
-    url = tcp_port.url(settings.host, settings.port)
+    url = tcp_port.local_url(settings.host, settings.port)
     env = {
-        "BUCKET_DRAIN_S": _SHORT_DRAIN_S,  # a Ctrl-C should not take half a minute; an operator's own setting wins
+        "BUCKET_DRAIN_S": _DEVELOPMENT_DRAIN_S,  # a Ctrl-C should not take half a minute
         **environ,
         "HOST": settings.host,
         "PORT": str(settings.port),
@@ -57,13 +57,13 @@ def assemble(settings: Settings, environ: Mapping[str, str], sockets: Path, data
         "PROMETHEUS_MULTIPROC_DIR": str(data / "metrics"),  # one that the next start finds and empties
         "PYTHONUNBUFFERED": "1",
     }
-    apps = apps_stage(url, env)
+    apps = build_app_stage(url, env)
     return Stack(url, redis_url, mongodb_url, tuple(own), apps)
 
 
-def apps_stage(url: str, env: Mapping[str, str]) -> Stage:
+def build_app_stage(url: str, env: Mapping[str, str]) -> Stage:
     """Answer the API, a worker and the reconciler, with ``env`` for all their settings."""
-    stop_within_s = float(env["BUCKET_DRAIN_S"]) + _OVER_DRAIN_S
+    stop_within_s = float(env["BUCKET_DRAIN_S"]) + _STOP_MARGIN_S
     return Stage(
         "api and workers",
         (

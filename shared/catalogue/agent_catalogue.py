@@ -10,9 +10,9 @@ from typing import Any, Final
 import orjson
 
 import shared
-from shared.catalogue.schema_validator import Checked, Fault
-from shared.domain.definitions.agent_spec import AgentSpec, nearest, parse_agent_spec
-from shared.domain.lifecycle.simulation import SIMULATE, script_faults
+from shared.catalogue.schema_validator import CompiledSchema, SchemaFault
+from shared.domain.definitions.agent_spec import AgentSpec, closest_matches, parse_agent_spec
+from shared.domain.lifecycle.simulation import SIMULATE_AGENT_NAME, find_script_faults
 from shared.errors import AgentNotFound, SpecError
 
 SPEC_FILE: Final = "agent_spec.json"
@@ -22,11 +22,11 @@ SPEC_FILE: Final = "agent_spec.json"
 class _Entry:
     spec: AgentSpec
     folder: Path
-    input: Checked
-    output: Checked
+    input: CompiledSchema
+    output: CompiledSchema
 
 
-class Catalogue:
+class AgentCatalogue:
     """The agents there are; made by ``load_catalogue`` and never changed."""
 
     def __init__(self, entries: Iterable[_Entry]) -> None:
@@ -45,16 +45,16 @@ class Catalogue:
         """Answer one agent's spec; raises AgentNotFound, which names the nearest there are."""
         return self._entry(name).spec
 
-    def input_faults(self, name: str, value: Any) -> list[Fault]:
+    def find_input_faults(self, name: str, value: Any) -> list[SchemaFault]:
         """Answer what in ``value`` breaks the agent's input schema; raises AgentNotFound."""
-        faults = self._entry(name).input.faults(value)
-        if name == SIMULATE and not faults:
-            return [Fault(fault.pointer, fault.message) for fault in script_faults(value)]
+        faults = self._entry(name).input.find_faults(value)
+        if name == SIMULATE_AGENT_NAME and not faults:
+            return [SchemaFault(fault.pointer, fault.message) for fault in find_script_faults(value)]
         return faults
 
-    def output_faults(self, name: str, value: Any) -> list[Fault]:
+    def find_output_faults(self, name: str, value: Any) -> list[SchemaFault]:
         """Answer what in ``value`` breaks the agent's output schema; raises AgentNotFound."""
-        return self._entry(name).output.faults(value)
+        return self._entry(name).output.find_faults(value)
 
     def required_inputs(self, name: str) -> tuple[str, ...]:
         """Answer the top-level fields that the agent's input schema requires; raises AgentNotFound."""
@@ -67,13 +67,13 @@ class Catalogue:
     def _entry(self, name: str) -> _Entry:
         found = self._entries.get(name)
         if found is None:
-            near = [repr(known) for known in nearest(name, tuple(self._entries), most=3)]
+            near = [repr(known) for known in closest_matches(name, tuple(self._entries), limit=3)]
             hint = f"; did you mean {' or '.join(near)}?" if near else "; GET /agents lists those there are"
             raise AgentNotFound(f"agent {name[:64]!r} was not found{hint}")
         return found
 
 
-def load_catalogue(agents_dir: Path | None = None) -> Catalogue:
+def load_catalogue(agents_dir: Path | None = None) -> AgentCatalogue:
     """Answer the built-in agents and those of ``agents_dir``, a folder of ``<name>/agent_spec.json``.
 
     Raises SpecError with a line for each fault of all specs: what ``parse_agent_spec`` finds, schemas that are none,
@@ -81,9 +81,9 @@ def load_catalogue(agents_dir: Path | None = None) -> Catalogue:
     """
     entries: dict[str, _Entry] = {}
     faults: list[str] = []
-    for folder in _folders(agents_dir):
+    for folder in _agent_folders(agents_dir):
         try:
-            entry = _read(folder)
+            entry = _load_entry(folder)
         except SpecError as wrong:
             faults.append(wrong.message)
             continue
@@ -93,16 +93,16 @@ def load_catalogue(agents_dir: Path | None = None) -> Catalogue:
         entries.setdefault(entry.spec.name, entry)
     if faults:
         raise SpecError("\n".join(faults))
-    return Catalogue(entries.values())
+    return AgentCatalogue(entries.values())
 
 
-def builtin_agents() -> Path:
+def builtin_agents_dir() -> Path:
     """Answer where the agents that ship with Bucket lie; found by path, for shared never imports worker."""
     return Path(shared.__file__).parent.parent / "worker" / "agents"
 
 
-def _folders(agents_dir: Path | None) -> Iterator[Path]:
-    for home in (builtin_agents(), agents_dir):
+def _agent_folders(agents_dir: Path | None) -> Iterator[Path]:
+    for home in (builtin_agents_dir(), agents_dir):
         if home is None:
             continue
         if not home.is_dir():
@@ -110,7 +110,7 @@ def _folders(agents_dir: Path | None) -> Iterator[Path]:
         yield from sorted(path for path in home.iterdir() if path.is_dir() and path.name[0] not in "._")
 
 
-def _read(folder: Path) -> _Entry:
+def _load_entry(folder: Path) -> _Entry:
     where = folder / SPEC_FILE
     try:
         raw = orjson.loads(where.read_bytes())
@@ -119,11 +119,11 @@ def _read(folder: Path) -> _Entry:
     except (OSError, ValueError) as wrong:
         raise SpecError(f"{where}: cannot be read: {wrong}") from wrong
     spec = parse_agent_spec(raw, str(where))
-    return _compile(spec, folder, str(where))
+    return _compile_entry(spec, folder, str(where))
 
 
-def _compile(spec: AgentSpec, folder: Path, where: str) -> _Entry:
-    checks: dict[str, Checked] = {}
+def _compile_entry(spec: AgentSpec, folder: Path, where: str) -> _Entry:
+    checks: dict[str, CompiledSchema] = {}
     faults: list[str] = []
     parts: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
         "input": (spec.input_schema, spec.sample_input),
@@ -131,13 +131,13 @@ def _compile(spec: AgentSpec, folder: Path, where: str) -> _Entry:
     }
     for part, (schema, sample) in parts.items():
         try:
-            checks[part] = Checked(schema, f"{where}: {part}_schema")
+            checks[part] = CompiledSchema(schema, f"{where}: {part}_schema")
         except SpecError as wrong:
             faults.append(wrong.message)
             continue
         faults += [
             f"{where}: sample_{part} breaks {part}_schema at {fault.pointer or 'its root'}: {fault.message}"
-            for fault in checks[part].faults(sample)
+            for fault in checks[part].find_faults(sample)
         ]
     module = folder / f"{spec.entry.partition(':')[0]}.py"
     if not module.is_file():

@@ -9,15 +9,15 @@ from typing import Any, Final
 import orjson
 
 import shared
-from shared.catalogue.agent_catalogue import Catalogue
-from shared.domain.definitions.agent_spec import nearest
+from shared.catalogue.agent_catalogue import AgentCatalogue
+from shared.domain.definitions.agent_spec import closest_matches
 from shared.errors import SpecError
-from shared.ids import BASKET_NAME
+from shared.ids import BASKET_NAME_PATTERN
 
 _FIELDS: Final = {"name": str, "description": str, "agents": list, "execution_strategy": str}
 
 
-def seed_baskets(catalogue: Catalogue | None = None, home: Path | None = None) -> tuple[dict[str, Any], ...]:
+def load_seed_baskets(catalogue: AgentCatalogue | None = None, home: Path | None = None) -> tuple[dict[str, Any], ...]:
     """Answer the seeded baskets sorted by name: ``{name, description, agents, execution_strategy}``.
 
     Raises SpecError with a line for each fault of all files; agents are looked up where a ``catalogue`` is given.
@@ -41,7 +41,7 @@ def seed_baskets(catalogue: Catalogue | None = None, home: Path | None = None) -
     return tuple(basket for _, basket in sorted(baskets.items()))
 
 
-def _faults(raw: Any, catalogue: Catalogue | None) -> Iterator[str]:
+def _faults(raw: Any, catalogue: AgentCatalogue | None) -> Iterator[str]:
     if not isinstance(raw, dict) or set(raw) != set(_FIELDS):
         yield f"must be an object of exactly {', '.join(_FIELDS)}"
         return
@@ -49,8 +49,8 @@ def _faults(raw: Any, catalogue: Catalogue | None) -> Iterator[str]:
     if wrong:
         yield from (f"{name} must be a {_FIELDS[name].__name__}" for name in wrong)
         return
-    if not BASKET_NAME.fullmatch(raw["name"]):
-        yield f"name must match {BASKET_NAME.pattern}"
+    if not BASKET_NAME_PATTERN.fullmatch(raw["name"]):
+        yield f"name must match {BASKET_NAME_PATTERN.pattern}"
     if raw["execution_strategy"] not in {"sequential", "parallel"}:
         yield "execution_strategy must be sequential or parallel"
     if not raw["agents"] or not all(isinstance(agent, str) for agent in raw["agents"]):
@@ -59,5 +59,5 @@ def _faults(raw: Any, catalogue: Catalogue | None) -> Iterator[str]:
         known = tuple(spec.name for spec in catalogue.agents())
         for agent in raw["agents"]:
             if not catalogue.has(agent):
-                near = nearest(agent, known)
+                near = closest_matches(agent, known)
                 yield f"agent {agent!r} was not found" + (f"; did you mean {near[0]!r}?" if near else "")

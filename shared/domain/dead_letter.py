@@ -9,7 +9,7 @@ from enum import StrEnum
 from shared.domain.execution import RunError
 
 
-class LetterKind(StrEnum):
+class DeadLetterKind(StrEnum):
     """What died."""
 
     EXECUTION = "execution"
@@ -17,7 +17,7 @@ class LetterKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class LetterPlace:
+class DeadLetterPosition:
     """Where a dead letter stands in the list, which is read from the newest to the oldest."""
 
     finished_at: datetime
@@ -29,17 +29,17 @@ class DeadLetter:
     """One dead letter; of a message ``execution_id`` and ``basket_name`` are None, for nobody could read it."""
 
     id: str
-    kind: LetterKind
+    kind: DeadLetterKind
     finished_at: datetime
     error: RunError
     execution_id: str | None = None
     basket_name: str | None = None
     retried_as: tuple[str, ...] = ()
     message: str | None = None
-    times: int = 1
+    occurrences: int = 1
     """How often the same message came."""
 
     @property
-    def place(self) -> LetterPlace:
+    def position(self) -> DeadLetterPosition:
         """Answer where it stands in the list."""
-        return LetterPlace(self.finished_at, self.id)
+        return DeadLetterPosition(self.finished_at, self.id)

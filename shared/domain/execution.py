@@ -11,10 +11,10 @@ from typing import Final
 from shared.domain.definitions.basket import Basket
 from shared.domain.status import ExecutionStatus, StepStatus
 
-PUBLIC: Final = "public"
-ENGINE: Final = "basket_manager"
-EVENTS_KEPT: Final = 1_000
-LINES_SHOWN: Final = 100
+PUBLIC_INTEGRATOR: Final = "public"
+ENGINE_AGENT_NAME: Final = "basket_manager"
+LOG_LINES_MAX: Final = 1_000
+LOG_PAGE_SIZE_DEFAULT: Final = 100
 
 
 class ErrorKind(StrEnum):
@@ -41,14 +41,14 @@ class RunError:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class LogEvent:
     """One log line of a run; its ``seq`` is its place among all lines and is not kept here. ``data`` is JSON."""
 
     at: datetime
     event: str
     message: str
     level: str = "info"
-    agent: str = ENGINE
+    agent: str = ENGINE_AGENT_NAME
     step: str | None = None
     status: str = "success"
     data: bytes = b"{}"
@@ -92,7 +92,7 @@ class Step:
     """Since when workers of an older release hand it back because they do not know it."""
 
     @property
-    def rests(self) -> bool:
+    def is_delayed(self) -> bool:
         """True while it waits for a moment (a schedule, a retry): its offer follows at ``due_by``, no claim before."""
         return self.status is StepStatus.READY and self.offered_at is None
 
@@ -103,11 +103,11 @@ class Step:
             return None
         return (self.finished_at - self.started_at) // timedelta(milliseconds=1)
 
-    def holds(self, lease: Lease) -> bool:
+    def is_running_under(self, lease: Lease) -> bool:
         """True where ``lease`` is the one that this step runs under."""
-        return self.status is StepStatus.RUNNING and self.was_under(lease)
+        return self.status is StepStatus.RUNNING and self.matches_lease(lease)
 
-    def was_under(self, lease: Lease) -> bool:
+    def matches_lease(self, lease: Lease) -> bool:
         """True where the newest claim is that of ``lease``, whether it still runs or its worker moved it on.
 
         A rescue clears the token, so a step that is no longer running but still bears it was moved by the
@@ -125,7 +125,7 @@ class CancelOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
+class CancelRequest:
     """That a run was asked to stop, when and why."""
 
     requested_at: datetime
@@ -165,7 +165,7 @@ class Execution:
     run_after: datetime | None = None
     start_deadline: datetime | None = None
     deadline: datetime | None = None
-    cancel: Cancel | None = None
+    cancel: CancelRequest | None = None
     dead_letter: bool = False
     queued_at: datetime | None = None
     started_at: datetime | None = None
@@ -175,14 +175,14 @@ class Execution:
     rev: int = 1
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """True once nothing about this execution will change."""
         return self.status.is_final
 
     @property
     def due_by(self) -> datetime | None:
         """The least moment still in force, by which somebody must look again; None once final."""
-        if self.done:
+        if self.is_done:
             return None
         moments = [self.expires_at, *(step.due_by for step in self.steps.values())]
         return min((moment for moment in moments if moment is not None), default=None)
@@ -217,18 +217,18 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class LogPageQuery:
     """Which log lines a reader wants: the first ``limit`` beyond ``after``, or the newest where it is None."""
 
     after: int | None = None
-    limit: int = LINES_SHOWN
+    limit: int = LOG_PAGE_SIZE_DEFAULT
 
 
-NEWEST: Final = Page()
+NEWEST_LOG_LINES: Final = LogPageQuery()
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ExecutionRecord:
     """An execution with what decisions do without: its newest log lines and its outputs as JSON bytes.
 
     ``lines_total`` counts every line ever written, so the first of ``events`` has ``seq``
@@ -237,11 +237,11 @@ class Record:
     """
 
     execution: Execution
-    events: tuple[Event, ...] = ()
+    events: tuple[LogEvent, ...] = ()
     lines_total: int = 0
     outputs: Mapping[str, bytes] = field(default_factory=dict)
     lines_kept: int | None = None
-    page_from: int | None = None
+    page_first_seq: int | None = None
 
     @property
     def first_seq(self) -> int:
@@ -249,13 +249,13 @@ class Record:
         return self.lines_total - (len(self.events) if self.lines_kept is None else self.lines_kept) + 1
 
     @property
-    def events_from(self) -> int:
+    def events_first_seq(self) -> int:
         """The ``seq`` of the first of ``events``."""
-        return self.first_seq if self.page_from is None else self.page_from
+        return self.first_seq if self.page_first_seq is None else self.page_first_seq
 
-    def paged(self, page: Page) -> Record:
+    def with_log_page(self, page: LogPageQuery) -> ExecutionRecord:
         """Answer this record with no other lines than those of ``page``."""
-        start = self.events_from
+        start = self.events_first_seq
         if page.after is None:
             events = self.events[-page.limit :]
             first = start + len(self.events) - len(events)
@@ -263,4 +263,4 @@ class Record:
             skipped = min(max(page.after + 1 - start, 0), len(self.events))
             events = self.events[skipped : skipped + page.limit]
             first = start + skipped
-        return replace(self, events=events, lines_kept=self.lines_total - self.first_seq + 1, page_from=first)
+        return replace(self, events=events, lines_kept=self.lines_total - self.first_seq + 1, page_first_seq=first)

@@ -11,7 +11,7 @@ from shared.domain.status import ExecutionStatus
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class ListPosition:
     """A place in a list: executions of one millisecond stand in the order of their ids."""
 
     at: datetime
@@ -19,14 +19,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListRow:
     """A row of a list, and where it stands in it."""
 
     execution: Execution
-    place: Place
+    position: ListPosition
 
 
-class Order(StrEnum):
+class ListOrder(StrEnum):
     """Which executions a list begins with: by when they were made, or (``updated``) with what changed longest ago.
 
     One that changes while its list is read in the order of changes comes once more, at its end. What is being written
@@ -39,7 +39,7 @@ class Order(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ListQuery:
     """Which executions a list shows: those to which all of it applies, in ``order``.
 
     No ``statuses`` are all. ``created_after`` and ``created_before`` are not themselves within, ``updated_since`` is.
@@ -53,4 +53,4 @@ class Wanted:
     created_after: datetime | None = None
     created_before: datetime | None = None
     updated_since: datetime | None = None
-    order: Order = Order.NEWEST
+    order: ListOrder = ListOrder.NEWEST

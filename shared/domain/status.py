@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from shared.errors import IllegalMove
+from shared.errors import IllegalTransition
 
 
 class ExecutionStatus(StrEnum):
@@ -22,7 +22,7 @@ class ExecutionStatus(StrEnum):
     @property
     def is_final(self) -> bool:
         """True for the three statuses that nothing leaves."""
-        return not EXECUTION_MOVES[self]
+        return not EXECUTION_TRANSITIONS[self]
 
 
 class StepStatus(StrEnum):
@@ -39,24 +39,24 @@ class StepStatus(StrEnum):
     @property
     def is_final(self) -> bool:
         """True for the four statuses that nothing leaves."""
-        return not STEP_MOVES[self]
+        return not STEP_TRANSITIONS[self]
 
 
-_RUN_OVER: Final = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED})
+_FINAL_STATUSES: Final = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED})
 
-EXECUTION_MOVES: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] = {
+EXECUTION_TRANSITIONS: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] = {
     ExecutionStatus.SCHEDULED: frozenset(
         {ExecutionStatus.QUEUED, ExecutionStatus.RUNNING, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED}
     ),
     ExecutionStatus.QUEUED: frozenset({ExecutionStatus.RUNNING, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED}),
-    ExecutionStatus.RUNNING: _RUN_OVER | {ExecutionStatus.CANCELLING},
-    ExecutionStatus.CANCELLING: _RUN_OVER,
+    ExecutionStatus.RUNNING: _FINAL_STATUSES | {ExecutionStatus.CANCELLING},
+    ExecutionStatus.CANCELLING: _FINAL_STATUSES,
     ExecutionStatus.COMPLETED: frozenset(),
     ExecutionStatus.FAILED: frozenset(),
     ExecutionStatus.CANCELLED: frozenset(),
 }
 
-STEP_MOVES: Final[dict[StepStatus, frozenset[StepStatus]]] = {
+STEP_TRANSITIONS: Final[dict[StepStatus, frozenset[StepStatus]]] = {
     StepStatus.WAITING: frozenset({StepStatus.READY, StepStatus.SKIPPED}),
     StepStatus.READY: frozenset({StepStatus.RUNNING, StepStatus.CANCELLED, StepStatus.FAILED}),
     StepStatus.RUNNING: frozenset({StepStatus.READY, StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.CANCELLED}),
@@ -67,15 +67,15 @@ STEP_MOVES: Final[dict[StepStatus, frozenset[StepStatus]]] = {
 }
 
 
-def move_execution(current: ExecutionStatus, target: ExecutionStatus) -> ExecutionStatus:
+def transition_execution(current: ExecutionStatus, target: ExecutionStatus) -> ExecutionStatus:
     """Answer ``target`` where the table allows it from ``current``; raise IllegalMove else."""
-    if target is not current and target not in EXECUTION_MOVES[current]:
-        raise IllegalMove(f"an execution cannot go from {current} to {target}")
+    if target is not current and target not in EXECUTION_TRANSITIONS[current]:
+        raise IllegalTransition(f"an execution cannot go from {current} to {target}")
     return target
 
 
-def move_step(current: StepStatus, target: StepStatus) -> StepStatus:
+def transition_step(current: StepStatus, target: StepStatus) -> StepStatus:
     """Answer ``target`` where the table allows it from ``current``; raise IllegalMove else."""
-    if target not in STEP_MOVES[current]:
-        raise IllegalMove(f"a step cannot go from {current} to {target}")
+    if target not in STEP_TRANSITIONS[current]:
+        raise IllegalTransition(f"a step cannot go from {current} to {target}")
     return target

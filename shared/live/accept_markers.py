@@ -14,19 +14,19 @@ import redis
 
 from shared.domain.execution import Execution
 
-KEPT_S: Final = 60
+ACCEPT_MARKER_TTL_S: Final = 60
 
 
-def note(pipe: Any, accepted: Execution) -> None:
+def mark_accepted(pipe: Any, accepted: Execution) -> None:
     """Leave word, by a pipeline, of a run whose insert was answered, where a moment that it waits for is near."""
-    moments = [step.due_by for step in accepted.steps.values() if step.rests]
+    moments = [step.due_by for step in accepted.steps.values() if step.is_delayed]
     moments += [accepted.start_deadline, accepted.deadline]
-    soon = accepted.created_at + timedelta(seconds=KEPT_S)
+    soon = accepted.created_at + timedelta(seconds=ACCEPT_MARKER_TTL_S)
     if any(moment is not None and moment < soon for moment in moments):
-        pipe.set(_key(accepted.id), b"1", ex=KEPT_S)
+        pipe.set(_key(accepted.id), b"1", ex=ACCEPT_MARKER_TTL_S)
 
 
-def noted(client: redis.Redis, execution_ids: Sequence[str]) -> set[str]:
+def find_marked(client: redis.Redis, execution_ids: Sequence[str]) -> set[str]:
     """Answer those of which there is word; raises RedisError."""
     if not execution_ids:
         return set()

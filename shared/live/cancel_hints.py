@@ -6,15 +6,15 @@ from typing import Final
 
 import redis
 
-KEPT_S: Final = 60
+CANCEL_HINT_TTL_S: Final = 60
 
 
-def hint(client: redis.Redis, execution_id: str) -> None:
+def set_cancel_hint(client: redis.Redis, execution_id: str) -> None:
     """Leave word for the workers of a run; raises RedisError."""
-    client.set(_key(execution_id), b"1", ex=KEPT_S)
+    client.set(_key(execution_id), b"1", ex=CANCEL_HINT_TTL_S)
 
 
-def is_hinted(client: redis.Redis, execution_id: str) -> bool:
+def has_cancel_hint(client: redis.Redis, execution_id: str) -> bool:
     """True where word was left that a run is to stop; raises RedisError."""
     return bool(client.exists(_key(execution_id)))
 

@@ -20,10 +20,10 @@ import redis
 from shared.domain.execution import Execution
 from shared.domain.status import ExecutionStatus
 
-KEPT: Final = 100
-KEPT_S: Final = 14 * 86_400
+SAMPLES_MAX: Final = 100
+SAMPLES_TTL_S: Final = 14 * 86_400
 
-_NOTE: Final = """
+_RECORD: Final = """
 for place, key in ipairs(KEYS) do
   redis.call('HSET', key, ARGV[2 * place], ARGV[2 * place + 1])
   redis.call('EXPIRE', key, ARGV[1])
@@ -31,7 +31,7 @@ end
 """
 
 
-def run_key(execution: Execution) -> str:
+def run_samples_key(execution: Execution) -> str:
     """Answer the key of the runs alike: of an integrator's basket of this name, strategy and list of agents."""
     basket = execution.basket
     return _key((execution.integrator, basket.name, basket.strategy, *basket.agents))
@@ -42,12 +42,12 @@ def _key(parts: tuple[str, ...]) -> str:
     return f"durations:run:{hashlib.blake2b(orjson.dumps(parts), digest_size=8).hexdigest()}"
 
 
-def agent_key(agent: str) -> str:
+def agent_samples_key(agent: str) -> str:
     """Answer the key of an agent's attempts."""
     return f"durations:agent:{agent}"
 
 
-def run_seconds(execution: Execution) -> float | None:
+def run_duration_s(execution: Execution) -> float | None:
     """Answer how long a run took from its first claim; None for one that never ran, or was stopped from outside."""
     if execution.started_at is None or execution.finished_at is None:
         return None
@@ -56,29 +56,29 @@ def run_seconds(execution: Execution) -> float | None:
     return (execution.finished_at - execution.started_at) / timedelta(seconds=1)
 
 
-def note(pipe: Any, decisions: Iterable[tuple[Execution, Iterable[tuple[str, float]]]]) -> None:
+def record_durations(pipe: Any, decisions: Iterable[tuple[Execution, Iterable[tuple[str, float]]]]) -> None:
     """Append to ``pipe`` the one command that notes how long attempts of agents took, and their runs that are over."""
     noted: list[tuple[str, float]] = []
     for execution, took in decisions:
-        noted += [(agent_key(agent), seconds) for agent, seconds in took]
-        seconds = run_seconds(execution)
+        noted += [(agent_samples_key(agent), seconds) for agent, seconds in took]
+        seconds = run_duration_s(execution)
         if seconds is not None:
-            noted.append((run_key(execution), seconds))
+            noted.append((run_samples_key(execution), seconds))
     if noted:
         slots_and_ms: list[Any] = []
         for _, seconds in noted:
-            slots_and_ms += (random.randrange(KEPT), int(seconds * 1_000))  # noqa: S311
-        pipe.eval(_NOTE, len(noted), *(key for key, _ in noted), KEPT_S, *slots_and_ms)
+            slots_and_ms += (random.randrange(SAMPLES_MAX), int(seconds * 1_000))  # noqa: S311
+        pipe.eval(_RECORD, len(noted), *(key for key, _ in noted), SAMPLES_TTL_S, *slots_and_ms)
 
 
-def read(client: redis.Redis, keys: Sequence[str]) -> Mapping[str, tuple[float, ...]]:
+def read_samples(client: redis.Redis, keys: Sequence[str]) -> Mapping[str, tuple[float, ...]]:
     """Return the durations under each key, in seconds; none if nobody has noted any. Raises RedisError."""
     pipe = client.pipeline(transaction=False)
     for key in keys:
         pipe.hvals(key)
-    return {key: _seconds(values) for key, values in zip(keys, pipe.execute(), strict=True)}
+    return {key: _parse_samples(values) for key, values in zip(keys, pipe.execute(), strict=True)}
 
 
-def _seconds(values: Iterable[bytes]) -> tuple[float, ...]:
+def _parse_samples(values: Iterable[bytes]) -> tuple[float, ...]:
     """What is kept, sorted; whatever is no number stands for nothing."""
     return tuple(sorted(int(value) / 1_000 for value in values if value.isdigit()))

@@ -12,18 +12,18 @@ from typing import Any, Final
 import orjson
 import redis
 
-KEY: Final = "logs"
-KEPT_S: Final = 24 * 3600
-ENDS_AFTER_S: Final = 2 * KEPT_S
+LOG_STREAM_KEY: Final = "logs"
+LOG_LINE_TTL_S: Final = 24 * 3600
+LOG_STREAM_TTL_S: Final = 2 * LOG_LINE_TTL_S
 """With an end it may go when Redis is full, after all views and outputs; without one messages would find no room."""
-ENTRIES_KEPT: Final = 50_000
+STREAM_ENTRIES_MAX: Final = 50_000
 _CHUNK: Final = 500
 _ALL_LINES: Final = 999_999  # a place behind all lines of an entry
 _CURSOR: Final = re.compile(r"(\d{1,15})-(\d{1,10})-(\d{1,6})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Cursor:
+class LogCursor:
     """A place between two lines: the stream's entry and how many lines of it lie before."""
 
     ms: int
@@ -31,7 +31,7 @@ class Cursor:
     lines: int
 
     @classmethod
-    def parse(cls, text: str) -> Cursor | None:
+    def parse(cls, text: str) -> LogCursor | None:
         """Answer the cursor that ``text`` was made from; None where it is none of ours."""
         found = _CURSOR.fullmatch(text)
         return None if found is None else cls(*map(int, found.groups()))
@@ -41,7 +41,7 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LogFilter:
     """Which lines are asked for; None means any."""
 
     agent: str | None = None
@@ -49,12 +49,12 @@ class Wanted:
     execution_id: str | None = None
 
     @property
-    def told(self) -> tuple[bytes, ...]:
+    def byte_patterns(self) -> tuple[bytes, ...]:
         """What stands in the bytes of each line that is asked for: most entries need not be read to be passed over."""
         named = {"agent_name": self.agent, "level": self.level, "execution_id": self.execution_id}
         return tuple(orjson.dumps({name: value})[1:-1] for name, value in named.items() if value is not None)
 
-    def admits(self, line: dict[str, Any]) -> bool:
+    def matches(self, line: dict[str, Any]) -> bool:
         """True where a line is one of those asked for."""
         return (
             (self.agent is None or line["agent_name"] == self.agent)
@@ -63,94 +63,98 @@ class Wanted:
         )
 
 
-def add(pipe: Any, lines: Sequence[bytes]) -> None:
+def append_lines(pipe: Any, lines: Sequence[bytes]) -> None:
     """Append to ``pipe`` what adds lines, as JSON objects, to the stream and lets those of yesterday go."""
     if lines:
-        pipe.xadd(KEY, {"lines": b"[" + b",".join(lines) + b"]"}, maxlen=ENTRIES_KEPT, approximate=True)
-        pipe.expire(KEY, ENDS_AFTER_S)
+        pipe.xadd(
+            LOG_STREAM_KEY, {"lines": b"[" + b",".join(lines) + b"]"}, maxlen=STREAM_ENTRIES_MAX, approximate=True
+        )
+        pipe.expire(LOG_STREAM_KEY, LOG_STREAM_TTL_S)
 
 
-def trim(pipe: Any) -> None:
+def trim_stream(pipe: Any) -> None:
     """Append to ``pipe`` what drops the lines older than a day."""
-    pipe.xtrim(KEY, minid=int((time.time() - KEPT_S) * 1_000), approximate=True)  # the stream's ids are Redis's time
+    pipe.xtrim(
+        LOG_STREAM_KEY, minid=int((time.time() - LOG_LINE_TTL_S) * 1_000), approximate=True
+    )  # the stream's ids are Redis's time
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LogStreamPage:
     """Lines, oldest first, and where to read on: behind the last of them, or at the end of what was searched."""
 
     lines: list[dict[str, Any]]
-    end: Cursor
+    next_cursor: LogCursor
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class StreamStart:
     """How far back the stream reaches; ``early`` are lines in it that are older, by execution and ``seq``."""
 
     ms: int
-    early: frozenset[tuple[str, int]]
+    older_lines: frozenset[tuple[str, int]]
 
 
-def after(client: redis.Redis, since: Cursor, wanted: Wanted, limit: int) -> Found:
+def read_after(client: redis.Redis, since: LogCursor, log_filter: LogFilter, limit: int) -> LogStreamPage:
     """Answer the lines after ``since``. Raises RedisError."""
     found: list[dict[str, Any]] = []
     end = since
     start = f"{since.ms}-{since.entry}"
-    told = wanted.told
+    told = log_filter.byte_patterns
     while len(found) < limit:
-        chunk: list[Any] = client.xrange(KEY, min=start, count=_CHUNK)  # type: ignore[assignment]
+        chunk: list[Any] = client.xrange(LOG_STREAM_KEY, min=start, count=_CHUNK)  # type: ignore[assignment]
         for entry in chunk:
-            if not _may_hold(entry, told):
-                end = max(end, _behind(entry)) if len(found) < limit else end
+            if not _may_match(entry, told):
+                end = max(end, _cursor_after(entry)) if len(found) < limit else end
                 continue
             for cursor, line in _lines_of(*entry):
                 if cursor > since and len(found) < limit:
                     end = cursor
-                    if wanted.admits(line):
+                    if log_filter.matches(line):
                         found.append(line)
         if len(chunk) < _CHUNK:
             break
         start = f"({chunk[-1][0].decode()}"
-    return Found(found, end)
+    return LogStreamPage(found, end)
 
 
-def latest(client: redis.Redis, wanted: Wanted, limit: int) -> Found:
+def read_latest(client: redis.Redis, log_filter: LogFilter, limit: int) -> LogStreamPage:
     """Answer the latest lines; to read on from their ``end`` gives what came since. Raises RedisError."""
     found: list[dict[str, Any]] = []
-    tip = Cursor(_now_ms(client), 0, 0)  # asked before the stream, or a line added between would be passed over
+    tip = LogCursor(_now_ms(client), 0, 0)  # asked before the stream, or a line added between would be passed over
     end = "+"
-    told = wanted.told
+    told = log_filter.byte_patterns
     while len(found) < limit:
-        chunk: list[Any] = client.xrevrange(KEY, max=end, count=_CHUNK)  # type: ignore[assignment]
+        chunk: list[Any] = client.xrevrange(LOG_STREAM_KEY, max=end, count=_CHUNK)  # type: ignore[assignment]
         if end == "+" and chunk:
-            tip = _behind(chunk[0])
+            tip = _cursor_after(chunk[0])
         for entry in chunk:
-            if _may_hold(entry, told):
-                found += [line for _, line in reversed(_lines_of(*entry)) if wanted.admits(line)]
+            if _may_match(entry, told):
+                found += [line for _, line in reversed(_lines_of(*entry)) if log_filter.matches(line)]
         if len(chunk) < _CHUNK:
             break
         end = f"({chunk[-1][0].decode()}"
-    return Found(found[:limit][::-1], tip)
+    return LogStreamPage(found[:limit][::-1], tip)
 
 
-def reaches(client: redis.Redis, since: Cursor) -> bool:
+def contains(client: redis.Redis, since: LogCursor) -> bool:
     """Answer whether the stream still holds the line behind which ``since`` lies. Raises RedisError."""
-    return bool(client.xrange(KEY, max=f"{since.ms}-{since.entry}", count=1))
+    return bool(client.xrange(LOG_STREAM_KEY, max=f"{since.ms}-{since.entry}", count=1))
 
 
-def beginning(client: redis.Redis) -> Beginning:
+def read_stream_start(client: redis.Redis) -> StreamStart:
     """Answer how far back the stream reaches; to now where it is empty. Raises RedisError."""
     now_ms = _now_ms(client)
-    chunk: list[Any] = client.xrange(KEY, count=_CHUNK)  # type: ignore[assignment]
+    chunk: list[Any] = client.xrange(LOG_STREAM_KEY, count=_CHUNK)  # type: ignore[assignment]
     if not chunk:
-        return Beginning(now_ms, frozenset())
+        return StreamStart(now_ms, frozenset())
     first_ms = int(chunk[0][0].decode().partition("-")[0])
     # An agent's lines are added in batches, some time after they were said.
-    early = ((ms_of(line), line) for entry in chunk for _, line in _lines_of(*entry))
-    return Beginning(first_ms, frozenset((line["execution_id"], line["seq"]) for ms, line in early if ms < first_ms))
+    early = ((timestamp_ms_of(line), line) for entry in chunk for _, line in _lines_of(*entry))
+    return StreamStart(first_ms, frozenset((line["execution_id"], line["seq"]) for ms, line in early if ms < first_ms))
 
 
-def ms_of(line: dict[str, Any]) -> int:
+def timestamp_ms_of(line: dict[str, Any]) -> int:
     """Answer when a line was said, in milliseconds since 1970."""
     return round(datetime.fromisoformat(line["timestamp"]).timestamp() * 1_000)
 
@@ -160,17 +164,17 @@ def _now_ms(client: redis.Redis) -> int:
     return int(seconds) * 1_000 + int(micros) // 1_000
 
 
-def _may_hold(entry: tuple[bytes, dict[bytes, bytes]], told: Sequence[bytes]) -> bool:
+def _may_match(entry: tuple[bytes, dict[bytes, bytes]], told: Sequence[bytes]) -> bool:
     """False where no line of an entry can be one of those asked for; reading all of a day takes seconds."""
     return all(words in entry[1][b"lines"] for words in told)
 
 
-def _behind(entry: tuple[bytes, dict[bytes, bytes]]) -> Cursor:
+def _cursor_after(entry: tuple[bytes, dict[bytes, bytes]]) -> LogCursor:
     ms, _, number = entry[0].decode().partition("-")
-    return Cursor(int(ms), int(number), _ALL_LINES)
+    return LogCursor(int(ms), int(number), _ALL_LINES)
 
 
-def _lines_of(entry_id: bytes, fields: dict[bytes, bytes]) -> list[tuple[Cursor, dict[str, Any]]]:
+def _lines_of(entry_id: bytes, fields: dict[bytes, bytes]) -> list[tuple[LogCursor, dict[str, Any]]]:
     ms, _, entry = entry_id.decode().partition("-")
     lines = orjson.loads(fields[b"lines"])
-    return [(Cursor(int(ms), int(entry), number), line) for number, line in enumerate(lines, 1)]
+    return [(LogCursor(int(ms), int(entry), number), line) for number, line in enumerate(lines, 1)]

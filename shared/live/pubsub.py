@@ -17,17 +17,17 @@ import structlog
 
 from shared.live.redis_client import connect
 
-CHANNEL: Final = "wakes"
-FEED: Final = "feed"
+WAKEUP_CHANNEL: Final = "wakes"
+FEED_TOPIC: Final = "feed"
 """The topic of those that wait for the change feed."""
 LINGER_S: Final = 5.0
-_LOOK_EVERY_S: Final = 0.1
-_HEARD_WITHIN_S: Final = 0.5
+_POLL_EVERY_S: Final = 0.1
+_SUBSCRIBE_TIMEOUT_S: Final = 0.5
 
 
-def wake(pipe: Any, topic: str) -> None:
+def publish_wakeup(pipe: Any, topic: str) -> None:
     """Append to ``pipe`` what wakes those that wait for ``topic``: an execution's id, or any word without a space."""
-    pipe.publish(CHANNEL, topic)
+    pipe.publish(WAKEUP_CHANNEL, topic)
 
 
 class Waiter:
@@ -35,7 +35,7 @@ class Waiter:
 
     def __init__(self) -> None:
         self._woken = threading.Event()
-        self.is_over = False
+        self.is_released = False
 
     def wait(self, seconds: float) -> None:
         """Return when it is woken, at the latest after ``seconds``; what woke it before counts."""
@@ -46,13 +46,13 @@ class Waiter:
         """Have it look."""
         self._woken.set()
 
-    def end(self) -> None:
+    def release(self) -> None:
         """Have it look a last time."""
-        self.is_over = True
+        self.is_released = True
         self._woken.set()
 
 
-class Wakes:
+class WakeupListener:
     """One process's ear for changes.
 
     Its thread and its connection live while somebody waits and ``linger_s`` longer. Where Redis is lost, which
@@ -64,30 +64,30 @@ class Wakes:
         self._is_away = is_away
         self._linger_s = linger_s
         self._lock = threading.Lock()
-        self._waiting: dict[str, set[Waiter]] = {}
-        self._listens: threading.Event | None = None  # of the thread that runs: set once it hears
+        self._waiters: dict[str, set[Waiter]] = {}
+        self._subscribed: threading.Event | None = None  # of the thread that runs: set once it hears
 
     @contextmanager
-    def waiting(self, topic: str) -> Iterator[Waiter | None]:
+    def register(self, topic: str) -> Iterator[Waiter | None]:
         """Register one that waits for ``topic`` while the block runs; None where Redis is away: nothing would wake it.
 
         Whoever looks after this was entered, and then waits, misses no change.
         """
         waiter = Waiter()
         with self._lock:
-            self._waiting.setdefault(topic, set()).add(waiter)
-            listens = self._listens or self._begin()
+            self._waiters.setdefault(topic, set()).add(waiter)
+            listens = self._subscribed or self._start_thread()
         try:
-            heard = listens is not None and listens.wait(_HEARD_WITHIN_S) and not waiter.is_over
+            heard = listens is not None and listens.wait(_SUBSCRIBE_TIMEOUT_S) and not waiter.is_released
             yield waiter if heard else None
         finally:
             with self._lock:
-                others = self._waiting[topic]
+                others = self._waiters[topic]
                 others.discard(waiter)
                 if not others:
-                    del self._waiting[topic]
+                    del self._waiters[topic]
 
-    def _begin(self) -> threading.Event | None:
+    def _start_thread(self) -> threading.Event | None:
         """Begin to listen; None where the machine has no thread left: the next one tries again."""
         listens = threading.Event()
         try:
@@ -95,49 +95,49 @@ class Wakes:
         except RuntimeError as full:
             structlog.get_logger().warning("wake-ups are not heard", reason=str(full))
             return None
-        self._listens = listens
+        self._subscribed = listens
         return listens
 
-    def end_all(self) -> None:
+    def release_all(self) -> None:
         """Have everybody look a last time."""
         with self._lock:
-            self._end_all()
+            self._release_all()
 
     def _listen(self, listens: threading.Event) -> None:
         """Pass on what is published until nobody has waited for a while, or Redis is lost."""
         try:
             with closing(connect(self._url, connections_max=1)) as client, closing(client.pubsub()) as ear:  # type: ignore[no-untyped-call]
-                ear.subscribe(CHANNEL)
-                self._pass_on(ear, listens)
+                ear.subscribe(WAKEUP_CHANNEL)
+                self._dispatch(ear, listens)
         except redis.RedisError as away:
             structlog.get_logger().warning("wake-ups are not heard", reason=str(away))
         finally:
             with self._lock:
-                if self._listens is listens:
-                    self._listens = None
-                    self._end_all()
+                if self._subscribed is listens:
+                    self._subscribed = None
+                    self._release_all()
             listens.set()  # who waited for the subscription finds itself ended
 
-    def _pass_on(self, ear: Any, listens: threading.Event) -> None:
+    def _dispatch(self, ear: Any, listens: threading.Event) -> None:
         wanted_at = time.monotonic()
         while not self._is_away():
-            message = ear.get_message(timeout=_LOOK_EVERY_S)
+            message = ear.get_message(timeout=_POLL_EVERY_S)
             if message is not None and message["type"] == "subscribe":
                 listens.set()
             with self._lock:
                 if message is not None and message["type"] == "message":
                     self._wake(message["data"].decode())
-                if self._waiting:
+                if self._waiters:
                     wanted_at = time.monotonic()
                 elif time.monotonic() - wanted_at > self._linger_s:
-                    self._listens = None  # whoever comes now starts another thread
+                    self._subscribed = None  # whoever comes now starts another thread
                     return
 
     def _wake(self, topic: str) -> None:
-        for waiter in self._waiting.get(topic, ()):
+        for waiter in self._waiters.get(topic, ()):
             waiter.wake()
 
-    def _end_all(self) -> None:
-        for waiters in self._waiting.values():
+    def _release_all(self) -> None:
+        for waiters in self._waiters.values():
             for waiter in waiters:
-                waiter.end()
+                waiter.release()

@@ -26,7 +26,7 @@ def connect(url: str, timeout_s: float = 1.0, connections_max: int = 128) -> red
     )
 
 
-class Reader(threading.local):
+class ThreadLocalReader(threading.local):
     """Reads values, for each thread on a connection of its own.
 
     What a pool does around each command (locks, events, figures, a look whether the line still stands) costs a third of

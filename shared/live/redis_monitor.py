@@ -13,46 +13,46 @@ import structlog
 
 from shared.live import worker_presence
 from shared.live.redis_client import connect
-from shared.queue.dequeue import UnreadableMessage, read_bell
-from shared.queue.estimates import Flow, Line, Oldest
-from shared.queue.message import QUEUES, lists_of
+from shared.queue.dequeue import UnreadableMessage, decode_message
+from shared.queue.estimates import OldestMessage, QueueHistory, QueueSnapshot
+from shared.queue.message import QUEUES, list_keys
 
-PERIOD_S: Final = 0.1
+MONITOR_PERIOD_S: Final = 0.1
 TIMEOUT_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class RedisSnapshot:
     """What a look at Redis saw: ``backlog`` counts waiting messages, ``workers`` those with a mark.
 
     ``lines`` are the lists of messages by name; none if the store's time is not known.
     """
 
-    connected: bool = False
+    is_connected: bool = False
     backlog: int = 0
     workers: int = 0
-    lines: Mapping[str, Line] = field(default_factory=dict)
+    queues: Mapping[str, QueueSnapshot] = field(default_factory=dict)
 
 
-class Pulse:
+class RedisMonitor:
     """One process's look at Redis; an outage is seen within period and timeout, less than half a second."""
 
     def __init__(self, url: str, now: Callable[[], datetime | None] = lambda: None) -> None:
         """``now`` is the store's time, or None where it was never read; it must not wait."""
         self._now = now
-        self._flows = {name: Flow() for queue in QUEUES for name in lists_of(queue)}
+        self._histories = {name: QueueHistory() for queue in QUEUES for name in list_keys(queue)}
         self._redis = connect(url, timeout_s=TIMEOUT_S, connections_max=2)
         self._stop = threading.Event()
         self._looked = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._last = Look()
+        self._last = RedisSnapshot()
 
     def start(self) -> None:
         """Begin to look; to be called in the process that wants to know, after any fork."""
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._go_on, name="pulse", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
                 self._thread.start()
 
     def stop(self) -> None:
@@ -62,54 +62,54 @@ class Pulse:
             self._thread.join(timeout=2)
 
     @property
-    def last(self) -> Look:
+    def last(self) -> RedisSnapshot:
         """What the last look saw; waits for the first one."""
         if not self._looked.is_set():  # asked several times a request, and nearly always set
             self._looked.wait(timeout=1)
         return self._last
 
-    def look(self) -> Look:
+    def take_snapshot(self) -> RedisSnapshot:
         """Look now."""
         pipe = self._redis.pipeline(transaction=False)
-        worker_presence.count(pipe)
-        for name in self._flows:
+        worker_presence.count_workers(pipe)
+        for name in self._histories:
             pipe.llen(name)
             pipe.lindex(name, -1)
         try:
             marks, *waiting = pipe.execute()
         except redis.RedisError as away:
-            if self._last.connected:
+            if self._last.is_connected:
                 structlog.get_logger().warning("Redis is away", reason=str(away))
-            return Look()
+            return RedisSnapshot()
         lengths, oldest = waiting[::2], waiting[1::2]
-        return Look(True, sum(lengths), workers=marks, lines=self._lines(lengths, oldest))
+        return RedisSnapshot(True, sum(lengths), workers=marks, queues=self._observe_queues(lengths, oldest))
 
-    def _lines(self, lengths: Sequence[int], oldest: Sequence[Any]) -> Mapping[str, Line]:
+    def _observe_queues(self, lengths: Sequence[int], oldest: Sequence[Any]) -> Mapping[str, QueueSnapshot]:
         now = self._now()
         if now is None:
             return {}
         now_ms = int(now.timestamp() * 1_000)
-        looks = zip(self._flows.items(), lengths, oldest, strict=True)
-        return {name: flow.seen(now_ms, length, _oldest(raw)) for (name, flow), length, raw in looks}
+        looks = zip(self._histories.items(), lengths, oldest, strict=True)
+        return {name: flow.observe(now_ms, length, _decode_oldest(raw)) for (name, flow), length, raw in looks}
 
-    def _go_on(self) -> None:
+    def _run(self) -> None:
         while True:
             try:
-                self._last = self.look()
+                self._last = self.take_snapshot()
             except Exception:  # noqa: BLE001  (it must go on: nothing else looks)
                 structlog.get_logger().exception("a look at Redis failed")
-                self._last = Look()
+                self._last = RedisSnapshot()
             self._looked.set()
-            if self._stop.wait(PERIOD_S):
+            if self._stop.wait(MONITOR_PERIOD_S):
                 return
 
 
-def _oldest(raw: Any) -> Oldest | None:
+def _decode_oldest(raw: Any) -> OldestMessage | None:
     """What a list's oldest message says; None where there is none, or none that can be read."""
     if raw is None:
         return None
     try:
-        bell = read_bell(raw)
+        bell = decode_message(raw)
     except UnreadableMessage:
         return None
-    return Oldest(bell.execution_id, int(bell.stamp.timestamp() * 1_000))
+    return OldestMessage(bell.execution_id, int(bell.offered_at.timestamp() * 1_000))

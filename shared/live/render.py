@@ -15,12 +15,21 @@ from typing import Any, Final
 import orjson
 
 from shared.domain.definitions.basket import PARALLEL, SEQUENTIAL
-from shared.domain.execution import NEWEST, CancelOutcome, Event, Execution, Page, Record, RunError, Step
+from shared.domain.execution import (
+    NEWEST_LOG_LINES,
+    CancelOutcome,
+    Execution,
+    ExecutionRecord,
+    LogEvent,
+    LogPageQuery,
+    RunError,
+    Step,
+)
 from shared.domain.status import ExecutionStatus, StepStatus
-from shared.live.view_trailer import mark_of, written
+from shared.live.view_trailer import encode_trailer, trailer_of
 from shared.timestamps import format_rfc3339
 
-OUTPUT_SHOWN_BYTES: Final = 256 * 1024
+OUTPUT_INLINE_MAX_BYTES: Final = 256 * 1024
 
 _HEAD: Final = re.compile(
     rb'\{"execution_id":"([^"]*)","basket_name":"[^"]*","status":"([a-z]+)","done":(true|false),"rev":([0-9]+)'
@@ -28,24 +37,24 @@ _HEAD: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ViewHeader:
     """What a rendered poll says first."""
 
     execution_id: str
     status: str
-    done: bool
+    is_done: bool
     rev: int
 
 
-def head_of(view: bytes) -> Head:
+def parse_header(view: bytes) -> ViewHeader:
     """Answer the first fields of a rendered poll; ValueError where ``view`` is none."""
     found = _HEAD.match(view)
     if found is None:
         raise ValueError("this is no rendered poll")
-    return Head(found[1].decode(), found[2].decode(), found[3] == b"true", int(found[4]))
+    return ViewHeader(found[1].decode(), found[2].decode(), found[3] == b"true", int(found[4]))
 
 
-def render(record: Record, page: Page = NEWEST) -> bytes | None:
+def render(record: ExecutionRecord, page: LogPageQuery = NEWEST_LOG_LINES) -> bytes | None:
     """Answer the poll of ``record``, or None where an output that it must show whole is not at hand."""
     execution = record.execution
     result = _result(record)
@@ -65,17 +74,17 @@ def render(record: Record, page: Page = NEWEST) -> bytes | None:
         "metadata": orjson.Fragment(execution.metadata),
         "input_source": execution.input_source,
         "cancel": _cancel(execution),
-        "execution_metadata": metadata_shown(execution),
+        "execution_metadata": execution_metadata(execution),
         "request_id": execution.request_id,
     }
     if page.after is not None:
         shown["gap"] = page.after + 1 < record.first_seq
-    return orjson.dumps(shown)[:-1] + written(mark_of(execution))
+    return orjson.dumps(shown)[:-1] + encode_trailer(trailer_of(execution))
 
 
 def render_status(execution: Execution) -> bytes:
     """Answer the status view: what a poll shows before its steps, and so nothing that can be large."""
-    return orjson.dumps(_status(execution))[:-1] + written(mark_of(execution))
+    return orjson.dumps(_status(execution))[:-1] + encode_trailer(trailer_of(execution))
 
 
 def _status(execution: Execution) -> dict[str, Any]:
@@ -83,11 +92,11 @@ def _status(execution: Execution) -> dict[str, Any]:
         "execution_id": execution.id,
         "basket_name": execution.basket.name,
         "status": execution.status,
-        "done": execution.done,
+        "done": execution.is_done,
         "rev": execution.rev,
         "progress": _progress(execution),
         "current_step": _current_step(execution),
-        "error": error_shown(execution.error),
+        "error": error_fields(execution.error),
         "tags": execution.tags,
         "retry_of": execution.retry_of,
         "created_at": format_rfc3339(execution.created_at),
@@ -97,7 +106,7 @@ def _status(execution: Execution) -> dict[str, Any]:
     }
 
 
-def metadata_shown(execution: Execution) -> dict[str, Any]:
+def execution_metadata(execution: Execution) -> dict[str, Any]:
     """Answer what a submit and a poll say of the basket."""
     return {
         "execution_id": execution.id,
@@ -107,7 +116,7 @@ def metadata_shown(execution: Execution) -> dict[str, Any]:
     }
 
 
-def error_shown(error: RunError | None) -> dict[str, Any] | None:
+def error_fields(error: RunError | None) -> dict[str, Any] | None:
     """Answer an error as clients see it."""
     if error is None:
         return None
@@ -123,12 +132,12 @@ def error_shown(error: RunError | None) -> dict[str, Any] | None:
 
 
 @lru_cache(maxsize=256)  # one poll shows the same moment in several places, and so do those that follow
-def line_shown(execution_id: str, seq: int, event: Event) -> bytes:
+def render_log_line(execution_id: str, seq: int, event: LogEvent) -> bytes:
     """Answer one log line as JSON."""
     return orjson.dumps(_line(execution_id, seq, event))
 
 
-def _line(execution_id: str, seq: int, event: Event) -> dict[str, Any]:
+def _line(execution_id: str, seq: int, event: LogEvent) -> dict[str, Any]:
     return {
         "seq": seq,
         "execution_id": execution_id,
@@ -143,12 +152,12 @@ def _line(execution_id: str, seq: int, event: Event) -> dict[str, Any]:
     }
 
 
-def _lines(record: Record, page: Page) -> tuple[tuple[Event, ...], int]:
+def _lines(record: ExecutionRecord, page: LogPageQuery) -> tuple[tuple[LogEvent, ...], int]:
     """The lines that a page shows, and the ``seq`` of the first of them."""
-    paged = record.paged(page)
+    paged = record.with_log_page(page)
     # A page beyond the end answers the client's own cursor, so that it can be asked again as it is.
     beyond = page.after is not None and not paged.events
-    return paged.events, (page.after or 0) + 1 if beyond else paged.events_from
+    return paged.events, (page.after or 0) + 1 if beyond else paged.events_first_seq
 
 
 def _progress(execution: Execution) -> dict[str, Any]:
@@ -188,10 +197,10 @@ def result_steps(execution: Execution) -> tuple[str, ...]:
         return ()
     if execution.basket.strategy == PARALLEL:
         return tuple(execution.steps)
-    return execution.basket.last_steps
+    return execution.basket.terminal_steps
 
 
-def _result(record: Record) -> bytes | None:
+def _result(record: ExecutionRecord) -> bytes | None:
     """The result as JSON; None where an output of it was left in the store."""
     wanted = result_steps(record.execution)
     if not wanted:
@@ -211,18 +220,18 @@ def _cancel(execution: Execution) -> dict[str, Any] | None:
     if execution.status is ExecutionStatus.CANCELLED:
         outcome = CancelOutcome.APPLIED
     else:
-        outcome = CancelOutcome.ALREADY_FINAL if execution.done else CancelOutcome.PENDING
+        outcome = CancelOutcome.ALREADY_FINAL if execution.is_done else CancelOutcome.PENDING
     return {"requested_at": format_rfc3339(asked.requested_at), "reason": asked.reason, "outcome": outcome}
 
 
-def _outputs(record: Record) -> Mapping[str, Any]:
+def _outputs(record: ExecutionRecord) -> Mapping[str, Any]:
     """Each completed step's output, or where to get it."""
     shown: dict[str, Any] = {}
     for step in record.execution.steps.values():
         if step.output_bytes is None:
             continue
         output = record.outputs.get(step.id)
-        if output is None or step.output_bytes > OUTPUT_SHOWN_BYTES:
+        if output is None or step.output_bytes > OUTPUT_INLINE_MAX_BYTES:
             url = f"/executions/{record.execution.id}/outputs/{step.id}"
             shown[step.id] = {"omitted": True, "bytes": step.output_bytes, "url": url}
         else:

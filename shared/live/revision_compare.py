@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import redis
 
-from shared.live.view_trailer import MARK_BYTES_MAX, cut_mark
+from shared.live.view_trailer import TRAILER_BYTES_MAX, split_trailer
 from shared.live.views import view_key
 
-_MISSING, _SAME, _SAME_AND_DONE, _CHANGED, _TOO_MUCH = b"?=.!+"
+_MISSING, _SAME, _SAME_AND_DONE, _CHANGED, _OMITTED = b"?=.!+"
 
 # All ids are of one length, so a basket's name begins at byte 61 of each view, and soon after it stands the revision.
 # A view of a lower revision than the caller has seen counts as missing: no poll goes back.
@@ -73,7 +73,7 @@ return { table.concat(marks), views }
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ViewComparison:
     """What Redis knows of those that were asked for: each is in one of these, but unchanged ones are only counted.
 
     ``changed`` and ``live`` are views; ``live`` are some of those that are unchanged and not done, for hints.
@@ -82,42 +82,44 @@ class Compared:
 
     missing: Sequence[str]
     changed: Sequence[bytes] = ()
-    left_out: Sequence[str] = ()
+    omitted: Sequence[str] = ()
     unchanged: int = 0
     live: Sequence[bytes] = ()
 
 
-def compare(client: redis.Redis, asked: Mapping[str, int | None], *, whole_bytes: int, live_max: int) -> Compared:
+def compare_views(
+    client: redis.Redis, revs: Mapping[str, int | None], *, whole_bytes: int, live_max: int
+) -> ViewComparison:
     """Answer which of the views differ from the revisions ``asked`` about; raises RedisError.
 
     The views are status views, or with ``whole_bytes`` whole ones of so many bytes in all, one at least. ``live_max``
     bounds ``live``: the first so many in the order asked.
     """
-    told = " ".join([f"{each} {'-' if rev is None else rev}" for each, rev in asked.items()])
-    answered: Any = client.eval(_COMPARE, 0, told, view_key(""), str(whole_bytes), str(live_max), MARK_BYTES_MAX)
+    told = " ".join([f"{each} {'-' if rev is None else rev}" for each, rev in revs.items()])
+    answered: Any = client.eval(_COMPARE, 0, told, view_key(""), str(whole_bytes), str(live_max), TRAILER_BYTES_MAX)
     marks, views = answered
     unchanged = marks.count(_SAME) + marks.count(_SAME_AND_DONE)
     if unchanged == len(marks):
-        return Compared((), unchanged=unchanged, live=[_status_view(piece) for piece in views])
+        return ViewComparison((), unchanged=unchanged, live=[_status_view(piece) for piece in views])
     missing: list[str] = []
     left_out: list[str] = []
     changed: list[bytes] = []
     live: list[bytes] = []
     following = iter(views)
-    for execution_id, mark in zip(asked, marks, strict=True):
+    for execution_id, mark in zip(revs, marks, strict=True):
         if mark == _CHANGED:
             changed.append(next(following) if whole_bytes else _status_view(next(following)))
         elif mark == _SAME and len(live) < live_max:
             live.append(_status_view(next(following)))
         elif mark == _MISSING:
             missing.append(execution_id)
-        elif mark == _TOO_MUCH:
+        elif mark == _OMITTED:
             left_out.append(execution_id)
-    return Compared(missing, changed, left_out, unchanged, live)
+    return ViewComparison(missing, changed, left_out, unchanged, live)
 
 
 def _status_view(piece: bytes) -> bytes:
     """The status view in a piece of a poll: what stands before the steps, and its mark at the poll's end."""
-    end = piece[-MARK_BYTES_MAX:]
-    shown, _ = cut_mark(end)
-    return piece[:-MARK_BYTES_MAX] + end[len(shown) :]
+    end = piece[-TRAILER_BYTES_MAX:]
+    shown, _ = split_trailer(end)
+    return piece[:-TRAILER_BYTES_MAX] + end[len(shown) :]

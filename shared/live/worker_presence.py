@@ -8,12 +8,12 @@ from typing import Any, Final
 import redis
 import structlog
 
-RENEWED_S: Final = 5.0
-LASTS_S: Final = 15.0
+PRESENCE_RENEW_EVERY_S: Final = 5.0
+PRESENCE_TTL_S: Final = 15.0
 _KEY: Final = "workers"
 
 # By Redis's own time: the marks of machines whose clocks differ must last equally long.
-_MARK: Final = """
+_ANNOUNCE: Final = """
 local t = redis.call('TIME')
 redis.call('ZADD', KEYS[1], t[1] + ARGV[2], ARGV[1])
 return redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', t[1])
@@ -21,12 +21,12 @@ return redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', t[1])
 _COUNT: Final = "return redis.call('ZCOUNT', KEYS[1], '(' .. redis.call('TIME')[1], '+inf')"
 
 
-def count(pipe: Any) -> Any:
+def count_workers(pipe: Any) -> Any:
     """Ask for the number of workers whose mark lasts; appends to a pipeline, answers on a client."""
     return pipe.eval(_COUNT, 1, _KEY)
 
 
-class WorkerMark:
+class WorkerPresence:
     """Renews this worker's mark from a thread, until it is told to stop; a lost Redis is tried again."""
 
     def __init__(self, client: redis.Redis, name: str) -> None:
@@ -51,8 +51,8 @@ class WorkerMark:
     def _renew(self) -> None:
         while True:
             try:
-                self._redis.eval(_MARK, 1, _KEY, self._name, str(int(LASTS_S)))
+                self._redis.eval(_ANNOUNCE, 1, _KEY, self._name, str(int(PRESENCE_TTL_S)))
             except redis.RedisError as away:
                 structlog.get_logger().warning("Redis does not take the worker's mark", reason=str(away))
-            if self._stop.wait(RENEWED_S):
+            if self._stop.wait(PRESENCE_RENEW_EVERY_S):
                 return

@@ -14,10 +14,10 @@ from typing import Any, Final
 import orjson
 import redis
 
-from shared.queue.message import FIRST, PRIORITY_STEPS, QUEUES, Bell, bell_of, list_of
+from shared.queue.message import PRIORITY_FIRST_OFFER, PRIORITY_STEPS, QUEUES, TaskMessage, list_key, message_from_args
 
-_SEVERAL: Final = list_of(QUEUES[0], FIRST)
-_TAKERS_LEAST: Final = 2
+_BATCHED_LIST: Final = list_key(QUEUES[0], PRIORITY_FIRST_OFFER)
+_CONSUMERS_MIN: Final = 2
 # From the first list that has any: of first offers of ordinary steps up to ARGV[1], but no more than an even share of
 # those that wait, for others are about to ask; of all else one, for what is long, or came back, may be slow or deadly.
 _POP: Final = """
@@ -45,43 +45,43 @@ class UnreadableMessage(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class DequeuedMessages:
     """What was taken off a list: bells, the oldest first, and messages that are none and that nobody can answer."""
 
-    bells: Sequence[Bell] = ()
+    messages: Sequence[TaskMessage] = ()
     unreadable: Sequence[bytes] = ()
 
 
-class Taker:
+class Dequeuer:
     """Takes bells from the lists of some queues, in the order in which a worker reads them.
 
     ``takers`` is how many take from them in this worker; there may always be another worker.
     """
 
-    def __init__(self, client: redis.Redis, queues: Sequence[str], takers: int = _TAKERS_LEAST) -> None:
+    def __init__(self, client: redis.Redis, queues: Sequence[str], consumers: int = _CONSUMERS_MIN) -> None:
         self._redis = client
-        self._takers = max(takers, _TAKERS_LEAST)
-        self._lists = [list_of(queue, priority) for priority in PRIORITY_STEPS for queue in queues]
+        self._takers = max(consumers, _CONSUMERS_MIN)
+        self._lists = [list_key(queue, priority) for priority in PRIORITY_STEPS for queue in queues]
 
-    def take(self, most: int = 1) -> Taken:
+    def dequeue(self, limit: int = 1) -> DequeuedMessages:
         """Take the oldest of the first list that has any, up to ``most`` where they are first offers, else one.
 
         Raises RedisError.
         """
         lists = self._lists
-        messages: Any = self._redis.eval(_POP, len(lists), *lists, str(most), _SEVERAL, str(self._takers))
+        messages: Any = self._redis.eval(_POP, len(lists), *lists, str(limit), _BATCHED_LIST, str(self._takers))
         bells, unreadable = [], []
         for message in messages:
             try:
-                bells.append(read_bell(message))
+                bells.append(decode_message(message))
             except UnreadableMessage as wrong:
                 unreadable.append(wrong.raw)
-        return Taken(bells, unreadable)
+        return DequeuedMessages(bells, unreadable)
 
 
-def read_bell(raw: bytes) -> Bell:
+def decode_message(raw: bytes) -> TaskMessage:
     """Answer the bell that a message of Celery's protocol bears; raises UnreadableMessage."""
     try:
-        return bell_of(*orjson.loads(base64.b64decode(orjson.loads(raw)["body"]))[0])
+        return message_from_args(*orjson.loads(base64.b64decode(orjson.loads(raw)["body"]))[0])
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, OSError) as wrong:
         raise UnreadableMessage(raw) from wrong

@@ -16,54 +16,54 @@ import orjson
 
 from shared.domain.execution import Step
 
-RUN_STEP: Final = "bucket.run_step"
+RUN_STEP_TASK: Final = "bucket.run_step"
 QUEUES: Final = ("default", "long")
 
-FIRST: Final = 3
-AGAIN: Final = 0
-PRIORITY_STEPS: Final = (AGAIN, FIRST)
+PRIORITY_FIRST_OFFER: Final = 3
+PRIORITY_REOFFER: Final = 0
+PRIORITY_STEPS: Final = (PRIORITY_REOFFER, PRIORITY_FIRST_OFFER)
 _SEPARATOR: Final = "\x06\x16"
 _ORIGIN: Final = "bucket"
 
 
 @dataclass(frozen=True, slots=True)
-class Bell:
+class TaskMessage:
     """What a message bears: whose step it is, and the stamp of its offer."""
 
     integrator: str
     execution_id: str
     step: str
-    stamp: datetime
+    offered_at: datetime
 
     @property
     def args(self) -> list[Any]:
         """The task's arguments, as JSON takes them; the stamp in milliseconds since 1970."""
-        return [self.integrator, self.execution_id, self.step, int(self.stamp.timestamp() * 1_000)]
+        return [self.integrator, self.execution_id, self.step, int(self.offered_at.timestamp() * 1_000)]
 
 
-def bell_of(integrator: str, execution_id: str, step: str, stamp_ms: int) -> Bell:
+def message_from_args(integrator: str, execution_id: str, step: str, stamp_ms: int) -> TaskMessage:
     """Answer the bell that bears these arguments; raises TypeError, ValueError or OverflowError where none does."""
     if not all(isinstance(name, str) for name in (integrator, execution_id, step)):
         raise TypeError("a bell's names are strings")
-    return Bell(integrator, execution_id, step, datetime.fromtimestamp(stamp_ms / 1_000, UTC))
+    return TaskMessage(integrator, execution_id, step, datetime.fromtimestamp(stamp_ms / 1_000, UTC))
 
 
 def priority_of(step: Step) -> int:
     """Answer the priority at which a step was last offered: rescues, retries and hand-backs go before first offers."""
-    return FIRST if step.offers <= 1 and step.claims == 0 else AGAIN
+    return PRIORITY_FIRST_OFFER if step.offers <= 1 and step.claims == 0 else PRIORITY_REOFFER
 
 
-def list_of(queue: str, priority: int) -> str:
+def list_key(queue: str, priority: int) -> str:
     """Answer the Redis list that holds the messages of ``queue`` at ``priority``; 0 is read first."""
     return f"{queue}{_SEPARATOR}{priority}" if priority else queue
 
 
-def lists_of(queue: str) -> tuple[str, ...]:
+def list_keys(queue: str) -> tuple[str, ...]:
     """Answer all lists of a queue, in the order in which a worker reads them."""
-    return tuple(list_of(queue, priority) for priority in PRIORITY_STEPS)
+    return tuple(list_key(queue, priority) for priority in PRIORITY_STEPS)
 
 
-def message_of(bell: Bell, queue: str, priority: int) -> bytes:
+def encode_message(bell: TaskMessage, queue: str, priority: int) -> bytes:
     """Answer the bytes that go into the list: one message of Celery's task protocol 2."""
     task_id = secrets.token_hex(16)
     body = orjson.dumps([bell.args, {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
@@ -74,7 +74,7 @@ def message_of(bell: Bell, queue: str, priority: int) -> bytes:
             "content-type": "application/json",
             "headers": {
                 "lang": "py",
-                "task": RUN_STEP,
+                "task": RUN_STEP_TASK,
                 "id": task_id,
                 "shadow": None,
                 "eta": None,
@@ -106,6 +106,6 @@ def message_of(bell: Bell, queue: str, priority: int) -> bytes:
     )
 
 
-def ring(pipe: Any, bell: Bell, queue: str, priority: int = FIRST) -> None:
+def enqueue(pipe: Any, bell: TaskMessage, queue: str, priority: int = PRIORITY_FIRST_OFFER) -> None:
     """Append to a Redis pipeline what hands ``bell`` out."""
-    pipe.lpush(list_of(queue, priority), message_of(bell, queue, priority))
+    pipe.lpush(list_key(queue, priority), encode_message(bell, queue, priority))

@@ -8,14 +8,14 @@ from typing import Final
 
 from pymongo.errors import DuplicateKeyError
 
-from shared.store.database import Database, call
+from shared.store.database import Database, db_call
 from shared.store.server_clock import Clock
 
-KEPT: Final = timedelta(hours=1)
+MEMORY_TTL: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class MemoryKey:
     """Whose memory it is: an agent's in one basket of one integrator; a run of the agent alone is a basket apart."""
 
     integrator: str
@@ -29,27 +29,27 @@ class Place:
         return f"{self.integrator}:{self.kind}:{self.basket}:{self.agent}"
 
 
-class MongoMemory:
+class MongoAgentMemory:
     """Memories in MongoDB, taken away by a TTL index an hour after they were written."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
-    def remember(self, place: Place, output: bytes, at: datetime) -> None:
+    def remember(self, place: MemoryKey, output: bytes, at: datetime) -> None:
         """Keep an output that was recorded ``at``; a later one that is kept already stays."""
         now = self._clock.now()
         older = {"_id": place.id, "at": {"$lte": at}}
-        kept = {"integrator": place.integrator, "json": output, "at": at, "expires_at": now + KEPT}
+        kept = {"integrator": place.integrator, "json": output, "at": at, "expires_at": now + MEMORY_TTL}
         try:
-            with call(self._database):
+            with db_call(self._database):
                 self._database.collection("agent_memory").update_one(older, {"$set": kept}, upsert=True)
         except DuplicateKeyError:
             return
 
-    def recall(self, place: Place) -> bytes | None:
+    def recall(self, place: MemoryKey) -> bytes | None:
         """Answer the last output; None where there is none of the last hour; the TTL index is not punctual."""
         alive = {"_id": place.id, "integrator": place.integrator, "expires_at": {"$gt": self._clock.now()}}
-        with call(self._database, writes=False):
+        with db_call(self._database, writes=False):
             found = self._database.collection("agent_memory").find_one(alive)
         return None if found is None else bytes(found["json"])

@@ -10,10 +10,10 @@ import orjson
 from pymongo.errors import DuplicateKeyError
 
 from shared.errors import BasketExists, BasketNotFound
-from shared.store.database import Database, call
+from shared.store.database import Database, db_call
 
 
-class MongoBaskets:
+class MongoBasketStore:
     """Baskets by name, each kept as the JSON bytes of its definition; a deleted name leaves its mark."""
 
     def __init__(self, database: Database) -> None:
@@ -21,8 +21,8 @@ class MongoBaskets:
 
     def seed(self, integrator: str, definition: Mapping[str, Any]) -> bool:
         """Insert a basket where its name was never seen, deleted ones included."""
-        named = _named(integrator, definition["name"])
-        with call(self._database):
+        named = _name_filter(integrator, definition["name"])
+        with db_call(self._database):
             found = self._database.collection("baskets").update_one(
                 named, {"$setOnInsert": {"definition": orjson.dumps(definition)}}, upsert=True
             )
@@ -32,9 +32,9 @@ class MongoBaskets:
         """Insert a basket, over the mark of a deleted one; raise BasketExists where the name is taken."""
         name = definition["name"]
         written = {"definition": orjson.dumps(definition), "created_at": now}
-        deleted = _named(integrator, name) | {"deleted_at": {"$exists": True}}
+        deleted = _name_filter(integrator, name) | {"deleted_at": {"$exists": True}}
         try:
-            with call(self._database):
+            with db_call(self._database):
                 self._database.collection("baskets").update_one(
                     deleted, {"$set": written, "$unset": {"deleted_at": ""}}, upsert=True
                 )
@@ -43,35 +43,35 @@ class MongoBaskets:
 
     def get(self, integrator: str, name: str) -> dict[str, Any]:
         """Answer a basket; raise BasketNotFound where there is none."""
-        with call(self._database, writes=False):
-            found = self._database.collection("baskets").find_one(_living(integrator) | {"name": str(name)})
+        with db_call(self._database, writes=False):
+            found = self._database.collection("baskets").find_one(_not_deleted(integrator) | {"name": str(name)})
         if found is None:
             raise BasketNotFound(f"basket {name!r} was not found; GET /baskets lists those there are")
         return _definition(found)
 
     def all(self, integrator: str) -> Sequence[dict[str, Any]]:
         """Answer all baskets by name."""
-        with call(self._database, writes=False):
+        with db_call(self._database, writes=False):
             return [
                 _definition(found)
-                for found in self._database.collection("baskets").find(_living(integrator)).sort("name", 1)
+                for found in self._database.collection("baskets").find(_not_deleted(integrator)).sort("name", 1)
             ]
 
     def remove(self, integrator: str, name: str, now: datetime) -> None:
         """Mark a basket as deleted; raise BasketNotFound where there is none."""
-        with call(self._database):
+        with db_call(self._database):
             done = self._database.collection("baskets").update_one(
-                _living(integrator) | {"name": str(name)}, {"$set": {"deleted_at": now}}
+                _not_deleted(integrator) | {"name": str(name)}, {"$set": {"deleted_at": now}}
             )
         if done.matched_count == 0:
             raise BasketNotFound(f"basket {name!r} was not found; GET /baskets lists those there are")
 
 
-def _named(integrator: str, name: str) -> dict[str, Any]:
+def _name_filter(integrator: str, name: str) -> dict[str, Any]:
     return {"integrator": str(integrator), "name": str(name)}
 
 
-def _living(integrator: str) -> dict[str, Any]:
+def _not_deleted(integrator: str) -> dict[str, Any]:
     return {"integrator": str(integrator), "deleted_at": None}
 
 

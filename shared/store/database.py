@@ -34,21 +34,21 @@ from pymongo.read_concern import ReadConcern
 
 from shared.errors import NotStorable, OutcomeUnknown, Unavailable
 
-TOMBSTONES_KEPT_S: Final = 86_400
+TOMBSTONE_TTL_S: Final = 86_400
 _DEFAULT_NAME: Final = "bucket"
-_AWAY: Final = "MongoDB does not answer; nothing was stored, send the same request again"
-_UNREAD: Final = "MongoDB does not answer; send the same request again"
+_WRITE_UNAVAILABLE: Final = "MongoDB does not answer; nothing was stored, send the same request again"
+_READ_UNAVAILABLE: Final = "MongoDB does not answer; send the same request again"
 # The driver looks for a server in steps of half a second, so that a look takes up to a step more than it is allowed.
-_INDEX_WITHIN_S: Final = 30.0
+_INDEX_TIMEOUT_S: Final = 30.0
 _SELECTION_STEP_S: Final = 0.5
-_KNOWN_FOR_S: Final = 0.1
-_LOOK_WITHIN_S: Final = 0.5
-_TOO_LARGE: Final = frozenset({10334, 17280, 17419, 17420})
+_SERVER_KNOWN_FOR_S: Final = 0.1
+_PING_TIMEOUT_S: Final = 0.5
+_TOO_LARGE_CODES: Final = frozenset({10334, 17280, 17419, 17420})
 
 _Document = dict[str, Any]
-_AWARE: Final[CodecOptions[_Document]] = CodecOptions(tz_aware=True)
+_TZ_AWARE: Final[CodecOptions[_Document]] = CodecOptions(tz_aware=True)
 
-_IN_ORDER: Final = (("created_at", -1), ("_id", -1))
+_NEWEST_FIRST: Final = (("created_at", -1), ("_id", -1))
 
 INDEXES: Final[dict[str, list[IndexModel]]] = {
     "executions": [
@@ -60,12 +60,12 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
         ),
         IndexModel([("due_by", 1)], name="due_by", partialFilterExpression={"due_by": {"$exists": True}}),
         # Lists, docs/benchmarks.md says what each costs. All are read in the order of a list, but the last.
-        IndexModel([("integrator", 1), *_IN_ORDER], name="list"),
-        IndexModel([("integrator", 1), ("basket_name", 1), *_IN_ORDER], name="list_by_basket"),
-        IndexModel([("integrator", 1), ("status", 1), *_IN_ORDER], name="list_by_status"),
-        IndexModel([("integrator", 1), ("request_id", 1), *_IN_ORDER], name="list_by_request"),
+        IndexModel([("integrator", 1), *_NEWEST_FIRST], name="list"),
+        IndexModel([("integrator", 1), ("basket_name", 1), *_NEWEST_FIRST], name="list_by_basket"),
+        IndexModel([("integrator", 1), ("status", 1), *_NEWEST_FIRST], name="list_by_status"),
+        IndexModel([("integrator", 1), ("request_id", 1), *_NEWEST_FIRST], name="list_by_request"),
         IndexModel(
-            [("integrator", 1), ("tags", 1), *_IN_ORDER],
+            [("integrator", 1), ("tags", 1), *_NEWEST_FIRST],
             name="list_by_tag",
             partialFilterExpression={"tags.0": {"$exists": True}},
         ),
@@ -80,7 +80,7 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
             name="dead_letter_pages",
             partialFilterExpression={"dead_letter": True},
         ),
-        IndexModel([("withdrawn_at", 1)], name="tombstones", expireAfterSeconds=TOMBSTONES_KEPT_S, sparse=True),
+        IndexModel([("withdrawn_at", 1)], name="tombstones", expireAfterSeconds=TOMBSTONE_TTL_S, sparse=True),
     ],
     "baskets": [IndexModel([("integrator", 1), ("name", 1)], name="name", unique=True)],
     "outputs": [IndexModel([("execution_id", 1)], name="execution")],
@@ -91,7 +91,7 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
+class _ProcessClient:
     """One process's client; pymongo makes a collection anew each time it is asked, so those once made are kept."""
 
     pid: int
@@ -115,61 +115,63 @@ class Database:
         self.deadline_s = deadline_s
         self._retries = retries
         self._lock = threading.Lock()
-        self._opened: _Opened | None = None
+        self._opened: _ProcessClient | None = None
         self._answered_at = -math.inf
         self._last_answer_at = -math.inf
         self.is_away = False
         """Set by whoever watches (:meth:`ask_clock`): every other call then fails at once, not after its deadline."""
-        self.when_lost: Callable[[], None] = lambda: None
+        self.on_failure: Callable[[], None] = lambda: None
         """Called after each call that was not answered: the primary may be another one from now on."""
 
     def collection(self, name: str) -> Collection[_Document]:
         """Answer a collection through this process's own client: one must not cross a fork."""
-        return self._here().collection(name)
+        return self._process_client().collection(name)
 
     def session(self) -> ClientSession:
         """Answer a session, in which a later read never sees less than an earlier one, whoever is primary by then."""
-        return self._here().database.client.start_session()
+        return self._process_client().database.client.start_session()
 
     @contextmanager
-    def session_of_now(self, name: str, wanted: _Document) -> Iterator[ClientSession]:
+    def causal_session(self, name: str, query: _Document) -> Iterator[ClientSession]:
         """Give the block a session that has seen what this primary has: what a majority answers in it has that too."""
         with self.session() as session:
             as_of_now = self.collection(name).with_options(read_concern=ReadConcern("local"))
-            as_of_now.find_one(wanted, {"_id": 1}, session=session)
+            as_of_now.find_one(query, {"_id": 1}, session=session)
             yield session
 
-    def find_server(self) -> None:
+    def check_server(self) -> None:
         """Fail early where no server is known and none is found, and leave time for the call itself."""
-        if not self._retries and time.monotonic() - self._answered_at > _KNOWN_FOR_S:
+        if not self._retries and time.monotonic() - self._answered_at > _SERVER_KNOWN_FOR_S:
             with pymongo.timeout(max(self.deadline_s - _SELECTION_STEP_S, 0.01)):
-                _ = self._here().database.client.is_primary
+                _ = self._process_client().database.client.is_primary
 
-    def answered(self, *, yes: bool) -> None:
+    def note_answer(self, *, succeeded: bool) -> None:
         """Note that a call was answered, or was not: for a moment after an answer a server is known to be there."""
-        if yes:
+        if succeeded:
             self._last_answer_at = time.monotonic()
-        self._answered_at = self._last_answer_at if yes else -math.inf
+        self._answered_at = self._last_answer_at if succeeded else -math.inf
 
     def has_answered_since(self, moment: float) -> bool:
         """True where any call was answered after ``moment`` (monotonic seconds): a store that is busy is not away."""
         return self._last_answer_at > moment
 
-    def ask_clock(self) -> datetime:
+    def read_server_time(self) -> datetime:
         """Answer the primary's own time, within half a second or so; goes through where ``is_away`` is set."""
         try:
-            with _said():
-                self.find_server()
-            with _said(), pymongo.timeout(min(self.deadline_s, _LOOK_WITHIN_S)):
-                told: datetime = self._here().database.client.admin.command("hello", codec_options=_AWARE)["localTime"]
+            with _translate_errors():
+                self.check_server()
+            with _translate_errors(), pymongo.timeout(min(self.deadline_s, _PING_TIMEOUT_S)):
+                told: datetime = self._process_client().database.client.admin.command("hello", codec_options=_TZ_AWARE)[
+                    "localTime"
+                ]
         except OutcomeUnknown as lost:
-            raise Unavailable(_AWAY) from lost
+            raise Unavailable(_WRITE_UNAVAILABLE) from lost
         return told.astimezone(UTC)  # whose offset C knows; the driver's zone is asked for it in Python each time
 
     def is_connected(self) -> bool:
         """True where a primary answers within the deadline."""
         try:
-            self.ask_clock()
+            self.read_server_time()
         except Unavailable:
             return False
         return True
@@ -180,7 +182,7 @@ class Database:
         One that must be built has more time than a call has: a store that is merely busy must not leave it unmade.
         """
         for name, indexes in INDEXES.items():
-            with call(self, within_s=_INDEX_WITHIN_S):
+            with db_call(self, timeout_s=_INDEX_TIMEOUT_S):
                 self.collection(name).create_indexes(indexes)
 
     def close(self) -> None:
@@ -190,12 +192,12 @@ class Database:
                 self._opened.database.client.close()
             self._opened = None
 
-    def _here(self) -> _Opened:
+    def _process_client(self) -> _ProcessClient:
         opened = self._opened
         if opened is None or opened.pid != os.getpid():
             with self._lock:
                 if self._opened is None or self._opened.pid != os.getpid():
-                    self._opened = _Opened(os.getpid(), self._open())
+                    self._opened = _ProcessClient(os.getpid(), self._open())
                 opened = self._opened
         return opened
 
@@ -229,7 +231,7 @@ def connect(url: str, timeout_s: float, *, bound_calls: bool = False, **options:
 
 
 @contextmanager
-def call(database: Database, *, writes: bool = True, within_s: float | None = None) -> Iterator[None]:
+def db_call(database: Database, *, writes: bool = True, timeout_s: float | None = None) -> Iterator[None]:
     """Give the block the deadline of ``database`` (or ``within_s``) and say its errors in Bucket's words.
 
     Raises Unavailable where nothing can have been written, OutcomeUnknown where nobody can tell, NotStorable for
@@ -237,46 +239,46 @@ def call(database: Database, *, writes: bool = True, within_s: float | None = No
     nothing has no unknown outcome.
     """
     if database.is_away:
-        raise Unavailable(_AWAY if writes else _UNREAD)
+        raise Unavailable(_WRITE_UNAVAILABLE if writes else _READ_UNAVAILABLE)
     try:
-        with _said():
-            database.find_server()
-            with pymongo.timeout(within_s or database.deadline_s):
+        with _translate_errors():
+            database.check_server()
+            with pymongo.timeout(timeout_s or database.deadline_s):
                 yield
-        database.answered(yes=True)
+        database.note_answer(succeeded=True)
     except (Unavailable, OutcomeUnknown) as lost:
-        database.answered(yes=False)
-        database.when_lost()
+        database.note_answer(succeeded=False)
+        database.on_failure()
         if writes:
             raise
-        raise Unavailable(_UNREAD) from lost
+        raise Unavailable(_READ_UNAVAILABLE) from lost
 
 
 @contextmanager
-def listening() -> Iterator[None]:
+def db_call_without_deadline() -> Iterator[None]:
     """Say the driver's errors in Bucket's words, without a deadline: for what waits at the store for news.
 
     The driver would otherwise have the server wait for as long as the deadline is away, whatever it was asked.
     """
-    with _said():
+    with _translate_errors():
         yield
 
 
 @contextmanager
-def _said() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """Say the driver's errors in Bucket's words."""
     try:
         yield
     except DuplicateKeyError:
         raise
     except (ServerSelectionTimeoutError, WaitQueueTimeoutError, ConfigurationError) as away:
-        raise Unavailable(_AWAY) from away
+        raise Unavailable(_WRITE_UNAVAILABLE) from away
     except (DocumentTooLarge, InvalidDocument, OverflowError, UnicodeError) as refused:
         raise NotStorable(f"the store refuses this content: {type(refused).__name__}") from refused
     except (ConnectionFailure, NotPrimaryError) as lost:
         raise OutcomeUnknown from lost
     except OperationFailure as failed:
-        if failed.code in _TOO_LARGE:
+        if failed.code in _TOO_LARGE_CODES:
             raise NotStorable("the store refuses this content: it is too large") from failed
         raise OutcomeUnknown from failed
     except BSONError as refused:
@@ -285,9 +287,9 @@ def _said() -> Iterator[None]:
         raise OutcomeUnknown from failed
 
 
-def at_once(named: Sized) -> int:
+def full_batch_size(ids: Sized) -> int:
     """Answer the batch size that gets all documents of so many names in one reply.
 
     It is one more than there can be: a batch that is just full leaves the cursor open, for a reply with nothing in it.
     """
-    return len(named) + 1
+    return len(ids) + 1

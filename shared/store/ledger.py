@@ -8,10 +8,10 @@ from typing import Any, Final
 import orjson
 from pymongo.errors import DuplicateKeyError
 
-from shared.store.database import Database, call
+from shared.store.database import Database, db_call
 from shared.store.server_clock import Clock
 
-NEWEST: Final = 1_000
+TRANSACTIONS_MAX: Final = 1_000
 
 
 class MongoLedger:
@@ -28,21 +28,21 @@ class MongoLedger:
         named = {"_id": f"{self._integrator}:{key}"}
         entry = {**named, "integrator": self._integrator, "at": self._clock.now(), "json": orjson.dumps(transaction)}
         try:
-            with call(self._database):
+            with db_call(self._database):
                 ledger.insert_one(entry)
         except DuplicateKeyError:
-            with call(self._database, writes=False):
+            with db_call(self._database, writes=False):
                 entry = ledger.find_one(named) or entry
         return _transaction(entry)
 
     def transactions(self) -> Sequence[Mapping[str, Any]]:
         """Answer the newest transactions, oldest first."""
-        with call(self._database, writes=False):
+        with db_call(self._database, writes=False):
             newest = list(
                 self._database.collection("ledger")
                 .find({"integrator": self._integrator})
                 .sort([("at", -1), ("_id", -1)])
-                .limit(NEWEST)
+                .limit(TRANSACTIONS_MAX)
             )
         return [_transaction(entry) for entry in reversed(newest)]
 

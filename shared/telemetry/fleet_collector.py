@@ -14,10 +14,17 @@ import redis
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from shared.telemetry.fleet_metrics import EXECUTIONS, LABELS_MAX, OTHER, RESCUES, STEP_BUCKETS_S, STEPS
+from shared.telemetry.fleet_metrics import (
+    EXECUTIONS_KEY,
+    LABELS_MAX,
+    OTHER_LABEL,
+    RESCUES_KEY,
+    STEP_BUCKETS_S,
+    STEPS_KEY,
+)
 
 # kombu keeps a queue's second priority in a list of its own (ENGINE section 5).
-QUEUES: Final[Mapping[str, tuple[str, ...]]] = {
+QUEUE_LIST_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "default": ("default", "default\x06\x163"),
     "long": ("long", "long\x06\x163"),
 }
@@ -46,9 +53,9 @@ class FleetCollector(Collector):
 
     def _read(self) -> list[Any] | None:
         pipe: Any = self._client.pipeline(transaction=False)
-        for key in (EXECUTIONS, STEPS, RESCUES):
+        for key in (EXECUTIONS_KEY, STEPS_KEY, RESCUES_KEY):
             pipe.hgetall(key)
-        for lists in QUEUES.values():
+        for lists in QUEUE_LIST_KEYS.values():
             for name in lists:
                 pipe.llen(name)
         try:
@@ -75,7 +82,7 @@ def _executions(rows: Iterator[tuple[str, Any, float]]) -> Iterator[Metric]:
     for basket, status, figure in rows:
         if len(known) < LABELS_MAX:
             known.add(basket)
-        label = (basket if basket in known else OTHER, str(status))
+        label = (basket if basket in known else OTHER_LABEL, str(status))
         counted[label] = counted.get(label, 0) + figure
     family = CounterMetricFamily("bucket_executions", "Executions that ended.", labels=["basket", "status"])
     for label, figure in sorted(counted.items()):
@@ -113,7 +120,7 @@ def _rescues(answer: Any) -> Metric:
 def _depths(lengths: list[Any]) -> Metric:
     family = GaugeMetricFamily("bucket_queue_depth", "Messages that wait for a worker.", labels=["queue"])
     waiting = iter(lengths)
-    for queue, lists in QUEUES.items():
+    for queue, lists in QUEUE_LIST_KEYS.items():
         figures = [next(waiting) for _ in lists]
         if all(isinstance(figure, int) for figure in figures):
             family.add_metric([queue], sum(figures))

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import orjson
 
-EXECUTIONS: Final = "metrics:executions"  # field ["basket", "status"]
-STEPS: Final = "metrics:steps"  # fields ["agent", bucket's index] and ["agent", "sum"]
-RESCUES: Final = "metrics:rescues"  # field: the reason
+EXECUTIONS_KEY: Final = "metrics:executions"  # field ["basket", "status"]
+STEPS_KEY: Final = "metrics:steps"  # fields ["agent", bucket's index] and ["agent", "sum"]
+RESCUES_KEY: Final = "metrics:rescues"  # field: the reason
 STEP_BUCKETS_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 LABELS_MAX: Final = 500
-OTHER: Final = "other"
+OTHER_LABEL: Final = "other"
 
 # All in one command, for each costs a worker more than Redis. Runs are counted where the hash is, so that no number of
 # processes can fill it with the names of baskets.
@@ -42,25 +42,25 @@ _FIELDS_MAX: Final = LABELS_MAX * 3  # three final statuses
 class FleetMetrics:
     """Counts what the fleet does, by appending to pipelines."""
 
-    def ended(self, pipe: Any, runs: Mapping[tuple[str, str], int], steps: Sequence[tuple[str, float]]) -> None:
+    def count_ended(self, pipe: Any, runs: Mapping[tuple[str, str], int], steps: Sequence[tuple[str, float]]) -> None:
         """Count executions that ended, by basket and status, and attempts: their agents, the seconds they took.
 
         Past 1,500 pairs of basket and status an execution counts as one of the basket "other".
         """
         counted: list[str | bytes | int] = []
         for (basket, status), count in runs.items():
-            counted += (_field(basket, status), _field(OTHER, status), count)
+            counted += (_field(basket, status), _field(OTHER_LABEL, status), count)
         summed: dict[bytes, float] = defaultdict(float)
         for agent, seconds in steps:
             summed[_field(agent, bisect_left(STEP_BUCKETS_S, seconds))] += 1
             summed[_field(agent, "sum")] += max(0.0, seconds)
         if counted or summed:
             told = [str(value) if isinstance(value, float) else value for pair in summed.items() for value in pair]
-            pipe.eval(_COUNT, 2, EXECUTIONS, STEPS, _FIELDS_MAX, len(runs), *counted, *told)
+            pipe.eval(_COUNT, 2, EXECUTIONS_KEY, STEPS_KEY, _FIELDS_MAX, len(runs), *counted, *told)
 
-    def rescued(self, pipe: Any, reason: str) -> None:
+    def count_rescue(self, pipe: Any, reason: str) -> None:
         """Count a step that the reconciler offered again, for ``reason``."""
-        pipe.hincrby(RESCUES, reason, 1)
+        pipe.hincrby(RESCUES_KEY, reason, 1)
 
 
 def _field(*parts: str | int) -> bytes:

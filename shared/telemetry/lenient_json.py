@@ -18,7 +18,7 @@ _DEPTH_MAX: Final = 100
 _BITS_MAX: Final = 1024  # Python itself refuses to write the longest integers
 
 
-def encode(value: Any) -> bytes:
+def encode_lenient(value: Any) -> bytes:
     """Answer ``value`` as JSON: by orjson where it can, slowly and approximately where it cannot."""
     try:
         return orjson.dumps(value, _text, _OPTIONS)

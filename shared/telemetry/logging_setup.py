@@ -14,10 +14,10 @@ from typing import Any, Final, TextIO
 
 import structlog
 
-from shared.telemetry.lenient_json import encode
+from shared.telemetry.lenient_json import encode_lenient
 
-_QUIET: Final = {"pymongo": logging.WARNING, "urllib3": logging.WARNING, "kombu": logging.WARNING}
-_FIRST: Final = ("timestamp", "level", "service", "event")  # the order in which an eye looks for them
+_LIBRARY_LEVELS: Final = {"pymongo": logging.WARNING, "urllib3": logging.WARNING, "kombu": logging.WARNING}
+_LEADING_FIELDS: Final = ("timestamp", "level", "service", "event")  # the order in which an eye looks for them
 
 
 def configure_logging(service: str, level: str, *, stream: TextIO | None = None) -> None:
@@ -27,12 +27,12 @@ def configure_logging(service: str, level: str, *, stream: TextIO | None = None)
     """
     number = logging.getLevelNamesMapping()[level.upper()]
     sink = _Sink(stream)
-    render = _person if sink.to_person() else _json
+    render = _render_console if sink.is_terminal() else _render_json
     steps: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _named(service),
+        _add_service(service),
         structlog.processors.StackInfoRenderer(),
     ]
     structlog.configure(
@@ -44,7 +44,7 @@ def configure_logging(service: str, level: str, *, stream: TextIO | None = None)
     root = logging.getLogger()
     root.handlers[:] = [_Handler(sink, steps, render)]
     root.setLevel(number)
-    for name, least in _QUIET.items():
+    for name, least in _LIBRARY_LEVELS.items():
         logging.getLogger(name).setLevel(max(number, least))
     logging.captureWarnings(capture=True)
 
@@ -56,7 +56,7 @@ class _Sink:
         self._stream = stream
         self._lock = threading.Lock()
 
-    def to_person(self) -> bool:
+    def is_terminal(self) -> bool:
         try:
             return (self._stream or sys.stdout).isatty()
         except Exception:  # noqa: BLE001  stdout may be None or closed
@@ -109,7 +109,7 @@ def _message(record: logging.LogRecord) -> str:
         return f"{record.msg} {record.args}"
 
 
-def _named(service: str) -> structlog.typing.Processor:
+def _add_service(service: str) -> structlog.typing.Processor:
     def add(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         line["service"] = service
         return line
@@ -117,20 +117,20 @@ def _named(service: str) -> structlog.typing.Processor:
     return add
 
 
-def _json(logger: Any, method: str, line: MutableMapping[str, Any]) -> str:
+def _render_json(logger: Any, method: str, line: MutableMapping[str, Any]) -> str:
     try:
         if line.get("exc_info"):
             line = structlog.processors.format_exc_info(logger, method, line)
-        return encode({**{name: line.pop(name, None) for name in _FIRST}, **line}).decode()
+        return encode_lenient({**{name: line.pop(name, None) for name in _LEADING_FIELDS}, **line}).decode()
     except Exception as wrong:  # noqa: BLE001  an exception whose __str__ raises, say
-        return encode({"level": "error", "event": "log.unwritable", "kind": type(wrong).__name__}).decode()
+        return encode_lenient({"level": "error", "event": "log.unwritable", "kind": type(wrong).__name__}).decode()
 
 
-def _person(logger: Any, method: str, line: MutableMapping[str, Any]) -> str:
+def _render_console(logger: Any, method: str, line: MutableMapping[str, Any]) -> str:
     try:
         return str(_CONSOLE(logger, method, line))
     except Exception:  # noqa: BLE001  the same law as above
-        return _json(logger, method, line)
+        return _render_json(logger, method, line)
 
 
 _CONSOLE: Final = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)

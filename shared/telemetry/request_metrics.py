@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from shared.telemetry.fleet_collector import FleetCollector
 from shared.telemetry.fleet_metrics import FleetMetrics
 
-__all__ = ["BUCKETS_S", "CONTENT_TYPE", "FleetCollector", "FleetMetrics", "exposition", "observe_request"]
+__all__ = ["BUCKETS_S", "CONTENT_TYPE", "FleetCollector", "FleetMetrics", "observe_request", "render_exposition"]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 BUCKETS_S: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -31,14 +31,14 @@ _LATENCY: Final = Histogram("latency", "Seconds from request to reply.", ["servi
 def observe_request(service: str, endpoint: str, seconds: float) -> None:
     """Count a request to ``endpoint`` (the route, never the path: ids would be labels without end) and its time."""
     try:
-        rate, latency = _of(service, endpoint)
+        rate, latency = _labelled(service, endpoint)
         rate.inc()
         latency.observe(seconds)
     except Exception as wrong:  # noqa: BLE001  a full disk under the files of multiprocess mode, say
         structlog.get_logger(__name__).warning("metrics.lost", reason=str(wrong))
 
 
-def exposition(*collectors: Collector) -> bytes:
+def render_exposition(*collectors: Collector) -> bytes:
     """Answer the Prometheus text: the requests of all processes, and what ``collectors`` read at this moment."""
     registry = CollectorRegistry(auto_describe=False)
     for collector in collectors:
@@ -55,5 +55,5 @@ def _requests() -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _of(service: str, endpoint: str) -> tuple[Counter, Histogram]:
+def _labelled(service: str, endpoint: str) -> tuple[Counter, Histogram]:
     return _RATE.labels(service, endpoint), _LATENCY.labels(service, endpoint)

@@ -14,7 +14,7 @@ import requests
 
 from api.feed import cursors
 from shared import errors
-from shared.domain.feed_position import Place
+from shared.domain.feed_position import FeedPosition
 from tests.acceptance.client import AGENTS, Caller
 from tests.builders import NOON
 from tests.faults.inspection import messages
@@ -27,7 +27,7 @@ OLD = "1600000000_89ce24ad1b2c3d4e"
 NAMED = {"basket_name": "working_test"}
 ECHO: dict[str, Any] = {"agent_name": "echo", "input_data": {}}
 ECHO_BASKET: dict[str, Any] = {"config": {"agents": ["echo"]}}
-OTHER_EPOCH = cursors.encode(Place("00000000", 1, 0, NOON))
+OTHER_EPOCH = cursors.encode(FeedPosition("00000000", 1, 0, NOON))
 
 # What a caller does, and the status and code of the answer.
 PROVOKED: dict[str, tuple[int, Callable[[Caller], requests.Response]]] = {

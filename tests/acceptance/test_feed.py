@@ -144,7 +144,7 @@ def test_a_cursor_that_expired_is_told_with_the_way_to_catch_up(caller: Caller) 
 
 def as_of_epoch(cursor: str, epoch: str) -> str:
     """The same cursor as Bucket would have made it in another epoch."""
-    return cursors.encode(replace(cursors.decode(cursor, told_in="test"), epoch=epoch))
+    return cursors.encode(replace(cursors.decode(cursor, parameter="test"), epoch=epoch))
 
 
 def test_a_consumer_lives(caller: Caller) -> None:

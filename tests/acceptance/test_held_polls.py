@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from shared.live.pubsub import CHANNEL
+from shared.live.pubsub import WAKEUP_CHANNEL
 from tests.acceptance.client import Caller
 from tests.step_gate import gate
 from tests.waiting import wait_until
@@ -60,7 +60,7 @@ def held(callers: ThreadPoolExecutor, caller: Caller, path: str, **headers: str)
     told = {name.replace("_", "-"): value for name, value in headers.items()}
     future = callers.submit(caller.get, path, headers=told)
     redis = caller.stack.redis()
-    wait_until(lambda: dict(redis.pubsub_numsub(CHANNEL))[CHANNEL] > 0, 5, "it listens")
+    wait_until(lambda: dict(redis.pubsub_numsub(WAKEUP_CHANNEL))[WAKEUP_CHANNEL] > 0, 5, "it listens")
     time.sleep(0.1)  # should it not have been registered yet, it looks afterwards all the same
     assert not future.done()
     return future

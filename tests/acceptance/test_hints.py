@@ -27,7 +27,7 @@ LOOKS = 24  # both processes of the API are asked, but for one case in 8 million
 def key_of(name: str) -> str:
     """The key of the runs of an inline basket of the simulator alone."""
     step = BasketStep("simulate", "simulate")
-    return duration_stats.run_key(replace(blank(), basket=Basket(name, SEQUENTIAL, (step,))))
+    return duration_stats.run_samples_key(replace(blank(), basket=Basket(name, SEQUENTIAL, (step,))))
 
 
 def submitted(caller: Caller, name: str, *script: str, **given: Any) -> dict[str, Any]:
@@ -72,8 +72,8 @@ def test_how_long_a_run_took_is_noted_where_it_ends(brisk: Caller) -> None:
     polled = brisk.finished(submitted(brisk, "noted", "running:0.3", "completed")["execution_id"])
     took = datetime.fromisoformat(polled["finished_at"]) - datetime.fromisoformat(polled["started_at"])
     with closing(connect(brisk.stack.redis_url)) as client:
-        wait_until(lambda: duration_stats.read(client, [key_of("noted")])[key_of("noted")], 5, "it is noted")
-        sample = duration_stats.read(client, [key_of("noted")])[key_of("noted")]
+        wait_until(lambda: duration_stats.read_samples(client, [key_of("noted")])[key_of("noted")], 5, "it is noted")
+        sample = duration_stats.read_samples(client, [key_of("noted")])[key_of("noted")]
     assert sample == (took / timedelta(seconds=1),)
 
 

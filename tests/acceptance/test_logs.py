@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from api.http import cursor_codec
-from api.http.cursor_codec import Kind
+from api.http.cursor_codec import CursorKind
 from tests.acceptance.client import AGENTS, Caller
 from tests.stack import Stack
 from tests.tampered_cursors import spoilt
 
 PATHS = ["/logs", "/agent-logs/echo"]
-LONG_AGO = cursor_codec.seal(Kind.LINES, "1-0-0")
+LONG_AGO = cursor_codec.encode_cursor(CursorKind.LOG_LINES, "1-0-0")
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +109,11 @@ def test_after_redis_has_forgotten_the_lines_come_from_mongodb_once_each(caller:
     "since",
     [
         "", "now", "1", "7-7-7", "a-b-c", "9" * 40, "1.1763700000_89ce24ad1b2c3d4e.2", "+", "$", "٣-0-0",
-        cursor_codec.seal(Kind.FEED, "7-7-7"),
-        *(cursor_codec.seal(Kind.LINES, text) for text in ("", "1-2", "a-b-c", "1-2-3-4", "-1-0-0", "1.x.2", "٣-0-0")),
+        cursor_codec.encode_cursor(CursorKind.FEED, "7-7-7"),
+        *(
+            cursor_codec.encode_cursor(CursorKind.LOG_LINES, text)
+            for text in ("", "1-2", "a-b-c", "1-2-3-4", "-1-0-0", "1.x.2", "٣-0-0")
+        ),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", PATHS)
@@ -126,7 +129,9 @@ def test_whatever_was_changed_in_a_cursor_it_is_refused(caller: Caller, path: st
     from_redis = page(caller, path, limit=1)["next_since"]
     caller.stack.redis().flushall()
     from_mongodb = page(caller, path, since=LONG_AGO, limit=1)["next_since"]
-    assert [cursor_codec.unseal(Kind.LINES, since).count("-") for since in (from_redis, from_mongodb)] == [2, 0]
+    assert [
+        cursor_codec.decode_cursor(CursorKind.LOG_LINES, since).count("-") for since in (from_redis, from_mongodb)
+    ] == [2, 0]
     for since in (from_redis, from_mongodb):
         page(caller, path, since=since)
         for other in spoilt(since, "Aw_"):

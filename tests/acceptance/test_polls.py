@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.live.views import View, Views, output_key, view_key
+from shared.live.views import RenderedView, ViewCache, output_key, view_key
 from tests.acceptance.client import AGENTS, Caller
 from tests.stack import Stack
 from tests.waiting import wait_until
@@ -172,7 +172,9 @@ def test_a_view_that_comes_late_does_not_replace_a_newer_one(caller: Caller) -> 
     redis = caller.stack.redis()
     shown = redis.get(view_key(newer["execution_id"]))
     older = str(shown).replace(f'"rev":{newer["rev"]}', f'"rev":{newer["rev"] - 1}').replace("completed", "running")
-    Views(redis, live_s=1).put(redis, [View(newer["execution_id"], older.encode(), newer["rev"] - 1, final=False)])
+    ViewCache(redis, live_s=1).put(
+        redis, [RenderedView(newer["execution_id"], older.encode(), newer["rev"] - 1, is_final=False)]
+    )
     assert redis.get(view_key(newer["execution_id"])) == shown
     assert caller.poll(newer["execution_id"]) == newer
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.mongod_profiler import Entry, recorded
+from benchmarks.harness.mongod_profiler import ProfileEntry, recording
 from shared.live.views import view_key
 from tests.acceptance.client import INCOME, Caller
 from tests.acceptance.test_lists import STANDING
@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_named_and_comes_when_it_is_asked_for_again(caller:
     assert (seen, rounds) == (polls, 2)
 
 
-def operations(entries: list[Entry]) -> list[Entry]:
+def operations(entries: list[ProfileEntry]) -> list[ProfileEntry]:
     """What the API asked of MongoDB, of all that was recorded."""
     return [entry for entry in entries if entry.get("appName") == "bucket-api"]
 
@@ -153,13 +153,13 @@ def test_mongodb_is_asked_once_for_what_redis_lacks_and_once_more_for_whole_poll
     batch = caller.post("/run-basket/batch", {"items": [item] * 55}).json()
     revs = {each["execution_id"]: caller.finished(each["execution_id"])["rev"] for each in batch["items"]}
     kept: list[tuple[str, int | None]] = [(run, None) for run in revs]
-    with recorded(caller.stack.mongo()) as entries:
+    with recording(caller.stack.mongo()) as entries:
         asked(caller, *kept, view=view)
     assert operations(entries) == [], "Redis has all of it"
 
     forgotten = sorted(revs)[:50]
     caller.stack.redis().delete(*map(view_key, forgotten))
-    with recorded(caller.stack.mongo()) as entries:
+    with recording(caller.stack.mongo()) as entries:
         found = asked(caller, *kept, view=view)
     assert {row["execution_id"]: row["rev"] for row in found["changed"]} == revs
     finds = [entry["command"] for entry in operations(entries) if "find" in entry["command"]]
@@ -173,7 +173,7 @@ def test_mongodb_is_asked_once_for_what_redis_lacks_and_once_more_for_whole_poll
 
 def test_mongodb_is_asked_once_more_for_what_it_does_not_find(caller: Caller, done: dict[str, Any]) -> None:
     caller.stack.redis().delete(view_key(done["execution_id"]))
-    with recorded(caller.stack.mongo()) as entries:
+    with recording(caller.stack.mongo()) as entries:
         found = asked(caller, (done["execution_id"], None), (UNKNOWN, None))
     assert (found["not_found"], [row["execution_id"] for row in found["changed"]]) == (
         [UNKNOWN],

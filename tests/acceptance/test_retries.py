@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from shared.domain.execution import PUBLIC
-from shared.queue.message import FIRST, Bell, list_of, message_of
+from shared.domain.execution import PUBLIC_INTEGRATOR
+from shared.queue.message import PRIORITY_FIRST_OFFER, TaskMessage, encode_message, list_key
 from tests.acceptance.client import Caller
 from tests.tampered_cursors import spoilt
 from tests.waiting import wait_until
@@ -246,13 +246,22 @@ def test_whatever_was_changed_in_a_cursor_it_is_refused(caller: Caller, tmp_path
 def test_a_message_that_nobody_can_read_is_a_dead_letter_and_a_bell_for_nothing_is_none(caller: Caller) -> None:
     mark = uuid.uuid4().hex
     client = caller.stack.redis()
-    real = json.loads(message_of(Bell(PUBLIC, "none", "none", datetime.now(UTC)), "default", FIRST))
-    for args in ([mark, 2, 3, 4], [mark, "b"], [PUBLIC, "1763700000_0000000000000000", mark, 1], [mark, 2, 3, 4]):
+    real = json.loads(
+        encode_message(
+            TaskMessage(PUBLIC_INTEGRATOR, "none", "none", datetime.now(UTC)), "default", PRIORITY_FIRST_OFFER
+        )
+    )
+    for args in (
+        [mark, 2, 3, 4],
+        [mark, "b"],
+        [PUBLIC_INTEGRATOR, "1763700000_0000000000000000", mark, 1],
+        [mark, 2, 3, 4],
+    ):
         body = base64.b64encode(json.dumps([args, {}, {}]).encode()).decode()
-        client.lpush(list_of("default", FIRST), json.dumps(real | {"body": body}))
+        client.lpush(list_key("default", PRIORITY_FIRST_OFFER), json.dumps(real | {"body": body}))
     kept = caller.stack.mongo().dead_letters
     wait_until(lambda: {d["times"] for d in kept.find({"message": {"$regex": mark}})} == {1, 2}, what="both are kept")
-    wait_until(lambda: client.llen(list_of("default", FIRST)) == 0)
+    wait_until(lambda: client.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 0)
     assert kept.count_documents({"message": {"$regex": mark}}) == 2
     letter = letters(caller)["dead_letters"][0]
     assert (letter["kind"], letter["execution_id"], letter["error"]["error_code"]) == ("message", None, "internal")

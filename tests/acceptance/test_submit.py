@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.mongod_profiler import recorded
+from benchmarks.harness.mongod_profiler import recording
 from tests.acceptance.client import INCOME, Caller
 
 NAMED: dict[str, Any] = {"basket_name": "working_test", "input_data": INCOME}
@@ -177,7 +177,7 @@ def test_a_new_key_costs_the_store_one_insert_and_no_look(caller: Caller) -> Non
     caller.stack.stop("worker")
     body = {"agent_name": "echo", "input_data": {"a": 1}}
     try:
-        with recorded(caller.stack.mongo()) as entries:
+        with recording(caller.stack.mongo()) as entries:
             answer = caller.post("/run-agent", body, Idempotency_Key="costs")
             replay = caller.post("/run-agent", body, Idempotency_Key="costs")
     finally:

@@ -10,23 +10,23 @@ from typing import Any, Protocol
 
 import pytest
 
-from shared.domain.execution import PUBLIC, Execution, Idempotency
-from shared.domain.list_query import Order, Place, Wanted
+from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Idempotency
+from shared.domain.list_query import ListOrder, ListPosition, ListQuery
 from shared.domain.status import ExecutionStatus
 from shared.errors import OutcomeUnknown
 from shared.ids import new_execution_id
 from shared.live.render import render, render_status
 from shared.store.database import Database
-from shared.store.executions.port import ExecutionStore, ManyAtOnce
-from shared.store.executions.queries import MongoMany
-from shared.store.executions.store import MongoStore
+from shared.store.executions.port import ExecutionQueries, ExecutionStore
+from shared.store.executions.queries import MongoExecutionQueries
+from shared.store.executions.store import MongoExecutionStore
 from tests.builders import NOON, SECOND, HandClock, accepted, claimed, complete_only
-from tests.in_memory_store import MemoryStore
+from tests.in_memory_store import InMemoryExecutionStore
 
 NOBODY = "1763700000_0000000000000000"
 
 
-class Store(ExecutionStore, ManyAtOnce, Protocol):
+class Store(ExecutionStore, ExecutionQueries, Protocol):
     """Both ports, of one place."""
 
 
@@ -34,11 +34,11 @@ class _MongoBoth:
     """The two adapters over one database, as one."""
 
     def __init__(self, database: Database, clock: HandClock) -> None:
-        self._store = MongoStore(database, clock)
-        self._many = MongoMany(database, clock, self._store)
+        self._store = MongoExecutionStore(database, clock)
+        self._many = MongoExecutionQueries(database, clock, self._store)
 
     def __getattr__(self, verb: str) -> Any:
-        return getattr(self._many if hasattr(ManyAtOnce, verb) else self._store, verb)
+        return getattr(self._many if hasattr(ExecutionQueries, verb) else self._store, verb)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def clock() -> HandClock:
 @pytest.fixture(params=["memory", "mongo"])
 def store(request: pytest.FixtureRequest, clock: HandClock) -> Iterator[Store]:
     if request.param == "memory":
-        yield MemoryStore(clock)
+        yield InMemoryExecutionStore(clock)
         return
     with closing(Database(request.getfixturevalue("mongodb_url"), "test", deadline_s=30)) as database:
         database.ensure_indexes()
@@ -64,52 +64,52 @@ def made(store: Store, after_s: float = 0.0, **changes: Any) -> Execution:
 
 def begun(store: Store, run: Execution) -> Execution:
     """The run with its step claimed, as a majority has it: a claim written alone waits for none."""
-    return store.save(run, replace(claimed(run, "only"), lock_only=False)).execution
+    return store.save(run, replace(claimed(run, "only"), is_lock_only=False)).execution
 
 
-def ids_of(store: Store, limit: int = 100, after: Place | None = None, **wanted: Any) -> list[str]:
-    return [row.execution.id for row in store.page(PUBLIC, Wanted(**wanted), limit, after)]
+def ids_of(store: Store, limit: int = 100, after: ListPosition | None = None, **wanted: Any) -> list[str]:
+    return [row.execution.id for row in store.list_page(PUBLIC_INTEGRATOR, ListQuery(**wanted), limit, after)]
 
 
 def all_pages(store: Store, limit: int, **wanted: Any) -> list[str]:
     """The ids of all pages; each is asked for with the place of the last row of the one before."""
     ids: list[str] = []
-    after: Place | None = None
-    while rows := store.page(PUBLIC, Wanted(**wanted), limit, after):
+    after: ListPosition | None = None
+    while rows := store.list_page(PUBLIC_INTEGRATOR, ListQuery(**wanted), limit, after):
         assert len(rows) <= limit
         ids += [row.execution.id for row in rows]
-        after = rows[-1].place
+        after = rows[-1].position
     return ids
 
 
 def test_a_list_begins_with_the_newest_or_with_the_oldest(store: Store) -> None:
     runs = [made(store, number).id for number in range(3)]
     assert ids_of(store) == runs[::-1]
-    assert ids_of(store, order=Order.OLDEST) == runs
+    assert ids_of(store, order=ListOrder.OLDEST) == runs
     assert ids_of(store, 2) == runs[:0:-1]
-    assert store.page("somebody", Wanted(), 10) == []
+    assert store.list_page("somebody", ListQuery(), 10) == []
 
 
-@pytest.mark.parametrize("order", list(Order))
-def test_pages_bear_each_row_once_though_many_share_a_millisecond(store: Store, order: Order) -> None:
+@pytest.mark.parametrize("order", list(ListOrder))
+def test_pages_bear_each_row_once_though_many_share_a_millisecond(store: Store, order: ListOrder) -> None:
     runs = sorted((run.created_at, run.id) for run in (made(store, number // 4) for number in range(11)))
     ids = [run_id for _, run_id in runs]
     for limit in (1, 3, 11):
-        assert all_pages(store, limit, order=order) == (ids[::-1] if order is Order.NEWEST else ids)
+        assert all_pages(store, limit, order=order) == (ids[::-1] if order is ListOrder.NEWEST else ids)
 
 
-@pytest.mark.parametrize("order", [Order.NEWEST, Order.OLDEST])
-def test_pages_are_stable_while_runs_arrive_and_change(store: Store, order: Order) -> None:
+@pytest.mark.parametrize("order", [ListOrder.NEWEST, ListOrder.OLDEST])
+def test_pages_are_stable_while_runs_arrive_and_change(store: Store, order: ListOrder) -> None:
     runs = [made(store, number) for number in range(6)]
-    first = store.page(PUBLIC, Wanted(order=order), 3)
+    first = store.list_page(PUBLIC_INTEGRATOR, ListQuery(order=order), 3)
     made(store, 1.5)
     later = made(store, 60)
     begun(store, runs[2])
-    rest = ids_of(store, 100, first[-1].place, order=order)
+    rest = ids_of(store, 100, first[-1].position, order=order)
     seen = [*(row.execution.id for row in first), *rest]
     assert len(seen) == len(set(seen)), "no row came twice"
     assert {run.id for run in runs} <= set(seen), "none was passed over"
-    assert (later.id in seen) == (order is Order.OLDEST)
+    assert (later.id in seen) == (order is ListOrder.OLDEST)
 
 
 def test_each_filter_finds_its_own_and_all_of_them_count_together(store: Store) -> None:
@@ -148,14 +148,14 @@ def test_moments_bound_a_list(store: Store) -> None:
     assert ids_of(store, **between) == [runs[2], runs[1]]
     a_little = timedelta(microseconds=1)
     assert ids_of(store, created_before=NOON + a_little) == [runs[0]], "finer than what is stored"
-    assert ids_of(store, created_after=NOON - a_little, order=Order.OLDEST) == runs
-    assert all_pages(store, 1, created_after=NOON, order=Order.OLDEST) == runs[1:]
+    assert ids_of(store, created_after=NOON - a_little, order=ListOrder.OLDEST) == runs
+    assert all_pages(store, 1, created_after=NOON, order=ListOrder.OLDEST) == runs[1:]
 
 
 def test_updated_since_finds_what_has_visibly_changed(store: Store, clock: HandClock) -> None:
     long_ago = datetime(2001, 1, 1, tzinfo=UTC)
     runs = [store.create(accepted(id=new_execution_id(long_ago), created_at=long_ago)) for _ in range(2)]
-    assert ids_of(store, updated_since=long_ago, order=Order.OLDEST) == sorted(run.id for run in runs)
+    assert ids_of(store, updated_since=long_ago, order=ListOrder.OLDEST) == sorted(run.id for run in runs)
     since = long_ago + timedelta(days=1)
     assert ids_of(store, updated_since=since) == []
     saved = begun(store, runs[0])
@@ -171,27 +171,27 @@ def test_in_the_order_of_changes_none_is_passed_over_that_changes_while_pages_ar
     runs = [store.create(accepted(id=new_execution_id(at), created_at=at)) for at in moments]
     ids = [run.id for run in runs]
     since = long_ago + SECOND
-    first = store.page(PUBLIC, Wanted(updated_since=since, order=Order.UPDATED), 2)
+    first = store.list_page(PUBLIC_INTEGRATOR, ListQuery(updated_since=since, order=ListOrder.UPDATED), 2)
     assert [row.execution.id for row in first] == ids[1:3]
     begun(store, runs[2])
     begun(store, runs[0])
     clock.forward(1)
-    rest = ids_of(store, 100, first[-1].place, updated_since=since, order=Order.UPDATED)
+    rest = ids_of(store, 100, first[-1].position, updated_since=since, order=ListOrder.UPDATED)
     assert rest[0] == ids[3]
     assert sorted(rest[1:]) == [ids[0], ids[2]], "what changed comes at the end, seen before or not"
 
 
 def test_a_row_is_the_status_view_of_the_poll(store: Store) -> None:
     run = made(store, tags=("a",), retry_of=NOBODY, input=b'{"a":1}', metadata=b'{"b":2}')
-    rows = [store.page(PUBLIC, Wanted(), 1)]
+    rows = [store.list_page(PUBLIC_INTEGRATOR, ListQuery(), 1)]
     running = begun(store, run)
-    rows.append(store.page(PUBLIC, Wanted(), 1))
+    rows.append(store.list_page(PUBLIC_INTEGRATOR, ListQuery(), 1))
     store.save(running, complete_only(running))
-    rows.append(store.page(PUBLIC, Wanted(), 1))
+    rows.append(store.list_page(PUBLIC_INTEGRATOR, ListQuery(), 1))
     shown = [row.execution for (row,) in rows]
     assert [run.status for run in shown] == ["queued", "running", "completed"]
     assert {(run.input, run.metadata) for run in shown} == {(b"{}", b"{}")}
-    record = store.read(PUBLIC, run.id)
+    record = store.read(PUBLIC_INTEGRATOR, run.id)
     assert record is not None
     whole = render(record)
     assert whole is not None
@@ -204,22 +204,22 @@ def test_revisions_are_compared_and_only_what_differs_is_answered(store: Store) 
     running = begun(store, runs[4])
     store.save(running, complete_only(running))
     asked = {runs[0].id: 1, runs[1].id: None, NOBODY: 1, runs[2].id: 7, runs[3].id: 1, runs[4].id: 3}
-    found = store.compare(PUBLIC, asked, 10)
+    found = store.compare_revisions(PUBLIC_INTEGRATOR, asked, 10)
     assert sorted(run.id for run in found.changed) == sorted((runs[1].id, runs[2].id))
     assert shown[1] in found.changed, "without its input"
     assert sorted(run.id for run in found.live) == sorted((runs[0].id, runs[3].id)), "and not the one that is over"
     assert (found.unchanged, found.missing) == (3, [NOBODY])
     for ids in ([runs[0].id, runs[3].id], [runs[3].id, runs[0].id]):
-        [first] = store.compare(PUBLIC, dict.fromkeys(ids, 1), 1).live
+        [first] = store.compare_revisions(PUBLIC_INTEGRATOR, dict.fromkeys(ids, 1), 1).live
         assert first.id == ids[0], "the first in the order asked"
 
 
 def test_what_is_another_integrators_or_withdrawn_is_missing(store: Store) -> None:
     run = made(store)
-    assert store.compare("somebody", {run.id: 1}, 1).missing == [run.id]
-    store.withdraw(PUBLIC, run.id)
-    assert store.compare(PUBLIC, {run.id: 1}, 1).missing == [run.id]
-    assert store.records(PUBLIC, [run.id, NOBODY], 1) == []
+    assert store.compare_revisions("somebody", {run.id: 1}, 1).missing == [run.id]
+    store.withdraw(PUBLIC_INTEGRATOR, run.id)
+    assert store.compare_revisions(PUBLIC_INTEGRATOR, {run.id: 1}, 1).missing == [run.id]
+    assert store.read_many(PUBLIC_INTEGRATOR, [run.id, NOBODY], 1) == []
 
 
 def test_whole_records_end_once_there_are_bytes_enough(store: Store) -> None:
@@ -230,16 +230,16 @@ def test_whole_records_end_once_there_are_bytes_enough(store: Store) -> None:
         lease = running.lease_of("only")
         done = complete_only(running, b'{"text":"' + b"x" * 1_000 + b'"}')
         runs.append(store.save(running, done, lease=lease).execution.id)
-    assert {record.execution.id for record in store.records(PUBLIC, runs, 1_000_000)} == set(runs)
-    assert len(store.records(PUBLIC, runs, 1_500)) == 2
-    (one,) = store.records(PUBLIC, runs, 1)
-    assert one == store.read(PUBLIC, one.execution.id)
+    assert {record.execution.id for record in store.read_many(PUBLIC_INTEGRATOR, runs, 1_000_000)} == set(runs)
+    assert len(store.read_many(PUBLIC_INTEGRATOR, runs, 1_500)) == 2
+    (one,) = store.read_many(PUBLIC_INTEGRATOR, runs, 1)
+    assert one == store.read(PUBLIC_INTEGRATOR, one.execution.id)
 
 
 def test_a_batch_is_stored_run_by_run(store: Store) -> None:
     batch = [accepted(id=new_execution_id(NOON)) for _ in range(20)]
     assert list(store.create_many(batch)) == [advance.execution for advance in batch]
-    assert store.read(PUBLIC, batch[7].execution.id) == batch[7].as_accepted
+    assert store.read(PUBLIC_INTEGRATOR, batch[7].execution.id) == batch[7].initial_record
     assert store.create_many([]) == []
 
 
@@ -247,13 +247,13 @@ def test_one_of_a_batch_that_cannot_be_stored_leaves_the_others_alone(store: Sto
     key = Idempotency("taken", "print")
     holder = store.create(accepted(idempotency=key))
     gone = accepted()
-    store.withdraw(PUBLIC, gone.execution.id)
+    store.withdraw(PUBLIC_INTEGRATOR, gone.execution.id)
     fresh = [accepted(idempotency=Idempotency("free", "print")), accepted()]
     first, taken, withdrawn, last = store.create_many([fresh[0], accepted(idempotency=key), gone, fresh[1]])
     assert (first, last) == (fresh[0].execution, fresh[1].execution)
     assert taken == holder
     assert isinstance(withdrawn, OutcomeUnknown)
-    assert len(store.page(PUBLIC, Wanted(), 100)) == 3
+    assert len(store.list_page(PUBLIC_INTEGRATOR, ListQuery(), 100)) == 3
 
 
 def test_one_write_of_several_tells_the_places_of_those_that_were_refused(store: Store) -> None:
@@ -261,9 +261,9 @@ def test_one_write_of_several_tells_the_places_of_those_that_were_refused(store:
     holder = store.create(accepted(idempotency=key))
     again = accepted(idempotency=key)
     assert set(store.insert_all([accepted(), again, accepted()])) == {1}
-    assert store.read(PUBLIC, again.execution.id) is None
-    assert store.holder(PUBLIC, "taken") == holder
-    assert len(store.page(PUBLIC, Wanted(), 100)) == 3
+    assert store.read(PUBLIC_INTEGRATOR, again.execution.id) is None
+    assert store.find_by_idempotency_key(PUBLIC_INTEGRATOR, "taken") == holder
+    assert len(store.list_page(PUBLIC_INTEGRATOR, ListQuery(), 100)) == 3
     assert list(store.insert_all([accepted()])) == []
 
 
@@ -271,10 +271,10 @@ def test_holders_are_found_for_a_day_by_their_own_integrator(store: Store, clock
     held = [store.create(accepted(idempotency=Idempotency(f"key-{number}", "print"))) for number in range(2)]
     store.create(accepted())
     asked = ["key-0", "key-1", "key-2"]
-    assert store.holders(PUBLIC, asked) == {"key-0": held[0], "key-1": held[1]}
-    assert store.holders("somebody", asked) == {}
+    assert store.find_by_idempotency_keys(PUBLIC_INTEGRATOR, asked) == {"key-0": held[0], "key-1": held[1]}
+    assert store.find_by_idempotency_keys("somebody", asked) == {}
     clock.forward(24 * 3600)
-    assert store.holders(PUBLIC, asked) == {}
+    assert store.find_by_idempotency_keys(PUBLIC_INTEGRATOR, asked) == {}
 
 
 def test_a_key_that_was_free_again_after_a_day_is_taken_by_a_batch(store: Store, clock: HandClock) -> None:
@@ -283,4 +283,4 @@ def test_a_key_that_was_free_again_after_a_day_is_taken_by_a_batch(store: Store,
     clock.forward(24 * 3600)
     again = accepted(idempotency=key)
     assert list(store.create_many([again])) == [again.execution]
-    assert store.load(PUBLIC, again.execution.id) == again.execution
+    assert store.load(PUBLIC_INTEGRATOR, again.execution.id) == again.execution

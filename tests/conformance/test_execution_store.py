@@ -12,34 +12,50 @@ from typing import Any, Protocol
 import pytest
 
 from shared.domain.definitions.basket import GRAPH, Basket, BasketStep
-from shared.domain.execution import PUBLIC, ErrorKind, Event, Execution, Idempotency, Lease, Page, RunError
-from shared.domain.lifecycle.decision import Advance, Output
-from shared.domain.lifecycle.rerun import Request, RetryFrom, again
+from shared.domain.execution import (
+    PUBLIC_INTEGRATOR,
+    ErrorKind,
+    Execution,
+    Idempotency,
+    Lease,
+    LogEvent,
+    LogPageQuery,
+    RunError,
+)
+from shared.domain.lifecycle.decision import Decision, StepOutput
+from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, retry_execution
 from shared.domain.lifecycle.transitions import claim, complete, fail, rescue, start
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.errors import LeaseLost, OutcomeUnknown, StaleWrite
 from shared.ids import new_execution_id
 from shared.store.database import Database
-from shared.store.executions.bulk import MongoBatches
-from shared.store.executions.port import BatchStore, ExecutionStore, KeyHolders, OverdueSearch, Report, Save
+from shared.store.executions.bulk import MongoBulkExecutionStore
+from shared.store.executions.port import (
+    BulkExecutionStore,
+    BulkSave,
+    ExecutionStore,
+    IdempotencyKeyLookup,
+    ProgressReport,
+    ReconcilerStore,
+)
 from shared.store.executions.settle import settle
-from shared.store.executions.store import MongoStore
+from shared.store.executions.store import MongoExecutionStore
 from tests.builders import NOON, SECOND, TERMS, HandClock, accepted, blank, claimed
 from tests.faulty_store import Insistent
-from tests.in_memory_store import MemoryStore
+from tests.in_memory_store import InMemoryExecutionStore
 
 LATE = NOON + timedelta(days=1)
 FAR = NOON + timedelta(days=2)
 
 
-class Store(ExecutionStore, BatchStore, KeyHolders, OverdueSearch, Protocol):
+class Store(ExecutionStore, BulkExecutionStore, IdempotencyKeyLookup, ReconcilerStore, Protocol):
     """All ports of executions; every adapter serves them all."""
 
 
 class Several:
     """An adapter and its verbs for several executions at once, as one."""
 
-    def __init__(self, store: object, batches: MongoBatches) -> None:
+    def __init__(self, store: object, batches: MongoBulkExecutionStore) -> None:
         self._store = store
         self.load_all, self.save_all = batches.load_all, batches.save_all
 
@@ -55,26 +71,26 @@ def clock() -> HandClock:
 @pytest.fixture(params=["memory", "mongo", "mongo-fails-before", "mongo-fails-after"])
 def store(request: pytest.FixtureRequest, clock: HandClock) -> Iterator[Store]:
     if request.param == "memory":
-        yield MemoryStore(clock)
+        yield InMemoryExecutionStore(clock)
         return
     with closing(Database(request.getfixturevalue("mongodb_url"), "test", deadline_s=30)) as database:
         database.ensure_indexes()
-        real = MongoStore(database, clock)
+        real = MongoExecutionStore(database, clock)
         fault = request.param.removeprefix("mongo").removeprefix("-fails-")
-        both = Several(Insistent(real, fault) if fault else real, MongoBatches(database))
+        both = Several(Insistent(real, fault) if fault else real, MongoBulkExecutionStore(database))
         yield both  # type: ignore[misc]
 
 
-def of_a_majority(advance: Advance) -> Advance:
+def of_a_majority(advance: Decision) -> Decision:
     """A claim as a majority has it: one written alone waits for none, and what reads as a majority may miss it."""
-    return replace(advance, lock_only=False)
+    return replace(advance, is_lock_only=False)
 
 
 def running(store: ExecutionStore, *steps: str) -> tuple[Execution, Lease]:
     """A run of ``steps`` whose first one is claimed."""
     advance = accepted(*steps)
     created = store.create(advance)
-    first = advance.hand_out[0]
+    first = advance.dispatch[0]
     saved = store.save(created, claimed(created, first)).execution
     return saved, saved.lease_of(first)
 
@@ -82,13 +98,13 @@ def running(store: ExecutionStore, *steps: str) -> tuple[Execution, Lease]:
 def test_what_was_created_is_loaded_as_it_was(store: Store) -> None:
     advance = accepted("a", "b", tags=("x",), metadata=b'{"$k":1}', input=b'{"a.b":[1]}', traceparent="00-1")
     assert store.create(advance) == advance.execution
-    assert store.load(PUBLIC, advance.execution.id) == advance.execution
-    assert store.read(PUBLIC, advance.execution.id) == advance.as_accepted
+    assert store.load(PUBLIC_INTEGRATOR, advance.execution.id) == advance.execution
+    assert store.read(PUBLIC_INTEGRATOR, advance.execution.id) == advance.initial_record
 
 
 def test_an_unknown_execution_and_another_integrators_are_none(store: Store) -> None:
     created = store.create(accepted())
-    assert store.load(PUBLIC, "1763700000_0000000000000000") is None
+    assert store.load(PUBLIC_INTEGRATOR, "1763700000_0000000000000000") is None
     assert store.load("somebody", created.id) is None
     assert store.read("somebody", created.id) is None
 
@@ -98,7 +114,7 @@ def test_one_idempotency_key_makes_one_execution_however_many_ask_at_once(store:
     with ThreadPoolExecutor(16) as callers:
         made = list(callers.map(lambda _: store.create(accepted(idempotency=key)).id, range(50)))
     assert len(set(made)) == 1
-    assert len(store.overdue(LATE, FAR, 100)) == 1
+    assert len(store.find_overdue(LATE, FAR, 100)) == 1
 
 
 def test_a_key_of_another_integrator_is_another_key(store: Store) -> None:
@@ -116,37 +132,37 @@ def test_a_key_is_free_again_after_a_day(store: Store, clock: HandClock) -> None
     clock.forward(3600)
     second = accepted(idempotency=key)
     assert store.create(second).id == second.execution.id
-    assert store.load(PUBLIC, first.id) is not None
+    assert store.load(PUBLIC_INTEGRATOR, first.id) is not None
 
 
 def test_the_holder_of_a_key_is_found_for_a_day_by_its_own_integrator(store: Store, clock: HandClock) -> None:
     held = store.create(accepted(idempotency=Idempotency("key", "print")))
-    assert store.holder(PUBLIC, "key") == held
-    assert store.holder("somebody", "key") is None
-    assert store.holder(PUBLIC, "another") is None
+    assert store.find_by_idempotency_key(PUBLIC_INTEGRATOR, "key") == held
+    assert store.find_by_idempotency_key("somebody", "key") is None
+    assert store.find_by_idempotency_key(PUBLIC_INTEGRATOR, "another") is None
     clock.forward(24 * 3600)
-    assert store.holder(PUBLIC, "key") is None
+    assert store.find_by_idempotency_key(PUBLIC_INTEGRATOR, "key") is None
 
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_a_retry_is_created_with_the_outputs_that_it_takes_over(store: Store, *, apart: bool) -> None:
     execution, lease = running(store, "a", "b")
-    done = complete(execution, lease, Output("a", b'{"n":1}', apart=apart), NOON, TERMS, next_token="token-2")
+    done = complete(execution, lease, StepOutput("a", b'{"n":1}', is_external=apart), NOON, TERMS, next_token="token-2")
     second = store.save(execution, done, lease=lease).execution
     error = RunError("agent_error", "no", ErrorKind.PERMANENT)
     lease = second.lease_of("b")
     store.save(second, fail(second, lease, error, NOON), lease=lease)
 
-    original = store.read(PUBLIC, execution.id)
+    original = store.read(PUBLIC_INTEGRATOR, execution.id)
     assert original is not None
-    asked = Request("1763700000_00000000000000aa", NOON, "req-retry")
-    blank, outputs = again(original, asked, RetryFrom.FAILED)
+    asked = RetryRequest("1763700000_00000000000000aa", NOON, "req-retry")
+    blank, outputs = retry_execution(original, asked, RetryFrom.FAILED)
     created = store.create(start(blank, NOON, TERMS), outputs)
-    record = store.read(PUBLIC, created.id)
+    record = store.read(PUBLIC_INTEGRATOR, created.id)
     assert record is not None
     assert (record.execution, record.outputs) == (created, {"a": b'{"n":1}'})
     assert (created.retry_of, created.steps["a"].status) == (execution.id, StepStatus.COMPLETED)
-    assert store.read(PUBLIC, execution.id) == original, "the first one stays as it was"
+    assert store.read(PUBLIC_INTEGRATOR, execution.id) == original, "the first one stays as it was"
 
 
 def test_a_join_that_two_workers_reach_at_once_is_taken_by_one(store: Store) -> None:
@@ -160,16 +176,16 @@ def test_a_join_that_two_workers_reach_at_once_is_taken_by_one(store: Store) -> 
         settled = settle(
             store,
             run,
-            lambda seen: complete(seen, lease, Output(step, b"{}"), NOON, TERMS, next_token=f"next-{step}"),
+            lambda seen: complete(seen, lease, StepOutput(step, b"{}"), NOON, TERMS, next_token=f"next-{step}"),
             lease=lease,
         )
         assert settled is not None
-        return settled.advance.run_here
+        return settled.decision.next_step
 
     with ThreadPoolExecutor(2) as workers:
         taken = list(workers.map(finish, ("a", "b")))
     assert sorted(taken, key=str) == [None, "join"]
-    found = store.load(PUBLIC, run.id)
+    found = store.load(PUBLIC_INTEGRATOR, run.id)
     assert found is not None
     assert (found.steps["join"].status, found.steps["join"].claims) == (StepStatus.RUNNING, 1)
 
@@ -179,36 +195,36 @@ def test_of_two_saves_of_one_version_one_is_stale(store: Store) -> None:
     store.save(created, claimed(created, "a", "mine"))
     with pytest.raises(StaleWrite):
         store.save(created, claimed(created, "a", "theirs"))
-    found = store.load(PUBLIC, created.id)
+    found = store.load(PUBLIC_INTEGRATOR, created.id)
     assert found is not None
     assert found.steps["a"].token == "mine"
 
 
 def test_a_completed_chain_is_recorded_whole(store: Store) -> None:
     execution, lease = running(store, "a", "b")
-    done_a = complete(execution, lease, Output("a", b'{"n":1}'), NOON + SECOND, TERMS, next_token="token-2")
+    done_a = complete(execution, lease, StepOutput("a", b'{"n":1}'), NOON + SECOND, TERMS, next_token="token-2")
     after_a = store.save(execution, done_a, lease=lease)
     assert after_a.execution.steps["b"].status is StepStatus.RUNNING
     lease_b = after_a.execution.lease_of("b")
-    done_b = complete(after_a.execution, lease_b, Output("b", b'{"n":2}'), NOON + 2 * SECOND, TERMS)
+    done_b = complete(after_a.execution, lease_b, StepOutput("b", b'{"n":2}'), NOON + 2 * SECOND, TERMS)
     record = store.save(after_a.execution, done_b, lease=lease_b)
     assert record.execution.status is ExecutionStatus.COMPLETED
     assert record.execution.due_by is None
     assert record.outputs == {"a": b'{"n":1}', "b": b'{"n":2}'}
-    assert store.read(PUBLIC, execution.id) == record
+    assert store.read(PUBLIC_INTEGRATOR, execution.id) == record
     assert [event.event for event in record.events] == [
         "execution.accepted", "step.started", "step.completed", "step.started", "step.completed",
         "execution.completed",
     ]  # fmt: skip
     assert record.lines_total == 6
-    assert store.overdue(LATE, FAR, 10) == []
+    assert store.find_overdue(LATE, FAR, 10) == []
 
 
 def test_a_failure_is_recorded_with_its_words(store: Store) -> None:
     execution, lease = running(store, "a", "b")
     error = RunError("agent_error", "no", ErrorKind.PERMANENT, agent="a", step="a", attempt=1)
     record = store.save(execution, fail(execution, lease, error, NOON + SECOND), lease=lease)
-    found = store.load(PUBLIC, execution.id)
+    found = store.load(PUBLIC_INTEGRATOR, execution.id)
     assert found == record.execution
     assert found is not None
     assert (found.status, found.error) == (ExecutionStatus.FAILED, error)
@@ -221,7 +237,7 @@ def test_rev_and_version_grow_by_the_store_and_never_by_what_was_loaded(store: S
     assert reported is not None
     assert reported.execution.rev == execution.rev + 1
     assert reported.execution.version == execution.version
-    done = store.save(execution, complete(execution, lease, Output("a", b"{}"), NOON, TERMS), lease=lease)
+    done = store.save(execution, complete(execution, lease, StepOutput("a", b"{}"), NOON, TERMS), lease=lease)
     assert done.execution.rev == execution.rev + 2
     assert done.execution.version == execution.version + 1
 
@@ -235,11 +251,11 @@ def test_a_zombie_writes_nothing(store: Store) -> None:
     again = store.save(offered, claimed(offered, "a", "token-2", late)).execution
     stolen = replace(again, steps={"a": replace(again.steps["a"], claims=1, token="token-1")})
     with pytest.raises(StaleWrite):
-        store.save(again, complete(stolen, lease, Output("a", b"{}"), late, TERMS), lease=lease)
+        store.save(again, complete(stolen, lease, StepOutput("a", b"{}"), late, TERMS), lease=lease)
     assert store.renew(lease, late + TERMS.lease) is None
     assert store.report(lease, _said("boo")) is None
     with pytest.raises(LeaseLost):
-        complete(again, lease, Output("a", b"{}"), late, TERMS)
+        complete(again, lease, StepOutput("a", b"{}"), late, TERMS)
 
 
 def test_a_heartbeat_moves_the_due_moment_and_neither_rev_nor_version(store: Store) -> None:
@@ -248,8 +264,8 @@ def test_a_heartbeat_moves_the_due_moment_and_neither_rev_nor_version(store: Sto
     beat = store.renew(lease, later)
     assert beat is not None
     assert (beat.rev, beat.status) == (execution.rev, ExecutionStatus.RUNNING)
-    assert store.overdue(later, FAR, 10) == []
-    (found, _), *others = store.overdue(later + SECOND, FAR, 10)
+    assert store.find_overdue(later, FAR, 10) == []
+    (found, _), *others = store.find_overdue(later + SECOND, FAR, 10)
     assert not others
     assert (found.id, found.due_by, found.version) == (execution.id, later, execution.version)
 
@@ -259,14 +275,16 @@ def test_an_overdue_search_answers_the_longest_overdue_first_and_no_more_than_as
     for index, execution in enumerate(late):
         saved = store.save(execution, of_a_majority(claimed(execution, "only", now=NOON + index * SECOND)))
         assert saved.execution.due_by is not None
-    found = store.overdue(NOON + timedelta(hours=1), FAR, 2)
+    found = store.find_overdue(NOON + timedelta(hours=1), FAR, 2)
     assert [execution.id for execution, _ in found] == [late[0].id, late[1].id]
 
 
 def test_a_moment_set_by_a_clock_that_jumped_back_is_overdue_too(store: Store) -> None:
     execution, _ = running(store, "a")
     a_day_before = NOON - timedelta(days=1)
-    assert [found.id for found, _ in store.overdue(a_day_before, a_day_before + TERMS.ahead_max, 10)] == [execution.id]
+    assert [found.id for found, _ in store.find_overdue(a_day_before, a_day_before + TERMS.due_ahead_max, 10)] == [
+        execution.id
+    ]
 
 
 def test_a_lease_just_renewed_is_not_taken(store: Store) -> None:
@@ -284,28 +302,28 @@ def test_what_is_postponed_takes_no_lease_back_that_was_renewed_meanwhile(store:
     renewed_to = NOON + 2 * TERMS.lease
     assert store.renew(lease, renewed_to) is not None
     store.postpone([execution])
-    found = store.load(PUBLIC, execution.id)
+    found = store.load(PUBLIC_INTEGRATOR, execution.id)
     assert found is not None
     assert found.steps["a"].due_by == renewed_to
 
 
 def test_a_withdrawn_run_is_gone_and_a_late_insert_of_it_fails(store: Store) -> None:
     advance = accepted()
-    assert store.withdraw(PUBLIC, advance.execution.id)
-    assert store.withdraw(PUBLIC, advance.execution.id)
+    assert store.withdraw(PUBLIC_INTEGRATOR, advance.execution.id)
+    assert store.withdraw(PUBLIC_INTEGRATOR, advance.execution.id)
     with pytest.raises(OutcomeUnknown):
         store.create(advance)
-    assert store.load(PUBLIC, advance.execution.id) is None
+    assert store.load(PUBLIC_INTEGRATOR, advance.execution.id) is None
     stored = store.create(accepted())
-    assert store.withdraw(PUBLIC, stored.id)
-    assert store.read(PUBLIC, stored.id) is None
-    assert store.overdue(LATE, FAR, 10) == []
+    assert store.withdraw(PUBLIC_INTEGRATOR, stored.id)
+    assert store.read(PUBLIC_INTEGRATOR, stored.id) is None
+    assert store.find_overdue(LATE, FAR, 10) == []
 
 
 def test_a_claimed_run_cannot_be_withdrawn(store: Store) -> None:
     execution, _ = running(store, "a")
-    assert not store.withdraw(PUBLIC, execution.id)
-    assert store.load(PUBLIC, execution.id) is not None
+    assert not store.withdraw(PUBLIC_INTEGRATOR, execution.id)
+    assert store.load(PUBLIC_INTEGRATOR, execution.id) is not None
 
 
 def test_the_newest_thousand_lines_are_kept_and_the_rest_is_counted(store: Store) -> None:
@@ -318,12 +336,12 @@ def test_the_newest_thousand_lines_are_kept_and_the_rest_is_counted(store: Store
 
 def test_progress_is_shown_until_the_step_ends(store: Store) -> None:
     execution, lease = running(store, "a")
-    record = store.report(lease, Report(percent=40, message="page 3 of 8"))
+    record = store.report(lease, ProgressReport(percent=40, message="page 3 of 8"))
     assert record is not None
     assert (record.execution.steps["a"].percent, record.execution.steps["a"].message) == (40, "page 3 of 8")
-    loaded = store.load(PUBLIC, execution.id)
+    loaded = store.load(PUBLIC_INTEGRATOR, execution.id)
     assert loaded is not None
-    done = store.save(loaded, complete(loaded, lease, Output("a", b"{}"), NOON, TERMS), lease=lease)
+    done = store.save(loaded, complete(loaded, lease, StepOutput("a", b"{}"), NOON, TERMS), lease=lease)
     assert done.execution.steps["a"].percent is None
 
 
@@ -351,23 +369,23 @@ def test_one_of_two_claims_at_once_wins(store: Store) -> None:
 
 
 def test_one_reconciler_leads_until_its_lease_is_over(store: Store) -> None:
-    assert store.lead("a", NOON, NOON + 3 * SECOND)
-    assert not store.lead("b", NOON + SECOND, NOON + 4 * SECOND)
-    assert store.lead("a", NOON + 2 * SECOND, NOON + 5 * SECOND)
-    assert store.lead("b", NOON + 6 * SECOND, NOON + 9 * SECOND)
+    assert store.acquire_leadership("a", NOON, NOON + 3 * SECOND)
+    assert not store.acquire_leadership("b", NOON + SECOND, NOON + 4 * SECOND)
+    assert store.acquire_leadership("a", NOON + 2 * SECOND, NOON + 5 * SECOND)
+    assert store.acquire_leadership("b", NOON + 6 * SECOND, NOON + 9 * SECOND)
 
 
 def test_the_newest_executions_come_first(store: Store) -> None:
     for hours in range(3):
         store.create(accepted(created_at=NOON + timedelta(hours=hours)))
-    assert [record.execution.created_at.hour for record in store.newest(2, 100)] == [14, 13]
+    assert [record.execution.created_at.hour for record in store.read_newest(2, 100)] == [14, 13]
 
 
 def test_of_the_newest_executions_no_more_are_read_once_there_are_lines_enough(store: Store) -> None:
     for hours in range(4):
         at = NOON + timedelta(hours=hours)
         store.create(accepted(id=new_execution_id(at), created_at=at))  # each with the line that it was accepted
-    assert [record.execution.created_at.hour for record in store.newest(4, 2)] == [15, 14]
+    assert [record.execution.created_at.hour for record in store.read_newest(4, 2)] == [15, 14]
 
 
 def test_a_run_nobody_started_has_no_leases() -> None:
@@ -376,25 +394,25 @@ def test_a_run_nobody_started_has_no_leases() -> None:
     assert not blank().steps
 
 
-def _said(*lines: str) -> Report:
-    return Report([Event(NOON, "agent.log", line, agent="a", step="a") for line in lines])
+def _said(*lines: str) -> ProgressReport:
+    return ProgressReport([LogEvent(NOON, "agent.log", line, agent="a", step="a") for line in lines])
 
 
 def test_a_page_of_lines_is_read_without_the_others(store: Store) -> None:
     execution, lease = running(store, "a")
     for first in (1, 601):
-        lines = tuple(Event(NOON, "agent.log", f"line {number}") for number in range(first, first + 600))
-        store.report(lease, Report(events=lines))
-    whole = store.read(PUBLIC, execution.id)
+        lines = tuple(LogEvent(NOON, "agent.log", f"line {number}") for number in range(first, first + 600))
+        store.report(lease, ProgressReport(events=lines))
+    whole = store.read(PUBLIC_INTEGRATOR, execution.id)
     assert whole is not None
     assert whole.first_seq > 1
     for after in (None, 0, whole.first_seq - 1, whole.first_seq, whole.lines_total - 3, whole.lines_total, 2**53):
         for limit in (1, 10, 1_000):
-            page = store.read(PUBLIC, execution.id, page=Page(after, limit))
-            assert page == whole.paged(Page(after, limit))
+            page = store.read(PUBLIC_INTEGRATOR, execution.id, page=LogPageQuery(after, limit))
+            assert page == whole.with_log_page(LogPageQuery(after, limit))
             assert page is not None
             assert len(page.events) <= limit
-    assert store.read("somebody", execution.id, page=Page(0)) is None
+    assert store.read("somebody", execution.id, page=LogPageQuery(0)) is None
 
 
 def test_several_are_loaded_whole_and_those_of_another_integrator_not(store: Store) -> None:
@@ -403,26 +421,26 @@ def test_several_are_loaded_whole_and_those_of_another_integrator_not(store: Sto
     for advance in advances:
         store.create(advance)
     asked = [advance.execution.id for advance in advances]
-    found = store.load_all(PUBLIC, [*asked, theirs.id, "1763700000_0000000000000000"])
+    found = store.load_all(PUBLIC_INTEGRATOR, [*asked, theirs.id, "1763700000_0000000000000000"])
     assert {record.execution.id: record for record in found} == {
-        advance.execution.id: advance.as_accepted for advance in advances
+        advance.execution.id: advance.initial_record for advance in advances
     }
 
 
-def claims_of(store: Store, count: int) -> list[Save]:
+def claims_of(store: Store, count: int) -> list[BulkSave]:
     """Claims of so many new runs, on each as it was loaded."""
     runs = [store.create(accepted("a")) for _ in range(count)]
-    records = {record.execution.id: record for record in store.load_all(PUBLIC, [run.id for run in runs])}
-    return [Save(records[run.id], claimed(run, "a", f"token-{run.id}")) for run in runs]
+    records = {record.execution.id: record for record in store.load_all(PUBLIC_INTEGRATOR, [run.id for run in runs])}
+    return [BulkSave(records[run.id], claimed(run, "a", f"token-{run.id}")) for run in runs]
 
 
-def ends_of(claims: list[Save]) -> list[Save]:
+def ends_of(claims: list[BulkSave]) -> list[BulkSave]:
     """Their ends, on each as it must be after its claim."""
-    held = [save.advance.written_on(save.before) for save in claims]
+    held = [save.decision.apply_to(save.before) for save in claims]
     leases = [record.execution.lease_of("a") for record in held]
-    output = Output("a", b'{"n":1}')
+    output = StepOutput("a", b'{"n":1}')
     return [
-        Save(record, complete(record.execution, lease, output, NOON, TERMS), lease)
+        BulkSave(record, complete(record.execution, lease, output, NOON, TERMS), lease)
         for record, lease in zip(held, leases, strict=True)
     ]
 
@@ -433,15 +451,15 @@ def test_decisions_on_several_are_written_and_their_records_are_known_unread(sto
     ends = ends_of(claims)
     assert store.save_all(ends)
     for end in ends:
-        assert store.read(PUBLIC, end.before.execution.id) == end.advance.written_on(end.before)
+        assert store.read(PUBLIC_INTEGRATOR, end.before.execution.id) == end.decision.apply_to(end.before)
 
 
 def test_what_is_written_already_is_not_written_twice(store: Store) -> None:
-    claims = [replace(save, advance=of_a_majority(save.advance)) for save in claims_of(store, 2)]
+    claims = [replace(save, decision=of_a_majority(save.decision)) for save in claims_of(store, 2)]
     assert store.save_all(claims)
-    before = [store.read(PUBLIC, claim.before.execution.id) for claim in claims]
+    before = [store.read(PUBLIC_INTEGRATOR, claim.before.execution.id) for claim in claims]
     assert not store.save_all(claims)
-    assert [store.read(PUBLIC, claim.before.execution.id) for claim in claims] == before
+    assert [store.read(PUBLIC_INTEGRATOR, claim.before.execution.id) for claim in claims] == before
 
 
 def test_one_that_moved_on_by_version_rev_or_lease_is_refused_and_the_others_are_written(store: Store) -> None:
@@ -449,11 +467,11 @@ def test_one_that_moved_on_by_version_rev_or_lease_is_refused_and_the_others_are
     assert store.save_all(claims)
     ends = ends_of(claims)
     told, lost, gone = (end.before.execution for end in ends[:3])
-    assert store.report(told.lease_of("a"), Report(percent=50)) is not None
+    assert store.report(told.lease_of("a"), ProgressReport(percent=50)) is not None
     assert ends[1].lease is not None
     ends[1] = replace(ends[1], lease=replace(ends[1].lease, token="another"))
     store.save(gone, fail(gone, gone.lease_of("a"), RunError("agent_error", "no", ErrorKind.PERMANENT), NOON))
     assert not store.save_all(ends)
-    statuses = [(store.load(PUBLIC, end.before.execution.id) or blank()).status for end in ends]
+    statuses = [(store.load(PUBLIC_INTEGRATOR, end.before.execution.id) or blank()).status for end in ends]
     assert lost.status is ExecutionStatus.RUNNING
     assert statuses == ["running", "running", "failed", "completed"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compose.embedded.group_reaper import Guard
+from compose.embedded.group_reaper import GroupReaper
 from tests.api_client import AGENTS, Runs
 from tests.faults.replica_set import ReplicaSet
 from tests.openapi_conformance import answers_watched, as_the_contract_says
@@ -28,7 +28,7 @@ def runs(stack: Stack, tmp_path: Path) -> Iterator[Runs]:
 
 
 @pytest.fixture(scope="session")
-def replica_set(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[ReplicaSet]:
+def replica_set(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iterator[ReplicaSet]:
     """Answer a replica set of three, whole; one that stops a member calls ``mend`` after it."""
     made = ReplicaSet(tmp_path_factory.mktemp("members"), guard)
     try:

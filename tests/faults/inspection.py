@@ -8,7 +8,7 @@ from contextlib import suppress
 from os import kill
 from typing import Any
 
-from shared.queue.message import QUEUES, lists_of
+from shared.queue.message import QUEUES, list_keys
 from tests.api_client import Runs
 from tests.stack import Stack
 from tests.waiting import descendants
@@ -29,7 +29,7 @@ def lines_of(poll: dict[str, Any], event: str) -> list[str]:
 def messages(stack: Stack) -> int:
     """Answer how many messages wait in all lists."""
     client = stack.redis()
-    return sum(int(client.llen(name)) for queue in QUEUES for name in lists_of(queue))
+    return sum(int(client.llen(name)) for queue in QUEUES for name in list_keys(queue))
 
 
 def restart_with(stack: Stack, name: str, **settings: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from shared.queue.message import FIRST, list_of
+from shared.queue.message import PRIORITY_FIRST_OFFER, list_key
 from tests.api_client import EVERY_PROCESS, Answer, Runs, asked, at_once, worst
 from tests.faults.inspection import messages, restart_with, stored
 from tests.faults.proxy import Proxy
@@ -156,8 +156,11 @@ def test_06_a_lost_reply_to_the_bell_runs_one_execution_once(stack: Stack, runs:
         proxy.lose_reply_to(b"LPUSH")
         run = runs.submit().execution_id
         assert proxy.cuts == 1
-        assert stack.redis().llen(list_of("default", FIRST)) == 1, "it is not sent again blindly"
-        stack.redis().lpush(list_of("default", FIRST), stack.redis().lindex(list_of("default", FIRST), 0) or "")
+        assert stack.redis().llen(list_key("default", PRIORITY_FIRST_OFFER)) == 1, "it is not sent again blindly"
+        stack.redis().lpush(
+            list_key("default", PRIORITY_FIRST_OFFER),
+            stack.redis().lindex(list_key("default", PRIORITY_FIRST_OFFER), 0) or "",
+        )
         stack.start("worker")
         poll = runs.done(run)
         assert (poll["status"], poll["steps"][0]["attempts"]) == ("completed", 1)

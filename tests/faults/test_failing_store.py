@@ -67,7 +67,7 @@ def test_a_short_chaos_on_a_failing_store_records_each_step_once(bench: Bench, f
 
     def work(runner: Runner) -> None:
         while (run := next_run()) is not None:
-            runner.answer(bench.bell(run))
+            runner.run_message(bench.bell(run))
 
     threads = [threading.Thread(target=work, args=(bench.runner(),)) for _ in range(WORKERS)]
     for thread in threads:

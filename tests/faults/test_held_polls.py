@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 import requests
 
-from shared.live.pubsub import CHANNEL
+from shared.live.pubsub import WAKEUP_CHANNEL
 from tests.api_client import Answer, Runs, asked
 from tests.faults.inspection import restart_with, stored
 from tests.stack import Stack
@@ -39,7 +39,7 @@ def hold(callers: ThreadPoolExecutor, stack: Stack, runs: Runs, run: str) -> lis
     """Begin polls that are held until the end of a run."""
     redis = stack.redis()
     futures = [callers.submit(runs.get, f"/executions/{run}?wait={LONG_S}&until=done") for _ in range(HELD)]
-    wait_until(lambda: dict(redis.pubsub_numsub(CHANNEL))[CHANNEL] > 0, 5, "they listen")
+    wait_until(lambda: dict(redis.pubsub_numsub(WAKEUP_CHANNEL))[WAKEUP_CHANNEL] > 0, 5, "they listen")
     time.sleep(0.3)
     assert not any(future.done() for future in futures)
     return futures
@@ -99,7 +99,7 @@ def test_a_held_submit_whose_stores_go_away_is_answered_as_it_was_accepted_and_i
         executions = stack.mongo().executions
         wanted = {"request_id": headers["X-Request-ID"], "status": "running"}
         wait_until(lambda: executions.find_one(wanted), 10, "it runs")
-        wait_until(lambda: dict(stack.redis().pubsub_numsub(CHANNEL))[CHANNEL] > 0, 5, "it is held")
+        wait_until(lambda: dict(stack.redis().pubsub_numsub(WAKEUP_CHANNEL))[WAKEUP_CHANNEL] > 0, 5, "it is held")
         assert not future.done()
         for server in away:
             getattr(stack, way)(server)

@@ -24,10 +24,10 @@ def test_25_a_step_claimed_by_a_write_whose_answer_was_lost_is_not_run_once_anot
         if saves[0] != 2:
             return record
         late = bench.hand.forward(2)
-        lost = rescue(record.execution, "s2", late, services.terms)
+        lost = rescue(record.execution, "s2", late, services.timings)
         assert lost is not None
         offered = real(record.execution, lost).execution
-        taken = claim(offered, "s2", "another", late, services.terms)
+        taken = claim(offered, "s2", "another", late, services.timings)
         assert taken is not None
         real(offered, taken)
         raise OutcomeUnknown
@@ -41,7 +41,7 @@ def test_25_a_step_claimed_by_a_write_whose_answer_was_lost_is_not_run_once_anot
         return given
 
     bench.store.save = save  # type: ignore[attr-defined]
-    bench.runner(echo=slow, counter=note).answer(bench.bell(run))
+    bench.runner(echo=slow, counter=note).run_message(bench.bell(run))
     step = bench.read(run).execution.steps["s2"]
     assert not ran, "the other one runs it"
     assert (step.status, step.token, step.claims) == ("running", "another", 2)

@@ -7,8 +7,16 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from shared.domain.execution import PUBLIC
-from shared.queue.message import AGAIN, FIRST, RUN_STEP, Bell, list_of, message_of, ring
+from shared.domain.execution import PUBLIC_INTEGRATOR
+from shared.queue.message import (
+    PRIORITY_FIRST_OFFER,
+    PRIORITY_REOFFER,
+    RUN_STEP_TASK,
+    TaskMessage,
+    encode_message,
+    enqueue,
+    list_key,
+)
 from tests.api_client import Runs
 from tests.faults.inspection import messages, stored, workers
 from tests.stack import Stack
@@ -19,14 +27,14 @@ def test_38_a_bell_that_rings_ten_times_runs_its_step_once(stack: Stack, runs: R
     stack.stop("worker")
     run = runs.submit(seconds=0.3).execution_id
     client = stack.redis()
-    bell = client.lindex(list_of("default", FIRST), 0)
+    bell = client.lindex(list_key("default", PRIORITY_FIRST_OFFER), 0)
     assert bell is not None
     for _ in range(5):
-        client.lpush(list_of("default", FIRST), bell)
-        client.lpush(list_of("default", AGAIN), bell)
+        client.lpush(list_key("default", PRIORITY_FIRST_OFFER), bell)
+        client.lpush(list_key("default", PRIORITY_REOFFER), bell)
     stack.start("worker")
     assert runs.done(run)["steps"][0]["attempts"] == 1
-    wait_until(lambda: client.llen(list_of("default", FIRST)) == 0, 10, "all bells were answered")
+    wait_until(lambda: client.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 0, 10, "all bells were answered")
     assert runs.done(runs.submit("echo").execution_id)["status"] == "completed"
     assert len(runs.counted()) == 1
 
@@ -37,24 +45,28 @@ def test_38_bells_for_nothing_and_messages_that_are_no_bells_end_no_worker(stack
     runs.done(known)
     client, now = stack.redis(), datetime.now(UTC)
     for bell in (
-        Bell(PUBLIC, "1763700000_0000000000000000", "counter", now),
-        Bell(PUBLIC, known, "no-such-step", now),
-        Bell("nobody", known, "echo", now),
-        Bell(PUBLIC, known, "echo", now),
-        Bell("", "$where", "a.b.$c", now),
+        TaskMessage(PUBLIC_INTEGRATOR, "1763700000_0000000000000000", "counter", now),
+        TaskMessage(PUBLIC_INTEGRATOR, known, "no-such-step", now),
+        TaskMessage("nobody", known, "echo", now),
+        TaskMessage(PUBLIC_INTEGRATOR, known, "echo", now),
+        TaskMessage("", "$where", "a.b.$c", now),
     ):
-        ring(client, bell, "default")
+        enqueue(client, bell, "default")
     for args in ([], [1, 2, 3, 4], [None, None, None, None], ["a", "b", "c", "d"], [{"$gt": ""}] * 4, ["x"] * 9):
-        client.lpush(list_of("default", FIRST), message_with(args))
+        client.lpush(list_key("default", PRIORITY_FIRST_OFFER), message_with(args))
     assert runs.done(runs.submit().execution_id)["status"] == "completed"
-    wait_until(lambda: client.llen(list_of("default", FIRST)) == 0, 10, "all were answered")
+    wait_until(lambda: client.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 0, 10, "all were answered")
     assert runs.done(runs.submit().execution_id)["status"] == "completed"
     assert workers(stack) == processes
 
 
 def message_with(args: list[Any]) -> bytes:
     """A message of Celery's form with arguments that no bell has."""
-    message = json.loads(message_of(Bell(PUBLIC, "none", "none", datetime.now(UTC)), "default", FIRST))
+    message = json.loads(
+        encode_message(
+            TaskMessage(PUBLIC_INTEGRATOR, "none", "none", datetime.now(UTC)), "default", PRIORITY_FIRST_OFFER
+        )
+    )
     message["body"] = base64.b64encode(json.dumps([args, {}, {}]).encode()).decode()
     return json.dumps(message).encode()
 
@@ -62,7 +74,7 @@ def message_with(args: list[Any]) -> bytes:
 def test_38_bytes_that_are_no_json_end_a_worker_by_celerys_design_and_the_next_one_goes_on(
     stack: Stack, runs: Runs
 ) -> None:
-    stack.redis().lpush(list_of("default", FIRST), b"\x00 no json")
+    stack.redis().lpush(list_key("default", PRIORITY_FIRST_OFFER), b"\x00 no json")
     wait_until(lambda: not stack.is_alive("worker"), 10, "Celery ends its process")
     stack.start("worker")
     assert runs.done(runs.submit().execution_id)["status"] == "completed"
@@ -70,8 +82,12 @@ def test_38_bytes_that_are_no_json_end_a_worker_by_celerys_design_and_the_next_o
 
 def test_38_a_task_that_nobody_knows_is_dropped_and_ends_no_worker(stack: Stack, runs: Runs) -> None:
     processes = workers(stack)
-    message = message_of(Bell(PUBLIC, "none", "none", datetime.now(UTC)), "default", FIRST)
-    stack.redis().lpush(list_of("default", FIRST), message.replace(RUN_STEP.encode(), b"nobody.knows"))
+    message = encode_message(
+        TaskMessage(PUBLIC_INTEGRATOR, "none", "none", datetime.now(UTC)), "default", PRIORITY_FIRST_OFFER
+    )
+    stack.redis().lpush(
+        list_key("default", PRIORITY_FIRST_OFFER), message.replace(RUN_STEP_TASK.encode(), b"nobody.knows")
+    )
     assert runs.done(runs.submit().execution_id)["status"] == "completed"
     assert workers(stack) == processes
 
@@ -80,9 +96,9 @@ def test_38_ten_thousand_bells_of_one_step_are_answered_and_run_it_once(stack: S
     stack.stop("worker")
     run = runs.submit().execution_id
     client = stack.redis()
-    bell = client.lindex(list_of("default", FIRST), 0)
+    bell = client.lindex(list_key("default", PRIORITY_FIRST_OFFER), 0)
     assert bell is not None
-    client.lpush(list_of("default", FIRST), *[bell] * 10_000)
+    client.lpush(list_key("default", PRIORITY_FIRST_OFFER), *[bell] * 10_000)
     stack.start("worker")
     assert runs.done(run)["steps"][0]["attempts"] == 1
     wait_until(lambda: messages(stack) == 0, 90, "all bells were answered")

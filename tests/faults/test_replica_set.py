@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from shared.bootstrap import API_DEADLINE_S
+from shared.bootstrap import API_STORE_DEADLINE_S
 from shared.domain.execution import Idempotency
 from shared.errors import OutcomeUnknown, Unavailable
 from shared.store.database import Database
-from shared.store.executions.store import MongoStore
-from shared.store.server_clock import StoreClock
+from shared.store.executions.store import MongoExecutionStore
+from shared.store.server_clock import ServerClock
 from tests.api_client import AGENTS, EVERY_PROCESS, Answer, Runs, at_once, worst
 from tests.builders import accepted
 from tests.faults.feed_verifier import Reader, is_whole
@@ -196,8 +196,11 @@ def test_27_a_key_whose_holder_no_majority_has_yet_holds_no_caller(
 
 def test_27_the_store_looks_twice_for_a_holder_that_no_majority_has_yet(replica_set: ReplicaSet) -> None:
     """Each look takes a deadline: mongod answers that the key is taken once it has waited for a majority in vain."""
-    with closing(Database(replica_set.url, "test", API_DEADLINE_S, retries=False)) as database, replica_set.alone():
-        store = MongoStore(database, StoreClock(database.ask_clock, every_s=60))
+    with (
+        closing(Database(replica_set.url, "test", API_STORE_DEADLINE_S, retries=False)) as database,
+        replica_set.alone(),
+    ):
+        store = MongoExecutionStore(database, ServerClock(database.read_server_time, sync_every_s=60))
         told = []
         for _ in range(8):  # of the driver and mongod either may be the first whose deadline is over
             with pytest.raises((OutcomeUnknown, Unavailable)) as refused:

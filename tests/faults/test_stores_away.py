@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pymongo import WriteConcern
 
-from shared.queue.message import FIRST, list_of
+from shared.queue.message import PRIORITY_FIRST_OFFER, list_key
 from tests.api_client import AGENTS, EVERY_PROCESS, Answer, Runs, at_once, worst
 from tests.stack import Stack
 from tests.waiting import wait_until
@@ -248,7 +248,7 @@ def test_08_what_a_killed_redis_forgot_completes_and_what_ran_meanwhile_ran_once
     for run in under_way:
         runs.begun(run)
     queued = [runs.submit().execution_id for _ in range(6)]
-    assert stack.redis().llen(list_of("default", FIRST)) == 6
+    assert stack.redis().llen(list_key("default", PRIORITY_FIRST_OFFER)) == 6
     main = stack.pid("worker")
 
     stack.kill("redis")
@@ -284,7 +284,7 @@ def test_28_a_worker_keeps_its_bell_while_mongodb_is_away(stack: Stack, runs: Ru
     tried = stack.logs("worker").count("retry_scheduled")
     stack.resume("worker")
     wait_until(lambda: stack.logs("worker").count("retry_scheduled") > tried, 10, "the worker has tried to claim it")
-    assert stack.redis().llen(list_of("default", FIRST)) == 0
+    assert stack.redis().llen(list_key("default", PRIORITY_FIRST_OFFER)) == 0
     stack.start("mongod")
     poll = runs.done(run)
     assert (poll["status"], poll["steps"][0]["attempts"]) == ("completed", 1)

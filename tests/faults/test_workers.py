@@ -14,7 +14,7 @@ from tests.api_client import Runs
 from tests.faults.inspection import kill_children, lines_of, restart_with, stored, workers
 from tests.stack import Another, Stack
 from tests.waiting import descendants, is_running, wait_until
-from worker.steps.batch_runner import BELLS_MAX
+from worker.steps.batch_runner import BATCH_SIZE_MAX
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_19_a_poison_step_costs_each_run_that_was_taken_beside_it_one_worker_at_
     assert runs.done(poison, within_s=40)["error"]["error_code"] == "worker_lost"
     losses = [stored(stack, run)["steps"]["counter"]["losses"] for run in others]
     assert set(losses) <= {0, 1}
-    assert sum(losses) < BELLS_MAX
+    assert sum(losses) < BATCH_SIZE_MAX
 
 
 def test_14_a_worker_killed_while_it_takes_several_bells_at_once_loses_no_run(stack: Stack, runs: Runs) -> None:
@@ -235,7 +235,7 @@ def test_14_a_worker_killed_while_it_takes_several_bells_at_once_loses_no_run(st
         assert (poll["status"], lines_of(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
     losses = [step["losses"] for run in ids for step in stored(stack, run)["steps"].values()]
     assert set(losses) <= {0, 1}
-    assert sum(losses) <= 2 * BELLS_MAX, "those that its two children held"
+    assert sum(losses) <= 2 * BATCH_SIZE_MAX, "those that its two children held"
 
 
 def test_30_a_worker_that_shuts_down_while_it_takes_several_bells_at_once_counts_no_loss(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from compose.embedded.group_reaper import Guard
+from compose.embedded.group_reaper import GroupReaper
 from tests.acceptance.client import AGENTS, INCOME, Caller
 from tests.stack import Stack
 from tests.waiting import wait_until
@@ -48,7 +48,7 @@ def play(root: Path, *, cases: int, seed: int, examples: int) -> Played:
     """Try at least ``cases`` cases, with ``examples`` random ones an operation a round; one seed, the same cases."""
     played = Played()
     with (
-        Guard() as guard,
+        GroupReaper() as guard,
         closing(Stack(root, guard, BUCKET_AGENTS_DIR=str(AGENTS), BUCKET_LOG_LEVEL="WARNING")) as stack,
     ):
         stack.start_all()

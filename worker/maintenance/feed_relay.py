@@ -17,108 +17,108 @@ import redis
 import structlog
 
 from shared import faults
-from shared.clock import since_boot
-from shared.errors import BucketError, HistoryLost
+from shared.clock import boottime_s
+from shared.errors import BucketError, ChangeHistoryLost
 from shared.live import pubsub
 from shared.store.database import Database
-from shared.store.feed.change_stream import ChangeStream, News
-from shared.store.feed.writer import TRIMMED_AT_ONCE, FeedLog, Head
+from shared.store.feed.change_stream import ChangeBatch, ChangeStream
+from shared.store.feed.writer import TRIM_BATCH_SIZE, FeedWriter, LastBatch
 from shared.store.server_clock import Clock
 
-WAIT_S: Final = 1.0
+STREAM_WAIT_MAX_S: Final = 1.0
 """How long the stream is waited on; at rest a stamp follows each wait."""
-PACE_S: Final = 0.1
+BATCH_INTERVAL_MIN_S: Final = 0.1
 """Batches follow each other no faster than this, unless the stream is behind."""
-AGAIN_AFTER_S: Final = 0.5
+RETRY_AFTER_S: Final = 0.5
 _TRIM_EVERY_S: Final = 60.0
-_LOOK_EVERY_S: Final = 0.2
+_CHECK_LEADER_EVERY_S: Final = 0.2
 
 
-class Relay:
+class FeedRelay:
     """One process's relay; it works while ``leads()``."""
 
-    def __init__(self, database: Database, log: FeedLog, clock: Clock, leads: Callable[[], bool]) -> None:
+    def __init__(self, database: Database, log: FeedWriter, clock: Clock, is_leader: Callable[[], bool]) -> None:
         self._database = database
         self._feed = log
         self._clock = clock
-        self._leads = leads
-        self.announce: Callable[[], None] = lambda: None
+        self._is_leader = is_leader
+        self.notify: Callable[[], None] = lambda: None
         """Called after each batch, once a majority has it."""
-        self._trim_from = 0.0
+        self._trim_due_at = 0.0
         self._log = structlog.get_logger()
 
     def run(self, stop: threading.Event) -> None:
         """Relay until ``stop`` is set, again and again whatever breaks."""
-        while not stop.wait(_LOOK_EVERY_S):
-            if not self._leads():
+        while not stop.wait(_CHECK_LEADER_EVERY_S):
+            if not self._is_leader():
                 continue
             try:
-                self.follow(stop)
+                self.relay_while_leader(stop)
             except BucketError as away:
                 self._log.warning("the feed's relay begins again", reason=away.message)
-                stop.wait(AGAIN_AFTER_S)
+                stop.wait(RETRY_AFTER_S)
             except Exception:  # noqa: BLE001  (it must go on: nothing else relays)
                 self._log.exception("the feed's relay failed")
-                stop.wait(AGAIN_AFTER_S)
+                stop.wait(RETRY_AFTER_S)
 
-    def follow(self, stop: threading.Event) -> None:
+    def relay_while_leader(self, stop: threading.Event) -> None:
         """Relay from the last batch on, as long as it leads and nobody else writes."""
-        last = self._feed.ensure_begun()
+        last = self._feed.ensure_started()
         try:
-            self._follow(last, stop)
-        except HistoryLost as lost:
+            self._relay_changes(last, stop)
+        except ChangeHistoryLost as lost:
             self._log.warning("changes may be missing from the feed: a new epoch begins", reason=lost.message)
-            self._feed.begin_epoch(self._feed.ensure_begun())
-            self._trim_from = 0.0
+            self._feed.start_epoch(self._feed.ensure_started())
+            self._trim_due_at = 0.0
 
-    def _follow(self, last: Head, stop: threading.Event) -> None:
+    def _relay_changes(self, last: LastBatch, stop: threading.Event) -> None:
         with ChangeStream(self._database, last.token) as stream:
             as_of = self._clock.now()
-            news = stream.begin()
+            news = stream.open_cursor()
             while True:
-                written = self._write(last, news, as_of)
+                written = self._write_batch(last, news, as_of)
                 if written is None:
                     self._log.info("another relay writes the feed", after=last.number)
                     return
                 last = written
-                self._trim_now_and_then(last)
+                self._trim_if_due(last)
                 if news.execution_ids and not news.is_full:
-                    stop.wait(PACE_S)
-                if stop.is_set() or not self._leads():
+                    stop.wait(BATCH_INTERVAL_MIN_S)
+                if stop.is_set() or not self._is_leader():
                     return
                 as_of = self._clock.now()
-                news = stream.wait(WAIT_S)
+                news = stream.wait_for_changes(STREAM_WAIT_MAX_S)
 
-    def _write(self, last: Head, news: News, as_of: datetime) -> Head | None:
+    def _write_batch(self, last: LastBatch, news: ChangeBatch, as_of: datetime) -> LastBatch | None:
         """The batch of ``news``, or the last one stamped where there are none; None where another was first."""
         if not news.execution_ids:
-            return self._feed.stamp(last, news.token, as_of=as_of)
+            return self._feed.advance_watermark(last, news.token, as_of=as_of)
         faults.reach("relay.read")
         written = self._feed.append(last, news, as_of=as_of)
         if written is not None:
             faults.reach("relay.written")
-            self.announce()
+            self.notify()
         return written
 
-    def _trim_now_and_then(self, last: Head) -> None:
-        if since_boot() >= self._trim_from:
+    def _trim_if_due(self, last: LastBatch) -> None:
+        if boottime_s() >= self._trim_due_at:
             gone = self._feed.trim(last)
-            self._trim_from = since_boot() + (0.0 if gone == TRIMMED_AT_ONCE else _TRIM_EVERY_S)
+            self._trim_due_at = boottime_s() + (0.0 if gone == TRIM_BATCH_SIZE else _TRIM_EVERY_S)
 
 
-class Announcer:
+class FeedNotifier:
     """Wakes those that wait for the feed, as far as Redis hears; one that does not is left alone for a second."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._from = 0.0
+        self._muted_until = 0.0
 
     def __call__(self) -> None:
         """Wake them; it may be lost."""
-        if since_boot() < self._from:
+        if boottime_s() < self._muted_until:
             return
         try:
-            pubsub.wake(self._redis, pubsub.FEED)
+            pubsub.publish_wakeup(self._redis, pubsub.FEED_TOPIC)
         except redis.RedisError as away:
-            self._from = since_boot() + 1.0
+            self._muted_until = boottime_s() + 1.0
             structlog.get_logger().warning("nobody was woken for the feed", reason=str(away))

@@ -9,49 +9,49 @@ from typing import Final
 import redis
 import structlog
 
-from shared.clock import since_boot
+from shared.clock import boottime_s
 from shared.errors import BucketError
-from shared.live.views import Views
+from shared.live.views import ViewCache
 from shared.settings import Settings
-from shared.store.executions.retention import AT_ONCE, Sweep
+from shared.store.executions.retention import SWEEP_BATCH_SIZE, RetentionSweep
 
 RETENTION_EVERY_S: Final = 60.0
-UNNAMED_EVERY_S: Final = 600.0
+ORPHANS_EVERY_S: Final = 600.0
 
 
 class Sweeper:
     """One reconciler's sweeps; an error of the store is for the next time."""
 
-    def __init__(self, sweep: Sweep, views: Views, settings: Settings) -> None:
+    def __init__(self, sweep: RetentionSweep, views: ViewCache, settings: Settings) -> None:
         self._sweep = sweep
         self._views = views
-        self._days = settings.retention_days
-        self._retention_from = 0.0
-        self._unnamed_from = 0.0
-        self._after = ""
+        self._retention_days = settings.retention_days
+        self._retention_due_at = 0.0
+        self._orphans_due_at = 0.0
+        self._orphans_cursor = ""
 
     def sweep(self, now: datetime) -> None:
         """Do what is due; one batch of each at most, the next at once where more is left."""
         try:
-            if self._days is not None and since_boot() >= self._retention_from:
-                gone = self._sweep.expired(now, self._days)
-                self._retention_from = since_boot() + (0.0 if len(gone) == AT_ONCE else RETENTION_EVERY_S)
-                self._forget(gone)
-                self._tell("runs past their retention", len(gone))
-            if since_boot() >= self._unnamed_from:
-                count, self._after = self._sweep.unnamed(now, self._after)
-                self._unnamed_from = since_boot() + (0.0 if self._after else UNNAMED_EVERY_S)
-                self._tell("large outputs that nothing names", count)
+            if self._retention_days is not None and boottime_s() >= self._retention_due_at:
+                gone = self._sweep.delete_expired(now, self._retention_days)
+                self._retention_due_at = boottime_s() + (0.0 if len(gone) == SWEEP_BATCH_SIZE else RETENTION_EVERY_S)
+                self._delete_views(gone)
+                self._log_deleted("runs past their retention", len(gone))
+            if boottime_s() >= self._orphans_due_at:
+                count, self._orphans_cursor = self._sweep.delete_orphaned_outputs(now, self._orphans_cursor)
+                self._orphans_due_at = boottime_s() + (0.0 if self._orphans_cursor else ORPHANS_EVERY_S)
+                self._log_deleted("large outputs that nothing names", count)
         except BucketError as away:
             structlog.get_logger().warning("a sweep was not answered", reason=away.message)
 
-    def _forget(self, gone: Sequence[str]) -> None:
+    def _delete_views(self, gone: Sequence[str]) -> None:
         try:
-            self._views.forget(gone)
+            self._views.delete(gone)
         except redis.RedisError as away:  # then they are shown for a day at most
             structlog.get_logger().warning("views of runs past their retention were left behind", reason=str(away))
 
     @staticmethod
-    def _tell(what: str, gone: int) -> None:
+    def _log_deleted(what: str, gone: int) -> None:
         if gone:
             structlog.get_logger().info("swept away", what=what, count=gone)

@@ -13,70 +13,70 @@ from collections.abc import Sequence
 import structlog
 
 from shared.bootstrap import Services
-from shared.clock import since_boot
+from shared.clock import boottime_s
 from shared.domain.execution import Lease
 from shared.errors import BucketError, LeaseLost
-from shared.store.executions.port import Save
+from shared.store.executions.port import BulkSave
 from worker.steps.heartbeat import TICK_S
-from worker.steps.pending_writes import Draft
+from worker.steps.pending_writes import PendingWrites
 
 
-class Ends:
+class BatchWriter:
     """Drafts whose runs this worker is done with; the runner's thread adds, that of the heartbeat may write."""
 
-    def __init__(self, services: Services, unwritten_max_s: float) -> None:
-        self._batches = services.batches
+    def __init__(self, services: Services, write_delay_max_s: float) -> None:
+        self._batch_store = services.bulk
         self._publisher = services.publisher
-        self._due_after_s = unwritten_max_s - TICK_S
+        self._due_after_s = write_delay_max_s - TICK_S
         self._lock = threading.RLock()
-        self._drafts: list[Draft] = []
-        self._since = 0.0
+        self._pending: list[PendingWrites] = []
+        self._oldest_since = 0.0
 
-    def add(self, draft: Draft) -> None:
+    def add(self, draft: PendingWrites) -> None:
         """Take a draft over, to be written with the others."""
         with self._lock:
-            self._since = self._since if self._drafts else since_boot()
-            self._drafts.append(draft)
+            self._oldest_since = self._oldest_since if self._pending else boottime_s()
+            self._pending.append(draft)
 
     @property
     def lease(self) -> Lease | None:
         """One of the leases that are still stored; None where there are none."""
-        return self._drafts[0].lease if self._drafts else None
+        return self._pending[0].lease if self._pending else None
 
     def write_if_due(self, now: float) -> None:
         """Write where waiting for the next tick would be too long; ``now`` is in seconds since boot."""
-        if self._drafts and now - self._since >= self._due_after_s:
+        if self._pending and now - self._oldest_since >= self._due_after_s:
             self.write()
 
     def write(self) -> None:
         """Write and tell all there is; raises nothing of the store's: what cannot be written is left to its lease."""
         with self._lock:
-            drafts, self._drafts = self._drafts, []
+            drafts, self._pending = self._pending, []
             if not drafts:
                 return
-            as_of = since_boot()
-            saves = [draft.pending() for draft in drafts]
-            if not self._are_written(saves):
+            as_of = boottime_s()
+            saves = [draft.pending_save() for draft in drafts]
+            if not self._save_together(saves):
                 for draft in drafts:
-                    _write_alone(draft)
+                    _write_one(draft)
                 return
-            told = [draft.written(save) for draft, save in zip(drafts, saves, strict=True)]
-            self._publisher.advanced_all(told, as_of=as_of)
+            told = [draft.mark_written(save) for draft, save in zip(drafts, saves, strict=True)]
+            self._publisher.publish_decisions(told, as_of=as_of)
             for draft in drafts:
-                draft.published()
+                draft.mark_published()
 
-    def _are_written(self, saves: Sequence[Save]) -> bool:
+    def _save_together(self, saves: Sequence[BulkSave]) -> bool:
         try:
-            return self._batches.save_all(saves)
+            return self._batch_store.save_all(saves)
         except BucketError as unknown:  # refused for one's content, or not answered: then each finds out for itself
             structlog.get_logger().warning("outcomes are written one by one", count=len(saves), reason=unknown.message)
             return False
 
 
-def _write_alone(draft: Draft) -> None:
+def _write_one(draft: PendingWrites) -> None:
     log = structlog.get_logger().bind(execution_id=draft.execution.id)
     try:
-        draft.write_or_instead()
+        draft.write_or_fail_step()
     except LeaseLost:
         log.warning("the lease was lost; what the agents returned is dropped")
     except BucketError as away:

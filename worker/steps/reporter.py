@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from shared.domain.execution import EVENTS_KEPT, Event
-from shared.store.executions.port import Report
+from shared.domain.execution import LOG_LINES_MAX, LogEvent
+from shared.store.executions.port import ProgressReport
 
 
 @dataclass(slots=True)
@@ -23,19 +23,19 @@ class StepReporter:
     step: str
     now: Callable[[], datetime]
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _events: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
-    _taken: int = 0
+    _events: deque[LogEvent] = field(default_factory=lambda: deque(maxlen=LOG_LINES_MAX))
+    _received_count: int = 0
     _percent: int | None = None
     _message: str | None = None
 
     def line(self, level: str, message: str, data_json: bytes) -> None:
         """Take one log line of the agent."""
-        event = Event(
+        event = LogEvent(
             self.now(), "agent.log", message, level=level, agent=self.agent, step=self.step, data=data_json,
             status="error" if level == "error" else "success",
         )  # fmt: skip
         with self._lock:
-            self._taken += 1  # first: an interrupt between the two must not count one line less than there is
+            self._received_count += 1  # first: an interrupt between the two must not count one line less than there is
             self._events.append(event)
 
     def progress(self, percent: int | None, message: str | None) -> None:
@@ -43,21 +43,21 @@ class StepReporter:
         with self._lock:
             self._percent, self._message = percent, message
 
-    def take(self) -> Report:
+    def take_report(self) -> ProgressReport:
         """Answer what was told since the last time."""
         with self._lock:
-            events, dropped = tuple(self._events), self._taken - len(self._events)
-            report = Report(events, self._percent, self._message, dropped)
+            events, dropped = tuple(self._events), self._received_count - len(self._events)
+            report = ProgressReport(events, self._percent, self._message, dropped)
             self._events.clear()
-            self._taken, self._percent, self._message = 0, None, None
+            self._received_count, self._percent, self._message = 0, None, None
         return report
 
-    def put_back(self, report: Report) -> None:
+    def restore_report(self, report: ProgressReport) -> None:
         """Take back a report that the store did not accept; what came since stays the newer."""
         with self._lock:
             newer = tuple(self._events)
             self._events.clear()
             self._events.extend((*report.events, *newer))
-            self._taken += len(report.events) + report.dropped
+            self._received_count += len(report.events) + report.dropped
             self._percent = report.percent if self._percent is None else self._percent
             self._message = report.message if self._message is None else self._message

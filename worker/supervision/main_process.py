@@ -13,72 +13,72 @@ import structlog
 from celery import bootsteps, signals
 
 from shared.bootstrap import Services
-from shared.clock import since_boot
+from shared.clock import boottime_s
 from shared.domain.execution import ErrorKind, Execution, RunError
-from shared.domain.lifecycle.decision import Advance
+from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.step_transitions import cancelled_error
 from shared.domain.lifecycle.transitions import fail
 from shared.errors import BucketError, LeaseLost
-from shared.live.worker_presence import WorkerMark
-from shared.queue.message import lists_of
+from shared.live.worker_presence import WorkerPresence
+from shared.queue.message import list_keys
 from shared.store.executions.settle import settle
-from worker.supervision.shared_slots import Seen, Slots
+from worker.supervision.shared_slots import SharedSlots, SlotState
 from worker.supervision.watchdog import Watchdog
 
-_RECORD_WITHIN_S: Final = 60.0
+_RECORD_TIMEOUT_S: Final = 60.0
 _TICK_EVERY_S: Final = 1.0
 
 
-class Parent:
+class MainProcess:
     """One worker's main process; Celery's signals and a bootstep call it."""
 
-    def __init__(self, services: Services, slots: Slots) -> None:
+    def __init__(self, services: Services, slots: SharedSlots) -> None:
         self._services = services
         self._slots = slots
-        self._mark = WorkerMark(services.redis, f"{socket.gethostname()}:{os.getpid()}")
+        self._presence = WorkerPresence(services.redis, f"{socket.gethostname()}:{os.getpid()}")
         self._queues: Sequence[str] = ()
 
-    def connect(self) -> None:
+    def connect_signals(self) -> None:
         """Listen to Celery's signals."""
-        signals.worker_ready.connect(self._ready, weak=False)
-        signals.worker_shutting_down.connect(self._shutting_down, weak=False)
+        signals.worker_ready.connect(self._on_worker_ready, weak=False)
+        signals.worker_shutting_down.connect(self._on_worker_shutting_down, weak=False)
 
-    def watch(self, worker: Any) -> None:
+    def start_watchdog(self, worker: Any) -> None:
         """Begin to watch the pool of a Celery worker, and its loop."""
         self._queues = list(worker.app.amqp.queues.consume_from)
         watchdog = Watchdog(
             self._slots,
             lease_s=self._services.settings.lease_s,
-            record=self._record,
-            waiting=self._waiting,
-            pool=partial(_pids, worker),
+            record_killed=self._record_killed_step,
+            backlog_size=self._backlog_size,
+            pool_pids=partial(_pool_pids, worker),
         )
         worker.timer.call_repeatedly(_TICK_EVERY_S, watchdog.tick)
         watchdog.start()
 
-    def _ready(self, **_: Any) -> None:
-        self._mark.start()
+    def _on_worker_ready(self, **_: Any) -> None:
+        self._presence.start()
 
-    def _shutting_down(self, **_: Any) -> None:
-        self._slots.drain()
-        self._mark.stop()
+    def _on_worker_shutting_down(self, **_: Any) -> None:
+        self._slots.begin_drain()
+        self._presence.stop()
 
-    def _waiting(self) -> int | None:
+    def _backlog_size(self) -> int | None:
         try:
-            return sum(int(self._services.redis.llen(name)) for queue in self._queues for name in lists_of(queue))
+            return sum(int(self._services.redis.llen(name)) for queue in self._queues for name in list_keys(queue))
         except redis.RedisError:
             return None
 
-    def _record(self, killed: Seen) -> None:
+    def _record_killed_step(self, killed: SlotState) -> None:
         """Write why the step of a killed child ended, where it was asked to; else its lease runs out: a loss."""
         lease = killed.lease
-        if lease is None or killed.why not in {"timeout", "cancelled"}:
+        if lease is None or killed.stop_reason not in {"timeout", "cancelled"}:
             return
-        until = since_boot() + _RECORD_WITHIN_S
+        until = boottime_s() + _RECORD_TIMEOUT_S
 
-        def decide(seen: Execution) -> Advance:
+        def decide(seen: Execution) -> Decision:
             step = seen.steps[lease.step]
-            if killed.why == "cancelled":
+            if killed.stop_reason == "cancelled":
                 error = cancelled_error(seen, step)
             else:
                 message = f"{step.id} took longer than it may, and its process had to be killed"
@@ -89,18 +89,20 @@ class Parent:
             execution = self._services.store.load(lease.integrator, lease.execution_id)
             if execution is None:
                 return
-            settled = settle(self._services.store, execution, decide, lease=lease, give_up=lambda: since_boot() > until)
+            settled = settle(self._services.store, execution, decide, lease=lease, give_up=lambda: boottime_s() > until)
         except LeaseLost:
             return
         except BucketError as away:
             structlog.get_logger().warning("a killed step is left to its lease", reason=away.message)
             return
         if settled is not None:
-            told = settled.record.lines_total - len(settled.advance.events)
-            self._services.publisher.advanced(settled.record, settled.advance, as_of=settled.as_of, told=told)
+            told = settled.record.lines_total - len(settled.decision.events)
+            self._services.publisher.publish_decision(
+                settled.record, settled.decision, as_of=settled.as_of, published_seq=told
+            )
 
 
-def watching_step(parent: Parent) -> type[bootsteps.StartStopStep]:
+def watchdog_bootstep(main_process: MainProcess) -> type[bootsteps.StartStopStep]:
     """Answer the bootstep that has ``parent`` watch once the pool stands."""
 
     class Watching(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -110,7 +112,7 @@ def watching_step(parent: Parent) -> type[bootsteps.StartStopStep]:
 
         def start(self, worker: Any) -> None:
             """Begin."""
-            parent.watch(worker)
+            main_process.start_watchdog(worker)
 
         def stop(self, worker: Any) -> None:
             """Nothing: the watchdog watches the shutdown too."""
@@ -121,6 +123,6 @@ def watching_step(parent: Parent) -> type[bootsteps.StartStopStep]:
     return Watching
 
 
-def _pids(worker: Any) -> set[int]:
+def _pool_pids(worker: Any) -> set[int]:
     pool = getattr(worker.pool, "_pool", None)
     return {process.pid for process in getattr(pool, "_pool", ())}

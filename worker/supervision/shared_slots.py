@@ -15,31 +15,31 @@ from typing import Final
 
 import orjson
 
-from shared.clock import since_boot
+from shared.clock import boottime_s
 from shared.domain.execution import Lease
 
-_HEADER: Final = struct.Struct("d")  # since when the worker drains, in seconds since boot; 0: it does not
-_NUMBERS: Final = struct.Struct("QqQd?B")  # writes, pid, beats, kill_at, in agent code, why
+_HEADER_STRUCT: Final = struct.Struct("d")  # since when the worker drains, in seconds since boot; 0: it does not
+_SLOT_STRUCT: Final = struct.Struct("QqQd?B")  # writes, pid, beats, kill_at, in agent code, why
 _LEASE_BYTES: Final = 1024
 _SLOT_BYTES: Final = 2048
-_READS_MAX: Final = 50
+_READ_ATTEMPTS_MAX: Final = 50
 
-WHY: Final = ("", "timeout", "cancelled", "lost")
+STOP_REASONS: Final = ("", "timeout", "cancelled", "lost")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SlotState:
     """What a slot says: ``kill_at`` (seconds since boot, 0 for never) is when its child's own means are used up."""
 
     pid: int
-    beats: int
+    alive_count: int
     kill_at: float
-    in_agent: bool
-    why: str
+    is_in_agent: bool
+    stop_reason: str
     lease: Lease | None
 
 
-class Slots:
+class SharedSlots:
     """The slots of all children of one worker, and whether it drains."""
 
     def __init__(self, count: int) -> None:
@@ -47,85 +47,92 @@ class Slots:
         self._memory = mmap.mmap(-1, _SLOT_BYTES * (count + 1))
 
     @property
-    def draining_since(self) -> float:
+    def drain_began_at(self) -> float:
         """When the worker began to drain, in seconds since boot; 0 where it does not."""
-        since: float = _HEADER.unpack_from(self._memory, 0)[0]
+        since: float = _HEADER_STRUCT.unpack_from(self._memory, 0)[0]
         return since
 
-    def drain(self) -> None:
+    def begin_drain(self) -> None:
         """Tell all children that no step is begun any more."""
-        _HEADER.pack_into(self._memory, 0, since_boot())
+        _HEADER_STRUCT.pack_into(self._memory, 0, boottime_s())
 
-    def slot(self, index: int) -> Slot:
+    def slot(self, index: int) -> ChildSlot:
         """Answer the slot of the child of this index."""
-        return Slot(self._memory, _SLOT_BYTES * (index % self.count + 1))
+        return ChildSlot(self._memory, _SLOT_BYTES * (index % self.count + 1))
 
-    def seen(self) -> list[Seen]:
+    def read_states(self) -> list[SlotState]:
         """Answer what the slots of living children say; one that is being written all the while is left out."""
         states = (self.slot(index).read() for index in range(self.count))
         return [state for state in states if state is not None and state.pid]
 
 
-class Slot:
+class ChildSlot:
     """One child's place; all but ``read`` are for that child alone."""
 
-    def __init__(self, memory: mmap.mmap, at: int) -> None:
+    def __init__(self, memory: mmap.mmap, offset: int) -> None:
         self._memory = memory
-        self._at = at
-        self._writes = 0
-        self._beats = 0
+        self._offset = offset
+        self._sequence = 0
+        self._alive_count = 0
         self._kill_at = 0.0
-        self._in_agent = False
-        self._why = 0
+        self._is_in_agent = False
+        self._stop_reason_index = 0
         self._lease = b""
 
-    def enter(self, lease: Lease, kill_at: float) -> None:
+    def begin_step(self, lease: Lease, kill_at: float) -> None:
         """Note the step that begins, and when its child must be killed should nothing else help."""
         self._lease = orjson.dumps(lease)
-        self._kill_at, self._why = kill_at, 0
+        self._kill_at, self._stop_reason_index = kill_at, 0
         self._write(lease=True)
 
-    def leave(self) -> None:
+    def end_step(self) -> None:
         """Note that no step runs."""
-        self._lease, self._kill_at, self._in_agent, self._why = b"", 0.0, False, 0
+        self._lease, self._kill_at, self._is_in_agent, self._stop_reason_index = b"", 0.0, False, 0
         self._write(lease=True)
 
     def set_in_agent(self, *, running: bool) -> None:
         """Note whether agent code runs."""
-        self._in_agent = running
+        self._is_in_agent = running
         self._write()
 
-    def ask(self, why: str, kill_at: float) -> None:
+    def request_stop(self, reason: str, kill_at: float) -> None:
         """Note why the step is asked to stop, and when its child must be killed."""
-        self._why, self._kill_at = WHY.index(why), kill_at
+        self._stop_reason_index, self._kill_at = STOP_REASONS.index(reason), kill_at
         self._write()
 
-    def beat(self) -> None:
+    def mark_alive(self) -> None:
         """Note that threads run in this child."""
-        self._beats += 1
+        self._alive_count += 1
         self._write()
 
-    def read(self) -> Seen | None:
+    def read(self) -> SlotState | None:
         """Answer what the slot says; None where it was being written at every try."""
-        for _ in range(_READS_MAX):
-            writes, pid, beats, kill_at, in_agent, why = _NUMBERS.unpack_from(self._memory, self._at)
-            start = self._at + _NUMBERS.size
+        for _ in range(_READ_ATTEMPTS_MAX):
+            writes, pid, beats, kill_at, in_agent, why = _SLOT_STRUCT.unpack_from(self._memory, self._offset)
+            start = self._offset + _SLOT_STRUCT.size
             text = bytes(self._memory[start : start + _LEASE_BYTES]).rstrip(b"\0")
-            if writes % 2 == 0 and _NUMBERS.unpack_from(self._memory, self._at)[0] == writes:
+            if writes % 2 == 0 and _SLOT_STRUCT.unpack_from(self._memory, self._offset)[0] == writes:
                 lease = Lease(**orjson.loads(text)) if text else None
-                return Seen(pid, beats, kill_at, in_agent, WHY[why], lease)
+                return SlotState(pid, beats, kill_at, in_agent, STOP_REASONS[why], lease)
         return None
 
     def _write(self, *, lease: bool = False) -> None:
-        self._writes += 1
+        self._sequence += 1
         self._pack()
         if lease:
-            start = self._at + _NUMBERS.size
+            start = self._offset + _SLOT_STRUCT.size
             self._memory[start : start + _LEASE_BYTES] = self._lease.ljust(_LEASE_BYTES, b"\0")
-        self._writes += 1
+        self._sequence += 1
         self._pack()
 
     def _pack(self) -> None:
-        _NUMBERS.pack_into(
-            self._memory, self._at, self._writes, os.getpid(), self._beats, self._kill_at, self._in_agent, self._why
+        _SLOT_STRUCT.pack_into(
+            self._memory,
+            self._offset,
+            self._sequence,
+            os.getpid(),
+            self._alive_count,
+            self._kill_at,
+            self._is_in_agent,
+            self._stop_reason_index,
         )

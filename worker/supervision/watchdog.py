@@ -17,25 +17,25 @@ from typing import Final
 
 import structlog
 
-from shared.clock import since_boot
-from worker.supervision.shared_slots import Seen, Slots
-from worker.supervision.step_interrupter import FORCE_S
+from shared.clock import boottime_s
+from worker.supervision.shared_slots import SharedSlots, SlotState
+from worker.supervision.step_interrupter import FORCED_STOP_S
 
-LOOK_EVERY_S: Final = 1.0
-LOOP_LOOKS_MAX: Final = 30
-IDLE_LOOKS_MAX: Final = 60
-LATE_LOOKS: Final = 3
+CHECK_EVERY_S: Final = 1.0
+LOOP_STALLED_CHECKS_MAX: Final = 30
+IDLE_CHECKS_MAX: Final = 60
+LATE_CHECKS_MAX: Final = 3
 EXIT_STUCK: Final = 70
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 @dataclass(slots=True)
-class _Watch:
+class _ChildHistory:
     """What the looks at one child have seen so far."""
 
-    beats: int = -1
-    silent: int = 0
-    late: int = 0
+    alive_count: int = -1
+    unresponsive_checks: int = 0
+    late_checks: int = 0
 
 
 class Watchdog:
@@ -47,24 +47,24 @@ class Watchdog:
 
     def __init__(
         self,
-        slots: Slots,
+        slots: SharedSlots,
         *,
         lease_s: float,
-        record: Callable[[Seen], None],
-        waiting: Callable[[], int | None],
-        pool: Callable[[], set[int]],
+        record_killed: Callable[[SlotState], None],
+        backlog_size: Callable[[], int | None],
+        pool_pids: Callable[[], set[int]],
     ) -> None:
         self._slots = slots
-        self._silent_max = max(3, round(lease_s / LOOK_EVERY_S))
-        self._record = record
-        self._waiting = waiting
-        self._pool = pool
-        self._watches: dict[int, _Watch] = {}
-        self._strangers: set[int] = set()
-        self._ticks = 0
-        self._seen_ticks = -1
-        self._still = 0
-        self._idle = 0
+        self._unresponsive_checks_max = max(3, round(lease_s / CHECK_EVERY_S))
+        self._record_killed = record_killed
+        self._backlog_size = backlog_size
+        self._pool_pids = pool_pids
+        self._histories: dict[int, _ChildHistory] = {}
+        self._suspected_orphans: set[int] = set()
+        self._loop_ticks = 0
+        self._last_loop_ticks = -1
+        self._stalled_checks = 0
+        self._idle_checks = 0
         self._log = structlog.get_logger()
 
     def start(self) -> None:
@@ -74,80 +74,84 @@ class Watchdog:
 
     def tick(self) -> None:
         """Note that Celery's loop turns; to be called by a timer of that loop."""
-        self._ticks += 1
+        self._loop_ticks += 1
 
-    def look(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """Look once, at ``now`` seconds since boot."""
-        seen = self._slots.seen()
-        alive = self._pool()
+        seen = self._slots.read_states()
+        alive = self._pool_pids()
         for child in seen:
             if child.pid in alive:
-                self._look_at(child, now)
-        self._watches = {pid: watch for pid, watch in self._watches.items() if pid in alive}
-        self._end_orphans(alive)
-        self._look_at_loop()
-        self._look_at_queue(busy=any(child.lease is not None and child.pid in alive for child in seen))
+                self._check_child(child, now)
+        self._histories = {pid: watch for pid, watch in self._histories.items() if pid in alive}
+        self._kill_orphans(alive)
+        self._check_event_loop()
+        self._check_backlog(busy=any(child.lease is not None and child.pid in alive for child in seen))
 
     def _run(self) -> None:
         pause = threading.Event()
-        while not pause.wait(LOOK_EVERY_S):
+        while not pause.wait(CHECK_EVERY_S):
             try:
-                self.look(since_boot())
+                self.check(boottime_s())
             except Exception:  # noqa: BLE001  (nothing else is left to notice a stuck child)
                 self._log.exception("the watchdog stumbled")
 
-    def _look_at(self, child: Seen, now: float) -> None:
-        watch = self._watches.setdefault(child.pid, _Watch())
-        watch.silent = watch.silent + 1 if watch.beats == child.beats else 0
-        watch.beats = child.beats
-        is_late = child.in_agent and 0 < child.kill_at < now
-        watch.late = watch.late + 1 if is_late else 0
+    def _check_child(self, child: SlotState, now: float) -> None:
+        watch = self._histories.setdefault(child.pid, _ChildHistory())
+        watch.unresponsive_checks = watch.unresponsive_checks + 1 if watch.alive_count == child.alive_count else 0
+        watch.alive_count = child.alive_count
+        is_late = child.is_in_agent and 0 < child.kill_at < now
+        watch.late_checks = watch.late_checks + 1 if is_late else 0
         # After the grace, one in which no thread runs will not be stopped by its own: waiting on would cost its lease.
-        is_deaf = child.in_agent and 0 < child.kill_at - FORCE_S < now and watch.silent >= LATE_LOOKS
-        if watch.late >= LATE_LOOKS or is_deaf:
-            self._kill(replace(child, why=child.why or "timeout"), "it is far past its deadline")
-        elif child.in_agent and watch.silent >= self._silent_max:
-            self._kill(child, "no thread of it has run for a lease")
+        is_deaf = (
+            child.is_in_agent
+            and 0 < child.kill_at - FORCED_STOP_S < now
+            and watch.unresponsive_checks >= LATE_CHECKS_MAX
+        )
+        if watch.late_checks >= LATE_CHECKS_MAX or is_deaf:
+            self._kill_child(replace(child, stop_reason=child.stop_reason or "timeout"), "it is far past its deadline")
+        elif child.is_in_agent and watch.unresponsive_checks >= self._unresponsive_checks_max:
+            self._kill_child(child, "no thread of it has run for a lease")
 
-    def _kill(self, child: Seen, reason: str) -> None:
+    def _kill_child(self, child: SlotState, reason: str) -> None:
         self._log.error("a child is killed", pid=child.pid, reason=reason, lease=str(child.lease))
         for pid in [*_descendants(child.pid), child.pid]:
-            _end(pid)
-        self._watches.pop(child.pid, None)
-        threading.Thread(target=self._record, args=(child,), name="record-killed", daemon=True).start()
+            _kill_process(pid)
+        self._histories.pop(child.pid, None)
+        threading.Thread(target=self._record_killed, args=(child,), name="record-killed", daemon=True).start()
 
-    def _end_orphans(self, alive: set[int]) -> None:
+    def _kill_orphans(self, alive: set[int]) -> None:
         """End what a dead child's agent had started: as a subreaper the worker is its parent now."""
         strangers = _children(os.getpid()) - alive
-        for pid in strangers & self._strangers:  # twice, for a child just forked may not be in the pool yet
+        for pid in strangers & self._suspected_orphans:  # twice, for a child just forked may not be in the pool yet
             self._log.warning("a process that an agent left behind is ended", pid=pid)
             for each in [*_descendants(pid), pid]:
-                _end(each)
-        self._strangers = strangers
+                _kill_process(each)
+        self._suspected_orphans = strangers
 
-    def _look_at_loop(self) -> None:
-        turned = self._ticks != self._seen_ticks
-        self._still = 0 if turned else self._still + 1
-        self._seen_ticks = self._ticks
-        if self._ticks and self._still >= LOOP_LOOKS_MAX:
-            self._leave("Celery's loop does not turn")
+    def _check_event_loop(self) -> None:
+        turned = self._loop_ticks != self._last_loop_ticks
+        self._stalled_checks = 0 if turned else self._stalled_checks + 1
+        self._last_loop_ticks = self._loop_ticks
+        if self._loop_ticks and self._stalled_checks >= LOOP_STALLED_CHECKS_MAX:
+            self._exit_worker("Celery's loop does not turn")
 
-    def _look_at_queue(self, *, busy: bool) -> None:
-        if busy or self._slots.draining_since or not self._waiting():
-            self._idle = 0
+    def _check_backlog(self, *, busy: bool) -> None:
+        if busy or self._slots.drain_began_at or not self._backlog_size():
+            self._idle_checks = 0
             return
-        self._idle += 1
-        if self._idle >= IDLE_LOOKS_MAX:
-            self._leave("messages wait while all slots are idle")
+        self._idle_checks += 1
+        if self._idle_checks >= IDLE_CHECKS_MAX:
+            self._exit_worker("messages wait while all slots are idle")
 
-    def _leave(self, reason: str) -> None:
+    def _exit_worker(self, reason: str) -> None:
         self._log.error("the worker ends itself, to be started again", reason=reason)
         for pid in _descendants(os.getpid()):
-            _end(pid)
+            _kill_process(pid)
         os._exit(EXIT_STUCK)
 
 
-def _end(pid: int) -> None:
+def _kill_process(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -12,14 +12,14 @@ from pathlib import PurePath
 from typing import Any, Final
 
 from shared.errors import SpecError
-from shared.ids import AGENT_NAME
+from shared.ids import AGENT_NAME_PATTERN
 
-ENTRY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+ENTRY_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 TIMEOUT_MAX_S: Final = 86_400.0
-QUEUES: Final = ("default", "long")
-RETRY_POLICIES: Final = ("default", "critical", "none")
+QUEUE_NAMES: Final = ("default", "long")
+RETRY_POLICY_NAMES: Final = ("default", "critical", "none")
 # The engine's own log lines bear this name in `agent_name`; an agent of that name would mix with them.
-RESERVED_NAMES: Final = frozenset({"basket_manager"})
+RESERVED_AGENT_NAMES: Final = frozenset({"basket_manager"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def parse_agent_spec(raw: object, where: str) -> AgentSpec:
     """
     if not isinstance(raw, Mapping):
         raise SpecError(f"{where}: must be a JSON object")
-    faults = [*_unknown(raw, _FIELDS, ""), *_missing(raw, _REQUIRED, "")]
+    faults = [*_unknown_fields(raw, _FIELDS, ""), *_missing_fields(raw, _REQUIRED, "")]
     for name, check in _CHECKS.items():
         if name in raw:
             faults += [f"{name} {fault}" for fault in check(raw[name])]
@@ -80,27 +80,27 @@ def parse_agent_spec(raw: object, where: str) -> AgentSpec:
     return AgentSpec(**values)
 
 
-def nearest(name: str, known: Iterator[str] | tuple[str, ...], most: int = 1) -> list[str]:
+def closest_matches(name: str, candidates: Iterator[str] | tuple[str, ...], limit: int = 1) -> list[str]:
     """Answer the ``known`` names that ``name`` was most likely meant to be, the likeliest first."""
-    return difflib.get_close_matches(name, list(known), n=most, cutoff=0.6)
+    return difflib.get_close_matches(name, list(candidates), n=limit, cutoff=0.6)
 
 
-def _unknown(raw: Mapping[str, Any], known: tuple[str, ...], within: str) -> Iterator[str]:
+def _unknown_fields(raw: Mapping[str, Any], known: tuple[str, ...], within: str) -> Iterator[str]:
     for name in raw:
         if name not in known:
-            near = nearest(str(name), known)
+            near = closest_matches(str(name), known)
             hint = f"; did you mean {near[0]}?" if near else f"; the fields are {', '.join(known)}"
             yield f"{within}{name} is not a field{hint}"
 
 
-def _missing(raw: Mapping[str, Any], required: tuple[str, ...], within: str) -> Iterator[str]:
+def _missing_fields(raw: Mapping[str, Any], required: tuple[str, ...], within: str) -> Iterator[str]:
     yield from (f"{within}{name} is missing" for name in required if name not in raw)
 
 
 def _name(value: object) -> Iterator[str]:
-    if not isinstance(value, str) or not AGENT_NAME.fullmatch(value):
-        yield f"must match {AGENT_NAME.pattern}"
-    elif value in RESERVED_NAMES:
+    if not isinstance(value, str) or not AGENT_NAME_PATTERN.fullmatch(value):
+        yield f"must match {AGENT_NAME_PATTERN.pattern}"
+    elif value in RESERVED_AGENT_NAMES:
         yield f"{value!r} is reserved"
 
 
@@ -119,7 +119,7 @@ def _domains(value: object) -> Iterator[str]:
 
 
 def _entry(value: object) -> Iterator[str]:
-    if not isinstance(value, str) or not ENTRY.fullmatch(value):
+    if not isinstance(value, str) or not ENTRY_PATTERN.fullmatch(value):
         yield 'must be "module:function", the module being a file of the agent\'s own folder, such as "agent:run"'
 
 
@@ -127,8 +127,8 @@ def _capabilities(value: object) -> Iterator[str]:
     if not isinstance(value, Mapping):
         yield f"must be an object of {', '.join(_CAPABILITIES)}"
         return
-    yield from _unknown(value, _CAPABILITIES, "/ ")
-    yield from _missing(value, _CAPABILITIES, "/ ")
+    yield from _unknown_fields(value, _CAPABILITIES, "/ ")
+    yield from _missing_fields(value, _CAPABILITIES, "/ ")
     for name in _CAPABILITIES:
         if name in value and not isinstance(value[name], bool):
             yield f"/ {name} must be true or false"
@@ -149,13 +149,13 @@ def _timeout(value: object) -> Iterator[str]:
 def _retry(value: object) -> Iterator[str]:
     if isinstance(value, Mapping):
         return
-    if value not in RETRY_POLICIES:
-        yield f"must be one of {', '.join(RETRY_POLICIES)}, or an object that describes a policy"
+    if value not in RETRY_POLICY_NAMES:
+        yield f"must be one of {', '.join(RETRY_POLICY_NAMES)}, or an object that describes a policy"
 
 
 def _queue(value: object) -> Iterator[str]:
-    if value not in QUEUES:
-        yield f"must be one of {', '.join(QUEUES)}"
+    if value not in QUEUE_NAMES:
+        yield f"must be one of {', '.join(QUEUE_NAMES)}"
 
 
 _CAPABILITIES: Final = tuple(field.name for field in fields(Capabilities))

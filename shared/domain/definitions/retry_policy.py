@@ -23,7 +23,7 @@ class RetryPolicy:
     wait_max_s: float = 30.0
     budget_s: float = 60.0
 
-    def rest_after(self, failures: int, waited: timedelta, chance: float) -> timedelta | None:
+    def delay_after(self, failures: int, waited: timedelta, jitter: float) -> timedelta | None:
         """Answer how long to rest after the ``failures``-th failure; None where it was the last attempt.
 
         Full jitter: ``chance``, from 0 to 1, is the part of the whole wait that is taken, so that steps which
@@ -32,18 +32,18 @@ class RetryPolicy:
         if failures >= self.attempts:
             return None
         whole_s = min(self.wait_s * self.factor ** (failures - 1), self.wait_max_s)
-        rest = timedelta(milliseconds=int(whole_s * chance * 1_000))
+        rest = timedelta(milliseconds=int(whole_s * jitter * 1_000))
         return None if waited + rest > timedelta(seconds=self.budget_s) else rest
 
 
-DEFAULT: Final = RetryPolicy()
-POLICIES: Final[Mapping[str, RetryPolicy]] = {
-    "default": DEFAULT,
+DEFAULT_RETRY_POLICY: Final = RetryPolicy()
+NAMED_RETRY_POLICIES: Final[Mapping[str, RetryPolicy]] = {
+    "default": DEFAULT_RETRY_POLICY,
     "critical": RetryPolicy(attempts=5, wait_s=0.5, factor=1.5, wait_max_s=10.0),
     "none": RetryPolicy(attempts=1),
 }
 
-LIMITS: Final = {
+RETRY_POLICY_LIMITS: Final = {
     "attempts": (1, 100),
     "wait_s": (0, 86_400),
     "factor": (1, 10),
@@ -52,21 +52,21 @@ LIMITS: Final = {
 }
 
 
-def parse_policy(raw: str | Mapping[str, Any]) -> RetryPolicy:
+def parse_retry_policy(raw: str | Mapping[str, Any]) -> RetryPolicy:
     """Answer the policy that ``raw`` names, or writes: an object of some of the policy's fields.
 
     Raises SpecError with every fault: an unknown name or field, a value that is no number or out of its bounds.
     """
     if isinstance(raw, str):
-        if raw not in POLICIES:
-            raise SpecError(f"retry is {raw!r}; it must be {', '.join(POLICIES)} or an object")
-        return POLICIES[raw]
+        if raw not in NAMED_RETRY_POLICIES:
+            raise SpecError(f"retry is {raw!r}; it must be {', '.join(NAMED_RETRY_POLICIES)} or an object")
+        return NAMED_RETRY_POLICIES[raw]
     if not isinstance(raw, Mapping):
-        raise SpecError(f"retry must be {', '.join(POLICIES)} or an object")
+        raise SpecError(f"retry must be {', '.join(NAMED_RETRY_POLICIES)} or an object")
     known = {field.name for field in fields(RetryPolicy)}
     faults = [f"retry.{name} is not known; there are {', '.join(sorted(known))}" for name in raw if name not in known]
     for name in known & set(raw):
-        least, most = LIMITS[name]
+        least, most = RETRY_POLICY_LIMITS[name]
         value = raw[name]
         whole = name != "attempts" or isinstance(value, int)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most or not whole:

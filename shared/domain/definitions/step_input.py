@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from shared.domain.definitions.basket import PARALLEL, RUN_INPUT, SEQUENTIAL, Basket, is_reference
+from shared.domain.definitions.basket import PARALLEL, RUN_INPUT, SEQUENTIAL, Basket, is_input_reference
 
 _MISSING: Final = object()
 
 
-class NothingThere(LookupError):
+class InputNotFound(LookupError):
     """A step's input names a place that the data does not have."""
 
 
-def given_to(
+def input_of(
     basket: Basket,
     step_id: str,
     run_input: Mapping[str, Any],
@@ -29,7 +29,7 @@ def given_to(
     """
     step = basket.step(step_id)
     if step.input is not None:
-        return {name: _resolved(value, run_input, outputs, name) for name, value in step.input.items()}
+        return {name: _resolve_reference(value, run_input, outputs, name) for name, value in step.input.items()}
     if basket.strategy == PARALLEL or not step.needs:
         return dict(run_input)
     given: dict[str, Any] = {}
@@ -40,18 +40,20 @@ def given_to(
     return given
 
 
-def _resolved(value: Any, run_input: Mapping[str, Any], outputs: Mapping[str, Mapping[str, Any]], name: str) -> Any:
-    if not is_reference(value):
+def _resolve_reference(
+    value: Any, run_input: Mapping[str, Any], outputs: Mapping[str, Mapping[str, Any]], name: str
+) -> Any:
+    if not is_input_reference(value):
         return value
     source = run_input if value["from"] == RUN_INPUT else outputs[value["from"]]
     pointer = value.get("pointer", "")
-    found = _at(source, pointer)
+    found = _resolve_pointer(source, pointer)
     if found is _MISSING:
-        raise NothingThere(f"{name}: there is nothing at {pointer!r} of {value['from']}")
+        raise InputNotFound(f"{name}: there is nothing at {pointer!r} of {value['from']}")
     return found
 
 
-def _at(value: Any, pointer: str) -> Any:
+def _resolve_pointer(value: Any, pointer: str) -> Any:
     """What a JSON Pointer (RFC 6901) names in ``value``; _MISSING where nothing is there."""
     for token in pointer.split("/")[1:]:
         key = token.replace("~1", "/").replace("~0", "~")

@@ -6,30 +6,30 @@ import json
 from datetime import datetime
 from typing import Any, Final
 
-from shared.domain.execution import Event, Execution, Step
+from shared.domain.execution import Execution, LogEvent, Step
 
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def of_step(
+def step_event(
     step: Step, now: datetime, event: str, message: str, *, level: str = "info", status: str = "success", **facts: Any
-) -> Event:
+) -> LogEvent:
     """Answer a line about one step; ``facts`` and its attempt go into its data."""
     told = {"attempt": step.claims, **facts}
     if step.duration_ms is not None:
         told["duration_ms"] = step.duration_ms
     data = _encode(told).encode()
-    return Event(now, event, message, level=level, agent=step.agent, step=step.id, status=status, data=data)
+    return LogEvent(now, event, message, level=level, agent=step.agent, step=step.id, status=status, data=data)
 
 
-def of_run(execution: Execution, now: datetime, event: str, message: str, *, step: str | None = None) -> Event:
+def run_event(execution: Execution, now: datetime, event: str, message: str, *, step: str | None = None) -> LogEvent:
     """Answer a line about the whole run."""
     failed = execution.error is not None
-    return Event(
+    return LogEvent(
         now, event, message, step=step, level="error" if failed else "info", status="error" if failed else "success"
     )
 
 
-def started(step: Step, now: datetime) -> Event:
+def step_started_event(step: Step, now: datetime) -> LogEvent:
     """Answer the line of a claim."""
-    return of_step(step, now, "step.started", f"{step.id} started, attempt {step.claims}", status="running")
+    return step_event(step, now, "step.started", f"{step.id} started, attempt {step.claims}", status="running")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from shared.domain.execution import Execution, Idempotency, Record
+from shared.domain.execution import Execution, ExecutionRecord, Idempotency
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.errors import NotRetryable
 
@@ -26,7 +26,7 @@ _RETRYABLE: Mapping[RetryFrom, frozenset[ExecutionStatus]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RetryRequest:
     """What the request for a retry brings along: the new execution's own id, moment and names."""
 
     id: str
@@ -40,7 +40,7 @@ def check_retryable(original: Execution, start: RetryFrom) -> None:
     """Raise NotRetryable where ``original`` is not in a status that can be retried from there."""
     if original.status in _RETRYABLE[start]:
         return
-    if not original.done:
+    if not original.is_done:
         hint = "cancel it first, or wait until it is done"
     elif original.status is ExecutionStatus.COMPLETED:
         hint = 'send {"from": "start"} to run all of it again'
@@ -49,7 +49,9 @@ def check_retryable(original: Execution, start: RetryFrom) -> None:
     raise NotRetryable(f"execution {original.id} is {original.status}, and cannot be retried; {hint}")
 
 
-def again(original: Record, request: Request, start: RetryFrom) -> tuple[Execution, Mapping[str, bytes]]:
+def retry_execution(
+    original: ExecutionRecord, request: RetryRequest, start: RetryFrom
+) -> tuple[Execution, Mapping[str, bytes]]:
     """Answer the blank execution that retries ``original``, and the outputs that are copied into it.
 
     From what failed: the completed steps are taken over with their outputs, which ``original`` must bear, and every

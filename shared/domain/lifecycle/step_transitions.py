@@ -7,23 +7,23 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from shared.domain.execution import ErrorKind, Event, Execution, Lease, RunError, Step
+from shared.domain.execution import ErrorKind, Execution, Lease, LogEvent, RunError, Step
 from shared.domain.lifecycle import log_events
-from shared.domain.lifecycle.decision import Advance
-from shared.domain.lifecycle.timings import STRANGER_REST_MAX, STRANGER_REST_MIN, Terms
-from shared.domain.status import ExecutionStatus, StepStatus, move_execution, move_step
+from shared.domain.lifecycle.decision import Decision
+from shared.domain.lifecycle.timings import UNKNOWN_AGENT_DELAY_MAX, UNKNOWN_AGENT_DELAY_MIN, Timings
+from shared.domain.status import ExecutionStatus, StepStatus, transition_execution, transition_step
 from shared.errors import LeaseLost
 
 
-def offered(step: Step, now: datetime, terms: Terms, **changes: Any) -> Step:
+def offer_step(step: Step, now: datetime, timings: Timings, **changes: Any) -> Step:
     """Answer the step as offered at ``now``, from whatever it was in."""
     if step.status is not StepStatus.READY:
-        changes["status"] = move_step(step.status, StepStatus.READY)
+        changes["status"] = transition_step(step.status, StepStatus.READY)
     return replace(
         step,
         offers=step.offers + 1,
         offered_at=now,
-        due_by=now + terms.handoff_after(step.offers + 1),
+        due_by=now + timings.handoff_timeout(step.offers + 1),
         started_at=None,
         percent=None,
         message=None,
@@ -31,33 +31,33 @@ def offered(step: Step, now: datetime, terms: Terms, **changes: Any) -> Step:
     )
 
 
-def resting(step: Step, until: datetime, **changes: Any) -> Step:
+def delay_step(step: Step, until: datetime, **changes: Any) -> Step:
     """Answer the step as ready but not offered: somebody looks again at ``until``."""
     if step.status is not StepStatus.READY:
-        changes["status"] = move_step(step.status, StepStatus.READY)
+        changes["status"] = transition_step(step.status, StepStatus.READY)
     return replace(step, offered_at=None, due_by=until, started_at=None, percent=None, message=None, **changes)
 
 
-def claimed(step: Step, token: str, now: datetime, terms: Terms) -> Step:
+def claim_step(step: Step, token: str, now: datetime, timings: Timings) -> Step:
     """Answer the step as running under a new claim."""
     return replace(
         step,
-        status=move_step(step.status, StepStatus.RUNNING),
+        status=transition_step(step.status, StepStatus.RUNNING),
         claims=step.claims + 1,
         token=token,
         started_at=now,
-        due_by=now + terms.lease,
+        due_by=now + timings.lease,
         percent=None,
         message=None,
     )
 
 
-def ended(step: Step, status: StepStatus, now: datetime, **changes: Any) -> Step:
+def end_step(step: Step, status: StepStatus, now: datetime, **changes: Any) -> Step:
     """Answer the step as over."""
     return replace(
         step,
-        status=move_step(step.status, status),
-        finished_at=None if step.started_at is None else not_before(step.started_at, now),
+        status=transition_step(step.status, status),
+        finished_at=None if step.started_at is None else at_or_after(step.started_at, now),
         due_by=None,
         percent=None,
         message=None,
@@ -65,7 +65,7 @@ def ended(step: Step, status: StepStatus, now: datetime, **changes: Any) -> Step
     )
 
 
-def not_before(earlier: datetime, now: datetime) -> datetime:
+def at_or_after(earlier: datetime, now: datetime) -> datetime:
     """Answer ``now``, but nothing before what came ``earlier``.
 
     Each process has read the store's clock for itself, and may be wrong by as much as its look took.
@@ -73,10 +73,10 @@ def not_before(earlier: datetime, now: datetime) -> datetime:
     return max(earlier, now)
 
 
-def held(execution: Execution, lease: Lease) -> Step:
+def step_under_lease(execution: Execution, lease: Lease) -> Step:
     """Answer the step that runs under ``lease``; raises LeaseLost where it has moved on."""
     step = execution.steps.get(lease.step)
-    if step is None or execution.done or not step.holds(lease):
+    if step is None or execution.is_done or not step.is_running_under(lease):
         raise LeaseLost(f"step {lease.step} of {execution.id} has moved on from claim {lease.claim}")
     return step
 
@@ -86,26 +86,28 @@ def with_steps(execution: Execution, *steps: Step) -> Execution:
     return replace(execution, steps={**execution.steps, **{step.id: step for step in steps}})
 
 
-def failed(execution: Execution, step: Step, error: RunError, now: datetime, events: Iterable[Event] = ()) -> Advance:
+def fail_step(
+    execution: Execution, step: Step, error: RunError, now: datetime, events: Iterable[LogEvent] = ()
+) -> Decision:
     """End a step for good; the run ends with it where nothing else is left."""
-    over = ended(step, StepStatus.FAILED, now, error=error)
+    over = end_step(step, StepStatus.FAILED, now, error=error)
     message = f"{step.id} failed: {error.message}"
-    told = log_events.of_step(
+    told = log_events.step_event(
         over, now, "step.failed", message, level="error", status="error", error_code=error.error_code
     )
-    return concluded(with_steps(execution, over), now, [*events, told])
+    return finish_if_done(with_steps(execution, over), now, [*events, told])
 
 
-def stopped(execution: Execution, step: Step, now: datetime) -> Advance:
+def cancel_step(execution: Execution, step: Step, now: datetime) -> Decision:
     """End a step that was cancelled."""
-    over = ended(step, StepStatus.CANCELLED, now, error=cancelled_error(execution, step))
-    told = log_events.of_step(
+    over = end_step(step, StepStatus.CANCELLED, now, error=cancelled_error(execution, step))
+    told = log_events.step_event(
         over, now, "step.cancelled", f"{step.id} was cancelled", level="warning", status="cancelled"
     )
-    return concluded(with_steps(execution, over), now, [told])
+    return finish_if_done(with_steps(execution, over), now, [told])
 
 
-def freed(execution: Execution, steps: dict[str, Step]) -> list[str]:
+def newly_ready(execution: Execution, steps: dict[str, Step]) -> list[str]:
     """Answer the waiting steps whose needs are now all completed, in the basket's order."""
     return [
         step.id
@@ -115,7 +117,7 @@ def freed(execution: Execution, steps: dict[str, Step]) -> list[str]:
     ]
 
 
-def handed(before: Execution, after: Execution) -> tuple[str, ...]:
+def newly_offered(before: Execution, after: Execution) -> tuple[str, ...]:
     """Answer the steps that a decision offered."""
     return tuple(
         step.id
@@ -124,26 +126,28 @@ def handed(before: Execution, after: Execution) -> tuple[str, ...]:
     )
 
 
-def concluded(execution: Execution, now: datetime, events: list[Event]) -> Advance:
+def finish_if_done(execution: Execution, now: datetime, events: list[LogEvent]) -> Decision:
     """Skip what can never run, and end the run where nothing is left to wait for."""
     steps = dict(execution.steps)
     for step in execution.basket.steps:
-        if steps[step.id].status is StepStatus.WAITING and any(_never_completes(steps[need]) for need in step.needs):
-            steps[step.id] = ended(steps[step.id], StepStatus.SKIPPED, now)
+        if steps[step.id].status is StepStatus.WAITING and any(
+            _is_final_but_incomplete(steps[need]) for need in step.needs
+        ):
+            steps[step.id] = end_step(steps[step.id], StepStatus.SKIPPED, now)
     if steps != execution.steps:
         execution = replace(execution, steps=steps)
     if not all(step.status.is_final for step in steps.values()):
-        return Advance(execution, events=tuple(events))
-    status, error = _verdict(execution, now)
+        return Decision(execution, events=tuple(events))
+    status, error = _final_status(execution, now)
     over = replace(
         execution,
-        status=move_execution(execution.status, status),
-        finished_at=not_before(execution.started_at or execution.created_at, now),
+        status=transition_execution(execution.status, status),
+        finished_at=at_or_after(execution.started_at or execution.created_at, now),
         error=error,
         dead_letter=status is ExecutionStatus.FAILED and _is_dead_letter(execution),
     )
-    events.append(log_events.of_run(over, now, f"execution.{status}", f"basket {execution.basket.name} {status}"))
-    return Advance(over, events=tuple(events))
+    events.append(log_events.run_event(over, now, f"execution.{status}", f"basket {execution.basket.name} {status}"))
+    return Decision(over, events=tuple(events))
 
 
 def cancelled_error(execution: Execution, step: Step | None = None) -> RunError:
@@ -159,7 +163,7 @@ def cancelled_error(execution: Execution, step: Step | None = None) -> RunError:
     )
 
 
-def _verdict(execution: Execution, now: datetime) -> tuple[ExecutionStatus, RunError | None]:
+def _final_status(execution: Execution, now: datetime) -> tuple[ExecutionStatus, RunError | None]:
     steps = execution.steps.values()
     if all(step.status is StepStatus.COMPLETED for step in steps):
         return ExecutionStatus.COMPLETED, None
@@ -178,10 +182,10 @@ def _is_dead_letter(execution: Execution) -> bool:
     )
 
 
-def _never_completes(step: Step) -> bool:
+def _is_final_but_incomplete(step: Step) -> bool:
     return step.status.is_final and step.status is not StepStatus.COMPLETED
 
 
-def stranger_rest(since: datetime, now: datetime) -> timedelta:
+def unknown_agent_delay(since: datetime, now: datetime) -> timedelta:
     """Answer how long a step rests that a worker of an older release handed back: as long as that lasts already."""
-    return min(max(now - since, STRANGER_REST_MIN), STRANGER_REST_MAX)
+    return min(max(now - since, UNKNOWN_AGENT_DELAY_MIN), UNKNOWN_AGENT_DELAY_MAX)

@@ -14,22 +14,22 @@ from pymongo import UpdateOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.read_concern import ReadConcern
 
-from shared.domain.execution import Record
-from shared.store.database import Database, call
-from shared.store.executions.documents import APART_FROM_READERS, decode, decode_event
-from shared.store.executions.port import Save
-from shared.store.executions.updates import changes, expected
+from shared.domain.execution import ExecutionRecord
+from shared.store.database import Database, db_call
+from shared.store.executions.documents import READER_PROJECTION, decode_event, decode_execution
+from shared.store.executions.port import BulkSave
+from shared.store.executions.updates import decision_filter, decision_update
 
 _Document = dict[str, Any]
 
 
-class MongoBatches:
+class MongoBulkExecutionStore:
     """Executions in MongoDB, several at once; see the port for what each verb promises."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def load_all(self, integrator: str, execution_ids: Sequence[str]) -> Sequence[Record]:
+    def load_all(self, integrator: str, execution_ids: Sequence[str]) -> Sequence[ExecutionRecord]:
         """Answer executions as this primary has them now; one that cannot be read is left out, and said."""
         newest = self._executions.with_options(read_concern=ReadConcern("local"))
         named = {
@@ -37,17 +37,17 @@ class MongoBatches:
             "integrator": str(integrator),
             "status": {"$exists": True},
         }
-        with call(self._database, writes=False):
-            found = list(newest.find(named, APART_FROM_READERS))
-        return [record for document in found if (record := _record(document)) is not None]
+        with db_call(self._database, writes=False):
+            found = list(newest.find(named, READER_PROJECTION))
+        return [record for document in found if (record := _to_record_or_none(document)) is not None]
 
-    def save_all(self, saves: Sequence[Save]) -> bool:
+    def save_all(self, saves: Sequence[BulkSave]) -> bool:
         """Write decisions by one unordered bulk, each filtered by version, lease and rev."""
-        writes = [_update_of(save) for save in saves]
+        writes = [_update_one_of(save) for save in saves]
         executions = self._executions
-        if all(save.advance.lock_only for save in saves):
+        if all(save.decision.is_lock_only for save in saves):
             executions = executions.with_options(write_concern=WriteConcern(w=1))
-        with call(self._database):
+        with db_call(self._database):
             return executions.bulk_write(writes, ordered=False).matched_count == len(writes)
 
     @property
@@ -55,17 +55,19 @@ class MongoBatches:
         return self._database.collection("executions")
 
 
-def _update_of(save: Save) -> UpdateOne:
+def _update_one_of(save: BulkSave) -> UpdateOne:
     before = save.before.execution
     # The rev too, or a view rendered from what was seen could bear one that another change already has.
-    accepted = expected(before, save.advance, save.lease) | {"rev": before.rev}
-    return UpdateOne(accepted, changes(before, save.advance))
+    accepted = decision_filter(before, save.decision, save.lease) | {"rev": before.rev}
+    return UpdateOne(accepted, decision_update(before, save.decision))
 
 
-def _record(document: _Document) -> Record | None:
+def _to_record_or_none(document: _Document) -> ExecutionRecord | None:
     try:
         events = tuple(decode_event(element) for element in document.get("events", ()))
-        return Record(decode(document), events, document.get("lines", 0), document.get("outputs", {}))
+        return ExecutionRecord(
+            decode_execution(document), events, document.get("lines", 0), document.get("outputs", {})
+        )
     except (KeyError, TypeError, ValueError, AttributeError):
         structlog.get_logger().exception("an execution cannot be read", execution_id=str(document.get("_id")))
         return None

@@ -14,20 +14,20 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from shared.domain.execution import Execution, Lease
-from shared.store.database import Database, call
-from shared.store.executions.filters import living, name_apart, under
+from shared.store.database import Database, db_call
+from shared.store.executions.filters import execution_filter, external_output_id, lease_filter
 from shared.store.server_clock import Clock
 
 INLINE_MAX_BYTES: Final = 64 * 1024
 ALL_INLINE_MAX_BYTES: Final = 1024 * 1024
 
 
-def lies_apart(execution: Execution, state: bytes) -> bool:
+def is_stored_externally(execution: Execution, state: bytes) -> bool:
     """True for a checkpoint too large to lie in its execution, where those of all its steps must find room."""
     return len(state) > min(INLINE_MAX_BYTES, ALL_INLINE_MAX_BYTES // max(len(execution.steps), 1))
 
 
-class MongoCheckpoints:
+class MongoCheckpointStore:
     """The newest checkpoint of each step, in MongoDB; raises what the execution's store raises."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -39,7 +39,7 @@ class MongoCheckpoints:
 
         An earlier write of the same claim that arrives late is refused by its number.
         """
-        name = f"{name_apart(lease.execution_id, lease.step, lease.token)}:{number}"
+        name = f"{external_output_id(lease.execution_id, lease.step, lease.token)}:{number}"
         entry: dict[str, Any] = {"token": lease.token, "number": number}
         if apart:
             self._insert(lease, name, state)
@@ -48,8 +48,8 @@ class MongoCheckpoints:
             entry["json"] = state
         place = f"checkpoints.{lease.step}"
         newer = [{f"{place}.token": {"$ne": lease.token}}, {f"{place}.number": {"$lte": number}}]
-        held = living(lease.integrator, lease.execution_id) | under(lease) | {"$or": newer}
-        with call(self._database):
+        held = execution_filter(lease.integrator, lease.execution_id) | lease_filter(lease) | {"$or": newer}
+        with db_call(self._database):
             before = self._database.collection("executions").find_one_and_update(
                 held, {"$set": {place: entry}}, {place: 1}, return_document=ReturnDocument.BEFORE
             )
@@ -64,15 +64,15 @@ class MongoCheckpoints:
 
     def newest(self, lease: Lease) -> bytes | None:
         """Return the newest checkpoint of the step, of any claim, as a majority has it; None if there is none."""
-        named = living(lease.integrator, lease.execution_id)
-        with call(self._database, writes=False):
+        named = execution_filter(lease.integrator, lease.execution_id)
+        with db_call(self._database, writes=False):
             found = self._database.collection("executions").find_one(named, {f"checkpoints.{lease.step}": 1})
         entry = (found or {}).get("checkpoints", {}).get(lease.step)
         if entry is None:
             return None
         if "json" in entry:
             return bytes(entry["json"])
-        with call(self._database, writes=False):
+        with db_call(self._database, writes=False):
             kept = self._database.collection("outputs").find_one(
                 {"_id": entry["apart"], "integrator": lease.integrator}
             )
@@ -80,14 +80,14 @@ class MongoCheckpoints:
 
     def clear(self, integrator: str, execution_id: str, step: str) -> None:
         """Delete the large checkpoints of a step that is over, found by names that no output has."""
-        named = {"$regex": f"^{re.escape(name_apart(execution_id, step, ''))}[^:]+:[0-9]+$"}
-        with call(self._database):
+        named = {"$regex": f"^{re.escape(external_output_id(execution_id, step, ''))}[^:]+:[0-9]+$"}
+        with db_call(self._database):
             self._database.collection("outputs").delete_many(
                 {"execution_id": str(execution_id), "integrator": str(integrator), "_id": named}
             )
 
     def _remove(self, name: str) -> None:
-        with call(self._database):
+        with db_call(self._database):
             self._database.collection("outputs").delete_one({"_id": name})
 
     def _insert(self, lease: Lease, name: str, state: bytes) -> None:
@@ -99,7 +99,7 @@ class MongoCheckpoints:
             "json": state,
         }
         try:
-            with call(self._database):
+            with db_call(self._database):
                 self._database.collection("outputs").insert_one(document)
         except DuplicateKeyError:
             return

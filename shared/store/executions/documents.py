@@ -17,14 +17,24 @@ import orjson
 
 from shared.domain.definitions.basket import Basket, BasketStep
 from shared.domain.definitions.retry_policy import RetryPolicy
-from shared.domain.execution import EVENTS_KEPT, Cancel, ErrorKind, Event, Execution, Idempotency, Page, RunError, Step
+from shared.domain.execution import (
+    LOG_LINES_MAX,
+    CancelRequest,
+    ErrorKind,
+    Execution,
+    Idempotency,
+    LogEvent,
+    LogPageQuery,
+    RunError,
+    Step,
+)
 from shared.domain.status import ExecutionStatus, StepStatus
 
-SCHEMA: Final = 1
-_REMEMBERED_MAX_BYTES: Final = 64 * 1024
-APART_FROM_READERS: Final = {"checkpoints": 0}
-APART_FROM_DECISIONS: Final = {"events": 0, "outputs": 0} | APART_FROM_READERS
-APART_FROM_LISTS: Final = {"input": 0, "metadata": 0} | APART_FROM_DECISIONS
+SCHEMA_VERSION: Final = 1
+_CACHED_BASKET_MAX_BYTES: Final = 64 * 1024
+READER_PROJECTION: Final = {"checkpoints": 0}
+DECISION_PROJECTION: Final = {"events": 0, "outputs": 0} | READER_PROJECTION
+LIST_PROJECTION: Final = {"input": 0, "metadata": 0} | DECISION_PROJECTION
 
 _PLAIN_FIELDS: Final = (
     "integrator", "created_at", "request_id", "input", "input_source", "kind", "stateful", "metadata", "traceparent",
@@ -34,11 +44,11 @@ _PLAIN_FIELDS: Final = (
 _STEP_FIELDS: Final = tuple(field.name for field in fields(Step) if field.name not in {"id", "status", "error"})
 
 
-def encode(execution: Execution) -> dict[str, Any]:
+def encode_execution(execution: Execution) -> dict[str, Any]:
     """Answer the document of ``execution``, without its log lines and outputs."""
     document = {
         "_id": execution.id,
-        "schema": SCHEMA,
+        "schema": SCHEMA_VERSION,
         "status": str(execution.status),
         "basket": _encode_basket(execution.basket),
         "basket_name": execution.basket.name,
@@ -54,7 +64,7 @@ def encode(execution: Execution) -> dict[str, Any]:
     return _without_none(document)
 
 
-def decode(document: dict[str, Any]) -> Execution:
+def decode_execution(document: dict[str, Any]) -> Execution:
     """Answer the execution that ``document`` holds."""
     steps = {step_id: _decode_step(step_id, fields_) for step_id, fields_ in document["steps"].items()}
     key = document.get("idempotency")
@@ -72,28 +82,28 @@ def decode(document: dict[str, Any]) -> Execution:
     )
 
 
-def encode_event(event: Event) -> dict[str, Any]:
+def encode_event(event: LogEvent) -> dict[str, Any]:
     """Answer the element of ``events`` that stands for ``event``."""
-    return _without_none({field.name: getattr(event, field.name) for field in fields(Event)})
+    return _without_none({field.name: getattr(event, field.name) for field in fields(LogEvent)})
 
 
-def decode_event(element: dict[str, Any]) -> Event:
+def decode_event(element: dict[str, Any]) -> LogEvent:
     """Answer the event that ``element`` stands for."""
-    return Event(**element)
+    return LogEvent(**element)
 
 
-def difference(before: Execution, after: Execution) -> dict[str, dict[str, Any]]:
+def diff_update(before: Execution, after: Execution) -> dict[str, dict[str, Any]]:
     """Answer the ``$set`` and ``$unset`` that turn the document of ``before`` into that of ``after``.
 
     ``due_by`` is always written: heartbeats move the stored one without a version, so that an unchanged value
     here may be another one there. A step that ends takes its checkpoint along.
     """
-    moved = _moved(_RUN_NAMES, _RUN_VALUES, before, after)
+    moved = _changed_fields(_RUN_NAMES, _RUN_VALUES, before, after)
     ended: list[str] = []
     for step in after.steps.values():
         was = before.steps[step.id]
         if step is not was:
-            told = _moved(_STEP_NAMES, _STEP_VALUES, was, step)
+            told = _changed_fields(_STEP_NAMES, _STEP_VALUES, was, step)
             moved |= {f"steps.{step.id}.{name}": value for name, value in told.items()}
             if step.status.is_final and not was.status.is_final:
                 ended.append(step.id)
@@ -107,12 +117,12 @@ def difference(before: Execution, after: Execution) -> dict[str, dict[str, Any]]
     return {operator: names for operator, names in (("$set", to_set), ("$unset", to_unset)) if names}
 
 
-def pushed(events: list[dict[str, Any]]) -> dict[str, Any]:
+def push_log_lines(events: list[dict[str, Any]]) -> dict[str, Any]:
     """Answer the ``$push`` that adds log lines and keeps the newest; their ``seq`` follows from their place."""
-    return {"events": {"$each": events, "$slice": -EVENTS_KEPT}}
+    return {"events": {"$each": events, "$slice": -LOG_LINES_MAX}}
 
 
-def cut_to(page: Page) -> list[dict[str, Any]]:
+def log_page_stages(page: LogPageQuery) -> list[dict[str, Any]]:
     """Answer the stages of a pipeline that leave of a document's log lines those of ``page``.
 
     They add ``lines_kept``, how many there are, and ``lines_from``, the place of the page's first counted from the
@@ -129,11 +139,11 @@ def cut_to(page: Page) -> list[dict[str, Any]]:
         {"$set": {"lines_kept": kept}},
         {"$set": {"lines_from": {"$subtract": ["$lines_kept", skipped]}}},
         {"$set": {"events": {"$slice": [{"$ifNull": ["$events", []]}, skipped, int(page.limit)]}}},
-        {"$unset": list(APART_FROM_READERS)},
+        {"$unset": list(READER_PROJECTION)},
     ]
 
 
-def _moved(
+def _changed_fields(
     names: tuple[str, ...], values: attrgetter[tuple[Any, ...]], before: object, after: object
 ) -> dict[str, Any]:
     """The fields that differ, as they are stored from now on; None for one that is stored no more."""
@@ -152,15 +162,15 @@ def _encode_basket(basket: Basket) -> bytes:
 
 def _decode_basket(stored: bytes) -> Basket:
     # One with a megabyte of literals takes twenty: hundreds of those are not remembered.
-    return _remembered_basket(stored) if len(stored) <= _REMEMBERED_MAX_BYTES else _read_basket(stored)
+    return _cached_basket(stored) if len(stored) <= _CACHED_BASKET_MAX_BYTES else _parse_basket(stored)
 
 
 @lru_cache(maxsize=256)  # the runs of one basket bear the same bytes, and a basket is never changed
-def _remembered_basket(stored: bytes) -> Basket:
-    return _read_basket(stored)
+def _cached_basket(stored: bytes) -> Basket:
+    return _parse_basket(stored)
 
 
-def _read_basket(stored: bytes) -> Basket:
+def _parse_basket(stored: bytes) -> Basket:
     raw = orjson.loads(stored)
     return Basket(steps=tuple(_decode_basket_step(step) for step in raw.pop("steps")), **raw)
 
@@ -191,19 +201,19 @@ def decode_error(document: dict[str, Any] | None) -> RunError | None:
     return None if document is None else RunError(**{**document, "kind": ErrorKind(document["kind"])})
 
 
-def _encode_cancel(cancel: Cancel | None) -> dict[str, Any] | None:
+def _encode_cancel(cancel: CancelRequest | None) -> dict[str, Any] | None:
     return None if cancel is None else _without_none({"requested_at": cancel.requested_at, "reason": cancel.reason})
 
 
-def _decode_cancel(document: dict[str, Any] | None) -> Cancel | None:
-    return None if document is None else Cancel(document["requested_at"], document.get("reason"))
+def _decode_cancel(document: dict[str, Any] | None) -> CancelRequest | None:
+    return None if document is None else CancelRequest(document["requested_at"], document.get("reason"))
 
 
 def _encode_key(key: Idempotency | None) -> dict[str, str] | None:
     return None if key is None else {"key": key.key, "fingerprint": key.fingerprint}
 
 
-def second_stored(document: dict[str, Any]) -> datetime:
+def stored_at_of(document: dict[str, Any]) -> datetime:
     """Answer the second in which mongod stored ``document``, by mongod's own clock."""
     stored: datetime = document["stored_at"].as_datetime()
     return stored

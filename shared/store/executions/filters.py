@@ -8,12 +8,12 @@ from shared.domain.execution import Lease
 from shared.domain.status import StepStatus
 
 
-def living(integrator: str, execution_id: str) -> dict[str, Any]:
+def execution_filter(integrator: str, execution_id: str) -> dict[str, Any]:
     """Answer the filter of one execution that is no tombstone."""
     return {"_id": str(execution_id), "integrator": str(integrator), "status": {"$exists": True}}
 
 
-def under(lease: Lease) -> dict[str, Any]:
+def lease_filter(lease: Lease) -> dict[str, Any]:
     """Answer the filter of an execution whose step still runs under ``lease``."""
     step = f"steps.{lease.step}"
     return {
@@ -23,6 +23,6 @@ def under(lease: Lease) -> dict[str, Any]:
     }
 
 
-def name_apart(execution_id: str, step: str, token: str) -> str:
+def external_output_id(execution_id: str, step: str, token: str) -> str:
     """Answer under which name a large output lies in ``outputs``: that of the claim that made it."""
     return f"{execution_id}:{step}:{token}"

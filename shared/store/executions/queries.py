@@ -10,93 +10,105 @@ from typing import Any, Final
 
 from pymongo.errors import BulkWriteError
 
-from shared.domain.execution import Execution, Record
-from shared.domain.lifecycle.decision import Advance
-from shared.domain.list_query import Listed, Order, Place, Wanted
+from shared.domain.execution import Execution, ExecutionRecord
+from shared.domain.lifecycle.decision import Decision
+from shared.domain.list_query import ListOrder, ListPosition, ListQuery, ListRow
 from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError, NotStorable, OutcomeUnknown, Unavailable
-from shared.store.database import Database, at_once, call
+from shared.store.database import Database, db_call, full_batch_size
 from shared.store.executions.documents import (
-    APART_FROM_DECISIONS,
-    APART_FROM_LISTS,
-    APART_FROM_READERS,
-    decode,
+    DECISION_PROJECTION,
+    LIST_PROJECTION,
+    READER_PROJECTION,
     decode_event,
+    decode_execution,
 )
-from shared.store.executions.port import KEY_KEPT, Compared
-from shared.store.executions.store import MongoStore, document_of
+from shared.store.executions.port import IDEMPOTENCY_KEY_TTL, RevisionComparison
+from shared.store.executions.store import MongoExecutionStore, new_document
 from shared.store.server_clock import Clock
 
-_ORDERS: Final = {Order.NEWEST: ("created_at", -1), Order.OLDEST: ("created_at", 1), Order.UPDATED: ("updated_at", 1)}
-_LIVING: Final = {"status": {"$exists": True}}
-_READ_AT_ONCE: Final = 20
-_INSERT_S: Final = 0.001
+_SORT_BY_ORDER: Final = {
+    ListOrder.NEWEST: ("created_at", -1),
+    ListOrder.OLDEST: ("created_at", 1),
+    ListOrder.UPDATED: ("updated_at", 1),
+}
+_NOT_WITHDRAWN: Final = {"status": {"$exists": True}}
+_CURSOR_BATCH_SIZE: Final = 20
+_INSERT_EXTRA_S: Final = 0.001
 _MS: Final = timedelta(milliseconds=1)
-_LAST: Final = datetime.max.replace(tzinfo=UTC) - _MS  # nothing was made in the millisecond after it
+_LATEST_MOMENT: Final = datetime.max.replace(tzinfo=UTC) - _MS  # nothing was made in the millisecond after it
 
 _Document = dict[str, Any]
 
 
-class MongoMany:
+class MongoExecutionQueries:
     """See the port for what each verb promises; ``store`` takes the inserts that a batch cannot decide."""
 
-    def __init__(self, database: Database, clock: Clock, store: MongoStore) -> None:
+    def __init__(self, database: Database, clock: Clock, store: MongoExecutionStore) -> None:
         self._database = database
         self._clock = clock
         self._store = store
 
-    def page(self, integrator: str, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Listed]:
+    def list_page(
+        self, integrator: str, query: ListQuery, limit: int, after: ListPosition | None = None
+    ) -> Sequence[ListRow]:
         """Answer a page by the index that serves its filters best, as mongod finds out by trying."""
-        by, direction = _ORDERS[wanted.order]
-        with call(self._database, writes=False):
-            found = self._database.collection("executions").find(_filter(integrator, wanted, after), APART_FROM_LISTS)
+        by, direction = _SORT_BY_ORDER[query.order]
+        with db_call(self._database, writes=False):
+            found = self._database.collection("executions").find(
+                _list_filter(integrator, query, after), LIST_PROJECTION
+            )
             rows = list(found.sort([(by, direction), ("_id", direction)]).limit(limit).batch_size(limit))
-        return [Listed(decode(row), Place(row[by], row["_id"])) for row in rows]
+        return [ListRow(decode_execution(row), ListPosition(row[by], row["_id"])) for row in rows]
 
-    def compare(
-        self, integrator: str, revs: Mapping[str, int | None], live_max: int, *, newest: bool = False
-    ) -> Compared:
+    def compare_revisions(
+        self, integrator: str, revs: Mapping[str, int | None], live_max: int, *, causal: bool = False
+    ) -> RevisionComparison:
         """Compare revisions as they are read; only what is answered is decoded, for that is what takes long."""
-        named = _named(integrator, revs)
-        of_now = self._database.session_of_now("executions", named) if newest else nullcontext()
-        with call(self._database, writes=False), of_now as session:
-            found = self._database.collection("executions").find(named, APART_FROM_LISTS, session=session)
-            by_id = {row["_id"]: row for row in found.batch_size(at_once(revs))}
+        named = _ids_filter(integrator, revs)
+        of_now = self._database.causal_session("executions", named) if causal else nullcontext()
+        with db_call(self._database, writes=False), of_now as session:
+            found = self._database.collection("executions").find(named, LIST_PROJECTION, session=session)
+            by_id = {row["_id"]: row for row in found.batch_size(full_batch_size(revs))}
         rows = [by_id[each] for each in revs if each in by_id]
         changed = [row for row in rows if row["rev"] != revs[row["_id"]]]
         same = [row for row in rows if row["rev"] == revs[row["_id"]]]
         live = islice((row for row in same if not ExecutionStatus(row["status"]).is_final), live_max)
         missing = [each for each in revs if each not in by_id]
-        return Compared([decode(row) for row in changed], [decode(row) for row in live], len(same), missing)
+        return RevisionComparison(
+            [decode_execution(row) for row in changed], [decode_execution(row) for row in live], len(same), missing
+        )
 
-    def records(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[Record]:
+    def read_many(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[ExecutionRecord]:
         """Answer executions whole, read a few at a time so that memory holds no more than was asked for."""
-        records: list[Record] = []
+        records: list[ExecutionRecord] = []
         left = bytes_max
-        with call(self._database, writes=False):
+        with db_call(self._database, writes=False):
             executions = self._database.collection("executions")
-            with executions.find(_named(integrator, ids), APART_FROM_READERS, batch_size=_READ_AT_ONCE) as found:
+            with executions.find(
+                _ids_filter(integrator, ids), READER_PROJECTION, batch_size=_CURSOR_BATCH_SIZE
+            ) as found:
                 for document in found:
-                    records.append(_record(document))
+                    records.append(_to_record(document))
                     left -= sum(map(len, records[-1].outputs.values()))
                     if left <= 0:
                         break
         return records
 
-    def holders(self, integrator: str, keys: Collection[str]) -> Mapping[str, Execution]:
+    def find_by_idempotency_keys(self, integrator: str, keys: Collection[str]) -> Mapping[str, Execution]:
         """Answer who holds keys, by the index that makes them unique."""
         held = {"integrator": str(integrator), "idempotency.key": {"$in": [str(key) for key in keys]}}
-        with call(self._database, writes=False):
-            found = self._database.collection("executions").find(held, APART_FROM_DECISIONS)
-            documents = list(found.batch_size(at_once(keys)))
-        kept_since = self._clock.now() - KEY_KEPT
-        runs = [run for run in map(decode, documents) if run.created_at > kept_since]
+        with db_call(self._database, writes=False):
+            found = self._database.collection("executions").find(held, DECISION_PROJECTION)
+            documents = list(found.batch_size(full_batch_size(keys)))
+        kept_since = self._clock.now() - IDEMPOTENCY_KEY_TTL
+        runs = [run for run in map(decode_execution, documents) if run.created_at > kept_since]
         return {run.idempotency.key: run for run in runs if run.idempotency is not None}
 
-    def insert_all(self, accepted: Sequence[Advance]) -> Collection[int]:
+    def insert_all(self, decisions: Sequence[Decision]) -> Collection[int]:
         """Store runs by one unordered insert; those whose keys or ids are taken are refused, and others for reasons."""
-        documents = [document_of(advance, {}) for advance in accepted]
-        with call(self._database, within_s=self._database.deadline_s + len(documents) * _INSERT_S):
+        documents = [new_document(advance, {}) for advance in decisions]
+        with db_call(self._database, timeout_s=self._database.deadline_s + len(documents) * _INSERT_EXTRA_S):
             try:
                 self._database.collection("executions").insert_many(documents, ordered=False)
             except BulkWriteError as failed:
@@ -105,18 +117,18 @@ class MongoMany:
                 return {error["index"] for error in failed.details["writeErrors"]}
         return ()
 
-    def create_many(self, accepted: Sequence[Advance]) -> Sequence[Execution | BucketError]:
+    def create_many(self, decisions: Sequence[Decision]) -> Sequence[Execution | BucketError]:
         """Store runs by one unordered insert; one that is refused is decided by itself."""
-        if not accepted:
+        if not decisions:
             return []
         try:
-            refused = self.insert_all(accepted)
+            refused = self.insert_all(decisions)
         except (Unavailable, OutcomeUnknown, NotStorable) as error:
-            return [error] * len(accepted)
-        decided = self._decided([accepted[at] for at in sorted(refused)]) if refused else {}
-        return [decided.get(advance.execution.id, advance.execution) for advance in accepted]
+            return [error] * len(decisions)
+        decided = self._resolve_refused([decisions[at] for at in sorted(refused)]) if refused else {}
+        return [decided.get(advance.execution.id, advance.execution) for advance in decisions]
 
-    def _decided(self, refused: Sequence[Advance]) -> Mapping[str, Execution | BucketError]:
+    def _resolve_refused(self, refused: Sequence[Decision]) -> Mapping[str, Execution | BucketError]:
         """What becomes, by id, of runs whose inserts were refused, and did nothing: the same batch sent twice at once.
 
         Who holds their keys is asked in one trip. What is left is decided one by one, until the store does not answer:
@@ -126,7 +138,7 @@ class MongoMany:
         decided: dict[str, Execution | BucketError] = {}
         away: BucketError | None = None
         try:
-            held = self.holders(refused[0].execution.integrator, keys)
+            held = self.find_by_idempotency_keys(refused[0].execution.integrator, keys)
         except BucketError as error:
             held, away = {}, error
         for advance in refused:
@@ -142,16 +154,16 @@ class MongoMany:
         return decided
 
 
-def _named(integrator: str, ids: Collection[str]) -> _Document:
-    return {"_id": {"$in": [str(each) for each in ids]}, "integrator": str(integrator), **_LIVING}
+def _ids_filter(integrator: str, ids: Collection[str]) -> _Document:
+    return {"_id": {"$in": [str(each) for each in ids]}, "integrator": str(integrator), **_NOT_WITHDRAWN}
 
 
-def _record(document: _Document) -> Record:
+def _to_record(document: _Document) -> ExecutionRecord:
     events = tuple(decode_event(element) for element in document.get("events", ()))
-    return Record(decode(document), events, document.get("lines", 0), document.get("outputs", {}))
+    return ExecutionRecord(decode_execution(document), events, document.get("lines", 0), document.get("outputs", {}))
 
 
-def _filter(integrator: str, wanted: Wanted, after: Place | None) -> _Document:
+def _list_filter(integrator: str, wanted: ListQuery, after: ListPosition | None) -> _Document:
     """The filter of a page; every value of a caller stands as a plain string or moment, never as an operator."""
     named = {
         "basket_name": wanted.basket,
@@ -159,26 +171,26 @@ def _filter(integrator: str, wanted: Wanted, after: Place | None) -> _Document:
         "request_id": wanted.request_id,
         "retry_of": wanted.retry_of,
     }
-    chosen: _Document = {"integrator": str(integrator), **_LIVING}
+    chosen: _Document = {"integrator": str(integrator), **_NOT_WITHDRAWN}
     chosen |= {field: str(value) for field, value in named.items() if value is not None}
     if wanted.statuses:
         chosen["status"] = {"$in": [str(status) for status in wanted.statuses]}
     if wanted.tag is not None:
         chosen["tags.0"] = {"$exists": True}  # which the index of tags has been told of
     if wanted.updated_since is not None:
-        chosen["updated_at"] = {"$gte": _up(wanted.updated_since)}
+        chosen["updated_at"] = {"$gte": _ceil_to_ms(wanted.updated_since)}
     made: list[_Document] = []
     if wanted.created_after is not None:
         made.append({"created_at": {"$gt": wanted.created_after}})
     if wanted.created_before is not None:
-        made.append({"created_at": {"$lt": _up(wanted.created_before)}})
+        made.append({"created_at": {"$lt": _ceil_to_ms(wanted.created_before)}})
     if after is not None:
-        by, direction = _ORDERS[wanted.order]
-        made += _beyond(after, by, "$gt" if direction > 0 else "$lt")
+        by, direction = _SORT_BY_ORDER[wanted.order]
+        made += _after_position(after, by, "$gt" if direction > 0 else "$lt")
     return chosen | ({"$and": made} if made else {})
 
 
-def _beyond(after: Place, by: str, further: str) -> list[_Document]:
+def _after_position(after: ListPosition, by: str, further: str) -> list[_Document]:
     """What lies further than a place; the first condition says nothing new, but an index is searched by it."""
     return [
         {by: {f"{further}e": after.at}},
@@ -186,7 +198,7 @@ def _beyond(after: Place, by: str, further: str) -> list[_Document]:
     ]
 
 
-def _up(at: datetime) -> datetime:
+def _ceil_to_ms(at: datetime) -> datetime:
     """``at`` rounded up to the millisecond: the store knows no finer ones, and the driver rounds down."""
     over = timedelta(microseconds=at.microsecond % 1_000)
-    return at - over + _MS if over and at < _LAST else at
+    return at - over + _MS if over and at < _LATEST_MOMENT else at

@@ -11,75 +11,75 @@ from typing import Final, TypeVar
 
 import stamina
 
-from shared.clock import since_boot
-from shared.domain.execution import Execution, Lease, Record
-from shared.domain.lifecycle.decision import Advance
+from shared.clock import boottime_s
+from shared.domain.execution import Execution, ExecutionRecord, Lease
+from shared.domain.lifecycle.decision import Decision
 from shared.errors import OutcomeUnknown, StaleWrite, Unavailable
 from shared.store.executions.port import ExecutionStore
 
 T = TypeVar("T")
-_PAUSE_S: Final = 0.01
-_PAUSE_MAX_S: Final = 0.5
+_BACKOFF_S: Final = 0.01
+_BACKOFF_MAX_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class SettleResult:
     """A decision that stands, and the record as it was written, asked for at ``as_of`` (seconds since boot)."""
 
-    record: Record
-    advance: Advance
+    record: ExecutionRecord
+    decision: Decision
     as_of: float
 
 
 def settle(
     store: ExecutionStore,
     execution: Execution,
-    decide: Callable[[Execution], Advance | None],
+    decide: Callable[[Execution], Decision | None],
     *,
     lease: Lease | None = None,
-    is_mine: Callable[[Execution], bool] = lambda _: False,
+    is_own_write: Callable[[Execution], bool] = lambda _: False,
     give_up: Callable[[], bool] = lambda: False,
-) -> Settled | None:
+) -> SettleResult | None:
     """Save what ``decide`` makes of ``execution``; None where it decides nothing, or the execution is gone.
 
     ``decide`` must be pure: whenever somebody wrote first it is asked again with a fresh load. The somebody may
     have been this very save, whose answer was lost; ``is_mine`` tells by the token. Errors of the store are
     borne as :func:`until_answered` does; LeaseLost of ``decide`` passes.
     """
-    pauses = _pauses()
+    pauses = _backoff_delays_s()
     while (advance := decide(execution)) is not None:
-        as_of = since_boot()
+        as_of = boottime_s()
         save = partial(store.save, execution, advance, lease=lease)
         try:
-            return Settled(until_answered(save, give_up), advance, as_of)
+            return SettleResult(retry_until_answered(save, give_up), advance, as_of)
         except StaleWrite:
             time.sleep(next(pauses))
-        found = until_answered(partial(store.load, execution.integrator, execution.id), give_up)
-        while found is not None and is_mine(found):
+        found = retry_until_answered(partial(store.load, execution.integrator, execution.id), give_up)
+        while found is not None and is_own_write(found):
             # Our own write, whose answer was lost. A claim is a lock; all else must be a majority's to leave here.
-            if advance.lock_only:
-                return Settled(Record(found), advance, as_of)
-            as_of = since_boot()
-            whole = until_answered(partial(store.read, found.integrator, found.id, outputs=()), give_up)
-            if whole is not None and is_mine(whole.execution):
-                return Settled(whole, advance, as_of)
+            if advance.is_lock_only:
+                return SettleResult(ExecutionRecord(found), advance, as_of)
+            as_of = boottime_s()
+            whole = retry_until_answered(partial(store.read, found.integrator, found.id, outputs=()), give_up)
+            if whole is not None and is_own_write(whole.execution):
+                return SettleResult(whole, advance, as_of)
             time.sleep(next(pauses))
-            found = until_answered(partial(store.load, found.integrator, found.id), give_up)
+            found = retry_until_answered(partial(store.load, found.integrator, found.id), give_up)
         if found is None:
             return None
         execution = found
     return None
 
 
-def _pauses() -> Iterator[float]:
+def _backoff_delays_s() -> Iterator[float]:
     """Short waits with full jitter, doubling, or siblings that met once would meet again."""
-    pause_s = _PAUSE_S
+    pause_s = _BACKOFF_S
     while True:
         yield random.uniform(0, pause_s)  # noqa: S311
-        pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+        pause_s = min(pause_s * 2, _BACKOFF_MAX_S)
 
 
-def until_answered(ask: Callable[[], T], give_up: Callable[[], bool], *, wait_max_s: float = 1.0) -> T:
+def retry_until_answered(operation: Callable[[], T], give_up: Callable[[], bool], *, wait_max_s: float = 1.0) -> T:
     """Repeat ``ask`` until the store accepts or refuses it; raise its error only once ``give_up`` says so.
 
     Right only for what may be repeated: reads, and writes whose filter makes the second time harmless.
@@ -89,7 +89,7 @@ def until_answered(ask: Callable[[], T], give_up: Callable[[], bool], *, wait_ma
         return isinstance(error, (Unavailable, OutcomeUnknown)) and not give_up()
 
     try:
-        return ask()  # nearly always: what repeats need is not built for it
+        return operation()  # nearly always: what repeats need is not built for it
     except (Unavailable, OutcomeUnknown) as away:
         if not is_away(away):
             raise
@@ -97,5 +97,5 @@ def until_answered(ask: Callable[[], T], give_up: Callable[[], bool], *, wait_ma
         on=is_away, attempts=None, timeout=None, wait_initial=0.05, wait_max=wait_max_s, wait_jitter=wait_max_s / 2
     ):
         with attempt:
-            return ask()
+            return operation()
     raise AssertionError("stamina ended without an answer or an error")

@@ -16,18 +16,18 @@ from typing import Any, Final, Self
 from pymongo.client_session import ClientSession
 from pymongo.errors import OperationFailure
 
-from shared.domain.feed_position import BATCH_MAX, coalesced
-from shared.errors import HistoryLost
-from shared.store.database import Database, call, listening
+from shared.domain.feed_position import BATCH_CHANGES_MAX, coalesce
+from shared.errors import ChangeHistoryLost
+from shared.store.database import Database, db_call, db_call_without_deadline
 
-Token = Mapping[str, Any]
+ResumeToken = Mapping[str, Any]
 
 # A stream that resumes far behind reads all that lies between, an hour's oplog in half a minute.
-_RESUMED_WITHIN_S: Final = 300.0
+_RESUME_TIMEOUT_S: Final = 300.0
 # ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken, and an event too large to be sent.
-_LOST: Final = frozenset({286, 280, 260, 10334})
+_HISTORY_LOST_CODES: Final = frozenset({286, 280, 260, 10334})
 # A write that counts no rev is seen by no poller. A replacement is what becomes of an update too large to be logged.
-_VISIBLE: Final[Mapping[str, Any]] = {
+_VISIBLE_CHANGES: Final[Mapping[str, Any]] = {
     "$or": [
         {"operationType": {"$in": ["insert", "replace"]}, "fullDocument.status": {"$exists": True}},
         {"operationType": "update", "updateDescription.updatedFields.rev": {"$exists": True}},
@@ -36,18 +36,18 @@ _VISIBLE: Final[Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class ChangeBatch:
     """One reply: who changed, each once at its latest place; more may follow at once where it ``is_full``."""
 
     execution_ids: tuple[str, ...]
-    token: Token
+    token: ResumeToken
     is_full: bool
 
 
 class ChangeStream:
     """One stream, from ``after`` a token on, or from now; all of it raises what the store raises, and HistoryLost."""
 
-    def __init__(self, database: Database, after: Token | None = None) -> None:
+    def __init__(self, database: Database, after: ResumeToken | None = None) -> None:
         self._database = database
         self._after = after
         self._open = ExitStack()
@@ -56,7 +56,7 @@ class ChangeStream:
 
     def __enter__(self) -> Self:
         """Take a session of the driver's, to which the cursor will belong."""
-        with call(self._database, writes=False):
+        with db_call(self._database, writes=False):
             self._session = self._open.enter_context(self._database.session())
         return self
 
@@ -64,45 +64,45 @@ class ChangeStream:
         """Close the cursor where MongoDB answers, which would else linger for ten minutes; give the session back."""
         with self._open:
             if kind is None and self._cursor_id:
-                with call(self._database, writes=False):
+                with db_call(self._database, writes=False):
                     self._command({"killCursors": "executions", "cursors": [self._cursor_id]})
 
-    def begin(self) -> News:
+    def open_cursor(self) -> ChangeBatch:
         """Open the stream; answer what it holds already, or merely the token of now."""
         stage = {} if self._after is None else {"resumeAfter": self._after}
         opened = {
             "aggregate": "executions",
-            "pipeline": [{"$changeStream": stage}, {"$match": _VISIBLE}, {"$project": {"documentKey._id": 1}}],
-            "cursor": {"batchSize": 0 if self._after is None else BATCH_MAX},
+            "pipeline": [{"$changeStream": stage}, {"$match": _VISIBLE_CHANGES}, {"$project": {"documentKey._id": 1}}],
+            "cursor": {"batchSize": 0 if self._after is None else BATCH_CHANGES_MAX},
             "readConcern": {"level": "majority"},
         }
-        with call(self._database, writes=False, within_s=None if self._after is None else _RESUMED_WITHIN_S):
-            return self._asked(opened, "firstBatch")
+        with db_call(self._database, writes=False, timeout_s=None if self._after is None else _RESUME_TIMEOUT_S):
+            return self._run_cursor_command(opened, "firstBatch")
 
-    def wait(self, most_s: float) -> News:
+    def wait_for_changes(self, timeout_s: float) -> ChangeBatch:
         """Wait for changes, ``most_s`` seconds at most; answer them."""
         if not self._cursor_id:
-            raise HistoryLost("executions was dropped or renamed: what its stream would tell is over")
+            raise ChangeHistoryLost("executions was dropped or renamed: what its stream would tell is over")
         asked = {
             "getMore": self._cursor_id,
             "collection": "executions",
-            "batchSize": BATCH_MAX,
-            "maxTimeMS": int(most_s * 1_000),
+            "batchSize": BATCH_CHANGES_MAX,
+            "maxTimeMS": int(timeout_s * 1_000),
         }
-        with listening():
-            return self._asked(asked, "nextBatch")
+        with db_call_without_deadline():
+            return self._run_cursor_command(asked, "nextBatch")
 
-    def _asked(self, command: dict[str, Any], batch: str) -> News:
+    def _run_cursor_command(self, command: dict[str, Any], batch: str) -> ChangeBatch:
         try:
             cursor = self._command(command)["cursor"]
         except OperationFailure as failed:
-            if failed.code in _LOST:
-                raise HistoryLost from failed
+            if failed.code in _HISTORY_LOST_CODES:
+                raise ChangeHistoryLost from failed
             raise
         self._cursor_id = cursor["id"]
         events = cursor[batch]
-        ids = coalesced(event["documentKey"]["_id"] for event in events)
-        return News(ids, cursor["postBatchResumeToken"], is_full=len(events) >= BATCH_MAX)
+        ids = coalesce(event["documentKey"]["_id"] for event in events)
+        return ChangeBatch(ids, cursor["postBatchResumeToken"], is_full=len(events) >= BATCH_CHANGES_MAX)
 
     def _command(self, command: dict[str, Any]) -> dict[str, Any]:
         return self._database.collection("executions").database.command(command, session=self._session)

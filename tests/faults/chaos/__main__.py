@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from compose.embedded.group_reaper import Guard
+from compose.embedded.group_reaper import GroupReaper
 from tests.api_client import AGENTS
 from tests.faults.chaos.callers import Callers
 from tests.faults.chaos.killer import Crew, Killer, say
@@ -38,7 +38,7 @@ def play(root: Path, *, runs: int, seconds: float, seed: int, store: str | None 
     chance = random.Random(seed)
     provider = root / "provider"
     provider.mkdir()
-    with Guard() as guard:
+    with GroupReaper() as guard:
         members = ReplicaSet(root / "members", guard)
         try:
             members.start()
@@ -48,7 +48,7 @@ def play(root: Path, *, runs: int, seconds: float, seed: int, store: str | None 
 
 
 def _play_on(
-    members: ReplicaSet, guard: Guard, root: Path, chance: random.Random, *, runs: int, seconds: float,
+    members: ReplicaSet, guard: GroupReaper, root: Path, chance: random.Random, *, runs: int, seconds: float,
     store: str | None,
 ) -> Figures:  # fmt: skip
     stack = Stack(

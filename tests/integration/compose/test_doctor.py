@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from compose import doctor_checks, locked_packages, server_versions
 from compose.cli import main
 from compose.embedded import binaries
-from compose.errors import Trouble
+from compose.errors import OperatorError
 
 
 def doctor(data: Path, **environ: str) -> Result:
@@ -56,8 +56,8 @@ def test_servers_that_are_away_are_told(tmp_path: Path) -> None:
 
 
 def test_an_old_server_is_told(redis_url: str) -> None:
-    with pytest.raises(Trouble, match="too old") as caught:
-        server_versions.redis_version(redis_url, oldest=(99, 0))
+    with pytest.raises(OperatorError, match="too old") as caught:
+        server_versions.check_redis_version(redis_url, minimum=(99, 0))
     assert "99.0 or newer" in caught.value.fix
 
 
@@ -66,15 +66,15 @@ def test_a_missing_library_is_told_with_its_package(tmp_path: Path, monkeypatch:
     ldd.write_text("#!/bin/sh\nprintf '\\tlibcurl.so.4 => not found\\n\\tlibc.so.6 => /lib/libc.so.6 (0x0)\\n'\n")
     ldd.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Trouble, match=r"mongod lacks libcurl\.so\.4") as caught:
+    with pytest.raises(OperatorError, match=r"mongod lacks libcurl\.so\.4") as caught:
         binaries.check_loadable(Path("/somewhere/mongod"))
     assert caught.value.fix == "apt-get install libcurl4"
 
 
 def test_a_machine_without_a_server_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Trouble, match="no mongod was found") as caught:
-        binaries.find("mongod", {"mongod": ("no_such_package", "mongod")})
+    with pytest.raises(OperatorError, match="no mongod was found") as caught:
+        binaries.find_binary("mongod", {"mongod": ("no_such_package", "mongod")})
     assert "MONGODB_URL" in caught.value.fix
     assert "compose.yaml" in caught.value.fix
 
@@ -83,14 +83,14 @@ def test_a_server_on_the_path_comes_before_the_wheels(monkeypatch: pytest.Monkey
     (tmp_path / "redis-server").write_text("#!/bin/sh\n")
     (tmp_path / "redis-server").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert binaries.find("redis-server") == tmp_path / "redis-server"
+    assert binaries.find_binary("redis-server") == tmp_path / "redis-server"
 
 
 def test_packages_that_differ_from_the_lock_are_named(tmp_path: Path) -> None:
     lock = tmp_path / "requirements.lock"
     lock.write_text("flask==0.1 \\\n    --hash=sha256:0\nno-such-package==1\n")
-    with pytest.raises(Trouble, match=r"flask .* instead of 0\.1; no-such-package missing instead of 1"):
-        locked_packages.check(lock)
+    with pytest.raises(OperatorError, match=r"flask .* instead of 0\.1; no-such-package missing instead of 1"):
+        locked_packages.check_against_lock(lock)
 
 
 def test_every_check_has_a_name_of_its_own(tmp_path: Path) -> None:

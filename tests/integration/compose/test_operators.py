@@ -13,10 +13,10 @@ from click.testing import CliRunner, Result
 
 from compose.cli import main
 from shared.bootstrap import Services, bootstrap
-from shared.domain.execution import PUBLIC, ErrorKind, RunError
+from shared.domain.execution import PUBLIC_INTEGRATOR, ErrorKind, RunError
 from shared.domain.lifecycle.transitions import fail
 from shared.domain.status import StepStatus
-from shared.queue.message import FIRST, list_of
+from shared.queue.message import PRIORITY_FIRST_OFFER, list_key
 from shared.settings import Settings
 from tests.builders import NOON, accepted, claimed
 from tests.conftest import Servers
@@ -43,7 +43,7 @@ def test_what_is_dead_is_listed_and_sent_again(services: Services) -> None:
     lease = run.lease_of("a")
     lost = RunError("worker_lost", "three workers were lost", ErrorKind.LOST, "a", "a", 3)
     services.store.save(run, fail(run, lease, lost, NOON), lease=lease)
-    services.dead_letters.keep(PUBLIC, "('garbage',)")
+    services.dead_letters.add_message(PUBLIC_INTEGRATOR, "('garbage',)")
 
     listed = bucketd(services, "dead-letters")
     assert listed.exit_code == 0, listed.output
@@ -52,16 +52,16 @@ def test_what_is_dead_is_listed_and_sent_again(services: Services) -> None:
 
     sent = bucketd(services, "dead-letters", "requeue", run.id)
     assert sent.exit_code == 0, sent.output
-    again = services.store.load(PUBLIC, sent.output.split()[-1])
+    again = services.store.load(PUBLIC_INTEGRATOR, sent.output.split()[-1])
     assert again is not None
     assert (again.retry_of, again.steps["a"].status) == (run.id, StepStatus.READY)
-    assert services.redis.llen(list_of("default", FIRST)) == 1
+    assert services.redis.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 1
     assert f"retried as {again.id}" in bucketd(services, "dead-letters").output
 
 
 def test_what_cannot_be_sent_again_is_said_and_the_exit_code_is_1(services: Services) -> None:
-    services.dead_letters.keep(PUBLIC, "garbage")
-    (message,) = services.dead_letters.page(PUBLIC, 1)
+    services.dead_letters.add_message(PUBLIC_INTEGRATOR, "garbage")
+    (message,) = services.dead_letters.page(PUBLIC_INTEGRATOR, 1)
     for letter_id, said in ((message.id, "could not be read"), ("nothing", "no dead letter 'nothing'")):
         refused = bucketd(services, "dead-letters", "requeue", letter_id)
         assert (refused.exit_code, said in refused.output) == (1, True), refused.output

@@ -123,7 +123,7 @@ def test_sigkill_of_bucketd_leaves_nothing_and_does_not_hinder_the_next(up: Up) 
 def test_what_was_left_when_the_guard_was_killed_too_is_cleared_away_by_the_next(up: Up) -> None:
     first = up()
     first.wait_up()
-    sockets, guard = sockets_of(first), first.child("guard.py")
+    sockets, guard = sockets_of(first), first.child("group_reaper.py")
     (grandchild,) = descendants(first.child("gunicorn"))
     os.kill(guard, signal.SIGKILL)
     first.process.kill()

@@ -21,14 +21,14 @@ import os
 import flask
 from api.http import middleware, problems
 from shared.settings import Settings
-from shared.telemetry.request_metrics import exposition
+from shared.telemetry.request_metrics import render_exposition
 
 app = flask.Flask(__name__, static_folder=None)
-middleware.register(app, Settings.from_environ())
-problems.register(app)
+middleware.register_middleware(app, Settings.from_environ())
+problems.register_error_handlers(app)
 app.add_url_rule("/thing", "thing", lambda: {"a": 1})
 app.add_url_rule("/process", "process", lambda: {"pid": os.getpid()})
-app.add_url_rule("/metrics", "metrics", lambda: exposition().decode())
+app.add_url_rule("/metrics", "metrics", lambda: render_exposition().decode())
 """
 RUN = [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn", "small:app"]
 

@@ -27,7 +27,7 @@ class Store:
             raise Unavailable("a test has taken the store away")
         return timedelta(0)
 
-    def glance(self) -> None:
+    def now_or_none(self) -> None:
         return None
 
     def has_answered_since(self, _moment: float) -> bool:

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from tests.unit.context_fakes import KeptLines, LedgerInMemory
-from worker.context import LINE_MAX_BYTES, AgentContext
+from worker.context import LOG_LINE_MAX_BYTES, AgentContext
 
 
 class Broken:
@@ -48,7 +48,7 @@ def logged(message: object, /, level: str = "info", **data: Any) -> tuple[str, s
     kept = KeptLines()
     context(kept).log(message, level=level, **data)
     ((told, text, data_json),) = kept.lines
-    assert len(orjson.dumps(text)) + len(data_json) <= LINE_MAX_BYTES
+    assert len(orjson.dumps(text)) + len(data_json) <= LOG_LINE_MAX_BYTES
     return told, text, orjson.loads(data_json)
 
 
@@ -104,7 +104,7 @@ def test_long_data_is_dropped_and_the_message_kept() -> None:
 
 
 def test_a_line_of_exactly_the_limit_is_whole() -> None:
-    room = LINE_MAX_BYTES - len('""{}')
+    room = LOG_LINE_MAX_BYTES - len('""{}')
     assert logged("x" * room)[1:] == ("x" * room, {})
     assert logged("x" * (room + 1))[1].endswith(f"(cut from {room + 1} bytes)")
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from worker.context import AgentContext
-from worker.money import flow_of, signed
+from worker.money import flow_of, signed_amount_of
 
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
 
 def _add(transaction: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
     # The key is the same for every attempt of this step, so a run that crashed after the write adds nothing twice.
-    kind = "expense" if signed(transaction) < 0 else "income"
+    kind = "expense" if signed_amount_of(transaction) < 0 else "income"
     entry = {
         "id": ctx.idempotency_key,
         "amount": transaction["amount"],

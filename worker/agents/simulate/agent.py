@@ -11,16 +11,16 @@ from typing import Any, Final
 
 import orjson
 
-from shared.domain.lifecycle.simulation import Phase, Play, read_script
+from shared.domain.lifecycle.simulation import PhaseKind, ScriptPhase, parse_script
 from worker.context import AgentContext
-from worker.simulated_outcome import ScriptedFailure, WorkerGone
+from worker.simulated_outcome import ScriptedFailure, SimulatedWorkerLoss
 
-MOVES_EVERY_S: Final = 0.2
-KEPT_EVERY_S: Final = 5.0
+PROGRESS_EVERY_S: Final = 0.2
+CHECKPOINT_EVERY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _ScriptPosition:
     """How far a script was played: its phase, the seconds of it that are over, and the percentage before it."""
 
     phase: int = 0
@@ -28,49 +28,49 @@ class _Place:
     percent: int = 0
 
 
-class Cancelled(Exception):
+class SimulationCancelled(Exception):
     """The run was asked to stop."""
 
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
     """Play ``given["script"]`` to its end, from wherever an earlier attempt left it."""
-    place = _Place(**(ctx.restore() or {}))
-    for number, phase in enumerate(read_script(given.get("script", ()))):
+    place = _ScriptPosition(**(ctx.restore() or {}))
+    for number, phase in enumerate(parse_script(given.get("script", ()))):
         if number < place.phase:
             continue
         place = _play(phase, replace(place, phase=number), ctx)
     return _result({"simulated": True, "attempts": ctx.attempt}, given.get("result_bytes", 0))
 
 
-def _play(phase: Phase, place: _Place, ctx: AgentContext) -> _Place:
+def _play(phase: ScriptPhase, place: _ScriptPosition, ctx: AgentContext) -> _ScriptPosition:
     """Play one phase and answer where the next one begins."""
-    following = _Place(place.phase + 1, percent=place.percent)
-    if phase.play is Play.RUNNING:
+    following = _ScriptPosition(place.phase + 1, percent=place.percent)
+    if phase.kind is PhaseKind.RUNNING:
         _run(phase, place, ctx)
         return replace(following, percent=place.percent if phase.percent is None else phase.percent)
-    if phase.play is Play.WORKER_LOST:
+    if phase.kind is PhaseKind.WORKER_LOST:
         ctx.checkpoint(asdict(following))
         ctx.progress(place.percent / 100, "the worker is lost")
-        raise WorkerGone
+        raise SimulatedWorkerLoss
     if phase.code is not None:
         raise ScriptedFailure(phase.code)
     return following  # queued was played before the step was offered
 
 
-def _run(phase: Phase, place: _Place, ctx: AgentContext) -> None:
-    ctx.log(f"running for {phase.seconds:g} s", phase=place.phase)
+def _run(phase: ScriptPhase, place: _ScriptPosition, ctx: AgentContext) -> None:
+    ctx.log(f"running for {phase.duration_s:g} s", phase=place.phase)
     aim = place.percent if phase.percent is None else phase.percent
     began = time.monotonic() - place.played_s
     kept_at = time.monotonic()
     while True:
-        played_s = min(time.monotonic() - began, phase.seconds)
-        part = played_s / phase.seconds if phase.seconds else 1.0
-        ctx.progress((place.percent + (aim - place.percent) * part) / 100, f"{phase.seconds - played_s:.1f} s to go")
-        if played_s >= phase.seconds:
+        played_s = min(time.monotonic() - began, phase.duration_s)
+        part = played_s / phase.duration_s if phase.duration_s else 1.0
+        ctx.progress((place.percent + (aim - place.percent) * part) / 100, f"{phase.duration_s - played_s:.1f} s to go")
+        if played_s >= phase.duration_s:
             return
-        if ctx.cancel.wait(min(MOVES_EVERY_S, phase.seconds - played_s)):
-            raise Cancelled("the run was asked to stop")
-        if time.monotonic() - kept_at >= KEPT_EVERY_S:
+        if ctx.cancel.wait(min(PROGRESS_EVERY_S, phase.duration_s - played_s)):
+            raise SimulationCancelled("the run was asked to stop")
+        if time.monotonic() - kept_at >= CHECKPOINT_EVERY_S:
             ctx.checkpoint(asdict(replace(place, played_s=time.monotonic() - began)))
             kept_at = time.monotonic()
 

@@ -11,11 +11,11 @@ from pymongo import WriteConcern
 from pymongo.collection import Collection
 
 from api.app import Components, build_components
-from api.polling.poll_many import PollsOfMany, _Found
+from api.polling.poll_many import PollManyHandler, _PollManyResult
 from shared.bootstrap import Services, bootstrap
-from shared.live.render import head_of
+from shared.live.render import parse_header
 from shared.settings import Settings
-from shared.store.executions.store import document_of
+from shared.store.executions.store import new_document
 from tests.builders import accepted
 
 
@@ -43,7 +43,7 @@ def at_once(services: Services) -> Collection[dict[str, object]]:
 def test_a_run_that_the_primary_has_is_never_unknown(parts: Components, at_once: Collection[dict[str, object]]) -> None:
     for _ in range(10):
         run = accepted()
-        at_once.insert_one(document_of(run, {}))
+        at_once.insert_one(new_document(run, {}))
         assert parts.reader.read(run.execution.id).execution.id == run.execution.id
 
 
@@ -53,7 +53,7 @@ def test_a_poll_is_never_of_before_what_its_caller_has_seen(
     run = services.store.create(accepted())
     for rev in range(2, 12):
         at_once.update_one({"_id": run.id}, {"$set": {"rev": rev}})
-        assert head_of(parts.poller._latest(run.id, min_rev=rev).view).rev == rev
+        assert parse_header(parts.poller._fetch_view(run.id, min_rev=rev).view).rev == rev
 
 
 def test_a_part_of_a_poll_is_of_no_other_revision_than_the_whole(
@@ -69,12 +69,12 @@ def test_a_poll_of_many_neither_misses_nor_goes_back(
     services: Services, at_once: Collection[dict[str, object]]
 ) -> None:
     parts = build_components(services)
-    many = PollsOfMany(services, parts.monitor, parts.reader, parts.view_hints)
+    many = PollManyHandler(services, parts.monitor, parts.reader, parts.view_hints)
     run = services.store.create(accepted())
     for rev in range(2, 12):
         new = accepted()
-        at_once.insert_one(document_of(new, {}))
+        at_once.insert_one(new_document(new, {}))
         at_once.update_one({"_id": run.id}, {"$set": {"rev": rev}})
-        found = _Found([])
-        many._look_in_store(found, {run.id: rev, new.execution.id: None}, whole=False)
+        found = _PollManyResult([])
+        many._compare_in_store(found, {run.id: rev, new.execution.id: None}, is_full=False)
         assert (found.not_found, found.unchanged, len(found.changed)) == ([], 1, 1)

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from api.submission.group_commit import LARGE_BYTES, GroupCommit, _Ticket
+from api.submission.group_commit import GROUPED_BYTES_MAX, GroupCommit, _Ticket
 from shared import faults
 from shared.bootstrap import Services, bootstrap
-from shared.domain.execution import PUBLIC, Execution, Idempotency
-from shared.domain.lifecycle.decision import Advance
+from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Idempotency
+from shared.domain.lifecycle.decision import Decision
 from shared.errors import NotStorable, OutcomeUnknown, Unavailable
 from shared.ids import new_execution_id
-from shared.queue.message import FIRST, list_of
+from shared.queue.message import PRIORITY_FIRST_OFFER, list_key
 from shared.settings import Settings
 from tests.builders import NOON, accepted, chain
 from tests.faulty_store import FaultyStore
@@ -60,7 +60,7 @@ class Crowd:
             finally:
                 may_go_on.set()
 
-    def waiting(self, commits: GroupCommit, runs: list[Advance]) -> list[Future[Execution]]:
+    def waiting(self, commits: GroupCommit, runs: list[Decision]) -> list[Future[Execution]]:
         """Submit ``runs`` one after the other, each once the one before it waits."""
         already = len(commits._waiting)
         futures = []
@@ -70,7 +70,7 @@ class Crowd:
         return futures
 
     def bells(self) -> Any:
-        return self.services.redis.llen(list_of("default", FIRST))
+        return self.services.redis.llen(list_key("default", PRIORITY_FIRST_OFFER))
 
     def stored(self) -> int:
         return self.services.database.collection("executions").count_documents({})
@@ -81,11 +81,11 @@ def crowd(redis_url: str, mongodb_url: str) -> Iterator[Crowd]:
     services = bootstrap(Settings(redis_url=redis_url, mongodb_url=mongodb_url), "api")
     with closing(services.database), closing(services.redis), ThreadPoolExecutor(40) as callers:
         services.database.ensure_indexes()
-        alone, many = FaultyStore(services.store), FaultyStore(services.many)
-        yield Crowd(replace(services, store=alone, many=many), alone, many, callers)  # type: ignore[arg-type]
+        alone, many = FaultyStore(services.store), FaultyStore(services.queries)
+        yield Crowd(replace(services, store=alone, queries=many), alone, many, callers)  # type: ignore[arg-type]
 
 
-def fresh(**changes: Any) -> Advance:
+def fresh(**changes: Any) -> Decision:
     return accepted(id=new_execution_id(NOON), **changes)
 
 
@@ -136,7 +136,7 @@ def test_of_one_key_in_a_crowd_one_run_is_made(crowd: Crowd) -> None:
 def test_what_the_store_refuses_of_one_run_is_told_of_that_run_alone(crowd: Crowd) -> None:
     commits = crowd.commits()
     withdrawn = fresh()
-    crowd.services.store.withdraw(PUBLIC, withdrawn.execution.id)
+    crowd.services.store.withdraw(PUBLIC_INTEGRATOR, withdrawn.execution.id)
     unfit = fresh(input_source="\ud800")  # which is no UTF-8: the whole insert is refused before it is sent
     with crowd.behind_two(commits):
         good, bad, gone, last = crowd.waiting(commits, [fresh(), unfit, withdrawn, fresh()])
@@ -195,7 +195,7 @@ def test_who_has_waited_long_enough_stores_for_all_who_wait(crowd: Crowd) -> Non
     for one in both:
         one.result(10)
     assert crowd.stored() == 7
-    wait_until(lambda: commits._storing == 0, what="the turn is free again")
+    wait_until(lambda: commits._storing_count == 0, what="the turn is free again")
 
 
 def test_what_was_refused_is_forgotten_at_once(crowd: Crowd) -> None:
@@ -221,7 +221,7 @@ def test_what_was_refused_is_forgotten_at_once(crowd: Crowd) -> None:
 def test_a_large_input_and_a_retry_with_outputs_wait_for_nobody_and_hold_up_nobody(crowd: Crowd) -> None:
     commits = crowd.commits()
     with crowd.behind_two(commits) as both:
-        assert commits.store(fresh(input=b"1" * (LARGE_BYTES + 1)))
+        assert commits.store(fresh(input=b"1" * (GROUPED_BYTES_MAX + 1)))
         assert commits.store(fresh(), {"only": b"{}"})
         assert not any(one.done() for one in both)
     assert crowd.many.asked["insert_all"] == 0
@@ -229,7 +229,7 @@ def test_a_large_input_and_a_retry_with_outputs_wait_for_nobody_and_hold_up_nobo
 
 def test_a_large_basket_waits_for_nobody_and_holds_up_nobody(crowd: Crowd) -> None:
     commits = crowd.commits()
-    literal = {"text": "x" * LARGE_BYTES}
+    literal = {"text": "x" * GROUPED_BYTES_MAX}
     large = replace(chain("only"), steps=(replace(chain("only").steps[0], input=literal),))
     with crowd.behind_two(commits) as both:
         alone = crowd.callers.submit(commits.store, fresh(basket=large))
@@ -241,8 +241,8 @@ def test_a_large_basket_waits_for_nobody_and_holds_up_nobody(crowd: Crowd) -> No
 def test_callers_in_any_order_store_each_run_once(crowd: Crowd) -> None:
     commits = crowd.commits(turn_awaited_s=0.002)  # so that some go on before their turn
     runs = [fresh() for _ in range(400)]
-    store: Callable[[Advance], Execution] = commits.store
+    store: Callable[[Decision], Execution] = commits.store
     assert list(crowd.callers.map(store, runs)) == [run.execution for run in runs]
     assert (crowd.stored(), crowd.bells()) == (400, 400)
-    assert (commits._storing, len(commits._waiting)) == (0, 0)
+    assert (commits._storing_count, len(commits._waiting)) == (0, 0)
     assert crowd.many.asked["insert_all"] > 0

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 
 from compose.embedded import selftest
-from compose.embedded.bucket_processes import fetch
+from compose.embedded.bucket_processes import fetch_json
 from tests.stack import Stack
 from tests.waiting import descendants, is_paused, is_running, wait_until
 
 
 def submit(stack: Stack) -> str:
-    return str(fetch(f"{stack.url}/run-basket", selftest.EXAMPLE)["execution_id"])
+    return str(fetch_json(f"{stack.url}/run-basket", selftest.EXAMPLE)["execution_id"])
 
 
 def poll(stack: Stack, execution_id: str) -> Any:
-    return fetch(f"{stack.url}/execution-logs/{execution_id}")
+    return fetch_json(f"{stack.url}/execution-logs/{execution_id}")
 
 
 def test_the_stack_completes_a_run_and_lets_the_test_look_inside(stack: Stack) -> None:

@@ -13,7 +13,7 @@ import redis
 
 from shared.live import log_stream
 from shared.queue import message
-from shared.queue.message import FIRST, Bell, list_of
+from shared.queue.message import PRIORITY_FIRST_OFFER, TaskMessage, list_key
 from tests.builders import NOON
 
 ROOM_BYTES = 16 * 1024 * 1024
@@ -35,13 +35,13 @@ def test_agents_that_flood_the_log_leave_room_for_messages(small: redis.Redis) -
     line = orjson.dumps({"seq": 1, "message": os.urandom(2_000).hex()})
     for _ in range(100):
         pipe = small.pipeline(transaction=False)
-        log_stream.add(pipe, [line] * 100)
+        log_stream.append_lines(pipe, [line] * 100)
         with suppress(redis.OutOfMemoryError):  # as the publisher does: the run goes on
             pipe.execute()
     for _ in range(1_000):
         pipe = small.pipeline(transaction=False)
-        log_stream.add(pipe, [line[:200]])
-        message.ring(pipe, Bell("public", "1763700000_89ce24ad1b2c3d4e", "a", NOON), "default")
+        log_stream.append_lines(pipe, [line[:200]])
+        message.enqueue(pipe, TaskMessage("public", "1763700000_89ce24ad1b2c3d4e", "a", NOON), "default")
         with suppress(redis.OutOfMemoryError):
             pipe.execute()
-    assert small.llen(list_of("default", FIRST)) == 1_000
+    assert small.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 1_000

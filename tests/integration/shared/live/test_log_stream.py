@@ -8,7 +8,7 @@ import orjson
 import redis
 
 from shared.live import log_stream
-from shared.live.log_stream import Cursor, Found, Wanted
+from shared.live.log_stream import LogCursor, LogFilter, LogStreamPage
 
 
 def line(seq: int, **changes: Any) -> bytes:
@@ -18,60 +18,60 @@ def line(seq: int, **changes: Any) -> bytes:
 def add(client: redis.Redis, *batches: list[bytes]) -> None:
     for batch in batches:
         pipe = client.pipeline(transaction=False)
-        log_stream.add(pipe, batch)
+        log_stream.append_lines(pipe, batch)
         pipe.execute()
 
 
-def seqs(found: Found) -> list[int]:
+def seqs(found: LogStreamPage) -> list[int]:
     return [line["seq"] for line in found.lines]
 
 
 def test_pages_by_cursor_give_each_line_once_even_from_the_middle_of_an_entry(client: redis.Redis) -> None:
     add(client, [line(1), line(2), line(3)], [line(4)], [], [line(5), line(6)])
-    since, pages = Cursor(0, 0, 0), []
-    while (page := log_stream.after(client, since, Wanted(), 2)).lines:
+    since, pages = LogCursor(0, 0, 0), []
+    while (page := log_stream.read_after(client, since, LogFilter(), 2)).lines:
         pages.append(seqs(page))
-        since = page.end
+        since = page.next_cursor
     assert pages == [[1, 2], [3, 4], [5, 6]]
     add(client, [line(7)])
-    assert seqs(log_stream.after(client, since, Wanted(), 2)) == [7]
+    assert seqs(log_stream.read_after(client, since, LogFilter(), 2)) == [7]
 
 
 def test_the_latest_are_the_newest_in_their_order(client: redis.Redis) -> None:
     add(client, *([line(number)] for number in range(1, 1_201)))
-    assert seqs(log_stream.latest(client, Wanted(), 3)) == [1198, 1199, 1200]
-    assert seqs(log_stream.latest(client, Wanted(), 1_100)) == [*range(101, 1_201)]
+    assert seqs(log_stream.read_latest(client, LogFilter(), 3)) == [1198, 1199, 1200]
+    assert seqs(log_stream.read_latest(client, LogFilter(), 1_100)) == [*range(101, 1_201)]
 
 
 def test_only_what_is_wanted_is_found_however_rare(client: redis.Redis) -> None:
     add(client, [line(1, agent_name="rare", level="error")], *([line(number)] for number in range(2, 1_100)))
-    assert seqs(log_stream.latest(client, Wanted(agent="rare"), 5)) == [1]
-    assert seqs(log_stream.after(client, Cursor(0, 0, 0), Wanted(level="error"), 5)) == [1]
-    assert seqs(log_stream.latest(client, Wanted(execution_id="other"), 5)) == []
+    assert seqs(log_stream.read_latest(client, LogFilter(agent="rare"), 5)) == [1]
+    assert seqs(log_stream.read_after(client, LogCursor(0, 0, 0), LogFilter(level="error"), 5)) == [1]
+    assert seqs(log_stream.read_latest(client, LogFilter(execution_id="other"), 5)) == []
 
 
 def test_what_is_added_after_the_latest_were_read_lies_behind_their_end(client: redis.Redis) -> None:
-    nothing = log_stream.latest(client, Wanted(), 5)
+    nothing = log_stream.read_latest(client, LogFilter(), 5)
     add(client, [line(1)])
-    assert seqs(log_stream.after(client, nothing.end, Wanted(), 5)) == [1]
-    read = log_stream.latest(client, Wanted(), 5)
+    assert seqs(log_stream.read_after(client, nothing.next_cursor, LogFilter(), 5)) == [1]
+    read = log_stream.read_latest(client, LogFilter(), 5)
     add(client, [line(2)])
-    assert seqs(log_stream.after(client, read.end, Wanted(), 5)) == [2]
+    assert seqs(log_stream.read_after(client, read.next_cursor, LogFilter(), 5)) == [2]
 
 
 def test_a_cursor_reads_back_what_it_wrote_and_nothing_else() -> None:
-    assert Cursor.parse(str(Cursor(1763700000000, 4, 2))) == Cursor(1763700000000, 4, 2)
+    assert LogCursor.parse(str(LogCursor(1763700000000, 4, 2))) == LogCursor(1763700000000, 4, 2)
     for nonsense in ("", "1-2", "a-b-c", "1-2-3-4", "-1-2-3", "٣-1-1", "9" * 30 + "-1-1"):
-        assert Cursor.parse(nonsense) is None
+        assert LogCursor.parse(nonsense) is None
 
 
 def test_lines_of_yesterday_go_and_a_cursor_among_them_is_no_longer_reached(client: redis.Redis) -> None:
     for number in range(150):  # trimmed by whole nodes of about a hundred entries
-        client.xadd(log_stream.KEY, {"lines": b"[" + line(number) + b"]"}, id=f"{1_000 + number}-0")
+        client.xadd(log_stream.LOG_STREAM_KEY, {"lines": b"[" + line(number) + b"]"}, id=f"{1_000 + number}-0")
     add(client, [line(200)])
-    assert log_stream.reaches(client, Cursor(1_000, 0, 1))
+    assert log_stream.contains(client, LogCursor(1_000, 0, 1))
     pipe = client.pipeline(transaction=False)
-    log_stream.trim(pipe)
+    log_stream.trim_stream(pipe)
     pipe.execute()
-    assert not log_stream.reaches(client, Cursor(1_000, 0, 1))
-    assert seqs(log_stream.latest(client, Wanted(), 1)) == [200]
+    assert not log_stream.contains(client, LogCursor(1_000, 0, 1))
+    assert seqs(log_stream.read_latest(client, LogFilter(), 1)) == [200]

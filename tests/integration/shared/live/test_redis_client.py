@@ -15,14 +15,14 @@ import pytest
 import redis
 
 from compose.embedded.managed_process import Child
-from shared.live.redis_client import Reader, connect
+from shared.live.redis_client import ThreadLocalReader, connect
 from tests.pause_aware_timer import Stopwatch
 from tests.waiting import wait_until
 
 
 @pytest.fixture
-def reader(client: redis.Redis) -> Reader:
-    return Reader(client.connection_pool)
+def reader(client: redis.Redis) -> ThreadLocalReader:
+    return ThreadLocalReader(client.connection_pool)
 
 
 @pytest.fixture
@@ -60,13 +60,13 @@ def test_a_client_fails_within_its_time_and_repeats_nothing(own_redis: tuple[Chi
             assert patient.get("counted") in {b"0", b"1"}, "once at most"
 
 
-def test_what_is_there_is_read_and_what_is_not_is_none(client: redis.Redis, reader: Reader) -> None:
+def test_what_is_there_is_read_and_what_is_not_is_none(client: redis.Redis, reader: ThreadLocalReader) -> None:
     client.set("there", b"\x00bytes")
     assert reader.get("there") == b"\x00bytes"
     assert reader.get("not there") is None
 
 
-def test_each_thread_has_one_connection_until_it_ends(client: redis.Redis, reader: Reader) -> None:
+def test_each_thread_has_one_connection_until_it_ends(client: redis.Redis, reader: ThreadLocalReader) -> None:
     others = {line["id"] for line in client.client_list()}  # which may go at any moment
 
     def lines() -> int:
@@ -90,7 +90,7 @@ def test_each_thread_has_one_connection_until_it_ends(client: redis.Redis, reade
     wait_until(lambda: lines() == 0, what="the lines of threads that are gone are given up")
 
 
-def test_a_line_that_fell_is_taken_up_again_unnoticed(client: redis.Redis, reader: Reader) -> None:
+def test_a_line_that_fell_is_taken_up_again_unnoticed(client: redis.Redis, reader: ThreadLocalReader) -> None:
     client.set("key", b"value")
     assert reader.get("key") == b"value"
     assert client.client_kill_filter(_type="normal", skipme=True) >= 1
@@ -100,7 +100,7 @@ def test_a_line_that_fell_is_taken_up_again_unnoticed(client: redis.Redis, reade
 def test_a_redis_that_came_back_is_read_and_one_that_is_gone_is_told(own_redis: tuple[Child, str]) -> None:
     child, url = own_redis
     with closing(connect(url)) as client:
-        reader = Reader(client.connection_pool)
+        reader = ThreadLocalReader(client.connection_pool)
         assert reader.get("key") is None
         child.kill()
         with pytest.raises(redis.ConnectionError):
@@ -114,7 +114,7 @@ def test_an_answer_that_comes_too_late_is_never_taken_for_the_next(own_redis: tu
     child, url = own_redis
     with closing(connect(url, timeout_s=0.3)) as client:
         client.mset({"first": b"1", "second": b"2"})
-        reader = Reader(client.connection_pool)
+        reader = ThreadLocalReader(client.connection_pool)
         assert reader.get("first") == b"1"
         child.pause()
         with pytest.raises(redis.TimeoutError):
@@ -127,11 +127,11 @@ def test_an_answer_that_comes_too_late_is_never_taken_for_the_next(own_redis: tu
 def test_a_redis_that_does_not_answer_is_not_asked_twice(silent: tuple[str, list[socket.socket]]) -> None:
     url, calls = silent
     with closing(connect(url, timeout_s=0.1)) as client, pytest.raises(redis.TimeoutError):
-        Reader(client.connection_pool).get("key")
+        ThreadLocalReader(client.connection_pool).get("key")
     assert len(calls) == 1
 
 
-def test_a_value_of_another_kind_is_told_and_the_line_stands(client: redis.Redis, reader: Reader) -> None:
+def test_a_value_of_another_kind_is_told_and_the_line_stands(client: redis.Redis, reader: ThreadLocalReader) -> None:
     client.lpush("list", b"1")
     client.set("key", b"value")
     with pytest.raises(redis.ResponseError):

@@ -8,9 +8,9 @@ import pytest
 import redis
 
 from shared.ids import new_execution_id
-from shared.live.render import head_of, render
-from shared.live.revision_compare import Compared, compare
-from shared.live.view_trailer import Rest, cut_mark
+from shared.live.render import parse_header, render
+from shared.live.revision_compare import ViewComparison, compare_views
+from shared.live.view_trailer import WaitState, split_trailer
 from shared.live.views import view_key
 from tests.builders import NOON, accepted, claimed, complete_only
 
@@ -20,27 +20,27 @@ UNKNOWN = "1763700000_0000000000000000"
 def queued(client: redis.Redis, **changes: object) -> tuple[str, bytes]:
     """The id and the view of a run that was just accepted."""
     advance = accepted(id=new_execution_id(NOON), **changes)
-    view = render(advance.as_accepted)
+    view = render(advance.initial_record)
     assert view is not None
     client.set(view_key(advance.execution.id), view)
     return advance.execution.id, view
 
 
-def compared(client: redis.Redis, asked: dict[str, int | None], *, whole: int = 0, live: int = 10) -> Compared:
-    return compare(client, asked, whole_bytes=whole, live_max=live)
+def compared(client: redis.Redis, asked: dict[str, int | None], *, whole: int = 0, live: int = 10) -> ViewComparison:
+    return compare_views(client, asked, whole_bytes=whole, live_max=live)
 
 
 def test_only_what_differs_comes_back_as_a_status_view(client: redis.Redis) -> None:
     (same, _), (older, shown) = queued(client), queued(client, tags=("a", '","steps":['))
     found = compared(client, {same: 1, UNKNOWN: 3, older: None})
-    assert (found.unchanged, found.missing, found.left_out) == (1, [UNKNOWN], [])
+    assert (found.unchanged, found.missing, found.omitted) == (1, [UNKNOWN], [])
     (view,) = found.changed
-    status, mark = cut_mark(view)
+    status, mark = split_trailer(view)
     assert shown.startswith(status + b',"steps":[')
-    assert (head_of(view).execution_id, mark.rest) == (older, Rest("queue"))
+    assert (parse_header(view).execution_id, mark.wait_state) == (older, WaitState("queue"))
     assert mark.timing is not None
     assert mark.timing.agent == "only"
-    assert [head_of(view).execution_id for view in found.live] == [same]
+    assert [parse_header(view).execution_id for view in found.live] == [same]
 
 
 @pytest.mark.parametrize(("rev", "is_changed"), [(None, True), (0, True), (1, False)])
@@ -67,7 +67,7 @@ def test_a_status_longer_than_the_first_look_is_found_too(client: redis.Redis) -
     tags = tuple(f"{number:02}" + '"' * 62 for number in range(20))
     run, view = queued(client, tags=tags)
     (found,) = compared(client, {run: None}).changed
-    assert view.startswith(cut_mark(found)[0])
+    assert view.startswith(split_trailer(found)[0])
     assert found.count(b'\\"') == 20 * 62
 
 
@@ -76,16 +76,16 @@ def test_some_of_the_unchanged_that_go_on_come_along_for_hints(client: redis.Red
     done = accepted(id=new_execution_id(NOON))
     running = claimed(done.execution, "only").execution
     final = complete_only(running, now=NOON + timedelta(seconds=1)).execution
-    view = render(type(done.as_accepted)(final, (), 3, {"only": b"{}"}))
+    view = render(type(done.initial_record)(final, (), 3, {"only": b"{}"}))
     assert view is not None
     client.set(view_key(final.id), view)
     asked: dict[str, int | None] = dict.fromkeys([final.id, *runs], 1)
     found = compared(client, asked, live=3)
     assert found.unchanged == 6
-    assert [head_of(view).execution_id for view in found.live] == runs[:3]
+    assert [parse_header(view).execution_id for view in found.live] == runs[:3]
     assert compared(client, asked, live=0).live == []
     found = compared(client, {**asked, UNKNOWN: 1}, live=3)
-    assert [head_of(view).execution_id for view in found.live] == runs[:3]
+    assert [parse_header(view).execution_id for view in found.live] == runs[:3]
 
 
 def test_whole_views_come_while_there_is_room_and_one_at_least(client: redis.Redis) -> None:
@@ -94,9 +94,9 @@ def test_whole_views_come_while_there_is_room_and_one_at_least(client: redis.Red
     asked: dict[str, int | None] = dict.fromkeys(views)
     assert compared(client, asked, whole=10 * size).changed == list(views.values())
     found = compared(client, asked, whole=2 * size + 10)
-    assert (found.changed, found.left_out) == (list(views.values())[:2], list(views)[2:])
+    assert (found.changed, found.omitted) == (list(views.values())[:2], list(views)[2:])
     found = compared(client, asked, whole=1)
-    assert (len(found.changed), len(found.left_out)) == (1, 3)
+    assert (len(found.changed), len(found.omitted)) == (1, 3)
 
 
 def test_five_hundred_cost_one_command(client: redis.Redis) -> None:

@@ -9,8 +9,17 @@ from contextlib import closing
 import pytest
 import redis
 
-from shared.live.pubsub import CHANNEL
-from shared.live.views import FILLED_MS, FINAL_KEPT_S, OUTPUT_KEPT_S, VIEW_MAX_BYTES, View, Views, output_key, view_key
+from shared.live.pubsub import WAKEUP_CHANNEL
+from shared.live.views import (
+    FILLED_VIEW_TTL_MS,
+    FINAL_VIEW_TTL_S,
+    OUTPUT_TTL_S,
+    VIEW_MAX_BYTES,
+    RenderedView,
+    ViewCache,
+    output_key,
+    view_key,
+)
 
 RUN = "1763700000_89ce24ad1b2c3d4e"
 LIVE_S = 15.0
@@ -22,91 +31,93 @@ def view(rev: int, text: str = "", done: str = "false") -> bytes:
 
 
 @pytest.fixture
-def views(client: redis.Redis) -> Views:
-    return Views(client, LIVE_S)
+def views(client: redis.Redis) -> ViewCache:
+    return ViewCache(client, LIVE_S)
 
 
-def put(client: redis.Redis, views: Views, shown: bytes, rev: int, *, final: bool = False) -> None:
+def put(client: redis.Redis, views: ViewCache, shown: bytes, rev: int, *, final: bool = False) -> None:
     pipe = client.pipeline(transaction=False)
-    views.put(pipe, [View(RUN, shown, rev, final)])
+    views.put(pipe, [RenderedView(RUN, shown, rev, final)])
     pipe.execute()
 
 
-def test_a_higher_revision_is_never_replaced_by_a_lower_one(client: redis.Redis, views: Views) -> None:
+def test_a_higher_revision_is_never_replaced_by_a_lower_one(client: redis.Redis, views: ViewCache) -> None:
     put(client, views, view(9), 9)
     put(client, views, view(10, "newer"), 10)
     put(client, views, view(9, "late"), 9)
     assert views.get(RUN) == view(10, "newer")
 
 
-def test_whatever_the_order_of_many_writers_the_highest_revision_stays(client: redis.Redis, views: Views) -> None:
+def test_whatever_the_order_of_many_writers_the_highest_revision_stays(client: redis.Redis, views: ViewCache) -> None:
     revs = [*range(1, 120)] * 2
     with ThreadPoolExecutor(8) as writers:
         list(writers.map(lambda rev: put(client, views, view(rev), rev), itertools.chain(revs, reversed(revs))))
     assert views.get(RUN) == view(119)
 
 
-def test_the_same_revision_is_written_anew(client: redis.Redis, views: Views) -> None:
+def test_the_same_revision_is_written_anew(client: redis.Redis, views: ViewCache) -> None:
     put(client, views, view(3), 3)
     put(client, views, view(3, "again"), 3)
     assert views.get(RUN) == view(3, "again")
 
 
-def test_several_are_put_at_once_and_each_is_judged_by_its_own_revision(client: redis.Redis, views: Views) -> None:
+def test_several_are_put_at_once_and_each_is_judged_by_its_own_revision(client: redis.Redis, views: ViewCache) -> None:
     runs = [f"{RUN[:-1]}{number}" for number in range(4)]
     for run, known in zip(runs, (1, 9, 1, 1), strict=True):
-        views.put(client, [View(run, view(known, "known"), known, final=False)])
+        views.put(client, [RenderedView(run, view(known, "known"), known, is_final=False)])
     pipe = client.pipeline(transaction=False)
     sizes = ("", "", "x" * VIEW_MAX_BYTES, "")
-    views.put(pipe, [View(run, view(5, size), 5, run == runs[3]) for run, size in zip(runs, sizes, strict=True)])
+    views.put(
+        pipe, [RenderedView(run, view(5, size), 5, run == runs[3]) for run, size in zip(runs, sizes, strict=True)]
+    )
     assert len(pipe) == 3, "one command, and two for the view that is too large"
     pipe.execute()
     assert [views.get(run) for run in runs] == [view(5), view(9, "known"), None, view(5)]
     assert client.ttl(view_key(runs[0])) <= LIVE_S < client.ttl(view_key(runs[3]))  # type: ignore[operator]
 
 
-def test_a_text_that_looks_like_a_revision_is_none(client: redis.Redis, views: Views) -> None:
+def test_a_text_that_looks_like_a_revision_is_none(client: redis.Redis, views: ViewCache) -> None:
     put(client, views, view(3, '\\"rev\\":999'), 3)
     put(client, views, view(4), 4)
     assert views.get(RUN) == view(4)
 
 
-def test_a_reader_fills_in_only_where_no_view_is_and_for_a_moment(client: redis.Redis, views: Views) -> None:
-    views.fill(RUN, view(5), final=False)
-    assert 0 < client.pttl(view_key(RUN)) <= FILLED_MS  # type: ignore[operator]
+def test_a_reader_fills_in_only_where_no_view_is_and_for_a_moment(client: redis.Redis, views: ViewCache) -> None:
+    views.fill(RUN, view(5), is_final=False)
+    assert 0 < client.pttl(view_key(RUN)) <= FILLED_VIEW_TTL_MS  # type: ignore[operator]
     put(client, views, view(6), 6)
-    views.fill(RUN, view(5), final=False)
+    views.fill(RUN, view(5), is_final=False)
     assert views.get(RUN) == view(6)
 
 
-def test_a_final_view_stays_for_a_day_and_a_live_one_for_half_a_lease(client: redis.Redis, views: Views) -> None:
+def test_a_final_view_stays_for_a_day_and_a_live_one_for_half_a_lease(client: redis.Redis, views: ViewCache) -> None:
     put(client, views, view(1), 1)
     assert LIVE_S * 1_000 - 1_000 < client.pttl(view_key(RUN)) <= LIVE_S * 1_000  # type: ignore[operator]
     put(client, views, view(2, done="true"), 2, final=True)
-    assert FINAL_KEPT_S - 2 < client.ttl(view_key(RUN)) <= FINAL_KEPT_S  # type: ignore[operator]
+    assert FINAL_VIEW_TTL_S - 2 < client.ttl(view_key(RUN)) <= FINAL_VIEW_TTL_S  # type: ignore[operator]
 
 
-def test_a_view_is_kept_only_at_the_revision_that_it_shows(client: redis.Redis, views: Views) -> None:
+def test_a_view_is_kept_only_at_the_revision_that_it_shows(client: redis.Redis, views: ViewCache) -> None:
     put(client, views, view(7), 7)
     client.pexpire(view_key(RUN), 5_000)
-    assert not views.keep(RUN, 8)
+    assert not views.extend_ttl(RUN, 8)
     assert client.pttl(view_key(RUN)) <= 5_000  # type: ignore[operator]
-    assert views.keep(RUN, 7)
+    assert views.extend_ttl(RUN, 7)
     assert client.pttl(view_key(RUN)) > 5_000  # type: ignore[operator]
     client.delete(view_key(RUN))
-    assert not views.keep(RUN, 7)
+    assert not views.extend_ttl(RUN, 7)
 
 
-def test_a_view_over_a_megabyte_is_not_kept_and_takes_the_older_one_away(client: redis.Redis, views: Views) -> None:
+def test_a_view_over_a_megabyte_is_not_kept_and_takes_the_older_one_away(client: redis.Redis, views: ViewCache) -> None:
     large = view(2, "x" * VIEW_MAX_BYTES)
     put(client, views, view(1), 1)
     put(client, views, large, 2)
     assert views.get(RUN) is None
-    views.fill(RUN, large, final=True)
+    views.fill(RUN, large, is_final=True)
     assert views.get(RUN) is None
 
 
-def test_an_output_lies_for_an_hour(client: redis.Redis, views: Views) -> None:
+def test_an_output_lies_for_an_hour(client: redis.Redis, views: ViewCache) -> None:
     pipe = client.pipeline(transaction=False)
     views.put_outputs(pipe, {(RUN, "step"): b'{"a":1}', (RUN, "other"): b'{"a":2}'})
     pipe.execute()
@@ -114,14 +125,14 @@ def test_an_output_lies_for_an_hour(client: redis.Redis, views: Views) -> None:
     assert views.get_output(RUN, "other") == b'{"a":2}'
     assert views.get_output(RUN, "none") is None
     for step in ("step", "other"):
-        assert OUTPUT_KEPT_S - 2 < client.ttl(output_key(RUN, step)) <= OUTPUT_KEPT_S  # type: ignore[operator]
+        assert OUTPUT_TTL_S - 2 < client.ttl(output_key(RUN, step)) <= OUTPUT_TTL_S  # type: ignore[operator]
 
 
 def test_whoever_waits_is_woken_once_the_change_can_be_seen_and_by_no_older_one(
-    client: redis.Redis, views: Views
+    client: redis.Redis, views: ViewCache
 ) -> None:
     with closing(client.pubsub()) as ear:
-        ear.subscribe(CHANNEL)
+        ear.subscribe(WAKEUP_CHANNEL)
         assert ear.get_message(timeout=5)["type"] == "subscribe"
         put(client, views, view(9), 9)
         assert ear.get_message(timeout=5)["data"] == RUN.encode()
@@ -133,7 +144,7 @@ def test_whoever_waits_is_woken_once_the_change_can_be_seen_and_by_no_older_one(
         assert ear.get_message(timeout=0.1) is None
 
 
-def test_a_view_says_how_long_it_may_still_be_believed(client: redis.Redis, views: Views) -> None:
-    assert views.left_s(RUN) == 0
+def test_a_view_says_how_long_it_may_still_be_believed(client: redis.Redis, views: ViewCache) -> None:
+    assert views.ttl_s(RUN) == 0
     put(client, views, view(1), 1)
-    assert 0 < views.left_s(RUN) <= LIVE_S
+    assert 0 < views.ttl_s(RUN) <= LIVE_S

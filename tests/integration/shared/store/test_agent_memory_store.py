@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from shared.store.agent_memory_store import MongoMemory, Place
+from shared.store.agent_memory_store import MemoryKey, MongoAgentMemory
 from shared.store.database import Database
 from tests.builders import NOON, SECOND, HandClock
 
-HERE = Place("public", "basket", "daily", "memo")
+HERE = MemoryKey("public", "basket", "daily", "memo")
 
 
 @pytest.fixture
@@ -19,11 +19,11 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-def memory(database: Database, clock: HandClock) -> MongoMemory:
-    return MongoMemory(database, clock)
+def memory(database: Database, clock: HandClock) -> MongoAgentMemory:
+    return MongoAgentMemory(database, clock)
 
 
-def test_the_latest_output_is_kept_whichever_is_written_last(memory: MongoMemory) -> None:
+def test_the_latest_output_is_kept_whichever_is_written_last(memory: MongoAgentMemory) -> None:
     assert memory.recall(HERE) is None
     for seconds, output in ((1, b'{"n":1}'), (3, b'{"n":3}'), (2, b'{"n":2}')):
         memory.remember(HERE, output, NOON + seconds * SECOND)
@@ -31,12 +31,12 @@ def test_the_latest_output_is_kept_whichever_is_written_last(memory: MongoMemory
 
 
 @pytest.mark.parametrize("change", [{"integrator": "x"}, {"kind": "agent"}, {"basket": "x"}, {"agent": "x"}], ids=str)
-def test_another_place_is_another_memory(memory: MongoMemory, change: dict[str, str]) -> None:
+def test_another_place_is_another_memory(memory: MongoAgentMemory, change: dict[str, str]) -> None:
     memory.remember(HERE, b"{}", NOON)
     assert memory.recall(replace(HERE, **change)) is None
 
 
-def test_after_an_hour_it_is_forgotten(memory: MongoMemory, clock: HandClock, database: Database) -> None:
+def test_after_an_hour_it_is_forgotten(memory: MongoAgentMemory, clock: HandClock, database: Database) -> None:
     memory.remember(HERE, b"{}", NOON)
     clock.forward(3599)
     assert memory.recall(HERE) == b"{}"

@@ -12,13 +12,13 @@ from datetime import datetime, timedelta
 import pytest
 
 from compose.embedded import servers, socket_dir
-from compose.embedded.group_reaper import Guard
+from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
-from shared.bootstrap import API_DEADLINE_S
-from shared.clock import since_boot
+from shared.bootstrap import API_STORE_DEADLINE_S
+from shared.clock import boottime_s
 from shared.errors import BucketError, OutcomeUnknown, Unavailable
-from shared.store.database import Database, call
-from shared.store.server_clock import ASKED_AGAIN_AFTER_S, StoreClock
+from shared.store.database import Database, db_call
+from shared.store.server_clock import SYNC_RETRY_AFTER_S, ServerClock
 from tests.pause_aware_timer import Stopwatch
 from tests.waiting import wait_until
 
@@ -40,7 +40,7 @@ class Place:
 
     def _told(self, ask: Callable[[], object], *, writes: bool) -> type[BucketError] | None:
         try:
-            with call(self.database, writes=writes):
+            with db_call(self.database, writes=writes):
                 ask()
         except BucketError as wrong:
             return type(wrong)
@@ -48,7 +48,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def mongod(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[tuple[Child, str]]:
+def mongod(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iterator[tuple[Child, str]]:
     sockets, data = socket_dir.make_socket_dir(), tmp_path_factory.mktemp("own")
     child = Child(servers.mongod_plan(sockets, data / "mongod"), data / "mongod.log", guard)
     child.start()
@@ -61,7 +61,7 @@ def mongod(tmp_path_factory: pytest.TempPathFactory, guard: Guard) -> Iterator[t
 @pytest.fixture
 def place(mongod: tuple[Child, str]) -> Iterator[Place]:
     child, url = mongod
-    with closing(Database(url, "test", API_DEADLINE_S, retries=False)) as database:
+    with closing(Database(url, "test", API_STORE_DEADLINE_S, retries=False)) as database:
         place = Place(child, database)
         assert (place.write(), place.read()) == (None, None)
         yield place
@@ -83,7 +83,7 @@ def test_a_killed_mongodb_is_told_of_within_the_deadline(place: Place) -> None:
     for ask in (place.write, place.read, place.write):
         told, seconds = at_once(ask)
         assert told <= {Unavailable, OutcomeUnknown}
-        assert seconds < API_DEADLINE_S + BUSY_S
+        assert seconds < API_STORE_DEADLINE_S + BUSY_S
     assert at_once(place.read)[0] == {Unavailable}
 
 
@@ -93,7 +93,7 @@ def test_a_frozen_mongodb_leaves_only_writes_unknown(place: Place) -> None:
         answer, seconds = at_once(ask)
         # Those that found no free connection have sent nothing.
         assert answer <= told
-        assert seconds < API_DEADLINE_S + BUSY_S
+        assert seconds < API_STORE_DEADLINE_S + BUSY_S
     place.mongod.resume()
     wait_until(lambda: place.read() is None, what="it is back")
     place.mongod.pause()
@@ -111,23 +111,23 @@ def test_a_clock_that_is_not_answered_goes_on_and_is_asked_again_a_second_later(
     asked: list[float] = []
 
     def ask() -> datetime:
-        began = since_boot()
-        told = place.database.ask_clock()
-        asked.append(since_boot() - began)
+        began = boottime_s()
+        told = place.database.read_server_time()
+        asked.append(boottime_s() - began)
         return told
 
-    clock = StoreClock(ask, every_s=0.01)
-    place.database.when_lost = clock.distrust
-    began = since_boot()
+    clock = ServerClock(ask, sync_every_s=0.01)
+    place.database.on_failure = clock.invalidate
+    began = boottime_s()
     before = clock.now()
     place.mongod.pause()
     time.sleep(0.02)
     with Stopwatch() as took:
         moments = [clock.now() for _ in range(50)]
-    assert took.seconds < ASKED_AGAIN_AFTER_S, "only the first one waited"
-    assert before < moments[0] <= moments[-1] <= before + timedelta(seconds=since_boot() - began + 0.001)
+    assert took.seconds < SYNC_RETRY_AFTER_S, "only the first one waited"
+    assert before < moments[0] <= moments[-1] <= before + timedelta(seconds=boottime_s() - began + 0.001)
     place.mongod.resume()
     wait_until(lambda: clock.now() and len(asked) > 1, what="it is asked again")
-    assert since_boot() - clock._failed_at > ASKED_AGAIN_AFTER_S
+    assert boottime_s() - clock._failed_at > SYNC_RETRY_AFTER_S
     jump = clock.sync()
     assert abs(jump) < timedelta(seconds=0.1 + sum(asked[-2:])), "each is wrong by half of what it took at most"

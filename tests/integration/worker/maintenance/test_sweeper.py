@@ -9,8 +9,8 @@ from datetime import timedelta
 from shared.domain.execution import Execution
 from shared.live.redis_client import connect
 from shared.live.render import render
-from shared.live.views import Views
-from shared.store.executions.retention import Sweep
+from shared.live.views import ViewCache
+from shared.store.executions.retention import RetentionSweep
 from tests.integration.worker.conftest import Bench
 from worker.maintenance.sweeper import Sweeper
 
@@ -19,14 +19,14 @@ DAY = timedelta(days=1)
 
 def ended(bench: Bench) -> Execution:
     run = bench.accept("echo")
-    bench.runner().answer(bench.bell(run))
+    bench.runner().run_message(bench.bell(run))
     assert bench.services.views.get(run.id) == render(bench.read(run))
     return run
 
 
-def sweeper(bench: Bench, views: Views) -> Sweeper:
+def sweeper(bench: Bench, views: ViewCache) -> Sweeper:
     settings = replace(bench.services.settings, retention_days=2)
-    return Sweeper(Sweep(bench.services.database), views, settings)
+    return Sweeper(RetentionSweep(bench.services.database), views, settings)
 
 
 def test_a_run_past_its_retention_is_shown_no_more(bench: Bench) -> None:
@@ -41,5 +41,5 @@ def test_a_run_past_its_retention_is_shown_no_more(bench: Bench) -> None:
 def test_a_redis_that_is_away_keeps_nothing_else_from_being_swept(bench: Bench) -> None:
     run = ended(bench)
     with closing(connect("unix:///nowhere/redis.sock")) as nobody:
-        sweeper(bench, Views(nobody, live_s=1)).sweep(bench.hand.now() + 3 * DAY)
+        sweeper(bench, ViewCache(nobody, live_s=1)).sweep(bench.hand.now() + 3 * DAY)
     assert bench.services.store.load(run.integrator, run.id) is None

@@ -16,9 +16,9 @@ from shared.errors import LeaseLost, Unavailable
 from tests.integration.worker.conftest import Bench
 from worker.context import AgentContext
 from worker.steps.checkpoints import StepCheckpoints
-from worker.steps.pending_writes import Draft
-from worker.supervision.shared_slots import Slots
-from worker.supervision.step_interrupter import Minder
+from worker.steps.pending_writes import PendingWrites
+from worker.supervision.shared_slots import SharedSlots
+from worker.supervision.step_interrupter import StepInterrupter
 
 
 def large(bench: Bench) -> int:
@@ -37,14 +37,14 @@ def test_the_next_attempt_restores_what_the_last_one_kept(bench: Bench, pad: int
             ctx.checkpoint({"page": 2, "pad": "x" * pad})
             assert ctx.restore() == {"page": 2, "pad": "x" * pad}
             bench.lose(run)
-            runner.answer(bench.bell(run))
+            runner.run_message(bench.bell(run))
             with pytest.raises(LeaseLost):
                 ctx.checkpoint({"page": 3})
             assert ctx.cancelled, "it is asked to stop"
         return {"by": ctx.attempt}
 
     runner = bench.runner(echo=agent)
-    runner.answer(bench.bell(run))
+    runner.run_message(bench.bell(run))
     assert restored == [None, {"page": 2, "pad": "x" * pad}]
     record = bench.read(run)
     assert orjson.loads(record.outputs["s1"]) == {"by": 2}
@@ -65,7 +65,7 @@ def test_a_checkpoint_of_a_step_whose_claim_waits_in_the_draft_is_stored_by_its_
         stored.append((document["steps"]["s2"]["status"], document["checkpoints"]["s2"]["json"]))
         return {}
 
-    bench.runner(memo=agent).answer(bench.bell(run))
+    bench.runner(memo=agent).run_message(bench.bell(run))
     assert stored == [("running", b'{"n":1}')]
     assert bench.read(run).execution.status is ExecutionStatus.COMPLETED
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_kept_is_the_agents_to_mend(bench: Bench, state: Any, sai
         return {"went": "on"}
 
     run = bench.accept("echo")
-    bench.runner(echo=agent).answer(bench.bell(run))
+    bench.runner(echo=agent).run_message(bench.bell(run))
     assert orjson.loads(bench.read(run).outputs["s1"]) == {"went": "on"}
 
 
@@ -119,7 +119,7 @@ def test_a_checkpoint_waits_for_a_store_that_is_away_until_the_step_is_asked_to_
 
     bench.services = replace(bench.services, checkpoints=away)  # type: ignore[arg-type]
     run = bench.accept("echo")
-    bench.runner(echo=agent).answer(bench.bell(run))
+    bench.runner(echo=agent).run_message(bench.bell(run))
     assert away.asked == 3
     assert bench.read(run).execution.steps["s1"].failures == 1, "a fault that may pass: it is tried again"
 
@@ -132,7 +132,7 @@ def test_an_agents_other_threads_may_keep_checkpoints_too(bench: Bench) -> None:
         return {"kept": ctx.restore()}
 
     run = bench.accept("echo")
-    bench.runner(echo=agent).answer(bench.bell(run))
+    bench.runner(echo=agent).run_message(bench.bell(run))
     assert orjson.loads(bench.read(run).outputs["s1"]) == {"kept": {"n": 1}}
 
 
@@ -144,7 +144,7 @@ def test_a_retry_hands_its_agents_the_first_executions_keys(bench: Bench) -> Non
         return {}
 
     run = bench.accept("echo", effects_of="1763700000_00000000000000aa")
-    bench.runner(echo=agent).answer(bench.bell(run))
+    bench.runner(echo=agent).run_message(bench.bell(run))
     assert keys == ["1763700000_00000000000000aa:s1"]
 
 
@@ -156,36 +156,36 @@ def test_a_memory_that_is_not_kept_fails_no_run(bench: Bench) -> None:
         def recall(self, *_: Any) -> bytes | None:
             return None
 
-    bench.services = replace(bench.services, memory=Away())  # type: ignore[arg-type]
+    bench.services = replace(bench.services, agent_memory=Away())  # type: ignore[arg-type]
     run = bench.accept("memo")
-    bench.runner().answer(bench.bell(run))
+    bench.runner().run_message(bench.bell(run))
     assert bench.read(run).execution.status is ExecutionStatus.COMPLETED
 
 
 def test_a_lost_lease_asks_the_step_to_stop_before_any_heartbeat_finds_it_out(bench: Bench) -> None:
     run = bench.accept("echo")
-    advance = claim(run, "s1", "token", bench.hand.now(), bench.services.terms)
+    advance = claim(run, "s1", "token", bench.hand.now(), bench.services.timings)
     assert advance is not None
     record = bench.services.store.save(run, advance)
     lease = record.execution.lease_of("s1")
-    slots = Slots(1)
-    minder = Minder(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
-    draft = Draft(bench.services, record, lease, told=0, give_up=lambda: False)
+    slots = SharedSlots(1)
+    minder = StepInterrupter(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
+    draft = PendingWrites(bench.services, record, lease, published_seq=0, give_up=lambda: False)
     bench.lose(run)
-    with minder.minding(lease, 60) as minded, minder.agent_code(minded):
+    with minder.enforce_limits(lease, 60) as minded, minder.interruptible(minded):
         checkpoints = StepCheckpoints(bench.services, record.execution, draft, minder=minder, minded=minded)
         with pytest.raises(LeaseLost):
-            checkpoints.keep({})
-        assert (minded.why, minded.cancel.is_set(), minded.in_agent) == ("lost", True, True)
+            checkpoints.save({})
+        assert (minded.stop_reason, minded.cancel.is_set(), minded.is_in_agent) == ("lost", True, True)
 
 
 def test_no_interrupt_comes_while_the_store_is_asked(bench: Bench) -> None:
     seen: list[bool] = []
-    slots = Slots(1)
-    minder = Minder(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
+    slots = SharedSlots(1)
+    minder = StepInterrupter(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
     lease = Lease("public", "run", "s1", 1, "token")
-    with minder.minding(lease, 60) as minded, minder.agent_code(minded):
-        with minder.serving(minded):
-            seen.append(minded.in_agent)
-        seen.append(minded.in_agent)
+    with minder.enforce_limits(lease, 60) as minded, minder.interruptible(minded):
+        with minder.uninterruptible(minded):
+            seen.append(minded.is_in_agent)
+        seen.append(minded.is_in_agent)
     assert seen == [False, True]

@@ -23,7 +23,7 @@ def test_a_join_made_ready_by_a_branch_that_ended_meanwhile_is_run_by_the_one_th
 
     def branch(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
         if ctx.step == "s1":
-            other.answer(bench.bell(run, "s2"))
+            other.run_message(bench.bell(run, "s2"))
         return {ctx.step: True}
 
     def join(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def test_a_join_made_ready_by_a_branch_that_ended_meanwhile_is_run_by_the_one_th
         return given
 
     first, other = bench.runner(echo=branch, memo=join), bench.runner(echo=branch, memo=join)
-    first.answer(bench.bell(run))
+    first.run_message(bench.bell(run))
     record = bench.read(run)
     assert record.execution.status is ExecutionStatus.COMPLETED
     assert (joined, record.execution.steps["join"].losses) == ([1], 0)
@@ -47,11 +47,11 @@ def test_branches_that_run_at_once_take_no_more_than_the_whole_run_may(bench: Be
     def branch(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
         if ctx.step == "s1":
             for step in steps[1:]:
-                other.answer(bench.bell(run, step.id))
+                other.run_message(bench.bell(run, step.id))
         return output
 
     first, other = bench.runner(big=branch), bench.runner(big=branch)
-    first.answer(bench.bell(run))
+    first.run_message(bench.bell(run))
     found = bench.services.store.load(run.integrator, run.id)
     assert found is not None
     assert (found.status, found.error and found.error.error_code) == (ExecutionStatus.FAILED, "output_too_large")

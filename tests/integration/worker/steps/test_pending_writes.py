@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from shared.domain.execution import PUBLIC, Execution
+from shared.domain.execution import PUBLIC_INTEGRATOR, Execution
 from shared.domain.lifecycle.transitions import cancel, claim, rescue
 from shared.domain.status import ExecutionStatus, StepStatus
-from shared.live.render import head_of
+from shared.live.render import parse_header
 from tests.integration.worker.conftest import Bench
 from tests.waiting import wait_until
 from worker.context import AgentContext
@@ -32,7 +32,7 @@ class Gate:
 
 
 def answering(bench: Bench, run: Execution, **agents: Any) -> threading.Thread:
-    thread = threading.Thread(target=bench.runner(**agents).answer, args=(bench.bell(run),), daemon=True)
+    thread = threading.Thread(target=bench.runner(**agents).run_message, args=(bench.bell(run),), daemon=True)
     thread.start()
     return thread
 
@@ -55,15 +55,15 @@ def test_a_step_before_a_slow_one_is_written_and_shown_while_that_runs(bench: Be
 
 def test_a_run_that_has_lost_a_worker_writes_each_decision_at_once(bench: Bench) -> None:
     run = bench.accept("echo", "echo", "echo")
-    claimed = claim(run, "s1", "lost", bench.hand.now(), bench.services.terms)
+    claimed = claim(run, "s1", "lost", bench.hand.now(), bench.services.timings)
     assert claimed is not None
     held = bench.services.store.save(run, claimed).execution
     bench.hand.forward(2)
-    lost = rescue(held, "s1", bench.hand.now(), bench.services.terms)
+    lost = rescue(held, "s1", bench.hand.now(), bench.services.timings)
     assert lost is not None
     bench.services.store.save(held, lost)
     bench.store.asked.clear()
-    bench.runner().answer(bench.bell(run))
+    bench.runner().run_message(bench.bell(run))
     assert bench.store.asked["save"] == 4
     assert bench.read(run).execution.status is ExecutionStatus.COMPLETED
 
@@ -72,13 +72,13 @@ def test_a_cancel_that_comes_between_keeps_what_was_done_and_drops_the_rest(benc
     run, first, second = bench.accept("echo", "memo"), Gate(), Gate()
     thread = answering(bench, run, echo=first.run, memo=second.run)
     assert first.entered.wait(5)
-    held = bench.services.store.load(PUBLIC, run.id)
+    held = bench.services.store.load(PUBLIC_INTEGRATOR, run.id)
     assert held is not None
     asked = cancel(held, bench.hand.now())
     assert asked is not None
     bench.services.store.save(held, asked)
     first.open.set()
-    wait_until(lambda: bench.read(run).execution.done, what="the run is over")
+    wait_until(lambda: bench.read(run).execution.is_done, what="the run is over")
     second.open.set()
     thread.join(5)
     record = bench.read(run)
@@ -91,10 +91,10 @@ def test_an_answer_lost_while_several_steps_are_written_records_each_once(bench:
     run = bench.accept("echo", "echo", "echo")
     bench.store.fail("save", before=1, after=1)
     bench.store.fail("save", before=2, after=1)
-    bench.runner().answer(bench.bell(run))
+    bench.runner().run_message(bench.bell(run))
     record = bench.read(run)
     assert record.execution.status is ExecutionStatus.COMPLETED
     assert [event.event for event in record.events].count("step.completed") == 3
     view = bench.services.views.get(run.id)
     assert view is not None
-    assert head_of(view).rev == record.execution.rev
+    assert parse_header(view).rev == record.execution.rev

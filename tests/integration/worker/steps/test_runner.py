@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 import pytest
 
-from shared.domain.lifecycle.decision import Advance
+from shared.domain.lifecycle.decision import Decision
 from shared.domain.status import ExecutionStatus, StepStatus
-from shared.live.render import head_of
-from shared.queue.message import FIRST, list_of
+from shared.live.render import parse_header
+from shared.queue.message import PRIORITY_FIRST_OFFER, list_key
 from tests.integration.worker.conftest import Bench
 from worker.context import AgentContext
 
@@ -44,10 +44,10 @@ def check_whole(bench: Bench, run: Any) -> None:
 @pytest.mark.usefixtures("patient")
 def test_a_quick_chain_runs_through_on_one_bell_and_shares_a_write(bench: Bench) -> None:
     run = bench.accept("echo", "echo", "echo", given={"hello": "world"})
-    bench.runner().answer(bench.bell(run))
+    bench.runner().run_message(bench.bell(run))
     check_whole(bench, run)
     assert bench.store.asked["save"] == 2, "the claim, and one for all steps"
-    assert bench.services.redis.llen(list_of("default", FIRST)) == 0
+    assert bench.services.redis.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 0
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -65,7 +65,7 @@ def test_a_save_that_fails_before_or_after_it_is_written_records_its_step_once(
         return real(*args, **options)
 
     store.save = save  # type: ignore[attr-defined]
-    bench.runner().answer(bench.bell(run))
+    bench.runner().run_message(bench.bell(run))
     check_whole(bench, run)
 
 
@@ -73,7 +73,7 @@ def test_a_save_that_fails_before_or_after_it_is_written_records_its_step_once(
 def test_any_verb_may_fail_often(bench: Bench, verb: str) -> None:
     run = bench.accept("echo", "echo", "echo", given={"hello": "world"})
     bench.store.fail(verb, before=4)
-    bench.runner().answer(bench.bell(run))
+    bench.runner().run_message(bench.bell(run))
     check_whole(bench, run)
 
 
@@ -81,7 +81,7 @@ def test_a_bell_rung_again_finds_nothing_to_claim(bench: Bench) -> None:
     run = bench.accept("echo", "echo", "echo", given={"hello": "world"})
     runner = bench.runner()
     for step in ("s1", "s1", "s2", "s3", "nowhere"):
-        runner.answer(bench.bell(run, step))
+        runner.run_message(bench.bell(run, step))
     check_whole(bench, run)
 
 
@@ -91,11 +91,11 @@ def test_a_step_that_was_taken_over_meanwhile_is_not_recorded_by_the_loser(bench
     def agent(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
         if ctx.attempt == 1:
             bench.lose(run)
-            runner.answer(bench.bell(run))
+            runner.run_message(bench.bell(run))
         return {"by": ctx.attempt}
 
     runner = bench.runner(echo=agent)
-    runner.answer(bench.bell(run))
+    runner.run_message(bench.bell(run))
     record = bench.read(run)
     assert orjson.loads(record.outputs["s1"]) == {"by": 2}
     assert [name for name, _ in events_of(bench, run)].count("step.completed") == 1
@@ -108,7 +108,7 @@ def test_whatever_an_agent_raises_is_its_failure(bench: Bench, kind: type[BaseEx
         raise kind
 
     run = bench.accept("echo", "echo")
-    bench.runner(echo=agent).answer(bench.bell(run))
+    bench.runner(echo=agent).run_message(bench.bell(run))
     execution = bench.read(run).execution
     assert (execution.status, execution.error.error_code if execution.error else "") == ("failed", "agent_error")
     assert [step.status for step in execution.steps.values()] == [StepStatus.FAILED, StepStatus.SKIPPED]
@@ -116,17 +116,17 @@ def test_whatever_an_agent_raises_is_its_failure(bench: Bench, kind: type[BaseEx
 
 def test_a_worker_that_plays_a_lost_one_shows_how_far_it_had_come_and_says_no_more(bench: Bench) -> None:
     run = bench.accept("simulate", given={"script": ["running:0@40", "worker_lost", "completed"]})
-    bench.services.publisher.accepted([Advance(run)])
-    bench.runner().answer(bench.bell(run))
+    bench.services.publisher.publish_accepted([Decision(run)])
+    bench.runner().run_message(bench.bell(run))
     record = bench.read(run)
     step = record.execution.steps["s1"]
     assert (step.status, step.percent, step.message) == (StepStatus.RUNNING, 40, "the worker is lost")
     assert [event.event for event in record.events][1:] == ["step.started", "agent.log"]
     view = bench.services.views.get(run.id)
     assert view is not None
-    assert (head_of(view).status, head_of(view).rev) == ("running", record.execution.rev)
+    assert (parse_header(view).status, parse_header(view).rev) == ("running", record.execution.rev)
     assert b'"percent":40' in view
-    assert bench.services.redis.llen(list_of("default", FIRST)) == 0
+    assert bench.services.redis.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 0
 
 
 @pytest.mark.parametrize("script", [["worker_lost"], ["running:0@40", "worker_lost"]])
@@ -134,13 +134,13 @@ def test_a_worker_that_plays_a_lost_one_shows_how_far_it_had_come_and_says_no_mo
 def test_its_last_report_is_repeated_until_the_store_answers(bench: Bench, script: list[str], fault: str) -> None:
     bench.store.fail("report", **{fault: 2})
     run = bench.accept("simulate", given={"script": script})
-    bench.runner().answer(bench.bell(run))
+    bench.runner().run_message(bench.bell(run))
     assert bench.read(run).execution.steps["s1"].message == "the worker is lost"
 
 
 def test_an_agent_that_floods_its_log_still_completes_and_what_was_dropped_is_counted(bench: Bench) -> None:
     run = bench.accept("chatty", given={"lines": 20_000, "bytes": 3_900})
-    bench.runner().answer(bench.bell(run))
+    bench.runner().run_message(bench.bell(run))
     record = bench.read(run)
     assert record.execution.status is ExecutionStatus.COMPLETED
     assert record.lines_total == 20_000 + 4
@@ -170,6 +170,6 @@ def test_an_agents_lines_do_not_wait_for_a_store_that_is_away(bench: Bench) -> N
         return real()
 
     clock._ask = ask
-    bench.runner(echo=agent).answer(bench.bell(run))
+    bench.runner(echo=agent).run_message(bench.bell(run))
     assert asked_while_running == [0]
     assert bench.read(run).lines_total == 104

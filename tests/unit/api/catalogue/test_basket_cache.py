@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.catalogue import basket_cache
-from api.catalogue.basket_cache import CACHED_S, KnownBaskets
+from api.catalogue.basket_cache import CACHED_S, BasketCache
 from shared.catalogue.agent_catalogue import load_catalogue
 from shared.errors import BasketNotFound
 
@@ -25,9 +25,9 @@ class Bench:
         self.baskets: dict[str, dict[str, Any]] = {
             NAME: {"name": NAME, "agents": ["simulate"], "execution_strategy": "sequential"}
         }
-        monkeypatch.setattr(basket_cache, "since_boot", lambda: self.now)
+        monkeypatch.setattr(basket_cache, "boottime_s", lambda: self.now)
         services: Any = SimpleNamespace(catalogue=load_catalogue(), baskets=self)
-        self.known = KnownBaskets(services)
+        self.known = BasketCache(services)
 
     def get(self, integrator: str, name: str) -> dict[str, Any]:
         if name not in self.baskets:

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from api.feed.changes import MOST_MS, has_caught_up, poll_after_ms
-from api.hints.poll_hints import LEAST_MS
-from shared.domain.feed_position import End, Place
+from api.feed.changes import FEED_POLL_AFTER_MAX_MS, has_caught_up, poll_after_ms
+from api.hints.poll_hints import POLL_AFTER_MIN_MS
+from shared.domain.feed_position import FeedEnd, FeedPosition
 from shared.store.feed.reader import FeedPage
 from tests.builders import NOON
 
@@ -16,8 +16,8 @@ SECOND = timedelta(seconds=1)
 
 
 def page(*, rested: timedelta = timedelta(0), whole: timedelta = timedelta(0), is_last: bool = True) -> FeedPage:
-    end = End("0a1b2c3d", 7, NOON - rested, NOON - whole)
-    return FeedPage((), end.place if is_last else Place(end.epoch, 7, 0, NOON), end)
+    end = FeedEnd("0a1b2c3d", 7, NOON - rested, NOON - whole)
+    return FeedPage((), end.position if is_last else FeedPosition(end.epoch, 7, 0, NOON), end)
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,9 @@ def test_this_is_all_only_where_a_relay_that_lives_says_so(
 
 
 def test_who_has_more_to_read_comes_at_once_and_who_has_read_all_the_later_the_quieter_it_is() -> None:
-    assert poll_after_ms(page(rested=600 * SECOND, is_last=False), NOON) == LEAST_MS
-    assert poll_after_ms(page(), NOON) == LEAST_MS
+    assert poll_after_ms(page(rested=600 * SECOND, is_last=False), NOON) == POLL_AFTER_MIN_MS
+    assert poll_after_ms(page(), NOON) == POLL_AFTER_MIN_MS
     assert 1_800 <= poll_after_ms(page(rested=10 * SECOND), NOON) <= 2_200
-    assert 4_500 <= poll_after_ms(page(rested=600 * SECOND), NOON) <= MOST_MS
+    assert 4_500 <= poll_after_ms(page(rested=600 * SECOND), NOON) <= FEED_POLL_AFTER_MAX_MS
     for now in (None, NOON):
         assert 1_800 <= poll_after_ms(page(rested=600 * SECOND, whole=9 * SECOND), now) <= 2_200

@@ -11,21 +11,21 @@ from hypothesis import strategies as st
 
 from api.feed import cursors
 from api.http import cursor_codec, list_cursors
-from api.http.cursor_codec import Kind
-from shared.domain.feed_position import Place
+from api.http.cursor_codec import CursorKind
+from shared.domain.feed_position import FeedPosition
 from shared.errors import CursorInvalid
 from tests.builders import NOON
 from tests.tampered_cursors import spoilt
 
-PLACE = Place("0a1b2c3d", 17, 3, NOON)
+PLACE = FeedPosition("0a1b2c3d", 17, 3, NOON)
 CURSOR = cursors.encode(PLACE)
 
 
 @given(st.integers(1, 10**15 - 1), st.integers(0, 249), st.integers(0, 10**9))
 def test_a_place_comes_back_as_it_was(number: int, taken: int, second: int) -> None:
-    place = Place("ffffffff", number, taken, NOON + timedelta(seconds=second))
+    place = FeedPosition("ffffffff", number, taken, NOON + timedelta(seconds=second))
     cursor = cursors.encode(place)
-    assert cursors.decode(cursor, told_in="since") == place
+    assert cursors.decode(cursor, parameter="since") == place
     assert cursor.isascii()
     assert "=" not in cursor
 
@@ -34,13 +34,13 @@ def test_a_place_comes_back_as_it_was(number: int, taken: int, second: int) -> N
     "made_up",
     [
         "", "now ", "0", "null", CURSOR[:-1], CURSOR + "A", CURSOR + "=", CURSOR.swapcase(), f" {CURSOR}", "\ud800",
-        "ä", "a\0b", list_cursors.encode(Kind.LETTERS, NOON, "1763700000_0123456789abcdef"), "A" * 100_000,
+        "ä", "a\0b", list_cursors.encode(CursorKind.DEAD_LETTERS, NOON, "1763700000_0123456789abcdef"), "A" * 100_000,
         base64.urlsafe_b64encode(b"0a1b2c3d.18.3.1795262400").decode().rstrip("="),
     ],
 )  # fmt: skip
 def test_what_bucket_has_not_made_is_refused(made_up: str) -> None:
     with pytest.raises(CursorInvalid) as refused:
-        cursors.decode(made_up, told_in="since")
+        cursors.decode(made_up, parameter="since")
     assert refused.value.message.startswith("since=")
     assert len(refused.value.message) < 600
 
@@ -48,7 +48,7 @@ def test_what_bucket_has_not_made_is_refused(made_up: str) -> None:
 def test_whatever_was_changed_in_a_cursor_it_is_refused() -> None:
     for other in spoilt(CURSOR):
         with pytest.raises(CursorInvalid, match="was not made by Bucket"):
-            cursors.decode(other, told_in="since")
+            cursors.decode(other, parameter="since")
 
 
 def test_cursors_that_callers_hold_stay_good() -> None:
@@ -60,4 +60,4 @@ def test_cursors_that_callers_hold_stay_good() -> None:
 )
 def test_who_can_count_the_sum_himself_gets_no_further(text: str) -> None:
     with pytest.raises(CursorInvalid, match="was not made by Bucket"):
-        cursors.decode(cursor_codec.seal(Kind.FEED, text), told_in="since")
+        cursors.decode(cursor_codec.encode_cursor(CursorKind.FEED, text), parameter="since")

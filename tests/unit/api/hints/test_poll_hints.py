@@ -9,25 +9,25 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import pytest
 
-from api.hints.poll_hints import OVER, Hints, hints_for
-from api.hints.poll_schedule import Timetable, timetable_of
-from api.hints.schedule_cache import UNKNOWN
-from shared.live.duration_stats import agent_key
-from shared.live.redis_monitor import Look
-from shared.live.render import Head
-from shared.live.view_trailer import Mark, Rest, Timing
-from shared.queue.estimates import Line, Oldest
-from shared.queue.message import AGAIN, FIRST, list_of
+from api.hints.poll_hints import NO_HINTS, PollHints, compute_hints
+from api.hints.poll_schedule import PollSchedule, build_schedule
+from api.hints.schedule_cache import PRIOR_SCHEDULE
+from shared.live.duration_stats import agent_samples_key
+from shared.live.redis_monitor import RedisSnapshot
+from shared.live.render import ViewHeader
+from shared.live.view_trailer import RunTiming, Trailer, WaitState
+from shared.queue.estimates import OldestMessage, QueueSnapshot
+from shared.queue.message import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER, list_key
 
 BEGAN = datetime.fromtimestamp(1_763_700_000, UTC)
 BEGAN_MS = int(BEGAN.timestamp() * 1_000)
 ID = "1763700000_89ce24ad1b2c3d4e"
-RUNNING = Head(ID, "running", done=False, rev=3)
-BUSY = Look(connected=True, backlog=1, workers=2)
-OF_RUN, OF_AGENT = "durations:run:x", agent_key("a")
-STARTED = Timing(OF_RUN, agent="a", started_ms=BEGAN_MS, step_ms=BEGAN_MS)
-OFFERED = Timing(OF_RUN, agent="a", offered_ms=BEGAN_MS, queue="default", priority=FIRST)
-QUEUED = Mark(Rest("queue"), OFFERED)
+RUNNING = ViewHeader(ID, "running", is_done=False, rev=3)
+BUSY = RedisSnapshot(is_connected=True, backlog=1, workers=2)
+OF_RUN, OF_AGENT = "durations:run:x", agent_samples_key("a")
+STARTED = RunTiming(OF_RUN, agent="a", started_ms=BEGAN_MS, step_ms=BEGAN_MS)
+OFFERED = RunTiming(OF_RUN, agent="a", offered_ms=BEGAN_MS, queue="default", priority=PRIORITY_FIRST_OFFER)
+QUEUED = Trailer(WaitState("queue"), OFFERED)
 
 
 def after(age_s: float) -> datetime:
@@ -35,11 +35,12 @@ def after(age_s: float) -> datetime:
 
 
 def told(
-    mark: Mark, age_s: float, known: Mapping[str, Timetable] | None = None, look: Look = BUSY
+    mark: Trailer, age_s: float, known: Mapping[str, PollSchedule] | None = None, look: RedisSnapshot = BUSY
 ) -> tuple[float, Mapping[str, object] | None]:
     """In how many seconds to poll, the least of some answers; and what is waited for."""
     answers = [
-        hints_for(RUNNING, mark, after(age_s), look, lambda key: (known or {}).get(key, UNKNOWN)) for _ in range(30)
+        compute_hints(RUNNING, mark, after(age_s), look, lambda key: (known or {}).get(key, PRIOR_SCHEDULE))
+        for _ in range(30)
     ]
     waits = [answer.poll_after_ms for answer in answers if answer.poll_after_ms is not None]
     assert len(waits) == 30
@@ -48,50 +49,50 @@ def told(
 
 
 def test_a_run_of_a_known_basket_is_polled_when_such_runs_end() -> None:
-    known = {OF_RUN: timetable_of([2.0] * 20)}
-    assert told(Mark(None, STARTED), 0.5, known)[0] == pytest.approx(1.6, abs=0.15)
-    assert told(Mark(None, STARTED), 1.9, known)[0] == pytest.approx(0.3, abs=0.05)
+    known = {OF_RUN: build_schedule([2.0] * 20)}
+    assert told(Trailer(None, STARTED), 0.5, known)[0] == pytest.approx(1.6, abs=0.15)
+    assert told(Trailer(None, STARTED), 1.9, known)[0] == pytest.approx(0.3, abs=0.05)
 
 
 def test_one_that_lasts_is_taken_for_one_of_the_slow_ones() -> None:
-    known = {OF_RUN: timetable_of([0.2] * 50 + [20.0] * 50)}
-    assert told(Mark(None, STARTED), 0.1, known)[0] == pytest.approx(0.25, abs=0.1)
-    assert told(Mark(None, STARTED), 1.0, known)[0] == pytest.approx(19.6, abs=0.5)
+    known = {OF_RUN: build_schedule([0.2] * 50 + [20.0] * 50)}
+    assert told(Trailer(None, STARTED), 0.1, known)[0] == pytest.approx(0.25, abs=0.1)
+    assert told(Trailer(None, STARTED), 1.0, known)[0] == pytest.approx(19.6, abs=0.5)
 
 
 def test_an_unknown_basket_is_judged_by_the_agent_of_its_step() -> None:
-    known = {OF_AGENT: timetable_of([8.0] * 20)}
-    assert told(Mark(None, STARTED), 1.0, known)[0] == pytest.approx(7.3, abs=0.3)
+    known = {OF_AGENT: build_schedule([8.0] * 20)}
+    assert told(Trailer(None, STARTED), 1.0, known)[0] == pytest.approx(7.3, abs=0.3)
     later = replace(STARTED, step_ms=BEGAN_MS + 5_000)
-    assert told(Mark(None, later), 6.0, known)[0] == pytest.approx(7.3, abs=0.3)
+    assert told(Trailer(None, later), 6.0, known)[0] == pytest.approx(7.3, abs=0.3)
 
 
 def test_a_later_attempt_is_judged_by_the_agent_too_for_the_runs_age_says_nothing() -> None:
-    known = {OF_RUN: timetable_of([2.0] * 20), OF_AGENT: timetable_of([4.0] * 20)}
+    known = {OF_RUN: build_schedule([2.0] * 20), OF_AGENT: build_schedule([4.0] * 20)}
     again = replace(STARTED, again=True, step_ms=BEGAN_MS + 30_000)
-    assert told(Mark(None, again), 31.0, known)[0] == pytest.approx(3.2, abs=0.3)
+    assert told(Trailer(None, again), 31.0, known)[0] == pytest.approx(3.2, abs=0.3)
 
 
 def test_a_run_that_is_being_stopped_is_polled_soon_and_then_less_often() -> None:
-    known = {OF_RUN: timetable_of([600.0] * 20)}
+    known = {OF_RUN: build_schedule([600.0] * 20)}
     stopping = replace(STARTED, cancel_ms=BEGAN_MS + 100_000)
-    assert told(Mark(None, stopping), 100.1, known)[0] < 1
-    assert 1 < told(Mark(None, stopping), 108, known)[0] < 10
+    assert told(Trailer(None, stopping), 100.1, known)[0] < 1
+    assert 1 < told(Trailer(None, stopping), 108, known)[0] < 10
 
 
 @pytest.mark.parametrize(
     "mark",
     [
-        Mark(None, STARTED),
+        Trailer(None, STARTED),
         QUEUED,
-        Mark(Rest("retry", BEGAN_MS + 900_000), STARTED),
-        Mark(Rest("schedule", BEGAN_MS + 900_000), OFFERED),
+        Trailer(WaitState("retry", BEGAN_MS + 900_000), STARTED),
+        Trailer(WaitState("schedule", BEGAN_MS + 900_000), OFFERED),
     ],
 )
-def test_no_run_is_polled_later_than_right_after_its_deadline(mark: Mark) -> None:
+def test_no_run_is_polled_later_than_right_after_its_deadline(mark: Trailer) -> None:
     assert mark.timing is not None
-    known = dict.fromkeys((OF_RUN, OF_AGENT), timetable_of([900.0] * 20))
-    ends = Mark(mark.rest, replace(mark.timing, expires_ms=BEGAN_MS + 110_000))
+    known = dict.fromkeys((OF_RUN, OF_AGENT), build_schedule([900.0] * 20))
+    ends = Trailer(mark.wait_state, replace(mark.timing, expires_ms=BEGAN_MS + 110_000))
     assert told(mark, 105, known)[0] > 15
     assert told(ends, 105, known)[0] == pytest.approx(5.6, abs=0.2)
     assert told(ends, 105, known, replace(BUSY, workers=0))[0] == pytest.approx(5.6, abs=0.2)
@@ -99,90 +100,99 @@ def test_no_run_is_polled_later_than_right_after_its_deadline(mark: Mark) -> Non
 
 
 def test_a_deadline_that_lies_far_ahead_changes_no_hint() -> None:
-    known = {OF_RUN: timetable_of([2.0] * 20)}
-    assert told(Mark(None, replace(STARTED, expires_ms=BEGAN_MS + 60_000)), 0.5, known)[0] == pytest.approx(
+    known = {OF_RUN: build_schedule([2.0] * 20)}
+    assert told(Trailer(None, replace(STARTED, expires_ms=BEGAN_MS + 60_000)), 0.5, known)[0] == pytest.approx(
         1.6, abs=0.15
     )
 
 
 def test_a_poll_that_an_older_release_rendered_is_judged_by_its_id() -> None:
-    assert told(Mark(), 0)[0] < 1
-    assert 5 < told(Mark(), 20)[0] < 20
-    assert told(Mark(Rest("queue")), 20)[1] == {"reason": "queue", "position": None, "eta_ms": None}
+    assert told(Trailer(), 0)[0] < 1
+    assert 5 < told(Trailer(), 20)[0] < 20
+    assert told(Trailer(WaitState("queue")), 20)[1] == {"reason": "queue", "position": None, "eta_ms": None}
 
 
 def test_an_id_from_the_future_and_a_clock_that_was_never_read_give_an_early_poll() -> None:
-    assert told(Mark(), -50)[0] < 1
-    hints = hints_for(RUNNING, QUEUED, None, BUSY, lambda _: UNKNOWN)
+    assert told(Trailer(), -50)[0] < 1
+    hints = compute_hints(RUNNING, QUEUED, None, BUSY, lambda _: PRIOR_SCHEDULE)
     assert hints.poll_after_ms is not None
     assert 250 <= hints.poll_after_ms < 1_000
     assert hints.waiting_for == {"reason": "queue", "position": None, "eta_ms": None}
 
 
 @pytest.mark.parametrize("age_s", [0, 1, 10, 1_000, 1e6])
-@pytest.mark.parametrize("mark", [Mark(None, STARTED), QUEUED, Mark(Rest("retry", BEGAN_MS + 10**9), STARTED), Mark()])
-def test_a_hint_is_always_within_its_bounds(mark: Mark, age_s: float) -> None:
-    assert 0.25 <= told(mark, age_s, {OF_RUN: timetable_of([5e5] * 3)})[0] <= 30
+@pytest.mark.parametrize(
+    "mark", [Trailer(None, STARTED), QUEUED, Trailer(WaitState("retry", BEGAN_MS + 10**9), STARTED), Trailer()]
+)
+def test_a_hint_is_always_within_its_bounds(mark: Trailer, age_s: float) -> None:
+    assert 0.25 <= told(mark, age_s, {OF_RUN: build_schedule([5e5] * 3)})[0] <= 30
 
 
 def test_of_a_run_that_is_over_nothing_is_hinted() -> None:
-    assert orjson.loads(b'{"a":1' + OVER.tail) == {"a": 1, "waiting_for": None}
-    assert OVER.retry_after_s is None
+    assert orjson.loads(b'{"a":1' + NO_HINTS.json_suffix) == {"a": 1, "waiting_for": None}
+    assert NO_HINTS.retry_after_s is None
 
 
 @pytest.mark.parametrize(
     ("look", "reason"),
     [
         (BUSY, "queue"),
-        (Look(connected=True, workers=0), "no_worker"),
-        (Look(connected=False), "queue"),  # who works is not known: Redis would tell
+        (RedisSnapshot(is_connected=True, workers=0), "no_worker"),
+        (RedisSnapshot(is_connected=False), "queue"),  # who works is not known: Redis would tell
     ],
 )
-def test_a_resting_run_says_what_it_waits_for(look: Look, reason: str) -> None:
-    hints = hints_for(RUNNING, QUEUED, after(1), look, lambda _: UNKNOWN)
-    shown = orjson.loads(b'{"a":1' + hints.tail)
+def test_a_resting_run_says_what_it_waits_for(look: RedisSnapshot, reason: str) -> None:
+    hints = compute_hints(RUNNING, QUEUED, after(1), look, lambda _: PRIOR_SCHEDULE)
+    shown = orjson.loads(b'{"a":1' + hints.json_suffix)
     assert shown["poll_after_ms"] == hints.poll_after_ms
     assert shown["waiting_for"] == {"reason": reason, "position": None, "eta_ms": None}
 
 
 def test_without_a_worker_polls_come_ever_less_often() -> None:
-    waits = [told(QUEUED, age_s, look=Look(connected=True, workers=0))[0] for age_s in (0, 5, 30, 1_000)]
+    waits = [told(QUEUED, age_s, look=RedisSnapshot(is_connected=True, workers=0))[0] for age_s in (0, 5, 30, 1_000)]
     assert waits == sorted(waits)
     assert waits[-1] == 30
 
 
 @pytest.mark.parametrize("reason", ["retry", "schedule", "queue"])
 def test_a_run_that_rests_until_a_moment_is_polled_when_it_may_be_over_after_it(reason: str) -> None:
-    known = {OF_RUN: timetable_of([2.0] * 20)}
+    known = {OF_RUN: build_schedule([2.0] * 20)}
     wait_s, waiting = told(
-        Mark(Rest(reason, BEGAN_MS + 7_000), replace(OFFERED, offered_ms=None, queue=None)), 5, known
+        Trailer(WaitState(reason, BEGAN_MS + 7_000), replace(OFFERED, offered_ms=None, queue=None)), 5, known
     )
     assert wait_s == pytest.approx(4.1, abs=0.3)
     assert waiting == {"reason": reason, "position": None, "eta_ms": 2_000}
 
 
-def line(length: int, per_ms: float | None, oldest: str = "other") -> Line:
+def line(length: int, per_ms: float | None, oldest: str = "other") -> QueueSnapshot:
     """A list to which one message has come each millisecond, up to our own moment."""
     since = BEGAN_MS - length
     arrived = (0.0, float(length), float(length))
-    return Line(length, Oldest(oldest, since), per_ms, (since, BEGAN_MS, BEGAN_MS + 10), arrived)
+    return QueueSnapshot(length, OldestMessage(oldest, since), per_ms, (since, BEGAN_MS, BEGAN_MS + 10), arrived)
 
 
-def waiting_in(first: Line, again: Line | None = None) -> Look:
-    lines = {list_of(queue, priority): Line() for queue in ("default", "long") for priority in (FIRST, AGAIN)}
-    lines |= {list_of("default", FIRST): first, list_of("default", AGAIN): again or Line()}
-    return replace(BUSY, lines=lines)
+def waiting_in(first: QueueSnapshot, again: QueueSnapshot | None = None) -> RedisSnapshot:
+    lines = {
+        list_key(queue, priority): QueueSnapshot()
+        for queue in ("default", "long")
+        for priority in (PRIORITY_FIRST_OFFER, PRIORITY_REOFFER)
+    }
+    lines |= {
+        list_key("default", PRIORITY_FIRST_OFFER): first,
+        list_key("default", PRIORITY_REOFFER): again or QueueSnapshot(),
+    }
+    return replace(BUSY, queues=lines)
 
 
 def test_position_and_eta_are_told_by_the_line_and_what_leaves_it() -> None:
-    known = {OF_RUN: timetable_of([2.0] * 20)}
+    known = {OF_RUN: build_schedule([2.0] * 20)}
     wait_s, waiting = told(QUEUED, 0.01, known, waiting_in(line(400, 0.1)))
     assert waiting == {"reason": "queue", "position": 399, "eta_ms": 3_995}
     assert wait_s == pytest.approx(4.0 + 2.1, abs=0.3)
 
 
 def test_rescues_go_first_and_count_as_ahead() -> None:
-    look = waiting_in(line(400, 0.1), Line(50, Oldest("rescued", BEGAN_MS), 0.1, (BEGAN_MS,), (50.0,)))
+    look = waiting_in(line(400, 0.1), QueueSnapshot(50, OldestMessage("rescued", BEGAN_MS), 0.1, (BEGAN_MS,), (50.0,)))
     waiting = told(QUEUED, 0.01, look=look)[1]
     assert waiting == {"reason": "queue", "position": 449, "eta_ms": 2_248}
 
@@ -204,12 +214,12 @@ def test_a_line_that_does_not_move_has_no_eta_and_is_asked_after_ever_less_often
 
 
 def test_one_whose_message_has_left_its_list_runs_by_now_or_soon() -> None:
-    known = {OF_RUN: timetable_of([2.0] * 20)}
-    wait_s, waiting = told(QUEUED, 0.5, known, waiting_in(Line()))
+    known = {OF_RUN: build_schedule([2.0] * 20)}
+    wait_s, waiting = told(QUEUED, 0.5, known, waiting_in(QueueSnapshot()))
     assert waiting == {"reason": "queue", "position": None, "eta_ms": None}
     assert wait_s == pytest.approx(1.6, abs=0.15)
 
 
 @pytest.mark.parametrize(("ms", "seconds"), [(250, 1), (1_000, 1), (1_001, 2), (29_999, 30), (30_000, 30)])
 def test_retry_after_is_the_same_in_whole_seconds_rounded_up(ms: int, seconds: int) -> None:
-    assert Hints(ms, None).retry_after_s == seconds
+    assert PollHints(ms, None).retry_after_s == seconds

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from api.http.body_policy import CALLBACK_KEYS, CREDENTIAL_KEYS, check_policy, unknown_keys
-from api.http.request_body import parse_object
+from api.http.body_policy import CALLBACK_KEYS, CREDENTIAL_KEYS, check_policy, unknown_key_warnings
+from api.http.request_body import parse_json_object
 from shared.errors import CallbacksNotSupported, CredentialsNotAccepted
 
 WRITTEN = ["password", "passwd", "secret", "api_key", "access_token", "refresh_token"]
@@ -39,8 +39,8 @@ def test_a_credential_is_found_however_its_letters_are_written(key: str) -> None
         spelt.append(key.replace("k", "\u212a"))  # a Kelvin sign, of which the small letter is k
     for written in spelt:
         with pytest.raises(CredentialsNotAccepted):
-            parse_object(f'{{"a":[{{"{written}":1}}]}}'.encode())
-    assert parse_object(f'{{"a":"{key}"}}'.encode()) == {"a": key}
+            parse_json_object(f'{{"a":[{{"{written}":1}}]}}'.encode())
+    assert parse_json_object(f'{{"a":"{key}"}}'.encode()) == {"a": key}
 
 
 @pytest.mark.parametrize("key", ["tokens_used", "secrets", "password_hint", "my_secret", "token", "key", "auth"])
@@ -61,13 +61,13 @@ def test_the_closed_lists_are_the_contracts() -> None:
 
 def test_an_unknown_field_is_named_with_the_nearest_known_one() -> None:
     known = ("basket_name", "config", "input_data")
-    assert unknown_keys({"basket_name": 1, "input_dat": 2, "zzz": 3}, known) == [
+    assert unknown_key_warnings({"basket_name": 1, "input_dat": 2, "zzz": 3}, known) == [
         "unknown field 'input_dat' was ignored; did you mean input_data?",
         "unknown field 'zzz' was ignored",
     ]
 
 
 def test_warnings_are_few_and_short() -> None:
-    warnings = unknown_keys({"x" * 1000 + str(at): 1 for at in range(100)}, ("input_data",))
+    warnings = unknown_key_warnings({"x" * 1000 + str(at): 1 for at in range(100)}, ("input_data",))
     assert len(warnings) == 20
     assert max(map(len, warnings)) < 100

@@ -10,29 +10,29 @@ from hypothesis import strategies as st
 
 from api.feed import cursors
 from api.http import cursor_codec, list_cursors
-from api.http.cursor_codec import Kind
-from shared.domain.feed_position import Place
+from api.http.cursor_codec import CursorKind
+from shared.domain.feed_position import FeedPosition
 from shared.errors import CursorInvalid
 from tests.builders import NOON
 from tests.tampered_cursors import spoilt
 
 RUN = "1763700000_0123456789abcdef"
 LISTS = [
-    (Kind.EXECUTIONS, RUN, b"failed, newest"),
-    (Kind.LETTERS, RUN, b""),
-    (Kind.LETTERS, "message-0123456789abcdef01234567", b""),
+    (CursorKind.EXECUTIONS, RUN, b"failed, newest"),
+    (CursorKind.DEAD_LETTERS, RUN, b""),
+    (CursorKind.DEAD_LETTERS, "message-0123456789abcdef01234567", b""),
 ]
 
 
 @pytest.mark.parametrize(("kind", "row_id", "bound"), LISTS)
 @given(ms=st.integers(0, 10**13))
-def test_a_place_comes_back_as_it_was(kind: Kind, row_id: str, bound: bytes, ms: int) -> None:
+def test_a_place_comes_back_as_it_was(kind: CursorKind, row_id: str, bound: bytes, ms: int) -> None:
     at = NOON + timedelta(milliseconds=ms)
     assert list_cursors.decode(kind, list_cursors.encode(kind, at, row_id, bound), bound) == (at, row_id)
 
 
 @pytest.mark.parametrize(("kind", "row_id", "bound"), LISTS)
-def test_whatever_was_changed_in_a_cursor_it_is_refused(kind: Kind, row_id: str, bound: bytes) -> None:
+def test_whatever_was_changed_in_a_cursor_it_is_refused(kind: CursorKind, row_id: str, bound: bytes) -> None:
     for other in spoilt(list_cursors.encode(kind, NOON, row_id, bound)):
         with pytest.raises(CursorInvalid, match="was not made by Bucket; pass a next_cursor back") as refused:
             list_cursors.decode(kind, other, bound)
@@ -41,23 +41,23 @@ def test_whatever_was_changed_in_a_cursor_it_is_refused(kind: Kind, row_id: str,
 
 @pytest.mark.parametrize("bound", [b"", b"failed, oldest"])
 def test_a_cursor_of_another_list_is_refused_and_told_so(bound: bytes) -> None:
-    cursor = list_cursors.encode(Kind.EXECUTIONS, NOON, RUN, b"failed, newest")
+    cursor = list_cursors.encode(CursorKind.EXECUTIONS, NOON, RUN, b"failed, newest")
     with pytest.raises(CursorInvalid, match="other filters or another order; begin anew without a cursor"):
-        list_cursors.decode(Kind.EXECUTIONS, cursor, bound)
+        list_cursors.decode(CursorKind.EXECUTIONS, cursor, bound)
 
 
 @pytest.mark.parametrize(
     "cursor",
     [
-        list_cursors.encode(Kind.LETTERS, NOON, RUN),
-        list_cursors.encode(Kind.LETTERS, NOON, RUN, b"failed, newest"),
-        cursors.encode(Place("0a1b2c3d", 17, 3, NOON)),
-        cursor_codec.seal(Kind.LINES, "1795276852177-0-3"),
+        list_cursors.encode(CursorKind.DEAD_LETTERS, NOON, RUN),
+        list_cursors.encode(CursorKind.DEAD_LETTERS, NOON, RUN, b"failed, newest"),
+        cursors.encode(FeedPosition("0a1b2c3d", 17, 3, NOON)),
+        cursor_codec.encode_cursor(CursorKind.LOG_LINES, "1795276852177-0-3"),
     ],
 )
 def test_a_cursor_of_something_else_was_not_made_for_this_list(cursor: str) -> None:
     with pytest.raises(CursorInvalid, match="was not made by Bucket"):
-        list_cursors.decode(Kind.EXECUTIONS, cursor, b"failed, newest")
+        list_cursors.decode(CursorKind.EXECUTIONS, cursor, b"failed, newest")
 
 
 @pytest.mark.parametrize(
@@ -65,4 +65,4 @@ def test_a_cursor_of_something_else_was_not_made_for_this_list(cursor: str) -> N
 )
 def test_who_can_count_the_sum_himself_gets_no_further(text: str) -> None:
     with pytest.raises(CursorInvalid, match="was not made by Bucket"):
-        list_cursors.decode(Kind.LETTERS, cursor_codec.seal(Kind.LETTERS, text))
+        list_cursors.decode(CursorKind.DEAD_LETTERS, cursor_codec.encode_cursor(CursorKind.DEAD_LETTERS, text))

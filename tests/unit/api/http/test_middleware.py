@@ -13,15 +13,15 @@ from structlog.testing import capture_logs
 
 from api.http import middleware, problems
 from shared.settings import Settings
-from shared.telemetry.request_metrics import exposition
+from shared.telemetry.request_metrics import render_exposition
 
 ORIGIN = "https://app.example"
 
 
 def client_of(settings: Settings) -> FlaskClient:
     app = flask.Flask(__name__, static_folder=None)
-    middleware.register(app, settings)
-    problems.register(app)
+    middleware.register_middleware(app, settings)
+    problems.register_error_handlers(app)
     app.add_url_rule("/thing", "thing", lambda: {"number": float("nan"), "big": 2**70}, methods=["GET", "POST"])
     app.add_url_rule("/execution-logs/<i>", "poll", lambda **_: flask.g.request_id)
     app.add_url_rule("/api/v1/execution-logs/<i>", "poll1", lambda **_: "")
@@ -142,7 +142,7 @@ def test_requests_are_logged_by_route_and_polls_only_for_who_debugs(client: Flas
 def test_requests_are_counted_by_route_and_never_by_path(client: FlaskClient) -> None:
     client.get("/execution-logs/once-only")
     client.get("/nowhere/once-only")
-    text = exposition().decode()
+    text = render_exposition().decode()
     assert 'endpoint="/execution-logs/<i>"' in text
     assert 'endpoint="none"' in text
     assert "once-only" not in text

@@ -20,10 +20,10 @@ def answer_to(error: Exception, method: str = "GET", smorest: bool = False) -> T
     app = flask.Flask(__name__)
     if smorest:
         app.config |= {"API_TITLE": "t", "API_VERSION": "1", "OPENAPI_VERSION": "3.1.0"}
-        problems.register(app)
-        problems.Api(app)
+        problems.register_error_handlers(app)
+        problems.ProblemApi(app)
     else:
-        problems.register(app)
+        problems.register_error_handlers(app)
 
     @app.get("/thing")
     def thing() -> Any:
@@ -86,8 +86,8 @@ def test_an_unknown_address_is_404_and_named(smorest: bool) -> None:
     app = flask.Flask(__name__)
     if smorest:
         app.config |= {"API_TITLE": "t", "API_VERSION": "1", "OPENAPI_VERSION": "3.1.0"}
-        problems.Api(app)
-    problems.register(app)
+        problems.ProblemApi(app)
+    problems.register_error_handlers(app)
     answer = app.test_client().get("/nowhere")
     assert (answer.status_code, answer.json["error_code"]) == (404, "not_found")
     assert "/nowhere" in answer.json["detail"]
@@ -132,5 +132,5 @@ def test_head_gets_the_headers_and_no_body() -> None:
 def test_a_redirect_of_ours_stays() -> None:
     app = flask.Flask(__name__)
     app.add_url_rule("/old", view_func=lambda: flask.redirect("/new"), endpoint="old")
-    problems.register(app)
+    problems.register_error_handlers(app)
     assert app.test_client().get("/old").headers["Location"] == "/new"

@@ -11,7 +11,7 @@ import pytest
 from marshmallow import fields
 
 from api.http import problems
-from api.http.request_body import BYTES_MAX, Blueprint, fingerprint, read_body
+from api.http.request_body import BODY_BYTES_MAX, Blueprint, fingerprint, read_body
 from shared.errors import InvalidJson, PayloadTooLarge, UnsupportedMediaType, ValidationFailed
 
 
@@ -71,17 +71,17 @@ def padded(size: int) -> bytes:
 
 
 def test_a_mebibyte_is_taken_and_one_byte_more_refused_even_without_a_length() -> None:
-    assert len(read_body(request_of(padded(BYTES_MAX)))["a"]) == BYTES_MAX - 9
-    stream = Trickle(padded(BYTES_MAX + 5000))
+    assert len(read_body(request_of(padded(BODY_BYTES_MAX)))["a"]) == BODY_BYTES_MAX - 9
+    stream = Trickle(padded(BODY_BYTES_MAX + 5000))
     with pytest.raises(PayloadTooLarge):
         read_body(request_of(stream))
-    assert stream.taken == BYTES_MAX + 1
+    assert stream.taken == BODY_BYTES_MAX + 1
 
 
 def test_a_length_over_the_limit_is_refused_before_a_byte_is_read() -> None:
     stream = Trickle(b"{}")
     with pytest.raises(PayloadTooLarge):
-        read_body(request_of(stream, length=BYTES_MAX + 1))
+        read_body(request_of(stream, length=BODY_BYTES_MAX + 1))
     assert stream.taken == 0
 
 
@@ -133,7 +133,7 @@ class Page(marshmallow.Schema):
 def client() -> flask.testing.FlaskClient:
     app = flask.Flask(__name__)
     app.config |= {"API_TITLE": "t", "API_VERSION": "1", "OPENAPI_VERSION": "3.1.0"}
-    api = problems.Api(app)
+    api = problems.ProblemApi(app)
     blueprint = Blueprint("b", __name__)
 
     @blueprint.route("/submit", methods=["POST"])
@@ -143,7 +143,7 @@ def client() -> flask.testing.FlaskClient:
         return {"body": body, "raw": read_body(flask.request)}
 
     api.register_blueprint(blueprint)
-    problems.register(app)
+    problems.register_error_handlers(app)
     return app.test_client()
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.http.strict_json import DEPTH_MAX, canonical, depth_of, parse, shown
+from api.http.strict_json import DEPTH_MAX, canonical_json, depth_of, parse, to_printable
 from shared.errors import InvalidJson
 
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -34,7 +34,7 @@ def test_whatever_lies_within_the_limits_reads_as_json_reads_it(value: Any, esca
 @given(st.binary(max_size=200) | st.text(alphabet='[]{}",:\\u0dD8 19eE-+.truefalsnN').map(str.encode))
 def test_no_bytes_raise_anything_but_invalid_json(raw: bytes) -> None:
     with contextlib.suppress(InvalidJson):
-        canonical(parse(raw))
+        canonical_json(parse(raw))
 
 
 @given(st.integers(0, 31), st.sampled_from(['"]]"', '"[["', r'"\"[["', r'"\\"', r'"\\\"[{"', "1"]))
@@ -156,12 +156,12 @@ def test_a_hostile_mebibyte_is_read_or_refused_and_never_breaks_the_parser(raw: 
 
 def test_equal_json_has_one_canonical_form() -> None:
     forms = [b'{"a": 1, "b": [1e16]}', b'{ "b":[10000000000000000.0],"a":1.0 }']
-    assert len({canonical(parse(form)) for form in forms}) == 1
-    assert canonical(parse(b'{"a": -0.0}')) == canonical(parse(b'{"a": 0}'))
+    assert len({canonical_json(parse(form)) for form in forms}) == 1
+    assert canonical_json(parse(b'{"a": -0.0}')) == canonical_json(parse(b'{"a": 0}'))
     for other in (b'{"a": true}', b'{"a": "1"}', b'{"a": 1.5}'):
-        assert canonical(parse(other)) != canonical(parse(b'{"a": 1}'))
+        assert canonical_json(parse(other)) != canonical_json(parse(b'{"a": 1}'))
 
 
 def test_a_name_in_a_message_is_short_and_prints() -> None:
-    assert shown("a" * 65) == "a" * 63 + "…"
-    assert shown("a\nb\ud800") == r"a\nb\ud800"
+    assert to_printable("a" * 65) == "a" * 63 + "…"
+    assert to_printable("a\nb\ud800") == r"a\nb\ud800"

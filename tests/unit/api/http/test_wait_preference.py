@@ -5,16 +5,16 @@ from __future__ import annotations
 import flask
 import pytest
 
-from api.http.wait_preference import Patience, patience_asked, patience_preferred
+from api.http.wait_preference import WaitPreference, parse_prefer_header, parse_wait_preference
 from shared.errors import ValidationFailed
 
 app = flask.Flask(__name__)
 
 
-def asked(query: str = "", prefer: str | None = None) -> Patience:
+def asked(query: str = "", prefer: str | None = None) -> WaitPreference:
     environ = {} if prefer is None else {"HTTP_PREFER": prefer}
     with app.test_request_context(query_string=query, environ_overrides=environ):
-        return patience_asked()
+        return parse_wait_preference()
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def asked(query: str = "", prefer: str | None = None) -> Patience:
      ("wait=007", 7), ("wait=30.0001", 30), ("", 0), ("page=3", 0)],
 )  # fmt: skip
 def test_the_query_says_seconds_and_over_30_counts_as_30(query: str, seconds: float) -> None:
-    assert asked(query) == Patience(seconds)
+    assert asked(query) == WaitPreference(seconds)
 
 
 @pytest.mark.parametrize(
@@ -34,13 +34,13 @@ def test_a_malformed_wait_is_refused(wait: str) -> None:
         app.test_request_context(query_string={"wait": wait}, headers={"Prefer": "wait=5"}),
         pytest.raises(ValidationFailed) as refused,
     ):
-        patience_asked()
+        parse_wait_preference()
     assert refused.value.details[0]["parameter"] == "wait"
 
 
 def test_until_is_done_or_refused() -> None:
-    assert asked("wait=5&until=done") == Patience(5, until_done=True)
-    assert asked("until=done", "wait=5") == Patience(5, until_done=True, is_preference=True)
+    assert asked("wait=5&until=done") == WaitPreference(5, until_done=True)
+    assert asked("until=done", "wait=5") == WaitPreference(5, until_done=True, is_from_prefer=True)
     for until in ("", "Done", "change", "completed"):
         with pytest.raises(ValidationFailed) as refused:
             asked(f"until={until}")
@@ -71,10 +71,10 @@ def test_until_is_done_or_refused() -> None:
 )
 def test_a_preference_is_read_as_rfc_7240_writes_it(header: str, seconds: float) -> None:
     told = asked(prefer=header)
-    assert told == Patience(seconds, is_preference=True)
+    assert told == WaitPreference(seconds, is_from_prefer=True)
     with app.test_request_context():
-        assert told.note(flask.Response(), granted=True).headers["Preference-Applied"] == f"wait={seconds}"
-        assert "Preference-Applied" not in told.note(flask.Response(), granted=False).headers
+        assert told.mark_applied(flask.Response(), is_granted=True).headers["Preference-Applied"] == f"wait={seconds}"
+        assert "Preference-Applied" not in told.mark_applied(flask.Response(), is_granted=False).headers
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_a_preference_is_read_as_rfc_7240_writes_it(header: str, seconds: float)
      "x" * 8_000, ";;;;" * 2_000, "a=" * 4_000, '\\"' * 4_000, "wait=x, wait=10"],
 )  # fmt: skip
 def test_a_malformed_preference_is_ignored(header: str) -> None:
-    assert asked(prefer=header) == Patience()
+    assert asked(prefer=header) == WaitPreference()
 
 
 def test_the_query_wins_over_the_header_and_is_no_preference() -> None:
-    assert asked("wait=0", "wait=10") == Patience()
-    assert asked("wait=3", "wait=10") == Patience(3)
-    assert asked("fields=status", "wait=10") == Patience(10, is_preference=True)
+    assert asked("wait=0", "wait=10") == WaitPreference()
+    assert asked("wait=3", "wait=10") == WaitPreference(3)
+    assert asked("fields=status", "wait=10") == WaitPreference(10, is_from_prefer=True)
     with app.test_request_context(query_string="wait=3", headers={"Prefer": "wait=10"}):
-        assert patience_preferred() == Patience(10, is_preference=True), "a submit does not look at the query"
+        assert parse_prefer_header() == WaitPreference(10, is_from_prefer=True), "a submit does not look at the query"

@@ -15,8 +15,8 @@ import pytest
 from api.app import build_components, create_app
 from api.http import version_prefix
 from api.openapi import operation_table
-from api.openapi.document import codes
-from api.openapi.response_schemas import REPLIES
+from api.openapi.document import error_codes
+from api.openapi.response_schemas import RESPONSE_SCHEMAS
 from shared import errors
 from shared.bootstrap import bootstrap
 from shared.settings import Settings
@@ -54,7 +54,7 @@ def test_each_route_of_the_application_is_told_and_no_other(app: flask.Flask) ->
 
 def test_each_row_of_the_table_is_a_route_and_each_route_has_a_row() -> None:
     assert set(operation_table.OPERATIONS) == {
-        f"{method} {path}" for method, path in told() if not path.startswith(version_prefix.PREFIX)
+        f"{method} {path}" for method, path in told() if not path.startswith(version_prefix.VERSION_PREFIX)
     }
 
 
@@ -68,7 +68,7 @@ def test_each_code_of_the_error_tree_is_told_by_some_operation() -> None:
         for child in kind.__subclasses__():
             yield from leaves(child)
 
-    assert codes() == set(leaves(errors.RequestError)) | set(leaves(errors.ServiceError))
+    assert error_codes() == set(leaves(errors.RequestError)) | set(leaves(errors.ServiceError))
 
 
 def nodes(item: Any) -> Iterator[dict[str, Any]]:
@@ -135,7 +135,7 @@ def test_each_example_has_the_form_that_it_is_an_example_of() -> None:
 
 
 def test_no_form_takes_more_than_the_truth() -> None:
-    execution = REPLIES["Execution"]
+    execution = RESPONSE_SCHEMAS["Execution"]
     assert set(execution["properties"]) - set(execution["required"]) == {"gap", "poll_after_ms"}
     assert execution["additionalProperties"] is False
 

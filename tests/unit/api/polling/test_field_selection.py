@@ -11,38 +11,45 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.hints.poll_hints import Hints
-from api.polling.field_selection import ALL, ALWAYS, NAMES, Portion, lies_beyond, portion_asked
-from shared.domain.execution import NEWEST, Event, Page, Record
+from api.hints.poll_hints import PollHints
+from api.polling.field_selection import (
+    ALWAYS_INCLUDED,
+    FIELD_NAMES,
+    FULL_SELECTION,
+    FieldSelection,
+    has_newer_lines,
+    parse_field_selection,
+)
+from shared.domain.execution import NEWEST_LOG_LINES, ExecutionRecord, LogEvent, LogPageQuery
 from shared.errors import ValidationFailed
 from shared.live.render import render
-from shared.live.view_trailer import cut_mark
+from shared.live.view_trailer import split_trailer
 from tests.builders import NOON, accepted
 
 app = flask.Flask(__name__)
-PAGES = st.builds(Page, after=st.none() | st.integers(0, 260), limit=st.integers(1, 260))
+PAGES = st.builds(LogPageQuery, after=st.none() | st.integers(0, 260), limit=st.integers(1, 260))
 
 
-def record_of(total: int, dropped: int) -> Record:
+def record_of(total: int, dropped: int) -> ExecutionRecord:
     """A run with a log of ``total`` lines, the first of them ``dropped``."""
-    events = tuple(Event(NOON, "agent.log", f"line {seq}") for seq in range(dropped + 1, total + 1))
-    return replace(accepted().as_accepted, events=events, lines_total=total)
+    events = tuple(LogEvent(NOON, "agent.log", f"line {seq}") for seq in range(dropped + 1, total + 1))
+    return replace(accepted().initial_record, events=events, lines_total=total)
 
 
-def shown_of(record: Record, page: Page = NEWEST) -> dict[str, Any]:
+def shown_of(record: ExecutionRecord, page: LogPageQuery = NEWEST_LOG_LINES) -> dict[str, Any]:
     """A poll as a client would parse it."""
-    view, _ = cut_mark(render(record, page) or b"")
-    shown: dict[str, Any] = orjson.loads(view + Hints(500, None).tail)
+    view, _ = split_trailer(render(record, page) or b"")
+    shown: dict[str, Any] = orjson.loads(view + PollHints(500, None).json_suffix)
     return shown
 
 
 @given(st.integers(0, 250), st.integers(0, 250), PAGES)
-def test_a_page_from_the_view_is_the_page_from_mongodb(total: int, dropped: int, page: Page) -> None:
+def test_a_page_from_the_view_is_the_page_from_mongodb(total: int, dropped: int, page: LogPageQuery) -> None:
     record = record_of(total, min(dropped, total))
     whole = shown_of(record, page)
-    paged = shown_of(record.paged(page), page)
+    paged = shown_of(record.with_log_page(page), page)
     assert paged == whole, "a record that bears only the page renders alike"
-    told = Portion(page).of_view(shown_of(record))
+    told = FieldSelection(page).select_from_newest(shown_of(record))
     in_view = record.lines_total - len(shown_of(record)["logs"]) + 1
     if told is None:
         assert in_view > record.first_seq, "the view bears every line that is kept"
@@ -55,19 +62,19 @@ def test_a_page_from_the_view_is_the_page_from_mongodb(total: int, dropped: int,
 def test_pages_from_any_start_are_the_rest_of_the_log(total: int, dropped: int, limit: int, start: int) -> None:
     record = record_of(total, min(dropped, max(total - 1, 0)))  # the newest is always kept
     seen, after, gaps = [], start, []
-    while (page := shown_of(record, Page(after, limit)))["count"]:
+    while (page := shown_of(record, LogPageQuery(after, limit)))["count"]:
         seen += [line["seq"] for line in page["logs"]]
         gaps.append(page["gap"])
         assert page["gap"] is (after + 1 < page["first_seq"])
         after = page["next_after"]
     assert seen == list(range(max(start + 1, record.first_seq), total + 1))
     assert not any(gaps[1:]), "a gap is said once, where it is"
-    assert lies_beyond(page, Page(after)) is False
+    assert has_newer_lines(page, LogPageQuery(after)) is False
 
 
 def test_the_names_are_those_of_a_poll() -> None:
-    assert {*shown_of(record_of(1, 0), Page(0))} == {*NAMES}
-    assert len(NAMES) == len({*NAMES})
+    assert {*shown_of(record_of(1, 0), LogPageQuery(0))} == {*FIELD_NAMES}
+    assert len(FIELD_NAMES) == len({*FIELD_NAMES})
 
 
 @pytest.mark.parametrize(
@@ -77,15 +84,15 @@ def test_the_names_are_those_of_a_poll() -> None:
 )  # fmt: skip
 def test_fields_are_those_asked_for_and_four_that_are_always_there(fields: str, more: set[str]) -> None:
     with app.test_request_context(query_string={"fields": fields}):
-        told = portion_asked().of_view(shown_of(record_of(3, 0)))
+        told = parse_field_selection().select_from_newest(shown_of(record_of(3, 0)))
     assert told is not None
-    assert {*orjson.loads(told)} == {*ALWAYS} | more
-    assert tuple(orjson.loads(told))[:4] == ALWAYS
+    assert {*orjson.loads(told)} == {*ALWAYS_INCLUDED} | more
+    assert tuple(orjson.loads(told))[:4] == ALWAYS_INCLUDED
 
 
 def test_whoever_asks_for_lines_is_told_of_a_gap() -> None:
     with app.test_request_context(query_string={"fields": "logs", "after": "2"}):
-        told = portion_asked().of_view(shown_of(record_of(20, 10)))
+        told = parse_field_selection().select_from_newest(shown_of(record_of(20, 10)))
     assert orjson.loads(told or b"")["gap"] is True
 
 
@@ -94,7 +101,7 @@ def test_whoever_asks_for_lines_is_told_of_a_gap() -> None:
 )
 def test_an_unknown_field_is_refused_with_the_known_ones(fields: str) -> None:
     with app.test_request_context(query_string={"fields": fields}), pytest.raises(ValidationFailed) as refused:
-        portion_asked()
+        parse_field_selection()
     assert refused.value.details[0]["parameter"] == "fields"
     assert "poll_after_ms" in refused.value.message
     assert len(refused.value.message) < 700
@@ -103,5 +110,5 @@ def test_an_unknown_field_is_refused_with_the_known_ones(fields: str) -> None:
 def test_unknown_parameters_and_none_are_a_whole_poll() -> None:
     for query in ("", "x=1", "page=2&_=3"):
         with app.test_request_context(query_string=query):
-            assert portion_asked().is_all
-    assert ALL.is_all
+            assert parse_field_selection().is_all
+    assert FULL_SELECTION.is_all

@@ -7,43 +7,43 @@ from typing import Any
 import orjson
 import pytest
 
-from api.catalogue.basket_definition import basket_of, check_agents_exist, check_definition
-from api.http.wait_preference import NONE
+from api.catalogue.basket_definition import check_agents_exist, parse_basket, validate_definition
+from api.http.wait_preference import NO_WAIT
 from api.submission.run_builder import _check_input, build_execution
 from api.submission.submission import Submission, parse_idempotency_key, parse_traceparent
-from shared.catalogue.agent_catalogue import Catalogue, load_catalogue
-from shared.catalogue.schema_validator import Fault
+from shared.catalogue.agent_catalogue import AgentCatalogue, load_catalogue
+from shared.catalogue.schema_validator import SchemaFault
 from shared.errors import AgentNotFound, UnknownAgent, ValidationFailed
 from tests.builders import NOON
 
 
 @pytest.fixture(scope="module")
-def catalogue() -> Catalogue:
+def catalogue() -> AgentCatalogue:
     return load_catalogue()
 
 
-def run(catalogue: Catalogue, **told: Any) -> Any:
-    basket = basket_of(check_definition({"name": "b", "agents": ["cashflow_analyzer"]}), catalogue)
+def run(catalogue: AgentCatalogue, **told: Any) -> Any:
+    basket = parse_basket(validate_definition({"name": "b", "agents": ["cashflow_analyzer"]}), catalogue)
     body = {"input_data": {}, "tags": [], "metadata": {}} | told
     submission = Submission(
         raw=body, body=body, received_at=NOON, request_id="req-1", traceparent=None, idempotency=None, prefix="",
-        warnings=(), wait=NONE,
+        warnings=(), wait=NO_WAIT,
     )  # fmt: skip
     return build_execution(basket, submission, catalogue, kind="basket")
 
 
-def test_a_basket_is_a_chain_in_the_order_of_its_agents(catalogue: Catalogue) -> None:
+def test_a_basket_is_a_chain_in_the_order_of_its_agents(catalogue: AgentCatalogue) -> None:
     agents = ["cashflow_analyzer", "goal_recommender", "cashflow_analyzer"]
-    basket = basket_of(check_definition({"name": "b", "agents": agents}), catalogue)
+    basket = parse_basket(validate_definition({"name": "b", "agents": agents}), catalogue)
     assert [step.id for step in basket.steps] == ["cashflow_analyzer", "goal_recommender", "cashflow_analyzer-2"]
     assert [step.needs for step in basket.steps] == [(), ("cashflow_analyzer",), ("goal_recommender",)]
     assert {step.timeout_s for step in basket.steps} == {catalogue.agent("cashflow_analyzer").timeout_s}
 
 
-def test_an_agent_that_is_not_there_is_told_by_what_was_asked(catalogue: Catalogue) -> None:
-    wrong = check_definition({"name": "b", "agents": ["nobody", "cashflow_analyzer", "neither"]})
+def test_an_agent_that_is_not_there_is_told_by_what_was_asked(catalogue: AgentCatalogue) -> None:
+    wrong = validate_definition({"name": "b", "agents": ["nobody", "cashflow_analyzer", "neither"]})
     with pytest.raises(AgentNotFound, match="'nobody' was not found"):
-        basket_of(wrong, catalogue)
+        parse_basket(wrong, catalogue)
     with pytest.raises(UnknownAgent) as refused:
         check_agents_exist(wrong, catalogue)
     assert [detail["pointer"] for detail in refused.value.details] == ["/agents/0", "/agents/2"]
@@ -61,11 +61,11 @@ def test_an_agent_that_is_not_there_is_told_by_what_was_asked(catalogue: Catalog
 )
 def test_a_basket_is_a_list_of_agents_or_a_graph_of_steps(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationFailed) as refused:
-        check_definition(wrong, "/config")
+        validate_definition(wrong, "/config")
     assert refused.value.details[0]["pointer"].startswith("/config/")
 
 
-def test_no_input_is_the_sample_and_given_input_is_kept(catalogue: Catalogue) -> None:
+def test_no_input_is_the_sample_and_given_input_is_kept(catalogue: AgentCatalogue) -> None:
     sample = run(catalogue)
     assert sample.input_source == "sample"
     assert orjson.loads(sample.input) == catalogue.agent("cashflow_analyzer").sample_input
@@ -73,7 +73,7 @@ def test_no_input_is_the_sample_and_given_input_is_kept(catalogue: Catalogue) ->
     assert (given.input_source, given.input) == ("request", b'{"transactions":[]}')
 
 
-def test_input_that_breaks_the_schema_is_refused_by_pointer(catalogue: Catalogue) -> None:
+def test_input_that_breaks_the_schema_is_refused_by_pointer(catalogue: AgentCatalogue) -> None:
     with pytest.raises(ValidationFailed) as refused:
         run(catalogue, input_data={"transactions": [{"id": 1}, 7]})
     assert {detail["pointer"] for detail in refused.value.details} == {
@@ -82,7 +82,7 @@ def test_input_that_breaks_the_schema_is_refused_by_pointer(catalogue: Catalogue
     assert "cashflow_analyzer" in refused.value.message
 
 
-def test_metadata_is_measured_as_it_is_stored(catalogue: Catalogue) -> None:
+def test_metadata_is_measured_as_it_is_stored(catalogue: AgentCatalogue) -> None:
     assert run(catalogue, metadata={"a": "ü" * 8_188}).metadata.startswith(b'{"a":"')
     with pytest.raises(ValidationFailed, match="16386 bytes"):
         run(catalogue, metadata={"a": "ü" * 8_189})
@@ -108,16 +108,16 @@ def test_a_traceparent_is_kept_only_where_it_is_one() -> None:
         assert parse_traceparent(malformed) is None
 
 
-class Counting(Catalogue):
+class Counting(AgentCatalogue):
     """A catalogue that notes whose input it was asked about."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: AgentCatalogue) -> None:
         self.__dict__.update(catalogue.__dict__)
         self.looked: list[str] = []
 
-    def input_faults(self, name: str, value: Any) -> list[Fault]:
+    def find_input_faults(self, name: str, value: Any) -> list[SchemaFault]:
         self.looked.append(name)
-        return super().input_faults(name, value)
+        return super().find_input_faults(name, value)
 
 
 POINTING: dict[str, Any] = {
@@ -134,18 +134,18 @@ POINTING: dict[str, Any] = {
     ],
 )
 def test_two_hundred_steps_of_one_agent_are_not_two_hundred_looks_at_a_large_input(
-    catalogue: Catalogue, definition: dict[str, Any]
+    catalogue: AgentCatalogue, definition: dict[str, Any]
 ) -> None:
-    basket = basket_of(check_definition(definition), catalogue)
+    basket = parse_basket(validate_definition(definition), catalogue)
     counting = Counting(catalogue)
     with pytest.raises(ValidationFailed):
         _check_input(basket, {"transactions": [{}]}, counting)
     assert counting.looked == ["cashflow_analyzer"]
 
 
-def test_what_many_steps_make_of_one_large_input_is_checked_up_to_a_bound(catalogue: Catalogue) -> None:
+def test_what_many_steps_make_of_one_large_input_is_checked_up_to_a_bound(catalogue: AgentCatalogue) -> None:
     steps = [POINTING | {"input": POINTING["input"] | {"apart": number}} for number in range(200)]
-    basket = basket_of(check_definition({"name": "b", "steps": steps}), catalogue)
+    basket = parse_basket(validate_definition({"name": "b", "steps": steps}), catalogue)
     counting = Counting(catalogue)
     _check_input(basket, {"transactions": [{"id": 1, "amount": 1, "description": "x" * 1_000_000}]}, counting)
     assert len(counting.looked) == 9

@@ -8,18 +8,18 @@ from typing import Any
 import marshmallow
 import pytest
 
-from api.submission.schemas import RunAgent, RunBasket
+from api.submission.schemas import RunAgentSchema, RunBasketSchema
 
 USUAL: list[tuple[marshmallow.Schema, dict[str, Any]]] = [
-    (RunBasket(), {"basket_name": "chained_test", "input_data": {"transactions": [1]}}),
-    (RunBasket(), {"input_data": {}, "basket_name": ""}),
-    (RunAgent(), {"agent_name": "echo", "input_data": {"a": {"b": None}}}),
+    (RunBasketSchema(), {"basket_name": "chained_test", "input_data": {"transactions": [1]}}),
+    (RunBasketSchema(), {"input_data": {}, "basket_name": ""}),
+    (RunAgentSchema(), {"agent_name": "echo", "input_data": {"a": {"b": None}}}),
 ]
 WRONG: list[tuple[marshmallow.Schema, dict[str, Any]]] = [
-    (RunBasket(), {"basket_name": 1, "input_data": {}}),
-    (RunBasket(), {"basket_name": "b", "input_data": []}),
-    (RunAgent(), {"agent_name": None, "input_data": {}}),
-    (RunAgent(), {"agent_name": "echo", "input_data": None}),
+    (RunBasketSchema(), {"basket_name": 1, "input_data": {}}),
+    (RunBasketSchema(), {"basket_name": "b", "input_data": []}),
+    (RunAgentSchema(), {"agent_name": None, "input_data": {}}),
+    (RunAgentSchema(), {"agent_name": "echo", "input_data": None}),
 ]
 
 
@@ -54,10 +54,10 @@ def test_a_usual_body_of_wrong_types_is_refused_in_the_same_words(
 
 @pytest.mark.parametrize("told", ["1970-01-01T00:00:00Z", "2010-01-01T00:00:00.1234567+02:00"])
 def test_a_start_may_lie_any_time_in_the_past(told: str) -> None:
-    assert RunBasket().load({"basket_name": "b", "run_after": told})["run_after"] < datetime.now(UTC)
+    assert RunBasketSchema().load({"basket_name": "b", "run_after": told})["run_after"] < datetime.now(UTC)
 
 
 @pytest.mark.parametrize("told", ["2999-01-01T00:00:00Z", "2026-11-21", 5, ""])
 def test_a_start_is_a_moment_of_these_ten_years(told: object) -> None:
     with pytest.raises(marshmallow.ValidationError, match="at most ten years ahead"):
-        RunBasket().load({"basket_name": "b", "run_after": told})
+        RunBasketSchema().load({"basket_name": "b", "run_after": told})

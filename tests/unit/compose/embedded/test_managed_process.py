@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from compose.embedded.group_reaper import Guard
+from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
-from compose.errors import Trouble
+from compose.errors import OperatorError
 from tests.waiting import descendants, is_paused, is_running, wait_until
 
 FOREVER = "import time; time.sleep(600)"
@@ -32,8 +32,8 @@ def a_child(tmp_path: Path, program: str, *, stop_within_s: float = 5, start_wit
         name="child",
         argv=(sys.executable, "-c", program),
         ready=lambda: b"ready" in log.read_bytes(),
-        start_within_s=start_within_s,
-        stop_within_s=stop_within_s,
+        start_timeout_s=start_within_s,
+        stop_timeout_s=stop_within_s,
     )
     return Child(plan, log)
 
@@ -87,7 +87,7 @@ def test_nothing_that_a_child_started_outlives_it(tmp_path: Path, end: str) -> N
 def test_a_child_that_ends_while_it_starts_is_told_with_its_last_words(tmp_path: Path) -> None:
     child = a_child(tmp_path, "import sys; print('no libcurl here'); sys.exit(3)")
     child.start()
-    with pytest.raises(Trouble, match="child ended at once, with code 3") as caught:
+    with pytest.raises(OperatorError, match="child ended at once, with code 3") as caught:
         child.wait_ready()
     assert "child | no libcurl here" in caught.value.fix
     assert str(tmp_path / "child.log") in caught.value.fix
@@ -97,7 +97,7 @@ def test_a_child_that_is_never_ready_is_told_with_the_reason(tmp_path: Path) -> 
     child = a_child(tmp_path, FOREVER, start_within_s=0.2)
     child.log = tmp_path / "elsewhere"
     child.start()
-    with pytest.raises(Trouble, match=r"not ready within 0.2 s \(.*child.log"):
+    with pytest.raises(OperatorError, match=r"not ready within 0.2 s \(.*child.log"):
         child.wait_ready()
     child.kill()
 
@@ -106,7 +106,7 @@ def test_a_program_that_is_not_there_is_told_like_any_other_end(tmp_path: Path) 
     child = Child(ChildPlan("child", ("/nowhere/at-all",)), tmp_path / "log")
     child.start()
     wait_until(lambda: not child.is_alive())
-    assert "/nowhere/at-all" in child.last_words() or "FileNotFoundError" in child.last_words()
+    assert "/nowhere/at-all" in child.log_tail() or "FileNotFoundError" in child.log_tail()
 
 
 def test_sigkill_of_the_parent_ends_the_child_and_the_guard_what_the_child_started(tmp_path: Path) -> None:
@@ -138,10 +138,10 @@ def start_a_parent(tmp_path: Path, *, guarded: bool) -> subprocess.Popen[bytes]:
         import sys, time
         from pathlib import Path
         from compose.embedded.managed_process import Child
-        from compose.embedded.group_reaper import Guard
+        from compose.embedded.group_reaper import GroupReaper
         from compose.embedded.process_plan import ChildPlan
         plan = ChildPlan("child", (sys.executable, "-c", {WITH_GRANDCHILD!r}))
-        Child(plan, Path({str(tmp_path / "log")!r}), Guard() if {guarded} else None).start()
+        Child(plan, Path({str(tmp_path / "log")!r}), GroupReaper() if {guarded} else None).start()
         time.sleep(600)
     """)
     (tmp_path / "log").touch()
@@ -156,10 +156,10 @@ def test_the_guard_leaves_alone_what_it_was_told_to_forget() -> None:
     left = subprocess.Popen([sys.executable, "-c", FOREVER], start_new_session=True)
     ended = subprocess.Popen([sys.executable, "-c", FOREVER], start_new_session=True)
     try:
-        with Guard() as guard:
-            guard.watch(left.pid)
-            guard.watch(ended.pid)
-            guard.forget(left.pid)
+        with GroupReaper() as guard:
+            guard.register(left.pid)
+            guard.register(ended.pid)
+            guard.unregister(left.pid)
         assert ended.wait(timeout=3) == -signal.SIGKILL
         assert left.poll() is None
     finally:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from compose.embedded.group_reaper import Guard
-from compose.embedded.process_plan import Budget, ChildPlan, Stage
+from compose.embedded.group_reaper import GroupReaper
+from compose.embedded.process_plan import ChildPlan, RestartPolicy, Stage
 from compose.embedded.supervisor import Supervisor
-from compose.errors import Trouble
+from compose.errors import OperatorError
 from tests.waiting import is_running, wait_until
 
 LIVES = """
@@ -40,11 +40,11 @@ sys.exit(7)
 class Watched:
     """A supervisor with short periods, and what it warned of."""
 
-    def __init__(self, logs: Path, guard: Guard) -> None:
+    def __init__(self, logs: Path, guard: GroupReaper) -> None:
         self.logs = logs
         self.started = logs / "started"
         self.warnings: list[str] = []
-        budget = Budget(restarts=3, within_s=30, first_delay_s=0.01)
+        budget = RestartPolicy(restarts_max=3, window_s=30, backoff_base_s=0.01)
         self.supervisor = Supervisor(logs, guard, self.warnings.append, budget)
 
     def stage(self, *names: str, program: str = LIVES) -> Stage:
@@ -68,7 +68,7 @@ class Watched:
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Watched]:
-    with Guard() as guard:
+    with GroupReaper() as guard:
         watched = Watched(tmp_path, guard)
         yield watched
         watched.supervisor.stop()
@@ -89,12 +89,12 @@ def test_a_child_that_dies_is_told_and_started_again(watched: Watched) -> None:
     killed = watched.pid("worker")
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: not is_running(killed))
-    watched.supervisor.look()
+    watched.supervisor.check_children()
     (warning,) = watched.warnings
     assert "worker ended (killed by signal 9) and is started again, 1 of 3 times" in warning
     assert watched.pid("worker") != killed
     assert is_running(watched.pid("worker"))
-    watched.supervisor.look()
+    watched.supervisor.check_children()
     assert len(watched.warnings) == 1, "one that lives is not told of"
 
 
@@ -105,8 +105,8 @@ def test_a_child_that_goes_on_dying_uses_up_its_budget(watched: Watched) -> None
 
     def gives_up() -> bool:
         try:
-            watched.supervisor.look()
-        except Trouble as trouble:
+            watched.supervisor.check_children()
+        except OperatorError as trouble:
             return "worker ended (exit code 7), 4 times within 30 s; it is not started again" in str(trouble)
         return False
 
@@ -121,8 +121,10 @@ def test_a_child_that_goes_on_dying_uses_up_its_budget(watched: Watched) -> None
 
 
 def test_deaths_long_ago_do_not_count(tmp_path: Path) -> None:
-    with Guard() as guard:
-        supervisor = Supervisor(tmp_path, guard, lambda _: None, Budget(restarts=1, within_s=0.0, first_delay_s=0))
+    with GroupReaper() as guard:
+        supervisor = Supervisor(
+            tmp_path, guard, lambda _: None, RestartPolicy(restarts_max=1, window_s=0.0, backoff_base_s=0)
+        )
         supervisor.start(Stage("stage", (ChildPlan("child", (sys.executable, "-c", "import time; time.sleep(600)")),)))
         for _ in range(3):
             killed = supervisor.pids()["child"]
@@ -130,7 +132,7 @@ def test_deaths_long_ago_do_not_count(tmp_path: Path) -> None:
             os.kill(killed, signal.SIGKILL)
             while is_running(killed):
                 time.sleep(0.01)
-            supervisor.look()
+            supervisor.check_children()
             assert supervisor.pids()["child"] not in {None, killed}
         supervisor.stop()
 
@@ -153,7 +155,7 @@ def test_each_start_of_a_stage_begins_an_empty_log(watched: Watched) -> None:
 def test_a_log_that_grows_too_long_is_cut_and_goes_on(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("compose.embedded.supervisor._LOG_BYTES_MAX", 4)
     watched.supervisor.start(watched.stage("api"))
-    watched.supervisor.look()
+    watched.supervisor.check_children()
     assert (watched.logs / "api.log").stat().st_size == 0
     assert "ready" in (watched.logs / "api.log.1").read_text()
     watched.supervisor.stop()

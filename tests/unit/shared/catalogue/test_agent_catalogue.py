@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from shared.catalogue.agent_catalogue import load_catalogue
-from shared.catalogue.seed_baskets import seed_baskets
+from shared.catalogue.seed_baskets import load_seed_baskets
 from shared.errors import AgentNotFound, SpecError
 
 BUILT_IN = ["cashflow_analyzer", "financial_coordinator", "goal_recommender", "simulate"]
@@ -76,10 +76,12 @@ def test_hidden_and_private_folders_hold_no_agents(tmp_path: Path) -> None:
 
 def test_input_and_output_are_checked_by_the_agents_own_schemas() -> None:
     catalogue = load_catalogue()
-    assert catalogue.input_faults("cashflow_analyzer", {"transactions": []}) == []
-    (fault,) = catalogue.input_faults("cashflow_analyzer", {"transactions": [{"id": 1, "amount": "7"}]})
+    assert catalogue.find_input_faults("cashflow_analyzer", {"transactions": []}) == []
+    (fault,) = catalogue.find_input_faults("cashflow_analyzer", {"transactions": [{"id": 1, "amount": "7"}]})
     assert fault.pointer == "/transactions/0/amount"
-    assert [fault.pointer for fault in catalogue.output_faults("cashflow_analyzer", {"analysis": 1})] == ["/analysis"]
+    assert [fault.pointer for fault in catalogue.find_output_faults("cashflow_analyzer", {"analysis": 1})] == [
+        "/analysis"
+    ]
 
 
 def test_an_agent_that_is_not_there_is_told_with_the_nearest() -> None:
@@ -89,7 +91,7 @@ def test_an_agent_that_is_not_there_is_told_with_the_nearest() -> None:
         catalogue.agent("cashflow_analyser")
     assert missing.value.message == "agent 'cashflow_analyser' was not found; did you mean 'cashflow_analyzer'?"
     with pytest.raises(AgentNotFound, match="not found"):
-        catalogue.input_faults("x", {})
+        catalogue.find_input_faults("x", {})
 
 
 def test_the_simulators_name_is_taken(tmp_path: Path) -> None:
@@ -99,10 +101,10 @@ def test_the_simulators_name_is_taken(tmp_path: Path) -> None:
 
 def test_a_script_is_judged_beyond_its_schema() -> None:
     catalogue = load_catalogue()
-    assert catalogue.input_faults("simulate", {"script": ["queued:1", "running:2@50", "completed"]}) == []
-    (fault,) = catalogue.input_faults("simulate", {"script": ["running:1", "sleeping:2"]})
+    assert catalogue.find_input_faults("simulate", {"script": ["queued:1", "running:2@50", "completed"]}) == []
+    (fault,) = catalogue.find_input_faults("simulate", {"script": ["running:1", "sleeping:2"]})
     assert fault.pointer == "/script/1"
-    (fault,) = catalogue.input_faults("simulate", {"script": ["running:1", "queued:2"]})
+    (fault,) = catalogue.find_input_faults("simulate", {"script": ["running:1", "queued:2"]})
     assert (fault.pointer, "queued comes first" in fault.message) == ("/script/1", True)
 
 
@@ -110,7 +112,7 @@ def test_every_script_of_the_guide_can_be_played() -> None:
     guide = (Path(__file__).parents[4] / "docs" / "simulator.md").read_text(encoding="utf-8")
     scripts = [json.loads(found) for found in re.findall(r"\[\"[^]]*\"\]", guide)]
     assert len(scripts) > 9
-    assert [script for script in scripts if load_catalogue().input_faults("simulate", {"script": script})] == []
+    assert [script for script in scripts if load_catalogue().find_input_faults("simulate", {"script": script})] == []
 
 
 def test_the_faults_of_all_specs_are_told_together(tmp_path: Path) -> None:
@@ -147,7 +149,7 @@ def test_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_the_seeded_baskets_are_those_that_were_promised() -> None:
     both = ["cashflow_analyzer", "goal_recommender"]
-    baskets = seed_baskets(load_catalogue())
+    baskets = load_seed_baskets(load_catalogue())
     assert {basket["name"]: basket["agents"] for basket in baskets} == {
         "working_test": ["cashflow_analyzer"],
         "goal_test": ["goal_recommender"],
@@ -176,7 +178,7 @@ def test_a_seeded_basket_that_is_wrong_is_refused(tmp_path: Path, changes: dict[
     basket = {"name": "b", "description": "", "agents": ["goal_recommender"], "execution_strategy": "sequential"}
     (tmp_path / "b.json").write_text(json.dumps(basket | changes))
     with pytest.raises(SpecError, match=fault):
-        seed_baskets(load_catalogue(), tmp_path)
+        load_seed_baskets(load_catalogue(), tmp_path)
 
 
 def test_two_files_of_one_baskets_name_are_refused(tmp_path: Path) -> None:
@@ -184,4 +186,4 @@ def test_two_files_of_one_baskets_name_are_refused(tmp_path: Path) -> None:
     for file in ("one.json", "two.json"):
         (tmp_path / file).write_text(json.dumps(basket))
     with pytest.raises(SpecError, match=r"two\.json: name 'b' is taken"):
-        seed_baskets(home=tmp_path)
+        load_seed_baskets(home=tmp_path)

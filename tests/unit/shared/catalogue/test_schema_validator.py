@@ -9,22 +9,22 @@ from typing import Any
 import pytest
 from bson.int64 import Int64
 
-from shared.catalogue.schema_validator import FAULTS_MAX, MESSAGE_MAX, Checked, Fault, pointer
+from shared.catalogue.schema_validator import FAULTS_MAX, MESSAGE_MAX, CompiledSchema, SchemaFault, format_json_pointer
 from shared.errors import SpecError
 
 
-def faults(schema: dict[str, Any], value: Any) -> list[Fault]:
-    return Checked(schema, "a schema").faults(value)
+def faults(schema: dict[str, Any], value: Any) -> list[SchemaFault]:
+    return CompiledSchema(schema, "a schema").find_faults(value)
 
 
 def test_a_fault_is_told_with_its_pointer() -> None:
     schema = {"properties": {"a/b~c": {"items": {"type": "number"}}}}
-    assert faults(schema, {"a/b~c": [1, "x"]}) == [Fault("/a~1b~0c/1", '"x" is not of type "number"')]
+    assert faults(schema, {"a/b~c": [1, "x"]}) == [SchemaFault("/a~1b~0c/1", '"x" is not of type "number"')]
 
 
 def test_a_pointer_to_the_whole_value_is_empty() -> None:
-    assert pointer([]) == ""
-    assert faults({"required": ["a"]}, {}) == [Fault("", '"a" is a required property')]
+    assert format_json_pointer([]) == ""
+    assert faults({"required": ["a"]}, {}) == [SchemaFault("", '"a" is a required property')]
 
 
 def test_every_fault_is_told() -> None:
@@ -50,14 +50,14 @@ def test_many_unexpected_names_do_not_make_a_long_message() -> None:
 @pytest.mark.parametrize("ref", ["http://127.0.0.1:9/x", "https://example.org/s", "other.json"])
 def test_a_reference_that_leads_outside_is_refused(ref: str) -> None:
     with pytest.raises(SpecError, match="only refer within itself"):
-        Checked({"$id": "http://h.example/z", "$ref": ref}, "a schema")
+        CompiledSchema({"$id": "http://h.example/z", "$ref": ref}, "a schema")
 
 
 def test_a_reference_to_a_file_is_refused_and_the_file_not_told(tmp_path: Path) -> None:
     file = tmp_path / "secret.json"
     file.write_text('{"const": "hunter2"}')
     with pytest.raises(SpecError, match="only refer within itself") as refused:
-        Checked({"$ref": file.as_uri()}, "a schema")
+        CompiledSchema({"$ref": file.as_uri()}, "a schema")
     assert "hunter2" not in str(refused.value)
 
 
@@ -82,7 +82,7 @@ def test_a_reference_within_the_schema_is_followed() -> None:
 )
 def test_a_schema_that_is_none_is_refused(schema: dict[str, Any], at: str) -> None:
     with pytest.raises(SpecError, match=f"^a schema.*{at}"):
-        Checked(schema, "a schema")
+        CompiledSchema(schema, "a schema")
 
 
 def test_a_pattern_cannot_be_made_to_backtrack() -> None:
@@ -130,6 +130,6 @@ def test_of_a_large_value_the_first_fault_is_told_and_not_all_of_them_looked_for
 
 def test_of_a_large_value_with_branches_it_is_told_only_that_it_is_wrong() -> None:
     branches = {"anyOf": [{"items": {"required": ["id"]}}, {"items": {"required": ["amount"]}}]}
-    assert faults(branches, [{}] * 10_000) == [Fault("", "breaks the schema; too large to say where")]
+    assert faults(branches, [{}] * 10_000) == [SchemaFault("", "breaks the schema; too large to say where")]
     assert faults(branches, [{"id": 1}] * 10_000) == []
     assert [fault.pointer for fault in faults(branches, [{}])] == [""]

@@ -5,27 +5,27 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.domain.feed_position import coalesced, cut
+from shared.domain.feed_position import coalesce, select_page
 
 IDS = st.lists(st.sampled_from("abcdef"), max_size=40)
 
 
 def test_each_execution_stands_once_at_its_latest_place() -> None:
-    assert coalesced("abacb") == ("a", "c", "b")
+    assert coalesce("abacb") == ("a", "c", "b")
 
 
 def test_a_page_ends_before_the_first_that_would_be_too_many() -> None:
-    assert cut("abacbd", "abcd", 2) == (("b", "a"), 3)
-    assert cut("abab", "ab", 2) == (("a", "b"), 4)
-    assert cut("xaxxb", "ab", 1) == (("a",), 4)
-    assert cut("xxx", "ab", 1) == ((), 3)
+    assert select_page("abacbd", "abcd", 2) == (("b", "a"), 3)
+    assert select_page("abab", "ab", 2) == (("a", "b"), 4)
+    assert select_page("xaxxb", "ab", 1) == (("a",), 4)
+    assert select_page("xxx", "ab", 1) == ((), 3)
 
 
 @given(IDS, st.sets(st.sampled_from("abcdef")), st.integers(1, 5))
 def test_page_after_page_every_change_is_followed_by_a_showing(ids: list[str], shown: set[str], limit: int) -> None:
     at, pages = 0, []
     while at < len(ids):
-        page, taken = cut(ids[at:], shown, limit)
+        page, taken = select_page(ids[at:], shown, limit)
         assert taken > 0
         assert len(page) <= limit
         assert set(page) == set(ids[at : at + taken]) & shown

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from shared.domain.status import EXECUTION_MOVES, STEP_MOVES, ExecutionStatus, StepStatus, move_execution, move_step
-from shared.errors import IllegalMove
+from shared.domain.status import (
+    EXECUTION_TRANSITIONS,
+    STEP_TRANSITIONS,
+    ExecutionStatus,
+    StepStatus,
+    transition_execution,
+    transition_step,
+)
+from shared.errors import IllegalTransition
 
 
 def test_every_status_stands_in_its_table() -> None:
-    assert set(EXECUTION_MOVES) == set(ExecutionStatus)
-    assert set(STEP_MOVES) == set(StepStatus)
+    assert set(EXECUTION_TRANSITIONS) == set(ExecutionStatus)
+    assert set(STEP_TRANSITIONS) == set(StepStatus)
 
 
 def test_three_statuses_of_a_run_are_final() -> None:
@@ -19,12 +26,12 @@ def test_three_statuses_of_a_run_are_final() -> None:
 
 
 def test_a_run_once_claimed_never_goes_back_to_the_queue() -> None:
-    with pytest.raises(IllegalMove):
-        move_execution(ExecutionStatus.RUNNING, ExecutionStatus.QUEUED)
+    with pytest.raises(IllegalTransition):
+        transition_execution(ExecutionStatus.RUNNING, ExecutionStatus.QUEUED)
 
 
 @pytest.mark.parametrize("final", [status for status in StepStatus if status.is_final])
 @pytest.mark.parametrize("target", list(StepStatus))
 def test_nothing_leaves_a_final_status_of_a_step(final: StepStatus, target: StepStatus) -> None:
-    with pytest.raises(IllegalMove):
-        move_step(final, target)
+    with pytest.raises(IllegalTransition):
+        transition_step(final, target)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from shared.live.pubsub import Wakes
+from shared.live.pubsub import WakeupListener
 
 
 def test_a_machine_without_a_thread_left_holds_nobody_and_the_next_one_tries_again(
@@ -19,9 +19,9 @@ def test_a_machine_without_a_thread_left_holds_nobody_and_the_next_one_tries_aga
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    wakes = Wakes("redis://127.0.0.1:1", lambda: False)
+    wakes = WakeupListener("redis://127.0.0.1:1", lambda: False)
     for _ in range(2):
-        with wakes.waiting("topic") as waiter:
+        with wakes.register("topic") as waiter:
             assert waiter is None
     assert begun == ["wakes", "wakes"]
-    assert not wakes._waiting
+    assert not wakes._waiters

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from shared.live.redis_monitor import Look, Pulse
+from shared.live.redis_monitor import RedisMonitor, RedisSnapshot
 from tests.waiting import wait_until
 
 
-class Stumbling(Pulse):
+class Stumbling(RedisMonitor):
     """A pulse whose looks fail as long as it is told so."""
 
     stumbles = False
 
-    def look(self) -> Look:
+    def take_snapshot(self) -> RedisSnapshot:
         if self.stumbles:
             raise LookupError("of no kind that a look knows")
-        return Look(connected=True)
+        return RedisSnapshot(is_connected=True)
 
 
 def test_a_look_that_fails_unforeseen_does_not_freeze_what_is_known() -> None:
@@ -23,6 +23,6 @@ def test_a_look_that_fails_unforeseen_does_not_freeze_what_is_known() -> None:
     try:
         for stumbles in (False, True, False):
             pulse.stumbles = stumbles
-            wait_until(lambda: pulse.last.connected is not pulse.stumbles, what="the next look is known")
+            wait_until(lambda: pulse.last.is_connected is not pulse.stumbles, what="the next look is known")
     finally:
         pulse.stop()

@@ -8,11 +8,11 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from shared.domain.execution import ErrorKind, Execution, Record, RunError
+from shared.domain.execution import ErrorKind, Execution, ExecutionRecord, RunError
 from shared.domain.lifecycle.transitions import cancel, fail, rescue, start
 from shared.live.render import render
-from shared.live.view_trailer import Mark, Rest, Timing, cut_mark, mark_of
-from shared.queue.message import AGAIN, FIRST
+from shared.live.view_trailer import RunTiming, Trailer, WaitState, split_trailer, trailer_of
+from shared.queue.message import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER
 from tests.builders import NOON, SECOND, TERMS, accepted, blank, claimed
 
 NOON_MS = int(NOON.timestamp() * 1_000)
@@ -20,7 +20,7 @@ TRANSIENT = RunError("agent_error", "away", ErrorKind.TRANSIENT)
 
 
 def rendered(execution: Execution) -> bytes:
-    view = render(Record(execution))
+    view = render(ExecutionRecord(execution))
     assert view is not None
     return view
 
@@ -31,25 +31,29 @@ def running() -> Execution:
 
 def test_a_mark_comes_back_as_it_was_written_and_leaves_a_poll_without_its_brace() -> None:
     for execution in (accepted("one").execution, running()):
-        view, mark = cut_mark(rendered(execution))
-        assert mark == mark_of(execution)
+        view, mark = split_trailer(rendered(execution))
+        assert mark == trailer_of(execution)
         assert "timing" not in orjson.loads(view + b"}")
         assert "resting" not in orjson.loads(view + b"}")
 
 
 def test_a_mark_of_a_newer_release_is_cut_off_and_passed_over() -> None:
     view = b'{"rev":1,"timing":{"runs":"x","unheard_of":1},"resting":{"reason":"queue"}'
-    assert cut_mark(view) == (b'{"rev":1', Mark(Rest("queue"), None))
+    assert split_trailer(view) == (b'{"rev":1', Trailer(WaitState("queue"), None))
 
 
 def test_a_run_on_offer_tells_its_place_and_a_running_one_since_when() -> None:
-    offered = mark_of(accepted("one", "two").execution)
-    assert offered.rest == Rest("queue")
+    offered = trailer_of(accepted("one", "two").execution)
+    assert offered.wait_state == WaitState("queue")
     assert offered.timing is not None
     assert (offered.timing.agent, offered.timing.offered_ms) == ("one", NOON_MS)
-    assert (offered.timing.queue, offered.timing.priority, offered.timing.started_ms) == ("default", FIRST, None)
-    begun = mark_of(running())
-    assert (begun.rest, begun.timing) == (
+    assert (offered.timing.queue, offered.timing.priority, offered.timing.started_ms) == (
+        "default",
+        PRIORITY_FIRST_OFFER,
+        None,
+    )
+    begun = trailer_of(running())
+    assert (begun.wait_state, begun.timing) == (
         None,
         replace(offered.timing, offered_ms=None, queue=None, priority=0, started_ms=NOON_MS, step_ms=NOON_MS),
     )
@@ -58,13 +62,13 @@ def test_a_run_on_offer_tells_its_place_and_a_running_one_since_when() -> None:
 def test_a_run_tried_again_says_so_and_that_it_goes_first() -> None:
     lost = rescue(running(), "one", NOON + 60 * SECOND, TERMS)
     assert lost is not None
-    timing = mark_of(lost.execution).timing
+    timing = trailer_of(lost.execution).timing
     assert timing is not None
-    assert (timing.again, timing.priority) == (True, AGAIN)
+    assert (timing.again, timing.priority) == (True, PRIORITY_REOFFER)
     begun = running()
     rests = fail(begun, begun.lease_of("one"), TRANSIENT, NOON + SECOND).execution
-    assert mark_of(rests).rest == Rest("retry", NOON_MS + 2_000)
-    resting = mark_of(rests).timing
+    assert trailer_of(rests).wait_state == WaitState("retry", NOON_MS + 2_000)
+    resting = trailer_of(rests).timing
     assert resting is not None
     assert (resting.again, resting.offered_ms) == (True, None)
 
@@ -72,14 +76,14 @@ def test_a_run_tried_again_says_so_and_that_it_goes_first() -> None:
 def test_a_run_that_is_being_stopped_says_since_when() -> None:
     stopping = cancel(running(), NOON + 3 * SECOND)
     assert stopping is not None
-    timing = mark_of(stopping.execution).timing
+    timing = trailer_of(stopping.execution).timing
     assert timing is not None
     assert timing.cancel_ms == NOON_MS + 3_000
 
 
 def test_a_run_tells_the_nearest_deadline_that_is_in_force() -> None:
     def expires_ms(execution: Execution) -> int | None:
-        timing = mark_of(execution).timing
+        timing = trailer_of(execution).timing
         assert timing is not None
         return timing.expires_ms
 
@@ -92,14 +96,14 @@ def test_a_run_tells_the_nearest_deadline_that_is_in_force() -> None:
 
 def test_a_schedule_is_told_as_one() -> None:
     later = start(blank(run_after=NOON + 5 * SECOND), NOON, TERMS).execution
-    assert mark_of(later).rest == Rest("schedule", NOON_MS + 5_000)
+    assert trailer_of(later).wait_state == WaitState("schedule", NOON_MS + 5_000)
 
 
 def test_a_run_that_is_over_bears_no_mark() -> None:
     over = cancel(accepted("one").execution, NOON)
     assert over is not None
-    assert mark_of(over.execution) == Mark()
-    assert cut_mark(rendered(over.execution)) == (rendered(over.execution), Mark())
+    assert trailer_of(over.execution) == Trailer()
+    assert split_trailer(rendered(over.execution)) == (rendered(over.execution), Trailer())
 
 
 @pytest.mark.parametrize(
@@ -109,16 +113,16 @@ def test_a_run_that_is_over_bears_no_mark() -> None:
 def test_what_callers_wrote_is_never_taken_for_the_mark(written: dict[str, object]) -> None:
     over = cancel(replace(accepted("one").execution, metadata=orjson.dumps(written)), NOON, ',"timing":{}')
     assert over is not None
-    view, mark = cut_mark(rendered(over.execution))
-    assert mark == Mark()
+    view, mark = split_trailer(rendered(over.execution))
+    assert mark == Trailer()
     assert orjson.loads(view + b"}")["metadata"] == written
 
 
 def test_a_poll_that_an_older_release_rendered_is_read() -> None:
     view = b'{"execution_id":"x","request_id":"req"'
-    assert cut_mark(view) == (view, Mark())
+    assert split_trailer(view) == (view, Trailer())
     resting = view + b',"resting":{"reason":"retry","until_ms":5}'
-    assert cut_mark(resting) == (view, Mark(Rest("retry", 5)))
+    assert split_trailer(resting) == (view, Trailer(WaitState("retry", 5)))
 
 
 def test_an_older_release_finds_what_a_run_rests_for_where_it_knows_it() -> None:
@@ -129,7 +133,7 @@ def test_an_older_release_finds_what_a_run_rests_for_where_it_knows_it() -> None
 
 
 def test_a_mark_is_never_longer_than_where_it_is_looked_for() -> None:
-    longest = Timing("durations:run:" + "f" * 16, "a" * 63, *[10**13] * 2, True, *[10**13] * 2, "default", 3)  # type: ignore[misc]
-    view = b'{"a":1,"timing":' + orjson.dumps(longest) + b',"resting":' + orjson.dumps(Rest("schedule", 10**13))
-    assert cut_mark(view) == (b'{"a":1', Mark(Rest("schedule", 10**13), longest))
+    longest = RunTiming("durations:run:" + "f" * 16, "a" * 63, *[10**13] * 2, True, *[10**13] * 2, "default", 3)  # type: ignore[misc]
+    view = b'{"a":1,"timing":' + orjson.dumps(longest) + b',"resting":' + orjson.dumps(WaitState("schedule", 10**13))
+    assert split_trailer(view) == (b'{"a":1', Trailer(WaitState("schedule", 10**13), longest))
     assert len(view) < 500

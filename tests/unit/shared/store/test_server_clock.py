@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from shared.errors import Unavailable
-from shared.store.server_clock import StoreClock
+from shared.store.server_clock import ServerClock
 from tests.builders import NOON
 
 MS = timedelta(milliseconds=1)
@@ -35,7 +35,7 @@ def told() -> Told:
 
 
 def test_it_is_asked_once_and_carried_on(told: Told) -> None:
-    clock = StoreClock(told, every_s=math.inf)
+    clock = ServerClock(told, sync_every_s=math.inf)
     moments = [clock.now() for _ in range(100)]
     assert told.asked == 1
     assert moments == sorted(moments)
@@ -43,7 +43,7 @@ def test_it_is_asked_once_and_carried_on(told: Told) -> None:
 
 
 def test_a_small_step_back_is_not_seen(told: Told) -> None:
-    clock = StoreClock(told, every_s=math.inf)
+    clock = ServerClock(told, sync_every_s=math.inf)
     before = clock.now()
     told.at = NOON - 20 * MS
     assert clock.sync() < timedelta(0)
@@ -54,7 +54,7 @@ def test_a_look_that_took_long_moves_the_clock_no_further_than_it_must(
     told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boot = 100.0
-    monkeypatch.setattr("shared.store.server_clock.since_boot", lambda: boot)
+    monkeypatch.setattr("shared.store.server_clock.boottime_s", lambda: boot)
 
     def ask() -> datetime:
         nonlocal boot
@@ -62,7 +62,7 @@ def test_a_look_that_took_long_moves_the_clock_no_further_than_it_must(
         return told()
 
     stood_still_s = 0.0
-    clock = StoreClock(ask, every_s=math.inf)
+    clock = ServerClock(ask, sync_every_s=math.inf)
     assert clock.now() == NOON
     boot, told.at, stood_still_s = 101.0, NOON + timedelta(seconds=1), 3.0
     assert clock.sync() == timedelta(0), "it was right before, and still is"
@@ -76,7 +76,7 @@ def test_a_look_that_took_long_moves_the_clock_no_further_than_it_must(
 
 
 def test_a_jump_back_is_told_and_seen(told: Told) -> None:
-    clock = StoreClock(told, every_s=math.inf)
+    clock = ServerClock(told, sync_every_s=math.inf)
     before = clock.now()
     told.at = NOON - timedelta(hours=1)
     assert timedelta(hours=-1, seconds=-1) < clock.sync() < timedelta(minutes=-59)
@@ -84,7 +84,7 @@ def test_a_jump_back_is_told_and_seen(told: Told) -> None:
 
 
 def test_a_store_that_is_away_is_carried_on_from_what_it_said(told: Told) -> None:
-    clock = StoreClock(told, every_s=0)
+    clock = ServerClock(told, sync_every_s=0)
     before = clock.now()
     told.away = True
     assert clock.now() >= before
@@ -95,7 +95,7 @@ def test_a_store_that_is_away_is_carried_on_from_what_it_said(told: Told) -> Non
 
 def test_one_that_was_never_read_cannot_tell(told: Told) -> None:
     told.away = True
-    clock = StoreClock(told, every_s=math.inf)
-    assert clock.glance() is None
+    clock = ServerClock(told, sync_every_s=math.inf)
+    assert clock.now_or_none() is None
     with pytest.raises(Unavailable):
         clock.now()

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from shared.telemetry.fleet_collector import FleetCollector
 from shared.telemetry.fleet_metrics import FleetMetrics
-from shared.telemetry.request_metrics import exposition
+from shared.telemetry.request_metrics import render_exposition
 
 FLEET = FleetMetrics()
 
@@ -31,7 +31,7 @@ def write(client: redis.Redis, *verbs: Callable[[Any], None]) -> None:
 
 def scraped(client: redis.Redis) -> dict[tuple[str, ...], float]:
     """Answer {(sample, label values...): figure} of the families that are the fleet's."""
-    text = exposition(FleetCollector(client)).decode()
+    text = render_exposition(FleetCollector(client)).decode()
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
@@ -42,7 +42,7 @@ def scraped(client: redis.Redis) -> dict[tuple[str, ...], float]:
 
 def test_executions_are_counted_by_basket_and_status(client: fakeredis.FakeStrictRedis) -> None:
     for status in ("completed", "completed", "failed"):
-        write(client, lambda pipe, status=status: FLEET.ended(pipe, {("working_test", status): 1}, ()))
+        write(client, lambda pipe, status=status: FLEET.count_ended(pipe, {("working_test", status): 1}, ()))
     figures = scraped(client)
     assert figures["bucket_executions_total", "working_test", "completed"] == 2
     assert figures["bucket_executions_total", "working_test", "failed"] == 1
@@ -50,7 +50,7 @@ def test_executions_are_counted_by_basket_and_status(client: fakeredis.FakeStric
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", '","completed"]', "é + x.y", "\ud800"])
 def test_a_baskets_name_may_hold_anything(client: fakeredis.FakeStrictRedis, name: str) -> None:
-    write(client, lambda pipe: FLEET.ended(pipe, {(name, "failed"): 1}, ()))
+    write(client, lambda pipe: FLEET.count_ended(pipe, {(name, "failed"): 1}, ()))
     assert scraped(client)["bucket_executions_total", name.replace("\ud800", "?"), "failed"] == 1
 
 
@@ -58,8 +58,8 @@ def test_baskets_beyond_the_cap_are_counted_together_and_the_hash_stays_small(
     client: fakeredis.FakeStrictRedis,
 ) -> None:
     for at in range(1600):
-        write(client, lambda pipe, at=at: FLEET.ended(pipe, {(f"basket {at}", "completed"): 1}, ()))
-    write(client, lambda pipe: FLEET.ended(pipe, {("basket 7", "completed"): 1}, ()))
+        write(client, lambda pipe, at=at: FLEET.count_ended(pipe, {(f"basket {at}", "completed"): 1}, ()))
+    write(client, lambda pipe: FLEET.count_ended(pipe, {("basket 7", "completed"): 1}, ()))
     assert client.hlen("metrics:executions") == 1501
     counted = {key: figure for key, figure in scraped(client).items() if key[0] == "bucket_executions_total"}
     assert len(counted) <= 501
@@ -69,7 +69,7 @@ def test_baskets_beyond_the_cap_are_counted_together_and_the_hash_stays_small(
 
 def test_steps_make_a_cumulative_histogram(client: fakeredis.FakeStrictRedis) -> None:
     for seconds in (0.005, 0.01, 0.3, 9999.0):
-        write(client, lambda pipe, seconds=seconds: FLEET.ended(pipe, {}, [("cashflow_analyzer", seconds)]))
+        write(client, lambda pipe, seconds=seconds: FLEET.count_ended(pipe, {}, [("cashflow_analyzer", seconds)]))
     figures = scraped(client)
     bucket = "bucket_step_seconds_bucket"
     assert figures[bucket, "cashflow_analyzer", "0.01"] == 2
@@ -81,7 +81,7 @@ def test_steps_make_a_cumulative_histogram(client: fakeredis.FakeStrictRedis) ->
 
 
 def test_rescues_are_told(client: fakeredis.FakeStrictRedis) -> None:
-    write(client, lambda pipe: FLEET.rescued(pipe, "lease"), lambda pipe: FLEET.rescued(pipe, "lease"))
+    write(client, lambda pipe: FLEET.count_rescue(pipe, "lease"), lambda pipe: FLEET.count_rescue(pipe, "lease"))
     figures = scraped(client)
     assert figures["bucket_rescues_total", "lease"] == 2
 
@@ -96,7 +96,7 @@ def test_a_queues_depth_is_that_of_both_its_lists(client: fakeredis.FakeStrictRe
 
 
 def test_with_redis_away_the_scrape_answers_and_tells_so_and_nothing_else(client: fakeredis.FakeStrictRedis) -> None:
-    write(client, lambda pipe: FLEET.rescued(pipe, "lease"))
+    write(client, lambda pipe: FLEET.count_rescue(pipe, "lease"))
     assert scraped(client)["bucket_redis_up",] == 1
     server = fakeredis.FakeServer()
     server.connected = False

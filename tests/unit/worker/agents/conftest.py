@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.catalogue.agent_catalogue import Catalogue, load_catalogue
+from shared.catalogue.agent_catalogue import AgentCatalogue, load_catalogue
 from tests.unit.context_fakes import KeptLines, LedgerInMemory
 from worker.agent_loader import Agent, load_agents
 from worker.context import AgentContext
@@ -39,10 +39,10 @@ def new_context(ledger: LedgerInMemory) -> Callable[..., AgentContext]:
 
 
 @pytest.fixture(scope="session")
-def catalogue() -> Catalogue:
+def catalogue() -> AgentCatalogue:
     return load_catalogue(Path(__file__).parents[3] / "agents")
 
 
 @pytest.fixture(scope="session")
-def agents(catalogue: Catalogue) -> Mapping[str, Agent]:
+def agents(catalogue: AgentCatalogue) -> Mapping[str, Agent]:
     return load_agents(catalogue)

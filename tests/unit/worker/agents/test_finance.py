@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from shared.catalogue.agent_catalogue import Catalogue
+from shared.catalogue.agent_catalogue import AgentCatalogue
 from worker.agent_loader import Agent
 from worker.context import AgentContext
 from worker.money import flow_of
@@ -92,21 +92,21 @@ def test_a_great_sum_loses_no_cent_to_a_small_one(analysis: Run) -> None:
 @pytest.mark.parametrize(
     "amount", [1e12, -1e12, 10**12, 10**400, math.nan, math.inf, -math.inf, True, None, "7", [], {}]
 )
-def test_an_amount_that_is_no_money_is_refused(analysis: Run, catalogue: Catalogue, amount: Any) -> None:
+def test_an_amount_that_is_no_money_is_refused(analysis: Run, catalogue: AgentCatalogue, amount: Any) -> None:
     with pytest.raises(ValueError, match="an amount must"):
         analysis(amount)
-    assert catalogue.input_faults("cashflow_analyzer", {"transactions": [{"id": 1, "amount": amount}]}) != []
+    assert catalogue.find_input_faults("cashflow_analyzer", {"transactions": [{"id": 1, "amount": amount}]}) != []
 
 
 @pytest.mark.parametrize("amount", [LIMIT, -LIMIT])
-def test_an_amount_at_the_limit_is_taken(analysis: Run, catalogue: Catalogue, amount: float) -> None:
+def test_an_amount_at_the_limit_is_taken(analysis: Run, catalogue: AgentCatalogue, amount: float) -> None:
     assert analysis(amount)["total"] == amount
-    assert catalogue.input_faults("cashflow_analyzer", {"transactions": [{"id": "a", "amount": amount}]}) == []
+    assert catalogue.find_input_faults("cashflow_analyzer", {"transactions": [{"id": "a", "amount": amount}]}) == []
 
 
-def test_further_fields_of_a_transaction_are_allowed(catalogue: Catalogue) -> None:
+def test_further_fields_of_a_transaction_are_allowed(catalogue: AgentCatalogue) -> None:
     transaction = {"id": "t-1", "amount": 1, "currency": "EUR"}
-    assert catalogue.input_faults("cashflow_analyzer", {"transactions": [transaction]}) == []
+    assert catalogue.find_input_faults("cashflow_analyzer", {"transactions": [transaction]}) == []
 
 
 @drawn(st.lists(st.floats(-LIMIT, LIMIT) | st.integers(-(10**11), 10**11), max_size=30))
@@ -168,9 +168,9 @@ def test_a_transaction_that_is_no_money_never_reaches_the_ledger(coordinate: Run
     ],
 )
 def test_the_coordinators_schema_refuses_what_it_cannot_do(
-    catalogue: Catalogue, given: dict[str, Any], pointer: str
+    catalogue: AgentCatalogue, given: dict[str, Any], pointer: str
 ) -> None:
-    assert [fault.pointer for fault in catalogue.input_faults("financial_coordinator", given)] == [pointer]
+    assert [fault.pointer for fault in catalogue.find_input_faults("financial_coordinator", given)] == [pointer]
 
 
 def test_an_action_from_a_chain_that_is_not_known_is_refused(coordinate: Run) -> None:
@@ -180,8 +180,8 @@ def test_an_action_from_a_chain_that_is_not_known_is_refused(coordinate: Run) ->
 
 @pytest.mark.parametrize("action", ["add_transaction", "get_transactions", "get_report"])
 def test_whatever_the_coordinator_answers_the_analyzer_takes(
-    catalogue: Catalogue, coordinate: Run, action: str
+    catalogue: AgentCatalogue, coordinate: Run, action: str
 ) -> None:
     answer = coordinate(action, transaction={"amount": -3, "description": "Bus", "type": "expense"})
-    assert catalogue.output_faults("financial_coordinator", answer) == []
-    assert catalogue.input_faults("cashflow_analyzer", answer) == []
+    assert catalogue.find_output_faults("financial_coordinator", answer) == []
+    assert catalogue.find_input_faults("cashflow_analyzer", answer) == []

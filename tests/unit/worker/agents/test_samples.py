@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from shared.catalogue.agent_catalogue import Catalogue
-from shared.catalogue.seed_baskets import seed_baskets
+from shared.catalogue.agent_catalogue import AgentCatalogue
+from shared.catalogue.seed_baskets import load_seed_baskets
 from worker.agent_loader import Agent
 from worker.context import AgentContext
 
@@ -41,7 +41,7 @@ NAMES = [
 Contexts = Callable[..., AgentContext]
 
 
-def test_the_names_below_are_all_the_agents(catalogue: Catalogue) -> None:
+def test_the_names_below_are_all_the_agents(catalogue: AgentCatalogue) -> None:
     assert [spec.name for spec in catalogue.agents()] == NAMES
 
 
@@ -53,15 +53,15 @@ def test_an_agent_run_with_its_sample_input_gives_its_sample_output(
     assert agent.run(dict(agent.spec.sample_input), new_context()) == agent.spec.sample_output
 
 
-@pytest.mark.parametrize("basket", seed_baskets(), ids=lambda basket: str(basket["name"]))
+@pytest.mark.parametrize("basket", load_seed_baskets(), ids=lambda basket: str(basket["name"]))
 def test_a_seeded_basket_runs_on_the_sample_of_its_first_agent(
-    basket: dict[str, Any], agents: Mapping[str, Agent], catalogue: Catalogue, new_context: Contexts
+    basket: dict[str, Any], agents: Mapping[str, Agent], catalogue: AgentCatalogue, new_context: Contexts
 ) -> None:
     given = dict(catalogue.agent(basket["agents"][0]).sample_input)
     for name in basket["agents"]:
-        assert catalogue.input_faults(name, given) == []
+        assert catalogue.find_input_faults(name, given) == []
         given = agents[name].run(given, new_context())
-        assert catalogue.output_faults(name, given) == []
+        assert catalogue.find_output_faults(name, given) == []
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_the_returner_returns_what_is_refused(
 
 
 def test_the_returner_breaks_its_schema(
-    catalogue: Catalogue, agents: Mapping[str, Agent], new_context: Contexts
+    catalogue: AgentCatalogue, agents: Mapping[str, Agent], new_context: Contexts
 ) -> None:
     output = agents["returner"].run({"kind": "bad_schema"}, new_context())
-    assert [fault.pointer for fault in catalogue.output_faults("returner", output)] == ["/kind"]
+    assert [fault.pointer for fault in catalogue.find_output_faults("returner", output)] == ["/kind"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from shared.domain.execution import ErrorKind, RunError, Step
 from worker.agent_loader import Agent
 from worker.context import AgentContext, CheckpointsInMemory
-from worker.simulated_outcome import ScriptedFailure, Silence, WorkerGone, judge_simulated
+from worker.simulated_outcome import NoOutcome, ScriptedFailure, SimulatedWorkerLoss, simulated_outcome_of
 
 Contexts = Callable[..., AgentContext]
 STEP = Step("simulate", "simulate", claims=2)
@@ -60,7 +60,7 @@ def test_a_lost_worker_is_played_once_and_the_next_attempt_goes_on_after_it(
     kept = CheckpointsInMemory()
     script = ("running:0@40", "worker_lost", "running:0", "completed")
     first = new_context(checkpoints=kept)
-    with pytest.raises(WorkerGone):
+    with pytest.raises(SimulatedWorkerLoss):
         played(agents, first, *script)
     assert first.reporter.steps[-1] == (40, "the worker is lost")  # type: ignore[attr-defined]
     second = new_context(checkpoints=kept, attempt=2)
@@ -78,10 +78,10 @@ def test_a_result_takes_as_many_bytes_as_it_is_told(
 def test_a_failure_bears_exactly_its_code(agents: Mapping[str, Agent], new_context: Contexts) -> None:
     with pytest.raises(ScriptedFailure) as failure:
         played(agents, new_context(), "failed:my_code")
-    error = judge_simulated(STEP, failure.value)
+    error = simulated_outcome_of(STEP, failure.value)
     assert isinstance(error, RunError)
     assert (error.error_code, error.kind, error.retryable, error.attempt) == ("my_code", ErrorKind.PERMANENT, False, 2)
-    lost = judge_simulated(STEP, ScriptedFailure("worker_lost"))
+    lost = simulated_outcome_of(STEP, ScriptedFailure("worker_lost"))
     assert isinstance(lost, RunError)
     assert (lost.kind, lost.retryable) == (ErrorKind.LOST, True)
 
@@ -95,7 +95,7 @@ def test_a_cancelled_script_stops(agents: Mapping[str, Agent], new_context: Cont
 
 def test_no_other_agent_can_play_a_lost_worker_or_a_code_of_its_own() -> None:
     other = Step("echo", "echo", claims=1)
-    assert judge_simulated(other, WorkerGone()) is None
-    assert judge_simulated(other, ScriptedFailure("my_code")) is None
-    assert judge_simulated(STEP, ValueError("a bug")) is None
-    assert isinstance(judge_simulated(STEP, WorkerGone()), Silence)
+    assert simulated_outcome_of(other, SimulatedWorkerLoss()) is None
+    assert simulated_outcome_of(other, ScriptedFailure("my_code")) is None
+    assert simulated_outcome_of(STEP, ValueError("a bug")) is None
+    assert isinstance(simulated_outcome_of(STEP, SimulatedWorkerLoss()), NoOutcome)

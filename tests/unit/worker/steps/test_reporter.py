@@ -23,5 +23,5 @@ def test_a_line_that_was_interrupted_is_never_counted_as_less_than_none() -> Non
     reporter._events = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         reporter.line("info", "half", b"{}")
-    assert reporter.take().dropped == 1
-    assert reporter.take().dropped == 0
+    assert reporter.take_report().dropped == 1
+    assert reporter.take_report().dropped == 0

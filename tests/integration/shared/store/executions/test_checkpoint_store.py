@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from shared.domain.execution import PUBLIC, Execution, Lease
-from shared.domain.lifecycle.decision import Output
+from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Lease
+from shared.domain.lifecycle.decision import StepOutput
 from shared.domain.lifecycle.transitions import complete, rescue
 from shared.store.database import Database
-from shared.store.executions.checkpoint_store import MongoCheckpoints, lies_apart
-from shared.store.executions.store import MongoStore
+from shared.store.executions.checkpoint_store import MongoCheckpointStore, is_stored_externally
+from shared.store.executions.store import MongoExecutionStore
 from tests.builders import NOON, TERMS, HandClock, accepted, claimed
 
 
@@ -23,8 +23,8 @@ class Bench:
     def __init__(self, database: Database) -> None:
         clock = HandClock()
         self.database = database
-        self.store = MongoStore(database, clock)
-        self.checkpoints = MongoCheckpoints(database, clock)
+        self.store = MongoExecutionStore(database, clock)
+        self.checkpoints = MongoCheckpointStore(database, clock)
         self.run: Execution = self.store.create(accepted("a", "b"))
         self.run = self.store.save(self.run, claimed(self.run, "a")).execution
         self.lease: Lease = self.run.lease_of("a")
@@ -82,7 +82,7 @@ def test_a_checkpoint_moves_neither_version_nor_rev_and_no_reader_loads_it(bench
     assert bench.checkpoints.keep(bench.lease, 1, b'{"secret":1}', apart=False)
     document = bench.document()
     assert (document["version"], document["rev"]) == (bench.run.version, bench.run.rev)
-    assert bench.store.load(PUBLIC, bench.run.id) == bench.run
+    assert bench.store.load(PUBLIC_INTEGRATOR, bench.run.id) == bench.run
     assert document["checkpoints"]["a"]["json"] == b'{"secret":1}'
 
 
@@ -96,7 +96,7 @@ def test_one_written_twice_is_one_and_a_late_ghost_changes_nothing(bench: Bench,
 
 def test_the_write_that_ends_a_step_takes_its_checkpoint_along_and_no_other(bench: Bench) -> None:
     bench.checkpoints.keep(bench.lease, 1, b"{}", apart=False)
-    done = complete(bench.run, bench.lease, Output("a", b"{}"), NOON, TERMS, next_token="feed")
+    done = complete(bench.run, bench.lease, StepOutput("a", b"{}"), NOON, TERMS, next_token="feed")
     after = bench.store.save(bench.run, done, lease=bench.lease).execution
     lease_b = after.lease_of("b")
     assert "a" not in bench.document()["checkpoints"]
@@ -107,16 +107,16 @@ def test_the_write_that_ends_a_step_takes_its_checkpoint_along_and_no_other(benc
 def test_large_ones_are_cleared_and_outputs_are_not(bench: Bench) -> None:
     bench.checkpoints.keep(bench.lease, 1, b"{}", apart=True)
     following = bench.lose()
-    done = complete(bench.run, following, Output("a", b"{}", apart=True), NOON, TERMS)
+    done = complete(bench.run, following, StepOutput("a", b"{}", is_external=True), NOON, TERMS)
     bench.store.save(bench.run, done, lease=following)
     assert len(bench.large()) == 2
-    bench.checkpoints.clear(PUBLIC, bench.run.id, "a")
+    bench.checkpoints.clear(PUBLIC_INTEGRATOR, bench.run.id, "a")
     assert bench.large() == [f"{bench.run.id}:a:feed"]
 
 
 def test_all_small_ones_of_an_execution_find_room_in_it() -> None:
     one, many = accepted("a").execution, accepted(*(f"s{number}" for number in range(200))).execution
-    assert not lies_apart(one, b"x" * 64 * 1024)
-    assert lies_apart(one, b"x" * (64 * 1024 + 1))
-    assert not lies_apart(many, b"x" * 5_000)
-    assert lies_apart(many, b"x" * 6_000)
+    assert not is_stored_externally(one, b"x" * 64 * 1024)
+    assert is_stored_externally(one, b"x" * (64 * 1024 + 1))
+    assert not is_stored_externally(many, b"x" * 5_000)
+    assert is_stored_externally(many, b"x" * 6_000)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from shared.domain.execution import PUBLIC, Idempotency
-from shared.domain.list_query import Wanted
+from shared.domain.execution import PUBLIC_INTEGRATOR, Idempotency
+from shared.domain.list_query import ListQuery
 from shared.ids import new_execution_id
 from shared.store.database import Database
-from shared.store.executions.queries import MongoMany
-from shared.store.executions.store import MongoStore
+from shared.store.executions.queries import MongoExecutionQueries
+from shared.store.executions.store import MongoExecutionStore
 from tests.builders import NOON, HandClock, accepted
 
 COUNT = 150
@@ -28,12 +28,12 @@ def test_lists_comparisons_and_keys_are_answered_in_one_reply(
     database: Database, more_replies: Callable[[], int]
 ) -> None:
     clock = HandClock()
-    many = MongoMany(database, clock, MongoStore(database, clock))
+    many = MongoExecutionQueries(database, clock, MongoExecutionStore(database, clock))
     keys = [f"key-{number}" for number in range(COUNT)]
     runs = [accepted("a", id=new_execution_id(NOON), idempotency=Idempotency(key, "")) for key in keys]
     ids = [run.id for run in many.create_many(runs) if not isinstance(run, Exception)]
     before = more_replies()
-    assert len(many.compare(PUBLIC, dict.fromkeys(ids), 10).changed) == COUNT
-    assert len(many.page(PUBLIC, Wanted(), COUNT)) == COUNT
-    assert len(many.holders(PUBLIC, keys)) == COUNT
+    assert len(many.compare_revisions(PUBLIC_INTEGRATOR, dict.fromkeys(ids), 10).changed) == COUNT
+    assert len(many.list_page(PUBLIC_INTEGRATOR, ListQuery(), COUNT)) == COUNT
+    assert len(many.find_by_idempotency_keys(PUBLIC_INTEGRATOR, keys)) == COUNT
     assert more_replies() == before

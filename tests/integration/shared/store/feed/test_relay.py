@@ -13,9 +13,9 @@ import redis
 from pymongo.read_concern import ReadConcern
 
 from shared import faults
-from shared.domain.execution import PUBLIC
-from shared.domain.feed_position import BATCH_MAX
-from shared.errors import OutcomeUnknown, PlaceExpired
+from shared.domain.execution import PUBLIC_INTEGRATOR
+from shared.domain.feed_position import BATCH_CHANGES_MAX
+from shared.errors import OutcomeUnknown, PositionExpired
 from shared.live import pubsub
 from shared.live.redis_client import connect
 from shared.store.database import Database
@@ -23,7 +23,7 @@ from shared.store.feed.change_stream import ChangeStream
 from tests.builders import NOON, SECOND, accepted, claimed
 from tests.integration.shared.store.feed.conftest import FeedBench
 from tests.waiting import wait_until
-from worker.maintenance.feed_relay import Announcer
+from worker.maintenance.feed_relay import FeedNotifier
 
 
 def batches(bench: FeedBench) -> list[dict[str, Any]]:
@@ -37,10 +37,10 @@ def told(bench: FeedBench) -> list[str]:
 def streamed(bench: FeedBench) -> list[str]:
     """All visible changes since the feed began, as the stream itself tells them, one reply after the other."""
     with ChangeStream(bench.database, batches(bench)[0]["token"]) as stream:
-        news, found = stream.begin(), []
+        news, found = stream.open_cursor(), []
         while news.execution_ids:
             found += news.execution_ids
-            news = stream.wait(0.05)
+            news = stream.wait_for_changes(0.05)
     return found
 
 
@@ -53,7 +53,7 @@ def test_visible_changes_come_and_claims_heartbeats_and_tombstones_do_not(bench:
     assert lease is not None
     bench.store.renew(lease, NOON + SECOND)
     bench.store.postpone([held])
-    assert bench.store.withdraw(PUBLIC, gone.id)
+    assert bench.store.withdraw(PUBLIC_INTEGRATOR, gone.id)
     bench.relay_all()
     assert told(bench) == [run.id]
     bench.change(held)
@@ -77,7 +77,7 @@ def test_what_commits_late_comes_after_what_was_read_before_it(bench: FeedBench)
         assert [each.execution_id for each in page.changes] == [early, between]
         session.commit_transaction()
     bench.relay_all()
-    assert bench.walk(page.next) == [late["_id"]]
+    assert bench.walk(page.next_position) == [late["_id"]]
 
 
 def test_many_writers_at_once_miss_nothing_though_their_commits_overlap(bench: FeedBench) -> None:
@@ -85,7 +85,7 @@ def test_many_writers_at_once_miss_nothing_though_their_commits_overlap(bench: F
         return {bench.accept().id for _ in range(25)}
 
     with bench.relaying(), ThreadPoolExecutor(16) as writers:
-        start = bench.feed.end().place
+        start = bench.feed.end().position
         written = set().union(*writers.map(write, range(16)))
         bench.wait_for(written, start)
     assert sorted(told(bench)) == sorted(written)
@@ -104,14 +104,14 @@ def test_two_relays_at_once_write_the_stream_once_and_in_its_order(bench: FeedBe
 
 def test_a_relay_that_was_frozen_writes_nothing_twice_and_out_of_place(bench: FeedBench) -> None:
     """It wakes with changes that another has relayed since, and with a batch that would come after later ones."""
-    frozen_at = bench.log.ensure_begun()
+    frozen_at = bench.log.ensure_started()
     first = bench.accept()
     with ChangeStream(bench.database, frozen_at.token) as stream:
-        held = stream.begin()
+        held = stream.open_cursor()
     second = bench.accept()
     bench.relay_all()
     assert bench.log.append(frozen_at, held, as_of=NOON) is None
-    bench.log.stamp(frozen_at, held.token, as_of=NOON)
+    bench.log.advance_watermark(frozen_at, held.token, as_of=NOON)
     third = bench.accept()
     bench.relay_all()
     assert told(bench) == [first.id, second.id, third.id]
@@ -163,36 +163,36 @@ def test_a_feed_at_rest_is_stamped_so_that_its_token_stays_young(bench: FeedBenc
     bench.relay_all()
     with bench.relaying():
         wait_until(lambda: batches(bench)[-1]["token"] != before["token"], 10, "the token moves on")
-        wait_until(lambda: bench.feed.end().through == bench.hand.now(), 10, "the stamp too")
+        wait_until(lambda: bench.feed.end().watermark_at == bench.hand.now(), 10, "the stamp too")
     assert len(batches(bench)) == 1
 
 
 def test_a_reply_that_was_full_makes_nothing_whole(bench: FeedBench) -> None:
-    runs = [accepted(id=f"1763700000_{number:016x}") for number in range(BATCH_MAX + 5)]
+    runs = [accepted(id=f"1763700000_{number:016x}") for number in range(BATCH_CHANGES_MAX + 5)]
     for run in runs:
         bench.store.create(run)
-    before = bench.log.ensure_begun()
+    before = bench.log.ensure_started()
     bench.hand.forward(1)
     with ChangeStream(bench.database, before.token) as stream:
-        first = bench.log.append(before, stream.begin(), as_of=bench.hand.now())
+        first = bench.log.append(before, stream.open_cursor(), as_of=bench.hand.now())
         assert first is not None
-        assert bench.feed.end().through == before.through
-        assert bench.log.append(first, stream.wait(1), as_of=bench.hand.now())
-    assert bench.feed.end().through == bench.hand.now()
+        assert bench.feed.end().watermark_at == before.watermark_at
+        assert bench.log.append(first, stream.wait_for_changes(1), as_of=bench.hand.now())
+    assert bench.feed.end().watermark_at == bench.hand.now()
     assert told(bench) == [run.execution.id for run in runs]
 
 
 def test_who_waits_is_woken_once_a_majority_has_the_batch(bench: FeedBench, redis_url: str) -> None:
     relay = bench.relay()
     with closing(connect(redis_url)) as client, closing(client.pubsub(ignore_subscribe_messages=True)) as ear:  # type: ignore[no-untyped-call]
-        ear.subscribe(pubsub.CHANNEL)
-        announcer, seen = Announcer(client), []
+        ear.subscribe(pubsub.WAKEUP_CHANNEL)
+        announcer, seen = FeedNotifier(client), []
 
         def announce() -> None:
             seen.append(told(bench)[-1])
             announcer()
 
-        relay.announce = announce
+        relay.notify = announce
         with bench.relaying(relay):
             run = bench.accept().id
             wait_until(lambda: (ear.get_message(timeout=0.1) or {}).get("data") == b"feed", 10, "the wake-up")
@@ -207,7 +207,7 @@ def test_a_redis_that_is_away_is_asked_once_a_second_and_holds_no_batch_up() -> 
             asked.append(1)
             raise redis.ConnectionError("away")
 
-    announcer = Announcer(Away())  # type: ignore[arg-type]
+    announcer = FeedNotifier(Away())  # type: ignore[arg-type]
     for _ in range(5):
         announcer()
     assert len(asked) == 1
@@ -217,17 +217,17 @@ def test_a_redis_that_is_away_is_asked_once_a_second_and_holds_no_batch_up() -> 
 def test_where_the_stream_is_lost_a_new_epoch_begins_and_old_cursors_expire(bench: FeedBench, lost: str) -> None:
     run = bench.accept()
     bench.relay_all()
-    old = bench.page().next
+    old = bench.page().next_position
     if lost == "the oplog has rolled over":
-        token = bench.log.ensure_begun().token["_data"]
+        token = bench.log.ensure_started().token["_data"]
         ancient = {"_data": f"{token[:2]}00000001{token[10:]}"}
-        bench.collection("changes").update_one({"_id": old.number - 1}, {"$set": {"token": ancient}})
+        bench.collection("changes").update_one({"_id": old.batch_number - 1}, {"$set": {"token": ancient}})
     else:
         bench.collection("executions").drop()
     epoch = bench.feed.end().epoch
     with bench.relaying():
         wait_until(lambda: bench.feed.end().epoch != epoch, 10, "a new epoch")
-        with pytest.raises(PlaceExpired):
+        with pytest.raises(PositionExpired):
             bench.page(old)
         later = bench.accept().id
         bench.wait_for({later})

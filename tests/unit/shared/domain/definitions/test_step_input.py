@@ -6,8 +6,16 @@ from typing import Any
 
 import pytest
 
-from shared.domain.definitions.basket import GRAPH, PARALLEL, Basket, BasketStep, GraphFault, graph_faults, step_ids
-from shared.domain.definitions.step_input import NothingThere, given_to
+from shared.domain.definitions.basket import (
+    GRAPH,
+    PARALLEL,
+    Basket,
+    BasketStep,
+    GraphFault,
+    find_graph_faults,
+    make_step_ids,
+)
+from shared.domain.definitions.step_input import InputNotFound, input_of
 from tests.builders import chain
 
 
@@ -16,26 +24,26 @@ def graph(*steps: BasketStep, strategy: str = GRAPH) -> Basket:
 
 
 def test_the_first_step_gets_the_runs_input() -> None:
-    assert given_to(chain("a", "b"), "a", {"x": 1}, {}, ["y"]) == {"x": 1}
+    assert input_of(chain("a", "b"), "a", {"x": 1}, {}, ["y"]) == {"x": 1}
 
 
 def test_a_later_step_gets_the_previous_output_alone() -> None:
-    assert given_to(chain("a", "b"), "b", {"x": 1, "y": 2}, {"a": {"z": 3}}) == {"z": 3}
+    assert input_of(chain("a", "b"), "b", {"x": 1, "y": 2}, {"a": {"z": 3}}) == {"z": 3}
 
 
 def test_a_required_field_that_the_output_lacks_is_filled_from_the_runs_input() -> None:
-    given = given_to(chain("a", "b"), "b", {"x": 1, "y": 2}, {"a": {"z": 3, "y": 4}}, ["x", "y", "w"])
+    given = input_of(chain("a", "b"), "b", {"x": 1, "y": 2}, {"a": {"z": 3, "y": 4}}, ["x", "y", "w"])
     assert given == {"z": 3, "y": 4, "x": 1}
 
 
 def test_every_parallel_step_gets_the_runs_input() -> None:
     basket = graph(BasketStep("a", "a"), BasketStep("b", "b"), strategy=PARALLEL)
-    assert given_to(basket, "b", {"x": 1}, {}) == {"x": 1}
+    assert input_of(basket, "b", {"x": 1}, {}) == {"x": 1}
 
 
 def test_a_step_of_a_graph_gets_the_merged_outputs_of_its_needs() -> None:
     basket = graph(BasketStep("a", "a"), BasketStep("b", "b"), BasketStep("c", "c", ("a", "b")))
-    assert given_to(basket, "c", {"x": 1}, {"a": {"n": 1, "m": 1}, "b": {"m": 2}}, ["x"]) == {"n": 1, "m": 2}
+    assert input_of(basket, "c", {"x": 1}, {"a": {"n": 1, "m": 1}, "b": {"m": 2}}, ["x"]) == {"n": 1, "m": 2}
 
 
 @pytest.mark.parametrize(
@@ -53,14 +61,14 @@ def test_a_step_of_a_graph_gets_the_merged_outputs_of_its_needs() -> None:
 )
 def test_an_input_is_a_literal_or_what_a_pointer_names(value: Any, found: Any) -> None:
     basket = graph(BasketStep("a", "a"), BasketStep("b", "b", ("a",), input={"v": value}))
-    assert given_to(basket, "b", {"x": [1, {"a/b": 2, "~": 3}]}, {"a": {"n": None}}) == {"v": found}
+    assert input_of(basket, "b", {"x": [1, {"a/b": 2, "~": 3}]}, {"a": {"n": None}}) == {"v": found}
 
 
 @pytest.mark.parametrize("pointer", ["/y", "/x/2", "/x/01", "/x/-", "/x/0/z", "/x/99999999999", "/"])
 def test_a_pointer_to_nothing_is_said(pointer: str) -> None:
     basket = graph(BasketStep("b", "b", input={"v": {"from": "input", "pointer": pointer}}))
-    with pytest.raises(NothingThere, match="there is nothing at"):
-        given_to(basket, "b", {"x": [1, 2]}, {})
+    with pytest.raises(InputNotFound, match="there is nothing at"):
+        input_of(basket, "b", {"x": [1, 2]}, {})
 
 
 def test_a_graph_that_can_run_has_no_faults() -> None:
@@ -70,8 +78,8 @@ def test_a_graph_that_can_run_has_no_faults() -> None:
         BasketStep("c", "c", ("a",)),
         BasketStep("d", "d", ("b", "c"), input={"n": {"from": "b", "pointer": "/n"}, "m": {"from": "input"}}),
     ]
-    assert graph_faults(diamond) == []
-    assert graph(*diamond).last_steps == ("d",)
+    assert find_graph_faults(diamond) == []
+    assert graph(*diamond).terminal_steps == ("d",)
 
 
 @pytest.mark.parametrize(
@@ -95,17 +103,17 @@ def test_a_graph_that_can_run_has_no_faults() -> None:
 def test_a_graph_that_cannot_run_is_refused_in_words_and_by_place(
     steps: list[BasketStep], pointer: str, told: str
 ) -> None:
-    (fault,) = graph_faults(steps)
+    (fault,) = find_graph_faults(steps)
     assert fault.pointer == pointer
     assert told in fault.message
 
 
 def test_a_circle_that_other_steps_lead_to_is_named_alone() -> None:
     steps = [BasketStep("a", "a", ("b",)), BasketStep("b", "b", ("c",)), BasketStep("c", "c", ("b",))]
-    assert graph_faults(steps) == [GraphFault("/1/needs", "the steps b -> c -> b need each other in a circle")]
+    assert find_graph_faults(steps) == [GraphFault("/1/needs", "the steps b -> c -> b need each other in a circle")]
 
 
 def test_an_agents_second_place_is_numbered_and_no_id_is_given_twice() -> None:
-    assert step_ids(["a", "b", "a", "a"]) == ["a", "b", "a-2", "a-3"]
-    assert step_ids(["a-2", "a", "a"]) == ["a-2", "a", "a-3"]
-    assert len(set(step_ids(["a", "a", "a-2", "a-2", "a"]))) == 5
+    assert make_step_ids(["a", "b", "a", "a"]) == ["a", "b", "a-2", "a-3"]
+    assert make_step_ids(["a-2", "a", "a"]) == ["a-2", "a", "a-3"]
+    assert len(set(make_step_ids(["a", "a", "a-2", "a-2", "a"]))) == 5

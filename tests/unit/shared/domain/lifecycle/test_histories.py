@@ -10,11 +10,21 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shared.domain.execution import ErrorKind, Event, Execution, Lease, RunError
-from shared.domain.lifecycle.decision import Advance, Output
-from shared.domain.lifecycle.timings import Terms
-from shared.domain.lifecycle.transitions import cancel, claim, complete, estrange, expire, fail, release, rescue, start
-from shared.domain.status import EXECUTION_MOVES, STEP_MOVES, StepStatus
+from shared.domain.execution import ErrorKind, Execution, Lease, LogEvent, RunError
+from shared.domain.lifecycle.decision import Decision, StepOutput
+from shared.domain.lifecycle.timings import Timings
+from shared.domain.lifecycle.transitions import (
+    cancel,
+    claim,
+    complete,
+    expire,
+    fail,
+    release,
+    release_unknown_agent,
+    rescue,
+    start,
+)
+from shared.domain.status import EXECUTION_TRANSITIONS, STEP_TRANSITIONS, StepStatus
 from shared.errors import LeaseLost
 from tests.builders import NOON, blank
 
@@ -29,12 +39,12 @@ class History(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now: datetime = NOON
-        self.terms = Terms()
+        self.terms = Timings()
         self.tokens = count()
         self.leases: list[Lease] = []
         self.recorded: dict[str, int] = {}
         self.ended: Execution | None = None
-        self.told: list[Event] = []
+        self.told: list[LogEvent] = []
 
     @initialize(
         needs=st.lists(st.integers(0, 31), min_size=1, max_size=5),
@@ -42,7 +52,7 @@ class History(RuleBasedStateMachine):
         moments=st.tuples(*[st.none() | st.integers(1, 600)] * 3),
     )
     def begin(self, needs: list[int], losses_max: int, moments: tuple[int | None, int | None, int | None]) -> None:
-        self.terms = Terms(losses_max=losses_max)
+        self.terms = Timings(losses_max=losses_max)
         run_after, start_deadline, deadline = (
             None if seconds is None else NOON + timedelta(seconds=seconds) for seconds in moments
         )
@@ -68,8 +78,8 @@ class History(RuleBasedStateMachine):
     def a_worker_completes(self, data: st.DataObject, goes_on: bool) -> None:
         lease = data.draw(st.sampled_from(self.leases))
         token = f"t{next(self.tokens)}" if goes_on else None
-        output = Output(lease.step, b"{}")
-        held = self.execution.steps[lease.step].holds(lease)
+        output = StepOutput(lease.step, b"{}")
+        held = self.execution.steps[lease.step].is_running_under(lease)
         try:
             advance = complete(self.execution, lease, output, self.now, self.terms, next_token=token)
         except LeaseLost:
@@ -84,9 +94,9 @@ class History(RuleBasedStateMachine):
     def an_agent_fails(self, data: st.DataObject, kind: ErrorKind, chance: float) -> None:
         lease = data.draw(st.sampled_from(self.leases))
         try:
-            advance = fail(self.execution, lease, RunError("agent_error", "no", kind), self.now, chance=chance)
+            advance = fail(self.execution, lease, RunError("agent_error", "no", kind), self.now, jitter=chance)
         except LeaseLost:
-            assert not self.execution.steps[lease.step].holds(lease)
+            assert not self.execution.steps[lease.step].is_running_under(lease)
             return
         self._take(advance)
 
@@ -96,11 +106,11 @@ class History(RuleBasedStateMachine):
         lease = data.draw(st.sampled_from(self.leases))
         try:
             if strange:
-                self._take(estrange(self.execution, lease, self.now))
+                self._take(release_unknown_agent(self.execution, lease, self.now))
             else:
                 self._take(release(self.execution, lease, self.now, self.terms, "drains"))
         except LeaseLost:
-            assert not self.execution.steps[lease.step].holds(lease)
+            assert not self.execution.steps[lease.step].is_running_under(lease)
 
     @rule()
     def somebody_cancels(self) -> None:
@@ -117,7 +127,7 @@ class History(RuleBasedStateMachine):
     @invariant()
     def each_run_that_is_not_final_is_looked_at_again(self) -> None:
         if hasattr(self, "execution"):
-            assert (self.execution.due_by is None) == self.execution.done
+            assert (self.execution.due_by is None) == self.execution.is_done
 
     @invariant()
     def no_step_is_recorded_twice(self) -> None:
@@ -130,7 +140,7 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def a_final_run_has_no_step_left(self) -> None:
-        if hasattr(self, "execution") and self.execution.done:
+        if hasattr(self, "execution") and self.execution.is_done:
             assert all(step.status.is_final for step in self.execution.steps.values())
             completed = all(step.status is StepStatus.COMPLETED for step in self.execution.steps.values())
             assert (self.execution.status == "completed") == completed
@@ -142,7 +152,7 @@ class History(RuleBasedStateMachine):
         if not hasattr(self, "execution"):
             return
         for _ in range(100):
-            if self.execution.done:
+            if self.execution.is_done:
                 return
             self.now += timedelta(minutes=2)
             self._take(expire(self.execution, self.now))
@@ -151,27 +161,27 @@ class History(RuleBasedStateMachine):
                 self._take(claim(self.execution, step, f"t{next(self.tokens)}", self.now, self.terms))
                 if self.execution.steps[step].status is StepStatus.RUNNING:
                     lease = self.execution.lease_of(step)
-                    self._take(complete(self.execution, lease, Output(step, b"{}"), self.now, self.terms))
+                    self._take(complete(self.execution, lease, StepOutput(step, b"{}"), self.now, self.terms))
         raise AssertionError(f"the run never ends: {self.execution}")
 
-    def _take(self, advance: Advance | None) -> None:
+    def _take(self, advance: Decision | None) -> None:
         if advance is None:
             return
         assert self.ended is None, "something happened to a final run"
         before, after = self.execution, advance.execution
-        assert after.status is before.status or after.status in EXECUTION_MOVES[before.status]
+        assert after.status is before.status or after.status in EXECUTION_TRANSITIONS[before.status]
         for step in after.steps.values():
             was = before.steps[step.id].status
             inline = was is StepStatus.WAITING and step.status is StepStatus.RUNNING
-            assert step.status is was or step.status in STEP_MOVES[was] or inline
+            assert step.status is was or step.status in STEP_TRANSITIONS[was] or inline
             assert step.claims >= before.steps[step.id].claims
             if step.status is StepStatus.RUNNING:
                 self.leases.append(after.lease_of(step.id))
-        for handed in advance.hand_out:
+        for handed in advance.dispatch:
             assert after.steps[handed].status is StepStatus.READY
             assert after.steps[handed].offered_at == self.now
         self.execution = after
-        if after.done:
+        if after.is_done:
             self.ended = after
 
 

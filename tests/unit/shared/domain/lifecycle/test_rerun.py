@@ -7,19 +7,19 @@ from datetime import timedelta
 
 import pytest
 
-from shared.domain.execution import Cancel, ErrorKind, Execution, Idempotency, Record, RunError
-from shared.domain.lifecycle.decision import Output
-from shared.domain.lifecycle.rerun import Request, RetryFrom, again
+from shared.domain.execution import CancelRequest, ErrorKind, Execution, ExecutionRecord, Idempotency, RunError
+from shared.domain.lifecycle.decision import StepOutput
+from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, retry_execution
 from shared.domain.lifecycle.transitions import complete, fail, start
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.errors import NotRetryable
 from tests.builders import NOON, SECOND, TERMS, accepted, claimed
 
 LATER = NOON + timedelta(hours=1)
-ASKED = Request("1763700000_00000000000000aa", LATER, "req-retry", "00-trace", Idempotency("key", "print"))
+ASKED = RetryRequest("1763700000_00000000000000aa", LATER, "req-retry", "00-trace", Idempotency("key", "print"))
 
 
-def failed(*, error_at: str = "b", **changes: object) -> Record:
+def failed(*, error_at: str = "b", **changes: object) -> ExecutionRecord:
     """A chain of three whose first step is completed and whose second one failed."""
     run = accepted("a", "b", "c", **changes).execution
     for step in ("a", "b"):
@@ -28,21 +28,21 @@ def failed(*, error_at: str = "b", **changes: object) -> Record:
         if step == error_at:
             run = fail(run, lease, RunError("agent_error", "no", ErrorKind.PERMANENT), NOON + SECOND).execution
             break
-        run = complete(run, lease, Output(step, b'{"n":1}'), NOON + SECOND, TERMS).execution
-    return Record(run, outputs={step.id: b'{"n":1}' for step in run.steps.values() if step.output_bytes})
+        run = complete(run, lease, StepOutput(step, b'{"n":1}'), NOON + SECOND, TERMS).execution
+    return ExecutionRecord(run, outputs={step.id: b'{"n":1}' for step in run.steps.values() if step.output_bytes})
 
 
-def begun(original: Record, at: RetryFrom = RetryFrom.FAILED) -> Execution:
-    return start(again(original, ASKED, at)[0], LATER, TERMS).execution
+def begun(original: ExecutionRecord, at: RetryFrom = RetryFrom.FAILED) -> Execution:
+    return start(retry_execution(original, ASKED, at)[0], LATER, TERMS).execution
 
 
 def test_what_was_finished_is_taken_over_and_what_failed_is_ready() -> None:
     original = failed()
-    blank, outputs = again(original, ASKED, RetryFrom.FAILED)
+    blank, outputs = retry_execution(original, ASKED, RetryFrom.FAILED)
     assert outputs == {"a": b'{"n":1}'}
     assert blank.steps == {"a": original.execution.steps["a"]}
     run = start(blank, LATER, TERMS)
-    assert run.hand_out == ("b",)
+    assert run.dispatch == ("b",)
     assert [step.status for step in run.execution.steps.values()] == [
         StepStatus.COMPLETED, StepStatus.READY, StepStatus.WAITING,
     ]  # fmt: skip
@@ -62,7 +62,7 @@ def test_from_the_start_nothing_is_taken_over() -> None:
 def test_a_retry_is_named_as_such_and_keeps_what_the_caller_said() -> None:
     told = {"tags": ("x",), "metadata": b'{"k":1}', "input": b'{"i":1}', "input_source": "sample", "kind": "agent"}
     original = failed(**told, stateful=True, traceparent="00-old", idempotency=Idempotency("old", "p"))
-    blank, _ = again(original, ASKED, RetryFrom.FAILED)
+    blank, _ = retry_execution(original, ASKED, RetryFrom.FAILED)
     assert {name: getattr(blank, name) for name in told} == told
     assert (blank.retry_of, blank.basket, blank.stateful) == (original.execution.id, original.execution.basket, True)
     assert (blank.id, blank.request_id, blank.traceparent, blank.idempotency, blank.created_at) == (
@@ -82,7 +82,9 @@ def test_the_keys_for_effects_outside_are_the_first_executions_however_often_it_
     first = begun(original)
     assert first.idempotency_key("b") == f"{original.execution.id}:b"
     over = replace(first, status=ExecutionStatus.FAILED)
-    blank, _ = again(Record(over, outputs={"a": b"{}"}), replace(ASKED, id="second"), RetryFrom.FAILED)
+    blank, _ = retry_execution(
+        ExecutionRecord(over, outputs={"a": b"{}"}), replace(ASKED, id="second"), RetryFrom.FAILED
+    )
     assert blank.idempotency_key("b") == f"{original.execution.id}:b"
     assert (blank.retry_of, blank.effects_of) == (first.id, original.execution.id)
 
@@ -93,9 +95,9 @@ def test_only_what_is_over_can_be_retried_and_what_completed_only_from_the_start
     status: ExecutionStatus, at: RetryFrom
 ) -> None:
     original = failed()
-    original = replace(original, execution=replace(original.execution, status=status, cancel=Cancel(NOON)))
+    original = replace(original, execution=replace(original.execution, status=status, cancel=CancelRequest(NOON)))
     if status in {"failed", "cancelled"} or (status == "completed" and at == "start"):
         assert begun(original, at).retry_of == original.execution.id
         return
     with pytest.raises(NotRetryable, match=f"is {status}"):
-        again(original, ASKED, at)
+        retry_execution(original, ASKED, at)

@@ -10,13 +10,20 @@ import pytest
 
 from shared.domain.definitions.basket import PARALLEL, SEQUENTIAL, Basket, BasketStep
 from shared.domain.execution import Execution
-from shared.domain.lifecycle.simulation import SIMULATE, Phase, Play, as_scripted, read_script, script_faults
+from shared.domain.lifecycle.simulation import (
+    SIMULATE_AGENT_NAME,
+    PhaseKind,
+    ScriptPhase,
+    delay_scripted_steps,
+    find_script_faults,
+    parse_script,
+)
 from shared.domain.lifecycle.transitions import cancel, claim, rescue, start
 from shared.domain.status import ExecutionStatus, StepStatus
 from tests.builders import NOON, SECOND, TERMS, blank
 
 
-def scripted(*script: str, strategy: str = SEQUENTIAL, agents: tuple[str, ...] = (SIMULATE,)) -> Execution:
+def scripted(*script: str, strategy: str = SEQUENTIAL, agents: tuple[str, ...] = (SIMULATE_AGENT_NAME,)) -> Execution:
     """A run that nobody has started, of a basket that begins with the simulator."""
     steps = tuple(
         BasketStep(agent, agent, needs=() if strategy == PARALLEL or place == 0 else (agents[place - 1],))
@@ -28,20 +35,22 @@ def scripted(*script: str, strategy: str = SEQUENTIAL, agents: tuple[str, ...] =
 
 def test_a_script_is_read_phase_by_phase() -> None:
     script = ("queued:3", "running:10@40", "running:0.25", "worker_lost", "completed")
-    assert read_script(script) == (
-        Phase(Play.QUEUED, 3.0),
-        Phase(Play.RUNNING, 10.0, 40),
-        Phase(Play.RUNNING, 0.25),
-        Phase(Play.WORKER_LOST),
-        Phase(Play.COMPLETED),
+    assert parse_script(script) == (
+        ScriptPhase(PhaseKind.QUEUED, 3.0),
+        ScriptPhase(PhaseKind.RUNNING, 10.0, 40),
+        ScriptPhase(PhaseKind.RUNNING, 0.25),
+        ScriptPhase(PhaseKind.WORKER_LOST),
+        ScriptPhase(PhaseKind.COMPLETED),
     )
-    assert read_script(["failed:provider_unavailable"]) == (Phase(Play.FAILED, code="provider_unavailable"),)
+    assert parse_script(["failed:provider_unavailable"]) == (
+        ScriptPhase(PhaseKind.FAILED, code="provider_unavailable"),
+    )
 
 
 @pytest.mark.parametrize("entry", ["", "running", "running:", "running:-1", "running:1e3", "failed:", "failed:No", "x"])
 def test_what_is_no_phase_is_refused(entry: str) -> None:
     with pytest.raises(ValueError, match="no phase"):
-        read_script([entry])
+        parse_script([entry])
 
 
 @pytest.mark.parametrize(
@@ -55,51 +64,53 @@ def test_what_is_no_phase_is_refused(entry: str) -> None:
     ],
 )
 def test_what_cannot_be_played_says_where(script: list[str], pointer: str, told: str) -> None:
-    (fault,) = script_faults({"script": script})
+    (fault,) = find_script_faults({"script": script})
     assert fault.pointer == pointer
     assert told in fault.message
 
 
 @pytest.mark.parametrize("given", [{}, {"script": []}, {"script": ["queued:1800", "running:1800", "completed"]}])
 def test_what_can_be_played_has_no_faults(given: dict[str, list[str]]) -> None:
-    assert script_faults(given) == []
+    assert find_script_faults(given) == []
 
 
 def test_a_run_held_back_is_queued_and_no_worker_can_claim_it_before_its_moment() -> None:
-    begun = start(as_scripted(scripted("queued:2", "queued:1.5", "running:1")), NOON, TERMS)
-    assert (begun.execution.status, begun.execution.queued_at, begun.hand_out) == (ExecutionStatus.QUEUED, NOON, ())
-    step = begun.execution.steps[SIMULATE]
-    assert step.rests
+    begun = start(delay_scripted_steps(scripted("queued:2", "queued:1.5", "running:1")), NOON, TERMS)
+    assert (begun.execution.status, begun.execution.queued_at, begun.dispatch) == (ExecutionStatus.QUEUED, NOON, ())
+    step = begun.execution.steps[SIMULATE_AGENT_NAME]
+    assert step.is_delayed
     assert step.due_by == begun.execution.due_by == NOON + timedelta(seconds=3.5)
-    assert claim(begun.execution, SIMULATE, "token", NOON + 3 * SECOND, TERMS) is None
-    assert rescue(begun.execution, SIMULATE, NOON + 3 * SECOND, TERMS) is None
-    offered = rescue(begun.execution, SIMULATE, NOON + 4 * SECOND, TERMS)
+    assert claim(begun.execution, SIMULATE_AGENT_NAME, "token", NOON + 3 * SECOND, TERMS) is None
+    assert rescue(begun.execution, SIMULATE_AGENT_NAME, NOON + 3 * SECOND, TERMS) is None
+    offered = rescue(begun.execution, SIMULATE_AGENT_NAME, NOON + 4 * SECOND, TERMS)
     assert offered is not None
-    assert (offered.hand_out, offered.execution.status) == ((SIMULATE,), ExecutionStatus.QUEUED)
-    assert claim(offered.execution, SIMULATE, "token", NOON + 4 * SECOND, TERMS) is not None
+    assert (offered.dispatch, offered.execution.status) == ((SIMULATE_AGENT_NAME,), ExecutionStatus.QUEUED)
+    assert claim(offered.execution, SIMULATE_AGENT_NAME, "token", NOON + 4 * SECOND, TERMS) is not None
 
 
 def test_a_run_held_back_is_cancelled_at_once() -> None:
-    begun = start(as_scripted(scripted("queued:100")), NOON, TERMS).execution
+    begun = start(delay_scripted_steps(scripted("queued:100")), NOON, TERMS).execution
     over = cancel(begun, NOON + SECOND)
     assert over is not None
-    assert (over.execution.status, over.execution.steps[SIMULATE].status) == (
+    assert (over.execution.status, over.execution.steps[SIMULATE_AGENT_NAME].status) == (
         ExecutionStatus.CANCELLED,
         StepStatus.CANCELLED,
     )
 
 
 def test_only_a_first_step_of_the_simulator_is_held_back() -> None:
-    alone = start(as_scripted(scripted("running:1", "completed")), NOON, TERMS)
-    assert alone.hand_out == (SIMULATE,)
-    second = start(as_scripted(scripted("queued:5", agents=("echo", SIMULATE))), NOON, TERMS)
-    assert second.hand_out == ("echo",)
-    beside = start(as_scripted(scripted("queued:5", agents=("echo", SIMULATE), strategy=PARALLEL)), NOON, TERMS)
-    assert beside.hand_out == ("echo",)
-    assert beside.execution.steps[SIMULATE].rests
+    alone = start(delay_scripted_steps(scripted("running:1", "completed")), NOON, TERMS)
+    assert alone.dispatch == (SIMULATE_AGENT_NAME,)
+    second = start(delay_scripted_steps(scripted("queued:5", agents=("echo", SIMULATE_AGENT_NAME))), NOON, TERMS)
+    assert second.dispatch == ("echo",)
+    beside = start(
+        delay_scripted_steps(scripted("queued:5", agents=("echo", SIMULATE_AGENT_NAME), strategy=PARALLEL)), NOON, TERMS
+    )
+    assert beside.dispatch == ("echo",)
+    assert beside.execution.steps[SIMULATE_AGENT_NAME].is_delayed
 
 
 def test_a_scheduled_run_waits_for_its_schedule_alone() -> None:
     later = replace(scripted("queued:5"), run_after=NOON + 60 * SECOND)
-    begun = start(as_scripted(later), NOON, TERMS).execution
+    begun = start(delay_scripted_steps(later), NOON, TERMS).execution
     assert (begun.status, begun.due_by) == (ExecutionStatus.SCHEDULED, NOON + 60 * SECOND)

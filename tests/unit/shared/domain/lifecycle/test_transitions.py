@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from shared.domain.execution import ErrorKind, Execution, RunError
-from shared.domain.lifecycle.decision import Advance, Output
-from shared.domain.lifecycle.timings import Terms, is_due
+from shared.domain.lifecycle.decision import Decision, StepOutput
+from shared.domain.lifecycle.timings import Timings, is_overdue
 from shared.domain.lifecycle.transitions import cancel, claim, complete, fail, rescue, start
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.errors import LeaseLost
@@ -23,13 +23,15 @@ def running(*steps: str) -> Execution:
     return claimed(advance.execution, steps[0]).execution
 
 
-def done(execution: Execution, step: str, token: str | None = None) -> Advance:
-    return complete(execution, execution.lease_of(step), Output(step, b"{}"), NOON + SECOND, TERMS, next_token=token)
+def done(execution: Execution, step: str, token: str | None = None) -> Decision:
+    return complete(
+        execution, execution.lease_of(step), StepOutput(step, b"{}"), NOON + SECOND, TERMS, next_token=token
+    )
 
 
 def test_an_accepted_run_offers_its_first_step_and_no_other() -> None:
     advance = accepted("a", "b")
-    assert advance.hand_out == ("a",)
+    assert advance.dispatch == ("a",)
     assert advance.execution.status is ExecutionStatus.QUEUED
     assert advance.execution.steps["a"].due_by == NOON + TERMS.handoff
     assert advance.execution.steps["b"].status is StepStatus.WAITING
@@ -39,7 +41,7 @@ def test_an_accepted_run_offers_its_first_step_and_no_other() -> None:
 def test_steps_without_needs_are_all_offered_at_once() -> None:
     run = blank("a", "b")
     free = replace(run, basket=replace(run.basket, steps=tuple(replace(step, needs=()) for step in run.basket.steps)))
-    assert start(free, NOON, TERMS).hand_out == ("a", "b")
+    assert start(free, NOON, TERMS).dispatch == ("a", "b")
 
 
 def test_a_claim_makes_a_lease_and_starts_the_run() -> None:
@@ -63,15 +65,15 @@ def test_a_final_run_can_neither_be_claimed_nor_rescued() -> None:
 
 def test_completing_a_step_claims_the_next_one_for_the_same_worker() -> None:
     advance = done(running("a", "b", "c"), "a", token="token-2")
-    assert advance.run_here == "b"
-    assert advance.hand_out == ()
+    assert advance.next_step == "b"
+    assert advance.dispatch == ()
     assert advance.execution.steps["b"].token == "token-2"
     assert advance.execution.steps["c"].status is StepStatus.WAITING
 
 
 def test_without_a_token_the_next_step_is_handed_out() -> None:
     advance = done(running("a", "b"), "a")
-    assert (advance.run_here, advance.hand_out) == (None, ("b",))
+    assert (advance.next_step, advance.dispatch) == (None, ("b",))
     assert advance.execution.steps["b"].offered_at == NOON + SECOND
 
 
@@ -80,7 +82,7 @@ def test_a_step_of_another_queue_is_handed_out() -> None:
     first, second = execution.basket.steps
     basket = replace(execution.basket, steps=(first, replace(second, queue="long")))
     advance = done(replace(execution, basket=basket), "a", token="token-2")
-    assert (advance.run_here, advance.hand_out) == (None, ("b",))
+    assert (advance.next_step, advance.dispatch) == (None, ("b",))
 
 
 def test_a_worker_goes_on_with_one_step_and_hands_out_the_others() -> None:
@@ -88,7 +90,7 @@ def test_a_worker_goes_on_with_one_step_and_hands_out_the_others() -> None:
     a, b, c = execution.basket.steps
     fan = replace(execution, basket=replace(execution.basket, steps=(a, b, replace(c, needs=("a",)))))
     advance = done(fan, "a", token="token-2")
-    assert (advance.run_here, advance.hand_out) == ("b", ("c",))
+    assert (advance.next_step, advance.dispatch) == ("b", ("c",))
 
 
 def test_the_last_step_completes_the_run() -> None:
@@ -106,7 +108,7 @@ def test_nothing_ends_before_it_began_although_another_clock_says_so(end: str) -
     assert run.started_at == run.created_at == NOON
     run = claimed(accepted("a").execution, "a", now=NOON + SECOND).execution
     if end == "completes":
-        over = complete(run, run.lease_of("a"), Output("a", b"{}"), NOON, TERMS).execution
+        over = complete(run, run.lease_of("a"), StepOutput("a", b"{}"), NOON, TERMS).execution
     elif end == "fails":
         over = fail(run, run.lease_of("a"), RunError("x", "wrong", ErrorKind.PERMANENT), NOON).execution
     else:
@@ -137,7 +139,7 @@ def test_branches_that_can_still_run_finish_before_a_failed_run_ends() -> None:
     both = claimed(ready, "b", "token-2").execution
     failed = fail(both, both.lease_of("a"), NO, NOON + SECOND).execution
     assert failed.status is ExecutionStatus.RUNNING
-    ended = complete(failed, failed.lease_of("b"), Output("b", b"{}"), NOON + 2 * SECOND, TERMS).execution
+    ended = complete(failed, failed.lease_of("b"), StepOutput("b", b"{}"), NOON + 2 * SECOND, TERMS).execution
     assert (ended.status, ended.error) == (ExecutionStatus.FAILED, NO)
     assert ended.steps["b"].status is StepStatus.COMPLETED
 
@@ -147,7 +149,7 @@ def test_another_lease_writes_nothing(changes: dict[str, object]) -> None:
     execution = running("a", "b")
     wrong = replace(execution.lease_of("a"), **changes)  # type: ignore[arg-type]
     with pytest.raises(LeaseLost):
-        complete(execution, wrong, Output("a", b"{}"), NOON, TERMS)
+        complete(execution, wrong, StepOutput("a", b"{}"), NOON, TERMS)
     with pytest.raises(LeaseLost):
         fail(execution, wrong, NO, NOON)
 
@@ -163,7 +165,7 @@ def test_a_step_nobody_claimed_is_offered_again_without_a_word() -> None:
     advance = rescue(accepted("a").execution, "a", late, TERMS)
     assert advance is not None
     step = advance.execution.steps["a"]
-    assert (advance.hand_out, advance.events, advance.rescued) == (("a",), (), "a")
+    assert (advance.dispatch, advance.events, advance.rescued_step) == (("a",), (), "a")
     assert (step.offers, step.offered_at, step.due_by) == (2, late, late + 2 * TERMS.handoff)
     assert (step.losses, step.claims) == (0, 0)
 
@@ -175,7 +177,7 @@ def test_a_lost_worker_costs_a_loss_and_the_step_is_offered_at_once() -> None:
     step = advance.execution.steps["a"]
     assert advance.execution.status is ExecutionStatus.RUNNING
     assert (step.status, step.losses, step.failures, step.token) == (StepStatus.READY, 1, 0, None)
-    assert advance.hand_out == ("a",)
+    assert advance.dispatch == ("a",)
     assert [event.event for event in advance.events] == ["step.worker_lost"]
 
 
@@ -193,32 +195,32 @@ def test_the_third_loss_fails_the_step() -> None:
     assert (execution.error.error_code, execution.error.kind, execution.error.retryable) == (
         "worker_lost", ErrorKind.LOST, True,
     )  # fmt: skip
-    assert advance.rescued == "a"
+    assert advance.rescued_step == "a"
 
 
 def test_hand_offs_double_to_a_minute() -> None:
-    waits = [TERMS.handoff_after(offers).total_seconds() for offers in (1, 2, 3, 4, 5, 6, 100)]
+    waits = [TERMS.handoff_timeout(offers).total_seconds() for offers in (1, 2, 3, 4, 5, 6, 100)]
     assert waits == [5, 10, 20, 40, 60, 60, 60]
 
 
 def test_a_hand_off_longer_than_a_minute_stays_as_it_was_set() -> None:
-    assert Terms(handoff=timedelta(minutes=5)).handoff_after(9) == timedelta(minutes=5)
+    assert Timings(handoff=timedelta(minutes=5)).handoff_timeout(9) == timedelta(minutes=5)
 
 
 def test_a_due_moment_that_no_clock_could_have_set_is_due() -> None:
     execution = running("a")
     step = execution.steps["a"]
-    assert not is_due(execution, step, NOON, TERMS)
-    assert is_due(execution, step, NOON - timedelta(hours=1), TERMS)
-    assert is_due(execution, step, NOON + TERMS.lease, TERMS)
+    assert not is_overdue(execution, step, NOON, TERMS)
+    assert is_overdue(execution, step, NOON - timedelta(hours=1), TERMS)
+    assert is_overdue(execution, step, NOON + TERMS.lease, TERMS)
 
 
 def test_ones_own_write_shows_by_the_token_after_the_step_has_ended() -> None:
     execution = running("a")
     lease = execution.lease_of("a")
     mine = done(execution, "a").execution.steps["a"]
-    assert mine.was_under(lease)
-    assert not mine.holds(lease)
+    assert mine.matches_lease(lease)
+    assert not mine.is_running_under(lease)
     lost = rescue(execution, "a", NOON + TERMS.lease, TERMS)
     assert lost is not None
-    assert not lost.execution.steps["a"].was_under(lease)
+    assert not lost.execution.steps["a"].matches_lease(lease)

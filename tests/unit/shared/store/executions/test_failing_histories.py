@@ -17,17 +17,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shared.domain.execution import ErrorKind, Execution, Lease, Record, RunError
-from shared.domain.lifecycle.decision import Advance, Output
-from shared.domain.lifecycle.timings import Terms
+from shared.domain.execution import ErrorKind, Execution, ExecutionRecord, Lease, RunError
+from shared.domain.lifecycle.decision import Decision, StepOutput
+from shared.domain.lifecycle.timings import Timings
 from shared.domain.lifecycle.transitions import cancel, claim, complete, expire, fail, release, rescue, start
 from shared.domain.status import StepStatus
 from shared.errors import LeaseLost
 from shared.store.executions import settle as settling
-from shared.store.executions.settle import Settled, settle
+from shared.store.executions.settle import SettleResult, settle
 from tests.builders import HandClock, blank
 from tests.faulty_store import FaultyStore
-from tests.in_memory_store import MemoryStore
+from tests.in_memory_store import InMemoryExecutionStore
 
 NAMES = ("a", "b", "c", "d")
 FAULTS = st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 1))
@@ -36,7 +36,7 @@ FAULTS = st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 1))
 @pytest.fixture(autouse=True)
 def without_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Repeat at once: what is tried here is the order of things, not their pace."""
-    monkeypatch.setattr(settling, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(settling, "_BACKOFF_S", 0.0)
     stamina.set_testing(True, attempts=20)
     yield
     stamina.set_testing(False)
@@ -48,14 +48,14 @@ class FailingHistory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = HandClock()
-        self.terms = Terms(losses_max=3)
-        self.memory = MemoryStore(self.clock)
+        self.terms = Timings(losses_max=3)
+        self.memory = InMemoryExecutionStore(self.clock)
         self.store = FaultyStore(self.memory)
         self.tokens = count()
         self.copies: list[Execution] = []
         self.leases: list[Lease] = []
         self.recorded: dict[str, bytes] = {}
-        self.ended: Record | None = None
+        self.ended: ExecutionRecord | None = None
 
     @initialize(needs=st.lists(st.integers(0, 15), min_size=1, max_size=4))
     def begin(self, needs: list[int]) -> None:
@@ -90,8 +90,8 @@ class FailingHistory(RuleBasedStateMachine):
         output = orjson.dumps({"by": lease.token, "try": next(self.tokens)})
         token = f"t{next(self.tokens)}" if goes_on else None
 
-        def decide(seen: Execution) -> Advance:
-            output_of = Output(lease.step, output)
+        def decide(seen: Execution) -> Decision:
+            output_of = StepOutput(lease.step, output)
             return complete(seen, lease, output_of, self.clock.now(), self.terms, next_token=token)
 
         settled = self._settle_by_lease(data, lease, decide, faults)
@@ -99,7 +99,7 @@ class FailingHistory(RuleBasedStateMachine):
             return
         assert lease.step not in self.recorded, "two outcomes of one step were acknowledged"
         self.recorded[lease.step] = output
-        following = settled.advance.run_here
+        following = settled.decision.next_step
         if following is not None and settled.record.execution.steps[following].token == token:
             self.leases.append(settled.record.execution.lease_of(following))
 
@@ -108,7 +108,7 @@ class FailingHistory(RuleBasedStateMachine):
     def an_agent_fails(self, data: st.DataObject, kind: ErrorKind, faults: tuple[int, int, int]) -> None:
         lease = data.draw(st.sampled_from(self.leases))
         error = RunError("agent_error", "no", kind)
-        self._settle_by_lease(data, lease, lambda seen: fail(seen, lease, error, self.clock.now(), chance=0.5), faults)
+        self._settle_by_lease(data, lease, lambda seen: fail(seen, lease, error, self.clock.now(), jitter=0.5), faults)
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), faults=FAULTS)
@@ -145,7 +145,7 @@ class FailingHistory(RuleBasedStateMachine):
         stands = self._stands()
         if self.ended is not None:
             assert stands == self.ended
-        elif stands.execution.done:
+        elif stands.execution.is_done:
             self.ended = stands
 
     @invariant()
@@ -156,14 +156,14 @@ class FailingHistory(RuleBasedStateMachine):
             if stands != last:
                 self.copies.append(stands)
 
-    def _stands(self) -> Record:
+    def _stands(self) -> ExecutionRecord:
         found = self.memory.read(self.copies[0].integrator, self.copies[0].id)
         assert found is not None
         return found
 
     def _settle_by_lease(
-        self, data: st.DataObject, lease: Lease, decide: Callable[[Execution], Advance], faults: tuple[int, int, int]
-    ) -> Settled | None:
+        self, data: st.DataObject, lease: Lease, decide: Callable[[Execution], Decision], faults: tuple[int, int, int]
+    ) -> SettleResult | None:
         """Settle as a worker does that holds ``lease``, which decides once; None where it does not hold it any more."""
         self.leases.remove(lease)
         # A worker's copy is at least as new as its claim.
@@ -171,7 +171,7 @@ class FailingHistory(RuleBasedStateMachine):
         copy = data.draw(st.sampled_from(since or [self._stands().execution]))
 
         def moved_on(seen: Execution) -> bool:
-            return seen.steps[lease.step].was_under(lease) and not seen.steps[lease.step].holds(lease)
+            return seen.steps[lease.step].matches_lease(lease) and not seen.steps[lease.step].is_running_under(lease)
 
         try:
             return self._settle(copy, decide, faults, lease=lease, is_mine=moved_on)
@@ -181,17 +181,17 @@ class FailingHistory(RuleBasedStateMachine):
     def _settle(
         self,
         copy: Execution,
-        decide: Callable[[Execution], Advance | None],
+        decide: Callable[[Execution], Decision | None],
         faults: tuple[int, int, int],
         *,
         lease: Lease | None = None,
         is_mine: Callable[[Execution], bool] = lambda _: False,
-    ) -> Settled | None:
+    ) -> SettleResult | None:
         before, after, load = faults
         self.store = FaultyStore(self.memory)
         self.store.fail("save", before=before, after=after)
         self.store.fail("load", before=load)
-        return settle(self.store, copy, decide, lease=lease, is_mine=is_mine)
+        return settle(self.store, copy, decide, lease=lease, is_own_write=is_mine)
 
 
 TestFailingHistory = FailingHistory.TestCase
