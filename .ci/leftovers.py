@@ -1,4 +1,4 @@
-"""Ends with 1 where a redis-server, mongod, gunicorn, celery or bucketd of this checkout still runs; ends none."""  # noqa: INP001 - a script
+"""Exits with 1 if a redis-server, mongod, gunicorn, celery or bucketd of this checkout still runs; it kills none."""  # noqa: INP001 - a script
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ OURS = ("redis-server", "mongod", "gunicorn", "celery", "bucketd", "worker.recon
 
 
 def main() -> None:
-    """Look through all processes, ours by their program, directory, command or environment."""
-    left = [told for entry in Path("/proc").glob("[0-9]*") if (told := _leftover(entry))]
-    for told in left:
-        sys.stderr.write(f"left behind: {told}\n")
-    sys.exit(bool(left))
+    """Search all processes for ours, by their program, directory, command or environment."""
+    leftovers = [leftover for entry in Path("/proc").glob("[0-9]*") if (leftover := _leftover(entry))]
+    for leftover in leftovers:
+        sys.stderr.write(f"left behind: {leftover}\n")
+    sys.exit(bool(leftovers))
 
 
 def _leftover(process: Path) -> str | None:

@@ -1,8 +1,7 @@
-"""The composition root of the HTTP side: builds each service once and registers all routes; no worker code."""
+"""Composition root of the API: builds each component once and registers all routes; no worker code."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import flask
@@ -42,6 +41,7 @@ from api.submission.run_builder import RunBuilder
 from api.submission.withdrawals import Withdrawals
 from shared.bootstrap import Services
 from shared.live.redis_monitor import RedisMonitor
+from shared.settings import Settings
 
 _OPENAPI_CONFIG: Final = {
     "API_TITLE": "Bucket",
@@ -50,111 +50,56 @@ _OPENAPI_CONFIG: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Components:
-    """The services of one API process that several routes share; each is built once, by :func:`build_components`."""
+def create_app(services: Services) -> tuple[flask.Flask, Background]:
+    """Return the WSGI application over ``services``, and its background threads, which the caller starts.
 
-    services: Services
-    monitor: RedisMonitor
-    store_watcher: StoreWatcher
-    long_poller: LongPoller
-    background: Background
-    view_hints: ViewHints
-    baskets: BasketCache
-    admission: Admission
-    withdrawals: Withdrawals
-    acceptor: Acceptor
-    reader: ExecutionReader
-    poller: PollHandler
-
-
-def build_components(services: Services) -> Components:
-    """Build what the routes share; nothing has connected yet, and no thread runs."""
-    settings = services.settings
-    monitor = RedisMonitor(settings.redis_url, services.clock.now_or_none)
-    store_watcher = StoreWatcher(services)
+    Nothing has connected yet, and no thread runs.
+    """
+    settings, clock = services.settings, services.clock
+    monitor = RedisMonitor(settings.redis_url, clock.now_or_none)
     long_poller = LongPoller(settings, monitor)
-    durations = DurationCache(services)
-    withdrawals = Withdrawals(services)
-    view_hints = ViewHints(services.clock, monitor, durations)
-    reader = ExecutionReader(services, monitor)
-    return Components(
-        services=services,
-        monitor=monitor,
-        store_watcher=store_watcher,
-        long_poller=long_poller,
-        background=Background(monitor, store_watcher, durations, withdrawals, long_poller),
-        view_hints=view_hints,
-        baskets=BasketCache(services),
-        admission=Admission(settings.backlog_max, monitor, lambda: store_watcher.is_prepared),
-        withdrawals=withdrawals,
-        acceptor=Acceptor(services, GroupCommit(services), withdrawals),
-        reader=reader,
-        poller=PollHandler(services, reader, view_hints, long_poller),
+    store_watcher, durations, withdrawals = StoreWatcher(services), DurationCache(services), Withdrawals(services)
+    view_hints, reader = ViewHints(clock, monitor, durations), ExecutionReader(services, monitor)
+    poller = PollHandler(services, reader, view_hints, long_poller)
+    baskets, feed_handler = BasketCache(services), FeedHandler(services, long_poller)
+    admission = Admission(settings.backlog_max, monitor, lambda: store_watcher.is_prepared)
+    builder = RunBuilder(services, baskets, admission)
+    acceptor = Acceptor(services, GroupCommit(services), withdrawals)
+    retrier = RetryHandler(reader, services.timings, admission, acceptor, view_hints)
+    app = _create_flask(settings, long_poller)
+    _register(
+        app,
+        submission.blueprint(clock, builder, acceptor, HeldSubmit(poller, view_hints)),
+        submission.batch_blueprint(clock, BatchAcceptor(services, builder, withdrawals, view_hints)),
+        polling.blueprint(poller, StepOutputHandler(services.views, reader)),
+        polling.many_blueprint(PollManyHandler(services, monitor, reader, view_hints)),
+        polling.list_blueprint(ListHandler(services, view_hints)),
+        cancel.blueprint(services, reader, poller),
+        retry.blueprint(clock, retrier),
+        dead_letters.blueprint(services, reader, retrier),
+        feed.blueprint(feed_handler),
+        feed.consumers_blueprint(ConsumerHandler(services, feed_handler)),
+        logs.blueprint(services.catalogue, LogPageReader(services, monitor)),
+        health.blueprint(services.database, monitor, store_watcher),
+        catalogue.blueprint(services, baskets),
+        metrics=health.metrics_blueprint(services.redis),
     )
+    return app, Background(monitor, store_watcher, durations, withdrawals, long_poller)
 
 
-def create_app(parts: Components) -> flask.Flask:
-    """Return the WSGI application over ``parts``; the caller starts ``parts.background``."""
+def _create_flask(settings: Settings, long_poller: LongPoller) -> flask.Flask:
     app = flask.Flask("api", static_folder=None)
     app.config.update(_OPENAPI_CONFIG)
-    middleware.register_middleware(app, parts.services.settings)
+    app.extensions[RELEASE_LONG_POLLS] = long_poller.release_all
+    middleware.register_middleware(app, settings)
     problems.register_error_handlers(app)
-    api = problems.ProblemApi(app)
-    for blueprint in (
-        *_submission(parts),
-        *_polling(parts),
-        *_actions(parts),
-        *_feed(parts),
-        *_catalogue_and_logs(parts),
-    ):
-        version_prefix.register_routes(app, api, blueprint)
-    version_prefix.register_routes(app, api, health.metrics_blueprint(parts.services.redis), is_versioned=False)
-    version_prefix.register_routes(app, api, openapi.blueprint(api.spec.to_dict), is_versioned=False)
-    app.extensions[RELEASE_LONG_POLLS] = parts.long_poller.release_all
     return app
 
 
-def _submission(parts: Components) -> tuple[Blueprint, ...]:
-    builder = RunBuilder(parts.services, parts.baskets, parts.admission)
-    batches = BatchAcceptor(parts.services, builder, parts.withdrawals, parts.view_hints)
-    held_submit = HeldSubmit(parts.poller, parts.view_hints)
-    clock = parts.services.clock
-    return (
-        submission.blueprint(clock, builder, parts.acceptor, held_submit),
-        submission.batch_blueprint(clock, batches),
-    )
-
-
-def _polling(parts: Components) -> tuple[Blueprint, ...]:
-    services = parts.services
-    many = PollManyHandler(services, parts.monitor, parts.reader, parts.view_hints)
-    return (
-        polling.blueprint(parts.poller, StepOutputHandler(services.views, parts.reader)),
-        polling.many_blueprint(many),
-        polling.list_blueprint(ListHandler(services, parts.view_hints)),
-    )
-
-
-def _actions(parts: Components) -> tuple[Blueprint, ...]:
-    services = parts.services
-    retrier = RetryHandler(parts.reader, services.timings, parts.admission, parts.acceptor, parts.view_hints)
-    return (
-        cancel.blueprint(services, parts.reader, parts.poller),
-        retry.blueprint(services.clock, retrier),
-        dead_letters.blueprint(services, parts.reader, retrier),
-    )
-
-
-def _feed(parts: Components) -> tuple[Blueprint, ...]:
-    changes = FeedHandler(parts.services, parts.long_poller)
-    return feed.blueprint(changes), feed.consumers_blueprint(ConsumerHandler(parts.services, changes))
-
-
-def _catalogue_and_logs(parts: Components) -> tuple[Blueprint, ...]:
-    services = parts.services
-    return (
-        logs.blueprint(services.catalogue, LogPageReader(services, parts.monitor)),
-        health.blueprint(services.database, parts.monitor, parts.store_watcher),
-        catalogue.blueprint(services, parts.baskets),
-    )
+def _register(app: flask.Flask, *blueprints: Blueprint, metrics: Blueprint) -> None:
+    """Register the routes in the order of the OpenAPI document's tags; the last two stand at the root alone."""
+    api = problems.ProblemApi(app)
+    for blueprint in blueprints:
+        version_prefix.register_routes(app, api, blueprint)
+    for blueprint in (metrics, openapi.blueprint(api.spec.to_dict)):
+        version_prefix.register_routes(app, api, blueprint, is_versioned=False)

@@ -1,4 +1,4 @@
-"""The background threads of an API process; requests only read what these have found."""
+"""Background threads of an API process: requests only read the values that these threads have fetched."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Background:
         self._stop = threading.Event()
 
     def start(self) -> None:
-        """Start all threads; call this in the process that serves the requests, after any fork."""
+        """Start all threads; call this after the fork, in the process that serves the requests."""
         self._monitor.start()
         self._start("watch_store", lambda: self._repeat(self._store_watcher.check))
         self._start("refresh_durations", lambda: self._repeat(self._refresh_durations))
@@ -53,12 +53,12 @@ class Background:
         threading.Thread(target=target, name=name, daemon=True).start()
 
     def _repeat(self, work: Callable[[], None]) -> None:
-        """Call ``work`` ten times a second; it must go on whatever is raised, for nothing else does its job."""
+        """Call ``work`` ten times a second; go on after any error, because no other thread does this work."""
         while not self._stop.wait(_EVERY_S):
             try:
                 work()
             except Exception:  # noqa: BLE001  (logged, and tried again)
-                structlog.get_logger().exception("a background thread failed and goes on")
+                structlog.get_logger().exception("a background thread had an error and continues")
 
     def _refresh_durations(self) -> None:
         if self._monitor.last.is_connected:

@@ -1,8 +1,8 @@
 """gunicorn's settings, for ``gunicorn -c python:api.gunicorn api.wsgi:app``; read once, in the master.
 
-Whatever is wrong is said in one line and ends the process: settings with 78 (EX_CONFIG), a taken port with 69
-(EX_UNAVAILABLE), before gunicorn would try five times. prometheus_client must not have been imported before the
-variable for its files is set, so nothing here imports it.
+An error is printed in one line and ends the process: bad settings with exit code 78 (EX_CONFIG), a port in use with 69
+(EX_UNAVAILABLE), before gunicorn would try five times. prometheus_client must not be imported before the variable for
+its files is set, so this module does not import it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shared.settings import Settings
 from shared.telemetry.gunicorn_logger import JsonLogger
 
 _METRICS_DIR_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-# Set by a master that gives way to a new one (SIGUSR2): it still listens, and its directory will go with it.
+# Set by a master that a new one replaces (SIGUSR2): it still listens, and will remove its own directory.
 _IS_UPGRADE: Final = "GUNICORN_PID" in os.environ
 
 
@@ -34,41 +34,41 @@ def _exit_with_message(code: int, text: str) -> NoReturn:
 def _load_settings() -> Settings:
     try:
         return Settings.from_environ()
-    except SettingsError as wrong:
-        _exit_with_message(os.EX_CONFIG, wrong.message)
+    except SettingsError as error:
+        _exit_with_message(os.EX_CONFIG, error.message)
 
 
 def _check_address(host: str, port: int) -> None:
-    """Leave with one line where nobody could listen at ``host`` and ``port``.
+    """Exit with a message of one line if it is not possible to listen at ``host`` and ``port``.
 
-    Without SO_REUSEPORT on the probe an address that another Bucket shares counts as taken too: two that answer by
-    turns on one port, each with its own databases, would be worse than none.
+    The probe does not set SO_REUSEPORT, so that an address that another Bucket could share counts as taken too: two
+    that reply in turn on one port, each with its own databases, would be worse than none.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OSError as wrong:
+    except OSError as error:
         _exit_with_message(
-            os.EX_UNAVAILABLE, f"cannot listen on {host}:{port}: {wrong.strerror}; set HOST or PORT to another"
+            os.EX_UNAVAILABLE, f"cannot listen on {host}:{port}: {error.strerror}; set HOST or PORT to another"
         )
 
 
 def _empty_metrics_directory() -> None:
-    """See that the workers' figures have an empty directory: files of dead processes would count for ever."""
-    told = os.environ.get(_METRICS_DIR_VARIABLE)
-    if told and not _IS_UPGRADE:
-        Path(told).mkdir(parents=True, exist_ok=True)
-        for left in Path(told).glob("*.db"):
-            left.unlink(missing_ok=True)
+    """Prepare an empty directory for the workers' metrics: files of dead processes would be counted for ever."""
+    configured = os.environ.get(_METRICS_DIR_VARIABLE)
+    if configured and not _IS_UPGRADE:
+        Path(configured).mkdir(parents=True, exist_ok=True)
+        for stale_file in Path(configured).glob("*.db"):
+            stale_file.unlink(missing_ok=True)
         return
-    made = os.environ[_METRICS_DIR_VARIABLE] = tempfile.mkdtemp(prefix="bucket-metrics-")
-    atexit.register(_remove_directory, made, os.getpid())
+    directory = os.environ[_METRICS_DIR_VARIABLE] = tempfile.mkdtemp(prefix="bucket-metrics-")
+    atexit.register(_remove_directory, directory, os.getpid())
 
 
 def _remove_directory(directory: str, owner: int) -> None:
-    if os.getpid() == owner:  # a worker that ends must leave its siblings' files alone
+    if os.getpid() == owner:  # a worker that ends must not remove the files of the others
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -88,7 +88,7 @@ threads = _loaded_settings.api_threads
 reuse_port = True
 backlog = 2048
 preload_app = False  # MongoDB's client must be made after the fork
-control_socket_disable = True  # it would lie at one path in $HOME for every instance
+control_socket_disable = True  # all instances would use the same path in $HOME
 timeout = 60  # of a worker's heartbeat, not of a request
 graceful_timeout = 30
 keepalive = 75
@@ -96,7 +96,7 @@ worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
 limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 8190
-accesslog = None  # api/http/middleware.py writes a better one
+accesslog = None  # api/http/middleware.py writes one with more fields
 loglevel = _loaded_settings.log_level.lower()
 logger_class = JsonLogger
 proc_name = "bucket-api"

@@ -1,4 +1,4 @@
-"""gunicorn's worker: refuses by a problem what gunicorn refuses by HTML, and lets held callers go when it ends."""
+"""gunicorn worker: problem+json instead of gunicorn's HTML errors, and long polls are released at shutdown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shared.errors import BucketError, InternalError, ValidationFailed
 from shared.ids import new_request_id
 from shared.telemetry.lenient_json import encode_lenient
 
-RELEASE_LONG_POLLS: Final = "bucket.let_go"
+RELEASE_LONG_POLLS: Final = "bucket.release_long_polls"
 _SERVER_FAULTS: Final = (InvalidResponseHeader, InvalidResponseHeaderName)
 _REASONS: Final = {400: "Bad Request", 500: "Internal Server Error"}
 
@@ -28,35 +28,35 @@ _REASONS: Final = {400: "Bad Request", 500: "Internal Server Error"}
 class ProblemWorker(KeepAliveThreads):
     """A gthread worker whose own error replies are problem+json.
 
-    When it is told to end, its application answers all held requests at once (``extensions[LET_GO]``): a graceful end
-    would wait for them, and so would a quick one, because Python joins the threads of a pool.
+    When it is asked to end, its application releases all long polls at once (``extensions[RELEASE_LONG_POLLS]``): a
+    graceful shutdown would wait for them, and so would a quick one, because Python joins the threads of a pool.
     """
 
     def is_parent_alive(self) -> bool:
-        """Return whether the master is alive; if it is not, this process ends though a caller may go on asking."""
+        """Return whether the master is alive; if not, end this process even if requests still come in."""
         if super().is_parent_alive():
             return True
-        self.alive = False  # else keep-alive connections stay open, and the process waits 30 s for them
+        self.alive = False  # otherwise keep-alive connections stay open, and the process waits 30 s for them
         return False
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin a graceful end."""
+        """Begin a graceful shutdown."""
         super().handle_exit(sig, frame)
         self._release_held()
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """Begin a quick end."""
+        """Begin a quick shutdown."""
         self._release_held()
         super().handle_quit(sig, frame)
 
     def _release_held(self) -> None:
-        application = getattr(self, "wsgi", None)  # which may not be loaded yet
-        let_go = getattr(application, "extensions", {}).get(RELEASE_LONG_POLLS)
-        if let_go is not None:
-            let_go()
+        application = getattr(self, "wsgi", None)  # it may not be loaded yet
+        release_all = getattr(application, "extensions", {}).get(RELEASE_LONG_POLLS)
+        if release_all is not None:
+            release_all()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:  # noqa: ARG002  gunicorn's own
-        """Answer what went wrong outside the application, and close the connection."""
+        """Send a problem for an error outside the application, and close the connection."""
         request_id = new_request_id()
         if isinstance(exc, ParseException) and not isinstance(exc, _SERVER_FAULTS):
             error: BucketError = ValidationFailed(_parse_error_message(exc, self.cfg))
@@ -68,7 +68,7 @@ class ProblemWorker(KeepAliveThreads):
             client.settimeout(1)
             client.sendall(_problem_bytes(error, request_id))
         except OSError:
-            self.log.debug("the client left before it was told what was wrong")
+            self.log.debug("the client closed the connection before the error could be sent")
 
 
 def _parse_error_message(exc: ParseException, cfg: Any) -> str:

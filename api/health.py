@@ -1,4 +1,4 @@
-"""How Bucket is: for people, for balancers, for Prometheus. Each answers within 3 s whatever is down."""
+"""Health, readiness and metrics: for people, load balancers and Prometheus; each replies within 3 s in any case."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ VERSION: Final = version("bucket")
 
 
 def blueprint(database: Database, monitor: RedisMonitor, store_watcher: StoreWatcher) -> Blueprint:
-    """Answer the routes of health and readiness."""
+    """Return the routes of health and readiness."""
     blp = Blueprint("health", __name__, description="How Bucket is")
 
     @blp.route("/health")
     def health() -> flask.Response:
         """Tell how the services are; always 200."""
-        look = monitor.last
+        snapshot = monitor.last
         up = {
             "mongodb": database.is_connected(),
-            "redis": look.is_connected,
-            "workers": look.is_connected and look.workers > 0,
+            "redis": snapshot.is_connected,
+            "workers": snapshot.is_connected and snapshot.workers > 0,
         }
         status = "healthy" if all(up.values()) else "degraded" if up["mongodb"] else "unhealthy"
-        shown = {name: "connected" if there else "disconnected" for name, there in up.items()}
-        response = flask.jsonify(status=status, services=shown, version=VERSION)
+        states = {name: "connected" if is_up else "disconnected" for name, is_up in up.items()}
+        response = flask.jsonify(status=status, services=states, version=VERSION)
         response.headers["Cache-Control"] = "no-store"
         return response
 
     @blp.route("/ready")
     def ready() -> flask.Response:
         """Tell whether runs can be accepted: 503 without MongoDB or Redis; workers do not count."""
-        away = []
+        missing = []
         if not monitor.last.is_connected:
-            away.append("Redis")
+            missing.append("Redis")
         if not database.is_connected():
-            away.append("MongoDB")
-        if away:
-            raise Unavailable(f"not ready: {' and '.join(away)} away")
+            missing.append("MongoDB")
+        if missing:
+            raise Unavailable(f"not ready: {' and '.join(missing)} away")
         if not store_watcher.is_prepared:
             raise Unavailable("not ready: MongoDB is not prepared yet; the log says what it refuses")
         response = flask.jsonify(status="ready")
@@ -58,7 +58,7 @@ def blueprint(database: Database, monitor: RedisMonitor, store_watcher: StoreWat
 
 
 def metrics_blueprint(redis: Redis) -> Blueprint:
-    """Answer the route that Prometheus scrapes, which stands at the root alone."""
+    """Return the metrics route that Prometheus scrapes; it exists only at the root, without a version prefix."""
     blp = Blueprint("metrics", __name__, description="Figures for Prometheus")
 
     @blp.route("/metrics")

@@ -1,4 +1,4 @@
-"""Watches MongoDB beside the requests: reads its clock, notices an outage, and prepares it once."""
+"""Watches MongoDB in the background: reads its clock, detects an outage, and creates the indexes once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.errors import BucketError
 
 
 class StoreWatcher:
-    """One process's view of MongoDB's health; while it is away, requests fail at once and leave the threads free."""
+    """The state of MongoDB as one process sees it; during an outage requests fail at once and block no threads."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -21,22 +21,22 @@ class StoreWatcher:
 
     @property
     def is_prepared(self) -> bool:
-        """True once the indexes exist, without which no idempotency key is unique."""
+        """Whether the indexes exist; without them no idempotency key is unique."""
         return self._prepared.is_set()
 
     def check(self) -> None:
-        """Ask MongoDB for its time, and prepare it once; raise nothing that MongoDB returns.
+        """Read MongoDB's time, and prepare it once; errors of MongoDB are logged and not raised.
 
-        If it does not reply to this check but to other calls meanwhile, it is busy and not away.
+        If it does not reply to this check, but to other calls meanwhile, it is busy and not away.
         """
         database = self._services.database
         began = time.monotonic()
         try:
             self._services.clock.sync()
-        except BucketError as away:
-            if database.is_away or database.has_answered_since(began):
+        except BucketError as error:
+            if database.is_away or database.has_replied_since(began):
                 return
-            structlog.get_logger().warning("MongoDB is away", reason=away.message)
+            structlog.get_logger().warning("MongoDB is away", reason=error.message)
             database.is_away = True
             return
         database.is_away = False
@@ -44,11 +44,11 @@ class StoreWatcher:
             self._prepare()
 
     def _prepare(self) -> None:
-        """Prepare MongoDB; if it refuses (an index, say), submits are refused and polls are not."""
+        """Prepare MongoDB; if it refuses (for example an index), submits are refused and polls are not."""
         try:
             self._services.prepare()
             self._prepared.set()
-        except BucketError as refused:
-            if refused.message != self._last_refusal:  # once, and not ten times a second
-                structlog.get_logger().warning("MongoDB is not prepared yet", reason=refused.message)
-            self._last_refusal = refused.message
+        except BucketError as error:
+            if error.message != self._last_refusal:  # log it once, not ten times a second
+                structlog.get_logger().warning("MongoDB is not prepared yet", reason=error.message)
+            self._last_refusal = error.message

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.app import build_components, create_app
+from api.app import create_app
 from shared import faults
 from shared.bootstrap import bootstrap
 from shared.settings import Settings, warn_about_unknown_variables
@@ -12,6 +12,5 @@ settings = Settings.from_environ()
 configure_logging("api", settings.log_level)
 warn_about_unknown_variables()
 faults.arm_from(settings.faults)
-components = build_components(bootstrap(settings, "api"))
-components.background.start()
-app = create_app(components)
+app, background = create_app(bootstrap(settings, "api"))
+background.start()

@@ -1,1 +1,1 @@
-"""Measures Bucket beside the plain application that it is compared with; no test, and nothing that Bucket needs."""
+"""Benchmarks: compare Bucket with a plain Flask + Celery + MongoDB application; no tests, and no part of Bucket."""

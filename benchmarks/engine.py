@@ -1,7 +1,7 @@
-"""``make bench-engine``: what a run costs in messages, writes and reads, and whether stored runs make it dearer.
+"""``make bench-engine``: the messages, writes and reads of a run, and whether stored runs add to its cost.
 
-Counted on the whole real stack, by Redis's own statistics and mongod's profiler; timed on the store's verbs, in two
-databases of one mongod by turns. It fails only where something broke.
+Counts are taken on the whole real stack, from Redis's own statistics and mongod's profiler. Times are those of the
+store's operations, in two databases of one mongod, alternately. It fails only if something broke.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.harness.report import print_progress
 from benchmarks.harness.scaling import BenchmarkDatabase
 from benchmarks.harness.systems import ROOT, SystemUnderTest
 from compose.embedded.group_reaper import GroupReaper
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 from shared.errors import BucketError
 
 FEW: Final = 1_000
@@ -36,13 +36,13 @@ _IDLE_S: Final = 2.0
 
 
 def main() -> int:
-    """Count, time, print, and answer 0 unless something broke."""
+    """Count, time and print; return 0, or 1 if something broke."""
     parser = argparse.ArgumentParser(prog="make bench-engine ARGS=...", description=__doc__)
     parser.add_argument("--documents", type=int, default=1_000_000, help="how many stored runs are many (1000000)")
-    parser.add_argument("--lives", type=int, default=300, help="how often each verb is timed (300)")
-    parser.add_argument("--runs", type=int, default=20, help="of how many runs a count is the mean (20)")
+    parser.add_argument("--lives", type=int, default=300, help="how often each operation is timed (300)")
+    parser.add_argument("--runs", type=int, default=20, help="the number of runs that a count is the mean of (20)")
     parser.add_argument("--only", choices=("counts", "growth"), help="one half of it")
-    told = parser.parse_args()
+    options = parser.parse_args()
     console = Console(width=118, highlight=False)
     try:
         with ExitStack() as stack:
@@ -50,13 +50,13 @@ def main() -> int:
             guard = stack.enter_context(GroupReaper())
             side = SystemUnderTest(BUCKET, root, guard, BUCKET_AGENTS_DIR=str(_AGENTS))
             stack.callback(side.close)
-            if told.only != "growth":
+            if options.only != "growth":
                 side.start()
-                for table in _counts(side, told.runs):
+                for table in _counts(side, options.runs):
                     console.print(table)
-            if told.only != "counts":
+            if options.only != "counts":
                 side.run_only_stores()
-                console.print(_growth(side, told.documents, told.lives))
+                console.print(_growth(side, options.documents, options.lives))
     except (BenchmarkError, OperatorError, BucketError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"bench-engine: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1
@@ -72,15 +72,17 @@ def _counts(side: SystemUnderTest, runs: int) -> tuple[Table, Table]:
     commands.add_column("a run of")
     commands.add_column("commands")
     for name, body in operation_counts.WORKLOADS.items():
-        counted = operation_counts.count_per_run(side, body, runs, idle)
-        writes, reads = counted.writes, counted.reads
-        told = (f"{sum(writes.values()):.1f}", _listed(writes), f"{sum(reads.values()):.1f}", _listed(reads))
-        table.add_row(name, f"{counted.messages:.1f}", *told)
-        commands.add_row(name, _listed(counted.redis))
+        operation_count = operation_counts.count_per_run(side, body, runs, idle)
+        writes, reads = operation_count.writes, operation_count.reads
+        cells = (f"{sum(writes.values()):.1f}", _listed(writes), f"{sum(reads.values()):.1f}", _listed(reads))
+        table.add_row(name, f"{operation_count.messages:.1f}", *cells)
+        commands.add_row(name, _listed(operation_count.redis))
         print_progress(f"counted {runs} runs of: {name}")
-    operations, asked = operation_counts.count_per_poll(side, operation_counts.WORKLOADS["two quick steps"], _POLLS)
+    operations, redis_commands = operation_counts.count_per_poll(
+        side, operation_counts.WORKLOADS["two quick steps"], _POLLS
+    )
     table.add_row("a poll of a finished run", "-", f"{operations:.1f} operations in all")
-    commands.add_row("a poll of a finished run", _listed(asked))
+    commands.add_row("a poll of a finished run", _listed(redis_commands))
     return table, commands
 
 
@@ -99,10 +101,12 @@ def _growth(side: SystemUnderTest, documents: int, lives: int) -> Table:
 
 def _compared(
     documents: int,
-    times: tuple[Mapping[str, scaling.VerbLatency], Mapping[str, scaling.VerbLatency]],
+    times: tuple[Mapping[str, scaling.OperationLatency], Mapping[str, scaling.OperationLatency]],
     plans: Mapping[str, scaling.Plans],
 ) -> Table:
-    table = Table(title=f"The store's verbs in µs, median (99 %): {FEW:,} and {documents:,} stored", box=box.SIMPLE)
+    table = Table(
+        title=f"The store's operations in µs, median (99 %): {FEW:,} and {documents:,} stored", box=box.SIMPLE
+    )
     table.title_justify = "left"
     table.add_column("verb")
     for heading in (f"{FEW:,}", f"{documents:,}", "ratio"):
@@ -111,16 +115,16 @@ def _compared(
     for heading in ("keys", "documents"):
         table.add_column(heading, justify="right")
     few, many = times
-    for verb, one in few.items():
-        other, found = many[verb], plans[verb]
+    for operation_name, one in few.items():
+        other, verb_plans = many[operation_name], plans[operation_name]
         table.add_row(
-            verb,
+            operation_name,
             f"{one.p50_us:,.0f} ({one.p99_us:,.0f})",
             f"{other.p50_us:,.0f} ({other.p99_us:,.0f})",
             f"{other.p50_us / one.p50_us:.2f}",
-            ", ".join(plan.stages for plan in found),
-            str(sum(plan.keys for plan in found)),
-            str(sum(plan.documents for plan in found)),
+            ", ".join(plan.stages for plan in verb_plans),
+            str(sum(plan.keys for plan in verb_plans)),
+            str(sum(plan.documents for plan in verb_plans)),
         )
     return table
 

@@ -1,6 +1,6 @@
-"""``make flood``: 10,000 executions in flight, polled by 200 clients until all are done; no answer may ever lie.
+"""``make flood``: 10,000 executions in flight, polled by 200 clients until all are done; no response may be wrong.
 
-It fails on any 404 or 5xx to a poll, on a ``rev`` that goes back, on a final status that changes, on a run that does
+It fails on any 404 or 5xx to a poll, on a ``rev`` that decreases, on a final status that changes, on a run that does
 not complete; and prints how long polls took. Each client polls its own runs in turn, with and without the ETag.
 """
 
@@ -26,19 +26,19 @@ from benchmarks.harness.report import print_progress
 from benchmarks.harness.scenarios import LoadResult, submit_each
 from benchmarks.harness.systems import SystemUnderTest
 from compose.embedded.group_reaper import GroupReaper
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 
 SUBMITTERS: Final = 16
 _HEAD: Final = re.compile(rb'"status":"([a-z]+)","done":(true|false),"rev":(\d+)')
 _FINAL: Final = frozenset({b"completed", b"failed", b"cancelled"})
 _OK, _NOT_MODIFIED = 200, 304
 
-_FlowOf = Callable[[int], Scenario]
+_ScenarioOf = Callable[[int], Scenario]
 
 
 @dataclass(slots=True)
 class PolledRun:
-    """What its polls have shown of one run so far."""
+    """One run, with the state that its latest poll showed."""
 
     id: str
     rev: int = 0
@@ -48,80 +48,80 @@ class PolledRun:
 
 @dataclass(slots=True)
 class FloodResult:
-    """What all clients saw; ``wrong`` holds a sentence for each answer that may not be."""
+    """The result for all clients; ``violations`` holds a sentence for each wrong response."""
 
     latencies: list[float] = field(default_factory=list)
-    answers: Counter[int] = field(default_factory=Counter)
+    status_counts: Counter[int] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
     in_flight_most: int = 0
 
-    def record(self, run: PolledRun, answer: HttpResponse | None, *, conditional: bool) -> None:
-        """Compare one answer with what was shown before."""
-        status = 0 if answer is None else answer.status
-        self.answers[status] += 1
+    def record(self, run: PolledRun, response: HttpResponse | None, *, conditional: bool) -> None:
+        """Compare one response with the earlier ones of the run."""
+        status = 0 if response is None else response.status
+        self.status_counts[status] += 1
         run.polls += 1
-        if answer is not None and status == _NOT_MODIFIED and conditional:
+        if response is not None and status == _NOT_MODIFIED and conditional:
             return
-        found = _HEAD.search(answer.body) if answer is not None and status == _OK else None
-        if found is None:
-            self.violations.append(f"{run.id}: a poll was answered {answer}")
+        match = _HEAD.search(response.body) if response is not None and status == _OK else None
+        if match is None:
+            self.violations.append(f"{run.id}: the response to a poll was {response}")
             return
-        shown, rev = found[1], int(found[3])
+        shown_status, rev = match[1], int(match[3])
         if rev < run.rev:
             self.violations.append(f"{run.id}: rev went back from {run.rev} to {rev}")
-        if run.status in _FINAL and shown != run.status:
-            self.violations.append(f"{run.id}: {run.status.decode()} became {shown.decode()}")
-        if (found[2] == b"true") != (shown in _FINAL):
-            self.violations.append(f"{run.id}: done is {found[2].decode()} and status {shown.decode()}")
-        run.rev, run.status = rev, shown
+        if run.status in _FINAL and shown_status != run.status:
+            self.violations.append(f"{run.id}: {run.status.decode()} became {shown_status.decode()}")
+        if (match[2] == b"true") != (shown_status in _FINAL):
+            self.violations.append(f"{run.id}: done is {match[2].decode()} and status {shown_status.decode()}")
+        run.rev, run.status = rev, shown_status
 
 
-def poll_until_done(runs: Sequence[PolledRun], seen: FloodResult, until: float) -> Scenario:
-    """Poll ``runs`` in turn until each is final, then each once more."""
+def poll_until_done(runs: Sequence[PolledRun], result: FloodResult, until: float) -> Scenario:
+    """Poll ``runs`` in turn until each is final, then each of them once more."""
     waiting = list(runs)
     while waiting:
         for run in waiting:
-            yield from _poll(run, seen)
+            yield from _poll(run, result)
         waiting = [run for run in waiting if run.status not in _FINAL]
         if waiting and time.perf_counter() > until:
-            seen.violations.append(f"{len(waiting)} runs of one client are not done: {waiting[0]}")
+            result.violations.append(f"{len(waiting)} runs of one client are not done: {waiting[0]}")
             return
     for run in runs:
-        yield from _poll(run, seen, conditional=False)
+        yield from _poll(run, result, conditional=False)
 
 
-def _poll(run: PolledRun, seen: FloodResult, *, conditional: bool | None = None) -> Scenario:
-    knows = bool(run.polls % 2) if conditional is None else conditional
-    etag = f'W/"{run.id}.{run.rev}"' if knows else None
+def _poll(run: PolledRun, result: FloodResult, *, conditional: bool | None = None) -> Scenario:
+    is_conditional = bool(run.polls % 2) if conditional is None else conditional
+    etag = f'W/"{run.id}.{run.rev}"' if is_conditional else None
     began = time.perf_counter()
-    answer = yield BUCKET.poll(run.id, etag)
-    seen.latencies.append(time.perf_counter() - began)
-    seen.record(run, answer, conditional=knows)
+    response = yield BUCKET.poll(run.id, etag)
+    result.latencies.append(time.perf_counter() - began)
+    result.record(run, response, conditional=is_conditional)
 
 
 def flood(side: SystemUnderTest, executions: int, clients: int, within_s: float) -> FloodResult:
-    """Submit all executions to a paused worker, let it go, and poll them until the last is done."""
-    tally, turns = LoadResult(), iter(range(executions))
+    """Submit all executions while the worker is paused, resume it, and poll them until the last is done."""
+    load, turns = LoadResult(), iter(range(executions))
     worker = side.children["worker"]
     worker.pause()
     try:
-        _run(side, SUBMITTERS, lambda _: submit_each(side.dialect, tally, turns))
+        _run_scenarios(side, SUBMITTERS, lambda _: submit_each(side.dialect, load, turns))
     finally:
         worker.resume()
-    side.accepted_count += len(tally.ids)
-    print_progress(f"{len(tally.ids)} executions are in flight")
-    seen, until = FloodResult(in_flight_most=len(tally.ids)), time.perf_counter() + within_s
-    shares = [[PolledRun(run_id) for run_id in tally.ids[number::clients]] for number in range(clients)]
-    _run(side, clients, lambda number: poll_until_done(shares[number], seen, until))
+    side.accepted_count += len(load.ids)
+    print_progress(f"{len(load.ids)} executions are in flight")
+    result, until = FloodResult(in_flight_most=len(load.ids)), time.perf_counter() + within_s
+    shares = [[PolledRun(run_id) for run_id in load.ids[number::clients]] for number in range(clients)]
+    _run_scenarios(side, clients, lambda number: poll_until_done(shares[number], result, until))
     others = {run.status for share in shares for run in share} - {b"completed"}
     if others:
-        seen.violations.append(f"some runs ended otherwise: {others}")
+        result.violations.append(f"some runs ended otherwise: {others}")
     if side.completed_count() != side.accepted_count:
-        seen.violations.append(f"{side.completed_count()} of {side.accepted_count} runs are completed in MongoDB")
-    return seen
+        result.violations.append(f"{side.completed_count()} of {side.accepted_count} runs are completed in MongoDB")
+    return result
 
 
-def _run(side: SystemUnderTest, count: int, flow_of: _FlowOf) -> None:
+def _run_scenarios(side: SystemUnderTest, count: int, flow_of: _ScenarioOf) -> None:
     connections = open_evenly(side.address, count, side.api_pids())
     try:
         LoadGenerator().run(connections, [flow_of(number) for number in range(count)])
@@ -130,36 +130,36 @@ def _run(side: SystemUnderTest, count: int, flow_of: _FlowOf) -> None:
             connection.close()
 
 
-def format_result(seen: FloodResult) -> Iterator[str]:
-    """Answer the figures as lines to print."""
-    cuts = [cut * 1_000 for cut in statistics.quantiles(seen.latencies, n=100)]
-    yield f"executions in flight at once   {seen.in_flight_most}"
-    yield f"polls                          {len(seen.latencies)}"
-    yield f"answers                        {dict(sorted(seen.answers.items()))}"
-    yield f"a poll took, p50, p99, max ms  {cuts[49]:.0f}, {cuts[98]:.0f}, {max(seen.latencies) * 1_000:.0f}"
-    yield f"wrong answers                  {len(seen.violations)}"
-    yield from seen.violations[:10]
+def format_result(result: FloodResult) -> Iterator[str]:
+    """Yield the figures as lines to print."""
+    cuts = [cut * 1_000 for cut in statistics.quantiles(result.latencies, n=100)]
+    yield f"executions in flight at once   {result.in_flight_most}"
+    yield f"polls                          {len(result.latencies)}"
+    yield f"answers                        {dict(sorted(result.status_counts.items()))}"
+    yield f"a poll took, p50, p99, max ms  {cuts[49]:.0f}, {cuts[98]:.0f}, {max(result.latencies) * 1_000:.0f}"
+    yield f"wrong answers                  {len(result.violations)}"
+    yield from result.violations[:10]
 
 
 def main() -> int:
-    """Flood, print, and answer 0 unless an answer was wrong."""
+    """Run the flood and print the figures; return 0, or 1 if a response was wrong or something broke."""
     parser = argparse.ArgumentParser(prog="make flood ARGS=...", description=__doc__)
     parser.add_argument("--executions", type=int, default=10_000, help="how many are in flight at once (10000)")
     parser.add_argument("--clients", type=int, default=200, help="how many poll them (200)")
     parser.add_argument("--within", type=float, default=600.0, help="in how many seconds all must be done (600)")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-flood-")))
             side = SystemUnderTest(BUCKET, root, stack.enter_context(GroupReaper()))
             stack.callback(side.close)
             side.start()
-            seen = flood(side, asked.executions, asked.clients, asked.within)
+            result = flood(side, options.executions, options.clients, options.within)
     except (BenchmarkError, OperatorError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"flood: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1
-    sys.stdout.write("\n".join(format_result(seen)) + "\n")
-    return 1 if seen.violations else 0
+    sys.stdout.write("\n".join(format_result(result)) + "\n")
+    return 1 if result.violations else 0
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""``python -m benchmarks.hints``: what a caller pays who polls exactly when he is told to.
+"""``python -m benchmarks.hints``: the polls and the lateness of a caller that polls exactly as the poll hints say.
 
 Runs of the simulator that take 0.2, 2 and 20 s are submitted in a shuffled order, first each kind as a basket of its
-own, then all as one basket, so that nothing but its age tells what a run is. Each caller sleeps for the
-``poll_after_ms`` of the 202, then for each reply's. Told is how often it polled, and how late it learnt of the end:
-the moment of that reply less the run's ``finished_at``, both by the clock of this one machine. Before what is measured
-each basket is learnt from a few runs; ``--unlearnt`` measures those too. It fails only where something broke.
+own, then all as one basket, so that only the age of a run can tell its kind. Each caller sleeps for the
+``poll_after_ms`` of the 202, then for that of each reply. The figures are how often it polled, and how late it learnt
+of the end: the time of the last reply less the run's ``finished_at``, both by the clock of this machine. Before the
+measured runs Bucket learns each basket from a few runs; ``--unlearnt`` measures those too. It fails only if something
+broke.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from benchmarks.harness.load_generator import BenchmarkError
 from benchmarks.harness.report import print_progress
 from benchmarks.harness.systems import SystemUnderTest
 from compose.embedded.group_reaper import GroupReaper
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 
 RUN_DURATIONS_S: Final = (0.2, 2.0, 20.0)
 SLOTS: Final = 12
@@ -48,7 +49,7 @@ _CALLERS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class HintSample:
-    """What one obedient caller saw of a run: its polls, and how late it learnt of the end."""
+    """The result of one run whose caller followed the hints: its number of polls, and how late it learnt of the end."""
 
     planned_s: float
     lasted_s: float
@@ -57,19 +58,19 @@ class HintSample:
 
     @property
     def lateness_ratio(self) -> float:
-        """The lateness in units of what is tolerated: a fifth of the run's duration, or half a second."""
+        """The lateness divided by the tolerated one: a fifth of the run's duration, but at least half a second."""
         return self.late_s / max(_TOLERATED_S, _TOLERATED_PART * self.lasted_s)
 
 
 def main() -> int:
-    """Submit, obey, print, and answer 0 unless something broke."""
+    """Submit, poll as hinted and print; return 0, or 1 if something broke."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hints", description=__doc__)
     parser.add_argument("--runs", type=int, default=40, help="how many runs of each kind are measured (40)")
     parser.add_argument("--learnt", type=int, default=12, help="how many of each kind come before them (12)")
     parser.add_argument("--unlearnt", action="store_true", help="measure those that come first too")
     parser.add_argument("--seed", type=int, default=1)
-    told = parser.parse_args()
-    chance = random.Random(told.seed)  # noqa: S311
+    options = parser.parse_args()
+    rng = random.Random(options.seed)  # noqa: S311
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
@@ -81,11 +82,11 @@ def main() -> int:
                 ("three baskets", _create_baskets(side)),
                 ("one basket", dict.fromkeys(RUN_DURATIONS_S, SHARED_BASKET)),
             ):
-                first = _measure_runs(side, baskets, told.learnt, chance)
+                first = _measure_runs(side, baskets, options.learnt, rng)
                 print_progress(f"{title}: learnt from {len(first)} runs")
-                if told.unlearnt:
-                    _print_table(f"The first {told.learnt} of each kind, {title}", first)
-                _print_table(f"Runs of {title}", _measure_runs(side, baskets, told.runs, chance))
+                if options.unlearnt:
+                    _print_table(f"The first {options.learnt} of each kind, {title}", first)
+                _print_table(f"Runs of {title}", _measure_runs(side, baskets, options.runs, rng))
     except (BenchmarkError, OperatorError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"bench-hints: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1
@@ -93,7 +94,7 @@ def main() -> int:
 
 
 def _create_baskets(side: SystemUnderTest) -> Mapping[float, str]:
-    """A basket for each kind."""
+    """Create a basket for each kind of run; return their names by duration."""
     baskets = {kind_s: f"takes {kind_s:g} s" for kind_s in RUN_DURATIONS_S}
     for name in baskets.values():
         _request_json(side, "/create-basket", {"name": name, "agents": ["simulate"]})
@@ -101,23 +102,23 @@ def _create_baskets(side: SystemUnderTest) -> Mapping[float, str]:
 
 
 def _measure_runs(
-    side: SystemUnderTest, baskets: Mapping[float, str], runs: int, chance: random.Random
+    side: SystemUnderTest, baskets: Mapping[float, str], runs: int, rng: random.Random
 ) -> list[HintSample]:
-    """Submit so many runs of each kind, at a rate that leaves slots free, and obey."""
+    """Submit ``runs`` runs of each kind, at a rate that leaves slots free, and poll them as hinted."""
     kinds = [kind_s for kind_s in baskets for _ in range(runs)]
-    chance.shuffle(kinds)
+    rng.shuffle(kinds)
     gap_s = mean(RUN_DURATIONS_S) / SLOTS / _BUSY
     pause = threading.Event()
     with ThreadPoolExecutor(_CALLERS) as callers:
-        seen = []
+        futures = []
         for kind_s in kinds:
-            seen.append(callers.submit(_poll_as_hinted, side, baskets[kind_s], kind_s))
-            pause.wait(chance.expovariate(1 / gap_s))
-        return [one.result() for one in seen]
+            futures.append(callers.submit(_poll_as_hinted, side, baskets[kind_s], kind_s))
+            pause.wait(rng.expovariate(1 / gap_s))
+        return [one.result() for one in futures]
 
 
 def _poll_as_hinted(side: SystemUnderTest, basket: str, kind_s: float) -> HintSample:
-    """Submit one run and poll it exactly when told."""
+    """Submit one run and poll it exactly when the hint says."""
     script = [f"running:{kind_s:g}@100", "completed"]
     reply = _request_json(side, "/run-basket", {"basket_name": basket, "input_data": {"script": script}})
     url, polls = reply["status_url"], 0
@@ -133,34 +134,34 @@ def _poll_as_hinted(side: SystemUnderTest, basket: str, kind_s: float) -> HintSa
 
 
 def _request_json(side: SystemUnderTest, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    request = urllib.request.Request(  # noqa: S310  (the side's own address)
+    request = urllib.request.Request(  # noqa: S310  (the system's own address)
         side.url + path,
         None if body is None else json.dumps(body).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-        told: dict[str, Any] = json.load(answer)
-    return told
+    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+        reply: dict[str, Any] = json.load(response)
+    return reply
 
 
-def _print_table(title: str, seen: Sequence[HintSample]) -> None:
+def _print_table(title: str, samples: Sequence[HintSample]) -> None:
     table = Table(title=title, box=box.SIMPLE, title_justify="left")
     headings = ("runs of", "how many", "polls: mean", "95 %", "late: median", "95 %", "of tolerated: median", "within")
     for heading in headings:
         table.add_column(heading, justify="right")
     for kind_s in (*RUN_DURATIONS_S, None):
-        those = [one for one in seen if kind_s in {None, one.planned_s}]
-        polls = sorted(one.polls for one in those)
-        late = sorted(one.late_s for one in those)
+        selected = [one for one in samples if kind_s in {None, one.planned_s}]
+        polls = sorted(one.polls for one in selected)
+        late = sorted(one.late_s for one in selected)
         table.add_row(
             "all" if kind_s is None else f"{kind_s:g} s",
-            str(len(those)),
+            str(len(selected)),
             f"{mean(polls):.2f}",
             str(_p95_of(polls)),
             f"{median(late) * 1_000:.0f} ms",
             f"{_p95_of(late) * 1_000:.0f} ms",
-            f"{median(one.lateness_ratio for one in those):.2f}",
-            f"{mean(one.lateness_ratio <= 1 for one in those):.0%}",
+            f"{median(one.lateness_ratio for one in selected):.2f}",
+            f"{mean(one.lateness_ratio <= 1 for one in selected):.0%}",
         )
     Console(width=118, highlight=False).print(table)
 

@@ -1,8 +1,8 @@
-"""``python -m benchmarks.lists``: what the indexes of ``GET /executions`` cost a run, and what they spare a list.
+"""``python -m benchmarks.lists``: the cost of the indexes of ``GET /executions`` for a run, and their gain for a list.
 
-Costs: mongod's CPU for inserting runs and writing each of them twice, in bulk and unjournalled, or the journal's own
-work would drown an index's; with no list index, with each alone, with all, by turns. Pages: each filter where few and
-where many runs are stored, with the keys and documents that mongod looked at. It fails only where something broke.
+Costs: mongod's CPU for inserting runs and writing each of them twice, in bulk and unjournalled, because the journal's
+work would hide that of an index; with no list index, with each alone, with all, alternately. Pages: each filter with
+few and many stored runs, with the keys and documents that mongod examined. It fails only if something broke.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from benchmarks.harness.report import print_progress
 from benchmarks.harness.sample_executions import accept_run, insert_finished
 from benchmarks.harness.systems import SystemUnderTest
 from compose.embedded.group_reaper import GroupReaper
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.list_query import ListOrder, ListQuery
@@ -55,17 +55,18 @@ _US: Final = 1_000_000
 
 
 def measure_index_costs(side: SystemUnderTest, runs: int, rounds: int) -> Mapping[str, Sequence[float]]:
-    """Answer µs of mongod's CPU a run, in each round, for each set of list indexes."""
+    """Return µs of mongod's CPU for a run, in each round, for each set of list indexes."""
     sets = {"none of them": [], **{name: [name] for name in _LIST_INDEXES}, "all": list(_LIST_INDEXES)}
-    found: dict[str, list[float]] = {name: [] for name in sets}
-    places = {
-        name: _collection_with_indexes(side, f"cost{number}", kept) for number, (name, kept) in enumerate(sets.items())
+    costs: dict[str, list[float]] = {name: [] for name in sets}
+    databases = {
+        name: _collection_with_indexes(side, f"cost{number}", index_names)
+        for number, (name, index_names) in enumerate(sets.items())
     }
     for number in range(rounds):
         for name in sets if number % 2 == 0 else reversed(sets):
-            found[name].append(_measure_write_us(side, *places[name], runs))
+            costs[name].append(_measure_write_us(side, *databases[name], runs))
         print_progress(f"costs, round {number + 1}")
-    return found
+    return costs
 
 
 def _services(side: SystemUnderTest, database: str) -> Services:
@@ -91,8 +92,8 @@ def _measure_write_us(side: SystemUnderTest, services: Services, executions: Col
     pid = side.pids()["mongod"]
     before = cpu_time_by_pid([pid])[pid]
     executions.insert_many(documents, ordered=False)
-    for moved in writes:
-        executions.bulk_write(moved, ordered=False)
+    for updates in writes:
+        executions.bulk_write(updates, ordered=False)
     return (cpu_time_by_pid([pid])[pid] - before).total_s * _US / runs
 
 
@@ -104,7 +105,7 @@ def _update_of(document: Mapping[str, Any], status: str) -> UpdateOne:
 
 
 class ListDatabase:
-    """One database with finished runs of one kind, and a few among them that differ in all that lists ask for."""
+    """One database with finished runs of one kind, and a few runs that differ in every field that lists filter by."""
 
     def __init__(self, side: SystemUnderTest, database: str, documents: int) -> None:
         self.services = _services(side, database)
@@ -119,32 +120,32 @@ class ListDatabase:
     def _add_rare(self, now: datetime, documents: int) -> None:
         for number in range(_RARE):
             at = now - timedelta(seconds=(number + 1) * documents // (_RARE + 1))
-            advance = accept_run(at, self.services.timings, *_STEPS)
-            basket = replace(advance.execution.basket, name="rare")
-            changed = replace(advance.execution, basket=basket, tags=("rare",), request_id="rare", retry_of="rare")
+            decision = accept_run(at, self.services.timings, *_STEPS)
+            basket = replace(decision.execution.basket, name="rare")
+            changed = replace(decision.execution, basket=basket, tags=("rare",), request_id="rare", retry_of="rare")
             failed = {"status": str(ExecutionStatus.FAILED), "due_by": None, "updated_at": now + timedelta(hours=1)}
-            self._executions.insert_one(new_document(replace(advance, execution=changed), {}) | failed)
+            self._executions.insert_one(new_document(replace(decision, execution=changed), {}) | failed)
 
     def measure(self, rounds: int) -> Mapping[str, tuple[float, str, int, int]]:
-        """Answer for each list the µs of a page in the middle, and how mongod found it: by what, keys, documents."""
-        found = {}
-        for name, wanted in self.queries.items():
-            first = self.services.queries.list_page(PUBLIC_INTEGRATOR, wanted, _PAGE)
+        """Return, for each list, the median µs of a page, its plan's stages, and the keys and documents examined."""
+        results = {}
+        for name, query in self.queries.items():
+            first = self.services.queries.list_page(PUBLIC_INTEGRATOR, query, _PAGE)
             after = first[-1].position if "second page" in name else None
             with recording(self._executions.database) as entries:
-                rows = self.services.queries.list_page(PUBLIC_INTEGRATOR, wanted, _PAGE, after)
+                rows = self.services.queries.list_page(PUBLIC_INTEGRATOR, query, _PAGE, after)
             if not rows:
                 raise BenchmarkError(f"nothing was found: {name}")
             plans = [plan_of(self._executions.database, each) for each in entries if each["op"] == "query"]
             times = []
             for _ in range(rounds):
                 began = time.perf_counter()
-                self.services.queries.list_page(PUBLIC_INTEGRATOR, wanted, _PAGE, after)
+                self.services.queries.list_page(PUBLIC_INTEGRATOR, query, _PAGE, after)
                 times.append(time.perf_counter() - began)
             stages = ", ".join(sorted({plan.stages for plan in plans}))
-            looked = sum(plan.keys for plan in plans), sum(plan.documents for plan in plans)
-            found[name] = (statistics.median(times) * _US, stages, *looked)
-        return found
+            examined = sum(plan.keys for plan in plans), sum(plan.documents for plan in plans)
+            results[name] = (statistics.median(times) * _US, stages, *examined)
+        return results
 
 
 def _list_queries(now: datetime, middle: datetime, documents: int) -> Mapping[str, ListQuery]:
@@ -173,13 +174,13 @@ def _list_queries(now: datetime, middle: datetime, documents: int) -> Mapping[st
 
 
 def main() -> int:
-    """Measure, print, and answer 0 unless something broke."""
+    """Measure and print; return 0, or 1 if something broke."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lists", description=__doc__)
     parser.add_argument("--documents", type=int, default=1_000_000, help="how many stored runs are many (1000000)")
-    parser.add_argument("--runs", type=int, default=3_000, help="of how many runs a cost is the mean (3000)")
+    parser.add_argument("--runs", type=int, default=3_000, help="the number of runs that a cost is the mean of (3000)")
     parser.add_argument("--rounds", type=int, default=9, help="how often each is measured (9)")
     parser.add_argument("--only", choices=("costs", "pages"), help="one half of it")
-    told = parser.parse_args()
+    options = parser.parse_args()
     console = Console(width=118, highlight=False)
     try:
         with ExitStack() as stack:
@@ -187,28 +188,28 @@ def main() -> int:
             side = SystemUnderTest(BUCKET, root, stack.enter_context(GroupReaper()))
             stack.callback(side.close)
             side.run_only_stores()
-            if told.only != "pages":
-                console.print(_costs_table(measure_index_costs(side, told.runs, told.rounds)))
-            if told.only != "costs":
-                few = ListDatabase(side, "few", FEW).measure(told.rounds)
-                many = ListDatabase(side, "many", told.documents).measure(told.rounds)
-                console.print(_pages_table(told.documents, few, many))
+            if options.only != "pages":
+                console.print(_costs_table(measure_index_costs(side, options.runs, options.rounds)))
+            if options.only != "costs":
+                few = ListDatabase(side, "few", FEW).measure(options.rounds)
+                many = ListDatabase(side, "many", options.documents).measure(options.rounds)
+                console.print(_pages_table(options.documents, few, many))
     except (BenchmarkError, OperatorError, BucketError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"lists: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1
     return 0
 
 
-def _costs_table(found: Mapping[str, Sequence[float]]) -> Table:
+def _costs_table(costs: Mapping[str, Sequence[float]]) -> Table:
     table = Table(title="mongod's CPU, µs a run: inserted, and written twice", box=box.SIMPLE, title_justify="left")
     for heading in ("list indexes", "a run", "more than none (quartiles)"):
         table.add_column(heading, justify="left" if heading == "list indexes" else "right")
-    none = found["none of them"]
-    for name, each in found.items():
+    none = costs["none of them"]
+    for name, each in costs.items():
         more = [one - other for one, other in zip(each, none, strict=True)]
         low, middle, high = statistics.quantiles(more, n=4)
-        told = "" if each is none else f"{middle:.0f} ({low:.0f} to {high:.0f})"
-        table.add_row(name, f"{statistics.median(each):.0f}", told)
+        difference = "" if each is none else f"{middle:.0f} ({low:.0f} to {high:.0f})"
+        table.add_row(name, f"{statistics.median(each):.0f}", difference)
     return table
 
 
@@ -217,8 +218,8 @@ def _pages_table(documents: int, few: Mapping[str, Any], many: Mapping[str, Any]
     for heading in ("a list by", f"{FEW:,}: µs", f"{documents:,}: µs", "found by", "keys", "documents"):
         table.add_column(heading, justify="left" if heading in {"a list by", "found by"} else "right")
     for name, (few_us, *_) in few.items():
-        many_us, stages, keys, looked = many[name]
-        table.add_row(name, f"{few_us:,.0f}", f"{many_us:,.0f}", stages, f"{keys:,}", f"{looked:,}")
+        many_us, stages, keys, documents_examined = many[name]
+        table.add_row(name, f"{few_us:,.0f}", f"{many_us:,.0f}", stages, f"{keys:,}", f"{documents_examined:,}")
     return table
 
 

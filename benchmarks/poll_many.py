@@ -1,8 +1,8 @@
-"""``python -m benchmarks.poll_many``: one request for many against one request each, by the CPU that they take.
+"""``python -m benchmarks.poll_many``: the CPU of one request for many runs, compared with one request for each.
 
-Polls of 500 runs that have not changed against 500 polls with ``If-None-Match``, and a batch of 100 submits against
-100 submits; on the whole stack, by turns. CPU is that of the API and of both stores; while batches are measured the
-worker stands still. It fails only where something broke.
+It compares a poll of 500 unchanged runs with 500 polls with ``If-None-Match``, and a batch of 100 submits with 100
+submits; on the whole stack, alternately. CPU is that of the API and of both stores; the worker is paused while batches
+are measured. It fails only if something broke.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from benchmarks.harness.load_generator import BenchmarkError
 from benchmarks.harness.report import print_progress
 from benchmarks.harness.systems import SystemUnderTest
 from compose.embedded.group_reaper import GroupReaper
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 
 POLLS_PER_REQUEST: Final = 500
 SUBMITS_PER_BATCH: Final = 100
@@ -46,14 +46,14 @@ _NOT_MODIFIED: Final = 304
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Milliseconds of CPU, by part, for the same work done ``one`` by one and at ``once``; a row for each round."""
+    """Milliseconds of CPU, by part, for the same work in ``separate`` requests and ``batched``; a row a round."""
 
     title: str
     separate: Sequence[Mapping[str, float]]
     batched: Sequence[Mapping[str, float]]
 
     def ratios(self, *parts: str) -> list[float]:
-        """How many times dearer one by one is, in each round."""
+        """Return how many times more CPU the separate requests need, in each round."""
         pairs = zip(self.separate, self.batched, strict=True)
         return [sum(a[part] for part in parts) / max(sum(b[part] for part in parts), 1e-9) for a, b in pairs]
 
@@ -65,25 +65,25 @@ class HttpClient:
         self._connection = HTTPConnection(*side.address, timeout=30)
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
-        """Send one request and answer status and body."""
-        told = {name.replace("_", "-"): value for name, value in headers.items()}
+        """Send one request; return status and body."""
+        header_fields = {name.replace("_", "-"): value for name, value in headers.items()}
         raw = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         if raw is not None:
-            told["Content-Type"] = "application/json"
-        self._connection.request(method, path, raw, told)
-        answer = self._connection.getresponse()
-        return answer.status, answer.read()
+            header_fields["Content-Type"] = "application/json"
+        self._connection.request(method, path, raw, header_fields)
+        response = self._connection.getresponse()
+        return response.status, response.read()
 
     def expect(self, status: int, method: str, path: str, body: Any = None, **headers: str) -> Any:
-        """Answer the parsed body; raises Broken for another status."""
-        came, raw = self.request(method, path, body, **headers)
-        if came != status:
-            raise BenchmarkError(f"{method} {path} was answered {came}: {raw[:300]!r}")
+        """Send one request and return the parsed body; raise BenchmarkError if the status is another."""
+        actual, raw = self.request(method, path, body, **headers)
+        if actual != status:
+            raise BenchmarkError(f"the response to {method} {path} was {actual}: {raw[:300]!r}")
         return json.loads(raw) if raw else None
 
 
 def cpu_ms(side: SystemUnderTest, work: Callable[[], None], times: int) -> dict[str, float]:
-    """Answer the CPU that each part takes for ``work``, the mean of so many ``times``."""
+    """Return the CPU in ms that each part needs for ``work``, as the mean of ``times`` calls."""
     pids = {part: side.pids()[part] for part in _PARTS}
     before = cpu_time_by_pid(pids.values())
     for _ in range(times):
@@ -94,7 +94,7 @@ def cpu_ms(side: SystemUnderTest, work: Callable[[], None], times: int) -> dict[
 
 @contextmanager
 def paused_worker(side: SystemUnderTest) -> Iterator[None]:
-    """Hold the workers while the block runs, so that what was accepted is measured and not what comes of it."""
+    """Pause the worker during the block, so that only the accepting of runs is measured and not their execution."""
     group = side.pids()["worker"]
     os.killpg(group, signal.SIGSTOP)
     try:
@@ -103,10 +103,10 @@ def paused_worker(side: SystemUnderTest) -> Iterator[None]:
         os.killpg(group, signal.SIGCONT)
 
 
-def polls(side: SystemUnderTest, rounds: int, times: int) -> Iterator[Comparison]:
-    """Measure polls of many: of runs that are over, of the same when all have changed, of runs that wait.
+def compare_polls_of_many(side: SystemUnderTest, rounds: int, times: int) -> Iterator[Comparison]:
+    """Compare polls of many runs: finished and unchanged ones, the same if all have changed, and waiting ones.
 
-    Of those that wait long Redis has forgotten the views, so that MongoDB is asked for all of them.
+    The views of runs that wait long have expired in Redis, so MongoDB is read for all of them.
     """
     client = HttpClient(side)
     ids = _create_finished_runs(client, POLLS_PER_REQUEST)
@@ -115,7 +115,7 @@ def polls(side: SystemUnderTest, rounds: int, times: int) -> Iterator[Comparison
     later = [item["execution_id"] for item in client.expect(_ACCEPTED, "POST", "/run-basket/batch", waiting)["items"]]
     time.sleep(_VIEWS_EXPIRE_AFTER_S)
     unchanged, _ = _compare_polls(side, client, later, rounds, max(times // 4, 1))
-    yield replace(unchanged, what=f"{POLLS_PER_REQUEST} polls, waiting")
+    yield replace(unchanged, title=f"{POLLS_PER_REQUEST} polls, waiting")
 
 
 def _compare_polls(
@@ -123,11 +123,11 @@ def _compare_polls(
 ) -> Iterator[Comparison]:
     revs = {each: client.expect(_OK, "GET", f"/execution-logs/{each}")["rev"] for each in ids}
     tags = [(f"/execution-logs/{each}", f'W/"{each}.{rev}"') for each, rev in revs.items()]
-    known = json.dumps({"items": [{"execution_id": each, "rev": rev} for each, rev in revs.items()]}).encode()
-    fresh = json.dumps({"items": [{"execution_id": each} for each in ids]}).encode()
-    answer = client.expect(_OK, "POST", "/executions/poll", known)
-    if (answer["unchanged"], answer["changed"], answer["not_found"]) != (POLLS_PER_REQUEST, [], []):
-        raise BenchmarkError(f"a poll of {POLLS_PER_REQUEST} unchanged runs was answered {str(answer)[:300]}")
+    with_revs = json.dumps({"items": [{"execution_id": each, "rev": rev} for each, rev in revs.items()]}).encode()
+    without_revs = json.dumps({"items": [{"execution_id": each} for each in ids]}).encode()
+    response = client.expect(_OK, "POST", "/executions/poll", with_revs)
+    if (response["unchanged"], response["changed"], response["not_found"]) != (POLLS_PER_REQUEST, [], []):
+        raise BenchmarkError(f"a poll of {POLLS_PER_REQUEST} unchanged runs had the response {str(response)[:300]}")
 
     def one_by_one() -> None:
         for path, tag in tags:
@@ -140,12 +140,14 @@ def _compare_polls(
     def at_once(body: bytes) -> Callable[[], None]:
         return lambda: client.request("POST", "/executions/poll", body) and None
 
-    yield _compare(f"{POLLS_PER_REQUEST} polls, unchanged", side, one_by_one, at_once(known), rounds, times)
-    yield _compare(f"{POLLS_PER_REQUEST} polls, all changed", side, one_by_one_whole, at_once(fresh), rounds, times)
+    yield _compare(f"{POLLS_PER_REQUEST} polls, unchanged", side, one_by_one, at_once(with_revs), rounds, times)
+    yield _compare(
+        f"{POLLS_PER_REQUEST} polls, all changed", side, one_by_one_whole, at_once(without_revs), rounds, times
+    )
 
 
-def batches(side: SystemUnderTest, rounds: int, times: int) -> Comparison:
-    """Measure a batch of submits against as many submits."""
+def compare_batches(side: SystemUnderTest, rounds: int, times: int) -> Comparison:
+    """Compare a batch of submits with as many separate submits."""
     client = HttpClient(side)
     item = dict(BUCKET.submit_body)
     raw, batch = json.dumps(item).encode(), json.dumps({"items": [item] * SUBMITS_PER_BATCH}).encode()
@@ -155,24 +157,31 @@ def batches(side: SystemUnderTest, rounds: int, times: int) -> Comparison:
             client.expect(_ACCEPTED, "POST", "/run-basket", raw)
 
     def at_once() -> None:
-        answer = client.expect(_ACCEPTED, "POST", "/run-basket/batch", batch)
-        if answer["accepted"] != SUBMITS_PER_BATCH:
-            raise BenchmarkError(f"of a batch {answer['rejected']} items were refused: {str(answer['items'][0])[:300]}")
+        response = client.expect(_ACCEPTED, "POST", "/run-basket/batch", batch)
+        if response["accepted"] != SUBMITS_PER_BATCH:
+            raise BenchmarkError(
+                f"of a batch {response['rejected']} items were refused: {str(response['items'][0])[:300]}"
+            )
 
     with paused_worker(side):
         return _compare(f"{SUBMITS_PER_BATCH} submits", side, one_by_one, at_once, rounds, max(times // 10, 1))
 
 
 def _compare(  # noqa: PLR0917
-    what: str, side: SystemUnderTest, one: Callable[[], None], once: Callable[[], None], rounds: int, times: int
+    title: str,
+    side: SystemUnderTest,
+    separate: Callable[[], None],
+    batched: Callable[[], None],
+    rounds: int,
+    times: int,
 ) -> Comparison:
-    ones, onces = [], []
-    one(), once()
+    separate_costs, batched_costs = [], []
+    separate(), batched()
     for _ in range(rounds):
-        ones.append(cpu_ms(side, one, max(times // 50, 1)))
-        onces.append(cpu_ms(side, once, times))
-        print_progress(f"measured: {what}")
-    return Comparison(what, ones, onces)
+        separate_costs.append(cpu_ms(side, separate, max(times // 50, 1)))
+        batched_costs.append(cpu_ms(side, batched, times))
+        print_progress(f"measured: {title}")
+    return Comparison(title, separate_costs, batched_costs)
 
 
 def _create_finished_runs(client: HttpClient, total: int) -> list[str]:
@@ -186,7 +195,7 @@ def _create_finished_runs(client: HttpClient, total: int) -> list[str]:
 
 
 def table_of(measures: Sequence[Comparison]) -> Table:
-    """Answer what was measured: medians of the rounds, and the ratio with its least and most."""
+    """Build the table of results: medians of the rounds, and the ratio with its minimum and maximum."""
     table = Table(title="CPU in ms, median of the rounds", box=box.SIMPLE, title_justify="left")
     for heading in ("", "API", "redis", "mongod", "API + redis"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -197,30 +206,32 @@ def table_of(measures: Sequence[Comparison]) -> Table:
             table.add_row(f"{measure.title}, {name}", *(f"{middles[part]:.2f}" for part in _PARTS), f"{both:.2f}")
         for parts in (("api", "redis"), _PARTS):
             ratios = measure.ratios(*parts)
-            told = f"{statistics.median(ratios):.0f} ({min(ratios):.0f} to {max(ratios):.0f})"
-            table.add_row(f"  times cheaper, {' + '.join(parts)}", "", "", "", told)
+            ratio = f"{statistics.median(ratios):.0f} ({min(ratios):.0f} to {max(ratios):.0f})"
+            table.add_row(f"  times cheaper, {' + '.join(parts)}", "", "", "", ratio)
     return table
 
 
 def main() -> int:
-    """Measure, print, and answer 0 unless something broke."""
+    """Measure and print; return 0, or 1 if something broke."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.poll_many", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, by turns (5)")
-    parser.add_argument("--times", type=int, default=200, help="of how many requests a figure is the mean (200)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, alternately (5)")
+    parser.add_argument(
+        "--times", type=int, default=200, help="the number of requests that a figure is the mean of (200)"
+    )
     parser.add_argument("--only", choices=("polls", "batches"), help="one half of it")
     parser.add_argument("--quick", action="store_true", help="a short form")
-    told = parser.parse_args()
-    if told.quick:
-        told.rounds, told.times = 2, 20
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.times = 2, 20
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
             side = SystemUnderTest(BUCKET, root, stack.enter_context(GroupReaper()))
             stack.callback(side.close)
             side.start()
-            measures = list(polls(side, told.rounds, told.times)) if told.only != "batches" else []
-            if told.only != "polls":
-                measures.append(batches(side, told.rounds, told.times))
+            measures = list(compare_polls_of_many(side, options.rounds, options.times)) if options.only != "batches" else []
+            if options.only != "polls":
+                measures.append(compare_batches(side, options.rounds, options.times))
     except (BenchmarkError, OperatorError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"multipoll: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1

@@ -1,8 +1,8 @@
-"""``python -m benchmarks.polling``: what a poll costs, as ratios by turns on one run; how soon a held one is woken.
+"""``python -m benchmarks.polling``: the cost of a poll, as ratios measured alternately; the wake-up of a long poll.
 
-The floor is a Flask application of one route that sends what one Redis GET answers, under the same gunicorn settings
+The baseline is a Flask application of one route that sends the value of one Redis GET, under the same gunicorn settings
 and on the same Redis. Costs are CPU of the API's processes for each request, read from /proc: they drift less than
-rates. It fails only where something broke.
+rates. It fails only if something broke.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from benchmarks.harness.systems import API_PROCESSES, ROOT, SystemUnderTest
 from compose.embedded import bucket_processes, tcp_port
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import PUBLIC_INTEGRATOR, LogPageQuery
 from shared.errors import BucketError
@@ -62,7 +62,7 @@ TableRow = tuple[str, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where a gunicorn listens, and which process is its first."""
+    """The address of a gunicorn, and the id of its main process."""
 
     address: tuple[str, int]
     pid: int
@@ -70,7 +70,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class RequestSample:
-    """What one turn showed: µs of the server's CPU for one request, and how many were answered a second."""
+    """The result of one sample: µs of the server's CPU for one request, and responses a second."""
 
     cost_us: float
     rate: float
@@ -78,34 +78,34 @@ class RequestSample:
 
 @dataclass(frozen=True, slots=True)
 class RepeatedRequest:
-    """One request that is sent over and over, and the status it must be answered."""
+    """One request that is sent repeatedly, and the status that its response must have."""
 
     server: Server
     request: bytes
     status: int = _OK
 
     def sample(self, seconds: float) -> RequestSample:
-        """Ask for so long, from all callers at once."""
+        """Send the request for ``seconds``, from all users at once."""
         connections = open_evenly(self.server.address, _CALLERS, children_of(self.server.pid))
-        tally = LoadResult()
+        load = LoadResult()
         try:
             before = cpu_time_by_pid([self.server.pid])[self.server.pid]
             began = time.perf_counter()
             LoadGenerator().run(
-                connections, [poll_repeatedly([self.request], tally, began + seconds, self.status) for _ in connections]
+                connections, [poll_repeatedly([self.request], load, began + seconds, self.status) for _ in connections]
             )
             took_s = time.perf_counter() - began
             used = cpu_time_by_pid([self.server.pid])[self.server.pid] - before
         finally:
             for connection in connections:
                 connection.close()
-        return RequestSample(used.total_s * _US / len(tally.latencies), len(tally.latencies) / took_s)
+        return RequestSample(used.total_s * _US / len(load.latencies), len(load.latencies) / took_s)
 
 
 def sample_alternately(
     first: RepeatedRequest, second: RepeatedRequest, rounds: int, seconds: float
 ) -> list[tuple[RequestSample, RequestSample]]:
-    """Answer what both showed in each round, after one that does not count: the first makes caches and connections."""
+    """Return the samples of both in each round, after a warm-up round, which fills caches and opens connections."""
     pairs = []
     for number in range(rounds + 1):
         one, other = (first, second) if number % 2 == 0 else (second, first)
@@ -117,14 +117,14 @@ def sample_alternately(
 def compare_samples(
     pairs: Sequence[tuple[RequestSample, RequestSample]], of: Callable[[RequestSample], float]
 ) -> tuple[float, float, float]:
-    """Answer the median of a figure of both, and the median of the ratios first/second."""
+    """Return the median of a figure for each of both, and the median of the ratios first/second."""
     figures = [(of(one), of(other)) for one, other in pairs]
     ones, others = zip(*figures, strict=True)
     return statistics.median(ones), statistics.median(others), statistics.median(a / b for a, b in figures)
 
 
 class PollBenchmark:
-    """One stack, and the floor beside it."""
+    """One running stack, and the baseline application beside it."""
 
     def __init__(
         self, side: SystemUnderTest, baseline: Server, services: Services, rounds: int, seconds: float
@@ -138,7 +138,7 @@ class PollBenchmark:
         self._run = _finished_run(side)
 
     def compare_to_baseline(self) -> list[TableRow]:
-        """A poll of a finished run against a constant of as many bytes."""
+        """Compare a poll of a finished run with a constant of as many bytes."""
         self._side.redis.set(_KEY, self._side.redis.get(view_key(self._run)) or b"")
         constant = RepeatedRequest(self._baseline, b"GET /constant HTTP/1.1\r\nHost: bench\r\n\r\n")
         poll = self._poll(self._run)
@@ -153,14 +153,14 @@ class PollBenchmark:
             _line(f"{name}: the same, by CPU", 1 / costs[0], 1 / costs[1], costs[2], "-"),
         ]
 
-    def not_modified(self) -> TableRow:
-        """A 304 against a 200 of the same run."""
+    def compare_not_modified(self) -> TableRow:
+        """Compare a 304 with a 200 of the same run."""
         etag = _matched_header(self._side, BUCKET.poll(self._run), _ETAG)
         known = RepeatedRequest(self._bucket, BUCKET.poll(self._run, etag), _NOT_MODIFIED)
         return self._line("304 / 200", known, self._poll(self._run), "at most 1.00")
 
-    def length_of_log(self) -> list[TableRow]:
-        """A short log against a long one: a poll for the newest lines, and a page from MongoDB."""
+    def compare_log_lengths(self) -> list[TableRow]:
+        """Compare a short log with a long one: a poll for the newest lines, and a page from MongoDB."""
         short, long = self._with_log(_SHORT_LOG), self._with_log(_LONG_LOG)
         tail = "?limit=5"
         polls = self._poll(long, tail), self._poll(short, tail)
@@ -176,44 +176,44 @@ class PollBenchmark:
         ]  # fmt: skip
 
     def compare_store_sizes(self, many: int) -> list[TableRow]:
-        """A poll among few stored executions against one among many, from Redis and from MongoDB."""
+        """Compare polls with few and with many stored executions, from Redis and from MongoDB."""
         paged = self._with_log(_LONG_LOG)
-        asked = {"poll": self._poll(self._run), "poll of a page in MongoDB": self._poll(paged, "?after=0&limit=5")}
+        requests = {"poll": self._poll(self._run), "poll of a page in MongoDB": self._poll(paged, "?after=0&limit=5")}
         self._fill(FEW)
-        few = {name: self._median(each) for name, each in asked.items()}
+        few = {name: self._median(each) for name, each in requests.items()}
         self._fill(many - FEW)
         print_progress(f"stored {many:,} executions")
         lines = []
-        for name, each in asked.items():
+        for name, each in requests.items():
             cost = self._median(each)
             lines.append(_line(f"{name}: {many:,} / {FEW:,} stored", cost, few[name], cost / few[name], "about 1"))
         return lines
 
     def wake_up_latency(self, times: int) -> TableRow:
-        """How long after the end of a run, which its last write follows, a caller that is held has the answer."""
+        """Measure how long after ``finished_at``, which precedes the last write, a long poll has its response."""
         late_ms: list[float] = []
         for _ in range(times):
             _run_scenarios(self._side, _long_poll_scenario(late_ms))
         cuts = statistics.quantiles(late_ms, n=100)
-        told = f"{cuts[49]:,.1f} ms, 99 % {cuts[98]:,.1f} ms"
-        return "a held poll has the answer after the end of its run", told, "-", "at most 50 ms"
+        latency = f"{cuts[49]:,.1f} ms, 99 % {cuts[98]:,.1f} ms"
+        return "a held poll has the response after the end of its run", latency, "-", "at most 50 ms"
 
-    def _median(self, asked: RepeatedRequest) -> float:
-        return statistics.median(asked.sample(self._seconds).cost_us for _ in range(self._rounds))
+    def _median(self, repeated: RepeatedRequest) -> float:
+        return statistics.median(repeated.sample(self._seconds).cost_us for _ in range(self._rounds))
 
     def _poll(self, run_id: str, query: str = "") -> RepeatedRequest:
         return RepeatedRequest(self._bucket, BUCKET.poll(run_id + query))
 
-    def _line(self, name: str, first: RepeatedRequest, second: RepeatedRequest, wanted: str) -> TableRow:
+    def _line(self, name: str, first: RepeatedRequest, second: RepeatedRequest, target: str) -> TableRow:
         pairs = sample_alternately(first, second, self._rounds, self._seconds)
-        return _line(name, *compare_samples(pairs, lambda turn: turn.cost_us), wanted)
+        return _line(name, *compare_samples(pairs, lambda turn: turn.cost_us), target)
 
     def _fill(self, total: int) -> None:
         executions = self._services.database.collection("executions")
         sample_executions.insert_finished(executions, total, self._services.clock.now(), self._services.timings)
 
     def _with_log(self, lines: int) -> str:
-        """A run like the finished one, with a log of so many lines."""
+        """Create a copy of the finished run with a log of ``lines`` lines; return its id."""
         executions = self._side.mongo.get_default_database().executions
         document = executions.find_one({"_id": self._run})
         if document is None:
@@ -222,7 +222,7 @@ class PollBenchmark:
         events = (document["events"] * lines)[:lines]
         copy = document | {"_id": run_id, "events": events, "lines": lines, "stored_at": Timestamp(0, 0)}
         executions.replace_one({"_id": run_id}, copy, upsert=True)
-        _matched_header(self._side, BUCKET.poll(run_id), _ETAG)  # the first poll fills the view in
+        _matched_header(self._side, BUCKET.poll(run_id), _ETAG)  # the first poll writes the view
         return run_id
 
     def _read_us(self, run_id: str) -> float:
@@ -234,54 +234,54 @@ class PollBenchmark:
         return statistics.median(times) * _US
 
 
-def _line(name: str, first: float, second: float, ratio: float, wanted: str) -> TableRow:
-    return name, f"{first:,.0f} / {second:,.0f}", f"{ratio:.2f}", wanted
+def _line(name: str, first: float, second: float, ratio: float, target: str) -> TableRow:
+    return name, f"{first:,.0f} / {second:,.0f}", f"{ratio:.2f}", target
 
 
 def _long_poll_scenario(late_ms: list[float]) -> Scenario:
-    """Run something that takes a moment, be held until it is done, and note how late that was told."""
+    """Submit a short run, wait for its end by a long poll, and record how late the response was, in ms."""
     body = b'{"agent_name":"napper","input_data":{"a":1}}'
     head = f"POST /run-agent HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    answer = yield f"{head}\r\n\r\n".encode() + body
-    if answer is None or answer.status != _ACCEPTED:
-        raise BenchmarkError(f"a submit was answered {answer}")
-    answer = yield BUCKET.poll(f"{orjson.loads(answer.body)['execution_id']}?wait=20&until=done")
-    now = datetime.now(UTC)  # of the machine whose clock the store's is
-    told = None if answer is None else _FINISHED.search(answer.body)
-    if told is None:
-        raise BenchmarkError(f"a held poll was answered {answer}")
-    late_ms.append((now - datetime.fromisoformat(told[1].decode())).total_seconds() * _MS)
+    response = yield f"{head}\r\n\r\n".encode() + body
+    if response is None or response.status != _ACCEPTED:
+        raise BenchmarkError(f"the response to a submit was {response}")
+    response = yield BUCKET.poll(f"{orjson.loads(response.body)['execution_id']}?wait=20&until=done")
+    now = datetime.now(UTC)  # the store's clock is that of this machine
+    match = None if response is None else _FINISHED.search(response.body)
+    if match is None:
+        raise BenchmarkError(f"the response to a long poll was {response}")
+    late_ms.append((now - datetime.fromisoformat(match[1].decode())).total_seconds() * _MS)
 
 
 def _finished_run(side: SystemUnderTest) -> str:
-    found: list[str] = []
+    run_ids: list[str] = []
 
     def flow() -> Scenario:
-        answer = yield BUCKET.submit()
-        if answer is None or answer.status != _ACCEPTED:
-            raise BenchmarkError(f"a submit was answered {answer}")
-        run_id = str(orjson.loads(answer.body)["execution_id"])
-        while answer is None or not BUCKET.is_done(answer.body):
+        response = yield BUCKET.submit()
+        if response is None or response.status != _ACCEPTED:
+            raise BenchmarkError(f"the response to a submit was {response}")
+        run_id = str(orjson.loads(response.body)["execution_id"])
+        while response is None or not BUCKET.is_done(response.body):
             yield 0.05
-            answer = yield BUCKET.poll(run_id)
-        found.append(run_id)
+            response = yield BUCKET.poll(run_id)
+        run_ids.append(run_id)
 
     _run_scenarios(side, flow())
-    return found[0]
+    return run_ids[0]
 
 
 def _matched_header(side: SystemUnderTest, request: bytes, pattern: re.Pattern[bytes]) -> str:
-    found: list[str] = []
+    values: list[str] = []
 
     def flow() -> Scenario:
-        answer = yield request
-        told = None if answer is None else pattern.search(answer.head)
-        if told is None:
-            raise BenchmarkError(f"{request!r} was answered {answer}")
-        found.append(told[1].decode())
+        response = yield request
+        match = None if response is None else pattern.search(response.head)
+        if match is None:
+            raise BenchmarkError(f"the response to {request!r} was {response}")
+        values.append(match[1].decode())
 
     _run_scenarios(side, flow())
-    return found[0]
+    return values[0]
 
 
 def _run_scenarios(side: SystemUnderTest, *flows: Scenario) -> None:
@@ -296,7 +296,7 @@ def _run_scenarios(side: SystemUnderTest, *flows: Scenario) -> None:
 def run(
     side: SystemUnderTest, baseline: Server, console: Console, *, documents: int, rounds: int, seconds: float
 ) -> None:
-    """Measure all of it and print the ratios."""
+    """Take all measurements and print the ratios."""
     services = bootstrap(Settings(redis_url=side.redis_url, mongodb_url=side.mongodb_url), "worker")
     bench = PollBenchmark(side, baseline, services, rounds, seconds)
     table = Table(title="What a poll costs", box=box.SIMPLE, title_justify="left")
@@ -304,9 +304,9 @@ def run(
         table.add_column(heading)
     parts: Sequence[Callable[[], TableRow | list[TableRow]]] = (
         bench.compare_to_baseline,
-        bench.not_modified,
+        bench.compare_not_modified,
         lambda: bench.wake_up_latency(_WAKE_UPS),
-        bench.length_of_log,
+        bench.compare_log_lengths,
         lambda: bench.compare_store_sizes(documents),
     )
     for part in parts:
@@ -318,7 +318,7 @@ def run(
 
 
 def _start_baseline(side: SystemUnderTest, stack: ExitStack, root: Path, guard: GroupReaper) -> Server:
-    """The floor under Bucket's own gunicorn settings, all but its application."""
+    """Start the baseline application under Bucket's own gunicorn settings."""
     number = tcp_port.pick_port("127.0.0.1", 0)
     url = tcp_port.local_url("127.0.0.1", number)
     api = side.children["api"].plan
@@ -338,15 +338,15 @@ def _start_baseline(side: SystemUnderTest, stack: ExitStack, root: Path, guard: 
 
 
 def main() -> int:
-    """Measure, print, and answer 0 unless something broke."""
+    """Measure and print; return 0, or 1 if something broke."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.polling", description=__doc__)
     parser.add_argument("--documents", type=int, default=MANY, help=f"how many stored runs are many ({MANY})")
     parser.add_argument("--rounds", type=int, default=15, help="how often each pair is measured (15)")
     parser.add_argument("--seconds", type=float, default=1.0, help="how long each time (1)")
     parser.add_argument("--quick", action="store_true", help="a short form")
-    told = parser.parse_args()
-    if told.quick:
-        told.documents, told.rounds, told.seconds = min(told.documents, 20_000), 4, 0.4
+    options = parser.parse_args()
+    if options.quick:
+        options.documents, options.rounds, options.seconds = min(options.documents, 20_000), 4, 0.4
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
@@ -356,9 +356,9 @@ def main() -> int:
             )
             stack.callback(side.close)
             side.start()
-            floor = _start_baseline(side, stack, root, guard)
+            baseline = _start_baseline(side, stack, root, guard)
             console = Console(width=118, highlight=False)
-            run(side, floor, console, documents=told.documents, rounds=told.rounds, seconds=told.seconds)
+            run(side, baseline, console, documents=options.documents, rounds=options.rounds, seconds=options.seconds)
     except (BenchmarkError, OperatorError, BucketError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"polling: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1

@@ -1,7 +1,7 @@
-"""``make bench``: Bucket and the plain Flask + Celery + MongoDB application side by side, in one run, taking turns.
+"""``make bench``: Bucket and the plain Flask + Celery + MongoDB application side by side, measured alternately.
 
-It prints ratios; the rates behind them are those of this machine at this moment. It fails only where a run was lost
-or ended with another result: a bench is no test.
+It prints ratios; the rates are only those of this machine at this time. It fails only if a run was lost or ended with
+another result: a benchmark is not a test.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from benchmarks.harness.load_generator import BenchmarkError
 from benchmarks.harness.measurements import Figures
 from benchmarks.harness.systems import SystemUnderTest
 from compose.embedded.group_reaper import GroupReaper
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkSize:
-    """How much is measured in each of ``rounds``."""
+    """The size of a benchmark: the number of rounds, and what each of them measures."""
 
     rounds: int
     queued: int
@@ -42,7 +42,7 @@ QUICK: Final = BenchmarkSize(rounds=2, queued=500, run_s=1.5, poll_s=1.0, rest_s
 
 
 class SystemsBenchmark:
-    """Both sides and what was found; ``found`` holds a table for each side and round."""
+    """Both systems and their results; ``figures`` holds, for each system, the figures of each round."""
 
     def __init__(self, sides: tuple[SystemUnderTest, SystemUnderTest], size: BenchmarkSize) -> None:
         self._sides = sides
@@ -51,7 +51,7 @@ class SystemsBenchmark:
         self._ids: dict[str, list[str]] = {}
 
     def run(self) -> None:
-        """Take every measure, in rounds; the side that begins changes with each."""
+        """Take every measurement, in rounds; the system that begins changes with each round."""
         size = self._size
         for side in self._sides:
             self._end_to_end(side, size.warm_s)
@@ -82,15 +82,15 @@ class SystemsBenchmark:
 
 
 def main() -> int:
-    """Measure, print, and answer 0 unless something broke."""
+    """Measure and print; return 0, or 1 if something broke."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a short form of less than a minute")
     parser.add_argument("--rounds", type=int, help="how often each measure is taken")
     parser.add_argument("--queued", type=int, help="how many runs are queued and drained")
-    told = parser.parse_args()
-    size = QUICK if told.quick else FULL
-    given = {name: value for name in ("rounds", "queued") if (value := getattr(told, name)) is not None}
-    size = BenchmarkSize(**{name: getattr(size, name) for name in BenchmarkSize.__slots__} | given)
+    options = parser.parse_args()
+    size = QUICK if options.quick else FULL
+    overrides = {name: value for name in ("rounds", "queued") if (value := getattr(options, name)) is not None}
+    size = BenchmarkSize(**{name: getattr(size, name) for name in BenchmarkSize.__slots__} | overrides)
     began = time.monotonic()
     try:
         bench = _run_benchmark(size)

@@ -1,8 +1,7 @@
-"""The checks of ``bucketd doctor``: each answers how something stands, or raises Trouble with what mends it."""
+"""The checks of ``bucketd doctor``: each returns a short status text, or raises OperatorError with the fix."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import platform
 import re
@@ -17,9 +16,10 @@ from typing import Final
 from compose import locked_packages, server_versions
 from compose.embedded import binaries, tcp_port
 from compose.embedded.directory_lock import DirectoryLock
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 from shared.errors import SettingsError
 from shared.settings import VARIABLES, Settings
+from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
 
 _PYTHON_MIN: Final = (3, 11)
 _START_TIMEOUT_S: Final = 20
@@ -28,14 +28,14 @@ _VERSION: Final = re.compile(r"v=?(\d+\.[\d.]+)")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing to look at; ``look`` answers in a few words how it stands."""
+    """One check; ``run`` returns the status in a few words, or raises OperatorError."""
 
     name: str
     run: Callable[[], str]
 
 
 def checks(home: Path, data: Path, environ: Mapping[str, str]) -> Iterator[Check]:
-    """Answer every check of an embedded stack in ``home`` that keeps its data in ``data``, cheapest first."""
+    """Yield the checks of an embedded stack in ``home`` with its data in ``data``, the cheapest first."""
     yield Check("python", _check_python)
     yield Check("packages", lambda: locked_packages.check_against_lock(home / "requirements.lock"))
     yield Check("settings", lambda: _check_settings(environ))
@@ -51,27 +51,27 @@ def checks(home: Path, data: Path, environ: Mapping[str, str]) -> Iterator[Check
 
 def _check_python() -> str:
     if sys.version_info < _PYTHON_MIN:
-        wanted = ".".join(map(str, _PYTHON_MIN))
+        minimum = ".".join(map(str, _PYTHON_MIN))
         raise OperatorError(
-            f"Python {platform.python_version()} is too old", fix=f"install Python {wanted}, then make clean up"
+            f"Python {platform.python_version()} is too old", fix=f"install Python {minimum}, then make clean up"
         )
     return platform.python_version()
 
 
 def _check_settings(environ: Mapping[str, str]) -> str:
-    known = [variable for variable, _ in VARIABLES.values()]
+    known_names = [variable for variable, _ in VARIABLES.values()]
     faults = []
     try:
         Settings.from_environ()
-    except SettingsError as wrong:
-        faults.append(str(wrong))
+    except SettingsError as error:
+        faults.append(str(error))
     for name in environ:
-        if name.startswith("BUCKET_") and name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            faults.append(f"{name} is not known: unset it" + (f", or did you mean {near[0]}?" if near else ""))
+        if name.startswith("BUCKET_") and name not in known_names:
+            closest = closest_matches(name, known_names, similarity_min=LOOSE_SIMILARITY_MIN)
+            faults.append(f"{name} is not known: unset it" + (f", or did you mean {closest[0]}?" if closest else ""))
     if faults:
-        raise OperatorError("the environment is written wrongly", fix="\n".join(faults))
-    return f"{sum(name in environ for name in known)} set"
+        raise OperatorError("the environment variables are wrong", fix="\n".join(faults))
+    return f"{sum(name in environ for name in known_names)} set"
 
 
 def _check_server(name: str, variable: str, version: Callable[[str], str], environ: Mapping[str, str]) -> str:
@@ -80,34 +80,34 @@ def _check_server(name: str, variable: str, version: Callable[[str], str], envir
     binary = binaries.find_binary(name)
     binaries.check_loadable(binary)
     try:
-        told = subprocess.run(  # noqa: S603 - the binary that was found
+        completed = subprocess.run(  # noqa: S603 - the binary that was found
             [str(binary), "--version"], capture_output=True, text=True, check=True, timeout=_START_TIMEOUT_S
         )
-    except (OSError, subprocess.SubprocessError) as failed:
+    except (OSError, subprocess.SubprocessError) as error:
         fix = f"set {variable}, or install another {name}"
-        raise OperatorError(f"{binary} does not start: {failed}", fix=fix) from failed
-    found = _VERSION.search(told.stdout)
-    return found[1] if found else f"of unknown version: {binary}"
+        raise OperatorError(f"{binary} does not start: {error}", fix=fix) from error
+    match = _VERSION.search(completed.stdout)
+    return match[1] if match else f"of unknown version: {binary}"
 
 
 def _check_port(data: Path) -> str:
     try:
         settings = Settings.from_environ()
     except SettingsError:
-        return "not looked at, for the settings are wrong"
+        return "not checked, because the settings are wrong"
     if data.is_dir():
         try:
             DirectoryLock(data).close()
-        except OperatorError as held:
-            return str(held)
+        except OperatorError as error:
+            return str(error)
     return f"{tcp_port.pick_port(settings.host, settings.port)} is free"
 
 
 def _check_writable(data: Path) -> str:
-    place = next(directory for directory in (data, *data.parents) if directory.is_dir())
+    existing = next(directory for directory in (data, *data.parents) if directory.is_dir())
     try:
-        with tempfile.TemporaryFile(dir=place):
+        with tempfile.TemporaryFile(dir=existing):
             pass
-    except OSError as refused:
-        raise OperatorError(f"{place} cannot be written: {refused}", fix=f"chown {os.getuid()} {place}") from refused
+    except OSError as error:
+        raise OperatorError(f"{existing} cannot be written: {error}", fix=f"chown {os.getuid()} {existing}") from error
     return str(data)

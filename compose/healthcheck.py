@@ -1,4 +1,4 @@
-"""A container's health check: ``python -m compose.healthcheck api`` or ``worker`` ends with 0 if all is well."""
+"""Health check of a container: ``python -m compose.healthcheck api`` (or ``worker``) exits with 0 if it is healthy."""
 
 from __future__ import annotations
 
@@ -8,40 +8,38 @@ import sys
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from typing import Any, Final
+from typing import Final
 
 _TIMEOUT_S: Final = 4.0
 
 
 def is_api_ready() -> bool:
-    """Answer whether this machine's API says that it is ready."""
+    """Return whether the API on this machine reports that it is ready (readiness check)."""
     url = f"http://127.0.0.1:{os.environ.get('PORT', '8000')}/ready"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=_TIMEOUT_S) as answer:
-        return bool(answer.status == 200)  # noqa: PLR2004 - as HTTP has it
+    with opener.open(url, timeout=_TIMEOUT_S) as response:
+        return bool(response.status == 200)  # noqa: PLR2004 - as HTTP has it
 
 
 def is_worker_present() -> bool:
-    """Answer whether a worker on this machine has renewed its mark in Redis lately."""
-    from shared.live.redis_client import connect  # redis-py, which the API's check has no need to load
+    """Return whether a worker on this machine has renewed its presence in Redis (liveness check)."""
+    from shared.live.redis_client import connect  # redis-py: the API's check does not need to load it
+    from shared.live.worker_presence import present_workers
 
     with closing(connect(os.environ["REDIS_URL"], timeout_s=_TIMEOUT_S)) as client:
-        now_s = client.time()[0]
-        marks: Any = client.zrangebyscore("workers", f"({now_s}", "+inf")
-    here = f"{socket.gethostname()}:".encode()
-    return any(bytes(mark).startswith(here) for mark in marks)
+        return any(name.startswith(f"{socket.gethostname()}:") for name in present_workers(client))
 
 
 CHECKS: Final[Mapping[str, Callable[[], bool]]] = {"api": is_api_ready, "worker": is_worker_present}
 
 
 def main() -> None:
-    """Run the named check; what goes wrong in it is said in one line."""
+    """Run the check named on the command line; print an error in it as one line."""
     try:
-        well = CHECKS[sys.argv[1]]()
-    except Exception as failed:  # noqa: BLE001 - whatever it is, this is not healthy
-        sys.exit(f"not healthy: {failed}")
-    sys.exit(0 if well else f"not healthy: {sys.argv[1]}")
+        is_healthy = CHECKS[sys.argv[1]]()
+    except Exception as error:  # noqa: BLE001 - any error means not healthy
+        sys.exit(f"not healthy: {error}")
+    sys.exit(0 if is_healthy else f"not healthy: {sys.argv[1]}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Compares the installed packages with ``requirements.lock``; never installs any."""
+"""Compares the installed packages with ``requirements.lock``; never installs anything."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 
 
 def check_against_lock(lock: Path) -> str:
-    """Answer in a few words how the packages stand; raises Trouble, which names those that differ from ``lock``."""
+    """Return a short status of the packages; raises OperatorError with the names of those that differ from ``lock``."""
     if not lock.is_file():
         return "no requirements.lock here to compare with"
     pins = dict(_PINNED.findall(lock.read_text(encoding="utf-8")))
     differing = [
-        f"{name} {found or 'missing'} instead of {pin}"
-        for name, pin, found in _installed_versions(pins)
-        if found != pin
+        f"{name} {installed or 'missing'} instead of {pin}"
+        for name, pin, installed in _installed_versions(pins)
+        if installed != pin
     ]
     if differing:
         raise OperatorError(

@@ -1,4 +1,4 @@
-// Runs once, when the data directory is new: Bucket's own user, who may read and write its database and no other.
+// Runs once, when the data directory is new: creates Bucket's user, which may read and write only its own database.
 db.getSiblingDB("bucket").createUser({
   user: "bucket",
   pwd: process.env.MONGODB_PASSWORD,

@@ -1,4 +1,4 @@
-"""Finds the Redis and the MongoDB that an operator's command is about, and builds the services over them."""
+"""Finds the Redis and the MongoDB for an operator's command, and builds the services on top of them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from compose.embedded import directory_lock, servers
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 from shared.bootstrap import Services, bootstrap
 from shared.settings import Settings
 
 
 @contextmanager
 def open_services(data: Path) -> Iterator[Services]:
-    """Give the block services over REDIS_URL and MONGODB_URL; if one is not set, over the embedded stack's.
+    """Yield services for REDIS_URL and MONGODB_URL; one that is not set is taken from the running embedded stack.
 
-    ``data`` is that stack's directory. Raises Trouble if neither is there, SettingsError for wrong settings.
+    ``data`` is that stack's directory. Raises OperatorError if there is no such stack, SettingsError for wrong
+    settings.
     """
     settings = Settings.from_environ()
     if not (os.environ.get("REDIS_URL") and os.environ.get("MONGODB_URL")):

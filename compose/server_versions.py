@@ -1,4 +1,4 @@
-"""Asks a Redis and a MongoDB what they are; raises Trouble where they do not answer or cannot serve Bucket."""
+"""Checks the versions of Redis and MongoDB; raises OperatorError if one does not reply or cannot serve Bucket."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 import redis
 from pymongo.errors import PyMongoError
 
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 from shared.live import redis_client
 from shared.store import database
 
@@ -18,28 +18,28 @@ _TIMEOUT_S: Final = 3.0
 
 
 def check_redis_version(url: str, minimum: tuple[int, ...] = REDIS_MIN) -> str:
-    """Answer the version of the Redis at ``url``; raises Trouble where it is older than ``oldest``."""
+    """Return the version of the Redis at ``url``; raises OperatorError if it is older than ``minimum``."""
     try:
         with closing(redis_client.connect(url, timeout_s=_TIMEOUT_S)) as client:
             version = str(client.info("server")["redis_version"])
-    except (redis.RedisError, OSError, ValueError) as failed:
+    except (redis.RedisError, OSError, ValueError) as error:
         raise OperatorError(
-            f"the Redis of REDIS_URL does not answer: {failed}", fix="see that it runs, or unset it"
-        ) from (failed)
+            f"the Redis of REDIS_URL does not answer: {error}", fix="see that it runs, or unset it"
+        ) from error
     _require_version("Redis", version, minimum)
     return version
 
 
 def check_mongodb_version(url: str) -> str:
-    """Answer the version of the MongoDB at ``url``, which must be a replica set: majority writes need one."""
+    """Return the version of the MongoDB at ``url``, which must be a replica set: majority writes need one."""
     try:
         with database.connect(url, _TIMEOUT_S, bound_calls=True) as client:
             hello = client.admin.command("hello")
             version = str(client.server_info()["version"])
-    except (PyMongoError, OSError, ValueError) as failed:
+    except (PyMongoError, OSError, ValueError) as error:
         raise OperatorError(
-            f"the MongoDB of MONGODB_URL does not answer: {failed}", fix="see that it runs, or unset it"
-        ) from failed
+            f"the MongoDB of MONGODB_URL does not answer: {error}", fix="see that it runs, or unset it"
+        ) from error
     _require_version("MongoDB", version, MONGODB_MIN)
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
         raise OperatorError(
@@ -49,8 +49,8 @@ def check_mongodb_version(url: str) -> str:
     return version
 
 
-def _require_version(server: str, version: str, oldest: tuple[int, ...]) -> None:
+def _require_version(server: str, version: str, minimum: tuple[int, ...]) -> None:
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if numbers < oldest:
-        wanted = ".".join(map(str, oldest))
-        raise OperatorError(f"{server} {version} is too old", fix=f"use {server} {wanted} or newer")
+    if numbers < minimum:
+        required = ".".join(map(str, minimum))
+        raise OperatorError(f"{server} {version} is too old", fix=f"use {server} {required} or newer")

@@ -1,4 +1,4 @@
-"""Names the installed packages that running Bucket does not need, one a line; the image takes them away."""
+"""Lists the installed packages that running Bucket does not need, one per line; the image build removes them."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from packaging.utils import canonicalize_name
 
 
 def unneeded_packages() -> list[str]:
-    """Return all installed packages that Bucket requires neither itself nor through others; pip is left out."""
-    installed = {canonicalize_name(each.name) for each in metadata.distributions()}
+    """Return all installed packages that Bucket does not require, directly or indirectly; without pip."""
+    installed = {canonicalize_name(distribution.name) for distribution in metadata.distributions()}
     return sorted(installed - required_packages("bucket") - {"pip"})
 
 
 def required_packages(root: str) -> set[str]:
-    """Answer ``root`` and what it requires on this machine, without its own extras, by canonical names."""
-    found: set[tuple[str, str]] = set()
-    left = [(canonicalize_name(root), "")]
-    while left:
-        name, extra = left.pop()
-        if (name, extra) in found:
+    """Return the canonical names of ``root`` and of all its requirements on this machine, without its own extras."""
+    visited: set[tuple[str, str]] = set()
+    pending = [(canonicalize_name(root), "")]
+    while pending:
+        name, extra = pending.pop()
+        if (name, extra) in visited:
             continue
-        found.add((name, extra))
+        visited.add((name, extra))
         for requirement in map(Requirement, metadata.requires(name) or ()):
             if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-                left += [(canonicalize_name(requirement.name), wanted) for wanted in ("", *requirement.extras)]
-    return {name for name, _ in found}
+                pending += [
+                    (canonicalize_name(requirement.name), required_extra)
+                    for required_extra in ("", *requirement.extras)
+                ]
+    return {name for name, _ in visited}
 
 
 if __name__ == "__main__":

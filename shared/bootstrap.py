@@ -1,4 +1,4 @@
-"""Builds what a process works with: the one place where ports meet their adapters."""
+"""Composition root: builds the services of a process, and is the only place that connects ports to adapters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ API_STORE_DEADLINE_S: Final = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What a process works with; nothing in it has connected yet, so that it may cross a fork."""
+    """The services of one process; building them opens no connection, so that they may cross a fork."""
 
     settings: Settings
     timings: Timings
@@ -62,34 +62,36 @@ class Services:
     publisher: Publisher
 
     def prepare(self) -> None:
-        """Make the indexes, seed the baskets and begin the feed; raises MongoDB's error where it does not answer.
+        """Create the indexes, seed the baskets and start the change feed; raises BucketError if MongoDB fails.
 
-        So the feed begins before the first run is accepted, whether or not a reconciler is there yet. Where it cannot,
-        runs go on without it: a relay begins it later, and until then nobody is given a cursor.
+        So the feed starts before the first run is accepted, even if no reconciler runs yet. If the feed cannot start,
+        runs go on without it: a relay starts it later, and until then no cursor is given out.
         """
         self.database.ensure_indexes()
         for basket in load_seed_baskets(self.catalogue):
             self.baskets.seed(PUBLIC_INTEGRATOR, basket)
         try:
             self.feed_writer.ensure_started()
-        except BucketError as refused:
-            structlog.get_logger().warning("the change feed could not begin", reason=refused.message)
+        except BucketError as error:
+            structlog.get_logger().warning("the change feed could not be started", reason=error.message)
 
 
 def bootstrap(settings: Settings, role: str) -> Services:
-    """Answer the services of a process; ``role`` is api, worker or reconciler and decides how long it waits."""
-    stamina.instrumentation.set_on_retry_hooks([StructlogOnRetryHook])  # its figure has a series for each attempt
+    """Build the services of a process; ``role`` is api, worker or reconciler and decides the timeouts."""
+    stamina.instrumentation.set_on_retry_hooks(
+        [StructlogOnRetryHook]
+    )  # not its metric: it has a series for each attempt
     is_worker, is_api = role == "worker", role == "api"
-    # Two heartbeats that nobody answers still leave a third before the lease is over.
+    # After two heartbeats without a reply there must be time for a third before the lease ends.
     deadline_s = API_STORE_DEADLINE_S if is_api else min(max(1.0, 0.8 * settings.heartbeat_s), 8.0)
     database = Database(settings.mongodb_url, role, deadline_s, retries=not is_api)
-    # The API's keeper and each look of a reconciler ask the clock themselves, and must see it jump.
+    # The API's heartbeat thread and each pass of a reconciler read the server's clock themselves, to see it jump.
     clock = ServerClock(database.read_server_time, sync_every_s=settings.heartbeat_s if is_worker else math.inf)
     if is_worker:
         database.on_failure = clock.invalidate
-    client = connect(settings.redis_url, timeout_s=0.5 if is_api else 1.0)
+    redis_client = connect(settings.redis_url, timeout_s=0.5 if is_api else 1.0)
     store = MongoExecutionStore(database, clock)
-    views = ViewCache(client, live_s=settings.lease_s / 2)
+    views = ViewCache(redis_client, live_ttl_s=settings.lease_s / 2)
     return Services(
         settings=settings,
         timings=Timings(
@@ -110,7 +112,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
         consumers=MongoConsumerStore(database, clock),
         checkpoints=MongoCheckpointStore(database, clock),
         agent_memory=MongoAgentMemory(database, clock),
-        redis=client,
+        redis=redis_client,
         views=views,
-        publisher=Publisher(client, views, FleetMetrics()),
+        publisher=Publisher(redis_client, views, FleetMetrics()),
     )

@@ -1,4 +1,4 @@
-"""The clock of this machine that nobody sets: seconds since boot, suspended time included (CLOCK_BOOTTIME)."""
+"""Monotonic clock of this machine: seconds since boot, including suspended time (CLOCK_BOOTTIME)."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import time
 
 
 def boottime_s() -> float:
-    """Answer the seconds since boot, those of a suspended machine included."""
+    """Return the seconds since boot, including the time the machine was suspended; it never goes back."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,7 +1,7 @@
 """Every error that Bucket raises on purpose, on one page.
 
 BucketError
-├── RequestError                 the caller can mend it
+├── RequestError                 the caller can correct it
 │   ├── ValidationFailed         400 validation_failed
 │   │   ├── InvalidJson          400 invalid_json
 │   │   ├── CallbacksNotSupported 400 callbacks_not_supported
@@ -21,19 +21,19 @@ BucketError
 │   ├── PayloadTooLarge          413 payload_too_large
 │   ├── UnsupportedMediaType     415 unsupported_media_type
 │   └── IdempotencyKeyReused     422 idempotency_key_reused
-├── ServiceError                 nobody outside can mend it
+├── ServiceError                 the caller cannot correct it
 │   ├── InternalError            500 internal
 │   ├── Unavailable              503 unavailable      the store or the broker is away; nothing was written
 │   ├── Overloaded               503 overloaded
-│   └── OutcomeUnknown           503 outcome_unknown  the answer to a write was lost
-├── StaleWrite                   somebody wrote first: load and decide again
-├── LeaseLost                    the step has moved on: stop quietly
-├── HistoryLost                  the store no longer knows what changed since: the feed begins anew
-├── PlaceExpired                 the feed keeps no longer what comes after a place
-├── IllegalMove                  a bug: the table of legal moves forbids it
-├── NotStorable                  content that the store refuses: too large, or of no JSON form
-├── SpecError                    an agent or a basket is written wrongly
-└── SettingsError                the environment is written wrongly
+│   └── OutcomeUnknown           503 outcome_unknown  the reply to a write was lost
+├── StaleWrite                   an optimistic write lost to another writer: load and decide again
+├── LeaseLost                    the lease is no longer valid: stop without an error
+├── ChangeHistoryLost            the change stream cannot be resumed: the feed starts a new epoch
+├── PositionExpired              the feed has deleted changes after a position
+├── IllegalTransition            a bug: the table of transitions forbids it
+├── NotStorable                  content that the store refuses: too large, or not JSON
+├── SpecError                    an agent spec or a basket has faults
+└── SettingsError                the environment variables have faults
 
 A class carries ``error_code``, ``http_status`` and ``retryable``; its docstring's first line is the default message.
 """
@@ -65,7 +65,7 @@ class BucketError(Exception):
 
     @property
     def extension_members(self) -> Mapping[str, Any]:
-        """What the problem that a client is told has beside the members that all have."""
+        """The extension members (RFC 9457) of the problem document, beside the members that every problem has."""
         return {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -180,11 +180,11 @@ class CursorExpired(RequestError):
     def __init__(self, message: str | None = None, *, resync: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.resync = resync
-        """What to ``list``, and the cursor ``since`` which to go on afterwards."""
+        """``list``: the address of the list to read; ``since``: the cursor with which to go on afterwards."""
 
     @property
     def extension_members(self) -> Mapping[str, Any]:
-        """How to catch up."""
+        """The member ``resync``: how to catch up."""
         return {} if self.resync is None else {"resync": dict(self.resync)}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -240,23 +240,23 @@ class OutcomeUnknown(ServiceError):
 
 
 class StaleWrite(BucketError):
-    """Somebody wrote first; load the execution and decide again."""
+    """Another writer was first; load the execution and decide again."""
 
 
 class LeaseLost(BucketError):
-    """The step has moved on; this worker's claim no longer counts."""
+    """The lease is no longer valid: the step has moved on, and this worker's claim no longer counts."""
 
 
 class ChangeHistoryLost(BucketError):
-    """The store no longer knows what has changed since the feed's last batch; the feed begins a new epoch."""
+    """The store no longer has the changes since the feed's last batch; the feed starts a new epoch."""
 
 
 class PositionExpired(BucketError):
-    """The feed no longer keeps what comes after this place; a client is told CursorExpired, with a way on."""
+    """The feed no longer has the changes after this position; a client gets CursorExpired, with a way to catch up."""
 
 
 class IllegalTransition(BucketError):
-    """The table of legal moves forbids this."""
+    """The table of transitions forbids this."""
 
 
 class NotStorable(BucketError):
@@ -264,7 +264,7 @@ class NotStorable(BucketError):
 
 
 class SpecError(BucketError):
-    """An agent or a basket is written wrongly."""
+    """An agent spec or a basket has faults."""
 
 
 class SettingsError(BucketError):

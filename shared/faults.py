@@ -1,4 +1,4 @@
-"""Names the points where dying matters; in production each costs one dictionary miss.
+"""Fault injection: named points at which a test can kill the process; in production each costs one dictionary miss.
 
 A fault test arms a point in its own process with :func:`armed`, or in a child process by the variable
 ``BUCKET_FAULTS`` (``point=kill`` or ``point=exit:3``, comma separated), which only the entry points read.
@@ -15,16 +15,16 @@ _ARMED: dict[str, Callable[[], None]] = {}
 
 
 def reach(point: str) -> None:
-    """Do whatever a test has laid at ``point``; nothing where none did."""
-    act = _ARMED.get(point)
-    if act is not None:
-        act()
+    """Run the action that a test has armed at ``point``, if there is one."""
+    action = _ARMED.get(point)
+    if action is not None:
+        action()
 
 
 @contextmanager
-def armed(point: str, act: Callable[[], None]) -> Iterator[None]:
-    """Lay ``act`` at ``point`` while the block runs."""
-    _ARMED[point] = act
+def armed(point: str, action: Callable[[], None]) -> Iterator[None]:
+    """Arm ``point`` with ``action`` while the block runs."""
+    _ARMED[point] = action
     try:
         yield
     finally:

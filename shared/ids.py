@@ -1,4 +1,4 @@
-"""Makes and reads ids: an execution's id bears the second it was made in."""
+"""Makes and reads ids and tokens; an execution's id begins with the second of its creation."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 
 def new_execution_id(now: datetime) -> str:
-    """Answer an id of the form ``<second>_<64 random bits>``, such as ``1763700000_89ce24ad1b2c3d4e``."""
+    """Return a new id of the form ``<second>_<64 random bits>``, such as ``1763700000_89ce24ad1b2c3d4e``."""
     return f"{int(now.timestamp())}_{secrets.token_hex(8)}"
 
 
 def created_at_of(execution_id: str) -> datetime:
-    """Answer the second in which ``execution_id`` was made."""
+    """Return the second in which ``execution_id`` was created."""
     return datetime.fromtimestamp(int(execution_id[:10]), UTC)
 
 
 def id_upper_bound(moment: datetime) -> str:
-    """Answer what sorts behind the ids of all executions made before the second after ``moment``, and before the rest.
+    """Return a string that sorts after the ids of all executions created up to the second of ``moment``.
 
-    Ids sort by the second they were made in, until its digits are eleven (2286).
+    It sorts before all later ids. Ids sort by their second of creation until that has eleven digits (year 2286).
     """
     return str(int(moment.timestamp()) + 1)
 
 
 def new_token() -> str:
-    """Answer a token that nobody else holds: the mark of one claim, or of one write."""
+    """Return a new fencing token (64 random bits) for one claim or one write."""
     return secrets.token_hex(8)
 
 
 def new_request_id() -> str:
-    """Answer an id for a request that came without one."""
+    """Return a new id for a request that came without one."""
     return f"req-{secrets.token_hex(10)}"

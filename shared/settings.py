@@ -1,8 +1,7 @@
-"""Reads the environment once, into one frozen value; all faults are told together."""
+"""Settings: the environment variables, read once into one frozen value; all faults are reported together."""
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -14,13 +13,14 @@ import environs
 from marshmallow import validate
 
 from shared.errors import SettingsError
+from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
 
 _SECONDS: Final = validate.Range(min=0, max=31_536_000, min_inclusive=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How this process was told to behave; seconds end in ``_s``."""
+    """The settings of this process; names of values in seconds end in ``_s``."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -46,17 +46,17 @@ class Settings:
 
     @classmethod
     def from_environ(cls) -> Settings:
-        """Answer the settings that the environment asks for; what it leaves out keeps its default.
+        """Read the settings from the environment variables; a missing variable keeps its default.
 
-        Raises SettingsError, which names every variable that is wrong and what it should be.
+        Raises SettingsError, which names every variable that is wrong, with what it should be.
         """
         env = environs.Env(eager=False)
-        read = {name: reader(env, variable) for name, (variable, reader) in VARIABLES.items()}
+        values = {name: reader(env, variable) for name, (variable, reader) in VARIABLES.items()}
         try:
             env.seal()
-        except environs.EnvValidationError as wrong:
-            raise SettingsError(_format_faults(wrong.error_messages)) from wrong
-        settings = cls(**{name: value for name, value in read.items() if value is not None})
+        except environs.EnvValidationError as error:
+            raise SettingsError(_format_faults(error.error_messages)) from error
+        settings = cls(**{name: value for name, value in values.items() if value is not None})
         faults = list(settings._contradictions())
         if faults:
             raise SettingsError("\n".join(faults))
@@ -75,12 +75,12 @@ class Settings:
 
 
 def warn_about_unknown_variables() -> None:
-    """Log a warning for each ``BUCKET_*`` variable that Bucket does not know, with the nearest it knows."""
-    known = {variable for variable, _ in VARIABLES.values()}
+    """Log a warning for each unknown ``BUCKET_*`` variable, with the name that was probably meant."""
+    variables = {variable for variable, _ in VARIABLES.values()}
     for variable in os.environ:
-        if variable.startswith("BUCKET_") and variable not in known:
-            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else ""
+        if variable.startswith("BUCKET_") and variable not in variables:
+            matches = closest_matches(variable, variables, similarity_min=LOOSE_SIMILARITY_MIN)
+            hint = f"; did you mean {matches[0]}?" if matches else ""
             logging.getLogger(__name__).warning("the setting %s is not known%s", variable, hint)
 
 
@@ -96,8 +96,8 @@ def _str_reader(**checks: Any) -> _Reader:
     return lambda env, variable: env.str(variable, None, **checks)
 
 
-def _int_reader(least: int = 1, most: int | None = None) -> _Reader:
-    return lambda env, variable: env.int(variable, None, validate=validate.Range(min=least, max=most))
+def _int_reader(minimum: int = 1, maximum: int | None = None) -> _Reader:
+    return lambda env, variable: env.int(variable, None, validate=validate.Range(min=minimum, max=maximum))
 
 
 def _seconds_reader() -> _Reader:

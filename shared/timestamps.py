@@ -1,4 +1,4 @@
-"""Timestamps as RFC 3339 writes them: parsed from requests, formatted for replies."""
+"""RFC 3339 timestamps: parsed from requests, formatted for replies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RFC3339: Final = re.compile(
 
 
 def parse_rfc3339(text: str) -> datetime:
-    """Return a timestamp in UTC, to the microsecond; raises ValueError if ``text`` is none, or has no offset."""
+    """Parse a timestamp into UTC, to the microsecond; raises ValueError if ``text`` is none, or has no offset."""
     if not _RFC3339.fullmatch(text):
         raise ValueError("no timestamp with its offset")
     try:
@@ -22,5 +22,5 @@ def parse_rfc3339(text: str) -> datetime:
 
 
 def format_rfc3339(at: datetime | None) -> str | None:
-    """Return a timestamp in UTC, to the millisecond; None for None."""
+    """Format a timestamp in UTC, to the millisecond; None for None."""
     return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""Submits runs to a stack over HTTP and polls them, as a caller would; and what many callers at once were answered."""
+"""HTTP client of a stack for tests: submits runs and polls them, as a caller would; also many callers at once."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.stack import Stack
 from tests.waiting import wait_until
 
 AGENTS: Final = Path(__file__).parent / "agents"
-# It is chance which process of the API answers: so many requests reach both of two, but for one case in 8 million.
+# Chance decides which process of the API replies: so many requests reach both of two, except in one case in 8 million.
 EVERY_PROCESS: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What one request was answered, and after how long."""
+class ApiResponse:
+    """The reply to one request, and the seconds it took."""
 
     status: int
     body: dict[str, Any]
@@ -30,94 +30,96 @@ class Answer:
 
     @property
     def error_code(self) -> str | None:
-        """The code of a problem."""
+        """Return the error code of a problem; None if the reply is no problem."""
         code: str | None = self.body.get("error_code")
         return code
 
     @property
     def execution_id(self) -> str:
-        """The id of an accepted run."""
+        """Return the id of an accepted run."""
         assert self.status == 202, f"not accepted: {self.status} {self.body}"
         return str(self.body["execution_id"])
 
 
-class Runs:
-    """One caller of a stack; ``file`` is where the agent ``counter`` leaves a line for each time it ran."""
+class RunClient:
+    """One caller of a stack; the agent ``counter`` appends a line to ``file`` each time it runs."""
 
     def __init__(self, stack: Stack, file: Path) -> None:
         self.stack = stack
         self.file = file
 
-    def submit(self, *agents: str, key: str | None = None, run_after_s: float | None = None, **given: Any) -> Answer:
-        """Submit a run of a chain of ``agents``, the counter alone where none is named."""
+    def submit(
+        self, *agents: str, key: str | None = None, run_after_s: float | None = None, **input_data: Any
+    ) -> ApiResponse:
+        """Submit a run of a chain of ``agents``, or of the counter alone if none is named."""
         body: dict[str, Any] = {
             "config": {"agents": list(agents or ("counter",)), "execution_strategy": "sequential"},
-            "input_data": {"file": str(self.file), **given},
+            "input_data": {"file": str(self.file), **input_data},
         } | ({} if run_after_s is None else {"run_after_s": run_after_s})
         headers = {} if key is None else {"Idempotency-Key": key}
-        return asked(lambda: requests.post(f"{self.stack.url}/run-basket", json=body, headers=headers, timeout=10))
+        return send_timed(lambda: requests.post(f"{self.stack.url}/run-basket", json=body, headers=headers, timeout=10))
 
-    def batch(self, times: int, key: str | None = None) -> Answer:
-        """Submit so many runs of the counter in one request."""
+    def batch(self, times: int, key: str | None = None) -> ApiResponse:
+        """Submit ``times`` runs of the counter in one request."""
         item = {"config": {"agents": ["counter"]}, "input_data": {"file": str(self.file)}}
         headers = {} if key is None else {"Idempotency-Key": key}
         url = f"{self.stack.url}/run-basket/batch"
-        return asked(lambda: requests.post(url, json={"items": [item] * times}, headers=headers, timeout=10))
+        return send_timed(lambda: requests.post(url, json={"items": [item] * times}, headers=headers, timeout=10))
 
-    def get(self, path: str, **headers: str) -> Answer:
-        """Ask for a path."""
-        return asked(lambda: requests.get(f"{self.stack.url}{path}", headers=headers, timeout=10))
+    def get(self, path: str, **headers: str) -> ApiResponse:
+        """Send a GET request for a path."""
+        return send_timed(lambda: requests.get(f"{self.stack.url}{path}", headers=headers, timeout=10))
 
-    def poll(self, execution_id: str) -> Answer:
+    def poll(self, execution_id: str) -> ApiResponse:
         """Poll one run."""
         return self.get(f"/execution-logs/{execution_id}")
 
-    def done(self, execution_id: str, within_s: float = 20.0) -> dict[str, Any]:
-        """Poll until a run is done; answer its last poll."""
+    def wait_done(self, execution_id: str, within_s: float = 20.0) -> dict[str, Any]:
+        """Poll until a run is done; return its last poll."""
         last: dict[str, Any] = {}
 
         def is_done() -> bool:
             nonlocal last
-            answer = self.poll(execution_id)
-            last = answer.body
-            return answer.status == 200 and bool(last["done"])
+            response = self.poll(execution_id)
+            last = response.body
+            return response.status == 200 and bool(last["done"])
 
         wait_until(is_done, within_s, f"{execution_id} is done")
         return last
 
-    def all_done(self, ids: Iterable[str], within_s: float = 30.0) -> list[dict[str, Any]]:
-        """Poll until all runs are done; answer their last polls."""
+    def wait_all_done(self, ids: Iterable[str], within_s: float = 30.0) -> list[dict[str, Any]]:
+        """Poll until all runs are done; return their last polls."""
         due_by = time.monotonic() + within_s
-        return [self.done(execution_id, max(due_by - time.monotonic(), 0.1)) for execution_id in ids]
+        return [self.wait_done(execution_id, max(due_by - time.monotonic(), 0.1)) for execution_id in ids]
 
-    def counted(self) -> list[str]:
-        """The lines that the counter left: ``execution_id:step:attempt``."""
+    def counter_lines(self) -> list[str]:
+        """Return the lines that the counter wrote: ``execution_id:step:attempt``."""
         return self.file.read_text().splitlines() if self.file.exists() else []
 
-    def counted_of(self, execution_id: str) -> list[str]:
-        """The counter's lines of one run."""
-        return [line for line in self.counted() if line.startswith(f"{execution_id}:")]
+    def counter_lines_of(self, execution_id: str) -> list[str]:
+        """Return the counter's lines of one run."""
+        return [line for line in self.counter_lines() if line.startswith(f"{execution_id}:")]
 
-    def begun(self, execution_id: str, times: int = 1) -> None:
-        """Wait until the counter has begun a run so many times."""
-        wait_until(lambda: len(self.counted_of(execution_id)) >= times, 15, f"{execution_id} began {times} times")
+    def wait_begun(self, execution_id: str, times: int = 1) -> None:
+        """Wait until the counter has begun a run ``times`` times."""
+        wait_until(lambda: len(self.counter_lines_of(execution_id)) >= times, 15, f"{execution_id} began {times} times")
 
 
-def asked(request: Callable[[], requests.Response]) -> Answer:
-    """Answer what ``request`` was answered."""
+def send_timed(request: Callable[[], requests.Response]) -> ApiResponse:
+    """Send ``request`` and return its reply with the seconds it took."""
     began = time.monotonic()
     response = request()
     seconds = time.monotonic() - began
     body = response.json() if response.content else {}
-    return Answer(response.status_code, body if isinstance(body, dict) else {"items": body}, response.headers, seconds)
+    return ApiResponse(response.status_code, body if isinstance(body, dict) else {"items": body}, response.headers, seconds)
 
 
-def at_once(ask: Callable[[], Answer], times: int = 20) -> list[Answer]:
-    """Answer what so many parallel callers were answered."""
+def send_in_parallel(send: Callable[[], ApiResponse], times: int = 20) -> list[ApiResponse]:
+    """Send the same request from ``times`` parallel callers; return all replies."""
     with ThreadPoolExecutor(times) as callers:
-        return [future.result() for future in [callers.submit(ask) for _ in range(times)]]
+        return [future.result() for future in [callers.submit(send) for _ in range(times)]]
 
 
-def worst(answers: Iterable[Answer]) -> float:
-    """The longest that any of them had to wait, in seconds."""
-    return max(answer.seconds for answer in answers)
+def longest_s(responses: Iterable[ApiResponse]) -> float:
+    """Return the longest time that any of them took, in seconds."""
+    return max(response.seconds for response in responses)

@@ -1,4 +1,4 @@
-"""Answers complete, boring values; a test names only what matters to it."""
+"""Test data builders: complete, boring values; a test names only what matters to it."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from shared.ids import new_execution_id
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
-TERMS = Timings()
+TIMINGS = Timings()
 
 
 @dataclass
-class HandClock:
-    """A clock that moves when a test says so."""
+class ManualClock:
+    """A manual clock: it moves only when a test moves it."""
 
-    at: datetime = NOON
+    current: datetime = NOON
 
     def now(self) -> datetime:
-        """Answer where the hand stands."""
-        return self.at
+        """Return the current time."""
+        return self.current
 
-    def forward(self, seconds: float) -> datetime:
-        """Move the hand."""
-        self.at += timedelta(seconds=seconds)
-        return self.at
+    def advance(self, seconds: float) -> datetime:
+        """Advance the clock by ``seconds`` and return the new time."""
+        self.current += timedelta(seconds=seconds)
+        return self.current
 
 
 def chain(*steps: str) -> Basket:
-    """A sequential basket of steps that are named like their agents."""
-    placed = tuple(
+    """Return a sequential basket whose steps are named like their agents."""
+    basket_steps = tuple(
         BasketStep(step, step, needs=() if index == 0 else (steps[index - 1],)) for index, step in enumerate(steps)
     )
-    return Basket("boring", SEQUENTIAL, placed)
+    return Basket("boring", SEQUENTIAL, basket_steps)
 
 
-def blank(*steps: str, **changes: Any) -> Execution:
-    """A run that nobody has started yet, of a chain of ``steps``."""
+def unstarted_run(*steps: str, **changes: Any) -> Execution:
+    """Return an execution of a chain of ``steps`` that is not started yet; ``changes`` replace fields."""
     execution = Execution(
         id=new_execution_id(changes.get("created_at", NOON)),
         integrator=PUBLIC_INTEGRATOR,
@@ -57,18 +57,18 @@ def blank(*steps: str, **changes: Any) -> Execution:
     return replace(execution, **changes)
 
 
-def accepted(*steps: str, **changes: Any) -> Decision:
-    """A run just accepted at noon."""
-    return start(blank(*steps, **changes), NOON, TERMS)
+def accept_decision(*steps: str, **changes: Any) -> Decision:
+    """Return the decision that accepts a run at noon."""
+    return start(unstarted_run(*steps, **changes), NOON, TIMINGS)
 
 
-def claimed(execution: Execution, step: str, token: str = "token-1", now: datetime = NOON) -> Decision:
-    """The claim of a ready step."""
-    advance = claim(execution, step, token, now, TERMS)
-    assert advance is not None, f"{step} could not be claimed"
-    return advance
+def claim_decision(execution: Execution, step: str, token: str = "token-1", now: datetime = NOON) -> Decision:
+    """Return the decision that claims a ready step."""
+    decision = claim(execution, step, token, now, TIMINGS)
+    assert decision is not None, f"{step} could not be claimed"
+    return decision
 
 
-def complete_only(execution: Execution, output: bytes = b"{}", now: datetime = NOON) -> Decision:
-    """The end of a run of the one step ``only``, which is running."""
-    return complete(execution, execution.lease_of("only"), StepOutput("only", output), now, TERMS)
+def complete_decision(execution: Execution, output: bytes = b"{}", now: datetime = NOON) -> Decision:
+    """Return the decision that completes a run of the one step ``only``, which is running."""
+    return complete(execution, execution.lease_of("only"), StepOutput("only", output), now, TIMINGS)

@@ -1,4 +1,4 @@
-"""Gives every test real servers of its own: a redis-server and a mongod on unix sockets, started once a session."""
+"""Fixtures of all tests: a real redis-server and a real mongod on unix sockets, started once a session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
 from tests.stack import Stack
 
-# An example that takes longer than 200 ms fails by default, and a machine that pauses is no fault of what is tried.
+# By default an example that takes longer than 200 ms fails, but a pause of the machine is no fault of the tested code.
 hypothesis_settings.register_profile("bucket", deadline=None)
 hypothesis_settings.load_profile("bucket")
 
@@ -35,17 +35,17 @@ class Servers:
 
     @property
     def redis_url(self) -> str:
-        """The one Redis database there is; ask for the fixture ``redis_url`` to find it empty."""
+        """Return the URL of the one Redis database; the fixture ``redis_url`` empties it first."""
         return embedded.redis_url(self.sockets)
 
     def mongodb_url(self, database: str) -> str:
-        """The URL of one MongoDB database; ask for the fixture ``mongodb_url`` to get a fresh one."""
+        """Return the URL of one MongoDB database; the fixture ``mongodb_url`` gives a fresh one."""
         return embedded.mongodb_url(self.sockets, database)
 
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take every setting of Bucket out of the environment, so that a developer's shell changes no test."""
+    """Remove every setting of Bucket from the environment, so that a developer's shell changes no test."""
     for name in list(os.environ):
         if name.startswith("BUCKET_") or name in {"HOST", "PORT", "REDIS_URL", "MONGODB_URL"}:
             monkeypatch.delenv(name)
@@ -53,7 +53,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _logs_as_structlog_left_them() -> Iterator[None]:
-    """Take back what a test configured: a level that it set would hide another test's lines."""
+    """Reset structlog after each test: a level that one test set would hide the lines of another."""
     yield
     structlog.reset_defaults()
 
@@ -80,12 +80,12 @@ def _running(plans: tuple[ChildPlan, ...], logs: Path, guard: GroupReaper) -> It
         yield children
     finally:
         for child in children:
-            child.kill()  # their data is a temporary directory's, so there is nothing to wait for
+            child.kill()  # their data is in a temporary directory, so a graceful end is not needed
 
 
 @pytest.fixture
 def own_redis(tmp_path: Path, guard: GroupReaper) -> Iterator[tuple[Child, str]]:
-    """Start a redis-server of the test's own, to be taken away, and answer its URL."""
+    """Start a redis-server for this test, which it may stop; yield its process and its URL."""
     sockets = socket_dir.make_socket_dir()
     plan = embedded.redis_plan(sockets, tmp_path / "redis")
     with _running((plan,), tmp_path, guard) as [child]:
@@ -95,7 +95,7 @@ def own_redis(tmp_path: Path, guard: GroupReaper) -> Iterator[tuple[Child, str]]
 
 @pytest.fixture
 def redis_url(servers: Servers) -> str:
-    """Answer the URL of a real Redis that is empty."""
+    """Return the URL of a real Redis that is empty."""
     with closing(redis.Redis.from_url(servers.redis_url)) as client:
         client.flushall()
     return servers.redis_url
@@ -103,7 +103,7 @@ def redis_url(servers: Servers) -> str:
 
 @pytest.fixture
 def mongodb_url(servers: Servers) -> Iterator[str]:
-    """Answer the URL of a fresh database on a real MongoDB; it is dropped after the test."""
+    """Yield the URL of a fresh database on a real MongoDB; it is dropped after the test."""
     database = f"test_{uuid.uuid4().hex[:12]}"
     url = servers.mongodb_url(database)
     yield url
@@ -113,14 +113,14 @@ def mongodb_url(servers: Servers) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def guard() -> Iterator[GroupReaper]:
-    """Answer what ends the processes of the tests where the tests themselves are killed."""
+    """Yield the group reaper, which ends the processes of the tests if the tests themselves are killed."""
     with GroupReaper() as guard:
         yield guard
 
 
 @pytest.fixture(scope="module")
 def make_stack(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iterator[Callable[..., Stack]]:
-    """Answer a function that starts a whole stack with the settings it is given; it ends with the module."""
+    """Yield a function that starts a whole stack with the given settings; the stacks end with the module."""
     stacks: list[Stack] = []
 
     def make(**settings: str) -> Stack:
@@ -136,5 +136,5 @@ def make_stack(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> 
 
 @pytest.fixture(scope="module")
 def stack(make_stack: Callable[..., Stack]) -> Stack:
-    """Answer a whole real stack, one for each test module; :mod:`tests.stack` says what it can do."""
+    """Return a whole real stack, one for each test module; see :mod:`tests.stack`."""
     return make_stack()

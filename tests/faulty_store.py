@@ -1,4 +1,4 @@
-"""A store that fails as it is told to, before a write or after it: what a lost connection looks like from inside."""
+"""Fault injection for stores: a store that fails before a write or after it, as a lost connection looks from inside."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WRITES: Final = frozenset({"withdraw", "renew", "acquire_leadership"})
 
 
 class FaultyStore:
-    """Passes each verb on to a real store, but for those that a test has laid a fault at.
+    """Proxy of a real store that passes each verb on, except the calls for which a test has injected a fault.
 
     ``fail("save", before=2, after=1)``: the next two saves raise Unavailable and write nothing, the one after them
     writes and then raises OutcomeUnknown. ``asked`` counts the calls of each verb.
@@ -40,14 +40,14 @@ class FaultyStore:
     def __init__(self, store: ExecutionStore | BulkExecutionStore | ExecutionQueries) -> None:
         self._store = store
         self._faults: dict[str, list[Callable[[Callable[[], Any]], Any]]] = defaultdict(list)
-        self.asked: dict[str, int] = defaultdict(int)
+        self.calls: dict[str, int] = defaultdict(int)
 
     def fail(self, verb: str, *, before: int = 0, after: int = 0) -> None:
-        """Lay faults at the next calls of ``verb``."""
+        """Inject faults into the next calls of ``verb``."""
         self._faults[verb] += [_before] * before + [_after] * after
 
-    def lay(self, verb: str, act: Callable[[Callable[[], Any]], Any]) -> None:
-        """Have the next call of ``verb`` answer what ``act`` makes of it, who is given the call itself."""
+    def intercept_next(self, verb: str, act: Callable[[Callable[[], Any]], Any]) -> None:
+        """Let ``act`` handle the next call of ``verb``: it gets the call as a function, and its result is returned."""
         self._faults[verb].append(act)
 
     def __getattr__(self, verb: str) -> Any:
@@ -55,7 +55,7 @@ class FaultyStore:
             return getattr(self._store, verb)
 
         def call(*args: Any, **options: Any) -> Any:
-            self.asked[verb] += 1
+            self.calls[verb] += 1
             faults = self._faults[verb]
             act = faults.pop(0) if faults else _pass
             return act(lambda: getattr(self._store, verb)(*args, **options))
@@ -63,12 +63,12 @@ class FaultyStore:
         return call
 
 
-class Insistent:
-    """A store of which each verb fails once, ``before`` its write or ``after`` it, and whose caller asks again.
+class RetryingFaultyStore:
+    """A store whose every verb fails once, ``before`` its write or ``after`` it, and whose caller tries again.
 
-    As the engine does: a verb whose repetition is harmless is repeated; a save that is stale the second time was
-    written the first time where what it decided stands; an insert whose answer was lost is looked for. A report,
-    whose lines are told twice where it is repeated, fails before its write only.
+    It retries as the engine does. A verb whose repetition is harmless is repeated. A save that is stale the second time
+    was written the first time if its decision is stored. An insert whose reply was lost is searched for. A report fails
+    before its write only, because its lines would be stored twice if it were repeated.
     """
 
     def __init__(self, store: ExecutionStore, fault: str) -> None:
@@ -82,49 +82,49 @@ class Insistent:
 
         def call(*args: Any, **options: Any) -> Any:
             if self._fault == "after":
-                real(*args, **options)  # and nobody hears of it
+                real(*args, **options)  # its reply is lost
             return real(*args, **options)
 
         return call
 
-    def create(self, accepted: Decision, outputs: Mapping[str, bytes] | None = None) -> Execution:
-        """Create; where the answer was lost, look."""
-        made = self._store.create(accepted, outputs)
+    def create(self, decision: Decision, outputs: Mapping[str, bytes] | None = None) -> Execution:
+        """Create a run; if the reply was lost, search for it."""
+        created = self._store.create(decision, outputs)
         if self._fault == "before":
-            return made
-        run = accepted.execution
-        found = self._store.load(run.integrator, run.id)
-        return found or self._store.create(accepted, outputs)
+            return created
+        run = decision.execution
+        stored = self._store.load(run.integrator, run.id)
+        return stored or self._store.create(decision, outputs)
 
-    def save(self, before: Execution, advance: Decision, *, lease: Lease | None = None) -> ExecutionRecord:
-        """Save; the second time it must be stale, and is looked for."""
-        record = self._store.save(before, advance, lease=lease)
+    def save(self, before: Execution, decision: Decision, *, lease: Lease | None = None) -> ExecutionRecord:
+        """Save a decision; the second save must be stale, and then the decision must be stored."""
+        record = self._store.save(before, decision, lease=lease)
         if self._fault == "before":
             return record
         try:
-            self._store.save(before, advance, lease=lease)
+            self._store.save(before, decision, lease=lease)
         except StaleWrite:
-            found = self._store.load(before.integrator, before.id)
-            if found is None or not _stands(before, advance.execution, found):
+            stored = self._store.load(before.integrator, before.id)
+            if stored is None or not _is_stored(before, decision.execution, stored):
                 raise
             return record
         raise AssertionError("one decision was written twice")
 
 
-def _stands(before: Execution, decided: Execution, found: Execution) -> bool:
-    """True where one of the steps that a decision changed is as it was decided."""
+def _is_stored(before: Execution, decided: Execution, stored: Execution) -> bool:
+    """Return whether one of the steps that a decision changed is stored as it was decided."""
     changed = [step for step in decided.steps.values() if step != before.steps[step.id]]
-    return any(found.steps[step.id] == step for step in changed)
+    return any(stored.steps[step.id] == step for step in changed)
 
 
-def _pass(ask: Callable[[], Any]) -> Any:
-    return ask()
+def _pass(call: Callable[[], Any]) -> Any:
+    return call()
 
 
-def _before(ask: Callable[[], Any]) -> Any:
+def _before(call: Callable[[], Any]) -> Any:
     raise Unavailable("a test has taken the store away")
 
 
-def _after(ask: Callable[[], Any]) -> Any:
-    ask()
+def _after(call: Callable[[], Any]) -> Any:
+    call()
     raise OutcomeUnknown

@@ -1,4 +1,4 @@
-"""Measures how long something took, without what a machine that stood still meanwhile took from it."""
+"""Pause-aware timer: measures how long a block took, without the time in which the machine stood still."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ TICK_S: Final = 0.005
 LATE_S: Final = 0.02
 
 
-class Stopwatch:
-    """Runs while its block does. A thread beside it asks to be woken each 5 ms: what it slept longer does not count.
+class PauseAwareTimer:
+    """Measures its block. A thread beside it wakes every 5 ms: the time that it slept longer does not count.
 
-    So a bound on ``seconds`` is one on what is tried, and not on the machine that tries it.
+    So a bound on ``seconds`` limits the tested code, and not the machine that runs the test.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """What the block took while the machine ran."""
+        """Return the seconds that the block took while the machine ran."""
         return self._ended - self._began - self._stood_still_s
 
     def _tick(self) -> None:

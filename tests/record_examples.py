@@ -1,4 +1,4 @@
-"""``python -m tests.record_examples`` records what a real stack replies, as the examples of the OpenAPI document."""
+"""``python -m tests.record_examples`` records replies of a real stack as the examples of the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from tests.acceptance.client import AGENTS, INCOME, Caller
 from tests.openapi_conformance import PROBLEM
 from tests.stack import Stack
 
-KEPT: Final = Path(__file__).parents[1] / "api" / "openapi" / "examples.json"
+EXAMPLES_FILE: Final = Path(__file__).parents[1] / "api" / "openapi" / "examples.json"
 LINES_SHOWN: Final = 3
 
 Examples = dict[str, dict[str, dict[str, Any]]]
 
 
 class Recorder:
-    """Asks, and keeps what was asked and answered under the operation's name."""
+    """Sends requests, and keeps each request and reply under the name of its operation."""
 
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
-        self.kept: Examples = {}
+        self.examples: Examples = {}
 
     def ask(
         self, operation: str, shows: str, /, body: Any = None, query: str = "", prefer: str = "", **places: str
     ) -> requests.Response:
-        """Ask once; ``places`` fill the path, ``shows`` says what of it is an example."""
+        """Send one request; ``places`` fill the path, ``shows`` is the name of the example."""
         method, path = operation.split(" ", 1)
         headers = {"X-Request-ID": "example-1"} | ({"Prefer": prefer} if prefer else {})
-        more = {} if body is None else {"json": body}
-        answer = self.caller.ask(method, path.format(**places) + query, headers=headers, **more)
-        kept = self.kept.setdefault(operation, {})
-        if body is not None and answer.ok:
-            kept.setdefault("requests", {})[shows] = body
-        if answer.headers.get("Content-Type") in {"application/json", PROBLEM}:
-            kept.setdefault(str(answer.status_code), {})[shows] = _short(answer.json())
-        return answer
+        options = {} if body is None else {"json": body}
+        response = self.caller.ask(method, path.format(**places) + query, headers=headers, **options)
+        examples = self.examples.setdefault(operation, {})
+        if body is not None and response.ok:
+            examples.setdefault("requests", {})[shows] = body
+        if response.headers.get("Content-Type") in {"application/json", PROBLEM}:
+            examples.setdefault(str(response.status_code), {})[shows] = _short(response.json())
+        return response
 
 
-def _short(answer: Any) -> Any:
-    """Leave out most of a long list, and what readers of the document would take for a reference of its own."""
-    if isinstance(answer, list):
-        return [_short(item) for item in [item for item in answer if '"$ref"' not in json.dumps(item)][:LINES_SHOWN]]
-    return {key: _short(item) for key, item in answer.items()} if isinstance(answer, dict) else answer
+def _short(value: Any) -> Any:
+    """Shorten long lists, and leave out items with ``$ref``, which readers would take for a reference."""
+    if isinstance(value, list):
+        return [_short(item) for item in [item for item in value if '"$ref"' not in json.dumps(item)][:LINES_SHOWN]]
+    return {key: _short(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def record(caller: Caller) -> Examples:
-    """Answer examples of every operation."""
+    """Return examples of every operation."""
     recorder = Recorder(caller)
     ask = recorder.ask
     ask("GET /health", "healthy")
@@ -80,13 +80,13 @@ def record(caller: Caller) -> Examples:
     for path, places in (("GET /logs", {}), ("GET /agent-logs/{name}", {"name": "cashflow_analyzer"})):
         ask(path, "latest", query="?limit=2", **places)
         ask(path, "a_made_up_cursor", query="?since=yesterday", **places)
-    return recorder.kept
+    return recorder.examples
 
 
 def _refused_by_its_provider(caller: Caller) -> str:
-    given = {"kind": "TransientError", "message": "the provider did not answer"}
+    input_data = {"kind": "TransientError", "message": "the provider did not answer"}
     config = {"name": "nightly", "steps": [{"agent": "raiser", "retry": "none"}]}
-    return caller.post("/run-basket", {"config": config, "input_data": given}).json()["execution_id"]
+    return caller.post("/run-basket", {"config": config, "input_data": input_data}).json()["execution_id"]
 
 
 def _submits(recorder: Recorder) -> None:
@@ -175,17 +175,17 @@ def _catalogue(recorder: Recorder) -> None:
 
 
 def main() -> None:
-    """Start a stack, record, and write the examples where the document takes them from."""
+    """Start a stack, record, and write the examples to the file that the document reads."""
     with tempfile.TemporaryDirectory() as root, GroupReaper() as guard:
         stack = Stack(Path(root), guard, BUCKET_AGENTS_DIR=str(AGENTS))
         try:
             stack.start_all()
-            kept = record(Caller(stack))
+            examples = record(Caller(stack))
         finally:
             stack.close()
-    text = json.dumps(kept, indent=1, ensure_ascii=False)
+    text = json.dumps(examples, indent=1, ensure_ascii=False)
     assert not re.search(r"127\.0\.0\.1|/tmp/|/home/", text), "an example names this machine"
-    KEPT.write_text(text + "\n", encoding="utf-8")
+    EXAMPLES_FILE.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The whole real stack for acceptance and fault tests: redis-server, mongod, the API, a worker and the reconciler.
 
-Ask for the fixture ``stack`` (one stack for each test module), or for ``make_stack`` to give settings::
+Use the fixture ``stack`` (one stack for each test module), or ``make_stack`` to give settings::
 
     def test_a_run_survives_its_worker(stack):
-        answer = requests.post(f"{stack.url}/run-basket", json={"basket_name": "working_test"}, timeout=5)
+        response = requests.post(f"{stack.url}/run-basket", json={"basket_name": "working_test"}, timeout=5)
         stack.kill("worker")
         stack.start("worker")
 
@@ -11,12 +11,12 @@ Ask for the fixture ``stack`` (one stack for each test module), or for ``make_st
     def stack(make_stack):
         return make_stack(BUCKET_AGENTS_DIR=str(AGENTS), BUCKET_WORKER_CONCURRENCY="1")
 
-The names are ``redis``, ``mongod``, ``api``, ``worker`` and ``reconciler``. Nothing is restarted but by the test. Each
-is a process group: ``stop`` asks with SIGTERM and waits, ``kill`` is SIGKILL of the whole group, ``pause`` SIGSTOP of
-it, ``resume`` SIGCONT. ``start`` waits until the process serves: the API answers ``/ready`` (``/health`` where a server
-is down), this very worker has left its mark in Redis; ``start(name, wait=False)`` does not wait, for one that cannot
-serve yet. Redis comes back empty, mongod with its data. Periods are short (see ``SHORT``); any setting may be given
-instead; a stack that is given a ``MONGODB_URL`` starts no mongod. After a test that stops something,
+The names are ``redis``, ``mongod``, ``api``, ``worker`` and ``reconciler``. Only the test restarts a process. Each is
+a process group: ``stop`` sends SIGTERM and waits, ``kill`` sends SIGKILL to the whole group, ``pause`` SIGSTOP,
+``resume`` SIGCONT. ``start`` waits until the process serves: the API replies to ``/ready`` (``/health`` if a server
+is down); this very worker has its presence entry in Redis. ``start(name, wait=False)`` does not wait, for a process
+that cannot serve yet. Redis comes back empty, mongod with its data. Periods are short (see ``SHORT``); any setting
+may be given instead. A stack that is given a ``MONGODB_URL`` starts no mongod. After a test that stops something,
 :meth:`Stack.mend` brings all of it back.
 """
 
@@ -50,46 +50,46 @@ SHORT: Final[Mapping[str, str]] = {
     "BUCKET_WORKER_CONCURRENCY": "2",
 }
 _CONNECTIONS: Final = 16
-_FROM_OUTSIDE: Final = ("HOST", "PORT", "REDIS_URL", "MONGODB_URL")
+_SETTINGS_WITHOUT_PREFIX: Final = ("HOST", "PORT", "REDIS_URL", "MONGODB_URL")
 
 
-class Another:
-    """A second process of a kind, beside the stack's own."""
+class SecondProcess:
+    """A second process of one kind, beside the stack's own."""
 
     def __init__(self, plan: ChildPlan, root: Path, guard: GroupReaper) -> None:
         self._log = root / f"{plan.name}-{secrets.token_hex(4)}.log"
         self._child = Child(plan, self._log, guard)
 
     def start(self, works: Callable[[], bool]) -> None:
-        """Start it, and wait until it ``works``."""
+        """Start it, and wait until ``works`` returns true."""
         self._child.plan = replace(self._child.plan, ready=works)
         self._child.start()
         self._child.wait_ready()
 
     @property
     def pid(self) -> int | None:
-        """Its process id; None once it has ended."""
+        """Return its process id; None once it has ended."""
         return self._child.pid
 
     def is_alive(self) -> bool:
-        """Answer whether it runs."""
+        """Return whether it runs."""
         return self._child.is_alive()
 
     def kill(self) -> None:
         """End it and its whole group at once."""
         self._child.kill()
 
-    def said(self) -> str:
-        """Answer all that it has said."""
+    def output(self) -> str:
+        """Return all that it has printed."""
         return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
 
 
 class Stack:
-    """Five real processes on sockets and one loopback port of their own; see the module for how to use them."""
+    """Five real processes on their own sockets and one loopback port; the module's docstring says how to use them."""
 
     def __init__(self, root: Path, guard: GroupReaper, **settings: str) -> None:
-        """Prepare a stack that keeps data and logs in ``root``; ``settings`` are variables of the environment."""
-        self._port = _kept_port("127.0.0.1")
+        """Prepare a stack with its data and logs in ``root``; ``settings`` are environment variables."""
+        self._port = _reserve_port("127.0.0.1")
         number = int(self._port.getsockname()[1])
         self.root = root
         self.sockets = socket_dir.make_socket_dir()
@@ -113,17 +113,17 @@ class Stack:
 
     def _plans(self) -> tuple[ChildPlan, ...]:
         api = bucket_processes.api_plan(self.url, self.environ)
-        own = self.mongodb_url == servers.mongodb_url(self.sockets)
+        has_own_mongod = self.mongodb_url == servers.mongodb_url(self.sockets)
         return (
             servers.redis_plan(self.sockets, self.root / "redis"),
-            *((servers.mongod_plan(self.sockets, self.root / "mongod"),) if own else ()),
+            *((servers.mongod_plan(self.sockets, self.root / "mongod"),) if has_own_mongod else ()),
             replace(api, ready=self._api_serves),
-            replace(bucket_processes.worker_plan(self.url, self.environ), ready=self._worker_has_left_its_mark),
+            replace(bucket_processes.worker_plan(self.url, self.environ), ready=self._worker_has_presence),
             bucket_processes.reconciler_plan(self.environ),
         )
 
     def start_all(self) -> None:
-        """Start the servers, then the rest; wait until all of it serves."""
+        """Start the servers, then the other processes; wait until all of them serve."""
         for stage in (("redis", "mongod"), ("api", "worker", "reconciler")):
             names = [name for name in stage if name in self._children]
             for name in names:
@@ -132,33 +132,33 @@ class Stack:
                 self._children[name].wait_ready()
 
     def start(self, name: str, *, wait: bool = True, **settings: str) -> None:
-        """Start a process that does not run, this once with ``settings``, and wait until it serves."""
+        """Start a process that does not run, with ``settings`` for this start only, and wait until it serves."""
         child = self._children[name]
         assert not child.is_alive(), f"{name} runs already"
-        usual = child.plan
-        child.plan = replace(usual, env={**usual.env, **settings})
+        default_plan = child.plan
+        child.plan = replace(default_plan, env={**default_plan.env, **settings})
         child.start()
-        child.plan = usual
+        child.plan = default_plan
         if wait:
             child.wait_ready()
 
     @contextmanager
-    def another(self, name: str, **settings: str) -> Iterator[Another]:
-        """Run a second worker or reconciler while the block runs, and wait until it works."""
-        second = Another(self.plan(name, **settings), self.root, self.guard)
-        second.start(lambda: self._has_left_its_mark(second.pid) if name == "worker" else bool(second.said()))
+    def another(self, name: str, **settings: str) -> Iterator[SecondProcess]:
+        """Run a second worker or reconciler while the block runs; wait until it works."""
+        second = SecondProcess(self.plan(name, **settings), self.root, self.guard)
+        second.start(lambda: self.has_presence(second.pid) if name == "worker" else bool(second.output()))
         try:
             yield second
         finally:
             second.kill()
 
     def plan(self, name: str, **settings: str) -> ChildPlan:
-        """Answer how a process is run, with other ``settings``."""
-        usual = self._children[name].plan
-        return replace(usual, env={**usual.env, **settings})
+        """Return the plan by which a process is run, changed by ``settings``."""
+        default_plan = self._children[name].plan
+        return replace(default_plan, env={**default_plan.env, **settings})
 
     def stop(self, name: str) -> None:
-        """Ask a process to end (SIGTERM) and wait for its end; by force after its grace."""
+        """End a process by SIGTERM and wait for its end; kill it after its grace period."""
         self._children[name].stop()
 
     def kill(self, name: str) -> None:
@@ -170,11 +170,11 @@ class Stack:
         self._children[name].pause()
 
     def resume(self, name: str) -> None:
-        """Thaw what was paused (SIGCONT)."""
+        """Continue a paused process and its whole group (SIGCONT)."""
         self._children[name].resume()
 
     def mend(self) -> None:
-        """Resume what is paused, start what does not run, servers first, and wait until the API has noticed."""
+        """Resume what is paused, start what does not run (servers first), and wait until the API has noticed."""
         for name, child in self._children.items():
             if child.is_alive():
                 child.resume()
@@ -183,38 +183,38 @@ class Stack:
         self._children["api"].wait_ready()
 
     def is_alive(self, name: str) -> bool:
-        """Answer whether a process runs."""
+        """Return whether a process runs."""
         return self._children[name].is_alive()
 
     def pid(self, name: str) -> int:
-        """Answer the process id of one that runs; it leads its group."""
+        """Return the process id of a running process; it leads its group."""
         pid = self._children[name].pid
         assert pid is not None, f"{name} does not run"
         return pid
 
     def exit_code(self, name: str) -> int | None:
-        """Answer how a process that has ended did so; minus the signal where it was one."""
+        """Return the exit code of a process that has ended; minus the signal number if a signal ended it."""
         return self._children[name].exit_code
 
     def logs(self, name: str) -> str:
-        """Answer all that a process has said since the stack was made."""
+        """Return all that a process has printed since the stack was made."""
         log = self.root / f"{name}.log"
         return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
 
     def redis(self) -> redis.Redis:
-        """Answer the stack's one client of its Redis."""
+        """Return the stack's one client of its Redis."""
         if self._redis is None:
             self._redis = redis.Redis.from_url(self.redis_url, decode_responses=True)
         return self._redis
 
     def mongo(self) -> Database[dict[str, Any]]:
-        """Answer the stack's database, by the one client there is: each has three threads."""
+        """Return the stack's database. There is one client only, because each client has three threads."""
         if self._mongo is None:
             self._mongo = pymongo.MongoClient(self.mongodb_url)
         return self._mongo.get_default_database()
 
     def close(self) -> None:
-        """End everything and forget its data; the logs stay. The data is a temporary one, so nobody is asked."""
+        """Kill every process and delete the data, which is temporary; the logs stay."""
         for client in (self._redis, self._mongo):
             if client is not None:
                 client.close()
@@ -226,31 +226,31 @@ class Stack:
         socket_dir.remove_socket_dir(self.sockets)
 
     def _api_serves(self) -> bool:
-        # /ready is 503 while a server is away, which a test may want; /health is always 200. Asked on many connections,
-        # for each reaches any of the API's processes, and each of them notices for itself.
-        whole = all(child.is_alive() for name, child in self._children.items() if name in {"redis", "mongod"})
-        url = f"{self.url}/{'ready' if whole else 'health'}"
+        # /ready is 503 while a server is away, which a test may want; /health is always 200. Many connections are used,
+        # because each may reach any of the API's processes, and each process notices for itself.
+        servers_run = all(child.is_alive() for name, child in self._children.items() if name in {"redis", "mongod"})
+        url = f"{self.url}/{'ready' if servers_run else 'health'}"
         return all(bucket_processes.fetch_json(url) for _ in range(_CONNECTIONS))
 
-    def _worker_has_left_its_mark(self) -> bool:
-        return self._has_left_its_mark(self.pid("worker"))
+    def _worker_has_presence(self) -> bool:
+        return self.has_presence(self.pid("worker"))
 
-    def _has_left_its_mark(self, pid: int | None) -> bool:
-        # By name, with the process id: a worker that was killed leaves its own mark behind for 15 s.
+    def has_presence(self, pid: int | None) -> bool:
+        # By name, with the process id: the presence entry of a worker that was killed stays for 15 s.
         with closing(redis.Redis.from_url(self.redis_url, decode_responses=True)) as client:
             return client.zscore("workers", f"{socket.gethostname()}:{pid}") is not None
 
 
-def _kept_port(host: str) -> socket.socket:
-    """Take a free port for as long as the socket is open; who says SO_REUSEADDR, as gunicorn does, can listen on it.
+def _reserve_port(host: str) -> socket.socket:
+    """Reserve a free port while the socket is open; a server with SO_REUSEADDR, like gunicorn, can listen on it.
 
-    One that is merely found free may be another's by the time the API starts, or starts again.
+    A port that is merely found free may belong to another process by the time the API starts, or starts again.
     """
-    kept = socket.socket()
-    kept.bind((host, 0))  # without it, or the port could be another such socket's
-    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    return kept
+    reserved = socket.socket()
+    reserved.bind((host, 0))  # before SO_REUSEADDR is set, or the port could be that of another such socket
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return reserved
 
 
 def _is_setting(name: str) -> bool:
-    return name.startswith("BUCKET_") or name in _FROM_OUTSIDE
+    return name.startswith("BUCKET_") or name in _SETTINGS_WITHOUT_PREFIX

@@ -1,7 +1,7 @@
-"""Holds a step for as long as a test wants: the agent ``counter`` must leave its line in a pipe that nobody reads yet.
+"""A gate that blocks a step as long as a test wants: the agent ``counter`` writes to a pipe without a reader.
 
-With :func:`gate` a run is under way until the test lets it go, however slow the machine; without it a run that takes
-"long enough" is either over too soon or waited for too long.
+With :func:`gate` a run stays under way until the test opens the gate, however slow the machine is. Without it a run
+that takes "long enough" either ends too soon or makes the test wait too long.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 class Gate:
-    """A named pipe: whoever opens it to write waits until :meth:`open`."""
+    """A named pipe: a writer that opens it blocks until :meth:`open`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -21,21 +21,21 @@ class Gate:
         os.mkfifo(path)
 
     def open(self) -> None:
-        """Let through who waits; whoever comes later finds a plain file."""
+        """Let the waiting writers through; later ones find no pipe and create a plain file."""
         if self._reader is None:
             self._reader = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
             self._path.unlink()
 
     def close(self) -> None:
-        """Let through who waits, and read no more."""
+        """Let the waiting writers through, and close the reader."""
         self.open()
         if self._reader is not None:
             os.close(self._reader)
 
 
 @contextmanager
-def gate(path: Path) -> Iterator[Gate]:
-    """Answer a gate at ``path`` that is shut; nobody waits at it after the block."""
+def step_gate(path: Path) -> Iterator[Gate]:
+    """Yield a shut gate at ``path``; it is open after the block."""
     shut = Gate(path)
     try:
         yield shut

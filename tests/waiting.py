@@ -1,4 +1,4 @@
-"""Watches real processes in tests: waits for conditions with a deadline, and finds what a process has started."""
+"""Helpers for tests with real processes: wait for a condition with a deadline, find the descendants of a process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def wait_until(holds: Callable[[], object], within_s: float = 10.0, what: str = "") -> None:
-    """Return as soon as ``holds()`` is true; fail after ``within_s``."""
+    """Wait until ``holds()`` is true; fail after ``within_s`` seconds."""
     due_by = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < due_by, f"not within {within_s:g} s: {what or holds}"
@@ -16,24 +16,24 @@ def wait_until(holds: Callable[[], object], within_s: float = 10.0, what: str = 
 
 
 def is_running(pid: int) -> bool:
-    """Answer whether a process runs; one that has ended and was not reaped yet does not."""
+    """Return whether a process runs; a zombie (ended, not reaped yet) does not."""
     return _state_and_parent(pid)[0] not in {"", "Z", "X"}
 
 
 def is_paused(pid: int) -> bool:
-    """Answer whether a process has been stopped by a signal, and not resumed."""
+    """Return whether a process is stopped by a signal."""
     return _state_and_parent(pid)[0] == "T"
 
 
 def descendants(pid: int) -> set[int]:
-    """Answer the ids of all that ``pid`` has started, and that those have."""
+    """Return the process ids of all descendants of ``pid``."""
     parents = {int(entry.name): _state_and_parent(int(entry.name))[1] for entry in Path("/proc").glob("[0-9]*")}
-    found: set[int] = set()
+    pids: set[int] = set()
     newest = {pid}
     while newest:
-        newest = {child for child, parent in parents.items() if parent in newest} - found
-        found |= newest
-    return found
+        newest = {child for child, parent in parents.items() if parent in newest} - pids
+        pids |= newest
+    return pids
 
 
 def _state_and_parent(pid: int) -> tuple[str, int]:

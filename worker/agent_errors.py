@@ -1,4 +1,4 @@
-"""What an agent may raise to say whether another attempt could help; anything else it raises is permanent."""
+"""Exceptions by which an agent says whether another attempt could help; most other exceptions count as permanent."""
 
 from __future__ import annotations
 

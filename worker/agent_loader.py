@@ -1,4 +1,4 @@
-"""Loads each agent's callable from its own folder, and nothing else; all faults are told together."""
+"""Loads each agent's callable from its own folder, and nothing else; all faults are reported together."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ AgentFunction = Callable[[dict[str, Any], AgentContext], Any]
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A spec and the callable it names; what ``run`` answers or raises is nobody's promise."""
+    """An agent's specification and its callable; ``run`` may return or raise anything."""
 
     spec: AgentSpec
     run: AgentFunction
 
 
 def load_agents(catalogue: AgentCatalogue) -> Mapping[str, Agent]:
-    """Answer every agent of the catalogue by name; raises SpecError with a line for each that cannot be loaded."""
+    """Load every agent of the catalogue, by name; raises SpecError with a line for each that cannot be loaded."""
     agents: dict[str, Agent] = {}
     faults: list[str] = []
     for spec in catalogue.agents():
         try:
             agents[spec.name] = Agent(spec, _callable_of(spec, catalogue.folder(spec.name)))
-        except SpecError as wrong:
-            faults.append(f"agent {spec.name!r}: {wrong.message}")
+        except SpecError as error:
+            faults.append(f"agent {spec.name!r}: {error.message}")
     if faults:
         raise SpecError("\n".join(faults))
     return types.MappingProxyType(agents)
 
 
 def check_agents(agents_dir: Path | None) -> list[str]:
-    """Answer a line for each agent that was found and loaded; raises SpecError with all that is wrong."""
+    """Return a line for each agent that was found and loaded; raises SpecError with all faults."""
     catalogue = load_catalogue(agents_dir)
     return [
         f"{name} {agent.spec.version} ({', '.join(agent.spec.domains)}) from {catalogue.folder(name)}"
@@ -60,8 +60,8 @@ def _callable_of(spec: AgentSpec, folder: Path) -> AgentFunction:
         raise SpecError(f"entry is {spec.entry!r} but {module_name}.py has no callable {function_name!r}")
     try:
         inspect.signature(function).bind({}, None)
-    except (TypeError, ValueError) as wrong:
-        raise SpecError(f"{spec.entry} must take two arguments, (given, ctx): {wrong}") from wrong
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{spec.entry} must take two arguments, (given, ctx): {error}") from error
 
     @functools.wraps(function)
     def run(given: dict[str, Any], ctx: AgentContext) -> Any:
@@ -72,19 +72,19 @@ def _callable_of(spec: AgentSpec, folder: Path) -> AgentFunction:
 
 
 def _load_module(agent: str, folder: Path, module_name: str) -> types.ModuleType:
-    # A private package for each folder: two agent.py never collide, and `from . import other` stays within it.
+    # A private package for each folder: two files agent.py never collide, and `from . import other` stays within it.
     package = types.ModuleType(f"_bucket_agent_{agent}")
     package.__path__ = [str(folder)]
     name = f"{package.__name__}.{module_name}"
     path = folder / f"{module_name}.py"
-    found = importlib.util.spec_from_file_location(name, path)
-    if found is None or found.loader is None:
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    if module_spec is None or module_spec.loader is None:
         raise SpecError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(found)
+    module = importlib.util.module_from_spec(module_spec)
     sys.modules[package.__name__], sys.modules[name] = package, module
     try:
-        found.loader.exec_module(module)
-    except (Exception, SystemExit) as wrong:
+        module_spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
         del sys.modules[package.__name__], sys.modules[name]
-        raise SpecError(f"{path} cannot be loaded: {type(wrong).__name__}: {wrong}") from wrong
+        raise SpecError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     return module

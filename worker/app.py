@@ -1,6 +1,6 @@
-"""The Celery process: settings that were paid for, and the task that answers bells.
+"""The Celery application of a worker: its configuration, and the task that runs steps.
 
-``celery --app worker.app worker`` needs no options; the queues of a pool may be narrowed with ``-Q``.
+``celery --app worker.app worker`` needs no options; ``-Q`` limits a pool to some of the queues.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from kombu.entity import Queue
 
 from shared import faults
 from shared.bootstrap import bootstrap
-from shared.queue.message import PRIORITY_STEPS, QUEUES
+from shared.domain.definitions.agent_spec import QUEUE_NAMES
+from shared.queue.message import PRIORITY_STEPS
 from shared.settings import Settings, warn_about_unknown_variables
 from shared.telemetry.logging_setup import configure_logging
 from worker.agent_loader import load_agents
@@ -30,16 +31,16 @@ RECONNECT_EVERY_S: Final = 1.0
 
 
 class FixedIntervalConnection(Connection):
-    """A connection that is tried again each second; kombu waits up to 30 s, long after Redis is back."""
+    """A broker connection that is retried each second; kombu's back-off would wait up to 30 s."""
 
     def _ensure_connection(self, errback: Any = None, max_retries: Any = None, *args: Any, **options: Any) -> Any:
         del args
-        steady = {"interval_start": RECONNECT_EVERY_S, "interval_step": 0, "interval_max": RECONNECT_EVERY_S}
-        return super()._ensure_connection(errback, max_retries, **(options | steady))  # type: ignore[no-untyped-call]
+        fixed_interval = {"interval_start": RECONNECT_EVERY_S, "interval_step": 0, "interval_max": RECONNECT_EVERY_S}
+        return super()._ensure_connection(errback, max_retries, **(options | fixed_interval))  # type: ignore[no-untyped-call]
 
 
 class NoGossipWorker(Worker):  # type: ignore[misc]
-    """A worker without the chatter between workers, which may block its loop and which nothing here needs."""
+    """A worker without gossip, mingle and heartbeats: nothing here needs them, and they can block Celery's loop."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         options |= {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
@@ -47,7 +48,7 @@ class NoGossipWorker(Worker):  # type: ignore[misc]
 
 
 def celery_config_of(settings: Settings) -> dict[str, Any]:
-    """Answer Celery's settings; each was paid for with a failure that was seen (ENGINE section 9)."""
+    """Return Celery's configuration; most settings answer a failure that was seen (docs/engine.md, section 9)."""
     return {
         "broker_url": settings.redis_url.replace("unix://", "redis+socket://", 1),
         "broker_transport_options": {
@@ -68,8 +69,8 @@ def celery_config_of(settings: Settings) -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "event_serializer": "json",
-        "task_queues": [Queue(name, routing_key=name) for name in QUEUES],  # type: ignore[no-untyped-call]
-        "task_default_queue": QUEUES[0],
+        "task_queues": [Queue(name, routing_key=name) for name in QUEUE_NAMES],  # type: ignore[no-untyped-call]
+        "task_default_queue": QUEUE_NAMES[0],
         "task_create_missing_queues": False,
         "task_protocol": 2,
         "task_acks_late": True,
@@ -93,24 +94,27 @@ def celery_config_of(settings: Settings) -> dict[str, Any]:
 
 
 def create_app(settings: Settings) -> Celery:
-    """Answer the Celery app of a worker; agents are loaded here, so that a wrong one names itself and stops it."""
+    """Build the Celery app of a worker.
+
+    Agents are loaded here, so that the worker does not start if one is wrong; the SpecError names all of them.
+    """
     services = bootstrap(settings, "worker")
     agents = load_agents(services.catalogue)
-    made = Celery("bucket", set_as_current=False)
-    made.conf.update(celery_config_of(settings))
-    made.amqp.Connection = FixedIntervalConnection
-    made.Worker = made.subclass_with_self(NoGossipWorker, name="Worker")
+    app = Celery("bucket", set_as_current=False)
+    app.conf.update(celery_config_of(settings))
+    app.amqp.Connection = FixedIntervalConnection
+    app.Worker = app.subclass_with_self(NoGossipWorker, name="Worker")
     slots = SharedSlots(settings.worker_concurrency)
-    runner = cache(lambda: create_runner(services, agents, slots, list(made.amqp.queues.consume_from)))
-    register_task(made, runner, services.dead_letters)
-    parent = MainProcess(services, slots)
-    parent.connect_signals()
-    made.steps["worker"].add(watchdog_bootstep(parent))
-    return made
+    runner = cache(lambda: create_runner(services, agents, slots, list(app.amqp.queues.consume_from)))
+    register_task(app, runner, services.dead_letters)
+    main_process = MainProcess(services, slots)
+    main_process.connect_signals()
+    app.steps["worker"].add(watchdog_bootstep(main_process))
+    return app
 
 
 def _suppress_celery_logging(**_: Any) -> None:
-    """Keep Celery's own logging set-up away, and its two lines for each message: a run's lines say more."""
+    """Prevent Celery's own set-up of logging, and its two lines for each message: a run's own log lines say more."""
     for chatty in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

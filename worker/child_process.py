@@ -1,4 +1,4 @@
-"""What a child of the pool works with, made at its first task: Celery resets signal handlers that were set before."""
+"""Builds the runner of a pool's child process at its first task: Celery resets earlier signal handlers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from worker.supervision.step_interrupter import RunningStep, StepInterrupter
 
 
 def create_runner(services: Services, agents: Mapping[str, Agent], slots: SharedSlots, queues: Sequence[str]) -> Runner:
-    """Answer this process's runner, with its minder begun; to be called in its main thread."""
+    """Build this process's runner and start its step interrupter; to be called in the main thread."""
     settings = services.settings
     index = getattr(current_process(), "index", 0)
 
-    def finish(minded: RunningStep, why: str) -> None:
-        runner.force_finish(minded, why)
+    def finish(running_step: RunningStep, reason: str) -> None:
+        runner.force_finish(running_step, reason)
 
-    minder = StepInterrupter(
+    interrupter = StepInterrupter(
         slots, slots.slot(index), grace_s=settings.grace_s, drain_s=settings.drain_s, finish=finish
     )
-    runner = Runner(services, agents, minder, queues)
-    minder.start()
+    runner = Runner(services, agents, interrupter, queues)
+    interrupter.start()
     return runner

@@ -1,4 +1,4 @@
-"""Adds money exactly and rounds it once; never touches a binary float sum."""
+"""Exact sums of money in decimal arithmetic, rounded once; it never adds binary floats."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 AMOUNT_MAX: Final = Decimal("999999999999.99")
 _CENT: Final = Decimal("0.01")
-# A float's shortest text reaches down to 1e-324; with 400 digits every sum of amounts within LIMIT is exact.
+# A float's shortest text reaches down to 1e-324; with 400 digits every sum of amounts within AMOUNT_MAX is exact.
 _EXACT_CONTEXT: Final = Context(prec=400, rounding=ROUND_HALF_EVEN)
 
 
@@ -23,7 +23,7 @@ class CashFlow:
 
 
 def flow_of(transactions: Iterable[Mapping[str, Any]]) -> CashFlow:
-    """Answer what came in, what went out, and both together; raises ValueError for an amount that is no money."""
+    """Sum what came in, what went out, and both together; raises ValueError for an amount that is not money."""
     positive = negative = Decimal(0)
     for transaction in transactions:
         amount = signed_amount_of(transaction)
@@ -37,7 +37,7 @@ def flow_of(transactions: Iterable[Mapping[str, Any]]) -> CashFlow:
 
 
 def signed_amount_of(transaction: Mapping[str, Any]) -> Decimal:
-    """Answer a transaction's amount; a positive one whose ``type`` is ``expense`` counts as negative."""
+    """Return a transaction's amount; a positive one whose ``type`` is ``expense`` counts as negative."""
     amount = exact_decimal_of(transaction.get("amount"))
     kind = transaction.get("type")
     is_expense = isinstance(kind, str) and kind.strip().lower() == "expense"
@@ -45,13 +45,13 @@ def signed_amount_of(transaction: Mapping[str, Any]) -> Decimal:
 
 
 def exact_decimal_of(amount: object) -> Decimal:
-    """Answer ``amount``, a JSON number, as the decimal that was written; raises ValueError beyond ±LIMIT."""
+    """Return ``amount``, a JSON number, as the decimal that was written; raises ValueError beyond ±``AMOUNT_MAX``."""
     if isinstance(amount, bool) or not isinstance(amount, int | float):
         raise ValueError(f"an amount must be a number, not {type(amount).__name__}")  # noqa: TRY004 - one error for all
-    written = Decimal(repr(amount)) if isinstance(amount, float) else Decimal(amount)
-    if not written.is_finite() or abs(written) > AMOUNT_MAX:
+    value = Decimal(repr(amount)) if isinstance(amount, float) else Decimal(amount)
+    if not value.is_finite() or abs(value) > AMOUNT_MAX:
         raise ValueError(f"an amount must lie within ±{AMOUNT_MAX:,}")
-    return written
+    return value
 
 
 def _to_json_number(amount: Decimal) -> int | float:

@@ -1,8 +1,9 @@
-"""Offers overdue steps again: ``python -m worker.reconciler``. Several may run; one acts, the others stand by.
+"""The reconciler process: finds overdue executions and rescues or expires them (``python -m worker.reconciler``).
 
-It is the only mechanism behind "an accepted run always ends": a lost message, a killed worker, a flushed Redis, an
-API that died after its insert, a retry's or a schedule's moment and a deadline all show as a due moment that has
-passed. A message that waits in a long queue is not lost: its step is left alone for another while.
+Several may run; one is the leader and acts, the others stand by. It is the only mechanism behind "an accepted run
+always ends": a lost message, a killed worker, a flushed Redis, an API that died after its insert, the time of a retry
+or a schedule, and a deadline all show as a due time that has passed. A message that waits in a long queue is not lost:
+its step is postponed. Rules: docs/engine.md, section 5.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ OVERDUE_BATCH_MAX: Final = 2_000
 
 
 class Reconciler:
-    """One process's looks at what is overdue."""
+    """One process's passes over the overdue executions."""
 
     def __init__(self, services: Services, name: str) -> None:
         self._services = services
@@ -57,121 +58,127 @@ class Reconciler:
 
     @property
     def period_s(self) -> float:
-        """How long to wait between two looks: a fifth of a hand-off, and well below a heartbeat.
+        """How long to wait between two passes: a fifth of a hand-off time, at most half a heartbeat period.
 
-        A look that comes later than that after the last one is taken for one after a standstill.
+        It must stay well below a heartbeat period: a later pass counts as one after a standstill of this process.
         """
         settings = self._services.settings
         return min(settings.handoff_s / 5, settings.heartbeat_s / 2)
 
     @property
     def is_leader(self) -> bool:
-        """True while its last look has found it the one that acts."""
+        """Whether this process leads, by the lease that its last pass acquired."""
         return boottime_s() < self._leader_until
 
     def reconcile_once(self) -> int:
-        """Look once; answer how many steps were rescued. Raises nothing of the store's: it looks again later."""
+        """Make one pass; return how many steps were rescued or runs expired.
+
+        If the store is away it returns 0 and begins a grace period: the next pass tries again.
+        """
         self._grace_periods.begin_pass()
         try:
             return self._reconcile()
-        except (Unavailable, OutcomeUnknown) as away:
-            self._log.warning("a look was not answered", reason=away.message)
+        except (Unavailable, OutcomeUnknown) as error:
+            self._log.warning("the store did not answer a pass of the reconciler", reason=error.message)
             self._grace_periods.begin_outage_grace()
             return 0
         finally:
             self._grace_periods.end_pass()
 
     def run(self, stop: threading.Event) -> None:
-        """Look again and again until ``stop`` is set."""
+        """Make passes until ``stop`` is set."""
         while not stop.wait(self.period_s):
             try:
                 self.reconcile_once()
-            except Exception:  # noqa: BLE001  (it must go on: nothing else looks)
-                self._log.exception("a look failed")
+            except Exception:  # noqa: BLE001  (it must go on: nothing else finds overdue runs)
+                self._log.exception("a pass of the reconciler failed")
 
     def _reconcile(self) -> int:
         jump = self._clock.sync()
         if self._grace_periods.begin_clock_jump_grace(jump):
             self._log.warning("the store's clock jumped", seconds=jump.total_seconds())
         now = self._clock.now()
-        asked_at, term_s = boottime_s(), self._services.settings.handoff_s
-        leads = self._store.acquire_leadership(self._name, now, now + timedelta(seconds=term_s))
-        self._leader_until = asked_at + term_s if leads else 0.0
-        if not leads:
+        requested_at, term_s = boottime_s(), self._services.settings.handoff_s
+        is_leader = self._store.acquire_leadership(self._name, now, now + timedelta(seconds=term_s))
+        self._leader_until = requested_at + term_s if is_leader else 0.0
+        if not is_leader:
             return 0
         overdue = self._store.find_overdue(now, now + self._services.timings.due_ahead_max, OVERDUE_BATCH_MAX)
         self._oldest_messages = self._read_oldest_messages() if overdue else None
-        done = 0
+        rescued = 0
         waiting: list[Execution] = []
-        doubted = self._possibly_withdrawn(overdue, now)
+        possibly_withdrawn = self._possibly_withdrawn(overdue, now)
         for execution, _ in overdue:
-            if execution.id in doubted:
+            if execution.id in possibly_withdrawn:
                 continue
             try:
-                done += self._reconcile_execution(execution, now, waiting)
+                rescued += self._reconcile_execution(execution, now, waiting)
             except (Unavailable, OutcomeUnknown):
                 raise
-            except Exception:  # noqa: BLE001  (one that cannot be rescued must not keep all behind it from it)
+            except Exception:  # noqa: BLE001  (one run that cannot be rescued must not block those behind it)
                 self._log.exception("a rescue failed", execution_id=execution.id)
         self._store.postpone(waiting)
         self._sweeper.sweep(now)
-        return done
+        return rescued
 
     def _read_oldest_messages(self) -> lost_messages.LostMessageDetector | None:
         try:
             return lost_messages.read_oldest_messages(self._services.redis)
         except redis.RedisError:
-            return None  # offered to nobody a step would only wait the longer for its next offer
+            return None  # without Redis an offer reaches no worker, and only makes the next hand-off time longer
 
     def _possibly_withdrawn(self, overdue: Sequence[tuple[Execution, datetime]], now: datetime) -> set[str]:
-        """The ids of runs that the API may be about to take back: stored just now, and not known to be accepted.
+        """Return the ids of runs that the API may be about to withdraw: stored just now, without an accept marker.
 
-        A run that a worker has claimed is not taken back any more, nor is one of whose acceptance there is word: both
-        go on at their moments (a retry's, a schedule's, a deadline), however lately they were stored.
+        A run is not withdrawn any more if a worker has claimed it or if it has an accept marker. Such runs are handled
+        at their due times (retry, schedule, deadline) even if they were stored just now.
         """
-        fresh = [
+        unclaimed = [
             execution.id
             for execution, stored_at in overdue
             if execution.started_at is None and self._grace_periods.is_just_inserted(stored_at, now)
         ]
         try:
-            return set(fresh) - accept_markers.find_marked(self._services.redis, fresh)
-        except redis.RedisError as away:
-            self._log.warning("which runs are known to be accepted was not read", reason=str(away))
-            return set(fresh)
+            return set(unclaimed) - accept_markers.find_marked(self._services.redis, unclaimed)
+        except redis.RedisError as error:
+            self._log.warning("the accept markers were not read", reason=str(error))
+            return set(unclaimed)
 
     def _reconcile_execution(self, execution: Execution, now: datetime, waiting: list[Execution]) -> int:
-        """Expire a run or rescue its due steps; answer how many steps that were. What waits is put to ``waiting``."""
+        """Expire a run or rescue its due steps; return how many.
+
+        An execution that must be postponed, because its message still waits or nothing is due, is added to ``waiting``.
+        """
         if self._grace_periods.may_expire_running and expire(execution, now) is not None:
-            return self._save_and_publish(execution, "deadline", lambda seen: expire(seen, self._clock.now()))
+            return self._save_and_publish(execution, "deadline", lambda current: expire(current, self._clock.now()))
         due = [step for step in execution.steps.values() if is_overdue(execution, step, now, self._services.timings)]
-        still = [step for step in due if self._is_message_waiting(execution, step)]
-        if still or not due:
+        still_queued = [step for step in due if self._is_message_waiting(execution, step)]
+        if still_queued or not due:
             later = now + self._services.timings.queued_grace
-            waiting.append(with_steps(execution, *(replace(step, due_by=later) for step in still)))
-        return sum(self._rescue(execution, step) for step in due if step not in still and self._may_rescue(step))
+            waiting.append(with_steps(execution, *(replace(step, due_by=later) for step in still_queued)))
+        return sum(self._rescue(execution, step) for step in due if step not in still_queued and self._may_rescue(step))
 
     def _is_message_waiting(self, execution: Execution, step: Step) -> bool:
-        """True where the step's message lies in a list that is merely long."""
+        """Return whether the step's message waits in a list that is only long."""
         if self._oldest_messages is None or step.status is not StepStatus.READY or step.is_delayed:
             return False
         queue = execution.basket.step(step.id).queue
         return not self._oldest_messages.is_lost(step, queue, self._services.timings.handoff)
 
     def _may_rescue(self, step: Step) -> bool:
-        is_for_redis = step.status is StepStatus.READY
-        return self._grace_periods.may_offer(step) and not (is_for_redis and self._oldest_messages is None)
+        needs_redis = step.status is StepStatus.READY
+        return self._grace_periods.may_offer(step) and not (needs_redis and self._oldest_messages is None)
 
     def _rescue(self, execution: Execution, step: Step) -> int:
         reason = (
             "lease_over" if step.status is StepStatus.RUNNING else "moment_come" if step.is_delayed else "not_claimed"
         )
 
-        def decide(seen: Execution) -> Decision | None:
-            found = seen.steps[step.id]
-            if (found.offers, found.claims) != (step.offers, step.claims):
-                return None  # another has seen to it since: whether that message waits is for the next look to say
-            return rescue(seen, step.id, self._clock.now(), self._services.timings)
+        def decide(current: Execution) -> Decision | None:
+            current_step = current.steps[step.id]
+            if (current_step.offers, current_step.claims) != (step.offers, step.claims):
+                return None  # it was offered or claimed since; the next pass checks whether that message still waits
+            return rescue(current, step.id, self._clock.now(), self._services.timings)
 
         return self._save_and_publish(execution, reason, decide)
 
@@ -181,7 +188,7 @@ class Reconciler:
             return 0
         faults.reach("reconciler.written")
         publisher = self._services.publisher
-        if not publisher.publish_rescue(settled.record, settled.decision, as_of=settled.as_of, reason=reason):
+        if not publisher.publish_rescue(settled.record, settled.decision, as_of=settled.save_started_at_s, reason=reason):
             self._oldest_messages = None
         self._log.info("a step was rescued", execution_id=execution.id, steps=settled.decision.dispatch, reason=reason)
         return 1
@@ -203,7 +210,7 @@ def main() -> None:
     reconciler = Reconciler(services, new_token())
     relay = FeedRelay(services.database, services.feed_writer, services.clock, lambda: reconciler.is_leader)
     relay.notify = FeedNotifier(services.redis)
-    structlog.get_logger().info("the reconciler looks for overdue steps", every_s=reconciler.period_s)
+    structlog.get_logger().info("the reconciler begins to search for overdue runs", every_s=reconciler.period_s)
     threading.Thread(target=relay.run, args=(stop,), name="relay", daemon=True).start()
     reconciler.run(stop)
 
@@ -211,5 +218,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except BucketError as wrong:
-        raise SystemExit(f"the reconciler cannot start: {wrong.message}") from wrong
+    except BucketError as error:
+        raise SystemExit(f"the reconciler cannot start: {error.message}") from error

@@ -1,6 +1,6 @@
-"""What only the reserved agent ``simulate`` may raise: a worker that is lost, and a failure of any code.
+"""Fault injection: the outcomes that only the reserved agent ``simulate`` can cause, a lost worker or any error code.
 
-From any other agent they are exceptions like all others: the codes of runs are a closed list.
+If another agent raises these exceptions, they count like all others: the error codes of runs are a closed list.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from shared.domain.lifecycle.simulation import ERROR_KIND_BY_CODE, SIMULATE_AGEN
 
 
 class SimulatedWorkerLoss(Exception):
-    """The worker counts as lost from here on: nothing more is said of this attempt, and its lease runs out."""
+    """The worker counts as lost: nothing more is recorded of this attempt, and its lease runs out."""
 
 
 class NoOutcome:
-    """What came of a step whose worker counts as lost: no outcome, and no word beyond what it has told so far."""
+    """Outcome of a step whose worker counts as lost: nothing is recorded beyond what it has reported so far."""
 
 
 class ScriptedFailure(Exception):
@@ -26,10 +26,10 @@ class ScriptedFailure(Exception):
 
 
 def simulated_outcome_of(step: Step, raised: BaseException) -> RunError | NoOutcome | None:
-    """Answer what ``simulate`` was told to play; None for what is played by nobody.
+    """Return the outcome that the script of ``simulate`` asks for; None if this exception is not part of a script.
 
-    Where a worker is to be lost, the runner lets go of the step without an outcome, as it does of one that has moved
-    on, and whoever looks for overdue steps finds it. No process ends, for others share it.
+    For a lost worker, the runner drops the step without an outcome, as it does if a step has moved on, and the
+    reconciler rescues it. No process ends, because other runs share it.
     """
     if step.agent != SIMULATE_AGENT_NAME:
         return None

@@ -1,1 +1,1 @@
-"""What callers ask of runs that exist: cancel, retry, and requeue of dead letters."""
+"""Actions on existing runs: cancel, retry, and requeue of dead letters."""

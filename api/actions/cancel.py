@@ -1,4 +1,4 @@
-"""What a caller may ask of a run that is there: to stop."""
+"""POST /executions/{id}/cancel: asks a run to stop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BODY_KEYS: Final = ("reason",)
 
 
 def blueprint(services: Services, reader: ExecutionReader, poller: PollHandler) -> Blueprint:
-    """Answer the routes that act on executions."""
+    """Return the route that cancels an execution."""
     blp = Blueprint("commands", __name__, description="Stop executions")
 
     @blp.route("/executions/<execution_id>/cancel", methods=["POST"])
@@ -37,12 +37,13 @@ def blueprint(services: Services, reader: ExecutionReader, poller: PollHandler) 
         check_execution_id(execution_id)
         body = read_body(request, optional=True)
         reason = _parse_reason(body)
-        # Nothing was written for what the primary alone may have yet: that it is over, or that another has asked.
+        # If nothing was written, the run is done or its cancel was requested before. Perhaps only the primary has that
+        # yet, so the read is causal.
         record = _request_cancel(services, execution_id, reason) or reader.read(execution_id, causal=True)
         if record.execution.is_done and record.execution.cancel is None:
-            # It was over before anybody asked, and stays as it is: told here alone.
-            asked = CancelRequest(services.clock.now(), reason)
-            record = replace(record, execution=replace(record.execution, cancel=asked))
+            # The run was done before this request and stays as it is: only this reply shows the request.
+            cancel_request = CancelRequest(services.clock.now(), reason)
+            record = replace(record, execution=replace(record.execution, cancel=cancel_request))
         return poller.respond_with_record(
             record, 200 if record.execution.is_done else 202, unknown_key_warnings(body, _BODY_KEYS)
         )
@@ -59,9 +60,10 @@ def _parse_reason(body: Mapping[str, Any]) -> str | None:
 
 
 def _request_cancel(services: Services, execution_id: str, reason: str | None) -> ExecutionRecord | None:
-    """Write that a run is to stop, and leave word for its workers; None where it is over, asked before or not there.
+    """Write the cancel request of a run, and set the cancel hint for its workers.
 
-    An answer that is lost is asked for once more and no longer: the caller may, and it makes no difference.
+    Returns None if the run is done or missing, or if its cancel was requested before. If MongoDB's reply is lost, the
+    write is tried only once more: the caller can repeat the request, which is idempotent.
     """
     execution = services.store.load(PUBLIC_INTEGRATOR, execution_id)
     if execution is None:
@@ -69,22 +71,26 @@ def _request_cancel(services: Services, execution_id: str, reason: str | None) -
     settled = settle(
         services.store,
         execution,
-        lambda seen: cancel(seen, services.clock.now(), reason),
+        lambda snapshot: cancel(snapshot, services.clock.now(), reason),
         give_up=_give_up_on_second_call(),
     )
     if settled is None:
         return None
-    told = settled.record.lines_total - len(settled.decision.events)
-    services.publisher.publish_decision(settled.record, settled.decision, as_of=settled.as_of, published_seq=told)
+    published_seq = settled.record.lines_total - len(settled.decision.events)
+    services.publisher.publish_decision(
+        settled.record, settled.decision, as_of=settled.save_started_at_s, published_seq=published_seq
+    )
     if not settled.record.execution.is_done:
         try:
             cancel_hints.set_cancel_hint(services.redis, execution_id)
-        except redis.RedisError as away:
-            structlog.get_logger().info("the workers learn of a cancel by their heartbeat", reason=str(away))
+        except redis.RedisError as error:
+            structlog.get_logger().info(
+                "no cancel hint was set; the workers see the cancel at their next heartbeat", reason=str(error)
+            )
     return settled.record
 
 
 def _give_up_on_second_call() -> Callable[[], bool]:
-    """Answer something that says to give up from the second time on that it is asked."""
-    answers = chain([False], repeat(True))
-    return lambda: next(answers)
+    """Return a function that returns False at its first call, and True (give up) at every later one."""
+    results = chain([False], repeat(True))
+    return lambda: next(results)

@@ -1,4 +1,4 @@
-"""GET /dead-letters: what failed for good and may be sent again; POST sends one again."""
+"""Dead letters: GET /dead-letters lists what failed for good; POST /dead-letters/{id}/requeue sends one again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_BODY_KEYS: Final[tuple[str, ...]] = ()
 
 
 def blueprint(services: Services, reader: ExecutionReader, retrier: RetryHandler) -> Blueprint:
-    """Answer the routes of dead letters."""
+    """Return the routes of dead letters."""
     blp = Blueprint("dead_letters", __name__, description="What failed for good, and how to send it again")
 
     @blp.route("/dead-letters")
@@ -36,14 +36,14 @@ def blueprint(services: Services, reader: ExecutionReader, retrier: RetryHandler
         """List the dead letters, the newest finished first; ``?cursor=`` is a ``next_cursor``."""
         limit, cursor = query_params.limit(), query_params.text("cursor")
         after = None if cursor is None else DeadLetterPosition(*list_cursors.decode(CursorKind.DEAD_LETTERS, cursor))
-        found = services.dead_letters.page(PUBLIC_INTEGRATOR, limit + 1, after)
-        shown = found[:limit]
-        more = len(found) > limit
+        letters = services.dead_letters.list_page(PUBLIC_INTEGRATOR, limit + 1, after)
+        page = letters[:limit]
+        has_more = len(letters) > limit
         return private_no_cache(
             flask.jsonify(
-                dead_letters=[_dead_letter_view(letter) for letter in shown],
-                next_cursor=list_cursors.encode(CursorKind.DEAD_LETTERS, shown[-1].finished_at, shown[-1].id)
-                if more
+                dead_letters=[_dead_letter_view(letter) for letter in page],
+                next_cursor=list_cursors.encode(CursorKind.DEAD_LETTERS, page[-1].finished_at, page[-1].id)
+                if has_more
                 else None,
             )
         )
@@ -69,7 +69,7 @@ def blueprint(services: Services, reader: ExecutionReader, retrier: RetryHandler
 
 
 def _dead_letter_view(letter: DeadLetter) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    view: dict[str, Any] = {
         "id": letter.id,
         "kind": letter.kind,
         "execution_id": letter.execution_id,
@@ -78,4 +78,4 @@ def _dead_letter_view(letter: DeadLetter) -> dict[str, Any]:
         "finished_at": format_rfc3339(letter.finished_at),
         "retried_as": letter.retried_as,
     }
-    return told if letter.kind is DeadLetterKind.EXECUTION else told | {"times": letter.occurrences}
+    return view if letter.kind is DeadLetterKind.EXECUTION else view | {"times": letter.occurrences}

@@ -1,4 +1,4 @@
-"""POST /executions/{id}/retry: a new execution in place of one that is over, which keeps what it had finished."""
+"""POST /executions/{id}/retry: reruns a finished execution as a new one that reuses the completed steps."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from api.submission.admission import Admission
 from api.submission.replies import accepted_response
 from api.submission.run_builder import NewRun
 from api.submission.submission import Submission, read_submission
-from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, check_retryable, retry_execution
-from shared.domain.lifecycle.simulation import delay_scripted_steps
+from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, check_retryable, start_retry
 from shared.domain.lifecycle.timings import Timings
-from shared.domain.lifecycle.transitions import start
 from shared.domain.status import StepStatus
 from shared.errors import BucketError, ValidationFailed
 from shared.ids import new_execution_id
@@ -30,7 +28,7 @@ _BODY_KEYS: Final = ("from",)
 
 
 class RetryHandler:
-    """Makes retries of runs, for the routes that ask for one."""
+    """Creates retries of runs: for this route, and for the requeue of dead letters."""
 
     def __init__(
         self, reader: ExecutionReader, timings: Timings, admission: Admission, acceptor: Acceptor, view_hints: ViewHints
@@ -42,12 +40,12 @@ class RetryHandler:
         self._view_hints = view_hints
 
     def retry(self, submission: Submission, execution_id: str, start_from: RetryFrom) -> flask.Response:
-        """Return the reply to a retry, as to a submit; raises ExecutionNotFound and NotRetryable."""
+        """Accept a retry and return its reply, the same as for a submit; raises ExecutionNotFound and NotRetryable."""
         accepted = self._acceptor.accept(submission, self._build(submission, execution_id, start_from))
         return accepted_response(accepted, self._view_hints.of_execution(accepted.run), submission)
 
     def _build(self, submission: Submission, execution_id: str, start_from: RetryFrom) -> NewRun | BucketError:
-        """Return the run that retries another, with the outputs it begins with, or the error that refuses it."""
+        """Return the new run with the outputs that it begins with, or the error that refuses the retry."""
         try:
             self._admission.check()
             original = self._reader.read(execution_id, causal=True)
@@ -60,11 +58,9 @@ class RetryHandler:
             request = RetryRequest(
                 new_execution_id(now), now, submission.request_id, submission.traceparent, submission.idempotency
             )
-            run, outputs = retry_execution(original, request, start_from)
-            run = delay_scripted_steps(run)
-            return NewRun(start(run, run.created_at, self._timings), outputs)
-        except BucketError as refused:
-            return refused
+            return NewRun(*start_retry(original, request, start_from, self._timings))
+        except BucketError as error:
+            return error
 
 
 def blueprint(clock: ServerClock, retrier: RetryHandler) -> Blueprint:

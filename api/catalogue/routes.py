@@ -1,4 +1,4 @@
-"""The agents there are, and the baskets made of them."""
+"""Routes of the catalogue: list agents; list, create and delete baskets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shared.ids import BASKET_NAME_PATTERN
 
 
 def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
-    """Answer the routes of agents and baskets."""
+    """Build the blueprint with the routes of agents and baskets."""
     blp = Blueprint("catalogue", __name__, description="Agents, and baskets made of them")
 
     @blp.route("/agents")
@@ -38,8 +38,8 @@ def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
     @blp.route("/baskets")
     def baskets() -> flask.Response:
         """List the baskets by name."""
-        found = [_basket_view(definition) for definition in services.baskets.all(PUBLIC_INTEGRATOR)]
-        return flask.jsonify(baskets=found, count=len(found))
+        views = [_basket_view(definition) for definition in services.baskets.all(PUBLIC_INTEGRATOR)]
+        return flask.jsonify(baskets=views, count=len(views))
 
     @blp.route("/baskets/<name>")
     def basket(name: str) -> flask.Response:
@@ -54,10 +54,10 @@ def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
         _check_not_reserved(body["name"], BasketExists)
         definition = validate_definition(body)
         check_agents_exist(definition, services.catalogue)
-        parse_basket(definition, services.catalogue)  # a graph that cannot run is refused now, and not when it is run
+        parse_basket(definition, services.catalogue)  # refuse a graph that cannot run now, not when it is run
         services.baskets.add(PUBLIC_INTEGRATOR, definition, services.clock.now())
-        told = {"success": True, "message": f"basket {body['name']!r} created", "basket": _basket_view(definition)}
-        return flask.jsonify(told | ({"warnings": warnings} if warnings else {})), 201
+        payload = {"success": True, "message": f"basket {body['name']!r} created", "basket": _basket_view(definition)}
+        return flask.jsonify(payload | ({"warnings": warnings} if warnings else {})), 201
 
     @blp.route("/baskets/<name>", methods=["DELETE"])
     def delete_basket(name: str) -> flask.Response:
@@ -65,7 +65,7 @@ def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
         _check_not_reserved(name, ValidationFailed)
         try:
             services.baskets.remove(PUBLIC_INTEGRATOR, _check_basket_name(name), services.clock.now())
-        finally:  # also after an error: if the answer of MongoDB was lost, the basket may be deleted
+        finally:  # also after an error: if MongoDB's reply was lost, the basket may be deleted
             basket_cache.forget(name)
         summary = {"baskets_deleted": 1, "executions_deleted": 0}
         return flask.jsonify(

@@ -11,7 +11,7 @@ from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL, STEP_I
 from shared.ids import AGENT_NAME_PATTERN, BASKET_NAME_PATTERN
 
 DEFINITION_MAX_BYTES: Final = 64 * 1024
-_A_STEP: Final = "must begin with a lower-case letter, then up to 62 of a-z 0-9 _ -"
+_STEP_ID_MESSAGE: Final = "must begin with a lower-case letter, then up to 62 of a-z 0-9 _ -"
 _NAME_RULE: Final = validate.Regexp(
     rf"^(?:{BASKET_NAME_PATTERN.pattern})\Z",
     error="must be 1 to 100 letters, digits, spaces or any of _ . + -, and begin with a letter or digit",
@@ -21,7 +21,7 @@ _NAME_RULE: Final = validate.Regexp(
 class WrittenStepSchema(BodySchema):
     """One step of an explicit graph."""
 
-    id = fields.Str(validate=validate.Regexp(rf"^(?:{AGENT_NAME_PATTERN.pattern})\Z", error=_A_STEP))
+    id = fields.Str(validate=validate.Regexp(rf"^(?:{AGENT_NAME_PATTERN.pattern})\Z", error=_STEP_ID_MESSAGE))
     agent = fields.Str(required=True, validate=validate.Length(max=63))
     needs = fields.List(fields.Str(validate=validate.Length(max=STEP_ID_MAX)), validate=validate.Length(max=STEPS_MAX))
     input = ObjectField(metadata={"description": "literals, or {from, pointer}"})

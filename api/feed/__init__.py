@@ -1,1 +1,1 @@
-"""The change feed over HTTP, and its named consumers."""
+"""The change feed (change data capture) over HTTP, and its named consumers (durable subscriptions)."""

@@ -1,7 +1,7 @@
-"""GET /executions/changes: what changed since a cursor, for one poll instead of thousands.
+"""GET /executions/changes: the change feed, page by page from a cursor: one poll instead of thousands.
 
-A page promises: whatever a majority had taken before its ``next_since`` was made, and no page before it has shown,
-comes at or after that cursor. Whether all there is was shown (``caught_up``) is a word about this moment only.
+Guarantee of a page: each change that was majority-committed before its ``next_since`` was made, and was not on this or
+an earlier page, comes at or after that cursor. ``caught_up`` (no changes beyond the page) holds for this moment only.
 """
 
 from __future__ import annotations
@@ -30,72 +30,72 @@ from shared.timestamps import format_rfc3339
 
 NOW: Final = "now"
 FRESHNESS_MAX: Final = timedelta(seconds=3)
-"""A feed that was whole less than this ago has a relay that lives; at rest it makes certain each second."""
+"""If the feed was complete less than this ago, its relay is alive; an idle relay confirms this each second."""
 SETTLE_DELAY: Final = timedelta(seconds=0.25)
-"""Right after a batch the relay gathers the next one: for so long nobody can say that this is all."""
+"""Right after a batch the relay collects the next one: during this time it is not certain that there is no more."""
 RECHECK_INTERVAL_S: Final = 5.0
-"""How long a held request believes that there is nothing, where no wake-up comes: it may have been lost."""
+"""A held request without a wake-up reads the feed again after this time: the wake-up may have been lost."""
 FEED_POLL_AFTER_MAX_MS: Final = 5_000
 STALE_POLL_AFTER_MS: Final = 2_000
 _IDLE_SHARE: Final = 0.2
 _JITTER: Final = 0.1
-# A change may become a majority's, and so the feed's, a while after the moment that it bears.
+# A change may be majority-committed, and so be in the feed, some time after its own timestamp.
 _COMMIT_LAG_MAX: Final = timedelta(minutes=10)
 
 
 class FeedHandler:
-    """Answers pages of the feed, for whoever begins where."""
+    """Replies with pages of the feed from a given position, for cursors of callers and of named consumers."""
 
     def __init__(self, services: Services, long_poller: LongPoller) -> None:
         self._services = services
         self._long_poller = long_poller
 
     def resolve_since(self, since: str | None) -> FeedPosition | None:
-        """Answer the place that ``since`` names; None stands for the oldest that is kept."""
+        """Return the position of the cursor ``since``; None is the oldest position that is kept."""
         return None if since is None else self._resolve(since)
 
     def resolve_readable_since(self, since: str) -> FeedPosition:
-        """Answer the place that ``since`` names, where the feed can be read from there on; raises CursorExpired."""
-        place = self._resolve(since)
+        """Return the position of ``since``; raises CursorExpired if the feed cannot be read from there."""
+        position = self._resolve(since)
         try:
-            self._services.feed_reader.read_page(PUBLIC_INTEGRATOR, place, FeedQuery(1))
+            self._services.feed_reader.read_page(PUBLIC_INTEGRATOR, position, FeedQuery(1))
         except PositionExpired:
-            raise self.cursor_expired_error(place) from None
-        return place
+            raise self.cursor_expired_error(position) from None
+        return position
 
     def respond(self, start: FeedPosition | None) -> flask.Response:
-        """Answer the page from ``start`` on that this request asks for, held until there is one; raises CursorExpired.
+        """Return the page of changes from ``start`` on, by long poll if the request prefers to wait.
 
-        Where a filter leaves nothing of what was read, a held request reads on from there.
+        If the filter removes all changes that were read, a held request reads on from there. Raises CursorExpired.
         """
-        wanted = FeedQuery(query_params.limit(), query_params.text("basket"), query_params.text("tag"))
-        patience = parse_wait_preference()
+        query = FeedQuery(query_params.limit(), query_params.text("basket"), query_params.text("tag"))
+        preference = parse_wait_preference()
 
-        def look() -> FeedPage:
+        def read_page() -> FeedPage:
             nonlocal start
-            page = self._services.feed_reader.read_page(PUBLIC_INTEGRATOR, start, wanted)
+            page = self._services.feed_reader.read_page(PUBLIC_INTEGRATOR, start, query)
             start = page.next_position if not page.changes else start
             return page
 
         try:
             held = self._long_poller.hold(
-                pubsub.FEED_TOPIC, patience.wait_s, look, lambda page: bool(page.changes) or not page.is_last,
+                pubsub.FEED_TOPIC, preference.wait_s, read_page, lambda page: bool(page.changes) or not page.is_last,
                 fresh_for_s=lambda _: RECHECK_INTERVAL_S,
             )  # fmt: skip
         except PositionExpired:
             raise self.cursor_expired_error(start) from None
-        return patience.mark_applied(self._page_response(held.value), is_granted=held.is_granted)
+        return preference.mark_applied(self._page_response(held.value), is_granted=held.is_granted)
 
     def cursor_expired_error(self, start: FeedPosition | None) -> CursorExpired:
-        """Answer what a caller is told whose cursor the feed has outlived: the cursor of now, and what to list."""
+        """Return the error for a cursor that is no longer kept, with a new cursor and the list to resync from."""
         since = cursors.encode(self._services.feed_reader.end().position)
-        listed = {"order": str(ListOrder.OLDEST)}
+        list_params = {"order": str(ListOrder.OLDEST)}
         if start is not None:
-            listed = {
+            list_params = {
                 "updated_since": format_rfc3339(start.as_of - _COMMIT_LAG_MAX) or "",
                 "order": str(ListOrder.UPDATED),
             }
-        resync = {"since": since, "list": f"{version_prefix.request_prefix()}/executions?{urlencode(listed)}"}
+        resync = {"since": since, "list": f"{version_prefix.request_prefix()}/executions?{urlencode(list_params)}"}
         return CursorExpired(
             "what changed after this cursor is no longer kept, or was missed; read all pages of resync.list, "
             "then go on with resync.since",
@@ -107,43 +107,43 @@ class FeedHandler:
 
     def _page_response(self, page: FeedPage) -> flask.Response:
         now = self._services.clock.now_or_none()
-        come_again_ms = poll_after_ms(page, now)
+        delay_ms = poll_after_ms(page, now)
         response = flask.jsonify(
-            changes=[_change_view(changed) for changed in page.changes],
+            changes=[_change_view(change) for change in page.changes],
             next_since=cursors.encode(page.next_position),
             caught_up=has_caught_up(page, now),
-            poll_after_ms=come_again_ms,
+            poll_after_ms=delay_ms,
         )
-        response.headers["Retry-After"] = str(retry_after_s(come_again_ms))
+        response.headers["Retry-After"] = str(retry_after_s(delay_ms))
         return private_no_cache(response)
 
 
 def has_caught_up(page: FeedPage, now: datetime | None) -> bool:
-    """True where nothing lies beyond ``page``, and a relay that lives has nothing under way as far as is known."""
+    """Return whether there is nothing beyond ``page``, and a live relay has no batch under way as far as is known."""
     return page.is_last and now is not None and is_fresh(page.end, now) and now - page.end.written_at > SETTLE_DELAY
 
 
 def is_fresh(end: FeedEnd, now: datetime) -> bool:
-    """True where the feed was whole a moment ago; never where the clocks that say so are at odds."""
+    """Return whether the feed was complete a moment ago; False too if the clocks differ by more than that."""
     return abs(now - end.watermark_at) < FRESHNESS_MAX
 
 
 def poll_after_ms(page: FeedPage, now: datetime | None) -> int:
-    """Answer when to ask again: soon where more is there, else after a fifth of the feed's rest, with jitter."""
+    """Return when to poll again: soon if there is more, else after a fifth of the feed's idle time, with jitter."""
     if not page.is_last:
         return POLL_AFTER_MIN_MS
-    wanted: float = STALE_POLL_AFTER_MS
+    delay_ms: float = STALE_POLL_AFTER_MS
     if now is not None and is_fresh(page.end, now):
-        wanted = (now - page.end.written_at) / timedelta(milliseconds=1) * _IDLE_SHARE
-    return int(min(max(wanted * random.uniform(1 - _JITTER, 1 + _JITTER), POLL_AFTER_MIN_MS), FEED_POLL_AFTER_MAX_MS))  # noqa: S311
+        delay_ms = (now - page.end.written_at) / timedelta(milliseconds=1) * _IDLE_SHARE
+    return int(min(max(delay_ms * random.uniform(1 - _JITTER, 1 + _JITTER), POLL_AFTER_MIN_MS), FEED_POLL_AFTER_MAX_MS))  # noqa: S311
 
 
-def _change_view(changed: ChangedExecution) -> dict[str, Any]:
+def _change_view(change: ChangedExecution) -> dict[str, Any]:
     return {
-        "execution_id": changed.execution_id,
-        "status": changed.status,
-        "done": changed.status.is_final,
-        "rev": changed.rev,
-        "basket_name": changed.basket_name,
-        "tags": list(changed.tags),
+        "execution_id": change.execution_id,
+        "status": change.status,
+        "done": change.status.is_final,
+        "rev": change.rev,
+        "basket_name": change.basket_name,
+        "tags": list(change.tags),
     }

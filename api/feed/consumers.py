@@ -1,4 +1,4 @@
-"""Named consumers of the feed: Bucket keeps how far each has come, so that one that was down misses nothing."""
+"""Named consumers of the feed (durable subscriptions): Bucket keeps the cursor of each, so none misses a change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAME_RULE: Final = "must be 1 to 100 letters, digits or any of _ . -, and begin
 
 
 class ConsumerHandler:
-    """Answers what is asked of consumers."""
+    """Replies to the requests of named consumers."""
 
     def __init__(self, services: Services, feed: FeedHandler) -> None:
         self._services = services
@@ -39,43 +39,43 @@ class ConsumerHandler:
         return self._feed.respond(self._services.consumers.get(PUBLIC_INTEGRATOR, name).position)
 
     def respond_with_list(self) -> flask.Response:
-        """Answer all consumers."""
-        found = self._services.consumers.all(PUBLIC_INTEGRATOR)
-        places = [consumer.position for consumer in found]
-        lags = self._services.feed_reader.lags_s(places, self._services.clock.now())
-        shown = [
-            _consumer_view(each) | {"lag_s": lag_s, "expired": lag_s is None}
-            for each, lag_s in zip(found, lags, strict=True)
+        """Return all consumers, each with its lag in seconds (None if its cursor has expired)."""
+        consumers = self._services.consumers.all(PUBLIC_INTEGRATOR)
+        positions = [consumer.position for consumer in consumers]
+        lags = self._services.feed_reader.lags_s(positions, self._services.clock.now())
+        views = [
+            _consumer_view(consumer) | {"lag_s": lag_s, "expired": lag_s is None}
+            for consumer, lag_s in zip(consumers, lags, strict=True)
         ]
-        return private_no_cache(flask.jsonify(consumers=shown, count=len(shown)))
+        return private_no_cache(flask.jsonify(consumers=views, count=len(views)))
 
     def put(self, name: str, body: Mapping[str, Any]) -> flask.Response:
-        """Answer the consumer of this name, a new one with 201."""
+        """Return the consumer of this name, or make one (201)."""
         since = body.get("since")
         if since is not None and not isinstance(since, str):
             fault = {"pointer": "/since", "message": "must be a cursor, or now"}
             raise ValidationFailed(f"since {fault['message']}", details=[fault])
         if since not in {None, NOW}:
-            cursors.decode(since, parameter="since")  # made up, it is told to who has a known consumer too
+            cursors.decode(since, parameter="since")  # a faulty cursor is refused for an existing consumer too
         try:
             consumer, is_new = self._services.consumers.get(PUBLIC_INTEGRATOR, name), False
         except ConsumerNotFound:
             start = self._feed.resolve_readable_since(since if since is not None else NOW)
             consumer, is_new = self._services.consumers.add(PUBLIC_INTEGRATOR, name, start)
-        answer = _consumer_response(consumer, unknown_key_warnings(body, _PUT_KEYS))
-        answer.status_code = 201 if is_new else 200
-        return answer
+        response = _consumer_response(consumer, unknown_key_warnings(body, _PUT_KEYS))
+        response.status_code = 201 if is_new else 200
+        return response
 
     def ack(self, name: str, cursor: str, warnings: Sequence[str]) -> flask.Response:
-        """Move a consumer forward; answer where it stands."""
-        self._services.consumers.get(PUBLIC_INTEGRATOR, name)  # one that is not there is told before a faulty cursor
-        place = cursors.decode(cursor, parameter="cursor")
-        end = self._services.feed_reader.require_reached(place)
-        return _consumer_response(self._services.consumers.ack(PUBLIC_INTEGRATOR, name, place, end), warnings)
+        """Move the cursor of a consumer forward, and return the consumer."""
+        self._services.consumers.get(PUBLIC_INTEGRATOR, name)  # a missing consumer is reported before a faulty cursor
+        position = cursors.decode(cursor, parameter="cursor")
+        end = self._services.feed_reader.require_reached(position)
+        return _consumer_response(self._services.consumers.ack(PUBLIC_INTEGRATOR, name, position, end), warnings)
 
 
 def check_name(name: str) -> str:
-    """Answer a name that a consumer may have; raises ValidationFailed."""
+    """Return ``name`` if a consumer may have it; raises ValidationFailed if not."""
     if not CONSUMER_NAME_PATTERN.fullmatch(name):
         fault = {"parameter": "name", "message": _NAME_RULE}
         raise ValidationFailed(f"the name of a consumer {_NAME_RULE}", details=[fault])
@@ -83,7 +83,7 @@ def check_name(name: str) -> str:
 
 
 def existing_name(name: str) -> str:
-    """Answer a name that may be known; raises ConsumerNotFound for what cannot be one: it never reaches the store."""
+    """Return ``name`` if it may exist; raises ConsumerNotFound if it cannot, so that it never reaches the store."""
     if not CONSUMER_NAME_PATTERN.fullmatch(name):
         raise ConsumerNotFound(f"consumer {name[:100]!r} was not found: the name of a consumer {_NAME_RULE}")
     return name

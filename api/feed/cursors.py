@@ -1,4 +1,4 @@
-"""Cursors of the feed: a place in it, sealed."""
+"""Opaque cursors of the feed: a sealed position."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ _CURSOR_TEXT: Final = re.compile(
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def encode(place: FeedPosition) -> str:
-    """Answer the cursor of a place in the feed."""
-    second = (place.as_of - _EPOCH) // timedelta(seconds=1)
-    return cursor_codec.encode_cursor(CursorKind.FEED, f"{place.epoch}.{place.batch_number}.{place.offset}.{second}")
+def encode(position: FeedPosition) -> str:
+    """Return the cursor of a position in the feed."""
+    second = (position.as_of - _EPOCH) // timedelta(seconds=1)
+    return cursor_codec.encode_cursor(
+        CursorKind.FEED, f"{position.epoch}.{position.batch_number}.{position.offset}.{second}"
+    )
 
 
 def decode(cursor: str, *, parameter: str) -> FeedPosition:
-    """Answer the place that ``cursor`` was made from; raises CursorInvalid, which names where it was ``told_in``."""
+    """Return the position of ``cursor``; raises CursorInvalid, which names the ``parameter`` that it came in."""
     with suppress(ValueError, OverflowError):
-        found = _CURSOR_TEXT.fullmatch(cursor_codec.decode_cursor(CursorKind.FEED, cursor))
-        if found is not None:
-            return FeedPosition(found[1], int(found[2]), int(found[3]), _EPOCH + timedelta(seconds=int(found[4])))
+        match = _CURSOR_TEXT.fullmatch(cursor_codec.decode_cursor(CursorKind.FEED, cursor))
+        if match is not None:
+            return FeedPosition(match[1], int(match[2]), int(match[3]), _EPOCH + timedelta(seconds=int(match[4])))
     raise CursorInvalid(f"{parameter}={cursor[:100]!r} was not made by Bucket; pass a next_since back as it came")

@@ -1,4 +1,4 @@
-"""The bodies of the feed's requests, as marshmallow schemas."""
+"""Marshmallow schemas of the bodies of the feed's requests."""
 
 from __future__ import annotations
 

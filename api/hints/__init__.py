@@ -1,1 +1,1 @@
-"""Hints for pollers: when to poll again, and what a run waits for; learnt from past durations."""
+"""Poll interval hints: when to poll a run again, and what it waits for; learned from past durations."""

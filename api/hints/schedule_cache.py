@@ -1,7 +1,7 @@
-"""One API process's memory of how long runs take, as timetables: no poll ever waits for them.
+"""Cache of poll schedules in one API process, refreshed in the background: no poll ever waits for one.
 
-A poll only asks for what is remembered; what it lacks is read from Redis soon after, in the keeper's thread. After
-Redis was flushed the durations are learnt again from new runs. What nobody asks for any more is forgotten.
+A poll reads only the cache; a missing key is read from Redis soon after, in a background thread. If Redis was flushed,
+the durations are learned again from new runs. Entries that are not used any more are removed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REFRESH_BATCH_SIZE: Final = 5
 
 @dataclass(slots=True)
 class _CacheEntry:
-    """What is remembered under one key; ``read_at`` and ``asked_at`` are seconds since boot."""
+    """The cached schedule of one key; ``read_at`` and ``last_used_at`` are in seconds since boot."""
 
     last_used_at: float
     read_at: float = -math.inf
@@ -38,54 +38,54 @@ class _CacheEntry:
 
     @property
     def refresh_at(self) -> float:
-        """When to read it again: the more is known, the less one run changes."""
+        """When to read it again: the larger the sample, the less one more run changes it."""
         return self.read_at + REFRESH_BASE_S + self.schedule.sample_size * REFRESH_PER_RUN_S
 
 
 class DurationCache:
-    """Timetables by the keys of :mod:`shared.live.duration_stats`."""
+    """Poll schedules by the keys of :mod:`shared.live.duration_stats`."""
 
     def __init__(
         self, services: Services, now: Callable[[], float] = boottime_s, entries_max: int = ENTRIES_MAX
     ) -> None:
-        """``now`` tells the seconds since boot."""
+        """``now`` returns the seconds since boot."""
         self._services = services
         self._now = now
         self._entries_max = entries_max
         self._entries: dict[str, _CacheEntry] = {}
 
     def get(self, key: str) -> PollSchedule:
-        """Answer what is known under ``key`` by now; UNKNOWN where that is nothing, and it will be read."""
+        """Return the cached schedule of ``key``; if there is none yet, return PRIOR_SCHEDULE and read it later."""
         now = self._now()
-        known = self._entries.get(key)
-        if known is None:
+        entry = self._entries.get(key)
+        if entry is None:
             if len(self._entries) >= self._entries_max:
                 return PRIOR_SCHEDULE
-            known = self._entries.setdefault(key, _CacheEntry(now))
-        known.last_used_at = now
-        return known.schedule
+            entry = self._entries.setdefault(key, _CacheEntry(now))
+        entry.last_used_at = now
+        return entry.schedule
 
     def refresh(self) -> None:
-        """Read a few of the keys that were asked for and are not known, or not lately. Raises no error of Redis."""
+        """Read a few of the used keys that are missing or out of date, and drop unused ones; raises no Redis error."""
         now = self._now()
-        for key in [key for key, known in list(self._entries.items()) if now - known.last_used_at > UNUSED_TTL_S]:
+        for key in [key for key, entry in list(self._entries.items()) if now - entry.last_used_at > UNUSED_TTL_S]:
             del self._entries[key]
-        due = [(known.read_at, key) for key, known in list(self._entries.items()) if now >= known.refresh_at]
+        due = [(entry.read_at, key) for key, entry in list(self._entries.items()) if now >= entry.refresh_at]
         keys = [key for _, key in sorted(due)[:REFRESH_BATCH_SIZE]]
         if not keys:
             return
         try:
-            found = duration_stats.read_samples(self._services.redis, keys)
-        except redis.RedisError as away:
-            structlog.get_logger().info("how long runs take was not read", reason=str(away))
+            samples = duration_stats.read_samples(self._services.redis, keys)
+        except redis.RedisError as error:
+            structlog.get_logger().info("the durations of runs could not be read", reason=str(error))
             return
         for key in keys:
-            self._update_entry(self._entries.get(key), found[key], now)
+            self._update_entry(self._entries.get(key), samples[key], now)
 
     @staticmethod
     def _update_entry(entry: _CacheEntry | None, sample: Sequence[float], now: float) -> None:
         if entry is None:
             return
         entry.read_at = now
-        if sample and sample != entry.durations_s:  # what Redis has forgotten since is still known here
+        if sample and sample != entry.durations_s:  # an empty sample (Redis was flushed) does not replace a known one
             entry.durations_s, entry.schedule = sample, build_schedule(sample)

@@ -1,4 +1,4 @@
-"""Adds the hints of this moment to a rendered view: when to poll again, and what the run waits for."""
+"""Adds the poll hints of this moment to a rendered view: when to poll again, and what the run waits for."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class HintedView:
 
     @property
     def json(self) -> bytes:
-        """The view as a caller gets it."""
+        """The view with its hints, as a caller gets it."""
         return self.body + self.hints.json_suffix
 
 
 class ViewHints:
-    """Computes the hints of one process's polls from what its background threads have learnt."""
+    """Computes the poll hints of one process from the data of its background threads."""
 
     def __init__(self, clock: ServerClock, monitor: RedisMonitor, durations: DurationCache) -> None:
         self._clock = clock
@@ -38,14 +38,14 @@ class ViewHints:
     def add_to(self, view: bytes) -> HintedView:
         """Return a rendered view with the hints of this moment."""
         head = parse_header(view)
-        body, mark = split_trailer(view)
-        return HintedView(head, body, self._hints(head, mark))
+        body, trailer = split_trailer(view)
+        return HintedView(head, body, self._hints(head, trailer))
 
     def of_execution(self, run: Execution) -> PollHints:
-        """Return the hints of a run that is in memory and was not rendered."""
+        """Return the hints of a run that was not rendered."""
         return self._hints(ViewHeader(run.id, str(run.status), run.is_done, run.rev), trailer_of(run))
 
-    def _hints(self, head: ViewHeader, mark: Trailer) -> PollHints:
+    def _hints(self, head: ViewHeader, trailer: Trailer) -> PollHints:
         if head.is_done:
             return NO_HINTS
-        return compute_hints(head, mark, self._clock.now_or_none(), self._monitor.last, self._durations.get)
+        return compute_hints(head, trailer, self._clock.now_or_none(), self._monitor.last, self._durations.get)

@@ -1,11 +1,10 @@
-"""Says what a body may not carry: addresses to call back, credentials; and which of its keys mean nothing.
+"""Policy of request bodies: refuses callback URLs and credentials, and warns of unknown keys.
 
-Pure functions on parsed JSON. No message ever holds a value, for the value may be the secret.
+Pure functions on parsed JSON. No message contains a value, because the value may be the secret.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -13,9 +12,10 @@ from typing import Any, Final
 
 from api.http.strict_json import FAULTS_MAX, json_pointer, to_printable
 from shared.errors import CallbacksNotSupported, CredentialsNotAccepted
+from shared.suggestions import closest_matches
 
 CALLBACK_KEYS: Final = frozenset({"callback", "callback_url", "webhook", "webhook_url", "notify_url"})
-# As they stand once case, "-" and "_" are gone.
+# Lower case, without "-" and "_".
 CREDENTIAL_KEYS: Final = frozenset(
     {
         "password",
@@ -34,10 +34,10 @@ _CREDENTIAL_WORDS: Final = tuple(key.encode() for key in sorted(CREDENTIAL_KEYS)
 
 
 def check_policy(body: Mapping[str, Any], raw: bytes | None = None) -> None:
-    """Refuse a body that asks to be called back or carries credentials.
+    """Refuse a body that asks for a callback or contains credentials.
 
-    ``raw`` is what the body was parsed from, and spares most bodies the search of all their keys. Raises
-    CallbacksNotSupported or CredentialsNotAccepted; their details name each key by its JSON pointer.
+    ``raw`` is the text that the body was parsed from; with it most bodies need no search of all their keys. Raises
+    CallbacksNotSupported or CredentialsNotAccepted; their details have the JSON pointer of each key.
     """
     callbacks: list[tuple[str | int, ...]] = [(key,) for key in body if key in CALLBACK_KEYS]
     config = body.get("config")
@@ -62,45 +62,45 @@ def check_policy(body: Mapping[str, Any], raw: bytes | None = None) -> None:
 def unknown_key_warnings(
     body: Mapping[str, Any], known_keys: Sequence[str], *, within: str = "", key_hints: Mapping[str, str] = NO_KEY_HINTS
 ) -> list[str]:
-    """Answer a warning for each key of ``body`` that is not in ``known``: the first 20, names cut to 64 characters.
+    """Return a warning for each key of ``body`` that is not in ``known_keys``: the first 20, each cut to 64 characters.
 
-    ``within`` names the object that ``body`` is, where it is not the whole body. What has its place ``elsewhere`` is
-    told with it.
+    ``within`` names the object that ``body`` is, if it is not the whole request body. ``key_hints`` gives, for keys
+    that belong somewhere else, the text that says where.
     """
-    strange = [key for key in body if key not in known_keys][:FAULTS_MAX]
+    unknown_keys = [key for key in body if key not in known_keys][:FAULTS_MAX]
     return [
         _unknown_key_warning(to_printable(key), known_keys, f" of {within}" if within else "", key_hints)
-        for key in strange
+        for key in unknown_keys
     ]
 
 
-def _unknown_key_warning(name: str, known_keys: Sequence[str], of: str, key_hints: Mapping[str, str]) -> str:
-    near = next(iter(difflib.get_close_matches(name.lower(), [*known_keys, *key_hints], n=1)), None)
-    hint = "" if near is None else f"; {key_hints.get(near) or f'did you mean {near}?'}"
-    return f"unknown field '{name}'{of} was ignored{hint}"
+def _unknown_key_warning(name: str, known_keys: Sequence[str], suffix: str, key_hints: Mapping[str, str]) -> str:
+    closest = next(iter(closest_matches(name.lower(), [*known_keys, *key_hints])), None)
+    hint = "" if closest is None else f"; {key_hints.get(closest) or f'did you mean {closest}?'}"
+    return f"unknown field '{name}'{suffix} was ignored{hint}"
 
 
 def _may_name_credentials(raw: bytes) -> bool:
-    """True unless no key of ``raw`` can be a credential; where letters are escaped or not ASCII nobody knows."""
+    """Return False only if no key of ``raw`` can be a credential; with escapes or non-ASCII letters this is unknown."""
     if b"\\" in raw or not raw.isascii():
         return True
-    plain = raw.translate(None, b"_-").lower()
-    return any(word in plain for word in _CREDENTIAL_WORDS)
+    normalized = raw.translate(None, b"_-").lower()
+    return any(word in normalized for word in _CREDENTIAL_WORDS)
 
 
 def _find_credentials(body: Mapping[str, Any]) -> list[tuple[str | int, ...]]:
     found: list[tuple[str | int, ...]] = []
-    waiting: deque[tuple[tuple[str | int, ...], Any]] = deque([((), body)])
-    while waiting and len(found) < FAULTS_MAX:
-        path, item = waiting.popleft()
+    queue: deque[tuple[tuple[str | int, ...], Any]] = deque([((), body)])
+    while queue and len(found) < FAULTS_MAX:
+        path, item = queue.popleft()
         if isinstance(item, dict):
             for key, inner in item.items():
                 if _normalize_key(key) in CREDENTIAL_KEYS:
                     found.append((*path, key))
                 elif isinstance(inner, (dict, list)):
-                    waiting.append(((*path, key), inner))
+                    queue.append(((*path, key), inner))
         else:
-            waiting.extend(((*path, at), inner) for at, inner in enumerate(item) if isinstance(inner, (dict, list)))
+            queue.extend(((*path, at), inner) for at, inner in enumerate(item) if isinstance(inner, (dict, list)))
     return found[:FAULTS_MAX]
 
 

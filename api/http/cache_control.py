@@ -1,4 +1,4 @@
-"""Who may keep an answer: one that is polled is kept by its caller alone, who asks each time whether it still holds."""
+"""Cache-Control of polled responses: ``private, no-cache``: only the caller stores one, and revalidates each time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ PRIVATE_NO_CACHE_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def private_no_cache(response: flask.Response) -> flask.Response:
-    """Answer ``response`` as one that is polled."""
+    """Return ``response`` with the cache headers of a polled response."""
     response.headers.update(PRIVATE_NO_CACHE_HEADERS)
     return response

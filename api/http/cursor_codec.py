@@ -1,7 +1,7 @@
-"""Seals a text as a cursor: opaque to callers, and only what Bucket has made comes back in.
+"""Encodes a text as an opaque cursor, and decodes only cursors that Bucket has made.
 
-A sum over the whole shows a cursor that was cut, mistyped, made up, or made for something else. It is no secret: a
-cursor opens nothing that its holder could not read without one.
+A checksum detects a cursor that was cut, mistyped, made up, or made for something else. It is not a secret: a cursor
+gives access to nothing that its holder could not read without one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _CHECKSUM_BYTES: Final = 6
 
 @unique
 class CursorKind(StrEnum):
-    """What a cursor leads on in; one kind is none of another. At most eight letters, which blake2s takes."""
+    """What a cursor is for; one kind is not valid as another. At most eight bytes, the limit of blake2s' ``person``."""
 
     FEED = "feed"
     EXECUTIONS = "list"
@@ -25,15 +25,15 @@ class CursorKind(StrEnum):
 
 
 def encode_cursor(kind: CursorKind, text: str) -> str:
-    """Answer ``text`` as a cursor of ``kind``: letters, digits, ``-`` and ``_``."""
-    told = text.encode()
-    summed = hashlib.blake2s(told, digest_size=_CHECKSUM_BYTES, person=kind.encode()).digest()
-    return base64.urlsafe_b64encode(summed + told).decode().rstrip("=")
+    """Return ``text`` as a cursor of ``kind``: letters, digits, ``-`` and ``_``."""
+    data = text.encode()
+    checksum = hashlib.blake2s(data, digest_size=_CHECKSUM_BYTES, person=kind.encode()).digest()
+    return base64.urlsafe_b64encode(checksum + data).decode().rstrip("=")
 
 
 def decode_cursor(kind: CursorKind, cursor: str) -> str:
-    """Answer the text that ``cursor`` was made from; raises ValueError where it was not sealed as one of ``kind``."""
+    """Return the text that ``cursor`` was made from; raises ValueError if it is not a cursor of ``kind``."""
     text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[_CHECKSUM_BYTES:].decode()
-    if encode_cursor(kind, text) != cursor:  # another sum, or the same bytes written in another way
+    if encode_cursor(kind, text) != cursor:  # another checksum, or the same bytes encoded in another way
         raise ValueError("not sealed here")
     return text

@@ -1,4 +1,4 @@
-"""Answers who says by an ETag what it has already; an execution's is its revision."""
+"""Conditional requests: ETag and If-None-Match; the ETag of an execution is its revision."""
 
 from __future__ import annotations
 
@@ -16,37 +16,39 @@ _ETAG_REVISION: Final = re.compile(rf'"({EXECUTION_ID_PATTERN.pattern})\.([0-9]{
 
 
 def etag_of(execution_id: str, rev: int) -> str:
-    """Answer the mark of a revision; weak, for hints move without one."""
+    """Return the ETag of a revision; weak, because the hints change without a new revision."""
     return f'W/"{execution_id}.{rev}"'
 
 
 def matches_if_none_match(head: ViewHeader) -> bool:
-    """True where the caller's If-None-Match names this revision; weakly compared, as GET is."""
-    told = request.environ.get("HTTP_IF_NONE_MATCH")
-    if not told:
+    """Return whether If-None-Match names this revision, by weak comparison as GET requires."""
+    header = request.environ.get("HTTP_IF_NONE_MATCH")
+    if not header:
         return False
-    return told == etag_of(head.execution_id, head.rev) or request.if_none_match.contains_weak(
+    return header == etag_of(head.execution_id, head.rev) or request.if_none_match.contains_weak(
         f"{head.execution_id}.{head.rev}"
     )
 
 
 def if_none_match_rev(execution_id: str) -> int:
-    """Answer the highest revision of an execution that the caller's If-None-Match names; 0 where it names none."""
-    told = request.environ.get("HTTP_IF_NONE_MATCH")
-    return max((int(found[2]) for found in _ETAG_REVISION.finditer(told or "") if found[1] == execution_id), default=0)
+    """Return the highest revision of this execution that If-None-Match names; 0 if it names none."""
+    header = request.environ.get("HTTP_IF_NONE_MATCH")
+    return max(
+        (int(match[2]) for match in _ETAG_REVISION.finditer(header or "") if match[1] == execution_id), default=0
+    )
 
 
 def has_if_none_match_rev() -> bool:
-    """True where the caller names revisions, and not just any."""
-    told = request.environ.get("HTTP_IF_NONE_MATCH")
-    return bool(told) and not request.if_none_match.star_tag
+    """Return whether the request has an If-None-Match with ETags, not just ``*``."""
+    header = request.environ.get("HTTP_IF_NONE_MATCH")
+    return bool(header) and not request.if_none_match.star_tag
 
 
 class RawResponse(flask.Response):
-    """A reply whose headers are whole as they are given: werkzeug need not look through them once more."""
+    """A response whose headers are sent as they are, without werkzeug's corrections: the hot path of the poll."""
 
     default_mimetype = None
 
     def get_wsgi_headers(self, environ: Any) -> Headers:  # noqa: ARG002  the signature is werkzeug's
-        """Answer the headers."""
+        """Return the headers unchanged."""
         return self.headers

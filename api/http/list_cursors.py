@@ -1,6 +1,6 @@
-"""Cursors of lists by moment and id, sealed.
+"""Cursors for keyset pagination of lists: a timestamp and an id, sealed against changes.
 
-One that is ``bound`` to a list's filters leads on in that list alone: in another it would pass rows over.
+A cursor that is bound to the ``filters`` of a list is valid for that list only: in another it would skip rows.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def encode(kind: CursorKind, at: datetime, row_id: str, filters: bytes = b"") -> str:
-    """Answer the cursor of a place in a list of ``kind``."""
+    """Return the cursor of a place (time, id) in a list of ``kind``, bound to ``filters``."""
     ms = (at - _EPOCH) // timedelta(milliseconds=1)
     return cursor_codec.encode_cursor(kind, f"{ms}.{row_id}{_filters_digest(filters)}")
 
 
 def decode(kind: CursorKind, cursor: str, filters: bytes = b"") -> tuple[datetime, str]:
-    """Answer the place that ``cursor`` was made from; raises CursorInvalid where it was not made for this list."""
+    """Return the place (time, id) of ``cursor``; raises CursorInvalid if it was not made for this list."""
     with suppress(ValueError, OverflowError):
-        found = _CURSOR_TEXT.fullmatch(cursor_codec.decode_cursor(kind, cursor))
-        if found is not None:
-            if found[3] != _filters_digest(filters):
+        match = _CURSOR_TEXT.fullmatch(cursor_codec.decode_cursor(kind, cursor))
+        if match is not None:
+            if match[3] != _filters_digest(filters):
                 raise CursorInvalid(
                     f"cursor={cursor[:64]!r} belongs to a list with other filters or another order; "
                     "begin anew without a cursor"
                 )
-            return _EPOCH + timedelta(milliseconds=int(found[1])), found[2]
+            return _EPOCH + timedelta(milliseconds=int(match[1])), match[2]
     raise CursorInvalid(f"cursor={cursor[:64]!r} was not made by Bucket; pass a next_cursor back, or leave it out")
 
 

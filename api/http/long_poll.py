@@ -1,8 +1,8 @@
-"""Holds a request until there is news for it, or its time is up: still one question and one answer, never a stream.
+"""Long poll: holds a request until there is a change or its wait time is over. One request, one response, no stream.
 
-For whichever route wants it: :meth:`Holder.hold` is handed how to look and what counts as news, and nothing of how it
-waits concerns the caller. A request that is held costs a thread, so their number is bounded, and half of a process's
-threads are never held.
+Any route can use it: :meth:`LongPoller.hold` gets a function that reads the value and one that says whether the value
+is worth a reply; how it waits is hidden from the caller. A held request occupies a thread, so the number of held
+requests is limited, and at least half of a process's threads are never held.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class LongPollResult(Generic[T]):
-    """What was seen last, and whether the wish to wait was granted: news at once grants it too."""
+    """The last value read, and whether the wait was granted; a value that was ready at once counts as granted too."""
 
     value: T
     is_granted: bool
 
 
 class LongPoller:
-    """One process's places for requests that wait."""
+    """Long polls of one process: a limited number of slots for requests that wait, woken by pub/sub."""
 
     def __init__(self, settings: Settings, redis_monitor: RedisMonitor, linger_s: float = LINGER_S) -> None:
-        """The subscription stays ``linger_s`` longer than somebody waits."""
+        """Create the slots; the pub/sub subscription stays open for ``linger_s`` after the last waiter has left."""
         self._redis_monitor = redis_monitor
         self._is_closing = False
         self._free_slots = threading.Semaphore(min(settings.held_polls, settings.api_threads // 2))
@@ -54,35 +54,36 @@ class LongPoller:
         *,
         fresh_for_s: Callable[[T], float] | None = None,
     ) -> LongPollResult[T]:
-        """Answer what ``look`` sees as soon as ``is_news`` is true of it, or when ``wait_s`` (at most 30) are over.
+        """Return the value of ``fetch`` as soon as it ``is_ready``, or when ``wait_s`` (at most 30) are over.
 
-        ``topic`` is what :func:`shared.live.pubsub.wake` names when there may be news. ``look`` is asked first, after
-        each wake-up, and once more when the time is up; what it raises is raised. It is asked again after
-        ``good_for_s`` of what it saw, too, where that may be out of date without a wake-up.
+        ``topic`` is the topic that :func:`shared.live.pubsub.wake` publishes to when there may be a change. ``fetch``
+        is called first, after each wake-up, and once more when the time is over; its exceptions pass through. If the
+        value can become out of date without a wake-up, ``fresh_for_s`` of the value says after how many seconds
+        ``fetch`` is called again.
 
-        It answers at once, and not granted, where all places are taken, Redis is away or the process is about to end;
-        where either happens meanwhile it looks a last time and answers that.
+        Returns at once, not granted, if all slots are taken, Redis is away or the process is about to end. If Redis
+        goes away or the process ends during the wait, it fetches a last time and returns that value.
         """
         ends_at = time.monotonic() + min(wait_s, WAIT_MAX_S)
-        seen = fetch()
-        if is_ready(seen):
-            return LongPollResult(seen, is_granted=True)
+        value = fetch()
+        if is_ready(value):
+            return LongPollResult(value, is_granted=True)
         if wait_s <= 0 or not self._may_hold() or not self._free_slots.acquire(blocking=False):
-            return LongPollResult(seen, is_granted=False)
+            return LongPollResult(value, is_granted=False)
         began = time.perf_counter()
         try:
             with self._wakeup_listener.register(topic) as waiter:
                 if waiter is None:
-                    seen = fetch()
-                    return LongPollResult(seen, is_granted=is_ready(seen))
+                    value = fetch()
+                    return LongPollResult(value, is_granted=is_ready(value))
                 return LongPollResult(_wait_until_ready(waiter, ends_at, fetch, is_ready, fresh_for_s), is_granted=True)
         finally:
             self._free_slots.release()
             if flask.has_request_context():
-                flask.g.begun += time.perf_counter() - began  # the figures tell how long Bucket took, not the caller
+                flask.g.begun += time.perf_counter() - began  # the metrics show Bucket's own time, without the wait
 
     def release_all(self) -> None:
-        """Answer all that are held, and hold none any more: the process is about to end."""
+        """Reply to all held requests and hold no more: the process is about to end."""
         self._is_closing = True
         self._wakeup_listener.release_all()
 
@@ -99,10 +100,10 @@ def _wait_until_ready(
 ) -> T:
     while True:
         is_last = waiter.is_released or time.monotonic() >= ends_at
-        seen = fetch()  # after it was registered: whatever changes from here on wakes it
-        if is_last or is_ready(seen):
-            return seen
+        value = fetch()  # after the registration: every later change wakes the waiter
+        if is_last or is_ready(value):
+            return value
         left_s = ends_at - time.monotonic()
         if fresh_for_s is not None:
-            left_s = min(left_s, max(fresh_for_s(seen), _RECHECK_MIN_S))
+            left_s = min(left_s, max(fresh_for_s(value), _RECHECK_MIN_S))
         waiter.wait(max(left_s, 0))

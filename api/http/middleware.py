@@ -1,6 +1,7 @@
-"""Does what every request needs, whatever its route: ids, logs, figures, headers, CORS, and JSON that never fails.
+"""Middleware of every request: request ids, access log, metrics, headers, CORS, and JSON encoding that never fails.
 
-It stands on the hot path of the poll: whatever can be known beforehand is, and a line that nobody reads is not built.
+It is on the hot path of the poll: everything that can be computed beforehand is, and a log line below the configured
+level is not built.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from werkzeug.routing import RequestRedirect
 
 from api.http import problems
+from api.http.version_prefix import VERSION_PREFIX
 from shared.ids import REQUEST_ID_PATTERN, new_request_id
 from shared.settings import Settings
 from shared.telemetry.lenient_json import encode_lenient
@@ -28,31 +30,30 @@ CORS_EXPOSED_HEADERS: Final = "ETag, Location, Retry-After, Idempotency-Replayed
 CORS_ALLOWED_HEADERS: Final = (
     "Authorization, Content-Type, Idempotency-Key, If-None-Match, Prefer, X-Request-ID, traceparent"
 )
-_UNMATCHED_ROUTE: Final = "none"  # the endpoint's label where no route was found: paths would be labels without end
-_VERSION_PREFIX: Final = "/api/v1"
+_UNMATCHED_ROUTE: Final = "none"  # label if no route matched: real paths would make labels without limit
 _POLLED_PATH_PREFIXES: Final = ("/execution-logs", "/executions", "/consumers", "/health", "/ready", "/metrics")
 _NO_CONTENT: Final = 204
 _FIRST_ERROR_STATUS: Final = 400
 
 
 class OrjsonProvider(JSONProvider):
-    """Flask's JSON by orjson; ``dumps`` and ``response`` never raise."""
+    """Flask's JSON provider on top of orjson; ``dumps`` and ``response`` never raise."""
 
     def dumps(self, obj: Any, **_: Any) -> str:
-        """Answer ``obj`` as JSON text."""
+        """Return ``obj`` as JSON text."""
         return encode_lenient(obj).decode()
 
     def loads(self, s: str | bytes, **_: Any) -> Any:
-        """Answer what ``s`` writes; request bodies go through api.http.request_body instead."""
+        """Parse the JSON text ``s``; request bodies go through api.http.request_body instead."""
         return orjson.loads(s)
 
     def response(self, *args: Any, **kwargs: Any) -> flask.Response:
-        """Answer the JSON reply without a detour through text."""
+        """Return the JSON response, encoded to bytes directly."""
         return flask.Response(encode_lenient(self._prepare_response_obj(args, kwargs)), mimetype="application/json")
 
 
 def register_middleware(app: flask.Flask, settings: Settings) -> None:
-    """Give ``app`` all that this module does; call it before any route is added."""
+    """Install the middleware in ``app``; call it before any route is added."""
     app.json = OrjsonProvider(app)
     app.before_request(_before_request)
     app.after_request(_make_after_request(logs_polls=settings.log_level == "DEBUG"))
@@ -62,14 +63,16 @@ def register_middleware(app: flask.Flask, settings: Settings) -> None:
 
 
 def _before_request() -> flask.Response | None:
-    request, known = request_ctx.request, app_ctx.g  # themselves: each look through flask's proxies costs 2 µs
-    known.begun = time.perf_counter()
-    asked = request.environ.get("HTTP_X_REQUEST_ID")
-    request_id = asked if asked and REQUEST_ID_PATTERN.fullmatch(asked) else new_request_id()
-    known.request_id = request_id
-    clear_contextvars()  # a request whose teardown was lost must not lend its id
+    request, g = request_ctx.request, app_ctx.g  # not through flask's proxies: each access costs 2 µs
+    g.begun = time.perf_counter()
+    client_request_id = request.environ.get("HTTP_X_REQUEST_ID")
+    request_id = (
+        client_request_id if client_request_id and REQUEST_ID_PATTERN.fullmatch(client_request_id) else new_request_id()
+    )
+    g.request_id = request_id
+    clear_contextvars()  # a request without teardown must not leave its id to this one
     bind_contextvars(request_id=request_id)
-    # An address is what it is: no redirect adds a slash or takes one away.
+    # A path with and one without a final slash are two paths: no redirect from one to the other.
     if isinstance(request.routing_exception, RequestRedirect):
         return problems.problem_response(problems.route_not_found())
     return None
@@ -78,17 +81,17 @@ def _before_request() -> flask.Response | None:
 def _make_after_request(*, logs_polls: bool) -> Callable[[flask.Response], flask.Response]:
     log = structlog.get_logger("api.access")
 
-    def end(response: flask.Response) -> flask.Response:
-        request, known = request_ctx.request, app_ctx.g
-        response.headers["X-Request-ID"] = known.request_id
+    def after_request(response: flask.Response) -> flask.Response:
+        request, g = request_ctx.request, app_ctx.g
+        response.headers["X-Request-ID"] = g.request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
-        seconds = time.perf_counter() - known.begun
+        seconds = time.perf_counter() - g.begun
         rule = request.url_rule
         route = _UNMATCHED_ROUTE if rule is None else rule.rule
         observe_request("api", route, seconds)
-        quiet = response.status_code < _FIRST_ERROR_STATUS and _is_polled_route(route, request.method)
-        if logs_polls or not quiet:
-            (log.debug if quiet else log.info)(
+        is_quiet = response.status_code < _FIRST_ERROR_STATUS and _is_polled_route(route, request.method)
+        if logs_polls or not is_quiet:
+            (log.debug if is_quiet else log.info)(
                 "request",
                 method=request.method,
                 route=route,
@@ -97,7 +100,7 @@ def _make_after_request(*, logs_polls: bool) -> Callable[[flask.Response], flask
             )
         return response
 
-    return end
+    return after_request
 
 
 def _teardown_request(_: BaseException | None) -> None:
@@ -106,16 +109,16 @@ def _teardown_request(_: BaseException | None) -> None:
 
 @lru_cache(maxsize=1024)
 def _is_polled_route(route: str, method: str) -> bool:
-    """Answer whether a line for each such request would drown all others."""
-    bare = route.removeprefix(_VERSION_PREFIX)
-    return bare == "/executions/poll" or (method in {"GET", "HEAD"} and bare.startswith(_POLLED_PATH_PREFIXES))
+    """Return whether clients poll this route: its access log lines would bury all others."""
+    path = route.removeprefix(VERSION_PREFIX)
+    return path == "/executions/poll" or (method in {"GET", "HEAD"} and path.startswith(_POLLED_PATH_PREFIXES))
 
 
 def _register_cors(app: flask.Flask, origins: frozenset[str]) -> None:
     def preflight() -> flask.Response | None:
         request = flask.request
-        asked = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
-        if not asked or request.headers.get("Origin") not in origins or request.routing_exception is not None:
+        is_preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+        if not is_preflight or request.headers.get("Origin") not in origins or request.routing_exception is not None:
             return None
         response = app.make_default_options_response()
         response.status_code = _NO_CONTENT
@@ -124,7 +127,7 @@ def _register_cors(app: flask.Flask, origins: frozenset[str]) -> None:
         response.headers["Access-Control-Max-Age"] = "600"
         return response
 
-    def permit(response: flask.Response) -> flask.Response:
+    def add_cors_headers(response: flask.Response) -> flask.Response:
         response.vary.add("Origin")
         origin = flask.request.headers.get("Origin")
         if origin in origins:
@@ -133,4 +136,4 @@ def _register_cors(app: flask.Flask, origins: frozenset[str]) -> None:
         return response
 
     app.before_request(preflight)
-    app.after_request(permit)
+    app.after_request(add_cors_headers)

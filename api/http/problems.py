@@ -1,6 +1,6 @@
-"""Answers every 4xx and 5xx as application/problem+json, the framework's own too; never shows what broke inside.
+"""Error responses: every 4xx and 5xx, also the framework's, as application/problem+json (RFC 9457).
 
-A traceback stays in the log, under the ``request_id`` that the client is told.
+They never show internals: a traceback stays in the log, under the ``request_id`` that the client gets.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ERROR_BY_STATUS: Final[dict[int, type[errors.BucketError]]] = {
 
 
 class ProblemSchema(marshmallow.Schema):
-    """The form of every error, for the OpenAPI document."""
+    """The schema of every error, for the OpenAPI document."""
 
     type = fields.String(required=True, metadata={"example": "/problems/basket_not_found"})
     title = fields.String(required=True)
@@ -47,24 +47,24 @@ class ProblemSchema(marshmallow.Schema):
 
 
 class ProblemApi(flask_smorest.Api):  # type: ignore[misc]
-    """flask-smorest's Api, whose errors take the one form and keep their headers."""
+    """flask-smorest's Api, whose errors are problem+json too and keep their headers."""
 
     ERROR_SCHEMA = ProblemSchema
 
     def handle_http_exception(self, error: HTTPException) -> flask.Response:
-        """Answer what any other error is answered."""
+        """Return the same response as for any other HTTP error."""
         return handle_http_error(error)
 
 
 def register_error_handlers(app: flask.Flask) -> None:
-    """Have ``app`` answer every error as a problem."""
+    """Make ``app`` return every error as problem+json."""
     app.register_error_handler(errors.BucketError, handle_bucket_error)
     app.register_error_handler(HTTPException, handle_http_error)
     app.register_error_handler(Exception, handle_unexpected_error)
 
 
 def handle_bucket_error(error: errors.BucketError) -> flask.Response:
-    """Answer one of Bucket's own errors; what nobody outside can mend becomes a bare 500."""
+    """Return the response for one of Bucket's own errors; one that no client can fix becomes a plain 500."""
     if error.http_status >= _FIRST_SERVER_ERROR and not error.retryable:
         return handle_unexpected_error(error)
     if error.http_status >= _FIRST_SERVER_ERROR:
@@ -73,7 +73,7 @@ def handle_bucket_error(error: errors.BucketError) -> flask.Response:
 
 
 def handle_http_error(error: HTTPException) -> flask.Response:
-    """Answer one of the framework's errors, its headers kept."""
+    """Return the response for one of the framework's errors, with the headers of that error."""
     original = getattr(error, "original_exception", None)
     if isinstance(original, errors.BucketError):
         return handle_bucket_error(original)
@@ -82,18 +82,18 @@ def handle_http_error(error: HTTPException) -> flask.Response:
     if error.response is not None or not error.code or error.code < _CLIENT_ERRORS.start:
         return flask.make_response(error.get_response())
     extra = (getattr(error, "data", None) or {}).get("headers") or {}
-    kept = [pair for pair in error.get_headers() if pair[0].lower() not in {"content-type", "content-length"}]
-    return problem_response(_map_http_error(error), headers=[*kept, *extra.items()])
+    kept_headers = [pair for pair in error.get_headers() if pair[0].lower() not in {"content-type", "content-length"}]
+    return problem_response(_map_http_error(error), headers=[*kept_headers, *extra.items()])
 
 
 def handle_unexpected_error(error: Exception) -> flask.Response:
-    """Answer 500 ``internal`` with nothing of ``error`` in it, and log it whole."""
+    """Return 500 ``internal`` without any detail of ``error``, and log the error with its traceback."""
     _log().error("request.failed", request_id=_request_id(), exc_info=error)
     return problem_response(errors.InternalError())
 
 
 def problem_response(error: errors.BucketError, *, headers: Iterable[tuple[str, str]] = ()) -> flask.Response:
-    """Answer the problem that ``error`` is to a client."""
+    """Return the problem+json response for ``error``, with ``Retry-After`` if its status is 429 or 503."""
     response = flask.Response(
         encode_lenient(problem_body(error, _request_id())), status=error.http_status, content_type=MEDIA_TYPE
     )
@@ -101,13 +101,13 @@ def problem_response(error: errors.BucketError, *, headers: Iterable[tuple[str, 
     response.headers["Cache-Control"] = "no-store"
     if error.http_status in _RETRYABLE_STATUSES and "Retry-After" not in response.headers:
         # Callers that were refused together should not come back together.
-        after = error.retry_after_s if error.retry_after_s is not None else random.randint(1, 2)  # noqa: S311
-        response.headers["Retry-After"] = str(max(1, after))
+        retry_after_s = error.retry_after_s if error.retry_after_s is not None else random.randint(1, 2)  # noqa: S311
+        response.headers["Retry-After"] = str(max(1, retry_after_s))
     return response
 
 
 def problem_body(error: errors.BucketError, request_id: str) -> dict[str, Any]:
-    """Answer the problem's members; an item of a batch that fails alone is told in these words too."""
+    """Return the members of the problem; a failed item of a batch has the same members."""
     return {
         "type": f"/problems/{error.error_code}",
         "title": error.error_code.replace("_", " ").capitalize(),
@@ -123,13 +123,13 @@ def problem_body(error: errors.BucketError, request_id: str) -> dict[str, Any]:
 
 
 def _map_http_error(error: HTTPException) -> errors.BucketError:
-    """Answer Bucket's word for the framework's error; the list of codes and statuses is closed."""
+    """Return Bucket's error for one of the framework's; the list of codes and statuses is closed."""
     if error.code == 404:  # noqa: PLR2004
         return route_not_found()
     if isinstance(error, MethodNotAllowed):
-        takes = ", ".join(sorted(error.valid_methods or ()))
+        allowed = ", ".join(sorted(error.valid_methods or ()))
         return errors.MethodNotAllowed(
-            f"{_request_path()} does not take {to_printable(flask.request.method)}; it takes {takes}"
+            f"{_request_path()} does not take {to_printable(flask.request.method)}; it takes {allowed}"
         )
     if error.code in _ERROR_BY_STATUS:
         return _ERROR_BY_STATUS[error.code]()
@@ -139,15 +139,15 @@ def _map_http_error(error: HTTPException) -> errors.BucketError:
 
 
 def _abort_message(error: HTTPException) -> str:
-    """Answer the sentence that our code gave to ``abort``; werkzeug's own speak to a person with a browser."""
-    said = (getattr(error, "data", None) or {}).get("message") or error.description
-    if isinstance(said, str) and said != type(error).description:
-        return said
+    """Return the message that our code gave to ``abort``; werkzeug's own texts are for a person with a browser."""
+    message = (getattr(error, "data", None) or {}).get("message") or error.description
+    if isinstance(message, str) and message != type(error).description:
+        return message
     return f"the request could not be understood ({error.name.lower()})"
 
 
 def route_not_found() -> errors.NotFound:
-    """Answer the error of an address that leads nowhere."""
+    """Return the error for a path that no route matches."""
     return errors.NotFound(f"there is nothing at {_request_path()}; look at its spelling, and for a slash at its end")
 
 
@@ -156,10 +156,10 @@ def _request_path() -> str:
 
 
 def _request_id() -> str:
-    known = flask.g.get("request_id")
-    if known is None:
-        known = flask.g.request_id = ids.new_request_id()
-    return str(known)
+    request_id = flask.g.get("request_id")
+    if request_id is None:
+        request_id = flask.g.request_id = ids.new_request_id()
+    return str(request_id)
 
 
 def _log() -> Any:

@@ -1,4 +1,4 @@
-"""Reads the parameters of an address: each at most once, each of its form, or 400 with its name."""
+"""Reads query parameters: each at most once and in its format, otherwise 400 with the name of the parameter."""
 
 from __future__ import annotations
 
@@ -22,66 +22,66 @@ EnumT = TypeVar("EnumT", bound=StrEnum)
 
 
 def text(name: str) -> str | None:
-    """Answer a parameter as it stands, None where it is absent; raises ValidationFailed where it stands twice."""
-    found = request.args.getlist(name)
-    if len(found) > 1:
+    """Return the text of a query parameter, None if it is absent; raises ValidationFailed if it is given twice."""
+    values = request.args.getlist(name)
+    if len(values) > 1:
         _raise_invalid(name, "must be given once")
-    return found[0] if found else None
+    return values[0] if values else None
 
 
 def enum_values(name: str, enum_type: type[EnumT]) -> tuple[EnumT, ...]:
-    """Answer a comma list of words that are ``known``, each once and in the order of ``known``."""
-    told = text(name)
-    if told is None:
+    """Return the members of ``enum_type`` in a comma-separated list, each once and in the order of ``enum_type``."""
+    value = text(name)
+    if value is None:
         return ()
-    chosen = {word.strip() for word in told.split(",")}
+    chosen = {word.strip() for word in value.split(",")}
     if not chosen <= set(enum_type):
         _raise_invalid(name, f"must be one or several of {_join_words(tuple(enum_type))}, with commas between")
     return tuple(word for word in enum_type if word in chosen)
 
 
 def enum_value(name: str, default: EnumT) -> EnumT:
-    """Answer one word of the kind that ``default`` is."""
-    told = text(name)
-    known = type(default)
-    if told is None:
+    """Return one member of the enum of ``default``; ``default`` if the parameter is absent."""
+    value = text(name)
+    enum_type = type(default)
+    if value is None:
         return default
-    if told not in set(known):
-        _raise_invalid(name, f"must be one of {_join_words(tuple(known))}")
-    return known(told)
+    if value not in set(enum_type):
+        _raise_invalid(name, f"must be one of {_join_words(tuple(enum_type))}")
+    return enum_type(value)
 
 
 def timestamp(name: str) -> datetime | None:
-    """Answer a moment as RFC 3339 writes it, with its offset.
+    """Return a timestamp in RFC 3339 format, with its offset, or None if the parameter is absent.
 
-    A "+" that was not percent-encoded has become a space on its way, and can have been nothing else.
+    A "+" that was not percent-encoded arrives as a space, and a space can only have been a "+".
     """
-    told = text(name)
-    if told is None:
+    value = text(name)
+    if value is None:
         return None
     try:
-        return parse_rfc3339(told.replace(" ", "+"))
+        return parse_rfc3339(value.replace(" ", "+"))
     except ValueError:
         _raise_invalid(name, _INVALID_TIMESTAMP)
 
 
 def integer(name: str, *, minimum: int, maximum: int) -> int | None:
-    """Answer a query parameter that is a whole number, None where it is absent; raises ValidationFailed."""
-    told = text(name)
-    if told is None:
+    """Return a query parameter that is an integer in range, None if it is absent; raises ValidationFailed."""
+    value = text(name)
+    if value is None:
         return None
-    if not (told.isascii() and told.isdigit() and len(told) < 20 and minimum <= int(told) <= maximum):  # noqa: PLR2004
+    if not (value.isascii() and value.isdigit() and len(value) < 20 and minimum <= int(value) <= maximum):  # noqa: PLR2004
         _raise_invalid(name, f"must be a whole number from {minimum} to {maximum}")
-    return int(told)
+    return int(value)
 
 
 def limit() -> int:
-    """Answer how many rows this request asks for."""
+    """Return the page size of this request: ``limit``, 1 to 1,000, by default 100."""
     return integer("limit", minimum=1, maximum=LIMIT_MAX) or LIMIT_DEFAULT
 
 
 def after() -> int | None:
-    """Answer the ``seq`` beyond which this request asks for log lines."""
+    """Return ``after``: the request wants only log lines with a greater ``seq``; None if it is absent."""
     return integer("after", minimum=0, maximum=_SEQ_MAX)
 
 

@@ -1,7 +1,7 @@
-"""Reads a request's JSON body, once and strictly, for every route; flask-smorest's parser comes here too.
+"""Reads the JSON body of a request, once and strictly, for every route; flask-smorest's parser uses it too.
 
-The stream is read here, to one byte past the limit: ``MAX_CONTENT_LENGTH`` cuts a chunked body off in silence, and
-flask-smorest's own parser goes round ``app.json``.
+The stream is read here, up to one byte past the limit: ``MAX_CONTENT_LENGTH`` truncates a chunked body without an
+error, and flask-smorest's own parser bypasses ``app.json``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shared.errors import InvalidJson, PayloadTooLarge, UnsupportedMediaType, Va
 
 BODY_BYTES_MAX: Final = 1024 * 1024
 _DETAILS_MAX: Final = 100
-_PARSED_BODY_KEY: Final = "bucket.body"  # where in the WSGI environ the body stands once it has been read
+_PARSED_BODY_KEY: Final = "bucket.body"  # key of the parsed body in the WSGI environ
 _UTF8: Final = frozenset({"utf-8", "utf8"})
 _IDENTITY_ENCODINGS: Final = frozenset({"", "identity"})
 
@@ -32,15 +32,15 @@ BodyPolicy = Callable[[dict[str, Any], bytes], None]
 
 
 def read_body(request: flask.Request, *, optional: bool = False, policy: BodyPolicy = check_policy) -> dict[str, Any]:
-    """Answer the JSON object that ``request`` carries; ``{}`` for no body at all where it is ``optional``.
+    """Read and return the JSON object in the body of ``request``; ``{}`` if it is ``optional`` and there is no body.
 
-    ``policy`` says what it may not carry. A second call answers the same object without reading again. Raises
-    UnsupportedMediaType, PayloadTooLarge, InvalidJson, ValidationFailed (not an object), CallbacksNotSupported and
-    CredentialsNotAccepted.
+    ``policy`` refuses content that is not allowed. A second call returns the same object without reading again.
+    Raises UnsupportedMediaType, PayloadTooLarge, InvalidJson, ValidationFailed (not an object), CallbacksNotSupported
+    and CredentialsNotAccepted.
     """
-    known: dict[str, Any] | None = request.environ.get(_PARSED_BODY_KEY)
-    if known is not None:
-        return known
+    cached: dict[str, Any] | None = request.environ.get(_PARSED_BODY_KEY)
+    if cached is not None:
+        return cached
     length = request.content_length
     if length is not None and length > BODY_BYTES_MAX:
         raise PayloadTooLarge
@@ -57,7 +57,7 @@ def read_body(request: flask.Request, *, optional: bool = False, policy: BodyPol
 
 
 def parse_json_object(raw: bytes, policy: BodyPolicy = check_policy) -> dict[str, Any]:
-    """Answer the JSON object that ``raw`` writes, once it has been found free of callbacks and credentials."""
+    """Parse ``raw`` to a JSON object and check it by ``policy``: by default neither callbacks nor credentials."""
     body = parse(raw)
     if not isinstance(body, dict):
         raise ValidationFailed("the body must be a JSON object", details=[{"pointer": "", "message": "not an object"}])
@@ -66,7 +66,7 @@ def parse_json_object(raw: bytes, policy: BodyPolicy = check_policy) -> dict[str
 
 
 def fingerprint(route: str, body: Any) -> str:
-    """Answer the mark that equal requests share: SHA-256, in hex, of ``route`` (without prefix) and the parsed body."""
+    """Return the fingerprint of a request: SHA-256, in hex, of ``route`` (without prefix) and the canonical body."""
     return hashlib.sha256(route.encode() + b"\0" + canonical_json(body)).hexdigest()
 
 
@@ -75,15 +75,15 @@ def _check_content_type(request: flask.Request) -> None:
         raise UnsupportedMediaType("the body must not be compressed; send it without Content-Encoding")
     if request.environ.get("CONTENT_TYPE") == "application/json":
         return
-    kind = request.mimetype
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+    mimetype = request.mimetype
+    if mimetype != "application/json" and not (mimetype.startswith("application/") and mimetype.endswith("+json")):
         raise UnsupportedMediaType
     if request.mimetype_params.get("charset", "utf-8").lower() not in _UTF8:
         raise UnsupportedMediaType("the body must be JSON in UTF-8; leave the charset out or send charset=utf-8")
 
 
 def _read_stream(request: flask.Request, length: int | None) -> bytes:
-    """Answer the whole body; a server may hand it out in pieces, and a client may hang up halfway."""
+    """Return the whole body; a server may deliver it in pieces, and a client may disconnect halfway."""
     pieces = []
     left = BODY_BYTES_MAX + 1
     try:
@@ -102,20 +102,22 @@ def _read_stream(request: flask.Request, length: int | None) -> bytes:
 
 
 class StrictParser(FlaskParser):
-    """Hands flask-smorest the strictly read body, ignores unknown keys, and refuses with 400, never 422."""
+    """The webargs parser of flask-smorest with our strict body: ignores unknown keys; errors are 400, never 422."""
 
     POLICY: BodyPolicy = staticmethod(check_policy)
     DEFAULT_VALIDATION_STATUS = 400
 
-    def parse(self, argmap: Any, req: flask.Request | None = None, *, location: str | None = None, **how: Any) -> Any:
-        """Answer what ``argmap`` loads; a body by the straight way, for webargs asks at every turn where it reads."""
+    def parse(
+        self, argmap: Any, req: flask.Request | None = None, *, location: str | None = None, **kwargs: Any
+    ) -> Any:
+        """Return what ``argmap`` loads; a body without webargs' generic code, which looks up the location each time."""
         if location != "json":
-            return super().parse(argmap, req, location=location, **how)
+            return super().parse(argmap, req, location=location, **kwargs)
         schema = argmap() if isinstance(argmap, type) else argmap
         try:
             return schema.load(read_body(request_ctx.request, policy=self.POLICY), unknown=marshmallow.EXCLUDE)
-        except marshmallow.ValidationError as wrong:
-            raise validation_error({location: wrong.messages}) from None
+        except marshmallow.ValidationError as error:
+            raise validation_error({location: error.messages}) from None
 
     def handle_error(
         self,
@@ -126,22 +128,24 @@ class StrictParser(FlaskParser):
         error_status_code: int | None,  # noqa: ARG002
         error_headers: Mapping[str, str] | None,  # noqa: ARG002
     ) -> NoReturn:
-        """Raise ValidationFailed with a detail for each fault, by JSON pointer or by the parameter's name."""
+        """Raise ValidationFailed with a detail for each fault: its JSON pointer or the name of the parameter."""
         raise validation_error(error.messages) from None
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
-    """A flask-smorest blueprint whose arguments come through the strict parser."""
+    """A flask-smorest blueprint whose arguments are read by the strict parser."""
 
     ARGUMENTS_PARSER = StrictParser()
 
 
 def validation_error(messages: Any) -> ValidationFailed:
-    """Answer the refusal that marshmallow's messages, sorted by location, are to a caller."""
+    """Return the ValidationFailed for marshmallow's messages, which are sorted by location; at most 100 details."""
     details = list(_fault_details(messages))
-    told = "; ".join(f"{detail.get('pointer', detail.get('parameter'))}: {detail['message']}" for detail in details[:3])
-    more = f"; and {len(details) - 3} more" if len(details) > 3 else ""  # noqa: PLR2004  as many as are told
-    return ValidationFailed(told + more, details=details[:_DETAILS_MAX])
+    summary = "; ".join(
+        f"{detail.get('pointer', detail.get('parameter'))}: {detail['message']}" for detail in details[:3]
+    )
+    more = f"; and {len(details) - 3} more" if len(details) > 3 else ""  # noqa: PLR2004  as many as the summary has
+    return ValidationFailed(summary + more, details=details[:_DETAILS_MAX])
 
 
 def _fault_details(messages: Any) -> Iterator[dict[str, str]]:

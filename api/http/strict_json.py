@@ -1,8 +1,9 @@
-"""Reads JSON as the stores and the encoder can bear it, and writes it in one canonical form; knows nothing of HTTP.
+"""Strict JSON: parses only what the stores and the encoder can hold, and writes canonical JSON; knows nothing of HTTP.
 
-The standard library's scanner does the work, with hooks for what JSON allows and BSON or orjson would choke on later.
-The first reading only notices that something is wrong; only then a second one marks each fault and finds its pointer,
-so that a sound body pays nothing for good messages. Depth is counted before parsing: no body can exhaust the stack.
+The standard library's decoder does the work, with hooks for values that JSON allows but BSON or orjson would refuse
+later. The first pass only detects that there is a fault; only then a second pass marks each fault and finds its JSON
+pointer, so that a valid body pays nothing for good messages. The depth is counted before parsing: no body can exhaust
+the stack.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Final, NoReturn
 import orjson
 
 from shared.errors import InvalidJson
+from shared.json_pointer import format_pointer
 
 DEPTH_MAX: Final = 32
 FAULTS_MAX: Final = 20
@@ -28,14 +30,14 @@ _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _INT_DIGITS: Final = 20  # the longest literal that can lie in 64 bits; JSON forbids leading zeros
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _DEPTH_CHANGES: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-# Surrogates and NUL can only come in as escapes: raw ones are refused as invalid UTF-8 and as a control character.
+# Surrogates and NUL can only arrive as escapes: raw ones are refused as invalid UTF-8 and as a control character.
 _SUSPECT_ESCAPE: Final = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
 _INTEGRAL_FLOAT: Final = re.compile(rb"\.0(?![0-9])|[0-9]e[0-9+]")
 
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """What is wrong with a value, standing in its place."""
+    """The description of a fault; it replaces the faulty value in the parsed body."""
 
     message: str
 
@@ -49,9 +51,9 @@ _SURROGATE: Final = _Fault("a lone surrogate (\\ud800 to \\udfff) is not text")
 
 
 def parse(raw: bytes) -> Any:
-    """Answer the value that ``raw`` (UTF-8, no BOM) writes.
+    """Parse ``raw`` (JSON in UTF-8, no BOM) and return its value.
 
-    Raises InvalidJson, whose details bear the JSON pointer, or the line and column, of each fault.
+    Raises InvalidJson, whose details have the JSON pointer, or the line and column, of each fault.
     """
     text = _decode(raw)
     if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and depth_of(raw) > DEPTH_MAX:
@@ -62,17 +64,17 @@ def parse(raw: bytes) -> Any:
             _raise_faults(value)
     except _FaultNoticed:
         _raise_faults(_decode_marking(text))
-        raise InvalidJson from None  # not reached: the marking reading finds what the first one noticed
-    except json.JSONDecodeError as wrong:
-        raise _syntax_error(wrong) from None
+        raise InvalidJson from None  # not reached: the second pass finds what the first one detected
+    except json.JSONDecodeError as error:
+        raise _syntax_error(error) from None
     return value
 
 
 def depth_of(raw: bytes) -> int:
-    """Answer how deeply arrays and objects nest in ``raw``, outside strings; linear, without recursion.
+    """Return how deeply arrays and objects nest in ``raw``, outside strings; linear time, no recursion.
 
-    After escaped backslashes and quotes are gone every other piece between quotes is a string. Where that does not
-    hold the text is not JSON, and the parser stops before it gets there.
+    Without escaped backslashes and quotes, every second piece between quotes is a string. If that is not so, the text
+    is not JSON, and the parser stops before it gets there.
     """
     bare = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     brackets = b"".join(bare.split(b'"')[::2]).translate(None, _NOT_BRACKETS)
@@ -80,20 +82,20 @@ def depth_of(raw: bytes) -> int:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Answer the one form of ``value``, which must have come from :func:`parse`: equal JSON gives equal bytes."""
-    written = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    if _INTEGRAL_FLOAT.search(written):
+    """Return canonical JSON of ``value``, which must come from :func:`parse`: equal JSON gives equal bytes."""
+    encoded = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    if _INTEGRAL_FLOAT.search(encoded):
         return orjson.dumps(_integral_floats_to_ints(value), option=orjson.OPT_SORT_KEYS)
-    return written
+    return encoded
 
 
 def json_pointer(path: Sequence[str | int]) -> str:
-    """Answer the JSON pointer (RFC 6901) of ``path``, fit to be shown: each name cut to 64 characters."""
-    return "".join(f"/{to_printable(str(part)).replace('~', '~0').replace('/', '~1')}" for part in path)
+    """Return the JSON pointer (RFC 6901) of ``path`` for a message: each name is cut to 64 characters."""
+    return format_pointer(to_printable(str(part)) for part in path)
 
 
 def to_printable(name: str) -> str:
-    """Answer ``name`` fit for a message: cut to 64 characters, whatever does not print escaped."""
+    """Return ``name`` for a message: cut to 64 characters, unprintable ones escaped."""
     if not name.isprintable():
         name = name[:NAME_MAX_CHARS].encode("unicode_escape").decode("ascii")
     return name if len(name) <= NAME_MAX_CHARS else name[: NAME_MAX_CHARS - 1] + "…"
@@ -106,12 +108,12 @@ def _decode(raw: bytes) -> str:
         raise InvalidJson("the body begins with a byte order mark; send UTF-8 without one")
     try:
         return raw.decode("utf-8")
-    except UnicodeDecodeError as wrong:
-        raise InvalidJson(f"the body is not valid UTF-8: see byte {wrong.start}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidJson(f"the body is not valid UTF-8: see byte {error.start}") from None
 
 
 class _FaultNoticed(Exception):
-    """Something in the text is of no use; the second reading says what."""
+    """The first pass found a fault; the second pass says which."""
 
 
 def _check_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -170,18 +172,18 @@ _FAULT_MARKING_DECODER: Final = json.JSONDecoder(
 def _decode_marking(text: str) -> Any:
     try:
         return _FAULT_MARKING_DECODER.decode(text)
-    except json.JSONDecodeError as wrong:
-        raise _syntax_error(wrong) from None
+    except json.JSONDecodeError as error:
+        raise _syntax_error(error) from None
 
 
-def _syntax_error(wrong: json.JSONDecodeError) -> InvalidJson:
-    where = {"line": wrong.lineno, "column": wrong.colno}
-    text = f"{wrong.msg} at line {wrong.lineno}, column {wrong.colno}"
-    return InvalidJson(f"the body is not valid JSON: {text}", details=[{**where, "message": wrong.msg}])
+def _syntax_error(error: json.JSONDecodeError) -> InvalidJson:
+    position = {"line": error.lineno, "column": error.colno}
+    text = f"{error.msg} at line {error.lineno}, column {error.colno}"
+    return InvalidJson(f"the body is not valid JSON: {text}", details=[{**position, "message": error.msg}])
 
 
 def _raise_faults(value: Any) -> None:
-    """Raise InvalidJson for the first faults in ``value``; do nothing where there is none."""
+    """Raise InvalidJson for the first faults in ``value``; do nothing if there is none."""
     details = []
     for path, fault in _find_faults(value):
         details.append({"pointer": json_pointer(path), "message": fault.message})
@@ -189,14 +191,14 @@ def _raise_faults(value: Any) -> None:
             break
     if details:
         first = details[0]
-        where = first["pointer"] or "the body"
-        raise InvalidJson(f"{where}: {first['message']}", details=details)
+        location = first["pointer"] or "the body"
+        raise InvalidJson(f"{location}: {first['message']}", details=details)
 
 
 def _find_faults(value: Any) -> Iterator[tuple[tuple[str | int, ...], _Fault]]:
-    waiting: deque[tuple[tuple[str | int, ...], Any]] = deque([((), value)])
-    while waiting:
-        path, item = waiting.popleft()
+    queue: deque[tuple[tuple[str | int, ...], Any]] = deque([((), value)])
+    while queue:
+        path, item = queue.popleft()
         if isinstance(item, _Fault):
             yield path, item
         elif isinstance(item, str) and _has_surrogate(item):
@@ -207,9 +209,9 @@ def _find_faults(value: Any) -> Iterator[tuple[tuple[str | int, ...], _Fault]]:
                     yield (*path, key), _NUL_KEY
                 if _has_surrogate(key):
                     yield (*path, key), _SURROGATE
-                waiting.append(((*path, key), inner))
+                queue.append(((*path, key), inner))
         elif isinstance(item, list):
-            waiting.extend(((*path, at), inner) for at, inner in enumerate(item))
+            queue.extend(((*path, at), inner) for at, inner in enumerate(item))
 
 
 def _has_surrogate(text: str) -> bool:
@@ -223,7 +225,7 @@ def _has_surrogate(text: str) -> bool:
 
 
 def _integral_floats_to_ints(value: Any) -> Any:
-    """Answer ``value`` with 1.0 written as 1: to JSON they are one number."""
+    """Return ``value`` with each 1.0 replaced by 1: in JSON they are the same number."""
     if isinstance(value, dict):
         return {key: _integral_floats_to_ints(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Where routes stand: at the root, and again under a version."""
+"""Version prefix of the API: each route is registered at the root and again under ``/api/v1``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ VERSION_PREFIX: Final = "/api/v1"
 
 
 def register_routes(app: flask.Flask, api: ProblemApi, blueprint: Blueprint, *, is_versioned: bool = True) -> None:
-    """Add routes at the root, where the contract's text finds them, and again under the version."""
+    """Register routes at the root, as the contract's text has them, and again under the version prefix."""
     api.register_blueprint(blueprint)
     if is_versioned:
         app.register_blueprint(blueprint, url_prefix=VERSION_PREFIX, name=f"v1_{blueprint.name}")
 
 
 def request_prefix() -> str:
-    """Answer the prefix under which this request came, which the addresses in its answer keep."""
+    """Return the version prefix of this request's path; the URLs in its response keep it."""
     return VERSION_PREFIX if request.path.startswith(f"{VERSION_PREFIX}/") else ""

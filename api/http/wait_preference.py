@@ -1,4 +1,4 @@
-"""Says how long a request is willing to wait: by ``?wait=``, ``?until=`` and the header ``Prefer`` (RFC 7240)."""
+"""Parses the wait preference of a long poll: ``?wait=``, ``?until=`` and the header ``Prefer: wait=`` (RFC 7240)."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from shared.errors import ValidationFailed
 UNTIL_DONE: Final = "done"
 _SECONDS: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
 _INTEGER: Final = re.compile(r"[0-9]+", re.ASCII)
-_WAIT_DIGITS_MAX: Final = 3  # more of them are more than the most, however many
+_WAIT_DIGITS_MAX: Final = 3  # a longer number is above the maximum anyway
 
 
 @dataclass(frozen=True, slots=True)
 class WaitPreference:
-    """How long a caller waits, at most 30 s; ``until_done`` where no change but the end is news to it."""
+    """How long a caller waits, at most 30 s; with ``until_done`` only the end of the run counts as a change."""
 
     wait_s: float = 0.0
     until_done: bool = False
     is_from_prefer: bool = False
 
     def mark_applied(self, response: flask.Response, *, is_granted: bool) -> flask.Response:
-        """Answer ``response``, which says so where a ``Prefer`` was granted."""
+        """Return ``response``, with the header ``Preference-Applied`` if a wait from ``Prefer`` was granted."""
         if is_granted and self.is_from_prefer:
             response.headers["Preference-Applied"] = f"wait={self.wait_s:g}"
         return response
@@ -39,21 +39,21 @@ NO_WAIT: Final = WaitPreference()
 
 
 def parse_wait_preference() -> WaitPreference:
-    """Answer how long this request waits; the query wins over ``Prefer``. Raises ValidationFailed."""
+    """Return how long this request waits; the query wins over ``Prefer``. Raises ValidationFailed."""
     if not request.environ.get("QUERY_STRING"):
         return parse_prefer_header()
     until_done = _is_until_done(query_params.text("until"))
-    told = query_params.text("wait")
-    if told is None:
+    value = query_params.text("wait")
+    if value is None:
         preferred = parse_prefer_header()
         return WaitPreference(preferred.wait_s, until_done, preferred.is_from_prefer)
-    if not _SECONDS.fullmatch(told):
+    if not _SECONDS.fullmatch(value):
         raise _invalid_parameter("wait", "must be seconds, such as 10; more than 30 count as 30")
-    return WaitPreference(min(float(told), WAIT_MAX_S), until_done)
+    return WaitPreference(min(float(value), WAIT_MAX_S), until_done)
 
 
 def parse_prefer_header() -> WaitPreference:
-    """Answer how long this request waits by its ``Prefer`` alone; of two the first counts, a malformed one does not."""
+    """Return the wait of the ``Prefer`` header alone; the first ``wait`` counts, a malformed one means no wait."""
     header = request.environ.get("HTTP_PREFER")
     if not header:
         return NO_WAIT

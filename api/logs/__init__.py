@@ -1,1 +1,1 @@
-"""Log lines of all executions over HTTP."""
+"""The log lines of all executions over HTTP."""

@@ -1,8 +1,8 @@
-"""Pages of the log lines of all executions: from Redis's stream, and from MongoDB where the stream has forgotten.
+"""Pages of the log lines of all executions: from a Redis stream, and from MongoDB for lines it no longer has.
 
-The stream keeps lines in the order in which they came, MongoDB by the moment at which they were said. So there are
-two sorts of places to read on from, and a page goes from the archive over to the stream only at the stream's
-beginning: read on from ``next_since``, every line comes once.
+The stream has the lines in the order of their arrival, MongoDB (the archive) in the order of their timestamps. So there
+are two kinds of positions to read on from, and a page continues from the archive to the stream only at the beginning of
+the stream: read on from ``next_since``, each line comes exactly once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LogLineJson = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, order=True)
 class ArchivePosition:
-    """A line's place in the archive."""
+    """The position of a log line in the archive (MongoDB): timestamp, execution and sequence number."""
 
     ms: int
     execution_id: str
@@ -42,13 +42,13 @@ class ArchivePosition:
 
     @classmethod
     def parse(cls, text: str) -> ArchivePosition | None:
-        """Answer the place that ``text`` was made from; None where it is none of ours."""
-        found = _POSITION_TEXT.fullmatch(text)
-        return None if found is None else cls(int(found[1]), found[2], int(found[3]))
+        """Return the position that ``text`` stands for; None if it has another form."""
+        match = _POSITION_TEXT.fullmatch(text)
+        return None if match is None else cls(int(match[1]), match[2], int(match[3]))
 
     @classmethod
     def of_line(cls, line: LogLineJson) -> ArchivePosition:
-        """Answer where ``line`` lies."""
+        """Return the position of ``line``."""
         return cls(log_stream.timestamp_ms_of(line), line["execution_id"], line["seq"])
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ LogPosition = LogCursor | ArchivePosition | None
 
 
 class LogPageReader:
-    """Reads pages of log lines; raises what the store raises where MongoDB is needed and away."""
+    """Reads pages of log lines; raises the errors of the store if MongoDB is needed and away."""
 
     def __init__(self, services: Services, monitor: RedisMonitor) -> None:
         self._services = services
@@ -68,17 +68,17 @@ class LogPageReader:
     def read_page(
         self, log_filter: LogFilter, since: LogPosition, limit: int
     ) -> tuple[Sequence[LogLineJson], LogPosition]:
-        """Answer at most ``limit`` lines, oldest first, and where to read on: the latest, or those after ``since``."""
+        """Return up to ``limit`` lines, oldest first (the latest, or those after ``since``), and the next position."""
         if self._monitor.last.is_connected:
             try:
                 if since is None:
                     return self._read_latest(log_filter, limit)
                 return self._read_after(log_filter, since, limit)
-            except redis.RedisError as away:
-                structlog.get_logger().warning("Redis did not give log lines", reason=str(away))
-        found = self._read_archive(log_filter, since, _NO_STREAM)
-        shown = found[-limit:] if since is None else found[:limit]
-        return shown, ArchivePosition.of_line(shown[-1]) if shown else since
+            except redis.RedisError as error:
+                structlog.get_logger().warning("the log lines could not be read from Redis", reason=str(error))
+        archived = self._read_archive(log_filter, since, _NO_STREAM)
+        page = archived[-limit:] if since is None else archived[:limit]
+        return page, ArchivePosition.of_line(page[-1]) if page else since
 
     def _read_latest(self, log_filter: LogFilter, limit: int) -> tuple[Sequence[LogLineJson], LogPosition]:
         newest = log_stream.read_latest(self._services.redis, log_filter, limit)
@@ -97,43 +97,45 @@ class LogPageReader:
         start = since if isinstance(since, LogCursor) else LogCursor(since.ms, 0, 0)
         older: list[LogLineJson] = []
         if not log_stream.contains(client, start):
-            beginning = log_stream.read_stream_start(client)
-            older = self._read_archive(log_filter, since, beginning)
+            stream_start = log_stream.read_stream_start(client)
+            older = self._read_archive(log_filter, since, stream_start)
             if len(older) >= limit:
                 return older[:limit], ArchivePosition.of_line(older[limit - 1])
-            start = max(start, LogCursor(beginning.ms, 0, 0))
+            start = max(start, LogCursor(stream_start.ms, 0, 0))
         newer = log_stream.read_after(client, start, log_filter, limit - len(older))
-        seen = since if isinstance(since, ArchivePosition) else None
+        last_read = since if isinstance(since, ArchivePosition) else None
         return [
             *older,
-            *(line for line in newer.lines if seen is None or ArchivePosition.of_line(line) > seen),
+            *(line for line in newer.lines if last_read is None or ArchivePosition.of_line(line) > last_read),
         ], newer.next_cursor
 
-    def _read_archive(self, log_filter: LogFilter, since: LogPosition, beginning: StreamStart) -> list[LogLineJson]:
-        """The lines in MongoDB from ``since`` on to where the stream begins, in their order."""
-        found = []
+    def _read_archive(self, log_filter: LogFilter, since: LogPosition, stream_start: StreamStart) -> list[LogLineJson]:
+        """Return the lines in MongoDB between ``since`` and the beginning of the stream, in order."""
+        matches = []
         for record in self._records(log_filter):
             for seq, event in enumerate(record.events, record.first_seq):
                 line = orjson.loads(render_log_line(record.execution.id, seq, event))
-                place = ArchivePosition.of_line(line)
-                is_told = place.ms >= beginning.ms or (place.execution_id, seq) in beginning.older_lines
-                if not is_told and log_filter.matches(line) and _is_after(place, since):
-                    found.append((place, line))
-        return [line for _, line in sorted(found, key=lambda pair: pair[0])]
+                position = ArchivePosition.of_line(line)
+                is_in_stream = (
+                    position.ms >= stream_start.ms or (position.execution_id, seq) in stream_start.older_lines
+                )
+                if not is_in_stream and log_filter.matches(line) and _is_after(position, since):
+                    matches.append((position, line))
+        return [line for _, line in sorted(matches, key=lambda pair: pair[0])]
 
     def _records(self, log_filter: LogFilter) -> Sequence[ExecutionRecord]:
-        named = log_filter.execution_id
-        if named is None:
+        execution_id = log_filter.execution_id
+        if execution_id is None:
             return self._services.store.read_newest(_EXECUTIONS_SEARCHED, _LINES_SEARCHED)
         record = (
-            self._services.store.read(PUBLIC_INTEGRATOR, named, outputs=())
-            if EXECUTION_ID_PATTERN.fullmatch(named)
+            self._services.store.read(PUBLIC_INTEGRATOR, execution_id, outputs=())
+            if EXECUTION_ID_PATTERN.fullmatch(execution_id)
             else None
         )
         return () if record is None else (record,)
 
 
-def _is_after(place: ArchivePosition, since: LogPosition) -> bool:
+def _is_after(position: ArchivePosition, since: LogPosition) -> bool:
     if isinstance(since, ArchivePosition):
-        return place > since
-    return since is None or place.ms >= since.ms
+        return position > since
+    return since is None or position.ms >= since.ms

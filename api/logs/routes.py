@@ -1,4 +1,4 @@
-"""GET log lines of all executions, or of one agent; where they come from is ``log_pages``' affair."""
+"""GET /logs and /agent-logs/{name}: the log lines of all executions, or of one agent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 def blueprint(catalogue: AgentCatalogue, pages: LogPageReader) -> Blueprint:
-    """Answer the routes of log lines."""
+    """Return the routes of log lines."""
     blp = Blueprint("logs", __name__, description="Log lines of all executions")
 
     @blp.route("/logs")
@@ -37,10 +37,10 @@ def blueprint(catalogue: AgentCatalogue, pages: LogPageReader) -> Blueprint:
 
 
 def _page_response(pages: LogPageReader, agent: str | None) -> flask.Response:
-    wanted = LogFilter(agent, _parse_level(), query_params.text("execution_id"))
-    found, end = pages.read_page(wanted, _parse_since(), query_params.limit())
-    next_since = None if end is None else cursor_codec.encode_cursor(CursorKind.LOG_LINES, str(end))
-    return private_no_cache(flask.jsonify(logs=found, count=len(found), next_since=next_since))
+    log_filter = LogFilter(agent, _parse_level(), query_params.text("execution_id"))
+    lines, next_position = pages.read_page(log_filter, _parse_since(), query_params.limit())
+    next_since = None if next_position is None else cursor_codec.encode_cursor(CursorKind.LOG_LINES, str(next_position))
+    return private_no_cache(flask.jsonify(logs=lines, count=len(lines), next_since=next_since))
 
 
 def _parse_level() -> str | None:
@@ -57,7 +57,7 @@ def _parse_since() -> LogPosition:
         return None
     with suppress(ValueError):
         text = cursor_codec.decode_cursor(CursorKind.LOG_LINES, since)
-        found = LogCursor.parse(text) or ArchivePosition.parse(text)
-        if found is not None:
-            return found
+        position = LogCursor.parse(text) or ArchivePosition.parse(text)
+        if position is not None:
+            return position
     raise CursorInvalid(f"since={since[:64]!r} was not made by Bucket; pass a next_since back, or leave it out")

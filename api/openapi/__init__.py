@@ -1,8 +1,9 @@
-"""The HTTP contract as data, and the OpenAPI document that is made of it; it serves nothing itself.
+"""The HTTP contract as data, the OpenAPI document that is built from it, and the routes that serve the document.
 
-``operations`` is the table of all routes: what each takes, answers and refuses; ``operation`` says what a row is.
-Beside the rows of single runs, which it has itself, it joins those of ``lists`` (many runs at once), ``feed`` (what
-changed) and ``catalogue`` (what is no run). ``bodies`` and ``replies`` are the forms of JSON that go in and out, made
-of the small words in ``forms``; ``parts`` are the parameters and headers. ``document`` joins the table to the routes
-that the application really has, so that nothing can be told which is not there.
+``operation_table`` is the table of all routes: the parameters, responses and errors of each; ``operation_types`` has
+the types of a row. The table itself has the rows of single runs and joins those of ``bulk_operations`` (many runs at
+once), ``feed_operations`` (the change feed) and ``catalogue_operations`` (everything else). ``request_schemas`` and
+``response_schemas`` are the JSON schemas of bodies, made with the builders in ``json_schema``; ``components`` are the
+parameters and headers. ``document`` joins the table to the routes that the application really has, so that the
+document cannot describe a route that does not exist.
 """

@@ -1,4 +1,4 @@
-"""Many executions at once: lists, polls of many and batches; forms and routes."""
+"""Operations on many executions at once: lists, bulk polls and batches; with their schemas."""
 
 from __future__ import annotations
 

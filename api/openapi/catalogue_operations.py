@@ -1,4 +1,4 @@
-"""What is told beside runs: agents, baskets, log lines, how Bucket is, and the contract itself; forms and routes."""
+"""Operations that are not about runs: agents, baskets, log lines, health, the contract itself; with their schemas."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ CATALOGUE_SCHEMAS: Final[dict[str, JsonObject]] = {
     "Ready": object_of({"status": {"const": "ready"}}),
 }
 
-_LINES: Final = {200: ResponseSpec("The lines, oldest first.", ref("LogLines"), ("Cache-Private", "Vary"))}
+_LOG_LINES_RESPONSES: Final = {200: ResponseSpec("The lines, oldest first.", ref("LogLines"), ("Cache-Private", "Vary"))}
 _DOCUMENT_HEADERS: Final = ("Document-ETag", "Cache-Asked")
 _PAGE_HEADERS: Final = ("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Referrer-Policy", "Cache-Asked")
-_LINES_PARAMETERS: Final = ("Level", "OfExecution", "Since", "Limit")
+_LOG_LINES_PARAMETERS: Final = ("Level", "OfExecution", "Since", "Limit")
 
 
 CATALOGUE_OPERATIONS: Final[dict[str, Operation]] = {
@@ -100,10 +100,10 @@ CATALOGUE_OPERATIONS: Final[dict[str, Operation]] = {
         ("BasketName",),
         (errors.NotFound, errors.BasketNotFound, errors.Unavailable, errors.OutcomeUnknown),
     ),
-    "GET /logs": Operation(_LINES, ("Agent", *_LINES_PARAMETERS), (errors.CursorInvalid, *STORE_ERRORS)),
+    "GET /logs": Operation(_LOG_LINES_RESPONSES, ("Agent", *_LOG_LINES_PARAMETERS), (errors.CursorInvalid, *STORE_ERRORS)),
     "GET /agent-logs/{name}": Operation(
-        _LINES,
-        ("AgentName", *_LINES_PARAMETERS),
+        _LOG_LINES_RESPONSES,
+        ("AgentName", *_LOG_LINES_PARAMETERS),
         (errors.CursorInvalid, errors.NotFound, errors.AgentNotFound, *STORE_ERRORS),
     ),
     "GET /health": Operation({200: ResponseSpec("How the services are.", ref("Health"), ("Cache-None",))}),

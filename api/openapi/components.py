@@ -1,4 +1,4 @@
-"""The parameters that requests bear, and the headers of answers; each stands once in the document, under its name."""
+"""OpenAPI components: request parameters, response headers and links; each is in the document once, by its name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LIMIT: Final[JsonObject] = {"type": "integer", "minimum": 1, "maximum": LIMIT_M
 _FIELD: Final = "|".join(EXECUTION_FIELDS)
 _STATUS: Final = "|".join(ExecutionStatus)
 _TIMESTAMP: Final[JsonObject] = {"type": "string", "format": "date-time"}
-# What HTTP trims at both ends is no part of a key.
+# HTTP trims white space at both ends, so a key neither begins nor ends with it.
 _KEY: Final[JsonObject] = {
     "type": "string",
     "pattern": "^[!-~](?:[ -~]{0,253}[!-~])?$",
@@ -41,7 +41,7 @@ _KEY: Final[JsonObject] = {
     "maxLength": 255,
 }
 
-# All that the page at /docs loads, and of what type it is.
+# All files that the page at /docs loads, with their media types.
 DOCS_FILES: Final[Mapping[str, str]] = {
     "start.js": "text/javascript",
     "swagger-ui-bundle.js": "text/javascript",
@@ -186,7 +186,7 @@ HEADERS: Final[dict[str, JsonObject]] = {
     ),
     "Referrer-Policy": _header_object({"type": "string", "const": "no-referrer"}, "no other page is told of this one"),
 }
-# Names in the table above that differ from those on the wire: one header, said in two ways.
+# Names in the table above that differ from the real header: one header with several descriptions.
 HEADER_NAMES: Final = {
     "Retry-After-Refused": "Retry-After",
     "Cache-Private": "Cache-Control",
@@ -197,7 +197,7 @@ HEADER_NAMES: Final = {
     "Docs-Location": "Location",
 }
 _ID: Final = {"execution_id": "$response.body#/execution_id"}
-# What a caller does next with what was answered.
+# What a caller can do next with the response.
 LINKS: Final[dict[str, JsonObject]] = {
     "Poll": {"operationId": "get_execution_logs_execution_id", "parameters": _ID},
     "Cancel": {"operationId": "post_executions_execution_id_cancel", "parameters": _ID},

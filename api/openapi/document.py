@@ -1,4 +1,4 @@
-"""Makes the OpenAPI document: the routes that the application has, with what the table says of each."""
+"""Builds the OpenAPI document: the routes that the application has, with their rows of the operation table."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ until `done` is true; come back after `poll_after_ms`. There are no callbacks.
 
 
 def build_document(generated: Mapping[str, Any]) -> JsonObject:
-    """Answer the whole document; ``generated`` is flask-smorest's, which knows the routes and the bodies' schemas."""
+    """Return the whole document; ``generated`` is flask-smorest's, which has the routes and the schemas of bodies."""
     examples = _examples()
     paths = {path: _path_item(path, item, examples) for path, item in generated["paths"].items()}
-    forms = (
+    schemas = (
         build_request_schemas(generated["components"]["schemas"])
         | RESPONSE_SCHEMAS
         | bulk_operations.LIST_SCHEMAS
@@ -65,7 +65,7 @@ def build_document(generated: Mapping[str, Any]) -> JsonObject:
         "tags": [{"name": tag["name"], "description": tag["description"]} for tag in generated["tags"]],
         "paths": paths,
         "components": {
-            "schemas": {name: forms[name] for name in sorted(_referenced_schemas(paths, forms))},
+            "schemas": {name: schemas[name] for name in sorted(_referenced_schemas(paths, schemas))},
             "parameters": PARAMETERS,
             "headers": HEADERS,
             "links": LINKS,
@@ -73,39 +73,41 @@ def build_document(generated: Mapping[str, Any]) -> JsonObject:
     }
 
 
-def _referenced_schemas(told: Any, forms: Mapping[str, JsonObject]) -> set[str]:
-    """The names of the forms that ``told`` refers to, and those that they refer to."""
-    found: set[str] = set()
-    waiting = [told]
-    while waiting:
-        item = waiting.pop()
+def _referenced_schemas(document: Any, schemas: Mapping[str, JsonObject]) -> set[str]:
+    """Return the names of the schemas that ``document`` refers to, directly or through other schemas."""
+    names: set[str] = set()
+    pending = [document]
+    while pending:
+        item = pending.pop()
         if isinstance(item, list):
-            waiting += item
+            pending += item
         elif isinstance(item, dict):
-            waiting += item.values()
+            pending += item.values()
             name = str(item.get("$ref", "")).removeprefix(_SCHEMA_REF_PREFIX)
-            if name in forms and name not in found:
-                found.add(name)
-                waiting.append(forms[name])
-    return found
+            if name in schemas and name not in names:
+                names.add(name)
+                pending.append(schemas[name])
+    return names
 
 
 def _path_item(path: str, item: Mapping[str, Any], examples: Mapping[str, Any]) -> JsonObject:
-    verbs = {verb: operation for verb, operation in item.items() if verb in _METHODS}
-    told = {verb: _operation_object(f"{verb.upper()} {path}", operation, examples) for verb, operation in verbs.items()}
-    alone = any(_table_row(f"{verb.upper()} {path}").is_unversioned for verb in verbs)
-    shared: JsonObject = {"servers": _UNVERSIONED_SERVERS} if alone else {}
-    return shared | told
+    methods = {verb: operation for verb, operation in item.items() if verb in _METHODS}
+    operations = {
+        verb: _operation_object(f"{verb.upper()} {path}", operation, examples) for verb, operation in methods.items()
+    }
+    is_unversioned = any(_table_row(f"{verb.upper()} {path}").is_unversioned for verb in methods)
+    path_members: JsonObject = {"servers": _UNVERSIONED_SERVERS} if is_unversioned else {}
+    return path_members | operations
 
 
 def _table_row(name: str) -> Operation:
-    """The row of the table; a route that has none yet is told without replies, and a test says that it is missing."""
+    """Return the row of the table; a route without one gets no responses, and a test reports that it is missing."""
     return OPERATIONS.get(name, Operation({}))
 
 
 def _operation_object(name: str, generated: Mapping[str, Any], examples: Mapping[str, Any]) -> JsonObject:
     row = _table_row(name)
-    shown = examples.get(name, {})
+    recorded = examples.get(name, {})
     operation: JsonObject = {
         "operationId": _operation_id(name),
         "summary": generated.get("summary", "").replace("``", ""),
@@ -117,10 +119,12 @@ def _operation_object(name: str, generated: Mapping[str, Any], examples: Mapping
     if row.body is not None:
         operation["requestBody"] = {
             "required": row.is_body_required,
-            "content": {"application/json": {"schema": ref(row.body)} | _examples_member(shown.get("requests"))},
+            "content": {"application/json": {"schema": ref(row.body)} | _examples_member(recorded.get("requests"))},
         }
-    replies = {str(status): _response_object(reply, shown.get(str(status))) for status, reply in row.responses.items()}
-    operation["responses"] = replies | {str(status): problem for status, problem in _problem_responses(row, shown)}
+    responses = {
+        str(status): _response_object(reply, recorded.get(str(status))) for status, reply in row.responses.items()
+    }
+    operation["responses"] = responses | {str(status): problem for status, problem in _problem_responses(row, recorded)}
     return operation
 
 
@@ -138,46 +142,46 @@ def _headers_object(names: tuple[str, ...]) -> JsonObject:
     return {HEADER_NAMES.get(name, name): ref(name, "headers") for name in (*COMMON_HEADERS, *names)}
 
 
-def _response_object(reply: ResponseSpec, examples: Any) -> JsonObject:
-    told: JsonObject = {"description": reply.description, "headers": _headers_object(reply.headers)}
-    if reply.links:
-        told["links"] = {name: ref(name, "links") for name in reply.links}
-    if reply.schema is not None:
-        told["content"] = {reply.media_type: {"schema": reply.schema} | _examples_member(examples)}
-    return told
+def _response_object(spec: ResponseSpec, examples: Any) -> JsonObject:
+    response: JsonObject = {"description": spec.description, "headers": _headers_object(spec.headers)}
+    if spec.links:
+        response["links"] = {name: ref(name, "links") for name in spec.links}
+    if spec.schema is not None:
+        response["content"] = {spec.media_type: {"schema": spec.schema} | _examples_member(examples)}
+    return response
 
 
-def _problem_responses(row: Operation, shown: Mapping[str, Any]) -> Iterator[tuple[int, JsonObject]]:
+def _problem_responses(row: Operation, recorded: Mapping[str, Any]) -> Iterator[tuple[int, JsonObject]]:
     by_status: dict[int, list[str]] = {}
-    refusals: tuple[type[BucketError], ...] = (*_COMMON_ERRORS, *row.error_types)
-    for refusal in refusals:
-        codes = by_status.setdefault(refusal.http_status, [])
-        if refusal.error_code not in codes:
-            codes.append(refusal.error_code)
+    error_types: tuple[type[BucketError], ...] = (*_COMMON_ERRORS, *row.error_types)
+    for error_type in error_types:
+        codes = by_status.setdefault(error_type.http_status, [])
+        if error_type.error_code not in codes:
+            codes.append(error_type.error_code)
     for status, codes in sorted(by_status.items()):
         headers = ("Cache-None", *(("Retry-After-Refused",) if status in _RETRYABLE_STATUSES else ()))
-        only = {"properties": {"status": {"const": status}, "error_code": {"enum": codes}}}
-        form = {"allOf": [ref("Problem"), only]}
+        constraint = {"properties": {"status": {"const": status}, "error_code": {"enum": codes}}}
+        schema = {"allOf": [ref("Problem"), constraint]}
         yield (
             status,
             {
                 "description": f"{http.HTTPStatus(status).phrase}: {', '.join(codes)}.",
                 "headers": _headers_object(headers),
-                "content": {PROBLEM_MEDIA_TYPE: {"schema": form} | _examples_member(shown.get(str(status)))},
+                "content": {PROBLEM_MEDIA_TYPE: {"schema": schema} | _examples_member(recorded.get(str(status)))},
             },
         )
 
 
 @cache
 def _examples() -> Mapping[str, Any]:
-    """What was really asked and answered; ``make examples`` records it anew."""
-    kept = Path(__file__).with_name("examples.json")
-    found: Mapping[str, Any] = json.loads(kept.read_bytes()) if kept.exists() else {}
-    return found
+    """Read the recorded requests and responses; ``make examples`` records them again."""
+    file = Path(__file__).with_name("examples.json")
+    examples: Mapping[str, Any] = json.loads(file.read_bytes()) if file.exists() else {}
+    return examples
 
 
 def error_codes() -> frozenset[str]:
-    """Answer every code that some operation may refuse with."""
-    kinds: set[type[BucketError]] = {*_COMMON_ERRORS, errors.MethodNotAllowed}
-    kinds |= {refusal for row in OPERATIONS.values() for refusal in row.error_types}
-    return frozenset(kind.error_code for kind in kinds)
+    """Return every error code that some operation may return."""
+    error_types: set[type[BucketError]] = {*_COMMON_ERRORS, errors.MethodNotAllowed}
+    error_types |= {refusal for row in OPERATIONS.values() for refusal in row.error_types}
+    return frozenset(kind.error_code for kind in error_types)

@@ -1,4 +1,4 @@
-"""The change feed and its consumers; forms and routes."""
+"""Operations of the change feed and its consumers; with their schemas."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ _CHANGES: Final = {
     )
 }
 _FILTERS: Final = ("Limit", "OfBasket", "OfTag", "Wait", "Prefer")
-# A name with an encoded slash in it is another address.
+# NotFound too: a name with an encoded slash in it is another path.
 _CONSUMER_ERRORS: Final = (errors.NotFound, errors.ConsumerNotFound)
 _WRITE_ERRORS: Final = (*STORE_ERRORS, errors.OutcomeUnknown)
 

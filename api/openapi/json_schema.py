@@ -1,4 +1,4 @@
-"""Small words for JSON Schema 2020-12, the dialect of OpenAPI 3.1."""
+"""Builders for JSON Schema 2020-12, the dialect of OpenAPI 3.1."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ TIMESTAMP: Final[JsonObject] = {
 def object_of(
     properties: Mapping[str, JsonObject], *, optional: Iterable[str] = (), description: str | None = None
 ) -> JsonObject:
-    """Answer the form of an object that has these properties and no others, all but the ``optional`` ones always."""
-    left_out = set(optional)
-    form: JsonObject = {
+    """Return the schema of an object with exactly these properties; all but the ``optional`` ones are required."""
+    optional_names = set(optional)
+    schema: JsonObject = {
         "type": "object",
         "properties": dict(properties),
-        "required": [name for name in properties if name not in left_out],
+        "required": [name for name in properties if name not in optional_names],
         "additionalProperties": False,
     }
-    return form if description is None else {"description": description} | form
+    return schema if description is None else {"description": description} | schema
 
 
 def array_of(items: JsonObject, **limits: int) -> JsonObject:
-    """Answer the form of a list; ``limits`` are ``minItems`` and ``maxItems``."""
+    """Return the schema of a list; ``limits`` are ``minItems`` and ``maxItems``."""
     return {"type": "array", "items": items, **limits}
 
 
 def map_of(values: JsonObject, keys: str) -> JsonObject:
-    """Return the form of an object whose keys match ``keys`` and whose values all have one form."""
+    """Return the schema of an object whose keys match the pattern ``keys`` and whose values match ``values``."""
     return {"type": "object", "additionalProperties": values, "propertyNames": {"pattern": keys}}
 
 
-def nullable(form: JsonObject) -> JsonObject:
-    """Answer ``form`` with null allowed beside it, as 3.1 writes it."""
-    if isinstance(form.get("type"), str) and "enum" not in form and "const" not in form:
-        return form | {"type": [form["type"], "null"]}
-    return {"anyOf": [form, {"type": "null"}]}
+def nullable(schema: JsonObject) -> JsonObject:
+    """Return ``schema`` with null allowed too, in the notation of OpenAPI 3.1."""
+    if isinstance(schema.get("type"), str) and "enum" not in schema and "const" not in schema:
+        return schema | {"type": [schema["type"], "null"]}
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def enum_of(*values: str) -> JsonObject:
-    """Answer the form of a string out of a closed list."""
+    """Return the schema of a string from a closed list."""
     return {"type": "string", "enum": [str(value) for value in values]}
 
 
 def anchored_pattern(pattern: re.Pattern[str]) -> str:
-    """Answer ``pattern``, which our code matches in full, with the anchors that JSON Schema needs."""
+    """Return ``pattern``, which our code uses with ``fullmatch``, with the anchors that JSON Schema needs."""
     return f"^(?:{pattern.pattern})$"
 
 
 def ref(component: str, kind: str = "schemas") -> JsonObject:
-    """Answer a reference to a component."""
+    """Return a reference to a component."""
     return {"$ref": f"#/components/{kind}/{component}"}
 
 
-def described(form: JsonObject, description: str) -> JsonObject:
-    """Answer ``form`` with a description; beside a reference too, as 3.1 allows."""
-    return form | {"description": description}
+def described(schema: JsonObject, description: str) -> JsonObject:
+    """Return ``schema`` with a description; also beside a reference, which OpenAPI 3.1 allows."""
+    return schema | {"description": description}

@@ -1,4 +1,4 @@
-"""The table of all routes: what each takes beside its path, what it answers, and every way in which it refuses."""
+"""The operation table: for each route its parameters and body, its responses, and every error that it may return."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _SUBMITTED: Final = {
     ),
     202: replace(_ACCEPTED, headers=(*_ACCEPTED.headers, "Preference-Applied")),
 }
-_HELD_HEADERS: Final = (*_POLL_HEADERS, "Preference-Applied")
+_LONG_POLL_HEADERS: Final = (*_POLL_HEADERS, "Preference-Applied")
 _POLL: Final = Operation(
     {
         200: ResponseSpec(
             "The execution as it stands; a failed one too.",
             {"anyOf": [ref("Execution"), ref("ExecutionPart")]},
-            _HELD_HEADERS,
+            _LONG_POLL_HEADERS,
         ),
-        304: ResponseSpec("Nothing has changed since the ETag that was sent.", None, _HELD_HEADERS),
+        304: ResponseSpec("Nothing has changed since the ETag that was sent.", None, _LONG_POLL_HEADERS),
     },
     ("ExecutionId", "Fields", "After", "Limit", "Wait", "Until", "Prefer", "IfNoneMatch"),
     (*_EXECUTION_ERRORS, *STORE_ERRORS),

@@ -1,4 +1,4 @@
-"""What one row of the contract's table says of a route, and what many routes refuse alike."""
+"""The types of a row of the operation table, and the groups of errors that many routes share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ErrorTypes = tuple[type[BucketError], ...]
 
 @dataclass(frozen=True, slots=True)
 class ResponseSpec:
-    """One status that is no error: its body's form (None for no body) and the headers it bears."""
+    """One response that is not an error: the schema of its body (None for no body), its headers and links."""
 
     description: str
     schema: JsonObject | None = None
@@ -26,7 +26,7 @@ class ResponseSpec:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of one path; every operation also bears X-Request-ID both ways and can fail with 400 and 500."""
+    """One method of one path; every operation also has X-Request-ID both ways and can fail with 400 and 500."""
 
     responses: Mapping[int, ResponseSpec]
     parameters: tuple[str, ...] = ()
@@ -53,6 +53,6 @@ SUBMIT_ERRORS: Final[ErrorTypes] = (
 )
 
 
-def ok_response(description: str, form: JsonObject) -> dict[int, ResponseSpec]:
-    """Answer the replies of an operation that answers 200 alone, with no headers of its own."""
-    return {200: ResponseSpec(description, form)}
+def ok_response(description: str, schema: JsonObject) -> dict[int, ResponseSpec]:
+    """Return the responses of an operation whose only success is 200, without headers of its own."""
+    return {200: ResponseSpec(description, schema)}

@@ -1,4 +1,4 @@
-"""The forms of what is sent: marshmallow's schemas, and what of their rules only JSON Schema can write down."""
+"""JSON schemas of request bodies: marshmallow's schemas, and the rules that only JSON Schema can express."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _RETRY_SCHEMA: Final[JsonObject] = {
     ],
     "description": "how often a step is tried, and how long it rests between: a policy's name, or a policy",
 }
-# A basket lists its agents or writes its graph, never both; the strategy goes with the one it is of.
+# A basket has either a list of agents or a graph of steps, never both; the strategy has to fit.
 _AGENTS_OR_STEPS: Final[JsonObject] = {
     "oneOf": [
         {
@@ -54,7 +54,7 @@ _NAME_OR_CONFIG: Final[JsonObject] = {
     ]
 }
 
-# Bodies that handlers read by hand; each may be absent altogether.
+# Bodies that handlers read without marshmallow; each may be absent.
 HAND_WRITTEN_SCHEMAS: Final[dict[str, JsonObject]] = {
     "CancelRequest": {
         "type": "object",
@@ -88,47 +88,47 @@ HAND_WRITTEN_SCHEMAS: Final[dict[str, JsonObject]] = {
 
 
 def build_request_schemas(generated: Mapping[str, JsonObject]) -> dict[str, JsonObject]:
-    """Answer the forms of all bodies; ``generated`` are those that apispec made of the schemas."""
-    forms = {name: _as_json_schema(form) for name, form in generated.items()}
-    step = forms["WrittenStep"]["properties"]
+    """Return the schemas of all request bodies; ``generated`` are those that apispec made of marshmallow's."""
+    schemas = {name: _as_json_schema(form) for name, form in generated.items()}
+    step = schemas["WrittenStep"]["properties"]
     step["retry"] = _RETRY_SCHEMA
     step["timeout_s"] = {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S}
-    # These are read by one plain loop, whose rules marshmallow does not know.
-    forms["PollMany"]["properties"]["items"] |= {"minItems": 1, "maxItems": ITEMS_MAX}
-    forms["PolledItem"]["properties"]["rev"] |= {"minimum": 0, "maximum": 2**63 - 1}
-    # An item is judged by itself, so that nothing in it refuses the whole.
-    forms["RunBatch"]["properties"]["items"] = {
+    # These are read by a plain loop, so marshmallow does not have their rules.
+    schemas["PollMany"]["properties"]["items"] |= {"minItems": 1, "maxItems": ITEMS_MAX}
+    schemas["PolledItem"]["properties"]["rev"] |= {"minimum": 0, "maximum": 2**63 - 1}
+    # Each item is checked by itself, so that a fault in one does not refuse the whole batch.
+    schemas["RunBatch"]["properties"]["items"] = {
         "type": "array",
         "minItems": 1,
         "maxItems": ITEMS_MAX,
         "items": {"anyOf": [ref("BatchItem"), {"description": "anything else is refused in its place"}]},
     }
     for name in ("BasketConfig", "NewBasket"):
-        forms[name] |= _AGENTS_OR_STEPS
+        schemas[name] |= _AGENTS_OR_STEPS
     for name in ("RunBasket", "RunAgent", "BatchItem"):
-        run_after = forms[name]["properties"]["run_after"]
+        run_after = schemas[name]["properties"]["run_after"]
         run_after |= {"type": ["string", "null"], "format": "date-time"}
         run_after["description"] += "; with its offset, at most nine digits after the second, at most ten years ahead"
-        forms[name]["properties"]["metadata"]["description"] += f" ({METADATA_MAX_BYTES} bytes)"
-        forms[name] |= _ONE_RUN_AFTER
-    # A config beside a name is not looked at, so its form is said where it counts.
+        schemas[name]["properties"]["metadata"]["description"] += f" ({METADATA_MAX_BYTES} bytes)"
+        schemas[name] |= _ONE_RUN_AFTER
+    # A config beside a basket name is ignored, so its schema applies only without a name.
     for name in ("RunBasket", "BatchItem"):
-        forms[name]["properties"]["config"] = described({}, "a basket for this run only; basket_name wins")
-        forms[name] |= _NAME_OR_CONFIG
-    return forms | HAND_WRITTEN_SCHEMAS
+        schemas[name]["properties"]["config"] = described({}, "a basket for this run only; basket_name wins")
+        schemas[name] |= _NAME_OR_CONFIG
+    return schemas | HAND_WRITTEN_SCHEMAS
 
 
-def _as_json_schema(form: Any) -> Any:
-    r"""Answer ``form`` as the API reads it, for others than Python.
+def _as_json_schema(schema: Any) -> Any:
+    r"""Return ``schema`` as the API applies it, in portable JSON Schema.
 
-    ``\Z``, which only Python knows, is ``$`` elsewhere; and no body is refused for a key that it has beside.
+    ``\Z``, which only Python has, becomes ``$``; and additional keys are allowed, because the API ignores them.
     """
-    if isinstance(form, dict):
-        told = {key: item for key, item in form.items() if (key, item) != ("additionalProperties", False)}
+    if isinstance(schema, dict):
+        members = {key: item for key, item in schema.items() if (key, item) != ("additionalProperties", False)}
         return {
-            key: _portable_pattern(item) if key == "pattern" else _as_json_schema(item) for key, item in told.items()
+            key: _portable_pattern(item) if key == "pattern" else _as_json_schema(item) for key, item in members.items()
         }
-    return [_as_json_schema(item) for item in form] if isinstance(form, list) else form
+    return [_as_json_schema(item) for item in schema] if isinstance(schema, list) else schema
 
 
 def _portable_pattern(pattern: Any) -> Any:

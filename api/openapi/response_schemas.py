@@ -1,4 +1,4 @@
-"""The forms of what is answered: each real reply satisfies its own, as strictly as the truth allows."""
+"""JSON schemas of response bodies, as strict as possible; every real response is valid by its schema."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from shared.live.render import OUTPUT_INLINE_MAX_BYTES
 EXECUTION_ID_SCHEMA: Final[JsonObject] = {"type": "string", "pattern": anchored_pattern(EXECUTION_ID_PATTERN)}
 AGENT: Final[JsonObject] = {"type": "string", "pattern": anchored_pattern(AGENT_NAME_PATTERN)}
 BASKET: Final[JsonObject] = {"type": "string", "pattern": anchored_pattern(BASKET_NAME_PATTERN)}
-# A step that is not named by hand takes its agent's name, numbered where that is taken: cut, so that it fits too.
+# A step without an id gets its agent's name, with a number if that is taken: cut, so that the pattern fits too.
 STEP: Final[JsonObject] = AGENT
 REQUEST_ID_SCHEMA: Final[JsonObject] = {"type": "string", "pattern": anchored_pattern(REQUEST_ID_PATTERN)}
 URI_REFERENCE: Final[JsonObject] = {"type": "string", "format": "uri-reference"}
@@ -142,9 +142,9 @@ EXECUTION_FIELDS: Final = tuple(EXECUTION_PROPERTIES)
 _NULL: Final[JsonObject] = {"type": "null"}
 
 
-def final_or_live_rules(*of_the_end: str) -> JsonObject:
-    """Answer what holds of a run that is not over, where ``of_the_end`` are null, and of one that is."""
-    live = {"status": {"enum": LIVE_STATUSES}, "finished_at": _NULL} | dict.fromkeys(of_the_end, _NULL)
+def final_or_live_rules(*null_while_live: str) -> JsonObject:
+    """Return the if/then/else rules of a final and of a live run; in a live one ``null_while_live`` are null."""
+    live = {"status": {"enum": LIVE_STATUSES}, "finished_at": _NULL} | dict.fromkeys(null_while_live, _NULL)
     final = {"status": {"enum": FINAL_STATUSES}, "finished_at": TIMESTAMP, "poll_after_ms": False}
     return {
         "if": {"properties": {"done": {"const": True}}},

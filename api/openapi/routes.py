@@ -1,4 +1,4 @@
-"""GET /openapi.json and /docs: the contract for programs, and a page to read and try it that asks no other origin."""
+"""Routes of the API reference: GET /openapi.json, and the page /docs (Swagger UI), which loads from no other origin."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from api.openapi.document import build_document
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "style-src 'self' 'unsafe-inline'; "  # the page's widgets style themselves as they are drawn
+    "style-src 'self' 'unsafe-inline'; "  # the page's widgets set their styles inline
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _NOT_MODIFIED: Final = 304
@@ -29,22 +29,22 @@ _PAGE_DIR: Final = Path(__file__).parent / "page"
 
 
 def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
-    """Answer the routes; ``describe`` answers flask-smorest's document once all routes are there."""
+    """Build the blueprint; ``describe`` returns flask-smorest's document once all routes are registered."""
     blp = Blueprint("reference", __name__, description="The contract itself, and a page to try it")
 
     @cache
     def contract() -> tuple[bytes, str]:
-        told = orjson.dumps(build_document(describe()))
-        return told, hashlib.sha256(told).hexdigest()[:32]
+        body = orjson.dumps(build_document(describe()))
+        return body, hashlib.sha256(body).hexdigest()[:32]
 
     @blp.route("/openapi.json")
     def openapi() -> flask.Response:
         """Get the contract as OpenAPI 3.1."""
-        told, mark = contract()
-        headers = {"ETag": f'"{mark}"', "Cache-Control": "no-cache"}
-        if "If-None-Match" in request.headers and request.if_none_match.contains_weak(mark):
+        body, digest = contract()
+        headers = {"ETag": f'"{digest}"', "Cache-Control": "no-cache"}
+        if "If-None-Match" in request.headers and request.if_none_match.contains_weak(digest):
             return flask.Response(status=_NOT_MODIFIED, headers=headers)
-        return flask.Response(told, headers=headers, mimetype="application/json")
+        return flask.Response(body, headers=headers, mimetype="application/json")
 
     @blp.route("/docs")
     def docs() -> flask.Response:
@@ -62,9 +62,9 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
         """Get a script, a style or an icon of that page."""
         if file not in DOCS_FILES:  # the other files of the package are never served
             raise problems.route_not_found()
-        own = _PAGE_DIR / file
-        told = own.read_bytes() if own.exists() else _read_swagger_file(file)
-        return flask.Response(told, headers={"Cache-Control": "public, max-age=3600"}, mimetype=DOCS_FILES[file])
+        page_file = _PAGE_DIR / file
+        content = page_file.read_bytes() if page_file.exists() else _read_swagger_file(file)
+        return flask.Response(content, headers={"Cache-Control": "public, max-age=3600"}, mimetype=DOCS_FILES[file])
 
     @blp.route("/")
     def root() -> flask.Response:

@@ -1,1 +1,1 @@
-"""How executions stand: one, many, or a list of them; never how they were submitted."""
+"""Polls and lists of executions: one, many, or a page of a list; never submits."""

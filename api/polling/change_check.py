@@ -1,4 +1,4 @@
-"""Says what counts as news to a poll that is held."""
+"""The change check of a long poll: decides whether a view has something new for the caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.live.view_trailer import split_trailer
 
 
 class ChangeCheck:
-    """What one held poll waits for: a revision that its caller lacks, or another than the first that was seen."""
+    """What one held poll waits for: a revision that its caller does not have, or a change after the first read."""
 
     def __init__(self, preference: WaitPreference, page: LogPageQuery) -> None:
         self._until_done = preference.until_done
@@ -21,7 +21,7 @@ class ChangeCheck:
         self._first_rev: int | None = None
 
     def has_changed(self, view: bytes) -> bool:
-        """True where the caller should be told of ``view`` now; of an end it always should."""
+        """Return whether ``view`` should be sent now; the view of a finished run always should."""
         head = parse_header(view)
         if head.is_done or self._until_done:
             return head.is_done

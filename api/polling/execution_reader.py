@@ -1,4 +1,4 @@
-"""Reads executions from MongoDB for replies: as a majority has them, with the large outputs that a poll must show."""
+"""Reads executions from MongoDB with majority read concern, with the large outputs that a poll must show."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class ExecutionReader:
-    """Reads and renders executions, and knows how long they are kept."""
+    """Reads and renders executions, and checks whether their retention period is over."""
 
     def __init__(self, services: Services, monitor: RedisMonitor) -> None:
         self._services = services
@@ -39,8 +39,9 @@ class ExecutionReader:
     ) -> ExecutionRecord:
         """Return a run with those of its large ``outputs``; raises ExecutionNotFound or ExecutionExpired.
 
-        ``newest`` waits until a majority has what the primary has. So does a read that finds nothing, or a revision
-        below ``min_rev``, which the caller has seen: a primary just elected serves older majority data for a moment.
+        ``causal`` reads in a causal session, which waits until a majority has what the primary has. A read that finds
+        nothing, or a revision below ``min_rev`` (one that the caller has seen), is repeated in that way: a primary that
+        was just elected serves older majority data for a moment.
         """
         read = partial(self._services.store.read, PUBLIC_INTEGRATOR, execution_id, outputs=tuple(outputs), page=page)
         record = read(causal=causal)
@@ -52,37 +53,39 @@ class ExecutionReader:
         return record
 
     def check_not_expired(self, execution_id: str) -> None:
-        """Raise ExecutionExpired for the id of a run that is older than runs are kept."""
+        """Raise ExecutionExpired for the id of a run that is older than the retention period."""
         days = self._services.settings.retention_days
         now = self._services.clock.now_or_none()
         if days is not None and now is not None and now - created_at_of(execution_id) > timedelta(days=days):
-            kept = "1 day" if days == 1 else f"{days} days"
-            raise ExecutionExpired(f"execution {execution_id} is gone: runs are kept for {kept}; ask no more for it")
+            lifetime = "1 day" if days == 1 else f"{days} days"
+            raise ExecutionExpired(
+                f"execution {execution_id} is gone: runs are kept for {lifetime}; ask no more for it"
+            )
 
     def render(self, record: ExecutionRecord, page: LogPageQuery = NEWEST_LOG_LINES) -> bytes:
-        """Return the rendered poll of ``record``; large outputs that its result needs are read too."""
+        """Return the rendered view of ``record``; large outputs that its result needs are read too."""
         missing = set(result_steps(record.execution)) - set(record.outputs)
         if missing:
-            whole = self.read(record.execution.id, outputs=missing, page=page, min_rev=record.execution.rev)
-            record = replace(record, outputs=whole.outputs)
+            complete = self.read(record.execution.id, outputs=missing, page=page, min_rev=record.execution.rev)
+            record = replace(record, outputs=complete.outputs)
         view = render(record, page)
         if view is None:
             raise InternalError(f"an output of {record.execution.id} is not where it was kept")
         return view
 
     def try_redis(self, read: Callable[[], T]) -> T | None:
-        """Return what ``read`` finds in Redis; None if Redis does not reply."""
+        """Return the result of ``read``, which reads Redis; None if Redis is away or does not reply."""
         if not self._monitor.last.is_connected:
             return None  # known to be away: waiting for it would make each poll slow
         try:
             return read()
-        except redis.RedisError as away:
-            structlog.get_logger().warning("Redis did not answer a poll", reason=str(away))
+        except redis.RedisError as error:
+            structlog.get_logger().warning("Redis did not reply to a poll", reason=str(error))
             return None
 
 
 def check_execution_id(execution_id: str) -> None:
-    """Raise ExecutionNotFound for what cannot be an id: it never reaches a store."""
+    """Raise ExecutionNotFound if the text cannot be an id, so that it never reaches a store."""
     if execution_id == "None":
         raise ExecutionNotFound(
             "execution 'None' was not found: the submit was refused and gave no id; look at its status and detail"

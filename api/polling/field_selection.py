@@ -1,6 +1,6 @@
-"""Answers a part of a poll: the log lines beyond a ``seq``, and no other fields than were asked for.
+"""Sparse fields and log pages (``?fields=``, ``?after=``, ``?limit=``): selects a part of a poll.
 
-It works on the rendered view, which bears the newest lines, so that most of this costs one Redis round trip as well.
+It works on the rendered view, which has the newest log lines, so most of these polls cost one Redis round trip too.
 """
 
 from __future__ import annotations
@@ -28,37 +28,37 @@ _ECHO_MAX_CHARS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class FieldSelection:
-    """What of a poll a caller wants: which log lines, and which fields (None: all)."""
+    """The part of a poll that a caller wants: which log lines, and which fields (None: all)."""
 
     page: LogPageQuery = NEWEST_LOG_LINES
     fields: frozenset[str] | None = None
 
     @property
     def is_all(self) -> bool:
-        """True for a poll as it lies in Redis."""
+        """Whether the poll is wanted exactly as it is stored in Redis."""
         return self.fields is None and self.page == NEWEST_LOG_LINES
 
     def select_from_newest(self, view: dict[str, Any]) -> bytes | None:
-        """Answer this portion of a parsed poll that shows the newest lines; None where it lacks lines of the page."""
+        """Return this part of a parsed view with the newest lines; None if the view lacks lines of the page."""
         if self.page != NEWEST_LOG_LINES and not _slice_logs(self.page, view):
             return None
         return self.select(view)
 
     def select(self, view: dict[str, Any]) -> bytes:
-        """Answer this portion of a parsed poll that shows the page already."""
+        """Return this part of a parsed view that shows the page already."""
         if self.fields is None:
             return orjson.dumps(view)
-        # A gap is never silent: whoever gets lines is told of it.
-        wanted = self.fields | {"gap"} if "logs" in self.fields else self.fields
+        # A gap is never silent: a reply with log lines always has this field.
+        selected = self.fields | {"gap"} if "logs" in self.fields else self.fields
         always = {name: view[name] for name in ALWAYS_INCLUDED}
-        return orjson.dumps(always | {name: told for name, told in view.items() if name in wanted})
+        return orjson.dumps(always | {name: value for name, value in view.items() if name in selected})
 
 
 FULL_SELECTION: Final = FieldSelection()
 
 
 def parse_field_selection() -> FieldSelection:
-    """Answer what this request asks for by ``after``, ``limit`` and ``fields``; raises ValidationFailed."""
+    """Parse ``after``, ``limit`` and ``fields`` of this request; raises ValidationFailed."""
     if not request.environ.get("QUERY_STRING"):
         return FULL_SELECTION
     return FieldSelection(
@@ -67,23 +67,23 @@ def parse_field_selection() -> FieldSelection:
 
 
 def has_newer_lines(view: dict[str, Any], page: LogPageQuery) -> bool:
-    """True where a poll tells of log lines that a caller who has those up to ``after`` lacks."""
+    """Return whether a view has log lines beyond the ``after`` of the caller."""
     return page.after is not None and bool(view["total"] > page.after)
 
 
 def _slice_logs(page: LogPageQuery, view: dict[str, Any]) -> bool:
-    """Leave of the lines of ``shown`` those of ``page``, as MongoDB would; False where some are not there."""
+    """Reduce the lines of ``view`` to those of ``page``, as MongoDB would; return False if some are not in it."""
     lines, total, first_kept = view["logs"], view["total"], view["first_seq"]
-    first_here = total - len(lines) + 1
+    first_in_view = total - len(lines) + 1
     if page.after is None:
-        first_wanted = total - page.limit + 1
+        first_requested = total - page.limit + 1
         lines = lines[-page.limit :]
     else:
-        first_wanted = page.after + 1
-        skipped = max(first_wanted - first_here, 0)
+        first_requested = page.after + 1
+        skipped = max(first_requested - first_in_view, 0)
         lines = lines[skipped : skipped + page.limit]
-        view["gap"] = first_wanted < first_kept
-    if max(first_wanted, first_kept) < first_here:
+        view["gap"] = first_requested < first_kept
+    if max(first_requested, first_kept) < first_in_view:
         return False
     view["logs"], view["count"] = lines, len(lines)
     if lines:
@@ -100,6 +100,6 @@ def _parse_fields(value: str | None) -> frozenset[str] | None:
     unknown = next((name for name in names if name not in _FIELD_NAME_SET), None)
     if unknown is None:
         return frozenset(names)
-    wrong = f"{unknown[:_ECHO_MAX_CHARS]!r} is no field of a poll" if unknown else "a name is missing"
-    fault = {"parameter": "fields", "message": f"{wrong}; name some of {', '.join(FIELD_NAMES)}, with commas between"}
+    problem = f"{unknown[:_ECHO_MAX_CHARS]!r} is no field of a poll" if unknown else "a name is missing"
+    fault = {"parameter": "fields", "message": f"{problem}; name some of {', '.join(FIELD_NAMES)}, with commas between"}
     raise ValidationFailed(f"fields: {fault['message']}", details=[fault])

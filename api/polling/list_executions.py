@@ -1,4 +1,4 @@
-"""GET /executions: finds executions by how they stand, page by page; the rows are what a poll of many shows of each."""
+"""GET /executions: lists executions by filters, page by page (keyset pagination); the rows are status views."""
 
 from __future__ import annotations
 
@@ -18,31 +18,33 @@ from shared.live.render import render_status
 
 
 class ListHandler:
-    """Replies with pages of executions."""
+    """Replies with pages of the list of executions."""
 
     def __init__(self, services: Services, view_hints: ViewHints) -> None:
-        self._many = services.queries
+        self._queries = services.queries
         self._view_hints = view_hints
 
     def respond(self) -> flask.Response:
         """Return the page that this request asks for."""
-        wanted, limit = _parse_filters(), query_params.limit()
-        bound = orjson.dumps(wanted)
+        query, limit = _parse_filters(), query_params.limit()
+        query_bytes = orjson.dumps(query)
         cursor = query_params.text("cursor")
-        after = None if cursor is None else ListPosition(*list_cursors.decode(CursorKind.EXECUTIONS, cursor, bound))
-        found = self._many.list_page(PUBLIC_INTEGRATOR, wanted, limit + 1, after)
-        page = found[:limit]
+        after = (
+            None if cursor is None else ListPosition(*list_cursors.decode(CursorKind.EXECUTIONS, cursor, query_bytes))
+        )
+        matches = self._queries.list_page(PUBLIC_INTEGRATOR, query, limit + 1, after)
+        page = matches[:limit]
         next_cursor = None
-        if len(found) > limit:
-            place = page[-1].position
-            next_cursor = list_cursors.encode(CursorKind.EXECUTIONS, place.at, place.id, bound)
+        if len(matches) > limit:
+            last = page[-1].position
+            next_cursor = list_cursors.encode(CursorKind.EXECUTIONS, last.at, last.id, query_bytes)
         rows = [row_of(render_status(row.execution), self._view_hints) for row in page]
         body = b'{"executions":' + json_array(rows) + b',"next_cursor":' + orjson.dumps(next_cursor) + b"}"
         return flask.Response(body, 200, PRIVATE_NO_CACHE_HEADERS, mimetype="application/json")
 
 
 def _parse_filters() -> ListQuery:
-    """What this request asks for. A name or a tag that nothing can have is no fault: nothing has it."""
+    """Parse the filters of this request; an impossible name or tag is no error: it matches nothing."""
     return ListQuery(
         statuses=query_params.enum_values("status", ExecutionStatus),
         basket=query_params.text("basket"),

@@ -1,8 +1,8 @@
-"""POST /executions/poll: hundreds of runs in one request, of which only those come back that have changed.
+"""POST /executions/poll: polls hundreds of runs in one request; only those that have changed are returned.
 
-One round trip to Redis, where revisions are compared, and for what Redis lacks one to MongoDB; what that does not find
-is looked for once more. Whole polls are then read twenty at a time, for they may be large. Never a guess: what Redis
-lacks while MongoDB is away makes it all a 503.
+It takes one round trip to Redis, where revisions are compared, and one to MongoDB for the runs that Redis lacks; runs
+that this does not find are looked up once more. Full views are then read twenty at a time, because they may be large.
+It never guesses: if Redis lacks a run while MongoDB is away, the whole reply is a 503.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ HINT_SAMPLE_MAX: Final = 32
 
 @dataclass(slots=True)
 class _PollManyResult:
-    """What has been found so far; ``live`` are views of some that have not changed and are not done."""
+    """The result so far; ``live`` are views of some runs that have not changed and are not done, for the poll hint."""
 
     not_found: list[str]
     changed: list[bytes] = field(default_factory=list)
     live: list[bytes] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    unchanged: int = 0
+    omitted: list[str] = field(default_factory=list)
+    unchanged_count: int = 0
 
     @property
     def bytes_left(self) -> int:
-        """How much more there is room for in the answer."""
+        """How many bytes of views still fit into the reply."""
         return FULL_VIEWS_BYTES_MAX - sum(map(len, self.changed))
 
 
 class PollManyHandler:
-    """Answers polls of many runs from Redis first, then from MongoDB."""
+    """Replies to polls of many runs, from Redis first, then from MongoDB."""
 
     def __init__(
         self, services: Services, monitor: RedisMonitor, reader: ExecutionReader, view_hints: ViewHints
@@ -61,46 +61,47 @@ class PollManyHandler:
         self._view_hints = view_hints
 
     def respond(self, poll_request: PollManyRequest, *, is_full: bool, warnings: Sequence[str] = ()) -> flask.Response:
-        """Answer those of ``asked`` that have changed, as status views or ``whole``."""
-        found = _PollManyResult(list(poll_request.malformed_ids))
-        # The youngest are those that have to be polled the soonest, and an id begins with its second.
-        revs = {each: poll_request.revs[each] for each in sorted(poll_request.revs, reverse=True)}
+        """Return those of the polled runs that have changed, as status views or full views (``is_full``)."""
+        result = _PollManyResult(list(poll_request.malformed_ids))
+        # The newest first: they have to be polled the soonest. An id begins with the second of its creation.
+        revs = {run_id: poll_request.revs[run_id] for run_id in sorted(poll_request.revs, reverse=True)}
         compared = self._compare_in_redis(revs, is_full=is_full)
-        found.unchanged = compared.unchanged
-        found.changed += compared.changed
-        found.left_out += compared.omitted
-        found.live += compared.live
+        result.unchanged_count = compared.unchanged
+        result.changed += compared.changed
+        result.omitted += compared.omitted
+        result.live += compared.live
         if compared.missing:
-            self._compare_in_store(found, {each: revs[each] for each in compared.missing}, is_full=is_full)
-        return self._build_response(found, warnings)
+            self._compare_in_store(result, {run_id: revs[run_id] for run_id in compared.missing}, is_full=is_full)
+        return self._build_response(result, warnings)
 
     def _compare_in_redis(self, revs: Mapping[str, int | None], *, is_full: bool) -> ViewComparison:
         if revs and self._monitor.last.is_connected:
             whole_bytes = FULL_VIEWS_BYTES_MAX if is_full else 0
             try:
                 return compare_views(self._services.redis, revs, whole_bytes=whole_bytes, live_max=HINT_SAMPLE_MAX)
-            except redis.RedisError as away:
-                structlog.get_logger().warning("Redis did not answer a poll of many", reason=str(away))
+            except redis.RedisError as error:
+                structlog.get_logger().warning("Redis did not reply to a poll of many", reason=str(error))
         return ViewComparison(tuple(revs))
 
     def _compare_in_store(self, result: _PollManyResult, revs: Mapping[str, int | None], *, is_full: bool) -> None:
-        """Find in MongoDB what Redis lacks; raises Unavailable where it is away.
+        """Compare the revisions that Redis lacks in MongoDB; raises Unavailable if MongoDB is away.
 
-        That a run is not there, or that it stands before what its caller knows, is said only once a majority has what
-        the primary has: one just elected shows for a moment what a majority had a while ago.
+        A run that is missing, or has an older revision than its caller has seen, is read again in a causal session,
+        which waits until a majority has what the primary has: a primary that was just elected serves older majority
+        data for a moment.
         """
         compared = self._services.queries.compare_revisions(PUBLIC_INTEGRATOR, revs, HINT_SAMPLE_MAX - len(result.live))
         changed = [run for run in compared.changed if run.rev > (revs[run.id] or 0)]
-        doubted = {run.id for run in compared.changed} - {run.id for run in changed} | set(compared.missing)
+        unconfirmed_ids = {run.id for run in compared.changed} - {run.id for run in changed} | set(compared.missing)
         self._merge_unchanged(result, compared)
-        if doubted:
-            doubtful = {each: rev for each, rev in revs.items() if each in doubted}
-            again = self._services.queries.compare_revisions(
-                PUBLIC_INTEGRATOR, doubtful, HINT_SAMPLE_MAX - len(result.live), causal=True
+        if unconfirmed_ids:
+            unconfirmed_revs = {run_id: rev for run_id, rev in revs.items() if run_id in unconfirmed_ids}
+            confirmed = self._services.queries.compare_revisions(
+                PUBLIC_INTEGRATOR, unconfirmed_revs, HINT_SAMPLE_MAX - len(result.live), causal=True
             )
-            self._merge_unchanged(result, again)
-            result.not_found += again.missing
-            changed += again.changed
+            self._merge_unchanged(result, confirmed)
+            result.not_found += confirmed.missing
+            changed += confirmed.changed
         if is_full and changed:
             self._add_full_views(result, [run.id for run in changed])
         else:
@@ -108,13 +109,13 @@ class PollManyHandler:
 
     @staticmethod
     def _merge_unchanged(result: _PollManyResult, compared: port.RevisionComparison) -> None:
-        result.unchanged += compared.unchanged
+        result.unchanged_count += compared.unchanged
         result.live += [render_status(run) for run in compared.live]
 
     def _add_full_views(self, result: _PollManyResult, ids: Sequence[str]) -> None:
-        """Add whole polls while there is room; one at least, or an answer might have none and lead nowhere."""
+        """Add full views while there is room, but at least one: without it the caller would make no progress."""
         if result.changed and result.bytes_left <= 0:
-            result.left_out += ids
+            result.omitted += ids
             return
         added = set()
         for record in self._services.queries.read_many(PUBLIC_INTEGRATOR, ids, result.bytes_left):
@@ -123,26 +124,28 @@ class PollManyHandler:
                 break
             result.changed.append(view)
             added.add(record.execution.id)
-        result.left_out += [each for each in ids if each not in added]
+        result.omitted += [run_id for run_id in ids if run_id not in added]
 
     def _build_response(self, result: _PollManyResult, warnings: Sequence[str]) -> flask.Response:
         rows = [row_of(view, self._view_hints) for view in result.changed]
-        soonest = min(_poll_delays_ms([*rows, *(row_of(view, self._view_hints) for view in result.live)]), default=None)
-        if result.left_out:
-            soonest = POLL_AFTER_MIN_MS  # there is news to fetch
-        told: dict[str, Any] = {
-            "unchanged": result.unchanged,
+        poll_after_ms = min(
+            _poll_delays_ms([*rows, *(row_of(view, self._view_hints) for view in result.live)]), default=None
+        )
+        if result.omitted:
+            poll_after_ms = POLL_AFTER_MIN_MS  # the caller should fetch the rest at once
+        summary: dict[str, Any] = {
+            "unchanged": result.unchanged_count,
             "not_found": result.not_found,
-            "poll_after_ms": soonest,
+            "poll_after_ms": poll_after_ms,
         }
-        if result.left_out:
-            told["left_out"] = result.left_out
+        if result.omitted:
+            summary["left_out"] = result.omitted
         if warnings:
-            told["warnings"] = warnings
+            summary["warnings"] = warnings
         headers = dict(PRIVATE_NO_CACHE_HEADERS)
-        if soonest is not None:
-            headers["Retry-After"] = str(retry_after_s(soonest))
-        body = b'{"changed":' + json_array(rows) + b"," + orjson.dumps(told)[1:]
+        if poll_after_ms is not None:
+            headers["Retry-After"] = str(retry_after_s(poll_after_ms))
+        body = b'{"changed":' + json_array(rows) + b"," + orjson.dumps(summary)[1:]
         return flask.Response(body, 200, headers, mimetype="application/json")
 
 

@@ -16,7 +16,7 @@ NOT_MODIFIED: Final = 304
 
 
 def poll_response(view: HintedView, body: bytes | None, status: int) -> flask.Response:
-    """Return the poll of a revision; without a ``body`` (304) to a caller that has it."""
+    """Return the response of a poll with its ETag and ``Retry-After``; ``body`` is None for a 304."""
     head = view.head
     headers = [("ETag", etag_of(head.execution_id, head.rev)), *PRIVATE_NO_CACHE_HEADERS.items()]
     if body is not None:

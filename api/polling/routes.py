@@ -1,4 +1,4 @@
-"""GET /execution-logs/{id}, GET /executions and POST /executions/poll: how executions stand, one or many."""
+"""GET /execution-logs/{id}, GET /executions and POST /executions/poll: poll one execution, a list or many."""
 
 from __future__ import annotations
 

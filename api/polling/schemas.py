@@ -1,4 +1,4 @@
-"""The body of a poll of many: hundreds of small items, checked by one plain loop and not one schema each."""
+"""Schema of a poll of many: hundreds of small items are checked by one plain loop, not by a schema each."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _INVALID_REV: Final = "must be the rev of the last poll, or null where there was
 
 @dataclass(slots=True)
 class PollManyRequest:
-    """Whom a poll of many asks for: by id the revision that the caller knows, None where it knows none.
+    """A parsed poll of many: by execution id the revision that the caller has, None if it has none.
 
-    ``no_ids`` are texts that can be the id of nothing; ``warnings`` name keys that mean nothing.
+    ``malformed_ids`` are texts that cannot be an id; ``warnings`` name unknown keys.
     """
 
     revs: dict[str, int | None] = field(default_factory=dict)
@@ -32,14 +32,14 @@ class PollManyRequest:
 
 
 class PolledItemSchema(Schema):
-    """One of those that are polled."""
+    """One item: an execution to poll."""
 
     execution_id = fields.Str(required=True)
     rev = fields.Int(allow_none=True, metadata={"description": "of the last poll; null or absent: whatever it is"})
 
 
 class _PollItemsField(ItemsField):
-    """A list of items, read as :class:`Asked`; an id may stand in it twice."""
+    """A list of items, parsed to a :class:`PollManyRequest`; an id may occur twice."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         return _parse_items(super()._deserialize(value, *args, **kwargs))
@@ -48,7 +48,7 @@ class _PollItemsField(ItemsField):
 class PollManySchema(Schema):
     """The body of POST /executions/poll."""
 
-    items = _PollItemsField(PolledItemSchema, described="{execution_id, rev}")
+    items = _PollItemsField(PolledItemSchema, description="{execution_id, rev}")
     view = fields.Str(load_default="status", validate=validate.OneOf(["status", "full"]))
 
 
@@ -56,33 +56,33 @@ POLL_MANY_KEYS: Final = tuple(PollManySchema().fields)
 
 
 def _parse_items(items: Sequence[Any]) -> PollManyRequest:
-    asked = PollManyRequest()
-    revs = asked.revs
+    poll_request = PollManyRequest()
+    revs = poll_request.revs
     faults: dict[int, Any] = {}
-    for at, item in enumerate(items):
+    for index, item in enumerate(items):
         if type(item) is not dict:
-            faults[at] = ["must be an object such as {execution_id, rev}"]
+            faults[index] = ["must be an object such as {execution_id, rev}"]
             continue
         execution_id, rev = item.get("execution_id"), item.get("rev")
         if type(rev) is float and rev.is_integer() and rev < _REV_MAX:
-            rev = int(rev)  # to JSON 7.0 is 7
+            rev = int(rev)  # in JSON 7.0 is the same number as 7
         if type(execution_id) is not str:
-            faults[at] = {"execution_id": [_INVALID_ID]}
+            faults[index] = {"execution_id": [_INVALID_ID]}
         elif rev is not None and (type(rev) is not int or rev < 0):
-            faults[at] = {"rev": [_INVALID_REV]}
+            faults[index] = {"rev": [_INVALID_REV]}
         elif not EXECUTION_ID_PATTERN.fullmatch(execution_id):
-            asked.malformed_ids[execution_id] = None
+            poll_request.malformed_ids[execution_id] = None
         elif revs.setdefault(execution_id, rev) != rev:
-            revs[execution_id] = None  # two revisions of one run: whichever is right, it is answered
+            revs[execution_id] = None  # two revisions of one run: return its view in any case
         if len(item) > (1 if rev is None else 2):
-            _warn_of_unknown_keys(asked, item)
+            _warn_of_unknown_keys(poll_request, item)
     if faults:
         raise ValidationError(faults)
-    return asked
+    return poll_request
 
 
 def _warn_of_unknown_keys(poll_request: PollManyRequest, item: Mapping[str, Any]) -> None:
-    """Name keys that mean nothing, each once: "revision" in place of "rev" would bring everything back each time."""
+    """Warn once of each unknown key: with "revision" in place of "rev" every run would be returned each time."""
     if len(poll_request.warnings) < FAULTS_MAX:
-        strange = unknown_key_warnings(item, _ITEM_KEYS, within="items")
-        poll_request.warnings += [warning for warning in strange if warning not in poll_request.warnings]
+        item_warnings = unknown_key_warnings(item, _ITEM_KEYS, within="items")
+        poll_request.warnings += [warning for warning in item_warnings if warning not in poll_request.warnings]

@@ -1,4 +1,4 @@
-"""One step's output, whole, as its agent returned it."""
+"""GET /executions/{id}/outputs/{step}: the full output of one step, as its agent returned it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from shared.live.views import ViewCache
 
 
 class StepOutputHandler:
-    """Replies with outputs of steps, from Redis first, then from MongoDB."""
+    """Replies with the outputs of steps, from Redis first, then from MongoDB."""
 
     def __init__(self, views: ViewCache, reader: ExecutionReader) -> None:
         self._views = views
         self._reader = reader
 
     def respond(self, execution_id: str, step: str) -> flask.Response:
-        """Return the output of a completed step; raises NotFound if it has none, ExecutionNotFound."""
+        """Return the output of a completed step; raises NotFound if the step has none, and ExecutionNotFound."""
         check_execution_id(execution_id)
         if not AGENT_NAME_PATTERN.fullmatch(step):
             raise NotFound(f"execution {execution_id} has no step {step[:64]!r}: no step can have this id")

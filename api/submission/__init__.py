@@ -1,1 +1,1 @@
-"""How runs are accepted: admission, validation, idempotency, group commit."""
+"""Submits: admission control, validation, idempotency keys, group commit, batches and held submits."""

@@ -1,8 +1,8 @@
-"""Stores a new run, or finds the run that holds the submission's idempotency key already.
+"""Idempotent accept: stores a new run, or finds the run that already holds the submission's idempotency key.
 
-An accepted run stays accepted, whatever has become of its basket, of Redis or of the backlog since: a refused build
-first looks for the holder of the key. If nothing is refused, the insert itself finds the holder, so a new key costs no
-read.
+An accepted run stays accepted even if its basket, Redis or the backlog has changed since. So, before a refusal is
+raised, the holder of the key is looked up. If nothing is refused, the insert itself finds the holder: a new key costs
+no read.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from shared.errors import BucketError, IdempotencyKeyReused, OutcomeUnknown
 
 @dataclass(frozen=True, slots=True)
 class AcceptedRun:
-    """A run that was accepted: now, or before (``is_replay``)."""
+    """A run that was accepted now, or by an earlier request with the same idempotency key (``is_replay``)."""
 
     run: Execution
     is_replay: bool = False
 
 
 class Acceptor:
-    """Makes executions; single submits, retries and requeues all come through here."""
+    """Creates executions: single submits, retries and requeues of dead letters all go through :meth:`accept`."""
 
     def __init__(self, services: Services, group_commit: GroupCommit, withdrawals: Withdrawals) -> None:
-        self._store_run = services.store
+        self._store = services.store
         self._group_commit = group_commit
         self._withdrawals = withdrawals
 
@@ -45,14 +45,14 @@ class Acceptor:
             if replay is None:
                 raise new
             return replay
-        # Outputs are stored before the insert that would find the holder, and would be stored in vain.
+        # Outputs are stored before the insert that would find the holder: for a replay that would be wasted.
         replay = self._find_replay(submission.idempotency) if new.outputs else None
         return replay or self._insert(new)
 
     def _find_replay(self, idempotency: Idempotency | None) -> AcceptedRun | None:
         """Return the run that holds a key; None if no run does."""
         holder = (
-            None if idempotency is None else self._store_run.find_by_idempotency_key(PUBLIC_INTEGRATOR, idempotency.key)
+            None if idempotency is None else self._store.find_by_idempotency_key(PUBLIC_INTEGRATOR, idempotency.key)
         )
         if idempotency is None or holder is None:
             return None

@@ -1,4 +1,4 @@
-"""Admission control: refuses a new run while a store is away or the backlog is full."""
+"""Admission control and backpressure: refuses a new run while a store is away or the backlog is too long."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from shared.live.redis_monitor import RedisMonitor
 
 
 class Admission:
-    """Decides whether this process may accept a new run now; it looks at nothing but what is in memory."""
+    """Decides whether this process may accept a new run now, from values in memory: it makes no call to a store."""
 
     def __init__(self, backlog_max: int, monitor: RedisMonitor, is_prepared: Callable[[], bool]) -> None:
-        """``is_prepared`` is true once MongoDB has its indexes, without which no idempotency key is unique."""
+        """``is_prepared`` returns whether MongoDB has its indexes: without them no idempotency key is unique."""
         self._backlog_max = backlog_max
         self._monitor = monitor
         self._is_prepared = is_prepared
@@ -20,7 +20,7 @@ class Admission:
     def check(self, already_queued: int = 0) -> None:
         """Raise Unavailable or Overloaded if a new run should not be accepted now.
 
-        ``already_queued`` counts runs of the same request that are not yet part of the measured backlog.
+        ``already_queued`` is the number of runs of the same request that the measured backlog does not include yet.
         """
         redis = self._monitor.last
         backlog = redis.backlog + already_queued

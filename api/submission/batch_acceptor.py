@@ -1,8 +1,9 @@
-"""Accepts the items of a batch: one look for their keys, one insert and one pipeline for all, an outcome for each.
+"""Batch submit: one read of the idempotency keys, one insert and one Redis pipeline for all items, one outcome each.
 
-A key that the batch itself was sent with is kept with each run at its item's place, so that the same batch again makes
-no second run of any, and another batch under that key is refused as a whole. If no item can be taken because a store
-is away or the backlog is full, the whole is refused as a single submit would be, for callers that repeat by status.
+The idempotency key of a batch is stored with each of its runs, together with the index of the item. So the same batch
+sent again makes no second run of any item, and another batch under the same key is refused as a whole. If no item can
+be accepted because a store is away or the backlog is too long, the whole batch is refused as a single submit would be:
+callers retry by status code.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ _KEY_FIELD: Final = "idempotency_key"
 _ITEM_KEYS: Final = (*RUN_BASKET_KEYS, _KEY_FIELD)
 _ACCEPTED: Final = 202
 _FIRST_SERVER_ERROR: Final = 500
-# Between a batch's key and the place of an item stands what no caller can write into a key of his own.
+# Separates the key of a batch from the index of an item; no caller can send this character in a key.
 _KEY_SEPARATOR: Final = "\x1f"
 
 
 @dataclass(frozen=True, slots=True)
 class _AcceptedItem:
-    """A run that an item was given; ``is_replay`` if it was accepted before."""
+    """The run of an item; ``is_replay`` if it was accepted before."""
 
     run: Execution
     warnings: Sequence[str]
@@ -56,7 +57,7 @@ _ItemOutcome = _AcceptedItem | BucketError
 
 
 class BatchAcceptor:
-    """Makes executions of batches."""
+    """Creates the executions of a batch, and its reply."""
 
     def __init__(
         self, services: Services, builder: RunBuilder, withdrawals: Withdrawals, view_hints: ViewHints
@@ -68,17 +69,20 @@ class BatchAcceptor:
         self._schema = RunBasketSchema()
 
     def accept(self, batch: Submission) -> flask.Response:
-        """Return what became of each item; an item's own idempotency key wins over the one derived from the batch's.
+        """Return the reply with the outcome of each item.
 
-        Raises IdempotencyKeyReused if the key belongs to another batch, and Unavailable, Overloaded or OutcomeUnknown
-        if that is what became of all items.
+        An item's own idempotency key takes precedence over the key that is derived from the batch's. Raises
+        IdempotencyKeyReused if the key belongs to another batch, and Unavailable, Overloaded or OutcomeUnknown if all
+        items have that outcome.
         """
         derived = [] if batch.idempotency is None else _derived_keys(batch.idempotency)
         raw_items = batch.raw["items"]
         items = [self._parse_item(batch, raw, key) for raw, key in zip_longest(raw_items, derived[: len(raw_items)])]
         outcomes = self._accept_items(items, self._find_key_holders(items, derived))
         first = outcomes[0]
-        if isinstance(first, (Unavailable, OutcomeUnknown)) and all(type(each) is type(first) for each in outcomes):
+        if isinstance(first, (Unavailable, OutcomeUnknown)) and all(
+            type(outcome) is type(first) for outcome in outcomes
+        ):
             raise first
         return self._build_response(outcomes, batch)
 
@@ -99,73 +103,75 @@ class BatchAcceptor:
                 idempotency=derived if key is None else Idempotency(key, fingerprint(_SUBMIT_ROUTE, body)),
                 warnings=submit_warnings(raw, loaded, _ITEM_KEYS),
             )
-        except marshmallow.ValidationError as wrong:
-            return validation_error({"json": wrong.messages})
-        except BucketError as refused:
-            return refused
+        except marshmallow.ValidationError as error:
+            return validation_error({"json": error.messages})
+        except BucketError as error:
+            return error
 
     def _accept_items(
         self, items: Sequence[Submission | BucketError], holders: Mapping[str, Execution]
     ) -> list[_ItemOutcome]:
         outcomes: dict[int, _ItemOutcome] = {}
-        fresh: dict[int, tuple[Submission, Decision]] = {}
+        new_items: dict[int, tuple[Submission, Decision]] = {}
         first_of_key: dict[str, int] = {}
-        away: Unavailable | None = None  # if a store does not reply to one item, hundreds do not wait for it too
-        for at, item in enumerate(items):
+        unavailable: Unavailable | None = (
+            None  # if a store does not reply for one item, hundreds must not wait for it too
+        )
+        for index, item in enumerate(items):
             if isinstance(item, BucketError):
-                outcomes[at] = item
+                outcomes[index] = item
                 continue
             key = None if item.idempotency is None else item.idempotency.key
             if key is not None and key in holders:
-                outcomes[at] = _replay_item(holders[key], item)
+                outcomes[index] = _replay_item(holders[key], item)
             elif key not in first_of_key:
-                built = away or self._builder.basket_run(item, already_queued=len(fresh))
-                if isinstance(built, NewRun):
-                    fresh[at] = (item, built.decision)
+                new_run = unavailable or self._builder.basket_run(item, already_queued=len(new_items))
+                if isinstance(new_run, NewRun):
+                    new_items[index] = (item, new_run.decision)
                     if key is not None:
-                        first_of_key[key] = at
+                        first_of_key[key] = index
                 else:
-                    outcomes[at] = built
-                    away = built if isinstance(built, Unavailable) else away
-        outcomes |= self._store_new(fresh)
-        for at, item in enumerate(items):
-            if at not in outcomes and isinstance(item, Submission) and item.idempotency is not None:
+                    outcomes[index] = new_run
+                    unavailable = new_run if isinstance(new_run, Unavailable) else unavailable
+        outcomes |= self._store_new(new_items)
+        for index, item in enumerate(items):
+            if index not in outcomes and isinstance(item, Submission) and item.idempotency is not None:
                 first = outcomes[first_of_key[item.idempotency.key]]
-                outcomes[at] = _replay_item(first.run, item) if isinstance(first, _AcceptedItem) else first
-        return [outcomes[at] for at in range(len(items))]
+                outcomes[index] = _replay_item(first.run, item) if isinstance(first, _AcceptedItem) else first
+        return [outcomes[index] for index in range(len(items))]
 
     def _find_key_holders(
         self, items: Sequence[Submission | BucketError], derived: Sequence[Idempotency]
     ) -> Mapping[str, Execution]:
-        """Return the holders of the items' keys; raises IdempotencyKeyReused if another batch has a ``derived`` one.
+        """Return the runs that hold the items' keys; raises IdempotencyKeyReused if another batch has a derived key.
 
-        All derived keys count, not only those of this batch's items: another batch may have left a place free by a bad
-        item.
+        All derived keys are checked, not only those of this batch's items: in another batch a bad item may have left
+        an index without a run.
         """
         own = [item.idempotency for item in items if isinstance(item, Submission) and item.idempotency is not None]
-        keys = {each.key for each in (*own, *derived)}
+        keys = {idempotency.key for idempotency in (*own, *derived)}
         holders = self._services.queries.find_by_idempotency_keys(PUBLIC_INTEGRATOR, keys) if keys else {}
-        for each in derived:
-            if each.key in holders:
-                check_same_fingerprint(holders[each.key], each)
+        for idempotency in derived:
+            if idempotency.key in holders:
+                check_same_fingerprint(holders[idempotency.key], idempotency)
         return holders
 
-    def _store_new(self, fresh: Mapping[int, tuple[Submission, Decision]]) -> dict[int, _ItemOutcome]:
-        """Store and offer the new runs; a run that was stored under a key meanwhile is replayed."""
+    def _store_new(self, new_items: Mapping[int, tuple[Submission, Decision]]) -> dict[int, _ItemOutcome]:
+        """Store and offer the new runs; if a key was stored by another request meanwhile, its run is replayed."""
         outcomes: dict[int, _ItemOutcome] = {}
-        new: list[Decision] = []
-        stored = self._services.queries.create_many([decision for _, decision in fresh.values()])
-        for (at, (item, decision)), run in zip(fresh.items(), stored, strict=True):
+        stored_decisions: list[Decision] = []
+        stored = self._services.queries.create_many([decision for _, decision in new_items.values()])
+        for (index, (item, decision)), run in zip(new_items.items(), stored, strict=True):
             if isinstance(run, BucketError):
-                outcomes[at] = self._withdraw_if_unconfirmed(decision.execution, run)
+                outcomes[index] = self._withdraw_if_unconfirmed(decision.execution, run)
             elif run.id != decision.execution.id:
-                outcomes[at] = _replay_item(run, item)
+                outcomes[index] = _replay_item(run, item)
             else:
-                outcomes[at] = _AcceptedItem(run, item.warnings)
-                new.append(decision)
-        if new:
+                outcomes[index] = _AcceptedItem(run, item.warnings)
+                stored_decisions.append(decision)
+        if stored_decisions:
             faults.reach("api.inserted")
-            self._services.publisher.publish_accepted(new)
+            self._services.publisher.publish_accepted(stored_decisions)
         return outcomes
 
     def _withdraw_if_unconfirmed(self, run: Execution, error: BucketError) -> BucketError:
@@ -197,9 +203,9 @@ class BatchAcceptor:
         return body | ({"idempotency_replayed": True} if outcome.is_replay else {})
 
 
-def _derived_keys(of_batch: Idempotency) -> Sequence[Idempotency]:
-    """Return the keys of all places that a batch may have, each with the fingerprint of the whole."""
-    return [replace(of_batch, key=f"{of_batch.key}{_KEY_SEPARATOR}{at}") for at in range(ITEMS_MAX)]
+def _derived_keys(batch_key: Idempotency) -> Sequence[Idempotency]:
+    """Return the keys of all item indexes that a batch may have, each with the fingerprint of the whole batch."""
+    return [replace(batch_key, key=f"{batch_key.key}{_KEY_SEPARATOR}{index}") for index in range(ITEMS_MAX)]
 
 
 def _parse_item_key(item: Mapping[str, Any]) -> str | None:
@@ -211,17 +217,17 @@ def _parse_item_key(item: Mapping[str, Any]) -> str | None:
 
 
 def _replay_item(holder: Execution, item: Submission) -> _ItemOutcome:
-    """Return the run that holds an item's key already, or the error that refuses another body under it."""
+    """Return the run that already holds an item's key, or the error that refuses another body under that key."""
     if item.idempotency is not None:
         try:
             check_same_fingerprint(holder, item.idempotency)
-        except BucketError as reused:
-            return reused
+        except BucketError as error:
+            return error
     return _AcceptedItem(holder, item.warnings, is_replay=True)
 
 
 def _public_error(error: BucketError) -> BucketError:
-    """Return ``error``, or a bare ``internal`` if no caller can mend it: that is logged, as for a single submit."""
+    """Return ``error``; a server fault that no caller can correct is logged and replaced by ``internal``."""
     if error.http_status < _FIRST_SERVER_ERROR or error.retryable:
         return error
     structlog.get_logger().error("an item of a batch failed", exc_info=error)

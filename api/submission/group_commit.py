@@ -1,7 +1,8 @@
-"""Stores runs that are submitted at once by one insert and offers them by one pipeline: group commit, decision 0010.
+"""Group commit: submits that arrive together share one insert and one Redis pipeline.
 
-Two store at once, each alone. Whoever comes meanwhile waits for the turn, and the first of those who wait stores for
-all of them. So one of a few waits for nobody, and each of a crowd pays a part of one round trip.
+Two threads store at the same time, each its own run. A thread that comes meanwhile waits for its turn, and the first
+one of those that wait stores the runs of all of them. So with few submits none waits, and with many each pays a part of
+one round trip. Measured in docs/decisions/0010-group-commit.md.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from shared.domain.lifecycle.decision import Decision
 from shared.errors import NotStorable
 
 TURN_WAIT_MAX_S: Final = 0.05
-"""Nobody waits longer for another's insert: where the store hangs, none waits for two."""
+"""No thread waits longer for the insert of another one: if the store hangs, none waits for two time limits."""
 GROUPED_BYTES_MAX: Final = 64 * 1024
-"""A run whose input and basket take more is stored alone: a group would wait until it has gone over the wire."""
+"""A run whose input and basket are larger is stored alone: a group would wait until it is sent to MongoDB."""
 _GROUP_MAX: Final = 32
 _CONCURRENT_MAX: Final = 2
 
 
 @dataclass(eq=False, slots=True)
 class _Ticket:
-    """A run that is to be stored; whoever waits with it is woken once, by the turn or by what another did for it."""
+    """A run to be stored. Its thread is woken once: if it is the leader now, or if a leader has handled the run."""
 
-    accepted: Decision
+    decision: Decision
     is_leader: bool = False
     is_stored: bool = False
     error: BaseException | None = None
@@ -41,7 +42,7 @@ class _Ticket:
 
 
 class GroupCommit:
-    """The one way by which an acceptor stores single runs."""
+    """Stores single runs for the acceptor, in groups if several come at once."""
 
     def __init__(self, services: Services, turn_wait_max_s: float = TURN_WAIT_MAX_S) -> None:
         self._services = services
@@ -51,27 +52,28 @@ class GroupCommit:
         self._waiting: deque[_Ticket] = deque()
 
     def store(self, accepted: Decision, outputs: Mapping[str, bytes] | None = None) -> Execution:
-        """Store and offer a run, with the ``outputs`` it begins with; answer it, or the one that holds its key.
+        """Store and offer a run, with the ``outputs`` that it begins with.
 
-        Raises Unavailable, OutcomeUnknown and NotStorable, as the store does.
+        Returns the run, or the run that already holds its idempotency key. Raises Unavailable, OutcomeUnknown and
+        NotStorable, as the store does.
         """
         if outputs or _size_bytes_of(accepted.execution) > GROUPED_BYTES_MAX:
             return self._store_alone(accepted, outputs)
         ticket = _Ticket(accepted)
         if self._begin_or_enqueue(ticket) or self._wait_for_turn(ticket):
             try:
-                others = self._take_followers()
-                if not others:
+                followers = self._take_followers()
+                if not followers:
                     return self._store_alone(accepted)
-                self._store_group([ticket, *others])
+                self._store_group([ticket, *followers])
             finally:
                 self._pass_leadership()
         if ticket.error is not None:
-            raise copy(ticket.error)  # one of its own: several threads raise it
+            raise copy(ticket.error)  # a copy of its own: several threads raise it
         return accepted.execution if ticket.is_stored else self._store_alone(accepted)
 
     def _begin_or_enqueue(self, ticket: _Ticket) -> bool:
-        """True where few store and nobody waits; else the ticket waits."""
+        """Return whether the run can be stored now: few threads store, and none waits. If not, queue the ticket."""
         with self._lock:
             if self._waiting or self._storing_count >= _CONCURRENT_MAX:
                 self._waiting.append(ticket)
@@ -80,14 +82,17 @@ class GroupCommit:
             return True
 
     def _wait_for_turn(self, ticket: _Ticket) -> bool:
-        """Wait; True where the turn has come, or does not come in time, False where another has seen to the run."""
+        """Wait for the turn; return whether this thread must store.
+
+        It must if it was made the leader, or if its turn did not come in time. It must not if a leader handled the run.
+        """
         if not ticket.woken.wait(self._turn_wait_max_s):
             with self._lock:
                 if ticket in self._waiting:
                     self._waiting.remove(ticket)
                     self._storing_count += 1
                     return True
-            ticket.woken.wait()  # it was taken this moment, by one whom the store's deadline binds
+            ticket.woken.wait()  # a leader took it at this moment; the store's time limit ends that wait
         return ticket.is_leader
 
     def _take_followers(self) -> Sequence[_Ticket]:
@@ -95,7 +100,7 @@ class GroupCommit:
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), _GROUP_MAX - 1))]
 
     def _pass_leadership(self) -> None:
-        """Give the turn to the first who waits; while another stores it rests with that one, and the group grows."""
+        """Make the first waiting thread the leader; while another thread stores, leave that to it: the group grows."""
         with self._lock:
             if self._waiting and self._storing_count == 1:
                 first = self._waiting.popleft()
@@ -111,28 +116,28 @@ class GroupCommit:
         return stored
 
     def _store_group(self, group: Sequence[_Ticket]) -> None:
-        """Store the runs of a group, and wake all who wait; what is refused, each finds out alone why."""
+        """Store the runs of a group and wake their threads; a refused run is retried alone, to get its own error."""
         try:
-            refused = self._insert_group([ticket.accepted for ticket in group])
-            for at, ticket in enumerate(group):
-                ticket.is_stored = at not in refused
+            refused = self._insert_group([ticket.decision for ticket in group])
+            for index, ticket in enumerate(group):
+                ticket.is_stored = index not in refused
         except BaseException as error:
-            bare = copy(error)  # its traceback would hold the group, and the group it
+            shared_error = copy(error)  # without the traceback, which would make a reference cycle with the group
             for ticket in group:
-                ticket.error = bare
+                ticket.error = shared_error
             raise
         finally:
             for ticket in group:
                 ticket.woken.set()
 
     def _insert_group(self, group: Sequence[Decision]) -> Collection[int]:
-        """Store and offer; answer the places of those of whom nothing was stored."""
+        """Store and offer the runs of a group; return the indexes of the runs that were not stored."""
         try:
             refused = self._services.queries.insert_all(group)
-        except NotStorable:  # which one of them is
+        except NotStorable:  # it is not known which of them is not storable
             return range(len(group))
         faults.reach("api.group_inserted")
-        stored = [accepted for at, accepted in enumerate(group) if at not in refused]
+        stored = [accepted for index, accepted in enumerate(group) if index not in refused]
         if stored:
             self._publish(stored)
         return refused
@@ -143,5 +148,5 @@ class GroupCommit:
 
 
 def _size_bytes_of(run: Execution) -> int:
-    """What of a run a caller may make large; a basket's literals are stored longer than they were written."""
+    """Return the size of the parts that a caller can make large; JSON literals of a basket grow when stored."""
     return len(run.input) + len(orjson.dumps(run.basket))

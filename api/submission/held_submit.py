@@ -1,4 +1,4 @@
-"""A submit with ``Prefer: wait``: a long poll on the run that was just accepted."""
+"""Held submit (``Prefer: wait``): a long poll on the run that was just accepted."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class HeldSubmit:
         self._view_hints = view_hints
 
     def reply(self, accepted: AcceptedRun, submission: Submission) -> flask.Response:
-        """Return the 202, or the last poll with 200 if the run ended within the time that the caller prefers to wait.
+        """Return the 202, or the last poll with 200 if the run ends within the preferred wait.
 
-        Whatever happens meanwhile, the run is accepted.
+        The run is accepted in any case: an error while waiting leads to the 202.
         """
         wait = submission.wait
         if not wait.wait_s:
@@ -37,22 +37,22 @@ class HeldSubmit:
         try:
             held = self._poller.hold(accepted.run.id, check, wait.wait_s)
             view = self._view_hints.add_to(held.value.view)
-        except BucketError as away:
-            structlog.get_logger().warning("a submit was not held to its end", reason=away.message)
+        except BucketError as error:
+            structlog.get_logger().warning("a held submit was answered early", reason=error.message)
             return accepted_response(accepted, self._view_hints.of_execution(accepted.run), submission)
         response = _final(view, accepted, submission) if view.head.is_done else _not_done(view, accepted, submission)
         return wait.mark_applied(response, is_granted=held.is_granted)
 
 
 def _not_done(view: HintedView, accepted: AcceptedRun, submission: Submission) -> flask.Response:
-    """Return the 202 as the run stands after a wait that was too short."""
+    """Return the 202 with the present status of a run that did not end within the wait."""
     head, hints = view.head, view.hints
     body = accepted_body(accepted.run, hints.poll_after_ms, submission.prefix, submission.warnings)
     return response_with(body | {"status": head.status, "rev": head.rev}, accepted, head.rev, hints)
 
 
 def _final(view: HintedView, accepted: AcceptedRun, submission: Submission) -> flask.Response:
-    """Return the last poll, with what only the submit can tell."""
+    """Return the last poll, with the headers and warnings that only a submit has."""
     response = poll_response(view, view.json, 200)
     response.headers["Location"] = f"{submission.prefix}/execution-logs/{accepted.run.id}"
     response.headers["Cache-Control"] = "no-store"

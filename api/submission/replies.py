@@ -18,7 +18,7 @@ from shared.timestamps import format_rfc3339
 
 
 def accepted_body(run: Execution, poll_after_ms: int | None, prefix: str, warnings: Sequence[str]) -> dict[str, Any]:
-    """Return the body of the reply for a run that was accepted; ``status_url`` begins with ``prefix``."""
+    """Return the body of the 202 for an accepted run; ``status_url`` begins with ``prefix``."""
     body: dict[str, Any] = {
         "execution_id": run.id,
         "status": run.status,
@@ -40,14 +40,14 @@ def accepted_body(run: Execution, poll_after_ms: int | None, prefix: str, warnin
 
 
 def accepted_response(accepted: AcceptedRun, hints: PollHints, submission: Submission) -> flask.Response:
-    """Return the 202 for a run as it was accepted."""
+    """Return the 202 for a run with the status that it was accepted with."""
     run = accepted.run
     body = accepted_body(run, hints.poll_after_ms, submission.prefix, submission.warnings)
     return response_with(body, accepted, run.rev, hints)
 
 
 def response_with(body: Mapping[str, Any], accepted: AcceptedRun, rev: int, hints: PollHints) -> flask.Response:
-    """Return the 202 with ``body``, for a run that stands at ``rev``."""
+    """Return the 202 with ``body``, for a run whose revision is ``rev``."""
     headers = [
         ("Content-Type", "application/json"),
         ("Location", body["status_url"]),

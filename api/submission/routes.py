@@ -1,4 +1,4 @@
-"""POST /run-basket, /run-agent and /run-basket/batch: store runs and return at once with what to poll."""
+"""POST /run-basket, /run-agent and /run-basket/batch: store runs, and return at once the address to poll."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BATCH_KEYS: Final = ("items",)
 
 
 def blueprint(clock: ServerClock, builder: RunBuilder, acceptor: Acceptor, held_submit: HeldSubmit) -> Blueprint:
-    """Return the routes that make one execution."""
+    """Return the routes that create one execution."""
     blp = Blueprint("submit", __name__, description="Run baskets and agents")
 
     @blp.route("/run-basket", methods=["POST"])
@@ -48,10 +48,10 @@ def blueprint(clock: ServerClock, builder: RunBuilder, acceptor: Acceptor, held_
 
 
 def batch_blueprint(clock: ServerClock, acceptor: BatchAcceptor) -> Blueprint:
-    """Return the route that makes many executions.
+    """Return the route that creates many executions.
 
-    An item is what the body of POST /run-basket is. Only what no item can be read without (JSON that is none, a body
-    too large) refuses the whole.
+    An item has the form of the body of POST /run-basket. The whole batch is refused only if no item can be read:
+    invalid JSON, or a body that is too large.
     """
     blp = Blueprint("batch", __name__, description="Run many baskets in one request")
     blp.ARGUMENTS_PARSER = _BatchParser()
@@ -67,7 +67,7 @@ def batch_blueprint(clock: ServerClock, acceptor: BatchAcceptor) -> Blueprint:
 
 
 def _check_outside_items(body: Mapping[str, Any], raw: bytes) -> None:
-    """Hold all of a body but its items to the policy; each item is held to it by itself."""
+    """Check the policy for all of a body except its items, which are checked one by one."""
     check_policy({key: value for key, value in body.items() if key != "items"}, raw)
 
 

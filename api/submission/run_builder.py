@@ -1,6 +1,6 @@
-"""Builds the run that a submission asks for; everything that can be known to be wrong is refused here.
+"""Builds the run of a submission, and refuses every error that can be found before the run is stored.
 
-A refusal is returned and not raised: if the submission's idempotency key holds a run already, that run is the reply.
+A refusal is returned and not raised: if a run already holds the submission's idempotency key, that run is the reply.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from shared.errors import BasketNotFound, BucketError, ValidationFailed
 from shared.ids import BASKET_NAME_PATTERN, new_execution_id
 
 _INPUT_CHECKED_MAX_BYTES: Final = 7 * 1024 * 1024
-"""If many steps take one input, no more of it than this is checked at the submit; a worker checks each step's own."""
+"""Limit of the input bytes that are checked at the submit if many steps begin the run; workers check each step too."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run to be stored, and the step outputs that it begins with (a retry's)."""
+    """A run to be stored, and the step outputs that it begins with (only a retry has some)."""
 
     decision: Decision
     outputs: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class RunBuilder:
-    """Builds runs of baskets and of single agents."""
+    """Builds the runs of baskets and of single agents."""
 
     def __init__(self, services: Services, baskets: BasketCache, admission: Admission) -> None:
         self._services = services
@@ -56,13 +56,13 @@ class RunBuilder:
     def basket_run(self, submission: Submission, already_queued: int = 0) -> NewRun | BucketError:
         """Return the run of a basket, named or written inline, or the error that refuses it.
 
-        ``already_queued`` counts runs of the same request that were built before and are not stored yet.
+        ``already_queued`` is the number of runs of the same request that were built before and are not stored yet.
         """
         try:
             self._admission.check(already_queued)
             return self._new_run(self._basket(submission.body), submission, kind="basket")
-        except BucketError as refused:
-            return refused
+        except BucketError as error:
+            return error
 
     def agent_run(self, submission: Submission) -> NewRun | BucketError:
         """Return the run of one agent as a basket of one step, or the error that refuses it."""
@@ -71,8 +71,8 @@ class RunBuilder:
             spec = self._catalogue.agent(submission.body["agent_name"])
             basket = Basket(spec.name, SEQUENTIAL, (step_from_spec(spec, spec.name),))
             return self._new_run(basket, submission, kind="agent")
-        except BucketError as refused:
-            return refused
+        except BucketError as error:
+            return error
 
     def _new_run(self, basket: Basket, submission: Submission, *, kind: str) -> NewRun:
         run = build_execution(basket, submission, self._catalogue, kind=kind)
@@ -94,7 +94,7 @@ def submit_warnings(
     known_keys: Sequence[str] = RUN_BASKET_KEYS,
     key_hints: Mapping[str, str] = NO_KEY_HINTS,
 ) -> list[str]:
-    """Return a warning for each key of a body that means nothing; raises ValidationFailed if it names no basket."""
+    """Return a warning for each unknown key of a body; raises ValidationFailed if the body has no basket."""
     warnings = unknown_key_warnings(raw, known_keys, key_hints=key_hints)
     if body.get("basket_name") is None:
         if body.get("config") is None:
@@ -105,13 +105,13 @@ def submit_warnings(
 
 
 def build_execution(basket: Basket, submission: Submission, catalogue: AgentCatalogue, *, kind: str) -> Execution:
-    """Return the execution that a submission asks for; raises ValidationFailed if its input breaks a schema."""
+    """Return the execution of a submission; raises ValidationFailed if its input does not match the input schema."""
     body, now = submission.body, submission.received_at
-    given = body["input_data"]
+    run_input = body["input_data"]
     source = "request"
-    if not given:
-        given, source = dict(catalogue.agent(basket.steps[0].agent).sample_input), "sample"
-    _check_input(basket, given, catalogue)
+    if not run_input:
+        run_input, source = dict(catalogue.agent(basket.steps[0].agent).sample_input), "sample"
+    _check_input(basket, run_input, catalogue)
     metadata = orjson.dumps(body["metadata"])
     if len(metadata) > METADATA_MAX_BYTES:
         fault = {"pointer": "/metadata", "message": f"takes {len(metadata)} bytes; at most {METADATA_MAX_BYTES}"}
@@ -125,7 +125,7 @@ def build_execution(basket: Basket, submission: Submission, catalogue: AgentCata
         steps={},
         created_at=now,
         request_id=submission.request_id,
-        input=orjson.dumps(given),
+        input=orjson.dumps(run_input),
         input_source=source,
         kind=kind,
         stateful=bool(body.get("stateful", False)),
@@ -142,7 +142,7 @@ def build_execution(basket: Basket, submission: Submission, catalogue: AgentCata
 
 @dataclass(frozen=True, slots=True)
 class RunSchedule:
-    """When a run may begin, and when it must have begun and ended."""
+    """The times of a run: when it may begin, and the deadlines for its begin and its end."""
 
     run_after: datetime | None
     start_deadline: datetime | None
@@ -150,14 +150,14 @@ class RunSchedule:
 
 
 def parse_schedule(body: Mapping[str, Any], now: datetime) -> RunSchedule:
-    """Return when a run may begin and must have begun and ended; deadlines count from when it may begin."""
+    """Return the times that a body asks for; deadlines are counted from the time at which the run may begin."""
     run_after = body.get("run_after")
     if body.get("run_after_s") is not None:
         run_after = now + timedelta(seconds=body["run_after_s"])
-    begins = max(run_after or now, now)
+    earliest_start = max(run_after or now, now)
 
     def deadline(name: str) -> datetime | None:
-        return None if body.get(name) is None else _truncate_to_ms(begins + timedelta(seconds=body[name]))
+        return None if body.get(name) is None else _truncate_to_ms(earliest_start + timedelta(seconds=body[name]))
 
     return RunSchedule(
         None if run_after is None else _truncate_to_ms(run_after), deadline("start_deadline_s"), deadline("deadline_s")
@@ -168,28 +168,28 @@ def _truncate_to_ms(at: datetime) -> datetime:
     return at.astimezone(UTC).replace(microsecond=at.microsecond // 1_000 * 1_000)
 
 
-def _check_input(basket: Basket, given: Mapping[str, Any], catalogue: AgentCatalogue) -> None:
-    """Raise ValidationFailed if the input breaks the schema of an agent that the run begins with."""
+def _check_input(basket: Basket, run_input: Mapping[str, Any], catalogue: AgentCatalogue) -> None:
+    """Raise ValidationFailed if the input does not match the schema of an agent that the run begins with."""
     details: list[dict[str, str]] = []
-    checked = set()  # two hundred steps of one agent take the same input
-    left = _INPUT_CHECKED_MAX_BYTES
+    checked = set()  # two hundred steps may have the same agent and the same input
+    bytes_left = _INPUT_CHECKED_MAX_BYTES
     for step in basket.steps:
         key = step.agent, orjson.dumps(step.input)
         if step.needs or key in checked:
             continue
-        if len(details) >= FAULTS_MAX or left <= 0:
+        if len(details) >= FAULTS_MAX or bytes_left <= 0:
             break
         checked.add(key)
         try:
-            step_input = input_of(basket, step.id, given, {})
-            if len(checked) > 1:  # the one step that most runs begin with needs no measure
-                left -= len(orjson.dumps(step_input))
+            step_input = input_of(basket, step.id, run_input, {})
+            if len(checked) > 1:  # most runs begin with one step, whose input needs no limit
+                bytes_left -= len(orjson.dumps(step_input))
             faults = catalogue.find_input_faults(step.agent, step_input)
-        except InputNotFound as missing:
-            details.append({"pointer": "/input_data", "message": f"step {step.id}: {missing}"})
+        except InputNotFound as error:
+            details.append({"pointer": "/input_data", "message": f"step {step.id}: {error}"})
             continue
-        at = "/input_data" if step.input is None else f"step {step.id}: "
-        details += [{"pointer": f"{at}{fault.pointer}", "message": fault.message} for fault in faults]
+        pointer_prefix = "/input_data" if step.input is None else f"step {step.id}: "
+        details += [{"pointer": f"{pointer_prefix}{fault.pointer}", "message": fault.message} for fault in faults]
     if details:
         summary = "; ".join(f"{detail['pointer']}: {detail['message']}" for detail in details[:3])
         agents = ", ".join(dict.fromkeys(step.agent for step in basket.steps if not step.needs))

@@ -1,4 +1,4 @@
-"""The bodies of submits, as marshmallow schemas: for validation, and for the OpenAPI document."""
+"""Marshmallow schemas of the bodies of submits: for validation and for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ TAGS_MAX: Final = 20
 
 
 class _RunSchema(BodySchema):
-    """What every submit may say."""
+    """The fields that every submit may have."""
 
     FAST_PATH_TYPES: ClassVar[Mapping[str, type]]
-    """The two keys that most bodies are made of, of which nothing can be wrong but their types."""
+    """The keys of most bodies: if there are no others, only the types have to be checked."""
 
     tags = fields.List(
         fields.Str(validate=validate.Length(min=1, max=64)),
@@ -35,7 +35,7 @@ class _RunSchema(BodySchema):
     deadline_s = seconds_field(least=0.001, description="done within so many seconds of run_after, or failed")
 
     def load(self, data: Any, **options: Any) -> Any:
-        """Answer ``data`` as it is checked, with the defaults; the usual body needs no look at each field."""
+        """Return ``data`` validated, with the defaults; the usual body takes a fast path that checks only types."""
         if type(data) is not dict or {key: type(value) for key, value in data.items()} != self.FAST_PATH_TYPES:
             return super().load(data, **options)
         defaults = {name: field.load_default for name, field in self.load_fields.items()}
@@ -61,7 +61,7 @@ class RunBasketSchema(_RunSchema):
 
     @pre_load
     def _drop_config_beside_name(self, body: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Leave out a config that nobody will look at: its faults are none."""
+        """Leave out a config that is not used because the body names a basket: its errors do not matter."""
         if body.get("basket_name") is None:
             return body
         return {key: value for key, value in body.items() if key != "config"}
@@ -75,7 +75,7 @@ class RunAgentSchema(_RunSchema):
     agent_name = fields.Str(required=True, error_messages={"required": "agent_name is required"})
     input_data = ObjectField(
         required=True,
-        # marshmallow formats its messages, so braces stand twice.
+        # marshmallow formats its messages, so braces are doubled.
         error_messages={"required": "input_data is required ({{}} means the agent's sample_input)"},
     )
     stateful = fields.Bool(load_default=False, truthy={True}, falsy={False})
@@ -90,9 +90,9 @@ class BatchItemSchema(RunBasketSchema):
 class RunBatchSchema(Schema):
     """The body of POST /run-basket/batch."""
 
-    items = ItemsField(BatchItemSchema, described="bodies of /run-basket")
+    items = ItemsField(BatchItemSchema, description="bodies of /run-basket")
 
 
-# The schemas do not change and bodies are checked for each request, so the keys are listed once.
+# The schemas do not change and each request needs the keys, so they are listed once.
 RUN_BASKET_KEYS: Final = tuple(RunBasketSchema().fields)
 RUN_AGENT_KEYS: Final = tuple(RunAgentSchema().fields)

@@ -1,4 +1,4 @@
-"""What one request that makes an execution brings along: read once by the route, passed on as a frozen value."""
+"""The parsed request of a submit, retry or requeue: read once by the route, passed on as a frozen value."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One submit. ``raw`` is the JSON object as it was sent, ``body`` the values that its schema loaded.
+    """One request that creates an execution.
 
-    ``received_at`` is the store's time; ``prefix`` is the path prefix that addresses in the reply keep; ``warnings``
-    name keys that mean nothing; ``wait`` is how long the caller prefers to wait for the end.
+    ``raw`` is the JSON object as it was sent, ``body`` the values that its schema loaded. ``received_at`` is the
+    store's time. ``prefix`` is the path prefix (API version) of the addresses in the reply. ``warnings`` name unknown
+    keys. ``wait`` is how long the caller prefers to wait for the end of the run.
     """
 
     raw: Mapping[str, Any]
@@ -44,7 +45,7 @@ class Submission:
 def read_submission(
     request: flask.Request, received_at: datetime, body: Mapping[str, Any] = _EMPTY, warnings: Sequence[str] = ()
 ) -> Submission:
-    """Return the submission that ``request`` carries; raises ValidationFailed for a malformed Idempotency-Key."""
+    """Return ``request`` as a submission; raises ValidationFailed for a malformed Idempotency-Key."""
     environ = request.environ
     prefix = version_prefix.request_prefix()
     raw = read_body(request, optional=True)

@@ -1,4 +1,7 @@
-"""Takes back inserts whose outcome is unknown and that no caller could ever find, in a thread of its own."""
+"""Withdrawals (compensation): takes back inserts of unknown outcome by a tombstone, in a thread of its own.
+
+Only runs without an idempotency key: their callers could never find them.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +14,34 @@ import structlog
 
 from shared.bootstrap import Services
 from shared.domain.execution import Execution
-from shared.store.executions.settle import retry_until_answered
+from shared.store.executions.settle import retry_until_reply
 
 _QUEUE_MAX: Final = 10_000
 _RETRY_WITHIN_S: Final = 0.2
 
 
 class Withdrawals:
-    """The queue of runs to withdraw, and the loop that withdraws them as soon as MongoDB answers."""
+    """The queue of runs to withdraw, and the loop that withdraws them as soon as MongoDB replies."""
 
     def __init__(self, services: Services) -> None:
         self._store = services.store
         self._database = services.database
-        self._lost: queue.Queue[Execution] = queue.Queue(_QUEUE_MAX)
+        self._queue: queue.Queue[Execution] = queue.Queue(_QUEUE_MAX)
 
     def add(self, run: Execution) -> None:
-        """Withdraw ``run`` later: its insert was not answered, and it has no idempotency key to be found by."""
+        """Withdraw ``run`` later: its insert got no reply, and it has no idempotency key to find it by."""
         try:
-            self._lost.put_nowait(run)
+            self._queue.put_nowait(run)
         except queue.Full:
-            structlog.get_logger().error("an insert of unknown outcome is left to run", execution_id=run.id)
+            structlog.get_logger().error(
+                "the queue of withdrawals is full: an insert of unknown outcome is not withdrawn", execution_id=run.id
+            )
 
     def run(self, stop: threading.Event) -> None:
-        """Withdraw what was added, until ``stop`` is set."""
+        """Withdraw the added runs until ``stop`` is set."""
         while not stop.is_set():
             try:
-                run = self._lost.get(timeout=0.5)
+                run = self._queue.get(timeout=0.5)
             except queue.Empty:
                 continue
             self._withdraw(run, stop)
@@ -45,9 +50,9 @@ class Withdrawals:
         log = structlog.get_logger().bind(execution_id=run.id, request_id=run.request_id)
         withdraw = partial(self._store.withdraw, run.integrator, run.id)
         while self._database.is_away and not stop.wait(_RETRY_WITHIN_S):
-            pass  # no try, and no line in the log, as long as nothing has changed
+            pass  # neither a try nor a log line while MongoDB is still away
         try:
-            withdrawn = retry_until_answered(withdraw, give_up=stop.is_set, wait_max_s=_RETRY_WITHIN_S)
+            withdrawn = retry_until_reply(withdraw, give_up=stop.is_set, wait_max_s=_RETRY_WITHIN_S)
         except Exception:
             log.exception("an insert was not taken back")
             return

@@ -1,1 +1,1 @@
-"""Agents that only the benches run."""
+"""Agents that only the benchmarks run."""

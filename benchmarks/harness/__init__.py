@@ -1,1 +1,1 @@
-"""What the benchmarks share: load, scenarios, systems under test, measurements."""
+"""The benchmark harness: load generator, scenarios, systems under test, measurements, report."""

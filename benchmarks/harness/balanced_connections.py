@@ -1,6 +1,6 @@
-"""Opens connections to a server of several processes so that each of them gets as many: chance would decide the rate.
+"""Balanced connections: opens them so that each process of a server gets as many; chance would else decide the rate.
 
-With SO_REUSEPORT the kernel gives a new connection to a process by the hash of its ports, and 32 may fall 21 to 11.
+With SO_REUSEPORT the kernel chooses the process of a new connection by the hash of its ports, so 32 may be split 21:11.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ _ESTABLISHED: Final = "01"
 
 
 def open_evenly(address: tuple[str, int], count: int, pids: Sequence[int]) -> list[socket.socket]:
-    """Answer ``wanted`` connections to ``address``, spread over the processes ``pids`` as evenly as can be.
+    """Open ``count`` connections to ``address``, spread over the processes ``pids`` as evenly as possible.
 
-    Raises RuntimeError where the processes do not accept them.
+    Raises RuntimeError if the processes do not accept them.
     """
     share = -(-count // len(pids))
-    kept: list[socket.socket] = []
-    owned: Counter[int] = Counter()
+    connections: list[socket.socket] = []
+    count_by_pid: Counter[int] = Counter()
     for _ in range(count * _TRIES_A_CONNECTION):
         connection = socket.create_connection(address, timeout=_ACCEPTED_WITHIN_S)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         owner = _owner(address[1], connection.getsockname()[1], pids)
-        if owned[owner] >= share:
+        if count_by_pid[owner] >= share:
             connection.close()
             continue
-        owned[owner] += 1
-        kept.append(connection)
-        if len(kept) == count:
-            return kept
-    raise RuntimeError(f"{count} connections could not be spread over the processes {list(pids)}: {dict(owned)}")
+        count_by_pid[owner] += 1
+        connections.append(connection)
+        if len(connections) == count:
+            return connections
+    raise RuntimeError(f"{count} connections could not be spread over the processes {list(pids)}: {dict(count_by_pid)}")
 
 
 def _owner(server_port: int, client_port: int, pids: Sequence[int]) -> int:
-    """The process that accepted the connection; a gunicorn thread takes a moment to."""
+    """Return the id of the process that accepted the connection; a gunicorn thread needs a moment for it."""
     due_by = time.monotonic() + _ACCEPTED_WITHIN_S
     while time.monotonic() < due_by:
         inode = _inode(server_port, client_port)
@@ -64,9 +64,9 @@ def _inode(local: int, remote: int) -> str | None:
 
 
 def _files_of(pid: int) -> set[str]:
-    found = set()
+    links = set()
     with suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - a Path for each would take as long as the rest
+        for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - a Path for each would double the time
             with suppress(OSError):
-                found.add(os.readlink(f"/proc/{pid}/fd/{name}"))  # noqa: PTH115 - the same
-    return found
+                links.add(os.readlink(f"/proc/{pid}/fd/{name}"))  # noqa: PTH115 - the same
+    return links

@@ -1,4 +1,4 @@
-"""Reads from /proc how much CPU a process and all that it started have used, ended children included."""
+"""CPU time of a process and of all its descendants, read from /proc; ended children are included."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
-# Fields of /proc/<pid>/stat behind the name, which may itself hold spaces and brackets.
+# Fields of /proc/<pid>/stat after the name, which may itself contain spaces and brackets.
 _PARENT, _UTIME, _STIME, _CUTIME, _CSTIME = 1, 11, 12, 13, 14
 
 
@@ -30,9 +30,9 @@ class CpuTime:
 
 
 def cpu_time_by_pid(pids: Iterable[int]) -> dict[int, CpuTime]:
-    """Answer what each process of ``pids`` and its descendants have used; nothing for one that is gone.
+    """Return the CPU time of each process of ``pids`` and its descendants, by pid; one that has ended is left out.
 
-    A child that has ended counts for its parent once the parent has reaped it, so no figure ever goes back.
+    A child that has ended counts for its parent once the parent has reaped it, so no figure ever decreases.
     """
     stats = {int(entry.name): found for entry in Path("/proc").glob("[0-9]*") if (found := _stat(entry)) is not None}
     children: dict[int, list[int]] = {}
@@ -64,6 +64,6 @@ def _stat(entry: Path) -> list[str] | None:
 
 
 def children_of(pid: int) -> list[int]:
-    """Answer the ids of the processes that ``pid`` itself has started and that still run."""
+    """Return the ids of the running processes whose parent is ``pid``."""
     entries = ((int(entry.name), _stat(entry)) for entry in Path("/proc").glob("[0-9]*"))
     return [child for child, fields in entries if fields is not None and int(fields[_PARENT]) == pid]

@@ -1,4 +1,4 @@
-"""Says how each side is spoken to over HTTP, and what a right answer is; the work asked for is the same."""
+"""The HTTP dialect of each system: its requests, and what a right response is; the requested work is the same."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shared.queue.message import QUEUES, list_keys
+from shared.domain.definitions.agent_spec import QUEUE_NAMES
+from shared.queue.message import list_keys
 
 TRANSACTIONS: Final = [
     {"id": 1, "amount": 1000, "description": "Salary", "type": "income"},
     {"id": 2, "amount": -200.25, "description": "Groceries"},
     {"id": 3, "amount": 99.75, "description": "Power", "type": "expense"},
 ]
-RIGHT_RESULT: Final = {"recommendations": ["Increase savings"]}
+EXPECTED_RESULT: Final = {"recommendations": ["Increase savings"]}
 _ID: Final = re.compile(rb'"(?:execution_)?id": ?"([^"]+)"')
 
 
 @dataclass(frozen=True, slots=True)
 class HttpDialect:
-    """How one side is spoken to, and where it keeps its runs and its messages."""
+    """The requests of one system, and the names of its collection of runs and its queues."""
 
     name: str
     submit_path: str
@@ -32,7 +33,7 @@ class HttpDialect:
     queues: tuple[str, ...]
 
     def submit(self) -> bytes:
-        """Answer the bytes of a submit."""
+        """Build the bytes of a submit."""
         body = json.dumps(self.submit_body)
         return (
             f"POST {self.submit_path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
@@ -40,23 +41,23 @@ class HttpDialect:
         ).encode()
 
     def poll(self, run_id: str, etag: str | None = None) -> bytes:
-        """Answer the bytes of a poll; with ``etag``, of one that knows that revision."""
-        known = "" if etag is None else f"If-None-Match: {etag}\r\n"
-        return f"GET {self.poll_path}{run_id} HTTP/1.1\r\nHost: bench\r\n{known}\r\n".encode()
+        """Build the bytes of a poll; with ``etag``, of a conditional one (``If-None-Match``)."""
+        condition = "" if etag is None else f"If-None-Match: {etag}\r\n"
+        return f"GET {self.poll_path}{run_id} HTTP/1.1\r\nHost: bench\r\n{condition}\r\n".encode()
 
     def run_id_of(self, body: bytes) -> str | None:
-        """Answer the run's id in the answer to a submit."""
-        found = _ID.search(body)
-        return None if found is None else found[1].decode()
+        """Return the run's id from the response to a submit; None if there is none."""
+        match = _ID.search(body)
+        return None if match is None else match[1].decode()
 
     def is_done(self, body: bytes) -> bool:
-        """Answer whether a poll's answer says that the run is over."""
+        """Return whether the response to a poll says that the run is done."""
         return self.done_marker in body
 
-    def is_right(self, body: bytes) -> bool:
-        """Answer whether a poll's answer shows the run completed, with the result that its input must lead to."""
-        shown = json.loads(body)
-        return bool(shown["status"] == "completed" and shown["result"] == RIGHT_RESULT)
+    def has_expected_result(self, body: bytes) -> bool:
+        """Return whether the response to a poll shows a completed run with the right result."""
+        view = json.loads(body)
+        return bool(view["status"] == "completed" and view["result"] == EXPECTED_RESULT)
 
 
 REFERENCE: Final = HttpDialect(
@@ -75,5 +76,5 @@ BUCKET: Final = HttpDialect(
     poll_path="/execution-logs/",
     done_marker=b'"done":true',
     collection="executions",
-    queues=tuple(name for queue in QUEUES for name in list_keys(queue)),
+    queues=tuple(name for queue in QUEUE_NAMES for name in list_keys(queue)),
 )

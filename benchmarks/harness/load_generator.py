@@ -1,7 +1,7 @@
-"""Generates load: many callers in one loop of one process, each a flow that yields requests and is sent answers.
+"""Load generator: many virtual users in one event loop of one process; each scenario yields requests, gets responses.
 
-Bytes are made beforehand and answers are looked at, not parsed, so that a request costs this process some 70 µs. It
-shares the machine with the servers, in the same way for both sides.
+Requests are built beforehand and responses are searched, not parsed, so that a request costs this process about 70 µs.
+It shares the machine with the servers, in the same way for both systems.
 """
 
 from __future__ import annotations
@@ -22,36 +22,39 @@ _BODILESS: Final = frozenset({204, 304})
 
 
 class BenchmarkError(Exception):
-    """Something did not behave as a bench may assume; its figures would mean nothing."""
+    """An assumption of a benchmark does not hold, so its figures would mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """One HTTP answer, its body unparsed."""
+    """One HTTP response, its body unparsed."""
 
     status: int
     head: bytes
     body: bytes
 
 
-# A flow yields the bytes of a request, whose answer it is sent, or a pause in seconds.
+# A scenario yields the bytes of a request and gets the response, or yields a pause in seconds and gets None.
 Scenario = Generator[bytes | float, HttpResponse | None, None]
 
 
 class VirtualUser:
-    """One connection and the flow that uses it."""
+    """One connection and the scenario that uses it."""
 
     def __init__(self, connection: socket.socket, flow: Scenario) -> None:
         self.connection = connection
-        self.flow = flow
+        self.scenario = flow
         self._buffer = b""
 
     def receive(self) -> HttpResponse | None:
-        """Read what came; answer the whole reply once it is there. Raises Broken where the server hung up."""
-        piece = self.connection.recv(_READ_BYTES)
-        if not piece:
-            raise BenchmarkError(f"the server closed a connection, having said {self._buffer[:200]!r}")
-        self._buffer += piece
+        """Read from the connection; return the response once it is complete, else None.
+
+        Raises BenchmarkError if the server closed the connection.
+        """
+        received = self.connection.recv(_READ_BYTES)
+        if not received:
+            raise BenchmarkError(f"the server closed a connection after {self._buffer[:200]!r}")
+        self._buffer += received
         head, end, rest = self._buffer.partition(b"\r\n\r\n")
         if not end:
             return None
@@ -59,10 +62,10 @@ class VirtualUser:
         if status in _BODILESS:
             length = 0
         else:
-            told = _LENGTH.search(head)
-            if told is None:
-                raise BenchmarkError(f"an answer without Content-Length: {head[:200]!r}")
-            length = int(told[1])
+            content_length = _LENGTH.search(head)
+            if content_length is None:
+                raise BenchmarkError(f"a response without Content-Length: {head[:200]!r}")
+            length = int(content_length[1])
         if len(rest) < length:
             return None
         self._buffer = b""
@@ -70,7 +73,7 @@ class VirtualUser:
 
 
 class LoadGenerator:
-    """Runs flows, one on each connection, until all have ended."""
+    """Runs scenarios, one on each connection, until all have ended."""
 
     def __init__(self) -> None:
         self._ready = selectors.DefaultSelector()
@@ -79,12 +82,12 @@ class LoadGenerator:
         self._open = 0
 
     def run(self, connections: Sequence[socket.socket], flows: Sequence[Scenario]) -> None:
-        """Run until the last flow has ended; raises Broken where nothing is heard for half a minute."""
+        """Run until the last scenario has ended; raise BenchmarkError if there is no response for half a minute."""
         for connection, flow in zip(connections, flows, strict=True):
-            caller = VirtualUser(connection, flow)
-            self._ready.register(connection, selectors.EVENT_READ, caller)
+            user = VirtualUser(connection, flow)
+            self._ready.register(connection, selectors.EVENT_READ, user)
             self._open += 1
-            self._resume(caller, None)
+            self._resume(user, None)
         while self._open:
             self._run_once()
         self._ready.close()
@@ -93,25 +96,25 @@ class LoadGenerator:
         wait_s = max(0.0, self._timers[0][0] - time.perf_counter()) if self._timers else _RESPONSE_TIMEOUT_S
         events = self._ready.select(wait_s)
         if not events and not self._timers:
-            raise BenchmarkError(f"no answer for {_RESPONSE_TIMEOUT_S:g} s")
+            raise BenchmarkError(f"no response for {_RESPONSE_TIMEOUT_S:g} s")
         for key, _ in events:
-            caller: VirtualUser = key.data
-            answer = caller.receive()
-            if answer is not None:
-                self._resume(caller, answer)
+            user: VirtualUser = key.data
+            response = user.receive()
+            if response is not None:
+                self._resume(user, response)
         now = time.perf_counter()
         while self._timers and self._timers[0][0] <= now:
             self._resume(heapq.heappop(self._timers)[2], None)
 
-    def _resume(self, caller: VirtualUser, answer: HttpResponse | None) -> None:
+    def _resume(self, user: VirtualUser, response: HttpResponse | None) -> None:
         try:
-            wanted = caller.flow.send(answer)
+            next_item = user.scenario.send(response)
         except StopIteration:
-            self._ready.unregister(caller.connection)
+            self._ready.unregister(user.connection)
             self._open -= 1
             return
-        if isinstance(wanted, bytes):
-            caller.connection.sendall(wanted)
+        if isinstance(next_item, bytes):
+            user.connection.sendall(next_item)
         else:
-            self._number += 1  # two of one moment must not compare callers
-            heapq.heappush(self._timers, (time.perf_counter() + wanted, self._number, caller))
+            self._number += 1  # a tie-break: two timers of one time must not compare users
+            heapq.heappush(self._timers, (time.perf_counter() + next_item, self._number, user))

@@ -1,4 +1,4 @@
-"""Takes each measure once, on one side; every run that it started is then shown to have ended with the right result."""
+"""Measurements on one system: each is taken once, then checks that all its runs have ended with the right result."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from benchmarks.harness.scenarios import (
 )
 from benchmarks.harness.systems import SystemUnderTest
 
-CALLERS: Final = 32
-RUNNERS: Final = 16
+USERS: Final = 32
+END_TO_END_USERS: Final = 16
 _CHECK_EVERY_S: Final = 0.025
 _NO_PROGRESS_S: Final = 60.0
 _SAMPLE: Final = 100
@@ -38,55 +38,58 @@ Figures = dict[str, float]
 
 @dataclass(slots=True)
 class Cost:
-    """What a span of time cost, filled at its end: its seconds, and the CPU seconds of each part of a side."""
+    """The cost of a measured block, filled at its end: wall seconds, and CPU seconds of each part of the system."""
 
     wall_s: float = 0.0
     cpu_s: Mapping[str, float] = field(default_factory=dict)
 
     def per_item(self, measure: str, count: int) -> Figures:
-        """Answer µs of CPU for each of ``count``, by part and in all."""
+        """Return µs of CPU for each of ``count`` items, by part and in total."""
         parts = {part: seconds * _US / count for part, seconds in self.cpu_s.items()}
         return {f"{measure} CPU {part}": cost for part, cost in (parts | {"in all": sum(parts.values())}).items()}
 
 
 def burst(side: SystemUnderTest, count: int) -> tuple[Figures, list[str]]:
-    """Accept ``count`` runs while the worker is paused, then let it drain them; answer the figures of both."""
-    worker, tally, turns = side.children["worker"], LoadResult(), iter(range(count))
+    """Accept ``count`` runs while the worker is paused, then let it drain them; return the figures of both and the ids.
+
+    The drain rate is ``drain runs/s``.
+    """
+    worker, load, turns = side.children["worker"], LoadResult(), iter(range(count))
     worker.pause()
     try:
         with _open_connections(side) as connections, _measuring_cost(side) as accept:
-            LoadGenerator().run(connections, [submit_each(side.dialect, tally, turns) for _ in connections])
+            LoadGenerator().run(connections, [submit_each(side.dialect, load, turns) for _ in connections])
     finally:
         worker.resume()
-    side.accepted_count += len(tally.ids)
+    side.accepted_count += len(load.ids)
     with _measuring_cost(side) as drain:
-        drained_s = _wait_until_done(side, tally.ids)
-        _wait_until_idle(side)  # what is left to be refused belongs to the cost and not to the time
-    figures = {"accept/s": count / accept.wall_s, "drain runs/s": count / drained_s, "refused": tally.statuses[503]}
-    figures |= _latencies("accept", tally.latencies) | accept.per_item("accept", count) | drain.per_item("drain", count)
-    _check(side, tally.ids)
-    return figures, tally.ids
+        drained_s = _wait_until_done(side, load.ids)
+        _wait_until_idle(side)  # left-over messages, which will be refused, count for the cost and not for the time
+    figures = {"accept/s": count / accept.wall_s, "drain runs/s": count / drained_s, "refused": load.statuses[503]}
+    figures |= _latencies("accept", load.latencies) | accept.per_item("accept", count) | drain.per_item("drain", count)
+    _check_all_completed(side, load.ids)
+    return figures, load.ids
 
 
 def end_to_end(side: SystemUnderTest, seconds: float) -> tuple[Figures, list[str]]:
-    """Have callers submit and poll until done, again and again, for ``seconds``."""
-    tally = LoadResult()
-    with _open_connections(side, RUNNERS) as connections, _measuring_cost(side) as cost:
+    """Let users submit and poll until done, repeatedly, for ``seconds``; return the figures and the ids."""
+    load = LoadResult()
+    with _open_connections(side, END_TO_END_USERS) as connections, _measuring_cost(side) as cost:
         until = time.perf_counter() + seconds
-        LoadGenerator().run(connections, [submit_and_poll(side.dialect, tally, until) for _ in connections])
-    side.accepted_count += len(tally.ids)
-    in_time = sum(moment <= until for moment in tally.ended_at)
-    figures = {"end to end runs/s": in_time / seconds, "polls a run": tally.polls / len(tally.ids)}
-    figures |= _latencies("end to end", tally.latencies) | cost.per_item("end to end", len(tally.ids))
-    _wait_until_done(side, tally.ids)
+        LoadGenerator().run(connections, [submit_and_poll(side.dialect, load, until) for _ in connections])
+    side.accepted_count += len(load.ids)
+    in_time = sum(moment <= until for moment in load.ended_at)
+    figures = {"end to end runs/s": in_time / seconds, "polls a run": load.polls / len(load.ids)}
+    figures |= _latencies("end to end", load.latencies) | cost.per_item("end to end", len(load.ids))
+    _wait_until_done(side, load.ids)
     _wait_until_idle(side)
-    _check(side, tally.ids)
-    return figures, tally.ids
+    _check_all_completed(side, load.ids)
+    return figures, load.ids
 
 
 def poll(side: SystemUnderTest, ids: Sequence[str], seconds: float, *, unchanged: bool) -> Figures:
-    """Poll finished runs for ``seconds``; ``unchanged`` with their ETags, where the side knows any."""
-    measure, tally = "poll 304" if unchanged else "poll 200", LoadResult()
+    """Poll finished runs for ``seconds``; if ``unchanged``, with their ETags, if the system has any."""
+    measure, load = "poll 304" if unchanged else "poll 200", LoadResult()
     chosen = ids[:_SAMPLE]
     with _open_connections(side) as connections:
         etags = _etags(side, chosen, connections[0]) if unchanged else [None] * len(chosen)
@@ -94,13 +97,13 @@ def poll(side: SystemUnderTest, ids: Sequence[str], seconds: float, *, unchanged
         requests = [side.dialect.poll(run_id, etag) for run_id, etag in zip(chosen, etags, strict=True)]
         with _measuring_cost(side) as cost:
             until = time.perf_counter() + seconds
-            LoadGenerator().run(connections, [poll_repeatedly(requests, tally, until, status) for _ in connections])
-    figures = {f"{measure}/s": len(tally.latencies) / cost.wall_s}
-    return figures | _latencies(measure, tally.latencies) | cost.per_item(measure, len(tally.latencies))
+            LoadGenerator().run(connections, [poll_repeatedly(requests, load, until, status) for _ in connections])
+    figures = {f"{measure}/s": len(load.latencies) / cost.wall_s}
+    return figures | _latencies(measure, load.latencies) | cost.per_item(measure, len(load.latencies))
 
 
 def measure_idle(side: SystemUnderTest, seconds: float) -> Figures:
-    """Do nothing for ``seconds``; answer the ms of CPU that the side uses in a second nevertheless."""
+    """Do nothing for ``seconds``; return the ms of CPU that the idle system uses in a second, by part."""
     with _measuring_cost(side) as cost:
         time.sleep(seconds)
     parts = {f"rest CPU {part}": used * _MS / seconds for part, used in cost.cpu_s.items()}
@@ -118,7 +121,7 @@ def _measuring_cost(side: SystemUnderTest) -> Iterator[Cost]:
 
 
 def _cpu_by_part(side: SystemUnderTest) -> dict[str, float]:
-    """CPU seconds used so far, by part."""
+    """Return the CPU seconds used so far, by part."""
     side.check_alive()
     pids = side.pids()
     used = cpu_time_by_pid(pids.values())
@@ -129,7 +132,7 @@ def _cpu_by_part(side: SystemUnderTest) -> dict[str, float]:
 
 
 @contextmanager
-def _open_connections(side: SystemUnderTest, count: int = CALLERS) -> Iterator[list[socket.socket]]:
+def _open_connections(side: SystemUnderTest, count: int = USERS) -> Iterator[list[socket.socket]]:
     connections = open_evenly(side.address, count, side.api_pids())
     try:
         yield connections
@@ -139,9 +142,9 @@ def _open_connections(side: SystemUnderTest, count: int = CALLERS) -> Iterator[l
 
 
 def _wait_until_done(side: SystemUnderTest, ids: Sequence[str]) -> float:
-    """Wait until MongoDB has all accepted runs completed; answer how many seconds that took.
+    """Wait until all accepted runs are completed in MongoDB; return the seconds that it took.
 
-    To count is to read the whole collection, so a sample is looked at until it is done.
+    A full count reads the whole collection, so first only a sample is checked until it is done.
     """
     began = progress_at = time.perf_counter()
     sample = {*ids[:: max(1, len(ids) // _SAMPLE)], *ids[-_SAMPLE:]}
@@ -171,25 +174,25 @@ def _wait_until_idle(side: SystemUnderTest) -> None:
     time.sleep(_IDLE_S)
 
 
-def _check(side: SystemUnderTest, ids: Sequence[str]) -> None:
+def _check_all_completed(side: SystemUnderTest, ids: Sequence[str]) -> None:
     if side.completed_count() != side.accepted_count or len(set(ids)) != len(ids):
         raise BenchmarkError(
             f"{side.dialect.name}: {side.completed_count()} of {side.accepted_count} runs are completed"
         )
-    left = iter(ids)
+    remaining = iter(ids)
     with _open_connections(side) as connections:
-        LoadGenerator().run(connections, [check_results(side.dialect, left) for _ in connections])
+        LoadGenerator().run(connections, [check_results(side.dialect, remaining) for _ in connections])
 
 
 def _etags(side: SystemUnderTest, ids: Sequence[str], connection: socket.socket) -> list[str | None]:
     etags: list[str | None] = []
 
-    def take(answer: HttpResponse) -> None:
-        found = _ETAG.search(answer.head)
-        etags.append(None if found is None else found[1].decode())
+    def record_etag(response: HttpResponse) -> None:
+        match = _ETAG.search(response.head)
+        etags.append(None if match is None else match[1].decode())
 
     for run_id in ids:
-        LoadGenerator().run([connection], [send_once(side.dialect.poll(run_id), take)])
+        LoadGenerator().run([connection], [send_once(side.dialect.poll(run_id), record_etag)])
     return etags
 
 

@@ -1,4 +1,4 @@
-"""Has mongod write down every operation on a database, and asks it for their plans."""
+"""Mongod's profiler: records every operation on a database and reads their query plans."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pymongo.database import Database
 ProfileEntry = Mapping[str, Any]
 _PROFILE_BYTES: Final = 64 * 1024 * 1024
 _WRITES: Final = frozenset({"insert", "update", "remove"})
-# What explain takes over from a command; the rest (session, concerns) is refused or means nothing.
+# The fields of a command that explain accepts; the others (session, concerns) are refused or have no effect.
 _EXPLAINED: Final = (
     "find",
     "filter",
@@ -29,7 +29,7 @@ _EXPLAINED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class QueryPlan:
-    """How mongod found its documents: the stages that reach for them, and how much it looked at."""
+    """How mongod found its documents: the leaf stages of the plan, and the keys and documents that it examined."""
 
     stages: str
     keys: int
@@ -38,7 +38,7 @@ class QueryPlan:
 
 @contextmanager
 def recording(database: Database[Any]) -> Iterator[list[ProfileEntry]]:
-    """Answer a list that holds, at the end of the block, every operation on ``database`` in it, oldest first."""
+    """Yield a list that, after the block, holds every operation on ``database`` during the block, oldest first."""
     entries: list[ProfileEntry] = []
     database.command("profile", 0)
     database.drop_collection("system.profile")
@@ -55,27 +55,27 @@ def recording(database: Database[Any]) -> Iterator[list[ProfileEntry]]:
 
 
 def is_write(entry: ProfileEntry) -> bool:
-    """Answer whether an operation writes; what is neither a write nor a read is not recorded by mongod here."""
+    """Return whether an operation writes; all others that mongod records here are reads."""
     return entry["op"] in _WRITES or "findAndModify" in entry.get("command", {})
 
 
 def plan_of(database: Database[Any], entry: ProfileEntry) -> QueryPlan:
-    """Answer the plan of a recorded operation; what it looked at is as recorded, when it found something."""
+    """Return the plan of a recorded operation, with the keys and documents that it examined when it was recorded."""
     command = entry["command"]
     if entry["op"] == "insert":
         return QueryPlan("insert", entry.get("keysExamined", 0), entry.get("docsExamined", 0))
-    kept = {name: command[name] for name in command if name in _EXPLAINED}
-    explained = database.command("explain", kept, verbosity="queryPlanner")
+    explainable = {name: command[name] for name in command if name in _EXPLAINED}
+    explained = database.command("explain", explainable, verbosity="queryPlanner")
     stages = sorted(set(_stages(explained["queryPlanner"]["winningPlan"])))
     return QueryPlan(" + ".join(stages), entry["keysExamined"], entry["docsExamined"])
 
 
 def _stages(node: Mapping[str, Any]) -> Iterator[str]:
-    """The stages of a plan that reach for documents: a COLLSCAN is one that reads them all."""
-    below = [node["inputStage"]] if "inputStage" in node else node.get("inputStages", [])
-    below += [node["queryPlan"]] if "queryPlan" in node else []
-    if not below:
+    """Yield the leaf stages of a plan, with their index; a COLLSCAN reads all documents."""
+    children = [node["inputStage"]] if "inputStage" in node else node.get("inputStages", [])
+    children += [node["queryPlan"]] if "queryPlan" in node else []
+    if not children:
         index = node.get("indexName")
         yield node["stage"] if index is None else f"{node['stage']} {index}"
-    for stage in below:
+    for stage in children:
         yield from _stages(stage)

@@ -1,4 +1,4 @@
-"""Counts what a run costs on the real stack: messages, MongoDB writes and reads, Redis commands, none of them timed."""
+"""Counts the operations of a run on the real stack: messages, MongoDB writes and reads, Redis commands; no timings."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _FINAL: Final = ("completed", "failed", "cancelled")
 _DONE_WITHIN_S: Final = 20.0
 _SETTLE_S: Final = 0.3
 _NOISE: Final = 0.2
-# By the clock or by the connection, and not by the run.
+# These depend on the clock or on connections, not on runs.
 _EXCLUDED_COLLECTIONS: Final = frozenset({"leases"})
 _EXCLUDED_COMMANDS: Final = frozenset({"client", "hello", "info"})
 
 
 @dataclass(frozen=True, slots=True)
 class OperationCounts:
-    """What one run costs on average; writes and reads by the process that asks for them."""
+    """The average operations of one run; writes and reads by the process that makes them."""
 
     messages: float
     writes: Mapping[str, float]
@@ -43,7 +43,7 @@ class OperationCounts:
 def count_per_run(
     side: SystemUnderTest, body: Mapping[str, Any], runs: int, idle: Mapping[str, float]
 ) -> OperationCounts:
-    """Run ``body`` one after the other; ``idle`` is what Redis is asked each second by nobody's run."""
+    """Submit ``body`` ``runs`` times, one after the other, and count; ``idle`` are Redis commands a second at rest."""
     database = side.mongo.get_default_database()
     before, began = redis_command_counts(side), time.monotonic()
     with recording(database) as entries:
@@ -51,44 +51,46 @@ def count_per_run(
             _run_to_end(side, body)
         time.sleep(_SETTLE_S)
     seconds = time.monotonic() - began
-    asked = {
+    per_run = {
         name: (total - before[name] - idle.get(name, 0) * seconds) / runs
         for name, total in redis_command_counts(side).items()
     }
-    own = [entry for entry in entries if _is_bucket(entry)]
+    bucket_entries = [entry for entry in entries if _is_bucket(entry)]
     return OperationCounts(
         messages=(redis_command_counts(side)["lpush"] - before["lpush"]) / runs,
-        writes=_by_process([entry for entry in own if is_write(entry)], runs),
-        reads=_by_process([entry for entry in own if not is_write(entry) and not _is_overdue_search(entry)], runs),
-        redis={name: each for name, each in asked.items() if each > _NOISE and name not in _EXCLUDED_COMMANDS},
+        writes=_by_process([entry for entry in bucket_entries if is_write(entry)], runs),
+        reads=_by_process(
+            [entry for entry in bucket_entries if not is_write(entry) and not _is_overdue_search(entry)], runs
+        ),
+        redis={name: each for name, each in per_run.items() if each > _NOISE and name not in _EXCLUDED_COMMANDS},
     )
 
 
 def count_per_poll(side: SystemUnderTest, body: Mapping[str, Any], polls: int) -> tuple[float, Mapping[str, float]]:
-    """Answer how many MongoDB operations and Redis commands a poll of a finished run takes."""
+    """Return the MongoDB operations and the Redis commands of one poll of a finished run."""
     run_id = _run_to_end(side, body)
     with recording(side.mongo.get_default_database()) as entries:
         before = redis_command_counts(side)
         for _ in range(polls):
             bucket_processes.fetch_json(f"{side.url}/execution-logs/{run_id}")
-        asked = {name: (total - before[name]) / polls for name, total in redis_command_counts(side).items()}
-    own = [entry for entry in entries if "bucket-api" in str(entry.get("appName"))]
-    return len(own) / polls, {
-        name: asked[name] for name in ("get", "set", "eval", "evalsha") if asked.get(name, 0) > _NOISE
+        per_poll = {name: (total - before[name]) / polls for name, total in redis_command_counts(side).items()}
+    api_entries = [entry for entry in entries if "bucket-api" in str(entry.get("appName"))]
+    return len(api_entries) / polls, {
+        name: per_poll[name] for name in ("get", "set", "eval", "evalsha") if per_poll.get(name, 0) > _NOISE
     }
 
 
 def idle_commands(side: SystemUnderTest, seconds: float) -> dict[str, float]:
-    """Answer what Redis is asked each second while nothing runs."""
+    """Return the Redis commands a second, by name, while nothing runs."""
     before = redis_command_counts(side)
     time.sleep(seconds)
     return {name: (total - before[name]) / seconds for name, total in redis_command_counts(side).items()}
 
 
 def redis_command_counts(side: SystemUnderTest) -> Counter[str]:
-    """Answer how often Redis was asked for each command, those that a script asks for included."""
+    """Return how often Redis has executed each command, including those inside scripts."""
     stats: Mapping[str, Mapping[str, int]] = side.redis.info("commandstats")  # type: ignore[assignment]
-    return Counter({name.removeprefix("cmdstat_"): told["calls"] for name, told in stats.items()})
+    return Counter({name.removeprefix("cmdstat_"): command["calls"] for name, command in stats.items()})
 
 
 def _run_to_end(side: SystemUnderTest, body: Mapping[str, Any]) -> str:
@@ -96,14 +98,14 @@ def _run_to_end(side: SystemUnderTest, body: Mapping[str, Any]) -> str:
     runs = side.mongo.get_default_database()[side.dialect.collection]
     due_by = time.monotonic() + _DONE_WITHIN_S
     while True:
-        found = runs.find_one({"_id": run_id}, {"status": 1, "error": 1}) or {}
-        if found.get("status") in _FINAL:
+        document = runs.find_one({"_id": run_id}, {"status": 1, "error": 1}) or {}
+        if document.get("status") in _FINAL:
             break
         if time.monotonic() > due_by:
-            raise BenchmarkError(f"{run_id} was not done within {_DONE_WITHIN_S:g} s: {found}")
+            raise BenchmarkError(f"{run_id} was not done within {_DONE_WITHIN_S:g} s: {document}")
         time.sleep(0.005)
-    if found["status"] != "completed":
-        raise BenchmarkError(f"{run_id} did not complete: {found}")
+    if document["status"] != "completed":
+        raise BenchmarkError(f"{run_id} did not complete: {document}")
     return run_id
 
 
@@ -114,10 +116,10 @@ def _is_bucket(entry: ProfileEntry) -> bool:
 
 
 def _is_overdue_search(entry: ProfileEntry) -> bool:
-    """The reconciler's search for what is overdue, once a second whether anything runs or not."""
+    """Return whether it is the reconciler's search for overdue runs, which comes every second, also at rest."""
     return str(entry["appName"]) == "bucket-reconciler"
 
 
 def _by_process(entries: Sequence[ProfileEntry], runs: int) -> dict[str, float]:
-    asked = Counter(str(entry["appName"]).removeprefix("bucket-") for entry in entries)
-    return {process: total / runs for process, total in sorted(asked.items())}
+    counts = Counter(str(entry["appName"]).removeprefix("bucket-") for entry in entries)
+    return {process: total / runs for process, total in sorted(counts.items())}

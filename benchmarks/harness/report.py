@@ -1,4 +1,4 @@
-"""Prints what was measured: each ratio is of two neighbours in time, and the median of those is what is told."""
+"""Report of the side-by-side benchmark: medians of ratios, each of two neighbouring measurements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from benchmarks.harness.measurements import Figures
 
-# What is printed, and whether more is better.
+# The printed measures, and whether more is better.
 RATES: Final = (
     ("accept/s", True),
     ("accept p50 ms", False),
@@ -42,12 +42,12 @@ _DIGITS_BELOW: Final = 20
 
 
 def print_progress(text: str) -> None:
-    """Say on stderr what has been done; the figures alone go to stdout."""
+    """Print progress to stderr; only the figures go to stdout."""
     sys.stderr.write(f"bench: {text}\n")
 
 
 def print_report(reference: Sequence[Figures], bucket: Sequence[Figures]) -> None:
-    """Print the rates and the ratios, then where the CPU goes."""
+    """Print the rates and the ratios, then the CPU by part."""
     console = Console(width=118, highlight=False)
     for table in (_rates(reference, bucket), _costs(reference, bucket)):
         console.print(table)
@@ -61,8 +61,8 @@ def _rates(reference: Sequence[Figures], bucket: Sequence[Figures]) -> Table:
     table.add_column("better is")
     for name, more_is_better in RATES:
         ratios = _ratios(reference, bucket, name)
-        told = (statistics.median(ratios), min(ratios), max(ratios)) if ratios else ()
-        cells = [f"{ratio:.2f}" for ratio in told] or ["-"] * 3
+        spread = (statistics.median(ratios), min(ratios), max(ratios)) if ratios else ()
+        cells = [f"{ratio:.2f}" for ratio in spread] or ["-"] * 3
         better = "more" if more_is_better else "less"
         table.add_row(name, _median(reference, name), _median(bucket, name), *cells, better)
     return table
@@ -77,9 +77,9 @@ def _costs(reference: Sequence[Figures], bucket: Sequence[Figures]) -> Table:
     for span, label in SPANS:
         names = [f"{span} CPU {part}" for part in PARTS]
         ratios = _ratios(reference, bucket, names[-1])
-        told = f"{statistics.median(ratios):.2f}" if ratios else "-"
+        ratio = f"{statistics.median(ratios):.2f}" if ratios else "-"
         table.add_row(label, "reference", *(_median(reference, name) for name in names), "")
-        table.add_row("", "Bucket", *(_median(bucket, name) for name in names), told)
+        table.add_row("", "Bucket", *(_median(bucket, name) for name in names), ratio)
     return table
 
 

@@ -1,4 +1,4 @@
-"""Makes executions without a stack: one that was just accepted, and finished ones as the engine leaves them."""
+"""Builds sample executions without a running stack: one just accepted, and finished ones as the engine leaves them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bson import Timestamp
 from pymongo import WriteConcern
 from pymongo.collection import Collection
 
-from benchmarks.harness.http_dialects import RIGHT_RESULT, TRANSACTIONS
+from benchmarks.harness.http_dialects import EXPECTED_RESULT, TRANSACTIONS
 from shared.domain.definitions.basket import SEQUENTIAL, Basket, BasketStep
 from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Idempotency, LogEvent
 from shared.domain.lifecycle.transitions import Decision, StepOutput, Timings, claim, complete, start
@@ -23,14 +23,14 @@ from shared.store.executions.documents import encode_event, encode_execution
 
 _OUTPUTS: Final = {
     "cashflow_analyzer": orjson.dumps({"analysis": {"total": 700, "positive": 1000, "negative": -300}}),
-    "goal_recommender": orjson.dumps(RIGHT_RESULT),
+    "goal_recommender": orjson.dumps(EXPECTED_RESULT),
 }
 _STEP_GAP: Final = timedelta(milliseconds=40)
 _BATCH: Final = 1_000
 
 
 def accept_run(now: datetime, terms: Timings, *steps: str, key: str | None = None) -> Decision:
-    """Answer a run of a chain of ``steps``, accepted at ``now``."""
+    """Build the decision that accepts, at ``now``, a run of a chain of ``steps``."""
     chain = [BasketStep(step, step, steps[index - 1 : index] if index else ()) for index, step in enumerate(steps)]
     blank = Execution(
         id=new_execution_id(now),
@@ -49,7 +49,7 @@ def accept_run(now: datetime, terms: Timings, *steps: str, key: str | None = Non
 
 
 def insert_finished(executions: Collection[Any], total: int, now: datetime, terms: Timings) -> None:
-    """Add ``total`` executions that have finished, one each second before ``now``; waits for no majority."""
+    """Insert ``total`` finished executions, one for each second before ``now``; it waits for no majority."""
     quick = executions.with_options(write_concern=WriteConcern(w=1))
     documents = _finished(total, now, terms)
     while batch := list(islice(documents, _BATCH)):
@@ -81,16 +81,16 @@ def _finished(total: int, now: datetime, terms: Timings) -> Iterator[dict[str, A
 
 
 def _one_finished(now: datetime, terms: Timings) -> tuple[Execution, list[LogEvent]]:
-    """A chain of two that went well, with the lines that it and its agents said."""
-    advance = accept_run(now, terms, *_OUTPUTS)
-    events = list(advance.events)
+    """Build a completed chain of two steps, with its log lines and those of its agents."""
+    decision = accept_run(now, terms, *_OUTPUTS)
+    events = list(decision.events)
     for moment, (step, output) in enumerate(_OUTPUTS.items(), 1):
         at = now + moment * _STEP_GAP
-        claimed = claim(advance.execution, step, new_token(), at, terms)
+        claimed = claim(decision.execution, step, new_token(), at, terms)
         if claimed is None:
             raise RuntimeError(f"{step} could not be claimed")
-        said = LogEvent(at, "agent.log", "looked at it", agent=step, step=step, data=output)
+        log_line = LogEvent(at, "agent.log", "looked at it", agent=step, step=step, data=output)
         lease = claimed.execution.lease_of(step)
-        advance = complete(claimed.execution, lease, StepOutput(step, output), at + _STEP_GAP, terms)
-        events += [*claimed.events, said, *advance.events]
-    return advance.execution, events
+        decision = complete(claimed.execution, lease, StepOutput(step, output), at + _STEP_GAP, terms)
+        events += [*claimed.events, log_line, *decision.events]
+    return decision.execution, events

@@ -1,7 +1,7 @@
-"""Times the store's verbs where few and where many executions are stored, by turns, and asks mongod for their plans.
+"""Scaling of the store: times its operations with few and many stored executions, alternately, and reads the plans.
 
-Wall time, most of which is the journal's; that the cost does not grow with the store is shown by the keys and documents
-that mongod looked at, and by the two columns of times staying alike.
+It measures wall time, most of which is the journal's. Two things show that the cost does not grow with the store: the
+keys and documents that mongod examined, and two columns of times that stay alike.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _US: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class VerbLatency:
-    """One verb in one place: µs in the middle and for all but one of a hundred."""
+class OperationLatency:
+    """The latency of one operation in one database: median and 99th percentile, in µs."""
 
     p50_us: float
     p99_us: float
 
 
 class BenchmarkDatabase:
-    """One database with its executions; ``times`` holds seconds by verb."""
+    """One database with its executions; ``times`` holds seconds by operation."""
 
     def __init__(self, redis_url: str, mongodb_url: str, documents: int) -> None:
-        """Fill the database, with the indexes that Bucket makes."""
+        """Fill the database with ``documents`` finished runs, with the indexes that Bucket creates."""
         self.services: Services = bootstrap(Settings(redis_url=redis_url, mongodb_url=mongodb_url), "worker")
         self.services.prepare()
         self.times: dict[str, list[float]] = {}
@@ -55,44 +55,46 @@ class BenchmarkDatabase:
         return self.services.database.collection("executions")
 
     def run_lifecycle(self) -> None:
-        """Take one run from its acceptance to its end, by way of a rescue, timing each verb on it."""
+        """Take one run from its acceptance, through a rescue, to its end, and time each operation."""
         store, terms = self.services.store, self.services.timings
         now, key = self._now(), new_token()
         late = accept_run(now - _OVERDUE, terms, _STEP, key=key)
-        run = self._time_verb("accept", lambda: store.create(late))
+        run = self._time_operation("accept", lambda: store.create(late))
         again = accept_run(now, terms, _STEP, key=key)
         self._expect(
-            self._time_verb("the same key again", lambda: store.create(again)).id == run.id, "a key was taken twice"
+            self._time_operation("the same key again", lambda: store.create(again)).id == run.id, "a key was taken twice"
         )
-        far = now + 2 * terms.due_ahead_max
-        due = self._time_verb("search for overdue", lambda: store.find_overdue(now, far, _OVERDUE_BATCH_MAX))
+        implausible_after = now + 2 * terms.due_ahead_max
+        due = self._time_operation(
+            "search for overdue", lambda: store.find_overdue(now, implausible_after, _OVERDUE_BATCH_MAX)
+        )
         self._expect(
             [execution.id for execution, _ in due] == [run.id], f"overdue were {len(due)} runs and not the one"
         )
         run = self._save("rescue", run, rescue(run, _STEP, now, terms))
-        run = self._time_verb("load for a claim", lambda: self._load(run))
+        run = self._time_operation("load for a claim", lambda: self._load(run))
         run = self._save("claim", run, claim(run, _STEP, new_token(), self._now(), terms))
         lease = run.lease_of(_STEP)
-        beat = self._time_verb("heartbeat", lambda: store.renew(lease, self._now() + terms.lease))
-        self._expect(beat is not None, "a lease was lost")
+        renewal = self._time_operation("heartbeat", lambda: store.renew(lease, self._now() + terms.lease))
+        self._expect(renewal is not None, "a lease was lost")
         ended = complete(run, lease, StepOutput(_STEP, b'{"analysis":{"total":700}}'), self._now(), terms)
-        run = self._time_verb("complete", lambda: store.save(run, ended, lease=lease).execution)
-        record = self._time_verb("poll from MongoDB", lambda: store.read(PUBLIC_INTEGRATOR, run.id))
+        run = self._time_operation("complete", lambda: store.save(run, ended, lease=lease).execution)
+        record = self._time_operation("poll from MongoDB", lambda: store.read(PUBLIC_INTEGRATOR, run.id))
         self._expect(record is not None and record.execution.is_done, "a run has not ended")
 
     def plans(self) -> Mapping[str, Plans]:
-        """Take one more run through its life, untimed; answer how mongod found what each verb asked for."""
+        """Run one more lifecycle, untimed; return mongod's query plans by operation."""
         self._plans = {}
         self.run_lifecycle()
         plans, self._plans = self._plans, None
         return plans
 
-    def latencies(self) -> Mapping[str, VerbLatency]:
-        """Answer what each verb took."""
+    def latencies(self) -> Mapping[str, OperationLatency]:
+        """Return the latency of each operation."""
         summaries = {}
-        for verb, times in self.times.items():
+        for operation_name, times in self.times.items():
             cuts = statistics.quantiles(times, n=100)
-            summaries[verb] = VerbLatency(cuts[49] * _US, cuts[98] * _US)
+            summaries[operation_name] = OperationLatency(cuts[49] * _US, cuts[98] * _US)
         return summaries
 
     def close(self) -> None:
@@ -100,27 +102,27 @@ class BenchmarkDatabase:
         self.services.database.close()
         self.services.redis.close()
 
-    def _save(self, verb: str, run: Execution, advance: Decision | None) -> Execution:
-        if advance is None:
-            raise BenchmarkError(f"{verb} decided nothing")
-        return self._time_verb(verb, lambda: self.services.store.save(run, advance).execution)
+    def _save(self, operation_name: str, run: Execution, decision: Decision | None) -> Execution:
+        if decision is None:
+            raise BenchmarkError(f"{operation_name} decided nothing")
+        return self._time_operation(operation_name, lambda: self.services.store.save(run, decision).execution)
 
     def _load(self, run: Execution) -> Execution:
-        found = self.services.store.load(PUBLIC_INTEGRATOR, run.id)
-        self._expect(found is not None, "a run is gone")
-        return found or run
+        execution = self.services.store.load(PUBLIC_INTEGRATOR, run.id)
+        self._expect(execution is not None, "a run is gone")
+        return execution or run
 
-    def _time_verb(self, verb: str, do: Callable[[], T]) -> T:
+    def _time_operation(self, operation_name: str, operation: Callable[[], T]) -> T:
         if self._plans is not None:
             with recording(self._executions.database) as entries:
-                answer = do()
-            own = [entry for entry in entries if entry["ns"].endswith(".executions")]
-            self._plans[verb] = [plan_of(self._executions.database, entry) for entry in own]
-            return answer
-        began = time.perf_counter()
-        answer = do()
-        self.times.setdefault(verb, []).append(time.perf_counter() - began)
-        return answer
+                result = operation()
+            entries_of_executions = [entry for entry in entries if entry["ns"].endswith(".executions")]
+            self._plans[operation_name] = [plan_of(self._executions.database, entry) for entry in entries_of_executions]
+            return result
+        started_at = time.perf_counter()
+        result = operation()
+        self.times.setdefault(operation_name, []).append(time.perf_counter() - started_at)
+        return result
 
     def _now(self) -> datetime:
         return self.services.clock.now()
@@ -132,11 +134,11 @@ class BenchmarkDatabase:
 
 
 def run_alternately(few: BenchmarkDatabase, many: BenchmarkDatabase, rounds: int) -> None:
-    """Take runs through their lives in both places by turns."""
+    """Run ``rounds`` lifecycles in both databases, alternately, after a warm-up that is not timed."""
     for _ in range(_WARM_ROUNDS):
         few.run_lifecycle()
         many.run_lifecycle()
     few.times, many.times = {}, {}
     for number in range(rounds):
-        for place in (few, many) if number % 2 == 0 else (many, few):
-            place.run_lifecycle()
+        for database in (few, many) if number % 2 == 0 else (many, few):
+            database.run_lifecycle()

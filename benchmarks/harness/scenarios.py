@@ -1,4 +1,4 @@
-"""What callers do: submit, submit and poll until done, poll; each a flow for the loop, all noting in one tally."""
+"""Load scenarios of virtual users: submit, submit and poll until done, poll; all write into one :class:`LoadResult`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OK, _ACCEPTED, _NOT_MODIFIED, _UNAVAILABLE = 200, 202, 304, 503
 
 @dataclass(slots=True)
 class LoadResult:
-    """What the callers of one measure saw; latencies in seconds, ``ids`` of the runs that were accepted."""
+    """The result of one measurement: latencies in seconds, ids of accepted runs, status codes, number of polls."""
 
     latencies: list[float] = field(default_factory=list)
     ended_at: list[float] = field(default_factory=list)
@@ -27,89 +27,89 @@ class LoadResult:
     statuses: Counter[int] = field(default_factory=Counter)
     polls: int = 0
 
-    def record_latency(self, began: float) -> None:
-        """Note something that began at ``began`` and has ended now."""
+    def record_latency(self, started_at: float) -> None:
+        """Record an operation that began at ``began`` and has ended now."""
         now = time.perf_counter()
         self.ended_at.append(now)
-        self.latencies.append(now - began)
+        self.latencies.append(now - started_at)
 
 
-def submit_each(tongue: HttpDialect, tally: LoadResult, turns: Iterator[int]) -> Scenario:
-    """Submit once for each of ``turns``, which all callers share; a refusal is noted and tried again."""
-    request = tongue.submit()
+def submit_each(dialect: HttpDialect, load: LoadResult, turns: Iterator[int]) -> Scenario:
+    """Submit once for each element of ``turns``, which all users share; a refused submit is counted and repeated."""
+    request = dialect.submit()
     for _ in turns:
         while True:
-            began = time.perf_counter()
-            answer = yield request
-            if _record_submit(tongue, tally, answer):
-                tally.record_latency(began)
+            started_at = time.perf_counter()
+            response = yield request
+            if _record_submit(dialect, load, response):
+                load.record_latency(started_at)
                 break
             yield _RETRY_AFTER_S
 
 
-def submit_and_poll(tongue: HttpDialect, tally: LoadResult, until: float) -> Scenario:
-    """Submit a run and poll until it is done, each 20 ms, and again, until the moment ``until``."""
-    request = tongue.submit()
-    while (began := time.perf_counter()) < until:
-        answer = yield request
-        if not _record_submit(tongue, tally, answer):
+def submit_and_poll(dialect: HttpDialect, load: LoadResult, until: float) -> Scenario:
+    """Submit a run and poll it every 20 ms until it is done; repeat until the time ``until``."""
+    request = dialect.submit()
+    while (started_at := time.perf_counter()) < until:
+        response = yield request
+        if not _record_submit(dialect, load, response):
             yield _RETRY_AFTER_S
             continue
-        poll = tongue.poll(tally.ids[-1])
+        poll = dialect.poll(load.ids[-1])
         while True:
             yield POLL_INTERVAL_S
-            tally.polls += 1
-            answer = yield poll
-            if tongue.is_done(_require_body(answer, _OK)):
+            load.polls += 1
+            response = yield poll
+            if dialect.is_done(_require_body(response, _OK)):
                 break
-            if time.perf_counter() - began > _DONE_WITHIN_S:
-                raise BenchmarkError(f"{tongue.name}: a run was not done within {_DONE_WITHIN_S:g} s")
-        tally.record_latency(began)
+            if time.perf_counter() - started_at > _DONE_WITHIN_S:
+                raise BenchmarkError(f"{dialect.name}: a run was not done within {_DONE_WITHIN_S:g} s")
+        load.record_latency(started_at)
 
 
-def poll_repeatedly(requests: Sequence[bytes], tally: LoadResult, until: float, status: int) -> Scenario:
-    """Send ``requests`` in turn until the moment ``until``; each must be answered with ``status``."""
+def poll_repeatedly(requests: Sequence[bytes], load: LoadResult, until: float, status: int) -> Scenario:
+    """Send ``requests`` in turn until the time ``until``; each response must have the status ``status``."""
     while True:
         for request in requests:
-            began = time.perf_counter()
-            if began > until:
+            started_at = time.perf_counter()
+            if started_at > until:
                 return
-            answer = yield request
-            _require_body(answer, status)
-            tally.record_latency(began)
+            response = yield request
+            _require_body(response, status)
+            load.record_latency(started_at)
 
 
-def check_results(tongue: HttpDialect, ids: Iterator[str]) -> Scenario:
-    """Poll each of ``ids``, which all callers share; raises Broken for a run that has not the right result."""
+def check_results(dialect: HttpDialect, ids: Iterator[str]) -> Scenario:
+    """Poll each of ``ids``, which all users share; raise BenchmarkError for a run without the right result."""
     for run_id in ids:
-        answer = yield tongue.poll(run_id)
-        body = _require_body(answer, _OK)
-        if not tongue.is_right(body):
-            raise BenchmarkError(f"{tongue.name}: {run_id} ended with another result: {body[:600]!r}")
+        response = yield dialect.poll(run_id)
+        body = _require_body(response, _OK)
+        if not dialect.has_expected_result(body):
+            raise BenchmarkError(f"{dialect.name}: {run_id} ended with another result: {body[:600]!r}")
 
 
 def send_once(request: bytes, take: Callable[[HttpResponse], None]) -> Scenario:
-    """Send one request and hand the answer on."""
-    answer = yield request
-    if answer is not None:
-        take(answer)
+    """Send one request and pass the response to ``take``."""
+    response = yield request
+    if response is not None:
+        take(response)
 
 
-def _record_submit(tongue: HttpDialect, tally: LoadResult, answer: HttpResponse | None) -> bool:
-    """Note a submit's answer: True for 202, False for a 503; raises Broken for any other."""
-    if answer is None or answer.status not in {_ACCEPTED, _UNAVAILABLE}:
-        raise BenchmarkError(f"{tongue.name}: a submit was answered {answer}")
-    tally.statuses[answer.status] += 1
-    if answer.status == _UNAVAILABLE:
+def _record_submit(dialect: HttpDialect, load: LoadResult, response: HttpResponse | None) -> bool:
+    """Record the response to a submit; return True for 202, False for 503; raise BenchmarkError for any other."""
+    if response is None or response.status not in {_ACCEPTED, _UNAVAILABLE}:
+        raise BenchmarkError(f"{dialect.name}: the response to a submit was {response}")
+    load.statuses[response.status] += 1
+    if response.status == _UNAVAILABLE:
         return False
-    run_id = tongue.run_id_of(answer.body)
+    run_id = dialect.run_id_of(response.body)
     if run_id is None:
-        raise BenchmarkError(f"{tongue.name}: no id in {answer.body[:200]!r}")
-    tally.ids.append(run_id)
+        raise BenchmarkError(f"{dialect.name}: no id in {response.body[:200]!r}")
+    load.ids.append(run_id)
     return True
 
 
-def _require_body(answer: HttpResponse | None, status: int) -> bytes:
-    if answer is None or answer.status != status:
-        raise BenchmarkError(f"{status} was expected, and the answer was {answer}")
-    return answer.body
+def _require_body(response: HttpResponse | None, status: int) -> bytes:
+    if response is None or response.status != status:
+        raise BenchmarkError(f"expected status {status}, got {response}")
+    return response.body

@@ -1,7 +1,7 @@
-"""The two sides: Bucket and the reference, each with a redis-server and a mongod of its own, started alike.
+"""The systems under test: Bucket and the reference, each with a redis-server and a mongod of its own, started alike.
 
-Servers of their own, so that their CPU is told apart by process and neither finds the other's data in its caches. Both
-sides stay up during the whole bench; what one uses at rest is measured too, for the other has to live beside it.
+Own servers, so that their CPU can be read per process and neither has the other's data in its caches. Both systems stay
+up during the whole benchmark; the CPU of each at rest is measured too, because it also slows down the other.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _TMPFS: Final = Path("/dev/shm")  # noqa: S108 - a heartbeat must not wait for a
 
 
 class SystemUnderTest:
-    """One side's processes and stores; ``accepted`` counts all runs that it answered 202 for."""
+    """The processes and stores of one system; ``accepted_count`` counts all submits that got a 202."""
 
-    def __init__(self, tongue: HttpDialect, root: Path, guard: GroupReaper, **settings: str) -> None:
-        """Prepare a side that keeps data and logs in ``root``; ``settings`` are variables of the environment."""
-        self.dialect = tongue
+    def __init__(self, dialect: HttpDialect, root: Path, guard: GroupReaper, **settings: str) -> None:
+        """Prepare a system that stores data and logs in ``root``; ``settings`` are environment variables."""
+        self.dialect = dialect
         self.accepted_count = 0
         self.address = ("127.0.0.1", tcp_port.pick_port("127.0.0.1", 0))
         self.url = tcp_port.local_url(*self.address)
@@ -56,17 +56,17 @@ class SystemUnderTest:
         plans = (
             servers.redis_plan(self._sockets, root / "redis"),
             servers.mongod_plan(self._sockets, root / "mongod"),
-            *(_bucket_plans if tongue is BUCKET else _reference_plans)(self.url, self._environment(root) | settings),
+            *(_bucket_plans if dialect is BUCKET else _reference_plans)(self.url, self._environment(root) | settings),
         )
         self.children = {plan.name: Child(plan, root / f"{plan.name}.log", guard) for plan in plans}
 
     def _environment(self, root: Path) -> dict[str, str]:
-        outside = {
+        inherited = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(_SETTING_PREFIXES) and name not in _SETTINGS
         }  # fmt: skip
-        return outside | {
+        return inherited | {
             "PYTHONPATH": str(ROOT),
             "HOST": self.address[0],
             "PORT": str(self.address[1]),
@@ -76,7 +76,7 @@ class SystemUnderTest:
         }
 
     def start(self) -> None:
-        """Start the stores, then the rest, and wait until all of it serves."""
+        """Start the stores, then the rest, and wait until all are ready."""
         ours = tuple(name for name in self.children if name not in _STORES)
         for names in (_STORES, ours):
             for name in names:
@@ -85,7 +85,7 @@ class SystemUnderTest:
                 self.children[name].wait_ready()
 
     def run_only_stores(self) -> None:
-        """Start the stores where they do not run, and end all the rest."""
+        """Start the stores if they do not run, and stop all the rest."""
         for name, child in self.children.items():
             if name not in _STORES:
                 child.stop()
@@ -94,11 +94,11 @@ class SystemUnderTest:
                 child.wait_ready()
 
     def mongodb_url_of(self, database: str) -> str:
-        """Answer the URL of another database on the same mongod."""
+        """Return the URL of another database on the same mongod."""
         return servers.mongodb_url(self._sockets, database)
 
     def close(self) -> None:
-        """End everything; the data is a temporary directory's."""
+        """Kill all processes; the data is in a temporary directory."""
         with suppress(Exception):
             self.redis.close()
             self.mongo.close()
@@ -107,33 +107,33 @@ class SystemUnderTest:
         socket_dir.remove_socket_dir(self._sockets)
 
     def check_alive(self) -> None:
-        """Raise RuntimeError where a process has ended: the bench ends none."""
+        """Raise RuntimeError if a process has ended: the benchmark ends none."""
         for name, child in self.children.items():
             if not child.is_alive():
                 raise RuntimeError(f"{self.dialect.name}: {name} has ended\n{child.log_tail()}")
 
     def pids(self) -> dict[str, int]:
-        """Answer the id of each process that was started; those that these have started are found below them."""
+        """Return the ids of the started processes by name; their own children are not included."""
         return {name: child.pid for name, child in self.children.items() if child.pid is not None}
 
     def api_pids(self) -> list[int]:
-        """Answer the processes that accept connections."""
+        """Return the ids of the processes that accept connections."""
         return children_of(self.pids()["api"])
 
     def backlog_size(self) -> int:
-        """Answer how many messages wait in Redis."""
+        """Return the backlog: the number of messages that wait in Redis."""
         pipe = self.redis.pipeline(transaction=False)
         for name in self.dialect.queues:
             pipe.llen(name)
         return sum(pipe.execute())
 
     def completed_count(self) -> int:
-        """Answer how many runs are completed in MongoDB."""
+        """Return the number of completed runs in MongoDB."""
         return self.mongo.get_default_database()[self.dialect.collection].count_documents({"status": "completed"})
 
 
 def _bucket_plans(url: str, env: Mapping[str, str]) -> tuple[ChildPlan, ...]:
-    """Bucket as it comes, but for the numbers of processes."""
+    """Build the plans of Bucket with its default settings, except for the numbers of processes."""
     numbers = {
         "BUCKET_API_PROCESSES": str(API_PROCESSES),
         "BUCKET_API_THREADS": str(API_THREADS),
@@ -149,7 +149,7 @@ def _bucket_plans(url: str, env: Mapping[str, str]) -> tuple[ChildPlan, ...]:
 
 
 def _reference_plans(url: str, env: Mapping[str, str]) -> tuple[ChildPlan, ...]:
-    """The reference under the same gunicorn settings and as many workers."""
+    """Build the plans of the reference, with the same gunicorn settings and as many workers."""
     env = dict(env) | {"API_THREADS": str(API_THREADS)}
     settings = {
         "bind": url.removeprefix("http://"),

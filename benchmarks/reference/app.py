@@ -1,4 +1,4 @@
-"""The reference's Flask application: ``POST /run`` stores a run and hands it out, ``GET /run/<id>`` shows it."""
+"""The reference's Flask application: ``POST /run`` stores a run and sends its task, ``GET /run/<id>`` returns it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ app = Flask(__name__)
 
 @app.post("/run")
 def run() -> Any:
-    """Store a run and hand it to a worker."""
-    given = request.get_json()["input_data"]
+    """Store a run and send it to a worker."""
+    input_data = request.get_json()["input_data"]
     run_id = uuid.uuid4().hex
-    runs().insert_one({"_id": run_id, "status": "queued", "input": given, "created_at": datetime.now(UTC)})
-    run_agents.delay(run_id, given)
+    runs().insert_one({"_id": run_id, "status": "queued", "input": input_data, "created_at": datetime.now(UTC)})
+    run_agents.delay(run_id, input_data)
     return jsonify(id=run_id, status="queued"), 202
 
 
 @app.get("/run/<run_id>")
 def show(run_id: str) -> Any:
-    """Show a run as it stands."""
-    found = runs().find_one({"_id": run_id})
-    if found is None:
+    """Return the present state of a run."""
+    document = runs().find_one({"_id": run_id})
+    if document is None:
         return jsonify(error="not found"), 404
-    found["id"] = found.pop("_id")
-    return jsonify(found)
+    document["id"] = document.pop("_id")
+    return jsonify(document)

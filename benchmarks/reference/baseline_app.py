@@ -1,4 +1,4 @@
-"""The least that a poll from Redis can cost under Flask: one route, one GET, its bytes sent as they are."""
+"""The baseline of a poll: the least it can cost under Flask with Redis; one route sends the bytes of one GET."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ KEY = "constant"
 
 @app.get("/constant")
 def constant() -> flask.Response:
-    """Answer what lies under the key."""
+    """Return the value of the key."""
     return flask.Response(client.get(KEY), mimetype="application/json")

@@ -12,6 +12,6 @@ from pymongo.collection import Collection
 
 @cache
 def runs() -> Collection[dict[str, Any]]:
-    """Answer the collection through this process's own client; to be called after the fork."""
+    """Return the collection of this process's own client; call it only after the fork."""
     client: MongoClient[dict[str, Any]] = MongoClient(os.environ["MONGODB_URL"], w="majority", journal=True)
     return client.get_default_database()["runs"]

@@ -25,19 +25,19 @@ app.conf.update(
 
 
 class Context:
-    """What the agents ask of theirs: a place for log lines."""
+    """The part of the agent context that the agents use: it takes log lines."""
 
     def log(self, message: str, **data: Any) -> None:
-        """Log a line as any application would."""
+        """Write a line to Python's logging."""
         logging.getLogger("agents").info("%s %s", message, data)
 
 
 @app.task(name="run_agents")
 def run_agents(run_id: str, given: dict[str, Any]) -> None:
-    """Run both agents and write what came of it."""
+    """Run both agents and write the result."""
     context = Context()
     analysis = cashflow_analyzer.run(given, context)  # type: ignore[arg-type]
     result = goal_recommender.run(analysis, context)  # type: ignore[arg-type]
     outputs = {"cashflow_analyzer": analysis, "goal_recommender": result}
-    ended = {"status": "completed", "outputs": outputs, "result": result, "finished_at": datetime.now(UTC)}
-    runs().update_one({"_id": run_id}, {"$set": ended})
+    fields = {"status": "completed", "outputs": outputs, "result": result, "finished_at": datetime.now(UTC)}
+    runs().update_one({"_id": run_id}, {"$set": fields})

@@ -1,4 +1,4 @@
-"""``bucketd``, for those who operate Bucket; it never takes part in a run."""
+"""``bucketd``, the command line for operators of Bucket; it never takes part in a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from compose.cli.up import up
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bucket")
 def main() -> None:
-    """Start Bucket and look after it."""
+    """Start and operate Bucket."""
 
 
 main.add_command(up)

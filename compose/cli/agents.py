@@ -1,4 +1,4 @@
-"""``bucketd agents check``: loads agents as a worker does, and tells everything that is wrong with them."""
+"""``bucketd agents check``: loads agents as a worker does, and reports everything that is wrong with them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 
 from compose.cli import console
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 from shared.errors import SpecError
 
 
 @click.group()
 def agents() -> None:
-    """Look after agents."""
+    """Check agents."""
 
 
 @agents.command()
@@ -25,12 +25,12 @@ def agents() -> None:
     envvar="BUCKET_AGENTS_DIR",
 )
 def check(directory: Path | None) -> None:
-    """Load every agent, the built-in ones and those of DIRECTORY; the exit code is 1 where one is wrong."""
-    from worker.agent_loader import check_agents  # the other commands need nothing of the worker's
+    """Load every agent, the built-in ones and those of DIRECTORY; the exit code is 1 if one is wrong."""
+    from worker.agent_loader import check_agents  # here, because the other commands need nothing of the worker
 
     try:
         for line in check_agents(directory):
             click.echo(line)
-    except SpecError as wrong:
-        console.print_failure("agents", OperatorError("not every agent can be loaded", fix=wrong.message))
+    except SpecError as error:
+        console.print_failure("agents", OperatorError("not every agent can be loaded", fix=error.message))
         sys.exit(1)

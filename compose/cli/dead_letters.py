@@ -1,24 +1,23 @@
-"""``bucketd dead-letters``: what failed for good, and the way to send it again."""
+"""``bucketd dead-letters``: lists dead letters (what failed for good), and sends one again."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import click
 
 from compose.cli import console
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 from compose.operator_services import open_services
 from shared.bootstrap import Services
 from shared.domain.dead_letter import DeadLetter
 from shared.domain.execution import PUBLIC_INTEGRATOR
-from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, check_retryable, retry_execution
-from shared.domain.lifecycle.transitions import start
-from shared.errors import BucketError, NotFound, NotRetryable
+from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, start_retry
+from shared.errors import BucketError, NotFound, NotRetryable, OutcomeUnknown
 from shared.ids import new_execution_id, new_request_id
 from shared.timestamps import format_rfc3339
 
@@ -27,7 +26,7 @@ _MESSAGE_MAX_CHARS: Final = 100
 _data_option = click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the stack of make up keeps its data; .bucket of the project unless said.",
+    help="Where the stack of make up keeps its data; by default .bucket in the project.",
 )
 
 
@@ -36,15 +35,15 @@ _data_option = click.option(
 @_data_option
 @click.pass_context
 def dead_letters(context: click.Context, *, limit: int, data: Path | None) -> None:
-    """List what failed for good: lost workers, used-up retries, broken data, messages that nobody could read."""
+    """List what failed for good: lost workers, used-up retries, broken data, unreadable messages."""
     if context.invoked_subcommand is not None:
         context.obj = data
         return
     with _open_services(data) as services:
-        found = services.dead_letters.page(PUBLIC_INTEGRATOR, limit)
-        for letter in found:
+        letters = services.dead_letters.list_page(PUBLIC_INTEGRATOR, limit)
+        for letter in letters:
             click.echo("\n".join(_format_letter(letter)))
-        if not found:
+        if not letters:
             click.echo("there are no dead letters")
 
 
@@ -53,13 +52,16 @@ def dead_letters(context: click.Context, *, limit: int, data: Path | None) -> No
 @_data_option
 @click.pass_context
 def requeue(context: click.Context, letter_id: str, *, data: Path | None) -> None:
-    """Send a dead letter again, as a new execution that goes on from what failed."""
+    """Send a dead letter again, as a new execution that continues from the failed step."""
     with _open_services(data or context.obj) as services:
         click.echo(f"{letter_id} goes on as {requeue_letter(services, letter_id)}")
 
 
 def requeue_letter(services: Services, letter_id: str) -> str:
-    """Answer the id of a new execution that retries a dead letter; raises NotFound and NotRetryable."""
+    """Create and publish a new execution that retries a dead letter, and return its id.
+
+    Raises NotFound, NotRetryable and OutcomeUnknown.
+    """
     letter = services.dead_letters.find(PUBLIC_INTEGRATOR, letter_id)
     if letter is None:
         raise NotFound(f"there is no dead letter {letter_id!r}")
@@ -68,20 +70,22 @@ def requeue_letter(services: Services, letter_id: str) -> str:
     original = services.store.read(PUBLIC_INTEGRATOR, letter.execution_id)
     if original is None:
         raise NotFound(f"execution {letter.execution_id} is gone")
-    check_retryable(original.execution, RetryFrom.FAILED)
     now = services.clock.now()
-    blank, outputs = retry_execution(
-        original, RetryRequest(new_execution_id(now), now, new_request_id()), RetryFrom.FAILED
-    )
-    accepted = start(blank, now, services.timings)
-    services.store.create(accepted, outputs)
-    services.publisher.publish_accepted([accepted], outputs)
-    return blank.id
+    request = RetryRequest(new_execution_id(now), now, new_request_id())
+    decision, outputs = start_retry(original, request, RetryFrom.FAILED, services.timings)
+    try:
+        services.store.create(decision, outputs)
+    except OutcomeUnknown:  # nothing refers to this new run, and the operator will repeat the command
+        with suppress(BucketError):  # MongoDB is still away: the error below says that the outcome is unknown
+            services.store.withdraw(PUBLIC_INTEGRATOR, request.id)
+        raise
+    services.publisher.publish_accepted([decision], outputs)
+    return request.id
 
 
 def _format_letter(letter: DeadLetter) -> Iterator[str]:
-    about = letter.basket_name or f"came {letter.occurrences} times"
-    yield f"{letter.id}  {format_rfc3339(letter.finished_at)}  {about}  {letter.error.error_code}"
+    subject = letter.basket_name or f"came {letter.occurrences} times"
+    yield f"{letter.id}  {format_rfc3339(letter.finished_at)}  {subject}  {letter.error.error_code}"
     yield f"    {letter.error.message if letter.message is None else letter.message[:_MESSAGE_MAX_CHARS]}"
     if letter.retried_as:
         yield f"    retried as {', '.join(letter.retried_as)}"
@@ -92,11 +96,11 @@ def _open_services(data: Path | None) -> Iterator[Services]:
     try:
         with open_services((data or console.project_root() / ".bucket").resolve()) as services:
             yield services
-    except OperatorError as trouble:
-        console.print_failure("dead-letters", trouble)
+    except OperatorError as error:
+        console.print_failure("dead-letters", error)
         sys.exit(1)
-    except BucketError as wrong:
+    except BucketError as error:
         console.print_failure(
-            "dead-letters", OperatorError(wrong.message, fix="bucketd dead-letters lists those there are")
+            "dead-letters", OperatorError(error.message, fix="bucketd dead-letters lists those there are")
         )
         sys.exit(1)

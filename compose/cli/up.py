@@ -1,4 +1,4 @@
-"""``bucketd up``: the whole stack under one Ctrl-C, with nothing said to be up before a run has completed."""
+"""``bucketd up``: runs the whole stack until Ctrl-C; it reports that Bucket is up only after a run has completed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from compose.embedded.log_tail import LogTail
 from compose.embedded.process_plan import Stage
 from compose.embedded.stack import Stack, build_stack
 from compose.embedded.supervisor import Supervisor
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 from shared.errors import SettingsError
 from shared.settings import Settings, warn_about_unknown_variables
 
@@ -35,15 +35,15 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _StopRequested(BaseException):
-    """Somebody asked for the end; raised by the signal, so that no wait holds it up."""
+    """A signal asked to stop; raised by the signal handler, so that it interrupts every wait."""
 
 
 @click.command()
-@click.option("-v", "--verbose", is_flag=True, help="Show what the processes log; of mongod, what is more than a note.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the logs of all processes; of mongod without its info lines.")
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where data and logs are kept; .bucket of the project unless said.",
+    help="Where data and logs are kept; by default .bucket in the project.",
 )
 def up(*, verbose: bool, data: Path | None) -> None:
     """Start redis-server, mongod, the API and a worker on this machine; Ctrl-C stops them all."""
@@ -51,11 +51,11 @@ def up(*, verbose: bool, data: Path | None) -> None:
     try:
         with DirectoryLock(directory) as lock:
             _run_stack(lock, directory, verbose=verbose)
-    except OperatorError as trouble:
-        console.print_failure("bucketd up", trouble)
+    except OperatorError as error:
+        console.print_failure("bucketd up", error)
         sys.exit(1)
-    except SettingsError as wrong:
-        console.print_failure("settings", OperatorError("the environment is written wrongly", fix=str(wrong)))
+    except SettingsError as error:
+        console.print_failure("settings", OperatorError("the environment variables are wrong", fix=str(error)))
         sys.exit(1)
 
 
@@ -63,17 +63,17 @@ def _run_stack(lock: DirectoryLock, directory: Path, *, verbose: bool) -> None:
     logs = _delete_old_logs(directory)
     socket_dir.remove_socket_dir(
         Path(lock.read_holder().get("sockets", "/"))
-    )  # of one that was killed, and its guard with it
+    )  # left over if the last stack and its group reaper were killed
     settings = _settings_with_free_port()
     sockets = socket_dir.make_socket_dir()
     lock.write_holder(url=tcp_port.local_url(settings.host, settings.port), sockets=str(sockets))
     try:
         stack = build_stack(settings, os.environ, sockets, directory)
-        showing = LogTail(logs, click.echo) if verbose else nullcontext()
+        log_tail = LogTail(logs, click.echo) if verbose else nullcontext()
         with (
-            showing,
-            GroupReaper(sockets) as guard,
-            _stop_on_exit(Supervisor(logs, guard, console.print_warning)) as supervisor,
+            log_tail,
+            GroupReaper(sockets) as reaper,
+            _stop_on_exit(Supervisor(logs, reaper, console.print_warning)) as supervisor,
         ):
             _start_stack(supervisor, stack)
             took_s = selftest.run_selftest(stack.url, logs, supervisor.check_children)
@@ -94,17 +94,17 @@ def _settings_with_free_port() -> Settings:
 
 
 def _start_stack(supervisor: Supervisor, stack: Stack) -> None:
-    with console.timed_step("python") as said:
-        said.append(platform.python_version())
-    with console.timed_step("packages") as said:
-        said.append(locked_packages.check_against_lock(console.project_root() / "requirements.lock"))
-    own = {stage.title: stage for stage in stack.server_stages}
-    with console.timed_step("redis") as said:
-        _start_stage(supervisor, own.get("redis"))
-        said.append(server_versions.check_redis_version(stack.redis_url))
-    with console.timed_step("mongod") as said:
-        _start_stage(supervisor, own.get("mongod"))
-        said.append(server_versions.check_mongodb_version(stack.mongodb_url))
+    with console.timed_step("python") as details:
+        details.append(platform.python_version())
+    with console.timed_step("packages") as details:
+        details.append(locked_packages.check_against_lock(console.project_root() / "requirements.lock"))
+    stages = {stage.title: stage for stage in stack.server_stages}
+    with console.timed_step("redis") as details:
+        _start_stage(supervisor, stages.get("redis"))
+        details.append(server_versions.check_redis_version(stack.redis_url))
+    with console.timed_step("mongod") as details:
+        _start_stage(supervisor, stages.get("mongod"))
+        details.append(server_versions.check_mongodb_version(stack.mongodb_url))
     with console.timed_step(stack.app_stage.title):
         supervisor.start(stack.app_stage)
 
@@ -116,24 +116,24 @@ def _start_stage(supervisor: Supervisor, stage: Stage | None) -> None:
 
 @contextmanager
 def _stop_on_exit(supervisor: Supervisor) -> Iterator[Supervisor]:
-    """Stop ``supervisor`` in order however the block ends; a second signal during that ends everything at once."""
+    """Stop ``supervisor`` in order, however the block ends; a second signal meanwhile kills everything at once."""
 
-    def at_first(_number: int, _frame: FrameType | None) -> None:
+    def stop_in_order(_number: int, _frame: FrameType | None) -> None:
         raise _StopRequested
 
-    def again(_number: int, _frame: FrameType | None) -> None:
+    def kill_at_once(_number: int, _frame: FrameType | None) -> None:
         supervisor.kill()
 
     for number in _SIGNALS:
-        signal.signal(number, at_first)
+        signal.signal(number, stop_in_order)
     try:
         yield supervisor
     except _StopRequested:
-        click.echo("\nstopping; once more to stop at once")
+        click.echo("\nstopping; press Ctrl-C again to stop at once")
         raise
     finally:
         for number in _SIGNALS:
-            signal.signal(number, again)
+            signal.signal(number, kill_at_once)
         supervisor.stop()
 
 
@@ -148,7 +148,7 @@ def _print_welcome(stack: Stack, directory: Path, took_s: float) -> None:
         f"Try it:\n\n"
         f"  curl -X POST {stack.url}/run-basket -H 'Content-Type: application/json' \\\n"
         f"    -d '{body}'\n\n"
-        f"then poll the status_url of the answer until done is true. Ctrl-C stops everything."
+        f"then poll the status_url of the response until done is true. Ctrl-C stops everything."
     )
 
 

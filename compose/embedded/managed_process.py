@@ -1,4 +1,4 @@
-"""Runs one process of the stack: started on a leash, waited for until it serves, stopped with all that it started."""
+"""Runs one process of the stack: starts it so that it dies with us, waits until it is ready, stops its whole group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Final
 from compose.embedded import die_with_parent
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.process_plan import ChildPlan
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 
 _CHECK_EVERY_S: Final = 0.02
 _TAIL_LINES: Final = 12
@@ -22,11 +22,10 @@ _TAIL_BYTES: Final = 16_384
 
 
 class Child:
-    """One process in a session of its own, so that Ctrl-C on the terminal reaches the supervisor alone.
+    """One process in a session of its own, so that Ctrl-C in the terminal reaches only the supervisor.
 
-    Its output goes straight into ``log``, which nobody has to read for the process to go on. To be started from the
-    main thread, see :mod:`compose.embedded.die_with_parent`; with a ``guard``, nothing of its group outlives this
-    process.
+    Its output goes directly to the file ``log``, so that it never blocks on a full pipe. Start it from the main thread,
+    see :mod:`compose.embedded.die_with_parent`. With a ``reaper``, no process of its group outlives this process.
     """
 
     def __init__(self, plan: ChildPlan, log: Path, reaper: GroupReaper | None = None) -> None:
@@ -38,12 +37,12 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """The process id, and that of its group; None where it does not run."""
+        """The process id, which is also its group's; None if it does not run."""
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Start the process; that it serves is for :meth:`wait_ready` to say."""
-        # -I and -S: the leash needs the standard library only, and starts in a third of the time.
+        """Start the process without waiting; :meth:`wait_ready` waits until it serves."""
+        # -I and -S: die_with_parent needs only the standard library, and so starts in a third of the time.
         command = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid()), *self.plan.argv]
         self.exit_code = None
         with self.log.open("ab") as log:
@@ -59,7 +58,7 @@ class Child:
             self._reaper.register(self._process.pid)
 
     def wait_ready(self) -> None:
-        """Wait until the process serves; raises Trouble, with the end of its log, where it ends or takes too long."""
+        """Wait until the process is ready; raises OperatorError with the end of its log if it ends or is too slow."""
         due_by = time.monotonic() + self.plan.start_timeout_s
         name, reason = self.plan.name, "it does not say why"
         while True:
@@ -68,15 +67,15 @@ class Child:
             try:
                 if self.plan.ready():
                     return
-            except Exception as not_yet:  # noqa: BLE001 - the ordinary course of a start, told where it is the end of it
-                reason = str(not_yet)
+            except Exception as error:  # noqa: BLE001 - normal during a start; reported only if it times out
+                reason = str(error)
             if time.monotonic() > due_by:
-                late = f"{name} was not ready within {self.plan.start_timeout_s:g} s ({reason})"
-                raise OperatorError(late, fix=self.log_tail())
+                message = f"{name} was not ready within {self.plan.start_timeout_s:g} s ({reason})"
+                raise OperatorError(message, fix=self.log_tail())
             time.sleep(_CHECK_EVERY_S)
 
     def is_alive(self) -> bool:
-        """Answer whether the process runs; one that has ended is reaped, and whatever it left in its group is ended."""
+        """Return whether the process runs; one that has ended is reaped, and the rest of its group is killed."""
         if self._process is None:
             return False
         if not self._has_ended():
@@ -85,42 +84,42 @@ class Child:
         return False
 
     def stop(self) -> None:
-        """Ask the process to end, end it by force after its grace, and leave nothing of its group."""
+        """Ask the process to end, kill it after its grace period, and kill the rest of its group."""
         self.terminate()
         self.wait_stopped()
 
     def terminate(self) -> None:
-        """Send SIGTERM to the process, which tells its own children."""
+        """Send SIGTERM to the process, which stops its own children."""
         if self._process is not None and not self._has_ended():
             self._process.send_signal(signal.SIGTERM)
-            self._signal_group(signal.SIGCONT)  # one that is paused would not hear of it
+            self._signal_group(signal.SIGCONT)  # a paused process would not receive SIGTERM
 
     def wait_stopped(self) -> None:
-        """Wait for the end that was asked for, and bring it about where the grace is over."""
+        """Wait until the process has ended, and kill it if its grace period is over."""
         due_by = time.monotonic() + self.plan.stop_timeout_s
         while self._process is not None and not self._has_ended() and time.monotonic() < due_by:
             time.sleep(_CHECK_EVERY_S)
         self.kill()
 
     def kill(self) -> None:
-        """End the process and its whole group at once."""
+        """Kill the process and its whole group at once."""
         if self._process is not None:
             self._reap()
 
     def kill_group(self) -> None:
-        """Send SIGKILL to the whole group, and nothing more: a signal handler may do it, the rest is for the others."""
+        """Send SIGKILL to the whole group and nothing more, so that a signal handler can call it; it does not reap."""
         self._signal_if_running(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Freeze the process and its whole group."""
+        """Pause the process and its whole group (SIGSTOP)."""
         self._signal_if_running(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Thaw what was paused."""
+        """Resume the process and its whole group (SIGCONT)."""
         self._signal_if_running(signal.SIGCONT)
 
     def log_tail(self) -> str:
-        """Answer the last lines of the log, and where the rest is."""
+        """Return the last lines of the log, and the path of the whole log."""
         try:
             with self.log.open("rb") as log:
                 log.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
@@ -134,14 +133,14 @@ class Child:
             self._signal_group(number)
 
     def _has_ended(self) -> bool:
-        # Looked at without reaping: the process id, and so the group's, cannot be given to another before we have
-        # ended what is left of the group.
+        # Check without reaping (WNOWAIT): otherwise the kernel could reuse the id of the process and its group before
+        # we have killed the rest of the group.
         if self._process is None or self._process.returncode is not None:
             return True
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _reap(self) -> None:
-        assert self._process is not None  # noqa: S101 - for mypy; the callers looked
+        assert self._process is not None  # noqa: S101 - for mypy; the callers have checked it
         if self._process.returncode is None:
             self._signal_group(signal.SIGKILL)
             if self._reaper is not None:
@@ -150,6 +149,6 @@ class Child:
         self._process = None
 
     def _signal_group(self, number: signal.Signals) -> None:
-        assert self._process is not None  # noqa: S101 - for mypy; the callers looked
+        assert self._process is not None  # noqa: S101 - for mypy; the callers have checked it
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)

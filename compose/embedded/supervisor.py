@@ -1,4 +1,4 @@
-"""Keeps the stages of a stack up: starts them in order, restarts what dies, stops them in reverse order."""
+"""Supervisor of a stack: starts its stages in order, restarts children that die, stops the stages in reverse order."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Final
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import RestartPolicy, Stage
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 
 _LOG_BYTES_MAX: Final = 20 * 1024 * 1024
 
 
 @dataclass(slots=True)
 class _SupervisedChild:
-    """A child, the moments of its late deaths, and when it is to be started again."""
+    """A child, the times of its recent deaths, and when to start it again."""
 
     child: Child
     deaths: deque[float] = field(default_factory=deque)
@@ -27,7 +27,7 @@ class _SupervisedChild:
 
 
 class Supervisor:
-    """Runs stages of children; ``warn`` is told in one sentence of each that died and what became of it."""
+    """Runs stages of children; ``warn`` gets one sentence for each child that died and is restarted."""
 
     def __init__(
         self, logs: Path, reaper: GroupReaper, warn: Callable[[str], None], restart_policy: RestartPolicy | None = None
@@ -39,63 +39,66 @@ class Supervisor:
         self._stages: list[list[_SupervisedChild]] = []
 
     def start(self, stage: Stage) -> None:
-        """Start a stage and wait until all of it is ready; raises Trouble where one is not.
+        """Start a stage and wait until all its children are ready; raises OperatorError if one is not.
 
-        To be called from the main thread: see :mod:`compose.embedded.die_with_parent`.
+        Call it from the main thread: see :mod:`compose.embedded.die_with_parent`.
         """
-        kept = [_SupervisedChild(Child(plan, self._create_log(plan.name), self._reaper)) for plan in stage.children]
-        self._stages.append(kept)
-        for each in kept:
-            each.child.start()
-        for each in kept:
-            each.child.wait_ready()
+        supervised_children = [
+            _SupervisedChild(Child(plan, self._create_log(plan.name), self._reaper)) for plan in stage.children
+        ]
+        self._stages.append(supervised_children)
+        for supervised in supervised_children:
+            supervised.child.start()
+        for supervised in supervised_children:
+            supervised.child.wait_ready()
 
     def check_children(self) -> None:
-        """Start again what has died since the last look; raises Trouble where one has used up its budget."""
-        for each in self._children():
-            if each.restart_at is None and not each.child.is_alive():
-                self._record_death(each)
-            if each.restart_at is not None and time.monotonic() >= each.restart_at:
-                each.restart_at = None
-                each.child.start()
-            _rotate_log(each.child.log)
+        """Restart children that have died since the last check; raises OperatorError if one died too often."""
+        for supervised in self._children():
+            if supervised.restart_at is None and not supervised.child.is_alive():
+                self._record_death(supervised)
+            if supervised.restart_at is not None and time.monotonic() >= supervised.restart_at:
+                supervised.restart_at = None
+                supervised.child.start()
+            _rotate_log(supervised.child.log)
 
     def stop(self) -> None:
-        """Stop the last stage first; each child has its own grace, and nothing of it is left afterwards."""
+        """Stop all stages, the last one first; each child has its own grace period, then its group is killed."""
         while self._stages:
             stage = self._stages[-1]
-            for each in reversed(stage):
-                each.child.terminate()
-            for each in reversed(stage):
-                each.child.wait_stopped()
+            for supervised in reversed(stage):
+                supervised.child.terminate()
+            for supervised in reversed(stage):
+                supervised.child.wait_stopped()
             self._stages.pop()
 
     def kill(self) -> None:
-        """End everything at once; a signal handler may call it in the midst of :meth:`stop`, which does the rest."""
-        for each in self._children():
-            each.child.kill_group()
+        """Kill everything at once; a signal handler may call it during :meth:`stop`, which then does the rest."""
+        for supervised in self._children():
+            supervised.child.kill_group()
 
     def pids(self) -> Mapping[str, int | None]:
-        """Answer the process id of each child by its name."""
-        return {each.child.plan.name: each.child.pid for each in self._children()}
+        """Return the process id of each child by its name."""
+        return {supervised.child.plan.name: supervised.child.pid for supervised in self._children()}
 
     def _children(self) -> list[_SupervisedChild]:
-        return [each for stage in self._stages for each in stage]
+        return [supervised for stage in self._stages for supervised in stage]
 
-    def _record_death(self, each: _SupervisedChild) -> None:
-        now, plan, budget = time.monotonic(), each.child.plan, self._restart_policy
-        each.deaths.append(now)
-        while now - each.deaths[0] > budget.window_s:
-            each.deaths.popleft()
-        died = f"{plan.name} ended ({_exit_reason_of(each.child.exit_code)})"
-        if len(each.deaths) > budget.restarts_max:
+    def _record_death(self, supervised: _SupervisedChild) -> None:
+        now, plan, policy = time.monotonic(), supervised.child.plan, self._restart_policy
+        supervised.deaths.append(now)
+        while now - supervised.deaths[0] > policy.window_s:
+            supervised.deaths.popleft()
+        event = f"{plan.name} ended ({_exit_reason_of(supervised.child.exit_code)})"
+        if len(supervised.deaths) > policy.restarts_max:
             raise OperatorError(
-                f"{died}, {len(each.deaths)} times within {budget.window_s:g} s; it is not started again",
-                fix=each.child.log_tail(),
+                f"{event}, {len(supervised.deaths)} times within {policy.window_s:g} s; it is not started again",
+                fix=supervised.child.log_tail(),
             )
-        each.restart_at = now + budget.backoff_s(len(each.deaths))
+        supervised.restart_at = now + policy.backoff_s(len(supervised.deaths))
         self._warn(
-            f"{died} and is started again, {len(each.deaths)} of {budget.restarts_max} times; see {each.child.log}"
+            f"{event} and is started again, {len(supervised.deaths)} of {policy.restarts_max} times; "
+            f"see {supervised.child.log}"
         )
 
     def _create_log(self, name: str) -> Path:
@@ -111,7 +114,7 @@ def _exit_reason_of(exit_code: int | None) -> str:
 
 
 def _rotate_log(log: Path) -> None:
-    # The children append, so their log can be cut under their hands; the part before stays beside it.
+    # The children append, so the log can be truncated while they write; the old part is kept beside it.
     if log.exists() and log.stat().st_size > _LOG_BYTES_MAX:
         log.with_suffix(".log.1").write_bytes(log.read_bytes())
         with log.open("r+b") as file:

@@ -1,1 +1,1 @@
-"""Knows the agents and the baskets that ship with Bucket, from their JSON alone; never imports an agent."""
+"""Catalogue of agents and seed baskets, read from their JSON files only; never imports an agent."""

@@ -1,4 +1,4 @@
-"""Checks values against JSON Schema 2020-12; never fetches, never backtracks, never echoes a large value."""
+"""JSON Schema validator (2020-12): never fetches a schema, never backtracks in a regex, never echoes a large value."""
 
 from __future__ import annotations
 
@@ -11,64 +11,65 @@ import jsonschema_rs
 import orjson
 
 from shared.errors import SpecError
+from shared.json_pointer import format_pointer
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 FAULTS_MAX: Final = 50
 ALL_FAULTS_MAX_BYTES: Final = 16 * 1024
-"""Of a larger value only the first fault is told: the library finds all of them, each with a copy of what is wrong,
-before it hands out one, and no other thread runs meanwhile. 300,000 empty items took it 6 s."""
+"""For a larger value only the first fault is reported: the library finds all faults, each with a copy of the wrong
+part, before it returns the first, and blocks all other threads meanwhile. 300,000 empty items took 6 s."""
 _BRANCHES: Final = (b'"anyOf"', b'"oneOf"')
 MESSAGE_MAX: Final = 200
 _VALUE_CHARS_MAX: Final = 60
-# Stands for the value in the library's messages, so that the value can be cut and the reason kept.
+# The library puts this in place of the value in its messages, so that the value can be truncated and not the reason.
 _MASK: Final = "\x01"
 _NOT_JSON: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaFault:
-    """What is wrong, and where: a JSON pointer (RFC 6901), ``""`` for the whole value."""
+    """A fault of a value; ``pointer`` is a JSON Pointer (RFC 6901), ``""`` for the whole value."""
 
     pointer: str
     message: str
 
 
 class CompiledSchema:
-    """A compiled schema, itself checked; raises SpecError, which begins with ``where``, if it is no schema."""
+    """A compiled and checked schema; raises SpecError, which begins with ``where``, if it is not a valid schema."""
 
-    def __init__(self, schema: Mapping[str, Any], where: str) -> None:
+    def __init__(self, schema: Mapping[str, Any], source: str) -> None:
         self._schema = schema
         self._has_branches = any(word in orjson.dumps(dict(schema)) for word in _BRANCHES)
         if schema.get("$schema", DIALECT) not in (DIALECT, f"{DIALECT}#"):
-            raise SpecError(f"{where}: $schema must be {DIALECT}, or be left out")
+            raise SpecError(f"{source}: $schema must be {DIALECT}, or be left out")
         try:
             self._validator = jsonschema_rs.Draft202012Validator(
                 dict(schema), retriever=_refuse_fetch, mask=_MASK, pattern_options=jsonschema_rs.RegexOptions()
             )
-        except jsonschema_rs.ValidationError as wrong:
-            at = format_json_pointer(wrong.instance_path)
-            only = "a schema may only refer within itself: " if wrong.kind.name == "$ref" else ""
-            raise SpecError(f"{where}{at and f' at {at}'}: {only}{_format_error(wrong)}") from wrong
-        except ValueError as wrong:
-            raise SpecError(f"{where}: {_truncate(str(wrong), MESSAGE_MAX)}") from wrong
+        except jsonschema_rs.ValidationError as error:
+            at = format_pointer(error.instance_path)
+            only = "a schema may only refer within itself: " if error.kind.name == "$ref" else ""
+            raise SpecError(f"{source}{at and f' at {at}'}: {only}{_format_error(error)}") from error
+        except ValueError as error:
+            raise SpecError(f"{source}: {_truncate(str(error), MESSAGE_MAX)}") from error
 
     def find_faults(self, value: Any) -> list[SchemaFault]:
-        """Answer what in ``value`` breaks the schema, at most 50 faults (of a large one, 1); empty where right.
+        """Return the faults of ``value`` by the schema, at most 50 (1 for a large value); empty if it is valid.
 
-        What is no JSON at all (other types, lone surrogates, integers beyond 64 bits, over 250 levels) is one fault.
+        A value that is not JSON (other types, lone surrogates, integers beyond 64 bits, over 250 levels) is one fault.
         """
-        # A recursive schema on a value of 100,000 levels overflows the library's stack and ends the process;
+        # A recursive schema with a value of 100,000 levels overflows the library's stack and ends the process;
         # orjson stops at 254 levels.
         try:
-            written = orjson.dumps(value, option=_NOT_JSON)
-        except TypeError as wrong:
-            return [SchemaFault("", _truncate(f"is not JSON: {wrong}", MESSAGE_MAX))]
-        find = self._all if len(written) <= ALL_FAULTS_MAX_BYTES else self._first
+            encoded = orjson.dumps(value, option=_NOT_JSON)
+        except TypeError as error:
+            return [SchemaFault("", _truncate(f"is not JSON: {error}", MESSAGE_MAX))]
+        find = self._all if len(encoded) <= ALL_FAULTS_MAX_BYTES else self._first
         try:
             return find(value)
         except ValueError:
-            # The library refuses subclasses, such as the driver's Int64, that are JSON all the same.
-            return find(orjson.loads(written))
+            # The library refuses subclasses such as the driver's Int64, although they are valid JSON.
+            return find(orjson.loads(encoded))
 
     def _all(self, value: Any) -> list[SchemaFault]:
         if self._validator.is_valid(value):
@@ -78,28 +79,23 @@ class CompiledSchema:
     def _first(self, value: Any) -> list[SchemaFault]:
         if self._validator.is_valid(value):
             return []
-        if self._has_branches:  # all faults of all branches would be found to tell one
+        if self._has_branches:  # the library would collect all faults of all branches to report one
             return [SchemaFault("", "breaks the schema; too large to say where")]
         try:
             self._validator.validate(value)
-        except jsonschema_rs.ValidationError as wrong:
-            return [self._fault(wrong)]
+        except jsonschema_rs.ValidationError as error:
+            return [self._fault(error)]
         return []
 
     def _fault(self, error: jsonschema_rs.ValidationError) -> SchemaFault:
-        return SchemaFault(format_json_pointer(error.instance_path), self._describe_fault(error))
+        return SchemaFault(format_pointer(error.instance_path), self._describe_fault(error))
 
     def _describe_fault(self, error: jsonschema_rs.ValidationError) -> str:
-        """What is wrong; where the schema describes what it has a pattern for, in its words: few read a pattern."""
-        described = _description(self._schema, error.schema_path[:-1]) if error.kind.name == "pattern" else None
-        if described is None:
+        """Return the message of a fault; for a pattern the schema's ``description`` if it has one, easier to read."""
+        description = _description(self._schema, error.schema_path[:-1]) if error.kind.name == "pattern" else None
+        if description is None:
             return _format_error(error)
-        return _truncate(f"{_value(error)} is not as described: {described}", MESSAGE_MAX)
-
-
-def format_json_pointer(path: Iterable[str | int]) -> str:
-    """Answer ``path`` as a JSON pointer: ``/a~1b/0``."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+        return _truncate(f"{_value(error)} is not as described: {description}", MESSAGE_MAX)
 
 
 def _refuse_fetch(uri: str) -> NoReturn:
@@ -118,15 +114,15 @@ def _value(error: jsonschema_rs.ValidationError) -> str:
 
 
 def _description(schema: Any, path: Iterable[str | int]) -> str | None:
-    """Answer how the part of ``schema`` at ``path`` is described; None where it is not."""
+    """Return the ``description`` of the part of ``schema`` at ``path``; None if it has none."""
     try:
         for part in path:
             schema = schema[part]
-        described: str = schema["description"]
+        description: str = schema["description"]
     except (LookupError, TypeError):
         return None
-    return described
+    return description
 
 
-def _truncate(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _truncate(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

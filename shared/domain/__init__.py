@@ -1,1 +1,1 @@
-"""The rules of Bucket, pure: standard library only, no clock, no chance, no network."""
+"""The rules of Bucket as pure functions: standard library only, no clock, no random numbers, no network."""

@@ -1,4 +1,4 @@
-"""A dead letter: a run that failed for good but may be sent again by hand, or a message that nobody could read."""
+"""A dead letter: a failed run that may be sent again by hand, or a message that could not be read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared.domain.execution import RunError
 
 
 class DeadLetterKind(StrEnum):
-    """What died."""
+    """What the dead letter is: a failed run, or an unreadable message."""
 
     EXECUTION = "execution"
     MESSAGE = "message"
@@ -18,7 +18,7 @@ class DeadLetterKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class DeadLetterPosition:
-    """Where a dead letter stands in the list, which is read from the newest to the oldest."""
+    """The position (keyset) of a dead letter in the list, which is read from the newest to the oldest."""
 
     finished_at: datetime
     id: str
@@ -26,7 +26,7 @@ class DeadLetterPosition:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One dead letter; of a message ``execution_id`` and ``basket_name`` are None, for nobody could read it."""
+    """One dead letter; ``execution_id`` and ``basket_name`` are None for a message, because it could not be read."""
 
     id: str
     kind: DeadLetterKind
@@ -37,9 +37,9 @@ class DeadLetter:
     retried_as: tuple[str, ...] = ()
     message: str | None = None
     occurrences: int = 1
-    """How often the same message came."""
+    """How often the same message was received."""
 
     @property
     def position(self) -> DeadLetterPosition:
-        """Answer where it stands in the list."""
+        """The position in the list."""
         return DeadLetterPosition(self.finished_at, self.id)

@@ -1,4 +1,4 @@
-"""An execution and its parts, as frozen values; what can happen to them stands in ``life``."""
+"""An execution and its parts, as frozen values; ``shared.domain.lifecycle.transitions`` has what can happen to them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOG_PAGE_SIZE_DEFAULT: Final = 100
 
 
 class ErrorKind(StrEnum):
-    """What sort of failure ended a step or a run."""
+    """The kind of failure that ended a step or a run."""
 
     TRANSIENT = "transient"
     PERMANENT = "permanent"
@@ -42,7 +42,7 @@ class RunError:
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
-    """One log line of a run; its ``seq`` is its place among all lines and is not kept here. ``data`` is JSON."""
+    """One log line of a run; its ``seq``, the number among all lines, is not stored here. ``data`` is JSON."""
 
     at: datetime
     event: str
@@ -56,7 +56,7 @@ class LogEvent:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right of one worker to one claim of one step, until it is due."""
+    """A lease: the right of one worker to one claim of one step, until it expires; ``token`` is the fencing token."""
 
     integrator: str
     execution_id: str
@@ -67,7 +67,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One agent's place in an execution, with the four counts that ENGINE section 1 keeps apart."""
+    """One agent's place in an execution, with four separate counters (docs/engine.md, section 4).
+
+    ``claims`` counts attempts, ``failures`` failed attempts, ``losses`` lost workers, ``offers`` task messages sent.
+    """
 
     id: str
     agent: str
@@ -87,37 +90,37 @@ class Step:
     percent: int | None = None
     message: str | None = None
     waited_ms: int = 0
-    """How long the rests between its attempts took together."""
+    """The sum of the retry delays between its attempts."""
     stranger_since: datetime | None = None
-    """Since when workers of an older release hand it back because they do not know it."""
+    """The time since which workers of an older release hand it back because they do not have its agent."""
 
     @property
     def is_delayed(self) -> bool:
-        """True while it waits for a moment (a schedule, a retry): its offer follows at ``due_by``, no claim before."""
+        """Whether it is ready but waits for a time (schedule, retry): offered at ``due_by``, and not claimed before."""
         return self.status is StepStatus.READY and self.offered_at is None
 
     @property
     def duration_ms(self) -> int | None:
-        """How long the last attempt took, in milliseconds; None until it is over."""
+        """The duration of the last attempt in milliseconds; None until it is over."""
         if self.started_at is None or self.finished_at is None:
             return None
         return (self.finished_at - self.started_at) // timedelta(milliseconds=1)
 
     def is_running_under(self, lease: Lease) -> bool:
-        """True where ``lease`` is the one that this step runs under."""
+        """Return whether this step is running under ``lease``."""
         return self.status is StepStatus.RUNNING and self.matches_lease(lease)
 
     def matches_lease(self, lease: Lease) -> bool:
-        """True where the newest claim is that of ``lease``, whether it still runs or its worker moved it on.
+        """Return whether the newest claim is that of ``lease``, running or already ended by its worker.
 
-        A rescue clears the token, so a step that is no longer running but still bears it was moved by the
-        holder itself: that is how one knows one's own write when its answer was lost.
+        A rescue clears the token. So a step that no longer runs but still has the token was moved by the holder of
+        the lease itself: a worker recognises its own write by this if the reply to the write was lost.
         """
         return self.claims == lease.claim and self.token == lease.token
 
 
 class CancelOutcome(StrEnum):
-    """What a request to cancel came to."""
+    """The outcome of a request to cancel."""
 
     APPLIED = "applied"
     PENDING = "pending"
@@ -126,7 +129,7 @@ class CancelOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CancelRequest:
-    """That a run was asked to stop, when and why."""
+    """A request to cancel a run: its time and reason."""
 
     requested_at: datetime
     reason: str | None = None
@@ -134,7 +137,7 @@ class CancelRequest:
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """The key under which a run was submitted, and the fingerprint of what was submitted."""
+    """The idempotency key of a submit, and the fingerprint of its body."""
 
     key: str
     fingerprint: str
@@ -142,7 +145,7 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One run of a basket, with the snapshot it started with; ``input`` and ``metadata`` are JSON bytes."""
+    """One run of a basket, with the basket as it was at the start; ``input`` and ``metadata`` are JSON bytes."""
 
     id: str
     integrator: str
@@ -161,7 +164,7 @@ class Execution:
     idempotency: Idempotency | None = None
     retry_of: str | None = None
     effects_of: str | None = None
-    """The execution whose idempotency keys its steps are handed: its own, or the first one of a chain of retries."""
+    """The execution whose id is part of its steps' idempotency keys: the first of a chain of retries; None: its own."""
     run_after: datetime | None = None
     start_deadline: datetime | None = None
     deadline: datetime | None = None
@@ -176,40 +179,43 @@ class Execution:
 
     @property
     def is_done(self) -> bool:
-        """True once nothing about this execution will change."""
+        """Whether the status is final: nothing about this execution changes any more."""
         return self.status.is_final
 
     @property
     def due_by(self) -> datetime | None:
-        """The least moment still in force, by which somebody must look again; None once final."""
+        """The earliest due time or deadline in force, at which the reconciler must check the run; None if final."""
         if self.is_done:
             return None
-        moments = [self.expires_at, *(step.due_by for step in self.steps.values())]
-        return min((moment for moment in moments if moment is not None), default=None)
+        due_times = [self.expires_at, *(step.due_by for step in self.steps.values())]
+        return min((moment for moment in due_times if moment is not None), default=None)
 
     @property
     def expires_at(self) -> datetime | None:
-        """The moment at which it fails unless it is done by then, or begun; None where no deadline is in force."""
-        moments = [self.deadline, self.start_deadline if self.started_at is None else None]
-        return min((moment for moment in moments if moment is not None), default=None)
+        """The time at which it fails unless it is done (deadline) or started (start deadline); None if none is set."""
+        deadlines = [self.deadline, self.start_deadline if self.started_at is None else None]
+        return min((moment for moment in deadlines if moment is not None), default=None)
 
     def idempotency_key(self, step_id: str) -> str:
-        """Answer what every attempt of a step is handed for its effects outside, in retries of a failed run too."""
+        """Return the idempotency key for a step's external effects, equal in all its attempts.
+
+        It is also the same in retries of the run from the failed steps.
+        """
         return f"{self.effects_of or self.id}:{step_id}"
 
     @property
     def output_bytes(self) -> int:
-        """How many bytes of JSON all recorded outputs take."""
+        """The size of all recorded outputs, in bytes of JSON."""
         return sum(step.output_bytes or 0 for step in self.steps.values())
 
     @property
     def inline_bytes(self) -> int:
-        """How many bytes of JSON lie in the execution itself: input, metadata and the outputs kept in it."""
+        """The bytes of JSON stored in the execution itself: input, metadata and the outputs that are not external."""
         outputs = sum(step.output_bytes or 0 for step in self.steps.values() if not step.output_apart)
         return len(self.input) + len(self.metadata) + outputs
 
     def lease_of(self, step_id: str) -> Lease:
-        """Answer the lease under which ``step_id`` runs; ValueError where it does not."""
+        """Return the lease under which ``step_id`` runs; raises ValueError if it does not run."""
         step = self.steps[step_id]
         if step.status is not StepStatus.RUNNING or step.token is None:
             raise ValueError(f"step {step_id} is {step.status} and has no lease")
@@ -218,7 +224,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class LogPageQuery:
-    """Which log lines a reader wants: the first ``limit`` beyond ``after``, or the newest where it is None."""
+    """A page of log lines: the first ``limit`` with a ``seq`` above ``after``, or the newest if it is None."""
 
     after: int | None = None
     limit: int = LOG_PAGE_SIZE_DEFAULT
@@ -229,11 +235,12 @@ NEWEST_LOG_LINES: Final = LogPageQuery()
 
 @dataclass(frozen=True, slots=True)
 class ExecutionRecord:
-    """An execution with what decisions do without: its newest log lines and its outputs as JSON bytes.
+    """An execution with the data that decisions do not need: its newest log lines, and its outputs as JSON bytes.
 
-    ``lines_total`` counts every line ever written, so the first of ``events`` has ``seq``
-    ``lines_total - len(events) + 1`` and the lines before it were dropped. Where ``events`` are only a page of
-    the lines, ``lines_kept`` tells how many there are and ``page_from`` the ``seq`` of the page's first.
+    ``lines_total`` counts every line ever written, so the first of ``events`` has the ``seq``
+    ``lines_total - len(events) + 1``, and the lines before it were dropped. If ``events`` is only a page of
+    the stored lines, ``lines_kept`` is the number of stored lines and ``page_first_seq`` the ``seq`` of the first
+    line of the page.
     """
 
     execution: Execution
@@ -245,7 +252,7 @@ class ExecutionRecord:
 
     @property
     def first_seq(self) -> int:
-        """The ``seq`` of the oldest line still kept; 1 where none was dropped."""
+        """The ``seq`` of the oldest line that is still stored; 1 if none was dropped."""
         return self.lines_total - (len(self.events) if self.lines_kept is None else self.lines_kept) + 1
 
     @property
@@ -254,7 +261,7 @@ class ExecutionRecord:
         return self.first_seq if self.page_first_seq is None else self.page_first_seq
 
     def with_log_page(self, page: LogPageQuery) -> ExecutionRecord:
-        """Answer this record with no other lines than those of ``page``."""
+        """Return this record with only the log lines of ``page``."""
         start = self.events_first_seq
         if page.after is None:
             events = self.events[-page.limit :]

@@ -1,4 +1,4 @@
-"""The change feed's pure part: places in it, and which of the changes that were read one page shows."""
+"""Pure part of the change feed: positions (offsets) in it, and the selection of the changes of one page."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from datetime import datetime
 from typing import Final
 
 BATCH_CHANGES_MAX: Final = 250
-"""How many changes a batch may hold; a cursor's count within a batch never reaches it."""
+"""The most changes in a batch; the offset of a cursor within a batch is always smaller."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedPosition:
-    """A place in the feed: before the change ``taken`` of batch ``number``, in the epoch of that name.
+    """A position in the feed: before change number ``offset`` of batch ``batch_number`` of the epoch ``epoch``.
 
-    Where a batch ends the place is before the first change of the next one, whether or not that exists yet; so a
-    place outlives the batches before it. All that happened before ``as_of`` lies before this place.
+    At the end of a batch the position is before the first change of the next batch, even if that does not exist
+    yet; so a position stays valid when the batches before it are deleted. All changes made before ``as_of`` are
+    before this position.
     """
 
     epoch: str
@@ -27,7 +28,7 @@ class FeedPosition:
 
 @dataclass(frozen=True, slots=True)
 class FeedEnd:
-    """The feed's last batch: its number, when it was written, and the moment ``through`` which the feed is whole."""
+    """The end of the feed: number and time of the last batch, and the watermark up to which the feed is complete."""
 
     epoch: str
     batch_number: int
@@ -36,12 +37,12 @@ class FeedEnd:
 
     @property
     def position(self) -> FeedPosition:
-        """The place behind all changes that the feed holds."""
+        """The position after all changes of the feed."""
         return FeedPosition(self.epoch, self.batch_number + 1, 0, self.watermark_at)
 
 
 def coalesce(execution_ids: Iterable[str]) -> tuple[str, ...]:
-    """Answer each execution once, at its latest place: earlier ones would tell the same latest state."""
+    """Return each execution once, at its last place: earlier ones would show the same latest state."""
     latest: dict[str, None] = {}
     for execution_id in execution_ids:
         latest.pop(execution_id, None)
@@ -50,16 +51,17 @@ def coalesce(execution_ids: Iterable[str]) -> tuple[str, ...]:
 
 
 def select_page(execution_ids: Sequence[str], visible_ids: Container[str], limit: int) -> tuple[tuple[str, ...], int]:
-    """Answer the executions of a page, each at its latest place, and how many of the changes the page takes in.
+    """Return the executions of a page, each at its last place, and the number of changes that the page covers.
 
-    Only those in ``shown`` count towards ``limit``; the page ends before the first one that would be too many.
+    Only those in ``visible_ids`` count towards ``limit``; the page ends before the first execution that exceeds it.
     """
-    counted: set[str] = set()
-    taken = len(execution_ids)
+    page_ids: set[str] = set()
+    changes_used = len(execution_ids)
     for index, execution_id in enumerate(execution_ids):
-        if execution_id in visible_ids and execution_id not in counted:
-            if len(counted) == limit:
-                taken = index
+        if execution_id in visible_ids and execution_id not in page_ids:
+            if len(page_ids) == limit:
+                changes_used = index
                 break
-            counted.add(execution_id)
-    return coalesce(each for each in execution_ids[:taken] if each in visible_ids), taken
+            page_ids.add(execution_id)
+    visible = (execution_id for execution_id in execution_ids[:changes_used] if execution_id in visible_ids)
+    return coalesce(visible), changes_used

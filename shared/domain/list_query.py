@@ -1,4 +1,4 @@
-"""What lists of executions can be asked for, and where a row stands in one."""
+"""Queries for lists of executions: filters, order, and the positions (keyset pagination) of rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.domain.status import ExecutionStatus
 
 @dataclass(frozen=True, slots=True, order=True)
 class ListPosition:
-    """A place in a list: executions of one millisecond stand in the order of their ids."""
+    """A position in a list (keyset): executions of the same millisecond are in the order of their ids."""
 
     at: datetime
     id: str
@@ -20,17 +20,17 @@ class ListPosition:
 
 @dataclass(frozen=True, slots=True)
 class ListRow:
-    """A row of a list, and where it stands in it."""
+    """A row of a list, with its position."""
 
     execution: Execution
     position: ListPosition
 
 
 class ListOrder(StrEnum):
-    """Which executions a list begins with: by when they were made, or (``updated``) with what changed longest ago.
+    """The order of a list: by time of creation, or (``updated``) by time of the last change, the oldest change first.
 
-    One that changes while its list is read in the order of changes comes once more, at its end. What is being written
-    at this moment may come to stand before a place that has been passed: the feed tells of it.
+    In the order of changes, an execution that changes while the list is read appears once more, at the end. A write in
+    progress may get a position before one that was already read: the change feed shows such changes.
     """
 
     NEWEST = "newest"
@@ -40,9 +40,10 @@ class ListOrder(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """Which executions a list shows: those to which all of it applies, in ``order``.
+    """A query for a list: the executions that match all filters, in ``order``.
 
-    No ``statuses`` are all. ``created_after`` and ``created_before`` are not themselves within, ``updated_since`` is.
+    No ``statuses`` means all. ``created_after`` and ``created_before`` are exclusive bounds, ``updated_since`` is
+    inclusive.
     """
 
     statuses: tuple[ExecutionStatus, ...] = ()

@@ -1,4 +1,4 @@
-"""Statuses, and the one table of legal moves that every write passes through."""
+"""The state machine: statuses of executions and steps, and the table of allowed transitions that every write uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shared.errors import IllegalTransition
 
 
 class ExecutionStatus(StrEnum):
-    """Where a run stands, as pollers see it."""
+    """The status of a run, as pollers see it."""
 
     SCHEDULED = "scheduled"
     QUEUED = "queued"
@@ -21,12 +21,12 @@ class ExecutionStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """True for the three statuses that nothing leaves."""
+        """Whether the status is one of the three without a transition out of it."""
         return not EXECUTION_TRANSITIONS[self]
 
 
 class StepStatus(StrEnum):
-    """Where one step of a run stands."""
+    """The status of one step of a run."""
 
     WAITING = "waiting"
     READY = "ready"
@@ -38,7 +38,7 @@ class StepStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """True for the four statuses that nothing leaves."""
+        """Whether the status is one of the four without a transition out of it."""
         return not STEP_TRANSITIONS[self]
 
 
@@ -68,14 +68,14 @@ STEP_TRANSITIONS: Final[dict[StepStatus, frozenset[StepStatus]]] = {
 
 
 def transition_execution(current: ExecutionStatus, target: ExecutionStatus) -> ExecutionStatus:
-    """Answer ``target`` where the table allows it from ``current``; raise IllegalMove else."""
+    """Return ``target`` if it equals ``current`` or the table allows it from there; raises IllegalTransition if not."""
     if target is not current and target not in EXECUTION_TRANSITIONS[current]:
         raise IllegalTransition(f"an execution cannot go from {current} to {target}")
     return target
 
 
 def transition_step(current: StepStatus, target: StepStatus) -> StepStatus:
-    """Answer ``target`` where the table allows it from ``current``; raise IllegalMove else."""
+    """Return ``target`` if the table allows it from ``current``; raises IllegalTransition if not."""
     if target not in STEP_TRANSITIONS[current]:
         raise IllegalTransition(f"a step cannot go from {current} to {target}")
     return target

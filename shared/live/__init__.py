@@ -1,1 +1,1 @@
-"""All that Redis may lose: rendered polls, outputs for an hour, log lines of a day, worker marks. Never the truth."""
+"""Data in Redis that may be lost: views, outputs (an hour), log lines (a day), presence, pub/sub; never the truth."""

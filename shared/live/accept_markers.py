@@ -1,7 +1,8 @@
-"""Word in Redis that the insert of a run which waits for a moment was answered: nobody will take it back. May be lost.
+"""Accept markers in Redis: the insert of a run was confirmed, so the API will not withdraw it. May be lost.
 
-Who looks for overdue steps leaves alone what was stored just now, for its caller may have been told no. A run of which
-there is word is looked after at its moment all the same; one whose word was lost, somewhat later.
+The reconciler leaves runs alone that were stored just now, because the API may still withdraw them (its caller got an
+error). A run with an accept marker is handled at its due time all the same; one whose marker was lost, somewhat later.
+Only runs with a due time in the near future get a marker.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from shared.domain.execution import Execution
 ACCEPT_MARKER_TTL_S: Final = 60
 
 
-def mark_accepted(pipe: Any, accepted: Execution) -> None:
-    """Leave word, by a pipeline, of a run whose insert was answered, where a moment that it waits for is near."""
-    moments = [step.due_by for step in accepted.steps.values() if step.is_delayed]
-    moments += [accepted.start_deadline, accepted.deadline]
-    soon = accepted.created_at + timedelta(seconds=ACCEPT_MARKER_TTL_S)
-    if any(moment is not None and moment < soon for moment in moments):
-        pipe.set(_key(accepted.id), b"1", ex=ACCEPT_MARKER_TTL_S)
+def mark_accepted(pipe: Any, execution: Execution) -> None:
+    """Append to ``pipe`` the marker of a run whose insert was confirmed, if one of its due times is near."""
+    due_times = [step.due_by for step in execution.steps.values() if step.is_delayed]
+    due_times += [execution.start_deadline, execution.deadline]
+    soon = execution.created_at + timedelta(seconds=ACCEPT_MARKER_TTL_S)
+    if any(moment is not None and moment < soon for moment in due_times):
+        pipe.set(_key(execution.id), b"1", ex=ACCEPT_MARKER_TTL_S)
 
 
 def find_marked(client: redis.Redis, execution_ids: Sequence[str]) -> set[str]:
-    """Answer those of which there is word; raises RedisError."""
+    """Return those of the executions that have a marker; raises RedisError."""
     if not execution_ids:
         return set()
-    found = client.mget([_key(each) for each in execution_ids])
-    return {each for each, word in zip(execution_ids, found, strict=True) if word is not None}
+    markers = client.mget([_key(execution_id) for execution_id in execution_ids])
+    return {execution_id for execution_id, marker in zip(execution_ids, markers, strict=True) if marker is not None}
 
 
 def _key(execution_id: str) -> str:

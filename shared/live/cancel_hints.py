@@ -1,4 +1,4 @@
-"""Hints in Redis that a run was asked to stop: they bring a cancel sooner than the next heartbeat, and may be lost."""
+"""Cancel hints in Redis (cancellation signal): announce a cancel to workers sooner than the heartbeat; may be lost."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ CANCEL_HINT_TTL_S: Final = 60
 
 
 def set_cancel_hint(client: redis.Redis, execution_id: str) -> None:
-    """Leave word for the workers of a run; raises RedisError."""
+    """Set the cancel hint of a run, for its workers; raises RedisError."""
     client.set(_key(execution_id), b"1", ex=CANCEL_HINT_TTL_S)
 
 
 def has_cancel_hint(client: redis.Redis, execution_id: str) -> bool:
-    """True where word was left that a run is to stop; raises RedisError."""
+    """Return whether a run has a cancel hint; raises RedisError."""
     return bool(client.exists(_key(execution_id)))
 
 

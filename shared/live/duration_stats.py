@@ -1,8 +1,8 @@
-"""Keeps in Redis how long the newest runs of each basket took, and the newest attempts of each agent.
+"""Duration samples in Redis: the durations of recent runs of each basket, and of recent attempts of each agent.
 
-Of each at most :data:`KEPT` are kept, in slots taken by chance: a new one replaces any other, so that what is kept is
-a fair sample in which the old fades away. It is one command of a pipeline that is sent anyway; what Redis forgets is
-learnt again from new runs.
+Each key holds at most :data:`SAMPLES_MAX` samples in slots chosen at random: a new sample replaces a random one, so
+that the samples are fair and old ones fade away (a biased reservoir). Recording is one command of a pipeline that is
+sent anyway; samples that Redis loses are learnt again from new runs.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ SAMPLES_MAX: Final = 100
 SAMPLES_TTL_S: Final = 14 * 86_400
 
 _RECORD: Final = """
-for place, key in ipairs(KEYS) do
-  redis.call('HSET', key, ARGV[2 * place], ARGV[2 * place + 1])
+for index, key in ipairs(KEYS) do
+  redis.call('HSET', key, ARGV[2 * index], ARGV[2 * index + 1])
   redis.call('EXPIRE', key, ARGV[1])
 end
 """
 
 
 def run_samples_key(execution: Execution) -> str:
-    """Answer the key of the runs alike: of an integrator's basket of this name, strategy and list of agents."""
+    """Return the key for similar runs: same integrator, basket name, strategy and list of agents."""
     basket = execution.basket
     return _key((execution.integrator, basket.name, basket.strategy, *basket.agents))
 
@@ -43,12 +43,12 @@ def _key(parts: tuple[str, ...]) -> str:
 
 
 def agent_samples_key(agent: str) -> str:
-    """Answer the key of an agent's attempts."""
+    """Return the key for the attempts of an agent."""
     return f"durations:agent:{agent}"
 
 
 def run_duration_s(execution: Execution) -> float | None:
-    """Answer how long a run took from its first claim; None for one that never ran, or was stopped from outside."""
+    """Return the seconds from a run's first claim to its end; None if it never ran, or neither completed nor failed."""
     if execution.started_at is None or execution.finished_at is None:
         return None
     if execution.status not in {ExecutionStatus.COMPLETED, ExecutionStatus.FAILED}:
@@ -57,22 +57,22 @@ def run_duration_s(execution: Execution) -> float | None:
 
 
 def record_durations(pipe: Any, decisions: Iterable[tuple[Execution, Iterable[tuple[str, float]]]]) -> None:
-    """Append to ``pipe`` the one command that notes how long attempts of agents took, and their runs that are over."""
-    noted: list[tuple[str, float]] = []
-    for execution, took in decisions:
-        noted += [(agent_samples_key(agent), seconds) for agent, seconds in took]
+    """Append to ``pipe`` one command that records the durations of attempts, and of the runs that are over."""
+    samples: list[tuple[str, float]] = []
+    for execution, durations in decisions:
+        samples += [(agent_samples_key(agent), seconds) for agent, seconds in durations]
         seconds = run_duration_s(execution)
         if seconds is not None:
-            noted.append((run_samples_key(execution), seconds))
-    if noted:
+            samples.append((run_samples_key(execution), seconds))
+    if samples:
         slots_and_ms: list[Any] = []
-        for _, seconds in noted:
+        for _, seconds in samples:
             slots_and_ms += (random.randrange(SAMPLES_MAX), int(seconds * 1_000))  # noqa: S311
-        pipe.eval(_RECORD, len(noted), *(key for key, _ in noted), SAMPLES_TTL_S, *slots_and_ms)
+        pipe.eval(_RECORD, len(samples), *(key for key, _ in samples), SAMPLES_TTL_S, *slots_and_ms)
 
 
 def read_samples(client: redis.Redis, keys: Sequence[str]) -> Mapping[str, tuple[float, ...]]:
-    """Return the durations under each key, in seconds; none if nobody has noted any. Raises RedisError."""
+    """Return the duration samples under each key, in seconds, sorted; empty if there are none. Raises RedisError."""
     pipe = client.pipeline(transaction=False)
     for key in keys:
         pipe.hvals(key)
@@ -80,5 +80,5 @@ def read_samples(client: redis.Redis, keys: Sequence[str]) -> Mapping[str, tuple
 
 
 def _parse_samples(values: Iterable[bytes]) -> tuple[float, ...]:
-    """What is kept, sorted; whatever is no number stands for nothing."""
+    """Return the samples in seconds, sorted; values that are not numbers are skipped."""
     return tuple(sorted(int(value) / 1_000 for value in values if value.isdigit()))

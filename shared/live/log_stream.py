@@ -1,4 +1,4 @@
-"""The log lines of all executions of the last day, in one capped Redis stream."""
+"""Log stream: the log lines of all executions of the last day, in one capped Redis stream, read by cursor."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import redis
 LOG_STREAM_KEY: Final = "logs"
 LOG_LINE_TTL_S: Final = 24 * 3600
 LOG_STREAM_TTL_S: Final = 2 * LOG_LINE_TTL_S
-"""With an end it may go when Redis is full, after all views and outputs; without one messages would find no room."""
+"""With a TTL Redis may evict it if full, after all views and outputs; else there would be no room for task messages."""
 STREAM_ENTRIES_MAX: Final = 50_000
 _CHUNK: Final = 500
-_ALL_LINES: Final = 999_999  # a place behind all lines of an entry
+_ALL_LINES: Final = 999_999  # a position after all lines of an entry
 _CURSOR: Final = re.compile(r"(\d{1,15})-(\d{1,10})-(\d{1,6})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class LogCursor:
-    """A place between two lines: the stream's entry and how many lines of it lie before."""
+    """A position between two lines: the entry of the stream, and the number of its lines before the position."""
 
     ms: int
     entry: int
@@ -32,9 +32,9 @@ class LogCursor:
 
     @classmethod
     def parse(cls, text: str) -> LogCursor | None:
-        """Answer the cursor that ``text`` was made from; None where it is none of ours."""
-        found = _CURSOR.fullmatch(text)
-        return None if found is None else cls(*map(int, found.groups()))
+        """Parse the text form of a cursor; None if it is not valid."""
+        match = _CURSOR.fullmatch(text)
+        return None if match is None else cls(*map(int, match.groups()))
 
     def __str__(self) -> str:
         return f"{self.ms}-{self.entry}-{self.lines}"
@@ -42,7 +42,7 @@ class LogCursor:
 
 @dataclass(frozen=True, slots=True)
 class LogFilter:
-    """Which lines are asked for; None means any."""
+    """A filter of log lines; None means any."""
 
     agent: str | None = None
     level: str | None = None
@@ -50,12 +50,12 @@ class LogFilter:
 
     @property
     def byte_patterns(self) -> tuple[bytes, ...]:
-        """What stands in the bytes of each line that is asked for: most entries need not be read to be passed over."""
-        named = {"agent_name": self.agent, "level": self.level, "execution_id": self.execution_id}
-        return tuple(orjson.dumps({name: value})[1:-1] for name, value in named.items() if value is not None)
+        """The bytes that every matching line contains, so that most entries are skipped without parsing."""
+        fields = {"agent_name": self.agent, "level": self.level, "execution_id": self.execution_id}
+        return tuple(orjson.dumps({name: value})[1:-1] for name, value in fields.items() if value is not None)
 
     def matches(self, line: dict[str, Any]) -> bool:
-        """True where a line is one of those asked for."""
+        """Return whether a line passes the filter."""
         return (
             (self.agent is None or line["agent_name"] == self.agent)
             and (self.level is None or line["level"] == self.level)
@@ -64,7 +64,7 @@ class LogFilter:
 
 
 def append_lines(pipe: Any, lines: Sequence[bytes]) -> None:
-    """Append to ``pipe`` what adds lines, as JSON objects, to the stream and lets those of yesterday go."""
+    """Append to ``pipe`` the commands that add lines (JSON objects) to the stream, cap it and extend its TTL."""
     if lines:
         pipe.xadd(
             LOG_STREAM_KEY, {"lines": b"[" + b",".join(lines) + b"]"}, maxlen=STREAM_ENTRIES_MAX, approximate=True
@@ -73,7 +73,7 @@ def append_lines(pipe: Any, lines: Sequence[bytes]) -> None:
 
 
 def trim_stream(pipe: Any) -> None:
-    """Append to ``pipe`` what drops the lines older than a day."""
+    """Append to ``pipe`` the command that deletes the lines older than a day."""
     pipe.xtrim(
         LOG_STREAM_KEY, minid=int((time.time() - LOG_LINE_TTL_S) * 1_000), approximate=True
     )  # the stream's ids are Redis's time
@@ -81,7 +81,7 @@ def trim_stream(pipe: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LogStreamPage:
-    """Lines, oldest first, and where to read on: behind the last of them, or at the end of what was searched."""
+    """Lines, oldest first, and the cursor to read on: after the last line, or at the end of what was searched."""
 
     lines: list[dict[str, Any]]
     next_cursor: LogCursor
@@ -89,73 +89,77 @@ class LogStreamPage:
 
 @dataclass(frozen=True, slots=True)
 class StreamStart:
-    """How far back the stream reaches; ``early`` are lines in it that are older, by execution and ``seq``."""
+    """The start of the stream (epoch ms); ``older_lines`` are lines in it with an earlier time, as (execution, seq)."""
 
     ms: int
     older_lines: frozenset[tuple[str, int]]
 
 
 def read_after(client: redis.Redis, since: LogCursor, log_filter: LogFilter, limit: int) -> LogStreamPage:
-    """Answer the lines after ``since``. Raises RedisError."""
-    found: list[dict[str, Any]] = []
-    end = since
-    start = f"{since.ms}-{since.entry}"
-    told = log_filter.byte_patterns
-    while len(found) < limit:
-        chunk: list[Any] = client.xrange(LOG_STREAM_KEY, min=start, count=_CHUNK)  # type: ignore[assignment]
+    """Return the first ``limit`` matching lines after the cursor ``since``. Raises RedisError."""
+    lines: list[dict[str, Any]] = []
+    next_cursor = since
+    after_id = f"{since.ms}-{since.entry}"
+    patterns = log_filter.byte_patterns
+    while len(lines) < limit:
+        chunk: list[Any] = client.xrange(LOG_STREAM_KEY, min=after_id, count=_CHUNK)  # type: ignore[assignment]
         for entry in chunk:
-            if not _may_match(entry, told):
-                end = max(end, _cursor_after(entry)) if len(found) < limit else end
+            if not _may_match(entry, patterns):
+                next_cursor = max(next_cursor, _cursor_after(entry)) if len(lines) < limit else next_cursor
                 continue
             for cursor, line in _lines_of(*entry):
-                if cursor > since and len(found) < limit:
-                    end = cursor
+                if cursor > since and len(lines) < limit:
+                    next_cursor = cursor
                     if log_filter.matches(line):
-                        found.append(line)
+                        lines.append(line)
         if len(chunk) < _CHUNK:
             break
-        start = f"({chunk[-1][0].decode()}"
-    return LogStreamPage(found, end)
+        after_id = f"({chunk[-1][0].decode()}"
+    return LogStreamPage(lines, next_cursor)
 
 
 def read_latest(client: redis.Redis, log_filter: LogFilter, limit: int) -> LogStreamPage:
-    """Answer the latest lines; to read on from their ``end`` gives what came since. Raises RedisError."""
-    found: list[dict[str, Any]] = []
-    tip = LogCursor(_now_ms(client), 0, 0)  # asked before the stream, or a line added between would be passed over
-    end = "+"
-    told = log_filter.byte_patterns
-    while len(found) < limit:
-        chunk: list[Any] = client.xrevrange(LOG_STREAM_KEY, max=end, count=_CHUNK)  # type: ignore[assignment]
-        if end == "+" and chunk:
-            tip = _cursor_after(chunk[0])
+    """Return the latest ``limit`` matching lines; ``next_cursor`` continues with later lines. Raises RedisError."""
+    lines: list[dict[str, Any]] = []
+    next_cursor = LogCursor(
+        _now_ms(client), 0, 0
+    )  # read before the stream, else a line added in between would be skipped
+    before_id = "+"
+    patterns = log_filter.byte_patterns
+    while len(lines) < limit:
+        chunk: list[Any] = client.xrevrange(LOG_STREAM_KEY, max=before_id, count=_CHUNK)  # type: ignore[assignment]
+        if before_id == "+" and chunk:
+            next_cursor = _cursor_after(chunk[0])
         for entry in chunk:
-            if _may_match(entry, told):
-                found += [line for _, line in reversed(_lines_of(*entry)) if log_filter.matches(line)]
+            if _may_match(entry, patterns):
+                lines += [line for _, line in reversed(_lines_of(*entry)) if log_filter.matches(line)]
         if len(chunk) < _CHUNK:
             break
-        end = f"({chunk[-1][0].decode()}"
-    return LogStreamPage(found[:limit][::-1], tip)
+        before_id = f"({chunk[-1][0].decode()}"
+    return LogStreamPage(lines[:limit][::-1], next_cursor)
 
 
 def contains(client: redis.Redis, since: LogCursor) -> bool:
-    """Answer whether the stream still holds the line behind which ``since`` lies. Raises RedisError."""
+    """Return whether the stream still has the line before the cursor ``since``. Raises RedisError."""
     return bool(client.xrange(LOG_STREAM_KEY, max=f"{since.ms}-{since.entry}", count=1))
 
 
 def read_stream_start(client: redis.Redis) -> StreamStart:
-    """Answer how far back the stream reaches; to now where it is empty. Raises RedisError."""
+    """Return the start of the stream; now if it is empty. Raises RedisError."""
     now_ms = _now_ms(client)
     chunk: list[Any] = client.xrange(LOG_STREAM_KEY, count=_CHUNK)  # type: ignore[assignment]
     if not chunk:
         return StreamStart(now_ms, frozenset())
     first_ms = int(chunk[0][0].decode().partition("-")[0])
-    # An agent's lines are added in batches, some time after they were said.
-    early = ((timestamp_ms_of(line), line) for entry in chunk for _, line in _lines_of(*entry))
-    return StreamStart(first_ms, frozenset((line["execution_id"], line["seq"]) for ms, line in early if ms < first_ms))
+    # An agent's lines are added in batches, some time after they were logged.
+    timestamped = ((timestamp_ms_of(line), line) for entry in chunk for _, line in _lines_of(*entry))
+    return StreamStart(
+        first_ms, frozenset((line["execution_id"], line["seq"]) for ms, line in timestamped if ms < first_ms)
+    )
 
 
 def timestamp_ms_of(line: dict[str, Any]) -> int:
-    """Answer when a line was said, in milliseconds since 1970."""
+    """Return the time of a line in milliseconds since 1970."""
     return round(datetime.fromisoformat(line["timestamp"]).timestamp() * 1_000)
 
 
@@ -164,9 +168,9 @@ def _now_ms(client: redis.Redis) -> int:
     return int(seconds) * 1_000 + int(micros) // 1_000
 
 
-def _may_match(entry: tuple[bytes, dict[bytes, bytes]], told: Sequence[bytes]) -> bool:
-    """False where no line of an entry can be one of those asked for; reading all of a day takes seconds."""
-    return all(words in entry[1][b"lines"] for words in told)
+def _may_match(entry: tuple[bytes, dict[bytes, bytes]], patterns: Sequence[bytes]) -> bool:
+    """Return False if no line of an entry can match; parsing all entries of a day would take seconds."""
+    return all(pattern in entry[1][b"lines"] for pattern in patterns)
 
 
 def _cursor_after(entry: tuple[bytes, dict[bytes, bytes]]) -> LogCursor:

@@ -1,7 +1,7 @@
-"""Tells Redis what MongoDB has just accepted: bells, view, outputs, log lines and figures, in one pipeline.
+"""Publisher: after a write to MongoDB, sends task messages, views, outputs, log lines and metrics to Redis.
 
-Nothing here can fail a run: what Redis does not take is offered again by the reconciler, rendered again by a
-reader, or lost as a figure may be.
+All go in one pipeline, and an error of Redis never fails a run: a lost task message is sent again by the reconciler,
+a lost view is rendered again by a reader, and a metric may be lost.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ TRIM_EVERY_S: Final = 60.0
 
 
 class MetricsSink(Protocol):
-    """Whatever counts what the fleet does; each verb appends to a pipeline."""
+    """Port for fleet metrics; each method appends commands to a pipeline."""
 
     def count_ended(self, pipe: Any, runs: Mapping[tuple[str, str], int], steps: Sequence[tuple[str, float]]) -> None:
-        """Count runs that have come to their end, by basket and status, and steps: their agents and their seconds."""
+        """Count ended runs by (basket, status), and attempts of steps as (agent, duration in seconds)."""
 
     def count_rescue(self, pipe: Any, reason: str) -> None:
-        """Count a step that was looked at again."""
+        """Count a rescue of a step, for ``reason``."""
 
 
 @dataclass(frozen=True, slots=True)
 class SavedDecision:
-    """A decision that was written, for others to hear of: the record after it; lines up to seq ``told`` are known.
+    """A saved decision to publish, with the record after it; log lines up to ``published_seq`` are published already.
 
-    ``took`` says how long the agents took that led to it, in seconds.
+    ``agent_durations`` are the (agent, seconds) of the attempts that led to it.
     """
 
     record: ExecutionRecord
@@ -50,96 +50,99 @@ class SavedDecision:
 
 
 class Publisher:
-    """One process's way of telling Redis; see the module's promise."""
+    """Publishes the changes of one process to Redis; its methods never raise an error of Redis."""
 
     def __init__(
         self, client: redis.Redis, views: ViewCache, metrics: MetricsSink, view_age_max_s: float = VIEW_STALE_AFTER_S
     ) -> None:
         self._redis = client
         self._views = views
-        self._figures = metrics
+        self._metrics = metrics
         self._view_age_max_s = view_age_max_s
         self._trimmed_at = -TRIM_EVERY_S
         self._log = structlog.get_logger()
 
     def publish_accepted(self, decisions: Sequence[Decision], outputs: Mapping[str, bytes] | None = None) -> None:
-        """Offer runs that were just stored, and show them as queued, with the ``outputs`` that they begin with."""
+        """Publish runs that were just stored: task messages, accept markers, first views with ``outputs``, log lines.
+
+        ``outputs`` are those that the runs start with (retries).
+        """
         pipe = self._redis.pipeline(transaction=False)
         as_of = boottime_s()
-        told: list[bytes] = []
-        for advance in decisions:
-            record = replace(advance.initial_record, outputs=outputs or {})
-            self._enqueue(pipe, record, advance.dispatch)
+        lines: list[bytes] = []
+        for decision in decisions:
+            record = replace(decision.initial_record, outputs=outputs or {})
+            self._enqueue(pipe, record, decision.dispatch)
             accept_markers.mark_accepted(pipe, record.execution)
             view = render(record)
-            # A SET NX, cheaper than the script: whoever was there before knows more.
+            # A SET NX, cheaper than the script: a view that exists already is newer.
             if view is not None and self._is_current(as_of):
                 self._views.put_if_absent(pipe, record.execution.id, view)
-            told += _lines_after(record, 0)
-        log_stream.append_lines(pipe, told)
+            lines += _lines_after(record, 0)
+        log_stream.append_lines(pipe, lines)
         self._send(pipe, ", ".join(advance.execution.id for advance in decisions))
 
     def publish_decision(
         self, record: ExecutionRecord, decision: Decision, *, as_of: float, published_seq: int = 0
     ) -> None:
-        """Publish a decision that was written; how long its agents took is given to :meth:`advanced_all`.
+        """Publish one saved decision; to publish durations of agents as well, use :meth:`publish_decisions`.
 
-        ``record`` is what the write returned, asked for at ``as_of`` (:func:`since_boot`); lines up to seq
-        ``told`` were told before.
+        ``record`` is the reply to the write, which was sent at ``as_of`` (:func:`shared.clock.boottime_s`); log lines
+        up to ``published_seq`` are published already.
         """
         self.publish_decisions([SavedDecision(record, decision, published_seq)], as_of=as_of)
 
     def publish_decisions(self, decisions: Sequence[SavedDecision], *, as_of: float) -> None:
-        """Tell of decisions on several runs that were written at once, asked for at ``as_of``."""
+        """Publish saved decisions on several runs, whose common write was sent at ``as_of``."""
         pipe = self._redis.pipeline(transaction=False)
-        for each in decisions:
-            self._enqueue(pipe, each.record, each.decision.dispatch)
-        self._put_views(pipe, [each.record for each in decisions], as_of)
-        outputs = [(each.record.execution.id, output) for each in decisions for output in each.decision.outputs]
-        self._views.put_outputs(pipe, {(run_id, output.step): output.json for run_id, output in outputs})
+        for saved in decisions:
+            self._enqueue(pipe, saved.record, saved.decision.dispatch)
+        self._put_views(pipe, [saved.record for saved in decisions], as_of)
+        outputs = [(saved.record.execution.id, output) for saved in decisions for output in saved.decision.outputs]
+        self._views.put_outputs(pipe, {(execution_id, output.step): output.json for execution_id, output in outputs})
         log_stream.append_lines(
-            pipe, [line for each in decisions for line in _lines_after(each.record, each.published_seq)]
+            pipe, [line for saved in decisions for line in _lines_after(saved.record, saved.published_seq)]
         )
-        ended = [each.record.execution for each in decisions if each.record.execution.is_done]
+        ended = [saved.record.execution for saved in decisions if saved.record.execution.is_done]
         if ended:
             self._trim_now_and_then(pipe, as_of)
         runs = Counter((execution.basket.name, str(execution.status)) for execution in ended)
-        self._figures.count_ended(pipe, runs, [step for each in decisions for step in each.agent_durations])
-        duration_stats.record_durations(pipe, [(each.record.execution, each.agent_durations) for each in decisions])
-        self._send(pipe, ", ".join(each.record.execution.id for each in decisions))
+        self._metrics.count_ended(pipe, runs, [step for saved in decisions for step in saved.agent_durations])
+        duration_stats.record_durations(pipe, [(saved.record.execution, saved.agent_durations) for saved in decisions])
+        self._send(pipe, ", ".join(saved.record.execution.id for saved in decisions))
 
     def redeliver(self, execution: Execution, rejected: message.TaskMessage) -> None:
-        """Ring again, ahead of all others, for a worker that drains and takes nothing any more."""
+        """Send a task message again, before all first offers, for a worker that drains and starts no step any more."""
         if rejected.step in execution.steps:
             pipe = self._redis.pipeline(transaction=False)
             message.enqueue(pipe, rejected, execution.basket.step(rejected.step).queue, message.PRIORITY_REOFFER)
             self._send(pipe, execution.id)
 
     def publish_view(self, record: ExecutionRecord, *, as_of: float, published_seq: int) -> None:
-        """Show an execution as it stands, and tell the lines beyond seq ``told``."""
+        """Publish the current view of an execution, and its log lines after ``published_seq``."""
         pipe = self._redis.pipeline(transaction=False)
         self._put_views(pipe, [record], as_of)
         log_stream.append_lines(pipe, _lines_after(record, published_seq))
         self._send(pipe, record.execution.id)
 
     def publish_rescue(self, record: ExecutionRecord, decision: Decision, *, as_of: float, reason: str) -> bool:
-        """Offer again what was rescued, ahead of all first offers, and tell of it; False where Redis did not hear."""
+        """Publish a rescue: the task message, before all first offers, view and log lines; False if Redis is away."""
         pipe = self._redis.pipeline(transaction=False)
         self._enqueue(pipe, record, decision.dispatch)
         if decision.events:
             self._put_views(pipe, [record], as_of)
             log_stream.append_lines(pipe, _lines_after(record, record.lines_total - len(decision.events)))
-        self._figures.count_rescue(pipe, reason)
+        self._metrics.count_rescue(pipe, reason)
         if record.execution.is_done:
-            self._figures.count_ended(pipe, {(record.execution.basket.name, str(record.execution.status)): 1}, ())
+            self._metrics.count_ended(pipe, {(record.execution.basket.name, str(record.execution.status)): 1}, ())
         return self._send(pipe, record.execution.id)
 
     def extend_view(self, execution_id: str, rev: int) -> bool:
-        """Keep a live view that still shows ``rev``; False where it must be rendered anew, not for Redis being away."""
+        """Extend the TTL of a view that shows ``rev``; False if it must be rendered again, True if Redis is away."""
         try:
             return self._views.extend_ttl(execution_id, rev)
-        except redis.RedisError as away:
-            self._log.warning("Redis did not keep a view", execution_id=execution_id, reason=str(away))
+        except redis.RedisError as error:
+            self._log.warning("Redis is away: a view was not extended", execution_id=execution_id, reason=str(error))
             return True
 
     def _enqueue(self, pipe: Any, record: ExecutionRecord, steps: Iterable[str]) -> None:
@@ -155,15 +158,18 @@ class Publisher:
         views: list[RenderedView] = []
         for record in records:
             execution = record.execution
-            shown = render(record)
-            if shown is None:  # its result is kept apart: what is there tells of an earlier moment
+            body = render(record)
+            if body is None:  # an output of the result is not at hand, and the stored view is older
                 self._views.invalidate(pipe, execution.id)
             else:
-                views.append(RenderedView(execution.id, shown, execution.rev, execution.is_done))
+                views.append(RenderedView(execution.id, body, execution.rev, execution.is_done))
         self._views.put(pipe, views)
 
     def _is_current(self, as_of: float) -> bool:
-        """False where this process stood still since ``as_of``: others may have gone on; a reader renders anew."""
+        """Return False if this process was suspended since ``as_of``, so that its view may be stale.
+
+        Others may have written since; a reader renders the view again.
+        """
         return boottime_s() - as_of <= self._view_age_max_s
 
     def _trim_now_and_then(self, pipe: Any, now: float) -> None:
@@ -174,14 +180,14 @@ class Publisher:
     def _send(self, pipe: Any, subject: str) -> bool:
         try:
             pipe.execute()
-        except redis.RedisError as away:
-            self._log.warning("Redis was not told; the run goes on", subject=subject, reason=str(away))
+        except redis.RedisError as error:
+            self._log.warning("Redis is away: a change was not published", subject=subject, reason=str(error))
             return False
         return True
 
 
-def _lines_after(record: ExecutionRecord, told: int) -> list[bytes]:
-    """The lines of a record beyond seq ``told``, as JSON."""
-    first = max(told + 1, record.first_seq)
-    new = record.events[first - record.first_seq :]
-    return [render_log_line(record.execution.id, seq, event) for seq, event in enumerate(new, first)]
+def _lines_after(record: ExecutionRecord, published_seq: int) -> list[bytes]:
+    """Return the log lines of a record after ``published_seq``, as JSON."""
+    first_seq = max(published_seq + 1, record.first_seq)
+    events = record.events[first_seq - record.first_seq :]
+    return [render_log_line(record.execution.id, seq, event) for seq, event in enumerate(events, first_seq)]

@@ -1,7 +1,7 @@
-"""Wakes who waits for a change: one subscription a process, and only while somebody waits.
+"""Pub/sub wake-ups: wakes held polls (long poll) on a change, by one Redis subscription a process.
 
-A wake-up is a hint and bears nothing to be believed: who is woken looks for itself. One that is lost costs time, for
-every wait is bounded and ends with a look.
+The subscription exists only while there are waiters. A wake-up is a hint without data: the waiter reads the state
+itself. A lost wake-up costs time only, because every wait has a time limit and ends with a read.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ from shared.live.redis_client import connect
 
 WAKEUP_CHANNEL: Final = "wakes"
 FEED_TOPIC: Final = "feed"
-"""The topic of those that wait for the change feed."""
+"""The topic for waiters on the change feed."""
 LINGER_S: Final = 5.0
 _POLL_EVERY_S: Final = 0.1
 _SUBSCRIBE_TIMEOUT_S: Final = 0.5
 
 
 def publish_wakeup(pipe: Any, topic: str) -> None:
-    """Append to ``pipe`` what wakes those that wait for ``topic``: an execution's id, or any word without a space."""
+    """Append to ``pipe`` the command that wakes the waiters on ``topic``: an execution's id, or a word (no spaces)."""
     pipe.publish(WAKEUP_CHANNEL, topic)
 
 
 class Waiter:
-    """One that waits for a topic; ``is_over`` once nothing would wake it any more."""
+    """A waiter on one topic; ``is_released`` is true once no wake-up can come any more."""
 
     def __init__(self) -> None:
         self._woken = threading.Event()
         self.is_released = False
 
     def wait(self, seconds: float) -> None:
-        """Return when it is woken, at the latest after ``seconds``; what woke it before counts."""
+        """Wait until it is woken, at most ``seconds``; returns at once if it was woken before the call."""
         self._woken.wait(seconds)
         self._woken.clear()
 
     def wake(self) -> None:
-        """Have it look."""
+        """Wake it, so that it reads the state."""
         self._woken.set()
 
     def release(self) -> None:
-        """Have it look a last time."""
+        """Wake it for a last read of the state: no further wake-up follows."""
         self.is_released = True
         self._woken.set()
 
 
 class WakeupListener:
-    """One process's ear for changes.
+    """Subscriber to the wake-up channel, one for each process.
 
-    Its thread and its connection live while somebody waits and ``linger_s`` longer. Where Redis is lost, which
-    ``is_away`` tells of one that merely stands still, everybody is woken for a last look.
+    Its thread and connection live while there are waiters, and ``linger_s`` longer. If the connection to Redis is lost,
+    or ``is_away`` reports that Redis hangs, all waiters are released for a last read.
     """
 
     def __init__(self, url: str, is_away: Callable[[], bool], linger_s: float = LINGER_S) -> None:
@@ -65,72 +65,72 @@ class WakeupListener:
         self._linger_s = linger_s
         self._lock = threading.Lock()
         self._waiters: dict[str, set[Waiter]] = {}
-        self._subscribed: threading.Event | None = None  # of the thread that runs: set once it hears
+        self._subscribed: threading.Event | None = None  # of the running thread: set when it is subscribed
 
     @contextmanager
     def register(self, topic: str) -> Iterator[Waiter | None]:
-        """Register one that waits for ``topic`` while the block runs; None where Redis is away: nothing would wake it.
+        """Register a waiter on ``topic`` while the block runs; None if Redis is away, since nothing would wake it.
 
-        Whoever looks after this was entered, and then waits, misses no change.
+        A caller that first enters the block, then reads the state and then waits, misses no change.
         """
         waiter = Waiter()
         with self._lock:
             self._waiters.setdefault(topic, set()).add(waiter)
-            listens = self._subscribed or self._start_thread()
+            subscribed = self._subscribed or self._start_thread()
         try:
-            heard = listens is not None and listens.wait(_SUBSCRIBE_TIMEOUT_S) and not waiter.is_released
-            yield waiter if heard else None
+            is_subscribed = subscribed is not None and subscribed.wait(_SUBSCRIBE_TIMEOUT_S) and not waiter.is_released
+            yield waiter if is_subscribed else None
         finally:
             with self._lock:
-                others = self._waiters[topic]
-                others.discard(waiter)
-                if not others:
+                waiters = self._waiters[topic]
+                waiters.discard(waiter)
+                if not waiters:
                     del self._waiters[topic]
 
     def _start_thread(self) -> threading.Event | None:
-        """Begin to listen; None where the machine has no thread left: the next one tries again."""
-        listens = threading.Event()
+        """Start the thread that listens; None if the machine can start no thread: the next waiter tries again."""
+        subscribed = threading.Event()
         try:
-            threading.Thread(target=self._listen, args=(listens,), name="wakes", daemon=True).start()
-        except RuntimeError as full:
-            structlog.get_logger().warning("wake-ups are not heard", reason=str(full))
+            threading.Thread(target=self._listen, args=(subscribed,), name="wakes", daemon=True).start()
+        except RuntimeError as error:
+            structlog.get_logger().warning("no thread for wake-ups could be started", reason=str(error))
             return None
-        self._subscribed = listens
-        return listens
+        self._subscribed = subscribed
+        return subscribed
 
     def release_all(self) -> None:
-        """Have everybody look a last time."""
+        """Release all waiters for a last read of the state."""
         with self._lock:
             self._release_all()
 
-    def _listen(self, listens: threading.Event) -> None:
-        """Pass on what is published until nobody has waited for a while, or Redis is lost."""
+    def _listen(self, subscribed: threading.Event) -> None:
+        """Subscribe and dispatch wake-ups until there has been no waiter for ``linger_s``, or Redis is lost."""
         try:
-            with closing(connect(self._url, connections_max=1)) as client, closing(client.pubsub()) as ear:  # type: ignore[no-untyped-call]
-                ear.subscribe(WAKEUP_CHANNEL)
-                self._dispatch(ear, listens)
-        except redis.RedisError as away:
-            structlog.get_logger().warning("wake-ups are not heard", reason=str(away))
+            with closing(connect(self._url, connections_max=1)) as client, closing(client.pubsub()) as subscription:  # type: ignore[no-untyped-call]
+                subscription.subscribe(WAKEUP_CHANNEL)
+                self._dispatch(subscription, subscribed)
+        except redis.RedisError as error:
+            structlog.get_logger().warning("Redis is away: wake-ups are not received", reason=str(error))
         finally:
             with self._lock:
-                if self._subscribed is listens:
+                if self._subscribed is subscribed:
                     self._subscribed = None
                     self._release_all()
-            listens.set()  # who waited for the subscription finds itself ended
+            subscribed.set()  # a waiter that still waits for the subscription finds itself released
 
-    def _dispatch(self, ear: Any, listens: threading.Event) -> None:
-        wanted_at = time.monotonic()
+    def _dispatch(self, subscription: Any, subscribed: threading.Event) -> None:
+        last_waiter_at = time.monotonic()
         while not self._is_away():
-            message = ear.get_message(timeout=_POLL_EVERY_S)
+            message = subscription.get_message(timeout=_POLL_EVERY_S)
             if message is not None and message["type"] == "subscribe":
-                listens.set()
+                subscribed.set()
             with self._lock:
                 if message is not None and message["type"] == "message":
                     self._wake(message["data"].decode())
                 if self._waiters:
-                    wanted_at = time.monotonic()
-                elif time.monotonic() - wanted_at > self._linger_s:
-                    self._subscribed = None  # whoever comes now starts another thread
+                    last_waiter_at = time.monotonic()
+                elif time.monotonic() - last_waiter_at > self._linger_s:
+                    self._subscribed = None  # the next waiter starts another thread
                     return
 
     def _wake(self, topic: str) -> None:

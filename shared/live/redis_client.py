@@ -1,4 +1,4 @@
-"""How Bucket speaks to Redis: every wait bounded, nothing repeated behind the caller's back."""
+"""Redis clients: every wait has a timeout, and no command is retried without the caller."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from redis.retry import Retry
 
 
 def connect(url: str, timeout_s: float = 1.0, connections_max: int = 128) -> redis.Redis:
-    """Return a client that fails within ``timeout_s`` and never repeats a command.
+    """Return a client that fails within ``timeout_s`` and never retries a command.
 
-    redis-py repeats each command ten times unless told otherwise, LPUSH and INCR too, whose answer was lost.
+    By default redis-py retries each command ten times if the reply was lost, even LPUSH and INCR.
     """
     return redis.Redis.from_url(
         url,
@@ -27,27 +27,27 @@ def connect(url: str, timeout_s: float = 1.0, connections_max: int = 128) -> red
 
 
 class ThreadLocalReader(threading.local):
-    """Reads values, for each thread on a connection of its own.
+    """Reads values with one connection for each thread.
 
-    What a pool does around each command (locks, events, figures, a look whether the line still stands) costs a third of
-    a GET. Here a line that fell is found when it is used, and as reading twice does no harm the read is sent again.
+    The work of a connection pool around each command (locks, events, metrics, a check of the connection) costs a third
+    of a GET. Here a broken connection is detected when it is used; the read is then sent again, which does no harm.
     """
 
     def __init__(self, pool: redis.ConnectionPool) -> None:
-        """Once in each thread that reads; the connection is made when it is first needed."""
-        self._make = partial(pool.connection_class, **pool.connection_kwargs)
-        self._connection: redis.Connection = self._make()
+        """Runs once in each thread that reads; the connection is opened at the first read."""
+        self._new_connection = partial(pool.connection_class, **pool.connection_kwargs)
+        self._connection: redis.Connection = self._new_connection()
 
     def get(self, key: str) -> bytes | None:
-        """Answer what lies under ``key``; None for nothing. Raises RedisError."""
-        if self._connection.pid != os.getpid():  # of before a fork: two would hear each other's answers
-            self._connection = self._make()
+        """Return the value of ``key``; None if there is none. Raises RedisError."""
+        if self._connection.pid != os.getpid():  # made before a fork: two processes would read each other's replies
+            self._connection = self._new_connection()
         try:
             return self._get(key)
-        except redis.ConnectionError:  # which a timeout is not
+        except redis.ConnectionError:  # a timeout is not one
             return self._get(key)
 
     def _get(self, key: str) -> bytes | None:
         self._connection.send_command("GET", key)  # type: ignore[no-untyped-call]
-        found: bytes | None = self._connection.read_response()
-        return found
+        value: bytes | None = self._connection.read_response()
+        return value

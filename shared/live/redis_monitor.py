@@ -1,4 +1,4 @@
-"""Looks at Redis ten times a second, so that no request has to: is it there, how much waits, who works."""
+"""Redis monitor: reads health, backlog (queue depth) and worker presence ten times a second, so no request must."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any, Final
 import redis
 import structlog
 
+from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.live import worker_presence
 from shared.live.redis_client import connect
 from shared.queue.dequeue import UnreadableMessage, decode_message
 from shared.queue.estimates import OldestMessage, QueueHistory, QueueSnapshot
-from shared.queue.message import QUEUES, list_keys
+from shared.queue.message import list_keys
 
 MONITOR_PERIOD_S: Final = 0.1
 TIMEOUT_S: Final = 0.25
@@ -23,9 +24,9 @@ TIMEOUT_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class RedisSnapshot:
-    """What a look at Redis saw: ``backlog`` counts waiting messages, ``workers`` those with a mark.
+    """A snapshot of Redis: ``backlog`` is the number of waiting messages, ``workers`` the number of workers present.
 
-    ``lines`` are the lists of messages by name; none if the store's time is not known.
+    ``queues`` are the lists of messages by key; empty if the store's time is not known.
     """
 
     is_connected: bool = False
@@ -35,81 +36,81 @@ class RedisSnapshot:
 
 
 class RedisMonitor:
-    """One process's look at Redis; an outage is seen within period and timeout, less than half a second."""
+    """Reads Redis regularly for one process; an outage is detected within period plus timeout, under half a second."""
 
     def __init__(self, url: str, now: Callable[[], datetime | None] = lambda: None) -> None:
-        """``now`` is the store's time, or None where it was never read; it must not wait."""
+        """``now`` returns the store's time, or None if it was never read; it must not block."""
         self._now = now
-        self._histories = {name: QueueHistory() for queue in QUEUES for name in list_keys(queue)}
+        self._histories = {name: QueueHistory() for queue in QUEUE_NAMES for name in list_keys(queue)}
         self._redis = connect(url, timeout_s=TIMEOUT_S, connections_max=2)
         self._stop = threading.Event()
-        self._looked = threading.Event()
+        self._has_snapshot = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._last = RedisSnapshot()
 
     def start(self) -> None:
-        """Begin to look; to be called in the process that wants to know, after any fork."""
+        """Start the thread; call it in the process that uses the monitor, after any fork."""
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
                 self._thread.start()
 
     def stop(self) -> None:
-        """Stop looking."""
+        """Stop the thread."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=2)
 
     @property
     def last(self) -> RedisSnapshot:
-        """What the last look saw; waits for the first one."""
-        if not self._looked.is_set():  # asked several times a request, and nearly always set
-            self._looked.wait(timeout=1)
+        """The latest snapshot; waits up to a second for the first one."""
+        if not self._has_snapshot.is_set():  # a fast check: read several times a request, and nearly always set
+            self._has_snapshot.wait(timeout=1)
         return self._last
 
     def take_snapshot(self) -> RedisSnapshot:
-        """Look now."""
+        """Read Redis now and return the snapshot."""
         pipe = self._redis.pipeline(transaction=False)
         worker_presence.count_workers(pipe)
         for name in self._histories:
             pipe.llen(name)
             pipe.lindex(name, -1)
         try:
-            marks, *waiting = pipe.execute()
-        except redis.RedisError as away:
+            workers, *list_replies = pipe.execute()
+        except redis.RedisError as error:
             if self._last.is_connected:
-                structlog.get_logger().warning("Redis is away", reason=str(away))
+                structlog.get_logger().warning("Redis is away", reason=str(error))
             return RedisSnapshot()
-        lengths, oldest = waiting[::2], waiting[1::2]
-        return RedisSnapshot(True, sum(lengths), workers=marks, queues=self._observe_queues(lengths, oldest))
+        lengths, oldest = list_replies[::2], list_replies[1::2]
+        return RedisSnapshot(True, sum(lengths), workers=workers, queues=self._observe_queues(lengths, oldest))
 
     def _observe_queues(self, lengths: Sequence[int], oldest: Sequence[Any]) -> Mapping[str, QueueSnapshot]:
         now = self._now()
         if now is None:
             return {}
         now_ms = int(now.timestamp() * 1_000)
-        looks = zip(self._histories.items(), lengths, oldest, strict=True)
-        return {name: flow.observe(now_ms, length, _decode_oldest(raw)) for (name, flow), length, raw in looks}
+        samples = zip(self._histories.items(), lengths, oldest, strict=True)
+        return {name: history.observe(now_ms, length, _decode_oldest(raw)) for (name, history), length, raw in samples}
 
     def _run(self) -> None:
         while True:
             try:
                 self._last = self.take_snapshot()
-            except Exception:  # noqa: BLE001  (it must go on: nothing else looks)
-                structlog.get_logger().exception("a look at Redis failed")
+            except Exception:  # noqa: BLE001  (the thread must go on: nothing else updates the snapshot)
+                structlog.get_logger().exception("reading the state of Redis failed")
                 self._last = RedisSnapshot()
-            self._looked.set()
+            self._has_snapshot.set()
             if self._stop.wait(MONITOR_PERIOD_S):
                 return
 
 
 def _decode_oldest(raw: Any) -> OldestMessage | None:
-    """What a list's oldest message says; None where there is none, or none that can be read."""
+    """Decode the oldest message of a list; None if there is none, or it is unreadable."""
     if raw is None:
         return None
     try:
-        bell = decode_message(raw)
+        message = decode_message(raw)
     except UnreadableMessage:
         return None
-    return OldestMessage(bell.execution_id, int(bell.offered_at.timestamp() * 1_000))
+    return OldestMessage(message.execution_id, int(message.offered_at.timestamp() * 1_000))

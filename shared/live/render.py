@@ -1,7 +1,8 @@
-"""Renders the poll of an execution: bytes without the closing brace, to which each poll adds what moves between.
+"""Renders the view (materialised view, read model) of an execution: JSON bytes without the closing brace.
 
-The first five fields are always there, in this order, so that ``head_of`` reads them without parsing the rest. The
-status view comes before all that can be large, so that it is cut out of a poll without parsing it either.
+Each poll appends the fields that change between two writes, such as the hints, and the brace. The first five fields
+are always present and in this order, so that :func:`parse_header` reads them without parsing the rest. The status
+view comes before all fields that can be large, so that it can be cut out of a view without parsing it either.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _HEAD: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ViewHeader:
-    """What a rendered poll says first."""
+    """The first fields of a rendered view."""
 
     execution_id: str
     status: str
@@ -47,21 +48,21 @@ class ViewHeader:
 
 
 def parse_header(view: bytes) -> ViewHeader:
-    """Answer the first fields of a rendered poll; ValueError where ``view`` is none."""
-    found = _HEAD.match(view)
-    if found is None:
+    """Parse the first fields of a rendered view; raises ValueError if ``view`` is not one."""
+    match = _HEAD.match(view)
+    if match is None:
         raise ValueError("this is no rendered poll")
-    return ViewHeader(found[1].decode(), found[2].decode(), found[3] == b"true", int(found[4]))
+    return ViewHeader(match[1].decode(), match[2].decode(), match[3] == b"true", int(match[4]))
 
 
 def render(record: ExecutionRecord, page: LogPageQuery = NEWEST_LOG_LINES) -> bytes | None:
-    """Answer the poll of ``record``, or None where an output that it must show whole is not at hand."""
+    """Render the view of ``record`` with its trailer; None if ``record`` lacks an output that the result needs."""
     execution = record.execution
     result = _result(record)
     if result is None:
         return None
     lines, first = _lines(record, page)
-    shown = _status(execution) | {
+    view = _status(execution) | {
         "steps": [_step(step) for step in execution.steps.values()],
         "result": orjson.Fragment(result),
         "outputs": _outputs(record),
@@ -78,12 +79,12 @@ def render(record: ExecutionRecord, page: LogPageQuery = NEWEST_LOG_LINES) -> by
         "request_id": execution.request_id,
     }
     if page.after is not None:
-        shown["gap"] = page.after + 1 < record.first_seq
-    return orjson.dumps(shown)[:-1] + encode_trailer(trailer_of(execution))
+        view["gap"] = page.after + 1 < record.first_seq
+    return orjson.dumps(view)[:-1] + encode_trailer(trailer_of(execution))
 
 
 def render_status(execution: Execution) -> bytes:
-    """Answer the status view: what a poll shows before its steps, and so nothing that can be large."""
+    """Render the status view: the fields of a view before its steps, and so no field that can be large."""
     return orjson.dumps(_status(execution))[:-1] + encode_trailer(trailer_of(execution))
 
 
@@ -107,7 +108,7 @@ def _status(execution: Execution) -> dict[str, Any]:
 
 
 def execution_metadata(execution: Execution) -> dict[str, Any]:
-    """Answer what a submit and a poll say of the basket."""
+    """Return the object ``execution_metadata`` about the basket, as in the replies of submits and polls."""
     return {
         "execution_id": execution.id,
         "basket_name": execution.basket.name,
@@ -117,7 +118,7 @@ def execution_metadata(execution: Execution) -> dict[str, Any]:
 
 
 def error_fields(error: RunError | None) -> dict[str, Any] | None:
-    """Answer an error as clients see it."""
+    """Return an error as a JSON object for clients; None for None."""
     if error is None:
         return None
     return {
@@ -131,9 +132,9 @@ def error_fields(error: RunError | None) -> dict[str, Any] | None:
     }
 
 
-@lru_cache(maxsize=256)  # one poll shows the same moment in several places, and so do those that follow
+@lru_cache(maxsize=256)  # one view shows the same time in several places, and so do later views
 def render_log_line(execution_id: str, seq: int, event: LogEvent) -> bytes:
-    """Answer one log line as JSON."""
+    """Render one log line as JSON."""
     return orjson.dumps(_line(execution_id, seq, event))
 
 
@@ -153,9 +154,9 @@ def _line(execution_id: str, seq: int, event: LogEvent) -> dict[str, Any]:
 
 
 def _lines(record: ExecutionRecord, page: LogPageQuery) -> tuple[tuple[LogEvent, ...], int]:
-    """The lines that a page shows, and the ``seq`` of the first of them."""
+    """Return the log lines of a page, and the ``seq`` of the first of them."""
     paged = record.with_log_page(page)
-    # A page beyond the end answers the client's own cursor, so that it can be asked again as it is.
+    # A page after the end returns the client's own cursor, so that the client can send the same request again.
     beyond = page.after is not None and not paged.events
     return paged.events, (page.after or 0) + 1 if beyond else paged.events_first_seq
 
@@ -163,14 +164,14 @@ def _lines(record: ExecutionRecord, page: LogPageQuery) -> tuple[tuple[LogEvent,
 def _progress(execution: Execution) -> dict[str, Any]:
     steps = execution.steps.values()
     completed = sum(step.status is StepStatus.COMPLETED for step in steps)
-    under_way = sum(step.percent or 0 for step in steps if step.status is StepStatus.RUNNING)
-    told = next((step.message for step in steps if step.status is StepStatus.RUNNING and step.message), None)
-    percent = (100 * completed + under_way) // max(len(execution.steps), 1)
+    running_percent = sum(step.percent or 0 for step in steps if step.status is StepStatus.RUNNING)
+    message = next((step.message for step in steps if step.status is StepStatus.RUNNING and step.message), None)
+    percent = (100 * completed + running_percent) // max(len(execution.steps), 1)
     return {
         "percent": percent,
         "steps_total": len(execution.steps),
         "steps_completed": completed,
-        "message": told,
+        "message": message,
     }
 
 
@@ -192,7 +193,7 @@ def _step(step: Step) -> dict[str, Any]:
 
 
 def result_steps(execution: Execution) -> tuple[str, ...]:
-    """Answer the steps whose outputs are the result, of a run that has completed; none of any other."""
+    """Return the ids of the steps whose outputs are the result of a completed run; none for any other run."""
     if execution.status is not ExecutionStatus.COMPLETED:
         return ()
     if execution.basket.strategy == PARALLEL:
@@ -201,39 +202,39 @@ def result_steps(execution: Execution) -> tuple[str, ...]:
 
 
 def _result(record: ExecutionRecord) -> bytes | None:
-    """The result as JSON; None where an output of it was left in the store."""
-    wanted = result_steps(record.execution)
-    if not wanted:
+    """Return the result as JSON; None if the record lacks an output of it, because that is stored externally."""
+    step_ids = result_steps(record.execution)
+    if not step_ids:
         return b"null"
-    if any(step not in record.outputs for step in wanted):
+    if any(step not in record.outputs for step in step_ids):
         return None
     if record.execution.basket.strategy == SEQUENTIAL:
-        return record.outputs[wanted[0]]
-    return orjson.dumps({step: orjson.Fragment(record.outputs[step]) for step in wanted})
+        return record.outputs[step_ids[0]]
+    return orjson.dumps({step: orjson.Fragment(record.outputs[step]) for step in step_ids})
 
 
 def _cancel(execution: Execution) -> dict[str, Any] | None:
-    """What a request to stop came to, as far as it has come."""
-    asked = execution.cancel
-    if asked is None:
+    """Return the request to cancel with its outcome so far; None if there was none."""
+    request = execution.cancel
+    if request is None:
         return None
     if execution.status is ExecutionStatus.CANCELLED:
         outcome = CancelOutcome.APPLIED
     else:
         outcome = CancelOutcome.ALREADY_FINAL if execution.is_done else CancelOutcome.PENDING
-    return {"requested_at": format_rfc3339(asked.requested_at), "reason": asked.reason, "outcome": outcome}
+    return {"requested_at": format_rfc3339(request.requested_at), "reason": request.reason, "outcome": outcome}
 
 
 def _outputs(record: ExecutionRecord) -> Mapping[str, Any]:
-    """Each completed step's output, or where to get it."""
-    shown: dict[str, Any] = {}
+    """Return the output of each completed step, or the address of an output that is omitted."""
+    outputs: dict[str, Any] = {}
     for step in record.execution.steps.values():
         if step.output_bytes is None:
             continue
         output = record.outputs.get(step.id)
         if output is None or step.output_bytes > OUTPUT_INLINE_MAX_BYTES:
             url = f"/executions/{record.execution.id}/outputs/{step.id}"
-            shown[step.id] = {"omitted": True, "bytes": step.output_bytes, "url": url}
+            outputs[step.id] = {"omitted": True, "bytes": step.output_bytes, "url": url}
         else:
-            shown[step.id] = orjson.Fragment(output)
-    return shown
+            outputs[step.id] = orjson.Fragment(output)
+    return outputs

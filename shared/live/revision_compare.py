@@ -1,8 +1,8 @@
-"""Compares what callers know with the views in Redis, in one round trip: only what differs comes back.
+"""Batch poll: compares the revisions that a caller has with the views in Redis, in one round trip.
 
-Redis is asked for hundreds of views and looks at the first bytes of each; what has not changed costs a byte. The ids
-go in one argument, not each as a key: packing 500 keys takes this process longer than all else, and no view lies in
-another database.
+A script reads the first bytes of hundreds of views and returns only those that differ; an unchanged one costs a byte.
+The ids are one argument and not keys: packing 500 keys takes this process longer than all the rest, and all views are
+in one database.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from shared.live.views import view_key
 
 _MISSING, _SAME, _SAME_AND_DONE, _CHANGED, _OMITTED = b"?=.!+"
 
-# All ids are of one length, so a basket's name begins at byte 61 of each view, and soon after it stands the revision.
-# A view of a lower revision than the caller has seen counts as missing: no poll goes back.
+# All ids have the same length, so the basket's name begins at byte 61 of each view, and the revision soon after it.
+# A view with a lower revision than the caller has seen counts as missing: polls never go back.
 _COMPARE: Final = """
 local prefix, whole_max, live_max, tail_size = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
@@ -32,52 +32,52 @@ local function status_view(key, size)
   return string.sub(head, 1, steps - 1) .. redis.call('GETRANGE', key, -tail_size, -1)
 end
 
-local marks, views, taken, live = {}, {}, 0, 0
+local outcomes, views, whole_size, live = {}, {}, 0, 0
 for id, rev in string.gmatch(ARGV[1], '(%S+) (%S+)') do
   local key = prefix .. id
   local head = redis.call('GETRANGE', key, 61, 240)
   local _, ends = string.find(head, '"done":', 1, true)
-  local _, _, done, known = string.find(head, '^(%a+),"rev":(%d+)', (ends or -1) + 1)
-  local mark = '?'
-  if known == rev then
-    mark = done == 'true' and '.' or '='
-    if mark == '=' and live < live_max then
+  local _, _, done, stored_rev = string.find(head, '^(%a+),"rev":(%d+)', (ends or -1) + 1)
+  local outcome = '?'
+  if stored_rev == rev then
+    outcome = done == 'true' and '.' or '='
+    if outcome == '=' and live < live_max then
       local view = status_view(key, 2000)
       if view then
         live = live + 1
         views[#views + 1] = view
       else
-        mark = '?'
+        outcome = '?'
       end
     end
-  elseif known and (rev == '-' or tonumber(rev) < tonumber(known)) then
-    mark = '!'
+  elseif stored_rev and (rev == '-' or tonumber(rev) < tonumber(stored_rev)) then
+    outcome = '!'
     local view
     if whole_max == 0 then
       view = status_view(key, 2000)
     else
       local size = redis.call('STRLEN', key)
-      if taken > 0 and taken + size > whole_max then
-        mark = '+'
+      if whole_size > 0 and whole_size + size > whole_max then
+        outcome = '+'
       else
-        taken = taken + size
+        whole_size = whole_size + size
         view = redis.call('GET', key)
       end
     end
-    if view then views[#views + 1] = view elseif mark == '!' then mark = '?' end
+    if view then views[#views + 1] = view elseif outcome == '!' then outcome = '?' end
   end
-  marks[#marks + 1] = mark
+  outcomes[#outcomes + 1] = outcome
 end
-return { table.concat(marks), views }
+return { table.concat(outcomes), views }
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ViewComparison:
-    """What Redis knows of those that were asked for: each is in one of these, but unchanged ones are only counted.
+    """The result of a comparison: each execution is in one of the groups; unchanged ones are only counted.
 
     ``changed`` and ``live`` are views; ``live`` are some of those that are unchanged and not done, for hints.
-    ``left_out`` have changed too, but there were bytes enough.
+    ``omitted`` have changed too, but the limit of bytes was reached.
     """
 
     missing: Sequence[str]
@@ -90,36 +90,36 @@ class ViewComparison:
 def compare_views(
     client: redis.Redis, revs: Mapping[str, int | None], *, whole_bytes: int, live_max: int
 ) -> ViewComparison:
-    """Answer which of the views differ from the revisions ``asked`` about; raises RedisError.
+    """Return which views differ from ``revs``, the revision of each execution (None: not known); raises RedisError.
 
-    The views are status views, or with ``whole_bytes`` whole ones of so many bytes in all, one at least. ``live_max``
-    bounds ``live``: the first so many in the order asked.
+    The views are status views; or, if ``whole_bytes`` is not 0, whole views with at most that many bytes in total, but
+    at least one. ``live`` holds at most ``live_max`` views, the first in the order of ``revs``.
     """
-    told = " ".join([f"{each} {'-' if rev is None else rev}" for each, rev in revs.items()])
-    answered: Any = client.eval(_COMPARE, 0, told, view_key(""), str(whole_bytes), str(live_max), TRAILER_BYTES_MAX)
-    marks, views = answered
-    unchanged = marks.count(_SAME) + marks.count(_SAME_AND_DONE)
-    if unchanged == len(marks):
+    request = " ".join([f"{execution_id} {'-' if rev is None else rev}" for execution_id, rev in revs.items()])
+    reply: Any = client.eval(_COMPARE, 0, request, view_key(""), str(whole_bytes), str(live_max), TRAILER_BYTES_MAX)
+    outcomes, views = reply
+    unchanged = outcomes.count(_SAME) + outcomes.count(_SAME_AND_DONE)
+    if unchanged == len(outcomes):
         return ViewComparison((), unchanged=unchanged, live=[_status_view(piece) for piece in views])
     missing: list[str] = []
-    left_out: list[str] = []
+    omitted: list[str] = []
     changed: list[bytes] = []
     live: list[bytes] = []
-    following = iter(views)
-    for execution_id, mark in zip(revs, marks, strict=True):
-        if mark == _CHANGED:
-            changed.append(next(following) if whole_bytes else _status_view(next(following)))
-        elif mark == _SAME and len(live) < live_max:
-            live.append(_status_view(next(following)))
-        elif mark == _MISSING:
+    remaining = iter(views)
+    for execution_id, outcome in zip(revs, outcomes, strict=True):
+        if outcome == _CHANGED:
+            changed.append(next(remaining) if whole_bytes else _status_view(next(remaining)))
+        elif outcome == _SAME and len(live) < live_max:
+            live.append(_status_view(next(remaining)))
+        elif outcome == _MISSING:
             missing.append(execution_id)
-        elif mark == _OMITTED:
-            left_out.append(execution_id)
-    return ViewComparison(missing, changed, left_out, unchanged, live)
+        elif outcome == _OMITTED:
+            omitted.append(execution_id)
+    return ViewComparison(missing, changed, omitted, unchanged, live)
 
 
 def _status_view(piece: bytes) -> bytes:
-    """The status view in a piece of a poll: what stands before the steps, and its mark at the poll's end."""
+    """Build a status view from a piece of a view: the fields before the steps, and the trailer."""
     end = piece[-TRAILER_BYTES_MAX:]
-    shown, _ = split_trailer(end)
-    return piece[:-TRAILER_BYTES_MAX] + end[len(shown) :]
+    body_end, _ = split_trailer(end)
+    return piece[:-TRAILER_BYTES_MAX] + end[len(body_end) :]

@@ -1,7 +1,7 @@
-"""The mark at the end of a rendered poll: what its next hints are reckoned from, and no client is shown.
+"""View trailer (metadata footer): the hidden end of a rendered view, from which the next poll's hints are computed.
 
-It is cut off without parsing the poll. A poll that a process of another release rendered may lack its ``timing``, or
-bear one with more in it than is known here: then its hints are as for a run of which nothing is known.
+It is cut off without parsing the view, and no client sees it. A view that a process of another release rendered may
+have no ``timing``, or one with unknown fields: then the hints are those of a run about which nothing is known.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ TRAILER_BYTES_MAX: Final = 500
 
 _TIMING: Final = b',"timing":'
 _WAIT: Final = b',"resting":'
-_NO_EXPIRY: Final = b',"expires_ms":null}'  # left out, for the release before this one does not know it
-# To the very end: what callers wrote may look like a mark, but something always comes after it.
+_NO_EXPIRY: Final = b',"expires_ms":null}'  # left out, because the previous release does not know the field
+# Anchored at the end: data of callers may look like a trailer, but something always comes after it.
 _TRAILER: Final = re.compile(rb',"timing":(\{[^{}]*\})(?:,"resting":(\{[^{}]*\}))?\Z|,"resting":(\{[^{}]*\})\Z')
 
 
 @dataclass(frozen=True, slots=True)
 class WaitState:
-    """Why no step of a run runs: ``queue``, ``retry`` or ``schedule``; the latter two until a moment (epoch ms)."""
+    """Why no step of a run is running: ``queue``, ``retry`` or ``schedule``; ``until_ms`` (epoch ms) if delayed."""
 
     reason: str
     until_ms: int | None = None
@@ -37,10 +37,11 @@ class WaitState:
 
 @dataclass(frozen=True, slots=True)
 class RunTiming:
-    """What tells how long a run will take: what it is, and since when (epoch ms) it is what it is.
+    """The data from which the remaining time of a run is estimated; times are epoch ms.
 
-    ``agent`` is that of the step which runs, or is offered; ``again`` tells that a step is at a later attempt, or
-    waits for one. Whatever it does, it is over soon after ``expires_ms``.
+    ``runs`` is the key of the duration samples of its runs. ``agent`` is the agent of the step that is running or
+    offered. ``again`` is true if a step is at a later attempt or waits for one. In any case the run is over soon after
+    ``expires_ms``.
     """
 
     runs: str
@@ -57,7 +58,7 @@ class RunTiming:
 
 @dataclass(frozen=True, slots=True)
 class Trailer:
-    """What is rendered for the next poll's hints and never shown; empty where the run is over."""
+    """The trailer of a view: data for the hints of the next poll, never shown; empty if the run is over."""
 
     wait_state: WaitState | None = None
     timing: RunTiming | None = None
@@ -68,43 +69,43 @@ _Part = TypeVar("_Part", WaitState, RunTiming)
 
 
 def split_trailer(view: bytes) -> tuple[bytes, Trailer]:
-    """Answer a rendered poll as clients may see it, and the mark that stands at its very end."""
-    since = max(len(view) - TRAILER_BYTES_MAX, 0)
-    if view.find(_TIMING, since) < 0 and view.find(_WAIT, since) < 0:
+    """Split a rendered view into the part that clients may see and the trailer at its end."""
+    search_from = max(len(view) - TRAILER_BYTES_MAX, 0)
+    if view.find(_TIMING, search_from) < 0 and view.find(_WAIT, search_from) < 0:
         return view, EMPTY_TRAILER
-    found = _TRAILER.search(view, since)
-    if found is None:
+    match = _TRAILER.search(view, search_from)
+    if match is None:
         return view, EMPTY_TRAILER
-    timing, rest = found[1], found[2] or found[3]
-    return view[: found.start()], Trailer(_decode_part(WaitState, rest), _decode_part(RunTiming, timing))
+    timing, wait_state = match[1], match[2] or match[3]
+    return view[: match.start()], Trailer(_decode_part(WaitState, wait_state), _decode_part(RunTiming, timing))
 
 
-def _decode_part(kind: type[_Part], written: bytes | None) -> _Part | None:
-    """A part of a mark; None where a newer release has written what this one does not know."""
+def _decode_part(kind: type[_Part], encoded: bytes | None) -> _Part | None:
+    """Decode a part of a trailer; None if it is missing, or a newer release has written unknown fields."""
     try:
-        return None if written is None else kind(**orjson.loads(written))
+        return None if encoded is None else kind(**orjson.loads(encoded))
     except TypeError:
         return None
 
 
 def trailer_of(execution: Execution) -> Trailer:
-    """Answer the mark of a run as it stands."""
+    """Build the trailer of a run in its present state."""
     if execution.is_done:
         return EMPTY_TRAILER
     running = next((step for step in execution.steps.values() if step.status is StepStatus.RUNNING), None)
     step = running or _first_ready(execution)
-    rest = None if step is None or running is not None else _wait_state_of(execution, step)
-    return Trailer(rest, _timing_of(execution, step))
+    wait_state = None if step is None or running is not None else _wait_state_of(execution, step)
+    return Trailer(wait_state, _timing_of(execution, step))
 
 
-def encode_trailer(mark: Trailer) -> bytes:
-    """Answer the mark as it stands at the end of a rendered poll."""
-    timing = b"" if mark.timing is None else _TIMING + orjson.dumps(mark.timing).replace(_NO_EXPIRY, b"}")
-    return timing + (b"" if mark.wait_state is None else _WAIT + orjson.dumps(mark.wait_state))
+def encode_trailer(trailer: Trailer) -> bytes:
+    """Encode a trailer as the bytes at the end of a rendered view."""
+    timing = b"" if trailer.timing is None else _TIMING + orjson.dumps(trailer.timing).replace(_NO_EXPIRY, b"}")
+    return timing + (b"" if trailer.wait_state is None else _WAIT + orjson.dumps(trailer.wait_state))
 
 
 def _first_ready(execution: Execution) -> Step | None:
-    """The first of the ready steps to become due; those that wait for a moment come after those on offer."""
+    """Return the ready step with the earliest due time, offered steps before delayed steps; None if none is ready."""
     ready = [step for step in execution.steps.values() if step.status is StepStatus.READY and step.due_by is not None]
     return min(ready, key=lambda step: (step.is_delayed, step.due_by)) if ready else None
 
@@ -112,7 +113,7 @@ def _first_ready(execution: Execution) -> Step | None:
 def _wait_state_of(execution: Execution, first: Step) -> WaitState:
     if not first.is_delayed:
         return WaitState("queue")
-    reason = "retry" if first.claims else "queue"  # a first step is held back by the simulator's script alone
+    reason = "retry" if first.claims else "queue"  # before its first claim only a script of the simulator delays a step
     if execution.status is ExecutionStatus.SCHEDULED:
         reason = "schedule"
     return WaitState(reason, _ms(first.due_by))
@@ -124,7 +125,7 @@ def _timing_of(execution: Execution, step: Step | None) -> RunTiming:
         None if step is None else step.agent,
         _ms(execution.started_at),
         None if step is None else _ms(step.started_at),
-        again=any(one.claims > (one.status is not StepStatus.READY) for one in execution.steps.values()),
+        again=any(other.claims > (other.status is not StepStatus.READY) for other in execution.steps.values()),
         cancel_ms=None if execution.cancel is None else _ms(execution.cancel.requested_at),
         expires_ms=_ms(execution.expires_at),
     )

@@ -1,4 +1,4 @@
-"""Counts the workers by the mark that each main process renews in Redis."""
+"""Worker presence (liveness): each worker's main process renews an entry in Redis, and the API counts the entries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PRESENCE_RENEW_EVERY_S: Final = 5.0
 PRESENCE_TTL_S: Final = 15.0
 _KEY: Final = "workers"
 
-# By Redis's own time: the marks of machines whose clocks differ must last equally long.
+# By Redis's own time: the entries of machines whose clocks differ must last equally long.
 _ANNOUNCE: Final = """
 local t = redis.call('TIME')
 redis.call('ZADD', KEYS[1], t[1] + ARGV[2], ARGV[1])
@@ -22,12 +22,18 @@ _COUNT: Final = "return redis.call('ZCOUNT', KEYS[1], '(' .. redis.call('TIME')[
 
 
 def count_workers(pipe: Any) -> Any:
-    """Ask for the number of workers whose mark lasts; appends to a pipeline, answers on a client."""
+    """Count the workers that are present: returns the number for a client, appends the command to a pipeline."""
     return pipe.eval(_COUNT, 1, _KEY)
 
 
+def present_workers(client: Any) -> list[str]:
+    """Return the names of the workers that are present, as ``host:pid``."""
+    names: list[bytes] = client.zrangebyscore(_KEY, f"({client.time()[0]}", "+inf")
+    return [name.decode() for name in names]
+
+
 class WorkerPresence:
-    """Renews this worker's mark from a thread, until it is told to stop; a lost Redis is tried again."""
+    """Renews the presence of this worker from a thread until it is stopped; if Redis is away it tries again."""
 
     def __init__(self, client: redis.Redis, name: str) -> None:
         self._redis = client
@@ -36,23 +42,25 @@ class WorkerPresence:
         self._thread = threading.Thread(target=self._renew, name="worker-mark", daemon=True)
 
     def start(self) -> None:
-        """Leave the mark, and go on renewing it."""
+        """Start the thread, which announces the worker and renews its presence."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Take the mark away."""
+        """Stop the thread and remove the presence."""
         self._stop.set()
         self._thread.join(timeout=2)
         try:
             self._redis.zrem(_KEY, self._name)
-        except redis.RedisError as away:
-            structlog.get_logger().info("the worker's mark was left to run out", reason=str(away))
+        except redis.RedisError as error:
+            structlog.get_logger().info("Redis is away: the worker's presence is left to expire", reason=str(error))
 
     def _renew(self) -> None:
         while True:
             try:
                 self._redis.eval(_ANNOUNCE, 1, _KEY, self._name, str(int(PRESENCE_TTL_S)))
-            except redis.RedisError as away:
-                structlog.get_logger().warning("Redis does not take the worker's mark", reason=str(away))
+            except redis.RedisError as error:
+                structlog.get_logger().warning(
+                    "Redis is away: the worker's presence was not renewed", reason=str(error)
+                )
             if self._stop.wait(PRESENCE_RENEW_EVERY_S):
                 return

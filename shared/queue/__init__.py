@@ -1,1 +1,1 @@
-"""Hands steps out: doorbell messages of ids only, which may be lost or doubled without harm."""
+"""Task messages: thin messages (ids only) that offer steps; a lost or duplicate message does no harm."""

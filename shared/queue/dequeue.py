@@ -1,7 +1,7 @@
-"""Takes the next bells straight from the lists, as Celery's consumer would: for a worker that is free already.
+"""Dequeues task messages directly from the Redis lists, as Celery's consumer would, for a worker that is free.
 
-Going back through Celery's consumer costs more than two writes of the store. A bell that is lost between here and its
-claim is one of the lost messages that the reconciler offers again.
+Returning to Celery's consumer costs more than two writes of the store. A message that is lost between here and its
+claim is a lost message like any other: the reconciler offers the step again.
 """
 
 from __future__ import annotations
@@ -14,74 +14,78 @@ from typing import Any, Final
 import orjson
 import redis
 
-from shared.queue.message import PRIORITY_FIRST_OFFER, PRIORITY_STEPS, QUEUES, TaskMessage, list_key, message_from_args
+from shared.domain.definitions.agent_spec import QUEUE_NAMES
+from shared.queue.message import PRIORITY_FIRST_OFFER, PRIORITY_STEPS, TaskMessage, list_key, message_from_args
 
-_BATCHED_LIST: Final = list_key(QUEUES[0], PRIORITY_FIRST_OFFER)
+_BATCHED_LIST: Final = list_key(QUEUE_NAMES[0], PRIORITY_FIRST_OFFER)
 _CONSUMERS_MIN: Final = 2
-# From the first list that has any: of first offers of ordinary steps up to ARGV[1], but no more than an even share of
-# those that wait, for others are about to ask; of all else one, for what is long, or came back, may be slow or deadly.
+# Pops from the first list that is not empty. First offers in the default queue: up to ARGV[1], but at most an equal
+# share of the waiting messages, because other consumers come too. Any other list: one message, because a step of the
+# long queue or one that is offered again may be slow or kill its worker.
 _POP: Final = """
-local took = {}
+local messages = {}
 for _, list in ipairs(KEYS) do
-  local most = 1
+  local limit = 1
   if list == ARGV[2] then
-    most = math.min(tonumber(ARGV[1]), math.ceil(redis.call('LLEN', list) / tonumber(ARGV[3])))
+    limit = math.min(tonumber(ARGV[1]), math.ceil(redis.call('LLEN', list) / tonumber(ARGV[3])))
   end
-  for _ = 1, most do
-    took[#took + 1] = redis.call('RPOP', list) or nil
+  for _ = 1, limit do
+    messages[#messages + 1] = redis.call('RPOP', list) or nil
   end
-  if #took > 0 then return took end
+  if #messages > 0 then return messages end
 end
-return took
+return messages
 """
 
 
 class UnreadableMessage(ValueError):
-    """A message that is no bell; ``raw`` is what it was."""
+    """A message that is not a task message; ``raw`` holds its bytes."""
 
     def __init__(self, raw: bytes) -> None:
-        super().__init__("a message is no bell")
+        super().__init__("not a task message")
         self.raw = raw
 
 
 @dataclass(frozen=True, slots=True)
 class DequeuedMessages:
-    """What was taken off a list: bells, the oldest first, and messages that are none and that nobody can answer."""
+    """The messages popped from a list: task messages, the oldest first, and the bytes of unreadable messages."""
 
     messages: Sequence[TaskMessage] = ()
     unreadable: Sequence[bytes] = ()
 
 
 class Dequeuer:
-    """Takes bells from the lists of some queues, in the order in which a worker reads them.
+    """Dequeues task messages of some queues, in the order in which a worker reads their lists.
 
-    ``takers`` is how many take from them in this worker; there may always be another worker.
+    ``consumers`` is the number of consumers in this worker; at least 2 are assumed, since there may be other workers.
     """
 
     def __init__(self, client: redis.Redis, queues: Sequence[str], consumers: int = _CONSUMERS_MIN) -> None:
         self._redis = client
-        self._takers = max(consumers, _CONSUMERS_MIN)
-        self._lists = [list_key(queue, priority) for priority in PRIORITY_STEPS for queue in queues]
+        self._consumers = max(consumers, _CONSUMERS_MIN)
+        self._list_keys = [list_key(queue, priority) for priority in PRIORITY_STEPS for queue in queues]
 
     def dequeue(self, limit: int = 1) -> DequeuedMessages:
-        """Take the oldest of the first list that has any, up to ``most`` where they are first offers, else one.
+        """Pop the oldest messages of the first list that is not empty: up to ``limit`` first offers, else one message.
 
         Raises RedisError.
         """
-        lists = self._lists
-        messages: Any = self._redis.eval(_POP, len(lists), *lists, str(limit), _BATCHED_LIST, str(self._takers))
-        bells, unreadable = [], []
-        for message in messages:
+        list_keys = self._list_keys
+        raw_messages: Any = self._redis.eval(
+            _POP, len(list_keys), *list_keys, str(limit), _BATCHED_LIST, str(self._consumers)
+        )
+        messages, unreadable = [], []
+        for raw in raw_messages:
             try:
-                bells.append(decode_message(message))
-            except UnreadableMessage as wrong:
-                unreadable.append(wrong.raw)
-        return DequeuedMessages(bells, unreadable)
+                messages.append(decode_message(raw))
+            except UnreadableMessage as error:
+                unreadable.append(error.raw)
+        return DequeuedMessages(messages, unreadable)
 
 
 def decode_message(raw: bytes) -> TaskMessage:
-    """Answer the bell that a message of Celery's protocol bears; raises UnreadableMessage."""
+    """Decode a message of Celery's protocol into a task message; raises UnreadableMessage."""
     try:
         return message_from_args(*orjson.loads(base64.b64decode(orjson.loads(raw)["body"]))[0])
-    except (ValueError, TypeError, KeyError, IndexError, OverflowError, OSError) as wrong:
-        raise UnreadableMessage(raw) from wrong
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, OSError) as error:
+        raise UnreadableMessage(raw) from error

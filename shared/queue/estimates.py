@@ -1,12 +1,12 @@
-"""How many messages are ahead of one in a list, and how fast the list drains: from its length and its oldest stamp.
+"""Queue estimates: the position of a message in its list (queue depth ahead of it), and the drain rate of the list.
 
-Nothing counts the messages that pass. But a list is first in, first out: all that arrived before the oldest one's
-stamp have left. So whoever looks again and again at the length and at that stamp knows both counts:
+No counter counts the messages that pass. But a list is first in, first out: all messages that arrived before the offer
+time of the oldest one have left. So regular samples of the length and of that offer time give both counts:
 
-    left(now) = arrived(by the oldest one's stamp)        arrived(now) = left(now) + length(now)
+    departed(now) = arrived(at the oldest message's offer time)        arrived(now) = departed(now) + length(now)
 
-Between two looks arrivals are taken to be even, and so are those before the first look. Estimates, at O(log n) of a
-short history, and never anything for a message that has left its list.
+Arrivals are assumed to be even between two samples, and before the first sample too. The results are estimates, at
+O(log n) of a short history; there is none for a message that has left its list.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RATE_WINDOW_MIN_MS: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class OldestMessage:
-    """The message at the right end of a list."""
+    """The oldest message of a list (its right end)."""
 
     execution_id: str
     offered_at_ms: int
@@ -31,27 +31,28 @@ class OldestMessage:
 
 @dataclass(frozen=True, slots=True)
 class QueueSnapshot:
-    """A list as it was when it was looked at; moments in milliseconds of the store's clock."""
+    """A sample of a list with its history; times are milliseconds of the store's clock."""
 
     length: int = 0
     oldest: OldestMessage | None = None
     drain_rate_per_ms: float | None = None
-    """How many messages leave in a millisecond; None where none was seen to leave while others waited."""
+    """Drain rate: messages that leave per millisecond; None if none was seen to leave while others waited."""
     sampled_at_ms: Sequence[int] = (0,)
     arrived_counts: Sequence[float] = (0.0,)
     departed_count: float = 0.0
 
     def messages_ahead(self, execution_id: str, offered_at_ms: int) -> int | None:
-        """Answer how many messages are ahead of this run's, offered at ``stamp_ms``; None where it waits no more.
+        """Estimate how many messages are ahead of this run's, offered at ``offered_at_ms``; None if it no longer waits.
 
-        0 only for the very next one: stamps are often equal and lie out of order by a tenth of a second.
+        0 is returned only for the oldest message itself: offer times are often equal, and out of order by up to a
+        tenth of a second.
         """
         if self.oldest is None:
             return None
         if self.oldest.execution_id == execution_id:
             return 0
         if offered_at_ms > self.sampled_at_ms[-1]:
-            return self.length  # offered since: behind all that were there
+            return self.length  # offered after the sample: behind all messages of the sample
         if offered_at_ms < self.oldest.offered_at_ms:
             return None
         ahead = round(_interpolate(self.sampled_at_ms, self.arrived_counts, offered_at_ms) - self.departed_count)
@@ -59,65 +60,72 @@ class QueueSnapshot:
 
 
 class QueueHistory:
-    """One list's history, for one thread to write."""
+    """The history of one list, from which its drain rate follows; only one thread may call it."""
 
     def __init__(self) -> None:
-        self._moments: list[int] = []
-        self._arrived: list[float] = []
-        self._left = 0.0
-        self._exits: list[tuple[int, float]] = []
+        self._sampled_at_ms: list[int] = []
+        self._arrived_counts: list[float] = []
+        self._departed_count = 0.0
+        self._departures: list[tuple[int, float]] = []
 
     def observe(self, now_ms: int, length: int, oldest: OldestMessage | None) -> QueueSnapshot:
-        """Take in one look; answer the list as it now stands. ``oldest`` is None where it is empty or unreadable."""
-        if not self._moments or now_ms <= self._moments[-1]:  # the first look, or the store's clock was set back
+        """Add a sample, return the snapshot of the list; ``oldest`` is None if there is none, or it is unreadable."""
+        # The first sample, or the store's clock was set back.
+        if not self._sampled_at_ms or now_ms <= self._sampled_at_ms[-1]:
             self._begin(now_ms, oldest)
-        known = self._arrived[-1]
+        arrived_before = self._arrived_counts[-1]
         if length == 0 or oldest is None:
-            self._left = max(known - length, self._left)
+            self._departed_count = max(arrived_before - length, self._departed_count)
         else:
-            by_stamp = _interpolate(self._moments, self._arrived, oldest.offered_at_ms)
-            self._left = max(self._left, by_stamp, known - length)
-            if self._moments[-1] < oldest.offered_at_ms < now_ms:
-                self._append(oldest.offered_at_ms, self._left)  # none of those that wait came before the oldest of them
-        self._append(now_ms, self._left + length)
-        per_ms = self._drain_rate(now_ms, length)
+            arrived_by_oldest = _interpolate(self._sampled_at_ms, self._arrived_counts, oldest.offered_at_ms)
+            self._departed_count = max(self._departed_count, arrived_by_oldest, arrived_before - length)
+            if self._sampled_at_ms[-1] < oldest.offered_at_ms < now_ms:
+                # No waiting message arrived before the oldest one.
+                self._append(oldest.offered_at_ms, self._departed_count)
+        self._append(now_ms, self._departed_count + length)
+        drain_rate = self._drain_rate(now_ms, length)
         return QueueSnapshot(
-            length, oldest if length else None, per_ms, tuple(self._moments), tuple(self._arrived), self._left
+            length,
+            oldest if length else None,
+            drain_rate,
+            tuple(self._sampled_at_ms),
+            tuple(self._arrived_counts),
+            self._departed_count,
         )
 
     def _begin(self, now_ms: int, oldest: OldestMessage | None) -> None:
-        self._moments = [now_ms - 1 if oldest is None else min(oldest.offered_at_ms, now_ms - 1)]
-        self._arrived, self._left, self._exits = [0.0], 0.0, []
+        self._sampled_at_ms = [now_ms - 1 if oldest is None else min(oldest.offered_at_ms, now_ms - 1)]
+        self._arrived_counts, self._departed_count, self._departures = [0.0], 0.0, []
 
     def _append(self, now_ms: int, arrived: float) -> None:
-        self._moments.append(now_ms)
-        self._arrived.append(arrived)
-        if len(self._moments) > HISTORY_MAX:  # the older half is kept half as finely
+        self._sampled_at_ms.append(now_ms)
+        self._arrived_counts.append(arrived)
+        if len(self._sampled_at_ms) > HISTORY_MAX:  # of the older half every second sample is dropped
             half = HISTORY_MAX // 2
-            self._moments[:half] = self._moments[:half:2]
-            self._arrived[:half] = self._arrived[:half:2]
+            self._sampled_at_ms[:half] = self._sampled_at_ms[:half:2]
+            self._arrived_counts[:half] = self._arrived_counts[:half:2]
 
     def _drain_rate(self, now_ms: int, length: int) -> float | None:
-        """Messages that left in a millisecond, while others waited: an idle list tells nothing of its workers."""
+        """Return the drain rate per millisecond while messages waited: an empty list says nothing about its workers."""
         if length == 0:
-            self._exits.clear()
+            self._departures.clear()
             return None
-        self._exits.append((now_ms, self._left))
-        while now_ms - self._exits[0][0] > RATE_WINDOW_MS:
-            self._exits.pop(0)
-        since_ms, left = self._exits[0]
-        if now_ms - since_ms < RATE_WINDOW_MIN_MS or self._left <= left:
+        self._departures.append((now_ms, self._departed_count))
+        while now_ms - self._departures[0][0] > RATE_WINDOW_MS:
+            self._departures.pop(0)
+        since_ms, departed_before = self._departures[0]
+        if now_ms - since_ms < RATE_WINDOW_MIN_MS or self._departed_count <= departed_before:
             return None
-        return (self._left - left) / (now_ms - since_ms)
+        return (self._departed_count - departed_before) / (now_ms - since_ms)
 
 
-def _interpolate(moments: Sequence[int], arrived: Sequence[float], moment: int) -> float:
-    """How many had arrived before ``moment``, evenly between two looks."""
-    place = bisect_right(moments, moment)
-    if place == 0:
-        return arrived[0]
-    if place == len(moments):
-        return arrived[-1]
-    since, until = moments[place - 1], moments[place]
-    part = (moment - since) / (until - since)
-    return arrived[place - 1] + (arrived[place] - arrived[place - 1]) * part
+def _interpolate(sampled_at_ms: Sequence[int], counts: Sequence[float], at_ms: int) -> float:
+    """Return how many messages had arrived before ``at_ms``, by linear interpolation between two samples."""
+    index = bisect_right(sampled_at_ms, at_ms)
+    if index == 0:
+        return counts[0]
+    if index == len(sampled_at_ms):
+        return counts[-1]
+    before_ms, after_ms = sampled_at_ms[index - 1], sampled_at_ms[index]
+    fraction = (at_ms - before_ms) / (after_ms - before_ms)
+    return counts[index - 1] + (counts[index] - counts[index - 1]) * fraction

@@ -1,7 +1,8 @@
-"""The doorbell: a Celery message made from a template, so that ringing costs one LPUSH and no Celery.
+"""Task message: a Celery message (thin message, claim check) made from a template, so that enqueueing is one LPUSH.
 
-A bell names a step that may be ready; all else stands in MongoDB. The message is what ``send_task`` makes for the
-same call on Celery's Redis transport (task protocol 2, which is public and stable; a test compares the two).
+A task message names a step that may be ready; all other data is in MongoDB. It equals the message that ``send_task``
+makes for the same call on Celery's Redis transport (task protocol 2, which is public and stable; a test compares the
+two), but needs no Celery in the process that sends it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import orjson
 from shared.domain.execution import Step
 
 RUN_STEP_TASK: Final = "bucket.run_step"
-QUEUES: Final = ("default", "long")
 
 PRIORITY_FIRST_OFFER: Final = 3
 PRIORITY_REOFFER: Final = 0
@@ -28,7 +28,7 @@ _ORIGIN: Final = "bucket"
 
 @dataclass(frozen=True, slots=True)
 class TaskMessage:
-    """What a message bears: whose step it is, and the stamp of its offer."""
+    """The content of a task message: the ids of the step, and the time of its offer."""
 
     integrator: str
     execution_id: str
@@ -37,36 +37,36 @@ class TaskMessage:
 
     @property
     def args(self) -> list[Any]:
-        """The task's arguments, as JSON takes them; the stamp in milliseconds since 1970."""
+        """The task's arguments for JSON; the time of the offer in milliseconds since 1970."""
         return [self.integrator, self.execution_id, self.step, int(self.offered_at.timestamp() * 1_000)]
 
 
-def message_from_args(integrator: str, execution_id: str, step: str, stamp_ms: int) -> TaskMessage:
-    """Answer the bell that bears these arguments; raises TypeError, ValueError or OverflowError where none does."""
+def message_from_args(integrator: str, execution_id: str, step: str, offered_at_ms: int) -> TaskMessage:
+    """Build a task message from a task's arguments; raises TypeError, ValueError or OverflowError for invalid ones."""
     if not all(isinstance(name, str) for name in (integrator, execution_id, step)):
-        raise TypeError("a bell's names are strings")
-    return TaskMessage(integrator, execution_id, step, datetime.fromtimestamp(stamp_ms / 1_000, UTC))
+        raise TypeError("the ids in a task message must be strings")
+    return TaskMessage(integrator, execution_id, step, datetime.fromtimestamp(offered_at_ms / 1_000, UTC))
 
 
 def priority_of(step: Step) -> int:
-    """Answer the priority at which a step was last offered: rescues, retries and hand-backs go before first offers."""
+    """Return the priority of a step's last offer: rescues, retries and hand-backs go before first offers."""
     return PRIORITY_FIRST_OFFER if step.offers <= 1 and step.claims == 0 else PRIORITY_REOFFER
 
 
 def list_key(queue: str, priority: int) -> str:
-    """Answer the Redis list that holds the messages of ``queue`` at ``priority``; 0 is read first."""
+    """Return the key of the Redis list with the messages of ``queue`` at ``priority``; 0 is read first."""
     return f"{queue}{_SEPARATOR}{priority}" if priority else queue
 
 
 def list_keys(queue: str) -> tuple[str, ...]:
-    """Answer all lists of a queue, in the order in which a worker reads them."""
+    """Return the keys of all lists of a queue, in the order in which a worker reads them."""
     return tuple(list_key(queue, priority) for priority in PRIORITY_STEPS)
 
 
-def encode_message(bell: TaskMessage, queue: str, priority: int) -> bytes:
-    """Answer the bytes that go into the list: one message of Celery's task protocol 2."""
+def encode_message(message: TaskMessage, queue: str, priority: int) -> bytes:
+    """Encode a task message for its Redis list: one message of Celery's task protocol 2."""
     task_id = secrets.token_hex(16)
-    body = orjson.dumps([bell.args, {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
+    body = orjson.dumps([message.args, {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
     return orjson.dumps(
         {
             "body": base64.b64encode(body).decode(),
@@ -106,6 +106,6 @@ def encode_message(bell: TaskMessage, queue: str, priority: int) -> bytes:
     )
 
 
-def enqueue(pipe: Any, bell: TaskMessage, queue: str, priority: int = PRIORITY_FIRST_OFFER) -> None:
-    """Append to a Redis pipeline what hands ``bell`` out."""
-    pipe.lpush(list_key(queue, priority), encode_message(bell, queue, priority))
+def enqueue(pipe: Any, message: TaskMessage, queue: str, priority: int = PRIORITY_FIRST_OFFER) -> None:
+    """Append to a Redis pipeline the command that enqueues ``message``."""
+    pipe.lpush(list_key(queue, priority), encode_message(message, queue, priority))

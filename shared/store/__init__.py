@@ -1,1 +1,4 @@
-"""The only truth: MongoDB behind narrow ports, every transition one filtered update of one document."""
+"""Persistence in MongoDB, the only source of truth: narrow ports; a transition is one filtered update of one document.
+
+It never sends messages and never decides: ``shared.domain`` decides, callers carry decisions out.
+"""

@@ -1,4 +1,7 @@
-"""What an agent returned last in a basket, kept an hour for its next run there; secondary, and never a run's truth."""
+"""Agent memory in MongoDB: the last output of an agent in a basket, kept for an hour for its next run there.
+
+It is secondary: no run's state depends on it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ MEMORY_TTL: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class MemoryKey:
-    """Whose memory it is: an agent's in one basket of one integrator; a run of the agent alone is a basket apart."""
+    """The key of a memory: integrator, kind, basket, agent; runs of the agent alone have a key of their own."""
 
     integrator: str
     kind: str
@@ -25,31 +28,31 @@ class MemoryKey:
 
     @property
     def id(self) -> str:
-        """Answer the place as one string; no part of it has a colon."""
+        """The key as one string; no part of it contains a colon."""
         return f"{self.integrator}:{self.kind}:{self.basket}:{self.agent}"
 
 
 class MongoAgentMemory:
-    """Memories in MongoDB, taken away by a TTL index an hour after they were written."""
+    """Memories in MongoDB, deleted by a TTL index an hour after they were written."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
-    def remember(self, place: MemoryKey, output: bytes, at: datetime) -> None:
-        """Keep an output that was recorded ``at``; a later one that is kept already stays."""
+    def remember(self, key: MemoryKey, output: bytes, at: datetime) -> None:
+        """Store an output that was recorded ``at``, unless a later one is stored already."""
         now = self._clock.now()
-        older = {"_id": place.id, "at": {"$lte": at}}
-        kept = {"integrator": place.integrator, "json": output, "at": at, "expires_at": now + MEMORY_TTL}
+        query = {"_id": key.id, "at": {"$lte": at}}
+        fields = {"integrator": key.integrator, "json": output, "at": at, "expires_at": now + MEMORY_TTL}
         try:
             with db_call(self._database):
-                self._database.collection("agent_memory").update_one(older, {"$set": kept}, upsert=True)
+                self._database.collection("agent_memory").update_one(query, {"$set": fields}, upsert=True)
         except DuplicateKeyError:
             return
 
-    def recall(self, place: MemoryKey) -> bytes | None:
-        """Answer the last output; None where there is none of the last hour; the TTL index is not punctual."""
-        alive = {"_id": place.id, "integrator": place.integrator, "expires_at": {"$gt": self._clock.now()}}
+    def recall(self, key: MemoryKey) -> bytes | None:
+        """Return the last output of the last hour, else None; the TTL index is late, so the expiry is checked here."""
+        query = {"_id": key.id, "integrator": key.integrator, "expires_at": {"$gt": self._clock.now()}}
         with db_call(self._database, writes=False):
-            found = self._database.collection("agent_memory").find_one(alive)
-        return None if found is None else bytes(found["json"])
+            document = self._database.collection("agent_memory").find_one(query)
+        return None if document is None else bytes(document["json"])

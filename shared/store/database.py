@@ -1,4 +1,4 @@
-"""The connection to MongoDB: one client for each process id, a deadline on every call, errors in Bucket's words."""
+"""The connection to MongoDB: one client for each process id, a deadline on every call, errors mapped to Bucket's."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ TOMBSTONE_TTL_S: Final = 86_400
 _DEFAULT_NAME: Final = "bucket"
 _WRITE_UNAVAILABLE: Final = "MongoDB does not answer; nothing was stored, send the same request again"
 _READ_UNAVAILABLE: Final = "MongoDB does not answer; send the same request again"
-# The driver looks for a server in steps of half a second, so that a look takes up to a step more than it is allowed.
+# The driver searches for a server in steps of half a second, so a search takes up to one step more than its limit.
 _INDEX_TIMEOUT_S: Final = 30.0
 _SELECTION_STEP_S: Final = 0.5
-_SERVER_KNOWN_FOR_S: Final = 0.1
+_SERVER_CHECK_VALID_S: Final = 0.1
 _PING_TIMEOUT_S: Final = 0.5
 _TOO_LARGE_CODES: Final = frozenset({10334, 17280, 17419, 17420})
 
@@ -59,7 +59,7 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
             partialFilterExpression={"idempotency.key": {"$exists": True}},
         ),
         IndexModel([("due_by", 1)], name="due_by", partialFilterExpression={"due_by": {"$exists": True}}),
-        # Lists, docs/benchmarks.md says what each costs. All are read in the order of a list, but the last.
+        # Lists; docs/benchmarks.md has the cost of each. All but the last are read in the order of a list.
         IndexModel([("integrator", 1), *_NEWEST_FIRST], name="list"),
         IndexModel([("integrator", 1), ("basket_name", 1), *_NEWEST_FIRST], name="list_by_basket"),
         IndexModel([("integrator", 1), ("status", 1), *_NEWEST_FIRST], name="list_by_status"),
@@ -92,21 +92,21 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
 
 @dataclass(frozen=True, slots=True)
 class _ProcessClient:
-    """One process's client; pymongo makes a collection anew each time it is asked, so those once made are kept."""
+    """The client of one process, with a cache of collections: pymongo builds a new one for each access."""
 
     pid: int
     database: MongoDatabase[_Document]
     collections: dict[str, Collection[_Document]] = field(default_factory=dict)
 
     def collection(self, name: str) -> Collection[_Document]:
-        known = self.collections.get(name)
-        return self.collections.setdefault(name, self.database[name]) if known is None else known
+        cached = self.collections.get(name)
+        return self.collections.setdefault(name, self.database[name]) if cached is None else cached
 
 
 class Database:
-    """Where the collections are; every call has ``deadline_s`` seconds in all, retries included.
+    """The database and its collections; every call has ``deadline_s`` seconds in total, retries included.
 
-    Without ``retries`` it never takes longer than that: each retry may look for a server anew.
+    Without ``retries`` a call never takes longer than that: each retry may search for a server again.
     """
 
     def __init__(self, url: str, role: str, deadline_s: float, *, retries: bool = True) -> None:
@@ -116,60 +116,61 @@ class Database:
         self._retries = retries
         self._lock = threading.Lock()
         self._opened: _ProcessClient | None = None
-        self._answered_at = -math.inf
-        self._last_answer_at = -math.inf
+        self._available_at = -math.inf
+        self._last_reply_at = -math.inf
         self.is_away = False
-        """Set by whoever watches (:meth:`ask_clock`): every other call then fails at once, not after its deadline."""
+        """Set by a monitor that calls :meth:`read_server_time`: every other call then fails at once, not after its
+        deadline, as with an open circuit breaker."""
         self.on_failure: Callable[[], None] = lambda: None
-        """Called after each call that was not answered: the primary may be another one from now on."""
+        """Called after each call that got no reply: the primary may have changed."""
 
     def collection(self, name: str) -> Collection[_Document]:
-        """Answer a collection through this process's own client: one must not cross a fork."""
+        """Return a collection of this process's own client: a client must not cross a fork."""
         return self._process_client().collection(name)
 
     def session(self) -> ClientSession:
-        """Answer a session, in which a later read never sees less than an earlier one, whoever is primary by then."""
+        """Start a causal session: a later read in it never sees less than an earlier one, also after a failover."""
         return self._process_client().database.client.start_session()
 
     @contextmanager
     def causal_session(self, name: str, query: _Document) -> Iterator[ClientSession]:
-        """Give the block a session that has seen what this primary has: what a majority answers in it has that too."""
+        """Yield a causal session that has seen the primary's present state: majority reads in it include that state."""
         with self.session() as session:
-            as_of_now = self.collection(name).with_options(read_concern=ReadConcern("local"))
-            as_of_now.find_one(query, {"_id": 1}, session=session)
+            local = self.collection(name).with_options(read_concern=ReadConcern("local"))
+            local.find_one(query, {"_id": 1}, session=session)
             yield session
 
     def check_server(self) -> None:
-        """Fail early where no server is known and none is found, and leave time for the call itself."""
-        if not self._retries and time.monotonic() - self._answered_at > _SERVER_KNOWN_FOR_S:
+        """Fail early if no server is known and none is found, so that time is left for the call itself."""
+        if not self._retries and time.monotonic() - self._available_at > _SERVER_CHECK_VALID_S:
             with pymongo.timeout(max(self.deadline_s - _SELECTION_STEP_S, 0.01)):
                 _ = self._process_client().database.client.is_primary
 
-    def note_answer(self, *, succeeded: bool) -> None:
-        """Note that a call was answered, or was not: for a moment after an answer a server is known to be there."""
+    def record_reply(self, *, succeeded: bool) -> None:
+        """Record whether a call got a reply: for a moment after a reply a server is known to be there."""
         if succeeded:
-            self._last_answer_at = time.monotonic()
-        self._answered_at = self._last_answer_at if succeeded else -math.inf
+            self._last_reply_at = time.monotonic()
+        self._available_at = self._last_reply_at if succeeded else -math.inf
 
-    def has_answered_since(self, moment: float) -> bool:
-        """True where any call was answered after ``moment`` (monotonic seconds): a store that is busy is not away."""
-        return self._last_answer_at > moment
+    def has_replied_since(self, moment: float) -> bool:
+        """Return whether any call got a reply after ``moment`` (monotonic seconds): a busy store is not away."""
+        return self._last_reply_at > moment
 
     def read_server_time(self) -> datetime:
-        """Answer the primary's own time, within half a second or so; goes through where ``is_away`` is set."""
+        """Return the primary's own time, in about half a second at most; it calls MongoDB also if ``is_away``."""
         try:
             with _translate_errors():
                 self.check_server()
             with _translate_errors(), pymongo.timeout(min(self.deadline_s, _PING_TIMEOUT_S)):
-                told: datetime = self._process_client().database.client.admin.command("hello", codec_options=_TZ_AWARE)[
-                    "localTime"
-                ]
+                server_time: datetime = self._process_client().database.client.admin.command(
+                    "hello", codec_options=_TZ_AWARE
+                )["localTime"]
         except OutcomeUnknown as lost:
             raise Unavailable(_WRITE_UNAVAILABLE) from lost
-        return told.astimezone(UTC)  # whose offset C knows; the driver's zone is asked for it in Python each time
+        return server_time.astimezone(UTC)  # the driver's zone is slow Python code, UTC's is C
 
     def is_connected(self) -> bool:
-        """True where a primary answers within the deadline."""
+        """Return whether a primary replies within the deadline."""
         try:
             self.read_server_time()
         except Unavailable:
@@ -177,16 +178,16 @@ class Database:
         return True
 
     def ensure_indexes(self) -> None:
-        """Make the indexes, each under its name; those that stand already cost a look.
+        """Create the indexes, each under its name; those that exist already cost only a check.
 
-        One that must be built has more time than a call has: a store that is merely busy must not leave it unmade.
+        An index that must be built has more time than other calls: it must be built also if the store is busy.
         """
         for name, indexes in INDEXES.items():
             with db_call(self, timeout_s=_INDEX_TIMEOUT_S):
                 self.collection(name).create_indexes(indexes)
 
     def close(self) -> None:
-        """Close this process's client, where it has one."""
+        """Close this process's client, if it has one."""
         with self._lock:
             if self._opened is not None and self._opened.pid == os.getpid():
                 self._opened.database.client.close()
@@ -219,10 +220,10 @@ class Database:
 
 
 def connect(url: str, timeout_s: float, *, bound_calls: bool = False, **options: Any) -> MongoClient[_Document]:
-    """Return a client that looks for a server no longer than ``timeout_s``; ``options`` are the driver's own.
+    """Return a client that searches for a server no longer than ``timeout_s``; ``options`` are the driver's own.
 
-    With ``bound_calls`` each connection attempt and each wait for a reply end after it too: for a client whose calls do
-    not go through :func:`call`.
+    With ``bound_calls`` each connection attempt and each wait for a reply has this limit too: for a client whose calls
+    do not go through :func:`db_call`.
     """
     milliseconds = int(timeout_s * 1_000)
     if bound_calls:
@@ -232,11 +233,11 @@ def connect(url: str, timeout_s: float, *, bound_calls: bool = False, **options:
 
 @contextmanager
 def db_call(database: Database, *, writes: bool = True, timeout_s: float | None = None) -> Iterator[None]:
-    """Give the block the deadline of ``database`` (or ``within_s``) and say its errors in Bucket's words.
+    """Run the block with the deadline of ``database`` (or ``timeout_s``) and translate the driver's errors.
 
-    Raises Unavailable where nothing can have been written, OutcomeUnknown where nobody can tell, NotStorable for
-    content that no repetition will store. DuplicateKeyError passes: it is an answer. A block that ``writes``
-    nothing has no unknown outcome.
+    Raises Unavailable if nothing can have been written, OutcomeUnknown if that cannot be known, NotStorable for
+    content that no repetition will store. DuplicateKeyError passes: it is a reply. A block that does not write
+    (``writes=False``) has no unknown outcome.
     """
     if database.is_away:
         raise Unavailable(_WRITE_UNAVAILABLE if writes else _READ_UNAVAILABLE)
@@ -245,9 +246,9 @@ def db_call(database: Database, *, writes: bool = True, timeout_s: float | None 
             database.check_server()
             with pymongo.timeout(timeout_s or database.deadline_s):
                 yield
-        database.note_answer(succeeded=True)
+        database.record_reply(succeeded=True)
     except (Unavailable, OutcomeUnknown) as lost:
-        database.note_answer(succeeded=False)
+        database.record_reply(succeeded=False)
         database.on_failure()
         if writes:
             raise
@@ -256,9 +257,9 @@ def db_call(database: Database, *, writes: bool = True, timeout_s: float | None 
 
 @contextmanager
 def db_call_without_deadline() -> Iterator[None]:
-    """Say the driver's errors in Bucket's words, without a deadline: for what waits at the store for news.
+    """Translate the driver's errors, without a deadline: for a call that waits at the store for changes.
 
-    The driver would otherwise have the server wait for as long as the deadline is away, whatever it was asked.
+    With a deadline the driver would make the server wait for all the time that is left, not for the requested time.
     """
     with _translate_errors():
         yield
@@ -266,7 +267,7 @@ def db_call_without_deadline() -> Iterator[None]:
 
 @contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Say the driver's errors in Bucket's words."""
+    """Translate the driver's errors to Bucket's; DuplicateKeyError passes."""
     try:
         yield
     except DuplicateKeyError:
@@ -288,8 +289,8 @@ def _translate_errors() -> Iterator[None]:
 
 
 def full_batch_size(ids: Sized) -> int:
-    """Answer the batch size that gets all documents of so many names in one reply.
+    """Return the cursor batch size with which all documents of ``ids`` come in one reply.
 
-    It is one more than there can be: a batch that is just full leaves the cursor open, for a reply with nothing in it.
+    It is one more than there can be: a batch that is exactly full leaves the cursor open for one more, empty reply.
     """
     return len(ids) + 1

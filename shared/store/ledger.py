@@ -1,4 +1,4 @@
-"""The built-in ledger: the transactions that the financial coordinator keeps where no provider is set."""
+"""The built-in ledger in MongoDB: the transactions of the financial coordinator if no provider is configured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRANSACTIONS_MAX: Final = 1_000
 
 
 class MongoLedger:
-    """One integrator's transactions; each is recorded once, by the key of the step that made it."""
+    """The transactions of one integrator; each is recorded once, by the idempotency key of the step that made it."""
 
     def __init__(self, database: Database, clock: Clock, integrator: str) -> None:
         self._database = database
@@ -23,20 +23,20 @@ class MongoLedger:
         self._integrator = integrator
 
     def add(self, key: str, transaction: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Record a transaction under ``key``; a second time answers the first one."""
+        """Record a transaction under ``key`` and return it; a second call returns the first transaction."""
         ledger = self._database.collection("ledger")
-        named = {"_id": f"{self._integrator}:{key}"}
-        entry = {**named, "integrator": self._integrator, "at": self._clock.now(), "json": orjson.dumps(transaction)}
+        query = {"_id": f"{self._integrator}:{key}"}
+        entry = {**query, "integrator": self._integrator, "at": self._clock.now(), "json": orjson.dumps(transaction)}
         try:
             with db_call(self._database):
                 ledger.insert_one(entry)
         except DuplicateKeyError:
             with db_call(self._database, writes=False):
-                entry = ledger.find_one(named) or entry
+                entry = ledger.find_one(query) or entry
         return _transaction(entry)
 
     def transactions(self) -> Sequence[Mapping[str, Any]]:
-        """Answer the newest transactions, oldest first."""
+        """Return the newest 1,000 transactions, oldest first."""
         with db_call(self._database, writes=False):
             newest = list(
                 self._database.collection("ledger")

@@ -1,4 +1,7 @@
-"""One clock, the store's: read now and then, carried on between by a clock that nobody sets."""
+"""The one clock of all decisions: the store's server time, read now and then and extrapolated by CLOCK_BOOTTIME.
+
+See docs/engine.md, section 3.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +19,24 @@ BACKWARD_STEP_MAX: Final = timedelta(milliseconds=100)
 
 
 class Clock(Protocol):
-    """Whatever tells the time that decisions go by."""
+    """The port of the clock that decisions use."""
 
     def now(self) -> datetime:
-        """Answer the moment, in UTC, to the millisecond."""
+        """Return the present time, in UTC, to the millisecond."""
 
 
 class ServerClock:
-    """The store's time, asked each ``every_s`` seconds and carried on by CLOCK_BOOTTIME.
+    """The store's time, read every ``sync_every_s`` seconds and extrapolated by CLOCK_BOOTTIME in between.
 
-    With ``every_s`` infinite only the first ``now`` asks, and whoever owns the clock calls ``sync``: so a request
-    never waits for the time.
+    If ``sync_every_s`` is infinite, only the first ``now`` reads it, and the owner of the clock calls ``sync``: so a
+    request never waits for the time.
 
-    Wall clocks decide nothing: they step, differ between machines and stand still in a suspended laptop.
+    Wall clocks decide nothing: they step, differ between machines and stop in a suspended laptop.
     """
 
     def __init__(self, read_time: Callable[[], datetime], sync_every_s: float) -> None:
-        self._ask = read_time
-        self._every_s = sync_every_s
+        self._read_time = read_time
+        self._sync_every_s = sync_every_s
         self._lock = threading.Lock()
         self._last_reading: tuple[datetime, float] | None = None
         self._is_invalidated = False
@@ -41,45 +44,45 @@ class ServerClock:
         self._floor: datetime | None = None
 
     def now(self) -> datetime:
-        """Answer the store's time; raises Unavailable only where the store has never answered."""
-        known = self._last_reading
-        if known is None:
+        """Return the store's time; raise Unavailable only if the store has never replied."""
+        reading = self._last_reading
+        if reading is None:
             self.sync()
-        elif self._is_invalidated or boottime_s() - known[1] > self._every_s:
+        elif self._is_invalidated or boottime_s() - reading[1] > self._sync_every_s:
             self._sync_or_back_off()
         return self._extrapolated_now()
 
     def now_or_none(self) -> datetime | None:
-        """Answer the store's time without asking for it; None where it was never read. For hints."""
+        """Return the extrapolated time without a call to the store; None if it was never read. For hints."""
         return None if self._last_reading is None else self._extrapolated_now()
 
     def sync(self) -> timedelta:
-        """Ask the store; answer how far it is from where it was carried to (zero the first time)."""
+        """Read the store's time; return its difference from the extrapolated time (zero the first time)."""
         began = boottime_s()
-        told = self._ask()
+        earliest = self._read_time()
         ended = boottime_s()
-        # The store read its clock somewhere between the two: by now it is between ``told`` and ``latest``.
-        latest = told + timedelta(seconds=ended - began)
+        # The store read its clock between the two readings: its time is now between ``earliest`` and ``latest``.
+        latest = earliest + timedelta(seconds=ended - began)
         with self._lock:
-            carried = None if self._last_reading is None else self._extrapolated_now()
-            # A look that took long, as of a process that stood still, tells little: what was carried to stands unless
-            # it is contradicted, and is moved no further than that.
-            middle = told + (latest - told) / 2
+            extrapolated = None if self._last_reading is None else self._extrapolated_now()
+            # A slow reading, as after a process was stopped, is imprecise: the extrapolated time stays unless it lies
+            # outside the bounds, and is then moved no further than to the nearer bound.
+            middle = earliest + (latest - earliest) / 2
             self._last_reading = (
-                middle if carried is None else min(max(self._extrapolate(ended), told), latest),
+                middle if extrapolated is None else min(max(self._extrapolate(ended), earliest), latest),
                 ended,
             )
             self._floor = None
             self._is_invalidated = False
-            if carried is None:
+            if extrapolated is None:
                 return timedelta(0)
-            jump = self._extrapolated_now() - carried
-            # A step of a few milliseconds is only what the way to the store and back took: nobody sees it go back.
-            self._floor = carried if -BACKWARD_STEP_MAX < jump < timedelta(0) else None
+            jump = self._extrapolated_now() - extrapolated
+            # A step back of a few milliseconds comes from the round trip to the store: ``now`` does not go back for it.
+            self._floor = extrapolated if -BACKWARD_STEP_MAX < jump < timedelta(0) else None
         return jump
 
     def _sync_or_back_off(self) -> None:
-        # One that does not answer is asked once a second, or each caller in turn would wait for it.
+        # A store that does not reply is called once a second, or each caller in turn would wait for it.
         if boottime_s() - self._failed_at < SYNC_RETRY_AFTER_S:
             return
         try:
@@ -88,14 +91,14 @@ class ServerClock:
             self._failed_at = boottime_s()
 
     def invalidate(self) -> None:
-        """Ask again before the next answer; for after a failed call, when the primary may be another one."""
+        """Read the store's time again on the next ``now``; used after a failed call: the primary may have changed."""
         self._is_invalidated = True
 
     def _extrapolate(self, moment: float) -> datetime:
         if self._last_reading is None:
             raise RuntimeError("the store's clock was never read")
-        told, read_at = self._last_reading
-        return told + timedelta(seconds=moment - read_at)
+        server_time, read_at = self._last_reading
+        return server_time + timedelta(seconds=moment - read_at)
 
     def _extrapolated_now(self) -> datetime:
         now = self._extrapolate(boottime_s())

@@ -1,19 +1,22 @@
-"""Reads the fleet's figures out of Redis when Prometheus asks, in one pipeline; caches nothing, never fails a scrape.
+"""Prometheus collector of the fleet metrics: reads them from Redis at each scrape; never fails a scrape.
 
-With Redis away ``bucket_redis_up`` is 0 and the other families are absent: no figure is better than an old one.
+It uses one pipeline and caches nothing. If Redis is away, ``bucket_redis_up`` is 0 and the other families are absent:
+no value is better than an old one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import accumulate
-from typing import Any, Final
+from typing import Any
 
 import orjson
 import redis
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from shared.domain.definitions.agent_spec import QUEUE_NAMES
+from shared.queue.message import list_keys
 from shared.telemetry.fleet_metrics import (
     EXECUTIONS_KEY,
     LABELS_MAX,
@@ -23,29 +26,23 @@ from shared.telemetry.fleet_metrics import (
     STEPS_KEY,
 )
 
-# kombu keeps a queue's second priority in a list of its own (ENGINE section 5).
-QUEUE_LIST_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "default": ("default", "default\x06\x163"),
-    "long": ("long", "long\x06\x163"),
-}
-
 
 class FleetCollector(Collector):
-    """What a Prometheus registry asks for the fleet's figures."""
+    """Prometheus collector that yields the metrics of all processes, as they are in Redis."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
     def describe(self) -> list[Metric]:
-        """Answer nothing: a registry must not have to ask Redis for names."""
+        """Return no names, so that a registry need not read Redis when it registers this collector."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the families as Redis has them at this moment; never raise for what Redis does or holds."""
-        answers = self._read()
-        yield GaugeMetricFamily("bucket_redis_up", "Whether Redis answered this scrape.", 0 if answers is None else 1)
-        if answers is not None:
-            executions, steps, rescues, *lengths = answers
+        """Yield the metric families as they are in Redis now; errors and strange values in Redis never raise."""
+        replies = self._read()
+        yield GaugeMetricFamily("bucket_redis_up", "Whether Redis answered this scrape.", 0 if replies is None else 1)
+        if replies is not None:
+            executions, steps, rescues, *lengths = replies
             yield from _executions(_hash(executions))
             yield from _steps(_hash(steps))
             yield _rescues(rescues)
@@ -55,50 +52,50 @@ class FleetCollector(Collector):
         pipe: Any = self._client.pipeline(transaction=False)
         for key in (EXECUTIONS_KEY, STEPS_KEY, RESCUES_KEY):
             pipe.hgetall(key)
-        for lists in QUEUE_LIST_KEYS.values():
-            for name in lists:
+        for queue in QUEUE_NAMES:
+            for name in list_keys(queue):
                 pipe.llen(name)
         try:
-            answers: list[Any] = pipe.execute(raise_on_error=False)
+            replies: list[Any] = pipe.execute(raise_on_error=False)
         except (redis.RedisError, OSError):
             return None
         # A Redis that is still loading refuses each command by itself.
-        return None if all(isinstance(answer, Exception) for answer in answers) else answers
+        return None if all(isinstance(reply, Exception) for reply in replies) else replies
 
 
-def _hash(answer: Any) -> Iterator[tuple[str, Any, float]]:
-    """Yield (name, second part, figure) of a hash; skip what somebody else may have put there."""
-    for field, figure in answer.items() if isinstance(answer, dict) else ():
+def _hash(reply: Any) -> Iterator[tuple[str, Any, float]]:
+    """Yield (name, label, value) of each field of a hash; skip fields that Bucket did not write."""
+    for field, value in reply.items() if isinstance(reply, dict) else ():
         try:
-            name, part = orjson.loads(field)
-            yield str(name), part, float(figure)
+            name, label = orjson.loads(field)
+            yield str(name), label, float(value)
         except (ValueError, TypeError):
             continue
 
 
 def _executions(rows: Iterator[tuple[str, Any, float]]) -> Iterator[Metric]:
-    counted: dict[tuple[str, str], float] = {}
-    known: set[str] = set()
-    for basket, status, figure in rows:
-        if len(known) < LABELS_MAX:
-            known.add(basket)
-        label = (basket if basket in known else OTHER_LABEL, str(status))
-        counted[label] = counted.get(label, 0) + figure
+    totals: dict[tuple[str, str], float] = {}
+    baskets: set[str] = set()
+    for basket, status, count in rows:
+        if len(baskets) < LABELS_MAX:
+            baskets.add(basket)
+        label = (basket if basket in baskets else OTHER_LABEL, str(status))
+        totals[label] = totals.get(label, 0) + count
     family = CounterMetricFamily("bucket_executions", "Executions that ended.", labels=["basket", "status"])
-    for label, figure in sorted(counted.items()):
-        family.add_metric(label, figure)
+    for label, count in sorted(totals.items()):
+        family.add_metric(label, count)
     yield family
 
 
 def _steps(rows: Iterator[tuple[str, Any, float]]) -> Iterator[Metric]:
     sums: dict[str, float] = {}
     counts: dict[str, list[float]] = {}
-    for agent, part, figure in rows:
+    for agent, part, value in rows:
         bucket = counts.setdefault(agent, [0.0] * (len(STEP_BUCKETS_S) + 1))
         if part == "sum":
-            sums[agent] = figure
+            sums[agent] = value
         elif isinstance(part, int) and 0 <= part < len(bucket):
-            bucket[part] += figure
+            bucket[part] += value
     family = HistogramMetricFamily("bucket_step_seconds", "Seconds that attempts took.", labels=["agent"])
     bounds = [*map(str, STEP_BUCKETS_S), "+Inf"]
     for agent in sorted(counts)[:LABELS_MAX]:
@@ -106,12 +103,12 @@ def _steps(rows: Iterator[tuple[str, Any, float]]) -> Iterator[Metric]:
     yield family
 
 
-def _rescues(answer: Any) -> Metric:
+def _rescues(reply: Any) -> Metric:
     family = CounterMetricFamily("bucket_rescues", "Steps offered again.", labels=["reason"])
-    named = {_text(name): figure for name, figure in answer.items()} if isinstance(answer, dict) else {}
-    for name, figure in sorted(named.items())[:LABELS_MAX]:
+    by_reason = {_text(name): count for name, count in reply.items()} if isinstance(reply, dict) else {}
+    for name, count in sorted(by_reason.items())[:LABELS_MAX]:
         try:
-            family.add_metric([name], float(figure))
+            family.add_metric([name], float(count))
         except ValueError:
             continue
     return family
@@ -119,11 +116,11 @@ def _rescues(answer: Any) -> Metric:
 
 def _depths(lengths: list[Any]) -> Metric:
     family = GaugeMetricFamily("bucket_queue_depth", "Messages that wait for a worker.", labels=["queue"])
-    waiting = iter(lengths)
-    for queue, lists in QUEUE_LIST_KEYS.items():
-        figures = [next(waiting) for _ in lists]
-        if all(isinstance(figure, int) for figure in figures):
-            family.add_metric([queue], sum(figures))
+    list_lengths = iter(lengths)
+    for queue in QUEUE_NAMES:
+        depths = [next(list_lengths) for _ in list_keys(queue)]
+        if all(isinstance(depth, int) for depth in depths):
+            family.add_metric([queue], sum(depths))
     return family
 
 

@@ -1,7 +1,7 @@
-"""Keeps the fleet's figures in Redis hashes, where every process may add to them; ``scrape`` reads them.
+"""Fleet metrics: counters in Redis hashes, to which every process adds; ``fleet_collector`` reads them.
 
-Each verb only appends commands to a pipeline that is sent anyway; nothing is read or waited for. The figures begin
-anew when Redis forgets, as any counter does when its process restarts.
+Each method only appends commands to a pipeline that is sent anyway; nothing is read or waited for. The counters start
+again from 0 if Redis loses them, as any counter does when its process restarts.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ STEP_BUCKETS_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.
 LABELS_MAX: Final = 500
 OTHER_LABEL: Final = "other"
 
-# All in one command, for each costs a worker more than Redis. Runs are counted where the hash is, so that no number of
-# processes can fill it with the names of baskets.
+# One command for all, because each command costs the worker more than Redis. The limit of runs is checked in Redis,
+# where the hash is, so that no number of processes can fill it with the names of baskets.
 _COUNT: Final = """
 local runs = 2 + 3 * tonumber(ARGV[2])
 for at = 3, runs, 3 do
@@ -40,29 +40,31 @@ _FIELDS_MAX: Final = LABELS_MAX * 3  # three final statuses
 
 
 class FleetMetrics:
-    """Counts what the fleet does, by appending to pipelines."""
+    """Counts events of the fleet (ended runs, attempts, rescues) by appending commands to pipelines."""
 
     def count_ended(self, pipe: Any, runs: Mapping[tuple[str, str], int], steps: Sequence[tuple[str, float]]) -> None:
-        """Count executions that ended, by basket and status, and attempts: their agents, the seconds they took.
+        """Count ended executions by (basket, status), and attempts as (agent, duration in seconds).
 
-        Past 1,500 pairs of basket and status an execution counts as one of the basket "other".
+        After 1,500 pairs of basket and status, executions of a new pair count for the basket "other".
         """
-        counted: list[str | bytes | int] = []
+        execution_args: list[str | bytes | int] = []
         for (basket, status), count in runs.items():
-            counted += (_field(basket, status), _field(OTHER_LABEL, status), count)
-        summed: dict[bytes, float] = defaultdict(float)
+            execution_args += (_field(basket, status), _field(OTHER_LABEL, status), count)
+        step_sums: dict[bytes, float] = defaultdict(float)
         for agent, seconds in steps:
-            summed[_field(agent, bisect_left(STEP_BUCKETS_S, seconds))] += 1
-            summed[_field(agent, "sum")] += max(0.0, seconds)
-        if counted or summed:
-            told = [str(value) if isinstance(value, float) else value for pair in summed.items() for value in pair]
-            pipe.eval(_COUNT, 2, EXECUTIONS_KEY, STEPS_KEY, _FIELDS_MAX, len(runs), *counted, *told)
+            step_sums[_field(agent, bisect_left(STEP_BUCKETS_S, seconds))] += 1
+            step_sums[_field(agent, "sum")] += max(0.0, seconds)
+        if execution_args or step_sums:
+            step_args = [
+                str(value) if isinstance(value, float) else value for pair in step_sums.items() for value in pair
+            ]
+            pipe.eval(_COUNT, 2, EXECUTIONS_KEY, STEPS_KEY, _FIELDS_MAX, len(runs), *execution_args, *step_args)
 
     def count_rescue(self, pipe: Any, reason: str) -> None:
-        """Count a step that the reconciler offered again, for ``reason``."""
+        """Count a rescue: a step that the reconciler offered again, for ``reason``."""
         pipe.hincrby(RESCUES_KEY, reason, 1)
 
 
 def _field(*parts: str | int) -> bytes:
-    """Answer a hash field that keeps its parts apart, whatever characters a name may hold."""
+    """Encode the parts as one hash field, in JSON, so that names may have any characters."""
     return orjson.dumps([part.encode("utf-8", "replace").decode() if isinstance(part, str) else part for part in parts])

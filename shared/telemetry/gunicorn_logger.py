@@ -1,4 +1,4 @@
-"""Sends gunicorn's own log lines, of the master and of its workers, where all others go."""
+"""gunicorn's logger: sends the log lines of its master and workers to the same output as all others."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from shared.telemetry.logging_setup import configure_logging
 
 
 class JsonLogger(Logger):  # type: ignore[misc]
-    """gunicorn's logger without handlers of its own: its lines rise to the root's."""
+    """gunicorn's logger without handlers of its own: its lines propagate to the root logger."""
 
     def setup(self, cfg: Any) -> None:
-        """Set logging up at ``cfg.loglevel``; gunicorn calls this in the master, and again at each reload."""
+        """Configure logging at ``cfg.loglevel``; gunicorn calls this in the master, and again at each reload."""
         super().setup(cfg)
         configure_logging("api", cfg.loglevel)
         for log in (self.error_log, self.access_log):

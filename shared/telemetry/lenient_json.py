@@ -1,6 +1,6 @@
-"""Writes any value as JSON and never raises: a reply or a log line must not fail for what it holds.
+"""Lenient JSON encoder: encodes any value and never raises, so that no reply or log line fails because of its content.
 
-What JSON cannot say is said as near as it can: a number that is not finite is null, an unknown object its text.
+A value that JSON does not have is approximated: a number that is not finite is null, an unknown object is its text.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _BITS_MAX: Final = 1024  # Python itself refuses to write the longest integers
 
 
 def encode_lenient(value: Any) -> bytes:
-    """Answer ``value`` as JSON: by orjson where it can, slowly and approximately where it cannot."""
+    """Encode ``value`` as JSON: with orjson if possible, else slowly and approximately."""
     try:
         return orjson.dumps(value, _text, _OPTIONS)
-    except Exception:  # noqa: BLE001  big integers, surrogates, circles, objects whose __str__ raises
+    except Exception:  # noqa: BLE001  big integers, surrogates, reference cycles, objects whose __str__ raises
         return json.dumps(_plain(value, ())).encode()
 
 
@@ -36,15 +36,15 @@ def _text(value: Any) -> Any:
     return str(value)
 
 
-def _plain(value: Any, above: tuple[int, ...]) -> Any:
-    """Answer ``value`` as something that the standard library surely writes; a circle, and depth over 100, is null."""
+def _plain(value: Any, ancestors: tuple[int, ...]) -> Any:
+    """Convert ``value`` for the standard library's encoder; a reference cycle, or a depth over 100, becomes null."""
     if isinstance(value, (Mapping, list, tuple, set, frozenset)):
-        if id(value) in above or len(above) > _DEPTH_MAX:
+        if id(value) in ancestors or len(ancestors) > _DEPTH_MAX:
             return None
-        above = (*above, id(value))
+        ancestors = (*ancestors, id(value))
         if isinstance(value, Mapping):
-            return {_key(key): _plain(item, above) for key, item in value.items()}
-        return [_plain(item, above) for item in value]
+            return {_key(key): _plain(item, ancestors) for key, item in value.items()}
+        return [_plain(item, ancestors) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, int):
@@ -55,6 +55,6 @@ def _plain(value: Any, above: tuple[int, ...]) -> Any:
 def _key(value: Any) -> str:
     try:
         text = value.isoformat() if isinstance(value, (datetime, date, time)) else str(_text(value))
-    except Exception:  # noqa: BLE001  a __str__ of somebody else's
+    except Exception:  # noqa: BLE001  a foreign __str__ may raise anything
         text = f"<{type(value).__name__}>"
     return text.encode("utf-8", "replace").decode("utf-8")

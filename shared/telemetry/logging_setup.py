@@ -1,7 +1,7 @@
-"""Sets logging up: JSON lines on stdout, ours and the libraries' alike; a log line never breaks who wrote it.
+"""Structured logging: JSON lines on stdout, for our loggers and the libraries'; a log call never raises.
 
-On a terminal the lines are for a person. structlog's own loggers write straight to the sink; the standard library's
-(gunicorn, celery, pymongo) pass the same processors. Tracebacks stand in the log and nowhere else.
+On a terminal the lines are formatted for people. structlog's loggers write directly to the sink; the loggers of the
+standard library (gunicorn, celery, pymongo) use the same processors. Tracebacks are in the log and nowhere else.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import structlog
 from shared.telemetry.lenient_json import encode_lenient
 
 _LIBRARY_LEVELS: Final = {"pymongo": logging.WARNING, "urllib3": logging.WARNING, "kombu": logging.WARNING}
-_LEADING_FIELDS: Final = ("timestamp", "level", "service", "event")  # the order in which an eye looks for them
+_LEADING_FIELDS: Final = ("timestamp", "level", "service", "event")  # in the order in which people look for them
 
 
 def configure_logging(service: str, level: str, *, stream: TextIO | None = None) -> None:
-    """Send every log line of this process from ``level`` on to stdout (or ``stream``), marked with ``service``.
+    """Configure logging: lines of ``level`` and above go to stdout (or ``stream``), with the field ``service``.
 
-    May be called again, as after a fork: the last call wins.
+    It may be called again, for example after a fork: the last call wins.
     """
-    number = logging.getLevelNamesMapping()[level.upper()]
+    level_number = logging.getLevelNamesMapping()[level.upper()]
     sink = _Sink(stream)
     render = _render_console if sink.is_terminal() else _render_json
-    steps: list[structlog.typing.Processor] = [
+    processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -36,21 +36,21 @@ def configure_logging(service: str, level: str, *, stream: TextIO | None = None)
         structlog.processors.StackInfoRenderer(),
     ]
     structlog.configure(
-        processors=[*steps, render],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        processors=[*processors, render],
+        wrapper_class=structlog.make_filtering_bound_logger(level_number),
         logger_factory=lambda *_: _Line(sink),
-        cache_logger_on_first_use=False,  # a logger made before the set-up must follow it
+        cache_logger_on_first_use=False,  # a logger made before this call must use it too
     )
     root = logging.getLogger()
-    root.handlers[:] = [_Handler(sink, steps, render)]
-    root.setLevel(number)
-    for name, least in _LIBRARY_LEVELS.items():
-        logging.getLogger(name).setLevel(max(number, least))
+    root.handlers[:] = [_Handler(sink, processors, render)]
+    root.setLevel(level_number)
+    for name, minimum in _LIBRARY_LEVELS.items():
+        logging.getLogger(name).setLevel(max(level_number, minimum))
     logging.captureWarnings(capture=True)
 
 
 class _Sink:
-    """Writes whole lines; where stdout is gone or full it drops them, for the work matters more."""
+    """Writes whole lines; drops them if stdout is closed or full, because the work is more important than its log."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -68,12 +68,12 @@ class _Sink:
             with self._lock:
                 stream.write(line + "\n")
                 stream.flush()
-        except Exception:  # noqa: BLE001, S110  watching never breaks doing, and there is nowhere left to say so
+        except Exception:  # noqa: BLE001, S110  logging never breaks the work, and the error cannot be logged
             pass
 
 
 class _Line:
-    """What structlog takes for a logger: each level's method writes one line."""
+    """The logger that structlog wraps: the method of each level writes one line."""
 
     def __init__(self, sink: _Sink) -> None:
         self.msg = sink.write
@@ -82,7 +82,7 @@ class _Line:
 
 
 class _Handler(logging.Handler):
-    """Passes a record of the standard library through our own processors."""
+    """Passes records of the standard library's logging through our processors."""
 
     def __init__(
         self, sink: _Sink, steps: list[structlog.typing.Processor], render: structlog.typing.Processor
@@ -98,14 +98,14 @@ class _Handler(logging.Handler):
             for step in (*self._steps, self._render):
                 line = step(None, record.levelname.lower(), line)
             self._sink.write(line)
-        except Exception:  # noqa: BLE001  the same law as in the sink
+        except Exception:  # noqa: BLE001  logging never breaks the work, as in the sink
             self._sink.write(f'{{"level":"error","event":"a log line of {record.name!r} could not be written"}}')
 
 
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001  a format that does not fit its arguments, in somebody else's code
+    except Exception:  # noqa: BLE001  a format that does not match its arguments, in foreign code
         return f"{record.msg} {record.args}"
 
 
@@ -122,14 +122,14 @@ def _render_json(logger: Any, method: str, line: MutableMapping[str, Any]) -> st
         if line.get("exc_info"):
             line = structlog.processors.format_exc_info(logger, method, line)
         return encode_lenient({**{name: line.pop(name, None) for name in _LEADING_FIELDS}, **line}).decode()
-    except Exception as wrong:  # noqa: BLE001  an exception whose __str__ raises, say
-        return encode_lenient({"level": "error", "event": "log.unwritable", "kind": type(wrong).__name__}).decode()
+    except Exception as error:  # noqa: BLE001  for example an exception whose __str__ raises
+        return encode_lenient({"level": "error", "event": "log.unwritable", "kind": type(error).__name__}).decode()
 
 
 def _render_console(logger: Any, method: str, line: MutableMapping[str, Any]) -> str:
     try:
         return str(_CONSOLE(logger, method, line))
-    except Exception:  # noqa: BLE001  the same law as above
+    except Exception:  # noqa: BLE001  logging never breaks the work
         return _render_json(logger, method, line)
 
 

@@ -1,8 +1,8 @@
-"""Counts and times requests; every figure is in seconds and none ever fails who reports it.
+"""Request metrics (Prometheus): counts requests and measures their latency in seconds; a metric never fails a request.
 
-Under gunicorn each process writes its figures into files below ``PROMETHEUS_MULTIPROC_DIR``, and whichever process is
-asked adds them up. prometheus_client looks for that variable when it is imported, so ``api/gunicorn.py`` sets it in the
-master, before any worker imports this module. Without the variable one process counts for itself.
+Under gunicorn each process writes its metrics into files in ``PROMETHEUS_MULTIPROC_DIR``, and the process that gets
+the scrape adds them up. prometheus_client reads that variable when it is imported, so ``api/gunicorn.py`` sets it in
+the master, before any worker imports this module. Without the variable each process counts for itself.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _LATENCY: Final = Histogram("latency", "Seconds from request to reply.", ["servi
 
 
 def observe_request(service: str, endpoint: str, seconds: float) -> None:
-    """Count a request to ``endpoint`` (the route, never the path: ids would be labels without end) and its time."""
+    """Count a request to ``endpoint`` with its duration; pass the route, not the path: ids would be endless labels."""
     try:
         rate, latency = _labelled(service, endpoint)
         rate.inc()
         latency.observe(seconds)
-    except Exception as wrong:  # noqa: BLE001  a full disk under the files of multiprocess mode, say
-        structlog.get_logger(__name__).warning("metrics.lost", reason=str(wrong))
+    except Exception as error:  # noqa: BLE001  for example a full disk under the files of multiprocess mode
+        structlog.get_logger(__name__).warning("metrics.lost", reason=str(error))
 
 
 def render_exposition(*collectors: Collector) -> bytes:
-    """Answer the Prometheus text: the requests of all processes, and what ``collectors`` read at this moment."""
+    """Render the Prometheus text format: the request metrics of all processes, and the metrics of ``collectors``."""
     registry = CollectorRegistry(auto_describe=False)
     for collector in collectors:
         registry.register(collector)

@@ -1,1 +1,1 @@
-"""What users see, over the whole real stack; a package, so that its shared stacks end with its last test."""
+"""Acceptance tests: what callers see of the real stack. A package, so that its shared stacks end with its last test."""

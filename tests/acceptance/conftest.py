@@ -1,4 +1,4 @@
-"""Stacks with the agents that misbehave, shared by the files that stop nothing; others ask for ``make_stack``."""
+"""Stacks with the misbehaving test agents, shared by the test files that stop no process; others use ``make_stack``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from tests.acceptance.client import AGENTS, Caller
 from tests.openapi_conformance import answers_watched, as_the_contract_says
 from tests.stack import Stack
 
-__all__ = ["answers_watched", "as_the_contract_says"]  # every answer of these tests is held against the contract
+__all__ = [
+    "answers_watched",
+    "as_the_contract_says",
+]  # every response of these tests is checked against the OpenAPI document
 
 
 @pytest.fixture(scope="package")
 def caller(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iterator[Caller]:
-    """Answer an integrator of a stack that all these tests share: leave it running, and its data alone."""
+    """Yield a client of a stack that all these tests share: do not stop it or delete its data."""
     stack = Stack(tmp_path_factory.mktemp("shared-stack"), guard, BUCKET_AGENTS_DIR=str(AGENTS))
     try:
         stack.start_all()
@@ -26,10 +29,10 @@ def caller(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iter
 
 
 @pytest.fixture(scope="package")
-def brisk(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iterator[Caller]:
-    """Answer an integrator of a shared stack where a lost lease is soon over: resume what you pause."""
-    short = {"BUCKET_LEASE_S": "2", "BUCKET_HEARTBEAT_S": "0.5", "BUCKET_HANDOFF_S": "0.5"}
-    stack = Stack(tmp_path_factory.mktemp("brisk-stack"), guard, BUCKET_AGENTS_DIR=str(AGENTS), **short)
+def short_lease_caller(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iterator[Caller]:
+    """Yield a client of a shared stack with short leases: resume each process that you pause."""
+    short_times = {"BUCKET_LEASE_S": "2", "BUCKET_HEARTBEAT_S": "0.5", "BUCKET_HANDOFF_S": "0.5"}
+    stack = Stack(tmp_path_factory.mktemp("brisk-stack"), guard, BUCKET_AGENTS_DIR=str(AGENTS), **short_times)
     try:
         stack.start_all()
         yield Caller(stack)

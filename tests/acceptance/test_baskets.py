@@ -1,4 +1,4 @@
-"""Baskets: seeded once, made and deleted by callers, the same for every process of the API."""
+"""Baskets: seeded once, created and deleted by callers, and the same in every process of the API."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ SEEDED = {
     "simulate": ["simulate"],
 }
 PROCESSES = 2
-LOOKS = 24  # connections are spread over the processes by chance: all at one is 1 in 8 million
+MANY_REQUESTS = 24  # connections reach the processes at random: all at one process is 1 in 8 million
 
 
 @pytest.fixture(scope="module")
 def caller(make_stack: Callable[..., Stack]) -> Caller:
-    """An integrator of a stack of our own: here the API is restarted."""
+    """A client of a stack of its own, because the API is restarted here."""
     return Caller(make_stack(BUCKET_AGENTS_DIR=str(AGENTS), BUCKET_API_PROCESSES=str(PROCESSES)))
 
 
 def statuses(caller: Caller, name: str) -> set[int]:
-    """What all processes of the API say of a basket."""
-    return {caller.get(f"/baskets/{quote(name)}").status_code for _ in range(LOOKS)}
+    """Return the statuses of a basket in all processes of the API."""
+    return {caller.get(f"/baskets/{quote(name)}").status_code for _ in range(MANY_REQUESTS)}
 
 
 def refusals(caller: Caller, name: str) -> set[tuple[int, str | None]]:
-    """What all processes of the API say to who would run a basket."""
-    refused = [caller.post("/run-basket", {"basket_name": name}) for _ in range(LOOKS)]
-    return {(each.status_code, each.json().get("error_code")) for each in refused}
+    """Return the status and error code with which all processes of the API refuse to run a basket."""
+    responses = [caller.post("/run-basket", {"basket_name": name}) for _ in range(MANY_REQUESTS)]
+    return {(response.status_code, response.json().get("error_code")) for response in responses}
 
 
 def executed(caller: Caller, name: str) -> object:
-    """Run a basket, and return the agents that were executed."""
+    """Run a basket and return the agents that were executed."""
     return caller.finished(caller.run(name))["execution_metadata"]["agents_executed"]
 
 
@@ -57,10 +57,10 @@ def test_the_seeded_baskets_are_there_and_run_with_their_samples(caller: Caller)
 
 
 @pytest.mark.parametrize("name", ["a", "Two words", "a+b", "1.2-3_4", "x" * 100, "a "])
-def test_a_basket_is_made_seen_everywhere_run_and_deleted(caller: Caller, name: str) -> None:
-    made = caller.post("/create-basket", {"name": name, "agents": ["cashflow_analyzer"], "description": "mine"})
-    assert made.status_code == 201, made.text
-    assert made.json()["basket"] == {
+def test_a_basket_is_created_visible_in_each_process_run_and_deleted(caller: Caller, name: str) -> None:
+    created = caller.post("/create-basket", {"name": name, "agents": ["cashflow_analyzer"], "description": "mine"})
+    assert created.status_code == 201, created.text
+    assert created.json()["basket"] == {
         "name": name,
         "basket_name": name,
         "description": "mine",
@@ -87,7 +87,7 @@ def test_a_plus_in_an_address_is_a_plus(caller: Caller) -> None:
     assert caller.get("/baskets/c%20d").status_code == 404
 
 
-def test_a_name_that_was_deleted_may_be_taken_again(caller: Caller) -> None:
+def test_a_deleted_name_can_be_used_again(caller: Caller) -> None:
     for agents in (["echo"], ["cashflow_analyzer", "goal_recommender"]):
         assert caller.post("/create-basket", {"name": "phoenix", "agents": agents}).status_code == 201
         assert caller.get("/baskets/phoenix").json()["agents"] == agents
@@ -107,9 +107,9 @@ def test_a_run_keeps_the_basket_that_it_started_with(caller: Caller) -> None:
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 @pytest.mark.parametrize("name", ["nobody", "$ne", '{"$gt": ""}', "x" * 200, " a", "ü"])
 def test_a_basket_that_is_not_there_is_404(caller: Caller, method: str, name: str) -> None:
-    answer = caller.ask(method, f"/baskets/{quote(name)}")
-    assert (answer.status_code, answer.json()["error_code"]) == (404, "basket_not_found")
-    assert "not found" in answer.json()["detail"]
+    response = caller.ask(method, f"/baskets/{quote(name)}")
+    assert (response.status_code, response.json()["error_code"]) == (404, "basket_not_found")
+    assert "not found" in response.json()["detail"]
 
 
 def test_a_deleted_seed_stays_deleted_after_a_restart_and_the_rest_stays(caller: Caller) -> None:
@@ -121,8 +121,8 @@ def test_a_deleted_seed_stays_deleted_after_a_restart_and_the_rest_stays(caller:
     assert statuses(caller, "goal_test") == {404}
     assert statuses(caller, "kept") == {200}
     assert caller.poll(run["execution_id"]) == run
-    made = caller.post("/create-basket", {"name": "goal_test", "agents": ["echo"]})
-    assert made.status_code == 201
+    created = caller.post("/create-basket", {"name": "goal_test", "agents": ["echo"]})
+    assert created.status_code == 201
     caller.stack.stop("api")
     caller.stack.start("api")
     assert caller.get("/baskets/goal_test").json()["agents"] == ["echo"]

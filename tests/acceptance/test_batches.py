@@ -1,4 +1,4 @@
-"""Batches of submits: an outcome for each item, in order, as the single call would have answered it."""
+"""Batch submits: one result for each item, in order, the same as the single submit would return."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ PROBLEM = {"type", "title", "status", "detail", "error_code", "message", "detail
 NAMED = {"basket_name": "working_test", "input_data": INCOME}
 
 
-def batched(caller: Caller, *items: Any, prefix: str = "", **headers: str) -> dict[str, Any]:
-    answer = caller.post(f"{prefix}/run-basket/batch", {"items": items}, **headers)
-    assert answer.status_code == 202, answer.text
-    assert answer.headers["Cache-Control"] == "no-store"
-    told: dict[str, Any] = answer.json()
-    assert (told["accepted"] + told["rejected"], len(told["items"])) == (len(items), len(items))
-    return told
+def submit_batch(caller: Caller, *items: Any, prefix: str = "", **headers: str) -> dict[str, Any]:
+    response = caller.post(f"{prefix}/run-basket/batch", {"items": items}, **headers)
+    assert response.status_code == 202, response.text
+    assert response.headers["Cache-Control"] == "no-store"
+    body: dict[str, Any] = response.json()
+    assert (body["accepted"] + body["rejected"], len(body["items"])) == (len(items), len(items))
+    return body
 
 
-def ids(told: dict[str, Any]) -> list[str]:
-    return [item["execution_id"] for item in told["items"]]
+def ids(body: dict[str, Any]) -> list[str]:
+    return [item["execution_id"] for item in body["items"]]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_each_item_is_answered_as_a_submit_and_runs(caller: Caller, prefix: str) -> None:
+def test_each_item_is_accepted_like_a_submit_and_runs(caller: Caller, prefix: str) -> None:
     single = caller.post(f"{prefix}/run-basket", NAMED).json()
-    told = batched(caller, NAMED, NAMED | {"tags": ["b"]}, {"config": {"agents": ["echo"]}}, prefix=prefix,
+    body = submit_batch(caller, NAMED, NAMED | {"tags": ["b"]}, {"config": {"agents": ["echo"]}}, prefix=prefix,
                    X_Request_ID="of-a-batch")  # fmt: skip
-    assert (told["accepted"], told["rejected"]) == (3, 0)
-    assert len(set(ids(told))) == 3
-    for item in told["items"]:
+    assert (body["accepted"], body["rejected"]) == (3, 0)
+    assert len(set(ids(body))) == 3
+    for item in body["items"]:
         assert set(item) == set(single) | {"execution_status"}
         assert (item["status"], item["execution_status"], item["done"], item["rev"]) == (202, "queued", False, 1)
         assert item["status_url"] == f"{prefix}/execution-logs/{item['execution_id']}"
         assert item["request_id"] == "of-a-batch"
-    polls = [caller.finished(each) for each in ids(told)]
+    polls = [caller.finished(execution_id) for execution_id in ids(body)]
     assert [poll["status"] for poll in polls] == ["completed"] * 3
     assert [poll["tags"] for poll in polls] == [[], ["b"], []]
     assert polls[0]["result"] == caller.finished(single["execution_id"])["result"]
 
 
-def test_a_bad_item_fails_alone_and_as_the_single_call_would(caller: Caller) -> None:
+def test_a_bad_item_fails_alone_and_like_the_single_submit(caller: Caller) -> None:
     bad: list[Any] = [
         {"basket_name": "nobody"},
         {},
@@ -59,22 +59,22 @@ def test_a_bad_item_fails_alone_and_as_the_single_call_would(caller: Caller) -> 
         NAMED | {"metadata": {"a": "x" * 20_000}},
         {"basket_name": {"$gt": ""}},
     ]
-    told = batched(caller, *(each for item in bad for each in (item, NAMED)))
-    assert (told["accepted"], told["rejected"]) == (len(bad), len(bad))
-    for item, refused, accepted in zip(bad, told["items"][::2], told["items"][1::2], strict=True):
+    body = submit_batch(caller, *(each for item in bad for each in (item, NAMED)))
+    assert (body["accepted"], body["rejected"]) == (len(bad), len(bad))
+    for item, refused, accepted in zip(bad, body["items"][::2], body["items"][1::2], strict=True):
         single = caller.post("/run-basket", item)
         assert set(refused) == PROBLEM
         same = ("type", "title", "status", "detail", "error_code", "details")
         assert {name: refused[name] for name in same} == {name: single.json()[name] for name in same}
         assert (refused["status"], accepted["status"]) == (single.status_code, 202)
-    assert "hunter2" not in json.dumps(told)
-    for each in (item["execution_id"] for item in told["items"][1::2]):
+    assert "hunter2" not in json.dumps(body)
+    for each in (item["execution_id"] for item in body["items"][1::2]):
         caller.finished(each)
 
 
 @pytest.mark.parametrize("item", [None, 3, "working_test", [], [NAMED], True])
-def test_an_item_that_is_no_object_is_refused_alone(caller: Caller, item: Any) -> None:
-    refused, accepted = batched(caller, item, NAMED)["items"]
+def test_an_item_that_is_not_an_object_is_refused_alone(caller: Caller, item: Any) -> None:
+    refused, accepted = submit_batch(caller, item, NAMED)["items"]
     assert (refused["status"], refused["error_code"]) == (400, "validation_failed")
     caller.finished(accepted["execution_id"])
 
@@ -82,24 +82,24 @@ def test_an_item_that_is_no_object_is_refused_alone(caller: Caller, item: Any) -
 def test_each_item_may_have_a_key_of_its_own(caller: Caller) -> None:
     keys = [uuid.uuid4().hex for _ in range(3)]
     items = [NAMED | {"idempotency_key": key} for key in keys]
-    first = batched(caller, *items)
-    again = batched(caller, *items, NAMED)
+    first = submit_batch(caller, *items)
+    again = submit_batch(caller, *items, NAMED)
     assert ids(again)[:3] == ids(first)
     assert [item.get("idempotency_replayed") for item in again["items"]] == [True, True, True, None]
     single = caller.post("/run-basket", NAMED, Idempotency_Key=keys[1])
-    assert single.json()["execution_id"] == ids(first)[1], "an item is what the single call would be"
+    assert single.json()["execution_id"] == ids(first)[1], "an item is the same as the single submit"
     assert single.headers["Idempotency-Replayed"] == "true"
-    reused = batched(caller, NAMED | {"idempotency_key": keys[0], "tags": ["other"]}, NAMED)["items"]
+    reused = submit_batch(caller, NAMED | {"idempotency_key": keys[0], "tags": ["other"]}, NAMED)["items"]
     assert (reused[0]["status"], reused[0]["error_code"], reused[1]["status"]) == (422, "idempotency_key_reused", 202)
-    for each in ids(first):
-        caller.finished(each)
-    done = batched(caller, items[0])["items"][0]
-    assert (done["execution_status"], done["done"], "poll_after_ms" in done) == ("completed", True, False)
+    for execution_id in ids(first):
+        caller.finished(execution_id)
+    replayed = submit_batch(caller, items[0])["items"][0]
+    assert (replayed["execution_status"], replayed["done"], "poll_after_ms" in replayed) == ("completed", True, False)
 
 
 def test_one_key_twice_in_a_batch_makes_one_run(caller: Caller) -> None:
     key = {"idempotency_key": uuid.uuid4().hex}
-    first, second, third, fourth = batched(caller, NAMED | key, NAMED, NAMED | key, NAMED | key | {"tags": ["b"]})[
+    first, second, third, fourth = submit_batch(caller, NAMED | key, NAMED, NAMED | key, NAMED | key | {"tags": ["b"]})[
         "items"
     ]
     assert first["execution_id"] == third["execution_id"] != second["execution_id"]
@@ -109,7 +109,7 @@ def test_one_key_twice_in_a_batch_makes_one_run(caller: Caller) -> None:
 
 def test_a_refused_item_reserves_no_key(caller: Caller) -> None:
     key = {"idempotency_key": uuid.uuid4().hex}
-    first, second = batched(caller, {"basket_name": "nobody"} | key, NAMED | key)["items"]
+    first, second = submit_batch(caller, {"basket_name": "nobody"} | key, NAMED | key)["items"]
     assert (first["status"], second["status"]) == (404, 202)
     assert caller.finished(second["execution_id"])["status"] == "completed"
 
@@ -117,15 +117,17 @@ def test_a_refused_item_reserves_no_key(caller: Caller) -> None:
 def test_a_batch_under_a_key_makes_its_runs_once(caller: Caller) -> None:
     key, own = uuid.uuid4().hex, uuid.uuid4().hex
     items = [NAMED, NAMED, {"basket_name": "nobody"}, NAMED | {"idempotency_key": own}]
-    first = batched(caller, *items, Idempotency_Key=key)
+    first = submit_batch(caller, *items, Idempotency_Key=key)
     assert (first["accepted"], len({item.get("execution_id") for item in first["items"]})) == (3, 4)
-    again = batched(caller, *items, Idempotency_Key=key, prefix="/api/v1")
+    again = submit_batch(caller, *items, Idempotency_Key=key, prefix="/api/v1")
     for before, after in zip(first["items"], again["items"], strict=True):
         assert before["status"] == after["status"]
         assert before.get("execution_id") == after.get("execution_id")
     assert [item.get("idempotency_replayed") for item in again["items"]] == [True, True, None, True]
-    own_again = batched(caller, NAMED | {"idempotency_key": own})["items"][0]
-    assert own_again["execution_id"] == first["items"][3]["execution_id"], "an item's own key is its own everywhere"
+    own_again = submit_batch(caller, NAMED | {"idempotency_key": own})["items"][0]
+    assert own_again["execution_id"] == first["items"][3]["execution_id"], (
+        "the key of an item is the same key in a single submit"
+    )
     for item in (first["items"][0], first["items"][1]):
         caller.finished(item["execution_id"])
 
@@ -152,54 +154,56 @@ def test_another_batch_under_the_same_key_is_refused_as_a_whole(caller: Caller, 
     assert caller.post("/run-basket/batch", body, Idempotency_Key=key).headers["Idempotency-Replayed"] == "true"
 
 
-def test_a_batch_whose_first_item_was_bad_holds_its_key_against_shorter_ones_too(caller: Caller) -> None:
+def test_a_batch_whose_first_item_was_refused_keeps_its_key_from_a_shorter_batch(caller: Caller) -> None:
     key = uuid.uuid4().hex
-    whole = ({"basket_name": "nobody"}, NAMED)
-    assert batched(caller, *whole, Idempotency_Key=key)["accepted"] == 1
+    items = ({"basket_name": "nobody"}, NAMED)
+    assert submit_batch(caller, *items, Idempotency_Key=key)["accepted"] == 1
     other = caller.post("/run-basket/batch", {"items": [NAMED]}, Idempotency_Key=key)
     assert (other.status_code, other.json()["error_code"]) == (422, "idempotency_key_reused")
-    again = batched(caller, *whole, Idempotency_Key=key)["items"]
+    again = submit_batch(caller, *items, Idempotency_Key=key)["items"]
     assert [item.get("idempotency_replayed") for item in again] == [None, True]
 
 
-def test_a_batch_of_which_nothing_was_taken_reserves_no_key(caller: Caller) -> None:
+def test_a_batch_without_an_accepted_item_reserves_no_key(caller: Caller) -> None:
     key = uuid.uuid4().hex
-    assert batched(caller, {"basket_name": "nobody"}, Idempotency_Key=key)["rejected"] == 1
-    assert batched(caller, NAMED, Idempotency_Key=key)["accepted"] == 1
+    assert submit_batch(caller, {"basket_name": "nobody"}, Idempotency_Key=key)["rejected"] == 1
+    assert submit_batch(caller, NAMED, Idempotency_Key=key)["accepted"] == 1
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "grün", 3, {"$gt": ""}, ["a"], "a\nb", "a\u001f0"])
-def test_a_key_that_is_none_is_refused(caller: Caller, key: Any) -> None:
-    refused, accepted = batched(caller, NAMED | {"idempotency_key": key}, NAMED)["items"]
+def test_an_invalid_key_is_refused(caller: Caller, key: Any) -> None:
+    refused, accepted = submit_batch(caller, NAMED | {"idempotency_key": key}, NAMED)["items"]
     assert (refused["status"], refused["details"][0]["pointer"]) == (400, "/idempotency_key")
     assert accepted["status"] == 202
     if key == "":
-        whole = caller.post("/run-basket/batch", {"items": [NAMED]}, Idempotency_Key="x" * 256)
-        assert (whole.status_code, whole.json()["details"][0]["header"]) == (400, "Idempotency-Key")
+        response = caller.post("/run-basket/batch", {"items": [NAMED]}, Idempotency_Key="x" * 256)
+        assert (response.status_code, response.json()["details"][0]["header"]) == (400, "Idempotency-Key")
 
 
-def test_keys_that_mean_nothing_are_named_where_they_stand(caller: Caller) -> None:
+def test_unknown_fields_are_named_in_the_warnings_of_their_item(caller: Caller) -> None:
     items = [NAMED | {"input": 1}, NAMED | {"idempotency_kei": "x"}, NAMED]
-    answer = caller.post("/run-basket/batch", {"items": items, "itms": 1}).json()
-    assert answer["warnings"] == ["unknown field 'itms' was ignored; did you mean items?"]
-    assert answer["items"][0]["warnings"] == ["unknown field 'input' was ignored; did you mean input_data?"]
+    body = caller.post("/run-basket/batch", {"items": items, "itms": 1}).json()
+    assert body["warnings"] == ["unknown field 'itms' was ignored; did you mean items?"]
+    assert body["items"][0]["warnings"] == ["unknown field 'input' was ignored; did you mean input_data?"]
     mistyped = "unknown field 'idempotency_kei' was ignored; did you mean idempotency_key?"
-    assert answer["items"][1]["warnings"] == [mistyped]
-    assert "warnings" not in answer["items"][2]
+    assert body["items"][1]["warnings"] == [mistyped]
+    assert "warnings" not in body["items"][2]
 
 
-def test_five_hundred_are_taken_and_one_more_is_not(caller: Caller) -> None:
+def test_five_hundred_items_are_accepted_and_one_more_is_refused(caller: Caller) -> None:
     tag = uuid.uuid4().hex
-    # For later, so that nobody who shares the stack has to wait for all of them.
+    # Scheduled for later, so that other tests on this stack need not wait for all of them.
     item = {"config": {"agents": ["echo"]}, "input_data": {"a": 1}, "tags": [tag], "run_after_s": 3_600}
     refused = caller.post("/run-basket/batch", {"items": [item] * 501})
     assert (refused.status_code, refused.json()["details"][0]["pointer"]) == (400, "/items")
-    told = batched(caller, *[item] * 500)
-    assert (told["accepted"], len(set(ids(told)))) == (500, 500)
-    shown = caller.post("/executions/poll", {"items": [{"execution_id": each} for each in ids(told)]}).json()
-    assert (len(shown["changed"]), shown["not_found"]) == (500, [])
-    listed = caller.get("/executions", params={"tag": tag, "limit": 1000}).json()["executions"]
-    assert {row["execution_id"] for row in listed} == set(ids(told))
+    body = submit_batch(caller, *[item] * 500)
+    assert (body["accepted"], len(set(ids(body)))) == (500, 500)
+    poll = caller.post(
+        "/executions/poll", {"items": [{"execution_id": execution_id} for execution_id in ids(body)]}
+    ).json()
+    assert (len(poll["changed"]), poll["not_found"]) == (500, [])
+    rows = caller.get("/executions", params={"tag": tag, "limit": 1000}).json()["executions"]
+    assert {row["execution_id"] for row in rows} == set(ids(body))
 
 
 @pytest.mark.parametrize("body", [{}, {"items": []}, {"items": {}}, {"items": None}, {"items": "a"}])
@@ -209,7 +213,7 @@ def test_a_batch_without_items_is_refused(caller: Caller, body: Any) -> None:
     assert refused.json()["details"][0]["pointer"] == "/items"
 
 
-def test_what_no_item_can_be_read_without_refuses_the_whole(caller: Caller) -> None:
+def test_a_fault_of_the_whole_body_refuses_the_whole_batch(caller: Caller) -> None:
     before = caller.stored()
     for raw, status, code in (
         (b'{"items": [{"basket_name": "working_test"}', 400, "invalid_json"),

@@ -1,4 +1,4 @@
-"""Every row of the contract's table that is there so far: statuses, fields and headers, at the root and versioned."""
+"""Every endpoint of docs/api.md: statuses, fields and headers, at the root and under ``/api/v1``."""
 
 from __future__ import annotations
 
@@ -37,73 +37,73 @@ READABLE = [
 
 
 @pytest.fixture(scope="module")
-def done(caller: Caller) -> str:
-    """The id of a run that has completed."""
+def finished_id(caller: Caller) -> str:
+    """Return the id of a completed run."""
     return str(caller.finished(caller.run(input_data=INCOME))["execution_id"])
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_basket_is_accepted_at_once_with_all_that_a_poller_needs(caller: Caller, prefix: str) -> None:
-    answer = caller.post(f"{prefix}/run-basket", {"basket_name": "working_test", "input_data": INCOME})
-    body = answer.json()
-    assert answer.status_code == 202
+def test_a_basket_is_accepted_at_once_with_all_fields_that_a_poller_needs(caller: Caller, prefix: str) -> None:
+    response = caller.post(f"{prefix}/run-basket", {"basket_name": "working_test", "input_data": INCOME})
+    body = response.json()
+    assert response.status_code == 202
     assert set(body) == ACCEPTED
     assert ID.fullmatch(body["execution_id"])
     assert MOMENT.fullmatch(body["created_at"])
     assert (body["status"], body["done"], body["rev"]) == ("queued", False, 1)
     assert 250 <= body["poll_after_ms"] <= 1_000
-    assert body["status_url"] == answer.headers["Location"] == f"{prefix}/execution-logs/{body['execution_id']}"
+    assert body["status_url"] == response.headers["Location"] == f"{prefix}/execution-logs/{body['execution_id']}"
     assert body["execution_metadata"] == {
         "execution_id": body["execution_id"],
         "basket_name": "working_test",
         "agents_executed": ["cashflow_analyzer"],
         "strategy": "sequential",
     }
-    assert answer.headers["ETag"] == f'W/"{body["execution_id"]}.1"'
-    assert answer.headers["Retry-After"] == "1"
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert answer.headers["X-Request-ID"] == body["request_id"]
+    assert response.headers["ETag"] == f'W/"{body["execution_id"]}.1"'
+    assert response.headers["Retry-After"] == "1"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["X-Request-ID"] == body["request_id"]
     assert caller.get(body["status_url"]).status_code == 200
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_an_agent_is_accepted_as_an_execution_of_one_step(caller: Caller, prefix: str) -> None:
-    answer = caller.post(f"{prefix}/run-agent", {"agent_name": "cashflow_analyzer", "input_data": INCOME})
-    assert (answer.status_code, set(answer.json())) == (202, ACCEPTED)
-    polled = caller.finished(answer.json()["execution_id"])
-    assert [step["step"] for step in polled["steps"]] == ["cashflow_analyzer"]
-    assert polled["result"] == {"analysis": {"total": 1000, "positive": 1000, "negative": 0}}
+    response = caller.post(f"{prefix}/run-agent", {"agent_name": "cashflow_analyzer", "input_data": INCOME})
+    assert (response.status_code, set(response.json())) == (202, ACCEPTED)
+    view = caller.finished(response.json()["execution_id"])
+    assert [step["step"] for step in view["steps"]] == ["cashflow_analyzer"]
+    assert view["result"] == {"analysis": {"total": 1000, "positive": 1000, "negative": 0}}
 
 
 @pytest.mark.parametrize(
     "path", ["/executions", "/executions/changes", "/consumers", "/logs", "/agent-logs/echo", "/dead-letters"]
 )
-def test_whatever_is_polled_is_kept_by_its_caller_alone(caller: Caller, path: str) -> None:
-    answer = caller.get(path)
-    assert answer.status_code == 200
-    assert (answer.headers["Cache-Control"], answer.headers["Vary"]) == ("private, no-cache", "Accept-Encoding")
+def test_polled_resources_are_private_and_not_cached(caller: Caller, path: str) -> None:
+    response = caller.get(path)
+    assert response.status_code == 200
+    assert (response.headers["Cache-Control"], response.headers["Vary"]) == ("private, no-cache", "Accept-Encoding")
 
 
 @pytest.mark.parametrize("path", ["/execution-logs", "/executions", "/api/v1/execution-logs", "/api/v1/executions"])
-def test_a_poll_bears_every_field_of_the_contract(caller: Caller, done: str, path: str) -> None:
-    answer = caller.get(f"{path}/{done}")
-    body = answer.json()
-    assert answer.status_code == 200
-    assert set(body) == POLLED  # and no poll_after_ms, for it is final
+def test_a_poll_has_every_field_of_the_contract(caller: Caller, finished_id: str, path: str) -> None:
+    response = caller.get(f"{path}/{finished_id}")
+    body = response.json()
+    assert response.status_code == 200
+    assert set(body) == POLLED  # without poll_after_ms, because it is final
     assert set(body["progress"]) == {"percent", "steps_total", "steps_completed", "message"}
     assert set(body["steps"][0]) == {"step", "agent", "status", "attempts", "duration_ms"}
     assert all(set(line) == LINE for line in body["logs"])
-    assert answer.headers["ETag"] == f'W/"{done}.{body["rev"]}"'
-    assert answer.headers["Cache-Control"] == "private, no-cache"
-    assert answer.headers["Vary"] == "Accept-Encoding"
-    assert "Retry-After" not in answer.headers
+    assert response.headers["ETag"] == f'W/"{finished_id}.{body["rev"]}"'
+    assert response.headers["Cache-Control"] == "private, no-cache"
+    assert response.headers["Vary"] == "Accept-Encoding"
+    assert "Retry-After" not in response.headers
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_an_output_stands_alone(caller: Caller, done: str, prefix: str) -> None:
-    answer = caller.get(f"{prefix}/executions/{done}/outputs/cashflow_analyzer")
-    assert (answer.status_code, answer.json()) == (200, caller.poll(done)["result"])
-    assert answer.headers["Content-Type"] == "application/json"
+def test_an_output_has_an_address_of_its_own(caller: Caller, finished_id: str, prefix: str) -> None:
+    response = caller.get(f"{prefix}/executions/{finished_id}/outputs/cashflow_analyzer")
+    assert (response.status_code, response.json()) == (200, caller.poll(finished_id)["result"])
+    assert response.headers["Content-Type"] == "application/json"
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -115,8 +115,8 @@ def test_agents_are_a_bare_array_of_specs(caller: Caller, prefix: str) -> None:
     finance = caller.get(f"{prefix}/agents", params={"domain": "finance"}).json()
     assert [spec["name"] for spec in finance] == ["cashflow_analyzer", "financial_coordinator", "goal_recommender"]
     assert caller.get(f"{prefix}/agents", params={"domain": "nowhere"}).json() == []
-    one = caller.get(f"{prefix}/agents/cashflow_analyzer").json()
-    assert one == next(spec for spec in agents if spec["name"] == "cashflow_analyzer")
+    spec_by_name = caller.get(f"{prefix}/agents/cashflow_analyzer").json()
+    assert spec_by_name == next(spec for spec in agents if spec["name"] == "cashflow_analyzer")
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -124,10 +124,10 @@ def test_baskets_are_listed_and_read(caller: Caller, prefix: str) -> None:
     listed = caller.get(f"{prefix}/baskets").json()
     assert set(listed) == {"baskets", "count"}
     assert listed["count"] == len(listed["baskets"]) >= 7
-    one = caller.get(f"{prefix}/baskets/working_test").json()
-    assert set(one) == BASKET
-    assert one["name"] == one["basket_name"] == "working_test"
-    assert one in listed["baskets"]
+    basket = caller.get(f"{prefix}/baskets/working_test").json()
+    assert set(basket) == BASKET
+    assert basket["name"] == basket["basket_name"] == "working_test"
+    assert basket in listed["baskets"]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -143,7 +143,7 @@ def test_a_basket_is_created_and_deleted(caller: Caller, prefix: str) -> None:
 
 @pytest.mark.parametrize("path", ["/logs", "/agent-logs/cashflow_analyzer"])
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_logs_have_lines_and_a_place_to_read_on(caller: Caller, done: str, prefix: str, path: str) -> None:
+def test_logs_have_lines_and_a_cursor_to_read_on(caller: Caller, finished_id: str, prefix: str, path: str) -> None:
     body = caller.get(prefix + path).json()
     assert set(body) == {"logs", "count", "next_since"}
     assert body["count"] == len(body["logs"]) > 0
@@ -152,7 +152,7 @@ def test_logs_have_lines_and_a_place_to_read_on(caller: Caller, done: str, prefi
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_health_and_readiness_are_told(caller: Caller, prefix: str) -> None:
+def test_health_and_readiness_are_reported(caller: Caller, prefix: str) -> None:
     health = caller.get(f"{prefix}/health")
     services = {"mongodb": "connected", "redis": "connected", "workers": "connected"}
     assert health.status_code == 200
@@ -160,33 +160,33 @@ def test_health_and_readiness_are_told(caller: Caller, prefix: str) -> None:
     assert caller.get(f"{prefix}/ready").status_code == 200
 
 
-def test_metrics_are_prometheus_text_at_the_root_alone(caller: Caller, done: str) -> None:
-    answer = caller.get("/metrics")
-    assert answer.status_code == 200
-    assert answer.headers["Content-Type"].startswith("text/plain; version=")
-    names = {line.split("{")[0] for line in answer.text.splitlines() if not line.startswith("#")}
+def test_metrics_are_prometheus_text_and_only_at_the_root(caller: Caller, finished_id: str) -> None:
+    response = caller.get("/metrics")
+    assert response.status_code == 200
+    assert response.headers["Content-Type"].startswith("text/plain; version=")
+    names = {line.split("{")[0] for line in response.text.splitlines() if not line.startswith("#")}
     assert {"request_rate_total", "latency_bucket", "bucket_executions_total", "bucket_queue_depth"} <= names
     assert any(name.startswith("bucket_step_seconds") for name in names)
-    assert 'bucket_executions_total{basket="working_test",status="completed"}' in answer.text
+    assert 'bucket_executions_total{basket="working_test",status="completed"}' in response.text
     assert caller.get("/api/v1/metrics").status_code == 404
 
 
 @pytest.mark.parametrize("path", READABLE)
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_head_answers_as_get_without_the_body(caller: Caller, done: str, prefix: str, path: str) -> None:
-    path = prefix + path.format(id=done)
-    got, head = caller.get(path), caller.ask("HEAD", path)
+def test_head_answers_as_get_without_the_body(caller: Caller, finished_id: str, prefix: str, path: str) -> None:
+    path = prefix + path.format(id=finished_id)
+    get, head = caller.get(path), caller.ask("HEAD", path)
     assert (head.status_code, head.content) == (200, b"")
-    told = {"Content-Type", "ETag", "Cache-Control", "Vary"}
-    assert {name: head.headers.get(name) for name in told} == {name: got.headers.get(name) for name in told}
+    names = {"Content-Type", "ETag", "Cache-Control", "Vary"}
+    assert {name: head.headers.get(name) for name in names} == {name: get.headers.get(name) for name in names}
 
 
 @pytest.mark.parametrize("path", [*READABLE, "/run-basket", "/run-agent", "/create-basket", "/metrics"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_trailing_slash_is_404_and_never_a_redirect(caller: Caller, done: str, method: str, path: str) -> None:
-    answer = caller.ask(method, path.format(id=done) + "/", json={} if method == "POST" else None)
-    assert (answer.status_code, "Location" in answer.headers) == (404, False)
-    assert answer.json()["error_code"] == "not_found"
+def test_a_trailing_slash_is_404_and_never_a_redirect(caller: Caller, finished_id: str, method: str, path: str) -> None:
+    response = caller.ask(method, path.format(id=finished_id) + "/", json={} if method == "POST" else None)
+    assert (response.status_code, "Location" in response.headers) == (404, False)
+    assert response.json()["error_code"] == "not_found"
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ def test_a_trailing_slash_is_404_and_never_a_redirect(caller: Caller, done: str,
     ],
 )
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_another_method_is_405_and_says_which_it_takes(  # noqa: PLR0917
-    caller: Caller, done: str, prefix: str, method: str, path: str, allowed: set[str]
+def test_another_method_is_405_and_lists_the_allowed_ones(  # noqa: PLR0917
+    caller: Caller, finished_id: str, prefix: str, method: str, path: str, allowed: set[str]
 ) -> None:
-    answer = caller.ask(method, prefix + path.format(id=done))
-    assert (answer.status_code, answer.json()["error_code"]) == (405, "method_not_allowed")
-    assert set(answer.headers["Allow"].split(", ")) == allowed | {"OPTIONS"}
+    response = caller.ask(method, prefix + path.format(id=finished_id))
+    assert (response.status_code, response.json()["error_code"]) == (405, "method_not_allowed")
+    assert set(response.headers["Allow"].split(", ")) == allowed | {"OPTIONS"}
 
 
 @pytest.mark.parametrize(
@@ -217,32 +217,32 @@ def test_other_spellings_of_an_address_are_404(caller: Caller, target: str) -> N
 
 
 @pytest.mark.parametrize("path", [*READABLE, "/metrics", "/nowhere"])
-def test_every_answer_is_marked(caller: Caller, done: str, path: str) -> None:
-    answer = caller.get(path.format(id=done), headers={"X-Request-ID": "my.own:id_1-2"})
-    assert answer.headers["X-Request-ID"] == "my.own:id_1-2"
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert "Access-Control-Allow-Origin" not in answer.headers
+def test_every_response_has_a_request_id_and_nosniff(caller: Caller, finished_id: str, path: str) -> None:
+    response = caller.get(path.format(id=finished_id), headers={"X-Request-ID": "my.own:id_1-2"})
+    assert response.headers["X-Request-ID"] == "my.own:id_1-2"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert "Access-Control-Allow-Origin" not in response.headers
 
 
-@pytest.mark.parametrize("asked", ["", " ", "a b", "a/b", "x" * 129, "grün", "a,b", "{}"])
-def test_a_request_id_of_another_form_is_replaced(caller: Caller, asked: str) -> None:
-    made = caller.as_is("/health", X_Request_ID=asked).headers["X-Request-ID"]
-    assert re.fullmatch(r"req-[0-9a-f]{20}", made)
+@pytest.mark.parametrize("sent_id", ["", " ", "a b", "a/b", "x" * 129, "grün", "a,b", "{}"])
+def test_an_invalid_request_id_is_replaced(caller: Caller, sent_id: str) -> None:
+    request_id = caller.as_is("/health", X_Request_ID=sent_id).headers["X-Request-ID"]
+    assert re.fullmatch(r"req-[0-9a-f]{20}", request_id)
 
 
 def test_the_submits_request_id_stays_in_the_body_and_the_polls_own_in_the_header(caller: Caller) -> None:
     accepted = caller.post("/run-basket", {"basket_name": "working_test"}, X_Request_ID="submit-1")
-    polled = caller.get(accepted.json()["status_url"], headers={"X-Request-ID": "poll-1"})
-    assert (polled.json()["request_id"], polled.headers["X-Request-ID"]) == ("submit-1", "poll-1")
+    view = caller.get(accepted.json()["status_url"], headers={"X-Request-ID": "poll-1"})
+    assert (view.json()["request_id"], view.headers["X-Request-ID"]) == ("submit-1", "poll-1")
 
 
-def test_unknown_query_parameters_are_ignored(caller: Caller, done: str) -> None:
+def test_unknown_query_parameters_are_ignored(caller: Caller, finished_id: str) -> None:
     query: dict[str, Any] = {"nonsense": "1", "$where": "1", "a[b]": "2"}
     paths = ["/execution-logs/{id}", "/agents", "/baskets", "/logs", "/health"]
-    assert [caller.get(path.format(id=done), params=query).status_code for path in paths] == [200] * 5
+    assert [caller.get(path.format(id=finished_id), params=query).status_code for path in paths] == [200] * 5
     assert caller.ask("POST", "/run-basket", params=query, json={"basket_name": "working_test"}).status_code == 202
 
 
-def test_an_id_may_be_percent_encoded(caller: Caller, done: str) -> None:
-    encoded = "".join(f"%{ord(letter):02x}" for letter in done)
+def test_an_id_may_be_percent_encoded(caller: Caller, finished_id: str) -> None:
+    encoded = "".join(f"%{ord(character):02x}" for character in finished_id)
     assert caller.as_is(f"/execution-logs/{encoded}").status_code == 200

@@ -1,4 +1,4 @@
-"""Every error is one form of problem, and every code that can be told by now is told here once."""
+"""Every error is a problem document of one form (RFC 9457), and each error code is provoked here once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared import errors
 from shared.domain.feed_position import FeedPosition
 from tests.acceptance.client import AGENTS, Caller
 from tests.builders import NOON
-from tests.faults.inspection import messages
+from tests.faults.inspection import count_messages
 from tests.stack import Stack
 from tests.waiting import wait_until
 
@@ -29,8 +29,8 @@ ECHO: dict[str, Any] = {"agent_name": "echo", "input_data": {}}
 ECHO_BASKET: dict[str, Any] = {"config": {"agents": ["echo"]}}
 OTHER_EPOCH = cursors.encode(FeedPosition("00000000", 1, 0, NOON))
 
-# What a caller does, and the status and code of the answer.
-PROVOKED: dict[str, tuple[int, Callable[[Caller], requests.Response]]] = {
+# For each error code: the status, and the request that provokes it.
+CASES: dict[str, tuple[int, Callable[[Caller], requests.Response]]] = {
     "not_retryable": (
         409,
         lambda caller: caller.post(f"/executions/{caller.finished(caller.run())['execution_id']}/retry", {}),
@@ -54,16 +54,16 @@ PROVOKED: dict[str, tuple[int, Callable[[Caller], requests.Response]]] = {
     "unsupported_media_type": (415, lambda caller: caller.ask("POST", "/run-basket", data=b"{}")),
     "idempotency_key_reused": (422, lambda caller: _under_one_key(caller, NAMED, NAMED | {"tags": ["b"]})),
     "overloaded": (503, lambda caller: _with_a_backlog(caller, lambda: caller.post("/run-basket", NAMED))),
-    "unavailable": (503, lambda caller: _without(caller, lambda: caller.post("/run-basket", NAMED))),
-    "outcome_unknown": (503, lambda caller: _locked(caller, lambda: caller.post("/run-agent", ECHO))),
+    "unavailable": (503, lambda caller: _without_mongod(caller, lambda: caller.post("/run-basket", NAMED))),
+    "outcome_unknown": (503, lambda caller: _with_locked_mongod(caller, lambda: caller.post("/run-agent", ECHO))),
 }
-# Nothing but a fault of our own makes a 500, and none is known; tests/unit/api/http/test_problems.py makes one.
-NOT_PROVOKED = {"internal"}
+# Only a bug of Bucket makes a 500, and none is known; tests/unit/api/http/test_problems.py makes one.
+WITHOUT_CASE = {"internal"}
 
 
 @pytest.fixture(scope="module")
 def caller(make_stack: Callable[..., Stack]) -> Iterator[Caller]:
-    """An integrator of a stack of our own, which forgets runs after a day and takes a backlog of a hundred."""
+    """Yield a client of a stack of its own with a retention of one day and a backlog of at most a hundred."""
     caller = Caller(make_stack(BUCKET_AGENTS_DIR=str(AGENTS), BUCKET_RETENTION_DAYS="1", BUCKET_BACKLOG_MAX="100"))
     yield caller
     caller.stack.mend()
@@ -74,7 +74,7 @@ def _under_one_key(caller: Caller, *bodies: dict[str, Any]) -> requests.Response
 
 
 def _with_a_backlog(caller: Caller, act: Callable[[], requests.Response]) -> requests.Response:
-    # The queue that no worker of this stack reads first: messages to nobody, taken away again.
+    # The queue that no worker of this stack reads first: the messages have no receiver and are removed again.
     redis = caller.stack.redis()
     caller.stack.stop("worker")
     try:
@@ -85,10 +85,10 @@ def _with_a_backlog(caller: Caller, act: Callable[[], requests.Response]) -> req
         caller.stack.start("worker")
 
 
-def _without(caller: Caller, act: Callable[[], requests.Response]) -> requests.Response:
+def _without_mongod(caller: Caller, act: Callable[[], requests.Response]) -> requests.Response:
     caller.stack.stop("mongod")
     try:
-        # A connection that breaks under a call leaves more doubt than one that cannot be made: each process must know.
+        # A connection that breaks during a call gives `outcome_unknown`: wait until each process fails to connect.
         wait_until(lambda: all(act().json().get("error_code") == "unavailable" for _ in range(16)))
         return _until_refused(act)
     finally:
@@ -96,8 +96,8 @@ def _without(caller: Caller, act: Callable[[], requests.Response]) -> requests.R
         _wait_until_healed(caller)
 
 
-def _locked(caller: Caller, act: Callable[[], requests.Response]) -> requests.Response:
-    # It answers each look, so that nobody takes it for away however long this test stands still, but writes nothing.
+def _with_locked_mongod(caller: Caller, act: Callable[[], requests.Response]) -> requests.Response:
+    # MongoDB still replies to each check, so it never counts as away, but it writes nothing.
     mongod = caller.stack.mongo().client.admin
     mongod.command("fsync", lock=True)
     try:
@@ -108,7 +108,7 @@ def _locked(caller: Caller, act: Callable[[], requests.Response]) -> requests.Re
 
 
 def _wait_until_healed(caller: Caller) -> None:
-    """Return once every process of the API accepts runs: it is chance which of them answers."""
+    """Wait until every process of the API accepts runs; requests reach the processes at random."""
 
     def is_healed() -> bool:
         return all(caller.post("/run-agent", ECHO).status_code == 202 for _ in range(16))
@@ -118,50 +118,52 @@ def _wait_until_healed(caller: Caller) -> None:
 
 def _until_refused(act: Callable[[], requests.Response]) -> requests.Response:
     for _ in range(200):
-        if (answer := act()).status_code == 503:
-            return answer
+        if (response := act()).status_code == 503:
+            return response
     raise AssertionError("never refused")
 
 
-def assert_is_problem(answer: requests.Response, status: int, code: str) -> None:
-    body = answer.json()
-    assert (answer.status_code, body["error_code"]) == (status, code), body
-    assert answer.headers["Content-Type"] == "application/problem+json"
+def assert_is_problem(response: requests.Response, status: int, code: str) -> None:
+    body = response.json()
+    assert (response.status_code, body["error_code"]) == (status, code), body
+    assert response.headers["Content-Type"] == "application/problem+json"
     assert set(body) == MEMBERS | ({"resync"} if code == "cursor_expired" else set())
     assert (body["type"], body["status"]) == (f"/problems/{code}", status)
     assert body["title"] == code.replace("_", " ").capitalize()
     assert body["detail"] == body["message"]
     assert len(body["detail"]) > 10
     assert isinstance(body["details"], list)
-    assert body["request_id"] == answer.headers["X-Request-ID"]
+    assert body["request_id"] == response.headers["X-Request-ID"]
     assert MOMENT.fullmatch(body["timestamp"])
     assert abs(datetime.now(UTC) - datetime.fromisoformat(body["timestamp"])) < timedelta(seconds=30)
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert ("Retry-After" in answer.headers) is (status == 503)
-    assert ("Allow" in answer.headers) is (status == 405)
+    assert response.headers["Cache-Control"] == "no-store"
+    assert ("Retry-After" in response.headers) is (status == 503)
+    assert ("Allow" in response.headers) is (status == 405)
 
 
-def test_a_held_key_is_answered_however_much_waits(caller: Caller) -> None:
+def test_a_used_key_is_replayed_even_with_a_full_backlog(caller: Caller) -> None:
     first = caller.post("/run-agent", ECHO, Idempotency_Key="held")
 
     def again() -> requests.Response:
-        without = caller.post("/run-agent", ECHO)
+        without_key = caller.post("/run-agent", ECHO)
         replay = caller.post("/run-agent", ECHO, Idempotency_Key="held")
         assert (replay.status_code, replay.headers["Idempotency-Replayed"]) == (202, "true")
         assert replay.json()["execution_id"] == first.json()["execution_id"]
-        return without
+        return without_key
 
     assert_is_problem(_with_a_backlog(caller, again), 503, "overloaded")
 
 
-def test_a_batch_of_which_nobody_can_tell_what_became_is_refused_as_a_whole(caller: Caller) -> None:
+def test_a_batch_with_an_unknown_outcome_is_refused_as_a_whole(caller: Caller) -> None:
     batch = {"items": [ECHO_BASKET] * 20}
-    assert_is_problem(_locked(caller, lambda: caller.post("/run-basket/batch", batch)), 503, "outcome_unknown")
+    assert_is_problem(
+        _with_locked_mongod(caller, lambda: caller.post("/run-basket/batch", batch)), 503, "outcome_unknown"
+    )
 
 
-@pytest.mark.parametrize("code", PROVOKED)
-def test_each_code_is_told_as_a_problem(caller: Caller, code: str) -> None:
-    status, provoke = PROVOKED[code]
+@pytest.mark.parametrize("code", CASES)
+def test_each_code_is_returned_as_a_problem(caller: Caller, code: str) -> None:
+    status, provoke = CASES[code]
     assert_is_problem(provoke(caller), status, code)
 
 
@@ -177,43 +179,43 @@ def test_each_code_is_told_as_a_problem(caller: Caller, code: str) -> None:
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])
-def test_a_run_older_than_the_retention_is_gone_whatever_is_asked_of_it(
+def test_a_run_older_than_the_retention_is_410_for_every_request(
     caller: Caller, prefix: str, method: str, path: str
 ) -> None:
     assert_is_problem(caller.ask(method, prefix + path.format(OLD)), 410, "execution_expired")
 
 
 @pytest.mark.parametrize("path", ["/executions/{}/cancel", "/executions/{}/retry", "/dead-letters/{}/requeue"])
-def test_an_unknown_run_younger_than_the_retention_was_never_there(caller: Caller, path: str) -> None:
+def test_an_unknown_run_younger_than_the_retention_is_404(caller: Caller, path: str) -> None:
     young = f"{int(datetime.now(UTC).timestamp()) - 3600}_89ce24ad1b2c3d4e"
     code = "not_found" if "dead-letters" in path else "execution_not_found"
     assert_is_problem(caller.ask("POST", path.format(young)), 404, code)
 
 
-def test_a_batch_is_taken_as_far_as_the_backlog_has_room(caller: Caller) -> None:
+def test_a_batch_is_accepted_as_far_as_the_backlog_has_room(caller: Caller) -> None:
     redis = caller.stack.redis()
-    tried: list[list[dict[str, Any]]] = []
+    attempts: list[list[dict[str, Any]]] = []
 
     def all_refuse() -> bool:
         return all(caller.post("/run-basket", NAMED).status_code == 503 for _ in range(16))
 
     def is_taken_in_part() -> bool:
-        # The reconciler may have offered earlier runs again meanwhile: room for two is made anew for each try.
-        others = messages(caller.stack) - redis.llen("long")  # type: ignore[operator]
-        redis.ltrim("long", 0, 97 - others)
-        keyed = NAMED | {"idempotency_key": f"batch-{len(tried)}"}
-        answer = caller.post("/run-basket/batch", {"items": [keyed, keyed, NAMED, NAMED, NAMED]})
-        tried.append(answer.json().get("items", []))
-        return [item["status"] for item in tried[-1]] == [202, 202, 202, 503, 503]
+        # The reconciler may have offered earlier runs again: make room for two before each attempt.
+        other_messages = count_messages(caller.stack) - redis.llen("long")  # type: ignore[operator]
+        redis.ltrim("long", 0, 97 - other_messages)
+        keyed = NAMED | {"idempotency_key": f"batch-{len(attempts)}"}
+        response = caller.post("/run-basket/batch", {"items": [keyed, keyed, NAMED, NAMED, NAMED]})
+        attempts.append(response.json().get("items", []))
+        return [item["status"] for item in attempts[-1]] == [202, 202, 202, 503, 503]
 
     def fill_and_submit() -> requests.Response:
         wait_until(all_refuse, 5, "each process of the API has noticed")
         refused = caller.post("/run-basket/batch", {"items": [NAMED] * 5})
-        wait_until(is_taken_in_part, 10, "two places are taken, for one key twice takes one")
+        wait_until(is_taken_in_part, 10, "two items are accepted, because one key twice counts once")
         return refused
 
     assert_is_problem(_with_a_backlog(caller, fill_and_submit), 503, "overloaded")
-    assert {item["error_code"] for item in tried[-1][3:]} == {"overloaded"}
+    assert {item["error_code"] for item in attempts[-1][3:]} == {"overloaded"}
 
 
 def test_no_code_of_the_error_tree_is_left_out() -> None:
@@ -222,12 +224,12 @@ def test_no_code_of_the_error_tree_is_left_out() -> None:
         for child in kind.__subclasses__():
             yield from leaves(child)
 
-    told = set(leaves(errors.RequestError)) | set(leaves(errors.ServiceError))
-    assert told == set(PROVOKED) | NOT_PROVOKED
+    codes = set(leaves(errors.RequestError)) | set(leaves(errors.ServiceError))
+    assert codes == set(CASES) | WITHOUT_CASE
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "detail"),
     [
         (b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", "too long"),
         (b"GET /health HTTP/1.1\r\nHost: a\r\nX-Big: " + b"x" * 9_000 + b"\r\n\r\n", "headers are too large"),
@@ -237,17 +239,17 @@ def test_no_code_of_the_error_tree_is_left_out() -> None:
         (b"GET /health HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", "not HTTP"),
     ],
 )
-def test_what_is_no_http_is_a_problem_too(caller: Caller, raw: bytes, told: str) -> None:
+def test_a_request_that_is_not_http_gets_a_problem_too(caller: Caller, raw: bytes, detail: str) -> None:
     host, _, port = caller.stack.url.removeprefix("http://").partition(":")
-    came = b""
+    received = b""
     with closing(socket.create_connection((host, int(port)), timeout=10)) as connection:
         connection.sendall(raw)
         while piece := connection.recv(65_536):
-            came += piece
-    head, _, body = came.partition(b"\r\n\r\n")
+            received += piece
+    head, _, body = received.partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
-    answer = requests.Response()
-    answer.status_code, answer._content = int(lines[0].split()[1]), body
-    answer.headers.update(line.split(": ", 1) for line in lines[1:])
-    assert_is_problem(answer, 400, "validation_failed")
-    assert told in answer.json()["detail"]
+    response = requests.Response()
+    response.status_code, response._content = int(lines[0].split()[1]), body
+    response.headers.update(line.split(": ", 1) for line in lines[1:])
+    assert_is_problem(response, 400, "validation_failed")
+    assert detail in response.json()["detail"]

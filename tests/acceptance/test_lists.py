@@ -1,4 +1,4 @@
-"""Finding executions: each filter, pages that are stable while runs arrive, and whatever a query may hold."""
+"""Lists of executions: each filter, keyset pagination that is stable while runs arrive, and invalid queries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.client import INCOME, Caller
-from tests.tampered_cursors import spoilt
+from tests.tampered_cursors import tampered_variants
 
 PREFIXES = ["", "/api/v1"]
 STANDING = {
@@ -20,35 +20,35 @@ STANDING = {
 
 @pytest.fixture(scope="module")
 def tag() -> str:
-    """A tag that only the runs of this module bear."""
+    """Return a tag that only the runs of this module have."""
     return f"list-{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="module")
 def runs(caller: Caller, tag: str) -> list[str]:
-    """Four runs that have completed, and one that failed, in the order in which they were made."""
-    made = [apart(caller, input_data=INCOME, tags=[tag, f"{tag}-{number}"]) for number in range(4)]
+    """Return four completed runs and one failed run, in the order of their creation."""
+    run_ids = [run_to_end(caller, input_data=INCOME, tags=[tag, f"{tag}-{number}"]) for number in range(4)]
     config = {"name": tag, "agents": ["raiser"]}
-    made.append(caller.post("/run-basket", {"config": config, "input_data": {"kind": "ValueError"}, "tags": [tag]},
+    run_ids.append(caller.post("/run-basket", {"config": config, "input_data": {"kind": "ValueError"}, "tags": [tag]},
                             X_Request_ID=tag).json()["execution_id"])  # fmt: skip
-    caller.finished(made[-1])
-    return made
+    caller.finished(run_ids[-1])
+    return run_ids
 
 
-def apart(caller: Caller, **fields: Any) -> str:
-    """Make a run and see its end: the next is made in a later millisecond, for within one the ids decide the order."""
+def run_to_end(caller: Caller, **fields: Any) -> str:
+    """Run to the end, so that the next run is created in a later millisecond: within one, the ids decide the order."""
     run = caller.run(**fields)
     caller.finished(run)
     return run
 
 
 def page(caller: Caller, prefix: str = "", **query: Any) -> dict[str, Any]:
-    answer = caller.get(f"{prefix}/executions", params=query)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["Cache-Control"] == "private, no-cache"
-    found: dict[str, Any] = answer.json()
-    assert set(found) == {"executions", "next_cursor"}
-    return found
+    response = caller.get(f"{prefix}/executions", params=query)
+    assert response.status_code == 200, response.text
+    assert response.headers["Cache-Control"] == "private, no-cache"
+    body: dict[str, Any] = response.json()
+    assert set(body) == {"executions", "next_cursor"}
+    return body
 
 
 def ids(caller: Caller, **query: Any) -> list[str]:
@@ -56,17 +56,17 @@ def ids(caller: Caller, **query: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_row_is_what_the_poll_says_without_outputs(caller: Caller, runs: list[str], tag: str, prefix: str) -> None:
+def test_a_row_is_the_view_without_outputs(caller: Caller, runs: list[str], tag: str, prefix: str) -> None:
     rows = page(caller, prefix, tag=tag)["executions"]
     assert [row["execution_id"] for row in rows] == runs[::-1]
     for row in rows:
-        assert set(row) == STANDING  # and no poll_after_ms, for all are final
-        polled = caller.poll(row["execution_id"])
-        assert row == {name: polled[name] for name in row}
+        assert set(row) == STANDING  # without poll_after_ms, because all are final
+        view = caller.poll(row["execution_id"])
+        assert row == {name: view[name] for name in row}
     assert rows[0]["error"]["error_code"] == "agent_error"
 
 
-def test_a_run_under_way_says_why_it_waits_and_when_to_come_back(caller: Caller, tag: str) -> None:
+def test_an_unfinished_run_says_why_it_waits_and_when_to_poll_again(caller: Caller, tag: str) -> None:
     later = caller.run(tags=[f"{tag}-later"], run_after_s=600)
     (row,) = page(caller, tag=f"{tag}-later")["executions"]
     assert (row["status"], row["waiting_for"]["reason"]) == ("scheduled", "schedule")
@@ -74,7 +74,7 @@ def test_a_run_under_way_says_why_it_waits_and_when_to_come_back(caller: Caller,
     caller.ask("POST", f"/executions/{later}/cancel")
 
 
-def test_each_filter_finds_its_own(caller: Caller, runs: list[str], tag: str) -> None:
+def test_each_filter_finds_the_matching_runs(caller: Caller, runs: list[str], tag: str) -> None:
     assert ids(caller, tag=f"{tag}-2") == [runs[2]]
     assert ids(caller, basket=tag) == ids(caller, request_id=tag) == [runs[4]]
     assert ids(caller, tag=tag, status="failed") == [runs[4]]
@@ -93,40 +93,42 @@ def test_the_retries_of_a_run_are_found(caller: Caller) -> None:
     caller.finished(again)
 
 
-def test_moments_bound_a_list_and_a_plus_may_come_as_a_space(caller: Caller, runs: list[str], tag: str) -> None:
-    made = [caller.poll(run)["created_at"] for run in runs]
-    assert ids(caller, tag=tag, created_after=made[2], retry_of="") == []
-    assert runs[3] in ids(caller, tag=tag, created_after=made[2])
-    assert ids(caller, tag=tag, created_before=made[2], order="oldest") == runs[:2]
-    abroad = datetime.fromisoformat(made[2]) + timedelta(hours=5, minutes=30)
-    written = abroad.replace(tzinfo=None).isoformat(timespec="milliseconds") + "+05:30"
-    for told in (written, written.replace("+", "%2B")):
-        answer = caller.as_is(f"/executions?tag={tag}&created_before={told}&order=oldest")
-        assert [row["execution_id"] for row in answer.json()["executions"]] == runs[:2]
-    assert set(runs) <= set(ids(caller, tag=tag, updated_since=made[0]))
+def test_times_bound_a_list_and_a_plus_may_come_as_a_space(caller: Caller, runs: list[str], tag: str) -> None:
+    created_at = [caller.poll(run)["created_at"] for run in runs]
+    assert ids(caller, tag=tag, created_after=created_at[2], retry_of="") == []
+    assert runs[3] in ids(caller, tag=tag, created_after=created_at[2])
+    assert ids(caller, tag=tag, created_before=created_at[2], order="oldest") == runs[:2]
+    abroad = datetime.fromisoformat(created_at[2]) + timedelta(hours=5, minutes=30)
+    with_offset = abroad.replace(tzinfo=None).isoformat(timespec="milliseconds") + "+05:30"
+    for moment in (with_offset, with_offset.replace("+", "%2B")):
+        response = caller.as_is(f"/executions?tag={tag}&created_before={moment}&order=oldest")
+        assert [row["execution_id"] for row in response.json()["executions"]] == runs[:2]
+    assert set(runs) <= set(ids(caller, tag=tag, updated_since=created_at[0]))
     assert ids(caller, tag=tag, updated_since="2999-01-01T00:00:00Z") == []
 
 
 @pytest.mark.parametrize("order", ["newest", "oldest", "updated"])
 def test_pages_are_stable_while_runs_arrive(caller: Caller, tag: str, order: str) -> None:
     mine = f"{tag}-{order}"
-    runs = [apart(caller, tags=[mine]) for _ in range(5)]
-    seen: list[str] = []
-    more: dict[str, str] = {}
+    runs = [run_to_end(caller, tags=[mine]) for _ in range(5)]
+    listed_ids: list[str] = []
+    cursor: dict[str, str] = {}
     while True:
-        found = page(caller, tag=mine, order=order, limit=2, **more)
-        seen += [row["execution_id"] for row in found["executions"]]
-        if found["next_cursor"] is None:
+        body = page(caller, tag=mine, order=order, limit=2, **cursor)
+        listed_ids += [row["execution_id"] for row in body["executions"]]
+        if body["next_cursor"] is None:
             break
-        more = {"cursor": found["next_cursor"]}
-        if len(seen) == 2:
-            runs.append(apart(caller, tags=[mine]))
-    assert seen == (runs[4::-1] if order == "newest" else runs)
+        cursor = {"cursor": body["next_cursor"]}
+        if len(listed_ids) == 2:
+            runs.append(run_to_end(caller, tags=[mine]))
+    assert listed_ids == (runs[4::-1] if order == "newest" else runs)
 
 
-def test_a_cursor_leads_on_in_its_own_list_alone(caller: Caller, runs: list[str], tag: str) -> None:
+def test_a_cursor_continues_only_its_own_list(caller: Caller, runs: list[str], tag: str) -> None:
     cursor = page(caller, tag=tag, limit=2)["next_cursor"]
-    assert ids(caller, tag=tag, limit=3, cursor=cursor, unknown="1") == runs[2::-1], "another limit is no other list"
+    assert ids(caller, tag=tag, limit=3, cursor=cursor, unknown="1") == runs[2::-1], (
+        "another limit is still the same list"
+    )
     others = [{}, {"tag": f"{tag}-1"}, {"tag": tag, "order": "oldest"}, {"tag": tag, "status": "failed"}]
     for other in others:
         refused = caller.get("/executions", params=other | {"cursor": cursor})
@@ -147,16 +149,16 @@ def test_a_made_up_cursor_is_refused(caller: Caller, cursor: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["created_after", "created_before", "updated_since"])
-def test_the_last_moment_that_can_be_told_is_one(caller: Caller, name: str) -> None:
-    answer = caller.get("/executions", params={name: "9999-12-31T23:59:59.999999Z", "limit": 1})
-    assert answer.status_code == 200
-    assert (answer.json()["executions"] == []) is (name != "created_before")
+def test_the_last_representable_time_is_valid(caller: Caller, name: str) -> None:
+    response = caller.get("/executions", params={name: "9999-12-31T23:59:59.999999Z", "limit": 1})
+    assert response.status_code == 200
+    assert (response.json()["executions"] == []) is (name != "created_before")
 
 
-def test_whatever_was_changed_in_a_cursor_it_is_refused(caller: Caller, runs: list[str], tag: str) -> None:
+def test_a_changed_cursor_is_refused(caller: Caller, runs: list[str], tag: str) -> None:
     cursor = page(caller, tag=tag, limit=2)["next_cursor"]
     assert ids(caller, tag=tag, cursor=cursor) == runs[2::-1]
-    for other in spoilt(cursor, "Aw_"):
+    for other in tampered_variants(cursor, "Aw_"):
         refused = caller.get("/executions", params={"tag": tag, "cursor": other})
         assert (refused.status_code, refused.json()["error_code"]) == (400, "cursor_invalid"), other
         assert "was not made by Bucket" in refused.json()["detail"]
@@ -174,7 +176,7 @@ def test_whatever_was_changed_in_a_cursor_it_is_refused(caller: Caller, runs: li
         ("updated_since", '{"$gt":""}'), ("updated_since", "2026-11-21T12:00:00Z\0"), ("updated_since", "9" * 7_000),
     ],
 )  # fmt: skip
-def test_what_is_not_valid_is_400_and_names_the_parameter(caller: Caller, name: str, value: str) -> None:
+def test_an_invalid_parameter_is_400_and_named(caller: Caller, name: str, value: str) -> None:
     refused = caller.get("/executions", params={name: value})
     body = refused.json()
     assert (refused.status_code, body["error_code"]) == (400, "validation_failed")
@@ -182,14 +184,14 @@ def test_what_is_not_valid_is_400_and_names_the_parameter(caller: Caller, name: 
     assert len(body["detail"]) < 300
 
 
-def test_a_parameter_that_stands_twice_is_refused(caller: Caller) -> None:
+def test_a_repeated_parameter_is_refused(caller: Caller) -> None:
     refused = caller.get("/executions", params=[("tag", "a"), ("tag", "b")])
     assert (refused.status_code, refused.json()["details"][0]["parameter"]) == (400, "tag")
 
 
 @pytest.mark.parametrize("name", ["basket", "tag", "request_id", "retry_of"])
 @pytest.mark.parametrize("value", ['{"$gt":""}', "$where", "", "\0", "a\0b", "..", "x" * 7_000, "grün"])
-def test_a_name_that_nothing_has_finds_nothing(caller: Caller, name: str, value: str) -> None:
+def test_an_unknown_name_finds_nothing(caller: Caller, name: str, value: str) -> None:
     assert page(caller, **{name: value}) == {"executions": [], "next_cursor": None}
 
 
@@ -197,7 +199,7 @@ def test_operators_in_a_parameters_name_are_unknown_parameters(caller: Caller, r
     assert ids(caller, tag=tag, **{"status[$ne]": "failed", "$where": "1"}) == runs[::-1]
 
 
-def test_head_answers_as_get_without_the_body_and_a_post_is_405(caller: Caller) -> None:
+def test_head_returns_the_headers_of_get_and_a_post_is_405(caller: Caller) -> None:
     head = caller.ask("HEAD", "/executions")
     assert (head.status_code, head.content) == (200, b"")
     refused = caller.post("/executions", {})

@@ -1,4 +1,4 @@
-"""Log lines of all executions: filtered, paged without a gap or a double, and there when Redis has forgotten."""
+"""Log lines of all executions: filtered, paged without gaps or duplicates, and available after Redis lost its data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from api.http import cursor_codec
 from api.http.cursor_codec import CursorKind
 from tests.acceptance.client import AGENTS, Caller
 from tests.stack import Stack
-from tests.tampered_cursors import spoilt
+from tests.tampered_cursors import tampered_variants
 
 PATHS = ["/logs", "/agent-logs/echo"]
 LONG_AGO = cursor_codec.encode_cursor(CursorKind.LOG_LINES, "1-0-0")
@@ -19,54 +19,56 @@ LONG_AGO = cursor_codec.encode_cursor(CursorKind.LOG_LINES, "1-0-0")
 
 @pytest.fixture(scope="module")
 def caller(make_stack: Callable[..., Stack]) -> Caller:
-    """An integrator of a stack of our own: here Redis forgets."""
+    """Return a client of a stack of its own, because Redis is flushed here."""
     return Caller(make_stack(BUCKET_AGENTS_DIR=str(AGENTS)))
 
 
 def page(caller: Caller, path: str = "/logs", **query: Any) -> dict[str, Any]:
-    answer = caller.get(path, params={name: told for name, told in query.items() if told is not None})
-    assert answer.status_code == 200, answer.text
-    body: dict[str, Any] = answer.json()
+    response = caller.get(path, params={name: value for name, value in query.items() if value is not None})
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
     assert body["count"] == len(body["logs"]) <= int(query.get("limit", 100))
     return body
 
 
-def marks(lines: list[dict[str, Any]]) -> list[tuple[str, int]]:
+def line_ids(lines: list[dict[str, Any]]) -> list[tuple[str, int]]:
     return [(line["execution_id"], line["seq"]) for line in lines]
 
 
-def walked(caller: Caller, since: str | None, **query: Any) -> tuple[list[dict[str, Any]], str]:
-    """Read on from ``since`` until nothing more comes; answer the lines and the last ``next_since``."""
-    found: list[dict[str, Any]] = []
+def read_all_pages(caller: Caller, since: str | None, **query: Any) -> tuple[list[dict[str, Any]], str]:
+    """Read from ``since`` until no more lines come; return the lines and the last ``next_since``."""
+    lines: list[dict[str, Any]] = []
     for _ in range(500):
-        came = page(caller, since=since, **query)
-        since = came["next_since"]
-        if not came["logs"]:
+        body = page(caller, since=since, **query)
+        since = body["next_since"]
+        if not body["logs"]:
             assert since is not None
-            return found, since
-        found += came["logs"]
+            return lines, since
+        lines += body["logs"]
     raise AssertionError("the pages never end")
 
 
-def test_whoever_reads_on_from_next_since_gets_every_line_once(caller: Caller) -> None:
-    since = page(caller)["next_since"]  # nothing was ever logged: there is a place to read on from all the same
+def test_reading_on_from_next_since_returns_every_line_once(caller: Caller) -> None:
+    since = page(caller)["next_since"]  # nothing was ever logged: there is a cursor to read on from all the same
     runs = [caller.run("chained_test") for _ in range(5)]
     runs += [caller.run_agent("chatty", lines=40), caller.run_agent("sleeper", seconds=0.2)]
-    wanted = [(run, line["seq"]) for run in runs for line in caller.finished(run)["logs"]]
+    expected = [(run, line["seq"]) for run in runs for line in caller.finished(run)["logs"]]
     for limit in (7, 1, 1000):
-        lines, end = walked(caller, since, limit=limit)
-        assert sorted(marks(lines)) == sorted(wanted)
-        later = caller.finished(caller.run())
-        assert marks(page(caller, since=end)["logs"]) == [(later["execution_id"], n) for n in range(1, 6)]
-        wanted += [(later["execution_id"], line["seq"]) for line in later["logs"]]
+        lines, end = read_all_pages(caller, since, limit=limit)
+        assert sorted(line_ids(lines)) == sorted(expected)
+        next_run = caller.finished(caller.run())
+        assert line_ids(page(caller, since=end)["logs"]) == [(next_run["execution_id"], n) for n in range(1, 6)]
+        expected += [(next_run["execution_id"], line["seq"]) for line in next_run["logs"]]
 
 
-def test_the_latest_lines_lead_on_to_what_comes_after_them(caller: Caller) -> None:
+def test_the_cursor_of_the_latest_lines_continues_with_newer_lines(caller: Caller) -> None:
     for limit in (1, 5, 1000):
         first = page(caller, limit=limit)
         assert page(caller, since=first["next_since"])["logs"] == []
         run = caller.finished(caller.run())
-        assert marks(page(caller, since=first["next_since"])["logs"]) == [(run["execution_id"], n) for n in range(1, 6)]
+        assert line_ids(page(caller, since=first["next_since"])["logs"]) == [
+            (run["execution_id"], n) for n in range(1, 6)
+        ]
 
 
 def test_lines_are_found_by_agent_level_and_execution(caller: Caller) -> None:
@@ -79,30 +81,30 @@ def test_lines_are_found_by_agent_level_and_execution(caller: Caller) -> None:
     assert page(caller, "/agent-logs/goal_recommender", execution_id=run["execution_id"])["logs"] == agent["logs"]
     errors = page(caller, level="error")["logs"]
     assert {line["level"] for line in errors} == {"error"}
-    assert marks(errors)[-2:] == [(failed["execution_id"], 3), (failed["execution_id"], 4)]
+    assert line_ids(errors)[-2:] == [(failed["execution_id"], 3), (failed["execution_id"], 4)]
     assert page(caller, agent="nobody")["logs"] == []
     assert page(caller, execution_id="1763700000_89ce24ad1b2c3d4e")["logs"] == []
     assert page(caller, execution_id='{"$gt": ""}')["logs"] == []
 
 
-def test_after_redis_has_forgotten_the_lines_come_from_mongodb_once_each(caller: Caller) -> None:
+def test_after_a_flush_of_redis_each_line_comes_once_from_mongodb(caller: Caller) -> None:
     old = caller.finished(caller.run("chained_test"))
-    chatty = caller.finished(caller.run_agent("chatty", lines=30))  # many lines of one millisecond
+    chatty = caller.finished(caller.run_agent("chatty", lines=30))  # many lines in one millisecond
     last_seen = page(caller)["next_since"]
     caller.stack.redis().flushall()
     assert page(caller, execution_id=old["execution_id"])["logs"] == old["logs"]
-    known = {"execution_id": chatty["execution_id"]}
-    assert marks(page(caller, **known)["logs"]) == [(chatty["execution_id"], n) for n in range(1, 35)]
-    assert len(set(marks(page(caller, limit=1000)["logs"]))) == page(caller, limit=1000)["count"] >= 42
-    lines, _ = walked(caller, LONG_AGO, limit=7, **known)
-    assert marks(lines) == [(chatty["execution_id"], n) for n in range(1, 35)]
+    filters = {"execution_id": chatty["execution_id"]}
+    assert line_ids(page(caller, **filters)["logs"]) == [(chatty["execution_id"], n) for n in range(1, 35)]
+    assert len(set(line_ids(page(caller, limit=1000)["logs"]))) == page(caller, limit=1000)["count"] >= 42
+    lines, _ = read_all_pages(caller, LONG_AGO, limit=7, **filters)
+    assert line_ids(lines) == [(chatty["execution_id"], n) for n in range(1, 35)]
     assert page(caller, since=last_seen)["logs"] == []
     new = caller.finished(caller.run("chained_test"))
-    everything, _ = walked(caller, LONG_AGO, limit=9)
-    assert len(marks(everything)) == len(set(marks(everything)))
-    told = [(run["execution_id"], line["seq"]) for run in (old, chatty, new) for line in run["logs"]]
-    assert set(told) <= set(marks(everything))
-    assert marks(walked(caller, last_seen, limit=3)[0]) == marks(new["logs"])
+    everything, _ = read_all_pages(caller, LONG_AGO, limit=9)
+    assert len(line_ids(everything)) == len(set(line_ids(everything)))
+    expected = [(run["execution_id"], line["seq"]) for run in (old, chatty, new) for line in run["logs"]]
+    assert set(expected) <= set(line_ids(everything))
+    assert line_ids(read_all_pages(caller, last_seen, limit=3)[0]) == line_ids(new["logs"])
 
 
 @pytest.mark.parametrize(
@@ -118,13 +120,13 @@ def test_after_redis_has_forgotten_the_lines_come_from_mongodb_once_each(caller:
 )  # fmt: skip
 @pytest.mark.parametrize("path", PATHS)
 def test_a_made_up_cursor_is_400(caller: Caller, path: str, since: str) -> None:
-    answer = caller.get(path, params={"since": since})
-    assert (answer.status_code, answer.json()["error_code"]) == (400, "cursor_invalid")
-    assert "next_since" in answer.json()["detail"]
+    response = caller.get(path, params={"since": since})
+    assert (response.status_code, response.json()["error_code"]) == (400, "cursor_invalid")
+    assert "next_since" in response.json()["detail"]
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_whatever_was_changed_in_a_cursor_it_is_refused(caller: Caller, path: str) -> None:
+def test_a_changed_cursor_is_refused(caller: Caller, path: str) -> None:
     caller.finished(caller.run_agent("echo"))
     from_redis = page(caller, path, limit=1)["next_since"]
     caller.stack.redis().flushall()
@@ -134,19 +136,19 @@ def test_whatever_was_changed_in_a_cursor_it_is_refused(caller: Caller, path: st
     ] == [2, 0]
     for since in (from_redis, from_mongodb):
         page(caller, path, since=since)
-        for other in spoilt(since, "Aw_"):
-            answer = caller.get(path, params={"since": other})
-            assert (answer.status_code, answer.json()["error_code"]) == (400, "cursor_invalid"), other
+        for other in tampered_variants(since, "Aw_"):
+            response = caller.get(path, params={"since": other})
+            assert (response.status_code, response.json()["error_code"]) == (400, "cursor_invalid"), other
 
 
-@pytest.mark.parametrize(("name", "told"), [("level", "loud"), ("level", ""), ("limit", "0"), ("limit", "1001")])
-def test_a_level_or_limit_that_is_none_is_400(caller: Caller, name: str, told: str) -> None:
-    answer = caller.get("/logs", params={name: told})
-    assert (answer.status_code, answer.json()["error_code"]) == (400, "validation_failed")
-    assert answer.json()["details"][0]["parameter"] == name
+@pytest.mark.parametrize(("name", "value"), [("level", "loud"), ("level", ""), ("limit", "0"), ("limit", "1001")])
+def test_an_invalid_level_or_limit_is_400(caller: Caller, name: str, value: str) -> None:
+    response = caller.get("/logs", params={name: value})
+    assert (response.status_code, response.json()["error_code"]) == (400, "validation_failed")
+    assert response.json()["details"][0]["parameter"] == name
 
 
 def test_the_log_of_an_unknown_agent_is_404(caller: Caller) -> None:
-    answer = caller.get("/agent-logs/cashflow_analyser")
-    assert (answer.status_code, answer.json()["error_code"]) == (404, "agent_not_found")
-    assert "cashflow_analyzer" in answer.json()["detail"]
+    response = caller.get("/agent-logs/cashflow_analyser")
+    assert (response.status_code, response.json()["error_code"]) == (404, "agent_not_found")
+    assert "cashflow_analyzer" in response.json()["detail"]

@@ -1,4 +1,4 @@
-"""Polls of many: only what changed comes back, whatever Redis holds, and the same as each poll would have said."""
+"""Polls of many runs: only changed views are returned, with or without Redis, the same as each single poll."""
 
 from __future__ import annotations
 
@@ -18,175 +18,185 @@ UNKNOWN = "1763700000_0000000000000000"
 FIELDS = {"changed", "unchanged", "not_found", "poll_after_ms"}
 
 
-def asked(caller: Caller, *items: tuple[str, int | None], prefix: str = "", **more: Any) -> dict[str, Any]:
-    body = {"items": [{"execution_id": each, "rev": rev} for each, rev in items]} | more
-    answer = caller.post(f"{prefix}/executions/poll", body)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["Cache-Control"] == "private, no-cache"
-    found: dict[str, Any] = answer.json()
+def poll_many(caller: Caller, *items: tuple[str, int | None], prefix: str = "", **fields: Any) -> dict[str, Any]:
+    body = {"items": [{"execution_id": execution_id, "rev": rev} for execution_id, rev in items]} | fields
+    response = caller.post(f"{prefix}/executions/poll", body)
+    assert response.status_code == 200, response.text
+    assert response.headers["Cache-Control"] == "private, no-cache"
+    found: dict[str, Any] = response.json()
     return found
 
 
 @pytest.fixture(scope="module")
-def done(caller: Caller) -> dict[str, Any]:
-    """The poll of a run that has completed."""
+def completed_view(caller: Caller) -> dict[str, Any]:
+    """Return the view of a completed run."""
     return caller.finished(caller.run(input_data=INCOME))
 
 
 @pytest.fixture(scope="module")
-def failed(caller: Caller) -> dict[str, Any]:
-    """The poll of a run that has failed."""
+def failed_view(caller: Caller) -> dict[str, Any]:
+    """Return the view of a failed run."""
     return caller.finished(caller.run_agent("raiser", kind="ValueError"))
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("forgotten", [False, True])
-def test_those_that_changed_come_back_and_the_rest_is_counted(
-    caller: Caller, done: dict[str, Any], failed: dict[str, Any], prefix: str, *, forgotten: bool
+def test_changed_runs_are_returned_and_the_rest_is_counted(
+    caller: Caller, completed_view: dict[str, Any], failed_view: dict[str, Any], prefix: str, *, forgotten: bool
 ) -> None:
     if forgotten:
-        caller.stack.redis().delete(*(view_key(poll["execution_id"]) for poll in (done, failed)))
-    items = [(done["execution_id"], done["rev"]), (failed["execution_id"], failed["rev"] - 1), (UNKNOWN, 1)]
-    found = asked(caller, *items, prefix=prefix)
-    assert set(found) == FIELDS
-    assert (found["unchanged"], found["not_found"], found["poll_after_ms"]) == (1, [UNKNOWN], None)
-    (changed,) = found["changed"]
+        caller.stack.redis().delete(*(view_key(poll["execution_id"]) for poll in (completed_view, failed_view)))
+    items = [
+        (completed_view["execution_id"], completed_view["rev"]),
+        (failed_view["execution_id"], failed_view["rev"] - 1),
+        (UNKNOWN, 1),
+    ]
+    body = poll_many(caller, *items, prefix=prefix)
+    assert set(body) == FIELDS
+    assert (body["unchanged"], body["not_found"], body["poll_after_ms"]) == (1, [UNKNOWN], None)
+    (changed,) = body["changed"]
     assert set(changed) == STANDING
-    assert changed == {name: failed[name] for name in changed}
+    assert changed == {name: failed_view[name] for name in changed}
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
-def test_whole_polls_are_what_each_poll_says(
-    caller: Caller, done: dict[str, Any], failed: dict[str, Any], *, forgotten: bool
+def test_full_views_are_the_same_as_single_polls(
+    caller: Caller, completed_view: dict[str, Any], failed_view: dict[str, Any], *, forgotten: bool
 ) -> None:
     if forgotten:
-        caller.stack.redis().delete(*(view_key(poll["execution_id"]) for poll in (done, failed)))
-    found = asked(caller, (done["execution_id"], None), (failed["execution_id"], None), view="full")
-    assert sorted(found["changed"], key=str) == sorted((done, failed), key=str)
-    assert "left_out" not in found
+        caller.stack.redis().delete(*(view_key(poll["execution_id"]) for poll in (completed_view, failed_view)))
+    body = poll_many(caller, (completed_view["execution_id"], None), (failed_view["execution_id"], None), view="full")
+    assert sorted(body["changed"], key=str) == sorted((completed_view, failed_view), key=str)
+    assert "left_out" not in body
 
 
-def test_a_loop_over_many_learns_of_every_end_and_of_no_step_back(caller: Caller) -> None:
+def test_a_loop_over_many_sees_every_end_and_no_older_revision(caller: Caller) -> None:
     runs = [caller.run(input_data=INCOME) for _ in range(20)]
-    known: dict[str, int | None] = dict.fromkeys(runs)
-    left, due_by = set(runs), time.monotonic() + 20
-    while left:
-        assert time.monotonic() < due_by, left
-        found = asked(caller, *known.items())
-        assert found["not_found"] == []
-        assert len(found["changed"]) + found["unchanged"] == len(known)
-        for row in found["changed"]:
-            assert row["rev"] > (known[row["execution_id"]] or 0)
-            known[row["execution_id"]] = row["rev"]
+    revs: dict[str, int | None] = dict.fromkeys(runs)
+    unfinished, due_by = set(runs), time.monotonic() + 20
+    while unfinished:
+        assert time.monotonic() < due_by, unfinished
+        body = poll_many(caller, *revs.items())
+        assert body["not_found"] == []
+        assert len(body["changed"]) + body["unchanged"] == len(revs)
+        for row in body["changed"]:
+            assert row["rev"] > (revs[row["execution_id"]] or 0)
+            revs[row["execution_id"]] = row["rev"]
             if row["done"]:
                 assert row["status"] == "completed"
-                left.discard(row["execution_id"])
+                unfinished.discard(row["execution_id"])
         time.sleep(0.02)
-    assert asked(caller, *known.items()) == {"changed": [], "unchanged": 20, "not_found": [], "poll_after_ms": None}
+    assert poll_many(caller, *revs.items()) == {"changed": [], "unchanged": 20, "not_found": [], "poll_after_ms": None}
 
 
-def test_the_lot_is_polled_again_when_the_first_of_it_should_be(caller: Caller, done: dict[str, Any]) -> None:
-    later = caller.run(run_after_s=600)
-    rev = caller.poll(later)["rev"]
-    answer = caller.post("/executions/poll", {"items": [{"execution_id": later, "rev": rev}]})
-    assert (answer.json()["unchanged"], answer.json()["poll_after_ms"]) == (1, 30_000)
-    assert answer.headers["Retry-After"] == "30"
-    soon = caller.run(run_after_s=5)
-    found = asked(caller, (later, rev), (soon, None), (done["execution_id"], 0))
-    hints = [row["poll_after_ms"] for row in found["changed"] if not row["done"]]
-    assert found["poll_after_ms"] == min(hints) <= 7_000, "its moment, and the time that such a run takes"
-    (waiting,) = [row["waiting_for"] for row in found["changed"] if row["execution_id"] == soon]
+def test_all_are_polled_again_when_the_first_of_them_should_be(caller: Caller, completed_view: dict[str, Any]) -> None:
+    due_late = caller.run(run_after_s=600)
+    rev = caller.poll(due_late)["rev"]
+    response = caller.post("/executions/poll", {"items": [{"execution_id": due_late, "rev": rev}]})
+    assert (response.json()["unchanged"], response.json()["poll_after_ms"]) == (1, 30_000)
+    assert response.headers["Retry-After"] == "30"
+    due_soon = caller.run(run_after_s=5)
+    body = poll_many(caller, (due_late, rev), (due_soon, None), (completed_view["execution_id"], 0))
+    hints = [row["poll_after_ms"] for row in body["changed"] if not row["done"]]
+    assert body["poll_after_ms"] == min(hints) <= 7_000, "its scheduled time, and the time that such a run takes"
+    (waiting,) = [row["waiting_for"] for row in body["changed"] if row["execution_id"] == due_soon]
     assert waiting["reason"] == "schedule"
-    for run in (later, soon):
+    for run in (due_late, due_soon):
         caller.ask("POST", f"/executions/{run}/cancel")
 
 
-def test_an_id_may_stand_twice_and_may_be_none(caller: Caller, done: dict[str, Any]) -> None:
-    run, rev = done["execution_id"], done["rev"]
-    assert asked(caller, (run, rev), (run, rev))["unchanged"] == 1
-    assert [row["execution_id"] for row in asked(caller, (run, rev), (run, rev - 1))["changed"]] == [run]
-    strange = ["None", "", "..", '{"$gt":""}', "$where", "a\0b", "x" * 10_000, "grün", run.upper() + " "]
-    assert asked(caller, *((each, 1) for each in strange), (run, rev)) == {
-        "changed": [], "unchanged": 1, "not_found": strange, "poll_after_ms": None,
+def test_an_id_may_be_repeated_or_invalid(caller: Caller, completed_view: dict[str, Any]) -> None:
+    run, rev = completed_view["execution_id"], completed_view["rev"]
+    assert poll_many(caller, (run, rev), (run, rev))["unchanged"] == 1
+    assert [row["execution_id"] for row in poll_many(caller, (run, rev), (run, rev - 1))["changed"]] == [run]
+    unknown_ids = ["None", "", "..", '{"$gt":""}', "$where", "a\0b", "x" * 10_000, "grün", run.upper() + " "]
+    assert poll_many(caller, *((unknown_id, 1) for unknown_id in unknown_ids), (run, rev)) == {
+        "changed": [], "unchanged": 1, "not_found": unknown_ids, "poll_after_ms": None,
     }  # fmt: skip
-    assert asked(caller, ("None", None), ("None", 3))["not_found"] == ["None"]
+    assert poll_many(caller, ("None", None), ("None", 3))["not_found"] == ["None"]
 
 
-def test_a_revision_beyond_any_is_answered_from_the_truth(caller: Caller, done: dict[str, Any]) -> None:
-    (row,) = asked(caller, (done["execution_id"], 2**63 - 1))["changed"]
-    assert row["rev"] == done["rev"]
+def test_a_revision_that_never_existed_returns_the_current_view(caller: Caller, completed_view: dict[str, Any]) -> None:
+    (row,) = poll_many(caller, (completed_view["execution_id"], 2**63 - 1))["changed"]
+    assert row["rev"] == completed_view["rev"]
 
 
-def test_a_whole_revision_is_one_however_it_is_written(caller: Caller, done: dict[str, Any]) -> None:
-    assert asked(caller, (done["execution_id"], float(done["rev"])))["unchanged"] == 1
-    for rev in (done["rev"] + 0.5, 1e300, -1.0, "1", True):
-        answer = caller.post("/executions/poll", {"items": [{"execution_id": done["execution_id"], "rev": rev}]})
-        assert answer.status_code == 400, rev
+def test_a_whole_number_is_a_revision_also_as_a_float(caller: Caller, completed_view: dict[str, Any]) -> None:
+    assert poll_many(caller, (completed_view["execution_id"], float(completed_view["rev"])))["unchanged"] == 1
+    for rev in (completed_view["rev"] + 0.5, 1e300, -1.0, "1", True):
+        response = caller.post(
+            "/executions/poll", {"items": [{"execution_id": completed_view["execution_id"], "rev": rev}]}
+        )
+        assert response.status_code == 400, rev
 
 
-def test_what_does_not_fit_is_named_and_comes_when_it_is_asked_for_again(caller: Caller) -> None:
+def test_views_that_do_not_fit_are_named_and_returned_by_the_next_request(caller: Caller) -> None:
     runs = [caller.run_agent("big", bytes=3_500_000) for _ in range(4)]
     polls = {run: caller.finished(run) for run in runs}
-    seen: dict[str, Any] = {}
-    wanted = [(run, None) for run in runs]
+    views: dict[str, Any] = {}
+    items = [(run, None) for run in runs]
     rounds = 0
-    while wanted:
-        found = asked(caller, *wanted, view="full")
-        assert found["changed"], "each answer brings one at least"
-        seen |= {row["execution_id"]: row for row in found["changed"]}
-        wanted = [(run, None) for run in found.get("left_out", [])]
-        assert found["poll_after_ms"] == (250 if wanted else None), "all are done, and these can be fetched now"
+    while items:
+        body = poll_many(caller, *items, view="full")
+        assert body["changed"], "each response has at least one"
+        views |= {row["execution_id"]: row for row in body["changed"]}
+        items = [(run, None) for run in body.get("left_out", [])]
+        assert body["poll_after_ms"] == (250 if items else None), "all are done, and these can be fetched now"
         rounds += 1
-    assert (seen, rounds) == (polls, 2)
+    assert (views, rounds) == (polls, 2)
 
 
 def operations(entries: list[ProfileEntry]) -> list[ProfileEntry]:
-    """What the API asked of MongoDB, of all that was recorded."""
+    """Return the recorded operations that the API sent to MongoDB."""
     return [entry for entry in entries if entry.get("appName") == "bucket-api"]
 
 
 @pytest.mark.parametrize(("view", "queries"), [("status", 1), ("full", 2)])
-def test_mongodb_is_asked_once_for_what_redis_lacks_and_once_more_for_whole_polls(
+def test_one_query_finds_what_redis_lacks_and_one_more_reads_full_views(
     caller: Caller, view: str, queries: int
 ) -> None:
     item = {"config": {"agents": ["echo"]}, "input_data": {"a": 1}}
     batch = caller.post("/run-basket/batch", {"items": [item] * 55}).json()
-    revs = {each["execution_id"]: caller.finished(each["execution_id"])["rev"] for each in batch["items"]}
-    kept: list[tuple[str, int | None]] = [(run, None) for run in revs]
+    revs = {result["execution_id"]: caller.finished(result["execution_id"])["rev"] for result in batch["items"]}
+    items: list[tuple[str, int | None]] = [(run, None) for run in revs]
     with recording(caller.stack.mongo()) as entries:
-        asked(caller, *kept, view=view)
+        poll_many(caller, *items, view=view)
     assert operations(entries) == [], "Redis has all of it"
 
     forgotten = sorted(revs)[:50]
     caller.stack.redis().delete(*map(view_key, forgotten))
     with recording(caller.stack.mongo()) as entries:
-        found = asked(caller, *kept, view=view)
-    assert {row["execution_id"]: row["rev"] for row in found["changed"]} == revs
+        body = poll_many(caller, *items, view=view)
+    assert {row["execution_id"]: row["rev"] for row in body["changed"]} == revs
     finds = [entry["command"] for entry in operations(entries) if "find" in entry["command"]]
     assert [find["find"] for find in finds] == ["executions"] * queries
-    assert sorted(finds[0]["filter"]["_id"]["$in"]) == forgotten, "and for nothing that Redis has"
-    # Whole polls are fetched a few at a time, for they may be large; a status view of 50 runs comes at once.
-    more = [entry for entry in operations(entries) if entry["op"] == "getmore"]
-    assert len(finds) + len(more) == len(operations(entries))
-    assert len(more) <= (5 if view == "full" else 0)
+    assert sorted(finds[0]["filter"]["_id"]["$in"]) == forgotten, "nothing that Redis has"
+    # Full views are fetched a few at a time because they may be large; a status view of 50 runs comes in one reply.
+    getmores = [entry for entry in operations(entries) if entry["op"] == "getmore"]
+    assert len(finds) + len(getmores) == len(operations(entries))
+    assert len(getmores) <= (5 if view == "full" else 0)
 
 
-def test_mongodb_is_asked_once_more_for_what_it_does_not_find(caller: Caller, done: dict[str, Any]) -> None:
-    caller.stack.redis().delete(view_key(done["execution_id"]))
+def test_missing_runs_are_looked_up_once_more_in_mongodb(caller: Caller, completed_view: dict[str, Any]) -> None:
+    caller.stack.redis().delete(view_key(completed_view["execution_id"]))
     with recording(caller.stack.mongo()) as entries:
-        found = asked(caller, (done["execution_id"], None), (UNKNOWN, None))
-    assert (found["not_found"], [row["execution_id"] for row in found["changed"]]) == (
+        body = poll_many(caller, (completed_view["execution_id"], None), (UNKNOWN, None))
+    assert (body["not_found"], [row["execution_id"] for row in body["changed"]]) == (
         [UNKNOWN],
-        [done["execution_id"]],
+        [completed_view["execution_id"]],
     )
     asked_for = [entry["command"]["filter"]["_id"]["$in"] for entry in operations(entries)]
-    assert [sorted(ids) for ids in asked_for] == [sorted([done["execution_id"], UNKNOWN]), [UNKNOWN], [UNKNOWN]]
+    assert [sorted(ids) for ids in asked_for] == [
+        sorted([completed_view["execution_id"], UNKNOWN]),
+        [UNKNOWN],
+        [UNKNOWN],
+    ]
 
 
-def test_keys_that_mean_nothing_are_named(caller: Caller, done: dict[str, Any]) -> None:
-    items = [{"execution_id": done["execution_id"], "revision": 1}] * 30
-    found = caller.post("/executions/poll", {"items": items, "vew": "full"}).json()
-    assert found["warnings"] == [
+def test_unknown_fields_are_named_in_the_warnings(caller: Caller, completed_view: dict[str, Any]) -> None:
+    items = [{"execution_id": completed_view["execution_id"], "revision": 1}] * 30
+    body = caller.post("/executions/poll", {"items": items, "vew": "full"}).json()
+    assert body["warnings"] == [
         "unknown field 'vew' was ignored; did you mean view?",
         "unknown field 'revision' of items was ignored",
     ]
@@ -213,28 +223,30 @@ def test_keys_that_mean_nothing_are_named(caller: Caller, done: dict[str, Any]) 
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_what_is_not_valid_is_400_and_says_where(caller: Caller, body: Any, pointer: str) -> None:
+def test_an_invalid_body_is_400_with_its_pointer(caller: Caller, body: Any, pointer: str) -> None:
     refused = caller.post("/executions/poll", body)
-    told = refused.json()
-    assert (refused.status_code, told["error_code"]) == (400, "validation_failed")
-    assert told["details"][0]["pointer"] == pointer
+    problem = refused.json()
+    assert (refused.status_code, problem["error_code"]) == (400, "validation_failed")
+    assert problem["details"][0]["pointer"] == pointer
 
 
-def test_five_hundred_are_taken(caller: Caller, done: dict[str, Any]) -> None:
-    none = [f"1763700000_{number:016x}" for number in range(499)]
-    found = asked(caller, *((each, 1) for each in none), (done["execution_id"], None))
-    assert (len(found["changed"]), sorted(found["not_found"])) == (1, none)
+def test_five_hundred_items_are_accepted(caller: Caller, completed_view: dict[str, Any]) -> None:
+    unknown_ids = [f"1763700000_{number:016x}" for number in range(499)]
+    body = poll_many(
+        caller, *((execution_id, 1) for execution_id in unknown_ids), (completed_view["execution_id"], None)
+    )
+    assert (len(body["changed"]), sorted(body["not_found"])) == (1, unknown_ids)
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_the_address_is_an_id_that_nothing_has_to_a_get_and_takes_a_post(caller: Caller, prefix: str) -> None:
-    got = caller.get(f"{prefix}/executions/poll")
-    assert (got.status_code, got.json()["error_code"]) == (404, "execution_not_found")
+def test_a_get_of_the_address_is_an_unknown_id_and_a_post_is_allowed(caller: Caller, prefix: str) -> None:
+    get = caller.get(f"{prefix}/executions/poll")
+    assert (get.status_code, get.json()["error_code"]) == (404, "execution_not_found")
     put = caller.ask("PUT", f"{prefix}/executions/poll", json={})
     assert (put.status_code, set(put.headers["Allow"].split(", "))) == (405, {"GET", "HEAD", "OPTIONS", "POST"})
 
 
-def test_it_is_polled_and_not_stored(caller: Caller) -> None:
+def test_a_poll_of_many_stores_nothing(caller: Caller) -> None:
     before = caller.stored()
-    asked(caller, (UNKNOWN, 1), (uuid.uuid4().hex, None))
+    poll_many(caller, (UNKNOWN, 1), (uuid.uuid4().hex, None))
     assert caller.stored() == before

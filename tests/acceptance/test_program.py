@@ -1,4 +1,4 @@
-"""Programs that integrators have, as they have them: they work unchanged but for the address."""
+"""Existing programs of integrators: they work unchanged except for the address."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ print(status["result"])
 
 def test_a_program_that_posts_and_polls_each_second_ends_within_ten(caller: Caller) -> None:
     began = time.monotonic()
-    ended = subprocess.run(
+    program = subprocess.run(
         [sys.executable, "-c", POST_AND_POLL, caller.stack.url], capture_output=True, text=True, timeout=20, check=False
     )
-    assert (ended.returncode, ended.stdout) == (0, "{'recommendations': ['Increase savings']}\n"), ended.stderr
+    assert (program.returncode, program.stdout) == (0, "{'recommendations': ['Increase savings']}\n"), program.stderr
     assert time.monotonic() - began < 10
 
 
 class RetryingCaller:
-    """The usual one: timeout=30, raise_for_status() and 2 ** attempt between the tries (in hundredths here)."""
+    """A usual caller: timeout=30, raise_for_status() and 2 ** attempt seconds between attempts (hundredths here)."""
 
     def __init__(self) -> None:
         self.seen: list[int] = []
@@ -48,23 +48,23 @@ class RetryingCaller:
                 response = requests.post(f"{base}/run-basket", json=body, timeout=30)
                 self.seen.append(response.status_code)
                 response.raise_for_status()
-                answer: dict[str, Any] = response.json()
+                body_received: dict[str, Any] = response.json()
             except requests.exceptions.RequestException:
                 if attempt == max_retries - 1:
                     raise
                 time.sleep(2**attempt / 100)
             else:
-                return answer
+                return body_received
         raise AssertionError("not reached")
 
 
 def test_a_caller_that_retries_works_unchanged(caller: Caller) -> None:
     integrator = RetryingCaller()
-    answer = integrator.run_basket(
+    response = integrator.run_basket(
         caller.stack.url, {"basket_name": "working_test", "input_data": {"transactions": []}}
     )
     assert integrator.seen == [202]
-    assert caller.finished(answer["execution_id"])["result"]["analysis"] == {"total": 0, "positive": 0, "negative": 0}
+    assert caller.finished(response["execution_id"])["result"]["analysis"] == {"total": 0, "positive": 0, "negative": 0}
 
 
 def test_a_caller_that_retries_sees_404_three_times_for_an_unknown_basket(caller: Caller) -> None:
@@ -74,7 +74,7 @@ def test_a_caller_that_retries_sees_404_three_times_for_an_unknown_basket(caller
     assert integrator.seen == [404, 404, 404]
 
 
-def test_the_curl_of_the_readme_answers_what_it_says(caller: Caller) -> None:
+def test_the_curl_of_the_readme_returns_what_the_readme_says(caller: Caller) -> None:
     income = '{"transactions": [{"id": 1, "amount": 1000, "description": "Income"}]}'
     body = f'{{"basket_name": "working_test", "input_data": {income}}}'
     accepted = caller.post_raw(body.encode())

@@ -1,4 +1,4 @@
-"""The contract as it is served, and the page to try it: they need nothing from another origin."""
+"""The OpenAPI document as it is served, and the reference page: both need nothing from another origin."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ ABSOLUTE = re.compile(rb"""(?:https?:)?//[a-z0-9]""", re.IGNORECASE)
 
 
 def test_the_document_is_served_as_it_is_checked_in(caller: Caller) -> None:
-    answer = caller.get("/openapi.json")
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer.json() == json.loads(DOCUMENT.read_bytes())
+    response = caller.get("/openapi.json")
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.json() == json.loads(DOCUMENT.read_bytes())
 
 
-def test_a_known_document_costs_a_304(caller: Caller) -> None:
-    mark = caller.get("/openapi.json").headers["ETag"]
-    for known in (mark, f'"x", {mark}', f"W/{mark}", "*"):
-        assert (caller.get("/openapi.json", headers={"If-None-Match": known}).status_code) == 304
+def test_an_unchanged_document_is_304(caller: Caller) -> None:
+    etag = caller.get("/openapi.json").headers["ETag"]
+    for if_none_match in (etag, f'"x", {etag}', f"W/{etag}", "*"):
+        assert (caller.get("/openapi.json", headers={"If-None-Match": if_none_match}).status_code) == 304
     for other in ('"x"', "garbage", ""):
         assert (caller.get("/openapi.json", headers={"If-None-Match": other}).status_code) == 200
 
 
-def test_the_root_leads_to_the_page(caller: Caller) -> None:
-    answer = caller.get("/")
-    assert (answer.status_code, answer.headers["Location"]) == (302, "/docs")
+def test_the_root_redirects_to_the_page(caller: Caller) -> None:
+    response = caller.get("/")
+    assert (response.status_code, response.headers["Location"]) == (302, "/docs")
     assert caller.get("/docs").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/docs/start.js", "/openapi.json"])
-def test_the_page_stands_at_the_root_alone(caller: Caller, path: str) -> None:
+def test_the_page_is_only_at_the_root(caller: Caller, path: str) -> None:
     assert caller.get(f"/api/v1{path}").status_code == 404
 
 
-def test_the_page_loads_only_what_this_origin_has(caller: Caller) -> None:
+def test_the_page_loads_only_files_of_this_origin(caller: Caller) -> None:
     page = caller.get("/docs")
     policy = dict(rule.strip().split(" ", 1) for rule in page.headers["Content-Security-Policy"].split(";"))
     assert policy["default-src"] == "'none'"
@@ -48,18 +48,18 @@ def test_the_page_loads_only_what_this_origin_has(caller: Caller) -> None:
     loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
     assert len(loaded) > 3
     for file in loaded:
-        answer = caller.get(f"/{file}")
-        assert answer.status_code == 200
-        assert len(answer.content) > 100
-        assert answer.headers["Content-Type"].split(";")[0] in {
+        response = caller.get(f"/{file}")
+        assert response.status_code == 200
+        assert len(response.content) > 100
+        assert response.headers["Content-Type"].split(";")[0] in {
             "text/css", "text/javascript", "image/png", "application/json",
         }  # fmt: skip
 
 
-def test_the_style_asks_for_nothing_elsewhere(caller: Caller) -> None:
+def test_the_style_sheet_loads_nothing_from_elsewhere(caller: Caller) -> None:
     style = caller.get("/docs/swagger-ui.css").text
-    asked = re.findall(r"""(?:@import|url\()\s*["']?([^"')\s]+)""", style)
-    assert all(target.startswith(("data:", "#")) for target in asked)
+    urls = re.findall(r"""(?:@import|url\()\s*["']?([^"')\s]+)""", style)
+    assert all(target.startswith(("data:", "#")) for target in urls)
 
 
 @pytest.mark.parametrize("file", ["x.js", "..%2Fapp.py", "%2e%2e/app.py", "index.html", "swagger-ui.js", "", "a%00b"])

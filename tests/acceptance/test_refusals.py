@@ -1,4 +1,4 @@
-"""Everything that can be known to be wrong is refused at once, in words to act on, and nothing of it is stored."""
+"""Refusals: each invalid request is refused at once with a helpful message, and nothing of it is stored."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ INPUT = {"basket_name": "working_test"}
 
 @pytest.fixture(autouse=True)
 def _nothing_is_stored(caller: Caller) -> Iterator[None]:
-    """Count what is stored before and after each refusal."""
+    """Count the stored documents before and after each refusal."""
     before = caller.stored()
     yield
     assert caller.stored() == before
 
 
-def refused(answer: requests.Response, status: int, code: str, *words: str) -> dict[str, Any]:
-    """Answer the problem, once it is the one that was expected and its detail has the ``words``."""
-    body: dict[str, Any] = answer.json()
-    assert (answer.status_code, body["error_code"]) == (status, code), body
+def assert_refused(response: requests.Response, status: int, code: str, *words: str) -> dict[str, Any]:
+    """Check the status, the error code and the ``words`` in the detail, and return the problem."""
+    body: dict[str, Any] = response.json()
+    assert (response.status_code, body["error_code"]) == (status, code), body
     missing = [word for word in words if word not in body["detail"]]
     assert not missing, f"{missing} not in {body['detail']!r}"
     return body
@@ -78,55 +78,57 @@ def refused(answer: requests.Response, status: int, code: str, *words: str) -> d
         (CREATE, {"name": "a", "agents": ["echo"], "execution_strategy": 7}, ["/execution_strategy"]),
     ],
 )
-def test_what_is_not_valid_is_400_and_says_where(caller: Caller, path: str, body: Any, words: list[str]) -> None:
-    problem = refused(caller.post(path, body), 400, "validation_failed", *words)
+def test_an_invalid_body_is_400_with_its_pointer(caller: Caller, path: str, body: Any, words: list[str]) -> None:
+    problem = assert_refused(caller.post(path, body), 400, "validation_failed", *words)
     assert len(problem["detail"]) < 1_000
 
 
 @pytest.mark.parametrize(("path", "where"), [(RUN, "/config"), (CREATE, "")])
-def test_a_basket_that_is_large_is_refused_for_lists_bear_it(caller: Caller, path: str, where: str) -> None:
+def test_a_large_basket_is_refused_because_lists_contain_it(caller: Caller, path: str, where: str) -> None:
     def basket(size: int) -> dict[str, Any]:
         definition = {"name": "large", "steps": [{"agent": "echo", "input": {"text": "x" * size}}]}
         return {"config": definition} if path == RUN else definition
 
-    problem = refused(caller.post(path, basket(64 * 1024)), 400, "validation_failed", "at most 65536", "input_data")
+    problem = assert_refused(
+        caller.post(path, basket(64 * 1024)), 400, "validation_failed", "at most 65536", "input_data"
+    )
     assert problem["details"][0]["pointer"] == where
 
 
-def test_each_fault_of_the_input_has_its_pointer(caller: Caller) -> None:
-    given = {"transactions": [{"id": 1, "amount": "x"}, {"amount": 1}, 3, {"id": 2, "amount": 1}]}
-    problem = refused(caller.post(RUN, INPUT | {"input_data": given}), 400, "validation_failed")
+def test_each_error_of_the_input_has_its_pointer(caller: Caller) -> None:
+    input_data = {"transactions": [{"id": 1, "amount": "x"}, {"amount": 1}, 3, {"id": 2, "amount": 1}]}
+    problem = assert_refused(caller.post(RUN, INPUT | {"input_data": input_data}), 400, "validation_failed")
     pointers = {detail["pointer"] for detail in problem["details"]}
     assert pointers == {f"/input_data/transactions/{at}" for at in ("0/amount", "1", "2")}
 
 
 @pytest.mark.parametrize("name", ["nobody", "", "../x", "..", "$where", "a\u0000b", "x" * 10_000, "Ünknown", "a/b"])
 def test_a_basket_that_is_not_there_is_404(caller: Caller, name: str) -> None:
-    problem = refused(caller.post(RUN, {"basket_name": name}), 404, "basket_not_found", "not found")
+    problem = assert_refused(caller.post(RUN, {"basket_name": name}), 404, "basket_not_found", "not found")
     assert len(problem["detail"]) < 300
 
 
 @pytest.mark.parametrize("name", ["cashflow_analyser", "", "../echo", "$where", "a\u0000b", "x" * 10_000])
 def test_an_agent_that_is_not_there_is_404(caller: Caller, name: str) -> None:
     body = {"agent_name": name, "input_data": {}}
-    problem = refused(caller.post(AGENT, body), 404, "agent_not_found", "not found")
+    problem = assert_refused(caller.post(AGENT, body), 404, "agent_not_found", "not found")
     assert len(problem["detail"]) < 300
 
 
 def test_an_inline_basket_with_an_unknown_agent_is_404_with_the_nearest(caller: Caller) -> None:
-    answer = caller.post(RUN, {"config": {"agents": ["echo", "cashflow_analyser"]}})
-    refused(answer, 404, "agent_not_found", "not found", "cashflow_analyzer")
+    response = caller.post(RUN, {"config": {"agents": ["echo", "cashflow_analyser"]}})
+    assert_refused(response, 404, "agent_not_found", "not found", "cashflow_analyzer")
 
 
-def test_a_basket_to_be_kept_with_an_unknown_agent_is_400_with_its_place(caller: Caller) -> None:
-    answer = caller.post(CREATE, {"name": "a", "agents": ["echo", "nobody"]})
-    problem = refused(answer, 400, "unknown_agent", "nobody", "not found")
+def test_a_new_basket_with_an_unknown_agent_is_400_with_its_pointer(caller: Caller) -> None:
+    response = caller.post(CREATE, {"name": "a", "agents": ["echo", "nobody"]})
+    problem = assert_refused(response, 400, "unknown_agent", "nobody", "not found")
     assert [detail["pointer"] for detail in problem["details"]] == ["/agents/1"]
 
 
-def test_a_name_that_is_taken_is_409(caller: Caller) -> None:
-    answer = caller.post(CREATE, {"name": "working_test", "agents": ["echo"]})
-    refused(answer, 409, "basket_exists", "working_test", "another name")
+def test_an_existing_name_is_409(caller: Caller) -> None:
+    response = caller.post(CREATE, {"name": "working_test", "agents": ["echo"]})
+    assert_refused(response, 409, "basket_exists", "working_test", "another name")
 
 
 @pytest.mark.parametrize("path", ["/execution-logs/", "/executions/", "/baskets/", "/agents/", "/agent-logs/"])
@@ -134,10 +136,10 @@ def test_a_name_that_is_taken_is_409(caller: Caller) -> None:
     "name",
     ["..%2fx", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "%7b%22$gt%22%3a%22%22%7d", "$where", "%00", "%ff", "x" * 7_000],
 )
-def test_a_name_that_none_can_have_is_404_and_is_cut(caller: Caller, path: str, name: str) -> None:
-    answer = caller.as_is(path + name)
-    assert answer.status_code == 404
-    assert len(answer.json()["detail"]) < 300
+def test_an_impossible_name_is_404_and_is_cut(caller: Caller, path: str, name: str) -> None:
+    response = caller.as_is(path + name)
+    assert response.status_code == 404
+    assert len(response.json()["detail"]) < 300
 
 
 @pytest.mark.parametrize("path", [RUN, AGENT, CREATE])
@@ -145,14 +147,14 @@ def test_a_name_that_none_can_have_is_404_and_is_cut(caller: Caller, path: str, 
                                   "application/json; charset=latin-1", "application/json;charset=utf-16"])  # fmt: skip
 def test_another_content_type_is_415(caller: Caller, path: str, kind: str | None) -> None:
     headers = {} if kind is None else {"Content-Type": kind}
-    refused(caller.ask("POST", path, data=b"{}", headers=headers), 415, "unsupported_media_type", "JSON")
+    assert_refused(caller.ask("POST", path, data=b"{}", headers=headers), 415, "unsupported_media_type", "JSON")
 
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "identity, gzip"])
-def test_a_compressed_body_is_415_and_not_taken_for_broken_json(caller: Caller, coding: str) -> None:
+def test_a_compressed_body_is_415_and_not_invalid_json(caller: Caller, coding: str) -> None:
     headers = {"Content-Type": "application/json", "Content-Encoding": coding}
-    answer = caller.ask("POST", RUN, data=gzip.compress(b"{}"), headers=headers)
-    refused(answer, 415, "unsupported_media_type", "compressed", "Content-Encoding")
+    response = caller.ask("POST", RUN, data=gzip.compress(b"{}"), headers=headers)
+    assert_refused(response, 415, "unsupported_media_type", "compressed", "Content-Encoding")
 
 
 def _padded(size: int) -> bytes:
@@ -165,9 +167,9 @@ def test_a_body_over_1_mib_is_413_to_the_byte(caller: Caller, is_chunked: bool) 
         body = _padded(size)
         return caller.post_raw((body[at : at + 65_536] for at in range(0, size, 65_536)) if is_chunked else body)
 
-    refused(post(1024 * 1024), 404, "basket_not_found")
-    refused(post(1024 * 1024 + 1), 413, "payload_too_large", "1 MiB")
-    refused(post(8 * 1024 * 1024), 413, "payload_too_large", "1 MiB")
+    assert_refused(post(1024 * 1024), 404, "basket_not_found")
+    assert_refused(post(1024 * 1024 + 1), 413, "payload_too_large", "1 MiB")
+    assert_refused(post(8 * 1024 * 1024), 413, "payload_too_large", "1 MiB")
 
 
 def _nested(levels: int, opening: str, closing: str) -> bytes:
@@ -178,10 +180,10 @@ def _nested(levels: int, opening: str, closing: str) -> bytes:
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_32_levels_are_taken_and_33_are_not(caller: Caller, opening: str, closing: str) -> None:
-    refused(caller.post_raw(_nested(32, opening, closing)), 404, "basket_not_found")
-    refused(caller.post_raw(_nested(33, opening, closing)), 400, "invalid_json", "32 levels")
-    refused(caller.post_raw(_nested(100_000, opening, closing)), 400, "invalid_json", "32 levels")
+def test_32_levels_are_accepted_and_33_are_refused(caller: Caller, opening: str, closing: str) -> None:
+    assert_refused(caller.post_raw(_nested(32, opening, closing)), 404, "basket_not_found")
+    assert_refused(caller.post_raw(_nested(33, opening, closing)), 400, "invalid_json", "32 levels")
+    assert_refused(caller.post_raw(_nested(100_000, opening, closing)), 400, "invalid_json", "32 levels")
 
 
 @pytest.mark.parametrize("path", [RUN, AGENT, CREATE])
@@ -211,21 +213,21 @@ def test_32_levels_are_taken_and_33_are_not(caller: Caller, opening: str, closin
         (b'{"a": {"b": 1, "b": 1}}', ["/a/b", "twice"]),
     ],
 )
-def test_json_that_is_none_or_that_no_store_bears_is_invalid(
+def test_invalid_json_and_json_that_no_store_accepts_are_refused(
     caller: Caller, path: str, raw: bytes, words: list[str]
 ) -> None:
-    problem = refused(caller.post_raw(raw, path), 400, "invalid_json", *words)
+    problem = assert_refused(caller.post_raw(raw, path), 400, "invalid_json", *words)
     assert len(problem["detail"]) < 500
 
 
 @pytest.mark.parametrize("path", [RUN, AGENT, CREATE])
 @pytest.mark.parametrize("raw", [b"[]", b"null", b'"a"', b"3", b"true", b'[{"basket_name": "working_test"}]'])
-def test_a_body_that_is_no_object_is_refused(caller: Caller, path: str, raw: bytes) -> None:
-    refused(caller.post_raw(raw, path), 400, "validation_failed", "object")
+def test_a_body_that_is_not_an_object_is_refused(caller: Caller, path: str, raw: bytes) -> None:
+    assert_refused(caller.post_raw(raw, path), 400, "validation_failed", "object")
 
 
 @pytest.mark.parametrize("key", ["callback", "callback_url", "webhook", "webhook_url", "notify_url"])
-def test_nobody_is_called_back(caller: Caller, key: str) -> None:
+def test_callbacks_are_refused(caller: Caller, key: str) -> None:
     for path, body, at in (
         (RUN, INPUT | {key: "http://me/"}, f"/{key}"),
         (RUN, INPUT | {key: None}, f"/{key}"),
@@ -233,11 +235,11 @@ def test_nobody_is_called_back(caller: Caller, key: str) -> None:
         (AGENT, {"agent_name": "echo", "input_data": {}, key: 1}, f"/{key}"),
         (CREATE, {"name": "a", "agents": ["echo"], key: 1}, f"/{key}"),
     ):
-        refused(caller.post(path, body), 400, "callbacks_not_supported", at, "poll status_url")
+        assert_refused(caller.post(path, body), 400, "callbacks_not_supported", at, "poll status_url")
 
 
 @pytest.mark.parametrize("key", KEYS + SPELT)
-def test_credentials_are_refused_at_any_depth_and_never_repeated(caller: Caller, key: str) -> None:
+def test_credentials_are_refused_at_any_depth_and_never_logged_or_returned(caller: Caller, key: str) -> None:
     value = f"hunter2-of-{key}"
     deep = INPUT | {"input_data": {"transactions": [], "more": [{"a": [[{key: {"value": value}}]]}]}}
     for path, body, at in (
@@ -247,26 +249,26 @@ def test_credentials_are_refused_at_any_depth_and_never_repeated(caller: Caller,
         (AGENT, {"agent_name": "echo", "input_data": {key: [value]}}, f"/input_data/{key}"),
         (CREATE, {"name": "a", "agents": ["echo"], key: value}, f"/{key}"),
     ):
-        answer = caller.post(path, body)
-        problem = refused(answer, 400, "credentials_not_accepted", at)
+        response = caller.post(path, body)
+        problem = assert_refused(response, 400, "credentials_not_accepted", at)
         assert problem["details"][0]["pointer"] == at
-        assert value not in answer.text
-        assert value not in str(answer.headers)
-    # A request that came later is in the log, so what came before would be.
-    mark = caller.get(f"/nowhere-{key}").headers["X-Request-ID"]
-    assert mark in caller.stack.logs("api")
+        assert value not in response.text
+        assert value not in str(response.headers)
+    # A later request is in the log already, so an earlier one would be there too.
+    last_request_id = caller.get(f"/nowhere-{key}").headers["X-Request-ID"]
+    assert last_request_id in caller.stack.logs("api")
     assert value not in caller.stack.logs("api")
 
 
-def test_a_whole_key_alone_is_a_credential(caller: Caller) -> None:
+def test_only_a_whole_key_is_a_credential(caller: Caller) -> None:
     harmless = {"passwords": 1, "secretary": 2, "token": 3, "my_api_key_name": 4, "authorization_code": 5}
-    refused(caller.post(RUN, {"basket_name": "nobody", "input_data": harmless}), 404, "basket_not_found")
+    assert_refused(caller.post(RUN, {"basket_name": "nobody", "input_data": harmless}), 404, "basket_not_found")
 
 
 def test_no_other_value_of_a_refused_body_is_logged(caller: Caller) -> None:
     value = "a-very-private-value"
-    refused(caller.post(RUN, INPUT | {"input_data": {"transactions": value}}), 400, "validation_failed")
-    refused(caller.post_raw(json.dumps({"basket_name": "nobody", "a": value}).encode()), 404, "basket_not_found")
-    mark = caller.get("/nowhere").headers["X-Request-ID"]
-    assert mark in caller.stack.logs("api")
+    assert_refused(caller.post(RUN, INPUT | {"input_data": {"transactions": value}}), 400, "validation_failed")
+    assert_refused(caller.post_raw(json.dumps({"basket_name": "nobody", "a": value}).encode()), 404, "basket_not_found")
+    last_request_id = caller.get("/nowhere").headers["X-Request-ID"]
+    assert last_request_id in caller.stack.logs("api")
     assert value not in caller.stack.logs("api")

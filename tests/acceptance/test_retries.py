@@ -1,4 +1,4 @@
-"""A run that failed is sent again: by its id, or as a dead letter; and a key answers its run whatever came since."""
+"""Retries of runs: by id or as a dead letter; an idempotency key returns its run whatever happened since."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.queue.message import PRIORITY_FIRST_OFFER, TaskMessage, encode_message, list_key
 from tests.acceptance.client import Caller
-from tests.tampered_cursors import spoilt
+from tests.tampered_cursors import tampered_variants
 from tests.waiting import wait_until
 
 
 def counted_then_flaky(tmp_path: Path, failures: int = 1) -> dict[str, Any]:
-    """A counter, then a step that fails for good in its first runs."""
+    """Return the body of a run: a counter, then a step that fails for good the first ``failures`` times."""
     flaky = {"path": str(tmp_path / "tries"), "failures": failures}
     steps = [
         {"agent": "counter", "input": {"file": str(tmp_path / "counted")}},
@@ -29,67 +29,67 @@ def counted_then_flaky(tmp_path: Path, failures: int = 1) -> dict[str, Any]:
     return {"config": {"name": "again", "steps": steps}, "tags": ["x"], "metadata": {"order": 7}}
 
 
-def failed(caller: Caller, tmp_path: Path, failures: int = 1) -> str:
-    answer = caller.post("/run-basket", counted_then_flaky(tmp_path, failures), X_Request_ID="the-first")
-    execution_id: str = answer.json()["execution_id"]
+def failed_run(caller: Caller, tmp_path: Path, failures: int = 1) -> str:
+    response = caller.post("/run-basket", counted_then_flaky(tmp_path, failures), X_Request_ID="the-first")
+    execution_id: str = response.json()["execution_id"]
     assert caller.finished(execution_id)["status"] == "failed"
     return execution_id
 
 
-def counted(tmp_path: Path) -> int:
+def count_runs(tmp_path: Path) -> int:
     return len((tmp_path / "counted").read_text().splitlines())
 
 
-def test_a_retry_reuses_what_was_finished_and_names_what_it_retries(caller: Caller, tmp_path: Path) -> None:
-    first = failed(caller, tmp_path)
+def test_a_retry_reuses_finished_steps_and_names_the_first_run(caller: Caller, tmp_path: Path) -> None:
+    first = failed_run(caller, tmp_path)
     before = caller.poll(first)
-    answer = caller.post(f"/executions/{first}/retry", {"from": "failed", "form": 1}, X_Request_ID="the-second")
-    body = answer.json()
-    assert answer.status_code == 202, answer.text
+    response = caller.post(f"/executions/{first}/retry", {"from": "failed", "form": 1}, X_Request_ID="the-second")
+    body = response.json()
+    assert response.status_code == 202, response.text
     second = body["execution_id"]
     assert second != first
     assert (body["status"], body["done"], body["retry_of"], body["request_id"]) == (
         "queued", False, first, "the-second",
     )  # fmt: skip
-    assert answer.headers["Location"] == body["status_url"] == f"/execution-logs/{second}"
-    assert answer.headers["ETag"] == f'W/"{second}.1"'
-    assert int(answer.headers["Retry-After"]) >= 1
+    assert response.headers["Location"] == body["status_url"] == f"/execution-logs/{second}"
+    assert response.headers["ETag"] == f'W/"{second}.1"'
+    assert int(response.headers["Retry-After"]) >= 1
     assert body["warnings"] == ["unknown field 'form' was ignored; did you mean from?"]
 
-    polled = caller.finished(second)
-    assert (polled["status"], polled["retry_of"], polled["result"]) == ("completed", first, {"last": {"tries": 2}})
-    assert (polled["tags"], polled["metadata"], polled["basket_name"]) == (["x"], {"order": 7}, "again")
-    assert polled["outputs"]["counter"] == before["outputs"]["counter"]
-    assert counted(tmp_path) == 1, "what was finished was not run again"
+    view = caller.finished(second)
+    assert (view["status"], view["retry_of"], view["result"]) == ("completed", first, {"last": {"tries": 2}})
+    assert (view["tags"], view["metadata"], view["basket_name"]) == (["x"], {"order": 7}, "again")
+    assert view["outputs"]["counter"] == before["outputs"]["counter"]
+    assert count_runs(tmp_path) == 1, "finished steps did not run again"
     assert caller.get(f"/executions/{second}/outputs/counter").json() == before["outputs"]["counter"]
-    assert caller.poll(first) == before, "the first one stays as it ended"
+    assert caller.poll(first) == before, "the first run stays as it ended"
 
 
-def test_a_retry_shows_what_it_begins_with_at_once(caller: Caller, tmp_path: Path) -> None:
-    first = failed(caller, tmp_path, failures=2)
+def test_a_retry_shows_its_reused_steps_at_once(caller: Caller, tmp_path: Path) -> None:
+    first = failed_run(caller, tmp_path, failures=2)
     second = caller.ask("POST", f"/executions/{first}/retry").json()["execution_id"]
-    polled = caller.poll(second)
-    assert polled["steps"][0]["status"] == "completed"
-    assert polled["outputs"]["counter"]["file"] == str(tmp_path / "counted")
+    view = caller.poll(second)
+    assert view["steps"][0]["status"] == "completed"
+    assert view["outputs"]["counter"]["file"] == str(tmp_path / "counted")
     assert caller.finished(second)["status"] == "failed"
     third = caller.ask("POST", f"/api/v1/executions/{second}/retry")
     assert third.json()["status_url"].startswith("/api/v1/")
-    polled = caller.finished(third.json()["execution_id"])
-    assert (polled["status"], polled["retry_of"]) == ("completed", second)
-    assert counted(tmp_path) == 1
+    view = caller.finished(third.json()["execution_id"])
+    assert (view["status"], view["retry_of"]) == ("completed", second)
+    assert count_runs(tmp_path) == 1
 
 
-def test_from_the_start_all_of_it_runs_again_also_of_one_that_completed(caller: Caller, tmp_path: Path) -> None:
-    first = failed(caller, tmp_path)
+def test_a_retry_from_the_start_runs_every_step_again_also_of_a_completed_run(caller: Caller, tmp_path: Path) -> None:
+    first = failed_run(caller, tmp_path)
     second = caller.post(f"/executions/{first}/retry", {"from": "start"}).json()["execution_id"]
     assert caller.finished(second)["status"] == "completed"
-    assert counted(tmp_path) == 2
+    assert count_runs(tmp_path) == 2
     assert caller.ask("POST", f"/executions/{second}/retry").json()["error_code"] == "not_retryable"
     third = caller.post(f"/executions/{second}/retry", {"from": "start"})
     assert caller.finished(third.json()["execution_id"])["status"] == "completed"
 
 
-def test_outputs_too_large_for_the_execution_are_copied_too(caller: Caller, tmp_path: Path) -> None:
+def test_outputs_stored_outside_the_execution_are_copied_too(caller: Caller, tmp_path: Path) -> None:
     flaky = {"path": str(tmp_path / "tries"), "failures": 1}
     steps = [
         {"agent": "big", "input": {"bytes": 2_000_000}},
@@ -108,7 +108,7 @@ def test_a_cancelled_run_can_be_retried(caller: Caller) -> None:
     wait_until(lambda: caller.poll(first)["status"] == "running")
     caller.ask("POST", f"/executions/{first}/cancel")
     assert caller.finished(first)["done"]
-    if caller.poll(first)["status"] == "cancelled":  # else it was done before it heard
+    if caller.poll(first)["status"] == "cancelled":  # else it was done before the cancel reached it
         second = caller.ask("POST", f"/executions/{first}/retry").json()["execution_id"]
         caller.ask("POST", f"/executions/{second}/cancel")
         assert caller.finished(second)["retry_of"] == first
@@ -126,9 +126,7 @@ def test_a_cancelled_run_can_be_retried(caller: Caller) -> None:
     ],
     ids=str,
 )
-def test_a_retry_that_cannot_be_is_refused_and_stores_nothing(
-    caller: Caller, body: Any, status: int, code: str
-) -> None:
+def test_an_impossible_retry_is_refused_and_stores_nothing(caller: Caller, body: Any, status: int, code: str) -> None:
     completed = caller.run_agent("echo")
     caller.finished(completed)
     before = caller.stored()
@@ -139,7 +137,7 @@ def test_a_retry_that_cannot_be_is_refused_and_stores_nothing(
     assert caller.stored() == before
 
 
-def test_a_run_that_is_under_way_cannot_be_retried(caller: Caller) -> None:
+def test_an_unfinished_run_cannot_be_retried(caller: Caller) -> None:
     run = caller.post("/run-agent", {"agent_name": "echo", "input_data": {}, "run_after_s": 600}).json()["execution_id"]
     for at in ("failed", "start"):
         refused = caller.post(f"/executions/{run}/retry", {"from": at})
@@ -155,21 +153,21 @@ def test_an_unknown_run_cannot_be_retried(caller: Caller, run: str) -> None:
 
 
 def test_one_key_makes_one_retry(caller: Caller, tmp_path: Path) -> None:
-    first = failed(caller, tmp_path)
+    first = failed_run(caller, tmp_path)
     key = uuid.uuid4().hex
-    made = [caller.post(f"/executions/{first}/retry", {}, Idempotency_Key=key) for _ in range(2)]
-    made.append(caller.post(f"/api/v1/executions/{first}/retry", {}, Idempotency_Key=key))
-    made.append(caller.ask("POST", f"/executions/{first}/retry", headers={"Idempotency-Key": key}))
-    assert len({answer.json()["execution_id"] for answer in made}) == 1
-    assert [answer.headers.get("Idempotency-Replayed") for answer in made] == [None, "true", "true", "true"]
-    caller.finished(made[0].json()["execution_id"])
+    responses = [caller.post(f"/executions/{first}/retry", {}, Idempotency_Key=key) for _ in range(2)]
+    responses.append(caller.post(f"/api/v1/executions/{first}/retry", {}, Idempotency_Key=key))
+    responses.append(caller.ask("POST", f"/executions/{first}/retry", headers={"Idempotency-Key": key}))
+    assert len({response.json()["execution_id"] for response in responses}) == 1
+    assert [response.headers.get("Idempotency-Replayed") for response in responses] == [None, "true", "true", "true"]
+    caller.finished(responses[0].json()["execution_id"])
     reused = caller.post(f"/executions/{first}/retry", {"from": "start"}, Idempotency_Key=key)
     assert (reused.status_code, reused.json()["error_code"]) == (422, "idempotency_key_reused")
-    elsewhere = caller.post(f"/executions/{made[0].json()['execution_id']}/retry", {}, Idempotency_Key=key)
-    assert elsewhere.status_code == 422, "the run is part of what was asked"
+    of_another_run = caller.post(f"/executions/{responses[0].json()['execution_id']}/retry", {}, Idempotency_Key=key)
+    assert of_another_run.status_code == 422, "the run is part of the request"
 
 
-def test_a_key_answers_its_run_though_its_basket_is_gone(caller: Caller) -> None:
+def test_a_key_returns_its_run_after_its_basket_was_deleted(caller: Caller) -> None:
     name = f"short lived {uuid.uuid4().hex[:8]}"
     assert caller.post("/create-basket", {"name": name, "agents": ["echo"]}).status_code == 201
     first = caller.post("/run-basket", {"basket_name": name}, Idempotency_Key=name)
@@ -183,45 +181,45 @@ def test_a_key_answers_its_run_though_its_basket_is_gone(caller: Caller) -> None
     wait_until(lambda: caller.post("/run-basket", {"basket_name": name}).status_code == 404, 6, "it is not cached")
 
 
-def letters(caller: Caller, **query: Any) -> dict[str, Any]:
-    answer = caller.get("/dead-letters", params=query)
-    assert answer.status_code == 200, answer.text
-    page: dict[str, Any] = answer.json()
+def dead_letters(caller: Caller, **query: Any) -> dict[str, Any]:
+    response = caller.get("/dead-letters", params=query)
+    assert response.status_code == 200, response.text
+    page: dict[str, Any] = response.json()
     return page
 
 
-def test_what_failed_for_good_is_a_dead_letter_until_and_after_it_is_sent_again(caller: Caller, tmp_path: Path) -> None:
-    run = failed(caller, tmp_path)
-    letter = letters(caller, limit=1)["dead_letters"][0]
-    polled = caller.poll(run)
+def test_a_run_that_failed_for_good_stays_a_dead_letter_after_it_is_requeued(caller: Caller, tmp_path: Path) -> None:
+    run = failed_run(caller, tmp_path)
+    letter = dead_letters(caller, limit=1)["dead_letters"][0]
+    view = caller.poll(run)
     assert letter == {
-        "id": run, "kind": "execution", "execution_id": run, "basket_name": "again", "error": polled["error"],
-        "finished_at": polled["finished_at"], "retried_as": [],
+        "id": run, "kind": "execution", "execution_id": run, "basket_name": "again", "error": view["error"],
+        "finished_at": view["finished_at"], "retried_as": [],
     }  # fmt: skip
-    answer = caller.ask("POST", f"/dead-letters/{run}/requeue")
-    assert (answer.status_code, answer.json()["retry_of"]) == (202, run)
-    again = answer.json()["execution_id"]
+    response = caller.ask("POST", f"/dead-letters/{run}/requeue")
+    assert (response.status_code, response.json()["retry_of"]) == (202, run)
+    again = response.json()["execution_id"]
     assert caller.finished(again)["status"] == "completed"
-    assert counted(tmp_path) == 1
-    assert letters(caller, limit=1)["dead_letters"][0]["retried_as"] == [again]
+    assert count_runs(tmp_path) == 1
+    assert dead_letters(caller, limit=1)["dead_letters"][0]["retried_as"] == [again]
 
 
-def test_dead_letters_come_page_by_page_the_newest_first(caller: Caller, tmp_path: Path) -> None:
-    made = []
+def test_dead_letters_are_paged_newest_first(caller: Caller, tmp_path: Path) -> None:
+    run_ids = []
     for number in range(5):
         (tmp_path / str(number)).mkdir()
-        made.append(failed(caller, tmp_path / str(number)))
-    seen: list[str] = []
+        run_ids.append(failed_run(caller, tmp_path / str(number)))
+    listed_ids: list[str] = []
     cursor: dict[str, Any] = {}
-    while len(seen) < 5:
-        page = letters(caller, limit=2, **cursor)
+    while len(listed_ids) < 5:
+        page = dead_letters(caller, limit=2, **cursor)
         assert len(page["dead_letters"]) <= 2
-        seen += [letter["id"] for letter in page["dead_letters"]]
+        listed_ids += [letter["id"] for letter in page["dead_letters"]]
         cursor = {"cursor": page["next_cursor"]}
-    # By the moments that they bear: two processes of a worker wrote them, whose clocks are apart by what a look takes.
-    ended = {run: (caller.poll(run)["finished_at"], run) for run in made}
-    assert seen[:5] == sorted(made, key=ended.__getitem__, reverse=True)
-    assert letters(caller, limit=1000)["next_cursor"] is None
+    # By finished_at: two worker processes wrote them, and their clocks differ by the time that a clock read takes.
+    end_order = {run: (caller.poll(run)["finished_at"], run) for run in run_ids}
+    assert listed_ids[:5] == sorted(run_ids, key=end_order.__getitem__, reverse=True)
+    assert dead_letters(caller, limit=1000)["next_cursor"] is None
 
 
 @pytest.mark.parametrize(
@@ -232,19 +230,19 @@ def test_a_made_up_cursor_is_refused(caller: Caller, cursor: str) -> None:
     assert (refused.status_code, refused.json()["error_code"]) == (400, "cursor_invalid")
 
 
-def test_whatever_was_changed_in_a_cursor_it_is_refused(caller: Caller, tmp_path: Path) -> None:
+def test_a_changed_cursor_is_refused(caller: Caller, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        failed(caller, tmp_path / name)
-    cursor = letters(caller, limit=1)["next_cursor"]
-    for other in spoilt(cursor, "Aw_"):
+        failed_run(caller, tmp_path / name)
+    cursor = dead_letters(caller, limit=1)["next_cursor"]
+    for other in tampered_variants(cursor, "Aw_"):
         refused = caller.get("/dead-letters", params={"cursor": other})
         assert (refused.status_code, refused.json()["error_code"]) == (400, "cursor_invalid"), other
     assert caller.get("/executions", params={"cursor": cursor}).json()["error_code"] == "cursor_invalid"
 
 
-def test_a_message_that_nobody_can_read_is_a_dead_letter_and_a_bell_for_nothing_is_none(caller: Caller) -> None:
-    mark = uuid.uuid4().hex
+def test_an_unreadable_message_is_a_dead_letter_and_a_message_for_an_unknown_run_is_not(caller: Caller) -> None:
+    marker = uuid.uuid4().hex
     client = caller.stack.redis()
     real = json.loads(
         encode_message(
@@ -252,31 +250,33 @@ def test_a_message_that_nobody_can_read_is_a_dead_letter_and_a_bell_for_nothing_
         )
     )
     for args in (
-        [mark, 2, 3, 4],
-        [mark, "b"],
-        [PUBLIC_INTEGRATOR, "1763700000_0000000000000000", mark, 1],
-        [mark, 2, 3, 4],
+        [marker, 2, 3, 4],
+        [marker, "b"],
+        [PUBLIC_INTEGRATOR, "1763700000_0000000000000000", marker, 1],
+        [marker, 2, 3, 4],
     ):
         body = base64.b64encode(json.dumps([args, {}, {}]).encode()).decode()
         client.lpush(list_key("default", PRIORITY_FIRST_OFFER), json.dumps(real | {"body": body}))
-    kept = caller.stack.mongo().dead_letters
-    wait_until(lambda: {d["times"] for d in kept.find({"message": {"$regex": mark}})} == {1, 2}, what="both are kept")
+    collection = caller.stack.mongo().dead_letters
+    wait_until(
+        lambda: {d["times"] for d in collection.find({"message": {"$regex": marker}})} == {1, 2}, what="both are stored"
+    )
     wait_until(lambda: client.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 0)
-    assert kept.count_documents({"message": {"$regex": mark}}) == 2
-    letter = letters(caller)["dead_letters"][0]
+    assert collection.count_documents({"message": {"$regex": marker}}) == 2
+    letter = dead_letters(caller)["dead_letters"][0]
     assert (letter["kind"], letter["execution_id"], letter["error"]["error_code"]) == ("message", None, "internal")
     refused = caller.ask("POST", f"/dead-letters/{letter['id']}/requeue")
     assert (refused.status_code, refused.json()["error_code"]) == (409, "not_retryable")
     assert "could not be read" in refused.json()["detail"]
-    assert mark not in refused.text
+    assert marker not in refused.text
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "x"])
-def test_a_wrong_limit_is_refused(caller: Caller, limit: str) -> None:
+def test_an_invalid_limit_is_refused(caller: Caller, limit: str) -> None:
     assert caller.get("/dead-letters", params={"limit": limit}).status_code == 400
 
 
-def test_a_run_that_is_no_dead_letter_cannot_be_requeued(caller: Caller) -> None:
+def test_a_run_that_is_not_a_dead_letter_cannot_be_requeued(caller: Caller) -> None:
     completed = caller.run_agent("echo")
     caller.finished(completed)
     for unknown in (completed, "1763700000_0000000000000000", "message-none", "$where"):

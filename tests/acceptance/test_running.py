@@ -1,4 +1,4 @@
-"""What agents rely on while they work: checkpoints, the state before, a pool of their own, limits that are told."""
+"""What agents rely on while they work: checkpoints, their memory, a queue of their own, and limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.client import AGENTS, Caller
-from tests.stack import Another, Stack
+from tests.stack import SecondProcess, Stack
 from tests.waiting import is_running, wait_until
 
 MIB = 1024 * 1024
@@ -32,13 +32,13 @@ def caller(stack: Stack) -> Iterator[Caller]:
 
 
 def ticks(file: Path) -> list[tuple[int, int, int]]:
-    """The pieces that the ticker began: attempt, number, process."""
+    """Return the pieces that the ticker began: attempt, number, process id."""
     lines = file.read_text().splitlines() if file.exists() else []
     return [tuple(map(int, line.split())) for line in lines]  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("pad", [0, 200_000])
-def test_a_step_whose_process_is_killed_goes_on_inside_itself(caller: Caller, tmp_path: Path, pad: int) -> None:
+def test_a_step_whose_process_is_killed_continues_at_its_checkpoint(caller: Caller, tmp_path: Path, pad: int) -> None:
     file = tmp_path / "ticks"
     run = caller.run_agent("ticker", path=str(file), pieces=12, slice_s=0.1, pad_bytes=pad)
     wait_until(lambda: len(ticks(file)) >= 6, 10, "it is halfway")
@@ -47,12 +47,12 @@ def test_a_step_whose_process_is_killed_goes_on_inside_itself(caller: Caller, tm
     wait_until(lambda: not is_running(process), 5)
     last = ticks(file)[-1][1]
 
-    polled = caller.finished(run)
-    assert polled["status"] == "completed", polled["error"]
-    assert polled["steps"][0]["attempts"] == 2
+    view = caller.finished(run)
+    assert view["status"] == "completed", view["error"]
+    assert view["steps"][0]["attempts"] == 2
     first_of_second = next(number for attempt, number, _ in ticks(file) if attempt == 2)
-    assert first_of_second in {last, last + 1}, "the piece that was under way again, and none before it"
-    assert polled["result"] == {"done": 12, "resumed_at": first_of_second}
+    assert first_of_second in {last, last + 1}, "the interrupted piece again, and none before it"
+    assert view["result"] == {"done": 12, "resumed_at": first_of_second}
     assert sorted({number for _, number, _ in ticks(file)}) == list(range(12))
     stored = caller.stack.mongo().executions.find_one({"_id": run})
     assert stored is not None
@@ -61,35 +61,35 @@ def test_a_step_whose_process_is_killed_goes_on_inside_itself(caller: Caller, tm
     wait_until(lambda: large.count_documents({"execution_id": run}) == 0, 5, "no checkpoint is left behind")
 
 
-def test_checkpoints_move_no_revision(caller: Caller, tmp_path: Path) -> None:
+def test_checkpoints_do_not_change_the_revision(caller: Caller, tmp_path: Path) -> None:
     run = caller.run_agent("ticker", path=str(tmp_path / "ticks"), pieces=10, slice_s=0.05)
-    polled = caller.finished(run)
-    assert polled["rev"] <= 4, "accepted, started, done, and no more"
+    view = caller.finished(run)
+    assert view["rev"] <= 4, "accepted, started, done, and no more"
 
 
 def state_of(caller: Caller, run: str) -> Any:
-    polled = caller.finished(run)
-    assert polled["status"] == "completed", polled["error"]
-    return polled["outputs"]["memo"]["previous_state"]
+    view = caller.finished(run)
+    assert view["status"] == "completed", view["error"]
+    return view["outputs"]["memo"]["previous_state"]
 
 
-def test_an_agent_is_handed_its_last_output_in_this_basket_and_in_no_other(caller: Caller) -> None:
-    here, there = (f"memory {uuid.uuid4().hex[:8]}" for _ in range(2))
-    for name in (here, there):
+def test_an_agent_gets_its_last_output_in_the_same_basket_only(caller: Caller) -> None:
+    first_basket, second_basket = (f"memory {uuid.uuid4().hex[:8]}" for _ in range(2))
+    for name in (first_basket, second_basket):
         assert caller.post("/create-basket", {"name": name, "agents": ["memo"]}).status_code == 201
-    assert state_of(caller, caller.run(here)) is None
-    assert state_of(caller, caller.run(here)) == {"previous_state": None}
-    assert state_of(caller, caller.run(there)) is None
-    assert state_of(caller, caller.run(here)) == {"previous_state": {"previous_state": None}}
+    assert state_of(caller, caller.run(first_basket)) is None
+    assert state_of(caller, caller.run(first_basket)) == {"previous_state": None}
+    assert state_of(caller, caller.run(second_basket)) is None
+    assert state_of(caller, caller.run(first_basket)) == {"previous_state": {"previous_state": None}}
 
 
-def test_a_run_of_the_agent_alone_asks_for_its_state(caller: Caller) -> None:
-    def run(**more: Any) -> Any:
-        answer = caller.post("/run-agent", {"agent_name": "memo", "input_data": {}} | more)
-        return state_of(caller, answer.json()["execution_id"])
+def test_a_run_of_a_single_agent_gets_its_state_only_on_request(caller: Caller) -> None:
+    def run(**fields: Any) -> Any:
+        response = caller.post("/run-agent", {"agent_name": "memo", "input_data": {}} | fields)
+        return state_of(caller, response.json()["execution_id"])
 
     assert run() is None
-    assert run() is None, "it did not ask"
+    assert run() is None, "it did not request its state"
     assert run(stateful=True) == {"previous_state": None}
     assert run(stateful=False) is None
 
@@ -100,18 +100,18 @@ def test_an_agent_without_memory_access_has_none(caller: Caller) -> None:
 
 
 @contextmanager
-def pool(stack: Stack, queue: str) -> Iterator[Another]:
-    """A worker of one process for one queue, as a Procfile may have it."""
+def pool(stack: Stack, queue: str) -> Iterator[SecondProcess]:
+    """Start a worker with one process for one queue, as a Procfile may do."""
     plan = stack.plan("worker", BUCKET_WORKER_CONCURRENCY="1")
-    worker = Another(replace(plan, argv=(*plan.argv, "-Q", queue)), stack.root, stack.guard)
-    worker.start(lambda: stack._has_left_its_mark(worker.pid))
+    worker = SecondProcess(replace(plan, argv=(*plan.argv, "-Q", queue)), stack.root, stack.guard)
+    worker.start(lambda: stack.has_presence(worker.pid))
     try:
         yield worker
     finally:
         worker.kill()
 
 
-def test_a_busy_pool_of_slow_agents_holds_no_quick_basket_up(caller: Caller) -> None:
+def test_a_busy_pool_of_slow_agents_does_not_delay_a_quick_basket(caller: Caller) -> None:
     caller.stack.stop("worker")
     with pool(caller.stack, "default"), pool(caller.stack, "long"):
         slow = [caller.run_agent("sleeper_long", seconds=2) for _ in range(2)]
@@ -123,34 +123,34 @@ def test_a_busy_pool_of_slow_agents_holds_no_quick_basket_up(caller: Caller) -> 
         assert {caller.finished(run)["status"] for run in slow} == {"completed"}
 
 
-def test_a_chain_that_crosses_queues_goes_on_in_the_other_pool(caller: Caller) -> None:
+def test_a_chain_that_crosses_queues_continues_in_the_other_pool(caller: Caller) -> None:
     caller.stack.stop("worker")
     with pool(caller.stack, "default"), pool(caller.stack, "long"):
         config = {"agents": ["echo", "sleeper_long", "echo"]}
-        answer = caller.post("/run-basket", {"config": config, "input_data": {"seconds": 0.1}})
-        polled = caller.finished(answer.json()["execution_id"])
-    assert polled["status"] == "completed"
-    assert {step["attempts"] for step in polled["steps"]} == {1}
+        response = caller.post("/run-basket", {"config": config, "input_data": {"seconds": 0.1}})
+        view = caller.finished(response.json()["execution_id"])
+    assert view["status"] == "completed"
+    assert {step["attempts"] for step in view["steps"]} == {1}
 
 
-def test_the_outputs_of_a_run_may_take_32_mib_together_and_no_more(caller: Caller) -> None:
+def test_the_outputs_of_a_run_may_have_32_mib_together_and_no_more(caller: Caller) -> None:
     nearly = {"bytes": 4 * MIB - 100}
     steps = [
         {"id": f"b{n}", "agent": "big", "needs": [f"b{n - 1}"] if n else [], "input": nearly} for n in range(9)
     ]  # fmt: skip
-    answer = caller.post("/run-basket", {"config": {"steps": steps}})
-    polled = caller.finished(answer.json()["execution_id"])
-    assert (polled["status"], polled["error"]["error_code"], polled["error"]["step"]) == (
+    response = caller.post("/run-basket", {"config": {"steps": steps}})
+    view = caller.finished(response.json()["execution_id"])
+    assert (view["status"], view["error"]["error_code"], view["error"]["step"]) == (
         "failed", "output_too_large", "b8",
     )  # fmt: skip
-    assert [step["status"] for step in polled["steps"]] == ["completed"] * 8 + ["failed"]
-    whole = caller.get(f"/executions/{polled['execution_id']}/outputs/b7")
+    assert [step["status"] for step in view["steps"]] == ["completed"] * 8 + ["failed"]
+    whole = caller.get(f"/executions/{view['execution_id']}/outputs/b7")
     assert (whole.status_code, len(whole.json()["text"])) == (200, 4 * MIB - 100)
 
 
 def test_a_log_line_over_4_kib_is_cut_and_says_so(caller: Caller) -> None:
-    polled = caller.finished(caller.run_agent("chatty", lines=1, bytes=10_000))
-    (line,) = (line for line in polled["logs"] if line["event"] == "agent.log")
+    view = caller.finished(caller.run_agent("chatty", lines=1, bytes=10_000))
+    (line,) = (line for line in view["logs"] if line["event"] == "agent.log")
     assert len(line["message"].encode()) <= 4096
     assert line["message"].startswith("line 1...")
     assert line["message"].endswith("(cut from 10000 bytes)")

@@ -1,4 +1,4 @@
-"""The simulator: what a poller sees of each phase of a script, on a stack whose leases are short."""
+"""The simulator: what a poller sees of each phase of a script, on a stack with short leases."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ SCRIPTS: Mapping[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def caller(brisk: Caller) -> Caller:
-    """An integrator of the stack where a lost lease is soon over."""
-    return brisk
+def caller(short_lease_caller: Caller) -> Caller:
+    """Return the client of the stack with short leases."""
+    return short_lease_caller
 
 
 @pytest.fixture(scope="module")
 def runs(caller: Caller) -> Mapping[str, str]:
-    """A run of each script, all submitted at once: the processes of the worker are the same ones afterwards."""
-    return {name: caller.run("simulate", input_data=given) for name, given in SCRIPTS.items()}
+    """Submit one run of each script, all at once; return their ids by name of the script."""
+    return {name: caller.run("simulate", input_data=input_data) for name, input_data in SCRIPTS.items()}
 
 
-def held_s(done: Mapping[str, Any]) -> float:
-    """How long a run was held back, by the store's clock."""
-    began, made = (datetime.fromisoformat(done[moment]) for moment in ("started_at", "created_at"))
-    return (began - made).total_seconds()
+def held_s(view: Mapping[str, Any]) -> float:
+    """Return how long a run was held back, by the store's clock."""
+    started, created = (datetime.fromisoformat(view[moment]) for moment in ("started_at", "created_at"))
+    return (started - created).total_seconds()
 
 
-def test_a_lost_worker_shows_as_one_more_attempt_that_goes_on_where_it_was(
+def test_a_lost_worker_shows_as_one_more_attempt_that_continues_the_script(
     caller: Caller, runs: Mapping[str, str]
 ) -> None:
     children = children_of(caller.stack.pid("worker"))
-    polled = caller.finished(runs["lost"])
-    events = [line["event"] for line in polled["logs"]]
-    lost = events.count("step.worker_lost")  # once by its script, and perhaps once more where this machine stands still
-    assert lost in {1, 2}
-    assert (polled["status"], polled["result"]) == ("completed", {"simulated": True, "attempts": lost + 1})
-    assert polled["steps"][0]["attempts"] == lost + 1
-    assert [line["message"] for line in polled["logs"] if line["event"] == "agent.log"][-1] == "running for 0.2 s"
+    view = caller.finished(runs["lost"])
+    events = [line["event"] for line in view["logs"]]
+    losses = events.count("step.worker_lost")  # once by its script, and perhaps once more on a busy machine
+    assert losses in {1, 2}
+    assert (view["status"], view["result"]) == ("completed", {"simulated": True, "attempts": losses + 1})
+    assert view["steps"][0]["attempts"] == losses + 1
+    assert [line["message"] for line in view["logs"] if line["event"] == "agent.log"][-1] == "running for 0.2 s"
     assert children_of(caller.stack.pid("worker")) == children, "no process of the worker has ended"
 
 
-def test_a_lost_worker_is_seen_to_have_run_and_how_far_it_had_come(make_stack: Callable[..., Stack]) -> None:
-    # With the lease as it comes, for the view of a queued run, which nobody renews, may stand for half of one: 15 s.
+def test_a_lost_worker_shows_as_running_with_its_last_progress(make_stack: Callable[..., Stack]) -> None:
+    # With the default lease, because a queued run's view is not renewed and may be served for half of it: 15 s.
     caller = Caller(make_stack(BUCKET_LEASE_S="30", BUCKET_HEARTBEAT_S="10", BUCKET_HANDOFF_S="5"))
     scripts = (["worker_lost", "completed"], ["running:0.3@40", "worker_lost", "completed"])
     runs = [caller.run("simulate", input_data={"script": script}) for script in scripts]
@@ -65,49 +65,49 @@ def test_a_lost_worker_is_seen_to_have_run_and_how_far_it_had_come(make_stack: C
         wait_until(
             lambda run=run: caller.poll(run)["progress"]["message"] == "the worker is lost", 5, f"{run} is shown"
         )
-        polled = caller.poll(run)
-        assert (polled["status"], polled["progress"]["percent"], polled["rev"] >= 2) == ("running", percent, True)
+        view = caller.poll(run)
+        assert (view["status"], view["progress"]["percent"], view["rev"] >= 2) == ("running", percent, True)
 
 
 def test_a_run_held_back_is_queued_without_a_worker_and_says_for_how_long(caller: Caller) -> None:
     run = caller.run("simulate", input_data={"script": ["queued:60", "completed"]})
-    polled = caller.poll(run)
-    assert (polled["status"], polled["started_at"]) == ("queued", None)
-    assert polled["waiting_for"]["reason"] == "queue"
-    assert 0 < polled["waiting_for"]["eta_ms"] <= 60_000
+    view = caller.poll(run)
+    assert (view["status"], view["started_at"]) == ("queued", None)
+    assert view["waiting_for"]["reason"] == "queue"
+    assert 0 < view["waiting_for"]["eta_ms"] <= 60_000
     assert caller.stack.redis().llen("default") == 0
     caller.post(f"/executions/{run}/cancel", {})
-    done = caller.finished(caller.run("simulate", input_data={"script": ["queued:1.2", "completed"]}))
-    assert held_s(done) >= 1.2
-    assert (done["status"], done["steps"][0]["attempts"]) == ("completed", 1)
-    assert [line["event"] for line in done["logs"]][:2] == ["execution.accepted", "step.started"]
+    final_view = caller.finished(caller.run("simulate", input_data={"script": ["queued:1.2", "completed"]}))
+    assert held_s(final_view) >= 1.2
+    assert (final_view["status"], final_view["steps"][0]["attempts"]) == ("completed", 1)
+    assert [line["event"] for line in final_view["logs"]][:2] == ["execution.accepted", "step.started"]
 
 
-def test_a_failure_bears_the_code_that_the_script_says(caller: Caller, runs: Mapping[str, str]) -> None:
-    polled = caller.finished(runs["failed"])
-    assert (polled["status"], polled["result"]) == ("failed", None)
-    assert (polled["error"]["error_code"], polled["error"]["kind"]) == ("card_declined", "permanent")
+def test_a_failure_has_the_code_of_the_script(caller: Caller, runs: Mapping[str, str]) -> None:
+    view = caller.finished(runs["failed"])
+    assert (view["status"], view["result"]) == ("failed", None)
+    assert (view["error"]["error_code"], view["error"]["kind"]) == ("card_declined", "permanent")
 
 
-def test_a_large_result_is_left_out_of_outputs_and_whole_in_result(caller: Caller, runs: Mapping[str, str]) -> None:
-    polled = caller.finished(runs["large"])
-    assert polled["outputs"]["simulate"]["omitted"] is True
-    assert len(polled["result"]["filler"]) > 999_000
-    polled = caller.finished(runs["too_large"])
-    assert polled["error"]["error_code"] == "output_too_large"
+def test_a_large_result_is_omitted_in_outputs_and_complete_in_result(caller: Caller, runs: Mapping[str, str]) -> None:
+    view = caller.finished(runs["large"])
+    assert view["outputs"]["simulate"]["omitted"] is True
+    assert len(view["result"]["filler"]) > 999_000
+    view = caller.finished(runs["too_large"])
+    assert view["error"]["error_code"] == "output_too_large"
 
 
 def test_progress_moves_while_a_phase_runs(caller: Caller) -> None:
     run = caller.run("simulate", input_data={"script": ["running:20@90", "completed"]})
-    seen: set[int] = set()
+    percents: set[int] = set()
 
     def has_moved() -> bool:
-        polled = caller.poll(run)
-        if polled["status"] == "running":
-            seen.add(polled["progress"]["percent"] or 0)
-        return len({percent for percent in seen if 0 < percent < 90}) > 1
+        view = caller.poll(run)
+        if view["status"] == "running":
+            percents.add(view["progress"]["percent"] or 0)
+        return len({percent for percent in percents if 0 < percent < 90}) > 1
 
-    wait_until(has_moved, 15, "its progress is seen to move")
+    wait_until(has_moved, 15, "its progress is seen to change")
     caller.post(f"/executions/{run}/cancel", {})
 
 
@@ -120,41 +120,41 @@ def test_a_cancel_works_in_every_phase(caller: Caller, script: list[str]) -> Non
     assert caller.finished(run)["status"] == "cancelled"
 
 
-def test_a_script_that_takes_longer_than_its_step_may_times_out(caller: Caller) -> None:
+def test_a_script_longer_than_the_timeout_of_its_step_times_out(caller: Caller) -> None:
     config = {"steps": [{"agent": "simulate", "timeout_s": 0.3}]}
-    answer = caller.post("/run-basket", {"config": config, "input_data": {"script": ["running:60"]}})
-    polled = caller.finished(answer.json()["execution_id"])
-    assert (polled["error"]["error_code"], polled["error"]["kind"]) == ("timeout", "timeout")
+    response = caller.post("/run-basket", {"config": config, "input_data": {"script": ["running:60"]}})
+    view = caller.finished(response.json()["execution_id"])
+    assert (view["error"]["error_code"], view["error"]["kind"]) == ("timeout", "timeout")
 
 
 def test_without_input_it_is_done_within_two_seconds(caller: Caller) -> None:
     def took_s() -> float:
         began = time.monotonic()
-        polled = caller.finished(caller.run("simulate"))
-        assert (polled["status"], polled["input_source"]) == ("completed", "sample")
+        view = caller.finished(caller.run("simulate"))
+        assert (view["status"], view["input_source"]) == ("completed", "sample")
         return time.monotonic() - began
 
-    wait_until(lambda: took_s() < 2, 10, "one of them is, unless this machine stands still each time")
+    wait_until(lambda: took_s() < 2, 10, "one of them is, unless this machine is busy each time")
 
 
 def test_a_held_run_that_is_retried_from_its_start_is_held_again(caller: Caller, runs: Mapping[str, str]) -> None:
     caller.finished(runs["held"])
-    answer = caller.post(f"/executions/{runs['held']}/retry", {"from": "start"})
-    done = caller.finished(answer.json()["execution_id"])
-    assert done["status"] == "completed"
-    assert held_s(done) >= 0.4
+    response = caller.post(f"/executions/{runs['held']}/retry", {"from": "start"})
+    final_view = caller.finished(response.json()["execution_id"])
+    assert final_view["status"] == "completed"
+    assert held_s(final_view) >= 0.4
 
     long = caller.run("simulate", input_data={"script": ["queued:60", "completed"]})
     caller.post(f"/executions/{long}/cancel", {})
     again = caller.post(f"/executions/{long}/retry", {"from": "start"}).json()["execution_id"]
-    polled = caller.poll(again)
-    assert (polled["status"], polled["waiting_for"]["reason"]) == ("queued", "queue")
-    assert polled["waiting_for"]["eta_ms"] > 0
+    view = caller.poll(again)
+    assert (view["status"], view["waiting_for"]["reason"]) == ("queued", "queue")
+    assert view["waiting_for"]["eta_ms"] > 0
     caller.post(f"/executions/{again}/cancel", {})
 
 
 @pytest.mark.parametrize(
-    ("given", "pointer"),
+    ("input_data", "pointer"),
     [
         ({"script": ["running:1", "asleep:1"]}, "/input_data/script/1"),
         ({"script": ["running:1@101"]}, "/input_data/script/0"),
@@ -172,23 +172,25 @@ def test_a_held_run_that_is_retried_from_its_start_is_held_again(caller: Caller,
         ({"result_bytes": 10**9}, "/input_data/result_bytes"),
     ],
 )
-def test_what_cannot_be_played_is_refused_with_its_place(caller: Caller, given: dict[str, Any], pointer: str) -> None:
-    answer = caller.post("/run-basket", {"basket_name": "simulate", "input_data": given})
-    assert (answer.status_code, answer.json()["error_code"]) == (400, "validation_failed")
-    assert pointer in [detail["pointer"] for detail in answer.json()["details"]]
+def test_an_invalid_script_is_refused_with_its_pointer(
+    caller: Caller, input_data: dict[str, Any], pointer: str
+) -> None:
+    response = caller.post("/run-basket", {"basket_name": "simulate", "input_data": input_data})
+    assert (response.status_code, response.json()["error_code"]) == (400, "validation_failed")
+    assert pointer in [detail["pointer"] for detail in response.json()["details"]]
 
 
 def test_the_name_is_reserved(caller: Caller) -> None:
-    made = caller.post("/create-basket", {"name": "simulate", "agents": ["echo"]})
-    assert (made.status_code, made.json()["error_code"]) == (409, "basket_exists")
-    assert "reserved" in made.json()["detail"]
-    gone = caller.ask("DELETE", "/baskets/simulate")
-    assert (gone.status_code, gone.json()["error_code"]) == (400, "validation_failed")
-    assert "reserved" in gone.json()["detail"]
+    created = caller.post("/create-basket", {"name": "simulate", "agents": ["echo"]})
+    assert (created.status_code, created.json()["error_code"]) == (409, "basket_exists")
+    assert "reserved" in created.json()["detail"]
+    deleted = caller.ask("DELETE", "/baskets/simulate")
+    assert (deleted.status_code, deleted.json()["error_code"]) == (400, "validation_failed")
+    assert "reserved" in deleted.json()["detail"]
     assert caller.get("/baskets/simulate").json()["agents"] == ["simulate"]
 
 
 def test_lost_workers_count_until_the_run_fails_with_worker_lost(caller: Caller, runs: Mapping[str, str]) -> None:
-    polled = caller.finished(runs["lost_for_good"])
-    assert (polled["status"], polled["error"]["error_code"]) == ("failed", "worker_lost")
-    assert (polled["error"]["kind"], polled["steps"][0]["attempts"]) == ("lost", 3)
+    view = caller.finished(runs["lost_for_good"])
+    assert (view["status"], view["error"]["error_code"]) == ("failed", "worker_lost")
+    assert (view["error"]["kind"], view["steps"][0]["attempts"]) == ("lost", 3)

@@ -1,4 +1,4 @@
-"""The shape of the code: a promise line everywhere, no module without end, nothing loaded that is not needed."""
+"""The shape of the code: docstrings everywhere, limits on the length of modules, no import that is not needed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("api", "worker", "shared", "compose")
+WITH_TESTS = (*PACKAGES, "benchmarks", "tests")
 MODULE_LINES_MAX = 350
 FUNCTION_LINES_MAX = 60
 BANNED = {"utils", "helpers", "common", "manager", "misc", "base"}
 
 
-def modules() -> list[Path]:
-    found = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-    assert len(found) > 50
-    return found
+def modules(packages: tuple[str, ...] = PACKAGES) -> list[Path]:
+    paths = [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
+    assert len(paths) > 50
+    return paths
 
 
 def named(path: Path) -> str:
@@ -28,7 +29,7 @@ def named(path: Path) -> str:
 
 
 def public(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
-    """Functions and classes that others may call, methods among them; not those inside functions."""
+    """Yield the public functions, classes and methods; not those inside functions."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
             yield node
@@ -44,6 +45,15 @@ def test_every_module_and_public_function_opens_with_a_sentence(path: Path) -> N
     assert ast.get_docstring(tree), f"{named(path)} does not say what it does"
     without = [node.name for node in public(tree) if not ast.get_docstring(node)]
     assert not without, f"{named(path)}: {without} do not say what they do"
+
+
+@pytest.mark.parametrize("path", modules(WITH_TESTS), ids=named)
+def test_no_docstring_begins_with_answer(path: Path) -> None:
+    """A function returns, yields or raises; "answer" is no term of Python, and readers do not search for it."""
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    wrong = [getattr(node, "name", "module") for node in nodes if (ast.get_docstring(node) or "").startswith("Answer")]
+    assert not wrong, f"{named(path)}: the docstrings of {wrong} begin with Answer"
 
 
 @pytest.mark.parametrize("path", modules(), ids=named)
@@ -62,7 +72,7 @@ def test_no_module_and_no_function_grows_without_end(path: Path) -> None:
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The names of all modules that a fresh interpreter has loaded after ``statement``."""
+    """Return the names of all modules that a fresh interpreter has loaded after ``statement``."""
     program = f"{statement}\nimport sys\nprint('\\n'.join(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
@@ -88,7 +98,9 @@ def test_the_domain_loads_nothing_but_the_standard_library_and_itself() -> None:
         "import shared.domain.definitions.step_input, shared.domain.definitions.agent_spec"
     )
     own = {name for name in loaded if name.startswith("shared")}
-    assert own <= {"shared", "shared.errors", "shared.ids"} | {name for name in own if name.startswith("shared.domain")}
+    assert own <= {"shared", "shared.errors", "shared.ids", "shared.json_pointer", "shared.suggestions"} | {
+        name for name in own if name.startswith("shared.domain")
+    }
     foreign = {name.split(".")[0] for name in loaded} - sys.stdlib_module_names - {"shared", "__main__"}
     assert not {name for name in foreign if not name.startswith(("_", "sitecustomize", "distutils"))}
 

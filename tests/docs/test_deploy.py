@@ -28,7 +28,7 @@ def written(default: object) -> str:
 
 
 def test_the_compose_file_passes_every_setting_on() -> None:
-    own = {"HOST", "PORT", "BUCKET_FAULTS"}  # the image's own, and one for tests only
+    own = {"HOST", "PORT", "BUCKET_FAULTS"}  # two are set by the image, one is for tests only
     passed = set(re.findall(r"^  ([A-Z_]+):", COMPOSE, re.MULTILINE))
     missing = {variable for variable, _ in VARIABLES.values()} - own - passed
     assert missing == set()

@@ -20,7 +20,7 @@ def of_requests(kind: type[errors.BucketError]) -> Iterator[tuple[str, str]]:
 
 
 def of_runs() -> Iterator[str]:
-    """The code in each call that makes a RunError: ``_run_error_of(step, code, ...)`` or ``RunError(code, ...)``."""
+    """Yield the code of each RunError that is made: ``_run_error_of(step, code, ...)`` or ``RunError(code, ...)``."""
     place_of_code = {"RunError": 0, "_run_error_of": 1}
     for path in (*(ROOT / "worker").rglob("*.py"), *(ROOT / "shared/domain").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,4 +1,4 @@
-"""What the documents point at exists."""
+"""Relative links in the documents lead to files that exist."""
 
 from __future__ import annotations
 

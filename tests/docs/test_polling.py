@@ -1,4 +1,4 @@
-"""The programs of README and of the guides, run as they are written but for the address, on a real stack."""
+"""The programs of the guides, run on a real stack as they are written, except for the address."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ADDRESS = "http://localhost:8000"
 NAMED = re.compile(r'"(finance_daily_check|working_test|simulate|cashflow_analyzer)"')
-# Who sends a key may be sending it again, and then the run may be over.
+# A program with an idempotency key must also work when it is run again, when its run may be over.
 KEY = re.compile(r"idempotency.key", re.IGNORECASE)
 ENDED = r"completed \{'recommendations': \['Increase savings'\]\}\n"
 SAVE, REDUCE = (rf'"recommendations":\["{advice}"\]' for advice in ("Increase savings", "Reduce expenses"))
-# What each program prints, in the order of the page; README's other blocks are commands.
+# What each program prints, in the order of the page.
 SAYS = {
     "docs/polling.md": {
         "sh": [r'"status":"completed".*"result":\{"recommendations":\["Increase savings"\]\}'],
         "python": [
             ENDED,
+            ENDED,
+            r"\d{10}_[0-9a-f]{16}\n",
             r"1 execution\.accepted .*\n(.*\n)*\d+ execution\.completed .*\n",
             r"20 \{'completed'\}\n",
             r"done\n",
@@ -33,9 +35,8 @@ SAYS = {
         "javascript": [r'completed \{"recommendations":\["Increase savings"\]\}\n'],
     },
     "docs/baskets.md": {"sh": [rf'"result":\{{"advice":\{{{SAVE}\}},"goal_recommender":\{{{REDUCE}\}}\}}']},
-    "README.md": {"python": [ENDED, r"\d{10}_[0-9a-f]{16}\n"]},
 }
-UNTRIED = {("README.md", "sh"), ("docs/baskets.md", "json")}
+UNTRIED = {("docs/baskets.md", "json")}
 FOUND = [(page, kind, text) for page in SAYS for kind, text in BLOCK.findall((ROOT / page).read_text("utf-8"))]
 PROGRAMS = [
     pytest.param(language, program, line, id=f"{page}-{language}-{place}")
@@ -67,7 +68,7 @@ def test_a_program_that_is_refused_ends_and_shows_why(
     stack: Stack, tmp_path: Path, language: str, program: str
 ) -> None:
     ended = _run(tmp_path, language, NAMED.sub('"nobody"', program.replace(ADDRESS, stack.url)))
-    # What sends a key is refused for its other body where the test before this one has sent it.
+    # A program with a key is refused for its other body if the test before this one has sent the key.
     assert re.search("was not found|was used with another body", ended.stdout + ended.stderr)
 
 

@@ -1,4 +1,4 @@
-"""One stack with the test agents for each file of faults, mended after each test; and three mongod where asked for."""
+"""Fixtures of the fault tests: one stack with the test agents per file, repaired after each test, and a replica set."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from compose.embedded.group_reaper import GroupReaper
-from tests.api_client import AGENTS, Runs
+from tests.api_client import AGENTS, RunClient
 from tests.faults.replica_set import ReplicaSet
 from tests.openapi_conformance import answers_watched, as_the_contract_says
 from tests.stack import Stack
 
-__all__ = ["answers_watched", "as_the_contract_says"]  # every answer of these tests is held against the contract
+__all__ = [
+    "answers_watched",
+    "as_the_contract_says",
+]  # every response of these tests is checked against the OpenAPI document
 
 
 @pytest.fixture(scope="module")
@@ -22,17 +25,17 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
 
 
 @pytest.fixture
-def runs(stack: Stack, tmp_path: Path) -> Iterator[Runs]:
-    yield Runs(stack, tmp_path / "counted")
+def runs(stack: Stack, tmp_path: Path) -> Iterator[RunClient]:
+    yield RunClient(stack, tmp_path / "counted")
     stack.mend()
 
 
 @pytest.fixture(scope="session")
 def replica_set(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iterator[ReplicaSet]:
-    """Answer a replica set of three, whole; one that stops a member calls ``mend`` after it."""
-    made = ReplicaSet(tmp_path_factory.mktemp("members"), guard)
+    """Yield a complete replica set of three; a test that stops a member calls ``mend`` afterwards."""
+    members = ReplicaSet(tmp_path_factory.mktemp("members"), guard)
     try:
-        made.start()
-        yield made
+        members.start()
+        yield members
     finally:
-        made.close()
+        members.close()

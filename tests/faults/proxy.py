@@ -1,4 +1,4 @@
-"""Stands between a client and a unix socket: loses one reply, or freezes the connections that there are."""
+"""Proxy between a client and a unix socket: loses one reply, or freezes the open connections."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _PIECE = 65_536
 
 @dataclass(eq=False)
 class _Link:
-    """One connection, both ways; a ``cut`` one ends at the next reply, which is lost."""
+    """One connection in both directions; a ``cut`` one ends at the next reply, which is lost."""
 
     client: socket.socket
     server: socket.socket
     frozen: bool = False
     cut: bool = False
-    over: threading.Event = field(default_factory=threading.Event)
+    is_over: threading.Event = field(default_factory=threading.Event)
 
     def close(self) -> None:
-        self.over.set()
+        self.is_over.set()
         for end in (self.client, self.server):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -32,7 +32,7 @@ class _Link:
 
 
 class Proxy:
-    """Listens at ``path`` while the block runs and passes everything on to ``target``, but for what a test asks."""
+    """Listens at ``path`` while the block runs and forwards everything to ``target``, except for injected faults."""
 
     def __init__(self, path: Path, target: Path) -> None:
         self.path = path
@@ -44,17 +44,17 @@ class Proxy:
 
     @property
     def redis_url(self) -> str:
-        """The URL of the Redis behind it."""
+        """The URL of the Redis behind the proxy."""
         return f"unix://{self.path}?db=0"
 
     def freeze(self) -> int:
-        """Let nothing through any more on the connections that there are; new ones work. Answer how many."""
+        """Stop all traffic on the open connections and return their number; new ones work."""
         for link in self._links:
             link.frozen = True
-        return sum(not link.over.is_set() for link in self._links)
+        return sum(not link.is_over.is_set() for link in self._links)
 
     def lose_reply_to(self, marker: bytes) -> None:
-        """Lose the reply to the next request that holds ``marker``: the server has done it, nobody hears of it."""
+        """Lose the reply to the next request that contains ``marker``: the server executes it without a reply."""
         self._marker = marker
 
     def __enter__(self) -> Self:
@@ -66,7 +66,7 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # A listener that is only closed still takes one connection: its thread waits in accept.
+        # A listener that is only closed still accepts one connection, because its thread waits in accept.
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -96,7 +96,7 @@ class Proxy:
         with suppress(OSError):
             while data := source.recv(_PIECE):
                 if link.frozen:
-                    link.over.wait()
+                    link.is_over.wait()
                 elif source is link.client and self._marker is not None and self._marker in data:
                     self._marker, link.cut = None, True
                 elif source is link.server and link.cut:

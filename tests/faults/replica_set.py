@@ -1,6 +1,6 @@
-"""Three mongod as one replica set, on loopback ports of their own: for elections, step-downs and lost majorities.
+"""A replica set of three mongod on their own loopback ports, for elections, step-downs and lost majorities.
 
-Elections are called after 2 s and not 10, so that a test ends in seconds, and mongod's test commands are on, so that a
+Elections start after 2 s instead of 10, so that a test ends in seconds. mongod's test commands are enabled, so that a
 command can be made to fail (:meth:`ReplicaSet.failing`).
 """
 
@@ -41,7 +41,7 @@ class ReplicaSet:
         self._root = root
 
     def start(self) -> None:
-        """Start all members, make them one set and wait until it has a primary that takes writes."""
+        """Start all members, initiate the set and wait until it has a primary that accepts writes."""
         for member in self._members:
             member.start()
         for member in self._members:
@@ -54,7 +54,7 @@ class ReplicaSet:
 
     @contextmanager
     def member(self, index: int) -> Iterator[pymongo.MongoClient[dict[str, Any]]]:
-        """Answer a client of one member alone."""
+        """Yield a client with a direct connection to one member."""
         with closing(
             pymongo.MongoClient[dict[str, Any]](
                 "127.0.0.1", self._ports[index], directConnection=True, serverSelectionTimeoutMS=2_000,
@@ -64,23 +64,23 @@ class ReplicaSet:
             yield client
 
     def primary(self) -> int:
-        """Answer which member is the primary, waiting for an election where there is none."""
-        found: list[int] = []
+        """Return the index of the primary; wait for an election if there is none."""
+        primaries: list[int] = []
 
-        def look() -> bool:
-            found[:] = [index for index in range(NODES) if self._is_primary(index)]
-            return bool(found)
+        def has_primary() -> bool:
+            primaries[:] = [index for index in range(NODES) if self._is_primary(index)]
+            return bool(primaries)
 
-        wait_until(look, 30, "the set has a primary")
-        return found[0]
+        wait_until(has_primary, 30, "the set has a primary")
+        return primaries[0]
 
     def secondaries(self) -> list[int]:
-        """Answer the members that are no primary."""
+        """Return the indexes of the members that are not the primary."""
         primary = self.primary()
         return [index for index in range(NODES) if index != primary]
 
     def kill(self, index: int) -> None:
-        """End a member at once (SIGKILL)."""
+        """Kill a member (SIGKILL)."""
         self._members[index].kill()
 
     def pause(self, index: int) -> None:
@@ -88,7 +88,7 @@ class ReplicaSet:
         self._members[index].pause()
 
     def mend(self) -> None:
-        """Thaw and start again what does not run, and wait until the set is whole."""
+        """Resume or restart each stopped member, and wait until the set is complete."""
         for member in self._members:
             if member.is_alive():
                 member.resume()
@@ -102,15 +102,15 @@ class ReplicaSet:
         wait_until(self._is_whole, 60, "one primary and two secondaries")
 
     def step_down(self) -> None:
-        """Have the primary step down; another is elected within a moment."""
+        """Make the primary step down; another one is elected soon."""
         with self.member(self.primary()) as client, suppress(PyMongoError):
             client.admin.command("replSetStepDown", 5, secondaryCatchUpPeriodSecs=2, force=True)
 
     @contextmanager
     def failing(self, *commands: str, times: int | None = None, **how: Any) -> Iterator[None]:
-        """Have every member fail ``commands`` while the block runs, ``times`` times or always.
+        """Make every member fail ``commands`` while the block runs, ``times`` times or always.
 
-        ``how`` is what ``failCommand`` takes: ``closeConnection``, ``errorCode``, ``writeConcernError``, ``appName``.
+        ``how`` has options of ``failCommand``: ``closeConnection``, ``errorCode``, ``writeConcernError``, ``appName``.
         """
         mode: Any = "alwaysOn" if times is None else {"times": times}
         self._fail(mode, {"failCommands": list(commands), **how})
@@ -121,21 +121,21 @@ class ReplicaSet:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Have no member copy what the primary writes while the block runs: it stays primary, without a majority."""
+        """Stop replication while the block runs: the primary stays, but no majority has its writes."""
         members = self.secondaries()
         self._copying(members, mode="alwaysOn")
         try:
             yield
         finally:
             self._copying(members, mode="off")
-            wait_until(self._has_majority, 30, "a majority has copied what the primary wrote")
+            wait_until(self._has_majority, 30, "a majority has replicated the writes of the primary")
 
     def sometimes_failing(self, *commands: str, chance: float, **how: Any) -> None:
-        """Have every member fail ``commands`` now and then from here on."""
+        """Make every member fail ``commands`` now and then from here on."""
         self._fail({"activationProbability": chance}, {"failCommands": list(commands), **how})
 
     def close(self) -> None:
-        """End all members; their data is a temporary directory's."""
+        """Stop all members; their data is in a temporary directory."""
         for member in self._members:
             member.kill()
 
@@ -171,22 +171,22 @@ class ReplicaSet:
 
 
 def _plan(data: Path, number: int) -> ChildPlan:
-    usual = servers.mongod_plan(data, data / "db")
-    argv = list(usual.argv)
+    default = servers.mongod_plan(data, data / "db")
+    argv = list(default.argv)
     for option in _REPLACED:
         at = argv.index(option)
         del argv[at : at + 2]
-    more = {
+    options = {
         "bind_ip": "127.0.0.1",
         "port": str(number),
         "replSet": NAME,
         "wiredTigerCacheSizeGB": "0.25",
     }
-    flags = [text for name, value in more.items() for text in (f"--{name}", value)]
+    flags = [text for name, value in options.items() for text in (f"--{name}", value)]
     flags += ["--nounixsocket", "--setParameter", "enableTestCommands=1"]
     flags += ["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0"]
 
-    def answers() -> bool:
+    def is_ready() -> bool:
         with closing(
             pymongo.MongoClient[dict[str, Any]](
                 "127.0.0.1", number, directConnection=True, serverSelectionTimeoutMS=500
@@ -194,4 +194,4 @@ def _plan(data: Path, number: int) -> ChildPlan:
         ) as client:
             return bool(client.admin.command("ping")["ok"])
 
-    return replace(usual, name=f"mongod-{number}", argv=(*argv, *flags), ready=answers)
+    return replace(default, name=f"mongod-{number}", argv=(*argv, *flags), ready=is_ready)

@@ -1,4 +1,4 @@
-"""The short form of ``make chaos``: scenario 42, for a minute; and shorter ones on a store whose writes fail."""
+"""The short form of ``make chaos``: scenario 42 for a minute, and shorter runs on a store whose writes fail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.chaos.__main__ import play
-from tests.faults.chaos.killer import say
+from tests.faults.chaos.killer import print_now
 
 SEED = 4
 
@@ -18,6 +18,6 @@ def test_42_chaos_loses_doubles_and_changes_nothing(
     tmp_path: Path, runs: int, seconds: float, store: str | None
 ) -> None:
     figures = play(tmp_path, runs=runs, seconds=seconds, seed=SEED, store=store)
-    say(figures.told())
+    print_now(figures.summary())
     assert not figures.faults
     assert figures.final == runs

@@ -1,4 +1,4 @@
-"""The periods as they are delivered: a killed worker's step runs elsewhere within 45 s, a stopped one's at once."""
+"""Default settings: the step of a killed worker runs elsewhere within 45 s, that of a stopped worker at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.settings import VARIABLES, Settings
-from tests.api_client import AGENTS, Runs
+from tests.api_client import AGENTS, RunClient
 from tests.stack import Stack
 from tests.waiting import wait_until
 
@@ -24,28 +24,30 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
 
 
 def test_at_default_settings_a_killed_workers_step_runs_elsewhere_within_45_s(stack: Stack, tmp_path: Path) -> None:
-    runs = Runs(stack, tmp_path / "counted")
-    run = runs.submit("counter", "echo", first_s=600).execution_id  # struck in it, however long the other worker takes
-    runs.begun(run)
+    runs = RunClient(stack, tmp_path / "counted")
+    run = runs.submit(
+        "counter", "echo", first_s=600
+    ).execution_id  # killed during it, however long the other worker needs
+    runs.wait_begun(run)
     with stack.another("worker"):
         stack.kill("worker")
-        began = time.monotonic()
-        wait_until(lambda: len(runs.counted_of(run)) == 2, WITHIN_S, "it began elsewhere")
-        waited = time.monotonic() - began
-        assert runs.done(run)["status"] == "completed"
+        started_at = time.monotonic()
+        wait_until(lambda: len(runs.counter_lines_of(run)) == 2, WITHIN_S, "it began elsewhere")
+        waited = time.monotonic() - started_at
+        assert runs.wait_done(run)["status"] == "completed"
     stack.start("worker")
-    assert waited > 15, "and not while its lease may still be renewed"
+    assert waited > 15, "but not while its lease may still be renewed"
 
 
-def test_at_default_settings_a_stopped_workers_step_goes_on_at_once(stack: Stack, tmp_path: Path) -> None:
-    runs = Runs(stack, tmp_path / "counted")
+def test_at_default_settings_a_stopped_workers_step_continues_at_once(stack: Stack, tmp_path: Path) -> None:
+    runs = RunClient(stack, tmp_path / "counted")
     path = tmp_path / "once"
     run = runs.submit("sleeper_once", path=str(path), seconds=600).execution_id
     wait_until(path.exists, 10, "its agent sleeps")
     with stack.another("worker"):
         stack.stop("worker")
         assert stack.exit_code("worker") == 0
-        began = time.monotonic()
-        assert runs.done(run, 20)["status"] == "completed"
-        assert time.monotonic() - began < 10
+        started_at = time.monotonic()
+        assert runs.wait_done(run, 20)["status"] == "completed"
+        assert time.monotonic() - started_at < 10
     stack.start("worker")

@@ -1,4 +1,4 @@
-"""A store that fails now and then, before a write or after it: many runs at once are still recorded once each."""
+"""A store that fails now and then, before or after a write: many concurrent runs are still recorded once each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from shared.domain.execution import Execution
 from shared.domain.status import ExecutionStatus
 from shared.errors import OutcomeUnknown, Unavailable
-from tests.integration.worker.conftest import Bench, bench
+from tests.integration.worker.conftest import WorkerHarness, bench
 from worker.steps.runner import Runner
 
 __all__ = ["bench"]  # a fixture
@@ -24,7 +24,7 @@ SEED = 20261121
 
 
 class Flaky:
-    """Lays faults at the calls of a store by chance; seeded, so that it can be played again."""
+    """Makes calls of a store fail at random, with a seed so that it can be repeated."""
 
     def __init__(self, store: Any, fault: str) -> None:
         self._store = store
@@ -44,20 +44,20 @@ class Flaky:
                 self.faults += fails
             if fails and (self._fault == "before" or verb not in WRITES):
                 raise Unavailable("a test has taken the store away")
-            answer = real(*args, **options)
+            response = real(*args, **options)
             if fails:
                 raise OutcomeUnknown
-            return answer
+            return response
 
         return call
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])
-def test_a_short_chaos_on_a_failing_store_records_each_step_once(bench: Bench, fault: str) -> None:
+def test_a_short_chaos_on_a_failing_store_records_each_step_once(bench: WorkerHarness, fault: str) -> None:
     runs = [bench.accept("echo", "counter", "echo", given={"n": number}) for number in range(RUNS)]
     flaky = Flaky(bench.services.store, fault)
     object.__setattr__(bench.services, "store", flaky)
-    waiting = [run for run in runs for _ in range(2)]  # each bell is rung twice
+    waiting = [run for run in runs for _ in range(2)]  # each message is sent twice
     random.Random(SEED).shuffle(waiting)
     lock = threading.Lock()
 
@@ -67,7 +67,7 @@ def test_a_short_chaos_on_a_failing_store_records_each_step_once(bench: Bench, f
 
     def work(runner: Runner) -> None:
         while (run := next_run()) is not None:
-            runner.run_message(bench.bell(run))
+            runner.run_message(bench.message_of(run))
 
     threads = [threading.Thread(target=work, args=(bench.runner(),)) for _ in range(WORKERS)]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""The feed while its relay dies, freezes, is doubled or finds its store gone: late at most, never short of a change."""
+"""The feed while its relay dies, freezes, is doubled or loses its store: changes may be late but are never missing."""
 
 from __future__ import annotations
 
@@ -7,100 +7,102 @@ import signal
 
 import pytest
 
-from tests.api_client import Runs
-from tests.faults.feed_verifier import Reader, is_whole
+from tests.api_client import RunClient
+from tests.faults.feed_verifier import FeedConsumer, assert_no_gaps
 from tests.stack import Stack
 from tests.waiting import wait_until
 
 
-def some(runs: Runs, number: int = 10) -> list[str]:
-    """Submit so many quick runs."""
+def submit_quick_runs(runs: RunClient, number: int = 10) -> list[str]:
+    """Submit ``number`` quick runs and return their ids."""
     return [runs.submit("echo").execution_id for _ in range(number)]
 
 
-def are_accepted(runs: Runs) -> bool:
-    """True where every process of the API takes runs again: it is chance which of them answers."""
+def are_accepted(runs: RunClient) -> bool:
+    """Return whether every process of the API accepts runs again; requests reach them at random."""
     return all(runs.submit("echo").status == 202 for _ in range(16))
 
 
 @pytest.mark.parametrize("point", ["relay.read", "relay.written"])
-def test_a_relay_killed_between_stream_and_feed_is_followed_without_a_gap(stack: Stack, runs: Runs, point: str) -> None:
-    reader = Reader(runs)
+def test_a_relay_killed_between_stream_and_feed_is_replaced_without_a_gap(
+    stack: Stack, runs: RunClient, point: str
+) -> None:
+    reader = FeedConsumer(runs)
     stack.stop("reconciler")
     stack.start("reconciler", BUCKET_FAULTS=f"{point}=kill")
-    ids = some(runs)
+    ids = submit_quick_runs(runs)
     wait_until(lambda: not stack.is_alive("reconciler"), 15, "it died")
-    ids += some(runs)
+    ids += submit_quick_runs(runs)
     stack.start("reconciler")
-    reader.sees(ids)
-    is_whole(stack)
+    reader.read_until_seen(ids)
+    assert_no_gaps(stack)
 
 
-def test_one_relay_after_the_other_killed_under_load_leaves_nothing_out(stack: Stack, runs: Runs) -> None:
-    reader, ids = Reader(runs), []
+def test_relays_killed_one_after_another_under_load_leave_no_change_out(stack: Stack, runs: RunClient) -> None:
+    reader, ids = FeedConsumer(runs), []
     for _ in range(4):
         with stack.another("reconciler") as second:
-            ids += some(runs)
+            ids += submit_quick_runs(runs)
             stack.kill("reconciler")
-            ids += some(runs)
+            ids += submit_quick_runs(runs)
             stack.start("reconciler")
-            ids += some(runs)
+            ids += submit_quick_runs(runs)
             second.kill()
-    reader.sees(ids)
-    is_whole(stack)
+    reader.read_until_seen(ids)
+    assert_no_gaps(stack)
 
 
-def test_a_relay_that_was_frozen_while_another_took_over_writes_nothing_twice(stack: Stack, runs: Runs) -> None:
-    reader = Reader(runs)
-    wait_until(reader.has_caught_up, 15, "this one relays")
+def test_a_frozen_relay_that_was_replaced_writes_nothing_twice(stack: Stack, runs: RunClient) -> None:
+    reader = FeedConsumer(runs)
+    wait_until(reader.has_caught_up, 15, "this process is the relay")
     with stack.another("reconciler") as second:
         stack.pause("reconciler")
-        ids = some(runs)
-        reader.sees(ids)
-        ids += some(runs)
+        ids = submit_quick_runs(runs)
+        reader.read_until_seen(ids)
+        ids += submit_quick_runs(runs)
         stack.resume("reconciler")
-        ids += some(runs)
-        reader.sees(ids)
+        ids += submit_quick_runs(runs)
+        reader.read_until_seen(ids)
         assert second.pid is not None
         os.kill(second.pid, signal.SIGTERM)
-    ids = some(runs)
-    reader.sees(ids)
-    is_whole(stack)
+    ids = submit_quick_runs(runs)
+    reader.read_until_seen(ids)
+    assert_no_gaps(stack)
 
 
-def test_without_a_relay_nobody_is_told_that_this_is_all(stack: Stack, runs: Runs) -> None:
-    reader = Reader(runs)
-    wait_until(reader.has_caught_up, 15, "it is at rest")
+def test_without_a_relay_the_feed_never_says_caught_up(stack: Stack, runs: RunClient) -> None:
+    reader = FeedConsumer(runs)
+    wait_until(reader.has_caught_up, 15, "it has caught up")
     stack.kill("reconciler")
-    ids = some(runs)
-    runs.all_done(ids)
-    wait_until(lambda: not reader.has_caught_up(), 10, "the feed says that there may be more")
+    ids = submit_quick_runs(runs)
+    runs.wait_all_done(ids)
+    wait_until(lambda: not reader.has_caught_up(), 10, "the feed says that it has not caught up")
     assert not set(ids) <= set(reader.ends)
     stack.start("reconciler")
-    reader.sees(ids)
-    wait_until(reader.has_caught_up, 10, "and then that this is all")
+    reader.read_until_seen(ids)
+    wait_until(reader.has_caught_up, 10, "and then that it has caught up")
 
 
-def test_a_mongod_that_is_killed_and_comes_back_loses_no_change(stack: Stack, runs: Runs) -> None:
-    reader = Reader(runs)
+def test_a_killed_and_restarted_mongod_loses_no_change(stack: Stack, runs: RunClient) -> None:
+    reader = FeedConsumer(runs)
     for _ in range(2):
-        ids = some(runs)
+        ids = submit_quick_runs(runs)
         stack.kill("mongod")
         wait_until(lambda: runs.get("/executions/changes").status == 503, 5, "it is refused")
         stack.start("mongod")
         wait_until(lambda: are_accepted(runs), 20, "runs are accepted")
-        ids += some(runs)
-        reader.sees(ids)
-    is_whole(stack)
+        ids += submit_quick_runs(runs)
+        reader.read_until_seen(ids)
+    assert_no_gaps(stack)
 
 
-def test_a_redis_that_is_away_or_frozen_costs_the_feed_no_change(stack: Stack, runs: Runs) -> None:
-    reader = Reader(runs)
+def test_an_outage_of_redis_loses_no_change_of_the_feed(stack: Stack, runs: RunClient) -> None:
+    reader = FeedConsumer(runs)
     ids = [runs.submit("counter", seconds=2).execution_id for _ in range(2)]
-    for each in ids:
-        runs.begun(each)  # while Redis is away nobody hears of the one that no worker has taken
+    for execution_id in ids:
+        runs.wait_begun(execution_id)  # while Redis is away no worker receives the run that has not been claimed
     stack.kill("redis")
-    reader.sees(ids)
+    reader.read_until_seen(ids)
     stack.start("redis")
     wait_until(lambda: are_accepted(runs), 20, "runs are accepted")
-    reader.sees(some(runs))
+    reader.read_until_seen(submit_quick_runs(runs))

@@ -1,4 +1,4 @@
-"""Polls and submits that are held while a store goes, the API ends (31) or a worker dies before it has told."""
+"""Long polls and held submits while a store goes away, the API stops (31) or a worker dies before it publishes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 import requests
 
 from shared.live.pubsub import WAKEUP_CHANNEL
-from tests.api_client import Answer, Runs, asked
-from tests.faults.inspection import restart_with, stored
+from tests.api_client import ApiResponse, RunClient, send_timed
+from tests.faults.inspection import restart_with, stored_run
 from tests.stack import Stack
-from tests.step_gate import gate
+from tests.step_gate import step_gate
 from tests.waiting import wait_until
 
 HELD = 4
-# Longer than a request may take here: whoever waits for it to be over fails.
+# Longer than a request may take here: a test that waits for the whole time fails.
 LONG_S = 25
 
 
@@ -30,13 +30,13 @@ def callers() -> Iterator[ThreadPoolExecutor]:
 
 
 def not_begun(stack: Stack) -> str:
-    """A run that does not move while a test looks on."""
+    """Submit a run that does not change during the test, and return its id."""
     body = {"basket_name": "working_test", "run_after_s": 3600}
     return str(requests.post(f"{stack.url}/run-basket", json=body, timeout=10).json()["execution_id"])
 
 
-def hold(callers: ThreadPoolExecutor, stack: Stack, runs: Runs, run: str) -> list[Future[Answer]]:
-    """Begin polls that are held until the end of a run."""
+def begin_long_polls(callers: ThreadPoolExecutor, stack: Stack, runs: RunClient, run: str) -> list[Future[ApiResponse]]:
+    """Begin long polls that are held until the end of a run."""
     redis = stack.redis()
     futures = [callers.submit(runs.get, f"/executions/{run}?wait={LONG_S}&until=done") for _ in range(HELD)]
     wait_until(lambda: dict(redis.pubsub_numsub(WAKEUP_CHANNEL))[WAKEUP_CHANNEL] > 0, 5, "they listen")
@@ -46,68 +46,70 @@ def hold(callers: ThreadPoolExecutor, stack: Stack, runs: Runs, run: str) -> lis
 
 
 @pytest.mark.parametrize("way", ["kill", "pause"])
-def test_where_redis_goes_the_held_are_told_the_truth_at_once(
-    stack: Stack, runs: Runs, callers: ThreadPoolExecutor, way: str
+def test_held_polls_return_the_current_state_at_once_if_redis_goes_away(
+    stack: Stack, runs: RunClient, callers: ThreadPoolExecutor, way: str
 ) -> None:
     run = not_begun(stack)
-    futures = hold(callers, stack, runs, run)
+    futures = begin_long_polls(callers, stack, runs, run)
     getattr(stack, way)("redis")
     for future in futures:
-        answer = future.result()
-        assert (answer.status, answer.body["status"], answer.body["done"]) == (200, "scheduled", False)
-    assert runs.get(f"/executions/{run}?wait={LONG_S}&until=done").status == 200, "nobody is held without Redis"
+        response = future.result()
+        assert (response.status, response.body["status"], response.body["done"]) == (200, "scheduled", False)
+    assert runs.get(f"/executions/{run}?wait={LONG_S}&until=done").status == 200, "no poll is held without Redis"
     stack.mend()
 
 
 @pytest.mark.parametrize("signals", [signal.SIGTERM, signal.SIGQUIT])
-def test_31_an_api_that_ends_answers_the_held_and_waits_for_none_of_them(
-    stack: Stack, runs: Runs, callers: ThreadPoolExecutor, signals: signal.Signals
+def test_31_an_api_that_stops_returns_all_held_polls_without_waiting(
+    stack: Stack, runs: RunClient, callers: ThreadPoolExecutor, signals: signal.Signals
 ) -> None:
     run = not_begun(stack)
-    futures = hold(callers, stack, runs, run)
+    futures = begin_long_polls(callers, stack, runs, run)
     os.kill(stack.pid("api"), signals)
     assert [future.result().status for future in futures] == [200] * HELD
     wait_until(lambda: not stack.is_alive("api"), 8, "it has ended")
     assert stack.exit_code("api") == 0
 
 
-def test_a_worker_that_dies_before_it_told_keeps_nobody_held_beyond_the_bound_of_a_view(
-    stack: Stack, runs: Runs, callers: ThreadPoolExecutor
+def test_a_worker_that_dies_before_it_publishes_holds_polls_no_longer_than_a_view_is_valid(
+    stack: Stack, runs: RunClient, callers: ThreadPoolExecutor
 ) -> None:
     restart_with(stack, "worker", BUCKET_FAULTS="worker.written=kill")
     run = runs.submit(seconds=1).execution_id
-    runs.begun(run)
+    runs.wait_begun(run)
     futures = [callers.submit(runs.get, f"/executions/{run}?wait={LONG_S}&until=done") for _ in range(HELD)]
-    wait_until(lambda: stored(stack, run)["status"] == "completed", 10, "it is written")
+    wait_until(lambda: stored_run(stack, run)["status"] == "completed", 10, "it is written")
     assert {future.result().body["status"] for future in futures} == {"completed"}
     restart_with(stack, "worker")
 
 
 @pytest.mark.parametrize("way", ["kill", "pause"])
 @pytest.mark.parametrize("away", [("redis",), ("mongod",), ("mongod", "redis")], ids="+".join)
-def test_a_held_submit_whose_stores_go_away_is_answered_as_it_was_accepted_and_its_run_completes(
-    stack: Stack, runs: Runs, callers: ThreadPoolExecutor, away: tuple[str, ...], way: str
+def test_a_held_submit_returns_the_accepted_run_if_its_stores_go_away_and_the_run_completes(
+    stack: Stack, runs: RunClient, callers: ThreadPoolExecutor, away: tuple[str, ...], way: str
 ) -> None:
     body = {"agent_name": "counter", "input_data": {"file": str(runs.file)}}
     headers = {"Prefer": f"wait={LONG_S}", "X-Request-ID": f"held.{way}.{'.'.join(away)}"}
 
-    def submit() -> Answer:
-        return asked(lambda: requests.post(f"{stack.url}/run-agent", json=body, headers=headers, timeout=10))
+    def submit() -> ApiResponse:
+        return send_timed(lambda: requests.post(f"{stack.url}/run-agent", json=body, headers=headers, timeout=10))
 
-    with gate(runs.file) as shut:
+    with step_gate(runs.file) as shut:
         future = callers.submit(submit)
         executions = stack.mongo().executions
-        wanted = {"request_id": headers["X-Request-ID"], "status": "running"}
-        wait_until(lambda: executions.find_one(wanted), 10, "it runs")
+        expected = {"request_id": headers["X-Request-ID"], "status": "running"}
+        wait_until(lambda: executions.find_one(expected), 10, "it runs")
         wait_until(lambda: dict(stack.redis().pubsub_numsub(WAKEUP_CHANNEL))[WAKEUP_CHANNEL] > 0, 5, "it is held")
         assert not future.done()
         for server in away:
             getattr(stack, way)(server)
-        answer = future.result()
+        response = future.result()
         stack.mend()
-        assert (answer.status, answer.error_code) == (202, None), "the run is accepted, whatever became of the wait"
-        assert answer.body["done"] is False
-        assert answer.body["status"] in {"queued", "running"}, "as it was accepted, or as it was seen last"
-        assert answer.headers["Location"] == f"/execution-logs/{answer.execution_id}"
+        assert (response.status, response.error_code) == (202, None), (
+            "the run is accepted, whatever happened to the wait"
+        )
+        assert response.body["done"] is False
+        assert response.body["status"] in {"queued", "running"}, "the accepted state, or the last state that was seen"
+        assert response.headers["Location"] == f"/execution-logs/{response.execution_id}"
         shut.open()
-        assert runs.done(answer.execution_id)["status"] == "completed"
+        assert runs.wait_done(response.execution_id)["status"] == "completed"

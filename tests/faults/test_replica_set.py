@@ -16,10 +16,10 @@ from shared.errors import OutcomeUnknown, Unavailable
 from shared.store.database import Database
 from shared.store.executions.store import MongoExecutionStore
 from shared.store.server_clock import ServerClock
-from tests.api_client import AGENTS, EVERY_PROCESS, Answer, Runs, at_once, worst
-from tests.builders import accepted
-from tests.faults.feed_verifier import Reader, is_whole
-from tests.faults.inspection import all_completed_once, lines_of, stored
+from tests.api_client import AGENTS, EVERY_PROCESS, ApiResponse, RunClient, longest_s, send_in_parallel
+from tests.builders import accept_decision
+from tests.faults.feed_verifier import FeedConsumer, assert_no_gaps
+from tests.faults.inspection import assert_completed_once, steps_with_event, stored_run
 from tests.faults.replica_set import ReplicaSet
 from tests.stack import Stack
 from tests.waiting import wait_until
@@ -36,24 +36,24 @@ def stack(make_stack: Callable[..., Stack], replica_set: ReplicaSet) -> Stack:
 
 
 @pytest.fixture
-def runs(stack: Stack, replica_set: ReplicaSet, tmp_path: Path) -> Iterator[Runs]:
-    yield Runs(stack, tmp_path / "counted")
+def runs(stack: Stack, replica_set: ReplicaSet, tmp_path: Path) -> Iterator[RunClient]:
+    yield RunClient(stack, tmp_path / "counted")
     replica_set.mend()
     stack.mend()
-    submit = Runs(stack, tmp_path / "none").submit
-    wait_until(lambda: {answer.status for answer in at_once(submit, EVERY_PROCESS)} == {202}, 30)
+    submit = RunClient(stack, tmp_path / "none").submit
+    wait_until(lambda: {response.status for response in send_in_parallel(submit, EVERY_PROCESS)} == {202}, 30)
 
 
 class Submits:
-    """Submits under keys of their own while something happens, each until it is accepted."""
+    """Submits with a key each while something happens, and repeats each one until it is accepted."""
 
-    def __init__(self, runs: Runs, name: str) -> None:
+    def __init__(self, runs: RunClient, name: str) -> None:
         self.runs = runs
         self.name = name
-        self.answers: list[Answer] = []
+        self.answers: list[ApiResponse] = []
 
     def go_on_for(self, seconds: float) -> list[str]:
-        """Submit for so long, ten a second; answer the ids."""
+        """Submit ten runs a second for this time, and return their ids."""
         until, ids = time.monotonic() + seconds, []
         while time.monotonic() < until:
             ids.append(self.accepted(f"{self.name}-{time.monotonic()}"))
@@ -61,7 +61,7 @@ class Submits:
         return ids
 
     def accepted(self, key: str) -> str:
-        """Submit under ``key`` until it is accepted."""
+        """Submit with ``key`` until it is accepted."""
 
         def is_accepted() -> bool:
             self.answers.append(self.runs.submit("counter", key=key))
@@ -71,25 +71,25 @@ class Submits:
         return self.answers[-1].execution_id
 
     def check(self) -> None:
-        """See that each answer was in time, and a 202 or a 503 that says when to come again."""
-        assert {answer.status for answer in self.answers} <= {202, 503}
-        assert all("Retry-After" in answer.headers for answer in self.answers if answer.status == 503)
-        assert worst(self.answers) < 5
+        """Check that each response came in time and was a 202, or a 503 with ``Retry-After``."""
+        assert {response.status for response in self.answers} <= {202, 503}
+        assert all("Retry-After" in response.headers for response in self.answers if response.status == 503)
+        assert longest_s(self.answers) < 5
 
 
-def test_23_a_primary_killed_in_mid_run_loses_no_run(replica_set: ReplicaSet, runs: Runs) -> None:
+def test_23_a_primary_killed_in_mid_run_loses_no_run(replica_set: ReplicaSet, runs: RunClient) -> None:
     long = runs.submit(seconds=4).execution_id
-    runs.begun(long)
+    runs.wait_begun(long)
     submits = Submits(runs, "killed")
     before = submits.go_on_for(1)
-    runs.all_done(before)  # a claim is a lock and no record: one that dies with its primary is made again
+    runs.wait_all_done(before)  # a claim is a lock and not a record: a claim lost with its primary is made again
     replica_set.kill(replica_set.primary())
     after = submits.go_on_for(5)
     submits.check()
-    all_completed_once(runs, [long, *before, *after])
+    assert_completed_once(runs, [long, *before, *after])
 
 
-def test_24_three_step_downs_lose_no_run_and_pollers_see_it_never_go_back(replica_set: ReplicaSet, runs: Runs) -> None:
+def test_24_three_step_downs_lose_no_run_and_no_poll_goes_back(replica_set: ReplicaSet, runs: RunClient) -> None:
     chain = runs.submit(*["counter"] * 4, seconds=2.5).execution_id
     submits = Submits(runs, "down")
     ids, revs = [], [0]
@@ -102,14 +102,16 @@ def test_24_three_step_downs_lose_no_run_and_pollers_see_it_never_go_back(replic
             assert poll.body["rev"] >= revs[-1]
             revs.append(poll.body["rev"])
     submits.check()
-    all_completed_once(runs, ids)
-    poll = runs.done(chain, 40)
-    assert (poll["status"], len(lines_of(poll, "step.completed"))) == ("completed", 4)
-    assert {step["attempts"] for step in poll["steps"]} == {1}, "an election is no lost worker"
+    assert_completed_once(runs, ids)
+    poll = runs.wait_done(chain, 40)
+    assert (poll["status"], len(steps_with_event(poll, "step.completed"))) == ("completed", 4)
+    assert {step["attempts"] for step in poll["steps"]} == {1}, "an election does not count as a lost worker"
 
 
-def test_24_the_feed_leaves_no_change_out_whoever_is_primary(stack: Stack, replica_set: ReplicaSet, runs: Runs) -> None:
-    reader, submits, ids = Reader(runs), Submits(runs, "fed"), []
+def test_24_the_feed_leaves_no_change_out_during_elections(
+    stack: Stack, replica_set: ReplicaSet, runs: RunClient
+) -> None:
+    reader, submits, ids = FeedConsumer(runs), Submits(runs, "fed"), []
     for _ in range(2):
         replica_set.step_down()
         ids += submits.go_on_for(2)
@@ -117,135 +119,141 @@ def test_24_the_feed_leaves_no_change_out_whoever_is_primary(stack: Stack, repli
     for strike in (replica_set.kill, replica_set.pause):
         strike(replica_set.primary())
         ids += submits.go_on_for(3)
-        reader.sees(ids)
-        wait_until(reader.has_caught_up, 15, "the feed is at rest")
+        reader.read_until_seen(ids)
+        wait_until(reader.has_caught_up, 15, "the feed has caught up")
         replica_set.mend()
-    is_whole(stack)
+    assert_no_gaps(stack)
 
 
 @pytest.mark.parametrize(("how", "times"), [(WRITTEN_AND_TIMED_OUT, 2), ({"closeConnection": True}, 2)])
 def test_25_and_26_a_write_whose_reply_is_lost_is_counted_once(
-    stack: Stack, replica_set: ReplicaSet, runs: Runs, how: dict[str, object], times: int
+    stack: Stack, replica_set: ReplicaSet, runs: RunClient, how: dict[str, object], times: int
 ) -> None:
     run = runs.submit("counter", "counter", seconds=0.5).execution_id
-    runs.begun(run)
+    runs.wait_begun(run)
     with replica_set.failing("findAndModify", "update", times=times, appName=WORKER, **how):
-        poll = runs.done(run)
+        poll = runs.wait_done(run)
     assert (poll["status"], [step["attempts"] for step in poll["steps"]]) == ("completed", [1, 1])
-    assert lines_of(poll, "step.completed") == ["counter", "counter-2"]
-    assert len(runs.counted_of(run)) == 2
-    assert {step["losses"] for step in stored(stack, run)["steps"].values()} == {0}
+    assert steps_with_event(poll, "step.completed") == ["counter", "counter-2"]
+    assert len(runs.counter_lines_of(run)) == 2
+    assert {step["losses"] for step in stored_run(stack, run)["steps"].values()} == {0}
 
 
-def test_25_a_primary_that_says_it_shuts_down_after_a_write_has_counted_it_once(
-    replica_set: ReplicaSet, runs: Runs
-) -> None:
-    """The driver then looks for a primary that is still the same one, which may take it longer than a lease."""
+def test_25_a_write_to_a_primary_that_then_shuts_down_is_counted_once(replica_set: ReplicaSet, runs: RunClient) -> None:
+    """The driver then searches for a primary, which is still the same one; this may take longer than a lease."""
     run = runs.submit("counter", "counter", seconds=0.5).execution_id
-    runs.begun(run)
+    runs.wait_begun(run)
     with replica_set.failing("findAndModify", times=2, appName=WORKER, **SHUTS_DOWN):
-        poll = runs.done(run, 40)
-    assert (poll["status"], lines_of(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
+        poll = runs.wait_done(run, 40)
+    assert (poll["status"], steps_with_event(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
 
 
 def test_25_an_insert_whose_reply_is_lost_makes_one_run_under_its_key_and_none_without(
-    stack: Stack, replica_set: ReplicaSet, runs: Runs
+    stack: Stack, replica_set: ReplicaSet, runs: RunClient
 ) -> None:
     with replica_set.failing("insert", times=2, appName="bucket-api", **WRITTEN_AND_TIMED_OUT):
-        answers = [runs.submit(key="reply-lost"), runs.submit()]
-    assert {(answer.status, answer.error_code) for answer in answers} == {(503, "outcome_unknown")}
+        responses = [runs.submit(key="reply-lost"), runs.submit()]
+    assert {(response.status, response.error_code) for response in responses} == {(503, "outcome_unknown")}
     run = Submits(runs, "again").accepted("reply-lost")
-    assert runs.done(run)["status"] == "completed"
-    asked = answers[1].body["request_id"]
-    wait_until(lambda: not stack.mongo().executions.count_documents({"request_id": asked}), 15, "it is taken back")
+    assert runs.wait_done(run)["status"] == "completed"
+    request_id = responses[1].body["request_id"]
+    wait_until(lambda: not stack.mongo().executions.count_documents({"request_id": request_id}), 15, "it is withdrawn")
     assert stack.mongo().executions.count_documents({"idempotency.key": "reply-lost"}) == 1
     time.sleep(2)
-    assert runs.counted() == [f"{run}:counter:1"]
+    assert runs.counter_lines() == [f"{run}:counter:1"]
 
 
-def test_27_without_a_majority_nothing_is_accepted_and_nothing_doubled(replica_set: ReplicaSet, runs: Runs) -> None:
+def test_27_without_a_majority_nothing_is_accepted_and_nothing_doubled(
+    replica_set: ReplicaSet, runs: RunClient
+) -> None:
     under_way = runs.submit("counter", "counter", seconds=2).execution_id
-    runs.begun(under_way)
+    runs.wait_begun(under_way)
     wait_until(lambda: runs.poll(under_way).body["status"] == "running", 10, "a majority has its claim")
     for index in replica_set.secondaries():
         replica_set.pause(index)
     refused = [runs.submit(key="minority") for _ in range(2)]
-    assert {answer.status for answer in refused} == {503}
-    assert worst(refused) < 5
+    assert {response.status for response in refused} == {503}
+    assert longest_s(refused) < 5
     time.sleep(4)
     assert not runs.poll(under_way).body.get("done")
     replica_set.mend()
     run = Submits(runs, "minority").accepted("minority")
-    assert runs.done(run, 40)["status"] == "completed"
-    assert len(runs.counted_of(run)) == 1
-    poll = runs.done(under_way, 40)
-    assert (poll["status"], lines_of(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
+    assert runs.wait_done(run, 40)["status"] == "completed"
+    assert len(runs.counter_lines_of(run)) == 1
+    poll = runs.wait_done(under_way, 40)
+    assert (poll["status"], steps_with_event(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
 
 
-def test_27_a_key_whose_holder_no_majority_has_yet_holds_no_caller(
-    stack: Stack, replica_set: ReplicaSet, runs: Runs
+def test_27_a_key_of_a_run_without_a_majority_blocks_no_caller(
+    stack: Stack, replica_set: ReplicaSet, runs: RunClient
 ) -> None:
     with replica_set.alone():
         refused = [runs.submit(key="alone") for _ in range(3)]
-    assert {(answer.status, answer.error_code) for answer in refused} == {(503, "outcome_unknown")}
-    assert worst(refused) < 5
+    assert {(response.status, response.error_code) for response in refused} == {(503, "outcome_unknown")}
+    assert longest_s(refused) < 5
     run = Submits(runs, "again").accepted("alone")
-    assert runs.done(run)["status"] == "completed"
-    assert len(runs.counted()) == stack.mongo().executions.count_documents({"idempotency.key": "alone"}) == 1
+    assert runs.wait_done(run)["status"] == "completed"
+    assert len(runs.counter_lines()) == stack.mongo().executions.count_documents({"idempotency.key": "alone"}) == 1
 
 
-def test_27_the_store_looks_twice_for_a_holder_that_no_majority_has_yet(replica_set: ReplicaSet) -> None:
-    """Each look takes a deadline: mongod answers that the key is taken once it has waited for a majority in vain."""
+def test_27_the_store_queries_twice_for_a_run_without_a_majority(replica_set: ReplicaSet) -> None:
+    """Each query takes a full deadline: mongod reports the duplicate key only after it has waited for a majority."""
     with (
         closing(Database(replica_set.url, "test", API_STORE_DEADLINE_S, retries=False)) as database,
         replica_set.alone(),
     ):
         store = MongoExecutionStore(database, ServerClock(database.read_server_time, sync_every_s=60))
-        told = []
-        for _ in range(8):  # of the driver and mongod either may be the first whose deadline is over
+        durations = []
+        for _ in range(8):  # the deadline of the driver or that of mongod may be over first
             with pytest.raises((OutcomeUnknown, Unavailable)) as refused:
-                store.create(accepted(idempotency=Idempotency("looked for", "the same")))
-            told.append(refused.value.message)
-    assert any("no majority knows" in message for message in told), told
+                store.create(accept_decision(idempotency=Idempotency("looked for", "the same")))
+            durations.append(refused.value.message)
+    assert any("no majority knows" in message for message in durations), durations
 
 
-def test_a_disk_that_is_full_for_a_while_refuses_submits_and_costs_no_step(replica_set: ReplicaSet, runs: Runs) -> None:
+def test_a_disk_that_is_full_for_a_while_refuses_submits_and_costs_no_step(
+    replica_set: ReplicaSet, runs: RunClient
+) -> None:
     run = runs.submit("counter", "counter", seconds=1).execution_id
-    runs.begun(run)
+    runs.wait_begun(run)
     with replica_set.failing("insert", "update", "findAndModify", errorCode=DISK_IS_FULL):
-        refused = at_once(partial(runs.submit, key="full"), 8)
-        time.sleep(1)  # less than a lease: a worker that cannot write for longer may lose its step to another
-    assert {answer.status for answer in refused} == {503}
-    poll = runs.done(run)
-    assert (poll["status"], lines_of(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
-    assert runs.done(Submits(runs, "full").accepted("full"))["status"] == "completed"
+        refused = send_in_parallel(partial(runs.submit, key="full"), 8)
+        time.sleep(1)  # less than a lease: a worker that cannot write for longer may lose its step to another worker
+    assert {response.status for response in refused} == {503}
+    poll = runs.wait_done(run)
+    assert (poll["status"], steps_with_event(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
+    assert runs.wait_done(Submits(runs, "full").accepted("full"))["status"] == "completed"
 
 
-def test_writes_that_are_refused_by_a_rule_of_the_collection_go_on_once_it_is_gone(stack: Stack, runs: Runs) -> None:
+def test_writes_refused_by_a_validator_of_the_collection_succeed_after_it_is_removed(
+    stack: Stack, runs: RunClient
+) -> None:
     run = runs.submit("counter", "counter", seconds=1).execution_id
-    runs.begun(run)
+    runs.wait_begun(run)
     stack.mongo().command("collMod", "executions", validator={"nobody": "has this"}, validationLevel="strict")
     refused = runs.submit(key="ruled")
     time.sleep(1.5)
     stack.mongo().command("collMod", "executions", validator={}, validationLevel="off")
     assert refused.status == 503
-    poll = runs.done(run)
+    poll = runs.wait_done(run)
     assert (poll["status"], [step["attempts"] for step in poll["steps"]]) == ("completed", [1, 1])
 
 
-def test_a_primary_locked_against_writes_holds_no_caller_and_loses_nothing(replica_set: ReplicaSet, runs: Runs) -> None:
+def test_a_primary_locked_against_writes_blocks_no_caller_and_loses_nothing(
+    replica_set: ReplicaSet, runs: RunClient
+) -> None:
     run = runs.submit("counter", "counter", seconds=1).execution_id
-    runs.begun(run)
+    runs.wait_begun(run)
     primary = replica_set.primary()
     with replica_set.member(primary) as client:
         client.admin.command("fsync", lock=True)
-        answers = at_once(partial(runs.submit, "echo", key="locked"), 8)
+        responses = send_in_parallel(partial(runs.submit, "echo", key="locked"), 8)
         time.sleep(2)
         client.admin.command("fsyncUnlock")
-    assert {answer.status for answer in answers} == {503}
-    assert worst(answers) < 5
-    poll = runs.done(run)
-    assert (poll["status"], lines_of(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
+    assert {response.status for response in responses} == {503}
+    assert longest_s(responses) < 5
+    poll = runs.wait_done(run)
+    assert (poll["status"], steps_with_event(poll, "step.completed")) == ("completed", ["counter", "counter-2"])
     again = Submits(runs, "locked")
     wait_until(lambda: runs.submit("echo", key="locked").status == 202, 15, "the retry is accepted")
-    assert again.runs.done(runs.submit("echo", key="locked").execution_id)["status"] == "completed"
+    assert again.runs.wait_done(runs.submit("echo", key="locked").execution_id)["status"] == "completed"

@@ -26,47 +26,47 @@ def caller(stack: Stack) -> Iterator[Caller]:
     stack.mend()
 
 
-def running(caller: Caller, agent: str, **given: Any) -> str:
-    """Submit an agent and wait until it runs."""
-    execution_id = caller.run_agent(agent, **given)
+def running(caller: Caller, agent: str, **input_data: Any) -> str:
+    """Submit an agent, wait until it runs and return the id of the run."""
+    execution_id = caller.run_agent(agent, **input_data)
     wait_until(lambda: caller.poll(execution_id)["status"] == "running", what="the run never ran")
     return execution_id
 
 
-def test_36_a_run_that_waits_is_cancelled_at_once(caller: Caller) -> None:
+def test_36_a_waiting_run_is_cancelled_at_once(caller: Caller) -> None:
     caller.stack.stop("worker")
     execution_id = caller.run("finance_daily_check")
-    answer = caller.post(f"/executions/{execution_id}/cancel", {"reason": "no need"})
-    assert answer.status_code == 200
-    polled = answer.json()
-    assert (polled["status"], polled["done"]) == ("cancelled", True)
-    assert polled["cancel"]["outcome"] == "applied"
-    assert polled["cancel"]["reason"] == "no need"
-    assert polled["error"]["kind"] == "cancelled"
-    assert [step["status"] for step in polled["steps"]] == ["cancelled", "skipped"]
+    response = caller.post(f"/executions/{execution_id}/cancel", {"reason": "no need"})
+    assert response.status_code == 200
+    view = response.json()
+    assert (view["status"], view["done"]) == ("cancelled", True)
+    assert view["cancel"]["outcome"] == "applied"
+    assert view["cancel"]["reason"] == "no need"
+    assert view["error"]["kind"] == "cancelled"
+    assert [step["status"] for step in view["steps"]] == ["cancelled", "skipped"]
     caller.stack.start("worker")
     again = caller.ask("POST", f"/executions/{execution_id}/cancel")
     assert again.status_code == 200
-    assert again.json()["rev"] == polled["rev"]
+    assert again.json()["rev"] == view["rev"]
 
 
-def test_36_an_agent_that_looks_is_cancelled_soon(caller: Caller) -> None:
+def test_36_an_agent_that_checks_for_a_cancel_stops_soon(caller: Caller) -> None:
     execution_id = running(caller, "sleeper", seconds=60)
-    answer = caller.ask("POST", f"/executions/{execution_id}/cancel")
-    assert answer.status_code == 202
-    assert answer.json()["cancel"]["outcome"] == "pending"
-    polled = caller.finished(execution_id)
-    assert polled["status"] in {"cancelled", "completed"}
-    assert polled["cancel"]["outcome"] in {"applied", "already_final"}
+    response = caller.ask("POST", f"/executions/{execution_id}/cancel")
+    assert response.status_code == 202
+    assert response.json()["cancel"]["outcome"] == "pending"
+    view = caller.finished(execution_id)
+    assert view["status"] in {"cancelled", "completed"}
+    assert view["cancel"]["outcome"] in {"applied", "already_final"}
 
 
 @pytest.mark.parametrize("how", ["sleep", "loop", "swallow", "regex"])
-def test_36_an_agent_that_does_not_look_is_cancelled_by_force(caller: Caller, how: str) -> None:
+def test_36_an_agent_that_does_not_check_for_a_cancel_is_interrupted(caller: Caller, how: str) -> None:
     execution_id = running(caller, "stubborn", how=how)
     assert caller.ask("POST", f"/executions/{execution_id}/cancel").status_code == 202
-    polled = caller.finished(execution_id)
-    assert polled["status"] == "cancelled"
-    assert polled["steps"][0]["status"] == "cancelled"
+    view = caller.finished(execution_id)
+    assert view["status"] == "cancelled"
+    assert view["steps"][0]["status"] == "cancelled"
 
     assert caller.finished(caller.run())["status"] == "completed"
 
@@ -74,24 +74,24 @@ def test_36_an_agent_that_does_not_look_is_cancelled_by_force(caller: Caller, ho
 @pytest.mark.parametrize("how", ["sleep", "loop", "swallow", "regex"])
 def test_a_step_that_takes_too_long_times_out(caller: Caller, how: str) -> None:
     execution_id = caller.run_agent("stubborn_soon", how=how)
-    polled = caller.finished(execution_id)
-    assert polled["status"] == "failed"
-    assert (polled["error"]["error_code"], polled["error"]["kind"]) == ("timeout", "timeout")
-    assert polled["steps"][0]["attempts"] == 1
+    view = caller.finished(execution_id)
+    assert view["status"] == "failed"
+    assert (view["error"]["error_code"], view["error"]["kind"]) == ("timeout", "timeout")
+    assert view["steps"][0]["attempts"] == 1
     assert caller.finished(caller.run())["status"] == "completed"
 
 
 def test_a_transient_failure_is_tried_again(caller: Caller, tmp_path: Path) -> None:
     execution_id = caller.run_agent("flaky", path=str(tmp_path / "tries"), failures=2)
-    polled = caller.finished(execution_id)
-    assert (polled["status"], polled["steps"][0]["attempts"]) == ("completed", 3)
-    assert [line["event"] for line in polled["logs"]].count("step.retrying") == 2
+    view = caller.finished(execution_id)
+    assert (view["status"], view["steps"][0]["attempts"]) == ("completed", 3)
+    assert [line["event"] for line in view["logs"]].count("step.retrying") == 2
 
 
-def test_a_transient_failure_that_stays_is_for_good_after_three(caller: Caller, tmp_path: Path) -> None:
-    polled = caller.finished(caller.run_agent("flaky", path=str(tmp_path / "tries"), failures=9))
-    assert (polled["status"], polled["steps"][0]["attempts"]) == ("failed", 3)
-    assert polled["error"]["kind"] == "transient"
+def test_a_repeated_transient_failure_is_final_after_three_attempts(caller: Caller, tmp_path: Path) -> None:
+    view = caller.finished(caller.run_agent("flaky", path=str(tmp_path / "tries"), failures=9))
+    assert (view["status"], view["steps"][0]["attempts"]) == ("failed", 3)
+    assert view["error"]["kind"] == "transient"
 
 
 def test_30_a_worker_that_shuts_down_hands_its_step_back(caller: Caller) -> None:
@@ -99,25 +99,25 @@ def test_30_a_worker_that_shuts_down_hands_its_step_back(caller: Caller) -> None
     caller.stack.stop("worker")
     assert caller.poll(execution_id)["status"] == "running"
     caller.stack.start("worker")
-    polled = caller.finished(execution_id)
-    assert polled["status"] == "completed"
-    assert polled["steps"][0]["attempts"] == 2
-    events = [line["event"] for line in polled["logs"]]
+    view = caller.finished(execution_id)
+    assert view["status"] == "completed"
+    assert view["steps"][0]["attempts"] == 2
+    events = [line["event"] for line in view["logs"]]
     assert "step.released" in events
     assert "step.worker_lost" not in events
 
 
 def test_30_a_worker_that_shuts_down_finishes_a_step_that_is_nearly_done(caller: Caller) -> None:
     caller.stack.stop("worker")
-    caller.stack.start("worker", BUCKET_DRAIN_S="15")  # many times what it needs, should this machine stand still
+    caller.stack.start("worker", BUCKET_DRAIN_S="15")  # many times what it needs, in case this machine is busy
     execution_id = running(caller, "sleeper", seconds=1.5)
     caller.stack.stop("worker")
-    polled = caller.poll(execution_id)
-    assert polled["status"] == "completed"
-    assert polled["steps"][0]["attempts"] == 1
+    view = caller.poll(execution_id)
+    assert view["status"] == "completed"
+    assert view["steps"][0]["attempts"] == 1
 
 
-def test_30_a_step_handed_back_goes_on_elsewhere_at_once_and_not_after_its_lease(caller: Caller) -> None:
+def test_30_a_step_handed_back_continues_elsewhere_at_once_and_not_after_its_lease(caller: Caller) -> None:
     stack = caller.stack
     note = stack.root / f"once-{time.time_ns()}"
     execution_id = running(caller, "sleeper_once", path=str(note), seconds=600)
@@ -125,10 +125,10 @@ def test_30_a_step_handed_back_goes_on_elsewhere_at_once_and_not_after_its_lease
     with stack.another("worker"):
         stack.stop("worker")
         assert stack.exit_code("worker") == 0
-        polled = caller.finished(execution_id)
-    events = {line["event"]: line["timestamp"] for line in polled["logs"]}
-    waited = datetime.fromisoformat(polled["finished_at"]) - datetime.fromisoformat(events["step.released"])
-    assert (polled["status"], polled["steps"][0]["attempts"]) == ("completed", 2)
+        view = caller.finished(execution_id)
+    events = {line["event"]: line["timestamp"] for line in view["logs"]}
+    waited = datetime.fromisoformat(view["finished_at"]) - datetime.fromisoformat(events["step.released"])
+    assert (view["status"], view["steps"][0]["attempts"]) == ("completed", 2)
     assert waited.total_seconds() < 4, "the lease is 8 s"
 
 
@@ -137,8 +137,8 @@ def test_36_a_cancelled_run_whose_worker_is_killed_ends_cancelled(caller: Caller
     assert caller.ask("POST", f"/executions/{execution_id}/cancel").status_code == 202
     caller.stack.kill("worker")
     caller.stack.start("worker")
-    polled = caller.finished(execution_id)
-    assert (polled["status"], polled["steps"][0]["attempts"]) == ("cancelled", 1)
+    view = caller.finished(execution_id)
+    assert (view["status"], view["steps"][0]["attempts"]) == ("cancelled", 1)
 
 
 def test_36_a_cancel_that_races_the_end_of_its_run_leaves_one_end(caller: Caller) -> None:
@@ -147,9 +147,9 @@ def test_36_a_cancel_that_races_the_end_of_its_run_leaves_one_end(caller: Caller
         time.sleep(0.004 * (number % 7))
         assert caller.ask("POST", f"/executions/{execution_id}/cancel").status_code in {200, 202}
     ends = [caller.finished(execution_id) for execution_id in ids]
-    assert {polled["status"] for polled in ends} <= {"cancelled", "completed"}
-    for polled in ends:
-        over = [line["event"] for line in polled["logs"] if line["event"].startswith("execution.")]
-        assert len([event for event in over if event in {"execution.cancelled", "execution.completed"}]) == 1
-        again = caller.poll(polled["execution_id"])
-        assert (again["status"], again["rev"]) == (polled["status"], polled["rev"]), "nothing resurrects it"
+    assert {view["status"] for view in ends} <= {"cancelled", "completed"}
+    for view in ends:
+        end_events = [line["event"] for line in view["logs"] if line["event"].startswith("execution.")]
+        assert len([event for event in end_events if event in {"execution.cancelled", "execution.completed"}]) == 1
+        again = caller.poll(view["execution_id"])
+        assert (again["status"], again["rev"]) == (view["status"], view["rev"]), "nothing resurrects it"

@@ -1,1 +1,1 @@
-"""Cases that schemathesis makes of the contract, by the thousand, against a real stack with real runs in it."""
+"""Fuzz tests: schemathesis makes thousands of cases from the contract and sends them to a real stack with real runs."""

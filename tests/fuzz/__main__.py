@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz``: the long run; ``--seed N`` plays one again, each failure comes with its curl."""
+"""``python -m tests.fuzz``: the long fuzz run; ``--seed N`` repeats a run, each failure has its curl command."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.fuzz.run_cases import play
+from tests.fuzz.run_cases import run_cases
 
 
 def main() -> int:
-    """Play as the command line asks; answer 1 where anything was answered that is not as the contract says."""
+    """Run the cases that the command line asks for; return 1 if any reply does not match the contract."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--examples", type=int, default=300, help="random cases an operation in each round")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**9))
-    asked = parser.parse_args()
-    sys.stdout.write(f"seed {asked.seed}\n")
+    arguments = parser.parse_args()
+    sys.stdout.write(f"seed {arguments.seed}\n")
     sys.stdout.flush()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bucket-fuzz-") as root:
-        played = play(Path(root), cases=asked.cases, seed=asked.seed, examples=asked.examples)
-    sys.stdout.writelines(f"{failure}\n" for failure in played.failures)
+        result = run_cases(Path(root), cases=arguments.cases, seed=arguments.seed, examples=arguments.examples)
+    sys.stdout.writelines(f"{failure}\n" for failure in result.failures)
     took_s = time.monotonic() - began
-    verdict = "not as the contract says" if played.failures else "all as the contract says"
-    sys.stdout.write(f"{played.cases} cases in {took_s:.0f} s, seed {asked.seed}: {verdict}\n")
-    return 1 if played.failures else 0
+    verdict = "not as the contract says" if result.failures else "all as the contract says"
+    sys.stdout.write(f"{result.cases} cases in {took_s:.0f} s, seed {arguments.seed}: {verdict}\n")
+    return 1 if result.failures else 0
 
 
 if __name__ == "__main__":

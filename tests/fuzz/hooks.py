@@ -1,6 +1,6 @@
-"""What schemathesis is told beside the document: which refusals of sound requests no form can write down.
+"""Hooks of schemathesis: which refusals of valid requests are right, although no schema can express the reason.
 
-Loaded by schemathesis itself; it is not imported from here.
+Loaded by schemathesis itself; no module of the tests imports it.
 """
 
 from __future__ import annotations
@@ -11,46 +11,46 @@ from typing import Any, Final
 import schemathesis
 from schemathesis.core.failures import Failure
 
-# What depends on what is stored, on the agents there are, or on all of the body at once.
-UNTOLD_BY_FORMS: Final = {
+# Codes that depend on what is stored, on the existing agents, or on the whole body.
+NOT_IN_SCHEMAS: Final = {
     "agent_not_found",
     "callbacks_not_supported",
     "credentials_not_accepted",
-    "cursor_expired",  # one of an earlier stack, which hypothesis remembers
+    "cursor_expired",  # a cursor of an earlier stack, which hypothesis remembers
     "cursor_invalid",
     "idempotency_key_reused",
     "invalid_json",  # integers beyond 64 bits, NUL in a key
     "unknown_agent",
 }
-# Schemas of agents, graphs, and how much 16 KiB of JSON is.
-UNTOLD_PLACES: Final = ("/input_data", "/metadata", "/steps", "/config/steps", "step ", "/run_after")
+# Rules that no schema expresses: schemas of agents, graphs, the limit of 16 KiB of JSON.
+POINTERS_NOT_IN_SCHEMAS: Final = ("/input_data", "/metadata", "/steps", "/config/steps", "step ", "/run_after")
 _SECONDS: Final = re.compile(r"[0-9.]+")
 
 
 @schemathesis.hook
 def filter_failure(context: Any, failure: Failure, case: Any, response: Any) -> bool:
-    """Answer whether a failure counts: not where a sound request was refused for what no form could have told."""
+    """Return whether a failure counts; a valid request may be refused for a reason outside the schemas."""
     if type(failure).__name__ in {"UnsupportedMethodResponse", "AllowHeaderMismatch"}:
-        # Any word after /executions/ may be an id, so that a GET of /executions/poll is a poll of what is not there.
+        # Any word after /executions/ may be an id, so GET /executions/poll polls an execution that does not exist.
         return case.path != "/executions/poll"
     if type(failure).__name__ != "RejectedPositiveData":
         return True
     problem = response.json()
-    if problem["error_code"] in UNTOLD_BY_FORMS or "is reserved for the simulator" in problem["detail"]:
+    if problem["error_code"] in NOT_IN_SCHEMAS or "is reserved for the simulator" in problem["detail"]:
         return False
-    places = [str(fault.get("pointer", "none")) for fault in problem["details"]]
-    return not places or not all(place.startswith(UNTOLD_PLACES) for place in places)
+    pointers = [str(fault.get("pointer", "none")) for fault in problem["details"]]
+    return not pointers or not all(pointer.startswith(POINTERS_NOT_IN_SCHEMAS) for pointer in pointers)
 
 
 @schemathesis.hook
 def filter_case(context: Any, case: Any) -> bool:
-    """Answer whether a case is of use: not where it takes away the baskets that the others run."""
+    """Return whether a case is useful; one that deletes the baskets that other cases run is not."""
     return case.method != "DELETE" or case.path_parameters.get("name") not in {"working_test", "chained_test"}
 
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Hold no case for long: what a long wait does is shown elsewhere."""
+    """Shorten the waits of long polls: other tests cover long waits."""
     waits = (case.query or {}).get("wait")
     if isinstance(waits, str) and _SECONDS.fullmatch(waits):
         case.query["wait"] = "0.05"

@@ -1,4 +1,4 @@
-"""Starts a stack, gives it runs of every kind, and lets schemathesis loose on it until enough cases were tried."""
+"""Starts a stack, submits runs of every kind, and lets schemathesis send cases to it until there were enough."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.waiting import wait_until
 
 HOOKS: Final = Path(__file__).with_name("hooks.py")
 ROUND_WITHIN_S: Final = 1_800
-# Which parameter takes its values from which of the names that are there.
-EVERYWHERE: Final = {
+# Which parameter gets its values from which dictionary of existing names.
+PARAMETERS_OF_ALL_OPERATIONS: Final = {
     "path.execution_id": "executions",
     "path.letter_id": "letters",
     "path.step": "steps",
     "header.Prefer": "preferences",
 }
-SOMEWHERE: Final = {
+PARAMETERS_OF_SOME_OPERATIONS: Final = {
     'include-path-regex = "^/consumers"': {"path.name": "consumers"},
     'include-path = "/executions/changes"': {"query.since": "cursors"},
     'include-path-regex = "^/agent"': {"path.name": "agents"},
@@ -37,16 +37,16 @@ _GENERATED: Final = re.compile(r"^\s*(\d+) generated", re.MULTILINE)
 
 
 @dataclass(slots=True)
-class Played:
-    """How many cases were tried, and what schemathesis said of those that failed, a curl for each."""
+class FuzzResult:
+    """The number of cases, and the report of schemathesis on those that failed, with a curl command for each."""
 
     cases: int = 0
     failures: list[str] = field(default_factory=list)
 
 
-def play(root: Path, *, cases: int, seed: int, examples: int) -> Played:
-    """Try at least ``cases`` cases, with ``examples`` random ones an operation a round; one seed, the same cases."""
-    played = Played()
+def run_cases(root: Path, *, cases: int, seed: int, examples: int) -> FuzzResult:
+    """Try at least ``cases`` cases, ``examples`` random ones per operation and round; one seed gives the same cases."""
+    result = FuzzResult()
     with (
         GroupReaper() as guard,
         closing(Stack(root, guard, BUCKET_AGENTS_DIR=str(AGENTS), BUCKET_LOG_LEVEL="WARNING")) as stack,
@@ -54,27 +54,28 @@ def play(root: Path, *, cases: int, seed: int, examples: int) -> Played:
         stack.start_all()
         caller = Caller(stack)
         config = root / "schemathesis.toml"
-        config.write_text(_config(_stored(caller)))
+        config.write_text(_config(_create_stored_data(caller)))
         rounds = 0
-        while played.cases < cases and not played.failures:
-            # The phases that chance has no part in are played once.
+        while result.cases < cases and not result.failures:
+            # The phases without randomness are run once.
             phases = "fuzzing,stateful" if rounds else "examples,coverage,fuzzing,stateful"
-            _round(played, stack.url, config, phases, seed=seed + rounds, examples=examples)
+            _round(result, stack.url, config, phases, seed=seed + rounds, examples=examples)
             rounds += 1
-            sys.stdout.write(f"{played.cases} cases\n")
+            sys.stdout.write(f"{result.cases} cases\n")
             sys.stdout.flush()
-        if not played.failures:
-            _check_still_works(caller, played)
-    return played
+        if not result.failures:
+            _check_still_works(caller, result)
+    return result
 
 
-def _stored(caller: Caller) -> Mapping[str, Sequence[str]]:
-    """Make runs that have completed, failed, been cancelled, that run and that wait; answer what names them."""
+def _create_stored_data(caller: Caller) -> Mapping[str, Sequence[str]]:
+    """Make completed, failed, cancelled, running and waiting runs; return the names of all that is stored."""
     completed = [caller.run(name, input_data=INCOME) for name in ("working_test", "chained_test")]
     config = {"name": "nightly", "steps": [{"agent": "raiser", "retry": "none"}]}
-    given = {"kind": "TransientError"}
+    input_data = {"kind": "TransientError"}
     failed = [
-        caller.post("/run-basket", {"config": config, "input_data": given}).json()["execution_id"] for _ in range(3)
+        caller.post("/run-basket", {"config": config, "input_data": input_data}).json()["execution_id"]
+        for _ in range(3)
     ]
     for execution_id in (*completed, *failed):
         caller.finished(execution_id)
@@ -101,50 +102,50 @@ def _stored(caller: Caller) -> Mapping[str, Sequence[str]]:
 
 
 def _config(stored: Mapping[str, Sequence[str]]) -> str:
-    """Write schemathesis' settings: most of what names something names something that is there."""
+    """Return schemathesis' settings, by which most names in the cases are names of things that exist."""
     words = sorted({word for name in ("baskets", "agents", "executions", "cursors") for word in stored[name]})
     dictionaries = {**stored, "words": words}
     lines = [
         f"hooks = {json.dumps(str(HOOKS))}",
         'suppress-health-check = ["all"]',
-        "[output.sanitization]\nenabled = false",  # what is failed with is no secret, and a curl must be whole
+        "[output.sanitization]\nenabled = false",  # the cases contain no secrets, and a curl command must be complete
         "[output.truncation]\nenabled = false",
         '[generation]\ndatabase = "none"\nallow-x00 = true',
         '[generation.dictionaries]\nstring = {dictionary = "words", probability = 0.15}',
         *(f"[dictionaries.{name}]\nvalues = {json.dumps(values)}" for name, values in dictionaries.items()),
         "[parameters]",
-        *(_often(parameter, name) for parameter, name in EVERYWHERE.items()),
+        *(_dictionary_parameter(parameter, name) for parameter, name in PARAMETERS_OF_ALL_OPERATIONS.items()),
     ]
-    for selector, bound in SOMEWHERE.items():
+    for selector, bound in PARAMETERS_OF_SOME_OPERATIONS.items():
         lines += [f"[[operations]]\n{selector}\n[operations.parameters]"]
-        lines += [_often(parameter, name) for parameter, name in bound.items()]
+        lines += [_dictionary_parameter(parameter, name) for parameter, name in bound.items()]
     return "\n".join(lines) + "\n"
 
 
-def _often(parameter: str, dictionary: str) -> str:
+def _dictionary_parameter(parameter: str, dictionary: str) -> str:
     return f'"{parameter}" = {{dictionary = "{dictionary}", probability = 0.6}}'
 
 
-def _round(played: Played, url: str, config: Path, phases: str, *, seed: int, examples: int) -> None:
+def _round(result: FuzzResult, url: str, config: Path, phases: str, *, seed: int, examples: int) -> None:
     program = (sys.executable, "-m", "schemathesis.cli", "--no-color", "--config-file", str(config))
-    asked: dict[str, Any] = {
+    options: dict[str, Any] = {
         "--phases": phases, "--seed": seed, "--max-examples": examples, "--checks": "all", "--max-failures": 20,
     }  # fmt: skip
-    told = [str(part) for pair in asked.items() for part in pair]
-    done = subprocess.run(
-        [*program, "run", f"{url}/openapi.json", "--continue-on-failure", *told],
+    arguments = [str(part) for pair in options.items() for part in pair]
+    process = subprocess.run(
+        [*program, "run", f"{url}/openapi.json", "--continue-on-failure", *arguments],
         capture_output=True, text=True, check=False, timeout=ROUND_WITHIN_S, cwd=config.parent,
     )  # fmt: skip
-    generated = _GENERATED.search(done.stdout)
-    played.cases += int(generated[1]) if generated else 0
-    if done.returncode or not generated:
-        played.failures.append(f"seed {seed}:\n{done.stdout}\n{done.stderr}")
+    generated = _GENERATED.search(process.stdout)
+    result.cases += int(generated[1]) if generated else 0
+    if process.returncode or not generated:
+        result.failures.append(f"seed {seed}:\n{process.stdout}\n{process.stderr}")
 
 
-def _check_still_works(caller: Caller, played: Played) -> None:
-    """See that after all of it nothing of the stack is down and a run completes."""
+def _check_still_works(caller: Caller, result: FuzzResult) -> None:
+    """Check that after all cases the stack is healthy and a run completes."""
     wait_until(lambda: caller.get("/health").json()["status"] == "healthy", 30, "all services are connected")
     body = {"config": {"agents": ["cashflow_analyzer", "goal_recommender"]}, "input_data": INCOME}
     last = caller.finished(caller.post("/run-basket", body).json()["execution_id"])
     if last["status"] != "completed":
-        played.failures.append(f"after it a run ends {last['status']}: {last['error']}")
+        result.failures.append(f"after it a run ends {last['status']}: {last['error']}")

@@ -1,4 +1,4 @@
-"""What an agent's context talks to, kept in memory for a test to look at."""
+"""Fakes of what an agent's context uses, in memory, so that a test can check what was sent."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-class KeptLines:
-    """A Reporter that keeps what it is told."""
+class RecordingReporter:
+    """A fake Reporter that keeps its log lines and progress."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str, bytes]] = []
@@ -20,8 +20,8 @@ class KeptLines:
         self.steps.append((percent, message))
 
 
-class LedgerInMemory:
-    """A Ledger that forgets with the test."""
+class InMemoryLedger:
+    """A fake Ledger in memory."""
 
     def __init__(self) -> None:
         self.entries: dict[str, Mapping[str, Any]] = {}

@@ -1,1 +1,1 @@
-"""What the reconciler does besides rescues: retention, the feed's relay, grace periods."""
+"""Maintenance in the reconciler besides rescues: retention, the relay of the change feed, grace periods."""

@@ -1,4 +1,7 @@
-"""When a reconciler may act: workers that could not renew are not dead, and a frozen mongod wakes with late inserts."""
+"""Grace periods of a reconciler: the times after a start, an outage or a jump of the clock in which it must not act.
+
+Workers that could not renew their leases are not dead, and a frozen mongod applies late inserts when it wakes.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ STORED_AT_RESOLUTION: Final = timedelta(seconds=1)
 
 
 class GracePeriods:
-    """One reconciler's; all of it derives from lease and hand-off, and is counted in seconds since boot."""
+    """One reconciler's grace periods, derived from lease and hand-off time; its times are in seconds since boot."""
 
     def __init__(self, settings: Settings) -> None:
         self._lease_s = settings.lease_s
@@ -27,21 +30,24 @@ class GracePeriods:
         self.begin_outage_grace()
 
     def begin_outage_grace(self) -> None:
-        """Leave what runs alone for half a lease, and what was never offered for a hand-off."""
+        """Rescue no running step for half a lease; offer no unclaimed first offer again for a hand-off time.
+
+        Such a step may belong to a run that the API is about to withdraw (docs/engine.md, section 5.1).
+        """
         self._may_expire_at = max(self._may_expire_at, boottime_s() + self._lease_s / 2)
         self._may_offer_at = boottime_s() + self._handoff.total_seconds()
 
     def begin_pass(self) -> None:
-        """Note that a look begins: one long after the last is as one after an outage."""
+        """Record that a pass begins; if the last one ended long ago, this counts as one after an outage."""
         if boottime_s() - self._pass_ended_at > self._heartbeat_s:
             self.begin_outage_grace()  # this process stood still, and perhaps the whole machine did
 
     def end_pass(self) -> None:
-        """Note that a look has ended."""
+        """Record that a pass has ended."""
         self._pass_ended_at = boottime_s()
 
     def begin_clock_jump_grace(self, jump: timedelta) -> bool:
-        """Leave what runs alone for a lease where the store's clock jumped; answer whether it did."""
+        """Rescue no running step for a lease if the store's clock jumped by over a second; return whether it did."""
         if abs(jump) <= CLOCK_JUMP_MIN:
             return False
         self._may_expire_at = max(self._may_expire_at, boottime_s() + self._lease_s)
@@ -49,15 +55,18 @@ class GracePeriods:
 
     @property
     def may_expire_running(self) -> bool:
-        """True where leases and deadlines may be believed to be over."""
+        """Whether leases and deadlines that look expired may be treated as expired."""
         return boottime_s() >= self._may_expire_at
 
     def may_offer(self, step: Step) -> bool:
-        """True where a due step may be offered again."""
+        """Return whether a due step may be offered again."""
         if step.status is StepStatus.RUNNING:
             return self.may_expire_running
         return boottime_s() >= self._may_offer_at or step.offers != 1 or step.claims > 0
 
     def is_just_inserted(self, stored_at: datetime, now: datetime) -> bool:
-        """True where mongod applied the insert just now: its caller may have been told no, and the API withdraws it."""
+        """Return whether mongod applied the insert just now.
+
+        Then the caller may have received an error, and the API may be about to withdraw the run.
+        """
         return now < stored_at + STORED_AT_RESOLUTION + self._handoff

@@ -1,4 +1,7 @@
-"""When the leading reconciler sweeps: now and then, a little at a time, and never in the way of a rescue."""
+"""Retention: when the leading reconciler deletes expired runs and orphaned outputs, in small batches.
+
+Retention has a batch each minute, orphaned outputs each ten minutes, so that no pass delays rescues for long.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ ORPHANS_EVERY_S: Final = 600.0
 
 
 class Sweeper:
-    """One reconciler's sweeps; an error of the store is for the next time."""
+    """One reconciler's retention sweeps; after an error of the store the next pass tries again."""
 
     def __init__(self, sweep: RetentionSweep, views: ViewCache, settings: Settings) -> None:
         self._sweep = sweep
@@ -31,27 +34,27 @@ class Sweeper:
         self._orphans_cursor = ""
 
     def sweep(self, now: datetime) -> None:
-        """Do what is due; one batch of each at most, the next at once where more is left."""
+        """Do what is due, at most one batch of each kind; if more is left, the next pass goes on."""
         try:
             if self._retention_days is not None and boottime_s() >= self._retention_due_at:
-                gone = self._sweep.delete_expired(now, self._retention_days)
-                self._retention_due_at = boottime_s() + (0.0 if len(gone) == SWEEP_BATCH_SIZE else RETENTION_EVERY_S)
-                self._delete_views(gone)
-                self._log_deleted("runs past their retention", len(gone))
+                deleted = self._sweep.delete_expired(now, self._retention_days)
+                self._retention_due_at = boottime_s() + (0.0 if len(deleted) == SWEEP_BATCH_SIZE else RETENTION_EVERY_S)
+                self._delete_views(deleted)
+                self._log_deleted("runs past their retention", len(deleted))
             if boottime_s() >= self._orphans_due_at:
                 count, self._orphans_cursor = self._sweep.delete_orphaned_outputs(now, self._orphans_cursor)
                 self._orphans_due_at = boottime_s() + (0.0 if self._orphans_cursor else ORPHANS_EVERY_S)
                 self._log_deleted("large outputs that nothing names", count)
-        except BucketError as away:
-            structlog.get_logger().warning("a sweep was not answered", reason=away.message)
+        except BucketError as error:
+            structlog.get_logger().warning("the store did not answer a retention sweep", reason=error.message)
 
-    def _delete_views(self, gone: Sequence[str]) -> None:
+    def _delete_views(self, deleted: Sequence[str]) -> None:
         try:
-            self._views.delete(gone)
-        except redis.RedisError as away:  # then they are shown for a day at most
-            structlog.get_logger().warning("views of runs past their retention were left behind", reason=str(away))
+            self._views.delete(deleted)
+        except redis.RedisError as error:  # then they stay for a day at most
+            structlog.get_logger().warning("views of runs past their retention were left behind", reason=str(error))
 
     @staticmethod
-    def _log_deleted(what: str, gone: int) -> None:
-        if gone:
-            structlog.get_logger().info("swept away", what=what, count=gone)
+    def _log_deleted(what: str, count: int) -> None:
+        if count:
+            structlog.get_logger().info("expired data was deleted", what=what, count=count)

@@ -1,1 +1,1 @@
-"""The execution of steps: claims, the agent's call, outcomes, write-behind, heartbeats."""
+"""Execution of steps: claims, the call of the agent, outcomes, write-behind, heartbeats."""

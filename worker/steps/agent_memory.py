@@ -1,4 +1,4 @@
-"""Hands an agent what it returned last in this basket, and keeps what it returns now; never fails a run."""
+"""Agent memory: gives an agent its last output in the same basket, and stores its new one; never fails a run."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from shared.domain.execution import Execution, Step
 from shared.domain.lifecycle.decision import StepOutput
 from shared.errors import BucketError
 from shared.store.agent_memory_store import MemoryKey
-from shared.store.executions.settle import retry_until_answered
+from shared.store.executions.settle import retry_until_reply
 
 
 class AgentMemory:
-    """The memory of those agents whose spec says ``memory_access``; it costs all others nothing."""
+    """The memory of agents whose specification has ``memory_access``; it costs other agents nothing."""
 
     def __init__(self, services: Services) -> None:
         self._catalogue = services.catalogue
         self._memory = services.agent_memory
 
     def previous_state(self, execution: Execution, step: Step, give_up: Callable[[], bool]) -> dict[str, Any] | None:
-        """Answer the agent's last recorded output here; None where there is none, or the run did not ask for it.
+        """Return the agent's last recorded output; None if there is none, or if the run does not use the memory.
 
-        In a basket it is always asked for, in a run of the agent alone by ``stateful``.
+        A run of a basket always uses it, a run of a single agent only if it is ``stateful``.
         """
-        asked = execution.stateful or execution.kind != "agent"
-        if not asked or not self._has_memory(step.agent):
+        is_requested = execution.stateful or execution.kind != "agent"
+        if not is_requested or not self._has_memory(step.agent):
             return None
-        kept = retry_until_answered(lambda: self._memory.recall(_memory_key_of(execution, step)), give_up)
-        state: dict[str, Any] | None = None if kept is None else orjson.loads(kept)
+        stored = retry_until_reply(lambda: self._memory.recall(_memory_key_of(execution, step)), give_up)
+        state: dict[str, Any] | None = None if stored is None else orjson.loads(stored)
         return state
 
     def remember(self, execution: Execution, outputs: tuple[StepOutput, ...]) -> None:
-        """Keep outputs that have just been recorded; raises nothing of the store's."""
+        """Store outputs that have just been recorded; errors of the store are logged, not raised."""
         for output in outputs:
             step = execution.steps[output.step]
             if not self._has_memory(step.agent):
@@ -44,8 +44,10 @@ class AgentMemory:
             try:
                 at = step.finished_at or execution.created_at
                 self._memory.remember(_memory_key_of(execution, step), output.json, at)
-            except BucketError as away:
-                structlog.get_logger().warning("an agent's memory was not kept", agent=step.agent, reason=away.message)
+            except BucketError as error:
+                structlog.get_logger().warning(
+                    "an agent's memory was not stored", agent=step.agent, reason=error.message
+                )
 
     def _has_memory(self, agent: str) -> bool:
         return self._catalogue.has(agent) and self._catalogue.agent(agent).capabilities.memory_access

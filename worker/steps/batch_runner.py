@@ -1,11 +1,12 @@
-"""Several bells at once, where a backlog waits and steps prove quick: one read, one claim and one end for them all.
+"""Runs several task messages as a batch, behind a backlog of quick steps: one read, one bulk claim, one bulk save.
 
-    bells -> load all -> claim all -> run one after the other, as any bell is -> write all ends, tell of them all
+    messages -> load all -> claim all -> run one after the other, as any message is -> save all outcomes, publish them
 
-Only fresh chains are claimed together: nothing has happened to such a run since it was accepted, so that all of it is
-known after the write, and no step that has lost a worker can harm its neighbours twice. Any other bell is answered
-alone, in its turn. What was taken and not begun never waits for a slow step: once that has run for 50 ms, or the worker
-drains, claims are released and bells rung again; that counts as neither failure nor loss.
+Only fresh chains are claimed together. Nothing has happened to such a run since it was accepted: so the whole run is
+known after the write, and a step that has lost a worker cannot harm its neighbours twice. Any other message is claimed
+alone, in its turn. A message that was taken and not begun never waits for a slow step: once that step has run for 50
+ms, or the worker drains, claims are released and messages are sent again. This counts as neither failure nor loss
+(docs/engine.md, section 10).
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ HandleMessage = Callable[[TaskMessage, Callable[[], ClaimResult | None]], None]
 
 
 class BatchSizer:
-    """How many bells one may take at once: twice as many after quick runs, fewer after a slower one, one at first."""
+    """Chooses the batch size, much as AIMD does: it doubles after quick runs and halves after a slower one.
+
+    It begins at 1, is at most :data:`BATCH_SIZE_MAX`, and falls back to 1 after a run of ``WRITE_DELAY_MAX_S`` or more.
+    """
 
     def __init__(self, quick_run_max_s: float = QUICK_RUN_MAX_S) -> None:
         self._quick_run_max_s = quick_run_max_s
@@ -51,24 +55,24 @@ class BatchSizer:
         self._slowest_s: float | None = None
 
     def record_duration(self, took_s: float) -> None:
-        """Note how long the agents of one run took."""
+        """Record how long the agents of one run took, in seconds."""
         self._slowest_s = max(took_s, self._slowest_s or 0.0)
 
     def next_size(self) -> int:
-        """Answer how many bells to take now, by what was noted since the last time."""
-        slowest, self._slowest_s = self._slowest_s, None
-        if slowest is None:
+        """Return how many messages to take now, from the durations that were recorded since the last call."""
+        slowest_s, self._slowest_s = self._slowest_s, None
+        if slowest_s is None:
             return self._size
-        if slowest <= self._quick_run_max_s:
+        if slowest_s <= self._quick_run_max_s:
             self._size = min(2 * self._size, BATCH_SIZE_MAX)
         else:
-            self._size = max(self._size // 2, 1) if slowest < WRITE_DELAY_MAX_S else 1
+            self._size = max(self._size // 2, 1) if slowest_s < WRITE_DELAY_MAX_S else 1
         return self._size
 
 
 @dataclass(frozen=True, slots=True)
 class _PrefetchedMessage:
-    """A bell that was taken and is not begun: how its step is claimed when it is, and how it is given back."""
+    """A prefetched message that is not begun: how to claim its step in its turn, and how to give it back."""
 
     message: TaskMessage
     claim: Callable[[], ClaimResult | None]
@@ -77,7 +81,7 @@ class _PrefetchedMessage:
 
 @dataclass(frozen=True, slots=True)
 class _PlannedClaim:
-    """A claim that is decided on what was loaded, and its token."""
+    """A claim that is decided on the loaded execution and not saved yet, with its token."""
 
     message: TaskMessage
     token: str
@@ -85,19 +89,22 @@ class _PlannedClaim:
 
 
 class BatchRunner:
-    """Answers several bells in the runner's thread; ``tick`` is the companion's, ``wind_up`` also the minder's."""
+    """Runs batches of messages in the runner's thread.
+
+    The heartbeat thread calls ``on_tick``; the interrupter's thread may call ``flush``.
+    """
 
     def __init__(
         self,
         services: Services,
-        minder: StepInterrupter,
+        interrupter: StepInterrupter,
         claims: Claims,
         handle_message: HandleMessage,
         write_delay_max_s: float,
     ) -> None:
-        """``answer`` runs what a bell names, once the given callable has claimed it."""
+        """``handle_message`` runs the step that a message names, after it has claimed it by the given callable."""
         self._services = services
-        self._interrupter = minder
+        self._interrupter = interrupter
         self._claims = claims
         self._handle_message = handle_message
         self._write_delay_max_s = write_delay_max_s
@@ -107,7 +114,10 @@ class BatchRunner:
         self._step_began_at = 0.0
 
     def run(self, messages: Sequence[TaskMessage]) -> None:
-        """Run what the bells name, as far as it is ours to run; nothing is left unwritten or held at the end."""
+        """Run the steps that the messages name, if this worker can claim them.
+
+        At the end every outcome is saved and every message that was not begun is given back.
+        """
         try:
             self._prefetched.extend(self._claim_batch(messages))
             while not self._interrupter.is_draining and (next_up := self._next_prefetched()) is not None:
@@ -118,7 +128,10 @@ class BatchRunner:
                 self.flush()
 
     def on_tick(self, now: float) -> None:
-        """Let nothing wait for the step that runs at ``now`` seconds since boot; raises nothing."""
+        """Save finished outcomes and give back what has not begun if the running step is slow; raises nothing.
+
+        ``now`` is in seconds since boot.
+        """
         if not self._step_began_at:
             return
         try:
@@ -126,11 +139,11 @@ class BatchRunner:
                 self._writer.write_if_due(now)
                 if self._prefetched and now - self._step_began_at >= self._write_delay_max_s:
                     self._release_prefetched()
-        except Exception:  # noqa: BLE001  (the thread that renews leases must live; what was taken is offered again)
-            structlog.get_logger().exception("what waits beside a slow step was not given back")
+        except Exception:  # noqa: BLE001  (the thread that renews leases must live; these steps will be rescued)
+            structlog.get_logger().exception("steps that wait for a slow step were not given back")
 
     def flush(self) -> None:
-        """Give back what is not begun, and write what is done."""
+        """Give back the messages that are not begun, and save the outcomes of the runs that are done."""
         with self._lock:
             self._release_prefetched()
             self._writer.write()
@@ -146,87 +159,93 @@ class BatchRunner:
             self._prefetched.popleft().release()
         self._writer.write()
 
-    def _claim_batch(self, bells: Sequence[TaskMessage]) -> list[_PrefetchedMessage]:
-        """The bells with their claims, those that were claimed together first."""
-        loaded = self._load_executions(bells)
-        decided: list[_PlannedClaim] = []
+    def _claim_batch(self, messages: Sequence[TaskMessage]) -> list[_PrefetchedMessage]:
+        """Return the messages with their claims, those that were claimed together first."""
+        loaded = self._load_executions(messages)
+        planned: list[_PlannedClaim] = []
         others: list[_PrefetchedMessage] = []
-        for bell in bells:
-            record = loaded.pop(bell.execution_id, None)  # a doubled bell finds it gone, and is answered alone
-            found = None if record is None else self._plan_claim(record, bell)
-            if found is None:
-                back = partial(self._redeliver, bell, None if record is None else record.execution)
-                others.append(_PrefetchedMessage(bell, partial(self._claims.claim, bell), back))
+        for message in messages:
+            record = loaded.pop(message.execution_id, None)  # a doubled message finds it gone, and is run alone
+            planned_claim = None if record is None else self._plan_claim(record, message)
+            if planned_claim is None:
+                release_message = partial(self._redeliver, message, None if record is None else record.execution)
+                others.append(_PrefetchedMessage(message, partial(self._claims.claim, message), release_message))
             else:
-                decided.append(found)
-        return [*self._save_claims(decided), *others]
+                planned.append(planned_claim)
+        return [*self._save_claims(planned), *others]
 
-    def _load_executions(self, bells: Sequence[TaskMessage]) -> dict[str, ExecutionRecord]:
-        integrator = bells[0].integrator
-        names = [bell.execution_id for bell in bells if bell.integrator == integrator]
+    def _load_executions(self, messages: Sequence[TaskMessage]) -> dict[str, ExecutionRecord]:
+        integrator = messages[0].integrator
+        execution_ids = [message.execution_id for message in messages if message.integrator == integrator]
         if self._interrupter.is_draining:
             return {}
         try:
-            return {record.execution.id: record for record in self._services.bulk.load_all(integrator, names)}
-        except BucketError as away:
-            structlog.get_logger().warning("bells are answered one by one", reason=away.message)
+            return {record.execution.id: record for record in self._services.bulk.load_all(integrator, execution_ids)}
+        except BucketError as error:
+            structlog.get_logger().warning("messages are run one by one", reason=error.message)
             return {}
 
-    def _plan_claim(self, record: ExecutionRecord, bell: TaskMessage) -> _PlannedClaim | None:
+    def _plan_claim(self, record: ExecutionRecord, message: TaskMessage) -> _PlannedClaim | None:
         if not _is_fresh_chain(record.execution):
             return None
         token = new_token()
-        advance = claim(record.execution, bell.step, token, self._services.clock.now(), self._services.timings)
-        if advance is None or advance.next_step is None:
+        decision = claim(record.execution, message.step, token, self._services.clock.now(), self._services.timings)
+        if decision is None or decision.next_step is None:
             return None
-        return _PlannedClaim(bell, token, BulkSave(record, advance))
+        return _PlannedClaim(message, token, BulkSave(record, decision))
 
     def _save_claims(self, claims: Sequence[_PlannedClaim]) -> list[_PrefetchedMessage]:
         if not claims:
             return []
         try:
-            ours = self._services.bulk.save_all([each.save for each in claims])
-        except BucketError as unknown:
-            structlog.get_logger().warning("claims are repeated one by one", reason=unknown.message)
-            ours = False
-        return [self._confirmed(each) if ours else self._unconfirmed(each) for each in claims]
+            are_saved = self._services.bulk.save_all([each.save for each in claims])
+        except BucketError as error:
+            structlog.get_logger().warning("claims are repeated one by one", reason=error.message)
+            are_saved = False
+        return [self._confirmed(each) if are_saved else self._unconfirmed(each) for each in claims]
 
-    def _confirmed(self, claimed: _PlannedClaim) -> _PrefetchedMessage:
-        record = claimed.save.decision.apply_to(claimed.save.before)
-        lease = record.execution.lease_of(claimed.message.step)
-        draft = PendingWrites(
+    def _confirmed(self, planned_claim: _PlannedClaim) -> _PrefetchedMessage:
+        record = planned_claim.save.decision.apply_to(planned_claim.save.before)
+        lease = record.execution.lease_of(planned_claim.message.step)
+        pending_writes = PendingWrites(
             self._services, record, lease,
-            published_seq=claimed.save.before.lines_total,
+            published_seq=planned_claim.save.before.lines_total,
             give_up=lambda: self._interrupter.is_drain_over,
             on_idle=self._writer.add,
             write_delay_max_s=self._write_delay_max_s,
         )  # fmt: skip
-        back = partial(self._release_claim, draft, lease)
-        return _PrefetchedMessage(claimed.message, lambda: (ClaimedStep(record.execution, lease, {}), draft), back)
+        release_message = partial(self._release_claim, pending_writes, lease)
+        return _PrefetchedMessage(
+            planned_claim.message, lambda: (ClaimedStep(record.execution, lease, {}), pending_writes), release_message
+        )
 
-    def _unconfirmed(self, claimed: _PlannedClaim) -> _PrefetchedMessage:
-        """One that somebody else may hold, or that may be ours already: known by its token when its turn comes."""
-        seen = claimed.save.before.execution
-        again = partial(self._claims.claim_loaded, seen, claimed.message, claimed.token)
-        return _PrefetchedMessage(claimed.message, again, partial(self._redeliver, claimed.message, seen))
+    def _unconfirmed(self, planned_claim: _PlannedClaim) -> _PrefetchedMessage:
+        """Return a claim that may be ours already or another worker's: in its turn, its token tells which."""
+        execution = planned_claim.save.before.execution
+        claim_again = partial(self._claims.claim_loaded, execution, planned_claim.message, planned_claim.token)
+        return _PrefetchedMessage(
+            planned_claim.message, claim_again, partial(self._redeliver, planned_claim.message, execution)
+        )
 
-    def _release_claim(self, draft: PendingWrites, lease: Lease) -> None:
+    def _release_claim(self, pending_writes: PendingWrites, lease: Lease) -> None:
         services = self._services
 
-        def decide(seen: Execution) -> Decision:
-            return release(seen, lease, services.clock.now(), services.timings, "its worker is busy with another step")
+        def decide(execution: Execution) -> Decision:
+            return release(
+                execution, lease, services.clock.now(), services.timings, "its worker is busy with another step"
+            )
 
         try:
-            draft.decide(decide, agent="", took_s=0.0)
-        except (LeaseLost, BucketError) as wrong:
-            structlog.get_logger().warning("a step is left to its lease", step=lease.step, reason=wrong.message)
+            pending_writes.decide(decide, agent="", took_s=0.0)
+        except (LeaseLost, BucketError) as error:
+            structlog.get_logger().warning("a step is left to its lease", step=lease.step, reason=error.message)
 
-    def _redeliver(self, bell: TaskMessage, seen: Execution | None) -> None:
-        if seen is not None:  # else the reconciler offers it again
-            self._services.publisher.redeliver(seen, bell)
+    def _redeliver(self, message: TaskMessage, execution: Execution | None) -> None:
+        if execution is not None:  # else the reconciler offers it again
+            self._services.publisher.redeliver(execution, message)
 
 
 def _is_fresh_chain(execution: Execution) -> bool:
-    """True where nothing has happened to a run since it was accepted, and one of its steps is ready."""
-    untouched = execution.version == 1 and execution.rev == 1 and not execution.stateful and execution.cancel is None
-    return untouched and sum(step.status is StepStatus.READY for step in execution.steps.values()) == 1
+    """Return whether nothing has happened to a run since it was accepted, and exactly one of its steps is ready."""
+    is_untouched = execution.version == 1 and execution.rev == 1 and not execution.stateful and execution.cancel is None
+    return is_untouched and sum(step.status is StepStatus.READY for step in execution.steps.values()) == 1

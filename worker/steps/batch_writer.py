@@ -1,8 +1,7 @@
-"""The last decisions on the runs of a batch, written at once and told at once; none waits longer than 50 ms.
+"""Bulk save of the last decisions on the runs of a batch, published together; none waits longer than 50 ms.
 
-Each is filtered by version, lease and rev as if it were written alone. Where not all were written, or nobody can tell,
-each is written alone: that is harmless for those that were, drops the ones whose lease is lost, and is answered for
-each by itself.
+Each part is filtered by version, lease and rev. If not all parts were written, or if no reply came, each is written
+alone: this is harmless for those that were written, drops those whose lease is lost, and gives each its own result.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from worker.steps.pending_writes import PendingWrites
 
 
 class BatchWriter:
-    """Drafts whose runs this worker is done with; the runner's thread adds, that of the heartbeat may write."""
+    """Pending writes of finished runs; the runner's thread adds to them, the heartbeat thread may write them."""
 
     def __init__(self, services: Services, write_delay_max_s: float) -> None:
         self._batch_store = services.bulk
@@ -32,52 +31,52 @@ class BatchWriter:
         self._pending: list[PendingWrites] = []
         self._oldest_since = 0.0
 
-    def add(self, draft: PendingWrites) -> None:
-        """Take a draft over, to be written with the others."""
+    def add(self, pending_writes: PendingWrites) -> None:
+        """Take pending writes over, to be saved with the others."""
         with self._lock:
             self._oldest_since = self._oldest_since if self._pending else boottime_s()
-            self._pending.append(draft)
+            self._pending.append(pending_writes)
 
     @property
     def lease(self) -> Lease | None:
-        """One of the leases that are still stored; None where there are none."""
+        """One of the leases that are still stored; None if there are none."""
         return self._pending[0].lease if self._pending else None
 
     def write_if_due(self, now: float) -> None:
-        """Write where waiting for the next tick would be too long; ``now`` is in seconds since boot."""
+        """Write if waiting for the next tick would take too long; ``now`` is in seconds since boot."""
         if self._pending and now - self._oldest_since >= self._due_after_s:
             self.write()
 
     def write(self) -> None:
-        """Write and tell all there is; raises nothing of the store's: what cannot be written is left to its lease."""
+        """Save and publish all that is pending; raises no error of the store: such steps are left to their lease."""
         with self._lock:
-            drafts, self._pending = self._pending, []
-            if not drafts:
+            batch, self._pending = self._pending, []
+            if not batch:
                 return
             as_of = boottime_s()
-            saves = [draft.pending_save() for draft in drafts]
+            saves = [pending.pending_save() for pending in batch]
             if not self._save_together(saves):
-                for draft in drafts:
-                    _write_one(draft)
+                for pending in batch:
+                    _write_one(pending)
                 return
-            told = [draft.mark_written(save) for draft, save in zip(drafts, saves, strict=True)]
-            self._publisher.publish_decisions(told, as_of=as_of)
-            for draft in drafts:
-                draft.mark_published()
+            saved = [pending.mark_written(save) for pending, save in zip(batch, saves, strict=True)]
+            self._publisher.publish_decisions(saved, as_of=as_of)
+            for pending in batch:
+                pending.mark_published()
 
     def _save_together(self, saves: Sequence[BulkSave]) -> bool:
         try:
             return self._batch_store.save_all(saves)
-        except BucketError as unknown:  # refused for one's content, or not answered: then each finds out for itself
-            structlog.get_logger().warning("outcomes are written one by one", count=len(saves), reason=unknown.message)
+        except BucketError as error:  # one part's content was refused, or no reply came
+            structlog.get_logger().warning("outcomes are written one by one", count=len(saves), reason=error.message)
             return False
 
 
-def _write_one(draft: PendingWrites) -> None:
-    log = structlog.get_logger().bind(execution_id=draft.execution.id)
+def _write_one(pending_writes: PendingWrites) -> None:
+    log = structlog.get_logger().bind(execution_id=pending_writes.execution.id)
     try:
-        draft.write_or_fail_step()
+        pending_writes.write_or_fail_step()
     except LeaseLost:
-        log.warning("the lease was lost; what the agents returned is dropped")
-    except BucketError as away:
-        log.warning("an outcome is left to its lease", reason=away.message)
+        log.warning("the lease was lost; the outcomes of the agents are dropped")
+    except BucketError as error:
+        log.warning("an outcome is left to its lease", reason=error.message)

@@ -1,4 +1,4 @@
-"""Claims what a bell names: loads, decides, and takes the step by one filtered write that one of many can win."""
+"""Claims the step that a message names: load, decide, and one filtered write, which only one worker can win."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.domain.execution import Execution
 from shared.domain.lifecycle.transitions import claim
 from shared.ids import new_token
 from shared.queue.message import TaskMessage
-from shared.store.executions.settle import retry_until_answered, settle
+from shared.store.executions.settle import retry_until_reply, settle
 from worker.steps.agent_runner import ClaimedStep
 from worker.steps.pending_writes import PendingWrites
 from worker.supervision.step_interrupter import StepInterrupter
@@ -21,21 +21,21 @@ ClaimResult = tuple[ClaimedStep, PendingWrites]
 
 
 class Claims:
-    """Claims steps, one at a time; while the worker drains it claims none."""
+    """Claims steps, one at a time; while the worker drains it claims none and sends messages again."""
 
-    def __init__(self, services: Services, minder: StepInterrupter, write_delay_max_s: float) -> None:
+    def __init__(self, services: Services, interrupter: StepInterrupter, write_delay_max_s: float) -> None:
         self._services = services
         self._store = services.store
-        self._interrupter = minder
+        self._interrupter = interrupter
         self._write_delay_max_s = write_delay_max_s
 
     def claim(self, message: TaskMessage) -> ClaimResult | None:
-        """Load and claim what ``bell`` names; None where there is nothing to run here."""
-        execution = retry_until_answered(
+        """Load and claim the step that ``message`` names; None if there is nothing to run here."""
+        execution = retry_until_reply(
             partial(self._store.load, message.integrator, message.execution_id), lambda: self._interrupter.is_draining
         )
         if execution is None:
-            structlog.get_logger().warning("a bell names an execution that is not there")
+            structlog.get_logger().warning("a message names an execution that does not exist")
             return None
         if self._interrupter.is_draining:
             self._services.publisher.redeliver(execution, message)
@@ -43,33 +43,36 @@ class Claims:
         return self.claim_loaded(execution, message, new_token())
 
     def claim_loaded(self, execution: Execution, message: TaskMessage, token: str) -> ClaimResult | None:
-        """Claim on what was loaded; a claim by the same ``token`` that may have been written already is known again."""
+        """Claim a step of a loaded execution; None if there is nothing to run here.
+
+        A claim by the same ``token`` that was already written is recognised as our own.
+        """
         settled = settle(
             self._store,
             execution,
-            lambda seen: claim(seen, message.step, token, self._now(), self._services.timings),
-            is_own_write=lambda seen: seen.steps[message.step].token == token,
+            lambda execution: claim(execution, message.step, token, self._now(), self._services.timings),
+            is_own_write=lambda execution: execution.steps[message.step].token == token,
             give_up=lambda: self._interrupter.is_draining,
         )
         if settled is None:
             structlog.get_logger().debug("there is nothing to claim")
             return None
-        # The claim's own line waits for the first write that is told to Redis.
-        told = max(settled.record.lines_total - len(settled.decision.events), 0)
+        # The claim's own log line waits for the first write that is published.
+        published_seq = max(settled.record.lines_total - len(settled.decision.events), 0)
         if settled.decision.next_step is None:  # past a deadline: the run has ended instead
             self._services.publisher.publish_decision(
-                settled.record, settled.decision, as_of=settled.as_of, published_seq=told
+                settled.record, settled.decision, as_of=settled.save_started_at_s, published_seq=published_seq
             )
             return None
         claimed = settled.record.execution
         lease = claimed.lease_of(message.step)
-        draft = PendingWrites(
+        pending_writes = PendingWrites(
             self._services, settled.record, lease,
-            published_seq=told,
+            published_seq=published_seq,
             give_up=lambda: self._interrupter.is_drain_over,
             write_delay_max_s=self._write_delay_max_s,
         )  # fmt: skip
-        return ClaimedStep(claimed, lease, {}), draft
+        return ClaimedStep(claimed, lease, {}), pending_writes
 
     def _now(self) -> datetime:
         return self._services.clock.now()

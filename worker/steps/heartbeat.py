@@ -1,4 +1,7 @@
-"""The thread beside a running step: renews its lease, takes its lines and progress along, keeps its view true."""
+"""The heartbeat thread beside a running step: renews its lease, writes its log lines and progress, refreshes its view.
+
+It also learns of a cancel or a lost lease, and saves decisions that have waited too long.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,19 @@ from worker.steps.reporter import StepReporter
 
 PUBLISH_AFTER_S: Final = 0.05
 PUBLISH_RETRY_FACTOR: Final = 1.5
-"""By how much longer after the claim than the last one the next look comes that may find it a majority's."""
+"""The next read for the view of a claim comes at this multiple of the claim's age at the last one.
+
+A majority may not have the claim yet, and then its view must not be shown.
+"""
 REPORT_EVERY_S: Final = 1.0
 TICK_S: Final = 0.025
 PARK_AFTER_TICKS: Final = 40
 
 
 class HeartbeatThread:
-    """The one thread of a process that ticks its heartbeats; a quick step costs it nothing but a look.
+    """The one heartbeat thread of a process; a quick step costs it one check and nothing else.
 
-    ``also`` is called at each tick beside a step, after its heartbeat; it raises nothing.
+    ``on_tick(now)`` is called at each tick beside a step, after its heartbeat; it must raise nothing.
     """
 
     def __init__(self, on_tick: Callable[[float], None] = lambda _: None) -> None:
@@ -48,7 +54,7 @@ class HeartbeatThread:
 
     @contextmanager
     def attach(self, heartbeat: Heartbeat) -> Iterator[Heartbeat]:
-        """Tick ``heartbeat`` while the block runs, and not beyond it: a tick under way is waited for."""
+        """Tick ``heartbeat`` while the block runs; leaving the block waits for a tick that is under way."""
         self._current = heartbeat
         if self._is_parked:
             self._wake_up.set()
@@ -74,7 +80,7 @@ class HeartbeatThread:
                     self._on_tick(boottime_s())
 
     def _park(self) -> None:
-        """Wait, without a tick, until a step wants to be kept: an idle process costs nothing."""
+        """Wait without ticks until a step begins, so that an idle process costs nothing."""
         self._wake_up.clear()
         self._is_parked = True
         if self._current is None:  # after the flag: a step that begins from here on sees it and sets the event
@@ -85,20 +91,20 @@ class HeartbeatThread:
 class Heartbeat:
     """Keeps one lease alive while its step runs.
 
-    ``stop`` is told why the step has to stop: ``lost`` once it has moved on without us, or ``cancelled``. What the
-    chain has decided before this step and not written yet is written here, once it is due.
+    ``request_stop`` is called with the reason for which the step has to stop: ``lost`` if it has moved on without this
+    worker, or ``cancelled``. Earlier decisions of the chain that are not saved yet are saved here once they are due.
     """
 
     def __init__(
         self,
         services: Services,
-        draft: PendingWrites,
+        pending_writes: PendingWrites,
         lease: Lease,
         reporter: StepReporter,
         *,
         request_stop: Callable[[str], None],
     ) -> None:
-        self._pending_writes = draft
+        self._pending_writes = pending_writes
         self._store = services.store
         self._publisher = services.publisher
         self._clock = services.clock
@@ -111,23 +117,24 @@ class Heartbeat:
         self._is_lease_lost = False
         self._is_cancel_requested = False
         self._is_published = False
-        self._began_at = self._renewed_at = boottime_s()  # by the claim, before a first read that may wait
+        self._began_at = self._renewed_at = boottime_s()  # the time of the claim, before a first read that may wait
         self._publish_due_at = self._began_at + PUBLISH_AFTER_S
         self._reported_at = self._began_at
         self._log = structlog.get_logger().bind(execution_id=lease.execution_id, step=lease.step)
 
     def tick(self, now: float) -> None:
-        """Do what is due at ``now`` seconds since boot; to be called every :data:`TICK_S`. Raises nothing."""
+        """Do what is due at ``now`` (seconds since boot); to be called every :data:`TICK_S`. Raises nothing."""
         if self._is_lease_lost:
             return
         if not self._pending_writes.is_written:
             self._succeeds(lambda: self._pending_writes.write_if_due(now))
-            self._is_published = self._pending_writes.is_written  # by the very write
+            self._is_published = self._pending_writes.is_written  # the write publishes the view too
             return  # this step's own claim may not be stored, so there is nothing yet to keep alive
         if now - self._began_at < PUBLISH_AFTER_S:
             return  # a quick step: its completing write will show it
         if now >= self._publish_due_at and not self._is_published:
-            # A majority may not have the claim yet; a store that does not answer is asked by what follows.
+            # A majority may not have the claim yet: read again later. If the store does not reply, the report and the
+            # renewal below call it again.
             age_s = now - self._began_at
             self._publish_due_at = (
                 self._began_at + PUBLISH_RETRY_FACTOR * age_s if self._succeeds(self._publish_view) else math.inf
@@ -136,28 +143,28 @@ class Heartbeat:
             return
         self._reported_at = now
         self._succeeds(self._send_report)
-        # One that failed stays due, so that it is tried again at the next report and not a period later.
-        due = now - self._renewed_at >= self._heartbeat_s or self._is_cancel_hinted()
-        if due and self._succeeds(self._renew_lease):
+        # A renewal that failed stays due: it is tried again at the next report and not a heartbeat period later.
+        is_due = now - self._renewed_at >= self._heartbeat_s or self._is_cancel_hinted()
+        if is_due and self._succeeds(self._renew_lease):
             self._renewed_at = now
 
     def _is_cancel_hinted(self) -> bool:
         try:
             return not self._is_cancel_requested and cancel_hints.has_cancel_hint(self._redis, self._lease.execution_id)
         except redis.RedisError:
-            return False  # the next renewal brings it
+            return False  # the next renewal learns of the cancel
 
-    def _succeeds(self, beat: Callable[[], None]) -> bool:
+    def _succeeds(self, action: Callable[[], None]) -> bool:
         try:
-            beat()
+            action()
         except LeaseLost:
             self._on_lease_lost()
             return False
-        except BucketError as away:
-            self._log.warning("a heartbeat was not answered", reason=away.message)
+        except BucketError as error:
+            self._log.warning("the store did not answer a heartbeat", reason=error.message)
             return False
         except Exception:  # noqa: BLE001
-            # The lease runs out then and the step is rescued; the thread must live to try again.
+            # If this lasts, the lease runs out and the step is rescued; the thread must live to try again.
             self._log.exception("a heartbeat failed")
             return False
         return True
@@ -172,7 +179,7 @@ class Heartbeat:
         record = self._store.read(self._lease.integrator, self._lease.execution_id, outputs=())
         if record is None:
             return
-        # The claim is a lock, written alone: a majority has it only once the next journal is flushed.
+        # The claim is a lock, written with w=1: a majority has it only after the next flush of the journal.
         self._is_published = record.execution.steps[self._lease.step].matches_lease(self._lease)
         if self._is_published:
             self._publisher.publish_view(record, as_of=as_of, published_seq=self._pending_writes.published_seq)
@@ -186,7 +193,7 @@ class Heartbeat:
         try:
             record = self._store.report(self._lease, report)
         except BucketError:
-            # It may have been written: a line told twice harms less than one told never.
+            # It may have been written: a doubled log line harms less than a lost one.
             self._reporter.restore_report(report)
             raise
         if record is None:
@@ -197,12 +204,12 @@ class Heartbeat:
         self._is_published = True
 
     def _renew_lease(self) -> None:
-        beat = self._store.renew(self._lease, self._clock.now() + timedelta(seconds=self._lease_s))
-        if beat is None:
+        renewed = self._store.renew(self._lease, self._clock.now() + timedelta(seconds=self._lease_s))
+        if renewed is None:
             self._on_lease_lost()
             return
-        if beat.status is ExecutionStatus.CANCELLING and not self._is_cancel_requested:
+        if renewed.status is ExecutionStatus.CANCELLING and not self._is_cancel_requested:
             self._is_cancel_requested = True
             self._request_stop("cancelled")
-        if not self._publisher.extend_view(self._lease.execution_id, beat.rev):
+        if not self._publisher.extend_view(self._lease.execution_id, renewed.rev):
             self._publish_view()

@@ -1,4 +1,4 @@
-"""Judges what an agent returned or raised: JSON bytes to record, or why the step failed. Nothing gets past it."""
+"""Checks what an agent returned or raised: JSON bytes to record, or the error with which the step fails."""
 
 from __future__ import annotations
 
@@ -28,120 +28,128 @@ _NETWORK_ERRNOS: Final = frozenset(
         errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET,
     }
 )  # fmt: skip
-# Two parts or more, behind no scheme but file: a server's path is nobody's business outside.
+# Paths of two parts or more, not in a URL except file: callers must not see paths of the server.
 _SERVER_PATH: Final = re.compile(r"(?:\bfile://|(?<![\w:/.]))(?:/[\w.@+~-]+){2,}/?")
 
 
 class NotJson(ValueError):
-    """A value that no JSON text stands for, or that the stores would not take."""
+    """A value that is not JSON, or that the stores would refuse."""
 
 
 def check_output(
     execution: Execution, step: Step, returned: Any, schema_faults_of: Callable[[Any], Iterable[SchemaFault]]
 ) -> bytes | RunError:
-    """Answer what ``returned`` is recorded as; ``faults_of`` is the agent's output schema, asked last of all."""
+    """Return ``returned`` as JSON bytes, or the error of an output that cannot be recorded.
+
+    ``schema_faults_of`` checks the agent's output schema, which is checked last.
+    """
     try:
         output = to_json(returned)
-    except NotJson as wrong:
-        return not_storable_error(step, str(wrong))
+    except NotJson as error:
+        return not_storable_error(step, str(error))
     if len(output) > OUTPUT_MAX_BYTES:
         return _run_error_of(
             step, "output_too_large", f"the output takes {len(output)} bytes; at most {OUTPUT_MAX_BYTES} are kept"
         )
-    too_much = check_total_size(execution, step, len(output))
-    if too_much is not None:
-        return too_much
+    size_error = check_total_size(execution, step, len(output))
+    if size_error is not None:
+        return size_error
     if "error" in returned:
         return _run_error_of(step, "agent_error", f"the agent reported an error: {_safe_text_of(returned['error'])}")
-    broken = list(schema_faults_of(returned))
-    if broken:
-        told = "; ".join(f"{fault.pointer or '/'}: {fault.message}" for fault in broken[:5])
-        return _run_error_of(step, "output_invalid", f"the output breaks the agent's output_schema: {told}")
+    schema_faults = list(schema_faults_of(returned))
+    if schema_faults:
+        reasons = "; ".join(f"{fault.pointer or '/'}: {fault.message}" for fault in schema_faults[:5])
+        return _run_error_of(step, "output_invalid", f"the output breaks the agent's output_schema: {reasons}")
     return output
 
 
 def check_total_size(execution: Execution, step: Step, output_bytes: int) -> RunError | None:
-    """Answer the failure of an output that a run's outputs leave no room for."""
+    """Return the error if this output would exceed the limit for all outputs of a run, else None."""
     if execution.output_bytes + output_bytes <= OUTPUTS_MAX_BYTES:
         return None
     return _run_error_of(step, "output_too_large", f"the run's outputs take over {OUTPUTS_MAX_BYTES} bytes together")
 
 
 def error_of_exception(step: Step, raised: BaseException) -> RunError:
-    """Answer the failure that an agent's exception stands for; transient ones may succeed another time."""
-    network = isinstance(raised, OSError) and raised.errno in _NETWORK_ERRNOS
-    away = isinstance(raised, BucketError) and raised.retryable  # the ledger's store, for one
-    transient = network or away or isinstance(raised, (TransientError, ConnectionError, TimeoutError))
-    kind = ErrorKind.TRANSIENT if transient else ErrorKind.PERMANENT
-    told = _safe_text_of(raised)
-    message = f"{type(raised).__name__}: {told}" if told else type(raised).__name__
+    """Return the error for an agent's exception, transient if another attempt may succeed.
+
+    Transient are network errors, :class:`TransientError`, ConnectionError, TimeoutError, and our own retryable errors.
+    """
+    is_network_error = isinstance(raised, OSError) and raised.errno in _NETWORK_ERRNOS
+    is_store_away = isinstance(raised, BucketError) and raised.retryable  # for example of the ledger's store
+    is_transient = (
+        is_network_error or is_store_away or isinstance(raised, (TransientError, ConnectionError, TimeoutError))
+    )
+    kind = ErrorKind.TRANSIENT if is_transient else ErrorKind.PERMANENT
+    text = _safe_text_of(raised)
+    message = f"{type(raised).__name__}: {text}" if text else type(raised).__name__
     return _run_error_of(step, "agent_error", message, kind)
 
 
 def check_input(step: Step, faults: Iterable[SchemaFault]) -> RunError | None:
-    """Answer the failure where what a step was given breaks its agent's input schema."""
-    broken = list(faults)
-    if not broken:
+    """Return the error if the input of a step breaks its agent's input schema, else None."""
+    schema_faults = list(faults)
+    if not schema_faults:
         return None
-    told = "; ".join(f"{fault.pointer or '/'}: {fault.message}" for fault in broken[:5])
-    return _run_error_of(step, "input_invalid", f"the input breaks the agent's input_schema: {told}")
+    reasons = "; ".join(f"{fault.pointer or '/'}: {fault.message}" for fault in schema_faults[:5])
+    return _run_error_of(step, "input_invalid", f"the input breaks the agent's input_schema: {reasons}")
 
 
 def not_storable_error(step: Step, reason: str) -> RunError:
-    """Answer the failure of an output that the store itself refused."""
+    """Return the error of an output that the store refused."""
     return _run_error_of(step, "output_not_serialisable", f"the output cannot be recorded: {reason}")
 
 
 def missing_input_error(step: Step, reason: str) -> RunError:
-    """Answer the failure of a step whose input names a place that the data does not have."""
+    """Return the error of a step whose input refers to data that does not exist."""
     return _run_error_of(step, "input_invalid", f"the input of {step.id} cannot be made: {reason}")
 
 
 def to_json(value: Any) -> bytes:
-    """Answer the object ``value`` as JSON that every store takes; raises NotJson with the place of what is not."""
+    """Return the object ``value`` as JSON that every store accepts; raises NotJson with a pointer to the fault."""
     if not isinstance(value, dict):
         raise NotJson(f"an agent must return an object, and this one returned {_type_name_of(value)}")
     _check_json_value(value)
     try:
         return orjson.dumps(value)
-    except (TypeError, ValueError) as wrong:  # lone surrogates, subclasses that are something else
-        raise NotJson(str(wrong)) from wrong
+    except (TypeError, ValueError) as error:  # lone surrogates, subclasses of the JSON types
+        raise NotJson(str(error)) from error
 
 
 def _check_json_value(root: Any) -> None:
-    """Walk ``root`` without recursion: an agent's output may be deep enough to end the walker."""
-    waiting: list[tuple[Any, int, str]] = [(root, 1, "")]
-    while waiting:
-        value, level, at = waiting.pop()
+    """Walk ``root`` without recursion: an agent's output may be nested deeply enough to end a recursive walk."""
+    pending: list[tuple[Any, int, str]] = [(root, 1, "")]
+    while pending:
+        value, level, pointer = pending.pop()
         if level > NESTING_MAX:
             raise NotJson(f"it is nested over {NESTING_MAX} levels")
         if isinstance(value, dict):
-            for key, held in value.items():
+            for key, child in value.items():
                 if not isinstance(key, str):
-                    raise NotJson(f"{at or '/'} has a key that is no string but {_type_name_of(key)}")
+                    raise NotJson(f"{pointer or '/'} has a key that is no string but {_type_name_of(key)}")
                 if "\0" in key:
-                    raise NotJson(f"{at or '/'} has a key with a NUL in it")
-                waiting.append((held, level + 1, f"{at}/{key[:40]}" if level < POINTER_DEPTH_MAX else at))
+                    raise NotJson(f"{pointer or '/'} has a key with a NUL in it")
+                pending.append((child, level + 1, f"{pointer}/{key[:40]}" if level < POINTER_DEPTH_MAX else pointer))
         elif isinstance(value, (list, tuple)):
-            waiting += [
-                (held, level + 1, f"{at}/{index}" if level < POINTER_DEPTH_MAX else at)
-                for index, held in enumerate(value)
+            pending += [
+                (child, level + 1, f"{pointer}/{index}" if level < POINTER_DEPTH_MAX else pointer)
+                for index, child in enumerate(value)
             ]
         else:
-            _check_scalar(value, at)
+            _check_scalar(value, pointer)
 
 
-def _check_scalar(value: Any, at: str) -> None:
+def _check_scalar(value: Any, pointer: str) -> None:
     if value is None or isinstance(value, (str, bool)):
         return
     if isinstance(value, int):
         if value not in _INT64_RANGE:
-            raise NotJson(f"{at} is an integer beyond 64 bits")
+            raise NotJson(f"{pointer} is an integer beyond 64 bits")
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise NotJson(f"{at} is {value}, which JSON does not have")
+            raise NotJson(f"{pointer} is {value}, which JSON does not have")
     else:
-        raise NotJson(f"{at} is {_type_name_of(value)}, which JSON does not have")
+        raise NotJson(f"{pointer} is {_type_name_of(value)}, which JSON does not have")
 
 
 def _type_name_of(value: Any) -> str:
@@ -149,11 +157,11 @@ def _type_name_of(value: Any) -> str:
 
 
 def _safe_text_of(value: object) -> str:
-    """The words of an exception or an error value, without server paths, in at most 4 KiB."""
+    """Return the text of an exception or an error value, without server paths, at most 4 KiB."""
     try:
         text = str(value)
-    except Exception as wrong:  # noqa: BLE001  (an agent's class may raise anything)
-        text = f"<its text raises {type(wrong).__name__}>"
+    except Exception as error:  # noqa: BLE001  (an agent's class may raise anything)
+        text = f"<its text raises {type(error).__name__}>"
     text = _SERVER_PATH.sub("<path>", text[: MESSAGE_MAX_BYTES * 2])
     return text.encode("utf-8", "replace")[: MESSAGE_MAX_BYTES - 256].decode("utf-8", "ignore")
 

@@ -1,4 +1,4 @@
-"""Turns what came of an attempt into a decision, and puts it into the chain's draft."""
+"""Turns the outcome of an attempt into a decision, and adds it to the pending writes of the chain."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.domain.execution import Execution, LogEvent, RunError
 from shared.domain.lifecycle.decision import Decision, StepOutput
 from shared.domain.lifecycle.transitions import complete, fail, release, release_unknown_agent
 from shared.errors import LeaseLost, NotStorable
-from shared.store.executions.settle import retry_until_answered
+from shared.store.executions.settle import retry_until_reply
 from worker.simulated_outcome import NoOutcome
 from worker.steps.agent_runner import ClaimedStep, Outcome
 from worker.steps.outcome_checks import check_total_size, not_storable_error
@@ -27,18 +27,18 @@ INLINE_OUTPUTS_MAX_BYTES: Final = 1024 * 1024
 
 
 class OutcomeRecorder:
-    """Decides by lease; all its verbs raise LeaseLost where the step has moved on."""
+    """Records outcomes by lease; all its methods raise LeaseLost if the step has moved on."""
 
     def __init__(self, services: Services, give_up: Callable[[], bool]) -> None:
-        """``give_up`` says when this process must end: what the store has not answered by then is left to its lease."""
+        """``give_up`` returns whether this process must end: a step without a reply by then is left to its lease."""
         self._services = services
         self._store = services.store
         self._give_up = give_up
 
     def record(
         self,
-        turn: ClaimedStep,
-        draft: PendingWrites,
+        claimed_step: ClaimedStep,
+        pending_writes: PendingWrites,
         outcome: Outcome,
         reporter: StepReporter,
         *,
@@ -46,79 +46,89 @@ class OutcomeRecorder:
     ) -> Decision:
         """Decide on an outcome, with the agent's last lines; ``next_token`` claims the next step of the chain."""
         if isinstance(outcome, NoOutcome):
-            self._simulate_worker_loss(turn, draft, reporter)
-        said = self._final_log_lines(turn, draft, reporter)
-        took_s = boottime_s() - turn.began_at
-        decide = _with_log_lines(said, self._decide_fn_of(turn, outcome, next_token))
+            self._simulate_worker_loss(claimed_step, pending_writes, reporter)
+        log_lines = self._final_log_lines(claimed_step, pending_writes, reporter)
+        took_s = boottime_s() - claimed_step.began_at
+        decide = _with_log_lines(log_lines, self._decide_fn_of(claimed_step, outcome, next_token))
 
-        def failing(refused: NotStorable) -> DecideFn:
-            # A refusal for content is an answer: the step fails, and what could not be stored is left out.
-            return self._decide_fn_of(turn, not_storable_error(turn.step, refused.message), None)
+        def decide_failure(error: NotStorable) -> DecideFn:
+            # If the store refuses the content, trying again does not help: the step fails, and the content is left out.
+            return self._decide_fn_of(claimed_step, not_storable_error(claimed_step.step, error.message), None)
 
-        instead = failing if isinstance(outcome, bytes) else None
-        return draft.decide(decide, agent=turn.step.agent, took_s=took_s, fallback=instead)
+        fallback = decide_failure if isinstance(outcome, bytes) else None
+        return pending_writes.decide(decide, agent=claimed_step.step.agent, took_s=took_s, fallback=fallback)
 
-    def release_step(self, turn: ClaimedStep, draft: PendingWrites, reporter: StepReporter, reason: str) -> Decision:
-        """Release a step that this worker cannot finish, so that it goes on elsewhere at once."""
+    def release_step(
+        self, claimed_step: ClaimedStep, pending_writes: PendingWrites, reporter: StepReporter, reason: str
+    ) -> Decision:
+        """Release a step that this worker cannot finish, so that another worker goes on at once."""
 
-        def decide(seen: Execution) -> Decision:
-            return release(seen, turn.lease, self._now(), self._services.timings, reason)
+        def decide(execution: Execution) -> Decision:
+            return release(execution, claimed_step.lease, self._now(), self._services.timings, reason)
 
-        said = self._final_log_lines(turn, draft, reporter)
-        return draft.decide(_with_log_lines(said, decide), agent=turn.step.agent, took_s=boottime_s() - turn.began_at)
+        log_lines = self._final_log_lines(claimed_step, pending_writes, reporter)
+        return pending_writes.decide(
+            _with_log_lines(log_lines, decide),
+            agent=claimed_step.step.agent,
+            took_s=boottime_s() - claimed_step.began_at,
+        )
 
-    def _decide_fn_of(self, turn: ClaimedStep, outcome: Outcome, next_token: str | None) -> DecideFn:
-        lease = turn.lease
+    def _decide_fn_of(self, claimed_step: ClaimedStep, outcome: Outcome, next_token: str | None) -> DecideFn:
+        lease = claimed_step.lease
         if isinstance(outcome, RunError):
-            chance = random.random()  # noqa: S311  (jitter; drawn once, for a decision is asked for again and again)
-            return lambda seen: fail(seen, lease, outcome, self._now(), jitter=chance)
+            jitter = random.random()  # noqa: S311  (jitter; drawn once, because a decision may be made again)
+            return lambda execution: fail(execution, lease, outcome, self._now(), jitter=jitter)
         if not isinstance(outcome, bytes):
-            return lambda seen: release_unknown_agent(seen, lease, self._now())
+            return lambda execution: release_unknown_agent(execution, lease, self._now())
 
-        def completion(seen: Execution) -> Decision:
-            # Judged before by the run as it was claimed; its other branches may have recorded theirs since.
-            too_much = check_total_size(seen, turn.step, len(outcome))
-            if too_much is not None:
-                return fail(seen, lease, too_much, self._now())
-            apart = seen.inline_bytes + len(outcome) > INLINE_OUTPUTS_MAX_BYTES
-            output = StepOutput(lease.step, outcome, is_external=apart)
-            return complete(seen, lease, output, self._now(), self._services.timings, next_token=next_token)
+        def decide_completion(execution: Execution) -> Decision:
+            # Checked before against the run as it was claimed; its other branches may have recorded outputs since.
+            size_error = check_total_size(execution, claimed_step.step, len(outcome))
+            if size_error is not None:
+                return fail(execution, lease, size_error, self._now())
+            is_external = execution.inline_bytes + len(outcome) > INLINE_OUTPUTS_MAX_BYTES
+            output = StepOutput(lease.step, outcome, is_external=is_external)
+            return complete(execution, lease, output, self._now(), self._services.timings, next_token=next_token)
 
-        return completion
+        return decide_completion
 
-    def _simulate_worker_loss(self, turn: ClaimedStep, draft: PendingWrites, reporter: StepReporter) -> NoReturn:
-        """Let go of a step whose worker counts as lost, once all that it has told is stored and shown.
+    def _simulate_worker_loss(
+        self, claimed_step: ClaimedStep, pending_writes: PendingWrites, reporter: StepReporter
+    ) -> NoReturn:
+        """Drop a step whose worker counts as lost, after all its reports are stored and published; raises LeaseLost.
 
-        So a poll sees what it sees of most lost workers: the step running, and how far it had come.
+        So a poll shows the same as for most lost workers: the step running, and its last progress.
         """
-        draft.write()  # a report goes by the lease, which may not be stored yet
+        pending_writes.write()  # a report goes by the lease, which may not be stored yet
         report, as_of = reporter.take_report(), boottime_s()
-        record = retry_until_answered(partial(self._store.report, turn.lease, report), self._give_up)
+        record = retry_until_reply(partial(self._store.report, claimed_step.lease, report), self._give_up)
         if record is not None:
-            self._services.publisher.publish_view(record, as_of=as_of, published_seq=draft.published_seq)
-        raise LeaseLost(f"{turn.step.id} plays a lost worker")
+            self._services.publisher.publish_view(record, as_of=as_of, published_seq=pending_writes.published_seq)
+        raise LeaseLost(f"{claimed_step.step.id} plays a lost worker")
 
-    def _final_log_lines(self, turn: ClaimedStep, draft: PendingWrites, reporter: StepReporter) -> tuple[LogEvent, ...]:
-        """The lines that the completing write takes along; those of an agent that flooded are written before it."""
+    def _final_log_lines(
+        self, claimed_step: ClaimedStep, pending_writes: PendingWrites, reporter: StepReporter
+    ) -> tuple[LogEvent, ...]:
+        """Return the log lines that go with the completing write; if lines were dropped, write the rest before it."""
         report = reporter.take_report()
         if not report.dropped:
             return tuple(report.events)
-        draft.write()  # a report goes by the lease, which may not be stored yet
+        pending_writes.write()  # a report goes by the lease, which may not be stored yet
         with suppress(NotStorable):
-            retry_until_answered(partial(self._store.report, turn.lease, report), self._give_up)
+            retry_until_reply(partial(self._store.report, claimed_step.lease, report), self._give_up)
         return ()
 
     def _now(self) -> datetime:
         return self._services.clock.now()
 
 
-def _with_log_lines(said: tuple[LogEvent, ...], decide: DecideFn) -> DecideFn:
-    """The decision with the agent's last lines before those that tell of it."""
-    if not said:
+def _with_log_lines(log_lines: tuple[LogEvent, ...], decide: DecideFn) -> DecideFn:
+    """Return a decision function that puts the agent's last log lines before the decision's own."""
+    if not log_lines:
         return decide
 
-    def saying(seen: Execution) -> Decision:
-        advance = decide(seen)
-        return replace(advance, events=(*said, *advance.events))
+    def decide_with_log_lines(execution: Execution) -> Decision:
+        decision = decide(execution)
+        return replace(decision, events=(*log_lines, *decision.events))
 
-    return saying
+    return decide_with_log_lines

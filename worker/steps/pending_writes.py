@@ -1,9 +1,11 @@
-"""The decisions of one chain that are not written yet, and the one way in which they are.
+"""Write-behind: the decisions of one chain that are not saved yet, and the one way in which they are saved.
 
-Quick steps share a write: a decision is kept until the run rests, ends or hands something out, or has been unwritten
-for 50 ms; then all are written at once, filtered by the lease that is *stored*. A crash in between repeats what was
-not written, as it may anyway. The runner's thread decides, the heartbeat's or the minder's may write: one at a time.
-The last decision on a run of a batch is left to ``at_rest``, which writes those of several runs at once.
+Quick steps share a write. A decision is kept until this worker has no next step in the run, until the run ends or
+dispatches other steps, or until 50 ms have passed. Then all decisions are saved by one write, filtered by the lease
+that is *stored*. A crash in between repeats the steps that were not saved, which any crash may do. The runner's thread
+decides; the heartbeat's or the interrupter's thread may save too, one thread at a time. In a batch of runs, the last
+decision on each run is left to ``on_idle``, which saves the decisions on several runs at once (docs/engine.md, section
+10).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ FallbackFn = Callable[[NotStorable], DecideFn]
 
 
 class PendingWrites:
-    """One worker's hold on an execution, from a claim on: what is stored, and what is decided beyond it."""
+    """Write-behind buffer of one claimed execution: what is stored, and the decisions that are not saved yet."""
 
     def __init__(
         self,
@@ -47,9 +49,10 @@ class PendingWrites:
         on_idle: Callable[[PendingWrites], None] | None = None,
         write_delay_max_s: float = WRITE_DELAY_MAX_S,
     ) -> None:
-        """``claimed`` is the record of the claim that ``lease`` came from; lines up to seq ``told`` were told.
+        """Begin after a claim: ``claimed_record`` is the record of the claim that gave ``lease``.
 
-        ``at_rest`` takes this draft over once nothing is left to run here; ``claimed`` must be whole for that.
+        Log lines up to ``published_seq`` are published already. ``on_idle`` takes this object over once nothing is left
+        to run here; for that, ``claimed_record`` must be whole, with its log lines and outputs.
         """
         self._store = services.store
         self._publisher = services.publisher
@@ -70,30 +73,30 @@ class PendingWrites:
         self._fallback: FallbackFn | None = None
         self.published_seq = published_seq
         self.steps_with_checkpoints: set[str] = set()
-        """The steps that may leave large checkpoints behind when they end."""
+        """The ids of steps that may leave large checkpoints behind when they end."""
 
     def decide(self, decide: DecideFn, *, agent: str, took_s: float, fallback: FallbackFn | None = None) -> Decision:
-        """Take a decision on an attempt of ``agent`` ("": none was made), and write it at once unless it may wait.
+        """Decide on an attempt of ``agent`` ("" if no attempt was made), and save the decision unless it may wait.
 
-        Where the store refuses its content, ``instead`` answers another one to be taken in its place. Raises LeaseLost
-        where the step has moved on, and NotStorable, as if it had not been taken, where there is no ``instead``.
+        If the store refuses the content, ``fallback`` returns another decision, which replaces this one. Raises
+        LeaseLost if the step has moved on. Raises NotStorable if there is no ``fallback``; then the decision is undone.
         """
         with self._lock:
-            advance = decide(self.execution)
+            decision = decide(self.execution)
             self._pending.append(decide)
-            self._merged = advance if self._merged is None else _append_decision(self._merged, advance)
+            self._merged = decision if self._merged is None else _append_decision(self._merged, decision)
             self._durations.append((agent, took_s))
             self._pending_since = self._pending_since or boottime_s()
-            self.execution = advance.execution
+            self.execution = decision.execution
             self._fallback = fallback
-            # After a heartbeat's time the lease may be another's: that is found out before another agent runs.
-            if took_s < self._quick_step_max_s and _may_defer(advance):
-                return advance
+            # After a heartbeat period the lease may be lost, and that must be found out before the next agent runs.
+            if took_s < self._quick_step_max_s and _may_defer(decision):
+                return decision
             if self._on_idle is not None and took_s < self._write_delay_max_s and _is_batchable(self._merged):
                 self._on_idle(self)
-                return advance
-            # As it was written: where others wrote meanwhile, a join may have become this worker's to run.
-            return self.write_or_fail_step() or advance
+                return decision
+            # The decision as it was saved: if others wrote meanwhile, it may claim a join for this worker.
+            return self.write_or_fail_step() or decision
 
     @property
     def lease(self) -> Lease:
@@ -102,137 +105,142 @@ class PendingWrites:
 
     @property
     def is_written(self) -> bool:
-        """True where all that was decided is stored."""
+        """Whether every decision is stored."""
         return not self._pending
 
     def write_if_due(self, now: float) -> None:
-        """Write what has been unwritten for too long at ``now`` seconds since boot; as ``write``."""
+        """Call ``write`` if the oldest decision has waited too long at ``now`` (seconds since boot)."""
         if self._pending and now - self._pending_since >= self._write_delay_max_s:
             self.write()
 
     def write_or_fail_step(self) -> Decision | None:
-        """As ``write``; what the store refuses for its content is decided anew, as ``decide`` was told."""
+        """Call ``write``; if the store refuses the content, decide again by the fallback that ``decide`` received."""
         with self._lock:
             try:
                 return self.write()
-            except NotStorable as refused:
+            except NotStorable as error:
                 self._pending.pop()
                 agent, took_s = self._durations.pop()
                 self._merged = _merge_decisions(self._pending, self._stored)[0] if self._pending else None
                 self.execution = self._stored if self._merged is None else self._merged.execution
-                instead, self._on_idle = self._fallback, None
-                if instead is None:
+                fallback, self._on_idle = self._fallback, None
+                if fallback is None:
                     raise
-                return self.decide(instead(refused), agent=agent, took_s=took_s)
+                return self.decide(fallback(error), agent=agent, took_s=took_s)
 
     def pending_save(self) -> BulkSave:
-        """Answer all that was decided, to be written beside other drafts; ``written`` must follow, or ``write``."""
+        """Return all decisions as one part of a bulk save; ``mark_written`` must follow, or else ``write``."""
         if self._merged is None:
             raise RuntimeError(f"nothing is left to write of {self._stored.id}")
         return BulkSave(self._record, self._merged, self._lease)
 
     def mark_written(self, save: BulkSave) -> SavedDecision:
-        """Note that ``save`` was written; answer what there is to tell."""
+        """Record that ``save`` was written; return what is to be published."""
         with self._lock:
             return self._on_saved(save.decision.apply_to(save.before), save.decision)
 
     def mark_published(self) -> None:
-        """Note that what was written was told."""
+        """Record that what was written is published."""
         faults.reach("worker.published")
         self._delete_ended_checkpoints()
 
     def write(self) -> Decision | None:
-        """Write all that was decided and tell Redis of it; answer it as one decision, None where there was nothing.
+        """Save all decisions by an optimistic write and publish them; return them merged, None if there were none.
 
-        Raises LeaseLost where not all of it stands any more.
+        Raises LeaseLost if some of the decisions no longer hold.
         """
         with self._lock:
             if not self._pending:
                 return None
-            decided, lease, stand, stored, whole = tuple(self._pending), self._lease, [0], self._stored, self._merged
+            pending, lease, applied_count, stored, merged = (
+                tuple(self._pending),
+                self._lease,
+                [0],
+                self._stored,
+                self._merged,
+            )
 
-            def decide(seen: Execution) -> Decision:
-                if seen is stored and whole is not None:
-                    stand[0] = len(decided)
-                    return whole
-                advance, stand[0] = _merge_decisions(decided, seen)
-                return advance
+            def decide(execution: Execution) -> Decision:
+                if execution is stored and merged is not None:
+                    applied_count[0] = len(pending)
+                    return merged
+                decision, applied_count[0] = _merge_decisions(pending, execution)
+                return decision
 
             settled = settle(
                 self._store, self._stored, decide,
-                lease=lease, is_own_write=lambda seen: _is_already_applied(seen, lease), give_up=self._give_up,
+                lease=lease, is_own_write=lambda stored: _is_already_applied(stored, lease), give_up=self._give_up,
             )  # fmt: skip
             if settled is None:
                 self._reset()
                 raise LeaseLost(f"{self._stored.id} is gone")
-            self._publisher.publish_decisions([self._on_saved(settled.record, settled.decision)], as_of=settled.as_of)
+            self._publisher.publish_decisions([self._on_saved(settled.record, settled.decision)], as_of=settled.save_started_at_s)
             self.mark_published()
-            if stand[0] < len(decided):
+            if applied_count[0] < len(pending):
                 raise LeaseLost(f"{self._stored.id} has gone another way before all steps of a chain were written")
             if settled.decision.next_step is not None:
-                ours = settled.decision.execution.lease_of(settled.decision.next_step)
-                if not self._stored.steps[ours.step].is_running_under(
-                    ours
-                ):  # our answer was late: it was rescued meanwhile
-                    raise LeaseLost(f"{ours.step} of {self._stored.id} has gone on elsewhere")
-                self._lease = ours
+                next_lease = settled.decision.execution.lease_of(settled.decision.next_step)
+                if not self._stored.steps[next_lease.step].is_running_under(next_lease):  # rescued: our reply came late
+                    raise LeaseLost(f"{next_lease.step} of {self._stored.id} has gone on elsewhere")
+                self._lease = next_lease
             return settled.decision
 
-    def _on_saved(self, record: ExecutionRecord, advance: Decision) -> SavedDecision:
-        decided = SavedDecision(record, advance, self.published_seq, tuple(took for took in self._durations if took[0]))
+    def _on_saved(self, record: ExecutionRecord, decision: Decision) -> SavedDecision:
+        saved = SavedDecision(record, decision, self.published_seq, tuple(took for took in self._durations if took[0]))
         self._reset()
         self._record, self._stored, self.execution = record, record.execution, record.execution
         self.published_seq = record.lines_total
-        # Before it is shown: who sees a run done may submit the next one, whose agent is to remember this one.
-        self._memory.remember(self._stored, advance.outputs)
+        # Before the view is published: a caller that sees the run done may submit the next run, whose agent must find
+        # the memory of this one.
+        self._memory.remember(self._stored, decision.outputs)
         faults.reach("worker.written")
-        return decided
+        return saved
 
     def _reset(self) -> None:
         self._pending, self._durations, self._pending_since, self._merged = [], [], 0.0, None
 
     def _delete_ended_checkpoints(self) -> None:
-        over = {step for step in self.steps_with_checkpoints if self._stored.steps[step].status.is_final}
-        self.steps_with_checkpoints -= over
-        for step in over:
+        ended = {step for step in self.steps_with_checkpoints if self._stored.steps[step].status.is_final}
+        self.steps_with_checkpoints -= ended
+        for step in ended:
             try:
-                self._checkpoints.clear(self._stored.integrator, self._stored.id, step)
-            except BucketError as away:
-                structlog.get_logger().warning("checkpoints of an ended step were left behind", reason=away.message)
+                self._checkpoints.delete_external(self._stored.integrator, self._stored.id, step)
+            except BucketError as error:
+                structlog.get_logger().warning("checkpoints of an ended step were left behind", reason=error.message)
 
 
-def _may_defer(advance: Decision) -> bool:
-    """True where a decision may stay unwritten for a moment: this worker goes on, and nobody waits for it."""
-    lossy = any(step.losses for step in advance.execution.steps.values())
-    return advance.next_step is not None and not advance.dispatch and not lossy
+def _may_defer(decision: Decision) -> bool:
+    """Return whether a decision may stay unsaved for a moment: this worker goes on, and no other step waits for it."""
+    has_losses = any(step.losses for step in decision.execution.steps.values())
+    return decision.next_step is not None and not decision.dispatch and not has_losses
 
 
-def _is_batchable(whole: Decision) -> bool:
-    """True where a decision may be written beside those on other runs: it is small, and has no output apart."""
-    if whole.next_step is not None or any(output.is_external for output in whole.outputs):
+def _is_batchable(merged: Decision) -> bool:
+    """Return whether a decision may be saved together with other runs: it is small and has no external output."""
+    if merged.next_step is not None or any(output.is_external for output in merged.outputs):
         return False
-    said = sum(len(event.data) + len(event.message) for event in whole.events)
-    return said + sum(len(output.json) for output in whole.outputs) <= _BATCHABLE_MAX_BYTES
+    log_bytes = sum(len(event.data) + len(event.message) for event in merged.events)
+    return log_bytes + sum(len(output.json) for output in merged.outputs) <= _BATCHABLE_MAX_BYTES
 
 
-def _merge_decisions(decided: Sequence[DecideFn], seen: Execution) -> tuple[Decision, int]:
-    """One decision that stands for all that still stand, and how many those are; LeaseLost where none does."""
-    whole = decided[0](seen)
-    for number, decide in enumerate(decided[1:], 1):
+def _merge_decisions(decide_fns: Sequence[DecideFn], execution: Execution) -> tuple[Decision, int]:
+    """Return one decision for all that still hold, and how many those are; raises LeaseLost if none holds."""
+    merged = decide_fns[0](execution)
+    for number, decide in enumerate(decide_fns[1:], 1):
         try:
-            following = decide(whole.execution)
+            following = decide(merged.execution)
         except LeaseLost:
-            return whole, number
-        whole = _append_decision(whole, following)
-    return whole, len(decided)
+            return merged, number
+        merged = _append_decision(merged, following)
+    return merged, len(decide_fns)
 
 
-def _append_decision(whole: Decision, following: Decision) -> Decision:
-    """One decision that stands for two, of which the first handed nothing out."""
-    return replace(following, events=(*whole.events, *following.events), outputs=(*whole.outputs, *following.outputs))
+def _append_decision(merged: Decision, following: Decision) -> Decision:
+    """Return one decision for two, of which the first dispatched nothing."""
+    return replace(following, events=(*merged.events, *following.events), outputs=(*merged.outputs, *following.outputs))
 
 
-def _is_already_applied(seen: Execution, lease: Lease) -> bool:
-    """True where the step of the stored lease was moved on by its holder: our own write, whose answer was lost."""
-    step = seen.steps[lease.step]
+def _is_already_applied(execution: Execution, lease: Lease) -> bool:
+    """Return whether the holder of the stored lease has moved its step on: our own write, whose reply was lost."""
+    step = execution.steps[lease.step]
     return step.matches_lease(lease) and not step.is_running_under(lease)

@@ -1,4 +1,4 @@
-"""Buffers what an agent reports, log lines and progress, until a write takes it along."""
+"""Buffers what an agent reports, log lines and progress, until a write includes it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from shared.store.executions.port import ProgressReport
 
 @dataclass(slots=True)
 class StepReporter:
-    """Buffers what an agent tells, until the heartbeat or the completing write takes it along.
+    """Buffers an agent's log lines and progress until the heartbeat or the completing write includes them.
 
-    As many lines as an execution keeps: an agent that floods must not make its own completing write too large.
+    It keeps only as many lines as an execution does: a flood of lines must not make the completing write too large.
     """
 
     agent: str
@@ -35,16 +35,16 @@ class StepReporter:
             status="error" if level == "error" else "success",
         )  # fmt: skip
         with self._lock:
-            self._received_count += 1  # first: an interrupt between the two must not count one line less than there is
+            self._received_count += 1  # first: an interrupt in between must not leave the count too low
             self._events.append(event)
 
     def progress(self, percent: int | None, message: str | None) -> None:
-        """Take how far the agent is."""
+        """Take the progress of the agent."""
         with self._lock:
             self._percent, self._message = percent, message
 
     def take_report(self) -> ProgressReport:
-        """Answer what was told since the last time."""
+        """Return what was reported since the last call, and empty the buffer."""
         with self._lock:
             events, dropped = tuple(self._events), self._received_count - len(self._events)
             report = ProgressReport(events, self._percent, self._message, dropped)
@@ -53,7 +53,7 @@ class StepReporter:
         return report
 
     def restore_report(self, report: ProgressReport) -> None:
-        """Take back a report that the store did not accept; what came since stays the newer."""
+        """Put back a report that the store did not accept; what came since stays newer."""
         with self._lock:
             newer = tuple(self._events)
             self._events.clear()

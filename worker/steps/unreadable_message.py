@@ -1,4 +1,4 @@
-"""Keeps what came as a message and is no bell among the dead letters; nothing that goes wrong here ends a worker."""
+"""Stores messages that cannot be read as dead letters; no failure here ends a worker."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from shared.store.executions.dead_letter_store import DeadLetterStore
 
 
 def dead_letter_message(dead_letters: DeadLetterStore, message: str) -> None:
-    """Keep a message that nobody can answer, as far as the store answers; raises nothing."""
+    """Store an unreadable message as a dead letter; raises nothing, also if the store is away."""
     log = structlog.get_logger()
-    log.warning("a message is no bell and was dropped", message=message[:200])
+    log.warning("a message cannot be read and was dropped", message=message[:200])
     try:
         dead_letters.add_message(PUBLIC_INTEGRATOR, message)
     except Exception:
-        log.exception("a message that could not be read was not kept")
+        log.exception("a message that cannot be read was not stored as a dead letter")

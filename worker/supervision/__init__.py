@@ -1,1 +1,1 @@
-"""What stops a step that does not stop by itself: interrupts, shared slots, the watchdog of the main process."""
+"""Supervision of running steps: interrupts, shared slots, the watchdog of the main process, warm shutdown."""

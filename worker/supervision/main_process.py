@@ -1,4 +1,4 @@
-"""What a worker's main process does beside Celery: its mark in Redis, the drain flag, the watchdog."""
+"""The part of a worker's main process that is not Celery's: presence in Redis, the drain flag, the watchdog."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TICK_EVERY_S: Final = 1.0
 
 
 class MainProcess:
-    """One worker's main process; Celery's signals and a bootstep call it."""
+    """Supervises one worker from its main process; Celery's signals and a bootstep call it."""
 
     def __init__(self, services: Services, slots: SharedSlots) -> None:
         self._services = services
@@ -39,12 +39,12 @@ class MainProcess:
         self._queues: Sequence[str] = ()
 
     def connect_signals(self) -> None:
-        """Listen to Celery's signals."""
+        """Connect to Celery's signals: presence begins when the worker is ready; SIGTERM sets the drain flag."""
         signals.worker_ready.connect(self._on_worker_ready, weak=False)
         signals.worker_shutting_down.connect(self._on_worker_shutting_down, weak=False)
 
     def start_watchdog(self, worker: Any) -> None:
-        """Begin to watch the pool of a Celery worker, and its loop."""
+        """Start the watchdog of a Celery worker's pool and event loop."""
         self._queues = list(worker.app.amqp.queues.consume_from)
         watchdog = Watchdog(
             self._slots,
@@ -70,55 +70,60 @@ class MainProcess:
             return None
 
     def _record_killed_step(self, killed: SlotState) -> None:
-        """Write why the step of a killed child ended, where it was asked to; else its lease runs out: a loss."""
+        """Record ``timeout`` or ``cancelled`` for the step of a killed child; tries for 60 s.
+
+        If the step was not asked to stop for one of these, its lease runs out and counts as a loss.
+        """
         lease = killed.lease
         if lease is None or killed.stop_reason not in {"timeout", "cancelled"}:
             return
-        until = boottime_s() + _RECORD_TIMEOUT_S
+        give_up_at = boottime_s() + _RECORD_TIMEOUT_S
 
-        def decide(seen: Execution) -> Decision:
-            step = seen.steps[lease.step]
+        def decide(current: Execution) -> Decision:
+            step = current.steps[lease.step]
             if killed.stop_reason == "cancelled":
-                error = cancelled_error(seen, step)
+                error = cancelled_error(current, step)
             else:
                 message = f"{step.id} took longer than it may, and its process had to be killed"
                 error = RunError("timeout", message, ErrorKind.TIMEOUT, step.agent, step.id, step.claims)
-            return fail(seen, lease, error, self._services.clock.now())
+            return fail(current, lease, error, self._services.clock.now())
 
         try:
             execution = self._services.store.load(lease.integrator, lease.execution_id)
             if execution is None:
                 return
-            settled = settle(self._services.store, execution, decide, lease=lease, give_up=lambda: boottime_s() > until)
+            settled = settle(
+                self._services.store, execution, decide, lease=lease, give_up=lambda: boottime_s() > give_up_at
+            )
         except LeaseLost:
             return
-        except BucketError as away:
-            structlog.get_logger().warning("a killed step is left to its lease", reason=away.message)
+        except BucketError as exception:
+            structlog.get_logger().warning("a killed step is left to its lease", reason=exception.message)
             return
         if settled is not None:
-            told = settled.record.lines_total - len(settled.decision.events)
+            published_seq = settled.record.lines_total - len(settled.decision.events)
             self._services.publisher.publish_decision(
-                settled.record, settled.decision, as_of=settled.as_of, published_seq=told
+                settled.record, settled.decision, as_of=settled.save_started_at_s, published_seq=published_seq
             )
 
 
 def watchdog_bootstep(main_process: MainProcess) -> type[bootsteps.StartStopStep]:
-    """Answer the bootstep that has ``parent`` watch once the pool stands."""
+    """Return the Celery bootstep by which ``main_process`` starts its watchdog after the pool has started."""
 
     class Watching(bootsteps.StartStopStep):  # type: ignore[misc]
-        """Begins the watchdog."""
+        """Starts the watchdog."""
 
         requires = ("celery.worker.components:Pool", "celery.worker.components:Timer")
 
         def start(self, worker: Any) -> None:
-            """Begin."""
+            """Start it."""
             main_process.start_watchdog(worker)
 
         def stop(self, worker: Any) -> None:
-            """Nothing: the watchdog watches the shutdown too."""
+            """Do nothing: the watchdog watches the shutdown too."""
 
         def terminate(self, worker: Any) -> None:
-            """Nothing, as above."""
+            """Do nothing, as in ``stop``."""
 
     return Watching
 

@@ -1,8 +1,8 @@
-"""Memory that a worker's main process shares with its children: who beats, who runs agent code, who is late.
+"""Shared memory of a worker's main process and its children: which child is alive, runs agent code, or is late.
 
 It is made before the fork and needs no store, no lock and no working child: an agent that holds the GIL stops every
-thread of its process, and the watchdog must still see that. One child writes a slot; the main process reads it. A
-counter that is odd while a slot is being written tells a torn reading.
+thread of its process, and the watchdog must still see that. One child writes a slot; the main process reads it. Each
+slot is a seqlock: a counter that is odd during a write lets the reader detect a torn read.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import orjson
 from shared.clock import boottime_s
 from shared.domain.execution import Lease
 
-_HEADER_STRUCT: Final = struct.Struct("d")  # since when the worker drains, in seconds since boot; 0: it does not
-_SLOT_STRUCT: Final = struct.Struct("QqQd?B")  # writes, pid, beats, kill_at, in agent code, why
+_HEADER_STRUCT: Final = struct.Struct("d")  # when the drain began, in seconds since boot; 0: no drain
+_SLOT_STRUCT: Final = struct.Struct("QqQd?B")  # sequence, pid, alive count, kill_at, in agent code, stop reason
 _LEASE_BYTES: Final = 1024
 _SLOT_BYTES: Final = 2048
 _READ_ATTEMPTS_MAX: Final = 50
@@ -29,7 +29,11 @@ STOP_REASONS: Final = ("", "timeout", "cancelled", "lost")
 
 @dataclass(frozen=True, slots=True)
 class SlotState:
-    """What a slot says: ``kill_at`` (seconds since boot, 0 for never) is when its child's own means are used up."""
+    """One read of a slot.
+
+    ``kill_at`` (seconds since boot, 0 for never) is the time by which the child itself should have ended the step;
+    after it the watchdog kills the child. ``alive_count`` grows while the child's threads run.
+    """
 
     pid: int
     alive_count: int
@@ -40,7 +44,7 @@ class SlotState:
 
 
 class SharedSlots:
-    """The slots of all children of one worker, and whether it drains."""
+    """The slots of all children of one worker, and the worker's drain flag."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -48,26 +52,26 @@ class SharedSlots:
 
     @property
     def drain_began_at(self) -> float:
-        """When the worker began to drain, in seconds since boot; 0 where it does not."""
-        since: float = _HEADER_STRUCT.unpack_from(self._memory, 0)[0]
-        return since
+        """When the worker began to drain, in seconds since boot; 0 if it does not drain."""
+        began_at: float = _HEADER_STRUCT.unpack_from(self._memory, 0)[0]
+        return began_at
 
     def begin_drain(self) -> None:
-        """Tell all children that no step is begun any more."""
+        """Set the drain flag: from now on no child begins a step."""
         _HEADER_STRUCT.pack_into(self._memory, 0, boottime_s())
 
     def slot(self, index: int) -> ChildSlot:
-        """Answer the slot of the child of this index."""
+        """Return the slot of the child with this index."""
         return ChildSlot(self._memory, _SLOT_BYTES * (index % self.count + 1))
 
     def read_states(self) -> list[SlotState]:
-        """Answer what the slots of living children say; one that is being written all the while is left out."""
+        """Return the states of all slots in use; a slot that was in the middle of a write at every try is left out."""
         states = (self.slot(index).read() for index in range(self.count))
         return [state for state in states if state is not None and state.pid]
 
 
 class ChildSlot:
-    """One child's place; all but ``read`` are for that child alone."""
+    """One child's slot; all methods but ``read`` are for that child alone."""
 
     def __init__(self, memory: mmap.mmap, offset: int) -> None:
         self._memory = memory
@@ -80,40 +84,42 @@ class ChildSlot:
         self._lease = b""
 
     def begin_step(self, lease: Lease, kill_at: float) -> None:
-        """Note the step that begins, and when its child must be killed should nothing else help."""
+        """Write the lease of the step that begins, and when its child must be killed if nothing else stops it."""
         self._lease = orjson.dumps(lease)
         self._kill_at, self._stop_reason_index = kill_at, 0
         self._write(lease=True)
 
     def end_step(self) -> None:
-        """Note that no step runs."""
+        """Write that no step runs."""
         self._lease, self._kill_at, self._is_in_agent, self._stop_reason_index = b"", 0.0, False, 0
         self._write(lease=True)
 
     def set_in_agent(self, *, running: bool) -> None:
-        """Note whether agent code runs."""
+        """Write whether agent code runs."""
         self._is_in_agent = running
         self._write()
 
     def request_stop(self, reason: str, kill_at: float) -> None:
-        """Note why the step is asked to stop, and when its child must be killed."""
+        """Write why the step is asked to stop, and when its child must be killed."""
         self._stop_reason_index, self._kill_at = STOP_REASONS.index(reason), kill_at
         self._write()
 
     def mark_alive(self) -> None:
-        """Note that threads run in this child."""
+        """Count up, as a sign of life: threads run in this child."""
         self._alive_count += 1
         self._write()
 
     def read(self) -> SlotState | None:
-        """Answer what the slot says; None where it was being written at every try."""
+        """Return the state of the slot; None if it was in the middle of a write at every try."""
         for _ in range(_READ_ATTEMPTS_MAX):
-            writes, pid, beats, kill_at, in_agent, why = _SLOT_STRUCT.unpack_from(self._memory, self._offset)
+            sequence, pid, alive_count, kill_at, is_in_agent, stop_reason_index = _SLOT_STRUCT.unpack_from(
+                self._memory, self._offset
+            )
             start = self._offset + _SLOT_STRUCT.size
             text = bytes(self._memory[start : start + _LEASE_BYTES]).rstrip(b"\0")
-            if writes % 2 == 0 and _SLOT_STRUCT.unpack_from(self._memory, self._offset)[0] == writes:
+            if sequence % 2 == 0 and _SLOT_STRUCT.unpack_from(self._memory, self._offset)[0] == sequence:
                 lease = Lease(**orjson.loads(text)) if text else None
-                return SlotState(pid, beats, kill_at, in_agent, STOP_REASONS[why], lease)
+                return SlotState(pid, alive_count, kill_at, is_in_agent, STOP_REASONS[stop_reason_index], lease)
         return None
 
     def _write(self, *, lease: bool = False) -> None:

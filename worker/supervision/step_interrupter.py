@@ -1,11 +1,12 @@
-"""The child's thread that makes a step stop: first by asking, then by an exception, then by ending the process.
+"""The child's thread that stops a step: first by a request, then by an exception, then by the end of the process.
 
     deadline, cancel or lost lease -> ctx.cancelled -> (grace) -> interrupt, each second for 3 s
         -> the outcome is written -> os._exit -> (10 s) -> the watchdog of the main process kills
 
-An interrupt is a signal to this process's main thread whose handler raises :class:`StepInterrupted`, and only while
-agent code runs: never within a save. Sleep, recv, lock, join and busy loops give way to it; an agent that holds the
-GIL, or that swallows it, is ended with its process. A worker that drains hands a step back that is not done in time.
+An interrupt is a signal to this process's main thread. Its handler raises :class:`StepInterrupted`, and only while
+agent code runs, never during a save. Sleep, recv, lock, join and busy loops yield to it. If an agent holds the GIL or
+catches the exception, its process ends. A worker that drains hands back a step that is not done in time. Rules:
+docs/engine.md, section 6.
 """
 
 from __future__ import annotations
@@ -35,12 +36,15 @@ _MARK_ALIVE_EVERY_S: Final = 1.0
 
 
 class StepInterrupted(BaseException):
-    """Raised into an agent that did not stop when it was asked to."""
+    """Raised into an agent that did not stop on request."""
 
 
 @dataclass(slots=True)
 class RunningStep:
-    """One step while it runs: why it is asked to stop, and how far that has gone."""
+    """One step while it runs: why it is asked to stop, and how far the escalation has gone.
+
+    Times are in seconds since boot; ``stop_reason`` is ``""``, ``timeout``, ``cancelled`` or ``lost``.
+    """
 
     lease: Lease
     deadline_at: float
@@ -53,15 +57,15 @@ class RunningStep:
 
     @property
     def is_past_deadline(self) -> bool:
-        """True once the step's time is up."""
+        """Whether the step's time is up."""
         return boottime_s() >= self.deadline_at
 
 
 class StepInterrupter:
-    """Minds the one step that this process runs; ``finish`` writes the outcome of a step that will not stop.
+    """Enforces the limits of the one step that this process runs: time limit, cancel, lost lease, drain.
 
-    ``finish`` is called in the minder's thread with why the step had to stop (``timeout``, ``cancelled``, ``lost`` or
-    ``drained``); the process ends after it, whatever it raises.
+    ``finish`` writes the outcome of a step that does not stop. It is called in the interrupter's thread with the reason
+    (``timeout``, ``cancelled``, ``lost`` or ``drained``); the process ends after it, also if it raises.
     """
 
     def __init__(
@@ -83,36 +87,36 @@ class StepInterrupter:
         self._marked_alive_at = 0.0
 
     def start(self) -> None:
-        """Take the signal and begin; to be called in the main thread of a child, at its first task."""
+        """Install the signal handler and start the thread; call it in a child's main thread, at its first task."""
         signal.signal(INTERRUPT_SIGNAL, self._on_interrupt_signal)
         threading.Thread(target=self._run, name="minder", daemon=True).start()
 
     @property
     def is_draining(self) -> bool:
-        """True once the worker was told to shut down."""
+        """Whether the worker shuts down (drains)."""
         return self._slots.drain_began_at > 0
 
     @property
     def is_drain_over(self) -> bool:
-        """True once what is not done by now is to be left to the reconciler: the process must end."""
-        since = self._slots.drain_began_at
-        return since > 0 and boottime_s() >= since + self._drain_s
+        """Whether the time for the drain is over: the process must end, and the rest is left to the reconciler."""
+        began_at = self._slots.drain_began_at
+        return began_at > 0 and boottime_s() >= began_at + self._drain_s
 
     @contextmanager
     def enforce_limits(self, lease: Lease, timeout_s: float) -> Iterator[RunningStep]:
-        """Mind a step from its claim until its outcome is written."""
-        minded = RunningStep(lease, boottime_s() + timeout_s)
-        self._slot.begin_step(lease, self._kill_at(minded.deadline_at))
-        self._current = minded
+        """Enforce the limits of a step while the block runs, from its claim until its outcome is written."""
+        running_step = RunningStep(lease, boottime_s() + timeout_s)
+        self._slot.begin_step(lease, self._kill_at(running_step.deadline_at))
+        self._current = running_step
         try:
-            yield minded
+            yield running_step
         finally:
             self._current = None
             self._slot.end_step()
 
     @contextmanager
     def mark_busy(self, lease: Lease) -> Iterator[None]:
-        """Let the watchdog see that this process is busy, while the block writes what came of ``lease`` and others."""
+        """Show the watchdog that this process is busy, while the block writes the outcomes of ``lease`` and others."""
         self._slot.begin_step(lease, 0.0)
         try:
             yield
@@ -120,99 +124,102 @@ class StepInterrupter:
             self._slot.end_step()
 
     @contextmanager
-    def interruptible(self, minded: RunningStep) -> Iterator[None]:
-        """Let the step be interrupted while the block runs, and not beyond it."""
+    def interruptible(self, running_step: RunningStep) -> Iterator[None]:
+        """Allow interrupts of the step while the block, agent code, runs; not beyond it."""
         self._slot.set_in_agent(running=True)  # an interrupt within it would leave it half written
-        minded.is_in_agent = True
+        running_step.is_in_agent = True
         try:
             yield
         finally:
-            self.leave_agent(minded)
+            self.leave_agent(running_step)
 
-    def leave_agent(self, minded: RunningStep) -> None:
-        """Note that agent code runs no more; may be said again. Never returns where the minder has taken over."""
-        minded.is_in_agent = False  # before all else: from here on an interrupt finds nothing to interrupt
+    def leave_agent(self, running_step: RunningStep) -> None:
+        """Record that agent code does not run any more; may be called twice.
+
+        It never returns if the interrupter's thread has taken over.
+        """
+        running_step.is_in_agent = False  # before all else: from here on an interrupt finds nothing to interrupt
         with self._lock:
-            taken_over = minded.is_taken_over
-        if taken_over:
-            threading.Event().wait()  # the minder is writing the outcome, and ends this process after it
+            is_taken_over = running_step.is_taken_over
+        if is_taken_over:
+            threading.Event().wait()  # the interrupter is writing the outcome, and ends this process after it
         self._slot.set_in_agent(running=False)
 
     @contextmanager
-    def uninterruptible(self, minded: RunningStep) -> Iterator[None]:
-        """Let no interrupt come while agent code waits in the block for the store: it could leave half a write.
+    def uninterruptible(self, running_step: RunningStep) -> Iterator[None]:
+        """Allow no interrupt while agent code waits for the store in the block: it could leave half a write.
 
-        In another thread than the main one nothing needs to be done, for interrupts never come there.
+        In any other thread than the main thread this does nothing, because interrupts never come there.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self.leave_agent(minded)
+        self.leave_agent(running_step)
         try:
             yield
         finally:
             self._slot.set_in_agent(running=True)
-            minded.is_in_agent = True
+            running_step.is_in_agent = True
 
-    def request_stop(self, minded: RunningStep, reason: str) -> None:
-        """Ask a step to stop: by ``ctx.cancelled`` now, by force after the grace."""
+    def request_stop(self, running_step: RunningStep, reason: str) -> None:
+        """Ask a step to stop: by ``ctx.cancelled`` now, by force after the grace; the first reason counts."""
         with self._lock:
-            if minded.stop_reason:
+            if running_step.stop_reason:
                 return
-            minded.stop_reason, minded.stop_requested_at = reason, boottime_s()
-        self._slot.request_stop(reason, self._kill_at(minded.stop_requested_at))
-        minded.cancel.set()
+            running_step.stop_reason, running_step.stop_requested_at = reason, boottime_s()
+        self._slot.request_stop(reason, self._kill_at(running_step.stop_requested_at))
+        running_step.cancel.set()
 
-    def _kill_at(self, asked_at: float) -> float:
-        return asked_at + self._grace_s + FORCED_STOP_S
+    def _kill_at(self, stop_requested_at: float) -> float:
+        return stop_requested_at + self._grace_s + FORCED_STOP_S
 
     def _run(self) -> None:
         pause = threading.Event()
         while not pause.wait(TICK_S):
             try:
                 self._tick()
-            except Exception:  # noqa: BLE001  (a minder that ends leaves the step to the watchdog alone)
-                structlog.get_logger().exception("the minder stumbled")
+            except Exception:  # noqa: BLE001  (without this thread only the watchdog could stop the step)
+                structlog.get_logger().exception("a tick of the step interrupter failed")
 
     def _tick(self) -> None:
         now = boottime_s()
         if now - self._marked_alive_at >= _MARK_ALIVE_EVERY_S:
             self._slot.mark_alive()
             self._marked_alive_at = now
-        minded = self._current
-        if minded is None:
+        running_step = self._current
+        if running_step is None:
             return
-        if not minded.stop_reason and now >= minded.deadline_at:
-            self.request_stop(minded, "timeout")
-        if minded.stop_reason:
-            self._escalate(minded, now)
+        if not running_step.stop_reason and now >= running_step.deadline_at:
+            self.request_stop(running_step, "timeout")
+        if running_step.stop_reason:
+            self._escalate(running_step, now)
         if self.is_drain_over:
-            self._take_over(minded, minded.stop_reason or "drained")
+            self._take_over(running_step, running_step.stop_reason or "drained")
 
-    def _escalate(self, minded: RunningStep, now: float) -> None:
-        due = minded.stop_requested_at + self._grace_s + minded.interrupts * INTERRUPT_EVERY_S
-        if now < due or not minded.is_in_agent:
+    def _escalate(self, running_step: RunningStep, now: float) -> None:
+        due_at = running_step.stop_requested_at + self._grace_s + running_step.interrupts * INTERRUPT_EVERY_S
+        if now < due_at or not running_step.is_in_agent:
             return
-        if minded.interrupts < INTERRUPTS_MAX:
-            minded.interrupts += 1
+        if running_step.interrupts < INTERRUPTS_MAX:
+            running_step.interrupts += 1
             signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT_SIGNAL)
         else:
-            self._take_over(minded, minded.stop_reason)
+            self._take_over(running_step, running_step.stop_reason)
 
-    def _take_over(self, minded: RunningStep, reason: str) -> None:
-        """Write the outcome in the agent's place and end the process, which cannot be trusted any more."""
+    def _take_over(self, running_step: RunningStep, reason: str) -> None:
+        """Write the outcome in the agent's place, then end the process, which cannot be trusted any more."""
         with self._lock:
-            if not minded.is_in_agent or minded.is_taken_over:
+            if not running_step.is_in_agent or running_step.is_taken_over:
                 return
-            minded.is_taken_over = True
+            running_step.is_taken_over = True
         try:
-            self._finish(minded, reason)
+            self._finish(running_step, reason)
         except BaseException:  # noqa: BLE001
-            structlog.get_logger().exception("the outcome of a step that would not stop was not written", why=reason)
+            structlog.get_logger().exception("the outcome of a step that did not stop was not written", why=reason)
         finally:
             os._exit(EXIT_STUCK)
 
     def _on_interrupt_signal(self, *_: object) -> None:
-        minded = self._current
-        if minded is not None and minded.is_in_agent and not minded.is_taken_over:
-            raise StepInterrupted(minded.stop_reason)
+        running_step = self._current
+        if running_step is not None and running_step.is_in_agent and not running_step.is_taken_over:
+            raise StepInterrupted(running_step.stop_reason)

@@ -1,7 +1,7 @@
-"""The main process's last resort: kills children that are stuck, and ends the worker where Celery's loop is.
+"""The watchdog of a worker's main process: kills stuck children, and ends the worker if Celery's loop is stuck.
 
-It needs no store to act. It counts its own looks and not the clock, for a process that was frozen and thawed is not a
-stuck one. What an agent started dies with its child: the worker adopts it (as a subreaper) and ends it.
+It needs no store to act. It counts its own checks and not the clock, because a process that was frozen and thawed is
+not stuck. Processes that an agent started die with its child: the worker adopts them (as a subreaper) and kills them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 
 @dataclass(slots=True)
 class _ChildHistory:
-    """What the looks at one child have seen so far."""
+    """What the checks of one child have found so far."""
 
     alive_count: int = -1
     unresponsive_checks: int = 0
@@ -39,10 +39,10 @@ class _ChildHistory:
 
 
 class Watchdog:
-    """Looks each second from a thread of its own.
+    """Checks all children once a second, in a thread of its own.
 
-    ``record`` is told, in another thread, of a killed child whose step was late; ``waiting`` answers how many
-    messages wait (None where Redis does not say); ``pool`` the pids of Celery's children.
+    ``record_killed`` is called, in another thread, with the state of each killed child. ``backlog_size`` returns how
+    many messages wait (None if Redis does not reply). ``pool_pids`` returns the pids of Celery's children.
     """
 
     def __init__(
@@ -68,25 +68,25 @@ class Watchdog:
         self._log = structlog.get_logger()
 
     def start(self) -> None:
-        """Begin to look; to be called in the main process."""
+        """Become a subreaper and start to check; to be called in the main process."""
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     def tick(self) -> None:
-        """Note that Celery's loop turns; to be called by a timer of that loop."""
+        """Count a turn of Celery's event loop; to be called by a timer of that loop."""
         self._loop_ticks += 1
 
     def check(self, now: float) -> None:
-        """Look once, at ``now`` seconds since boot."""
-        seen = self._slots.read_states()
-        alive = self._pool_pids()
-        for child in seen:
-            if child.pid in alive:
+        """Check everything once, at ``now`` (seconds since boot)."""
+        states = self._slots.read_states()
+        pool_pids = self._pool_pids()
+        for child in states:
+            if child.pid in pool_pids:
                 self._check_child(child, now)
-        self._histories = {pid: watch for pid, watch in self._histories.items() if pid in alive}
-        self._kill_orphans(alive)
+        self._histories = {pid: watch for pid, watch in self._histories.items() if pid in pool_pids}
+        self._kill_orphans(pool_pids)
         self._check_event_loop()
-        self._check_backlog(busy=any(child.lease is not None and child.pid in alive for child in seen))
+        self._check_backlog(busy=any(child.lease is not None and child.pid in pool_pids for child in states))
 
     def _run(self) -> None:
         pause = threading.Event()
@@ -94,23 +94,23 @@ class Watchdog:
             try:
                 self.check(boottime_s())
             except Exception:  # noqa: BLE001  (nothing else is left to notice a stuck child)
-                self._log.exception("the watchdog stumbled")
+                self._log.exception("a check of the watchdog failed")
 
     def _check_child(self, child: SlotState, now: float) -> None:
-        watch = self._histories.setdefault(child.pid, _ChildHistory())
-        watch.unresponsive_checks = watch.unresponsive_checks + 1 if watch.alive_count == child.alive_count else 0
-        watch.alive_count = child.alive_count
+        history = self._histories.setdefault(child.pid, _ChildHistory())
+        history.unresponsive_checks = history.unresponsive_checks + 1 if history.alive_count == child.alive_count else 0
+        history.alive_count = child.alive_count
         is_late = child.is_in_agent and 0 < child.kill_at < now
-        watch.late_checks = watch.late_checks + 1 if is_late else 0
-        # After the grace, one in which no thread runs will not be stopped by its own: waiting on would cost its lease.
-        is_deaf = (
+        history.late_checks = history.late_checks + 1 if is_late else 0
+        # After the grace, a child in which no thread runs cannot stop its step itself: waiting on would cost the lease.
+        is_unresponsive = (
             child.is_in_agent
             and 0 < child.kill_at - FORCED_STOP_S < now
-            and watch.unresponsive_checks >= LATE_CHECKS_MAX
+            and history.unresponsive_checks >= LATE_CHECKS_MAX
         )
-        if watch.late_checks >= LATE_CHECKS_MAX or is_deaf:
+        if history.late_checks >= LATE_CHECKS_MAX or is_unresponsive:
             self._kill_child(replace(child, stop_reason=child.stop_reason or "timeout"), "it is far past its deadline")
-        elif child.is_in_agent and watch.unresponsive_checks >= self._unresponsive_checks_max:
+        elif child.is_in_agent and history.unresponsive_checks >= self._unresponsive_checks_max:
             self._kill_child(child, "no thread of it has run for a lease")
 
     def _kill_child(self, child: SlotState, reason: str) -> None:
@@ -120,21 +120,21 @@ class Watchdog:
         self._histories.pop(child.pid, None)
         threading.Thread(target=self._record_killed, args=(child,), name="record-killed", daemon=True).start()
 
-    def _kill_orphans(self, alive: set[int]) -> None:
-        """End what a dead child's agent had started: as a subreaper the worker is its parent now."""
-        strangers = _children(os.getpid()) - alive
-        for pid in strangers & self._suspected_orphans:  # twice, for a child just forked may not be in the pool yet
-            self._log.warning("a process that an agent left behind is ended", pid=pid)
+    def _kill_orphans(self, pool_pids: set[int]) -> None:
+        """Kill what a dead child's agent had started: as a subreaper the worker is now the parent."""
+        unknown_pids = _children(os.getpid()) - pool_pids
+        for pid in unknown_pids & self._suspected_orphans:  # seen twice: a child just forked may not be in the pool yet
+            self._log.warning("a process that an agent left behind is killed", pid=pid)
             for each in [*_descendants(pid), pid]:
                 _kill_process(each)
-        self._suspected_orphans = strangers
+        self._suspected_orphans = unknown_pids
 
     def _check_event_loop(self) -> None:
-        turned = self._loop_ticks != self._last_loop_ticks
-        self._stalled_checks = 0 if turned else self._stalled_checks + 1
+        has_ticked = self._loop_ticks != self._last_loop_ticks
+        self._stalled_checks = 0 if has_ticked else self._stalled_checks + 1
         self._last_loop_ticks = self._loop_ticks
         if self._loop_ticks and self._stalled_checks >= LOOP_STALLED_CHECKS_MAX:
-            self._exit_worker("Celery's loop does not turn")
+            self._exit_worker("Celery's event loop does not run")
 
     def _check_backlog(self, *, busy: bool) -> None:
         if busy or self._slots.drain_began_at or not self._backlog_size():
@@ -145,7 +145,7 @@ class Watchdog:
             self._exit_worker("messages wait while all slots are idle")
 
     def _exit_worker(self, reason: str) -> None:
-        self._log.error("the worker ends itself, to be started again", reason=reason)
+        self._log.error("the worker exits, so that it is started again", reason=reason)
         for pid in _descendants(os.getpid()):
             _kill_process(pid)
         os._exit(EXIT_STUCK)
@@ -159,15 +159,15 @@ def _kill_process(pid: int) -> None:
 
 
 def _children(pid: int) -> set[int]:
-    found: set[int] = set()
+    pids: set[int] = set()
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            found.update(map(int, tasks.read_text().split()))
+            pids.update(map(int, tasks.read_text().split()))
         except OSError:  # the thread has ended meanwhile
             continue
-    return found
+    return pids
 
 
 def _descendants(pid: int) -> list[int]:
-    """All processes below ``pid``, the deepest first."""
+    """Return the pids of all processes below ``pid``, the deepest first."""
     return [each for child in _children(pid) for each in (*_descendants(child), child)]

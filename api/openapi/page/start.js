@@ -1,4 +1,4 @@
-// Shows the contract that this very server tells; nothing here or in the bundle asks another origin.
+// Shows the contract that this server returns; nothing here or in the bundle sends requests to another origin.
 SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#contract",
@@ -8,5 +8,5 @@ SwaggerUIBundle({
   defaultModelsExpandDepth: 0,
   filter: true,
   tryItOutEnabled: true,
-  validatorUrl: null, // the default asks a public service
+  validatorUrl: null, // the default calls a public service
 });

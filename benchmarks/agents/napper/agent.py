@@ -1,4 +1,4 @@
-"""Takes 0.15 s, and nothing else: long enough to be shown while it runs."""
+"""An agent that sleeps for 0.15 s: long enough to be visible while it runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAP_S: Final = 0.15
 
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
-    """Sleep, then answer what was given."""
+    """Sleep, then return the input."""
     time.sleep(_NAP_S)
     ctx.log("slept")
     return given

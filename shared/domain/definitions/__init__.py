@@ -1,1 +1,1 @@
-"""What a run is made of: baskets, agent specs, retry policies, and how a step gets its input."""
+"""Definitions that a run uses: baskets, agent specs, retry policies, and how a step gets its input."""

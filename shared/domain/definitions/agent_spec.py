@@ -1,9 +1,8 @@
-"""What an agent's spec says: read strictly from JSON, with all its faults told together."""
+"""Agent specification: parsed strictly from JSON, with all faults reported together."""
 
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -13,18 +12,19 @@ from typing import Any, Final
 
 from shared.errors import SpecError
 from shared.ids import AGENT_NAME_PATTERN
+from shared.suggestions import closest_matches
 
 ENTRY_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 TIMEOUT_MAX_S: Final = 86_400.0
 QUEUE_NAMES: Final = ("default", "long")
 RETRY_POLICY_NAMES: Final = ("default", "critical", "none")
-# The engine's own log lines bear this name in `agent_name`; an agent of that name would mix with them.
+# The engine's own log lines have this `agent_name`; an agent with that name could not be told apart from it.
 RESERVED_AGENT_NAMES: Final = frozenset({"basket_manager"})
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an agent is fit for."""
+    """The capabilities that an agent declares."""
 
     chainable: bool
     memory_access: bool
@@ -33,7 +33,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class AgentSpec:
-    """An agent as its author describes it; what its mappings hold is read and never written."""
+    """The specification of an agent, as its author writes it; its mappings must not be modified."""
 
     name: str
     version: str
@@ -50,46 +50,41 @@ class AgentSpec:
     queue: str = "default"
 
     def to_json(self) -> dict[str, Any]:
-        """Answer the spec as JSON, every field in the order above; the answer is the caller's own."""
-        told = {field.name: copy.deepcopy(getattr(self, field.name)) for field in fields(self)}
-        told["domains"] = list(self.domains)
-        told["capabilities"] = {name: getattr(self.capabilities, name) for name in _CAPABILITIES}
-        return told
+        """Return the spec as a JSON object, the fields in the order above; it is a copy that the caller may change."""
+        payload = {field.name: copy.deepcopy(getattr(self, field.name)) for field in fields(self)}
+        payload["domains"] = list(self.domains)
+        payload["capabilities"] = {name: getattr(self.capabilities, name) for name in _CAPABILITIES}
+        return payload
 
 
-def parse_agent_spec(raw: object, where: str) -> AgentSpec:
-    """Answer the spec that ``raw``, the parsed file ``where``, describes.
+def parse_agent_spec(raw: object, source: str) -> AgentSpec:
+    """Build the spec from ``raw``, the parsed JSON of the file ``where``.
 
-    Raises SpecError with one line for each fault: ``<where>: <field> <what is wrong>``. Where the file lies in a
-    folder, the spec's name must be the folder's.
+    Raises SpecError with one line for each fault: ``<where>: <field> <what is wrong>``. If the file is in a folder,
+    the name in the spec must be the name of the folder.
     """
     if not isinstance(raw, Mapping):
-        raise SpecError(f"{where}: must be a JSON object")
+        raise SpecError(f"{source}: must be a JSON object")
     faults = [*_unknown_fields(raw, _FIELDS, ""), *_missing_fields(raw, _REQUIRED, "")]
     for name, check in _CHECKS.items():
         if name in raw:
             faults += [f"{name} {fault}" for fault in check(raw[name])]
-    folder = PurePath(where).parent.name
+    folder = PurePath(source).parent.name
     if folder and isinstance(raw.get("name"), str) and raw["name"] != folder:
         faults.append(f"name is {raw['name']!r} but its folder is {folder!r}; they must be the same")
     if faults:
-        raise SpecError("\n".join(f"{where}: {fault}" for fault in faults))
+        raise SpecError("\n".join(f"{source}: {fault}" for fault in faults))
     values = dict(raw)
     values["domains"] = tuple(values["domains"])
     values["capabilities"] = Capabilities(**values["capabilities"])
     return AgentSpec(**values)
 
 
-def closest_matches(name: str, candidates: Iterator[str] | tuple[str, ...], limit: int = 1) -> list[str]:
-    """Answer the ``known`` names that ``name`` was most likely meant to be, the likeliest first."""
-    return difflib.get_close_matches(name, list(candidates), n=limit, cutoff=0.6)
-
-
-def _unknown_fields(raw: Mapping[str, Any], known: tuple[str, ...], within: str) -> Iterator[str]:
+def _unknown_fields(raw: Mapping[str, Any], allowed: tuple[str, ...], within: str) -> Iterator[str]:
     for name in raw:
-        if name not in known:
-            near = closest_matches(str(name), known)
-            hint = f"; did you mean {near[0]}?" if near else f"; the fields are {', '.join(known)}"
+        if name not in allowed:
+            matches = closest_matches(str(name), allowed)
+            hint = f"; did you mean {matches[0]}?" if matches else f"; the fields are {', '.join(allowed)}"
             yield f"{within}{name} is not a field{hint}"
 
 

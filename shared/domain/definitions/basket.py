@@ -1,4 +1,4 @@
-"""A basket: a named graph of steps, of which an execution keeps a snapshot."""
+"""A basket (workflow definition, DAG): a named graph of steps, of which each execution stores a snapshot."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shared.domain.definitions.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
+from shared.json_pointer import escape_token
 
 SEQUENTIAL: Final = "sequential"
 PARALLEL: Final = "parallel"
@@ -28,12 +29,12 @@ class BasketStep:
     timeout_s: float = 300.0
     retry: RetryPolicy = DEFAULT_RETRY_POLICY
     input: Mapping[str, Any] | None = None
-    """What the step is given, field by field: a literal, or ``{"from": ..., "pointer": ...}``; None: what it needs."""
+    """The input field by field, as a literal or ``{"from": ..., "pointer": ...}``; None: made from its needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Basket:
-    """A named graph of steps in the order they were written; ``strategy`` tells how their inputs are made."""
+    """A workflow definition (DAG): a named graph of steps; ``strategy`` says how the inputs of the steps are made."""
 
     name: str
     strategy: str
@@ -42,17 +43,17 @@ class Basket:
 
     @property
     def agents(self) -> list[str]:
-        """The agents' names, in the order of the steps."""
+        """The names of the agents, in the order of the steps."""
         return [step.agent for step in self.steps]
 
     @property
     def terminal_steps(self) -> tuple[str, ...]:
-        """The steps that nobody needs: whose outputs are the run's result."""
+        """The ids of the steps that no other step needs; their outputs are the result of the run."""
         needed = {need for step in self.steps for need in step.needs}
         return tuple(step.id for step in self.steps if step.id not in needed)
 
     def step(self, step_id: str) -> BasketStep:
-        """Answer the step of this id; KeyError where the basket has none."""
+        """Return the step with this id; raises KeyError if there is none."""
         for step in self.steps:
             if step.id == step_id:
                 return step
@@ -60,78 +61,81 @@ class Basket:
 
 
 def make_step_ids(agents: Iterable[str], reserved_ids: Iterable[str] = ()) -> list[str]:
-    """Answer an id for each agent: its name, then ``name-2`` for its second place, and so on; none that is taken."""
-    seen: Counter[str] = Counter()
+    """Make an id for each agent: its name, ``name-2`` for its second step, and so on; never one of ``reserved_ids``."""
+    counts: Counter[str] = Counter()
     reserved_ids = set(reserved_ids)
     ids = []
     for agent in agents:
-        seen[agent] += 1
-        step_id = agent if seen[agent] == 1 else _numbered_id(agent, seen[agent])
+        counts[agent] += 1
+        step_id = agent if counts[agent] == 1 else _numbered_id(agent, counts[agent])
         while step_id in reserved_ids:
-            seen[agent] += 1
-            step_id = _numbered_id(agent, seen[agent])
+            counts[agent] += 1
+            step_id = _numbered_id(agent, counts[agent])
         reserved_ids.add(step_id)
         ids.append(step_id)
     return ids
 
 
-def _numbered_id(agent: str, place: int) -> str:
-    end = f"-{place}"
-    return agent[: STEP_ID_MAX - len(end)] + end
+def _numbered_id(agent: str, number: int) -> str:
+    suffix = f"-{number}"
+    return agent[: STEP_ID_MAX - len(suffix)] + suffix
 
 
 @dataclass(frozen=True, slots=True)
 class GraphFault:
-    """What is wrong with a graph, and where: a JSON Pointer into its list of steps."""
+    """A fault of a graph; ``pointer`` is a JSON Pointer into its list of steps."""
 
     pointer: str
     message: str
 
 
 def find_graph_faults(steps: Sequence[BasketStep]) -> list[GraphFault]:
-    """Answer what is wrong with a graph: an id given twice, a need that is not there, a circle."""
-    seen: set[str] = set()
-    known = {step.id for step in steps}
+    """Return the faults of a graph: a duplicate id, a need or an input that is not a step it needs, a cycle."""
+    seen_ids: set[str] = set()
+    step_ids = {step.id for step in steps}
     faults = []
-    for place, step in enumerate(steps):
-        if step.id in seen:
-            faults.append(GraphFault(f"/{place}/id", f"the step id {step.id!r} is given twice"))
-        seen.add(step.id)
+    for index, step in enumerate(steps):
+        if step.id in seen_ids:
+            faults.append(GraphFault(f"/{index}/id", f"the step id {step.id!r} is given twice"))
+        seen_ids.add(step.id)
         faults += [
-            GraphFault(f"/{place}/needs", f"{step.id} needs {need!r}, which is no step")
+            GraphFault(f"/{index}/needs", f"{step.id} needs {need!r}, which is no step")
             for need in step.needs
-            if need not in known
+            if need not in step_ids
         ]
         for name, value in (step.input or {}).items():
             if is_input_reference(value) and value["from"] not in {*step.needs, RUN_INPUT}:
-                pointer = f"/{place}/input/{name.replace('~', '~0').replace('/', '~1')}/from"
+                pointer = f"/{index}/input/{escape_token(name)}/from"
                 message = f"{step.id} takes its input from {value['from']!r}, which it does not need"
                 faults.append(GraphFault(pointer, message))
-    if not faults and (circle := _find_cycle({step.id: step.needs for step in steps})):
-        first = next(place for place, step in enumerate(steps) if step.id in circle)
-        message = f"the steps {' -> '.join(circle)} need each other in a circle"
+    if not faults and (cycle := _find_cycle({step.id: step.needs for step in steps})):
+        first = next(index for index, step in enumerate(steps) if step.id in cycle)
+        message = f"the steps {' -> '.join(cycle)} need each other in a circle"
         faults.append(GraphFault(f"/{first}/needs", message))
     return faults
 
 
 def is_input_reference(value: Any) -> bool:
-    """True where a field of a step's ``input`` names another place and is no literal."""
+    """Return whether a field of a step's ``input`` refers to other data and is not a literal."""
     if not isinstance(value, Mapping) or not {"from"} <= set(value) <= {"from", "pointer"}:
         return False
     return all(isinstance(part, str) for part in value.values())
 
 
 def _find_cycle(needs: Mapping[str, Sequence[str]]) -> list[str]:
-    """The steps of one circle, in its order; empty where there is none. Takes away what has no needs left."""
-    left = {step: set(of) for step, of in needs.items()}
-    while free := [step for step, of in left.items() if not of]:
-        for step in free:
-            del left[step]
-        for of in left.values():
-            of.difference_update(free)
-    if not left:
+    """Return the steps of one cycle, in its order; empty if there is none.
+
+    Removes the steps without needs again and again (topological sort, Kahn 1962); the steps of a cycle remain.
+    """
+    remaining = {step: set(needed) for step, needed in needs.items()}
+    while without_needs := [step for step, needed in remaining.items() if not needed]:
+        for step in without_needs:
+            del remaining[step]
+        for needed in remaining.values():
+            needed.difference_update(without_needs)
+    if not remaining:
         return []
-    path = [min(left)]
-    while (following := min(left[path[-1]])) not in path:
-        path.append(following)
-    return [*path[path.index(following) :], following]
+    path = [min(remaining)]
+    while (next_step := min(remaining[path[-1]])) not in path:
+        path.append(next_step)
+    return [*path[path.index(next_step) :], next_step]

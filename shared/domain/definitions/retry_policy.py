@@ -1,4 +1,4 @@
-"""When a failed step is tried again: policies as data, and the one decision that reads them."""
+"""Retry policy of steps: exponential back-off with full jitter and a budget, as data, and the rule that applies it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from shared.errors import SpecError
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a step is tried, and how long it rests between: ``wait_s`` times ``factor`` each time, to a maximum.
+    """The attempts of a step, and the delays between: ``wait_s``, times ``factor`` each time, at most ``wait_max_s``.
 
-    All rests of a step together take at most ``budget_s``.
+    The sum of all delays of a step is at most ``budget_s``.
     """
 
     attempts: int = 3
@@ -24,16 +24,16 @@ class RetryPolicy:
     budget_s: float = 60.0
 
     def delay_after(self, failures: int, waited: timedelta, jitter: float) -> timedelta | None:
-        """Answer how long to rest after the ``failures``-th failure; None where it was the last attempt.
+        """Return the back-off delay after the ``failures``-th failure; None if there is no further attempt.
 
-        Full jitter: ``chance``, from 0 to 1, is the part of the whole wait that is taken, so that steps which
-        failed together do not come back together. ``waited`` is the sum of the rests so far.
+        Full jitter: ``jitter``, from 0 to 1, is the part of the full wait that is used, so that steps which
+        failed together do not come back together. ``waited`` is the sum of the delays so far.
         """
         if failures >= self.attempts:
             return None
-        whole_s = min(self.wait_s * self.factor ** (failures - 1), self.wait_max_s)
-        rest = timedelta(milliseconds=int(whole_s * jitter * 1_000))
-        return None if waited + rest > timedelta(seconds=self.budget_s) else rest
+        full_wait_s = min(self.wait_s * self.factor ** (failures - 1), self.wait_max_s)
+        delay = timedelta(milliseconds=int(full_wait_s * jitter * 1_000))
+        return None if waited + delay > timedelta(seconds=self.budget_s) else delay
 
 
 DEFAULT_RETRY_POLICY: Final = RetryPolicy()
@@ -53,9 +53,9 @@ RETRY_POLICY_LIMITS: Final = {
 
 
 def parse_retry_policy(raw: str | Mapping[str, Any]) -> RetryPolicy:
-    """Answer the policy that ``raw`` names, or writes: an object of some of the policy's fields.
+    """Parse a retry policy: the name of one, or an object with some of the policy's fields.
 
-    Raises SpecError with every fault: an unknown name or field, a value that is no number or out of its bounds.
+    Raises SpecError with every fault: an unknown name or field, a value that is not a number or is out of its limits.
     """
     if isinstance(raw, str):
         if raw not in NAMED_RETRY_POLICIES:
@@ -63,14 +63,23 @@ def parse_retry_policy(raw: str | Mapping[str, Any]) -> RetryPolicy:
         return NAMED_RETRY_POLICIES[raw]
     if not isinstance(raw, Mapping):
         raise SpecError(f"retry must be {', '.join(NAMED_RETRY_POLICIES)} or an object")
-    known = {field.name for field in fields(RetryPolicy)}
-    faults = [f"retry.{name} is not known; there are {', '.join(sorted(known))}" for name in raw if name not in known]
-    for name in known & set(raw):
-        least, most = RETRY_POLICY_LIMITS[name]
+    field_names = {field.name for field in fields(RetryPolicy)}
+    faults = [
+        f"retry.{name} is not known; there are {', '.join(sorted(field_names))}"
+        for name in raw
+        if name not in field_names
+    ]
+    for name in field_names & set(raw):
+        minimum, maximum = RETRY_POLICY_LIMITS[name]
         value = raw[name]
-        whole = name != "attempts" or isinstance(value, int)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most or not whole:
-            faults.append(f"retry.{name} must be a number from {least} to {most}")
+        is_whole_if_needed = name != "attempts" or isinstance(value, int)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not minimum <= value <= maximum
+            or not is_whole_if_needed
+        ):
+            faults.append(f"retry.{name} must be a number from {minimum} to {maximum}")
     if faults:
         raise SpecError("; ".join(sorted(faults)))
     return RetryPolicy(**dict(raw))

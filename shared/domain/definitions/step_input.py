@@ -1,4 +1,4 @@
-"""How data passes from step to step: what each strategy gives a step as its input."""
+"""Builds the input of a step from the run's input and the outputs of other steps, by the basket's strategy."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from shared.domain.definitions.basket import PARALLEL, RUN_INPUT, SEQUENTIAL, Basket, is_input_reference
+from shared.json_pointer import parse_pointer
 
 _MISSING: Final = object()
 
 
 class InputNotFound(LookupError):
-    """A step's input names a place that the data does not have."""
+    """A step's input refers to a place that the data does not have."""
 
 
 def input_of(
@@ -21,23 +22,25 @@ def input_of(
     outputs: Mapping[str, Mapping[str, Any]],
     required: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Answer the input of ``step_id``; ``outputs`` holds those of its needs. Raises NothingThere.
+    """Build the input of ``step_id``; ``outputs`` holds the outputs of its needs. Raises InputNotFound.
 
-    Parallel: the run's input. Sequential: the previous step's output, where a ``required`` field that it lacks is
-    filled from the run's input, so that a chain need not carry along what only a later agent wants. An explicit
-    graph: what the step's ``input`` says, or the merged outputs of its needs.
+    Parallel: the run's input. Sequential: the previous step's output; a ``required`` field that it lacks is filled
+    from the run's input, so that a chain need not pass on what only a later agent needs. Graph: the fields of the
+    step's ``input`` if it has one, else the merged outputs of its needs.
     """
     step = basket.step(step_id)
     if step.input is not None:
         return {name: _resolve_reference(value, run_input, outputs, name) for name, value in step.input.items()}
     if basket.strategy == PARALLEL or not step.needs:
         return dict(run_input)
-    given: dict[str, Any] = {}
+    step_input: dict[str, Any] = {}
     for need in step.needs:
-        given.update(outputs[need])
+        step_input.update(outputs[need])
     if basket.strategy == SEQUENTIAL:
-        given.update({field: run_input[field] for field in required if field not in given and field in run_input})
-    return given
+        step_input.update(
+            {field: run_input[field] for field in required if field not in step_input and field in run_input}
+        )
+    return step_input
 
 
 def _resolve_reference(
@@ -47,16 +50,15 @@ def _resolve_reference(
         return value
     source = run_input if value["from"] == RUN_INPUT else outputs[value["from"]]
     pointer = value.get("pointer", "")
-    found = _resolve_pointer(source, pointer)
-    if found is _MISSING:
+    resolved = _resolve_pointer(source, pointer)
+    if resolved is _MISSING:
         raise InputNotFound(f"{name}: there is nothing at {pointer!r} of {value['from']}")
-    return found
+    return resolved
 
 
 def _resolve_pointer(value: Any, pointer: str) -> Any:
-    """What a JSON Pointer (RFC 6901) names in ``value``; _MISSING where nothing is there."""
-    for token in pointer.split("/")[1:]:
-        key = token.replace("~1", "/").replace("~0", "~")
+    """Return the part of ``value`` at a JSON Pointer (RFC 6901); _MISSING if there is none."""
+    for key in parse_pointer(pointer):
         if isinstance(value, Mapping):
             value = value.get(key, _MISSING)
         elif isinstance(value, list) and key.isascii() and key.isdigit() and (key == "0" or key[0] != "0"):

@@ -1,4 +1,4 @@
-"""The decision: the value that every transition returns, and that one write stores."""
+"""The decision: the value that every transition returns, and that one optimistic write stores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shared.domain.execution import LOG_LINES_MAX, Execution, ExecutionRecord, L
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What a step returned, as JSON bytes; ``apart`` where it is too large to lie in the execution."""
+    """The output of a step as JSON bytes; ``is_external`` if it is too large to be stored in the execution."""
 
     step: str
     json: bytes
@@ -18,7 +18,7 @@ class StepOutput:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What an event leads to: what to write, what to run here, what to hand out."""
+    """The result of a transition: the new execution, the step to run next here, the steps to offer, log lines."""
 
     execution: Execution
     next_step: str | None = None
@@ -26,20 +26,20 @@ class Decision:
     events: tuple[LogEvent, ...] = ()
     outputs: tuple[StepOutput, ...] = ()
     rescued_step: str | None = None
-    """The step whose due moment must still be the one that was seen: a lease just renewed is not taken."""
+    """The step whose stored due time must be unchanged at the write, so that a lease just renewed is not taken away."""
     is_lock_only: bool = False
-    """True for a claim written alone: a lock and no record, for which no majority need be waited for."""
+    """Whether it is only a claim: a lock and not a result, so its write need not wait for a majority."""
 
     @property
     def initial_record(self) -> ExecutionRecord:
-        """The record of a run just started, which nobody has written to yet."""
+        """The record of a run just accepted, before any other write."""
         return ExecutionRecord(self.execution, self.events, len(self.events))
 
     def apply_to(self, before: ExecutionRecord) -> ExecutionRecord:
-        """The record after this decision was written on ``before``, where nobody wrote between."""
-        seen = before.execution
-        rev = seen.rev + 1 if self.events else seen.rev
-        after = replace(self.execution, version=seen.version + 1, rev=rev)
+        """Return the record after this decision is written on ``before``, if there is no write in between."""
+        previous = before.execution
+        rev = previous.rev + 1 if self.events else previous.rev
+        after = replace(self.execution, version=previous.version + 1, rev=rev)
         outputs = {**before.outputs, **{output.step: output.json for output in self.outputs if not output.is_external}}
         events = (*before.events, *self.events)[-LOG_LINES_MAX:]
         return ExecutionRecord(after, events, before.lines_total + len(self.events), outputs)

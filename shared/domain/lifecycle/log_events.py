@@ -1,4 +1,4 @@
-"""The log lines that tell of what happened to a run and its steps."""
+"""Builds the log lines of a run: one for each event of the run or of one of its steps."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 def step_event(
     step: Step, now: datetime, event: str, message: str, *, level: str = "info", status: str = "success", **facts: Any
 ) -> LogEvent:
-    """Answer a line about one step; ``facts`` and its attempt go into its data."""
-    told = {"attempt": step.claims, **facts}
+    """Build a log line about one step; ``data`` holds ``facts``, the attempt and, once known, the duration."""
+    payload = {"attempt": step.claims, **facts}
     if step.duration_ms is not None:
-        told["duration_ms"] = step.duration_ms
-    data = _encode(told).encode()
+        payload["duration_ms"] = step.duration_ms
+    data = _encode(payload).encode()
     return LogEvent(now, event, message, level=level, agent=step.agent, step=step.id, status=status, data=data)
 
 
 def run_event(execution: Execution, now: datetime, event: str, message: str, *, step: str | None = None) -> LogEvent:
-    """Answer a line about the whole run."""
+    """Build a log line about the whole run; its level is error if the run has an error."""
     failed = execution.error is not None
     return LogEvent(
         now, event, message, step=step, level="error" if failed else "info", status="error" if failed else "success"
@@ -31,5 +31,5 @@ def run_event(execution: Execution, now: datetime, event: str, message: str, *, 
 
 
 def step_started_event(step: Step, now: datetime) -> LogEvent:
-    """Answer the line of a claim."""
+    """Build the log line of a claim."""
     return step_event(step, now, "step.started", f"{step.id} started, attempt {step.claims}", status="running")

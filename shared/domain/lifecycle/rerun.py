@@ -1,4 +1,4 @@
-"""A retry: what of a run that is over goes into the new execution that is made in its place."""
+"""Rerun (retry of a run): builds a new execution from a finished one, with or without its completed steps."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from datetime import datetime
 from enum import StrEnum
 
 from shared.domain.execution import Execution, ExecutionRecord, Idempotency
+from shared.domain.lifecycle.decision import Decision
+from shared.domain.lifecycle.simulation import delay_scripted_steps
+from shared.domain.lifecycle.timings import Timings
+from shared.domain.lifecycle.transitions import start
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.errors import NotRetryable
 
 
 class RetryFrom(StrEnum):
-    """Where a retry begins."""
+    """Where a retry of a run begins: at the failed steps, or at the start."""
 
     FAILED = "failed"
     START = "start"
@@ -27,17 +31,17 @@ _RETRYABLE: Mapping[RetryFrom, frozenset[ExecutionStatus]] = {
 
 @dataclass(frozen=True, slots=True)
 class RetryRequest:
-    """What the request for a retry brings along: the new execution's own id, moment and names."""
+    """The data that a retry request adds: the new execution's id, its time, and the request's ids and key."""
 
     id: str
-    at: datetime
+    created_at: datetime
     request_id: str
     traceparent: str | None = None
     idempotency: Idempotency | None = None
 
 
 def check_retryable(original: Execution, start: RetryFrom) -> None:
-    """Raise NotRetryable where ``original`` is not in a status that can be retried from there."""
+    """Raise NotRetryable if the status of ``original`` does not allow a retry from ``start``."""
     if original.status in _RETRYABLE[start]:
         return
     if not original.is_done:
@@ -52,35 +56,46 @@ def check_retryable(original: Execution, start: RetryFrom) -> None:
 def retry_execution(
     original: ExecutionRecord, request: RetryRequest, start: RetryFrom
 ) -> tuple[Execution, Mapping[str, bytes]]:
-    """Answer the blank execution that retries ``original``, and the outputs that are copied into it.
+    """Build the new execution that retries ``original``, and return it with the outputs that are copied into it.
 
-    From what failed: the completed steps are taken over with their outputs, which ``original`` must bear, and every
-    step keeps the idempotency keys of the first execution, for the effects outside are still the same. From the
-    start: nothing is taken over and its keys are its own. Deadlines and schedules are those of a request and are
-    never copied. Raises NotRetryable.
+    ``RetryFrom.FAILED``: the completed steps are reused with their outputs, which ``original`` must contain. Every
+    step keeps the idempotency keys of the first execution, because the external effects are the same.
+    ``RetryFrom.START``: nothing is reused, and the new execution has keys of its own. Deadlines and schedules belong
+    to a request and are never copied. Raises NotRetryable.
     """
-    before = original.execution
-    check_retryable(before, start)
-    taken = {}
+    source = original.execution
+    check_retryable(source, start)
+    reused_steps = {}
     if start is RetryFrom.FAILED:
-        taken = {step.id: step for step in before.steps.values() if step.status is StepStatus.COMPLETED}
-    blank = Execution(
+        reused_steps = {step.id: step for step in source.steps.values() if step.status is StepStatus.COMPLETED}
+    new_execution = Execution(
         id=request.id,
-        integrator=before.integrator,
-        basket=before.basket,
+        integrator=source.integrator,
+        basket=source.basket,
         status=ExecutionStatus.QUEUED,
-        steps=taken,
-        created_at=request.at,
+        steps=reused_steps,
+        created_at=request.created_at,
         request_id=request.request_id,
-        input=before.input,
-        input_source=before.input_source,
-        kind=before.kind,
-        stateful=before.stateful,
-        tags=before.tags,
-        metadata=before.metadata,
+        input=source.input,
+        input_source=source.input_source,
+        kind=source.kind,
+        stateful=source.stateful,
+        tags=source.tags,
+        metadata=source.metadata,
         traceparent=request.traceparent,
         idempotency=request.idempotency,
-        retry_of=before.id,
-        effects_of=(before.effects_of or before.id) if start is RetryFrom.FAILED else None,
+        retry_of=source.id,
+        effects_of=(source.effects_of or source.id) if start is RetryFrom.FAILED else None,
     )
-    return blank, {step_id: original.outputs[step_id] for step_id in taken}
+    return new_execution, {step_id: original.outputs[step_id] for step_id in reused_steps}
+
+
+def start_retry(
+    original: ExecutionRecord, request: RetryRequest, retry_from: RetryFrom, timings: Timings
+) -> tuple[Decision, Mapping[str, bytes]]:
+    """Return the decision that starts the retry of ``original``, and the outputs it begins with.
+
+    The API and the command line both retry through this. Raises NotRetryable.
+    """
+    execution, outputs = retry_execution(original, request, retry_from)
+    return start(delay_scripted_steps(execution), request.created_at, timings), outputs

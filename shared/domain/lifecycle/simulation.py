@@ -1,9 +1,9 @@
-"""The script that the reserved agent ``simulate`` plays: what a poller will see, phase by phase.
+"""Simulator script of the reserved agent ``simulate`` (a test double): the statuses that a poller sees, in phases.
 
     queued:3   running:10@40   worker_lost   running:5   completed | failed:CODE
 
-``queued`` comes first or not at all, for a run that has begun never goes back to it; the last phase ends the step,
-and a script without an end completes.
+``queued`` may only come first, because a run that has begun never goes back to it. The last phase ends the step;
+a script without a final phase completes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from shared.domain.status import StepStatus
 SIMULATE_AGENT_NAME: Final = "simulate"
 SCRIPT_MAX_S: Final = 3_600.0
 
-# What a run that fails with one of these codes says in life; any other is permanent.
+# The error kinds that real runs have with these codes; any other code is permanent.
 ERROR_KIND_BY_CODE: Final[Mapping[str, ErrorKind]] = {"timeout": ErrorKind.TIMEOUT, "worker_lost": ErrorKind.LOST}
 
 _PHASE: Final = re.compile(
@@ -34,7 +34,7 @@ _PHASE: Final = re.compile(
 
 
 class PhaseKind(StrEnum):
-    """What a phase plays."""
+    """The kind of a script's phase."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -44,13 +44,13 @@ class PhaseKind(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """True for what ends a step."""
+        """Whether a phase of this kind ends the step."""
         return self in {PhaseKind.COMPLETED, PhaseKind.FAILED}
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptPhase:
-    """One entry of a script; ``percent`` is what its progress reaches at its end."""
+    """One entry of a script; ``percent`` is the progress at the end of the phase."""
 
     kind: PhaseKind
     duration_s: float = 0.0
@@ -60,26 +60,27 @@ class ScriptPhase:
 
 @dataclass(frozen=True, slots=True)
 class ScriptFault:
-    """What is wrong with a script, and where: a JSON Pointer into the agent's input."""
+    """A fault of a script; ``pointer`` is a JSON Pointer into the agent's input."""
 
     pointer: str
     message: str
 
 
 def parse_script(script: Sequence[str]) -> tuple[ScriptPhase, ...]:
-    """Answer the phases of a script that is right by the agent's input schema; ValueError for an entry that is none."""
+    """Parse a script that the agent's input schema accepts; raises ValueError if an entry is not a phase."""
     return tuple(_parse_phase(entry) for entry in script)
 
 
 def find_script_faults(agent_input: Mapping[str, Any]) -> list[ScriptFault]:
-    """Answer what no schema can say of a script: phases out of their order, or over an hour in all."""
+    """Return the faults of a script that a schema cannot express: wrong order of phases, or over an hour in total."""
     return list(_find_faults(parse_script(agent_input.get("script", ()))))
 
 
 def delay_scripted_steps(new_execution: Execution) -> Execution:
-    """Answer a run that nobody has started yet, its first steps held back for as long as their scripts play ``queued``.
+    """Return a new run whose first steps are delayed for as long as their scripts are in the phase ``queued``.
 
-    A step that is held rests, offered to nobody, as after a retry. One that is scheduled waits for that alone.
+    Such a step is a delayed step as after a retry: it is not offered until its time. A scheduled run is unchanged: it
+    waits for its schedule only.
     """
     if new_execution.run_after is not None and new_execution.run_after > new_execution.created_at:
         return new_execution
@@ -93,33 +94,35 @@ def delay_scripted_steps(new_execution: Execution) -> Execution:
     return new_execution if len(steps) == len(new_execution.steps) else replace(new_execution, steps=steps)
 
 
-def _queued_phases_s(given: Mapping[str, Any]) -> float:
-    return sum(phase.duration_s for phase in parse_script(given.get("script", ())) if phase.kind is PhaseKind.QUEUED)
+def _queued_phases_s(agent_input: Mapping[str, Any]) -> float:
+    return sum(
+        phase.duration_s for phase in parse_script(agent_input.get("script", ())) if phase.kind is PhaseKind.QUEUED
+    )
 
 
 def _parse_phase(entry: str) -> ScriptPhase:
-    found = _PHASE.fullmatch(entry)
-    if found is None:
+    match = _PHASE.fullmatch(entry)
+    if match is None:
         raise ValueError(f"{entry!r} is no phase of a script")
-    if found["timed"]:
-        percent = None if found["percent"] is None else int(found["percent"])
-        return ScriptPhase(PhaseKind(found["timed"]), float(found["seconds"]), percent)
-    if found["code"]:
-        return ScriptPhase(PhaseKind.FAILED, code=found["code"])
-    return ScriptPhase(PhaseKind.WORKER_LOST if found["lost"] else PhaseKind.COMPLETED)
+    if match["timed"]:
+        percent = None if match["percent"] is None else int(match["percent"])
+        return ScriptPhase(PhaseKind(match["timed"]), float(match["seconds"]), percent)
+    if match["code"]:
+        return ScriptPhase(PhaseKind.FAILED, code=match["code"])
+    return ScriptPhase(PhaseKind.WORKER_LOST if match["lost"] else PhaseKind.COMPLETED)
 
 
 def _find_faults(phases: Sequence[ScriptPhase]) -> Iterator[ScriptFault]:
     total_s = 0.0
-    began = False
-    for place, phase in enumerate(phases):
-        pointer = f"/script/{place}"
-        if place and phases[place - 1].kind.is_final:
-            yield ScriptFault(pointer, f"nothing comes after {phases[place - 1].kind}, which ends the step")
+    has_begun = False
+    for index, phase in enumerate(phases):
+        pointer = f"/script/{index}"
+        if index and phases[index - 1].kind.is_final:
+            yield ScriptFault(pointer, f"nothing comes after {phases[index - 1].kind}, which ends the step")
             return
-        if phase.kind is PhaseKind.QUEUED and began:
+        if phase.kind is PhaseKind.QUEUED and has_begun:
             yield ScriptFault(pointer, "queued comes first: a run that has begun never goes back to it")
-        began = began or phase.kind is not PhaseKind.QUEUED
+        has_begun = has_begun or phase.kind is not PhaseKind.QUEUED
         total_s += phase.duration_s
         if total_s > SCRIPT_MAX_S >= total_s - phase.duration_s:
             yield ScriptFault(pointer, f"the script takes over {SCRIPT_MAX_S:g} s in all")

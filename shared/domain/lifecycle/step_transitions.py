@@ -1,4 +1,4 @@
-"""What the decisions are made of: single steps moved through the table, and runs brought to their end."""
+"""Building blocks of the transitions: pure functions that move one step, or end a run whose steps are all final."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.errors import LeaseLost
 
 
 def offer_step(step: Step, now: datetime, timings: Timings, **changes: Any) -> Step:
-    """Answer the step as offered at ``now``, from whatever it was in."""
+    """Return the step as ready and offered at ``now``, from any status that allows it."""
     if step.status is not StepStatus.READY:
         changes["status"] = transition_step(step.status, StepStatus.READY)
     return replace(
@@ -32,14 +32,14 @@ def offer_step(step: Step, now: datetime, timings: Timings, **changes: Any) -> S
 
 
 def delay_step(step: Step, until: datetime, **changes: Any) -> Step:
-    """Answer the step as ready but not offered: somebody looks again at ``until``."""
+    """Return the step as delayed: ready but not offered; the reconciler offers it at ``until``."""
     if step.status is not StepStatus.READY:
         changes["status"] = transition_step(step.status, StepStatus.READY)
     return replace(step, offered_at=None, due_by=until, started_at=None, percent=None, message=None, **changes)
 
 
 def claim_step(step: Step, token: str, now: datetime, timings: Timings) -> Step:
-    """Answer the step as running under a new claim."""
+    """Return the step as running under a new claim, whose lease ends at ``now + timings.lease``."""
     return replace(
         step,
         status=transition_step(step.status, StepStatus.RUNNING),
@@ -53,7 +53,7 @@ def claim_step(step: Step, token: str, now: datetime, timings: Timings) -> Step:
 
 
 def end_step(step: Step, status: StepStatus, now: datetime, **changes: Any) -> Step:
-    """Answer the step as over."""
+    """Return the step in the final status ``status``."""
     return replace(
         step,
         status=transition_step(step.status, status),
@@ -66,15 +66,15 @@ def end_step(step: Step, status: StepStatus, now: datetime, **changes: Any) -> S
 
 
 def at_or_after(earlier: datetime, now: datetime) -> datetime:
-    """Answer ``now``, but nothing before what came ``earlier``.
+    """Return ``now``, but never a time before ``earlier``.
 
-    Each process has read the store's clock for itself, and may be wrong by as much as its look took.
+    Each process reads the store's clock for itself, and can be wrong by the round trip of that reading.
     """
     return max(earlier, now)
 
 
 def step_under_lease(execution: Execution, lease: Lease) -> Step:
-    """Answer the step that runs under ``lease``; raises LeaseLost where it has moved on."""
+    """Return the step that runs under ``lease``; raises LeaseLost if it no longer does."""
     step = execution.steps.get(lease.step)
     if step is None or execution.is_done or not step.is_running_under(lease):
         raise LeaseLost(f"step {lease.step} of {execution.id} has moved on from claim {lease.claim}")
@@ -82,33 +82,33 @@ def step_under_lease(execution: Execution, lease: Lease) -> Step:
 
 
 def with_steps(execution: Execution, *steps: Step) -> Execution:
-    """Answer the execution with these steps in place of those of their ids."""
+    """Return the execution with these steps in place of those with the same ids."""
     return replace(execution, steps={**execution.steps, **{step.id: step for step in steps}})
 
 
 def fail_step(
     execution: Execution, step: Step, error: RunError, now: datetime, events: Iterable[LogEvent] = ()
 ) -> Decision:
-    """End a step for good; the run ends with it where nothing else is left."""
-    over = end_step(step, StepStatus.FAILED, now, error=error)
+    """End a step as failed; the run ends too if no other step is left."""
+    failed = end_step(step, StepStatus.FAILED, now, error=error)
     message = f"{step.id} failed: {error.message}"
-    told = log_events.step_event(
-        over, now, "step.failed", message, level="error", status="error", error_code=error.error_code
+    event = log_events.step_event(
+        failed, now, "step.failed", message, level="error", status="error", error_code=error.error_code
     )
-    return finish_if_done(with_steps(execution, over), now, [*events, told])
+    return finish_if_done(with_steps(execution, failed), now, [*events, event])
 
 
 def cancel_step(execution: Execution, step: Step, now: datetime) -> Decision:
-    """End a step that was cancelled."""
-    over = end_step(step, StepStatus.CANCELLED, now, error=cancelled_error(execution, step))
-    told = log_events.step_event(
-        over, now, "step.cancelled", f"{step.id} was cancelled", level="warning", status="cancelled"
+    """End a step as cancelled; the run ends too if no other step is left."""
+    cancelled = end_step(step, StepStatus.CANCELLED, now, error=cancelled_error(execution, step))
+    event = log_events.step_event(
+        cancelled, now, "step.cancelled", f"{step.id} was cancelled", level="warning", status="cancelled"
     )
-    return finish_if_done(with_steps(execution, over), now, [told])
+    return finish_if_done(with_steps(execution, cancelled), now, [event])
 
 
 def newly_ready(execution: Execution, steps: dict[str, Step]) -> list[str]:
-    """Answer the waiting steps whose needs are now all completed, in the basket's order."""
+    """Return the ids of the waiting steps whose needs are now all completed, in the basket's order."""
     return [
         step.id
         for step in execution.basket.steps
@@ -118,7 +118,7 @@ def newly_ready(execution: Execution, steps: dict[str, Step]) -> list[str]:
 
 
 def newly_offered(before: Execution, after: Execution) -> tuple[str, ...]:
-    """Answer the steps that a decision offered."""
+    """Return the ids of the ready steps that a decision has offered."""
     return tuple(
         step.id
         for step in after.steps.values()
@@ -127,7 +127,7 @@ def newly_offered(before: Execution, after: Execution) -> tuple[str, ...]:
 
 
 def finish_if_done(execution: Execution, now: datetime, events: list[LogEvent]) -> Decision:
-    """Skip what can never run, and end the run where nothing is left to wait for."""
+    """Skip the steps that can never run, and end the run if all its steps are final."""
     steps = dict(execution.steps)
     for step in execution.basket.steps:
         if steps[step.id].status is StepStatus.WAITING and any(
@@ -139,19 +139,21 @@ def finish_if_done(execution: Execution, now: datetime, events: list[LogEvent]) 
     if not all(step.status.is_final for step in steps.values()):
         return Decision(execution, events=tuple(events))
     status, error = _final_status(execution, now)
-    over = replace(
+    finished = replace(
         execution,
         status=transition_execution(execution.status, status),
         finished_at=at_or_after(execution.started_at or execution.created_at, now),
         error=error,
         dead_letter=status is ExecutionStatus.FAILED and _is_dead_letter(execution),
     )
-    events.append(log_events.run_event(over, now, f"execution.{status}", f"basket {execution.basket.name} {status}"))
-    return Decision(over, events=tuple(events))
+    events.append(
+        log_events.run_event(finished, now, f"execution.{status}", f"basket {execution.basket.name} {status}")
+    )
+    return Decision(finished, events=tuple(events))
 
 
 def cancelled_error(execution: Execution, step: Step | None = None) -> RunError:
-    """Answer the error of a run, or a step of it, that was asked to stop."""
+    """Return the error of a cancelled run, or of one of its steps."""
     reason = None if execution.cancel is None else execution.cancel.reason
     return RunError(
         "cancelled",
@@ -174,7 +176,10 @@ def _final_status(execution: Execution, now: datetime) -> tuple[ExecutionStatus,
 
 
 def _is_dead_letter(execution: Execution) -> bool:
-    """True where what failed may be sent again by hand: lost workers, used-up retries, data that broke a schema."""
+    """Return whether a failed run is a dead letter, so that it may be sent again by hand.
+
+    It is one after lost workers, after the last retry of a transient failure, or if data broke a schema.
+    """
     errors = [step.error for step in execution.steps.values() if step.error is not None]
     return any(
         error.kind in {ErrorKind.LOST, ErrorKind.TRANSIENT} or error.error_code in {"input_invalid", "output_invalid"}
@@ -187,5 +192,8 @@ def _is_final_but_incomplete(step: Step) -> bool:
 
 
 def unknown_agent_delay(since: datetime, now: datetime) -> timedelta:
-    """Answer how long a step rests that a worker of an older release handed back: as long as that lasts already."""
+    """Return the delay before a step with an unknown agent is offered again: back-off from 5 s to 60 s.
+
+    The delay equals the time since a worker of an older release first handed the step back, within these bounds.
+    """
     return min(max(now - since, UNKNOWN_AGENT_DELAY_MIN), UNKNOWN_AGENT_DELAY_MAX)

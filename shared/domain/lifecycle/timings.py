@@ -1,4 +1,4 @@
-"""The periods and limits that decisions go by."""
+"""Timings of the engine: lease, hand-off time with back-off, limits of losses and delays, and the overdue check."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNKNOWN_AGENT_TIMEOUT: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """The periods and limits that decisions go by."""
+    """The periods and limits that decisions use; ``handoff`` is the first hand-off time of an offer."""
 
     lease: timedelta = timedelta(seconds=30)
     handoff: timedelta = timedelta(seconds=5)
@@ -25,22 +25,25 @@ class Timings:
 
     @property
     def due_ahead_max(self) -> timedelta:
-        """How far ahead a lease or a hand-off can end; one further ahead was set by a clock that has since jumped."""
+        """The furthest a due time can be ahead of now; one further ahead was set before the clock jumped back."""
         return max(self.lease, self.queued_grace, HANDOFF_MAX)
 
     @property
     def queued_grace(self) -> timedelta:
-        """How long a step is left alone whose message still waits in a long queue."""
+        """The time for which a step is not offered again while its message still waits in a long queue."""
         return 12 * self.handoff
 
     def handoff_timeout(self, offers: int) -> timedelta:
-        """How long an offered step may wait for its claim: doubling with each offer, at most a minute."""
+        """Return the hand-off time of the ``offers``-th offer: exponential back-off (doubling), at most a minute.
+
+        It is the time within which an offered step should be claimed (a visibility timeout).
+        """
         doubled: timedelta = self.handoff * (1 << min(max(offers - 1, 0), 16))
         return max(self.handoff, min(doubled, HANDOFF_MAX))
 
 
 def is_overdue(execution: Execution, step: Step, now: datetime, timings: Timings) -> bool:
-    """True where what a step's due moment stands for did not happen, or where no clock could have set it."""
+    """Return whether the due time of a step has passed, or is too far ahead to be real (the clock has jumped)."""
     if step.due_by is None:
         return False
     if step.due_by <= now:
@@ -48,5 +51,5 @@ def is_overdue(execution: Execution, step: Step, now: datetime, timings: Timings
     if not step.is_delayed:
         return step.due_by > now + timings.due_ahead_max
     retried = step.status is StepStatus.READY and step.failures > 0
-    longest = timedelta(seconds=execution.basket.step(step.id).retry.wait_max_s)
-    return retried and step.due_by > now + max(longest, timings.due_ahead_max)
+    delay_max = timedelta(seconds=execution.basket.step(step.id).retry.wait_max_s)
+    return retried and step.due_by > now + max(delay_max, timings.due_ahead_max)

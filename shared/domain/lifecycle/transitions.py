@@ -1,18 +1,18 @@
-"""What can happen to an execution: pure functions from a value and a moment to a decision.
+"""State transitions of an execution: pure functions from an execution and a time to a decision.
 
-Each takes the execution as loaded, the store's ``now`` and what happened, and answers an :class:`Advance`: the new
-execution, the step that this worker goes on with, the steps to offer, the log lines that tell of it. Nobody else
-changes an execution. The caller saves the decision with one filtered update and only then carries it out; where
-somebody wrote first it loads again and asks again.
+Each takes the execution as loaded, the store's ``now`` and the event, and returns a :class:`Decision`: the new
+execution, the step that this worker runs next, the steps to offer, the log lines. No other code changes an
+execution. The caller saves the decision with one optimistic write (filtered by the version) and carries it out only
+after that; if another writer was first, it loads the execution and decides again.
 
     waiting -> ready -> running -> completed | failed | cancelled
                  ^--------'  by retry, release or rescue
-    waiting -> skipped       where it never got to run
+    waiting -> skipped       if it can never run
 
-Every step that is ready or running carries ``due_by``: whatever should have happened by then and did not is looked
-at again. For a ready step that was offered it is its hand-off time, for one that waits for a moment (a schedule, a
-retry) that moment, for a running one the end of its lease. So a lost message, a killed worker and an API that died
-after its insert are one case, and :func:`rescue` is its rule; :func:`expire` is the rule of the run's own deadlines.
+Every step that is ready or running has a ``due_by``: if the expected event has not happened by then, the step is
+checked again. For a ready step that was offered it is the end of its hand-off time, for a delayed step (schedule,
+retry) the time of its offer, for a running step the end of its lease. So a lost message, a killed worker and an API
+that died after its insert are one case, which :func:`rescue` handles; :func:`expire` handles the run's own deadlines.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from shared.domain.status import ExecutionStatus, StepStatus, transition_executi
 
 
 def start(new_execution: Execution, now: datetime, timings: Timings) -> Decision:
-    """Take in a run that was accepted: the steps that need nothing are ready, and handed out unless it is for later.
+    """Accept a new run: the steps without needs become ready and are offered, or delayed if the run is scheduled.
 
-    A step that ``blank`` bears already stays as it is: completed by the run that this one retries, or resting.
+    A step that ``new_execution`` already has stays as it is: completed by the run that this one retries, or delayed.
     """
-    later = new_execution.run_after is not None and new_execution.run_after > now
+    is_later = new_execution.run_after is not None and new_execution.run_after > now
     steps = {
         step.id: new_execution.steps.get(step.id) or Step(step.id, step.agent) for step in new_execution.basket.steps
     }
     for step_id in step_transitions.newly_ready(new_execution, steps):
-        if later and new_execution.run_after is not None:
+        if is_later and new_execution.run_after is not None:
             steps[step_id] = step_transitions.delay_step(steps[step_id], new_execution.run_after)
         else:
             steps[step_id] = step_transitions.offer_step(steps[step_id], now, timings)
-    retried = f", a retry of {new_execution.retry_of}" if new_execution.retry_of else ""
-    message = f"accepted basket {new_execution.basket.name}{retried}"
-    told = log_events.run_event(new_execution, now, "execution.accepted", message, step="initialization")
-    status = ExecutionStatus.SCHEDULED if later else ExecutionStatus.QUEUED
-    begun = replace(new_execution, status=status, steps=steps, queued_at=None if later else now)
-    hand_out = tuple(step.id for step in steps.values() if step.status is StepStatus.READY and not step.is_delayed)
-    return Decision(begun, dispatch=hand_out, events=(told,))
+    retry_note = f", a retry of {new_execution.retry_of}" if new_execution.retry_of else ""
+    message = f"accepted basket {new_execution.basket.name}{retry_note}"
+    event = log_events.run_event(new_execution, now, "execution.accepted", message, step="initialization")
+    status = ExecutionStatus.SCHEDULED if is_later else ExecutionStatus.QUEUED
+    started = replace(new_execution, status=status, steps=steps, queued_at=None if is_later else now)
+    dispatch = tuple(step.id for step in steps.values() if step.status is StepStatus.READY and not step.is_delayed)
+    return Decision(started, dispatch=dispatch, events=(event,))
 
 
 def claim(execution: Execution, step_id: str, token: str, now: datetime, timings: Timings) -> Decision | None:
-    """Give ``step_id`` to the worker that made ``token``; None where there is nothing to claim.
+    """Claim ``step_id`` for the worker that made ``token``; None if there is nothing to claim.
 
-    A doubled, late or made-up message ends here: only a ready step of a run that is not over can be claimed, and
-    one that waits for a moment not before it. Past a deadline the run expires instead.
+    A duplicate, late or forged task message ends here: only a ready step of a run that is not over can be claimed,
+    and a delayed step not before its time. After a deadline the run expires instead.
     """
     step = execution.steps.get(step_id)
     if step is None or execution.is_done or step.status is not StepStatus.READY:
@@ -65,12 +65,12 @@ def claim(execution: Execution, step_id: str, token: str, now: datetime, timings
     if expired is not None:
         return expired
     claimed = step_transitions.claim_step(step, token, now, timings)
-    began = step_transitions.at_or_after(execution.queued_at or execution.created_at, now)
+    started_at = step_transitions.at_or_after(execution.queued_at or execution.created_at, now)
     running = replace(
         step_transitions.with_steps(execution, claimed),
         status=transition_execution(execution.status, ExecutionStatus.RUNNING),
-        queued_at=execution.queued_at or began,
-        started_at=execution.started_at or began,
+        queued_at=execution.queued_at or started_at,
+        started_at=execution.started_at or started_at,
     )
     return Decision(
         running, next_step=step_id, events=(log_events.step_started_event(claimed, now),), is_lock_only=True
@@ -86,105 +86,105 @@ def complete(
     *,
     next_token: str | None = None,
 ) -> Decision:
-    """Record the output of the step under ``lease``; raises LeaseLost where the step has moved on.
+    """Complete the step under ``lease`` with its output; raises LeaseLost if the lease is no longer valid.
 
-    Steps that became ready are handed out, all but one of the same queue, which the worker that made
-    ``next_token`` claims in the same write and runs next.
+    The steps that became ready are offered, except one of the same queue: the worker that made ``next_token`` claims
+    it in the same write and runs it next (inline continuation).
     """
     step = step_transitions.step_under_lease(execution, lease)
-    done = step_transitions.end_step(
+    completed = step_transitions.end_step(
         step, StepStatus.COMPLETED, now, output_bytes=len(output.json), output_apart=output.is_external
     )
-    events = [log_events.step_event(done, now, "step.completed", f"{done.id} completed")]
-    steps = {**execution.steps, step.id: done}
-    run_here = None
+    events = [log_events.step_event(completed, now, "step.completed", f"{completed.id} completed")]
+    steps = {**execution.steps, step.id: completed}
+    next_step = None
     queue = execution.basket.step(step.id).queue
-    for ready in step_transitions.newly_ready(execution, steps):
-        if next_token is not None and run_here is None and execution.basket.step(ready).queue == queue:
-            run_here = ready
-            free = replace(steps[ready], status=transition_step(steps[ready].status, StepStatus.READY))
-            steps[ready] = step_transitions.claim_step(free, next_token, now, timings)
-            events.append(log_events.step_started_event(steps[ready], now))
+    for ready_id in step_transitions.newly_ready(execution, steps):
+        if next_token is not None and next_step is None and execution.basket.step(ready_id).queue == queue:
+            next_step = ready_id
+            ready_step = replace(steps[ready_id], status=transition_step(steps[ready_id].status, StepStatus.READY))
+            steps[ready_id] = step_transitions.claim_step(ready_step, next_token, now, timings)
+            events.append(log_events.step_started_event(steps[ready_id], now))
         else:
-            steps[ready] = step_transitions.offer_step(steps[ready], now, timings)
-    advance = step_transitions.finish_if_done(replace(execution, steps=steps), now, events)
+            steps[ready_id] = step_transitions.offer_step(steps[ready_id], now, timings)
+    decision = step_transitions.finish_if_done(replace(execution, steps=steps), now, events)
     return replace(
-        advance,
-        next_step=run_here,
-        dispatch=step_transitions.newly_offered(execution, advance.execution),
+        decision,
+        next_step=next_step,
+        dispatch=step_transitions.newly_offered(execution, decision.execution),
         outputs=(output,),
     )
 
 
 def fail(execution: Execution, lease: Lease, error: RunError, now: datetime, *, jitter: float = 1.0) -> Decision:
-    """Record that the step under ``lease`` failed; raises LeaseLost where the step has moved on.
+    """Record that the step under ``lease`` failed; raises LeaseLost if the lease is no longer valid.
 
-    A transient failure is tried again as the step's policy says, after a rest of which ``chance`` takes a part;
-    any other is for good. Under a cancel nothing is tried again.
+    A transient failure is retried by the step's policy, after a back-off delay of which ``jitter`` (0 to 1) is the
+    part used. Any other failure is final. Nothing is retried after a cancel.
     """
     step = step_transitions.step_under_lease(execution, lease)
     counted = replace(step, failures=step.failures + 1)
     if execution.cancel is not None and error.kind is ErrorKind.CANCELLED:
         return step_transitions.cancel_step(execution, counted, now)
-    rest = None
+    delay = None
     if error.kind is ErrorKind.TRANSIENT and execution.cancel is None:
         policy = execution.basket.step(step.id).retry
-        rest = policy.delay_after(counted.failures, timedelta(milliseconds=step.waited_ms), jitter)
-    if rest is None:
+        delay = policy.delay_after(counted.failures, timedelta(milliseconds=step.waited_ms), jitter)
+    if delay is None:
         return step_transitions.fail_step(execution, counted, error, now)
-    rest_ms = rest // timedelta(milliseconds=1)
-    message = f"{step.id} failed and is tried again in {rest.total_seconds():g} s: {error.message}"
-    told = log_events.step_event(
+    delay_ms = delay // timedelta(milliseconds=1)
+    message = f"{step.id} failed and is tried again in {delay.total_seconds():g} s: {error.message}"
+    event = log_events.step_event(
         counted, now, "step.retrying", message, level="warning", status="retrying",
-        error_code=error.error_code, retry_in_ms=rest_ms,
+        error_code=error.error_code, retry_in_ms=delay_ms,
     )  # fmt: skip
-    # The token stays: it tells this worker, should the answer be lost, that the write is its own.
-    rested = step_transitions.delay_step(counted, now + rest, waited_ms=step.waited_ms + rest_ms)
-    return Decision(step_transitions.with_steps(execution, rested), events=(told,))
+    # The token stays: by it the worker recognises its own write if the reply was lost.
+    delayed = step_transitions.delay_step(counted, now + delay, waited_ms=step.waited_ms + delay_ms)
+    return Decision(step_transitions.with_steps(execution, delayed), events=(event,))
 
 
 def release(execution: Execution, lease: Lease, now: datetime, timings: Timings, reason: str) -> Decision:
-    """Hand a step back that its worker cannot finish, so that it goes on elsewhere at once; no failure and no loss.
+    """Hand a step back (nack) that its worker cannot finish: it is offered again at once, without a failure or a loss.
 
-    Raises LeaseLost where the step has moved on. Under a cancel it ends instead.
+    Raises LeaseLost if the lease is no longer valid. After a cancel the step ends instead.
     """
     step = step_transitions.step_under_lease(execution, lease)
     if execution.cancel is not None:
         return step_transitions.cancel_step(execution, step, now)
-    told = log_events.step_event(step, now, "step.released", f"{step.id} was handed back: {reason}", status="released")
-    back = step_transitions.offer_step(step, now, timings)
-    return Decision(step_transitions.with_steps(execution, back), dispatch=(step.id,), events=(told,))
+    event = log_events.step_event(step, now, "step.released", f"{step.id} was handed back: {reason}", status="released")
+    offered = step_transitions.offer_step(step, now, timings)
+    return Decision(step_transitions.with_steps(execution, offered), dispatch=(step.id,), events=(event,))
 
 
 def release_unknown_agent(execution: Execution, lease: Lease, now: datetime) -> Decision:
-    """Hand a step back that this worker does not know, to a moment ahead: a newer release may know it.
+    """Hand back a step whose agent this worker does not have, with a delay: workers of a newer release may have it.
 
-    After an hour of that it fails. Raises LeaseLost where the step has moved on.
+    It fails an hour after its first hand-back. Raises LeaseLost if the lease is no longer valid.
     """
     step = step_transitions.step_under_lease(execution, lease)
-    since = step.stranger_since or execution.steps[step.id].started_at or now
+    unknown_since = step.stranger_since or execution.steps[step.id].started_at or now
     if execution.cancel is not None:
         return step_transitions.cancel_step(execution, step, now)
-    if now - since >= UNKNOWN_AGENT_TIMEOUT:
+    if now - unknown_since >= UNKNOWN_AGENT_TIMEOUT:
         message = f"agent {step.agent!r} is installed on no worker"
         error = RunError("agent_error", message, ErrorKind.LOST, step.agent, step.id, step.claims)
         return step_transitions.fail_step(execution, step, error, now)
-    told = log_events.step_event(
+    event = log_events.step_event(
         step, now, "step.released", f"{step.id} was handed back: this worker has no agent {step.agent}",
         level="warning", status="released",
     )  # fmt: skip
-    rested = step_transitions.delay_step(
-        step, now + step_transitions.unknown_agent_delay(since, now), stranger_since=since
+    delayed = step_transitions.delay_step(
+        step, now + step_transitions.unknown_agent_delay(unknown_since, now), stranger_since=unknown_since
     )
-    return Decision(step_transitions.with_steps(execution, rested), events=(told,))
+    return Decision(step_transitions.with_steps(execution, delayed), events=(event,))
 
 
 def rescue(execution: Execution, step_id: str, now: datetime, timings: Timings) -> Decision | None:
-    """Look again at a step that is past its due moment; None where it is not.
+    """Rescue (redeliver) a step that is overdue; None if it is not.
 
-    A ready step is offered (again). A running one has lost its worker: it is offered again too, until it has lost
-    as many as ``terms`` allow; then it fails with ``worker_lost``, or a poisonous step would end worker after
-    worker for ever. Under a cancel it ends.
+    A ready step is offered (again). A running step has lost its worker: it is offered again too, until it has lost
+    ``timings.losses_max`` workers. Then it fails with ``worker_lost``, because a poison step would kill one worker
+    after the other for ever. After a cancel a running step ends instead.
     """
     step = execution.steps.get(step_id)
     if step is None or execution.is_done or not is_overdue(execution, step, now, timings):
@@ -195,18 +195,18 @@ def rescue(execution: Execution, step_id: str, now: datetime, timings: Timings) 
     if execution.cancel is not None:
         return replace(step_transitions.cancel_step(execution, lost, now), rescued_step=step.id)
     message = f"{step.id} lost its worker ({lost.losses} of {timings.losses_max})"
-    told = log_events.step_event(lost, now, "step.worker_lost", message, level="warning", status="lost")
+    event = log_events.step_event(lost, now, "step.worker_lost", message, level="warning", status="lost")
     if lost.losses >= timings.losses_max:
         return replace(
-            step_transitions.fail_step(execution, lost, _worker_lost_error(lost), now, (told,)), rescued_step=step.id
+            step_transitions.fail_step(execution, lost, _worker_lost_error(lost), now, (event,)), rescued_step=step.id
         )
-    return _reoffer_step(execution, lost, now, timings, (told,))
+    return _reoffer_step(execution, lost, now, timings, (event,))
 
 
 def expire(execution: Execution, now: datetime) -> Decision | None:
-    """End a run past its deadline, or past its start deadline without a claim; None where it is not.
+    """End a run (timeout) after its deadline, or after its start deadline without a claim; None if neither has passed.
 
-    A live lease does not save it: its holder's writes are refused from then on.
+    This does not respect a valid lease: the writes of its holder are refused from then on.
     """
     if execution.is_done:
         return None
@@ -217,64 +217,65 @@ def expire(execution: Execution, now: datetime) -> Decision | None:
         run_error = RunError("start_deadline_exceeded", message, ErrorKind.TIMEOUT)
     else:
         return None
-    over = []
+    failed_steps = []
     for step in execution.steps.values():
         if step.status is StepStatus.RUNNING:
             error = replace(run_error, agent=step.agent, step=step.id, attempt=step.claims)
-            over.append(step_transitions.end_step(step, StepStatus.FAILED, now, error=error))
-    return _end_run(step_transitions.with_steps(execution, *over), now, run_error)
+            failed_steps.append(step_transitions.end_step(step, StepStatus.FAILED, now, error=error))
+    return _end_run(step_transitions.with_steps(execution, *failed_steps), now, run_error)
 
 
 def cancel(execution: Execution, now: datetime, reason: str | None = None) -> Decision | None:
-    """Ask a run to stop; None where it is over or was asked before.
+    """Request the cancel of a run; None if it is over or a cancel was requested before.
 
-    What is not running ends at once, and the run with it unless a step runs: that one is asked by its heartbeat.
+    The steps that do not run end at once. If no step runs, the run ends too; else the heartbeat of the running step
+    finds the request and stops the step.
     """
     if execution.is_done or execution.cancel is not None:
         return None
-    asked = replace(execution, cancel=CancelRequest(now, reason))
+    requested = replace(execution, cancel=CancelRequest(now, reason))
     message = f"cancel requested: {reason}" if reason else "cancel requested"
-    told = LogEvent(now, "execution.cancel_requested", message, level="warning", status="cancelling")
-    if all(step.status is not StepStatus.RUNNING for step in asked.steps.values()):
-        return _end_run(asked, now, step_transitions.cancelled_error(asked), (told,))
-    stopping = _end_waiting_steps(asked, now)
-    cancelling = replace(stopping, status=transition_execution(asked.status, ExecutionStatus.CANCELLING))
-    return Decision(cancelling, events=(told,))
+    event = LogEvent(now, "execution.cancel_requested", message, level="warning", status="cancelling")
+    if all(step.status is not StepStatus.RUNNING for step in requested.steps.values()):
+        return _end_run(requested, now, step_transitions.cancelled_error(requested), (event,))
+    stopping = _end_waiting_steps(requested, now)
+    cancelling = replace(stopping, status=transition_execution(requested.status, ExecutionStatus.CANCELLING))
+    return Decision(cancelling, events=(event,))
 
 
 def _end_run(execution: Execution, now: datetime, error: RunError, events: tuple[LogEvent, ...] = ()) -> Decision:
-    """End a run of which nothing runs any more, with all that waits in it."""
+    """End a run that has no running step, together with its waiting steps."""
     status = ExecutionStatus.FAILED if execution.cancel is None else ExecutionStatus.CANCELLED
-    over = replace(
+    ended = replace(
         _end_waiting_steps(execution, now),
         status=transition_execution(execution.status, status),
         finished_at=step_transitions.at_or_after(execution.started_at or execution.created_at, now),
         error=error if execution.cancel is None else step_transitions.cancelled_error(execution),
     )
-    told = log_events.run_event(
-        over, now, f"execution.{status}", f"basket {over.basket.name} {status}: {error.message}"
+    event = log_events.run_event(
+        ended, now, f"execution.{status}", f"basket {ended.basket.name} {status}: {error.message}"
     )
-    return Decision(over, events=(*events, told))
+    return Decision(ended, events=(*events, event))
 
 
 def _end_waiting_steps(execution: Execution, now: datetime) -> Execution:
-    over = []
+    ended_steps = []
     for step in execution.steps.values():
         if step.status is StepStatus.READY:
-            over.append(step_transitions.end_step(step, StepStatus.CANCELLED, now))
+            ended_steps.append(step_transitions.end_step(step, StepStatus.CANCELLED, now))
         elif step.status is StepStatus.WAITING:
-            over.append(step_transitions.end_step(step, StepStatus.SKIPPED, now))
-    return step_transitions.with_steps(execution, *over)
+            ended_steps.append(step_transitions.end_step(step, StepStatus.SKIPPED, now))
+    return step_transitions.with_steps(execution, *ended_steps)
 
 
 def _reoffer_step(
-    execution: Execution, step: Step, now: datetime, terms: Timings, events: tuple[LogEvent, ...] = ()
+    execution: Execution, step: Step, now: datetime, timings: Timings, events: tuple[LogEvent, ...] = ()
 ) -> Decision:
-    again = step_transitions.with_steps(execution, step_transitions.offer_step(step, now, terms))
+    offered = step_transitions.with_steps(execution, step_transitions.offer_step(step, now, timings))
     if execution.status is ExecutionStatus.SCHEDULED:
-        again = replace(again, status=transition_execution(execution.status, ExecutionStatus.QUEUED), queued_at=now)
-        events = (*events, log_events.run_event(again, now, "execution.queued", "the run's moment has come"))
-    return Decision(again, dispatch=(step.id,), events=events, rescued_step=step.id)
+        offered = replace(offered, status=transition_execution(execution.status, ExecutionStatus.QUEUED), queued_at=now)
+        events = (*events, log_events.run_event(offered, now, "execution.queued", "the run's moment has come"))
+    return Decision(offered, dispatch=(step.id,), events=events, rescued_step=step.id)
 
 
 def _worker_lost_error(step: Step) -> RunError:

@@ -1,7 +1,7 @@
-"""Several executions in one read, and several decisions in one write: what a worker with a backlog spares.
+"""Bulk reads and writes of executions in MongoDB, with which a worker saves round trips while it has a backlog.
 
-One trip costs the driver and mongod as much as the work for several documents does. Nothing else differs from writing
-each alone: a plain filtered update of each document, a majority's and journalled unless all are claims.
+One round trip costs the driver and mongod as much as the work for several documents. Nothing else differs from single
+writes: each document gets a plain filtered update, to a majority and journalled unless all are claims.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ _Document = dict[str, Any]
 
 
 class MongoBulkExecutionStore:
-    """Executions in MongoDB, several at once; see the port for what each verb promises."""
+    """Several executions at once in MongoDB; the port documents what each method promises."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def load_all(self, integrator: str, execution_ids: Sequence[str]) -> Sequence[ExecutionRecord]:
-        """Answer executions as this primary has them now; one that cannot be read is left out, and said."""
-        newest = self._executions.with_options(read_concern=ReadConcern("local"))
-        named = {
+        """Return executions as this primary has them now; one that cannot be decoded is logged and left out."""
+        executions = self._executions.with_options(read_concern=ReadConcern("local"))
+        query = {
             "_id": {"$in": [str(name) for name in execution_ids]},
             "integrator": str(integrator),
             "status": {"$exists": True},
         }
         with db_call(self._database, writes=False):
-            found = list(newest.find(named, READER_PROJECTION))
-        return [record for document in found if (record := _to_record_or_none(document)) is not None]
+            documents = list(executions.find(query, READER_PROJECTION))
+        return [record for document in documents if (record := _to_record_or_none(document)) is not None]
 
     def save_all(self, saves: Sequence[BulkSave]) -> bool:
-        """Write decisions by one unordered bulk, each filtered by version, lease and rev."""
+        """Write decisions by one unordered bulk write, each filtered by version, lease and rev."""
         writes = [_update_one_of(save) for save in saves]
         executions = self._executions
         if all(save.decision.is_lock_only for save in saves):
@@ -57,9 +57,9 @@ class MongoBulkExecutionStore:
 
 def _update_one_of(save: BulkSave) -> UpdateOne:
     before = save.before.execution
-    # The rev too, or a view rendered from what was seen could bear one that another change already has.
-    accepted = decision_filter(before, save.decision, save.lease) | {"rev": before.rev}
-    return UpdateOne(accepted, decision_update(before, save.decision))
+    # The rev too: a view rendered from the earlier record could otherwise have the rev of another change.
+    query = decision_filter(before, save.decision, save.lease) | {"rev": before.rev}
+    return UpdateOne(query, decision_update(before, save.decision))
 
 
 def _to_record_or_none(document: _Document) -> ExecutionRecord | None:

@@ -1,8 +1,8 @@
-"""Checkpoints: how far a step has come inside itself, for whichever claim of it comes next.
+"""Checkpoints in MongoDB: how far a step has come, for the next claim of the same step.
 
-A small one lies in the execution, under its step; a large one in ``outputs``, inserted before the write that names it.
-Each is stored by a majority and filtered by the lease; none moves ``version`` or ``rev``, for nobody sees it. The write
-that ends a step takes its checkpoint away.
+A small one is stored in the execution, under its step; a large one in ``outputs``, inserted before the write that
+names it. Each is written to a majority and filtered by the lease. None changes ``version`` or ``rev``, because no
+caller sees it. The write that ends a step removes its checkpoint.
 """
 
 from __future__ import annotations
@@ -23,76 +23,76 @@ ALL_INLINE_MAX_BYTES: Final = 1024 * 1024
 
 
 def is_stored_externally(execution: Execution, state: bytes) -> bool:
-    """True for a checkpoint too large to lie in its execution, where those of all its steps must find room."""
+    """Return whether a checkpoint is too large for its execution, which must hold those of all its steps."""
     return len(state) > min(INLINE_MAX_BYTES, ALL_INLINE_MAX_BYTES // max(len(execution.steps), 1))
 
 
 class MongoCheckpointStore:
-    """The newest checkpoint of each step, in MongoDB; raises what the execution's store raises."""
+    """The newest checkpoint of each step, in MongoDB; raises what the execution store raises."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
-    def keep(self, lease: Lease, number: int, state: bytes, *, apart: bool) -> bool:
+    def save(self, lease: Lease, number: int, state: bytes, *, is_external: bool) -> bool:
         """Write the ``number``-th checkpoint of a claim; return False if the step has moved on.
 
         An earlier write of the same claim that arrives late is refused by its number.
         """
-        name = f"{external_output_id(lease.execution_id, lease.step, lease.token)}:{number}"
+        output_id = f"{external_output_id(lease.execution_id, lease.step, lease.token)}:{number}"
         entry: dict[str, Any] = {"token": lease.token, "number": number}
-        if apart:
-            self._insert(lease, name, state)
-            entry["apart"] = name
+        if is_external:
+            self._insert(lease, output_id, state)
+            entry["apart"] = output_id
         else:
             entry["json"] = state
-        place = f"checkpoints.{lease.step}"
-        newer = [{f"{place}.token": {"$ne": lease.token}}, {f"{place}.number": {"$lte": number}}]
-        held = execution_filter(lease.integrator, lease.execution_id) | lease_filter(lease) | {"$or": newer}
+        path = f"checkpoints.{lease.step}"
+        newer = [{f"{path}.token": {"$ne": lease.token}}, {f"{path}.number": {"$lte": number}}]
+        query = execution_filter(lease.integrator, lease.execution_id) | lease_filter(lease) | {"$or": newer}
         with db_call(self._database):
             before = self._database.collection("executions").find_one_and_update(
-                held, {"$set": {place: entry}}, {place: 1}, return_document=ReturnDocument.BEFORE
+                query, {"$set": {path: entry}}, {path: 1}, return_document=ReturnDocument.BEFORE
             )
         if before is None:
-            if apart:
-                self._remove(name)
+            if is_external:
+                self._remove(output_id)
             return False
         replaced = before.get("checkpoints", {}).get(lease.step, {}).get("apart")
-        if replaced and replaced != name:
+        if replaced and replaced != output_id:
             self._remove(replaced)
         return True
 
-    def newest(self, lease: Lease) -> bytes | None:
-        """Return the newest checkpoint of the step, of any claim, as a majority has it; None if there is none."""
-        named = execution_filter(lease.integrator, lease.execution_id)
+    def load_newest(self, lease: Lease) -> bytes | None:
+        """Return the newest checkpoint of the step, of any claim (read concern majority); None if there is none."""
+        query = execution_filter(lease.integrator, lease.execution_id)
         with db_call(self._database, writes=False):
-            found = self._database.collection("executions").find_one(named, {f"checkpoints.{lease.step}": 1})
-        entry = (found or {}).get("checkpoints", {}).get(lease.step)
+            document = self._database.collection("executions").find_one(query, {f"checkpoints.{lease.step}": 1})
+        entry = (document or {}).get("checkpoints", {}).get(lease.step)
         if entry is None:
             return None
         if "json" in entry:
             return bytes(entry["json"])
         with db_call(self._database, writes=False):
-            kept = self._database.collection("outputs").find_one(
+            output = self._database.collection("outputs").find_one(
                 {"_id": entry["apart"], "integrator": lease.integrator}
             )
-        return bytes(kept["json"]) if kept is not None else None
+        return bytes(output["json"]) if output is not None else None
 
-    def clear(self, integrator: str, execution_id: str, step: str) -> None:
-        """Delete the large checkpoints of a step that is over, found by names that no output has."""
-        named = {"$regex": f"^{re.escape(external_output_id(execution_id, step, ''))}[^:]+:[0-9]+$"}
+    def delete_external(self, integrator: str, execution_id: str, step: str) -> None:
+        """Delete the large checkpoints of a step that has ended, found by ids that no output has."""
+        id_pattern = {"$regex": f"^{re.escape(external_output_id(execution_id, step, ''))}[^:]+:[0-9]+$"}
         with db_call(self._database):
             self._database.collection("outputs").delete_many(
-                {"execution_id": str(execution_id), "integrator": str(integrator), "_id": named}
+                {"execution_id": str(execution_id), "integrator": str(integrator), "_id": id_pattern}
             )
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, output_id: str) -> None:
         with db_call(self._database):
-            self._database.collection("outputs").delete_one({"_id": name})
+            self._database.collection("outputs").delete_one({"_id": output_id})
 
-    def _insert(self, lease: Lease, name: str, state: bytes) -> None:
+    def _insert(self, lease: Lease, output_id: str, state: bytes) -> None:
         document = {
-            "_id": name,
+            "_id": output_id,
             "integrator": lease.integrator,
             "execution_id": lease.execution_id,
             "created_at": self._clock.now(),

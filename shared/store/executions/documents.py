@@ -1,12 +1,12 @@
-"""Turns executions into documents and back, and two of them into the update that leads from one to the other.
+"""Document mapping: encodes executions as MongoDB documents, decodes them, and builds the update between two of them.
 
-JSON that belongs to callers and agents is kept as bytes: it takes less room than BSON trees, and no value from
-outside becomes a field name or an operator. ``steps`` is a map by step id, whose pattern is safe as a field path.
+JSON of callers and agents is stored as bytes: they are smaller than BSON trees, and no value from outside becomes a
+field name or an operator. ``steps`` is a map by step id, whose pattern is safe as a field path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from datetime import datetime
 from functools import lru_cache
@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 import orjson
+import structlog
 
 from shared.domain.definitions.basket import Basket, BasketStep
 from shared.domain.definitions.retry_policy import RetryPolicy
@@ -45,7 +46,7 @@ _STEP_FIELDS: Final = tuple(field.name for field in fields(Step) if field.name n
 
 
 def encode_execution(execution: Execution) -> dict[str, Any]:
-    """Answer the document of ``execution``, without its log lines and outputs."""
+    """Return the document of ``execution``, without its log lines and outputs."""
     document = {
         "_id": execution.id,
         "schema": SCHEMA_VERSION,
@@ -65,7 +66,7 @@ def encode_execution(execution: Execution) -> dict[str, Any]:
 
 
 def decode_execution(document: dict[str, Any]) -> Execution:
-    """Answer the execution that ``document`` holds."""
+    """Return the execution that ``document`` holds."""
     steps = {step_id: _decode_step(step_id, fields_) for step_id, fields_ in document["steps"].items()}
     key = document.get("idempotency")
     return Execution(
@@ -82,34 +83,46 @@ def decode_execution(document: dict[str, Any]) -> Execution:
     )
 
 
+def decode_readable(documents: Iterable[dict[str, Any]]) -> Iterator[tuple[Execution, datetime]]:
+    """Yield the executions that can be decoded, each with the second in which it was stored.
+
+    One that cannot be decoded is logged; it must not keep all others from being rescued.
+    """
+    for document in documents:
+        try:
+            yield decode_execution(document), stored_at_of(document)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            structlog.get_logger().exception("an execution cannot be read", execution_id=str(document.get("_id")))
+
+
 def encode_event(event: LogEvent) -> dict[str, Any]:
-    """Answer the element of ``events`` that stands for ``event``."""
+    """Return the element of ``events`` that stores ``event``."""
     return _without_none({field.name: getattr(event, field.name) for field in fields(LogEvent)})
 
 
 def decode_event(element: dict[str, Any]) -> LogEvent:
-    """Answer the event that ``element`` stands for."""
+    """Return the event that an element of ``events`` stores."""
     return LogEvent(**element)
 
 
 def diff_update(before: Execution, after: Execution) -> dict[str, dict[str, Any]]:
-    """Answer the ``$set`` and ``$unset`` that turn the document of ``before`` into that of ``after``.
+    """Build the ``$set`` and ``$unset`` that turn the document of ``before`` into that of ``after``.
 
-    ``due_by`` is always written: heartbeats move the stored one without a version, so that an unchanged value
-    here may be another one there. A step that ends takes its checkpoint along.
+    ``due_by`` is always written: heartbeats change the stored one without a version, so a value that is unchanged
+    here may be a different one in the store. The checkpoint of a step that ends is removed.
     """
-    moved = _changed_fields(_RUN_NAMES, _RUN_VALUES, before, after)
-    ended: list[str] = []
+    changes = _changed_fields(_RUN_NAMES, _RUN_VALUES, before, after)
+    ended_steps: list[str] = []
     for step in after.steps.values():
-        was = before.steps[step.id]
-        if step is not was:
-            told = _changed_fields(_STEP_NAMES, _STEP_VALUES, was, step)
-            moved |= {f"steps.{step.id}.{name}": value for name, value in told.items()}
-            if step.status.is_final and not was.status.is_final:
-                ended.append(step.id)
-    to_set = {name: value for name, value in moved.items() if value is not None}
-    to_unset = {name: "" for name, value in moved.items() if value is None}
-    to_unset |= {f"checkpoints.{step_id}": "" for step_id in ended if after.steps[step_id].claims}
+        earlier = before.steps[step.id]
+        if step is not earlier:
+            step_changes = _changed_fields(_STEP_NAMES, _STEP_VALUES, earlier, step)
+            changes |= {f"steps.{step.id}.{name}": value for name, value in step_changes.items()}
+            if step.status.is_final and not earlier.status.is_final:
+                ended_steps.append(step.id)
+    to_set = {name: value for name, value in changes.items() if value is not None}
+    to_unset = {name: "" for name, value in changes.items() if value is None}
+    to_unset |= {f"checkpoints.{step_id}": "" for step_id in ended_steps if after.steps[step_id].claims}
     if after.due_by is None:
         to_unset["due_by"] = ""
     else:
@@ -118,25 +131,25 @@ def diff_update(before: Execution, after: Execution) -> dict[str, dict[str, Any]
 
 
 def push_log_lines(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """Answer the ``$push`` that adds log lines and keeps the newest; their ``seq`` follows from their place."""
+    """Build the ``$push`` that adds log lines and keeps the newest; their ``seq`` follows from their position."""
     return {"events": {"$each": events, "$slice": -LOG_LINES_MAX}}
 
 
 def log_page_stages(page: LogPageQuery) -> list[dict[str, Any]]:
-    """Answer the stages of a pipeline that leave of a document's log lines those of ``page``.
+    """Build the pipeline stages that reduce a document's log lines to those of ``page``.
 
-    They add ``lines_kept``, how many there are, and ``lines_from``, the place of the page's first counted from the
-    log's end (the last line's is 1).
+    They add ``lines_kept``, the number of stored lines, and ``lines_from``, the position of the page's first line
+    counted from the end of the log (the last line has 1).
     """
-    kept = {"$size": {"$ifNull": ["$events", []]}}
+    line_count = {"$size": {"$ifNull": ["$events", []]}}
     if page.after is None:
         skipped: dict[str, Any] = {"$max": [0, {"$subtract": ["$lines_kept", int(page.limit)]}]}
     else:
         dropped = {"$subtract": ["$lines", "$lines_kept"]}
-        beyond = {"$max": [0, {"$subtract": [int(page.after), dropped]}]}
-        skipped = {"$min": [beyond, "$lines_kept"]}
+        already_read = {"$max": [0, {"$subtract": [int(page.after), dropped]}]}
+        skipped = {"$min": [already_read, "$lines_kept"]}
     return [
-        {"$set": {"lines_kept": kept}},
+        {"$set": {"lines_kept": line_count}},
         {"$set": {"lines_from": {"$subtract": ["$lines_kept", skipped]}}},
         {"$set": {"events": {"$slice": [{"$ifNull": ["$events", []]}, skipped, int(page.limit)]}}},
         {"$unset": list(READER_PROJECTION)},
@@ -146,9 +159,9 @@ def log_page_stages(page: LogPageQuery) -> list[dict[str, Any]]:
 def _changed_fields(
     names: tuple[str, ...], values: attrgetter[tuple[Any, ...]], before: object, after: object
 ) -> dict[str, Any]:
-    """The fields that differ, as they are stored from now on; None for one that is stored no more."""
-    each = zip(names, values(before), values(after), strict=True)
-    changed = {name: new for name, old, new in each if old is not new and old != new}
+    """Return the fields that differ, with their new stored values; None for a field that must be removed."""
+    triples = zip(names, values(before), values(after), strict=True)
+    changed = {name: new for name, old, new in triples if old is not new and old != new}
     return {name: _ENCODERS[name](value) if name in _ENCODERS else value for name, value in changed.items()}
 
 
@@ -161,11 +174,11 @@ def _encode_basket(basket: Basket) -> bytes:
 
 
 def _decode_basket(stored: bytes) -> Basket:
-    # One with a megabyte of literals takes twenty: hundreds of those are not remembered.
+    # A basket with a megabyte of literals is twenty in memory, so large ones are not cached: there may be hundreds.
     return _cached_basket(stored) if len(stored) <= _CACHED_BASKET_MAX_BYTES else _parse_basket(stored)
 
 
-@lru_cache(maxsize=256)  # the runs of one basket bear the same bytes, and a basket is never changed
+@lru_cache(maxsize=256)  # the runs of one basket have the same bytes, and a basket never changes
 def _cached_basket(stored: bytes) -> Basket:
     return _parse_basket(stored)
 
@@ -197,7 +210,7 @@ def _encode_error(error: RunError | None) -> dict[str, Any] | None:
 
 
 def decode_error(document: dict[str, Any] | None) -> RunError | None:
-    """Answer the error that ``document`` holds."""
+    """Return the error that ``document`` holds; None for None."""
     return None if document is None else RunError(**{**document, "kind": ErrorKind(document["kind"])})
 
 
@@ -214,7 +227,7 @@ def _encode_key(key: Idempotency | None) -> dict[str, str] | None:
 
 
 def stored_at_of(document: dict[str, Any]) -> datetime:
-    """Answer the second in which mongod stored ``document``, by mongod's own clock."""
+    """Return the second in which mongod stored ``document``, by mongod's own clock."""
     stored: datetime = document["stored_at"].as_datetime()
     return stored
 
@@ -225,9 +238,10 @@ _ENCODERS: Final[dict[str, Callable[[Any], Any]]] = {
     "error": _encode_error,
     "idempotency": _encode_key,
     "cancel": _encode_cancel,
-    "dead_letter": lambda is_one: is_one or None,
+    "dead_letter": lambda flag: flag or None,
 }
-# What is compared of two executions, and of two steps; counts are no decision's to set, and a basket never changes.
+# The fields that are compared of two executions and of two steps. Counters are never set by a decision, and the basket
+# never changes.
 _RUN_NAMES: Final = (*_ENCODERS, *(name for name in _PLAIN_FIELDS if name not in {"version", "rev"}))
 _RUN_VALUES: Final[attrgetter[tuple[Any, ...]]] = attrgetter(*_RUN_NAMES)
 _STEP_NAMES: Final = ("status", "error", *_STEP_FIELDS)

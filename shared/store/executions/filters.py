@@ -1,4 +1,7 @@
-"""What a write must find before it counts, and the names of what is kept apart; values are strings, never operators."""
+"""Filters of MongoDB writes, with the fencing token of a lease, and ids of large outputs.
+
+Values are strings and never operators.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from shared.domain.status import StepStatus
 
 
 def execution_filter(integrator: str, execution_id: str) -> dict[str, Any]:
-    """Answer the filter of one execution that is no tombstone."""
+    """Build the filter of one execution that is not a tombstone."""
     return {"_id": str(execution_id), "integrator": str(integrator), "status": {"$exists": True}}
 
 
 def lease_filter(lease: Lease) -> dict[str, Any]:
-    """Answer the filter of an execution whose step still runs under ``lease``."""
+    """Build the filter of an execution whose step still runs under ``lease``: fencing token and claim number."""
     step = f"steps.{lease.step}"
     return {
         f"{step}.status": str(StepStatus.RUNNING),
@@ -24,5 +27,5 @@ def lease_filter(lease: Lease) -> dict[str, Any]:
 
 
 def external_output_id(execution_id: str, step: str, token: str) -> str:
-    """Answer under which name a large output lies in ``outputs``: that of the claim that made it."""
+    """Return the id of a large output in the collection ``outputs``; it names the claim that made it."""
     return f"{execution_id}:{step}:{token}"

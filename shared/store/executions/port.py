@@ -1,7 +1,7 @@
-"""What a place that remembers executions must do, whatever it is made of.
+"""Ports of the execution store: the protocols that every adapter implements, and their value types.
 
-Every adapter passes ``tests/conformance``. All verbs name the integrator, so that tenancy needs no migration, but
-those of :class:`OverdueSearch`, which only the reconciler calls.
+Every adapter passes ``tests/conformance``. All methods name the integrator (tenant), so that tenancy needs no
+migration, except those of :class:`ReconcilerStore`, which only the reconciler calls.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ IDEMPOTENCY_KEY_TTL: Final = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True)
 class LeaseRenewal:
-    """What a heartbeat brings back: the revision and the status that its update found."""
+    """The result of a heartbeat: the revision and the status of the execution that it renewed."""
 
     rev: int
     status: ExecutionStatus
@@ -30,7 +30,7 @@ class LeaseRenewal:
 
 @dataclass(frozen=True, slots=True)
 class BulkSave:
-    """A decision on a record that is known whole, to be written beside others; none of its outputs lies apart."""
+    """A decision on a complete record, to be written together with others; none of its outputs is stored externally."""
 
     before: ExecutionRecord
     decision: Decision
@@ -39,7 +39,7 @@ class BulkSave:
 
 @dataclass(frozen=True, slots=True)
 class ProgressReport:
-    """What an agent told since the last report: log lines, and how far it is; ``dropped`` lines were too many."""
+    """Log lines and progress of an agent since its last report; ``dropped`` counts the lines that were too many."""
 
     events: Sequence[LogEvent] = ()
     percent: int | None = None
@@ -48,15 +48,15 @@ class ProgressReport:
 
     @property
     def is_empty(self) -> bool:
-        """True where there is nothing to tell."""
+        """Whether there is nothing to report."""
         return not self.events and self.percent is None and self.message is None
 
 
 @dataclass(frozen=True, slots=True)
 class RevisionComparison:
-    """Executions beside what a caller knows of them; unchanged ones are only counted.
+    """Executions compared with the revisions that a caller has; unchanged ones are only counted.
 
-    ``live`` are the first, in the order asked, of those that are unchanged and not done, as many as were asked for.
+    ``live`` are the first unchanged executions that are not done, in the order of the request, ``live_max`` at most.
     """
 
     changed: Sequence[Execution]
@@ -66,36 +66,36 @@ class RevisionComparison:
 
 
 class ExecutionStore(Protocol):
-    """A place that remembers executions and never lets two writers both win.
+    """The execution store: optimistic writes, of which two at the same version never both succeed.
 
-    All raise Unavailable where nothing was written, OutcomeUnknown where nobody can tell, and NotStorable for
+    All methods raise Unavailable if nothing was written, OutcomeUnknown if that cannot be known, and NotStorable for
     content that no repetition will store.
     """
 
     def create(self, decision: Decision, outputs: Mapping[str, bytes] | None = None) -> Execution:
-        """Store a new run; answer it, or the one that holds its idempotency key already.
+        """Store a new run; return it, or the run that already holds its idempotency key.
 
-        ``outputs`` are those of the steps that it begins with as completed: a retry's.
+        ``outputs`` are those of steps that are completed from the start, as in a retry of a run.
         """
 
     def withdraw(self, integrator: str, execution_id: str) -> bool:
-        """Make sure that an unclaimed run does not exist, now or later; False where it runs already."""
+        """Make sure, by a tombstone, that an unclaimed run does not exist now or later; False if it runs already."""
 
     def load(self, integrator: str, execution_id: str) -> Execution | None:
-        """Answer an execution as decisions need it, the newest there is; None where there is none."""
+        """Return an execution as decisions need it, in its newest state; None if there is none."""
 
     def save(self, before: Execution, decision: Decision, *, lease: Lease | None = None) -> ExecutionRecord:
-        """Write what ``advance`` changed since ``before``; raise StaleWrite where somebody wrote first.
+        """Write what ``decision`` changed since ``before``; raise StaleWrite if another writer was first.
 
-        A ``lock_only`` save waits for no majority: a claim is a lock and no record, and its answer bears neither
+        A save that ``is_lock_only`` waits for no majority: a claim is a lock and not a record. Its result has neither
         log lines nor outputs.
         """
 
     def renew(self, lease: Lease, due_by: datetime) -> LeaseRenewal | None:
-        """Push the end of a lease out to ``due_by``; None where the step has moved on."""
+        """Renew a lease until ``due_by``; return None if the step has moved on."""
 
     def report(self, lease: Lease, report: ProgressReport) -> ExecutionRecord | None:
-        """Add log lines and progress; None where the step has moved on."""
+        """Add log lines and progress; return None if the step has moved on."""
 
     def read(
         self,
@@ -106,10 +106,10 @@ class ExecutionStore(Protocol):
         page: LogPageQuery | None = None,
         causal: bool = False,
     ) -> ExecutionRecord | None:
-        """Answer an execution whole, as a majority has it, with its log lines and those ``outputs`` (or all).
+        """Return a complete execution, as a majority has it, with its log lines and the given ``outputs`` (None: all).
 
-        With a ``page`` no other lines are fetched, so that a long log makes no poll dear. ``newest`` waits until a
-        majority has all that a ``load`` before it can have seen.
+        With a ``page`` no other lines are fetched, so that a long log does not make a poll expensive. ``causal`` waits
+        until a majority has all that an earlier ``load`` can have seen.
         """
 
 
@@ -117,81 +117,82 @@ class BulkExecutionStore(Protocol):
     """Reads and writes several executions in one call; raises what :class:`ExecutionStore` raises."""
 
     def load_all(self, integrator: str, execution_ids: Sequence[str]) -> Sequence[ExecutionRecord]:
-        """Answer those of the executions that there are, the newest there is of each, with their log lines."""
+        """Return the executions that exist, each in its newest state, with their log lines."""
 
     def save_all(self, saves: Sequence[BulkSave]) -> bool:
-        """Write decisions on different executions, each as ``save`` does and only at the ``rev`` that was seen.
+        """Write decisions on different executions, each as ``save`` does and only if its ``rev`` is unchanged.
 
-        So ``advance.written_on(before)`` is the record of each after it. False where not all were written: which,
-        is found out by writing each alone, as it is where the answer is lost; its filter makes that harmless.
+        So ``decision.apply_to(before)`` is the record of each after it. Return False if not all were written. The
+        caller then writes each alone, and also if the reply was lost; the filter makes that harmless.
         """
 
 
 class IdempotencyKeyLookup(Protocol):
-    """What a submit with an idempotency key asks before all else."""
+    """The first query of a submit that has an idempotency key."""
 
     def find_by_idempotency_key(self, integrator: str, key: str) -> Execution | None:
-        """Answer the run that holds ``key``; None where none does, or none any more after a day."""
+        """Return the run that holds ``key``; None if none does. A key is free again after a day."""
 
 
 class ExecutionQueries(Protocol):
-    """What lists and batches ask about many executions, each verb in one round trip."""
+    """Queries of lists and batches on many executions; each method is one round trip."""
 
     def list_page(
         self, integrator: str, query: ListQuery, limit: int, after: ListPosition | None = None
     ) -> Sequence[ListRow]:
-        """Answer at most ``limit`` of those ``wanted`` that lie beyond ``after``, in the order wanted.
+        """Return at most ``limit`` executions of ``query`` after the position ``after``, in the order of the query.
 
-        Neither here nor in :meth:`compare` do they bear their ``input`` and ``metadata``, which no list shows.
+        Here and in :meth:`compare_revisions` they have no ``input`` and no ``metadata``, which no list shows.
         """
 
     def compare_revisions(
         self, integrator: str, revs: Mapping[str, int | None], live_max: int, *, causal: bool = False
     ) -> RevisionComparison:
-        """Answer which executions have another revision than ``revs`` tells by id, and which are not there.
+        """Compare ``revs`` (revision by id) with the store: which executions differ, and which do not exist.
 
-        Most have not changed, and are looked at no closer than that takes. ``newest`` waits until a majority has
+        Most have not changed and are read no further than the comparison needs. ``causal`` waits until a majority has
         what the primary has.
         """
 
     def read_many(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[ExecutionRecord]:
-        """Answer those of ``ids`` that there are whole, but for large outputs; none more once ``bytes_max`` are read.
+        """Return the complete executions of ``ids``, without large outputs; stop once ``bytes_max`` have been read.
 
-        At least one is answered where there is one; what is not answered may be asked for again.
+        At least one is returned if any exists; the caller can request the rest again.
         """
 
     def find_by_idempotency_keys(self, integrator: str, keys: Collection[str]) -> Mapping[str, Execution]:
-        """Answer the runs that hold those of ``keys`` that are held, by key."""
+        """Return the runs that hold any of the idempotency ``keys``, by key."""
 
     def insert_all(self, decisions: Sequence[Decision]) -> Collection[int]:
-        """Store new runs in one write; answer the places of those refused, as one is whose key is held.
+        """Store new runs in one write; return the indexes of those refused, for example because the key is held.
 
-        Of those nothing was stored. Raises what ``create`` raises where it may be so of all of them.
+        Nothing was stored of those. Raises what ``create`` raises if that may apply to all of them.
         """
 
     def create_many(self, decisions: Sequence[Decision]) -> Sequence[Execution | BucketError]:
-        """Store new runs, each by itself: for each what ``create`` would answer or raise."""
+        """Store new runs independently; the result has, for each, what ``create`` would return or raise."""
 
 
 class ReconcilerStore(Protocol):
-    """What the reconciler asks of the store, over all integrators."""
+    """The queries and writes of the reconciler, over all integrators."""
 
     def find_overdue(
         self, now: datetime, implausible_after: datetime, limit: int
     ) -> Sequence[tuple[Execution, datetime]]:
-        """Answer executions with something due before ``now``, each with the second in which it was stored.
+        """Return executions that were due before ``now``, each with the second in which it was stored.
 
-        What is due only after ``far`` was set by a clock that has since jumped back, and is answered too.
+        One that is due only after ``implausible_after`` got that time from a clock that has since jumped back, and is
+        returned too.
         """
 
     def postpone(self, executions: Sequence[Execution]) -> None:
-        """Write the due moments of what is ready in these, where nobody has decided since; moves no lease."""
+        """Write the due times of the ready steps, if no decision was saved since; changes no lease."""
 
     def acquire_leadership(self, holder: str, now: datetime, until: datetime) -> bool:
-        """Take or renew the right to act for all reconcilers; False while another holds it."""
+        """Take or renew the leader lease of the reconcilers; return False while another one holds it."""
 
     def read_newest(self, limit: int, lines_max: int) -> Sequence[ExecutionRecord]:
-        """Answer the newest executions with their log lines, newest first by the second they were made in.
+        """Return the newest executions with their log lines, newest first by the second of their creation.
 
-        None more once ``lines_max`` lines have been read.
+        It stops once ``lines_max`` lines have been read.
         """

@@ -1,4 +1,4 @@
-"""Many executions in one round trip, in MongoDB: pages of lists, how named ones stand, and batches of inserts."""
+"""Queries on many executions in MongoDB: keyset pages of lists, comparison of revisions, batch reads and inserts."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _NOT_WITHDRAWN: Final = {"status": {"$exists": True}}
 _CURSOR_BATCH_SIZE: Final = 20
 _INSERT_EXTRA_S: Final = 0.001
 _MS: Final = timedelta(milliseconds=1)
-_LATEST_MOMENT: Final = datetime.max.replace(tzinfo=UTC) - _MS  # nothing was made in the millisecond after it
+_LATEST_MOMENT: Final = datetime.max.replace(tzinfo=UTC) - _MS  # nothing was created in the millisecond after it
 
 _Document = dict[str, Any]
 
 
 class MongoExecutionQueries:
-    """See the port for what each verb promises; ``store`` takes the inserts that a batch cannot decide."""
+    """The port documents what each method promises; ``store`` makes the inserts that a batch cannot decide."""
 
     def __init__(self, database: Database, clock: Clock, store: MongoExecutionStore) -> None:
         self._database = database
@@ -52,62 +52,62 @@ class MongoExecutionQueries:
     def list_page(
         self, integrator: str, query: ListQuery, limit: int, after: ListPosition | None = None
     ) -> Sequence[ListRow]:
-        """Answer a page by the index that serves its filters best, as mongod finds out by trying."""
-        by, direction = _SORT_BY_ORDER[query.order]
+        """Return a page of a list; mongod chooses the index that serves its filters best, by trying."""
+        field, direction = _SORT_BY_ORDER[query.order]
         with db_call(self._database, writes=False):
-            found = self._database.collection("executions").find(
+            cursor = self._database.collection("executions").find(
                 _list_filter(integrator, query, after), LIST_PROJECTION
             )
-            rows = list(found.sort([(by, direction), ("_id", direction)]).limit(limit).batch_size(limit))
-        return [ListRow(decode_execution(row), ListPosition(row[by], row["_id"])) for row in rows]
+            rows = list(cursor.sort([(field, direction), ("_id", direction)]).limit(limit).batch_size(limit))
+        return [ListRow(decode_execution(row), ListPosition(row[field], row["_id"])) for row in rows]
 
     def compare_revisions(
         self, integrator: str, revs: Mapping[str, int | None], live_max: int, *, causal: bool = False
     ) -> RevisionComparison:
-        """Compare revisions as they are read; only what is answered is decoded, for that is what takes long."""
-        named = _ids_filter(integrator, revs)
-        of_now = self._database.causal_session("executions", named) if causal else nullcontext()
-        with db_call(self._database, writes=False), of_now as session:
-            found = self._database.collection("executions").find(named, LIST_PROJECTION, session=session)
-            by_id = {row["_id"]: row for row in found.batch_size(full_batch_size(revs))}
+        """Compare revisions as they are read; only the returned executions are decoded, because decoding is slow."""
+        query = _ids_filter(integrator, revs)
+        session_context = self._database.causal_session("executions", query) if causal else nullcontext()
+        with db_call(self._database, writes=False), session_context as session:
+            cursor = self._database.collection("executions").find(query, LIST_PROJECTION, session=session)
+            by_id = {row["_id"]: row for row in cursor.batch_size(full_batch_size(revs))}
         rows = [by_id[each] for each in revs if each in by_id]
         changed = [row for row in rows if row["rev"] != revs[row["_id"]]]
-        same = [row for row in rows if row["rev"] == revs[row["_id"]]]
-        live = islice((row for row in same if not ExecutionStatus(row["status"]).is_final), live_max)
+        unchanged = [row for row in rows if row["rev"] == revs[row["_id"]]]
+        live = islice((row for row in unchanged if not ExecutionStatus(row["status"]).is_final), live_max)
         missing = [each for each in revs if each not in by_id]
         return RevisionComparison(
-            [decode_execution(row) for row in changed], [decode_execution(row) for row in live], len(same), missing
+            [decode_execution(row) for row in changed], [decode_execution(row) for row in live], len(unchanged), missing
         )
 
     def read_many(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[ExecutionRecord]:
-        """Answer executions whole, read a few at a time so that memory holds no more than was asked for."""
+        """Return complete executions, read a few at a time so that memory holds no more than ``bytes_max`` allows."""
         records: list[ExecutionRecord] = []
-        left = bytes_max
+        bytes_left = bytes_max
         with db_call(self._database, writes=False):
             executions = self._database.collection("executions")
             with executions.find(
                 _ids_filter(integrator, ids), READER_PROJECTION, batch_size=_CURSOR_BATCH_SIZE
-            ) as found:
-                for document in found:
+            ) as cursor:
+                for document in cursor:
                     records.append(_to_record(document))
-                    left -= sum(map(len, records[-1].outputs.values()))
-                    if left <= 0:
+                    bytes_left -= sum(map(len, records[-1].outputs.values()))
+                    if bytes_left <= 0:
                         break
         return records
 
     def find_by_idempotency_keys(self, integrator: str, keys: Collection[str]) -> Mapping[str, Execution]:
-        """Answer who holds keys, by the index that makes them unique."""
-        held = {"integrator": str(integrator), "idempotency.key": {"$in": [str(key) for key in keys]}}
+        """Return the runs that hold idempotency keys, by key, found by the unique index."""
+        query = {"integrator": str(integrator), "idempotency.key": {"$in": [str(key) for key in keys]}}
         with db_call(self._database, writes=False):
-            found = self._database.collection("executions").find(held, DECISION_PROJECTION)
-            documents = list(found.batch_size(full_batch_size(keys)))
-        kept_since = self._clock.now() - IDEMPOTENCY_KEY_TTL
-        runs = [run for run in map(decode_execution, documents) if run.created_at > kept_since]
+            cursor = self._database.collection("executions").find(query, DECISION_PROJECTION)
+            documents = list(cursor.batch_size(full_batch_size(keys)))
+        in_force_since = self._clock.now() - IDEMPOTENCY_KEY_TTL
+        runs = [run for run in map(decode_execution, documents) if run.created_at > in_force_since]
         return {run.idempotency.key: run for run in runs if run.idempotency is not None}
 
     def insert_all(self, decisions: Sequence[Decision]) -> Collection[int]:
-        """Store runs by one unordered insert; those whose keys or ids are taken are refused, and others for reasons."""
-        documents = [new_document(advance, {}) for advance in decisions]
+        """Store runs by one unordered insert; return the indexes of those refused, mostly as a key or id is taken."""
+        documents = [new_document(decision, {}) for decision in decisions]
         with db_call(self._database, timeout_s=self._database.deadline_s + len(documents) * _INSERT_EXTRA_S):
             try:
                 self._database.collection("executions").insert_many(documents, ordered=False)
@@ -118,40 +118,42 @@ class MongoExecutionQueries:
         return ()
 
     def create_many(self, decisions: Sequence[Decision]) -> Sequence[Execution | BucketError]:
-        """Store runs by one unordered insert; one that is refused is decided by itself."""
+        """Store runs by one unordered insert; each refused one is then decided alone."""
         if not decisions:
             return []
         try:
             refused = self.insert_all(decisions)
         except (Unavailable, OutcomeUnknown, NotStorable) as error:
             return [error] * len(decisions)
-        decided = self._resolve_refused([decisions[at] for at in sorted(refused)]) if refused else {}
-        return [decided.get(advance.execution.id, advance.execution) for advance in decisions]
+        outcomes = self._resolve_refused([decisions[index] for index in sorted(refused)]) if refused else {}
+        return [outcomes.get(decision.execution.id, decision.execution) for decision in decisions]
 
     def _resolve_refused(self, refused: Sequence[Decision]) -> Mapping[str, Execution | BucketError]:
-        """What becomes, by id, of runs whose inserts were refused, and did nothing: the same batch sent twice at once.
+        """Return, by id, the outcome of runs whose inserts were refused, as when one batch is sent twice at once.
 
-        Who holds their keys is asked in one trip. What is left is decided one by one, until the store does not answer:
-        hundreds would wait for it one after the other.
+        The holders of their keys are read in one round trip. The rest is decided one by one, until the store does not
+        reply: hundreds would otherwise wait for it one after the other.
         """
-        keys = {advance.execution.idempotency.key for advance in refused if advance.execution.idempotency is not None}
-        decided: dict[str, Execution | BucketError] = {}
+        keys = {
+            decision.execution.idempotency.key for decision in refused if decision.execution.idempotency is not None
+        }
+        outcomes: dict[str, Execution | BucketError] = {}
         away: BucketError | None = None
         try:
-            held = self.find_by_idempotency_keys(refused[0].execution.integrator, keys)
+            holders = self.find_by_idempotency_keys(refused[0].execution.integrator, keys)
         except BucketError as error:
-            held, away = {}, error
-        for advance in refused:
-            run = advance.execution
-            holder = None if run.idempotency is None else held.get(run.idempotency.key)
+            holders, away = {}, error
+        for decision in refused:
+            run = decision.execution
+            holder = None if run.idempotency is None else holders.get(run.idempotency.key)
             try:
-                decided[run.id] = holder or away or self._store.create(advance)
+                outcomes[run.id] = holder or away or self._store.create(decision)
             except (Unavailable, OutcomeUnknown) as error:
-                decided[run.id] = error
-                away = Unavailable()  # of those behind it nothing was stored
+                outcomes[run.id] = error
+                away = Unavailable()  # nothing was stored of the runs after this one
             except BucketError as error:
-                decided[run.id] = error
-        return decided
+                outcomes[run.id] = error
+        return outcomes
 
 
 def _ids_filter(integrator: str, ids: Collection[str]) -> _Document:
@@ -163,42 +165,42 @@ def _to_record(document: _Document) -> ExecutionRecord:
     return ExecutionRecord(decode_execution(document), events, document.get("lines", 0), document.get("outputs", {}))
 
 
-def _list_filter(integrator: str, wanted: ListQuery, after: ListPosition | None) -> _Document:
-    """The filter of a page; every value of a caller stands as a plain string or moment, never as an operator."""
-    named = {
-        "basket_name": wanted.basket,
-        "tags": wanted.tag,
-        "request_id": wanted.request_id,
-        "retry_of": wanted.retry_of,
+def _list_filter(integrator: str, query: ListQuery, after: ListPosition | None) -> _Document:
+    """Build the filter of a page; a caller's value is always a plain string or time, never an operator."""
+    equal_to = {
+        "basket_name": query.basket,
+        "tags": query.tag,
+        "request_id": query.request_id,
+        "retry_of": query.retry_of,
     }
-    chosen: _Document = {"integrator": str(integrator), **_NOT_WITHDRAWN}
-    chosen |= {field: str(value) for field, value in named.items() if value is not None}
-    if wanted.statuses:
-        chosen["status"] = {"$in": [str(status) for status in wanted.statuses]}
-    if wanted.tag is not None:
-        chosen["tags.0"] = {"$exists": True}  # which the index of tags has been told of
-    if wanted.updated_since is not None:
-        chosen["updated_at"] = {"$gte": _ceil_to_ms(wanted.updated_since)}
-    made: list[_Document] = []
-    if wanted.created_after is not None:
-        made.append({"created_at": {"$gt": wanted.created_after}})
-    if wanted.created_before is not None:
-        made.append({"created_at": {"$lt": _ceil_to_ms(wanted.created_before)}})
+    conditions: _Document = {"integrator": str(integrator), **_NOT_WITHDRAWN}
+    conditions |= {field: str(value) for field, value in equal_to.items() if value is not None}
+    if query.statuses:
+        conditions["status"] = {"$in": [str(status) for status in query.statuses]}
+    if query.tag is not None:
+        conditions["tags.0"] = {"$exists": True}  # the condition of the partial index on tags
+    if query.updated_since is not None:
+        conditions["updated_at"] = {"$gte": _ceil_to_ms(query.updated_since)}
+    all_of: list[_Document] = []
+    if query.created_after is not None:
+        all_of.append({"created_at": {"$gt": query.created_after}})
+    if query.created_before is not None:
+        all_of.append({"created_at": {"$lt": _ceil_to_ms(query.created_before)}})
     if after is not None:
-        by, direction = _SORT_BY_ORDER[wanted.order]
-        made += _after_position(after, by, "$gt" if direction > 0 else "$lt")
-    return chosen | ({"$and": made} if made else {})
+        sort_field, direction = _SORT_BY_ORDER[query.order]
+        all_of += _after_position(after, sort_field, "$gt" if direction > 0 else "$lt")
+    return conditions | ({"$and": all_of} if all_of else {})
 
 
-def _after_position(after: ListPosition, by: str, further: str) -> list[_Document]:
-    """What lies further than a place; the first condition says nothing new, but an index is searched by it."""
+def _after_position(after: ListPosition, field: str, operator: str) -> list[_Document]:
+    """Build the keyset condition of a page; the first part is implied by the second, but bounds the index scan."""
     return [
-        {by: {f"{further}e": after.at}},
-        {"$or": [{by: {further: after.at}}, {by: after.at, "_id": {further: after.id}}]},
+        {field: {f"{operator}e": after.at}},
+        {"$or": [{field: {operator: after.at}}, {field: after.at, "_id": {operator: after.id}}]},
     ]
 
 
 def _ceil_to_ms(at: datetime) -> datetime:
-    """``at`` rounded up to the millisecond: the store knows no finer ones, and the driver rounds down."""
-    over = timedelta(microseconds=at.microsecond % 1_000)
-    return at - over + _MS if over and at < _LATEST_MOMENT else at
+    """Round ``at`` up to the millisecond: the store has no finer times, and the driver rounds down."""
+    excess = timedelta(microseconds=at.microsecond % 1_000)
+    return at - excess + _MS if excess and at < _LATEST_MOMENT else at

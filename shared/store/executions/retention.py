@@ -1,7 +1,7 @@
-"""Takes away what nobody will ask for again: runs past their retention, and large outputs that nothing names.
+"""Retention: deletes runs that are older than the retention period, and large outputs that no run refers to.
 
-It spans all integrators. What it deletes is final for good, so it needs no version and harms nothing when it is run
-twice, or by two at once.
+It works over all integrators. It deletes only final runs, so it needs no version and does no harm if it runs twice, or
+in two processes at once.
 """
 
 from __future__ import annotations
@@ -24,61 +24,64 @@ _Document = dict[str, Any]
 
 
 class RetentionSweep:
-    """Both sweeps; each verb takes at most :data:`AT_ONCE` and answers what it took away."""
+    """Both sweeps; each method handles at most :data:`SWEEP_BATCH_SIZE` documents and returns what it deleted."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def delete_expired(self, now: datetime, days: int) -> Sequence[str]:
-        """Delete final runs made over ``days`` ago, their outputs first, so that none is left without a run."""
-        made_before = now - timedelta(days=days)
-        old = {
-            "_id": {"$lt": id_upper_bound(made_before)},
+        """Delete final runs created over ``days`` ago; their outputs first, so that none is left without a run."""
+        created_before = now - timedelta(days=days)
+        query = {
+            "_id": {"$lt": id_upper_bound(created_before)},
             "status": {"$in": _FINAL},
-            "created_at": {"$lt": made_before},
+            "created_at": {"$lt": created_before},
         }
         executions = self._database.collection("executions")
         with db_call(self._database):
-            found = [each["_id"] for each in executions.find(old, {"_id": 1}).sort("_id", 1).limit(SWEEP_BATCH_SIZE)]
-            if found:
-                self._database.collection("outputs").delete_many({"execution_id": {"$in": found}})
-                executions.delete_many(old | {"_id": {"$in": found}})
-        return found
+            ids = [each["_id"] for each in executions.find(query, {"_id": 1}).sort("_id", 1).limit(SWEEP_BATCH_SIZE)]
+            if ids:
+                self._database.collection("outputs").delete_many({"execution_id": {"$in": ids}})
+                executions.delete_many(query | {"_id": {"$in": ids}})
+        return ids
 
     def delete_orphaned_outputs(self, now: datetime, after: str = "") -> tuple[int, str]:
-        """Look at large outputs made over a day ago, by their names from ``after`` on; delete those nothing names.
+        """Check large outputs created over a day ago, in the order of their ids after ``after``; delete the orphans.
 
-        A claim that lost its lease leaves one behind, and so does a crash before the write that was to name it. One
-        whose run goes on may yet be named. Answers the next ``after`` too, which is empty at the end.
+        A claim that lost its lease leaves an orphan, and so does a crash before the write that refers to the output.
+        An output of a run that is not done may still get its reference. Return the number of deleted outputs and the
+        next ``after``, which is empty at the end.
         """
         outputs = self._database.collection("outputs")
-        made_before = now - ORPHAN_MIN_AGE
-        # By the run's second first, or each look would read all of the last day's outputs to find that they are young.
-        old = {"_id": {"$gt": after, "$lt": id_upper_bound(made_before)}, "created_at": {"$lt": made_before}}
+        created_before = now - ORPHAN_MIN_AGE
+        # The bound on the id (the run's second) keeps the query from reading all outputs of the last day.
+        query = {"_id": {"$gt": after, "$lt": id_upper_bound(created_before)}, "created_at": {"$lt": created_before}}
         with db_call(self._database):
-            found = list(outputs.find(old, {"execution_id": 1}).sort("_id", 1).limit(SWEEP_BATCH_SIZE))
-        if not found:
+            rows = list(outputs.find(query, {"execution_id": 1}).sort("_id", 1).limit(SWEEP_BATCH_SIZE))
+        if not rows:
             return 0, ""
-        kept = self._referenced_outputs({each["execution_id"] for each in found})
-        unnamed = [each["_id"] for each in found if _is_orphaned(each, kept)]
-        if unnamed:
+        referenced = self._referenced_outputs({each["execution_id"] for each in rows})
+        orphans = [each["_id"] for each in rows if _is_orphaned(each, referenced)]
+        if orphans:
             with db_call(self._database):
-                outputs.delete_many({"_id": {"$in": unnamed}})
-        return len(unnamed), found[-1]["_id"]
+                outputs.delete_many({"_id": {"$in": orphans}})
+        return len(orphans), rows[-1]["_id"]
 
     def _referenced_outputs(self, execution_ids: set[str]) -> dict[str, set[str] | None]:
-        """For each run that is there, the names it bears; None for one that goes on."""
-        wanted = {"_id": {"$in": sorted(execution_ids)}, "status": {"$exists": True}}
+        """Return, for each run that exists, the ids of outputs that it refers to; None for one that is not done."""
+        query = {"_id": {"$in": sorted(execution_ids)}, "status": {"$exists": True}}
         with db_call(self._database):
-            documents = list(self._database.collection("executions").find(wanted, {"events": 0, "outputs": 0}))
-        named: dict[str, set[str] | None] = {}
+            documents = list(self._database.collection("executions").find(query, {"events": 0, "outputs": 0}))
+        referenced: dict[str, set[str] | None] = {}
         for execution in map(decode_execution, documents):
             steps = execution.steps.values()
-            apart = {external_output_id(execution.id, step.id, step.token or "") for step in steps if step.output_apart}
-            named[execution.id] = apart if execution.is_done else None
-        return named
+            output_ids = {
+                external_output_id(execution.id, step.id, step.token or "") for step in steps if step.output_apart
+            }
+            referenced[execution.id] = output_ids if execution.is_done else None
+        return referenced
 
 
-def _is_orphaned(output: _Document, named: dict[str, set[str] | None]) -> bool:
-    kept = named.get(output["execution_id"], set())
-    return kept is not None and output["_id"] not in kept
+def _is_orphaned(output: _Document, referenced: dict[str, set[str] | None]) -> bool:
+    output_ids = referenced.get(output["execution_id"], set())
+    return output_ids is not None and output["_id"] not in output_ids

@@ -1,4 +1,7 @@
-"""Decide, save, and where somebody wrote first decide again: the only way an execution changes after its start."""
+"""Optimistic concurrency loop: decide, save, and decide again if another writer was first.
+
+It is the only way in which an execution changes after its start (docs/engine.md, section 1).
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,14 @@ _BACKOFF_MAX_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class SettleResult:
-    """A decision that stands, and the record as it was written, asked for at ``as_of`` (seconds since boot)."""
+    """The decision that was saved, and the record as it was written; ``as_of`` is when the save began.
+
+    ``as_of`` is in seconds since boot.
+    """
 
     record: ExecutionRecord
     decision: Decision
-    as_of: float
+    save_started_at_s: float
 
 
 def settle(
@@ -40,56 +46,56 @@ def settle(
     is_own_write: Callable[[Execution], bool] = lambda _: False,
     give_up: Callable[[], bool] = lambda: False,
 ) -> SettleResult | None:
-    """Save what ``decide`` makes of ``execution``; None where it decides nothing, or the execution is gone.
+    """Save the decision of ``decide`` on ``execution``; return None if it decides nothing or the execution is gone.
 
-    ``decide`` must be pure: whenever somebody wrote first it is asked again with a fresh load. The somebody may
-    have been this very save, whose answer was lost; ``is_mine`` tells by the token. Errors of the store are
-    borne as :func:`until_answered` does; LeaseLost of ``decide`` passes.
+    ``decide`` must be pure: if another writer was first, it is called again with a fresh load, after a back-off with
+    jitter. The other writer may have been this very save, if its reply was lost; ``is_own_write`` recognises it by
+    the token. Errors of the store are repeated as :func:`retry_until_answered` does; LeaseLost of ``decide`` passes.
     """
-    pauses = _backoff_delays_s()
-    while (advance := decide(execution)) is not None:
+    delays_s = _backoff_delays_s()
+    while (decision := decide(execution)) is not None:
         as_of = boottime_s()
-        save = partial(store.save, execution, advance, lease=lease)
+        save = partial(store.save, execution, decision, lease=lease)
         try:
-            return SettleResult(retry_until_answered(save, give_up), advance, as_of)
+            return SettleResult(retry_until_reply(save, give_up), decision, as_of)
         except StaleWrite:
-            time.sleep(next(pauses))
-        found = retry_until_answered(partial(store.load, execution.integrator, execution.id), give_up)
-        while found is not None and is_own_write(found):
-            # Our own write, whose answer was lost. A claim is a lock; all else must be a majority's to leave here.
-            if advance.is_lock_only:
-                return SettleResult(ExecutionRecord(found), advance, as_of)
+            time.sleep(next(delays_s))
+        current = retry_until_reply(partial(store.load, execution.integrator, execution.id), give_up)
+        while current is not None and is_own_write(current):
+            # Our own write, whose reply was lost. A claim is a lock; anything else must be read from a majority.
+            if decision.is_lock_only:
+                return SettleResult(ExecutionRecord(current), decision, as_of)
             as_of = boottime_s()
-            whole = retry_until_answered(partial(store.read, found.integrator, found.id, outputs=()), give_up)
-            if whole is not None and is_own_write(whole.execution):
-                return SettleResult(whole, advance, as_of)
-            time.sleep(next(pauses))
-            found = retry_until_answered(partial(store.load, found.integrator, found.id), give_up)
-        if found is None:
+            record = retry_until_reply(partial(store.read, current.integrator, current.id, outputs=()), give_up)
+            if record is not None and is_own_write(record.execution):
+                return SettleResult(record, decision, as_of)
+            time.sleep(next(delays_s))
+            current = retry_until_reply(partial(store.load, current.integrator, current.id), give_up)
+        if current is None:
             return None
-        execution = found
+        execution = current
     return None
 
 
 def _backoff_delays_s() -> Iterator[float]:
-    """Short waits with full jitter, doubling, or siblings that met once would meet again."""
-    pause_s = _BACKOFF_S
+    """Yield back-off delays: short, doubling, with full jitter, or siblings that met once would meet again."""
+    delay_max_s = _BACKOFF_S
     while True:
-        yield random.uniform(0, pause_s)  # noqa: S311
-        pause_s = min(pause_s * 2, _BACKOFF_MAX_S)
+        yield random.uniform(0, delay_max_s)  # noqa: S311
+        delay_max_s = min(delay_max_s * 2, _BACKOFF_MAX_S)
 
 
-def retry_until_answered(operation: Callable[[], T], give_up: Callable[[], bool], *, wait_max_s: float = 1.0) -> T:
-    """Repeat ``ask`` until the store accepts or refuses it; raise its error only once ``give_up`` says so.
+def retry_until_reply(operation: Callable[[], T], give_up: Callable[[], bool], *, wait_max_s: float = 1.0) -> T:
+    """Repeat ``operation`` with back-off until the store accepts or refuses it; raise its error if ``give_up`` is true.
 
-    Right only for what may be repeated: reads, and writes whose filter makes the second time harmless.
+    Only for operations that may be repeated: reads, and writes whose filter makes the second time harmless.
     """
 
     def is_away(error: Exception) -> bool:
         return isinstance(error, (Unavailable, OutcomeUnknown)) and not give_up()
 
     try:
-        return operation()  # nearly always: what repeats need is not built for it
+        return operation()  # nearly always enough, so that the retry machinery is not built for it
     except (Unavailable, OutcomeUnknown) as away:
         if not is_away(away):
             raise
@@ -98,4 +104,4 @@ def retry_until_answered(operation: Callable[[], T], give_up: Callable[[], bool]
     ):
         with attempt:
             return operation()
-    raise AssertionError("stamina ended without an answer or an error")
+    raise AssertionError("stamina ended without a result or an error")

@@ -1,17 +1,16 @@
-"""MongoDB as the place that remembers executions: plain inserts and filtered updates of single documents.
+"""Executions in MongoDB: plain inserts and filtered (optimistic) updates of single documents.
 
-Write concern and read concern are majority, journalled: only what a failover cannot take back leaves the engine.
-The one exception is a claim written alone, which is a lock and not a record.
+Write concern is majority, journalled, and read concern is majority: only what a failover cannot take back leaves the
+engine. The one exception is a claim that is written alone: it is a lock and not a record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import structlog
 from bson import Timestamp
 from pymongo import ReturnDocument, UpdateOne, WriteConcern
 from pymongo.collection import Collection
@@ -28,26 +27,26 @@ from shared.store.executions.documents import (
     READER_PROJECTION,
     decode_event,
     decode_execution,
+    decode_readable,
     encode_event,
     encode_execution,
     log_page_stages,
-    stored_at_of,
 )
 from shared.store.executions.filters import execution_filter, external_output_id, lease_filter
 from shared.store.executions.port import IDEMPOTENCY_KEY_TTL, LeaseRenewal, ProgressReport
-from shared.store.executions.updates import decision_filter, decision_update, with_counters
+from shared.store.executions.updates import decision_filter, decision_update, set_or_unset, with_counters
 from shared.store.server_clock import Clock
 
-# The second is for a key that its holder has just lost; a holder that no majority has would be met for as long as that.
+# The second is for a key that its holder has just lost; a holder that no majority has yet refuses every attempt.
 _INSERT_ATTEMPTS: Final = 2
 _CURSOR_BATCH_SIZE: Final = 50
-_STEP_DUE_MOMENTS: Final = {"$map": {"input": {"$objectToArray": "$steps"}, "in": "$$this.v.due_by"}}
+_STEP_DUE_TIMES: Final = {"$map": {"input": {"$objectToArray": "$steps"}, "in": "$$this.v.due_by"}}
 
 _Document = dict[str, Any]
 
 
 class MongoExecutionStore:
-    """Executions in MongoDB; see the port for what each verb promises."""
+    """The execution store in MongoDB; the port documents what each method promises."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -59,18 +58,18 @@ class MongoExecutionStore:
 
     @property
     def _local_executions(self) -> Collection[_Document]:
-        """The executions as this primary has them, whatever a failover may take back."""
+        """The executions with read concern local: as this primary has them, even if a failover may take that back."""
         return self._executions.with_options(read_concern=ReadConcern("local"))
 
     def create(self, decision: Decision, outputs: Mapping[str, bytes] | None = None) -> Execution:
-        """Store a new run by one plain insert; its key's unique index is the reservation."""
+        """Store a new run by one plain insert; the unique index of idempotency keys is the reservation."""
         execution = decision.execution
-        inline = dict(outputs or {})
+        inline_outputs = dict(outputs or {})
         for step in execution.steps.values():
-            if step.output_apart and step.id in inline:
-                name = external_output_id(execution.id, step.id, step.token or "")
-                self._insert_external_output(execution.integrator, execution.id, name, inline.pop(step.id))
-        document = new_document(decision, inline)
+            if step.output_apart and step.id in inline_outputs:
+                output_id = external_output_id(execution.id, step.id, step.token or "")
+                self._insert_external_output(execution.integrator, execution.id, output_id, inline_outputs.pop(step.id))
+        document = new_document(decision, inline_outputs)
         for _ in range(_INSERT_ATTEMPTS):
             try:
                 with db_call(self._database):
@@ -84,12 +83,12 @@ class MongoExecutionStore:
         raise OutcomeUnknown(f"no majority knows yet who holds the key of {execution.id}")
 
     def find_by_idempotency_key(self, integrator: str, key: str) -> Execution | None:
-        """Answer the run that holds ``key``, by the index that makes keys unique."""
-        held = self._find_by_key(integrator, key)
-        return held if held is not None and self._is_key_in_force(held) else None
+        """Return the run that holds the idempotency key ``key``, by the unique index; None if none is in force."""
+        holder = self._find_by_key(integrator, key)
+        return holder if holder is not None and self._is_key_in_force(holder) else None
 
     def withdraw(self, integrator: str, execution_id: str) -> bool:
-        """Put a tombstone where an unclaimed run is or may still come to be."""
+        """Replace an unclaimed run by a tombstone, which also refuses an insert that arrives later."""
         tombstone = {"_id": execution_id, "integrator": integrator, "withdrawn_at": self._clock.now()}
         unclaimed = {"_id": execution_id, "integrator": integrator, "started_at": None}
         try:
@@ -100,21 +99,21 @@ class MongoExecutionStore:
         return True
 
     def load(self, integrator: str, execution_id: str) -> Execution | None:
-        """Answer an execution without its log lines and outputs, as this primary has it now.
+        """Return an execution without log lines and outputs, as this primary has it now (read concern local).
 
-        Not as a majority has it: that lies behind a claim just written, and a decision on what a failover takes
-        back is refused by its version.
+        A majority read lags behind a new claim; a decision on what a failover takes back is refused by its version.
         """
         with db_call(self._database, writes=False):
             document = self._local_executions.find_one(execution_filter(integrator, execution_id), DECISION_PROJECTION)
         return None if document is None else decode_execution(document)
 
     def save(self, before: Execution, decision: Decision, *, lease: Lease | None = None) -> ExecutionRecord:
-        """Write one decision, filtered by the version it was made on and, from a worker, by its lease."""
+        """Write one decision (optimistic write), filtered by the version it was made on and by a worker's lease."""
         for output in decision.outputs:
             if output.is_external:
-                name = external_output_id(before.id, output.step, decision.execution.steps[output.step].token or "")
-                self._insert_external_output(before.integrator, before.id, name, output.json)
+                token = decision.execution.steps[output.step].token or ""
+                output_id = external_output_id(before.id, output.step, token)
+                self._insert_external_output(before.integrator, before.id, output_id, output.json)
         saved = self._update_one(
             decision_filter(before, decision, lease), decision_update(before, decision), lock_only=decision.is_lock_only
         )
@@ -123,23 +122,24 @@ class MongoExecutionStore:
         return self._to_record(saved, ())
 
     def renew(self, lease: Lease, due_by: datetime) -> LeaseRenewal | None:
-        """Push a lease out; the execution's own due moment becomes the least over all its steps."""
+        """Renew a lease until ``due_by``; the execution's own ``due_by`` becomes the earliest of all its steps."""
         pipeline: list[_Document] = [
             {"$set": {f"steps.{lease.step}.due_by": due_by}},
-            {"$set": {"due_by": {"$min": [{"$min": _STEP_DUE_MOMENTS}, "$deadline"]}}},
+            {"$set": {"due_by": {"$min": [{"$min": _STEP_DUE_TIMES}, "$deadline"]}}},
         ]
-        held = execution_filter(lease.integrator, lease.execution_id) | lease_filter(lease)
+        query = execution_filter(lease.integrator, lease.execution_id) | lease_filter(lease)
         with db_call(self._database):
-            found = self._executions.find_one_and_update(held, pipeline, {"rev": 1, "status": 1})
-        return None if found is None else LeaseRenewal(found["rev"], ExecutionStatus(found["status"]))
+            document = self._executions.find_one_and_update(query, pipeline, {"rev": 1, "status": 1})
+        return None if document is None else LeaseRenewal(document["rev"], ExecutionStatus(document["status"]))
 
     def report(self, lease: Lease, report: ProgressReport) -> ExecutionRecord | None:
         """Add log lines and progress by one update, filtered by the lease alone."""
         progress = {"percent": report.percent, "message": report.message}
-        told = {f"steps.{lease.step}.{name}": value for name, value in progress.items() if value is not None}
-        held = execution_filter(lease.integrator, lease.execution_id) | lease_filter(lease)
-        update = with_counters({"$set": told} if told else {}, report.events, is_decision=False, dropped=report.dropped)
-        saved = self._update_one(held, update)
+        fields = {f"steps.{lease.step}.{name}": value for name, value in progress.items() if value is not None}
+        query = execution_filter(lease.integrator, lease.execution_id) | lease_filter(lease)
+        update: _Document = {"$set": fields} if fields else {}
+        update = with_counters(update, report.events, is_decision=False, dropped=report.dropped)
+        saved = self._update_one(query, update)
         return None if saved is None else self._to_record(saved, ())
 
     def read(
@@ -151,107 +151,106 @@ class MongoExecutionStore:
         page: LogPageQuery | None = None,
         causal: bool = False,
     ) -> ExecutionRecord | None:
-        """Answer an execution whole, fetching the outputs that are kept apart."""
-        wanted = execution_filter(integrator, execution_id)
-        of_now = self._database.causal_session("executions", wanted) if causal else nullcontext()
-        with db_call(self._database, writes=False), of_now as session:
+        """Return a complete execution, with the large outputs, which are stored in a collection of their own."""
+        query = execution_filter(integrator, execution_id)
+        session_context = self._database.causal_session("executions", query) if causal else nullcontext()
+        with db_call(self._database, writes=False), session_context as session:
             if page is None:
-                document = self._executions.find_one(wanted, READER_PROJECTION, session=session)
+                document = self._executions.find_one(query, READER_PROJECTION, session=session)
             else:
-                cut = [{"$match": wanted}, *log_page_stages(page)]
-                document = next(iter(self._executions.aggregate(cut, session=session)), None)
+                stages = [{"$match": query}, *log_page_stages(page)]
+                document = next(iter(self._executions.aggregate(stages, session=session)), None)
         return None if document is None else self._to_record(document, outputs, page)
 
     def find_overdue(
         self, now: datetime, implausible_after: datetime, limit: int
     ) -> Sequence[tuple[Execution, datetime]]:
-        """Answer what is due, the longest overdue first, by one indexed search."""
-        due = {"$or": [{"due_by": {"$lt": now}}, {"due_by": {"$gt": implausible_after}}]}
+        """Return overdue executions, the longest overdue first, by one indexed search."""
+        query = {"$or": [{"due_by": {"$lt": now}}, {"due_by": {"$gt": implausible_after}}]}
         with db_call(self._database, writes=False):
-            found = list(self._executions.find(due, DECISION_PROJECTION).sort("due_by", 1).limit(limit))
-        return list(_decode_readable(found))
+            documents = list(self._executions.find(query, DECISION_PROJECTION).sort("due_by", 1).limit(limit))
+        return list(decode_readable(documents))
 
     def postpone(self, executions: Sequence[Execution]) -> None:
-        """Write due moments in bulk, each where its version still stands."""
+        """Write due times in bulk, each only if the version is still the same."""
         writes = []
         for execution in executions:
-            # Not those that run: their leases may have been renewed since, which moves no version.
+            # Not the running steps: their leases may have been renewed since, which changes no version.
             ready = [step for step in execution.steps.values() if step.status is StepStatus.READY]
-            moments: _Document = {f"steps.{step.id}.due_by": step.due_by for step in ready}
-            moments["due_by"] = execution.due_by
-            unchanged = execution_filter(execution.integrator, execution.id) | {"version": execution.version}
-            writes.append(UpdateOne(unchanged, _set_or_unset(moments)))
+            due_times: _Document = {f"steps.{step.id}.due_by": step.due_by for step in ready}
+            due_times["due_by"] = execution.due_by
+            query = execution_filter(execution.integrator, execution.id) | {"version": execution.version}
+            writes.append(UpdateOne(query, set_or_unset(due_times)))
         if writes:
             with db_call(self._database):
                 self._executions.bulk_write(writes, ordered=False)
 
     def acquire_leadership(self, holder: str, now: datetime, until: datetime) -> bool:
-        """Take or renew the reconcilers' lease, a document of its own."""
-        # An end further ahead than anyone would set it now was set by a clock that has since jumped back.
-        impossible = until + (until - now) + timedelta(seconds=1)
-        ended = [{"until": {"$lt": now}}, {"until": {"$gt": impossible}}]
-        free = {"_id": "reconciler", "$or": [{"holder": holder}, *ended]}
+        """Take or renew the leader lease of the reconcilers, which is a document of its own."""
+        # An end that is too far ahead was set by a clock that has since jumped back.
+        implausible_after = until + (until - now) + timedelta(seconds=1)
+        ended = [{"until": {"$lt": now}}, {"until": {"$gt": implausible_after}}]
+        query = {"_id": "reconciler", "$or": [{"holder": holder}, *ended]}
+        update = {"$set": {"holder": holder, "until": until}}
         try:
             with db_call(self._database):
-                self._database.collection("leases").update_one(
-                    free, {"$set": {"holder": holder, "until": until}}, upsert=True
-                )
+                self._database.collection("leases").update_one(query, update, upsert=True)
         except DuplicateKeyError:
             return False
         return True
 
     def read_newest(self, limit: int, lines_max: int) -> Sequence[ExecutionRecord]:
-        """Answer the newest executions with their log lines, without their outputs; read a few at a time."""
-        fields = {"outputs": 0, "input": 0} | READER_PROJECTION
+        """Return the newest executions with their log lines, without outputs; they are read a few at a time."""
+        projection = {"outputs": 0, "input": 0} | READER_PROJECTION
         records: list[ExecutionRecord] = []
         with db_call(self._database, writes=False):
-            found = self._executions.find({"status": {"$exists": True}}, fields).sort("_id", -1).limit(limit)
-            with found.batch_size(_CURSOR_BATCH_SIZE):
-                for document in found:
+            cursor = self._executions.find({"status": {"$exists": True}}, projection).sort("_id", -1).limit(limit)
+            with cursor.batch_size(_CURSOR_BATCH_SIZE):
+                for document in cursor:
                     records.append(self._to_record(document, ()))
                     lines_max -= len(records[-1].events)
                     if lines_max <= 0:
                         break
         return records
 
-    def _update_one(self, accepted: _Document, update: _Document, *, lock_only: bool = False) -> _Document | None:
-        """Change one execution; answer the document after it, None where it was not as it had to be."""
+    def _update_one(self, query: _Document, update: _Document, *, lock_only: bool = False) -> _Document | None:
+        """Update one execution that matches ``accepted``; return the document after it, None if nothing matched."""
         executions = self._executions
         if lock_only:
             executions = executions.with_options(write_concern=WriteConcern(w=1))
         with db_call(self._database):
             return executions.find_one_and_update(
-                accepted,
+                query,
                 update,
                 DECISION_PROJECTION if lock_only else READER_PROJECTION,
                 return_document=ReturnDocument.AFTER,
             )
 
     def _resolve_key_conflict(self, execution: Execution, duplicate: DuplicateKeyError) -> Execution | None:
-        """The run that holds this run's key; None where it holds it no longer and the insert may try again."""
+        """Return the run that holds this run's key; None if it holds it no longer, so that the insert may try again."""
         if execution.idempotency is None or "idempotency" not in str((duplicate.details or {}).get("keyPattern")):
             raise OutcomeUnknown(f"{execution.id} was withdrawn or exists already") from duplicate
         holder = self._find_by_key(execution.integrator, execution.idempotency.key)
         if holder is None or self._is_key_in_force(holder):
             return holder
-        no_longer = {"_id": holder.id, "integrator": holder.integrator, "idempotency.key": execution.idempotency.key}
+        query = {"_id": holder.id, "integrator": holder.integrator, "idempotency.key": execution.idempotency.key}
         with db_call(self._database):
-            self._executions.update_one(no_longer, {"$unset": {"idempotency": ""}})
+            self._executions.update_one(query, {"$unset": {"idempotency": ""}})
         return None
 
     def _find_by_key(self, integrator: str, key: str) -> Execution | None:
-        held = {"integrator": str(integrator), "idempotency.key": str(key)}
+        query = {"integrator": str(integrator), "idempotency.key": str(key)}
         with db_call(self._database, writes=False):
-            document = self._executions.find_one(held, DECISION_PROJECTION)
+            document = self._executions.find_one(query, DECISION_PROJECTION)
         return None if document is None else decode_execution(document)
 
     def _is_key_in_force(self, holder: Execution) -> bool:
         return self._clock.now() - holder.created_at < IDEMPOTENCY_KEY_TTL
 
-    def _insert_external_output(self, integrator: str, execution_id: str, name: str, output: bytes) -> None:
-        """Keep a large output under the claim that made it; one of that name is the same and stays."""
+    def _insert_external_output(self, integrator: str, execution_id: str, output_id: str, output: bytes) -> None:
+        """Store a large output under the id of the claim that made it; an existing one of that id is the same."""
         document = {
-            "_id": name,
+            "_id": output_id,
             "integrator": integrator,
             "execution_id": execution_id,
             "created_at": self._clock.now(),
@@ -266,51 +265,35 @@ class MongoExecutionStore:
     def _to_record(
         self, document: _Document, outputs: Iterable[str] | None, page: LogPageQuery | None = None
     ) -> ExecutionRecord:
-        """The record of ``document``, with those large outputs that ``outputs`` names (None: all)."""
+        """Build the record of ``document``, with the large outputs of the steps in ``outputs`` (None: all)."""
         execution = decode_execution(document)
-        wanted = set(execution.steps) if outputs is None else set(outputs)
-        apart = {
+        step_ids = set(execution.steps) if outputs is None else set(outputs)
+        step_by_output_id = {
             external_output_id(execution.id, step.id, step.token or ""): step.id
             for step in execution.steps.values()
-            if step.output_apart and step.id in wanted and step.status is StepStatus.COMPLETED
+            if step.output_apart and step.id in step_ids and step.status is StepStatus.COMPLETED
         }
-        kept = dict(document.get("outputs", {}))
-        if apart:
+        output_by_step = dict(document.get("outputs", {}))
+        if step_by_output_id:
             with db_call(self._database, writes=False):
-                named = {"_id": {"$in": list(apart)}, "integrator": execution.integrator}
-                for found in self._database.collection("outputs").find(named):
-                    kept[apart[found["_id"]]] = found["json"]
+                query = {"_id": {"$in": list(step_by_output_id)}, "integrator": execution.integrator}
+                for row in self._database.collection("outputs").find(query):
+                    output_by_step[step_by_output_id[row["_id"]]] = row["json"]
         events = tuple(decode_event(element) for element in document.get("events", ()))
         total = document.get("lines", 0)
         if page is None:
-            return ExecutionRecord(execution, events, total, kept)
-        return ExecutionRecord(
-            execution, events, total, kept, document["lines_kept"], total - document["lines_from"] + 1
-        )
+            return ExecutionRecord(execution, events, total, output_by_step)
+        page_first_seq = total - document["lines_from"] + 1
+        return ExecutionRecord(execution, events, total, output_by_step, document["lines_kept"], page_first_seq)
 
 
-def new_document(accepted: Decision, outputs: Mapping[str, bytes]) -> _Document:
-    """Answer the document that a new run is inserted as."""
+def new_document(decision: Decision, outputs: Mapping[str, bytes]) -> _Document:
+    """Build the document of a new run."""
     return {
-        **encode_execution(accepted.execution),
-        "events": [encode_event(event) for event in accepted.events],
-        "lines": len(accepted.events),
+        **encode_execution(decision.execution),
+        "events": [encode_event(event) for event in decision.events],
+        "lines": len(decision.events),
         "outputs": outputs,
-        "updated_at": accepted.execution.created_at,
+        "updated_at": decision.execution.created_at,
         "stored_at": Timestamp(0, 0),  # mongod fills it with its own time when the insert is applied
     }
-
-
-def _set_or_unset(fields: _Document) -> _Document:
-    to_set = {name: value for name, value in fields.items() if value is not None}
-    to_unset = {name: "" for name, value in fields.items() if value is None}
-    return {operator: names for operator, names in (("$set", to_set), ("$unset", to_unset)) if names}
-
-
-def _decode_readable(documents: Iterable[_Document]) -> Iterator[tuple[Execution, datetime]]:
-    """The executions that can be read; one that cannot must not keep all others from being rescued."""
-    for document in documents:
-        try:
-            yield decode_execution(document), stored_at_of(document)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            structlog.get_logger().exception("an execution cannot be read", execution_id=str(document.get("_id")))

@@ -1,1 +1,1 @@
-"""The change feed in MongoDB: a change stream cut into numbered batches, its reader, and named consumers."""
+"""The change feed in MongoDB: its writer (a change stream cut into numbered batches), its reader, named consumers."""

@@ -1,8 +1,8 @@
-"""The changes of executions that pollers can see, as a majority has them and in the order in which it took them.
+"""The change stream of executions: changes that pollers can see, with read concern majority, in commit order.
 
 Only ids travel: mongod itself leaves out inputs and outputs, heartbeats, claims and tombstones. The stream is read by
-plain commands, so that one reply is one batch, with the token that continues right after it, and nothing is resumed
-behind the caller's back.
+plain commands, so that one reply is one batch, with the token that continues right after it, and the driver resumes
+nothing on its own.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from shared.store.database import Database, db_call, db_call_without_deadline
 
 ResumeToken = Mapping[str, Any]
 
-# A stream that resumes far behind reads all that lies between, an hour's oplog in half a minute.
+# A stream that resumes far behind reads the whole oplog in between: an hour of it in half a minute.
 _RESUME_TIMEOUT_S: Final = 300.0
-# ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken, and an event too large to be sent.
+# ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken, and an event that is too large to be sent.
 _HISTORY_LOST_CODES: Final = frozenset({286, 280, 260, 10334})
-# A write that counts no rev is seen by no poller. A replacement is what becomes of an update too large to be logged.
+# A write that does not change the rev is visible to no poller. An update too large for the log becomes a replacement.
 _VISIBLE_CHANGES: Final[Mapping[str, Any]] = {
     "$or": [
         {"operationType": {"$in": ["insert", "replace"]}, "fullDocument.status": {"$exists": True}},
@@ -37,7 +37,7 @@ _VISIBLE_CHANGES: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class ChangeBatch:
-    """One reply: who changed, each once at its latest place; more may follow at once where it ``is_full``."""
+    """One reply: the ids of changed executions, each once at its latest position; if ``is_full``, more may follow."""
 
     execution_ids: tuple[str, ...]
     token: ResumeToken
@@ -45,52 +45,55 @@ class ChangeBatch:
 
 
 class ChangeStream:
-    """One stream, from ``after`` a token on, or from now; all of it raises what the store raises, and HistoryLost."""
+    """One change stream, from the resume token ``after`` on, or from now.
+
+    All methods raise what the store raises, and ChangeHistoryLost.
+    """
 
     def __init__(self, database: Database, after: ResumeToken | None = None) -> None:
         self._database = database
         self._after = after
-        self._open = ExitStack()
+        self._exit_stack = ExitStack()
         self._session: ClientSession | None = None
         self._cursor_id = 0
 
     def __enter__(self) -> Self:
-        """Take a session of the driver's, to which the cursor will belong."""
+        """Start a session of the driver, to which the cursor will belong."""
         with db_call(self._database, writes=False):
-            self._session = self._open.enter_context(self._database.session())
+            self._session = self._exit_stack.enter_context(self._database.session())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Close the cursor where MongoDB answers, which would else linger for ten minutes; give the session back."""
-        with self._open:
+        """End the session and, after no error, close the cursor, which would otherwise stay open for ten minutes."""
+        with self._exit_stack:
             if kind is None and self._cursor_id:
                 with db_call(self._database, writes=False):
                     self._command({"killCursors": "executions", "cursors": [self._cursor_id]})
 
     def open_cursor(self) -> ChangeBatch:
-        """Open the stream; answer what it holds already, or merely the token of now."""
+        """Open the stream; return the changes since the resume token, or, without one, only the present token."""
         stage = {} if self._after is None else {"resumeAfter": self._after}
-        opened = {
+        command = {
             "aggregate": "executions",
             "pipeline": [{"$changeStream": stage}, {"$match": _VISIBLE_CHANGES}, {"$project": {"documentKey._id": 1}}],
             "cursor": {"batchSize": 0 if self._after is None else BATCH_CHANGES_MAX},
             "readConcern": {"level": "majority"},
         }
         with db_call(self._database, writes=False, timeout_s=None if self._after is None else _RESUME_TIMEOUT_S):
-            return self._run_cursor_command(opened, "firstBatch")
+            return self._run_cursor_command(command, "firstBatch")
 
     def wait_for_changes(self, timeout_s: float) -> ChangeBatch:
-        """Wait for changes, ``most_s`` seconds at most; answer them."""
+        """Wait for changes, at most ``timeout_s`` seconds, and return them."""
         if not self._cursor_id:
-            raise ChangeHistoryLost("executions was dropped or renamed: what its stream would tell is over")
-        asked = {
+            raise ChangeHistoryLost("executions was dropped or renamed: its change stream has ended")
+        command = {
             "getMore": self._cursor_id,
             "collection": "executions",
             "batchSize": BATCH_CHANGES_MAX,
             "maxTimeMS": int(timeout_s * 1_000),
         }
         with db_call_without_deadline():
-            return self._run_cursor_command(asked, "nextBatch")
+            return self._run_cursor_command(command, "nextBatch")
 
     def _run_cursor_command(self, command: dict[str, Any], batch: str) -> ChangeBatch:
         try:

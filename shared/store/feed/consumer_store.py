@@ -1,4 +1,4 @@
-"""Consumers: named readers of the feed, whose place Bucket keeps for them; acknowledging moves it, and only forward."""
+"""Consumers in MongoDB: named readers of the feed, whose cursor Bucket keeps; acknowledging moves it only forward."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class FeedConsumer:
-    """One named reader; ``acked_at`` is None until it has acknowledged anything."""
+    """One named reader of the feed; ``acked_at`` is None until its first acknowledgement."""
 
     name: str
     position: FeedPosition
@@ -35,67 +35,67 @@ class MongoConsumerStore:
     """Consumers in MongoDB, by integrator and name; raises what the store raises."""
 
     def __init__(self, database: Database, clock: Clock, consumers_max: int = CONSUMERS_MAX) -> None:
-        """``most`` is how many an integrator may have."""
+        """``consumers_max`` is the limit for each integrator."""
         self._database = database
         self._clock = clock
-        self._most = consumers_max
+        self._consumers_max = consumers_max
 
     @property
     def _consumers(self) -> Collection[_Document]:
         return self._database.collection("consumers")
 
     def all(self, integrator: str) -> Sequence[FeedConsumer]:
-        """Answer all consumers by name."""
+        """Return all consumers, sorted by name."""
         with db_call(self._database, writes=False):
-            found = self._consumers.find({"integrator": str(integrator)}).limit(self._most)
-            return sorted((_consumer(each) for each in found), key=lambda consumer: consumer.name)
+            cursor = self._consumers.find({"integrator": str(integrator)}).limit(self._consumers_max)
+            return sorted((_consumer(each) for each in cursor), key=lambda consumer: consumer.name)
 
     def get(self, integrator: str, name: str) -> FeedConsumer:
-        """Answer a consumer; raises ConsumerNotFound."""
+        """Return a consumer; raise ConsumerNotFound if there is none."""
         with db_call(self._database, writes=False):
-            found = self._consumers.find_one(_id_filter(integrator, name))
-        if found is None:
+            document = self._consumers.find_one(_id_filter(integrator, name))
+        if document is None:
             raise _not_found(name)
-        return _consumer(found)
+        return _consumer(document)
 
-    def add(self, integrator: str, name: str, place: FeedPosition) -> tuple[FeedConsumer, bool]:
-        """Answer the consumer of this name and whether it is new; a known one stays where it is."""
-        consumer = FeedConsumer(name, place, self._clock.now())
+    def add(self, integrator: str, name: str, position: FeedPosition) -> tuple[FeedConsumer, bool]:
+        """Create a consumer; return it and whether it is new. An existing one keeps its position."""
+        consumer = FeedConsumer(name, position, self._clock.now())
         document = _id_filter(integrator, name) | {
             "integrator": str(integrator),
             "name": name,
-            **_position_fields(place),
+            **_position_fields(position),
         }
         try:
             with db_call(self._database):
-                if self._consumers.count_documents({"integrator": str(integrator)}) >= self._most:
-                    raise ValidationFailed(f"there are {self._most} consumers already; delete what nobody uses")
+                if self._consumers.count_documents({"integrator": str(integrator)}) >= self._consumers_max:
+                    raise ValidationFailed(f"there are {self._consumers_max} consumers already; delete what nobody uses")
                 self._consumers.insert_one(document | {"created_at": consumer.created_at})
         except DuplicateKeyError:
             return self.get(integrator, name), False
         return consumer, True
 
-    def ack(self, integrator: str, name: str, place: FeedPosition, end: FeedEnd) -> FeedConsumer:
-        """Move a consumer to ``place`` where that is forward; answer where it stands. Raises ConsumerNotFound.
+    def ack(self, integrator: str, name: str, position: FeedPosition, end: FeedEnd) -> FeedConsumer:
+        """Move a consumer to ``position`` if that is forward; return the consumer after it. Raises ConsumerNotFound.
 
-        Within one epoch the further place wins; the feed's present epoch (of ``end``) wins over any that is over.
+        Within one epoch the further position wins; the feed's present epoch (of ``end``) wins over any earlier one.
         """
-        further: list[_Document] = [
-            {"epoch": place.epoch, "number": {"$lt": place.batch_number}},
-            {"epoch": place.epoch, "number": place.batch_number, "taken": {"$lt": place.offset}},
+        behind: list[_Document] = [
+            {"epoch": position.epoch, "number": {"$lt": position.batch_number}},
+            {"epoch": position.epoch, "number": position.batch_number, "taken": {"$lt": position.offset}},
         ]
-        if place.epoch == end.epoch:
-            further.append({"epoch": {"$ne": place.epoch}})
-        moved = {"$set": _position_fields(place) | {"acked_at": self._clock.now()}}
-        named = _id_filter(integrator, name)
+        if position.epoch == end.epoch:
+            behind.append({"epoch": {"$ne": position.epoch}})
+        update = {"$set": _position_fields(position) | {"acked_at": self._clock.now()}}
+        query = _id_filter(integrator, name)
         with db_call(self._database):
-            found = self._consumers.find_one_and_update(
-                named | {"$or": further}, moved, return_document=ReturnDocument.AFTER
+            document = self._consumers.find_one_and_update(
+                query | {"$or": behind}, update, return_document=ReturnDocument.AFTER
             )
-        return self.get(integrator, name) if found is None else _consumer(found)
+        return self.get(integrator, name) if document is None else _consumer(document)
 
     def remove(self, integrator: str, name: str) -> None:
-        """Forget a consumer; raises ConsumerNotFound."""
+        """Delete a consumer; raise ConsumerNotFound if there is none."""
         with db_call(self._database):
             if not self._consumers.delete_one(_id_filter(integrator, name)).deleted_count:
                 raise _not_found(name)
@@ -105,13 +105,13 @@ def _id_filter(integrator: str, name: str) -> _Document:
     return {"_id": f"{integrator}/{name}"}
 
 
-def _position_fields(place: FeedPosition) -> _Document:
-    return {"epoch": place.epoch, "number": place.batch_number, "taken": place.offset, "as_of": place.as_of}
+def _position_fields(position: FeedPosition) -> _Document:
+    return {"epoch": position.epoch, "number": position.batch_number, "taken": position.offset, "as_of": position.as_of}
 
 
-def _consumer(found: _Document) -> FeedConsumer:
-    place = FeedPosition(found["epoch"], found["number"], found["taken"], found["as_of"])
-    return FeedConsumer(found["name"], place, found["created_at"], found.get("acked_at"))
+def _consumer(document: _Document) -> FeedConsumer:
+    position = FeedPosition(document["epoch"], document["number"], document["taken"], document["as_of"])
+    return FeedConsumer(document["name"], position, document["created_at"], document.get("acked_at"))
 
 
 def _not_found(name: str) -> ConsumerNotFound:

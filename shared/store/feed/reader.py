@@ -1,7 +1,7 @@
-"""The change feed as it is read: from a place on, in commit order, joined with what the executions are by now.
+"""The reader of the change feed: pages of changes after a cursor, in commit order, joined with the present executions.
 
-Only batches that a majority has are read, and one number after the other: a batch is never passed over. All reads of
-a page share a session, so that the executions are never older than the changes that name them.
+Only batches that a majority has are read, one number after the other: a batch is never skipped. All reads of a page
+share a causal session, so that the executions are never older than the changes that name them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shared.errors import CursorInvalid, PositionExpired, Unavailable
 from shared.store.database import Database, db_call, full_batch_size
 
 EXECUTIONS_SCANNED_MAX: Final = 1_000
-"""How many executions a page with a filter looks at."""
+"""The number of executions that a page with a filter checks."""
 CHANGES_MAX: Final = 5_000
 _CURSOR_BATCH_SIZE: Final = 50
 _CHANGE_PROJECTION: Final = {"status": 1, "rev": 1, "basket_name": 1, "tags": 1}
@@ -30,7 +30,7 @@ _Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ChangedExecution:
-    """An execution that has changed, as it stands by now."""
+    """An execution that has changed, in its present state."""
 
     execution_id: str
     status: ExecutionStatus
@@ -41,7 +41,7 @@ class ChangedExecution:
 
 @dataclass(frozen=True, slots=True)
 class FeedPage:
-    """Changes in order; ``next`` is the place behind them, ``end`` the feed's end as it was read with them."""
+    """Changes in order; ``next_position`` is the position after them, ``end`` the feed's end when they were read."""
 
     changes: tuple[ChangedExecution, ...]
     next_position: FeedPosition
@@ -49,13 +49,13 @@ class FeedPage:
 
     @property
     def is_last(self) -> bool:
-        """True where the feed holds nothing beyond this page."""
+        """Whether the feed has nothing after this page."""
         return self.next_position.batch_number > self.end.batch_number
 
 
 @dataclass(frozen=True, slots=True)
 class FeedQuery:
-    """Which changes a page shows, and how many of them."""
+    """The filter of a page of changes, and its size."""
 
     limit: int
     basket_name: str | None = None
@@ -63,20 +63,20 @@ class FeedQuery:
 
     @property
     def filter(self) -> dict[str, str]:
-        """What MongoDB is asked for; all values are strings."""
-        asked = {"basket_name": self.basket_name, "tags": self.tag}
-        return {name: str(value) for name, value in asked.items() if value is not None}
+        """The MongoDB filter; all values are strings."""
+        fields = {"basket_name": self.basket_name, "tags": self.tag}
+        return {name: str(value) for name, value in fields.items() if value is not None}
 
 
 class FeedReader:
-    """The feed's reading side; raises what the store raises, and Unavailable where the feed has not begun."""
+    """The reader of the feed; raises what the store raises, and Unavailable if the feed has not begun."""
 
     def __init__(
-        self, database: Database, looked_at_max: int = EXECUTIONS_SCANNED_MAX, changes_max: int = CHANGES_MAX
+        self, database: Database, executions_scanned_max: int = EXECUTIONS_SCANNED_MAX, changes_max: int = CHANGES_MAX
     ) -> None:
-        """A page never comes from more than ``changes_max`` changes, however few executions they are of."""
+        """``changes_max`` limits the changes that a page reads, even if they are of only a few executions."""
         self._database = database
-        self._looked_at_max = looked_at_max
+        self._executions_scanned_max = executions_scanned_max
         self._changes_max = changes_max
 
     @property
@@ -84,40 +84,43 @@ class FeedReader:
         return self._database.collection("changes")
 
     def end(self) -> FeedEnd:
-        """Answer the feed's last batch."""
+        """Return the end of the feed: its last batch."""
         with db_call(self._database, writes=False):
             return self._end(None)
 
-    def require_reached(self, place: FeedPosition) -> FeedEnd:
-        """Answer the feed's end; raises CursorInvalid for a place beyond it. One no longer kept was reached once."""
+    def require_reached(self, position: FeedPosition) -> FeedEnd:
+        """Return the feed's end; raise CursorInvalid for a position after it. An expired position is accepted."""
         end = self.end()
-        if place.epoch == end.epoch:
-            _has_more(place, end)
+        if position.epoch == end.epoch:
+            _has_more(position, end)
         return end
 
     def lags_s(self, positions: Sequence[FeedPosition], now: datetime) -> Sequence[float | None]:
-        """Answer for how long the first change beyond each place has been in the feed; None for an expired place."""
-        numbers = list({place.batch_number for place in positions})
+        """Return the lag of each position in seconds: how long the first change after it has been in the feed.
+
+        It is 0.0 at the end of the feed and None for an expired position.
+        """
+        numbers = list({position.batch_number for position in positions})
         with db_call(self._database, writes=False), self._database.session() as session:
             end = self._end(session)
-            found = self._changes.find({"_id": {"$in": numbers}, "epoch": end.epoch}, {"at": 1}, session=session)
-            written = {batch["_id"]: batch["at"] for batch in found.batch_size(full_batch_size(numbers))}
-        return [_lag_s(place, end, written.get(place.batch_number), now) for place in positions]
+            cursor = self._changes.find({"_id": {"$in": numbers}, "epoch": end.epoch}, {"at": 1}, session=session)
+            written_at = {batch["_id"]: batch["at"] for batch in cursor.batch_size(full_batch_size(numbers))}
+        return [_lag_s(position, end, written_at.get(position.batch_number), now) for position in positions]
 
     def read_page(self, integrator: str, start: FeedPosition | None, query: FeedQuery) -> FeedPage:
-        """Answer the changes from ``start`` on (None: from the oldest kept) of one integrator's executions.
+        """Return the page of changes from ``start`` on (None: from the oldest stored) of one integrator's executions.
 
-        Raises CursorInvalid for a place that the feed has not reached, PlaceExpired for one no longer kept.
+        Raises CursorInvalid for a position that the feed has not reached, PositionExpired for one no longer stored.
         """
         with db_call(self._database, writes=False), self._database.session() as session:
             end = self._end(session)
             start = start or self._oldest(end, session)
-            # Those that a filter leaves out make a page short.
-            most = max(query.limit, self._looked_at_max) if query.filter else query.limit
-            found, places = self._read(start, end, most, session)
-            shown = self._join(integrator, set(found), query, session)
-        ids, taken = select_page(found, shown, query.limit)
-        return FeedPage(tuple(shown[each] for each in ids), places[taken], end)
+            # A filter leaves out some of what is read, so a filtered page reads more than its limit.
+            executions_max = max(query.limit, self._executions_scanned_max) if query.filter else query.limit
+            ids, positions = self._read(start, end, executions_max, session)
+            executions = self._join(integrator, set(ids), query, session)
+        shown_ids, count = select_page(ids, executions, query.limit)
+        return FeedPage(tuple(executions[each] for each in shown_ids), positions[count], end)
 
     def _end(self, session: ClientSession | None) -> FeedEnd:
         last = self._changes.find_one(sort=[("_id", -1)], projection={"changes": 0, "token": 0}, session=session)
@@ -130,15 +133,18 @@ class FeedReader:
         return end.position if oldest is None else FeedPosition(end.epoch, oldest["_id"], 0, oldest["since"])
 
     def _read(
-        self, start: FeedPosition, end: FeedEnd, most: int, session: ClientSession
+        self, start: FeedPosition, end: FeedEnd, executions_max: int, session: ClientSession
     ) -> tuple[Sequence[str], Sequence[FeedPosition]]:
-        """The changes from ``start`` on, one more execution than ``most``, and the place before each and behind all."""
+        """Return the changes from ``start`` on, of at most ``most`` executions, and the position before each.
+
+        The last element of the positions is the one after all changes.
+        """
         if not _has_more(start, end):
             return (), (end.position,)
-        wanted = {"_id": {"$gte": start.batch_number, "$lte": end.batch_number}}
-        batches = self._changes.find(wanted, {"since": 1, "changes": 1}, session=session).sort("_id", 1)
+        query = {"_id": {"$gte": start.batch_number, "$lte": end.batch_number}}
+        batches = self._changes.find(query, {"since": 1, "changes": 1}, session=session).sort("_id", 1)
         ids: list[str] = []
-        places: list[FeedPosition] = []
+        positions: list[FeedPosition] = []
         different: set[str] = set()
         number = start.batch_number
         with batches.batch_size(_CURSOR_BATCH_SIZE):
@@ -146,46 +152,46 @@ class FeedReader:
                 if batch["_id"] != number:
                     raise PositionExpired
                 changes = batch["changes"]
-                taken = start.offset if number == start.batch_number else 0
-                if taken and taken >= len(changes):
+                offset = start.offset if number == start.batch_number else 0
+                if offset and offset >= len(changes):
                     raise _unreached_cursor()
-                for index in range(taken, len(changes)):
-                    place = FeedPosition(end.epoch, number, index, batch["since"])
+                for index in range(offset, len(changes)):
+                    position = FeedPosition(end.epoch, number, index, batch["since"])
                     different.add(changes[index])
-                    if len(different) > most or len(ids) == self._changes_max:
-                        return ids, [*places, place]
+                    if len(different) > executions_max or len(ids) == self._changes_max:
+                        return ids, [*positions, position]
                     ids.append(changes[index])
-                    places.append(place)
+                    positions.append(position)
                 number += 1
         if number <= end.batch_number:
             raise PositionExpired
-        return ids, [*places, end.position]
+        return ids, [*positions, end.position]
 
     def _join(
-        self, integrator: str, execution_ids: set[str], wanted: FeedQuery, session: ClientSession
+        self, integrator: str, execution_ids: set[str], query: FeedQuery, session: ClientSession
     ) -> dict[str, ChangedExecution]:
-        """Those of the executions that are still there and pass the filter, as a majority has them."""
+        """Return, by id, the executions that still exist and match the filter, as a majority has them."""
         if not execution_ids:
             return {}
-        named = {"_id": {"$in": list(execution_ids)}, "integrator": str(integrator), "status": {"$exists": True}}
+        ids_filter = {"_id": {"$in": list(execution_ids)}, "integrator": str(integrator), "status": {"$exists": True}}
         executions = self._database.collection("executions")
-        found = executions.find(named | wanted.filter, _CHANGE_PROJECTION, session=session)
-        return {each["_id"]: _to_changed_execution(each) for each in found.batch_size(full_batch_size(execution_ids))}
+        cursor = executions.find(ids_filter | query.filter, _CHANGE_PROJECTION, session=session)
+        return {each["_id"]: _to_changed_execution(each) for each in cursor.batch_size(full_batch_size(execution_ids))}
 
 
-def _has_more(place: FeedPosition, end: FeedEnd) -> bool:
-    """True where something may lie beyond ``place``, False where it is the very end; raises what refuses it."""
-    if place.epoch != end.epoch:
+def _has_more(position: FeedPosition, end: FeedEnd) -> bool:
+    """Return whether there may be changes after ``position``; raise PositionExpired or CursorInvalid to refuse it."""
+    if position.epoch != end.epoch:
         raise PositionExpired
-    if place.batch_number > end.batch_number + 1 or (place.batch_number > end.batch_number and place.offset):
+    if position.batch_number > end.batch_number + 1 or (position.batch_number > end.batch_number and position.offset):
         raise _unreached_cursor()
-    return place.batch_number <= end.batch_number
+    return position.batch_number <= end.batch_number
 
 
-def _lag_s(place: FeedPosition, end: FeedEnd, written_at: datetime | None, now: datetime) -> float | None:
-    if place.epoch == end.epoch and place.batch_number > end.batch_number:
+def _lag_s(position: FeedPosition, end: FeedEnd, written_at: datetime | None, now: datetime) -> float | None:
+    if position.epoch == end.epoch and position.batch_number > end.batch_number:
         return 0.0
-    if place.epoch != end.epoch or written_at is None:
+    if position.epoch != end.epoch or written_at is None:
         return None
     return max((now - written_at).total_seconds(), 0.0)
 
@@ -194,6 +200,6 @@ def _unreached_cursor() -> CursorInvalid:
     return CursorInvalid("the feed has never been where this cursor points; pass a next_since back, or leave it out")
 
 
-def _to_changed_execution(found: _Document) -> ChangedExecution:
-    status = ExecutionStatus(found["status"])
-    return ChangedExecution(found["_id"], status, found["rev"], found["basket_name"], tuple(found["tags"]))
+def _to_changed_execution(document: _Document) -> ChangedExecution:
+    status = ExecutionStatus(document["status"])
+    return ChangedExecution(document["_id"], status, document["rev"], document["basket_name"], tuple(document["tags"]))

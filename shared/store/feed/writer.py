@@ -1,8 +1,8 @@
-"""The change feed as it is written: batches in one collection, numbered without a gap.
+"""The writer of the change feed: batches in one collection, numbered without a gap (docs/engine.md, section 8).
 
-The last batch says all that a writer needs: its number, and the token of the stream right after it. Whoever writes
-batch n + 1 has read the stream from batch n's token, and the unique ``_id`` lets one writer win; the loser reads the
-last batch again and goes on from there. So the batches are the stream, cut in pieces, whoever wrote which.
+The last batch has all that a writer needs: its number, and the resume token of the stream right after it. The writer
+of batch n + 1 has read the stream from batch n's token, and the unique ``_id`` lets one writer win; the loser reads the
+last batch again and continues from there. So the batches are the stream, cut in pieces, for any number of writers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class LastBatch:
-    """The last batch, as its writer needs it."""
+    """The last batch, as a writer needs it: every change up to ``watermark_at`` is in the feed."""
 
     epoch: str
     number: int
@@ -36,7 +36,7 @@ class LastBatch:
 
 
 class FeedWriter:
-    """The feed's writing side; raises what the store raises."""
+    """The writer of the feed; raises what the store raises."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -47,67 +47,71 @@ class FeedWriter:
         return self._database.collection("changes")
 
     def ensure_started(self) -> LastBatch:
-        """Answer the last batch; begin the feed where there is none."""
+        """Return the last batch; start the feed if there is none."""
         return self._last() or self.start_epoch(None)
 
     def start_epoch(self, last: LastBatch | None) -> LastBatch:
-        """Begin anew from now on, with an empty batch: cursors of before are of an epoch that is over.
+        """Start a new epoch from now on, with an empty batch: earlier cursors belong to an epoch that has ended.
 
-        Answers the last batch, whoever wrote it: another may have been first.
+        Return the last batch, which may be that of another writer who was first.
         """
         now = self._clock.now()
         with ChangeStream(self._database) as stream:
             token = stream.open_cursor().token
-        head = LastBatch(secrets.token_hex(4), 1 if last is None else last.number + 1, token, now)
-        return head if self._insert(head, since=now, execution_ids=()) else self.ensure_started()
+        batch = LastBatch(secrets.token_hex(4), 1 if last is None else last.number + 1, token, now)
+        return batch if self._insert(batch, since=now, execution_ids=()) else self.ensure_started()
 
     def append(self, last: LastBatch, changes: ChangeBatch, *, as_of: datetime) -> LastBatch | None:
-        """Write what came after ``last``, asked for at ``as_of``; None where another has written that batch."""
-        through = last.watermark_at if changes.is_full else as_of
-        head = LastBatch(last.epoch, last.number + 1, changes.token, through)
-        return head if self._insert(head, since=last.watermark_at, execution_ids=changes.execution_ids) else None
+        """Write the changes after ``last``, read at ``as_of``, as the next batch; None if another writer wrote it."""
+        watermark_at = last.watermark_at if changes.is_full else as_of
+        batch = LastBatch(last.epoch, last.number + 1, changes.token, watermark_at)
+        return batch if self._insert(batch, since=last.watermark_at, execution_ids=changes.execution_ids) else None
 
     def advance_watermark(self, last: LastBatch, token: ResumeToken, *, as_of: datetime) -> LastBatch:
-        """Note that nothing came after ``last`` until ``token``, asked for at ``as_of``.
+        """Store in the last batch that no change came after it until ``token``, read at ``as_of``.
 
-        True of that batch for ever, so it does no harm where another has meanwhile written the next one. Without it
-        the token of a feed at rest would leave the oplog, and nobody could tell a feed at rest from one that is dead.
+        This stays true of that batch, so it does no harm if another writer has written the next one meanwhile. Without
+        it the token of an idle feed would fall out of the oplog, and an idle feed would look like a dead one.
         """
-        stamped = replace(last, token=token, watermark_at=as_of)
+        updated = replace(last, token=token, watermark_at=as_of)
         with db_call(self._database):
             self._changes.update_one({"_id": last.number}, {"$set": {"token": token, "through": as_of}})
-        return stamped
+        return updated
 
     def trim(self, last: LastBatch) -> int:
-        """Delete the oldest batches that are over a week old or of an epoch that is over, never the last one.
+        """Delete the oldest batches that are over a week old or of an earlier epoch, never the last one (retention).
 
-        Answers how many it looked at and deleted, :data:`TRIMMED_AT_ONCE` at most.
+        Return the number of deleted batches, at most :data:`TRIM_BATCH_SIZE`.
         """
-        old = self._clock.now() - FEED_RETENTION
+        kept_since = self._clock.now() - FEED_RETENTION
         with db_call(self._database):
-            found = self._changes.find({"_id": {"$lt": last.number}}, {"at": 1, "epoch": 1}).sort("_id", 1)
-            gone = []
-            for batch in found.limit(TRIM_BATCH_SIZE):
-                if batch["epoch"] == last.epoch and batch["at"] >= old:
+            cursor = self._changes.find({"_id": {"$lt": last.number}}, {"at": 1, "epoch": 1}).sort("_id", 1)
+            ids = []
+            for batch in cursor.limit(TRIM_BATCH_SIZE):
+                if batch["epoch"] == last.epoch and batch["at"] >= kept_since:
                     break
-                gone.append(batch["_id"])
-            if gone:
-                self._changes.delete_many({"_id": {"$gte": gone[0], "$lte": gone[-1]}})
-        return len(gone)
+                ids.append(batch["_id"])
+            if ids:
+                self._changes.delete_many({"_id": {"$gte": ids[0], "$lte": ids[-1]}})
+        return len(ids)
 
     def _last(self) -> LastBatch | None:
         with db_call(self._database, writes=False):
-            found = self._changes.find_one(sort=[("_id", -1)], projection={"changes": 0})
-        return None if found is None else LastBatch(found["epoch"], found["_id"], found["token"], found["through"])
+            document = self._changes.find_one(sort=[("_id", -1)], projection={"changes": 0})
+        return (
+            None
+            if document is None
+            else LastBatch(document["epoch"], document["_id"], document["token"], document["through"])
+        )
 
-    def _insert(self, head: LastBatch, *, since: datetime, execution_ids: tuple[str, ...]) -> bool:
+    def _insert(self, batch: LastBatch, *, since: datetime, execution_ids: tuple[str, ...]) -> bool:
         document = {
-            "_id": head.number,
-            "epoch": head.epoch,
+            "_id": batch.number,
+            "epoch": batch.epoch,
             "since": since,
-            "through": head.watermark_at,
+            "through": batch.watermark_at,
             "at": self._clock.now(),
-            "token": head.token,
+            "token": batch.token,
             "changes": list(execution_ids),
         }
         try:

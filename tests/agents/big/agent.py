@@ -1,4 +1,4 @@
-"""Returns an output of a size."""
+"""Returns an output of a given size."""
 
 from __future__ import annotations
 

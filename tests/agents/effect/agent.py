@@ -1,4 +1,4 @@
-"""Has an effect at a stub provider, which counts it once for each idempotency key."""
+"""Has an effect at a stub provider, which counts the effect once for each idempotency key."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def run(given: dict[str, Any], ctx: AgentContext) -> Any:
     try:
         os.close(os.open(f"{calls}.effect", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
-        note(calls, "known")  # the provider has seen this key: its answer is the first one's
+        note(calls, "known")  # the provider has seen this key: it repeats its first reply
     return given
 
 
 def note(calls: Path, line: str) -> None:
-    # One write of O_APPEND is whole, and is there after a SIGKILL.
+    # One write with O_APPEND is atomic, and survives a SIGKILL.
     handle = os.open(calls, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(handle, f"{line}\n".encode())
     os.close(handle)

@@ -1,4 +1,4 @@
-"""Fails for a while with an error that may pass, then answers."""
+"""Fails a given number of times with a transient error, then succeeds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def run(given: dict[str, Any], ctx: AgentContext) -> Any:
     if "path" not in given:
         return {}
     tries = Path(given["path"])
-    so_far = len(tries.read_text()) if tries.exists() else 0
-    tries.write_text("x" * (so_far + 1))
-    if so_far < given.get("failures", 0):
-        raise TransientError(f"try {so_far + 1} went wrong")
-    return {"tries": so_far + 1}
+    failures_so_far = len(tries.read_text()) if tries.exists() else 0
+    tries.write_text("x" * (failures_so_far + 1))
+    if failures_so_far < given.get("failures", 0):
+        raise TransientError(f"try {failures_so_far + 1} went wrong")
+    return {"tries": failures_so_far + 1}

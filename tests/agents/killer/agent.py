@@ -1,4 +1,4 @@
-"""Ends its own process, as the kernel does where memory runs out."""
+"""Kills its own process, as the kernel does if memory runs out."""
 
 from __future__ import annotations
 

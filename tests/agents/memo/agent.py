@@ -1,4 +1,4 @@
-"""Returns the state it was handed from the run before."""
+"""Returns the state that it got from the previous run."""
 
 from __future__ import annotations
 

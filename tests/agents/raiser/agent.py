@@ -1,4 +1,4 @@
-"""Raises what it is told to."""
+"""Raises the error that its input names."""
 
 from __future__ import annotations
 

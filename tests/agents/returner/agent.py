@@ -1,4 +1,4 @@
-"""Returns what no store or schema takes, as it is told to."""
+"""Returns an output that a store or a schema refuses; its input says which."""
 
 from __future__ import annotations
 

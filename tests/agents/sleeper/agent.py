@@ -1,4 +1,4 @@
-"""Sleeps in small slices until the time is up or it is asked to stop."""
+"""Sleeps in small slices until the time is over or it is asked to stop."""
 
 from __future__ import annotations
 

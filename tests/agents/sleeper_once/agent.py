@@ -1,4 +1,4 @@
-"""Sleeps the first time that it runs with a path, and answers at once the second."""
+"""Sleeps the first time that it runs with a path, and returns at once the second time."""
 
 from __future__ import annotations
 

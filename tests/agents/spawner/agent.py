@@ -1,4 +1,4 @@
-"""Starts a program of its own and waits."""
+"""Starts a child process and waits."""
 
 from __future__ import annotations
 

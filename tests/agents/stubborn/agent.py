@@ -1,4 +1,4 @@
-"""Does not look whether it is asked to stop: sleeps, loops, swallows the interrupt or holds the GIL."""
+"""Never checks whether it should stop: sleeps, loops, swallows the interrupt or holds the GIL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a number of small pieces of work, and resumes after the last one that it has a checkpoint of."""
+"""Does a number of small pieces of work, and resumes after its last checkpoint."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Long random chaos: ``python -m tests.faults.chaos``; it never chooses what it cannot play again from its seed."""
+"""Long random chaos tests: ``python -m tests.faults.chaos``; every random choice can be repeated from the seed."""

@@ -1,4 +1,6 @@
-"""``make chaos``: 2,000 mixed runs while workers are killed, Redis forgets and the primary steps down; 1 if it shows.
+"""``make chaos``: 2,000 mixed runs while workers are killed, Redis is flushed and the primary steps down.
+
+The exit code is 1 if anything was lost, doubled or changed.
 
 python -m tests.faults.chaos [--runs N] [--seconds S] [--seed N] [--store before|after]
 """
@@ -17,8 +19,8 @@ from pathlib import Path
 from compose.embedded.group_reaper import GroupReaper
 from tests.api_client import AGENTS
 from tests.faults.chaos.callers import Callers
-from tests.faults.chaos.killer import Crew, Killer, say
-from tests.faults.chaos.verdict import Figures, judge
+from tests.faults.chaos.killer import Crew, Killer, print_now
+from tests.faults.chaos.verdict import ChaosReport, judge
 from tests.faults.chaos.workload import plan
 from tests.faults.replica_set import ReplicaSet
 from tests.stack import Stack
@@ -28,13 +30,13 @@ SETTLES_WITHIN_S = 240.0
 FAILS_OF_ALL = 0.05
 WRITES = ("findAndModify", "update")
 STORES = {
-    "before": {"errorCode": 6},  # HostUnreachable: the command is not carried out
-    "after": {"writeConcernError": {"code": 91, "errmsg": "written, and nobody hears of it"}},
+    "before": {"errorCode": 6},  # HostUnreachable: the command is not executed
+    "after": {"writeConcernError": {"code": 91, "errmsg": "written, and the reply is lost"}},
 }
 
 
-def play(root: Path, *, runs: int, seconds: float, seed: int, store: str | None = None) -> Figures:
-    """Play the chaos of ``seed`` on servers of its own in ``root``; answer what it came to."""
+def play(root: Path, *, runs: int, seconds: float, seed: int, store: str | None = None) -> ChaosReport:
+    """Run the chaos of ``seed`` on servers of its own in ``root`` and return its report."""
     chance = random.Random(seed)
     provider = root / "provider"
     provider.mkdir()
@@ -50,7 +52,7 @@ def play(root: Path, *, runs: int, seconds: float, seed: int, store: str | None 
 def _play_on(
     members: ReplicaSet, guard: GroupReaper, root: Path, chance: random.Random, *, runs: int, seconds: float,
     store: str | None,
-) -> Figures:  # fmt: skip
+) -> ChaosReport:  # fmt: skip
     stack = Stack(
         root, guard, BUCKET_AGENTS_DIR=str(AGENTS), MONGODB_URL=members.url, BUCKET_LOSSES_MAX="20",
         BUCKET_LOG_LEVEL="WARNING",
@@ -65,18 +67,18 @@ def _play_on(
             members.sometimes_failing(*WRITES, chance=FAILS_OF_ALL, appName="bucket-worker", **STORES[store])
         callers.start([plan(chance, number, str(root / "provider")) for number in range(runs)], seconds)
         killer = Killer(chance, crew, stack, members, seconds)
-        began = time.monotonic()
-        while not callers.all_done and time.monotonic() < began + seconds + SETTLES_WITHIN_S:
-            if time.monotonic() < began + seconds:
-                killer.look()
-            crew.look()
+        started_at = time.monotonic()
+        while not callers.all_done and time.monotonic() < started_at + seconds + SETTLES_WITHIN_S:
+            if time.monotonic() < started_at + seconds:
+                killer.check()
+            crew.check()
             time.sleep(0.05)
-        took_s = time.monotonic() - began
+        took_s = time.monotonic() - started_at
         callers.stop()
         callers.poll_again()
         members.wait_whole()
         figures = judge(callers, runs, stack.mongo(), root / "provider", killer.died)
-        say(
+        print_now(
             f"{killer.kills} kills, {crew.restarts} restarts, {killer.flushes} flushes, {killer.step_downs} step-downs "
             f"in {took_s:.0f} s; answers {dict(sorted(callers.statuses.items()))}"
         )
@@ -88,19 +90,19 @@ def _play_on(
 
 
 def main() -> int:
-    """Play as the command line asks; answer 1 where anything was lost, doubled or changed."""
+    """Run chaos with the options of the command line; return 1 if anything was lost, doubled or changed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=2_000)
     parser.add_argument("--seconds", type=float, default=240.0, help="how long to submit and to strike")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**9))
     parser.add_argument("--store", choices=sorted(STORES), help="have writes fail now and then, before or after")
-    asked = parser.parse_args()
-    say(f"seed {asked.seed}")
+    args = parser.parse_args()
+    print_now(f"seed {args.seed}")
     root = Path(tempfile.mkdtemp(prefix="bucket-chaos-"))
-    figures = play(root, runs=asked.runs, seconds=asked.seconds, seed=asked.seed, store=asked.store)
-    say(figures.told())
+    figures = play(root, runs=args.runs, seconds=args.seconds, seed=args.seed, store=args.store)
+    print_now(figures.summary())
     if figures.faults:
-        say(f"logs and data: {root}")
+        print_now(f"logs and data: {root}")
     else:
         shutil.rmtree(root, ignore_errors=True)
     return bool(figures.faults)

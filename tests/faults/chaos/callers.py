@@ -1,4 +1,4 @@
-"""Submits the runs until each is accepted, and polls them to their end: what a patient integrator would see."""
+"""Chaos callers: submit each run until it is accepted, and poll it to its end, as a patient integrator does."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 
 import requests
 
-from tests.faults.chaos.workload import Planned
+from tests.faults.chaos.workload import PlannedRun
 
 POLLERS = 3
 
 
 @dataclass(slots=True)
-class Seen:
-    """What pollers have seen of one accepted run."""
+class PollHistory:
+    """What the pollers have seen of one accepted run: the last view, and any step back."""
 
-    planned: Planned
+    planned: PlannedRun
     rev: int = 0
     last: dict[str, Any] = field(default_factory=dict)
     went_back: list[str] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
-        """True once a poll said so."""
+        """Whether a poll has shown the run as done."""
         return bool(self.last.get("done"))
 
-    def note(self, poll: dict[str, Any]) -> None:
-        """Take a poll, and whatever in it goes back behind an earlier one."""
+    def record(self, poll: dict[str, Any]) -> None:
+        """Record a poll, and anything in it that is older than an earlier poll."""
         if poll["rev"] < self.rev:
             self.went_back.append(f"rev {self.rev} -> {poll['rev']}")
         if self.done and not poll["done"]:
@@ -42,18 +42,18 @@ class Seen:
 
 
 class Callers:
-    """One that submits and some that poll, each in a thread; 503 and cut connections are tried again."""
+    """One submitter and some pollers, each in a thread; 503 and broken connections are retried."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.seen: dict[str, Seen] = {}
+        self.histories: dict[str, PollHistory] = {}
         self.statuses: dict[int, int] = {}
         self._open: queue.Queue[str] = queue.Queue()
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self.is_submitted = threading.Event()
 
-    def start(self, plans: Sequence[Planned], seconds: float) -> None:
+    def start(self, plans: Sequence[PlannedRun], seconds: float) -> None:
         """Begin to submit ``plans``, evenly over ``seconds``, and to poll what was accepted."""
         threading.Thread(target=self._submit_all, args=(plans, seconds), daemon=True).start()
         for _ in range(POLLERS):
@@ -65,33 +65,33 @@ class Callers:
 
     @property
     def all_done(self) -> bool:
-        """True once every run was accepted and every one is done."""
-        return self.is_submitted.is_set() and all(seen.done for seen in list(self.seen.values()))
+        """Whether every run was accepted and is done."""
+        return self.is_submitted.is_set() and all(history.done for history in list(self.histories.values()))
 
     def poll_again(self) -> None:
         """Poll each run once more, after all is over."""
         with requests.Session() as session:
-            for execution_id in self.seen:
+            for execution_id in self.histories:
                 self._poll(session, execution_id)
 
-    def _submit_all(self, plans: Sequence[Planned], seconds: float) -> None:
-        began = time.monotonic()
+    def _submit_all(self, plans: Sequence[PlannedRun], seconds: float) -> None:
+        started_at = time.monotonic()
         with requests.Session() as session:
             for number, planned in enumerate(plans):
-                due = began + seconds * number / len(plans)
-                time.sleep(max(due - time.monotonic(), 0))
+                due_at = started_at + seconds * number / len(plans)
+                time.sleep(max(due_at - time.monotonic(), 0))
                 execution_id = self._submit(session, planned)
-                self.seen[execution_id] = Seen(planned)
+                self.histories[execution_id] = PollHistory(planned)
                 self._open.put(execution_id)
         self.is_submitted.set()
 
-    def _submit(self, session: requests.Session, planned: Planned) -> str:
+    def _submit(self, session: requests.Session, planned: PlannedRun) -> str:
         while True:
-            answer = self._ask(
+            response = self._request(
                 session, "POST", "/run-basket", json=planned.body, headers={"Idempotency-Key": planned.key}
             )
-            if answer is not None and answer.status_code == 202:
-                return str(answer.json()["execution_id"])
+            if response is not None and response.status_code == 202:
+                return str(response.json()["execution_id"])
             time.sleep(0.3)
 
     def _poll_all(self) -> None:
@@ -102,22 +102,22 @@ class Callers:
                 except queue.Empty:
                     continue
                 self._poll(session, execution_id)
-                if not self.seen[execution_id].done:
+                if not self.histories[execution_id].done:
                     self._open.put(execution_id)
                 time.sleep(0.01)
 
     def _poll(self, session: requests.Session, execution_id: str) -> None:
-        answer = self._ask(session, "GET", f"/execution-logs/{execution_id}")
-        if answer is not None and answer.status_code == 200:
-            self.seen[execution_id].note(answer.json())
+        response = self._request(session, "GET", f"/execution-logs/{execution_id}")
+        if response is not None and response.status_code == 200:
+            self.histories[execution_id].record(response.json())
 
-    def _ask(self, session: requests.Session, method: str, path: str, **more: Any) -> requests.Response | None:
+    def _request(self, session: requests.Session, method: str, path: str, **more: Any) -> requests.Response | None:
         try:
-            answer = session.request(method, self._url + path, timeout=10, **more)
+            response = session.request(method, self._url + path, timeout=10, **more)
         except requests.RequestException:
-            status, answer = 0, None
+            status, response = 0, None
         else:
-            status = answer.status_code
+            status = response.status_code
         with self._lock:
             self.statuses[status] = self.statuses.get(status, 0) + 1
-        return answer
+        return response

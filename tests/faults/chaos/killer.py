@@ -1,4 +1,4 @@
-"""Strikes: a random worker process every 2 s; Redis forgets twice; the primary steps down twice."""
+"""Chaos faults: kills a random worker process every 2 s, flushes Redis twice and makes the primary step down twice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KILL_EVERY_S = 2.0
 
 
 class Crew:
-    """Several workers, and a very small supervisor that starts again what died."""
+    """Several workers, and a small supervisor that restarts dead ones."""
 
     def __init__(self, stack: Stack, count: int) -> None:
         plan = stack.plan("worker")
@@ -31,15 +31,15 @@ class Crew:
         for child in self._children:
             child.start()
 
-    def look(self) -> None:
-        """Start again what has died; to be called from the main thread."""
+    def check(self) -> None:
+        """Restart workers that have died; must be called from the main thread."""
         for child in self._children:
             if not child.is_alive():
                 child.start()
                 self.restarts += 1
 
     def pids(self) -> list[int]:
-        """The main processes that run."""
+        """Return the process ids of the running main processes."""
         return [child.pid for child in self._children if child.pid is not None]
 
     def close(self) -> None:
@@ -49,7 +49,7 @@ class Crew:
 
 
 class Killer:
-    """Plays the strikes of one seed; ``died`` is when each process id was struck, by the wall clock."""
+    """Injects the faults of one seed; ``died`` maps each killed process id to its time by the wall clock."""
 
     def __init__(self, chance: random.Random, crew: Crew, stack: Stack, members: ReplicaSet, seconds: float) -> None:
         self._chance = chance
@@ -64,8 +64,8 @@ class Killer:
         self.died: dict[int, float] = {}
         self.kills = self.flushes = self.step_downs = 0
 
-    def look(self) -> None:
-        """Strike if it is time."""
+    def check(self) -> None:
+        """Inject the next fault if it is time."""
         now = time.monotonic()
         if now >= self._kill_at:
             self._kill_at = now + KILL_EVERY_S
@@ -92,7 +92,7 @@ class Killer:
             self.kills += 1
 
 
-def say(text: str) -> None:
+def print_now(text: str) -> None:
     """Print a line at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What a chaos run comes to: the counts that must be none, and how long a lost step waited for its next worker."""
+"""Report of a chaos run: the counts that must be zero, and how long a lost step waited for its next worker."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 from pymongo.database import Database
 
-from tests.faults.chaos.callers import Callers, Seen
+from tests.faults.chaos.callers import Callers, PollHistory
 
 
 @dataclass(slots=True)
-class Figures:
-    """All counts; ``faults`` says in words what should not be."""
+class ChaosReport:
+    """All counts of a chaos run; ``faults`` describes each violation."""
 
     runs: int
     final: int = 0
@@ -28,8 +28,8 @@ class Figures:
     faults: list[str] = field(default_factory=list)
     recovered_s: list[float] = field(default_factory=list)
 
-    def told(self) -> str:
-        """Answer the figures in words."""
+    def summary(self) -> str:
+        """Return the report as text."""
         waits = sorted(self.recovered_s)
         quantile = {part: waits[min(int(len(waits) * part), len(waits) - 1)] if waits else 0.0 for part in (0.5, 0.99)}
         return "\n".join(
@@ -47,49 +47,53 @@ class Figures:
 
 def judge(
     callers: Callers, planned: int, database: Database[dict[str, Any]], provider: Path, died: Mapping[int, float]
-) -> Figures:
-    """Answer the figures of a run that is over: polls, documents and the provider's books are compared."""
-    figures = Figures(planned)
-    if len(callers.seen) != planned:
-        figures.faults.append(f"lost: {planned - len(callers.seen)} runs were never accepted")
-    stored = {found["_id"]: found for found in database.executions.find({"status": {"$exists": True}})}
-    if len(stored) != len(callers.seen):
-        figures.faults.append(f"{len(stored)} runs are stored, and {len(callers.seen)} were accepted")
+) -> ChaosReport:
+    """Return the report of a finished chaos run: compares polls, stored documents and the provider's records."""
+    figures = ChaosReport(planned)
+    if len(callers.histories) != planned:
+        figures.faults.append(f"lost: {planned - len(callers.histories)} runs were never accepted")
+    stored = {document["_id"]: document for document in database.executions.find({"status": {"$exists": True}})}
+    if len(stored) != len(callers.histories):
+        figures.faults.append(f"{len(stored)} runs are stored, and {len(callers.histories)} were accepted")
     expected = set()
-    for execution_id, seen in callers.seen.items():
-        found = stored.get(execution_id)
-        if found is None:
+    for execution_id, history in callers.histories.items():
+        document = stored.get(execution_id)
+        if document is None:
             figures.faults.append(f"{execution_id} is lost")
             continue
-        _judge_run(figures, execution_id, seen, found)
-        expected |= {f"{execution_id}:{step}" for step, held in found["steps"].items() if held["status"] == "completed"}
+        _judge_run(figures, execution_id, history, document)
+        expected |= {
+            f"{execution_id}:{step}" for step, state in document["steps"].items() if state["status"] == "completed"
+        }
     _judge_effects(figures, expected, provider, died)
     figures.faults += [f"an answer of {status}" for status in callers.statuses if status not in {0, 200, 202, 503}]
     return figures
 
 
-def _judge_run(figures: Figures, execution_id: str, seen: Seen, found: Mapping[str, Any]) -> None:
-    figures.final += seen.done
-    figures.completed += found["status"] == "completed"
-    figures.built_to_fail += seen.planned.is_broken
-    figures.losses += sum(step["losses"] for step in found["steps"].values())
-    figures.faults += [f"{execution_id} went back: {told}" for told in seen.went_back]
-    wanted = "failed" if seen.planned.is_broken else "completed"
-    if (found["status"], seen.last.get("status")) != (wanted, wanted):
+def _judge_run(figures: ChaosReport, execution_id: str, history: PollHistory, document: Mapping[str, Any]) -> None:
+    figures.final += history.done
+    figures.completed += document["status"] == "completed"
+    figures.built_to_fail += history.planned.is_broken
+    figures.losses += sum(step["losses"] for step in document["steps"].values())
+    figures.faults += [f"{execution_id} went back: {change}" for change in history.went_back]
+    expected = "failed" if history.planned.is_broken else "completed"
+    if (document["status"], history.last.get("status")) != (expected, expected):
         figures.faults.append(
-            f"{execution_id} ({seen.planned.kind}) is {found['status']}, was polled {seen.last.get('status')}"
+            f"{execution_id} ({history.planned.kind}) is {document['status']}, was polled {history.last.get('status')}"
         )
-    recorded = [event["step"] for event in found["events"] if event["event"] == "step.completed"]
+    recorded = [event["step"] for event in document["events"] if event["event"] == "step.completed"]
     figures.steps += len(recorded)
     figures.faults += [f"{execution_id}: {step} twice" for step in set(recorded) if recorded.count(step) > 1]
-    over = [event for event in found["events"] if event["event"] in {"execution.completed", "execution.failed"}]
-    if len(over) != 1:
-        figures.faults.append(f"{execution_id} ended {len(over)} times")
-    if wanted == "completed" and sorted(recorded) != sorted(seen.planned.steps):
+    end_events = [
+        event for event in document["events"] if event["event"] in {"execution.completed", "execution.failed"}
+    ]
+    if len(end_events) != 1:
+        figures.faults.append(f"{execution_id} ended {len(end_events)} times")
+    if expected == "completed" and sorted(recorded) != sorted(history.planned.steps):
         figures.faults.append(f"{execution_id} recorded {recorded}")
 
 
-def _judge_effects(figures: Figures, expected: set[str], provider: Path, died: Mapping[int, float]) -> None:
+def _judge_effects(figures: ChaosReport, expected: set[str], provider: Path, died: Mapping[int, float]) -> None:
     effects = {path.name.removesuffix(".effect") for path in provider.glob("*.effect")}
     figures.effects = len(effects)
     figures.faults += [f"an effect of {key}, which is not recorded" for key in sorted(effects - expected)]
@@ -100,6 +104,6 @@ def _judge_effects(figures: Figures, expected: set[str], provider: Path, died: M
         calls = [line.split() for line in path.read_text().splitlines() if line.startswith("call ")]
         figures.calls += len(calls)
         for (_, _, pid, at), (_, _, _, following) in itertools.pairwise(calls):
-            struck = died.get(int(pid), 0.0)
-            if float(at) <= struck <= float(following):
-                figures.recovered_s.append(float(following) - struck)
+            died_at = died.get(int(pid), 0.0)
+            if float(at) <= died_at <= float(following):
+                figures.recovered_s.append(float(following) - died_at)

@@ -1,4 +1,4 @@
-"""The baskets of a chaos run: chains, fans, diamonds, retries, long steps and some that are built to fail."""
+"""Workload of a chaos run: chains, fans, diamonds, retries, long steps and some runs that are built to fail."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ KINDS = ("chain", "chain", "fan", "diamond", "retry", "retry", "quick", "quick",
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """One run to submit under ``key``; ``steps`` are the ids it should complete unless it is ``broken``."""
+class PlannedRun:
+    """One run to submit with ``key``; ``steps`` are the ids that it should complete unless it is ``broken``."""
 
     key: str
     kind: str
@@ -21,29 +21,29 @@ class Planned:
 
     @property
     def is_broken(self) -> bool:
-        """True for a run that is built to fail."""
+        """Whether the run is built to fail."""
         return self.kind == "broken"
 
 
-def plan(chance: random.Random, number: int, provider: str) -> Planned:
-    """Answer the run of this number."""
+def plan(chance: random.Random, number: int, provider: str) -> PlannedRun:
+    """Build the run of this number."""
     kind = chance.choice(KINDS)
     steps = [
-        {"id": step_id, "agent": "effect", "needs": needs, "input": {"provider": provider, **given}}
-        for step_id, needs, given in _steps(chance, kind)
+        {"id": step_id, "agent": "effect", "needs": needs, "input": {"provider": provider, **step_input}}
+        for step_id, needs, step_input in _steps(chance, kind)
     ]
     body = {"config": {"name": f"chaos-{kind}", "steps": steps}, "input_data": {"number": number}}
-    return Planned(f"chaos-{number}", kind, body, tuple(str(step["id"]) for step in steps))
+    return PlannedRun(f"chaos-{number}", kind, body, tuple(str(step["id"]) for step in steps))
 
 
 def _steps(chance: random.Random, kind: str) -> list[tuple[str, list[str], dict[str, Any]]]:
     brief = {"seconds": round(chance.uniform(0, 0.2), 3)}
     if kind in {"chain", "quick"}:
-        given: dict[str, Any] = {} if kind == "quick" else brief
+        step_input: dict[str, Any] = {} if kind == "quick" else brief
         length = chance.randint(2, 5)
-        return [(f"s{place}", [f"s{place - 1}"] if place else [], given) for place in range(length)]
+        return [(f"s{index}", [f"s{index - 1}"] if index else [], step_input) for index in range(length)]
     if kind == "fan":
-        return [("first", [], {}), *((f"part{place}", ["first"], brief) for place in range(chance.randint(2, 4)))]
+        return [("first", [], {}), *((f"part{index}", ["first"], brief) for index in range(chance.randint(2, 4)))]
     if kind == "diamond":
         return [("top", [], {}), ("left", ["top"], brief), ("right", ["top"], brief), ("join", ["left", "right"], {})]
     if kind == "retry":

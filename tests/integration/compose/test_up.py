@@ -1,4 +1,4 @@
-"""``bucketd up`` as a person meets it: real redis-server and mongod, stand-ins for Bucket's own processes."""
+"""``bucketd up`` as a user sees it: real redis-server and mongod, stand-ins for Bucket's own processes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Up = Callable[..., "Running"]
 
 
 class Running:
-    """One ``bucketd up`` and what it has said."""
+    """One ``bucketd up`` process and its output."""
 
-    def __init__(self, data: Path, said: Path, *options: str, **environ: str) -> None:
+    def __init__(self, data: Path, output_file: Path, *options: str, **environ: str) -> None:
         self.data = data
-        self._said = said
-        with said.open("wb") as out:
+        self._said = output_file
+        with output_file.open("wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", "from compose.cli import main; main()", "up", "--data", str(data), *options],
                 stdout=out,
@@ -35,7 +35,7 @@ class Running:
             )
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self._said.read_text()
 
     @property
@@ -43,8 +43,8 @@ class Running:
         return descendants(self.process.pid)
 
     def wait_up(self) -> None:
-        wait_until(lambda: "Ctrl-C stops everything" in self.said or self.process.poll() is not None, 20, self.said)
-        assert self.process.poll() is None, self.said
+        wait_until(lambda: "Ctrl-C stops everything" in self.output or self.process.poll() is not None, 20, self.output)
+        assert self.process.poll() is None, self.output
 
     def ends(self, within_s: float = 15) -> int:
         return self.process.wait(timeout=within_s)
@@ -73,21 +73,23 @@ def up(tmp_path: Path) -> Iterator[Up]:
         running.process.wait()
 
 
-def test_up_ticks_five_lines_and_then_says_what_to_try(up: Up) -> None:
+def test_up_prints_five_check_marks_and_then_what_to_try(up: Up) -> None:
     running = up()
     running.wait_up()
-    ticked = [line.split("  ")[0] for line in running.said.splitlines() if line.startswith("✓")]
+    ticked = [line.split("  ")[0] for line in running.output.splitlines() if line.startswith("✓")]
     assert ticked == ["✓ python", "✓ packages", "✓ redis", "✓ mongod", "✓ api and workers"]
-    assert running.said.index("✓ api and workers") < running.said.index("completed in") < running.said.index("curl")
-    assert "stand-in" not in running.said, "quiet without -v"
+    assert (
+        running.output.index("✓ api and workers") < running.output.index("completed in") < running.output.index("curl")
+    )
+    assert "stand-in" not in running.output, "quiet without -v"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_everything_in_order_with_exit_code_0(up: Up, number: signal.Signals) -> None:
     running = up("-v")
     running.wait_up()
-    # Nobody waits for a worker, so that it may not listen to signals yet.
-    wait_until(lambda: "worker     | the worker stand-in starts" in running.said, 10, "the worker has started")
+    # `up` does not wait for the worker, which may not handle signals yet.
+    wait_until(lambda: "worker     | the worker stand-in starts" in running.output, 10, "the worker has started")
     family = running.family
     assert len(family) == 7, "redis, mongod, api and its child, worker, reconciler, guard"
     sockets = sockets_of(running)
@@ -95,39 +97,39 @@ def test_a_signal_stops_everything_in_order_with_exit_code_0(up: Up, number: sig
     assert running.ends() == 0
     assert not any(map(is_running, family))
     assert not sockets.exists()
-    assert "api        | the api stand-in starts" in running.said
-    assert "worker     | the worker stand-in ends" in running.said, "asked, and not killed"
-    assert "bye bye" in running.said, "Redis too"
+    assert "api        | the api stand-in starts" in running.output
+    assert "worker     | the worker stand-in ends" in running.output, "stopped by a signal, and not killed"
+    assert "bye bye" in running.output, "Redis too"
 
 
-def test_sigkill_of_a_child_is_told_and_the_child_is_started_again(up: Up) -> None:
+def test_sigkill_of_a_child_is_reported_and_the_child_is_restarted(up: Up) -> None:
     running = up()
     running.wait_up()
     worker = running.child("celery")
     os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: "worker ended (killed by signal 9) and is started again" in running.said)
+    wait_until(lambda: "worker ended (killed by signal 9) and is started again" in running.output)
     wait_until(lambda: running.children("celery") - {worker})
 
 
-def test_sigkill_of_bucketd_leaves_nothing_and_does_not_hinder_the_next(up: Up) -> None:
-    first = up()
-    first.wait_up()
-    family, sockets = first.family, sockets_of(first)
-    first.process.kill()
-    first.process.wait()
+def test_sigkill_of_bucketd_leaves_no_process_and_does_not_prevent_the_next(up: Up) -> None:
+    bucketd = up()
+    bucketd.wait_up()
+    family, sockets = bucketd.family, sockets_of(bucketd)
+    bucketd.process.kill()
+    bucketd.process.wait()
     wait_until(lambda: not any(map(is_running, family)), within_s=5)
     assert not sockets.exists()
     up().wait_up()
 
 
-def test_what_was_left_when_the_guard_was_killed_too_is_cleared_away_by_the_next(up: Up) -> None:
-    first = up()
-    first.wait_up()
-    sockets, guard = sockets_of(first), first.child("group_reaper.py")
-    (grandchild,) = descendants(first.child("gunicorn"))
+def test_processes_left_after_a_kill_of_the_guard_are_removed_by_the_next(up: Up) -> None:
+    bucketd = up()
+    bucketd.wait_up()
+    sockets, guard = sockets_of(bucketd), bucketd.child("group_reaper.py")
+    (grandchild,) = descendants(bucketd.child("gunicorn"))
     os.kill(guard, signal.SIGKILL)
-    first.process.kill()
-    first.process.wait()
+    bucketd.process.kill()
+    bucketd.process.wait()
     os.kill(grandchild, signal.SIGKILL)
     assert sockets.exists()
     second = up()
@@ -136,38 +138,38 @@ def test_what_was_left_when_the_guard_was_killed_too_is_cleared_away_by_the_next
 
 
 def test_a_second_up_says_that_one_is_running(up: Up) -> None:
-    first = up()
-    first.wait_up()
+    bucketd = up()
+    bucketd.wait_up()
     second = up()
     assert second.ends() == 1
-    found = re.search(r"  API     (\S+)", first.said)
-    assert found
-    assert f"running here already: {found[1]} (pid {first.process.pid})" in second.said
-    assert first.process.poll() is None
+    match = re.search(r"  API     (\S+)", bucketd.output)
+    assert match
+    assert f"running here already: {match[1]} (pid {bucketd.process.pid})" in second.output
+    assert bucketd.process.poll() is None
 
 
-def test_a_taken_port_is_said_plainly_and_nothing_is_started(up: Up) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_a_used_port_is_reported_and_nothing_is_started(up: Up) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         running = up(PORT=str(port))
         assert running.ends() == 1
-    assert f"port {port} is taken by another program" in running.said
-    assert f"PORT={port + 1} make up" in running.said
-    assert "✓ redis" not in running.said
+    assert f"port {port} is taken by another program" in running.output
+    assert f"PORT={port + 1} make up" in running.output
+    assert "✓ redis" not in running.output
 
 
 def test_production_is_refused(up: Up) -> None:
     running = up(BUCKET_ENV="production")
     assert running.ends() == 1
-    assert "compose/compose.yaml" in running.said
+    assert "compose/compose.yaml" in running.output
 
 
-def test_wrong_settings_are_all_told_together(up: Up) -> None:
+def test_wrong_settings_are_all_reported_together(up: Up) -> None:
     running = up(PORT="-1", BUCKET_LEASE_S="soon")
     assert running.ends() == 1
-    assert "PORT: " in running.said
-    assert "BUCKET_LEASE_S: " in running.said
-    assert "Traceback" not in running.said
+    assert "PORT: " in running.output
+    assert "BUCKET_LEASE_S: " in running.output
+    assert "Traceback" not in running.output
 
 
 def test_servers_given_by_url_are_used_and_not_started(up: Up, redis_url: str, mongodb_url: str) -> None:
@@ -176,29 +178,29 @@ def test_servers_given_by_url_are_used_and_not_started(up: Up, redis_url: str, m
     assert len(running.family) == 5, "api and its child, worker, reconciler, guard"
 
 
-def test_a_first_submit_that_is_503_is_sent_again(up: Up) -> None:
+def test_a_first_submit_that_gets_503_is_sent_again(up: Up) -> None:
     running = up(STAND_IN_REFUSALS="2")
     running.wait_up()
-    assert "A first run of working_test completed" in running.said
+    assert "A first run of working_test completed" in running.output
 
 
-def test_nothing_is_said_to_be_up_when_the_first_run_goes_wrong(up: Up) -> None:
+def test_up_does_not_report_success_if_the_first_run_fails(up: Up) -> None:
     running = up(STAND_IN_TOTAL="999")
     assert running.ends() == 1
-    assert "the self-test run is completed, with" in running.said
-    assert "curl" not in running.said
-    assert str(running.data / "log" / "api.log") in running.said
+    assert "the self-test run is completed, with" in running.output
+    assert "curl" not in running.output
+    assert str(running.data / "log" / "api.log") in running.output
     assert not running.family
 
 
-def test_a_child_that_cannot_start_is_told_with_its_last_words(up: Up, tmp_path: Path) -> None:
+def test_a_child_that_cannot_start_is_reported_with_its_last_output(up: Up, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "gunicorn.py").write_text("raise SystemExit('no such flag')")
     running = up(PYTHONPATH=f"{broken}:{STAND_INS}")
     assert running.ends() == 1
-    assert "api ended at once, with code 1" in running.said
-    assert "api | no such flag" in running.said
+    assert "api ended at once, with code 1" in running.output
+    assert "api | no such flag" in running.output
 
 
 def command_of(pid: int) -> str:
@@ -209,6 +211,6 @@ def command_of(pid: int) -> str:
 
 
 def sockets_of(running: Running) -> Path:
-    found = re.search(rb"unixsocket:(\S+)/redis.sock", Path(f"/proc/{running.child('redis')}/cmdline").read_bytes())
-    assert found
-    return Path(found[1].decode())
+    match = re.search(rb"unixsocket:(\S+)/redis.sock", Path(f"/proc/{running.child('redis')}/cmdline").read_bytes())
+    assert match
+    return Path(match[1].decode())

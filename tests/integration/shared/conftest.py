@@ -1,4 +1,4 @@
-"""Gives the tests of ``shared/live`` clients of a real Redis."""
+"""Fixtures for the tests of ``shared/``: clients of a real Redis."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
-    """A client of a Redis that is not there."""
+def absent_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    """Yield a client of a Redis that does not exist."""
     with closing(connect(f"unix://{tmp_path_factory.mktemp('nobody') / 'redis.sock'}")) as client:
         yield client

@@ -1,4 +1,4 @@
-"""A worker's insides over a real MongoDB and a real Redis, under a clock that a test drives by hand."""
+"""Fixtures for a worker's parts over a real MongoDB and a real Redis, with a clock that a test moves by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from shared.store.executions.store import MongoExecutionStore
 from shared.store.server_clock import ServerClock
 from shared.telemetry.fleet_metrics import FleetMetrics
 from tests.api_client import AGENTS
-from tests.builders import HandClock
+from tests.builders import ManualClock
 from tests.faulty_store import FaultyStore
 from tests.waiting import wait_until
 from worker.agent_loader import Agent, load_agents
@@ -39,77 +39,82 @@ SETTINGS = {"lease_s": 0.8, "heartbeat_s": 0.2, "handoff_s": 0.2}
 
 
 @dataclass
-class Bench:
-    """Everything that a test of the worker has in its hands."""
+class WorkerHarness:
+    """The services of a worker, with a store that can fail, and builders of runs, messages and runners."""
 
     services: Services
     store: FaultyStore
     batches: FaultyStore
-    hand: HandClock
+    clock: ManualClock
     agents: Mapping[str, Agent]
-    unwritten_max_s: float = WRITE_DELAY_MAX_S
+    write_delay_max_s: float = WRITE_DELAY_MAX_S
 
     def runner(self, **instead: Callable[..., Any]) -> Runner:
-        """Answer a runner, with other callables for some agents."""
+        """Return a runner, with other callables for some agents."""
         agents = {name: replace(agent, run=instead.get(name, agent.run)) for name, agent in self.agents.items()}
         slots = SharedSlots(1)
-        minder = StepInterrupter(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
-        return Runner(self.services, agents, minder, write_delay_max_s=self.unwritten_max_s)
+        interrupter = StepInterrupter(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
+        return Runner(self.services, agents, interrupter, write_delay_max_s=self.write_delay_max_s)
 
     def accept(self, *agents: str, given: Mapping[str, Any] | None = None, **changes: Any) -> Execution:
-        """Store a run of a chain of agents, as the API would; rings no bell."""
+        """Store a run of a chain of agents, as the API would; sends no message."""
         steps: list[BasketStep] = []
         for number, agent in enumerate(agents or ("echo",), 1):
             steps.append(BasketStep(f"s{number}", agent, needs=tuple(step.id for step in steps[-1:])))
         run = Execution(
-            id=new_execution_id(self.hand.now()),
+            id=new_execution_id(self.clock.now()),
             integrator=PUBLIC_INTEGRATOR,
             basket=Basket("bench", SEQUENTIAL, tuple(steps)),
             status=ExecutionStatus.QUEUED,
             steps={},
-            created_at=self.hand.now(),
+            created_at=self.clock.now(),
             request_id="req-bench",
             input=orjson.dumps(given or {}),
         )
         run = replace(run, **changes)
-        created = self.services.store.create(start(run, self.hand.now(), self.services.timings))
+        created = self.services.store.create(start(run, self.clock.now(), self.services.timings))
         stored = self.services.database.collection("executions").find_one({"_id": run.id})
         assert stored is not None
-        self.hand.at = max(self.hand.at, stored_at_of(stored))
+        self.clock.current = max(self.clock.current, stored_at_of(stored))
         return created
 
     def read(self, run: Execution) -> ExecutionRecord:
-        """Answer a run as it stands."""
+        """Return a run as it is stored."""
         record = self.services.store.read(PUBLIC_INTEGRATOR, run.id)
         assert record is not None
         return record
 
     def lose(self, run: Execution, step: str = "s1") -> None:
-        """Have the reconciler take a step whose worker is late, and may be renewing its lease at this very moment."""
+        """Rescue a step whose lease has ended, as the reconciler would; its worker may be renewing it meanwhile."""
 
         def is_taken() -> bool:
-            later = self.hand.forward(2)
-            seen = self.services.store.load(run.integrator, run.id)
-            assert seen is not None
+            later = self.clock.advance(2)
+            execution = self.services.store.load(run.integrator, run.id)
+            assert execution is not None
             return (
-                settle(self.services.store, seen, lambda at: rescue(at, step, later, self.services.timings)) is not None
+                settle(
+                    self.services.store,
+                    execution,
+                    lambda execution: rescue(execution, step, later, self.services.timings),
+                )
+                is not None
             )
 
         wait_until(is_taken, what=f"{step} is lost")
 
-    def bell(self, run: Execution, step: str = "s1") -> TaskMessage:
-        """Answer the bell of a step."""
-        return TaskMessage(PUBLIC_INTEGRATOR, run.id, step, self.hand.now())
+    def message_of(self, run: Execution, step: str = "s1") -> TaskMessage:
+        """Return the task message of a step."""
+        return TaskMessage(PUBLIC_INTEGRATOR, run.id, step, self.clock.now())
 
     def fresh_clock(self) -> Services:
-        """Answer the services with a clock that has not looked yet, as another process has."""
-        return replace(self.services, clock=ServerClock(self.hand.now, sync_every_s=1e9))
+        """Return the services with a clock that has not read the time yet, as in another process."""
+        return replace(self.services, clock=ServerClock(self.clock.now, sync_every_s=1e9))
 
 
 @pytest.fixture
-def bench(redis_url: str, mongodb_url: str) -> Iterator[Bench]:
-    # Of now, for mongod fills in when it stored something by its own clock.
-    hand = HandClock(datetime.now(UTC).replace(microsecond=0))
+def bench(redis_url: str, mongodb_url: str) -> Iterator[WorkerHarness]:
+    # Near the real time, because mongod fills in `stored_at` by its own clock.
+    hand = ManualClock(datetime.now(UTC).replace(microsecond=0))
     settings = Settings(redis_url=redis_url, mongodb_url=mongodb_url, agents_dir=AGENTS, **SETTINGS)  # type: ignore[arg-type]
     services = bootstrap(settings, "worker")
     with closing(services.database), closing(services.redis):
@@ -117,15 +122,15 @@ def bench(redis_url: str, mongodb_url: str) -> Iterator[Bench]:
         clock = ServerClock(hand.now, sync_every_s=0)
         store = FaultyStore(MongoExecutionStore(services.database, clock))
         batches = FaultyStore(services.bulk)
-        # A view is shown however long its write took: a machine that stood still would show none, and mend that later.
-        # That those of a process which stood still are not shown is the publisher's own test.
+        # Views are published however long their write took, else a test would fail on a machine that stood still. The
+        # publisher's own test covers the limit.
         publisher = Publisher(services.redis, services.views, FleetMetrics(), view_age_max_s=60)
         services = replace(services, clock=clock, store=store, bulk=batches, publisher=publisher)  # type: ignore[arg-type]
-        yield Bench(services, store, batches, hand, load_agents(services.catalogue))
+        yield WorkerHarness(services, store, batches, hand, load_agents(services.catalogue))
 
 
 @pytest.fixture
-def patient(bench: Bench) -> None:
-    """Let nothing be given back, written early or renewed because the machine is busy; to be asked for by name."""
-    bench.unwritten_max_s = 60
+def long_delays(bench: WorkerHarness) -> None:
+    """Make delays so long that a busy machine causes no release, early write or renewal; not used by default."""
+    bench.write_delay_max_s = 60
     bench.services = replace(bench.services, settings=replace(bench.services.settings, heartbeat_s=60))

@@ -1,4 +1,4 @@
-"""gunicorn's settings, tried with the real program and a small application."""
+"""gunicorn's settings, tested with the real program and a small application."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ app.add_url_rule("/metrics", "metrics", lambda: render_exposition().decode())
 RUN = [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn", "small:app"]
 
 
-def environ(**told: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("BUCKET_", "PROMETHEUS_"))}
-    return kept | told
+def environ(**overrides: str) -> dict[str, str]:
+    base = {name: value for name, value in os.environ.items() if not name.startswith(("BUCKET_", "PROMETHEUS_"))}
+    return base | overrides
 
 
 def free_port() -> int:
@@ -45,11 +45,11 @@ def free_port() -> int:
 
 
 def fetch(url: str, deadline: float) -> str:
-    """Answer the page, once the server is there."""
+    """Return the page, once the server is up."""
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  our own address
-                return str(answer.read().decode())
+            with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310  our own address
+                return str(response.read().decode())
         except OSError:
             if time.monotonic() > deadline:
                 raise
@@ -61,17 +61,17 @@ def test_it_serves_counts_over_its_processes_and_logs_json(tmp_path: Path) -> No
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "counter_1.db").write_bytes(b"of a dead process")
     port = free_port()
-    told = environ(
+    env = environ(
         PORT=str(port), PYTHONPATH=str(tmp_path), HOME=str(tmp_path), PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "metrics")
     )
-    told.pop("XDG_RUNTIME_DIR", None)
-    with subprocess.Popen(RUN, env=told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    env.pop("XDG_RUNTIME_DIR", None)
+    with subprocess.Popen(RUN, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             deadline = time.monotonic() + 20
             for _ in range(10):
                 assert json.loads(fetch(f"http://127.0.0.1:{port}/thing", deadline)) == {"a": 1}
             figures = fetch(f"http://127.0.0.1:{port}/metrics", deadline)
-            second = subprocess.run(RUN, env=told, capture_output=True, text=True, timeout=20, check=False)
+            second = subprocess.run(RUN, env=env, capture_output=True, text=True, timeout=20, check=False)
         finally:
             server.send_signal(signal.SIGTERM)
             out, err = server.communicate(timeout=20)
@@ -87,26 +87,26 @@ def test_it_serves_counts_over_its_processes_and_logs_json(tmp_path: Path) -> No
     )
 
 
-def test_a_worker_without_its_master_ends_though_one_caller_goes_on_asking(tmp_path: Path) -> None:
+def test_a_worker_without_its_master_ends_although_one_caller_keeps_sending_requests(tmp_path: Path) -> None:
     (tmp_path / "small.py").write_text(APPLICATION)
     port = free_port()
-    told = environ(PORT=str(port), PYTHONPATH=str(tmp_path), HOME=str(tmp_path), BUCKET_API_PROCESSES="1")
-    with subprocess.Popen(RUN, env=told, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    env = environ(PORT=str(port), PYTHONPATH=str(tmp_path), HOME=str(tmp_path), BUCKET_API_PROCESSES="1")
+    with subprocess.Popen(RUN, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             worker = json.loads(fetch(f"http://127.0.0.1:{port}/process", time.monotonic() + 20))["pid"]
             with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as caller:
                 for _ in range(3):
-                    assert ask(caller) == worker
+                    assert fetch_pid(caller) == worker
                 server.kill()
                 server.wait(5)
-                wait_until(lambda: ask(caller) is None, 10, "the caller is sent away")
+                wait_until(lambda: fetch_pid(caller) is None, 10, "the caller is sent away")
             wait_until(lambda: not Path(f"/proc/{worker}").exists(), 10, "the worker has ended")
         finally:
             server.kill()
 
 
-def ask(caller: http.client.HTTPConnection) -> int | None:
-    """Answer who answered; None where nobody does any more."""
+def fetch_pid(caller: http.client.HTTPConnection) -> int | None:
+    """Return the process id of the worker that replied; None if there is no reply any more."""
     try:
         caller.request("GET", "/process")
         return int(json.loads(caller.getresponse().read())["pid"])
@@ -114,8 +114,8 @@ def ask(caller: http.client.HTTPConnection) -> int | None:
         return None
 
 
-def test_wrong_settings_are_told_together_without_a_traceback() -> None:
-    told = environ(PORT="many", BUCKET_API_THREADS="0")
-    ended = subprocess.run(RUN, env=told, capture_output=True, text=True, timeout=20, check=False)
-    assert (ended.returncode, ended.stdout) == (os.EX_CONFIG, "")
-    assert [line.split(":")[1].strip() for line in ended.stderr.splitlines()] == ["BUCKET_API_THREADS", "PORT"]
+def test_wrong_settings_are_reported_together_without_a_traceback() -> None:
+    env = environ(PORT="many", BUCKET_API_THREADS="0")
+    process = subprocess.run(RUN, env=env, capture_output=True, text=True, timeout=20, check=False)
+    assert (process.returncode, process.stdout) == (os.EX_CONFIG, "")
+    assert [line.split(":")[1].strip() for line in process.stderr.splitlines()] == ["BUCKET_API_THREADS", "PORT"]

@@ -1,4 +1,4 @@
-"""A thread stays with a keep-alive connection whose next request follows at once, and with no other."""
+"""A thread waits on a keep-alive connection only if the next request follows at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ THREADS = 8
 
 
 class Connection(SimpleNamespace):
-    """What gunicorn knows of a connection; each byte that the other end sends is a request."""
+    """A fake of gunicorn's connection; each byte that the other end sends is a request."""
 
     def __init__(self, sock: socket.socket, answered_at: float) -> None:
         unreader = SimpleNamespace(buf=io.BytesIO())
@@ -51,7 +51,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> KeepAliveThreads:
     return worker
 
 
-def brisk(sock: socket.socket) -> Any:
+def fast_caller(sock: socket.socket) -> Any:
     return Connection(sock, answered_at=math.inf)
 
 
@@ -59,17 +59,17 @@ def test_requests_that_follow_closely_are_answered_in_one_go(
     worker: Any, ends: tuple[socket.socket, socket.socket]
 ) -> None:
     ends[1].sendall(b"123")
-    assert worker.handle(brisk(ends[0])) is True
+    assert worker.handle(fast_caller(ends[0])) is True
     assert worker.answered == 3
 
 
 def test_a_caller_who_hangs_up_is_not_kept(worker: Any, ends: tuple[socket.socket, socket.socket]) -> None:
     ends[1].sendall(b"1")
     ends[1].shutdown(socket.SHUT_WR)
-    assert worker.handle(brisk(ends[0])) is False
+    assert worker.handle(fast_caller(ends[0])) is False
 
 
-def test_a_new_caller_and_one_who_takes_his_time_are_left_to_the_main_thread(
+def test_a_new_caller_and_a_slow_one_are_left_to_the_main_thread(
     worker: Any, ends: tuple[socket.socket, socket.socket]
 ) -> None:
     ends[1].sendall(b"12")
@@ -81,30 +81,30 @@ def test_a_new_caller_and_one_who_takes_his_time_are_left_to_the_main_thread(
     assert worker.answered == 2, "what was left is answered next time"
 
 
-def test_where_a_request_waits_for_a_thread_and_in_a_process_that_ends_no_caller_is_waited_for(
+def test_no_caller_is_waited_for_while_a_request_needs_a_thread_or_the_process_ends(
     worker: Any, ends: tuple[socket.socket, socket.socket]
 ) -> None:
     ends[1].sendall(b"1234")
     for _ in range(THREADS + 1):
         worker.enqueue_req(None)
-    worker.handle(brisk(ends[0]))
+    worker.handle(fast_caller(ends[0]))
     assert worker.answered == 1
     worker.alive = False
-    worker.handle(brisk(ends[0]))
+    worker.handle(fast_caller(ends[0]))
     assert worker.answered == 2
     worker.alive = True
-    worker.handle(brisk(ends[0]))
+    worker.handle(fast_caller(ends[0]))
     assert worker.answered == 4
 
 
-def test_all_who_wait_give_way_once_a_request_finds_no_thread_idle(
+def test_all_waiting_threads_yield_once_a_request_finds_no_idle_thread(
     worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.keepalive_thread.WAIT_S", 60.0)
     pairs = [socket.socketpair() for _ in range(3)]
     for _ in range(THREADS):
         worker.enqueue_req(None)
-    waiting = [threading.Thread(target=worker.handle, args=(brisk(ours),), daemon=True) for ours, _ in pairs]
+    waiting = [threading.Thread(target=worker.handle, args=(fast_caller(ours),), daemon=True) for ours, _ in pairs]
     for thread, (_, theirs) in zip(waiting, pairs, strict=True):
         theirs.sendall(b"1")
         thread.start()
@@ -122,7 +122,7 @@ def test_all_who_wait_give_way_once_a_request_finds_no_thread_idle(
         theirs.close()
 
 
-def test_where_the_crowd_is_gone_callers_are_waited_for_again(
+def test_callers_are_waited_for_again_once_the_crowd_is_gone(
     worker: Any, ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.keepalive_thread.WAIT_S", 60.0)
@@ -130,7 +130,7 @@ def test_where_the_crowd_is_gone_callers_are_waited_for_again(
         worker.enqueue_req(None)
     worker._count(-1)
     ends[1].sendall(b"1")
-    waiting = threading.Thread(target=worker.handle, args=(brisk(ends[0]),), daemon=True)
+    waiting = threading.Thread(target=worker.handle, args=(fast_caller(ends[0]),), daemon=True)
     waiting.start()
     wait_until(lambda: worker.answered == 1, what="the first request is answered")
     waiting.join(0.1)
@@ -140,26 +140,28 @@ def test_where_the_crowd_is_gone_callers_are_waited_for_again(
     assert (waiting.is_alive(), worker.answered) == (False, 2)
 
 
-def test_what_was_read_ahead_is_left_to_who_sees_it(worker: Any, ends: tuple[socket.socket, socket.socket]) -> None:
+def test_a_connection_whose_next_request_was_read_ahead_is_not_waited_for(
+    worker: Any, ends: tuple[socket.socket, socket.socket]
+) -> None:
     ends[1].sendall(b"12")
-    connection = brisk(ends[0])
+    connection = fast_caller(ends[0])
     connection.parser.unreader.buf.write(b"GET")
     worker.handle(connection)
     assert worker.answered == 1
 
 
-def test_a_thread_is_counted_while_it_works_and_given_back_by_whatever_ends_it(
+def test_a_thread_is_counted_while_it_works_and_given_back_also_after_an_error(
     worker: Any, ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[int] = []
+    counts: list[int] = []
 
     def broken(self: Any, _: Any) -> bool:
-        seen.append(self._requests)
+        counts.append(self._requests)
         raise ConnectionResetError
 
     monkeypatch.setattr(ThreadWorker, "handle", broken)
     for _ in range(2):
         worker.enqueue_req(None)
         with pytest.raises(ConnectionResetError):
-            worker.handle(brisk(ends[0]))
-    assert (seen, worker._requests) == ([1, 1], 0)
+            worker.handle(fast_caller(ends[0]))
+    assert (counts, worker._requests) == ([1, 1], 0)

@@ -1,4 +1,4 @@
-"""When an API process believes that MongoDB is away."""
+"""When an API process decides that MongoDB is away."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from shared.settings import Settings
 
 
 class Store:
-    """A clock that answers or not, as a test says, and the mark that all other calls look at."""
+    """A fake clock and database: it replies or not, as a test says, and has the flag that all other calls check."""
 
     def __init__(self) -> None:
-        self.answers = self.answers_others = True
-        self.is_away = self.refuses_to_be_prepared = False
+        self.responds = self.others_respond = True
+        self.is_away = self.fails_to_prepare = False
         self.prepared = 0
 
     def sync(self) -> timedelta:
-        if not self.answers:
+        if not self.responds:
             raise Unavailable("a test has taken the store away")
         return timedelta(0)
 
     def now_or_none(self) -> None:
         return None
 
-    def has_answered_since(self, _moment: float) -> bool:
-        return self.answers_others
+    def has_replied_since(self, _moment: float) -> bool:
+        return self.others_respond
 
     def prepare(self) -> None:
-        if self.refuses_to_be_prepared:
+        if self.fails_to_prepare:
             raise OutcomeUnknown("an index of this name is there already, and another one")
         self.prepared += 1
 
@@ -51,17 +51,17 @@ def watcher(store: Store) -> StoreWatcher:
 
 
 @pytest.mark.parametrize("busy", [True, False])
-def test_a_look_that_is_not_answered_is_an_outage_unless_other_calls_are(
+def test_a_check_without_a_reply_is_an_outage_unless_other_calls_get_replies(
     watcher: StoreWatcher, store: Store, busy: bool
 ) -> None:
     watcher.check()
     assert not store.is_away
-    store.answers, store.answers_others = False, busy
+    store.responds, store.others_respond = False, busy
     watcher.check()
     assert store.is_away == (not busy)
-    store.answers = True
+    store.responds = True
     watcher.check()
-    assert not store.is_away, "the first answer ends it"
+    assert not store.is_away, "the first reply ends it"
 
 
 def test_the_store_is_prepared_once(watcher: StoreWatcher, store: Store) -> None:
@@ -72,8 +72,8 @@ def test_the_store_is_prepared_once(watcher: StoreWatcher, store: Store) -> None
     assert store.prepared == 1
 
 
-def test_one_that_refuses_an_index_is_not_away(watcher: StoreWatcher, store: Store) -> None:
-    store.refuses_to_be_prepared, store.answers_others = True, False
+def test_a_store_that_refuses_an_index_is_not_away(watcher: StoreWatcher, store: Store) -> None:
+    store.fails_to_prepare, store.others_respond = True, False
     watcher.check()
     assert not store.is_away
     assert not watcher.is_prepared

@@ -1,4 +1,4 @@
-"""An agent is loaded from its own folder and from nowhere else; a wrong one names itself."""
+"""An agent is loaded from its own folder only; the error of a wrong one has its name."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(home: Path, name: str, given: dict[str, Any] | None = None) -> Any:
     return load_agents(load_catalogue(home))[name].run(given or {}, ctx)
 
 
-def refusal(home: Path) -> str:
+def refusal_message(home: Path) -> str:
     with pytest.raises(SpecError) as refused:
         load_agents(load_catalogue(home))
     return str(refused.value)
@@ -105,18 +105,18 @@ def test_a_dataclass_in_an_agent_finds_its_own_module(tmp_path: Path) -> None:
 )
 def test_an_agent_that_cannot_be_loaded_names_itself(tmp_path: Path, source: str, fault: str) -> None:
     write_agent(tmp_path, "wrong", source)
-    told = refusal(tmp_path)
-    assert told.startswith("agent 'wrong': ")
-    assert fault in told
+    message = refusal_message(tmp_path)
+    assert message.startswith("agent 'wrong': ")
+    assert fault in message
 
 
-def test_all_agents_that_cannot_be_loaded_are_told_together(tmp_path: Path) -> None:
+def test_all_agents_that_cannot_be_loaded_are_reported_together(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_agent(tmp_path, name, "run = None\n")
-    assert [line.split(":")[0] for line in refusal(tmp_path).splitlines()] == ["agent 'one'", "agent 'two'"]
+    assert [line.split(":")[0] for line in refusal_message(tmp_path).splitlines()] == ["agent 'one'", "agent 'two'"]
 
 
-def test_a_check_tells_a_line_for_each_agent(tmp_path: Path) -> None:
+def test_a_check_returns_a_line_for_each_agent(tmp_path: Path) -> None:
     folder = write_agent(tmp_path, "adder", "def run(given, ctx):\n    return {}\n")
     lines = check_agents(tmp_path)
     assert len(lines) == 5

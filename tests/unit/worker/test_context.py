@@ -1,4 +1,4 @@
-"""Reporting never raises into an agent, and never makes a line that a store refuses."""
+"""``log`` and ``progress`` never raise into an agent, and never make a line that a store refuses."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.unit.context_fakes import KeptLines, LedgerInMemory
+from tests.unit.context_fakes import InMemoryLedger, RecordingReporter
 from worker.context import LOG_LINE_MAX_BYTES, AgentContext
 
 
 class Broken:
-    """A Reporter that cannot be told anything."""
+    """A Reporter that always raises."""
 
     def line(self, *_: object) -> None:
         raise RuntimeError
@@ -24,8 +24,8 @@ class Broken:
         raise RuntimeError
 
 
-class Unspeakable:
-    """A value whose text cannot be had."""
+class RaisesInRepr:
+    """A value whose text cannot be read."""
 
     def __repr__(self) -> str:
         raise RuntimeError
@@ -39,49 +39,49 @@ def context(reporter: Any) -> AgentContext:
         idempotency_key="1763700000_89ce24ad1b2c3d4e:step",
         request_id="req-1",
         deadline=datetime(2026, 1, 1, tzinfo=UTC),
-        ledger=LedgerInMemory(),
+        ledger=InMemoryLedger(),
         reporter=reporter,
     )
 
 
 def logged(message: object, /, level: str = "info", **data: Any) -> tuple[str, str, Any]:
-    kept = KeptLines()
-    context(kept).log(message, level=level, **data)
-    ((told, text, data_json),) = kept.lines
+    reporter = RecordingReporter()
+    context(reporter).log(message, level=level, **data)
+    ((logged_level, text, data_json),) = reporter.lines
     assert len(orjson.dumps(text)) + len(data_json) <= LOG_LINE_MAX_BYTES
-    return told, text, orjson.loads(data_json)
+    return logged_level, text, orjson.loads(data_json)
 
 
 def progressed(*calls: tuple[Any, ...]) -> list[tuple[int | None, str | None]]:
-    kept = KeptLines()
-    ctx = context(kept)
+    reporter = RecordingReporter()
+    ctx = context(reporter)
     for call in calls:
         ctx.progress(*call)
-    return kept.steps
+    return reporter.steps
 
 
-def test_a_line_is_told_as_it_was_said() -> None:
+def test_a_line_is_reported_unchanged() -> None:
     assert logged("page read", page=3, rows=[1, 2]) == ("info", "page read", {"page": 3, "rows": [1, 2]})
 
 
 @pytest.mark.parametrize(
-    ("level", "told"),
+    ("level", "expected"),
     [("debug", "debug"), ("ERROR", "error"), ("warn", "warning"), ("critical", "error"), ("x", "info")],
 )
-def test_a_level_is_one_of_four(level: str, told: str) -> None:
-    assert logged("m", level=level)[0] == told
+def test_a_level_is_one_of_four(level: str, expected: str) -> None:
+    assert logged("m", level=level)[0] == expected
 
 
 def test_data_may_be_named_like_the_arguments() -> None:
     assert logged("m", message=1, self=2)[2] == {"message": 1, "self": 2}
 
 
-def test_a_message_that_is_no_text_is_told_as_its_text() -> None:
+def test_a_message_that_is_not_a_string_is_converted() -> None:
     assert logged(ValueError("bad"))[1] == "bad"
 
 
-def test_a_message_whose_text_cannot_be_had_is_told_so() -> None:
-    assert logged(Unspeakable())[1] == "<Unspeakable, whose text raises RuntimeError>"
+def test_a_message_whose_str_raises_is_replaced_by_a_note() -> None:
+    assert logged(RaisesInRepr())[1] == "<RaisesInRepr, whose text raises RuntimeError>"
 
 
 def test_a_lone_surrogate_is_replaced() -> None:
@@ -91,10 +91,10 @@ def test_a_lone_surrogate_is_replaced() -> None:
 @pytest.mark.parametrize("letter", ["x", "é", "€", "\U0001f600", "\n", "\x01", '"'])
 def test_a_long_message_is_cut_and_says_so(letter: str) -> None:
     text = letter * 50_000
-    told = logged(text, page=1)
-    assert told[1].startswith(letter * 500)
-    assert told[1].endswith(f"… (cut from {len(text.encode())} bytes)")
-    assert told[2] == {"cut": True, "bytes": len(orjson.dumps({"page": 1}))}
+    line = logged(text, page=1)
+    assert line[1].startswith(letter * 500)
+    assert line[1].endswith(f"… (cut from {len(text.encode())} bytes)")
+    assert line[2] == {"cut": True, "bytes": len(orjson.dumps({"page": 1}))}
 
 
 def test_long_data_is_dropped_and_the_message_kept() -> None:
@@ -113,14 +113,14 @@ def test_a_line_of_exactly_the_limit_is_whole() -> None:
     "value",
     [object(), {1, 2}, {1: 2}, 2**63, 2**64, -(2**64), "\ud800", {"a\0b": 1}, {"a": {"\ud800": 1}}, b"bytes"],
 )
-def test_what_no_store_takes_is_told_as_its_repr(value: Any) -> None:
+def test_a_value_that_no_store_accepts_is_reported_as_its_repr(value: Any) -> None:
     _, _, data = logged("m", bad=value, good=1)
     assert data["good"] == 1
     assert data["bad"]["not_json"] is True
     assert data["bad"]["repr"] == repr(value)[:500]
 
 
-def test_what_is_too_deep_is_told_as_its_repr() -> None:
+def test_a_value_that_is_nested_too_deeply_is_reported_as_its_repr() -> None:
     deep: Any = []
     for _ in range(100):
         deep = [deep]
@@ -132,8 +132,8 @@ def test_what_is_too_deep_is_told_as_its_repr() -> None:
     assert data["flat"] == [[[]]]
 
 
-def test_a_value_whose_repr_cannot_be_had_is_told_so() -> None:
-    assert logged("m", bad=Unspeakable())[2]["bad"]["repr"] == "<Unspeakable, whose repr raises RuntimeError>"
+def test_a_value_whose_repr_raises_is_replaced_by_a_note() -> None:
+    assert logged("m", bad=RaisesInRepr())[2]["bad"]["repr"] == "<RaisesInRepr, whose repr raises RuntimeError>"
 
 
 def test_a_reporter_that_fails_never_fails_the_agent(caplog: pytest.LogCaptureFixture) -> None:
@@ -147,7 +147,7 @@ def test_a_reporter_that_fails_never_fails_the_agent(caplog: pytest.LogCaptureFi
     ]
 
 
-def test_progress_is_told_in_whole_percent() -> None:
+def test_progress_is_reported_in_whole_percent() -> None:
     assert progressed((0,), (0.29, "page 3"), (0.999,), (1.0,)) == [(0, None), (29, "page 3"), (99, None), (100, None)]
 
 
@@ -156,12 +156,12 @@ def test_progress_never_goes_back() -> None:
 
 
 @pytest.mark.parametrize(("fraction", "percent"), [(-1, 0), (7, 100), (math.inf, 100), (-math.inf, 0), (True, 100)])
-def test_progress_stays_between_nothing_and_all(fraction: float, percent: int) -> None:
+def test_progress_stays_between_0_and_100(fraction: float, percent: int) -> None:
     assert progressed((fraction,)) == [(percent, None)]
 
 
 @pytest.mark.parametrize("fraction", [math.nan, None, "much", 10**400, object()])
-def test_a_fraction_that_is_none_changes_nothing(fraction: Any) -> None:
+def test_a_fraction_that_is_not_a_number_changes_nothing(fraction: Any) -> None:
     assert progressed((fraction, "reading"), (0.5,), (fraction,)) == [(None, "reading"), (50, None), (50, None)]
 
 
@@ -172,7 +172,7 @@ def test_a_long_progress_message_is_cut() -> None:
 
 
 def test_cancelled_says_whether_the_agent_is_asked_to_stop() -> None:
-    ctx = context(KeptLines())
+    ctx = context(RecordingReporter())
     assert not ctx.cancelled
     ctx.cancel.set()
     assert ctx.cancelled

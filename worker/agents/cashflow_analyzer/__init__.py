@@ -1,1 +1,1 @@
-"""Sums transactions."""
+"""Sample agent that sums transactions."""

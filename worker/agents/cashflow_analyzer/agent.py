@@ -1,4 +1,4 @@
-"""Sums a list of transactions; reaches nothing outside its input."""
+"""Sums a list of transactions; it uses only its input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.money import flow_of
 
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
-    """Answer ``{"analysis": {total, positive, negative}}``; raises ValueError for an amount that is no money."""
+    """Return ``{"analysis": {total, positive, negative}}``; raises ValueError for an amount that is not money."""
     transactions = given["transactions"]
     analysis = asdict(flow_of(transactions))
     ctx.log("analysed the transactions", transactions=len(transactions), **analysis)

@@ -1,1 +1,1 @@
-"""Keeps the ledger."""
+"""Sample agent that keeps a ledger of transactions."""

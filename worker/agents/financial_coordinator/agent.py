@@ -1,4 +1,4 @@
-"""Keeps the ledger: adds a transaction once, lists them, sums them up; reaches only ``ctx.ledger``."""
+"""Keeps a ledger: adds a transaction once, lists all, or reports their sums; it uses only ``ctx.ledger``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.money import flow_of, signed_amount_of
 
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
-    """Do ``given["action"]``; the answer always bears ``transactions``, the newest 1,000, for a step that follows."""
+    """Do ``given["action"]``; the output always has ``transactions``, the newest 1,000, for the next step."""
     action = given["action"]
     outcome: dict[str, Any] = {}
     if action == "add_transaction":
@@ -27,7 +27,7 @@ def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
 
 
 def _add(transaction: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
-    # The key is the same for every attempt of this step, so a run that crashed after the write adds nothing twice.
+    # The key is the same for every attempt of this step, so an attempt after a crash adds nothing twice.
     kind = "expense" if signed_amount_of(transaction) < 0 else "income"
     entry = {
         "id": ctx.idempotency_key,

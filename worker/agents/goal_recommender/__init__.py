@@ -1,1 +1,1 @@
-"""Recommends from an analysis."""
+"""Sample agent that recommends from an analysis of cash flow."""

@@ -1,4 +1,4 @@
-"""Recommends one thing from an analysis of cash flow; reaches nothing outside its input."""
+"""Recommends one thing from an analysis of cash flow; it uses only its input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from worker.context import AgentContext
 
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
-    """Answer ``{"recommendations": [one string]}``, by whether ``analysis.total`` is above zero."""
+    """Return ``{"recommendations": [one string]}``, depending on whether ``analysis.total`` is above zero."""
     total = given["analysis"]["total"]
     recommendation = "Increase savings" if total > 0 else "Reduce expenses"
     ctx.log("recommended", total=total, recommendation=recommendation)

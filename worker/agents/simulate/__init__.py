@@ -1,1 +1,1 @@
-"""Plays a script, so that integrators can test how they poll."""
+"""The simulator: an agent that plays a script, so that integrators can test how they poll."""

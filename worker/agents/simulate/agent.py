@@ -1,6 +1,6 @@
-"""Plays a script: runs for so long, moves its progress, loses its worker, fails, or returns a large result.
+"""The simulator plays a script: it runs for some time, moves its progress, loses its worker, fails or completes.
 
-Where it is in its script is kept by checkpoints, so that another attempt goes on where a lost one was.
+Checkpoints store its position in the script, so that the next attempt goes on where a lost one was.
 """
 
 from __future__ import annotations
@@ -33,48 +33,51 @@ class SimulationCancelled(Exception):
 
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
-    """Play ``given["script"]`` to its end, from wherever an earlier attempt left it."""
-    place = _ScriptPosition(**(ctx.restore() or {}))
+    """Play ``given["script"]`` to its end, from the position at which an earlier attempt left it."""
+    position = _ScriptPosition(**(ctx.restore() or {}))
     for number, phase in enumerate(parse_script(given.get("script", ()))):
-        if number < place.phase:
+        if number < position.phase:
             continue
-        place = _play(phase, replace(place, phase=number), ctx)
+        position = _play(phase, replace(position, phase=number), ctx)
     return _result({"simulated": True, "attempts": ctx.attempt}, given.get("result_bytes", 0))
 
 
-def _play(phase: ScriptPhase, place: _ScriptPosition, ctx: AgentContext) -> _ScriptPosition:
-    """Play one phase and answer where the next one begins."""
-    following = _ScriptPosition(place.phase + 1, percent=place.percent)
+def _play(phase: ScriptPhase, position: _ScriptPosition, ctx: AgentContext) -> _ScriptPosition:
+    """Play one phase and return the position at which the next one begins."""
+    following = _ScriptPosition(position.phase + 1, percent=position.percent)
     if phase.kind is PhaseKind.RUNNING:
-        _run(phase, place, ctx)
-        return replace(following, percent=place.percent if phase.percent is None else phase.percent)
+        _run(phase, position, ctx)
+        return replace(following, percent=position.percent if phase.percent is None else phase.percent)
     if phase.kind is PhaseKind.WORKER_LOST:
         ctx.checkpoint(asdict(following))
-        ctx.progress(place.percent / 100, "the worker is lost")
+        ctx.progress(position.percent / 100, "the worker is lost")
         raise SimulatedWorkerLoss
     if phase.code is not None:
         raise ScriptedFailure(phase.code)
     return following  # queued was played before the step was offered
 
 
-def _run(phase: ScriptPhase, place: _ScriptPosition, ctx: AgentContext) -> None:
-    ctx.log(f"running for {phase.duration_s:g} s", phase=place.phase)
-    aim = place.percent if phase.percent is None else phase.percent
-    began = time.monotonic() - place.played_s
-    kept_at = time.monotonic()
+def _run(phase: ScriptPhase, position: _ScriptPosition, ctx: AgentContext) -> None:
+    ctx.log(f"running for {phase.duration_s:g} s", phase=position.phase)
+    target_percent = position.percent if phase.percent is None else phase.percent
+    began_at = time.monotonic() - position.played_s
+    checkpoint_at = time.monotonic()
     while True:
-        played_s = min(time.monotonic() - began, phase.duration_s)
-        part = played_s / phase.duration_s if phase.duration_s else 1.0
-        ctx.progress((place.percent + (aim - place.percent) * part) / 100, f"{phase.duration_s - played_s:.1f} s to go")
+        played_s = min(time.monotonic() - began_at, phase.duration_s)
+        done_fraction = played_s / phase.duration_s if phase.duration_s else 1.0
+        ctx.progress(
+            (position.percent + (target_percent - position.percent) * done_fraction) / 100,
+            f"{phase.duration_s - played_s:.1f} s to go",
+        )
         if played_s >= phase.duration_s:
             return
         if ctx.cancel.wait(min(PROGRESS_EVERY_S, phase.duration_s - played_s)):
             raise SimulationCancelled("the run was asked to stop")
-        if time.monotonic() - kept_at >= CHECKPOINT_EVERY_S:
-            ctx.checkpoint(asdict(replace(place, played_s=time.monotonic() - began)))
-            kept_at = time.monotonic()
+        if time.monotonic() - checkpoint_at >= CHECKPOINT_EVERY_S:
+            ctx.checkpoint(asdict(replace(position, played_s=time.monotonic() - began_at)))
+            checkpoint_at = time.monotonic()
 
 
 def _result(result: dict[str, Any], result_bytes: int) -> dict[str, Any]:
-    missing = result_bytes - len(orjson.dumps(result | {"filler": ""}))
-    return result | {"filler": "x" * missing} if missing > 0 else result
+    missing_bytes = result_bytes - len(orjson.dumps(result | {"filler": ""}))
+    return result | {"filler": "x" * missing_bytes} if missing_bytes > 0 else result

@@ -1,4 +1,4 @@
-"""What an API process remembers of how long runs take, as Redis has it."""
+"""The cache of duration samples and poll schedules in an API process, filled from Redis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.bootstrap import Services, bootstrap
 from shared.clock import boottime_s
 from shared.live import duration_stats
 from shared.settings import Settings
-from tests.builders import accepted
+from tests.builders import accept_decision
 
 
 @pytest.fixture
@@ -24,16 +24,18 @@ def services(redis_url: str, mongodb_url: str) -> Iterator[Services]:
 
 
 @pytest.fixture
-def nowhere(services: Services) -> Iterator[Services]:
-    """Services whose Redis is not there."""
-    gone = bootstrap(Settings(redis_url="unix:///nowhere/redis.sock", mongodb_url=services.settings.mongodb_url), "api")
-    yield gone
-    gone.redis.close()
-    gone.database.close()
+def without_redis(services: Services) -> Iterator[Services]:
+    """Yield services whose Redis does not exist."""
+    services_away = bootstrap(
+        Settings(redis_url="unix:///nowhere/redis.sock", mongodb_url=services.settings.mongodb_url), "api"
+    )
+    yield services_away
+    services_away.redis.close()
+    services_away.database.close()
 
 
-def test_what_was_asked_for_is_known_soon_after(services: Services) -> None:
-    run = accepted("one").execution
+def test_a_requested_schedule_is_cached_soon_after(services: Services) -> None:
+    run = accept_decision("one").execution
     key = duration_stats.run_samples_key(run)
     services.redis.hset(key, mapping=dict.fromkeys(range(20), 2_000))
     expectations = DurationCache(services)
@@ -43,31 +45,31 @@ def test_what_was_asked_for_is_known_soon_after(services: Services) -> None:
     assert expectations.get(key).next_delay_s(0) == pytest.approx(2.1, abs=0.05)
 
 
-def test_what_is_known_outlives_a_redis_that_forgets(services: Services) -> None:
-    now = [boottime_s()]
-    expectations = DurationCache(services, lambda: now[0])
+def test_cached_samples_survive_a_flush_of_redis(services: Services) -> None:
+    clock = [boottime_s()]
+    expectations = DurationCache(services, lambda: clock[0])
     services.redis.hset("durations:run:x", mapping=dict.fromkeys(range(20), 2_000))
     expectations.get("durations:run:x")
     expectations.refresh()
     services.redis.flushall()
-    now[0] += 60
+    clock[0] += 60
     expectations.refresh()
     assert expectations.get("durations:run:x").sample_size == 20
 
 
-def test_a_redis_that_is_away_leaves_what_is_known(nowhere: Services) -> None:
-    expectations = DurationCache(nowhere)
+def test_cached_samples_stay_while_redis_is_away(without_redis: Services) -> None:
+    expectations = DurationCache(without_redis)
     assert expectations.get("durations:run:x") is PRIOR_SCHEDULE
     expectations.refresh()
     assert expectations.get("durations:run:x") is PRIOR_SCHEDULE
 
 
-def test_what_nobody_asks_for_is_forgotten_and_memory_is_bounded(services: Services) -> None:
-    now = [boottime_s()]
-    expectations = DurationCache(services, lambda: now[0], entries_max=2)
+def test_unused_schedules_are_dropped_and_memory_is_bounded(services: Services) -> None:
+    clock = [boottime_s()]
+    expectations = DurationCache(services, lambda: clock[0], entries_max=2)
     for name in ("a", "b", "c"):
         assert expectations.get(f"durations:run:{name}") is PRIOR_SCHEDULE
     assert len(expectations._entries) == 2
-    now[0] += 3_600
+    clock[0] += 3_600
     expectations.refresh()
     assert len(expectations._entries) == 0

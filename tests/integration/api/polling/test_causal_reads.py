@@ -1,4 +1,4 @@
-"""No poll goes back, and none is 404, where a primary just elected does not know yet what a majority has."""
+"""Causal reads: no poll shows an older revision or a 404 if a new primary does not yet know the majority's writes."""
 
 from __future__ import annotations
 
@@ -10,71 +10,96 @@ import pytest
 from pymongo import WriteConcern
 from pymongo.collection import Collection
 
-from api.app import Components, build_components
+from api.hints.schedule_cache import DurationCache
+from api.hints.view_hints import ViewHints
+from api.http.long_poll import LongPoller
+from api.polling.execution_reader import ExecutionReader
 from api.polling.poll_many import PollManyHandler, _PollManyResult
+from api.polling.poller import PollHandler
 from shared.bootstrap import Services, bootstrap
+from shared.live.redis_monitor import RedisMonitor
 from shared.live.render import parse_header
 from shared.settings import Settings
 from shared.store.executions.store import new_document
-from tests.builders import accepted
+from tests.builders import accept_decision
 
 
 @pytest.fixture
 def services(redis_url: str, mongodb_url: str) -> Iterator[Services]:
-    made = bootstrap(replace(Settings(), redis_url=redis_url, mongodb_url=mongodb_url), "api")
-    with closing(made.database), closing(made.redis):
-        yield made
+    built = bootstrap(replace(Settings(), redis_url=redis_url, mongodb_url=mongodb_url), "api")
+    with closing(built.database), closing(built.redis):
+        yield built
 
 
 @pytest.fixture
-def parts(services: Services) -> Iterator[Components]:
-    built = build_components(services)
-    built.monitor.start()
+def monitor(services: Services) -> Iterator[RedisMonitor]:
+    built = RedisMonitor(services.settings.redis_url, services.clock.now_or_none)
+    built.start()
     yield built
-    built.background.stop()
+    built.stop()
 
 
 @pytest.fixture
-def at_once(services: Services) -> Collection[dict[str, object]]:
-    """Writes that the primary has, and a majority a moment later."""
+def reader(services: Services, monitor: RedisMonitor) -> ExecutionReader:
+    return ExecutionReader(services, monitor)
+
+
+@pytest.fixture
+def view_hints(services: Services, monitor: RedisMonitor) -> ViewHints:
+    return ViewHints(services.clock, monitor, DurationCache(services))
+
+
+@pytest.fixture
+def unconfirmed_writes(services: Services) -> Collection[dict[str, object]]:
+    """The executions, with writes that only the primary has confirmed (``w=1``)."""
     return services.database.collection("executions").with_options(write_concern=WriteConcern(w=1))
 
 
-def test_a_run_that_the_primary_has_is_never_unknown(parts: Components, at_once: Collection[dict[str, object]]) -> None:
+def test_a_run_that_the_primary_has_is_never_unknown(
+    reader: ExecutionReader, unconfirmed_writes: Collection[dict[str, object]]
+) -> None:
     for _ in range(10):
-        run = accepted()
-        at_once.insert_one(new_document(run, {}))
-        assert parts.reader.read(run.execution.id).execution.id == run.execution.id
+        run = accept_decision()
+        unconfirmed_writes.insert_one(new_document(run, {}))
+        assert reader.read(run.execution.id).execution.id == run.execution.id
 
 
-def test_a_poll_is_never_of_before_what_its_caller_has_seen(
-    services: Services, parts: Components, at_once: Collection[dict[str, object]]
+def test_a_poll_is_never_older_than_its_caller_has_seen(
+    services: Services,
+    monitor: RedisMonitor,
+    reader: ExecutionReader,
+    view_hints: ViewHints,
+    unconfirmed_writes: Collection[dict[str, object]],
 ) -> None:
-    run = services.store.create(accepted())
+    poller = PollHandler(services, reader, view_hints, LongPoller(services.settings, monitor))
+    run = services.store.create(accept_decision())
     for rev in range(2, 12):
-        at_once.update_one({"_id": run.id}, {"$set": {"rev": rev}})
-        assert parse_header(parts.poller._fetch_view(run.id, min_rev=rev).view).rev == rev
+        unconfirmed_writes.update_one({"_id": run.id}, {"$set": {"rev": rev}})
+        assert parse_header(poller._fetch_view(run.id, min_rev=rev).view).rev == rev
 
 
-def test_a_part_of_a_poll_is_of_no_other_revision_than_the_whole(
-    services: Services, parts: Components, at_once: Collection[dict[str, object]]
+def test_a_read_of_a_part_is_never_older_than_its_caller_has_seen(
+    services: Services, reader: ExecutionReader, unconfirmed_writes: Collection[dict[str, object]]
 ) -> None:
-    run = services.store.create(accepted())
+    run = services.store.create(accept_decision())
     for rev in range(2, 12):
-        at_once.update_one({"_id": run.id}, {"$set": {"rev": rev}})
-        assert parts.reader.read(run.id, min_rev=rev).execution.rev == rev
+        unconfirmed_writes.update_one({"_id": run.id}, {"$set": {"rev": rev}})
+        assert reader.read(run.id, min_rev=rev).execution.rev == rev
 
 
-def test_a_poll_of_many_neither_misses_nor_goes_back(
-    services: Services, at_once: Collection[dict[str, object]]
+def test_a_poll_of_many_misses_no_run_and_never_goes_back(
+    services: Services,
+    monitor: RedisMonitor,
+    reader: ExecutionReader,
+    view_hints: ViewHints,
+    unconfirmed_writes: Collection[dict[str, object]],
 ) -> None:
-    parts = build_components(services)
-    many = PollManyHandler(services, parts.monitor, parts.reader, parts.view_hints)
-    run = services.store.create(accepted())
+    many = PollManyHandler(services, monitor, reader, view_hints)
+    run = services.store.create(accept_decision())
     for rev in range(2, 12):
-        new = accepted()
-        at_once.insert_one(new_document(new, {}))
-        at_once.update_one({"_id": run.id}, {"$set": {"rev": rev}})
-        found = _PollManyResult([])
-        many._compare_in_store(found, {run.id: rev, new.execution.id: None}, is_full=False)
-        assert (found.not_found, found.unchanged, len(found.changed)) == ([], 1, 1)
+        new = accept_decision()
+        unconfirmed_writes.insert_one(new_document(new, {}))
+        unconfirmed_writes.update_one({"_id": run.id}, {"$set": {"rev": rev}})
+        result = _PollManyResult([])
+        many._compare_in_store(result, {run.id: rev, new.execution.id: None}, is_full=False)
+        assert (result.not_found, result.unchanged_count, len(result.changed)) == ([], 1, 1)

@@ -15,7 +15,7 @@ from compose.embedded import socket_dir
 from compose.embedded.managed_process import Child
 
 
-def test_redis_is_empty_and_evicts_only_what_has_a_term(redis_url: str) -> None:
+def test_redis_is_empty_and_evicts_only_keys_with_an_expiry(redis_url: str) -> None:
     with closing(redis.Redis.from_url(redis_url)) as client:
         assert client.dbsize() == 0
         assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "volatile-ttl"
@@ -28,7 +28,7 @@ def test_redis_is_empty_again_after_a_test_that_wrote(redis_url: str) -> None:
         assert client.dbsize() == 0
 
 
-def test_mongod_takes_majority_writes_and_transactions(mongodb_url: str) -> None:
+def test_mongod_supports_majority_writes_and_transactions(mongodb_url: str) -> None:
     with pymongo.MongoClient[dict[str, object]](mongodb_url, w="majority", journal=True) as client:
         runs = client.get_default_database()["runs"]
         runs.insert_one({"_id": 0})
@@ -37,7 +37,7 @@ def test_mongod_takes_majority_writes_and_transactions(mongodb_url: str) -> None
         assert runs.count_documents({}) == 2
 
 
-def test_the_sockets_lie_in_a_private_directory_with_a_short_path(tmp_path: Path) -> None:
+def test_the_sockets_are_in_a_private_directory_with_a_short_path(tmp_path: Path) -> None:
     directory = socket_dir.make_socket_dir()
     try:
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
@@ -47,7 +47,7 @@ def test_the_sockets_lie_in_a_private_directory_with_a_short_path(tmp_path: Path
     assert not directory.exists()
 
 
-def test_mongod_keeps_its_data_when_it_was_killed_and_its_sockets_moved(tmp_path: Path) -> None:
+def test_mongod_keeps_its_data_after_a_kill_and_a_move_of_its_sockets(tmp_path: Path) -> None:
     for start in range(2):
         sockets = socket_dir.make_socket_dir()
         child = Child(embedded.mongod_plan(sockets, tmp_path / "data"), tmp_path / "log")

@@ -1,4 +1,4 @@
-"""The whole stack, nothing stood in for: started, broken and mended process by process, and by ``bucketd up``."""
+"""The whole stack without stand-ins: started, broken and repaired process by process, and by ``bucketd up``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_stopped_worker_takes_no_work_until_it_is_started(stack: Stack) -> Non
     wait_until(lambda: poll(stack, execution_id)["done"])
 
 
-def test_a_killed_worker_takes_its_children_along(stack: Stack) -> None:
+def test_the_children_of_a_killed_worker_end_with_it(stack: Stack) -> None:
     family = {stack.pid("worker"), *descendants(stack.pid("worker"))}
     assert len(family) == 3, "the main process and two slots"
     stack.kill("worker")
@@ -53,11 +53,11 @@ def test_a_killed_worker_takes_its_children_along(stack: Stack) -> None:
     assert stack.pid("worker") not in family
 
 
-def test_a_paused_worker_goes_on_when_it_is_resumed(stack: Stack) -> None:
+def test_a_paused_worker_continues_when_it_is_resumed(stack: Stack) -> None:
     stack.pause("worker")
     wait_until(lambda: is_paused(stack.pid("worker")))
     execution_id = submit(stack)
-    time.sleep(0.3)  # the one thing that cannot be waited for: that nothing happens
+    time.sleep(0.3)  # no event to wait for: the test checks that nothing happens
     assert poll(stack, execution_id)["status"] == "queued"
     stack.resume("worker")
     wait_until(lambda: poll(stack, execution_id)["done"])
@@ -73,8 +73,8 @@ def test_servers_come_back_under_the_same_address(stack: Stack, name: str) -> No
 
 
 def test_bucketd_up_runs_the_real_thing_and_a_killed_one_leaves_nothing(tmp_path: Path) -> None:
-    said = tmp_path / "said"
-    with said.open("wb") as out:
+    output = tmp_path / "said"
+    with output.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-c", "from compose.cli import main; main()", "up", "--data", str(tmp_path / "data")],
             stdout=out,
@@ -82,9 +82,9 @@ def test_bucketd_up_runs_the_real_thing_and_a_killed_one_leaves_nothing(tmp_path
             env={**os.environ, "PORT": "0"},
         )
     try:
-        wait_until(lambda: "Ctrl-C stops everything" in said.read_text() or process.poll() is not None, 30)
-        found = re.search(r"  API     (\S+)", said.read_text())
-        assert found, said.read_text()
+        wait_until(lambda: "Ctrl-C stops everything" in output.read_text() or process.poll() is not None, 30)
+        match = re.search(r"  API     (\S+)", output.read_text())
+        assert match, output.read_text()
         family = descendants(process.pid)
         process.send_signal(signal.SIGKILL)
         wait_until(lambda: not any(map(is_running, family)), within_s=5)

@@ -1,4 +1,4 @@
-"""Stands in for a worker or a reconciler: lives until it is told to end."""
+"""Stand-in for a worker or a reconciler: runs until it gets a signal to stop."""
 
 import signal
 import sys

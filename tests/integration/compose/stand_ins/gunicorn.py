@@ -1,4 +1,4 @@
-"""Stands in for the API: answers what ``bucketd up`` asks of it, and completes every run at once."""
+"""Stand-in for the API: serves the requests of ``bucketd up`` and completes every run at once."""
 
 import json
 import os
@@ -15,20 +15,20 @@ refusals = int(os.environ.get("STAND_IN_REFUSALS", "0"))
 class Api(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/health":
-            self.answer({"services": {"workers": "connected"}})
+            self.reply({"services": {"workers": "connected"}})
         elif self.path == "/ready":
-            self.answer({"status": "ready"})
+            self.reply({"status": "ready"})
         else:
             analysis = {"total": TOTAL, "positive": TOTAL, "negative": 0}
-            self.answer({"done": True, "status": "completed", "result": {"analysis": analysis}})
+            self.reply({"done": True, "status": "completed", "result": {"analysis": analysis}})
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         global refusals  # noqa: PLW0603 - a script
         refusals -= 1
-        self.answer({"status_url": "/execution-logs/1"}, 503 if refusals >= 0 else 202)
+        self.reply({"status_url": "/execution-logs/1"}, 503 if refusals >= 0 else 202)
 
-    def answer(self, body: object, status: int = 200) -> None:
+    def reply(self, body: object, status: int = 200) -> None:
         text = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
@@ -36,7 +36,7 @@ class Api(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
 
-# A grandchild that heeds nothing, as a hung gunicorn worker would.
+# A grandchild that ignores SIGTERM, like a hung gunicorn worker.
 subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"])
 print("the api stand-in starts", flush=True)  # noqa: T201 - its log
 ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Api).serve_forever()

@@ -1,4 +1,4 @@
-"""Word of runs that were accepted is left where a moment is near, is found, and does not stay."""
+"""Accept markers: set for runs whose scheduled time is near, found by others, and short-lived."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import redis
 from shared.domain.execution import Execution
 from shared.live import accept_markers
 from shared.live.accept_markers import ACCEPT_MARKER_TTL_S
-from tests.builders import NOON, accepted
+from tests.builders import NOON, accept_decision
 
 NEAR = NOON + timedelta(seconds=ACCEPT_MARKER_TTL_S - 1)
 FAR = NOON + timedelta(seconds=ACCEPT_MARKER_TTL_S)
 
 
-def noted(client: redis.Redis, run: Execution) -> bool:
+def is_marked(client: redis.Redis, run: Execution) -> bool:
     with client.pipeline(transaction=False) as pipe:
         accept_markers.mark_accepted(pipe, run)
         pipe.execute()
@@ -24,13 +24,13 @@ def noted(client: redis.Redis, run: Execution) -> bool:
 
 
 @pytest.mark.parametrize("which", ["run_after", "start_deadline", "deadline"])
-def test_word_is_left_where_a_moment_is_near_and_does_not_stay(client: redis.Redis, which: str) -> None:
-    assert noted(client, accepted(**{which: NEAR}).execution)
+def test_a_marker_is_set_for_a_near_schedule_and_expires(client: redis.Redis, which: str) -> None:
+    assert is_marked(client, accept_decision(**{which: NEAR}).execution)
     (key,) = client.keys("accepted:*")
     assert 0 < client.ttl(key) <= ACCEPT_MARKER_TTL_S
-    assert not noted(client, accepted(id="1763700000_00000000000000ff", **{which: FAR}).execution)
+    assert not is_marked(client, accept_decision(id="1763700000_00000000000000ff", **{which: FAR}).execution)
 
 
-def test_a_run_that_waits_for_nothing_costs_no_word(client: redis.Redis) -> None:
-    assert not noted(client, accepted().execution)
+def test_a_run_without_a_schedule_gets_no_marker(client: redis.Redis) -> None:
+    assert not is_marked(client, accept_decision().execution)
     assert accept_markers.find_marked(client, []) == set()

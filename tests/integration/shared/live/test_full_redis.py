@@ -1,4 +1,4 @@
-"""Log lines are what may be lost: however many there are, there is room for messages."""
+"""A full Redis evicts log lines and keeps room for task messages."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ROOM_BYTES = 16 * 1024 * 1024
 
 
 @pytest.fixture
-def small(client: redis.Redis) -> Iterator[redis.Redis]:
-    """A Redis that has little room, and gives up what has an end first, as ours are set to."""
+def small_redis(client: redis.Redis) -> Iterator[redis.Redis]:
+    """Yield a Redis with little memory that evicts keys with an expiry first, as Bucket's are configured."""
     before: Any = client.config_get("maxmemory*")
     used: Any = client.info("memory")
     client.config_set("maxmemory", used["used_memory"] + ROOM_BYTES)
@@ -31,17 +31,17 @@ def small(client: redis.Redis) -> Iterator[redis.Redis]:
     client.config_set("maxmemory-policy", before["maxmemory-policy"])
 
 
-def test_agents_that_flood_the_log_leave_room_for_messages(small: redis.Redis) -> None:
+def test_agents_that_flood_the_log_leave_room_for_messages(small_redis: redis.Redis) -> None:
     line = orjson.dumps({"seq": 1, "message": os.urandom(2_000).hex()})
     for _ in range(100):
-        pipe = small.pipeline(transaction=False)
+        pipe = small_redis.pipeline(transaction=False)
         log_stream.append_lines(pipe, [line] * 100)
-        with suppress(redis.OutOfMemoryError):  # as the publisher does: the run goes on
+        with suppress(redis.OutOfMemoryError):  # as the publisher does: the run continues
             pipe.execute()
     for _ in range(1_000):
-        pipe = small.pipeline(transaction=False)
+        pipe = small_redis.pipeline(transaction=False)
         log_stream.append_lines(pipe, [line[:200]])
         message.enqueue(pipe, TaskMessage("public", "1763700000_89ce24ad1b2c3d4e", "a", NOON), "default")
         with suppress(redis.OutOfMemoryError):
             pipe.execute()
-    assert small.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 1_000
+    assert small_redis.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 1_000

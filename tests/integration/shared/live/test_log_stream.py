@@ -1,4 +1,4 @@
-"""The day's log lines in one stream: by cursor without a gap or a double, and the latest."""
+"""The log stream of the last day in Redis: pages by cursor without gaps or duplicates, and the latest lines."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def add(client: redis.Redis, *batches: list[bytes]) -> None:
         pipe.execute()
 
 
-def seqs(found: LogStreamPage) -> list[int]:
-    return [line["seq"] for line in found.lines]
+def seqs(page: LogStreamPage) -> list[int]:
+    return [line["seq"] for line in page.lines]
 
 
-def test_pages_by_cursor_give_each_line_once_even_from_the_middle_of_an_entry(client: redis.Redis) -> None:
+def test_pages_by_cursor_return_each_line_once_even_from_the_middle_of_an_entry(client: redis.Redis) -> None:
     add(client, [line(1), line(2), line(3)], [line(4)], [], [line(5), line(6)])
     since, pages = LogCursor(0, 0, 0), []
     while (page := log_stream.read_after(client, since, LogFilter(), 2)).lines:
@@ -37,35 +37,35 @@ def test_pages_by_cursor_give_each_line_once_even_from_the_middle_of_an_entry(cl
     assert seqs(log_stream.read_after(client, since, LogFilter(), 2)) == [7]
 
 
-def test_the_latest_are_the_newest_in_their_order(client: redis.Redis) -> None:
+def test_the_latest_lines_are_the_newest_in_order(client: redis.Redis) -> None:
     add(client, *([line(number)] for number in range(1, 1_201)))
     assert seqs(log_stream.read_latest(client, LogFilter(), 3)) == [1198, 1199, 1200]
     assert seqs(log_stream.read_latest(client, LogFilter(), 1_100)) == [*range(101, 1_201)]
 
 
-def test_only_what_is_wanted_is_found_however_rare(client: redis.Redis) -> None:
+def test_a_filter_finds_only_matching_lines_however_rare(client: redis.Redis) -> None:
     add(client, [line(1, agent_name="rare", level="error")], *([line(number)] for number in range(2, 1_100)))
     assert seqs(log_stream.read_latest(client, LogFilter(agent="rare"), 5)) == [1]
     assert seqs(log_stream.read_after(client, LogCursor(0, 0, 0), LogFilter(level="error"), 5)) == [1]
     assert seqs(log_stream.read_latest(client, LogFilter(execution_id="other"), 5)) == []
 
 
-def test_what_is_added_after_the_latest_were_read_lies_behind_their_end(client: redis.Redis) -> None:
+def test_newer_lines_come_after_the_cursor_of_the_latest(client: redis.Redis) -> None:
     nothing = log_stream.read_latest(client, LogFilter(), 5)
     add(client, [line(1)])
     assert seqs(log_stream.read_after(client, nothing.next_cursor, LogFilter(), 5)) == [1]
-    read = log_stream.read_latest(client, LogFilter(), 5)
+    page = log_stream.read_latest(client, LogFilter(), 5)
     add(client, [line(2)])
-    assert seqs(log_stream.read_after(client, read.next_cursor, LogFilter(), 5)) == [2]
+    assert seqs(log_stream.read_after(client, page.next_cursor, LogFilter(), 5)) == [2]
 
 
-def test_a_cursor_reads_back_what_it_wrote_and_nothing_else() -> None:
+def test_a_cursor_decodes_what_it_encoded_and_nothing_else() -> None:
     assert LogCursor.parse(str(LogCursor(1763700000000, 4, 2))) == LogCursor(1763700000000, 4, 2)
     for nonsense in ("", "1-2", "a-b-c", "1-2-3-4", "-1-2-3", "٣-1-1", "9" * 30 + "-1-1"):
         assert LogCursor.parse(nonsense) is None
 
 
-def test_lines_of_yesterday_go_and_a_cursor_among_them_is_no_longer_reached(client: redis.Redis) -> None:
+def test_lines_older_than_a_day_are_trimmed_and_their_cursors_are_not_contained(client: redis.Redis) -> None:
     for number in range(150):  # trimmed by whole nodes of about a hundred entries
         client.xadd(log_stream.LOG_STREAM_KEY, {"lines": b"[" + line(number) + b"]"}, id=f"{1_000 + number}-0")
     add(client, [line(200)])

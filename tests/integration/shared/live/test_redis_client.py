@@ -1,4 +1,4 @@
-"""What a client of Redis does where Redis falls silent, falls, or comes back."""
+"""The Redis client while Redis is frozen, killed or restarted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import redis
 
 from compose.embedded.managed_process import Child
 from shared.live.redis_client import ThreadLocalReader, connect
-from tests.pause_aware_timer import Stopwatch
+from tests.pause_aware_timer import PauseAwareTimer
 from tests.waiting import wait_until
 
 
@@ -26,11 +26,11 @@ def reader(client: redis.Redis) -> ThreadLocalReader:
 
 
 @pytest.fixture
-def silent(tmp_path: Path) -> Iterator[tuple[str, list[socket.socket]]]:
-    """The address of somebody who takes every call and says nothing, and the calls."""
-    place, calls = tmp_path / "silent.sock", []
+def silent_server(tmp_path: Path) -> Iterator[tuple[str, list[socket.socket]]]:
+    """Yield the URL of a server that accepts connections and never replies, and its connections."""
+    path, calls = tmp_path / "silent.sock", []
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(place))
+        listener.bind(str(path))
         listener.listen()
 
         def listen() -> None:
@@ -40,7 +40,7 @@ def silent(tmp_path: Path) -> Iterator[tuple[str, list[socket.socket]]]:
 
         thread = threading.Thread(target=listen)
         thread.start()
-        yield f"unix://{place}", calls
+        yield f"unix://{path}", calls
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
     for call in calls:
@@ -52,22 +52,22 @@ def test_a_client_fails_within_its_time_and_repeats_nothing(own_redis: tuple[Chi
     with closing(connect(url, timeout_s=0.3)) as client:
         client.set("counted", 0)
         child.pause()
-        with Stopwatch() as took, pytest.raises(redis.RedisError):
+        with PauseAwareTimer() as stopwatch, pytest.raises(redis.RedisError):
             client.incr("counted")
-        assert took.seconds < 1
+        assert stopwatch.seconds < 1
         child.resume()
         with closing(connect(url, timeout_s=10)) as patient:
             assert patient.get("counted") in {b"0", b"1"}, "once at most"
 
 
-def test_what_is_there_is_read_and_what_is_not_is_none(client: redis.Redis, reader: ThreadLocalReader) -> None:
+def test_an_existing_key_is_read_and_a_missing_one_is_none(client: redis.Redis, reader: ThreadLocalReader) -> None:
     client.set("there", b"\x00bytes")
     assert reader.get("there") == b"\x00bytes"
     assert reader.get("not there") is None
 
 
 def test_each_thread_has_one_connection_until_it_ends(client: redis.Redis, reader: ThreadLocalReader) -> None:
-    others = {line["id"] for line in client.client_list()}  # which may go at any moment
+    others = {line["id"] for line in client.client_list()}  # they may disappear at any time
 
     def lines() -> int:
         return len({line["id"] for line in client.client_list()} - others)
@@ -81,23 +81,23 @@ def test_each_thread_has_one_connection_until_it_ends(client: redis.Redis, reade
         together.wait(10)
 
     with ThreadPoolExecutor(2) as threads:
-        ended = [threads.submit(read) for _ in range(2)]
+        futures = [threads.submit(read) for _ in range(2)]
         together.wait(10)
         assert lines() == 2
         together.wait(10)
-        for one in ended:
-            one.result(10)
-    wait_until(lambda: lines() == 0, what="the lines of threads that are gone are given up")
+        for future in futures:
+            future.result(10)
+    wait_until(lambda: lines() == 0, what="the connections of ended threads are closed")
 
 
-def test_a_line_that_fell_is_taken_up_again_unnoticed(client: redis.Redis, reader: ThreadLocalReader) -> None:
+def test_a_broken_connection_is_reopened_transparently(client: redis.Redis, reader: ThreadLocalReader) -> None:
     client.set("key", b"value")
     assert reader.get("key") == b"value"
     assert client.client_kill_filter(_type="normal", skipme=True) >= 1
     assert reader.get("key") == b"value"
 
 
-def test_a_redis_that_came_back_is_read_and_one_that_is_gone_is_told(own_redis: tuple[Child, str]) -> None:
+def test_a_restarted_redis_is_read_and_a_dead_one_raises(own_redis: tuple[Child, str]) -> None:
     child, url = own_redis
     with closing(connect(url)) as client:
         reader = ThreadLocalReader(client.connection_pool)
@@ -110,7 +110,7 @@ def test_a_redis_that_came_back_is_read_and_one_that_is_gone_is_told(own_redis: 
         assert reader.get("key") is None
 
 
-def test_an_answer_that_comes_too_late_is_never_taken_for_the_next(own_redis: tuple[Child, str]) -> None:
+def test_a_late_reply_is_never_used_for_the_next_command(own_redis: tuple[Child, str]) -> None:
     child, url = own_redis
     with closing(connect(url, timeout_s=0.3)) as client:
         client.mset({"first": b"1", "second": b"2"})
@@ -124,14 +124,18 @@ def test_an_answer_that_comes_too_late_is_never_taken_for_the_next(own_redis: tu
         assert reader.get("second") == b"2"
 
 
-def test_a_redis_that_does_not_answer_is_not_asked_twice(silent: tuple[str, list[socket.socket]]) -> None:
-    url, calls = silent
+def test_a_redis_that_does_not_reply_gets_each_command_only_once(
+    silent_server: tuple[str, list[socket.socket]],
+) -> None:
+    url, calls = silent_server
     with closing(connect(url, timeout_s=0.1)) as client, pytest.raises(redis.TimeoutError):
         ThreadLocalReader(client.connection_pool).get("key")
     assert len(calls) == 1
 
 
-def test_a_value_of_another_kind_is_told_and_the_line_stands(client: redis.Redis, reader: ThreadLocalReader) -> None:
+def test_a_value_of_another_type_raises_and_the_connection_stays(
+    client: redis.Redis, reader: ThreadLocalReader
+) -> None:
     client.lpush("list", b"1")
     client.set("key", b"value")
     with pytest.raises(redis.ResponseError):
@@ -139,14 +143,12 @@ def test_a_value_of_another_kind_is_told_and_the_line_stands(client: redis.Redis
     assert reader.get("key") == b"value"
 
 
-def test_a_reader_that_crossed_a_fork_hears_no_answers_of_the_other_process(
-    redis_url: str, client: redis.Redis
-) -> None:
+def test_a_reader_after_a_fork_gets_no_replies_of_the_other_process(redis_url: str, client: redis.Redis) -> None:
     client.mset({f"key{number}": number for number in range(500)})
     program = """
 import os, sys
-from shared.live.redis_client import Reader, connect
-reader = Reader(connect(sys.argv[1]).connection_pool)
+from shared.live.redis_client import ThreadLocalReader, connect
+reader = ThreadLocalReader(connect(sys.argv[1]).connection_pool)
 reader.get("key0")
 child = os.fork()
 wrong = sum(reader.get(f"key{n}") != str(n).encode() for n in range(500))
@@ -155,4 +157,4 @@ if child == 0:
 sys.exit(min(wrong + os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 255))
 """
     ran = subprocess.run([sys.executable, "-c", program, redis_url], check=False, timeout=30)
-    assert ran.returncode == 0, "so many answers were another's"
+    assert ran.returncode == 0, "replies that belonged to the other process"

@@ -1,4 +1,4 @@
-"""A view is replaced only by a newer one, and believed no longer than somebody keeps it."""
+"""Views in Redis: a view is replaced only by a newer one and expires unless it is renewed."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def views(client: redis.Redis) -> ViewCache:
     return ViewCache(client, LIVE_S)
 
 
-def put(client: redis.Redis, views: ViewCache, shown: bytes, rev: int, *, final: bool = False) -> None:
+def put(client: redis.Redis, views: ViewCache, text: bytes, rev: int, *, final: bool = False) -> None:
     pipe = client.pipeline(transaction=False)
-    views.put(pipe, [RenderedView(RUN, shown, rev, final)])
+    views.put(pipe, [RenderedView(RUN, text, rev, final)])
     pipe.execute()
 
 
@@ -55,16 +55,18 @@ def test_whatever_the_order_of_many_writers_the_highest_revision_stays(client: r
     assert views.get(RUN) == view(119)
 
 
-def test_the_same_revision_is_written_anew(client: redis.Redis, views: ViewCache) -> None:
+def test_the_same_revision_is_written_again(client: redis.Redis, views: ViewCache) -> None:
     put(client, views, view(3), 3)
     put(client, views, view(3, "again"), 3)
     assert views.get(RUN) == view(3, "again")
 
 
-def test_several_are_put_at_once_and_each_is_judged_by_its_own_revision(client: redis.Redis, views: ViewCache) -> None:
+def test_several_views_are_put_at_once_and_each_is_compared_by_its_own_revision(
+    client: redis.Redis, views: ViewCache
+) -> None:
     runs = [f"{RUN[:-1]}{number}" for number in range(4)]
-    for run, known in zip(runs, (1, 9, 1, 1), strict=True):
-        views.put(client, [RenderedView(run, view(known, "known"), known, is_final=False)])
+    for run, rev in zip(runs, (1, 9, 1, 1), strict=True):
+        views.put(client, [RenderedView(run, view(rev, "known"), rev, is_final=False)])
     pipe = client.pipeline(transaction=False)
     sizes = ("", "", "x" * VIEW_MAX_BYTES, "")
     views.put(
@@ -76,13 +78,15 @@ def test_several_are_put_at_once_and_each_is_judged_by_its_own_revision(client: 
     assert client.ttl(view_key(runs[0])) <= LIVE_S < client.ttl(view_key(runs[3]))  # type: ignore[operator]
 
 
-def test_a_text_that_looks_like_a_revision_is_none(client: redis.Redis, views: ViewCache) -> None:
+def test_text_that_looks_like_a_revision_is_not_one(client: redis.Redis, views: ViewCache) -> None:
     put(client, views, view(3, '\\"rev\\":999'), 3)
     put(client, views, view(4), 4)
     assert views.get(RUN) == view(4)
 
 
-def test_a_reader_fills_in_only_where_no_view_is_and_for_a_moment(client: redis.Redis, views: ViewCache) -> None:
+def test_a_reader_fills_in_a_view_only_if_there_is_none_and_for_a_short_time(
+    client: redis.Redis, views: ViewCache
+) -> None:
     views.fill(RUN, view(5), is_final=False)
     assert 0 < client.pttl(view_key(RUN)) <= FILLED_VIEW_TTL_MS  # type: ignore[operator]
     put(client, views, view(6), 6)
@@ -97,7 +101,7 @@ def test_a_final_view_stays_for_a_day_and_a_live_one_for_half_a_lease(client: re
     assert FINAL_VIEW_TTL_S - 2 < client.ttl(view_key(RUN)) <= FINAL_VIEW_TTL_S  # type: ignore[operator]
 
 
-def test_a_view_is_kept_only_at_the_revision_that_it_shows(client: redis.Redis, views: ViewCache) -> None:
+def test_a_view_is_extended_only_at_its_own_revision(client: redis.Redis, views: ViewCache) -> None:
     put(client, views, view(7), 7)
     client.pexpire(view_key(RUN), 5_000)
     assert not views.extend_ttl(RUN, 8)
@@ -108,7 +112,7 @@ def test_a_view_is_kept_only_at_the_revision_that_it_shows(client: redis.Redis, 
     assert not views.extend_ttl(RUN, 7)
 
 
-def test_a_view_over_a_megabyte_is_not_kept_and_takes_the_older_one_away(client: redis.Redis, views: ViewCache) -> None:
+def test_a_view_over_a_megabyte_is_not_kept_and_deletes_the_older_one(client: redis.Redis, views: ViewCache) -> None:
     large = view(2, "x" * VIEW_MAX_BYTES)
     put(client, views, view(1), 1)
     put(client, views, large, 2)
@@ -117,7 +121,7 @@ def test_a_view_over_a_megabyte_is_not_kept_and_takes_the_older_one_away(client:
     assert views.get(RUN) is None
 
 
-def test_an_output_lies_for_an_hour(client: redis.Redis, views: ViewCache) -> None:
+def test_an_output_is_kept_for_an_hour(client: redis.Redis, views: ViewCache) -> None:
     pipe = client.pipeline(transaction=False)
     views.put_outputs(pipe, {(RUN, "step"): b'{"a":1}', (RUN, "other"): b'{"a":2}'})
     pipe.execute()
@@ -128,7 +132,7 @@ def test_an_output_lies_for_an_hour(client: redis.Redis, views: ViewCache) -> No
         assert OUTPUT_TTL_S - 2 < client.ttl(output_key(RUN, step)) <= OUTPUT_TTL_S  # type: ignore[operator]
 
 
-def test_whoever_waits_is_woken_once_the_change_can_be_seen_and_by_no_older_one(
+def test_held_polls_are_woken_when_the_change_is_readable_and_not_by_an_older_one(
     client: redis.Redis, views: ViewCache
 ) -> None:
     with closing(client.pubsub()) as ear:
@@ -138,13 +142,13 @@ def test_whoever_waits_is_woken_once_the_change_can_be_seen_and_by_no_older_one(
         assert ear.get_message(timeout=5)["data"] == RUN.encode()
         assert views.get(RUN) == view(9)
         put(client, views, view(8), 8)
-        put(client, views, view(10, "x" * VIEW_MAX_BYTES), 10)  # too large to be kept: it is read from MongoDB
+        put(client, views, view(10, "x" * VIEW_MAX_BYTES), 10)  # too large to be kept, so it is read from MongoDB
         assert ear.get_message(timeout=5)["data"] == RUN.encode()
         assert views.get(RUN) is None
         assert ear.get_message(timeout=0.1) is None
 
 
-def test_a_view_says_how_long_it_may_still_be_believed(client: redis.Redis, views: ViewCache) -> None:
+def test_a_view_says_how_long_it_is_still_valid(client: redis.Redis, views: ViewCache) -> None:
     assert views.ttl_s(RUN) == 0
     put(client, views, view(1), 1)
     assert 0 < views.ttl_s(RUN) <= LIVE_S

@@ -1,4 +1,4 @@
-"""A worker's mark lasts by Redis's own time, is renewed, and goes with it."""
+"""Presence of workers: an entry in Redis that expires by Redis's clock, is renewed, and is removed at the end."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ def now_of(client: redis.Redis) -> int:
     return seconds
 
 
-def test_a_mark_is_left_counted_and_taken_away(client: redis.Redis) -> None:
-    mark = WorkerPresence(client, "here:1")
-    mark.start()
-    wait_until(lambda: worker_presence.count_workers(client) == 1, 5, "the mark is there")
+def test_a_presence_is_written_counted_and_removed(client: redis.Redis) -> None:
+    presence = WorkerPresence(client, "here:1")
+    presence.start()
+    wait_until(lambda: worker_presence.count_workers(client) == 1, 5, "the presence is there")
     assert client.zscore("workers", "here:1") - now_of(client) <= PRESENCE_TTL_S  # type: ignore[operator]
-    mark.stop()
+    presence.stop()
     assert worker_presence.count_workers(client) == 0
 
 
-def test_a_mark_that_nobody_renews_runs_out_and_is_swept_by_another(client: redis.Redis) -> None:
+def test_a_presence_that_is_not_renewed_expires_and_is_removed_by_another_worker(client: redis.Redis) -> None:
     client.zadd("workers", {"dead:1": now_of(client), "alive:1": now_of(client) + 5})
     assert worker_presence.count_workers(client) == 1
-    mark = WorkerPresence(client, "here:1")
-    mark.start()
-    wait_until(lambda: worker_presence.count_workers(client) == 2, 5, "the mark is there")
+    assert worker_presence.present_workers(client) == ["alive:1"]
+    presence = WorkerPresence(client, "here:1")
+    presence.start()
+    wait_until(lambda: worker_presence.count_workers(client) == 2, 5, "the presence is there")
     assert client.zscore("workers", "dead:1") is None
-    mark.stop()
+    presence.stop()
 
 
-def test_a_redis_that_is_away_ends_no_mark(nobody: redis.Redis) -> None:
-    mark = WorkerPresence(nobody, "here:1")
-    mark.start()
-    mark.stop()
+def test_a_missing_redis_does_not_stop_the_presence_thread(absent_redis: redis.Redis) -> None:
+    presence = WorkerPresence(absent_redis, "here:1")
+    presence.start()
+    presence.stop()

@@ -1,4 +1,4 @@
-"""The message made from a template is the one that Celery would send, and a real worker answers it."""
+"""Task messages built from a template equal those of Celery, and a real worker processes them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import redis
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
+from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.queue.message import (
     PRIORITY_FIRST_OFFER,
     PRIORITY_REOFFER,
-    QUEUES,
     RUN_STEP_TASK,
     TaskMessage,
     encode_message,
@@ -27,17 +27,17 @@ from shared.queue.message import (
 )
 from shared.settings import Settings
 
-BELL = TaskMessage(
+MESSAGE = TaskMessage(
     "public", "1763700000_89ce24ad1b2c3d4e", "step-1", datetime(2026, 11, 21, 12, 0, 0, 123_000, tzinfo=UTC)
 )
-# A message bears its arguments once, and nobody waits for a result.
+# A message has its arguments once, and no result is expected.
 CHOSEN = {"argsrepr": "", "kwargsrepr": "", "ignore_result": True}
 UNIQUE = ("id", "root_id", "correlation_id", "delivery_tag", "reply_to", "origin")
 
 
 @pytest.fixture
 def app(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
-    """A Celery app with the worker's settings, on a real Redis."""
+    """Yield a Celery app with the worker's settings, on a real Redis."""
     monkeypatch.setenv("REDIS_URL", redis_url)
     from worker.app import celery_config_of
 
@@ -47,36 +47,36 @@ def app(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
     app.close()
 
 
-def opened(message: bytes) -> dict[str, Any]:
-    """A message with its body decoded, what is made anew for each one taken out."""
-    shown: dict[str, Any] = json.loads(message)
-    shown["body"] = json.loads(base64.b64decode(shown["body"]))
+def decoded(message: bytes) -> dict[str, Any]:
+    """Return a message with its body decoded, without the fields that differ for each message."""
+    envelope: dict[str, Any] = json.loads(message)
+    envelope["body"] = json.loads(base64.b64decode(envelope["body"]))
     for part in ("headers", "properties"):
-        shown[part] = {name: value for name, value in shown[part].items() if name not in UNIQUE}
-    return shown
+        envelope[part] = {name: value for name, value in envelope[part].items() if name not in UNIQUE}
+    return envelope
 
 
 @pytest.mark.parametrize("priority", [PRIORITY_FIRST_OFFER, PRIORITY_REOFFER])
-@pytest.mark.parametrize("queue", QUEUES)
-def test_a_bell_is_what_send_task_makes_for_the_same_call(
+@pytest.mark.parametrize("queue", QUEUE_NAMES)
+def test_a_message_equals_what_send_task_makes_for_the_same_call(
     app: Celery, client: redis.Redis, queue: str, priority: int
 ) -> None:
-    app.send_task(RUN_STEP_TASK, args=BELL.args, queue=queue, priority=priority)
-    sent = client.rpop(list_key(queue, priority))
-    assert isinstance(sent, bytes), "Celery put it into the list that Bucket reads"
-    made = encode_message(BELL, queue, priority)
-    expected = opened(sent)
+    app.send_task(RUN_STEP_TASK, args=MESSAGE.args, queue=queue, priority=priority)
+    from_celery = client.rpop(list_key(queue, priority))
+    assert isinstance(from_celery, bytes), "Celery pushed it to the list that Bucket reads"
+    encoded = encode_message(MESSAGE, queue, priority)
+    expected = decoded(from_celery)
     expected["headers"] |= CHOSEN
-    assert opened(made) == expected
+    assert decoded(encoded) == expected
     for part in ("headers", "properties"):
-        assert json.loads(made)[part].keys() == json.loads(sent)[part].keys()
+        assert json.loads(encoded)[part].keys() == json.loads(from_celery)[part].keys()
 
 
-def test_a_bell_reads_back_what_it_bears() -> None:
-    assert message_from_args(*BELL.args) == BELL
+def test_a_message_decodes_to_what_was_encoded() -> None:
+    assert message_from_args(*MESSAGE.args) == MESSAGE
 
 
-def test_a_real_worker_answers_bells_those_again_first(app: Celery, client: redis.Redis) -> None:
+def test_a_real_worker_processes_messages_rescues_first(app: Celery, client: redis.Redis) -> None:
     heard: list[list[Any]] = []
     done = threading.Event()
 
@@ -86,9 +86,9 @@ def test_a_real_worker_answers_bells_those_again_first(app: Celery, client: redi
         if len(heard) == 2:
             done.set()
 
-    again = TaskMessage("public", BELL.execution_id, "rescued", BELL.offered_at)
-    enqueue(client, BELL, "default", PRIORITY_FIRST_OFFER)
+    again = TaskMessage("public", MESSAGE.execution_id, "rescued", MESSAGE.offered_at)
+    enqueue(client, MESSAGE, "default", PRIORITY_FIRST_OFFER)
     enqueue(client, again, "default", PRIORITY_REOFFER)
     with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=10):
         assert done.wait(10)
-    assert heard == [again.args, BELL.args]
+    assert heard == [again.args, MESSAGE.args]

@@ -1,4 +1,4 @@
-"""Gives the tests of ``shared/store`` a database with its indexes on a real MongoDB."""
+"""Fixtures for the tests of ``shared/store``: a database with its indexes on a real MongoDB."""
 
 from __future__ import annotations
 

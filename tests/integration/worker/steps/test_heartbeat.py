@@ -1,4 +1,4 @@
-"""The thread beside a step: its lease stays, its lines get through, and it notices when the step has moved on."""
+"""Heartbeat: it renews the lease, writes log lines and progress, publishes the view, and notices a lost lease."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pymongo.read_concern import ReadConcern
 from shared.domain.execution import Execution, ExecutionRecord, Lease
 from shared.domain.lifecycle.transitions import claim
 from shared.live.render import parse_header
-from tests.integration.worker.conftest import SETTINGS, Bench
+from tests.integration.worker.conftest import SETTINGS, WorkerHarness
 from tests.waiting import wait_until
 from worker.steps.heartbeat import PUBLISH_AFTER_S, Heartbeat, HeartbeatThread
 from worker.steps.pending_writes import PendingWrites
@@ -22,22 +22,22 @@ from worker.steps.reporter import StepReporter
 
 
 @dataclass
-class Beating:
+class ClaimedWithHeartbeat:
     """A claimed step and its heartbeat, not started yet."""
 
-    bench: Bench
+    bench: WorkerHarness
     run: Execution
     lease: Lease
     reporter: StepReporter
     heartbeat: Heartbeat
     stopped: queue.Queue[str]
-    companion: HeartbeatThread
+    heartbeat_thread: HeartbeatThread
 
     @property
     def due_by(self) -> datetime:
-        """When the step's lease ends, as stored; the run's own must be the same."""
-        # As the primary has it: a majority may lie behind the claim, which waits for none. And in one read: the
-        # companion may renew between two.
+        """When the step's lease ends, as stored; the run's own ``due_by`` must be the same."""
+        # Read from the primary: a majority may lie behind the claim, which does not wait for it. And in one read: the
+        # heartbeat may renew the lease between two reads.
         executions = self.bench.services.database.collection("executions").with_options(
             read_concern=ReadConcern("local")
         )
@@ -48,130 +48,136 @@ class Beating:
         return due_by
 
     @property
-    def shown(self) -> bytes | None:
+    def view(self) -> bytes | None:
         """The view in Redis."""
         return self.bench.services.views.get(self.run.id)
 
 
 @pytest.fixture
-def beating(bench: Bench) -> Beating:
+def claimed(bench: WorkerHarness) -> ClaimedWithHeartbeat:
     run = bench.accept("echo", "echo")
-    advance = claim(run, "s1", "token", bench.hand.now(), bench.services.timings)
-    assert advance is not None
-    claimed = bench.services.store.save(run, advance).execution
-    lease = claimed.lease_of("s1")
-    reporter = StepReporter("echo", "s1", bench.hand.now)
+    decision = claim(run, "s1", "token", bench.clock.now(), bench.services.timings)
+    assert decision is not None
+    execution = bench.services.store.save(run, decision).execution
+    lease = execution.lease_of("s1")
+    reporter = StepReporter("echo", "s1", bench.clock.now)
     stopped: queue.Queue[str] = queue.Queue()
-    draft = PendingWrites(bench.services, ExecutionRecord(claimed), lease, published_seq=1, give_up=lambda: False)
-    heartbeat = Heartbeat(bench.services, draft, lease, reporter, request_stop=stopped.put)
-    companion = HeartbeatThread()
-    companion.start()
-    return Beating(bench, claimed, lease, reporter, heartbeat, stopped, companion)
+    pending_writes = PendingWrites(
+        bench.services, ExecutionRecord(execution), lease, published_seq=1, give_up=lambda: False
+    )
+    heartbeat = Heartbeat(bench.services, pending_writes, lease, reporter, request_stop=stopped.put)
+    heartbeat_thread = HeartbeatThread()
+    heartbeat_thread.start()
+    return ClaimedWithHeartbeat(bench, execution, lease, reporter, heartbeat, stopped, heartbeat_thread)
 
 
-def test_a_lease_is_renewed_and_moves_neither_version_nor_rev(beating: Beating) -> None:
-    with beating.companion.attach(beating.heartbeat):
-        moved = beating.bench.hand.forward(60)
-        # Not merely later than it was: a renewal may be under way while the hand moves.
+def test_a_lease_is_renewed_and_moves_neither_version_nor_rev(claimed: ClaimedWithHeartbeat) -> None:
+    with claimed.heartbeat_thread.attach(claimed.heartbeat):
+        moved = claimed.bench.clock.advance(60)
+        # Not only later than before: a renewal may be under way while the hand clock moves.
         lease = timedelta(seconds=SETTINGS["lease_s"])
-        wait_until(lambda: beating.due_by - moved >= lease, 5, "it is renewed")
-    now = beating.bench.read(beating.run).execution
-    assert (now.version, now.rev) == (beating.run.version, beating.run.rev)
+        wait_until(lambda: claimed.due_by - moved >= lease, 5, "the lease is renewed")
+    current = claimed.bench.read(claimed.run).execution
+    assert (current.version, current.rev) == (claimed.run.version, claimed.run.rev)
 
 
-def test_a_heartbeat_that_failed_is_tried_again_at_once_and_not_a_period_later(beating: Beating) -> None:
-    beating.bench.store.fail("renew", before=3, after=1)
-    first = beating.due_by
-    with beating.companion.attach(beating.heartbeat):
-        beating.bench.hand.forward(60)
-        wait_until(lambda: beating.bench.store.asked["renew"] >= 5, 5, "it is tried again")
-        wait_until(lambda: beating.due_by > first, 5, "it is renewed")
-        assert beating.stopped.empty()
+def test_a_heartbeat_that_failed_is_tried_again_at_once_and_not_a_period_later(claimed: ClaimedWithHeartbeat) -> None:
+    claimed.bench.store.fail("renew", before=3, after=1)
+    first = claimed.due_by
+    with claimed.heartbeat_thread.attach(claimed.heartbeat):
+        claimed.bench.clock.advance(60)
+        wait_until(lambda: claimed.bench.store.calls["renew"] >= 5, 5, "it is tried again")
+        wait_until(lambda: claimed.due_by > first, 5, "it is renewed")
+        assert claimed.stopped.empty()
 
 
-def test_a_lease_that_is_lost_is_noticed(beating: Beating) -> None:
-    with beating.companion.attach(beating.heartbeat):
-        beating.bench.lose(beating.run)
-        assert beating.stopped.get(timeout=5) == "lost"
+def test_a_lease_that_is_lost_is_noticed(claimed: ClaimedWithHeartbeat) -> None:
+    with claimed.heartbeat_thread.attach(claimed.heartbeat):
+        claimed.bench.lose(claimed.run)
+        assert claimed.stopped.get(timeout=5) == "lost"
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])
-def test_lines_that_the_store_did_not_take_are_put_back_in_their_order(beating: Beating, fault: str) -> None:
-    def told() -> list[str]:
-        return [event.message for event in beating.bench.read(beating.run).events if event.event == "agent.log"]
+def test_lines_that_the_store_did_not_accept_are_put_back_in_order(claimed: ClaimedWithHeartbeat, fault: str) -> None:
+    def stored_lines() -> list[str]:
+        return [event.message for event in claimed.bench.read(claimed.run).events if event.event == "agent.log"]
 
-    beating.bench.store.fail("report", **{fault: 2})
-    with beating.companion.attach(beating.heartbeat):
+    claimed.bench.store.fail("report", **{fault: 2})
+    with claimed.heartbeat_thread.attach(claimed.heartbeat):
         for number in range(3):
-            beating.reporter.line("info", f"line {number}", b"{}")
+            claimed.reporter.line("info", f"line {number}", b"{}")
             time.sleep(SETTINGS["heartbeat_s"] / 2)
-        wait_until(lambda: beating.bench.store.asked["report"] >= 3, 5, "it is tried again")
-        wait_until(lambda: "line 2" in told(), 5, "the last one has come")
-    assert beating.reporter.take_report().is_empty, "nothing is left behind"
-    assert list(dict.fromkeys(told())) == ["line 0", "line 1", "line 2"]
+        wait_until(lambda: claimed.bench.store.calls["report"] >= 3, 5, "it is tried again")
+        wait_until(lambda: "line 2" in stored_lines(), 5, "the last line is stored")
+    assert claimed.reporter.take_report().is_empty, "nothing is left behind"
+    assert list(dict.fromkeys(stored_lines())) == ["line 0", "line 1", "line 2"]
     if fault == "before":
-        assert told() == ["line 0", "line 1", "line 2"], "nothing was written, so nothing is doubled"
+        assert stored_lines() == ["line 0", "line 1", "line 2"], "nothing was written, so nothing is doubled"
 
 
-def test_progress_that_came_after_a_failed_report_stays_the_newer(beating: Beating) -> None:
-    beating.reporter.progress(10, "ten")
-    taken = beating.reporter.take_report()
-    beating.reporter.progress(20, None)
-    beating.reporter.restore_report(taken)
-    report = beating.reporter.take_report()
+def test_progress_after_a_failed_report_stays_newer(claimed: ClaimedWithHeartbeat) -> None:
+    claimed.reporter.progress(10, "ten")
+    failed_report = claimed.reporter.take_report()
+    claimed.reporter.progress(20, None)
+    claimed.reporter.restore_report(failed_report)
+    report = claimed.reporter.take_report()
     assert (report.percent, report.message) == (20, "ten")
 
 
-def test_a_flood_keeps_the_newest_lines_and_counts_the_others_also_when_put_back(beating: Beating) -> None:
+def test_a_flood_keeps_the_newest_lines_and_counts_the_others_also_when_put_back(claimed: ClaimedWithHeartbeat) -> None:
     for number in range(1_500):
-        beating.reporter.line("info", str(number), b"{}")
-    first = beating.reporter.take_report()
+        claimed.reporter.line("info", str(number), b"{}")
+    first = claimed.reporter.take_report()
     assert (len(first.events), first.dropped, first.events[0].message) == (1_000, 500, "500")
-    beating.reporter.line("info", "1500", b"{}")
-    beating.reporter.restore_report(first)
-    again = beating.reporter.take_report()
+    claimed.reporter.line("info", "1500", b"{}")
+    claimed.reporter.restore_report(first)
+    again = claimed.reporter.take_report()
     assert (len(again.events), again.dropped, again.events[-1].message) == (1_000, 501, "1500")
 
 
-def test_a_step_that_lasts_is_shown_and_a_quick_one_is_left_to_its_end(beating: Beating) -> None:
-    with beating.companion.attach(beating.heartbeat):
-        wait_until(lambda: beating.shown is not None, 5, "it is shown")
-    assert beating.shown is not None
-    assert (parse_header(beating.shown).status, parse_header(beating.shown).rev) == ("running", beating.run.rev)
+def test_the_view_of_a_slow_step_is_published_by_the_heartbeat(claimed: ClaimedWithHeartbeat) -> None:
+    with claimed.heartbeat_thread.attach(claimed.heartbeat):
+        wait_until(lambda: claimed.view is not None, 5, "the view is published")
+    assert claimed.view is not None
+    assert (parse_header(claimed.view).status, parse_header(claimed.view).rev) == ("running", claimed.run.rev)
 
 
-def test_a_claim_that_is_long_no_majoritys_is_shown_once_it_is_one_and_asked_for_seldom(beating: Beating) -> None:
-    bench, looks, tick = beating.bench, list[float](), [0.0]
-    lost = replace(beating.run, steps={"s1": replace(beating.run.steps["s1"], token=None, claims=0)})
+def test_a_claim_is_published_once_a_majority_has_it_after_few_reads(
+    claimed: ClaimedWithHeartbeat,
+) -> None:
+    bench, read_at, tick = claimed.bench, list[float](), [0.0]
+    not_claimed = replace(claimed.run, steps={"s1": replace(claimed.run.steps["s1"], token=None, claims=0)})
 
     def read(*args: Any, **options: Any) -> ExecutionRecord:
-        looks.append(tick[0])
-        return ExecutionRecord(beating.run if tick[0] > 0.9 else lost)
+        read_at.append(tick[0])
+        return ExecutionRecord(claimed.run if tick[0] > 0.9 else not_claimed)
 
     bench.store.read = read  # type: ignore[attr-defined]
     slow = replace(bench.services, settings=replace(bench.services.settings, lease_s=120, heartbeat_s=60))
-    draft = PendingWrites(slow, ExecutionRecord(beating.run), beating.lease, published_seq=1, give_up=lambda: False)
-    heartbeat = Heartbeat(slow, draft, beating.lease, beating.reporter, request_stop=beating.stopped.put)
-    for number in range(80):  # two seconds, of which nobody waits for one
+    pending_writes = PendingWrites(
+        slow, ExecutionRecord(claimed.run), claimed.lease, published_seq=1, give_up=lambda: False
+    )
+    heartbeat = Heartbeat(slow, pending_writes, claimed.lease, claimed.reporter, request_stop=claimed.stopped.put)
+    for number in range(80):  # two seconds, without waiting
         tick[0] = number * 0.025
         heartbeat.tick(heartbeat._began_at + tick[0])
-    assert beating.shown is not None
-    assert parse_header(beating.shown).status == "running"
-    assert 0.9 < looks[-1] < 1.4
-    assert len(looks) < 10
+    assert claimed.view is not None
+    assert parse_header(claimed.view).status == "running"
+    assert 0.9 < read_at[-1] < 1.4
+    assert len(read_at) < 10
 
 
-def test_a_quick_step_costs_no_read(beating: Beating) -> None:
-    began = beating.heartbeat._began_at
-    beating.heartbeat.tick(began + PUBLISH_AFTER_S - 0.001)
-    assert beating.bench.store.asked["read"] == 0
-    assert beating.shown is None
-    beating.heartbeat.tick(began + PUBLISH_AFTER_S + 0.001)
-    assert beating.bench.store.asked["read"] == 1, "one that is a moment longer does"
+def test_a_quick_step_costs_no_read(claimed: ClaimedWithHeartbeat) -> None:
+    began = claimed.heartbeat._began_at
+    claimed.heartbeat.tick(began + PUBLISH_AFTER_S - 0.001)
+    assert claimed.bench.store.calls["read"] == 0
+    assert claimed.view is None
+    claimed.heartbeat.tick(began + PUBLISH_AFTER_S + 0.001)
+    assert claimed.bench.store.calls["read"] == 1, "a step that is slightly longer costs one"
 
 
-def test_a_view_that_redis_forgot_is_rendered_anew_by_a_heartbeat(beating: Beating) -> None:
-    with beating.companion.attach(beating.heartbeat):
-        wait_until(lambda: beating.shown is not None, 5, "it is shown")
-        beating.bench.services.redis.flushall()
-        wait_until(lambda: beating.shown is not None, 5, "it is shown again")
+def test_a_view_that_redis_lost_is_rendered_again_by_a_heartbeat(claimed: ClaimedWithHeartbeat) -> None:
+    with claimed.heartbeat_thread.attach(claimed.heartbeat):
+        wait_until(lambda: claimed.view is not None, 5, "the view is published")
+        claimed.bench.services.redis.flushall()
+        wait_until(lambda: claimed.view is not None, 5, "the view is published again")

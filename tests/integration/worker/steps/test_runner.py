@@ -1,4 +1,4 @@
-"""A chain records each of its steps once, whatever the store does to the runner."""
+"""A chain records each of its steps once, also if calls to the store fail."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from shared.domain.lifecycle.decision import Decision
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.live.render import parse_header
 from shared.queue.message import PRIORITY_FIRST_OFFER, list_key
-from tests.integration.worker.conftest import Bench
+from tests.integration.worker.conftest import WorkerHarness
 from worker.context import AgentContext
 
 
-def events_of(bench: Bench, run: Any) -> list[tuple[str, str]]:
+def events_of(bench: WorkerHarness, run: Any) -> list[tuple[str, str]]:
     return [(event.event, event.step) for event in bench.read(run).events if event.event != "execution.accepted"]
 
 
@@ -31,8 +31,8 @@ WHOLE = [
 ]
 
 
-def check_whole(bench: Bench, run: Any) -> None:
-    """See that a chain of three ran through, with each step recorded once and by one claim."""
+def check_whole(bench: WorkerHarness, run: Any) -> None:
+    """Check that a chain of three steps completed, with each step recorded once and by one claim."""
     record = bench.read(run)
     assert record.execution.status is ExecutionStatus.COMPLETED
     assert [name for name, _ in events_of(bench, run)] == [name for name, _ in WHOLE]
@@ -41,19 +41,19 @@ def check_whole(bench: Bench, run: Any) -> None:
     assert orjson.loads(record.outputs["s3"]) == {"hello": "world"}
 
 
-@pytest.mark.usefixtures("patient")
-def test_a_quick_chain_runs_through_on_one_bell_and_shares_a_write(bench: Bench) -> None:
+@pytest.mark.usefixtures("long_delays")
+def test_a_quick_chain_runs_on_one_message_and_shares_a_write(bench: WorkerHarness) -> None:
     run = bench.accept("echo", "echo", "echo", given={"hello": "world"})
-    bench.runner().run_message(bench.bell(run))
+    bench.runner().run_message(bench.message_of(run))
     check_whole(bench, run)
-    assert bench.store.asked["save"] == 2, "the claim, and one for all steps"
+    assert bench.store.calls["save"] == 2, "the claim, and one save for all steps"
     assert bench.services.redis.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 0
 
 
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("fault", ["before", "after"])
 def test_a_save_that_fails_before_or_after_it_is_written_records_its_step_once(
-    bench: Bench, fault: str, place: int
+    bench: WorkerHarness, fault: str, place: int
 ) -> None:
     run = bench.accept("echo", "echo", "echo", given={"hello": "world"})
     store, saves = bench.store, itertools.count()
@@ -65,37 +65,37 @@ def test_a_save_that_fails_before_or_after_it_is_written_records_its_step_once(
         return real(*args, **options)
 
     store.save = save  # type: ignore[attr-defined]
-    bench.runner().run_message(bench.bell(run))
+    bench.runner().run_message(bench.message_of(run))
     check_whole(bench, run)
 
 
 @pytest.mark.parametrize("verb", ["load", "save"])
-def test_any_verb_may_fail_often(bench: Bench, verb: str) -> None:
+def test_any_call_to_the_store_may_fail_often(bench: WorkerHarness, verb: str) -> None:
     run = bench.accept("echo", "echo", "echo", given={"hello": "world"})
     bench.store.fail(verb, before=4)
-    bench.runner().run_message(bench.bell(run))
+    bench.runner().run_message(bench.message_of(run))
     check_whole(bench, run)
 
 
-def test_a_bell_rung_again_finds_nothing_to_claim(bench: Bench) -> None:
+def test_a_repeated_message_finds_nothing_to_claim(bench: WorkerHarness) -> None:
     run = bench.accept("echo", "echo", "echo", given={"hello": "world"})
     runner = bench.runner()
     for step in ("s1", "s1", "s2", "s3", "nowhere"):
-        runner.run_message(bench.bell(run, step))
+        runner.run_message(bench.message_of(run, step))
     check_whole(bench, run)
 
 
-def test_a_step_that_was_taken_over_meanwhile_is_not_recorded_by_the_loser(bench: Bench) -> None:
+def test_a_step_that_was_taken_over_meanwhile_is_not_recorded_by_the_loser(bench: WorkerHarness) -> None:
     run = bench.accept("echo")
 
     def agent(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
         if ctx.attempt == 1:
             bench.lose(run)
-            runner.run_message(bench.bell(run))
+            runner.run_message(bench.message_of(run))
         return {"by": ctx.attempt}
 
     runner = bench.runner(echo=agent)
-    runner.run_message(bench.bell(run))
+    runner.run_message(bench.message_of(run))
     record = bench.read(run)
     assert orjson.loads(record.outputs["s1"]) == {"by": 2}
     assert [name for name, _ in events_of(bench, run)].count("step.completed") == 1
@@ -103,21 +103,21 @@ def test_a_step_that_was_taken_over_meanwhile_is_not_recorded_by_the_loser(bench
 
 
 @pytest.mark.parametrize("kind", [MemoryError, SystemExit, KeyboardInterrupt, RecursionError, GeneratorExit])
-def test_whatever_an_agent_raises_is_its_failure(bench: Bench, kind: type[BaseException]) -> None:
+def test_any_exception_of_an_agent_is_its_failure(bench: WorkerHarness, kind: type[BaseException]) -> None:
     def agent(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
         raise kind
 
     run = bench.accept("echo", "echo")
-    bench.runner(echo=agent).run_message(bench.bell(run))
+    bench.runner(echo=agent).run_message(bench.message_of(run))
     execution = bench.read(run).execution
     assert (execution.status, execution.error.error_code if execution.error else "") == ("failed", "agent_error")
     assert [step.status for step in execution.steps.values()] == [StepStatus.FAILED, StepStatus.SKIPPED]
 
 
-def test_a_worker_that_plays_a_lost_one_shows_how_far_it_had_come_and_says_no_more(bench: Bench) -> None:
+def test_a_simulated_worker_loss_shows_the_last_progress_and_nothing_more(bench: WorkerHarness) -> None:
     run = bench.accept("simulate", given={"script": ["running:0@40", "worker_lost", "completed"]})
     bench.services.publisher.publish_accepted([Decision(run)])
-    bench.runner().run_message(bench.bell(run))
+    bench.runner().run_message(bench.message_of(run))
     record = bench.read(run)
     step = record.execution.steps["s1"]
     assert (step.status, step.percent, step.message) == (StepStatus.RUNNING, 40, "the worker is lost")
@@ -131,16 +131,18 @@ def test_a_worker_that_plays_a_lost_one_shows_how_far_it_had_come_and_says_no_mo
 
 @pytest.mark.parametrize("script", [["worker_lost"], ["running:0@40", "worker_lost"]])
 @pytest.mark.parametrize("fault", ["before", "after"])
-def test_its_last_report_is_repeated_until_the_store_answers(bench: Bench, script: list[str], fault: str) -> None:
+def test_the_last_report_of_a_simulated_loss_is_repeated_until_the_store_replies(
+    bench: WorkerHarness, script: list[str], fault: str
+) -> None:
     bench.store.fail("report", **{fault: 2})
     run = bench.accept("simulate", given={"script": script})
-    bench.runner().run_message(bench.bell(run))
+    bench.runner().run_message(bench.message_of(run))
     assert bench.read(run).execution.steps["s1"].message == "the worker is lost"
 
 
-def test_an_agent_that_floods_its_log_still_completes_and_what_was_dropped_is_counted(bench: Bench) -> None:
+def test_an_agent_that_floods_its_log_still_completes_and_what_was_dropped_is_counted(bench: WorkerHarness) -> None:
     run = bench.accept("chatty", given={"lines": 20_000, "bytes": 3_900})
-    bench.runner().run_message(bench.bell(run))
+    bench.runner().run_message(bench.message_of(run))
     record = bench.read(run)
     assert record.execution.status is ExecutionStatus.COMPLETED
     assert record.lines_total == 20_000 + 4
@@ -148,28 +150,28 @@ def test_an_agent_that_floods_its_log_still_completes_and_what_was_dropped_is_co
     assert record.events[-1].event == "execution.completed"
 
 
-@pytest.mark.usefixtures("patient")
-def test_an_agents_lines_do_not_wait_for_a_store_that_is_away(bench: Bench) -> None:
-    """The clock of a line is carried on; to ask for it would hold the agent for a deadline, line by line."""
+@pytest.mark.usefixtures("long_delays")
+def test_an_agents_lines_do_not_wait_for_a_store_that_is_away(bench: WorkerHarness) -> None:
+    """A log line takes the advanced clock; a read would block the agent for a store deadline with each line."""
     run = bench.accept("echo")
-    asked_while_running = []
+    reads_while_running = []
 
     def agent(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
-        before = len(asks)
+        before = len(clock_reads)
         for number in range(100):
             ctx.log(f"line {number}")
-        asked_while_running.append(len(asks) - before)
+        reads_while_running.append(len(clock_reads) - before)
         return {}
 
-    asks: list[int] = []
+    clock_reads: list[int] = []
     clock = bench.services.clock
-    real = clock._ask
+    real = clock._read_time
 
     def ask() -> Any:
-        asks.append(1)
+        clock_reads.append(1)
         return real()
 
-    clock._ask = ask
-    bench.runner(echo=agent).run_message(bench.bell(run))
-    assert asked_while_running == [0]
+    clock._read_time = ask
+    bench.runner(echo=agent).run_message(bench.message_of(run))
+    assert reads_while_running == [0]
     assert bench.read(run).lines_total == 104

@@ -1,4 +1,4 @@
-"""A cached basket is read again after two seconds, and at once by the process that deleted it."""
+"""Basket cache: a basket is read again after two seconds, and at once by the process that deleted it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.errors import BasketNotFound
 NAME = "mine"
 
 
-class Bench:
+class CachingProcess:
     """One process's cache, the stored baskets, and a clock that the test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +27,7 @@ class Bench:
         }
         monkeypatch.setattr(basket_cache, "boottime_s", lambda: self.now)
         services: Any = SimpleNamespace(catalogue=load_catalogue(), baskets=self)
-        self.known = BasketCache(services)
+        self.cache = BasketCache(services)
 
     def get(self, integrator: str, name: str) -> dict[str, Any]:
         if name not in self.baskets:
@@ -38,38 +38,38 @@ class Bench:
 
     def delete(self) -> None:
         self.baskets.clear()
-        self.known.forget(NAME)
+        self.cache.forget(NAME)
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(monkeypatch)
+def process(monkeypatch: pytest.MonkeyPatch) -> CachingProcess:
+    return CachingProcess(monkeypatch)
 
 
-def test_a_basket_is_not_read_again_within_two_seconds(bench: Bench) -> None:
-    bench.known.get(NAME)
-    bench.baskets.clear()
-    bench.now += CACHED_S * 0.9
-    assert bench.known.get(NAME).name == NAME
+def test_a_basket_is_not_read_again_within_two_seconds(process: CachingProcess) -> None:
+    process.cache.get(NAME)
+    process.baskets.clear()
+    process.now += CACHED_S * 0.9
+    assert process.cache.get(NAME).name == NAME
 
 
-def test_a_basket_that_another_process_deleted_is_gone_after_two_seconds(bench: Bench) -> None:
-    bench.known.get(NAME)
-    bench.baskets.clear()
-    bench.now += CACHED_S
+def test_a_basket_that_another_process_deleted_is_gone_after_two_seconds(process: CachingProcess) -> None:
+    process.cache.get(NAME)
+    process.baskets.clear()
+    process.now += CACHED_S
     with pytest.raises(BasketNotFound):
-        bench.known.get(NAME)
+        process.cache.get(NAME)
 
 
-def test_the_process_that_deletes_a_basket_forgets_it_at_once(bench: Bench) -> None:
-    bench.known.get(NAME)
-    bench.delete()
+def test_the_process_that_deletes_a_basket_forgets_it_at_once(process: CachingProcess) -> None:
+    process.cache.get(NAME)
+    process.delete()
     with pytest.raises(BasketNotFound):
-        bench.known.get(NAME)
+        process.cache.get(NAME)
 
 
-def test_a_basket_that_is_deleted_while_it_is_read_is_not_cached(bench: Bench) -> None:
-    bench.after_read = bench.delete
-    bench.known.get(NAME)
+def test_a_basket_that_is_deleted_while_it_is_read_is_not_cached(process: CachingProcess) -> None:
+    process.after_read = process.delete
+    process.cache.get(NAME)
     with pytest.raises(BasketNotFound):
-        bench.known.get(NAME)
+        process.cache.get(NAME)

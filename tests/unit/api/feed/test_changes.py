@@ -1,4 +1,4 @@
-"""When a reader of the feed is told that this is all, and when to come again."""
+"""When a reader of the feed has caught up, and when it should poll again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def page(*, rested: timedelta = timedelta(0), whole: timedelta = timedelta(0), i
 
 
 @pytest.mark.parametrize(
-    ("seen", "now", "all_there_is"),
+    ("page_read", "now", "caught_up"),
     [
         (page(rested=SECOND, whole=SECOND), NOON, True),
         (page(rested=SECOND, whole=SECOND, is_last=False), NOON, False),
@@ -32,13 +32,13 @@ def page(*, rested: timedelta = timedelta(0), whole: timedelta = timedelta(0), i
     ],
     ids=["at rest", "more to read", "just written to", "no relay", "clocks at odds", "no clock"],
 )
-def test_this_is_all_only_where_a_relay_that_lives_says_so(
-    seen: FeedPage, now: datetime | None, all_there_is: bool
+def test_a_reader_has_caught_up_only_if_a_live_relay_says_so(
+    page_read: FeedPage, now: datetime | None, caught_up: bool
 ) -> None:
-    assert has_caught_up(seen, now) is all_there_is
+    assert has_caught_up(page_read, now) is caught_up
 
 
-def test_who_has_more_to_read_comes_at_once_and_who_has_read_all_the_later_the_quieter_it_is() -> None:
+def test_a_reader_with_more_to_read_polls_at_once_and_one_that_has_caught_up_later_the_quieter_the_feed_is() -> None:
     assert poll_after_ms(page(rested=600 * SECOND, is_last=False), NOON) == POLL_AFTER_MIN_MS
     assert poll_after_ms(page(), NOON) == POLL_AFTER_MIN_MS
     assert 1_800 <= poll_after_ms(page(rested=10 * SECOND), NOON) <= 2_200

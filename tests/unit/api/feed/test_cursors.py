@@ -1,4 +1,4 @@
-"""A cursor of the feed comes back as it was made, or not at all."""
+"""A cursor of the feed is decoded as it was made, or refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from api.http.cursor_codec import CursorKind
 from shared.domain.feed_position import FeedPosition
 from shared.errors import CursorInvalid
 from tests.builders import NOON
-from tests.tampered_cursors import spoilt
+from tests.tampered_cursors import tampered_variants
 
 PLACE = FeedPosition("0a1b2c3d", 17, 3, NOON)
 CURSOR = cursors.encode(PLACE)
@@ -38,15 +38,15 @@ def test_a_place_comes_back_as_it_was(number: int, taken: int, second: int) -> N
         base64.urlsafe_b64encode(b"0a1b2c3d.18.3.1795262400").decode().rstrip("="),
     ],
 )  # fmt: skip
-def test_what_bucket_has_not_made_is_refused(made_up: str) -> None:
+def test_a_made_up_cursor_is_refused(made_up: str) -> None:
     with pytest.raises(CursorInvalid) as refused:
         cursors.decode(made_up, parameter="since")
     assert refused.value.message.startswith("since=")
     assert len(refused.value.message) < 600
 
 
-def test_whatever_was_changed_in_a_cursor_it_is_refused() -> None:
-    for other in spoilt(CURSOR):
+def test_a_cursor_with_any_change_is_refused() -> None:
+    for other in tampered_variants(CURSOR):
         with pytest.raises(CursorInvalid, match="was not made by Bucket"):
             cursors.decode(other, parameter="since")
 
@@ -58,6 +58,6 @@ def test_cursors_that_callers_hold_stay_good() -> None:
 @pytest.mark.parametrize(
     "text", ["", "0a1b2c3d.0.3.1", "0a1b2c3d.01.3.1", "0A1B2C3D.1.3.1", "0a1b2c3d.1.3.999999999999"]
 )
-def test_who_can_count_the_sum_himself_gets_no_further(text: str) -> None:
+def test_a_forged_cursor_with_a_correct_checksum_is_refused(text: str) -> None:
     with pytest.raises(CursorInvalid, match="was not made by Bucket"):
         cursors.decode(cursor_codec.encode_cursor(CursorKind.FEED, text), parameter="since")

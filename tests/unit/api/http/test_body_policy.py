@@ -1,4 +1,4 @@
-"""What a body may not carry, and which of its keys mean nothing."""
+"""Body policy: keys that a body may not have, and keys that are ignored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_callback_is_refused_at_the_top_and_in_config(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", [*WRITTEN, "API-Key", "ApiKey", "PASSWORD", "Client-Secret", "_secret_"])
-def test_a_credential_is_refused_at_any_depth_and_its_value_is_never_told(key: str) -> None:
+def test_a_credential_is_refused_at_any_depth_and_its_value_is_never_shown(key: str) -> None:
     body: dict[str, Any] = {"input_data": {"rows": [{"ok": 1}, {"deep/er": {key: "hunter2"}}]}}
     with pytest.raises(CredentialsNotAccepted) as refused:
         check_policy(body)
@@ -36,7 +36,7 @@ def test_a_credential_is_refused_at_any_depth_and_its_value_is_never_told(key: s
 def test_a_credential_is_found_however_its_letters_are_written(key: str) -> None:
     spelt = [key, key.upper(), f"_{'-'.join(key)}_", "".join(f"\\u{ord(letter):04x}" for letter in key)]
     if "k" in key:
-        spelt.append(key.replace("k", "\u212a"))  # a Kelvin sign, of which the small letter is k
+        spelt.append(key.replace("k", "\u212a"))  # a Kelvin sign, whose lower-case letter is k
     for written in spelt:
         with pytest.raises(CredentialsNotAccepted):
             parse_json_object(f'{{"a":[{{"{written}":1}}]}}'.encode())
@@ -54,14 +54,14 @@ def test_at_most_twenty_credentials_are_named() -> None:
     assert len(refused.value.details) == 20
 
 
-def test_the_closed_lists_are_the_contracts() -> None:
+def test_the_closed_lists_match_the_contract() -> None:
     assert len(CALLBACK_KEYS) == 5
     assert {key.replace("_", "") for key in WRITTEN} == CREDENTIAL_KEYS
 
 
 def test_an_unknown_field_is_named_with_the_nearest_known_one() -> None:
-    known = ("basket_name", "config", "input_data")
-    assert unknown_key_warnings({"basket_name": 1, "input_dat": 2, "zzz": 3}, known) == [
+    known_fields = ("basket_name", "config", "input_data")
+    assert unknown_key_warnings({"basket_name": 1, "input_dat": 2, "zzz": 3}, known_fields) == [
         "unknown field 'input_dat' was ignored; did you mean input_data?",
         "unknown field 'zzz' was ignored",
     ]

@@ -1,4 +1,4 @@
-"""What is sealed as a cursor comes back as it was, for its own kind, or not at all."""
+"""Cursor codec: a sealed text is decoded as it was, for its own kind, or refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.http.cursor_codec import CursorKind, decode_cursor, encode_cursor
-from tests.tampered_cursors import spoilt
+from tests.tampered_cursors import tampered_variants
 
 TEXTS = {
     CursorKind.FEED: "0a1b2c3d.17.3.1795262400",
@@ -28,22 +28,22 @@ def test_a_text_comes_back_as_it_was(kind: CursorKind, text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CursorKind)
-def test_whatever_was_changed_in_a_cursor_it_is_refused(kind: CursorKind) -> None:
-    for other in spoilt(encode_cursor(kind, TEXTS[kind])):
-        with pytest.raises(ValueError):  # noqa: PT011 -- the decoder of base64 has words of its own
+def test_a_cursor_with_any_change_is_refused(kind: CursorKind) -> None:
+    for other in tampered_variants(encode_cursor(kind, TEXTS[kind])):
+        with pytest.raises(ValueError):  # noqa: PT011 -- the decoder of base64 has its own messages
             decode_cursor(kind, other)
 
 
 @pytest.mark.parametrize("kind", CursorKind)
 @pytest.mark.parametrize("other", CursorKind)
-def test_a_cursor_of_one_kind_is_none_of_another(kind: CursorKind, other: CursorKind) -> None:
+def test_a_cursor_of_one_kind_is_refused_as_another_kind(kind: CursorKind, other: CursorKind) -> None:
     if kind is not other:
         with pytest.raises(ValueError, match="not sealed here"):
             decode_cursor(other, encode_cursor(kind, TEXTS[kind]))
 
 
 @pytest.mark.parametrize("kind", CursorKind)
-@given(made_up=st.text() | st.binary().map(lambda told: base64.urlsafe_b64encode(told).decode().rstrip("=")))
-def test_what_is_made_up_is_refused(kind: CursorKind, made_up: str) -> None:
+@given(made_up=st.text() | st.binary().map(lambda raw: base64.urlsafe_b64encode(raw).decode().rstrip("=")))
+def test_a_made_up_cursor_is_refused(kind: CursorKind, made_up: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 -- as above
         decode_cursor(kind, made_up)

@@ -1,4 +1,4 @@
-"""A cursor of a list comes back as it was made, in its own list, or not at all."""
+"""A cursor of a list is decoded as it was made, in its own list, or refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from api.http.cursor_codec import CursorKind
 from shared.domain.feed_position import FeedPosition
 from shared.errors import CursorInvalid
 from tests.builders import NOON
-from tests.tampered_cursors import spoilt
+from tests.tampered_cursors import tampered_variants
 
 RUN = "1763700000_0123456789abcdef"
 LISTS = [
@@ -32,15 +32,15 @@ def test_a_place_comes_back_as_it_was(kind: CursorKind, row_id: str, bound: byte
 
 
 @pytest.mark.parametrize(("kind", "row_id", "bound"), LISTS)
-def test_whatever_was_changed_in_a_cursor_it_is_refused(kind: CursorKind, row_id: str, bound: bytes) -> None:
-    for other in spoilt(list_cursors.encode(kind, NOON, row_id, bound)):
+def test_a_cursor_with_any_change_is_refused(kind: CursorKind, row_id: str, bound: bytes) -> None:
+    for other in tampered_variants(list_cursors.encode(kind, NOON, row_id, bound)):
         with pytest.raises(CursorInvalid, match="was not made by Bucket; pass a next_cursor back") as refused:
             list_cursors.decode(kind, other, bound)
         assert len(refused.value.message) < 600
 
 
 @pytest.mark.parametrize("bound", [b"", b"failed, oldest"])
-def test_a_cursor_of_another_list_is_refused_and_told_so(bound: bytes) -> None:
+def test_a_cursor_of_another_list_is_refused_with_the_reason(bound: bytes) -> None:
     cursor = list_cursors.encode(CursorKind.EXECUTIONS, NOON, RUN, b"failed, newest")
     with pytest.raises(CursorInvalid, match="other filters or another order; begin anew without a cursor"):
         list_cursors.decode(CursorKind.EXECUTIONS, cursor, bound)
@@ -63,6 +63,6 @@ def test_a_cursor_of_something_else_was_not_made_for_this_list(cursor: str) -> N
 @pytest.mark.parametrize(
     "text", ["", "1", f"1.{RUN}.", f"01.{RUN}", f"-1.{RUN}", f"٣.{RUN}", "1.x", f"{'9' * 15}.{RUN}", f"1.{RUN}\n"]
 )
-def test_who_can_count_the_sum_himself_gets_no_further(text: str) -> None:
+def test_a_forged_cursor_with_a_correct_checksum_is_refused(text: str) -> None:
     with pytest.raises(CursorInvalid, match="was not made by Bucket"):
         list_cursors.decode(CursorKind.DEAD_LETTERS, cursor_codec.encode_cursor(CursorKind.DEAD_LETTERS, text))

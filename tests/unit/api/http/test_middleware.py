@@ -1,4 +1,4 @@
-"""What every request gets, whatever its route."""
+"""Middleware: what every request gets, on any route."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def client() -> FlaskClient:
     return client_of(Settings())
 
 
-@pytest.mark.parametrize("told", ["a", "A.b_c:d-1", "x" * 128])
-def test_a_request_id_is_echoed(client: FlaskClient, told: str) -> None:
-    answer = client.get("/execution-logs/1", headers={"X-Request-ID": told})
-    assert answer.headers["X-Request-ID"] == told == answer.text
+@pytest.mark.parametrize("request_id", ["a", "A.b_c:d-1", "x" * 128])
+def test_a_request_id_is_echoed(client: FlaskClient, request_id: str) -> None:
+    response = client.get("/execution-logs/1", headers={"X-Request-ID": request_id})
+    assert response.headers["X-Request-ID"] == request_id == response.text
 
 
-@pytest.mark.parametrize("told", ["", "x" * 129, "a b", "a\tb", "é", '"'])
-def test_a_request_id_of_another_form_is_replaced(client: FlaskClient, told: str) -> None:
-    made = client.get("/thing", headers={"X-Request-ID": told}).headers["X-Request-ID"]
-    assert re.fullmatch(r"req-[0-9a-f]{20}", made)
+@pytest.mark.parametrize("request_id", ["", "x" * 129, "a b", "a\tb", "é", '"'])
+def test_a_request_id_of_another_form_is_replaced(client: FlaskClient, request_id: str) -> None:
+    generated = client.get("/thing", headers={"X-Request-ID": request_id}).headers["X-Request-ID"]
+    assert re.fullmatch(r"req-[0-9a-f]{20}", generated)
 
 
 def test_an_error_bears_the_requests_id_and_so_does_every_log_line_of_it(client: FlaskClient) -> None:
     with capture_logs([structlog.contextvars.merge_contextvars]) as lines:
-        answer = client.get("/bad", headers={"X-Request-ID": "r-1"})
-    assert answer.json["request_id"] == answer.headers["X-Request-ID"] == "r-1"
+        response = client.get("/bad", headers={"X-Request-ID": "r-1"})
+    assert response.json["request_id"] == response.headers["X-Request-ID"] == "r-1"
     assert [(line["event"], line["request_id"]) for line in lines] == [("request.failed", "r-1"), ("request", "r-1")]
     assert isinstance(lines[0]["exc_info"], ZeroDivisionError)
     assert client.get("/nowhere", headers={"X-Request-ID": "r-2"}).json["request_id"] == "r-2"
@@ -63,34 +63,34 @@ def test_nothing_of_one_request_is_bound_in_the_next_or_after(client: FlaskClien
     assert structlog.contextvars.get_contextvars() == {}
 
 
-def test_a_reply_never_fails_for_what_it_holds(client: FlaskClient) -> None:
-    answer = client.get("/thing")
-    assert answer.json == {"number": None, "big": 2**70}
-    assert answer.mimetype == "application/json"
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+def test_a_reply_never_fails_because_of_its_content(client: FlaskClient) -> None:
+    response = client.get("/thing")
+    assert response.json == {"number": None, "big": 2**70}
+    assert response.mimetype == "application/json"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize("path", ["/thing/", "/folder", "/nowhere/", "/execution-logs/1/", "/execution-logs//1"])
 def test_a_slash_too_many_or_too_few_is_404_and_never_a_redirect(client: FlaskClient, path: str) -> None:
-    answer = client.get(path)
-    assert (answer.status_code, answer.json["error_code"]) == (404, "not_found")
+    response = client.get(path)
+    assert (response.status_code, response.json["error_code"]) == (404, "not_found")
 
 
 def test_without_origins_there_is_no_cors(client: FlaskClient) -> None:
-    answer = client.options("/thing", headers={"Origin": ORIGIN, "Access-Control-Request-Method": "POST"})
-    assert answer.status_code == 200
-    assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS", "POST"}
-    assert not [name for name, _ in answer.headers if name.startswith("Access-Control")]
-    assert "Vary" not in answer.headers
+    response = client.options("/thing", headers={"Origin": ORIGIN, "Access-Control-Request-Method": "POST"})
+    assert response.status_code == 200
+    assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS", "POST"}
+    assert not [name for name, _ in response.headers if name.startswith("Access-Control")]
+    assert "Vary" not in response.headers
 
 
-def test_an_origin_that_is_listed_may_read_and_is_told_by_name() -> None:
+def test_a_listed_origin_may_read_and_is_named_in_the_reply() -> None:
     client = client_of(Settings(cors_origins=(ORIGIN, "https://other.example")))
     for path in ("/thing", "/nowhere"):
-        answer = client.get(path, headers={"Origin": ORIGIN})
-        assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
-        assert "Origin" in answer.headers["Vary"]
-        exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
+        response = client.get(path, headers={"Origin": ORIGIN})
+        assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+        assert "Origin" in response.headers["Vary"]
+        exposed = response.headers["Access-Control-Expose-Headers"].split(", ")
         assert exposed == [
             "ETag",
             "Location",
@@ -102,26 +102,26 @@ def test_an_origin_that_is_listed_may_read_and_is_told_by_name() -> None:
 
 
 @pytest.mark.parametrize("origin", [None, "null", ORIGIN + ".evil", "http://app.example", ORIGIN + "/"])
-def test_another_origin_is_told_nothing_but_that_it_matters(origin: str | None) -> None:
+def test_another_origin_gets_no_cors_header_except_vary(origin: str | None) -> None:
     client = client_of(Settings(cors_origins=(ORIGIN,)))
     headers = {} if origin is None else {"Origin": origin}
-    for answer in (
+    for response in (
         client.get("/thing", headers=headers),
         client.options("/thing", headers=headers | {"Access-Control-Request-Method": "POST"}),
     ):
-        assert not [name for name, _ in answer.headers if name.startswith("Access-Control")]
-        assert answer.headers["Vary"] == "Origin"
+        assert not [name for name, _ in response.headers if name.startswith("Access-Control")]
+        assert response.headers["Vary"] == "Origin"
 
 
-def test_a_preflight_is_answered_with_what_the_route_takes() -> None:
+def test_a_preflight_gets_the_methods_of_the_route() -> None:
     client = client_of(Settings(cors_origins=(ORIGIN,)))
-    ask = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
-    answer = client.options("/thing", headers=ask)
-    assert (answer.status_code, answer.data) == (204, b"")
-    assert set(answer.headers["Access-Control-Allow-Methods"].split(", ")) == {"GET", "HEAD", "OPTIONS", "POST"}
-    assert "Idempotency-Key" in answer.headers["Access-Control-Allow-Headers"]
-    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
-    assert client.options("/nowhere", headers=ask).status_code == 404
+    headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+    response = client.options("/thing", headers=headers)
+    assert (response.status_code, response.data) == (204, b"")
+    assert set(response.headers["Access-Control-Allow-Methods"].split(", ")) == {"GET", "HEAD", "OPTIONS", "POST"}
+    assert "Idempotency-Key" in response.headers["Access-Control-Allow-Headers"]
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert client.options("/nowhere", headers=headers).status_code == 404
 
 
 def access_lines(client: FlaskClient, path: str) -> list[Any]:
@@ -130,7 +130,7 @@ def access_lines(client: FlaskClient, path: str) -> list[Any]:
     return [(line["log_level"], line["route"], line["status"]) for line in lines if line["event"] == "request"]
 
 
-def test_requests_are_logged_by_route_and_polls_only_for_who_debugs(client: FlaskClient) -> None:
+def test_requests_are_logged_by_route_and_polls_only_at_debug_level(client: FlaskClient) -> None:
     assert access_lines(client, "/thing") == [("info", "/thing", 200)]
     assert access_lines(client, "/nowhere?secret=1") == [("info", "none", 404)]
     assert access_lines(client, "/execution-logs/1") == []

@@ -1,4 +1,4 @@
-"""Every error has one form, keeps its headers, and shows nothing of what broke inside."""
+"""Problem replies: every error has one form, keeps its headers, and shows no internal detail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared import errors
 MEMBERS = {"type", "title", "status", "detail", "error_code", "message", "details", "timestamp", "request_id"}
 
 
-def answer_to(error: Exception, method: str = "GET", smorest: bool = False) -> TestResponse:
+def response_to(error: Exception, method: str = "GET", smorest: bool = False) -> TestResponse:
     app = flask.Flask(__name__)
     if smorest:
         app.config |= {"API_TITLE": "t", "API_VERSION": "1", "OPENAPI_VERSION": "3.1.0"}
@@ -39,46 +39,46 @@ def every_error(kind: type[errors.BucketError] = errors.BucketError) -> list[typ
 
 @pytest.mark.parametrize("kind", every_error())
 def test_each_of_our_errors_is_a_problem_of_its_own_status(kind: type[errors.BucketError]) -> None:
-    answer = answer_to(kind())
-    assert answer.status_code == kind.http_status
-    assert answer.mimetype == "application/problem+json"
-    assert set(answer.json) == MEMBERS
-    assert answer.json["error_code"] == kind.error_code
-    assert answer.json["type"] == f"/problems/{kind.error_code}"
-    assert answer.json["status"] == kind.http_status
-    assert answer.json["message"] == answer.json["detail"] != ""
-    assert answer.json["request_id"]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", answer.json["timestamp"])
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert ("Retry-After" in answer.headers) == (kind.http_status == 503)
+    response = response_to(kind())
+    assert response.status_code == kind.http_status
+    assert response.mimetype == "application/problem+json"
+    assert set(response.json) == MEMBERS
+    assert response.json["error_code"] == kind.error_code
+    assert response.json["type"] == f"/problems/{kind.error_code}"
+    assert response.json["status"] == kind.http_status
+    assert response.json["message"] == response.json["detail"] != ""
+    assert response.json["request_id"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", response.json["timestamp"])
+    assert response.headers["Cache-Control"] == "no-store"
+    assert ("Retry-After" in response.headers) == (kind.http_status == 503)
 
 
 @pytest.mark.parametrize(
     "error",
     [ValueError("hunter2"), errors.InternalError("hunter2"), errors.SpecError("hunter2"), RecursionError("hunter2")],
 )
-def test_what_breaks_inside_is_a_bare_500(error: Exception) -> None:
-    answer = answer_to(error)
-    assert (answer.status_code, answer.json["error_code"]) == (500, "internal")
-    assert b"hunter2" not in answer.data
-    assert b"Traceback" not in answer.data
+def test_an_internal_error_is_a_bare_500(error: Exception) -> None:
+    response = response_to(error)
+    assert (response.status_code, response.json["error_code"]) == (500, "internal")
+    assert b"hunter2" not in response.data
+    assert b"Traceback" not in response.data
 
 
-def test_details_and_retry_after_are_told() -> None:
+def test_details_and_retry_after_are_sent() -> None:
     fault = {"pointer": "/a", "message": "b"}
-    assert answer_to(errors.ValidationFailed("no", details=[fault])).json["details"] == [fault]
-    assert answer_to(errors.Unavailable(retry_after_s=7)).headers["Retry-After"] == "7"
-    assert answer_to(errors.Unavailable(retry_after_s=0)).headers["Retry-After"] == "1"
-    assert answer_to(errors.Unavailable()).headers["Retry-After"] in {"1", "2"}
+    assert response_to(errors.ValidationFailed("no", details=[fault])).json["details"] == [fault]
+    assert response_to(errors.Unavailable(retry_after_s=7)).headers["Retry-After"] == "7"
+    assert response_to(errors.Unavailable(retry_after_s=0)).headers["Retry-After"] == "1"
+    assert response_to(errors.Unavailable()).headers["Retry-After"] in {"1", "2"}
 
 
 @pytest.mark.parametrize("smorest", [False, True])
 @pytest.mark.parametrize("method", ["POST", "DELETE", "TRACE", "FOO"])
 def test_another_method_is_405_and_allow_is_kept(method: str, smorest: bool) -> None:
-    answer = answer_to(ValueError(), method, smorest)
-    assert (answer.status_code, answer.json["error_code"]) == (405, "method_not_allowed")
-    assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
-    assert "GET, HEAD, OPTIONS" in answer.json["detail"]
+    response = response_to(ValueError(), method, smorest)
+    assert (response.status_code, response.json["error_code"]) == (405, "method_not_allowed")
+    assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
+    assert "GET, HEAD, OPTIONS" in response.json["detail"]
 
 
 @pytest.mark.parametrize("smorest", [False, True])
@@ -88,9 +88,9 @@ def test_an_unknown_address_is_404_and_named(smorest: bool) -> None:
         app.config |= {"API_TITLE": "t", "API_VERSION": "1", "OPENAPI_VERSION": "3.1.0"}
         problems.ProblemApi(app)
     problems.register_error_handlers(app)
-    answer = app.test_client().get("/nowhere")
-    assert (answer.status_code, answer.json["error_code"]) == (404, "not_found")
-    assert "/nowhere" in answer.json["detail"]
+    response = app.test_client().get("/nowhere")
+    assert (response.status_code, response.json["error_code"]) == (404, "not_found")
+    assert "/nowhere" in response.json["detail"]
 
 
 @pytest.mark.parametrize(
@@ -108,25 +108,25 @@ def test_an_unknown_address_is_404_and_named(smorest: bool) -> None:
     ],
 )
 @pytest.mark.parametrize("smorest", [False, True])
-def test_the_frameworks_errors_take_the_nearest_word_of_the_closed_list(
+def test_the_frameworks_errors_get_the_nearest_code_of_the_closed_list(
     error: werkzeug.exceptions.HTTPException, status: int, code: str, smorest: bool
 ) -> None:
-    answer = answer_to(error, smorest=smorest)
-    assert (answer.status_code, answer.json["error_code"], answer.json["status"]) == (status, code, status)
-    assert "browser" not in answer.json["detail"]
-    assert set(answer.json) == MEMBERS
+    response = response_to(error, smorest=smorest)
+    assert (response.status_code, response.json["error_code"], response.json["status"]) == (status, code, status)
+    assert "browser" not in response.json["detail"]
+    assert set(response.json) == MEMBERS
 
 
-def test_our_own_words_to_abort_are_kept_and_so_are_its_headers() -> None:
-    assert answer_to(werkzeug.exceptions.BadRequest("say which")).json["detail"] == "say which"
+def test_the_description_and_the_headers_of_an_abort_are_kept() -> None:
+    assert response_to(werkzeug.exceptions.BadRequest("say which")).json["detail"] == "say which"
     limited = werkzeug.exceptions.ServiceUnavailable(retry_after=9)
-    assert answer_to(limited).headers["Retry-After"] == "9"
+    assert response_to(limited).headers["Retry-After"] == "9"
 
 
 def test_head_gets_the_headers_and_no_body() -> None:
-    answer = answer_to(errors.ExecutionNotFound(), "HEAD")
-    assert (answer.status_code, answer.data) == (404, b"")
-    assert answer.mimetype == "application/problem+json"
+    response = response_to(errors.ExecutionNotFound(), "HEAD")
+    assert (response.status_code, response.data) == (404, b"")
+    assert response.mimetype == "application/problem+json"
 
 
 def test_a_redirect_of_ours_stays() -> None:

@@ -1,4 +1,4 @@
-"""The Flask skin of the strict parser, and flask-smorest's arguments through it."""
+"""Reading of request bodies in Flask by the strict parser, and flask-smorest's arguments through it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.errors import InvalidJson, PayloadTooLarge, UnsupportedMediaType, Va
 
 
 class Trickle(io.RawIOBase):
-    """A stream that hands out at most 1,000 bytes a time, as sockets do, and may end early or break."""
+    """A stream that returns at most 1,000 bytes per read, as sockets do, and may end early or break."""
 
     def __init__(self, content: bytes, breaks: Exception | None = None) -> None:
         self.content, self.breaks, self.taken = io.BytesIO(content), breaks, 0
@@ -85,14 +85,14 @@ def test_a_length_over_the_limit_is_refused_before_a_byte_is_read() -> None:
     assert stream.taken == 0
 
 
-def test_a_body_shorter_than_its_length_is_refused_even_where_it_is_json() -> None:
+def test_a_body_shorter_than_its_length_is_refused_even_if_it_is_json() -> None:
     with pytest.raises(InvalidJson, match="2 bytes came of the 10"):
         read_body(request_of(b"{}", length=10))
     with pytest.raises(InvalidJson, match="broke off"):
         read_body(request_of(Trickle(b"{}", ConnectionResetError()), length=10))
 
 
-def test_no_body_is_an_empty_one_only_where_it_is_optional() -> None:
+def test_no_body_is_an_empty_one_only_if_it_is_optional() -> None:
     assert read_body(request_of(b"", None), optional=True) == {}
     assert read_body(request_of(b'{"reason": "x"}'), optional=True) == {"reason": "x"}
     with pytest.raises(InvalidJson, match="empty"):
@@ -100,7 +100,7 @@ def test_no_body_is_an_empty_one_only_where_it_is_optional() -> None:
 
 
 @pytest.mark.parametrize("content", [b"[]", b"1", b'"a"', b"null", b"true"])
-def test_what_is_no_object_is_refused(content: bytes) -> None:
+def test_a_body_that_is_no_object_is_refused(content: bytes) -> None:
     with pytest.raises(ValidationFailed, match="the body must be a JSON object"):
         read_body(request_of(content))
 
@@ -110,7 +110,7 @@ def test_the_body_is_read_once() -> None:
     assert read_body(request) is read_body(request)
 
 
-def test_a_fingerprint_tells_routes_and_bodies_apart_and_sees_through_their_writing() -> None:
+def test_a_fingerprint_distinguishes_routes_and_bodies_but_not_two_spellings_of_one_body() -> None:
     assert fingerprint("/run-basket", {"a": 1, "b": 2}) == fingerprint("/run-basket", {"b": 2, "a": 1.0})
     assert fingerprint("/run-basket", {"a": 1}) != fingerprint("/run-agent", {"a": 1})
     assert fingerprint("/run-basket", {"a": 1}) != fingerprint("/run-basket", {"a": 2})
@@ -150,21 +150,21 @@ def client() -> flask.testing.FlaskClient:
 def test_arguments_come_through_the_strict_parser_and_unknown_keys_do_not_matter(
     client: flask.testing.FlaskClient,
 ) -> None:
-    answer = client.post("/submit?limit=3&strange=1", json={"name": "a", "strange": 1})
-    assert answer.json == {"body": {"name": "a"}, "raw": {"name": "a", "strange": 1}}
+    response = client.post("/submit?limit=3&strange=1", json={"name": "a", "strange": 1})
+    assert response.json == {"body": {"name": "a"}, "raw": {"name": "a", "strange": 1}}
     twice = client.post("/submit", data=b'{"name": 1, "name": 2}', content_type="application/json")
     assert (twice.status_code, twice.json["error_code"]) == (400, "invalid_json")
     assert client.post("/submit", data=b"x").status_code == 415
 
 
-def test_what_breaks_the_schema_is_400_with_a_pointer_for_each_fault(client: flask.testing.FlaskClient) -> None:
-    answer = client.post("/submit", json={"items": [{"n": 1}, {"n": "x"}]})
-    assert (answer.status_code, answer.json["error_code"]) == (400, "validation_failed")
-    assert answer.json["details"] == [
+def test_a_body_that_breaks_the_schema_is_400_with_a_pointer_for_each_fault(client: flask.testing.FlaskClient) -> None:
+    response = client.post("/submit", json={"items": [{"n": 1}, {"n": "x"}]})
+    assert (response.status_code, response.json["error_code"]) == (400, "validation_failed")
+    assert response.json["details"] == [
         {"pointer": "/name", "message": "Missing data for required field."},
         {"pointer": "/items/1/n", "message": "Not a valid integer."},
     ]
-    assert "/name: Missing data" in answer.json["detail"]
+    assert "/name: Missing data" in response.json["detail"]
     assert client.post("/submit?limit=x", json={"name": "a"}).json["details"] == [
         {"parameter": "limit", "message": "Not a valid integer."}
     ]

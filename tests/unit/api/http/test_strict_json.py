@@ -1,4 +1,4 @@
-"""The strict JSON reader: what it takes it reads as json does, what it refuses it refuses by name and place."""
+"""The strict JSON parser: it reads as the json module does, and refuses a value with a reason and its place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES, st.booleans())
-def test_whatever_lies_within_the_limits_reads_as_json_reads_it(value: Any, escaped: bool) -> None:
+def test_values_within_the_limits_are_read_as_the_json_module_reads_them(value: Any, escaped: bool) -> None:
     text = json.dumps(value, ensure_ascii=escaped)
     if depth_of(text.encode()) <= DEPTH_MAX:
         assert parse(text.encode()) == json.loads(text)
@@ -54,10 +54,10 @@ def test_depth_sees_where_a_string_ends(raw: bytes, depth: int) -> None:
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 def test_the_32nd_level_is_taken_and_the_33rd_refused(opening: str) -> None:
     closing = "]" if opening == "[" else "}"
-    for depth, taken in ((32, True), (33, False)):
+    for depth, accepted in ((32, True), (33, False)):
         raw = (opening * (depth - 1) + opening[0] + closing * depth).encode()
         assert depth_of(raw) == depth
-        if taken:
+        if accepted:
             parse(raw)
         else:
             with pytest.raises(InvalidJson, match="deeper than 32"):
@@ -85,7 +85,7 @@ def test_many_brackets_side_by_side_are_not_deep() -> None:
         (b'{"a\\u0000": 1}', "/a\\x00", "NUL"),
     ],
 )
-def test_what_the_stores_would_choke_on_is_refused_with_its_pointer(raw: bytes, pointer: str, word: str) -> None:
+def test_a_value_that_a_store_cannot_take_is_refused_with_its_pointer(raw: bytes, pointer: str, word: str) -> None:
     with pytest.raises(InvalidJson, match=word) as refused:
         parse(raw)
     assert refused.value.details[0]["pointer"] == pointer
@@ -109,7 +109,7 @@ def test_what_the_stores_would_choke_on_is_refused_with_its_pointer(raw: bytes, 
         (b'{"a": "\x00"}', "control character"),
     ],
 )
-def test_what_is_no_json_is_refused_and_told_where(raw: bytes, word: str) -> None:
+def test_malformed_json_is_refused_with_the_place_of_its_fault(raw: bytes, word: str) -> None:
     with pytest.raises(InvalidJson, match=word):
         parse(raw)
 
@@ -151,7 +151,7 @@ def test_a_hostile_mebibyte_is_read_or_refused_and_never_breaks_the_parser(raw: 
     except InvalidJson as wrong:
         outcome, shown_faults = wrong.message[:80], len(wrong.details)
     assert shown_faults <= 20
-    print(f"{raw[:12]!r}: {1000 * (time.perf_counter() - begun):.0f} ms, {outcome}")  # noqa: T201  a figure, not a claim
+    print(f"{raw[:12]!r}: {1000 * (time.perf_counter() - begun):.0f} ms, {outcome}")  # noqa: T201  for information, not an assertion
 
 
 def test_equal_json_has_one_canonical_form() -> None:

@@ -1,4 +1,4 @@
-"""How long a caller waits: by the query, or as RFC 7240 writes a preference."""
+"""Wait preference of a long poll: by the query, or by the Prefer header of RFC 7240."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.errors import ValidationFailed
 app = flask.Flask(__name__)
 
 
-def asked(query: str = "", prefer: str | None = None) -> WaitPreference:
+def parse(query: str = "", prefer: str | None = None) -> WaitPreference:
     environ = {} if prefer is None else {"HTTP_PREFER": prefer}
     with app.test_request_context(query_string=query, environ_overrides=environ):
         return parse_wait_preference()
@@ -23,7 +23,7 @@ def asked(query: str = "", prefer: str | None = None) -> WaitPreference:
      ("wait=007", 7), ("wait=30.0001", 30), ("", 0), ("page=3", 0)],
 )  # fmt: skip
 def test_the_query_says_seconds_and_over_30_counts_as_30(query: str, seconds: float) -> None:
-    assert asked(query) == WaitPreference(seconds)
+    assert parse(query) == WaitPreference(seconds)
 
 
 @pytest.mark.parametrize(
@@ -39,11 +39,11 @@ def test_a_malformed_wait_is_refused(wait: str) -> None:
 
 
 def test_until_is_done_or_refused() -> None:
-    assert asked("wait=5&until=done") == WaitPreference(5, until_done=True)
-    assert asked("until=done", "wait=5") == WaitPreference(5, until_done=True, is_from_prefer=True)
+    assert parse("wait=5&until=done") == WaitPreference(5, until_done=True)
+    assert parse("until=done", "wait=5") == WaitPreference(5, until_done=True, is_from_prefer=True)
     for until in ("", "Done", "change", "completed"):
         with pytest.raises(ValidationFailed) as refused:
-            asked(f"until={until}")
+            parse(f"until={until}")
         assert refused.value.details[0]["parameter"] == "until"
 
 
@@ -70,11 +70,14 @@ def test_until_is_done_or_refused() -> None:
     ],
 )
 def test_a_preference_is_read_as_rfc_7240_writes_it(header: str, seconds: float) -> None:
-    told = asked(prefer=header)
-    assert told == WaitPreference(seconds, is_from_prefer=True)
+    preference = parse(prefer=header)
+    assert preference == WaitPreference(seconds, is_from_prefer=True)
     with app.test_request_context():
-        assert told.mark_applied(flask.Response(), is_granted=True).headers["Preference-Applied"] == f"wait={seconds}"
-        assert "Preference-Applied" not in told.mark_applied(flask.Response(), is_granted=False).headers
+        assert (
+            preference.mark_applied(flask.Response(), is_granted=True).headers["Preference-Applied"]
+            == f"wait={seconds}"
+        )
+        assert "Preference-Applied" not in preference.mark_applied(flask.Response(), is_granted=False).headers
 
 
 @pytest.mark.parametrize(
@@ -84,12 +87,12 @@ def test_a_preference_is_read_as_rfc_7240_writes_it(header: str, seconds: float)
      "x" * 8_000, ";;;;" * 2_000, "a=" * 4_000, '\\"' * 4_000, "wait=x, wait=10"],
 )  # fmt: skip
 def test_a_malformed_preference_is_ignored(header: str) -> None:
-    assert asked(prefer=header) == WaitPreference()
+    assert parse(prefer=header) == WaitPreference()
 
 
 def test_the_query_wins_over_the_header_and_is_no_preference() -> None:
-    assert asked("wait=0", "wait=10") == WaitPreference()
-    assert asked("wait=3", "wait=10") == WaitPreference(3)
-    assert asked("fields=status", "wait=10") == WaitPreference(10, is_from_prefer=True)
+    assert parse("wait=0", "wait=10") == WaitPreference()
+    assert parse("wait=3", "wait=10") == WaitPreference(3)
+    assert parse("fields=status", "wait=10") == WaitPreference(10, is_from_prefer=True)
     with app.test_request_context(query_string="wait=3", headers={"Prefer": "wait=10"}):
-        assert parse_prefer_header() == WaitPreference(10, is_from_prefer=True), "a submit does not look at the query"
+        assert parse_prefer_header() == WaitPreference(10, is_from_prefer=True), "a submit ignores the query"

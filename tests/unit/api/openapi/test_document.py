@@ -1,4 +1,4 @@
-"""docs/openapi.json tells of every route and of no other, in forms that are sound."""
+"""docs/openapi.json has every route and no other, with valid schemas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import flask
 import jsonschema_rs
 import pytest
 
-from api.app import build_components, create_app
+from api.app import create_app
 from api.http import version_prefix
 from api.openapi import operation_table
 from api.openapi.document import error_codes
@@ -28,41 +28,44 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 @pytest.fixture(scope="module")
 def app() -> flask.Flask:
-    """The application, of which nothing has connected to anything."""
-    return create_app(build_components(bootstrap(Settings(), "api")))
+    """Return the application; it has connected to no server."""
+    app, _ = create_app(bootstrap(Settings(), "api"))
+    return app
 
 
-def told() -> set[tuple[str, str]]:
-    """Each method and address that the document tells of, under each of its servers."""
-    found = set()
+def documented_operations() -> set[tuple[str, str]]:
+    """Return each method and path of the document, under each of its servers."""
+    operations = set()
     for path, item in CHECKED_IN["paths"].items():
         for server in item.get("servers", CHECKED_IN["servers"]):
             base = server["url"].rstrip("/")
-            found |= {(method.upper(), base + path) for method in item if method not in {"servers", "parameters"}}
-    return found
+            operations |= {(method.upper(), base + path) for method in item if method not in {"servers", "parameters"}}
+    return operations
 
 
-def test_each_route_of_the_application_is_told_and_no_other(app: flask.Flask) -> None:
-    there = {
+def test_the_document_has_each_route_of_the_application_and_no_other(app: flask.Flask) -> None:
+    routes = {
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
         for method in rule.methods or ()
         if method not in {"HEAD", "OPTIONS"}
     }
-    assert told() == there
+    assert documented_operations() == routes
 
 
 def test_each_row_of_the_table_is_a_route_and_each_route_has_a_row() -> None:
     assert set(operation_table.OPERATIONS) == {
-        f"{method} {path}" for method, path in told() if not path.startswith(version_prefix.VERSION_PREFIX)
+        f"{method} {path}"
+        for method, path in documented_operations()
+        if not path.startswith(version_prefix.VERSION_PREFIX)
     }
 
 
-def test_what_is_checked_in_is_what_the_application_serves(app: flask.Flask) -> None:
+def test_the_application_serves_the_checked_in_document(app: flask.Flask) -> None:
     assert app.test_client().get("/openapi.json").json == CHECKED_IN, "run `make openapi` and commit docs/openapi.json"
 
 
-def test_each_code_of_the_error_tree_is_told_by_some_operation() -> None:
+def test_each_code_of_the_error_tree_is_listed_by_some_operation() -> None:
     def leaves(kind: type[errors.BucketError]) -> Iterator[str]:
         yield kind.error_code
         for child in kind.__subclasses__():
@@ -79,26 +82,28 @@ def nodes(item: Any) -> Iterator[dict[str, Any]]:
 
 
 def test_each_reference_leads_somewhere_and_each_component_is_referred_to() -> None:
-    there = {
+    components_by_reference = {
         f"#/components/{kind}/{name}" for kind, components in CHECKED_IN["components"].items() for name in components
     }
-    assert {node["$ref"] for node in nodes(CHECKED_IN) if "$ref" in node} == there
+    assert {node["$ref"] for node in nodes(CHECKED_IN) if "$ref" in node} == components_by_reference
 
 
 @pytest.mark.parametrize("name", CHECKED_IN["components"]["schemas"])
-def test_each_form_is_json_schema(name: str) -> None:
-    form = CHECKED_IN["components"]["schemas"][name]
-    jsonschema_rs.meta.validate({"$schema": DIALECT, **form})
-    for node in nodes(form):
+def test_each_schema_is_valid_json_schema(name: str) -> None:
+    schema = CHECKED_IN["components"]["schemas"][name]
+    jsonschema_rs.meta.validate({"$schema": DIALECT, **schema})
+    for node in nodes(schema):
         if "properties" in node and "required" in node and node.get("additionalProperties") is False:
             assert set(node["required"]) <= set(node["properties"])
 
 
-def test_each_parameter_of_a_path_is_told() -> None:
+def test_each_parameter_of_a_path_is_documented() -> None:
     parameters = CHECKED_IN["components"]["parameters"]
     for path, item in CHECKED_IN["paths"].items():
         for method in set(item) - {"servers", "parameters"}:
-            named = [parameters[told["$ref"].rpartition("/")[2]] for told in item[method].get("parameters", ())]
+            named = [
+                parameters[reference["$ref"].rpartition("/")[2]] for reference in item[method].get("parameters", ())
+            ]
             in_path = {parameter["name"] for parameter in named if parameter["in"] == "path"}
             assert in_path == set(re.findall(r"{(\w+)}", path)), (method, path)
 
@@ -114,7 +119,8 @@ def test_each_link_leads_to_an_operation_and_fills_its_path() -> None:
     operations_by_id = {operation["operationId"]: operation for operation in each_operation()}
     for link in CHECKED_IN["components"]["links"].values():
         named = [
-            parameters[told["$ref"].rpartition("/")[2]] for told in operations_by_id[link["operationId"]]["parameters"]
+            parameters[reference["$ref"].rpartition("/")[2]]
+            for reference in operations_by_id[link["operationId"]]["parameters"]
         ]
         assert set(link["parameters"]) == {parameter["name"] for parameter in named if parameter["in"] == "path"}
 
@@ -124,32 +130,32 @@ def each_operation() -> Iterator[dict[str, Any]]:
         yield from (item[method] for method in set(item) - {"servers", "parameters"})
 
 
-def test_each_example_has_the_form_that_it_is_an_example_of() -> None:
+def test_each_example_matches_its_schema() -> None:
     shown = 0
     for media in nodes(CHECKED_IN["paths"]):
         for example in media.get("examples", {}).values() if "schema" in media else ():
-            form = {"$schema": DIALECT, "components": CHECKED_IN["components"], **media["schema"]}
-            jsonschema_rs.validator_for(form, validate_formats=True).validate(example["value"])
+            schema = {"$schema": DIALECT, "components": CHECKED_IN["components"], **media["schema"]}
+            jsonschema_rs.validator_for(schema, validate_formats=True).validate(example["value"])
             shown += 1
     assert shown > 30
 
 
-def test_no_form_takes_more_than_the_truth() -> None:
+def test_no_schema_allows_more_than_the_code_sends() -> None:
     execution = RESPONSE_SCHEMAS["Execution"]
     assert set(execution["properties"]) - set(execution["required"]) == {"gap", "poll_after_ms"}
     assert execution["additionalProperties"] is False
 
 
-def test_a_document_that_is_not_what_the_code_says_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_an_outdated_document_is_reported_with_the_command_that_mends_it(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
     from api.write_openapi import main
 
     old = tmp_path / "openapi.json"
     old.write_text("{}\n")
-    answer = CliRunner().invoke(main, [str(old), "--check"])
-    assert answer.exit_code == 1
-    assert "make openapi" in answer.output
+    result = CliRunner().invoke(main, [str(old), "--check"])
+    assert result.exit_code == 1
+    assert "make openapi" in result.output
     assert old.read_text() == "{}\n"
     assert CliRunner().invoke(main, [str(old)]).exit_code == 0
     assert CliRunner().invoke(main, [str(old), "--check"]).exit_code == 0

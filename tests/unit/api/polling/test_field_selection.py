@@ -1,4 +1,4 @@
-"""A part of a poll: the same lines from the view in Redis as from MongoDB, and no other fields than were asked for."""
+"""Sparse fields of a poll: the same log lines from the view in Redis as from MongoDB, and only the selected fields."""
 
 from __future__ import annotations
 
@@ -24,56 +24,56 @@ from shared.domain.execution import NEWEST_LOG_LINES, ExecutionRecord, LogEvent,
 from shared.errors import ValidationFailed
 from shared.live.render import render
 from shared.live.view_trailer import split_trailer
-from tests.builders import NOON, accepted
+from tests.builders import NOON, accept_decision
 
 app = flask.Flask(__name__)
 PAGES = st.builds(LogPageQuery, after=st.none() | st.integers(0, 260), limit=st.integers(1, 260))
 
 
 def record_of(total: int, dropped: int) -> ExecutionRecord:
-    """A run with a log of ``total`` lines, the first of them ``dropped``."""
+    """Return a run with a log of ``total`` lines, of which the first ``dropped`` are gone."""
     events = tuple(LogEvent(NOON, "agent.log", f"line {seq}") for seq in range(dropped + 1, total + 1))
-    return replace(accepted().initial_record, events=events, lines_total=total)
+    return replace(accept_decision().initial_record, events=events, lines_total=total)
 
 
-def shown_of(record: ExecutionRecord, page: LogPageQuery = NEWEST_LOG_LINES) -> dict[str, Any]:
-    """A poll as a client would parse it."""
+def parse_poll(record: ExecutionRecord, page: LogPageQuery = NEWEST_LOG_LINES) -> dict[str, Any]:
+    """Return a poll as a client would parse it."""
     view, _ = split_trailer(render(record, page) or b"")
-    shown: dict[str, Any] = orjson.loads(view + PollHints(500, None).json_suffix)
-    return shown
+    poll: dict[str, Any] = orjson.loads(view + PollHints(500, None).json_suffix)
+    return poll
 
 
 @given(st.integers(0, 250), st.integers(0, 250), PAGES)
 def test_a_page_from_the_view_is_the_page_from_mongodb(total: int, dropped: int, page: LogPageQuery) -> None:
     record = record_of(total, min(dropped, total))
-    whole = shown_of(record, page)
-    paged = shown_of(record.with_log_page(page), page)
-    assert paged == whole, "a record that bears only the page renders alike"
-    told = FieldSelection(page).select_from_newest(shown_of(record))
-    in_view = record.lines_total - len(shown_of(record)["logs"]) + 1
-    if told is None:
-        assert in_view > record.first_seq, "the view bears every line that is kept"
+    whole = parse_poll(record, page)
+    paged = parse_poll(record.with_log_page(page), page)
+    assert paged == whole, "a record with only the page renders alike"
+    selected = FieldSelection(page).select_from_newest(parse_poll(record))
+    in_view = record.lines_total - len(parse_poll(record)["logs"]) + 1
+    if selected is None:
+        assert in_view > record.first_seq, "the view has every line that is kept"
         assert whole["count"] == 0 or whole["logs"][0]["seq"] < in_view
     else:
-        assert orjson.loads(told) == whole
+        assert orjson.loads(selected) == whole
 
 
 @given(st.integers(0, 250), st.integers(0, 150), st.integers(1, 40), st.integers(0, 250))
 def test_pages_from_any_start_are_the_rest_of_the_log(total: int, dropped: int, limit: int, start: int) -> None:
     record = record_of(total, min(dropped, max(total - 1, 0)))  # the newest is always kept
-    seen, after, gaps = [], start, []
-    while (page := shown_of(record, LogPageQuery(after, limit)))["count"]:
-        seen += [line["seq"] for line in page["logs"]]
+    sequence_numbers, after, gaps = [], start, []
+    while (page := parse_poll(record, LogPageQuery(after, limit)))["count"]:
+        sequence_numbers += [line["seq"] for line in page["logs"]]
         gaps.append(page["gap"])
         assert page["gap"] is (after + 1 < page["first_seq"])
         after = page["next_after"]
-    assert seen == list(range(max(start + 1, record.first_seq), total + 1))
-    assert not any(gaps[1:]), "a gap is said once, where it is"
+    assert sequence_numbers == list(range(max(start + 1, record.first_seq), total + 1))
+    assert not any(gaps[1:]), "a gap is reported once, on its page"
     assert has_newer_lines(page, LogPageQuery(after)) is False
 
 
-def test_the_names_are_those_of_a_poll() -> None:
-    assert {*shown_of(record_of(1, 0), LogPageQuery(0))} == {*FIELD_NAMES}
+def test_the_field_names_are_those_of_a_poll() -> None:
+    assert {*parse_poll(record_of(1, 0), LogPageQuery(0))} == {*FIELD_NAMES}
     assert len(FIELD_NAMES) == len({*FIELD_NAMES})
 
 
@@ -82,18 +82,18 @@ def test_the_names_are_those_of_a_poll() -> None:
     [("status", set()), ("progress", {"progress"}), (" result , outputs ", {"result", "outputs"}), ("rev,rev", set()),
      ("poll_after_ms,waiting_for", {"poll_after_ms", "waiting_for"})],
 )  # fmt: skip
-def test_fields_are_those_asked_for_and_four_that_are_always_there(fields: str, more: set[str]) -> None:
+def test_a_reply_has_the_selected_fields_and_four_that_are_always_there(fields: str, more: set[str]) -> None:
     with app.test_request_context(query_string={"fields": fields}):
-        told = parse_field_selection().select_from_newest(shown_of(record_of(3, 0)))
-    assert told is not None
-    assert {*orjson.loads(told)} == {*ALWAYS_INCLUDED} | more
-    assert tuple(orjson.loads(told))[:4] == ALWAYS_INCLUDED
+        selected = parse_field_selection().select_from_newest(parse_poll(record_of(3, 0)))
+    assert selected is not None
+    assert {*orjson.loads(selected)} == {*ALWAYS_INCLUDED} | more
+    assert tuple(orjson.loads(selected))[:4] == ALWAYS_INCLUDED
 
 
-def test_whoever_asks_for_lines_is_told_of_a_gap() -> None:
+def test_a_caller_that_selects_logs_gets_the_gap_too() -> None:
     with app.test_request_context(query_string={"fields": "logs", "after": "2"}):
-        told = parse_field_selection().select_from_newest(shown_of(record_of(20, 10)))
-    assert orjson.loads(told or b"")["gap"] is True
+        selected = parse_field_selection().select_from_newest(parse_poll(record_of(20, 10)))
+    assert orjson.loads(selected or b"")["gap"] is True
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A submit becomes a run, or is refused with the place of what is wrong."""
+"""Run builder: a submit becomes a run, or is refused with the place of each fault."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def catalogue() -> AgentCatalogue:
     return load_catalogue()
 
 
-def run(catalogue: AgentCatalogue, **told: Any) -> Any:
+def run(catalogue: AgentCatalogue, **overrides: Any) -> Any:
     basket = parse_basket(validate_definition({"name": "b", "agents": ["cashflow_analyzer"]}), catalogue)
-    body = {"input_data": {}, "tags": [], "metadata": {}} | told
+    body = {"input_data": {}, "tags": [], "metadata": {}} | overrides
     submission = Submission(
         raw=body, body=body, received_at=NOON, request_id="req-1", traceparent=None, idempotency=None, prefix="",
         warnings=(), wait=NO_WAIT,
@@ -40,7 +40,7 @@ def test_a_basket_is_a_chain_in_the_order_of_its_agents(catalogue: AgentCatalogu
     assert {step.timeout_s for step in basket.steps} == {catalogue.agent("cashflow_analyzer").timeout_s}
 
 
-def test_an_agent_that_is_not_there_is_told_by_what_was_asked(catalogue: AgentCatalogue) -> None:
+def test_an_unknown_agent_is_refused_when_a_basket_is_run_and_when_it_is_created(catalogue: AgentCatalogue) -> None:
     wrong = validate_definition({"name": "b", "agents": ["nobody", "cashflow_analyzer", "neither"]})
     with pytest.raises(AgentNotFound, match="'nobody' was not found"):
         parse_basket(wrong, catalogue)
@@ -69,8 +69,8 @@ def test_no_input_is_the_sample_and_given_input_is_kept(catalogue: AgentCatalogu
     sample = run(catalogue)
     assert sample.input_source == "sample"
     assert orjson.loads(sample.input) == catalogue.agent("cashflow_analyzer").sample_input
-    given = run(catalogue, input_data={"transactions": []})
-    assert (given.input_source, given.input) == ("request", b'{"transactions":[]}')
+    with_input = run(catalogue, input_data={"transactions": []})
+    assert (with_input.input_source, with_input.input) == ("request", b'{"transactions":[]}')
 
 
 def test_input_that_breaks_the_schema_is_refused_by_pointer(catalogue: AgentCatalogue) -> None:
@@ -99,24 +99,24 @@ def test_a_key_of_another_form_is_refused(key: str) -> None:
         parse_idempotency_key(key)
 
 
-def test_a_traceparent_is_kept_only_where_it_is_one() -> None:
+def test_a_traceparent_is_kept_only_if_it_is_valid() -> None:
     good = f"00-{'a' * 32}-{'b' * 16}-01"
     assert parse_idempotency_key(None) is None
-    for kept in (good, good + "-more"):
-        assert parse_traceparent(kept) == kept
+    for valid in (good, good + "-more"):
+        assert parse_traceparent(valid) == valid
     for malformed in (None, "", good[1:], good + "\n", good.upper()):
         assert parse_traceparent(malformed) is None
 
 
 class Counting(AgentCatalogue):
-    """A catalogue that notes whose input it was asked about."""
+    """A catalogue that records for which agents it checked an input."""
 
     def __init__(self, catalogue: AgentCatalogue) -> None:
         self.__dict__.update(catalogue.__dict__)
-        self.looked: list[str] = []
+        self.checked: list[str] = []
 
     def find_input_faults(self, name: str, value: Any) -> list[SchemaFault]:
-        self.looked.append(name)
+        self.checked.append(name)
         return super().find_input_faults(name, value)
 
 
@@ -133,19 +133,21 @@ POINTING: dict[str, Any] = {
         {"name": "b", "steps": [POINTING] * 200},
     ],
 )
-def test_two_hundred_steps_of_one_agent_are_not_two_hundred_looks_at_a_large_input(
+def test_two_hundred_steps_of_one_agent_do_not_check_a_large_input_two_hundred_times(
     catalogue: AgentCatalogue, definition: dict[str, Any]
 ) -> None:
     basket = parse_basket(validate_definition(definition), catalogue)
     counting = Counting(catalogue)
     with pytest.raises(ValidationFailed):
         _check_input(basket, {"transactions": [{}]}, counting)
-    assert counting.looked == ["cashflow_analyzer"]
+    assert counting.checked == ["cashflow_analyzer"]
 
 
-def test_what_many_steps_make_of_one_large_input_is_checked_up_to_a_bound(catalogue: AgentCatalogue) -> None:
+def test_the_inputs_that_many_steps_take_from_one_large_input_are_checked_up_to_a_limit(
+    catalogue: AgentCatalogue,
+) -> None:
     steps = [POINTING | {"input": POINTING["input"] | {"apart": number}} for number in range(200)]
     basket = parse_basket(validate_definition({"name": "b", "steps": steps}), catalogue)
     counting = Counting(catalogue)
     _check_input(basket, {"transactions": [{"id": 1, "amount": 1, "description": "x" * 1_000_000}]}, counting)
-    assert len(counting.looked) == 9
+    assert len(counting.checked) == 9

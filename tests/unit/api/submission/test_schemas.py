@@ -1,4 +1,4 @@
-"""The usual body of a submit is not looked at field by field, and comes out as if it were."""
+"""Fast path of the submit schemas: a usual body is not loaded field by field, with the same result."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ WRONG: list[tuple[marshmallow.Schema, dict[str, Any]]] = [
 
 
 def _field_by_field(schema: marshmallow.Schema, body: dict[str, Any]) -> Any:
-    """As marshmallow loads a body, without the short way."""
+    """Load a body as marshmallow does, without the fast path."""
     return marshmallow.Schema.load(schema, body, unknown=marshmallow.EXCLUDE)
 
 
 @pytest.mark.parametrize(("schema", "body"), USUAL)
 def test_a_usual_body_is_loaded_as_marshmallow_loads_it(schema: marshmallow.Schema, body: dict[str, Any]) -> None:
-    """With every default."""
+    """The result has every default."""
     assert schema.load(body, unknown=marshmallow.EXCLUDE) == _field_by_field(schema, body)
 
 
 def test_no_two_bodies_share_a_default() -> None:
-    """Whoever adds a tag to one must not add it to the next."""
+    """A tag that is added to one body must not appear in the next."""
     schema, body = USUAL[0]
     assert schema.load(body)["tags"] is not schema.load(body)["tags"]
 
@@ -44,7 +44,7 @@ def test_no_two_bodies_share_a_default() -> None:
 def test_a_usual_body_of_wrong_types_is_refused_in_the_same_words(
     schema: marshmallow.Schema, body: dict[str, Any]
 ) -> None:
-    """The short way is only for what is right."""
+    """The fast path is only for valid bodies."""
     with pytest.raises(marshmallow.ValidationError) as long:
         _field_by_field(schema, body)
     with pytest.raises(marshmallow.ValidationError) as short:
@@ -52,12 +52,12 @@ def test_a_usual_body_of_wrong_types_is_refused_in_the_same_words(
     assert short.value.messages == long.value.messages
 
 
-@pytest.mark.parametrize("told", ["1970-01-01T00:00:00Z", "2010-01-01T00:00:00.1234567+02:00"])
-def test_a_start_may_lie_any_time_in_the_past(told: str) -> None:
-    assert RunBasketSchema().load({"basket_name": "b", "run_after": told})["run_after"] < datetime.now(UTC)
+@pytest.mark.parametrize("run_after", ["1970-01-01T00:00:00Z", "2010-01-01T00:00:00.1234567+02:00"])
+def test_a_start_may_lie_any_time_in_the_past(run_after: str) -> None:
+    assert RunBasketSchema().load({"basket_name": "b", "run_after": run_after})["run_after"] < datetime.now(UTC)
 
 
-@pytest.mark.parametrize("told", ["2999-01-01T00:00:00Z", "2026-11-21", 5, ""])
-def test_a_start_is_a_moment_of_these_ten_years(told: object) -> None:
+@pytest.mark.parametrize("run_after", ["2999-01-01T00:00:00Z", "2026-11-21", 5, ""])
+def test_a_start_is_a_moment_of_these_ten_years(run_after: object) -> None:
     with pytest.raises(marshmallow.ValidationError, match="at most ten years ahead"):
-        RunBasketSchema().load({"basket_name": "b", "run_after": told})
+        RunBasketSchema().load({"basket_name": "b", "run_after": run_after})

@@ -1,4 +1,4 @@
-"""A child starts, serves and ends with all that it started, whatever it does about it."""
+"""Managed process: a child starts, serves and ends with all its descendants, even if it resists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 from tests.waiting import descendants, is_paused, is_running, wait_until
 
 FOREVER = "import time; time.sleep(600)"
@@ -84,7 +84,7 @@ def test_nothing_that_a_child_started_outlives_it(tmp_path: Path, end: str) -> N
     wait_until(lambda: not any(map(is_running, family)))
 
 
-def test_a_child_that_ends_while_it_starts_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_a_child_that_ends_while_it_starts_is_reported_with_its_last_lines(tmp_path: Path) -> None:
     child = a_child(tmp_path, "import sys; print('no libcurl here'); sys.exit(3)")
     child.start()
     with pytest.raises(OperatorError, match="child ended at once, with code 3") as caught:
@@ -93,7 +93,7 @@ def test_a_child_that_ends_while_it_starts_is_told_with_its_last_words(tmp_path:
     assert str(tmp_path / "child.log") in caught.value.fix
 
 
-def test_a_child_that_is_never_ready_is_told_with_the_reason(tmp_path: Path) -> None:
+def test_a_child_that_is_never_ready_is_reported_with_the_reason(tmp_path: Path) -> None:
     child = a_child(tmp_path, FOREVER, start_within_s=0.2)
     child.log = tmp_path / "elsewhere"
     child.start()
@@ -102,24 +102,24 @@ def test_a_child_that_is_never_ready_is_told_with_the_reason(tmp_path: Path) -> 
     child.kill()
 
 
-def test_a_program_that_is_not_there_is_told_like_any_other_end(tmp_path: Path) -> None:
+def test_a_missing_program_is_reported_like_any_other_end(tmp_path: Path) -> None:
     child = Child(ChildPlan("child", ("/nowhere/at-all",)), tmp_path / "log")
     child.start()
     wait_until(lambda: not child.is_alive())
     assert "/nowhere/at-all" in child.log_tail() or "FileNotFoundError" in child.log_tail()
 
 
-def test_sigkill_of_the_parent_ends_the_child_and_the_guard_what_the_child_started(tmp_path: Path) -> None:
+def test_sigkill_of_the_parent_ends_the_child_and_the_reaper_ends_what_the_child_started(tmp_path: Path) -> None:
     parent = start_a_parent(tmp_path, guarded=True)
     wait_until(lambda: "ready" in (tmp_path / "log").read_text())
     family = descendants(parent.pid)
-    assert len(family) == 3, "the guard, the child and the grandchild"
+    assert len(family) == 3, "the group reaper, the child and the grandchild"
     parent.kill()
     parent.wait()
     wait_until(lambda: not any(map(is_running, family)), within_s=3)
 
 
-def test_without_a_guard_the_leash_alone_ends_the_child(tmp_path: Path) -> None:
+def test_without_a_reaper_the_parent_death_signal_ends_the_child_alone(tmp_path: Path) -> None:
     parent = start_a_parent(tmp_path, guarded=False)
     wait_until(lambda: "ready" in (tmp_path / "log").read_text())
     (child,) = (pid for pid in descendants(parent.pid) if pid not in grandchildren(parent.pid))
@@ -152,7 +152,7 @@ def grandchildren(pid: int) -> set[int]:
     return {grandchild for child in descendants(pid) for grandchild in descendants(child)}
 
 
-def test_the_guard_leaves_alone_what_it_was_told_to_forget() -> None:
+def test_the_group_reaper_leaves_unregistered_processes_alone() -> None:
     left = subprocess.Popen([sys.executable, "-c", FOREVER], start_new_session=True)
     ended = subprocess.Popen([sys.executable, "-c", FOREVER], start_new_session=True)
     try:

@@ -14,7 +14,7 @@ import pytest
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.process_plan import ChildPlan, RestartPolicy, Stage
 from compose.embedded.supervisor import Supervisor
-from compose.errors import OperatorError
+from compose.operator_error import OperatorError
 from tests.waiting import is_running, wait_until
 
 LIVES = """
@@ -27,7 +27,7 @@ print("ready", time.monotonic_ns(), flush=True)
 while True:
     signal.pause()
 """
-# Not before it was started: one that has ended by then is a failed start.
+# It dies only after its start is complete: a child that has ended by then is a failed start.
 DIES = """
 import sys, time
 from pathlib import Path
@@ -38,7 +38,7 @@ sys.exit(7)
 
 
 class Watched:
-    """A supervisor with short periods, and what it warned of."""
+    """A supervisor with short periods, and its warnings."""
 
     def __init__(self, logs: Path, guard: GroupReaper) -> None:
         self.logs = logs
@@ -52,9 +52,9 @@ class Watched:
 
     def plan(self, name: str, program: str) -> ChildPlan:
         argv = (sys.executable, "-c", program, str(self.started))
-        return ChildPlan(name, argv, lambda: program == DIES or self.said(name, "ready") > 0)
+        return ChildPlan(name, argv, lambda: program == DIES or self.logged_at_ns(name, "ready") > 0)
 
-    def said(self, name: str, word: str) -> int:
+    def logged_at_ns(self, name: str, word: str) -> int:
         for line in (self.logs / f"{name}.log").read_text().splitlines():
             if line.startswith(word):
                 return int(line.split()[1])
@@ -78,13 +78,13 @@ def test_stages_start_in_order_and_stop_in_reverse(watched: Watched) -> None:
     watched.supervisor.start(watched.stage("redis"))
     watched.supervisor.start(watched.stage("api", "worker"))
     watched.supervisor.stop()
-    started = {name: watched.said(name, "ready") for name in ("redis", "api", "worker")}
-    ended = {name: watched.said(name, "ends") for name in ("redis", "api", "worker")}
+    started = {name: watched.logged_at_ns(name, "ready") for name in ("redis", "api", "worker")}
+    ended = {name: watched.logged_at_ns(name, "ends") for name in ("redis", "api", "worker")}
     assert started["redis"] < min(started["api"], started["worker"])
     assert 0 < max(ended["api"], ended["worker"]) < ended["redis"]
 
 
-def test_a_child_that_dies_is_told_and_started_again(watched: Watched) -> None:
+def test_a_child_that_dies_is_reported_and_started_again(watched: Watched) -> None:
     watched.supervisor.start(watched.stage("api", "worker"))
     killed = watched.pid("worker")
     os.kill(killed, signal.SIGKILL)
@@ -95,7 +95,7 @@ def test_a_child_that_dies_is_told_and_started_again(watched: Watched) -> None:
     assert watched.pid("worker") != killed
     assert is_running(watched.pid("worker"))
     watched.supervisor.check_children()
-    assert len(watched.warnings) == 1, "one that lives is not told of"
+    assert len(watched.warnings) == 1, "a child that lives is not reported"
 
 
 def test_a_child_that_goes_on_dying_uses_up_its_budget(watched: Watched) -> None:
@@ -117,7 +117,7 @@ def test_a_child_that_goes_on_dying_uses_up_its_budget(watched: Watched) -> None
         "3 of 3 times",
     ]
     watched.supervisor.stop()
-    assert watched.said("api", "ends")
+    assert watched.logged_at_ns("api", "ends")
 
 
 def test_deaths_long_ago_do_not_count(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_kill_ends_everything_at_once_and_stop_reaps_it(watched: Watched) -> Non
     watched.supervisor.kill()
     wait_until(lambda: not any(map(is_running, pids)))
     watched.supervisor.stop()
-    assert not watched.said("api", "ends")
+    assert not watched.logged_at_ns("api", "ends")
 
 
 def test_each_start_of_a_stage_begins_an_empty_log(watched: Watched) -> None:

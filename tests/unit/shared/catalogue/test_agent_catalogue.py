@@ -53,8 +53,8 @@ def test_reading_the_catalogue_imports_no_worker() -> None:
         "import sys; from shared.catalogue.agent_catalogue import load_catalogue; load_catalogue();"
         "print([name for name in sys.modules if name.partition('.')[0] == 'worker'])"
     )
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 def test_agents_of_a_directory_are_listed_with_the_built_in_ones(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_input_and_output_are_checked_by_the_agents_own_schemas() -> None:
     ]
 
 
-def test_an_agent_that_is_not_there_is_told_with_the_nearest() -> None:
+def test_an_unknown_agent_is_reported_with_the_nearest_name() -> None:
     catalogue = load_catalogue()
     assert not catalogue.has("cashflow_analyser")
     with pytest.raises(AgentNotFound) as missing:
@@ -110,18 +110,18 @@ def test_a_script_is_judged_beyond_its_schema() -> None:
 
 def test_every_script_of_the_guide_can_be_played() -> None:
     guide = (Path(__file__).parents[4] / "docs" / "simulator.md").read_text(encoding="utf-8")
-    scripts = [json.loads(found) for found in re.findall(r"\[\"[^]]*\"\]", guide)]
+    scripts = [json.loads(text) for text in re.findall(r"\[\"[^]]*\"\]", guide)]
     assert len(scripts) > 9
     assert [script for script in scripts if load_catalogue().find_input_faults("simulate", {"script": script})] == []
 
 
-def test_the_faults_of_all_specs_are_told_together(tmp_path: Path) -> None:
+def test_the_faults_of_all_specs_are_reported_together(tmp_path: Path) -> None:
     write_agent(tmp_path, "one", queue="fast")
     write_agent(tmp_path, "two", input_schema={"type": "objct"}, output_schema={"required": ["x"]})
     write_agent(tmp_path, "three", entry="work:run")
     (write_agent(tmp_path, "four") / "agent_spec.json").write_text("{")
     (write_agent(tmp_path, "five") / "agent_spec.json").unlink()
-    told = refusal(tmp_path)
+    message = refusal(tmp_path)
     for part in (
         "one/agent_spec.json: queue must be",
         "two/agent_spec.json: input_schema at /type",
@@ -130,7 +130,7 @@ def test_the_faults_of_all_specs_are_told_together(tmp_path: Path) -> None:
         "four/agent_spec.json: cannot be read",
         "five/agent_spec.json: is missing",
     ):
-        assert part in told
+        assert part in message
 
 
 def test_a_sample_must_keep_its_own_schema(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert "is not a directory" in refusal(tmp_path / "gone")
 
 
-def test_the_seeded_baskets_are_those_that_were_promised() -> None:
+def test_the_seeded_baskets_are_those_of_the_contract() -> None:
     both = ["cashflow_analyzer", "goal_recommender"]
     baskets = load_seed_baskets(load_catalogue())
     assert {basket["name"]: basket["agents"] for basket in baskets} == {
@@ -186,4 +186,4 @@ def test_two_files_of_one_baskets_name_are_refused(tmp_path: Path) -> None:
     for file in ("one.json", "two.json"):
         (tmp_path / file).write_text(json.dumps(basket))
     with pytest.raises(SpecError, match=r"two\.json: name 'b' is taken"):
-        load_seed_baskets(home=tmp_path)
+        load_seed_baskets(folder=tmp_path)

@@ -1,4 +1,4 @@
-"""What one page of the feed takes in: each execution at its latest place, and nothing lost at the cut."""
+"""Pages of the feed: each execution is at its latest place, and nothing is lost between two pages."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ def test_a_page_ends_before_the_first_that_would_be_too_many() -> None:
 
 
 @given(IDS, st.sets(st.sampled_from("abcdef")), st.integers(1, 5))
-def test_page_after_page_every_change_is_followed_by_a_showing(ids: list[str], shown: set[str], limit: int) -> None:
-    at, pages = 0, []
-    while at < len(ids):
-        page, taken = select_page(ids[at:], shown, limit)
-        assert taken > 0
+def test_each_change_is_shown_on_its_page_or_on_a_later_one(ids: list[str], visible: set[str], limit: int) -> None:
+    start, pages = 0, []
+    while start < len(ids):
+        page, consumed = select_page(ids[start:], visible, limit)
+        assert consumed > 0
         assert len(page) <= limit
-        assert set(page) == set(ids[at : at + taken]) & shown
+        assert set(page) == set(ids[start : start + consumed]) & visible
         assert len(set(page)) == len(page)
         pages.append(page)
-        at += taken
-    assert [each for page in pages for each in page][-1:] == [each for each in ids if each in shown][-1:]
+        start += consumed
+    assert [execution_id for page in pages for execution_id in page][-1:] == [
+        execution_id for execution_id in ids if execution_id in visible
+    ][-1:]

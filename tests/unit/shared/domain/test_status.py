@@ -1,4 +1,4 @@
-"""The table of legal moves."""
+"""The tables of legal transitions of statuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever finds no thread to listen with is told so, and spoils it for nobody."""
+"""Pub/sub: if the listener's thread cannot start, the caller gets no waiter, and later callers are not affected."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from shared.live.pubsub import WakeupListener
 
 
-def test_a_machine_without_a_thread_left_holds_nobody_and_the_next_one_tries_again(
+def test_if_no_thread_can_start_no_poll_is_held_and_the_next_one_tries_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begun: list[str] = []
@@ -19,9 +19,9 @@ def test_a_machine_without_a_thread_left_holds_nobody_and_the_next_one_tries_aga
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    wakes = WakeupListener("redis://127.0.0.1:1", lambda: False)
+    listener = WakeupListener("redis://127.0.0.1:1", lambda: False)
     for _ in range(2):
-        with wakes.register("topic") as waiter:
+        with listener.register("topic") as waiter:
             assert waiter is None
     assert begun == ["wakes", "wakes"]
-    assert not wakes._waiters
+    assert not listener._waiters

@@ -1,4 +1,4 @@
-"""A look at Redis that fails in no way foreseen is a Redis that is away, until the next look."""
+"""Redis monitor: after an unforeseen error of a snapshot Redis counts as away, until the next snapshot."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from shared.live.redis_monitor import RedisMonitor, RedisSnapshot
 from tests.waiting import wait_until
 
 
-class Stumbling(RedisMonitor):
-    """A pulse whose looks fail as long as it is told so."""
+class FailingMonitor(RedisMonitor):
+    """A Redis monitor whose snapshots fail as long as ``fails`` is true."""
 
-    stumbles = False
+    fails = False
 
     def take_snapshot(self) -> RedisSnapshot:
-        if self.stumbles:
-            raise LookupError("of no kind that a look knows")
+        if self.fails:
+            raise LookupError("an error that the monitor does not expect")
         return RedisSnapshot(is_connected=True)
 
 
-def test_a_look_that_fails_unforeseen_does_not_freeze_what_is_known() -> None:
-    pulse = Stumbling("redis://127.0.0.1:1")
-    pulse.start()
+def test_an_unforeseen_error_of_one_snapshot_does_not_stop_the_monitor() -> None:
+    monitor = FailingMonitor("redis://127.0.0.1:1")
+    monitor.start()
     try:
-        for stumbles in (False, True, False):
-            pulse.stumbles = stumbles
-            wait_until(lambda: pulse.last.is_connected is not pulse.stumbles, what="the next look is known")
+        for fails in (False, True, False):
+            monitor.fails = fails
+            wait_until(lambda: monitor.last.is_connected is not monitor.fails, what="the next snapshot is there")
     finally:
-        pulse.stop()
+        monitor.stop()

@@ -1,4 +1,4 @@
-"""The fleet's figures: written into pipelines, read back at the scrape, whatever Redis holds."""
+"""Metrics of the fleet: written into Redis pipelines, read back by the scrape, with any content of Redis."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(client: redis.Redis, *verbs: Callable[[Any], None]) -> None:
 
 
 def scraped(client: redis.Redis) -> dict[tuple[str, ...], float]:
-    """Answer {(sample, label values...): figure} of the families that are the fleet's."""
+    """Return the fleet's metrics as {(sample, label values...): figure}."""
     text = render_exposition(FleetCollector(client)).decode()
     return {
         (sample.name, *sample.labels.values()): sample.value
@@ -80,7 +80,7 @@ def test_steps_make_a_cumulative_histogram(client: fakeredis.FakeStrictRedis) ->
     assert figures["bucket_step_seconds_sum", "cashflow_analyzer"] == pytest.approx(9999.315)
 
 
-def test_rescues_are_told(client: fakeredis.FakeStrictRedis) -> None:
+def test_rescues_are_counted(client: fakeredis.FakeStrictRedis) -> None:
     write(client, lambda pipe: FLEET.count_rescue(pipe, "lease"), lambda pipe: FLEET.count_rescue(pipe, "lease"))
     figures = scraped(client)
     assert figures["bucket_rescues_total", "lease"] == 2
@@ -95,7 +95,7 @@ def test_a_queues_depth_is_that_of_both_its_lists(client: fakeredis.FakeStrictRe
     assert figures["bucket_queue_depth", "long"] == 1
 
 
-def test_with_redis_away_the_scrape_answers_and_tells_so_and_nothing_else(client: fakeredis.FakeStrictRedis) -> None:
+def test_a_scrape_while_redis_is_away_says_so_and_nothing_else(client: fakeredis.FakeStrictRedis) -> None:
     write(client, lambda pipe: FLEET.count_rescue(pipe, "lease"))
     assert scraped(client)["bucket_redis_up",] == 1
     server = fakeredis.FakeServer()
@@ -104,7 +104,7 @@ def test_with_redis_away_the_scrape_answers_and_tells_so_and_nothing_else(client
 
 
 class Loading(fakeredis.FakeStrictRedis):
-    """A Redis that still reads its file: it takes the connection and refuses each command."""
+    """A Redis that still loads its file: it accepts the connection and refuses each command."""
 
     def pipeline(self, **_: Any) -> Any:
         class Refusing:
@@ -121,7 +121,7 @@ def test_a_redis_that_refuses_everything_is_away() -> None:
     assert scraped(Loading()) == {("bucket_redis_up",): 0}
 
 
-def test_what_somebody_else_put_there_does_not_fail_the_scrape(client: fakeredis.FakeStrictRedis) -> None:
+def test_foreign_values_in_redis_do_not_fail_the_scrape(client: fakeredis.FakeStrictRedis) -> None:
     client.set("metrics:executions", "not a hash")
     client.set("long", "not a list")
     client.hset("metrics:steps", "not json", 1)

@@ -1,4 +1,4 @@
-"""Any value can be written as JSON, if not always exactly."""
+"""Lenient JSON: any value can be written, but not always exactly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared.telemetry.lenient_json import encode_lenient
 
 
 class Hostile:
-    """Raises when it is looked at."""
+    """Raises an error when it is converted to text."""
 
     def __str__(self) -> str:
         raise RuntimeError("no")
@@ -49,7 +49,7 @@ def deep() -> list[Any]:
         (circle(), [1, None, None]),
     ],
 )
-def test_what_json_cannot_say_is_said_as_near_as_can_be(value: Any, written: Any) -> None:
+def test_a_value_that_json_cannot_express_is_written_as_closely_as_possible(value: Any, written: Any) -> None:
     assert json.loads(encode_lenient(value)) == written
 
 

@@ -1,4 +1,4 @@
-"""Log lines: JSON, ours and the libraries' alike, and never the end of who wrote them."""
+"""Log lines: JSON for our lines and the libraries' alike; writing one never breaks the caller."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_warnings_are_log_lines() -> None:
 
 
 class Hostile:
-    """Raises when it is looked at."""
+    """Raises an error when it is converted to text."""
 
     def __str__(self) -> str:
         raise RuntimeError("no")
@@ -100,7 +100,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("value", [Hostile(), "\ud800", float("nan"), 2**70, {1: {2}}, b"\xff", [10**6000]])
-def test_a_line_is_written_whatever_it_holds(value: object) -> None:
+def test_a_line_is_written_with_any_value(value: object) -> None:
     stream = io.StringIO()
     configure_logging("api", "INFO", stream=stream)
     structlog.get_logger().info("event", value=value)
@@ -126,7 +126,7 @@ def test_a_broken_stdout_never_breaks_the_caller() -> None:
 
 
 class Terminal(io.StringIO):
-    """A stream with a person before it."""
+    """A stream that is a terminal."""
 
     def isatty(self) -> bool:
         return True

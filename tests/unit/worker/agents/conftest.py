@@ -1,4 +1,4 @@
-"""A context without a runner: lines are kept in a list, the ledger in memory."""
+"""An agent context without a runner: log lines go to a list, the ledger is in memory."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 
 from shared.catalogue.agent_catalogue import AgentCatalogue, load_catalogue
-from tests.unit.context_fakes import KeptLines, LedgerInMemory
+from tests.unit.context_fakes import InMemoryLedger, RecordingReporter
 from worker.agent_loader import Agent, load_agents
 from worker.context import AgentContext
 
 
 @pytest.fixture
-def ledger() -> LedgerInMemory:
-    return LedgerInMemory()
+def ledger() -> InMemoryLedger:
+    return InMemoryLedger()
 
 
 @pytest.fixture
-def new_context(ledger: LedgerInMemory) -> Callable[..., AgentContext]:
+def new_context(ledger: InMemoryLedger) -> Callable[..., AgentContext]:
     def make(**changes: Any) -> AgentContext:
-        boring: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "execution_id": "1763700000_89ce24ad1b2c3d4e",
             "step": "step",
             "attempt": 1,
@@ -31,9 +31,9 @@ def new_context(ledger: LedgerInMemory) -> Callable[..., AgentContext]:
             "request_id": "req-1",
             "deadline": datetime(2026, 1, 1, tzinfo=UTC),
             "ledger": ledger,
-            "reporter": KeptLines(),
+            "reporter": RecordingReporter(),
         }
-        return AgentContext(**boring | changes)
+        return AgentContext(**defaults | changes)
 
     return make
 

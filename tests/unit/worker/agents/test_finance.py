@@ -1,4 +1,4 @@
-"""Money is added exactly, rounded once, half to even; the ledger takes each transaction once."""
+"""Money is added exactly and rounded once, half to even; the ledger stores each transaction once."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ LIMIT = 999_999_999_999.99
 def analysis(agents: Mapping[str, Agent], new_context: Contexts) -> Run:
     def analyse(*amounts: Any, **more: Any) -> dict[str, Any]:
         transactions = [{"id": number, "amount": amount, **more} for number, amount in enumerate(amounts)]
-        answer: dict[str, Any] = agents["cashflow_analyzer"].run({"transactions": transactions}, new_context())
-        return dict(answer["analysis"])
+        output: dict[str, Any] = agents["cashflow_analyzer"].run({"transactions": transactions}, new_context())
+        return dict(output["analysis"])
 
     return analyse
 
@@ -36,8 +36,8 @@ def analysis(agents: Mapping[str, Agent], new_context: Contexts) -> Run:
 def coordinate(agents: Mapping[str, Agent], new_context: Contexts) -> Run:
     def act(action: str, key: str = "run:step", **more: Any) -> dict[str, Any]:
         ctx = new_context(idempotency_key=key)
-        answer: dict[str, Any] = agents["financial_coordinator"].run({"action": action, **more}, ctx)
-        return answer
+        output: dict[str, Any] = agents["financial_coordinator"].run({"action": action, **more}, ctx)
+        return output
 
     return act
 
@@ -70,9 +70,9 @@ def test_sums_are_rounded_once_and_not_each_amount(analysis: Run) -> None:
     assert analysis(*[0.004] * 10)["total"] == 0.04
 
 
-@pytest.mark.parametrize(("amount", "told"), [(0.125, 0.12), (0.135, 0.14), (2.675, 2.68), (0.005, 0), (0.015, 0.02)])
-def test_halves_go_to_the_even_cent_of_what_was_written(analysis: Run, amount: float, told: float) -> None:
-    assert analysis(amount)["total"] == told
+@pytest.mark.parametrize(("amount", "total"), [(0.125, 0.12), (0.135, 0.14), (2.675, 2.68), (0.005, 0), (0.015, 0.02)])
+def test_halves_go_to_the_even_cent_of_what_was_written(analysis: Run, amount: float, total: float) -> None:
+    assert analysis(amount)["total"] == total
 
 
 @pytest.mark.parametrize("amounts", [(-0.001,), (-0.0,), (0.1, -0.1), (-0.004, 0.0)])
@@ -81,25 +81,25 @@ def test_nothing_is_never_a_negative_zero(analysis: Run, amounts: tuple[float, .
     assert b"-0" not in orjson.dumps({"total": analysis(*amounts)["total"]})
 
 
-def test_what_lies_far_below_a_cent_still_decides_a_half(analysis: Run) -> None:
+def test_a_fraction_far_below_a_cent_still_decides_a_half(analysis: Run) -> None:
     assert analysis(0.005, 1e-300)["total"] == 0.01
 
 
-def test_a_great_sum_loses_no_cent_to_a_small_one(analysis: Run) -> None:
+def test_a_large_sum_loses_no_cent_of_a_small_amount(analysis: Run) -> None:
     assert analysis(LIMIT, 5e-324, -LIMIT, 0.01)["total"] == 0.01
 
 
 @pytest.mark.parametrize(
     "amount", [1e12, -1e12, 10**12, 10**400, math.nan, math.inf, -math.inf, True, None, "7", [], {}]
 )
-def test_an_amount_that_is_no_money_is_refused(analysis: Run, catalogue: AgentCatalogue, amount: Any) -> None:
+def test_an_amount_that_is_not_money_is_refused(analysis: Run, catalogue: AgentCatalogue, amount: Any) -> None:
     with pytest.raises(ValueError, match="an amount must"):
         analysis(amount)
     assert catalogue.find_input_faults("cashflow_analyzer", {"transactions": [{"id": 1, "amount": amount}]}) != []
 
 
 @pytest.mark.parametrize("amount", [LIMIT, -LIMIT])
-def test_an_amount_at_the_limit_is_taken(analysis: Run, catalogue: AgentCatalogue, amount: float) -> None:
+def test_an_amount_at_the_limit_is_accepted(analysis: Run, catalogue: AgentCatalogue, amount: float) -> None:
     assert analysis(amount)["total"] == amount
     assert catalogue.find_input_faults("cashflow_analyzer", {"transactions": [{"id": "a", "amount": amount}]}) == []
 
@@ -113,7 +113,7 @@ def test_further_fields_of_a_transaction_are_allowed(catalogue: AgentCatalogue) 
 def test_the_total_is_the_exact_sum_to_half_a_cent(amounts: list[float | int]) -> None:
     exact = sum((Fraction(repr(amount)) for amount in amounts), Fraction(0))
     total = flow_of({"amount": amount} for amount in amounts).total
-    # A JSON number is a double: near 10^13 it is itself only so fine.
+    # A JSON number is a double, whose own resolution is coarse near 10^13.
     assert abs(Fraction(repr(total)) - exact) <= Fraction(1, 200) + Fraction(math.ulp(float(total)))
 
 
@@ -121,11 +121,11 @@ def test_the_total_is_the_exact_sum_to_half_a_cent(amounts: list[float | int]) -
     ("total", "recommendation"),
     [(0.01, "Increase savings"), (0, "Reduce expenses"), (-5, "Reduce expenses")],
 )
-def test_what_is_left_over_decides_the_recommendation(
+def test_the_total_decides_the_recommendation(
     agents: Mapping[str, Agent], new_context: Contexts, total: float, recommendation: str
 ) -> None:
-    answer = agents["goal_recommender"].run({"analysis": {"total": total}}, new_context())
-    assert answer == {"recommendations": [recommendation]}
+    output = agents["goal_recommender"].run({"analysis": {"total": total}}, new_context())
+    assert output == {"recommendations": [recommendation]}
 
 
 def test_an_added_transaction_is_listed_and_reported(coordinate: Run) -> None:
@@ -145,13 +145,13 @@ def test_a_second_attempt_adds_nothing_twice(coordinate: Run) -> None:
 
 
 @pytest.mark.parametrize(("amount", "kind"), [(5, "income"), (-5, "expense")])
-def test_a_type_that_is_left_out_follows_the_sign(coordinate: Run, amount: int, kind: str) -> None:
-    answer = coordinate("add_transaction", transaction={"amount": amount})
-    assert (answer["transaction"]["type"], answer["transaction"]["description"]) == (kind, "")
+def test_a_missing_type_follows_the_sign(coordinate: Run, amount: int, kind: str) -> None:
+    output = coordinate("add_transaction", transaction={"amount": amount})
+    assert (output["transaction"]["type"], output["transaction"]["description"]) == (kind, "")
 
 
 @pytest.mark.parametrize("amount", [math.nan, 1e13, True, None])
-def test_a_transaction_that_is_no_money_never_reaches_the_ledger(coordinate: Run, amount: Any) -> None:
+def test_a_transaction_that_is_not_money_never_reaches_the_ledger(coordinate: Run, amount: Any) -> None:
     with pytest.raises(ValueError, match="an amount must"):
         coordinate("add_transaction", transaction={"amount": amount})
     assert coordinate("get_transactions")["count"] == 0
@@ -167,21 +167,21 @@ def test_a_transaction_that_is_no_money_never_reaches_the_ledger(coordinate: Run
         ({"action": "add_transaction", "transaction": {"amount": "5"}}, "/transaction/amount"),
     ],
 )
-def test_the_coordinators_schema_refuses_what_it_cannot_do(
+def test_the_coordinators_schema_refuses_invalid_actions(
     catalogue: AgentCatalogue, given: dict[str, Any], pointer: str
 ) -> None:
     assert [fault.pointer for fault in catalogue.find_input_faults("financial_coordinator", given)] == [pointer]
 
 
-def test_an_action_from_a_chain_that_is_not_known_is_refused(coordinate: Run) -> None:
+def test_an_unknown_action_is_refused(coordinate: Run) -> None:
     with pytest.raises(ValueError, match="action must be"):
         coordinate("steal")
 
 
 @pytest.mark.parametrize("action", ["add_transaction", "get_transactions", "get_report"])
-def test_whatever_the_coordinator_answers_the_analyzer_takes(
+def test_the_analyzer_accepts_every_output_of_the_coordinator(
     catalogue: AgentCatalogue, coordinate: Run, action: str
 ) -> None:
-    answer = coordinate(action, transaction={"amount": -3, "description": "Bus", "type": "expense"})
-    assert catalogue.find_output_faults("financial_coordinator", answer) == []
-    assert catalogue.find_input_faults("cashflow_analyzer", answer) == []
+    output = coordinate(action, transaction={"amount": -3, "description": "Bus", "type": "expense"})
+    assert catalogue.find_output_faults("financial_coordinator", output) == []
+    assert catalogue.find_input_faults("cashflow_analyzer", output) == []

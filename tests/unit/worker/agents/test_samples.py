@@ -1,4 +1,4 @@
-"""Every listed agent, run with its own sample, does what its spec says."""
+"""Every listed agent, run with its own sample input, does what its specification says."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_seeded_basket_runs_on_the_sample_of_its_first_agent(
         ("not_object", lambda output: not isinstance(output, dict)),
     ],
 )
-def test_the_returner_returns_what_is_refused(
+def test_the_returner_returns_values_that_are_refused(
     kind: str, is_so: Callable[[Any], bool], agents: Mapping[str, Agent], new_context: Contexts
 ) -> None:
     assert is_so(agents["returner"].run({"kind": kind}, new_context()))
@@ -94,7 +94,9 @@ def test_the_returner_breaks_its_schema(
     "kind",
     ["ValueError", "MemoryError", "SystemExit", "KeyboardInterrupt", "RecursionError", "TransientError"],
 )
-def test_the_raiser_raises_what_it_is_told(kind: str, agents: Mapping[str, Agent], new_context: Contexts) -> None:
+def test_the_raiser_raises_the_requested_exception(
+    kind: str, agents: Mapping[str, Agent], new_context: Contexts
+) -> None:
     with pytest.raises(BaseException, match="told to raise") as raised:
         agents["raiser"].run({"kind": kind}, new_context())
     assert type(raised.value).__name__ == kind

@@ -1,4 +1,4 @@
-"""What an agent reports is counted truthfully, whenever it is interrupted."""
+"""The reporter counts log lines correctly, also after an interrupt."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from worker.steps.reporter import StepReporter
 
 
 class Interrupted(deque[Any]):
-    """A buffer in whose append the step is interrupted."""
+    """A buffer whose append is interrupted."""
 
     def append(self, _line: Any) -> None:
         raise KeyboardInterrupt
 
 
-def test_a_line_that_was_interrupted_is_never_counted_as_less_than_none() -> None:
+def test_the_count_of_dropped_lines_is_never_negative_after_an_interrupt() -> None:
     reporter = StepReporter("echo", "echo", lambda: NOON)
     reporter._events = Interrupted()
     with pytest.raises(KeyboardInterrupt):

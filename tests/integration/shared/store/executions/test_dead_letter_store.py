@@ -17,23 +17,23 @@ from shared.domain.lifecycle.transitions import fail, start
 from shared.store.database import Database
 from shared.store.executions.dead_letter_store import MESSAGE_MAX_BYTES, MongoDeadLetterStore
 from shared.store.executions.store import MongoExecutionStore
-from tests.builders import NOON, TERMS, HandClock, accepted, claimed
+from tests.builders import NOON, TIMINGS, ManualClock, accept_decision, claim_decision
 
 
 class Bench:
-    """A database with a clock, and what fails in it."""
+    """A database with a clock set by the test, and the failed runs in it."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.clock = HandClock()
+        self.clock = ManualClock()
         self.store = MongoExecutionStore(database, self.clock)
         self.letters = MongoDeadLetterStore(database, self.clock)
 
     def failed(self, kind: ErrorKind = ErrorKind.TRANSIENT, **changes: Any) -> Execution:
-        """A run that failed for good, one second after the last."""
-        now = self.clock.forward(1)
-        run = self.store.create(accepted(**changes))
-        run = self.store.save(run, claimed(run, "only")).execution
+        """Store a run that failed for good, one second after the last one."""
+        now = self.clock.advance(1)
+        run = self.store.create(accept_decision(**changes))
+        run = self.store.save(run, claim_decision(run, "only")).execution
         lease = run.lease_of("only")
         error = RunError("agent_error", "no", kind, "only", "only", 1)
         advance = fail(replace(run, basket=_without_retries(run)), lease, error, now)
@@ -41,10 +41,10 @@ class Bench:
                                lease=lease).execution  # fmt: skip
 
     def pages(self, limit: int) -> list[str]:
-        """The ids of all letters, read page by page."""
+        """Return the ids of all dead letters, read page by page."""
         ids: list[str] = []
         after: DeadLetterPosition | None = None
-        while page := self.letters.page(PUBLIC_INTEGRATOR, limit, after):
+        while page := self.letters.list_page(PUBLIC_INTEGRATOR, limit, after):
             assert len(page) <= limit
             ids += [letter.id for letter in page]
             after = page[-1].position
@@ -63,12 +63,12 @@ def bench(mongodb_url: str) -> Iterator[Bench]:
         yield Bench(database)
 
 
-def test_a_run_whose_retries_are_used_up_is_a_dead_letter_and_one_that_broke_by_itself_is_none(bench: Bench) -> None:
+def test_a_run_without_retries_left_is_a_dead_letter_and_one_with_a_permanent_error_is_not(bench: Bench) -> None:
     dead = bench.failed()
     bench.failed(ErrorKind.PERMANENT)
-    bench.store.create(accepted())
+    bench.store.create(accept_decision())
     bench.failed(integrator="somebody")
-    (letter,) = bench.letters.page(PUBLIC_INTEGRATOR, 10)
+    (letter,) = bench.letters.list_page(PUBLIC_INTEGRATOR, 10)
     assert (letter.id, letter.kind, letter.execution_id, letter.basket_name) == (
         dead.id, DeadLetterKind.EXECUTION, dead.id, "boring",
     )  # fmt: skip
@@ -78,25 +78,25 @@ def test_a_run_whose_retries_are_used_up_is_a_dead_letter_and_one_that_broke_by_
     assert bench.letters.find(PUBLIC_INTEGRATOR, "1763700000_0000000000000000") is None
 
 
-def test_its_retries_are_named_in_their_order(bench: Bench) -> None:
+def test_the_retries_of_a_dead_letter_are_named_in_order(bench: Bench) -> None:
     dead = bench.failed()
-    made = []
+    run_ids = []
     for number in range(2):
-        asked = RetryRequest(f"1763700000_000000000000000{number}", NOON + timedelta(seconds=number), "req")
-        made.append(
+        request = RetryRequest(f"1763700000_000000000000000{number}", NOON + timedelta(seconds=number), "req")
+        run_ids.append(
             bench.store.create(
-                start(retry_execution(ExecutionRecord(dead), asked, RetryFrom.FAILED)[0], asked.at, TERMS)
+                start(retry_execution(ExecutionRecord(dead), request, RetryFrom.FAILED)[0], request.created_at, TIMINGS)
             ).id
         )
-    (letter,) = bench.letters.page(PUBLIC_INTEGRATOR, 10)
-    assert list(letter.retried_as) == made
+    (letter,) = bench.letters.list_page(PUBLIC_INTEGRATOR, 10)
+    assert list(letter.retried_as) == run_ids
 
 
-def test_a_message_is_kept_once_counted_and_cut(bench: Bench) -> None:
+def test_a_message_is_stored_once_counted_and_cut(bench: Bench) -> None:
     for _ in range(3):
-        bench.clock.forward(1)
+        bench.clock.advance(1)
         bench.letters.add_message(PUBLIC_INTEGRATOR, "ü" * 10_000 + "\ud800")
-    (letter,) = bench.letters.page(PUBLIC_INTEGRATOR, 10)
+    (letter,) = bench.letters.list_page(PUBLIC_INTEGRATOR, 10)
     assert (letter.kind, letter.occurrences, letter.finished_at) == (DeadLetterKind.MESSAGE, 3, bench.clock.now())
     assert letter.message is not None
     assert len(letter.message.encode()) <= MESSAGE_MAX_BYTES
@@ -105,28 +105,28 @@ def test_a_message_is_kept_once_counted_and_cut(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 10])
-def test_pages_hold_every_letter_once_the_newest_first_also_where_moments_are_equal(bench: Bench, limit: int) -> None:
+def test_pages_have_every_dead_letter_once_newest_first_also_with_equal_times(bench: Bench, limit: int) -> None:
     expected = []
     for number in range(6):
         if number == 3:
-            bench.clock.forward(-1)  # the next one falls into the same moment
-        expected.append((bench.clock.at + timedelta(seconds=1), bench.failed().id))
+            bench.clock.advance(-1)  # the next one gets the same time
+        expected.append((bench.clock.current + timedelta(seconds=1), bench.failed().id))
         bench.letters.add_message(PUBLIC_INTEGRATOR, f"message {number}")
         expected.append(
             (
-                bench.clock.at,
-                next(x.id for x in bench.letters.page(PUBLIC_INTEGRATOR, 100) if x.message == f"message {number}"),
+                bench.clock.current,
+                next(x.id for x in bench.letters.list_page(PUBLIC_INTEGRATOR, 100) if x.message == f"message {number}"),
             )
         )
     assert bench.pages(limit) == [letter_id for _, letter_id in sorted(expected, reverse=True)]
 
 
 def test_a_page_is_read_by_its_index_however_many_runs_there_are(bench: Bench) -> None:
-    """The flag alone leads there: neither a scan nor a sort in memory."""
+    """The index on the flag is enough: neither a collection scan nor a sort in memory."""
     bench.failed()
-    wanted = {"integrator": PUBLIC_INTEGRATOR, "dead_letter": True, "finished_at": {"$lte": NOON + timedelta(days=1)}}
-    found = bench.database.collection("executions").find(wanted).sort([("finished_at", -1), ("_id", -1)]).limit(10)
-    plan = str(found.explain()["queryPlanner"]["winningPlan"])
+    query = {"integrator": PUBLIC_INTEGRATOR, "dead_letter": True, "finished_at": {"$lte": NOON + timedelta(days=1)}}
+    cursor = bench.database.collection("executions").find(query).sort([("finished_at", -1), ("_id", -1)]).limit(10)
+    plan = str(cursor.explain()["queryPlanner"]["winningPlan"])
     assert "dead_letter_pages" in plan
     assert "'SORT'" not in plan
     retries = bench.database.collection("executions").find(

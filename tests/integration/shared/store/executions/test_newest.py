@@ -1,4 +1,4 @@
-"""A read of the newest shows all that the primary had before it, once a majority has that too."""
+"""A causal read shows everything that the primary had before it, once a majority has it too."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.store.database import Database
 from shared.store.executions.store import MongoExecutionStore
 from shared.store.server_clock import ServerClock
-from tests.builders import accepted
+from tests.builders import accept_decision
 
 
-def test_a_read_of_the_newest_waits_for_what_no_majority_has_yet(database: Database) -> None:
+def test_a_causal_read_waits_until_a_majority_has_the_write(database: Database) -> None:
     store = MongoExecutionStore(database, ServerClock(database.read_server_time, sync_every_s=60))
-    run = store.create(accepted())
+    run = store.create(accept_decision())
     at_once = database.collection("executions").with_options(write_concern=WriteConcern(w=1))
     for _ in range(10):
         request_id = str(ObjectId())
         at_once.update_one({"_id": run.id}, {"$set": {"request_id": request_id}})
-        found = store.read(PUBLIC_INTEGRATOR, run.id, causal=True)
-        assert found is not None
-        assert found.execution.request_id == request_id
+        snapshot = store.read(PUBLIC_INTEGRATOR, run.id, causal=True)
+        assert snapshot is not None
+        assert snapshot.execution.request_id == request_id

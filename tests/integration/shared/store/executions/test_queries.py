@@ -1,4 +1,4 @@
-"""Hundreds of executions cost one reply: a batch that is just full, or mongod's own of 101, would cost another."""
+"""Queries for hundreds of executions cost one reply; a batch that is exactly full, or mongod's 101, costs another."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ from shared.ids import new_execution_id
 from shared.store.database import Database
 from shared.store.executions.queries import MongoExecutionQueries
 from shared.store.executions.store import MongoExecutionStore
-from tests.builders import NOON, HandClock, accepted
+from tests.builders import NOON, ManualClock, accept_decision
 
 COUNT = 150
 
 
 @pytest.fixture
 def more_replies(database: Database) -> Callable[[], int]:
-    """Answer how many replies mongod was asked for beside the first of each query."""
+    """Return a function that counts the getMore commands, that is the replies after the first of each query."""
     admin = database.collection("executions").database.client.admin
     return lambda: int(admin.command("serverStatus")["opcounters"]["getmore"])
 
 
-def test_lists_comparisons_and_keys_are_answered_in_one_reply(
-    database: Database, more_replies: Callable[[], int]
-) -> None:
-    clock = HandClock()
+def test_lists_comparisons_and_key_lookups_take_one_reply(database: Database, more_replies: Callable[[], int]) -> None:
+    clock = ManualClock()
     many = MongoExecutionQueries(database, clock, MongoExecutionStore(database, clock))
     keys = [f"key-{number}" for number in range(COUNT)]
-    runs = [accepted("a", id=new_execution_id(NOON), idempotency=Idempotency(key, "")) for key in keys]
+    runs = [accept_decision("a", id=new_execution_id(NOON), idempotency=Idempotency(key, "")) for key in keys]
     ids = [run.id for run in many.create_many(runs) if not isinstance(run, Exception)]
     before = more_replies()
     assert len(many.compare_revisions(PUBLIC_INTEGRATOR, dict.fromkeys(ids), 10).changed) == COUNT

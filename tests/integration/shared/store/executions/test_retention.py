@@ -1,4 +1,4 @@
-"""What nobody will ask for again goes, and nothing else does."""
+"""Retention deletes old runs with their outputs, and orphaned outputs, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,62 +14,64 @@ from shared.ids import new_execution_id
 from shared.store.database import Database
 from shared.store.executions.retention import RetentionSweep
 from shared.store.executions.store import MongoExecutionStore
-from tests.builders import NOON, TERMS, HandClock, accepted, claimed
+from tests.builders import NOON, TIMINGS, ManualClock, accept_decision, claim_decision
 
 WEEK_LATER = NOON + timedelta(days=7)
 
 
 @pytest.fixture
 def store(database: Database) -> MongoExecutionStore:
-    return MongoExecutionStore(database, HandClock())
+    return MongoExecutionStore(database, ManualClock())
 
 
-def over(store: MongoExecutionStore, **changes: Any) -> Execution:
-    """A run that has ended, with one output that lies apart."""
-    run = store.create(accepted("a", "b", **changes))
-    held = store.save(run, claimed(run, "a")).execution
-    lease = held.lease_of("a")
+def ended_run(store: MongoExecutionStore, **changes: Any) -> Execution:
+    """Store an ended run with one externally stored output."""
+    run = store.create(accept_decision("a", "b", **changes))
+    claimed_run = store.save(run, claim_decision(run, "a")).execution
+    lease = claimed_run.lease_of("a")
     output = StepOutput("a", b'{"large":1}', is_external=True)
-    done = store.save(held, complete(held, lease, output, NOON, TERMS), lease=lease).execution
-    asked = cancel(done, NOON)
-    assert asked is not None
-    return store.save(done, asked).execution
+    done = store.save(claimed_run, complete(claimed_run, lease, output, NOON, TIMINGS), lease=lease).execution
+    cancelled = cancel(done, NOON)
+    assert cancelled is not None
+    return store.save(done, cancelled).execution
 
 
-def names(database: Database) -> set[str]:
-    return {found["_id"] for found in database.collection("outputs").find({}, {"_id": 1})}
+def output_names(database: Database) -> set[str]:
+    return {document["_id"] for document in database.collection("outputs").find({}, {"_id": 1})}
 
 
-def test_a_final_run_past_its_retention_goes_with_its_outputs(database: Database, store: MongoExecutionStore) -> None:
-    old, young = over(store), over(store, created_at=WEEK_LATER)
-    going_on = store.create(accepted("a"))
+def test_a_final_run_past_its_retention_is_deleted_with_its_outputs(
+    database: Database, store: MongoExecutionStore
+) -> None:
+    old, young = ended_run(store), ended_run(store, created_at=WEEK_LATER)
+    going_on = store.create(accept_decision("a"))
     assert len(RetentionSweep(database).delete_expired(WEEK_LATER, days=6)) == 1
     assert store.load(PUBLIC_INTEGRATOR, old.id) is None
-    assert {name.partition(":")[0] for name in names(database)} == {young.id}
+    assert {name.partition(":")[0] for name in output_names(database)} == {young.id}
     assert store.load(PUBLIC_INTEGRATOR, young.id) is not None
-    assert store.load(PUBLIC_INTEGRATOR, going_on.id) is not None, "a run that goes on is never too old"
+    assert store.load(PUBLIC_INTEGRATOR, going_on.id) is not None, "an unfinished run is never too old"
     assert not RetentionSweep(database).delete_expired(WEEK_LATER, days=6)
 
 
-def test_outputs_that_nothing_names_go_once_their_run_is_over_or_absent(
+def test_orphaned_outputs_are_deleted_when_their_run_has_ended_or_is_absent(
     database: Database, store: MongoExecutionStore
 ) -> None:
-    final, going_on = over(store), store.create(accepted("a"))
-    [named] = names(database)
+    final, going_on = ended_run(store), store.create(accept_decision("a"))
+    [named] = output_names(database)
     absent = "1763700000_0000000000000000"
     for execution_id in (final.id, going_on.id, absent):
         database.collection("outputs").insert_one(
             {"_id": f"{execution_id}:a:lost", "execution_id": execution_id, "created_at": NOON, "json": b"{}"}
         )
     sweep = RetentionSweep(database)
-    assert sweep.delete_orphaned_outputs(NOON + timedelta(hours=23)) == (0, ""), "not before a day has gone"
-    gone, after = sweep.delete_orphaned_outputs(WEEK_LATER)
-    assert gone == 2
-    assert names(database) == {named, f"{going_on.id}:a:lost"}
+    assert sweep.delete_orphaned_outputs(NOON + timedelta(hours=23)) == (0, ""), "not before a day has passed"
+    deleted, after = sweep.delete_orphaned_outputs(WEEK_LATER)
+    assert deleted == 2
+    assert output_names(database) == {named, f"{going_on.id}:a:lost"}
     assert sweep.delete_orphaned_outputs(WEEK_LATER, after) == (0, "")
 
 
-def test_no_young_output_is_read_to_find_the_old_ones(database: Database) -> None:
+def test_the_search_for_old_outputs_reads_no_young_one(database: Database) -> None:
     young = new_execution_id(WEEK_LATER)
     outputs = database.collection("outputs")
     outputs.insert_many(
@@ -81,5 +83,5 @@ def test_no_young_output_is_read_to_find_the_old_ones(database: Database) -> Non
         assert RetentionSweep(database).delete_orphaned_outputs(WEEK_LATER + timedelta(hours=1)) == (0, "")
     finally:
         outputs.database.command("profile", 0)
-    (read,) = outputs.database["system.profile"].find({"op": "query", "ns": outputs.full_name})
-    assert read["docsExamined"] == 0
+    (query,) = outputs.database["system.profile"].find({"op": "query", "ns": outputs.full_name})
+    assert query["docsExamined"] == 0

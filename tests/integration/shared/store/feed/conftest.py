@@ -1,4 +1,4 @@
-"""A feed over a real MongoDB, relays that a test runs by hand or in threads, and whoever changes executions."""
+"""Fixtures of the feed tests: a feed on a real MongoDB, relays run by hand or in threads, and writers of executions."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from shared.store.executions.store import MongoExecutionStore
 from shared.store.feed.change_stream import ChangeStream
 from shared.store.feed.reader import FeedPage, FeedQuery, FeedReader
 from shared.store.feed.writer import FeedWriter
-from tests.builders import NOON, HandClock, accepted
+from tests.builders import NOON, ManualClock, accept_decision
 from tests.waiting import wait_until
 from worker.maintenance.feed_relay import FeedRelay
 
 
 @dataclass
 class FeedBench:
-    """Everything that a test of the feed has in its hands."""
+    """The feed, its store, its clock and its relays for one test."""
 
     database: Database
-    hand: HandClock
+    hand: ManualClock
 
     def __post_init__(self) -> None:
         self.store = MongoExecutionStore(self.database, self.hand)
@@ -38,27 +38,27 @@ class FeedBench:
         self.feed = FeedReader(self.database)
 
     def collection(self, name: str) -> Any:
-        """Answer a collection as it is."""
+        """Return a collection of the database."""
         return self.database.collection(name)
 
     def accept(self, **changes: Any) -> Execution:
-        """Store a run, which is a change."""
-        return self.store.create(accepted(id=new_execution_id(datetime.now(UTC)), **changes))
+        """Store a run; this makes one change."""
+        return self.store.create(accept_decision(id=new_execution_id(datetime.now(UTC)), **changes))
 
     def change(self, run: Execution) -> None:
-        """Cancel a run, which is another."""
+        """Cancel a run; this makes another change."""
         advance = cancel(run, NOON)
         assert advance is not None
         self.store.save(run, advance)
 
     def relay(self, database: Database | None = None) -> FeedRelay:
-        """Answer a relay of its own, which always leads."""
+        """Return a new relay that always leads."""
         used = database or self.database
         return FeedRelay(used, FeedWriter(used, self.hand), self.hand, lambda: True)
 
     @contextmanager
     def relaying(self, relay: FeedRelay | None = None) -> Iterator[None]:
-        """Let a relay run while the block does."""
+        """Run a relay in a thread while the block runs."""
         stop = threading.Event()
         thread = threading.Thread(target=(relay or self.relay()).run, args=(stop,))
         thread.start()
@@ -70,31 +70,31 @@ class FeedBench:
             assert not thread.is_alive()
 
     def relay_all(self) -> None:
-        """Write what the stream holds right now to the feed."""
+        """Write all current changes of the change stream to the feed."""
         last = self.log.ensure_started()
         with ChangeStream(self.database, last.token) as stream:
-            news = stream.open_cursor()
-            while news.execution_ids:
-                last = self.log.append(last, news, as_of=self.hand.now()) or self.log.ensure_started()
-                news = stream.wait_for_changes(0.05)
+            batch = stream.open_cursor()
+            while batch.execution_ids:
+                last = self.log.append(last, batch, as_of=self.hand.now()) or self.log.ensure_started()
+                batch = stream.wait_for_changes(0.05)
 
-    def page(self, start: FeedPosition | None = None, limit: int = 100, **wanted: str) -> FeedPage:
+    def page(self, start: FeedPosition | None = None, limit: int = 100, **filters: str) -> FeedPage:
         """Read a page."""
-        return self.feed.read_page(PUBLIC_INTEGRATOR, start, FeedQuery(limit, **wanted))
+        return self.feed.read_page(PUBLIC_INTEGRATOR, start, FeedQuery(limit, **filters))
 
-    def walk(self, start: FeedPosition | None = None, limit: int = 100, **wanted: str) -> list[str]:
-        """Read all pages; answer the executions that they show, one after the other."""
-        seen = []
+    def walk(self, start: FeedPosition | None = None, limit: int = 100, **filters: str) -> list[str]:
+        """Read all pages and return the ids of their executions in order."""
+        execution_ids = []
         while True:
-            page = self.page(start, limit, **wanted)
-            seen += [changed.execution_id for changed in page.changes]
+            page = self.page(start, limit, **filters)
+            execution_ids += [changed.execution_id for changed in page.changes]
             assert len(page.changes) <= limit
             if page.is_last:
-                return seen
+                return execution_ids
             start = page.next_position
 
     def wait_for(self, ids: set[str], start: FeedPosition | None = None, within_s: float = 15) -> None:
-        """Wait until all of these have come, read page after page as a consumer does."""
+        """Read page after page, as a consumer does, until all of these runs have come."""
         missing = set(ids)
 
         def have_come() -> bool:
@@ -111,13 +111,13 @@ class FeedBench:
 def bench(mongodb_url: str) -> Iterator[FeedBench]:
     with closing(Database(mongodb_url, "test", deadline_s=5)) as database:
         database.ensure_indexes()
-        bench = FeedBench(database, HandClock())
+        bench = FeedBench(database, ManualClock())
         bench.log.ensure_started()
         yield bench
 
 
 @pytest.fixture
-def another(mongodb_url: str) -> Iterator[Database]:
-    """Answer the connection of another process."""
+def other_database(mongodb_url: str) -> Iterator[Database]:
+    """Yield the database connection of another process."""
     with closing(Database(mongodb_url, "test", deadline_s=5)) as database:
         yield database

@@ -1,4 +1,4 @@
-"""Every change comes, in the order in which a majority took it, whoever relays and whatever happens to it."""
+"""The feed relay: every change comes, in majority commit order, whichever relay writes it and whatever fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shared.live import pubsub
 from shared.live.redis_client import connect
 from shared.store.database import Database
 from shared.store.feed.change_stream import ChangeStream
-from tests.builders import NOON, SECOND, accepted, claimed
+from tests.builders import NOON, SECOND, accept_decision, claim_decision
 from tests.integration.shared.store.feed.conftest import FeedBench
 from tests.waiting import wait_until
 from worker.maintenance.feed_relay import FeedNotifier
@@ -30,39 +30,39 @@ def batches(bench: FeedBench) -> list[dict[str, Any]]:
     return list(bench.collection("changes").find().sort("_id", 1))
 
 
-def told(bench: FeedBench) -> list[str]:
-    return [each for batch in batches(bench) for each in batch["changes"]]
+def fed_changes(bench: FeedBench) -> list[str]:
+    return [change for batch in batches(bench) for change in batch["changes"]]
 
 
-def streamed(bench: FeedBench) -> list[str]:
-    """All visible changes since the feed began, as the stream itself tells them, one reply after the other."""
+def stream_changes(bench: FeedBench) -> list[str]:
+    """Return all visible changes since the start of the feed, read directly from the change stream."""
     with ChangeStream(bench.database, batches(bench)[0]["token"]) as stream:
-        news, found = stream.open_cursor(), []
-        while news.execution_ids:
-            found += news.execution_ids
-            news = stream.wait_for_changes(0.05)
-    return found
+        batch, changes = stream.open_cursor(), []
+        while batch.execution_ids:
+            changes += batch.execution_ids
+            batch = stream.wait_for_changes(0.05)
+    return changes
 
 
 def test_visible_changes_come_and_claims_heartbeats_and_tombstones_do_not(bench: FeedBench) -> None:
-    run, gone = bench.accept(), accepted().execution
+    run, withdrawn = bench.accept(), accept_decision().execution
     bench.relay_all()
-    assert told(bench) == [run.id]
-    held = bench.store.save(run, replace(claimed(run, "only"), events=())).execution
-    lease = held.lease_of("only")
+    assert fed_changes(bench) == [run.id]
+    claimed_run = bench.store.save(run, replace(claim_decision(run, "only"), events=())).execution
+    lease = claimed_run.lease_of("only")
     assert lease is not None
     bench.store.renew(lease, NOON + SECOND)
-    bench.store.postpone([held])
-    assert bench.store.withdraw(PUBLIC_INTEGRATOR, gone.id)
+    bench.store.postpone([claimed_run])
+    assert bench.store.withdraw(PUBLIC_INTEGRATOR, withdrawn.id)
     bench.relay_all()
-    assert told(bench) == [run.id]
-    bench.change(held)
+    assert fed_changes(bench) == [run.id]
+    bench.change(claimed_run)
     bench.relay_all()
-    assert told(bench) == [run.id] * 2
+    assert fed_changes(bench) == [run.id] * 2
 
 
-def test_what_commits_late_comes_after_what_was_read_before_it(bench: FeedBench) -> None:
-    """Its id, its second and its clock are all older than those of a run that a reader has seen already."""
+def test_a_late_commit_comes_after_changes_that_were_read_before(bench: FeedBench) -> None:
+    """Its id, its time and its cluster time are all older than those of a run that a reader has already seen."""
     executions = bench.collection("executions")
     with bench.database.session() as session:
         session.start_transaction()
@@ -80,7 +80,7 @@ def test_what_commits_late_comes_after_what_was_read_before_it(bench: FeedBench)
     assert bench.walk(page.next_position) == [late["_id"]]
 
 
-def test_many_writers_at_once_miss_nothing_though_their_commits_overlap(bench: FeedBench) -> None:
+def test_no_change_of_many_writers_is_missing_although_their_commits_overlap(bench: FeedBench) -> None:
     def write(_: int) -> set[str]:
         return {bench.accept().id for _ in range(25)}
 
@@ -88,37 +88,37 @@ def test_many_writers_at_once_miss_nothing_though_their_commits_overlap(bench: F
         start = bench.feed.end().position
         written = set().union(*writers.map(write, range(16)))
         bench.wait_for(written, start)
-    assert sorted(told(bench)) == sorted(written)
+    assert sorted(fed_changes(bench)) == sorted(written)
 
 
-def test_two_relays_at_once_write_the_stream_once_and_in_its_order(bench: FeedBench, another: Database) -> None:
-    with bench.relaying(), bench.relaying(bench.relay(another)), ThreadPoolExecutor(4) as writers:
+def test_two_relays_at_once_write_the_stream_once_and_in_order(bench: FeedBench, other_database: Database) -> None:
+    with bench.relaying(), bench.relaying(bench.relay(other_database)), ThreadPoolExecutor(4) as writers:
         written = {run.id for run in writers.map(lambda _: bench.accept(), range(150))}
         bench.wait_for(written)
-    found = batches(bench)
-    assert [batch["_id"] for batch in found] == list(range(1, len(found) + 1))
-    assert len({batch["epoch"] for batch in found}) == 1
-    assert told(bench) == streamed(bench)
-    assert len(told(bench)) == 150
+    stored = batches(bench)
+    assert [batch["_id"] for batch in stored] == list(range(1, len(stored) + 1))
+    assert len({batch["epoch"] for batch in stored}) == 1
+    assert fed_changes(bench) == stream_changes(bench)
+    assert len(fed_changes(bench)) == 150
 
 
-def test_a_relay_that_was_frozen_writes_nothing_twice_and_out_of_place(bench: FeedBench) -> None:
-    """It wakes with changes that another has relayed since, and with a batch that would come after later ones."""
+def test_a_relay_that_was_frozen_writes_nothing_twice_or_out_of_order(bench: FeedBench) -> None:
+    """It wakes with changes that another relay has written since, and with a batch that would come after later ones."""
     frozen_at = bench.log.ensure_started()
     first = bench.accept()
     with ChangeStream(bench.database, frozen_at.token) as stream:
-        held = stream.open_cursor()
+        open_cursor = stream.open_cursor()
     second = bench.accept()
     bench.relay_all()
-    assert bench.log.append(frozen_at, held, as_of=NOON) is None
-    bench.log.advance_watermark(frozen_at, held.token, as_of=NOON)
+    assert bench.log.append(frozen_at, open_cursor, as_of=NOON) is None
+    bench.log.advance_watermark(frozen_at, open_cursor.token, as_of=NOON)
     third = bench.accept()
     bench.relay_all()
-    assert told(bench) == [first.id, second.id, third.id]
+    assert fed_changes(bench) == [first.id, second.id, third.id]
 
 
 @pytest.mark.parametrize("point", ["relay.read", "relay.written"])
-def test_a_relay_that_breaks_between_stream_and_feed_goes_on_without_a_gap(bench: FeedBench, point: str) -> None:
+def test_a_relay_that_fails_between_stream_and_feed_continues_without_a_gap(bench: FeedBench, point: str) -> None:
     broke = threading.Event()
 
     def break_once() -> None:
@@ -130,7 +130,7 @@ def test_a_relay_that_breaks_between_stream_and_feed_goes_on_without_a_gap(bench
         runs = [bench.accept().id for _ in range(3)]
         wait_until(broke.is_set, 10, "it broke")
         bench.wait_for(set(runs))
-    assert told(bench) == runs
+    assert fed_changes(bench) == runs
 
 
 def test_a_cursor_killed_in_mongod_is_opened_again_where_it_was(bench: FeedBench) -> None:
@@ -138,83 +138,83 @@ def test_a_cursor_killed_in_mongod_is_opened_again_where_it_was(bench: FeedBench
         name = bench.collection("executions").database.name
         mine = {"type": "idleCursor", "ns": f"{name}.executions"}
         admin = bench.collection("x").database.client.get_database("admin", read_concern=ReadConcern("local"))
-        looked = admin.aggregate([{"$currentOp": {"idleCursors": True}}, {"$match": mine}])
-        return [each["cursor"]["cursorId"] for each in looked]
+        entries = admin.aggregate([{"$currentOp": {"idleCursors": True}}, {"$match": mine}])
+        return [entry["cursor"]["cursorId"] for entry in entries]
 
     def kill() -> bool:
-        found = cursors()
-        if found:
-            bench.collection("executions").database.command({"killCursors": "executions", "cursors": found})
-        return bool(found)
+        cursor_ids = cursors()
+        if cursor_ids:
+            bench.collection("executions").database.command({"killCursors": "executions", "cursors": cursor_ids})
+        return bool(cursor_ids)
 
     with bench.relaying():
         runs = [bench.accept().id]
         wait_until(kill, 10, "its cursor was killed")
         runs.append(bench.accept().id)
         bench.wait_for(set(runs))
-    assert told(bench) == runs
+    assert fed_changes(bench) == runs
     assert cursors() == []
 
 
-def test_a_feed_at_rest_is_stamped_so_that_its_token_stays_young(bench: FeedBench) -> None:
+def test_an_idle_feed_renews_its_resume_token(bench: FeedBench) -> None:
     before = batches(bench)[-1]
-    bench.hand.forward(60)
+    bench.hand.advance(60)
     bench.collection("elsewhere").insert_one({})
     bench.relay_all()
     with bench.relaying():
-        wait_until(lambda: batches(bench)[-1]["token"] != before["token"], 10, "the token moves on")
-        wait_until(lambda: bench.feed.end().watermark_at == bench.hand.now(), 10, "the stamp too")
+        wait_until(lambda: batches(bench)[-1]["token"] != before["token"], 10, "the token advances")
+        wait_until(lambda: bench.feed.end().watermark_at == bench.hand.now(), 10, "its time too")
     assert len(batches(bench)) == 1
 
 
-def test_a_reply_that_was_full_makes_nothing_whole(bench: FeedBench) -> None:
-    runs = [accepted(id=f"1763700000_{number:016x}") for number in range(BATCH_CHANGES_MAX + 5)]
+def test_after_a_full_reply_the_feed_has_not_caught_up(bench: FeedBench) -> None:
+    runs = [accept_decision(id=f"1763700000_{number:016x}") for number in range(BATCH_CHANGES_MAX + 5)]
     for run in runs:
         bench.store.create(run)
     before = bench.log.ensure_started()
-    bench.hand.forward(1)
+    bench.hand.advance(1)
     with ChangeStream(bench.database, before.token) as stream:
         first = bench.log.append(before, stream.open_cursor(), as_of=bench.hand.now())
         assert first is not None
         assert bench.feed.end().watermark_at == before.watermark_at
         assert bench.log.append(first, stream.wait_for_changes(1), as_of=bench.hand.now())
     assert bench.feed.end().watermark_at == bench.hand.now()
-    assert told(bench) == [run.execution.id for run in runs]
+    assert fed_changes(bench) == [run.execution.id for run in runs]
 
 
-def test_who_waits_is_woken_once_a_majority_has_the_batch(bench: FeedBench, redis_url: str) -> None:
+def test_held_reads_are_woken_when_a_majority_has_the_batch(bench: FeedBench, redis_url: str) -> None:
     relay = bench.relay()
     with closing(connect(redis_url)) as client, closing(client.pubsub(ignore_subscribe_messages=True)) as ear:  # type: ignore[no-untyped-call]
         ear.subscribe(pubsub.WAKEUP_CHANNEL)
-        announcer, seen = FeedNotifier(client), []
+        notifier, messages = FeedNotifier(client), []
 
         def announce() -> None:
-            seen.append(told(bench)[-1])
-            announcer()
+            messages.append(fed_changes(bench)[-1])
+            notifier()
 
         relay.notify = announce
         with bench.relaying(relay):
             run = bench.accept().id
             wait_until(lambda: (ear.get_message(timeout=0.1) or {}).get("data") == b"feed", 10, "the wake-up")
-        assert seen == [run]
+        assert messages == [run]
 
 
-def test_a_redis_that_is_away_is_asked_once_a_second_and_holds_no_batch_up() -> None:
-    asked = []
+def test_a_missing_redis_is_tried_once_a_second_and_delays_no_batch() -> None:
+    attempts = []
 
     class Away:
         def publish(self, *_: object) -> None:
-            asked.append(1)
+            attempts.append(1)
             raise redis.ConnectionError("away")
 
     announcer = FeedNotifier(Away())  # type: ignore[arg-type]
     for _ in range(5):
         announcer()
-    assert len(asked) == 1
+    assert len(attempts) == 1
 
 
 @pytest.mark.parametrize("lost", ["the oplog has rolled over", "the collection was dropped"])
-def test_where_the_stream_is_lost_a_new_epoch_begins_and_old_cursors_expire(bench: FeedBench, lost: str) -> None:
+def test_if_the_stream_is_lost_a_new_epoch_begins_and_old_cursors_expire(bench: FeedBench, lost: str) -> None:
     run = bench.accept()
     bench.relay_all()
     old = bench.page().next_position
@@ -231,6 +231,6 @@ def test_where_the_stream_is_lost_a_new_epoch_begins_and_old_cursors_expire(benc
             bench.page(old)
         later = bench.accept().id
         bench.wait_for({later})
-        wait_until(lambda: len({batch["epoch"] for batch in batches(bench)}) == 1, 10, "the old one is gone")
-    assert told(bench) == [later]
+        wait_until(lambda: len({batch["epoch"] for batch in batches(bench)}) == 1, 10, "the old consumer is expired")
+    assert fed_changes(bench) == [later]
     assert run.id != later

@@ -1,4 +1,4 @@
-"""A spec is read strictly: every fault is told, with the file and the field."""
+"""An agent's specification is read strictly: every fault is reported, with the file and the field."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def test_what_a_spec_leaves_out_has_its_default() -> None:
     assert (spec.timeout_s, spec.retry, spec.queue) == (300, "default", "default")
 
 
-def test_a_spec_is_told_whole_and_in_its_order() -> None:
-    told = parse_agent_spec(a_spec(), WHERE).to_json()
-    assert list(told) == [field.name for field in dataclasses.fields(AgentSpec)]
-    assert told == a_spec() | {"timeout_s": 300, "retry": "default", "queue": "default"}
+def test_a_spec_is_written_whole_and_in_its_order() -> None:
+    document = parse_agent_spec(a_spec(), WHERE).to_json()
+    assert list(document) == [field.name for field in dataclasses.fields(AgentSpec)]
+    assert document == a_spec() | {"timeout_s": 300, "retry": "default", "queue": "default"}
 
 
-def test_who_is_told_a_spec_cannot_change_it() -> None:
+def test_a_reader_of_a_spec_cannot_change_it() -> None:
     spec = parse_agent_spec(a_spec(), WHERE)
     spec.to_json()["sample_input"]["a"] = 2
     assert spec.sample_input == {"a": 1}
 
 
-def test_all_faults_are_told_together_each_with_the_file() -> None:
+def test_all_faults_are_reported_together_each_with_the_file() -> None:
     raw = a_spec(name="Adder!", domains=[], queue="fast", timeout_s=0)
     del raw["version"]
     faults = faults_of(raw)
@@ -62,7 +62,7 @@ def test_all_faults_are_told_together_each_with_the_file() -> None:
         assert any(fault.startswith(f"{WHERE}: {field} ") for fault in faults), field
 
 
-def test_an_unknown_field_is_told_with_the_nearest_known_one() -> None:
+def test_an_unknown_field_is_reported_with_the_nearest_known_one() -> None:
     assert faults_of(a_spec(timeout=5)) == [f"{WHERE}: timeout is not a field; did you mean timeout_s?"]
 
 
@@ -71,7 +71,7 @@ def test_the_name_must_be_the_folders() -> None:
 
 
 @pytest.mark.parametrize("name", ["adder\n", "Adder", "1adder", "a" * 64, "a.b"])
-def test_a_name_must_match_its_pattern_even_where_the_folder_agrees(name: str) -> None:
+def test_a_name_must_match_its_pattern_even_if_the_folder_agrees(name: str) -> None:
     assert "name must match" in "".join(faults_of(a_spec(name=name), f"{name}/agent_spec.json"))
 
 
@@ -127,5 +127,5 @@ def test_a_field_of_the_right_kind_is_taken(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("raw", [None, [], "spec", 3])
-def test_what_is_no_object_is_no_spec(raw: object) -> None:
+def test_a_spec_must_be_an_object(raw: object) -> None:
     assert faults_of(raw) == [f"{WHERE}: must be a JSON object"]

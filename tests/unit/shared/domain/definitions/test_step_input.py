@@ -1,4 +1,4 @@
-"""What a step is given, and which graphs are none."""
+"""The input of a step, and which graphs are invalid."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_a_later_step_gets_the_previous_output_alone() -> None:
 
 
 def test_a_required_field_that_the_output_lacks_is_filled_from_the_runs_input() -> None:
-    given = input_of(chain("a", "b"), "b", {"x": 1, "y": 2}, {"a": {"z": 3, "y": 4}}, ["x", "y", "w"])
-    assert given == {"z": 3, "y": 4, "x": 1}
+    step_input = input_of(chain("a", "b"), "b", {"x": 1, "y": 2}, {"a": {"z": 3, "y": 4}}, ["x", "y", "w"])
+    assert step_input == {"z": 3, "y": 4, "x": 1}
 
 
 def test_every_parallel_step_gets_the_runs_input() -> None:
@@ -47,7 +47,7 @@ def test_a_step_of_a_graph_gets_the_merged_outputs_of_its_needs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "found"),
+    ("value", "expected"),
     [
         (7, 7),
         ({"from": "input"}, {"x": [1, {"a/b": 2, "~": 3}]}),
@@ -59,13 +59,13 @@ def test_a_step_of_a_graph_gets_the_merged_outputs_of_its_needs() -> None:
     ],
     ids=str,
 )
-def test_an_input_is_a_literal_or_what_a_pointer_names(value: Any, found: Any) -> None:
+def test_an_input_is_a_literal_or_what_a_pointer_names(value: Any, expected: Any) -> None:
     basket = graph(BasketStep("a", "a"), BasketStep("b", "b", ("a",), input={"v": value}))
-    assert input_of(basket, "b", {"x": [1, {"a/b": 2, "~": 3}]}, {"a": {"n": None}}) == {"v": found}
+    assert input_of(basket, "b", {"x": [1, {"a/b": 2, "~": 3}]}, {"a": {"n": None}}) == {"v": expected}
 
 
 @pytest.mark.parametrize("pointer", ["/y", "/x/2", "/x/01", "/x/-", "/x/0/z", "/x/99999999999", "/"])
-def test_a_pointer_to_nothing_is_said(pointer: str) -> None:
+def test_a_pointer_to_nothing_is_refused(pointer: str) -> None:
     basket = graph(BasketStep("b", "b", input={"v": {"from": "input", "pointer": pointer}}))
     with pytest.raises(InputNotFound, match="there is nothing at"):
         input_of(basket, "b", {"x": [1, 2]}, {})
@@ -83,7 +83,7 @@ def test_a_graph_that_can_run_has_no_faults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "pointer", "told"),
+    ("steps", "pointer", "message"),
     [
         ([BasketStep("a", "a"), BasketStep("a", "b")], "/1/id", "given twice"),
         ([BasketStep("a", "a", ("z",))], "/0/needs", "'z', which is no step"),
@@ -101,11 +101,11 @@ def test_a_graph_that_can_run_has_no_faults() -> None:
     ],
 )
 def test_a_graph_that_cannot_run_is_refused_in_words_and_by_place(
-    steps: list[BasketStep], pointer: str, told: str
+    steps: list[BasketStep], pointer: str, message: str
 ) -> None:
     (fault,) = find_graph_faults(steps)
     assert fault.pointer == pointer
-    assert told in fault.message
+    assert message in fault.message
 
 
 def test_a_circle_that_other_steps_lead_to_is_named_alone() -> None:

@@ -1,4 +1,4 @@
-"""A retry takes over what was finished, begins all else anew, and keeps the keys of what may have happened outside."""
+"""Retry of a run: finished steps are reused, all others start anew, with the idempotency keys of the first run."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, retry_executi
 from shared.domain.lifecycle.transitions import complete, fail, start
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.errors import NotRetryable
-from tests.builders import NOON, SECOND, TERMS, accepted, claimed
+from tests.builders import NOON, SECOND, TIMINGS, accept_decision, claim_decision
 
 LATER = NOON + timedelta(hours=1)
-ASKED = RetryRequest("1763700000_00000000000000aa", LATER, "req-retry", "00-trace", Idempotency("key", "print"))
+REQUEST = RetryRequest("1763700000_00000000000000aa", LATER, "req-retry", "00-trace", Idempotency("key", "print"))
 
 
 def failed(*, error_at: str = "b", **changes: object) -> ExecutionRecord:
-    """A chain of three whose first step is completed and whose second one failed."""
-    run = accepted("a", "b", "c", **changes).execution
+    """Return a chain of three steps whose first is completed and whose second has failed."""
+    run = accept_decision("a", "b", "c", **changes).execution
     for step in ("a", "b"):
-        run = claimed(run, step).execution
+        run = claim_decision(run, step).execution
         lease = run.lease_of(step)
         if step == error_at:
             run = fail(run, lease, RunError("agent_error", "no", ErrorKind.PERMANENT), NOON + SECOND).execution
             break
-        run = complete(run, lease, StepOutput(step, b'{"n":1}'), NOON + SECOND, TERMS).execution
+        run = complete(run, lease, StepOutput(step, b'{"n":1}'), NOON + SECOND, TIMINGS).execution
     return ExecutionRecord(run, outputs={step.id: b'{"n":1}' for step in run.steps.values() if step.output_bytes})
 
 
 def begun(original: ExecutionRecord, at: RetryFrom = RetryFrom.FAILED) -> Execution:
-    return start(retry_execution(original, ASKED, at)[0], LATER, TERMS).execution
+    return start(retry_execution(original, REQUEST, at)[0], LATER, TIMINGS).execution
 
 
 def test_what_was_finished_is_taken_over_and_what_failed_is_ready() -> None:
     original = failed()
-    blank, outputs = retry_execution(original, ASKED, RetryFrom.FAILED)
+    blank, outputs = retry_execution(original, REQUEST, RetryFrom.FAILED)
     assert outputs == {"a": b'{"n":1}'}
     assert blank.steps == {"a": original.execution.steps["a"]}
-    run = start(blank, LATER, TERMS)
+    run = start(blank, LATER, TIMINGS)
     assert run.dispatch == ("b",)
     assert [step.status for step in run.execution.steps.values()] == [
         StepStatus.COMPLETED, StepStatus.READY, StepStatus.WAITING,
@@ -56,17 +56,23 @@ def test_from_the_start_nothing_is_taken_over() -> None:
     assert [step.status for step in run.steps.values()] == [
         StepStatus.READY, StepStatus.WAITING, StepStatus.WAITING,
     ]  # fmt: skip
-    assert run.idempotency_key("a") == f"{ASKED.id}:a"
+    assert run.idempotency_key("a") == f"{REQUEST.id}:a"
 
 
 def test_a_retry_is_named_as_such_and_keeps_what_the_caller_said() -> None:
-    told = {"tags": ("x",), "metadata": b'{"k":1}', "input": b'{"i":1}', "input_source": "sample", "kind": "agent"}
-    original = failed(**told, stateful=True, traceparent="00-old", idempotency=Idempotency("old", "p"))
-    blank, _ = retry_execution(original, ASKED, RetryFrom.FAILED)
-    assert {name: getattr(blank, name) for name in told} == told
+    copied_fields = {
+        "tags": ("x",),
+        "metadata": b'{"k":1}',
+        "input": b'{"i":1}',
+        "input_source": "sample",
+        "kind": "agent",
+    }
+    original = failed(**copied_fields, stateful=True, traceparent="00-old", idempotency=Idempotency("old", "p"))
+    blank, _ = retry_execution(original, REQUEST, RetryFrom.FAILED)
+    assert {name: getattr(blank, name) for name in copied_fields} == copied_fields
     assert (blank.retry_of, blank.basket, blank.stateful) == (original.execution.id, original.execution.basket, True)
     assert (blank.id, blank.request_id, blank.traceparent, blank.idempotency, blank.created_at) == (
-        ASKED.id, "req-retry", "00-trace", Idempotency("key", "print"), LATER,
+        REQUEST.id, "req-retry", "00-trace", Idempotency("key", "print"), LATER,
     )  # fmt: skip
 
 
@@ -83,7 +89,7 @@ def test_the_keys_for_effects_outside_are_the_first_executions_however_often_it_
     assert first.idempotency_key("b") == f"{original.execution.id}:b"
     over = replace(first, status=ExecutionStatus.FAILED)
     blank, _ = retry_execution(
-        ExecutionRecord(over, outputs={"a": b"{}"}), replace(ASKED, id="second"), RetryFrom.FAILED
+        ExecutionRecord(over, outputs={"a": b"{}"}), replace(REQUEST, id="second"), RetryFrom.FAILED
     )
     assert blank.idempotency_key("b") == f"{original.execution.id}:b"
     assert (blank.retry_of, blank.effects_of) == (first.id, original.execution.id)
@@ -100,4 +106,4 @@ def test_only_what_is_over_can_be_retried_and_what_completed_only_from_the_start
         assert begun(original, at).retry_of == original.execution.id
         return
     with pytest.raises(NotRetryable, match=f"is {status}"):
-        retry_execution(original, ASKED, at)
+        retry_execution(original, REQUEST, at)

@@ -1,4 +1,4 @@
-"""The simulator's script: what it means, what is wrong with one, and how a run begins that plays one."""
+"""The simulator's script: how it is parsed, its faults, and how a run with a script starts."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from shared.domain.lifecycle.simulation import (
 )
 from shared.domain.lifecycle.transitions import cancel, claim, rescue, start
 from shared.domain.status import ExecutionStatus, StepStatus
-from tests.builders import NOON, SECOND, TERMS, blank
+from tests.builders import NOON, SECOND, TIMINGS, unstarted_run
 
 
 def scripted(*script: str, strategy: str = SEQUENTIAL, agents: tuple[str, ...] = (SIMULATE_AGENT_NAME,)) -> Execution:
-    """A run that nobody has started, of a basket that begins with the simulator."""
+    """Return a run that is not started, of a basket of ``agents`` with this script as its input."""
     steps = tuple(
         BasketStep(agent, agent, needs=() if strategy == PARALLEL or place == 0 else (agents[place - 1],))
         for place, agent in enumerate(agents)
     )
     basket = Basket("simulate", strategy, steps)
-    return replace(blank(), basket=basket, input=json.dumps({"script": script}).encode())
+    return replace(unstarted_run(), basket=basket, input=json.dumps({"script": script}).encode())
 
 
 def test_a_script_is_read_phase_by_phase() -> None:
@@ -48,13 +48,13 @@ def test_a_script_is_read_phase_by_phase() -> None:
 
 
 @pytest.mark.parametrize("entry", ["", "running", "running:", "running:-1", "running:1e3", "failed:", "failed:No", "x"])
-def test_what_is_no_phase_is_refused(entry: str) -> None:
+def test_a_malformed_phase_is_refused(entry: str) -> None:
     with pytest.raises(ValueError, match="no phase"):
         parse_script([entry])
 
 
 @pytest.mark.parametrize(
-    ("script", "pointer", "told"),
+    ("script", "pointer", "message"),
     [
         (["running:1", "queued:1"], "/script/1", "queued comes first"),
         (["worker_lost", "queued:1"], "/script/1", "queued comes first"),
@@ -63,33 +63,35 @@ def test_what_is_no_phase_is_refused(entry: str) -> None:
         (["queued:1800", "running:1800", "running:0.001"], "/script/2", "over 3600 s in all"),
     ],
 )
-def test_what_cannot_be_played_says_where(script: list[str], pointer: str, told: str) -> None:
+def test_a_script_that_cannot_be_played_is_refused_with_the_place(
+    script: list[str], pointer: str, message: str
+) -> None:
     (fault,) = find_script_faults({"script": script})
     assert fault.pointer == pointer
-    assert told in fault.message
+    assert message in fault.message
 
 
-@pytest.mark.parametrize("given", [{}, {"script": []}, {"script": ["queued:1800", "running:1800", "completed"]}])
-def test_what_can_be_played_has_no_faults(given: dict[str, list[str]]) -> None:
-    assert find_script_faults(given) == []
+@pytest.mark.parametrize("input_data", [{}, {"script": []}, {"script": ["queued:1800", "running:1800", "completed"]}])
+def test_a_script_that_can_be_played_has_no_faults(input_data: dict[str, list[str]]) -> None:
+    assert find_script_faults(input_data) == []
 
 
 def test_a_run_held_back_is_queued_and_no_worker_can_claim_it_before_its_moment() -> None:
-    begun = start(delay_scripted_steps(scripted("queued:2", "queued:1.5", "running:1")), NOON, TERMS)
+    begun = start(delay_scripted_steps(scripted("queued:2", "queued:1.5", "running:1")), NOON, TIMINGS)
     assert (begun.execution.status, begun.execution.queued_at, begun.dispatch) == (ExecutionStatus.QUEUED, NOON, ())
     step = begun.execution.steps[SIMULATE_AGENT_NAME]
     assert step.is_delayed
     assert step.due_by == begun.execution.due_by == NOON + timedelta(seconds=3.5)
-    assert claim(begun.execution, SIMULATE_AGENT_NAME, "token", NOON + 3 * SECOND, TERMS) is None
-    assert rescue(begun.execution, SIMULATE_AGENT_NAME, NOON + 3 * SECOND, TERMS) is None
-    offered = rescue(begun.execution, SIMULATE_AGENT_NAME, NOON + 4 * SECOND, TERMS)
+    assert claim(begun.execution, SIMULATE_AGENT_NAME, "token", NOON + 3 * SECOND, TIMINGS) is None
+    assert rescue(begun.execution, SIMULATE_AGENT_NAME, NOON + 3 * SECOND, TIMINGS) is None
+    offered = rescue(begun.execution, SIMULATE_AGENT_NAME, NOON + 4 * SECOND, TIMINGS)
     assert offered is not None
     assert (offered.dispatch, offered.execution.status) == ((SIMULATE_AGENT_NAME,), ExecutionStatus.QUEUED)
-    assert claim(offered.execution, SIMULATE_AGENT_NAME, "token", NOON + 4 * SECOND, TERMS) is not None
+    assert claim(offered.execution, SIMULATE_AGENT_NAME, "token", NOON + 4 * SECOND, TIMINGS) is not None
 
 
 def test_a_run_held_back_is_cancelled_at_once() -> None:
-    begun = start(delay_scripted_steps(scripted("queued:100")), NOON, TERMS).execution
+    begun = start(delay_scripted_steps(scripted("queued:100")), NOON, TIMINGS).execution
     over = cancel(begun, NOON + SECOND)
     assert over is not None
     assert (over.execution.status, over.execution.steps[SIMULATE_AGENT_NAME].status) == (
@@ -99,12 +101,12 @@ def test_a_run_held_back_is_cancelled_at_once() -> None:
 
 
 def test_only_a_first_step_of_the_simulator_is_held_back() -> None:
-    alone = start(delay_scripted_steps(scripted("running:1", "completed")), NOON, TERMS)
+    alone = start(delay_scripted_steps(scripted("running:1", "completed")), NOON, TIMINGS)
     assert alone.dispatch == (SIMULATE_AGENT_NAME,)
-    second = start(delay_scripted_steps(scripted("queued:5", agents=("echo", SIMULATE_AGENT_NAME))), NOON, TERMS)
+    second = start(delay_scripted_steps(scripted("queued:5", agents=("echo", SIMULATE_AGENT_NAME))), NOON, TIMINGS)
     assert second.dispatch == ("echo",)
     beside = start(
-        delay_scripted_steps(scripted("queued:5", agents=("echo", SIMULATE_AGENT_NAME), strategy=PARALLEL)), NOON, TERMS
+        delay_scripted_steps(scripted("queued:5", agents=("echo", SIMULATE_AGENT_NAME), strategy=PARALLEL)), NOON, TIMINGS
     )
     assert beside.dispatch == ("echo",)
     assert beside.execution.steps[SIMULATE_AGENT_NAME].is_delayed
@@ -112,5 +114,5 @@ def test_only_a_first_step_of_the_simulator_is_held_back() -> None:
 
 def test_a_scheduled_run_waits_for_its_schedule_alone() -> None:
     later = replace(scripted("queued:5"), run_after=NOON + 60 * SECOND)
-    begun = start(delay_scripted_steps(later), NOON, TERMS).execution
+    begun = start(delay_scripted_steps(later), NOON, TIMINGS).execution
     assert (begun.status, begun.due_by) == (ExecutionStatus.SCHEDULED, NOON + 60 * SECOND)

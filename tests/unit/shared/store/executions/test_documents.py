@@ -1,4 +1,4 @@
-"""Decoded baskets are remembered, as far as they are small."""
+"""Decoded baskets are cached, if they are small."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def stored(literals: int) -> bytes:
     return _encode_basket(Basket("b", GRAPH, (step,)))
 
 
-def test_a_basket_that_is_large_is_read_each_time_and_kept_nowhere() -> None:
+def test_a_large_basket_is_decoded_each_time_and_not_cached() -> None:
     small, large = stored(10), stored(100_000)
     assert _decode_basket(small) is _decode_basket(small)
     assert _decode_basket(large) == _decode_basket(large)

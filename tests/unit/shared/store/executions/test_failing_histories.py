@@ -1,7 +1,7 @@
-"""Random histories through a store that fails before its writes and after them: what was acknowledged is what stands.
+"""Random histories in a store that fails before and after its writes: what was acknowledged is what is stored.
 
-Workers act on copies as old as they like, each save fails as often as drawn, and the answer to one that was written is
-lost; whoever was told that its outcome is recorded must find that very outcome, once, and nobody else's.
+Workers act on copies of any age, each save fails a random number of times, and the reply to a save that was written may
+be lost. A worker that got the acknowledgement of its outcome must find this outcome stored, once, and no other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from shared.domain.status import StepStatus
 from shared.errors import LeaseLost
 from shared.store.executions import settle as settling
 from shared.store.executions.settle import SettleResult, settle
-from tests.builders import HandClock, blank
+from tests.builders import ManualClock, unstarted_run
 from tests.faulty_store import FaultyStore
 from tests.in_memory_store import InMemoryExecutionStore
 
@@ -35,7 +35,7 @@ FAULTS = st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 1))
 
 @pytest.fixture(autouse=True)
 def without_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Repeat at once: what is tried here is the order of things, not their pace."""
+    """Retry without back-off: these tests check the order of events, not their time."""
     monkeypatch.setattr(settling, "_BACKOFF_S", 0.0)
     stamina.set_testing(True, attempts=20)
     yield
@@ -43,12 +43,12 @@ def without_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class FailingHistory(RuleBasedStateMachine):
-    """One run of a random graph in a store that fails as drawn; each rule may act on any copy that was ever seen."""
+    """One run of a random graph in a store with random faults; each rule may act on any copy, new or old."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = HandClock()
-        self.terms = Timings(losses_max=3)
+        self.clock = ManualClock()
+        self.timings = Timings(losses_max=3)
         self.memory = InMemoryExecutionStore(self.clock)
         self.store = FaultyStore(self.memory)
         self.tokens = count()
@@ -59,26 +59,26 @@ class FailingHistory(RuleBasedStateMachine):
 
     @initialize(needs=st.lists(st.integers(0, 15), min_size=1, max_size=4))
     def begin(self, needs: list[int]) -> None:
-        run = blank(*NAMES[: len(needs)])
+        run = unstarted_run(*NAMES[: len(needs)])
         steps = tuple(
             replace(step, needs=tuple(name for bit, name in enumerate(NAMES[:place]) if needs[place] >> bit & 1))
             for place, step in enumerate(run.basket.steps)
         )
-        accepted = start(replace(run, basket=replace(run.basket, steps=steps)), self.clock.now(), self.terms)
+        accepted = start(replace(run, basket=replace(run.basket, steps=steps)), self.clock.now(), self.timings)
         self.copies.append(self.memory.create(accepted))
 
     @rule(seconds=st.integers(0, 70))
     def time_passes(self, seconds: int) -> None:
-        self.clock.forward(seconds)
+        self.clock.advance(seconds)
 
     @rule(data=st.data(), step=st.sampled_from(NAMES), faults=FAULTS)
-    def a_bell_rings(self, data: st.DataObject, step: str, faults: tuple[int, int, int]) -> None:
+    def a_task_message_arrives(self, data: st.DataObject, step: str, faults: tuple[int, int, int]) -> None:
         token = f"t{next(self.tokens)}"
         settled = self._settle(
             data.draw(st.sampled_from(self.copies)),
-            lambda seen: claim(seen, step, token, self.clock.now(), self.terms),
+            lambda current: claim(current, step, token, self.clock.now(), self.timings),
             faults,
-            is_mine=lambda seen: seen.steps[step].token == token,
+            is_mine=lambda current: current.steps[step].token == token,
         )
         if settled is not None and settled.record.execution.steps[step].status is StepStatus.RUNNING:
             self.leases.append(settled.record.execution.lease_of(step))
@@ -90,9 +90,9 @@ class FailingHistory(RuleBasedStateMachine):
         output = orjson.dumps({"by": lease.token, "try": next(self.tokens)})
         token = f"t{next(self.tokens)}" if goes_on else None
 
-        def decide(seen: Execution) -> Decision:
+        def decide(current: Execution) -> Decision:
             output_of = StepOutput(lease.step, output)
-            return complete(seen, lease, output_of, self.clock.now(), self.terms, next_token=token)
+            return complete(current, lease, output_of, self.clock.now(), self.timings, next_token=token)
 
         settled = self._settle_by_lease(data, lease, decide, faults)
         if settled is None:
@@ -108,70 +108,74 @@ class FailingHistory(RuleBasedStateMachine):
     def an_agent_fails(self, data: st.DataObject, kind: ErrorKind, faults: tuple[int, int, int]) -> None:
         lease = data.draw(st.sampled_from(self.leases))
         error = RunError("agent_error", "no", kind)
-        self._settle_by_lease(data, lease, lambda seen: fail(seen, lease, error, self.clock.now(), jitter=0.5), faults)
+        self._settle_by_lease(
+            data, lease, lambda current: fail(current, lease, error, self.clock.now(), jitter=0.5), faults
+        )
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), faults=FAULTS)
     def a_worker_hands_back(self, data: st.DataObject, faults: tuple[int, int, int]) -> None:
         lease = data.draw(st.sampled_from(self.leases))
         self._settle_by_lease(
-            data, lease, lambda seen: release(seen, lease, self.clock.now(), self.terms, "drains"), faults
+            data, lease, lambda current: release(current, lease, self.clock.now(), self.timings, "drains"), faults
         )
 
     @rule(data=st.data(), faults=FAULTS)
-    def somebody_cancels(self, data: st.DataObject, faults: tuple[int, int, int]) -> None:
+    def a_caller_cancels(self, data: st.DataObject, faults: tuple[int, int, int]) -> None:
         copy = data.draw(st.sampled_from(self.copies))
-        self._settle(copy, lambda seen: cancel(seen, self.clock.now(), "enough"), faults)
+        self._settle(copy, lambda current: cancel(current, self.clock.now(), "enough"), faults)
 
     @rule(data=st.data(), step=st.sampled_from(NAMES), faults=FAULTS)
-    def the_reconciler_looks(self, data: st.DataObject, step: str, faults: tuple[int, int, int]) -> None:
+    def the_reconciler_checks(self, data: st.DataObject, step: str, faults: tuple[int, int, int]) -> None:
         copy = data.draw(st.sampled_from(self.copies))
-        self._settle(copy, lambda seen: expire(seen, self.clock.now()), faults)
-        self._settle(copy, lambda seen: rescue(seen, step, self.clock.now(), self.terms), faults)
+        self._settle(copy, lambda current: expire(current, self.clock.now()), faults)
+        self._settle(copy, lambda current: rescue(current, step, self.clock.now(), self.timings), faults)
 
     @invariant()
-    def what_was_acknowledged_is_what_stands(self) -> None:
+    def what_was_acknowledged_is_what_is_stored(self) -> None:
         if not self.copies:
             return
-        stands = self._stands()
-        completed = {step.id for step in stands.execution.steps.values() if step.status is StepStatus.COMPLETED}
+        stored = self._stands()
+        completed = {step.id for step in stored.execution.steps.values() if step.status is StepStatus.COMPLETED}
         assert completed == set(self.recorded)
-        assert {step: stands.outputs[step] for step in completed} == self.recorded
+        assert {step: stored.outputs[step] for step in completed} == self.recorded
 
     @invariant()
     def what_is_over_stays_as_it_ended(self) -> None:
         if not self.copies:
             return
-        stands = self._stands()
+        stored = self._stands()
         if self.ended is not None:
-            assert stands == self.ended
-        elif stands.execution.is_done:
-            self.ended = stands
+            assert stored == self.ended
+        elif stored.execution.is_done:
+            self.ended = stored
 
     @invariant()
     def neither_version_nor_revision_goes_back(self) -> None:
         if self.copies:
-            stands, last = self._stands().execution, self.copies[-1]
-            assert (stands.version, stands.rev) >= (last.version, last.rev)
-            if stands != last:
-                self.copies.append(stands)
+            stored, last = self._stands().execution, self.copies[-1]
+            assert (stored.version, stored.rev) >= (last.version, last.rev)
+            if stored != last:
+                self.copies.append(stored)
 
     def _stands(self) -> ExecutionRecord:
-        found = self.memory.read(self.copies[0].integrator, self.copies[0].id)
-        assert found is not None
-        return found
+        record = self.memory.read(self.copies[0].integrator, self.copies[0].id)
+        assert record is not None
+        return record
 
     def _settle_by_lease(
         self, data: st.DataObject, lease: Lease, decide: Callable[[Execution], Decision], faults: tuple[int, int, int]
     ) -> SettleResult | None:
-        """Settle as a worker does that holds ``lease``, which decides once; None where it does not hold it any more."""
+        """Settle once as a worker that holds ``lease``; return None if it does not hold the lease any more."""
         self.leases.remove(lease)
         # A worker's copy is at least as new as its claim.
         since = [copy for copy in self.copies if copy.steps[lease.step].claims >= lease.claim]
         copy = data.draw(st.sampled_from(since or [self._stands().execution]))
 
-        def moved_on(seen: Execution) -> bool:
-            return seen.steps[lease.step].matches_lease(lease) and not seen.steps[lease.step].is_running_under(lease)
+        def moved_on(current: Execution) -> bool:
+            return current.steps[lease.step].matches_lease(lease) and not current.steps[lease.step].is_running_under(
+                lease
+            )
 
         try:
             return self._settle(copy, decide, faults, lease=lease, is_mine=moved_on)

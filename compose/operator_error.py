@@ -1,4 +1,4 @@
-"""What goes wrong when the stack is stood up, each told with what mends it."""
+"""The error of the operator's commands, which carries a message and a fix."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from shared.errors import BucketError
 
 
 class OperatorError(BucketError):
-    """The stack cannot be stood up; ``fix`` is what a person can do about it, in one line or more."""
+    """The stack cannot start or a command cannot run; ``fix`` says in one or more lines what a person can do."""
 
     def __init__(self, message: str, *, fix: str) -> None:
         super().__init__(message)
         self.fix = fix
-        self.add_note(fix)  # so that a traceback, in a test say, shows it too
+        self.add_note(fix)  # so that a traceback shows it too, for example in a test
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (self.message, self.fix)
