@@ -153,14 +153,14 @@ def checked_responses() -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def answers_watched() -> Iterator[list[str]]:
+def recorded_violations() -> Iterator[list[str]]:
     """Check all replies of the session, also those to requests of other fixtures."""
     with checked_responses() as faults:
         yield faults
 
 
 @pytest.fixture(autouse=True)
-def as_the_contract_says(answers_watched: list[str]) -> Iterator[None]:
+def responses_match_contract(answers_watched: list[str]) -> Iterator[None]:
     """Fail a test in which a reply does not match docs/openapi.json."""
     yield
     faults = list(dict.fromkeys(answers_watched))

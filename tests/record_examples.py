@@ -13,7 +13,7 @@ import requests
 
 from api.feed import cursors
 from compose.embedded.group_reaper import GroupReaper
-from tests.acceptance.client import AGENTS, INCOME, Caller
+from tests.acceptance.client import AGENTS, INCOME, ApiClient
 from tests.openapi_conformance import PROBLEM
 from tests.stack import Stack
 
@@ -26,7 +26,7 @@ Examples = dict[str, dict[str, dict[str, Any]]]
 class Recorder:
     """Sends requests, and keeps each request and reply under the name of its operation."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: ApiClient) -> None:
         self.caller = caller
         self.examples: Examples = {}
 
@@ -37,7 +37,7 @@ class Recorder:
         method, path = operation.split(" ", 1)
         headers = {"X-Request-ID": "example-1"} | ({"Prefer": prefer} if prefer else {})
         options = {} if body is None else {"json": body}
-        response = self.caller.ask(method, path.format(**places) + query, headers=headers, **options)
+        response = self.caller.request(method, path.format(**places) + query, headers=headers, **options)
         examples = self.examples.setdefault(operation, {})
         if body is not None and response.ok:
             examples.setdefault("requests", {})[shows] = body
@@ -53,15 +53,15 @@ def _short(value: Any) -> Any:
     return {key: _short(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
-def record(caller: Caller) -> Examples:
+def record(caller: ApiClient) -> Examples:
     """Return examples of every operation."""
     recorder = Recorder(caller)
     ask = recorder.ask
     ask("GET /health", "healthy")
     ask("GET /ready", "ready")
     _submits(recorder)
-    done = caller.finished(caller.run("chained_test", input_data=INCOME))["execution_id"]
-    failed = caller.finished(_refused_by_its_provider(caller))["execution_id"]
+    done = caller.wait_done(caller.submit_basket("chained_test", input_data=INCOME))["execution_id"]
+    failed = caller.wait_done(_refused_by_its_provider(caller))["execution_id"]
     for path in ("GET /execution-logs/{execution_id}", "GET /executions/{execution_id}"):
         ask(path, "completed", execution_id=done)
         ask(path, "failed", execution_id=failed)
@@ -83,7 +83,7 @@ def record(caller: Caller) -> Examples:
     return recorder.examples
 
 
-def _refused_by_its_provider(caller: Caller) -> str:
+def _refused_by_its_provider(caller: ApiClient) -> str:
     input_data = {"kind": "TransientError", "message": "the provider did not answer"}
     config = {"name": "nightly", "steps": [{"agent": "raiser", "retry": "none"}]}
     return caller.post("/run-basket", {"config": config, "input_data": input_data}).json()["execution_id"]
@@ -130,7 +130,7 @@ def _feed(recorder: Recorder, done: str) -> None:
     ask("PUT /consumers/{name}", "from_a_cursor", {"since": since}, name="day-report")
     ask("PUT /consumers/{name}", "known", {"since": "now"}, name="night-report")
     ask("GET /consumers", "two")
-    recorder.caller.finished(recorder.caller.run())
+    recorder.caller.wait_done(recorder.caller.submit_basket())
     ask("GET /consumers/{name}/changes", "not_acknowledged_yet", query="?wait=5", name="night-report")
     ask("GET /consumers/{name}/changes", "unknown", name="nobody")
     ask("POST /consumers/{name}/ack", "onward", {"cursor": since}, name="night-report")
@@ -142,7 +142,7 @@ def _feed(recorder: Recorder, done: str) -> None:
 def _commands(recorder: Recorder, done: str, failed: str) -> None:
     ask, caller = recorder.ask, recorder.caller
     cancel, retry = "POST /executions/{execution_id}/cancel", "POST /executions/{execution_id}/retry"
-    running = caller.run_agent("sleeper", seconds=30)
+    running = caller.submit_agent("sleeper", seconds=30)
     while caller.poll(running)["status"] == "queued":
         pass
     ask(cancel, "under_way", {"reason": "no longer of use"}, execution_id=running)
@@ -180,7 +180,7 @@ def main() -> None:
         stack = Stack(Path(root), guard, BUCKET_AGENTS_DIR=str(AGENTS))
         try:
             stack.start_all()
-            examples = record(Caller(stack))
+            examples = record(ApiClient(stack))
         finally:
             stack.close()
     text = json.dumps(examples, indent=1, ensure_ascii=False)

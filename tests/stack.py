@@ -143,7 +143,7 @@ class Stack:
             child.wait_ready()
 
     @contextmanager
-    def another(self, name: str, **settings: str) -> Iterator[SecondProcess]:
+    def second_process(self, name: str, **settings: str) -> Iterator[SecondProcess]:
         """Run a second worker or reconciler while the block runs; wait until it works."""
         second = SecondProcess(self.plan(name, **settings), self.root, self.guard)
         second.start(lambda: self.has_presence(second.pid) if name == "worker" else bool(second.output()))
@@ -173,7 +173,7 @@ class Stack:
         """Continue a paused process and its whole group (SIGCONT)."""
         self._children[name].resume()
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Resume what is paused, start what does not run (servers first), and wait until the API has noticed."""
         for name, child in self._children.items():
             if child.is_alive():

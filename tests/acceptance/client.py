@@ -18,31 +18,31 @@ INCOME = {"transactions": [{"id": 1, "amount": 1000, "description": "Income"}]}
 FINISH_WITHIN_S = 20.0
 
 
-class Caller:
+class ApiClient:
     """A client of one stack, as an integrator would write it."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
 
-    def ask(self, method: str, path: str, **options: Any) -> requests.Response:
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
         """Send one request and return its response, without redirects or retries."""
         return requests.request(method, self.stack.url + path, timeout=10, allow_redirects=False, **options)
 
     def get(self, path: str, **options: Any) -> requests.Response:
         """GET ``path``."""
-        return self.ask("GET", path, **options)
+        return self.request("GET", path, **options)
 
     def post(self, path: str, body: Any, **headers: str) -> requests.Response:
         """POST ``body`` as JSON; ``Idempotency_Key="a"`` is a header."""
-        return self.ask(
+        return self.request(
             "POST", path, json=body, headers={name.replace("_", "-"): value for name, value in headers.items()}
         )
 
     def post_raw(self, body: Any, path: str = "/run-basket", **headers: str) -> requests.Response:
         """POST bytes, or an iterable of them in chunks."""
-        return self.ask("POST", path, data=body, headers={"Content-Type": "application/json"} | headers)
+        return self.request("POST", path, data=body, headers={"Content-Type": "application/json"} | headers)
 
-    def as_is(self, target: str, **headers: str) -> requests.Response:
+    def get_raw(self, target: str, **headers: str) -> requests.Response:
         """GET ``target`` with ``headers`` exactly as written; the library requests would normalise them."""
         parts = urlsplit(self.stack.url)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
@@ -57,13 +57,13 @@ class Caller:
             response.headers.update(reply.headers)
         return response
 
-    def run(self, basket: str = "working_test", **fields: Any) -> str:
+    def submit_basket(self, basket: str = "working_test", **fields: Any) -> str:
         """Submit a basket and return the id of the execution."""
-        return self._accepted(self.post("/run-basket", {"basket_name": basket} | fields))
+        return self._accepted_id(self.post("/run-basket", {"basket_name": basket} | fields))
 
-    def run_agent(self, agent: str, **input_data: Any) -> str:
+    def submit_agent(self, agent: str, **input_data: Any) -> str:
         """Submit one agent with its input and return the id of the execution."""
-        return self._accepted(self.post("/run-agent", {"agent_name": agent, "input_data": input_data}))
+        return self._accepted_id(self.post("/run-agent", {"agent_name": agent, "input_data": input_data}))
 
     def poll(self, execution_id: str, **query: Any) -> dict[str, Any]:
         """Poll once and return the view."""
@@ -72,7 +72,7 @@ class Caller:
         view: dict[str, Any] = response.json()
         return view
 
-    def finished(self, execution_id: str) -> dict[str, Any]:
+    def wait_done(self, execution_id: str) -> dict[str, Any]:
         """Poll until the run is done and return the last view."""
         due_by = time.monotonic() + FINISH_WITHIN_S
         while not (view := self.poll(execution_id))["done"]:
@@ -80,12 +80,12 @@ class Caller:
             time.sleep(0.02)
         return view
 
-    def stored(self) -> dict[str, int]:
+    def document_counts(self) -> dict[str, int]:
         """Return the number of documents of each collection to which a request could add some."""
         database = self.stack.mongo()
         return {name: database[name].count_documents({}) for name in ("executions", "baskets", "outputs")}
 
     @staticmethod
-    def _accepted(response: requests.Response) -> str:
+    def _accepted_id(response: requests.Response) -> str:
         assert response.status_code == 202, response.text
         return str(response.json()["execution_id"])

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.client import INCOME, Caller
+from tests.acceptance.client import INCOME, ApiClient
 
 PREFIXES = ["", "/api/v1"]
 PROBLEM = {"type", "title", "status", "detail", "error_code", "message", "details", "timestamp", "request_id"}
 NAMED = {"basket_name": "working_test", "input_data": INCOME}
 
 
-def submit_batch(caller: Caller, *items: Any, prefix: str = "", **headers: str) -> dict[str, Any]:
+def submit_batch(caller: ApiClient, *items: Any, prefix: str = "", **headers: str) -> dict[str, Any]:
     response = caller.post(f"{prefix}/run-basket/batch", {"items": items}, **headers)
     assert response.status_code == 202, response.text
     assert response.headers["Cache-Control"] == "no-store"
@@ -29,7 +29,7 @@ def ids(body: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_each_item_is_accepted_like_a_submit_and_runs(caller: Caller, prefix: str) -> None:
+def test_each_item_is_accepted_like_a_submit_and_runs(caller: ApiClient, prefix: str) -> None:
     single = caller.post(f"{prefix}/run-basket", NAMED).json()
     body = submit_batch(caller, NAMED, NAMED | {"tags": ["b"]}, {"config": {"agents": ["echo"]}}, prefix=prefix,
                    X_Request_ID="of-a-batch")  # fmt: skip
@@ -40,13 +40,13 @@ def test_each_item_is_accepted_like_a_submit_and_runs(caller: Caller, prefix: st
         assert (item["status"], item["execution_status"], item["done"], item["rev"]) == (202, "queued", False, 1)
         assert item["status_url"] == f"{prefix}/execution-logs/{item['execution_id']}"
         assert item["request_id"] == "of-a-batch"
-    polls = [caller.finished(execution_id) for execution_id in ids(body)]
+    polls = [caller.wait_done(execution_id) for execution_id in ids(body)]
     assert [poll["status"] for poll in polls] == ["completed"] * 3
     assert [poll["tags"] for poll in polls] == [[], ["b"], []]
-    assert polls[0]["result"] == caller.finished(single["execution_id"])["result"]
+    assert polls[0]["result"] == caller.wait_done(single["execution_id"])["result"]
 
 
-def test_a_bad_item_fails_alone_and_like_the_single_submit(caller: Caller) -> None:
+def test_a_bad_item_fails_alone_and_like_the_single_submit(caller: ApiClient) -> None:
     bad: list[Any] = [
         {"basket_name": "nobody"},
         {},
@@ -59,7 +59,7 @@ def test_a_bad_item_fails_alone_and_like_the_single_submit(caller: Caller) -> No
         NAMED | {"metadata": {"a": "x" * 20_000}},
         {"basket_name": {"$gt": ""}},
     ]
-    body = submit_batch(caller, *(each for item in bad for each in (item, NAMED)))
+    body = submit_batch(caller, *(entry for item in bad for entry in (item, NAMED)))
     assert (body["accepted"], body["rejected"]) == (len(bad), len(bad))
     for item, refused, accepted in zip(bad, body["items"][::2], body["items"][1::2], strict=True):
         single = caller.post("/run-basket", item)
@@ -68,18 +68,18 @@ def test_a_bad_item_fails_alone_and_like_the_single_submit(caller: Caller) -> No
         assert {name: refused[name] for name in same} == {name: single.json()[name] for name in same}
         assert (refused["status"], accepted["status"]) == (single.status_code, 202)
     assert "hunter2" not in json.dumps(body)
-    for each in (item["execution_id"] for item in body["items"][1::2]):
-        caller.finished(each)
+    for entry in (item["execution_id"] for item in body["items"][1::2]):
+        caller.wait_done(entry)
 
 
 @pytest.mark.parametrize("item", [None, 3, "working_test", [], [NAMED], True])
-def test_an_item_that_is_not_an_object_is_refused_alone(caller: Caller, item: Any) -> None:
+def test_an_item_that_is_not_an_object_is_refused_alone(caller: ApiClient, item: Any) -> None:
     refused, accepted = submit_batch(caller, item, NAMED)["items"]
     assert (refused["status"], refused["error_code"]) == (400, "validation_failed")
-    caller.finished(accepted["execution_id"])
+    caller.wait_done(accepted["execution_id"])
 
 
-def test_each_item_may_have_a_key_of_its_own(caller: Caller) -> None:
+def test_each_item_may_have_a_key_of_its_own(caller: ApiClient) -> None:
     keys = [uuid.uuid4().hex for _ in range(3)]
     items = [NAMED | {"idempotency_key": key} for key in keys]
     first = submit_batch(caller, *items)
@@ -92,12 +92,12 @@ def test_each_item_may_have_a_key_of_its_own(caller: Caller) -> None:
     reused = submit_batch(caller, NAMED | {"idempotency_key": keys[0], "tags": ["other"]}, NAMED)["items"]
     assert (reused[0]["status"], reused[0]["error_code"], reused[1]["status"]) == (422, "idempotency_key_reused", 202)
     for execution_id in ids(first):
-        caller.finished(execution_id)
+        caller.wait_done(execution_id)
     replayed = submit_batch(caller, items[0])["items"][0]
     assert (replayed["execution_status"], replayed["done"], "poll_after_ms" in replayed) == ("completed", True, False)
 
 
-def test_one_key_twice_in_a_batch_makes_one_run(caller: Caller) -> None:
+def test_one_key_twice_in_a_batch_makes_one_run(caller: ApiClient) -> None:
     key = {"idempotency_key": uuid.uuid4().hex}
     first, second, third, fourth = submit_batch(caller, NAMED | key, NAMED, NAMED | key, NAMED | key | {"tags": ["b"]})[
         "items"
@@ -107,14 +107,14 @@ def test_one_key_twice_in_a_batch_makes_one_run(caller: Caller) -> None:
     assert (fourth["status"], fourth["error_code"]) == (422, "idempotency_key_reused")
 
 
-def test_a_refused_item_reserves_no_key(caller: Caller) -> None:
+def test_a_refused_item_reserves_no_key(caller: ApiClient) -> None:
     key = {"idempotency_key": uuid.uuid4().hex}
     first, second = submit_batch(caller, {"basket_name": "nobody"} | key, NAMED | key)["items"]
     assert (first["status"], second["status"]) == (404, 202)
-    assert caller.finished(second["execution_id"])["status"] == "completed"
+    assert caller.wait_done(second["execution_id"])["status"] == "completed"
 
 
-def test_a_batch_under_a_key_makes_its_runs_once(caller: Caller) -> None:
+def test_a_batch_under_a_key_makes_its_runs_once(caller: ApiClient) -> None:
     key, own = uuid.uuid4().hex, uuid.uuid4().hex
     items = [NAMED, NAMED, {"basket_name": "nobody"}, NAMED | {"idempotency_key": own}]
     first = submit_batch(caller, *items, Idempotency_Key=key)
@@ -129,7 +129,7 @@ def test_a_batch_under_a_key_makes_its_runs_once(caller: Caller) -> None:
         "the key of an item is the same key in a single submit"
     )
     for item in (first["items"][0], first["items"][1]):
-        caller.finished(item["execution_id"])
+        caller.wait_done(item["execution_id"])
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_batch_under_a_key_makes_its_runs_once(caller: Caller) -> None:
         [NAMED | {"x": 1}, NAMED],
     ],
 )
-def test_another_batch_under_the_same_key_is_refused_as_a_whole(caller: Caller, other: list[dict[str, Any]]) -> None:
+def test_another_batch_under_the_same_key_is_refused_as_a_whole(caller: ApiClient, other: list[dict[str, Any]]) -> None:
     key = uuid.uuid4().hex
     body = {"items": [NAMED, NAMED]}
     first = caller.post("/run-basket/batch", body, Idempotency_Key=key)
@@ -154,7 +154,7 @@ def test_another_batch_under_the_same_key_is_refused_as_a_whole(caller: Caller, 
     assert caller.post("/run-basket/batch", body, Idempotency_Key=key).headers["Idempotency-Replayed"] == "true"
 
 
-def test_a_batch_whose_first_item_was_refused_keeps_its_key_from_a_shorter_batch(caller: Caller) -> None:
+def test_a_batch_whose_first_item_was_refused_keeps_its_key_from_a_shorter_batch(caller: ApiClient) -> None:
     key = uuid.uuid4().hex
     items = ({"basket_name": "nobody"}, NAMED)
     assert submit_batch(caller, *items, Idempotency_Key=key)["accepted"] == 1
@@ -164,14 +164,14 @@ def test_a_batch_whose_first_item_was_refused_keeps_its_key_from_a_shorter_batch
     assert [item.get("idempotency_replayed") for item in again] == [None, True]
 
 
-def test_a_batch_without_an_accepted_item_reserves_no_key(caller: Caller) -> None:
+def test_a_batch_without_an_accepted_item_reserves_no_key(caller: ApiClient) -> None:
     key = uuid.uuid4().hex
     assert submit_batch(caller, {"basket_name": "nobody"}, Idempotency_Key=key)["rejected"] == 1
     assert submit_batch(caller, NAMED, Idempotency_Key=key)["accepted"] == 1
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "grün", 3, {"$gt": ""}, ["a"], "a\nb", "a\u001f0"])
-def test_an_invalid_key_is_refused(caller: Caller, key: Any) -> None:
+def test_an_invalid_key_is_refused(caller: ApiClient, key: Any) -> None:
     refused, accepted = submit_batch(caller, NAMED | {"idempotency_key": key}, NAMED)["items"]
     assert (refused["status"], refused["details"][0]["pointer"]) == (400, "/idempotency_key")
     assert accepted["status"] == 202
@@ -180,7 +180,7 @@ def test_an_invalid_key_is_refused(caller: Caller, key: Any) -> None:
         assert (response.status_code, response.json()["details"][0]["header"]) == (400, "Idempotency-Key")
 
 
-def test_unknown_fields_are_named_in_the_warnings_of_their_item(caller: Caller) -> None:
+def test_unknown_fields_are_named_in_the_warnings_of_their_item(caller: ApiClient) -> None:
     items = [NAMED | {"input": 1}, NAMED | {"idempotency_kei": "x"}, NAMED]
     body = caller.post("/run-basket/batch", {"items": items, "itms": 1}).json()
     assert body["warnings"] == ["unknown field 'itms' was ignored; did you mean items?"]
@@ -190,7 +190,7 @@ def test_unknown_fields_are_named_in_the_warnings_of_their_item(caller: Caller) 
     assert "warnings" not in body["items"][2]
 
 
-def test_five_hundred_items_are_accepted_and_one_more_is_refused(caller: Caller) -> None:
+def test_five_hundred_items_are_accepted_and_one_more_is_refused(caller: ApiClient) -> None:
     tag = uuid.uuid4().hex
     # Scheduled for later, so that other tests on this stack need not wait for all of them.
     item = {"config": {"agents": ["echo"]}, "input_data": {"a": 1}, "tags": [tag], "run_after_s": 3_600}
@@ -207,14 +207,14 @@ def test_five_hundred_items_are_accepted_and_one_more_is_refused(caller: Caller)
 
 
 @pytest.mark.parametrize("body", [{}, {"items": []}, {"items": {}}, {"items": None}, {"items": "a"}])
-def test_a_batch_without_items_is_refused(caller: Caller, body: Any) -> None:
+def test_a_batch_without_items_is_refused(caller: ApiClient, body: Any) -> None:
     refused = caller.post("/run-basket/batch", body)
     assert (refused.status_code, refused.json()["error_code"]) == (400, "validation_failed")
     assert refused.json()["details"][0]["pointer"] == "/items"
 
 
-def test_a_fault_of_the_whole_body_refuses_the_whole_batch(caller: Caller) -> None:
-    before = caller.stored()
+def test_a_fault_of_the_whole_body_refuses_the_whole_batch(caller: ApiClient) -> None:
+    before = caller.document_counts()
     for raw, status, code in (
         (b'{"items": [{"basket_name": "working_test"}', 400, "invalid_json"),
         (b'{"items": [{"a": NaN}]}', 400, "invalid_json"),
@@ -225,9 +225,9 @@ def test_a_fault_of_the_whole_body_refuses_the_whole_batch(caller: Caller) -> No
     ):
         refused = caller.post_raw(raw, "/run-basket/batch")
         assert (refused.status_code, refused.json()["error_code"]) == (status, code)
-    assert caller.stored() == before
+    assert caller.document_counts() == before
 
 
-def test_another_method_is_405(caller: Caller) -> None:
+def test_another_method_is_405(caller: ApiClient) -> None:
     refused = caller.get("/run-basket/batch")
     assert (refused.status_code, set(refused.headers["Allow"].split(", "))) == (405, {"OPTIONS", "POST"})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.live.views import view_key
-from tests.acceptance.client import Caller
+from tests.acceptance.client import ApiClient
 from tests.acceptance.test_hints import no_worker_takes
 from tests.waiting import wait_until
 
@@ -23,17 +23,17 @@ def without_fields(view: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=["completed", "failed"])
-def ended_run(request: pytest.FixtureRequest, caller: Caller) -> dict[str, Any]:
+def ended_run(request: pytest.FixtureRequest, caller: ApiClient) -> dict[str, Any]:
     """Return the last view of a run that ended by itself."""
-    run = caller.run() if request.param == "completed" else caller.run_agent("raiser", kind="ValueError")
-    view = caller.finished(run)
+    run = caller.submit_basket() if request.param == "completed" else caller.submit_agent("raiser", kind="ValueError")
+    view = caller.wait_done(run)
     assert view["status"] == request.param
     return view
 
 
 @pytest.mark.parametrize("path", ["/executions/{}/cancel", "/api/v1/executions/{}/cancel"])
 def test_a_cancel_of_an_ended_run_is_200_and_changes_nothing(
-    caller: Caller, ended_run: dict[str, Any], path: str
+    caller: ApiClient, ended_run: dict[str, Any], path: str
 ) -> None:
     run, etag = ended_run["execution_id"], f'W/"{ended_run["execution_id"]}.{ended_run["rev"]}"'
     stored = caller.stack.mongo().executions.find_one({"_id": run})
@@ -52,7 +52,7 @@ def test_a_cancel_of_an_ended_run_is_200_and_changes_nothing(
 
 @pytest.mark.parametrize("reason", [REASON, None])
 def test_only_the_reply_says_that_a_cancel_came_after_the_end(
-    caller: Caller, ended_run: dict[str, Any], reason: str | None
+    caller: ApiClient, ended_run: dict[str, Any], reason: str | None
 ) -> None:
     run = ended_run["execution_id"]
     cancel = caller.post(f"/executions/{run}/cancel", {} if reason is None else {"reason": reason}).json()["cancel"]
@@ -63,8 +63,8 @@ def test_only_the_reply_says_that_a_cancel_came_after_the_end(
     assert abs(datetime.now(UTC) - datetime.fromisoformat(cancel["requested_at"])) < timedelta(seconds=30)
 
 
-def test_a_second_cancel_of_a_stopping_run_gets_the_reply_of_the_first(short_lease_caller: Caller) -> None:
-    run = short_lease_caller.run_agent("stubborn", how="sleep")
+def test_a_second_cancel_of_a_stopping_run_gets_the_reply_of_the_first(short_lease_caller: ApiClient) -> None:
+    run = short_lease_caller.submit_agent("stubborn", how="sleep")
     wait_until(
         lambda: "begun" in [line["message"] for line in short_lease_caller.poll(run)["logs"]], 10, "it has begun"
     )
@@ -78,14 +78,14 @@ def test_a_second_cancel_of_a_stopping_run_gets_the_reply_of_the_first(short_lea
     assert (first["status"], first["done"]) == ("cancelling", False)
     assert without_fields(first["cancel"], "requested_at") == {"reason": REASON, "outcome": "pending"}
     assert second == first == without_fields(view, *HINTS)
-    final_view = short_lease_caller.finished(run)
+    final_view = short_lease_caller.wait_done(run)
     assert (final_view["status"], final_view["cancel"]) == ("cancelled", first["cancel"] | {"outcome": "applied"})
 
 
-def test_a_second_cancel_of_a_stopped_run_gets_the_reply_of_the_first(caller: Caller) -> None:
-    run = caller.run(run_after_s=3600)
+def test_a_second_cancel_of_a_stopped_run_gets_the_reply_of_the_first(caller: ApiClient) -> None:
+    run = caller.submit_basket(run_after_s=3600)
     responses = [caller.post(f"/executions/{run}/cancel", {"reason": reason}) for reason in (REASON, "another")]
-    responses.append(caller.ask("POST", f"/executions/{run}/cancel"))
+    responses.append(caller.request("POST", f"/executions/{run}/cancel"))
     first = responses[0].json()
     assert [response.status_code for response in responses] == [200] * 3
     assert (first["status"], first["done"]) == ("cancelled", True)

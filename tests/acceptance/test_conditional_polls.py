@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from shared.live.views import view_key
-from tests.acceptance.client import Caller
+from tests.acceptance.client import ApiClient
 
 LINES = 250  # more than a view holds, fewer than are kept
 HINTS = {"poll_after_ms", "waiting_for"}
@@ -19,9 +19,9 @@ UNKNOWN = "1763700000_89ce24ad1b2c3d4e"
 
 
 @pytest.fixture(scope="module")
-def final_view(caller: Caller) -> dict[str, Any]:
+def final_view(caller: ApiClient) -> dict[str, Any]:
     """Return the last view of a run with a long log."""
-    return caller.finished(caller.run_agent("chatty", lines=LINES))
+    return caller.wait_done(caller.submit_agent("chatty", lines=LINES))
 
 
 def etag_of(view: dict[str, Any]) -> str:
@@ -30,11 +30,11 @@ def etag_of(view: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("path", ["/execution-logs", "/executions", "/api/v1/execution-logs", "/api/v1/executions"])
 def test_head_returns_the_headers_of_get_without_the_body(
-    caller: Caller, final_view: dict[str, Any], path: str
+    caller: ApiClient, final_view: dict[str, Any], path: str
 ) -> None:
     url = f"{path}/{final_view['execution_id']}"
     for headers, status in (({}, 200), ({"If-None-Match": etag_of(final_view)}, 304)):
-        get, head = caller.get(url, headers=headers), caller.ask("HEAD", url, headers=headers)
+        get, head = caller.get(url, headers=headers), caller.request("HEAD", url, headers=headers)
         assert (get.status_code, head.status_code, head.content) == (status, status, b"")
         ignored = {"Date", "X-Request-ID"}
         assert {name: value for name, value in head.headers.items() if name not in ignored} == {
@@ -43,7 +43,7 @@ def test_head_returns_the_headers_of_get_without_the_body(
 
 
 @pytest.mark.parametrize("path", ["/execution-logs", "/executions", "/api/v1/execution-logs", "/api/v1/executions"])
-def test_every_poll_has_the_servers_time(caller: Caller, final_view: dict[str, Any], path: str) -> None:
+def test_every_poll_has_the_servers_time(caller: ApiClient, final_view: dict[str, Any], path: str) -> None:
     url, if_none_match = f"{path}/{final_view['execution_id']}", {"If-None-Match": etag_of(final_view)}
     requests = [(url, {}, 200), (f"{url}?after=3&limit=2", {}, 200), (f"{url}?fields=status", {}, 200),
              (f"{url}?wait=5", {}, 200), (url, if_none_match, 304), (f"{url}?wait=5", if_none_match, 304),
@@ -51,14 +51,14 @@ def test_every_poll_has_the_servers_time(caller: Caller, final_view: dict[str, A
     for method in ("GET", "HEAD"):
         for target, headers, status in requests:
             before = datetime.now(UTC)
-            response = caller.ask(method, target, headers=headers)
+            response = caller.request(method, target, headers=headers)
             assert response.status_code == status, (method, target)
             date = parsedate_to_datetime(response.headers["Date"])
             # In whole seconds; this test and the server use one clock, so load cannot make them differ.
             assert before - timedelta(seconds=5) < date < datetime.now(UTC) + timedelta(seconds=5)
 
 
-def test_a_poll_is_private_and_revalidated_each_time(caller: Caller, final_view: dict[str, Any]) -> None:
+def test_a_poll_is_private_and_revalidated_each_time(caller: ApiClient, final_view: dict[str, Any]) -> None:
     url = f"/execution-logs/{final_view['execution_id']}"
     for query, headers in (
         ("", {}),
@@ -76,8 +76,8 @@ def test_a_poll_is_private_and_revalidated_each_time(caller: Caller, final_view:
             assert int(response.headers["Content-Length"]) == len(response.content)
 
 
-def test_a_poll_never_shows_an_older_revision_than_the_caller_has_seen(caller: Caller) -> None:
-    final_view = caller.finished(caller.run_agent("echo"))
+def test_a_poll_never_shows_an_older_revision_than_the_caller_has_seen(caller: ApiClient) -> None:
+    final_view = caller.wait_done(caller.submit_agent("echo"))
     run, rev = final_view["execution_id"], final_view["rev"]
     redis = caller.stack.redis()
     cached = str(redis.get(view_key(run)))
@@ -93,7 +93,7 @@ def test_a_poll_never_shows_an_older_revision_than_the_caller_has_seen(caller: C
     assert ahead.json() == final_view, "a revision that never existed gets the current view"
 
 
-def test_several_if_none_match_headers_are_one_list(caller: Caller, final_view: dict[str, Any]) -> None:
+def test_several_if_none_match_headers_are_one_list(caller: ApiClient, final_view: dict[str, Any]) -> None:
     parts = urlsplit(caller.stack.url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
     connection.putrequest("GET", f"/execution-logs/{final_view['execution_id']}")
@@ -104,7 +104,7 @@ def test_several_if_none_match_headers_are_one_list(caller: Caller, final_view: 
     connection.close()
 
 
-def test_a_304_of_an_unfinished_run_says_when_to_poll_again(caller: Caller) -> None:
+def test_a_304_of_an_unfinished_run_says_when_to_poll_again(caller: ApiClient) -> None:
     submitted = caller.post("/run-basket", {"basket_name": "working_test", "run_after_s": 3600})
     url = submitted.json()["status_url"]
     etag = caller.get(url).headers["ETag"]
@@ -113,10 +113,10 @@ def test_a_304_of_an_unfinished_run_says_when_to_poll_again(caller: Caller) -> N
         assert (response.status_code, response.content, response.headers["ETag"]) == (304, b"", etag)
         assert int(response.headers["Retry-After"]) == 30
     assert caller.get(f"{url}?after=0", headers={"If-None-Match": etag}).status_code == 200, "there is a newer line"
-    caller.ask("POST", f"/executions/{submitted.json()['execution_id']}/cancel")
+    caller.request("POST", f"/executions/{submitted.json()['execution_id']}/cancel")
 
 
-def test_fields_leave_out_the_rest(caller: Caller, final_view: dict[str, Any]) -> None:
+def test_fields_leave_out_the_rest(caller: ApiClient, final_view: dict[str, Any]) -> None:
     url = f"/executions/{final_view['execution_id']}"
     response = caller.get(f"{url}?fields=progress,result,total")
     names = ("execution_id", "status", "done", "rev", "progress", "result", "total")
@@ -127,12 +127,12 @@ def test_fields_leave_out_the_rest(caller: Caller, final_view: dict[str, Any]) -
     assert (lines["next_after"], lines["gap"], "steps" in lines) == (5, False, False)
 
 
-def test_a_reply_with_only_the_status_is_small_even_with_long_names(caller: Caller) -> None:
+def test_a_reply_with_only_the_status_is_small_even_with_long_names(caller: ApiClient) -> None:
     config = {"name": "n" * 100, "agents": ["echo"]}
     headers = {"X-Request-ID": "r" * 128}
-    response = caller.ask("POST", "/run-basket", json={"config": config, "tags": ["t" * 64] * 20}, headers=headers)
+    response = caller.request("POST", "/run-basket", json={"config": config, "tags": ["t" * 64] * 20}, headers=headers)
     run = response.json()["execution_id"]
-    for _ in ("perhaps still running", caller.finished(run)):
+    for _ in ("perhaps still running", caller.wait_done(run)):
         poll = caller.get(f"/execution-logs/{run}?fields=status")
         assert len(poll.content) < 400
         assert {*poll.json()} == {"execution_id", "status", "done", "rev"}
@@ -140,7 +140,7 @@ def test_a_reply_with_only_the_status_is_small_even_with_long_names(caller: Call
 
 @pytest.mark.parametrize("fields", ["", "status,", "nobody", "status,$where", "result.a", "STATUS"])
 def test_an_unknown_field_is_400_and_the_known_fields_are_listed(
-    caller: Caller, final_view: dict[str, Any], fields: str
+    caller: ApiClient, final_view: dict[str, Any], fields: str
 ) -> None:
     response = caller.get(f"/execution-logs/{final_view['execution_id']}", params={"fields": fields})
     problem = response.json()
@@ -150,14 +150,14 @@ def test_an_unknown_field_is_400_and_the_known_fields_are_listed(
 
 
 @pytest.mark.parametrize("name", ["fields", "after", "limit", "wait", "until"])
-def test_a_repeated_parameter_is_refused(caller: Caller, final_view: dict[str, Any], name: str) -> None:
+def test_a_repeated_parameter_is_refused(caller: ApiClient, final_view: dict[str, Any], name: str) -> None:
     good = {"fields": "status", "until": "done"}.get(name, "1")
     refused = caller.get(f"/executions/{final_view['execution_id']}?{name}={good}&{name}={good}")
     assert (refused.status_code, refused.json()["details"][0]["parameter"]) == (400, name)
 
 
-def test_pages_come_from_redis_if_it_has_their_lines_and_else_from_mongodb(caller: Caller) -> None:
-    run = caller.finished(caller.run_agent("chatty", lines=LINES))
+def test_pages_come_from_redis_if_it_has_their_lines_and_else_from_mongodb(caller: ApiClient) -> None:
+    run = caller.wait_done(caller.submit_agent("chatty", lines=LINES))
     executions = caller.stack.mongo().executions
     executions.update_one({"_id": run["execution_id"]}, {"$set": {"events.$[].message": "read from MongoDB"}})
     total = run["total"]
@@ -170,7 +170,7 @@ def test_pages_come_from_redis_if_it_has_their_lines_and_else_from_mongodb(calle
 
 @pytest.mark.parametrize("limit", [1, 37, 100, 1_000])
 def test_pages_from_any_start_together_are_the_whole_log(
-    caller: Caller, final_view: dict[str, Any], limit: int
+    caller: ApiClient, final_view: dict[str, Any], limit: int
 ) -> None:
     total = final_view["total"]
     for start in (0, 1, total - 101, total - 100, total - 1, total) if limit > 1 else (total - 12,):
@@ -182,8 +182,8 @@ def test_pages_from_any_start_together_are_the_whole_log(
         assert lines == list(range(start + 1, total + 1))
 
 
-def test_a_gap_is_reported_from_redis_and_from_mongodb_alike(caller: Caller) -> None:
-    run = caller.finished(caller.run_agent("chatty", lines=1_100))
+def test_a_gap_is_reported_from_redis_and_from_mongodb_alike(caller: ApiClient) -> None:
+    run = caller.wait_done(caller.submit_agent("chatty", lines=1_100))
     dropped = run["logs_dropped"]
     assert dropped == 104
     for after, gap in ((0, True), (dropped - 1, True), (dropped, False), (run["total"] - 50, False)):
@@ -193,7 +193,7 @@ def test_a_gap_is_reported_from_redis_and_from_mongodb_alike(caller: Caller) -> 
     assert "gap" not in run, "without `after` no gap is reported"
 
 
-def test_a_page_is_the_same_after_redis_has_forgotten_the_view(caller: Caller, final_view: dict[str, Any]) -> None:
+def test_a_page_is_the_same_after_redis_has_forgotten_the_view(caller: ApiClient, final_view: dict[str, Any]) -> None:
     run = final_view["execution_id"]
     queries = ({"after": LINES}, {"after": 3, "limit": 4}, {"limit": 2}, {"fields": "logs", "after": LINES})
     before = [caller.poll(run, **query) for query in queries]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.client import INCOME, Caller
+from tests.acceptance.client import INCOME, ApiClient
 
 PREFIXES = ["", "/api/v1"]
 ID = re.compile(r"[0-9]{10}_[0-9a-f]{16}")
@@ -37,13 +37,13 @@ READABLE = [
 
 
 @pytest.fixture(scope="module")
-def finished_id(caller: Caller) -> str:
+def finished_id(caller: ApiClient) -> str:
     """Return the id of a completed run."""
-    return str(caller.finished(caller.run(input_data=INCOME))["execution_id"])
+    return str(caller.wait_done(caller.submit_basket(input_data=INCOME))["execution_id"])
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_basket_is_accepted_at_once_with_all_fields_that_a_poller_needs(caller: Caller, prefix: str) -> None:
+def test_a_basket_is_accepted_at_once_with_all_fields_that_a_poller_needs(caller: ApiClient, prefix: str) -> None:
     response = caller.post(f"{prefix}/run-basket", {"basket_name": "working_test", "input_data": INCOME})
     body = response.json()
     assert response.status_code == 202
@@ -67,10 +67,10 @@ def test_a_basket_is_accepted_at_once_with_all_fields_that_a_poller_needs(caller
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_an_agent_is_accepted_as_an_execution_of_one_step(caller: Caller, prefix: str) -> None:
+def test_an_agent_is_accepted_as_an_execution_of_one_step(caller: ApiClient, prefix: str) -> None:
     response = caller.post(f"{prefix}/run-agent", {"agent_name": "cashflow_analyzer", "input_data": INCOME})
     assert (response.status_code, set(response.json())) == (202, ACCEPTED)
-    view = caller.finished(response.json()["execution_id"])
+    view = caller.wait_done(response.json()["execution_id"])
     assert [step["step"] for step in view["steps"]] == ["cashflow_analyzer"]
     assert view["result"] == {"analysis": {"total": 1000, "positive": 1000, "negative": 0}}
 
@@ -78,14 +78,14 @@ def test_an_agent_is_accepted_as_an_execution_of_one_step(caller: Caller, prefix
 @pytest.mark.parametrize(
     "path", ["/executions", "/executions/changes", "/consumers", "/logs", "/agent-logs/echo", "/dead-letters"]
 )
-def test_polled_resources_are_private_and_not_cached(caller: Caller, path: str) -> None:
+def test_polled_resources_are_private_and_not_cached(caller: ApiClient, path: str) -> None:
     response = caller.get(path)
     assert response.status_code == 200
     assert (response.headers["Cache-Control"], response.headers["Vary"]) == ("private, no-cache", "Accept-Encoding")
 
 
 @pytest.mark.parametrize("path", ["/execution-logs", "/executions", "/api/v1/execution-logs", "/api/v1/executions"])
-def test_a_poll_has_every_field_of_the_contract(caller: Caller, finished_id: str, path: str) -> None:
+def test_a_poll_has_every_field_of_the_contract(caller: ApiClient, finished_id: str, path: str) -> None:
     response = caller.get(f"{path}/{finished_id}")
     body = response.json()
     assert response.status_code == 200
@@ -100,14 +100,14 @@ def test_a_poll_has_every_field_of_the_contract(caller: Caller, finished_id: str
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_an_output_has_an_address_of_its_own(caller: Caller, finished_id: str, prefix: str) -> None:
+def test_an_output_has_an_address_of_its_own(caller: ApiClient, finished_id: str, prefix: str) -> None:
     response = caller.get(f"{prefix}/executions/{finished_id}/outputs/cashflow_analyzer")
     assert (response.status_code, response.json()) == (200, caller.poll(finished_id)["result"])
     assert response.headers["Content-Type"] == "application/json"
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_agents_are_a_bare_array_of_specs(caller: Caller, prefix: str) -> None:
+def test_agents_are_a_bare_array_of_specs(caller: ApiClient, prefix: str) -> None:
     agents = caller.get(f"{prefix}/agents").json()
     assert all(set(spec) == SPEC for spec in agents)
     names = [spec["name"] for spec in agents]
@@ -120,7 +120,7 @@ def test_agents_are_a_bare_array_of_specs(caller: Caller, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_baskets_are_listed_and_read(caller: Caller, prefix: str) -> None:
+def test_baskets_are_listed_and_read(caller: ApiClient, prefix: str) -> None:
     listed = caller.get(f"{prefix}/baskets").json()
     assert set(listed) == {"baskets", "count"}
     assert listed["count"] == len(listed["baskets"]) >= 7
@@ -131,19 +131,19 @@ def test_baskets_are_listed_and_read(caller: Caller, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_basket_is_created_and_deleted(caller: Caller, prefix: str) -> None:
+def test_a_basket_is_created_and_deleted(caller: ApiClient, prefix: str) -> None:
     name = f"endpoint {len(prefix)}"
     created = caller.post(f"{prefix}/create-basket", {"name": name, "agents": ["echo"]})
     assert (created.status_code, set(created.json())) == (201, {"success", "message", "basket"})
     assert created.json()["success"] is True
-    deleted = caller.ask("DELETE", f"{prefix}/baskets/{name}")
+    deleted = caller.request("DELETE", f"{prefix}/baskets/{name}")
     assert (deleted.status_code, set(deleted.json())) == (200, {"success", "message", "cleanup_summary"})
     assert caller.get(f"{prefix}/baskets/{name}").status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/logs", "/agent-logs/cashflow_analyzer"])
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_logs_have_lines_and_a_cursor_to_read_on(caller: Caller, finished_id: str, prefix: str, path: str) -> None:
+def test_logs_have_lines_and_a_cursor_to_read_on(caller: ApiClient, finished_id: str, prefix: str, path: str) -> None:
     body = caller.get(prefix + path).json()
     assert set(body) == {"logs", "count", "next_since"}
     assert body["count"] == len(body["logs"]) > 0
@@ -152,7 +152,7 @@ def test_logs_have_lines_and_a_cursor_to_read_on(caller: Caller, finished_id: st
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_health_and_readiness_are_reported(caller: Caller, prefix: str) -> None:
+def test_health_and_readiness_are_reported(caller: ApiClient, prefix: str) -> None:
     health = caller.get(f"{prefix}/health")
     services = {"mongodb": "connected", "redis": "connected", "workers": "connected"}
     assert health.status_code == 200
@@ -160,7 +160,7 @@ def test_health_and_readiness_are_reported(caller: Caller, prefix: str) -> None:
     assert caller.get(f"{prefix}/ready").status_code == 200
 
 
-def test_metrics_are_prometheus_text_and_only_at_the_root(caller: Caller, finished_id: str) -> None:
+def test_metrics_are_prometheus_text_and_only_at_the_root(caller: ApiClient, finished_id: str) -> None:
     response = caller.get("/metrics")
     assert response.status_code == 200
     assert response.headers["Content-Type"].startswith("text/plain; version=")
@@ -173,9 +173,9 @@ def test_metrics_are_prometheus_text_and_only_at_the_root(caller: Caller, finish
 
 @pytest.mark.parametrize("path", READABLE)
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_head_answers_as_get_without_the_body(caller: Caller, finished_id: str, prefix: str, path: str) -> None:
+def test_head_answers_as_get_without_the_body(caller: ApiClient, finished_id: str, prefix: str, path: str) -> None:
     path = prefix + path.format(id=finished_id)
-    get, head = caller.get(path), caller.ask("HEAD", path)
+    get, head = caller.get(path), caller.request("HEAD", path)
     assert (head.status_code, head.content) == (200, b"")
     names = {"Content-Type", "ETag", "Cache-Control", "Vary"}
     assert {name: head.headers.get(name) for name in names} == {name: get.headers.get(name) for name in names}
@@ -183,8 +183,8 @@ def test_head_answers_as_get_without_the_body(caller: Caller, finished_id: str, 
 
 @pytest.mark.parametrize("path", [*READABLE, "/run-basket", "/run-agent", "/create-basket", "/metrics"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_trailing_slash_is_404_and_never_a_redirect(caller: Caller, finished_id: str, method: str, path: str) -> None:
-    response = caller.ask(method, path.format(id=finished_id) + "/", json={} if method == "POST" else None)
+def test_a_trailing_slash_is_404_and_never_a_redirect(caller: ApiClient, finished_id: str, method: str, path: str) -> None:
+    response = caller.request(method, path.format(id=finished_id) + "/", json={} if method == "POST" else None)
     assert (response.status_code, "Location" in response.headers) == (404, False)
     assert response.json()["error_code"] == "not_found"
 
@@ -201,9 +201,9 @@ def test_a_trailing_slash_is_404_and_never_a_redirect(caller: Caller, finished_i
 )
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_another_method_is_405_and_lists_the_allowed_ones(  # noqa: PLR0917
-    caller: Caller, finished_id: str, prefix: str, method: str, path: str, allowed: set[str]
+    caller: ApiClient, finished_id: str, prefix: str, method: str, path: str, allowed: set[str]
 ) -> None:
-    response = caller.ask(method, prefix + path.format(id=finished_id))
+    response = caller.request(method, prefix + path.format(id=finished_id))
     assert (response.status_code, response.json()["error_code"]) == (405, "method_not_allowed")
     assert set(response.headers["Allow"].split(", ")) == allowed | {"OPTIONS"}
 
@@ -212,12 +212,12 @@ def test_another_method_is_405_and_lists_the_allowed_ones(  # noqa: PLR0917
     "target",
     ["/health//", "/api//v1/health", "/api/v1", "/api/v2/health", "/api/v1/api/v1/health", "/%2e%2e/health", "/HEALTH"],
 )
-def test_other_spellings_of_an_address_are_404(caller: Caller, target: str) -> None:
-    assert caller.as_is(target).status_code == 404
+def test_other_spellings_of_an_address_are_404(caller: ApiClient, target: str) -> None:
+    assert caller.get_raw(target).status_code == 404
 
 
 @pytest.mark.parametrize("path", [*READABLE, "/metrics", "/nowhere"])
-def test_every_response_has_a_request_id_and_nosniff(caller: Caller, finished_id: str, path: str) -> None:
+def test_every_response_has_a_request_id_and_nosniff(caller: ApiClient, finished_id: str, path: str) -> None:
     response = caller.get(path.format(id=finished_id), headers={"X-Request-ID": "my.own:id_1-2"})
     assert response.headers["X-Request-ID"] == "my.own:id_1-2"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
@@ -225,24 +225,24 @@ def test_every_response_has_a_request_id_and_nosniff(caller: Caller, finished_id
 
 
 @pytest.mark.parametrize("sent_id", ["", " ", "a b", "a/b", "x" * 129, "grün", "a,b", "{}"])
-def test_an_invalid_request_id_is_replaced(caller: Caller, sent_id: str) -> None:
-    request_id = caller.as_is("/health", X_Request_ID=sent_id).headers["X-Request-ID"]
+def test_an_invalid_request_id_is_replaced(caller: ApiClient, sent_id: str) -> None:
+    request_id = caller.get_raw("/health", X_Request_ID=sent_id).headers["X-Request-ID"]
     assert re.fullmatch(r"req-[0-9a-f]{20}", request_id)
 
 
-def test_the_submits_request_id_stays_in_the_body_and_the_polls_own_in_the_header(caller: Caller) -> None:
+def test_the_submits_request_id_stays_in_the_body_and_the_polls_own_in_the_header(caller: ApiClient) -> None:
     accepted = caller.post("/run-basket", {"basket_name": "working_test"}, X_Request_ID="submit-1")
     view = caller.get(accepted.json()["status_url"], headers={"X-Request-ID": "poll-1"})
     assert (view.json()["request_id"], view.headers["X-Request-ID"]) == ("submit-1", "poll-1")
 
 
-def test_unknown_query_parameters_are_ignored(caller: Caller, finished_id: str) -> None:
+def test_unknown_query_parameters_are_ignored(caller: ApiClient, finished_id: str) -> None:
     query: dict[str, Any] = {"nonsense": "1", "$where": "1", "a[b]": "2"}
     paths = ["/execution-logs/{id}", "/agents", "/baskets", "/logs", "/health"]
     assert [caller.get(path.format(id=finished_id), params=query).status_code for path in paths] == [200] * 5
-    assert caller.ask("POST", "/run-basket", params=query, json={"basket_name": "working_test"}).status_code == 202
+    assert caller.request("POST", "/run-basket", params=query, json={"basket_name": "working_test"}).status_code == 202
 
 
-def test_an_id_may_be_percent_encoded(caller: Caller, finished_id: str) -> None:
+def test_an_id_may_be_percent_encoded(caller: ApiClient, finished_id: str) -> None:
     encoded = "".join(f"%{ord(character):02x}" for character in finished_id)
-    assert caller.as_is(f"/execution-logs/{encoded}").status_code == 200
+    assert caller.get_raw(f"/execution-logs/{encoded}").status_code == 200

@@ -15,7 +15,7 @@ import requests
 from api.feed import cursors
 from shared import errors
 from shared.domain.feed_position import FeedPosition
-from tests.acceptance.client import AGENTS, Caller
+from tests.acceptance.client import AGENTS, ApiClient
 from tests.builders import NOON
 from tests.faults.inspection import count_messages
 from tests.stack import Stack
@@ -30,10 +30,10 @@ ECHO_BASKET: dict[str, Any] = {"config": {"agents": ["echo"]}}
 OTHER_EPOCH = cursors.encode(FeedPosition("00000000", 1, 0, NOON))
 
 # For each error code: the status, and the request that provokes it.
-CASES: dict[str, tuple[int, Callable[[Caller], requests.Response]]] = {
+CASES: dict[str, tuple[int, Callable[[ApiClient], requests.Response]]] = {
     "not_retryable": (
         409,
-        lambda caller: caller.post(f"/executions/{caller.finished(caller.run())['execution_id']}/retry", {}),
+        lambda caller: caller.post(f"/executions/{caller.wait_done(caller.submit_basket())['execution_id']}/retry", {}),
     ),
     "validation_failed": (400, lambda caller: caller.post("/run-basket", {})),
     "invalid_json": (400, lambda caller: caller.post_raw(b"{")),
@@ -51,7 +51,7 @@ CASES: dict[str, tuple[int, Callable[[Caller], requests.Response]]] = {
     "basket_exists": (409, lambda caller: caller.post("/create-basket", {"name": "working_test", "agents": ["echo"]})),
     "execution_expired": (410, lambda caller: caller.get(f"/execution-logs/{OLD}")),
     "payload_too_large": (413, lambda caller: caller.post_raw(b" " * (1024 * 1024 + 1))),
-    "unsupported_media_type": (415, lambda caller: caller.ask("POST", "/run-basket", data=b"{}")),
+    "unsupported_media_type": (415, lambda caller: caller.request("POST", "/run-basket", data=b"{}")),
     "idempotency_key_reused": (422, lambda caller: _under_one_key(caller, NAMED, NAMED | {"tags": ["b"]})),
     "overloaded": (503, lambda caller: _with_a_backlog(caller, lambda: caller.post("/run-basket", NAMED))),
     "unavailable": (503, lambda caller: _without_mongod(caller, lambda: caller.post("/run-basket", NAMED))),
@@ -62,18 +62,18 @@ WITHOUT_CASE = {"internal"}
 
 
 @pytest.fixture(scope="module")
-def caller(make_stack: Callable[..., Stack]) -> Iterator[Caller]:
+def caller(make_stack: Callable[..., Stack]) -> Iterator[ApiClient]:
     """Yield a client of a stack of its own with a retention of one day and a backlog of at most a hundred."""
-    caller = Caller(make_stack(BUCKET_AGENTS_DIR=str(AGENTS), BUCKET_RETENTION_DAYS="1", BUCKET_BACKLOG_MAX="100"))
+    caller = ApiClient(make_stack(BUCKET_AGENTS_DIR=str(AGENTS), BUCKET_RETENTION_DAYS="1", BUCKET_BACKLOG_MAX="100"))
     yield caller
-    caller.stack.mend()
+    caller.stack.repair()
 
 
-def _under_one_key(caller: Caller, *bodies: dict[str, Any]) -> requests.Response:
+def _under_one_key(caller: ApiClient, *bodies: dict[str, Any]) -> requests.Response:
     return [caller.post("/run-basket", body, Idempotency_Key="one") for body in bodies][-1]
 
 
-def _with_a_backlog(caller: Caller, act: Callable[[], requests.Response]) -> requests.Response:
+def _with_a_backlog(caller: ApiClient, act: Callable[[], requests.Response]) -> requests.Response:
     # The queue that no worker of this stack reads first: the messages have no receiver and are removed again.
     redis = caller.stack.redis()
     caller.stack.stop("worker")
@@ -85,18 +85,18 @@ def _with_a_backlog(caller: Caller, act: Callable[[], requests.Response]) -> req
         caller.stack.start("worker")
 
 
-def _without_mongod(caller: Caller, act: Callable[[], requests.Response]) -> requests.Response:
+def _without_mongod(caller: ApiClient, act: Callable[[], requests.Response]) -> requests.Response:
     caller.stack.stop("mongod")
     try:
         # A connection that breaks during a call gives `outcome_unknown`: wait until each process fails to connect.
         wait_until(lambda: all(act().json().get("error_code") == "unavailable" for _ in range(16)))
         return _until_refused(act)
     finally:
-        caller.stack.mend()
+        caller.stack.repair()
         _wait_until_healed(caller)
 
 
-def _with_locked_mongod(caller: Caller, act: Callable[[], requests.Response]) -> requests.Response:
+def _with_locked_mongod(caller: ApiClient, act: Callable[[], requests.Response]) -> requests.Response:
     # MongoDB still replies to each check, so it never counts as away, but it writes nothing.
     mongod = caller.stack.mongo().client.admin
     mongod.command("fsync", lock=True)
@@ -107,7 +107,7 @@ def _with_locked_mongod(caller: Caller, act: Callable[[], requests.Response]) ->
         _wait_until_healed(caller)
 
 
-def _wait_until_healed(caller: Caller) -> None:
+def _wait_until_healed(caller: ApiClient) -> None:
     """Wait until every process of the API accepts runs; requests reach the processes at random."""
 
     def is_healed() -> bool:
@@ -141,7 +141,7 @@ def assert_is_problem(response: requests.Response, status: int, code: str) -> No
     assert ("Allow" in response.headers) is (status == 405)
 
 
-def test_a_used_key_is_replayed_even_with_a_full_backlog(caller: Caller) -> None:
+def test_a_used_key_is_replayed_even_with_a_full_backlog(caller: ApiClient) -> None:
     first = caller.post("/run-agent", ECHO, Idempotency_Key="held")
 
     def again() -> requests.Response:
@@ -154,7 +154,7 @@ def test_a_used_key_is_replayed_even_with_a_full_backlog(caller: Caller) -> None
     assert_is_problem(_with_a_backlog(caller, again), 503, "overloaded")
 
 
-def test_a_batch_with_an_unknown_outcome_is_refused_as_a_whole(caller: Caller) -> None:
+def test_a_batch_with_an_unknown_outcome_is_refused_as_a_whole(caller: ApiClient) -> None:
     batch = {"items": [ECHO_BASKET] * 20}
     assert_is_problem(
         _with_locked_mongod(caller, lambda: caller.post("/run-basket/batch", batch)), 503, "outcome_unknown"
@@ -162,7 +162,7 @@ def test_a_batch_with_an_unknown_outcome_is_refused_as_a_whole(caller: Caller) -
 
 
 @pytest.mark.parametrize("code", CASES)
-def test_each_code_is_returned_as_a_problem(caller: Caller, code: str) -> None:
+def test_each_code_is_returned_as_a_problem(caller: ApiClient, code: str) -> None:
     status, provoke = CASES[code]
     assert_is_problem(provoke(caller), status, code)
 
@@ -180,19 +180,19 @@ def test_each_code_is_returned_as_a_problem(caller: Caller, code: str) -> None:
 )
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])
 def test_a_run_older_than_the_retention_is_410_for_every_request(
-    caller: Caller, prefix: str, method: str, path: str
+    caller: ApiClient, prefix: str, method: str, path: str
 ) -> None:
-    assert_is_problem(caller.ask(method, prefix + path.format(OLD)), 410, "execution_expired")
+    assert_is_problem(caller.request(method, prefix + path.format(OLD)), 410, "execution_expired")
 
 
 @pytest.mark.parametrize("path", ["/executions/{}/cancel", "/executions/{}/retry", "/dead-letters/{}/requeue"])
-def test_an_unknown_run_younger_than_the_retention_is_404(caller: Caller, path: str) -> None:
+def test_an_unknown_run_younger_than_the_retention_is_404(caller: ApiClient, path: str) -> None:
     young = f"{int(datetime.now(UTC).timestamp()) - 3600}_89ce24ad1b2c3d4e"
     code = "not_found" if "dead-letters" in path else "execution_not_found"
-    assert_is_problem(caller.ask("POST", path.format(young)), 404, code)
+    assert_is_problem(caller.request("POST", path.format(young)), 404, code)
 
 
-def test_a_batch_is_accepted_as_far_as_the_backlog_has_room(caller: Caller) -> None:
+def test_a_batch_is_accepted_as_far_as_the_backlog_has_room(caller: ApiClient) -> None:
     redis = caller.stack.redis()
     attempts: list[list[dict[str, Any]]] = []
 
@@ -239,7 +239,7 @@ def test_no_code_of_the_error_tree_is_left_out() -> None:
         (b"GET /health HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", "not HTTP"),
     ],
 )
-def test_a_request_that_is_not_http_gets_a_problem_too(caller: Caller, raw: bytes, detail: str) -> None:
+def test_a_request_that_is_not_http_gets_a_problem_too(caller: ApiClient, raw: bytes, detail: str) -> None:
     host, _, port = caller.stack.url.removeprefix("http://").partition(":")
     received = b""
     with closing(socket.create_connection((host, int(port)), timeout=10)) as connection:

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from api.feed import cursors
-from tests.acceptance.client import Caller
+from tests.acceptance.client import ApiClient
 from tests.waiting import wait_until
 
 PREFIXES = ["", "/api/v1"]
@@ -20,7 +20,7 @@ CHANGE = {"execution_id", "status", "done", "rev", "basket_name", "tags"}
 PAGE = {"changes", "next_since", "caught_up", "poll_after_ms"}
 
 
-def page(caller: Caller, path: str = "/executions/changes", **query: Any) -> dict[str, Any]:
+def page(caller: ApiClient, path: str = "/executions/changes", **query: Any) -> dict[str, Any]:
     response = caller.get(path, params=query)
     assert response.status_code == 200, response.text
     body: dict[str, Any] = response.json()
@@ -32,12 +32,12 @@ def page(caller: Caller, path: str = "/executions/changes", **query: Any) -> dic
     return body
 
 
-def end_of_feed(caller: Caller) -> str:
+def end_of_feed(caller: ApiClient) -> str:
     return str(page(caller, since="now")["next_since"])
 
 
 def read_until_done(
-    caller: Caller, since: str, run_ids: set[str], **query: Any
+    caller: ApiClient, since: str, run_ids: set[str], **query: Any
 ) -> tuple[dict[str, dict[str, Any]], str]:
     """Read from ``since`` until all of these runs are done; return the last change of each, and the cursor."""
     latest: dict[str, dict[str, Any]] = {}
@@ -54,11 +54,11 @@ def read_until_done(
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_run_is_seen_in_the_feed_and_the_feed_comes_to_its_end(caller: Caller, prefix: str) -> None:
+def test_a_run_is_seen_in_the_feed_and_the_feed_comes_to_its_end(caller: ApiClient, prefix: str) -> None:
     since = end_of_feed(caller)
-    run, another = caller.run(tags=["night"]), caller.run()
+    run, another = caller.submit_basket(tags=["night"]), caller.submit_basket()
     latest, since = read_until_done(caller, since, {run, another})
-    view = caller.finished(run)
+    view = caller.wait_done(run)
     assert latest[run] == {
         "execution_id": run, "status": "completed", "done": True, "rev": view["rev"],
         "basket_name": "working_test", "tags": ["night"],
@@ -74,9 +74,9 @@ def test_a_run_is_seen_in_the_feed_and_the_feed_comes_to_its_end(caller: Caller,
     )
 
 
-def test_filters_and_limits_work_together(caller: Caller) -> None:
+def test_filters_and_limits_work_together(caller: ApiClient) -> None:
     since = end_of_feed(caller)
-    red, blue = caller.run(tags=["feed-red"]), caller.run(tags=["feed-blue"])
+    red, blue = caller.submit_basket(tags=["feed-red"]), caller.submit_basket(tags=["feed-blue"])
     read_until_done(caller, since, {red, blue})
     assert set(read_until_done(caller, since, {red}, tag="feed-red")[0]) == {red}
     assert set(read_until_done(caller, since, {red, blue}, basket="working_test", limit=1)[0]) == {red, blue}
@@ -84,17 +84,17 @@ def test_filters_and_limits_work_together(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("path", ["/executions/changes", "/consumers/patient/changes"])
-def test_a_held_request_returns_as_soon_as_the_change_comes(caller: Caller, path: str) -> None:
-    run = caller.run(run_after_s=3_600, tags=["held"])
+def test_a_held_request_returns_as_soon_as_the_change_comes(caller: ApiClient, path: str) -> None:
+    run = caller.submit_basket(run_after_s=3_600, tags=["held"])
     since = read_past(caller, run)
-    assert caller.ask("PUT", "/consumers/patient", json={"since": since}).status_code in {200, 201}
+    assert caller.request("PUT", "/consumers/patient", json={"since": since}).status_code in {200, 201}
     caller.post("/consumers/patient/ack", {"cursor": since})
     with ThreadPoolExecutor(2) as threads:
         query = {"since": since, "tag": "held"}
         by_query = threads.submit(page, caller, path, wait=20, **query)
         by_header = threads.submit(caller.get, path, params=query, headers={"Prefer": "wait=20"})
         for _ in range(3):
-            caller.finished(caller.run())  # changes that do not match the filter wake the requests, but do not end them
+            caller.wait_done(caller.submit_basket())  # changes that do not match the filter wake the requests, but do not end them
         assert not any(change.done() for change in (by_query, by_header))
         caller.post(f"/executions/{run}/cancel", {})
         body, response = by_query.result(10), by_header.result(10)
@@ -105,7 +105,7 @@ def test_a_held_request_returns_as_soon_as_the_change_comes(caller: Caller, path
     assert page(caller, path, since="now", tag="nobody", wait="0.2")["changes"] == [], "its time is up"
 
 
-def read_past(caller: Caller, run: str) -> str:
+def read_past(caller: ApiClient, run: str) -> str:
     """Read the feed until a run was seen and no more changes come; return the cursor after them."""
     since, is_seen = None, False
     while True:
@@ -125,12 +125,12 @@ def read_past(caller: Caller, run: str) -> str:
         ("limit=-1", "validation_failed"), ("limit=a", "validation_failed"),
     ],
 )  # fmt: skip
-def test_invalid_parameters_are_refused(caller: Caller, query: str, error_code: str) -> None:
+def test_invalid_parameters_are_refused(caller: ApiClient, query: str, error_code: str) -> None:
     response = caller.get(f"/executions/changes?{query}")
     assert (response.status_code, response.json()["error_code"]) == (400, error_code)
 
 
-def test_an_expired_cursor_is_410_with_the_way_to_catch_up(caller: Caller) -> None:
+def test_an_expired_cursor_is_410_with_the_way_to_catch_up(caller: ApiClient) -> None:
     since = end_of_feed(caller)
     changes = caller.stack.mongo().changes
     other_epoch = "00000000" if changes.find_one()["epoch"] != "00000000" else "11111111"  # type: ignore[index]
@@ -151,14 +151,14 @@ def as_of_epoch(cursor: str, epoch: str) -> str:
     return cursors.encode(replace(cursors.decode(cursor, parameter="test"), epoch=epoch))
 
 
-def test_a_consumer_is_created_reads_acknowledges_and_is_deleted(caller: Caller) -> None:
+def test_a_consumer_is_created_reads_acknowledges_and_is_deleted(caller: ApiClient) -> None:
     def ask(method: str, path: str = "", body: Any = None) -> requests.Response:
-        return caller.ask(method, f"/consumers/night-report{path}", json=body)
+        return caller.request(method, f"/consumers/night-report{path}", json=body)
 
     assert (ask("GET", "/changes").status_code, ask("DELETE").status_code) == (404, 404)
     assert ask("POST", "/ack", {"cursor": "x"}).json()["error_code"] == "consumer_not_found"
     since = end_of_feed(caller)
-    run = caller.run()
+    run = caller.submit_basket()
     _, next_since = read_until_done(caller, since, {run})
     created = ask("PUT", "", {"since": since, "sinse": 1})
     assert (created.status_code, created.json()["consumer"], created.json()["cursor"]) == (201, "night-report", since)
@@ -190,22 +190,22 @@ def test_a_consumer_is_created_reads_acknowledges_and_is_deleted(caller: Caller)
 
 
 @pytest.mark.parametrize("name", ["-a", "a b", "a" * 101, "$where", "%00", "ä"])
-def test_an_invalid_consumer_name_is_refused(caller: Caller, name: str) -> None:
-    assert caller.ask("PUT", f"/consumers/{name}").status_code == 400
+def test_an_invalid_consumer_name_is_refused(caller: ApiClient, name: str) -> None:
+    assert caller.request("PUT", f"/consumers/{name}").status_code == 400
     assert caller.get(f"/consumers/{name}/changes").status_code == 404
 
 
 @pytest.mark.parametrize("since", ["made up", 7, {"$gt": ""}])
-def test_a_consumer_starts_only_at_a_cursor_made_by_bucket(caller: Caller, since: Any) -> None:
-    assert caller.ask("PUT", "/consumers/nowhere", json={"since": since}).status_code == 400
+def test_a_consumer_starts_only_at_a_cursor_made_by_bucket(caller: ApiClient, since: Any) -> None:
+    assert caller.request("PUT", "/consumers/nowhere", json={"since": since}).status_code == 400
     assert caller.get("/consumers/nowhere/changes").status_code == 404
-    consumer = caller.ask("PUT", "/consumers/known").json()
-    assert caller.ask("PUT", "/consumers/known", json={"since": since}).status_code == 400
-    assert caller.ask("PUT", "/consumers/known", json={"since": "now"}).json() == consumer
+    consumer = caller.request("PUT", "/consumers/known").json()
+    assert caller.request("PUT", "/consumers/known", json={"since": since}).status_code == 400
+    assert caller.request("PUT", "/consumers/known", json={"since": "now"}).json() == consumer
 
 
-def test_a_consumer_whose_cursor_expired_catches_up_and_goes_on(caller: Caller) -> None:
-    caller.ask("PUT", "/consumers/late")
+def test_a_consumer_whose_cursor_expired_catches_up_and_goes_on(caller: ApiClient) -> None:
+    caller.request("PUT", "/consumers/late")
     caller.stack.mongo().consumers.update_one({"name": "late"}, {"$set": {"epoch": "00000000"}})
     response = caller.get("/consumers/late/changes")
     assert (response.status_code, response.json()["error_code"]) == (410, "cursor_expired")
@@ -213,7 +213,7 @@ def test_a_consumer_whose_cursor_expired_catches_up_and_goes_on(caller: Caller) 
     assert (row["lag_s"], row["expired"]) == (None, True)
     assert caller.post("/consumers/late/ack", {"cursor": response.json()["resync"]["since"]}).status_code == 200
     assert caller.get("/consumers/late/changes").status_code == 200
-    caller.ask("DELETE", "/consumers/late")
+    caller.request("DELETE", "/consumers/late")
 
 
 class ConsumerKilled(Exception):
@@ -223,20 +223,20 @@ class ConsumerKilled(Exception):
 class MortalConsumer:
     """A consumer that dies at random after a read, a note or an acknowledgement, and starts again."""
 
-    def __init__(self, caller: Caller, name: str) -> None:
+    def __init__(self, caller: ApiClient, name: str) -> None:
         self.caller = caller
         self.name = name
         self.chance = random.Random(7)
         self.ends: dict[str, tuple[str, int]] = {}
         self.deaths = 0
-        caller.ask("PUT", f"/consumers/{name}")
+        caller.request("PUT", f"/consumers/{name}")
 
     def live(self) -> None:
         """Read a page, note every end in it and acknowledge it; or die at one of these points."""
         try:
             body = page(self.caller, f"/consumers/{self.name}/changes", limit=7)
             self._may_die()
-            for change in (each for each in body["changes"] if each["done"]):
+            for change in (ended for ended in body["changes"] if ended["done"]):
                 end = change["status"], change["rev"]
                 assert self.ends.setdefault(change["execution_id"], end) == end, "an end never changes"
             self._may_die()
@@ -251,9 +251,9 @@ class MortalConsumer:
             raise ConsumerKilled
 
 
-def test_a_consumer_killed_at_random_beside_many_writers_sees_every_end(caller: Caller) -> None:
+def test_a_consumer_killed_at_random_beside_many_writers_sees_every_end(caller: ApiClient) -> None:
     def submit(_: int) -> list[str]:
-        return [caller.run_agent("echo") for _ in range(8)]
+        return [caller.submit_agent("echo") for _ in range(8)]
 
     mortal = MortalConsumer(caller, "mortal")
     with ThreadPoolExecutor(8) as writers:
@@ -270,4 +270,4 @@ def test_a_consumer_killed_at_random_beside_many_writers_sees_every_end(caller: 
     assert len(runs) == 64
     assert {mortal.ends[run][0] for run in runs} == {"completed"}
     assert mortal.deaths > 3
-    caller.ask("DELETE", "/consumers/mortal")
+    caller.request("DELETE", "/consumers/mortal")

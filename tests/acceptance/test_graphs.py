@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.client import AGENTS, Caller
+from tests.acceptance.client import AGENTS, ApiClient
 from tests.faults.inspection import count_messages
 from tests.stack import Stack
 from tests.step_gate import step_gate
@@ -24,12 +24,12 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
 
 
 @pytest.fixture
-def caller(stack: Stack) -> Iterator[Caller]:
-    yield Caller(stack)
-    stack.mend()
+def caller(stack: Stack) -> Iterator[ApiClient]:
+    yield ApiClient(stack)
+    stack.repair()
 
 
-def run_graph(caller: Caller, *steps: dict[str, Any], input_data: dict[str, Any] | None = None, **fields: Any) -> str:
+def run_graph(caller: ApiClient, *steps: dict[str, Any], input_data: dict[str, Any] | None = None, **fields: Any) -> str:
     body = {"config": {"steps": list(steps)}, "input_data": input_data or {"n": 1}} | fields
     response = caller.post("/run-basket", body)
     assert response.status_code == 202, response.text
@@ -40,7 +40,7 @@ def statuses(view: dict[str, Any]) -> dict[str, str]:
     return {step["step"]: step["status"] for step in view["steps"]}
 
 
-def store_now(caller: Caller) -> datetime:
+def store_now(caller: ApiClient) -> datetime:
     """Return the time of the store, by which all times are kept."""
     local_time: datetime = caller.stack.mongo().client.admin.command("hello")["localTime"]
     return local_time.replace(tzinfo=UTC)
@@ -54,16 +54,16 @@ def seconds(view: dict[str, Any], since: str = "created_at") -> float:
 # Parallel and explicit graphs
 
 
-def test_each_step_of_a_parallel_basket_gets_the_runs_input_and_the_result_has_them_all(caller: Caller) -> None:
+def test_each_step_of_a_parallel_basket_gets_the_runs_input_and_the_result_has_them_all(caller: ApiClient) -> None:
     config = {"agents": ["echo", "echo", "echo"], "execution_strategy": "parallel"}
     response = caller.post("/run-basket", {"config": config, "input_data": {"n": 1}})
     assert response.json()["execution_metadata"]["strategy"] == "parallel"
-    view = caller.finished(response.json()["execution_id"])
+    view = caller.wait_done(response.json()["execution_id"])
     assert view["result"] == {"echo": {"n": 1}, "echo-2": {"n": 1}, "echo-3": {"n": 1}}
     assert view["outputs"] == view["result"]
 
 
-def test_four_parallel_steps_run_at_the_same_time_on_four_children(caller: Caller, tmp_path: Path) -> None:
+def test_four_parallel_steps_run_at_the_same_time_on_four_children(caller: ApiClient, tmp_path: Path) -> None:
     config = {"agents": ["counter"] * 4, "execution_strategy": "parallel"}
     with step_gate(tmp_path / "gate") as shut:
         response = caller.post("/run-basket", {"config": config, "input_data": {"file": str(tmp_path / "gate")}})
@@ -71,14 +71,14 @@ def test_four_parallel_steps_run_at_the_same_time_on_four_children(caller: Calle
         # Each goes on only when all have begun: run one after the other, none would ever end.
         wait_until(lambda: set(statuses(caller.poll(execution_id)).values()) == {"running"}, 15, "all four run")
         shut.open()
-        view = caller.finished(execution_id)
+        view = caller.wait_done(execution_id)
     print(f"\nfour parallel steps: {seconds(view):.3f} s from accept to end")  # noqa: T201
     assert view["status"] == "completed"
     assert {step["attempts"] for step in view["steps"]} == {1}
 
 
-def test_a_diamond_maps_its_inputs_and_ends_in_the_step_that_no_step_needs(caller: Caller) -> None:
-    view = caller.finished(
+def test_a_diamond_maps_its_inputs_and_ends_in_the_step_that_no_step_needs(caller: ApiClient) -> None:
+    view = caller.wait_done(
         run_graph(
             caller,
             {"id": "a", **ECHO, "input": {"n": {"from": "input", "pointer": "/deep/0"}, "kept": {"x": [1, None]}}},
@@ -101,18 +101,18 @@ def test_a_diamond_maps_its_inputs_and_ends_in_the_step_that_no_step_needs(calle
     assert view["progress"]["percent"] == 100
 
 
-def test_a_join_that_workers_reach_at_the_same_time_runs_once(caller: Caller, tmp_path: Path) -> None:
+def test_a_join_that_workers_reach_at_the_same_time_runs_once(caller: ApiClient, tmp_path: Path) -> None:
     file = tmp_path / "counted"
     fan = [{"id": f"f{number}", "agent": "echo"} for number in range(4)]
     join = {"id": "join", "agent": "counter", "needs": [step["id"] for step in fan], "input": {"file": str(file)}}
     runs = [run_graph(caller, *fan, join) for _ in range(25)]
-    polls = [caller.finished(execution_id) for execution_id in runs]
+    polls = [caller.wait_done(execution_id) for execution_id in runs]
     assert {view["status"] for view in polls} == {"completed"}
     assert sorted(file.read_text().split()) == sorted(f"{execution_id}:join:1" for execution_id in runs)
 
 
-def test_a_failed_branch_stops_only_the_steps_that_need_it(caller: Caller) -> None:
-    view = caller.finished(
+def test_a_failed_branch_stops_only_the_steps_that_need_it(caller: ApiClient) -> None:
+    view = caller.wait_done(
         run_graph(
             caller,
             {"id": "root", **ECHO},
@@ -133,23 +133,23 @@ def test_a_failed_branch_stops_only_the_steps_that_need_it(caller: Caller) -> No
     assert (output.status_code, output.json()["slept"]) == (200, True)
 
 
-def test_a_step_may_have_its_own_retry_and_timeout(caller: Caller, tmp_path: Path) -> None:
+def test_a_step_may_have_its_own_retry_and_timeout(caller: ApiClient, tmp_path: Path) -> None:
     flaky = {"agent": "flaky", "input": {"path": str(tmp_path / "tries"), "failures": 3}}
     quick = {"attempts": 4, "wait_s": 0.05, "factor": 1, "wait_max_s": 0.05}
-    view = caller.finished(run_graph(caller, {**flaky, "retry": quick}))
+    view = caller.wait_done(run_graph(caller, {**flaky, "retry": quick}))
     assert (view["status"], view["steps"][0]["attempts"]) == ("completed", 4)
 
     flaky["input"] = {"path": str(tmp_path / "others"), "failures": 1}
-    view = caller.finished(run_graph(caller, {**flaky, "retry": "none"}))
+    view = caller.wait_done(run_graph(caller, {**flaky, "retry": "none"}))
     assert (view["status"], view["steps"][0]["attempts"]) == ("failed", 1)
 
-    view = caller.finished(run_graph(caller, {"agent": "sleeper", "timeout_s": 0.3, "input": {"seconds": 30}}))
+    view = caller.wait_done(run_graph(caller, {"agent": "sleeper", "timeout_s": 0.3, "input": {"seconds": 30}}))
     assert (view["status"], view["error"]["error_code"]) == ("failed", "timeout")
 
 
-def test_a_pointer_to_nothing_in_an_output_is_an_invalid_input(caller: Caller) -> None:
+def test_a_pointer_to_nothing_in_an_output_is_an_invalid_input(caller: ApiClient) -> None:
     broken = {"id": "b", **ECHO, "needs": ["a"], "input": {"x": {"from": "a", "pointer": "/nope/0"}}}
-    view = caller.finished(run_graph(caller, {"id": "a", **ECHO}, broken, {"id": "c", **ECHO, "needs": ["b"]}))
+    view = caller.wait_done(run_graph(caller, {"id": "a", **ECHO}, broken, {"id": "c", **ECHO, "needs": ["b"]}))
     assert (view["status"], view["error"]["error_code"], view["error"]["step"]) == (
         "failed",
         "input_invalid",
@@ -178,9 +178,9 @@ WRONG: list[tuple[str, list[dict[str, Any]], str, str]] = [
 
 @pytest.mark.parametrize(("steps", "pointer", "words"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
 def test_an_invalid_graph_is_refused_with_its_pointer_and_nothing_is_stored(
-    caller: Caller, steps: list[dict[str, Any]], pointer: str, words: str
+    caller: ApiClient, steps: list[dict[str, Any]], pointer: str, words: str
 ) -> None:
-    before = caller.stored()
+    before = caller.document_counts()
     for path, body, prefix in (
         ("/run-basket", {"config": {"steps": steps}}, "/config/steps"),
         ("/create-basket", {"name": "wrong graph", "steps": steps}, "/steps"),
@@ -190,37 +190,37 @@ def test_an_invalid_graph_is_refused_with_its_pointer_and_nothing_is_stored(
         assert (refused.status_code, problem["error_code"]) == (400, "validation_failed"), problem
         assert prefix + pointer in [detail["pointer"] for detail in problem["details"]], problem
         assert words in problem["detail"]
-    assert caller.stored() == before
+    assert caller.document_counts() == before
 
 
-def test_an_unknown_agent_is_named(caller: Caller) -> None:
-    before = caller.stored()
+def test_an_unknown_agent_is_named(caller: ApiClient) -> None:
+    before = caller.document_counts()
     steps = [ECHO, {"agent": "nobody"}]
     refused = caller.post("/run-basket", {"config": {"steps": steps}})
     assert (refused.status_code, refused.json()["error_code"]) == (404, "agent_not_found")
     refused = caller.post("/create-basket", {"name": "wrong", "steps": steps})
     assert (refused.status_code, refused.json()["error_code"]) == (400, "unknown_agent")
     assert refused.json()["details"][0]["pointer"] == "/steps/1/agent"
-    assert caller.stored() == before
+    assert caller.document_counts() == before
 
 
-def test_a_graph_and_a_parallel_basket_are_stored_and_run_by_name(caller: Caller) -> None:
+def test_a_graph_and_a_parallel_basket_are_stored_and_run_by_name(caller: ApiClient) -> None:
     steps = [{"id": "a", **ECHO}, {"id": "b", **ECHO, "needs": ["a"], "input": {"m": {"from": "a", "pointer": "/n"}}}]
     created = caller.post("/create-basket", {"name": "kept graph", "steps": steps})
     assert (created.status_code, created.json()["basket"]["steps"]) == (201, steps)
     assert created.json()["basket"]["execution_strategy"] == "graph"
     assert caller.get("/baskets/kept graph").json()["steps"] == steps
-    assert caller.finished(caller.run("kept graph", input_data={"n": 5}))["result"] == {"b": {"m": 5}}
+    assert caller.wait_done(caller.submit_basket("kept graph", input_data={"n": 5}))["result"] == {"b": {"m": 5}}
 
     wide = {"name": "kept wide", "agents": ["echo", "echo"], "execution_strategy": "parallel"}
     assert caller.post("/create-basket", wide).status_code == 201
-    view = caller.finished(caller.run("kept wide", input_data={"n": 5}))
+    view = caller.wait_done(caller.submit_basket("kept wide", input_data={"n": 5}))
     assert view["result"] == {"echo": {"n": 5}, "echo-2": {"n": 5}}
 
 
-def test_a_basket_may_have_200_steps(caller: Caller) -> None:
+def test_a_basket_may_have_200_steps(caller: ApiClient) -> None:
     steps = [{"id": f"s{n}", **ECHO, "needs": [f"s{n - 1}"] if n else []} for n in range(200)]
-    view = caller.finished(run_graph(caller, *steps))
+    view = caller.wait_done(run_graph(caller, *steps))
     assert (view["status"], view["result"], view["progress"]["steps_completed"]) == (
         "completed", {"s199": {"n": 1}}, 200,
     )  # fmt: skip
@@ -237,7 +237,7 @@ def in_s(delay_s: float, way: str) -> str | float:
 
 
 def submit(
-    caller: Caller, agent: str = "echo", input_data: dict[str, Any] | None = None, **fields: Any
+    caller: ApiClient, agent: str = "echo", input_data: dict[str, Any] | None = None, **fields: Any
 ) -> dict[str, Any]:
     response = caller.post("/run-agent", {"agent_name": agent, "input_data": input_data or {}} | fields)
     assert response.status_code == 202, response.text
@@ -246,21 +246,21 @@ def submit(
 
 
 @pytest.mark.parametrize("way", ["run_after", "run_after_s"])
-def test_a_scheduled_run_waits_for_its_time_and_says_so(caller: Caller, way: str) -> None:
+def test_a_scheduled_run_waits_for_its_time_and_says_so(caller: ApiClient, way: str) -> None:
     body = submit(caller, **{way: in_s(10, way)})
     assert body["status"] == "scheduled"
     view = caller.poll(body["execution_id"])
     assert (view["status"], view["queued_at"], view["waiting_for"]["reason"]) == ("scheduled", None, "schedule")
     assert 0 < view["waiting_for"]["eta_ms"] <= 10_000
     assert view["waiting_for"]["eta_ms"] < view["poll_after_ms"] <= 12_000, "the time at which it may be done"
-    caller.ask("POST", f"/executions/{body['execution_id']}/cancel")
+    caller.request("POST", f"/executions/{body['execution_id']}/cancel")
 
 
 @pytest.mark.parametrize("way", ["run_after", "run_after_s"])
-def test_a_scheduled_run_begins_at_its_time_or_soon_after_it(caller: Caller, way: str) -> None:
+def test_a_scheduled_run_begins_at_its_time_or_soon_after_it(caller: ApiClient, way: str) -> None:
     def took_s() -> float:
         at = datetime.now(UTC) + timedelta(seconds=1.5)
-        view = caller.finished(submit(caller, **{way: in_s(1.5, way)})["execution_id"])
+        view = caller.wait_done(submit(caller, **{way: in_s(1.5, way)})["execution_id"])
         assert view["status"] == "completed"
         assert datetime.fromisoformat(view["started_at"]) >= at - timedelta(milliseconds=50)
         return seconds(view)
@@ -270,11 +270,11 @@ def test_a_scheduled_run_begins_at_its_time_or_soon_after_it(caller: Caller, way
 
 
 @pytest.mark.parametrize("moment", ["2020-01-01T00:00:00Z", "2020-01-01t00:00:00.5+02:00"])
-def test_a_time_in_the_past_means_now(caller: Caller, moment: str) -> None:
+def test_a_time_in_the_past_means_now(caller: ApiClient, moment: str) -> None:
     def took_s() -> float:
         body = submit(caller, run_after=moment)
         assert body["status"] == "queued"
-        view = caller.finished(body["execution_id"])
+        view = caller.wait_done(body["execution_id"])
         assert view["status"] == "completed"
         return seconds(view)
 
@@ -301,17 +301,17 @@ def test_a_time_in_the_past_means_now(caller: Caller, moment: str) -> None:
     ],
     ids=str,
 )
-def test_an_invalid_time_is_refused(caller: Caller, fields: dict[str, Any], field: str) -> None:
-    before = caller.stored()
+def test_an_invalid_time_is_refused(caller: ApiClient, fields: dict[str, Any], field: str) -> None:
+    before = caller.document_counts()
     refused = caller.post("/run-agent", {"agent_name": "echo", "input_data": {}} | fields)
     assert (refused.status_code, refused.json()["error_code"]) == (400, "validation_failed")
     assert [detail["pointer"] for detail in refused.json()["details"]] == [f"/{field}"]
-    assert caller.stored() == before
+    assert caller.document_counts() == before
 
 
-def test_a_run_not_begun_by_its_start_deadline_fails(caller: Caller) -> None:
+def test_a_run_not_begun_by_its_start_deadline_fails(caller: ApiClient) -> None:
     caller.stack.stop("worker")
-    view = caller.finished(submit(caller, start_deadline_s=0.5)["execution_id"])
+    view = caller.wait_done(submit(caller, start_deadline_s=0.5)["execution_id"])
     assert (view["status"], view["error"]["error_code"]) == ("failed", "start_deadline_exceeded")
     assert view["error"]["kind"] == "timeout"
     assert statuses(view) == {"echo": "cancelled"}
@@ -320,7 +320,7 @@ def test_a_run_not_begun_by_its_start_deadline_fails(caller: Caller) -> None:
     assert caller.poll(view["execution_id"]) == view
 
 
-def test_a_run_that_began_in_time_is_not_ended_by_its_start_deadline(caller: Caller) -> None:
+def test_a_run_that_began_in_time_is_not_ended_by_its_start_deadline(caller: ApiClient) -> None:
     input_data = {"seconds": 60, "slice_s": 0.05}
     run_graph = submit(caller, "sleeper", input_data, start_deadline_s=4)["execution_id"]
     wait_until(lambda: caller.poll(run_graph)["status"] == "running", 4, "it begins in time")
@@ -335,28 +335,28 @@ def test_a_run_that_began_in_time_is_not_ended_by_its_start_deadline(caller: Cal
             "it was checked",
         )
     assert caller.poll(run_graph)["status"] == "running"
-    assert caller.ask("POST", f"/executions/{run_graph}/cancel").status_code == 202
-    caller.finished(run_graph)
+    assert caller.request("POST", f"/executions/{run_graph}/cancel").status_code == 202
+    caller.wait_done(run_graph)
 
 
-def test_a_run_past_its_deadline_ends_in_spite_of_a_live_lease_and_frees_its_slot(caller: Caller) -> None:
+def test_a_run_past_its_deadline_ends_in_spite_of_a_live_lease_and_frees_its_slot(caller: ApiClient) -> None:
     input_data = {"seconds": 60, "slice_s": 0.05}
     run_ids = [submit(caller, "sleeper", input_data, deadline_s=4)["execution_id"] for _ in range(4)]
-    for view in (caller.finished(execution_id) for execution_id in run_ids):
+    for view in (caller.wait_done(execution_id) for execution_id in run_ids):
         assert (view["status"], view["error"]["error_code"]) == ("failed", "deadline_exceeded")
         assert (view["error"]["kind"], statuses(view)) == ("timeout", {"sleeper": "failed"})
         assert 4 <= seconds(view) < 12
     again = [submit(caller)["execution_id"] for _ in range(4)]
-    assert {caller.finished(execution_id)["status"] for execution_id in again} == {"completed"}
+    assert {caller.wait_done(execution_id)["status"] for execution_id in again} == {"completed"}
     wait_until(lambda: caller.stack.logs("worker").count("the lease is lost") >= 4, 5, "all four were asked to stop")
 
 
-def test_deadlines_count_from_the_time_at_which_a_run_may_begin(caller: Caller) -> None:
+def test_deadlines_count_from_the_time_at_which_a_run_may_begin(caller: ApiClient) -> None:
     body = submit(caller, run_after_s=4.5, deadline_s=4, start_deadline_s=4)
-    assert caller.finished(body["execution_id"])["status"] == "completed", (
+    assert caller.wait_done(body["execution_id"])["status"] == "completed", (
         "counted from the submit, both would have passed before it began"
     )
     body = submit(caller, "sleeper", {"seconds": 60}, run_after_s=0.5, deadline_s=1)
-    view = caller.finished(body["execution_id"])
+    view = caller.wait_done(body["execution_id"])
     assert view["error"]["error_code"] == "deadline_exceeded"
     assert seconds(view) >= 1.5

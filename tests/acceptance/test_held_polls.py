@@ -19,7 +19,7 @@ import pytest
 import requests
 
 from shared.live.pubsub import WAKEUP_CHANNEL
-from tests.acceptance.client import Caller
+from tests.acceptance.client import ApiClient
 from tests.step_gate import step_gate
 from tests.waiting import wait_until
 
@@ -34,7 +34,7 @@ def callers() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture
-def delayed_run(caller: Caller) -> Iterator[str]:
+def delayed_run(caller: ApiClient) -> Iterator[str]:
     """Yield a run that does not begin and does not change during a test."""
     response = caller.post("/run-basket", {"basket_name": "working_test", "run_after_s": 3600})
     run = str(response.json()["execution_id"])
@@ -43,12 +43,12 @@ def delayed_run(caller: Caller) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def final_view(caller: Caller) -> dict[str, Any]:
-    return caller.finished(caller.run_agent("echo", a=1))
+def final_view(caller: ApiClient) -> dict[str, Any]:
+    return caller.wait_done(caller.submit_agent("echo", a=1))
 
 
-def cancel(caller: Caller, run: str) -> None:
-    assert caller.ask("POST", f"/executions/{run}/cancel").status_code in {200, 202}
+def cancel(caller: ApiClient, run: str) -> None:
+    assert caller.request("POST", f"/executions/{run}/cancel").status_code in {200, 202}
 
 
 def etag_of(view: dict[str, Any]) -> str:
@@ -56,7 +56,7 @@ def etag_of(view: dict[str, Any]) -> str:
 
 
 def begin_long_poll(
-    callers: ThreadPoolExecutor, caller: Caller, path: str, **headers: str
+    callers: ThreadPoolExecutor, caller: ApiClient, path: str, **headers: str
 ) -> Future[requests.Response]:
     """Begin a long poll and wait until it listens for wake-ups."""
     header_fields = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -68,7 +68,7 @@ def begin_long_poll(
     return future
 
 
-def send_request(caller: Caller, path: str, body: dict[str, Any], **headers: str) -> socket.socket:
+def send_request(caller: ApiClient, path: str, body: dict[str, Any], **headers: str) -> socket.socket:
     """Send a request and read no response; closing the socket resets the connection (SO_LINGER 0)."""
     parts, payload = urlsplit(caller.stack.url), json.dumps(body).encode()
     header_fields = {
@@ -93,7 +93,7 @@ def count_readable(connections: list[socket.socket]) -> int:
     return len(select.select(connections, [], [], 0)[0])
 
 
-def test_a_poll_is_held_until_its_run_changes(caller: Caller, callers: ThreadPoolExecutor, delayed_run: str) -> None:
+def test_a_poll_is_held_until_its_run_changes(caller: ApiClient, callers: ThreadPoolExecutor, delayed_run: str) -> None:
     before = caller.poll(delayed_run)
     without_etag = begin_long_poll(callers, caller, f"/execution-logs/{delayed_run}?wait={LONG_S}")
     with_etag = begin_long_poll(
@@ -106,14 +106,14 @@ def test_a_poll_is_held_until_its_run_changes(caller: Caller, callers: ThreadPoo
         assert "Preference-Applied" not in response.headers
 
 
-def test_an_etag_of_another_revision_returns_at_once(caller: Caller, delayed_run: str) -> None:
+def test_an_etag_of_another_revision_returns_at_once(caller: ApiClient, delayed_run: str) -> None:
     if_none_match = {"If-None-Match": f'W/"{delayed_run}.0", "other"'}
     assert caller.get(f"/execution-logs/{delayed_run}?wait={LONG_S}", headers=if_none_match).status_code == 200
 
 
 @pytest.mark.parametrize("until", ["", "&until=done"])
 def test_a_long_poll_that_times_out_returns_what_a_plain_poll_returns(
-    caller: Caller, callers: ThreadPoolExecutor, delayed_run: str, until: str
+    caller: ApiClient, callers: ThreadPoolExecutor, delayed_run: str, until: str
 ) -> None:
     unchanged = caller.get(f"/execution-logs/{delayed_run}")
     if_none_match = {"If-None-Match": unchanged.headers["ETag"]}
@@ -135,22 +135,22 @@ def test_a_long_poll_that_times_out_returns_what_a_plain_poll_returns(
         assert int(response.headers["Retry-After"]) >= 1
 
 
-def test_until_done_holds_through_every_change_but_the_end(caller: Caller) -> None:
-    run = caller.run_agent("sleeper", seconds=0.7)
+def test_until_done_holds_through_every_change_but_the_end(caller: ApiClient) -> None:
+    run = caller.submit_agent("sleeper", seconds=0.7)
     response = caller.get(f"/execution-logs/{run}?wait={LONG_S}&until=done", headers={"If-None-Match": f'"{run}.1"'})
     assert (response.json()["status"], response.json()["done"]) == ("completed", True)
     assert response.json() == caller.poll(run)
 
 
 @pytest.mark.parametrize("query", ["", "&until=done", "&after=1", "&fields=status"])
-def test_a_final_run_returns_at_once(caller: Caller, final_view: dict[str, Any], query: str) -> None:
+def test_a_final_run_returns_at_once(caller: ApiClient, final_view: dict[str, Any], query: str) -> None:
     url = f"/execution-logs/{final_view['execution_id']}?wait={LONG_S}{query}"
     assert caller.get(url).status_code == 200
     conditional = caller.get(url, headers={"If-None-Match": etag_of(final_view)})
     assert conditional.status_code == (200 if "after" in query else 304)
 
 
-def test_an_unknown_run_and_an_invalid_query_return_at_once(caller: Caller, delayed_run: str) -> None:
+def test_an_unknown_run_and_an_invalid_query_return_at_once(caller: ApiClient, delayed_run: str) -> None:
     assert caller.get(f"/execution-logs/1763700000_89ce24ad1b2c3d4e?wait={LONG_S}").status_code == 404
     for query in ("wait=x", "wait=", "wait=-1", "wait=nan", "until=Done", f"wait={LONG_S}&until=change",
                   f"wait={LONG_S}&fields=x", f"wait={LONG_S}&after=x"):  # fmt: skip
@@ -161,28 +161,28 @@ def test_an_unknown_run_and_an_invalid_query_return_at_once(caller: Caller, dela
 @pytest.mark.parametrize(
     "header", ["wait=x", "wait", "respond-async", '"', "\xff", ";;;" * 2_000, 'wait="5', "wait=-5"]
 )
-def test_a_malformed_preference_is_ignored(caller: Caller, delayed_run: str, header: str) -> None:
-    response = caller.as_is(f"/execution-logs/{delayed_run}", Prefer=header)
+def test_a_malformed_preference_is_ignored(caller: ApiClient, delayed_run: str, header: str) -> None:
+    response = caller.get_raw(f"/execution-logs/{delayed_run}", Prefer=header)
     assert (response.status_code, "Preference-Applied" in response.headers) == (200, False)
 
 
 def test_an_applied_preference_is_reported(
-    caller: Caller, callers: ThreadPoolExecutor, final_view: dict[str, Any], delayed_run: str
+    caller: ApiClient, callers: ThreadPoolExecutor, final_view: dict[str, Any], delayed_run: str
 ) -> None:
     url, began = f"/execution-logs/{delayed_run}", time.monotonic()
-    futures = [callers.submit(caller.as_is, url, Prefer=prefer) for prefer in ("wait=1", 'a, Wait="1"; b=c')]
+    futures = [callers.submit(caller.get_raw, url, Prefer=prefer) for prefer in ("wait=1", 'a, Wait="1"; b=c')]
     for future in futures:
         response = future.result()
         assert (response.status_code, response.headers["Preference-Applied"]) == (200, "wait=1")
         assert time.monotonic() - began >= 1
-    final = caller.as_is(f"/execution-logs/{final_view['execution_id']}", Prefer="wait=99")
+    final = caller.get_raw(f"/execution-logs/{final_view['execution_id']}", Prefer="wait=99")
     assert final.headers["Preference-Applied"] == "wait=30"
-    queried = caller.as_is(f"{url}?wait=0.1", Prefer=f"wait={LONG_S}")
+    queried = caller.get_raw(f"{url}?wait=0.1", Prefer=f"wait={LONG_S}")
     assert "Preference-Applied" not in queried.headers, "the query wins"
 
 
 def test_a_held_poll_returns_the_requested_fields_and_lines(
-    caller: Caller, callers: ThreadPoolExecutor, delayed_run: str
+    caller: ApiClient, callers: ThreadPoolExecutor, delayed_run: str
 ) -> None:
     status = begin_long_poll(callers, caller, f"/execution-logs/{delayed_run}?wait={LONG_S}&fields=status")
     lines = begin_long_poll(callers, caller, f"/execution-logs/{delayed_run}?wait={LONG_S}&fields=logs&after=1")
@@ -191,8 +191,8 @@ def test_a_held_poll_returns_the_requested_fields_and_lines(
     assert [line["seq"] for line in lines.result().json()["logs"]] == [2, 3]
 
 
-def test_a_log_can_be_followed_with_held_polls_only(caller: Caller) -> None:
-    run = caller.run_agent("sleeper", seconds=0.6)
+def test_a_log_can_be_followed_with_held_polls_only(caller: ApiClient) -> None:
+    run = caller.submit_agent("sleeper", seconds=0.6)
     messages, after, polls, is_done = [], 0, 0, False
     while not is_done:
         page = caller.poll(run, after=after, wait=LONG_S)
@@ -203,20 +203,20 @@ def test_a_log_can_be_followed_with_held_polls_only(caller: Caller) -> None:
     assert "falling asleep" in messages
 
 
-def test_a_large_result_wakes_a_held_submit_too(caller: Caller) -> None:
+def test_a_large_result_wakes_a_held_submit_too(caller: ApiClient) -> None:
     body = {"agent_name": "big", "input_data": {"bytes": 2_000_000}}
     response = caller.post("/run-agent", body, Prefer="wait=20")
     assert (response.status_code, len(response.json()["result"]["text"])) == (200, 2_000_000)
 
 
 def test_polls_above_the_limit_return_at_once_and_other_requests_are_served(
-    caller: Caller, callers: ThreadPoolExecutor, delayed_run: str
+    caller: ApiClient, callers: ThreadPoolExecutor, delayed_run: str
 ) -> None:
     url = f"/execution-logs/{delayed_run}"
     futures = [callers.submit(caller.get, url, headers={"Prefer": "wait=9"}) for _ in range(40)]
     wait_until(lambda: sum(future.done() for future in futures) >= 40 - 16, 8, "those above the limit have returned")
     assert caller.get("/health").status_code == 200
-    assert caller.run()
+    assert caller.submit_basket()
     assert not all(future.done() for future in futures)
     cancel(caller, delayed_run)
     responses = [future.result() for future in futures]
@@ -234,7 +234,7 @@ def test_polls_above_the_limit_return_at_once_and_other_requests_are_served(
     ],
 )
 def test_a_submit_that_prefers_to_wait_returns_the_last_view_of_its_run(
-    caller: Caller, path: str, body: dict[str, Any]
+    caller: ApiClient, path: str, body: dict[str, Any]
 ) -> None:
     response = caller.post(path, body | {"tag": "a"}, Prefer=f"wait={LONG_S}", Idempotency_Key=f"held{path}")
     run = response.json()["execution_id"]
@@ -255,7 +255,7 @@ def test_a_submit_that_prefers_to_wait_returns_the_last_view_of_its_run(
     assert (plain.status_code, "Preference-Applied" in plain.headers) == (202, False)
 
 
-def test_a_held_submit_that_times_out_is_accepted_as_usual(caller: Caller) -> None:
+def test_a_held_submit_that_times_out_is_accepted_as_usual(caller: ApiClient) -> None:
     body = {"agent_name": "sleeper", "input_data": {"seconds": 60}}
     # Long enough that the run has begun by then and its view shows it, even on a busy machine.
     response = caller.post("/run-agent", body, Prefer="wait=5", Idempotency_Key="a minute")
@@ -273,11 +273,11 @@ def test_a_held_submit_that_times_out_is_accepted_as_usual(caller: Caller) -> No
     assert (replayed.status_code, replayed.json()["execution_id"]) == (202, run)
     assert replayed.headers["Idempotency-Replayed"] == "true"
     cancel(caller, run)
-    assert caller.finished(run)["done"]
+    assert caller.wait_done(run)["done"]
 
 
 def test_held_submits_with_broken_connections_are_accepted_and_others_are_served(
-    caller: Caller, tmp_path: Path
+    caller: ApiClient, tmp_path: Path
 ) -> None:
     body = {"agent_name": "counter", "input_data": {"file": str(tmp_path / "gate")}}
     headers = {"Idempotency_Key": str(tmp_path), "X_Request_ID": f"broken-off.{tmp_path.name}"}
@@ -294,11 +294,11 @@ def test_held_submits_with_broken_connections_are_accepted_and_others_are_served
         run = row["execution_id"]
         wait_until(lambda: caller.poll(run)["status"] == "running", 8, "it runs although no caller waits for it")
         assert caller.get("/health").status_code == 200
-        assert caller.finished(caller.run_agent("echo"))["status"] == "completed"
+        assert caller.wait_done(caller.submit_agent("echo"))["status"] == "completed"
         again = caller.post("/run-agent", body, **headers)
         assert (again.status_code, again.json()["execution_id"]) == (202, run)
         shut.open()
-        view = caller.finished(run)
+        view = caller.wait_done(run)
     assert (view["status"], view["steps"][0]["attempts"]) == ("completed", 1)
     another = {"agent_name": "echo", "input_data": {}}
 
@@ -309,7 +309,7 @@ def test_held_submits_with_broken_connections_are_accepted_and_others_are_served
     assert caller.stack.logs("api").count('"level":"error"') == errors_before
 
 
-def test_a_submit_is_held_only_by_its_preference_and_a_refused_submit_never(caller: Caller) -> None:
+def test_a_submit_is_held_only_by_its_preference_and_a_refused_submit_never(caller: ApiClient) -> None:
     body = {"agent_name": "echo", "input_data": {"a": 1}}
     assert caller.post(f"/run-agent?wait={LONG_S}&until=x", body).status_code == 202
     for prefer in ("wait=x", "wait=0", "respond-async"):
@@ -319,7 +319,7 @@ def test_a_submit_is_held_only_by_its_preference_and_a_refused_submit_never(call
     assert refused.status_code == 404
 
 
-def test_a_held_submit_returns_the_error_of_a_failed_run(caller: Caller) -> None:
+def test_a_held_submit_returns_the_error_of_a_failed_run(caller: ApiClient) -> None:
     body = {"agent_name": "raiser", "input_data": {"kind": "ValueError"}}
     response = caller.post("/run-agent", body, Prefer=f"wait={LONG_S}")
     assert (response.status_code, response.json()["status"]) == (200, "failed")

@@ -15,7 +15,7 @@ from shared.domain.definitions.basket import SEQUENTIAL, Basket, BasketStep
 from shared.live import duration_stats
 from shared.live.redis_client import connect
 from shared.live.views import view_key
-from tests.acceptance.client import Caller
+from tests.acceptance.client import ApiClient
 from tests.builders import unstarted_run
 from tests.waiting import wait_until
 
@@ -30,7 +30,7 @@ def key_of(name: str) -> str:
     return duration_stats.run_samples_key(replace(unstarted_run(), basket=Basket(name, SEQUENTIAL, (step,))))
 
 
-def submit(caller: Caller, name: str, *script: str, **fields: Any) -> dict[str, Any]:
+def submit(caller: ApiClient, name: str, *script: str, **fields: Any) -> dict[str, Any]:
     body = {"config": {"name": name, "agents": ["simulate"]}, "input_data": {"script": list(script)}} | fields
     response = caller.post("/run-basket", body)
     assert response.status_code == 202, response.text
@@ -39,7 +39,7 @@ def submit(caller: Caller, name: str, *script: str, **fields: Any) -> dict[str, 
     return accepted
 
 
-def test_the_202_and_each_poll_use_the_durations_of_earlier_runs(short_lease_caller: Caller) -> None:
+def test_the_202_and_each_poll_use_the_durations_of_earlier_runs(short_lease_caller: ApiClient) -> None:
     with closing(connect(short_lease_caller.stack.redis_url)) as client:
         client.hset(key_of("learnt"), mapping=dict.fromkeys(range(100), 20_000))
     run = submit(short_lease_caller, "learnt", "running:60")["execution_id"]
@@ -53,12 +53,12 @@ def test_the_202_and_each_poll_use_the_durations_of_earlier_runs(short_lease_cal
     view = short_lease_caller.poll(run)
     assert 11_000 < view["poll_after_ms"] < 22_500, "what is left of twenty seconds"
     short_lease_caller.post(f"/executions/{run}/cancel", {})
-    short_lease_caller.finished(run)
+    short_lease_caller.wait_done(run)
 
 
 @pytest.mark.parametrize(("script", "bound"), [("queued:60", "start_deadline_s"), ("running:60", "deadline_s")])
 def test_a_run_is_polled_right_after_its_deadline_whatever_earlier_runs_took(
-    short_lease_caller: Caller, script: str, bound: str
+    short_lease_caller: ApiClient, script: str, bound: str
 ) -> None:
     with closing(connect(short_lease_caller.stack.redis_url)) as client:
         client.hset(key_of("bound"), mapping=dict.fromkeys(range(100), 25_000))
@@ -72,15 +72,15 @@ def test_a_run_is_polled_right_after_its_deadline_whatever_earlier_runs_took(
     view = short_lease_caller.poll(accepted["execution_id"])
     assert max(accepted["poll_after_ms"], view["poll_after_ms"]) < 4_000
     assert (
-        short_lease_caller.finished(accepted["execution_id"])["error"]["error_code"]
+        short_lease_caller.wait_done(accepted["execution_id"])["error"]["error_code"]
         == f"{bound.removesuffix('_s')}_exceeded"
     )
     short_lease_caller.post(f"/executions/{patient}/cancel", {})
-    short_lease_caller.finished(patient)
+    short_lease_caller.wait_done(patient)
 
 
-def test_the_duration_of_a_run_is_stored_when_it_ends(short_lease_caller: Caller) -> None:
-    view = short_lease_caller.finished(submit(short_lease_caller, "noted", "running:0.3", "completed")["execution_id"])
+def test_the_duration_of_a_run_is_stored_when_it_ends(short_lease_caller: ApiClient) -> None:
+    view = short_lease_caller.wait_done(submit(short_lease_caller, "noted", "running:0.3", "completed")["execution_id"])
     duration = datetime.fromisoformat(view["finished_at"]) - datetime.fromisoformat(view["started_at"])
     with closing(connect(short_lease_caller.stack.redis_url)) as client:
         wait_until(lambda: duration_stats.read_samples(client, [key_of("noted")])[key_of("noted")], 5, "it is stored")
@@ -88,7 +88,7 @@ def test_the_duration_of_a_run_is_stored_when_it_ends(short_lease_caller: Caller
     assert sample == (duration / timedelta(seconds=1),)
 
 
-def test_no_poll_reads_the_duration_samples(short_lease_caller: Caller) -> None:
+def test_no_poll_reads_the_duration_samples(short_lease_caller: ApiClient) -> None:
     run = submit(short_lease_caller, "monitored", "running:30")["execution_id"]
     wait_until(lambda: short_lease_caller.poll(run)["status"] == "running", 5, "it runs")
     with closing(connect(short_lease_caller.stack.redis_url)) as client, client.monitor() as monitor:
@@ -103,11 +103,11 @@ def test_no_poll_reads_the_duration_samples(short_lease_caller: Caller) -> None:
     assert sum(command == f"GET execution:{run}" for command in commands) == 40
     assert sum("durations" in command for command in commands) < 10
     short_lease_caller.post(f"/executions/{run}/cancel", {})
-    short_lease_caller.finished(run)
+    short_lease_caller.wait_done(run)
 
 
 @contextmanager
-def no_worker_takes(caller: Caller) -> Iterator[None]:
+def no_worker_takes(caller: ApiClient) -> Iterator[None]:
     """Freeze the worker, and the reconciler too, which would offer again what the frozen worker has received."""
     for name in ("reconciler", "worker"):
         caller.stack.pause(name)
@@ -118,7 +118,7 @@ def no_worker_takes(caller: Caller) -> Iterator[None]:
             caller.stack.resume(name)
 
 
-def test_a_queued_run_shows_how_many_are_ahead_and_never_wrongly_zero(short_lease_caller: Caller) -> None:
+def test_a_queued_run_shows_how_many_are_ahead_and_never_wrongly_zero(short_lease_caller: ApiClient) -> None:
     with no_worker_takes(short_lease_caller):
         runs = [submit(short_lease_caller, "queue", "completed")["execution_id"] for _ in range(8)]
 
@@ -140,10 +140,10 @@ def test_a_queued_run_shows_how_many_are_ahead_and_never_wrongly_zero(short_leas
 
         wait_until(has_positions, 10, "positions are shown, never beyond the length of the queue")
     for run in runs:
-        assert short_lease_caller.finished(run)["status"] == "completed"
+        assert short_lease_caller.wait_done(run)["status"] == "completed"
 
 
-def test_a_moving_queue_shows_when_a_run_will_start(short_lease_caller: Caller) -> None:
+def test_a_moving_queue_shows_when_a_run_will_start(short_lease_caller: ApiClient) -> None:
     item = {
         "config": {"name": "moving", "agents": ["simulate"]},
         "input_data": {"script": ["running:0.2", "completed"]},
@@ -164,11 +164,11 @@ def test_a_moving_queue_shows_when_a_run_will_start(short_lease_caller: Caller) 
     for run in runs[::-1]:
         short_lease_caller.post(f"/executions/{run}/cancel", {})
     for run in runs:
-        short_lease_caller.finished(run)
+        short_lease_caller.wait_done(run)
     wait_until(lambda: short_lease_caller.stack.redis().llen("default") == 0, 60, "the next test finds an empty queue")
 
 
-def test_a_step_that_waits_for_a_retry_says_so_and_for_how_long(short_lease_caller: Caller, tmp_path: Path) -> None:
+def test_a_step_that_waits_for_a_retry_says_so_and_for_how_long(short_lease_caller: ApiClient, tmp_path: Path) -> None:
     # It waits for a random part of a day: less than the duration of this test is one chance in thousands.
     retry_policy = {"attempts": 2, "wait_s": A_DAY_S, "wait_max_s": A_DAY_S, "budget_s": 2 * A_DAY_S}
     input_data = {"path": str(tmp_path / "tries"), "failures": 1}
@@ -199,7 +199,7 @@ def test_a_step_that_waits_for_a_retry_says_so_and_for_how_long(short_lease_call
 
 
 @pytest.mark.parametrize("path", ["/execution-logs/{}", "/executions/{}", "/api/v1/execution-logs/{}"])
-def test_no_client_sees_the_trailer(short_lease_caller: Caller, path: str) -> None:
+def test_no_client_sees_the_trailer(short_lease_caller: ApiClient, path: str) -> None:
     run = submit(short_lease_caller, "shown", "queued:2")["execution_id"]
     for response in (
         short_lease_caller.get(path.format(run)),

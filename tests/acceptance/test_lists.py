@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.client import INCOME, Caller
+from tests.acceptance.client import INCOME, ApiClient
 from tests.tampered_cursors import tampered_variants
 
 PREFIXES = ["", "/api/v1"]
@@ -25,24 +25,24 @@ def tag() -> str:
 
 
 @pytest.fixture(scope="module")
-def runs(caller: Caller, tag: str) -> list[str]:
+def runs(caller: ApiClient, tag: str) -> list[str]:
     """Return four completed runs and one failed run, in the order of their creation."""
     run_ids = [run_to_end(caller, input_data=INCOME, tags=[tag, f"{tag}-{number}"]) for number in range(4)]
     config = {"name": tag, "agents": ["raiser"]}
     run_ids.append(caller.post("/run-basket", {"config": config, "input_data": {"kind": "ValueError"}, "tags": [tag]},
                             X_Request_ID=tag).json()["execution_id"])  # fmt: skip
-    caller.finished(run_ids[-1])
+    caller.wait_done(run_ids[-1])
     return run_ids
 
 
-def run_to_end(caller: Caller, **fields: Any) -> str:
+def run_to_end(caller: ApiClient, **fields: Any) -> str:
     """Run to the end, so that the next run is created in a later millisecond: within one, the ids decide the order."""
-    run = caller.run(**fields)
-    caller.finished(run)
+    run = caller.submit_basket(**fields)
+    caller.wait_done(run)
     return run
 
 
-def page(caller: Caller, prefix: str = "", **query: Any) -> dict[str, Any]:
+def page(caller: ApiClient, prefix: str = "", **query: Any) -> dict[str, Any]:
     response = caller.get(f"{prefix}/executions", params=query)
     assert response.status_code == 200, response.text
     assert response.headers["Cache-Control"] == "private, no-cache"
@@ -51,12 +51,12 @@ def page(caller: Caller, prefix: str = "", **query: Any) -> dict[str, Any]:
     return body
 
 
-def ids(caller: Caller, **query: Any) -> list[str]:
+def ids(caller: ApiClient, **query: Any) -> list[str]:
     return [row["execution_id"] for row in page(caller, **query)["executions"]]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_row_is_the_view_without_outputs(caller: Caller, runs: list[str], tag: str, prefix: str) -> None:
+def test_a_row_is_the_view_without_outputs(caller: ApiClient, runs: list[str], tag: str, prefix: str) -> None:
     rows = page(caller, prefix, tag=tag)["executions"]
     assert [row["execution_id"] for row in rows] == runs[::-1]
     for row in rows:
@@ -66,15 +66,15 @@ def test_a_row_is_the_view_without_outputs(caller: Caller, runs: list[str], tag:
     assert rows[0]["error"]["error_code"] == "agent_error"
 
 
-def test_an_unfinished_run_says_why_it_waits_and_when_to_poll_again(caller: Caller, tag: str) -> None:
-    later = caller.run(tags=[f"{tag}-later"], run_after_s=600)
+def test_an_unfinished_run_says_why_it_waits_and_when_to_poll_again(caller: ApiClient, tag: str) -> None:
+    later = caller.submit_basket(tags=[f"{tag}-later"], run_after_s=600)
     (row,) = page(caller, tag=f"{tag}-later")["executions"]
     assert (row["status"], row["waiting_for"]["reason"]) == ("scheduled", "schedule")
     assert row["poll_after_ms"] >= 250
-    caller.ask("POST", f"/executions/{later}/cancel")
+    caller.request("POST", f"/executions/{later}/cancel")
 
 
-def test_each_filter_finds_the_matching_runs(caller: Caller, runs: list[str], tag: str) -> None:
+def test_each_filter_finds_the_matching_runs(caller: ApiClient, runs: list[str], tag: str) -> None:
     assert ids(caller, tag=f"{tag}-2") == [runs[2]]
     assert ids(caller, basket=tag) == ids(caller, request_id=tag) == [runs[4]]
     assert ids(caller, tag=tag, status="failed") == [runs[4]]
@@ -84,16 +84,16 @@ def test_each_filter_finds_the_matching_runs(caller: Caller, runs: list[str], ta
     assert ids(caller, tag=tag, basket="working_test", status="failed") == []
 
 
-def test_the_retries_of_a_run_are_found(caller: Caller) -> None:
-    first = caller.run_agent("raiser", kind="ValueError")
-    caller.finished(first)
-    again = caller.ask("POST", f"/executions/{first}/retry").json()["execution_id"]
+def test_the_retries_of_a_run_are_found(caller: ApiClient) -> None:
+    first = caller.submit_agent("raiser", kind="ValueError")
+    caller.wait_done(first)
+    again = caller.request("POST", f"/executions/{first}/retry").json()["execution_id"]
     assert ids(caller, retry_of=first) == [again]
     assert page(caller, retry_of=first)["executions"][0]["retry_of"] == first
-    caller.finished(again)
+    caller.wait_done(again)
 
 
-def test_times_bound_a_list_and_a_plus_may_come_as_a_space(caller: Caller, runs: list[str], tag: str) -> None:
+def test_times_bound_a_list_and_a_plus_may_come_as_a_space(caller: ApiClient, runs: list[str], tag: str) -> None:
     created_at = [caller.poll(run)["created_at"] for run in runs]
     assert ids(caller, tag=tag, created_after=created_at[2], retry_of="") == []
     assert runs[3] in ids(caller, tag=tag, created_after=created_at[2])
@@ -101,14 +101,14 @@ def test_times_bound_a_list_and_a_plus_may_come_as_a_space(caller: Caller, runs:
     abroad = datetime.fromisoformat(created_at[2]) + timedelta(hours=5, minutes=30)
     with_offset = abroad.replace(tzinfo=None).isoformat(timespec="milliseconds") + "+05:30"
     for moment in (with_offset, with_offset.replace("+", "%2B")):
-        response = caller.as_is(f"/executions?tag={tag}&created_before={moment}&order=oldest")
+        response = caller.get_raw(f"/executions?tag={tag}&created_before={moment}&order=oldest")
         assert [row["execution_id"] for row in response.json()["executions"]] == runs[:2]
     assert set(runs) <= set(ids(caller, tag=tag, updated_since=created_at[0]))
     assert ids(caller, tag=tag, updated_since="2999-01-01T00:00:00Z") == []
 
 
 @pytest.mark.parametrize("order", ["newest", "oldest", "updated"])
-def test_pages_are_stable_while_runs_arrive(caller: Caller, tag: str, order: str) -> None:
+def test_pages_are_stable_while_runs_arrive(caller: ApiClient, tag: str, order: str) -> None:
     mine = f"{tag}-{order}"
     runs = [run_to_end(caller, tags=[mine]) for _ in range(5)]
     listed_ids: list[str] = []
@@ -124,7 +124,7 @@ def test_pages_are_stable_while_runs_arrive(caller: Caller, tag: str, order: str
     assert listed_ids == (runs[4::-1] if order == "newest" else runs)
 
 
-def test_a_cursor_continues_only_its_own_list(caller: Caller, runs: list[str], tag: str) -> None:
+def test_a_cursor_continues_only_its_own_list(caller: ApiClient, runs: list[str], tag: str) -> None:
     cursor = page(caller, tag=tag, limit=2)["next_cursor"]
     assert ids(caller, tag=tag, limit=3, cursor=cursor, unknown="1") == runs[2::-1], (
         "another limit is still the same list"
@@ -143,19 +143,19 @@ def test_a_cursor_continues_only_its_own_list(caller: Caller, runs: list[str], t
 @pytest.mark.parametrize(
     "cursor", ["", "made-up", "MS5h", "AAAA", "ü", "x" * 300, "MTc2MzcwMDAwMDAwMC4xNzYzNzAwMDAwXzg5Y2UyNGFkMWIyYzNkNGU"]
 )
-def test_a_made_up_cursor_is_refused(caller: Caller, cursor: str) -> None:
+def test_a_made_up_cursor_is_refused(caller: ApiClient, cursor: str) -> None:
     refused = caller.get("/executions", params={"cursor": cursor})
     assert (refused.status_code, refused.json()["error_code"]) == (400, "cursor_invalid")
 
 
 @pytest.mark.parametrize("name", ["created_after", "created_before", "updated_since"])
-def test_the_last_representable_time_is_valid(caller: Caller, name: str) -> None:
+def test_the_last_representable_time_is_valid(caller: ApiClient, name: str) -> None:
     response = caller.get("/executions", params={name: "9999-12-31T23:59:59.999999Z", "limit": 1})
     assert response.status_code == 200
     assert (response.json()["executions"] == []) is (name != "created_before")
 
 
-def test_a_changed_cursor_is_refused(caller: Caller, runs: list[str], tag: str) -> None:
+def test_a_changed_cursor_is_refused(caller: ApiClient, runs: list[str], tag: str) -> None:
     cursor = page(caller, tag=tag, limit=2)["next_cursor"]
     assert ids(caller, tag=tag, cursor=cursor) == runs[2::-1]
     for other in tampered_variants(cursor, "Aw_"):
@@ -176,7 +176,7 @@ def test_a_changed_cursor_is_refused(caller: Caller, runs: list[str], tag: str) 
         ("updated_since", '{"$gt":""}'), ("updated_since", "2026-11-21T12:00:00Z\0"), ("updated_since", "9" * 7_000),
     ],
 )  # fmt: skip
-def test_an_invalid_parameter_is_400_and_named(caller: Caller, name: str, value: str) -> None:
+def test_an_invalid_parameter_is_400_and_named(caller: ApiClient, name: str, value: str) -> None:
     refused = caller.get("/executions", params={name: value})
     body = refused.json()
     assert (refused.status_code, body["error_code"]) == (400, "validation_failed")
@@ -184,23 +184,23 @@ def test_an_invalid_parameter_is_400_and_named(caller: Caller, name: str, value:
     assert len(body["detail"]) < 300
 
 
-def test_a_repeated_parameter_is_refused(caller: Caller) -> None:
+def test_a_repeated_parameter_is_refused(caller: ApiClient) -> None:
     refused = caller.get("/executions", params=[("tag", "a"), ("tag", "b")])
     assert (refused.status_code, refused.json()["details"][0]["parameter"]) == (400, "tag")
 
 
 @pytest.mark.parametrize("name", ["basket", "tag", "request_id", "retry_of"])
 @pytest.mark.parametrize("value", ['{"$gt":""}', "$where", "", "\0", "a\0b", "..", "x" * 7_000, "grün"])
-def test_an_unknown_name_finds_nothing(caller: Caller, name: str, value: str) -> None:
+def test_an_unknown_name_finds_nothing(caller: ApiClient, name: str, value: str) -> None:
     assert page(caller, **{name: value}) == {"executions": [], "next_cursor": None}
 
 
-def test_operators_in_a_parameters_name_are_unknown_parameters(caller: Caller, runs: list[str], tag: str) -> None:
+def test_operators_in_a_parameters_name_are_unknown_parameters(caller: ApiClient, runs: list[str], tag: str) -> None:
     assert ids(caller, tag=tag, **{"status[$ne]": "failed", "$where": "1"}) == runs[::-1]
 
 
-def test_head_returns_the_headers_of_get_and_a_post_is_405(caller: Caller) -> None:
-    head = caller.ask("HEAD", "/executions")
+def test_head_returns_the_headers_of_get_and_a_post_is_405(caller: ApiClient) -> None:
+    head = caller.request("HEAD", "/executions")
     assert (head.status_code, head.content) == (200, b"")
     refused = caller.post("/executions", {})
     assert (refused.status_code, set(refused.headers["Allow"].split(", "))) == (405, {"GET", "HEAD", "OPTIONS"})

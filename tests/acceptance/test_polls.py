@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.live.views import RenderedView, ViewCache, output_key, view_key
-from tests.acceptance.client import AGENTS, Caller
+from tests.acceptance.client import AGENTS, ApiClient
 from tests.stack import Stack
 from tests.waiting import wait_until
 
@@ -20,18 +20,18 @@ MANY_REQUESTS = 24  # requests reach the processes of the API at random: all at 
 
 
 @pytest.fixture(scope="module")
-def caller(make_stack: Callable[..., Stack]) -> Caller:
+def caller(make_stack: Callable[..., Stack]) -> ApiClient:
     """Return a client of a stack of its own, because Redis is flushed and the worker stopped here."""
-    return Caller(make_stack(BUCKET_AGENTS_DIR=str(AGENTS)))
+    return ApiClient(make_stack(BUCKET_AGENTS_DIR=str(AGENTS)))
 
 
 @pytest.fixture(scope="module")
-def final_view(caller: Caller) -> dict[str, Any]:
+def final_view(caller: ApiClient) -> dict[str, Any]:
     """Return the last view of a chained run."""
-    return caller.finished(caller.run("chained_test"))
+    return caller.wait_done(caller.submit_basket("chained_test"))
 
 
-def health(caller: Caller) -> dict[str, str]:
+def health(caller: ApiClient) -> dict[str, str]:
     services: dict[str, str] = caller.get("/health").json()["services"]
     return services
 
@@ -40,7 +40,7 @@ def without_hints(view: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in view.items() if name not in HINTS}
 
 
-def test_a_chained_run_shows_its_steps_outputs_and_result(caller: Caller, final_view: dict[str, Any]) -> None:
+def test_a_chained_run_shows_its_steps_outputs_and_result(caller: ApiClient, final_view: dict[str, Any]) -> None:
     assert (final_view["status"], final_view["done"], final_view["error"]) == ("completed", True, None)
     assert final_view["outputs"] == {
         "cashflow_analyzer": {"analysis": {"total": 700, "positive": 1000, "negative": -300}},
@@ -57,7 +57,7 @@ def test_a_chained_run_shows_its_steps_outputs_and_result(caller: Caller, final_
     assert final_view["created_at"] == final_view["queued_at"] <= final_view["started_at"] <= final_view["finished_at"]
 
 
-def test_the_log_of_a_run_covers_it_from_start_to_end(caller: Caller, final_view: dict[str, Any]) -> None:
+def test_the_log_of_a_run_covers_it_from_start_to_end(caller: ApiClient, final_view: dict[str, Any]) -> None:
     lines = final_view["logs"]
     assert [line["seq"] for line in lines] == list(range(1, 9))
     assert [line["event"] for line in lines if line["event"] != "agent.log"] == [
@@ -102,9 +102,9 @@ FAILURES = [
 
 @pytest.mark.parametrize(("agent", "kind", "code", "sort"), FAILURES)
 def test_a_failed_run_says_why_without_internals_of_the_server(
-    caller: Caller, agent: str, kind: str, code: str, sort: str
+    caller: ApiClient, agent: str, kind: str, code: str, sort: str
 ) -> None:
-    view = caller.finished(caller.run_agent(agent, kind=kind))
+    view = caller.wait_done(caller.submit_agent(agent, kind=kind))
     assert (view["status"], view["result"], view["outputs"]) == ("failed", None, {})
     message = view["error"].pop("message")
     assert view["error"] == {
@@ -118,18 +118,18 @@ def test_a_failed_run_says_why_without_internals_of_the_server(
 
 
 @pytest.mark.parametrize("path", ["/srv/app/agents/a.py", "'/etc/passwd'", "file:///etc/passwd", "(/usr/lib/python3)"])
-def test_a_path_in_an_agents_error_does_not_leave_the_server(caller: Caller, path: str) -> None:
-    view = caller.finished(caller.run_agent("raiser", kind="ValueError", message=f"cannot open {path} of this run"))
+def test_a_path_in_an_agents_error_does_not_leave_the_server(caller: ApiClient, path: str) -> None:
+    view = caller.wait_done(caller.submit_agent("raiser", kind="ValueError", message=f"cannot open {path} of this run"))
     assert view["error"]["message"].startswith("ValueError: cannot open")
     assert "of this run" in view["error"]["message"]
     everything = caller.get(f"/execution-logs/{view['execution_id']}").text
     assert not any(part in everything for part in ("/srv/", "/etc/", "/usr/"))
 
 
-def test_a_failed_chain_keeps_its_outputs_and_skips_the_rest(caller: Caller) -> None:
+def test_a_failed_chain_keeps_its_outputs_and_skips_the_rest(caller: ApiClient) -> None:
     config = {"agents": ["echo", "raiser", "echo"]}
     response = caller.post("/run-basket", {"config": config, "input_data": {"kind": "ValueError"}})
-    view = caller.finished(response.json()["execution_id"])
+    view = caller.wait_done(response.json()["execution_id"])
     assert [(step["step"], step["status"]) for step in view["steps"]] == [
         ("echo", "completed"), ("raiser", "failed"), ("echo-2", "skipped"),
     ]  # fmt: skip
@@ -139,8 +139,8 @@ def test_a_failed_chain_keeps_its_outputs_and_skips_the_rest(caller: Caller) -> 
     assert "will have none: it is failed" in output.json()["detail"]
 
 
-def test_a_running_step_shows_where_it_is(caller: Caller) -> None:
-    run = caller.run_agent("sleeper", seconds=60)
+def test_a_running_step_shows_where_it_is(caller: ApiClient) -> None:
+    run = caller.submit_agent("sleeper", seconds=60)
     wait_until(lambda: (caller.poll(run)["progress"]["percent"] or 0) > 0, 10, "progress")
     view = caller.poll(run)
     assert (view["status"], view["done"], view["result"]) == ("running", False, None)
@@ -150,31 +150,31 @@ def test_a_running_step_shows_where_it_is(caller: Caller) -> None:
     output = caller.get(f"/executions/{run}/outputs/sleeper")
     assert (output.status_code, output.json()["error_code"]) == (404, "not_found")
     assert "no output yet: it is running; poll the run" in output.json()["detail"]
-    caller.ask("POST", f"/executions/{run}/cancel")
-    assert caller.finished(run)["done"]
-    assert caller.finished(caller.run_agent("sleeper", seconds=0.1))["progress"]["percent"] == 100
+    caller.request("POST", f"/executions/{run}/cancel")
+    assert caller.wait_done(run)["done"]
+    assert caller.wait_done(caller.submit_agent("sleeper", seconds=0.1))["progress"]["percent"] == 100
 
 
-def test_a_running_step_is_shown_as_running_before_its_first_report(caller: Caller) -> None:
+def test_a_running_step_is_shown_as_running_before_its_first_report(caller: ApiClient) -> None:
     # The claim is written alone and reaches a majority a moment later: the first poll may come too early for it.
     shown_in_time: list[bool] = []
 
     def are_shown() -> bool:
-        run = caller.run_agent("sleeper", seconds=60)
+        run = caller.submit_agent("sleeper", seconds=60)
         wait_until(lambda: caller.poll(run)["status"] != "queued", 5)
         seen_at = caller.stack.mongo().client.admin.command("hello")["localTime"].replace(tzinfo=UTC)
         view = caller.poll(run)
         assert view["status"] == "running"
         shown_in_time.append(seen_at - datetime.fromisoformat(view["started_at"]) < timedelta(seconds=0.9))
-        caller.ask("POST", f"/executions/{run}/cancel")
-        caller.finished(run)
+        caller.request("POST", f"/executions/{run}/cancel")
+        caller.wait_done(run)
         return sum(shown_in_time) == 4
 
     wait_until(are_shown, 30, "four are shown as running before the report that each makes after a second")
 
 
-def test_a_late_view_does_not_replace_a_newer_one(caller: Caller) -> None:
-    newer = caller.finished(caller.run_agent("echo", a=1))
+def test_a_late_view_does_not_replace_a_newer_one(caller: ApiClient) -> None:
+    newer = caller.wait_done(caller.submit_agent("echo", a=1))
     redis = caller.stack.redis()
     cached = redis.get(view_key(newer["execution_id"]))
     older = str(cached).replace(f'"rev":{newer["rev"]}', f'"rev":{newer["rev"] - 1}').replace("completed", "running")
@@ -185,8 +185,8 @@ def test_a_late_view_does_not_replace_a_newer_one(caller: Caller) -> None:
     assert caller.poll(newer["execution_id"]) == newer
 
 
-def test_a_runs_revision_never_goes_back_and_its_end_never_changes(caller: Caller) -> None:
-    run = caller.run_agent("sleeper", seconds=60)  # it reports its progress each second
+def test_a_runs_revision_never_goes_back_and_its_end_never_changes(caller: ApiClient) -> None:
+    run = caller.submit_agent("sleeper", seconds=60)  # it reports its progress each second
     states_by_watcher: list[list[tuple[int, str]]] = [[], [], []]
 
     def watch(states: list[tuple[int, str]]) -> None:
@@ -201,7 +201,7 @@ def test_a_runs_revision_never_goes_back_and_its_end_never_changes(caller: Calle
             15,
             "each has seen three revisions",
         )
-        caller.ask("POST", f"/executions/{run}/cancel")
+        caller.request("POST", f"/executions/{run}/cancel")
         for watch_ended in watches:
             watch_ended.result(20)
     for states in states_by_watcher:
@@ -211,23 +211,23 @@ def test_a_runs_revision_never_goes_back_and_its_end_never_changes(caller: Calle
     assert [caller.get(f"/execution-logs/{run}").content for _ in range(5)] == [last] * 5
 
 
-def test_an_unfinished_run_says_when_to_poll_again(caller: Caller) -> None:
-    run = caller.run_agent("sleeper", seconds=60)
+def test_an_unfinished_run_says_when_to_poll_again(caller: ApiClient) -> None:
+    run = caller.submit_agent("sleeper", seconds=60)
     response = caller.get(f"/execution-logs/{run}")
     assert 250 <= response.json()["poll_after_ms"] <= 30_000
     assert int(response.headers["Retry-After"]) == max(1, -(-response.json()["poll_after_ms"] // 1_000))
     unchanged = caller.get(f"/execution-logs/{run}", headers={"If-None-Match": "*"})
     assert (unchanged.status_code, unchanged.content) == (304, b"")
     assert int(unchanged.headers["Retry-After"]) >= 1
-    caller.ask("POST", f"/executions/{run}/cancel")
-    caller.finished(run)
+    caller.request("POST", f"/executions/{run}/cancel")
+    caller.wait_done(run)
     unchanged = caller.get(f"/execution-logs/{run}", headers={"If-None-Match": "*"})
     assert (unchanged.status_code, "Retry-After" in unchanged.headers) == (304, False)
 
 
-def test_the_etag_of_the_submit_matches_until_the_run_changes(caller: Caller) -> None:
+def test_the_etag_of_the_submit_matches_until_the_run_changes(caller: ApiClient) -> None:
     accepted = caller.post("/run-agent", {"agent_name": "echo", "input_data": {}})
-    caller.finished(accepted.json()["execution_id"])
+    caller.wait_done(accepted.json()["execution_id"])
     moved = caller.get(accepted.json()["status_url"], headers={"If-None-Match": accepted.headers["ETag"]})
     assert moved.status_code == 200
     again = caller.get(accepted.json()["status_url"], headers={"If-None-Match": moved.headers["ETag"]})
@@ -255,17 +255,17 @@ def test_the_etag_of_the_submit_matches_until_the_run_changes(caller: Caller) ->
 )
 @pytest.mark.parametrize("after", ["", "?after=8"])
 def test_if_none_match_is_weakly_compared_and_never_an_error(
-    caller: Caller, final_view: dict[str, Any], header: str, status: int, after: str
+    caller: ApiClient, final_view: dict[str, Any], header: str, status: int, after: str
 ) -> None:
     etag = f'W/"{final_view["execution_id"]}.{final_view["rev"]}"'
     if_none_match = header.format(etag=etag, strong=etag[2:], id=final_view["execution_id"])
-    response = caller.as_is(f"/execution-logs/{final_view['execution_id']}{after}", If_None_Match=if_none_match)
+    response = caller.get_raw(f"/execution-logs/{final_view['execution_id']}{after}", If_None_Match=if_none_match)
     assert response.status_code == status
     assert (len(response.content) > 0) is (status == 200)
 
 
 def test_lines_after_the_last_seen_one_are_returned_whatever_the_etag(
-    caller: Caller, final_view: dict[str, Any]
+    caller: ApiClient, final_view: dict[str, Any]
 ) -> None:
     if_none_match = {"If-None-Match": f'W/"{final_view["execution_id"]}.{final_view["rev"]}"'}
     responses = [
@@ -275,7 +275,7 @@ def test_lines_after_the_last_seen_one_are_returned_whatever_the_etag(
     assert [response.status_code for response in responses] == [200, 200, 304, 304]
 
 
-def test_pages_of_lines_are_dense(caller: Caller, final_view: dict[str, Any]) -> None:
+def test_pages_of_lines_are_dense(caller: ApiClient, final_view: dict[str, Any]) -> None:
     seqs, after = [], 0
     while (page := caller.poll(final_view["execution_id"], after=after, limit=3))["count"]:
         seqs += [line["seq"] for line in page["logs"]]
@@ -292,14 +292,14 @@ def test_pages_of_lines_are_dense(caller: Caller, final_view: dict[str, Any]) ->
      "after=-1", "after=x", "after=", "after=1e3", "after=" + "9" * 30],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["execution-logs", "executions"])
-def test_an_invalid_page_is_400(caller: Caller, final_view: dict[str, Any], path: str, query: str) -> None:
+def test_an_invalid_page_is_400(caller: ApiClient, final_view: dict[str, Any], path: str, query: str) -> None:
     response = caller.get(f"/{path}/{final_view['execution_id']}?{query}")
     assert (response.status_code, response.json()["error_code"]) == (400, "validation_failed")
     assert response.json()["details"][0]["parameter"] == query.partition("=")[0]
 
 
-def test_a_chatty_agent_loses_its_oldest_lines_and_says_so(caller: Caller) -> None:
-    view = caller.finished(caller.run_agent("chatty", lines=1_200))
+def test_a_chatty_agent_loses_its_oldest_lines_and_says_so(caller: ApiClient) -> None:
+    view = caller.wait_done(caller.submit_agent("chatty", lines=1_200))
     total = view["total"]
     assert total == 1_200 + 4  # accepted, started, completed, and the end of the run
     assert (view["first_seq"], view["logs_dropped"]) == (total - 999, total - 1_000)
@@ -309,7 +309,7 @@ def test_a_chatty_agent_loses_its_oldest_lines_and_says_so(caller: Caller) -> No
     assert caller.poll(view["execution_id"], after=total - 999, limit=1)["logs"][0]["seq"] == total - 998
 
 
-def test_an_unknown_execution_is_404(caller: Caller) -> None:
+def test_an_unknown_execution_is_404(caller: ApiClient) -> None:
     for unknown in ("1763700000_89ce24ad1b2c3d4e", "9999999999_ffffffffffffffff", "0000000000_0000000000000000", "x"):
         for path in (f"/execution-logs/{unknown}", f"/executions/{unknown}", f"/executions/{unknown}/outputs/echo"):
             response = caller.get(path)
@@ -321,14 +321,14 @@ def test_an_unknown_execution_is_404(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("step", ["nobody", "Echo", "a.b", "$where", "..%2f", "x" * 5_000, "%00"])
-def test_an_output_of_an_unknown_step_is_404(caller: Caller, final_view: dict[str, Any], step: str) -> None:
-    response = caller.as_is(f"/executions/{final_view['execution_id']}/outputs/{step}")
+def test_an_output_of_an_unknown_step_is_404(caller: ApiClient, final_view: dict[str, Any], step: str) -> None:
+    response = caller.get_raw(f"/executions/{final_view['execution_id']}/outputs/{step}")
     assert (response.status_code, response.json()["error_code"]) == (404, "not_found")
     assert len(response.json()["detail"]) < 300
 
 
-def test_an_output_comes_from_redis_if_it_is_there_and_else_from_mongodb(caller: Caller) -> None:
-    run = caller.finished(caller.run_agent("echo", a=1))["execution_id"]
+def test_an_output_comes_from_redis_if_it_is_there_and_else_from_mongodb(caller: ApiClient) -> None:
+    run = caller.wait_done(caller.submit_agent("echo", a=1))["execution_id"]
     path = f"/executions/{run}/outputs/echo"
     executions = caller.stack.mongo().executions
     executions.update_one({"_id": run}, {"$unset": {"outputs.echo": ""}})
@@ -339,8 +339,8 @@ def test_an_output_comes_from_redis_if_it_is_there_and_else_from_mongodb(caller:
 
 
 @pytest.mark.parametrize(("size", "is_shown"), [(200_000, True), (300_000, False), (2_000_000, False)])
-def test_a_large_output_is_omitted_and_the_result_is_complete(caller: Caller, size: int, is_shown: bool) -> None:
-    view = caller.finished(caller.run_agent("big", bytes=size))
+def test_a_large_output_is_omitted_and_the_result_is_complete(caller: ApiClient, size: int, is_shown: bool) -> None:
+    view = caller.wait_done(caller.submit_agent("big", bytes=size))
     run, result = view["execution_id"], {"text": "x" * size}
     url = f"/executions/{run}/outputs/big"
     assert view["result"] == result
@@ -351,12 +351,12 @@ def test_a_large_output_is_omitted_and_the_result_is_complete(caller: Caller, si
     assert without_hints(caller.poll(run)) == without_hints(view)
 
 
-def test_the_end_of_a_run_with_a_large_result_is_visible_at_once(caller: Caller) -> None:
+def test_the_end_of_a_run_with_a_large_result_is_visible_at_once(caller: ApiClient) -> None:
     # Once, the view of before the end stayed in Redis and was served for half a lease.
     database = caller.stack.mongo()
 
     def late_s() -> float:
-        run = caller.finished(caller.run_agent("big", bytes=2_000_000))["execution_id"]
+        run = caller.wait_done(caller.submit_agent("big", bytes=2_000_000))["execution_id"]
         seen_at = database.client.admin.command("hello")["localTime"]
         finished_at = database.executions.find_one({"_id": run})["finished_at"]  # type: ignore[index]
         return float((seen_at - finished_at).total_seconds())
@@ -365,19 +365,19 @@ def test_the_end_of_a_run_with_a_large_result_is_visible_at_once(caller: Caller)
     wait_until(lambda: late_s() < 0.8, 10, "the end of one is visible at once")
 
 
-def test_an_output_over_4_mib_fails_the_run(caller: Caller) -> None:
-    view = caller.finished(caller.run_agent("big", bytes=4 * 1024 * 1024))
+def test_an_output_over_4_mib_fails_the_run(caller: ApiClient) -> None:
+    view = caller.wait_done(caller.submit_agent("big", bytes=4 * 1024 * 1024))
     assert (view["status"], view["error"]["error_code"]) == ("failed", "output_too_large")
 
 
-def test_redis_keeps_a_final_view_a_day_an_output_an_hour_and_a_live_view_half_a_lease(caller: Caller) -> None:
+def test_redis_keeps_a_final_view_a_day_an_output_an_hour_and_a_live_view_half_a_lease(caller: ApiClient) -> None:
     redis = caller.stack.redis()
-    live = caller.run_agent("sleeper", seconds=60)
+    live = caller.submit_agent("sleeper", seconds=60)
     wait_until(lambda: caller.poll(live)["status"] == "running", 5)
     wait_until(lambda: redis.pttl(view_key(live)) > 0, 5, "a view is there; one that is not renewed expires soon")
     assert redis.pttl(view_key(live)) <= LEASE_S * 1_000 / 2
-    caller.ask("POST", f"/executions/{live}/cancel")
-    final = caller.finished(caller.run_agent("echo", a=1))["execution_id"]
+    caller.request("POST", f"/executions/{live}/cancel")
+    final = caller.wait_done(caller.submit_agent("echo", a=1))["execution_id"]
     assert 24 * 3600 - 60 < redis.ttl(view_key(final)) <= 24 * 3600
     assert 3600 - 60 < redis.ttl(output_key(final, "echo")) <= 3600
     caller.stack.redis().delete(view_key(final))
@@ -385,9 +385,9 @@ def test_redis_keeps_a_final_view_a_day_an_output_an_hour_and_a_live_view_half_a
     assert 24 * 3600 - 60 < redis.ttl(view_key(final)) <= 24 * 3600
 
 
-def test_polls_are_the_same_after_a_flush_of_redis(caller: Caller, final_view: dict[str, Any]) -> None:
-    failed = caller.finished(caller.run_agent("raiser", kind="ValueError"))
-    chatty = caller.finished(caller.run_agent("chatty", lines=150))
+def test_polls_are_the_same_after_a_flush_of_redis(caller: ApiClient, final_view: dict[str, Any]) -> None:
+    failed = caller.wait_done(caller.submit_agent("raiser", kind="ValueError"))
+    chatty = caller.wait_done(caller.submit_agent("chatty", lines=150))
     caller.stack.redis().flushall()
     for before in (final_view, failed, chatty):
         assert caller.poll(before["execution_id"]) == before
@@ -396,10 +396,10 @@ def test_polls_are_the_same_after_a_flush_of_redis(caller: Caller, final_view: d
     assert caller.get(output).json() == final_view["outputs"]["cashflow_analyzer"]
 
 
-def test_a_run_without_a_worker_says_so_and_completes_when_one_starts(caller: Caller) -> None:
+def test_a_run_without_a_worker_says_so_and_completes_when_one_starts(caller: ApiClient) -> None:
     caller.stack.stop("worker")
     try:
-        run = caller.run()
+        run = caller.submit_basket()
         # Each process of the API checks for itself, and either may serve the request.
         wait_until(
             lambda: all(health(caller)["workers"] == "disconnected" for _ in range(MANY_REQUESTS)),
@@ -413,4 +413,4 @@ def test_a_run_without_a_worker_says_so_and_completes_when_one_starts(caller: Ca
         assert caller.get("/ready").status_code == 200
     finally:
         caller.stack.start("worker")
-    assert caller.finished(run)["status"] == "completed"
+    assert caller.wait_done(run)["status"] == "completed"

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.harness.mongod_profiler import ProfileEntry, recording
 from shared.live.views import view_key
-from tests.acceptance.client import INCOME, Caller
+from tests.acceptance.client import INCOME, ApiClient
 from tests.acceptance.test_lists import STANDING
 
 PREFIXES = ["", "/api/v1"]
@@ -18,31 +18,31 @@ UNKNOWN = "1763700000_0000000000000000"
 FIELDS = {"changed", "unchanged", "not_found", "poll_after_ms"}
 
 
-def poll_many(caller: Caller, *items: tuple[str, int | None], prefix: str = "", **fields: Any) -> dict[str, Any]:
+def poll_many(caller: ApiClient, *items: tuple[str, int | None], prefix: str = "", **fields: Any) -> dict[str, Any]:
     body = {"items": [{"execution_id": execution_id, "rev": rev} for execution_id, rev in items]} | fields
     response = caller.post(f"{prefix}/executions/poll", body)
     assert response.status_code == 200, response.text
     assert response.headers["Cache-Control"] == "private, no-cache"
-    found: dict[str, Any] = response.json()
-    return found
+    result: dict[str, Any] = response.json()
+    return result
 
 
 @pytest.fixture(scope="module")
-def completed_view(caller: Caller) -> dict[str, Any]:
+def completed_view(caller: ApiClient) -> dict[str, Any]:
     """Return the view of a completed run."""
-    return caller.finished(caller.run(input_data=INCOME))
+    return caller.wait_done(caller.submit_basket(input_data=INCOME))
 
 
 @pytest.fixture(scope="module")
-def failed_view(caller: Caller) -> dict[str, Any]:
+def failed_view(caller: ApiClient) -> dict[str, Any]:
     """Return the view of a failed run."""
-    return caller.finished(caller.run_agent("raiser", kind="ValueError"))
+    return caller.wait_done(caller.submit_agent("raiser", kind="ValueError"))
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_changed_runs_are_returned_and_the_rest_is_counted(
-    caller: Caller, completed_view: dict[str, Any], failed_view: dict[str, Any], prefix: str, *, forgotten: bool
+    caller: ApiClient, completed_view: dict[str, Any], failed_view: dict[str, Any], prefix: str, *, forgotten: bool
 ) -> None:
     if forgotten:
         caller.stack.redis().delete(*(view_key(poll["execution_id"]) for poll in (completed_view, failed_view)))
@@ -61,7 +61,7 @@ def test_changed_runs_are_returned_and_the_rest_is_counted(
 
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_full_views_are_the_same_as_single_polls(
-    caller: Caller, completed_view: dict[str, Any], failed_view: dict[str, Any], *, forgotten: bool
+    caller: ApiClient, completed_view: dict[str, Any], failed_view: dict[str, Any], *, forgotten: bool
 ) -> None:
     if forgotten:
         caller.stack.redis().delete(*(view_key(poll["execution_id"]) for poll in (completed_view, failed_view)))
@@ -70,8 +70,8 @@ def test_full_views_are_the_same_as_single_polls(
     assert "left_out" not in body
 
 
-def test_a_loop_over_many_sees_every_end_and_no_older_revision(caller: Caller) -> None:
-    runs = [caller.run(input_data=INCOME) for _ in range(20)]
+def test_a_loop_over_many_sees_every_end_and_no_older_revision(caller: ApiClient) -> None:
+    runs = [caller.submit_basket(input_data=INCOME) for _ in range(20)]
     revs: dict[str, int | None] = dict.fromkeys(runs)
     unfinished, due_by = set(runs), time.monotonic() + 20
     while unfinished:
@@ -89,23 +89,23 @@ def test_a_loop_over_many_sees_every_end_and_no_older_revision(caller: Caller) -
     assert poll_many(caller, *revs.items()) == {"changed": [], "unchanged": 20, "not_found": [], "poll_after_ms": None}
 
 
-def test_all_are_polled_again_when_the_first_of_them_should_be(caller: Caller, completed_view: dict[str, Any]) -> None:
-    due_late = caller.run(run_after_s=600)
+def test_all_are_polled_again_when_the_first_of_them_should_be(caller: ApiClient, completed_view: dict[str, Any]) -> None:
+    due_late = caller.submit_basket(run_after_s=600)
     rev = caller.poll(due_late)["rev"]
     response = caller.post("/executions/poll", {"items": [{"execution_id": due_late, "rev": rev}]})
     assert (response.json()["unchanged"], response.json()["poll_after_ms"]) == (1, 30_000)
     assert response.headers["Retry-After"] == "30"
-    due_soon = caller.run(run_after_s=5)
+    due_soon = caller.submit_basket(run_after_s=5)
     body = poll_many(caller, (due_late, rev), (due_soon, None), (completed_view["execution_id"], 0))
     hints = [row["poll_after_ms"] for row in body["changed"] if not row["done"]]
     assert body["poll_after_ms"] == min(hints) <= 7_000, "its scheduled time, and the time that such a run takes"
     (waiting,) = [row["waiting_for"] for row in body["changed"] if row["execution_id"] == due_soon]
     assert waiting["reason"] == "schedule"
     for run in (due_late, due_soon):
-        caller.ask("POST", f"/executions/{run}/cancel")
+        caller.request("POST", f"/executions/{run}/cancel")
 
 
-def test_an_id_may_be_repeated_or_invalid(caller: Caller, completed_view: dict[str, Any]) -> None:
+def test_an_id_may_be_repeated_or_invalid(caller: ApiClient, completed_view: dict[str, Any]) -> None:
     run, rev = completed_view["execution_id"], completed_view["rev"]
     assert poll_many(caller, (run, rev), (run, rev))["unchanged"] == 1
     assert [row["execution_id"] for row in poll_many(caller, (run, rev), (run, rev - 1))["changed"]] == [run]
@@ -116,12 +116,12 @@ def test_an_id_may_be_repeated_or_invalid(caller: Caller, completed_view: dict[s
     assert poll_many(caller, ("None", None), ("None", 3))["not_found"] == ["None"]
 
 
-def test_a_revision_that_never_existed_returns_the_current_view(caller: Caller, completed_view: dict[str, Any]) -> None:
+def test_a_revision_that_never_existed_returns_the_current_view(caller: ApiClient, completed_view: dict[str, Any]) -> None:
     (row,) = poll_many(caller, (completed_view["execution_id"], 2**63 - 1))["changed"]
     assert row["rev"] == completed_view["rev"]
 
 
-def test_a_whole_number_is_a_revision_also_as_a_float(caller: Caller, completed_view: dict[str, Any]) -> None:
+def test_a_whole_number_is_a_revision_also_as_a_float(caller: ApiClient, completed_view: dict[str, Any]) -> None:
     assert poll_many(caller, (completed_view["execution_id"], float(completed_view["rev"])))["unchanged"] == 1
     for rev in (completed_view["rev"] + 0.5, 1e300, -1.0, "1", True):
         response = caller.post(
@@ -130,9 +130,9 @@ def test_a_whole_number_is_a_revision_also_as_a_float(caller: Caller, completed_
         assert response.status_code == 400, rev
 
 
-def test_views_that_do_not_fit_are_named_and_returned_by_the_next_request(caller: Caller) -> None:
-    runs = [caller.run_agent("big", bytes=3_500_000) for _ in range(4)]
-    polls = {run: caller.finished(run) for run in runs}
+def test_views_that_do_not_fit_are_named_and_returned_by_the_next_request(caller: ApiClient) -> None:
+    runs = [caller.submit_agent("big", bytes=3_500_000) for _ in range(4)]
+    polls = {run: caller.wait_done(run) for run in runs}
     views: dict[str, Any] = {}
     items = [(run, None) for run in runs]
     rounds = 0
@@ -153,11 +153,11 @@ def operations(entries: list[ProfileEntry]) -> list[ProfileEntry]:
 
 @pytest.mark.parametrize(("view", "queries"), [("status", 1), ("full", 2)])
 def test_one_query_finds_what_redis_lacks_and_one_more_reads_full_views(
-    caller: Caller, view: str, queries: int
+    caller: ApiClient, view: str, queries: int
 ) -> None:
     item = {"config": {"agents": ["echo"]}, "input_data": {"a": 1}}
     batch = caller.post("/run-basket/batch", {"items": [item] * 55}).json()
-    revs = {result["execution_id"]: caller.finished(result["execution_id"])["rev"] for result in batch["items"]}
+    revs = {result["execution_id"]: caller.wait_done(result["execution_id"])["rev"] for result in batch["items"]}
     items: list[tuple[str, int | None]] = [(run, None) for run in revs]
     with recording(caller.stack.mongo()) as entries:
         poll_many(caller, *items, view=view)
@@ -177,7 +177,7 @@ def test_one_query_finds_what_redis_lacks_and_one_more_reads_full_views(
     assert len(getmores) <= (5 if view == "full" else 0)
 
 
-def test_missing_runs_are_looked_up_once_more_in_mongodb(caller: Caller, completed_view: dict[str, Any]) -> None:
+def test_missing_runs_are_looked_up_once_more_in_mongodb(caller: ApiClient, completed_view: dict[str, Any]) -> None:
     caller.stack.redis().delete(view_key(completed_view["execution_id"]))
     with recording(caller.stack.mongo()) as entries:
         body = poll_many(caller, (completed_view["execution_id"], None), (UNKNOWN, None))
@@ -193,7 +193,7 @@ def test_missing_runs_are_looked_up_once_more_in_mongodb(caller: Caller, complet
     ]
 
 
-def test_unknown_fields_are_named_in_the_warnings(caller: Caller, completed_view: dict[str, Any]) -> None:
+def test_unknown_fields_are_named_in_the_warnings(caller: ApiClient, completed_view: dict[str, Any]) -> None:
     items = [{"execution_id": completed_view["execution_id"], "revision": 1}] * 30
     body = caller.post("/executions/poll", {"items": items, "vew": "full"}).json()
     assert body["warnings"] == [
@@ -223,14 +223,14 @@ def test_unknown_fields_are_named_in_the_warnings(caller: Caller, completed_view
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_an_invalid_body_is_400_with_its_pointer(caller: Caller, body: Any, pointer: str) -> None:
+def test_an_invalid_body_is_400_with_its_pointer(caller: ApiClient, body: Any, pointer: str) -> None:
     refused = caller.post("/executions/poll", body)
     problem = refused.json()
     assert (refused.status_code, problem["error_code"]) == (400, "validation_failed")
     assert problem["details"][0]["pointer"] == pointer
 
 
-def test_five_hundred_items_are_accepted(caller: Caller, completed_view: dict[str, Any]) -> None:
+def test_five_hundred_items_are_accepted(caller: ApiClient, completed_view: dict[str, Any]) -> None:
     unknown_ids = [f"1763700000_{number:016x}" for number in range(499)]
     body = poll_many(
         caller, *((execution_id, 1) for execution_id in unknown_ids), (completed_view["execution_id"], None)
@@ -239,14 +239,14 @@ def test_five_hundred_items_are_accepted(caller: Caller, completed_view: dict[st
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_get_of_the_address_is_an_unknown_id_and_a_post_is_allowed(caller: Caller, prefix: str) -> None:
+def test_a_get_of_the_address_is_an_unknown_id_and_a_post_is_allowed(caller: ApiClient, prefix: str) -> None:
     get = caller.get(f"{prefix}/executions/poll")
     assert (get.status_code, get.json()["error_code"]) == (404, "execution_not_found")
-    put = caller.ask("PUT", f"{prefix}/executions/poll", json={})
+    put = caller.request("PUT", f"{prefix}/executions/poll", json={})
     assert (put.status_code, set(put.headers["Allow"].split(", "))) == (405, {"GET", "HEAD", "OPTIONS", "POST"})
 
 
-def test_a_poll_of_many_stores_nothing(caller: Caller) -> None:
-    before = caller.stored()
+def test_a_poll_of_many_stores_nothing(caller: ApiClient) -> None:
+    before = caller.document_counts()
     poll_many(caller, (UNKNOWN, 1), (uuid.uuid4().hex, None))
-    assert caller.stored() == before
+    assert caller.document_counts() == before

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.acceptance.client import Caller
+from tests.acceptance.client import ApiClient
 
 POST_AND_POLL = """
 import sys, time, requests
@@ -27,7 +27,7 @@ print(status["result"])
 """
 
 
-def test_a_program_that_posts_and_polls_each_second_ends_within_ten(caller: Caller) -> None:
+def test_a_program_that_posts_and_polls_each_second_ends_within_ten(caller: ApiClient) -> None:
     began = time.monotonic()
     program = subprocess.run(
         [sys.executable, "-c", POST_AND_POLL, caller.stack.url], capture_output=True, text=True, timeout=20, check=False
@@ -58,27 +58,27 @@ class RetryingCaller:
         raise AssertionError("not reached")
 
 
-def test_a_caller_that_retries_works_unchanged(caller: Caller) -> None:
+def test_a_caller_that_retries_works_unchanged(caller: ApiClient) -> None:
     integrator = RetryingCaller()
     response = integrator.run_basket(
         caller.stack.url, {"basket_name": "working_test", "input_data": {"transactions": []}}
     )
     assert integrator.seen == [202]
-    assert caller.finished(response["execution_id"])["result"]["analysis"] == {"total": 0, "positive": 0, "negative": 0}
+    assert caller.wait_done(response["execution_id"])["result"]["analysis"] == {"total": 0, "positive": 0, "negative": 0}
 
 
-def test_a_caller_that_retries_sees_404_three_times_for_an_unknown_basket(caller: Caller) -> None:
+def test_a_caller_that_retries_sees_404_three_times_for_an_unknown_basket(caller: ApiClient) -> None:
     integrator = RetryingCaller()
     with pytest.raises(requests.exceptions.HTTPError, match="404"):
         integrator.run_basket(caller.stack.url, {"basket_name": "nobody"})
     assert integrator.seen == [404, 404, 404]
 
 
-def test_the_curl_of_the_readme_returns_what_the_readme_says(caller: Caller) -> None:
+def test_the_curl_of_the_readme_returns_what_the_readme_says(caller: ApiClient) -> None:
     income = '{"transactions": [{"id": 1, "amount": 1000, "description": "Income"}]}'
     body = f'{{"basket_name": "working_test", "input_data": {income}}}'
     accepted = caller.post_raw(body.encode())
     assert accepted.status_code == 202
-    done = caller.finished(accepted.json()["execution_id"])
+    done = caller.wait_done(accepted.json()["execution_id"])
     assert done["status"] == "completed"
     assert json.dumps(done["result"]["analysis"]) == '{"total": 1000, "positive": 1000, "negative": 0}'

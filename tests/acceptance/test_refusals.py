@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.acceptance.client import Caller
+from tests.acceptance.client import ApiClient
 
 RUN, AGENT, CREATE = "/run-basket", "/run-agent", "/create-basket"
 KEYS = ["password", "passwd", "secret", "api_key", "access_token", "refresh_token", "private_key", "client_secret",
@@ -20,11 +20,11 @@ INPUT = {"basket_name": "working_test"}
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_stored(caller: Caller) -> Iterator[None]:
+def _nothing_is_stored(caller: ApiClient) -> Iterator[None]:
     """Count the stored documents before and after each refusal."""
-    before = caller.stored()
+    before = caller.document_counts()
     yield
-    assert caller.stored() == before
+    assert caller.document_counts() == before
 
 
 def assert_refused(response: requests.Response, status: int, code: str, *words: str) -> dict[str, Any]:
@@ -78,13 +78,13 @@ def assert_refused(response: requests.Response, status: int, code: str, *words: 
         (CREATE, {"name": "a", "agents": ["echo"], "execution_strategy": 7}, ["/execution_strategy"]),
     ],
 )
-def test_an_invalid_body_is_400_with_its_pointer(caller: Caller, path: str, body: Any, words: list[str]) -> None:
+def test_an_invalid_body_is_400_with_its_pointer(caller: ApiClient, path: str, body: Any, words: list[str]) -> None:
     problem = assert_refused(caller.post(path, body), 400, "validation_failed", *words)
     assert len(problem["detail"]) < 1_000
 
 
 @pytest.mark.parametrize(("path", "where"), [(RUN, "/config"), (CREATE, "")])
-def test_a_large_basket_is_refused_because_lists_contain_it(caller: Caller, path: str, where: str) -> None:
+def test_a_large_basket_is_refused_because_lists_contain_it(caller: ApiClient, path: str, where: str) -> None:
     def basket(size: int) -> dict[str, Any]:
         definition = {"name": "large", "steps": [{"agent": "echo", "input": {"text": "x" * size}}]}
         return {"config": definition} if path == RUN else definition
@@ -95,7 +95,7 @@ def test_a_large_basket_is_refused_because_lists_contain_it(caller: Caller, path
     assert problem["details"][0]["pointer"] == where
 
 
-def test_each_error_of_the_input_has_its_pointer(caller: Caller) -> None:
+def test_each_error_of_the_input_has_its_pointer(caller: ApiClient) -> None:
     input_data = {"transactions": [{"id": 1, "amount": "x"}, {"amount": 1}, 3, {"id": 2, "amount": 1}]}
     problem = assert_refused(caller.post(RUN, INPUT | {"input_data": input_data}), 400, "validation_failed")
     pointers = {detail["pointer"] for detail in problem["details"]}
@@ -103,30 +103,30 @@ def test_each_error_of_the_input_has_its_pointer(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("name", ["nobody", "", "../x", "..", "$where", "a\u0000b", "x" * 10_000, "Ünknown", "a/b"])
-def test_a_basket_that_is_not_there_is_404(caller: Caller, name: str) -> None:
+def test_a_basket_that_is_not_there_is_404(caller: ApiClient, name: str) -> None:
     problem = assert_refused(caller.post(RUN, {"basket_name": name}), 404, "basket_not_found", "not found")
     assert len(problem["detail"]) < 300
 
 
 @pytest.mark.parametrize("name", ["cashflow_analyser", "", "../echo", "$where", "a\u0000b", "x" * 10_000])
-def test_an_agent_that_is_not_there_is_404(caller: Caller, name: str) -> None:
+def test_an_agent_that_is_not_there_is_404(caller: ApiClient, name: str) -> None:
     body = {"agent_name": name, "input_data": {}}
     problem = assert_refused(caller.post(AGENT, body), 404, "agent_not_found", "not found")
     assert len(problem["detail"]) < 300
 
 
-def test_an_inline_basket_with_an_unknown_agent_is_404_with_the_nearest(caller: Caller) -> None:
+def test_an_inline_basket_with_an_unknown_agent_is_404_with_the_nearest(caller: ApiClient) -> None:
     response = caller.post(RUN, {"config": {"agents": ["echo", "cashflow_analyser"]}})
     assert_refused(response, 404, "agent_not_found", "not found", "cashflow_analyzer")
 
 
-def test_a_new_basket_with_an_unknown_agent_is_400_with_its_pointer(caller: Caller) -> None:
+def test_a_new_basket_with_an_unknown_agent_is_400_with_its_pointer(caller: ApiClient) -> None:
     response = caller.post(CREATE, {"name": "a", "agents": ["echo", "nobody"]})
     problem = assert_refused(response, 400, "unknown_agent", "nobody", "not found")
     assert [detail["pointer"] for detail in problem["details"]] == ["/agents/1"]
 
 
-def test_an_existing_name_is_409(caller: Caller) -> None:
+def test_an_existing_name_is_409(caller: ApiClient) -> None:
     response = caller.post(CREATE, {"name": "working_test", "agents": ["echo"]})
     assert_refused(response, 409, "basket_exists", "working_test", "another name")
 
@@ -136,8 +136,8 @@ def test_an_existing_name_is_409(caller: Caller) -> None:
     "name",
     ["..%2fx", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "%7b%22$gt%22%3a%22%22%7d", "$where", "%00", "%ff", "x" * 7_000],
 )
-def test_an_impossible_name_is_404_and_is_cut(caller: Caller, path: str, name: str) -> None:
-    response = caller.as_is(path + name)
+def test_an_impossible_name_is_404_and_is_cut(caller: ApiClient, path: str, name: str) -> None:
+    response = caller.get_raw(path + name)
     assert response.status_code == 404
     assert len(response.json()["detail"]) < 300
 
@@ -145,15 +145,15 @@ def test_an_impossible_name_is_404_and_is_cut(caller: Caller, path: str, name: s
 @pytest.mark.parametrize("path", [RUN, AGENT, CREATE])
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonp", "",
                                   "application/json; charset=latin-1", "application/json;charset=utf-16"])  # fmt: skip
-def test_another_content_type_is_415(caller: Caller, path: str, kind: str | None) -> None:
+def test_another_content_type_is_415(caller: ApiClient, path: str, kind: str | None) -> None:
     headers = {} if kind is None else {"Content-Type": kind}
-    assert_refused(caller.ask("POST", path, data=b"{}", headers=headers), 415, "unsupported_media_type", "JSON")
+    assert_refused(caller.request("POST", path, data=b"{}", headers=headers), 415, "unsupported_media_type", "JSON")
 
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "identity, gzip"])
-def test_a_compressed_body_is_415_and_not_invalid_json(caller: Caller, coding: str) -> None:
+def test_a_compressed_body_is_415_and_not_invalid_json(caller: ApiClient, coding: str) -> None:
     headers = {"Content-Type": "application/json", "Content-Encoding": coding}
-    response = caller.ask("POST", RUN, data=gzip.compress(b"{}"), headers=headers)
+    response = caller.request("POST", RUN, data=gzip.compress(b"{}"), headers=headers)
     assert_refused(response, 415, "unsupported_media_type", "compressed", "Content-Encoding")
 
 
@@ -162,7 +162,7 @@ def _padded(size: int) -> bytes:
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_a_body_over_1_mib_is_413_to_the_byte(caller: Caller, is_chunked: bool) -> None:
+def test_a_body_over_1_mib_is_413_to_the_byte(caller: ApiClient, is_chunked: bool) -> None:
     def post(size: int) -> requests.Response:
         body = _padded(size)
         return caller.post_raw((body[at : at + 65_536] for at in range(0, size, 65_536)) if is_chunked else body)
@@ -180,7 +180,7 @@ def _nested(levels: int, opening: str, closing: str) -> bytes:
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_32_levels_are_accepted_and_33_are_refused(caller: Caller, opening: str, closing: str) -> None:
+def test_32_levels_are_accepted_and_33_are_refused(caller: ApiClient, opening: str, closing: str) -> None:
     assert_refused(caller.post_raw(_nested(32, opening, closing)), 404, "basket_not_found")
     assert_refused(caller.post_raw(_nested(33, opening, closing)), 400, "invalid_json", "32 levels")
     assert_refused(caller.post_raw(_nested(100_000, opening, closing)), 400, "invalid_json", "32 levels")
@@ -214,7 +214,7 @@ def test_32_levels_are_accepted_and_33_are_refused(caller: Caller, opening: str,
     ],
 )
 def test_invalid_json_and_json_that_no_store_accepts_are_refused(
-    caller: Caller, path: str, raw: bytes, words: list[str]
+    caller: ApiClient, path: str, raw: bytes, words: list[str]
 ) -> None:
     problem = assert_refused(caller.post_raw(raw, path), 400, "invalid_json", *words)
     assert len(problem["detail"]) < 500
@@ -222,12 +222,12 @@ def test_invalid_json_and_json_that_no_store_accepts_are_refused(
 
 @pytest.mark.parametrize("path", [RUN, AGENT, CREATE])
 @pytest.mark.parametrize("raw", [b"[]", b"null", b'"a"', b"3", b"true", b'[{"basket_name": "working_test"}]'])
-def test_a_body_that_is_not_an_object_is_refused(caller: Caller, path: str, raw: bytes) -> None:
+def test_a_body_that_is_not_an_object_is_refused(caller: ApiClient, path: str, raw: bytes) -> None:
     assert_refused(caller.post_raw(raw, path), 400, "validation_failed", "object")
 
 
 @pytest.mark.parametrize("key", ["callback", "callback_url", "webhook", "webhook_url", "notify_url"])
-def test_callbacks_are_refused(caller: Caller, key: str) -> None:
+def test_callbacks_are_refused(caller: ApiClient, key: str) -> None:
     for path, body, at in (
         (RUN, INPUT | {key: "http://me/"}, f"/{key}"),
         (RUN, INPUT | {key: None}, f"/{key}"),
@@ -239,7 +239,7 @@ def test_callbacks_are_refused(caller: Caller, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", KEYS + SPELT)
-def test_credentials_are_refused_at_any_depth_and_never_logged_or_returned(caller: Caller, key: str) -> None:
+def test_credentials_are_refused_at_any_depth_and_never_logged_or_returned(caller: ApiClient, key: str) -> None:
     value = f"hunter2-of-{key}"
     deep = INPUT | {"input_data": {"transactions": [], "more": [{"a": [[{key: {"value": value}}]]}]}}
     for path, body, at in (
@@ -260,12 +260,12 @@ def test_credentials_are_refused_at_any_depth_and_never_logged_or_returned(calle
     assert value not in caller.stack.logs("api")
 
 
-def test_only_a_whole_key_is_a_credential(caller: Caller) -> None:
+def test_only_a_whole_key_is_a_credential(caller: ApiClient) -> None:
     harmless = {"passwords": 1, "secretary": 2, "token": 3, "my_api_key_name": 4, "authorization_code": 5}
     assert_refused(caller.post(RUN, {"basket_name": "nobody", "input_data": harmless}), 404, "basket_not_found")
 
 
-def test_no_other_value_of_a_refused_body_is_logged(caller: Caller) -> None:
+def test_no_other_value_of_a_refused_body_is_logged(caller: ApiClient) -> None:
     value = "a-very-private-value"
     assert_refused(caller.post(RUN, INPUT | {"input_data": {"transactions": value}}), 400, "validation_failed")
     assert_refused(caller.post_raw(json.dumps({"basket_name": "nobody", "a": value}).encode()), 404, "basket_not_found")

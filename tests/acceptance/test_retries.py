@@ -13,7 +13,7 @@ import pytest
 
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.queue.message import PRIORITY_FIRST_OFFER, TaskMessage, encode_message, list_key
-from tests.acceptance.client import Caller
+from tests.acceptance.client import ApiClient
 from tests.tampered_cursors import tampered_variants
 from tests.waiting import wait_until
 
@@ -29,10 +29,10 @@ def counted_then_flaky(tmp_path: Path, failures: int = 1) -> dict[str, Any]:
     return {"config": {"name": "again", "steps": steps}, "tags": ["x"], "metadata": {"order": 7}}
 
 
-def failed_run(caller: Caller, tmp_path: Path, failures: int = 1) -> str:
+def failed_run(caller: ApiClient, tmp_path: Path, failures: int = 1) -> str:
     response = caller.post("/run-basket", counted_then_flaky(tmp_path, failures), X_Request_ID="the-first")
     execution_id: str = response.json()["execution_id"]
-    assert caller.finished(execution_id)["status"] == "failed"
+    assert caller.wait_done(execution_id)["status"] == "failed"
     return execution_id
 
 
@@ -40,7 +40,7 @@ def count_runs(tmp_path: Path) -> int:
     return len((tmp_path / "counted").read_text().splitlines())
 
 
-def test_a_retry_reuses_finished_steps_and_names_the_first_run(caller: Caller, tmp_path: Path) -> None:
+def test_a_retry_reuses_finished_steps_and_names_the_first_run(caller: ApiClient, tmp_path: Path) -> None:
     first = failed_run(caller, tmp_path)
     before = caller.poll(first)
     response = caller.post(f"/executions/{first}/retry", {"from": "failed", "form": 1}, X_Request_ID="the-second")
@@ -56,7 +56,7 @@ def test_a_retry_reuses_finished_steps_and_names_the_first_run(caller: Caller, t
     assert int(response.headers["Retry-After"]) >= 1
     assert body["warnings"] == ["unknown field 'form' was ignored; did you mean from?"]
 
-    view = caller.finished(second)
+    view = caller.wait_done(second)
     assert (view["status"], view["retry_of"], view["result"]) == ("completed", first, {"last": {"tries": 2}})
     assert (view["tags"], view["metadata"], view["basket_name"]) == (["x"], {"order": 7}, "again")
     assert view["outputs"]["counter"] == before["outputs"]["counter"]
@@ -65,53 +65,53 @@ def test_a_retry_reuses_finished_steps_and_names_the_first_run(caller: Caller, t
     assert caller.poll(first) == before, "the first run stays as it ended"
 
 
-def test_a_retry_shows_its_reused_steps_at_once(caller: Caller, tmp_path: Path) -> None:
+def test_a_retry_shows_its_reused_steps_at_once(caller: ApiClient, tmp_path: Path) -> None:
     first = failed_run(caller, tmp_path, failures=2)
-    second = caller.ask("POST", f"/executions/{first}/retry").json()["execution_id"]
+    second = caller.request("POST", f"/executions/{first}/retry").json()["execution_id"]
     view = caller.poll(second)
     assert view["steps"][0]["status"] == "completed"
     assert view["outputs"]["counter"]["file"] == str(tmp_path / "counted")
-    assert caller.finished(second)["status"] == "failed"
-    third = caller.ask("POST", f"/api/v1/executions/{second}/retry")
+    assert caller.wait_done(second)["status"] == "failed"
+    third = caller.request("POST", f"/api/v1/executions/{second}/retry")
     assert third.json()["status_url"].startswith("/api/v1/")
-    view = caller.finished(third.json()["execution_id"])
+    view = caller.wait_done(third.json()["execution_id"])
     assert (view["status"], view["retry_of"]) == ("completed", second)
     assert count_runs(tmp_path) == 1
 
 
-def test_a_retry_from_the_start_runs_every_step_again_also_of_a_completed_run(caller: Caller, tmp_path: Path) -> None:
+def test_a_retry_from_the_start_runs_every_step_again_also_of_a_completed_run(caller: ApiClient, tmp_path: Path) -> None:
     first = failed_run(caller, tmp_path)
     second = caller.post(f"/executions/{first}/retry", {"from": "start"}).json()["execution_id"]
-    assert caller.finished(second)["status"] == "completed"
+    assert caller.wait_done(second)["status"] == "completed"
     assert count_runs(tmp_path) == 2
-    assert caller.ask("POST", f"/executions/{second}/retry").json()["error_code"] == "not_retryable"
+    assert caller.request("POST", f"/executions/{second}/retry").json()["error_code"] == "not_retryable"
     third = caller.post(f"/executions/{second}/retry", {"from": "start"})
-    assert caller.finished(third.json()["execution_id"])["status"] == "completed"
+    assert caller.wait_done(third.json()["execution_id"])["status"] == "completed"
 
 
-def test_outputs_stored_outside_the_execution_are_copied_too(caller: Caller, tmp_path: Path) -> None:
+def test_outputs_stored_outside_the_execution_are_copied_too(caller: ApiClient, tmp_path: Path) -> None:
     flaky = {"path": str(tmp_path / "tries"), "failures": 1}
     steps = [
         {"agent": "big", "input": {"bytes": 2_000_000}},
         {"agent": "flaky", "needs": ["big"], "input": flaky, "retry": "none"},
     ]
     first = caller.post("/run-basket", {"config": {"steps": steps}}).json()["execution_id"]
-    assert caller.finished(first)["status"] == "failed"
-    second = caller.ask("POST", f"/executions/{first}/retry").json()["execution_id"]
-    assert caller.finished(second)["status"] == "completed"
+    assert caller.wait_done(first)["status"] == "failed"
+    second = caller.request("POST", f"/executions/{first}/retry").json()["execution_id"]
+    assert caller.wait_done(second)["status"] == "completed"
     output = caller.get(f"/executions/{second}/outputs/big")
     assert (output.status_code, len(output.json()["text"])) == (200, 2_000_000)
 
 
-def test_a_cancelled_run_can_be_retried(caller: Caller) -> None:
-    first = caller.run_agent("sleeper", seconds=60, slice_s=0.01)
+def test_a_cancelled_run_can_be_retried(caller: ApiClient) -> None:
+    first = caller.submit_agent("sleeper", seconds=60, slice_s=0.01)
     wait_until(lambda: caller.poll(first)["status"] == "running")
-    caller.ask("POST", f"/executions/{first}/cancel")
-    assert caller.finished(first)["done"]
+    caller.request("POST", f"/executions/{first}/cancel")
+    assert caller.wait_done(first)["done"]
     if caller.poll(first)["status"] == "cancelled":  # else it was done before the cancel reached it
-        second = caller.ask("POST", f"/executions/{first}/retry").json()["execution_id"]
-        caller.ask("POST", f"/executions/{second}/cancel")
-        assert caller.finished(second)["retry_of"] == first
+        second = caller.request("POST", f"/executions/{first}/retry").json()["execution_id"]
+        caller.request("POST", f"/executions/{second}/cancel")
+        assert caller.wait_done(second)["retry_of"] == first
 
 
 @pytest.mark.parametrize(
@@ -126,53 +126,53 @@ def test_a_cancelled_run_can_be_retried(caller: Caller) -> None:
     ],
     ids=str,
 )
-def test_an_impossible_retry_is_refused_and_stores_nothing(caller: Caller, body: Any, status: int, code: str) -> None:
-    completed = caller.run_agent("echo")
-    caller.finished(completed)
-    before = caller.stored()
+def test_an_impossible_retry_is_refused_and_stores_nothing(caller: ApiClient, body: Any, status: int, code: str) -> None:
+    completed = caller.submit_agent("echo")
+    caller.wait_done(completed)
+    before = caller.document_counts()
     refused = caller.post(f"/executions/{completed}/retry", body)
     assert (refused.status_code, refused.json()["error_code"]) == (status, code)
     if status == 400 and isinstance(body, dict):
         assert refused.json()["details"][0]["pointer"] == "/from"
-    assert caller.stored() == before
+    assert caller.document_counts() == before
 
 
-def test_an_unfinished_run_cannot_be_retried(caller: Caller) -> None:
+def test_an_unfinished_run_cannot_be_retried(caller: ApiClient) -> None:
     run = caller.post("/run-agent", {"agent_name": "echo", "input_data": {}, "run_after_s": 600}).json()["execution_id"]
     for at in ("failed", "start"):
         refused = caller.post(f"/executions/{run}/retry", {"from": at})
         assert (refused.status_code, refused.json()["error_code"]) == (409, "not_retryable")
         assert "scheduled" in refused.json()["detail"]
-    caller.ask("POST", f"/executions/{run}/cancel")
+    caller.request("POST", f"/executions/{run}/cancel")
 
 
 @pytest.mark.parametrize("run", ["1763700000_0000000000000000", "None", "no-id", "$where"])
-def test_an_unknown_run_cannot_be_retried(caller: Caller, run: str) -> None:
-    refused = caller.ask("POST", f"/executions/{run}/retry")
+def test_an_unknown_run_cannot_be_retried(caller: ApiClient, run: str) -> None:
+    refused = caller.request("POST", f"/executions/{run}/retry")
     assert (refused.status_code, refused.json()["error_code"]) == (404, "execution_not_found")
 
 
-def test_one_key_makes_one_retry(caller: Caller, tmp_path: Path) -> None:
+def test_one_key_makes_one_retry(caller: ApiClient, tmp_path: Path) -> None:
     first = failed_run(caller, tmp_path)
     key = uuid.uuid4().hex
     responses = [caller.post(f"/executions/{first}/retry", {}, Idempotency_Key=key) for _ in range(2)]
     responses.append(caller.post(f"/api/v1/executions/{first}/retry", {}, Idempotency_Key=key))
-    responses.append(caller.ask("POST", f"/executions/{first}/retry", headers={"Idempotency-Key": key}))
+    responses.append(caller.request("POST", f"/executions/{first}/retry", headers={"Idempotency-Key": key}))
     assert len({response.json()["execution_id"] for response in responses}) == 1
     assert [response.headers.get("Idempotency-Replayed") for response in responses] == [None, "true", "true", "true"]
-    caller.finished(responses[0].json()["execution_id"])
+    caller.wait_done(responses[0].json()["execution_id"])
     reused = caller.post(f"/executions/{first}/retry", {"from": "start"}, Idempotency_Key=key)
     assert (reused.status_code, reused.json()["error_code"]) == (422, "idempotency_key_reused")
     of_another_run = caller.post(f"/executions/{responses[0].json()['execution_id']}/retry", {}, Idempotency_Key=key)
     assert of_another_run.status_code == 422, "the run is part of the request"
 
 
-def test_a_key_returns_its_run_after_its_basket_was_deleted(caller: Caller) -> None:
+def test_a_key_returns_its_run_after_its_basket_was_deleted(caller: ApiClient) -> None:
     name = f"short lived {uuid.uuid4().hex[:8]}"
     assert caller.post("/create-basket", {"name": name, "agents": ["echo"]}).status_code == 201
     first = caller.post("/run-basket", {"basket_name": name}, Idempotency_Key=name)
-    caller.finished(first.json()["execution_id"])
-    assert caller.ask("DELETE", f"/baskets/{name}").status_code == 200
+    caller.wait_done(first.json()["execution_id"])
+    assert caller.request("DELETE", f"/baskets/{name}").status_code == 200
     again = caller.post("/run-basket", {"basket_name": name}, Idempotency_Key=name)
     assert (again.status_code, again.headers["Idempotency-Replayed"]) == (202, "true")
     assert again.json()["execution_id"] == first.json()["execution_id"]
@@ -181,14 +181,14 @@ def test_a_key_returns_its_run_after_its_basket_was_deleted(caller: Caller) -> N
     wait_until(lambda: caller.post("/run-basket", {"basket_name": name}).status_code == 404, 6, "it is not cached")
 
 
-def dead_letters(caller: Caller, **query: Any) -> dict[str, Any]:
+def dead_letters(caller: ApiClient, **query: Any) -> dict[str, Any]:
     response = caller.get("/dead-letters", params=query)
     assert response.status_code == 200, response.text
     page: dict[str, Any] = response.json()
     return page
 
 
-def test_a_run_that_failed_for_good_stays_a_dead_letter_after_it_is_requeued(caller: Caller, tmp_path: Path) -> None:
+def test_a_run_that_failed_for_good_stays_a_dead_letter_after_it_is_requeued(caller: ApiClient, tmp_path: Path) -> None:
     run = failed_run(caller, tmp_path)
     letter = dead_letters(caller, limit=1)["dead_letters"][0]
     view = caller.poll(run)
@@ -196,15 +196,15 @@ def test_a_run_that_failed_for_good_stays_a_dead_letter_after_it_is_requeued(cal
         "id": run, "kind": "execution", "execution_id": run, "basket_name": "again", "error": view["error"],
         "finished_at": view["finished_at"], "retried_as": [],
     }  # fmt: skip
-    response = caller.ask("POST", f"/dead-letters/{run}/requeue")
+    response = caller.request("POST", f"/dead-letters/{run}/requeue")
     assert (response.status_code, response.json()["retry_of"]) == (202, run)
     again = response.json()["execution_id"]
-    assert caller.finished(again)["status"] == "completed"
+    assert caller.wait_done(again)["status"] == "completed"
     assert count_runs(tmp_path) == 1
     assert dead_letters(caller, limit=1)["dead_letters"][0]["retried_as"] == [again]
 
 
-def test_dead_letters_are_paged_newest_first(caller: Caller, tmp_path: Path) -> None:
+def test_dead_letters_are_paged_newest_first(caller: ApiClient, tmp_path: Path) -> None:
     run_ids = []
     for number in range(5):
         (tmp_path / str(number)).mkdir()
@@ -225,12 +225,12 @@ def test_dead_letters_are_paged_newest_first(caller: Caller, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "cursor", ["", "made-up", "MS5h", "AAAA", "ü", "x" * 300, "MS4wMDAwMDAwMDAwXzAwMDAwMDAwMDAwMDAwMDA"]
 )
-def test_a_made_up_cursor_is_refused(caller: Caller, cursor: str) -> None:
+def test_a_made_up_cursor_is_refused(caller: ApiClient, cursor: str) -> None:
     refused = caller.get("/dead-letters", params={"cursor": cursor})
     assert (refused.status_code, refused.json()["error_code"]) == (400, "cursor_invalid")
 
 
-def test_a_changed_cursor_is_refused(caller: Caller, tmp_path: Path) -> None:
+def test_a_changed_cursor_is_refused(caller: ApiClient, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         failed_run(caller, tmp_path / name)
@@ -241,7 +241,7 @@ def test_a_changed_cursor_is_refused(caller: Caller, tmp_path: Path) -> None:
     assert caller.get("/executions", params={"cursor": cursor}).json()["error_code"] == "cursor_invalid"
 
 
-def test_an_unreadable_message_is_a_dead_letter_and_a_message_for_an_unknown_run_is_not(caller: Caller) -> None:
+def test_an_unreadable_message_is_a_dead_letter_and_a_message_for_an_unknown_run_is_not(caller: ApiClient) -> None:
     marker = uuid.uuid4().hex
     client = caller.stack.redis()
     real = json.loads(
@@ -265,20 +265,20 @@ def test_an_unreadable_message_is_a_dead_letter_and_a_message_for_an_unknown_run
     assert collection.count_documents({"message": {"$regex": marker}}) == 2
     letter = dead_letters(caller)["dead_letters"][0]
     assert (letter["kind"], letter["execution_id"], letter["error"]["error_code"]) == ("message", None, "internal")
-    refused = caller.ask("POST", f"/dead-letters/{letter['id']}/requeue")
+    refused = caller.request("POST", f"/dead-letters/{letter['id']}/requeue")
     assert (refused.status_code, refused.json()["error_code"]) == (409, "not_retryable")
     assert "could not be read" in refused.json()["detail"]
     assert marker not in refused.text
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "x"])
-def test_an_invalid_limit_is_refused(caller: Caller, limit: str) -> None:
+def test_an_invalid_limit_is_refused(caller: ApiClient, limit: str) -> None:
     assert caller.get("/dead-letters", params={"limit": limit}).status_code == 400
 
 
-def test_a_run_that_is_not_a_dead_letter_cannot_be_requeued(caller: Caller) -> None:
-    completed = caller.run_agent("echo")
-    caller.finished(completed)
+def test_a_run_that_is_not_a_dead_letter_cannot_be_requeued(caller: ApiClient) -> None:
+    completed = caller.submit_agent("echo")
+    caller.wait_done(completed)
     for unknown in (completed, "1763700000_0000000000000000", "message-none", "$where"):
-        refused = caller.ask("POST", f"/dead-letters/{unknown}/requeue")
+        refused = caller.request("POST", f"/dead-letters/{unknown}/requeue")
         assert (refused.status_code, refused.json()["error_code"]) == (404, "not_found")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.cpu_time import children_of
-from tests.acceptance.client import Caller
+from tests.acceptance.client import ApiClient
 from tests.stack import Stack
 from tests.waiting import wait_until
 
@@ -25,15 +25,15 @@ SCRIPTS: Mapping[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def caller(short_lease_caller: Caller) -> Caller:
+def caller(short_lease_caller: ApiClient) -> ApiClient:
     """Return the client of the stack with short leases."""
     return short_lease_caller
 
 
 @pytest.fixture(scope="module")
-def runs(caller: Caller) -> Mapping[str, str]:
+def runs(caller: ApiClient) -> Mapping[str, str]:
     """Submit one run of each script, all at once; return their ids by name of the script."""
-    return {name: caller.run("simulate", input_data=input_data) for name, input_data in SCRIPTS.items()}
+    return {name: caller.submit_basket("simulate", input_data=input_data) for name, input_data in SCRIPTS.items()}
 
 
 def held_s(view: Mapping[str, Any]) -> float:
@@ -43,10 +43,10 @@ def held_s(view: Mapping[str, Any]) -> float:
 
 
 def test_a_lost_worker_shows_as_one_more_attempt_that_continues_the_script(
-    caller: Caller, runs: Mapping[str, str]
+    caller: ApiClient, runs: Mapping[str, str]
 ) -> None:
     children = children_of(caller.stack.pid("worker"))
-    view = caller.finished(runs["lost"])
+    view = caller.wait_done(runs["lost"])
     events = [line["event"] for line in view["logs"]]
     losses = events.count("step.worker_lost")  # once by its script, and perhaps once more on a busy machine
     assert losses in {1, 2}
@@ -58,9 +58,9 @@ def test_a_lost_worker_shows_as_one_more_attempt_that_continues_the_script(
 
 def test_a_lost_worker_shows_as_running_with_its_last_progress(make_stack: Callable[..., Stack]) -> None:
     # With the default lease, because a queued run's view is not renewed and may be served for half of it: 15 s.
-    caller = Caller(make_stack(BUCKET_LEASE_S="30", BUCKET_HEARTBEAT_S="10", BUCKET_HANDOFF_S="5"))
+    caller = ApiClient(make_stack(BUCKET_LEASE_S="30", BUCKET_HEARTBEAT_S="10", BUCKET_HANDOFF_S="5"))
     scripts = (["worker_lost", "completed"], ["running:0.3@40", "worker_lost", "completed"])
-    runs = [caller.run("simulate", input_data={"script": script}) for script in scripts]
+    runs = [caller.submit_basket("simulate", input_data={"script": script}) for script in scripts]
     for run, percent in zip(runs, (0, 40), strict=True):
         wait_until(
             lambda run=run: caller.poll(run)["progress"]["message"] == "the worker is lost", 5, f"{run} is shown"
@@ -69,36 +69,36 @@ def test_a_lost_worker_shows_as_running_with_its_last_progress(make_stack: Calla
         assert (view["status"], view["progress"]["percent"], view["rev"] >= 2) == ("running", percent, True)
 
 
-def test_a_run_held_back_is_queued_without_a_worker_and_says_for_how_long(caller: Caller) -> None:
-    run = caller.run("simulate", input_data={"script": ["queued:60", "completed"]})
+def test_a_run_held_back_is_queued_without_a_worker_and_says_for_how_long(caller: ApiClient) -> None:
+    run = caller.submit_basket("simulate", input_data={"script": ["queued:60", "completed"]})
     view = caller.poll(run)
     assert (view["status"], view["started_at"]) == ("queued", None)
     assert view["waiting_for"]["reason"] == "queue"
     assert 0 < view["waiting_for"]["eta_ms"] <= 60_000
     assert caller.stack.redis().llen("default") == 0
     caller.post(f"/executions/{run}/cancel", {})
-    final_view = caller.finished(caller.run("simulate", input_data={"script": ["queued:1.2", "completed"]}))
+    final_view = caller.wait_done(caller.submit_basket("simulate", input_data={"script": ["queued:1.2", "completed"]}))
     assert held_s(final_view) >= 1.2
     assert (final_view["status"], final_view["steps"][0]["attempts"]) == ("completed", 1)
     assert [line["event"] for line in final_view["logs"]][:2] == ["execution.accepted", "step.started"]
 
 
-def test_a_failure_has_the_code_of_the_script(caller: Caller, runs: Mapping[str, str]) -> None:
-    view = caller.finished(runs["failed"])
+def test_a_failure_has_the_code_of_the_script(caller: ApiClient, runs: Mapping[str, str]) -> None:
+    view = caller.wait_done(runs["failed"])
     assert (view["status"], view["result"]) == ("failed", None)
     assert (view["error"]["error_code"], view["error"]["kind"]) == ("card_declined", "permanent")
 
 
-def test_a_large_result_is_omitted_in_outputs_and_complete_in_result(caller: Caller, runs: Mapping[str, str]) -> None:
-    view = caller.finished(runs["large"])
+def test_a_large_result_is_omitted_in_outputs_and_complete_in_result(caller: ApiClient, runs: Mapping[str, str]) -> None:
+    view = caller.wait_done(runs["large"])
     assert view["outputs"]["simulate"]["omitted"] is True
     assert len(view["result"]["filler"]) > 999_000
-    view = caller.finished(runs["too_large"])
+    view = caller.wait_done(runs["too_large"])
     assert view["error"]["error_code"] == "output_too_large"
 
 
-def test_progress_moves_while_a_phase_runs(caller: Caller) -> None:
-    run = caller.run("simulate", input_data={"script": ["running:20@90", "completed"]})
+def test_progress_moves_while_a_phase_runs(caller: ApiClient) -> None:
+    run = caller.submit_basket("simulate", input_data={"script": ["running:20@90", "completed"]})
     percents: set[int] = set()
 
     def has_moved() -> bool:
@@ -112,39 +112,39 @@ def test_progress_moves_while_a_phase_runs(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("script", [["queued:60"], ["running:60"], ["worker_lost", "running:60"]])
-def test_a_cancel_works_in_every_phase(caller: Caller, script: list[str]) -> None:
-    run = caller.run("simulate", input_data={"script": script})
+def test_a_cancel_works_in_every_phase(caller: ApiClient, script: list[str]) -> None:
+    run = caller.submit_basket("simulate", input_data={"script": script})
     first = script[0].partition(":")[0].replace("worker_lost", "running")
     wait_until(lambda: caller.poll(run)["status"] == first, 5, f"{run} is {first}")
     assert caller.post(f"/executions/{run}/cancel", {}).status_code in {200, 202}
-    assert caller.finished(run)["status"] == "cancelled"
+    assert caller.wait_done(run)["status"] == "cancelled"
 
 
-def test_a_script_longer_than_the_timeout_of_its_step_times_out(caller: Caller) -> None:
+def test_a_script_longer_than_the_timeout_of_its_step_times_out(caller: ApiClient) -> None:
     config = {"steps": [{"agent": "simulate", "timeout_s": 0.3}]}
     response = caller.post("/run-basket", {"config": config, "input_data": {"script": ["running:60"]}})
-    view = caller.finished(response.json()["execution_id"])
+    view = caller.wait_done(response.json()["execution_id"])
     assert (view["error"]["error_code"], view["error"]["kind"]) == ("timeout", "timeout")
 
 
-def test_without_input_it_is_done_within_two_seconds(caller: Caller) -> None:
+def test_without_input_it_is_done_within_two_seconds(caller: ApiClient) -> None:
     def took_s() -> float:
         began = time.monotonic()
-        view = caller.finished(caller.run("simulate"))
+        view = caller.wait_done(caller.submit_basket("simulate"))
         assert (view["status"], view["input_source"]) == ("completed", "sample")
         return time.monotonic() - began
 
     wait_until(lambda: took_s() < 2, 10, "one of them is, unless this machine is busy each time")
 
 
-def test_a_held_run_that_is_retried_from_its_start_is_held_again(caller: Caller, runs: Mapping[str, str]) -> None:
-    caller.finished(runs["held"])
+def test_a_held_run_that_is_retried_from_its_start_is_held_again(caller: ApiClient, runs: Mapping[str, str]) -> None:
+    caller.wait_done(runs["held"])
     response = caller.post(f"/executions/{runs['held']}/retry", {"from": "start"})
-    final_view = caller.finished(response.json()["execution_id"])
+    final_view = caller.wait_done(response.json()["execution_id"])
     assert final_view["status"] == "completed"
     assert held_s(final_view) >= 0.4
 
-    long = caller.run("simulate", input_data={"script": ["queued:60", "completed"]})
+    long = caller.submit_basket("simulate", input_data={"script": ["queued:60", "completed"]})
     caller.post(f"/executions/{long}/cancel", {})
     again = caller.post(f"/executions/{long}/retry", {"from": "start"}).json()["execution_id"]
     view = caller.poll(again)
@@ -173,24 +173,24 @@ def test_a_held_run_that_is_retried_from_its_start_is_held_again(caller: Caller,
     ],
 )
 def test_an_invalid_script_is_refused_with_its_pointer(
-    caller: Caller, input_data: dict[str, Any], pointer: str
+    caller: ApiClient, input_data: dict[str, Any], pointer: str
 ) -> None:
     response = caller.post("/run-basket", {"basket_name": "simulate", "input_data": input_data})
     assert (response.status_code, response.json()["error_code"]) == (400, "validation_failed")
     assert pointer in [detail["pointer"] for detail in response.json()["details"]]
 
 
-def test_the_name_is_reserved(caller: Caller) -> None:
+def test_the_name_is_reserved(caller: ApiClient) -> None:
     created = caller.post("/create-basket", {"name": "simulate", "agents": ["echo"]})
     assert (created.status_code, created.json()["error_code"]) == (409, "basket_exists")
     assert "reserved" in created.json()["detail"]
-    deleted = caller.ask("DELETE", "/baskets/simulate")
+    deleted = caller.request("DELETE", "/baskets/simulate")
     assert (deleted.status_code, deleted.json()["error_code"]) == (400, "validation_failed")
     assert "reserved" in deleted.json()["detail"]
     assert caller.get("/baskets/simulate").json()["agents"] == ["simulate"]
 
 
-def test_lost_workers_count_until_the_run_fails_with_worker_lost(caller: Caller, runs: Mapping[str, str]) -> None:
-    view = caller.finished(runs["lost_for_good"])
+def test_lost_workers_count_until_the_run_fails_with_worker_lost(caller: ApiClient, runs: Mapping[str, str]) -> None:
+    view = caller.wait_done(runs["lost_for_good"])
     assert (view["status"], view["error"]["error_code"]) == ("failed", "worker_lost")
     assert (view["error"]["kind"], view["steps"][0]["attempts"]) == ("lost", 3)

@@ -35,7 +35,7 @@ def runs(stack: Stack, tmp_path: Path) -> Iterator[RunClient]:
     """Yield a client of the stack; after the test the stopped server is back and no other process was restarted."""
     processes = {name: stack.pid(name) for name in ("api", "worker")}
     yield RunClient(stack, tmp_path / "counted")
-    stack.mend()
+    stack.repair()
     assert {name: stack.pid(name) for name in processes} == processes
 
 

@@ -8,61 +8,61 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.mongod_profiler import recording
-from tests.acceptance.client import INCOME, Caller
+from tests.acceptance.client import INCOME, ApiClient
 
 NAMED: dict[str, Any] = {"basket_name": "working_test", "input_data": INCOME}
 
 
-def warnings_of(caller: Caller, body: dict[str, Any], path: str = "/run-basket") -> list[str]:
+def warnings_of(caller: ApiClient, body: dict[str, Any], path: str = "/run-basket") -> list[str]:
     response = caller.post(path, body)
     assert response.status_code in {201, 202}, response.text
     warnings: list[str] = response.json().get("warnings", [])
     return warnings
 
 
-def test_an_inline_basket_runs_without_a_name(caller: Caller) -> None:
+def test_an_inline_basket_runs_without_a_name(caller: ApiClient) -> None:
     config = {"agents": ["cashflow_analyzer", "goal_recommender"]}
     response = caller.post("/run-basket", {"config": config, "input_data": INCOME})
     assert response.json()["execution_metadata"]["agents_executed"] == config["agents"]
-    view = caller.finished(response.json()["execution_id"])
+    view = caller.wait_done(response.json()["execution_id"])
     assert (view["basket_name"], view["result"]) == ("inline", {"recommendations": ["Increase savings"]})
 
 
-def test_the_name_wins_over_a_config_even_an_invalid_one(caller: Caller) -> None:
+def test_the_name_wins_over_a_config_even_an_invalid_one(caller: ApiClient) -> None:
     for config in ({"name": "mine", "agents": ["goal_recommender"]}, {"agents": []}, 3, None):
         response = caller.post("/run-basket", {"basket_name": "working_test", "config": config})
         assert response.json()["execution_metadata"]["basket_name"] == "working_test", response.text
 
 
-def test_a_null_name_counts_as_absent(caller: Caller) -> None:
+def test_a_null_name_counts_as_absent(caller: ApiClient) -> None:
     response = caller.post("/run-basket", {"basket_name": None, "config": {"name": "mine", "agents": ["echo"]}})
     assert response.json()["execution_metadata"]["basket_name"] == "mine"
 
 
 @pytest.mark.parametrize("fields", [{}, {"input_data": {}}])
-def test_without_input_the_sample_is_run_and_the_run_says_so(caller: Caller, fields: dict[str, Any]) -> None:
-    view = caller.finished(caller.run(**fields))
+def test_without_input_the_sample_is_run_and_the_run_says_so(caller: ApiClient, fields: dict[str, Any]) -> None:
+    view = caller.wait_done(caller.submit_basket(**fields))
     sample = caller.get("/agents/cashflow_analyzer").json()
     assert (view["input_source"], view["result"]) == ("sample", sample["sample_output"])
 
 
-def test_an_agents_empty_input_means_its_sample(caller: Caller) -> None:
-    view = caller.finished(caller.run_agent("echo"))
+def test_an_agents_empty_input_means_its_sample(caller: ApiClient) -> None:
+    view = caller.wait_done(caller.submit_agent("echo"))
     assert (view["input_source"], view["result"]) == ("sample", {"hello": "world"})
 
 
-def test_submitted_input_is_run_and_the_run_says_so(caller: Caller) -> None:
-    assert caller.finished(caller.run(input_data=INCOME))["input_source"] == "request"
+def test_submitted_input_is_run_and_the_run_says_so(caller: ApiClient) -> None:
+    assert caller.wait_done(caller.submit_basket(input_data=INCOME))["input_source"] == "request"
 
 
-def test_tags_and_metadata_come_back_as_they_were_sent(caller: Caller) -> None:
+def test_tags_and_metadata_come_back_as_they_were_sent(caller: ApiClient) -> None:
     tags = ["", "a" * 64, *[f"t{number}" for number in range(18)], "ü€😀"][1:]
     metadata = {"order": 7, "of": {"nobody's": [1.5, None, True, "ü\u0000"]}, "$set": {"a.b": 1}, "": ""}
-    view = caller.finished(caller.run(tags=tags, metadata=metadata))
+    view = caller.wait_done(caller.submit_basket(tags=tags, metadata=metadata))
     assert (view["tags"], view["metadata"]) == (tags, metadata)
 
 
-def test_an_input_reaches_the_agent_unchanged(caller: Caller) -> None:
+def test_an_input_reaches_the_agent_unchanged(caller: ApiClient) -> None:
     input_data = {
         "max": 2**63 - 1,
         "min": -(2**63),
@@ -71,10 +71,10 @@ def test_an_input_reaches_the_agent_unchanged(caller: Caller) -> None:
         "$ne": {"a.b": None},
         "n": "\u0000",
     }
-    assert caller.finished(caller.run_agent("echo", **input_data))["result"] == input_data
+    assert caller.wait_done(caller.submit_agent("echo", **input_data))["result"] == input_data
 
 
-def test_metadata_may_have_16_kib_and_no_more(caller: Caller) -> None:
+def test_metadata_may_have_16_kib_and_no_more(caller: ApiClient) -> None:
     def of_bytes(size: int) -> dict[str, Any]:
         return {"basket_name": "working_test", "metadata": {"a": "x" * (size - len('{"a":""}'))}}
 
@@ -84,7 +84,7 @@ def test_metadata_may_have_16_kib_and_no_more(caller: Caller) -> None:
     assert "16385" in refused.json()["detail"]
 
 
-def test_unknown_fields_are_ignored_and_named(caller: Caller) -> None:
+def test_unknown_fields_are_ignored_and_named(caller: ApiClient) -> None:
     assert warnings_of(caller, NAMED) == []
     assert warnings_of(caller, {"basket_name": "working_test", "input": INCOME}) == [
         "unknown field 'input' was ignored; did you mean input_data?"
@@ -107,21 +107,21 @@ def test_unknown_fields_are_ignored_and_named(caller: Caller) -> None:
     assert warnings_of(caller, basket, "/create-basket") == ["unknown field 'zzz' was ignored"]
 
 
-def test_a_malformed_traceparent_or_prefer_is_ignored(caller: Caller) -> None:
+def test_a_malformed_traceparent_or_prefer_is_ignored(caller: ApiClient) -> None:
     for headers in ({"traceparent": "no"}, {"Prefer": "wait=ages"}, {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}):
         assert caller.post("/run-basket", NAMED, **headers).status_code == 202
 
 
-def test_a_media_type_with_suffix_or_charset_is_accepted(caller: Caller) -> None:
+def test_a_media_type_with_suffix_or_charset_is_accepted(caller: ApiClient) -> None:
     for kind in ("application/json; charset=UTF-8", "application/vnd.mine+json", "Application/JSON"):
         assert caller.post_raw(b'{"basket_name": "working_test"}', **{"Content-Type": kind}).status_code == 202
 
 
-def test_one_key_makes_one_run_and_returns_its_current_state(caller: Caller) -> None:
+def test_one_key_makes_one_run_and_returns_its_current_state(caller: ApiClient) -> None:
     first = caller.post("/run-basket", NAMED, Idempotency_Key="one", X_Request_ID="the-first")
     assert "Idempotency-Replayed" not in first.headers
     execution_id = first.json()["execution_id"]
-    done = caller.finished(execution_id)
+    done = caller.wait_done(execution_id)
     again = caller.post("/run-basket", NAMED, Idempotency_Key="one")
     body = again.json()
     assert (again.status_code, again.headers["Idempotency-Replayed"]) == (202, "true")
@@ -134,7 +134,7 @@ def test_one_key_makes_one_run_and_returns_its_current_state(caller: Caller) -> 
     assert caller.stack.mongo().executions.count_documents({"idempotency.key": "one"}) == 1
 
 
-def test_a_replay_of_an_unfinished_run_says_when_to_poll(caller: Caller) -> None:
+def test_a_replay_of_an_unfinished_run_says_when_to_poll(caller: ApiClient) -> None:
     body = {"agent_name": "sleeper", "input_data": {"seconds": 1}}
     first = caller.post("/run-agent", body, Idempotency_Key="under way")
     again = caller.post("/run-agent", body, Idempotency_Key="under way")
@@ -144,7 +144,7 @@ def test_a_replay_of_an_unfinished_run_says_when_to_poll(caller: Caller) -> None
     assert int(again.headers["Retry-After"]) >= 1
 
 
-def test_the_same_body_may_be_formatted_differently_and_use_the_other_prefix(caller: Caller) -> None:
+def test_the_same_body_may_be_formatted_differently_and_use_the_other_prefix(caller: ApiClient) -> None:
     raw = b'{"basket_name":"working_test","input_data":{"transactions":[{"id":1,"amount":1000.0}]}}'
     other = b' {"input_data": {"transactions": [{"amount": 1e3, "id": 1}]}, "basket_name": "work\\u0069ng_test"}'
     first = caller.post_raw(raw, **{"Idempotency-Key": "other words"})
@@ -157,10 +157,10 @@ def test_the_same_body_may_be_formatted_differently_and_use_the_other_prefix(cal
     )
 
 
-def test_a_key_used_for_another_body_or_route_is_422_and_makes_no_run(caller: Caller) -> None:
+def test_a_key_used_for_another_body_or_route_is_422_and_makes_no_run(caller: ApiClient) -> None:
     agent = {"agent_name": "echo", "input_data": {"a": 1}}
     assert caller.post("/run-agent", agent, Idempotency_Key="taken").status_code == 202
-    before = caller.stored()
+    before = caller.document_counts()
     for path, body in (
         ("/run-agent", agent | {"input_data": {"a": True}}),
         ("/run-agent", agent | {"tags": ["b"]}),
@@ -170,10 +170,10 @@ def test_a_key_used_for_another_body_or_route_is_422_and_makes_no_run(caller: Ca
     ):
         response = caller.post(path, body, Idempotency_Key="taken")
         assert (response.status_code, response.json()["error_code"]) == (422, "idempotency_key_reused")
-    assert caller.stored() == before
+    assert caller.document_counts() == before
 
 
-def test_a_new_key_costs_one_insert_and_no_query(caller: Caller) -> None:
+def test_a_new_key_costs_one_insert_and_no_query(caller: ApiClient) -> None:
     caller.stack.stop("worker")
     body = {"agent_name": "echo", "input_data": {"a": 1}}
     try:
@@ -190,30 +190,30 @@ def test_a_new_key_costs_one_insert_and_no_query(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "tab\there", "grün", "\x7f"])
-def test_an_invalid_key_is_refused(caller: Caller, key: str) -> None:
-    before = caller.stored()
-    response = caller.ask("POST", "/run-basket", json=NAMED, headers={"Idempotency-Key": key.encode("latin-1")})
+def test_an_invalid_key_is_refused(caller: ApiClient, key: str) -> None:
+    before = caller.document_counts()
+    response = caller.request("POST", "/run-basket", json=NAMED, headers={"Idempotency-Key": key.encode("latin-1")})
     assert (response.status_code, response.json()["error_code"]) == (400, "validation_failed")
     assert "idempotency-key" in response.json()["detail"].lower()
-    assert caller.stored() == before
+    assert caller.document_counts() == before
 
 
 @pytest.mark.parametrize("key", ["!", "x" * 255, "$where", '{"$gt": ""}', "a.b c~"])
-def test_any_printable_key_is_accepted_unchanged(caller: Caller, key: str) -> None:
+def test_any_printable_key_is_accepted_unchanged(caller: ApiClient, key: str) -> None:
     first = caller.post("/run-basket", NAMED, Idempotency_Key=key)
     again = caller.post("/run-basket", NAMED, Idempotency_Key=key)
     assert first.json()["execution_id"] == again.json()["execution_id"]
     assert caller.stack.mongo().executions.count_documents({"idempotency.key": {"$eq": key}}) == 1
 
 
-def test_a_refused_request_reserves_nothing(caller: Caller) -> None:
+def test_a_refused_request_reserves_nothing(caller: ApiClient) -> None:
     wrong = {"basket_name": "working_test", "input_data": {"transactions": 3}}
     assert caller.post("/run-basket", wrong, Idempotency_Key="second try").status_code == 400
     accepted = caller.post("/run-basket", NAMED, Idempotency_Key="second try")
     assert (accepted.status_code, "Idempotency-Replayed" in accepted.headers) == (202, False)
 
 
-def test_fifty_at_once_under_one_key_are_one_run(caller: Caller, tmp_path: Any) -> None:
+def test_fifty_at_once_under_one_key_are_one_run(caller: ApiClient, tmp_path: Any) -> None:
     runs = tmp_path / "runs"
     body = {"agent_name": "counter", "input_data": {"file": str(runs)}}
     with ThreadPoolExecutor(50) as pool:
@@ -222,6 +222,6 @@ def test_fifty_at_once_under_one_key_are_one_run(caller: Caller, tmp_path: Any) 
     ids = {response.json()["execution_id"] for response in responses}
     assert len(ids) == 1
     assert sum("Idempotency-Replayed" not in response.headers for response in responses) == 1
-    caller.finished(ids.pop())
+    caller.wait_done(ids.pop())
     assert len(runs.read_text(encoding="utf-8").splitlines()) == 1
     assert caller.stack.mongo().executions.count_documents({"idempotency.key": "fifty"}) == 1

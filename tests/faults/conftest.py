@@ -10,12 +10,12 @@ import pytest
 from compose.embedded.group_reaper import GroupReaper
 from tests.api_client import AGENTS, RunClient
 from tests.faults.replica_set import ReplicaSet
-from tests.openapi_conformance import answers_watched, as_the_contract_says
+from tests.openapi_conformance import recorded_violations, responses_match_contract
 from tests.stack import Stack
 
 __all__ = [
-    "answers_watched",
-    "as_the_contract_says",
+    "recorded_violations",
+    "responses_match_contract",
 ]  # every response of these tests is checked against the OpenAPI document
 
 
@@ -27,7 +27,7 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
 @pytest.fixture
 def runs(stack: Stack, tmp_path: Path) -> Iterator[RunClient]:
     yield RunClient(stack, tmp_path / "counted")
-    stack.mend()
+    stack.repair()
 
 
 @pytest.fixture(scope="session")

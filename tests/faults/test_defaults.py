@@ -29,7 +29,7 @@ def test_at_default_settings_a_killed_workers_step_runs_elsewhere_within_45_s(st
         "counter", "echo", first_s=600
     ).execution_id  # killed during it, however long the other worker needs
     runs.wait_begun(run)
-    with stack.another("worker"):
+    with stack.second_process("worker"):
         stack.kill("worker")
         started_at = time.monotonic()
         wait_until(lambda: len(runs.counter_lines_of(run)) == 2, WITHIN_S, "it began elsewhere")
@@ -44,7 +44,7 @@ def test_at_default_settings_a_stopped_workers_step_continues_at_once(stack: Sta
     path = tmp_path / "once"
     run = runs.submit("sleeper_once", path=str(path), seconds=600).execution_id
     wait_until(path.exists, 10, "its agent sleeps")
-    with stack.another("worker"):
+    with stack.second_process("worker"):
         stack.stop("worker")
         assert stack.exit_code("worker") == 0
         started_at = time.monotonic()

@@ -41,7 +41,7 @@ def test_a_relay_killed_between_stream_and_feed_is_replaced_without_a_gap(
 def test_relays_killed_one_after_another_under_load_leave_no_change_out(stack: Stack, runs: RunClient) -> None:
     reader, ids = FeedConsumer(runs), []
     for _ in range(4):
-        with stack.another("reconciler") as second:
+        with stack.second_process("reconciler") as second:
             ids += submit_quick_runs(runs)
             stack.kill("reconciler")
             ids += submit_quick_runs(runs)
@@ -55,7 +55,7 @@ def test_relays_killed_one_after_another_under_load_leave_no_change_out(stack: S
 def test_a_frozen_relay_that_was_replaced_writes_nothing_twice(stack: Stack, runs: RunClient) -> None:
     reader = FeedConsumer(runs)
     wait_until(reader.has_caught_up, 15, "this process is the relay")
-    with stack.another("reconciler") as second:
+    with stack.second_process("reconciler") as second:
         stack.pause("reconciler")
         ids = submit_quick_runs(runs)
         reader.read_until_seen(ids)

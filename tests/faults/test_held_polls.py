@@ -56,7 +56,7 @@ def test_held_polls_return_the_current_state_at_once_if_redis_goes_away(
         response = future.result()
         assert (response.status, response.body["status"], response.body["done"]) == (200, "scheduled", False)
     assert runs.get(f"/executions/{run}?wait={LONG_S}&until=done").status == 200, "no poll is held without Redis"
-    stack.mend()
+    stack.repair()
 
 
 @pytest.mark.parametrize("signals", [signal.SIGTERM, signal.SIGQUIT])
@@ -104,7 +104,7 @@ def test_a_held_submit_returns_the_accepted_run_if_its_stores_go_away_and_the_ru
         for server in away:
             getattr(stack, way)(server)
         response = future.result()
-        stack.mend()
+        stack.repair()
         assert (response.status, response.error_code) == (202, None), (
             "the run is accepted, whatever happened to the wait"
         )

@@ -13,7 +13,9 @@ from worker.context import AgentContext
 __all__ = ["bench"]  # a fixture
 
 
-def test_25_a_step_claimed_by_a_write_with_a_lost_reply_does_not_run_if_another_worker_has_it(bench: WorkerHarness) -> None:
+def test_25_a_step_claimed_by_a_write_with_a_lost_reply_does_not_run_if_another_worker_has_it(
+    bench: WorkerHarness,
+) -> None:
     run = bench.accept("echo", "counter")
     services, ran, saves = bench.services, [], [0]
     real = bench.store.__getattr__("save")

@@ -33,7 +33,7 @@ def offers_of(stack: Stack, ids: Iterable[str]) -> int:
 
 def test_34_of_two_reconcilers_one_acts_and_the_other_takes_over(stack: Stack, runs: RunClient) -> None:
     stack.stop("worker")
-    with stack.another("reconciler") as second:
+    with stack.second_process("reconciler") as second:
         run = runs.submit().execution_id
 
         def rescues() -> list[int]:
@@ -77,7 +77,7 @@ def test_34_three_reconcilers_offer_each_of_500_stale_runs_once_in_a_handoff(sta
     stale = submit_runs(runs, 500)
     stack.redis().flushall()
     time.sleep(2.5)  # longer than the second in which they were stored plus a hand-off
-    with stack.another("reconciler"), stack.another("reconciler"):
+    with stack.second_process("reconciler"), stack.second_process("reconciler"):
         stack.start("reconciler")
         wait_until(lambda: offers_of(stack, stale) >= 1_000, 30, "each was offered again")
         time.sleep(2.5)  # two hand-offs in which nothing may be offered, because the messages wait

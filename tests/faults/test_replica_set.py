@@ -39,7 +39,7 @@ def stack(make_stack: Callable[..., Stack], replica_set: ReplicaSet) -> Stack:
 def runs(stack: Stack, replica_set: ReplicaSet, tmp_path: Path) -> Iterator[RunClient]:
     yield RunClient(stack, tmp_path / "counted")
     replica_set.mend()
-    stack.mend()
+    stack.repair()
     submit = RunClient(stack, tmp_path / "none").submit
     wait_until(lambda: {response.status for response in send_in_parallel(submit, EVERY_PROCESS)} == {202}, 30)
 

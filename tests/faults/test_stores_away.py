@@ -34,7 +34,7 @@ def runs(stack: Stack, tmp_path: Path) -> Iterator[RunClient]:
     """Yield a client of the stack; after the test the stopped server is back and no other process was restarted."""
     processes = {name: stack.pid(name) for name in ("api", "worker")}
     yield RunClient(stack, tmp_path / "counted")
-    stack.mend()
+    stack.repair()
     assert {name: stack.pid(name) for name in processes} == processes
 
 
@@ -116,21 +116,21 @@ def test_28_without_mongodb_submits_are_refused_in_time_and_polls_come_from_redi
 
     # On a busy machine not the first time; a submit that waited for MongoDB would never be so quick.
     wait_until(are_refused_at_once, 10, "once MongoDB is known to be away, submits no longer wait for it")
-    poll, lost = runs.poll(known), runs.poll(forgotten)
+    poll, forgotten_poll = runs.poll(known), runs.poll(forgotten)
     ready, health = runs.get("/ready"), runs.get("/health")
     healed_s = give_back(stack, "mongod", way)
 
     print_figures(
         f"mongod {way}: submits {longest_s(first):.2f} s, later {longest_s(later):.3f} s, poll {poll.seconds:.3f} s, "
-        f"lost poll {lost.seconds:.3f} s, ready {ready.seconds:.2f} s, health {health.seconds:.2f} s, "
+        f"lost poll {forgotten_poll.seconds:.3f} s, ready {ready.seconds:.2f} s, health {health.seconds:.2f} s, "
         f"healed {healed_s:.2f} s"
     )
     assert refusal_codes(first) <= ({"unavailable"} if way == "stop" else {"unavailable", "outcome_unknown"})
     assert refusal_codes(later) == {"unavailable"}
     assert (poll.status, poll.headers["ETag"]) == (200, f'W/"{known}.{poll.body["rev"]}"')
     assert poll.body["status"] == "completed"
-    assert (lost.status, lost.error_code) == (503, "unavailable")
-    assert lost.seconds < 2
+    assert (forgotten_poll.status, forgotten_poll.error_code) == (503, "unavailable")
+    assert forgotten_poll.seconds < 2
     assert (ready.status, ready.seconds < 3) == (503, True)
     assert (health.status, health.seconds < 3) == (200, True)
     assert health.body["status"] == "unhealthy"

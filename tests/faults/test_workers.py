@@ -128,7 +128,7 @@ def test_15_children_end_with_their_main_process(stack: Stack, runs: RunClient) 
 
 
 def test_17_a_step_of_three_leases_is_executed_once(stack: Stack, runs: RunClient) -> None:
-    with stack.another("worker"):
+    with stack.second_process("worker"):
         run = runs.submit(seconds=9.5).execution_id
         poll = runs.wait_done(run)
     assert (poll["status"], poll["steps"][0]["attempts"]) == ("completed", 1)
@@ -188,7 +188,7 @@ def test_16_a_zombie_that_wakes_after_its_lease_writes_nothing(stack: Stack, run
     run = runs.submit("counter", "counter", first_s=5).execution_id
     runs.wait_begun(run)
     stack.pause("worker")
-    with stack.another("worker") as other:
+    with stack.second_process("worker") as other:
         poll = runs.wait_done(run)
         before = stored_run(stack, run)
         stack.resume("worker")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from compose.embedded.group_reaper import GroupReaper
-from tests.acceptance.client import AGENTS, INCOME, Caller
+from tests.acceptance.client import AGENTS, INCOME, ApiClient
 from tests.stack import Stack
 from tests.waiting import wait_until
 
@@ -52,7 +52,7 @@ def run_cases(root: Path, *, cases: int, seed: int, examples: int) -> FuzzResult
         closing(Stack(root, guard, BUCKET_AGENTS_DIR=str(AGENTS), BUCKET_LOG_LEVEL="WARNING")) as stack,
     ):
         stack.start_all()
-        caller = Caller(stack)
+        caller = ApiClient(stack)
         config = root / "schemathesis.toml"
         config.write_text(_config(_create_stored_data(caller)))
         rounds = 0
@@ -68,9 +68,9 @@ def run_cases(root: Path, *, cases: int, seed: int, examples: int) -> FuzzResult
     return result
 
 
-def _create_stored_data(caller: Caller) -> Mapping[str, Sequence[str]]:
+def _create_stored_data(caller: ApiClient) -> Mapping[str, Sequence[str]]:
     """Make completed, failed, cancelled, running and waiting runs; return the names of all that is stored."""
-    completed = [caller.run(name, input_data=INCOME) for name in ("working_test", "chained_test")]
+    completed = [caller.submit_basket(name, input_data=INCOME) for name in ("working_test", "chained_test")]
     config = {"name": "nightly", "steps": [{"agent": "raiser", "retry": "none"}]}
     input_data = {"kind": "TransientError"}
     failed = [
@@ -78,16 +78,16 @@ def _create_stored_data(caller: Caller) -> Mapping[str, Sequence[str]]:
         for _ in range(3)
     ]
     for execution_id in (*completed, *failed):
-        caller.finished(execution_id)
-    scheduled = [caller.run("working_test", run_after_s=seconds) for seconds in (3_600, 7_200)]
+        caller.wait_done(execution_id)
+    scheduled = [caller.submit_basket("working_test", run_after_s=seconds) for seconds in (3_600, 7_200)]
     caller.post(f"/executions/{scheduled[0]}/cancel", {})
-    running = caller.run_agent("sleeper", seconds=60)
+    running = caller.submit_agent("sleeper", seconds=60)
     for number in range(50):
         body = {"name": f"to delete {number}", "agents": ["cashflow_analyzer"]}
         assert caller.post("/create-basket", body).status_code == 201
     consumers = [f"consumer-{number}" for number in range(20)]
     for name in consumers:
-        assert caller.ask("PUT", f"/consumers/{name}").status_code == 201
+        assert caller.request("PUT", f"/consumers/{name}").status_code == 201
     return {
         "executions": [*completed, *failed, *scheduled, running],
         "letters": failed,
@@ -142,10 +142,10 @@ def _round(result: FuzzResult, url: str, config: Path, phases: str, *, seed: int
         result.failures.append(f"seed {seed}:\n{process.stdout}\n{process.stderr}")
 
 
-def _check_still_works(caller: Caller, result: FuzzResult) -> None:
+def _check_still_works(caller: ApiClient, result: FuzzResult) -> None:
     """Check that after all cases the stack is healthy and a run completes."""
     wait_until(lambda: caller.get("/health").json()["status"] == "healthy", 30, "all services are connected")
     body = {"config": {"agents": ["cashflow_analyzer", "goal_recommender"]}, "input_data": INCOME}
-    last = caller.finished(caller.post("/run-basket", body).json()["execution_id"])
+    last = caller.wait_done(caller.post("/run-basket", body).json()["execution_id"])
     if last["status"] != "completed":
         result.failures.append(f"after it a run ends {last['status']}: {last['error']}")

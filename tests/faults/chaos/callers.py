@@ -69,7 +69,7 @@ class Callers:
         return self.is_submitted.is_set() and all(history.done for history in list(self.histories.values()))
 
     def poll_again(self) -> None:
-        """Poll each run once more, after all is over."""
+        """Poll each run once more, after all are done."""
         with requests.Session() as session:
             for execution_id in self.histories:
                 self._poll(session, execution_id)
@@ -111,9 +111,9 @@ class Callers:
         if response is not None and response.status_code == 200:
             self.histories[execution_id].record(response.json())
 
-    def _request(self, session: requests.Session, method: str, path: str, **more: Any) -> requests.Response | None:
+    def _request(self, session: requests.Session, method: str, path: str, **options: Any) -> requests.Response | None:
         try:
-            response = session.request(method, self._url + path, timeout=10, **more)
+            response = session.request(method, self._url + path, timeout=10, **options)
         except requests.RequestException:
             status, response = 0, None
         else:

@@ -84,7 +84,7 @@ class WorkerHarness:
         assert record is not None
         return record
 
-    def lose(self, run: Execution, step: str = "s1") -> None:
+    def lose_worker(self, run: Execution, step: str = "s1") -> None:
         """Rescue a step whose lease has ended, as the reconciler would; its worker may be renewing it meanwhile."""
 
         def is_taken() -> bool:

@@ -125,9 +125,9 @@ def test_a_change_before_the_registration_is_seen(
     make_poller: Callable[..., LongPoller], watched: WatchedRevision
 ) -> None:
     def check() -> int:
-        seen = watched.check()
+        rev = watched.check()
         watched.rev = 2  # just after the first check, and without a wake-up
-        return seen
+        return rev
 
     assert make_poller().hold("a", LONG_S, check, lambda rev: rev > 1) == LongPollResult(2, is_granted=True)
 

@@ -49,7 +49,7 @@ def test_the_children_of_a_killed_worker_end_with_it(stack: Stack) -> None:
     assert len(family) == 3, "the main process and two slots"
     stack.kill("worker")
     wait_until(lambda: not any(map(is_running, family)))
-    stack.mend()
+    stack.repair()
     assert stack.pid("worker") not in family
 
 
@@ -68,7 +68,7 @@ def test_servers_come_back_under_the_same_address(stack: Stack, name: str) -> No
     execution_id = submit(stack)
     wait_until(lambda: poll(stack, execution_id)["done"])
     stack.stop(name)
-    stack.mend()
+    stack.repair()
     assert poll(stack, execution_id)["status"] == "completed"
 
 

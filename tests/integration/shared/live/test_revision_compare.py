@@ -31,12 +31,12 @@ def compare(client: redis.Redis, revs: dict[str, int | None], *, whole: int = 0,
 
 
 def test_only_changed_runs_are_returned_as_status_views(client: redis.Redis) -> None:
-    (same, _), (older, shown) = queued(client), queued(client, tags=("a", '","steps":['))
+    (same, _), (older, older_view) = queued(client), queued(client, tags=("a", '","steps":['))
     comparison = compare(client, {same: 1, UNKNOWN: 3, older: None})
     assert (comparison.unchanged, comparison.missing, comparison.omitted) == (1, [UNKNOWN], [])
     (view,) = comparison.changed
     status, trailer = split_trailer(view)
-    assert shown.startswith(status + b',"steps":[')
+    assert older_view.startswith(status + b',"steps":[')
     assert (parse_header(view).execution_id, trailer.wait_state) == (older, WaitState("queue"))
     assert trailer.timing is not None
     assert trailer.timing.agent == "only"

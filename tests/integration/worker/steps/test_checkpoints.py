@@ -36,7 +36,7 @@ def test_the_next_attempt_restores_the_last_checkpoint(bench: WorkerHarness, pad
             ctx.checkpoint({"page": 1, "pad": "x" * pad})
             ctx.checkpoint({"page": 2, "pad": "x" * pad})
             assert ctx.restore() == {"page": 2, "pad": "x" * pad}
-            bench.lose(run)
+            bench.lose_worker(run)
             runner.run_message(bench.message_of(run))
             with pytest.raises(LeaseLost):
                 ctx.checkpoint({"page": 3})
@@ -171,7 +171,7 @@ def test_a_checkpoint_that_finds_the_lease_lost_asks_the_step_to_stop(bench: Wor
     slots = SharedSlots(1)
     interrupter = StepInterrupter(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
     pending_writes = PendingWrites(bench.services, record, lease, published_seq=0, give_up=lambda: False)
-    bench.lose(run)
+    bench.lose_worker(run)
     with interrupter.enforce_limits(lease, 60) as running_step, interrupter.interruptible(running_step):
         checkpoints = StepCheckpoints(
             bench.services, record.execution, pending_writes, interrupter=interrupter, running_step=running_step

@@ -93,7 +93,7 @@ def test_a_heartbeat_that_failed_is_tried_again_at_once_and_not_a_period_later(c
 
 def test_a_lease_that_is_lost_is_noticed(claimed: ClaimedWithHeartbeat) -> None:
     with claimed.heartbeat_thread.attach(claimed.heartbeat):
-        claimed.bench.lose(claimed.run)
+        claimed.bench.lose_worker(claimed.run)
         assert claimed.stopped.get(timeout=5) == "lost"
 
 

@@ -90,7 +90,7 @@ def test_a_step_that_was_taken_over_meanwhile_is_not_recorded_by_the_loser(bench
 
     def agent(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
         if ctx.attempt == 1:
-            bench.lose(run)
+            bench.lose_worker(run)
             runner.run_message(bench.message_of(run))
         return {"by": ctx.attempt}
 

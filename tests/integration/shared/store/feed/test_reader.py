@@ -113,7 +113,7 @@ def test_positions_after_the_end_are_refused_and_the_end_itself_is_not(bench: Fe
 
 def test_a_gap_is_never_skipped(bench: FeedBench) -> None:
     ids = store(bench, 6)
-    write(bench, *([each] for each in ids))
+    write(bench, *([execution_id] for execution_id in ids))
     bench.collection("changes").delete_one({"_id": 3})
     for limit in (2, 100):
         with pytest.raises(PositionExpired):

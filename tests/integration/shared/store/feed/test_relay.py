@@ -74,7 +74,7 @@ def test_a_late_commit_comes_after_changes_that_were_read_before(bench: FeedBenc
         between = bench.accept().id
         bench.relay_all()
         page = bench.page()
-        assert [each.execution_id for each in page.changes] == [early, between]
+        assert [change.execution_id for change in page.changes] == [early, between]
         session.commit_transaction()
     bench.relay_all()
     assert bench.walk(page.next_position) == [late["_id"]]
@@ -213,12 +213,12 @@ def test_a_missing_redis_is_tried_once_a_second_and_delays_no_batch() -> None:
     assert len(attempts) == 1
 
 
-@pytest.mark.parametrize("lost", ["the oplog has rolled over", "the collection was dropped"])
-def test_if_the_stream_is_lost_a_new_epoch_begins_and_old_cursors_expire(bench: FeedBench, lost: str) -> None:
+@pytest.mark.parametrize("cause", ["the oplog has rolled over", "the collection was dropped"])
+def test_if_the_stream_is_lost_a_new_epoch_begins_and_old_cursors_expire(bench: FeedBench, cause: str) -> None:
     run = bench.accept()
     bench.relay_all()
     old = bench.page().next_position
-    if lost == "the oplog has rolled over":
+    if cause == "the oplog has rolled over":
         token = bench.log.ensure_started().token["_data"]
         ancient = {"_data": f"{token[:2]}00000001{token[10:]}"}
         bench.collection("changes").update_one({"_id": old.batch_number - 1}, {"$set": {"token": ancient}})
