@@ -160,9 +160,9 @@ def recorded_violations() -> Iterator[list[str]]:
 
 
 @pytest.fixture(autouse=True)
-def responses_match_contract(answers_watched: list[str]) -> Iterator[None]:
+def responses_match_contract(recorded_violations: list[str]) -> Iterator[None]:
     """Fail a test in which a reply does not match docs/openapi.json."""
     yield
-    faults = list(dict.fromkeys(answers_watched))
-    answers_watched.clear()
+    faults = list(dict.fromkeys(recorded_violations))
+    recorded_violations.clear()
     assert not faults, "not as docs/openapi.json says:\n" + "\n".join(faults[:20])
