@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import flask
@@ -9,12 +11,11 @@ import flask
 from api import health
 from api.actions import cancel, dead_letters, retry
 from api.actions.retry import RetryHandler
-from api.background import Background
+from api.background import start_background
 from api.catalogue import routes as catalogue
 from api.catalogue.basket_cache import BasketCache
 from api.feed import routes as feed
 from api.feed.changes import FeedHandler
-from api.feed.consumers import ConsumerHandler
 from api.gunicorn_worker import RELEASE_LONG_POLLS
 from api.hints.schedule_cache import DurationCache
 from api.hints.view_hints import ViewHints
@@ -26,10 +27,8 @@ from api.logs.pages import LogPageReader
 from api.openapi import routes as openapi
 from api.polling import routes as polling
 from api.polling.execution_reader import ExecutionReader
-from api.polling.list_executions import ListHandler
 from api.polling.poll_many import PollManyHandler
 from api.polling.poller import PollHandler
-from api.polling.step_outputs import StepOutputHandler
 from api.store_watcher import StoreWatcher
 from api.submission import routes as submission
 from api.submission.acceptor import Acceptor
@@ -43,15 +42,11 @@ from shared.bootstrap import Services
 from shared.live.redis_monitor import RedisMonitor
 from shared.settings import Settings
 
-_OPENAPI_CONFIG: Final = {
-    "API_TITLE": "Bucket",
-    "API_VERSION": "v1",
-    "OPENAPI_VERSION": "3.1.0",
-}
+_OPENAPI_CONFIG: Final = {"API_TITLE": "Bucket", "API_VERSION": "v1", "OPENAPI_VERSION": "3.1.0"}
 
 
-def create_app(services: Services) -> tuple[flask.Flask, Background]:
-    """Return the WSGI application over ``services``, and its background threads, which the caller starts.
+def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
+    """Return the WSGI application over ``services``, and the function that starts its background threads.
 
     Nothing has connected yet, and no thread runs.
     """
@@ -71,20 +66,20 @@ def create_app(services: Services) -> tuple[flask.Flask, Background]:
         app,
         submission.blueprint(clock, builder, acceptor, HeldSubmit(poller, view_hints)),
         submission.batch_blueprint(clock, BatchAcceptor(services, builder, withdrawals, view_hints)),
-        polling.blueprint(poller, StepOutputHandler(services.views, reader)),
+        polling.blueprint(poller),
         polling.many_blueprint(PollManyHandler(services, monitor, reader, view_hints)),
-        polling.list_blueprint(ListHandler(services, view_hints)),
+        polling.list_blueprint(services, view_hints),
         cancel.blueprint(services, reader, poller),
         retry.blueprint(clock, retrier),
         dead_letters.blueprint(services, reader, retrier),
         feed.blueprint(feed_handler),
-        feed.consumers_blueprint(ConsumerHandler(services, feed_handler)),
+        feed.consumers_blueprint(services, feed_handler),
         logs.blueprint(services.catalogue, LogPageReader(services, monitor)),
         health.blueprint(services.database, monitor, store_watcher),
         catalogue.blueprint(services, baskets),
         metrics=health.metrics_blueprint(services.redis),
     )
-    return app, Background(monitor, store_watcher, durations, withdrawals, long_poller)
+    return app, partial(start_background, monitor, store_watcher, durations, withdrawals)
 
 
 def _create_flask(settings: Settings, long_poller: LongPoller) -> flask.Flask:

@@ -77,11 +77,8 @@ if not _IS_UPGRADE:
     _check_address(_loaded_settings.host, _loaded_settings.port)
 _empty_metrics_directory()
 
-bind = (
-    f"[{_loaded_settings.host}]:{_loaded_settings.port}"
-    if ":" in _loaded_settings.host
-    else f"{_loaded_settings.host}:{_loaded_settings.port}"
-)
+_host = f"[{_loaded_settings.host}]" if ":" in _loaded_settings.host else _loaded_settings.host
+bind = f"{_host}:{_loaded_settings.port}"
 worker_class = "api.gunicorn_worker.ProblemWorker"  # gthread; its own error replies are problem+json
 workers = _loaded_settings.api_processes
 threads = _loaded_settings.api_threads

@@ -24,7 +24,7 @@ def blueprint(database: Database, monitor: RedisMonitor, store_watcher: StoreWat
     blp = Blueprint("health", __name__, description="How Bucket is")
 
     @blp.route("/health")
-    def health() -> flask.Response:
+    def health() -> tuple[flask.Response, dict[str, str]]:
         """Tell how the services are; always 200."""
         snapshot = monitor.last
         up = {
@@ -34,25 +34,18 @@ def blueprint(database: Database, monitor: RedisMonitor, store_watcher: StoreWat
         }
         status = "healthy" if all(up.values()) else "degraded" if up["mongodb"] else "unhealthy"
         states = {name: "connected" if is_up else "disconnected" for name, is_up in up.items()}
-        response = flask.jsonify(status=status, services=states, version=VERSION)
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        return flask.jsonify(status=status, services=states, version=VERSION), {"Cache-Control": "no-store"}
 
     @blp.route("/ready")
-    def ready() -> flask.Response:
+    def ready() -> tuple[flask.Response, dict[str, str]]:
         """Tell whether runs can be accepted: 503 without MongoDB or Redis; workers do not count."""
-        missing = []
-        if not monitor.last.is_connected:
-            missing.append("Redis")
-        if not database.is_connected():
-            missing.append("MongoDB")
+        connected = {"Redis": monitor.last.is_connected, "MongoDB": database.is_connected()}
+        missing = [name for name, is_up in connected.items() if not is_up]
         if missing:
             raise Unavailable(f"not ready: {' and '.join(missing)} away")
         if not store_watcher.is_prepared:
             raise Unavailable("not ready: MongoDB is not prepared yet; the log says what it refuses")
-        response = flask.jsonify(status="ready")
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        return flask.jsonify(status="ready"), {"Cache-Control": "no-store"}
 
     return blp
 

@@ -41,7 +41,7 @@ from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError
 from shared.settings import Settings
 from shared.store.database import INDEXES
-from shared.store.executions.store import new_document
+from shared.store.executions.documents import new_document
 
 FEW: Final = 1_000
 _RARE: Final = 50

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -26,35 +25,22 @@ _START_TIMEOUT_S: Final = 20
 _VERSION: Final = re.compile(r"v=?(\d+\.[\d.]+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check; ``run`` returns the status in a few words, or raises OperatorError."""
-
-    name: str
-    run: Callable[[], str]
-
-
-def checks(home: Path, data: Path, environ: Mapping[str, str]) -> Iterator[Check]:
-    """Yield the checks of an embedded stack in ``home`` with its data in ``data``, the cheapest first."""
-    yield Check("python", _check_python)
-    yield Check("packages", lambda: locked_packages.check_against_lock(home / "requirements.lock"))
-    yield Check("settings", lambda: _check_settings(environ))
-    yield Check(
-        "redis", lambda: _check_server("redis-server", "REDIS_URL", server_versions.check_redis_version, environ)
-    )
-    yield Check(
-        "mongod", lambda: _check_server("mongod", "MONGODB_URL", server_versions.check_mongodb_version, environ)
-    )
-    yield Check("port", lambda: _check_port(data))
-    yield Check("data", lambda: _check_writable(data))
+def checks(home: Path, data: Path, environ: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield the checks of an embedded stack in ``home`` with its data in ``data``, by name, the cheapest first."""
+    yield "python", _check_python
+    yield "packages", lambda: locked_packages.check_against_lock(home / "requirements.lock")
+    yield "settings", lambda: _check_settings(environ)
+    yield "redis", lambda: _check_server("redis-server", "REDIS_URL", server_versions.check_redis_version, environ)
+    yield "mongod", lambda: _check_server("mongod", "MONGODB_URL", server_versions.check_mongodb_version, environ)
+    yield "port", lambda: _check_port(data)
+    yield "data", lambda: _check_writable(data)
 
 
 def _check_python() -> str:
     if sys.version_info < _PYTHON_MIN:
         minimum = ".".join(map(str, _PYTHON_MIN))
-        raise OperatorError(
-            f"Python {platform.python_version()} is too old", fix=f"install Python {minimum}, then make clean up"
-        )
+        fix = f"install Python {minimum}, then make clean up"
+        raise OperatorError(f"Python {platform.python_version()} is too old", fix=fix)
     return platform.python_version()
 
 

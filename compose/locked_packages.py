@@ -18,8 +18,8 @@ def check_against_lock(lock: Path) -> str:
     pins = dict(_PINNED.findall(lock.read_text(encoding="utf-8")))
     differing = [
         f"{name} {installed or 'missing'} instead of {pin}"
-        for name, pin, installed in _installed_versions(pins)
-        if installed != pin
+        for name, pin in pins.items()
+        if (installed := _installed_version(name)) != pin
     ]
     if differing:
         raise OperatorError(
@@ -27,10 +27,6 @@ def check_against_lock(lock: Path) -> str:
             fix=f"make setup, or pip install --require-hashes --no-deps -r {lock.name}",
         )
     return f"{len(pins)}, as locked"
-
-
-def _installed_versions(pins: dict[str, str]) -> list[tuple[str, str, str | None]]:
-    return [(name, pin, _installed_version(name)) for name, pin in pins.items()]
 
 
 def _installed_version(name: str) -> str | None:

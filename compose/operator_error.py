@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from shared.errors import BucketError
 
 
@@ -14,8 +16,4 @@ class OperatorError(BucketError):
         self.add_note(fix)  # so that a traceback shows it too, for example in a test
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.message, self.fix)
-
-
-def _rebuild(message: str, fix: str) -> OperatorError:
-    return OperatorError(message, fix=fix)
+        return partial(OperatorError, fix=self.fix), (self.message,)

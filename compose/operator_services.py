@@ -23,21 +23,15 @@ def open_services(data: Path) -> Iterator[Services]:
     """
     settings = Settings.from_environ()
     if not (os.environ.get("REDIS_URL") and os.environ.get("MONGODB_URL")):
-        settings = _with_embedded_urls(settings, data)
+        sockets = Path(directory_lock.read_holder_of(data).get("sockets", "/nowhere"))
+        if not sockets.is_dir():
+            raise OperatorError(
+                f"REDIS_URL and MONGODB_URL are not both set, and no stack of make up runs in {data}",
+                fix="set both as the workers have them, or start make up first",
+            )
+        redis_url = os.environ.get("REDIS_URL") or servers.redis_url(sockets)
+        mongodb_url = os.environ.get("MONGODB_URL") or servers.mongodb_url(sockets)
+        settings = replace(settings, redis_url=redis_url, mongodb_url=mongodb_url)
     services = bootstrap(settings, "operator")
     with closing(services.redis), closing(services.database):
         yield services
-
-
-def _with_embedded_urls(settings: Settings, data: Path) -> Settings:
-    sockets = Path(directory_lock.read_holder_of(data).get("sockets", "/nowhere"))
-    if not sockets.is_dir():
-        raise OperatorError(
-            f"REDIS_URL and MONGODB_URL are not both set, and no stack of make up runs in {data}",
-            fix="set both as the workers have them, or start make up first",
-        )
-    return replace(
-        settings,
-        redis_url=os.environ.get("REDIS_URL") or servers.redis_url(sockets),
-        mongodb_url=os.environ.get("MONGODB_URL") or servers.mongodb_url(sockets),
-    )

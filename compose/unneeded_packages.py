@@ -26,10 +26,8 @@ def required_packages(root: str) -> set[str]:
         visited.add((name, extra))
         for requirement in map(Requirement, metadata.requires(name) or ()):
             if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-                pending += [
-                    (canonicalize_name(requirement.name), required_extra)
-                    for required_extra in ("", *requirement.extras)
-                ]
+                required = canonicalize_name(requirement.name)
+                pending += [(required, required_extra) for required_extra in ("", *requirement.extras)]
     return {name for name, _ in visited}
 
 

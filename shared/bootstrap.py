@@ -1,4 +1,4 @@
-"""Composition root: builds the services of a process, and is the only place that connects ports to adapters."""
+"""Composition root: builds the services of a process, and is the only place that connects them."""
 
 from __future__ import annotations
 
@@ -78,9 +78,8 @@ class Services:
 
 def bootstrap(settings: Settings, role: str) -> Services:
     """Build the services of a process; ``role`` is api, worker or reconciler and decides the timeouts."""
-    stamina.instrumentation.set_on_retry_hooks(
-        [StructlogOnRetryHook]
-    )  # not its metric: it has a series for each attempt
+    # Not its metric: it has a series for each attempt.
+    stamina.instrumentation.set_on_retry_hooks([StructlogOnRetryHook])
     is_worker, is_api = role == "worker", role == "api"
     # After two heartbeats without a reply there must be time for a third before the lease ends.
     deadline_s = API_STORE_DEADLINE_S if is_api else min(max(1.0, 0.8 * settings.heartbeat_s), 8.0)

@@ -1,41 +1,8 @@
 """Every error that Bucket raises on purpose, on one page.
 
-BucketError
-├── RequestError                 the caller can correct it
-│   ├── ValidationFailed         400 validation_failed
-│   │   ├── InvalidJson          400 invalid_json
-│   │   ├── CallbacksNotSupported 400 callbacks_not_supported
-│   │   ├── CredentialsNotAccepted 400 credentials_not_accepted
-│   │   ├── UnknownAgent         400 unknown_agent
-│   │   └── CursorInvalid        400 cursor_invalid
-│   ├── NotFound                 404 not_found
-│   │   ├── BasketNotFound       404 basket_not_found
-│   │   ├── AgentNotFound        404 agent_not_found
-│   │   ├── ExecutionNotFound    404 execution_not_found
-│   │   └── ConsumerNotFound     404 consumer_not_found
-│   ├── MethodNotAllowed         405 method_not_allowed
-│   ├── BasketExists             409 basket_exists
-│   ├── NotRetryable             409 not_retryable
-│   ├── ExecutionExpired         410 execution_expired
-│   ├── CursorExpired            410 cursor_expired
-│   ├── PayloadTooLarge          413 payload_too_large
-│   ├── UnsupportedMediaType     415 unsupported_media_type
-│   └── IdempotencyKeyReused     422 idempotency_key_reused
-├── ServiceError                 the caller cannot correct it
-│   ├── InternalError            500 internal
-│   ├── Unavailable              503 unavailable      the store or the broker is away; nothing was written
-│   ├── Overloaded               503 overloaded
-│   └── OutcomeUnknown           503 outcome_unknown  the reply to a write was lost
-├── StaleWrite                   an optimistic write lost to another writer: load and decide again
-├── LeaseLost                    the lease is no longer valid: stop without an error
-├── ChangeHistoryLost            the change stream cannot be resumed: the feed starts a new epoch
-├── PositionExpired              the feed has deleted changes after a position
-├── IllegalTransition            a bug: the table of transitions forbids it
-├── NotStorable                  content that the store refuses: too large, or not JSON
-├── SpecError                    an agent spec or a basket has faults
-└── SettingsError                the environment variables have faults
-
-A class carries ``error_code``, ``http_status`` and ``retryable``; its docstring's first line is the default message.
+A class names its ``error_code``, its ``http_status`` and whether the request is ``retryable``, or inherits them; the
+first line of its docstring is the default message. A RequestError is one that the caller can correct, a ServiceError
+one that it cannot; the last ones are for the engine itself.
 """
 
 from __future__ import annotations
@@ -50,6 +17,16 @@ class BucketError(Exception):
     error_code: ClassVar[str] = "internal"
     http_status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    extension_members: Mapping[str, Any] = {}
+    """The extension members (RFC 9457) of the problem document, beside the members that every problem has."""
+
+    def __init_subclass__(
+        cls, *, error_code: str | None = None, http_status: int | None = None, retryable: bool = False
+    ) -> None:
+        super().__init_subclass__()
+        cls.error_code = error_code or cls.error_code
+        cls.http_status = http_status or cls.http_status
+        cls.retryable = retryable or cls.retryable
 
     def __init__(
         self,
@@ -63,154 +40,91 @@ class BucketError(Exception):
         self.retry_after_s = retry_after_s
         super().__init__(self.message)
 
-    @property
-    def extension_members(self) -> Mapping[str, Any]:
-        """The extension members (RFC 9457) of the problem document, beside the members that every problem has."""
-        return {}
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, self.details, self.retry_after_s)
-
-
-def _rebuild(
-    kind: type[BucketError], message: str, details: Sequence[Mapping[str, Any]], retry_after_s: int | None
-) -> BucketError:
-    return kind(message, details=details, retry_after_s=retry_after_s)
-
-
-class RequestError(BucketError):
+class RequestError(BucketError, error_code="validation_failed", http_status=400):
     """The request cannot be served as it stands."""
-
-    error_code, http_status = "validation_failed", 400
 
 
 class ValidationFailed(RequestError):
     """The request is not valid; ``details`` names each fault and where it is."""
 
 
-class InvalidJson(ValidationFailed):
+class InvalidJson(ValidationFailed, error_code="invalid_json"):
     """The body is not valid JSON."""
 
-    error_code = "invalid_json"
 
-
-class CallbacksNotSupported(ValidationFailed):
+class CallbacksNotSupported(ValidationFailed, error_code="callbacks_not_supported"):
     """Bucket never calls back; leave the field out and poll status_url instead."""
 
-    error_code = "callbacks_not_supported"
 
-
-class CredentialsNotAccepted(ValidationFailed):
+class CredentialsNotAccepted(ValidationFailed, error_code="credentials_not_accepted"):
     """Credentials must not be sent in a body; configure them where the agent runs."""
 
-    error_code = "credentials_not_accepted"
 
-
-class UnknownAgent(ValidationFailed):
+class UnknownAgent(ValidationFailed, error_code="unknown_agent"):
     """The basket names an agent that is not there."""
 
-    error_code = "unknown_agent"
 
-
-class CursorInvalid(ValidationFailed):
+class CursorInvalid(ValidationFailed, error_code="cursor_invalid"):
     """The cursor was not made by Bucket; pass one back as it was given, or leave it out."""
 
-    error_code = "cursor_invalid"
 
-
-class NotFound(RequestError):
+class NotFound(RequestError, error_code="not_found", http_status=404):
     """There is nothing at this address."""
 
-    error_code, http_status = "not_found", 404
 
-
-class BasketNotFound(NotFound):
+class BasketNotFound(NotFound, error_code="basket_not_found"):
     """The basket was not found."""
 
-    error_code = "basket_not_found"
 
-
-class AgentNotFound(NotFound):
+class AgentNotFound(NotFound, error_code="agent_not_found"):
     """The agent was not found."""
 
-    error_code = "agent_not_found"
 
-
-class ExecutionNotFound(NotFound):
+class ExecutionNotFound(NotFound, error_code="execution_not_found"):
     """The execution was not found."""
 
-    error_code = "execution_not_found"
 
-
-class ConsumerNotFound(NotFound):
+class ConsumerNotFound(NotFound, error_code="consumer_not_found"):
     """The consumer was not found."""
 
-    error_code = "consumer_not_found"
 
-
-class MethodNotAllowed(RequestError):
+class MethodNotAllowed(RequestError, error_code="method_not_allowed", http_status=405):
     """This address does not take this method; see the Allow header."""
 
-    error_code, http_status = "method_not_allowed", 405
 
-
-class BasketExists(RequestError):
+class BasketExists(RequestError, error_code="basket_exists", http_status=409):
     """A basket of this name exists already."""
 
-    error_code, http_status = "basket_exists", 409
 
-
-class NotRetryable(RequestError):
+class NotRetryable(RequestError, error_code="not_retryable", http_status=409):
     """The execution cannot be retried as it stands."""
 
-    error_code, http_status = "not_retryable", 409
 
-
-class ExecutionExpired(RequestError):
+class ExecutionExpired(RequestError, error_code="execution_expired", http_status=410):
     """The execution is older than the retention and is gone."""
 
-    error_code, http_status = "execution_expired", 410
 
-
-class CursorExpired(RequestError):
+class CursorExpired(RequestError, error_code="cursor_expired", http_status=410):
     """The cursor is older than the feed; catch up as resync says, then go on from its since."""
 
-    error_code, http_status = "cursor_expired", 410
-
     def __init__(self, message: str | None = None, *, resync: Mapping[str, str] | None = None) -> None:
+        """``resync`` has ``list``, the address of the list to read, and ``since``, the cursor to go on with then."""
         super().__init__(message)
-        self.resync = resync
-        """``list``: the address of the list to read; ``since``: the cursor with which to go on afterwards."""
-
-    @property
-    def extension_members(self) -> Mapping[str, Any]:
-        """The member ``resync``: how to catch up."""
-        return {} if self.resync is None else {"resync": dict(self.resync)}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild_expired, (self.message, self.resync)
+        if resync is not None:
+            self.extension_members = {"resync": resync}
 
 
-def _rebuild_expired(message: str, resync: Mapping[str, str] | None) -> CursorExpired:
-    return CursorExpired(message, resync=resync)
-
-
-class PayloadTooLarge(RequestError):
+class PayloadTooLarge(RequestError, error_code="payload_too_large", http_status=413):
     """The body is larger than 1 MiB."""
 
-    error_code, http_status = "payload_too_large", 413
 
-
-class UnsupportedMediaType(RequestError):
+class UnsupportedMediaType(RequestError, error_code="unsupported_media_type", http_status=415):
     """The body must be JSON; send Content-Type: application/json."""
 
-    error_code, http_status = "unsupported_media_type", 415
 
-
-class IdempotencyKeyReused(RequestError):
+class IdempotencyKeyReused(RequestError, error_code="idempotency_key_reused", http_status=422):
     """This Idempotency-Key was used with another body; take a new key for a new request."""
-
-    error_code, http_status = "idempotency_key_reused", 422
 
 
 class ServiceError(BucketError):
@@ -221,22 +135,16 @@ class InternalError(ServiceError):
     """Something went wrong inside Bucket; it has been logged under this request_id."""
 
 
-class Unavailable(ServiceError):
+class Unavailable(ServiceError, error_code="unavailable", http_status=503, retryable=True):
     """A store that Bucket needs is away; nothing was stored, send the same request again."""
 
-    error_code, http_status, retryable = "unavailable", 503, True
 
-
-class Overloaded(Unavailable):
+class Overloaded(Unavailable, error_code="overloaded"):
     """Too much work is waiting; nothing was stored, send the same request again later."""
 
-    error_code = "overloaded"
 
-
-class OutcomeUnknown(ServiceError):
+class OutcomeUnknown(ServiceError, error_code="outcome_unknown", http_status=503, retryable=True):
     """The answer of the store was lost; with an Idempotency-Key, send the same request again."""
-
-    error_code, http_status, retryable = "outcome_unknown", 503, True
 
 
 class StaleWrite(BucketError):

@@ -1,6 +1,6 @@
 """Fault injection: named points at which a test can kill the process; in production each costs one dictionary miss.
 
-A fault test arms a point in its own process with :func:`armed`, or in a child process by the variable
+A fault test arms a point in its own process by an entry of :data:`ARMED`, or in a child process by the variable
 ``BUCKET_FAULTS`` (``point=kill`` or ``point=exit:3``, comma separated), which only the entry points read.
 """
 
@@ -8,27 +8,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 
-_ARMED: dict[str, Callable[[], None]] = {}
+ARMED: dict[str, Callable[[], None]] = {}
 
 
 def reach(point: str) -> None:
     """Run the action that a test has armed at ``point``, if there is one."""
-    action = _ARMED.get(point)
+    action = ARMED.get(point)
     if action is not None:
         action()
-
-
-@contextmanager
-def armed(point: str, action: Callable[[], None]) -> Iterator[None]:
-    """Arm ``point`` with ``action`` while the block runs."""
-    _ARMED[point] = action
-    try:
-        yield
-    finally:
-        _ARMED.pop(point, None)
 
 
 def arm_from(text: str) -> None:
@@ -36,16 +26,8 @@ def arm_from(text: str) -> None:
     for entry in filter(None, text.split(",")):
         point, _, action = entry.partition("=")
         if action == "kill":
-            _ARMED[point] = _kill_self
+            ARMED[point] = partial(signal.raise_signal, signal.SIGKILL)
         elif action.startswith("exit:"):
-            _ARMED[point] = _exiting(int(action.removeprefix("exit:")))
+            ARMED[point] = partial(os._exit, int(action.removeprefix("exit:")))
         else:
             raise ValueError(f"BUCKET_FAULTS: {entry!r} is neither point=kill nor point=exit:N")
-
-
-def _kill_self() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _exiting(code: int) -> Callable[[], None]:
-    return lambda: os._exit(code)

@@ -57,8 +57,7 @@ class Settings:
         except environs.EnvValidationError as error:
             raise SettingsError(_format_faults(error.error_messages)) from error
         settings = cls(**{name: value for name, value in values.items() if value is not None})
-        faults = list(settings._contradictions())
-        if faults:
+        if faults := settings._contradictions():
             raise SettingsError("\n".join(faults))
         return settings
 
@@ -92,56 +91,43 @@ def _format_faults(messages: list[str] | Mapping[str, list[str]]) -> str:
 _Reader = Callable[[environs.Env, str], Any]
 
 
-def _str_reader(**checks: Any) -> _Reader:
-    return lambda env, variable: env.str(variable, None, **checks)
+def _str_reader(check: validate.Validator | None = None) -> _Reader:
+    return lambda env, variable: env.str(variable, None, validate=check)
 
 
 def _int_reader(minimum: int = 1, maximum: int | None = None) -> _Reader:
     return lambda env, variable: env.int(variable, None, validate=validate.Range(min=minimum, max=maximum))
 
 
-def _seconds_reader() -> _Reader:
-    return lambda env, variable: env.float(variable, None, validate=_SECONDS)
+def _read_seconds(env: environs.Env, variable: str) -> float | None:
+    return env.float(variable, None, validate=_SECONDS)
 
 
-def _list_reader() -> _Reader:
-    def read(env: environs.Env, variable: str) -> tuple[str, ...] | None:
-        names = env.list(variable, None)
-        return None if names is None else tuple(name.strip() for name in names if name.strip())
-
-    return read
-
-
-def _path_reader() -> _Reader:
-    return lambda env, variable: env.path(variable, None)
+def _read_list(env: environs.Env, variable: str) -> tuple[str, ...] | None:
+    names = env.list(variable, None)
+    return None if names is None else tuple(name.strip() for name in names if name.strip())
 
 
 VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "host": ("HOST", _str_reader()),
     "port": ("PORT", _int_reader(0, 65_535)),
-    "redis_url": (
-        "REDIS_URL",
-        _str_reader(validate=validate.Regexp(r"(redis|rediss|unix)://", error="is no Redis URL")),
-    ),
-    "mongodb_url": (
-        "MONGODB_URL",
-        _str_reader(validate=validate.Regexp(r"mongodb(\+srv)?://", error="is no MongoDB URL")),
-    ),
-    "environment": ("BUCKET_ENV", _str_reader(validate=validate.OneOf(["development", "test", "production"]))),
+    "redis_url": ("REDIS_URL", _str_reader(validate.Regexp(r"(redis|rediss|unix)://", error="is no Redis URL"))),
+    "mongodb_url": ("MONGODB_URL", _str_reader(validate.Regexp(r"mongodb(\+srv)?://", error="is no MongoDB URL"))),
+    "environment": ("BUCKET_ENV", _str_reader(validate.OneOf(["development", "test", "production"]))),
     "api_processes": ("BUCKET_API_PROCESSES", _int_reader()),
     "api_threads": ("BUCKET_API_THREADS", _int_reader()),
     "held_polls": ("BUCKET_HELD_POLLS", _int_reader(0)),
     "backlog_max": ("BUCKET_BACKLOG_MAX", _int_reader()),
     "worker_concurrency": ("BUCKET_WORKER_CONCURRENCY", _int_reader()),
-    "lease_s": ("BUCKET_LEASE_S", _seconds_reader()),
-    "heartbeat_s": ("BUCKET_HEARTBEAT_S", _seconds_reader()),
-    "handoff_s": ("BUCKET_HANDOFF_S", _seconds_reader()),
+    "lease_s": ("BUCKET_LEASE_S", _read_seconds),
+    "heartbeat_s": ("BUCKET_HEARTBEAT_S", _read_seconds),
+    "handoff_s": ("BUCKET_HANDOFF_S", _read_seconds),
     "losses_max": ("BUCKET_LOSSES_MAX", _int_reader()),
-    "grace_s": ("BUCKET_GRACE_S", _seconds_reader()),
-    "drain_s": ("BUCKET_DRAIN_S", _seconds_reader()),
+    "grace_s": ("BUCKET_GRACE_S", _read_seconds),
+    "drain_s": ("BUCKET_DRAIN_S", _read_seconds),
     "retention_days": ("BUCKET_RETENTION_DAYS", _int_reader()),
-    "agents_dir": ("BUCKET_AGENTS_DIR", _path_reader()),
-    "cors_origins": ("BUCKET_CORS_ORIGINS", _list_reader()),
-    "log_level": ("BUCKET_LOG_LEVEL", _str_reader(validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
+    "agents_dir": ("BUCKET_AGENTS_DIR", lambda env, variable: env.path(variable, None)),
+    "cors_origins": ("BUCKET_CORS_ORIGINS", _read_list),
+    "log_level": ("BUCKET_LOG_LEVEL", _str_reader(validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
     "faults": ("BUCKET_FAULTS", _str_reader()),
 }

@@ -9,7 +9,9 @@ from typing import Any, Final
 from shared.domain.execution import Execution, ExecutionRecord, Lease
 from shared.domain.lifecycle.decision import Decision
 from shared.errors import OutcomeUnknown, StaleWrite, Unavailable
-from shared.store.executions.port import BulkExecutionStore, ExecutionQueries, ExecutionStore
+from shared.store.executions.bulk import MongoBulkExecutionStore
+from shared.store.executions.queries import MongoExecutionQueries
+from shared.store.executions.store import MongoExecutionStore
 
 VERBS: Final = frozenset(
     {
@@ -37,7 +39,7 @@ class FaultyStore:
     writes and then raises OutcomeUnknown. ``asked`` counts the calls of each verb.
     """
 
-    def __init__(self, store: ExecutionStore | BulkExecutionStore | ExecutionQueries) -> None:
+    def __init__(self, store: MongoExecutionStore | MongoBulkExecutionStore | MongoExecutionQueries) -> None:
         self._store = store
         self._faults: dict[str, list[Callable[[Callable[[], Any]], Any]]] = defaultdict(list)
         self.calls: dict[str, int] = defaultdict(int)
@@ -71,7 +73,7 @@ class RetryingFaultyStore:
     before its write only, because its lines would be stored twice if it were repeated.
     """
 
-    def __init__(self, store: ExecutionStore, fault: str) -> None:
+    def __init__(self, store: MongoExecutionStore, fault: str) -> None:
         self._store = store
         self._fault = fault
 

@@ -1,4 +1,4 @@
-"""An in-memory execution store (fake) that implements the port, for tests of rules."""
+"""An in-memory execution store (fake) with the methods of the MongoDB stores, for tests of rules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from shared.domain.lifecycle.step_transitions import with_steps
 from shared.domain.list_query import ListOrder, ListPosition, ListQuery, ListRow
 from shared.domain.status import StepStatus
 from shared.errors import BucketError, OutcomeUnknown, StaleWrite
-from shared.store.executions.port import IDEMPOTENCY_KEY_TTL, BulkSave, LeaseRenewal, ProgressReport, RevisionComparison
+from shared.store.executions.bulk import BulkSave
+from shared.store.executions.queries import RevisionComparison
+from shared.store.executions.store import IDEMPOTENCY_KEY_TTL, LeaseRenewal
+from shared.store.executions.updates import ProgressReport
 from shared.store.server_clock import Clock
 
 

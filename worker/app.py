@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-from functools import cache
 from typing import Any, Final
 
 from celery import Celery, signals
@@ -21,7 +20,6 @@ from shared.queue.message import PRIORITY_STEPS
 from shared.settings import Settings, warn_about_unknown_variables
 from shared.telemetry.logging_setup import configure_logging
 from worker.agent_loader import load_agents
-from worker.child_process import create_runner
 from worker.supervision.main_process import MainProcess, watchdog_bootstep
 from worker.supervision.shared_slots import SharedSlots
 from worker.tasks import register_task
@@ -60,36 +58,25 @@ def celery_config_of(settings: Settings) -> dict[str, Any]:
             "socket_keepalive": True,
             "health_check_interval": 15,
         },
-        "broker_connection_retry": True,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "result_backend": None,
         "task_ignore_result": True,
-        "task_store_errors_even_if_ignored": False,
-        "task_serializer": "json",
         "accept_content": ["json"],
-        "event_serializer": "json",
         "task_queues": [Queue(name, routing_key=name) for name in QUEUE_NAMES],  # type: ignore[no-untyped-call]
         "task_default_queue": QUEUE_NAMES[0],
         "task_create_missing_queues": False,
-        "task_protocol": 2,
         "task_acks_late": True,
         "task_acks_on_failure_or_timeout": True,
         "task_reject_on_worker_lost": False,
-        "task_track_started": False,
-        "task_send_sent_event": False,
         "task_time_limit": TASK_TIME_LIMIT_S,
-        "worker_pool": "prefork",
         "worker_concurrency": settings.worker_concurrency,
         "worker_prefetch_multiplier": 1,
         "worker_max_tasks_per_child": 200,
-        "worker_send_task_events": False,
         "worker_enable_remote_control": False,
         "worker_disable_rate_limits": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
-        "worker_lost_wait": 10.0,
     }
 
 
@@ -105,8 +92,7 @@ def create_app(settings: Settings) -> Celery:
     app.amqp.Connection = FixedIntervalConnection
     app.Worker = app.subclass_with_self(NoGossipWorker, name="Worker")
     slots = SharedSlots(settings.worker_concurrency)
-    runner = cache(lambda: create_runner(services, agents, slots, list(app.amqp.queues.consume_from)))
-    register_task(app, runner, services.dead_letters)
+    register_task(app, services, agents, slots)
     main_process = MainProcess(services, slots)
     main_process.connect_signals()
     app.steps["worker"].add(watchdog_bootstep(main_process))

@@ -57,22 +57,6 @@ class Checkpoints(Protocol):
         """Return the newest checkpoint of the step, from any attempt; None if there is none."""
 
 
-class CheckpointsInMemory:
-    """Checkpoints in memory, for a context without a worker, as in an agent's own tests."""
-
-    def __init__(self) -> None:
-        self._latest: bytes | None = None
-
-    def save(self, state: dict[str, Any]) -> None:
-        """Store a copy."""
-        self._latest = orjson.dumps(state)
-
-    def latest(self) -> dict[str, Any] | None:
-        """Return a copy of the newest checkpoint; None if there is none."""
-        state: dict[str, Any] | None = None if self._latest is None else orjson.loads(self._latest)
-        return state
-
-
 @dataclass(slots=True, kw_only=True)
 class AgentContext:
     """One attempt of one step, as its agent sees it.
@@ -88,9 +72,9 @@ class AgentContext:
     deadline: datetime
     ledger: Ledger
     reporter: Reporter
+    checkpoints: Checkpoints
     cancel: threading.Event = field(default_factory=threading.Event)
     previous_state: Mapping[str, Any] | None = None
-    checkpoints: Checkpoints = field(default_factory=CheckpointsInMemory)
     _percent: int | None = field(default=None, init=False)
 
     @property
@@ -113,9 +97,8 @@ class AgentContext:
     def log(self, message: object, /, level: str = "info", **data: Any) -> None:
         """Write a line to the run's log; ``level`` is debug, info, warning or error. A line over 4 KiB is cut."""
         try:
-            self.reporter.line(
-                LOG_LEVELS.get(_text_of(level).lower(), "info"), *_encode_log_line(_text_of(message), data)
-            )
+            text, data_json = _encode_log_line(_text_of(message), data)
+            self.reporter.line(LOG_LEVELS.get(_text_of(level).lower(), "info"), text, data_json)
         except Exception:
             logging.getLogger(__name__).warning("an agent's log line was lost", exc_info=True)
 

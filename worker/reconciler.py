@@ -170,9 +170,8 @@ class Reconciler:
         return self._grace_periods.may_offer(step) and not (needs_redis and self._oldest_messages is None)
 
     def _rescue(self, execution: Execution, step: Step) -> int:
-        reason = (
-            "lease_over" if step.status is StepStatus.RUNNING else "moment_come" if step.is_delayed else "not_claimed"
-        )
+        is_running = step.status is StepStatus.RUNNING
+        reason = "lease_over" if is_running else "moment_come" if step.is_delayed else "not_claimed"
 
         def decide(current: Execution) -> Decision | None:
             current_step = current.steps[step.id]
@@ -182,19 +181,18 @@ class Reconciler:
 
         return self._save_and_publish(execution, reason, decide)
 
-    def _save_and_publish(self, execution: Execution, reason: str, decide: _DecideFn) -> int:
+    def _save_and_publish(
+        self, execution: Execution, reason: str, decide: Callable[[Execution], Decision | None]
+    ) -> int:
         settled = settle(self._store, execution, decide, give_up=lambda: True)
         if settled is None:
             return 0
         faults.reach("reconciler.written")
-        publisher = self._services.publisher
-        if not publisher.publish_rescue(settled.record, settled.decision, as_of=settled.save_started_at_s, reason=reason):
+        decision, as_of = settled.decision, settled.save_started_at_s
+        if not self._services.publisher.publish_rescue(settled.record, decision, as_of=as_of, reason=reason):
             self._oldest_messages = None
-        self._log.info("a step was rescued", execution_id=execution.id, steps=settled.decision.dispatch, reason=reason)
+        self._log.info("a step was rescued", execution_id=execution.id, steps=decision.dispatch, reason=reason)
         return 1
-
-
-_DecideFn = Callable[[Execution], Decision | None]
 
 
 def main() -> None:

@@ -38,12 +38,5 @@ def simulated_outcome_of(step: Step, raised: BaseException) -> RunError | NoOutc
     if not isinstance(raised, ScriptedFailure):
         return None
     kind = ERROR_KIND_BY_CODE.get(raised.code, ErrorKind.PERMANENT)
-    return RunError(
-        raised.code,
-        f"simulated: {raised}",
-        kind,
-        agent=step.agent,
-        step=step.id,
-        attempt=step.claims,
-        retryable=kind is ErrorKind.LOST,
-    )
+    retryable = kind is ErrorKind.LOST
+    return RunError(raised.code, f"simulated: {raised}", kind, step.agent, step.id, step.claims, retryable)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain, repeat
 from typing import Any, Final
@@ -24,7 +24,6 @@ from shared.live import cancel_hints
 from shared.store.executions.settle import settle
 
 REASON_MAX: Final = 500
-_BODY_KEYS: Final = ("reason",)
 
 
 def blueprint(services: Services, reader: ExecutionReader, poller: PollHandler) -> Blueprint:
@@ -44,9 +43,8 @@ def blueprint(services: Services, reader: ExecutionReader, poller: PollHandler) 
             # The run was done before this request and stays as it is: only this reply shows the request.
             cancel_request = CancelRequest(services.clock.now(), reason)
             record = replace(record, execution=replace(record.execution, cancel=cancel_request))
-        return poller.respond_with_record(
-            record, 200 if record.execution.is_done else 202, unknown_key_warnings(body, _BODY_KEYS)
-        )
+        status = 200 if record.execution.is_done else 202
+        return poller.respond_with_record(record, status, unknown_key_warnings(body, ("reason",)))
 
     return blp
 
@@ -72,7 +70,7 @@ def _request_cancel(services: Services, execution_id: str, reason: str | None) -
         services.store,
         execution,
         lambda snapshot: cancel(snapshot, services.clock.now(), reason),
-        give_up=_give_up_on_second_call(),
+        give_up=chain([False], repeat(True)).__next__,  # from its second call on
     )
     if settled is None:
         return None
@@ -88,9 +86,3 @@ def _request_cancel(services: Services, execution_id: str, reason: str | None) -
                 "no cancel hint was set; the workers see the cancel at their next heartbeat", reason=str(error)
             )
     return settled.record
-
-
-def _give_up_on_second_call() -> Callable[[], bool]:
-    """Return a function that returns False at its first call, and True (give up) at every later one."""
-    results = chain([False], repeat(True))
-    return lambda: next(results)

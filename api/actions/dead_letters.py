@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import flask
 from flask import request
@@ -21,10 +21,7 @@ from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.lifecycle.rerun import RetryFrom
 from shared.errors import NotFound, NotRetryable
 from shared.ids import EXECUTION_ID_PATTERN
-from shared.live.render import error_fields
 from shared.timestamps import format_rfc3339
-
-_NO_BODY_KEYS: Final[tuple[str, ...]] = ()
 
 
 def blueprint(services: Services, reader: ExecutionReader, retrier: RetryHandler) -> Blueprint:
@@ -37,21 +34,15 @@ def blueprint(services: Services, reader: ExecutionReader, retrier: RetryHandler
         limit, cursor = query_params.limit(), query_params.text("cursor")
         after = None if cursor is None else DeadLetterPosition(*list_cursors.decode(CursorKind.DEAD_LETTERS, cursor))
         letters = services.dead_letters.list_page(PUBLIC_INTEGRATOR, limit + 1, after)
-        page = letters[:limit]
-        has_more = len(letters) > limit
-        return private_no_cache(
-            flask.jsonify(
-                dead_letters=[_dead_letter_view(letter) for letter in page],
-                next_cursor=list_cursors.encode(CursorKind.DEAD_LETTERS, page[-1].finished_at, page[-1].id)
-                if has_more
-                else None,
-            )
-        )
+        page, next_cursor = letters[:limit], None
+        if len(letters) > limit:
+            next_cursor = list_cursors.encode(CursorKind.DEAD_LETTERS, page[-1].finished_at, page[-1].id)
+        return private_no_cache(flask.jsonify(dead_letters=list(map(_dead_letter_view, page)), next_cursor=next_cursor))
 
     @blp.route("/dead-letters/<letter_id>/requeue", methods=["POST"])
     def requeue(letter_id: str) -> flask.Response:
         """Send a dead letter again: a new execution that goes on from what failed."""
-        warnings = unknown_key_warnings(read_body(request, optional=True), _NO_BODY_KEYS)
+        warnings = unknown_key_warnings(read_body(request, optional=True), ())
         letter = services.dead_letters.find(PUBLIC_INTEGRATOR, letter_id)
         if letter is None:
             if EXECUTION_ID_PATTERN.fullmatch(letter_id):
@@ -74,7 +65,7 @@ def _dead_letter_view(letter: DeadLetter) -> dict[str, Any]:
         "kind": letter.kind,
         "execution_id": letter.execution_id,
         "basket_name": letter.basket_name,
-        "error": error_fields(letter.error),
+        "error": letter.error,
         "finished_at": format_rfc3339(letter.finished_at),
         "retried_as": letter.retried_as,
     }

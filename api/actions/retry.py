@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import flask
 from flask import request
@@ -23,8 +23,6 @@ from shared.domain.status import StepStatus
 from shared.errors import BucketError, ValidationFailed
 from shared.ids import new_execution_id
 from shared.store.server_clock import ServerClock
-
-_BODY_KEYS: Final = ("from",)
 
 
 class RetryHandler:
@@ -72,7 +70,7 @@ def blueprint(clock: ServerClock, retrier: RetryHandler) -> Blueprint:
         """Run again what failed or was cancelled, as a new execution that reuses the finished steps."""
         check_execution_id(execution_id)
         body = read_body(request, optional=True)
-        start_from, warnings = _start_from(body), unknown_key_warnings(body, _BODY_KEYS)
+        start_from, warnings = _start_from(body), unknown_key_warnings(body, ("from",))
         return retrier.retry(read_submission(request, clock.now(), warnings=warnings), execution_id, start_from)
 
     return blp

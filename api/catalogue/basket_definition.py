@@ -58,18 +58,19 @@ def validate_definition(definition: Mapping[str, Any], pointer: str = "") -> dic
         message = "name the agents to run, in their order" if not sources else "give agents or steps, not both"
         detail = "agents is required, or steps" if not sources else "a basket is a list of agents or a graph of steps"
         raise ValidationFailed(detail, details=[{"pointer": f"{pointer}/agents", "message": message}])
-    if sources == ["steps"] and strategy not in {None, GRAPH}:
-        fault = {"pointer": f"{pointer}/execution_strategy", "message": "goes with agents; leave it out beside steps"}
-        raise ValidationFailed(f"execution_strategy {fault['message']}", details=[fault])
-    if sources == ["agents"] and strategy == GRAPH:
-        fault = {"pointer": f"{pointer}/execution_strategy", "message": "graph goes with steps; this has agents"}
-        raise ValidationFailed(f"execution_strategy {fault['message']}", details=[fault])
+    is_graph = sources == ["steps"]
+    if strategy is not None and is_graph != (strategy == GRAPH):
+        message = (
+            "goes with agents; leave it out beside steps" if is_graph else "graph goes with steps; this has agents"
+        )
+        fault = {"pointer": f"{pointer}/execution_strategy", "message": message}
+        raise ValidationFailed(f"execution_strategy {message}", details=[fault])
     stored = {field: definition[field] for field in STORED_FIELDS if field in definition}
     size = len(orjson.dumps(stored))
     if size > DEFINITION_MAX_BYTES:  # each run and each row of a list contains its basket
         detail = f"takes {size} bytes; at most {DEFINITION_MAX_BYTES}: pass data in input_data"
         raise ValidationFailed(f"the basket {detail}", details=[{"pointer": pointer, "message": detail}])
-    return stored | {"execution_strategy": GRAPH if sources == ["steps"] else strategy or SEQUENTIAL}
+    return stored | {"execution_strategy": GRAPH if is_graph else strategy or SEQUENTIAL}
 
 
 def definition_warnings(raw: Mapping[str, Any], known_keys: Sequence[str], within: str = "") -> list[str]:
@@ -87,21 +88,16 @@ def definition_warnings(raw: Mapping[str, Any], known_keys: Sequence[str], withi
 
 def check_agents_exist(definition: Mapping[str, Any], catalogue: AgentCatalogue) -> None:
     """Raise UnknownAgent, with the JSON pointer of each, if a basket to be stored names agents that do not exist."""
+    named = [(f"/agents/{index}", name) for index, name in enumerate(definition.get("agents", ()))]
+    named += [(f"/steps/{index}/agent", step["agent"]) for index, step in enumerate(definition.get("steps", ()))]
     details = []
-    for pointer, name in _named_agents(definition):
+    for pointer, name in named:
         try:
             catalogue.agent(name)
         except AgentNotFound as error:
             details.append({"pointer": pointer, "message": error.message})
     if details:
         raise UnknownAgent("; ".join(detail["message"] for detail in details[:3]), details=details[:20])
-
-
-def _named_agents(definition: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for index, name in enumerate(definition.get("agents", ())):
-        yield f"/agents/{index}", name
-    for index, step in enumerate(definition.get("steps", ())):
-        yield f"/steps/{index}/agent", step["agent"]
 
 
 def _steps_from_agents(agents: Sequence[str], strategy: str, catalogue: AgentCatalogue) -> Iterator[BasketStep]:
@@ -112,10 +108,9 @@ def _steps_from_agents(agents: Sequence[str], strategy: str, catalogue: AgentCat
 
 
 def _parse_steps(steps: Sequence[Mapping[str, Any]], catalogue: AgentCatalogue, pointer: str) -> tuple[BasketStep, ...]:
-    ids = _resolve_step_ids(steps)
     parsed = tuple(
         _parse_step(step, step_id, catalogue, f"{pointer}/{index}")
-        for index, (step, step_id) in enumerate(zip(steps, ids, strict=True))
+        for index, (step, step_id) in enumerate(zip(steps, _resolve_step_ids(steps), strict=True))
     )
     faults = find_graph_faults(parsed)
     if faults:

@@ -67,11 +67,10 @@ def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
             services.baskets.remove(PUBLIC_INTEGRATOR, _check_basket_name(name), services.clock.now())
         finally:  # also after an error: if MongoDB's reply was lost, the basket may be deleted
             basket_cache.forget(name)
-        summary = {"baskets_deleted": 1, "executions_deleted": 0}
         return flask.jsonify(
             success=True,
             message=f"basket {name!r} deleted; its executions stay readable",
-            cleanup_summary=summary,
+            cleanup_summary={"baskets_deleted": 1, "executions_deleted": 0},
         )
 
     return blp

@@ -50,21 +50,21 @@ class FeedHandler:
         self._services = services
         self._long_poller = long_poller
 
-    def resolve_since(self, since: str | None) -> FeedPosition | None:
-        """Return the position of the cursor ``since``; None is the oldest position that is kept."""
-        return None if since is None else self._resolve(since)
+    def resolve(self, since: str) -> FeedPosition:
+        """Return the position of the cursor ``since``, which may be ``now``."""
+        return self._services.feed_reader.end().position if since == NOW else cursors.decode(since, parameter="since")
 
-    def resolve_readable_since(self, since: str) -> FeedPosition:
+    def resolve_readable(self, since: str) -> FeedPosition:
         """Return the position of ``since``; raises CursorExpired if the feed cannot be read from there."""
-        position = self._resolve(since)
+        position = self.resolve(since)
         try:
             self._services.feed_reader.read_page(PUBLIC_INTEGRATOR, position, FeedQuery(1))
         except PositionExpired:
-            raise self.cursor_expired_error(position) from None
+            raise self._expired(position) from None
         return position
 
     def respond(self, start: FeedPosition | None) -> flask.Response:
-        """Return the page of changes from ``start`` on, by long poll if the request prefers to wait.
+        """Return the page of changes from ``start`` on (None: the oldest kept), by long poll if the request waits.
 
         If the filter removes all changes that were read, a held request reads on from there. Raises CursorExpired.
         """
@@ -83,10 +83,10 @@ class FeedHandler:
                 fresh_for_s=lambda _: RECHECK_INTERVAL_S,
             )  # fmt: skip
         except PositionExpired:
-            raise self.cursor_expired_error(start) from None
+            raise self._expired(start) from None
         return preference.mark_applied(self._page_response(held.value), is_granted=held.is_granted)
 
-    def cursor_expired_error(self, start: FeedPosition | None) -> CursorExpired:
+    def _expired(self, start: FeedPosition | None) -> CursorExpired:
         """Return the error for a cursor that is no longer kept, with a new cursor and the list to resync from."""
         since = cursors.encode(self._services.feed_reader.end().position)
         list_params = {"order": str(ListOrder.OLDEST)}
@@ -101,9 +101,6 @@ class FeedHandler:
             "then go on with resync.since",
             resync=resync,
         )
-
-    def _resolve(self, since: str) -> FeedPosition:
-        return self._services.feed_reader.end().position if since == NOW else cursors.decode(since, parameter="since")
 
     def _page_response(self, page: FeedPage) -> flask.Response:
         now = self._services.clock.now_or_none()

@@ -1,21 +1,38 @@
-"""GET /executions/changes and /consumers: the change feed, with a cursor of the caller's or of a named consumer."""
+"""GET /executions/changes and /consumers: the change feed, with a cursor of the caller's or of a named consumer.
+
+Bucket keeps the cursor of each consumer (a durable subscription), so that none misses a change.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import flask
 from flask import request
+from marshmallow import fields
 
-from api.feed.changes import FeedHandler
-from api.feed.consumers import ConsumerHandler, check_name, existing_name
-from api.feed.schemas import AckSchema
+from api.feed import cursors
+from api.feed.changes import NOW, FeedHandler
 from api.http import query_params
 from api.http.body_policy import unknown_key_warnings
+from api.http.cache_control import private_no_cache
 from api.http.request_body import Blueprint, read_body
+from api.http.schema_fields import BodySchema
+from shared.bootstrap import Services
+from shared.domain.execution import PUBLIC_INTEGRATOR
+from shared.errors import ConsumerNotFound, ValidationFailed
+from shared.ids import CONSUMER_NAME_PATTERN
+from shared.store.feed.consumer_store import FeedConsumer
+from shared.timestamps import format_rfc3339
 
-_ACK_KEYS: Final = ("cursor",)
+_NAME_RULE: Final = "must be 1 to 100 letters, digits or any of _ . -, and begin with a letter or digit"
+
+
+class AckSchema(BodySchema):
+    """The body of POST /consumers/{name}/ack."""
+
+    cursor = fields.Str(required=True, error_messages={"required": "is required: the next_since of a page"})
 
 
 def blueprint(feed: FeedHandler) -> Blueprint:
@@ -25,39 +42,95 @@ def blueprint(feed: FeedHandler) -> Blueprint:
     @blp.route("/executions/changes")
     def changes() -> flask.Response:
         """Get what changed since a cursor: each execution as it stands by now, in the order of its changes."""
-        return feed.respond(feed.resolve_since(query_params.text("since")))
+        since = query_params.text("since")
+        return feed.respond(None if since is None else feed.resolve(since))
 
     return blp
 
 
-def consumers_blueprint(consumers: ConsumerHandler) -> Blueprint:
+def consumers_blueprint(services: Services, feed: FeedHandler) -> Blueprint:
     """Return the routes of named consumers."""
     blp = Blueprint("consumers", __name__, description="The feed with a cursor that Bucket keeps")
+    consumers = services.consumers
 
     @blp.route("/consumers")
     def all_consumers() -> flask.Response:
         """List the consumers by name, and how long the oldest change waits that each has not acknowledged."""
-        return consumers.respond_with_list()
+        found = consumers.all(PUBLIC_INTEGRATOR)
+        lags = services.feed_reader.lags_s([consumer.position for consumer in found], services.clock.now())
+        views = [
+            _consumer_view(consumer) | {"lag_s": lag_s, "expired": lag_s is None}
+            for consumer, lag_s in zip(found, lags, strict=True)
+        ]
+        return private_no_cache(flask.jsonify(consumers=views, count=len(views)))
 
     @blp.route("/consumers/<name>", methods=["PUT"])
     def put_consumer(name: str) -> flask.Response:
         """Make a consumer that begins at now, or at ``since``; a known one is left as it is."""
-        return consumers.put(check_name(name), read_body(request, optional=True))
+        if not CONSUMER_NAME_PATTERN.fullmatch(name):
+            fault = {"parameter": "name", "message": _NAME_RULE}
+            raise ValidationFailed(f"the name of a consumer {_NAME_RULE}", details=[fault])
+        body = read_body(request, optional=True)
+        since = _parse_since(body)
+        try:
+            consumer, is_new = consumers.get(PUBLIC_INTEGRATOR, name), False
+        except ConsumerNotFound:
+            consumer, is_new = consumers.add(PUBLIC_INTEGRATOR, name, feed.resolve_readable(since))
+        response = _consumer_response(consumer, unknown_key_warnings(body, ("since",)))
+        response.status_code = 201 if is_new else 200
+        return response
 
     @blp.route("/consumers/<name>", methods=["DELETE"])
     def delete_consumer(name: str) -> flask.Response:
         """Forget a consumer."""
-        return consumers.remove(existing_name(name))
+        consumers.remove(PUBLIC_INTEGRATOR, _existing_name(name))
+        return private_no_cache(flask.jsonify(success=True, message=f"consumer {name!r} deleted", consumer=name))
 
     @blp.route("/consumers/<name>/changes")
     def consumer_changes(name: str) -> flask.Response:
         """Get what changed since the cursor that this consumer has acknowledged; reading does not move it."""
-        return consumers.changes(existing_name(name))
+        return feed.respond(consumers.get(PUBLIC_INTEGRATOR, _existing_name(name)).position)
 
     @blp.route("/consumers/<name>/ack", methods=["POST"])
     @blp.arguments(AckSchema())
     def ack(body: Mapping[str, Any], name: str) -> flask.Response:
         """Acknowledge all before ``cursor``, a page's ``next_since``; an older one than the last changes nothing."""
-        return consumers.ack(existing_name(name), body["cursor"], unknown_key_warnings(read_body(request), _ACK_KEYS))
+        consumers.get(PUBLIC_INTEGRATOR, _existing_name(name))  # a missing one is reported before a faulty cursor
+        position = cursors.decode(body["cursor"], parameter="cursor")
+        consumer = consumers.ack(PUBLIC_INTEGRATOR, name, position, services.feed_reader.require_reached(position))
+        return _consumer_response(consumer, unknown_key_warnings(read_body(request), ("cursor",)))
 
     return blp
+
+
+def _parse_since(body: Mapping[str, Any]) -> str:
+    """Return where a new consumer begins; a faulty cursor is refused for an existing consumer too."""
+    since = body.get("since")
+    if since is None:
+        return NOW
+    if not isinstance(since, str):
+        fault = {"pointer": "/since", "message": "must be a cursor, or now"}
+        raise ValidationFailed(f"since {fault['message']}", details=[fault])
+    if since != NOW:
+        cursors.decode(since, parameter="since")
+    return since
+
+
+def _existing_name(name: str) -> str:
+    """Return ``name`` if it may exist; raises ConsumerNotFound if it cannot, so that it never reaches the store."""
+    if not CONSUMER_NAME_PATTERN.fullmatch(name):
+        raise ConsumerNotFound(f"consumer {name[:100]!r} was not found: the name of a consumer {_NAME_RULE}")
+    return name
+
+
+def _consumer_view(consumer: FeedConsumer) -> dict[str, Any]:
+    return {
+        "consumer": consumer.name,
+        "cursor": cursors.encode(consumer.position),
+        "created_at": format_rfc3339(consumer.created_at),
+        "acked_at": format_rfc3339(consumer.acked_at),
+    }
+
+
+def _consumer_response(consumer: FeedConsumer, warnings: Sequence[str]) -> flask.Response:
+    return private_no_cache(flask.jsonify(_consumer_view(consumer) | ({"warnings": warnings} if warnings else {})))

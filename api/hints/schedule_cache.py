@@ -80,12 +80,7 @@ class DurationCache:
             structlog.get_logger().info("the durations of runs could not be read", reason=str(error))
             return
         for key in keys:
-            self._update_entry(self._entries.get(key), samples[key], now)
-
-    @staticmethod
-    def _update_entry(entry: _CacheEntry | None, sample: Sequence[float], now: float) -> None:
-        if entry is None:
-            return
-        entry.read_at = now
-        if sample and sample != entry.durations_s:  # an empty sample (Redis was flushed) does not replace a known one
-            entry.durations_s, entry.schedule = sample, build_schedule(sample)
+            entry, sample = self._entries[key], samples[key]  # only this method removes entries
+            entry.read_at = now
+            if sample and sample != entry.durations_s:  # an empty one (Redis was flushed) does not replace a known one
+                entry.durations_s, entry.schedule = sample, build_schedule(sample)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from api.http.strict_json import FAULTS_MAX, json_pointer, to_printable
-from shared.errors import CallbacksNotSupported, CredentialsNotAccepted
+from shared.errors import CallbacksNotSupported, CredentialsNotAccepted, RequestError
 from shared.suggestions import closest_matches
 
 CALLBACK_KEYS: Final = frozenset({"callback", "callback_url", "webhook", "webhook_url", "notify_url"})
@@ -44,19 +44,12 @@ def check_policy(body: Mapping[str, Any], raw: bytes | None = None) -> None:
     if isinstance(config, dict):
         callbacks += [("config", key) for key in config if key in CALLBACK_KEYS]
     if callbacks:
-        details = _pointer_details(callbacks, "Bucket never calls back")
-        raise CallbacksNotSupported(
-            f"{_join_pointers(details)}: Bucket never calls back; leave this out and poll status_url until "
-            "done is true",
-            details=details,
-        )
+        advice = "Bucket never calls back; leave this out and poll status_url until done is true"
+        raise _refusal(CallbacksNotSupported, callbacks, "Bucket never calls back", advice)
     credentials = _find_credentials(body) if raw is None or _may_name_credentials(raw) else []
     if credentials:
-        details = _pointer_details(credentials, "credentials are not accepted in a body")
-        raise CredentialsNotAccepted(
-            f"{_join_pointers(details)}: credentials must not be sent in a body; configure them where the agent runs",
-            details=details,
-        )
+        advice = "credentials must not be sent in a body; configure them where the agent runs"
+        raise _refusal(CredentialsNotAccepted, credentials, "credentials are not accepted in a body", advice)
 
 
 def unknown_key_warnings(
@@ -95,7 +88,7 @@ def _find_credentials(body: Mapping[str, Any]) -> list[tuple[str | int, ...]]:
         path, item = queue.popleft()
         if isinstance(item, dict):
             for key, inner in item.items():
-                if _normalize_key(key) in CREDENTIAL_KEYS:
+                if key.lower().replace("_", "").replace("-", "") in CREDENTIAL_KEYS:
                     found.append((*path, key))
                 elif isinstance(inner, (dict, list)):
                     queue.append(((*path, key), inner))
@@ -104,15 +97,8 @@ def _find_credentials(body: Mapping[str, Any]) -> list[tuple[str | int, ...]]:
     return found[:FAULTS_MAX]
 
 
-def _normalize_key(key: str) -> str:
-    return key.lower().replace("_", "").replace("-", "")
-
-
-def _pointer_details(paths: Sequence[tuple[str | int, ...]], message: str) -> list[dict[str, str]]:
-    return [{"pointer": json_pointer(path), "message": message} for path in paths]
-
-
-def _join_pointers(details: Sequence[Mapping[str, str]]) -> str:
+def _refusal(kind: type[RequestError], paths: Sequence[tuple[str | int, ...]], fault: str, advice: str) -> RequestError:
+    details = [{"pointer": json_pointer(path), "message": fault} for path in paths]
     pointers = [detail["pointer"] for detail in details[:3]]
-    more = len(details) - len(pointers)
-    return ", ".join(pointers) + (f" and {more} more" if more else "")
+    more = f" and {len(details) - len(pointers)} more" if len(details) > len(pointers) else ""
+    return kind(f"{', '.join(pointers)}{more}: {advice}", details=details)

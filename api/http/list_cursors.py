@@ -31,8 +31,7 @@ def encode(kind: CursorKind, at: datetime, row_id: str, filters: bytes = b"") ->
 def decode(kind: CursorKind, cursor: str, filters: bytes = b"") -> tuple[datetime, str]:
     """Return the place (time, id) of ``cursor``; raises CursorInvalid if it was not made for this list."""
     with suppress(ValueError, OverflowError):
-        match = _CURSOR_TEXT.fullmatch(cursor_codec.decode_cursor(kind, cursor))
-        if match is not None:
+        if match := _CURSOR_TEXT.fullmatch(cursor_codec.decode_cursor(kind, cursor)):
             if match[3] != _filters_digest(filters):
                 raise CursorInvalid(
                     f"cursor={cursor[:64]!r} belongs to a list with other filters or another order; "

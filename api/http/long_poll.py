@@ -68,7 +68,8 @@ class LongPoller:
         value = fetch()
         if is_ready(value):
             return LongPollResult(value, is_granted=True)
-        if wait_s <= 0 or not self._may_hold() or not self._free_slots.acquire(blocking=False):
+        may_hold = wait_s > 0 and not self._is_closing and self._redis_monitor.last.is_connected
+        if not may_hold or not self._free_slots.acquire(blocking=False):
             return LongPollResult(value, is_granted=False)
         began = time.perf_counter()
         try:
@@ -86,9 +87,6 @@ class LongPoller:
         """Reply to all held requests and hold no more: the process is about to end."""
         self._is_closing = True
         self._wakeup_listener.release_all()
-
-    def _may_hold(self) -> bool:
-        return not self._is_closing and self._redis_monitor.last.is_connected
 
 
 def _wait_until_ready(

@@ -57,7 +57,7 @@ def register_middleware(app: flask.Flask, settings: Settings) -> None:
     app.json = OrjsonProvider(app)
     app.before_request(_before_request)
     app.after_request(_make_after_request(logs_polls=settings.log_level == "DEBUG"))
-    app.teardown_request(_teardown_request)
+    app.teardown_request(lambda _: clear_contextvars())
     if settings.cors_origins:
         _register_cors(app, frozenset(settings.cors_origins))
 
@@ -101,10 +101,6 @@ def _make_after_request(*, logs_polls: bool) -> Callable[[flask.Response], flask
         return response
 
     return after_request
-
-
-def _teardown_request(_: BaseException | None) -> None:
-    clear_contextvars()
 
 
 @lru_cache(maxsize=1024)

@@ -12,9 +12,7 @@ from typing import Any, Final
 
 import flask
 import flask_smorest  # type: ignore[import-untyped]
-import marshmallow
 import structlog
-from marshmallow import fields
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from api.http.strict_json import to_printable
@@ -32,24 +30,8 @@ _ERROR_BY_STATUS: Final[dict[int, type[errors.BucketError]]] = {
 }
 
 
-class ProblemSchema(marshmallow.Schema):
-    """The schema of every error, for the OpenAPI document."""
-
-    type = fields.String(required=True, metadata={"example": "/problems/basket_not_found"})
-    title = fields.String(required=True)
-    status = fields.Integer(required=True)
-    detail = fields.String(required=True, metadata={"description": "A sentence a person can act on."})
-    error_code = fields.String(required=True)
-    message = fields.String(required=True, metadata={"description": "The same as detail."})
-    details = fields.List(fields.Dict(), required=True, metadata={"description": "Each fault and where it is."})
-    timestamp = fields.String(required=True)
-    request_id = fields.String(required=True)
-
-
 class ProblemApi(flask_smorest.Api):  # type: ignore[misc]
     """flask-smorest's Api, whose errors are problem+json too and keep their headers."""
-
-    ERROR_SCHEMA = ProblemSchema
 
     def handle_http_exception(self, error: HTTPException) -> flask.Response:
         """Return the same response as for any other HTTP error."""
@@ -81,9 +63,8 @@ def handle_http_error(error: HTTPException) -> flask.Response:
         return handle_unexpected_error(original)
     if error.response is not None or not error.code or error.code < _CLIENT_ERRORS.start:
         return flask.make_response(error.get_response())
-    extra = (getattr(error, "data", None) or {}).get("headers") or {}
     kept_headers = [pair for pair in error.get_headers() if pair[0].lower() not in {"content-type", "content-length"}]
-    return problem_response(_map_http_error(error), headers=[*kept_headers, *extra.items()])
+    return problem_response(_map_http_error(error), headers=kept_headers)
 
 
 def handle_unexpected_error(error: Exception) -> flask.Response:
@@ -139,10 +120,9 @@ def _map_http_error(error: HTTPException) -> errors.BucketError:
 
 
 def _abort_message(error: HTTPException) -> str:
-    """Return the message that our code gave to ``abort``; werkzeug's own texts are for a person with a browser."""
-    message = (getattr(error, "data", None) or {}).get("message") or error.description
-    if isinstance(message, str) and message != type(error).description:
-        return message
+    """Return the description that ``error`` was raised with; werkzeug's own are for a person with a browser."""
+    if error.description is not None and error.description != type(error).description:
+        return error.description
     return f"the request could not be understood ({error.name.lower()})"
 
 

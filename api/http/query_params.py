@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NoReturn, TypeVar
@@ -11,8 +10,6 @@ from flask import request
 
 from shared.errors import ValidationFailed
 from shared.timestamps import parse_rfc3339
-
-_INVALID_TIMESTAMP: Final = "must be a moment with its offset, such as 2026-11-21T12:00:00Z"
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1_000
@@ -25,7 +22,7 @@ def text(name: str) -> str | None:
     """Return the text of a query parameter, None if it is absent; raises ValidationFailed if it is given twice."""
     values = request.args.getlist(name)
     if len(values) > 1:
-        _raise_invalid(name, "must be given once")
+        raise_invalid(name, "must be given once")
     return values[0] if values else None
 
 
@@ -36,7 +33,7 @@ def enum_values(name: str, enum_type: type[EnumT]) -> tuple[EnumT, ...]:
         return ()
     chosen = {word.strip() for word in value.split(",")}
     if not chosen <= set(enum_type):
-        _raise_invalid(name, f"must be one or several of {_join_words(tuple(enum_type))}, with commas between")
+        raise_invalid(name, f"must be one or several of {', '.join(enum_type)}, with commas between")
     return tuple(word for word in enum_type if word in chosen)
 
 
@@ -47,7 +44,7 @@ def enum_value(name: str, default: EnumT) -> EnumT:
     if value is None:
         return default
     if value not in set(enum_type):
-        _raise_invalid(name, f"must be one of {_join_words(tuple(enum_type))}")
+        raise_invalid(name, f"must be one of {', '.join(enum_type)}")
     return enum_type(value)
 
 
@@ -62,7 +59,7 @@ def timestamp(name: str) -> datetime | None:
     try:
         return parse_rfc3339(value.replace(" ", "+"))
     except ValueError:
-        _raise_invalid(name, _INVALID_TIMESTAMP)
+        raise_invalid(name, "must be a moment with its offset, such as 2026-11-21T12:00:00Z")
 
 
 def integer(name: str, *, minimum: int, maximum: int) -> int | None:
@@ -71,7 +68,7 @@ def integer(name: str, *, minimum: int, maximum: int) -> int | None:
     if value is None:
         return None
     if not (value.isascii() and value.isdigit() and len(value) < 20 and minimum <= int(value) <= maximum):  # noqa: PLR2004
-        _raise_invalid(name, f"must be a whole number from {minimum} to {maximum}")
+        raise_invalid(name, f"must be a whole number from {minimum} to {maximum}")
     return int(value)
 
 
@@ -85,9 +82,6 @@ def after() -> int | None:
     return integer("after", minimum=0, maximum=_SEQ_MAX)
 
 
-def _join_words(words: Sequence[str]) -> str:
-    return ", ".join(words)
-
-
-def _raise_invalid(name: str, message: str) -> NoReturn:
+def raise_invalid(name: str, message: str) -> NoReturn:
+    """Raise ValidationFailed for the query parameter ``name``."""
     raise ValidationFailed(f"{name} {message}", details=[{"parameter": name, "message": message}])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import flask
 import flask_smorest  # type: ignore[import-untyped]
@@ -47,21 +47,13 @@ def read_body(request: flask.Request, *, optional: bool = False, policy: BodyPol
     if not optional:
         _check_content_type(request)
     raw = _read_stream(request, length)
-    if optional and not raw:
-        body: dict[str, Any] = {}
-    else:
+    if optional and raw:
         _check_content_type(request)
-        body = parse_json_object(raw, policy)
-    request.environ[_PARSED_BODY_KEY] = body
-    return body
-
-
-def parse_json_object(raw: bytes, policy: BodyPolicy = check_policy) -> dict[str, Any]:
-    """Parse ``raw`` to a JSON object and check it by ``policy``: by default neither callbacks nor credentials."""
-    body = parse(raw)
+    body = parse(raw) if raw or not optional else {}
     if not isinstance(body, dict):
         raise ValidationFailed("the body must be a JSON object", details=[{"pointer": "", "message": "not an object"}])
     policy(body, raw)
+    request.environ[_PARSED_BODY_KEY] = body
     return body
 
 
@@ -105,31 +97,13 @@ class StrictParser(FlaskParser):
     """The webargs parser of flask-smorest with our strict body: ignores unknown keys; errors are 400, never 422."""
 
     POLICY: BodyPolicy = staticmethod(check_policy)
-    DEFAULT_VALIDATION_STATUS = 400
 
-    def parse(
-        self, argmap: Any, req: flask.Request | None = None, *, location: str | None = None, **kwargs: Any
-    ) -> Any:
-        """Return what ``argmap`` loads; a body without webargs' generic code, which looks up the location each time."""
-        if location != "json":
-            return super().parse(argmap, req, location=location, **kwargs)
-        schema = argmap() if isinstance(argmap, type) else argmap
+    def parse(self, argmap: Any, *_: Any, **__: Any) -> Any:
+        """Return what ``argmap`` loads of the body; without webargs' generic code, which looks up a location first."""
         try:
-            return schema.load(read_body(request_ctx.request, policy=self.POLICY), unknown=marshmallow.EXCLUDE)
+            return argmap.load(read_body(request_ctx.request, policy=self.POLICY), unknown=marshmallow.EXCLUDE)
         except marshmallow.ValidationError as error:
-            raise validation_error({location: error.messages}) from None
-
-    def handle_error(
-        self,
-        error: marshmallow.ValidationError,
-        req: flask.Request,  # noqa: ARG002  the signature is webargs'
-        schema: marshmallow.Schema,  # noqa: ARG002
-        *,
-        error_status_code: int | None,  # noqa: ARG002
-        error_headers: Mapping[str, str] | None,  # noqa: ARG002
-    ) -> NoReturn:
-        """Raise ValidationFailed with a detail for each fault: its JSON pointer or the name of the parameter."""
-        raise validation_error(error.messages) from None
+            raise validation_error(error.messages) from None
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
@@ -139,23 +113,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
 
 
 def validation_error(messages: Any) -> ValidationFailed:
-    """Return the ValidationFailed for marshmallow's messages, which are sorted by location; at most 100 details."""
-    details = list(_fault_details(messages))
-    summary = "; ".join(
-        f"{detail.get('pointer', detail.get('parameter'))}: {detail['message']}" for detail in details[:3]
-    )
+    """Return the ValidationFailed for marshmallow's messages: with the JSON pointer of each fault, at most 100."""
+    details = [{"pointer": json_pointer(path), "message": text} for path, text in _flatten_messages(messages, ())]
+    summary = "; ".join(f"{detail['pointer']}: {detail['message']}" for detail in details[:3])
     more = f"; and {len(details) - 3} more" if len(details) > 3 else ""  # noqa: PLR2004  as many as the summary has
     return ValidationFailed(summary + more, details=details[:_DETAILS_MAX])
-
-
-def _fault_details(messages: Any) -> Iterator[dict[str, str]]:
-    """Yield a detail for each fault in marshmallow's messages, which webargs has sorted by location."""
-    for location, faults in (messages if isinstance(messages, dict) else {"json": messages}).items():
-        for path, message in _flatten_messages(faults, ()):
-            if location == "json":
-                yield {"pointer": json_pointer(path), "message": message}
-            else:
-                yield {"parameter": ".".join(map(str, path)), "message": message}
 
 
 def _flatten_messages(faults: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:

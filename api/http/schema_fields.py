@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -42,15 +43,11 @@ class TimestampField(fields.Field[datetime]):
     }
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> datetime:
-        if not isinstance(value, str):
-            raise self.make_error("invalid")
-        try:
-            at = parse_rfc3339(value)
-        except ValueError:
-            raise self.make_error("invalid") from None
-        if at - datetime.now(UTC) > _FUTURE_MAX:  # the local clock is good enough: this only keeps nonsense out
-            raise self.make_error("invalid")
-        return at
+        with suppress(ValueError):
+            at = parse_rfc3339(value) if isinstance(value, str) else None
+            if at is not None and at - datetime.now(UTC) <= _FUTURE_MAX:  # by the local clock: it only refuses nonsense
+                return at
+        raise self.make_error("invalid")
 
 
 class StrictNumberField(fields.Float):
@@ -73,7 +70,7 @@ class ItemsField(fields.List[Any]):
     """A list of 1 to ``ITEMS_MAX`` items; the items are not validated here but one by one later."""
 
     def __init__(self, of: type[Schema], *, description: str) -> None:
-        """Create the field; ``described`` tells callers in error messages what the list holds."""
+        """Create the field; ``description`` tells callers in error messages what the list holds."""
         limits = {"minItems": 1, "maxItems": ITEMS_MAX}
         super().__init__(fields.Nested(of), required=True, metadata=limits)
         # marshmallow formats its messages, so braces are doubled.

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, Final, NoReturn
+from itertools import accumulate, islice
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -32,7 +32,10 @@ _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _DEPTH_CHANGES: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 # Surrogates and NUL can only arrive as escapes: raw ones are refused as invalid UTF-8 and as a control character.
 _SUSPECT_ESCAPE: Final = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _INTEGRAL_FLOAT: Final = re.compile(rb"\.0(?![0-9])|[0-9]e[0-9+]")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +62,12 @@ def parse(raw: bytes) -> Any:
     if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and depth_of(raw) > DEPTH_MAX:
         raise InvalidJson(f"the body is nested deeper than {DEPTH_MAX} levels")
     try:
-        value = _STRICT_DECODER.decode(text)
-        if _SUSPECT_ESCAPE.search(raw):
-            _raise_faults(value)
+        value = _decode_json(_STRICT_DECODER, text)
+        may_have_faults = _SUSPECT_ESCAPE.search(raw) is not None
     except _FaultNoticed:
-        _raise_faults(_decode_marking(text))
-        raise InvalidJson from None  # not reached: the second pass finds what the first one detected
-    except json.JSONDecodeError as error:
-        raise _syntax_error(error) from None
+        value, may_have_faults = _decode_json(_FAULT_MARKING_DECODER, text), True
+    if may_have_faults:
+        _raise_faults(value)
     return value
 
 
@@ -131,68 +132,52 @@ def _check_int(digits: str) -> int:
 
 def _check_float(digits: str) -> float:
     value = float(digits)
-    if math.isinf(value):
+    if not math.isfinite(value):
         raise _FaultNoticed
     return value
 
 
-def _reject_constant(_: str) -> NoReturn:
-    raise _FaultNoticed
-
-
 def _mark_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value: dict[str, Any] = {}
-    for key, item in pairs:
-        value[key] = _DUPLICATE_KEY if key in value else item
-    return value
+    counts = Counter(key for key, _ in pairs)
+    return {key: item if counts[key] == 1 else _DUPLICATE_KEY for key, item in pairs}
 
 
-def _mark_int(digits: str) -> int | _Fault:
-    try:
-        return _check_int(digits)
-    except _FaultNoticed:
-        return _TOO_LARGE_INT
+def _marking(check: Callable[[str], T], fault: _Fault) -> Callable[[str], T | _Fault]:
+    def mark(digits: str) -> T | _Fault:
+        try:
+            return check(digits)
+        except _FaultNoticed:
+            return fault
 
-
-def _mark_float(digits: str) -> float | _Fault:
-    try:
-        return _check_float(digits)
-    except _FaultNoticed:
-        return _TOO_LARGE_FLOAT
+    return mark
 
 
 _STRICT_DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_check_pairs, parse_int=_check_int, parse_float=_check_float, parse_constant=_reject_constant
+    object_pairs_hook=_check_pairs, parse_int=_check_int, parse_float=_check_float, parse_constant=_check_float
 )
 _FAULT_MARKING_DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_mark_pairs, parse_int=_mark_int, parse_float=_mark_float, parse_constant=lambda _: _NOT_FINITE
+    object_pairs_hook=_mark_pairs,
+    parse_int=_marking(_check_int, _TOO_LARGE_INT),
+    parse_float=_marking(_check_float, _TOO_LARGE_FLOAT),
+    parse_constant=_marking(_check_float, _NOT_FINITE),
 )
 
 
-def _decode_marking(text: str) -> Any:
+def _decode_json(decoder: json.JSONDecoder, text: str) -> Any:
     try:
-        return _FAULT_MARKING_DECODER.decode(text)
+        return decoder.decode(text)
     except json.JSONDecodeError as error:
-        raise _syntax_error(error) from None
-
-
-def _syntax_error(error: json.JSONDecodeError) -> InvalidJson:
-    position = {"line": error.lineno, "column": error.colno}
-    text = f"{error.msg} at line {error.lineno}, column {error.colno}"
-    return InvalidJson(f"the body is not valid JSON: {text}", details=[{**position, "message": error.msg}])
+        message = f"the body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        fault = {"line": error.lineno, "column": error.colno, "message": error.msg}
+        raise InvalidJson(message, details=[fault]) from None
 
 
 def _raise_faults(value: Any) -> None:
     """Raise InvalidJson for the first faults in ``value``; do nothing if there is none."""
-    details = []
-    for path, fault in _find_faults(value):
-        details.append({"pointer": json_pointer(path), "message": fault.message})
-        if len(details) == FAULTS_MAX:
-            break
+    found = islice(_find_faults(value), FAULTS_MAX)
+    details = [{"pointer": json_pointer(path), "message": fault.message} for path, fault in found]
     if details:
-        first = details[0]
-        location = first["pointer"] or "the body"
-        raise InvalidJson(f"{location}: {first['message']}", details=details)
+        raise InvalidJson(f"{details[0]['pointer'] or 'the body'}: {details[0]['message']}", details=details)
 
 
 def _find_faults(value: Any) -> Iterator[tuple[tuple[str | int, ...], _Fault]]:
@@ -201,27 +186,17 @@ def _find_faults(value: Any) -> Iterator[tuple[tuple[str | int, ...], _Fault]]:
         path, item = queue.popleft()
         if isinstance(item, _Fault):
             yield path, item
-        elif isinstance(item, str) and _has_surrogate(item):
+        elif isinstance(item, str) and _LONE_SURROGATE.search(item):
             yield path, _SURROGATE
         elif isinstance(item, dict):
             for key, inner in item.items():
                 if "\0" in key:
                     yield (*path, key), _NUL_KEY
-                if _has_surrogate(key):
+                if _LONE_SURROGATE.search(key):
                     yield (*path, key), _SURROGATE
                 queue.append(((*path, key), inner))
         elif isinstance(item, list):
             queue.extend(((*path, at), inner) for at, inner in enumerate(item))
-
-
-def _has_surrogate(text: str) -> bool:
-    if text.isascii():
-        return False
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _integral_floats_to_ints(value: Any) -> Any:

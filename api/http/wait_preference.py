@@ -12,12 +12,8 @@ from flask import request
 
 from api.http import query_params
 from api.http.long_poll import WAIT_MAX_S
-from shared.errors import ValidationFailed
 
-UNTIL_DONE: Final = "done"
 _SECONDS: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
-_INTEGER: Final = re.compile(r"[0-9]+", re.ASCII)
-_WAIT_DIGITS_MAX: Final = 3  # a longer number is above the maximum anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +38,16 @@ def parse_wait_preference() -> WaitPreference:
     """Return how long this request waits; the query wins over ``Prefer``. Raises ValidationFailed."""
     if not request.environ.get("QUERY_STRING"):
         return parse_prefer_header()
-    until_done = _is_until_done(query_params.text("until"))
+    until = query_params.text("until")
+    if until not in {None, "done"}:
+        query_params.raise_invalid("until", "must be done; leave it out to be told of any change")
     value = query_params.text("wait")
     if value is None:
         preferred = parse_prefer_header()
-        return WaitPreference(preferred.wait_s, until_done, preferred.is_from_prefer)
+        return WaitPreference(preferred.wait_s, until is not None, preferred.is_from_prefer)
     if not _SECONDS.fullmatch(value):
-        raise _invalid_parameter("wait", "must be seconds, such as 10; more than 30 count as 30")
-    return WaitPreference(min(float(value), WAIT_MAX_S), until_done)
+        query_params.raise_invalid("wait", "must be seconds, such as 10; more than 30 count as 30")
+    return WaitPreference(min(float(value), WAIT_MAX_S), until is not None)
 
 
 def parse_prefer_header() -> WaitPreference:
@@ -67,18 +65,7 @@ def parse_prefer_header() -> WaitPreference:
 def _parse_prefer_wait(value: str) -> WaitPreference:
     if len(value) > 1 and value[0] == value[-1] == '"':
         value = value[1:-1]
-    if not _INTEGER.fullmatch(value):
+    if not (value.isascii() and value.isdigit()):
         return NO_WAIT
-    digits = value.lstrip("0")
-    seconds = WAIT_MAX_S if len(digits) > _WAIT_DIGITS_MAX else min(float(digits or 0), WAIT_MAX_S)
+    seconds = min(float(value), WAIT_MAX_S)
     return WaitPreference(seconds, is_from_prefer=seconds > 0)
-
-
-def _is_until_done(value: str | None) -> bool:
-    if value not in {None, UNTIL_DONE}:
-        raise _invalid_parameter("until", f"must be {UNTIL_DONE}; leave it out to be told of any change")
-    return value == UNTIL_DONE
-
-
-def _invalid_parameter(name: str, message: str) -> ValidationFailed:
-    return ValidationFailed(f"{name} {message}", details=[{"parameter": name, "message": message}])

@@ -81,13 +81,11 @@ class LogPageReader:
         return page, ArchivePosition.of_line(page[-1]) if page else since
 
     def _read_latest(self, log_filter: LogFilter, limit: int) -> tuple[Sequence[LogLineJson], LogPosition]:
-        newest = log_stream.read_latest(self._services.redis, log_filter, limit)
-        missing = limit - len(newest.lines)
-        older = (
-            self._read_archive(log_filter, None, log_stream.read_stream_start(self._services.redis))[-missing:]
-            if missing
-            else []
-        )
+        client = self._services.redis
+        newest = log_stream.read_latest(client, log_filter, limit)
+        older: Sequence[LogLineJson] = ()
+        if missing := limit - len(newest.lines):
+            older = self._read_archive(log_filter, None, log_stream.read_stream_start(client))[-missing:]
         return [*older, *newest.lines], newest.next_cursor
 
     def _read_after(
@@ -103,11 +101,9 @@ class LogPageReader:
                 return older[:limit], ArchivePosition.of_line(older[limit - 1])
             start = max(start, LogCursor(stream_start.ms, 0, 0))
         newer = log_stream.read_after(client, start, log_filter, limit - len(older))
-        last_read = since if isinstance(since, ArchivePosition) else None
-        return [
-            *older,
-            *(line for line in newer.lines if last_read is None or ArchivePosition.of_line(line) > last_read),
-        ], newer.next_cursor
+        if isinstance(since, ArchivePosition):
+            return [*older, *(line for line in newer.lines if ArchivePosition.of_line(line) > since)], newer.next_cursor
+        return [*older, *newer.lines], newer.next_cursor
 
     def _read_archive(self, log_filter: LogFilter, since: LogPosition, stream_start: StreamStart) -> list[LogLineJson]:
         """Return the lines in MongoDB between ``since`` and the beginning of the stream, in order."""
@@ -116,10 +112,8 @@ class LogPageReader:
             for seq, event in enumerate(record.events, record.first_seq):
                 line = orjson.loads(render_log_line(record.execution.id, seq, event))
                 position = ArchivePosition.of_line(line)
-                is_in_stream = (
-                    position.ms >= stream_start.ms or (position.execution_id, seq) in stream_start.older_lines
-                )
-                if not is_in_stream and log_filter.matches(line) and _is_after(position, since):
+                in_stream = position.ms >= stream_start.ms or (position.execution_id, seq) in stream_start.older_lines
+                if not in_stream and log_filter.matches(line) and _is_after(position, since):
                     matches.append((position, line))
         return [line for _, line in sorted(matches, key=lambda pair: pair[0])]
 
@@ -127,11 +121,9 @@ class LogPageReader:
         execution_id = log_filter.execution_id
         if execution_id is None:
             return self._services.store.read_newest(_EXECUTIONS_SEARCHED, _LINES_SEARCHED)
-        record = (
-            self._services.store.read(PUBLIC_INTEGRATOR, execution_id, outputs=())
-            if EXECUTION_ID_PATTERN.fullmatch(execution_id)
-            else None
-        )
+        if not EXECUTION_ID_PATTERN.fullmatch(execution_id):
+            return ()
+        record = self._services.store.read(PUBLIC_INTEGRATOR, execution_id, outputs=())
         return () if record is None else (record,)
 
 

@@ -5,26 +5,23 @@ from __future__ import annotations
 import http
 import json
 from collections.abc import Iterator, Mapping
-from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 from api.http.version_prefix import VERSION_PREFIX
-from api.openapi import bulk_operations, catalogue_operations, feed_operations
+from api.openapi.collection_schemas import COLLECTION_SCHEMAS
 from api.openapi.components import COMMON_HEADERS, HEADER_NAMES, HEADERS, LINKS, PARAMETERS
 from api.openapi.json_schema import JsonObject, ref
-from api.openapi.operation_table import OPERATIONS
-from api.openapi.operation_types import Operation, ResponseSpec
+from api.openapi.operation_table import OPERATIONS, ErrorTypes, Operation, ResponseSpec
 from api.openapi.request_schemas import build_request_schemas
 from api.openapi.response_schemas import RESPONSE_SCHEMAS
 from shared import errors
-from shared.errors import BucketError
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 _SCHEMA_REF_PREFIX: Final = "#/components/schemas/"
-_UNVERSIONED_SERVERS: Final = [{"url": "/"}]
 _METHODS: Final = frozenset({"get", "post", "put", "delete", "patch"})
-_COMMON_ERRORS: Final = (errors.ValidationFailed, errors.InternalError)
+_COMMON_ERRORS: Final[ErrorTypes] = (errors.ValidationFailed, errors.InternalError)
 _RETRYABLE_STATUSES: Final = frozenset({429, 503})
 
 _V1: Final = VERSION_PREFIX
@@ -49,15 +46,10 @@ until `done` is true; come back after `poll_after_ms`. There are no callbacks.
 
 def build_document(generated: Mapping[str, Any]) -> JsonObject:
     """Return the whole document; ``generated`` is flask-smorest's, which has the routes and the schemas of bodies."""
-    examples = _examples()
+    # `make examples` records the requests and responses again.
+    examples = json.loads(Path(__file__).with_name("examples.json").read_bytes())
     paths = {path: _path_item(path, item, examples) for path, item in generated["paths"].items()}
-    schemas = (
-        build_request_schemas(generated["components"]["schemas"])
-        | RESPONSE_SCHEMAS
-        | bulk_operations.LIST_SCHEMAS
-        | feed_operations.FEED_SCHEMAS
-        | catalogue_operations.CATALOGUE_SCHEMAS
-    )
+    schemas = build_request_schemas(generated["components"]["schemas"]) | RESPONSE_SCHEMAS | COLLECTION_SCHEMAS
     return {
         "openapi": "3.1.0",
         "info": {"title": "Bucket", "version": generated["info"]["version"], "description": _DESCRIPTION},
@@ -91,13 +83,10 @@ def _referenced_schemas(document: Any, schemas: Mapping[str, JsonObject]) -> set
 
 
 def _path_item(path: str, item: Mapping[str, Any], examples: Mapping[str, Any]) -> JsonObject:
-    methods = {verb: operation for verb, operation in item.items() if verb in _METHODS}
-    operations = {
-        verb: _operation_object(f"{verb.upper()} {path}", operation, examples) for verb, operation in methods.items()
-    }
-    is_unversioned = any(_table_row(f"{verb.upper()} {path}").is_unversioned for verb in methods)
-    path_members: JsonObject = {"servers": _UNVERSIONED_SERVERS} if is_unversioned else {}
-    return path_members | operations
+    names = {verb: f"{verb.upper()} {path}" for verb in item if verb in _METHODS}
+    is_unversioned = any(_table_row(name).is_unversioned for name in names.values())
+    path_members: JsonObject = {"servers": [{"url": "/"}]} if is_unversioned else {}
+    return path_members | {verb: _operation_object(name, item[verb], examples) for verb, name in names.items()}
 
 
 def _table_row(name: str) -> Operation:
@@ -121,10 +110,10 @@ def _operation_object(name: str, generated: Mapping[str, Any], examples: Mapping
             "required": row.is_body_required,
             "content": {"application/json": {"schema": ref(row.body)} | _examples_member(recorded.get("requests"))},
         }
-    responses = {
-        str(status): _response_object(reply, recorded.get(str(status))) for status, reply in row.responses.items()
+    operation["responses"] = {
+        str(status): _response_object(reply, recorded.get(str(status)))
+        for status, reply in chain(row.responses.items(), _problem_responses(row))
     }
-    operation["responses"] = responses | {str(status): problem for status, problem in _problem_responses(row, recorded)}
     return operation
 
 
@@ -138,12 +127,9 @@ def _examples_member(examples: Any) -> JsonObject:
     return {"examples": {name: {"value": value} for name, value in examples.items()}} if examples else {}
 
 
-def _headers_object(names: tuple[str, ...]) -> JsonObject:
-    return {HEADER_NAMES.get(name, name): ref(name, "headers") for name in (*COMMON_HEADERS, *names)}
-
-
 def _response_object(spec: ResponseSpec, examples: Any) -> JsonObject:
-    response: JsonObject = {"description": spec.description, "headers": _headers_object(spec.headers)}
+    headers = {HEADER_NAMES.get(name, name): ref(name, "headers") for name in (*COMMON_HEADERS, *spec.headers)}
+    response: JsonObject = {"description": spec.description, "headers": headers}
     if spec.links:
         response["links"] = {name: ref(name, "links") for name in spec.links}
     if spec.schema is not None:
@@ -151,37 +137,15 @@ def _response_object(spec: ResponseSpec, examples: Any) -> JsonObject:
     return response
 
 
-def _problem_responses(row: Operation, recorded: Mapping[str, Any]) -> Iterator[tuple[int, JsonObject]]:
+def _problem_responses(row: Operation) -> Iterator[tuple[int, ResponseSpec]]:
     by_status: dict[int, list[str]] = {}
-    error_types: tuple[type[BucketError], ...] = (*_COMMON_ERRORS, *row.error_types)
-    for error_type in error_types:
-        codes = by_status.setdefault(error_type.http_status, [])
-        if error_type.error_code not in codes:
-            codes.append(error_type.error_code)
+    for error_type in dict.fromkeys((*_COMMON_ERRORS, *row.error_types)):
+        by_status.setdefault(error_type.http_status, []).append(error_type.error_code)
     for status, codes in sorted(by_status.items()):
-        headers = ("Cache-None", *(("Retry-After-Refused",) if status in _RETRYABLE_STATUSES else ()))
+        headers = ("Cache-None", "Retry-After-Refused") if status in _RETRYABLE_STATUSES else ("Cache-None",)
         constraint = {"properties": {"status": {"const": status}, "error_code": {"enum": codes}}}
         schema = {"allOf": [ref("Problem"), constraint]}
         yield (
             status,
-            {
-                "description": f"{http.HTTPStatus(status).phrase}: {', '.join(codes)}.",
-                "headers": _headers_object(headers),
-                "content": {PROBLEM_MEDIA_TYPE: {"schema": schema} | _examples_member(recorded.get(str(status)))},
-            },
+            ResponseSpec(f"{http.HTTPStatus(status).phrase}: {', '.join(codes)}.", schema, headers, PROBLEM_MEDIA_TYPE),
         )
-
-
-@cache
-def _examples() -> Mapping[str, Any]:
-    """Read the recorded requests and responses; ``make examples`` records them again."""
-    file = Path(__file__).with_name("examples.json")
-    examples: Mapping[str, Any] = json.loads(file.read_bytes()) if file.exists() else {}
-    return examples
-
-
-def error_codes() -> frozenset[str]:
-    """Return every error code that some operation may return."""
-    error_types: set[type[BucketError]] = {*_COMMON_ERRORS, errors.MethodNotAllowed}
-    error_types |= {refusal for row in OPERATIONS.values() for refusal in row.error_types}
-    return frozenset(kind.error_code for kind in error_types)

@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection
 from typing import Any, Final
 
 JsonObject = dict[str, Any]
 
 STRING: Final[JsonObject] = {"type": "string"}
 BOOLEAN: Final[JsonObject] = {"type": "boolean"}
+POSITIVE: Final[JsonObject] = {"type": "integer", "minimum": 1}
 COUNT: Final[JsonObject] = {"type": "integer", "minimum": 0}
-TIMESTAMP: Final[JsonObject] = {
-    "type": "string",
-    "format": "date-time",
-    "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$",
-}
+MOMENT: Final[JsonObject] = {"type": "string", "format": "date-time"}
+TIMESTAMP: Final[JsonObject] = MOMENT | {"pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$"}
+URI_REFERENCE: Final[JsonObject] = {"type": "string", "format": "uri-reference"}
 
 
-def object_of(
-    properties: Mapping[str, JsonObject], *, optional: Iterable[str] = (), description: str | None = None
-) -> JsonObject:
+def object_of(description: str = "", optional: Collection[str] = (), /, **properties: JsonObject) -> JsonObject:
     """Return the schema of an object with exactly these properties; all but the ``optional`` ones are required."""
-    optional_names = set(optional)
-    schema: JsonObject = {
+    return ({"description": description} if description else {}) | {
         "type": "object",
-        "properties": dict(properties),
-        "required": [name for name in properties if name not in optional_names],
+        "properties": properties,
+        "required": [name for name in properties if name not in optional],
         "additionalProperties": False,
     }
-    return schema if description is None else {"description": description} | schema
 
 
 def array_of(items: JsonObject, **limits: int) -> JsonObject:
     """Return the schema of a list; ``limits`` are ``minItems`` and ``maxItems``."""
     return {"type": "array", "items": items, **limits}
-
-
-def map_of(values: JsonObject, keys: str) -> JsonObject:
-    """Return the schema of an object whose keys match the pattern ``keys`` and whose values match ``values``."""
-    return {"type": "object", "additionalProperties": values, "propertyNames": {"pattern": keys}}
 
 
 def nullable(schema: JsonObject) -> JsonObject:
@@ -54,9 +44,14 @@ def enum_of(*values: str) -> JsonObject:
     return {"type": "string", "enum": [str(value) for value in values]}
 
 
-def anchored_pattern(pattern: re.Pattern[str]) -> str:
-    """Return ``pattern``, which our code uses with ``fullmatch``, with the anchors that JSON Schema needs."""
-    return f"^(?:{pattern.pattern})$"
+def constant(text: str) -> JsonObject:
+    """Return the schema of a string that is always ``text``."""
+    return {"type": "string", "const": text}
+
+
+def matching(pattern: str | re.Pattern[str]) -> JsonObject:
+    """Return the schema of a string; a compiled pattern, made for ``fullmatch``, gets JSON Schema's anchors."""
+    return {"type": "string", "pattern": pattern if isinstance(pattern, str) else f"^(?:{pattern.pattern})$"}
 
 
 def ref(component: str, kind: str = "schemas") -> JsonObject:

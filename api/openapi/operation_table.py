@@ -2,20 +2,79 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from api.openapi.bulk_operations import LIST_OPERATIONS
-from api.openapi.catalogue_operations import CATALOGUE_OPERATIONS
-from api.openapi.feed_operations import FEED_OPERATIONS
-from api.openapi.json_schema import ref
-from api.openapi.operation_types import BODY_ERRORS, STORE_ERRORS, SUBMIT_ERRORS, ErrorTypes, Operation, ResponseSpec
+from api.openapi.json_schema import STRING, JsonObject, array_of, ref
 from shared import errors
 
+ErrorTypes = tuple[type[errors.BucketError], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseSpec:
+    """One response that is not an error: the schema of its body (None for no body), its headers and links."""
+
+    description: str
+    schema: JsonObject | None = None
+    headers: tuple[str, ...] = ()
+    media_type: str = "application/json"
+    links: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path; every operation also has X-Request-ID both ways and can fail with 400 and 500."""
+
+    responses: Mapping[int, ResponseSpec]
+    parameters: tuple[str, ...] = ()
+    error_types: ErrorTypes = ()
+    body: str | None = None
+    is_body_required: bool = True
+    is_unversioned: bool = False
+
+
+def _ok(description: str, schema: JsonObject, *headers: str, **more: Any) -> dict[int, ResponseSpec]:
+    """Return the responses of an operation whose only success is 200."""
+    return {200: ResponseSpec(description, schema, headers, **more)}
+
+
+_STORE_ERRORS: Final[ErrorTypes] = (errors.Unavailable,)
+_WRITE_ERRORS: Final[ErrorTypes] = (errors.Unavailable, errors.OutcomeUnknown)
+_PAGE_ERRORS: Final[ErrorTypes] = (errors.CursorInvalid, errors.Unavailable)
+_BODY_ERRORS: Final[ErrorTypes] = (
+    errors.InvalidJson,
+    errors.CallbacksNotSupported,
+    errors.CredentialsNotAccepted,
+    errors.PayloadTooLarge,
+    errors.UnsupportedMediaType,
+)
+_SUBMIT_ERRORS: Final[ErrorTypes] = (
+    *_BODY_ERRORS,
+    errors.IdempotencyKeyReused,
+    errors.Unavailable,
+    errors.Overloaded,
+    errors.OutcomeUnknown,
+)
+# NotFound with each: a name or an id with an encoded slash in it is another path.
 _EXECUTION_ERRORS: Final[ErrorTypes] = (errors.NotFound, errors.ExecutionNotFound, errors.ExecutionExpired)
-_POLL_HEADERS: Final = ("ETag", "Retry-After", "Cache-Private", "Vary")
+_CONSUMER_ERRORS: Final[ErrorTypes] = (errors.NotFound, errors.ConsumerNotFound)
+_BASKET_ERRORS: Final[ErrorTypes] = (errors.NotFound, errors.BasketNotFound)
+_AGENT_ERRORS: Final[ErrorTypes] = (errors.NotFound, errors.AgentNotFound)
+
+_PRIVATE: Final = ("Cache-Private", "Vary")
+_POLL_HEADERS: Final = ("ETag", "Retry-After", *_PRIVATE)
+_LONG_POLL_HEADERS: Final = (*_POLL_HEADERS, "Preference-Applied")
+_DOCUMENT_HEADERS: Final = ("Document-ETag", "Cache-Asked")
 _ACCEPT_PARAMETERS: Final = ("IdempotencyKey", "Traceparent")
 _SUBMIT_PARAMETERS: Final = (*_ACCEPT_PARAMETERS, "Prefer")
+_CHANGES_PARAMETERS: Final = ("Limit", "OfBasket", "OfTag", "Wait", "Prefer")
+_LOG_LINES_PARAMETERS: Final = ("Level", "OfExecution", "Since", "Limit")
+_LIST_PARAMETERS: Final = (
+    "Status", "OfBasket", "OfTag", "OfRequest", "RetryOf", "CreatedAfter", "CreatedBefore", "UpdatedSince", "Order",
+    "Limit", "Cursor",
+)  # fmt: skip
 
 _ACCEPTED: Final = ResponseSpec(
     "Stored, and on its way.",
@@ -32,7 +91,6 @@ _SUBMITTED: Final = {
     ),
     202: replace(_ACCEPTED, headers=(*_ACCEPTED.headers, "Preference-Applied")),
 }
-_LONG_POLL_HEADERS: Final = (*_POLL_HEADERS, "Preference-Applied")
 _POLL: Final = Operation(
     {
         200: ResponseSpec(
@@ -43,24 +101,36 @@ _POLL: Final = Operation(
         304: ResponseSpec("Nothing has changed since the ETag that was sent.", None, _LONG_POLL_HEADERS),
     },
     ("ExecutionId", "Fields", "After", "Limit", "Wait", "Until", "Prefer", "IfNoneMatch"),
-    (*_EXECUTION_ERRORS, *STORE_ERRORS),
+    (*_EXECUTION_ERRORS, *_STORE_ERRORS),
 )
-_EXECUTIONS: Final[dict[str, Operation]] = {
+_CHANGES: Final = _ok(
+    "What has changed; nothing, where nothing has.", ref("Changes"), "Retry-After", *_PRIVATE, "Preference-Applied"
+)
+_LOG_LINES: Final = _ok("The lines, oldest first.", ref("LogLines"), *_PRIVATE)
+
+OPERATIONS: Final[dict[str, Operation]] = {
     "POST /run-basket": Operation(
-        _SUBMITTED,
-        _SUBMIT_PARAMETERS,
-        (*SUBMIT_ERRORS, errors.BasketNotFound, errors.AgentNotFound),
-        body="RunBasket",
+        _SUBMITTED, _SUBMIT_PARAMETERS, (*_SUBMIT_ERRORS, errors.BasketNotFound, errors.AgentNotFound), "RunBasket"
     ),
-    "POST /run-agent": Operation(
-        _SUBMITTED, _SUBMIT_PARAMETERS, (*SUBMIT_ERRORS, errors.AgentNotFound), body="RunAgent"
+    "POST /run-agent": Operation(_SUBMITTED, _SUBMIT_PARAMETERS, (*_SUBMIT_ERRORS, errors.AgentNotFound), "RunAgent"),
+    "POST /run-basket/batch": Operation(
+        {
+            202: ResponseSpec(
+                "What became of each item; look at their statuses.",
+                ref("BatchAccepted"),
+                ("Idempotency-Replayed", "Cache-None"),
+            )
+        },
+        ("IdempotencyKeyOfBatch", "Traceparent"),
+        _SUBMIT_ERRORS,
+        "RunBatch",
     ),
     "GET /execution-logs/{execution_id}": _POLL,
     "GET /executions/{execution_id}": _POLL,
     "GET /executions/{execution_id}/outputs/{step}": Operation(
-        {200: ResponseSpec("The output as the agent returned it.", {"type": "object"}, ("Cache-Private", "Vary"))},
+        _ok("The output as the agent returned it.", {"type": "object"}, *_PRIVATE),
         ("ExecutionId", "Step"),
-        (*_EXECUTION_ERRORS, *STORE_ERRORS),
+        (*_EXECUTION_ERRORS, *_STORE_ERRORS),
     ),
     "POST /executions/{execution_id}/cancel": Operation(
         {
@@ -70,35 +140,110 @@ _EXECUTIONS: Final[dict[str, Operation]] = {
             202: ResponseSpec("A step must stop first; poll on.", ref("ExecutionAskedToStop"), _POLL_HEADERS),
         },
         ("ExecutionId",),
-        (*BODY_ERRORS, *_EXECUTION_ERRORS, errors.Unavailable, errors.OutcomeUnknown),
-        body="CancelRequest",
+        (*_BODY_ERRORS, *_EXECUTION_ERRORS, *_WRITE_ERRORS),
+        "CancelRequest",
         is_body_required=False,
     ),
     "POST /executions/{execution_id}/retry": Operation(
         {202: _ACCEPTED},
         ("ExecutionId", *_ACCEPT_PARAMETERS),
-        (*SUBMIT_ERRORS, *_EXECUTION_ERRORS, errors.NotRetryable),
-        body="RetryRequest",
+        (*_SUBMIT_ERRORS, *_EXECUTION_ERRORS, errors.NotRetryable),
+        "RetryRequest",
         is_body_required=False,
     ),
+    "GET /executions": Operation(_ok("One page.", ref("Executions"), *_PRIVATE), _LIST_PARAMETERS, _PAGE_ERRORS),
+    "POST /executions/poll": Operation(
+        _ok("Those that have changed.", ref("ManyPolled"), "Retry-After", *_PRIVATE),
+        (),
+        (*_BODY_ERRORS, *_STORE_ERRORS),
+        "PollMany",
+    ),
     "GET /dead-letters": Operation(
-        {
-            200: ResponseSpec(
-                "One page, the newest finished first.",
-                ref("DeadLetters"),
-                ("Cache-Private", "Vary"),
-                links=("Requeue",),
-            )
-        },
+        _ok("One page, the newest finished first.", ref("DeadLetters"), *_PRIVATE, links=("Requeue",)),
         ("Limit", "Cursor"),
-        (errors.CursorInvalid, *STORE_ERRORS),
+        _PAGE_ERRORS,
     ),
     "POST /dead-letters/{letter_id}/requeue": Operation(
         {202: _ACCEPTED},
         ("LetterId", *_ACCEPT_PARAMETERS),
-        (*SUBMIT_ERRORS, *_EXECUTION_ERRORS, errors.NotRetryable),
-        body="Nothing",
+        (*_SUBMIT_ERRORS, *_EXECUTION_ERRORS, errors.NotRetryable),
+        "Nothing",
         is_body_required=False,
     ),
+    "GET /executions/changes": Operation(
+        _CHANGES, ("ChangesSince", *_CHANGES_PARAMETERS), (errors.CursorExpired, *_PAGE_ERRORS)
+    ),
+    "GET /consumers": Operation(_ok("All of them, by name.", ref("Consumers"), *_PRIVATE), (), _STORE_ERRORS),
+    "PUT /consumers/{name}": Operation(
+        {
+            200: ResponseSpec("It was there, and stays where it is.", ref("Consumer"), _PRIVATE),
+            201: ResponseSpec("It is there now.", ref("Consumer"), _PRIVATE),
+        },
+        ("ConsumerName",),
+        (*_BODY_ERRORS, errors.NotFound, errors.CursorInvalid, errors.CursorExpired, *_WRITE_ERRORS),
+        "NewConsumer",
+        is_body_required=False,
+    ),
+    "DELETE /consumers/{name}": Operation(
+        _ok("It is forgotten.", ref("ConsumerDeleted"), *_PRIVATE),
+        ("ConsumerName",),
+        (*_CONSUMER_ERRORS, *_WRITE_ERRORS),
+    ),
+    "GET /consumers/{name}/changes": Operation(
+        _CHANGES, ("ConsumerName", *_CHANGES_PARAMETERS), (*_CONSUMER_ERRORS, errors.CursorExpired, *_STORE_ERRORS)
+    ),
+    "POST /consumers/{name}/ack": Operation(
+        _ok("Where it stands now.", ref("Consumer"), *_PRIVATE),
+        ("ConsumerName",),
+        (*_BODY_ERRORS, errors.CursorInvalid, *_CONSUMER_ERRORS, *_WRITE_ERRORS),
+        "Ack",
+    ),
+    "GET /agents": Operation(_ok("The specs by name.", array_of(ref("AgentSpec"))), ("Domain",)),
+    "GET /agents/{name}": Operation(_ok("The spec.", ref("AgentSpec")), ("AgentName",), _AGENT_ERRORS),
+    "GET /baskets": Operation(_ok("The baskets by name.", ref("Baskets")), (), _STORE_ERRORS),
+    "GET /baskets/{name}": Operation(
+        _ok("The basket.", ref("Basket")), ("BasketName",), (*_BASKET_ERRORS, *_STORE_ERRORS)
+    ),
+    "POST /create-basket": Operation(
+        {201: ResponseSpec("The basket is there.", ref("BasketCreated"))},
+        (),
+        (*_BODY_ERRORS, errors.UnknownAgent, errors.BasketExists, *_WRITE_ERRORS),
+        "NewBasket",
+    ),
+    "DELETE /baskets/{name}": Operation(
+        _ok("The basket is gone.", ref("BasketDeleted")), ("BasketName",), (*_BASKET_ERRORS, *_WRITE_ERRORS)
+    ),
+    "GET /logs": Operation(_LOG_LINES, ("Agent", *_LOG_LINES_PARAMETERS), _PAGE_ERRORS),
+    "GET /agent-logs/{name}": Operation(
+        _LOG_LINES, ("AgentName", *_LOG_LINES_PARAMETERS), (*_AGENT_ERRORS, *_PAGE_ERRORS)
+    ),
+    "GET /health": Operation(_ok("How the services are.", ref("Health"), "Cache-None")),
+    "GET /ready": Operation(_ok("Runs are accepted.", ref("Ready"), "Cache-None"), (), _STORE_ERRORS),
+    "GET /metrics": Operation(_ok("Prometheus text.", STRING, media_type="text/plain"), is_unversioned=True),
+    "GET /openapi.json": Operation(
+        {
+            200: ResponseSpec(
+                "This document.", {"type": "object", "required": ["openapi", "paths"]}, _DOCUMENT_HEADERS
+            ),
+            304: ResponseSpec("It has not changed.", None, _DOCUMENT_HEADERS),
+        },
+        ("IfNoneMatch",),
+        is_unversioned=True,
+    ),
+    "GET /docs": Operation(
+        _ok(
+            "A page to read this document and to try it.",
+            STRING,
+            *("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Referrer-Policy", "Cache-Asked"),
+            media_type="text/html",
+        ),
+        is_unversioned=True,
+    ),
+    "GET /docs/{file}": Operation(
+        _ok("A script, a style or an icon of that page.", STRING, "Cache-Hour", media_type="*/*"),
+        ("DocsFile",),
+        (errors.NotFound,),
+        is_unversioned=True,
+    ),
+    "GET /": Operation({302: ResponseSpec("To /docs.", None, ("Docs-Location", "Cache-Asked"))}, is_unversioned=True),
 }
-OPERATIONS: Final = _EXECUTIONS | LIST_OPERATIONS | FEED_OPERATIONS | CATALOGUE_OPERATIONS

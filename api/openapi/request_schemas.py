@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from api.actions.cancel import REASON_MAX
 from api.http.schema_fields import ITEMS_MAX
-from api.openapi.json_schema import STRING, JsonObject, described, ref
+from api.openapi.json_schema import STRING, JsonObject, described, enum_of, ref
 from api.submission.schemas import METADATA_MAX_BYTES
 from shared.domain.definitions.agent_spec import TIMEOUT_MAX_S
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
@@ -16,7 +17,7 @@ from shared.domain.lifecycle.rerun import RetryFrom
 
 _RETRY_SCHEMA: Final[JsonObject] = {
     "anyOf": [
-        {"type": "string", "enum": list(NAMED_RETRY_POLICIES)},
+        enum_of(*NAMED_RETRY_POLICIES),
         {
             "type": "object",
             "properties": {
@@ -47,42 +48,28 @@ _ONE_RUN_AFTER: Final[JsonObject] = {
 _NAME_OR_CONFIG: Final[JsonObject] = {
     "anyOf": [
         {"required": ["basket_name"], "properties": {"basket_name": STRING}},
-        {
-            "required": ["config"],
-            "properties": {"config": ref("BasketConfig"), "basket_name": {"type": "null"}},
-        },
+        {"required": ["config"], "properties": {"config": ref("BasketConfig"), "basket_name": {"type": "null"}}},
     ]
 }
 
+
+def _optional_key(name: str, schema: JsonObject, description: str) -> JsonObject:
+    return {"type": "object", "properties": {name: described(schema, description)}}
+
+
 # Bodies that handlers read without marshmallow; each may be absent.
-HAND_WRITTEN_SCHEMAS: Final[dict[str, JsonObject]] = {
-    "CancelRequest": {
-        "type": "object",
-        "properties": {
-            "reason": {"type": ["string", "null"], "maxLength": REASON_MAX, "description": "shown with the execution"}
-        },
-    },
-    "RetryRequest": {
-        "type": "object",
-        "properties": {
-            "from": {
-                "type": "string",
-                "enum": [str(start) for start in RetryFrom],
-                "default": str(RetryFrom.FAILED),
-                "description": "failed keeps the finished steps; start runs all of them again",
-            }
-        },
-    },
-    "NewConsumer": {
-        "type": "object",
-        "properties": {
-            "since": {
-                "type": ["string", "null"],
-                "default": "now",
-                "description": "where it begins: now, or a next_since as it came",
-            }
-        },
-    },
+_HAND_WRITTEN_SCHEMAS: Final[dict[str, JsonObject]] = {
+    "CancelRequest": _optional_key(
+        "reason", {"type": ["string", "null"], "maxLength": REASON_MAX}, "shown with the execution"
+    ),
+    "RetryRequest": _optional_key(
+        "from",
+        enum_of(*RetryFrom) | {"default": str(RetryFrom.FAILED)},
+        "failed keeps the finished steps; start runs all of them again",
+    ),
+    "NewConsumer": _optional_key(
+        "since", {"type": ["string", "null"], "default": "now"}, "where it begins: now, or a next_since as it came"
+    ),
     "Nothing": {"type": "object", "description": "no key means anything yet"},
 }
 
@@ -115,7 +102,7 @@ def build_request_schemas(generated: Mapping[str, JsonObject]) -> dict[str, Json
     for name in ("RunBasket", "BatchItem"):
         schemas[name]["properties"]["config"] = described({}, "a basket for this run only; basket_name wins")
         schemas[name] |= _NAME_OR_CONFIG
-    return schemas | HAND_WRITTEN_SCHEMAS
+    return schemas | _HAND_WRITTEN_SCHEMAS
 
 
 def _as_json_schema(schema: Any) -> Any:
@@ -124,12 +111,8 @@ def _as_json_schema(schema: Any) -> Any:
     ``\Z``, which only Python has, becomes ``$``; and additional keys are allowed, because the API ignores them.
     """
     if isinstance(schema, dict):
-        members = {key: item for key, item in schema.items() if (key, item) != ("additionalProperties", False)}
-        return {
-            key: _portable_pattern(item) if key == "pattern" else _as_json_schema(item) for key, item in members.items()
-        }
-    return [_as_json_schema(item) for item in schema] if isinstance(schema, list) else schema
-
-
-def _portable_pattern(pattern: Any) -> Any:
-    return pattern.removesuffix(r"\Z") + "$" if isinstance(pattern, str) and pattern.endswith(r"\Z") else pattern
+        kept = {key: item for key, item in schema.items() if (key, item) != ("additionalProperties", False)}
+        return {key: _as_json_schema(item) for key, item in kept.items()}
+    if isinstance(schema, list):
+        return [_as_json_schema(item) for item in schema]
+    return re.sub(r"\\Z$", "$", schema) if isinstance(schema, str) else schema

@@ -1,4 +1,4 @@
-"""JSON schemas of response bodies, as strict as possible; every real response is valid by its schema."""
+"""JSON schemas of response bodies, as strict as possible: executions and errors, and the parts that others share."""
 
 from __future__ import annotations
 
@@ -11,120 +11,102 @@ from api.logs.routes import LOG_LEVELS
 from api.openapi.json_schema import (
     BOOLEAN,
     COUNT,
+    POSITIVE,
     STRING,
     TIMESTAMP,
+    URI_REFERENCE,
     JsonObject,
-    anchored_pattern,
     array_of,
     described,
     enum_of,
-    map_of,
+    matching,
     nullable,
     object_of,
     ref,
 )
-from shared.domain.dead_letter import DeadLetterKind
+from api.polling.field_selection import ALWAYS_INCLUDED
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.execution import CancelOutcome, ErrorKind
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.ids import AGENT_NAME_PATTERN, BASKET_NAME_PATTERN, EXECUTION_ID_PATTERN, REQUEST_ID_PATTERN
 from shared.live.render import OUTPUT_INLINE_MAX_BYTES
 
-EXECUTION_ID_SCHEMA: Final[JsonObject] = {"type": "string", "pattern": anchored_pattern(EXECUTION_ID_PATTERN)}
-AGENT: Final[JsonObject] = {"type": "string", "pattern": anchored_pattern(AGENT_NAME_PATTERN)}
-BASKET: Final[JsonObject] = {"type": "string", "pattern": anchored_pattern(BASKET_NAME_PATTERN)}
+EXECUTION_ID: Final = matching(EXECUTION_ID_PATTERN)
+AGENT: Final = matching(AGENT_NAME_PATTERN)
+BASKET: Final = matching(BASKET_NAME_PATTERN)
 # A step without an id gets its agent's name, with a number if that is taken: cut, so that the pattern fits too.
-STEP: Final[JsonObject] = AGENT
-REQUEST_ID_SCHEMA: Final[JsonObject] = {"type": "string", "pattern": anchored_pattern(REQUEST_ID_PATTERN)}
-URI_REFERENCE: Final[JsonObject] = {"type": "string", "format": "uri-reference"}
+STEP: Final = AGENT
+REQUEST_ID: Final = matching(REQUEST_ID_PATTERN)
 OBJECT: Final[JsonObject] = {"type": "object"}
-REV: Final[JsonObject] = {"type": "integer", "minimum": 1}
 POLL_AFTER_MS: Final[JsonObject] = {
     "type": "integer",
     "minimum": round(POLL_DELAY_MIN_S * 1_000),
     "maximum": round(POLL_DELAY_MAX_S * 1_000),
 }
-LEVEL: Final[JsonObject] = enum_of(*LOG_LEVELS)
-STRATEGY: Final[JsonObject] = enum_of(SEQUENTIAL, PARALLEL, GRAPH)
-STATUS: Final[JsonObject] = enum_of(*ExecutionStatus)
-WARNINGS: Final[JsonObject] = described(
-    array_of(STRING, minItems=1), "keys of the body that were ignored, and what was meant"
-)
-FINAL_STATUSES: Final = [str(status) for status in ExecutionStatus if status.is_final]
-LIVE_STATUSES: Final = [str(status) for status in ExecutionStatus if not status.is_final]
-
+LEVEL: Final = enum_of(*LOG_LEVELS)
+STRATEGY: Final = enum_of(SEQUENTIAL, PARALLEL, GRAPH)
+STATUS: Final = enum_of(*ExecutionStatus)
+WARNINGS: Final = described(array_of(STRING, minItems=1), "keys of the body that were ignored, and what was meant")
 _METADATA: Final = object_of(
-    {
-        "execution_id": EXECUTION_ID_SCHEMA,
-        "basket_name": BASKET,
-        "agents_executed": array_of(AGENT, minItems=1),
-        "strategy": STRATEGY,
-    }
+    execution_id=EXECUTION_ID, basket_name=BASKET, agents_executed=array_of(AGENT, minItems=1), strategy=STRATEGY
 )
 _OMITTED: Final = object_of(
-    {
-        "omitted": {"const": True},
-        "bytes": {"type": "integer", "minimum": OUTPUT_INLINE_MAX_BYTES},
-        "url": URI_REFERENCE,
-    },
-    description="an output of over 256 KiB: where to get it",
-)
-_PROGRESS: Final = object_of(
-    {
-        "percent": {"type": "integer", "minimum": 0, "maximum": 100},
-        "steps_total": {"type": "integer", "minimum": 1},
-        "steps_completed": COUNT,
-        "message": nullable(STRING),
-    }
-)
-_STEP: Final = object_of(
-    {"step": STEP, "agent": AGENT, "status": enum_of(*StepStatus), "attempts": COUNT, "duration_ms": nullable(COUNT)}
-)
-_WAITING: Final = object_of(
-    {
-        "reason": enum_of("queue", "schedule", "retry", "no_worker"),
-        "position": nullable(COUNT),
-        "eta_ms": nullable(COUNT),
-    },
-    description="why the run rests, and for how long by estimate",
+    "an output of over 256 KiB: where to get it",
+    omitted={"const": True},
+    bytes={"type": "integer", "minimum": OUTPUT_INLINE_MAX_BYTES},
+    url=URI_REFERENCE,
 )
 _CANCEL: Final = object_of(
-    {
-        "requested_at": TIMESTAMP,
-        "reason": nullable({"type": "string", "maxLength": REASON_MAX}),
-        "outcome": described(
-            enum_of(*CancelOutcome), "pending until the run is over; already_final: it ended as if nobody had asked"
-        ),
-    }
+    requested_at=TIMESTAMP,
+    reason=nullable({"type": "string", "maxLength": REASON_MAX}),
+    outcome=described(
+        enum_of(*CancelOutcome), "pending until the run is over; already_final: it ended as if nobody had asked"
+    ),
 )
 
 EXECUTION_PROPERTIES: Final[dict[str, JsonObject]] = {
-    "execution_id": EXECUTION_ID_SCHEMA,
+    "execution_id": EXECUTION_ID,
     "basket_name": BASKET,
     "status": described(STATUS, "the last three are final: nothing leaves them"),
     "done": described(BOOLEAN, "true for a final status; then the execution never changes again"),
-    "rev": described(REV, "moves with each change that a poll can see, and never back"),
-    "progress": _PROGRESS,
-    "current_step": nullable(object_of({"step": STEP, "agent": AGENT, "attempt": REV})),
-    "steps": array_of(_STEP, minItems=1),
-    "waiting_for": nullable(_WAITING),
+    "rev": described(POSITIVE, "moves with each change that a poll can see, and never back"),
+    "progress": object_of(
+        percent=COUNT | {"maximum": 100}, steps_total=POSITIVE, steps_completed=COUNT, message=nullable(STRING)
+    ),
+    "current_step": nullable(object_of(step=STEP, agent=AGENT, attempt=POSITIVE)),
+    "steps": array_of(
+        object_of(step=STEP, agent=AGENT, status=enum_of(*StepStatus), attempts=COUNT, duration_ms=nullable(COUNT)),
+        minItems=1,
+    ),
+    "waiting_for": nullable(
+        object_of(
+            "why the run rests, and for how long by estimate",
+            reason=enum_of("queue", "schedule", "retry", "no_worker"),
+            position=nullable(COUNT),
+            eta_ms=nullable(COUNT),
+        )
+    ),
     "result": described(
         {"type": ["object", "null"]},
         "of a sequential basket its last step's output; of others, by step, the outputs of those that no step needs",
     ),
     "error": nullable(ref("RunError")),
-    "outputs": map_of({"anyOf": [OBJECT, _OMITTED]}, STEP["pattern"]),
+    "outputs": {
+        "type": "object",
+        "additionalProperties": {"anyOf": [OBJECT, _OMITTED]},
+        "propertyNames": {"pattern": STEP["pattern"]},
+    },
     "logs": array_of(ref("LogLine"), maxItems=LIMIT_MAX),
     "count": described(COUNT, "how many lines are in logs"),
     "total": described(COUNT, "how many lines there are in all"),
     "next_after": described(COUNT, "pass it back as after to get the lines beyond"),
-    "first_seq": described(REV, "the seq of the first line that is still kept"),
+    "first_seq": described(POSITIVE, "the seq of the first line that is still kept"),
     "logs_dropped": COUNT,
     "gap": described(BOOLEAN, "with after: true where lines between it and the first one here are kept no longer"),
     "tags": array_of({"type": "string", "minLength": 1, "maxLength": 64}, maxItems=20),
     "metadata": described(OBJECT, "as it was submitted"),
     "input_source": enum_of("request", "sample"),
-    "retry_of": nullable(EXECUTION_ID_SCHEMA),
+    "retry_of": nullable(EXECUTION_ID),
     "cancel": described(nullable(_CANCEL), "null where nobody asked it to stop before it was over"),
     "execution_metadata": _METADATA,
     "created_at": TIMESTAMP,
@@ -132,20 +114,18 @@ EXECUTION_PROPERTIES: Final[dict[str, JsonObject]] = {
     "started_at": nullable(TIMESTAMP),
     "finished_at": nullable(TIMESTAMP),
     "poll_after_ms": described(POLL_AFTER_MS, "when to poll again; a final execution has none"),
-    "request_id": described(REQUEST_ID_SCHEMA, "of the submit, not of this poll"),
+    "request_id": described(REQUEST_ID, "of the submit, not of this poll"),
 }
-_OPTIONAL_FIELDS: Final = ("gap", "poll_after_ms")
-ALWAYS_INCLUDED_FIELDS: Final = ("execution_id", "status", "done", "rev")
 EXECUTION_FIELDS: Final = tuple(EXECUTION_PROPERTIES)
-
-
 _NULL: Final[JsonObject] = {"type": "null"}
 
 
 def final_or_live_rules(*null_while_live: str) -> JsonObject:
     """Return the if/then/else rules of a final and of a live run; in a live one ``null_while_live`` are null."""
-    live = {"status": {"enum": LIVE_STATUSES}, "finished_at": _NULL} | dict.fromkeys(null_while_live, _NULL)
-    final = {"status": {"enum": FINAL_STATUSES}, "finished_at": TIMESTAMP, "poll_after_ms": False}
+    live_statuses = [str(status) for status in ExecutionStatus if not status.is_final]
+    final_statuses = [str(status) for status in ExecutionStatus if status.is_final]
+    live = {"status": {"enum": live_statuses}, "finished_at": _NULL} | dict.fromkeys(null_while_live, _NULL)
+    final = {"status": {"enum": final_statuses}, "finished_at": TIMESTAMP, "poll_after_ms": False}
     return {
         "if": {"properties": {"done": {"const": True}}},
         "then": {"properties": final | dict.fromkeys(("waiting_for", "current_step"), _NULL)},
@@ -153,23 +133,29 @@ def final_or_live_rules(*null_while_live: str) -> JsonObject:
     }
 
 
+def _whole_execution(description: str, **more: JsonObject) -> JsonObject:
+    properties = EXECUTION_PROPERTIES | more
+    rules = final_or_live_rules("result", "error")
+    return object_of(description, ("gap", "poll_after_ms", "warnings"), **properties) | rules
+
+
 ACCEPTED_PROPERTIES: Final[dict[str, JsonObject]] = {
-    "execution_id": EXECUTION_ID_SCHEMA,
+    "execution_id": EXECUTION_ID,
     "status": STATUS,
     "done": BOOLEAN,
-    "rev": REV,
+    "rev": POSITIVE,
     "execution_metadata": _METADATA,
     "status_url": described(URI_REFERENCE, "poll it until done is true; it keeps the prefix of the request"),
     "message": STRING,
     "created_at": TIMESTAMP,
-    "request_id": described(REQUEST_ID_SCHEMA, "of the request that made the run"),
-    "retry_of": described(EXECUTION_ID_SCHEMA, "of a retry: what it is a retry of"),
+    "request_id": described(REQUEST_ID, "of the request that made the run"),
+    "retry_of": described(EXECUTION_ID, "of a retry: what it is a retry of"),
     "poll_after_ms": described(POLL_AFTER_MS, "when to poll first; absent where a repeated submit finds it done"),
     "warnings": WARNINGS,
 }
 
 PROBLEM_PROPERTIES: Final[dict[str, JsonObject]] = {
-    "type": {"type": "string", "format": "uri-reference", "pattern": "^/problems/[a-z_]+$"},
+    "type": URI_REFERENCE | {"pattern": "^/problems/[a-z_]+$"},
     "title": STRING,
     "status": {"type": "integer", "minimum": 400, "maximum": 599},
     "detail": described(STRING, "a sentence that a person can act on"),
@@ -177,111 +163,65 @@ PROBLEM_PROPERTIES: Final[dict[str, JsonObject]] = {
     "message": described(STRING, "the same as detail"),
     "details": described(array_of(ref("Fault")), "each fault and where it is"),
     "timestamp": TIMESTAMP,
-    "request_id": described(REQUEST_ID_SCHEMA, "quote it when you ask for help"),
+    "request_id": described(REQUEST_ID, "quote it when you ask for help"),
 }
 _RESYNC: Final = described(
-    object_of({"since": STRING, "list": URI_REFERENCE}),
+    object_of(since=STRING, list=URI_REFERENCE),
     "of cursor_expired alone: read all pages of the list, then go on from since",
 )
 
 RESPONSE_SCHEMAS: Final[dict[str, JsonObject]] = {
-    "Execution": object_of(EXECUTION_PROPERTIES, optional=_OPTIONAL_FIELDS, description="An execution as it stands.")
-    | final_or_live_rules("result", "error"),
+    "Execution": _whole_execution("An execution as it stands."),
     "ExecutionPart": object_of(
-        EXECUTION_PROPERTIES,
-        optional=set(EXECUTION_PROPERTIES) - set(ALWAYS_INCLUDED_FIELDS),
-        description="The fields of an execution that were asked for, and the first four.",
+        "The fields of an execution that were asked for, and the first four.",
+        set(EXECUTION_PROPERTIES) - set(ALWAYS_INCLUDED),
+        **EXECUTION_PROPERTIES,
     ),
-    "ExecutionAtItsEnd": object_of(
-        EXECUTION_PROPERTIES | {"warnings": WARNINGS},
-        optional=(*_OPTIONAL_FIELDS, "warnings"),
-        description="The answer to a submit that was held until the run was done.",
-    )
-    | final_or_live_rules("result", "error"),
-    "ExecutionAskedToStop": object_of(
-        EXECUTION_PROPERTIES
-        | {
-            "cancel": described(_CANCEL, "of a run that was over when it was first asked, told in this answer alone"),
-            "warnings": WARNINGS,
-        },
-        optional=(*_OPTIONAL_FIELDS, "warnings"),
-        description="The answer to a cancel: the execution as it stands by then.",
-    )
-    | final_or_live_rules("result", "error"),
+    "ExecutionAtItsEnd": _whole_execution(
+        "The answer to a submit that was held until the run was done.", warnings=WARNINGS
+    ),
+    "ExecutionAskedToStop": _whole_execution(
+        "The answer to a cancel: the execution as it stands by then.",
+        cancel=described(_CANCEL, "of a run that was over when it was first asked, told in this answer alone"),
+        warnings=WARNINGS,
+    ),
     "Accepted": object_of(
-        ACCEPTED_PROPERTIES,
-        optional=["retry_of", "poll_after_ms", "warnings"],
-        description="The answer to a submit: the execution is stored, and here is where to poll it.",
+        "The answer to a submit: the execution is stored, and here is where to poll it.",
+        ("retry_of", "poll_after_ms", "warnings"),
+        **ACCEPTED_PROPERTIES,
     ),
     "RunError": object_of(
-        {
-            "error_code": described({"type": "string", "pattern": "^[a-z][a-z0-9_]*$"}, "docs/errors.md lists them"),
-            "message": STRING,
-            "kind": enum_of(*ErrorKind),
-            "agent": nullable(AGENT),
-            "step": nullable(STEP),
-            "attempt": nullable(COUNT),
-            "retryable": described(BOOLEAN, "whether the same request may succeed another time"),
-        },
-        description="Why an execution failed or was cancelled.",
+        "Why an execution failed or was cancelled.",
+        error_code=described(matching("^[a-z][a-z0-9_]*$"), "docs/errors.md lists them"),
+        message=STRING,
+        kind=enum_of(*ErrorKind),
+        agent=nullable(AGENT),
+        step=nullable(STEP),
+        attempt=nullable(COUNT),
+        retryable=described(BOOLEAN, "whether the same request may succeed another time"),
     ),
     "LogLine": object_of(
-        {
-            "seq": REV,
-            "execution_id": EXECUTION_ID_SCHEMA,
-            "agent_name": described(AGENT, "basket_manager for what the engine says itself"),
-            "step": nullable(STRING),
-            "event": STRING,
-            "level": LEVEL,
-            "message": STRING,
-            "timestamp": TIMESTAMP,
-            "status": enum_of("success", "running", "retrying", "released", "lost", "cancelling", "cancelled", "error"),
-            "data": OBJECT,
-        },
-        description="One line of an execution's log; seq is dense within its execution.",
+        "One line of an execution's log; seq is dense within its execution.",
+        seq=POSITIVE,
+        execution_id=EXECUTION_ID,
+        agent_name=described(AGENT, "basket_manager for what the engine says itself"),
+        step=nullable(STRING),
+        event=STRING,
+        level=LEVEL,
+        message=STRING,
+        timestamp=TIMESTAMP,
+        status=enum_of("success", "running", "retrying", "released", "lost", "cancelling", "cancelled", "error"),
+        data=OBJECT,
     ),
-    "LogLines": object_of(
-        {
-            "logs": array_of(ref("LogLine"), maxItems=LIMIT_MAX),
-            "count": COUNT,
-            "next_since": described(nullable(STRING), "pass it back as since; null where there is nothing yet"),
-        },
-        description="Log lines of all executions, oldest first.",
-    ),
-    "DeadLetter": object_of(
-        {
-            "id": {"type": "string", "pattern": f"^(?:{EXECUTION_ID_PATTERN.pattern}|message-[0-9a-f]{{24}})$"},
-            "kind": enum_of(*DeadLetterKind),
-            "execution_id": nullable(EXECUTION_ID_SCHEMA),
-            "basket_name": nullable(BASKET),
-            "error": nullable(ref("RunError")),
-            "finished_at": TIMESTAMP,
-            "retried_as": array_of(EXECUTION_ID_SCHEMA),
-            "times": described(REV, "of a message: how often it came"),
-        },
-        optional=["times"],
-        description="What failed for good: a run, or a message that nobody could read.",
-    ),
-    "DeadLetters": object_of(
-        {
-            "dead_letters": array_of(ref("DeadLetter"), maxItems=LIMIT_MAX),
-            "next_cursor": described(nullable(STRING), "pass it back as cursor; null on the last page"),
-        }
-    ),
-    "Problem": object_of(
-        PROBLEM_PROPERTIES | {"resync": _RESYNC},
-        optional=["resync"],
-        description="Every error, as RFC 9457 writes it.",
-    ),
+    "Problem": object_of("Every error, as RFC 9457 writes it.", ("resync",), **PROBLEM_PROPERTIES, resync=_RESYNC),
     "Fault": object_of(
-        {
-            "message": STRING,
-            "pointer": described({"type": "string", "format": "json-pointer"}, "where in the body"),
-            "parameter": described(STRING, "which parameter of the query"),
-            "header": described(STRING, "which header"),
-            "line": described(COUNT, "where the body stops to be JSON"),
-            "column": COUNT,
-        },
-        optional=["pointer", "parameter", "header", "line", "column"],
+        "",
+        ("pointer", "parameter", "header", "line", "column"),
+        message=STRING,
+        pointer=described({"type": "string", "format": "json-pointer"}, "where in the body"),
+        parameter=described(STRING, "which parameter of the query"),
+        header=described(STRING, "which header"),
+        line=described(COUNT, "where the body stops to be JSON"),
+        column=COUNT,
     ),
 }

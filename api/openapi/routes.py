@@ -23,8 +23,6 @@ CONTENT_SECURITY_POLICY: Final = (
     "style-src 'self' 'unsafe-inline'; "  # the page's widgets set their styles inline
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_NOT_MODIFIED: Final = 304
-_FOUND: Final = 302
 _PAGE_DIR: Final = Path(__file__).parent / "page"
 
 
@@ -43,7 +41,7 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
         body, digest = contract()
         headers = {"ETag": f'"{digest}"', "Cache-Control": "no-cache"}
         if "If-None-Match" in request.headers and request.if_none_match.contains_weak(digest):
-            return flask.Response(status=_NOT_MODIFIED, headers=headers)
+            return flask.Response(status=304, headers=headers)
         return flask.Response(body, headers=headers, mimetype="application/json")
 
     @blp.route("/docs")
@@ -62,17 +60,13 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
         """Get a script, a style or an icon of that page."""
         if file not in DOCS_FILES:  # the other files of the package are never served
             raise problems.route_not_found()
-        page_file = _PAGE_DIR / file
-        content = page_file.read_bytes() if page_file.exists() else _read_swagger_file(file)
+        own, vendored = _PAGE_DIR / file, resources.files("flask_swagger_ui") / "dist" / file
+        content = (own if own.exists() else vendored).read_bytes()
         return flask.Response(content, headers={"Cache-Control": "public, max-age=3600"}, mimetype=DOCS_FILES[file])
 
     @blp.route("/")
     def root() -> flask.Response:
         """Go to the page."""
-        return flask.Response(status=_FOUND, headers={"Location": "/docs", "Cache-Control": "no-cache"})
+        return flask.Response(status=302, headers={"Location": "/docs", "Cache-Control": "no-cache"})
 
     return blp
-
-
-def _read_swagger_file(file: str) -> bytes:
-    return (resources.files("flask_swagger_ui") / "dist" / file).read_bytes()

@@ -23,7 +23,6 @@ FIELD_NAMES: Final = (
     "request_id",
 )  # fmt: skip
 _FIELD_NAME_SET: Final = frozenset(FIELD_NAMES)
-_ECHO_MAX_CHARS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +99,6 @@ def _parse_fields(value: str | None) -> frozenset[str] | None:
     unknown = next((name for name in names if name not in _FIELD_NAME_SET), None)
     if unknown is None:
         return frozenset(names)
-    problem = f"{unknown[:_ECHO_MAX_CHARS]!r} is no field of a poll" if unknown else "a name is missing"
+    problem = f"{unknown[:64]!r} is no field of a poll" if unknown else "a name is missing"
     fault = {"parameter": "fields", "message": f"{problem}; name some of {', '.join(FIELD_NAMES)}, with commas between"}
     raise ValidationFailed(f"fields: {fault['message']}", details=[fault])

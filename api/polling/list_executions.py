@@ -9,7 +9,6 @@ from api.hints.view_hints import ViewHints
 from api.http import list_cursors, query_params
 from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
 from api.http.cursor_codec import CursorKind
-from api.polling.execution_rows import json_array, row_of
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.list_query import ListOrder, ListPosition, ListQuery
@@ -17,30 +16,21 @@ from shared.domain.status import ExecutionStatus
 from shared.live.render import render_status
 
 
-class ListHandler:
-    """Replies with pages of the list of executions."""
-
-    def __init__(self, services: Services, view_hints: ViewHints) -> None:
-        self._queries = services.queries
-        self._view_hints = view_hints
-
-    def respond(self) -> flask.Response:
-        """Return the page that this request asks for."""
-        query, limit = _parse_filters(), query_params.limit()
-        query_bytes = orjson.dumps(query)
-        cursor = query_params.text("cursor")
-        after = (
-            None if cursor is None else ListPosition(*list_cursors.decode(CursorKind.EXECUTIONS, cursor, query_bytes))
-        )
-        matches = self._queries.list_page(PUBLIC_INTEGRATOR, query, limit + 1, after)
-        page = matches[:limit]
-        next_cursor = None
-        if len(matches) > limit:
-            last = page[-1].position
-            next_cursor = list_cursors.encode(CursorKind.EXECUTIONS, last.at, last.id, query_bytes)
-        rows = [row_of(render_status(row.execution), self._view_hints) for row in page]
-        body = b'{"executions":' + json_array(rows) + b',"next_cursor":' + orjson.dumps(next_cursor) + b"}"
-        return flask.Response(body, 200, PRIVATE_NO_CACHE_HEADERS, mimetype="application/json")
+def respond_with_list(services: Services, view_hints: ViewHints) -> flask.Response:
+    """Return the page of the list that this request asks for."""
+    query, limit = _parse_filters(), query_params.limit()
+    query_bytes = orjson.dumps(query)
+    cursor = query_params.text("cursor")
+    after = None if cursor is None else ListPosition(*list_cursors.decode(CursorKind.EXECUTIONS, cursor, query_bytes))
+    matches = services.queries.list_page(PUBLIC_INTEGRATOR, query, limit + 1, after)
+    page = matches[:limit]
+    next_cursor = None
+    if len(matches) > limit:
+        last = page[-1].position
+        next_cursor = list_cursors.encode(CursorKind.EXECUTIONS, last.at, last.id, query_bytes)
+    rows = [view_hints.add_to(render_status(row.execution)).json for row in page]
+    body = b'{"executions":[' + b",".join(rows) + b'],"next_cursor":' + orjson.dumps(next_cursor) + b"}"
+    return flask.Response(body, 200, PRIVATE_NO_CACHE_HEADERS, mimetype="application/json")
 
 
 def _parse_filters() -> ListQuery:

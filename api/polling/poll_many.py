@@ -7,7 +7,7 @@ It never guesses: if Redis lacks a run while MongoDB is away, the whole reply is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,14 +20,13 @@ from api.hints.poll_hints import POLL_AFTER_MIN_MS, retry_after_s
 from api.hints.view_hints import ViewHints
 from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
 from api.polling.execution_reader import ExecutionReader
-from api.polling.execution_rows import ExecutionRow, json_array, row_of
 from api.polling.schemas import PollManyRequest
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.live.redis_monitor import RedisMonitor
 from shared.live.render import render_status
 from shared.live.revision_compare import ViewComparison, compare_views
-from shared.store.executions import port
+from shared.store.executions.queries import RevisionComparison
 
 FULL_VIEWS_BYTES_MAX: Final = 8 * 1024 * 1024
 HINT_SAMPLE_MAX: Final = 32
@@ -38,15 +37,20 @@ class _PollManyResult:
     """The result so far; ``live`` are views of some runs that have not changed and are not done, for the poll hint."""
 
     not_found: list[str]
+    unchanged_count: int = 0
     changed: list[bytes] = field(default_factory=list)
     live: list[bytes] = field(default_factory=list)
     omitted: list[str] = field(default_factory=list)
-    unchanged_count: int = 0
 
     @property
     def bytes_left(self) -> int:
         """How many bytes of views still fit into the reply."""
         return FULL_VIEWS_BYTES_MAX - sum(map(len, self.changed))
+
+    def add_unchanged(self, compared: RevisionComparison) -> None:
+        """Add what a comparison in MongoDB found unchanged."""
+        self.unchanged_count += compared.unchanged
+        self.live += [render_status(run) for run in compared.live]
 
 
 class PollManyHandler:
@@ -60,16 +64,18 @@ class PollManyHandler:
         self._reader = reader
         self._view_hints = view_hints
 
-    def respond(self, poll_request: PollManyRequest, *, is_full: bool, warnings: Sequence[str] = ()) -> flask.Response:
+    def respond(self, poll_request: PollManyRequest, *, is_full: bool, warnings: Sequence[str]) -> flask.Response:
         """Return those of the polled runs that have changed, as status views or full views (``is_full``)."""
-        result = _PollManyResult(list(poll_request.malformed_ids))
         # The newest first: they have to be polled the soonest. An id begins with the second of its creation.
-        revs = {run_id: poll_request.revs[run_id] for run_id in sorted(poll_request.revs, reverse=True)}
+        revs = dict(sorted(poll_request.revs.items(), reverse=True))
         compared = self._compare_in_redis(revs, is_full=is_full)
-        result.unchanged_count = compared.unchanged
-        result.changed += compared.changed
-        result.omitted += compared.omitted
-        result.live += compared.live
+        result = _PollManyResult(
+            [*poll_request.malformed_ids],
+            compared.unchanged,
+            [*compared.changed],
+            [*compared.live],
+            [*compared.omitted],
+        )
         if compared.missing:
             self._compare_in_store(result, {run_id: revs[run_id] for run_id in compared.missing}, is_full=is_full)
         return self._build_response(result, warnings)
@@ -93,24 +99,19 @@ class PollManyHandler:
         compared = self._services.queries.compare_revisions(PUBLIC_INTEGRATOR, revs, HINT_SAMPLE_MAX - len(result.live))
         changed = [run for run in compared.changed if run.rev > (revs[run.id] or 0)]
         unconfirmed_ids = {run.id for run in compared.changed} - {run.id for run in changed} | set(compared.missing)
-        self._merge_unchanged(result, compared)
+        result.add_unchanged(compared)
         if unconfirmed_ids:
             unconfirmed_revs = {run_id: rev for run_id, rev in revs.items() if run_id in unconfirmed_ids}
             confirmed = self._services.queries.compare_revisions(
                 PUBLIC_INTEGRATOR, unconfirmed_revs, HINT_SAMPLE_MAX - len(result.live), causal=True
             )
-            self._merge_unchanged(result, confirmed)
+            result.add_unchanged(confirmed)
             result.not_found += confirmed.missing
             changed += confirmed.changed
         if is_full and changed:
             self._add_full_views(result, [run.id for run in changed])
         else:
             result.changed += [render_status(run) for run in changed]
-
-    @staticmethod
-    def _merge_unchanged(result: _PollManyResult, compared: port.RevisionComparison) -> None:
-        result.unchanged_count += compared.unchanged
-        result.live += [render_status(run) for run in compared.live]
 
     def _add_full_views(self, result: _PollManyResult, ids: Sequence[str]) -> None:
         """Add full views while there is room, but at least one: without it the caller would make no progress."""
@@ -127,10 +128,9 @@ class PollManyHandler:
         result.omitted += [run_id for run_id in ids if run_id not in added]
 
     def _build_response(self, result: _PollManyResult, warnings: Sequence[str]) -> flask.Response:
-        rows = [row_of(view, self._view_hints) for view in result.changed]
-        poll_after_ms = min(
-            _poll_delays_ms([*rows, *(row_of(view, self._view_hints) for view in result.live)]), default=None
-        )
+        rows = [self._view_hints.add_to(view) for view in result.changed]
+        hints = [row.hints for row in (*rows, *map(self._view_hints.add_to, result.live))]
+        poll_after_ms = min((hint.poll_after_ms for hint in hints if hint.poll_after_ms is not None), default=None)
         if result.omitted:
             poll_after_ms = POLL_AFTER_MIN_MS  # the caller should fetch the rest at once
         summary: dict[str, Any] = {
@@ -145,9 +145,5 @@ class PollManyHandler:
         headers = dict(PRIVATE_NO_CACHE_HEADERS)
         if poll_after_ms is not None:
             headers["Retry-After"] = str(retry_after_s(poll_after_ms))
-        body = b'{"changed":' + json_array(rows) + b"," + orjson.dumps(summary)[1:]
+        body = b'{"changed":[' + b",".join([row.json for row in rows]) + b"]," + orjson.dumps(summary)[1:]
         return flask.Response(body, 200, headers, mimetype="application/json")
-
-
-def _poll_delays_ms(rows: Sequence[ExecutionRow]) -> Iterator[int]:
-    return (row.poll_after_ms for row in rows if row.poll_after_ms is not None)

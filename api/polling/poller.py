@@ -6,8 +6,9 @@ such run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import flask
@@ -15,16 +16,19 @@ import orjson
 from flask.globals import request_ctx
 
 from api.hints.view_hints import HintedView, ViewHints
-from api.http.etags import if_none_match_rev, matches_if_none_match
+from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
+from api.http.etags import RawResponse, etag_of, has_if_none_match_rev, if_none_match_rev, matches_if_none_match
 from api.http.long_poll import LongPoller, LongPollResult
-from api.http.wait_preference import parse_wait_preference
-from api.polling.change_check import ChangeCheck
+from api.http.wait_preference import WaitPreference, parse_wait_preference
 from api.polling.execution_reader import ExecutionReader, check_execution_id
 from api.polling.field_selection import FieldSelection, has_newer_lines, parse_field_selection
-from api.polling.replies import NOT_MODIFIED, poll_response, with_warnings
 from shared.bootstrap import Services
-from shared.domain.execution import NEWEST_LOG_LINES, ExecutionRecord
+from shared.domain.execution import NEWEST_LOG_LINES, ExecutionRecord, LogPageQuery
+from shared.domain.status import StepStatus
+from shared.errors import NotFound
+from shared.ids import AGENT_NAME_PATTERN
 from shared.live.render import parse_header
+from shared.live.view_trailer import split_trailer
 
 _POLL_OPTIONS: Final = ("QUERY_STRING", "HTTP_IF_NONE_MATCH", "HTTP_PREFER")
 
@@ -38,7 +42,7 @@ class FetchedView:
 
 
 class PollHandler:
-    """Replies to polls of one execution, from Redis first, then from MongoDB."""
+    """Replies to polls of one execution and of the outputs of its steps, from Redis first, then from MongoDB."""
 
     def __init__(
         self, services: Services, reader: ExecutionReader, view_hints: ViewHints, long_poller: LongPoller
@@ -52,58 +56,59 @@ class PollHandler:
     def poll(self, execution_id: str) -> flask.Response:
         """Return the present view of an execution, or 304 if the caller has this revision (``If-None-Match``)."""
         check_execution_id(execution_id)
-        if not any(
-            map(request_ctx.request.environ.get, _POLL_OPTIONS)
-        ):  # one check for all options: most polls have none
-            view = self._view_hints.add_to(self._fetch_view(execution_id).view)
-            return poll_response(view, view.json, 200)
-        selection, preference, known_rev = (
-            parse_field_selection(),
-            parse_wait_preference(),
-            if_none_match_rev(execution_id),
-        )
-        if preference.wait_s:
-            held = self.hold(execution_id, ChangeCheck(preference, selection.page), preference.wait_s, known_rev)
-            return preference.mark_applied(self._respond(held.value.view, selection), is_granted=held.is_granted)
-        return self._respond(self._fetch_view(execution_id, known_rev).view, selection)
+        # One check for all options: most polls have none.
+        if not any(map(request_ctx.request.environ.get, _POLL_OPTIONS)):
+            return view_response(self._view_hints.add_to(self._fetch_view(execution_id).view))
+        selection, preference = parse_field_selection(), parse_wait_preference()
+        known_rev = if_none_match_rev(execution_id)
+        if not preference.wait_s:
+            return self._respond(self._fetch_view(execution_id, known_rev).view, selection)
+        held = self.hold(execution_id, preference, selection.page, known_rev)
+        return preference.mark_applied(self._respond(held.value.view, selection), is_granted=held.is_granted)
 
     def hold(
-        self, execution_id: str, check: ChangeCheck, wait_s: float, min_rev: int = 0
+        self, execution_id: str, preference: WaitPreference, page: LogPageQuery = NEWEST_LOG_LINES, min_rev: int = 0
     ) -> LongPollResult[FetchedView]:
-        """Long poll: return the view as soon as ``check`` finds a change in it, or after ``wait_s`` seconds."""
+        """Long poll: return the view as soon as it has something new for the caller, or after the preferred wait."""
         return self._long_poller.hold(
             execution_id,
-            wait_s,
-            lambda: self._fetch_view(execution_id, min_rev),
-            lambda fetched: check.has_changed(fetched.view),
-            fresh_for_s=lambda fetched: self._fresh_for_s(execution_id, fetched),
+            preference.wait_s,
+            partial(self._fetch_view, execution_id, min_rev),
+            _change_check(preference, page),
+            fresh_for_s=partial(self._fresh_for_s, execution_id),
         )
 
-    def respond_with_record(self, record: ExecutionRecord, status: int, warnings: Sequence[str] = ()) -> flask.Response:
-        """Return the poll of a run that was just written, with ``warnings`` as its last field if there are any."""
-        view = self._view_hints.add_to(self._reader.render(record, NEWEST_LOG_LINES))
-        return with_warnings(poll_response(view, view.json, status), warnings)
+    def respond_with_record(self, record: ExecutionRecord, status: int, warnings: Sequence[str]) -> flask.Response:
+        """Return the poll of a run that was just written."""
+        return view_response(self._view_hints.add_to(self._reader.render(record)), status, warnings)
+
+    def respond_with_output(self, execution_id: str, step: str) -> flask.Response:
+        """Return the output of a completed step; raises NotFound if the step has none, and ExecutionNotFound."""
+        check_execution_id(execution_id)
+        if not AGENT_NAME_PATTERN.fullmatch(step):
+            raise NotFound(f"execution {execution_id} has no step {step[:64]!r}: no step can have this id")
+        output = self._reader.try_redis(lambda: self._views.get_output(execution_id, step))
+        if output is None:
+            try:
+                output = _output_in(self._reader.read(execution_id, outputs=(step,)), step)
+            except NotFound:  # the caller may have seen it before a failover
+                output = _output_in(self._reader.read(execution_id, outputs=(step,), causal=True), step)
+        return flask.Response(output, 200, PRIVATE_NO_CACHE_HEADERS, mimetype="application/json")
 
     def _respond(self, view: bytes, selection: FieldSelection) -> flask.Response:
+        """Return the selected fields and log lines, or 304; lines that the view lacks come from MongoDB."""
         hinted = self._view_hints.add_to(view)
-        if selection.is_all:
-            is_unmodified = matches_if_none_match(hinted.head)
-            return (
-                poll_response(hinted, None, NOT_MODIFIED) if is_unmodified else poll_response(hinted, hinted.json, 200)
-            )
-        return self._partial_response(hinted, selection)
-
-    def _partial_response(self, hinted: HintedView, selection: FieldSelection) -> flask.Response:
-        """Return the selected fields and log lines; lines that the view lacks come from MongoDB."""
-        parsed = orjson.loads(hinted.json)
-        if matches_if_none_match(hinted.head) and not has_newer_lines(parsed, selection.page):
-            return poll_response(hinted, None, NOT_MODIFIED)
+        parsed = None if selection.is_all else orjson.loads(hinted.json)
+        if matches_if_none_match(hinted.head) and (parsed is None or not has_newer_lines(parsed, selection.page)):
+            return _poll_response(hinted, None, 304)
+        if parsed is None:
+            return view_response(hinted)
         body = selection.select_from_newest(parsed)
         if body is None:
             record = self._reader.read(hinted.head.execution_id, page=selection.page, min_rev=hinted.head.rev)
             hinted = self._view_hints.add_to(self._reader.render(record, selection.page))
             body = selection.select(orjson.loads(hinted.json))
-        return poll_response(hinted, body, 200)
+        return _poll_response(hinted, body, 200)
 
     def _fresh_for_s(self, execution_id: str, latest: FetchedView) -> float:
         """Return how long a long poll may trust a view: until its TTL is over, as its worker may have died since."""
@@ -116,6 +121,57 @@ class PollHandler:
         if view is not None and (not min_rev or min_rev <= parse_header(view).rev):
             return FetchedView(view)
         record = self._reader.read(execution_id, page=NEWEST_LOG_LINES, min_rev=min_rev)
-        view = self._reader.render(record, NEWEST_LOG_LINES)
+        view = self._reader.render(record)
         self._reader.try_redis(lambda: self._views.fill(execution_id, view, is_final=record.execution.is_done))
         return FetchedView(view, is_from_store=True)
+
+
+def view_response(view: HintedView, status: int = 200, warnings: Sequence[str] = ()) -> flask.Response:
+    """Return the response of a poll with all of a view, with ``warnings`` as its last field if there are any."""
+    body = view.json
+    if warnings:
+        body = body[:-1] + b"," + orjson.dumps({"warnings": warnings})[1:]
+    return _poll_response(view, body, status)
+
+
+def _poll_response(view: HintedView, body: bytes | None, status: int) -> flask.Response:
+    """Return the response of a poll with its ETag and ``Retry-After``; ``body`` is None for a 304."""
+    headers = [("ETag", etag_of(view.head.execution_id, view.head.rev)), *PRIVATE_NO_CACHE_HEADERS.items()]
+    if body is not None:
+        headers.append(("Content-Type", "application/json"))
+    if view.hints.retry_after_s is not None:
+        headers.append(("Retry-After", str(view.hints.retry_after_s)))
+    return RawResponse(body, status, headers)
+
+
+def _change_check(preference: WaitPreference, page: LogPageQuery) -> Callable[[FetchedView], bool]:
+    """Return a function that says whether a view should be sent now; the view of a finished run always should.
+
+    Others should if they have a revision that the caller does not have, or a change after the first read.
+    """
+    first_rev: int | None = None
+
+    def has_changed(fetched: FetchedView) -> bool:
+        nonlocal first_rev
+        head = parse_header(fetched.view)
+        if head.is_done or preference.until_done:
+            return head.is_done
+        if page.after is not None and has_newer_lines(orjson.loads(split_trailer(fetched.view)[0] + b"}"), page):
+            return True
+        if has_if_none_match_rev():
+            return not matches_if_none_match(head)
+        first_rev = head.rev if first_rev is None else first_rev
+        return head.rev != first_rev
+
+    return has_changed
+
+
+def _output_in(record: ExecutionRecord, step_id: str) -> bytes:
+    step = record.execution.steps.get(step_id)
+    if step is None:
+        raise NotFound(f"execution {record.execution.id} has no step {step_id[:64]!r}")
+    if step.status is StepStatus.COMPLETED and step_id in record.outputs:
+        return record.outputs[step_id]
+    if step.status.is_final:
+        raise NotFound(f"step {step_id} has no output and will have none: it is {step.status}")
+    raise NotFound(f"step {step_id} has no output yet: it is {step.status}; poll the run until it is completed")

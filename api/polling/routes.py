@@ -8,16 +8,17 @@ from typing import Any
 import flask
 from flask import request
 
+from api.hints.view_hints import ViewHints
 from api.http.body_policy import unknown_key_warnings
 from api.http.request_body import Blueprint, read_body
-from api.polling.list_executions import ListHandler
+from api.polling.list_executions import respond_with_list
 from api.polling.poll_many import PollManyHandler
 from api.polling.poller import PollHandler
 from api.polling.schemas import POLL_MANY_KEYS, PollManySchema
-from api.polling.step_outputs import StepOutputHandler
+from shared.bootstrap import Services
 
 
-def blueprint(poller: PollHandler, outputs: StepOutputHandler) -> Blueprint:
+def blueprint(poller: PollHandler) -> Blueprint:
     """Return the routes that poll one execution."""
     blp = Blueprint("polls", __name__, description="Poll executions until they are done")
 
@@ -34,7 +35,7 @@ def blueprint(poller: PollHandler, outputs: StepOutputHandler) -> Blueprint:
     @blp.route("/executions/<execution_id>/outputs/<step>")
     def output(execution_id: str, step: str) -> flask.Response:
         """Get one step's output, whole."""
-        return outputs.respond(execution_id, step)
+        return poller.respond_with_output(execution_id, step)
 
     return blp
 
@@ -53,13 +54,13 @@ def many_blueprint(many: PollManyHandler) -> Blueprint:
     return blp
 
 
-def list_blueprint(executions_list: ListHandler) -> Blueprint:
+def list_blueprint(services: Services, view_hints: ViewHints) -> Blueprint:
     """Return the route that lists executions."""
     blp = Blueprint("lists", __name__, description="Find executions")
 
     @blp.route("/executions")
     def executions() -> flask.Response:
         """List executions, the newest first; ``?cursor=`` is a ``next_cursor`` of the same list."""
-        return executions_list.respond()
+        return respond_with_list(services, view_hints)
 
     return blp

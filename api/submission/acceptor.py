@@ -40,26 +40,14 @@ class Acceptor:
         Raises ``new`` if it is an error and no run holds the key; IdempotencyKeyReused; and Unavailable,
         OutcomeUnknown or NotStorable as the store does.
         """
-        if isinstance(new, BucketError):
-            replay = self._find_replay(submission.idempotency)
-            if replay is None:
-                raise new
-            return replay
+        idempotency = submission.idempotency
         # Outputs are stored before the insert that would find the holder: for a replay that would be wasted.
-        replay = self._find_replay(submission.idempotency) if new.outputs else None
-        return replay or self._insert(new)
-
-    def _find_replay(self, idempotency: Idempotency | None) -> AcceptedRun | None:
-        """Return the run that holds a key; None if no run does."""
-        holder = (
-            None if idempotency is None else self._store.find_by_idempotency_key(PUBLIC_INTEGRATOR, idempotency.key)
-        )
-        if idempotency is None or holder is None:
-            return None
-        check_same_fingerprint(holder, idempotency)
-        return AcceptedRun(holder, is_replay=True)
-
-    def _insert(self, new: NewRun) -> AcceptedRun:
+        if idempotency is not None and (isinstance(new, BucketError) or new.outputs):
+            holder = self._store.find_by_idempotency_key(PUBLIC_INTEGRATOR, idempotency.key)
+            if holder is not None:
+                return replay_of(holder, idempotency)
+        if isinstance(new, BucketError):
+            raise new
         run = new.decision.execution
         try:
             stored = self._group_commit.store(new.decision, new.outputs)
@@ -67,13 +55,11 @@ class Acceptor:
             if run.idempotency is None:
                 self._withdrawals.add(run)
             raise
-        if stored.id != run.id and run.idempotency is not None:
-            check_same_fingerprint(stored, run.idempotency)
-            return AcceptedRun(stored, is_replay=True)
-        return AcceptedRun(stored)
+        return AcceptedRun(stored) if stored.id == run.id else replay_of(stored, run.idempotency)
 
 
-def check_same_fingerprint(holder: Execution, idempotency: Idempotency) -> None:
-    """Raise IdempotencyKeyReused if the run that holds a key was submitted with another body."""
-    if holder.idempotency is not None and holder.idempotency.fingerprint != idempotency.fingerprint:
+def replay_of(holder: Execution, idempotency: Idempotency | None) -> AcceptedRun:
+    """Return the run that holds a key; raises IdempotencyKeyReused if it was submitted with another body."""
+    if holder.idempotency and idempotency and holder.idempotency.fingerprint != idempotency.fingerprint:
         raise IdempotencyKeyReused
+    return AcceptedRun(holder, is_replay=True)

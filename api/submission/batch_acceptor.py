@@ -9,7 +9,7 @@ callers retry by status code.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -23,11 +23,11 @@ from api.http import problems
 from api.http.body_policy import check_policy
 from api.http.request_body import fingerprint, validation_error
 from api.http.schema_fields import ITEMS_MAX
-from api.submission.acceptor import check_same_fingerprint
+from api.submission.acceptor import AcceptedRun, replay_of
 from api.submission.replies import accepted_body
 from api.submission.run_builder import NewRun, RunBuilder, submit_warnings
 from api.submission.schemas import RUN_BASKET_KEYS, RunBasketSchema
-from api.submission.submission import Submission, is_idempotency_key
+from api.submission.submission import Submission, parse_idempotency_key
 from api.submission.withdrawals import Withdrawals
 from shared import faults
 from shared.bootstrap import Services
@@ -38,22 +38,12 @@ from shared.errors import BucketError, InternalError, OutcomeUnknown, Unavailabl
 _SUBMIT_ROUTE: Final = "/run-basket"
 _KEY_FIELD: Final = "idempotency_key"
 _ITEM_KEYS: Final = (*RUN_BASKET_KEYS, _KEY_FIELD)
-_ACCEPTED: Final = 202
 _FIRST_SERVER_ERROR: Final = 500
 # Separates the key of a batch from the index of an item; no caller can send this character in a key.
 _KEY_SEPARATOR: Final = "\x1f"
 
 
-@dataclass(frozen=True, slots=True)
-class _AcceptedItem:
-    """The run of an item; ``is_replay`` if it was accepted before."""
-
-    run: Execution
-    warnings: Sequence[str]
-    is_replay: bool = False
-
-
-_ItemOutcome = _AcceptedItem | BucketError
+_ItemOutcome = AcceptedRun | BucketError
 
 
 class BatchAcceptor:
@@ -80,11 +70,9 @@ class BatchAcceptor:
         items = [self._parse_item(batch, raw, key) for raw, key in zip_longest(raw_items, derived[: len(raw_items)])]
         outcomes = self._accept_items(items, self._find_key_holders(items, derived))
         first = outcomes[0]
-        if isinstance(first, (Unavailable, OutcomeUnknown)) and all(
-            type(outcome) is type(first) for outcome in outcomes
-        ):
+        if isinstance(first, (Unavailable, OutcomeUnknown)) and set(map(type, outcomes)) == {type(first)}:
             raise first
-        return self._build_response(outcomes, batch)
+        return self._build_response(outcomes, items, batch)
 
     def _parse_item(self, batch: Submission, raw: Any, derived: Idempotency | None) -> Submission | BucketError:
         """Return one item as a submission of its own, or the error that refuses it."""
@@ -94,7 +82,7 @@ class BatchAcceptor:
                 raise ValidationFailed("an item must be a JSON object", details=[fault])
             check_policy(raw)
             body = {name: value for name, value in raw.items() if name != _KEY_FIELD}
-            key = _parse_item_key(raw)
+            key = parse_idempotency_key(raw.get(_KEY_FIELD), "pointer", f"/{_KEY_FIELD}")
             loaded = self._schema.load(body)
             return replace(
                 batch,
@@ -104,7 +92,7 @@ class BatchAcceptor:
                 warnings=submit_warnings(raw, loaded, _ITEM_KEYS),
             )
         except marshmallow.ValidationError as error:
-            return validation_error({"json": error.messages})
+            return validation_error(error.messages)
         except BucketError as error:
             return error
 
@@ -112,22 +100,21 @@ class BatchAcceptor:
         self, items: Sequence[Submission | BucketError], holders: Mapping[str, Execution]
     ) -> list[_ItemOutcome]:
         outcomes: dict[int, _ItemOutcome] = {}
-        new_items: dict[int, tuple[Submission, Decision]] = {}
+        new_items: dict[int, Decision] = {}
         first_of_key: dict[str, int] = {}
-        unavailable: Unavailable | None = (
-            None  # if a store does not reply for one item, hundreds must not wait for it too
-        )
+        # If a store does not reply for one item, hundreds must not wait for it too.
+        unavailable: Unavailable | None = None
         for index, item in enumerate(items):
             if isinstance(item, BucketError):
                 outcomes[index] = item
                 continue
             key = None if item.idempotency is None else item.idempotency.key
             if key is not None and key in holders:
-                outcomes[index] = _replay_item(holders[key], item)
+                outcomes[index] = _try_replay(holders[key], item.idempotency)
             elif key not in first_of_key:
                 new_run = unavailable or self._builder.basket_run(item, already_queued=len(new_items))
                 if isinstance(new_run, NewRun):
-                    new_items[index] = (item, new_run.decision)
+                    new_items[index] = new_run.decision
                     if key is not None:
                         first_of_key[key] = index
                 else:
@@ -137,7 +124,7 @@ class BatchAcceptor:
         for index, item in enumerate(items):
             if index not in outcomes and isinstance(item, Submission) and item.idempotency is not None:
                 first = outcomes[first_of_key[item.idempotency.key]]
-                outcomes[index] = _replay_item(first.run, item) if isinstance(first, _AcceptedItem) else first
+                outcomes[index] = _try_replay(first.run, item.idempotency) if isinstance(first, AcceptedRun) else first
         return [outcomes[index] for index in range(len(items))]
 
     def _find_key_holders(
@@ -153,53 +140,54 @@ class BatchAcceptor:
         holders = self._services.queries.find_by_idempotency_keys(PUBLIC_INTEGRATOR, keys) if keys else {}
         for idempotency in derived:
             if idempotency.key in holders:
-                check_same_fingerprint(holders[idempotency.key], idempotency)
+                replay_of(holders[idempotency.key], idempotency)
         return holders
 
-    def _store_new(self, new_items: Mapping[int, tuple[Submission, Decision]]) -> dict[int, _ItemOutcome]:
+    def _store_new(self, new_items: Mapping[int, Decision]) -> dict[int, _ItemOutcome]:
         """Store and offer the new runs; if a key was stored by another request meanwhile, its run is replayed."""
         outcomes: dict[int, _ItemOutcome] = {}
         stored_decisions: list[Decision] = []
-        stored = self._services.queries.create_many([decision for _, decision in new_items.values()])
-        for (index, (item, decision)), run in zip(new_items.items(), stored, strict=True):
-            if isinstance(run, BucketError):
-                outcomes[index] = self._withdraw_if_unconfirmed(decision.execution, run)
-            elif run.id != decision.execution.id:
-                outcomes[index] = _replay_item(run, item)
-            else:
-                outcomes[index] = _AcceptedItem(run, item.warnings)
+        stored = self._services.queries.create_many([*new_items.values()])
+        for (index, decision), result in zip(new_items.items(), stored, strict=True):
+            run = decision.execution
+            if isinstance(result, BucketError):
+                if isinstance(result, OutcomeUnknown) and run.idempotency is None:
+                    self._withdrawals.add(run)
+                outcomes[index] = result
+            elif result.id == run.id:
+                outcomes[index] = AcceptedRun(result)
                 stored_decisions.append(decision)
+            else:
+                outcomes[index] = _try_replay(result, run.idempotency)
         if stored_decisions:
             faults.reach("api.inserted")
             self._services.publisher.publish_accepted(stored_decisions)
         return outcomes
 
-    def _withdraw_if_unconfirmed(self, run: Execution, error: BucketError) -> BucketError:
-        if isinstance(error, OutcomeUnknown) and run.idempotency is None:
-            self._withdrawals.add(run)
-        return error
-
-    def _build_response(self, outcomes: Sequence[_ItemOutcome], batch: Submission) -> flask.Response:
+    def _build_response(
+        self, outcomes: Sequence[_ItemOutcome], items: Sequence[Submission | BucketError], batch: Submission
+    ) -> flask.Response:
+        accepted = [outcome for outcome in outcomes if isinstance(outcome, AcceptedRun)]
         body: dict[str, Any] = {
-            "items": [self._item_body(outcome, batch) for outcome in outcomes],
-            "accepted": sum(isinstance(outcome, _AcceptedItem) for outcome in outcomes),
-            "rejected": sum(isinstance(outcome, BucketError) for outcome in outcomes),
+            "items": [self._item_body(outcome, item, batch) for outcome, item in zip(outcomes, items, strict=True)],
+            "accepted": len(accepted),
+            "rejected": len(outcomes) - len(accepted),
         }
         if batch.warnings:
             body["warnings"] = batch.warnings
         headers = {"Cache-Control": "no-store"}
-        replays = [outcome.is_replay for outcome in outcomes if isinstance(outcome, _AcceptedItem)]
-        if replays and all(replays):
+        if accepted and all(outcome.is_replay for outcome in accepted):
             headers["Idempotency-Replayed"] = "true"
-        return flask.Response(orjson.dumps(body), _ACCEPTED, headers, mimetype="application/json")
+        return flask.Response(orjson.dumps(body), 202, headers, mimetype="application/json")
 
-    def _item_body(self, outcome: _ItemOutcome, batch: Submission) -> dict[str, Any]:
+    def _item_body(self, outcome: _ItemOutcome, item: Submission | BucketError, batch: Submission) -> dict[str, Any]:
         if isinstance(outcome, BucketError):
             return problems.problem_body(_public_error(outcome), batch.request_id)
         run = outcome.run
         hints = self._view_hints.of_execution(run)
-        body = accepted_body(run, hints.poll_after_ms, batch.prefix, outcome.warnings)
-        body |= {"status": _ACCEPTED, "execution_status": run.status}
+        warnings = () if isinstance(item, BucketError) else item.warnings
+        body = accepted_body(run, hints.poll_after_ms, batch.prefix, warnings)
+        body |= {"status": 202, "execution_status": run.status}
         return body | ({"idempotency_replayed": True} if outcome.is_replay else {})
 
 
@@ -208,22 +196,12 @@ def _derived_keys(batch_key: Idempotency) -> Sequence[Idempotency]:
     return [replace(batch_key, key=f"{batch_key.key}{_KEY_SEPARATOR}{index}") for index in range(ITEMS_MAX)]
 
 
-def _parse_item_key(item: Mapping[str, Any]) -> str | None:
-    key = item.get(_KEY_FIELD)
-    if key is not None and not (isinstance(key, str) and is_idempotency_key(key)):
-        fault = {"pointer": f"/{_KEY_FIELD}", "message": "must be 1 to 255 printable ASCII characters"}
-        raise ValidationFailed(f"{_KEY_FIELD} {fault['message']}", details=[fault])
-    return key
-
-
-def _replay_item(holder: Execution, item: Submission) -> _ItemOutcome:
-    """Return the run that already holds an item's key, or the error that refuses another body under that key."""
-    if item.idempotency is not None:
-        try:
-            check_same_fingerprint(holder, item.idempotency)
-        except BucketError as error:
-            return error
-    return _AcceptedItem(holder, item.warnings, is_replay=True)
+def _try_replay(holder: Execution, idempotency: Idempotency | None) -> _ItemOutcome:
+    """Return the run that holds an item's key, or the error that refuses another body under that key."""
+    try:
+        return replay_of(holder, idempotency)
+    except BucketError as error:
+        return error
 
 
 def _public_error(error: BucketError) -> BucketError:

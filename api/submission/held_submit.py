@@ -7,14 +7,12 @@ from dataclasses import replace
 import flask
 import structlog
 
-from api.hints.view_hints import HintedView, ViewHints
-from api.polling.change_check import ChangeCheck
-from api.polling.poller import PollHandler
-from api.polling.replies import poll_response, with_warnings
+from api.hints.view_hints import ViewHints
+from api.polling.poller import PollHandler, view_response
 from api.submission.acceptor import AcceptedRun
-from api.submission.replies import accepted_body, accepted_response, response_with
+from api.submission.replies import accepted_response
 from api.submission.submission import Submission
-from shared.domain.execution import NEWEST_LOG_LINES
+from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError
 
 
@@ -30,32 +28,23 @@ class HeldSubmit:
 
         The run is accepted in any case: an error while waiting leads to the 202.
         """
-        wait = submission.wait
+        run, wait = accepted.run, submission.wait
         if not wait.wait_s:
-            return accepted_response(accepted, self._view_hints.of_execution(accepted.run), submission)
-        check = ChangeCheck(replace(wait, until_done=True), NEWEST_LOG_LINES)
+            return accepted_response(accepted, self._view_hints.of_execution(run), submission)
         try:
-            held = self._poller.hold(accepted.run.id, check, wait.wait_s)
+            held = self._poller.hold(run.id, replace(wait, until_done=True))
             view = self._view_hints.add_to(held.value.view)
         except BucketError as error:
             structlog.get_logger().warning("a held submit was answered early", reason=error.message)
-            return accepted_response(accepted, self._view_hints.of_execution(accepted.run), submission)
-        response = _final(view, accepted, submission) if view.head.is_done else _not_done(view, accepted, submission)
+            return accepted_response(accepted, self._view_hints.of_execution(run), submission)
+        if view.head.is_done:
+            # The last poll, with the headers and warnings that only a submit has.
+            response = view_response(view, warnings=submission.warnings)
+            response.headers["Location"] = f"{submission.prefix}/execution-logs/{run.id}"
+            response.headers["Cache-Control"] = "no-store"
+            if accepted.is_replay:
+                response.headers["Idempotency-Replayed"] = "true"
+        else:
+            present = replace(run, status=ExecutionStatus(view.head.status), rev=view.head.rev)
+            response = accepted_response(replace(accepted, run=present), view.hints, submission)
         return wait.mark_applied(response, is_granted=held.is_granted)
-
-
-def _not_done(view: HintedView, accepted: AcceptedRun, submission: Submission) -> flask.Response:
-    """Return the 202 with the present status of a run that did not end within the wait."""
-    head, hints = view.head, view.hints
-    body = accepted_body(accepted.run, hints.poll_after_ms, submission.prefix, submission.warnings)
-    return response_with(body | {"status": head.status, "rev": head.rev}, accepted, head.rev, hints)
-
-
-def _final(view: HintedView, accepted: AcceptedRun, submission: Submission) -> flask.Response:
-    """Return the last poll, with the headers and warnings that only a submit has."""
-    response = poll_response(view, view.json, 200)
-    response.headers["Location"] = f"{submission.prefix}/execution-logs/{accepted.run.id}"
-    response.headers["Cache-Control"] = "no-store"
-    if accepted.is_replay:
-        response.headers["Idempotency-Replayed"] = "true"
-    return with_warnings(response, submission.warnings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flask
@@ -40,18 +40,13 @@ def accepted_body(run: Execution, poll_after_ms: int | None, prefix: str, warnin
 
 
 def accepted_response(accepted: AcceptedRun, hints: PollHints, submission: Submission) -> flask.Response:
-    """Return the 202 for a run with the status that it was accepted with."""
+    """Return the 202 for an accepted run."""
     run = accepted.run
     body = accepted_body(run, hints.poll_after_ms, submission.prefix, submission.warnings)
-    return response_with(body, accepted, run.rev, hints)
-
-
-def response_with(body: Mapping[str, Any], accepted: AcceptedRun, rev: int, hints: PollHints) -> flask.Response:
-    """Return the 202 with ``body``, for a run whose revision is ``rev``."""
     headers = [
         ("Content-Type", "application/json"),
         ("Location", body["status_url"]),
-        ("ETag", etag_of(accepted.run.id, rev)),
+        ("ETag", etag_of(run.id, run.rev)),
         ("Cache-Control", "no-store"),
     ]
     if hints.retry_after_s is not None:

@@ -19,7 +19,6 @@ from api.submission.submission import read_submission
 from shared.store.server_clock import ServerClock
 
 _HEADER_KEY_HINTS: Final = {"idempotency_key": "send it as the header Idempotency-Key, or a repeat runs twice"}
-_BATCH_KEYS: Final = ("items",)
 
 
 def blueprint(clock: ServerClock, builder: RunBuilder, acceptor: Acceptor, held_submit: HeldSubmit) -> Blueprint:
@@ -32,8 +31,7 @@ def blueprint(clock: ServerClock, builder: RunBuilder, acceptor: Acceptor, held_
         """Run a basket, named or written inline."""
         warnings = submit_warnings(read_body(request), body, key_hints=_HEADER_KEY_HINTS)
         submission = read_submission(request, clock.now(), body, warnings)
-        accepted = acceptor.accept(submission, builder.basket_run(submission))
-        return held_submit.reply(accepted, submission)
+        return held_submit.reply(acceptor.accept(submission, builder.basket_run(submission)), submission)
 
     @blp.route("/run-agent", methods=["POST"])
     @blp.arguments(RunAgentSchema())
@@ -41,8 +39,7 @@ def blueprint(clock: ServerClock, builder: RunBuilder, acceptor: Acceptor, held_
         """Run one agent, as a basket of one step."""
         warnings = unknown_key_warnings(read_body(request), RUN_AGENT_KEYS, key_hints=_HEADER_KEY_HINTS)
         submission = read_submission(request, clock.now(), body, warnings)
-        accepted = acceptor.accept(submission, builder.agent_run(submission))
-        return held_submit.reply(accepted, submission)
+        return held_submit.reply(acceptor.accept(submission, builder.agent_run(submission)), submission)
 
     return blp
 
@@ -60,7 +57,7 @@ def batch_blueprint(clock: ServerClock, acceptor: BatchAcceptor) -> Blueprint:
     @blp.arguments(RunBatchSchema())
     def run_batch(body: Mapping[str, Any]) -> flask.Response:
         """Run up to 500 baskets; a bad item fails alone."""
-        warnings = unknown_key_warnings(read_body(request), _BATCH_KEYS)
+        warnings = unknown_key_warnings(read_body(request), ("items",))
         return acceptor.accept(read_submission(request, clock.now(), body, warnings))
 
     return blp

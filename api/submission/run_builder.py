@@ -116,7 +116,10 @@ def build_execution(basket: Basket, submission: Submission, catalogue: AgentCata
     if len(metadata) > METADATA_MAX_BYTES:
         fault = {"pointer": "/metadata", "message": f"takes {len(metadata)} bytes; at most {METADATA_MAX_BYTES}"}
         raise ValidationFailed(f"metadata {fault['message']}", details=[fault])
-    schedule = parse_schedule(body, now)
+    run_after = body.get("run_after")
+    if body.get("run_after_s") is not None:
+        run_after = now + timedelta(seconds=body["run_after_s"])
+    earliest_start = max(run_after or now, now)
     execution = Execution(
         id=new_execution_id(now),
         integrator=PUBLIC_INTEGRATOR,
@@ -133,39 +136,19 @@ def build_execution(basket: Basket, submission: Submission, catalogue: AgentCata
         metadata=metadata,
         traceparent=submission.traceparent,
         idempotency=submission.idempotency,
-        run_after=schedule.run_after,
-        start_deadline=schedule.start_deadline,
-        deadline=schedule.deadline,
+        run_after=_later(run_after, 0),
+        start_deadline=_later(earliest_start, body.get("start_deadline_s")),
+        deadline=_later(earliest_start, body.get("deadline_s")),
     )
     return delay_scripted_steps(execution)
 
 
-@dataclass(frozen=True, slots=True)
-class RunSchedule:
-    """The times of a run: when it may begin, and the deadlines for its begin and its end."""
-
-    run_after: datetime | None
-    start_deadline: datetime | None
-    deadline: datetime | None
-
-
-def parse_schedule(body: Mapping[str, Any], now: datetime) -> RunSchedule:
-    """Return the times that a body asks for; deadlines are counted from the time at which the run may begin."""
-    run_after = body.get("run_after")
-    if body.get("run_after_s") is not None:
-        run_after = now + timedelta(seconds=body["run_after_s"])
-    earliest_start = max(run_after or now, now)
-
-    def deadline(name: str) -> datetime | None:
-        return None if body.get(name) is None else _truncate_to_ms(earliest_start + timedelta(seconds=body[name]))
-
-    return RunSchedule(
-        None if run_after is None else _truncate_to_ms(run_after), deadline("start_deadline_s"), deadline("deadline_s")
-    )
-
-
-def _truncate_to_ms(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(microsecond=at.microsecond // 1_000 * 1_000)
+def _later(start: datetime | None, seconds: float | None) -> datetime | None:
+    """Return the time ``seconds`` after ``start``, truncated to milliseconds; None if one of them is None."""
+    if start is None or seconds is None:
+        return None
+    at = (start + timedelta(seconds=seconds)).astimezone(UTC)
+    return at.replace(microsecond=at.microsecond // 1_000 * 1_000)
 
 
 def _check_input(basket: Basket, run_input: Mapping[str, Any], catalogue: AgentCatalogue) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-from marshmallow import Schema, ValidationError, fields, missing, pre_load, validate, validates_schema
+from marshmallow import Schema, ValidationError, fields, pre_load, validate, validates_schema
 
 from api.catalogue.schemas import BasketConfigSchema
 from api.http.schema_fields import BodySchema, ItemsField, ObjectField, TimestampField, seconds_field
@@ -17,9 +15,6 @@ TAGS_MAX: Final = 20
 
 class _RunSchema(BodySchema):
     """The fields that every submit may have."""
-
-    FAST_PATH_TYPES: ClassVar[Mapping[str, type]]
-    """The keys of most bodies: if there are no others, only the types have to be checked."""
 
     tags = fields.List(
         fields.Str(validate=validate.Length(min=1, max=64)),
@@ -34,14 +29,6 @@ class _RunSchema(BodySchema):
     start_deadline_s = seconds_field(least=0.001, description="begun within so many seconds of run_after, or failed")
     deadline_s = seconds_field(least=0.001, description="done within so many seconds of run_after, or failed")
 
-    def load(self, data: Any, **options: Any) -> Any:
-        """Return ``data`` validated, with the defaults; the usual body takes a fast path that checks only types."""
-        if type(data) is not dict or {key: type(value) for key, value in data.items()} != self.FAST_PATH_TYPES:
-            return super().load(data, **options)
-        defaults = {name: field.load_default for name, field in self.load_fields.items()}
-        loaded = {name: default() if callable(default) else default for name, default in defaults.items()}
-        return {name: value for name, value in loaded.items() if value is not missing} | data
-
     @validates_schema
     def _check_run_after(self, body: dict[str, Any], **_: Any) -> None:
         if body.get("run_after") is not None and body.get("run_after_s") is not None:
@@ -50,8 +37,6 @@ class _RunSchema(BodySchema):
 
 class RunBasketSchema(_RunSchema):
     """The body of POST /run-basket: a basket's name, or a basket written inline."""
-
-    FAST_PATH_TYPES = MappingProxyType({"basket_name": str, "input_data": dict})
 
     basket_name = fields.Str(allow_none=True, metadata={"description": "the name of a basket; wins over config"})
     config = fields.Nested(BasketConfigSchema, allow_none=True, metadata={"description": "a basket for this run only"})
@@ -69,8 +54,6 @@ class RunBasketSchema(_RunSchema):
 
 class RunAgentSchema(_RunSchema):
     """The body of POST /run-agent."""
-
-    FAST_PATH_TYPES = MappingProxyType({"agent_name": str, "input_data": dict})
 
     agent_name = fields.Str(required=True, error_messages={"required": "agent_name is required"})
     input_data = ObjectField(

@@ -49,34 +49,29 @@ def read_submission(
     environ = request.environ
     prefix = version_prefix.request_prefix()
     raw = read_body(request, optional=True)
-    key = parse_idempotency_key(environ.get("HTTP_IDEMPOTENCY_KEY"))
-    route = request.path.removeprefix(prefix)
+    key = parse_idempotency_key(environ.get("HTTP_IDEMPOTENCY_KEY"), "header", "Idempotency-Key")
     return Submission(
         raw=raw,
         body=body,
         received_at=received_at,
         request_id=flask.g.request_id,
         traceparent=parse_traceparent(environ.get("HTTP_TRACEPARENT")),
-        idempotency=None if key is None else Idempotency(key, fingerprint(route, raw)),
+        idempotency=None if key is None else Idempotency(key, fingerprint(request.path.removeprefix(prefix), raw)),
         prefix=prefix,
         warnings=warnings,
         wait=parse_prefer_header(),
     )
 
 
-def parse_idempotency_key(header: str | None) -> str | None:
-    """Return the Idempotency-Key of a request, None if it has none; raises ValidationFailed if it is malformed."""
-    if header is None:
-        return None
-    if not is_idempotency_key(header):
-        fault = {"header": "Idempotency-Key", "message": "must be 1 to 255 printable ASCII characters"}
-        raise ValidationFailed(f"Idempotency-Key {fault['message']}", details=[fault])
-    return header
+def parse_idempotency_key(key: Any, place: str, name: str) -> str | None:
+    """Return an idempotency key, None if there is none.
 
-
-def is_idempotency_key(text: str) -> bool:
-    """Return whether ``text`` is a well-formed idempotency key."""
-    return _KEY.fullmatch(text) is not None
+    Raises ValidationFailed if it is malformed; ``place`` and ``name`` say in its detail where the key came from.
+    """
+    if key is None or (isinstance(key, str) and _KEY.fullmatch(key)):
+        return key
+    fault = {place: name, "message": "must be 1 to 255 printable ASCII characters"}
+    raise ValidationFailed(f"{name.removeprefix('/')} {fault['message']}", details=[fault])
 
 
 def parse_traceparent(header: str | None) -> str | None:

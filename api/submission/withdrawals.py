@@ -6,7 +6,7 @@ Only runs without an idempotency key: their callers could never find them.
 from __future__ import annotations
 
 import queue
-import threading
+import time
 from functools import partial
 from typing import Final
 
@@ -37,22 +37,18 @@ class Withdrawals:
                 "the queue of withdrawals is full: an insert of unknown outcome is not withdrawn", execution_id=run.id
             )
 
-    def run(self, stop: threading.Event) -> None:
-        """Withdraw the added runs until ``stop`` is set."""
-        while not stop.is_set():
-            try:
-                run = self._queue.get(timeout=0.5)
-            except queue.Empty:
-                continue
-            self._withdraw(run, stop)
+    def run(self) -> None:
+        """Withdraw the added runs, one after the other, for ever."""
+        while True:
+            self._withdraw(self._queue.get())
 
-    def _withdraw(self, run: Execution, stop: threading.Event) -> None:
+    def _withdraw(self, run: Execution) -> None:
         log = structlog.get_logger().bind(execution_id=run.id, request_id=run.request_id)
         withdraw = partial(self._store.withdraw, run.integrator, run.id)
-        while self._database.is_away and not stop.wait(_RETRY_WITHIN_S):
-            pass  # neither a try nor a log line while MongoDB is still away
+        while self._database.is_away:
+            time.sleep(_RETRY_WITHIN_S)  # neither a try nor a log line while MongoDB is still away
         try:
-            withdrawn = retry_until_reply(withdraw, give_up=stop.is_set, wait_max_s=_RETRY_WITHIN_S)
+            withdrawn = retry_until_reply(withdraw, give_up=lambda: False, wait_max_s=_RETRY_WITHIN_S)
         except Exception:
             log.exception("an insert was not taken back")
             return

@@ -10,13 +10,7 @@ from compose.cli.doctor import doctor
 from compose.cli.up import up
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(commands=[up, doctor, dead_letters, agents], context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bucket")
 def main() -> None:
     """Start and operate Bucket."""
-
-
-main.add_command(up)
-main.add_command(doctor)
-main.add_command(dead_letters)
-main.add_command(agents)

@@ -20,6 +20,14 @@ def project_root() -> Path:
     return root if (root / "pyproject.toml").is_file() else Path.cwd()
 
 
+data_option = click.option(
+    "--data",
+    type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
+    default=lambda: project_root() / ".bucket",
+    help="Where data and logs are kept; by default .bucket in the project.",
+)
+
+
 def print_ok(name: str, detail: str, seconds: float | None = None) -> None:
     """Print a tick, ``name`` and ``detail``: this part is in order."""
     took = "" if seconds is None else f"{seconds:6.1f} s"

@@ -96,11 +96,7 @@ def _open_services(data: Path | None) -> Iterator[Services]:
     try:
         with open_services((data or console.project_root() / ".bucket").resolve()) as services:
             yield services
-    except OperatorError as error:
-        console.print_failure("dead-letters", error)
-        sys.exit(1)
     except BucketError as error:
-        console.print_failure(
-            "dead-letters", OperatorError(error.message, fix="bucketd dead-letters lists those there are")
-        )
+        fix = error.fix if isinstance(error, OperatorError) else "bucketd dead-letters lists those there are"
+        console.print_failure("dead-letters", OperatorError(error.message, fix=fix))
         sys.exit(1)

@@ -14,20 +14,15 @@ from compose.operator_error import OperatorError
 
 
 @click.command()
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where data and logs are kept; by default .bucket in the project.",
-)
-def doctor(*, data: Path | None) -> None:
+@console.data_option
+def doctor(*, data: Path) -> None:
     """Check this machine, and print the fix for each fault; the exit code is 1 if there is any."""
-    home = console.project_root()
     faults = 0
-    for check in doctor_checks.checks(home, (data or home / ".bucket").resolve(), os.environ):
+    for name, check in doctor_checks.checks(console.project_root(), data, os.environ):
         try:
-            console.print_ok(check.name, check.run())
+            console.print_ok(name, check())
         except OperatorError as error:
             faults += 1
-            console.print_failure(check.name, error)
+            console.print_failure(name, error)
     if faults:
         sys.exit(1)

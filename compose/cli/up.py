@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -20,10 +20,9 @@ import click
 from compose import locked_packages, server_versions
 from compose.cli import console
 from compose.embedded import selftest, socket_dir, tcp_port
-from compose.embedded.directory_lock import DirectoryLock
+from compose.embedded.directory_lock import DirectoryLock, read_holder_of
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.log_tail import LogTail
-from compose.embedded.process_plan import Stage
 from compose.embedded.stack import Stack, build_stack
 from compose.embedded.supervisor import Supervisor
 from compose.operator_error import OperatorError
@@ -40,17 +39,12 @@ class _StopRequested(BaseException):
 
 @click.command()
 @click.option("-v", "--verbose", is_flag=True, help="Show the logs of all processes; of mongod without its info lines.")
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where data and logs are kept; by default .bucket in the project.",
-)
-def up(*, verbose: bool, data: Path | None) -> None:
+@console.data_option
+def up(*, verbose: bool, data: Path) -> None:
     """Start redis-server, mongod, the API and a worker on this machine; Ctrl-C stops them all."""
-    directory = (data or console.project_root() / ".bucket").resolve()
     try:
-        with DirectoryLock(directory) as lock:
-            _run_stack(lock, directory, verbose=verbose)
+        with closing(DirectoryLock(data)) as lock:
+            _run_stack(lock, data, verbose=verbose)
     except OperatorError as error:
         console.print_failure("bucketd up", error)
         sys.exit(1)
@@ -60,11 +54,15 @@ def up(*, verbose: bool, data: Path | None) -> None:
 
 
 def _run_stack(lock: DirectoryLock, directory: Path, *, verbose: bool) -> None:
-    logs = _delete_old_logs(directory)
-    socket_dir.remove_socket_dir(
-        Path(lock.read_holder().get("sockets", "/"))
-    )  # left over if the last stack and its group reaper were killed
-    settings = _settings_with_free_port()
+    logs = directory / "log"
+    logs.mkdir(exist_ok=True)
+    for old_log in logs.glob("*.log*"):
+        old_log.unlink()
+    # Left over if the last stack and its group reaper were killed.
+    socket_dir.remove_socket_dir(Path(read_holder_of(directory).get("sockets", "/")))
+    warn_about_unknown_variables()
+    settings = Settings.from_environ()
+    settings = replace(settings, port=tcp_port.pick_port(settings.host, settings.port))
     sockets = socket_dir.make_socket_dir()
     lock.write_holder(url=tcp_port.local_url(settings.host, settings.port), sockets=str(sockets))
     try:
@@ -87,31 +85,19 @@ def _run_stack(lock: DirectoryLock, directory: Path, *, verbose: bool) -> None:
         socket_dir.remove_socket_dir(sockets)
 
 
-def _settings_with_free_port() -> Settings:
-    warn_about_unknown_variables()
-    settings = Settings.from_environ()
-    return replace(settings, port=tcp_port.pick_port(settings.host, settings.port))
-
-
 def _start_stack(supervisor: Supervisor, stack: Stack) -> None:
     with console.timed_step("python") as details:
         details.append(platform.python_version())
     with console.timed_step("packages") as details:
         details.append(locked_packages.check_against_lock(console.project_root() / "requirements.lock"))
-    stages = {stage.title: stage for stage in stack.server_stages}
-    with console.timed_step("redis") as details:
-        _start_stage(supervisor, stages.get("redis"))
+    with console.timed_step(stack.redis_stage.title) as details:
+        supervisor.start(stack.redis_stage)
         details.append(server_versions.check_redis_version(stack.redis_url))
-    with console.timed_step("mongod") as details:
-        _start_stage(supervisor, stages.get("mongod"))
+    with console.timed_step(stack.mongod_stage.title) as details:
+        supervisor.start(stack.mongod_stage)
         details.append(server_versions.check_mongodb_version(stack.mongodb_url))
     with console.timed_step(stack.app_stage.title):
         supervisor.start(stack.app_stage)
-
-
-def _start_stage(supervisor: Supervisor, stage: Stage | None) -> None:
-    if stage is not None:
-        supervisor.start(stage)
 
 
 @contextmanager
@@ -150,11 +136,3 @@ def _print_welcome(stack: Stack, directory: Path, took_s: float) -> None:
         f"    -d '{body}'\n\n"
         f"then poll the status_url of the response until done is true. Ctrl-C stops everything."
     )
-
-
-def _delete_old_logs(directory: Path) -> Path:
-    logs = directory / "log"
-    logs.mkdir(exist_ok=True)
-    for old in logs.glob("*.log*"):
-        old.unlink()
-    return logs

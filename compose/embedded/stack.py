@@ -19,12 +19,13 @@ _DEVELOPMENT_DRAIN_S: Final = "3"
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What to run: ``url`` is the API's, ``server_stages`` are the servers started here, ``app_stage`` uses them."""
+    """What to run; the stage of a server that is not started here has no children."""
 
     url: str
     redis_url: str
     mongodb_url: str
-    server_stages: tuple[Stage, ...]
+    redis_stage: Stage
+    mongod_stage: Stage
     app_stage: Stage
 
 
@@ -38,27 +39,21 @@ def build_stack(settings: Settings, environ: Mapping[str, str], sockets: Path, d
             "BUCKET_ENV=production: the embedded servers are old, without passwords, and for development only",
             fix="deploy with compose/compose.yaml or the Procfile (docs/deploy.md), or leave BUCKET_ENV out",
         )
-    server_stages = []
     redis_url, mongodb_url = environ.get("REDIS_URL"), environ.get("MONGODB_URL")
-    if not redis_url:
-        server_stages.append(Stage("redis", (servers.redis_plan(sockets, data / "redis"),)))
-        redis_url = servers.redis_url(sockets)
-    if not mongodb_url:
-        server_stages.append(Stage("mongod", (servers.mongod_plan(sockets, data / "mongod"),)))
-        mongodb_url = servers.mongodb_url(sockets)
+    redis_stage = Stage("redis", () if redis_url else (servers.redis_plan(sockets, data / "redis"),))
+    mongod_stage = Stage("mongod", () if mongodb_url else (servers.mongod_plan(sockets, data / "mongod"),))
     url = tcp_port.local_url(settings.host, settings.port)
     env = {
         "BUCKET_DRAIN_S": _DEVELOPMENT_DRAIN_S,  # a stop by Ctrl-C should not take half a minute
         **environ,
         "HOST": settings.host,
         "PORT": str(settings.port),
-        "REDIS_URL": redis_url,
-        "MONGODB_URL": mongodb_url,
+        "REDIS_URL": redis_url or servers.redis_url(sockets),
+        "MONGODB_URL": mongodb_url or servers.mongodb_url(sockets),
         "PROMETHEUS_MULTIPROC_DIR": str(data / "metrics"),  # a fixed path, so that the next start finds and empties it
         "PYTHONUNBUFFERED": "1",
     }
-    app_stage = build_app_stage(url, env)
-    return Stack(url, redis_url, mongodb_url, tuple(server_stages), app_stage)
+    return Stack(url, env["REDIS_URL"], env["MONGODB_URL"], redis_stage, mongod_stage, build_app_stage(url, env))
 
 
 def build_app_stage(url: str, env: Mapping[str, str]) -> Stage:

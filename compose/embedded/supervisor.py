@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -43,13 +43,15 @@ class Supervisor:
 
         Call it from the main thread: see :mod:`compose.embedded.die_with_parent`.
         """
-        supervised_children = [
-            _SupervisedChild(Child(plan, self._create_log(plan.name), self._reaper)) for plan in stage.children
-        ]
-        self._stages.append(supervised_children)
-        for supervised in supervised_children:
+        children = []
+        for plan in stage.children:
+            log = self._logs / f"{plan.name}.log"
+            log.write_bytes(b"")
+            children.append(_SupervisedChild(Child(plan, log, self._reaper)))
+        self._stages.append(children)
+        for supervised in children:
             supervised.child.start()
-        for supervised in supervised_children:
+        for supervised in children:
             supervised.child.wait_ready()
 
     def check_children(self) -> None:
@@ -77,10 +79,6 @@ class Supervisor:
         for supervised in self._children():
             supervised.child.kill_group()
 
-    def pids(self) -> Mapping[str, int | None]:
-        """Return the process id of each child by its name."""
-        return {supervised.child.plan.name: supervised.child.pid for supervised in self._children()}
-
     def _children(self) -> list[_SupervisedChild]:
         return [supervised for stage in self._stages for supervised in stage]
 
@@ -89,7 +87,9 @@ class Supervisor:
         supervised.deaths.append(now)
         while now - supervised.deaths[0] > policy.window_s:
             supervised.deaths.popleft()
-        event = f"{plan.name} ended ({_exit_reason_of(supervised.child.exit_code)})"
+        code = supervised.child.exit_code
+        reason = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        event = f"{plan.name} ended ({reason})"
         if len(supervised.deaths) > policy.restarts_max:
             raise OperatorError(
                 f"{event}, {len(supervised.deaths)} times within {policy.window_s:g} s; it is not started again",
@@ -100,17 +100,6 @@ class Supervisor:
             f"{event} and is started again, {len(supervised.deaths)} of {policy.restarts_max} times; "
             f"see {supervised.child.log}"
         )
-
-    def _create_log(self, name: str) -> Path:
-        log = self._logs / f"{name}.log"
-        log.write_bytes(b"")
-        return log
-
-
-def _exit_reason_of(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return f"killed by signal {-exit_code}"
-    return f"exit code {exit_code}"
 
 
 def _rotate_log(log: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from shared.errors import AgentNotFound, SpecError
 from shared.suggestions import closest_matches
 
 SPEC_FILE: Final = "agent_spec.json"
+_BUILTIN_AGENTS_DIR: Final = Path(shared.__file__).parent.parent / "worker" / "agents"  # shared never imports worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,8 @@ class AgentCatalogue:
         entry = self._entries.get(name)
         if entry is None:
             suggestions = [repr(match) for match in closest_matches(name, tuple(self._entries), limit=3)]
-            hint = (
-                f"; did you mean {' or '.join(suggestions)}?" if suggestions else "; GET /agents lists those there are"
-            )
-            raise AgentNotFound(f"agent {name[:64]!r} was not found{hint}")
+            hint = f"did you mean {' or '.join(suggestions)}?" if suggestions else "GET /agents lists those there are"
+            raise AgentNotFound(f"agent {name[:64]!r} was not found; {hint}")
         return entry
 
 
@@ -93,24 +92,16 @@ def load_catalogue(agents_dir: Path | None = None) -> AgentCatalogue:
         except SpecError as error:
             faults.append(error.message)
             continue
-        if entry.spec.name in entries:
-            other_folder = entries[entry.spec.name].folder
-            faults.append(f"{folder / SPEC_FILE}: name {entry.spec.name!r} is taken by {other_folder}")
-        entries.setdefault(entry.spec.name, entry)
+        first = entries.setdefault(entry.spec.name, entry)
+        if first is not entry:
+            faults.append(f"{folder / SPEC_FILE}: name {entry.spec.name!r} is taken by {first.folder}")
     if faults:
         raise SpecError("\n".join(faults))
     return AgentCatalogue(entries.values())
 
 
-def builtin_agents_dir() -> Path:
-    """Return the folder of the built-in agents; found by path, because shared never imports worker."""
-    return Path(shared.__file__).parent.parent / "worker" / "agents"
-
-
 def _agent_folders(agents_dir: Path | None) -> Iterator[Path]:
-    for parent in (builtin_agents_dir(), agents_dir):
-        if parent is None:
-            continue
+    for parent in filter(None, (_BUILTIN_AGENTS_DIR, agents_dir)):
         if not parent.is_dir():
             raise SpecError(f"{parent} is not a directory")
         yield from sorted(path for path in parent.iterdir() if path.is_dir() and path.name[0] not in "._")
@@ -124,18 +115,16 @@ def _load_entry(folder: Path) -> _Entry:
         raise SpecError(f"{path}: is missing") from error
     except (OSError, ValueError) as error:
         raise SpecError(f"{path}: cannot be read: {error}") from error
-    spec = parse_agent_spec(raw, str(path))
-    return _compile_entry(spec, folder, str(path))
+    return _compile_entry(parse_agent_spec(raw, str(path)), folder, str(path))
 
 
 def _compile_entry(spec: AgentSpec, folder: Path, source: str) -> _Entry:
     checks: dict[str, CompiledSchema] = {}
     faults: list[str] = []
-    schemas_and_samples: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
-        "input": (spec.input_schema, spec.sample_input),
-        "output": (spec.output_schema, spec.sample_output),
-    }
-    for part, (schema, sample) in schemas_and_samples.items():
+    for part, schema, sample in (
+        ("input", spec.input_schema, spec.sample_input),
+        ("output", spec.output_schema, spec.sample_output),
+    ):
         try:
             checks[part] = CompiledSchema(schema, f"{source}: {part}_schema")
         except SpecError as error:

@@ -64,21 +64,18 @@ class CompiledSchema:
             encoded = orjson.dumps(value, option=_NOT_JSON)
         except TypeError as error:
             return [SchemaFault("", _truncate(f"is not JSON: {error}", MESSAGE_MAX))]
-        find = self._all if len(encoded) <= ALL_FAULTS_MAX_BYTES else self._first
+        is_large = len(encoded) > ALL_FAULTS_MAX_BYTES
         try:
-            return find(value)
+            return self._find(value, is_large=is_large)
         except ValueError:
             # The library refuses subclasses such as the driver's Int64, although they are valid JSON.
-            return find(orjson.loads(encoded))
+            return self._find(orjson.loads(encoded), is_large=is_large)
 
-    def _all(self, value: Any) -> list[SchemaFault]:
+    def _find(self, value: Any, *, is_large: bool) -> list[SchemaFault]:
         if self._validator.is_valid(value):
             return []
-        return [self._fault(error) for error in itertools.islice(self._validator.iter_errors(value), FAULTS_MAX)]
-
-    def _first(self, value: Any) -> list[SchemaFault]:
-        if self._validator.is_valid(value):
-            return []
+        if not is_large:
+            return [self._fault(error) for error in itertools.islice(self._validator.iter_errors(value), FAULTS_MAX)]
         if self._has_branches:  # the library would collect all faults of all branches to report one
             return [SchemaFault("", "breaks the schema; too large to say where")]
         try:
@@ -88,14 +85,12 @@ class CompiledSchema:
         return []
 
     def _fault(self, error: jsonschema_rs.ValidationError) -> SchemaFault:
-        return SchemaFault(format_pointer(error.instance_path), self._describe_fault(error))
-
-    def _describe_fault(self, error: jsonschema_rs.ValidationError) -> str:
-        """Return the message of a fault; for a pattern the schema's ``description`` if it has one, easier to read."""
-        description = _description(self._schema, error.schema_path[:-1]) if error.kind.name == "pattern" else None
-        if description is None:
-            return _format_error(error)
-        return _truncate(f"{_value(error)} is not as described: {description}", MESSAGE_MAX)
+        message = _format_error(error)
+        if error.kind.name == "pattern":  # the schema's ``description`` is easier to read
+            description = _description(self._schema, error.schema_path[:-1])
+            if description is not None:
+                message = _truncate(f"{_value(error)} is not as described: {description}", MESSAGE_MAX)
+        return SchemaFault(format_pointer(error.instance_path), message)
 
 
 def _refuse_fetch(uri: str) -> NoReturn:

@@ -17,7 +17,7 @@ from shared.suggestions import closest_matches
 _FIELDS: Final = {"name": str, "description": str, "agents": list, "execution_strategy": str}
 
 
-def load_seed_baskets(catalogue: AgentCatalogue | None = None, folder: Path | None = None) -> tuple[dict[str, Any], ...]:
+def load_seed_baskets(catalogue: AgentCatalogue | None = None, folder: Path | None = None) -> list[dict[str, Any]]:
     """Load the seed baskets, sorted by name: ``{name, description, agents, execution_strategy}``.
 
     Raises SpecError with a line for each fault of all files; the agents are checked if there is a ``catalogue``.
@@ -38,7 +38,7 @@ def load_seed_baskets(catalogue: AgentCatalogue | None = None, folder: Path | No
             baskets[raw["name"]] = raw
     if faults:
         raise SpecError("\n".join(faults))
-    return tuple(basket for _, basket in sorted(baskets.items()))
+    return [basket for _, basket in sorted(baskets.items())]
 
 
 def _faults(raw: Any, catalogue: AgentCatalogue | None) -> Iterator[str]:

@@ -29,7 +29,7 @@ class ErrorKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunError:
-    """Why a step or a run failed, in words that a client may read."""
+    """Why a step or a run failed, in words that a client may read; polls show its fields, in this order."""
 
     error_code: str
     message: str

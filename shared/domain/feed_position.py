@@ -43,11 +43,7 @@ class FeedEnd:
 
 def coalesce(execution_ids: Iterable[str]) -> tuple[str, ...]:
     """Return each execution once, at its last place: earlier ones would show the same latest state."""
-    latest: dict[str, None] = {}
-    for execution_id in execution_ids:
-        latest.pop(execution_id, None)
-        latest[execution_id] = None
-    return tuple(latest)
+    return tuple(dict.fromkeys(reversed(tuple(execution_ids))))[::-1]
 
 
 def select_page(execution_ids: Sequence[str], visible_ids: Container[str], limit: int) -> tuple[tuple[str, ...], int]:
@@ -55,13 +51,11 @@ def select_page(execution_ids: Sequence[str], visible_ids: Container[str], limit
 
     Only those in ``visible_ids`` count towards ``limit``; the page ends before the first execution that exceeds it.
     """
-    page_ids: set[str] = set()
-    changes_used = len(execution_ids)
+    page: dict[str, None] = {}
     for index, execution_id in enumerate(execution_ids):
-        if execution_id in visible_ids and execution_id not in page_ids:
-            if len(page_ids) == limit:
-                changes_used = index
-                break
-            page_ids.add(execution_id)
-    visible = (execution_id for execution_id in execution_ids[:changes_used] if execution_id in visible_ids)
-    return coalesce(visible), changes_used
+        if execution_id in visible_ids:
+            if execution_id not in page and len(page) == limit:
+                return tuple(page), index
+            page.pop(execution_id, None)
+            page[execution_id] = None
+    return tuple(page), len(execution_ids)

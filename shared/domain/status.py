@@ -51,19 +51,14 @@ EXECUTION_TRANSITIONS: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] 
     ExecutionStatus.QUEUED: frozenset({ExecutionStatus.RUNNING, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED}),
     ExecutionStatus.RUNNING: _FINAL_STATUSES | {ExecutionStatus.CANCELLING},
     ExecutionStatus.CANCELLING: _FINAL_STATUSES,
-    ExecutionStatus.COMPLETED: frozenset(),
-    ExecutionStatus.FAILED: frozenset(),
-    ExecutionStatus.CANCELLED: frozenset(),
+    **dict.fromkeys(_FINAL_STATUSES, frozenset()),
 }
 
 STEP_TRANSITIONS: Final[dict[StepStatus, frozenset[StepStatus]]] = {
     StepStatus.WAITING: frozenset({StepStatus.READY, StepStatus.SKIPPED}),
     StepStatus.READY: frozenset({StepStatus.RUNNING, StepStatus.CANCELLED, StepStatus.FAILED}),
     StepStatus.RUNNING: frozenset({StepStatus.READY, StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.CANCELLED}),
-    StepStatus.COMPLETED: frozenset(),
-    StepStatus.FAILED: frozenset(),
-    StepStatus.CANCELLED: frozenset(),
-    StepStatus.SKIPPED: frozenset(),
+    **dict.fromkeys((StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.SKIPPED), frozenset()),
 }
 
 

@@ -72,13 +72,9 @@ def record_durations(pipe: Any, decisions: Iterable[tuple[Execution, Iterable[tu
 
 
 def read_samples(client: redis.Redis, keys: Sequence[str]) -> Mapping[str, tuple[float, ...]]:
-    """Return the duration samples under each key, in seconds, sorted; empty if there are none. Raises RedisError."""
+    """Return the duration samples under each key, in seconds, sorted, if they are numbers. Raises RedisError."""
     pipe = client.pipeline(transaction=False)
     for key in keys:
         pipe.hvals(key)
-    return {key: _parse_samples(values) for key, values in zip(keys, pipe.execute(), strict=True)}
-
-
-def _parse_samples(values: Iterable[bytes]) -> tuple[float, ...]:
-    """Return the samples in seconds, sorted; values that are not numbers are skipped."""
-    return tuple(sorted(int(value) / 1_000 for value in values if value.isdigit()))
+    replies = zip(keys, pipe.execute(), strict=True)
+    return {key: tuple(sorted(int(value) / 1_000 for value in values if value.isdigit())) for key, values in replies}

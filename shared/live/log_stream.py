@@ -66,17 +66,15 @@ class LogFilter:
 def append_lines(pipe: Any, lines: Sequence[bytes]) -> None:
     """Append to ``pipe`` the commands that add lines (JSON objects) to the stream, cap it and extend its TTL."""
     if lines:
-        pipe.xadd(
-            LOG_STREAM_KEY, {"lines": b"[" + b",".join(lines) + b"]"}, maxlen=STREAM_ENTRIES_MAX, approximate=True
-        )
+        entry = {"lines": b"[" + b",".join(lines) + b"]"}
+        pipe.xadd(LOG_STREAM_KEY, entry, maxlen=STREAM_ENTRIES_MAX, approximate=True)
         pipe.expire(LOG_STREAM_KEY, LOG_STREAM_TTL_S)
 
 
 def trim_stream(pipe: Any) -> None:
     """Append to ``pipe`` the command that deletes the lines older than a day."""
-    pipe.xtrim(
-        LOG_STREAM_KEY, minid=int((time.time() - LOG_LINE_TTL_S) * 1_000), approximate=True
-    )  # the stream's ids are Redis's time
+    oldest_ms = int((time.time() - LOG_LINE_TTL_S) * 1_000)  # the stream's ids are Redis's time
+    pipe.xtrim(LOG_STREAM_KEY, minid=oldest_ms, approximate=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +119,7 @@ def read_after(client: redis.Redis, since: LogCursor, log_filter: LogFilter, lim
 def read_latest(client: redis.Redis, log_filter: LogFilter, limit: int) -> LogStreamPage:
     """Return the latest ``limit`` matching lines; ``next_cursor`` continues with later lines. Raises RedisError."""
     lines: list[dict[str, Any]] = []
-    next_cursor = LogCursor(
-        _now_ms(client), 0, 0
-    )  # read before the stream, else a line added in between would be skipped
+    next_cursor = LogCursor(_now_ms(client), 0, 0)  # read before the stream, else a line added in between is skipped
     before_id = "+"
     patterns = log_filter.byte_patterns
     while len(lines) < limit:
@@ -153,9 +149,8 @@ def read_stream_start(client: redis.Redis) -> StreamStart:
     first_ms = int(chunk[0][0].decode().partition("-")[0])
     # An agent's lines are added in batches, some time after they were logged.
     timestamped = ((timestamp_ms_of(line), line) for entry in chunk for _, line in _lines_of(*entry))
-    return StreamStart(
-        first_ms, frozenset((line["execution_id"], line["seq"]) for ms, line in timestamped if ms < first_ms)
-    )
+    older_lines = frozenset((line["execution_id"], line["seq"]) for ms, line in timestamped if ms < first_ms)
+    return StreamStart(first_ms, older_lines)
 
 
 def timestamp_ms_of(line: dict[str, Any]) -> int:

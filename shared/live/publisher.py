@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import redis
 import structlog
@@ -21,19 +21,10 @@ from shared.live import accept_markers, duration_stats, log_stream
 from shared.live.render import render, render_log_line
 from shared.live.views import RenderedView, ViewCache
 from shared.queue import message
+from shared.telemetry.fleet_metrics import FleetMetrics
 
 VIEW_STALE_AFTER_S: Final = 1.0
 TRIM_EVERY_S: Final = 60.0
-
-
-class MetricsSink(Protocol):
-    """Port for fleet metrics; each method appends commands to a pipeline."""
-
-    def count_ended(self, pipe: Any, runs: Mapping[tuple[str, str], int], steps: Sequence[tuple[str, float]]) -> None:
-        """Count ended runs by (basket, status), and attempts of steps as (agent, duration in seconds)."""
-
-    def count_rescue(self, pipe: Any, reason: str) -> None:
-        """Count a rescue of a step, for ``reason``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +44,7 @@ class Publisher:
     """Publishes the changes of one process to Redis; its methods never raise an error of Redis."""
 
     def __init__(
-        self, client: redis.Redis, views: ViewCache, metrics: MetricsSink, view_age_max_s: float = VIEW_STALE_AFTER_S
+        self, client: redis.Redis, views: ViewCache, metrics: FleetMetrics, view_age_max_s: float = VIEW_STALE_AFTER_S
     ) -> None:
         self._redis = client
         self._views = views
@@ -100,12 +91,12 @@ class Publisher:
         self._put_views(pipe, [saved.record for saved in decisions], as_of)
         outputs = [(saved.record.execution.id, output) for saved in decisions for output in saved.decision.outputs]
         self._views.put_outputs(pipe, {(execution_id, output.step): output.json for execution_id, output in outputs})
-        log_stream.append_lines(
-            pipe, [line for saved in decisions for line in _lines_after(saved.record, saved.published_seq)]
-        )
+        lines = [line for saved in decisions for line in _lines_after(saved.record, saved.published_seq)]
+        log_stream.append_lines(pipe, lines)
         ended = [saved.record.execution for saved in decisions if saved.record.execution.is_done]
-        if ended:
-            self._trim_now_and_then(pipe, as_of)
+        if ended and as_of - self._trimmed_at >= TRIM_EVERY_S:
+            self._trimmed_at = as_of
+            log_stream.trim_stream(pipe)
         runs = Counter((execution.basket.name, str(execution.status)) for execution in ended)
         self._metrics.count_ended(pipe, runs, [step for saved in decisions for step in saved.agent_durations])
         duration_stats.record_durations(pipe, [(saved.record.execution, saved.agent_durations) for saved in decisions])
@@ -172,11 +163,6 @@ class Publisher:
         """
         return boottime_s() - as_of <= self._view_age_max_s
 
-    def _trim_now_and_then(self, pipe: Any, now: float) -> None:
-        if now - self._trimmed_at >= TRIM_EVERY_S:
-            self._trimmed_at = now
-            log_stream.trim_stream(pipe)
-
     def _send(self, pipe: Any, subject: str) -> bool:
         try:
             pipe.execute()
@@ -187,7 +173,6 @@ class Publisher:
 
 
 def _lines_after(record: ExecutionRecord, published_seq: int) -> list[bytes]:
-    """Return the log lines of a record after ``published_seq``, as JSON."""
     first_seq = max(published_seq + 1, record.first_seq)
     events = record.events[first_seq - record.first_seq :]
     return [render_log_line(record.execution.id, seq, event) for seq, event in enumerate(events, first_seq)]

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from itertools import chain
 from typing import Any, Final
 
 import redis
@@ -63,7 +64,7 @@ class WakeupListener:
         self._url = url
         self._is_away = is_away
         self._linger_s = linger_s
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._waiters: dict[str, set[Waiter]] = {}
         self._subscribed: threading.Event | None = None  # of the running thread: set when it is subscribed
 
@@ -101,7 +102,8 @@ class WakeupListener:
     def release_all(self) -> None:
         """Release all waiters for a last read of the state."""
         with self._lock:
-            self._release_all()
+            for waiter in chain.from_iterable(self._waiters.values()):
+                waiter.release()
 
     def _listen(self, subscribed: threading.Event) -> None:
         """Subscribe and dispatch wake-ups until there has been no waiter for ``linger_s``, or Redis is lost."""
@@ -115,7 +117,7 @@ class WakeupListener:
             with self._lock:
                 if self._subscribed is subscribed:
                     self._subscribed = None
-                    self._release_all()
+                    self.release_all()
             subscribed.set()  # a waiter that still waits for the subscription finds itself released
 
     def _dispatch(self, subscription: Any, subscribed: threading.Event) -> None:
@@ -126,18 +128,10 @@ class WakeupListener:
                 subscribed.set()
             with self._lock:
                 if message is not None and message["type"] == "message":
-                    self._wake(message["data"].decode())
+                    for waiter in self._waiters.get(message["data"].decode(), ()):
+                        waiter.wake()
                 if self._waiters:
                     last_waiter_at = time.monotonic()
                 elif time.monotonic() - last_waiter_at > self._linger_s:
                     self._subscribed = None  # the next waiter starts another thread
                     return
-
-    def _wake(self, topic: str) -> None:
-        for waiter in self._waiters.get(topic, ()):
-            waiter.wake()
-
-    def _release_all(self) -> None:
-        for waiters in self._waiters.values():
-            for waiter in waiters:
-                waiter.release()

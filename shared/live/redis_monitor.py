@@ -106,7 +106,6 @@ class RedisMonitor:
 
 
 def _decode_oldest(raw: Any) -> OldestMessage | None:
-    """Decode the oldest message of a list; None if there is none, or it is unreadable."""
     if raw is None:
         return None
     try:

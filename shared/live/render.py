@@ -23,7 +23,6 @@ from shared.domain.execution import (
     ExecutionRecord,
     LogEvent,
     LogPageQuery,
-    RunError,
     Step,
 )
 from shared.domain.status import ExecutionStatus, StepStatus
@@ -97,7 +96,7 @@ def _status(execution: Execution) -> dict[str, Any]:
         "rev": execution.rev,
         "progress": _progress(execution),
         "current_step": _current_step(execution),
-        "error": error_fields(execution.error),
+        "error": execution.error,
         "tags": execution.tags,
         "retry_of": execution.retry_of,
         "created_at": format_rfc3339(execution.created_at),
@@ -114,21 +113,6 @@ def execution_metadata(execution: Execution) -> dict[str, Any]:
         "basket_name": execution.basket.name,
         "agents_executed": execution.basket.agents,
         "strategy": execution.basket.strategy,
-    }
-
-
-def error_fields(error: RunError | None) -> dict[str, Any] | None:
-    """Return an error as a JSON object for clients; None for None."""
-    if error is None:
-        return None
-    return {
-        "error_code": error.error_code,
-        "message": error.message,
-        "kind": error.kind,
-        "agent": error.agent,
-        "step": error.step,
-        "attempt": error.attempt,
-        "retryable": error.retryable,
     }
 
 
@@ -166,10 +150,9 @@ def _progress(execution: Execution) -> dict[str, Any]:
     completed = sum(step.status is StepStatus.COMPLETED for step in steps)
     running_percent = sum(step.percent or 0 for step in steps if step.status is StepStatus.RUNNING)
     message = next((step.message for step in steps if step.status is StepStatus.RUNNING and step.message), None)
-    percent = (100 * completed + running_percent) // max(len(execution.steps), 1)
     return {
-        "percent": percent,
-        "steps_total": len(execution.steps),
+        "percent": (100 * completed + running_percent) // max(len(steps), 1),
+        "steps_total": len(steps),
         "steps_completed": completed,
         "message": message,
     }
@@ -214,14 +197,12 @@ def _result(record: ExecutionRecord) -> bytes | None:
 
 
 def _cancel(execution: Execution) -> dict[str, Any] | None:
-    """Return the request to cancel with its outcome so far; None if there was none."""
     request = execution.cancel
     if request is None:
         return None
+    outcome = CancelOutcome.ALREADY_FINAL if execution.is_done else CancelOutcome.PENDING
     if execution.status is ExecutionStatus.CANCELLED:
         outcome = CancelOutcome.APPLIED
-    else:
-        outcome = CancelOutcome.ALREADY_FINAL if execution.is_done else CancelOutcome.PENDING
     return {"requested_at": format_rfc3339(request.requested_at), "reason": request.reason, "outcome": outcome}
 
 

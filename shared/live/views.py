@@ -129,9 +129,8 @@ class ViewCache:
     def put_outputs(self, pipe: Any, outputs: Mapping[tuple[str, str], bytes]) -> None:
         """Append to ``pipe`` one command that stores outputs, by (execution, step), for an hour."""
         if outputs:
-            pipe.eval(
-                _PUT_OUTPUTS, len(outputs), *(output_key(*key) for key in outputs), OUTPUT_TTL_S, *outputs.values()
-            )
+            keys = (output_key(*key) for key in outputs)
+            pipe.eval(_PUT_OUTPUTS, len(outputs), *keys, OUTPUT_TTL_S, *outputs.values())
 
     def get_output(self, execution_id: str, step: str) -> bytes | None:
         """Return a step's output as JSON; None if Redis does not have it. Raises RedisError."""

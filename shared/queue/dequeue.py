@@ -39,11 +39,7 @@ return messages
 
 
 class UnreadableMessage(ValueError):
-    """A message that is not a task message; ``raw`` holds its bytes."""
-
-    def __init__(self, raw: bytes) -> None:
-        super().__init__("not a task message")
-        self.raw = raw
+    """A message that is not a task message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +74,8 @@ class Dequeuer:
         for raw in raw_messages:
             try:
                 messages.append(decode_message(raw))
-            except UnreadableMessage as error:
-                unreadable.append(error.raw)
+            except UnreadableMessage:
+                unreadable.append(raw)
         return DequeuedMessages(messages, unreadable)
 
 
@@ -88,4 +84,4 @@ def decode_message(raw: bytes) -> TaskMessage:
     try:
         return message_from_args(*orjson.loads(base64.b64decode(orjson.loads(raw)["body"]))[0])
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, OSError) as error:
-        raise UnreadableMessage(raw) from error
+        raise UnreadableMessage("not a task message") from error

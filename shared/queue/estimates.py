@@ -72,30 +72,20 @@ class QueueHistory:
         """Add a sample, return the snapshot of the list; ``oldest`` is None if there is none, or it is unreadable."""
         # The first sample, or the store's clock was set back.
         if not self._sampled_at_ms or now_ms <= self._sampled_at_ms[-1]:
-            self._begin(now_ms, oldest)
-        arrived_before = self._arrived_counts[-1]
-        if length == 0 or oldest is None:
-            self._departed_count = max(arrived_before - length, self._departed_count)
-        else:
+            self._sampled_at_ms = [now_ms - 1 if oldest is None else min(oldest.offered_at_ms, now_ms - 1)]
+            self._arrived_counts, self._departed_count, self._departures = [0.0], 0.0, []
+        self._departed_count = max(self._departed_count, self._arrived_counts[-1] - length)
+        if length and oldest is not None:
             arrived_by_oldest = _interpolate(self._sampled_at_ms, self._arrived_counts, oldest.offered_at_ms)
-            self._departed_count = max(self._departed_count, arrived_by_oldest, arrived_before - length)
+            self._departed_count = max(self._departed_count, arrived_by_oldest)
             if self._sampled_at_ms[-1] < oldest.offered_at_ms < now_ms:
                 # No waiting message arrived before the oldest one.
                 self._append(oldest.offered_at_ms, self._departed_count)
         self._append(now_ms, self._departed_count + length)
         drain_rate = self._drain_rate(now_ms, length)
-        return QueueSnapshot(
-            length,
-            oldest if length else None,
-            drain_rate,
-            tuple(self._sampled_at_ms),
-            tuple(self._arrived_counts),
-            self._departed_count,
-        )
-
-    def _begin(self, now_ms: int, oldest: OldestMessage | None) -> None:
-        self._sampled_at_ms = [now_ms - 1 if oldest is None else min(oldest.offered_at_ms, now_ms - 1)]
-        self._arrived_counts, self._departed_count, self._departures = [0.0], 0.0, []
+        sampled_at_ms, arrived_counts = tuple(self._sampled_at_ms), tuple(self._arrived_counts)
+        oldest = oldest if length else None
+        return QueueSnapshot(length, oldest, drain_rate, sampled_at_ms, arrived_counts, self._departed_count)
 
     def _append(self, now_ms: int, arrived: float) -> None:
         self._sampled_at_ms.append(now_ms)

@@ -43,9 +43,7 @@ def read_oldest_messages(client: redis.Redis) -> LostMessageDetector:
     pipe = client.pipeline(transaction=False)
     for name in list_names:
         pipe.lindex(name, -1)
-    return LostMessageDetector(
-        {name: _offered_at(message) for name, message in zip(list_names, pipe.execute(), strict=True)}
-    )
+    return LostMessageDetector(dict(zip(list_names, map(_offered_at, pipe.execute()), strict=True)))
 
 
 def _offered_at(message: Any) -> datetime:

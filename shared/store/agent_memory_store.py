@@ -1,10 +1,8 @@
-"""Agent memory in MongoDB: the last output of an agent in a basket, kept for an hour for its next run there.
-
-It is secondary: no run's state depends on it.
-"""
+"""Agent memory in MongoDB: the last output of an agent in a basket, kept for an hour for its next run there."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -33,7 +31,7 @@ class MemoryKey:
 
 
 class MongoAgentMemory:
-    """Memories in MongoDB, deleted by a TTL index an hour after they were written."""
+    """Memories, deleted by a TTL index an hour after they were written; no run's state depends on them."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -41,14 +39,11 @@ class MongoAgentMemory:
 
     def remember(self, key: MemoryKey, output: bytes, at: datetime) -> None:
         """Store an output that was recorded ``at``, unless a later one is stored already."""
-        now = self._clock.now()
         query = {"_id": key.id, "at": {"$lte": at}}
-        fields = {"integrator": key.integrator, "json": output, "at": at, "expires_at": now + MEMORY_TTL}
-        try:
-            with db_call(self._database):
-                self._database.collection("agent_memory").update_one(query, {"$set": fields}, upsert=True)
-        except DuplicateKeyError:
-            return
+        expires_at = self._clock.now() + MEMORY_TTL
+        fields = {"integrator": key.integrator, "json": output, "at": at, "expires_at": expires_at}
+        with suppress(DuplicateKeyError), db_call(self._database):
+            self._database.collection("agent_memory").update_one(query, {"$set": fields}, upsert=True)
 
     def recall(self, key: MemoryKey) -> bytes | None:
         """Return the last output of the last hour, else None; the TTL index is late, so the expiry is checked here."""

@@ -14,17 +14,14 @@ from typing import Any, Final
 
 import pymongo
 from bson.codec_options import CodecOptions
-from bson.errors import BSONError, InvalidDocument
+from bson.errors import BSONError
 from pymongo import IndexModel, MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database as MongoDatabase
 from pymongo.errors import (
     ConfigurationError,
-    ConnectionFailure,
-    DocumentTooLarge,
     DuplicateKeyError,
-    NotPrimaryError,
     OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
@@ -49,44 +46,35 @@ _Document = dict[str, Any]
 _TZ_AWARE: Final[CodecOptions[_Document]] = CodecOptions(tz_aware=True)
 
 _NEWEST_FIRST: Final = (("created_at", -1), ("_id", -1))
+_LAST_FINISHED: Final = ("integrator", ("finished_at", -1), ("_id", -1))
+
+
+def _if_present(field_name: str) -> _Document:
+    return {"partialFilterExpression": {field_name: {"$exists": True}}}
+
 
 INDEXES: Final[dict[str, list[IndexModel]]] = {
     "executions": [
         IndexModel(
-            [("integrator", 1), ("idempotency.key", 1)],
-            name="idempotency_key",
-            unique=True,
-            partialFilterExpression={"idempotency.key": {"$exists": True}},
+            ["integrator", "idempotency.key"], name="idempotency_key", unique=True, **_if_present("idempotency.key")
         ),
-        IndexModel([("due_by", 1)], name="due_by", partialFilterExpression={"due_by": {"$exists": True}}),
+        IndexModel(["due_by"], name="due_by", **_if_present("due_by")),
         # Lists; docs/benchmarks.md has the cost of each. All but the last are read in the order of a list.
-        IndexModel([("integrator", 1), *_NEWEST_FIRST], name="list"),
-        IndexModel([("integrator", 1), ("basket_name", 1), *_NEWEST_FIRST], name="list_by_basket"),
-        IndexModel([("integrator", 1), ("status", 1), *_NEWEST_FIRST], name="list_by_status"),
-        IndexModel([("integrator", 1), ("request_id", 1), *_NEWEST_FIRST], name="list_by_request"),
-        IndexModel(
-            [("integrator", 1), ("tags", 1), *_NEWEST_FIRST],
-            name="list_by_tag",
-            partialFilterExpression={"tags.0": {"$exists": True}},
-        ),
-        IndexModel([("integrator", 1), ("updated_at", 1), ("_id", 1)], name="list_of_changes"),
-        IndexModel(
-            [("integrator", 1), ("retry_of", 1)],
-            name="retry_of",
-            partialFilterExpression={"retry_of": {"$exists": True}},
-        ),
-        IndexModel(
-            [("integrator", 1), ("finished_at", -1), ("_id", -1)],
-            name="dead_letter_pages",
-            partialFilterExpression={"dead_letter": True},
-        ),
-        IndexModel([("withdrawn_at", 1)], name="tombstones", expireAfterSeconds=TOMBSTONE_TTL_S, sparse=True),
+        IndexModel(["integrator", *_NEWEST_FIRST], name="list"),
+        IndexModel(["integrator", "basket_name", *_NEWEST_FIRST], name="list_by_basket"),
+        IndexModel(["integrator", "status", *_NEWEST_FIRST], name="list_by_status"),
+        IndexModel(["integrator", "request_id", *_NEWEST_FIRST], name="list_by_request"),
+        IndexModel(["integrator", "tags", *_NEWEST_FIRST], name="list_by_tag", **_if_present("tags.0")),
+        IndexModel(["integrator", "updated_at", "_id"], name="list_of_changes"),
+        IndexModel(["integrator", "retry_of"], name="retry_of", **_if_present("retry_of")),
+        IndexModel(_LAST_FINISHED, name="dead_letter_pages", partialFilterExpression={"dead_letter": True}),
+        IndexModel(["withdrawn_at"], name="tombstones", expireAfterSeconds=TOMBSTONE_TTL_S, sparse=True),
     ],
-    "baskets": [IndexModel([("integrator", 1), ("name", 1)], name="name", unique=True)],
-    "outputs": [IndexModel([("execution_id", 1)], name="execution")],
-    "dead_letters": [IndexModel([("integrator", 1), ("finished_at", -1), ("_id", -1)], name="pages")],
-    "agent_memory": [IndexModel([("expires_at", 1)], name="expiry", expireAfterSeconds=0)],
-    "ledger": [IndexModel([("integrator", 1), ("at", -1)], name="newest")],
+    "baskets": [IndexModel(["integrator", "name"], name="name", unique=True)],
+    "outputs": [IndexModel(["execution_id"], name="execution")],
+    "dead_letters": [IndexModel(_LAST_FINISHED, name="pages")],
+    "agent_memory": [IndexModel(["expires_at"], name="expiry", expireAfterSeconds=0)],
+    "ledger": [IndexModel(["integrator", ("at", -1)], name="newest")],
 }
 
 
@@ -159,12 +147,11 @@ class Database:
     def read_server_time(self) -> datetime:
         """Return the primary's own time, in about half a second at most; it calls MongoDB also if ``is_away``."""
         try:
-            with _translate_errors():
+            with translate_errors():
                 self.check_server()
-            with _translate_errors(), pymongo.timeout(min(self.deadline_s, _PING_TIMEOUT_S)):
-                server_time: datetime = self._process_client().database.client.admin.command(
-                    "hello", codec_options=_TZ_AWARE
-                )["localTime"]
+                with pymongo.timeout(min(self.deadline_s, _PING_TIMEOUT_S)):
+                    admin = self._process_client().database.client.admin
+                    server_time: datetime = admin.command("hello", codec_options=_TZ_AWARE)["localTime"]
         except OutcomeUnknown as lost:
             raise Unavailable(_WRITE_UNAVAILABLE) from lost
         return server_time.astimezone(UTC)  # the driver's zone is slow Python code, UTC's is C
@@ -242,7 +229,7 @@ def db_call(database: Database, *, writes: bool = True, timeout_s: float | None 
     if database.is_away:
         raise Unavailable(_WRITE_UNAVAILABLE if writes else _READ_UNAVAILABLE)
     try:
-        with _translate_errors():
+        with translate_errors():
             database.check_server()
             with pymongo.timeout(timeout_s or database.deadline_s):
                 yield
@@ -256,35 +243,23 @@ def db_call(database: Database, *, writes: bool = True, timeout_s: float | None 
 
 
 @contextmanager
-def db_call_without_deadline() -> Iterator[None]:
-    """Translate the driver's errors, without a deadline: for a call that waits at the store for changes.
+def translate_errors() -> Iterator[None]:
+    """Translate the driver's errors to Bucket's; DuplicateKeyError passes.
 
-    With a deadline the driver would make the server wait for all the time that is left, not for the requested time.
+    It has no deadline, and so serves alone a call that waits at the store for changes: with a deadline the driver would
+    make the server wait for all the time that is left, not for the requested time.
     """
-    with _translate_errors():
-        yield
-
-
-@contextmanager
-def _translate_errors() -> Iterator[None]:
-    """Translate the driver's errors to Bucket's; DuplicateKeyError passes."""
     try:
         yield
     except DuplicateKeyError:
         raise
     except (ServerSelectionTimeoutError, WaitQueueTimeoutError, ConfigurationError) as away:
         raise Unavailable(_WRITE_UNAVAILABLE) from away
-    except (DocumentTooLarge, InvalidDocument, OverflowError, UnicodeError) as refused:
-        raise NotStorable(f"the store refuses this content: {type(refused).__name__}") from refused
-    except (ConnectionFailure, NotPrimaryError) as lost:
-        raise OutcomeUnknown from lost
-    except OperationFailure as failed:
-        if failed.code in _TOO_LARGE_CODES:
-            raise NotStorable("the store refuses this content: it is too large") from failed
-        raise OutcomeUnknown from failed
-    except BSONError as refused:
+    except (BSONError, OverflowError, UnicodeError) as refused:
         raise NotStorable(f"the store refuses this content: {type(refused).__name__}") from refused
     except PyMongoError as failed:
+        if isinstance(failed, OperationFailure) and failed.code in _TOO_LARGE_CODES:
+            raise NotStorable("the store refuses this content: it is too large") from failed
         raise OutcomeUnknown from failed
 
 

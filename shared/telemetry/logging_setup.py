@@ -32,13 +32,13 @@ def configure_logging(service: str, level: str, *, stream: TextIO | None = None)
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _add_service(service),
+        lambda _, __, line: {**line, "service": service},
         structlog.processors.StackInfoRenderer(),
     ]
     structlog.configure(
         processors=[*processors, render],
         wrapper_class=structlog.make_filtering_bound_logger(level_number),
-        logger_factory=lambda *_: _Line(sink),
+        logger_factory=lambda *_: sink,
         cache_logger_on_first_use=False,  # a logger made before this call must use it too
     )
     root = logging.getLogger()
@@ -50,7 +50,10 @@ def configure_logging(service: str, level: str, *, stream: TextIO | None = None)
 
 
 class _Sink:
-    """Writes whole lines; drops them if stdout is closed or full, because the work is more important than its log."""
+    """Writes whole lines; drops them if stdout is closed or full, because the work is more important than its log.
+
+    It is also the logger that structlog wraps: the method of each level writes one line.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -71,14 +74,7 @@ class _Sink:
         except Exception:  # noqa: BLE001, S110  logging never breaks the work, and the error cannot be logged
             pass
 
-
-class _Line:
-    """The logger that structlog wraps: the method of each level writes one line."""
-
-    def __init__(self, sink: _Sink) -> None:
-        self.msg = sink.write
-
-    debug = info = warning = error = critical = exception = fatal = log = property(lambda self: self.msg)
+    msg = debug = info = warning = error = critical = exception = fatal = log = write
 
 
 class _Handler(logging.Handler):
@@ -107,14 +103,6 @@ def _message(record: logging.LogRecord) -> str:
         return record.getMessage()
     except Exception:  # noqa: BLE001  a format that does not match its arguments, in foreign code
         return f"{record.msg} {record.args}"
-
-
-def _add_service(service: str) -> structlog.typing.Processor:
-    def add(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        line["service"] = service
-        return line
-
-    return add
 
 
 def _render_json(logger: Any, method: str, line: MutableMapping[str, Any]) -> str:

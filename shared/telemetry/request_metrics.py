@@ -16,11 +16,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from shared.telemetry.fleet_collector import FleetCollector
-from shared.telemetry.fleet_metrics import FleetMetrics
-
-__all__ = ["BUCKETS_S", "CONTENT_TYPE", "FleetCollector", "FleetMetrics", "observe_request", "render_exposition"]
-
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 BUCKETS_S: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 

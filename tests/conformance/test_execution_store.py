@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
@@ -29,17 +29,10 @@ from shared.domain.status import ExecutionStatus, StepStatus
 from shared.errors import LeaseLost, OutcomeUnknown, StaleWrite
 from shared.ids import new_execution_id
 from shared.store.database import Database
-from shared.store.executions.bulk import MongoBulkExecutionStore
-from shared.store.executions.port import (
-    BulkExecutionStore,
-    BulkSave,
-    ExecutionStore,
-    IdempotencyKeyLookup,
-    ProgressReport,
-    ReconcilerStore,
-)
+from shared.store.executions.bulk import BulkSave, MongoBulkExecutionStore
 from shared.store.executions.settle import settle
 from shared.store.executions.store import MongoExecutionStore
+from shared.store.executions.updates import ProgressReport
 from tests.builders import NOON, SECOND, TIMINGS, ManualClock, accept_decision, claim_decision, unstarted_run
 from tests.faulty_store import RetryingFaultyStore
 from tests.in_memory_store import InMemoryExecutionStore
@@ -48,8 +41,8 @@ LATE = NOON + timedelta(days=1)
 FAR = NOON + timedelta(days=2)
 
 
-class Store(ExecutionStore, BulkExecutionStore, IdempotencyKeyLookup, ReconcilerStore, Protocol):
-    """All ports of executions; every adapter implements them all."""
+Store = InMemoryExecutionStore | MongoExecutionStore
+"""Each has all methods under test, the one of MongoDB together with the bulk methods."""
 
 
 class StoreWithBulk:
@@ -86,7 +79,7 @@ def waiting_for_majority(decision: Decision) -> Decision:
     return replace(decision, is_lock_only=False)
 
 
-def create_claimed(store: ExecutionStore, *steps: str) -> tuple[Execution, Lease]:
+def create_claimed(store: Store, *steps: str) -> tuple[Execution, Lease]:
     """Create a run of ``steps`` whose first one is claimed; return it with the lease."""
     decision = accept_decision(*steps)
     created = store.create(decision)
@@ -147,7 +140,9 @@ def test_the_holder_of_a_key_is_found_for_a_day_by_its_own_integrator(store: Sto
 @pytest.mark.parametrize("apart", [False, True])
 def test_a_retry_is_created_with_the_outputs_that_it_takes_over(store: Store, *, apart: bool) -> None:
     execution, lease = create_claimed(store, "a", "b")
-    done = complete(execution, lease, StepOutput("a", b'{"n":1}', is_external=apart), NOON, TIMINGS, next_token="token-2")
+    done = complete(
+        execution, lease, StepOutput("a", b'{"n":1}', is_external=apart), NOON, TIMINGS, next_token="token-2"
+    )
     second = store.save(execution, done, lease=lease).execution
     error = RunError("agent_error", "no", ErrorKind.PERMANENT)
     lease = second.lease_of("b")
@@ -273,7 +268,9 @@ def test_a_heartbeat_moves_the_due_moment_and_neither_rev_nor_version(store: Sto
 def test_an_overdue_search_answers_the_longest_overdue_first_and_no_more_than_asked(store: Store) -> None:
     late = [store.create(accept_decision()) for _ in range(3)]
     for index, execution in enumerate(late):
-        saved = store.save(execution, waiting_for_majority(claim_decision(execution, "only", now=NOON + index * SECOND)))
+        saved = store.save(
+            execution, waiting_for_majority(claim_decision(execution, "only", now=NOON + index * SECOND))
+        )
         assert saved.execution.due_by is not None
     found = store.find_overdue(NOON + timedelta(hours=1), FAR, 2)
     assert [execution.id for execution, _ in found] == [late[0].id, late[1].id]
@@ -384,7 +381,9 @@ def test_the_newest_executions_come_first(store: Store) -> None:
 def test_of_the_newest_executions_no_more_are_read_once_there_are_lines_enough(store: Store) -> None:
     for hours in range(4):
         at = NOON + timedelta(hours=hours)
-        store.create(accept_decision(id=new_execution_id(at), created_at=at))  # each with one log line, of its acceptance
+        store.create(
+            accept_decision(id=new_execution_id(at), created_at=at)
+        )  # each with one log line, of its acceptance
     assert [record.execution.created_at.hour for record in store.read_newest(4, 2)] == [15, 14]
 
 

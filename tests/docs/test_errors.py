@@ -20,8 +20,8 @@ def of_requests(kind: type[errors.BucketError]) -> Iterator[tuple[str, str]]:
 
 
 def of_runs() -> Iterator[str]:
-    """Yield the code of each RunError that is made: ``_run_error_of(step, code, ...)`` or ``RunError(code, ...)``."""
-    place_of_code = {"RunError": 0, "_run_error_of": 1}
+    """Yield the code of each RunError that is made: ``step_error(step, code, ...)`` or ``RunError(code, ...)``."""
+    place_of_code = {"RunError": 0, "step_error": 1}
     for path in (*(ROOT / "worker").rglob("*.py"), *(ROOT / "shared/domain").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in place_of_code:

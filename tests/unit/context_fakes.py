@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
 
 class RecordingReporter:
     """A fake Reporter that keeps its log lines and progress."""
@@ -31,3 +33,16 @@ class InMemoryLedger:
 
     def transactions(self) -> Sequence[Mapping[str, Any]]:
         return list(self.entries.values())[-1000:]
+
+
+class InMemoryCheckpoints:
+    """Fake Checkpoints in memory."""
+
+    def __init__(self) -> None:
+        self._latest: bytes | None = None
+
+    def save(self, state: dict[str, Any]) -> None:
+        self._latest = orjson.dumps(state)
+
+    def latest(self) -> dict[str, Any] | None:
+        return None if self._latest is None else orjson.loads(self._latest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -12,9 +11,8 @@ import orjson
 import structlog
 
 from shared.bootstrap import Services
-from shared.clock import boottime_s
 from shared.domain.definitions.step_input import InputNotFound, input_of
-from shared.domain.execution import ErrorKind, Execution, Lease, RunError, Step
+from shared.domain.execution import ErrorKind, RunError
 from shared.domain.lifecycle.step_transitions import cancelled_error
 from shared.errors import LeaseLost
 from shared.store.executions.settle import retry_until_reply
@@ -24,37 +22,20 @@ from worker.context import AgentContext
 from worker.simulated_outcome import NoOutcome, simulated_outcome_of
 from worker.steps.agent_memory import AgentMemory
 from worker.steps.checkpoints import StepCheckpoints
-from worker.steps.outcome_checks import check_input, check_output, error_of_exception, missing_input_error
-from worker.steps.pending_writes import PendingWrites
-from worker.steps.reporter import StepReporter
+from worker.steps.claims import ClaimedStep
+from worker.steps.outcome_checks import check_output, error_of_exception, join_faults, step_error
 from worker.supervision.step_interrupter import RunningStep, StepInterrupted, StepInterrupter
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedStep:
-    """One claimed step, the outputs that are at hand (by step id), and when it began (seconds since boot)."""
-
-    execution: Execution
-    lease: Lease
-    outputs: Mapping[str, Mapping[str, Any]]
-    began_at: float = field(default_factory=boottime_s)
-
-    @property
-    def step(self) -> Step:
-        """The step as it was claimed."""
-        return self.execution.steps[self.lease.step]
-
-    @property
-    def timeout_s(self) -> float:
-        """How long the step may take."""
-        return self.execution.basket.step(self.lease.step).timeout_s
 
 
 class AgentNotLoaded:
     """Outcome of a step whose agent this worker does not have."""
 
 
-Outcome = bytes | RunError | AgentNotLoaded | NoOutcome
+class WorkerDrains:
+    """Outcome of a step that this worker cannot finish before it must end: another worker goes on at once."""
+
+
+Outcome = bytes | RunError | AgentNotLoaded | WorkerDrains | NoOutcome
 
 
 class AgentRunner:
@@ -66,13 +47,7 @@ class AgentRunner:
         self._interrupter = interrupter
         self._memory = AgentMemory(services)
 
-    def run(
-        self,
-        claimed_step: ClaimedStep,
-        pending_writes: PendingWrites,
-        reporter: StepReporter,
-        running_step: RunningStep,
-    ) -> Outcome:
+    def run(self, claimed_step: ClaimedStep, running_step: RunningStep) -> Outcome:
         """Run one attempt and return its outcome; raises LeaseLost if the step has moved on meanwhile."""
         step = claimed_step.step
         agent = self._agents.get(step.agent)
@@ -82,19 +57,18 @@ class AgentRunner:
         try:
             step_input = self._input_of(claimed_step)
         except InputNotFound as error:
-            return missing_input_error(step, str(error))
-        input_error = check_input(step, catalogue.find_input_faults(step.agent, step_input))
-        if input_error is not None:
-            return input_error
-        context = self._context(claimed_step, pending_writes, reporter, running_step)
+            return step_error(step, "input_invalid", f"the input of {step.id} cannot be made: {error}")
+        if faults := catalogue.find_input_faults(step.agent, step_input):
+            return step_error(
+                step, "input_invalid", f"the input breaks the agent's input_schema: {join_faults(faults)}"
+            )
+        context = self._context(claimed_step, running_step)
         try:
             with self._interrupter.interruptible(running_step):
                 returned = agent.run(step_input, context)
             if running_step.is_past_deadline:
                 return timeout_error(claimed_step)
-            return check_output(
-                claimed_step.execution, step, returned, partial(catalogue.find_output_faults, step.agent)
-            )
+            return check_output(catalogue, claimed_step.execution, step, returned)
         except BaseException as raised:  # noqa: BLE001
             self._interrupter.leave_agent(running_step)  # an interrupt may come just when the agent returns
             return self._outcome_of_exception(claimed_step, running_step, raised)
@@ -118,58 +92,37 @@ class AgentRunner:
         return error_of_exception(claimed_step.step, raised)
 
     def _input_of(self, claimed_step: ClaimedStep) -> dict[str, Any]:
-        basket = claimed_step.execution.basket
+        execution, basket = claimed_step.execution, claimed_step.execution.basket
         step = basket.step(claimed_step.lease.step)
         outputs = dict(claimed_step.outputs)
         missing = [need for need in step.needs if need not in outputs]
         if missing:
-            read = partial(
-                self._services.store.read, claimed_step.lease.integrator, claimed_step.execution.id, outputs=missing
-            )
-            record = retry_until_reply(read, self._is_exit_due)
+            read = partial(self._services.store.read, execution.integrator, execution.id, outputs=missing)
+            record = retry_until_reply(read, lambda: self._interrupter.is_drain_over)
             if record is None:
-                raise LeaseLost(f"{claimed_step.execution.id} is gone")
+                raise LeaseLost(f"{execution.id} is gone")
             outputs |= {need: orjson.loads(record.outputs[need]) for need in missing}
-        run_input = orjson.loads(claimed_step.execution.input)
+        run_input = orjson.loads(execution.input)
         return input_of(basket, step.id, run_input, outputs, self._services.catalogue.required_inputs(step.agent))
 
-    def _is_exit_due(self) -> bool:
-        return self._interrupter.is_drain_over
-
-    def _context(
-        self,
-        claimed_step: ClaimedStep,
-        pending_writes: PendingWrites,
-        reporter: StepReporter,
-        running_step: RunningStep,
-    ) -> AgentContext:
-        step = claimed_step.step
-        started_at = step.started_at or claimed_step.execution.created_at
+    def _context(self, claimed_step: ClaimedStep, running_step: RunningStep) -> AgentContext:
+        execution, step = claimed_step.execution, claimed_step.step
         return AgentContext(
-            execution_id=claimed_step.execution.id,
+            execution_id=execution.id,
             step=step.id,
             attempt=step.claims,
-            idempotency_key=claimed_step.execution.idempotency_key(step.id),
-            request_id=claimed_step.execution.request_id,
-            deadline=started_at + timedelta(seconds=claimed_step.timeout_s),
-            ledger=MongoLedger(self._services.database, self._services.clock, claimed_step.lease.integrator),
-            reporter=reporter,
+            idempotency_key=execution.idempotency_key(step.id),
+            request_id=execution.request_id,
+            deadline=(step.started_at or execution.created_at) + timedelta(seconds=claimed_step.timeout_s),
+            ledger=MongoLedger(self._services.database, self._services.clock, execution.integrator),
+            reporter=claimed_step.reporter,
             cancel=running_step.cancel,
-            previous_state=self._memory.previous_state(claimed_step.execution, step, self._is_exit_due),
-            checkpoints=StepCheckpoints(
-                self._services, claimed_step.execution, pending_writes, interrupter=self._interrupter, running_step=running_step
-            ),
+            previous_state=self._memory.previous_state(execution, step, lambda: self._interrupter.is_drain_over),
+            checkpoints=StepCheckpoints(self._services.checkpoints, claimed_step, self._interrupter, running_step),
         )
 
 
 def timeout_error(claimed_step: ClaimedStep) -> RunError:
     """Return the ``timeout`` error of a step that exceeded its time limit."""
-    step = claimed_step.step
-    return RunError(
-        "timeout",
-        f"{step.id} took longer than the {claimed_step.timeout_s:g} s it may take",
-        ErrorKind.TIMEOUT,
-        agent=step.agent,
-        step=step.id,
-        attempt=step.claims,
-    )
+    message = f"{claimed_step.step.id} took longer than the {claimed_step.timeout_s:g} s it may take"
+    return step_error(claimed_step.step, "timeout", message, ErrorKind.TIMEOUT)

@@ -24,23 +24,21 @@ import structlog
 from shared.bootstrap import Services
 from shared.clock import boottime_s
 from shared.domain.execution import Execution, ExecutionRecord, Lease
-from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.transitions import claim, release
 from shared.domain.status import StepStatus
-from shared.errors import BucketError, LeaseLost
+from shared.errors import BucketError
 from shared.ids import new_token
 from shared.queue.message import TaskMessage
-from shared.store.executions.port import BulkSave
-from worker.steps.agent_runner import ClaimedStep
+from shared.store.executions.bulk import BulkSave
 from worker.steps.batch_writer import BatchWriter
-from worker.steps.claims import ClaimResult, Claims
+from worker.steps.claims import ClaimedStep, Claims
 from worker.steps.pending_writes import WRITE_DELAY_MAX_S, PendingWrites
 from worker.supervision.step_interrupter import StepInterrupter
 
 BATCH_SIZE_MAX: Final = 8
 QUICK_RUN_MAX_S: Final = 0.005
 
-HandleMessage = Callable[[TaskMessage, Callable[[], ClaimResult | None]], None]
+ClaimFn = Callable[[], ClaimedStep | None]
 
 
 class BatchSizer:
@@ -49,8 +47,7 @@ class BatchSizer:
     It begins at 1, is at most :data:`BATCH_SIZE_MAX`, and falls back to 1 after a run of ``WRITE_DELAY_MAX_S`` or more.
     """
 
-    def __init__(self, quick_run_max_s: float = QUICK_RUN_MAX_S) -> None:
-        self._quick_run_max_s = quick_run_max_s
+    def __init__(self) -> None:
         self._size = 1
         self._slowest_s: float | None = None
 
@@ -63,7 +60,7 @@ class BatchSizer:
         slowest_s, self._slowest_s = self._slowest_s, None
         if slowest_s is None:
             return self._size
-        if slowest_s <= self._quick_run_max_s:
+        if slowest_s <= QUICK_RUN_MAX_S:
             self._size = min(2 * self._size, BATCH_SIZE_MAX)
         else:
             self._size = max(self._size // 2, 1) if slowest_s < WRITE_DELAY_MAX_S else 1
@@ -75,7 +72,7 @@ class _PrefetchedMessage:
     """A prefetched message that is not begun: how to claim its step in its turn, and how to give it back."""
 
     message: TaskMessage
-    claim: Callable[[], ClaimResult | None]
+    claim: ClaimFn
     release: Callable[[], None]
 
 
@@ -99,16 +96,14 @@ class BatchRunner:
         services: Services,
         interrupter: StepInterrupter,
         claims: Claims,
-        handle_message: HandleMessage,
-        write_delay_max_s: float,
+        handle_message: Callable[[TaskMessage, ClaimFn], None],
     ) -> None:
         """``handle_message`` runs the step that a message names, after it has claimed it by the given callable."""
         self._services = services
         self._interrupter = interrupter
         self._claims = claims
         self._handle_message = handle_message
-        self._write_delay_max_s = write_delay_max_s
-        self._writer = BatchWriter(services, write_delay_max_s)
+        self._writer = BatchWriter(services)
         self._lock = threading.RLock()
         self._prefetched: deque[_PrefetchedMessage] = deque()
         self._step_began_at = 0.0
@@ -137,7 +132,7 @@ class BatchRunner:
         try:
             with self._lock:
                 self._writer.write_if_due(now)
-                if self._prefetched and now - self._step_began_at >= self._write_delay_max_s:
+                if self._prefetched and now - self._step_began_at >= WRITE_DELAY_MAX_S:
                     self._release_prefetched()
         except Exception:  # noqa: BLE001  (the thread that renews leases must live; these steps will be rescued)
             structlog.get_logger().exception("steps that wait for a slow step were not given back")
@@ -205,39 +200,27 @@ class BatchRunner:
         return [self._confirmed(each) if are_saved else self._unconfirmed(each) for each in claims]
 
     def _confirmed(self, planned_claim: _PlannedClaim) -> _PrefetchedMessage:
-        record = planned_claim.save.decision.apply_to(planned_claim.save.before)
-        lease = record.execution.lease_of(planned_claim.message.step)
+        message, save = planned_claim.message, planned_claim.save
+        record = save.decision.apply_to(save.before)
+        lease = record.execution.lease_of(message.step)
         pending_writes = PendingWrites(
-            self._services, record, lease,
-            published_seq=planned_claim.save.before.lines_total,
-            give_up=lambda: self._interrupter.is_drain_over,
-            on_idle=self._writer.add,
-            write_delay_max_s=self._write_delay_max_s,
+            self._services, record, lease, published_seq=save.before.lines_total,
+            give_up=lambda: self._interrupter.is_drain_over, on_idle=self._writer.add,
         )  # fmt: skip
-        release_message = partial(self._release_claim, pending_writes, lease)
-        return _PrefetchedMessage(
-            planned_claim.message, lambda: (ClaimedStep(record.execution, lease, {}), pending_writes), release_message
-        )
+        begin_step = partial(self._claims.begin_step, pending_writes, message.step, {})
+        return _PrefetchedMessage(message, begin_step, partial(self._release_claim, pending_writes, lease))
 
     def _unconfirmed(self, planned_claim: _PlannedClaim) -> _PrefetchedMessage:
         """Return a claim that may be ours already or another worker's: in its turn, its token tells which."""
-        execution = planned_claim.save.before.execution
-        claim_again = partial(self._claims.claim_loaded, execution, planned_claim.message, planned_claim.token)
-        return _PrefetchedMessage(
-            planned_claim.message, claim_again, partial(self._redeliver, planned_claim.message, execution)
-        )
+        message, execution = planned_claim.message, planned_claim.save.before.execution
+        claim_again = partial(self._claims.claim_loaded, execution, message, planned_claim.token)
+        return _PrefetchedMessage(message, claim_again, partial(self._redeliver, message, execution))
 
     def _release_claim(self, pending_writes: PendingWrites, lease: Lease) -> None:
-        services = self._services
-
-        def decide(execution: Execution) -> Decision:
-            return release(
-                execution, lease, services.clock.now(), services.timings, "its worker is busy with another step"
-            )
-
+        now, timings, reason = self._services.clock.now, self._services.timings, "its worker is busy with another step"
         try:
-            pending_writes.decide(decide, agent="", took_s=0.0)
-        except (LeaseLost, BucketError) as error:
+            pending_writes.decide(lambda run: release(run, lease, now(), timings, reason), agent="", took_s=0.0)
+        except BucketError as error:
             structlog.get_logger().warning("a step is left to its lease", step=lease.step, reason=error.message)
 
     def _redeliver(self, message: TaskMessage, execution: Execution | None) -> None:

@@ -15,18 +15,16 @@ from shared.bootstrap import Services
 from shared.clock import boottime_s
 from shared.domain.execution import Lease
 from shared.errors import BucketError, LeaseLost
-from shared.store.executions.port import BulkSave
+from shared.store.executions.bulk import BulkSave
 from worker.steps.heartbeat import TICK_S
-from worker.steps.pending_writes import PendingWrites
+from worker.steps.pending_writes import WRITE_DELAY_MAX_S, PendingWrites
 
 
 class BatchWriter:
     """Pending writes of finished runs; the runner's thread adds to them, the heartbeat thread may write them."""
 
-    def __init__(self, services: Services, write_delay_max_s: float) -> None:
-        self._batch_store = services.bulk
-        self._publisher = services.publisher
-        self._due_after_s = write_delay_max_s - TICK_S
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._lock = threading.RLock()
         self._pending: list[PendingWrites] = []
         self._oldest_since = 0.0
@@ -44,7 +42,7 @@ class BatchWriter:
 
     def write_if_due(self, now: float) -> None:
         """Write if waiting for the next tick would take too long; ``now`` is in seconds since boot."""
-        if self._pending and now - self._oldest_since >= self._due_after_s:
+        if self._pending and now - self._oldest_since >= WRITE_DELAY_MAX_S - TICK_S:
             self.write()
 
     def write(self) -> None:
@@ -60,13 +58,13 @@ class BatchWriter:
                     _write_one(pending)
                 return
             saved = [pending.mark_written(save) for pending, save in zip(batch, saves, strict=True)]
-            self._publisher.publish_decisions(saved, as_of=as_of)
+            self._services.publisher.publish_decisions(saved, as_of=as_of)
             for pending in batch:
                 pending.mark_published()
 
     def _save_together(self, saves: Sequence[BulkSave]) -> bool:
         try:
-            return self._batch_store.save_all(saves)
+            return self._services.bulk.save_all(saves)
         except BucketError as error:  # one part's content was refused, or no reply came
             structlog.get_logger().warning("outcomes are written one by one", count=len(saves), reason=error.message)
             return False

@@ -7,13 +7,11 @@ from typing import Any, Final
 
 import orjson
 
-from shared.bootstrap import Services
-from shared.domain.execution import Execution
 from shared.errors import LeaseLost
-from shared.store.executions.checkpoint_store import is_stored_externally
+from shared.store.executions.checkpoint_store import MongoCheckpointStore, is_stored_externally
 from shared.store.executions.settle import retry_until_reply
+from worker.steps.claims import ClaimedStep
 from worker.steps.outcome_checks import NotJson, to_json
-from worker.steps.pending_writes import PendingWrites
 from worker.supervision.step_interrupter import RunningStep, StepInterrupter
 
 CHECKPOINT_MAX_BYTES: Final = 4 * 1024 * 1024
@@ -27,17 +25,15 @@ class StepCheckpoints:
 
     def __init__(
         self,
-        services: Services,
-        execution: Execution,
-        pending_writes: PendingWrites,
-        *,
+        store: MongoCheckpointStore,
+        claimed_step: ClaimedStep,
         interrupter: StepInterrupter,
         running_step: RunningStep,
     ) -> None:
-        self._store = services.checkpoints
-        self._execution = execution
-        self._lease = running_step.lease
-        self._pending_writes = pending_writes
+        self._store = store
+        self._execution = claimed_step.execution
+        self._lease = claimed_step.lease
+        self._pending_writes = claimed_step.pending_writes
         self._interrupter = interrupter
         self._running_step = running_step
         self._saved_count = 0
@@ -76,8 +72,8 @@ class StepCheckpoints:
         is_external = is_stored_externally(self._execution, state_json)
         if is_external:
             self._pending_writes.steps_with_checkpoints.add(self._lease.step)
-        store_checkpoint = partial(self._store.save, self._lease, self._saved_count, state_json, is_external=is_external)
-        if not retry_until_reply(store_checkpoint, self._should_stop):
+        save = partial(self._store.save, self._lease, self._saved_count, state_json, is_external=is_external)
+        if not retry_until_reply(save, self._should_stop):
             raise LeaseLost(f"step {self._lease.step} of {self._lease.execution_id} has moved on")
 
     def _should_stop(self) -> bool:

@@ -9,7 +9,6 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Final
 
 import redis
@@ -17,12 +16,10 @@ import structlog
 
 from shared.bootstrap import Services
 from shared.clock import boottime_s
-from shared.domain.execution import Lease
 from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError, LeaseLost
 from shared.live import cancel_hints
-from worker.steps.pending_writes import PendingWrites
-from worker.steps.reporter import StepReporter
+from worker.steps.claims import ClaimedStep
 
 PUBLISH_AFTER_S: Final = 0.05
 PUBLISH_RETRY_FACTOR: Final = 1.5
@@ -41,7 +38,7 @@ class HeartbeatThread:
     ``on_tick(now)`` is called at each tick beside a step, after its heartbeat; it must raise nothing.
     """
 
-    def __init__(self, on_tick: Callable[[float], None] = lambda _: None) -> None:
+    def __init__(self, on_tick: Callable[[float], None]) -> None:
         self._on_tick = on_tick
         self._lock = threading.Lock()
         self._current: Heartbeat | None = None
@@ -53,13 +50,13 @@ class HeartbeatThread:
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
 
     @contextmanager
-    def attach(self, heartbeat: Heartbeat) -> Iterator[Heartbeat]:
+    def attach(self, heartbeat: Heartbeat) -> Iterator[None]:
         """Tick ``heartbeat`` while the block runs; leaving the block waits for a tick that is under way."""
         self._current = heartbeat
         if self._is_parked:
             self._wake_up.set()
         try:
-            yield heartbeat
+            yield
         finally:
             with self._lock:
                 self._current = None
@@ -95,23 +92,13 @@ class Heartbeat:
     worker, or ``cancelled``. Earlier decisions of the chain that are not saved yet are saved here once they are due.
     """
 
-    def __init__(
-        self,
-        services: Services,
-        pending_writes: PendingWrites,
-        lease: Lease,
-        reporter: StepReporter,
-        *,
-        request_stop: Callable[[str], None],
-    ) -> None:
-        self._pending_writes = pending_writes
+    def __init__(self, services: Services, claimed_step: ClaimedStep, request_stop: Callable[[str], None]) -> None:
+        self._services = services
         self._store = services.store
         self._publisher = services.publisher
-        self._clock = services.clock
-        self._redis = services.redis
-        self._lease = lease
-        self._reporter = reporter
-        self._lease_s = services.settings.lease_s
+        self._pending_writes = claimed_step.pending_writes
+        self._lease = lease = claimed_step.lease
+        self._reporter = claimed_step.reporter
         self._heartbeat_s = services.settings.heartbeat_s
         self._request_stop = request_stop
         self._is_lease_lost = False
@@ -135,10 +122,8 @@ class Heartbeat:
         if now >= self._publish_due_at and not self._is_published:
             # A majority may not have the claim yet: read again later. If the store does not reply, the report and the
             # renewal below call it again.
-            age_s = now - self._began_at
-            self._publish_due_at = (
-                self._began_at + PUBLISH_RETRY_FACTOR * age_s if self._succeeds(self._publish_view) else math.inf
-            )
+            retry_at = self._began_at + PUBLISH_RETRY_FACTOR * (now - self._began_at)
+            self._publish_due_at = retry_at if self._succeeds(self._publish_view) else math.inf
         if now - self._reported_at < min(REPORT_EVERY_S, self._heartbeat_s):
             return
         self._reported_at = now
@@ -149,8 +134,11 @@ class Heartbeat:
             self._renewed_at = now
 
     def _is_cancel_hinted(self) -> bool:
+        redis_client = self._services.redis
         try:
-            return not self._is_cancel_requested and cancel_hints.has_cancel_hint(self._redis, self._lease.execution_id)
+            return not self._is_cancel_requested and cancel_hints.has_cancel_hint(
+                redis_client, self._lease.execution_id
+            )
         except redis.RedisError:
             return False  # the next renewal learns of the cancel
 
@@ -158,7 +146,9 @@ class Heartbeat:
         try:
             action()
         except LeaseLost:
-            self._on_lease_lost()
+            self._log.warning("the lease is lost; the step goes on elsewhere")
+            self._is_lease_lost = True
+            self._request_stop("lost")
             return False
         except BucketError as error:
             self._log.warning("the store did not answer a heartbeat", reason=error.message)
@@ -168,11 +158,6 @@ class Heartbeat:
             self._log.exception("a heartbeat failed")
             return False
         return True
-
-    def _on_lease_lost(self) -> None:
-        self._log.warning("the lease is lost; the step goes on elsewhere")
-        self._is_lease_lost = True
-        self._request_stop("lost")
 
     def _publish_view(self) -> None:
         as_of = boottime_s()
@@ -197,17 +182,15 @@ class Heartbeat:
             self._reporter.restore_report(report)
             raise
         if record is None:
-            self._on_lease_lost()
-            return
+            raise LeaseLost
         self._publisher.publish_view(record, as_of=as_of, published_seq=self._pending_writes.published_seq)
         self._pending_writes.published_seq = record.lines_total
         self._is_published = True
 
     def _renew_lease(self) -> None:
-        renewed = self._store.renew(self._lease, self._clock.now() + timedelta(seconds=self._lease_s))
+        renewed = self._store.renew(self._lease, self._services.clock.now() + self._services.timings.lease)
         if renewed is None:
-            self._on_lease_lost()
-            return
+            raise LeaseLost
         if renewed.status is ExecutionStatus.CANCELLING and not self._is_cancel_requested:
             self._is_cancel_requested = True
             self._request_stop("cancelled")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
 
+from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.catalogue.schema_validator import SchemaFault
 from shared.domain.execution import ErrorKind, Execution, RunError, Step
 from shared.errors import BucketError
@@ -36,30 +37,21 @@ class NotJson(ValueError):
     """A value that is not JSON, or that the stores would refuse."""
 
 
-def check_output(
-    execution: Execution, step: Step, returned: Any, schema_faults_of: Callable[[Any], Iterable[SchemaFault]]
-) -> bytes | RunError:
-    """Return ``returned`` as JSON bytes, or the error of an output that cannot be recorded.
-
-    ``schema_faults_of`` checks the agent's output schema, which is checked last.
-    """
+def check_output(catalogue: AgentCatalogue, execution: Execution, step: Step, returned: Any) -> bytes | RunError:
+    """Return ``returned`` as JSON bytes, or the error of an output that cannot be recorded."""
     try:
         output = to_json(returned)
     except NotJson as error:
         return not_storable_error(step, str(error))
     if len(output) > OUTPUT_MAX_BYTES:
-        return _run_error_of(
-            step, "output_too_large", f"the output takes {len(output)} bytes; at most {OUTPUT_MAX_BYTES} are kept"
-        )
-    size_error = check_total_size(execution, step, len(output))
-    if size_error is not None:
+        message = f"the output takes {len(output)} bytes; at most {OUTPUT_MAX_BYTES} are kept"
+        return step_error(step, "output_too_large", message)
+    if size_error := check_total_size(execution, step, len(output)):
         return size_error
     if "error" in returned:
-        return _run_error_of(step, "agent_error", f"the agent reported an error: {_safe_text_of(returned['error'])}")
-    schema_faults = list(schema_faults_of(returned))
-    if schema_faults:
-        reasons = "; ".join(f"{fault.pointer or '/'}: {fault.message}" for fault in schema_faults[:5])
-        return _run_error_of(step, "output_invalid", f"the output breaks the agent's output_schema: {reasons}")
+        return step_error(step, "agent_error", f"the agent reported an error: {_safe_text_of(returned['error'])}")
+    if faults := catalogue.find_output_faults(step.agent, returned):
+        return step_error(step, "output_invalid", f"the output breaks the agent's output_schema: {join_faults(faults)}")
     return output
 
 
@@ -67,7 +59,7 @@ def check_total_size(execution: Execution, step: Step, output_bytes: int) -> Run
     """Return the error if this output would exceed the limit for all outputs of a run, else None."""
     if execution.output_bytes + output_bytes <= OUTPUTS_MAX_BYTES:
         return None
-    return _run_error_of(step, "output_too_large", f"the run's outputs take over {OUTPUTS_MAX_BYTES} bytes together")
+    return step_error(step, "output_too_large", f"the run's outputs take over {OUTPUTS_MAX_BYTES} bytes together")
 
 
 def error_of_exception(step: Step, raised: BaseException) -> RunError:
@@ -75,34 +67,23 @@ def error_of_exception(step: Step, raised: BaseException) -> RunError:
 
     Transient are network errors, :class:`TransientError`, ConnectionError, TimeoutError, and our own retryable errors.
     """
-    is_network_error = isinstance(raised, OSError) and raised.errno in _NETWORK_ERRNOS
-    is_store_away = isinstance(raised, BucketError) and raised.retryable  # for example of the ledger's store
-    is_transient = (
-        is_network_error or is_store_away or isinstance(raised, (TransientError, ConnectionError, TimeoutError))
-    )
+    is_transient = isinstance(raised, (TransientError, ConnectionError, TimeoutError))
+    is_transient |= isinstance(raised, OSError) and raised.errno in _NETWORK_ERRNOS
+    is_transient |= isinstance(raised, BucketError) and raised.retryable  # for example of the ledger's store
     kind = ErrorKind.TRANSIENT if is_transient else ErrorKind.PERMANENT
     text = _safe_text_of(raised)
     message = f"{type(raised).__name__}: {text}" if text else type(raised).__name__
-    return _run_error_of(step, "agent_error", message, kind)
+    return step_error(step, "agent_error", message, kind)
 
 
-def check_input(step: Step, faults: Iterable[SchemaFault]) -> RunError | None:
-    """Return the error if the input of a step breaks its agent's input schema, else None."""
-    schema_faults = list(faults)
-    if not schema_faults:
-        return None
-    reasons = "; ".join(f"{fault.pointer or '/'}: {fault.message}" for fault in schema_faults[:5])
-    return _run_error_of(step, "input_invalid", f"the input breaks the agent's input_schema: {reasons}")
+def join_faults(faults: Sequence[SchemaFault]) -> str:
+    """Return the first five faults as a text."""
+    return "; ".join(f"{fault.pointer or '/'}: {fault.message}" for fault in faults[:5])
 
 
 def not_storable_error(step: Step, reason: str) -> RunError:
     """Return the error of an output that the store refused."""
-    return _run_error_of(step, "output_not_serialisable", f"the output cannot be recorded: {reason}")
-
-
-def missing_input_error(step: Step, reason: str) -> RunError:
-    """Return the error of a step whose input refers to data that does not exist."""
-    return _run_error_of(step, "input_invalid", f"the input of {step.id} cannot be made: {reason}")
+    return step_error(step, "output_not_serialisable", f"the output cannot be recorded: {reason}")
 
 
 def to_json(value: Any) -> bytes:
@@ -166,13 +147,7 @@ def _safe_text_of(value: object) -> str:
     return text.encode("utf-8", "replace")[: MESSAGE_MAX_BYTES - 256].decode("utf-8", "ignore")
 
 
-def _run_error_of(step: Step, code: str, message: str, kind: ErrorKind = ErrorKind.PERMANENT) -> RunError:
-    return RunError(
-        code,
-        message.encode("utf-8", "replace")[:MESSAGE_MAX_BYTES].decode("utf-8", "ignore"),
-        kind,
-        agent=step.agent,
-        step=step.id,
-        attempt=step.claims,
-        retryable=kind is ErrorKind.TRANSIENT,
-    )
+def step_error(step: Step, code: str, message: str, kind: ErrorKind = ErrorKind.PERMANENT) -> RunError:
+    """Return the error of a step's attempt, with at most 4 KiB of ``message``."""
+    text = message.encode("utf-8", "replace")[:MESSAGE_MAX_BYTES].decode("utf-8", "ignore")
+    return RunError(code, text, kind, step.agent, step.id, step.claims, retryable=kind is ErrorKind.TRANSIENT)

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from typing import Final, NoReturn
 
@@ -18,36 +17,30 @@ from shared.domain.lifecycle.transitions import complete, fail, release, release
 from shared.errors import LeaseLost, NotStorable
 from shared.store.executions.settle import retry_until_reply
 from worker.simulated_outcome import NoOutcome
-from worker.steps.agent_runner import ClaimedStep, Outcome
+from worker.steps.agent_runner import Outcome, WorkerDrains
+from worker.steps.claims import ClaimedStep
 from worker.steps.outcome_checks import check_total_size, not_storable_error
-from worker.steps.pending_writes import DecideFn, PendingWrites
-from worker.steps.reporter import StepReporter
+from worker.steps.pending_writes import DecideFn
 
 INLINE_OUTPUTS_MAX_BYTES: Final = 1024 * 1024
 
 
 class OutcomeRecorder:
-    """Records outcomes by lease; all its methods raise LeaseLost if the step has moved on."""
+    """Records outcomes by lease."""
 
     def __init__(self, services: Services, give_up: Callable[[], bool]) -> None:
         """``give_up`` returns whether this process must end: a step without a reply by then is left to its lease."""
         self._services = services
-        self._store = services.store
         self._give_up = give_up
 
-    def record(
-        self,
-        claimed_step: ClaimedStep,
-        pending_writes: PendingWrites,
-        outcome: Outcome,
-        reporter: StepReporter,
-        *,
-        next_token: str | None = None,
-    ) -> Decision:
-        """Decide on an outcome, with the agent's last lines; ``next_token`` claims the next step of the chain."""
+    def record(self, claimed_step: ClaimedStep, outcome: Outcome, *, next_token: str | None = None) -> Decision:
+        """Decide on an outcome, with the agent's last lines; ``next_token`` claims the next step of the chain.
+
+        Raises LeaseLost if the step has moved on.
+        """
         if isinstance(outcome, NoOutcome):
-            self._simulate_worker_loss(claimed_step, pending_writes, reporter)
-        log_lines = self._final_log_lines(claimed_step, pending_writes, reporter)
+            self._simulate_worker_loss(claimed_step)
+        log_lines = self._final_log_lines(claimed_step)
         took_s = boottime_s() - claimed_step.began_at
         decide = _with_log_lines(log_lines, self._decide_fn_of(claimed_step, outcome, next_token))
 
@@ -56,70 +49,51 @@ class OutcomeRecorder:
             return self._decide_fn_of(claimed_step, not_storable_error(claimed_step.step, error.message), None)
 
         fallback = decide_failure if isinstance(outcome, bytes) else None
-        return pending_writes.decide(decide, agent=claimed_step.step.agent, took_s=took_s, fallback=fallback)
-
-    def release_step(
-        self, claimed_step: ClaimedStep, pending_writes: PendingWrites, reporter: StepReporter, reason: str
-    ) -> Decision:
-        """Release a step that this worker cannot finish, so that another worker goes on at once."""
-
-        def decide(execution: Execution) -> Decision:
-            return release(execution, claimed_step.lease, self._now(), self._services.timings, reason)
-
-        log_lines = self._final_log_lines(claimed_step, pending_writes, reporter)
-        return pending_writes.decide(
-            _with_log_lines(log_lines, decide),
-            agent=claimed_step.step.agent,
-            took_s=boottime_s() - claimed_step.began_at,
-        )
+        agent = claimed_step.step.agent
+        return claimed_step.pending_writes.decide(decide, agent=agent, took_s=took_s, fallback=fallback)
 
     def _decide_fn_of(self, claimed_step: ClaimedStep, outcome: Outcome, next_token: str | None) -> DecideFn:
-        lease = claimed_step.lease
+        lease, now, timings = claimed_step.lease, self._services.clock.now, self._services.timings
         if isinstance(outcome, RunError):
             jitter = random.random()  # noqa: S311  (jitter; drawn once, because a decision may be made again)
-            return lambda execution: fail(execution, lease, outcome, self._now(), jitter=jitter)
+            return lambda execution: fail(execution, lease, outcome, now(), jitter=jitter)
+        if isinstance(outcome, WorkerDrains):
+            return lambda execution: release(execution, lease, now(), timings, "its worker shuts down")
         if not isinstance(outcome, bytes):
-            return lambda execution: release_unknown_agent(execution, lease, self._now())
+            return lambda execution: release_unknown_agent(execution, lease, now())
 
         def decide_completion(execution: Execution) -> Decision:
             # Checked before against the run as it was claimed; its other branches may have recorded outputs since.
-            size_error = check_total_size(execution, claimed_step.step, len(outcome))
-            if size_error is not None:
-                return fail(execution, lease, size_error, self._now())
+            if size_error := check_total_size(execution, claimed_step.step, len(outcome)):
+                return fail(execution, lease, size_error, now())
             is_external = execution.inline_bytes + len(outcome) > INLINE_OUTPUTS_MAX_BYTES
             output = StepOutput(lease.step, outcome, is_external=is_external)
-            return complete(execution, lease, output, self._now(), self._services.timings, next_token=next_token)
+            return complete(execution, lease, output, now(), timings, next_token=next_token)
 
         return decide_completion
 
-    def _simulate_worker_loss(
-        self, claimed_step: ClaimedStep, pending_writes: PendingWrites, reporter: StepReporter
-    ) -> NoReturn:
+    def _simulate_worker_loss(self, claimed_step: ClaimedStep) -> NoReturn:
         """Drop a step whose worker counts as lost, after all its reports are stored and published; raises LeaseLost.
 
         So a poll shows the same as for most lost workers: the step running, and its last progress.
         """
+        pending_writes = claimed_step.pending_writes
         pending_writes.write()  # a report goes by the lease, which may not be stored yet
-        report, as_of = reporter.take_report(), boottime_s()
-        record = retry_until_reply(partial(self._store.report, claimed_step.lease, report), self._give_up)
+        report, as_of = claimed_step.reporter.take_report(), boottime_s()
+        record = retry_until_reply(partial(self._services.store.report, claimed_step.lease, report), self._give_up)
         if record is not None:
             self._services.publisher.publish_view(record, as_of=as_of, published_seq=pending_writes.published_seq)
         raise LeaseLost(f"{claimed_step.step.id} plays a lost worker")
 
-    def _final_log_lines(
-        self, claimed_step: ClaimedStep, pending_writes: PendingWrites, reporter: StepReporter
-    ) -> tuple[LogEvent, ...]:
+    def _final_log_lines(self, claimed_step: ClaimedStep) -> tuple[LogEvent, ...]:
         """Return the log lines that go with the completing write; if lines were dropped, write the rest before it."""
-        report = reporter.take_report()
+        report = claimed_step.reporter.take_report()
         if not report.dropped:
             return tuple(report.events)
-        pending_writes.write()  # a report goes by the lease, which may not be stored yet
+        claimed_step.pending_writes.write()  # a report goes by the lease, which may not be stored yet
         with suppress(NotStorable):
-            retry_until_reply(partial(self._store.report, claimed_step.lease, report), self._give_up)
+            retry_until_reply(partial(self._services.store.report, claimed_step.lease, report), self._give_up)
         return ()
-
-    def _now(self) -> datetime:
-        return self._services.clock.now()
 
 
 def _with_log_lines(log_lines: tuple[LogEvent, ...], decide: DecideFn) -> DecideFn:

@@ -24,7 +24,7 @@ from shared.domain.execution import Execution, ExecutionRecord, Lease
 from shared.domain.lifecycle.decision import Decision
 from shared.errors import BucketError, LeaseLost, NotStorable
 from shared.live.publisher import SavedDecision
-from shared.store.executions.port import BulkSave
+from shared.store.executions.bulk import BulkSave
 from shared.store.executions.settle import settle
 from worker.steps.agent_memory import AgentMemory
 
@@ -47,25 +47,21 @@ class PendingWrites:
         published_seq: int,
         give_up: Callable[[], bool],
         on_idle: Callable[[PendingWrites], None] | None = None,
-        write_delay_max_s: float = WRITE_DELAY_MAX_S,
     ) -> None:
         """Begin after a claim: ``claimed_record`` is the record of the claim that gave ``lease``.
 
         Log lines up to ``published_seq`` are published already. ``on_idle`` takes this object over once nothing is left
         to run here; for that, ``claimed_record`` must be whole, with its log lines and outputs.
         """
-        self._store = services.store
-        self._publisher = services.publisher
-        self._checkpoints = services.checkpoints
+        self._services = services
         self._memory = AgentMemory(services)
-        self._quick_step_max_s = services.settings.heartbeat_s
         self._give_up = give_up
         self._lock = threading.RLock()
         self._on_idle = on_idle
-        self._write_delay_max_s = write_delay_max_s
         self._record = claimed_record
         self._stored = self.execution = claimed_record.execution
-        self._lease = lease
+        self.lease = lease
+        """The lease that is stored."""
         self._pending: list[DecideFn] = []
         self._merged: Decision | None = None
         self._durations: list[tuple[str, float]] = []
@@ -90,18 +86,13 @@ class PendingWrites:
             self.execution = decision.execution
             self._fallback = fallback
             # After a heartbeat period the lease may be lost, and that must be found out before the next agent runs.
-            if took_s < self._quick_step_max_s and _may_defer(decision):
+            if took_s < self._services.settings.heartbeat_s and _may_defer(decision):
                 return decision
-            if self._on_idle is not None and took_s < self._write_delay_max_s and _is_batchable(self._merged):
+            if self._on_idle is not None and took_s < WRITE_DELAY_MAX_S and _is_batchable(self._merged):
                 self._on_idle(self)
                 return decision
             # The decision as it was saved: if others wrote meanwhile, it may claim a join for this worker.
             return self.write_or_fail_step() or decision
-
-    @property
-    def lease(self) -> Lease:
-        """The lease that is stored."""
-        return self._lease
 
     @property
     def is_written(self) -> bool:
@@ -110,7 +101,7 @@ class PendingWrites:
 
     def write_if_due(self, now: float) -> None:
         """Call ``write`` if the oldest decision has waited too long at ``now`` (seconds since boot)."""
-        if self._pending and now - self._pending_since >= self._write_delay_max_s:
+        if self._pending and now - self._pending_since >= WRITE_DELAY_MAX_S:
             self.write()
 
     def write_or_fail_step(self) -> Decision | None:
@@ -132,7 +123,7 @@ class PendingWrites:
         """Return all decisions as one part of a bulk save; ``mark_written`` must follow, or else ``write``."""
         if self._merged is None:
             raise RuntimeError(f"nothing is left to write of {self._stored.id}")
-        return BulkSave(self._record, self._merged, self._lease)
+        return BulkSave(self._record, self._merged, self.lease)
 
     def mark_written(self, save: BulkSave) -> SavedDecision:
         """Record that ``save`` was written; return what is to be published."""
@@ -140,9 +131,15 @@ class PendingWrites:
             return self._on_saved(save.decision.apply_to(save.before), save.decision)
 
     def mark_published(self) -> None:
-        """Record that what was written is published."""
+        """Record that what was written is published, and delete large checkpoints of the steps that have ended."""
         faults.reach("worker.published")
-        self._delete_ended_checkpoints()
+        ended = {step for step in self.steps_with_checkpoints if self._stored.steps[step].status.is_final}
+        self.steps_with_checkpoints -= ended
+        for step in ended:
+            try:
+                self._services.checkpoints.delete_external(self._stored.integrator, self._stored.id, step)
+            except BucketError as error:
+                structlog.get_logger().warning("checkpoints of an ended step were left behind", reason=error.message)
 
     def write(self) -> Decision | None:
         """Save all decisions by an optimistic write and publish them; return them merged, None if there were none.
@@ -150,39 +147,35 @@ class PendingWrites:
         Raises LeaseLost if some of the decisions no longer hold.
         """
         with self._lock:
-            if not self._pending:
+            pending, lease, stored, merged = tuple(self._pending), self.lease, self._stored, self._merged
+            if merged is None:
                 return None
-            pending, lease, applied_count, stored, merged = (
-                tuple(self._pending),
-                self._lease,
-                [0],
-                self._stored,
-                self._merged,
-            )
+            applied_count = len(pending)
 
             def decide(execution: Execution) -> Decision:
-                if execution is stored and merged is not None:
-                    applied_count[0] = len(pending)
+                nonlocal applied_count
+                if execution is stored:
                     return merged
-                decision, applied_count[0] = _merge_decisions(pending, execution)
+                decision, applied_count = _merge_decisions(pending, execution)
                 return decision
 
             settled = settle(
-                self._store, self._stored, decide,
-                lease=lease, is_own_write=lambda stored: _is_already_applied(stored, lease), give_up=self._give_up,
+                self._services.store, stored, decide,
+                lease=lease, is_own_write=lambda current: _is_already_applied(current, lease), give_up=self._give_up,
             )  # fmt: skip
             if settled is None:
                 self._reset()
-                raise LeaseLost(f"{self._stored.id} is gone")
-            self._publisher.publish_decisions([self._on_saved(settled.record, settled.decision)], as_of=settled.save_started_at_s)
+                raise LeaseLost(f"{stored.id} is gone")
+            saved = self._on_saved(settled.record, settled.decision)
+            self._services.publisher.publish_decisions([saved], as_of=settled.save_started_at_s)
             self.mark_published()
-            if applied_count[0] < len(pending):
+            if applied_count < len(pending):
                 raise LeaseLost(f"{self._stored.id} has gone another way before all steps of a chain were written")
             if settled.decision.next_step is not None:
                 next_lease = settled.decision.execution.lease_of(settled.decision.next_step)
                 if not self._stored.steps[next_lease.step].is_running_under(next_lease):  # rescued: our reply came late
                     raise LeaseLost(f"{next_lease.step} of {self._stored.id} has gone on elsewhere")
-                self._lease = next_lease
+                self.lease = next_lease
             return settled.decision
 
     def _on_saved(self, record: ExecutionRecord, decision: Decision) -> SavedDecision:
@@ -198,15 +191,6 @@ class PendingWrites:
 
     def _reset(self) -> None:
         self._pending, self._durations, self._pending_since, self._merged = [], [], 0.0, None
-
-    def _delete_ended_checkpoints(self) -> None:
-        ended = {step for step in self.steps_with_checkpoints if self._stored.steps[step].status.is_final}
-        self.steps_with_checkpoints -= ended
-        for step in ended:
-            try:
-                self._checkpoints.delete_external(self._stored.integrator, self._stored.id, step)
-            except BucketError as error:
-                structlog.get_logger().warning("checkpoints of an ended step were left behind", reason=error.message)
 
 
 def _may_defer(decision: Decision) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from shared.domain.execution import LOG_LINES_MAX, LogEvent
-from shared.store.executions.port import ProgressReport
+from shared.store.executions.updates import ProgressReport
 
 
 @dataclass(slots=True)

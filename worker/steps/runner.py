@@ -14,8 +14,6 @@ it. If there is a backlog and the steps are quick, several messages share one lo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -26,63 +24,42 @@ import structlog
 from shared import faults
 from shared.bootstrap import Services
 from shared.clock import boottime_s
-from shared.domain.definitions.agent_spec import QUEUE_NAMES
-from shared.domain.execution import Execution
-from shared.domain.lifecycle.decision import Decision
+from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.lifecycle.step_transitions import cancelled_error
 from shared.errors import LeaseLost
 from shared.ids import new_token
 from shared.queue.dequeue import Dequeuer
 from shared.queue.message import TaskMessage
+from shared.store.executions.dead_letter_store import MongoDeadLetterStore
 from worker.agent_loader import Agent
-from worker.steps.agent_runner import AgentRunner, ClaimedStep, timeout_error
+from worker.steps.agent_runner import AgentRunner, Outcome, WorkerDrains, timeout_error
 from worker.steps.batch_runner import BatchRunner, BatchSizer
-from worker.steps.claims import ClaimResult, Claims
+from worker.steps.claims import ClaimedStep, Claims
 from worker.steps.heartbeat import Heartbeat, HeartbeatThread
 from worker.steps.outcome_recorder import OutcomeRecorder
-from worker.steps.pending_writes import WRITE_DELAY_MAX_S, PendingWrites
-from worker.steps.reporter import StepReporter
-from worker.steps.unreadable_message import dead_letter_message
 from worker.supervision.step_interrupter import RunningStep, StepInterrupter
 
 CHAIN_MAX_S: Final = 600.0
 BACKLOG_LOOP_MAX_S: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _StepInProgress:
-    """The step that runs now, with all that is needed to finish it in the agent's place."""
-
-    claimed_step: ClaimedStep
-    pending_writes: PendingWrites
-    reporter: StepReporter
-
-
 class Runner:
     """Runs steps in the process that calls it, which has one runner and one ``interrupter``."""
 
     def __init__(
-        self,
-        services: Services,
-        agents: Mapping[str, Agent],
-        interrupter: StepInterrupter,
-        queues: Sequence[str] = QUEUE_NAMES,
-        write_delay_max_s: float = WRITE_DELAY_MAX_S,
+        self, services: Services, agents: Mapping[str, Agent], interrupter: StepInterrupter, queues: Sequence[str]
     ) -> None:
         self._services = services
-        self._store = services.store
         self._interrupter = interrupter
         self._agent_runner = AgentRunner(services, agents, interrupter)
         self._recorder = OutcomeRecorder(services, lambda: interrupter.is_drain_over)
         self._dequeuer = Dequeuer(services.redis, queues, services.settings.worker_concurrency)
-        self._claims = Claims(services, interrupter, write_delay_max_s)
+        self._claims = Claims(services, interrupter)
         self._batch_sizer = BatchSizer()
-        self._batch_runner = BatchRunner(
-            services, interrupter, self._claims, self._claim_and_run_chain, write_delay_max_s
-        )
+        self._batch_runner = BatchRunner(services, interrupter, self._claims, self._claim_and_run_chain)
         self._heartbeat_thread = HeartbeatThread(self._batch_runner.on_tick)
         self._heartbeat_thread.start()
-        self._in_progress: _StepInProgress | None = None
+        self._in_progress: ClaimedStep | None = None
         self._agent_time_s = 0.0
 
     def run_message_and_backlog(self, message: TaskMessage) -> None:
@@ -115,22 +92,18 @@ class Runner:
         """Run the step that a message names, and the steps of its chain that this worker's own decisions claim."""
         self._claim_and_run_chain(message, partial(self._claims.claim, message))
 
-    def _claim_and_run_chain(self, message: TaskMessage, claim: Callable[[], ClaimResult | None]) -> None:
+    def _claim_and_run_chain(self, message: TaskMessage, claim: Callable[[], ClaimedStep | None]) -> None:
         began_at, self._agent_time_s = boottime_s(), 0.0
         with structlog.contextvars.bound_contextvars(execution_id=message.execution_id, step=message.step):
-            claim_result = claim()
+            claimed_step = claim()
             faults.reach("worker.claimed")
-            if claim_result is None:
+            if claimed_step is None:
                 return
-            claimed_step: ClaimedStep | None
-            claimed_step, pending_writes = claim_result
             while claimed_step is not None:
                 with structlog.contextvars.bound_contextvars(
                     step=claimed_step.lease.step, request_id=claimed_step.execution.request_id
                 ):
-                    claimed_step = self._run_step(
-                        claimed_step, pending_writes, may_continue_chain=boottime_s() - began_at < CHAIN_MAX_S
-                    )
+                    claimed_step = self._run_step(claimed_step, chain_ends_at=began_at + CHAIN_MAX_S)
         self._batch_sizer.record_duration(self._agent_time_s)
 
     def force_finish(self, running_step: RunningStep, reason: str) -> None:
@@ -144,57 +117,46 @@ class Runner:
             return
         log = structlog.get_logger()
         log.error("an agent did not stop, so its process ends", why=reason, lease=str(running_step.lease))
-        claimed_step, pending_writes = in_progress.claimed_step, in_progress.pending_writes
-        reporter = in_progress.reporter
-        if reason == "drained":
-            self._recorder.release_step(claimed_step, pending_writes, reporter, "its worker shuts down")
-        else:
-            error = (
-                timeout_error(claimed_step)
-                if reason == "timeout"
-                else cancelled_error(claimed_step.execution, claimed_step.step)
-            )
-            self._recorder.record(claimed_step, pending_writes, error, reporter)
+        outcome: Outcome = WorkerDrains()
+        if reason == "timeout":
+            outcome = timeout_error(in_progress)
+        elif reason == "cancelled":
+            outcome = cancelled_error(in_progress.execution, in_progress.step)
+        self._recorder.record(in_progress, outcome)
         self._batch_runner.flush()
 
-    def _run_step(
-        self, claimed_step: ClaimedStep, pending_writes: PendingWrites, *, may_continue_chain: bool
-    ) -> ClaimedStep | None:
+    def _run_step(self, claimed_step: ClaimedStep, *, chain_ends_at: float) -> ClaimedStep | None:
         """Run one claimed step until its outcome is decided; return the next step if the decision claimed one."""
-        reporter = StepReporter(claimed_step.step.agent, claimed_step.step.id, self._log_time)
+        may_continue_chain = boottime_s() < chain_ends_at
         with self._interrupter.enforce_limits(claimed_step.lease, claimed_step.timeout_s) as running_step:
-            heartbeat = Heartbeat(
-                self._services,
-                pending_writes,
-                claimed_step.lease,
-                reporter,
-                request_stop=partial(self._interrupter.request_stop, running_step),
-            )
-            self._in_progress = _StepInProgress(claimed_step, pending_writes, reporter)
+            request_stop = partial(self._interrupter.request_stop, running_step)
+            heartbeat = Heartbeat(self._services, claimed_step, request_stop)
+            self._in_progress = claimed_step
             try:
                 with self._heartbeat_thread.attach(heartbeat):
-                    outcome = self._agent_runner.run(claimed_step, pending_writes, reporter, running_step)
+                    outcome = self._agent_runner.run(claimed_step, running_step)
                     faults.reach("worker.agent_returned")
                 self._agent_time_s += boottime_s() - claimed_step.began_at
                 may_claim_next = may_continue_chain and not self._interrupter.is_draining
                 next_token = new_token() if may_claim_next else None
-                decision = self._recorder.record(claimed_step, pending_writes, outcome, reporter, next_token=next_token)
+                decision = self._recorder.record(claimed_step, outcome, next_token=next_token)
             except LeaseLost:
                 structlog.get_logger().warning("the lease was lost; the agent's outcome is dropped")
                 return None
             finally:
                 self._in_progress = None
-        return self._next_claimed_step(claimed_step, pending_writes.execution, decision)
-
-    @staticmethod
-    def _next_claimed_step(claimed_step: ClaimedStep, execution: Execution, decision: Decision) -> ClaimedStep | None:
-        """Return the step that a decision claimed for this worker, or None."""
-        if decision.next_step is None or execution.is_done:
+        pending_writes = claimed_step.pending_writes
+        if decision.next_step is None or pending_writes.execution.is_done:
             return None
-        outputs = dict(claimed_step.outputs)
-        outputs |= {output.step: orjson.loads(output.json) for output in decision.outputs}
-        return ClaimedStep(execution, execution.lease_of(decision.next_step), outputs)
+        outputs = {output.step: orjson.loads(output.json) for output in decision.outputs}
+        return self._claims.begin_step(pending_writes, decision.next_step, {**claimed_step.outputs, **outputs})
 
-    def _log_time(self) -> datetime:
-        """Return the time for a log line of an agent, without waiting for a store that is away."""
-        return self._services.clock.now_or_none() or self._services.clock.now()
+
+def dead_letter_message(dead_letters: MongoDeadLetterStore, message: str) -> None:
+    """Store a message that cannot be read as a dead letter; raises nothing, also if the store is away."""
+    log = structlog.get_logger()
+    log.warning("a message cannot be read and was dropped", message=message[:200])
+    try:
+        dead_letters.add_message(PUBLIC_INTEGRATOR, message)
+    except Exception:
+        log.exception("a message that cannot be read was not stored as a dead letter")

@@ -40,7 +40,7 @@ class MainProcess:
 
     def connect_signals(self) -> None:
         """Connect to Celery's signals: presence begins when the worker is ready; SIGTERM sets the drain flag."""
-        signals.worker_ready.connect(self._on_worker_ready, weak=False)
+        signals.worker_ready.connect(lambda **_: self._presence.start(), weak=False)
         signals.worker_shutting_down.connect(self._on_worker_shutting_down, weak=False)
 
     def start_watchdog(self, worker: Any) -> None:
@@ -55,9 +55,6 @@ class MainProcess:
         )
         worker.timer.call_repeatedly(_TICK_EVERY_S, watchdog.tick)
         watchdog.start()
-
-    def _on_worker_ready(self, **_: Any) -> None:
-        self._presence.start()
 
     def _on_worker_shutting_down(self, **_: Any) -> None:
         self._slots.begin_drain()
@@ -77,7 +74,7 @@ class MainProcess:
         lease = killed.lease
         if lease is None or killed.stop_reason not in {"timeout", "cancelled"}:
             return
-        give_up_at = boottime_s() + _RECORD_TIMEOUT_S
+        services, give_up_at = self._services, boottime_s() + _RECORD_TIMEOUT_S
 
         def decide(current: Execution) -> Decision:
             step = current.steps[lease.step]
@@ -86,15 +83,13 @@ class MainProcess:
             else:
                 message = f"{step.id} took longer than it may, and its process had to be killed"
                 error = RunError("timeout", message, ErrorKind.TIMEOUT, step.agent, step.id, step.claims)
-            return fail(current, lease, error, self._services.clock.now())
+            return fail(current, lease, error, services.clock.now())
 
         try:
-            execution = self._services.store.load(lease.integrator, lease.execution_id)
+            execution = services.store.load(lease.integrator, lease.execution_id)
             if execution is None:
                 return
-            settled = settle(
-                self._services.store, execution, decide, lease=lease, give_up=lambda: boottime_s() > give_up_at
-            )
+            settled = settle(services.store, execution, decide, lease=lease, give_up=lambda: boottime_s() > give_up_at)
         except LeaseLost:
             return
         except BucketError as exception:
@@ -102,7 +97,7 @@ class MainProcess:
             return
         if settled is not None:
             published_seq = settled.record.lines_total - len(settled.decision.events)
-            self._services.publisher.publish_decision(
+            services.publisher.publish_decision(
                 settled.record, settled.decision, as_of=settled.save_started_at_s, published_seq=published_seq
             )
 
@@ -111,19 +106,13 @@ def watchdog_bootstep(main_process: MainProcess) -> type[bootsteps.StartStopStep
     """Return the Celery bootstep by which ``main_process`` starts its watchdog after the pool has started."""
 
     class Watching(bootsteps.StartStopStep):  # type: ignore[misc]
-        """Starts the watchdog."""
+        """Starts the watchdog, and never stops it: it watches the shutdown too."""
 
         requires = ("celery.worker.components:Pool", "celery.worker.components:Timer")
 
         def start(self, worker: Any) -> None:
             """Start it."""
             main_process.start_watchdog(worker)
-
-        def stop(self, worker: Any) -> None:
-            """Do nothing: the watchdog watches the shutdown too."""
-
-        def terminate(self, worker: Any) -> None:
-            """Do nothing, as in ``stop``."""
 
     return Watching
 

@@ -132,13 +132,5 @@ class ChildSlot:
         self._pack()
 
     def _pack(self) -> None:
-        _SLOT_STRUCT.pack_into(
-            self._memory,
-            self._offset,
-            self._sequence,
-            os.getpid(),
-            self._alive_count,
-            self._kill_at,
-            self._is_in_agent,
-            self._stop_reason_index,
-        )
+        stop = (self._kill_at, self._is_in_agent, self._stop_reason_index)
+        _SLOT_STRUCT.pack_into(self._memory, self._offset, self._sequence, os.getpid(), self._alive_count, *stop)

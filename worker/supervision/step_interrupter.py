@@ -62,34 +62,26 @@ class RunningStep:
 
 
 class StepInterrupter:
-    """Enforces the limits of the one step that this process runs: time limit, cancel, lost lease, drain.
+    """Enforces the limits of the one step that this process runs: time limit, cancel, lost lease, drain."""
 
-    ``finish`` writes the outcome of a step that does not stop. It is called in the interrupter's thread with the reason
-    (``timeout``, ``cancelled``, ``lost`` or ``drained``); the process ends after it, also if it raises.
-    """
-
-    def __init__(
-        self,
-        slots: SharedSlots,
-        slot: ChildSlot,
-        *,
-        grace_s: float,
-        drain_s: float,
-        finish: Callable[[RunningStep, str], None],
-    ) -> None:
+    def __init__(self, slots: SharedSlots, slot: ChildSlot, *, grace_s: float, drain_s: float) -> None:
         self._slots = slots
         self._slot = slot
         self._grace_s = grace_s
         self._drain_s = drain_s
-        self._finish = finish
         self._lock = threading.Lock()
         self._current: RunningStep | None = None
         self._marked_alive_at = 0.0
 
-    def start(self) -> None:
-        """Install the signal handler and start the thread; call it in a child's main thread, at its first task."""
+    def start(self, finish: Callable[[RunningStep, str], None]) -> None:
+        """Install the signal handler and start the thread; call it in a child's main thread, at its first task.
+
+        ``finish`` writes the outcome of a step that does not stop. It is called in the interrupter's thread with the
+        reason (``timeout``, ``cancelled``, ``lost`` or ``drained``); the process ends after it, also if it raises.
+        """
+        self._finish = finish
         signal.signal(INTERRUPT_SIGNAL, self._on_interrupt_signal)
-        threading.Thread(target=self._run, name="minder", daemon=True).start()
+        threading.Thread(target=self._run, name="interrupter", daemon=True).start()
 
     @property
     def is_draining(self) -> bool:

@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -103,11 +104,8 @@ class Watchdog:
         is_late = child.is_in_agent and 0 < child.kill_at < now
         history.late_checks = history.late_checks + 1 if is_late else 0
         # After the grace, a child in which no thread runs cannot stop its step itself: waiting on would cost the lease.
-        is_unresponsive = (
-            child.is_in_agent
-            and 0 < child.kill_at - FORCED_STOP_S < now
-            and history.unresponsive_checks >= LATE_CHECKS_MAX
-        )
+        is_over_grace = child.is_in_agent and 0 < child.kill_at - FORCED_STOP_S < now
+        is_unresponsive = is_over_grace and history.unresponsive_checks >= LATE_CHECKS_MAX
         if history.late_checks >= LATE_CHECKS_MAX or is_unresponsive:
             self._kill_child(replace(child, stop_reason=child.stop_reason or "timeout"), "it is far past its deadline")
         elif child.is_in_agent and history.unresponsive_checks >= self._unresponsive_checks_max:
@@ -115,8 +113,7 @@ class Watchdog:
 
     def _kill_child(self, child: SlotState, reason: str) -> None:
         self._log.error("a child is killed", pid=child.pid, reason=reason, lease=str(child.lease))
-        for pid in [*_descendants(child.pid), child.pid]:
-            _kill_process(pid)
+        _kill_tree(child.pid)
         self._histories.pop(child.pid, None)
         threading.Thread(target=self._record_killed, args=(child,), name="record-killed", daemon=True).start()
 
@@ -125,8 +122,7 @@ class Watchdog:
         unknown_pids = _children(os.getpid()) - pool_pids
         for pid in unknown_pids & self._suspected_orphans:  # seen twice: a child just forked may not be in the pool yet
             self._log.warning("a process that an agent left behind is killed", pid=pid)
-            for each in [*_descendants(pid), pid]:
-                _kill_process(each)
+            _kill_tree(pid)
         self._suspected_orphans = unknown_pids
 
     def _check_event_loop(self) -> None:
@@ -146,28 +142,22 @@ class Watchdog:
 
     def _exit_worker(self, reason: str) -> None:
         self._log.error("the worker exits, so that it is started again", reason=reason)
-        for pid in _descendants(os.getpid()):
-            _kill_process(pid)
+        for pid in _children(os.getpid()):
+            _kill_tree(pid)
         os._exit(EXIT_STUCK)
 
 
-def _kill_process(pid: int) -> None:
-    try:
+def _kill_tree(pid: int) -> None:
+    """Kill a process and all processes below it, the deepest first."""
+    for child in _children(pid):
+        _kill_tree(child)
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def _children(pid: int) -> set[int]:
     pids: set[int] = set()
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
+        with suppress(OSError):  # the thread has ended meanwhile
             pids.update(map(int, tasks.read_text().split()))
-        except OSError:  # the thread has ended meanwhile
-            continue
     return pids
-
-
-def _descendants(pid: int) -> list[int]:
-    """Return the pids of all processes below ``pid``, the deepest first."""
-    return [each for child in _children(pid) for each in (*_descendants(child), child)]

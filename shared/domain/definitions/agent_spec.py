@@ -58,14 +58,14 @@ class AgentSpec:
 
 
 def parse_agent_spec(raw: object, source: str) -> AgentSpec:
-    """Build the spec from ``raw``, the parsed JSON of the file ``where``.
+    """Build the spec from ``raw``, the parsed JSON of the file ``source``.
 
-    Raises SpecError with one line for each fault: ``<where>: <field> <what is wrong>``. If the file is in a folder,
+    Raises SpecError with one line for each fault: ``<source>: <field> <what is wrong>``. If the file is in a folder,
     the name in the spec must be the name of the folder.
     """
     if not isinstance(raw, Mapping):
         raise SpecError(f"{source}: must be a JSON object")
-    faults = [*_unknown_fields(raw, _FIELDS, ""), *_missing_fields(raw, _REQUIRED, "")]
+    faults = list(_field_name_faults(raw, _FIELDS, _REQUIRED))
     for name, check in _CHECKS.items():
         if name in raw:
             faults += [f"{name} {fault}" for fault in check(raw[name])]
@@ -74,22 +74,23 @@ def parse_agent_spec(raw: object, source: str) -> AgentSpec:
         faults.append(f"name is {raw['name']!r} but its folder is {folder!r}; they must be the same")
     if faults:
         raise SpecError("\n".join(f"{source}: {fault}" for fault in faults))
-    values = dict(raw)
-    values["domains"] = tuple(values["domains"])
-    values["capabilities"] = Capabilities(**values["capabilities"])
-    return AgentSpec(**values)
+    capabilities = Capabilities(**raw["capabilities"])
+    return AgentSpec(**{**raw, "domains": tuple(raw["domains"]), "capabilities": capabilities})
 
 
-def _unknown_fields(raw: Mapping[str, Any], allowed: tuple[str, ...], within: str) -> Iterator[str]:
+def _field_name_faults(
+    raw: Mapping[str, Any], allowed: tuple[str, ...], required: tuple[str, ...], within: str = ""
+) -> Iterator[str]:
     for name in raw:
         if name not in allowed:
             matches = closest_matches(str(name), allowed)
             hint = f"; did you mean {matches[0]}?" if matches else f"; the fields are {', '.join(allowed)}"
             yield f"{within}{name} is not a field{hint}"
-
-
-def _missing_fields(raw: Mapping[str, Any], required: tuple[str, ...], within: str) -> Iterator[str]:
     yield from (f"{within}{name} is missing" for name in required if name not in raw)
+
+
+def _must(is_valid: Callable[[Any], bool], fault: str) -> Callable[[Any], Iterator[str]]:
+    return lambda value: iter(() if is_valid(value) else (fault,))
 
 
 def _name(value: object) -> Iterator[str]:
@@ -99,39 +100,27 @@ def _name(value: object) -> Iterator[str]:
         yield f"{value!r} is reserved"
 
 
-def _text(value: object) -> Iterator[str]:
-    if not isinstance(value, str) or not value.strip():
-        yield "must be a string that is not empty"
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _domains(value: object) -> Iterator[str]:
     if not isinstance(value, list | tuple) or not value:
         yield "must be a list of at least one string"
-    elif any(list(_text(domain)) for domain in value):
+    elif not all(map(_is_text, value)):
         yield "must hold strings that are not empty"
     elif len(set(value)) != len(value):
         yield "names a domain twice"
-
-
-def _entry(value: object) -> Iterator[str]:
-    if not isinstance(value, str) or not ENTRY_PATTERN.fullmatch(value):
-        yield 'must be "module:function", the module being a file of the agent\'s own folder, such as "agent:run"'
 
 
 def _capabilities(value: object) -> Iterator[str]:
     if not isinstance(value, Mapping):
         yield f"must be an object of {', '.join(_CAPABILITIES)}"
         return
-    yield from _unknown_fields(value, _CAPABILITIES, "/ ")
-    yield from _missing_fields(value, _CAPABILITIES, "/ ")
+    yield from _field_name_faults(value, _CAPABILITIES, _CAPABILITIES, "/ ")
     for name in _CAPABILITIES:
         if name in value and not isinstance(value[name], bool):
             yield f"/ {name} must be true or false"
-
-
-def _object(value: object) -> Iterator[str]:
-    if not isinstance(value, Mapping):
-        yield "must be an object"
 
 
 def _timeout(value: object) -> Iterator[str]:
@@ -141,22 +130,21 @@ def _timeout(value: object) -> Iterator[str]:
         yield f"must be above 0 and at most {TIMEOUT_MAX_S:.0f} (24 h)"
 
 
-def _retry(value: object) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        return
-    if value not in RETRY_POLICY_NAMES:
-        yield f"must be one of {', '.join(RETRY_POLICY_NAMES)}, or an object that describes a policy"
-
-
-def _queue(value: object) -> Iterator[str]:
-    if value not in QUEUE_NAMES:
-        yield f"must be one of {', '.join(QUEUE_NAMES)}"
-
-
+_text: Final = _must(_is_text, "must be a string that is not empty")
+_object: Final = _must(lambda value: isinstance(value, Mapping), "must be an object")
+_entry: Final = _must(
+    lambda value: isinstance(value, str) and ENTRY_PATTERN.fullmatch(value) is not None,
+    'must be "module:function", the module being a file of the agent\'s own folder, such as "agent:run"',
+)
+_retry: Final = _must(
+    lambda value: isinstance(value, Mapping) or value in RETRY_POLICY_NAMES,
+    f"must be one of {', '.join(RETRY_POLICY_NAMES)}, or an object that describes a policy",
+)
+_queue: Final = _must(lambda value: value in QUEUE_NAMES, f"must be one of {', '.join(QUEUE_NAMES)}")
 _CAPABILITIES: Final = tuple(field.name for field in fields(Capabilities))
 _FIELDS: Final = tuple(field.name for field in fields(AgentSpec))
 _REQUIRED: Final = _FIELDS[: _FIELDS.index("timeout_s")]
-_CHECKS: Final[dict[str, Callable[[object], Iterator[str]]]] = {
+_CHECKS: Final[dict[str, Callable[[Any], Iterator[str]]]] = {
     "name": _name,
     "version": _text,
     "description": _text,

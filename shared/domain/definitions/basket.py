@@ -66,19 +66,15 @@ def make_step_ids(agents: Iterable[str], reserved_ids: Iterable[str] = ()) -> li
     reserved_ids = set(reserved_ids)
     ids = []
     for agent in agents:
-        counts[agent] += 1
-        step_id = agent if counts[agent] == 1 else _numbered_id(agent, counts[agent])
-        while step_id in reserved_ids:
+        while True:
             counts[agent] += 1
-            step_id = _numbered_id(agent, counts[agent])
+            suffix = f"-{counts[agent]}"
+            step_id = agent if counts[agent] == 1 else agent[: STEP_ID_MAX - len(suffix)] + suffix
+            if step_id not in reserved_ids:
+                break
         reserved_ids.add(step_id)
         ids.append(step_id)
     return ids
-
-
-def _numbered_id(agent: str, number: int) -> str:
-    suffix = f"-{number}"
-    return agent[: STEP_ID_MAX - len(suffix)] + suffix
 
 
 @dataclass(frozen=True, slots=True)

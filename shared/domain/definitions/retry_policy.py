@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -63,23 +63,14 @@ def parse_retry_policy(raw: str | Mapping[str, Any]) -> RetryPolicy:
         return NAMED_RETRY_POLICIES[raw]
     if not isinstance(raw, Mapping):
         raise SpecError(f"retry must be {', '.join(NAMED_RETRY_POLICIES)} or an object")
-    field_names = {field.name for field in fields(RetryPolicy)}
-    faults = [
-        f"retry.{name} is not known; there are {', '.join(sorted(field_names))}"
-        for name in raw
-        if name not in field_names
-    ]
-    for name in field_names & set(raw):
+    known = ", ".join(sorted(RETRY_POLICY_LIMITS))
+    faults = [f"retry.{name} is not known; there are {known}" for name in raw if name not in RETRY_POLICY_LIMITS]
+    for name in RETRY_POLICY_LIMITS.keys() & raw.keys():
         minimum, maximum = RETRY_POLICY_LIMITS[name]
         value = raw[name]
-        is_whole_if_needed = name != "attempts" or isinstance(value, int)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not minimum <= value <= maximum
-            or not is_whole_if_needed
-        ):
+        is_number = isinstance(value, int if name == "attempts" else int | float) and not isinstance(value, bool)
+        if not is_number or not minimum <= value <= maximum:
             faults.append(f"retry.{name} must be a number from {minimum} to {maximum}")
     if faults:
         raise SpecError("; ".join(sorted(faults)))
-    return RetryPolicy(**dict(raw))
+    return RetryPolicy(**raw)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from shared.domain.definitions.basket import PARALLEL, RUN_INPUT, SEQUENTIAL, Basket, is_input_reference
 from shared.json_pointer import parse_pointer
 
-_MISSING: Final = object()
+_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class InputNotFound(LookupError):
@@ -50,21 +51,19 @@ def _resolve_reference(
         return value
     source = run_input if value["from"] == RUN_INPUT else outputs[value["from"]]
     pointer = value.get("pointer", "")
-    resolved = _resolve_pointer(source, pointer)
-    if resolved is _MISSING:
-        raise InputNotFound(f"{name}: there is nothing at {pointer!r} of {value['from']}")
-    return resolved
+    try:
+        return _resolve_pointer(source, pointer)
+    except LookupError:
+        raise InputNotFound(f"{name}: there is nothing at {pointer!r} of {value['from']}") from None
 
 
 def _resolve_pointer(value: Any, pointer: str) -> Any:
-    """Return the part of ``value`` at a JSON Pointer (RFC 6901); _MISSING if there is none."""
+    """Return the part of ``value`` at a JSON Pointer (RFC 6901); raises LookupError if there is none."""
     for key in parse_pointer(pointer):
-        if isinstance(value, Mapping):
-            value = value.get(key, _MISSING)
-        elif isinstance(value, list) and key.isascii() and key.isdigit() and (key == "0" or key[0] != "0"):
-            value = value[int(key)] if len(key) < 10 and int(key) < len(value) else _MISSING  # noqa: PLR2004
+        if isinstance(value, list) and _INDEX.fullmatch(key):
+            value = value[int(key)]
+        elif isinstance(value, Mapping):
+            value = value[key]
         else:
-            return _MISSING
-        if value is _MISSING:
-            return _MISSING
+            raise LookupError(key)
     return value

@@ -24,10 +24,8 @@ def step_event(
 
 def run_event(execution: Execution, now: datetime, event: str, message: str, *, step: str | None = None) -> LogEvent:
     """Build a log line about the whole run; its level is error if the run has an error."""
-    failed = execution.error is not None
-    return LogEvent(
-        now, event, message, step=step, level="error" if failed else "info", status="error" if failed else "success"
-    )
+    level, status = ("info", "success") if execution.error is None else ("error", "error")
+    return LogEvent(now, event, message, step=step, level=level, status=status)
 
 
 def step_started_event(step: Step, now: datetime) -> LogEvent:

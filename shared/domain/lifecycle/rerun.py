@@ -23,12 +23,6 @@ class RetryFrom(StrEnum):
     START = "start"
 
 
-_RETRYABLE: Mapping[RetryFrom, frozenset[ExecutionStatus]] = {
-    RetryFrom.FAILED: frozenset({ExecutionStatus.FAILED, ExecutionStatus.CANCELLED}),
-    RetryFrom.START: frozenset({ExecutionStatus.FAILED, ExecutionStatus.CANCELLED, ExecutionStatus.COMPLETED}),
-}
-
-
 @dataclass(frozen=True, slots=True)
 class RetryRequest:
     """The data that a retry request adds: the new execution's id, its time, and the request's ids and key."""
@@ -42,14 +36,12 @@ class RetryRequest:
 
 def check_retryable(original: Execution, start: RetryFrom) -> None:
     """Raise NotRetryable if the status of ``original`` does not allow a retry from ``start``."""
-    if original.status in _RETRYABLE[start]:
-        return
     if not original.is_done:
         hint = "cancel it first, or wait until it is done"
-    elif original.status is ExecutionStatus.COMPLETED:
+    elif original.status is ExecutionStatus.COMPLETED and start is RetryFrom.FAILED:
         hint = 'send {"from": "start"} to run all of it again'
     else:
-        hint = "run its basket anew"
+        return
     raise NotRetryable(f"execution {original.id} is {original.status}, and cannot be retried; {hint}")
 
 

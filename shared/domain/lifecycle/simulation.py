@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -42,11 +42,6 @@ class PhaseKind(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
 
-    @property
-    def is_final(self) -> bool:
-        """Whether a phase of this kind ends the step."""
-        return self in {PhaseKind.COMPLETED, PhaseKind.FAILED}
-
 
 @dataclass(frozen=True, slots=True)
 class ScriptPhase:
@@ -73,7 +68,22 @@ def parse_script(script: Sequence[str]) -> tuple[ScriptPhase, ...]:
 
 def find_script_faults(agent_input: Mapping[str, Any]) -> list[ScriptFault]:
     """Return the faults of a script that a schema cannot express: wrong order of phases, or over an hour in total."""
-    return list(_find_faults(parse_script(agent_input.get("script", ()))))
+    faults = []
+    has_begun = False
+    total_s = 0.0
+    phases = parse_script(agent_input.get("script", ()))
+    for index, phase in enumerate(phases):
+        pointer = f"/script/{index}"
+        if index and phases[index - 1].kind in {PhaseKind.COMPLETED, PhaseKind.FAILED}:
+            faults.append(ScriptFault(pointer, f"nothing comes after {phases[index - 1].kind}, which ends the step"))
+            break
+        if phase.kind is PhaseKind.QUEUED and has_begun:
+            faults.append(ScriptFault(pointer, "queued comes first: a run that has begun never goes back to it"))
+        has_begun = has_begun or phase.kind is not PhaseKind.QUEUED
+        total_s += phase.duration_s
+        if total_s > SCRIPT_MAX_S >= total_s - phase.duration_s:
+            faults.append(ScriptFault(pointer, f"the script takes over {SCRIPT_MAX_S:g} s in all"))
+    return faults
 
 
 def delay_scripted_steps(new_execution: Execution) -> Execution:
@@ -87,17 +97,13 @@ def delay_scripted_steps(new_execution: Execution) -> Execution:
     steps = dict(new_execution.steps)
     for step in new_execution.basket.steps:
         if step.agent == SIMULATE_AGENT_NAME and not step.needs and step.id not in steps:
-            seconds = _queued_phases_s(input_of(new_execution.basket, step.id, json.loads(new_execution.input), {}))
+            step_input = input_of(new_execution.basket, step.id, json.loads(new_execution.input), {})
+            phases = parse_script(step_input.get("script", ()))
+            seconds = sum(phase.duration_s for phase in phases if phase.kind is PhaseKind.QUEUED)
             if seconds:
                 until = new_execution.created_at + timedelta(milliseconds=round(seconds * 1_000))
                 steps[step.id] = Step(step.id, step.agent, StepStatus.READY, due_by=until)
     return new_execution if len(steps) == len(new_execution.steps) else replace(new_execution, steps=steps)
-
-
-def _queued_phases_s(agent_input: Mapping[str, Any]) -> float:
-    return sum(
-        phase.duration_s for phase in parse_script(agent_input.get("script", ())) if phase.kind is PhaseKind.QUEUED
-    )
 
 
 def _parse_phase(entry: str) -> ScriptPhase:
@@ -110,19 +116,3 @@ def _parse_phase(entry: str) -> ScriptPhase:
     if match["code"]:
         return ScriptPhase(PhaseKind.FAILED, code=match["code"])
     return ScriptPhase(PhaseKind.WORKER_LOST if match["lost"] else PhaseKind.COMPLETED)
-
-
-def _find_faults(phases: Sequence[ScriptPhase]) -> Iterator[ScriptFault]:
-    total_s = 0.0
-    has_begun = False
-    for index, phase in enumerate(phases):
-        pointer = f"/script/{index}"
-        if index and phases[index - 1].kind.is_final:
-            yield ScriptFault(pointer, f"nothing comes after {phases[index - 1].kind}, which ends the step")
-            return
-        if phase.kind is PhaseKind.QUEUED and has_begun:
-            yield ScriptFault(pointer, "queued comes first: a run that has begun never goes back to it")
-        has_begun = has_begun or phase.kind is not PhaseKind.QUEUED
-        total_s += phase.duration_s
-        if total_s > SCRIPT_MAX_S >= total_s - phase.duration_s:
-            yield ScriptFault(pointer, f"the script takes over {SCRIPT_MAX_S:g} s in all")

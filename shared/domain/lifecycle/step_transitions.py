@@ -15,27 +15,21 @@ from shared.domain.status import ExecutionStatus, StepStatus, transition_executi
 from shared.errors import LeaseLost
 
 
-def offer_step(step: Step, now: datetime, timings: Timings, **changes: Any) -> Step:
+def offer_step(step: Step, now: datetime, timings: Timings) -> Step:
     """Return the step as ready and offered at ``now``, from any status that allows it."""
-    if step.status is not StepStatus.READY:
-        changes["status"] = transition_step(step.status, StepStatus.READY)
-    return replace(
-        step,
-        offers=step.offers + 1,
-        offered_at=now,
-        due_by=now + timings.handoff_timeout(step.offers + 1),
-        started_at=None,
-        percent=None,
-        message=None,
-        **changes,
-    )
+    offers = step.offers + 1
+    return _with_status_ready(step, due_by=now + timings.handoff_timeout(offers), offers=offers, offered_at=now)
 
 
 def delay_step(step: Step, until: datetime, **changes: Any) -> Step:
     """Return the step as delayed: ready but not offered; the reconciler offers it at ``until``."""
+    return _with_status_ready(step, due_by=until, offered_at=None, **changes)
+
+
+def _with_status_ready(step: Step, **changes: Any) -> Step:
     if step.status is not StepStatus.READY:
         changes["status"] = transition_step(step.status, StepStatus.READY)
-    return replace(step, offered_at=None, due_by=until, started_at=None, percent=None, message=None, **changes)
+    return replace(step, started_at=None, percent=None, message=None, **changes)
 
 
 def claim_step(step: Step, token: str, now: datetime, timings: Timings) -> Step:
@@ -101,9 +95,8 @@ def fail_step(
 def cancel_step(execution: Execution, step: Step, now: datetime) -> Decision:
     """End a step as cancelled; the run ends too if no other step is left."""
     cancelled = end_step(step, StepStatus.CANCELLED, now, error=cancelled_error(execution, step))
-    event = log_events.step_event(
-        cancelled, now, "step.cancelled", f"{step.id} was cancelled", level="warning", status="cancelled"
-    )
+    message = f"{step.id} was cancelled"
+    event = log_events.step_event(cancelled, now, "step.cancelled", message, level="warning", status="cancelled")
     return finish_if_done(with_steps(execution, cancelled), now, [event])
 
 
@@ -130,9 +123,9 @@ def finish_if_done(execution: Execution, now: datetime, events: list[LogEvent]) 
     """Skip the steps that can never run, and end the run if all its steps are final."""
     steps = dict(execution.steps)
     for step in execution.basket.steps:
-        if steps[step.id].status is StepStatus.WAITING and any(
-            _is_final_but_incomplete(steps[need]) for need in step.needs
-        ):
+        is_waiting = steps[step.id].status is StepStatus.WAITING
+        needs = (steps[need].status for need in step.needs)
+        if is_waiting and any(need.is_final and need is not StepStatus.COMPLETED for need in needs):
             steps[step.id] = end_step(steps[step.id], StepStatus.SKIPPED, now)
     if steps != execution.steps:
         execution = replace(execution, steps=steps)
@@ -146,23 +139,16 @@ def finish_if_done(execution: Execution, now: datetime, events: list[LogEvent]) 
         error=error,
         dead_letter=status is ExecutionStatus.FAILED and _is_dead_letter(execution),
     )
-    events.append(
-        log_events.run_event(finished, now, f"execution.{status}", f"basket {execution.basket.name} {status}")
-    )
-    return Decision(finished, events=tuple(events))
+    event = log_events.run_event(finished, now, f"execution.{status}", f"basket {execution.basket.name} {status}")
+    return Decision(finished, events=(*events, event))
 
 
 def cancelled_error(execution: Execution, step: Step | None = None) -> RunError:
     """Return the error of a cancelled run, or of one of its steps."""
     reason = None if execution.cancel is None else execution.cancel.reason
-    return RunError(
-        "cancelled",
-        f"cancelled: {reason}" if reason else "cancelled by request",
-        ErrorKind.CANCELLED,
-        agent=None if step is None else step.agent,
-        step=None if step is None else step.id,
-        attempt=None if step is None else step.claims,
-    )
+    message = f"cancelled: {reason}" if reason else "cancelled by request"
+    place = () if step is None else (step.agent, step.id, step.claims)
+    return RunError("cancelled", message, ErrorKind.CANCELLED, *place)
 
 
 def _final_status(execution: Execution, now: datetime) -> tuple[ExecutionStatus, RunError | None]:
@@ -181,14 +167,8 @@ def _is_dead_letter(execution: Execution) -> bool:
     It is one after lost workers, after the last retry of a transient failure, or if data broke a schema.
     """
     errors = [step.error for step in execution.steps.values() if step.error is not None]
-    return any(
-        error.kind in {ErrorKind.LOST, ErrorKind.TRANSIENT} or error.error_code in {"input_invalid", "output_invalid"}
-        for error in errors
-    )
-
-
-def _is_final_but_incomplete(step: Step) -> bool:
-    return step.status.is_final and step.status is not StepStatus.COMPLETED
+    kinds, codes = {ErrorKind.LOST, ErrorKind.TRANSIENT}, {"input_invalid", "output_invalid"}
+    return any(error.kind in kinds or error.error_code in codes for error in errors)
 
 
 def unknown_agent_delay(since: datetime, now: datetime) -> timedelta:

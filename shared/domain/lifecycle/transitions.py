@@ -33,9 +33,8 @@ def start(new_execution: Execution, now: datetime, timings: Timings) -> Decision
     A step that ``new_execution`` already has stays as it is: completed by the run that this one retries, or delayed.
     """
     is_later = new_execution.run_after is not None and new_execution.run_after > now
-    steps = {
-        step.id: new_execution.steps.get(step.id) or Step(step.id, step.agent) for step in new_execution.basket.steps
-    }
+    given = new_execution.steps
+    steps = {step.id: given.get(step.id) or Step(step.id, step.agent) for step in new_execution.basket.steps}
     for step_id in step_transitions.newly_ready(new_execution, steps):
         if is_later and new_execution.run_after is not None:
             steps[step_id] = step_transitions.delay_step(steps[step_id], new_execution.run_after)
@@ -65,6 +64,7 @@ def claim(execution: Execution, step_id: str, token: str, now: datetime, timings
     if expired is not None:
         return expired
     claimed = step_transitions.claim_step(step, token, now, timings)
+    event = log_events.step_started_event(claimed, now)
     started_at = step_transitions.at_or_after(execution.queued_at or execution.created_at, now)
     running = replace(
         step_transitions.with_steps(execution, claimed),
@@ -72,9 +72,7 @@ def claim(execution: Execution, step_id: str, token: str, now: datetime, timings
         queued_at=execution.queued_at or started_at,
         started_at=execution.started_at or started_at,
     )
-    return Decision(
-        running, next_step=step_id, events=(log_events.step_started_event(claimed, now),), is_lock_only=True
-    )
+    return Decision(running, next_step=step_id, events=(event,), is_lock_only=True)
 
 
 def complete(
@@ -162,7 +160,7 @@ def release_unknown_agent(execution: Execution, lease: Lease, now: datetime) -> 
     It fails an hour after its first hand-back. Raises LeaseLost if the lease is no longer valid.
     """
     step = step_transitions.step_under_lease(execution, lease)
-    unknown_since = step.stranger_since or execution.steps[step.id].started_at or now
+    unknown_since = step.stranger_since or step.started_at or now
     if execution.cancel is not None:
         return step_transitions.cancel_step(execution, step, now)
     if now - unknown_since >= UNKNOWN_AGENT_TIMEOUT:
@@ -173,9 +171,8 @@ def release_unknown_agent(execution: Execution, lease: Lease, now: datetime) -> 
         step, now, "step.released", f"{step.id} was handed back: this worker has no agent {step.agent}",
         level="warning", status="released",
     )  # fmt: skip
-    delayed = step_transitions.delay_step(
-        step, now + step_transitions.unknown_agent_delay(unknown_since, now), stranger_since=unknown_since
-    )
+    until = now + step_transitions.unknown_agent_delay(unknown_since, now)
+    delayed = step_transitions.delay_step(step, until, stranger_since=unknown_since)
     return Decision(step_transitions.with_steps(execution, delayed), events=(event,))
 
 
@@ -196,11 +193,11 @@ def rescue(execution: Execution, step_id: str, now: datetime, timings: Timings) 
         return replace(step_transitions.cancel_step(execution, lost, now), rescued_step=step.id)
     message = f"{step.id} lost its worker ({lost.losses} of {timings.losses_max})"
     event = log_events.step_event(lost, now, "step.worker_lost", message, level="warning", status="lost")
-    if lost.losses >= timings.losses_max:
-        return replace(
-            step_transitions.fail_step(execution, lost, _worker_lost_error(lost), now, (event,)), rescued_step=step.id
-        )
-    return _reoffer_step(execution, lost, now, timings, (event,))
+    if lost.losses < timings.losses_max:
+        return _reoffer_step(execution, lost, now, timings, (event,))
+    message = f"{lost.losses} workers were lost while they ran {step.id}; the last one did not renew its lease"
+    error = RunError("worker_lost", message, ErrorKind.LOST, step.agent, step.id, step.claims, retryable=True)
+    return replace(step_transitions.fail_step(execution, lost, error, now, (event,)), rescued_step=step.id)
 
 
 def expire(execution: Execution, now: datetime) -> Decision | None:
@@ -244,7 +241,6 @@ def cancel(execution: Execution, now: datetime, reason: str | None = None) -> De
 
 
 def _end_run(execution: Execution, now: datetime, error: RunError, events: tuple[LogEvent, ...] = ()) -> Decision:
-    """End a run that has no running step, together with its waiting steps."""
     status = ExecutionStatus.FAILED if execution.cancel is None else ExecutionStatus.CANCELLED
     ended = replace(
         _end_waiting_steps(execution, now),
@@ -252,20 +248,16 @@ def _end_run(execution: Execution, now: datetime, error: RunError, events: tuple
         finished_at=step_transitions.at_or_after(execution.started_at or execution.created_at, now),
         error=error if execution.cancel is None else step_transitions.cancelled_error(execution),
     )
-    event = log_events.run_event(
-        ended, now, f"execution.{status}", f"basket {ended.basket.name} {status}: {error.message}"
-    )
+    message = f"basket {ended.basket.name} {status}: {error.message}"
+    event = log_events.run_event(ended, now, f"execution.{status}", message)
     return Decision(ended, events=(*events, event))
 
 
 def _end_waiting_steps(execution: Execution, now: datetime) -> Execution:
-    ended_steps = []
-    for step in execution.steps.values():
-        if step.status is StepStatus.READY:
-            ended_steps.append(step_transitions.end_step(step, StepStatus.CANCELLED, now))
-        elif step.status is StepStatus.WAITING:
-            ended_steps.append(step_transitions.end_step(step, StepStatus.SKIPPED, now))
-    return step_transitions.with_steps(execution, *ended_steps)
+    final = {StepStatus.READY: StepStatus.CANCELLED, StepStatus.WAITING: StepStatus.SKIPPED}
+    waiting = [step for step in execution.steps.values() if step.status in final]
+    ended = (step_transitions.end_step(step, final[step.status], now) for step in waiting)
+    return step_transitions.with_steps(execution, *ended)
 
 
 def _reoffer_step(
@@ -276,15 +268,3 @@ def _reoffer_step(
         offered = replace(offered, status=transition_execution(execution.status, ExecutionStatus.QUEUED), queued_at=now)
         events = (*events, log_events.run_event(offered, now, "execution.queued", "the run's moment has come"))
     return Decision(offered, dispatch=(step.id,), events=events, rescued_step=step.id)
-
-
-def _worker_lost_error(step: Step) -> RunError:
-    return RunError(
-        "worker_lost",
-        f"{step.losses} workers were lost while they ran {step.id}; the last one did not renew its lease",
-        ErrorKind.LOST,
-        agent=step.agent,
-        step=step.id,
-        attempt=step.claims,
-        retryable=True,
-    )

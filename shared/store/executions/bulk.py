@@ -7,24 +7,34 @@ writes: each document gets a plain filtered update, to a majority and journalled
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from pymongo import UpdateOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.read_concern import ReadConcern
 
-from shared.domain.execution import ExecutionRecord
+from shared.domain.execution import ExecutionRecord, Lease
+from shared.domain.lifecycle.decision import Decision
 from shared.store.database import Database, db_call
-from shared.store.executions.documents import READER_PROJECTION, decode_event, decode_execution
-from shared.store.executions.port import BulkSave
+from shared.store.executions.documents import READER_PROJECTION, decode_readable, decode_record
+from shared.store.executions.filters import executions_filter
 from shared.store.executions.updates import decision_filter, decision_update
 
 _Document = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class BulkSave:
+    """A decision on a complete record, to be written together with others; none of its outputs is stored externally."""
+
+    before: ExecutionRecord
+    decision: Decision
+    lease: Lease | None = None
+
+
 class MongoBulkExecutionStore:
-    """Several executions at once in MongoDB; the port documents what each method promises."""
+    """Several executions at once in MongoDB; raises what the execution store raises."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -32,17 +42,16 @@ class MongoBulkExecutionStore:
     def load_all(self, integrator: str, execution_ids: Sequence[str]) -> Sequence[ExecutionRecord]:
         """Return executions as this primary has them now; one that cannot be decoded is logged and left out."""
         executions = self._executions.with_options(read_concern=ReadConcern("local"))
-        query = {
-            "_id": {"$in": [str(name) for name in execution_ids]},
-            "integrator": str(integrator),
-            "status": {"$exists": True},
-        }
         with db_call(self._database, writes=False):
-            documents = list(executions.find(query, READER_PROJECTION))
-        return [record for document in documents if (record := _to_record_or_none(document)) is not None]
+            documents = list(executions.find(executions_filter(integrator, execution_ids), READER_PROJECTION))
+        return list(decode_readable(documents, decode_record))
 
     def save_all(self, saves: Sequence[BulkSave]) -> bool:
-        """Write decisions by one unordered bulk write, each filtered by version, lease and rev."""
+        """Write decisions on different executions, each as ``save`` does and only if its ``rev`` is unchanged.
+
+        So ``decision.apply_to(before)`` is the record of each after it. Return False if not all were written. The
+        caller then writes each alone, and also if the reply was lost; the filter makes that harmless.
+        """
         writes = [_update_one_of(save) for save in saves]
         executions = self._executions
         if all(save.decision.is_lock_only for save in saves):
@@ -60,14 +69,3 @@ def _update_one_of(save: BulkSave) -> UpdateOne:
     # The rev too: a view rendered from the earlier record could otherwise have the rev of another change.
     query = decision_filter(before, save.decision, save.lease) | {"rev": before.rev}
     return UpdateOne(query, decision_update(before, save.decision))
-
-
-def _to_record_or_none(document: _Document) -> ExecutionRecord | None:
-    try:
-        events = tuple(decode_event(element) for element in document.get("events", ()))
-        return ExecutionRecord(
-            decode_execution(document), events, document.get("lines", 0), document.get("outputs", {})
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        structlog.get_logger().exception("an execution cannot be read", execution_id=str(document.get("_id")))
-        return None

@@ -11,11 +11,10 @@ import re
 from typing import Any, Final
 
 from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError
 
 from shared.domain.execution import Execution, Lease
 from shared.store.database import Database, db_call
-from shared.store.executions.filters import execution_filter, external_output_id, lease_filter
+from shared.store.executions.filters import execution_filter, external_output_id, insert_external_output, lease_filter
 from shared.store.server_clock import Clock
 
 INLINE_MAX_BYTES: Final = 64 * 1024
@@ -42,7 +41,8 @@ class MongoCheckpointStore:
         output_id = f"{external_output_id(lease.execution_id, lease.step, lease.token)}:{number}"
         entry: dict[str, Any] = {"token": lease.token, "number": number}
         if is_external:
-            self._insert(lease, output_id, state)
+            now = self._clock.now()
+            insert_external_output(self._database, lease.integrator, lease.execution_id, output_id, state, now=now)
             entry["apart"] = output_id
         else:
             entry["json"] = state
@@ -72,11 +72,10 @@ class MongoCheckpointStore:
             return None
         if "json" in entry:
             return bytes(entry["json"])
+        query = {"_id": entry["apart"], "integrator": lease.integrator}
         with db_call(self._database, writes=False):
-            output = self._database.collection("outputs").find_one(
-                {"_id": entry["apart"], "integrator": lease.integrator}
-            )
-        return bytes(output["json"]) if output is not None else None
+            output = self._database.collection("outputs").find_one(query)
+        return None if output is None else bytes(output["json"])
 
     def delete_external(self, integrator: str, execution_id: str, step: str) -> None:
         """Delete the large checkpoints of a step that has ended, found by ids that no output has."""
@@ -89,17 +88,3 @@ class MongoCheckpointStore:
     def _remove(self, output_id: str) -> None:
         with db_call(self._database):
             self._database.collection("outputs").delete_one({"_id": output_id})
-
-    def _insert(self, lease: Lease, output_id: str, state: bytes) -> None:
-        document = {
-            "_id": output_id,
-            "integrator": lease.integrator,
-            "execution_id": lease.execution_id,
-            "created_at": self._clock.now(),
-            "json": state,
-        }
-        try:
-            with db_call(self._database):
-                self._database.collection("outputs").insert_one(document)
-        except DuplicateKeyError:
-            return

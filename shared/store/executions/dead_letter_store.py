@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from shared.domain.dead_letter import DeadLetter, DeadLetterKind, DeadLetterPosition
 from shared.domain.execution import ErrorKind, RunError
@@ -25,19 +25,6 @@ _RUN_PROJECTION: Final = {"basket_name": 1, "error": 1, "finished_at": 1}
 _Document = dict[str, Any]
 
 
-class DeadLetterStore(Protocol):
-    """The port of dead letters: lists and finds them, and adds unreadable messages."""
-
-    def list_page(self, integrator: str, limit: int, after: DeadLetterPosition | None = None) -> Sequence[DeadLetter]:
-        """Return at most ``limit`` dead letters after the position ``after``, the newest finished first."""
-
-    def find(self, integrator: str, letter_id: str) -> DeadLetter | None:
-        """Return a dead letter; None if there is none with this id."""
-
-    def add_message(self, integrator: str, message: str) -> None:
-        """Store a message that could not be read, cut to 4 KiB; an equal one is only counted."""
-
-
 class MongoDeadLetterStore:
     """Dead letters in MongoDB; raises what the execution store raises."""
 
@@ -46,7 +33,10 @@ class MongoDeadLetterStore:
         self._clock = clock
 
     def list_page(self, integrator: str, limit: int, after: DeadLetterPosition | None = None) -> Sequence[DeadLetter]:
-        """Return a page of both collections, merged; each is read by its index and no further than one page."""
+        """Return at most ``limit`` dead letters after the position ``after``, the newest finished first.
+
+        Both collections are merged; each is read by its index and no further than one page.
+        """
         query = {"integrator": str(integrator), "dead_letter": True}
         runs = [_run_dead_letter(found) for found in self._newest("executions", query, limit, after, _RUN_PROJECTION)]
         messages = self._newest("dead_letters", {"integrator": str(integrator)}, limit, after, None)
@@ -66,20 +56,17 @@ class MongoDeadLetterStore:
         return None if message is None else _message_dead_letter(message)
 
     def add_message(self, integrator: str, message: str) -> None:
-        """Store a message under an id made of the hash of its text."""
+        """Store a message that could not be read, cut to 4 KiB, under the hash of its text; an equal one is counted."""
         text = message.encode("utf-8", "replace")
         truncated = text[:MESSAGE_MAX_BYTES].decode("utf-8", "ignore")
         digest = hashlib.sha256(text).hexdigest()[:24]
+        update = {
+            "$setOnInsert": {"integrator": integrator, "message": truncated},
+            "$set": {"finished_at": self._clock.now()},
+            "$inc": {"times": 1},
+        }
         with db_call(self._database):
-            self._database.collection("dead_letters").update_one(
-                {"_id": f"message-{digest}"},
-                {
-                    "$setOnInsert": {"integrator": integrator, "message": truncated},
-                    "$set": {"finished_at": self._clock.now()},
-                    "$inc": {"times": 1},
-                },
-                upsert=True,
-            )
+            self._database.collection("dead_letters").update_one({"_id": f"message-{digest}"}, update, upsert=True)
 
     def _newest(
         self,
@@ -111,14 +98,8 @@ class MongoDeadLetterStore:
 
 def _run_dead_letter(document: _Document) -> DeadLetter:
     error = decode_error(document.get("error")) or RunError("agent_error", "the run failed", ErrorKind.PERMANENT)
-    return DeadLetter(
-        document["_id"],
-        DeadLetterKind.EXECUTION,
-        document["finished_at"],
-        error,
-        document["_id"],
-        document["basket_name"],
-    )
+    run_id, finished_at = document["_id"], document["finished_at"]
+    return DeadLetter(run_id, DeadLetterKind.EXECUTION, finished_at, error, run_id, document["basket_name"])
 
 
 def _message_dead_letter(document: _Document) -> DeadLetter:

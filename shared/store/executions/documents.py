@@ -6,31 +6,34 @@ field name or an operator. ``steps`` is a map by step id, whose pattern is safe 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from datetime import datetime
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 import structlog
+from bson import Timestamp
 
 from shared.domain.definitions.basket import Basket, BasketStep
 from shared.domain.definitions.retry_policy import RetryPolicy
 from shared.domain.execution import (
-    LOG_LINES_MAX,
     CancelRequest,
     ErrorKind,
     Execution,
+    ExecutionRecord,
     Idempotency,
     LogEvent,
     LogPageQuery,
     RunError,
     Step,
 )
+from shared.domain.lifecycle.decision import Decision
 from shared.domain.status import ExecutionStatus, StepStatus
 
+T = TypeVar("T")
 SCHEMA_VERSION: Final = 1
 _CACHED_BASKET_MAX_BYTES: Final = 64 * 1024
 READER_PROJECTION: Final = {"checkpoints": 0}
@@ -51,24 +54,36 @@ def encode_execution(execution: Execution) -> dict[str, Any]:
         "_id": execution.id,
         "schema": SCHEMA_VERSION,
         "status": str(execution.status),
-        "basket": _encode_basket(execution.basket),
+        "basket": orjson.dumps(execution.basket),
         "basket_name": execution.basket.name,
         "tags": list(execution.tags),
         "steps": {step.id: _encode_step(step) for step in execution.steps.values()},
         "due_by": execution.due_by,
         "error": _encode_error(execution.error),
-        "idempotency": _encode_key(execution.idempotency),
-        "cancel": _encode_cancel(execution.cancel),
+        "idempotency": _encode_fields(execution.idempotency),
+        "cancel": _encode_fields(execution.cancel),
         "dead_letter": execution.dead_letter or None,
     }
     document.update({name: getattr(execution, name) for name in _PLAIN_FIELDS})
     return _without_none(document)
 
 
+def new_document(decision: Decision, outputs: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return the document of a new run."""
+    return {
+        **encode_execution(decision.execution),
+        "events": [encode_event(event) for event in decision.events],
+        "lines": len(decision.events),
+        "outputs": outputs,
+        "updated_at": decision.execution.created_at,
+        "stored_at": Timestamp(0, 0),  # mongod fills it with its own time when the insert is applied
+    }
+
+
 def decode_execution(document: dict[str, Any]) -> Execution:
     """Return the execution that ``document`` holds."""
     steps = {step_id: _decode_step(step_id, fields_) for step_id, fields_ in document["steps"].items()}
-    key = document.get("idempotency")
+    key, cancel = document.get("idempotency"), document.get("cancel")
     return Execution(
         id=document["_id"],
         basket=_decode_basket(document["basket"]),
@@ -77,20 +92,23 @@ def decode_execution(document: dict[str, Any]) -> Execution:
         tags=tuple(document["tags"]),
         error=decode_error(document.get("error")),
         idempotency=None if key is None else Idempotency(key["key"], key["fingerprint"]),
-        cancel=_decode_cancel(document.get("cancel")),
+        cancel=None if cancel is None else CancelRequest(cancel["requested_at"], cancel.get("reason")),
         dead_letter=document.get("dead_letter", False),
         **{name: document[name] for name in _PLAIN_FIELDS if name in document},
     )
 
 
-def decode_readable(documents: Iterable[dict[str, Any]]) -> Iterator[tuple[Execution, datetime]]:
-    """Yield the executions that can be decoded, each with the second in which it was stored.
+def decode_record(document: dict[str, Any]) -> ExecutionRecord:
+    """Return the execution that ``document`` holds, with its log lines and the outputs that are stored in it."""
+    events = tuple(LogEvent(**element) for element in document.get("events", ()))
+    return ExecutionRecord(decode_execution(document), events, document.get("lines", 0), document.get("outputs", {}))
 
-    One that cannot be decoded is logged; it must not keep all others from being rescued.
-    """
+
+def decode_readable(documents: Iterable[dict[str, Any]], decode: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    """Yield what ``decode`` makes of each document; one that cannot be decoded is logged and keeps no other back."""
     for document in documents:
         try:
-            yield decode_execution(document), stored_at_of(document)
+            yield decode(document)
         except (KeyError, TypeError, ValueError, AttributeError):
             structlog.get_logger().exception("an execution cannot be read", execution_id=str(document.get("_id")))
 
@@ -100,11 +118,6 @@ def encode_event(event: LogEvent) -> dict[str, Any]:
     return _without_none({field.name: getattr(event, field.name) for field in fields(LogEvent)})
 
 
-def decode_event(element: dict[str, Any]) -> LogEvent:
-    """Return the event that an element of ``events`` stores."""
-    return LogEvent(**element)
-
-
 def diff_update(before: Execution, after: Execution) -> dict[str, dict[str, Any]]:
     """Build the ``$set`` and ``$unset`` that turn the document of ``before`` into that of ``after``.
 
@@ -112,27 +125,21 @@ def diff_update(before: Execution, after: Execution) -> dict[str, dict[str, Any]
     here may be a different one in the store. The checkpoint of a step that ends is removed.
     """
     changes = _changed_fields(_RUN_NAMES, _RUN_VALUES, before, after)
-    ended_steps: list[str] = []
     for step in after.steps.values():
         earlier = before.steps[step.id]
         if step is not earlier:
             step_changes = _changed_fields(_STEP_NAMES, _STEP_VALUES, earlier, step)
             changes |= {f"steps.{step.id}.{name}": value for name, value in step_changes.items()}
-            if step.status.is_final and not earlier.status.is_final:
-                ended_steps.append(step.id)
-    to_set = {name: value for name, value in changes.items() if value is not None}
-    to_unset = {name: "" for name, value in changes.items() if value is None}
-    to_unset |= {f"checkpoints.{step_id}": "" for step_id in ended_steps if after.steps[step_id].claims}
-    if after.due_by is None:
-        to_unset["due_by"] = ""
-    else:
-        to_set["due_by"] = after.due_by
+            if step.status.is_final and not earlier.status.is_final and step.claims:
+                changes[f"checkpoints.{step.id}"] = None
+    return set_or_unset({**changes, "due_by": after.due_by})
+
+
+def set_or_unset(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Build the update that sets the fields that have a value and removes those that are None."""
+    to_set = _without_none(values)
+    to_unset = {name: "" for name, value in values.items() if value is None}
     return {operator: names for operator, names in (("$set", to_set), ("$unset", to_unset)) if names}
-
-
-def push_log_lines(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """Build the ``$push`` that adds log lines and keeps the newest; their ``seq`` follows from their position."""
-    return {"events": {"$each": events, "$slice": -LOG_LINES_MAX}}
 
 
 def log_page_stages(page: LogPageQuery) -> list[dict[str, Any]]:
@@ -165,12 +172,8 @@ def _changed_fields(
     return {name: _ENCODERS[name](value) if name in _ENCODERS else value for name, value in changed.items()}
 
 
-def _without_none(document: dict[str, Any]) -> dict[str, Any]:
+def _without_none(document: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if value is not None}
-
-
-def _encode_basket(basket: Basket) -> bytes:
-    return orjson.dumps(basket)
 
 
 def _decode_basket(stored: bytes) -> Basket:
@@ -178,14 +181,13 @@ def _decode_basket(stored: bytes) -> Basket:
     return _cached_basket(stored) if len(stored) <= _CACHED_BASKET_MAX_BYTES else _parse_basket(stored)
 
 
-@lru_cache(maxsize=256)  # the runs of one basket have the same bytes, and a basket never changes
-def _cached_basket(stored: bytes) -> Basket:
-    return _parse_basket(stored)
-
-
 def _parse_basket(stored: bytes) -> Basket:
     raw = orjson.loads(stored)
     return Basket(steps=tuple(_decode_basket_step(step) for step in raw.pop("steps")), **raw)
+
+
+# The runs of one basket have the same bytes, and a basket never changes.
+_cached_basket = lru_cache(maxsize=256)(_parse_basket)
 
 
 def _decode_basket_step(raw: dict[str, Any]) -> BasketStep:
@@ -202,28 +204,21 @@ def _decode_step(step_id: str, document: dict[str, Any]) -> Step:
     return Step(id=step_id, status=StepStatus(document["status"]), error=decode_error(document.get("error")), **plain)
 
 
-def _encode_error(error: RunError | None) -> dict[str, Any] | None:
-    if error is None:
+def _encode_fields(value: Any) -> dict[str, Any] | None:
+    """Return the fields of a dataclass that have a value; None for None."""
+    if value is None:
         return None
-    document = {field.name: getattr(error, field.name) for field in fields(RunError)}
-    return _without_none({**document, "kind": str(error.kind)})
+    return _without_none({field.name: getattr(value, field.name) for field in fields(value)})
+
+
+def _encode_error(error: RunError | None) -> dict[str, Any] | None:
+    document = _encode_fields(error)
+    return document and document | {"kind": str(document["kind"])}
 
 
 def decode_error(document: dict[str, Any] | None) -> RunError | None:
     """Return the error that ``document`` holds; None for None."""
     return None if document is None else RunError(**{**document, "kind": ErrorKind(document["kind"])})
-
-
-def _encode_cancel(cancel: CancelRequest | None) -> dict[str, Any] | None:
-    return None if cancel is None else _without_none({"requested_at": cancel.requested_at, "reason": cancel.reason})
-
-
-def _decode_cancel(document: dict[str, Any] | None) -> CancelRequest | None:
-    return None if document is None else CancelRequest(document["requested_at"], document.get("reason"))
-
-
-def _encode_key(key: Idempotency | None) -> dict[str, str] | None:
-    return None if key is None else {"key": key.key, "fingerprint": key.fingerprint}
 
 
 def stored_at_of(document: dict[str, Any]) -> datetime:
@@ -236,8 +231,8 @@ _ENCODERS: Final[dict[str, Callable[[Any], Any]]] = {
     "status": str,
     "tags": list,
     "error": _encode_error,
-    "idempotency": _encode_key,
-    "cancel": _encode_cancel,
+    "idempotency": _encode_fields,
+    "cancel": _encode_fields,
     "dead_letter": lambda flag: flag or None,
 }
 # The fields that are compared of two executions and of two steps. Counters are never set by a decision, and the basket

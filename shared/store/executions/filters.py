@@ -1,19 +1,30 @@
-"""Filters of MongoDB writes, with the fencing token of a lease, and ids of large outputs.
+"""Filters of MongoDB calls, with the fencing token of a lease; large outputs: their ids and their insert.
 
 Values are strings and never operators.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
+
+from pymongo.errors import DuplicateKeyError
 
 from shared.domain.execution import Lease
 from shared.domain.status import StepStatus
+from shared.store.database import Database, db_call
 
 
 def execution_filter(integrator: str, execution_id: str) -> dict[str, Any]:
     """Build the filter of one execution that is not a tombstone."""
     return {"_id": str(execution_id), "integrator": str(integrator), "status": {"$exists": True}}
+
+
+def executions_filter(integrator: str, ids: Iterable[str]) -> dict[str, Any]:
+    """Build the filter of several executions that are no tombstones."""
+    return {"_id": {"$in": [str(each) for each in ids]}, "integrator": str(integrator), "status": {"$exists": True}}
 
 
 def lease_filter(lease: Lease) -> dict[str, Any]:
@@ -26,6 +37,15 @@ def lease_filter(lease: Lease) -> dict[str, Any]:
     }
 
 
-def external_output_id(execution_id: str, step: str, token: str) -> str:
+def external_output_id(execution_id: str, step: str, token: str | None) -> str:
     """Return the id of a large output in the collection ``outputs``; it names the claim that made it."""
-    return f"{execution_id}:{step}:{token}"
+    return f"{execution_id}:{step}:{token or ''}"
+
+
+def insert_external_output(
+    database: Database, integrator: str, execution_id: str, output_id: str, output: bytes, *, now: datetime
+) -> None:
+    """Store a large output under the id of the claim that made it; an existing one of that id is the same."""
+    names = {"_id": output_id, "integrator": integrator, "execution_id": execution_id}
+    with suppress(DuplicateKeyError), db_call(database):
+        database.collection("outputs").insert_one(names | {"created_at": now, "json": output})

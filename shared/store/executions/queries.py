@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final
@@ -20,11 +21,12 @@ from shared.store.executions.documents import (
     DECISION_PROJECTION,
     LIST_PROJECTION,
     READER_PROJECTION,
-    decode_event,
     decode_execution,
+    decode_record,
+    new_document,
 )
-from shared.store.executions.port import IDEMPOTENCY_KEY_TTL, RevisionComparison
-from shared.store.executions.store import MongoExecutionStore, new_document
+from shared.store.executions.filters import executions_filter
+from shared.store.executions.store import IDEMPOTENCY_KEY_TTL, MongoExecutionStore
 from shared.store.server_clock import Clock
 
 _SORT_BY_ORDER: Final = {
@@ -32,7 +34,6 @@ _SORT_BY_ORDER: Final = {
     ListOrder.OLDEST: ("created_at", 1),
     ListOrder.UPDATED: ("updated_at", 1),
 }
-_NOT_WITHDRAWN: Final = {"status": {"$exists": True}}
 _CURSOR_BATCH_SIZE: Final = 20
 _INSERT_EXTRA_S: Final = 0.001
 _MS: Final = timedelta(milliseconds=1)
@@ -41,8 +42,21 @@ _LATEST_MOMENT: Final = datetime.max.replace(tzinfo=UTC) - _MS  # nothing was cr
 _Document = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class RevisionComparison:
+    """Executions compared with the revisions that a caller has; unchanged ones are only counted.
+
+    ``live`` are the first unchanged executions that are not done, in the order of the request, ``live_max`` at most.
+    """
+
+    changed: Sequence[Execution]
+    live: Sequence[Execution]
+    unchanged: int
+    missing: Sequence[str]
+
+
 class MongoExecutionQueries:
-    """The port documents what each method promises; ``store`` makes the inserts that a batch cannot decide."""
+    """Queries of lists and batches, each one round trip; ``store`` makes the inserts that a batch cannot decide."""
 
     def __init__(self, database: Database, clock: Clock, store: MongoExecutionStore) -> None:
         self._database = database
@@ -52,20 +66,27 @@ class MongoExecutionQueries:
     def list_page(
         self, integrator: str, query: ListQuery, limit: int, after: ListPosition | None = None
     ) -> Sequence[ListRow]:
-        """Return a page of a list; mongod chooses the index that serves its filters best, by trying."""
+        """Return at most ``limit`` executions of ``query`` after the position ``after``, in the order of the query.
+
+        Here and in :meth:`compare_revisions` they have no ``input`` and no ``metadata``, which no list shows. mongod
+        chooses the index that serves the filters best, by trying.
+        """
         field, direction = _SORT_BY_ORDER[query.order]
+        matching = _list_filter(integrator, query, after)
         with db_call(self._database, writes=False):
-            cursor = self._database.collection("executions").find(
-                _list_filter(integrator, query, after), LIST_PROJECTION
-            )
+            cursor = self._database.collection("executions").find(matching, LIST_PROJECTION)
             rows = list(cursor.sort([(field, direction), ("_id", direction)]).limit(limit).batch_size(limit))
         return [ListRow(decode_execution(row), ListPosition(row[field], row["_id"])) for row in rows]
 
     def compare_revisions(
         self, integrator: str, revs: Mapping[str, int | None], live_max: int, *, causal: bool = False
     ) -> RevisionComparison:
-        """Compare revisions as they are read; only the returned executions are decoded, because decoding is slow."""
-        query = _ids_filter(integrator, revs)
+        """Compare ``revs`` (revision by id) with the store: which executions differ, and which do not exist.
+
+        Only the returned executions are decoded, because decoding is slow. ``causal`` waits until a majority has what
+        the primary has.
+        """
+        query = executions_filter(integrator, revs)
         session_context = self._database.causal_session("executions", query) if causal else nullcontext()
         with db_call(self._database, writes=False), session_context as session:
             cursor = self._database.collection("executions").find(query, LIST_PROJECTION, session=session)
@@ -80,18 +101,19 @@ class MongoExecutionQueries:
         )
 
     def read_many(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[ExecutionRecord]:
-        """Return complete executions, read a few at a time so that memory holds no more than ``bytes_max`` allows."""
+        """Return the complete executions of ``ids``, without large outputs; stop once ``bytes_max`` have been read.
+
+        At least one is returned if any exists; the caller can request the rest again. They are read a few at a time, so
+        that memory holds no more.
+        """
         records: list[ExecutionRecord] = []
-        bytes_left = bytes_max
         with db_call(self._database, writes=False):
-            executions = self._database.collection("executions")
-            with executions.find(
-                _ids_filter(integrator, ids), READER_PROJECTION, batch_size=_CURSOR_BATCH_SIZE
-            ) as cursor:
+            cursor = self._database.collection("executions").find(executions_filter(integrator, ids), READER_PROJECTION)
+            with cursor.batch_size(_CURSOR_BATCH_SIZE):
                 for document in cursor:
-                    records.append(_to_record(document))
-                    bytes_left -= sum(map(len, records[-1].outputs.values()))
-                    if bytes_left <= 0:
+                    records.append(decode_record(document))
+                    bytes_max -= sum(map(len, records[-1].outputs.values()))
+                    if bytes_max <= 0:
                         break
         return records
 
@@ -106,7 +128,10 @@ class MongoExecutionQueries:
         return {run.idempotency.key: run for run in runs if run.idempotency is not None}
 
     def insert_all(self, decisions: Sequence[Decision]) -> Collection[int]:
-        """Store runs by one unordered insert; return the indexes of those refused, mostly as a key or id is taken."""
+        """Store runs by one unordered insert; return the indexes of those refused, mostly as a key or id is taken.
+
+        Nothing was stored of those. Raises what ``create`` raises if that may apply to all of them.
+        """
         documents = [new_document(decision, {}) for decision in decisions]
         with db_call(self._database, timeout_s=self._database.deadline_s + len(documents) * _INSERT_EXTRA_S):
             try:
@@ -118,7 +143,7 @@ class MongoExecutionQueries:
         return ()
 
     def create_many(self, decisions: Sequence[Decision]) -> Sequence[Execution | BucketError]:
-        """Store runs by one unordered insert; each refused one is then decided alone."""
+        """Store runs by one unordered insert; return, for each, what ``create`` would return or raise."""
         if not decisions:
             return []
         try:
@@ -156,15 +181,6 @@ class MongoExecutionQueries:
         return outcomes
 
 
-def _ids_filter(integrator: str, ids: Collection[str]) -> _Document:
-    return {"_id": {"$in": [str(each) for each in ids]}, "integrator": str(integrator), **_NOT_WITHDRAWN}
-
-
-def _to_record(document: _Document) -> ExecutionRecord:
-    events = tuple(decode_event(element) for element in document.get("events", ()))
-    return ExecutionRecord(decode_execution(document), events, document.get("lines", 0), document.get("outputs", {}))
-
-
 def _list_filter(integrator: str, query: ListQuery, after: ListPosition | None) -> _Document:
     """Build the filter of a page; a caller's value is always a plain string or time, never an operator."""
     equal_to = {
@@ -173,7 +189,7 @@ def _list_filter(integrator: str, query: ListQuery, after: ListPosition | None) 
         "request_id": query.request_id,
         "retry_of": query.retry_of,
     }
-    conditions: _Document = {"integrator": str(integrator), **_NOT_WITHDRAWN}
+    conditions: _Document = {"integrator": str(integrator), "status": {"$exists": True}}
     conditions |= {field: str(value) for field, value in equal_to.items() if value is not None}
     if query.statuses:
         conditions["status"] = {"$in": [str(status) for status in query.statuses]}

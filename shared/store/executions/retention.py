@@ -75,9 +75,7 @@ class RetentionSweep:
         referenced: dict[str, set[str] | None] = {}
         for execution in map(decode_execution, documents):
             steps = execution.steps.values()
-            output_ids = {
-                external_output_id(execution.id, step.id, step.token or "") for step in steps if step.output_apart
-            }
+            output_ids = {external_output_id(execution.id, step.id, step.token) for step in steps if step.output_apart}
             referenced[execution.id] = output_ids if execution.is_done else None
         return referenced
 

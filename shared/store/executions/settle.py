@@ -18,7 +18,7 @@ from shared.clock import boottime_s
 from shared.domain.execution import Execution, ExecutionRecord, Lease
 from shared.domain.lifecycle.decision import Decision
 from shared.errors import OutcomeUnknown, StaleWrite, Unavailable
-from shared.store.executions.port import ExecutionStore
+from shared.store.executions.store import MongoExecutionStore
 
 T = TypeVar("T")
 _BACKOFF_S: Final = 0.01
@@ -27,10 +27,7 @@ _BACKOFF_MAX_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class SettleResult:
-    """The decision that was saved, and the record as it was written; ``as_of`` is when the save began.
-
-    ``as_of`` is in seconds since boot.
-    """
+    """The decision that was saved, the record as it was written, and when the save began, in seconds since boot."""
 
     record: ExecutionRecord
     decision: Decision
@@ -38,7 +35,7 @@ class SettleResult:
 
 
 def settle(
-    store: ExecutionStore,
+    store: MongoExecutionStore,
     execution: Execution,
     decide: Callable[[Execution], Decision | None],
     *,
@@ -50,7 +47,7 @@ def settle(
 
     ``decide`` must be pure: if another writer was first, it is called again with a fresh load, after a back-off with
     jitter. The other writer may have been this very save, if its reply was lost; ``is_own_write`` recognises it by
-    the token. Errors of the store are repeated as :func:`retry_until_answered` does; LeaseLost of ``decide`` passes.
+    the token. Errors of the store are repeated as :func:`retry_until_reply` does; LeaseLost of ``decide`` passes.
     """
     delays_s = _backoff_delays_s()
     while (decision := decide(execution)) is not None:
@@ -96,8 +93,8 @@ def retry_until_reply(operation: Callable[[], T], give_up: Callable[[], bool], *
 
     try:
         return operation()  # nearly always enough, so that the retry machinery is not built for it
-    except (Unavailable, OutcomeUnknown) as away:
-        if not is_away(away):
+    except (Unavailable, OutcomeUnknown):
+        if give_up():
             raise
     for attempt in stamina.retry_context(
         on=is_away, attempts=None, timeout=None, wait_initial=0.05, wait_max=wait_max_s, wait_jitter=wait_max_s / 2

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from bson import Timestamp
 from pymongo import ReturnDocument, UpdateOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
@@ -25,18 +25,19 @@ from shared.store.database import Database, db_call
 from shared.store.executions.documents import (
     DECISION_PROJECTION,
     READER_PROJECTION,
-    decode_event,
     decode_execution,
     decode_readable,
-    encode_event,
-    encode_execution,
+    decode_record,
     log_page_stages,
+    new_document,
+    set_or_unset,
+    stored_at_of,
 )
-from shared.store.executions.filters import execution_filter, external_output_id, lease_filter
-from shared.store.executions.port import IDEMPOTENCY_KEY_TTL, LeaseRenewal, ProgressReport
-from shared.store.executions.updates import decision_filter, decision_update, set_or_unset, with_counters
+from shared.store.executions.filters import execution_filter, external_output_id, insert_external_output, lease_filter
+from shared.store.executions.updates import ProgressReport, decision_filter, decision_update, report_update
 from shared.store.server_clock import Clock
 
+IDEMPOTENCY_KEY_TTL: Final = timedelta(hours=24)
 # The second is for a key that its holder has just lost; a holder that no majority has yet refuses every attempt.
 _INSERT_ATTEMPTS: Final = 2
 _CURSOR_BATCH_SIZE: Final = 50
@@ -45,8 +46,21 @@ _STEP_DUE_TIMES: Final = {"$map": {"input": {"$objectToArray": "$steps"}, "in": 
 _Document = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseRenewal:
+    """The result of a heartbeat: the revision and the status of the execution that it renewed."""
+
+    rev: int
+    status: ExecutionStatus
+
+
 class MongoExecutionStore:
-    """The execution store in MongoDB; the port documents what each method promises."""
+    """The execution store: optimistic writes, of which two at the same version never both succeed.
+
+    All methods raise Unavailable if nothing was written, OutcomeUnknown if that cannot be known, and NotStorable for
+    content that no repetition will store. Methods on one run name its integrator (tenant), so that tenancy needs no
+    migration.
+    """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -56,19 +70,17 @@ class MongoExecutionStore:
     def _executions(self) -> Collection[_Document]:
         return self._database.collection("executions")
 
-    @property
-    def _local_executions(self) -> Collection[_Document]:
-        """The executions with read concern local: as this primary has them, even if a failover may take that back."""
-        return self._executions.with_options(read_concern=ReadConcern("local"))
-
     def create(self, decision: Decision, outputs: Mapping[str, bytes] | None = None) -> Execution:
-        """Store a new run by one plain insert; the unique index of idempotency keys is the reservation."""
+        """Store a new run by one plain insert; return it, or the run that already holds its idempotency key.
+
+        The unique index of idempotency keys is the reservation. ``outputs`` are those of steps that are completed from
+        the start, as in a retry of a run.
+        """
         execution = decision.execution
         inline_outputs = dict(outputs or {})
         for step in execution.steps.values():
             if step.output_apart and step.id in inline_outputs:
-                output_id = external_output_id(execution.id, step.id, step.token or "")
-                self._insert_external_output(execution.integrator, execution.id, output_id, inline_outputs.pop(step.id))
+                self._insert_output(execution, step.id, inline_outputs.pop(step.id))
         document = new_document(decision, inline_outputs)
         for _ in range(_INSERT_ATTEMPTS):
             try:
@@ -83,12 +95,15 @@ class MongoExecutionStore:
         raise OutcomeUnknown(f"no majority knows yet who holds the key of {execution.id}")
 
     def find_by_idempotency_key(self, integrator: str, key: str) -> Execution | None:
-        """Return the run that holds the idempotency key ``key``, by the unique index; None if none is in force."""
+        """Return the run that holds the idempotency key ``key``, by the unique index; None if none is in force.
+
+        A key is free again after a day.
+        """
         holder = self._find_by_key(integrator, key)
         return holder if holder is not None and self._is_key_in_force(holder) else None
 
     def withdraw(self, integrator: str, execution_id: str) -> bool:
-        """Replace an unclaimed run by a tombstone, which also refuses an insert that arrives later."""
+        """Replace an unclaimed run by a tombstone, which also refuses a later insert; False if it runs already."""
         tombstone = {"_id": execution_id, "integrator": integrator, "withdrawn_at": self._clock.now()}
         unclaimed = {"_id": execution_id, "integrator": integrator, "started_at": None}
         try:
@@ -99,21 +114,24 @@ class MongoExecutionStore:
         return True
 
     def load(self, integrator: str, execution_id: str) -> Execution | None:
-        """Return an execution without log lines and outputs, as this primary has it now (read concern local).
+        """Return an execution without log lines and outputs, as this primary has it now (read concern local), or None.
 
         A majority read lags behind a new claim; a decision on what a failover takes back is refused by its version.
         """
         with db_call(self._database, writes=False):
-            document = self._local_executions.find_one(execution_filter(integrator, execution_id), DECISION_PROJECTION)
+            executions = self._executions.with_options(read_concern=ReadConcern("local"))
+            document = executions.find_one(execution_filter(integrator, execution_id), DECISION_PROJECTION)
         return None if document is None else decode_execution(document)
 
     def save(self, before: Execution, decision: Decision, *, lease: Lease | None = None) -> ExecutionRecord:
-        """Write one decision (optimistic write), filtered by the version it was made on and by a worker's lease."""
+        """Write what ``decision`` changed since ``before``; raise StaleWrite if another writer was first.
+
+        The write is filtered by the version and by a worker's lease. One that ``is_lock_only`` waits for no majority:
+        a claim is a lock and not a record. Its result has neither log lines nor outputs.
+        """
         for output in decision.outputs:
             if output.is_external:
-                token = decision.execution.steps[output.step].token or ""
-                output_id = external_output_id(before.id, output.step, token)
-                self._insert_external_output(before.integrator, before.id, output_id, output.json)
+                self._insert_output(decision.execution, output.step, output.json)
         saved = self._update_one(
             decision_filter(before, decision, lease), decision_update(before, decision), lock_only=decision.is_lock_only
         )
@@ -122,7 +140,10 @@ class MongoExecutionStore:
         return self._to_record(saved, ())
 
     def renew(self, lease: Lease, due_by: datetime) -> LeaseRenewal | None:
-        """Renew a lease until ``due_by``; the execution's own ``due_by`` becomes the earliest of all its steps."""
+        """Renew a lease until ``due_by``; return None if the step has moved on.
+
+        The execution's own ``due_by`` becomes the earliest of all its steps.
+        """
         pipeline: list[_Document] = [
             {"$set": {f"steps.{lease.step}.due_by": due_by}},
             {"$set": {"due_by": {"$min": [{"$min": _STEP_DUE_TIMES}, "$deadline"]}}},
@@ -133,13 +154,9 @@ class MongoExecutionStore:
         return None if document is None else LeaseRenewal(document["rev"], ExecutionStatus(document["status"]))
 
     def report(self, lease: Lease, report: ProgressReport) -> ExecutionRecord | None:
-        """Add log lines and progress by one update, filtered by the lease alone."""
-        progress = {"percent": report.percent, "message": report.message}
-        fields = {f"steps.{lease.step}.{name}": value for name, value in progress.items() if value is not None}
+        """Add log lines and progress, filtered by the lease alone; return None if the step has moved on."""
         query = execution_filter(lease.integrator, lease.execution_id) | lease_filter(lease)
-        update: _Document = {"$set": fields} if fields else {}
-        update = with_counters(update, report.events, is_decision=False, dropped=report.dropped)
-        saved = self._update_one(query, update)
+        saved = self._update_one(query, report_update(lease.step, report))
         return None if saved is None else self._to_record(saved, ())
 
     def read(
@@ -151,7 +168,11 @@ class MongoExecutionStore:
         page: LogPageQuery | None = None,
         causal: bool = False,
     ) -> ExecutionRecord | None:
-        """Return a complete execution, with the large outputs, which are stored in a collection of their own."""
+        """Return a complete execution, as a majority has it, with its log lines and the given ``outputs`` (None: all).
+
+        With a ``page`` no other lines are fetched, so that a long log does not make a poll expensive. ``causal`` waits
+        until a majority has all that an earlier ``load`` can have seen.
+        """
         query = execution_filter(integrator, execution_id)
         session_context = self._database.causal_session("executions", query) if causal else nullcontext()
         with db_call(self._database, writes=False), session_context as session:
@@ -165,14 +186,18 @@ class MongoExecutionStore:
     def find_overdue(
         self, now: datetime, implausible_after: datetime, limit: int
     ) -> Sequence[tuple[Execution, datetime]]:
-        """Return overdue executions, the longest overdue first, by one indexed search."""
+        """Return executions that were due before ``now``, the longest overdue first, with the second of their storing.
+
+        One that is due only after ``implausible_after`` got that time from a clock that has since jumped back, and is
+        returned too. One that cannot be decoded must not keep all others from being rescued.
+        """
         query = {"$or": [{"due_by": {"$lt": now}}, {"due_by": {"$gt": implausible_after}}]}
         with db_call(self._database, writes=False):
             documents = list(self._executions.find(query, DECISION_PROJECTION).sort("due_by", 1).limit(limit))
-        return list(decode_readable(documents))
+        return list(decode_readable(documents, lambda found: (decode_execution(found), stored_at_of(found))))
 
     def postpone(self, executions: Sequence[Execution]) -> None:
-        """Write due times in bulk, each only if the version is still the same."""
+        """Write the due times of the ready steps in bulk, if no decision was saved since; changes no lease."""
         writes = []
         for execution in executions:
             # Not the running steps: their leases may have been renewed since, which changes no version.
@@ -186,7 +211,7 @@ class MongoExecutionStore:
                 self._executions.bulk_write(writes, ordered=False)
 
     def acquire_leadership(self, holder: str, now: datetime, until: datetime) -> bool:
-        """Take or renew the leader lease of the reconcilers, which is a document of its own."""
+        """Take or renew the leader lease of the reconcilers; return False while another one holds it."""
         # An end that is too far ahead was set by a clock that has since jumped back.
         implausible_after = until + (until - now) + timedelta(seconds=1)
         ended = [{"until": {"$lt": now}}, {"until": {"$gt": implausible_after}}]
@@ -200,7 +225,10 @@ class MongoExecutionStore:
         return True
 
     def read_newest(self, limit: int, lines_max: int) -> Sequence[ExecutionRecord]:
-        """Return the newest executions with their log lines, without outputs; they are read a few at a time."""
+        """Return the newest executions with their log lines, without outputs, by the second of their creation.
+
+        They are read a few at a time, until ``lines_max`` lines have been read.
+        """
         projection = {"outputs": 0, "input": 0} | READER_PROJECTION
         records: list[ExecutionRecord] = []
         with db_call(self._database, writes=False):
@@ -214,17 +242,13 @@ class MongoExecutionStore:
         return records
 
     def _update_one(self, query: _Document, update: _Document, *, lock_only: bool = False) -> _Document | None:
-        """Update one execution that matches ``accepted``; return the document after it, None if nothing matched."""
+        """Update one execution that matches ``query``; return the document after it, None if nothing matched."""
         executions = self._executions
         if lock_only:
             executions = executions.with_options(write_concern=WriteConcern(w=1))
+        projection = DECISION_PROJECTION if lock_only else READER_PROJECTION
         with db_call(self._database):
-            return executions.find_one_and_update(
-                query,
-                update,
-                DECISION_PROJECTION if lock_only else READER_PROJECTION,
-                return_document=ReturnDocument.AFTER,
-            )
+            return executions.find_one_and_update(query, update, projection, return_document=ReturnDocument.AFTER)
 
     def _resolve_key_conflict(self, execution: Execution, duplicate: DuplicateKeyError) -> Execution | None:
         """Return the run that holds this run's key; None if it holds it no longer, so that the insert may try again."""
@@ -247,53 +271,30 @@ class MongoExecutionStore:
     def _is_key_in_force(self, holder: Execution) -> bool:
         return self._clock.now() - holder.created_at < IDEMPOTENCY_KEY_TTL
 
-    def _insert_external_output(self, integrator: str, execution_id: str, output_id: str, output: bytes) -> None:
-        """Store a large output under the id of the claim that made it; an existing one of that id is the same."""
-        document = {
-            "_id": output_id,
-            "integrator": integrator,
-            "execution_id": execution_id,
-            "created_at": self._clock.now(),
-            "json": output,
-        }
-        try:
-            with db_call(self._database):
-                self._database.collection("outputs").insert_one(document)
-        except DuplicateKeyError:
-            return
+    def _insert_output(self, execution: Execution, step: str, output: bytes) -> None:
+        output_id = external_output_id(execution.id, step, execution.steps[step].token)
+        now = self._clock.now()
+        insert_external_output(self._database, execution.integrator, execution.id, output_id, output, now=now)
 
     def _to_record(
         self, document: _Document, outputs: Iterable[str] | None, page: LogPageQuery | None = None
     ) -> ExecutionRecord:
         """Build the record of ``document``, with the large outputs of the steps in ``outputs`` (None: all)."""
-        execution = decode_execution(document)
+        record = decode_record(document)
+        execution = record.execution
         step_ids = set(execution.steps) if outputs is None else set(outputs)
         step_by_output_id = {
-            external_output_id(execution.id, step.id, step.token or ""): step.id
+            external_output_id(execution.id, step.id, step.token): step.id
             for step in execution.steps.values()
             if step.output_apart and step.id in step_ids and step.status is StepStatus.COMPLETED
         }
-        output_by_step = dict(document.get("outputs", {}))
         if step_by_output_id:
+            query = {"_id": {"$in": list(step_by_output_id)}, "integrator": execution.integrator}
             with db_call(self._database, writes=False):
-                query = {"_id": {"$in": list(step_by_output_id)}, "integrator": execution.integrator}
-                for row in self._database.collection("outputs").find(query):
-                    output_by_step[step_by_output_id[row["_id"]]] = row["json"]
-        events = tuple(decode_event(element) for element in document.get("events", ()))
-        total = document.get("lines", 0)
+                rows = self._database.collection("outputs").find(query)
+                external = {step_by_output_id[row["_id"]]: row["json"] for row in rows}
+            record = replace(record, outputs={**record.outputs, **external})
         if page is None:
-            return ExecutionRecord(execution, events, total, output_by_step)
-        page_first_seq = total - document["lines_from"] + 1
-        return ExecutionRecord(execution, events, total, output_by_step, document["lines_kept"], page_first_seq)
-
-
-def new_document(decision: Decision, outputs: Mapping[str, bytes]) -> _Document:
-    """Build the document of a new run."""
-    return {
-        **encode_execution(decision.execution),
-        "events": [encode_event(event) for event in decision.events],
-        "lines": len(decision.events),
-        "outputs": outputs,
-        "updated_at": decision.execution.created_at,
-        "stored_at": Timestamp(0, 0),  # mongod fills it with its own time when the insert is applied
-    }
+            return record
+        first_seq = record.lines_total - document["lines_from"] + 1
+        return replace(record, lines_kept=document["lines_kept"], page_first_seq=first_seq)

@@ -1,16 +1,32 @@
-"""Optimistic write of a decision: its filter (version, lease with fencing token) and its update with the counters."""
+"""Optimistic writes: the filter of a decision (version, lease with fencing token), its update, and that of a report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from shared.domain.execution import Execution, Lease, LogEvent
+from shared.domain.execution import LOG_LINES_MAX, Execution, Lease, LogEvent
 from shared.domain.lifecycle.decision import Decision
-from shared.store.executions.documents import diff_update, encode_event, push_log_lines
+from shared.store.executions.documents import diff_update, encode_event
 from shared.store.executions.filters import execution_filter, lease_filter
 
 _Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressReport:
+    """Log lines and progress of an agent since its last report; ``dropped`` counts the lines that were too many."""
+
+    events: Sequence[LogEvent] = ()
+    percent: int | None = None
+    message: str | None = None
+    dropped: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to report."""
+        return not self.events and self.percent is None and self.message is None
 
 
 def decision_filter(before: Execution, decision: Decision, lease: Lease | None) -> _Document:
@@ -29,23 +45,24 @@ def decision_update(before: Execution, decision: Decision) -> _Document:
     for output in decision.outputs:
         if not output.is_external:
             update.setdefault("$set", {})[f"outputs.{output.step}"] = output.json
-    return with_counters(update, decision.events, is_decision=True)
+    return _with_counters(update, decision.events, is_decision=True)
 
 
-def with_counters(update: _Document, events: Sequence[LogEvent], *, is_decision: bool, dropped: int = 0) -> _Document:
+def report_update(step: str, report: ProgressReport) -> _Document:
+    """Build the update that adds the log lines and the progress of a step."""
+    progress = {"percent": report.percent, "message": report.message}
+    fields = {f"steps.{step}.{name}": value for name, value in progress.items() if value is not None}
+    return _with_counters({"$set": fields} if fields else {}, report.events, is_decision=False, dropped=report.dropped)
+
+
+def _with_counters(update: _Document, events: Sequence[LogEvent], *, is_decision: bool, dropped: int = 0) -> _Document:
     """Add log lines and counters to ``update`` and return it; every change that pollers can see goes through here."""
     increments = {"version": 1} if is_decision else {}
     if events or not is_decision:
         increments |= {"rev": 1, "lines": len(events) + dropped}
         update["$currentDate"] = {"updated_at": True}
     if events:
-        update["$push"] = push_log_lines([encode_event(event) for event in events])
+        # The newest are kept; their ``seq`` follows from their position.
+        update["$push"] = {"events": {"$each": [encode_event(event) for event in events], "$slice": -LOG_LINES_MAX}}
     update["$inc"] = increments
     return update
-
-
-def set_or_unset(fields: _Document) -> _Document:
-    """Build the update that sets the fields that have a value and removes those that are None."""
-    to_set = {name: value for name, value in fields.items() if value is not None}
-    to_unset = {name: "" for name, value in fields.items() if value is None}
-    return {operator: names for operator, names in (("$set", to_set), ("$unset", to_unset)) if names}

@@ -18,7 +18,7 @@ from pymongo.errors import OperationFailure
 
 from shared.domain.feed_position import BATCH_CHANGES_MAX, coalesce
 from shared.errors import ChangeHistoryLost
-from shared.store.database import Database, db_call, db_call_without_deadline
+from shared.store.database import Database, db_call, translate_errors
 
 ResumeToken = Mapping[str, Any]
 
@@ -92,7 +92,7 @@ class ChangeStream:
             "batchSize": BATCH_CHANGES_MAX,
             "maxTimeMS": int(timeout_s * 1_000),
         }
-        with db_call_without_deadline():
+        with translate_errors():
             return self._run_cursor_command(command, "nextBatch")
 
     def _run_cursor_command(self, command: dict[str, Any], batch: str) -> ChangeBatch:

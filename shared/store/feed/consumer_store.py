@@ -61,16 +61,15 @@ class MongoConsumerStore:
     def add(self, integrator: str, name: str, position: FeedPosition) -> tuple[FeedConsumer, bool]:
         """Create a consumer; return it and whether it is new. An existing one keeps its position."""
         consumer = FeedConsumer(name, position, self._clock.now())
-        document = _id_filter(integrator, name) | {
-            "integrator": str(integrator),
-            "name": name,
-            **_position_fields(position),
-        }
+        names = _id_filter(integrator, name) | {"integrator": str(integrator), "name": name}
+        document = names | _position_fields(position) | {"created_at": consumer.created_at}
         try:
             with db_call(self._database):
                 if self._consumers.count_documents({"integrator": str(integrator)}) >= self._consumers_max:
-                    raise ValidationFailed(f"there are {self._consumers_max} consumers already; delete what nobody uses")
-                self._consumers.insert_one(document | {"created_at": consumer.created_at})
+                    raise ValidationFailed(
+                        f"there are {self._consumers_max} consumers already; delete what nobody uses"
+                    )
+                self._consumers.insert_one(document)
         except DuplicateKeyError:
             return self.get(integrator, name), False
         return consumer, True
@@ -87,11 +86,9 @@ class MongoConsumerStore:
         if position.epoch == end.epoch:
             behind.append({"epoch": {"$ne": position.epoch}})
         update = {"$set": _position_fields(position) | {"acked_at": self._clock.now()}}
-        query = _id_filter(integrator, name)
+        query = _id_filter(integrator, name) | {"$or": behind}
         with db_call(self._database):
-            document = self._consumers.find_one_and_update(
-                query | {"$or": behind}, update, return_document=ReturnDocument.AFTER
-            )
+            document = self._consumers.find_one_and_update(query, update, return_document=ReturnDocument.AFTER)
         return self.get(integrator, name) if document is None else _consumer(document)
 
     def remove(self, integrator: str, name: str) -> None:

@@ -73,10 +73,9 @@ class FeedWriter:
         This stays true of that batch, so it does no harm if another writer has written the next one meanwhile. Without
         it the token of an idle feed would fall out of the oplog, and an idle feed would look like a dead one.
         """
-        updated = replace(last, token=token, watermark_at=as_of)
         with db_call(self._database):
             self._changes.update_one({"_id": last.number}, {"$set": {"token": token, "through": as_of}})
-        return updated
+        return replace(last, token=token, watermark_at=as_of)
 
     def trim(self, last: LastBatch) -> int:
         """Delete the oldest batches that are over a week old or of an earlier epoch, never the last one (retention).
@@ -98,11 +97,9 @@ class FeedWriter:
     def _last(self) -> LastBatch | None:
         with db_call(self._database, writes=False):
             document = self._changes.find_one(sort=[("_id", -1)], projection={"changes": 0})
-        return (
-            None
-            if document is None
-            else LastBatch(document["epoch"], document["_id"], document["token"], document["through"])
-        )
+        if document is None:
+            return None
+        return LastBatch(document["epoch"], document["_id"], document["token"], document["through"])
 
     def _insert(self, batch: LastBatch, *, since: datetime, execution_ids: tuple[str, ...]) -> bool:
         document = {

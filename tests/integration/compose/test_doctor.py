@@ -96,5 +96,5 @@ def test_packages_that_differ_from_the_lock_are_named(tmp_path: Path) -> None:
 
 
 def test_every_check_has_a_name_of_its_own(tmp_path: Path) -> None:
-    names = [check.name for check in doctor_checks.checks(tmp_path, tmp_path, {})]
+    names = [name for name, _ in doctor_checks.checks(tmp_path, tmp_path, {})]
     assert len(names) == len(set(names))

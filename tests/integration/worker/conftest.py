@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from shared.bootstrap import Services, bootstrap
+from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.domain.definitions.basket import SEQUENTIAL, Basket, BasketStep
 from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, ExecutionRecord
 from shared.domain.lifecycle.transitions import rescue, start
@@ -30,6 +31,7 @@ from tests.builders import ManualClock
 from tests.faulty_store import FaultyStore
 from tests.waiting import wait_until
 from worker.agent_loader import Agent, load_agents
+from worker.steps import batch_runner, batch_writer, pending_writes
 from worker.steps.pending_writes import WRITE_DELAY_MAX_S
 from worker.steps.runner import Runner
 from worker.supervision.shared_slots import SharedSlots
@@ -47,14 +49,13 @@ class WorkerHarness:
     batches: FaultyStore
     clock: ManualClock
     agents: Mapping[str, Agent]
-    write_delay_max_s: float = WRITE_DELAY_MAX_S
 
     def runner(self, **instead: Callable[..., Any]) -> Runner:
         """Return a runner, with other callables for some agents."""
         agents = {name: replace(agent, run=instead.get(name, agent.run)) for name, agent in self.agents.items()}
         slots = SharedSlots(1)
-        interrupter = StepInterrupter(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
-        return Runner(self.services, agents, interrupter, write_delay_max_s=self.write_delay_max_s)
+        interrupter = StepInterrupter(slots, slots.slot(0), grace_s=1, drain_s=1)
+        return Runner(self.services, agents, interrupter, QUEUE_NAMES)
 
     def accept(self, *agents: str, given: Mapping[str, Any] | None = None, **changes: Any) -> Execution:
         """Store a run of a chain of agents, as the API would; sends no message."""
@@ -130,7 +131,15 @@ def bench(redis_url: str, mongodb_url: str) -> Iterator[WorkerHarness]:
 
 
 @pytest.fixture
-def long_delays(bench: WorkerHarness) -> None:
+def long_delays(bench: WorkerHarness) -> Iterator[None]:
     """Make delays so long that a busy machine causes no release, early write or renewal; not used by default."""
-    bench.write_delay_max_s = 60
+    set_write_delay(60)
     bench.services = replace(bench.services, settings=replace(bench.services.settings, heartbeat_s=60))
+    yield
+    set_write_delay(WRITE_DELAY_MAX_S)
+
+
+def set_write_delay(seconds: float) -> None:
+    """Set how long a decision may wait before it is written."""
+    for module in (batch_runner, batch_writer, pending_writes):
+        vars(module)["WRITE_DELAY_MAX_S"] = seconds

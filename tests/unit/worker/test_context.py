@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.unit.context_fakes import InMemoryLedger, RecordingReporter
+from tests.unit.context_fakes import InMemoryCheckpoints, InMemoryLedger, RecordingReporter
 from worker.context import LOG_LINE_MAX_BYTES, AgentContext
 
 
@@ -41,6 +41,7 @@ def context(reporter: Any) -> AgentContext:
         deadline=datetime(2026, 1, 1, tzinfo=UTC),
         ledger=InMemoryLedger(),
         reporter=reporter,
+        checkpoints=InMemoryCheckpoints(),
     )
 
 

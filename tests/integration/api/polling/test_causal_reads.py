@@ -20,7 +20,7 @@ from shared.bootstrap import Services, bootstrap
 from shared.live.redis_monitor import RedisMonitor
 from shared.live.render import parse_header
 from shared.settings import Settings
-from shared.store.executions.store import new_document
+from shared.store.executions.documents import new_document
 from tests.builders import accept_decision
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -51,7 +52,7 @@ class Crowd:
                 are_there.release()
                 may_go_on.wait()
 
-        with faults.armed("api.inserted", hold):
+        with patch.dict(faults.ARMED, {"api.inserted": hold}):
             both = [self.callers.submit(commits.store, new_run()) for _ in range(2)]
             try:
                 for _ in both:

@@ -20,12 +20,11 @@ from shared.live.log_stream import LogFilter
 from shared.live.render import parse_header, render
 from shared.queue.dequeue import Dequeuer
 from shared.queue.message import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER, enqueue, list_key
-from shared.store.executions.port import BulkSave
-from tests.integration.worker.conftest import WorkerHarness
+from shared.store.executions.bulk import BulkSave
+from tests.integration.worker.conftest import WorkerHarness, set_write_delay
 from tests.waiting import wait_until
 from worker.context import AgentContext
 from worker.steps.batch_runner import BATCH_SIZE_MAX, QUICK_RUN_MAX_S, BatchSizer
-from worker.steps.heartbeat import TICK_S
 from worker.steps.pending_writes import WRITE_DELAY_MAX_S
 from worker.steps.runner import Runner
 
@@ -75,12 +74,14 @@ def test_several_runs_share_a_load_a_claim_and_a_final_save(bench: WorkerHarness
 
 
 @with_long_delays
-def test_a_runner_takes_larger_batches_while_its_runs_are_quick(bench: WorkerHarness) -> None:
+def test_a_runner_takes_larger_batches_while_its_runs_are_quick(
+    bench: WorkerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = accept_runs(bench, 60, "echo")
     for run in runs[1:]:
         enqueue(bench.services.redis, bench.message_of(run), "default", PRIORITY_FIRST_OFFER)
     runner = bench.runner()
-    runner._batch_sizer = BatchSizer(quick_run_max_s=60.0)
+    monkeypatch.setattr("worker.steps.batch_runner.QUICK_RUN_MAX_S", 60.0)
     runner.run_message_and_backlog(bench.message_of(runs[0]))
     while messages := runner._dequeue():  # after a second it returns to Celery's loop
         runner._batch_runner.run(messages)
@@ -279,8 +280,7 @@ def run_beside_slow_step(bench: WorkerHarness, slow: Slow, runs: Sequence[Execut
     thread = threading.Thread(target=run_batch, args=(bench, runs, runner), daemon=True)
     thread.start()
     assert slow.entered.wait(5)
-    runner._batch_runner._write_delay_max_s = WRITE_DELAY_MAX_S
-    runner._batch_runner._writer._due_after_s = WRITE_DELAY_MAX_S - TICK_S
+    set_write_delay(WRITE_DELAY_MAX_S)
     return thread
 
 

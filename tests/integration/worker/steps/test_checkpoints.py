@@ -16,7 +16,9 @@ from shared.errors import LeaseLost, Unavailable
 from tests.integration.worker.conftest import WorkerHarness
 from worker.context import AgentContext
 from worker.steps.checkpoints import StepCheckpoints
+from worker.steps.claims import ClaimedStep
 from worker.steps.pending_writes import PendingWrites
+from worker.steps.reporter import StepReporter
 from worker.supervision.shared_slots import SharedSlots
 from worker.supervision.step_interrupter import StepInterrupter
 
@@ -100,13 +102,13 @@ def test_a_checkpoint_waits_for_a_store_that_is_away_until_the_step_is_asked_to_
         def __init__(self) -> None:
             self.asked = 0
 
-        def keep(self, *_: Any, **__: Any) -> bool:
+        def save(self, *_: Any, **__: Any) -> bool:
             self.asked += 1
             if self.asked == 3:
                 contexts[0].cancel.set()
             raise Unavailable
 
-        def clear(self, *_: Any) -> None:
+        def delete_external(self, *_: Any) -> None:
             raise Unavailable
 
     contexts: list[AgentContext] = []
@@ -169,13 +171,13 @@ def test_a_checkpoint_that_finds_the_lease_lost_asks_the_step_to_stop(bench: Wor
     record = bench.services.store.save(run, decision)
     lease = record.execution.lease_of("s1")
     slots = SharedSlots(1)
-    interrupter = StepInterrupter(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
+    interrupter = StepInterrupter(slots, slots.slot(0), grace_s=1, drain_s=1)
     pending_writes = PendingWrites(bench.services, record, lease, published_seq=0, give_up=lambda: False)
+    reporter = StepReporter("echo", "s1", bench.clock.now)
+    claimed_step = ClaimedStep(record.execution, lease, pending_writes, reporter, {})
     bench.lose_worker(run)
     with interrupter.enforce_limits(lease, 60) as running_step, interrupter.interruptible(running_step):
-        checkpoints = StepCheckpoints(
-            bench.services, record.execution, pending_writes, interrupter=interrupter, running_step=running_step
-        )
+        checkpoints = StepCheckpoints(bench.services.checkpoints, claimed_step, interrupter, running_step)
         with pytest.raises(LeaseLost):
             checkpoints.save({})
         assert (running_step.stop_reason, running_step.cancel.is_set(), running_step.is_in_agent) == (
@@ -188,7 +190,7 @@ def test_a_checkpoint_that_finds_the_lease_lost_asks_the_step_to_stop(bench: Wor
 def test_no_interrupt_comes_during_a_call_to_the_store(bench: WorkerHarness) -> None:
     in_agent: list[bool] = []
     slots = SharedSlots(1)
-    interrupter = StepInterrupter(slots, slots.slot(0), grace_s=1, drain_s=1, finish=lambda *_: None)
+    interrupter = StepInterrupter(slots, slots.slot(0), grace_s=1, drain_s=1)
     lease = Lease("public", "run", "s1", 1, "token")
     with interrupter.enforce_limits(lease, 60) as running_step, interrupter.interruptible(running_step):
         with interrupter.uninterruptible(running_step):

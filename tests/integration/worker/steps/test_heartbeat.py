@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from pymongo.read_concern import ReadConcern
 
-from shared.domain.execution import Execution, ExecutionRecord, Lease
+from shared.domain.execution import Execution, ExecutionRecord
 from shared.domain.lifecycle.transitions import claim
 from shared.live.render import parse_header
 from tests.integration.worker.conftest import SETTINGS, WorkerHarness
 from tests.waiting import wait_until
+from worker.steps.claims import ClaimedStep
 from worker.steps.heartbeat import PUBLISH_AFTER_S, Heartbeat, HeartbeatThread
 from worker.steps.pending_writes import PendingWrites
 from worker.steps.reporter import StepReporter
@@ -26,12 +27,20 @@ class ClaimedWithHeartbeat:
     """A claimed step and its heartbeat, not started yet."""
 
     bench: WorkerHarness
-    run: Execution
-    lease: Lease
-    reporter: StepReporter
+    claimed_step: ClaimedStep
     heartbeat: Heartbeat
     stopped: queue.Queue[str]
     heartbeat_thread: HeartbeatThread
+
+    @property
+    def run(self) -> Execution:
+        """The run whose step it is."""
+        return self.claimed_step.execution
+
+    @property
+    def reporter(self) -> StepReporter:
+        """The step's reporter."""
+        return self.claimed_step.reporter
 
     @property
     def due_by(self) -> datetime:
@@ -60,15 +69,15 @@ def claimed(bench: WorkerHarness) -> ClaimedWithHeartbeat:
     assert decision is not None
     execution = bench.services.store.save(run, decision).execution
     lease = execution.lease_of("s1")
-    reporter = StepReporter("echo", "s1", bench.clock.now)
     stopped: queue.Queue[str] = queue.Queue()
     pending_writes = PendingWrites(
         bench.services, ExecutionRecord(execution), lease, published_seq=1, give_up=lambda: False
     )
-    heartbeat = Heartbeat(bench.services, pending_writes, lease, reporter, request_stop=stopped.put)
-    heartbeat_thread = HeartbeatThread()
+    claimed_step = ClaimedStep(execution, lease, pending_writes, StepReporter("echo", "s1", bench.clock.now), {})
+    heartbeat = Heartbeat(bench.services, claimed_step, request_stop=stopped.put)
+    heartbeat_thread = HeartbeatThread(on_tick=lambda _: None)
     heartbeat_thread.start()
-    return ClaimedWithHeartbeat(bench, execution, lease, reporter, heartbeat, stopped, heartbeat_thread)
+    return ClaimedWithHeartbeat(bench, claimed_step, heartbeat, stopped, heartbeat_thread)
 
 
 def test_a_lease_is_renewed_and_moves_neither_version_nor_rev(claimed: ClaimedWithHeartbeat) -> None:
@@ -154,10 +163,7 @@ def test_a_claim_is_published_once_a_majority_has_it_after_few_reads(
 
     bench.store.read = read  # type: ignore[attr-defined]
     slow = replace(bench.services, settings=replace(bench.services.settings, lease_s=120, heartbeat_s=60))
-    pending_writes = PendingWrites(
-        slow, ExecutionRecord(claimed.run), claimed.lease, published_seq=1, give_up=lambda: False
-    )
-    heartbeat = Heartbeat(slow, pending_writes, claimed.lease, claimed.reporter, request_stop=claimed.stopped.put)
+    heartbeat = Heartbeat(slow, claimed.claimed_step, request_stop=claimed.stopped.put)
     for number in range(80):  # two seconds, without waiting
         tick[0] = number * 0.025
         heartbeat.tick(heartbeat._began_at + tick[0])

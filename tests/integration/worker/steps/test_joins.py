@@ -16,7 +16,9 @@ FAN = Basket(
 )
 
 
-def test_a_join_made_ready_by_a_branch_that_ended_meanwhile_is_run_by_the_one_that_ends_last(bench: WorkerHarness) -> None:
+def test_a_join_made_ready_by_a_branch_that_ended_meanwhile_is_run_by_the_one_that_ends_last(
+    bench: WorkerHarness,
+) -> None:
     """The first branch learns only after a stale save that it runs the join."""
     run = bench.accept(basket=FAN, given={"n": 1})
     joined: list[int] = []

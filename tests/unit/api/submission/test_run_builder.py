@@ -90,18 +90,18 @@ def test_metadata_is_measured_as_it_is_stored(catalogue: AgentCatalogue) -> None
 
 @pytest.mark.parametrize("key", [" ", "~", "x" * 255])
 def test_a_key_is_taken_as_it_is(key: str) -> None:
-    assert parse_idempotency_key(key) == key
+    assert parse_idempotency_key(key, "header", "Idempotency-Key") == key
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\n", "a\t", "ü", "\x7f"])
 def test_a_key_of_another_form_is_refused(key: str) -> None:
     with pytest.raises(ValidationFailed, match="1 to 255 printable"):
-        parse_idempotency_key(key)
+        parse_idempotency_key(key, "header", "Idempotency-Key")
 
 
 def test_a_traceparent_is_kept_only_if_it_is_valid() -> None:
     good = f"00-{'a' * 32}-{'b' * 16}-01"
-    assert parse_idempotency_key(None) is None
+    assert parse_idempotency_key(None, "header", "Idempotency-Key") is None
     for valid in (good, good + "-more"):
         assert parse_traceparent(valid) == valid
     for malformed in (None, "", good[1:], good + "\n", good.upper()):

@@ -61,9 +61,13 @@ class Watched:
         return 0
 
     def pid(self, name: str) -> int:
-        pid = self.supervisor.pids()[name]
+        pid = pids_of(self.supervisor)[name]
         assert pid is not None
         return pid
+
+
+def pids_of(supervisor: Supervisor) -> dict[str, int | None]:
+    return {supervised.child.plan.name: supervised.child.pid for supervised in supervisor._children()}
 
 
 @pytest.fixture
@@ -127,13 +131,13 @@ def test_deaths_long_ago_do_not_count(tmp_path: Path) -> None:
         )
         supervisor.start(Stage("stage", (ChildPlan("child", (sys.executable, "-c", "import time; time.sleep(600)")),)))
         for _ in range(3):
-            killed = supervisor.pids()["child"]
+            killed = pids_of(supervisor)["child"]
             assert killed is not None
             os.kill(killed, signal.SIGKILL)
             while is_running(killed):
                 time.sleep(0.01)
             supervisor.check_children()
-            assert supervisor.pids()["child"] not in {None, killed}
+            assert pids_of(supervisor)["child"] not in {None, killed}
         supervisor.stop()
 
 

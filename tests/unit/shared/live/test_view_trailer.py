@@ -88,7 +88,9 @@ def test_the_trailer_has_the_nearest_deadline_that_is_in_force() -> None:
         return timing.expires_ms
 
     assert expires_ms(accept_decision("one").execution) is None
-    assert b"expires_ms" not in rendered(accept_decision("one").execution), "the release before this one does not know it"
+    assert b"expires_ms" not in rendered(accept_decision("one").execution), (
+        "the release before this one does not know it"
+    )
     bound = accept_decision("one", start_deadline=NOON + 5 * SECOND, deadline=NOON + 60 * SECOND).execution
     assert expires_ms(bound) == NOON_MS + 5_000
     assert expires_ms(claim_decision(bound, "one").execution) == NOON_MS + 60_000

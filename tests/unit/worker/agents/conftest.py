@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.catalogue.agent_catalogue import AgentCatalogue, load_catalogue
-from tests.unit.context_fakes import InMemoryLedger, RecordingReporter
+from tests.unit.context_fakes import InMemoryCheckpoints, InMemoryLedger, RecordingReporter
 from worker.agent_loader import Agent, load_agents
 from worker.context import AgentContext
 
@@ -32,6 +32,7 @@ def new_context(ledger: InMemoryLedger) -> Callable[..., AgentContext]:
             "deadline": datetime(2026, 1, 1, tzinfo=UTC),
             "ledger": ledger,
             "reporter": RecordingReporter(),
+            "checkpoints": InMemoryCheckpoints(),
         }
         return AgentContext(**defaults | changes)
 

@@ -11,8 +11,9 @@ import orjson
 import pytest
 
 from shared.domain.execution import ErrorKind, RunError, Step
+from tests.unit.context_fakes import InMemoryCheckpoints
 from worker.agent_loader import Agent
-from worker.context import AgentContext, CheckpointsInMemory
+from worker.context import AgentContext
 from worker.simulated_outcome import NoOutcome, ScriptedFailure, SimulatedWorkerLoss, simulated_outcome_of
 
 Contexts = Callable[..., AgentContext]
@@ -57,7 +58,7 @@ def test_progress_moves_from_where_it_was_to_what_the_phase_says(
 def test_a_lost_worker_is_simulated_once_and_the_next_attempt_goes_on_after_it(
     agents: Mapping[str, Agent], new_context: Contexts
 ) -> None:
-    checkpoints = CheckpointsInMemory()
+    checkpoints = InMemoryCheckpoints()
     script = ("running:0@40", "worker_lost", "running:0", "completed")
     first = new_context(checkpoints=checkpoints)
     with pytest.raises(SimulatedWorkerLoss):

@@ -106,7 +106,9 @@ def test_only_a_first_step_of_the_simulator_is_held_back() -> None:
     second = start(delay_scripted_steps(scripted("queued:5", agents=("echo", SIMULATE_AGENT_NAME))), NOON, TIMINGS)
     assert second.dispatch == ("echo",)
     beside = start(
-        delay_scripted_steps(scripted("queued:5", agents=("echo", SIMULATE_AGENT_NAME), strategy=PARALLEL)), NOON, TIMINGS
+        delay_scripted_steps(scripted("queued:5", agents=("echo", SIMULATE_AGENT_NAME), strategy=PARALLEL)),
+        NOON,
+        TIMINGS,
     )
     assert beside.dispatch == ("echo",)
     assert beside.execution.steps[SIMULATE_AGENT_NAME].is_delayed

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import orjson
+
 from shared.domain.definitions.basket import GRAPH, Basket, BasketStep
-from shared.store.executions.documents import _decode_basket, _encode_basket
+from shared.store.executions.documents import _decode_basket
 
 
 def stored(literals: int) -> bytes:
     step = BasketStep("a", "a", input={"x": [[] for _ in range(literals)]})
-    return _encode_basket(Basket("b", GRAPH, (step,)))
+    return orjson.dumps(Basket("b", GRAPH, (step,)))
 
 
 def test_a_large_basket_is_decoded_each_time_and_not_cached() -> None:

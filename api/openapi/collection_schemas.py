@@ -1,0 +1,198 @@
+"""JSON schemas of responses about many things: batches, lists, the feed and its consumers, the catalogue, health."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from api.feed.changes import FEED_POLL_AFTER_MAX_MS
+from api.http.query_params import LIMIT_MAX
+from api.http.schema_fields import ITEMS_MAX
+from api.openapi.json_schema import (
+    BOOLEAN,
+    COUNT,
+    POSITIVE,
+    STRING,
+    TIMESTAMP,
+    JsonObject,
+    array_of,
+    described,
+    enum_of,
+    matching,
+    nullable,
+    object_of,
+    ref,
+)
+from api.openapi.response_schemas import (
+    ACCEPTED_PROPERTIES,
+    AGENT,
+    BASKET,
+    EXECUTION_ID,
+    EXECUTION_PROPERTIES,
+    OBJECT,
+    POLL_AFTER_MS,
+    PROBLEM_PROPERTIES,
+    STATUS,
+    STRATEGY,
+    WARNINGS,
+    final_or_live_rules,
+)
+from shared.domain.dead_letter import DeadLetterKind
+from shared.domain.definitions.agent_spec import QUEUE_NAMES, RETRY_POLICY_NAMES, TIMEOUT_MAX_S
+from shared.domain.definitions.basket import STEPS_MAX
+from shared.ids import CONSUMER_NAME_PATTERN, EXECUTION_ID_PATTERN
+
+_CHANGE_FIELDS: Final = ("execution_id", "status", "done", "rev", "basket_name", "tags")
+_SUMMARY_FIELDS: Final = (
+    "execution_id", "basket_name", "status", "done", "rev", "progress", "current_step", "error", "tags", "retry_of",
+    "created_at", "queued_at", "started_at", "finished_at", "waiting_for", "poll_after_ms",
+)  # fmt: skip
+_TRUE: Final[JsonObject] = {"const": True}
+_SINGLE_STATUS: Final = "what the single call would have answered"
+_CURSOR: Final[JsonObject] = {"type": "string", "minLength": 1}
+_CONSUMER: Final[dict[str, JsonObject]] = {
+    "consumer": matching(CONSUMER_NAME_PATTERN),
+    "cursor": described(_CURSOR, "all before it is acknowledged"),
+    "created_at": TIMESTAMP,
+    "acked_at": described(nullable(TIMESTAMP), "when it last moved on; null where it never has"),
+}
+
+COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
+    "BatchAccepted": object_of(
+        "",
+        ("warnings",),
+        items=described(
+            array_of({"anyOf": [ref("BatchItemAccepted"), ref("BatchItemRefused")]}, minItems=1, maxItems=ITEMS_MAX),
+            "what became of each item, in their order",
+        ),
+        accepted=COUNT,
+        rejected=COUNT,
+        warnings=WARNINGS,
+    ),
+    "BatchItemAccepted": object_of(
+        "The answer to a submit; the execution's own status is execution_status.",
+        ("retry_of", "poll_after_ms", "warnings", "idempotency_replayed"),
+        **ACCEPTED_PROPERTIES | {"status": described({"type": "integer", "const": 202}, _SINGLE_STATUS)},
+        execution_status=STATUS,
+        idempotency_replayed=described(_TRUE, "this key had made the execution already"),
+    ),
+    "BatchItemRefused": object_of(
+        "The problem that the single call would have been answered with.",
+        **PROBLEM_PROPERTIES
+        | {"status": described({"type": "integer", "enum": [400, 404, 422, 500, 503]}, _SINGLE_STATUS)},
+    ),
+    "Standing": object_of(
+        "How an execution stands: what its poll shows, without what can be large.",
+        ("poll_after_ms",),
+        **{name: EXECUTION_PROPERTIES[name] for name in _SUMMARY_FIELDS},
+    )
+    | final_or_live_rules("error"),
+    "Executions": object_of(
+        executions=array_of(ref("Standing"), maxItems=LIMIT_MAX),
+        next_cursor=described(nullable(STRING), "pass it back as cursor with the same filters; null on the last page"),
+    ),
+    "ManyPolled": object_of(
+        "",
+        ("left_out", "warnings"),
+        changed=described(
+            array_of({"anyOf": [ref("Standing"), ref("Execution")]}, maxItems=ITEMS_MAX),
+            "those whose rev is another than the one sent; whole polls with view full",
+        ),
+        unchanged=described(COUNT, "how many are as they were"),
+        not_found=array_of(STRING, maxItems=ITEMS_MAX),
+        left_out=described(
+            array_of(EXECUTION_ID, minItems=1), "with view full: changed too, but 8 MiB were full; ask again"
+        ),
+        poll_after_ms=described(
+            nullable(POLL_AFTER_MS),
+            "when to ask again; the least where any are left_out, null once all are done and none is",
+        ),
+        warnings=WARNINGS,
+    ),
+    "LogLines": object_of(
+        "Log lines of all executions, oldest first.",
+        logs=array_of(ref("LogLine"), maxItems=LIMIT_MAX),
+        count=COUNT,
+        next_since=described(nullable(STRING), "pass it back as since; null where there is nothing yet"),
+    ),
+    "DeadLetter": object_of(
+        "What failed for good: a run, or a message that nobody could read.",
+        ("times",),
+        id=matching(f"^(?:{EXECUTION_ID_PATTERN.pattern}|message-[0-9a-f]{{24}})$"),
+        kind=enum_of(*DeadLetterKind),
+        execution_id=nullable(EXECUTION_ID),
+        basket_name=nullable(BASKET),
+        error=nullable(ref("RunError")),
+        finished_at=TIMESTAMP,
+        retried_as=array_of(EXECUTION_ID),
+        times=described(POSITIVE, "of a message: how often it came"),
+    ),
+    "DeadLetters": object_of(
+        dead_letters=array_of(ref("DeadLetter"), maxItems=LIMIT_MAX),
+        next_cursor=described(nullable(STRING), "pass it back as cursor; null on the last page"),
+    ),
+    "Change": object_of(
+        "An execution that has changed, as it stands by now; it may come more than once.",
+        **{name: EXECUTION_PROPERTIES[name] for name in _CHANGE_FIELDS},
+    ),
+    "Changes": object_of(
+        changes=described(array_of(ref("Change"), maxItems=LIMIT_MAX), "each once, in the order of its latest change"),
+        next_since=described(_CURSOR, "go on from here"),
+        caught_up=described(BOOLEAN, "true where this is all there is by now, as far as can be known"),
+        poll_after_ms=described(
+            POLL_AFTER_MS | {"maximum": FEED_POLL_AFTER_MAX_MS}, "when to ask again, in milliseconds"
+        ),
+    ),
+    "Consumer": object_of("", ("warnings",), **_CONSUMER, warnings=WARNINGS),
+    "ConsumerListed": object_of(
+        **_CONSUMER,
+        lag_s=described(
+            nullable({"type": "number", "minimum": 0}), "for how long the first change it has not taken waits"
+        ),
+        expired=described(BOOLEAN, "true where that change is no longer kept: its changes are 410"),
+    ),
+    "Consumers": object_of(consumers=array_of(ref("ConsumerListed")), count=COUNT),
+    "ConsumerDeleted": object_of(success=_TRUE, message=STRING, consumer=_CONSUMER["consumer"]),
+    "AgentSpec": object_of(
+        "An agent as its author describes it.",
+        name=AGENT,
+        version=STRING,
+        description=STRING,
+        domains=array_of(STRING, minItems=1),
+        entry=STRING,
+        capabilities=object_of(chainable=BOOLEAN, memory_access=BOOLEAN, idempotent=BOOLEAN),
+        input_schema=described(OBJECT, "JSON Schema 2020-12"),
+        output_schema=described(OBJECT, "JSON Schema 2020-12"),
+        sample_input=OBJECT,
+        sample_output=OBJECT,
+        timeout_s={"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S},
+        retry={"anyOf": [enum_of(*RETRY_POLICY_NAMES), OBJECT]},
+        queue=enum_of(*QUEUE_NAMES),
+    ),
+    "Basket": object_of(
+        "A basket: its agents in their order, or a graph of steps.",
+        ("agents", "steps"),
+        name=BASKET,
+        basket_name=described(BASKET, "the same as name"),
+        description=STRING,
+        agents=array_of(AGENT, minItems=1, maxItems=STEPS_MAX),
+        steps=array_of(ref("WrittenStep"), minItems=1, maxItems=STEPS_MAX),
+        execution_strategy=STRATEGY,
+    )
+    | {"oneOf": [{"required": ["agents"]}, {"required": ["steps"]}]},
+    "Baskets": object_of(baskets=array_of(ref("Basket")), count=COUNT),
+    "BasketCreated": object_of(
+        "", ("warnings",), success=_TRUE, message=STRING, basket=ref("Basket"), warnings=WARNINGS
+    ),
+    "BasketDeleted": object_of(
+        "The basket is gone; its executions stay readable.",
+        success=_TRUE,
+        message=STRING,
+        cleanup_summary=object_of(baskets_deleted={"const": 1}, executions_deleted={"const": 0}),
+    ),
+    "Health": object_of(
+        status=enum_of("healthy", "degraded", "unhealthy"),
+        services=object_of(**dict.fromkeys(("mongodb", "redis", "workers"), enum_of("connected", "disconnected"))),
+        version=STRING,
+    ),
+    "Ready": object_of(status={"const": "ready"}),
+}
