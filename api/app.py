@@ -17,8 +17,8 @@ from api.catalogue.basket_cache import BasketCache
 from api.feed import routes as feed
 from api.feed.changes import FeedHandler
 from api.gunicorn_worker import RELEASE_LONG_POLLS
+from api.hints.poll_hints import ViewHints
 from api.hints.schedule_cache import DurationCache
-from api.hints.view_hints import ViewHints
 from api.http import middleware, problems, version_prefix
 from api.http.long_poll import LongPoller
 from api.http.request_body import Blueprint
@@ -57,14 +57,14 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
     view_hints, reader = ViewHints(clock, monitor, durations), ExecutionReader(services, monitor)
     poller = PollHandler(services, reader, view_hints, long_poller)
     baskets, feed_handler = BasketCache(services), FeedHandler(services, long_poller)
-    admission = Admission(settings.backlog_max, monitor, lambda: store_watcher.is_prepared)
+    admission = Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set)
     builder = RunBuilder(services, baskets, admission)
     acceptor = Acceptor(services, GroupCommit(services), withdrawals)
     retrier = RetryHandler(reader, services.timings, admission, acceptor, view_hints)
     app = _create_flask(settings, long_poller)
     _register(
         app,
-        submission.blueprint(clock, builder, acceptor, HeldSubmit(poller, view_hints)),
+        submission.blueprint(clock, builder, acceptor, view_hints, HeldSubmit(poller, view_hints)),
         submission.batch_blueprint(clock, BatchAcceptor(services, builder, withdrawals, view_hints)),
         polling.blueprint(poller),
         polling.many_blueprint(PollManyHandler(services, monitor, reader, view_hints)),

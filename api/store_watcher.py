@@ -16,13 +16,13 @@ class StoreWatcher:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._prepared = threading.Event()
+        self.prepared = threading.Event()
         self._last_refusal = ""
 
     @property
     def is_prepared(self) -> bool:
         """Whether the indexes exist; without them no idempotency key is unique."""
-        return self._prepared.is_set()
+        return self.prepared.is_set()
 
     def check(self) -> None:
         """Read MongoDB's time, and prepare it once; errors of MongoDB are logged and not raised.
@@ -47,7 +47,7 @@ class StoreWatcher:
         """Prepare MongoDB; if it refuses (for example an index), submits are refused and polls are not."""
         try:
             self._services.prepare()
-            self._prepared.set()
+            self.prepared.set()
         except BucketError as error:
             if error.message != self._last_refusal:  # log it once, not ten times a second
                 structlog.get_logger().warning("MongoDB is not prepared yet", reason=error.message)

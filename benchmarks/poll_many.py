@@ -229,7 +229,9 @@ def main() -> int:
             side = SystemUnderTest(BUCKET, root, stack.enter_context(GroupReaper()))
             stack.callback(side.close)
             side.start()
-            measures = list(compare_polls_of_many(side, options.rounds, options.times)) if options.only != "batches" else []
+            measures = (
+                list(compare_polls_of_many(side, options.rounds, options.times)) if options.only != "batches" else []
+            )
             if options.only != "polls":
                 measures.append(compare_batches(side, options.rounds, options.times))
     except (BenchmarkError, OperatorError, RuntimeError, OSError) as broken:

@@ -111,7 +111,9 @@ def send_timed(request: Callable[[], requests.Response]) -> ApiResponse:
     response = request()
     seconds = time.monotonic() - began
     body = response.json() if response.content else {}
-    return ApiResponse(response.status_code, body if isinstance(body, dict) else {"items": body}, response.headers, seconds)
+    return ApiResponse(
+        response.status_code, body if isinstance(body, dict) else {"items": body}, response.headers, seconds
+    )
 
 
 def send_in_parallel(send: Callable[[], ApiResponse], times: int = 20) -> list[ApiResponse]:

@@ -72,7 +72,9 @@ class OpenApiContract:
         ]
         return next((template for template in matches if verb in items[template]), matches[0] if matches else None)
 
-    def _check_unknown_operation(self, method: str, item: Mapping[str, Any], response: requests.Response) -> Iterator[str]:
+    def _check_unknown_operation(
+        self, method: str, item: Mapping[str, Any], response: requests.Response
+    ) -> Iterator[str]:
         """Check the reply to an unknown address, or to a method that the address does not have."""
         refused = {405} if item else {404, 405}
         expected = {200, 204, 404} if method == "OPTIONS" else refused

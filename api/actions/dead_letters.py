@@ -12,7 +12,7 @@ from api.http import list_cursors, query_params
 from api.http.body_policy import unknown_key_warnings
 from api.http.cache_control import private_no_cache
 from api.http.cursor_codec import CursorKind
-from api.http.request_body import Blueprint, read_body
+from api.http.request_body import Blueprint, LoadedBody, read_body
 from api.polling.execution_reader import ExecutionReader
 from api.submission.submission import read_submission
 from shared.bootstrap import Services
@@ -42,7 +42,7 @@ def blueprint(services: Services, reader: ExecutionReader, retrier: RetryHandler
     @blp.route("/dead-letters/<letter_id>/requeue", methods=["POST"])
     def requeue(letter_id: str) -> flask.Response:
         """Send a dead letter again: a new execution that goes on from what failed."""
-        warnings = unknown_key_warnings(read_body(request, optional=True), ())
+        raw = read_body(request, optional=True)
         letter = services.dead_letters.find(PUBLIC_INTEGRATOR, letter_id)
         if letter is None:
             if EXECUTION_ID_PATTERN.fullmatch(letter_id):
@@ -53,7 +53,7 @@ def blueprint(services: Services, reader: ExecutionReader, retrier: RetryHandler
                 f"dead letter {letter.id} is a message that could not be read: nobody knows what it stood for, "
                 "and the run it may have been for is offered again by itself"
             )
-        submission = read_submission(request, services.clock.now(), warnings=warnings)
+        submission = read_submission(request, services.clock.now(), LoadedBody({}, raw, unknown_key_warnings(raw, ())))
         return retrier.retry(submission, letter.execution_id, RetryFrom.FAILED)
 
     return blp

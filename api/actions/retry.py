@@ -8,9 +8,9 @@ from typing import Any
 import flask
 from flask import request
 
-from api.hints.view_hints import ViewHints
+from api.hints.poll_hints import ViewHints
 from api.http.body_policy import unknown_key_warnings
-from api.http.request_body import Blueprint, read_body
+from api.http.request_body import Blueprint, LoadedBody, read_body
 from api.polling.execution_reader import ExecutionReader, check_execution_id
 from api.submission.acceptor import Acceptor
 from api.submission.admission import Admission
@@ -69,9 +69,13 @@ def blueprint(clock: ServerClock, retrier: RetryHandler) -> Blueprint:
     def retry(execution_id: str) -> flask.Response:
         """Run again what failed or was cancelled, as a new execution that reuses the finished steps."""
         check_execution_id(execution_id)
-        body = read_body(request, optional=True)
-        start_from, warnings = _start_from(body), unknown_key_warnings(body, ("from",))
-        return retrier.retry(read_submission(request, clock.now(), warnings=warnings), execution_id, start_from)
+        raw = read_body(request, optional=True)
+        start_from = _start_from(raw)
+        return retrier.retry(
+            read_submission(request, clock.now(), LoadedBody({}, raw, unknown_key_warnings(raw, ("from",)))),
+            execution_id,
+            start_from,
+        )
 
     return blp
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import flask
-from flask import request
 
 from api.catalogue.basket_cache import BasketCache
 from api.catalogue.basket_definition import check_agents_exist, definition_warnings, parse_basket, validate_definition
 from api.catalogue.schemas import NEW_BASKET_KEYS, NewBasketSchema
 from api.http import query_params
-from api.http.request_body import Blueprint, read_body
+from api.http.request_body import Blueprint, LoadedBody
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.lifecycle.simulation import SIMULATE_AGENT_NAME
@@ -48,9 +47,9 @@ def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
 
     @blp.route("/create-basket", methods=["POST"])
     @blp.arguments(NewBasketSchema())
-    def create_basket(body: Mapping[str, Any]) -> tuple[flask.Response, int]:
+    def create_basket(body: LoadedBody) -> tuple[flask.Response, int]:
         """Create a basket under a name that is free."""
-        warnings = definition_warnings(read_body(request), NEW_BASKET_KEYS)
+        warnings = definition_warnings(body.raw, NEW_BASKET_KEYS)
         _check_not_reserved(body["name"], BasketExists)
         definition = validate_definition(body)
         check_agents_exist(definition, services.catalogue)

@@ -17,7 +17,7 @@ from api.feed.changes import NOW, FeedHandler
 from api.http import query_params
 from api.http.body_policy import unknown_key_warnings
 from api.http.cache_control import private_no_cache
-from api.http.request_body import Blueprint, read_body
+from api.http.request_body import Blueprint, LoadedBody, read_body
 from api.http.schema_fields import BodySchema
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC_INTEGRATOR
@@ -93,12 +93,12 @@ def consumers_blueprint(services: Services, feed: FeedHandler) -> Blueprint:
 
     @blp.route("/consumers/<name>/ack", methods=["POST"])
     @blp.arguments(AckSchema())
-    def ack(body: Mapping[str, Any], name: str) -> flask.Response:
+    def ack(body: LoadedBody, name: str) -> flask.Response:
         """Acknowledge all before ``cursor``, a page's ``next_since``; an older one than the last changes nothing."""
         consumers.get(PUBLIC_INTEGRATOR, _existing_name(name))  # a missing one is reported before a faulty cursor
         position = cursors.decode(body["cursor"], parameter="cursor")
         consumer = consumers.ack(PUBLIC_INTEGRATOR, name, position, services.feed_reader.require_reached(position))
-        return _consumer_response(consumer, unknown_key_warnings(read_body(request), ("cursor",)))
+        return _consumer_response(consumer, body.warnings)
 
     return blp
 

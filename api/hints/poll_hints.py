@@ -18,13 +18,15 @@ from typing import Any, Final
 import orjson
 
 from api.hints.poll_schedule import POLL_DELAY_MAX_S, POLL_DELAY_MIN_S, PollSchedule
-from api.hints.schedule_cache import PRIOR_SCHEDULE
+from api.hints.schedule_cache import PRIOR_SCHEDULE, DurationCache
+from shared.domain.execution import Execution
 from shared.ids import created_at_of
 from shared.live.duration_stats import agent_samples_key
-from shared.live.redis_monitor import RedisSnapshot
-from shared.live.render import ViewHeader
-from shared.live.view_trailer import RunTiming, Trailer, WaitState
+from shared.live.redis_monitor import RedisMonitor, RedisSnapshot
+from shared.live.render import ViewHeader, parse_header
+from shared.live.view_trailer import RunTiming, Trailer, WaitState, split_trailer, trailer_of
 from shared.queue.message import list_key, list_keys
+from shared.store.server_clock import ServerClock
 
 POLL_AFTER_MIN_MS: Final = int(POLL_DELAY_MIN_S * 1_000)
 RELIABLE_RUNS_MIN: Final = 3
@@ -173,3 +175,41 @@ def _jittered_ms(delay_s: float) -> int:
     """Return a delay within its bounds, with jitter: without it a thousand callers would poll at the same moment."""
     jittered_s = delay_s * random.uniform(1, 1 + _JITTER)  # noqa: S311
     return int(min(max(jittered_s, POLL_DELAY_MIN_S), POLL_DELAY_MAX_S) * 1_000)
+
+
+@dataclass(frozen=True, slots=True)
+class HintedView:
+    """A rendered view without its trailer, and the hints of this moment."""
+
+    head: ViewHeader
+    body: bytes
+    hints: PollHints
+
+    @property
+    def json(self) -> bytes:
+        """The view with its hints, as a caller gets it."""
+        return self.body + self.hints.json_suffix
+
+
+class ViewHints:
+    """Computes the poll hints of one process from the data of its background threads."""
+
+    def __init__(self, clock: ServerClock, monitor: RedisMonitor, durations: DurationCache) -> None:
+        self._clock = clock
+        self._monitor = monitor
+        self._durations = durations
+
+    def add_to(self, view: bytes) -> HintedView:
+        """Return a rendered view with the hints of this moment."""
+        head = parse_header(view)
+        body, trailer = split_trailer(view)
+        return HintedView(head, body, self._hints(head, trailer))
+
+    def of_execution(self, run: Execution) -> PollHints:
+        """Return the hints of a run that was not rendered."""
+        return self._hints(ViewHeader(run.id, str(run.status), run.is_done, run.rev), trailer_of(run))
+
+    def _hints(self, head: ViewHeader, trailer: Trailer) -> PollHints:
+        if head.is_done:
+            return NO_HINTS
+        return compute_hints(head, trailer, self._clock.now_or_none(), self._monitor.last, self._durations.get)

@@ -6,7 +6,7 @@ Pure functions on parsed JSON. No message contains a value, because the value ma
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -53,7 +53,11 @@ def check_policy(body: Mapping[str, Any], raw: bytes | None = None) -> None:
 
 
 def unknown_key_warnings(
-    body: Mapping[str, Any], known_keys: Sequence[str], *, within: str = "", key_hints: Mapping[str, str] = NO_KEY_HINTS
+    body: Mapping[str, Any],
+    known_keys: Collection[str],
+    *,
+    within: str = "",
+    key_hints: Mapping[str, str] = NO_KEY_HINTS,
 ) -> list[str]:
     """Return a warning for each key of ``body`` that is not in ``known_keys``: the first 20, each cut to 64 characters.
 
@@ -67,7 +71,7 @@ def unknown_key_warnings(
     ]
 
 
-def _unknown_key_warning(name: str, known_keys: Sequence[str], suffix: str, key_hints: Mapping[str, str]) -> str:
+def _unknown_key_warning(name: str, known_keys: Collection[str], suffix: str, key_hints: Mapping[str, str]) -> str:
     closest = next(iter(closest_matches(name.lower(), [*known_keys, *key_hints])), None)
     hint = "" if closest is None else f"; {key_hints.get(closest) or f'did you mean {closest}?'}"
     return f"unknown field '{name}'{suffix} was ignored{hint}"

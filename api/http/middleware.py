@@ -57,7 +57,6 @@ def register_middleware(app: flask.Flask, settings: Settings) -> None:
     app.json = OrjsonProvider(app)
     app.before_request(_before_request)
     app.after_request(_make_after_request(logs_polls=settings.log_level == "DEBUG"))
-    app.teardown_request(lambda _: clear_contextvars())
     if settings.cors_origins:
         _register_cors(app, frozenset(settings.cors_origins))
 
@@ -70,7 +69,7 @@ def _before_request() -> flask.Response | None:
         client_request_id if client_request_id and REQUEST_ID_PATTERN.fullmatch(client_request_id) else new_request_id()
     )
     g.request_id = request_id
-    clear_contextvars()  # a request without teardown must not leave its id to this one
+    clear_contextvars()  # a request that did not get this far must not leave its id to this one
     bind_contextvars(request_id=request_id)
     # A path with and one without a final slash are two paths: no redirect from one to the other.
     if isinstance(request.routing_exception, RequestRedirect):
@@ -98,6 +97,7 @@ def _make_after_request(*, logs_polls: bool) -> Callable[[flask.Response], flask
                 status=response.status_code,
                 duration_ms=round(seconds * 1000, 2),
             )
+        clear_contextvars()  # what this thread logs after the response belongs to no request
         return response
 
     return after_request

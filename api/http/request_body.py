@@ -6,8 +6,7 @@ error, and flask-smorest's own parser bypasses ``app.json``.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import flask
@@ -18,8 +17,8 @@ from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import ClientDisconnected
 
-from api.http.body_policy import check_policy
-from api.http.strict_json import canonical_json, json_pointer, parse
+from api.http.body_policy import check_policy, unknown_key_warnings
+from api.http.strict_json import json_pointer, parse
 from shared.errors import InvalidJson, PayloadTooLarge, UnsupportedMediaType, ValidationFailed
 
 BODY_BYTES_MAX: Final = 1024 * 1024
@@ -57,11 +56,6 @@ def read_body(request: flask.Request, *, optional: bool = False, policy: BodyPol
     return body
 
 
-def fingerprint(route: str, body: Any) -> str:
-    """Return the fingerprint of a request: SHA-256, in hex, of ``route`` (without prefix) and the canonical body."""
-    return hashlib.sha256(route.encode() + b"\0" + canonical_json(body)).hexdigest()
-
-
 def _check_content_type(request: flask.Request) -> None:
     if request.environ.get("HTTP_CONTENT_ENCODING", "").lower() not in _IDENTITY_ENCODINGS:
         raise UnsupportedMediaType("the body must not be compressed; send it without Content-Encoding")
@@ -93,15 +87,26 @@ def _read_stream(request: flask.Request, length: int | None) -> bytes:
     return raw
 
 
+class LoadedBody(dict[str, Any]):
+    """The values that a schema loaded, the JSON object ``raw`` that they are from, and ``warnings`` of unknown keys."""
+
+    def __init__(self, values: Mapping[str, Any], raw: Mapping[str, Any], warnings: Sequence[str]) -> None:
+        super().__init__(values)
+        self.raw = raw
+        self.warnings = warnings
+
+
 class StrictParser(FlaskParser):
     """The webargs parser of flask-smorest with our strict body: ignores unknown keys; errors are 400, never 422."""
 
     POLICY: BodyPolicy = staticmethod(check_policy)
 
-    def parse(self, argmap: Any, *_: Any, **__: Any) -> Any:
+    def parse(self, argmap: Any, *_: Any, **__: Any) -> LoadedBody:
         """Return what ``argmap`` loads of the body; without webargs' generic code, which looks up a location first."""
+        raw = read_body(request_ctx.request, policy=self.POLICY)
+        warnings = unknown_key_warnings(raw, argmap.fields, key_hints=argmap.KEY_HINTS)
         try:
-            return argmap.load(read_body(request_ctx.request, policy=self.POLICY), unknown=marshmallow.EXCLUDE)
+            return LoadedBody(argmap.load(raw), raw, warnings)
         except marshmallow.ValidationError as error:
             raise validation_error(error.messages) from None
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
+from api.http.body_policy import NO_KEY_HINTS
 from shared.timestamps import parse_rfc3339
 
 ITEMS_MAX: Final = 500
@@ -17,6 +19,9 @@ _NOT_AN_OBJECT_MESSAGE: Final = "must be a JSON object"
 
 class BodySchema(Schema):
     """A request body whose unknown keys are ignored; the response names them in ``warnings``."""
+
+    KEY_HINTS: ClassVar[Mapping[str, str]] = NO_KEY_HINTS
+    """For keys that belong somewhere else, the text of a warning that says where."""
 
     error_messages: dict[str, str] = {"type": _NOT_AN_OBJECT_MESSAGE}
 

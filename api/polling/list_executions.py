@@ -5,7 +5,7 @@ from __future__ import annotations
 import flask
 import orjson
 
-from api.hints.view_hints import ViewHints
+from api.hints.poll_hints import ViewHints
 from api.http import list_cursors, query_params
 from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
 from api.http.cursor_codec import CursorKind

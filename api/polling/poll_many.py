@@ -16,8 +16,7 @@ import orjson
 import redis
 import structlog
 
-from api.hints.poll_hints import POLL_AFTER_MIN_MS, retry_after_s
-from api.hints.view_hints import ViewHints
+from api.hints.poll_hints import POLL_AFTER_MIN_MS, ViewHints, retry_after_s
 from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
 from api.polling.execution_reader import ExecutionReader
 from api.polling.schemas import PollManyRequest

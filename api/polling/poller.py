@@ -15,7 +15,7 @@ import flask
 import orjson
 from flask.globals import request_ctx
 
-from api.hints.view_hints import HintedView, ViewHints
+from api.hints.poll_hints import HintedView, ViewHints
 from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
 from api.http.etags import RawResponse, etag_of, has_if_none_match_rev, if_none_match_rev, matches_if_none_match
 from api.http.long_poll import LongPoller, LongPollResult

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import flask
-from flask import request
 
-from api.hints.view_hints import ViewHints
-from api.http.body_policy import unknown_key_warnings
-from api.http.request_body import Blueprint, read_body
+from api.hints.poll_hints import ViewHints
+from api.http.request_body import Blueprint, LoadedBody
 from api.polling.list_executions import respond_with_list
 from api.polling.poll_many import PollManyHandler
 from api.polling.poller import PollHandler
-from api.polling.schemas import POLL_MANY_KEYS, PollManySchema
+from api.polling.schemas import PollManySchema
 from shared.bootstrap import Services
 
 
@@ -46,9 +41,9 @@ def many_blueprint(many: PollManyHandler) -> Blueprint:
 
     @blp.route("/executions/poll", methods=["POST"])
     @blp.arguments(PollManySchema())
-    def poll_many(body: Mapping[str, Any]) -> flask.Response:
+    def poll_many(body: LoadedBody) -> flask.Response:
         """Poll up to 500 executions: those whose ``rev`` is another than yours, and a count of the rest."""
-        warnings = [*unknown_key_warnings(read_body(request), POLL_MANY_KEYS), *body["items"].warnings]
+        warnings = [*body.warnings, *body["items"].warnings]
         return many.respond(body["items"], is_full=body["view"] == "full", warnings=warnings)
 
     return blp

@@ -9,7 +9,7 @@ from typing import Any, Final
 from marshmallow import Schema, ValidationError, fields, validate
 
 from api.http.body_policy import unknown_key_warnings
-from api.http.schema_fields import ItemsField
+from api.http.schema_fields import BodySchema, ItemsField
 from api.http.strict_json import FAULTS_MAX
 from shared.ids import EXECUTION_ID_PATTERN
 
@@ -45,14 +45,11 @@ class _PollItemsField(ItemsField):
         return _parse_items(super()._deserialize(value, *args, **kwargs))
 
 
-class PollManySchema(Schema):
+class PollManySchema(BodySchema):
     """The body of POST /executions/poll."""
 
     items = _PollItemsField(PolledItemSchema, description="{execution_id, rev}")
     view = fields.Str(load_default="status", validate=validate.OneOf(["status", "full"]))
-
-
-POLL_MANY_KEYS: Final = tuple(PollManySchema().fields)
 
 
 def _parse_items(items: Sequence[Any]) -> PollManyRequest:

@@ -18,16 +18,18 @@ import marshmallow
 import orjson
 import structlog
 
-from api.hints.view_hints import ViewHints
+from api.catalogue.basket_definition import definition_warnings
+from api.catalogue.schemas import CONFIG_KEYS
+from api.hints.poll_hints import ViewHints
 from api.http import problems
-from api.http.body_policy import check_policy
-from api.http.request_body import fingerprint, validation_error
+from api.http.body_policy import check_policy, unknown_key_warnings
+from api.http.request_body import validation_error
 from api.http.schema_fields import ITEMS_MAX
 from api.submission.acceptor import AcceptedRun, replay_of
 from api.submission.replies import accepted_body
-from api.submission.run_builder import NewRun, RunBuilder, submit_warnings
-from api.submission.schemas import RUN_BASKET_KEYS, RunBasketSchema
-from api.submission.submission import Submission, parse_idempotency_key
+from api.submission.run_builder import NewRun, RunBuilder
+from api.submission.schemas import BatchItemSchema, RunBasketSchema
+from api.submission.submission import Submission, fingerprint, parse_idempotency_key
 from api.submission.withdrawals import Withdrawals
 from shared import faults
 from shared.bootstrap import Services
@@ -37,7 +39,7 @@ from shared.errors import BucketError, InternalError, OutcomeUnknown, Unavailabl
 
 _SUBMIT_ROUTE: Final = "/run-basket"
 _KEY_FIELD: Final = "idempotency_key"
-_ITEM_KEYS: Final = (*RUN_BASKET_KEYS, _KEY_FIELD)
+_ITEM_KEYS: Final = tuple(BatchItemSchema().fields)
 _FIRST_SERVER_ERROR: Final = 500
 # Separates the key of a batch from the index of an item; no caller can send this character in a key.
 _KEY_SEPARATOR: Final = "\x1f"
@@ -89,7 +91,7 @@ class BatchAcceptor:
                 raw=raw,
                 body=loaded,
                 idempotency=derived if key is None else Idempotency(key, fingerprint(_SUBMIT_ROUTE, body)),
-                warnings=submit_warnings(raw, loaded, _ITEM_KEYS),
+                warnings=_warnings(raw, is_inline=loaded.get("basket_name") is None),
             )
         except marshmallow.ValidationError as error:
             return validation_error(error.messages)
@@ -189,6 +191,11 @@ class BatchAcceptor:
         body = accepted_body(run, hints.poll_after_ms, batch.prefix, warnings)
         body |= {"status": 202, "execution_status": run.status}
         return body | ({"idempotency_replayed": True} if outcome.is_replay else {})
+
+
+def _warnings(raw: Mapping[str, Any], *, is_inline: bool) -> list[str]:
+    config_warnings = definition_warnings(raw["config"], CONFIG_KEYS, "config") if is_inline else []
+    return unknown_key_warnings(raw, _ITEM_KEYS) + config_warnings
 
 
 def _derived_keys(batch_key: Idempotency) -> Sequence[Idempotency]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import flask
 import structlog
 
-from api.hints.view_hints import ViewHints
+from api.hints.poll_hints import ViewHints
 from api.polling.poller import PollHandler, view_response
 from api.submission.acceptor import AcceptedRun
 from api.submission.replies import accepted_response
@@ -17,7 +17,7 @@ from shared.errors import BucketError
 
 
 class HeldSubmit:
-    """Replies to submits: at once, or when the run is done if the caller prefers to wait."""
+    """Replies to submits whose caller prefers to wait until the run is done."""
 
     def __init__(self, poller: PollHandler, view_hints: ViewHints) -> None:
         self._poller = poller
@@ -29,8 +29,6 @@ class HeldSubmit:
         The run is accepted in any case: an error while waiting leads to the 202.
         """
         run, wait = accepted.run, submission.wait
-        if not wait.wait_s:
-            return accepted_response(accepted, self._view_hints.of_execution(run), submission)
         try:
             held = self._poller.hold(run.id, replace(wait, until_done=True))
             view = self._view_hints.add_to(held.value.view)

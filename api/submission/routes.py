@@ -3,43 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import flask
 from flask import request
 
-from api.http.body_policy import check_policy, unknown_key_warnings
-from api.http.request_body import Blueprint, StrictParser, read_body
+from api.catalogue.basket_definition import definition_warnings
+from api.catalogue.schemas import CONFIG_KEYS
+from api.hints.poll_hints import ViewHints
+from api.http.body_policy import check_policy
+from api.http.request_body import Blueprint, LoadedBody, StrictParser
 from api.submission.acceptor import Acceptor
 from api.submission.batch_acceptor import BatchAcceptor
 from api.submission.held_submit import HeldSubmit
-from api.submission.run_builder import RunBuilder, submit_warnings
-from api.submission.schemas import RUN_AGENT_KEYS, RunAgentSchema, RunBasketSchema, RunBatchSchema
-from api.submission.submission import read_submission
+from api.submission.replies import accepted_response
+from api.submission.run_builder import NewRun, RunBuilder
+from api.submission.schemas import RunAgentSchema, RunBasketSchema, RunBatchSchema
+from api.submission.submission import Submission, read_submission
+from shared.errors import BucketError
 from shared.store.server_clock import ServerClock
 
-_HEADER_KEY_HINTS: Final = {"idempotency_key": "send it as the header Idempotency-Key, or a repeat runs twice"}
 
-
-def blueprint(clock: ServerClock, builder: RunBuilder, acceptor: Acceptor, held_submit: HeldSubmit) -> Blueprint:
+def blueprint(
+    clock: ServerClock, builder: RunBuilder, acceptor: Acceptor, view_hints: ViewHints, held_submit: HeldSubmit
+) -> Blueprint:
     """Return the routes that create one execution."""
     blp = Blueprint("submit", __name__, description="Run baskets and agents")
 
     @blp.route("/run-basket", methods=["POST"])
     @blp.arguments(RunBasketSchema())
-    def run_basket(body: Mapping[str, Any]) -> flask.Response:
+    def run_basket(body: LoadedBody) -> flask.Response:
         """Run a basket, named or written inline."""
-        warnings = submit_warnings(read_body(request), body, key_hints=_HEADER_KEY_HINTS)
-        submission = read_submission(request, clock.now(), body, warnings)
-        return held_submit.reply(acceptor.accept(submission, builder.basket_run(submission)), submission)
+        if body.get("basket_name") is None:
+            body.warnings = [*body.warnings, *definition_warnings(body.raw["config"], CONFIG_KEYS, "config")]
+        submission = read_submission(request, clock.now(), body)
+        return reply(submission, builder.basket_run(submission))
 
     @blp.route("/run-agent", methods=["POST"])
     @blp.arguments(RunAgentSchema())
-    def run_agent(body: Mapping[str, Any]) -> flask.Response:
+    def run_agent(body: LoadedBody) -> flask.Response:
         """Run one agent, as a basket of one step."""
-        warnings = unknown_key_warnings(read_body(request), RUN_AGENT_KEYS, key_hints=_HEADER_KEY_HINTS)
-        submission = read_submission(request, clock.now(), body, warnings)
-        return held_submit.reply(acceptor.accept(submission, builder.agent_run(submission)), submission)
+        submission = read_submission(request, clock.now(), body)
+        return reply(submission, builder.agent_run(submission))
+
+    def reply(submission: Submission, new_run: NewRun | BucketError) -> flask.Response:
+        accepted = acceptor.accept(submission, new_run)
+        if submission.wait.wait_s:
+            return held_submit.reply(accepted, submission)
+        return accepted_response(accepted, view_hints.of_execution(accepted.run), submission)
 
     return blp
 
@@ -55,10 +66,9 @@ def batch_blueprint(clock: ServerClock, acceptor: BatchAcceptor) -> Blueprint:
 
     @blp.route("/run-basket/batch", methods=["POST"])
     @blp.arguments(RunBatchSchema())
-    def run_batch(body: Mapping[str, Any]) -> flask.Response:
+    def run_batch(body: LoadedBody) -> flask.Response:
         """Run up to 500 baskets; a bad item fails alone."""
-        warnings = unknown_key_warnings(read_body(request), ("items",))
-        return acceptor.accept(read_submission(request, clock.now(), body, warnings))
+        return acceptor.accept(read_submission(request, clock.now(), body))
 
     return blp
 

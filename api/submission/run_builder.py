@@ -5,7 +5,7 @@ A refusal is returned and not raised: if a run already holds the submission's id
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -13,12 +13,10 @@ from typing import Any, Final
 import orjson
 
 from api.catalogue.basket_cache import BasketCache
-from api.catalogue.basket_definition import definition_warnings, parse_basket, step_from_spec, validate_definition
-from api.catalogue.schemas import CONFIG_KEYS
-from api.http.body_policy import NO_KEY_HINTS, unknown_key_warnings
+from api.catalogue.basket_definition import parse_basket, step_from_spec, validate_definition
 from api.http.strict_json import FAULTS_MAX
 from api.submission.admission import Admission
-from api.submission.schemas import METADATA_MAX_BYTES, RUN_BASKET_KEYS
+from api.submission.schemas import METADATA_MAX_BYTES
 from api.submission.submission import Submission
 from shared.bootstrap import Services
 from shared.catalogue.agent_catalogue import AgentCatalogue
@@ -26,7 +24,7 @@ from shared.domain.definitions.basket import SEQUENTIAL, Basket
 from shared.domain.definitions.step_input import InputNotFound, input_of
 from shared.domain.execution import PUBLIC_INTEGRATOR, Execution
 from shared.domain.lifecycle.decision import Decision
-from shared.domain.lifecycle.simulation import delay_scripted_steps
+from shared.domain.lifecycle.simulation import SIMULATE_AGENT_NAME, delay_scripted_steps
 from shared.domain.lifecycle.transitions import start
 from shared.domain.status import ExecutionStatus
 from shared.errors import BasketNotFound, BucketError, ValidationFailed
@@ -88,22 +86,6 @@ class RunBuilder:
         return self._baskets.get(name)
 
 
-def submit_warnings(
-    raw: Mapping[str, Any],
-    body: Mapping[str, Any],
-    known_keys: Sequence[str] = RUN_BASKET_KEYS,
-    key_hints: Mapping[str, str] = NO_KEY_HINTS,
-) -> list[str]:
-    """Return a warning for each unknown key of a body; raises ValidationFailed if the body has no basket."""
-    warnings = unknown_key_warnings(raw, known_keys, key_hints=key_hints)
-    if body.get("basket_name") is None:
-        if body.get("config") is None:
-            fault = {"pointer": "/basket_name", "message": "is required where there is no config"}
-            raise ValidationFailed("must provide basket_name or config", details=[fault])
-        warnings += definition_warnings(raw["config"], CONFIG_KEYS, "config")
-    return warnings
-
-
 def build_execution(basket: Basket, submission: Submission, catalogue: AgentCatalogue, *, kind: str) -> Execution:
     """Return the execution of a submission; raises ValidationFailed if its input does not match the input schema."""
     body, now = submission.body, submission.received_at
@@ -140,7 +122,7 @@ def build_execution(basket: Basket, submission: Submission, catalogue: AgentCata
         start_deadline=_later(earliest_start, body.get("start_deadline_s")),
         deadline=_later(earliest_start, body.get("deadline_s")),
     )
-    return delay_scripted_steps(execution)
+    return delay_scripted_steps(execution) if SIMULATE_AGENT_NAME in basket.agents else execution
 
 
 def _later(start: datetime | None, seconds: float | None) -> datetime | None:

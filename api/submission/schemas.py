@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
 
-from marshmallow import Schema, ValidationError, fields, pre_load, validate, validates_schema
+from marshmallow import ValidationError, fields, pre_load, validate, validates_schema
 
 from api.catalogue.schemas import BasketConfigSchema
+from api.http.body_policy import NO_KEY_HINTS
 from api.http.schema_fields import BodySchema, ItemsField, ObjectField, TimestampField, seconds_field
+from shared.errors import ValidationFailed
 
 METADATA_MAX_BYTES: Final = 16 * 1024
 TAGS_MAX: Final = 20
@@ -15,6 +19,10 @@ TAGS_MAX: Final = 20
 
 class _RunSchema(BodySchema):
     """The fields that every submit may have."""
+
+    KEY_HINTS: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"idempotency_key": "send it as the header Idempotency-Key, or a repeat runs twice"}
+    )
 
     tags = fields.List(
         fields.Str(validate=validate.Length(min=1, max=64)),
@@ -44,6 +52,12 @@ class RunBasketSchema(_RunSchema):
         load_default=dict, metadata={"description": "absent or {}: the first agent's sample_input"}
     )
 
+    @validates_schema
+    def _check_basket(self, body: dict[str, Any], **_: Any) -> None:
+        if body.get("basket_name") is None and body.get("config") is None:
+            fault = {"pointer": "/basket_name", "message": "is required where there is no config"}
+            raise ValidationFailed("must provide basket_name or config", details=[fault])
+
     @pre_load
     def _drop_config_beside_name(self, body: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Leave out a config that is not used because the body names a basket: its errors do not matter."""
@@ -67,15 +81,12 @@ class RunAgentSchema(_RunSchema):
 class BatchItemSchema(RunBasketSchema):
     """One submit of a batch."""
 
+    KEY_HINTS = NO_KEY_HINTS
+
     idempotency_key = fields.Str(metadata={"description": "as the header Idempotency-Key of a single submit"})
 
 
-class RunBatchSchema(Schema):
+class RunBatchSchema(BodySchema):
     """The body of POST /run-basket/batch."""
 
     items = ItemsField(BatchItemSchema, description="bodies of /run-basket")
-
-
-# The schemas do not change and each request needs the keys, so they are listed once.
-RUN_BASKET_KEYS: Final = tuple(RunBasketSchema().fields)
-RUN_AGENT_KEYS: Final = tuple(RunAgentSchema().fields)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any, Final
 
 import flask
 
 from api.http import version_prefix
-from api.http.request_body import fingerprint, read_body
-from api.http.wait_preference import WaitPreference, parse_prefer_header
+from api.http.request_body import LoadedBody
+from api.http.strict_json import canonical_json
+from api.http.wait_preference import NO_WAIT, WaitPreference, parse_prefer_header
 from shared.domain.execution import Idempotency
 from shared.errors import ValidationFailed
 
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,400})?")
-_EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +42,27 @@ class Submission:
     wait: WaitPreference
 
 
-def read_submission(
-    request: flask.Request, received_at: datetime, body: Mapping[str, Any] = _EMPTY, warnings: Sequence[str] = ()
-) -> Submission:
+def read_submission(request: flask.Request, received_at: datetime, body: LoadedBody) -> Submission:
     """Return ``request`` as a submission; raises ValidationFailed for a malformed Idempotency-Key."""
-    environ = request.environ
-    prefix = version_prefix.request_prefix()
-    raw = read_body(request, optional=True)
+    environ, prefix = request.environ, version_prefix.request_prefix()
     key = parse_idempotency_key(environ.get("HTTP_IDEMPOTENCY_KEY"), "header", "Idempotency-Key")
+    route = request.path.removeprefix(prefix)
     return Submission(
-        raw=raw,
+        raw=body.raw,
         body=body,
         received_at=received_at,
         request_id=flask.g.request_id,
         traceparent=parse_traceparent(environ.get("HTTP_TRACEPARENT")),
-        idempotency=None if key is None else Idempotency(key, fingerprint(request.path.removeprefix(prefix), raw)),
+        idempotency=None if key is None else Idempotency(key, fingerprint(route, body.raw)),
         prefix=prefix,
-        warnings=warnings,
-        wait=parse_prefer_header(),
+        warnings=body.warnings,
+        wait=parse_prefer_header() if "HTTP_PREFER" in environ else NO_WAIT,
     )
+
+
+def fingerprint(route: str, body: Any) -> str:
+    """Return the fingerprint of a request: SHA-256, in hex, of ``route`` (without prefix) and the canonical body."""
+    return hashlib.sha256(route.encode() + b"\0" + canonical_json(body)).hexdigest()
 
 
 def parse_idempotency_key(key: Any, place: str, name: str) -> str | None:

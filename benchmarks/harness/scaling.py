@@ -62,7 +62,8 @@ class BenchmarkDatabase:
         run = self._time_operation("accept", lambda: store.create(late))
         again = accept_run(now, terms, _STEP, key=key)
         self._expect(
-            self._time_operation("the same key again", lambda: store.create(again)).id == run.id, "a key was taken twice"
+            self._time_operation("the same key again", lambda: store.create(again)).id == run.id,
+            "a key was taken twice",
         )
         implausible_after = now + 2 * terms.due_ahead_max
         due = self._time_operation(

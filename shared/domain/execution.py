@@ -13,6 +13,8 @@ from shared.domain.status import ExecutionStatus, StepStatus
 
 PUBLIC_INTEGRATOR: Final = "public"
 ENGINE_AGENT_NAME: Final = "basket_manager"
+PRIORITY_FIRST_OFFER: Final = 3
+PRIORITY_REOFFER: Final = 0
 LOG_LINES_MAX: Final = 1_000
 LOG_PAGE_SIZE_DEFAULT: Final = 100
 
@@ -100,6 +102,11 @@ class Step:
         return self.status is StepStatus.READY and self.offered_at is None
 
     @property
+    def priority(self) -> int:
+        """The priority of its last offer: rescues, retries and hand-backs go before first offers."""
+        return PRIORITY_FIRST_OFFER if self.offers <= 1 and self.claims == 0 else PRIORITY_REOFFER
+
+    @property
     def duration_ms(self) -> int | None:
         """The duration of the last attempt in milliseconds; None until it is over."""
         if self.started_at is None or self.finished_at is None:
@@ -176,6 +183,11 @@ class Execution:
     error: RunError | None = None
     version: int = 1
     rev: int = 1
+
+    @property
+    def has_due_time_of_its_own(self) -> bool:
+        """Whether a deadline or a delayed step sets a time for it, besides the hand-off time of its offers."""
+        return any((self.start_deadline, self.deadline, *(step.is_delayed for step in self.steps.values())))
 
     @property
     def is_done(self) -> bool:

@@ -15,7 +15,7 @@ import redis
 import structlog
 
 from shared.clock import boottime_s
-from shared.domain.execution import Execution, ExecutionRecord
+from shared.domain.execution import PRIORITY_REOFFER, Execution, ExecutionRecord
 from shared.domain.lifecycle.decision import Decision
 from shared.live import accept_markers, duration_stats, log_stream
 from shared.live.render import render, render_log_line
@@ -64,12 +64,13 @@ class Publisher:
         for decision in decisions:
             record = replace(decision.initial_record, outputs=outputs or {})
             self._enqueue(pipe, record, decision.dispatch)
-            accept_markers.mark_accepted(pipe, record.execution)
+            if record.execution.has_due_time_of_its_own:
+                accept_markers.mark_accepted(pipe, record.execution)
             view = render(record)
+            lines += _lines_after(record, 0)
             # A SET NX, cheaper than the script: a view that exists already is newer.
             if view is not None and self._is_current(as_of):
                 self._views.put_if_absent(pipe, record.execution.id, view)
-            lines += _lines_after(record, 0)
         log_stream.append_lines(pipe, lines)
         self._send(pipe, ", ".join(advance.execution.id for advance in decisions))
 
@@ -106,7 +107,7 @@ class Publisher:
         """Send a task message again, before all first offers, for a worker that drains and starts no step any more."""
         if rejected.step in execution.steps:
             pipe = self._redis.pipeline(transaction=False)
-            message.enqueue(pipe, rejected, execution.basket.step(rejected.step).queue, message.PRIORITY_REOFFER)
+            message.enqueue(pipe, rejected, execution.basket.step(rejected.step).queue, PRIORITY_REOFFER)
             self._send(pipe, execution.id)
 
     def publish_view(self, record: ExecutionRecord, *, as_of: float, published_seq: int) -> None:
@@ -141,7 +142,7 @@ class Publisher:
         for step in (execution.steps[step_id] for step_id in steps):
             if step.offered_at is not None:
                 offer = message.TaskMessage(execution.integrator, execution.id, step.id, step.offered_at)
-                message.enqueue(pipe, offer, execution.basket.step(step.id).queue, message.priority_of(step))
+                message.enqueue(pipe, offer, execution.basket.step(step.id).queue, step.priority)
 
     def _put_views(self, pipe: Any, records: Iterable[ExecutionRecord], as_of: float) -> None:
         if not self._is_current(as_of):

@@ -16,7 +16,6 @@ import orjson
 from shared.domain.execution import Execution, Step
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.live.duration_stats import run_samples_key
-from shared.queue.message import priority_of
 
 TRAILER_BYTES_MAX: Final = 500
 
@@ -132,7 +131,7 @@ def _timing_of(execution: Execution, step: Step | None) -> RunTiming:
     if step is None or step.status is not StepStatus.READY or step.offered_at is None:
         return timing
     queue = execution.basket.step(step.id).queue
-    return replace(timing, offered_ms=_ms(step.offered_at), queue=queue, priority=priority_of(step))
+    return replace(timing, offered_ms=_ms(step.offered_at), queue=queue, priority=step.priority)
 
 
 def _ms(at: datetime | None) -> int | None:

@@ -15,7 +15,8 @@ import orjson
 import redis
 
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
-from shared.queue.message import PRIORITY_FIRST_OFFER, PRIORITY_STEPS, TaskMessage, list_key, message_from_args
+from shared.domain.execution import PRIORITY_FIRST_OFFER
+from shared.queue.message import PRIORITY_STEPS, TaskMessage, list_key, message_from_args
 
 _BATCHED_LIST: Final = list_key(QUEUE_NAMES[0], PRIORITY_FIRST_OFFER)
 _CONSUMERS_MIN: Final = 2

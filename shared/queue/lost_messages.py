@@ -17,7 +17,7 @@ import redis
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.domain.execution import Step
 from shared.queue.dequeue import UnreadableMessage, decode_message
-from shared.queue.message import list_key, list_keys, priority_of
+from shared.queue.message import list_key, list_keys
 
 _EMPTY: Final = datetime.max.replace(tzinfo=UTC)
 _UNREADABLE: Final = datetime.min.replace(tzinfo=UTC)
@@ -33,7 +33,7 @@ class LostMessageDetector:
         """Return whether the message of an offered step cannot be in its list any more."""
         if step.offered_at is None:
             return True
-        oldest = self._oldest[list_key(queue, priority_of(step))]
+        oldest = self._oldest[list_key(queue, step.priority)]
         return oldest == _EMPTY or oldest - step.offered_at > handoff
 
 

@@ -15,12 +15,10 @@ from typing import Any, Final
 
 import orjson
 
-from shared.domain.execution import Step
+from shared.domain.execution import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER
 
 RUN_STEP_TASK: Final = "bucket.run_step"
 
-PRIORITY_FIRST_OFFER: Final = 3
-PRIORITY_REOFFER: Final = 0
 PRIORITY_STEPS: Final = (PRIORITY_REOFFER, PRIORITY_FIRST_OFFER)
 _SEPARATOR: Final = "\x06\x16"
 _ORIGIN: Final = "bucket"
@@ -46,11 +44,6 @@ def message_from_args(integrator: str, execution_id: str, step: str, offered_at_
     if not all(isinstance(name, str) for name in (integrator, execution_id, step)):
         raise TypeError("the ids in a task message must be strings")
     return TaskMessage(integrator, execution_id, step, datetime.fromtimestamp(offered_at_ms / 1_000, UTC))
-
-
-def priority_of(step: Step) -> int:
-    """Return the priority of a step's last offer: rescues, retries and hand-backs go before first offers."""
-    return PRIORITY_FIRST_OFFER if step.offers <= 1 and step.claims == 0 else PRIORITY_REOFFER
 
 
 def list_key(queue: str, priority: int) -> str:

@@ -183,7 +183,9 @@ def test_head_answers_as_get_without_the_body(caller: ApiClient, finished_id: st
 
 @pytest.mark.parametrize("path", [*READABLE, "/run-basket", "/run-agent", "/create-basket", "/metrics"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_trailing_slash_is_404_and_never_a_redirect(caller: ApiClient, finished_id: str, method: str, path: str) -> None:
+def test_a_trailing_slash_is_404_and_never_a_redirect(
+    caller: ApiClient, finished_id: str, method: str, path: str
+) -> None:
     response = caller.request(method, path.format(id=finished_id) + "/", json={} if method == "POST" else None)
     assert (response.status_code, "Location" in response.headers) == (404, False)
     assert response.json()["error_code"] == "not_found"

@@ -94,7 +94,9 @@ def test_a_held_request_returns_as_soon_as_the_change_comes(caller: ApiClient, p
         by_query = threads.submit(page, caller, path, wait=20, **query)
         by_header = threads.submit(caller.get, path, params=query, headers={"Prefer": "wait=20"})
         for _ in range(3):
-            caller.wait_done(caller.submit_basket())  # changes that do not match the filter wake the requests, but do not end them
+            caller.wait_done(
+                caller.submit_basket()
+            )  # changes that do not match the filter wake the requests, but do not end them
         assert not any(change.done() for change in (by_query, by_header))
         caller.post(f"/executions/{run}/cancel", {})
         body, response = by_query.result(10), by_header.result(10)

@@ -29,7 +29,9 @@ def caller(stack: Stack) -> Iterator[ApiClient]:
     stack.repair()
 
 
-def run_graph(caller: ApiClient, *steps: dict[str, Any], input_data: dict[str, Any] | None = None, **fields: Any) -> str:
+def run_graph(
+    caller: ApiClient, *steps: dict[str, Any], input_data: dict[str, Any] | None = None, **fields: Any
+) -> str:
     body = {"config": {"steps": list(steps)}, "input_data": input_data or {"n": 1}} | fields
     response = caller.post("/run-basket", body)
     assert response.status_code == 202, response.text

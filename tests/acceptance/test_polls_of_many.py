@@ -89,7 +89,9 @@ def test_a_loop_over_many_sees_every_end_and_no_older_revision(caller: ApiClient
     assert poll_many(caller, *revs.items()) == {"changed": [], "unchanged": 20, "not_found": [], "poll_after_ms": None}
 
 
-def test_all_are_polled_again_when_the_first_of_them_should_be(caller: ApiClient, completed_view: dict[str, Any]) -> None:
+def test_all_are_polled_again_when_the_first_of_them_should_be(
+    caller: ApiClient, completed_view: dict[str, Any]
+) -> None:
     due_late = caller.submit_basket(run_after_s=600)
     rev = caller.poll(due_late)["rev"]
     response = caller.post("/executions/poll", {"items": [{"execution_id": due_late, "rev": rev}]})
@@ -116,7 +118,9 @@ def test_an_id_may_be_repeated_or_invalid(caller: ApiClient, completed_view: dic
     assert poll_many(caller, ("None", None), ("None", 3))["not_found"] == ["None"]
 
 
-def test_a_revision_that_never_existed_returns_the_current_view(caller: ApiClient, completed_view: dict[str, Any]) -> None:
+def test_a_revision_that_never_existed_returns_the_current_view(
+    caller: ApiClient, completed_view: dict[str, Any]
+) -> None:
     (row,) = poll_many(caller, (completed_view["execution_id"], 2**63 - 1))["changed"]
     assert row["rev"] == completed_view["rev"]
 

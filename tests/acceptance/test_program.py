@@ -64,7 +64,11 @@ def test_a_caller_that_retries_works_unchanged(caller: ApiClient) -> None:
         caller.stack.url, {"basket_name": "working_test", "input_data": {"transactions": []}}
     )
     assert integrator.seen == [202]
-    assert caller.wait_done(response["execution_id"])["result"]["analysis"] == {"total": 0, "positive": 0, "negative": 0}
+    assert caller.wait_done(response["execution_id"])["result"]["analysis"] == {
+        "total": 0,
+        "positive": 0,
+        "negative": 0,
+    }
 
 
 def test_a_caller_that_retries_sees_404_three_times_for_an_unknown_basket(caller: ApiClient) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from shared.domain.execution import PUBLIC_INTEGRATOR
-from shared.queue.message import PRIORITY_FIRST_OFFER, TaskMessage, encode_message, list_key
+from shared.domain.execution import PRIORITY_FIRST_OFFER, PUBLIC_INTEGRATOR
+from shared.queue.message import TaskMessage, encode_message, list_key
 from tests.acceptance.client import ApiClient
 from tests.tampered_cursors import tampered_variants
 from tests.waiting import wait_until
@@ -79,7 +79,9 @@ def test_a_retry_shows_its_reused_steps_at_once(caller: ApiClient, tmp_path: Pat
     assert count_runs(tmp_path) == 1
 
 
-def test_a_retry_from_the_start_runs_every_step_again_also_of_a_completed_run(caller: ApiClient, tmp_path: Path) -> None:
+def test_a_retry_from_the_start_runs_every_step_again_also_of_a_completed_run(
+    caller: ApiClient, tmp_path: Path
+) -> None:
     first = failed_run(caller, tmp_path)
     second = caller.post(f"/executions/{first}/retry", {"from": "start"}).json()["execution_id"]
     assert caller.wait_done(second)["status"] == "completed"
@@ -126,7 +128,9 @@ def test_a_cancelled_run_can_be_retried(caller: ApiClient) -> None:
     ],
     ids=str,
 )
-def test_an_impossible_retry_is_refused_and_stores_nothing(caller: ApiClient, body: Any, status: int, code: str) -> None:
+def test_an_impossible_retry_is_refused_and_stores_nothing(
+    caller: ApiClient, body: Any, status: int, code: str
+) -> None:
     completed = caller.submit_agent("echo")
     caller.wait_done(completed)
     before = caller.document_counts()

@@ -38,7 +38,9 @@ def ticks(file: Path) -> list[tuple[int, int, int]]:
 
 
 @pytest.mark.parametrize("pad", [0, 200_000])
-def test_a_step_whose_process_is_killed_continues_at_its_checkpoint(caller: ApiClient, tmp_path: Path, pad: int) -> None:
+def test_a_step_whose_process_is_killed_continues_at_its_checkpoint(
+    caller: ApiClient, tmp_path: Path, pad: int
+) -> None:
     file = tmp_path / "ticks"
     run = caller.submit_agent("ticker", path=str(file), pieces=12, slice_s=0.1, pad_bytes=pad)
     wait_until(lambda: len(ticks(file)) >= 6, 10, "it is halfway")

@@ -89,7 +89,9 @@ def test_a_failure_has_the_code_of_the_script(caller: ApiClient, runs: Mapping[s
     assert (view["error"]["error_code"], view["error"]["kind"]) == ("card_declined", "permanent")
 
 
-def test_a_large_result_is_omitted_in_outputs_and_complete_in_result(caller: ApiClient, runs: Mapping[str, str]) -> None:
+def test_a_large_result_is_omitted_in_outputs_and_complete_in_result(
+    caller: ApiClient, runs: Mapping[str, str]
+) -> None:
     view = caller.wait_done(runs["large"])
     assert view["outputs"]["simulate"]["omitted"] is True
     assert len(view["result"]["filler"]) > 999_000

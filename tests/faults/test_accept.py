@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from shared.queue.message import PRIORITY_FIRST_OFFER, list_key
+from shared.domain.execution import PRIORITY_FIRST_OFFER
+from shared.queue.message import list_key
 from tests.api_client import EVERY_PROCESS, ApiResponse, RunClient, longest_s, send_in_parallel, send_timed
 from tests.faults.inspection import count_messages, restart_with, stored_run
 from tests.faults.proxy import Proxy

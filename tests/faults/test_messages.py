@@ -7,16 +7,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from shared.domain.execution import PUBLIC_INTEGRATOR
-from shared.queue.message import (
-    PRIORITY_FIRST_OFFER,
-    PRIORITY_REOFFER,
-    RUN_STEP_TASK,
-    TaskMessage,
-    encode_message,
-    enqueue,
-    list_key,
-)
+from shared.domain.execution import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER, PUBLIC_INTEGRATOR
+from shared.queue.message import RUN_STEP_TASK, TaskMessage, encode_message, enqueue, list_key
 from tests.api_client import RunClient
 from tests.faults.inspection import count_messages, stored_run, worker_pids
 from tests.stack import Stack

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from pymongo import WriteConcern
 
-from shared.queue.message import PRIORITY_FIRST_OFFER, list_key
+from shared.domain.execution import PRIORITY_FIRST_OFFER
+from shared.queue.message import list_key
 from tests.api_client import AGENTS, EVERY_PROCESS, ApiResponse, RunClient, longest_s, send_in_parallel
 from tests.stack import Stack
 from tests.waiting import wait_until

@@ -13,10 +13,10 @@ from click.testing import CliRunner, Result
 
 from compose.cli import main
 from shared.bootstrap import Services, bootstrap
-from shared.domain.execution import PUBLIC_INTEGRATOR, ErrorKind, RunError
+from shared.domain.execution import PRIORITY_FIRST_OFFER, PUBLIC_INTEGRATOR, ErrorKind, RunError
 from shared.domain.lifecycle.transitions import fail
 from shared.domain.status import StepStatus
-from shared.queue.message import PRIORITY_FIRST_OFFER, list_key
+from shared.queue.message import list_key
 from shared.settings import Settings
 from tests.builders import NOON, accept_decision, claim_decision
 from tests.conftest import Servers

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from bson import Timestamp
 
-from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Step
+from shared.domain.execution import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER, PUBLIC_INTEGRATOR, Execution, Step
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.transitions import claim
 from shared.domain.status import StepStatus
-from shared.queue.message import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER, list_key
+from shared.queue.message import list_key
 from shared.store.server_clock import ServerClock
 from tests.integration.worker.conftest import SETTINGS, WorkerHarness
 from tests.waiting import wait_until

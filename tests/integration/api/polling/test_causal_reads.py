@@ -10,8 +10,8 @@ import pytest
 from pymongo import WriteConcern
 from pymongo.collection import Collection
 
+from api.hints.poll_hints import ViewHints
 from api.hints.schedule_cache import DurationCache
-from api.hints.view_hints import ViewHints
 from api.http.long_poll import LongPoller
 from api.polling.execution_reader import ExecutionReader
 from api.polling.poll_many import PollManyHandler, _PollManyResult

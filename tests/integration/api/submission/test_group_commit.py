@@ -16,11 +16,11 @@ import pytest
 from api.submission.group_commit import GROUPED_BYTES_MAX, GroupCommit, _Ticket
 from shared import faults
 from shared.bootstrap import Services, bootstrap
-from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Idempotency
+from shared.domain.execution import PRIORITY_FIRST_OFFER, PUBLIC_INTEGRATOR, Execution, Idempotency
 from shared.domain.lifecycle.decision import Decision
 from shared.errors import NotStorable, OutcomeUnknown, Unavailable
 from shared.ids import new_execution_id
-from shared.queue.message import PRIORITY_FIRST_OFFER, list_key
+from shared.queue.message import list_key
 from shared.settings import Settings
 from tests.builders import NOON, accept_decision, chain
 from tests.faulty_store import FaultyStore

@@ -11,9 +11,10 @@ import orjson
 import pytest
 import redis
 
+from shared.domain.execution import PRIORITY_FIRST_OFFER
 from shared.live import log_stream
 from shared.queue import message
-from shared.queue.message import PRIORITY_FIRST_OFFER, TaskMessage, list_key
+from shared.queue.message import TaskMessage, list_key
 from tests.builders import NOON
 
 ROOM_BYTES = 16 * 1024 * 1024

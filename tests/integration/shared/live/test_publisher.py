@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from shared.clock import boottime_s
+from shared.domain.execution import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER
 from shared.domain.lifecycle.transitions import rescue
 from shared.ids import new_execution_id
 from shared.live import log_stream
@@ -16,7 +17,7 @@ from shared.live.log_stream import LogFilter
 from shared.live.publisher import VIEW_STALE_AFTER_S, Publisher, SavedDecision
 from shared.live.render import parse_header
 from shared.live.views import ViewCache
-from shared.queue.message import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER, list_key
+from shared.queue.message import list_key
 from shared.telemetry.fleet_metrics import FleetMetrics
 from tests.builders import NOON, TIMINGS, accept_decision
 

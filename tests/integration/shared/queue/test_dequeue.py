@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import redis
 
+from shared.domain.execution import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER
 from shared.queue.dequeue import Dequeuer
-from shared.queue.message import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER, TaskMessage, enqueue, list_key
+from shared.queue.message import TaskMessage, enqueue, list_key
 from tests.builders import NOON
 
 

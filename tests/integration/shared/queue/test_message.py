@@ -15,16 +15,8 @@ from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
-from shared.queue.message import (
-    PRIORITY_FIRST_OFFER,
-    PRIORITY_REOFFER,
-    RUN_STEP_TASK,
-    TaskMessage,
-    encode_message,
-    enqueue,
-    list_key,
-    message_from_args,
-)
+from shared.domain.execution import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER
+from shared.queue.message import RUN_STEP_TASK, TaskMessage, encode_message, enqueue, list_key, message_from_args
 from shared.settings import Settings
 
 MESSAGE = TaskMessage(

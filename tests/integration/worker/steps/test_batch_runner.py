@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from shared.domain.definitions.basket import PARALLEL, Basket, BasketStep
-from shared.domain.execution import PUBLIC_INTEGRATOR, Execution
+from shared.domain.execution import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER, PUBLIC_INTEGRATOR, Execution
 from shared.domain.lifecycle.transitions import cancel, claim, rescue
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.errors import NotStorable
@@ -19,7 +19,7 @@ from shared.live import log_stream
 from shared.live.log_stream import LogFilter
 from shared.live.render import parse_header, render
 from shared.queue.dequeue import Dequeuer
-from shared.queue.message import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER, enqueue, list_key
+from shared.queue.message import enqueue, list_key
 from shared.store.executions.bulk import BulkSave
 from tests.integration.worker.conftest import WorkerHarness, set_write_delay
 from tests.waiting import wait_until

@@ -8,10 +8,11 @@ from typing import Any
 import orjson
 import pytest
 
+from shared.domain.execution import PRIORITY_FIRST_OFFER
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.live.render import parse_header
-from shared.queue.message import PRIORITY_FIRST_OFFER, list_key
+from shared.queue.message import list_key
 from tests.integration.worker.conftest import WorkerHarness
 from worker.context import AgentContext
 

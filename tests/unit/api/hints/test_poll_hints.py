@@ -12,12 +12,13 @@ import pytest
 from api.hints.poll_hints import NO_HINTS, PollHints, compute_hints
 from api.hints.poll_schedule import PollSchedule, build_schedule
 from api.hints.schedule_cache import PRIOR_SCHEDULE
+from shared.domain.execution import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER
 from shared.live.duration_stats import agent_samples_key
 from shared.live.redis_monitor import RedisSnapshot
 from shared.live.render import ViewHeader
 from shared.live.view_trailer import RunTiming, Trailer, WaitState
 from shared.queue.estimates import OldestMessage, QueueSnapshot
-from shared.queue.message import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER, list_key
+from shared.queue.message import list_key
 
 BEGAN = datetime.fromtimestamp(1_763_700_000, UTC)
 BEGAN_MS = int(BEGAN.timestamp() * 1_000)

@@ -8,11 +8,17 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from shared.domain.execution import ErrorKind, Execution, ExecutionRecord, RunError
+from shared.domain.execution import (
+    PRIORITY_FIRST_OFFER,
+    PRIORITY_REOFFER,
+    ErrorKind,
+    Execution,
+    ExecutionRecord,
+    RunError,
+)
 from shared.domain.lifecycle.transitions import cancel, fail, rescue, start
 from shared.live.render import render
 from shared.live.view_trailer import RunTiming, Trailer, WaitState, split_trailer, trailer_of
-from shared.queue.message import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER
 from tests.builders import NOON, SECOND, TIMINGS, accept_decision, claim_decision, unstarted_run
 
 NOON_MS = int(NOON.timestamp() * 1_000)
