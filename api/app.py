@@ -9,7 +9,7 @@ from typing import Final
 import flask
 
 from api import health
-from api.actions import cancel, dead_letters, retry
+from api.actions import cancel, dead_letter_routes, retry
 from api.actions.retry import RetryHandler
 from api.background import start_background
 from api.catalogue import routes as catalogue
@@ -23,12 +23,12 @@ from api.http import middleware, problems, version_prefix
 from api.http.long_poll import LongPoller
 from api.http.request_body import Blueprint
 from api.logs import routes as logs
-from api.logs.pages import LogPageReader
+from api.logs.log_line_pages import LogPageReader
 from api.openapi import routes as openapi
 from api.polling import routes as polling
 from api.polling.execution_reader import ExecutionReader
+from api.polling.poll_handler import PollHandler
 from api.polling.poll_many import PollManyHandler
-from api.polling.poller import PollHandler
 from api.store_watcher import StoreWatcher
 from api.submission import routes as submission
 from api.submission.acceptor import Acceptor
@@ -71,7 +71,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         polling.list_blueprint(services, view_hints),
         cancel.blueprint(services, reader, poller),
         retry.blueprint(clock, retrier),
-        dead_letters.blueprint(services, reader, retrier),
+        dead_letter_routes.blueprint(services, reader, retrier),
         feed.blueprint(feed_handler),
         feed.consumers_blueprint(services, feed_handler),
         logs.blueprint(services.catalogue, LogPageReader(services, monitor)),

@@ -13,9 +13,9 @@ from gunicorn.http.errors import (  # type: ignore[import-untyped]
     ParseException,
 )
 
+from api.gthread_keepalive import KeepAliveThreads
 from api.http import problems
 from api.http.strict_json import to_printable
-from api.keepalive_thread import KeepAliveThreads
 from shared.errors import BucketError, InternalError, ValidationFailed
 from shared.ids import new_request_id
 from shared.telemetry.lenient_json import encode_lenient

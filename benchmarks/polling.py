@@ -34,7 +34,7 @@ from benchmarks.harness.load_generator import BenchmarkError, LoadGenerator, Sce
 from benchmarks.harness.report import print_progress
 from benchmarks.harness.scenarios import LoadResult, poll_repeatedly
 from benchmarks.harness.systems import API_PROCESSES, ROOT, SystemUnderTest
-from compose.embedded import bucket_processes, tcp_port
+from compose.embedded import api_port, bucket_processes
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.operator_error import OperatorError
@@ -319,8 +319,8 @@ def run(
 
 def _start_baseline(side: SystemUnderTest, stack: ExitStack, root: Path, guard: GroupReaper) -> Server:
     """Start the baseline application under Bucket's own gunicorn settings."""
-    number = tcp_port.pick_port("127.0.0.1", 0)
-    url = tcp_port.local_url("127.0.0.1", number)
+    number = api_port.pick_port("127.0.0.1", 0)
+    url = api_port.local_url("127.0.0.1", number)
     api = side.children["api"].plan
     argv = tuple("benchmarks.reference.baseline_app:app" if part == "api.wsgi:app" else part for part in api.argv)
     env = dict(api.env) | {"PORT": str(number), "PROMETHEUS_MULTIPROC_DIR": str(root / "floor")}

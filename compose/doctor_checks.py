@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from compose import locked_packages, server_versions
-from compose.embedded import binaries, tcp_port
+from compose.embedded import api_port, binaries
 from compose.embedded.directory_lock import DirectoryLock
 from compose.operator_error import OperatorError
 from shared.errors import SettingsError
@@ -86,7 +86,7 @@ def _check_port(data: Path) -> str:
             DirectoryLock(data).close()
         except OperatorError as error:
             return str(error)
-    return f"{tcp_port.pick_port(settings.host, settings.port)} is free"
+    return f"{api_port.pick_port(settings.host, settings.port)} is free"
 
 
 def _check_writable(data: Path) -> str:

@@ -33,7 +33,7 @@ from shared.store.feed.consumer_store import MongoConsumerStore
 from shared.store.feed.reader import FeedReader
 from shared.store.feed.writer import FeedWriter
 from shared.store.server_clock import ServerClock
-from shared.telemetry.fleet_metrics import FleetMetrics
+from shared.telemetry.fleet_counters import FleetCounters
 
 API_STORE_DEADLINE_S: Final = 0.8
 
@@ -113,5 +113,5 @@ def bootstrap(settings: Settings, role: str) -> Services:
         agent_memory=MongoAgentMemory(database, clock),
         redis=redis_client,
         views=views,
-        publisher=Publisher(redis_client, views, FleetMetrics()),
+        publisher=Publisher(redis_client, views, FleetCounters()),
     )

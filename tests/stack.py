@@ -36,7 +36,7 @@ import pymongo
 import redis
 from pymongo.database import Database
 
-from compose.embedded import bucket_processes, servers, socket_dir, tcp_port
+from compose.embedded import api_port, bucket_processes, servers, socket_dir
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
@@ -93,7 +93,7 @@ class Stack:
         number = int(self._port.getsockname()[1])
         self.root = root
         self.sockets = socket_dir.make_socket_dir()
-        self.url = tcp_port.local_url("127.0.0.1", number)
+        self.url = api_port.local_url("127.0.0.1", number)
         self.redis_url = servers.redis_url(self.sockets)
         self.mongodb_url = settings.get("MONGODB_URL") or servers.mongodb_url(self.sockets)
         self.environ = {

@@ -12,10 +12,10 @@ import redis
 import structlog
 from flask import request
 
-from api.http.body_policy import unknown_key_warnings
+from api.http.body_key_checks import unknown_key_warnings
 from api.http.request_body import Blueprint, read_body
 from api.polling.execution_reader import ExecutionReader, check_execution_id
-from api.polling.poller import PollHandler
+from api.polling.poll_handler import PollHandler
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC_INTEGRATOR, CancelRequest, ExecutionRecord
 from shared.domain.lifecycle.transitions import cancel

@@ -9,7 +9,7 @@ import flask
 from flask import request
 
 from api.hints.poll_hints import ViewHints
-from api.http.body_policy import unknown_key_warnings
+from api.http.body_key_checks import unknown_key_warnings
 from api.http.request_body import Blueprint, LoadedBody, read_body
 from api.polling.execution_reader import ExecutionReader, check_execution_id
 from api.submission.acceptor import Acceptor

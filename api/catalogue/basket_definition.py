@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from api.catalogue.schemas import DEFINITION_MAX_BYTES, STEP_KEYS
-from api.http.body_policy import unknown_key_warnings
+from api.http.body_key_checks import unknown_key_warnings
 from api.http.strict_json import FAULTS_MAX
 from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.domain.definitions.agent_spec import AgentSpec

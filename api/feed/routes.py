@@ -15,7 +15,7 @@ from marshmallow import fields
 from api.feed import cursors
 from api.feed.changes import NOW, FeedHandler
 from api.http import query_params
-from api.http.body_policy import unknown_key_warnings
+from api.http.body_key_checks import unknown_key_warnings
 from api.http.cache_control import private_no_cache
 from api.http.request_body import Blueprint, LoadedBody, read_body
 from api.http.schema_fields import BodySchema

@@ -17,7 +17,7 @@ from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import ClientDisconnected
 
-from api.http.body_policy import check_policy, unknown_key_warnings
+from api.http.body_key_checks import check_policy, unknown_key_warnings
 from api.http.strict_json import json_pointer, parse
 from shared.errors import InvalidJson, PayloadTooLarge, UnsupportedMediaType, ValidationFailed
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
-from api.http.body_policy import NO_KEY_HINTS
+from api.http.body_key_checks import NO_KEY_HINTS
 from shared.timestamps import parse_rfc3339
 
 ITEMS_MAX: Final = 500

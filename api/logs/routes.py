@@ -11,7 +11,7 @@ from api.http import cursor_codec, query_params
 from api.http.cache_control import private_no_cache
 from api.http.cursor_codec import CursorKind
 from api.http.request_body import Blueprint
-from api.logs.pages import ArchivePosition, LogPageReader, LogPosition
+from api.logs.log_line_pages import ArchivePosition, LogPageReader, LogPosition
 from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.errors import CursorInvalid, ValidationFailed
 from shared.live.log_stream import LogCursor, LogFilter

@@ -7,8 +7,8 @@ import flask
 from api.hints.poll_hints import ViewHints
 from api.http.request_body import Blueprint, LoadedBody
 from api.polling.list_executions import respond_with_list
+from api.polling.poll_handler import PollHandler
 from api.polling.poll_many import PollManyHandler
-from api.polling.poller import PollHandler
 from api.polling.schemas import PollManySchema
 from shared.bootstrap import Services
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from api.http.body_policy import unknown_key_warnings
+from api.http.body_key_checks import unknown_key_warnings
 from api.http.schema_fields import BodySchema, ItemsField
 from api.http.strict_json import FAULTS_MAX
 from shared.ids import EXECUTION_ID_PATTERN

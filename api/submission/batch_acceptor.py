@@ -22,7 +22,7 @@ from api.catalogue.basket_definition import definition_warnings
 from api.catalogue.schemas import CONFIG_KEYS
 from api.hints.poll_hints import ViewHints
 from api.http import problems
-from api.http.body_policy import check_policy, unknown_key_warnings
+from api.http.body_key_checks import check_policy, unknown_key_warnings
 from api.http.request_body import validation_error
 from api.http.schema_fields import ITEMS_MAX
 from api.submission.acceptor import AcceptedRun, replay_of

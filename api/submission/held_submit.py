@@ -8,7 +8,7 @@ import flask
 import structlog
 
 from api.hints.poll_hints import ViewHints
-from api.polling.poller import PollHandler, view_response
+from api.polling.poll_handler import PollHandler, view_response
 from api.submission.acceptor import AcceptedRun
 from api.submission.replies import accepted_response
 from api.submission.submission import Submission

@@ -11,7 +11,7 @@ from flask import request
 from api.catalogue.basket_definition import definition_warnings
 from api.catalogue.schemas import CONFIG_KEYS
 from api.hints.poll_hints import ViewHints
-from api.http.body_policy import check_policy
+from api.http.body_key_checks import check_policy
 from api.http.request_body import Blueprint, LoadedBody, StrictParser
 from api.submission.acceptor import Acceptor
 from api.submission.batch_acceptor import BatchAcceptor

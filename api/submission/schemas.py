@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from marshmallow import ValidationError, fields, pre_load, validate, validates_schema
 
 from api.catalogue.schemas import BasketConfigSchema
-from api.http.body_policy import NO_KEY_HINTS
+from api.http.body_key_checks import NO_KEY_HINTS
 from api.http.schema_fields import BodySchema, ItemsField, ObjectField, TimestampField, seconds_field
 from shared.errors import ValidationFailed
 

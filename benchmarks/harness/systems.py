@@ -21,7 +21,7 @@ import redis
 
 from benchmarks.harness.cpu_time import children_of
 from benchmarks.harness.http_dialects import BUCKET, HttpDialect
-from compose.embedded import bucket_processes, servers, socket_dir, tcp_port
+from compose.embedded import api_port, bucket_processes, servers, socket_dir
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
@@ -45,8 +45,8 @@ class SystemUnderTest:
         """Prepare a system that stores data and logs in ``root``; ``settings`` are environment variables."""
         self.dialect = dialect
         self.accepted_count = 0
-        self.address = ("127.0.0.1", tcp_port.pick_port("127.0.0.1", 0))
-        self.url = tcp_port.local_url(*self.address)
+        self.address = ("127.0.0.1", api_port.pick_port("127.0.0.1", 0))
+        self.url = api_port.local_url(*self.address)
         self._sockets = socket_dir.make_socket_dir()
         self.redis_url = servers.redis_url(self._sockets)
         self.mongodb_url = servers.mongodb_url(self._sockets)

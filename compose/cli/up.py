@@ -19,7 +19,7 @@ import click
 
 from compose import locked_packages, server_versions
 from compose.cli import console
-from compose.embedded import selftest, socket_dir, tcp_port
+from compose.embedded import api_port, selftest, socket_dir
 from compose.embedded.directory_lock import DirectoryLock, read_holder_of
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.log_tail import LogTail
@@ -62,9 +62,9 @@ def _run_stack(lock: DirectoryLock, directory: Path, *, verbose: bool) -> None:
     socket_dir.remove_socket_dir(Path(read_holder_of(directory).get("sockets", "/")))
     warn_about_unknown_variables()
     settings = Settings.from_environ()
-    settings = replace(settings, port=tcp_port.pick_port(settings.host, settings.port))
+    settings = replace(settings, port=api_port.pick_port(settings.host, settings.port))
     sockets = socket_dir.make_socket_dir()
-    lock.write_holder(url=tcp_port.local_url(settings.host, settings.port), sockets=str(sockets))
+    lock.write_holder(url=api_port.local_url(settings.host, settings.port), sockets=str(sockets))
     try:
         stack = build_stack(settings, os.environ, sockets, directory)
         log_tail = LogTail(logs, click.echo) if verbose else nullcontext()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from compose.embedded import bucket_processes, servers, tcp_port
+from compose.embedded import api_port, bucket_processes, servers
 from compose.embedded.process_plan import Stage
 from compose.operator_error import OperatorError
 from shared.settings import Settings
@@ -42,7 +42,7 @@ def build_stack(settings: Settings, environ: Mapping[str, str], sockets: Path, d
     redis_url, mongodb_url = environ.get("REDIS_URL"), environ.get("MONGODB_URL")
     redis_stage = Stage("redis", () if redis_url else (servers.redis_plan(sockets, data / "redis"),))
     mongod_stage = Stage("mongod", () if mongodb_url else (servers.mongod_plan(sockets, data / "mongod"),))
-    url = tcp_port.local_url(settings.host, settings.port)
+    url = api_port.local_url(settings.host, settings.port)
     env = {
         "BUCKET_DRAIN_S": _DEVELOPMENT_DRAIN_S,  # a stop by Ctrl-C should not take half a minute
         **environ,

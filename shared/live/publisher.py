@@ -21,7 +21,7 @@ from shared.live import accept_markers, duration_stats, log_stream
 from shared.live.render import render, render_log_line
 from shared.live.views import RenderedView, ViewCache
 from shared.queue import message
-from shared.telemetry.fleet_metrics import FleetMetrics
+from shared.telemetry.fleet_counters import FleetCounters
 
 VIEW_STALE_AFTER_S: Final = 1.0
 TRIM_EVERY_S: Final = 60.0
@@ -44,7 +44,7 @@ class Publisher:
     """Publishes the changes of one process to Redis; its methods never raise an error of Redis."""
 
     def __init__(
-        self, client: redis.Redis, views: ViewCache, metrics: FleetMetrics, view_age_max_s: float = VIEW_STALE_AFTER_S
+        self, client: redis.Redis, views: ViewCache, metrics: FleetCounters, view_age_max_s: float = VIEW_STALE_AFTER_S
     ) -> None:
         self._redis = client
         self._views = views

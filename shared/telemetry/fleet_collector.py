@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.queue.message import list_keys
-from shared.telemetry.fleet_metrics import (
+from shared.telemetry.fleet_counters import (
     EXECUTIONS_KEY,
     LABELS_MAX,
     OTHER_LABEL,

@@ -118,4 +118,4 @@ def test_only_routes_and_the_http_layer_read_the_request() -> None:
     allowed = {
         path for path in readers if path.endswith("/routes.py") or path.startswith(("api/http/", "api/actions/"))
     }
-    assert readers - allowed == {"api/polling/field_selection.py", "api/polling/poller.py"}
+    assert readers - allowed == {"api/polling/field_selection.py", "api/polling/poll_handler.py"}

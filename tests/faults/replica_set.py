@@ -16,7 +16,7 @@ from typing import Any
 import pymongo
 from pymongo.errors import PyMongoError
 
-from compose.embedded import servers, tcp_port
+from compose.embedded import api_port, servers
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
@@ -31,7 +31,7 @@ class ReplicaSet:
     """Three members, each a process that can be killed, frozen and started again."""
 
     def __init__(self, root: Path, guard: GroupReaper) -> None:
-        self._ports = [tcp_port.pick_port("127.0.0.1", 0) for _ in range(NODES)]
+        self._ports = [api_port.pick_port("127.0.0.1", 0) for _ in range(NODES)]
         hosts = ",".join(f"127.0.0.1:{number}" for number in self._ports)
         self.url = f"mongodb://{hosts}/bucket?replicaSet={NAME}"
         self._members = [

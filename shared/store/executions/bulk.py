@@ -18,8 +18,8 @@ from shared.domain.execution import ExecutionRecord, Lease
 from shared.domain.lifecycle.decision import Decision
 from shared.store.database import Database, db_call
 from shared.store.executions.documents import READER_PROJECTION, decode_readable, decode_record
-from shared.store.executions.filters import executions_filter
 from shared.store.executions.updates import decision_filter, decision_update
+from shared.store.executions.write_filters import executions_filter
 
 _Document = dict[str, Any]
 

@@ -14,7 +14,12 @@ from pymongo import ReturnDocument
 
 from shared.domain.execution import Execution, Lease
 from shared.store.database import Database, db_call
-from shared.store.executions.filters import execution_filter, external_output_id, insert_external_output, lease_filter
+from shared.store.executions.write_filters import (
+    execution_filter,
+    external_output_id,
+    insert_external_output,
+    lease_filter,
+)
 from shared.store.server_clock import Clock
 
 INLINE_MAX_BYTES: Final = 64 * 1024

@@ -25,8 +25,8 @@ from shared.store.executions.documents import (
     decode_record,
     new_document,
 )
-from shared.store.executions.filters import executions_filter
 from shared.store.executions.store import IDEMPOTENCY_KEY_TTL, MongoExecutionStore
+from shared.store.executions.write_filters import executions_filter
 from shared.store.server_clock import Clock
 
 _SORT_BY_ORDER: Final = {

@@ -14,7 +14,7 @@ from shared.domain.status import ExecutionStatus
 from shared.ids import id_upper_bound
 from shared.store.database import Database, db_call
 from shared.store.executions.documents import decode_execution
-from shared.store.executions.filters import external_output_id
+from shared.store.executions.write_filters import external_output_id
 
 SWEEP_BATCH_SIZE: Final = 500
 ORPHAN_MIN_AGE: Final = timedelta(days=1)

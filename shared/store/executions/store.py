@@ -33,8 +33,13 @@ from shared.store.executions.documents import (
     set_or_unset,
     stored_at_of,
 )
-from shared.store.executions.filters import execution_filter, external_output_id, insert_external_output, lease_filter
 from shared.store.executions.updates import ProgressReport, decision_filter, decision_update, report_update
+from shared.store.executions.write_filters import (
+    execution_filter,
+    external_output_id,
+    insert_external_output,
+    lease_filter,
+)
 from shared.store.server_clock import Clock
 
 IDEMPOTENCY_KEY_TTL: Final = timedelta(hours=24)

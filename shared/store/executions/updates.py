@@ -9,7 +9,7 @@ from typing import Any
 from shared.domain.execution import LOG_LINES_MAX, Execution, Lease, LogEvent
 from shared.domain.lifecycle.decision import Decision
 from shared.store.executions.documents import diff_update, encode_event
-from shared.store.executions.filters import execution_filter, lease_filter
+from shared.store.executions.write_filters import execution_filter, lease_filter
 
 _Document = dict[str, Any]
 

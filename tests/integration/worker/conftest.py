@@ -25,7 +25,7 @@ from shared.store.executions.documents import stored_at_of
 from shared.store.executions.settle import settle
 from shared.store.executions.store import MongoExecutionStore
 from shared.store.server_clock import ServerClock
-from shared.telemetry.fleet_metrics import FleetMetrics
+from shared.telemetry.fleet_counters import FleetCounters
 from tests.api_client import AGENTS
 from tests.builders import ManualClock
 from tests.faulty_store import FaultyStore
@@ -125,7 +125,7 @@ def bench(redis_url: str, mongodb_url: str) -> Iterator[WorkerHarness]:
         batches = FaultyStore(services.bulk)
         # Views are published however long their write took, else a test would fail on a machine that stood still. The
         # publisher's own test covers the limit.
-        publisher = Publisher(services.redis, services.views, FleetMetrics(), view_age_max_s=60)
+        publisher = Publisher(services.redis, services.views, FleetCounters(), view_age_max_s=60)
         services = replace(services, clock=clock, store=store, bulk=batches, publisher=publisher)  # type: ignore[arg-type]
         yield WorkerHarness(services, store, batches, hand, load_agents(services.catalogue))
 

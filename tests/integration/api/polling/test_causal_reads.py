@@ -14,8 +14,8 @@ from api.hints.poll_hints import ViewHints
 from api.hints.schedule_cache import DurationCache
 from api.http.long_poll import LongPoller
 from api.polling.execution_reader import ExecutionReader
+from api.polling.poll_handler import PollHandler
 from api.polling.poll_many import PollManyHandler, _PollManyResult
-from api.polling.poller import PollHandler
 from shared.bootstrap import Services, bootstrap
 from shared.live.redis_monitor import RedisMonitor
 from shared.live.render import parse_header

@@ -16,7 +16,7 @@ from shared.domain.lifecycle.transitions import cancel, complete
 from shared.live import duration_stats
 from shared.live.publisher import Publisher, SavedDecision
 from shared.live.views import ViewCache
-from shared.telemetry.fleet_metrics import FleetMetrics
+from shared.telemetry.fleet_counters import FleetCounters
 from tests.builders import NOON, SECOND, TIMINGS, accept_decision, claim_decision
 
 
@@ -33,7 +33,7 @@ def stored_samples(client: redis.Redis, *keys: str) -> Mapping[str, tuple[float,
 
 def test_durations_of_a_run_and_its_attempts_are_stored_when_they_end(client: redis.Redis) -> None:
     advance = completed_run(2.0)
-    publisher = Publisher(client, ViewCache(client, 15), FleetMetrics())
+    publisher = Publisher(client, ViewCache(client, 15), FleetCounters())
     record = replace(advance.initial_record, outputs={"only": b"{}"})
     publisher.publish_decisions(
         [SavedDecision(record, advance, agent_durations=[("only", 1.25), ("only", 0.75)])], as_of=boottime_s()

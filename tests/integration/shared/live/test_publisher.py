@@ -18,12 +18,12 @@ from shared.live.publisher import VIEW_STALE_AFTER_S, Publisher, SavedDecision
 from shared.live.render import parse_header
 from shared.live.views import ViewCache
 from shared.queue.message import list_key
-from shared.telemetry.fleet_metrics import FleetMetrics
+from shared.telemetry.fleet_counters import FleetCounters
 from tests.builders import NOON, TIMINGS, accept_decision
 
 
 def publisher_of(client: redis.Redis) -> Publisher:
-    return Publisher(client, ViewCache(client, live_ttl_s=15), FleetMetrics())
+    return Publisher(client, ViewCache(client, live_ttl_s=15), FleetCounters())
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_late_accept_writes_no_view_but_sends_the_message(client: redis.Redis,
 
 def test_a_paused_process_writes_no_queued_view_but_sends_the_message(client: redis.Redis) -> None:
     decision = accept_decision()
-    at_once = Publisher(client, ViewCache(client, live_ttl_s=15), FleetMetrics(), view_age_max_s=-1)
+    at_once = Publisher(client, ViewCache(client, live_ttl_s=15), FleetCounters(), view_age_max_s=-1)
     at_once.publish_accepted([decision])
     assert ViewCache(client, 15).get(decision.execution.id) is None
     assert client.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 1

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
-from api.keepalive_thread import KeepAliveThreads
+from api.gthread_keepalive import KeepAliveThreads
 from tests.waiting import wait_until
 
 THREADS = 8
@@ -100,7 +100,7 @@ def test_no_caller_is_waited_for_while_a_request_needs_a_thread_or_the_process_e
 def test_all_waiting_threads_yield_once_a_request_finds_no_idle_thread(
     worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.keepalive_thread.WAIT_S", 60.0)
+    monkeypatch.setattr("api.gthread_keepalive.WAIT_S", 60.0)
     pairs = [socket.socketpair() for _ in range(3)]
     for _ in range(THREADS):
         worker.enqueue_req(None)
@@ -125,7 +125,7 @@ def test_all_waiting_threads_yield_once_a_request_finds_no_idle_thread(
 def test_callers_are_waited_for_again_once_the_crowd_is_gone(
     worker: Any, ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.keepalive_thread.WAIT_S", 60.0)
+    monkeypatch.setattr("api.gthread_keepalive.WAIT_S", 60.0)
     for _ in range(THREADS + 1):
         worker.enqueue_req(None)
     worker._count(-1)

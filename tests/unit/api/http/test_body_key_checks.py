@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.http.body_policy import CALLBACK_KEYS, CREDENTIAL_KEYS, check_policy, unknown_key_warnings
+from api.http.body_key_checks import CALLBACK_KEYS, CREDENTIAL_KEYS, check_policy, unknown_key_warnings
 from api.http.strict_json import parse
 from shared.errors import CallbacksNotSupported, CredentialsNotAccepted
 

@@ -11,10 +11,10 @@ import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.telemetry.fleet_collector import FleetCollector
-from shared.telemetry.fleet_metrics import FleetMetrics
+from shared.telemetry.fleet_counters import FleetCounters
 from shared.telemetry.request_metrics import render_exposition
 
-FLEET = FleetMetrics()
+FLEET = FleetCounters()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from flask import request
 
 from api.actions.retry import RetryHandler
 from api.http import list_cursors, query_params
-from api.http.body_policy import unknown_key_warnings
+from api.http.body_key_checks import unknown_key_warnings
 from api.http.cache_control import private_no_cache
 from api.http.cursor_codec import CursorKind
 from api.http.request_body import Blueprint, LoadedBody, read_body

@@ -39,7 +39,7 @@ return 1
 _FIELDS_MAX: Final = LABELS_MAX * 3  # three final statuses
 
 
-class FleetMetrics:
+class FleetCounters:
     """Counts events of the fleet (ended runs, attempts, rescues) by appending commands to pipelines."""
 
     def count_ended(self, pipe: Any, runs: Mapping[tuple[str, str], int], steps: Sequence[tuple[str, float]]) -> None:
