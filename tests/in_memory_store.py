@@ -16,8 +16,8 @@ from shared.domain.status import StepStatus
 from shared.errors import BucketError, OutcomeUnknown, StaleWrite
 from shared.store.executions.bulk import BulkSave
 from shared.store.executions.queries import RevisionComparison
-from shared.store.executions.store import IDEMPOTENCY_KEY_TTL, LeaseRenewal
-from shared.store.executions.updates import ProgressReport
+from shared.store.executions.store import IDEMPOTENCY_KEY_TTL
+from shared.store.executions.updates import LeaseRenewal, ProgressReport
 from shared.store.server_clock import Clock
 
 

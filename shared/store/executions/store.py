@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -33,7 +33,13 @@ from shared.store.executions.documents import (
     set_or_unset,
     stored_at_of,
 )
-from shared.store.executions.updates import ProgressReport, decision_filter, decision_update, report_update
+from shared.store.executions.updates import (
+    LeaseRenewal,
+    ProgressReport,
+    decision_filter,
+    decision_update,
+    report_update,
+)
 from shared.store.executions.write_filters import (
     execution_filter,
     external_output_id,
@@ -49,14 +55,6 @@ _CURSOR_BATCH_SIZE: Final = 50
 _STEP_DUE_TIMES: Final = {"$map": {"input": {"$objectToArray": "$steps"}, "in": "$$this.v.due_by"}}
 
 _Document = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseRenewal:
-    """The result of a heartbeat: the revision and the status of the execution that it renewed."""
-
-    rev: int
-    status: ExecutionStatus
 
 
 class MongoExecutionStore:
@@ -105,7 +103,7 @@ class MongoExecutionStore:
         A key is free again after a day.
         """
         holder = self._find_by_key(integrator, key)
-        return holder if holder is not None and self._is_key_in_force(holder) else None
+        return holder if holder and self._clock.now() - holder.created_at < IDEMPOTENCY_KEY_TTL else None
 
     def withdraw(self, integrator: str, execution_id: str) -> bool:
         """Replace an unclaimed run by a tombstone, which also refuses a later insert; False if it runs already."""
@@ -260,7 +258,7 @@ class MongoExecutionStore:
         if execution.idempotency is None or "idempotency" not in str((duplicate.details or {}).get("keyPattern")):
             raise OutcomeUnknown(f"{execution.id} was withdrawn or exists already") from duplicate
         holder = self._find_by_key(execution.integrator, execution.idempotency.key)
-        if holder is None or self._is_key_in_force(holder):
+        if holder is None or self._clock.now() - holder.created_at < IDEMPOTENCY_KEY_TTL:
             return holder
         query = {"_id": holder.id, "integrator": holder.integrator, "idempotency.key": execution.idempotency.key}
         with db_call(self._database):
@@ -272,9 +270,6 @@ class MongoExecutionStore:
         with db_call(self._database, writes=False):
             document = self._executions.find_one(query, DECISION_PROJECTION)
         return None if document is None else decode_execution(document)
-
-    def _is_key_in_force(self, holder: Execution) -> bool:
-        return self._clock.now() - holder.created_at < IDEMPOTENCY_KEY_TTL
 
     def _insert_output(self, execution: Execution, step: str, output: bytes) -> None:
         output_id = external_output_id(execution.id, step, execution.steps[step].token)

@@ -8,10 +8,19 @@ from typing import Any
 
 from shared.domain.execution import LOG_LINES_MAX, Execution, Lease, LogEvent
 from shared.domain.lifecycle.decision import Decision
+from shared.domain.status import ExecutionStatus
 from shared.store.executions.documents import diff_update, encode_event
 from shared.store.executions.write_filters import execution_filter, lease_filter
 
 _Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRenewal:
+    """The result of a heartbeat: the revision and the status of the execution that it renewed."""
+
+    rev: int
+    status: ExecutionStatus
 
 
 @dataclass(frozen=True, slots=True)
