@@ -93,7 +93,7 @@ def test_a_diamond_maps_its_inputs_and_ends_in_the_step_that_no_step_needs(calle
                 "needs": ["join", "a"],
                 "input": {"all": {"from": "join"}, "in": {"from": "input"}},
             },
-            given={"deep": [7]},
+            input_data={"deep": [7]},
         )
     )
     assert view["status"] == "completed", view["error"]
