@@ -21,7 +21,8 @@ from shared.settings import Settings
 from shared.telemetry.gunicorn_logger import JsonLogger
 
 _METRICS_DIR_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-# Set by a master that a new one replaces (SIGUSR2): it still listens, and will remove its own directory.
+# Whether an old master started this one to replace it without downtime (SIGUSR2). The old one still listens, and it
+# removes its own directory of metrics when it ends.
 _IS_UPGRADE: Final = "GUNICORN_PID" in os.environ
 
 
@@ -56,7 +57,11 @@ def _check_address(host: str, port: int) -> None:
 
 
 def _empty_metrics_directory() -> None:
-    """Prepare an empty directory for the workers' metrics: files of dead processes would be counted for ever."""
+    """Prepare an empty directory for the workers' metrics: files of dead processes would be counted for ever.
+
+    During an upgrade the variable names the directory of the old master, whose workers still write to it: this master
+    creates its own.
+    """
     configured = os.environ.get(_METRICS_DIR_VARIABLE)
     if configured and not _IS_UPGRADE:
         Path(configured).mkdir(parents=True, exist_ok=True)
@@ -83,7 +88,7 @@ worker_class = "api.gunicorn_worker.ProblemWorker"  # gthread; its own error rep
 workers = _loaded_settings.api_processes
 threads = _loaded_settings.api_threads
 reuse_port = True
-backlog = 2048
+backlog = 2048  # of the listening socket: connections that wait to be accepted, not task messages
 preload_app = False  # MongoDB's client must be made after the fork
 control_socket_disable = True  # all instances would use the same path in $HOME
 timeout = 60  # of a worker's heartbeat, not of a request

@@ -1,4 +1,7 @@
-"""Health, readiness and metrics: for people, load balancers and Prometheus; each replies within 3 s in any case."""
+"""Health, readiness and metrics: for people, load balancers and Prometheus; each replies within 3 s in any case.
+
+The schemas of the replies are ``Health`` and ``Ready`` in ``api/openapi/collection_schemas.py``.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,11 @@ VERSION: Final = version("bucket")
 
 def blueprint(database: Database, monitor: RedisMonitor, store_watcher: StoreWatcher) -> Blueprint:
     """Return the routes of health and readiness."""
-    blp = Blueprint("health", __name__, description="How Bucket is")
+    blp = Blueprint("health", __name__, description="Health and readiness")
 
     @blp.route("/health")
     def health() -> tuple[flask.Response, dict[str, str]]:
-        """Tell how the services are; always 200."""
+        """Return the state of the services; always 200."""
         snapshot = monitor.last
         up = {
             "mongodb": database.is_connected(),
@@ -38,7 +41,7 @@ def blueprint(database: Database, monitor: RedisMonitor, store_watcher: StoreWat
 
     @blp.route("/ready")
     def ready() -> tuple[flask.Response, dict[str, str]]:
-        """Tell whether runs can be accepted: 503 without MongoDB or Redis; workers do not count."""
+        """Return whether runs can be accepted: 503 without MongoDB or Redis; workers do not count."""
         connected = {"Redis": monitor.last.is_connected, "MongoDB": database.is_connected()}
         missing = [name for name, is_up in connected.items() if not is_up]
         if missing:
@@ -52,11 +55,11 @@ def blueprint(database: Database, monitor: RedisMonitor, store_watcher: StoreWat
 
 def metrics_blueprint(redis: Redis) -> Blueprint:
     """Return the metrics route that Prometheus scrapes; it exists only at the root, without a version prefix."""
-    blp = Blueprint("metrics", __name__, description="Figures for Prometheus")
+    blp = Blueprint("metrics", __name__, description="Metrics for Prometheus")
 
     @blp.route("/metrics")
     def figures() -> flask.Response:
-        """Give the figures of the fleet as Prometheus text."""
+        """Return the metrics of all processes in the text format of Prometheus."""
         return flask.Response(
             request_metrics.render_exposition(FleetCollector(redis)), content_type=request_metrics.CONTENT_TYPE
         )

@@ -47,8 +47,8 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
-            guard = stack.enter_context(GroupReaper())
-            side = SystemUnderTest(BUCKET, root, guard, BUCKET_AGENTS_DIR=str(_AGENTS))
+            group_reaper = stack.enter_context(GroupReaper())
+            side = SystemUnderTest(BUCKET, root, group_reaper, BUCKET_AGENTS_DIR=str(_AGENTS))
             stack.callback(side.close)
             if options.only != "growth":
                 side.start()

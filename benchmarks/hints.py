@@ -2,9 +2,9 @@
 
 Runs of the simulator that take 0.2, 2 and 20 s are submitted in a shuffled order, first each kind as a basket of its
 own, then all as one basket, so that only the age of a run can tell its kind. Each caller sleeps for the
-``poll_after_ms`` of the 202, then for that of each reply. The figures are how often it polled, and how late it learnt
+``poll_after_ms`` of the 202, then for that of each reply. The figures are how often it polled, and how late it learned
 of the end: the time of the last reply less the run's ``finished_at``, both by the clock of this machine. Before the
-measured runs Bucket learns each basket from a few runs; ``--unlearnt`` measures those too. It fails only if something
+measured runs Bucket learns each basket from a few runs; ``--unlearned`` measures those too. It fails only if something
 broke.
 """
 
@@ -49,7 +49,7 @@ _CALLERS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class HintSample:
-    """The result of one run whose caller followed the hints: its number of polls, and how late it learnt of the end."""
+    """The result of one run whose caller followed the hints: its number of polls, and how late it saw the end."""
 
     planned_s: float
     lasted_s: float
@@ -66,26 +66,26 @@ def main() -> int:
     """Submit, poll as hinted and print; return 0, or 1 if something broke."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hints", description=__doc__)
     parser.add_argument("--runs", type=int, default=40, help="how many runs of each kind are measured (40)")
-    parser.add_argument("--learnt", type=int, default=12, help="how many of each kind come before them (12)")
-    parser.add_argument("--unlearnt", action="store_true", help="measure those that come first too")
+    parser.add_argument("--learned", type=int, default=12, help="how many of each kind come before them (12)")
+    parser.add_argument("--unlearned", action="store_true", help="measure those that come first too")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng = random.Random(options.seed)  # noqa: S311
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
-            guard = stack.enter_context(GroupReaper())
-            side = SystemUnderTest(BUCKET, root, guard, BUCKET_WORKER_CONCURRENCY=str(SLOTS))
+            group_reaper = stack.enter_context(GroupReaper())
+            side = SystemUnderTest(BUCKET, root, group_reaper, BUCKET_WORKER_CONCURRENCY=str(SLOTS))
             stack.callback(side.close)
             side.start()
             for title, baskets in (
                 ("three baskets", _create_baskets(side)),
                 ("one basket", dict.fromkeys(RUN_DURATIONS_S, SHARED_BASKET)),
             ):
-                first = _measure_runs(side, baskets, options.learnt, rng)
-                print_progress(f"{title}: learnt from {len(first)} runs")
-                if options.unlearnt:
-                    _print_table(f"The first {options.learnt} of each kind, {title}", first)
+                first = _measure_runs(side, baskets, options.learned, rng)
+                print_progress(f"{title}: learned from {len(first)} runs")
+                if options.unlearned:
+                    _print_table(f"The first {options.learned} of each kind, {title}", first)
                 _print_table(f"Runs of {title}", _measure_runs(side, baskets, options.runs, rng))
     except (BenchmarkError, OperatorError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"bench-hints: {broken}\n{getattr(broken, 'fix', '')}\n")
@@ -125,12 +125,12 @@ def _poll_as_hinted(side: SystemUnderTest, basket: str, kind_s: float) -> HintSa
     while not reply["done"]:
         threading.Event().wait(reply["poll_after_ms"] / 1_000)
         reply, polls = _request_json(side, url), polls + 1
-    learnt_at = time.time()
+    learned_at = time.time()
     if reply["status"] != "completed":
         raise BenchmarkError(f"a run ended {reply['status']}: {reply['error']}")
     finished_at = datetime.fromisoformat(reply["finished_at"]).timestamp()
     lasted_s = finished_at - datetime.fromisoformat(reply["created_at"]).timestamp()
-    return HintSample(kind_s, lasted_s, polls, learnt_at - finished_at)
+    return HintSample(kind_s, lasted_s, polls, learned_at - finished_at)
 
 
 def _request_json(side: SystemUnderTest, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -317,7 +317,7 @@ def run(
     console.print(table)
 
 
-def _start_baseline(side: SystemUnderTest, stack: ExitStack, root: Path, guard: GroupReaper) -> Server:
+def _start_baseline(side: SystemUnderTest, stack: ExitStack, root: Path, group_reaper: GroupReaper) -> Server:
     """Start the baseline application under Bucket's own gunicorn settings."""
     number = api_port.pick_port("127.0.0.1", 0)
     url = api_port.local_url("127.0.0.1", number)
@@ -328,7 +328,7 @@ def _start_baseline(side: SystemUnderTest, stack: ExitStack, root: Path, guard: 
     plan = replace(
         api, name="floor", argv=argv, env=env, ready=lambda: bucket_processes.fetch_json(f"{url}/constant") == {}
     )
-    child = Child(plan, root / "floor.log", guard)
+    child = Child(plan, root / "floor.log", group_reaper)
     stack.callback(child.kill)
     child.start()
     child.wait_ready()
@@ -350,13 +350,13 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
-            guard = stack.enter_context(GroupReaper())
+            group_reaper = stack.enter_context(GroupReaper())
             side = SystemUnderTest(
-                BUCKET, root / "bucket", guard, BUCKET_AGENTS_DIR=str(ROOT / "benchmarks" / "agents")
+                BUCKET, root / "bucket", group_reaper, BUCKET_AGENTS_DIR=str(ROOT / "benchmarks" / "agents")
             )
             stack.callback(side.close)
             side.start()
-            baseline = _start_baseline(side, stack, root, guard)
+            baseline = _start_baseline(side, stack, root, group_reaper)
             console = Console(width=118, highlight=False)
             run(side, baseline, console, documents=options.documents, rounds=options.rounds, seconds=options.seconds)
     except (BenchmarkError, OperatorError, BucketError, RuntimeError, OSError) as broken:

@@ -105,8 +105,11 @@ def main() -> int:
 def _run_benchmark(size: BenchmarkSize) -> SystemsBenchmark:
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
-        guard = stack.enter_context(GroupReaper())
-        sides = (SystemUnderTest(REFERENCE, root / "reference", guard), SystemUnderTest(BUCKET, root / "bucket", guard))
+        group_reaper = stack.enter_context(GroupReaper())
+        sides = (
+            SystemUnderTest(REFERENCE, root / "reference", group_reaper),
+            SystemUnderTest(BUCKET, root / "bucket", group_reaper),
+        )
         for side in sides:
             stack.callback(side.close)
             side.start()

@@ -15,7 +15,7 @@ from shared.store import database
 REDIS_MIN: Final = (6, 2)
 MONGODB_MIN: Final = (6, 0)
 _TIMEOUT_S: Final = 3.0
-_NO_ANSWER_FIX: Final = "see that it runs, or unset it"
+_NO_REPLY_FIX: Final = "see that it runs, or unset it"
 
 
 def check_redis_version(url: str, minimum: tuple[int, ...] = REDIS_MIN) -> str:
@@ -24,7 +24,7 @@ def check_redis_version(url: str, minimum: tuple[int, ...] = REDIS_MIN) -> str:
         with closing(redis_client.connect(url, timeout_s=_TIMEOUT_S)) as client:
             version = str(client.info("server")["redis_version"])
     except (redis.RedisError, OSError, ValueError) as error:
-        raise OperatorError(f"the Redis of REDIS_URL does not answer: {error}", fix=_NO_ANSWER_FIX) from error
+        raise OperatorError(f"the Redis of REDIS_URL does not reply: {error}", fix=_NO_REPLY_FIX) from error
     _require_version("Redis", version, minimum)
     return version
 
@@ -36,7 +36,7 @@ def check_mongodb_version(url: str) -> str:
             hello = client.admin.command("hello")
             version = str(client.server_info()["version"])
     except (PyMongoError, OSError, ValueError) as error:
-        raise OperatorError(f"the MongoDB of MONGODB_URL does not answer: {error}", fix=_NO_ANSWER_FIX) from error
+        raise OperatorError(f"the MongoDB of MONGODB_URL does not reply: {error}", fix=_NO_REPLY_FIX) from error
     _require_version("MongoDB", version, MONGODB_MIN)
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
         raise OperatorError(

@@ -84,7 +84,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
     # After two heartbeats without a reply there must be time for a third before the lease ends.
     deadline_s = API_STORE_DEADLINE_S if is_api else min(max(1.0, 0.8 * settings.heartbeat_s), 8.0)
     database = Database(settings.mongodb_url, role, deadline_s, retries=not is_api)
-    # The API's heartbeat thread and each pass of a reconciler read the server's clock themselves, to see it jump.
+    # The API's StoreWatcher and each pass of a reconciler read the server's clock themselves, to see it jump.
     clock = ServerClock(database.read_server_time, sync_every_s=settings.heartbeat_s if is_worker else math.inf)
     if is_worker:
         database.on_failure = clock.invalidate

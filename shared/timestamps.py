@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 _RFC3339: Final = re.compile(
@@ -21,6 +22,7 @@ def parse_rfc3339(text: str) -> datetime:
         raise ValueError("no timestamp that can be written in UTC") from None
 
 
+@lru_cache(maxsize=256)  # one view has the same time in several places, and so have later views
 def format_rfc3339(at: datetime | None) -> str | None:
     """Format a timestamp in UTC, to the millisecond; None for None."""
     return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -59,19 +59,19 @@ def _logs_as_structlog_left_them() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iterator[Servers]:
+def servers(tmp_path_factory: pytest.TempPathFactory, group_reaper: GroupReaper) -> Iterator[Servers]:
     """Start redis-server and mongod for the session and stop them, by their process ids, at its end."""
     data = tmp_path_factory.mktemp("servers")
     sockets = socket_dir.make_socket_dir()
     plans = (embedded.redis_plan(sockets, data / "redis"), embedded.mongod_plan(sockets, data / "mongod"))
-    with _running(plans, data, guard):
+    with _running(plans, data, group_reaper):
         yield Servers(sockets)
     socket_dir.remove_socket_dir(sockets)
 
 
 @contextmanager
-def _running(plans: tuple[ChildPlan, ...], logs: Path, guard: GroupReaper) -> Iterator[list[Child]]:
-    children = [Child(plan, logs / f"{plan.name}.log", guard) for plan in plans]
+def _running(plans: tuple[ChildPlan, ...], logs: Path, group_reaper: GroupReaper) -> Iterator[list[Child]]:
+    children = [Child(plan, logs / f"{plan.name}.log", group_reaper) for plan in plans]
     try:
         for child in children:
             child.start()
@@ -84,11 +84,11 @@ def _running(plans: tuple[ChildPlan, ...], logs: Path, guard: GroupReaper) -> It
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path, guard: GroupReaper) -> Iterator[tuple[Child, str]]:
+def own_redis(tmp_path: Path, group_reaper: GroupReaper) -> Iterator[tuple[Child, str]]:
     """Start a redis-server for this test, which it may stop; yield its process and its URL."""
     sockets = socket_dir.make_socket_dir()
     plan = embedded.redis_plan(sockets, tmp_path / "redis")
-    with _running((plan,), tmp_path, guard) as [child]:
+    with _running((plan,), tmp_path, group_reaper) as [child]:
         yield child, embedded.redis_url(sockets)
     socket_dir.remove_socket_dir(sockets)
 
@@ -112,19 +112,19 @@ def mongodb_url(servers: Servers) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def guard() -> Iterator[GroupReaper]:
+def group_reaper() -> Iterator[GroupReaper]:
     """Yield the group reaper, which ends the processes of the tests if the tests themselves are killed."""
-    with GroupReaper() as guard:
-        yield guard
+    with GroupReaper() as group_reaper:
+        yield group_reaper
 
 
 @pytest.fixture(scope="module")
-def make_stack(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iterator[Callable[..., Stack]]:
+def make_stack(tmp_path_factory: pytest.TempPathFactory, group_reaper: GroupReaper) -> Iterator[Callable[..., Stack]]:
     """Yield a function that starts a whole stack with the given settings; the stacks end with the module."""
     stacks: list[Stack] = []
 
     def make(**settings: str) -> Stack:
-        stack = Stack(tmp_path_factory.mktemp("stack"), guard, **settings)
+        stack = Stack(tmp_path_factory.mktemp("stack"), group_reaper, **settings)
         stacks.append(stack)
         stack.start_all()
         return stack

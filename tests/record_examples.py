@@ -176,8 +176,8 @@ def _catalogue(recorder: Recorder) -> None:
 
 def main() -> None:
     """Start a stack, record, and write the examples to the file that the document reads."""
-    with tempfile.TemporaryDirectory() as root, GroupReaper() as guard:
-        stack = Stack(Path(root), guard, BUCKET_AGENTS_DIR=str(AGENTS))
+    with tempfile.TemporaryDirectory() as root, GroupReaper() as group_reaper:
+        stack = Stack(Path(root), group_reaper, BUCKET_AGENTS_DIR=str(AGENTS))
         try:
             stack.start_all()
             examples = record(ApiClient(stack))

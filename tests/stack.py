@@ -17,7 +17,7 @@ a process group: ``stop`` sends SIGTERM and waits, ``kill`` sends SIGKILL to the
 is down); this very worker has its presence entry in Redis. ``start(name, wait=False)`` does not wait, for a process
 that cannot serve yet. Redis comes back empty, mongod with its data. Periods are short (see ``SHORT``); any setting
 may be given instead. A stack that is given a ``MONGODB_URL`` starts no mongod. After a test that stops something,
-:meth:`Stack.mend` brings all of it back.
+:meth:`Stack.repair` brings all of it back.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ _SETTINGS_WITHOUT_PREFIX: Final = ("HOST", "PORT", "REDIS_URL", "MONGODB_URL")
 class SecondProcess:
     """A second process of one kind, beside the stack's own."""
 
-    def __init__(self, plan: ChildPlan, root: Path, guard: GroupReaper) -> None:
+    def __init__(self, plan: ChildPlan, root: Path, group_reaper: GroupReaper) -> None:
         self._log = root / f"{plan.name}-{secrets.token_hex(4)}.log"
-        self._child = Child(plan, self._log, guard)
+        self._child = Child(plan, self._log, group_reaper)
 
     def start(self, works: Callable[[], bool]) -> None:
         """Start it, and wait until ``works`` returns true."""
@@ -87,7 +87,7 @@ class SecondProcess:
 class Stack:
     """Five real processes on their own sockets and one loopback port; the module's docstring says how to use them."""
 
-    def __init__(self, root: Path, guard: GroupReaper, **settings: str) -> None:
+    def __init__(self, root: Path, group_reaper: GroupReaper, **settings: str) -> None:
         """Prepare a stack with its data and logs in ``root``; ``settings`` are environment variables."""
         self._port = _reserve_port("127.0.0.1")
         number = int(self._port.getsockname()[1])
@@ -106,8 +106,8 @@ class Stack:
             "PROMETHEUS_MULTIPROC_DIR": str(root / "metrics"),
             **settings,
         }
-        self.guard = guard
-        self._children = {plan.name: Child(plan, root / f"{plan.name}.log", guard) for plan in self._plans()}
+        self.group_reaper = group_reaper
+        self._children = {plan.name: Child(plan, root / f"{plan.name}.log", group_reaper) for plan in self._plans()}
         self._redis: redis.Redis | None = None
         self._mongo: pymongo.MongoClient[dict[str, Any]] | None = None
 
@@ -145,7 +145,7 @@ class Stack:
     @contextmanager
     def second_process(self, name: str, **settings: str) -> Iterator[SecondProcess]:
         """Run a second worker or reconciler while the block runs; wait until it works."""
-        second = SecondProcess(self.plan(name, **settings), self.root, self.guard)
+        second = SecondProcess(self.plan(name, **settings), self.root, self.group_reaper)
         second.start(lambda: self.has_presence(second.pid) if name == "worker" else bool(second.output()))
         try:
             yield second

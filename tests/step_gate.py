@@ -1,7 +1,7 @@
 """A gate that blocks a step as long as a test wants: the agent ``counter`` writes to a pipe without a reader.
 
-With :func:`gate` a run stays under way until the test opens the gate, however slow the machine is. Without it a run
-that takes "long enough" either ends too soon or makes the test wait too long.
+With :func:`step_gate` a run stays under way until the test opens the gate, however slow the machine is. Without it a
+run that takes "long enough" either ends too soon or makes the test wait too long.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class NoGossipWorker(Worker):  # type: ignore[misc]
 
 
 def celery_config_of(settings: Settings) -> dict[str, Any]:
-    """Return Celery's configuration; most settings answer a failure that was seen (docs/engine.md, section 9)."""
+    """Return Celery's configuration; most settings prevent a failure that was seen (docs/engine.md, section 9)."""
     return {
         "broker_url": settings.redis_url.replace("unix://", "redis+socket://", 1),
         "broker_transport_options": {

@@ -79,7 +79,7 @@ class Reconciler:
         try:
             return self._reconcile()
         except (Unavailable, OutcomeUnknown) as error:
-            self._log.warning("the store did not answer a pass of the reconciler", reason=error.message)
+            self._log.warning("the store did not reply to a pass of the reconciler", reason=error.message)
             self._grace_periods.begin_outage_grace()
             return 0
         finally:
@@ -209,7 +209,7 @@ def main() -> None:
     relay = FeedRelay(services.database, services.feed_writer, services.clock, lambda: reconciler.is_leader)
     relay.notify = FeedNotifier(services.redis)
     structlog.get_logger().info("the reconciler begins to search for overdue runs", every_s=reconciler.period_s)
-    threading.Thread(target=relay.run, args=(stop,), name="relay", daemon=True).start()
+    threading.Thread(target=relay.run, args=(stop,), name="feed-relay", daemon=True).start()
     reconciler.run(stop)
 
 

@@ -28,11 +28,11 @@ REASON_MAX: Final = 500
 
 def blueprint(services: Services, reader: ExecutionReader, poller: PollHandler) -> Blueprint:
     """Return the route that cancels an execution."""
-    blp = Blueprint("commands", __name__, description="Stop executions")
+    blp = Blueprint("commands", __name__, description="Cancel executions")
 
     @blp.route("/executions/<execution_id>/cancel", methods=["POST"])
     def cancel_execution(execution_id: str) -> flask.Response:
-        """Ask a run to stop; one that is over stays as it is."""
+        """Cancel a run; one that is over stays as it is."""
         check_execution_id(execution_id)
         body = read_body(request, optional=True)
         reason = _parse_reason(body)

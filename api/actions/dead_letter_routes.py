@@ -26,7 +26,9 @@ from shared.timestamps import format_rfc3339
 
 def blueprint(services: Services, reader: ExecutionReader, retrier: RetryHandler) -> Blueprint:
     """Return the routes of dead letters."""
-    blp = Blueprint("dead_letters", __name__, description="What failed for good, and how to send it again")
+    blp = Blueprint(
+        "dead_letters", __name__, description="Runs and messages that failed for good, and how to requeue a run"
+    )
 
     @blp.route("/dead-letters")
     def dead_letters() -> flask.Response:
@@ -41,7 +43,7 @@ def blueprint(services: Services, reader: ExecutionReader, retrier: RetryHandler
 
     @blp.route("/dead-letters/<letter_id>/requeue", methods=["POST"])
     def requeue(letter_id: str) -> flask.Response:
-        """Send a dead letter again: a new execution that goes on from what failed."""
+        """Requeue a dead letter: create a new execution that continues at the step that failed."""
         raw = read_body(request, optional=True)
         letter = services.dead_letters.find(PUBLIC_INTEGRATOR, letter_id)
         if letter is None:

@@ -63,11 +63,11 @@ class RetryHandler:
 
 def blueprint(clock: ServerClock, retrier: RetryHandler) -> Blueprint:
     """Return the route that retries."""
-    blp = Blueprint("retries", __name__, description="Run again what failed")
+    blp = Blueprint("retries", __name__, description="Rerun executions that failed or were cancelled")
 
     @blp.route("/executions/<execution_id>/retry", methods=["POST"])
     def retry(execution_id: str) -> flask.Response:
-        """Run again what failed or was cancelled, as a new execution that reuses the finished steps."""
+        """Rerun a failed or cancelled run as a new execution that reuses the finished steps."""
         check_execution_id(execution_id)
         raw = read_body(request, optional=True)
         start_from = _start_from(raw)

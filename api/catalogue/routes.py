@@ -25,7 +25,7 @@ def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
 
     @blp.route("/agents")
     def agents() -> flask.Response:
-        """List the agents' specs, of one domain where ``?domain=`` names it."""
+        """List the agents' specs; with ``?domain=`` only those of one domain."""
         specs = services.catalogue.agents(query_params.text("domain"))
         return flask.jsonify([spec.to_json() for spec in specs])
 
@@ -48,7 +48,7 @@ def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
     @blp.route("/create-basket", methods=["POST"])
     @blp.arguments(NewBasketSchema())
     def create_basket(body: LoadedBody) -> tuple[flask.Response, int]:
-        """Create a basket under a name that is free."""
+        """Create a basket under a name that is not in use."""
         warnings = definition_warnings(body.raw, NEW_BASKET_KEYS)
         _check_not_reserved(body["name"], BasketExists)
         definition = validate_definition(body)

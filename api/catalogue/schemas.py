@@ -42,7 +42,7 @@ class BasketConfigSchema(BodySchema):
     steps = fields.List(
         fields.Nested(WrittenStepSchema),
         validate=validate.Length(min=1, max=STEPS_MAX, error="must be 1 to 200 steps"),
-        metadata={"description": "an explicit graph, in place of agents"},
+        metadata={"description": "an explicit graph, instead of agents"},
     )
     execution_strategy = fields.Str(validate=validate.OneOf([SEQUENTIAL, PARALLEL, GRAPH]))
 

@@ -60,7 +60,7 @@ class FeedHandler:
         try:
             self._services.feed_reader.read_page(PUBLIC_INTEGRATOR, position, FeedQuery(1))
         except PositionExpired:
-            raise self._expired(position) from None
+            raise self._cursor_expired_error(position) from None
         return position
 
     def respond(self, start: FeedPosition | None) -> flask.Response:
@@ -83,11 +83,11 @@ class FeedHandler:
                 fresh_for_s=lambda _: RECHECK_INTERVAL_S,
             )  # fmt: skip
         except PositionExpired:
-            raise self._expired(start) from None
+            raise self._cursor_expired_error(start) from None
         return preference.mark_applied(self._page_response(held.value), is_granted=held.is_granted)
 
-    def _expired(self, start: FeedPosition | None) -> CursorExpired:
-        """Return the error for a cursor that is no longer kept, with a new cursor and the list to resync from."""
+    def _cursor_expired_error(self, start: FeedPosition | None) -> CursorExpired:
+        """Return the error for a cursor that is no longer kept, with a new cursor and the list by which to catch up."""
         since = cursors.encode(self._services.feed_reader.end().position)
         list_params = {"order": str(ListOrder.OLDEST)}
         if start is not None:

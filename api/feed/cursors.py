@@ -1,4 +1,4 @@
-"""Opaque cursors of the feed: a sealed position."""
+"""Opaque cursors of the feed: a position in it, with a checksum."""
 
 from __future__ import annotations
 

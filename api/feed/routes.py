@@ -37,11 +37,11 @@ class AckSchema(BodySchema):
 
 def blueprint(feed: FeedHandler) -> Blueprint:
     """Return the route of the feed."""
-    blp = Blueprint("feed", __name__, description="What changed, in one poll")
+    blp = Blueprint("feed", __name__, description="The changes of all executions, in one poll")
 
     @blp.route("/executions/changes")
     def changes() -> flask.Response:
-        """Get what changed since a cursor: each execution as it stands by now, in the order of its changes."""
+        """Get the changes since a cursor: each execution in its current state, in the order of the changes."""
         since = query_params.text("since")
         return feed.respond(None if since is None else feed.resolve(since))
 
@@ -50,12 +50,12 @@ def blueprint(feed: FeedHandler) -> Blueprint:
 
 def consumers_blueprint(services: Services, feed: FeedHandler) -> Blueprint:
     """Return the routes of named consumers."""
-    blp = Blueprint("consumers", __name__, description="The feed with a cursor that Bucket keeps")
+    blp = Blueprint("consumers", __name__, description="Named readers of the feed, whose cursors Bucket keeps")
     consumers = services.consumers
 
     @blp.route("/consumers")
     def all_consumers() -> flask.Response:
-        """List the consumers by name, and how long the oldest change waits that each has not acknowledged."""
+        """List the consumers by name, with the age of the oldest change that each has not acknowledged."""
         found = consumers.all(PUBLIC_INTEGRATOR)
         lags = services.feed_reader.lags_s([consumer.position for consumer in found], services.clock.now())
         views = [
@@ -66,7 +66,7 @@ def consumers_blueprint(services: Services, feed: FeedHandler) -> Blueprint:
 
     @blp.route("/consumers/<name>", methods=["PUT"])
     def put_consumer(name: str) -> flask.Response:
-        """Make a consumer that begins at now, or at ``since``; a known one is left as it is."""
+        """Create a consumer that starts at now, or at ``since``; an existing one is not changed."""
         if not CONSUMER_NAME_PATTERN.fullmatch(name):
             fault = {"parameter": "name", "message": _NAME_RULE}
             raise ValidationFailed(f"the name of a consumer {_NAME_RULE}", details=[fault])
@@ -82,19 +82,19 @@ def consumers_blueprint(services: Services, feed: FeedHandler) -> Blueprint:
 
     @blp.route("/consumers/<name>", methods=["DELETE"])
     def delete_consumer(name: str) -> flask.Response:
-        """Forget a consumer."""
+        """Delete a consumer."""
         consumers.remove(PUBLIC_INTEGRATOR, _existing_name(name))
         return private_no_cache(flask.jsonify(success=True, message=f"consumer {name!r} deleted", consumer=name))
 
     @blp.route("/consumers/<name>/changes")
     def consumer_changes(name: str) -> flask.Response:
-        """Get what changed since the cursor that this consumer has acknowledged; reading does not move it."""
+        """Get the changes since the cursor that this consumer has acknowledged; reading does not move it."""
         return feed.respond(consumers.get(PUBLIC_INTEGRATOR, _existing_name(name)).position)
 
     @blp.route("/consumers/<name>/ack", methods=["POST"])
     @blp.arguments(AckSchema())
     def ack(body: LoadedBody, name: str) -> flask.Response:
-        """Acknowledge all before ``cursor``, a page's ``next_since``; an older one than the last changes nothing."""
+        """Acknowledge all changes before ``cursor``, a page's ``next_since``; an older cursor has no effect."""
         consumers.get(PUBLIC_INTEGRATOR, _existing_name(name))  # a missing one is reported before a faulty cursor
         position = cursors.decode(body["cursor"], parameter="cursor")
         consumer = consumers.ack(PUBLIC_INTEGRATOR, name, position, services.feed_reader.require_reached(position))

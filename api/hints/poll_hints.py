@@ -30,7 +30,7 @@ from shared.store.server_clock import ServerClock
 
 POLL_AFTER_MIN_MS: Final = int(POLL_DELAY_MIN_S * 1_000)
 RELIABLE_RUNS_MIN: Final = 3
-_WAITED_SHARE: Final = 0.3
+_POLL_SHARE_OF_WAIT: Final = 0.3
 _JITTER: Final = 0.05
 _EXPIRY_DELAY_S: Final = 0.5
 """After a deadline the reconciler still has to expire the run; it checks once a second."""
@@ -121,7 +121,7 @@ class _LiveRun:
             eta_ms = max(0, wait_state.until_ms - self.now_ms)
             return self.hints(eta_ms / 1_000 + first_poll_s, _waiting_for(wait_state.reason, eta_ms=eta_ms))
         waited_s = self._elapsed_s(self.timing.offered_ms)
-        delay_s = max(first_poll_s, _WAITED_SHARE * waited_s)
+        delay_s = max(first_poll_s, _POLL_SHARE_OF_WAIT * waited_s)
         if self.redis_snapshot.is_connected and not self.redis_snapshot.workers:
             return self.hints(delay_s, _waiting_for("no_worker"))
         position, claim_eta_ms = self._queue_position()

@@ -35,5 +35,5 @@ def decode_cursor(kind: CursorKind, cursor: str) -> str:
     """Return the text that ``cursor`` was made from; raises ValueError if it is not a cursor of ``kind``."""
     text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[_CHECKSUM_BYTES:].decode()
     if encode_cursor(kind, text) != cursor:  # another checksum, or the same bytes encoded in another way
-        raise ValueError("not sealed here")
+        raise ValueError("the checksum is wrong: Bucket did not make this cursor")
     return text

@@ -1,4 +1,4 @@
-"""Cursors for keyset pagination of lists: a timestamp and an id, sealed against changes.
+"""Cursors for keyset pagination of lists: a timestamp and an id, with a checksum.
 
 A cursor that is bound to the ``filters`` of a list is valid for that list only: in another it would skip rows.
 """
@@ -23,13 +23,13 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def encode(kind: CursorKind, at: datetime, row_id: str, filters: bytes = b"") -> str:
-    """Return the cursor of a place (time, id) in a list of ``kind``, bound to ``filters``."""
+    """Return the cursor of a position (time, id) in a list of ``kind``, bound to ``filters``."""
     ms = (at - _EPOCH) // timedelta(milliseconds=1)
     return cursor_codec.encode_cursor(kind, f"{ms}.{row_id}{_filters_digest(filters)}")
 
 
 def decode(kind: CursorKind, cursor: str, filters: bytes = b"") -> tuple[datetime, str]:
-    """Return the place (time, id) of ``cursor``; raises CursorInvalid if it was not made for this list."""
+    """Return the position (time, id) of ``cursor``; raises CursorInvalid if it was not made for this list."""
     with suppress(ValueError, OverflowError):
         if match := _CURSOR_TEXT.fullmatch(cursor_codec.decode_cursor(kind, cursor)):
             if match[3] != _filters_digest(filters):

@@ -34,13 +34,13 @@ class LongPollResult(Generic[T]):
 
 
 class LongPoller:
-    """Long polls of one process: a limited number of slots for requests that wait, woken by pub/sub."""
+    """Long polls of one process: a limited number of permits for requests that wait, woken by pub/sub."""
 
     def __init__(self, settings: Settings, redis_monitor: RedisMonitor, linger_s: float = LINGER_S) -> None:
-        """Create the slots; the pub/sub subscription stays open for ``linger_s`` after the last waiter has left."""
+        """Create the permits; the pub/sub subscription stays open for ``linger_s`` after the last waiter has left."""
         self._redis_monitor = redis_monitor
         self._is_closing = False
-        self._free_slots = threading.Semaphore(min(settings.held_polls, settings.api_threads // 2))
+        self._free_permits = threading.Semaphore(min(settings.held_polls, settings.api_threads // 2))
         self._wakeup_listener = WakeupListener(
             settings.redis_url, lambda: self._is_closing or not redis_monitor.last.is_connected, linger_s
         )
@@ -56,12 +56,12 @@ class LongPoller:
     ) -> LongPollResult[T]:
         """Return the value of ``fetch`` as soon as it ``is_ready``, or when ``wait_s`` (at most 30) are over.
 
-        ``topic`` is the topic that :func:`shared.live.pubsub.wake` publishes to when there may be a change. ``fetch``
-        is called first, after each wake-up, and once more when the time is over; its exceptions pass through. If the
-        value can become out of date without a wake-up, ``fresh_for_s`` of the value says after how many seconds
-        ``fetch`` is called again.
+        ``topic`` is the topic that :func:`shared.live.pubsub.publish_wakeup` publishes to when there may be a change.
+        ``fetch`` is called first, after each wake-up, and once more when the time is over; its exceptions pass
+        through. If the value can become out of date without a wake-up, ``fresh_for_s`` of the value says after how many
+        seconds ``fetch`` is called again.
 
-        Returns at once, not granted, if all slots are taken, Redis is away or the process is about to end. If Redis
+        Returns at once, not granted, if no permit is free, Redis is away or the process is about to end. If Redis
         goes away or the process ends during the wait, it fetches a last time and returns that value.
         """
         ends_at = time.monotonic() + min(wait_s, WAIT_MAX_S)
@@ -69,7 +69,7 @@ class LongPoller:
         if is_ready(value):
             return LongPollResult(value, is_granted=True)
         may_hold = wait_s > 0 and not self._is_closing and self._redis_monitor.last.is_connected
-        if not may_hold or not self._free_slots.acquire(blocking=False):
+        if not may_hold or not self._free_permits.acquire(blocking=False):
             return LongPollResult(value, is_granted=False)
         began = time.perf_counter()
         try:
@@ -79,9 +79,11 @@ class LongPoller:
                     return LongPollResult(value, is_granted=is_ready(value))
                 return LongPollResult(_wait_until_ready(waiter, ends_at, fetch, is_ready, fresh_for_s), is_granted=True)
         finally:
-            self._free_slots.release()
+            self._free_permits.release()
             if flask.has_request_context():
-                flask.g.begun += time.perf_counter() - began  # the metrics show Bucket's own time, without the wait
+                flask.g.started_at_s += (
+                    time.perf_counter() - began
+                )  # the metrics show Bucket's own time, without the wait
 
     def release_all(self) -> None:
         """Reply to all held requests and hold no more: the process is about to end."""

@@ -63,7 +63,7 @@ def register_middleware(app: flask.Flask, settings: Settings) -> None:
 
 def _before_request() -> flask.Response | None:
     request, g = request_ctx.request, app_ctx.g  # not through flask's proxies: each access costs 2 µs
-    g.begun = time.perf_counter()
+    g.started_at_s = time.perf_counter()
     client_request_id = request.environ.get("HTTP_X_REQUEST_ID")
     request_id = (
         client_request_id if client_request_id and REQUEST_ID_PATTERN.fullmatch(client_request_id) else new_request_id()
@@ -84,7 +84,7 @@ def _make_after_request(*, logs_polls: bool) -> Callable[[flask.Response], flask
         request, g = request_ctx.request, app_ctx.g
         response.headers["X-Request-ID"] = g.request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
-        seconds = time.perf_counter() - g.begun
+        seconds = time.perf_counter() - g.started_at_s
         rule = request.url_rule
         route = _UNMATCHED_ROUTE if rule is None else rule.rule
         observe_request("api", route, seconds)

@@ -143,13 +143,13 @@ def _mark_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _marking(check: Callable[[str], T], fault: _Fault) -> Callable[[str], T | _Fault]:
-    def mark(digits: str) -> T | _Fault:
+    def to_fault(digits: str) -> T | _Fault:
         try:
             return check(digits)
         except _FaultNoticed:
             return fault
 
-    return mark
+    return to_fault
 
 
 _STRICT_DECODER: Final = json.JSONDecoder(

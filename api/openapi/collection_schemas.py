@@ -47,13 +47,13 @@ _SUMMARY_FIELDS: Final = (
     "created_at", "queued_at", "started_at", "finished_at", "waiting_for", "poll_after_ms",
 )  # fmt: skip
 _TRUE: Final[JsonObject] = {"const": True}
-_SINGLE_STATUS: Final = "what the single call would have answered"
+_SINGLE_STATUS: Final = "the status that the single call would have returned"
 _CURSOR: Final[JsonObject] = {"type": "string", "minLength": 1}
 _CONSUMER: Final[dict[str, JsonObject]] = {
     "consumer": matching(CONSUMER_NAME_PATTERN),
-    "cursor": described(_CURSOR, "all before it is acknowledged"),
+    "cursor": described(_CURSOR, "all changes before it are acknowledged"),
     "created_at": TIMESTAMP,
-    "acked_at": described(nullable(TIMESTAMP), "when it last moved on; null where it never has"),
+    "acked_at": described(nullable(TIMESTAMP), "when the cursor last moved; null if it never has"),
 }
 
 COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
@@ -62,26 +62,26 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         ("warnings",),
         items=described(
             array_of({"anyOf": [ref("BatchItemAccepted"), ref("BatchItemRefused")]}, minItems=1, maxItems=ITEMS_MAX),
-            "what became of each item, in their order",
+            "one outcome per item, in the order of the request",
         ),
         accepted=COUNT,
         rejected=COUNT,
         warnings=WARNINGS,
     ),
     "BatchItemAccepted": object_of(
-        "The answer to a submit; the execution's own status is execution_status.",
+        "The response to a submit; the execution's own status is execution_status.",
         ("retry_of", "poll_after_ms", "warnings", "idempotency_replayed"),
         **ACCEPTED_PROPERTIES | {"status": described({"type": "integer", "const": 202}, _SINGLE_STATUS)},
         execution_status=STATUS,
-        idempotency_replayed=described(_TRUE, "this key had made the execution already"),
+        idempotency_replayed=described(_TRUE, "an earlier request with this key created the execution"),
     ),
     "BatchItemRefused": object_of(
-        "The problem that the single call would have been answered with.",
+        "The problem that the single call would have returned.",
         **PROBLEM_PROPERTIES
         | {"status": described({"type": "integer", "enum": [400, 404, 422, 500, 503]}, _SINGLE_STATUS)},
     ),
     "Standing": object_of(
-        "How an execution stands: what its poll shows, without what can be large.",
+        "Status view of an execution: what its poll shows, without the fields that can be large.",
         ("poll_after_ms",),
         **{name: EXECUTION_PROPERTIES[name] for name in _SUMMARY_FIELDS},
     )
@@ -95,16 +95,17 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         ("left_out", "warnings"),
         changed=described(
             array_of({"anyOf": [ref("Standing"), ref("Execution")]}, maxItems=ITEMS_MAX),
-            "those whose rev is another than the one sent; whole polls with view full",
+            "the executions whose rev differs from the one that was sent; as full polls if view is full",
         ),
-        unchanged=described(COUNT, "how many are as they were"),
+        unchanged=described(COUNT, "how many have not changed"),
         not_found=array_of(STRING, maxItems=ITEMS_MAX),
         left_out=described(
-            array_of(EXECUTION_ID, minItems=1), "with view full: changed too, but 8 MiB were full; ask again"
+            array_of(EXECUTION_ID, minItems=1),
+            "only with view full: these have changed too, but did not fit into 8 MiB; poll them again",
         ),
         poll_after_ms=described(
             nullable(POLL_AFTER_MS),
-            "when to ask again; the least where any are left_out, null once all are done and none is",
+            "when to poll again; the minimum if left_out is present; null if all are done",
         ),
         warnings=WARNINGS,
     ),
@@ -112,10 +113,10 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         "Log lines of all executions, oldest first.",
         logs=array_of(ref("LogLine"), maxItems=LIMIT_MAX),
         count=COUNT,
-        next_since=described(nullable(STRING), "pass it back as since; null where there is nothing yet"),
+        next_since=described(nullable(STRING), "pass it back as since; null if there are no lines yet"),
     ),
     "DeadLetter": object_of(
-        "What failed for good: a run, or a message that nobody could read.",
+        "What failed for good: a run, or a message that could not be read.",
         ("times",),
         id=matching(f"^(?:{EXECUTION_ID_PATTERN.pattern}|message-[0-9a-f]{{24}})$"),
         kind=enum_of(*DeadLetterKind),
@@ -124,31 +125,32 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         error=nullable(ref("RunError")),
         finished_at=TIMESTAMP,
         retried_as=array_of(EXECUTION_ID),
-        times=described(POSITIVE, "of a message: how often it came"),
+        times=described(POSITIVE, "only of a message: how often it was received"),
     ),
     "DeadLetters": object_of(
         dead_letters=array_of(ref("DeadLetter"), maxItems=LIMIT_MAX),
         next_cursor=described(nullable(STRING), "pass it back as cursor; null on the last page"),
     ),
     "Change": object_of(
-        "An execution that has changed, as it stands by now; it may come more than once.",
+        "An execution that has changed, in its current state; it may be returned more than once.",
         **{name: EXECUTION_PROPERTIES[name] for name in _CHANGE_FIELDS},
     ),
     "Changes": object_of(
         changes=described(array_of(ref("Change"), maxItems=LIMIT_MAX), "each once, in the order of its latest change"),
-        next_since=described(_CURSOR, "go on from here"),
-        caught_up=described(BOOLEAN, "true where this is all there is by now, as far as can be known"),
+        next_since=described(_CURSOR, "pass it back as since to get the changes that follow"),
+        caught_up=described(BOOLEAN, "true if there are no further changes at present, as far as can be known"),
         poll_after_ms=described(
-            POLL_AFTER_MS | {"maximum": FEED_POLL_AFTER_MAX_MS}, "when to ask again, in milliseconds"
+            POLL_AFTER_MS | {"maximum": FEED_POLL_AFTER_MAX_MS}, "when to poll again, in milliseconds"
         ),
     ),
     "Consumer": object_of("", ("warnings",), **_CONSUMER, warnings=WARNINGS),
     "ConsumerListed": object_of(
         **_CONSUMER,
         lag_s=described(
-            nullable({"type": "number", "minimum": 0}), "for how long the first change it has not taken waits"
+            nullable({"type": "number", "minimum": 0}),
+            "the age of the oldest change that it has not acknowledged; null if that change is no longer kept",
         ),
-        expired=described(BOOLEAN, "true where that change is no longer kept: its changes are 410"),
+        expired=described(BOOLEAN, "true if that change is no longer kept: a GET of its changes is 410"),
     ),
     "Consumers": object_of(consumers=array_of(ref("ConsumerListed")), count=COUNT),
     "ConsumerDeleted": object_of(success=_TRUE, message=STRING, consumer=_CONSUMER["consumer"]),
@@ -184,7 +186,7 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         "", ("warnings",), success=_TRUE, message=STRING, basket=ref("Basket"), warnings=WARNINGS
     ),
     "BasketDeleted": object_of(
-        "The basket is gone; its executions stay readable.",
+        "The basket is deleted; its executions stay readable.",
         success=_TRUE,
         message=STRING,
         cleanup_summary=object_of(baskets_deleted={"const": 1}, executions_deleted={"const": 0}),

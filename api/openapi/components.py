@@ -47,9 +47,11 @@ DOCS_FILES: Final[Mapping[str, str]] = {
 
 PARAMETERS: Final[dict[str, JsonObject]] = {
     "ExecutionId": _path(
-        "execution_id", EXECUTION_ID, "the id that a submit answered; its first ten digits are the second"
+        "execution_id",
+        EXECUTION_ID,
+        "the id that a submit returned; its first ten digits are the Unix time of its creation, in seconds",
     ),
-    "Step": _path("step", STEP, "a step's id, as steps lists it"),
+    "Step": _path("step", STEP, "a step's id, as in the execution's steps"),
     "AgentName": _path("name", AGENT, "an agent's name, as GET /agents lists it"),
     "BasketName": _path("name", BASKET, "a basket's name, as GET /baskets lists it"),
     "LetterId": _path(
@@ -60,42 +62,50 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
     "After": _query(
         "after", COUNT | {"maximum": 2**53}, "only log lines beyond this seq, oldest first; without it the latest"
     ),
-    "Limit": _query("limit", POSITIVE | {"maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}, "how many rows at most"),
+    "Limit": _query("limit", POSITIVE | {"maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}, "the maximum number of rows"),
     "Fields": _query(
         "fields",
         matching(f"^ *(?:{_FIELD})(?: *, *(?:{_FIELD}))* *$"),
-        "only these fields, with commas between; execution_id, status, done and rev are always there",
+        "only these fields, separated by commas; execution_id, status, done and rev are always included",
     ),
     "Wait": _query(
         "wait",
         matching(r"^[0-9]{1,18}(?:\.[0-9]{1,18})?$"),
-        "seconds to hold the answer until there is news; more than 30 count as 30",
+        "seconds to hold the response until there is a change; more than 30 count as 30",
     ),
-    "Until": _query("until", enum_of("done"), "held until the run is done, and not by any news before"),
-    "Prefer": _header("Prefer", STRING, "wait=SECONDS (RFC 7240) holds the answer; a malformed one is ignored"),
-    "Cursor": _query("cursor", STRING, "a next_cursor as it came; opaque, and a made-up one is 400"),
-    "Since": _query("since", STRING, "a next_since as it came; opaque, and a made-up one is 400"),
+    "Until": _query(
+        "until", enum_of("done"), "hold the response until the run is done, and not only until the next change"
+    ),
+    "Prefer": _header("Prefer", STRING, "wait=SECONDS (RFC 7240) holds the response; ignored if malformed"),
+    "Cursor": _query(
+        "cursor", STRING, "a next_cursor exactly as it was returned: it is opaque, and an invalid one is 400"
+    ),
+    "Since": _query(
+        "since", STRING, "a next_since exactly as it was returned: it is opaque, and an invalid one is 400"
+    ),
     "ChangesSince": _query(
-        "since", STRING, "a next_since as it came, or now; without it from the oldest change that is kept"
+        "since",
+        STRING,
+        "a next_since exactly as it was returned, or now; without it the feed starts at the oldest change that is kept",
     ),
-    "ConsumerName": _path("name", matching(CONSUMER_NAME_PATTERN), "a consumer's name, as PUT made it"),
-    "DocsFile": _path("file", enum_of(*DOCS_FILES), "what the page loads"),
+    "ConsumerName": _path("name", matching(CONSUMER_NAME_PATTERN), "the name of a consumer, which PUT creates"),
+    "DocsFile": _path("file", enum_of(*DOCS_FILES), "a file that the page loads"),
     "OfBasket": _query("basket", STRING, "only executions of this basket"),
-    "OfTag": _query("tag", STRING, "only executions that bear this tag"),
+    "OfTag": _query("tag", STRING, "only executions that have this tag"),
     "Status": _query(
         "status",
         matching(f"^(?:{_STATUS})(?:,(?:{_STATUS}))*$"),
-        "only executions in one of these statuses, with commas between",
+        "only executions in one of these statuses, separated by commas",
     ),
-    "OfRequest": _query("request_id", STRING, "only those that this request made"),
+    "OfRequest": _query("request_id", STRING, "only executions that the request with this id created"),
     "RetryOf": _query("retry_of", STRING, "only retries of this execution"),
-    "CreatedAfter": _query("created_after", MOMENT, "only those made after this moment"),
-    "CreatedBefore": _query("created_before", MOMENT, "only those made before this moment"),
-    "UpdatedSince": _query("updated_since", MOMENT, "only those that have changed since this moment"),
+    "CreatedAfter": _query("created_after", MOMENT, "only executions created after this time"),
+    "CreatedBefore": _query("created_before", MOMENT, "only executions created before this time"),
+    "UpdatedSince": _query("updated_since", MOMENT, "only executions that have changed since this time"),
     "Order": _query(
         "order",
         enum_of(*ListOrder) | {"default": str(ListOrder.NEWEST)},
-        "which come first: the newest or oldest made, or (updated) what changed longest ago",
+        "which come first: the newest, the oldest, or (updated) the least recently changed",
     ),
     "Domain": _query("domain", STRING, "only agents of this domain"),
     "Agent": _query("agent", STRING, "only lines of this agent"),
@@ -104,19 +114,19 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
     "IdempotencyKey": _header(
         "Idempotency-Key",
         _KEY,
-        "the same key and the same body: the same execution, however often it is sent; kept for 24 hours",
+        "repeats with the same key and the same body return the same execution; a key is kept for 24 hours",
     ),
     "IdempotencyKeyOfBatch": _header(
-        "Idempotency-Key", _KEY, "the batch again under the same key makes no second run; another batch under it is 422"
+        "Idempotency-Key",
+        _KEY,
+        "the same batch under the same key creates no second run; another batch under that key is 422",
     ),
-    "Traceparent": _header(
-        "traceparent", STRING, "a W3C trace context, stored with the run; a malformed one is left out"
-    ),
-    "IfNoneMatch": _header("If-None-Match", STRING, "an ETag as it came: 304 where nothing has changed"),
+    "Traceparent": _header("traceparent", STRING, "a W3C trace context, stored with the run; ignored if malformed"),
+    "IfNoneMatch": _header("If-None-Match", STRING, "an ETag exactly as it was returned: 304 if nothing has changed"),
     "RequestId": _header(
         "X-Request-ID",
         STRING,
-        "an id of the caller's for this request, 1 to 128 of A-Z a-z 0-9 . _ : -; of any other form one is made",
+        "an id that the caller gives this request, 1 to 128 of A-Z a-z 0-9 . _ : -; if it is invalid, Bucket makes one",
     ),
 }
 
@@ -126,35 +136,41 @@ def _response_header(schema: JsonObject, description: str, *, required: bool = T
 
 
 HEADERS: Final[dict[str, JsonObject]] = {
-    "X-Request-ID": _response_header(REQUEST_ID, "the id of this request, the caller's own where it sent one"),
-    "X-Content-Type-Options": _response_header(constant("nosniff"), "the content type is what it says"),
+    "X-Request-ID": _response_header(REQUEST_ID, "the id of this request, the caller's own if it sent a valid one"),
+    "X-Content-Type-Options": _response_header(constant("nosniff"), "browsers must not guess another content type"),
     "ETag": _response_header(
-        matching(rf'^W/"{EXECUTION_ID_PATTERN.pattern}\.[1-9][0-9]*"$'), "the execution and its rev"
+        matching(rf'^W/"{EXECUTION_ID_PATTERN.pattern}\.[1-9][0-9]*"$'), "the execution_id and its rev"
     ),
-    "Location": _response_header(URI_REFERENCE, "where to poll"),
+    "Location": _response_header(URI_REFERENCE, "the URL to poll"),
     "Retry-After": _response_header(
-        POSITIVE, "poll_after_ms in whole seconds, rounded up; absent of what is over", required=False
+        POSITIVE, "poll_after_ms in whole seconds, rounded up; absent if everything polled is done", required=False
     ),
-    "Retry-After-Refused": _response_header(POSITIVE, "send the same request again after so many seconds"),
+    "Retry-After-Refused": _response_header(POSITIVE, "send the same request again after this many seconds"),
     "Idempotency-Replayed": _response_header(
-        constant("true"), "this key had made the execution already, or all those of the batch", required=False
+        constant("true"),
+        "an earlier request with this key created the execution, or all executions of the batch",
+        required=False,
     ),
     "Preference-Applied": _response_header(matching(r"^wait=[0-9]+$"), "the wait that was granted", required=False),
     "Cache-Private": _response_header(
-        constant("private, no-cache"), "kept by the caller alone, and asked for anew each time"
+        constant("private, no-cache"), "cached by the caller only, and revalidated each time"
     ),
-    "Cache-Asked": _response_header(constant("no-cache"), "kept, and asked for anew each time"),
-    "Cache-Hour": _response_header(constant("public, max-age=3600"), "kept for an hour"),
-    "Docs-Location": _response_header(constant("/docs"), "the page"),
-    "Cache-None": _response_header(constant("no-store"), "never kept"),
-    "Vary": _response_header(constant("Accept-Encoding"), "what the answer depends on"),
+    "Cache-Revalidate": _response_header(constant("no-cache"), "cached, and revalidated each time"),
+    "Cache-Hour": _response_header(constant("public, max-age=3600"), "cached for an hour"),
+    "Docs-Location": _response_header(constant("/docs"), "the page that shows this document"),
+    "Cache-None": _response_header(constant("no-store"), "never cached"),
+    "Vary": _response_header(constant("Accept-Encoding"), "the request header that the response depends on"),
     "Document-ETag": _response_header(matching('^"[0-9a-f]{32}"$'), "the version of this document"),
-    "Content-Security-Policy": _response_header(STRING, "the page may ask this origin and no other"),
-    "Cross-Origin-Opener-Policy": _response_header(constant("same-origin"), "no other page holds this one"),
-    "Referrer-Policy": _response_header(constant("no-referrer"), "no other page is told of this one"),
+    "Content-Security-Policy": _response_header(STRING, "the page may connect to this origin only"),
+    "Cross-Origin-Opener-Policy": _response_header(
+        constant("same-origin"), "pages of other origins cannot refer to this page's window"
+    ),
+    "Referrer-Policy": _response_header(constant("no-referrer"), "no referrer is sent to other pages"),
 }
 # Names in the table above that differ from the real header: one header with several descriptions.
-HEADER_NAMES: Final = dict.fromkeys(("Cache-Private", "Cache-None", "Cache-Asked", "Cache-Hour"), "Cache-Control") | {
+HEADER_NAMES: Final = dict.fromkeys(
+    ("Cache-Private", "Cache-None", "Cache-Revalidate", "Cache-Hour"), "Cache-Control"
+) | {
     "Retry-After-Refused": "Retry-After",
     "Document-ETag": "ETag",
     "Docs-Location": "Location",

@@ -29,17 +29,18 @@ _DESCRIPTION: Final = f"""\
 Bucket runs baskets of agents for other systems. `POST` a run, get an `execution_id` at once, and poll `status_url`
 until `done` is true; come back after `poll_after_ms`. There are no callbacks.
 
-- Every path stands at the root and again under `{_V1}`, but for `/`, `/docs`, `/metrics` and `/openapi.json`.
-- `HEAD` answers as `GET` without the body; `OPTIONS` answers with `Allow`; any other method is 405
-  `method_not_allowed` with `Allow`; any other address is 404 `not_found`, and a slash at the end makes another address.
-- Every error is `application/problem+json`; decide by its `error_code`, whose list is closed.
+- Every path exists at the root and again under `{_V1}`, except `/`, `/docs`, `/metrics` and `/openapi.json`, which are
+  only at the root.
+- `HEAD` returns the same as `GET` without the body; `OPTIONS` returns `Allow`; any other method is 405
+  `method_not_allowed` with `Allow`; any other path is 404 `not_found`, and a slash at the end makes another path.
+- Every error is `application/problem+json`; decide by its `error_code`; the list of codes is closed.
 - Bodies are JSON objects in UTF-8 of at most 1 MiB, under `application/json` or any `application/*+json`, nested at
-  most 32 levels deep. Unknown keys are ignored and named in `warnings`, those of a `config` and of the steps of a
-  graph too. Refused are keys that stand twice, integers beyond signed 64 bits, lone surrogates and NUL in a key
-  (`invalid_json`), addresses to call back (`callbacks_not_supported`), and credentials at any depth
+  most 32 levels deep. Unknown keys are ignored and named in `warnings`, also those of a `config` and of the steps
+  of a graph. These are refused: duplicate keys, integers beyond signed 64 bits, lone surrogates and NUL in a key
+  (`invalid_json`), callback URLs (`callbacks_not_supported`), and credentials at any depth
   (`credentials_not_accepted`).
 - Unknown query parameters are ignored; a known one that is given twice is refused (`validation_failed`).
-- Where cross-origin requests are allowed (`BUCKET_CORS_ORIGINS`), answers also bear `Access-Control-Allow-Origin`,
+- If cross-origin requests are allowed (`BUCKET_CORS_ORIGINS`), responses also have `Access-Control-Allow-Origin`,
   `Access-Control-Expose-Headers` and `Vary: Origin`.
 """
 

@@ -66,7 +66,7 @@ _AGENT_ERRORS: Final[ErrorTypes] = (errors.NotFound, errors.AgentNotFound)
 _PRIVATE: Final = ("Cache-Private", "Vary")
 _POLL_HEADERS: Final = ("ETag", "Retry-After", *_PRIVATE)
 _LONG_POLL_HEADERS: Final = (*_POLL_HEADERS, "Preference-Applied")
-_DOCUMENT_HEADERS: Final = ("Document-ETag", "Cache-Asked")
+_DOCUMENT_HEADERS: Final = ("Document-ETag", "Cache-Revalidate")
 _ACCEPT_PARAMETERS: Final = ("IdempotencyKey", "Traceparent")
 _SUBMIT_PARAMETERS: Final = (*_ACCEPT_PARAMETERS, "Prefer")
 _CHANGES_PARAMETERS: Final = ("Limit", "OfBasket", "OfTag", "Wait", "Prefer")
@@ -77,15 +77,15 @@ _LIST_PARAMETERS: Final = (
 )  # fmt: skip
 
 _ACCEPTED: Final = ResponseSpec(
-    "Stored, and on its way.",
+    "The run is stored and will be executed.",
     ref("Accepted"),
     ("Location", "ETag", "Retry-After", "Idempotency-Replayed", "Cache-None"),
     links=("Poll", "Cancel", "Retry"),
 )
 _SUBMITTED: Final = {
     200: ResponseSpec(
-        "Done within the time that Prefer was willing to wait.",
-        ref("ExecutionAtItsEnd"),
+        "The run was done within the wait that Prefer asks for.",
+        ref("FinishedExecution"),
         ("Location", "ETag", "Idempotency-Replayed", "Preference-Applied", "Cache-None", "Vary"),
         links=("Poll", "Retry"),
     ),
@@ -94,7 +94,7 @@ _SUBMITTED: Final = {
 _POLL: Final = Operation(
     {
         200: ResponseSpec(
-            "The execution as it stands; a failed one too.",
+            "The execution in its current state, also if it has failed.",
             {"anyOf": [ref("Execution"), ref("ExecutionPart")]},
             _LONG_POLL_HEADERS,
         ),
@@ -103,9 +103,7 @@ _POLL: Final = Operation(
     ("ExecutionId", "Fields", "After", "Limit", "Wait", "Until", "Prefer", "IfNoneMatch"),
     (*_EXECUTION_ERRORS, *_STORE_ERRORS),
 )
-_CHANGES: Final = _ok(
-    "What has changed; nothing, where nothing has.", ref("Changes"), "Retry-After", *_PRIVATE, "Preference-Applied"
-)
+_CHANGES: Final = _ok("The changes; may be empty.", ref("Changes"), "Retry-After", *_PRIVATE, "Preference-Applied")
 _LOG_LINES: Final = _ok("The lines, oldest first.", ref("LogLines"), *_PRIVATE)
 
 OPERATIONS: Final[dict[str, Operation]] = {
@@ -116,7 +114,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "POST /run-basket/batch": Operation(
         {
             202: ResponseSpec(
-                "What became of each item; look at their statuses.",
+                "One outcome per item; check each status.",
                 ref("BatchAccepted"),
                 ("Idempotency-Replayed", "Cache-None"),
             )
@@ -135,9 +133,9 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "POST /executions/{execution_id}/cancel": Operation(
         {
             200: ResponseSpec(
-                "It was over, or had not begun: it is over now.", ref("ExecutionAskedToStop"), _POLL_HEADERS
+                "The run is over: it was over before, or no step was running.", ref("CancelResult"), _POLL_HEADERS
             ),
-            202: ResponseSpec("A step must stop first; poll on.", ref("ExecutionAskedToStop"), _POLL_HEADERS),
+            202: ResponseSpec("A step must stop first; continue to poll.", ref("CancelResult"), _POLL_HEADERS),
         },
         ("ExecutionId",),
         (*_BODY_ERRORS, *_EXECUTION_ERRORS, *_WRITE_ERRORS),
@@ -151,15 +149,17 @@ OPERATIONS: Final[dict[str, Operation]] = {
         "RetryRequest",
         is_body_required=False,
     ),
-    "GET /executions": Operation(_ok("One page.", ref("Executions"), *_PRIVATE), _LIST_PARAMETERS, _PAGE_ERRORS),
+    "GET /executions": Operation(
+        _ok("One page of executions.", ref("Executions"), *_PRIVATE), _LIST_PARAMETERS, _PAGE_ERRORS
+    ),
     "POST /executions/poll": Operation(
-        _ok("Those that have changed.", ref("ManyPolled"), "Retry-After", *_PRIVATE),
+        _ok("The executions that have changed.", ref("ManyPolled"), "Retry-After", *_PRIVATE),
         (),
         (*_BODY_ERRORS, *_STORE_ERRORS),
         "PollMany",
     ),
     "GET /dead-letters": Operation(
-        _ok("One page, the newest finished first.", ref("DeadLetters"), *_PRIVATE, links=("Requeue",)),
+        _ok("One page of dead letters, the newest finished first.", ref("DeadLetters"), *_PRIVATE, links=("Requeue",)),
         ("Limit", "Cursor"),
         _PAGE_ERRORS,
     ),
@@ -173,11 +173,11 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "GET /executions/changes": Operation(
         _CHANGES, ("ChangesSince", *_CHANGES_PARAMETERS), (errors.CursorExpired, *_PAGE_ERRORS)
     ),
-    "GET /consumers": Operation(_ok("All of them, by name.", ref("Consumers"), *_PRIVATE), (), _STORE_ERRORS),
+    "GET /consumers": Operation(_ok("All consumers, sorted by name.", ref("Consumers"), *_PRIVATE), (), _STORE_ERRORS),
     "PUT /consumers/{name}": Operation(
         {
-            200: ResponseSpec("It was there, and stays where it is.", ref("Consumer"), _PRIVATE),
-            201: ResponseSpec("It is there now.", ref("Consumer"), _PRIVATE),
+            200: ResponseSpec("Existed, unchanged.", ref("Consumer"), _PRIVATE),
+            201: ResponseSpec("Created.", ref("Consumer"), _PRIVATE),
         },
         ("ConsumerName",),
         (*_BODY_ERRORS, errors.NotFound, errors.CursorInvalid, errors.CursorExpired, *_WRITE_ERRORS),
@@ -185,7 +185,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
         is_body_required=False,
     ),
     "DELETE /consumers/{name}": Operation(
-        _ok("It is forgotten.", ref("ConsumerDeleted"), *_PRIVATE),
+        _ok("Deleted.", ref("ConsumerDeleted"), *_PRIVATE),
         ("ConsumerName",),
         (*_CONSUMER_ERRORS, *_WRITE_ERRORS),
     ),
@@ -193,48 +193,50 @@ OPERATIONS: Final[dict[str, Operation]] = {
         _CHANGES, ("ConsumerName", *_CHANGES_PARAMETERS), (*_CONSUMER_ERRORS, errors.CursorExpired, *_STORE_ERRORS)
     ),
     "POST /consumers/{name}/ack": Operation(
-        _ok("Where it stands now.", ref("Consumer"), *_PRIVATE),
+        _ok("The consumer after the ack.", ref("Consumer"), *_PRIVATE),
         ("ConsumerName",),
         (*_BODY_ERRORS, errors.CursorInvalid, *_CONSUMER_ERRORS, *_WRITE_ERRORS),
         "Ack",
     ),
-    "GET /agents": Operation(_ok("The specs by name.", array_of(ref("AgentSpec"))), ("Domain",)),
+    "GET /agents": Operation(_ok("The specs, sorted by name.", array_of(ref("AgentSpec"))), ("Domain",)),
     "GET /agents/{name}": Operation(_ok("The spec.", ref("AgentSpec")), ("AgentName",), _AGENT_ERRORS),
-    "GET /baskets": Operation(_ok("The baskets by name.", ref("Baskets")), (), _STORE_ERRORS),
+    "GET /baskets": Operation(_ok("The baskets, sorted by name.", ref("Baskets")), (), _STORE_ERRORS),
     "GET /baskets/{name}": Operation(
         _ok("The basket.", ref("Basket")), ("BasketName",), (*_BASKET_ERRORS, *_STORE_ERRORS)
     ),
     "POST /create-basket": Operation(
-        {201: ResponseSpec("The basket is there.", ref("BasketCreated"))},
+        {201: ResponseSpec("Created.", ref("BasketCreated"))},
         (),
         (*_BODY_ERRORS, errors.UnknownAgent, errors.BasketExists, *_WRITE_ERRORS),
         "NewBasket",
     ),
     "DELETE /baskets/{name}": Operation(
-        _ok("The basket is gone.", ref("BasketDeleted")), ("BasketName",), (*_BASKET_ERRORS, *_WRITE_ERRORS)
+        _ok("Deleted.", ref("BasketDeleted")), ("BasketName",), (*_BASKET_ERRORS, *_WRITE_ERRORS)
     ),
     "GET /logs": Operation(_LOG_LINES, ("Agent", *_LOG_LINES_PARAMETERS), _PAGE_ERRORS),
     "GET /agent-logs/{name}": Operation(
         _LOG_LINES, ("AgentName", *_LOG_LINES_PARAMETERS), (*_AGENT_ERRORS, *_PAGE_ERRORS)
     ),
-    "GET /health": Operation(_ok("How the services are.", ref("Health"), "Cache-None")),
+    "GET /health": Operation(_ok("The state of the services.", ref("Health"), "Cache-None")),
     "GET /ready": Operation(_ok("Runs are accepted.", ref("Ready"), "Cache-None"), (), _STORE_ERRORS),
-    "GET /metrics": Operation(_ok("Prometheus text.", STRING, media_type="text/plain"), is_unversioned=True),
+    "GET /metrics": Operation(
+        _ok("The metrics in the text format of Prometheus.", STRING, media_type="text/plain"), is_unversioned=True
+    ),
     "GET /openapi.json": Operation(
         {
             200: ResponseSpec(
                 "This document.", {"type": "object", "required": ["openapi", "paths"]}, _DOCUMENT_HEADERS
             ),
-            304: ResponseSpec("It has not changed.", None, _DOCUMENT_HEADERS),
+            304: ResponseSpec("The document has not changed.", None, _DOCUMENT_HEADERS),
         },
         ("IfNoneMatch",),
         is_unversioned=True,
     ),
     "GET /docs": Operation(
         _ok(
-            "A page to read this document and to try it.",
+            "A page to read this document and to try the API.",
             STRING,
-            *("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Referrer-Policy", "Cache-Asked"),
+            *("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Referrer-Policy", "Cache-Revalidate"),
             media_type="text/html",
         ),
         is_unversioned=True,
@@ -245,5 +247,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
         (errors.NotFound,),
         is_unversioned=True,
     ),
-    "GET /": Operation({302: ResponseSpec("To /docs.", None, ("Docs-Location", "Cache-Asked"))}, is_unversioned=True),
+    "GET /": Operation(
+        {302: ResponseSpec("Redirect to /docs.", None, ("Docs-Location", "Cache-Revalidate"))}, is_unversioned=True
+    ),
 }

@@ -27,7 +27,7 @@ _RETRY_SCHEMA: Final[JsonObject] = {
             "additionalProperties": False,
         },
     ],
-    "description": "how often a step is tried, and how long it rests between: a policy's name, or a policy",
+    "description": "how often a step is tried, and the delay between attempts: a policy's name, or a policy",
 }
 # A basket has either a list of agents or a graph of steps, never both; the strategy has to fit.
 _AGENTS_OR_STEPS: Final[JsonObject] = {
@@ -68,9 +68,11 @@ _HAND_WRITTEN_SCHEMAS: Final[dict[str, JsonObject]] = {
         "failed keeps the finished steps; start runs all of them again",
     ),
     "NewConsumer": _optional_key(
-        "since", {"type": ["string", "null"], "default": "now"}, "where it begins: now, or a next_since as it came"
+        "since",
+        {"type": ["string", "null"], "default": "now"},
+        "where it starts: now, or a next_since exactly as it was returned",
     ),
-    "Nothing": {"type": "object", "description": "no key means anything yet"},
+    "Nothing": {"type": "object", "description": "no keys are defined yet"},
 }
 
 
@@ -88,19 +90,21 @@ def build_request_schemas(generated: Mapping[str, JsonObject]) -> dict[str, Json
         "type": "array",
         "minItems": 1,
         "maxItems": ITEMS_MAX,
-        "items": {"anyOf": [ref("BatchItem"), {"description": "anything else is refused in its place"}]},
+        "items": {"anyOf": [ref("BatchItem"), {"description": "any other item is refused alone, in its place"}]},
     }
     for name in ("BasketConfig", "NewBasket"):
         schemas[name] |= _AGENTS_OR_STEPS
     for name in ("RunBasket", "RunAgent", "BatchItem"):
         run_after = schemas[name]["properties"]["run_after"]
         run_after |= {"type": ["string", "null"], "format": "date-time"}
-        run_after["description"] += "; with its offset, at most nine digits after the second, at most ten years ahead"
+        run_after["description"] += "; with a UTC offset, at most nine fractional digits, at most ten years ahead"
         schemas[name]["properties"]["metadata"]["description"] += f" ({METADATA_MAX_BYTES} bytes)"
         schemas[name] |= _ONE_RUN_AFTER
     # A config beside a basket name is ignored, so its schema applies only without a name.
     for name in ("RunBasket", "BatchItem"):
-        schemas[name]["properties"]["config"] = described({}, "a basket for this run only; basket_name wins")
+        schemas[name]["properties"]["config"] = described(
+            {}, "a basket for this run only; ignored if basket_name is given"
+        )
         schemas[name] |= _NAME_OR_CONFIG
     return schemas | _HAND_WRITTEN_SCHEMAS
 

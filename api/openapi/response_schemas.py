@@ -46,12 +46,14 @@ POLL_AFTER_MS: Final[JsonObject] = {
 LEVEL: Final = enum_of(*LOG_LEVELS)
 STRATEGY: Final = enum_of(SEQUENTIAL, PARALLEL, GRAPH)
 STATUS: Final = enum_of(*ExecutionStatus)
-WARNINGS: Final = described(array_of(STRING, minItems=1), "keys of the body that were ignored, and what was meant")
+WARNINGS: Final = described(
+    array_of(STRING, minItems=1), "the keys of the body that were ignored, with the keys that were probably meant"
+)
 _METADATA: Final = object_of(
     execution_id=EXECUTION_ID, basket_name=BASKET, agents_executed=array_of(AGENT, minItems=1), strategy=STRATEGY
 )
 _OMITTED: Final = object_of(
-    "an output of over 256 KiB: where to get it",
+    "an output of more than 256 KiB: the URL to get it from",
     omitted={"const": True},
     bytes={"type": "integer", "minimum": OUTPUT_INLINE_MAX_BYTES},
     url=URI_REFERENCE,
@@ -60,16 +62,16 @@ _CANCEL: Final = object_of(
     requested_at=TIMESTAMP,
     reason=nullable({"type": "string", "maxLength": REASON_MAX}),
     outcome=described(
-        enum_of(*CancelOutcome), "pending until the run is over; already_final: it ended as if nobody had asked"
+        enum_of(*CancelOutcome), "pending until the run is over; already_final: it ended as without the cancel"
     ),
 )
 
 EXECUTION_PROPERTIES: Final[dict[str, JsonObject]] = {
     "execution_id": EXECUTION_ID,
     "basket_name": BASKET,
-    "status": described(STATUS, "the last three are final: nothing leaves them"),
+    "status": described(STATUS, "the last three are final: they never change"),
     "done": described(BOOLEAN, "true for a final status; then the execution never changes again"),
-    "rev": described(POSITIVE, "moves with each change that a poll can see, and never back"),
+    "rev": described(POSITIVE, "grows with each change that a poll can see"),
     "progress": object_of(
         percent=COUNT | {"maximum": 100}, steps_total=POSITIVE, steps_completed=COUNT, message=nullable(STRING)
     ),
@@ -80,7 +82,7 @@ EXECUTION_PROPERTIES: Final[dict[str, JsonObject]] = {
     ),
     "waiting_for": nullable(
         object_of(
-            "why the run rests, and for how long by estimate",
+            "why no step runs, and an estimate of how long that lasts",
             reason=enum_of("queue", "schedule", "retry", "no_worker"),
             position=nullable(COUNT),
             eta_ms=nullable(COUNT),
@@ -97,23 +99,23 @@ EXECUTION_PROPERTIES: Final[dict[str, JsonObject]] = {
         "propertyNames": {"pattern": STEP["pattern"]},
     },
     "logs": array_of(ref("LogLine"), maxItems=LIMIT_MAX),
-    "count": described(COUNT, "how many lines are in logs"),
-    "total": described(COUNT, "how many lines there are in all"),
-    "next_after": described(COUNT, "pass it back as after to get the lines beyond"),
+    "count": described(COUNT, "the number of lines in logs"),
+    "total": described(COUNT, "the number of lines so far"),
+    "next_after": described(COUNT, "pass it back as after to get the lines that follow"),
     "first_seq": described(POSITIVE, "the seq of the first line that is still kept"),
     "logs_dropped": COUNT,
-    "gap": described(BOOLEAN, "with after: true where lines between it and the first one here are kept no longer"),
+    "gap": described(BOOLEAN, "only with after: true if lines between it and the first line here are no longer kept"),
     "tags": array_of({"type": "string", "minLength": 1, "maxLength": 64}, maxItems=20),
     "metadata": described(OBJECT, "as it was submitted"),
     "input_source": enum_of("request", "sample"),
     "retry_of": nullable(EXECUTION_ID),
-    "cancel": described(nullable(_CANCEL), "null where nobody asked it to stop before it was over"),
+    "cancel": described(nullable(_CANCEL), "null if no cancel was requested before it ended"),
     "execution_metadata": _METADATA,
     "created_at": TIMESTAMP,
     "queued_at": nullable(TIMESTAMP),
     "started_at": nullable(TIMESTAMP),
     "finished_at": nullable(TIMESTAMP),
-    "poll_after_ms": described(POLL_AFTER_MS, "when to poll again; a final execution has none"),
+    "poll_after_ms": described(POLL_AFTER_MS, "when to poll again; absent if the execution is done"),
     "request_id": described(REQUEST_ID, "of the submit, not of this poll"),
 }
 EXECUTION_FIELDS: Final = tuple(EXECUTION_PROPERTIES)
@@ -148,9 +150,9 @@ ACCEPTED_PROPERTIES: Final[dict[str, JsonObject]] = {
     "status_url": described(URI_REFERENCE, "poll it until done is true; it keeps the prefix of the request"),
     "message": STRING,
     "created_at": TIMESTAMP,
-    "request_id": described(REQUEST_ID, "of the request that made the run"),
-    "retry_of": described(EXECUTION_ID, "of a retry: what it is a retry of"),
-    "poll_after_ms": described(POLL_AFTER_MS, "when to poll first; absent where a repeated submit finds it done"),
+    "request_id": described(REQUEST_ID, "of the request that created the run"),
+    "retry_of": described(EXECUTION_ID, "only of a retry: the execution that it retries"),
+    "poll_after_ms": described(POLL_AFTER_MS, "when to poll first; absent if the run is done"),
     "warnings": WARNINGS,
 }
 
@@ -159,34 +161,34 @@ PROBLEM_PROPERTIES: Final[dict[str, JsonObject]] = {
     "title": STRING,
     "status": {"type": "integer", "minimum": 400, "maximum": 599},
     "detail": described(STRING, "a sentence that a person can act on"),
-    "error_code": described(STRING, "decide by it: the list is closed"),
+    "error_code": described(STRING, "decide by it; the list is closed"),
     "message": described(STRING, "the same as detail"),
-    "details": described(array_of(ref("Fault")), "each fault and where it is"),
+    "details": described(array_of(ref("Fault")), "each fault, with its place in the request"),
     "timestamp": TIMESTAMP,
-    "request_id": described(REQUEST_ID, "quote it when you ask for help"),
+    "request_id": described(REQUEST_ID, "quote it if you need help"),
 }
 _RESYNC: Final = described(
     object_of(since=STRING, list=URI_REFERENCE),
-    "of cursor_expired alone: read all pages of the list, then go on from since",
+    "only with cursor_expired: read all pages of the list, then continue from since",
 )
 
 RESPONSE_SCHEMAS: Final[dict[str, JsonObject]] = {
-    "Execution": _whole_execution("An execution as it stands."),
+    "Execution": _whole_execution("An execution in its current state."),
     "ExecutionPart": object_of(
-        "The fields of an execution that were asked for, and the first four.",
+        "The fields of an execution that the query selects, and the four that are always included.",
         set(EXECUTION_PROPERTIES) - set(ALWAYS_INCLUDED),
         **EXECUTION_PROPERTIES,
     ),
-    "ExecutionAtItsEnd": _whole_execution(
-        "The answer to a submit that was held until the run was done.", warnings=WARNINGS
+    "FinishedExecution": _whole_execution(
+        "The response to a submit that was held until the run was done.", warnings=WARNINGS
     ),
-    "ExecutionAskedToStop": _whole_execution(
-        "The answer to a cancel: the execution as it stands by then.",
-        cancel=described(_CANCEL, "of a run that was over when it was first asked, told in this answer alone"),
+    "CancelResult": _whole_execution(
+        "The response to a cancel: the execution in its current state.",
+        cancel=described(_CANCEL, "never null; for a run that was already over, only this response has it"),
         warnings=WARNINGS,
     ),
     "Accepted": object_of(
-        "The answer to a submit: the execution is stored, and here is where to poll it.",
+        "The response to a submit: the execution is stored, and status_url is the URL to poll.",
         ("retry_of", "poll_after_ms", "warnings"),
         **ACCEPTED_PROPERTIES,
     ),
@@ -198,13 +200,13 @@ RESPONSE_SCHEMAS: Final[dict[str, JsonObject]] = {
         agent=nullable(AGENT),
         step=nullable(STEP),
         attempt=nullable(COUNT),
-        retryable=described(BOOLEAN, "whether the same request may succeed another time"),
+        retryable=described(BOOLEAN, "whether the same request may succeed if it is sent again"),
     ),
     "LogLine": object_of(
-        "One line of an execution's log; seq is dense within its execution.",
+        "One line of an execution's log; seq counts the lines of its execution from 1.",
         seq=POSITIVE,
         execution_id=EXECUTION_ID,
-        agent_name=described(AGENT, "basket_manager for what the engine says itself"),
+        agent_name=described(AGENT, "basket_manager for lines of the engine itself"),
         step=nullable(STRING),
         event=STRING,
         level=LEVEL,
@@ -213,15 +215,15 @@ RESPONSE_SCHEMAS: Final[dict[str, JsonObject]] = {
         status=enum_of("success", "running", "retrying", "released", "lost", "cancelling", "cancelled", "error"),
         data=OBJECT,
     ),
-    "Problem": object_of("Every error, as RFC 9457 writes it.", ("resync",), **PROBLEM_PROPERTIES, resync=_RESYNC),
+    "Problem": object_of("Every error, in the format of RFC 9457.", ("resync",), **PROBLEM_PROPERTIES, resync=_RESYNC),
     "Fault": object_of(
         "",
         ("pointer", "parameter", "header", "line", "column"),
         message=STRING,
-        pointer=described({"type": "string", "format": "json-pointer"}, "where in the body"),
-        parameter=described(STRING, "which parameter of the query"),
-        header=described(STRING, "which header"),
-        line=described(COUNT, "where the body stops to be JSON"),
+        pointer=described({"type": "string", "format": "json-pointer"}, "the place in the body"),
+        parameter=described(STRING, "the query parameter"),
+        header=described(STRING, "the header"),
+        line=described(COUNT, "the line at which the body stops being valid JSON"),
         column=COUNT,
     ),
 }

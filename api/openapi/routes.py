@@ -28,7 +28,7 @@ _PAGE_DIR: Final = Path(__file__).parent / "page"
 
 def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
     """Build the blueprint; ``describe`` returns flask-smorest's document once all routes are registered."""
-    blp = Blueprint("reference", __name__, description="The contract itself, and a page to try it")
+    blp = Blueprint("reference", __name__, description="This document, and a page to try the API")
 
     @cache
     def contract() -> tuple[bytes, str]:
@@ -37,7 +37,7 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
 
     @blp.route("/openapi.json")
     def openapi() -> flask.Response:
-        """Get the contract as OpenAPI 3.1."""
+        """Get this document, in OpenAPI 3.1."""
         body, digest = contract()
         headers = {"ETag": f'"{digest}"', "Cache-Control": "no-cache"}
         if "If-None-Match" in request.headers and request.if_none_match.contains_weak(digest):
@@ -46,7 +46,7 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
 
     @blp.route("/docs")
     def docs() -> flask.Response:
-        """Read the contract on a page, and try it; the page needs nothing from elsewhere."""
+        """Get a page to read this document and to try the API; it loads nothing from other origins."""
         headers = {
             "Cache-Control": "no-cache",
             "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -66,7 +66,7 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
 
     @blp.route("/")
     def root() -> flask.Response:
-        """Go to the page."""
+        """Redirect to the page."""
         return flask.Response(status=302, headers={"Location": "/docs", "Cache-Control": "no-cache"})
 
     return blp

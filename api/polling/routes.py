@@ -19,7 +19,7 @@ def blueprint(poller: PollHandler) -> Blueprint:
 
     @blp.route("/execution-logs/<execution_id>")
     def execution_logs(execution_id: str) -> flask.Response:
-        """Poll an execution: where it stands, its result, its newest log lines."""
+        """Poll an execution: its status, its result and its newest log lines."""
         return poller.poll(execution_id)
 
     @blp.route("/executions/<execution_id>")
@@ -29,7 +29,7 @@ def blueprint(poller: PollHandler) -> Blueprint:
 
     @blp.route("/executions/<execution_id>/outputs/<step>")
     def output(execution_id: str, step: str) -> flask.Response:
-        """Get one step's output, whole."""
+        """Get the whole output of one step."""
         return poller.respond_with_output(execution_id, step)
 
     return blp
@@ -42,7 +42,7 @@ def many_blueprint(many: PollManyHandler) -> Blueprint:
     @blp.route("/executions/poll", methods=["POST"])
     @blp.arguments(PollManySchema())
     def poll_many(body: LoadedBody) -> flask.Response:
-        """Poll up to 500 executions: those whose ``rev`` is another than yours, and a count of the rest."""
+        """Poll up to 500 executions: those whose ``rev`` differs from yours, and the number of the others."""
         warnings = [*body.warnings, *body["items"].warnings]
         return many.respond(body["items"], is_full=body["view"] == "full", warnings=warnings)
 

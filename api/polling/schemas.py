@@ -35,7 +35,10 @@ class PolledItemSchema(Schema):
     """One item: an execution to poll."""
 
     execution_id = fields.Str(required=True)
-    rev = fields.Int(allow_none=True, metadata={"description": "of the last poll; null or absent: whatever it is"})
+    rev = fields.Int(
+        allow_none=True,
+        metadata={"description": "of the last poll; if null or absent, the execution is always returned"},
+    )
 
 
 class _PollItemsField(ItemsField):

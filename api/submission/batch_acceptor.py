@@ -101,6 +101,10 @@ class BatchAcceptor:
     def _accept_items(
         self, items: Sequence[Submission | BucketError], holders: Mapping[str, Execution]
     ) -> list[_ItemOutcome]:
+        """Return the outcome of each item, in order; ``holders`` are the runs that have an item's key already.
+
+        Items with the same key share the run of the first of them.
+        """
         outcomes: dict[int, _ItemOutcome] = {}
         new_items: dict[int, Decision] = {}
         first_of_key: dict[str, int] = {}

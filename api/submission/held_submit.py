@@ -33,7 +33,7 @@ class HeldSubmit:
             held = self._poller.hold(run.id, replace(wait, until_done=True))
             view = self._view_hints.add_to(held.value.view)
         except BucketError as error:
-            structlog.get_logger().warning("a held submit was answered early", reason=error.message)
+            structlog.get_logger().warning("a held submit returned early", reason=error.message)
             return accepted_response(accepted, self._view_hints.of_execution(run), submission)
         if view.head.is_done:
             # The last poll, with the headers and warnings that only a submit has.

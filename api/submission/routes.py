@@ -67,7 +67,7 @@ def batch_blueprint(clock: ServerClock, acceptor: BatchAcceptor) -> Blueprint:
     @blp.route("/run-basket/batch", methods=["POST"])
     @blp.arguments(RunBatchSchema())
     def run_batch(body: LoadedBody) -> flask.Response:
-        """Run up to 500 baskets; a bad item fails alone."""
+        """Run up to 500 baskets; an invalid item is refused alone."""
         return acceptor.accept(read_submission(request, clock.now(), body))
 
     return blp

@@ -29,13 +29,20 @@ class _RunSchema(BodySchema):
         load_default=list,
         validate=validate.Length(max=TAGS_MAX, error=f"must be at most {TAGS_MAX} tags"),
         error_messages={"invalid": "must be a list of strings"},
-        metadata={"description": "at most 20 words to find the run by"},
+        metadata={"description": "at most 20 strings by which lists and the feed can be filtered"},
     )
     metadata = ObjectField(load_default=dict, metadata={"description": "at most 16 KiB of JSON"})
-    run_after = TimestampField(allow_none=True, metadata={"description": "not before; one in the past is now"})
-    run_after_s = seconds_field(least=0, description="the same, in seconds from now")
-    start_deadline_s = seconds_field(least=0.001, description="begun within so many seconds of run_after, or failed")
-    deadline_s = seconds_field(least=0.001, description="done within so many seconds of run_after, or failed")
+    run_after = TimestampField(
+        allow_none=True,
+        metadata={"description": "the run does not start before this time; a time in the past means now"},
+    )
+    run_after_s = seconds_field(least=0, description="the same as run_after, in seconds from now")
+    start_deadline_s = seconds_field(
+        least=0.001, description="the run fails if it has not started this many seconds after run_after"
+    )
+    deadline_s = seconds_field(
+        least=0.001, description="the run fails if it is not done this many seconds after run_after"
+    )
 
     @validates_schema
     def _check_run_after(self, body: dict[str, Any], **_: Any) -> None:
@@ -46,7 +53,9 @@ class _RunSchema(BodySchema):
 class RunBasketSchema(_RunSchema):
     """The body of POST /run-basket: a basket's name, or a basket written inline."""
 
-    basket_name = fields.Str(allow_none=True, metadata={"description": "the name of a basket; wins over config"})
+    basket_name = fields.Str(
+        allow_none=True, metadata={"description": "the name of a basket; if it is given, config is ignored"}
+    )
     config = fields.Nested(BasketConfigSchema, allow_none=True, metadata={"description": "a basket for this run only"})
     input_data = ObjectField(
         load_default=dict, metadata={"description": "absent or {}: the first agent's sample_input"}
@@ -83,7 +92,7 @@ class BatchItemSchema(RunBasketSchema):
 
     KEY_HINTS = NO_KEY_HINTS
 
-    idempotency_key = fields.Str(metadata={"description": "as the header Idempotency-Key of a single submit"})
+    idempotency_key = fields.Str(metadata={"description": "the same as the header Idempotency-Key of a single submit"})
 
 
 class RunBatchSchema(BodySchema):

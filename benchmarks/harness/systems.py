@@ -41,7 +41,7 @@ _TMPFS: Final = Path("/dev/shm")  # noqa: S108 - a heartbeat must not wait for a
 class SystemUnderTest:
     """The processes and stores of one system; ``accepted_count`` counts all submits that got a 202."""
 
-    def __init__(self, dialect: HttpDialect, root: Path, guard: GroupReaper, **settings: str) -> None:
+    def __init__(self, dialect: HttpDialect, root: Path, group_reaper: GroupReaper, **settings: str) -> None:
         """Prepare a system that stores data and logs in ``root``; ``settings`` are environment variables."""
         self.dialect = dialect
         self.accepted_count = 0
@@ -58,7 +58,7 @@ class SystemUnderTest:
             servers.mongod_plan(self._sockets, root / "mongod"),
             *(_bucket_plans if dialect is BUCKET else _reference_plans)(self.url, self._environment(root) | settings),
         )
-        self.children = {plan.name: Child(plan, root / f"{plan.name}.log", guard) for plan in plans}
+        self.children = {plan.name: Child(plan, root / f"{plan.name}.log", group_reaper) for plan in plans}
 
     def _environment(self, root: Path) -> dict[str, str]:
         inherited = {

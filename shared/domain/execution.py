@@ -69,7 +69,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One agent's place in an execution, with four separate counters (docs/engine.md, section 4).
+    """One agent's place in an execution, with four separate counters (docs/engine.md, section 1).
 
     ``claims`` counts attempts, ``failures`` failed attempts, ``losses`` lost workers, ``offers`` task messages sent.
     """

@@ -56,7 +56,7 @@ EXECUTION_TRANSITIONS: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] 
 
 STEP_TRANSITIONS: Final[dict[StepStatus, frozenset[StepStatus]]] = {
     StepStatus.WAITING: frozenset({StepStatus.READY, StepStatus.SKIPPED}),
-    StepStatus.READY: frozenset({StepStatus.RUNNING, StepStatus.CANCELLED, StepStatus.FAILED}),
+    StepStatus.READY: frozenset({StepStatus.RUNNING, StepStatus.CANCELLED}),
     StepStatus.RUNNING: frozenset({StepStatus.READY, StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.CANCELLED}),
     **dict.fromkeys((StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.SKIPPED), frozenset()),
 }

@@ -2,7 +2,7 @@
 
 Each key holds at most :data:`SAMPLES_MAX` samples in slots chosen at random: a new sample replaces a random one, so
 that the samples are fair and old ones fade away (a biased reservoir). Recording is one command of a pipeline that is
-sent anyway; samples that Redis loses are learnt again from new runs.
+sent anyway; samples that Redis loses are learned again from new runs.
 """
 
 from __future__ import annotations

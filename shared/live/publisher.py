@@ -72,7 +72,7 @@ class Publisher:
             if view is not None and self._is_current(as_of):
                 self._views.put_if_absent(pipe, record.execution.id, view)
         log_stream.append_lines(pipe, lines)
-        self._send(pipe, ", ".join(advance.execution.id for advance in decisions))
+        self._send(pipe, ", ".join(decision.execution.id for decision in decisions))
 
     def publish_decision(
         self, record: ExecutionRecord, decision: Decision, *, as_of: float, published_seq: int = 0

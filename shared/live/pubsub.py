@@ -64,7 +64,7 @@ class WakeupListener:
         self._url = url
         self._is_away = is_away
         self._linger_s = linger_s
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # _listen calls release_all while it holds it
         self._waiters: dict[str, set[Waiter]] = {}
         self._subscribed: threading.Event | None = None  # of the running thread: set when it is subscribed
 
@@ -92,7 +92,7 @@ class WakeupListener:
         """Start the thread that listens; None if the machine can start no thread: the next waiter tries again."""
         subscribed = threading.Event()
         try:
-            threading.Thread(target=self._listen, args=(subscribed,), name="wakes", daemon=True).start()
+            threading.Thread(target=self._listen, args=(subscribed,), name="pubsub", daemon=True).start()
         except RuntimeError as error:
             structlog.get_logger().warning("no thread for wake-ups could be started", reason=str(error))
             return None

@@ -53,7 +53,7 @@ class RedisMonitor:
         """Start the thread; call it in the process that uses the monitor, after any fork."""
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="redis-monitor", daemon=True)
                 self._thread.start()
 
     def stop(self) -> None:

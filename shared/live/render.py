@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -116,7 +115,6 @@ def execution_metadata(execution: Execution) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=256)  # one view shows the same time in several places, and so do later views
 def render_log_line(execution_id: str, seq: int, event: LogEvent) -> bytes:
     """Render one log line as JSON."""
     return orjson.dumps(_line(execution_id, seq, event))

@@ -120,11 +120,11 @@ def _wait_state_of(execution: Execution, first: Step) -> WaitState:
 
 def _timing_of(execution: Execution, step: Step | None) -> RunTiming:
     timing = RunTiming(
-        run_samples_key(execution),
-        None if step is None else step.agent,
-        _ms(execution.started_at),
-        None if step is None else _ms(step.started_at),
-        again=any(other.claims > (other.status is not StepStatus.READY) for other in execution.steps.values()),
+        runs=run_samples_key(execution),
+        agent=None if step is None else step.agent,
+        started_ms=_ms(execution.started_at),
+        step_ms=None if step is None else _ms(step.started_at),
+        again=any(map(_has_earlier_attempt, execution.steps.values())),
         cancel_ms=None if execution.cancel is None else _ms(execution.cancel.requested_at),
         expires_ms=_ms(execution.expires_at),
     )
@@ -132,6 +132,13 @@ def _timing_of(execution: Execution, step: Step | None) -> RunTiming:
         return timing
     queue = execution.basket.step(step.id).queue
     return replace(timing, offered_ms=_ms(step.offered_at), queue=queue, priority=step.priority)
+
+
+def _has_earlier_attempt(step: Step) -> bool:
+    """Return whether an attempt of ``step`` has ended and was followed by another, or by a wait for another."""
+    # The last claim of a ready step is over too; that of any other step is its present or final attempt.
+    claims_without_retry = 0 if step.status is StepStatus.READY else 1
+    return step.claims > claims_without_retry
 
 
 def _ms(at: datetime | None) -> int | None:

@@ -39,7 +39,7 @@ class WorkerPresence:
         self._redis = client
         self._name = name
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="worker-mark", daemon=True)
+        self._thread = threading.Thread(target=self._renew, name="presence", daemon=True)
 
     def start(self) -> None:
         """Start the thread, which announces the worker and renews its presence."""

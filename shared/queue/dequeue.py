@@ -21,8 +21,8 @@ from shared.queue.message import PRIORITY_STEPS, TaskMessage, list_key, message_
 _BATCHED_LIST: Final = list_key(QUEUE_NAMES[0], PRIORITY_FIRST_OFFER)
 _CONSUMERS_MIN: Final = 2
 # Pops from the first list that is not empty. First offers in the default queue: up to ARGV[1], but at most an equal
-# share of the waiting messages, because other consumers come too. Any other list: one message, because a step of the
-# long queue or one that is offered again may be slow or kill its worker.
+# share of the waiting messages, because other children pop too. Any other list: one message, because a step of the long
+# queue or one that is offered again may be slow or kill its worker.
 _POP: Final = """
 local messages = {}
 for _, list in ipairs(KEYS) do
@@ -54,7 +54,7 @@ class DequeuedMessages:
 class Dequeuer:
     """Dequeues task messages of some queues, in the order in which a worker reads their lists.
 
-    ``consumers`` is the number of consumers in this worker; at least 2 are assumed, since there may be other workers.
+    ``consumers`` is the number of children of this worker; at least 2 are assumed, since there may be other workers.
     """
 
     def __init__(self, client: redis.Redis, queues: Sequence[str], consumers: int = _CONSUMERS_MIN) -> None:

@@ -1,4 +1,4 @@
-"""Queue estimates: the position of a message in its list (queue depth ahead of it), and the drain rate of the list.
+"""Queue estimates: the position of a message in its list (queue depth ahead of it), and its drain rate (rate of drain).
 
 No counter counts the messages that pass. But a list is first in, first out: all messages that arrived before the offer
 time of the oldest one have left. So regular samples of the length and of that offer time give both counts:

@@ -1,6 +1,7 @@
-"""Task message: a Celery message (thin message, claim check) made from a template, so that enqueueing is one LPUSH.
+"""Task message: a Celery message made from a template, so that enqueueing is one LPUSH.
 
-A task message names a step that may be ready; all other data is in MongoDB. It equals the message that ``send_task``
+It is a thin message: it carries only the ids of a step that may be ready, and the worker loads all other data from
+MongoDB (claim check pattern). It equals the message that ``send_task``
 makes for the same call on Celery's Redis transport (task protocol 2, which is public and stable; a test compares the
 two), but needs no Celery in the process that sends it.
 """

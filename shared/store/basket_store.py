@@ -60,8 +60,9 @@ class MongoBasketStore:
         """Mark a basket as deleted; raise BasketNotFound if there is none."""
         query = _name_filter(integrator, name) | {"deleted_at": None}
         with db_call(self._database):
-            if not self._baskets.update_one(query, {"$set": {"deleted_at": now}}).matched_count:
-                raise _not_found(name)
+            deleted = self._baskets.update_one(query, {"$set": {"deleted_at": now}}).matched_count
+        if not deleted:
+            raise _not_found(name)
 
 
 def _name_filter(integrator: str, name: str) -> dict[str, Any]:

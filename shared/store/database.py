@@ -1,4 +1,4 @@
-"""The connection to MongoDB: one client for each process id, a deadline on every call, errors mapped to Bucket's."""
+"""The connection to MongoDB: one client for each process id, causal sessions, a deadline on every call, own errors."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ __all__ = [
 
 
 @pytest.fixture(scope="package")
-def caller(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iterator[ApiClient]:
+def caller(tmp_path_factory: pytest.TempPathFactory, group_reaper: GroupReaper) -> Iterator[ApiClient]:
     """Yield a client of a stack that all these tests share: do not stop it or delete its data."""
-    stack = Stack(tmp_path_factory.mktemp("shared-stack"), guard, BUCKET_AGENTS_DIR=str(AGENTS))
+    stack = Stack(tmp_path_factory.mktemp("shared-stack"), group_reaper, BUCKET_AGENTS_DIR=str(AGENTS))
     try:
         stack.start_all()
         yield ApiClient(stack)
@@ -29,10 +29,10 @@ def caller(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iter
 
 
 @pytest.fixture(scope="package")
-def short_lease_caller(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iterator[ApiClient]:
+def short_lease_caller(tmp_path_factory: pytest.TempPathFactory, group_reaper: GroupReaper) -> Iterator[ApiClient]:
     """Yield a client of a shared stack with short leases: resume each process that you pause."""
     short_times = {"BUCKET_LEASE_S": "2", "BUCKET_HEARTBEAT_S": "0.5", "BUCKET_HANDOFF_S": "0.5"}
-    stack = Stack(tmp_path_factory.mktemp("brisk-stack"), guard, BUCKET_AGENTS_DIR=str(AGENTS), **short_times)
+    stack = Stack(tmp_path_factory.mktemp("brisk-stack"), group_reaper, BUCKET_AGENTS_DIR=str(AGENTS), **short_times)
     try:
         stack.start_all()
         yield ApiClient(stack)

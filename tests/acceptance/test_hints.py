@@ -1,4 +1,4 @@
-"""Poll hints: ``poll_after_ms`` learnt from the durations of such runs, and the queue position of a waiting run."""
+"""Poll hints: ``poll_after_ms`` learned from the durations of such runs, and the queue position of a waiting run."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def submit(caller: ApiClient, name: str, *script: str, **fields: Any) -> dict[st
 
 def test_the_202_and_each_poll_use_the_durations_of_earlier_runs(short_lease_caller: ApiClient) -> None:
     with closing(connect(short_lease_caller.stack.redis_url)) as client:
-        client.hset(key_of("learnt"), mapping=dict.fromkeys(range(100), 20_000))
-    run = submit(short_lease_caller, "learnt", "running:60")["execution_id"]
+        client.hset(key_of("learned"), mapping=dict.fromkeys(range(100), 20_000))
+    run = submit(short_lease_caller, "learned", "running:60")["execution_id"]
     wait_until(
         lambda: all(short_lease_caller.poll(run)["poll_after_ms"] > 13_000 for _ in range(MANY_REQUESTS)),
         5,
-        "it is learnt",
+        "it is learned",
     )
-    poll_after_ms = submit(short_lease_caller, "learnt", "completed")["poll_after_ms"]
+    poll_after_ms = submit(short_lease_caller, "learned", "completed")["poll_after_ms"]
     assert 20_000 < poll_after_ms < 22_500
     view = short_lease_caller.poll(run)
     assert 11_000 < view["poll_after_ms"] < 22_500, "what is left of twenty seconds"
@@ -66,7 +66,7 @@ def test_a_run_is_polled_right_after_its_deadline_whatever_earlier_runs_took(
     wait_until(
         lambda: all(short_lease_caller.poll(patient)["poll_after_ms"] > 13_000 for _ in range(MANY_REQUESTS)),
         5,
-        "it is learnt",
+        "it is learned",
     )
     accepted = submit(short_lease_caller, "bound", script, **{bound: 3})
     view = short_lease_caller.poll(accepted["execution_id"])

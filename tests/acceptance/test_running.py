@@ -105,7 +105,7 @@ def test_an_agent_without_memory_access_has_none(caller: ApiClient) -> None:
 def pool(stack: Stack, queue: str) -> Iterator[SecondProcess]:
     """Start a worker with one process for one queue, as a Procfile may do."""
     plan = stack.plan("worker", BUCKET_WORKER_CONCURRENCY="1")
-    worker = SecondProcess(replace(plan, argv=(*plan.argv, "-Q", queue)), stack.root, stack.guard)
+    worker = SecondProcess(replace(plan, argv=(*plan.argv, "-Q", queue)), stack.root, stack.group_reaper)
     worker.start(lambda: stack.has_presence(worker.pid))
     try:
         yield worker

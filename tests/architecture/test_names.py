@@ -19,6 +19,12 @@ INNER_NAMES = {"routes", "schemas", "replies", "agent"}
 ENTRY_POINTS = {"app"}
 PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join((*CODE, 'docs', 'findings', '.ci'))})/[\w./-]*\w")
 REFERENCE = re.compile(r":(?:mod|func|class|meth|data):`~?([\w.]+)`")
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s#]*)#([^)\s]+)\)")
+HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
+FENCED_CODE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+ENGINE = ROOT / "docs" / "engine.md"
+SECTION = re.compile(r"^#{2,3} (\d+(?:\.\d+)?)\.? ", re.MULTILINE)
+CITATION = re.compile(r"engine\.md(?:\]\([^)]*\))?,?\s+\(?section\s+(\d+(?:\.\d+)*)")
 OUTSIDE = re.compile(r"\b(?:ENGINE|DESIGN|CONTRACT|STYLE)\b(?:\.md)?|\breliability\.md|\.\./shared\b|\bnotes/")
 MODULES_MAX = 15
 
@@ -33,12 +39,13 @@ def named(path: Path) -> str:
 
 @cache
 def prose_of(path: Path) -> tuple[str, ...]:
-    """The docstrings and comments of a module."""
+    """The docstrings of a module, those of its constants and fields too, and its comments."""
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
-    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef))
+    statements = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
+    strings = (node.value for node in statements if isinstance(node, ast.Constant) and isinstance(node.value, str))
     comments = [line.partition("#")[2] for line in text.splitlines() if "#" in line]
-    return (*(docstring for node in nodes if (docstring := ast.get_docstring(node))), *comments)
+    return (*strings, *comments)
 
 
 def documents() -> list[Path]:
@@ -87,12 +94,7 @@ def is_ignored(found: str) -> bool:
 
 @pytest.mark.parametrize("path", python_files(*CODE), ids=named)
 def test_every_reference_of_a_docstring_leads_to_something(path: Path) -> None:
-    names = defined_in(path)
-    missing = [
-        reference
-        for reference in REFERENCE.findall(text_of(path))
-        if reference.split(".")[0] not in names and not leads_somewhere(reference)
-    ]
+    missing = [reference for reference in REFERENCE.findall(text_of(path)) if not leads_somewhere(path, reference)]
     assert not missing
 
 
@@ -112,17 +114,86 @@ def names_in(nodes: Iterator[ast.AST]) -> Iterator[str]:
             yield (node.asname or node.name).split(".")[0]
 
 
-def leads_somewhere(reference: str) -> bool:
-    """Return whether a dotted name is a module of this repository, or a name in one; other packages are not checked."""
+def leads_somewhere(path: Path, reference: str) -> bool:
+    """Return whether each part of a dotted name exists: the module, its name, the attribute of a class.
+
+    A name that begins with no package of this repository is looked up in the module at ``path``, which refers to it.
+    """
     parts = reference.split(".")
-    if parts[0] not in CODE:
-        return True
+    if parts[0] in CODE:
+        return leads_into_module(parts)
+    return resolves(path, parts) if len(parts) > 1 else parts[0] in defined_in(path)
+
+
+def leads_into_module(parts: list[str]) -> bool:
     for length in range(len(parts), 0, -1):
         base = ROOT.joinpath(*parts[:length])
         module = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
         if module.exists():
-            return length == len(parts) or parts[length] in defined_in(module)
+            return length == len(parts) or resolves(module, parts[length:])
     return False
+
+
+@cache
+def top_level_of(path: Path) -> dict[str, ast.stmt]:
+    return names_of(ast.parse(path.read_text(encoding="utf-8")).body)
+
+
+def names_of(body: list[ast.stmt]) -> dict[str, ast.stmt]:
+    """Return the names that the statements of a module or class define in it, each with its statement."""
+    names: dict[str, ast.stmt] = {}
+    for statement in body:
+        is_scope = isinstance(statement, ast.ClassDef | ast.FunctionDef)
+        names |= dict.fromkeys(names_in(iter([statement]) if is_scope else ast.walk(statement)), statement)
+    return names
+
+
+def resolves(path: Path, parts: list[str]) -> bool:
+    """Return whether a module has the name ``parts[0]``, and its class has the attributes that follow."""
+    statement = top_level_of(path).get(parts[0])
+    if isinstance(statement, ast.ImportFrom):
+        module = (statement.module or "").split(".")
+        return module[0] not in CODE or leads_into_module([*module, *parts])
+    if statement is None or len(parts) == 1 or isinstance(statement, ast.Import):
+        return statement is not None
+    return isinstance(statement, ast.ClassDef) and len(parts) == 2 and has_attribute(path, statement, parts[1])
+
+
+def has_attribute(path: Path, owner: ast.ClassDef, name: str) -> bool:
+    """Return whether a class has an attribute: of its body, of ``self``, or of a base; other packages' may have any."""
+    stored = (node for node in ast.walk(owner) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store))
+    own = {node.attr for node in stored if ast.unparse(node.value) == "self"} | set(names_of(owner.body))
+    bases = [ast.unparse(base).partition("[")[0].split(".") for base in owner.bases]
+    return name in own or any(resolves(path, [*base, name]) for base in bases)
+
+
+@pytest.mark.parametrize("document", documents(), ids=named)
+def test_every_anchor_of_a_link_is_a_heading(document: Path) -> None:
+    links = LINK.findall(text_of(document))
+    local = [
+        (document.parent / target if target else document, anchor) for target, anchor in links if "//" not in target
+    ]
+    assert not [f"{named(target)}#{anchor}" for target, anchor in local if anchor not in anchors_of(target.resolve())]
+
+
+@cache
+def anchors_of(document: Path) -> frozenset[str]:
+    """Return the anchors that GitHub gives the headings of a document."""
+    counts: defaultdict[str, int] = defaultdict(int)
+    anchors = set()
+    for heading in HEADING.findall(FENCED_CODE.sub("", text_of(document))):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+        anchors.add(f"{slug}-{counts[slug]}" if counts[slug] else slug)
+        counts[slug] += 1
+    return frozenset(anchors)
+
+
+@pytest.mark.parametrize("path", [*documents(), *python_files(*CODE)], ids=named)
+def test_every_section_of_the_engine_that_is_cited_exists(path: Path) -> None:
+    text = text_of(path)
+    cited = re.findall(r"\bsection (\d+(?:\.\d+)*)", text) if path == ENGINE else CITATION.findall(text)
+    assert not set(cited) - set(SECTION.findall(text_of(ENGINE)))
 
 
 @pytest.mark.parametrize("path", [*documents(), *python_files(*CODE)], ids=named)

@@ -31,9 +31,9 @@ def runs(stack: Stack, tmp_path: Path) -> Iterator[RunClient]:
 
 
 @pytest.fixture(scope="session")
-def replica_set(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iterator[ReplicaSet]:
+def replica_set(tmp_path_factory: pytest.TempPathFactory, group_reaper: GroupReaper) -> Iterator[ReplicaSet]:
     """Yield a complete replica set of three; a test that stops a member calls ``mend`` afterwards."""
-    members = ReplicaSet(tmp_path_factory.mktemp("members"), guard)
+    members = ReplicaSet(tmp_path_factory.mktemp("members"), group_reaper)
     try:
         members.start()
         yield members

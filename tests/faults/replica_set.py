@@ -30,12 +30,12 @@ _REPLACED = ("--bind_ip", "--unixSocketPrefix", "--filePermissions", "--replSet"
 class ReplicaSet:
     """Three members, each a process that can be killed, frozen and started again."""
 
-    def __init__(self, root: Path, guard: GroupReaper) -> None:
+    def __init__(self, root: Path, group_reaper: GroupReaper) -> None:
         self._ports = [api_port.pick_port("127.0.0.1", 0) for _ in range(NODES)]
         hosts = ",".join(f"127.0.0.1:{number}" for number in self._ports)
         self.url = f"mongodb://{hosts}/bucket?replicaSet={NAME}"
         self._members = [
-            Child(_plan(root / f"member-{number}", number), root / f"member-{number}.log", guard)
+            Child(_plan(root / f"member-{number}", number), root / f"member-{number}.log", group_reaper)
             for number in self._ports
         ]
         self._root = root

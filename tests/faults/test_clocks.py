@@ -38,9 +38,9 @@ def running(bench: WorkerHarness) -> Execution:
     bench.clock.current = at  # the bench has set it to the time of mongod
     long_ago = Timestamp(int(bench.clock.now().timestamp()) - 60, 1)
     bench.services.database.collection("executions").update_one({"_id": run.id}, {"$set": {"stored_at": long_ago}})
-    advance = claim(run, "s1", "token", bench.services.clock.now(), bench.services.timings)
-    assert advance is not None
-    return bench.services.store.save(run, advance).execution
+    decision = claim(run, "s1", "token", bench.services.clock.now(), bench.services.timings)
+    assert decision is not None
+    return bench.services.store.save(run, decision).execution
 
 
 @pytest.mark.parametrize("off_s", [HOUR, -HOUR])

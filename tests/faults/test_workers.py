@@ -141,7 +141,7 @@ def test_18_a_step_longer_than_the_brokers_visibility_timeout_is_executed_once(s
     stack.stop("worker")
     plan = stack.plan("worker")
     short = replace(plan, argv=(plan.argv[0], "-c", SHORT_VISIBILITY))
-    both = [SecondProcess(short, stack.root, stack.guard) for _ in range(2)]
+    both = [SecondProcess(short, stack.root, stack.group_reaper) for _ in range(2)]
     try:
         for worker in both:
             worker.start(lambda worker=worker: "ready" in worker.output())  # type: ignore[misc]

@@ -48,8 +48,8 @@ def run_cases(root: Path, *, cases: int, seed: int, examples: int) -> FuzzResult
     """Try at least ``cases`` cases, ``examples`` random ones per operation and round; one seed gives the same cases."""
     result = FuzzResult()
     with (
-        GroupReaper() as guard,
-        closing(Stack(root, guard, BUCKET_AGENTS_DIR=str(AGENTS), BUCKET_LOG_LEVEL="WARNING")) as stack,
+        GroupReaper() as group_reaper,
+        closing(Stack(root, group_reaper, BUCKET_AGENTS_DIR=str(AGENTS), BUCKET_LOG_LEVEL="WARNING")) as stack,
     ):
         stack.start_all()
         caller = ApiClient(stack)

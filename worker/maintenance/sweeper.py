@@ -46,7 +46,7 @@ class Sweeper:
                 self._orphans_due_at = boottime_s() + (0.0 if self._orphans_cursor else ORPHANS_EVERY_S)
                 self._log_deleted("large outputs that nothing names", count)
         except BucketError as error:
-            structlog.get_logger().warning("the store did not answer a retention sweep", reason=error.message)
+            structlog.get_logger().warning("the store did not reply to a retention sweep", reason=error.message)
 
     def _delete_views(self, deleted: Sequence[str]) -> None:
         try:

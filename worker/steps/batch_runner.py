@@ -2,11 +2,11 @@
 
     messages -> load all -> claim all -> run one after the other, as any message is -> save all outcomes, publish them
 
-Only fresh chains are claimed together. Nothing has happened to such a run since it was accepted: so the whole run is
-known after the write, and a step that has lost a worker cannot harm its neighbours twice. Any other message is claimed
-alone, in its turn. A message that was taken and not begun never waits for a slow step: once that step has run for 50
-ms, or the worker drains, claims are released and messages are sent again. This counts as neither failure nor loss
-(docs/engine.md, section 10).
+Only fresh chains are claimed together: runs with one ready step, to which nothing has happened since they were
+accepted. So the whole run is known after the write, and a step that has lost a worker cannot harm its neighbours
+twice. Any other message is claimed alone, in its turn. A message that was taken and not begun never waits for a slow
+step: once that step has run for 50 ms, or the worker drains, claims are released and messages are sent again. This
+counts as neither failure nor loss (docs/engine.md, section 10).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ClaimFn = Callable[[], ClaimedStep | None]
 
 
 class BatchSizer:
-    """Chooses the batch size, much as AIMD does: it doubles after quick runs and halves after a slower one.
+    """Adaptive batch size (MIMD, like AIMD): doubles after quick runs and halves after a slower one.
 
     It begins at 1, is at most :data:`BATCH_SIZE_MAX`, and falls back to 1 after a run of ``WRITE_DELAY_MAX_S`` or more.
     """

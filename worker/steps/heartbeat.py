@@ -151,7 +151,7 @@ class Heartbeat:
             self._request_stop("lost")
             return False
         except BucketError as error:
-            self._log.warning("the store did not answer a heartbeat", reason=error.message)
+            self._log.warning("the store did not reply to a heartbeat", reason=error.message)
             return False
         except Exception:  # noqa: BLE001
             # If this lasts, the lease runs out and the step is rescued; the thread must live to try again.

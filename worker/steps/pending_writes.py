@@ -3,9 +3,9 @@
 Quick steps share a write. A decision is kept until this worker has no next step in the run, until the run ends or
 dispatches other steps, or until 50 ms have passed. Then all decisions are saved by one write, filtered by the lease
 that is *stored*. A crash in between repeats the steps that were not saved, which any crash may do. The runner's thread
-decides; the heartbeat's or the interrupter's thread may save too, one thread at a time. In a batch of runs, the last
-decision on each run is left to ``on_idle``, which saves the decisions on several runs at once (docs/engine.md, section
-10).
+decides. The heartbeat thread also decides, on the hand-backs of a batch, and so does the interrupter's thread after it
+took over; both may save too. One thread decides or saves at a time. In a batch of runs, the last decision on each run
+is left to ``on_idle``, which saves the decisions on several runs at once (docs/engine.md, section 10).
 """
 
 from __future__ import annotations

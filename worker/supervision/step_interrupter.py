@@ -81,7 +81,7 @@ class StepInterrupter:
         """
         self._finish = finish
         signal.signal(INTERRUPT_SIGNAL, self._on_interrupt_signal)
-        threading.Thread(target=self._run, name="interrupter", daemon=True).start()
+        threading.Thread(target=self._run, name="step-interrupter", daemon=True).start()
 
     @property
     def is_draining(self) -> bool:

@@ -148,11 +148,13 @@ class Watchdog:
 
 
 def _kill_tree(pid: int) -> None:
-    """Kill a process and all processes below it, the deepest first."""
-    for child in _children(pid):
-        _kill_tree(child)
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    """Kill a process and all processes below it: all are listed first, for each look takes time to start another."""
+    tree = [pid]
+    for parent in tree:
+        tree += _children(parent)
+    for each in reversed(tree):
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
 
 
 def _children(pid: int) -> set[int]:

@@ -172,7 +172,12 @@ class MongoExecutionQueries:
             run = decision.execution
             holder = None if run.idempotency is None else holders.get(run.idempotency.key)
             try:
-                outcomes[run.id] = holder or away or self._store.create(decision)
+                if holder is not None:
+                    outcomes[run.id] = holder
+                elif away is not None:
+                    outcomes[run.id] = away
+                else:
+                    outcomes[run.id] = self._store.create(decision)
             except (Unavailable, OutcomeUnknown) as error:
                 outcomes[run.id] = error
                 away = Unavailable()  # nothing was stored of the runs after this one

@@ -1,6 +1,6 @@
-"""Optimistic concurrency loop: decide, save, and decide again if another writer was first.
+"""Optimistic concurrency loop with back-off: decide, save, and decide again if another writer was first.
 
-It is the only way in which an execution changes after its start (docs/engine.md, section 1).
+This is the way in which a single decision is saved (docs/engine.md, section 1).
 """
 
 from __future__ import annotations

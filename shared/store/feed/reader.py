@@ -135,7 +135,7 @@ class FeedReader:
     def _read(
         self, start: FeedPosition, end: FeedEnd, executions_max: int, session: ClientSession
     ) -> tuple[Sequence[str], Sequence[FeedPosition]]:
-        """Return the changes from ``start`` on, of at most ``most`` executions, and the position before each.
+        """Return the changes from ``start`` on, of at most ``executions_max`` executions, and the position before each.
 
         The last element of the positions is the one after all changes.
         """

@@ -40,21 +40,21 @@ def play(root: Path, *, runs: int, seconds: float, seed: int, store: str | None 
     chance = random.Random(seed)
     provider = root / "provider"
     provider.mkdir()
-    with GroupReaper() as guard:
-        members = ReplicaSet(root / "members", guard)
+    with GroupReaper() as group_reaper:
+        members = ReplicaSet(root / "members", group_reaper)
         try:
             members.start()
-            return _play_on(members, guard, root, chance, runs=runs, seconds=seconds, store=store)
+            return _play_on(members, group_reaper, root, chance, runs=runs, seconds=seconds, store=store)
         finally:
             members.close()
 
 
 def _play_on(
-    members: ReplicaSet, guard: GroupReaper, root: Path, chance: random.Random, *, runs: int, seconds: float,
+    members: ReplicaSet, group_reaper: GroupReaper, root: Path, chance: random.Random, *, runs: int, seconds: float,
     store: str | None,
 ) -> ChaosReport:  # fmt: skip
     stack = Stack(
-        root, guard, BUCKET_AGENTS_DIR=str(AGENTS), MONGODB_URL=members.url, BUCKET_LOSSES_MAX="20",
+        root, group_reaper, BUCKET_AGENTS_DIR=str(AGENTS), MONGODB_URL=members.url, BUCKET_LOSSES_MAX="20",
         BUCKET_LOG_LEVEL="WARNING",
     )  # fmt: skip
     crew = Crew(stack, WORKERS)

@@ -23,7 +23,7 @@ class Crew:
 
     def __init__(self, stack: Stack, count: int) -> None:
         plan = stack.plan("worker")
-        self._children = [Child(plan, stack.root / f"crew-{number}.log", stack.guard) for number in range(count)]
+        self._children = [Child(plan, stack.root / f"crew-{number}.log", stack.group_reaper) for number in range(count)]
         self.restarts = 0
 
     def start(self) -> None:

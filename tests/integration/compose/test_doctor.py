@@ -51,8 +51,8 @@ def test_servers_that_do_not_reply_are_reported(tmp_path: Path) -> None:
     away = {"REDIS_URL": f"unix://{tmp_path}/no.sock", "MONGODB_URL": "mongodb://127.0.0.1:1/?connectTimeoutMS=100"}
     result = doctor(tmp_path, **away)
     assert result.exit_code == 1
-    assert "the Redis of REDIS_URL does not answer" in result.output
-    assert "the MongoDB of MONGODB_URL does not answer" in result.output
+    assert "the Redis of REDIS_URL does not reply" in result.output
+    assert "the MongoDB of MONGODB_URL does not reply" in result.output
 
 
 def test_an_old_server_is_reported(redis_url: str) -> None:

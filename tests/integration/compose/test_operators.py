@@ -6,20 +6,24 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from compose.cli import main
+from compose.cli.dead_letters import requeue_letter
 from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import PRIORITY_FIRST_OFFER, PUBLIC_INTEGRATOR, ErrorKind, RunError
 from shared.domain.lifecycle.transitions import fail
 from shared.domain.status import StepStatus
+from shared.errors import OutcomeUnknown
 from shared.queue.message import list_key
 from shared.settings import Settings
 from tests.builders import NOON, accept_decision, claim_decision
 from tests.conftest import Servers
+from tests.faulty_store import FaultyStore
 
 AGENTS = Path(__file__).parents[2] / "agents"
 
@@ -32,31 +36,48 @@ def services(redis_url: str, mongodb_url: str) -> Iterator[Services]:
         yield built
 
 
-def bucketd(services: Services, *words: str) -> Result:
-    servers = {"REDIS_URL": services.settings.redis_url, "MONGODB_URL": services.settings.mongodb_url}
-    return CliRunner().invoke(main, words, env=servers)
-
-
-def test_dead_letters_are_listed_and_requeued(services: Services) -> None:
+@pytest.fixture
+def failed_run(services: Services) -> str:
+    """The id of a run that is a dead letter."""
     run = services.store.create(accept_decision("a", "b"))
     run = services.store.save(run, claim_decision(run, "a")).execution
     lease = run.lease_of("a")
     error = RunError("worker_lost", "three workers were lost", ErrorKind.LOST, "a", "a", 3)
     services.store.save(run, fail(run, lease, error, NOON), lease=lease)
+    return run.id
+
+
+def bucketd(services: Services, *words: str) -> Result:
+    servers = {"REDIS_URL": services.settings.redis_url, "MONGODB_URL": services.settings.mongodb_url}
+    return CliRunner().invoke(main, words, env=servers)
+
+
+def test_dead_letters_are_listed_and_requeued(services: Services, failed_run: str) -> None:
     services.dead_letters.add_message(PUBLIC_INTEGRATOR, "('garbage',)")
 
     listing = bucketd(services, "dead-letters")
     assert listing.exit_code == 0, listing.output
-    for text in (run.id, "boring", "worker_lost", "three workers were lost", "('garbage',)", "came 1 times"):
+    for text in (failed_run, "boring", "worker_lost", "three workers were lost", "('garbage',)", "came 1 times"):
         assert text in listing.output
 
-    requeued = bucketd(services, "dead-letters", "requeue", run.id)
+    requeued = bucketd(services, "dead-letters", "requeue", failed_run)
     assert requeued.exit_code == 0, requeued.output
     retry = services.store.load(PUBLIC_INTEGRATOR, requeued.output.split()[-1])
     assert retry is not None
-    assert (retry.retry_of, retry.steps["a"].status) == (run.id, StepStatus.READY)
+    assert (retry.retry_of, retry.steps["a"].status) == (failed_run, StepStatus.READY)
     assert services.redis.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 1
     assert f"retried as {retry.id}" in bucketd(services, "dead-letters").output
+
+
+def test_a_requeue_whose_insert_was_not_confirmed_leaves_no_run(services: Services, failed_run: str) -> None:
+    store = FaultyStore(services.store)
+    store.fail("create", after=1)
+    with pytest.raises(OutcomeUnknown):
+        requeue_letter(replace(services, store=store), failed_run)  # type: ignore[arg-type]
+    executions = services.database.collection("executions")
+    assert executions.count_documents({"status": "queued"}) == 0
+    assert executions.count_documents({"withdrawn_at": {"$exists": True}}) == 1
+    assert services.redis.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 0
 
 
 def test_a_dead_letter_that_cannot_be_requeued_is_reported_with_exit_code_1(services: Services) -> None:

@@ -91,7 +91,7 @@ def test_a_signal_stops_everything_in_order_with_exit_code_0(up: Up, number: sig
     # `up` does not wait for the worker, which may not handle signals yet.
     wait_until(lambda: "worker     | the worker stand-in starts" in running.output, 10, "the worker has started")
     family = running.family
-    assert len(family) == 7, "redis, mongod, api and its child, worker, reconciler, guard"
+    assert len(family) == 7, "redis, mongod, api and its child, worker, reconciler, group reaper"
     sockets = sockets_of(running)
     running.process.send_signal(number)
     assert running.ends() == 0
@@ -122,12 +122,12 @@ def test_sigkill_of_bucketd_leaves_no_process_and_does_not_prevent_the_next(up: 
     up().wait_up()
 
 
-def test_processes_left_after_a_kill_of_the_guard_are_removed_by_the_next(up: Up) -> None:
+def test_processes_left_after_a_kill_of_the_group_reaper_are_removed_by_the_next(up: Up) -> None:
     bucketd = up()
     bucketd.wait_up()
-    sockets, guard = sockets_of(bucketd), bucketd.child("group_reaper.py")
+    sockets, group_reaper = sockets_of(bucketd), bucketd.child("group_reaper.py")
     (grandchild,) = descendants(bucketd.child("gunicorn"))
-    os.kill(guard, signal.SIGKILL)
+    os.kill(group_reaper, signal.SIGKILL)
     bucketd.process.kill()
     bucketd.process.wait()
     os.kill(grandchild, signal.SIGKILL)
@@ -175,7 +175,7 @@ def test_wrong_settings_are_all_reported_together(up: Up) -> None:
 def test_servers_given_by_url_are_used_and_not_started(up: Up, redis_url: str, mongodb_url: str) -> None:
     running = up(REDIS_URL=redis_url, MONGODB_URL=mongodb_url)
     running.wait_up()
-    assert len(running.family) == 5, "api and its child, worker, reconciler, guard"
+    assert len(running.family) == 5, "api and its child, worker, reconciler, group reaper"
 
 
 def test_a_first_submit_that_gets_503_is_sent_again(up: Up) -> None:

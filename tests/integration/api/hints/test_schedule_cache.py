@@ -38,38 +38,38 @@ def test_a_requested_schedule_is_cached_soon_after(services: Services) -> None:
     run = accept_decision("one").execution
     key = duration_stats.run_samples_key(run)
     services.redis.hset(key, mapping=dict.fromkeys(range(20), 2_000))
-    expectations = DurationCache(services)
-    assert expectations.get(key) is PRIOR_SCHEDULE, "no poll waits for it"
-    expectations.refresh()
-    assert expectations.get(key).sample_size == 20
-    assert expectations.get(key).next_delay_s(0) == pytest.approx(2.1, abs=0.05)
+    cache = DurationCache(services)
+    assert cache.get(key) is PRIOR_SCHEDULE, "no poll waits for it"
+    cache.refresh()
+    assert cache.get(key).sample_size == 20
+    assert cache.get(key).next_delay_s(0) == pytest.approx(2.1, abs=0.05)
 
 
 def test_cached_samples_survive_a_flush_of_redis(services: Services) -> None:
     clock = [boottime_s()]
-    expectations = DurationCache(services, lambda: clock[0])
+    cache = DurationCache(services, lambda: clock[0])
     services.redis.hset("durations:run:x", mapping=dict.fromkeys(range(20), 2_000))
-    expectations.get("durations:run:x")
-    expectations.refresh()
+    cache.get("durations:run:x")
+    cache.refresh()
     services.redis.flushall()
     clock[0] += 60
-    expectations.refresh()
-    assert expectations.get("durations:run:x").sample_size == 20
+    cache.refresh()
+    assert cache.get("durations:run:x").sample_size == 20
 
 
 def test_cached_samples_stay_while_redis_is_away(without_redis: Services) -> None:
-    expectations = DurationCache(without_redis)
-    assert expectations.get("durations:run:x") is PRIOR_SCHEDULE
-    expectations.refresh()
-    assert expectations.get("durations:run:x") is PRIOR_SCHEDULE
+    cache = DurationCache(without_redis)
+    assert cache.get("durations:run:x") is PRIOR_SCHEDULE
+    cache.refresh()
+    assert cache.get("durations:run:x") is PRIOR_SCHEDULE
 
 
 def test_unused_schedules_are_dropped_and_memory_is_bounded(services: Services) -> None:
     clock = [boottime_s()]
-    expectations = DurationCache(services, lambda: clock[0], entries_max=2)
+    cache = DurationCache(services, lambda: clock[0], entries_max=2)
     for name in ("a", "b", "c"):
-        assert expectations.get(f"durations:run:{name}") is PRIOR_SCHEDULE
-    assert len(expectations._entries) == 2
+        assert cache.get(f"durations:run:{name}") is PRIOR_SCHEDULE
+    assert len(cache._entries) == 2
     clock[0] += 3_600
-    expectations.refresh()
-    assert len(expectations._entries) == 0
+    cache.refresh()
+    assert len(cache._entries) == 0

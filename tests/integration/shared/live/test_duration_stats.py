@@ -32,13 +32,13 @@ def stored_samples(client: redis.Redis, *keys: str) -> Mapping[str, tuple[float,
 
 
 def test_durations_of_a_run_and_its_attempts_are_stored_when_they_end(client: redis.Redis) -> None:
-    advance = completed_run(2.0)
+    decision = completed_run(2.0)
     publisher = Publisher(client, ViewCache(client, 15), FleetCounters())
-    record = replace(advance.initial_record, outputs={"only": b"{}"})
+    record = replace(decision.initial_record, outputs={"only": b"{}"})
     publisher.publish_decisions(
-        [SavedDecision(record, advance, agent_durations=[("only", 1.25), ("only", 0.75)])], as_of=boottime_s()
+        [SavedDecision(record, decision, agent_durations=[("only", 1.25), ("only", 0.75)])], as_of=boottime_s()
     )
-    run, agent = duration_stats.run_samples_key(advance.execution), duration_stats.agent_samples_key("only")
+    run, agent = duration_stats.run_samples_key(decision.execution), duration_stats.agent_samples_key("only")
     samples = stored_samples(client, run, agent, duration_stats.agent_samples_key("other"))
     assert samples[run] == (2.0,)
     assert samples[agent] in {(0.75, 1.25), (0.75,), (1.25,)}, "two may fall into one slot"

@@ -16,43 +16,43 @@ from tests.waiting import wait_until
 @pytest.mark.parametrize("way", ["kill", "pause"])
 def test_an_outage_is_noticed_within_half_a_second_and_so_is_its_end(own_redis: tuple[Child, str], way: str) -> None:
     child, url = own_redis
-    pulse = RedisMonitor(url)
-    pulse.start()
+    monitor = RedisMonitor(url)
+    monitor.start()
     try:
-        wait_until(lambda: pulse.last.is_connected, what="Redis is available")
+        wait_until(lambda: monitor.last.is_connected, what="Redis is available")
         getattr(child, way)()
         with PauseAwareTimer() as noticed:
-            wait_until(lambda: not pulse.last.is_connected, what="the outage is noticed")
+            wait_until(lambda: not monitor.last.is_connected, what="the outage is noticed")
         if way == "pause":
             child.resume()
         else:
             child.start()
         child.wait_ready()
         with PauseAwareTimer() as back:
-            wait_until(lambda: pulse.last.is_connected, what="Redis is available again")
+            wait_until(lambda: monitor.last.is_connected, what="Redis is available again")
         assert noticed.seconds < 0.6, "half a second, and a tenth for a busy machine"
         assert back.seconds < 0.6, "as soon"
     finally:
-        pulse.stop()
+        monitor.stop()
 
 
 def test_a_snapshot_counts_the_backlog_of_every_list_and_the_workers(client: redis.Redis, redis_url: str) -> None:
-    pulse = RedisMonitor(redis_url)
+    monitor = RedisMonitor(redis_url)
     for queue in QUEUE_NAMES:
         for name in list_keys(queue):
-            client.lpush(name, b"bell")
+            client.lpush(name, b"message")
     now, _ = client.time()  # type: ignore[misc]
     client.zadd("workers", {"one": now + 10, "two": now + 10, "dead": now - 1})
-    assert pulse.take_snapshot() == RedisSnapshot(is_connected=True, backlog=len(QUEUE_NAMES) * 2, workers=2)
+    assert monitor.take_snapshot() == RedisSnapshot(is_connected=True, backlog=len(QUEUE_NAMES) * 2, workers=2)
 
 
 def test_an_invalid_value_counts_as_an_outage_and_the_monitor_continues(client: redis.Redis, redis_url: str) -> None:
     client.set(QUEUE_NAMES[0], "a string where a list should be")
-    pulse = RedisMonitor(redis_url)
-    pulse.start()
+    monitor = RedisMonitor(redis_url)
+    monitor.start()
     try:
-        assert not pulse.last.is_connected
+        assert not monitor.last.is_connected
         client.delete(QUEUE_NAMES[0])
-        wait_until(lambda: pulse.last.is_connected, what="Redis counts as available again")
+        wait_until(lambda: monitor.last.is_connected, what="Redis counts as available again")
     finally:
-        pulse.stop()
+        monitor.stop()

@@ -19,11 +19,11 @@ UNKNOWN = "1763700000_0000000000000000"
 
 def queued(client: redis.Redis, **changes: object) -> tuple[str, bytes]:
     """Return the id and the view of a run that was just accepted."""
-    advance = accept_decision(id=new_execution_id(NOON), **changes)
-    view = render(advance.initial_record)
+    decision = accept_decision(id=new_execution_id(NOON), **changes)
+    view = render(decision.initial_record)
     assert view is not None
-    client.set(view_key(advance.execution.id), view)
-    return advance.execution.id, view
+    client.set(view_key(decision.execution.id), view)
+    return decision.execution.id, view
 
 
 def compare(client: redis.Redis, revs: dict[str, int | None], *, whole: int = 0, live: int = 10) -> ViewComparison:

@@ -48,9 +48,9 @@ class MongodUnderTest:
 
 
 @pytest.fixture(scope="module")
-def mongod(tmp_path_factory: pytest.TempPathFactory, guard: GroupReaper) -> Iterator[tuple[Child, str]]:
+def mongod(tmp_path_factory: pytest.TempPathFactory, group_reaper: GroupReaper) -> Iterator[tuple[Child, str]]:
     sockets, data = socket_dir.make_socket_dir(), tmp_path_factory.mktemp("own")
-    child = Child(servers.mongod_plan(sockets, data / "mongod"), data / "mongod.log", guard)
+    child = Child(servers.mongod_plan(sockets, data / "mongod"), data / "mongod.log", group_reaper)
     child.start()
     child.wait_ready()
     yield child, servers.mongodb_url(sockets)

@@ -38,13 +38,13 @@ def simulate_polling(schedule: PollSchedule, duration_s: float, rng: random.Rand
     return polls, age_s - duration_s
 
 
-def simulate_runs(distribution: Distribution, learnt_from: int) -> tuple[list[int], list[float]]:
-    """Return polls and lateness of many runs of a basket with ``learnt_from`` past runs.
+def simulate_runs(distribution: Distribution, learned_from: int) -> tuple[list[int], list[float]]:
+    """Return polls and lateness of many runs of a basket with ``learned_from`` past runs.
 
     Lateness is in units of the tolerance: a fifth of the duration, but at least half a second.
     """
     rng = random.Random(7)
-    schedule = build_schedule([distribution(rng) for _ in range(learnt_from)])
+    schedule = build_schedule([distribution(rng) for _ in range(learned_from)])
     polls, late = [], []
     for _ in range(RUNS):
         duration_s = distribution(rng)
@@ -56,27 +56,27 @@ def simulate_runs(distribution: Distribution, learnt_from: int) -> tuple[list[in
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_a_caller_that_follows_the_hints_learns_of_the_end_in_time_and_polls_seldom(distribution: str) -> None:
-    polls, late = simulate_runs(DISTRIBUTIONS[distribution], learnt_from=100)
+    polls, late = simulate_runs(DISTRIBUTIONS[distribution], learned_from=100)
     assert median(late) <= 1, "a fifth of the duration, or half a second"
     assert mean(polls) <= 6
 
 
 @pytest.mark.parametrize("distribution", ["0.2 s", "2 s", "20 s", "mixed", "bimodal"])
 def test_nearly_every_run_takes_at_most_six_polls_if_durations_repeat(distribution: str) -> None:
-    polls, _ = simulate_runs(DISTRIBUTIONS[distribution], learnt_from=100)
+    polls, _ = simulate_runs(DISTRIBUTIONS[distribution], learned_from=100)
     assert polls[int(0.95 * RUNS)] <= 6
 
 
 @pytest.mark.parametrize("distribution", ["2 s", "20 s", "mixed"])
 def test_ten_past_runs_are_enough_to_learn_from(distribution: str) -> None:
-    polls, late = simulate_runs(DISTRIBUTIONS[distribution], learnt_from=10)
+    polls, late = simulate_runs(DISTRIBUTIONS[distribution], learned_from=10)
     assert median(late) <= 1
     assert mean(polls) <= 6
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_a_basket_without_past_runs_is_polled_ever_less_often(distribution: str) -> None:
-    polls, late = simulate_runs(DISTRIBUTIONS[distribution], learnt_from=0)
+    polls, late = simulate_runs(DISTRIBUTIONS[distribution], learned_from=0)
     assert max(polls) <= 16
     assert median(late) <= 3
 

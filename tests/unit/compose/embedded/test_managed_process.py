@@ -156,10 +156,10 @@ def test_the_group_reaper_leaves_unregistered_processes_alone() -> None:
     left = subprocess.Popen([sys.executable, "-c", FOREVER], start_new_session=True)
     ended = subprocess.Popen([sys.executable, "-c", FOREVER], start_new_session=True)
     try:
-        with GroupReaper() as guard:
-            guard.register(left.pid)
-            guard.register(ended.pid)
-            guard.unregister(left.pid)
+        with GroupReaper() as group_reaper:
+            group_reaper.register(left.pid)
+            group_reaper.register(ended.pid)
+            group_reaper.unregister(left.pid)
         assert ended.wait(timeout=3) == -signal.SIGKILL
         assert left.poll() is None
     finally:

@@ -40,12 +40,12 @@ sys.exit(7)
 class Watched:
     """A supervisor with short periods, and its warnings."""
 
-    def __init__(self, logs: Path, guard: GroupReaper) -> None:
+    def __init__(self, logs: Path, group_reaper: GroupReaper) -> None:
         self.logs = logs
         self.started = logs / "started"
         self.warnings: list[str] = []
         budget = RestartPolicy(restarts_max=3, window_s=30, backoff_base_s=0.01)
-        self.supervisor = Supervisor(logs, guard, self.warnings.append, budget)
+        self.supervisor = Supervisor(logs, group_reaper, self.warnings.append, budget)
 
     def stage(self, *names: str, program: str = LIVES) -> Stage:
         return Stage("stage", tuple(self.plan(name, program) for name in names))
@@ -72,8 +72,8 @@ def pids_of(supervisor: Supervisor) -> dict[str, int | None]:
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Watched]:
-    with GroupReaper() as guard:
-        watched = Watched(tmp_path, guard)
+    with GroupReaper() as group_reaper:
+        watched = Watched(tmp_path, group_reaper)
         yield watched
         watched.supervisor.stop()
 
@@ -125,9 +125,9 @@ def test_a_child_that_goes_on_dying_uses_up_its_budget(watched: Watched) -> None
 
 
 def test_deaths_long_ago_do_not_count(tmp_path: Path) -> None:
-    with GroupReaper() as guard:
+    with GroupReaper() as group_reaper:
         supervisor = Supervisor(
-            tmp_path, guard, lambda _: None, RestartPolicy(restarts_max=1, window_s=0.0, backoff_base_s=0)
+            tmp_path, group_reaper, lambda _: None, RestartPolicy(restarts_max=1, window_s=0.0, backoff_base_s=0)
         )
         supervisor.start(Stage("stage", (ChildPlan("child", (sys.executable, "-c", "import time; time.sleep(600)")),)))
         for _ in range(3):

@@ -23,5 +23,5 @@ def test_if_no_thread_can_start_no_poll_is_held_and_the_next_one_tries_again(
     for _ in range(2):
         with listener.register("topic") as waiter:
             assert waiter is None
-    assert begun == ["wakes", "wakes"]
+    assert begun == ["pubsub", "pubsub"]
     assert not listener._waiters

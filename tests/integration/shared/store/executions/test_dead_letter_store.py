@@ -36,8 +36,8 @@ class Bench:
         run = self.store.save(run, claim_decision(run, "only")).execution
         lease = run.lease_of("only")
         error = RunError("agent_error", "no", kind, "only", "only", 1)
-        advance = fail(replace(run, basket=_without_retries(run)), lease, error, now)
-        return self.store.save(run, replace(advance, execution=replace(advance.execution, basket=run.basket)),
+        decision = fail(replace(run, basket=_without_retries(run)), lease, error, now)
+        return self.store.save(run, replace(decision, execution=replace(decision.execution, basket=run.basket)),
                                lease=lease).execution  # fmt: skip
 
     def pages(self, limit: int) -> list[str]:

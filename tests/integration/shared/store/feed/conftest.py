@@ -47,9 +47,9 @@ class FeedBench:
 
     def change(self, run: Execution) -> None:
         """Cancel a run; this makes another change."""
-        advance = cancel(run, NOON)
-        assert advance is not None
-        self.store.save(run, advance)
+        decision = cancel(run, NOON)
+        assert decision is not None
+        self.store.save(run, decision)
 
     def relay(self, database: Database | None = None) -> FeedRelay:
         """Return a new relay that always leads."""

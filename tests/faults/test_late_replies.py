@@ -20,8 +20,8 @@ def test_25_a_step_claimed_by_a_write_with_a_lost_reply_does_not_run_if_another_
     services, ran, saves = bench.services, [], [0]
     real = bench.store.__getattr__("save")
 
-    def save(before: Any, advance: Any, **options: Any) -> Any:
-        record = real(before, advance, **options)
+    def save(before: Any, decision: Any, **options: Any) -> Any:
+        record = real(before, decision, **options)
         saves[0] += 1
         if saves[0] != 2:
             return record
