@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api.app import create_app
-from shared import faults
+from shared import fault_injection
 from shared.bootstrap import bootstrap
 from shared.settings import Settings, warn_about_unknown_variables
 from shared.telemetry.logging_setup import configure_logging
@@ -11,6 +11,6 @@ from shared.telemetry.logging_setup import configure_logging
 settings = Settings.from_environ()
 configure_logging("api", settings.log_level)
 warn_about_unknown_variables()
-faults.arm_from(settings.faults)
+fault_injection.arm_from(settings.faults)
 app, start_background = create_app(bootstrap(settings, "api"))
 start_background()

@@ -34,7 +34,7 @@ from benchmarks.harness.load_generator import BenchmarkError, LoadGenerator, Sce
 from benchmarks.harness.report import print_progress
 from benchmarks.harness.scenarios import LoadResult, poll_repeatedly
 from benchmarks.harness.systems import API_PROCESSES, ROOT, SystemUnderTest
-from compose.embedded import api_port, bucket_processes
+from compose.embedded import api_port, bucket_process_plans
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.operator_error import OperatorError
@@ -326,7 +326,7 @@ def _start_baseline(side: SystemUnderTest, stack: ExitStack, root: Path, group_r
     env = dict(api.env) | {"PORT": str(number), "PROMETHEUS_MULTIPROC_DIR": str(root / "floor")}
     side.redis.set(_KEY, b"{}")
     plan = replace(
-        api, name="floor", argv=argv, env=env, ready=lambda: bucket_processes.fetch_json(f"{url}/constant") == {}
+        api, name="floor", argv=argv, env=env, ready=lambda: bucket_process_plans.fetch_json(f"{url}/constant") == {}
     )
     child = Child(plan, root / "floor.log", group_reaper)
     stack.callback(child.kill)

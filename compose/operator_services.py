@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from compose.embedded import directory_lock, servers
+from compose.embedded import directory_lock, server_plans
 from compose.operator_error import OperatorError
 from shared.bootstrap import Services, bootstrap
 from shared.settings import Settings
@@ -29,8 +29,8 @@ def open_services(data: Path) -> Iterator[Services]:
                 f"REDIS_URL and MONGODB_URL are not both set, and no stack of make up runs in {data}",
                 fix="set both as the workers have them, or start make up first",
             )
-        redis_url = os.environ.get("REDIS_URL") or servers.redis_url(sockets)
-        mongodb_url = os.environ.get("MONGODB_URL") or servers.mongodb_url(sockets)
+        redis_url = os.environ.get("REDIS_URL") or server_plans.redis_url(sockets)
+        mongodb_url = os.environ.get("MONGODB_URL") or server_plans.mongodb_url(sockets)
         settings = replace(settings, redis_url=redis_url, mongodb_url=mongodb_url)
     services = bootstrap(settings, "operator")
     with closing(services.redis), closing(services.database):

@@ -15,7 +15,7 @@ import redis
 import structlog
 from hypothesis import settings as hypothesis_settings
 
-from compose.embedded import servers as embedded
+from compose.embedded import server_plans as embedded
 from compose.embedded import socket_dir
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child

@@ -36,7 +36,7 @@ import pymongo
 import redis
 from pymongo.database import Database
 
-from compose.embedded import api_port, bucket_processes, servers, socket_dir
+from compose.embedded import api_port, bucket_process_plans, server_plans, socket_dir
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
@@ -94,8 +94,8 @@ class Stack:
         self.root = root
         self.sockets = socket_dir.make_socket_dir()
         self.url = api_port.local_url("127.0.0.1", number)
-        self.redis_url = servers.redis_url(self.sockets)
-        self.mongodb_url = settings.get("MONGODB_URL") or servers.mongodb_url(self.sockets)
+        self.redis_url = server_plans.redis_url(self.sockets)
+        self.mongodb_url = settings.get("MONGODB_URL") or server_plans.mongodb_url(self.sockets)
         self.environ = {
             **{name: value for name, value in os.environ.items() if not _is_setting(name)},
             **SHORT,
@@ -112,14 +112,14 @@ class Stack:
         self._mongo: pymongo.MongoClient[dict[str, Any]] | None = None
 
     def _plans(self) -> tuple[ChildPlan, ...]:
-        api = bucket_processes.api_plan(self.url, self.environ)
-        has_own_mongod = self.mongodb_url == servers.mongodb_url(self.sockets)
+        api = bucket_process_plans.api_plan(self.url, self.environ)
+        has_own_mongod = self.mongodb_url == server_plans.mongodb_url(self.sockets)
         return (
-            servers.redis_plan(self.sockets, self.root / "redis"),
-            *((servers.mongod_plan(self.sockets, self.root / "mongod"),) if has_own_mongod else ()),
+            server_plans.redis_plan(self.sockets, self.root / "redis"),
+            *((server_plans.mongod_plan(self.sockets, self.root / "mongod"),) if has_own_mongod else ()),
             replace(api, ready=self._api_serves),
-            replace(bucket_processes.worker_plan(self.url, self.environ), ready=self._worker_has_presence),
-            bucket_processes.reconciler_plan(self.environ),
+            replace(bucket_process_plans.worker_plan(self.url, self.environ), ready=self._worker_has_presence),
+            bucket_process_plans.reconciler_plan(self.environ),
         )
 
     def start_all(self) -> None:
@@ -230,7 +230,7 @@ class Stack:
         # because each may reach any of the API's processes, and each process notices for itself.
         servers_run = all(child.is_alive() for name, child in self._children.items() if name in {"redis", "mongod"})
         url = f"{self.url}/{'ready' if servers_run else 'health'}"
-        return all(bucket_processes.fetch_json(url) for _ in range(_CONNECTIONS))
+        return all(bucket_process_plans.fetch_json(url) for _ in range(_CONNECTIONS))
 
     def _worker_has_presence(self) -> bool:
         return self.has_presence(self.pid("worker"))

@@ -13,7 +13,7 @@ from celery.apps.worker import Worker
 from kombu.connection import Connection
 from kombu.entity import Queue
 
-from shared import faults
+from shared import fault_injection
 from shared.bootstrap import bootstrap
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.queue.message import PRIORITY_STEPS
@@ -113,5 +113,5 @@ settings = Settings.from_environ()
 configure_logging("worker", settings.log_level)
 signals.setup_logging.connect(_suppress_celery_logging)
 warn_about_unknown_variables()
-faults.arm_from(settings.faults)
+fault_injection.arm_from(settings.faults)
 app = create_app(settings)

@@ -18,7 +18,7 @@ from typing import Final
 import redis
 import structlog
 
-from shared import faults
+from shared import fault_injection
 from shared.bootstrap import Services, bootstrap
 from shared.clock import boottime_s
 from shared.domain.execution import Execution, Step
@@ -37,7 +37,7 @@ from shared.store.executions.settle import settle
 from shared.telemetry.logging_setup import configure_logging
 from worker.maintenance.feed_relay import FeedNotifier, FeedRelay
 from worker.maintenance.grace_periods import GracePeriods
-from worker.maintenance.sweeper import Sweeper
+from worker.maintenance.retention_sweeper import RetentionSweeper
 
 OVERDUE_BATCH_MAX: Final = 2_000
 
@@ -51,7 +51,7 @@ class Reconciler:
         self._store = services.store
         self._clock = services.clock
         self._grace_periods = GracePeriods(services.settings)
-        self._sweeper = Sweeper(RetentionSweep(services.database), services.views, services.settings)
+        self._sweeper = RetentionSweeper(RetentionSweep(services.database), services.views, services.settings)
         self._oldest_messages: lost_messages.LostMessageDetector | None = None
         self._leader_until = 0.0
         self._log = structlog.get_logger()
@@ -187,7 +187,7 @@ class Reconciler:
         settled = settle(self._store, execution, decide, give_up=lambda: True)
         if settled is None:
             return 0
-        faults.reach("reconciler.written")
+        fault_injection.reach("reconciler.written")
         decision, as_of = settled.decision, settled.save_started_at_s
         if not self._services.publisher.publish_rescue(settled.record, decision, as_of=as_of, reason=reason):
             self._oldest_messages = None
@@ -200,7 +200,7 @@ def main() -> None:
     settings = Settings.from_environ()
     configure_logging("reconciler", settings.log_level)
     warn_about_unknown_variables()
-    faults.arm_from(settings.faults)
+    fault_injection.arm_from(settings.faults)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -31,7 +31,7 @@ from api.submission.run_builder import NewRun, RunBuilder
 from api.submission.schemas import BatchItemSchema, RunBasketSchema
 from api.submission.submission import Submission, fingerprint, parse_idempotency_key
 from api.submission.withdrawals import Withdrawals
-from shared import faults
+from shared import fault_injection
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Idempotency
 from shared.domain.lifecycle.decision import Decision
@@ -166,7 +166,7 @@ class BatchAcceptor:
             else:
                 outcomes[index] = _try_replay(result, run.idempotency)
         if stored_decisions:
-            faults.reach("api.inserted")
+            fault_injection.reach("api.inserted")
             self._services.publisher.publish_accepted(stored_decisions)
         return outcomes
 

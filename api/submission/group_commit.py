@@ -16,7 +16,7 @@ from typing import Final
 
 import orjson
 
-from shared import faults
+from shared import fault_injection
 from shared.bootstrap import Services
 from shared.domain.execution import Execution
 from shared.domain.lifecycle.decision import Decision
@@ -136,14 +136,14 @@ class GroupCommit:
             refused = self._services.queries.insert_all(group)
         except NotStorable:  # it is not known which of them is not storable
             return range(len(group))
-        faults.reach("api.group_inserted")
+        fault_injection.reach("api.group_inserted")
         stored = [accepted for index, accepted in enumerate(group) if index not in refused]
         if stored:
             self._publish(stored)
         return refused
 
     def _publish(self, stored: Sequence[Decision], outputs: Mapping[str, bytes] | None = None) -> None:
-        faults.reach("api.inserted")
+        fault_injection.reach("api.inserted")
         self._services.publisher.publish_accepted(stored, outputs)
 
 

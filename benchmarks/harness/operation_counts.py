@@ -12,7 +12,7 @@ from benchmarks.harness.http_dialects import TRANSACTIONS
 from benchmarks.harness.load_generator import BenchmarkError
 from benchmarks.harness.mongod_profiler import ProfileEntry, is_write, recording
 from benchmarks.harness.systems import SystemUnderTest
-from compose.embedded import bucket_processes
+from compose.embedded import bucket_process_plans
 
 _INPUT: Final = {"transactions": TRANSACTIONS}
 WORKLOADS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -72,7 +72,7 @@ def count_per_poll(side: SystemUnderTest, body: Mapping[str, Any], polls: int) -
     with recording(side.mongo.get_default_database()) as entries:
         before = redis_command_counts(side)
         for _ in range(polls):
-            bucket_processes.fetch_json(f"{side.url}/execution-logs/{run_id}")
+            bucket_process_plans.fetch_json(f"{side.url}/execution-logs/{run_id}")
         per_poll = {name: (total - before[name]) / polls for name, total in redis_command_counts(side).items()}
     api_entries = [entry for entry in entries if "bucket-api" in str(entry.get("appName"))]
     return len(api_entries) / polls, {
@@ -94,7 +94,7 @@ def redis_command_counts(side: SystemUnderTest) -> Counter[str]:
 
 
 def _run_to_end(side: SystemUnderTest, body: Mapping[str, Any]) -> str:
-    run_id = str(bucket_processes.fetch_json(f"{side.url}{side.dialect.submit_path}", body)["execution_id"])
+    run_id = str(bucket_process_plans.fetch_json(f"{side.url}{side.dialect.submit_path}", body)["execution_id"])
     runs = side.mongo.get_default_database()[side.dialect.collection]
     due_by = time.monotonic() + _DONE_WITHIN_S
     while True:

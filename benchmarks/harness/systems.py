@@ -21,7 +21,7 @@ import redis
 
 from benchmarks.harness.cpu_time import children_of
 from benchmarks.harness.http_dialects import BUCKET, HttpDialect
-from compose.embedded import api_port, bucket_processes, servers, socket_dir
+from compose.embedded import api_port, bucket_process_plans, server_plans, socket_dir
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
@@ -48,14 +48,14 @@ class SystemUnderTest:
         self.address = ("127.0.0.1", api_port.pick_port("127.0.0.1", 0))
         self.url = api_port.local_url(*self.address)
         self._sockets = socket_dir.make_socket_dir()
-        self.redis_url = servers.redis_url(self._sockets)
-        self.mongodb_url = servers.mongodb_url(self._sockets)
+        self.redis_url = server_plans.redis_url(self._sockets)
+        self.mongodb_url = server_plans.mongodb_url(self._sockets)
         self.redis = redis.Redis.from_url(self.redis_url)
         self.mongo: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(self.mongodb_url, connect=False)
         root.mkdir(parents=True, exist_ok=True)
         plans = (
-            servers.redis_plan(self._sockets, root / "redis"),
-            servers.mongod_plan(self._sockets, root / "mongod"),
+            server_plans.redis_plan(self._sockets, root / "redis"),
+            server_plans.mongod_plan(self._sockets, root / "mongod"),
             *(_bucket_plans if dialect is BUCKET else _reference_plans)(self.url, self._environment(root) | settings),
         )
         self.children = {plan.name: Child(plan, root / f"{plan.name}.log", group_reaper) for plan in plans}
@@ -95,7 +95,7 @@ class SystemUnderTest:
 
     def mongodb_url_of(self, database: str) -> str:
         """Return the URL of another database on the same mongod."""
-        return servers.mongodb_url(self._sockets, database)
+        return server_plans.mongodb_url(self._sockets, database)
 
     def close(self) -> None:
         """Kill all processes; the data is in a temporary directory."""
@@ -141,11 +141,11 @@ def _bucket_plans(url: str, env: Mapping[str, str]) -> tuple[ChildPlan, ...]:
     }
     env = numbers | dict(env)
     api = replace(
-        bucket_processes.api_plan(url, env),
+        bucket_process_plans.api_plan(url, env),
         # Each connection reaches any of the processes, and each of them has to be ready.
-        ready=lambda: all(bucket_processes.fetch_json(f"{url}/ready") for _ in range(_CONNECTIONS)),
+        ready=lambda: all(bucket_process_plans.fetch_json(f"{url}/ready") for _ in range(_CONNECTIONS)),
     )
-    return api, bucket_processes.worker_plan(url, env), bucket_processes.reconciler_plan(env)
+    return api, bucket_process_plans.worker_plan(url, env), bucket_process_plans.reconciler_plan(env)
 
 
 def _reference_plans(url: str, env: Mapping[str, str]) -> tuple[ChildPlan, ...]:
@@ -172,7 +172,7 @@ def _reference_plans(url: str, env: Mapping[str, str]) -> tuple[ChildPlan, ...]:
 
 def _serves(url: str) -> bool:
     try:
-        bucket_processes.fetch_json(f"{url}/run/none")
+        bucket_process_plans.fetch_json(f"{url}/run/none")
     except urllib.error.HTTPError as refused:
         with closing(refused):
             return refused.code == _NOT_FOUND

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
-from compose.embedded.bucket_processes import fetch_json
+from compose.embedded.bucket_process_plans import fetch_json
 from compose.operator_error import OperatorError
 
 EXAMPLE: Final[dict[str, Any]] = {

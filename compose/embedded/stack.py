@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from compose.embedded import api_port, bucket_processes, servers
+from compose.embedded import api_port, bucket_process_plans, server_plans
 from compose.embedded.process_plan import Stage
 from compose.operator_error import OperatorError
 from shared.settings import Settings
@@ -40,16 +40,16 @@ def build_stack(settings: Settings, environ: Mapping[str, str], sockets: Path, d
             fix="deploy with compose/compose.yaml or the Procfile (docs/deploy.md), or leave BUCKET_ENV out",
         )
     redis_url, mongodb_url = environ.get("REDIS_URL"), environ.get("MONGODB_URL")
-    redis_stage = Stage("redis", () if redis_url else (servers.redis_plan(sockets, data / "redis"),))
-    mongod_stage = Stage("mongod", () if mongodb_url else (servers.mongod_plan(sockets, data / "mongod"),))
+    redis_stage = Stage("redis", () if redis_url else (server_plans.redis_plan(sockets, data / "redis"),))
+    mongod_stage = Stage("mongod", () if mongodb_url else (server_plans.mongod_plan(sockets, data / "mongod"),))
     url = api_port.local_url(settings.host, settings.port)
     env = {
         "BUCKET_DRAIN_S": _DEVELOPMENT_DRAIN_S,  # a stop by Ctrl-C should not take half a minute
         **environ,
         "HOST": settings.host,
         "PORT": str(settings.port),
-        "REDIS_URL": redis_url or servers.redis_url(sockets),
-        "MONGODB_URL": mongodb_url or servers.mongodb_url(sockets),
+        "REDIS_URL": redis_url or server_plans.redis_url(sockets),
+        "MONGODB_URL": mongodb_url or server_plans.mongodb_url(sockets),
         "PROMETHEUS_MULTIPROC_DIR": str(data / "metrics"),  # a fixed path, so that the next start finds and empties it
         "PYTHONUNBUFFERED": "1",
     }
@@ -62,8 +62,8 @@ def build_app_stage(url: str, env: Mapping[str, str]) -> Stage:
     return Stage(
         "api and workers",
         (
-            bucket_processes.api_plan(url, env, stop_timeout_s),
-            bucket_processes.worker_plan(url, env, stop_timeout_s),
-            bucket_processes.reconciler_plan(env),
+            bucket_process_plans.api_plan(url, env, stop_timeout_s),
+            bucket_process_plans.worker_plan(url, env, stop_timeout_s),
+            bucket_process_plans.reconciler_plan(env),
         ),
     )

@@ -6,7 +6,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from compose.embedded.bucket_processes import COMMANDS
+from compose.embedded.bucket_process_plans import COMMANDS
 from shared.settings import VARIABLES, Settings
 
 ROOT = Path(__file__).resolve().parents[2]

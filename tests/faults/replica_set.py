@@ -16,7 +16,7 @@ from typing import Any
 import pymongo
 from pymongo.errors import PyMongoError
 
-from compose.embedded import api_port, servers
+from compose.embedded import api_port, server_plans
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
@@ -171,7 +171,7 @@ class ReplicaSet:
 
 
 def _plan(data: Path, number: int) -> ChildPlan:
-    default = servers.mongod_plan(data, data / "db")
+    default = server_plans.mongod_plan(data, data / "db")
     argv = list(default.argv)
     for option in _REPLACED:
         at = argv.index(option)

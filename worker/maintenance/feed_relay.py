@@ -16,7 +16,7 @@ from typing import Final
 import redis
 import structlog
 
-from shared import faults
+from shared import fault_injection
 from shared.clock import boottime_s
 from shared.errors import BucketError, ChangeHistoryLost
 from shared.live import pubsub
@@ -96,10 +96,10 @@ class FeedRelay:
         """Append ``batch`` to the feed, or advance the watermark if it is empty; None if another relay was first."""
         if not batch.execution_ids:
             return self._feed.advance_watermark(last, batch.token, as_of=as_of)
-        faults.reach("relay.read")
+        fault_injection.reach("relay.read")
         written = self._feed.append(last, batch, as_of=as_of)
         if written is not None:
-            faults.reach("relay.written")
+            fault_injection.reach("relay.written")
             self.notify()
         return written
 

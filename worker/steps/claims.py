@@ -18,7 +18,7 @@ from shared.ids import new_token
 from shared.queue.message import TaskMessage
 from shared.store.executions.settle import retry_until_reply, settle
 from worker.steps.pending_writes import PendingWrites
-from worker.steps.reporter import StepReporter
+from worker.steps.report_buffer import ReportBuffer
 from worker.supervision.step_interrupter import StepInterrupter
 
 
@@ -29,7 +29,7 @@ class ClaimedStep:
     execution: Execution
     lease: Lease
     pending_writes: PendingWrites
-    reporter: StepReporter
+    reporter: ReportBuffer
     outputs: Mapping[str, Mapping[str, Any]]
     began_at: float = field(default_factory=boottime_s)
 
@@ -99,7 +99,7 @@ class Claims:
     ) -> ClaimedStep:
         """Begin a step that this worker has claimed, by a stored or a pending write; ``outputs`` are at hand."""
         execution = pending_writes.execution
-        reporter = StepReporter(execution.steps[step_id].agent, step_id, self._log_time)
+        reporter = ReportBuffer(execution.steps[step_id].agent, step_id, self._log_time)
         return ClaimedStep(execution, execution.lease_of(step_id), pending_writes, reporter, outputs)
 
     def _log_time(self) -> datetime:

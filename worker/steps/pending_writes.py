@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from shared import faults
+from shared import fault_injection
 from shared.bootstrap import Services
 from shared.clock import boottime_s
 from shared.domain.execution import Execution, ExecutionRecord, Lease
@@ -132,7 +132,7 @@ class PendingWrites:
 
     def mark_published(self) -> None:
         """Record that what was written is published, and delete large checkpoints of the steps that have ended."""
-        faults.reach("worker.published")
+        fault_injection.reach("worker.published")
         ended = {step for step in self.steps_with_checkpoints if self._stored.steps[step].status.is_final}
         self.steps_with_checkpoints -= ended
         for step in ended:
@@ -186,7 +186,7 @@ class PendingWrites:
         # Before the view is published: a caller that sees the run done may submit the next run, whose agent must find
         # the memory of this one.
         self._memory.remember(self._stored, decision.outputs)
-        faults.reach("worker.written")
+        fault_injection.reach("worker.written")
         return saved
 
     def _reset(self) -> None:

@@ -21,7 +21,7 @@ import orjson
 import redis
 import structlog
 
-from shared import faults
+from shared import fault_injection
 from shared.bootstrap import Services
 from shared.clock import boottime_s
 from shared.domain.execution import PUBLIC_INTEGRATOR
@@ -96,7 +96,7 @@ class Runner:
         began_at, self._agent_time_s = boottime_s(), 0.0
         with structlog.contextvars.bound_contextvars(execution_id=message.execution_id, step=message.step):
             claimed_step = claim()
-            faults.reach("worker.claimed")
+            fault_injection.reach("worker.claimed")
             if claimed_step is None:
                 return
             while claimed_step is not None:
@@ -135,7 +135,7 @@ class Runner:
             try:
                 with self._heartbeat_thread.attach(heartbeat):
                     outcome = self._agent_runner.run(claimed_step, running_step)
-                    faults.reach("worker.agent_returned")
+                    fault_injection.reach("worker.agent_returned")
                 self._agent_time_s += boottime_s() - claimed_step.began_at
                 may_claim_next = may_continue_chain and not self._interrupter.is_draining
                 next_token = new_token() if may_claim_next else None

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import pytest
 
 from api.submission.group_commit import GROUPED_BYTES_MAX, GroupCommit, _Ticket
-from shared import faults
+from shared import fault_injection
 from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import PRIORITY_FIRST_OFFER, PUBLIC_INTEGRATOR, Execution, Idempotency
 from shared.domain.lifecycle.decision import Decision
@@ -52,7 +52,7 @@ class Crowd:
                 are_there.release()
                 may_go_on.wait()
 
-        with patch.dict(faults.ARMED, {"api.inserted": hold}):
+        with patch.dict(fault_injection.ARMED, {"api.inserted": hold}):
             both = [self.callers.submit(commits.store, new_run()) for _ in range(2)]
             try:
                 for _ in both:

@@ -22,7 +22,7 @@ MODULES_MAX = 30
 RETURNS_MAX = 4
 NOT_LISTED = {
     # values, constants, identifiers and clocks
-    "shared.errors", "shared.ids", "shared.settings", "shared.clock", "shared.timestamps", "shared.faults",
+    "shared.errors", "shared.ids", "shared.settings", "shared.clock", "shared.timestamps", "shared.fault_injection",
     "shared.domain.execution", "shared.domain.status", "shared.domain.definitions.basket",
     "shared.domain.lifecycle.decision", "shared.domain.lifecycle.timings", "shared.domain.lifecycle.log_events",
     "shared.live.duration_stats", "api.hints.poll_schedule", "shared.store.server_clock", "shared.live.redis_monitor",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from compose.embedded import selftest
-from compose.embedded.bucket_processes import fetch_json
+from compose.embedded.bucket_process_plans import fetch_json
 from tests.stack import Stack
 from tests.waiting import descendants, is_paused, is_running, wait_until
 

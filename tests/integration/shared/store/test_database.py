@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from compose.embedded import servers, socket_dir
+from compose.embedded import server_plans, socket_dir
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from shared.bootstrap import API_STORE_DEADLINE_S
@@ -50,10 +50,10 @@ class MongodUnderTest:
 @pytest.fixture(scope="module")
 def mongod(tmp_path_factory: pytest.TempPathFactory, group_reaper: GroupReaper) -> Iterator[tuple[Child, str]]:
     sockets, data = socket_dir.make_socket_dir(), tmp_path_factory.mktemp("own")
-    child = Child(servers.mongod_plan(sockets, data / "mongod"), data / "mongod.log", group_reaper)
+    child = Child(server_plans.mongod_plan(sockets, data / "mongod"), data / "mongod.log", group_reaper)
     child.start()
     child.wait_ready()
-    yield child, servers.mongodb_url(sockets)
+    yield child, server_plans.mongodb_url(sockets)
     child.kill()
     socket_dir.remove_socket_dir(sockets)
 

@@ -18,7 +18,7 @@ from worker.context import AgentContext
 from worker.steps.checkpoints import StepCheckpoints
 from worker.steps.claims import ClaimedStep
 from worker.steps.pending_writes import PendingWrites
-from worker.steps.reporter import StepReporter
+from worker.steps.report_buffer import ReportBuffer
 from worker.supervision.shared_slots import SharedSlots
 from worker.supervision.step_interrupter import StepInterrupter
 
@@ -173,7 +173,7 @@ def test_a_checkpoint_that_finds_the_lease_lost_asks_the_step_to_stop(bench: Wor
     slots = SharedSlots(1)
     interrupter = StepInterrupter(slots, slots.slot(0), grace_s=1, drain_s=1)
     pending_writes = PendingWrites(bench.services, record, lease, published_seq=0, give_up=lambda: False)
-    reporter = StepReporter("echo", "s1", bench.clock.now)
+    reporter = ReportBuffer("echo", "s1", bench.clock.now)
     claimed_step = ClaimedStep(record.execution, lease, pending_writes, reporter, {})
     bench.lose_worker(run)
     with interrupter.enforce_limits(lease, 60) as running_step, interrupter.interruptible(running_step):

@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 from worker.steps.claims import ClaimedStep
 from worker.steps.heartbeat import PUBLISH_AFTER_S, Heartbeat, HeartbeatThread
 from worker.steps.pending_writes import PendingWrites
-from worker.steps.reporter import StepReporter
+from worker.steps.report_buffer import ReportBuffer
 
 
 @dataclass
@@ -38,7 +38,7 @@ class ClaimedWithHeartbeat:
         return self.claimed_step.execution
 
     @property
-    def reporter(self) -> StepReporter:
+    def reporter(self) -> ReportBuffer:
         """The step's reporter."""
         return self.claimed_step.reporter
 
@@ -73,7 +73,7 @@ def claimed(bench: WorkerHarness) -> ClaimedWithHeartbeat:
     pending_writes = PendingWrites(
         bench.services, ExecutionRecord(execution), lease, published_seq=1, give_up=lambda: False
     )
-    claimed_step = ClaimedStep(execution, lease, pending_writes, StepReporter("echo", "s1", bench.clock.now), {})
+    claimed_step = ClaimedStep(execution, lease, pending_writes, ReportBuffer("echo", "s1", bench.clock.now), {})
     heartbeat = Heartbeat(bench.services, claimed_step, request_stop=stopped.put)
     heartbeat_thread = HeartbeatThread(on_tick=lambda _: None)
     heartbeat_thread.start()

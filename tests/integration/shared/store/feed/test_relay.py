@@ -13,7 +13,7 @@ import pytest
 import redis
 from pymongo.read_concern import ReadConcern
 
-from shared import faults
+from shared import fault_injection
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.feed_position import BATCH_CHANGES_MAX
 from shared.errors import OutcomeUnknown, PositionExpired
@@ -127,7 +127,7 @@ def test_a_relay_that_fails_between_stream_and_feed_continues_without_a_gap(benc
             broke.set()
             raise OutcomeUnknown
 
-    with patch.dict(faults.ARMED, {point: break_once}), bench.relaying():
+    with patch.dict(fault_injection.ARMED, {point: break_once}), bench.relaying():
         runs = [bench.accept().id for _ in range(3)]
         wait_until(broke.is_set, 10, "it broke")
         bench.wait_for(set(runs))

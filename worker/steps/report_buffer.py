@@ -13,7 +13,7 @@ from shared.store.executions.updates import ProgressReport
 
 
 @dataclass(slots=True)
-class StepReporter:
+class ReportBuffer:
     """Buffers an agent's log lines and progress until the heartbeat or the completing write includes them.
 
     It keeps only as many lines as an execution does: a flood of lines must not make the completing write too large.

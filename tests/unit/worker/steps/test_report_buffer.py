@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.builders import NOON
-from worker.steps.reporter import StepReporter
+from worker.steps.report_buffer import ReportBuffer
 
 
 class Interrupted(deque[Any]):
@@ -19,7 +19,7 @@ class Interrupted(deque[Any]):
 
 
 def test_the_count_of_dropped_lines_is_never_negative_after_an_interrupt() -> None:
-    reporter = StepReporter("echo", "echo", lambda: NOON)
+    reporter = ReportBuffer("echo", "echo", lambda: NOON)
     reporter._events = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         reporter.line("info", "half", b"{}")

@@ -12,7 +12,7 @@ from shared.live.render import render
 from shared.live.views import ViewCache
 from shared.store.executions.retention import RetentionSweep
 from tests.integration.worker.conftest import WorkerHarness
-from worker.maintenance.sweeper import Sweeper
+from worker.maintenance.retention_sweeper import RetentionSweeper
 
 DAY = timedelta(days=1)
 
@@ -24,9 +24,9 @@ def completed_run(bench: WorkerHarness) -> Execution:
     return run
 
 
-def sweeper(bench: WorkerHarness, views: ViewCache) -> Sweeper:
+def sweeper(bench: WorkerHarness, views: ViewCache) -> RetentionSweeper:
     settings = replace(bench.services.settings, retention_days=2)
-    return Sweeper(RetentionSweep(bench.services.database), views, settings)
+    return RetentionSweeper(RetentionSweep(bench.services.database), views, settings)
 
 
 def test_a_run_past_its_retention_is_not_shown_any_more(bench: WorkerHarness) -> None:

@@ -22,7 +22,7 @@ RETENTION_EVERY_S: Final = 60.0
 ORPHANS_EVERY_S: Final = 600.0
 
 
-class Sweeper:
+class RetentionSweeper:
     """One reconciler's retention sweeps; after an error of the store the next pass tries again."""
 
     def __init__(self, sweep: RetentionSweep, views: ViewCache, settings: Settings) -> None:

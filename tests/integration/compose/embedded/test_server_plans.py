@@ -10,7 +10,7 @@ from pathlib import Path
 import pymongo
 import redis
 
-from compose.embedded import servers as embedded
+from compose.embedded import server_plans as embedded
 from compose.embedded import socket_dir
 from compose.embedded.managed_process import Child
 
