@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 from shared.bootstrap import Services
 from shared.clock import boottime_s
-from shared.domain.execution import Execution, LogEvent, RunError
+from shared.domain.execution import Execution, Lease, LogEvent, RunError, Step
 from shared.domain.lifecycle.decision import Decision, StepOutput
 from shared.domain.lifecycle.transitions import complete, fail, release, release_unknown_agent
 from shared.errors import LeaseLost, NotStorable
@@ -42,18 +42,20 @@ class OutcomeRecorder:
             self._simulate_worker_loss(claimed_step)
         log_lines = self._final_log_lines(claimed_step)
         took_s = boottime_s() - claimed_step.began_at
-        decide = _with_log_lines(log_lines, self._decide_fn_of(claimed_step, outcome, next_token))
+        # The pending writes keep these functions. None of them may hold the claimed step, which holds the pending
+        # writes: every run would be a reference cycle, and a worker some MiB larger until they are collected.
+        step, lease = claimed_step.step, claimed_step.lease
+        decide = _with_log_lines(log_lines, self._decide_fn_of(step, lease, outcome, next_token))
 
         def decide_failure(error: NotStorable) -> DecideFn:
             # If the store refuses the content, trying again does not help: the step fails, and the content is left out.
-            return self._decide_fn_of(claimed_step, not_storable_error(claimed_step.step, error.message), None)
+            return self._decide_fn_of(step, lease, not_storable_error(step, error.message), None)
 
         fallback = decide_failure if isinstance(outcome, bytes) else None
-        agent = claimed_step.step.agent
-        return claimed_step.pending_writes.decide(decide, agent=agent, took_s=took_s, fallback=fallback)
+        return claimed_step.pending_writes.decide(decide, agent=step.agent, took_s=took_s, fallback=fallback)
 
-    def _decide_fn_of(self, claimed_step: ClaimedStep, outcome: Outcome, next_token: str | None) -> DecideFn:
-        lease, now, timings = claimed_step.lease, self._services.clock.now, self._services.timings
+    def _decide_fn_of(self, step: Step, lease: Lease, outcome: Outcome, next_token: str | None) -> DecideFn:
+        now, timings = self._services.clock.now, self._services.timings
         if isinstance(outcome, RunError):
             jitter = random.random()  # noqa: S311  (jitter; drawn once, because a decision may be made again)
             return lambda execution: fail(execution, lease, outcome, now(), jitter=jitter)
@@ -64,7 +66,7 @@ class OutcomeRecorder:
 
         def decide_completion(execution: Execution) -> Decision:
             # Checked before against the run as it was claimed; its other branches may have recorded outputs since.
-            if size_error := check_total_size(execution, claimed_step.step, len(outcome)):
+            if size_error := check_total_size(execution, step, len(outcome)):
                 return fail(execution, lease, size_error, now())
             is_external = execution.inline_bytes + len(outcome) > INLINE_OUTPUTS_MAX_BYTES
             output = StepOutput(lease.step, outcome, is_external=is_external)
