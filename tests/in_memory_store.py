@@ -120,7 +120,7 @@ class InMemoryExecutionStore:
             if record is None:
                 return None
             step = replace(record.execution.steps[lease.step], due_by=due_by)
-            self._put(replace(record.execution, steps={**record.execution.steps, step.id: step}))
+            self._put(with_steps(record.execution, step))
             return LeaseRenewal(record.execution.rev, record.execution.status)
 
     def report(self, lease: Lease, report: ProgressReport) -> ExecutionRecord | None:
@@ -135,9 +135,7 @@ class InMemoryExecutionStore:
                 percent=step.percent if report.percent is None else report.percent,
                 message=step.message if report.message is None else report.message,
             )
-            execution = replace(
-                record.execution, rev=record.execution.rev + 1, steps={**record.execution.steps, step.id: updated}
-            )
+            execution = with_steps(replace(record.execution, rev=record.execution.rev + 1), updated)
             self._records[lease.execution_id] = _with_events(
                 replace(record, execution=execution, lines_total=record.lines_total + report.dropped), report.events
             )

@@ -89,7 +89,7 @@ class Stack:
 
     def __init__(self, root: Path, group_reaper: GroupReaper, **settings: str) -> None:
         """Prepare a stack with its data and logs in ``root``; ``settings`` are environment variables."""
-        self._port = _reserve_port("127.0.0.1")
+        self._port = _reserve_port()
         number = int(self._port.getsockname()[1])
         self.root = root
         self.sockets = socket_dir.make_socket_dir()
@@ -241,13 +241,13 @@ class Stack:
             return client.zscore("workers", f"{socket.gethostname()}:{pid}") is not None
 
 
-def _reserve_port(host: str) -> socket.socket:
+def _reserve_port() -> socket.socket:
     """Reserve a free port while the socket is open; a server with SO_REUSEADDR, like gunicorn, can listen on it.
 
     A port that is merely found free may belong to another process by the time the API starts, or starts again.
     """
     reserved = socket.socket()
-    reserved.bind((host, 0))  # before SO_REUSEADDR is set, or the port could be that of another such socket
+    reserved.bind(("127.0.0.1", 0))  # before SO_REUSEADDR is set, or the port could be that of another such socket
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return reserved
 

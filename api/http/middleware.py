@@ -87,7 +87,7 @@ def _make_after_request(*, logs_polls: bool) -> Callable[[flask.Response], flask
         seconds = time.perf_counter() - g.started_at_s
         rule = request.url_rule
         route = _UNMATCHED_ROUTE if rule is None else rule.rule
-        observe_request("api", route, seconds)
+        observe_request(route, seconds)
         is_quiet = response.status_code < _FIRST_ERROR_STATUS and _is_polled_route(route, request.method)
         if logs_polls or not is_quiet:
             (log.debug if is_quiet else log.info)(

@@ -121,10 +121,13 @@ class Database:
         return self._process_client().database.client.start_session()
 
     @contextmanager
-    def causal_session(self, name: str, query: _Document) -> Iterator[ClientSession]:
-        """Yield a causal session that has seen the primary's present state: majority reads in it include that state."""
+    def causal_session(self, query: _Document) -> Iterator[ClientSession]:
+        """Yield a causal session that has seen the primary's present state of the executions of ``query``.
+
+        Majority reads in it include that state.
+        """
         with self.session() as session:
-            local = self.collection(name).with_options(read_concern=ReadConcern("local"))
+            local = self.collection("executions").with_options(read_concern=ReadConcern("local"))
             local.find_one(query, {"_id": 1}, session=session)
             yield session
 

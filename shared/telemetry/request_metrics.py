@@ -23,10 +23,10 @@ _RATE: Final = Counter("request_rate", "Requests answered.", ["service", "endpoi
 _LATENCY: Final = Histogram("latency", "Seconds from request to reply.", ["service", "endpoint"], buckets=BUCKETS_S)
 
 
-def observe_request(service: str, endpoint: str, seconds: float) -> None:
+def observe_request(endpoint: str, seconds: float) -> None:
     """Count a request to ``endpoint`` with its duration; pass the route, not the path: ids would be endless labels."""
     try:
-        rate, latency = _labelled(service, endpoint)
+        rate, latency = _labelled(endpoint)
         rate.inc()
         latency.observe(seconds)
     except Exception as error:  # noqa: BLE001  for example a full disk under the files of multiprocess mode
@@ -50,5 +50,5 @@ def _requests() -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _labelled(service: str, endpoint: str) -> tuple[Counter, Histogram]:
-    return _RATE.labels(service, endpoint), _LATENCY.labels(service, endpoint)
+def _labelled(endpoint: str) -> tuple[Counter, Histogram]:
+    return _RATE.labels("api", endpoint), _LATENCY.labels("api", endpoint)

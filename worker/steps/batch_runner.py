@@ -141,7 +141,6 @@ class BatchRunner:
         """Give back the messages that are not begun, and save the outcomes of the runs that are done."""
         with self._lock:
             self._release_prefetched()
-            self._writer.write()
             self._step_began_at = 0.0
 
     def _next_prefetched(self) -> _PrefetchedMessage | None:
@@ -150,6 +149,7 @@ class BatchRunner:
             return self._prefetched.popleft() if self._prefetched else None
 
     def _release_prefetched(self) -> None:
+        """Give back the messages that are not begun, and save this with the finished outcomes."""
         while self._prefetched:
             self._prefetched.popleft().release()
         self._writer.write()

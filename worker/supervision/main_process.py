@@ -21,7 +21,7 @@ from shared.domain.lifecycle.transitions import fail
 from shared.errors import BucketError, LeaseLost
 from shared.live.worker_presence import WorkerPresence
 from shared.queue.message import list_keys
-from shared.store.executions.settle import settle
+from shared.store.executions.settle import retry_until_reply, settle
 from worker.supervision.shared_slots import SharedSlots, SlotState
 from worker.supervision.watchdog import Watchdog
 
@@ -76,6 +76,9 @@ class MainProcess:
             return
         services, give_up_at = self._services, boottime_s() + _RECORD_TIMEOUT_S
 
+        def give_up() -> bool:
+            return boottime_s() > give_up_at
+
         def decide(current: Execution) -> Decision:
             step = current.steps[lease.step]
             if killed.stop_reason == "cancelled":
@@ -86,10 +89,11 @@ class MainProcess:
             return fail(current, lease, error, services.clock.now())
 
         try:
-            execution = services.store.load(lease.integrator, lease.execution_id)
+            load = partial(services.store.load, lease.integrator, lease.execution_id)
+            execution = retry_until_reply(load, give_up)
             if execution is None:
                 return
-            settled = settle(services.store, execution, decide, lease=lease, give_up=lambda: boottime_s() > give_up_at)
+            settled = settle(services.store, execution, decide, lease=lease, give_up=give_up)
         except LeaseLost:
             return
         except BucketError as exception:

@@ -87,7 +87,7 @@ class MongoExecutionQueries:
         the primary has.
         """
         query = executions_filter(integrator, revs)
-        session_context = self._database.causal_session("executions", query) if causal else nullcontext()
+        session_context = self._database.causal_session(query) if causal else nullcontext()
         with db_call(self._database, writes=False), session_context as session:
             cursor = self._database.collection("executions").find(query, LIST_PROJECTION, session=session)
             by_id = {row["_id"]: row for row in cursor.batch_size(full_batch_size(revs))}

@@ -13,7 +13,7 @@ from typing import Any, Final
 from shared.domain.status import ExecutionStatus
 from shared.ids import id_upper_bound
 from shared.store.database import Database, db_call
-from shared.store.executions.documents import decode_execution
+from shared.store.executions.documents import DECISION_PROJECTION, decode_execution, decode_readable
 from shared.store.executions.write_filters import external_output_id
 
 SWEEP_BATCH_SIZE: Final = 500
@@ -56,7 +56,7 @@ class RetentionSweep:
         created_before = now - ORPHAN_MIN_AGE
         # The bound on the id (the run's second) keeps the query from reading all outputs of the last day.
         query = {"_id": {"$gt": after, "$lt": id_upper_bound(created_before)}, "created_at": {"$lt": created_before}}
-        with db_call(self._database):
+        with db_call(self._database, writes=False):
             rows = list(outputs.find(query, {"execution_id": 1}).sort("_id", 1).limit(SWEEP_BATCH_SIZE))
         if not rows:
             return 0, ""
@@ -68,12 +68,13 @@ class RetentionSweep:
         return len(orphans), rows[-1]["_id"]
 
     def _referenced_outputs(self, execution_ids: set[str]) -> dict[str, set[str] | None]:
-        """Return, for each run that exists, the ids of outputs that it refers to; None for one that is not done."""
+        """Return the ids of outputs that each existing run refers to; None for one that is not done or not readable."""
         query = {"_id": {"$in": sorted(execution_ids)}, "status": {"$exists": True}}
-        with db_call(self._database):
-            documents = list(self._database.collection("executions").find(query, {"events": 0, "outputs": 0}))
-        referenced: dict[str, set[str] | None] = {}
-        for execution in map(decode_execution, documents):
+        with db_call(self._database, writes=False):
+            documents = list(self._database.collection("executions").find(query, DECISION_PROJECTION))
+        # A run that cannot be read keeps its outputs, and keeps no other run's orphans back.
+        referenced: dict[str, set[str] | None] = {document["_id"]: None for document in documents}
+        for execution in decode_readable(documents, decode_execution):
             steps = execution.steps.values()
             output_ids = {external_output_id(execution.id, step.id, step.token) for step in steps if step.output_apart}
             referenced[execution.id] = output_ids if execution.is_done else None

@@ -177,7 +177,7 @@ class MongoExecutionStore:
         until a majority has all that an earlier ``load`` can have seen.
         """
         query = execution_filter(integrator, execution_id)
-        session_context = self._database.causal_session("executions", query) if causal else nullcontext()
+        session_context = self._database.causal_session(query) if causal else nullcontext()
         with db_call(self._database, writes=False), session_context as session:
             if page is None:
                 document = self._executions.find_one(query, READER_PROJECTION, session=session)

@@ -13,13 +13,13 @@ from shared.telemetry import request_metrics
 
 COUNT_ONE = """
 from shared.telemetry.request_metrics import render_exposition, observe_request
-observe_request("api", "/run-basket", 0.06)
+observe_request("/run-basket", 0.06)
 print(render_exposition().decode())
 """
 
 
 def test_a_request_is_counted_and_timed_in_seconds() -> None:
-    request_metrics.observe_request("api", "/one", 0.06)
+    request_metrics.observe_request("/one", 0.06)
     text = request_metrics.render_exposition().decode()
     assert 'request_rate_total{endpoint="/one",service="api"} 1.0' in text
     assert 'latency_bucket{endpoint="/one",le="0.05",service="api"} 0.0' in text
@@ -41,4 +41,4 @@ def test_a_figure_that_cannot_be_written_never_fails_the_request(monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(request_metrics, "_labelled", full)
-    request_metrics.observe_request("api", "/two", 0.1)
+    request_metrics.observe_request("/two", 0.1)

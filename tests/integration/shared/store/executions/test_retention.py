@@ -71,6 +71,20 @@ def test_orphaned_outputs_are_deleted_when_their_run_has_ended_or_is_absent(
     assert sweep.delete_orphaned_outputs(WEEK_LATER, after) == (0, "")
 
 
+def test_a_run_that_cannot_be_read_keeps_its_outputs_and_no_other_runs_orphans(
+    database: Database, store: MongoExecutionStore
+) -> None:
+    broken, other = ended_run(store), ended_run(store)
+    for run in (broken, other):
+        database.collection("outputs").insert_one(
+            {"_id": f"{run.id}:a:lost", "execution_id": run.id, "created_at": NOON, "json": b"{}"}
+        )
+    database.collection("executions").update_one({"_id": broken.id}, {"$unset": {"basket": 1}})
+    assert RetentionSweep(database).delete_orphaned_outputs(WEEK_LATER)[0] == 1
+    assert f"{other.id}:a:lost" not in output_names(database)
+    assert {name for name in output_names(database) if name.startswith(broken.id)} > {f"{broken.id}:a:lost"}
+
+
 def test_the_search_for_old_outputs_reads_no_young_one(database: Database) -> None:
     young = new_execution_id(WEEK_LATER)
     outputs = database.collection("outputs")
