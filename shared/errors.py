@@ -8,6 +8,7 @@ one that it cannot; the last ones are for the engine itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 
@@ -39,6 +40,11 @@ class BucketError(Exception):
         self.details = tuple(dict(detail) for detail in details)
         self.retry_after_s = retry_after_s
         super().__init__(self.message)
+
+    @property
+    def is_internal(self) -> bool:
+        """Whether no client can correct the fault: it gets ``internal`` in its place, without details."""
+        return self.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR and not self.retryable
 
 
 class RequestError(BucketError, error_code="validation_failed", http_status=400):

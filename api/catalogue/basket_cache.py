@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from api.catalogue.basket_definition import parse_basket
+from api.catalogue.basket_definition import check_basket_name, parse_basket
 from shared.bootstrap import Services
 from shared.clock import boottime_s
 from shared.domain.definitions.basket import Basket
@@ -34,7 +34,8 @@ class BasketCache:
         cached = self._cached.get(name)
         if cached is not None and now - cached[0] < CACHED_S:
             return cached[1]
-        basket = parse_basket(self._services.baskets.get(PUBLIC_INTEGRATOR, name), self._services.catalogue)
+        definition = self._services.baskets.get(PUBLIC_INTEGRATOR, check_basket_name(name))
+        basket = parse_basket(definition, self._services.catalogue)
         with self._lock:
             if deletions == self._deletions:  # else this very basket may have been deleted after it was read
                 if len(self._cached) >= _CACHED_MAX:

@@ -22,7 +22,8 @@ from shared.domain.definitions.basket import (
     make_step_ids,
 )
 from shared.domain.definitions.retry_policy import parse_retry_policy
-from shared.errors import AgentNotFound, SpecError, UnknownAgent, ValidationFailed
+from shared.errors import AgentNotFound, BasketNotFound, SpecError, UnknownAgent, ValidationFailed
+from shared.ids import BASKET_NAME_PATTERN
 
 STORED_FIELDS = ("name", "description", "agents", "steps", "execution_strategy")
 
@@ -39,6 +40,13 @@ def parse_basket(definition: Mapping[str, Any], catalogue: AgentCatalogue, point
         strategy = definition["execution_strategy"]
         steps = tuple(_steps_from_agents(definition["agents"], strategy, catalogue))
     return Basket(definition["name"], strategy, steps, definition.get("description", ""))
+
+
+def check_basket_name(name: str) -> str:
+    """Return ``name``; raises BasketNotFound if no basket can have it, so that it never reaches the store."""
+    if not BASKET_NAME_PATTERN.fullmatch(name):
+        raise BasketNotFound(f"basket {name[:100]!r} was not found: no basket can have this name")
+    return name
 
 
 def step_from_spec(spec: AgentSpec, step_id: str, needs: tuple[str, ...] = ()) -> BasketStep:

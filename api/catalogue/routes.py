@@ -8,15 +8,20 @@ from typing import Any
 import flask
 
 from api.catalogue.basket_cache import BasketCache
-from api.catalogue.basket_definition import check_agents_exist, definition_warnings, parse_basket, validate_definition
+from api.catalogue.basket_definition import (
+    check_agents_exist,
+    check_basket_name,
+    definition_warnings,
+    parse_basket,
+    validate_definition,
+)
 from api.catalogue.schemas import NEW_BASKET_KEYS, NewBasketSchema
 from api.http import query_params
 from api.http.request_body import Blueprint, LoadedBody
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.lifecycle.simulation import SIMULATE_AGENT_NAME
-from shared.errors import BasketExists, BasketNotFound, RequestError, ValidationFailed
-from shared.ids import BASKET_NAME_PATTERN
+from shared.errors import BasketExists, RequestError, ValidationFailed
 
 
 def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
@@ -43,7 +48,7 @@ def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
     @blp.route("/baskets/<name>")
     def basket(name: str) -> flask.Response:
         """Get one basket."""
-        return flask.jsonify(_basket_view(services.baskets.get(PUBLIC_INTEGRATOR, _check_basket_name(name))))
+        return flask.jsonify(_basket_view(services.baskets.get(PUBLIC_INTEGRATOR, check_basket_name(name))))
 
     @blp.route("/create-basket", methods=["POST"])
     @blp.arguments(NewBasketSchema())
@@ -63,7 +68,7 @@ def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
         """Delete a basket; its past executions stay readable."""
         _check_not_reserved(name, ValidationFailed)
         try:
-            services.baskets.remove(PUBLIC_INTEGRATOR, _check_basket_name(name), services.clock.now())
+            services.baskets.remove(PUBLIC_INTEGRATOR, check_basket_name(name), services.clock.now())
         finally:  # also after an error: if MongoDB's reply was lost, the basket may be deleted
             basket_cache.forget(name)
         return flask.jsonify(
@@ -73,12 +78,6 @@ def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
         )
 
     return blp
-
-
-def _check_basket_name(name: str) -> str:
-    if not BASKET_NAME_PATTERN.fullmatch(name):
-        raise BasketNotFound(f"basket {name[:100]!r} was not found: no basket can have this name")
-    return name
 
 
 def _check_not_reserved(name: str, refusal: type[RequestError]) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 from marshmallow import fields, validate
 
 from api.http.schema_fields import BodySchema, ObjectField, StrictNumberField
+from shared.domain.definitions.agent_spec import TIMEOUT_MAX_S
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL, STEP_ID_MAX, STEPS_MAX
 from shared.ids import AGENT_NAME_PATTERN, BASKET_NAME_PATTERN
 
@@ -26,7 +27,7 @@ class WrittenStepSchema(BodySchema):
     needs = fields.List(fields.Str(validate=validate.Length(max=STEP_ID_MAX)), validate=validate.Length(max=STEPS_MAX))
     input = ObjectField(metadata={"description": "literals, or {from, pointer}"})
     retry = fields.Raw(metadata={"description": "default, critical, none, or a policy"})
-    timeout_s = StrictNumberField(validate=validate.Range(min=0, min_inclusive=False, max=86_400))
+    timeout_s = StrictNumberField(validate=validate.Range(min=0, min_inclusive=False, max=TIMEOUT_MAX_S))
 
 
 class BasketConfigSchema(BodySchema):

@@ -8,23 +8,24 @@ from __future__ import annotations
 import hashlib
 import re
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from api.http import cursor_codec
 from api.http.cursor_codec import CursorKind
 from shared.errors import CursorInvalid
-from shared.ids import EXECUTION_ID_PATTERN
+from shared.ids import DEAD_LETTER_ID_PATTERN
+from shared.timestamps import UNIX_EPOCH
 
-_ROW_ID: Final = rf"{EXECUTION_ID_PATTERN.pattern}|message-[0-9a-f]{{24}}"
-_CURSOR_TEXT: Final = re.compile(rf"(0|[1-9][0-9]{{0,14}})\.({_ROW_ID})((?:\.[0-9a-f]{{16}})?)", re.ASCII)
+_CURSOR_TEXT: Final = re.compile(
+    rf"(0|[1-9][0-9]{{0,14}})\.({DEAD_LETTER_ID_PATTERN.pattern})((?:\.[0-9a-f]{{16}})?)", re.ASCII
+)
 _DIGEST_CHARS: Final = 16
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def encode(kind: CursorKind, at: datetime, row_id: str, filters: bytes = b"") -> str:
     """Return the cursor of a position (time, id) in a list of ``kind``, bound to ``filters``."""
-    ms = (at - _EPOCH) // timedelta(milliseconds=1)
+    ms = (at - UNIX_EPOCH) // timedelta(milliseconds=1)
     return cursor_codec.encode_cursor(kind, f"{ms}.{row_id}{_filters_digest(filters)}")
 
 
@@ -37,7 +38,7 @@ def decode(kind: CursorKind, cursor: str, filters: bytes = b"") -> tuple[datetim
                     f"cursor={cursor[:64]!r} belongs to a list with other filters or another order; "
                     "begin anew without a cursor"
                 )
-            return _EPOCH + timedelta(milliseconds=int(match[1])), match[2]
+            return UNIX_EPOCH + timedelta(milliseconds=int(match[1])), match[2]
     raise CursorInvalid(f"cursor={cursor[:64]!r} was not made by Bucket; pass a next_cursor back, or leave it out")
 
 

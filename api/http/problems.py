@@ -20,8 +20,6 @@ from shared import errors, ids
 from shared.telemetry.lenient_json import encode_lenient
 
 MEDIA_TYPE: Final = "application/problem+json"
-_RETRYABLE_STATUSES: Final = frozenset({429, 503})
-_FIRST_SERVER_ERROR: Final = 500
 _CLIENT_ERRORS: Final = range(400, 500)
 _ERROR_BY_STATUS: Final[dict[int, type[errors.BucketError]]] = {
     413: errors.PayloadTooLarge,
@@ -47,9 +45,9 @@ def register_error_handlers(app: flask.Flask) -> None:
 
 def handle_bucket_error(error: errors.BucketError) -> flask.Response:
     """Return the response for one of Bucket's own errors; one that no client can fix becomes a plain 500."""
-    if error.http_status >= _FIRST_SERVER_ERROR and not error.retryable:
+    if error.is_internal:
         return handle_unexpected_error(error)
-    if error.http_status >= _FIRST_SERVER_ERROR:
+    if error.retryable:
         _log().warning("request.refused", error_code=error.error_code, detail=error.message)
     return problem_response(error)
 
@@ -74,13 +72,13 @@ def handle_unexpected_error(error: Exception) -> flask.Response:
 
 
 def problem_response(error: errors.BucketError, *, headers: Iterable[tuple[str, str]] = ()) -> flask.Response:
-    """Return the problem+json response for ``error``, with ``Retry-After`` if its status is 429 or 503."""
+    """Return the problem+json response for ``error``, with ``Retry-After`` if the same request may succeed later."""
     response = flask.Response(
         encode_lenient(problem_body(error, _request_id())), status=error.http_status, content_type=MEDIA_TYPE
     )
     response.headers.extend(headers)
     response.headers["Cache-Control"] = "no-store"
-    if error.http_status in _RETRYABLE_STATUSES and "Retry-After" not in response.headers:
+    if error.retryable and "Retry-After" not in response.headers:
         # Callers that were refused together should not come back together.
         retry_after_s = error.retry_after_s if error.retry_after_s is not None else random.randint(1, 2)  # noqa: S311
         response.headers["Retry-After"] = str(max(1, retry_after_s))

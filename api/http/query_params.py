@@ -13,7 +13,7 @@ from shared.timestamps import parse_rfc3339
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1_000
-_SEQ_MAX: Final = 2**53
+SEQ_MAX: Final = 2**53
 
 EnumT = TypeVar("EnumT", bound=StrEnum)
 
@@ -79,7 +79,7 @@ def limit() -> int:
 
 def after() -> int | None:
     """Return ``after``: the request wants only log lines with a greater ``seq``; None if it is absent."""
-    return integer("after", minimum=0, maximum=_SEQ_MAX)
+    return integer("after", minimum=0, maximum=SEQ_MAX)
 
 
 def raise_invalid(name: str, message: str) -> NoReturn:

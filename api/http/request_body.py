@@ -1,4 +1,4 @@
-"""Reads the JSON body of a request, once and strictly, for every route; flask-smorest's parser uses it too.
+"""Reads the JSON body of a request, strictly, for every route; flask-smorest's parser uses it too.
 
 The stream is read here, up to one byte past the limit: ``MAX_CONTENT_LENGTH`` truncates a chunked body without an
 error, and flask-smorest's own parser bypasses ``app.json``.
@@ -23,7 +23,6 @@ from shared.errors import InvalidJson, PayloadTooLarge, UnsupportedMediaType, Va
 
 BODY_BYTES_MAX: Final = 1024 * 1024
 _DETAILS_MAX: Final = 100
-_PARSED_BODY_KEY: Final = "bucket.body"  # key of the parsed body in the WSGI environ
 _UTF8: Final = frozenset({"utf-8", "utf8"})
 _IDENTITY_ENCODINGS: Final = frozenset({"", "identity"})
 
@@ -33,13 +32,10 @@ BodyPolicy = Callable[[dict[str, Any], bytes], None]
 def read_body(request: flask.Request, *, optional: bool = False, policy: BodyPolicy = check_policy) -> dict[str, Any]:
     """Read and return the JSON object in the body of ``request``; ``{}`` if it is ``optional`` and there is no body.
 
-    ``policy`` refuses content that is not allowed. A second call returns the same object without reading again.
-    Raises UnsupportedMediaType, PayloadTooLarge, InvalidJson, ValidationFailed (not an object), CallbacksNotSupported
-    and CredentialsNotAccepted.
+    ``policy`` refuses content that is not allowed. Call it once: the stream can be read only once. Raises
+    UnsupportedMediaType, PayloadTooLarge, InvalidJson, ValidationFailed (not an object), CallbacksNotSupported and
+    CredentialsNotAccepted.
     """
-    cached: dict[str, Any] | None = request.environ.get(_PARSED_BODY_KEY)
-    if cached is not None:
-        return cached
     length = request.content_length
     if length is not None and length > BODY_BYTES_MAX:
         raise PayloadTooLarge
@@ -52,7 +48,6 @@ def read_body(request: flask.Request, *, optional: bool = False, policy: BodyPol
     if not isinstance(body, dict):
         raise ValidationFailed("the body must be a JSON object", details=[{"pointer": "", "message": "not an object"}])
     policy(body, raw)
-    request.environ[_PARSED_BODY_KEY] = body
     return body
 
 

@@ -13,7 +13,7 @@ from flask import request
 from api.http import query_params
 from api.http.long_poll import WAIT_MAX_S
 
-_SECONDS: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
+WAIT_PATTERN: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def parse_wait_preference() -> WaitPreference:
     if value is None:
         preferred = parse_prefer_header()
         return WaitPreference(preferred.wait_s, until is not None, preferred.is_from_prefer)
-    if not _SECONDS.fullmatch(value):
+    if not WAIT_PATTERN.fullmatch(value):
         query_params.raise_invalid("wait", "must be seconds, such as 10; more than 30 count as 30")
     return WaitPreference(min(float(value), WAIT_MAX_S), until is not None)
 

@@ -13,7 +13,7 @@ from api.http.cursor_codec import CursorKind
 from api.http.request_body import Blueprint
 from api.logs.log_line_pages import ArchivePosition, LogPageReader, LogPosition
 from shared.catalogue.agent_catalogue import AgentCatalogue
-from shared.errors import CursorInvalid, ValidationFailed
+from shared.errors import CursorInvalid
 from shared.live.log_stream import LogCursor, LogFilter
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -46,8 +46,7 @@ def _page_response(pages: LogPageReader, agent: str | None) -> flask.Response:
 def _parse_level() -> str | None:
     level = query_params.text("level")
     if level is not None and level not in LOG_LEVELS:
-        fault = {"parameter": "level", "message": f"must be one of {', '.join(LOG_LEVELS)}"}
-        raise ValidationFailed(f"level {fault['message']}", details=[fault])
+        query_params.raise_invalid("level", f"must be one of {', '.join(LOG_LEVELS)}")
     return level
 
 

@@ -33,13 +33,15 @@ from api.openapi.response_schemas import (
     PROBLEM_PROPERTIES,
     STATUS,
     STRATEGY,
+    TIMEOUT_S,
     WARNINGS,
     final_or_live_rules,
 )
 from shared.domain.dead_letter import DeadLetterKind
-from shared.domain.definitions.agent_spec import QUEUE_NAMES, RETRY_POLICY_NAMES, TIMEOUT_MAX_S
+from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.domain.definitions.basket import STEPS_MAX
-from shared.ids import CONSUMER_NAME_PATTERN, EXECUTION_ID_PATTERN
+from shared.domain.definitions.retry_policy import NAMED_RETRY_POLICIES
+from shared.ids import CONSUMER_NAME_PATTERN, DEAD_LETTER_ID_PATTERN
 
 _CHANGE_FIELDS: Final = ("execution_id", "status", "done", "rev", "basket_name", "tags")
 _SUMMARY_FIELDS: Final = (
@@ -118,7 +120,7 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
     "DeadLetter": object_of(
         "What failed for good: a run, or a message that could not be read.",
         ("times",),
-        id=matching(f"^(?:{EXECUTION_ID_PATTERN.pattern}|message-[0-9a-f]{{24}})$"),
+        id=matching(DEAD_LETTER_ID_PATTERN),
         kind=enum_of(*DeadLetterKind),
         execution_id=nullable(EXECUTION_ID),
         basket_name=nullable(BASKET),
@@ -166,8 +168,8 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         output_schema=described(OBJECT, "JSON Schema 2020-12"),
         sample_input=OBJECT,
         sample_output=OBJECT,
-        timeout_s={"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S},
-        retry={"anyOf": [enum_of(*RETRY_POLICY_NAMES), OBJECT]},
+        timeout_s=TIMEOUT_S,
+        retry={"anyOf": [enum_of(*NAMED_RETRY_POLICIES), OBJECT]},
         queue=enum_of(*QUEUE_NAMES),
     ),
     "Basket": object_of(

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from api.http.query_params import LIMIT_DEFAULT, LIMIT_MAX
+from api.http.query_params import LIMIT_DEFAULT, LIMIT_MAX, SEQ_MAX
+from api.http.wait_preference import WAIT_PATTERN
 from api.openapi.json_schema import (
     COUNT,
     MOMENT,
@@ -21,7 +22,7 @@ from api.openapi.json_schema import (
 from api.openapi.response_schemas import AGENT, BASKET, EXECUTION_FIELDS, EXECUTION_ID, LEVEL, REQUEST_ID, STEP
 from shared.domain.list_query import ListOrder
 from shared.domain.status import ExecutionStatus
-from shared.ids import CONSUMER_NAME_PATTERN, EXECUTION_ID_PATTERN
+from shared.ids import CONSUMER_NAME_PATTERN, DEAD_LETTER_ID_PATTERN, EXECUTION_ID_PATTERN
 
 
 def _parameter(place: str, name: str, schema: JsonObject, description: str, **more: object) -> JsonObject:
@@ -56,11 +57,11 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
     "BasketName": _path("name", BASKET, "a basket's name, as GET /baskets lists it"),
     "LetterId": _path(
         "letter_id",
-        matching(f"^(?:(?:{EXECUTION_ID_PATTERN.pattern})|message-[0-9a-f]{{24}})$"),
+        matching(DEAD_LETTER_ID_PATTERN),
         "a dead letter's id, as GET /dead-letters lists it",
     ),
     "After": _query(
-        "after", COUNT | {"maximum": 2**53}, "only log lines beyond this seq, oldest first; without it the latest"
+        "after", COUNT | {"maximum": SEQ_MAX}, "only log lines beyond this seq, oldest first; without it the latest"
     ),
     "Limit": _query("limit", POSITIVE | {"maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}, "the maximum number of rows"),
     "Fields": _query(
@@ -70,7 +71,7 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
     ),
     "Wait": _query(
         "wait",
-        matching(r"^[0-9]{1,18}(?:\.[0-9]{1,18})?$"),
+        matching(WAIT_PATTERN),
         "seconds to hold the response until there is a change; more than 30 count as 30",
     ),
     "Until": _query(

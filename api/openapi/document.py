@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
+from api.http.problems import MEDIA_TYPE
 from api.http.version_prefix import VERSION_PREFIX
 from api.openapi.collection_schemas import COLLECTION_SCHEMAS
 from api.openapi.components import COMMON_HEADERS, HEADER_NAMES, HEADERS, LINKS, PARAMETERS
@@ -18,19 +19,15 @@ from api.openapi.request_schemas import build_request_schemas
 from api.openapi.response_schemas import RESPONSE_SCHEMAS
 from shared import errors
 
-PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 _SCHEMA_REF_PREFIX: Final = "#/components/schemas/"
 _METHODS: Final = frozenset({"get", "post", "put", "delete", "patch"})
 _COMMON_ERRORS: Final[ErrorTypes] = (errors.ValidationFailed, errors.InternalError)
-_RETRYABLE_STATUSES: Final = frozenset({429, 503})
-
-_V1: Final = VERSION_PREFIX
 _DESCRIPTION: Final = f"""\
 Bucket runs baskets of agents for other systems. `POST` a run, get an `execution_id` at once, and poll `status_url`
 until `done` is true; come back after `poll_after_ms`. There are no callbacks.
 
-- Every path exists at the root and again under `{_V1}`, except `/`, `/docs`, `/metrics` and `/openapi.json`, which are
-  only at the root.
+- Every path exists at the root and again under `{VERSION_PREFIX}`, except `/`, `/docs`, `/metrics` and
+  `/openapi.json`, which are only at the root.
 - `HEAD` returns the same as `GET` without the body; `OPTIONS` returns `Allow`; any other method is 405
   `method_not_allowed` with `Allow`; any other path is 404 `not_found`, and a slash at the end makes another path.
 - Every error is `application/problem+json`; decide by its `error_code`; the list of codes is closed.
@@ -143,10 +140,12 @@ def _problem_responses(row: Operation) -> Iterator[tuple[int, ResponseSpec]]:
     for error_type in dict.fromkeys((*_COMMON_ERRORS, *row.error_types)):
         by_status.setdefault(error_type.http_status, []).append(error_type.error_code)
     for status, codes in sorted(by_status.items()):
-        headers = ("Cache-None", "Retry-After-Refused") if status in _RETRYABLE_STATUSES else ("Cache-None",)
+        headers = (
+            ("Cache-None", "Retry-After-Refused") if status == http.HTTPStatus.SERVICE_UNAVAILABLE else ("Cache-None",)
+        )
         constraint = {"properties": {"status": {"const": status}, "error_code": {"enum": codes}}}
         schema = {"allOf": [ref("Problem"), constraint]}
         yield (
             status,
-            ResponseSpec(f"{http.HTTPStatus(status).phrase}: {', '.join(codes)}.", schema, headers, PROBLEM_MEDIA_TYPE),
+            ResponseSpec(f"{http.HTTPStatus(status).phrase}: {', '.join(codes)}.", schema, headers, MEDIA_TYPE),
         )

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from api.actions.cancel import REASON_MAX
+from api.feed.changes import NOW
 from api.http.schema_fields import ITEMS_MAX
 from api.openapi.json_schema import STRING, JsonObject, described, enum_of, ref
+from api.openapi.response_schemas import TIMEOUT_S
 from api.submission.schemas import METADATA_MAX_BYTES
-from shared.domain.definitions.agent_spec import TIMEOUT_MAX_S
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.definitions.retry_policy import NAMED_RETRY_POLICIES, RETRY_POLICY_LIMITS
 from shared.domain.lifecycle.rerun import RetryFrom
@@ -69,7 +70,7 @@ _HAND_WRITTEN_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "NewConsumer": _optional_key(
         "since",
-        {"type": ["string", "null"], "default": "now"},
+        {"type": ["string", "null"], "default": NOW},
         "where it starts: now, or a next_since exactly as it was returned",
     ),
     "Nothing": {"type": "object", "description": "no keys are defined yet"},
@@ -81,9 +82,8 @@ def build_request_schemas(generated: Mapping[str, JsonObject]) -> dict[str, Json
     schemas = {name: _as_json_schema(form) for name, form in generated.items()}
     step = schemas["WrittenStep"]["properties"]
     step["retry"] = _RETRY_SCHEMA
-    step["timeout_s"] = {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S}
-    # These are read by a plain loop, so marshmallow does not have their rules.
-    schemas["PollMany"]["properties"]["items"] |= {"minItems": 1, "maxItems": ITEMS_MAX}
+    step["timeout_s"] = TIMEOUT_S
+    # Read by a plain loop, so marshmallow does not have the rule.
     schemas["PolledItem"]["properties"]["rev"] |= {"minimum": 0, "maximum": 2**63 - 1}
     # Each item is checked by itself, so that a fault in one does not refuse the whole batch.
     schemas["RunBatch"]["properties"]["items"] = {

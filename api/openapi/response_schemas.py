@@ -25,6 +25,8 @@ from api.openapi.json_schema import (
     ref,
 )
 from api.polling.field_selection import ALWAYS_INCLUDED
+from api.submission.schemas import TAG_CHARS_MAX, TAGS_MAX
+from shared.domain.definitions.agent_spec import TIMEOUT_MAX_S
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.execution import CancelOutcome, ErrorKind
 from shared.domain.status import ExecutionStatus, StepStatus
@@ -38,6 +40,7 @@ BASKET: Final = matching(BASKET_NAME_PATTERN)
 STEP: Final = AGENT
 REQUEST_ID: Final = matching(REQUEST_ID_PATTERN)
 OBJECT: Final[JsonObject] = {"type": "object"}
+TIMEOUT_S: Final[JsonObject] = {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S}
 POLL_AFTER_MS: Final[JsonObject] = {
     "type": "integer",
     "minimum": round(POLL_DELAY_MIN_S * 1_000),
@@ -105,7 +108,7 @@ EXECUTION_PROPERTIES: Final[dict[str, JsonObject]] = {
     "first_seq": described(POSITIVE, "the seq of the first line that is still kept"),
     "logs_dropped": COUNT,
     "gap": described(BOOLEAN, "only with after: true if lines between it and the first line here are no longer kept"),
-    "tags": array_of({"type": "string", "minLength": 1, "maxLength": 64}, maxItems=20),
+    "tags": array_of({"type": "string", "minLength": 1, "maxLength": TAG_CHARS_MAX}, maxItems=TAGS_MAX),
     "metadata": described(OBJECT, "as it was submitted"),
     "input_source": enum_of("request", "sample"),
     "retry_of": nullable(EXECUTION_ID),

@@ -89,8 +89,9 @@ class PollHandler:
             raise NotFound(f"execution {execution_id} has no step {step[:64]!r}: no step can have this id")
         output = self._reader.try_redis(lambda: self._views.get_output(execution_id, step))
         if output is None:
+            record = self._reader.read(execution_id, outputs=(step,))
             try:
-                output = _output_in(self._reader.read(execution_id, outputs=(step,)), step)
+                output = _output_in(record, step)
             except NotFound:  # the caller may have seen it before a failover
                 output = _output_in(self._reader.read(execution_id, outputs=(step,), causal=True), step)
         return flask.Response(output, 200, PRIVATE_NO_CACHE_HEADERS, mimetype="application/json")
@@ -98,11 +99,14 @@ class PollHandler:
     def _respond(self, view: bytes, selection: FieldSelection) -> flask.Response:
         """Return the selected fields and log lines, or 304; lines that the view lacks come from MongoDB."""
         hinted = self._view_hints.add_to(view)
-        parsed = None if selection.is_all else orjson.loads(hinted.json)
-        if matches_if_none_match(hinted.head) and (parsed is None or not has_newer_lines(parsed, selection.page)):
+        is_known = matches_if_none_match(hinted.head)
+        if is_known and selection.page.after is None:
             return _poll_response(hinted, None, 304)
-        if parsed is None:
+        if selection.is_all:
             return view_response(hinted)
+        parsed = orjson.loads(hinted.json)
+        if is_known and not has_newer_lines(parsed, selection.page):
+            return _poll_response(hinted, None, 304)
         body = selection.select_from_newest(parsed)
         if body is None:
             record = self._reader.read(hinted.head.execution_id, page=selection.page, min_rev=hinted.head.rev)

@@ -40,7 +40,6 @@ from shared.errors import BucketError, InternalError, OutcomeUnknown, Unavailabl
 _SUBMIT_ROUTE: Final = "/run-basket"
 _KEY_FIELD: Final = "idempotency_key"
 _ITEM_KEYS: Final = tuple(BatchItemSchema().fields)
-_FIRST_SERVER_ERROR: Final = 500
 # Separates the key of a batch from the index of an item; no caller can send this character in a key.
 _KEY_SEPARATOR: Final = "\x1f"
 
@@ -68,7 +67,7 @@ class BatchAcceptor:
         items have that outcome.
         """
         derived = [] if batch.idempotency is None else _derived_keys(batch.idempotency)
-        raw_items = batch.raw["items"]
+        raw_items = batch.body["items"]
         items = [self._parse_item(batch, raw, key) for raw, key in zip_longest(raw_items, derived[: len(raw_items)])]
         outcomes = self._accept_items(items, self._find_key_holders(items, derived))
         first = outcomes[0]
@@ -88,7 +87,6 @@ class BatchAcceptor:
             loaded = self._schema.load(body)
             return replace(
                 batch,
-                raw=raw,
                 body=loaded,
                 idempotency=derived if key is None else Idempotency(key, fingerprint(_SUBMIT_ROUTE, body)),
                 warnings=_warnings(raw, is_inline=loaded.get("basket_name") is None),
@@ -217,7 +215,7 @@ def _try_replay(holder: Execution, idempotency: Idempotency | None) -> _ItemOutc
 
 def _public_error(error: BucketError) -> BucketError:
     """Return ``error``; a server fault that no caller can correct is logged and replaced by ``internal``."""
-    if error.http_status < _FIRST_SERVER_ERROR or error.retryable:
+    if not error.is_internal:
         return error
     structlog.get_logger().error("an item of a batch failed", exc_info=error)
     return InternalError()

@@ -27,8 +27,8 @@ from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.simulation import SIMULATE_AGENT_NAME, delay_scripted_steps
 from shared.domain.lifecycle.transitions import start
 from shared.domain.status import ExecutionStatus
-from shared.errors import BasketNotFound, BucketError, ValidationFailed
-from shared.ids import BASKET_NAME_PATTERN, new_execution_id
+from shared.errors import BucketError, ValidationFailed
+from shared.ids import new_execution_id
 
 _INPUT_CHECKED_MAX_BYTES: Final = 7 * 1024 * 1024
 """Limit of the input bytes that are checked at the submit if many steps begin the run; workers check each step too."""
@@ -81,8 +81,6 @@ class RunBuilder:
         if name is None:
             definition = {"name": "inline"} | validate_definition(body["config"], "/config")
             return parse_basket(definition, self._catalogue, "/config")
-        if not BASKET_NAME_PATTERN.fullmatch(name):
-            raise BasketNotFound(f"basket {name[:100]!r} was not found: no basket can have this name")
         return self._baskets.get(name)
 
 
@@ -139,8 +137,7 @@ def _check_input(basket: Basket, run_input: Mapping[str, Any], catalogue: AgentC
     checked = set()  # two hundred steps may have the same agent and the same input
     bytes_left = _INPUT_CHECKED_MAX_BYTES
     for step in basket.steps:
-        key = step.agent, orjson.dumps(step.input)
-        if step.needs or key in checked:
+        if step.needs or (key := (step.agent, orjson.dumps(step.input))) in checked:
             continue
         if len(details) >= FAULTS_MAX or bytes_left <= 0:
             break

@@ -15,6 +15,7 @@ from shared.errors import ValidationFailed
 
 METADATA_MAX_BYTES: Final = 16 * 1024
 TAGS_MAX: Final = 20
+TAG_CHARS_MAX: Final = 64
 
 
 class _RunSchema(BodySchema):
@@ -28,11 +29,11 @@ class _RunSchema(BodySchema):
     """The keys of most bodies: if there are no others, only the types have to be checked."""
 
     tags = fields.List(
-        fields.Str(validate=validate.Length(min=1, max=64)),
+        fields.Str(validate=validate.Length(min=1, max=TAG_CHARS_MAX)),
         load_default=list,
         validate=validate.Length(max=TAGS_MAX, error=f"must be at most {TAGS_MAX} tags"),
         error_messages={"invalid": "must be a list of strings"},
-        metadata={"description": "at most 20 strings by which lists and the feed can be filtered"},
+        metadata={"description": f"at most {TAGS_MAX} strings by which lists and the feed can be filtered"},
     )
     metadata = ObjectField(load_default=dict, metadata={"description": "at most 16 KiB of JSON"})
     run_after = TimestampField(

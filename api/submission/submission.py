@@ -26,12 +26,11 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f
 class Submission:
     """One request that creates an execution.
 
-    ``raw`` is the JSON object as it was sent, ``body`` the values that its schema loaded. ``received_at`` is the
-    store's time. ``prefix`` is the path prefix (API version) of the addresses in the reply. ``warnings`` name unknown
-    keys. ``wait`` is how long the caller prefers to wait for the end of the run.
+    ``body`` has the values that its schema loaded. ``received_at`` is the store's time. ``prefix`` is the path prefix
+    (API version) of the addresses in the reply. ``warnings`` name unknown keys. ``wait`` is how long the caller prefers
+    to wait for the end of the run.
     """
 
-    raw: Mapping[str, Any]
     body: Mapping[str, Any]
     received_at: datetime
     request_id: str
@@ -48,7 +47,6 @@ def read_submission(request: flask.Request, received_at: datetime, body: LoadedB
     key = parse_idempotency_key(environ.get("HTTP_IDEMPOTENCY_KEY"), "header", "Idempotency-Key")
     route = request.path.removeprefix(prefix)
     return Submission(
-        raw=body.raw,
         body=body,
         received_at=received_at,
         request_id=flask.g.request_id,

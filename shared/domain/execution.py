@@ -185,6 +185,11 @@ class Execution:
     rev: int = 1
 
     @property
+    def has_due_time_of_its_own(self) -> bool:
+        """Whether a deadline or a delayed step sets a time for it, besides the hand-off time of its offers."""
+        return any((self.start_deadline, self.deadline, *(step.is_delayed for step in self.steps.values())))
+
+    @property
     def is_done(self) -> bool:
         """Whether the status is final: nothing about this execution changes any more."""
         return self.status.is_final

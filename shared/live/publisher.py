@@ -64,7 +64,8 @@ class Publisher:
         for decision in decisions:
             record = replace(decision.initial_record, outputs=outputs or {})
             self._enqueue(pipe, record, decision.dispatch)
-            accept_markers.mark_accepted(pipe, record.execution)
+            if record.execution.has_due_time_of_its_own:
+                accept_markers.mark_accepted(pipe, record.execution)
             view = render(record)
             lines += _lines_after(record, 0)
             # A SET NX, cheaper than the script: a view that exists already is newer.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import PurePath
 from typing import Any, Final
 
+from shared.domain.definitions.retry_policy import NAMED_RETRY_POLICIES
 from shared.errors import SpecError
 from shared.ids import AGENT_NAME_PATTERN
 from shared.suggestions import closest_matches
@@ -17,7 +18,6 @@ from shared.suggestions import closest_matches
 ENTRY_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 TIMEOUT_MAX_S: Final = 86_400.0
 QUEUE_NAMES: Final = ("default", "long")
-RETRY_POLICY_NAMES: Final = ("default", "critical", "none")
 # The engine's own log lines have this `agent_name`; an agent with that name could not be told apart from it.
 RESERVED_AGENT_NAMES: Final = frozenset({"basket_manager"})
 
@@ -137,8 +137,8 @@ _entry: Final = _must(
     'must be "module:function", the module being a file of the agent\'s own folder, such as "agent:run"',
 )
 _retry: Final = _must(
-    lambda value: isinstance(value, Mapping) or value in RETRY_POLICY_NAMES,
-    f"must be one of {', '.join(RETRY_POLICY_NAMES)}, or an object that describes a policy",
+    lambda value: isinstance(value, Mapping) or value in NAMED_RETRY_POLICIES,
+    f"must be one of {', '.join(NAMED_RETRY_POLICIES)}, or an object that describes a policy",
 )
 _queue: Final = _must(lambda value: value in QUEUE_NAMES, f"must be one of {', '.join(QUEUE_NAMES)}")
 _CAPABILITIES: Final = tuple(field.name for field in fields(Capabilities))

@@ -106,11 +106,6 @@ def test_a_body_that_is_no_object_is_refused(content: bytes) -> None:
         read_body(request_of(content))
 
 
-def test_the_body_is_read_once() -> None:
-    request = request_of(b'{"a": 1}')
-    assert read_body(request) is read_body(request)
-
-
 class Item(marshmallow.Schema):
     n = fields.Integer(strict=True, required=True)
 

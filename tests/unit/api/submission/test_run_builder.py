@@ -26,7 +26,7 @@ def run(catalogue: AgentCatalogue, **overrides: Any) -> Any:
     basket = parse_basket(validate_definition({"name": "b", "agents": ["cashflow_analyzer"]}), catalogue)
     body = {"input_data": {}, "tags": [], "metadata": {}} | overrides
     submission = Submission(
-        raw=body, body=body, received_at=NOON, request_id="req-1", traceparent=None, idempotency=None, prefix="",
+        body=body, received_at=NOON, request_id="req-1", traceparent=None, idempotency=None, prefix="",
         warnings=(), wait=NO_WAIT,
     )  # fmt: skip
     return build_execution(basket, submission, catalogue, kind="basket")
