@@ -20,7 +20,7 @@ PYTHON = $(eval PYTHON := $(firstword $(foreach name,$(NAMES),$(shell $(name) -c
 endif
 # The tests that need no server come first.
 FAST := tests/architecture tests/unit
-TESTS ?= $(FAST) $(filter-out $(FAST) tests/faults tests/browser,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/))))
+TESTS ?= $(FAST) $(filter-out $(FAST) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/))))
 PROCESSES ?= 2
 # Two files at a time, the longest first: most of the time they wait.
 LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
@@ -34,7 +34,7 @@ up: $(READY) ## runs redis-server, mongod, the API and a worker; one Ctrl-C stop
 	@exec $(BIN)/bucketd up $(ARGS)
 
 # Two files at a time, because they wait a lot; PROCESSES=0 runs one after the other, which a debugger needs.
-test: $(READY) ## runs every test; starts its own servers and leaves no process running
+test: $(READY) ## runs all tests but the fault tests; starts its own servers and leaves no process running
 	@$(BIN)/python -m pytest $(TESTS) -q -n $(PROCESSES) --dist loadfile $(ARGS)
 
 faults: $(READY) ## runs every fault test and a short chaos run; docs/faults.md lists the faults

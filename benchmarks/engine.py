@@ -108,7 +108,7 @@ def _compared(
         title=f"The store's operations in µs, median (99 %): {FEW:,} and {documents:,} stored", box=box.SIMPLE
     )
     table.title_justify = "left"
-    table.add_column("verb")
+    table.add_column("operation")
     for heading in (f"{FEW:,}", f"{documents:,}", "ratio"):
         table.add_column(heading, justify="right")
     table.add_column("found by")
@@ -116,15 +116,15 @@ def _compared(
         table.add_column(heading, justify="right")
     few, many = times
     for operation_name, one in few.items():
-        other, verb_plans = many[operation_name], plans[operation_name]
+        other, operation_plans = many[operation_name], plans[operation_name]
         table.add_row(
             operation_name,
             f"{one.p50_us:,.0f} ({one.p99_us:,.0f})",
             f"{other.p50_us:,.0f} ({other.p99_us:,.0f})",
             f"{other.p50_us / one.p50_us:.2f}",
-            ", ".join(plan.stages for plan in verb_plans),
-            str(sum(plan.keys for plan in verb_plans)),
-            str(sum(plan.documents for plan in verb_plans)),
+            ", ".join(plan.stages for plan in operation_plans),
+            str(sum(plan.keys for plan in operation_plans)),
+            str(sum(plan.documents for plan in operation_plans)),
         )
     return table
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmarks.harness.balanced_connections import open_evenly
+from benchmarks.harness.balanced_connections import opened_evenly
 from benchmarks.harness.http_dialects import BUCKET
 from benchmarks.harness.load_generator import BenchmarkError, HttpResponse, LoadGenerator, Scenario
 from benchmarks.harness.report import print_progress
@@ -102,12 +102,8 @@ def _poll(run: PolledRun, result: FloodResult, *, conditional: bool | None = Non
 def flood(side: SystemUnderTest, executions: int, clients: int, within_s: float) -> FloodResult:
     """Submit all executions while the worker is paused, resume it, and poll them until the last is done."""
     load, turns = LoadResult(), iter(range(executions))
-    worker = side.children["worker"]
-    worker.pause()
-    try:
+    with side.paused_worker():
         _run_scenarios(side, SUBMITTERS, lambda _: submit_each(side.dialect, load, turns))
-    finally:
-        worker.resume()
     side.accepted_count += len(load.ids)
     print_progress(f"{len(load.ids)} executions are in flight")
     result, until = FloodResult(in_flight_most=len(load.ids)), time.perf_counter() + within_s
@@ -122,12 +118,8 @@ def flood(side: SystemUnderTest, executions: int, clients: int, within_s: float)
 
 
 def _run_scenarios(side: SystemUnderTest, count: int, flow_of: _ScenarioOf) -> None:
-    connections = open_evenly(side.address, count, side.api_pids())
-    try:
+    with opened_evenly(side.address, count, side.api_pids()) as connections:
         LoadGenerator().run(connections, [flow_of(number) for number in range(count)])
-    finally:
-        for connection in connections:
-            connection.close()
 
 
 def format_result(result: FloodResult) -> Iterator[str]:

@@ -11,13 +11,11 @@ broke.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -25,16 +23,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import mean, median
-from typing import Any, Final
+from typing import Final
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from api.hints.poll_schedule import TOLERATED_LATENESS_S, TOLERATED_LATENESS_SHARE
 from benchmarks.harness.http_dialects import BUCKET
 from benchmarks.harness.load_generator import BenchmarkError
 from benchmarks.harness.report import print_progress
 from benchmarks.harness.systems import SystemUnderTest
+from compose.embedded.bucket_process_plans import fetch_json
 from compose.embedded.group_reaper import GroupReaper
 from compose.operator_error import OperatorError
 
@@ -42,8 +42,6 @@ RUN_DURATIONS_S: Final = (0.2, 2.0, 20.0)
 SLOTS: Final = 12
 SHARED_BASKET: Final = "simulate"
 _BUSY: Final = 0.7
-_TOLERATED_S: Final = 0.5
-_TOLERATED_PART: Final = 0.2
 _CALLERS: Final = 200
 
 
@@ -59,7 +57,7 @@ class HintSample:
     @property
     def lateness_ratio(self) -> float:
         """The lateness divided by the tolerated one: a fifth of the run's duration, but at least half a second."""
-        return self.late_s / max(_TOLERATED_S, _TOLERATED_PART * self.lasted_s)
+        return self.late_s / max(TOLERATED_LATENESS_S, TOLERATED_LATENESS_SHARE * self.lasted_s)
 
 
 def main() -> int:
@@ -97,7 +95,7 @@ def _create_baskets(side: SystemUnderTest) -> Mapping[float, str]:
     """Create a basket for each kind of run; return their names by duration."""
     baskets = {kind_s: f"takes {kind_s:g} s" for kind_s in RUN_DURATIONS_S}
     for name in baskets.values():
-        _request_json(side, "/create-basket", {"name": name, "agents": ["simulate"]})
+        fetch_json(f"{side.url}/create-basket", {"name": name, "agents": ["simulate"]})
     return baskets
 
 
@@ -120,28 +118,17 @@ def _measure_runs(
 def _poll_as_hinted(side: SystemUnderTest, basket: str, kind_s: float) -> HintSample:
     """Submit one run and poll it exactly when the hint says."""
     script = [f"running:{kind_s:g}@100", "completed"]
-    reply = _request_json(side, "/run-basket", {"basket_name": basket, "input_data": {"script": script}})
+    reply = fetch_json(f"{side.url}/run-basket", {"basket_name": basket, "input_data": {"script": script}})
     url, polls = reply["status_url"], 0
     while not reply["done"]:
         threading.Event().wait(reply["poll_after_ms"] / 1_000)
-        reply, polls = _request_json(side, url), polls + 1
+        reply, polls = fetch_json(side.url + url), polls + 1
     learned_at = time.time()
     if reply["status"] != "completed":
         raise BenchmarkError(f"a run ended {reply['status']}: {reply['error']}")
     finished_at = datetime.fromisoformat(reply["finished_at"]).timestamp()
     lasted_s = finished_at - datetime.fromisoformat(reply["created_at"]).timestamp()
     return HintSample(kind_s, lasted_s, polls, learned_at - finished_at)
-
-
-def _request_json(side: SystemUnderTest, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    request = urllib.request.Request(  # noqa: S310  (the system's own address)
-        side.url + path,
-        None if body is None else json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
-        reply: dict[str, Any] = json.load(response)
-    return reply
 
 
 def _print_table(title: str, samples: Sequence[HintSample]) -> None:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from pathlib import Path
@@ -92,17 +90,6 @@ def cpu_ms(side: SystemUnderTest, work: Callable[[], None], times: int) -> dict[
     return {part: (after[pid] - before[pid]).total_s * _MS / times for part, pid in pids.items()}
 
 
-@contextmanager
-def paused_worker(side: SystemUnderTest) -> Iterator[None]:
-    """Pause the worker during the block, so that only the accepting of runs is measured and not their execution."""
-    group = side.pids()["worker"]
-    os.killpg(group, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.killpg(group, signal.SIGCONT)
-
-
 def compare_polls_of_many(side: SystemUnderTest, rounds: int, times: int) -> Iterator[Comparison]:
     """Compare polls of many runs: finished and unchanged ones, the same if all have changed, and waiting ones.
 
@@ -163,7 +150,7 @@ def compare_batches(side: SystemUnderTest, rounds: int, times: int) -> Compariso
                 f"of a batch {response['rejected']} items were refused: {str(response['items'][0])[:300]}"
             )
 
-    with paused_worker(side):
+    with side.paused_worker():
         return _compare(f"{SUBMITS_PER_BATCH} submits", side, one_by_one, at_once, rounds, max(times // 10, 1))
 
 
@@ -235,7 +222,7 @@ def main() -> int:
             if options.only != "polls":
                 measures.append(compare_batches(side, options.rounds, options.times))
     except (BenchmarkError, OperatorError, RuntimeError, OSError) as broken:
-        sys.stderr.write(f"multipoll: {broken}\n{getattr(broken, 'fix', '')}\n")
+        sys.stderr.write(f"poll_many: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1
     Console(width=110, highlight=False).print(table_of(measures))
     return 0

@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import sample_executions
-from benchmarks.harness.balanced_connections import open_evenly
+from benchmarks.harness.balanced_connections import opened_evenly
 from benchmarks.harness.cpu_time import children_of, cpu_time_by_pid
 from benchmarks.harness.http_dialects import BUCKET
-from benchmarks.harness.load_generator import BenchmarkError, LoadGenerator, Scenario
+from benchmarks.harness.load_generator import ETAG_HEADER, BenchmarkError, LoadGenerator, Scenario
 from benchmarks.harness.report import print_progress
 from benchmarks.harness.scenarios import LoadResult, poll_repeatedly
 from benchmarks.harness.systems import API_PROCESSES, ROOT, SystemUnderTest
@@ -52,7 +52,6 @@ _LONG_LOG: Final = 1_000
 _SHORT_LOG: Final = 10
 _WAKE_UPS: Final = 100
 _PAGE: Final = LogPageQuery(after=0, limit=5)
-_ETAG: Final = re.compile(rb"\r\netag: *([^\r]+)", re.IGNORECASE)
 _FINISHED: Final = re.compile(rb'"finished_at":"([^"]+)"')
 _OK, _ACCEPTED, _NOT_MODIFIED = 200, 202, 304
 _MS, _US = 1_000, 1_000_000
@@ -86,9 +85,8 @@ class RepeatedRequest:
 
     def sample(self, seconds: float) -> RequestSample:
         """Send the request for ``seconds``, from all users at once."""
-        connections = open_evenly(self.server.address, _CALLERS, children_of(self.server.pid))
         load = LoadResult()
-        try:
+        with opened_evenly(self.server.address, _CALLERS, children_of(self.server.pid)) as connections:
             before = cpu_time_by_pid([self.server.pid])[self.server.pid]
             began = time.perf_counter()
             LoadGenerator().run(
@@ -96,9 +94,6 @@ class RepeatedRequest:
             )
             took_s = time.perf_counter() - began
             used = cpu_time_by_pid([self.server.pid])[self.server.pid] - before
-        finally:
-            for connection in connections:
-                connection.close()
         return RequestSample(used.total_s * _US / len(load.latencies), len(load.latencies) / took_s)
 
 
@@ -155,7 +150,7 @@ class PollBenchmark:
 
     def compare_not_modified(self) -> TableRow:
         """Compare a 304 with a 200 of the same run."""
-        etag = _matched_header(self._side, BUCKET.poll(self._run), _ETAG)
+        etag = _matched_header(self._side, BUCKET.poll(self._run), ETAG_HEADER)
         known = RepeatedRequest(self._bucket, BUCKET.poll(self._run, etag), _NOT_MODIFIED)
         return self._line("304 / 200", known, self._poll(self._run), "at most 1.00")
 
@@ -222,7 +217,7 @@ class PollBenchmark:
         events = (document["events"] * lines)[:lines]
         copy = document | {"_id": run_id, "events": events, "lines": lines, "stored_at": Timestamp(0, 0)}
         executions.replace_one({"_id": run_id}, copy, upsert=True)
-        _matched_header(self._side, BUCKET.poll(run_id), _ETAG)  # the first poll writes the view
+        _matched_header(self._side, BUCKET.poll(run_id), ETAG_HEADER)  # the first poll writes the view
         return run_id
 
     def _read_us(self, run_id: str) -> float:
@@ -285,12 +280,8 @@ def _matched_header(side: SystemUnderTest, request: bytes, pattern: re.Pattern[b
 
 
 def _run_scenarios(side: SystemUnderTest, *flows: Scenario) -> None:
-    connections = open_evenly(side.address, len(flows), side.api_pids())
-    try:
+    with opened_evenly(side.address, len(flows), side.api_pids()) as connections:
         LoadGenerator().run(connections, flows)
-    finally:
-        for connection in connections:
-            connection.close()
 
 
 def run(

@@ -70,8 +70,7 @@ class SystemsBenchmark:
                 report.print_progress(f"{measure}, round {number + 1}: {side.dialect.name}, {took_s:.1f} s")
 
     def _burst(self, side: SystemUnderTest) -> Figures:
-        figures, _ = measurements.burst(side, self._size.queued)
-        return figures
+        return measurements.burst(side, self._size.queued)
 
     def _end_to_end(self, side: SystemUnderTest, seconds: float) -> Figures:
         figures, self._ids[side.dialect.name] = measurements.end_to_end(side, seconds)

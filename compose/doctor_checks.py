@@ -17,8 +17,7 @@ from compose.embedded import api_port, binaries
 from compose.embedded.directory_lock import DirectoryLock
 from compose.operator_error import OperatorError
 from shared.errors import SettingsError
-from shared.settings import VARIABLES, Settings
-from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
+from shared.settings import VARIABLES, Settings, unknown_variables
 
 _PYTHON_MIN: Final = (3, 11)
 _START_TIMEOUT_S: Final = 20
@@ -45,19 +44,16 @@ def _check_python() -> str:
 
 
 def _check_settings(environ: Mapping[str, str]) -> str:
-    known_names = [variable for variable, _ in VARIABLES.values()]
     faults = []
     try:
         Settings.from_environ()
     except SettingsError as error:
         faults.append(str(error))
-    for name in environ:
-        if name.startswith("BUCKET_") and name not in known_names:
-            closest = closest_matches(name, known_names, similarity_min=LOOSE_SIMILARITY_MIN)
-            faults.append(f"{name} is not known: unset it" + (f", or did you mean {closest[0]}?" if closest else ""))
+    for name, meant in unknown_variables(environ).items():
+        faults.append(f"{name} is not known: unset it" + (f", or did you mean {meant}?" if meant else ""))
     if faults:
         raise OperatorError("the environment variables are wrong", fix="\n".join(faults))
-    return f"{sum(name in environ for name in known_names)} set"
+    return f"{sum(variable in environ for variable, _ in VARIABLES.values())} set"
 
 
 def _check_server(name: str, variable: str, version: Callable[[str], str], environ: Mapping[str, str]) -> str:

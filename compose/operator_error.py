@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from shared.errors import BucketError
 
 
@@ -14,6 +12,3 @@ class OperatorError(BucketError):
         super().__init__(message)
         self.fix = fix
         self.add_note(fix)  # so that a traceback shows it too, for example in a test
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return partial(OperatorError, fix=self.fix), (self.message,)

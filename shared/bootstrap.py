@@ -77,7 +77,7 @@ class Services:
 
 
 def bootstrap(settings: Settings, role: str) -> Services:
-    """Build the services of a process; ``role`` is api, worker or reconciler and decides the timeouts."""
+    """Build the services of a process; ``role`` is api, worker, reconciler or operator and decides the timeouts."""
     # Not its metric: it has a series for each attempt.
     stamina.instrumentation.set_on_retry_hooks([StructlogOnRetryHook])
     is_worker, is_api = role == "worker", role == "api"

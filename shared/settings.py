@@ -75,12 +75,19 @@ class Settings:
 
 def warn_about_unknown_variables() -> None:
     """Log a warning for each unknown ``BUCKET_*`` variable, with the name that was probably meant."""
-    variables = {variable for variable, _ in VARIABLES.values()}
-    for variable in os.environ:
-        if variable.startswith("BUCKET_") and variable not in variables:
-            matches = closest_matches(variable, variables, similarity_min=LOOSE_SIMILARITY_MIN)
-            hint = f"; did you mean {matches[0]}?" if matches else ""
-            logging.getLogger(__name__).warning("the setting %s is not known%s", variable, hint)
+    for variable, meant in unknown_variables(os.environ).items():
+        hint = f"; did you mean {meant}?" if meant else ""
+        logging.getLogger(__name__).warning("the setting %s is not known%s", variable, hint)
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Return each unknown ``BUCKET_*`` variable, with the one that was probably meant, if any."""
+    known_names = [variable for variable, _ in VARIABLES.values()]
+    return {
+        name: next(iter(closest_matches(name, known_names, similarity_min=LOOSE_SIMILARITY_MIN)), None)
+        for name in environ
+        if name.startswith("BUCKET_") and name not in known_names
+    }
 
 
 def _format_faults(messages: list[str] | Mapping[str, list[str]]) -> str:

@@ -9,14 +9,25 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 _ACCEPTED_WITHIN_S: Final = 5.0
 _TRIES_A_CONNECTION: Final = 20
 _ESTABLISHED: Final = "01"
+
+
+@contextmanager
+def opened_evenly(address: tuple[str, int], count: int, pids: Sequence[int]) -> Iterator[list[socket.socket]]:
+    """Open ``count`` connections as :func:`open_evenly` does, and close them at the end of the block."""
+    connections = open_evenly(address, count, pids)
+    try:
+        yield connections
+    finally:
+        for connection in connections:
+            connection.close()
 
 
 def open_evenly(address: tuple[str, int], count: int, pids: Sequence[int]) -> list[socket.socket]:

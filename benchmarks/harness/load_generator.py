@@ -18,6 +18,7 @@ from typing import Final
 _RESPONSE_TIMEOUT_S: Final = 30.0
 _READ_BYTES: Final = 262_144
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
+ETAG_HEADER: Final = re.compile(rb"\r\netag: *([^\r]+)", re.IGNORECASE)
 _BODILESS: Final = frozenset({204, 304})
 
 

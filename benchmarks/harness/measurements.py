@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import statistics
 import time
@@ -11,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from benchmarks.harness.balanced_connections import open_evenly
+from benchmarks.harness.balanced_connections import opened_evenly
 from benchmarks.harness.cpu_time import cpu_time_by_pid
-from benchmarks.harness.load_generator import BenchmarkError, HttpResponse, LoadGenerator
+from benchmarks.harness.load_generator import ETAG_HEADER, BenchmarkError, HttpResponse, LoadGenerator
 from benchmarks.harness.scenarios import (
     LoadResult,
     check_results,
@@ -30,7 +29,6 @@ _CHECK_EVERY_S: Final = 0.025
 _NO_PROGRESS_S: Final = 60.0
 _SAMPLE: Final = 100
 _IDLE_S: Final = 0.2
-_ETAG: Final = re.compile(rb"\r\netag: *([^\r]+)", re.IGNORECASE)
 _MS, _US = 1_000, 1_000_000
 
 Figures = dict[str, float]
@@ -49,18 +47,18 @@ class Cost:
         return {f"{measure} CPU {part}": cost for part, cost in (parts | {"in all": sum(parts.values())}).items()}
 
 
-def burst(side: SystemUnderTest, count: int) -> tuple[Figures, list[str]]:
-    """Accept ``count`` runs while the worker is paused, then let it drain them; return the figures of both and the ids.
+def burst(side: SystemUnderTest, count: int) -> Figures:
+    """Accept ``count`` runs while the worker is paused, then let it drain them; return the figures of both.
 
     The drain rate is ``drain runs/s``.
     """
-    worker, load, turns = side.children["worker"], LoadResult(), iter(range(count))
-    worker.pause()
-    try:
-        with _open_connections(side) as connections, _measuring_cost(side) as accept:
-            LoadGenerator().run(connections, [submit_each(side.dialect, load, turns) for _ in connections])
-    finally:
-        worker.resume()
+    load, turns = LoadResult(), iter(range(count))
+    with (
+        side.paused_worker(),
+        opened_evenly(side.address, USERS, side.api_pids()) as connections,
+        _measuring_cost(side) as accept,
+    ):
+        LoadGenerator().run(connections, [submit_each(side.dialect, load, turns) for _ in connections])
     side.accepted_count += len(load.ids)
     with _measuring_cost(side) as drain:
         drained_s = _wait_until_done(side, load.ids)
@@ -68,13 +66,13 @@ def burst(side: SystemUnderTest, count: int) -> tuple[Figures, list[str]]:
     figures = {"accept/s": count / accept.wall_s, "drain runs/s": count / drained_s, "refused": load.statuses[503]}
     figures |= _latencies("accept", load.latencies) | accept.per_item("accept", count) | drain.per_item("drain", count)
     _check_all_completed(side, load.ids)
-    return figures, load.ids
+    return figures
 
 
 def end_to_end(side: SystemUnderTest, seconds: float) -> tuple[Figures, list[str]]:
     """Let users submit and poll until done, repeatedly, for ``seconds``; return the figures and the ids."""
     load = LoadResult()
-    with _open_connections(side, END_TO_END_USERS) as connections, _measuring_cost(side) as cost:
+    with opened_evenly(side.address, END_TO_END_USERS, side.api_pids()) as connections, _measuring_cost(side) as cost:
         until = time.perf_counter() + seconds
         LoadGenerator().run(connections, [submit_and_poll(side.dialect, load, until) for _ in connections])
     side.accepted_count += len(load.ids)
@@ -91,7 +89,7 @@ def poll(side: SystemUnderTest, ids: Sequence[str], seconds: float, *, unchanged
     """Poll finished runs for ``seconds``; if ``unchanged``, with their ETags, if the system has any."""
     measure, load = "poll 304" if unchanged else "poll 200", LoadResult()
     chosen = ids[:_SAMPLE]
-    with _open_connections(side) as connections:
+    with opened_evenly(side.address, USERS, side.api_pids()) as connections:
         etags = _etags(side, chosen, connections[0]) if unchanged else [None] * len(chosen)
         status = 304 if any(etags) else 200
         requests = [side.dialect.poll(run_id, etag) for run_id, etag in zip(chosen, etags, strict=True)]
@@ -129,16 +127,6 @@ def _cpu_by_part(side: SystemUnderTest) -> dict[str, float]:
     parts["worker main"] = used[pids["worker"]].own_s
     parts["worker children"] = used[pids["worker"]].children_s
     return parts | {name: used[pids[name]].total_s for name in ("reconciler", "redis", "mongod") if name in pids}
-
-
-@contextmanager
-def _open_connections(side: SystemUnderTest, count: int = USERS) -> Iterator[list[socket.socket]]:
-    connections = open_evenly(side.address, count, side.api_pids())
-    try:
-        yield connections
-    finally:
-        for connection in connections:
-            connection.close()
 
 
 def _wait_until_done(side: SystemUnderTest, ids: Sequence[str]) -> float:
@@ -180,7 +168,7 @@ def _check_all_completed(side: SystemUnderTest, ids: Sequence[str]) -> None:
             f"{side.dialect.name}: {side.completed_count()} of {side.accepted_count} runs are completed"
         )
     remaining = iter(ids)
-    with _open_connections(side) as connections:
+    with opened_evenly(side.address, USERS, side.api_pids()) as connections:
         LoadGenerator().run(connections, [check_results(side.dialect, remaining) for _ in connections])
 
 
@@ -188,7 +176,7 @@ def _etags(side: SystemUnderTest, ids: Sequence[str], connection: socket.socket)
     etags: list[str | None] = []
 
     def record_etag(response: HttpResponse) -> None:
-        match = _ETAG.search(response.head)
+        match = ETAG_HEADER.search(response.head)
         etags.append(None if match is None else match[1].decode())
 
     for run_id in ids:

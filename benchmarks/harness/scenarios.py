@@ -28,7 +28,7 @@ class LoadResult:
     polls: int = 0
 
     def record_latency(self, started_at: float) -> None:
-        """Record an operation that began at ``began`` and has ended now."""
+        """Record an operation that began at ``started_at`` and has ended now."""
         now = time.perf_counter()
         self.ended_at.append(now)
         self.latencies.append(now - started_at)

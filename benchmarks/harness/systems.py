@@ -10,8 +10,8 @@ import os
 import sys
 import tempfile
 import urllib.error
-from collections.abc import Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -111,6 +111,16 @@ class SystemUnderTest:
         for name, child in self.children.items():
             if not child.is_alive():
                 raise RuntimeError(f"{self.dialect.name}: {name} has ended\n{child.log_tail()}")
+
+    @contextmanager
+    def paused_worker(self) -> Iterator[None]:
+        """Pause the worker during the block, so that runs are accepted and not executed."""
+        worker = self.children["worker"]
+        worker.pause()
+        try:
+            yield
+        finally:
+            worker.resume()
 
     def pids(self) -> dict[str, int]:
         """Return the ids of the started processes by name; their own children are not included."""

@@ -67,7 +67,7 @@ class RenderedView:
 
 
 class ViewCache:
-    """The cache of rendered views in Redis; ``live_s`` is the TTL of a view of a run that is not over."""
+    """The cache of rendered views in Redis; ``live_ttl_s`` is the TTL of a view of a run that is not over."""
 
     def __init__(self, client: redis.Redis, live_ttl_s: float) -> None:
         self._redis = client
