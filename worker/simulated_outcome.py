@@ -6,7 +6,7 @@ If another agent raises these exceptions, they count like all others: the error 
 from __future__ import annotations
 
 from shared.domain.execution import ErrorKind, RunError, Step
-from shared.domain.lifecycle.simulation import ERROR_KIND_BY_CODE, SIMULATE_AGENT_NAME
+from shared.domain.lifecycle.simulator_script import ERROR_KIND_BY_CODE, SIMULATE_AGENT_NAME
 
 
 class SimulatedWorkerLoss(Exception):

@@ -20,7 +20,7 @@ from api.http import query_params
 from api.http.request_body import Blueprint, LoadedBody
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC_INTEGRATOR
-from shared.domain.lifecycle.simulation import SIMULATE_AGENT_NAME
+from shared.domain.lifecycle.simulator_script import SIMULATE_AGENT_NAME
 from shared.errors import BasketExists, RequestError, ValidationFailed
 
 

@@ -24,7 +24,7 @@ from shared.domain.definitions.basket import SEQUENTIAL, Basket
 from shared.domain.definitions.step_input import InputNotFound, input_of
 from shared.domain.execution import PUBLIC_INTEGRATOR, Execution
 from shared.domain.lifecycle.decision import Decision
-from shared.domain.lifecycle.simulation import SIMULATE_AGENT_NAME, delay_scripted_steps
+from shared.domain.lifecycle.simulator_script import SIMULATE_AGENT_NAME, delay_scripted_steps
 from shared.domain.lifecycle.transitions import start
 from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError, ValidationFailed

@@ -12,7 +12,7 @@ import click
 
 from compose.cli import console
 from compose.operator_error import OperatorError
-from compose.operator_services import open_services
+from compose.stack_connection import open_services
 from shared.bootstrap import Services
 from shared.domain.dead_letter import DeadLetter
 from shared.domain.execution import PUBLIC_INTEGRATOR

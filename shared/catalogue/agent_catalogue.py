@@ -12,7 +12,7 @@ import orjson
 import shared
 from shared.catalogue.schema_validator import CompiledSchema, SchemaFault
 from shared.domain.definitions.agent_spec import AgentSpec, parse_agent_spec
-from shared.domain.lifecycle.simulation import SIMULATE_AGENT_NAME, find_script_faults
+from shared.domain.lifecycle.simulator_script import SIMULATE_AGENT_NAME, find_script_faults
 from shared.errors import AgentNotFound, SpecError
 from shared.suggestions import closest_matches
 

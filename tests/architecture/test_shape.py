@@ -94,7 +94,7 @@ def test_the_worker_loads_no_web_framework() -> None:
 
 def test_the_domain_loads_nothing_but_the_standard_library_and_itself() -> None:
     loaded = loaded_by(
-        "import shared.domain.lifecycle.transitions, shared.domain.lifecycle.simulation\n"
+        "import shared.domain.lifecycle.transitions, shared.domain.lifecycle.simulator_script\n"
         "import shared.domain.definitions.step_input, shared.domain.definitions.agent_spec"
     )
     own = {name for name in loaded if name.startswith("shared")}

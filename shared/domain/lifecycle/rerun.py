@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from shared.domain.execution import Execution, ExecutionRecord, Idempotency
 from shared.domain.lifecycle.decision import Decision
-from shared.domain.lifecycle.simulation import delay_scripted_steps
+from shared.domain.lifecycle.simulator_script import delay_scripted_steps
 from shared.domain.lifecycle.timings import Timings
 from shared.domain.lifecycle.transitions import start
 from shared.domain.status import ExecutionStatus, StepStatus

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from shared.domain.lifecycle.simulation import PhaseKind, ScriptPhase, parse_script
+from shared.domain.lifecycle.simulator_script import PhaseKind, ScriptPhase, parse_script
 from worker.context import AgentContext
 from worker.simulated_outcome import ScriptedFailure, SimulatedWorkerLoss
 

@@ -1,4 +1,4 @@
-"""Finds the Redis and the MongoDB for an operator's command, and builds the services on top of them."""
+"""Connects an operator's command to the Redis and the MongoDB of a stack, and builds the services on top of them."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 from shared.domain.definitions.basket import PARALLEL, SEQUENTIAL, Basket, BasketStep
 from shared.domain.execution import Execution
-from shared.domain.lifecycle.simulation import (
+from shared.domain.lifecycle.simulator_script import (
     SIMULATE_AGENT_NAME,
     PhaseKind,
     ScriptPhase,
