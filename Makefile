@@ -1,6 +1,6 @@
 # All commands for developers; they work in a fresh clone too, because each target creates the virtual environment first.
 #
-#   PYTHON=python3.12 make up     another interpreter (3.11 or newer)
+#   PYTHON=python3.12 make up     another interpreter (3.11 to 3.14)
 #   PORT=8001 make up             another port
 #   make up ARGS=-v               with the logs of every process
 #   make test TESTS=tests/unit ARGS=-x
@@ -9,14 +9,23 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test faults chaos check openapi examples fuzz doctor bench bench-hints bench-engine flood setup clean help
+.PHONY: up test faults chaos check openapi examples fuzz doctor bench bench-hints bench-engine flood setup clean help other-interpreter
 
-NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 # Each interpreter is started, not only searched: a version manager leaves names on the PATH that do not start.
-NAMES := python3.11 python3.12 python3
-ifndef PYTHON
+NAMES := python3.11 python3.12 python3.13 python3.14 python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ifdef PYTHON
+# Another interpreter than that of the virtual environment: create it anew.
+IDENTITY := import sys; print(sys.base_prefix, sys.version)
+ifneq ($(shell $(PYTHON) -c '$(IDENTITY)' 2>&1),$(shell test -x $(BIN)/python && $(BIN)/python -c '$(IDENTITY)'))
+STALE := other-interpreter
+endif
+else
 # Evaluated once, when it is first used.
-PYTHON = $(eval PYTHON := $(firstword $(foreach name,$(NAMES),$(shell $(name) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $(name)))))$(PYTHON)
+PYTHON = $(eval PYTHON := $(firstword $(foreach name,$(NAMES),$(shell $(name) -c '$(SUITABLE)' >/dev/null 2>&1 && echo $(name)))))$(PYTHON)
 endif
 # The tests that need no server come first.
 FAST := tests/architecture tests/unit
@@ -25,9 +34,6 @@ PROCESSES ?= 2
 # Two files at a time, the longest first: most of the time they wait.
 LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
 FAULTS ?= $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/faults/test_*.py))
-VENV := .venv
-BIN := $(VENV)/bin
-READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
 up: $(READY) ## runs redis-server, mongod, the API and a worker; one Ctrl-C stops them all
@@ -81,12 +87,12 @@ flood: $(READY) ## load test: 10,000 executions at once, polled by 200 clients, 
 setup: $(READY) ## creates only the virtual environment
 	@:
 
-$(READY): requirements.lock pyproject.toml
-	@if [ -z "$(PYTHON)" ] || ! $(or $(PYTHON),false) -c '$(NEW_ENOUGH)' 2>/dev/null; then \
-	    echo "Bucket needs Python 3.11 or 3.12; $(or $(PYTHON),python3) is neither." >&2; \
-	    echo "    apt-get install python3.11 python3.11-venv, or name one: PYTHON=/path/to/python3.11 make up" >&2; \
+$(READY): requirements.lock pyproject.toml $(STALE)
+	@if [ -z "$(PYTHON)" ] || ! $(or $(PYTHON),false) -c '$(SUITABLE)' 2>/dev/null; then \
+	    echo "Bucket needs Python 3.11 to 3.14; $(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>&1 | head -1)" >&2; \
+	    echo "    apt-get install python3 python3-venv (Debian 12 or newer), or name one: PYTHON=/path/to/python3 make up" >&2; \
 	    exit 1; fi
-	@if ! $(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	@if [ -n "$(STALE)" ] || ! $(BIN)/python -c '$(SUITABLE)' 2>/dev/null || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	    echo "creating $(VENV) with $(PYTHON)"; \
 	    $(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 || { \
 	        echo "$(PYTHON) cannot create a virtual environment." >&2; \
@@ -94,7 +100,7 @@ $(READY): requirements.lock pyproject.toml
 	        rm -rf $(VENV); exit 1; }; fi
 	@echo "installing the packages of requirements.lock, each checked by its hash"
 	@{ $(PIP) install --require-hashes --no-deps -r requirements.lock && \
-	   $(PIP) install --no-deps --no-build-isolation -e . ; } >$(VENV)/pip.log 2>&1 || { \
+	   $(PIP) install --no-deps --no-build-isolation -e . && $(PIP) check; } >$(VENV)/pip.log 2>&1 || { \
 	    cat $(VENV)/pip.log >&2; echo "the packages could not be installed" >&2; exit 1; }
 	@touch $@
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from compose.operator_error import OperatorError
+from packaging.requirements import Requirement
 
-_PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
+from compose.operator_error import OperatorError
 
 
 def check_against_lock(lock: Path) -> str:
     """Return a short status of the packages; raises OperatorError with the names of those that differ from ``lock``."""
     if not lock.is_file():
         return "no requirements.lock here to compare with"
-    pins = dict(_PINNED.findall(lock.read_text(encoding="utf-8")))
+    pins = dict(_pins(lock.read_text(encoding="utf-8")))
     differing = [
         f"{name} {installed or 'missing'} instead of {pin}"
         for name, pin in pins.items()
@@ -27,6 +27,15 @@ def check_against_lock(lock: Path) -> str:
             fix=f"make setup, or pip install --require-hashes --no-deps -r {lock.name}",
         )
     return f"{len(pins)}, as locked"
+
+
+def _pins(lock: str) -> Iterator[tuple[str, str]]:
+    """Yield name and version of each package that this Python on this machine needs."""
+    for line in lock.splitlines():
+        if line[:1].isalnum():
+            requirement = Requirement(line.removesuffix("\\"))
+            if requirement.marker is None or requirement.marker.evaluate():
+                yield requirement.name, str(requirement.specifier).removeprefix("==")
 
 
 def _installed_version(name: str) -> str | None:

@@ -14,19 +14,26 @@ from shared.store import database
 
 REDIS_MIN: Final = (6, 2)
 MONGODB_MIN: Final = (6, 0)
+_FORKS: Final = ("valkey", "redict")  # they report as redis_version the Redis that they are compatible with
 _TIMEOUT_S: Final = 3.0
 _NO_REPLY_FIX: Final = "see that it runs, or unset it"
 
 
 def check_redis_version(url: str, minimum: tuple[int, ...] = REDIS_MIN) -> str:
-    """Return the version of the Redis at ``url``; raises OperatorError if it is older than ``minimum``."""
+    """Return the version of the Redis at ``url``, of a fork with its name ("Valkey 9.1.2").
+
+    Raises OperatorError if it is older than ``minimum``; of a fork, the Redis it is compatible with.
+    """
     try:
         with closing(redis_client.connect(url, timeout_s=_TIMEOUT_S)) as client:
-            version = str(client.info("server")["redis_version"])
+            info = client.info("server")
     except (redis.RedisError, OSError, ValueError) as error:
         raise OperatorError(f"the Redis of REDIS_URL does not reply: {error}", fix=_NO_REPLY_FIX) from error
+    version = str(info["redis_version"])
     _require_version("Redis", version, minimum)
-    return version
+    return next(
+        (f"{fork.capitalize()} {info[f'{fork}_version']}" for fork in _FORKS if f"{fork}_version" in info), version
+    )
 
 
 def check_mongodb_version(url: str) -> str:

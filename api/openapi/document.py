@@ -9,6 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
+from werkzeug.http import HTTP_STATUS_CODES
+
 from api.http.problems import MEDIA_TYPE
 from api.http.version_prefix import VERSION_PREFIX
 from api.openapi.collection_schemas import COLLECTION_SCHEMAS
@@ -145,7 +147,8 @@ def _problem_responses(row: Operation) -> Iterator[tuple[int, ResponseSpec]]:
         )
         constraint = {"properties": {"status": {"const": status}, "error_code": {"enum": codes}}}
         schema = {"allOf": [ref("Problem"), constraint]}
+        # From werkzeug, as in the status line; the phrases of `http` differ between versions of Python.
         yield (
             status,
-            ResponseSpec(f"{http.HTTPStatus(status).phrase}: {', '.join(codes)}.", schema, headers, MEDIA_TYPE),
+            ResponseSpec(f"{HTTP_STATUS_CODES[status]}: {', '.join(codes)}.", schema, headers, MEDIA_TYPE),
         )

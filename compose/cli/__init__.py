@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import click
-
-from compose.cli.agents import agents
-from compose.cli.dead_letters import dead_letters
-from compose.cli.doctor import doctor
-from compose.cli.up import up
+import sys
 
 
-@click.group(commands=[up, doctor, dead_letters, agents], context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="bucket")
 def main() -> None:
-    """Start and operate Bucket."""
+    """Run ``bucketd``; if its packages cannot be imported, say which one and what to do, whatever the command is."""
+    # Imported here, because people run `bucketd doctor` when an import fails.
+    try:
+        from compose.cli.commands import command_group
+    except ImportError as error:
+        from compose.cli.broken_install import describe_broken_install
+
+        sys.exit(describe_broken_install(error))
+    command_group()

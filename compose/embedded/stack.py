@@ -36,7 +36,7 @@ def build_stack(settings: Settings, environ: Mapping[str, str], sockets: Path, d
     """
     if settings.environment == "production":
         raise OperatorError(
-            "BUCKET_ENV=production: the embedded servers are old, without passwords, and for development only",
+            "BUCKET_ENV=production: the embedded servers are without passwords and for development only",
             fix="deploy with compose/compose.yaml or the Procfile (docs/deploy.md), or leave BUCKET_ENV out",
         )
     redis_url, mongodb_url = environ.get("REDIS_URL"), environ.get("MONGODB_URL")

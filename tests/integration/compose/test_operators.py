@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from compose.cli import main
+from compose.cli.commands import command_group
 from compose.cli.dead_letters import requeue_letter
 from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import PRIORITY_FIRST_OFFER, PUBLIC_INTEGRATOR, ErrorKind, RunError
@@ -49,7 +49,7 @@ def failed_run(services: Services) -> str:
 
 def bucketd(services: Services, *words: str) -> Result:
     servers = {"REDIS_URL": services.settings.redis_url, "MONGODB_URL": services.settings.mongodb_url}
-    return CliRunner().invoke(main, words, env=servers)
+    return CliRunner().invoke(command_group, words, env=servers)
 
 
 def test_dead_letters_are_listed_and_requeued(services: Services, failed_run: str) -> None:
@@ -93,26 +93,26 @@ def test_without_urls_it_finds_the_stack_of_make_up_by_its_lock_file(
 ) -> None:
     """Its MongoDB is that of the lock file; the database is the embedded one, which is empty."""
     (tmp_path / "lock").write_text(json.dumps({"sockets": str(servers.sockets)}))
-    result = CliRunner().invoke(main, ["dead-letters", "--data", str(tmp_path)])
+    result = CliRunner().invoke(command_group, ["dead-letters", "--data", str(tmp_path)])
     assert (result.exit_code, result.output) == (0, "there are no dead letters\n")
 
 
 def test_without_a_stack_it_says_which_settings_are_needed(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text(json.dumps({"sockets": str(tmp_path / "gone")}))
     for data in (tmp_path, tmp_path / "never"):
-        refused = CliRunner().invoke(main, ["dead-letters", "--data", str(data)])
+        refused = CliRunner().invoke(command_group, ["dead-letters", "--data", str(data)])
         assert refused.exit_code == 1
         assert "REDIS_URL and MONGODB_URL" in refused.output
 
 
 def test_agents_are_checked_as_a_worker_loads_them(tmp_path: Path) -> None:
-    checked = CliRunner().invoke(main, ["agents", "check", str(AGENTS)])
+    checked = CliRunner().invoke(command_group, ["agents", "check", str(AGENTS)])
     assert checked.exit_code == 0, checked.output
     assert "echo 1.0.0 (test)" in checked.output
     assert "cashflow_analyzer" in checked.output
 
     shutil.copytree(AGENTS / "echo", tmp_path / "echo")
     (tmp_path / "echo" / "agent.py").write_text("def ran(given, ctx): ...")
-    refused = CliRunner().invoke(main, ["agents", "check", str(tmp_path)])
+    refused = CliRunner().invoke(command_group, ["agents", "check", str(tmp_path)])
     assert refused.exit_code == 1
     assert "no callable 'run'" in refused.output
