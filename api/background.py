@@ -15,6 +15,7 @@ from api.submission.withdrawals import Withdrawals
 from shared.live.redis_monitor import RedisMonitor
 
 _EVERY_S: Final = 0.1
+_FIRST_LOOK_MAX_S: Final = 10.0
 
 
 def start_background(
@@ -22,17 +23,27 @@ def start_background(
 ) -> None:
     """Start the threads that watch the stores, refresh durations and withdraw lost inserts; they end with the process.
 
-    Call this after the fork, in the process that serves the requests.
+    Call this after the fork, in the process that serves the requests, before it listens: it returns once MongoDB is
+    prepared or is known to be away, so that the first request finds that out. A long build of an index does not hold
+    it up.
     """
+    has_looked = threading.Event()
+
+    def watch_store() -> None:
+        try:
+            store_watcher.check()
+        finally:
+            has_looked.set()
 
     def refresh_durations() -> None:
         if monitor.last.is_connected:
             durations.refresh()
 
     monitor.start()
-    _start("watch_store", lambda: _repeat(store_watcher.check))
+    _start("watch_store", lambda: _repeat(watch_store))
     _start("refresh_durations", lambda: _repeat(refresh_durations))
     _start("withdraw_lost", withdrawals.run)
+    has_looked.wait(_FIRST_LOOK_MAX_S)
 
 
 def _start(name: str, target: Callable[[], None]) -> None:
@@ -42,8 +53,8 @@ def _start(name: str, target: Callable[[], None]) -> None:
 def _repeat(work: Callable[[], None]) -> None:
     """Call ``work`` ten times a second; go on after any error, because no other thread does this work."""
     while True:
-        time.sleep(_EVERY_S)
         try:
             work()
         except Exception:  # noqa: BLE001  (logged, and tried again)
             structlog.get_logger().exception("a background thread had an error and continues")
+        time.sleep(_EVERY_S)

@@ -24,6 +24,9 @@ _METRICS_DIR_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 # Whether an old master started this one to replace it without downtime (SIGUSR2). The old one still listens, and it
 # removes its own directory of metrics when it ends.
 _IS_UPGRADE: Final = "GUNICORN_PID" in os.environ
+if _IS_UPGRADE and not os.environ.get("GUNICORN_FD"):
+    # With reuse_port there is no socket to hand over, but gunicorn 27 ends on the empty list; it uses no entry of it.
+    os.environ["GUNICORN_FD"] = "0"
 
 
 def _exit_with_message(code: int, text: str) -> NoReturn:

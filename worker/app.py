@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Any, Final
 
+import celery.apps.worker
 from celery import Celery, signals
 from celery.apps.worker import Worker
+from celery.exceptions import SecurityWarning
 from kombu.connection import Connection
 from kombu.entity import Queue
 
@@ -37,11 +40,14 @@ class FixedIntervalConnection(Connection):
         return super()._ensure_connection(errback, max_retries, **(options | fixed_interval))  # type: ignore[no-untyped-call]
 
 
-class NoGossipWorker(Worker):  # type: ignore[misc]
-    """A worker without gossip, mingle and heartbeats: nothing here needs them, and they can block Celery's loop."""
+class BucketWorker(Worker):  # type: ignore[misc]
+    """A worker without gossip, mingle and heartbeats: nothing here needs them, and they can block Celery's loop.
+
+    It has no banner either, which would stand among the JSON lines of the log.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        options |= {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+        options |= {"without_gossip": True, "without_mingle": True, "without_heartbeat": True, "quiet": True}
         super().__init__(*args, **options)
 
 
@@ -94,7 +100,7 @@ def create_app(settings: Settings) -> Celery:
     app = Celery("bucket", set_as_current=False)
     app.conf.update(celery_config_of(settings))
     app.amqp.Connection = FixedIntervalConnection
-    app.Worker = app.subclass_with_self(NoGossipWorker, name="Worker")
+    app.Worker = app.subclass_with_self(BucketWorker, name="Worker")
     slots = SharedSlots(settings.worker_concurrency)
     register_task(app, services, agents, slots)
     main_process = MainProcess(services, slots)
@@ -103,15 +109,21 @@ def create_app(settings: Settings) -> Celery:
     return app
 
 
-def _suppress_celery_logging(**_: Any) -> None:
-    """Prevent Celery's own set-up of logging, and its two lines for each message: a run's own log lines say more."""
+def _suppress_celery_output(**_: Any) -> None:
+    """Prevent what Celery would write besides the log's JSON lines, and its two lines for each message.
+
+    A run's own log lines say more. The plain text comes from its signal handlers, where no logger may be called.
+    """
     for chatty in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    celery.apps.worker.safe_say = lambda *_: None
 
 
 settings = Settings.from_environ()
 configure_logging("worker", settings.log_level)
-signals.setup_logging.connect(_suppress_celery_logging)
+# About root, or a group without a name, and pickled messages, which this worker refuses.
+warnings.filterwarnings("ignore", category=SecurityWarning)
+signals.setup_logging.connect(_suppress_celery_output)
 warn_about_unknown_variables()
 fault_injection.arm_from(settings.faults)
 app = create_app(settings)

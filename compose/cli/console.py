@@ -1,7 +1,11 @@
-"""Console output of bucketd: lines with a tick, warnings, and errors with their fixes."""
+"""Console output of bucketd: lines with a tick, warnings, and errors with their fixes.
+
+Output is best effort: a stack goes on when nobody reads what it prints.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -28,22 +32,32 @@ data_option = click.option(
 )
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line on stdout, or stderr; nothing if its reader is gone, for example the other end of a pipe."""
+    try:
+        click.echo(text, err=err)
+    except OSError:
+        # From now on nowhere, so that neither the next line nor the flush at the end fails.
+        stream = sys.stderr if err else sys.stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def print_ok(name: str, detail: str, seconds: float | None = None) -> None:
     """Print a tick, ``name`` and ``detail``: this part is in order."""
     took = "" if seconds is None else f"{seconds:6.1f} s"
-    click.echo(f"{click.style(_symbol_or_ascii('✓', 'ok'), fg='green')} {name:<16} {detail:<34}{took}".rstrip())
+    say(f"{click.style(_symbol_or_ascii('✓', 'ok'), fg='green')} {name:<16} {detail:<34}{took}".rstrip())
 
 
 def print_failure(name: str, error: OperatorError) -> None:
     """Print what is wrong with ``name``, and the fix, on stderr."""
-    click.echo(f"{click.style(_symbol_or_ascii('✗', 'no'), fg='red')} {name:<16} {error}", err=True)
+    say(f"{click.style(_symbol_or_ascii('✗', 'no'), fg='red')} {name:<16} {error}", err=True)
     for line in error.fix.splitlines():
-        click.echo(f"    {line}", err=True)
+        say(f"    {line}", err=True)
 
 
 def print_warning(sentence: str) -> None:
     """Print a warning on stderr."""
-    click.echo(f"{click.style('!', fg='yellow')} {sentence}", err=True)
+    say(f"{click.style('!', fg='yellow')} {sentence}", err=True)
 
 
 @contextmanager

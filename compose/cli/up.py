@@ -67,20 +67,20 @@ def _run_stack(lock: DirectoryLock, directory: Path, *, verbose: bool) -> None:
     lock.write_holder(url=api_port.local_url(settings.host, settings.port), sockets=str(sockets))
     try:
         stack = build_stack(settings, os.environ, sockets, directory)
-        log_tail = LogTail(logs, click.echo) if verbose else nullcontext()
+        log_tail = LogTail(logs, console.say) if verbose else nullcontext()
         with (
             log_tail,
             GroupReaper(sockets) as reaper,
             _stop_on_exit(Supervisor(logs, reaper, console.print_warning)) as supervisor,
         ):
             _start_stack(supervisor, stack)
-            took_s = selftest.run_selftest(stack.url, logs, supervisor.check_children)
-            _print_welcome(stack, directory, took_s)
+            sentence = selftest.run_selftest(stack.url, logs, supervisor.check_children)
+            _print_welcome(stack, directory, sentence)
             while True:
                 supervisor.check_children()
                 time.sleep(_CHECK_EVERY_S)
     except _StopRequested:
-        click.echo("stopped")
+        console.say("stopped")
     finally:
         socket_dir.remove_socket_dir(sockets)
 
@@ -115,7 +115,7 @@ def _stop_on_exit(supervisor: Supervisor) -> Iterator[Supervisor]:
     try:
         yield supervisor
     except _StopRequested:
-        click.echo("\nstopping; press Ctrl-C again to stop at once")
+        console.say("\nstopping; press Ctrl-C again to stop at once")
         raise
     finally:
         for number in _SIGNALS:
@@ -123,10 +123,10 @@ def _stop_on_exit(supervisor: Supervisor) -> Iterator[Supervisor]:
         supervisor.stop()
 
 
-def _print_welcome(stack: Stack, directory: Path, took_s: float) -> None:
+def _print_welcome(stack: Stack, directory: Path, selftest_result: str) -> None:
     body = json.dumps(selftest.EXAMPLE)
-    click.echo(
-        f"\nA first run of {selftest.EXAMPLE['basket_name']} completed in {took_s:.1f} s. Bucket is up:\n\n"
+    console.say(
+        f"\n{selftest_result} Bucket is up:\n\n"
         f"  API     {stack.url}\n"
         f"  health  {stack.url}/health\n"
         f"  data    {directory}\n"

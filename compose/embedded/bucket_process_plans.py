@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import sysconfig
 import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from compose.embedded.process_plan import ChildPlan
@@ -13,7 +15,7 @@ from compose.embedded.process_plan import ChildPlan
 COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "api": ("gunicorn", "-c", "python:api.gunicorn", "api.wsgi:app"),
     "worker": ("celery", "--app", "worker.app", "worker"),
-    "reconciler": ("worker.reconciler",),
+    "reconciler": ("python", "-m", "worker.reconciler"),
 }
 _TIMEOUT_S: Final = 5.0
 
@@ -45,7 +47,10 @@ def fetch_json(url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any
 
 
 def _argv(name: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", *COMMANDS[name])
+    program, *arguments = COMMANDS[name]
+    # By its script: after `python -m gunicorn` it cannot start itself anew for an upgrade in place (SIGUSR2).
+    script = () if program == "python" else (str(Path(sysconfig.get_path("scripts"), program)),)
+    return (sys.executable, *script, *arguments)
 
 
 def _has_worker(url: str) -> bool:

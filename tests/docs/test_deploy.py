@@ -52,7 +52,7 @@ def test_workers_can_be_scaled() -> None:
 def test_procfile_image_and_compose_run_the_same_commands() -> None:
     procfile = dict(re.findall(r"^(\w+): (.+)$", (ROOT / "Procfile").read_text(encoding="utf-8"), re.MULTILINE))
     commands = {name: " ".join(argv) for name, argv in COMMANDS.items()}
-    commands["web"], commands["reconciler"] = commands.pop("api"), f"python -m {commands['reconciler']}"
+    commands["web"] = commands.pop("api")
     every_queue = commands.pop("worker")  # make up has one worker for both, the Procfile a pool for each
     commands |= {"worker": f"{every_queue} --queues default", "worker_long": f"{every_queue} --queues long"}
     assert procfile == commands

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
+import requests
 
-from compose.embedded import selftest
+from benchmarks.harness.cpu_time import children_of
+from compose.embedded import api_port, selftest
 from compose.embedded.bucket_process_plans import fetch_json
+from compose.embedded.directory_lock import read_holder_of
 from tests.stack import Stack
 from tests.waiting import descendants, is_paused, is_running, wait_until
 
@@ -63,6 +67,64 @@ def test_a_paused_worker_continues_when_it_is_resumed(stack: Stack) -> None:
     wait_until(lambda: poll(stack, execution_id)["done"])
 
 
+@pytest.mark.parametrize("start", ["start", "reload"])
+def test_the_first_submit_that_reaches_a_new_process_is_accepted(stack: Stack, start: str) -> None:
+    if start == "reload":
+        os.kill(stack.pid("api"), signal.SIGHUP)
+    else:
+        stack.stop("api")
+        stack.start("api", wait=False)
+    # Also after a reload the old processes may be those that reply first, so submit until the new ones surely did.
+    due_by, statuses = time.monotonic() + 5, []
+    while time.monotonic() < due_by and len(statuses) < 100:
+        with suppress(requests.ConnectionError):
+            statuses.append(requests.post(f"{stack.url}/run-basket", json=selftest.EXAMPLE, timeout=5).status_code)
+    assert statuses
+    assert set(statuses) == {202}
+
+
+def test_the_api_is_upgraded_in_place(stack: Stack, tmp_path: Path) -> None:
+    port = str(api_port.pick_port("127.0.0.1", 0))
+    plan = stack.plan("api", PORT=port, PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+    with (tmp_path / "log").open("wb") as log:
+        old = subprocess.Popen(plan.argv, env=dict(plan.env), stdout=log, stderr=log, start_new_session=True)
+    url = api_port.local_url("127.0.0.1", int(port))
+    try:
+        wait_until(lambda: answers(url), 20, "the old master serves")
+        workers = set(children_of(old.pid))
+        old.send_signal(signal.SIGUSR2)
+        wait_until(lambda: any(map(children_of, set(children_of(old.pid)) - workers)), 20, "the new master has workers")
+        (new,) = set(children_of(old.pid)) - workers
+        old.terminate()
+        assert old.wait(20) == 0
+        wait_until(lambda: answers(url), 10, "the new master serves alone")
+        assert requests.post(f"{url}/run-basket", json=selftest.EXAMPLE, timeout=5).status_code == 202
+        os.kill(new, signal.SIGTERM)
+        wait_until(lambda: not is_running(new), 20, "the new master ends in order")
+        assert "Traceback" not in (tmp_path / "log").read_text()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(old.pid, signal.SIGKILL)
+        old.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/ready", timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+def test_every_line_of_the_logs_is_json(stack: Stack) -> None:
+    stack.stop("worker")
+    stack.repair()
+    lines = [(name, line) for name in ("api", "worker", "reconciler") for line in stack.logs(name).splitlines()]
+    assert {name for name, _ in lines} == {"api", "worker", "reconciler"}
+    for name, line in lines:
+        assert line.startswith("{"), (name, line)
+        assert "SecurityWarning" not in line
+
+
 @pytest.mark.parametrize("name", ["redis", "mongod"])
 def test_servers_come_back_under_the_same_address(stack: Stack, name: str) -> None:
     execution_id = submit(stack)
@@ -73,21 +135,75 @@ def test_servers_come_back_under_the_same_address(stack: Stack, name: str) -> No
 
 
 def test_bucketd_up_runs_the_real_thing_and_a_killed_one_leaves_nothing(tmp_path: Path) -> None:
-    output = tmp_path / "said"
-    with output.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from compose.cli import main; main()", "up", "--data", str(tmp_path / "data")],
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PORT": "0"},
-        )
-    try:
-        wait_until(lambda: "Ctrl-C stops everything" in output.read_text() or process.poll() is not None, 30)
-        match = re.search(r"  API     (\S+)", output.read_text())
-        assert match, output.read_text()
+    with bucketd_up(tmp_path) as (process, _):
         family = descendants(process.pid)
         process.send_signal(signal.SIGKILL)
         wait_until(lambda: not any(map(is_running, family)), within_s=5)
+
+
+def test_bucketd_up_comes_up_without_the_example_and_behind_long_runs(
+    tmp_path: Path, redis_url: str, mongodb_url: str
+) -> None:
+    servers = {"REDIS_URL": redis_url, "MONGODB_URL": mongodb_url}  # they keep the queue between the two starts
+    with bucketd_up(tmp_path, **servers) as (_, url):
+        assert requests.delete(f"{url}/baskets/working_test", timeout=5).status_code == 200
+        long_run = {"agent_name": "simulate", "input_data": {"script": ["running:60"]}}
+        for _ in range(2):
+            assert requests.post(f"{url}/run-agent", json=long_run, timeout=5).status_code == 202
+    with bucketd_up(tmp_path, **servers) as (_, url):
+        assert requests.get(f"{url}/baskets/working_test", timeout=5).status_code == 404
+        assert "The self-test run was still queued after 5 s and was cancelled" in (tmp_path / "said").read_text()
+        listed = requests.get(f"{url}/executions?tag=self-test&status=cancelled", timeout=5).json()
+        assert len(listed["executions"]) == 1
+
+
+def test_bucketd_up_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") as out, bucketd_up(tmp_path, out) as (process, url):
+        os.close(reader)
+        redis_server = next(pid for pid in descendants(process.pid) if "unixsocket" in command_of(pid))
+        os.kill(redis_server, signal.SIGKILL)
+        wait_until(lambda: not is_running(redis_server))
+        # It warned of the death, to nobody, and started Redis again.
+        wait_until(lambda: fetch_json(f"{url}/health")["status"] == "healthy", 20, "all is well again")
+        assert process.poll() is None
+    assert process.returncode == 0
+
+
+@contextmanager
+def bucketd_up(
+    directory: Path, out: IO[bytes] | None = None, **environ: str
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Run `bucketd up` in ``directory`` until the block ends, then stop it; yield its process and its URL."""
+    data, said = directory / "data", directory / "said"
+    with said.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from compose.cli import main; main()", "up", "--data", str(data)],
+            stdout=out or file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PORT": "0", "BUCKET_WORKER_CONCURRENCY": "2", **environ},
+        )
+    try:
+        has_started = (lambda: "Bucket is up" in said.read_text()) if out is None else (lambda: has_self_test_run(data))
+        wait_until(lambda: has_started() or process.poll() is not None, 40, "the stack is up")
+        assert process.poll() is None, said.read_text()
+        yield process, str(read_holder_of(data)["url"])
     finally:
-        process.kill()
-        process.wait()
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def has_self_test_run(data: Path) -> bool:
+    """Return whether a self-test has ended; for a first start whose output cannot be read."""
+    try:
+        runs = fetch_json(f"{read_holder_of(data)['url']}/executions?tag=self-test")["executions"]
+    except (OSError, LookupError, ValueError):
+        return False
+    return any(run["status"] == "completed" for run in runs)
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+    except OSError:
+        return ""  # it has just ended

@@ -36,7 +36,8 @@ class Api(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
 
-# A grandchild that ignores SIGTERM, like a hung gunicorn worker.
-subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"])
-print("the api stand-in starts", flush=True)  # noqa: T201 - its log
-ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Api).serve_forever()
+def run() -> None:
+    # A grandchild that ignores SIGTERM, like a hung gunicorn worker.
+    subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"])
+    print("the api stand-in starts", flush=True)  # noqa: T201 - its log
+    ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Api).serve_forever()

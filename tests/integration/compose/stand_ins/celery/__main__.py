@@ -9,7 +9,8 @@ def end(*_: object) -> None:
     sys.exit(0)
 
 
-signal.signal(signal.SIGTERM, end)
-print("the worker stand-in starts", flush=True)  # noqa: T201 - its log
-while True:
-    signal.pause()
+def main() -> None:
+    signal.signal(signal.SIGTERM, end)
+    print("the worker stand-in starts", flush=True)  # noqa: T201 - its log
+    while True:
+        signal.pause()
