@@ -219,7 +219,7 @@ class BatchRunner:
     def _release_claim(self, pending_writes: PendingWrites, lease: Lease) -> None:
         now, timings, reason = self._services.clock.now, self._services.timings, "its worker is busy with another step"
         try:
-            pending_writes.decide(lambda run: release(run, lease, now(), timings, reason), agent="", took_s=0.0)
+            pending_writes.decide(lambda run, _: release(run, lease, now(), timings, reason), agent="", took_s=0.0)
         except BucketError as error:
             structlog.get_logger().warning("a step is left to its lease", step=lease.step, reason=error.message)
 

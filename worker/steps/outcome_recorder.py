@@ -58,19 +58,19 @@ class OutcomeRecorder:
         now, timings = self._services.clock.now, self._services.timings
         if isinstance(outcome, RunError):
             jitter = random.random()  # noqa: S311  (jitter; drawn once, because a decision may be made again)
-            return lambda execution: fail(execution, lease, outcome, now(), jitter=jitter)
+            return lambda execution, _: fail(execution, lease, outcome, now(), jitter=jitter)
         if isinstance(outcome, WorkerDrains):
-            return lambda execution: release(execution, lease, now(), timings, "its worker shuts down")
+            return lambda execution, _: release(execution, lease, now(), timings, "its worker shuts down")
         if not isinstance(outcome, bytes):
-            return lambda execution: release_unknown_agent(execution, lease, now())
+            return lambda execution, _: release_unknown_agent(execution, lease, now())
 
-        def decide_completion(execution: Execution) -> Decision:
+        def decide_completion(execution: Execution, begun_step: str | None) -> Decision:
             # Checked before against the run as it was claimed; its other branches may have recorded outputs since.
             if size_error := check_total_size(execution, step, len(outcome)):
                 return fail(execution, lease, size_error, now())
             is_external = execution.inline_bytes + len(outcome) > INLINE_OUTPUTS_MAX_BYTES
             output = StepOutput(lease.step, outcome, is_external=is_external)
-            return complete(execution, lease, output, now(), timings, next_token=next_token)
+            return complete(execution, lease, output, now(), timings, next_token=next_token, begun_step=begun_step)
 
         return decide_completion
 
@@ -103,8 +103,8 @@ def _with_log_lines(log_lines: tuple[LogEvent, ...], decide: DecideFn) -> Decide
     if not log_lines:
         return decide
 
-    def decide_with_log_lines(execution: Execution) -> Decision:
-        decision = decide(execution)
+    def decide_with_log_lines(execution: Execution, begun_step: str | None) -> Decision:
+        decision = decide(execution, begun_step)
         return replace(decision, events=(*log_lines, *decision.events))
 
     return decide_with_log_lines

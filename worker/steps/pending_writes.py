@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -31,8 +31,17 @@ from worker.steps.agent_memory import AgentMemory
 WRITE_DELAY_MAX_S: Final = 0.05
 _BATCHABLE_MAX_BYTES: Final = 64 * 1024
 
-DecideFn = Callable[[Execution], Decision]
+# From an execution, and the step that this worker has begun after it already, if any.
+DecideFn = Callable[[Execution, str | None], Decision]
 FallbackFn = Callable[[NotStorable], DecideFn]
+
+
+@dataclass(frozen=True, slots=True)
+class _PendingDecision:
+    """How to decide, and the step that this worker goes on with before the decision is saved."""
+
+    decide: DecideFn
+    begun_step: str | None = None
 
 
 class PendingWrites:
@@ -62,7 +71,7 @@ class PendingWrites:
         self._stored = self.execution = claimed_record.execution
         self.lease = lease
         """The lease that is stored."""
-        self._pending: list[DecideFn] = []
+        self._pending: list[_PendingDecision] = []
         self._merged: Decision | None = None
         self._durations: list[tuple[str, float]] = []
         self._pending_since = 0.0
@@ -78,8 +87,8 @@ class PendingWrites:
         LeaseLost if the step has moved on. Raises NotStorable if there is no ``fallback``; then the decision is undone.
         """
         with self._lock:
-            decision = decide(self.execution)
-            self._pending.append(decide)
+            decision = decide(self.execution, None)
+            self._pending.append(_PendingDecision(decide))
             self._merged = decision if self._merged is None else _append_decision(self._merged, decision)
             self._durations.append((agent, took_s))
             self._pending_since = self._pending_since or boottime_s()
@@ -87,6 +96,7 @@ class PendingWrites:
             self._fallback = fallback
             # After a heartbeat period the lease may be lost, and that must be found out before the next agent runs.
             if took_s < self._services.settings.heartbeat_s and _may_defer(decision):
+                self._pending[-1] = _PendingDecision(decide, decision.next_step)
                 return decision
             if self._on_idle is not None and took_s < WRITE_DELAY_MAX_S and _is_batchable(self._merged):
                 self._on_idle(self)
@@ -194,9 +204,13 @@ class PendingWrites:
 
 
 def _may_defer(decision: Decision) -> bool:
-    """Return whether a decision may stay unsaved for a moment: this worker goes on, and no other step waits for it."""
-    has_losses = any(step.losses for step in decision.execution.steps.values())
-    return decision.next_step is not None and not decision.dispatch and not has_losses
+    """Return whether a decision may stay unsaved for a moment: this worker goes on, and no other step waits for it.
+
+    Before a deadline it may not: the run could end with a step that has begun and does not show it.
+    """
+    execution = decision.execution
+    has_losses = any(step.losses for step in execution.steps.values())
+    return decision.next_step is not None and not decision.dispatch and not has_losses and execution.deadline is None
 
 
 def _is_batchable(merged: Decision) -> bool:
@@ -207,16 +221,16 @@ def _is_batchable(merged: Decision) -> bool:
     return log_bytes + sum(len(output.json) for output in merged.outputs) <= _BATCHABLE_MAX_BYTES
 
 
-def _merge_decisions(decide_fns: Sequence[DecideFn], execution: Execution) -> tuple[Decision, int]:
+def _merge_decisions(pending: Sequence[_PendingDecision], execution: Execution) -> tuple[Decision, int]:
     """Return one decision for all that still hold, and how many those are; raises LeaseLost if none holds."""
-    merged = decide_fns[0](execution)
-    for number, decide in enumerate(decide_fns[1:], 1):
+    merged = pending[0].decide(execution, pending[0].begun_step)
+    for number, each in enumerate(pending[1:], 1):
         try:
-            following = decide(merged.execution)
+            following = each.decide(merged.execution, each.begun_step)
         except LeaseLost:
             return merged, number
         merged = _append_decision(merged, following)
-    return merged, len(decide_fns)
+    return merged, len(pending)
 
 
 def _append_decision(merged: Decision, following: Decision) -> Decision:

@@ -134,10 +134,12 @@ class Runner:
             self._in_progress = claimed_step
             try:
                 with self._heartbeat_thread.attach(heartbeat):
-                    outcome = self._agent_runner.run(claimed_step, running_step)
+                    outcome = self._run_agent(claimed_step, running_step)
                     fault_injection.reach("worker.agent_returned")
                 self._agent_time_s += boottime_s() - claimed_step.began_at
-                may_claim_next = may_continue_chain and not self._interrupter.is_draining
+                # Once a cancel or a lost lease is known here, the outcome is saved before anything else begins.
+                is_stopping = bool(running_step.stop_reason) or self._interrupter.is_draining
+                may_claim_next = may_continue_chain and not is_stopping
                 next_token = new_token() if may_claim_next else None
                 decision = self._recorder.record(claimed_step, outcome, next_token=next_token)
             except LeaseLost:
@@ -150,6 +152,12 @@ class Runner:
             return None
         outputs = {output.step: orjson.loads(output.json) for output in decision.outputs}
         return self._claims.begin_step(pending_writes, decision.next_step, {**claimed_step.outputs, **outputs})
+
+    def _run_agent(self, claimed_step: ClaimedStep, running_step: RunningStep) -> Outcome:
+        """Run the agent, unless the drain began between the claim and now."""
+        if self._interrupter.is_draining:
+            return WorkerDrains()
+        return self._agent_runner.run(claimed_step, running_step)
 
 
 def dead_letter_message(dead_letters: MongoDeadLetterStore, message: str) -> None:

@@ -120,12 +120,17 @@ def newly_offered(before: Execution, after: Execution) -> tuple[str, ...]:
 
 
 def finish_if_done(execution: Execution, now: datetime, events: list[LogEvent]) -> Decision:
-    """Skip the steps that can never run, and end the run if all its steps are final."""
+    """Skip the steps that can never run, and end the run if all its steps are final.
+
+    After a cancel no step begins any more once none runs.
+    """
     steps = dict(execution.steps)
+    may_go_on = execution.cancel is None or any(step.status is StepStatus.RUNNING for step in steps.values())
     for step in execution.basket.steps:
         is_waiting = steps[step.id].status is StepStatus.WAITING
         needs = (steps[need].status for need in step.needs)
-        if is_waiting and any(need.is_final and need is not StepStatus.COMPLETED for need in needs):
+        is_cut_off = any(need.is_final and need is not StepStatus.COMPLETED for need in needs)
+        if is_waiting and (is_cut_off or not may_go_on):
             steps[step.id] = end_step(steps[step.id], StepStatus.SKIPPED, now)
     if steps != execution.steps:
         execution = replace(execution, steps=steps)

@@ -83,11 +83,13 @@ def complete(
     timings: Timings,
     *,
     next_token: str | None = None,
+    begun_step: str | None = None,
 ) -> Decision:
     """Complete the step under ``lease`` with its output; raises LeaseLost if the lease is no longer valid.
 
     The steps that became ready are offered, except one of the same queue: the worker that made ``next_token`` claims
-    it in the same write and runs it next (inline continuation).
+    it in the same write and runs it next (inline continuation). After a cancel or the run's deadline none is. But if
+    that worker has begun its next step already, before this was saved, it claims ``begun_step`` in any case.
     """
     step = step_transitions.step_under_lease(execution, lease)
     completed = step_transitions.end_step(
@@ -97,15 +99,20 @@ def complete(
     steps = {**execution.steps, step.id: completed}
     next_step = None
     queue = execution.basket.step(step.id).queue
+    is_past_deadline = execution.deadline is not None and execution.deadline <= now
+    may_go_on = execution.cancel is None and not is_past_deadline
     for ready_id in step_transitions.newly_ready(execution, steps):
-        if next_token is not None and next_step is None and execution.basket.step(ready_id).queue == queue:
+        is_claimable = next_token is not None and next_step is None and execution.basket.step(ready_id).queue == queue
+        if next_token is not None and (ready_id == begun_step or (is_claimable and may_go_on and begun_step is None)):
             next_step = ready_id
             ready_step = replace(steps[ready_id], status=transition_step(steps[ready_id].status, StepStatus.READY))
             steps[ready_id] = step_transitions.claim_step(ready_step, next_token, now, timings)
             events.append(log_events.step_started_event(steps[ready_id], now))
-        else:
+        elif may_go_on:
             steps[ready_id] = step_transitions.offer_step(steps[ready_id], now, timings)
     decision = step_transitions.finish_if_done(replace(execution, steps=steps), now, events)
+    if is_past_deadline and next_step is None and (expired := expire(decision.execution, now)) is not None:
+        return replace(expired, events=(*decision.events, *expired.events), outputs=(output,))
     return replace(
         decision,
         next_step=next_step,
@@ -225,8 +232,9 @@ def expire(execution: Execution, now: datetime) -> Decision | None:
 def cancel(execution: Execution, now: datetime, reason: str | None = None) -> Decision | None:
     """Request the cancel of a run; None if it is over or a cancel was requested before.
 
-    The steps that do not run end at once. If no step runs, the run ends too; else the heartbeat of the running step
-    finds the request and stops the step.
+    The steps that are offered or delayed end at once. If no step runs, the run ends too; else the heartbeat of the
+    running step finds the request and stops the step. Until then the steps that wait for it keep waiting: its worker
+    may have begun the next one already, by a decision that is not saved yet.
     """
     if execution.is_done or execution.cancel is not None:
         return None
@@ -235,9 +243,10 @@ def cancel(execution: Execution, now: datetime, reason: str | None = None) -> De
     event = LogEvent(now, "execution.cancel_requested", message, level="warning", status="cancelling")
     if all(step.status is not StepStatus.RUNNING for step in requested.steps.values()):
         return _end_run(requested, now, step_transitions.cancelled_error(requested), (event,))
-    stopping = _end_waiting_steps(requested, now)
-    cancelling = replace(stopping, status=transition_execution(requested.status, ExecutionStatus.CANCELLING))
-    return Decision(cancelling, events=(event,))
+    ready = [step for step in requested.steps.values() if step.status is StepStatus.READY]
+    ended = (step_transitions.end_step(step, StepStatus.CANCELLED, now) for step in ready)
+    cancelling = replace(requested, status=transition_execution(requested.status, ExecutionStatus.CANCELLING))
+    return step_transitions.finish_if_done(step_transitions.with_steps(cancelling, *ended), now, [event])
 
 
 def _end_run(execution: Execution, now: datetime, error: RunError, events: tuple[LogEvent, ...] = ()) -> Decision:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import threading
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from shared.domain.execution import PUBLIC_INTEGRATOR, Execution
 from shared.domain.lifecycle.transitions import cancel, claim, rescue
 from shared.domain.status import ExecutionStatus, StepStatus
+from shared.live import cancel_hints
 from shared.live.render import parse_header
 from tests.integration.worker.conftest import WorkerHarness
 from tests.waiting import wait_until
@@ -75,23 +78,98 @@ def test_a_run_that_has_lost_a_worker_writes_each_decision_at_once(bench: Worker
     assert bench.read(run).execution.status is ExecutionStatus.COMPLETED
 
 
-def test_a_cancel_during_a_chain_keeps_completed_steps_and_drops_the_rest(bench: WorkerHarness) -> None:
-    run, first, second = bench.accept("echo", "memo"), Gate(), Gate()
-    thread = run_beside(bench, run, echo=first.run, memo=second.run)
-    assert first.entered.wait(5)
+def request_cancel(bench: WorkerHarness, run: Execution) -> None:
     execution = bench.services.store.load(PUBLIC_INTEGRATOR, run.id)
     assert execution is not None
     cancel_decision = cancel(execution, bench.clock.now())
     assert cancel_decision is not None
     bench.services.store.save(execution, cancel_decision)
-    first.open.set()
-    wait_until(lambda: bench.read(run).execution.is_done, what="the run is over")
-    second.open.set()
-    thread.join(5)
+
+
+def test_after_a_cancel_that_the_worker_knows_of_no_next_step_begins(bench: WorkerHarness) -> None:
+    # A step within a heartbeat period would share its write with the next one; the cancel comes by the hint in Redis.
+    bench.services = replace(bench.services, settings=replace(bench.services.settings, heartbeat_s=60))
+    run, second = bench.accept("echo", "memo"), Gate()
+    entered = threading.Event()
+
+    def first(given: dict[str, Any], context: AgentContext) -> Any:
+        entered.set()
+        wait_until(lambda: context.cancelled, what="the agent is told")
+        return given
+
+    thread = run_beside(bench, run, echo=first, memo=second.run)
+    assert entered.wait(5)
+    request_cancel(bench, run)
+    cancel_hints.set_cancel_hint(bench.services.redis, run.id)
+    thread.join(10)
     record = bench.read(run)
     assert record.execution.status is ExecutionStatus.CANCELLED
     assert [step.status for step in record.execution.steps.values()] == [StepStatus.COMPLETED, StepStatus.SKIPPED]
+    assert not second.entered.is_set()
+
+
+def test_a_step_that_began_before_the_worker_knew_of_a_cancel_is_cancelled_and_not_skipped(
+    bench: WorkerHarness,
+) -> None:
+    run, first = bench.accept("echo", "memo", "echo"), Gate()
+
+    def second(_: dict[str, Any], context: AgentContext) -> Any:
+        wait_until(lambda: context.cancelled, what="the agent is told")
+        raise RuntimeError("stopped")
+
+    thread = run_beside(bench, run, echo=first.run, memo=second)
+    assert first.entered.wait(5)
+    request_cancel(bench, run)
+    assert statuses(bench, run) == ["running", "waiting", "waiting"]
+    first.open.set()
+    wait_until(lambda: statuses(bench, run) == ["completed", "running", "waiting"], what="it shows that the step began")
+    bench.clock.advance(0.4)
+    thread.join(10)
+    record = bench.read(run)
+    assert record.execution.status is ExecutionStatus.CANCELLED
+    assert statuses(bench, run) == ["completed", "cancelled", "skipped"]
+    assert [step.claims for step in record.execution.steps.values()] == [1, 1, 0]
     assert set(record.outputs) == {"s1"}
+
+
+def test_after_the_deadline_of_the_run_no_next_step_begins(bench: WorkerHarness) -> None:
+    run, second = bench.accept("echo", "memo", deadline=bench.clock.now() + timedelta(seconds=5)), Gate()
+
+    def first(given: dict[str, Any], _: AgentContext) -> Any:
+        bench.clock.advance(6)
+        return given
+
+    bench.runner(echo=first, memo=second.run).run_message(bench.message_of(run))
+    execution = bench.read(run).execution
+    assert execution.error is not None
+    assert (execution.status, execution.error.error_code) == (ExecutionStatus.FAILED, "deadline_exceeded")
+    assert statuses(bench, run) == ["completed", "skipped"]
+    assert not second.entered.is_set()
+
+
+def test_a_run_with_a_deadline_shows_a_step_before_it_begins(bench: WorkerHarness) -> None:
+    run, seen = bench.accept("echo", "memo", deadline=bench.clock.now() + timedelta(hours=1)), list[list[str]]()
+
+    def second(given: dict[str, Any], _: AgentContext) -> Any:
+        seen.append(statuses(bench, run))
+        return given
+
+    bench.runner(memo=second).run_message(bench.message_of(run))
+    assert seen == [["completed", "running"]]
+
+
+def test_a_step_that_was_claimed_just_before_the_drain_is_handed_back_unbegun(bench: WorkerHarness) -> None:
+    run, agent = bench.accept("echo"), Gate()
+    runner, message = bench.runner(echo=agent.run), bench.message_of(run)
+
+    def claim_then_drain() -> ClaimedStep | None:
+        claimed_step = runner._claims.claim(message)
+        runner._interrupter._slots.begin_drain()
+        return claimed_step
+
+    runner._claim_and_run_chain(message, claim_then_drain)
+    assert statuses(bench, run) == ["ready"]
+    assert not agent.entered.is_set()
 
 
 def test_a_lost_reply_to_a_shared_write_records_each_step_once(bench: WorkerHarness) -> None:

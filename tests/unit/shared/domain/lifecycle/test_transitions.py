@@ -71,6 +71,37 @@ def test_completing_a_step_claims_the_next_one_for_the_same_worker() -> None:
     assert decision.execution.steps["c"].status is StepStatus.WAITING
 
 
+def test_the_step_that_a_worker_has_begun_is_claimed_although_others_have_become_ready_meanwhile() -> None:
+    run = unstarted_run("a", "c", "join", "b")
+    needs = {"a": (), "c": (), "join": ("a", "c"), "b": ("a",)}
+    steps = tuple(replace(step, needs=needs[step.id]) for step in run.basket.steps)
+    started = start(replace(run, basket=replace(run.basket, steps=steps)), NOON, TIMINGS).execution
+    execution = claim_decision(claim_decision(started, "a").execution, "c").execution
+    alone = done(execution, "a", token="token-2")
+    assert alone.next_step == "b"
+    meanwhile = done(execution, "c").execution
+    output = StepOutput("a", b"{}")
+    lease = meanwhile.lease_of("a")
+    again = complete(meanwhile, lease, output, NOON + SECOND, TIMINGS, next_token="token-2", begun_step="b")
+    assert (again.next_step, again.dispatch) == ("b", ("join",))
+
+
+def test_after_a_cancel_only_a_step_that_has_begun_goes_on() -> None:
+    cancelled = cancel(running("a", "b"), NOON + SECOND)
+    assert cancelled is not None
+    execution = cancelled.execution
+    assert execution.steps["b"].status is StepStatus.WAITING
+    ended = done(execution, "a", token="token-2").execution
+    assert (ended.status, ended.steps["b"].status) == (ExecutionStatus.CANCELLED, StepStatus.SKIPPED)
+    output, lease = StepOutput("a", b"{}"), execution.lease_of("a")
+    begun = complete(execution, lease, output, NOON + SECOND, TIMINGS, next_token="token-2", begun_step="b")
+    assert begun.next_step == "b"
+    assert (begun.execution.status, begun.execution.steps["b"].status) == (
+        ExecutionStatus.CANCELLING,
+        StepStatus.RUNNING,
+    )
+
+
 def test_without_a_token_the_next_step_is_handed_out() -> None:
     decision = done(running("a", "b"), "a")
     assert (decision.next_step, decision.dispatch) == (None, ("b",))
