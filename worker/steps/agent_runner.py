@@ -24,6 +24,7 @@ from worker.steps.agent_memory import AgentMemory
 from worker.steps.checkpoints import StepCheckpoints
 from worker.steps.claims import ClaimedStep
 from worker.steps.outcome_checks import check_output, error_of_exception, join_faults, step_error
+from worker.supervision.agent_isolation import AgentIsolation
 from worker.supervision.step_interrupter import RunningStep, StepInterrupted, StepInterrupter
 
 
@@ -41,10 +42,18 @@ Outcome = bytes | RunError | AgentNotLoaded | WorkerDrains | NoOutcome
 class AgentRunner:
     """Runs agents; any exception of an agent, SystemExit and MemoryError too, is its failure and not the worker's."""
 
-    def __init__(self, services: Services, agents: Mapping[str, Agent], interrupter: StepInterrupter) -> None:
+    def __init__(
+        self,
+        services: Services,
+        agents: Mapping[str, Agent],
+        interrupter: StepInterrupter,
+        isolation: AgentIsolation | None = None,
+    ) -> None:
+        """Without ``isolation`` nothing that an agent changes in its process is put back."""
         self._services = services
         self._agents = agents
         self._interrupter = interrupter
+        self._isolation = isolation
         self._memory = AgentMemory(services)
 
     def run(self, claimed_step: ClaimedStep, running_step: RunningStep) -> Outcome:
@@ -64,14 +73,25 @@ class AgentRunner:
             )
         context = self._context(claimed_step, running_step)
         try:
-            with self._interrupter.interruptible(running_step):
-                returned = agent.run(step_input, context)
+            returned = self._run_isolated(agent, step_input, context, running_step)
             if running_step.is_past_deadline:
                 return timeout_error(claimed_step)
             return check_output(catalogue, claimed_step.execution, step, returned)
         except BaseException as raised:  # noqa: BLE001
-            self._interrupter.leave_agent(running_step)  # an interrupt may come just when the agent returns
             return self._outcome_of_exception(claimed_step, running_step, raised)
+
+    def _run_isolated(
+        self, agent: Agent, step_input: dict[str, Any], context: AgentContext, running_step: RunningStep
+    ) -> Any:
+        try:
+            with self._interrupter.interruptible(running_step):
+                if self._isolation is None:
+                    return agent.run(step_input, context)
+                return self._isolation.run(agent.run, step_input, context)
+        finally:
+            self._interrupter.leave_agent(running_step)  # an interrupt may come just when the agent returns
+            if self._isolation is not None:
+                self._isolation.reset()
 
     def _outcome_of_exception(
         self, claimed_step: ClaimedStep, running_step: RunningStep, raised: BaseException

@@ -37,6 +37,7 @@ from worker.steps.batch_runner import BatchRunner, BatchSizer
 from worker.steps.claims import ClaimedStep, Claims
 from worker.steps.heartbeat import Heartbeat, HeartbeatThread
 from worker.steps.outcome_recorder import OutcomeRecorder
+from worker.supervision.agent_isolation import AgentIsolation
 from worker.supervision.step_interrupter import RunningStep, StepInterrupter
 
 CHAIN_MAX_S: Final = 600.0
@@ -47,11 +48,16 @@ class Runner:
     """Runs steps in the process that calls it, which has one runner and one ``interrupter``."""
 
     def __init__(
-        self, services: Services, agents: Mapping[str, Agent], interrupter: StepInterrupter, queues: Sequence[str]
+        self,
+        services: Services,
+        agents: Mapping[str, Agent],
+        interrupter: StepInterrupter,
+        queues: Sequence[str],
+        isolation: AgentIsolation | None = None,
     ) -> None:
         self._services = services
         self._interrupter = interrupter
-        self._agent_runner = AgentRunner(services, agents, interrupter)
+        self._agent_runner = AgentRunner(services, agents, interrupter, isolation)
         self._recorder = OutcomeRecorder(services, lambda: interrupter.is_drain_over)
         self._dequeuer = Dequeuer(services.redis, queues, services.settings.worker_concurrency)
         self._claims = Claims(services, interrupter)

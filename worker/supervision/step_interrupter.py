@@ -23,6 +23,7 @@ import structlog
 
 from shared.clock import boottime_s
 from shared.domain.execution import Lease
+from worker.supervision import child_processes
 from worker.supervision.shared_slots import ChildSlot, SharedSlots
 
 INTERRUPT_SIGNAL: Final = signal.SIGUSR2
@@ -74,14 +75,17 @@ class StepInterrupter:
         self._marked_alive_at = 0.0
 
     def start(self, finish: Callable[[RunningStep, str], None]) -> None:
-        """Install the signal handler and start the thread; call it in a child's main thread, at its first task.
+        """Start the thread; call it in a child's main thread, at its first task, after ``install_signal_handler``.
 
         ``finish`` writes the outcome of a step that does not stop. It is called in the interrupter's thread with the
         reason (``timeout``, ``cancelled``, ``lost`` or ``drained``); the process ends after it, also if it raises.
         """
         self._finish = finish
-        signal.signal(INTERRUPT_SIGNAL, self._on_interrupt_signal)
         threading.Thread(target=self._run, name="step-interrupter", daemon=True).start()
+
+    def install_signal_handler(self) -> None:
+        """Install the handler of the interrupt; to be called in the main thread."""
+        signal.signal(INTERRUPT_SIGNAL, self._on_interrupt_signal)
 
     @property
     def is_draining(self) -> bool:
@@ -205,6 +209,8 @@ class StepInterrupter:
                 return
             running_step.is_taken_over = True
         try:
+            for pid in child_processes.children_of(os.getpid()):
+                child_processes.kill_tree(pid)
             self._finish(running_step, reason)
         except BaseException:  # noqa: BLE001
             structlog.get_logger().exception("the outcome of a step that did not stop was not written", why=reason)

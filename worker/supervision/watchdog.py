@@ -1,24 +1,23 @@
 """The watchdog of a worker's main process: kills stuck children, and ends the worker if Celery's loop is stuck.
 
 It needs no store to act. It counts its own checks and not the clock, because a process that was frozen and thawed is
-not stuck. Processes that an agent started die with its child: the worker adopts them (as a subreaper) and kills them.
+not stuck. Processes that an agent began die with its child: the worker adopts them (as a subreaper), kills and reaps
+them. Those of a living child are that child's (:mod:`worker.supervision.child_processes`).
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import structlog
 
 from shared.clock import boottime_s
+from worker.supervision.child_processes import become_subreaper, children_of, kill_tree
 from worker.supervision.shared_slots import SharedSlots, SlotState
 from worker.supervision.step_interrupter import FORCED_STOP_S
 
@@ -27,7 +26,6 @@ LOOP_STALLED_CHECKS_MAX: Final = 30
 IDLE_CHECKS_MAX: Final = 60
 LATE_CHECKS_MAX: Final = 3
 EXIT_STUCK: Final = 70
-_PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 @dataclass(slots=True)
@@ -62,6 +60,7 @@ class Watchdog:
         self._pool_pids = pool_pids
         self._histories: dict[int, _ChildHistory] = {}
         self._suspected_orphans: set[int] = set()
+        self._killed_orphans: set[int] = set()
         self._loop_ticks = 0
         self._last_loop_ticks = -1
         self._stalled_checks = 0
@@ -70,7 +69,7 @@ class Watchdog:
 
     def start(self) -> None:
         """Become a subreaper and start to check; to be called in the main process."""
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        become_subreaper()
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     def tick(self) -> None:
@@ -113,16 +112,20 @@ class Watchdog:
 
     def _kill_child(self, child: SlotState, reason: str) -> None:
         self._log.error("a child is killed", pid=child.pid, reason=reason, lease=str(child.lease))
-        _kill_tree(child.pid)
+        kill_tree(child.pid)
         self._histories.pop(child.pid, None)
         threading.Thread(target=self._record_killed, args=(child,), name="record-killed", daemon=True).start()
 
     def _kill_orphans(self, pool_pids: set[int]) -> None:
-        """Kill what a dead child's agent had started: as a subreaper the worker is now the parent."""
-        unknown_pids = _children(os.getpid()) - pool_pids
+        """Kill and reap what a dead child's agent had started: as a subreaper the worker is now the parent."""
+        unknown_pids = children_of(os.getpid()) - pool_pids
         for pid in unknown_pids & self._suspected_orphans:  # seen twice: a child just forked may not be in the pool yet
-            self._log.warning("a process that an agent left behind is killed", pid=pid)
-            _kill_tree(pid)
+            if pid not in self._killed_orphans:
+                self._log.warning("a process that an agent left behind is killed", pid=pid)
+            kill_tree(pid)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)  # if it has not ended yet, at the next check
+        self._killed_orphans = unknown_pids & self._suspected_orphans
         self._suspected_orphans = unknown_pids
 
     def _check_event_loop(self) -> None:
@@ -142,24 +145,6 @@ class Watchdog:
 
     def _exit_worker(self, reason: str) -> None:
         self._log.error("the worker exits, so that it is started again", reason=reason)
-        for pid in _children(os.getpid()):
-            _kill_tree(pid)
+        for pid in children_of(os.getpid()):
+            kill_tree(pid)
         os._exit(EXIT_STUCK)
-
-
-def _kill_tree(pid: int) -> None:
-    """Kill a process and all processes below it: all are listed first, for each look takes time to start another."""
-    tree = [pid]
-    for parent in tree:
-        tree += _children(parent)
-    for each in reversed(tree):
-        with suppress(ProcessLookupError):
-            os.kill(each, signal.SIGKILL)
-
-
-def _children(pid: int) -> set[int]:
-    pids: set[int] = set()
-    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):  # the thread has ended meanwhile
-            pids.update(map(int, tasks.read_text().split()))
-    return pids

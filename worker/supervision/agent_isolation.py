@@ -1,0 +1,154 @@
+"""Isolation of agents from each other: what one changes in its process does not reach the next attempt, or our code.
+
+After each attempt the process is as it was before the first: settings of Python and of the operating system are put
+back, and the processes that the agent began are ended. Not undone: changes within modules (a patched function), limits
+that the kernel does not raise again, and threads; docs/agents.md says so to authors. A reset of an unchanged process
+takes about 15 µs: it compares with ``_signal`` and ``os.environ._data``, because ``signal`` makes an enum of each
+handler and ``os.environ`` decodes each variable, which together took ten times as long.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import decimal
+import locale
+import logging
+import multiprocessing
+import multiprocessing.process
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from _signal import getsignal  # type: ignore[import-not-found]
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+
+from worker.supervision import child_processes
+
+_SIGNALS: Final = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
+_HANDLED_BY_CHILD: Final = (
+    signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2
+)  # fmt: skip
+_FIELDS_OF_DECIMAL_CONTEXT: Final = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+
+
+class AgentIsolation:
+    """The state of one pool child before its first attempt, to which it returns after each.
+
+    ``is_unfit`` becomes true once this process cannot be put back any more and must be replaced.
+    """
+
+    def __init__(self) -> None:
+        """Take the state as it is; call this in the child's main thread, after its signal handlers are set."""
+        self.is_unfit = False
+        self._recursion_limit = sys.getrecursionlimit()
+        self._streams = sys.stdin, sys.stdout, sys.stderr
+        self._path = sys.path[:]
+        self._environ, self._environ_bytes = dict(os.environ), _environ_bytes()
+        self._directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        self._handlers = {number: getsignal(number) for number in _SIGNALS}
+        self._locale = locale.setlocale(locale.LC_ALL)
+        self._decimal_context = decimal.getcontext().copy()
+        root = logging.getLogger()
+        self._logging = root.level, root.handlers[:], root.filters[:], logging.root.manager.disable
+        self._threads: set[threading.Thread] = set()
+        child_processes.become_subreaper()
+        _allow_multiprocessing()
+
+    def run(self, agent: Callable[..., Any], *arguments: Any) -> Any:
+        """Call ``agent`` in a context of its own, so that no context variable that it sets outlives the call."""
+        self._threads = set(threading.enumerate())
+        with warnings.catch_warnings():
+            return contextvars.copy_context().run(self._run_with_own_decimal_context, agent, *arguments)
+
+    def reset(self) -> None:
+        """Put this process back as it was, and end the processes that the agent has begun."""
+        sys.setrecursionlimit(self._recursion_limit)  # first: what follows needs it
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._handlers.items():
+            if handler is not None and getsignal(number) != handler:
+                signal.signal(number, handler)
+        sys.stdin, sys.stdout, sys.stderr = self._streams
+        if sys.path != self._path:
+            sys.path[:] = self._path
+        if _environ_bytes() != self._environ_bytes:
+            os.environ.clear()
+            os.environ.update(self._environ)
+            time.tzset()
+        os.fchdir(self._directory)
+        os.umask(self._umask)
+        if locale.setlocale(locale.LC_ALL) != self._locale:
+            locale.setlocale(locale.LC_ALL, self._locale)
+        for name in _FIELDS_OF_DECIMAL_CONTEXT:  # what the contexts of new threads begin with
+            setattr(decimal.DefaultContext, name, getattr(self._decimal_context, name))
+        socket.setdefaulttimeout(None)
+        self._reset_logging()
+        self._end_processes()
+
+    def _run_with_own_decimal_context(self, agent: Callable[..., Any], *arguments: Any) -> Any:
+        decimal.setcontext(self._decimal_context.copy())
+        return agent(*arguments)
+
+    def _reset_logging(self) -> None:
+        level, handlers, filters, disabled_level = self._logging
+        root = logging.getLogger()
+        if logging.root.manager.disable != disabled_level:
+            logging.disable(disabled_level)
+        if (root.level, root.handlers, root.filters) == (level, handlers, filters):
+            return
+        root.setLevel(level)
+        root.handlers[:], root.filters[:] = handlers, filters
+        for logger in logging.root.manager.loggerDict.values():  # dictConfig disables those that exist
+            if isinstance(logger, logging.Logger):
+                logger.disabled = False
+
+    def _end_processes(self) -> None:
+        if not child_processes.has_children():
+            return
+        structlog.get_logger().warning("processes that the agent began have not ended with its step and are killed")
+        # A thread that is left behind may wait for them or begin others, as that of a multiprocessing.Pool does.
+        has_left_threads = bool(set(threading.enumerate()) - self._threads)
+        self.is_unfit |= not child_processes.end_children() or has_left_threads
+
+
+def _environ_bytes() -> dict[bytes, bytes]:
+    return dict(os.environ._data)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _allow_multiprocessing() -> None:
+    """Let agents use multiprocessing: a process of a pool is a daemon, which may have no children."""
+    config: dict[str, Any] = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001
+    config["daemon"] = False
+    # Functions of agents cannot be imported by a new interpreter, which the other methods start.
+    multiprocessing.set_start_method("fork", force=True)
+    forks = _SignalsOfForks()
+    os.register_at_fork(before=forks.block, after_in_parent=forks.unblock, after_in_child=forks.set_defaults)
+
+
+class _SignalsOfForks(threading.local):
+    """Gives a process that an agent forks the default handlers: those of a pool child are not for it.
+
+    The signals are blocked meanwhile. One that came between the fork and the change would be lost, and
+    ``multiprocessing.Pool.terminate`` waits for a process that it has sent SIGTERM.
+    """
+
+    def __init__(self) -> None:
+        self._mask: set[Any] = set()
+
+    def block(self) -> None:
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED_BY_CHILD)
+
+    def set_defaults(self) -> None:
+        for number in _HANDLED_BY_CHILD:
+            signal.signal(number, signal.SIG_DFL)
+        self.unblock()
+
+    def unblock(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
