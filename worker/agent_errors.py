@@ -9,3 +9,7 @@ class TransientError(Exception):
 
 class PermanentError(Exception):
     """Another attempt would fail the same way: the step fails now."""
+
+
+class InvalidInputError(PermanentError):
+    """The input cannot be worked with, in a way that no schema can express: the step fails with ``input_invalid``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -45,6 +45,9 @@ class Ledger(Protocol):
 
     def transactions(self) -> Sequence[Mapping[str, Any]]:
         """Return the newest 1,000, oldest first, each ``{id, amount, description, type}``."""
+
+    def all_transactions(self) -> Iterator[Mapping[str, Any]]:
+        """Yield every transaction, in no particular order; one that is added meanwhile may be missing."""
 
 
 class Checkpoints(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -12,6 +12,7 @@ from shared.store.database import Database, db_call
 from shared.store.server_clock import Clock
 
 TRANSACTIONS_MAX: Final = 1_000
+_PAGE: Final = 5_000
 
 
 class MongoLedger:
@@ -45,6 +46,18 @@ class MongoLedger:
                 .limit(TRANSACTIONS_MAX)
             )
         return [_transaction(entry) for entry in reversed(newest)]
+
+    def all_transactions(self) -> Iterator[Mapping[str, Any]]:
+        """Yield every transaction by its id, a page to a call; one that is added meanwhile may be missing."""
+        after, end = f"{self._integrator}:", f"{self._integrator};"  # ';' follows ':'
+        while True:
+            with db_call(self._database, writes=False):
+                query = {"_id": {"$gt": after, "$lt": end}, "integrator": self._integrator}
+                page = list(self._database.collection("ledger").find(query).sort("_id", 1).limit(_PAGE))
+            yield from map(_transaction, page)
+            if len(page) < _PAGE:
+                return
+            after = page[-1]["_id"]
 
 
 def _transaction(entry: Mapping[str, Any]) -> Mapping[str, Any]:

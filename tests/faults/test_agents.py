@@ -23,7 +23,7 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
 
 
 def begin(runs: RunClient, **given: Any) -> str:
-    body = {"agent_name": "vandal", "input_data": given}
+    body = {"agent_name": "vandal", "input_data": {"do": "nothing"} | given}
     response = requests.post(f"{runs.stack.url}/run-agent", json=body, timeout=10)
     assert response.status_code == 202, response.text
     return str(response.json()["execution_id"])

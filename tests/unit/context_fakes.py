@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -33,6 +33,9 @@ class InMemoryLedger:
 
     def transactions(self) -> Sequence[Mapping[str, Any]]:
         return list(self.entries.values())[-1000:]
+
+    def all_transactions(self) -> Iterator[Mapping[str, Any]]:
+        return iter(self.entries.values())
 
 
 class InMemoryCheckpoints:

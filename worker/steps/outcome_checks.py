@@ -14,7 +14,7 @@ from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.catalogue.schema_validator import SchemaFault
 from shared.domain.execution import ErrorKind, Execution, RunError, Step
 from shared.errors import BucketError
-from worker.agent_errors import TransientError
+from worker.agent_errors import InvalidInputError, TransientError
 
 OUTPUT_MAX_BYTES: Final = 4 * 1024 * 1024
 OUTPUTS_MAX_BYTES: Final = 32 * 1024 * 1024
@@ -72,6 +72,8 @@ def error_of_exception(step: Step, raised: BaseException) -> RunError:
     is_transient |= isinstance(raised, BucketError) and raised.retryable  # for example of the ledger's store
     kind = ErrorKind.TRANSIENT if is_transient else ErrorKind.PERMANENT
     text = _safe_text_of(raised)
+    if isinstance(raised, InvalidInputError):
+        return step_error(step, "input_invalid", text)
     message = f"{type(raised).__name__}: {text}" if text else type(raised).__name__
     return step_error(step, "agent_error", message, kind)
 

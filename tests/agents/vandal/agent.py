@@ -25,8 +25,10 @@ LEAKED: list[Any] = []
 
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
+    if "do" not in given:
+        return {}
     found = state()
-    made = CHANGES[given.get("do", "nothing")](given) or {}
+    made = CHANGES[given["do"]](given) or {}
     due_by = time.monotonic() + given.get("then_wait_s", 0)
     while time.monotonic() < due_by and not ctx.cancelled:
         time.sleep(0.05)

@@ -6,12 +6,14 @@ from dataclasses import asdict
 from typing import Any
 
 from worker.context import AgentContext
-from worker.money import flow_of
+from worker.money import UnknownTypes, flow_of
 
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
-    """Return ``{"analysis": {total, positive, negative}}``; raises ValueError for an amount that is not money."""
-    transactions = given["transactions"]
-    analysis = asdict(flow_of(transactions))
+    """Return ``{"analysis": {total, positive, negative}}``; raises NotMoney for amounts that cannot be summed."""
+    transactions, unknown_types = given["transactions"], UnknownTypes()
+    analysis = asdict(flow_of(transactions, unknown_types))
+    if warning := unknown_types.describe():
+        ctx.log(warning, level="warning")
     ctx.log("analysed the transactions", transactions=len(transactions), **analysis)
     return {"analysis": analysis}

@@ -115,6 +115,16 @@ def test_any_exception_of_an_agent_is_its_failure(bench: WorkerHarness, kind: ty
     assert [step.status for step in execution.steps.values()] == [StepStatus.FAILED, StepStatus.SKIPPED]
 
 
+def test_an_agent_refuses_its_input_by_an_error_of_its_own(bench: WorkerHarness) -> None:
+    transactions = [{"id": number, "amount": 999_999_999_999.99} for number in range(71)]
+    run = bench.accept("cashflow_analyzer", given={"transactions": transactions})
+    bench.runner().run_message(bench.message_of(run))
+    error = bench.read(run).execution.error
+    assert error is not None
+    assert error.error_code == "input_invalid"
+    assert error.message.startswith("the sum 70,999,999,999,999.29 is too large")
+
+
 def test_a_simulated_worker_loss_shows_the_last_progress_and_nothing_more(bench: WorkerHarness) -> None:
     run = bench.accept("simulate", given={"script": ["running:0@40", "worker_lost", "completed"]})
     bench.services.publisher.publish_accepted([Decision(run)])

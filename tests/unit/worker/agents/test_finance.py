@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -13,6 +14,8 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from shared.catalogue.agent_catalogue import AgentCatalogue
+from tests.unit.context_fakes import InMemoryLedger, RecordingReporter
+from worker.agent_errors import InvalidInputError
 from worker.agent_loader import Agent
 from worker.context import AgentContext
 from worker.money import flow_of
@@ -113,8 +116,64 @@ def test_further_fields_of_a_transaction_are_allowed(catalogue: AgentCatalogue) 
 def test_the_total_is_the_exact_sum_to_half_a_cent(amounts: list[float | int]) -> None:
     exact = sum((Fraction(repr(amount)) for amount in amounts), Fraction(0))
     total = flow_of({"amount": amount} for amount in amounts).total
-    # A JSON number is a double, whose own resolution is coarse near 10^13.
-    assert abs(Fraction(repr(total)) - exact) <= Fraction(1, 200) + Fraction(math.ulp(float(total)))
+    assert abs(Fraction(repr(total)) - exact) <= Fraction(1, 200)
+
+
+@pytest.mark.parametrize("count", [71, 99, 9_001])
+def test_a_sum_that_a_json_number_cannot_tell_to_the_cent_is_refused(analysis: Run, count: int) -> None:
+    with pytest.raises(InvalidInputError, match="too large for a JSON number"):
+        analysis(*[LIMIT] * count)
+
+
+def test_the_largest_sums_that_can_be_told_are_told(analysis: Run) -> None:
+    assert analysis(*[LIMIT] * 70)["total"] == 69_999_999_999_999.3
+    whole = [999_999_999_999] * 10_000  # even, and beyond 2**53: a double still tells it
+    assert analysis(*whole)["total"] == 9_999_999_999_990_000
+    with pytest.raises(InvalidInputError):
+        analysis(*whole, 1)
+
+
+@pytest.mark.parametrize("kind", ["debit", "withdrawal", "DBIT", "outflow", " Expense ", "charge"])
+def test_the_words_of_banks_for_money_out_are_known(analysis: Run, kind: str) -> None:
+    assert analysis(20, type=kind) == {"total": -20, "positive": 0, "negative": -20}
+
+
+@pytest.mark.parametrize("kind", ["credit", "CRDT", "deposit", "inflow", "income", None])
+def test_the_words_for_money_in_change_nothing(analysis: Run, kind: str | None) -> None:
+    assert analysis(20, type=kind)["total"] == 20
+
+
+def test_types_that_are_not_known_are_counted_in_the_log(agents: Mapping[str, Agent], new_context: Contexts) -> None:
+    reporter = RecordingReporter()
+    kinds = ["mystery"] * 3 + ["income", "other"]
+    transactions = [{"id": number, "amount": 1, "type": kind} for number, kind in enumerate(kinds)]
+    agents["cashflow_analyzer"].run({"transactions": transactions}, new_context(reporter=reporter))
+    (warning,) = [line for line in reporter.lines if line[0] == "warning"]
+    assert "4 transactions have a type that is not known" in warning[1]
+    assert "'mystery' (3), 'other' (1)" in warning[1]
+
+
+def test_sums_do_not_depend_on_the_decimal_context_of_the_thread(analysis: Run) -> None:
+    with decimal.localcontext() as context:
+        context.prec = 6
+        assert analysis(123456.78, type="expense")["total"] == -123456.78
+
+
+def test_no_description_and_no_type_may_be_null(catalogue: AgentCatalogue, coordinate: Run) -> None:
+    transaction = {"id": 1, "amount": 1, "description": None, "type": None}
+    assert catalogue.find_input_faults("cashflow_analyzer", {"transactions": [transaction]}) == []
+    given = {"action": "add_transaction", "transaction": {"amount": 5, "description": None, "type": None}}
+    assert catalogue.find_input_faults("financial_coordinator", given) == []
+    added = coordinate("add_transaction", transaction=given["transaction"])["transaction"]
+    assert (added["description"], added["type"]) == ("", "income")
+
+
+def test_a_report_sums_all_transactions_and_not_only_those_listed(coordinate: Run, ledger: InMemoryLedger) -> None:
+    for number in range(1_050):
+        ledger.add(str(number), {"id": str(number), "amount": 1.01, "description": "", "type": "income"})
+    output = coordinate("get_report")
+    assert len(output["transactions"]) == 1_000
+    assert output["report"] == {"total": 1060.5, "positive": 1060.5, "negative": 0, "count": 1_050}
 
 
 @pytest.mark.parametrize(

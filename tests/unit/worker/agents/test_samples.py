@@ -36,6 +36,7 @@ NAMES = [
     "stubborn",
     "stubborn_soon",
     "ticker",
+    "vandal",
 ]
 
 Contexts = Callable[..., AgentContext]
