@@ -12,8 +12,7 @@ import redis
 import structlog
 from flask import request
 
-from api.http.body_key_checks import unknown_key_warnings
-from api.http.request_body import Blueprint, read_body
+from api.http.request_body import Blueprint, load_optional_body
 from api.polling.execution_reader import ExecutionReader, check_execution_id
 from api.polling.poll_handler import PollHandler
 from shared.bootstrap import Services
@@ -34,7 +33,7 @@ def blueprint(services: Services, reader: ExecutionReader, poller: PollHandler) 
     def cancel_execution(execution_id: str) -> flask.Response:
         """Cancel a run; one that is over stays as it is."""
         check_execution_id(execution_id)
-        body = read_body(request, optional=True)
+        body = load_optional_body(request, ("reason",))
         reason = _parse_reason(body)
         # If nothing was written, the run is done or its cancel was requested before. Perhaps only the primary has that
         # yet, so the read is causal.
@@ -44,7 +43,7 @@ def blueprint(services: Services, reader: ExecutionReader, poller: PollHandler) 
             cancel_request = CancelRequest(services.clock.now(), reason)
             record = replace(record, execution=replace(record.execution, cancel=cancel_request))
         status = 200 if record.execution.is_done else 202
-        return poller.respond_with_record(record, status, unknown_key_warnings(body, ("reason",)))
+        return poller.respond_with_record(record, status, body.warnings)
 
     return blp
 

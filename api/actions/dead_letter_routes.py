@@ -9,10 +9,9 @@ from flask import request
 
 from api.actions.retry import RetryHandler
 from api.http import list_cursors, query_params
-from api.http.body_key_checks import unknown_key_warnings
 from api.http.cache_control import private_no_cache
 from api.http.cursor_codec import CursorKind
-from api.http.request_body import Blueprint, LoadedBody, read_body
+from api.http.request_body import Blueprint, load_optional_body
 from api.polling.execution_reader import ExecutionReader
 from api.submission.submission import read_submission
 from shared.bootstrap import Services
@@ -44,7 +43,7 @@ def blueprint(services: Services, reader: ExecutionReader, retrier: RetryHandler
     @blp.route("/dead-letters/<letter_id>/requeue", methods=["POST"])
     def requeue(letter_id: str) -> flask.Response:
         """Requeue a dead letter: create a new execution that continues at the step that failed."""
-        raw = read_body(request, optional=True)
+        body = load_optional_body(request, ())
         letter = services.dead_letters.find(PUBLIC_INTEGRATOR, letter_id)
         if letter is None:
             if EXECUTION_ID_PATTERN.fullmatch(letter_id):
@@ -55,7 +54,7 @@ def blueprint(services: Services, reader: ExecutionReader, retrier: RetryHandler
                 f"dead letter {letter.id} is a message that could not be read: nobody knows what it stood for, "
                 "and the run it may have been for is offered again by itself"
             )
-        submission = read_submission(request, services.clock.now(), LoadedBody({}, raw, unknown_key_warnings(raw, ())))
+        submission = read_submission(request, services.clock.now(), body)
         return retrier.retry(submission, letter.execution_id, RetryFrom.FAILED)
 
     return blp

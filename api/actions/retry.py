@@ -9,8 +9,7 @@ import flask
 from flask import request
 
 from api.hints.poll_hints import ViewHints
-from api.http.body_key_checks import unknown_key_warnings
-from api.http.request_body import Blueprint, LoadedBody, read_body
+from api.http.request_body import Blueprint, load_optional_body
 from api.polling.execution_reader import ExecutionReader, check_execution_id
 from api.submission.acceptor import Acceptor
 from api.submission.admission import Admission
@@ -69,13 +68,9 @@ def blueprint(clock: ServerClock, retrier: RetryHandler) -> Blueprint:
     def retry(execution_id: str) -> flask.Response:
         """Rerun a failed or cancelled run as a new execution that reuses the finished steps."""
         check_execution_id(execution_id)
-        raw = read_body(request, optional=True)
-        start_from = _start_from(raw)
-        return retrier.retry(
-            read_submission(request, clock.now(), LoadedBody({}, raw, unknown_key_warnings(raw, ("from",)))),
-            execution_id,
-            start_from,
-        )
+        body = load_optional_body(request, ("from",))
+        start_from = _start_from(body)
+        return retrier.retry(read_submission(request, clock.now(), body), execution_id, start_from)
 
     return blp
 

@@ -14,6 +14,7 @@ from shared.bootstrap import Services
 from shared.clock import boottime_s
 from shared.domain.definitions.basket import Basket
 from shared.domain.execution import PUBLIC_INTEGRATOR
+from shared.errors import ValidationFailed
 
 CACHED_S: Final = 2.0
 _CACHED_MAX: Final = 1_000
@@ -29,13 +30,19 @@ class BasketCache:
         self._deletions = 0
 
     def get(self, name: str) -> Basket:
-        """Return a basket by its name; raises BasketNotFound, or AgentNotFound if one of its agents is gone."""
+        """Return a basket by its name; raises BasketNotFound, or AgentNotFound if one of its agents is gone.
+
+        Raises ValidationFailed if it was stored before a rule that it breaks.
+        """
         now, deletions = boottime_s(), self._deletions
         cached = self._cached.get(name)
         if cached is not None and now - cached[0] < CACHED_S:
             return cached[1]
         definition = self._services.baskets.get(PUBLIC_INTEGRATOR, check_basket_name(name))
-        basket = parse_basket(definition, self._services.catalogue)
+        try:
+            basket = parse_basket(definition, self._services.catalogue)
+        except ValidationFailed as error:
+            raise _outdated(name, error) from error
         with self._lock:
             if deletions == self._deletions:  # else this very basket may have been deleted after it was read
                 if len(self._cached) >= _CACHED_MAX:
@@ -48,3 +55,15 @@ class BasketCache:
         with self._lock:
             self._deletions += 1
             self._cached.pop(name, None)
+
+
+def _outdated(name: str, error: ValidationFailed) -> ValidationFailed:
+    details = [
+        {"pointer": "/basket_name", "message": f"{fault['pointer']} of the basket: {fault['message']}"}
+        for fault in error.details
+    ]
+    return ValidationFailed(
+        f"the basket {name!r} cannot run, because it was stored before a rule that it breaks: {error.message}; "
+        "delete it and create it again without this fault",
+        details=details,
+    )

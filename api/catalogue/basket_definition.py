@@ -7,8 +7,7 @@ from typing import Any
 
 import orjson
 
-from api.catalogue.schemas import DEFINITION_MAX_BYTES, STEP_KEYS
-from api.http.body_key_checks import unknown_key_warnings
+from api.catalogue.schemas import DEFINITION_MAX_BYTES
 from api.http.strict_json import FAULTS_MAX
 from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.domain.definitions.agent_spec import AgentSpec
@@ -21,25 +20,42 @@ from shared.domain.definitions.basket import (
     find_graph_faults,
     make_step_ids,
 )
-from shared.domain.definitions.retry_policy import parse_retry_policy
-from shared.errors import AgentNotFound, BasketNotFound, SpecError, UnknownAgent, ValidationFailed
+from shared.domain.definitions.retry_policy import DEFAULT_RETRY_POLICY, parse_retry_policy
+from shared.errors import AgentNotFound, BasketNotFound, RequestError, SpecError, ValidationFailed
 from shared.ids import BASKET_NAME_PATTERN
 
 STORED_FIELDS = ("name", "description", "agents", "steps", "execution_strategy")
 
 
-def parse_basket(definition: Mapping[str, Any], catalogue: AgentCatalogue, pointer: str = "") -> Basket:
+def parse_basket(
+    definition: Mapping[str, Any],
+    catalogue: AgentCatalogue,
+    pointer: str = "",
+    *,
+    missing_agent: type[RequestError] = AgentNotFound,
+) -> Basket:
     """Parse ``definition`` to a basket, whose steps have their agents' queues, timeouts and retries.
 
-    ``pointer`` is the JSON pointer to the definition. Raises AgentNotFound if it names an unknown agent,
-    ValidationFailed if its graph cannot run.
+    ``pointer`` is the JSON pointer to the definition. The faults of all steps are told at once: raises
+    ``missing_agent`` if it only names unknown agents, else ValidationFailed.
     """
+    faults = _FaultCollector()
     if "steps" in definition:
-        strategy, steps = GRAPH, _parse_steps(definition["steps"], catalogue, f"{pointer}/steps")
+        strategy, steps = GRAPH, _parse_steps(definition["steps"], catalogue, faults, f"{pointer}/steps")
     else:
         strategy = definition["execution_strategy"]
-        steps = tuple(_steps_from_agents(definition["agents"], strategy, catalogue))
+        steps = tuple(_parse_agents(definition["agents"], strategy, catalogue, faults, f"{pointer}/agents"))
+    faults.raise_any(missing_agent)
     return Basket(definition["name"], strategy, steps, definition.get("description", ""))
+
+
+def find_stored_faults(definition: Mapping[str, Any], catalogue: AgentCatalogue) -> Sequence[Mapping[str, Any]]:
+    """Return why a stored basket cannot run: rules that are newer than it is, or agents that are gone."""
+    try:
+        parse_basket(definition, catalogue)
+    except RequestError as error:
+        return error.details
+    return ()
 
 
 def check_basket_name(name: str) -> str:
@@ -81,49 +97,54 @@ def validate_definition(definition: Mapping[str, Any], pointer: str = "") -> dic
     return stored | {"execution_strategy": GRAPH if is_graph else strategy or SEQUENTIAL}
 
 
-def definition_warnings(raw: Mapping[str, Any], known_keys: Sequence[str], within: str = "") -> list[str]:
-    """Return a warning for each unknown key of a basket as it was sent, and of its steps; the first 20.
+class _FaultCollector:
+    """Collects the faults of all steps, so that they are told at once."""
 
-    ``known_keys`` are the keys of the basket; ``within`` names the basket if it is a part of the body.
-    """
-    warnings = unknown_key_warnings(raw, known_keys, within=within)
-    for index, step in enumerate(raw.get("steps") or ()):
-        if len(warnings) >= FAULTS_MAX:
-            break
-        warnings += unknown_key_warnings(step, STEP_KEYS, within=f"{within}.steps[{index}]".removeprefix("."))
-    return warnings[:FAULTS_MAX]
+    def __init__(self) -> None:
+        self._faults: list[dict[str, str]] = []
+        self._are_missing_agents = True
 
+    def add(self, pointer: str, message: str) -> None:
+        """Add a fault at a JSON pointer."""
+        self._faults.append({"pointer": pointer, "message": message})
+        self._are_missing_agents = False
 
-def check_agents_exist(definition: Mapping[str, Any], catalogue: AgentCatalogue) -> None:
-    """Raise UnknownAgent, with the JSON pointer of each, if a basket to be stored names agents that do not exist."""
-    named = [(f"/agents/{index}", name) for index, name in enumerate(definition.get("agents", ()))]
-    named += [(f"/steps/{index}/agent", step["agent"]) for index, step in enumerate(definition.get("steps", ()))]
-    details = []
-    for pointer, name in named:
+    def find_agent(self, name: str, catalogue: AgentCatalogue, pointer: str) -> AgentSpec | None:
+        """Return an agent's spec; None, and a fault at ``pointer``, if there is none."""
         try:
-            catalogue.agent(name)
+            return catalogue.agent(name)
         except AgentNotFound as error:
-            details.append({"pointer": pointer, "message": error.message})
-    if details:
-        raise UnknownAgent("; ".join(detail["message"] for detail in details[:3]), details=details[:20])
+            self._faults.append({"pointer": pointer, "message": error.message})
+            return None
+
+    def raise_any(self, missing_agent: type[RequestError]) -> None:
+        """Raise the faults: as ``missing_agent`` if there are no others, else as ValidationFailed."""
+        if self._faults:
+            summary = "; ".join(fault["message"] for fault in self._faults[:3])
+            kind = missing_agent if self._are_missing_agents else ValidationFailed
+            raise kind(summary, details=self._faults[:FAULTS_MAX])
 
 
-def _steps_from_agents(agents: Sequence[str], strategy: str, catalogue: AgentCatalogue) -> Iterator[BasketStep]:
+def _parse_agents(
+    agents: Sequence[str], strategy: str, catalogue: AgentCatalogue, faults: _FaultCollector, pointer: str
+) -> Iterator[BasketStep]:
     previous: tuple[str, ...] = ()
-    for step_id, name in zip(make_step_ids(agents), agents, strict=True):
-        yield step_from_spec(catalogue.agent(name), step_id, () if strategy == PARALLEL else previous)
+    for index, (step_id, name) in enumerate(zip(make_step_ids(agents), agents, strict=True)):
+        spec = faults.find_agent(name, catalogue, f"{pointer}/{index}")
+        if spec is not None:
+            yield step_from_spec(spec, step_id, () if strategy == PARALLEL else previous)
         previous = (step_id,)
 
 
-def _parse_steps(steps: Sequence[Mapping[str, Any]], catalogue: AgentCatalogue, pointer: str) -> tuple[BasketStep, ...]:
+def _parse_steps(
+    steps: Sequence[Mapping[str, Any]], catalogue: AgentCatalogue, faults: _FaultCollector, pointer: str
+) -> tuple[BasketStep, ...]:
     parsed = tuple(
-        _parse_step(step, step_id, catalogue, f"{pointer}/{index}")
+        _parse_step(step, step_id, catalogue, faults, f"{pointer}/{index}")
         for index, (step, step_id) in enumerate(zip(steps, _resolve_step_ids(steps), strict=True))
     )
-    faults = find_graph_faults(parsed)
-    if faults:
-        details = [{"pointer": pointer + fault.pointer, "message": fault.message} for fault in faults[:20]]
-        raise ValidationFailed("; ".join(fault.message for fault in faults[:3]), details=details)
+    for fault in find_graph_faults(parsed):
+        faults.add(pointer + fault.pointer, fault.message)
     return parsed
 
 
@@ -134,13 +155,18 @@ def _resolve_step_ids(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     return [step["id"] if "id" in step else next(unnamed) for step in steps]
 
 
-def _parse_step(step: Mapping[str, Any], step_id: str, catalogue: AgentCatalogue, pointer: str) -> BasketStep:
-    spec = catalogue.agent(step["agent"])
+def _parse_step(
+    step: Mapping[str, Any], step_id: str, catalogue: AgentCatalogue, faults: _FaultCollector, pointer: str
+) -> BasketStep:
+    needs, step_input = tuple(dict.fromkeys(step.get("needs", ()))), step.get("input")
+    spec = faults.find_agent(step["agent"], catalogue, f"{pointer}/agent")
+    policy = DEFAULT_RETRY_POLICY
     try:
-        policy = parse_retry_policy(step.get("retry", spec.retry))
+        policy = parse_retry_policy(step.get("retry", spec.retry if spec else "default"))
     except SpecError as error:
-        fault = {"pointer": f"{pointer}/retry", "message": error.message}
-        raise ValidationFailed(error.message, details=[fault]) from error
+        for fault in error.details or ({"pointer": "", "message": error.message},):
+            faults.add(f"{pointer}/retry{fault['pointer']}", fault["message"])
+    if spec is None:
+        return BasketStep(step_id, step["agent"], needs, input=step_input)
     timeout_s = float(step.get("timeout_s", spec.timeout_s))
-    needs = tuple(dict.fromkeys(step.get("needs", ())))
-    return BasketStep(step_id, spec.name, needs, spec.queue, timeout_s, policy, step.get("input"))
+    return BasketStep(step_id, spec.name, needs, spec.queue, timeout_s, policy, step_input)

@@ -9,24 +9,27 @@ import flask
 
 from api.catalogue.basket_cache import BasketCache
 from api.catalogue.basket_definition import (
-    check_agents_exist,
     check_basket_name,
-    definition_warnings,
+    find_stored_faults,
     parse_basket,
     validate_definition,
 )
-from api.catalogue.schemas import NEW_BASKET_KEYS, NewBasketSchema
+from api.catalogue.schemas import NewBasketSchema
 from api.http import query_params
 from api.http.request_body import Blueprint, LoadedBody
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.lifecycle.simulator_script import SIMULATE_AGENT_NAME
-from shared.errors import BasketExists, RequestError, ValidationFailed
+from shared.errors import BasketExists, RequestError, UnknownAgent, ValidationFailed
 
 
 def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
     """Build the blueprint with the routes of agents and baskets."""
     blp = Blueprint("catalogue", __name__, description="Agents, and baskets made of them")
+
+    def stored_view(definition: Mapping[str, Any]) -> dict[str, Any]:
+        faults = find_stored_faults(definition, services.catalogue)
+        return _basket_view(definition) | ({"faults": faults} if faults else {})
 
     @blp.route("/agents")
     def agents() -> flask.Response:
@@ -42,26 +45,25 @@ def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
     @blp.route("/baskets")
     def baskets() -> flask.Response:
         """List the baskets by name."""
-        views = [_basket_view(definition) for definition in services.baskets.all(PUBLIC_INTEGRATOR)]
+        views = [stored_view(definition) for definition in services.baskets.all(PUBLIC_INTEGRATOR)]
         return flask.jsonify(baskets=views, count=len(views))
 
     @blp.route("/baskets/<name>")
     def basket(name: str) -> flask.Response:
         """Get one basket."""
-        return flask.jsonify(_basket_view(services.baskets.get(PUBLIC_INTEGRATOR, check_basket_name(name))))
+        return flask.jsonify(stored_view(services.baskets.get(PUBLIC_INTEGRATOR, check_basket_name(name))))
 
     @blp.route("/create-basket", methods=["POST"])
     @blp.arguments(NewBasketSchema())
     def create_basket(body: LoadedBody) -> tuple[flask.Response, int]:
         """Create a basket under a name that is not in use."""
-        warnings = definition_warnings(body.raw, NEW_BASKET_KEYS)
         _check_not_reserved(body["name"], BasketExists)
         definition = validate_definition(body)
-        check_agents_exist(definition, services.catalogue)
-        parse_basket(definition, services.catalogue)  # refuse a graph that cannot run now, not when it is run
+        # A graph that cannot run is refused now, not when it is run.
+        parse_basket(definition, services.catalogue, missing_agent=UnknownAgent)
         services.baskets.add(PUBLIC_INTEGRATOR, definition, services.clock.now())
-        payload = {"success": True, "message": f"basket {body['name']!r} created", "basket": _basket_view(definition)}
-        return flask.jsonify(payload | ({"warnings": warnings} if warnings else {})), 201
+        message = f"basket {body['name']!r} created"
+        return flask.jsonify(success=True, message=message, basket=_basket_view(definition)), 201
 
     @blp.route("/baskets/<name>", methods=["DELETE"])
     def delete_basket(name: str) -> flask.Response:

@@ -22,6 +22,8 @@ _NAME_RULE: Final = validate.Regexp(
 class WrittenStepSchema(BodySchema):
     """One step of an explicit graph."""
 
+    IS_STRICT = True
+
     id = fields.Str(validate=validate.Regexp(rf"^(?:{AGENT_NAME_PATTERN.pattern})\Z", error=_STEP_ID_MESSAGE))
     agent = fields.Str(required=True, validate=validate.Length(max=63))
     needs = fields.List(fields.Str(validate=validate.Length(max=STEP_ID_MAX)), validate=validate.Length(max=STEPS_MAX))
@@ -31,7 +33,9 @@ class WrittenStepSchema(BodySchema):
 
 
 class BasketConfigSchema(BodySchema):
-    """A basket as it is written: its agents in order."""
+    """A basket as it is written: its agents in order, or a graph of steps."""
+
+    IS_STRICT = True
 
     name = fields.Str(validate=_NAME_RULE)
     description = fields.Str(load_default="", validate=validate.Length(max=2_000))
@@ -56,9 +60,3 @@ class NewBasketSchema(BasketConfigSchema):
         validate=_NAME_RULE,
         error_messages={"required": "name is required", "null": "name is required"},
     )
-
-
-# The schemas do not change and bodies are checked for each request, so the keys are listed once.
-NEW_BASKET_KEYS: Final = tuple(NewBasketSchema().fields)
-CONFIG_KEYS: Final = tuple(BasketConfigSchema().fields)
-STEP_KEYS: Final = tuple(WrittenStepSchema().fields)

@@ -15,9 +15,8 @@ from marshmallow import fields
 from api.feed import cursors
 from api.feed.changes import NOW, FeedHandler
 from api.http import query_params
-from api.http.body_key_checks import unknown_key_warnings
 from api.http.cache_control import private_no_cache
-from api.http.request_body import Blueprint, LoadedBody, read_body
+from api.http.request_body import Blueprint, LoadedBody, load_optional_body
 from api.http.schema_fields import BodySchema
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC_INTEGRATOR
@@ -70,13 +69,13 @@ def consumers_blueprint(services: Services, feed: FeedHandler) -> Blueprint:
         if not CONSUMER_NAME_PATTERN.fullmatch(name):
             fault = {"parameter": "name", "message": _NAME_RULE}
             raise ValidationFailed(f"the name of a consumer {_NAME_RULE}", details=[fault])
-        body = read_body(request, optional=True)
+        body = load_optional_body(request, ("since",))
         since = _parse_since(body)
         try:
             consumer, is_new = consumers.get(PUBLIC_INTEGRATOR, name), False
         except ConsumerNotFound:
             consumer, is_new = consumers.add(PUBLIC_INTEGRATOR, name, feed.resolve_readable(since))
-        response = _consumer_response(consumer, unknown_key_warnings(body, ("since",)))
+        response = _consumer_response(consumer, body.warnings)
         response.status_code = 201 if is_new else 200
         return response
 

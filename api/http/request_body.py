@@ -6,7 +6,7 @@ error, and flask-smorest's own parser bypasses ``app.json``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import flask
@@ -17,7 +17,8 @@ from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import ClientDisconnected
 
-from api.http.body_key_checks import check_policy, unknown_key_warnings
+from api.http.body_key_checks import UnknownKeys, check_policy, find_unknown_keys, with_warnings
+from api.http.schema_fields import BodySchema
 from api.http.strict_json import json_pointer, parse
 from shared.errors import InvalidJson, PayloadTooLarge, UnsupportedMediaType, ValidationFailed
 
@@ -92,18 +93,13 @@ class LoadedBody(dict[str, Any]):
 
 
 class StrictParser(FlaskParser):
-    """The webargs parser of flask-smorest with our strict body: ignores unknown keys; errors are 400, never 422."""
+    """The webargs parser of flask-smorest with our strict body; errors are 400, never 422."""
 
     POLICY: BodyPolicy = staticmethod(check_policy)
 
     def parse(self, argmap: Any, *_: Any, **__: Any) -> LoadedBody:
         """Return what ``argmap`` loads of the body; without webargs' generic code, which looks up a location first."""
-        raw = read_body(request_ctx.request, policy=self.POLICY)
-        warnings = unknown_key_warnings(raw, argmap.fields, key_hints=argmap.KEY_HINTS)
-        try:
-            return LoadedBody(argmap.load(raw), raw, warnings)
-        except marshmallow.ValidationError as error:
-            raise validation_error(error.messages) from None
+        return load_body(argmap, read_body(request_ctx.request, policy=self.POLICY))
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
@@ -112,15 +108,57 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
     ARGUMENTS_PARSER = StrictParser()
 
 
+def load_body(schema: BodySchema, raw: Mapping[str, Any]) -> LoadedBody:
+    """Return ``raw`` as ``schema`` loads it; raises ValidationFailed with all faults, misspelt keys among them."""
+    known_keys: Collection[str] = raw if schema.IS_STRICT else schema.fields  # a strict one refuses unknown keys itself
+    unknown = find_unknown_keys(raw, known_keys, key_hints=schema.KEY_HINTS)
+    refusal: ValidationFailed | None = None
+    values: Mapping[str, Any] = {}
+    try:
+        values = schema.load(raw)
+    except marshmallow.ValidationError as error:
+        refusal = validation_error(error.messages)
+    except ValidationFailed as error:
+        refusal = error
+    _check_near_misses(unknown, refusal)
+    if refusal is not None:
+        raise with_warnings(refusal, unknown.warnings) from None
+    return LoadedBody(values, raw, unknown.warnings)
+
+
+def load_optional_body(request: flask.Request, known_keys: Collection[str]) -> LoadedBody:
+    """Return the body of ``request``, which may be absent, with its known keys that are not null.
+
+    Raises ValidationFailed for misspelt keys, and what :func:`read_body` raises.
+    """
+    raw = read_body(request, optional=True)
+    unknown = find_unknown_keys(raw, known_keys)
+    _check_near_misses(unknown, None)
+    return LoadedBody({key: raw[key] for key in known_keys if raw.get(key) is not None}, raw, unknown.warnings)
+
+
 def validation_error(messages: Any) -> ValidationFailed:
     """Return the ValidationFailed for marshmallow's messages: with the JSON pointer of each fault, at most 100."""
-    details = [{"pointer": json_pointer(path), "message": text} for path, text in _flatten_messages(messages, ())]
+    return _refusal([{"pointer": json_pointer(path), "message": text} for path, text in _flatten_messages(messages)])
+
+
+def _check_near_misses(unknown: UnknownKeys, refusal: ValidationFailed | None) -> None:
+    """Raise ValidationFailed for misspelt keys, and for the faults of ``refusal`` that they do not explain."""
+    if not unknown.near_misses:
+        return
+    explained = {json_pointer([key]) for key in unknown.near_misses.values()}
+    misspelt = list(validation_error(unknown.faults).details)
+    others = [] if refusal is None else [fault for fault in refusal.details if fault["pointer"] not in explained]
+    raise with_warnings(_refusal([*misspelt, *others]), unknown.warnings)
+
+
+def _refusal(details: Sequence[Mapping[str, Any]]) -> ValidationFailed:
     summary = "; ".join(f"{detail['pointer']}: {detail['message']}" for detail in details[:3])
     more = f"; and {len(details) - 3} more" if len(details) > 3 else ""  # noqa: PLR2004  as many as the summary has
     return ValidationFailed(summary + more, details=details[:_DETAILS_MAX])
 
 
-def _flatten_messages(faults: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _flatten_messages(faults: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
     if isinstance(faults, Mapping):
         for key, inner in faults.items():
             yield from _flatten_messages(inner, path if key == "_schema" else (*path, key))

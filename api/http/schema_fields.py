@@ -7,9 +7,9 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load, validate, validates_schema
 
-from api.http.body_key_checks import NO_KEY_HINTS
+from api.http.body_key_checks import NO_KEY_HINTS, unknown_key_faults
 from shared.timestamps import parse_rfc3339
 
 ITEMS_MAX: Final = 500
@@ -18,7 +18,10 @@ _NOT_AN_OBJECT_MESSAGE: Final = "must be a JSON object"
 
 
 class BodySchema(Schema):
-    """A request body whose unknown keys are ignored; the response names them in ``warnings``."""
+    """A JSON object of a request; null stands for the absence of any key that may be absent."""
+
+    IS_STRICT: ClassVar[bool] = False
+    """Whether unknown keys are refused; if not, misspelt ones are, and the response names others in ``warnings``."""
 
     KEY_HINTS: ClassVar[Mapping[str, str]] = NO_KEY_HINTS
     """For keys that belong somewhere else, the text of a warning that says where."""
@@ -29,6 +32,25 @@ class BodySchema(Schema):
         """Marshmallow's options."""
 
         unknown = EXCLUDE
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        """Let the documented schema allow null wherever a key may be absent."""
+        super().on_bind_field(field_name, field_obj)
+        field_obj.allow_none = field_obj.allow_none or not field_obj.required
+
+    @pre_load
+    def _drop_nulls(self, data: Any, **_: Any) -> Any:
+        if not isinstance(data, dict) or None not in data.values():
+            return data
+        return {key: value for key, value in data.items() if value is not None or self._is_required(key)}
+
+    def _is_required(self, key: str) -> bool:
+        return key in self.fields and self.fields[key].required
+
+    @validates_schema(pass_original=True, skip_on_field_errors=False)
+    def _refuse_unknown_keys(self, _: Any, original: Any, **__: Any) -> None:
+        if self.IS_STRICT and isinstance(original, dict) and not original.keys() <= self.fields.keys():
+            raise ValidationError(unknown_key_faults(original, self.fields))
 
 
 class ObjectField(fields.Dict):

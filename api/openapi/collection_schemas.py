@@ -79,6 +79,7 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "BatchItemRefused": object_of(
         "The problem that the single call would have returned.",
+        ("warnings",),
         **PROBLEM_PROPERTIES
         | {"status": described({"type": "integer", "enum": [400, 404, 422, 500, 503]}, _SINGLE_STATUS)},
     ),
@@ -174,13 +175,17 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "Basket": object_of(
         "A basket: its agents in their order, or a graph of steps.",
-        ("agents", "steps"),
+        ("agents", "steps", "faults"),
         name=BASKET,
         basket_name=described(BASKET, "the same as name"),
         description=STRING,
         agents=array_of(AGENT, minItems=1, maxItems=STEPS_MAX),
         steps=array_of(ref("WrittenStep"), minItems=1, maxItems=STEPS_MAX),
         execution_strategy=STRATEGY,
+        faults=described(
+            array_of(ref("Fault"), minItems=1),
+            "why it cannot run: a rule that is newer than it is, or an agent that is gone",
+        ),
     )
     | {"oneOf": [{"required": ["agents"]}, {"required": ["steps"]}]},
     "Baskets": object_of(baskets=array_of(ref("Basket")), count=COUNT),

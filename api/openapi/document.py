@@ -34,10 +34,10 @@ until `done` is true; come back after `poll_after_ms`. There are no callbacks.
   `method_not_allowed` with `Allow`; any other path is 404 `not_found`, and a slash at the end makes another path.
 - Every error is `application/problem+json`; decide by its `error_code`; the list of codes is closed.
 - Bodies are JSON objects in UTF-8 of at most 1 MiB, under `application/json` or any `application/*+json`, nested at
-  most 32 levels deep. Unknown keys are ignored and named in `warnings`, also those of a `config` and of the steps
-  of a graph. These are refused: duplicate keys, integers beyond signed 64 bits, lone surrogates and NUL in a key
-  (`invalid_json`), callback URLs (`callbacks_not_supported`), and credentials at any depth
-  (`credentials_not_accepted`).
+  most 32 levels deep. Misspelt keys are refused with the right one (`validation_failed`), as is every unknown key of
+  a basket's definition; other unknown keys are ignored and named in `warnings`. These are refused too: duplicate keys,
+  integers beyond signed 64 bits, lone surrogates and NUL in a key (`invalid_json`), callback URLs
+  (`callbacks_not_supported`), and credentials at any depth (`credentials_not_accepted`).
 - Unknown query parameters are ignored; a known one that is given twice is refused (`validation_failed`).
 - If cross-origin requests are allowed (`BUCKET_CORS_ORIGINS`), responses also have `Access-Control-Allow-Origin`,
   `Access-Control-Expose-Headers` and `Vary: Origin`.

@@ -9,7 +9,7 @@ from typing import Any, Final
 from api.actions.cancel import REASON_MAX
 from api.feed.changes import NOW
 from api.http.schema_fields import ITEMS_MAX
-from api.openapi.json_schema import STRING, JsonObject, described, enum_of, ref
+from api.openapi.json_schema import STRING, JsonObject, described, enum_of, nullable, ref
 from api.openapi.response_schemas import TIMEOUT_S
 from api.submission.schemas import METADATA_MAX_BYTES
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
@@ -22,11 +22,16 @@ _RETRY_SCHEMA: Final[JsonObject] = {
         {
             "type": "object",
             "properties": {
-                name: {"type": "integer" if name == "attempts" else "number", "minimum": least, "maximum": most}
+                name: {
+                    "type": ["integer" if name == "attempts" else "number", "null"],
+                    "minimum": least,
+                    "maximum": most,
+                }
                 for name, (least, most) in RETRY_POLICY_LIMITS.items()
             },
             "additionalProperties": False,
         },
+        {"type": "null"},
     ],
     "description": "how often a step is tried, and the delay between attempts: a policy's name, or a policy",
 }
@@ -65,7 +70,7 @@ _HAND_WRITTEN_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "RetryRequest": _optional_key(
         "from",
-        enum_of(*RetryFrom) | {"default": str(RetryFrom.FAILED)},
+        {"type": ["string", "null"], "enum": [*map(str, RetryFrom), None], "default": str(RetryFrom.FAILED)},
         "failed keeps the finished steps; start runs all of them again",
     ),
     "NewConsumer": _optional_key(
@@ -82,7 +87,9 @@ def build_request_schemas(generated: Mapping[str, JsonObject]) -> dict[str, Json
     schemas = {name: _as_json_schema(form) for name, form in generated.items()}
     step = schemas["WrittenStep"]["properties"]
     step["retry"] = _RETRY_SCHEMA
-    step["timeout_s"] = TIMEOUT_S
+    step["timeout_s"] = nullable(TIMEOUT_S)
+    for name in ("BasketConfig", "NewBasket", "WrittenStep"):
+        schemas[name]["additionalProperties"] = False
     # Read by a plain loop, so marshmallow does not have the rule.
     schemas["PolledItem"]["properties"]["rev"] |= {"minimum": 0, "maximum": 2**63 - 1}
     # Each item is checked by itself, so that a fault in one does not refuse the whole batch.

@@ -50,7 +50,7 @@ LEVEL: Final = enum_of(*LOG_LEVELS)
 STRATEGY: Final = enum_of(SEQUENTIAL, PARALLEL, GRAPH)
 STATUS: Final = enum_of(*ExecutionStatus)
 WARNINGS: Final = described(
-    array_of(STRING, minItems=1), "the keys of the body that were ignored, with the keys that were probably meant"
+    array_of(STRING, minItems=1), "what was ignored in the body, or chosen because it is missing, such as sample input"
 )
 _METADATA: Final = object_of(
     execution_id=EXECUTION_ID, basket_name=BASKET, agents_executed=array_of(AGENT, minItems=1), strategy=STRATEGY
@@ -169,6 +169,7 @@ PROBLEM_PROPERTIES: Final[dict[str, JsonObject]] = {
     "details": described(array_of(ref("Fault")), "each fault, with its place in the request"),
     "timestamp": TIMESTAMP,
     "request_id": described(REQUEST_ID, "quote it if you need help"),
+    "warnings": described(WARNINGS, "only of a 400: keys of the body that were ignored"),
 }
 _RESYNC: Final = described(
     object_of(since=STRING, list=URI_REFERENCE),
@@ -218,7 +219,9 @@ RESPONSE_SCHEMAS: Final[dict[str, JsonObject]] = {
         status=enum_of("success", "running", "retrying", "released", "lost", "cancelling", "cancelled", "error"),
         data=OBJECT,
     ),
-    "Problem": object_of("Every error, in the format of RFC 9457.", ("resync",), **PROBLEM_PROPERTIES, resync=_RESYNC),
+    "Problem": object_of(
+        "Every error, in the format of RFC 9457.", ("resync", "warnings"), **PROBLEM_PROPERTIES, resync=_RESYNC
+    ),
     "Fault": object_of(
         "",
         ("pointer", "parameter", "header", "line", "column"),

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from api.http.body_key_checks import unknown_key_warnings
+from api.http.body_key_checks import find_unknown_keys
 from api.http.schema_fields import BodySchema, ItemsField
 from api.http.strict_json import FAULTS_MAX
 from shared.ids import EXECUTION_ID_PATTERN
 
 _REV_MAX: Final = 2**63
-_ITEM_KEYS: Final = ("execution_id", "rev")
+_ITEM_KEYS: Final = dict.fromkeys(("execution_id", "rev"))
 _INVALID_ID: Final = "must be a string: the execution_id that the submit was answered"
 _INVALID_REV: Final = "must be the rev of the last poll, or null where there was none"
 
@@ -63,26 +63,42 @@ def _parse_items(items: Sequence[Any]) -> PollManyRequest:
         if type(item) is not dict:
             faults[index] = ["must be an object such as {execution_id, rev}"]
             continue
-        execution_id, rev = item.get("execution_id"), item.get("rev")
+        execution_id: Any = item.get("execution_id")
+        rev: Any = item.get("rev")
         if type(rev) is float and rev.is_integer() and rev < _REV_MAX:
             rev = int(rev)  # in JSON 7.0 is the same number as 7
-        if type(execution_id) is not str:
-            faults[index] = {"execution_id": [_INVALID_ID]}
-        elif rev is not None and (type(rev) is not int or rev < 0):
-            faults[index] = {"rev": [_INVALID_REV]}
+        fault = _find_value_faults(execution_id, rev)
+        if not item.keys() <= _ITEM_KEYS.keys():
+            fault = _check_unknown_keys(poll_request, item, fault)
+        if fault:
+            faults[index] = fault
         elif not EXECUTION_ID_PATTERN.fullmatch(execution_id):
             poll_request.malformed_ids[execution_id] = None
         elif revs.setdefault(execution_id, rev) != rev:
             revs[execution_id] = None  # two revisions of one run: return its view in any case
-        if len(item) > (1 if rev is None else 2):
-            _warn_of_unknown_keys(poll_request, item)
     if faults:
         raise ValidationError(faults)
     return poll_request
 
 
-def _warn_of_unknown_keys(poll_request: PollManyRequest, item: Mapping[str, Any]) -> None:
-    """Warn once of each unknown key: with "revision" in place of "rev" every run would be returned each time."""
-    if len(poll_request.warnings) < FAULTS_MAX:
-        item_warnings = unknown_key_warnings(item, _ITEM_KEYS, within="items")
-        poll_request.warnings += [warning for warning in item_warnings if warning not in poll_request.warnings]
+def _find_value_faults(execution_id: Any, rev: Any) -> Mapping[str, Any]:
+    if type(execution_id) is not str:
+        return {"execution_id": [_INVALID_ID]}
+    if rev is not None and (type(rev) is not int or rev < 0):
+        return {"rev": [_INVALID_REV]}
+    return {}
+
+
+def _check_unknown_keys(
+    poll_request: PollManyRequest, item: Mapping[str, Any], faults: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the faults of an item's misspelt keys, and those ``faults`` that they do not explain.
+
+    Other unknown keys are warned of, each once: with "revision" in place of "rev" every run would be returned each
+    time.
+    """
+    unknown = find_unknown_keys(item, _ITEM_KEYS, within="items")
+    new_warnings = [warning for warning in unknown.warnings if warning not in poll_request.warnings]
+    poll_request.warnings = [*poll_request.warnings, *new_warnings][:FAULTS_MAX]
+    explained = set(unknown.near_misses.values())
+    return unknown.faults | {key: fault for key, fault in faults.items() if key not in explained}

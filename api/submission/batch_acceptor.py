@@ -14,22 +14,24 @@ from itertools import zip_longest
 from typing import Any, Final
 
 import flask
-import marshmallow
 import orjson
 import structlog
 
-from api.catalogue.basket_definition import definition_warnings
-from api.catalogue.schemas import CONFIG_KEYS
 from api.hints.poll_hints import ViewHints
 from api.http import problems
-from api.http.body_key_checks import check_policy, unknown_key_warnings
-from api.http.request_body import validation_error
+from api.http.body_key_checks import check_policy
+from api.http.request_body import load_body
 from api.http.schema_fields import ITEMS_MAX
 from api.submission.acceptor import AcceptedRun, replay_of
 from api.submission.replies import accepted_body
 from api.submission.run_builder import NewRun, RunBuilder
-from api.submission.schemas import BatchItemSchema, RunBasketSchema
-from api.submission.submission import Submission, fingerprint, parse_idempotency_key
+from api.submission.schemas import BatchItemSchema
+from api.submission.submission import (
+    Submission,
+    fingerprint,
+    ignored_and_default_warnings,
+    parse_idempotency_key,
+)
 from api.submission.withdrawals import Withdrawals
 from shared import fault_injection
 from shared.bootstrap import Services
@@ -39,7 +41,6 @@ from shared.errors import BucketError, InternalError, OutcomeUnknown, Unavailabl
 
 _SUBMIT_ROUTE: Final = "/run-basket"
 _KEY_FIELD: Final = "idempotency_key"
-_ITEM_KEYS: Final = tuple(BatchItemSchema().fields)
 # Separates the key of a batch from the index of an item; no caller can send this character in a key.
 _KEY_SEPARATOR: Final = "\x1f"
 
@@ -57,7 +58,7 @@ class BatchAcceptor:
         self._builder = builder
         self._withdrawals = withdrawals
         self._view_hints = view_hints
-        self._schema = RunBasketSchema()
+        self._schema = BatchItemSchema()
 
     def accept(self, batch: Submission) -> flask.Response:
         """Return the reply with the outcome of each item.
@@ -82,17 +83,15 @@ class BatchAcceptor:
                 fault = {"pointer": "", "message": "not an object"}
                 raise ValidationFailed("an item must be a JSON object", details=[fault])
             check_policy(raw)
-            body = {name: value for name, value in raw.items() if name != _KEY_FIELD}
+            single = {name: value for name, value in raw.items() if name != _KEY_FIELD}
             key = parse_idempotency_key(raw.get(_KEY_FIELD), "pointer", f"/{_KEY_FIELD}")
-            loaded = self._schema.load(body)
+            loaded = load_body(self._schema, single)
             return replace(
                 batch,
                 body=loaded,
-                idempotency=derived if key is None else Idempotency(key, fingerprint(_SUBMIT_ROUTE, body)),
-                warnings=_warnings(raw, is_inline=loaded.get("basket_name") is None),
+                idempotency=derived if key is None else Idempotency(key, fingerprint(_SUBMIT_ROUTE, single)),
+                warnings=[*loaded.warnings, *ignored_and_default_warnings(raw)],
             )
-        except marshmallow.ValidationError as error:
-            return validation_error(error.messages)
         except BucketError as error:
             return error
 
@@ -193,11 +192,6 @@ class BatchAcceptor:
         body = accepted_body(run, hints.poll_after_ms, batch.prefix, warnings)
         body |= {"status": 202, "execution_status": run.status}
         return body | ({"idempotency_replayed": True} if outcome.is_replay else {})
-
-
-def _warnings(raw: Mapping[str, Any], *, is_inline: bool) -> list[str]:
-    config_warnings = definition_warnings(raw["config"], CONFIG_KEYS, "config") if is_inline else []
-    return unknown_key_warnings(raw, _ITEM_KEYS) + config_warnings
 
 
 def _derived_keys(batch_key: Idempotency) -> Sequence[Idempotency]:

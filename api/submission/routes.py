@@ -8,8 +8,6 @@ from typing import Any
 import flask
 from flask import request
 
-from api.catalogue.basket_definition import definition_warnings
-from api.catalogue.schemas import CONFIG_KEYS
 from api.hints.poll_hints import ViewHints
 from api.http.body_key_checks import check_policy
 from api.http.request_body import Blueprint, LoadedBody, StrictParser
@@ -19,7 +17,7 @@ from api.submission.held_submit import HeldSubmit
 from api.submission.replies import accepted_response
 from api.submission.run_builder import NewRun, RunBuilder
 from api.submission.schemas import RunAgentSchema, RunBasketSchema, RunBatchSchema
-from api.submission.submission import Submission, read_submission
+from api.submission.submission import Submission, ignored_and_default_warnings, read_submission
 from shared.errors import BucketError
 from shared.store.server_clock import ServerClock
 
@@ -34,8 +32,7 @@ def blueprint(
     @blp.arguments(RunBasketSchema())
     def run_basket(body: LoadedBody) -> flask.Response:
         """Run a basket, named or written inline."""
-        if body.get("basket_name") is None:
-            body.warnings = [*body.warnings, *definition_warnings(body.raw["config"], CONFIG_KEYS, "config")]
+        body.warnings = [*body.warnings, *ignored_and_default_warnings(body.raw)]
         submission = read_submission(request, clock.now(), body)
         return reply(submission, builder.basket_run(submission))
 

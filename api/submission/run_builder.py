@@ -14,6 +14,7 @@ import orjson
 
 from api.catalogue.basket_cache import BasketCache
 from api.catalogue.basket_definition import parse_basket, step_from_spec, validate_definition
+from api.http.body_key_checks import with_warnings
 from api.http.strict_json import FAULTS_MAX
 from api.submission.admission import Admission
 from api.submission.schemas import METADATA_MAX_BYTES
@@ -60,7 +61,7 @@ class RunBuilder:
             self._admission.check(already_queued)
             return self._new_run(self._basket(submission.body), submission, kind="basket")
         except BucketError as error:
-            return error
+            return with_warnings(error, submission.warnings)
 
     def agent_run(self, submission: Submission) -> NewRun | BucketError:
         """Return the run of one agent as a basket of one step, or the error that refuses it."""
@@ -70,7 +71,7 @@ class RunBuilder:
             basket = Basket(spec.name, SEQUENTIAL, (step_from_spec(spec, spec.name),))
             return self._new_run(basket, submission, kind="agent")
         except BucketError as error:
-            return error
+            return with_warnings(error, submission.warnings)
 
     def _new_run(self, basket: Basket, submission: Submission, *, kind: str) -> NewRun:
         run = build_execution(basket, submission, self._catalogue, kind=kind)
@@ -87,9 +88,8 @@ class RunBuilder:
 def build_execution(basket: Basket, submission: Submission, catalogue: AgentCatalogue, *, kind: str) -> Execution:
     """Return the execution of a submission; raises ValidationFailed if its input does not match the input schema."""
     body, now = submission.body, submission.received_at
-    run_input = body["input_data"]
-    source = "request"
-    if not run_input:
+    run_input, source = body.get("input_data"), "request"
+    if run_input is None:
         run_input, source = dict(catalogue.agent(basket.steps[0].agent).sample_input), "sample"
     _check_input(basket, run_input, catalogue)
     metadata = orjson.dumps(body["metadata"])

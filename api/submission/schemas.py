@@ -71,11 +71,12 @@ class RunBasketSchema(_RunSchema):
     FAST_PATH_TYPES = MappingProxyType({"basket_name": str, "input_data": dict})
 
     basket_name = fields.Str(
-        allow_none=True, metadata={"description": "the name of a basket; if it is given, config is ignored"}
+        allow_none=True,
+        metadata={"description": "the name of a basket; if it is given, config is ignored, with a warning"},
     )
     config = fields.Nested(BasketConfigSchema, allow_none=True, metadata={"description": "a basket for this run only"})
     input_data = ObjectField(
-        load_default=dict, metadata={"description": "absent or {}: the first agent's sample_input"}
+        metadata={"description": "the input of the run; if it is absent, the sample_input of the first agent"}
     )
 
     @validates_schema
@@ -100,8 +101,7 @@ class RunAgentSchema(_RunSchema):
     agent_name = fields.Str(required=True, error_messages={"required": "agent_name is required"})
     input_data = ObjectField(
         required=True,
-        # marshmallow formats its messages, so braces are doubled.
-        error_messages={"required": "input_data is required ({{}} means the agent's sample_input)"},
+        error_messages={"required": "input_data is required; the agent's sample_input shows what it takes"},
     )
     stateful = fields.Bool(load_default=False, truthy={True}, falsy={False})
 

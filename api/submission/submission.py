@@ -58,6 +58,16 @@ def read_submission(request: flask.Request, received_at: datetime, body: LoadedB
     )
 
 
+def ignored_and_default_warnings(body: Mapping[str, Any]) -> list[str]:
+    """Return the warnings of a basket's submit, as it was sent: of a config that is not used, and of sample input."""
+    warnings = []
+    if body.get("basket_name") is not None and body.get("config") is not None:
+        warnings.append("config was ignored, because basket_name is given; send only one of them")
+    if body.get("input_data") is None:
+        warnings.append("no input_data was sent: the run uses the sample_input of its first agent")
+    return warnings
+
+
 def fingerprint(route: str, body: Any) -> str:
     """Return the fingerprint of a request: SHA-256, in hex, of ``route`` (without prefix) and the canonical body."""
     return hashlib.sha256(route.encode() + b"\0" + canonical_json(body)).hexdigest()

@@ -31,8 +31,8 @@ def ids(body: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_each_item_is_accepted_like_a_submit_and_runs(caller: ApiClient, prefix: str) -> None:
     single = caller.post(f"{prefix}/run-basket", NAMED).json()
-    body = submit_batch(caller, NAMED, NAMED | {"tags": ["b"]}, {"config": {"agents": ["echo"]}}, prefix=prefix,
-                   X_Request_ID="of-a-batch")  # fmt: skip
+    inline = {"config": {"agents": ["echo"]}, "input_data": {}}
+    body = submit_batch(caller, NAMED, NAMED | {"tags": ["b"]}, inline, prefix=prefix, X_Request_ID="of-a-batch")
     assert (body["accepted"], body["rejected"]) == (3, 0)
     assert len(set(ids(body))) == 3
     for item in body["items"]:
@@ -181,13 +181,18 @@ def test_an_invalid_key_is_refused(caller: ApiClient, key: Any) -> None:
 
 
 def test_unknown_fields_are_named_in_the_warnings_of_their_item(caller: ApiClient) -> None:
-    items = [NAMED | {"input": 1}, NAMED | {"idempotency_kei": "x"}, NAMED]
-    body = caller.post("/run-basket/batch", {"items": items, "itms": 1}).json()
-    assert body["warnings"] == ["unknown field 'itms' was ignored; did you mean items?"]
-    assert body["items"][0]["warnings"] == ["unknown field 'input' was ignored; did you mean input_data?"]
-    mistyped = "unknown field 'idempotency_kei' was ignored; did you mean idempotency_key?"
-    assert body["items"][1]["warnings"] == [mistyped]
-    assert "warnings" not in body["items"][2]
+    """A misspelt one refuses its item, since it made a run of the sample, or two runs."""
+    unnamed = {"basket_name": "working_test"}
+    items = [unnamed | {"input": INCOME}, NAMED | {"idempotency_kei": "x"}, NAMED | {"colour": 1}, NAMED, unnamed]
+    body = caller.post("/run-basket/batch", {"items": items, "size": 5}).json()
+    assert body["warnings"] == ["unknown field 'size' was ignored"]
+    misspelt, mistyped, coloured, good, sample = body["items"]
+    assert [item["status"] for item in body["items"]] == [400, 400, 202, 202, 202]
+    assert misspelt["details"] == [{"pointer": "/input", "message": "is not a known key; did you mean input_data?"}]
+    assert mistyped["details"][0]["pointer"] == "/idempotency_kei"
+    assert coloured["warnings"] == ["unknown field 'colour' was ignored"]
+    assert "warnings" not in good
+    assert "sample_input" in sample["warnings"][0]
 
 
 def test_five_hundred_items_are_accepted_and_one_more_is_refused(caller: ApiClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -172,9 +173,20 @@ WRONG: list[tuple[str, list[dict[str, Any]], str, str]] = [
     ("no agent", [{"id": "a"}], "/0/agent", "required"),
     ("bad id", [{"id": "A b", **ECHO}], "/0/id", "lower-case"),
     ("bad retry", [{**ECHO, "retry": "often"}], "/0/retry", "often"),
-    ("bad policy", [{**ECHO}, {**ECHO, "retry": {"attempts": 0}}], "/1/retry", "retry.attempts"),
+    ("bad policy", [{**ECHO}, {**ECHO, "retry": {"attempts": 0}}], "/1/retry/attempts", "retry.attempts"),
     ("bad timeout", [{**ECHO, "timeout_s": 0}], "/0/timeout_s", "86400"),
     ("long timeout", [{**ECHO, "timeout_s": 86_401}], "/0/timeout_s", "86400"),
+    ("condition", [{**ECHO, "when": "x > 1"}], "/0/when", "not a known key"),
+    ("other condition", [ECHO, {**ECHO, "if": True}], "/1/if", "not a known key"),
+    ("depends_on", [{"id": "a", **ECHO}, {**ECHO, "depends_on": ["a"]}], "/1/depends_on", "did you mean needs?"),
+    (
+        "default",
+        [{**ECHO, "input": {"x": {"from": "input", "pointer": "/n", "default": 1}}}],
+        "/0/input/x/default",
+        "no defaults",
+    ),
+    ("no slash", [{**ECHO, "input": {"x": {"from": "input", "pointer": "n"}}}], "/0/input/x/pointer", "'/n'"),
+    ("deep", [{**ECHO, "input": {"x": [{"from": "b", "pointer": "/n"}]}}], "/0/input/x/0/from", "no step"),
 ]
 
 
@@ -193,6 +205,66 @@ def test_an_invalid_graph_is_refused_with_its_pointer_and_nothing_is_stored(
         assert prefix + pointer in [detail["pointer"] for detail in problem["details"]], problem
         assert words in problem["detail"]
     assert caller.document_counts() == before
+
+
+@pytest.mark.parametrize("path", ["/run-basket", "/create-basket"])
+def test_the_faults_of_all_steps_are_told_at_once(caller: ApiClient, path: str) -> None:
+    """An unknown agent hid all others before; a refusal for unknown agents alone keeps its own code."""
+    steps = [
+        {"agent": "nobody", "input": {"x": {"from": "input", "pointer": "n"}}},
+        {"id": "b", **ECHO, "needs": ["zz"], "retry": {"attempts": 0}},
+        {"agent": "neither"},
+    ]
+    definition = {"steps": steps}
+    refused = caller.post(path, {"config": definition} if path == "/run-basket" else {"name": "wrong"} | definition)
+    problem = refused.json()
+    assert (refused.status_code, problem["error_code"]) == (400, "validation_failed")
+    prefix = "/config/steps" if path == "/run-basket" else "/steps"
+    assert {fault["pointer"].removeprefix(prefix) for fault in problem["details"]} == {
+        "/0/agent", "/0/input/x/pointer", "/1/needs", "/1/retry/attempts", "/2/agent",
+    }  # fmt: skip
+
+
+def test_an_unknown_key_of_a_basket_is_refused(caller: ApiClient) -> None:
+    before = caller.document_counts()
+    for path, body, pointer in (
+        ("/run-basket", {"config": {"agents": ["echo"], "schedule": "daily"}}, "/config/schedule"),
+        ("/create-basket", {"name": "strict", "agents": ["echo"], "schedule": "daily"}, "/schedule"),
+    ):
+        refused = caller.post(path, body)
+        assert (refused.status_code, refused.json()["details"][0]["pointer"]) == (400, pointer)
+    assert caller.document_counts() == before
+
+
+def test_a_reference_below_the_first_level_is_the_data_that_it_names(caller: ApiClient) -> None:
+    steps = [
+        {"id": "a", **ECHO},
+        {"id": "b", **ECHO, "needs": ["a"], "input": {
+            "deep": {"list": [{"from": "a", "pointer": "/n"}, {"from": "input", "pointer": "/kept/x/0"}, "literal"]}}},
+    ]  # fmt: skip
+    body = {"config": {"steps": steps}, "input_data": {"n": 7, "kept": {"x": [1]}}}
+    view = caller.wait_done(caller.post("/run-basket", body).json()["execution_id"])
+    assert view["result"] == {"b": {"deep": {"list": [7, 1, "literal"]}}}
+
+
+def test_a_stored_basket_that_breaks_a_newer_rule_is_readable_and_says_what_is_wrong(caller: ApiClient) -> None:
+    """An older release stored it; a submit is refused, with the fix."""
+    steps = [{"id": "a", **ECHO, "input": {"x": {"from": "input", "pointer": "n"}}}]
+    definition = {"name": "of an older release", "description": "", "steps": steps, "execution_strategy": "graph"}
+    baskets = caller.stack.mongo()["baskets"]
+    baskets.insert_one(
+        {"integrator": "public", "name": definition["name"], "definition": json.dumps(definition).encode()}
+    )
+    try:
+        read = caller.get(f"/baskets/{definition['name']}").json()
+        assert (read["steps"], read["faults"][0]["pointer"]) == (steps, "/steps/0/input/x/pointer")
+        assert read in caller.get("/baskets").json()["baskets"]
+        refused = caller.post("/run-basket", {"basket_name": definition["name"], "input_data": {"n": 1}})
+        assert (refused.status_code, refused.json()["details"][0]["pointer"]) == (400, "/basket_name")
+        assert "delete it and create it again" in refused.json()["detail"]
+        assert "write '/n'" in refused.json()["detail"]
+    finally:
+        assert caller.request("DELETE", f"/baskets/{definition['name']}").status_code == 200
 
 
 def test_an_unknown_agent_is_named(caller: ApiClient) -> None:

@@ -236,22 +236,22 @@ def test_polls_above_the_limit_return_at_once_and_other_requests_are_served(
 def test_a_submit_that_prefers_to_wait_returns_the_last_view_of_its_run(
     caller: ApiClient, path: str, body: dict[str, Any]
 ) -> None:
-    response = caller.post(path, body | {"tag": "a"}, Prefer=f"wait={LONG_S}", Idempotency_Key=f"held{path}")
+    response = caller.post(path, body | {"label": "a"}, Prefer=f"wait={LONG_S}", Idempotency_Key=f"held{path}")
     run = response.json()["execution_id"]
     warnings = response.json()["warnings"]
     assert (response.status_code, response.json()["status"]) == (200, "completed")
     assert response.json() == caller.poll(run) | {"warnings": warnings}
-    assert "tag" in warnings[0]
+    assert "label" in warnings[0]
     assert int(response.headers["Content-Length"]) == len(response.content)
     prefix = "/api/v1" if "v1" in path else ""
     headers = {"Preference-Applied": f"wait={LONG_S}", "Location": f"{prefix}/execution-logs/{run}",
             "Cache-Control": "no-store", "ETag": etag_of(response.json())}  # fmt: skip
     assert {name: response.headers[name] for name in headers} == headers
     assert not {"Idempotency-Replayed", "Retry-After"} & {*response.headers}
-    again = caller.post(path, body | {"tag": "a"}, Prefer="wait=5", Idempotency_Key=f"held{path}")
+    again = caller.post(path, body | {"label": "a"}, Prefer="wait=5", Idempotency_Key=f"held{path}")
     assert (again.status_code, again.json()) == (200, response.json())
     assert again.headers["Idempotency-Replayed"] == "true"
-    plain = caller.post(path, body | {"tag": "a"}, Idempotency_Key=f"held{path}")
+    plain = caller.post(path, body | {"label": "a"}, Idempotency_Key=f"held{path}")
     assert (plain.status_code, "Preference-Applied" in plain.headers) == (202, False)
 
 

@@ -55,7 +55,6 @@ def assert_refused(response: requests.Response, status: int, code: str, *words: 
         (RUN, {"config": {"agents": ["echo"], "name": "a\n"}}, ["/config/name"]),
         (RUN, {"config": {"agents": ["echo"], "execution_strategy": "sideways"}}, ["/config/execution_strategy"]),
         (RUN, INPUT | {"input_data": []}, ["/input_data", "a JSON object"]),
-        (RUN, INPUT | {"input_data": None}, ["/input_data"]),
         (RUN, INPUT | {"input_data": {"transactions": "all"}}, ["/input_data/transactions", "cashflow_analyzer"]),
         (RUN, INPUT | {"input_data": {"other": 1}}, ["transactions", "required"]),
         (RUN, INPUT | {"tags": ["a"] * 21}, ["/tags", "at most 20 tags"]),

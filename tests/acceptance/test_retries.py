@@ -121,7 +121,7 @@ def test_a_cancelled_run_can_be_retried(caller: ApiClient) -> None:
     [
         ({"from": "middle"}, 400, "validation_failed"),
         ({"from": 1}, 400, "validation_failed"),
-        ({"from": None}, 400, "validation_failed"),
+        ({"from": 0}, 400, "validation_failed"),
         ([], 400, "validation_failed"),
         ({}, 409, "not_retryable"),
         ({"from": "failed"}, 409, "not_retryable"),

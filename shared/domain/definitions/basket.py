@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from shared.domain.definitions.input_reference import did_you_mean, find_reference_faults
 from shared.domain.definitions.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
-from shared.json_pointer import escape_token
+from shared.json_pointer import format_pointer
 
 SEQUENTIAL: Final = "sequential"
 PARALLEL: Final = "parallel"
 GRAPH: Final = "graph"
 STEPS_MAX: Final = 200
 STEP_ID_MAX: Final = 63
-RUN_INPUT: Final = "input"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class BasketStep:
     timeout_s: float = 300.0
     retry: RetryPolicy = DEFAULT_RETRY_POLICY
     input: Mapping[str, Any] | None = None
-    """The input field by field, as a literal or ``{"from": ..., "pointer": ...}``; None: made from its needs."""
+    """The input field by field, with ``{"from": ..., "pointer": ...}`` at any depth; None: made from its needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class GraphFault:
 
 
 def find_graph_faults(steps: Sequence[BasketStep]) -> list[GraphFault]:
-    """Return the faults of a graph: a duplicate id, a need or an input that is not a step it needs, a cycle."""
+    """Return the faults of a graph: a duplicate id, a need that is no step, a faulty reference, a cycle."""
     seen_ids: set[str] = set()
     step_ids = {step.id for step in steps}
     faults = []
@@ -95,27 +95,19 @@ def find_graph_faults(steps: Sequence[BasketStep]) -> list[GraphFault]:
             faults.append(GraphFault(f"/{index}/id", f"the step id {step.id!r} is given twice"))
         seen_ids.add(step.id)
         faults += [
-            GraphFault(f"/{index}/needs", f"{step.id} needs {need!r}, which is no step")
+            GraphFault(f"/{index}/needs", f"{step.id} needs {need!r}, which is no step{did_you_mean(need, step_ids)}")
             for need in step.needs
             if need not in step_ids
         ]
-        for name, value in (step.input or {}).items():
-            if is_input_reference(value) and value["from"] not in {*step.needs, RUN_INPUT}:
-                pointer = f"/{index}/input/{escape_token(name)}/from"
-                message = f"{step.id} takes its input from {value['from']!r}, which it does not need"
-                faults.append(GraphFault(pointer, message))
+        faults += [
+            GraphFault(format_pointer([index, "input", *path]), message)
+            for path, message in find_reference_faults(step.id, step.input or {}, step.needs, step_ids)
+        ]
     if not faults and (cycle := _find_cycle({step.id: step.needs for step in steps})):
         first = next(index for index, step in enumerate(steps) if step.id in cycle)
         message = f"the steps {' -> '.join(cycle)} need each other in a circle"
         faults.append(GraphFault(f"/{first}/needs", message))
     return faults
-
-
-def is_input_reference(value: Any) -> bool:
-    """Return whether a field of a step's ``input`` refers to other data and is not a literal."""
-    if not isinstance(value, Mapping) or not {"from"} <= set(value) <= {"from", "pointer"}:
-        return False
-    return all(isinstance(part, str) for part in value.values())
 
 
 def _find_cycle(needs: Mapping[str, Sequence[str]]) -> list[str]:

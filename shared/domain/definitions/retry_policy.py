@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Any, Final
 
 from shared.errors import SpecError
+from shared.json_pointer import format_pointer
+from shared.suggestions import closest_matches
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class RetryPolicy:
         return None if waited + delay > timedelta(seconds=self.budget_s) else delay
 
 
+_NAME_MAX_CHARS: Final = 64
 DEFAULT_RETRY_POLICY: Final = RetryPolicy()
 NAMED_RETRY_POLICIES: Final[Mapping[str, RetryPolicy]] = {
     "default": DEFAULT_RETRY_POLICY,
@@ -55,7 +58,8 @@ RETRY_POLICY_LIMITS: Final = {
 def parse_retry_policy(raw: str | Mapping[str, Any]) -> RetryPolicy:
     """Parse a retry policy: the name of one, or an object with some of the policy's fields.
 
-    Raises SpecError with every fault: an unknown name or field, a value that is not a number or is out of its limits.
+    A field that is null counts as absent. Raises SpecError with every fault, and in its details the JSON pointer of
+    each: an unknown name or field, a value that is not a number or is out of its limits.
     """
     if isinstance(raw, str):
         if raw not in NAMED_RETRY_POLICIES:
@@ -63,14 +67,26 @@ def parse_retry_policy(raw: str | Mapping[str, Any]) -> RetryPolicy:
         return NAMED_RETRY_POLICIES[raw]
     if not isinstance(raw, Mapping):
         raise SpecError(f"retry must be {', '.join(NAMED_RETRY_POLICIES)} or an object")
-    known = ", ".join(sorted(RETRY_POLICY_LIMITS))
-    faults = [f"retry.{name} is not known; there are {known}" for name in raw if name not in RETRY_POLICY_LIMITS]
-    for name in RETRY_POLICY_LIMITS.keys() & raw.keys():
-        minimum, maximum = RETRY_POLICY_LIMITS[name]
-        value = raw[name]
-        is_number = isinstance(value, int if name == "attempts" else int | float) and not isinstance(value, bool)
-        if not is_number or not minimum <= value <= maximum:
-            faults.append(f"retry.{name} must be a number from {minimum} to {maximum}")
-    if faults:
-        raise SpecError("; ".join(sorted(faults)))
-    return RetryPolicy(**raw)
+    given = {name: value for name, value in raw.items() if value is not None}
+    faults = {name: _find_fault(name, value) for name, value in sorted(given.items())}
+    details = [
+        {"pointer": format_pointer([name]), "message": f"retry.{name[:_NAME_MAX_CHARS]} {fault}"}
+        for name, fault in faults.items()
+        if fault
+    ]
+    if details:
+        raise SpecError("; ".join(detail["message"] for detail in details), details=details)
+    return RetryPolicy(**given)
+
+
+def _find_fault(name: str, value: Any) -> str | None:
+    """Return what is wrong with a field of a policy; None if it is right."""
+    if name not in RETRY_POLICY_LIMITS:
+        nearest = closest_matches(name[:_NAME_MAX_CHARS].lower(), RETRY_POLICY_LIMITS)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(sorted(RETRY_POLICY_LIMITS))}"
+        return f"is not known; {hint}"
+    minimum, maximum = RETRY_POLICY_LIMITS[name]
+    is_number = isinstance(value, int if name == "attempts" else int | float) and not isinstance(value, bool)
+    if is_number and minimum <= value <= maximum:
+        return None
+    return f"must be a {'whole number' if name == 'attempts' else 'number'} from {minimum} to {maximum}"

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from shared.domain.definitions.basket import PARALLEL, RUN_INPUT, SEQUENTIAL, Basket, is_input_reference
+from shared.domain.definitions.basket import PARALLEL, SEQUENTIAL, Basket
+from shared.domain.definitions.input_reference import RUN_INPUT, is_input_reference
 from shared.json_pointer import parse_pointer
 
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -31,7 +32,7 @@ def input_of(
     """
     step = basket.step(step_id)
     if step.input is not None:
-        return {name: _resolve_reference(value, run_input, outputs, name) for name, value in step.input.items()}
+        return {name: _resolve_references(value, run_input, outputs, name) for name, value in step.input.items()}
     if basket.strategy == PARALLEL or not step.needs:
         return dict(run_input)
     step_input: dict[str, Any] = {}
@@ -44,17 +45,21 @@ def input_of(
     return step_input
 
 
-def _resolve_reference(
+def _resolve_references(
     value: Any, run_input: Mapping[str, Any], outputs: Mapping[str, Mapping[str, Any]], name: str
 ) -> Any:
-    if not is_input_reference(value):
+    """Return ``value`` with the references at any depth of it replaced by the data that they refer to."""
+    if isinstance(value, list):
+        return [_resolve_references(inner, run_input, outputs, name) for inner in value]
+    if not isinstance(value, Mapping):
         return value
-    source = run_input if value["from"] == RUN_INPUT else outputs[value["from"]]
-    pointer = value.get("pointer", "")
+    if not is_input_reference(value):
+        return {key: _resolve_references(inner, run_input, outputs, name) for key, inner in value.items()}
+    source, pointer = value["from"], value.get("pointer") or ""
     try:
-        return _resolve_pointer(source, pointer)
+        return _resolve_pointer(run_input if source == RUN_INPUT else outputs[source], pointer)
     except LookupError:
-        raise InputNotFound(f"{name}: there is nothing at {pointer!r} of {value['from']}") from None
+        raise InputNotFound(f"{name}: there is nothing at {pointer!r} of {source}") from None
 
 
 def _resolve_pointer(value: Any, pointer: str) -> Any:

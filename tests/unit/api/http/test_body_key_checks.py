@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
-from api.http.body_key_checks import CALLBACK_KEYS, CREDENTIAL_KEYS, check_policy, unknown_key_warnings
+from api.http.body_key_checks import CALLBACK_KEYS, CREDENTIAL_KEYS, check_policy, find_unknown_keys
 from api.http.strict_json import parse
 from shared.errors import CallbacksNotSupported, CredentialsNotAccepted
 
@@ -63,15 +64,51 @@ def test_the_closed_lists_match_the_contract() -> None:
     assert {key.replace("_", "") for key in WRITTEN} == CREDENTIAL_KEYS
 
 
-def test_an_unknown_field_is_named_with_the_nearest_known_one() -> None:
-    known_fields = ("basket_name", "config", "input_data")
-    assert unknown_key_warnings({"basket_name": 1, "input_dat": 2, "zzz": 3}, known_fields) == [
-        "unknown field 'input_dat' was ignored; did you mean input_data?",
+KNOWN = ("basket_name", "config", "input_data", "tags", "run_after", "run_after_s", "deadline_s")
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("Input-Data", "input_data"), ("inputData", "input_data"), ("INPUT_DATA", "input_data"),
+        ("input_dat", "input_data"), ("inptu_data", "input_data"), ("tag", "tags"), ("deadline", "deadline_s"),
+        ("runAfterS", "run_after_s"), ("runAfterSecs", "run_after_s"), ("delay", "run_after_s"),
+        ("input", "input_data"), ("Inputs", "input_data"), ("data", "input_data"), ("payload", "input_data"),
+        ("basket", "basket_name"), ("name", "basket_name"), ("basketname", "basket_name"),
+    ],
+)  # fmt: skip
+def test_a_near_miss_of_a_known_key_is_no_warning_but_a_fault_with_the_right_key(key: str, meant: str) -> None:
+    unknown = find_unknown_keys({"basket_name": 1, key: 2}, KNOWN)
+    assert unknown.near_misses == {key: meant}
+    assert unknown.faults == {key: [f"is not a known key; did you mean {meant}?"]}
+    assert not unknown.warnings
+
+
+@pytest.mark.parametrize(("key", "known"), [("agent", "agent_name"), ("ids", "items"), ("executions", "items")])
+def test_an_alias_counts_only_where_its_key_is_known(key: str, known: str) -> None:
+    assert find_unknown_keys({key: 1}, (known,)).near_misses == {key: known}
+    assert not find_unknown_keys({key: 1}, KNOWN).near_misses
+
+
+def test_another_unknown_key_is_a_warning_with_the_nearest_known_one() -> None:
+    unknown = find_unknown_keys({"basket_name": 1, "confidence": 2, "zzz": 3}, KNOWN)
+    assert not unknown.near_misses
+    assert unknown.warnings == [
+        "unknown field 'confidence' was ignored; did you mean config?",
         "unknown field 'zzz' was ignored",
     ]
 
 
-def test_warnings_are_few_and_short() -> None:
-    warnings = unknown_key_warnings({"x" * 1000 + str(at): 1 for at in range(100)}, ("input_data",))
+def test_warnings_and_faults_are_few_and_short() -> None:
+    warnings = find_unknown_keys({"x" * 1000 + str(at): 1 for at in range(100)}, ("input_data",)).warnings
     assert len(warnings) == 20
     assert max(map(len, warnings)) < 100
+    assert len(find_unknown_keys({f"input_data_{at}": 1 for at in range(100)}, ("input_data",)).faults) == 20
+
+
+def test_a_hundred_thousand_unknown_keys_are_not_compared_one_by_one() -> None:
+    """The exact forms of a near miss are found at any place; similar ones only among the first."""
+    body = {f"key{at}": 1 for at in range(100_000)} | {"InputData": 1, "payload": 2}
+    started_at_s = time.process_time()
+    assert find_unknown_keys(body, KNOWN).near_misses == {"InputData": "input_data", "payload": "input_data"}
+    assert time.process_time() - started_at_s < 3

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from api.catalogue.basket_definition import check_agents_exist, parse_basket, validate_definition
+from api.catalogue.basket_definition import parse_basket, validate_definition
 from api.http.wait_preference import NO_WAIT
 from api.submission.run_builder import _check_input, build_execution
 from api.submission.submission import Submission, parse_idempotency_key, parse_traceparent
@@ -24,7 +24,7 @@ def catalogue() -> AgentCatalogue:
 
 def run(catalogue: AgentCatalogue, **overrides: Any) -> Any:
     basket = parse_basket(validate_definition({"name": "b", "agents": ["cashflow_analyzer"]}), catalogue)
-    body = {"input_data": {}, "tags": [], "metadata": {}} | overrides
+    body = {"tags": [], "metadata": {}} | overrides
     submission = Submission(
         body=body, received_at=NOON, request_id="req-1", traceparent=None, idempotency=None, prefix="",
         warnings=(), wait=NO_WAIT,
@@ -45,7 +45,7 @@ def test_an_unknown_agent_is_refused_when_a_basket_is_run_and_when_it_is_created
     with pytest.raises(AgentNotFound, match="'nobody' was not found"):
         parse_basket(wrong, catalogue)
     with pytest.raises(UnknownAgent) as refused:
-        check_agents_exist(wrong, catalogue)
+        parse_basket(wrong, catalogue, missing_agent=UnknownAgent)
     assert [detail["pointer"] for detail in refused.value.details] == ["/agents/0", "/agents/2"]
 
 

@@ -117,3 +117,78 @@ def test_an_agents_second_place_is_numbered_and_no_id_is_given_twice() -> None:
     assert make_step_ids(["a", "b", "a", "a"]) == ["a", "b", "a-2", "a-3"]
     assert make_step_ids(["a-2", "a", "a"]) == ["a-2", "a", "a-3"]
     assert len(set(make_step_ids(["a", "a", "a-2", "a-2", "a"]))) == 5
+
+
+def test_references_are_found_at_any_depth() -> None:
+    value = {"deep": [{"er": {"from": "a", "pointer": "/n"}}, 1], "whole": {"from": "input", "pointer": None}}
+    basket = graph(BasketStep("a", "a"), BasketStep("b", "b", ("a",), input={"v": value, "w": [{"from": "a"}]}))
+    assert find_graph_faults(basket.steps) == []
+    assert input_of(basket, "b", {"x": 1}, {"a": {"n": 7}}) == {
+        "v": {"deep": [{"er": 7}, 1], "whole": {"x": 1}},
+        "w": [{"n": 7}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "pointer", "words"),
+    [
+        ({"from": "a", "pointer": "n"}, "/pointer", "begins with a slash: write '/n'"),
+        ({"from": "a", "pointer": "/n~2"}, "/pointer", "~0"),
+        ({"from": "a", "pointer": 0}, "/pointer", "is text"),
+        ({"from": "a", "pointer": "/n", "default": 1}, "/default", "no defaults"),
+        ({"from": "a", "path": "/n"}, "/path", "only from and pointer"),
+        ({"from": ["a"], "pointer": "/n"}, "/from", "the name of a step"),
+        ({"pointer": "/n"}, "", "has no from"),
+        ({"step": "a", "pointer": "/n"}, "/step", "only from and pointer"),
+        ({"From": "a"}, "/From", "only from and pointer"),
+        ({"From": "c", "Pointer": "/n"}, "/From", "only from and pointer"),
+        ({"from": "c"}, "/from", "add it to needs"),
+        ({"from": "first-stepp", "pointer": "/n"}, "/from", "no step; did you mean 'first-step'?"),
+        ({"from": "Input"}, "/from", "did you mean 'input'?"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("is_deep", [False, True])
+def test_a_reference_that_misses_by_a_hair_is_refused(value: Any, pointer: str, words: str, is_deep: bool) -> None:
+    given = {"v": [{"deep": value}]} if is_deep else {"v": value}
+    steps = [BasketStep(name, name) for name in ("a", "c", "first-step")]
+    faults = find_graph_faults([*steps, BasketStep("b", "b", ("a",), input=given)])
+    at = "/3/input/v" + ("/0/deep" if is_deep else "") + pointer
+    assert words in {fault.pointer: fault.message for fault in faults}[at]
+
+
+def test_an_input_that_is_itself_a_reference_is_refused() -> None:
+    (fault,) = find_graph_faults([BasketStep("a", "a"), BasketStep("b", "b", ("a",), input={"from": "a"})])
+    assert fault.pointer == "/1/input"
+    assert "object of fields" in fault.message
+
+
+@pytest.mark.parametrize(
+    "literal",
+    [
+        {"from": "2026-01-01", "to": "2026-02-01"},
+        {"pointer": "none"},
+        {"pointer": 3},
+        {"From": "x", "to": "y"},
+        {},
+        [],
+        "a",
+    ],
+    ids=str,
+)
+def test_an_object_that_is_no_reference_stays_a_literal(literal: Any) -> None:
+    basket = graph(BasketStep("a", "a"), BasketStep("b", "b", ("a",), input={"v": literal, "w": [literal]}))
+    assert find_graph_faults(basket.steps) == []
+    assert input_of(basket, "b", {}, {"a": {}}) == {"v": literal, "w": [literal]}
+
+
+def test_a_reference_to_a_step_that_has_no_output_here_is_an_input_that_is_not_found() -> None:
+    """A run that was stored before references below the first level may have such a literal."""
+    basket = graph(BasketStep("b", "b", input={"v": {"deep": {"from": "gone"}}}))
+    with pytest.raises(InputNotFound, match="of gone"):
+        input_of(basket, "b", {}, {})
+
+
+def test_a_misspelt_need_is_refused_with_the_nearest_step() -> None:
+    (fault,) = find_graph_faults([BasketStep("first", "a"), BasketStep("b", "b", ("frist",))])
+    assert "did you mean 'first'?" in fault.message
