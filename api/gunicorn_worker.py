@@ -12,6 +12,8 @@ from gunicorn.http.errors import (  # type: ignore[import-untyped]
     LimitRequestLine,
     ParseException,
 )
+from gunicorn.http.message import Request  # type: ignore[import-untyped]
+from gunicorn.http.parser import RequestParser  # type: ignore[import-untyped]
 
 from api.gthread_keepalive import KeepAliveThreads
 from api.http import problems
@@ -25,12 +27,30 @@ _SERVER_FAULTS: Final = (InvalidResponseHeader, InvalidResponseHeaderName)
 _REASONS: Final = {400: "Bad Request", 500: "Internal Server Error"}
 
 
+class _KeyKeepingRequest(Request):  # type: ignore[misc]
+    """A request that keeps an ``Idempotency_Key``, with an underscore, under a name of its own.
+
+    gunicorn drops every header with an underscore, because in WSGI it looks like the one with a hyphen. This one must
+    not vanish: the caller would repeat its submit and get two runs. ``api/submission/submission.py`` refuses it.
+    """
+
+    def _apply_header_policy(self, name: str, *more: Any, **options: Any) -> Any:
+        if "_" in name and "IDEMPOTEN" in name:
+            name = name.replace("_", "--")
+        return super()._apply_header_policy(name, *more, **options)
+
+
 class ProblemWorker(KeepAliveThreads):
     """A gthread worker whose own error replies are problem+json.
 
     When it is asked to end, its application releases all long polls at once (``extensions[RELEASE_LONG_POLLS]``): a
     graceful shutdown would wait for them, and so would a quick one, because Python joins the threads of a pool.
     """
+
+    def init_process(self) -> None:
+        """Serve until the process is asked to end."""
+        RequestParser.mesg_class = _KeyKeepingRequest
+        super().init_process()
 
     def is_parent_alive(self) -> bool:
         """Return whether the master is alive; if not, end this process even if requests still come in."""

@@ -32,6 +32,7 @@ def blueprint(services: Services, reader: ExecutionReader, retrier: RetryHandler
     @blp.route("/dead-letters")
     def dead_letters() -> flask.Response:
         """List the dead letters, the newest finished first; ``?cursor=`` is a ``next_cursor``."""
+        query_params.check_known("limit", "cursor")
         limit, cursor = query_params.limit(), query_params.text("cursor")
         after = None if cursor is None else DeadLetterPosition(*list_cursors.decode(CursorKind.DEAD_LETTERS, cursor))
         letters = services.dead_letters.list_page(PUBLIC_INTEGRATOR, limit + 1, after)

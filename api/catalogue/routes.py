@@ -34,6 +34,7 @@ def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
     @blp.route("/agents")
     def agents() -> flask.Response:
         """List the agents' specs; with ``?domain=`` only those of one domain."""
+        query_params.check_known("domain")
         specs = services.catalogue.agents(query_params.text("domain"))
         return flask.jsonify([spec.to_json() for spec in specs])
 
@@ -45,6 +46,7 @@ def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
     @blp.route("/baskets")
     def baskets() -> flask.Response:
         """List the baskets by name."""
+        query_params.check_known()
         views = [stored_view(definition) for definition in services.baskets.all(PUBLIC_INTEGRATOR)]
         return flask.jsonify(baskets=views, count=len(views))
 

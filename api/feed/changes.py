@@ -29,6 +29,8 @@ from shared.store.feed.reader import ChangedExecution, FeedPage, FeedQuery
 from shared.timestamps import format_rfc3339
 
 NOW: Final = "now"
+PAGE_PARAMETERS: Final = ("limit", "basket", "tag", "wait")
+"""The query parameters of every page of the feed."""
 FRESHNESS_MAX: Final = timedelta(seconds=3)
 """If the feed was complete less than this ago, its relay is alive; an idle relay confirms this each second."""
 SETTLE_DELAY: Final = timedelta(seconds=0.25)

@@ -13,7 +13,7 @@ from flask import request
 from marshmallow import fields
 
 from api.feed import cursors
-from api.feed.changes import NOW, FeedHandler
+from api.feed.changes import NOW, PAGE_PARAMETERS, FeedHandler
 from api.http import query_params
 from api.http.cache_control import private_no_cache
 from api.http.request_body import Blueprint, LoadedBody, load_optional_body
@@ -41,6 +41,7 @@ def blueprint(feed: FeedHandler) -> Blueprint:
     @blp.route("/executions/changes")
     def changes() -> flask.Response:
         """Get the changes since a cursor: each execution in its current state, in the order of the changes."""
+        query_params.check_known("since", *PAGE_PARAMETERS)
         since = query_params.text("since")
         return feed.respond(None if since is None else feed.resolve(since))
 
@@ -55,6 +56,7 @@ def consumers_blueprint(services: Services, feed: FeedHandler) -> Blueprint:
     @blp.route("/consumers")
     def all_consumers() -> flask.Response:
         """List the consumers by name, with the age of the oldest change that each has not acknowledged."""
+        query_params.check_known()
         found = consumers.all(PUBLIC_INTEGRATOR)
         lags = services.feed_reader.lags_s([consumer.position for consumer in found], services.clock.now())
         views = [
@@ -88,6 +90,7 @@ def consumers_blueprint(services: Services, feed: FeedHandler) -> Blueprint:
     @blp.route("/consumers/<name>/changes")
     def consumer_changes(name: str) -> flask.Response:
         """Get the changes since the cursor that this consumer has acknowledged; reading does not move it."""
+        query_params.check_known(*PAGE_PARAMETERS)
         return feed.respond(consumers.get(PUBLIC_INTEGRATOR, _existing_name(name)).position)
 
     @blp.route("/consumers/<name>/ack", methods=["POST"])

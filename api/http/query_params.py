@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final, NoReturn, TypeVar
 
 from flask import request
 
+from api.http.strict_json import FAULTS_MAX, to_printable
 from shared.errors import ValidationFailed
+from shared.suggestions import closest_matches
 from shared.timestamps import parse_rfc3339
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1_000
 SEQ_MAX: Final = 2**53
 
+_ALIASES: Final[Mapping[str, str]] = MappingProxyType(
+    {"state": "status", "since": "updated_since", "name": "basket", "label": "tag", "sort": "order", "page": "cursor"}
+)
+
 EnumT = TypeVar("EnumT", bound=StrEnum)
+
+
+def check_known(*names: str) -> None:
+    """Raise ValidationFailed if this request has other query parameters than ``names``, with the nearest of each.
+
+    Collections call it: a misspelt filter would return everything. A poll of one run ignores what it does not know.
+    """
+    if not request.environ.get("QUERY_STRING"):
+        return
+    unknown = [to_printable(name) for name in request.args if name not in names][:FAULTS_MAX]
+    if unknown:
+        faults = [{"parameter": name, "message": f"is not known here; {_hint(name, names)}"} for name in unknown]
+        summary = "; ".join(f"{fault['parameter']} {fault['message']}" for fault in faults[:3])
+        raise ValidationFailed(summary, details=faults)
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    alias = _ALIASES.get(name.lower())
+    meant = [alias] if alias in known else closest_matches(name.lower(), known)
+    if meant:
+        return f"did you mean {meant[0]}?"
+    return f"there are {', '.join(known)}" if known else "there are no parameters here"
 
 
 def text(name: str) -> str | None:

@@ -16,6 +16,7 @@ from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.errors import CursorInvalid
 from shared.live.log_stream import LogCursor, LogFilter
 
+_PAGE_PARAMETERS: Final = ("level", "execution_id", "since", "limit")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -26,11 +27,13 @@ def blueprint(catalogue: AgentCatalogue, pages: LogPageReader) -> Blueprint:
     @blp.route("/logs")
     def logs() -> flask.Response:
         """List log lines, oldest first: the latest, or those after ``?since=`` (a ``next_since``)."""
+        query_params.check_known("agent", *_PAGE_PARAMETERS)
         return _page_response(pages, query_params.text("agent"))
 
     @blp.route("/agent-logs/<name>")
     def agent_logs(name: str) -> flask.Response:
         """List the log lines of one agent."""
+        query_params.check_known(*_PAGE_PARAMETERS)
         return _page_response(pages, catalogue.agent(name).name)
 
     return blp

@@ -35,8 +35,8 @@ _header: Final = partial(_parameter, "header")
 
 _FIELD: Final = "|".join(EXECUTION_FIELDS)
 _STATUS: Final = "|".join(ExecutionStatus)
-# HTTP trims white space at both ends, so a key neither begins nor ends with it.
-_KEY: Final = matching("^[!-~](?:[ -~]{0,253}[!-~])?$") | {"minLength": 1, "maxLength": 255}
+# HTTP trims white space at both ends, so a key neither begins nor ends with it. A comma joins two headers.
+_KEY: Final = matching("^[!-+\\--~](?:[ -+\\--~]{0,253}[!-+\\--~])?$") | {"minLength": 1, "maxLength": 255}
 
 # All files that the page at /docs loads, with their media types.
 DOCS_FILES: Final[Mapping[str, str]] = {

@@ -38,7 +38,8 @@ until `done` is true; come back after `poll_after_ms`. There are no callbacks.
   a basket's definition; other unknown keys are ignored and named in `warnings`. These are refused too: duplicate keys,
   integers beyond signed 64 bits, lone surrogates and NUL in a key (`invalid_json`), callback URLs
   (`callbacks_not_supported`), and credentials at any depth (`credentials_not_accepted`).
-- Unknown query parameters are ignored; a known one that is given twice is refused (`validation_failed`).
+- Lists, the feed, logs, agents and baskets refuse query parameters that they do not know, with the nearest one
+  (`validation_failed`); the routes of one execution ignore them. A known one that is given twice is refused.
 - If cross-origin requests are allowed (`BUCKET_CORS_ORIGINS`), responses also have `Access-Control-Allow-Origin`,
   `Access-Control-Expose-Headers` and `Vary: Origin`.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import flask
 import orjson
 
@@ -15,9 +17,15 @@ from shared.domain.list_query import ListOrder, ListPosition, ListQuery
 from shared.domain.status import ExecutionStatus
 from shared.live.render import render_status
 
+PARAMETERS: Final = (
+    "status", "basket", "tag", "request_id", "retry_of", "created_after", "created_before", "updated_since", "order",
+    "limit", "cursor",
+)  # fmt: skip
+
 
 def respond_with_list(services: Services, view_hints: ViewHints) -> flask.Response:
     """Return the page of the list that this request asks for."""
+    query_params.check_known(*PARAMETERS)
     query, limit = _parse_filters(), query_params.limit()
     query_bytes = orjson.dumps(query)
     cursor = query_params.text("cursor")

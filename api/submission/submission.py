@@ -13,12 +13,14 @@ import flask
 
 from api.http import version_prefix
 from api.http.request_body import LoadedBody
-from api.http.strict_json import canonical_json
+from api.http.strict_json import NAME_MAX_CHARS, canonical_json
 from api.http.wait_preference import NO_WAIT, WaitPreference, parse_prefer_header
 from shared.domain.execution import Idempotency
 from shared.errors import ValidationFailed
 
-_KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
+_KEY: Final = re.compile(r"[\x20-\x2b\x2d-\x7e]{1,255}")
+_KEY_HEADER: Final = "HTTP_IDEMPOTENCY_KEY"
+_KEY_HEADER_WORD: Final = "IDEMPOTEN"
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,400})?")
 
 
@@ -44,7 +46,8 @@ class Submission:
 def read_submission(request: flask.Request, received_at: datetime, body: LoadedBody) -> Submission:
     """Return ``request`` as a submission; raises ValidationFailed for a malformed Idempotency-Key."""
     environ, prefix = request.environ, version_prefix.request_prefix()
-    key = parse_idempotency_key(environ.get("HTTP_IDEMPOTENCY_KEY"), "header", "Idempotency-Key")
+    _check_key_header_names(environ)
+    key = parse_idempotency_key(environ.get(_KEY_HEADER), "header", "Idempotency-Key")
     route = request.path.removeprefix(prefix)
     return Submission(
         body=body,
@@ -80,8 +83,21 @@ def parse_idempotency_key(key: Any, place: str, name: str) -> str | None:
     """
     if key is None or (isinstance(key, str) and _KEY.fullmatch(key)):
         return key
-    fault = {place: name, "message": "must be 1 to 255 printable ASCII characters"}
+    fault = {
+        place: name,
+        "message": "must be 1 to 255 printable ASCII characters, without a comma (it joins two)",
+    }
     raise ValidationFailed(f"{name.removeprefix('/')} {fault['message']}", details=[fault])
+
+
+def _check_key_header_names(environ: Mapping[str, Any]) -> None:
+    """Raise ValidationFailed for a header that was meant as Idempotency-Key: ignoring it would mean two runs."""
+    for name in environ:
+        if _KEY_HEADER_WORD in name and name != _KEY_HEADER:
+            # The worker of gunicorn doubles an underscore.
+            header = "_".join(part.replace("_", "-") for part in name.removeprefix("HTTP_").split("__")).title()
+            fault = {"header": header[:NAME_MAX_CHARS], "message": "is not known; write Idempotency-Key"}
+            raise ValidationFailed(f"the header {fault['header']} {fault['message']}", details=[fault])
 
 
 def parse_traceparent(header: str | None) -> str | None:

@@ -238,9 +238,50 @@ def test_the_submits_request_id_stays_in_the_body_and_the_polls_own_in_the_heade
     assert (view.json()["request_id"], view.headers["X-Request-ID"]) == ("submit-1", "poll-1")
 
 
-def test_unknown_query_parameters_are_ignored(caller: ApiClient, finished_id: str) -> None:
+COLLECTIONS = [
+    "/executions", "/executions/changes", "/consumers", "/dead-letters", "/agents", "/baskets", "/logs",
+    "/agent-logs/echo", "/consumers/nobody/changes",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", COLLECTIONS)
+def test_a_collection_refuses_query_parameters_that_it_does_not_know(caller: ApiClient, path: str) -> None:
+    """They were ignored before: a list with a misspelt filter returned everything."""
+    for prefix in ("", "/api/v1"):
+        response = caller.get(prefix + path, params={"nonsense": "1", "$where": "1", "limits": "2"})
+        problem = response.json()
+        assert (response.status_code, problem["error_code"]) == (400, "validation_failed")
+        assert [fault["parameter"] for fault in problem["details"]] == ["nonsense", "$where", "limits"]
+
+
+@pytest.mark.parametrize(
+    ("target", "meant"),
+    [
+        ("/executions?state=failed", "status"), ("/executions?tags=a", "tag"), ("/executions?basket_name=a", "basket"),
+        ("/executions?since=a", "updated_since"), ("/executions/changes?tags=a", "tag"), ("/logs?agent_name=", "agent"),
+        ("/agents?domains=a", "domain"), ("/dead-letters?limits=1", "limit"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_query_parameter_is_refused_with_the_nearest(caller: ApiClient, target: str, meant: str) -> None:
+    response = caller.get(target)
+    assert (response.status_code, f"did you mean {meant}?" in response.json()["detail"]) == (400, True)
+
+
+@pytest.mark.parametrize("path", COLLECTIONS)
+def test_a_collection_takes_every_query_parameter_that_its_contract_has(caller: ApiClient, path: str) -> None:
+    document = caller.get("/openapi.json").json()
+    template = path.replace("echo", "{name}").replace("nobody", "{name}")
+    references = [each["$ref"].rpartition("/")[2] for each in document["paths"][template]["get"]["parameters"]]
+    parameters = [document["components"]["parameters"][reference] for reference in references]
+    names = [parameter["name"] for parameter in parameters if parameter["in"] == "query"]
+    response = caller.get(path, params=dict.fromkeys(names, "x") | {"zzz": "1"})
+    assert [fault["parameter"] for fault in response.json()["details"]] == ["zzz"]
+    assert all(name in response.json()["detail"] for name in names) or not names
+
+
+def test_the_routes_of_one_thing_ignore_unknown_query_parameters(caller: ApiClient, finished_id: str) -> None:
     query: dict[str, Any] = {"nonsense": "1", "$where": "1", "a[b]": "2"}
-    paths = ["/execution-logs/{id}", "/agents", "/baskets", "/logs", "/health"]
+    paths = ["/execution-logs/{id}", "/executions/{id}", "/agents/echo", "/baskets/working_test", "/health"]
     assert [caller.get(path.format(id=finished_id), params=query).status_code for path in paths] == [200] * 5
     assert caller.request("POST", "/run-basket", params=query, json={"basket_name": "working_test"}).status_code == 202
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -17,6 +20,7 @@ KEYS = ["password", "passwd", "secret", "api_key", "access_token", "refresh_toke
         "authorization"]  # fmt: skip
 SPELT = ["Password", "API-KEY", "apiKey", "AccessToken", "refresh-token", "PRIVATEKEY", "Client-Secret", "_secret_"]
 INPUT = {"basket_name": "working_test"}
+RUN_ID = "1763700000_0000000000000000"
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +143,39 @@ def test_an_impossible_name_is_404_and_is_cut(caller: ApiClient, path: str, name
     response = caller.get_raw(path + name)
     assert response.status_code == 404
     assert len(response.json()["detail"]) < 300
+
+
+@pytest.mark.parametrize(
+    ("headers", "named"),
+    [
+        ([("X-Idempotency-Key", "a")], "X-Idempotency-Key"),
+        ([("Idempotency_Key", "a")], "Idempotency_Key"),
+        ([("x_idempotency_key", "a")], "X_Idempotency_Key"),
+        ([("Idempotency-Key", "a"), ("Idempotency_Key", "a")], "Idempotency_Key"),
+        ([("IdempotencyKey", "a")], "Idempotencykey"),
+        ([("Idempotency-Token", "a")], "Idempotency-Token"),
+        ([("Idempotency-Key", "a"), ("Idempotency-Key", "a")], "Idempotency-Key"),
+        ([("Idempotency-Key", "a,b")], "Idempotency-Key"),
+    ],
+)
+@pytest.mark.parametrize("path", [RUN, AGENT, "/run-basket/batch", f"/executions/{RUN_ID}/retry"])
+def test_a_header_that_was_meant_as_an_idempotency_key_is_refused(
+    caller: ApiClient, path: str, headers: list[tuple[str, str]], named: str
+) -> None:
+    """It was ignored before, or two headers were one key: silence here means two runs."""
+    content = {"agent_name": "echo", "input_data": {}} if path == AGENT else INPUT | {"items": [INPUT]}
+    body = json.dumps(content).encode()
+    connection = http.client.HTTPConnection(urlsplit(caller.stack.url).netloc, timeout=10)
+    with closing(connection):
+        connection.putrequest("POST", path)
+        for name, value in [*headers, ("Content-Type", "application/json"), ("Content-Length", str(len(body)))]:
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        reply = connection.getresponse()
+        problem = json.loads(reply.read())
+    assert (reply.status, problem["error_code"]) == (400, "validation_failed")
+    assert problem["details"][0]["header"] == named
+    assert "Idempotency-Key" in problem["detail"]
 
 
 @pytest.mark.parametrize("path", [RUN, AGENT, CREATE])
