@@ -91,6 +91,7 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
     ),
     "ConsumerName": _path("name", matching(CONSUMER_NAME_PATTERN), "the name of a consumer, which PUT creates"),
     "DocsFile": _path("file", enum_of(*DOCS_FILES), "a file that the page loads"),
+    "ProblemCode": _path("code", matching("^[a-z_]+$"), "an error_code, of a request or of a run"),
     "OfBasket": _query("basket", STRING, "only executions of this basket"),
     "OfTag": _query("tag", STRING, "only executions that have this tag"),
     "Status": _query(

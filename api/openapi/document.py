@@ -28,7 +28,7 @@ _DESCRIPTION: Final = f"""\
 Bucket runs baskets of agents for other systems. `POST` a run, get an `execution_id` at once, and poll `status_url`
 until `done` is true; come back after `poll_after_ms`. There are no callbacks.
 
-- Every path exists at the root and again under `{VERSION_PREFIX}`, except `/`, `/docs`, `/metrics` and
+- Every path exists at the root and again under `{VERSION_PREFIX}`, except `/`, `/docs`, `/metrics`, `/problems/...` and
   `/openapi.json`, which are only at the root.
 - `HEAD` returns the same as `GET` without the body; `OPTIONS` returns `Allow`; any other method is 405
   `method_not_allowed` with `Allow`; any other path is 404 `not_found`, and a slash at the end makes another path.

@@ -247,6 +247,12 @@ OPERATIONS: Final[dict[str, Operation]] = {
         (errors.NotFound,),
         is_unversioned=True,
     ),
+    "GET /problems/{code}": Operation(
+        _ok("What the code means and what to do about it.", STRING, "Cache-Hour", media_type="text/plain"),
+        ("ProblemCode",),
+        (errors.NotFound,),
+        is_unversioned=True,
+    ),
     "GET /": Operation(
         {302: ResponseSpec("Redirect to /docs.", None, ("Docs-Location", "Cache-Revalidate"))}, is_unversioned=True
     ),

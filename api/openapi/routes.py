@@ -17,6 +17,7 @@ from api.http import problems
 from api.http.request_body import Blueprint
 from api.openapi.components import DOCS_FILES
 from api.openapi.document import build_document
+from api.openapi.problem_texts import load_problem_texts
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -63,6 +64,14 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
         own, vendored = _PAGE_DIR / file, resources.files("flask_swagger_ui") / "dist" / file
         content = (own if own.exists() else vendored).read_bytes()
         return flask.Response(content, headers={"Cache-Control": "public, max-age=3600"}, mimetype=DOCS_FILES[file])
+
+    @blp.route("/problems/<code>")
+    def problem(code: str) -> flask.Response:
+        """Get what an error code means and what to do about it: the ``type`` of every problem leads here."""
+        text = load_problem_texts().get(code)
+        if text is None:
+            raise problems.route_not_found()
+        return flask.Response(text, headers={"Cache-Control": "public, max-age=3600"}, mimetype="text/plain")
 
     @blp.route("/")
     def root() -> flask.Response:

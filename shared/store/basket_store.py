@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from pymongo.collection import Collection
@@ -12,6 +12,9 @@ from pymongo.errors import DuplicateKeyError
 
 from shared.errors import BasketExists, BasketNotFound
 from shared.store.database import Database, db_call
+from shared.suggestions import closest_matches
+
+_NAMES_COMPARED_MAX: Final = 1_000
 
 
 class MongoBasketStore:
@@ -47,7 +50,7 @@ class MongoBasketStore:
         with db_call(self._database, writes=False):
             document = self._baskets.find_one(_name_filter(integrator, name) | {"deleted_at": None})
         if document is None:
-            raise _not_found(name)
+            raise self._not_found(integrator, name)
         return _definition(document)
 
     def all(self, integrator: str) -> Sequence[dict[str, Any]]:
@@ -62,15 +65,20 @@ class MongoBasketStore:
         with db_call(self._database):
             deleted = self._baskets.update_one(query, {"$set": {"deleted_at": now}}).matched_count
         if not deleted:
-            raise _not_found(name)
+            raise self._not_found(integrator, name)
+
+    def _not_found(self, integrator: str, name: str) -> BasketNotFound:
+        """Return the error, with the existing name that is the nearest."""
+        query = {"integrator": str(integrator), "deleted_at": None}
+        with db_call(self._database, writes=False):
+            names = [document["name"] for document in self._baskets.find(query, {"name": 1}).limit(_NAMES_COMPARED_MAX)]
+        nearest = closest_matches(name, names)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else "GET /baskets lists those there are"
+        return BasketNotFound(f"basket {name!r} was not found; {hint}")
 
 
 def _name_filter(integrator: str, name: str) -> dict[str, Any]:
     return {"integrator": str(integrator), "name": str(name)}
-
-
-def _not_found(name: str) -> BasketNotFound:
-    return BasketNotFound(f"basket {name!r} was not found; GET /baskets lists those there are")
 
 
 def _definition(document: Mapping[str, Any]) -> dict[str, Any]:

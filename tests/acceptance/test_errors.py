@@ -164,7 +164,17 @@ def test_a_batch_with_an_unknown_outcome_is_refused_as_a_whole(caller: ApiClient
 @pytest.mark.parametrize("code", CASES)
 def test_each_code_is_returned_as_a_problem(caller: ApiClient, code: str) -> None:
     status, provoke = CASES[code]
-    assert_is_problem(provoke(caller), status, code)
+    response = provoke(caller)
+    assert_is_problem(response, status, code)
+    text = caller.get(response.json()["type"])
+    assert (text.status_code, text.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
+    assert text.text.startswith(f"{code} (HTTP {status})\n\nWhat to do: ")
+
+
+def test_the_codes_of_runs_have_a_text_too_and_others_none(caller: ApiClient) -> None:
+    assert "What happened: the output breaks" in caller.get("/problems/output_invalid").text
+    for path in ("/problems/nonsense", "/problems/", "/api/v1/problems/not_found"):
+        assert caller.get(path).status_code == 404
 
 
 @pytest.mark.parametrize(

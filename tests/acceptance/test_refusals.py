@@ -129,6 +129,37 @@ def test_a_new_basket_with_an_unknown_agent_is_400_with_its_pointer(caller: ApiC
     assert [detail["pointer"] for detail in problem["details"]] == ["/agents/1"]
 
 
+def test_a_basket_that_does_not_exist_is_404_with_the_nearest(caller: ApiClient) -> None:
+    nearest = "did you mean 'working_test'?"
+    assert_refused(caller.post(RUN, {"basket_name": "working_tset"}), 404, "basket_not_found", nearest)
+    assert_refused(caller.get("/baskets/Working_Test"), 404, "basket_not_found", nearest)
+    assert_refused(caller.request("DELETE", "/baskets/workingtest"), 404, "basket_not_found", nearest)
+    assert_refused(caller.get("/baskets/zzz"), 404, "basket_not_found", "GET /baskets lists those there are")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (RUN, {"workflow": "working_test"}),
+        (RUN, {"workflow": 1, "basket_name": 7}),
+        (RUN, INPUT | {"workflow": 1, "input_data": {"transactions": 1}}),
+        (RUN, {"workflow": 1, "config": {"steps": [{"agent": "echo", "needs": ["b"]}]}}),
+        (AGENT, {"workflow": 1, "input_data": {}}),
+        ("/run-basket/batch", {"workflow": []}),
+        ("/executions/poll", {"workflow": []}),
+    ],
+)
+def test_a_400_names_the_keys_of_the_body_that_were_ignored(caller: ApiClient, path: str, body: dict[str, Any]) -> None:
+    """They may be its reason, as where a name was sent under a key that no one knows."""
+    ignored = "unknown field 'workflow' was ignored"
+    problem = assert_refused(caller.post(path, body), 400, "validation_failed", ignored)
+    assert problem["warnings"][0] == ignored
+    if path == RUN:
+        (item,) = caller.post("/run-basket/batch", {"items": [body]}).json()["items"]
+        assert (item["status"], item["warnings"]) == (400, problem["warnings"])
+        assert item["detail"] == problem["detail"]
+
+
 def test_an_existing_name_is_409(caller: ApiClient) -> None:
     response = caller.post(CREATE, {"name": "working_test", "agents": ["echo"]})
     assert_refused(response, 409, "basket_exists", "working_test", "another name")

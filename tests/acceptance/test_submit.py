@@ -76,6 +76,52 @@ def test_submitted_input_is_run_and_the_run_says_so(caller: ApiClient) -> None:
     assert caller.wait_done(caller.submit_basket(input_data=INCOME))["input_source"] == "request"
 
 
+STEP_OF_NULLS = {"agent": "echo", **dict.fromkeys(("id", "needs", "input", "retry", "timeout_s"))}
+POLICY_OF_NULLS = dict.fromkeys(("attempts", "wait_s", "factor", "wait_max_s", "budget_s"))
+OPTIONAL = ("tags", "metadata", "run_after", "run_after_s", "start_deadline_s", "deadline_s")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/run-basket", {"basket_name": "working_test", **dict.fromkeys(("config", "input_data", *OPTIONAL))}),
+        ("/run-basket", {"basket_name": None, "config": {
+            "agents": ["echo"], **dict.fromkeys(("name", "description", "steps", "execution_strategy"))}}),
+        ("/run-basket", {"config": {"agents": None, "steps": [
+            STEP_OF_NULLS, STEP_OF_NULLS | {"retry": POLICY_OF_NULLS},
+            STEP_OF_NULLS | {"input": {"x": {"from": "input", "pointer": None}}}]}}),
+        ("/run-agent", {"agent_name": "echo", "input_data": {}, **dict.fromkeys(("stateful", *OPTIONAL))}),
+        ("/run-basket/batch", {"items": [NAMED | dict.fromkeys(("idempotency_key", "config", *OPTIONAL))]}),
+        ("/create-basket", {"name": "of nulls", "steps": [STEP_OF_NULLS],
+                            **dict.fromkeys(("description", "agents", "execution_strategy"))}),
+    ],
+)  # fmt: skip
+def test_null_is_taken_wherever_a_member_may_be_left_out(caller: ApiClient, path: str, body: dict[str, Any]) -> None:
+    response = caller.post(path, body)
+    assert response.status_code in {201, 202}, response.text
+    if path == "/run-basket/batch":
+        assert [item["status"] for item in response.json()["items"]] == [202], response.text
+    elif path == "/create-basket":
+        assert response.json()["basket"] == {
+            "name": "of nulls", "basket_name": "of nulls", "description": "", "execution_strategy": "graph",
+            "steps": [{"agent": "echo"}],
+        }  # fmt: skip
+        assert caller.request("DELETE", "/baskets/of nulls").status_code == 200
+    else:
+        view = caller.wait_done(response.json()["execution_id"])
+        assert (view["status"], view["tags"], view["metadata"]) == ("completed", [], {})
+
+
+def test_null_is_taken_in_the_bodies_of_other_routes_too(caller: ApiClient) -> None:
+    run = caller.wait_done(caller.submit_agent("raiser", kind="ValueError"))["execution_id"]
+    item = {"execution_id": run, "rev": None}
+    assert caller.post("/executions/poll", {"items": [item], "view": None}).status_code == 200
+    assert caller.post(f"/executions/{run}/retry", {"from": None}).status_code == 202
+    assert caller.post(f"/executions/{run}/cancel", {"reason": None}).status_code == 200
+    assert caller.request("PUT", "/consumers/of-null", json={"since": None}).status_code == 201
+    assert caller.request("DELETE", "/consumers/of-null").status_code == 200
+
+
 def test_tags_and_metadata_come_back_as_they_were_sent(caller: ApiClient) -> None:
     tags = ["", "a" * 64, *[f"t{number}" for number in range(18)], "ü€😀"][1:]
     metadata = {"order": 7, "of": {"nobody's": [1.5, None, True, "ü\u0000"]}, "$set": {"a.b": 1}, "": ""}

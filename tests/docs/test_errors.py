@@ -7,6 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from api.http.body_key_checks import CREDENTIAL_KEYS
+from api.openapi.problem_texts import load_problem_texts
 from shared import errors
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +37,19 @@ def of_runs() -> Iterator[str]:
 def test_the_page_names_every_code_of_a_request_with_its_status() -> None:
     rows = {row for row in ROW.findall((ROOT / "docs/errors.md").read_text(encoding="utf-8")) if row[0]}
     assert rows == {*of_requests(errors.RequestError), *of_requests(errors.ServiceError)}
+
+
+@pytest.mark.parametrize("page", ["api.md", "errors.md"])
+def test_the_pages_name_every_key_that_is_refused_as_a_credential(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    lists = [re.findall(r"`([a-z_]+)`", sentence) for sentence in re.findall(r"(?<=`)password`[^.|]*", text)]
+    found = {key.replace("_", "") for key in ["password", *lists[0]]}
+    assert found == CREDENTIAL_KEYS
+
+
+def test_every_code_has_its_text_at_the_address_of_its_type() -> None:
+    codes = {code for _, code in (*of_requests(errors.RequestError), *of_requests(errors.ServiceError))}
+    assert load_problem_texts().keys() == codes | set(of_runs())
 
 
 def test_the_page_names_every_code_of_a_run() -> None:
