@@ -112,7 +112,7 @@ class ExecutionExpired(RequestError, error_code="execution_expired", http_status
 
 
 class CursorExpired(RequestError, error_code="cursor_expired", http_status=410):
-    """The cursor is older than the feed; catch up as resync says, then go on from its since."""
+    """The cursor is older or newer than the feed; catch up as resync says, then go on from its since."""
 
     def __init__(self, message: str | None = None, *, resync: Mapping[str, str] | None = None) -> None:
         """``resync`` has ``list``, the address of the list to read, and ``since``, the cursor to go on with then."""
@@ -166,7 +166,7 @@ class ChangeHistoryLost(BucketError):
 
 
 class PositionExpired(BucketError):
-    """The feed no longer has the changes after this position; a client gets CursorExpired, with a way to catch up."""
+    """The feed does not have the changes after this position; a client gets CursorExpired, with a way to catch up."""
 
 
 class IllegalTransition(BucketError):

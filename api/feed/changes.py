@@ -65,6 +65,13 @@ class FeedHandler:
             raise self._cursor_expired_error(position) from None
         return position
 
+    def require_reached(self, position: FeedPosition) -> FeedEnd:
+        """Return the feed's end; raises CursorExpired for a position after it."""
+        try:
+            return self._services.feed_reader.require_reached(position)
+        except PositionExpired:
+            raise self._cursor_expired_error(position) from None
+
     def respond(self, start: FeedPosition | None) -> flask.Response:
         """Return the page of changes from ``start`` on (None: the oldest kept), by long poll if the request waits.
 
@@ -89,18 +96,20 @@ class FeedHandler:
         return preference.mark_applied(self._page_response(held.value), is_granted=held.is_granted)
 
     def _cursor_expired_error(self, start: FeedPosition | None) -> CursorExpired:
-        """Return the error for a cursor that is no longer kept, with a new cursor and the list by which to catch up."""
-        since = cursors.encode(self._services.feed_reader.end().position)
+        """Return the error for a cursor that cannot be read from, with a new one and the list by which to catch up."""
+        end = self._services.feed_reader.end().position
+        since = cursors.encode(end)
         list_params = {"order": str(ListOrder.OLDEST)}
         if start is not None:
+            # After a restore the cursor is newer than the store: its runs may be older than the cursor.
             list_params = {
-                "updated_since": format_rfc3339(start.as_of - _COMMIT_LAG_MAX) or "",
+                "updated_since": format_rfc3339(min(start.as_of, end.as_of) - _COMMIT_LAG_MAX) or "",
                 "order": str(ListOrder.UPDATED),
             }
         resync = {"since": since, "list": f"{version_prefix.request_prefix()}/executions?{urlencode(list_params)}"}
         return CursorExpired(
-            "what changed after this cursor is no longer kept, or was missed; read all pages of resync.list, "
-            "then go on with resync.since",
+            "what changed after this cursor is no longer kept, was missed, or was lost when the store was restored; "
+            "read all pages of resync.list, then go on with resync.since",
             resync=resync,
         )
 

@@ -99,7 +99,7 @@ def consumers_blueprint(services: Services, feed: FeedHandler) -> Blueprint:
         """Acknowledge all changes before ``cursor``, a page's ``next_since``; an older cursor has no effect."""
         consumers.get(PUBLIC_INTEGRATOR, _existing_name(name))  # a missing one is reported before a faulty cursor
         position = cursors.decode(body["cursor"], parameter="cursor")
-        consumer = consumers.ack(PUBLIC_INTEGRATOR, name, position, services.feed_reader.require_reached(position))
+        consumer = consumers.ack(PUBLIC_INTEGRATOR, name, position, feed.require_reached(position))
         return _consumer_response(consumer, body.warnings)
 
     return blp

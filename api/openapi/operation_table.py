@@ -195,7 +195,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "POST /consumers/{name}/ack": Operation(
         _ok("The consumer after the ack.", ref("Consumer"), *_PRIVATE),
         ("ConsumerName",),
-        (*_BODY_ERRORS, errors.CursorInvalid, *_CONSUMER_ERRORS, *_WRITE_ERRORS),
+        (*_BODY_ERRORS, errors.CursorInvalid, *_CONSUMER_ERRORS, errors.CursorExpired, *_WRITE_ERRORS),
         "Ack",
     ),
     "GET /agents": Operation(_ok("The specs, sorted by name.", array_of(ref("AgentSpec"))), ("Domain",)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -147,6 +148,34 @@ def test_an_expired_cursor_is_410_with_the_way_to_catch_up(caller: ApiClient) ->
     assert (set(query), query["order"]) == ({"updated_since", "order"}, ["updated"])
     assert caller.get(body["resync"]["list"]).json()["executions"] is not None
     assert page(caller, since=body["resync"]["since"])["changes"] == []
+
+
+def test_a_cursor_that_is_newer_than_the_restored_store_is_410_with_the_way_to_catch_up(caller: ApiClient) -> None:
+    """A restore takes the feed back behind cursors that callers keep: 400 would tell them to throw the cursor away."""
+    present = cursors.decode(end_of_feed(caller), parameter="test")
+    for ahead in ({"batch_number": present.batch_number + 50}, {"batch_number": present.batch_number, "offset": 240}):
+        lost = cursors.encode(replace(present, **ahead, as_of=present.as_of + timedelta(hours=1)))
+        caller.request("PUT", "/consumers/restored")
+        for response in (
+            caller.get("/executions/changes", params={"since": lost}),
+            caller.post("/consumers/restored/ack", {"cursor": lost}),
+            caller.request("PUT", "/consumers/of-the-lost-hour", json={"since": lost}),
+        ):
+            body = response.json()
+            assert (response.status_code, body["error_code"]) == (410, "cursor_expired"), body
+            (updated_since,) = parse_qs(urlsplit(body["resync"]["list"]).query)["updated_since"]
+            assert datetime.fromisoformat(updated_since) < present.as_of, "not since the lost hour"
+            assert page(caller, since=body["resync"]["since"])["changes"] is not None
+        resync = body["resync"]["since"]
+        assert caller.post("/consumers/restored/ack", {"cursor": resync}).status_code == 200
+        caller.stack.mongo().consumers.update_one({"name": "restored"}, {"$inc": {"number": 50}})
+        [row] = [each for each in caller.get("/consumers").json()["consumers"] if each["consumer"] == "restored"]
+        assert (row["lag_s"], row["expired"]) == (None, True)
+        gone = caller.get("/consumers/restored/changes")
+        assert gone.status_code == 410
+        assert caller.post("/consumers/restored/ack", {"cursor": gone.json()["resync"]["since"]}).status_code == 200
+        assert caller.get("/consumers/restored/changes").status_code == 200
+        assert caller.request("DELETE", "/consumers/restored").status_code == 200
 
 
 def as_of_epoch(cursor: str, epoch: str) -> str:

@@ -77,7 +77,8 @@ class MongoConsumerStore:
     def ack(self, integrator: str, name: str, position: FeedPosition, end: FeedEnd) -> FeedConsumer:
         """Move a consumer to ``position`` if that is forward; return the consumer after it. Raises ConsumerNotFound.
 
-        Within one epoch the further position wins; the feed's present epoch (of ``end``) wins over any earlier one.
+        Within one epoch the further position wins; the feed's present epoch (of ``end``) wins over any earlier one, and
+        any position over one that the feed has not reached.
         """
         behind: list[_Document] = [
             {"epoch": position.epoch, "number": {"$lt": position.batch_number}},
@@ -85,6 +86,8 @@ class MongoConsumerStore:
         ]
         if position.epoch == end.epoch:
             behind.append({"epoch": {"$ne": position.epoch}})
+            # A store that was restored in part: the feed was never at the consumer's position.
+            behind.append({"number": {"$gt": end.batch_number + 1}})
         update = {"$set": _position_fields(position) | {"acked_at": self._clock.now()}}
         query = _id_filter(integrator, name) | {"$or": behind}
         with db_call(self._database):

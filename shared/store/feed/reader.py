@@ -16,7 +16,7 @@ from pymongo.collection import Collection
 
 from shared.domain.feed_position import FeedEnd, FeedPosition, select_page
 from shared.domain.status import ExecutionStatus
-from shared.errors import CursorInvalid, PositionExpired, Unavailable
+from shared.errors import PositionExpired, Unavailable
 from shared.store.database import Database, db_call, full_batch_size
 
 EXECUTIONS_SCANNED_MAX: Final = 1_000
@@ -89,7 +89,7 @@ class FeedReader:
             return self._end(None)
 
     def require_reached(self, position: FeedPosition) -> FeedEnd:
-        """Return the feed's end; raise CursorInvalid for a position after it. An expired position is accepted."""
+        """Return the feed's end; raise PositionExpired for a position after it. One of an earlier epoch is accepted."""
         end = self.end()
         if position.epoch == end.epoch:
             _has_more(position, end)
@@ -98,7 +98,7 @@ class FeedReader:
     def lags_s(self, positions: Sequence[FeedPosition], now: datetime) -> Sequence[float | None]:
         """Return the lag of each position in seconds: how long the first change after it has been in the feed.
 
-        It is 0.0 at the end of the feed and None for an expired position.
+        It is 0.0 at the end of the feed and None for a position that cannot be read from.
         """
         numbers = list({position.batch_number for position in positions})
         with db_call(self._database, writes=False), self._database.session() as session:
@@ -110,7 +110,8 @@ class FeedReader:
     def read_page(self, integrator: str, start: FeedPosition | None, query: FeedQuery) -> FeedPage:
         """Return the page of changes from ``start`` on (None: from the oldest stored) of one integrator's executions.
 
-        Raises CursorInvalid for a position that the feed has not reached, PositionExpired for one no longer stored.
+        Raises PositionExpired for a position that is no longer stored, and for one that the feed has not reached: it
+        was made before the store was restored from an older backup.
         """
         with db_call(self._database, writes=False), self._database.session() as session:
             end = self._end(session)
@@ -154,7 +155,7 @@ class FeedReader:
                 changes = batch["changes"]
                 offset = start.offset if number == start.batch_number else 0
                 if offset and offset >= len(changes):
-                    raise _unreached_cursor()
+                    raise PositionExpired
                 for index in range(offset, len(changes)):
                     position = FeedPosition(end.epoch, number, index, batch["since"])
                     different.add(changes[index])
@@ -180,24 +181,21 @@ class FeedReader:
 
 
 def _has_more(position: FeedPosition, end: FeedEnd) -> bool:
-    """Return whether there may be changes after ``position``; raise PositionExpired or CursorInvalid to refuse it."""
+    """Return whether there may be changes after ``position``; raise PositionExpired if the feed was never there."""
     if position.epoch != end.epoch:
         raise PositionExpired
     if position.batch_number > end.batch_number + 1 or (position.batch_number > end.batch_number and position.offset):
-        raise _unreached_cursor()
+        raise PositionExpired
     return position.batch_number <= end.batch_number
 
 
 def _lag_s(position: FeedPosition, end: FeedEnd, written_at: datetime | None, now: datetime) -> float | None:
-    if position.epoch == end.epoch and position.batch_number > end.batch_number:
-        return 0.0
-    if position.epoch != end.epoch or written_at is None:
+    try:
+        if not _has_more(position, end):
+            return 0.0
+    except PositionExpired:
         return None
-    return max((now - written_at).total_seconds(), 0.0)
-
-
-def _unreached_cursor() -> CursorInvalid:
-    return CursorInvalid("the feed has never been where this cursor points; pass a next_since back, or leave it out")
+    return None if written_at is None else max((now - written_at).total_seconds(), 0.0)
 
 
 def _to_changed_execution(document: _Document) -> ChangedExecution:

@@ -10,7 +10,7 @@ import pytest
 
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.feed_position import FeedEnd, FeedPosition
-from shared.errors import ConsumerNotFound, CursorInvalid, PositionExpired, Unavailable, ValidationFailed
+from shared.errors import ConsumerNotFound, PositionExpired, Unavailable, ValidationFailed
 from shared.store.feed.change_stream import ChangeBatch
 from shared.store.feed.consumer_store import MongoConsumerStore
 from shared.store.feed.reader import FeedReader
@@ -96,7 +96,8 @@ def test_an_execution_that_changes_often_does_not_make_a_page_endless(bench: Fee
     assert bench.walk() == [hot] * 3
 
 
-def test_positions_after_the_end_are_refused_and_the_end_itself_is_not(bench: FeedBench) -> None:
+def test_positions_after_the_end_are_expired_and_the_end_itself_is_not(bench: FeedBench) -> None:
+    """They were made before the store was restored; as malformed ones they would leave no way to catch up."""
     write(bench, store(bench, 3))
     end = bench.feed.end()
     assert bench.page(end.position).changes == ()
@@ -105,10 +106,22 @@ def test_positions_after_the_end_are_refused_and_the_end_itself_is_not(bench: Fe
         FeedPosition(end.epoch, end.batch_number + 2, 0, NOON),
     ]
     for position in [*beyond, FeedPosition(end.epoch, end.batch_number, 3, NOON)]:
-        with pytest.raises(CursorInvalid):
+        with pytest.raises(PositionExpired):
             bench.page(position)
     with pytest.raises(PositionExpired):
         bench.page(FeedPosition("00000000", 1, 0, NOON))
+
+
+def test_a_feed_whose_collection_was_dropped_begins_anew_and_older_cursors_are_expired(bench: FeedBench) -> None:
+    """The advice of docs/deploy.md for a restored MongoDB: it holds however long the feed becomes again."""
+    [run] = store(bench, 1)
+    write(bench, [run])
+    lost = bench.feed.end().position
+    bench.collection("changes").drop()
+    write(bench, *([[run]] * 9))
+    with pytest.raises(PositionExpired):
+        bench.page(lost)
+    assert bench.page().changes
 
 
 def test_a_gap_is_never_skipped(bench: FeedBench) -> None:
