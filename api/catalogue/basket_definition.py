@@ -145,7 +145,28 @@ def _parse_steps(
     )
     for fault in find_graph_faults(parsed):
         faults.add(pointer + fault.pointer, fault.message)
+    for index, message in _find_ambiguous_joins(parsed, catalogue):
+        faults.add(f"{pointer}/{index}/needs", message)
     return parsed
+
+
+def _find_ambiguous_joins(steps: Sequence[BasketStep], catalogue: AgentCatalogue) -> Iterator[tuple[int, str]]:
+    """Yield each step, by its index, that would merge outputs which by their schemas have a key in common."""
+    agents = {step.id: step.agent for step in steps}
+    for index, step in enumerate(steps):
+        if step.input is not None:
+            continue
+        given_by: dict[str, str] = {}
+        for need in step.needs:
+            has_agent = need in agents and catalogue.has(agents[need])
+            for key in catalogue.agent(agents[need]).output_schema.get("properties", ()) if has_agent else ():
+                if key in given_by:
+                    fix = f'for example "input": {{"{key}": {{"from": "{need}", "pointer": "/{key}"}}}}'
+                    yield (
+                        index,
+                        f"{given_by[key]} and {need} both give {key!r}, and one would be lost: say which, {fix}",
+                    )
+                given_by.setdefault(key, need)
 
 
 def _resolve_step_ids(steps: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -22,7 +22,7 @@ from api.submission.submission import Submission
 from shared.bootstrap import Services
 from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.domain.definitions.basket import SEQUENTIAL, Basket
-from shared.domain.definitions.step_input import InputNotFound, input_of
+from shared.domain.definitions.step_input import StepInputError, input_of
 from shared.domain.execution import PUBLIC_INTEGRATOR, Execution
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.simulator_script import SIMULATE_AGENT_NAME, delay_scripted_steps
@@ -147,7 +147,7 @@ def _check_input(basket: Basket, run_input: Mapping[str, Any], catalogue: AgentC
             if len(checked) > 1:  # most runs begin with one step, whose input needs no limit
                 bytes_left -= len(orjson.dumps(step_input))
             faults = catalogue.find_input_faults(step.agent, step_input)
-        except InputNotFound as error:
+        except StepInputError as error:
             details.append({"pointer": "/input_data", "message": f"step {step.id}: {error}"})
             continue
         pointer_prefix = "/input_data" if step.input is None else f"step {step.id}: "

@@ -85,8 +85,8 @@ def test_a_diamond_maps_its_inputs_and_ends_in_the_step_that_no_step_needs(calle
         run_graph(
             caller,
             {"id": "a", **ECHO, "input": {"n": {"from": "input", "pointer": "/deep/0"}, "kept": {"x": [1, None]}}},
-            {"id": "b", **ECHO, "needs": ["a"], "input": {"left": {"from": "a", "pointer": "/n"}, "both": "b"}},
-            {"id": "c", **ECHO, "needs": ["a"], "input": {"right": {"from": "a", "pointer": "/kept/x"}, "both": "c"}},
+            {"id": "b", **ECHO, "needs": ["a"], "input": {"left": {"from": "a", "pointer": "/n"}, "more": "b"}},
+            {"id": "c", **ECHO, "needs": ["a"], "input": {"right": {"from": "a", "pointer": "/kept/x"}}},
             {"id": "join", **ECHO, "needs": ["b", "c"]},
             {
                 "id": "whole",
@@ -99,9 +99,46 @@ def test_a_diamond_maps_its_inputs_and_ends_in_the_step_that_no_step_needs(calle
     )
     assert view["status"] == "completed", view["error"]
     assert view["outputs"]["a"] == {"n": 7, "kept": {"x": [1, None]}}
-    assert view["outputs"]["join"] == {"left": 7, "right": [1, None], "both": "c"}, "merged in the order of needs"
+    assert view["outputs"]["join"] == {"left": 7, "right": [1, None], "more": "b"}, "merged"
     assert view["result"] == {"whole": {"all": view["outputs"]["join"], "in": {"deep": [7]}}}
     assert view["progress"]["percent"] == 100
+
+
+def test_a_join_whose_schemas_share_a_key_is_refused_with_the_fix(caller: ApiClient) -> None:
+    sums = {"agent": "cashflow_analyzer", "input": {"transactions": []}}
+    steps = [{"id": "a", **sums}, {"id": "b", **sums}, {"agent": "goal_recommender", "needs": ["a", "b"]}]
+    for path, body in (
+        ("/run-basket", {"config": {"steps": steps}}),
+        ("/create-basket", {"name": "j", "steps": steps}),
+    ):
+        response = caller.post(path, body)
+        assert response.status_code == 400
+        (fault,) = response.json()["details"]
+        assert fault["pointer"].endswith("/steps/2/needs")
+        assert "a and b both give 'analysis'" in fault["message"]
+        assert '"input": {"analysis": {"from": "b", "pointer": "/analysis"}}' in fault["message"]
+    steps[2]["input"] = {"analysis": {"from": "b", "pointer": "/analysis"}}
+    assert caller.wait_done(run_graph(caller, *steps))["status"] == "completed"
+
+
+def test_a_join_whose_outputs_share_a_key_fails_with_the_place(caller: ApiClient) -> None:
+    steps = [{"id": "a", **ECHO}, {"id": "b", **ECHO}, {"id": "join", **ECHO, "needs": ["a", "b"]}]
+    view = caller.wait_done(run_graph(caller, *steps))
+    assert (view["status"], view["error"]["error_code"], view["error"]["step"]) == ("failed", "input_invalid", "join")
+    assert "a and b both give 'n'" in view["error"]["message"]
+
+
+def test_a_step_is_handed_at_most_32_mib(caller: ApiClient) -> None:
+    large = "x" * 900_000
+    references = {f"k{number}": {"from": "input", "pointer": "/large"} for number in range(40)}
+    steps = [{"id": "a", **ECHO, "input": {"n": 1}}, {"id": "b", **ECHO, "needs": ["a"], "input": references}]
+    view = caller.wait_done(run_graph(caller, *steps, input_data={"large": large}))
+    assert (view["status"], view["error"]["error_code"]) == ("failed", "input_too_large")
+    refused = caller.post(
+        "/run-basket", {"config": {"steps": [{**ECHO, "input": references}]}, "input_data": {"large": large}}
+    )
+    assert refused.status_code == 400
+    assert "takes over 33554432 bytes" in refused.json()["message"]
 
 
 def test_a_join_that_workers_reach_at_the_same_time_runs_once(caller: ApiClient, tmp_path: Path) -> None:
@@ -247,22 +284,46 @@ def test_a_reference_below_the_first_level_is_the_data_that_it_names(caller: Api
     assert view["result"] == {"b": {"deep": {"list": [7, 1, "literal"]}}}
 
 
-def test_a_stored_basket_that_breaks_a_newer_rule_is_readable_and_says_what_is_wrong(caller: ApiClient) -> None:
+SUMS = {"agent": "cashflow_analyzer", "input": {"transactions": []}}
+
+
+@pytest.mark.parametrize(
+    ("steps", "pointer", "fix"),
+    [
+        (
+            [{"id": "a", **ECHO, "input": {"x": {"from": "input", "pointer": "n"}}}],
+            "/steps/0/input/x/pointer",
+            "write '/n'",
+        ),
+        (
+            [{"id": "a", **SUMS}, {"id": "b", **SUMS}, {"agent": "goal_recommender", "needs": ["a", "b"]}],
+            "/steps/2/needs",
+            "both give 'analysis', and one would be lost: say which",
+        ),
+    ],
+)
+def test_a_stored_basket_that_breaks_a_newer_rule_is_readable_and_says_what_is_wrong(
+    caller: ApiClient, steps: list[dict[str, Any]], pointer: str, fix: str
+) -> None:
     """An older release stored it; a submit is refused, with the fix."""
-    steps = [{"id": "a", **ECHO, "input": {"x": {"from": "input", "pointer": "n"}}}]
-    definition = {"name": "of an older release", "description": "", "steps": steps, "execution_strategy": "graph"}
+    definition = {
+        "name": f"of release {len(steps)}",
+        "description": "",
+        "steps": steps,
+        "execution_strategy": "graph",
+    }
     baskets = caller.stack.mongo()["baskets"]
     baskets.insert_one(
         {"integrator": "public", "name": definition["name"], "definition": json.dumps(definition).encode()}
     )
     try:
         read = caller.get(f"/baskets/{definition['name']}").json()
-        assert (read["steps"], read["faults"][0]["pointer"]) == (steps, "/steps/0/input/x/pointer")
+        assert (read["steps"], read["faults"][0]["pointer"]) == (steps, pointer)
         assert read in caller.get("/baskets").json()["baskets"]
         refused = caller.post("/run-basket", {"basket_name": definition["name"], "input_data": {"n": 1}})
         assert (refused.status_code, refused.json()["details"][0]["pointer"]) == (400, "/basket_name")
         assert "delete it and create it again" in refused.json()["detail"]
-        assert "write '/n'" in refused.json()["detail"]
+        assert fix in refused.json()["detail"]
     finally:
         assert caller.request("DELETE", f"/baskets/{definition['name']}").status_code == 200
 

@@ -11,7 +11,7 @@ import orjson
 import structlog
 
 from shared.bootstrap import Services
-from shared.domain.definitions.step_input import InputNotFound, input_of
+from shared.domain.definitions.step_input import InputTooLarge, StepInputError, input_of
 from shared.domain.execution import ErrorKind, RunError
 from shared.domain.lifecycle.step_transitions import cancelled_error
 from shared.errors import LeaseLost
@@ -62,21 +62,15 @@ class AgentRunner:
         agent = self._agents.get(step.agent)
         if agent is None:
             return AgentNotLoaded()
-        catalogue = self._services.catalogue
-        try:
-            step_input = self._input_of(claimed_step)
-        except InputNotFound as error:
-            return step_error(step, "input_invalid", f"the input of {step.id} cannot be made: {error}")
-        if faults := catalogue.find_input_faults(step.agent, step_input):
-            return step_error(
-                step, "input_invalid", f"the input breaks the agent's input_schema: {join_faults(faults)}"
-            )
+        step_input = self._checked_input_of(claimed_step)
+        if isinstance(step_input, RunError):
+            return step_input
         context = self._context(claimed_step, running_step)
         try:
             returned = self._run_isolated(agent, step_input, context, running_step)
             if running_step.is_past_deadline:
                 return timeout_error(claimed_step)
-            return check_output(catalogue, claimed_step.execution, step, returned)
+            return check_output(self._services.catalogue, claimed_step.execution, step, returned)
         except BaseException as raised:  # noqa: BLE001
             return self._outcome_of_exception(claimed_step, running_step, raised)
 
@@ -110,6 +104,20 @@ class AgentRunner:
             structlog.get_logger().warning("a step was interrupted without a request to stop")
         structlog.get_logger().warning("the agent raised", agent=claimed_step.step.agent, exc_info=raised)
         return error_of_exception(claimed_step.step, raised)
+
+    def _checked_input_of(self, claimed_step: ClaimedStep) -> dict[str, Any] | RunError:
+        step = claimed_step.step
+        try:
+            step_input = self._input_of(claimed_step)
+        except InputTooLarge as error:
+            return step_error(step, "input_too_large", str(error))
+        except StepInputError as error:
+            return step_error(step, "input_invalid", f"the input of {step.id} cannot be made: {error}")
+        if faults := self._services.catalogue.find_input_faults(step.agent, step_input):
+            return step_error(
+                step, "input_invalid", f"the input breaks the agent's input_schema: {join_faults(faults)}"
+            )
+        return step_input
 
     def _input_of(self, claimed_step: ClaimedStep) -> dict[str, Any]:
         execution, basket = claimed_step.execution, claimed_step.execution.basket

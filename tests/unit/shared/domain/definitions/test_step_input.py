@@ -15,7 +15,7 @@ from shared.domain.definitions.basket import (
     find_graph_faults,
     make_step_ids,
 )
-from shared.domain.definitions.step_input import InputNotFound, input_of
+from shared.domain.definitions.step_input import InputAmbiguous, InputNotFound, InputTooLarge, input_of
 from tests.builders import chain
 
 
@@ -43,7 +43,25 @@ def test_every_parallel_step_gets_the_runs_input() -> None:
 
 def test_a_step_of_a_graph_gets_the_merged_outputs_of_its_needs() -> None:
     basket = graph(BasketStep("a", "a"), BasketStep("b", "b"), BasketStep("c", "c", ("a", "b")))
-    assert input_of(basket, "c", {"x": 1}, {"a": {"n": 1, "m": 1}, "b": {"m": 2}}, ["x"]) == {"n": 1, "m": 2}
+    assert input_of(basket, "c", {"x": 1}, {"a": {"n": 1}, "b": {"m": 2}}, ["x"]) == {"n": 1, "m": 2}
+
+
+@pytest.mark.parametrize("needs", [("a", "b"), ("b", "a")])
+def test_two_outputs_with_one_key_are_not_merged_in_silence(needs: tuple[str, ...]) -> None:
+    basket = graph(BasketStep("a", "a"), BasketStep("b", "b"), BasketStep("c", "c", needs))
+    with pytest.raises(InputAmbiguous, match=f"{needs[0]} and {needs[1]} both give 'm'"):
+        input_of(basket, "c", {}, {"a": {"n": 1, "m": 1}, "b": {"m": 1}})
+
+
+def test_many_references_to_one_large_value_are_too_large_together() -> None:
+    def made(count: int) -> dict[str, Any]:
+        references = [{"from": "input", "pointer": "/large"}] * count
+        basket = graph(BasketStep("a", "a", input={"all": references}))
+        return input_of(basket, "a", {"large": "x" * 1_000_000}, {})
+
+    assert len(made(33)["all"]) == 33
+    with pytest.raises(InputTooLarge, match="the input of a takes over 33554432 bytes: refer to less of input"):
+        made(34)
 
 
 @pytest.mark.parametrize(
