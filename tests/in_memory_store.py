@@ -132,7 +132,7 @@ class InMemoryExecutionStore:
             step = record.execution.steps[lease.step]
             updated = replace(
                 step,
-                percent=step.percent if report.percent is None else report.percent,
+                percent=step.percent if report.percent is None else max(report.percent, step.percent or 0),
                 message=step.message if report.message is None else report.message,
             )
             execution = with_steps(replace(record.execution, rev=record.execution.rev + 1), updated)

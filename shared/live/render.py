@@ -146,10 +146,11 @@ def _lines(record: ExecutionRecord, page: LogPageQuery) -> tuple[tuple[LogEvent,
 def _progress(execution: Execution) -> dict[str, Any]:
     steps = execution.steps.values()
     completed = sum(step.status is StepStatus.COMPLETED for step in steps)
-    running_percent = sum(step.percent or 0 for step in steps if step.status is StepStatus.RUNNING)
+    # Also of steps that wait for another attempt or have failed: progress never goes back.
+    begun_percent = sum(step.percent or 0 for step in steps if step.status is not StepStatus.COMPLETED)
     message = next((step.message for step in steps if step.status is StepStatus.RUNNING and step.message), None)
     return {
-        "percent": (100 * completed + running_percent) // max(len(steps), 1),
+        "percent": (100 * completed + begun_percent) // max(len(steps), 1),
         "steps_total": len(steps),
         "steps_completed": completed,
         "message": message,

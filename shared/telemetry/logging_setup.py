@@ -17,6 +17,7 @@ import structlog
 from shared.telemetry.lenient_json import encode_lenient
 
 _LIBRARY_LEVELS: Final = {"pymongo": logging.WARNING, "urllib3": logging.WARNING, "kombu": logging.WARNING}
+FIELD_MAX_CHARS: Final = 16_384
 _LEADING_FIELDS: Final = ("timestamp", "level", "service", "event")  # in the order in which people look for them
 
 
@@ -109,14 +110,23 @@ def _render_json(logger: Any, method: str, line: MutableMapping[str, Any]) -> st
     try:
         if line.get("exc_info"):
             line = structlog.processors.format_exc_info(logger, method, line)
+        line = {name: _cut(value) for name, value in line.items()}
         return encode_lenient({**{name: line.pop(name, None) for name in _LEADING_FIELDS}, **line}).decode()
     except Exception as error:  # noqa: BLE001  for example an exception whose __str__ raises
         return encode_lenient({"level": "error", "event": "log.unwritable", "kind": type(error).__name__}).decode()
 
 
+def _cut(value: Any) -> Any:
+    """Return a text of at most :data:`FIELD_MAX_CHARS`: of a longer one the beginning and the end."""
+    if not isinstance(value, str) or len(value) <= FIELD_MAX_CHARS:
+        return value
+    half = FIELD_MAX_CHARS // 2
+    return f"{value[:half]} … (cut: {len(value) - 2 * half} of {len(value)} characters) … {value[-half:]}"
+
+
 def _render_console(logger: Any, method: str, line: MutableMapping[str, Any]) -> str:
     try:
-        return str(_CONSOLE(logger, method, line))
+        return str(_cut(str(_CONSOLE(logger, method, line))))
     except Exception:  # noqa: BLE001  logging never breaks the work
         return _render_json(logger, method, line)
 

@@ -336,6 +336,9 @@ def test_progress_is_shown_until_the_step_ends(store: Store) -> None:
     record = store.report(lease, ProgressReport(percent=40, message="page 3 of 8"))
     assert record is not None
     assert (record.execution.steps["a"].percent, record.execution.steps["a"].message) == (40, "page 3 of 8")
+    lower = store.report(lease, ProgressReport(percent=10))
+    assert lower is not None
+    assert lower.execution.steps["a"].percent == 40
     loaded = store.load(PUBLIC_INTEGRATOR, execution.id)
     assert loaded is not None
     done = store.save(loaded, complete(loaded, lease, StepOutput("a", b"{}"), NOON, TIMINGS), lease=lease)

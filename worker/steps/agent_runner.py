@@ -146,7 +146,9 @@ class AgentRunner:
             reporter=claimed_step.reporter,
             cancel=running_step.cancel,
             previous_state=self._memory.previous_state(execution, step, lambda: self._interrupter.is_drain_over),
-            checkpoints=StepCheckpoints(self._services.checkpoints, claimed_step, self._interrupter, running_step),
+            checkpoints=StepCheckpoints(
+                self._services.checkpoints, self._services.store, claimed_step, self._interrupter, running_step
+            ),
         )
 
 

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import orjson
 
-from shared.errors import LeaseLost
+from shared.errors import BucketError, LeaseLost
 from shared.store.executions.checkpoint_store import MongoCheckpointStore, is_stored_externally
 from shared.store.executions.settle import retry_until_reply
+from shared.store.executions.store import MongoExecutionStore
 from worker.steps.claims import ClaimedStep
 from worker.steps.outcome_checks import NotJson, to_json
 from worker.supervision.step_interrupter import RunningStep, StepInterrupter
@@ -26,11 +27,14 @@ class StepCheckpoints:
     def __init__(
         self,
         store: MongoCheckpointStore,
+        executions: MongoExecutionStore,
         claimed_step: ClaimedStep,
         interrupter: StepInterrupter,
         running_step: RunningStep,
     ) -> None:
         self._store = store
+        self._executions = executions
+        self._reporter = claimed_step.reporter
         self._execution = claimed_step.execution
         self._lease = claimed_step.lease
         self._pending_writes = claimed_step.pending_writes
@@ -52,6 +56,7 @@ class StepCheckpoints:
         with self._interrupter.uninterruptible(self._running_step):
             try:
                 self._pending_writes.write()  # a checkpoint is filtered by the lease, which may not be stored yet
+                self._send_report()
                 self._save(state_json)
             except LeaseLost:
                 self._interrupter.request_stop(self._running_step, "lost")
@@ -66,6 +71,19 @@ class StepCheckpoints:
             stored = retry_until_reply(partial(self._store.load_newest, self._lease), self._should_stop)
         state: dict[str, Any] | None = None if stored is None else orjson.loads(stored)
         return state
+
+    def _send_report(self) -> None:
+        """Store the log lines and the progress so far: the checkpoint outlives this process, and so must they."""
+        report = self._reporter.take_report()
+        if report.is_empty:
+            return
+        try:
+            record = retry_until_reply(partial(self._executions.report, self._lease, report), self._should_stop)
+        except BucketError:
+            self._reporter.restore_report(report)
+            raise
+        if record is None:
+            raise LeaseLost(f"step {self._lease.step} of {self._lease.execution_id} has moved on")
 
     def _save(self, state_json: bytes) -> None:
         self._saved_count += 1

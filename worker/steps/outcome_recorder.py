@@ -11,11 +11,13 @@ from typing import Final, NoReturn
 
 from shared.bootstrap import Services
 from shared.clock import boottime_s
-from shared.domain.execution import Execution, Lease, LogEvent, RunError, Step
+from shared.domain.execution import Execution, Lease, RunError, Step
 from shared.domain.lifecycle.decision import Decision, StepOutput
+from shared.domain.lifecycle.step_transitions import with_steps
 from shared.domain.lifecycle.transitions import complete, fail, release, release_unknown_agent
 from shared.errors import LeaseLost, NotStorable
 from shared.store.executions.settle import retry_until_reply
+from shared.store.executions.updates import ProgressReport
 from worker.simulated_outcome import NoOutcome
 from worker.steps.agent_runner import Outcome, WorkerDrains
 from worker.steps.claims import ClaimedStep
@@ -40,12 +42,12 @@ class OutcomeRecorder:
         """
         if isinstance(outcome, NoOutcome):
             self._simulate_worker_loss(claimed_step)
-        log_lines = self._final_log_lines(claimed_step)
+        report = self._final_report(claimed_step)
         took_s = boottime_s() - claimed_step.began_at
         # The pending writes keep these functions. None of them may hold the claimed step, which holds the pending
         # writes: every run would be a reference cycle, and a worker some MiB larger until they are collected.
         step, lease = claimed_step.step, claimed_step.lease
-        decide = _with_log_lines(log_lines, self._decide_fn_of(step, lease, outcome, next_token))
+        decide = _with_report(report, lease.step, self._decide_fn_of(step, lease, outcome, next_token))
 
         def decide_failure(error: NotStorable) -> DecideFn:
             # If the store refuses the content, trying again does not help: the step fails, and the content is left out.
@@ -87,24 +89,28 @@ class OutcomeRecorder:
             self._services.publisher.publish_view(record, as_of=as_of, published_seq=pending_writes.published_seq)
         raise LeaseLost(f"{claimed_step.step.id} plays a lost worker")
 
-    def _final_log_lines(self, claimed_step: ClaimedStep) -> tuple[LogEvent, ...]:
-        """Return the log lines that go with the completing write; if lines were dropped, write the rest before it."""
+    def _final_report(self, claimed_step: ClaimedStep) -> ProgressReport:
+        """Return what goes with the decision; if lines were dropped, they are written before it."""
         report = claimed_step.reporter.take_report()
         if not report.dropped:
-            return tuple(report.events)
+            return report
         claimed_step.pending_writes.write()  # a report goes by the lease, which may not be stored yet
         with suppress(NotStorable):
             retry_until_reply(partial(self._services.store.report, claimed_step.lease, report), self._give_up)
-        return ()
+        return ProgressReport()
 
 
-def _with_log_lines(log_lines: tuple[LogEvent, ...], decide: DecideFn) -> DecideFn:
-    """Return a decision function that puts the agent's last log lines before the decision's own."""
-    if not log_lines:
+def _with_report(report: ProgressReport, step_id: str, decide: DecideFn) -> DecideFn:
+    """Return a decision function that puts the agent's last log lines and progress before the decision's own."""
+    if report.is_empty:
         return decide
+    log_lines, percent = tuple(report.events), report.percent
 
-    def decide_with_log_lines(execution: Execution, begun_step: str | None) -> Decision:
+    def decide_with_report(execution: Execution, begun_step: str | None) -> Decision:
+        step = execution.steps.get(step_id)
+        if percent is not None and step is not None:
+            execution = with_steps(execution, replace(step, percent=max(percent, step.percent or 0)))
         decision = decide(execution, begun_step)
         return replace(decision, events=(*log_lines, *decision.events))
 
-    return decide_with_log_lines
+    return decide_with_report

@@ -29,7 +29,7 @@ def delay_step(step: Step, until: datetime, **changes: Any) -> Step:
 def _with_status_ready(step: Step, **changes: Any) -> Step:
     if step.status is not StepStatus.READY:
         changes["status"] = transition_step(step.status, StepStatus.READY)
-    return replace(step, started_at=None, percent=None, message=None, **changes)
+    return replace(step, started_at=None, message=None, **changes)
 
 
 def claim_step(step: Step, token: str, now: datetime, timings: Timings) -> Step:
@@ -41,19 +41,18 @@ def claim_step(step: Step, token: str, now: datetime, timings: Timings) -> Step:
         token=token,
         started_at=now,
         due_by=now + timings.lease,
-        percent=None,
         message=None,
     )
 
 
 def end_step(step: Step, status: StepStatus, now: datetime, **changes: Any) -> Step:
-    """Return the step in the final status ``status``."""
+    """Return the step in the final status ``status``; one that is not completed keeps its progress."""
     return replace(
         step,
         status=transition_step(step.status, status),
         finished_at=None if step.started_at is None else at_or_after(step.started_at, now),
         due_by=None,
-        percent=None,
+        percent=None if status is StepStatus.COMPLETED else step.percent,
         message=None,
         **changes,
     )

@@ -58,10 +58,13 @@ def decision_update(before: Execution, decision: Decision) -> _Document:
 
 
 def report_update(step: str, report: ProgressReport) -> _Document:
-    """Build the update that adds the log lines and the progress of a step."""
-    progress = {"percent": report.percent, "message": report.message}
-    fields = {f"steps.{step}.{name}": value for name, value in progress.items() if value is not None}
-    return _with_counters({"$set": fields} if fields else {}, report.events, is_decision=False, dropped=report.dropped)
+    """Build the update that adds the log lines and the progress of a step, which never goes back."""
+    update: _Document = {}
+    if report.message is not None:
+        update["$set"] = {f"steps.{step}.message": report.message}
+    if report.percent is not None:
+        update["$max"] = {f"steps.{step}.percent": report.percent}
+    return _with_counters(update, report.events, is_decision=False, dropped=report.dropped)
 
 
 def _with_counters(update: _Document, events: Sequence[LogEvent], *, is_decision: bool, dropped: int = 0) -> _Document:

@@ -177,7 +177,9 @@ def test_a_checkpoint_that_finds_the_lease_lost_asks_the_step_to_stop(bench: Wor
     claimed_step = ClaimedStep(record.execution, lease, pending_writes, reporter, {})
     bench.lose_worker(run)
     with interrupter.enforce_limits(lease, 60) as running_step, interrupter.interruptible(running_step):
-        checkpoints = StepCheckpoints(bench.services.checkpoints, claimed_step, interrupter, running_step)
+        checkpoints = StepCheckpoints(
+            bench.services.checkpoints, bench.services.store, claimed_step, interrupter, running_step
+        )
         with pytest.raises(LeaseLost):
             checkpoints.save({})
         assert (running_step.stop_reason, running_step.cancel.is_set(), running_step.is_in_agent) == (
@@ -197,3 +199,23 @@ def test_no_interrupt_comes_during_a_call_to_the_store(bench: WorkerHarness) -> 
             in_agent.append(running_step.is_in_agent)
         in_agent.append(running_step.is_in_agent)
     assert in_agent == [False, True]
+
+
+def test_a_checkpoint_takes_the_lines_and_the_progress_before_it_along(bench: WorkerHarness) -> None:
+    """Whatever happens to the process next: what was said before a stored checkpoint is stored too."""
+    run, found = bench.accept("echo"), list[Any]()
+
+    def agent(_: dict[str, Any], context: AgentContext) -> dict[str, Any]:
+        context.log("said before")
+        context.progress(0.4, "nearly half")
+        context.checkpoint({"n": 1})
+        record = bench.read(run)
+        step = record.execution.steps["s1"]
+        found.append(([event.message for event in record.events], step.percent, step.message))
+        return {}
+
+    bench.runner(echo=agent).run_message(bench.message_of(run))
+    ((messages, percent, message),) = found
+    assert "said before" in messages
+    assert (percent, message) == (40, "nearly half")
+    assert [event.message for event in bench.read(run).events].count("said before") == 1

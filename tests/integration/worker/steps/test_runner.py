@@ -125,6 +125,42 @@ def test_an_agent_refuses_its_input_by_an_error_of_its_own(bench: WorkerHarness)
     assert error.message.startswith("the sum 70,999,999,999,999.29 is too large")
 
 
+@pytest.mark.parametrize("chain", [("echo",), ("memo", "echo")])
+def test_a_failed_run_shows_where_it_stood(bench: WorkerHarness, chain: tuple[str, ...]) -> None:
+    def agent(_: dict[str, Any], context: AgentContext) -> dict[str, Any]:
+        context.progress(0.4)
+        raise ValueError("no")
+
+    run = bench.accept(*chain)
+    bench.runner(echo=agent).run_message(bench.message_of(run))
+    view = bench.services.views.get(run.id)
+    assert view is not None
+    assert bench.read(run).execution.status is ExecutionStatus.FAILED
+    assert f'"percent":{40 if len(chain) == 1 else 70}'.encode() in view
+
+
+def test_progress_does_not_go_back_when_a_worker_is_lost(bench: WorkerHarness) -> None:
+    run, percents = bench.accept("echo"), list[int | None]()
+
+    def first(_: dict[str, Any], context: AgentContext) -> dict[str, Any]:
+        context.progress(0.4)
+        context.checkpoint({})
+        bench.lose_worker(run)
+        percents.append(bench.read(run).execution.steps["s1"].percent)
+        return {}
+
+    def second(_: dict[str, Any], context: AgentContext) -> dict[str, Any]:
+        context.progress(0.1)
+        context.checkpoint({})
+        percents.append(bench.read(run).execution.steps["s1"].percent)
+        return {}
+
+    bench.runner(echo=first).run_message(bench.message_of(run))
+    bench.runner(echo=second).run_message(bench.message_of(run))
+    assert percents == [40, 40]
+    assert bench.read(run).execution.status is ExecutionStatus.COMPLETED
+
+
 def test_a_simulated_worker_loss_shows_the_last_progress_and_nothing_more(bench: WorkerHarness) -> None:
     run = bench.accept("simulate", given={"script": ["running:0@40", "worker_lost", "completed"]})
     bench.services.publisher.publish_accepted([Decision(run)])

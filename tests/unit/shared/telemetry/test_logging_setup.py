@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import structlog
 
-from shared.telemetry.logging_setup import configure_logging
+from shared.telemetry.logging_setup import FIELD_MAX_CHARS, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -140,3 +140,17 @@ def test_on_a_terminal_lines_are_for_a_person() -> None:
     assert "request" in stream.getvalue()
     assert "theirs" in stream.getvalue()
     assert not stream.getvalue().startswith("{")
+
+
+def test_a_text_of_ten_megabytes_is_cut_in_the_log() -> None:
+    stream = io.StringIO()
+    configure_logging("test", "INFO", stream=stream)
+    try:
+        raise ValueError("x" * 10_000_000)  # noqa: TRY301 - a traceback is what is tested
+    except ValueError:
+        structlog.get_logger().exception("the agent raised")
+    (line,) = stream.getvalue().splitlines()
+    assert len(line) < 2 * FIELD_MAX_CHARS
+    exception = json.loads(line)["exception"]
+    assert exception.startswith("Traceback")
+    assert "characters) … xxx" in exception
