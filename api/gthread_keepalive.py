@@ -21,6 +21,8 @@ from typing import Any, Final
 
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
+from api.timed_socket import TimedSocket
+
 WAIT_S: Final = 0.03
 
 
@@ -48,13 +50,24 @@ class KeepAliveThreads(ThreadWorker):  # type: ignore[misc]
         """Handle a request, and those that follow it closely on its connection."""
         follows_closely = time.monotonic() - getattr(conn, "answered_at", 0.0) < WAIT_S
         try:
-            keep_alive = super().handle(conn)
+            keep_alive = self._handle_one(conn)
             while keep_alive is True and follows_closely and self._has_next_request(conn):
-                keep_alive = super().handle(conn)
+                keep_alive = self._handle_one(conn)
         finally:
             self._count(-1)
         conn.answered_at = time.monotonic()
         return keep_alive
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Handle a request whose headers have come."""
+        conn.sock.begin_body(on_timeout=req.force_close)
+        return super().handle_request(req, conn)
+
+    def _handle_one(self, conn: Any) -> Any:
+        if not isinstance(conn.sock, TimedSocket):
+            conn.sock = TimedSocket.adopt(conn.sock)
+        conn.sock.begin_request()
+        return super().handle(conn)
 
     def _has_next_request(self, conn: Any) -> bool:
         """Wait for the next request while no other needs the thread; False returns the connection to gunicorn."""

@@ -11,20 +11,29 @@ from gunicorn.http.errors import (  # type: ignore[import-untyped]
     LimitRequestHeaders,
     LimitRequestLine,
     ParseException,
+    UnsupportedTransferCoding,
 )
 from gunicorn.http.message import Request  # type: ignore[import-untyped]
 from gunicorn.http.parser import RequestParser  # type: ignore[import-untyped]
+from werkzeug.http import HTTP_STATUS_CODES
 
 from api.gthread_keepalive import KeepAliveThreads
 from api.http import problems
 from api.http.strict_json import to_printable
-from shared.errors import BucketError, InternalError, ValidationFailed
+from shared.errors import (
+    BucketError,
+    HeadersTooLarge,
+    InternalError,
+    NotImplementedHere,
+    RequestError,
+    UriTooLong,
+    ValidationFailed,
+)
 from shared.ids import new_request_id
 from shared.telemetry.lenient_json import encode_lenient
 
 RELEASE_LONG_POLLS: Final = "bucket.release_long_polls"
 _SERVER_FAULTS: Final = (InvalidResponseHeader, InvalidResponseHeaderName)
-_REASONS: Final = {400: "Bad Request", 500: "Internal Server Error"}
 
 
 class _KeyKeepingRequest(Request):  # type: ignore[misc]
@@ -78,8 +87,8 @@ class ProblemWorker(KeepAliveThreads):
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:  # noqa: ARG002  gunicorn's own
         """Send a problem for an error outside the application, and close the connection."""
         request_id = new_request_id()
-        if isinstance(exc, ParseException) and not isinstance(exc, _SERVER_FAULTS):
-            error: BucketError = ValidationFailed(_parse_error_message(exc, self.cfg))
+        if isinstance(exc, RequestError) or (isinstance(exc, ParseException) and not isinstance(exc, _SERVER_FAULTS)):
+            error: BucketError = exc if isinstance(exc, RequestError) else _request_error_of(exc, self.cfg)
             structlog.get_logger("api.access").info("request.unreadable", request_id=request_id, detail=error.message)
         else:
             error = InternalError()
@@ -91,19 +100,21 @@ class ProblemWorker(KeepAliveThreads):
             self.log.debug("the client closed the connection before the error could be sent")
 
 
-def _parse_error_message(exc: ParseException, cfg: Any) -> str:
+def _request_error_of(exc: ParseException, cfg: Any) -> RequestError:
     if isinstance(exc, LimitRequestLine):
-        return f"the address is too long: a request's first line may take {cfg.limit_request_line} bytes"
+        return UriTooLong(f"the address is too long: a request's first line may take {cfg.limit_request_line} bytes")
     if isinstance(exc, LimitRequestHeaders):
         most, largest = cfg.limit_request_fields, cfg.limit_request_field_size
-        return f"the headers are too large: at most {most} of them, each of at most {largest} bytes"
-    return f"this is not HTTP as it is understood here: {to_printable(str(exc))}"
+        return HeadersTooLarge(f"the headers are too large: at most {most} of them, each of at most {largest} bytes")
+    if isinstance(exc, UnsupportedTransferCoding):
+        return NotImplementedHere("this Transfer-Encoding is not known; send chunked, or a Content-Length")
+    return ValidationFailed(f"this is not HTTP as it is understood here: {to_printable(str(exc))}")
 
 
 def _problem_bytes(error: BucketError, request_id: str) -> bytes:
     body = encode_lenient(problems.problem_body(error, request_id))
     head = (
-        f"HTTP/1.1 {error.http_status} {_REASONS[error.http_status]}",
+        f"HTTP/1.1 {error.http_status} {HTTP_STATUS_CODES[error.http_status]}",
         "Connection: close",
         f"Content-Type: {problems.MEDIA_TYPE}",
         f"Content-Length: {len(body)}",

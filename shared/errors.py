@@ -44,7 +44,8 @@ class BucketError(Exception):
     @property
     def is_internal(self) -> bool:
         """Whether no client can correct the fault: it gets ``internal`` in its place, without details."""
-        return self.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR and not self.retryable
+        is_server_error = self.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return is_server_error and not self.retryable and not isinstance(self, RequestError)
 
 
 class RequestError(BucketError, error_code="validation_failed", http_status=400):
@@ -97,6 +98,22 @@ class ConsumerNotFound(NotFound, error_code="consumer_not_found"):
 
 class MethodNotAllowed(RequestError, error_code="method_not_allowed", http_status=405):
     """This address does not take this method; see the Allow header."""
+
+
+class RequestTimeout(RequestError, error_code="request_timeout", http_status=408, retryable=True):
+    """The request did not come whole in time: its headers within 10 s, all of it within 60 s; nothing was stored."""
+
+
+class UriTooLong(RequestError, error_code="uri_too_long", http_status=414):
+    """The address is too long."""
+
+
+class HeadersTooLarge(RequestError, error_code="headers_too_large", http_status=431):
+    """The headers are too large."""
+
+
+class NotImplementedHere(RequestError, error_code="not_implemented", http_status=501):
+    """The request is encoded in a way that is not implemented here."""
 
 
 class BasketExists(RequestError, error_code="basket_exists", http_status=409):

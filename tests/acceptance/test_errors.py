@@ -58,7 +58,8 @@ CASES: dict[str, tuple[int, Callable[[ApiClient], requests.Response]]] = {
     "outcome_unknown": (503, lambda caller: _with_locked_mongod(caller, lambda: caller.post("/run-agent", ECHO))),
 }
 # Only a bug of Bucket makes a 500, and none is known; tests/unit/api/http/test_problems.py makes one.
-WITHOUT_CASE = {"internal"}
+# The server's own refusals, further below, and what tests/integration/api/test_slow_callers.py covers.
+WITHOUT_CASE = {"internal", "uri_too_long", "headers_too_large", "not_implemented", "request_timeout"}
 
 
 @pytest.fixture(scope="module")
@@ -238,18 +239,24 @@ def test_no_code_of_the_error_tree_is_left_out() -> None:
     assert codes == set(CASES) | WITHOUT_CASE
 
 
+START = b"GET /health HTTP/1.1\r\nHost: a\r\n"
+
+
 @pytest.mark.parametrize(
-    ("raw", "detail"),
+    ("raw", "status", "code", "detail"),
     [
-        (b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", "too long"),
-        (b"GET /health HTTP/1.1\r\nHost: a\r\nX-Big: " + b"x" * 9_000 + b"\r\n\r\n", "headers are too large"),
-        (b"GET /health HTTP/1.1\r\nHost: a\r\n" + b"X-A: b\r\n" * 200 + b"\r\n", "headers are too large"),
-        (b"GARBAGE\r\n\r\n", "not HTTP"),
-        (b"GET /health HTTP/9.9\r\n\r\n", "not HTTP"),
-        (b"GET /health HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", "not HTTP"),
+        (b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414, "uri_too_long", "too long"),
+        (START + b"X-Big: " + b"x" * 9_000 + b"\r\n\r\n", 431, "headers_too_large", "headers are too large"),
+        (START + b"X-A: b\r\n" * 200 + b"\r\n", 431, "headers_too_large", "headers are too large"),
+        (START + b"Transfer-Encoding: br, chunked\r\n\r\n", 501, "not_implemented", "Transfer-Encoding is not known"),
+        (b"GARBAGE\r\n\r\n", 400, "validation_failed", "not HTTP"),
+        (b"GET /health HTTP/9.9\r\n\r\n", 400, "validation_failed", "not HTTP"),
+        (START + b"no colon\r\n\r\n", 400, "validation_failed", "not HTTP"),
     ],
 )
-def test_a_request_that_is_not_http_gets_a_problem_too(caller: ApiClient, raw: bytes, detail: str) -> None:
+def test_a_request_that_is_not_http_gets_a_problem_too(
+    caller: ApiClient, raw: bytes, status: int, code: str, detail: str
+) -> None:
     host, _, port = caller.stack.url.removeprefix("http://").partition(":")
     received = b""
     with closing(socket.create_connection((host, int(port)), timeout=10)) as connection:
@@ -261,5 +268,5 @@ def test_a_request_that_is_not_http_gets_a_problem_too(caller: ApiClient, raw: b
     response = requests.Response()
     response.status_code, response._content = int(lines[0].split()[1]), body
     response.headers.update(line.split(": ", 1) for line in lines[1:])
-    assert_is_problem(response, 400, "validation_failed")
+    assert_is_problem(response, status, code)
     assert detail in response.json()["detail"]

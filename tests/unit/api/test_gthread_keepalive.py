@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import socket
@@ -15,6 +16,7 @@ import pytest
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
 from api.gthread_keepalive import KeepAliveThreads
+from api.timed_socket import TimedSocket
 from tests.waiting import wait_until
 
 THREADS = 8
@@ -29,10 +31,19 @@ class Connection(SimpleNamespace):
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+def sockets() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def ends(sockets: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    return pair(sockets)
+
+
+def pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
+    return stack.enter_context(TimedSocket.adopt(ours)), stack.enter_context(theirs)
 
 
 @pytest.fixture
@@ -98,10 +109,10 @@ def test_no_caller_is_waited_for_while_a_request_needs_a_thread_or_the_process_e
 
 
 def test_all_waiting_threads_yield_once_a_request_finds_no_idle_thread(
-    worker: Any, monkeypatch: pytest.MonkeyPatch
+    worker: Any, monkeypatch: pytest.MonkeyPatch, sockets: contextlib.ExitStack
 ) -> None:
     monkeypatch.setattr("api.gthread_keepalive.WAIT_S", 60.0)
-    pairs = [socket.socketpair() for _ in range(3)]
+    pairs = [pair(sockets) for _ in range(3)]
     for _ in range(THREADS):
         worker.enqueue_req(None)
     waiting = [threading.Thread(target=worker.handle, args=(fast_caller(ours),), daemon=True) for ours, _ in pairs]
@@ -117,9 +128,6 @@ def test_all_waiting_threads_yield_once_a_request_finds_no_idle_thread(
         thread.join(5)
     assert not any(thread.is_alive() for thread in waiting)
     assert worker._requests == THREADS
-    for ours, theirs in pairs:
-        ours.close()
-        theirs.close()
 
 
 def test_callers_are_waited_for_again_once_the_crowd_is_gone(
