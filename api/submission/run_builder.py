@@ -23,7 +23,7 @@ from shared.bootstrap import Services
 from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.domain.definitions.basket import SEQUENTIAL, Basket
 from shared.domain.definitions.step_input import StepInputError, input_of
-from shared.domain.execution import PUBLIC_INTEGRATOR, Execution
+from shared.domain.execution import INLINE, PUBLIC_INTEGRATOR, Execution
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.simulator_script import SIMULATE_AGENT_NAME, delay_scripted_steps
 from shared.domain.lifecycle.transitions import start
@@ -59,7 +59,8 @@ class RunBuilder:
         """
         try:
             self._admission.check(already_queued)
-            return self._new_run(self._basket(submission.body), submission, kind="basket")
+            kind = INLINE if submission.body.get("basket_name") is None else "basket"
+            return self._new_run(self._basket(submission.body), submission, kind=kind)
         except BucketError as error:
             return with_warnings(error, submission.warnings)
 
@@ -80,7 +81,7 @@ class RunBuilder:
     def _basket(self, body: Mapping[str, Any]) -> Basket:
         name = body.get("basket_name")
         if name is None:
-            definition = {"name": "inline"} | validate_definition(body["config"], "/config")
+            definition = {"name": INLINE} | validate_definition(body["config"], "/config")
             return parse_basket(definition, self._catalogue, "/config")
         return self._baskets.get(name)
 

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote
 
 import click
 
+from api.app import create_app
 from compose.cli import console
 from compose.operator_error import OperatorError
 from compose.stack_connection import open_services
 from shared.bootstrap import Services
+from shared.clock import boottime_s
 from shared.domain.dead_letter import DeadLetter
 from shared.domain.execution import PUBLIC_INTEGRATOR
-from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, start_retry
-from shared.errors import BucketError, NotFound, NotRetryable, OutcomeUnknown
-from shared.ids import new_execution_id, new_request_id
+from shared.errors import BucketError
+from shared.ids import new_request_id
+from shared.telemetry.logging_setup import configure_logging
 from shared.timestamps import format_rfc3339
 
+RETRY_WITHIN_S: Final = 30.0
+_RETRY_EVERY_S: Final = 0.5
 _MESSAGE_MAX_CHARS: Final = 100
 
 _data_option = click.option(
@@ -53,34 +60,30 @@ def dead_letters(context: click.Context, *, limit: int, data: Path | None) -> No
 @click.pass_context
 def requeue(context: click.Context, letter_id: str, *, data: Path | None) -> None:
     """Send a dead letter again, as a new execution that continues from the failed step."""
+    configure_logging("bucketd", "CRITICAL", stream=sys.stderr)  # what the API would log is no output of a command
     with _open_services(data or context.obj) as services:
         click.echo(f"{letter_id} goes on as {requeue_letter(services, letter_id)}")
 
 
 def requeue_letter(services: Services, letter_id: str) -> str:
-    """Create and publish a new execution that retries a dead letter, and return its id.
+    """Send a dead letter again by the route of the API, in this process, and return the id of the new run.
 
-    Raises NotFound, NotRetryable and OutcomeUnknown.
+    So admission, idempotency and the words of a refusal are the API's own. While a store is away or the backlog is too
+    long, the request is repeated for :data:`RETRY_WITHIN_S`; by its key the run is made once. Raises OperatorError if
+    it is refused.
     """
-    letter = services.dead_letters.find(PUBLIC_INTEGRATOR, letter_id)
-    if letter is None:
-        raise NotFound(f"there is no dead letter {letter_id!r}")
-    if letter.execution_id is None:
-        raise NotRetryable(f"{letter.id} is a message that could not be read: nobody knows what it stood for")
-    original = services.store.read(PUBLIC_INTEGRATOR, letter.execution_id)
-    if original is None:
-        raise NotFound(f"execution {letter.execution_id} is gone")
-    now = services.clock.now()
-    request = RetryRequest(new_execution_id(now), now, new_request_id())
-    decision, outputs = start_retry(original, request, RetryFrom.FAILED, services.timings)
-    try:
-        services.store.create(decision, outputs)
-    except OutcomeUnknown:  # nothing refers to this new run, and the operator will repeat the command
-        with suppress(BucketError):  # MongoDB is still away: the error below says that the outcome is unknown
-            services.store.withdraw(PUBLIC_INTEGRATOR, request.id)
-        raise
-    services.publisher.publish_accepted([decision], outputs)
-    return request.id
+    app, start = create_app(services)
+    start()
+    due_by = boottime_s() + RETRY_WITHIN_S
+    headers = {"Idempotency-Key": f"bucketd-{new_request_id()}"}
+    while True:
+        reply = app.test_client().post(f"/dead-letters/{quote(letter_id, safe='')}/requeue", headers=headers)
+        body: dict[str, Any] = reply.get_json()
+        if reply.status_code == HTTPStatus.ACCEPTED:
+            return str(body["execution_id"])
+        if reply.status_code != HTTPStatus.SERVICE_UNAVAILABLE or boottime_s() > due_by:
+            raise OperatorError(body["detail"], fix="bucketd dead-letters lists them, and what became of each")
+        time.sleep(_RETRY_EVERY_S)
 
 
 def _format_letter(letter: DeadLetter) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Final
 from shared.domain.definitions.basket import Basket
 from shared.domain.status import ExecutionStatus, StepStatus
 
+INLINE: Final = "inline"
 PUBLIC_INTEGRATOR: Final = "public"
 ENGINE_AGENT_NAME: Final = "basket_manager"
 PRIORITY_FIRST_OFFER: Final = 3
@@ -164,6 +165,7 @@ class Execution:
     input: bytes = b"{}"
     input_source: str = "request"
     kind: str = "basket"
+    """What was submitted: ``basket`` (by its name), ``inline`` (a basket within the request) or ``agent``."""
     stateful: bool = False
     tags: tuple[str, ...] = ()
     metadata: bytes = b"{}"

@@ -9,7 +9,7 @@ import orjson
 import structlog
 
 from shared.bootstrap import Services
-from shared.domain.execution import Execution, Step
+from shared.domain.execution import INLINE, Execution, Step
 from shared.domain.lifecycle.decision import StepOutput
 from shared.errors import BucketError
 from shared.store.agent_memory_store import MemoryKey
@@ -54,4 +54,5 @@ class AgentMemory:
 
 
 def _memory_key_of(execution: Execution, step: Step) -> MemoryKey:
-    return MemoryKey(execution.integrator, execution.kind, execution.basket.name, step.agent)
+    kind = "basket" if execution.kind == INLINE else execution.kind  # they always shared one memory
+    return MemoryKey(execution.integrator, kind, execution.basket.name, step.agent)

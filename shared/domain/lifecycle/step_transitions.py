@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from shared.domain.execution import ErrorKind, Execution, Lease, LogEvent, RunError, Step
+from shared.domain.execution import INLINE, ErrorKind, Execution, Lease, LogEvent, RunError, Step
 from shared.domain.lifecycle import log_events
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.timings import UNKNOWN_AGENT_DELAY_MAX, UNKNOWN_AGENT_DELAY_MIN, Timings
@@ -168,10 +168,12 @@ def _final_status(execution: Execution, now: datetime) -> tuple[ExecutionStatus,
 def _is_dead_letter(execution: Execution) -> bool:
     """Return whether a failed run is a dead letter, so that it may be sent again by hand.
 
-    It is one after lost workers, after the last retry of a transient failure, or if data broke a schema.
+    It is one after lost workers, after the last retry of a transient failure, or if data broke a schema. An input that
+    a caller's own inline basket makes wrong is the caller's to correct.
     """
     errors = [step.error for step in execution.steps.values() if step.error is not None]
-    kinds, codes = {ErrorKind.LOST, ErrorKind.TRANSIENT}, {"input_invalid", "output_invalid"}
+    kinds = {ErrorKind.LOST, ErrorKind.TRANSIENT}
+    codes = {"output_invalid"} if execution.kind == INLINE else {"input_invalid", "output_invalid"}
     return any(error.kind in kinds or error.error_code in codes for error in errors)
 
 

@@ -18,7 +18,6 @@ from shared.bootstrap import Services, bootstrap
 from shared.domain.execution import PRIORITY_FIRST_OFFER, PUBLIC_INTEGRATOR, ErrorKind, RunError
 from shared.domain.lifecycle.transitions import fail
 from shared.domain.status import StepStatus
-from shared.errors import OutcomeUnknown
 from shared.queue.message import list_key
 from shared.settings import Settings
 from tests.builders import NOON, accept_decision, claim_decision
@@ -69,21 +68,31 @@ def test_dead_letters_are_listed_and_requeued(services: Services, failed_run: st
     assert f"retried as {retry.id}" in bucketd(services, "dead-letters").output
 
 
-def test_a_requeue_whose_insert_was_not_confirmed_leaves_no_run(services: Services, failed_run: str) -> None:
+def test_a_requeue_whose_insert_was_not_confirmed_makes_one_run(services: Services, failed_run: str) -> None:
     store = FaultyStore(services.store)
     store.fail("create", after=1)
-    with pytest.raises(OutcomeUnknown):
-        requeue_letter(replace(services, store=store), failed_run)  # type: ignore[arg-type]
+    retry_id = requeue_letter(replace(services, store=store), failed_run)  # type: ignore[arg-type]
     executions = services.database.collection("executions")
-    assert executions.count_documents({"status": "queued"}) == 0
-    assert executions.count_documents({"withdrawn_at": {"$exists": True}}) == 1
-    assert services.redis.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 0
+    assert [run["_id"] for run in executions.find({"retry_of": failed_run})] == [retry_id]
+    assert store.calls["create"] + store.calls["create_many"] == 2, "sent again, by the same key"
+
+
+def test_a_requeue_is_refused_behind_a_full_queue_as_by_the_api(
+    services: Services, failed_run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compose.cli.dead_letters.RETRY_WITHIN_S", 0.2)
+    monkeypatch.setenv("BUCKET_BACKLOG_MAX", "3")
+    services.redis.lpush(list_key("default", PRIORITY_FIRST_OFFER), *["waits"] * 3)
+    refused = bucketd(services, "dead-letters", "requeue", failed_run)
+    assert refused.exit_code == 1
+    assert "3 steps are waiting for a worker; nothing was stored" in refused.output
+    assert services.database.collection("executions").count_documents({"retry_of": failed_run}) == 0
 
 
 def test_a_dead_letter_that_cannot_be_requeued_is_reported_with_exit_code_1(services: Services) -> None:
     services.dead_letters.add_message(PUBLIC_INTEGRATOR, "garbage")
     (message,) = services.dead_letters.list_page(PUBLIC_INTEGRATOR, 1)
-    for letter_id, detail in ((message.id, "could not be read"), ("nothing", "no dead letter 'nothing'")):
+    for letter_id, detail in ((message.id, "could not be read"), ("nothing", "dead letter 'nothing' was not found")):
         refused = bucketd(services, "dead-letters", "requeue", letter_id)
         assert (refused.exit_code, detail in refused.output) == (1, True), refused.output
 

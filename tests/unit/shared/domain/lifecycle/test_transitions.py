@@ -255,3 +255,13 @@ def test_a_writer_recognises_its_own_write_by_the_token_after_the_step_has_ended
     lost = rescue(execution, "a", NOON + TIMINGS.lease, TIMINGS)
     assert lost is not None
     assert not lost.execution.steps["a"].matches_lease(lease)
+
+
+@pytest.mark.parametrize(("kind", "is_dead_letter"), [("basket", True), ("agent", True), ("inline", False)])
+def test_an_inline_graph_that_makes_an_input_wrong_is_no_dead_letter(kind: str, *, is_dead_letter: bool) -> None:
+    error = RunError("input_invalid", "no", ErrorKind.PERMANENT, "a", "a", 1)
+    execution = replace(running("a"), kind=kind)
+    failed = fail(execution, execution.lease_of("a"), error, NOON).execution
+    assert failed.dead_letter is is_dead_letter
+    lost = replace(error, error_code="worker_lost", kind=ErrorKind.LOST)
+    assert fail(execution, execution.lease_of("a"), lost, NOON).execution.dead_letter
