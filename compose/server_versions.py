@@ -17,6 +17,9 @@ MONGODB_MIN: Final = (6, 0)
 _FORKS: Final = ("valkey", "redict")  # they report as redis_version the Redis that they are compatible with
 _TIMEOUT_S: Final = 3.0
 _NO_REPLY_FIX: Final = "see that it runs, or unset it"
+_CERTIFICATE_FIX: Final = (
+    "name the host as its certificate does, and its authority by ?ssl_ca_certs=/path/to/ca.pem or SSL_CERT_FILE"
+)
 
 
 def check_redis_version(url: str, minimum: tuple[int, ...] = REDIS_MIN) -> str:
@@ -28,7 +31,8 @@ def check_redis_version(url: str, minimum: tuple[int, ...] = REDIS_MIN) -> str:
         with closing(redis_client.connect(url, timeout_s=_TIMEOUT_S)) as client:
             info = client.info("server")
     except (redis.RedisError, OSError, ValueError) as error:
-        raise OperatorError(f"the Redis of REDIS_URL does not reply: {error}", fix=_NO_REPLY_FIX) from error
+        fix = _CERTIFICATE_FIX if "certificate verify failed" in str(error) else _NO_REPLY_FIX
+        raise OperatorError(f"the Redis of REDIS_URL does not reply: {error}", fix=fix) from error
     version = str(info["redis_version"])
     _require_version("Redis", version, minimum)
     return next(

@@ -8,13 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import environs
-from marshmallow import validate
+from marshmallow import ValidationError, validate
 
 from shared.errors import SettingsError
 from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
 
+_CERT_REQS: Final = ("required", "optional", "none")
 _SECONDS: Final = validate.Range(min=0, max=31_536_000, min_inclusive=False)
 
 
@@ -98,7 +100,7 @@ def _format_faults(messages: list[str] | Mapping[str, list[str]]) -> str:
 _Reader = Callable[[environs.Env, str], Any]
 
 
-def _str_reader(check: validate.Validator | None = None) -> _Reader:
+def _str_reader(check: Callable[[str], Any] | None = None) -> _Reader:
     return lambda env, variable: env.str(variable, None, validate=check)
 
 
@@ -115,10 +117,18 @@ def _read_list(env: environs.Env, variable: str) -> tuple[str, ...] | None:
     return None if names is None else tuple(name.strip() for name in names if name.strip())
 
 
+def _check_redis_url(url: str) -> None:
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ValidationError("is no Redis URL")
+    asked = dict(parse_qsl(urlsplit(url).query)).get("ssl_cert_reqs")
+    if asked is not None and asked.removeprefix("CERT_").lower() not in _CERT_REQS:
+        raise ValidationError(f"ssl_cert_reqs must be one of {', '.join(_CERT_REQS)}")
+
+
 VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "host": ("HOST", _str_reader()),
     "port": ("PORT", _int_reader(0, 65_535)),
-    "redis_url": ("REDIS_URL", _str_reader(validate.Regexp(r"(redis|rediss|unix)://", error="is no Redis URL"))),
+    "redis_url": ("REDIS_URL", _str_reader(_check_redis_url)),
     "mongodb_url": ("MONGODB_URL", _str_reader(validate.Regexp(r"mongodb(\+srv)?://", error="is no MongoDB URL"))),
     "environment": ("BUCKET_ENV", _str_reader(validate.OneOf(["development", "test", "production"]))),
     "api_processes": ("BUCKET_API_PROCESSES", _int_reader()),

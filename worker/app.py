@@ -13,7 +13,6 @@ import celery.apps.worker
 from celery import Celery, signals
 from celery.apps.worker import Worker
 from celery.exceptions import SecurityWarning
-from kombu.connection import Connection
 from kombu.entity import Queue
 
 from shared import fault_injection
@@ -23,21 +22,12 @@ from shared.queue.message import PRIORITY_STEPS
 from shared.settings import Settings, warn_about_unknown_variables
 from shared.telemetry.logging_setup import configure_logging
 from worker.agent_loader import load_agents
+from worker.broker import broker_connection_class, broker_settings
 from worker.supervision.main_process import MainProcess, watchdog_bootstep
 from worker.supervision.shared_slots import SharedSlots
 from worker.tasks import register_task
 
 TASK_TIME_LIMIT_S: Final = 24 * 3600 + 900
-RECONNECT_EVERY_S: Final = 1.0
-
-
-class FixedIntervalConnection(Connection):
-    """A broker connection that is retried each second; kombu's back-off would wait up to 30 s."""
-
-    def _ensure_connection(self, errback: Any = None, max_retries: Any = None, *args: Any, **options: Any) -> Any:
-        del args
-        fixed_interval = {"interval_start": RECONNECT_EVERY_S, "interval_step": 0, "interval_max": RECONNECT_EVERY_S}
-        return super()._ensure_connection(errback, max_retries, **(options | fixed_interval))  # type: ignore[no-untyped-call]
 
 
 class BucketWorker(Worker):  # type: ignore[misc]
@@ -54,7 +44,7 @@ class BucketWorker(Worker):  # type: ignore[misc]
 def celery_config_of(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration; most settings prevent a failure that was seen (docs/engine.md, section 9)."""
     return {
-        "broker_url": settings.redis_url.replace("unix://", "redis+socket://", 1),
+        **broker_settings(settings.redis_url),
         "broker_transport_options": {
             "ack_emulation": False,  # with it a Redis restart crashes the worker or silently stops it
             "priority_steps": list(PRIORITY_STEPS),
@@ -99,7 +89,7 @@ def create_app(settings: Settings) -> Celery:
     agents = load_agents(services.catalogue)
     app = Celery("bucket", set_as_current=False)
     app.conf.update(celery_config_of(settings))
-    app.amqp.Connection = FixedIntervalConnection
+    app.amqp.Connection = broker_connection_class(settings.redis_url)
     app.Worker = app.subclass_with_self(BucketWorker, name="Worker")
     slots = SharedSlots(settings.worker_concurrency)
     register_task(app, services, agents, slots)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from functools import partial
+from typing import Any, Final
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
+
+_CELERY_SPELLING: Final = re.compile(r"(?<=[?&]ssl_cert_reqs=)CERT_(?:REQUIRED|OPTIONAL|NONE)\b")
 
 
 def connect(url: str, timeout_s: float = 1.0, connections_max: int = 128) -> redis.Redis:
@@ -16,14 +21,25 @@ def connect(url: str, timeout_s: float = 1.0, connections_max: int = 128) -> red
 
     By default redis-py retries each command ten times if the reply was lost, even LPUSH and INCR.
     """
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        max_connections=connections_max,
-        protocol=2,
-    )
+    ours: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+        "max_connections": connections_max,
+        "protocol": 2,
+    }
+    return redis.Redis.from_pool(redis.ConnectionPool(**(ours | connection_options(url))))
+
+
+def connection_options(url: str) -> dict[str, Any]:
+    """Return what a Redis URL says, as arguments of redis-py's connection; ``connection_class`` follows its scheme.
+
+    With ``rediss://`` the certificate is verified unless the URL says ``ssl_cert_reqs=none``; Celery's spelling
+    ``CERT_REQUIRED`` is taken too.
+    """
+    spelled = _CELERY_SPELLING.sub(lambda found: found[0].removeprefix("CERT_").lower(), url)
+    parsed: dict[str, Any] = parse_url(spelled)  # type: ignore[no-untyped-call]
+    return {"connection_class": redis.Connection, **parsed}
 
 
 class ThreadLocalReader(threading.local):

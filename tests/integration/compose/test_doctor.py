@@ -16,7 +16,9 @@ from packaging.markers import Marker
 from compose import doctor_checks, locked_packages, server_versions
 from compose.cli.commands import command_group
 from compose.embedded import binaries
+from compose.embedded.managed_process import Child
 from compose.operator_error import OperatorError
+from tests.tls_proxy import Authority, TlsProxy
 
 LOCK = Path(__file__).parents[3] / "requirements.lock"
 
@@ -60,6 +62,26 @@ def test_servers_that_do_not_reply_are_reported(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "the Redis of REDIS_URL does not reply" in result.output
     assert "the MongoDB of MONGODB_URL does not reply" in result.output
+
+
+def test_a_certificate_that_is_not_trusted_is_reported_with_its_own_fix(
+    tmp_path: Path, own_redis: tuple[Child, str]
+) -> None:
+    authority = Authority.make(tmp_path / "authority")
+    with TlsProxy(authority) as proxy:
+        proxy.target = Path(own_redis[1].removeprefix("unix://").partition("?")[0])
+        url = f"rediss://localhost:{proxy.port}/0"
+        unknown = doctor(tmp_path, REDIS_URL=url)
+        trusted = doctor(tmp_path, REDIS_URL=f"{url}?ssl_ca_certs={authority.certificate}&ssl_cert_reqs=CERT_REQUIRED")
+    assert unknown.exit_code == 1
+    assert "ssl_ca_certs=" in unknown.output
+    assert trusted.exit_code == 0, trusted.output
+
+
+def test_an_unknown_way_to_verify_certificates_is_a_wrong_setting(tmp_path: Path) -> None:
+    result = doctor(tmp_path, REDIS_URL="rediss://localhost/0?ssl_cert_reqs=yes")
+    assert result.exit_code == 1
+    assert "REDIS_URL: ssl_cert_reqs must be one of required, optional, none" in result.output
 
 
 def test_an_old_server_is_reported(redis_url: str) -> None:
