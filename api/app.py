@@ -51,7 +51,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
     Nothing has connected yet, and no thread runs.
     """
     settings, clock = services.settings, services.clock
-    monitor = RedisMonitor(settings.redis_url, clock.now_or_none)
+    monitor = RedisMonitor(settings.redis_url, clock.now_or_none, on_demotion=services.views.reconnect)
     long_poller = LongPoller(settings, monitor)
     store_watcher, durations, withdrawals = StoreWatcher(services), DurationCache(services), Withdrawals(services)
     view_hints, reader = ViewHints(clock, monitor, durations), ExecutionReader(services, monitor)

@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from contextlib import closing
+from typing import Any, ClassVar, Final, cast
 
+import redis
 from kombu.connection import Connection
 from kombu.transport import redis as kombu_redis
 
-from shared.live.redis_client import connection_options
+from shared.live.redis_client import connect, connection_options
+from shared.queue.write_check import check_writable
 
 RECONNECT_EVERY_S: Final = 1.0
+_CHECK_TIMEOUT_S: Final = 3.0
 _ADDRESS_AND_LOGIN: Final = ("host", "port", "path", "db", "username", "password")
 
 
 class BrokerChannel(kombu_redis.Channel):
-    """A channel whose connections have the parameters of ``BrokerConnection.options``, whatever kombu makes of the URL.
+    """A channel whose connections have the parameters that redis-py reads from the URL, whatever kombu reads.
 
     kombu reads a URL otherwise than redis-py does: by default it verifies no certificate, and it takes no ``?db=3``.
     """
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         parameters: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[no-untyped-call]
-        return parameters | dict(self.connection.client.options)
+        options = connection_options(self.connection.client.redis_url)
+        return parameters | {
+            name: value for name, value in options.items() if name in _ADDRESS_AND_LOGIN or name.startswith("ssl_")
+        }
 
 
 class BrokerTransport(kombu_redis.Transport):
-    """kombu's Redis transport with channels of :class:`BrokerChannel`."""
+    """kombu's Redis transport for a worker, which waits for a Redis that takes writes instead of ending itself."""
 
     Channel = BrokerChannel
+    # A replica, a full Redis or missing rights: for kombu an error of the channel, which ends the worker.
+    connection_errors = (*kombu_redis.Transport.connection_errors, redis.ResponseError)
+
+    def establish_connection(self) -> Any:
+        """Connect; raises RedisError, and kombu tries again, as long as Redis refuses writes."""
+        redis_url = cast("BrokerConnection", self.client).redis_url
+        with closing(connect(redis_url, _CHECK_TIMEOUT_S, connections_max=1)) as client:
+            check_writable(client)
+        return super().establish_connection()  # type: ignore[no-untyped-call]
 
 
 class BrokerConnection(Connection):
     """A broker connection that is retried each second; kombu's back-off would wait up to 30 s."""
 
-    options: ClassVar[Mapping[str, Any]] = {}
-    """Address, database, login and TLS of the Redis, as arguments of redis-py's connection."""
+    redis_url: ClassVar[str]
+    """The Redis, as in REDIS_URL."""
 
     def get_transport_cls(self) -> type[BrokerTransport]:
         """Return the transport, whatever the scheme of the URL."""
@@ -49,12 +64,7 @@ class BrokerConnection(Connection):
 
 def broker_connection_class(redis_url: str) -> type[BrokerConnection]:
     """Return the class of connections to the Redis at ``redis_url``; it replaces kombu's in ``app.amqp``."""
-    options = {
-        name: value
-        for name, value in connection_options(redis_url).items()
-        if name in _ADDRESS_AND_LOGIN or name.startswith("ssl_")
-    }
-    return type("RedisConnection", (BrokerConnection,), {"options": options})
+    return type("RedisConnection", (BrokerConnection,), {"redis_url": redis_url})
 
 
 def broker_settings(redis_url: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from shared.domain.status import StepStatus
 from shared.errors import BucketError, OutcomeUnknown, Unavailable
 from shared.ids import new_token
 from shared.live import accept_markers
+from shared.live.redis_client import drop_if_demoted
 from shared.queue import lost_messages
 from shared.settings import Settings, warn_about_unknown_variables
 from shared.store.executions.retention import RetentionSweep
@@ -124,7 +125,8 @@ class Reconciler:
     def _read_oldest_messages(self) -> lost_messages.LostMessageDetector | None:
         try:
             return lost_messages.read_oldest_messages(self._services.redis)
-        except redis.RedisError:
+        except redis.RedisError as error:
+            drop_if_demoted(self._services.redis, error)
             return None  # without Redis an offer reaches no worker, and only makes the next hand-off time longer
 
     def _possibly_withdrawn(self, overdue: Sequence[tuple[Execution, datetime]], now: datetime) -> set[str]:

@@ -18,6 +18,7 @@ from shared.clock import boottime_s
 from shared.domain.execution import PRIORITY_REOFFER, Execution, ExecutionRecord
 from shared.domain.lifecycle.decision import Decision
 from shared.live import accept_markers, duration_stats, log_stream
+from shared.live.redis_client import drop_if_demoted
 from shared.live.render import render, render_log_line
 from shared.live.views import RenderedView, ViewCache
 from shared.queue import message
@@ -135,6 +136,7 @@ class Publisher:
             return self._views.extend_ttl(execution_id, rev)
         except redis.RedisError as error:
             self._log.warning("Redis is away: a view was not extended", execution_id=execution_id, reason=str(error))
+            drop_if_demoted(self._redis, error)
             return True
 
     def _enqueue(self, pipe: Any, record: ExecutionRecord, steps: Iterable[str]) -> None:
@@ -169,6 +171,7 @@ class Publisher:
             pipe.execute()
         except redis.RedisError as error:
             self._log.warning("Redis is away: a change was not published", subject=subject, reason=str(error))
+            drop_if_demoted(self._redis, error)
             return False
         return True
 

@@ -42,6 +42,21 @@ def connection_options(url: str) -> dict[str, Any]:
     return {"connection_class": redis.Connection, **parsed}
 
 
+def is_demotion(error: redis.RedisError) -> bool:
+    """Return whether ``error`` says that the server has become a read-only replica."""
+    # Before Redis 7 the error of a script is not a ReadOnlyError; its text names the code.
+    return isinstance(error, redis.ReadOnlyError) or "READONLY" in str(error)
+
+
+def drop_if_demoted(client: redis.Redis, error: redis.RedisError) -> None:
+    """Close the connections of ``client`` that are not in use, if ``error`` says that the server has become a replica.
+
+    The next ones go where the address leads then: an old primary refuses writes and closes no connection.
+    """
+    if is_demotion(error):
+        client.connection_pool.disconnect(inuse_connections=False)
+
+
 class ThreadLocalReader(threading.local):
     """Reads values with one connection for each thread.
 

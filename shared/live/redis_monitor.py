@@ -13,10 +13,11 @@ import structlog
 
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.live import worker_presence
-from shared.live.redis_client import connect
+from shared.live.redis_client import connect, drop_if_demoted, is_demotion
 from shared.queue.dequeue import UnreadableMessage, decode_message
 from shared.queue.estimates import OldestMessage, QueueHistory, QueueSnapshot
 from shared.queue.message import list_keys
+from shared.queue.write_check import check_writable
 
 MONITOR_PERIOD_S: Final = 0.1
 TIMEOUT_S: Final = 0.25
@@ -26,6 +27,7 @@ TIMEOUT_S: Final = 0.25
 class RedisSnapshot:
     """A snapshot of Redis: ``backlog`` is the number of waiting messages, ``workers`` the number of workers present.
 
+    A Redis that refuses writes (a replica, full, no rights) counts as not connected: no message would reach a worker.
     ``queues`` are the lists of messages by key; empty if the store's time is not known.
     """
 
@@ -38,9 +40,18 @@ class RedisSnapshot:
 class RedisMonitor:
     """Reads Redis regularly for one process; an outage is detected within period plus timeout, under half a second."""
 
-    def __init__(self, url: str, now: Callable[[], datetime | None] = lambda: None) -> None:
-        """``now`` returns the store's time, or None if it was never read; it must not block."""
+    def __init__(
+        self,
+        url: str,
+        now: Callable[[], datetime | None] = lambda: None,
+        on_demotion: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``now`` returns the store's time, or None if it was never read; it must not block.
+
+        ``on_demotion`` is called at each snapshot that finds the server to be a read-only replica.
+        """
         self._now = now
+        self._on_demotion = on_demotion
         self._histories = {name: QueueHistory() for queue in QUEUE_NAMES for name in list_keys(queue)}
         self._redis = connect(url, timeout_s=TIMEOUT_S, connections_max=2)
         self._stop = threading.Event()
@@ -70,17 +81,21 @@ class RedisMonitor:
         return self._last
 
     def take_snapshot(self) -> RedisSnapshot:
-        """Read Redis now and return the snapshot."""
+        """Read Redis now, see whether it takes a write, and return the snapshot."""
         pipe = self._redis.pipeline(transaction=False)
+        check_writable(pipe)
         worker_presence.count_workers(pipe)
         for name in self._histories:
             pipe.llen(name)
             pipe.lindex(name, -1)
         try:
-            workers, *list_replies = pipe.execute()
+            _, workers, *list_replies = pipe.execute()
         except redis.RedisError as error:
-            if self._last.is_connected:
+            if self._last.is_connected or not self._has_snapshot.is_set():
                 structlog.get_logger().warning("Redis is away", reason=str(error))
+            drop_if_demoted(self._redis, error)
+            if is_demotion(error):
+                self._on_demotion()
             return RedisSnapshot()
         lengths, oldest = list_replies[::2], list_replies[1::2]
         return RedisSnapshot(True, sum(lengths), workers=workers, queues=self._observe_queues(lengths, oldest))

@@ -74,6 +74,11 @@ class ViewCache:
         self._reader = ThreadLocalReader(client.connection_pool)
         self._live_ms = int(live_ttl_s * 1_000)
 
+    def reconnect(self) -> None:
+        """Give up the connections of this client, because they lead to a server that has become a replica."""
+        self._redis.connection_pool.disconnect(inuse_connections=False)
+        self._reader = ThreadLocalReader(self._redis.connection_pool)  # each thread connects anew
+
     def get(self, execution_id: str) -> bytes | None:
         """Return the view, without its closing brace; None if there is none. Raises RedisError."""
         return self._reader.get(view_key(execution_id))

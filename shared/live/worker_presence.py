@@ -8,6 +8,8 @@ from typing import Any, Final
 import redis
 import structlog
 
+from shared.live.redis_client import drop_if_demoted
+
 PRESENCE_RENEW_EVERY_S: Final = 5.0
 PRESENCE_TTL_S: Final = 15.0
 _KEY: Final = "workers"
@@ -62,5 +64,6 @@ class WorkerPresence:
                 structlog.get_logger().warning(
                     "Redis is away: the worker's presence was not renewed", reason=str(error)
                 )
+                drop_if_demoted(self._redis, error)
             if self._stop.wait(PRESENCE_RENEW_EVERY_S):
                 return

@@ -18,6 +18,7 @@ from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.domain.execution import Step
 from shared.queue.dequeue import UnreadableMessage, decode_message
 from shared.queue.message import list_key, list_keys
+from shared.queue.write_check import check_writable
 
 _EMPTY: Final = datetime.max.replace(tzinfo=UTC)
 _UNREADABLE: Final = datetime.min.replace(tzinfo=UTC)
@@ -38,12 +39,17 @@ class LostMessageDetector:
 
 
 def read_oldest_messages(client: redis.Redis) -> LostMessageDetector:
-    """Read the oldest message of each list, in one round trip; raises RedisError."""
+    """Read the oldest message of each list, in one round trip.
+
+    Raises RedisError, also if Redis would take no message.
+    """
     list_names = [name for queue in QUEUE_NAMES for name in list_keys(queue)]
     pipe = client.pipeline(transaction=False)
+    check_writable(pipe)
     for name in list_names:
         pipe.lindex(name, -1)
-    return LostMessageDetector(dict(zip(list_names, map(_offered_at, pipe.execute()), strict=True)))
+    _, *oldest = pipe.execute()
+    return LostMessageDetector(dict(zip(list_names, map(_offered_at, oldest), strict=True)))
 
 
 def _offered_at(message: Any) -> datetime:

@@ -32,11 +32,14 @@ class _Link:
 
 
 class Proxy:
-    """Listens at ``path`` while the block runs and forwards everything to ``target``, except for injected faults."""
+    """Listens at ``path`` while the block runs and forwards everything to ``target``, except for injected faults.
+
+    With another ``target`` new connections lead there, and open ones stay.
+    """
 
     def __init__(self, path: Path, target: Path) -> None:
         self.path = path
-        self._target = target
+        self.target = target
         self._links: list[_Link] = []
         self._marker: bytes | None = None
         self._listener = socket.socket(socket.AF_UNIX)
@@ -82,7 +85,7 @@ class Proxy:
                 return
             server = socket.socket(socket.AF_UNIX)
             try:
-                server.connect(str(self._target))
+                server.connect(str(self.target))
             except OSError:
                 client.close()
                 server.close()

@@ -20,6 +20,7 @@ from shared import fault_injection
 from shared.clock import boottime_s
 from shared.errors import BucketError, ChangeHistoryLost
 from shared.live import pubsub
+from shared.live.redis_client import drop_if_demoted
 from shared.store.database import Database
 from shared.store.feed.change_stream import ChangeBatch, ChangeStream
 from shared.store.feed.writer import TRIM_BATCH_SIZE, FeedWriter, LastBatch
@@ -125,3 +126,4 @@ class FeedNotifier:
         except redis.RedisError as error:
             self._muted_until = boottime_s() + 1.0
             structlog.get_logger().warning("the wake-up for the feed was not published", reason=str(error))
+            drop_if_demoted(self._redis, error)

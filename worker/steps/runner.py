@@ -28,6 +28,7 @@ from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.lifecycle.step_transitions import cancelled_error
 from shared.errors import LeaseLost
 from shared.ids import new_token
+from shared.live.redis_client import drop_if_demoted
 from shared.queue.dequeue import Dequeuer
 from shared.queue.message import TaskMessage
 from shared.store.executions.dead_letter_store import MongoDeadLetterStore
@@ -89,6 +90,7 @@ class Runner:
             batch = self._dequeuer.dequeue(self._batch_sizer.next_size())
         except redis.RedisError as error:
             structlog.get_logger().warning("no message was dequeued", reason=str(error))
+            drop_if_demoted(self._services.redis, error)
             return ()
         for raw in batch.unreadable:
             dead_letter_message(self._services.dead_letters, raw.decode(errors="replace"))

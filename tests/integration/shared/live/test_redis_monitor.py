@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 import redis
 
 from compose.embedded.managed_process import Child
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
+from shared.live.redis_client import connect
 from shared.live.redis_monitor import RedisMonitor, RedisSnapshot
+from shared.queue import lost_messages
 from shared.queue.message import list_keys
 from tests.pause_aware_timer import PauseAwareTimer
 from tests.waiting import wait_until
@@ -34,6 +40,51 @@ def test_an_outage_is_noticed_within_half_a_second_and_so_is_its_end(own_redis: 
         assert back.seconds < 0.6, "as soon"
     finally:
         monitor.stop()
+
+
+def make_replica(client: redis.Redis, _data: Path) -> None:
+    client.replicaof("127.0.0.1", "1")
+
+
+def fill(client: redis.Redis, _data: Path) -> None:
+    client.config_set("maxmemory-policy", "noeviction")
+    client.config_set("maxmemory", "1")
+
+
+def take_rights(client: redis.Redis, _data: Path) -> None:
+    client.acl_setuser("default", enabled=True, nopass=True, commands=["-@write", "+acl"])
+
+
+def fail_snapshots(client: redis.Redis, data: Path) -> None:
+    client.config_set("save", "3600 1")
+    client.set("a change", "that is to be saved")
+    data.rmdir()
+    client.bgsave()
+    wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", what="the snapshot has failed")
+
+
+def heal(client: redis.Redis, data: Path) -> None:
+    client.acl_setuser("default", enabled=True, nopass=True, commands=["+@all"])
+    client.replicaof("NO", "ONE")
+    client.config_set("maxmemory", "0")
+    client.config_set("save", "")
+    data.mkdir(exist_ok=True)
+
+
+@pytest.mark.parametrize("refuse", [make_replica, fill, take_rights, fail_snapshots])
+def test_a_redis_that_refuses_writes_counts_as_away(
+    own_redis: tuple[Child, str], tmp_path: Path, refuse: Callable[[redis.Redis, Path], None]
+) -> None:
+    monitor = RedisMonitor(own_redis[1])
+    with closing(connect(own_redis[1])) as client:
+        assert monitor.take_snapshot().is_connected
+        lost_messages.read_oldest_messages(client)
+        refuse(client, tmp_path / "redis")
+        assert not monitor.take_snapshot().is_connected
+        with pytest.raises(redis.RedisError):  # so the reconciler offers no step
+            lost_messages.read_oldest_messages(client)
+        heal(client, tmp_path / "redis")
+        assert monitor.take_snapshot().is_connected
 
 
 def test_a_snapshot_counts_the_backlog_of_every_list_and_the_workers(client: redis.Redis, redis_url: str) -> None:

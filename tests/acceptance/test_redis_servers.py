@@ -1,11 +1,12 @@
-"""``rediss://``: the API and the worker verify the certificate of Redis, also where Celery would not."""
+"""Redis over TLS, and a Redis that refuses writes: a replica, a full one, one that grants no rights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from compose.embedded.group_reaper import GroupReaper
 from tests.api_client import AGENTS, EVERY_PROCESS, RunClient, send_in_parallel
@@ -65,3 +66,61 @@ def test_a_run_completes_over_tls_and_nobody_talks_to_a_stranger(
     wait_until(lambda: statuses_of_ready(runs) == {200}, what="the right server is back")
     assert runs.wait_done(runs.submit().execution_id)["status"] == "completed"
     assert "insecure" not in stack.logs("worker"), "kombu does not warn of what is not so"
+
+
+def make_replica(client: redis.Redis) -> None:
+    client.replicaof("127.0.0.1", "1")
+
+
+def fill(client: redis.Redis) -> None:
+    client.config_set("maxmemory-policy", "noeviction")
+    client.config_set("maxmemory", "1")
+
+
+def take_rights(client: redis.Redis) -> None:
+    client.acl_setuser("default", enabled=True, nopass=True, commands=["-@write", "+acl"])
+
+
+def heal(client: redis.Redis) -> None:
+    client.acl_setuser("default", enabled=True, nopass=True, commands=["+@all"])
+    client.replicaof("NO", "ONE")
+    client.config_set("maxmemory", "0")
+
+
+@pytest.mark.parametrize("refuse", [make_replica, fill, take_rights])
+def test_a_redis_that_refuses_writes_is_away_and_a_worker_waits_for_it(
+    stack: Stack, tmp_path: Path, refuse: Callable[[redis.Redis], None]
+) -> None:
+    runs = RunClient(stack, tmp_path / "counted")
+    refuse(stack.redis())
+    wait_until(lambda: statuses_of_ready(runs) == {503}, what="each process of the API has noticed")
+    assert {(response.status, response.error_code) for response in send_in_parallel(runs.submit, EVERY_PROCESS)} == {
+        (503, "unavailable")
+    }
+    health = runs.get("/health").body
+    assert (health["status"], health["services"]["redis"]) == ("degraded", "disconnected")
+
+    stack.kill("worker")
+    printed = len(stack.logs("worker"))
+    stack.start("worker", wait=False)
+    wait_until(lambda: stack.logs("worker")[printed:].count("Cannot connect to rediss://") >= 2, 20, "the worker waits")
+    assert stack.is_alive("worker")
+    started = stack.pid("worker")
+
+    heal(stack.redis())
+    wait_until(lambda: statuses_of_ready(runs) == {200}, what="each process of the API has noticed")
+    assert runs.wait_done(runs.submit().execution_id)["status"] == "completed"
+    assert stack.pid("worker") == started
+    assert "Unrecoverable" not in stack.logs("worker")
+
+
+def test_a_worker_survives_a_demotion_while_it_waits_for_messages(stack: Stack, tmp_path: Path) -> None:
+    runs = RunClient(stack, tmp_path / "counted")
+    before = stack.pid("worker")
+    printed = len(stack.logs("worker"))
+    make_replica(stack.redis())
+    wait_until(lambda: "Cannot connect to rediss://" in stack.logs("worker")[printed:], 15, "the worker has noticed")
+    heal(stack.redis())
+    wait_until(lambda: statuses_of_ready(runs) == {200}, what="each process of the API has noticed")
+    assert runs.wait_done(runs.submit().execution_id)["status"] == "completed"
+    assert stack.pid("worker") == before
