@@ -9,13 +9,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from compose import locked_packages, server_versions
+from compose import locked_packages, mongodb_checks, redis_checks
 from compose.embedded import api_port, binaries
 from compose.embedded.directory_lock import DirectoryLock
 from compose.operator_error import OperatorError
+from compose.server_report import ServerReport
 from shared.errors import SettingsError
 from shared.settings import VARIABLES, Settings, unknown_variables
 
@@ -24,13 +26,21 @@ _START_TIMEOUT_S: Final = 20
 _VERSION: Final = re.compile(r"v=?(\d+\.[\d.]+)")
 
 
-def checks(home: Path, data: Path, environ: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Yield the checks of an embedded stack in ``home`` with its data in ``data``, by name, the cheapest first."""
+def checks(
+    home: Path, data: Path, environ: Mapping[str, str], warn: Callable[[str], None]
+) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield the checks of an embedded stack in ``home`` with its data in ``data``, by name, the cheapest first.
+
+    ``warn`` gets a sentence for each thing that works and should be changed.
+    """
+    is_production = environ.get("BUCKET_ENV") == "production"
+    check_redis = partial(redis_checks.check_redis, is_production=is_production)
+    check_mongodb = partial(mongodb_checks.check_mongodb, is_production=is_production)
     yield "python", _check_python
     yield "packages", lambda: locked_packages.check_against_lock(home / "requirements.lock")
     yield "settings", lambda: _check_settings(environ)
-    yield "redis", lambda: _check_server("redis-server", "REDIS_URL", server_versions.check_redis_version, environ)
-    yield "mongod", lambda: _check_server("mongod", "MONGODB_URL", server_versions.check_mongodb_version, environ)
+    yield "redis", lambda: _check_server("redis-server", "REDIS_URL", check_redis, environ, warn)
+    yield "mongod", lambda: _check_server("mongod", "MONGODB_URL", check_mongodb, environ, warn)
     yield "port", lambda: _check_port(data)
     yield "data", lambda: _check_writable(data)
 
@@ -56,9 +66,18 @@ def _check_settings(environ: Mapping[str, str]) -> str:
     return f"{sum(variable in environ for variable, _ in VARIABLES.values())} set"
 
 
-def _check_server(name: str, variable: str, version: Callable[[str], str], environ: Mapping[str, str]) -> str:
+def _check_server(
+    name: str,
+    variable: str,
+    check: Callable[[str], ServerReport],
+    environ: Mapping[str, str],
+    warn: Callable[[str], None],
+) -> str:
     if environ.get(variable):
-        return f"{version(environ[variable])} at {variable}"
+        report = check(environ[variable])
+        for warning in report.warnings:
+            warn(f"{variable}: {warning}")
+        return f"{report.version} at {variable}"
     binary = binaries.find_binary(name)
     binaries.check_loadable(binary)
     try:

@@ -1,4 +1,4 @@
-"""``bucketd doctor``: checks everything that ``bucketd up`` needs, and prints the fix for each fault."""
+"""``bucketd doctor``: checks what ``bucketd up`` needs, or a deployment's servers, and prints a fix for each fault."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from compose.operator_error import OperatorError
 def doctor(*, data: Path) -> None:
     """Check this machine, and print the fix for each fault; the exit code is 1 if there is any."""
     faults = 0
-    for name, check in doctor_checks.checks(console.project_root(), data, os.environ):
+    for name, check in doctor_checks.checks(console.project_root(), data, os.environ, console.print_warning):
         try:
             console.print_ok(name, check())
         except OperatorError as error:

@@ -17,15 +17,17 @@ from typing import Final
 
 import click
 
-from compose import locked_packages, server_versions
+from compose import locked_packages, mongodb_checks, redis_checks
 from compose.cli import console
 from compose.embedded import api_port, selftest, socket_dir
 from compose.embedded.directory_lock import DirectoryLock, read_holder_of
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.log_tail import LogTail
+from compose.embedded.process_plan import Stage
 from compose.embedded.stack import Stack, build_stack
 from compose.embedded.supervisor import Supervisor
 from compose.operator_error import OperatorError
+from compose.server_report import ServerReport
 from shared.errors import SettingsError
 from shared.settings import Settings, warn_about_unknown_variables
 
@@ -92,12 +94,19 @@ def _start_stack(supervisor: Supervisor, stack: Stack) -> None:
         details.append(locked_packages.check_against_lock(console.project_root() / "requirements.lock"))
     with console.timed_step(stack.redis_stage.title) as details:
         supervisor.start(stack.redis_stage)
-        details.append(server_versions.check_redis_version(stack.redis_url))
+        details.append(_tell(stack.redis_stage, "REDIS_URL", redis_checks.check_redis(stack.redis_url)))
     with console.timed_step(stack.mongod_stage.title) as details:
         supervisor.start(stack.mongod_stage)
-        details.append(server_versions.check_mongodb_version(stack.mongodb_url))
+        details.append(_tell(stack.mongod_stage, "MONGODB_URL", mongodb_checks.check_mongodb(stack.mongodb_url)))
     with console.timed_step(stack.app_stage.title):
         supervisor.start(stack.app_stage)
+
+
+def _tell(stage: Stage, variable: str, report: ServerReport) -> str:
+    """Print the warnings of a server, unless it is an embedded one, and return its version."""
+    for warning in () if stage.children else report.warnings:
+        console.print_warning(f"{variable}: {warning}")
+    return report.version
 
 
 @contextmanager

@@ -89,7 +89,7 @@ class RedisMonitor:
             pipe.llen(name)
             pipe.lindex(name, -1)
         try:
-            _, workers, *list_replies = pipe.execute()
+            _, _, workers, *list_replies = pipe.execute()
         except redis.RedisError as error:
             if self._last.is_connected or not self._has_snapshot.is_set():
                 structlog.get_logger().warning("Redis is away", reason=str(error))

@@ -48,7 +48,7 @@ def read_oldest_messages(client: redis.Redis) -> LostMessageDetector:
     check_writable(pipe)
     for name in list_names:
         pipe.lindex(name, -1)
-    _, *oldest = pipe.execute()
+    _, _, *oldest = pipe.execute()
     return LostMessageDetector(dict(zip(list_names, map(_offered_at, oldest), strict=True)))
 
 

@@ -1,18 +1,24 @@
-"""Redis over TLS, and a Redis that refuses writes: a replica, a full one, one that grants no rights."""
+"""Redis over TLS with the rights that the guide names; and one that refuses writes."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
+import requests
 
 from compose.embedded.group_reaper import GroupReaper
+from compose.redis_checks import check_redis
 from tests.api_client import AGENTS, EVERY_PROCESS, RunClient, send_in_parallel
 from tests.stack import Stack
 from tests.tls_proxy import Authority, TlsProxy
 from tests.waiting import wait_until
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "deploy.md"
+ACL_LINE = re.findall(r"^ACL SETUSER bucket .*$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)[0].split()
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +36,22 @@ def proxy(authority: Authority) -> Iterator[TlsProxy]:
 def stack(
     tmp_path_factory: pytest.TempPathFactory, group_reaper: GroupReaper, proxy: TlsProxy, authority: Authority
 ) -> Iterator[Stack]:
-    """Yield a stack whose processes reach Redis by TLS alone; they know the authority from the environment."""
-    url = f"rediss://localhost:{proxy.port}/0"
+    """Yield a stack whose processes reach Redis by TLS, as the user that docs/deploy.md makes.
+
+    They know the authority of its certificate from the environment.
+    """
+    url = f"rediss://bucket:PASSWORD@localhost:{proxy.port}/0"
     trust = {"REDIS_URL": url, "SSL_CERT_FILE": str(authority.certificate), "BUCKET_AGENTS_DIR": str(AGENTS)}
     stack = Stack(tmp_path_factory.mktemp("tls-stack"), group_reaper, **trust)
     proxy.target = stack.sockets / "redis.sock"
     try:
-        stack.start_all()
+        for server in ("redis", "mongod"):
+            stack.start(server)
+        stack.redis().execute_command(*ACL_LINE)
+        for process in ("api", "reconciler"):
+            stack.start(process, wait=False)
+        stack.start("worker")
+        wait_until(lambda: requests.get(f"{stack.url}/ready", timeout=5).status_code == 200, what="the API is ready")
         yield stack
     finally:
         stack.close()
@@ -45,6 +60,27 @@ def stack(
 def statuses_of_ready(runs: RunClient) -> set[int]:
     """Return what the API's processes say of themselves."""
     return {response.status for response in send_in_parallel(lambda: runs.get("/ready"), EVERY_PROCESS)}
+
+
+def test_no_command_of_any_process_is_refused_to_the_user_of_the_guide(stack: Stack, tmp_path: Path) -> None:
+    runs = RunClient(stack, tmp_path / "counted")
+    done = runs.submit("echo", "chatty").execution_id
+    runs.wait_done(done)
+    assert requests.post(f"{stack.url}/executions/{done}/retry", json={}, timeout=5).status_code in {202, 409}
+    running, scheduled = runs.submit("sleeper", seconds=30).execution_id, runs.submit(run_after_s=0.5).execution_id
+    wait_until(lambda: runs.poll(running).body["status"] == "running", what="the sleeper sleeps")
+    assert requests.post(f"{stack.url}/executions/{running}/cancel", timeout=5).status_code == 202
+    assert runs.wait_done(running)["status"] == "completed", "the sleeper was told by the cancel, and returned"
+    assert runs.get(f"/execution-logs/{scheduled}?wait=5").status == 200
+    assert runs.wait_done(scheduled)["status"] == "completed"
+    for path in ("/logs", "/metrics", "/executions", "/executions/changes?since=now&wait=1", "/health"):
+        assert requests.get(f"{stack.url}{path}", timeout=5).status_code == 200, path
+    body = {"items": [{"execution_id": done, "rev": 1}]}
+    assert requests.post(f"{stack.url}/executions/poll", json=body, timeout=5).status_code == 200
+    denied = [f"{entry['reason']} {entry['object']}" for entry in stack.redis().acl_log()]
+    assert denied == []
+    report = check_redis(stack.environ["REDIS_URL"] + f"?ssl_ca_certs={stack.environ['SSL_CERT_FILE']}")
+    assert report.warnings == ()
 
 
 def test_a_run_completes_over_tls_and_nobody_talks_to_a_stranger(
@@ -78,11 +114,12 @@ def fill(client: redis.Redis) -> None:
 
 
 def take_rights(client: redis.Redis) -> None:
-    client.acl_setuser("default", enabled=True, nopass=True, commands=["-@write", "+acl"])
+    client.execute_command("ACL", "SETUSER", "bucket", "-@write")
 
 
 def heal(client: redis.Redis) -> None:
-    client.acl_setuser("default", enabled=True, nopass=True, commands=["+@all"])
+    client.execute_command("ACL", "SETUSER", "bucket", "reset")
+    client.execute_command(*ACL_LINE)
     client.replicaof("NO", "ONE")
     client.config_set("maxmemory", "0")
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from packaging.markers import Marker
 
-from compose import doctor_checks, locked_packages, server_versions
+from compose import doctor_checks, locked_packages, redis_checks
 from compose.cli.commands import command_group
 from compose.embedded import binaries
 from compose.embedded.managed_process import Child
@@ -86,7 +86,7 @@ def test_an_unknown_way_to_verify_certificates_is_a_wrong_setting(tmp_path: Path
 
 def test_an_old_server_is_reported(redis_url: str) -> None:
     with pytest.raises(OperatorError, match="too old") as caught:
-        server_versions.check_redis_version(redis_url, minimum=(99, 0))
+        redis_checks.check_redis(redis_url, minimum=(99, 0))
     assert "99.0 or newer" in caught.value.fix
 
 
@@ -181,5 +181,5 @@ def test_the_lock_holds_for_each_supported_python_and_machine() -> None:
 
 
 def test_every_check_has_a_name_of_its_own(tmp_path: Path) -> None:
-    names = [name for name, _ in doctor_checks.checks(tmp_path, tmp_path, {})]
+    names = [name for name, _ in doctor_checks.checks(tmp_path, tmp_path, {}, print)]
     assert len(names) == len(set(names))

@@ -9,10 +9,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from compose.embedded.managed_process import Child
+from shared.live.redis_client import connect
 from tests.waiting import descendants, is_running, wait_until
 
 STAND_INS = Path(__file__).parent / "stand_ins"
@@ -214,3 +217,19 @@ def sockets_of(running: Running) -> Path:
     match = re.search(rb"unixsocket:(\S+)/redis.sock", Path(f"/proc/{running.child('redis')}/cmdline").read_bytes())
     assert match
     return Path(match[1].decode())
+
+
+def test_a_redis_given_by_url_is_refused_if_it_cannot_serve_and_warned_of_if_it_should_be_changed(
+    up: Up, own_redis: tuple[Child, str], mongodb_url: str
+) -> None:
+    with closing(connect(own_redis[1])) as client:
+        client.replicaof("127.0.0.1", "1")
+        refused = up(REDIS_URL=own_redis[1], MONGODB_URL=mongodb_url)
+        assert refused.ends() == 1
+        assert "the Redis of REDIS_URL is a read-only replica\n    name the primary" in refused.output
+        client.replicaof("NO", "ONE")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+    running = up(REDIS_URL=own_redis[1], MONGODB_URL=mongodb_url)
+    running.wait_up()
+    assert "! REDIS_URL: maxmemory-policy is allkeys-lru" in running.output
+    assert "! MONGODB_URL: MongoDB 6.0" in running.output
