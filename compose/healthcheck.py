@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Final
@@ -15,6 +14,8 @@ _TIMEOUT_S: Final = 4.0
 
 def is_api_ready() -> bool:
     """Return whether the API on this machine reports that it is ready (readiness check)."""
+    import urllib.request  # here, because the worker's check is quicker without it
+
     url = f"http://127.0.0.1:{os.environ.get('PORT', '8000')}/ready"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(url, timeout=_TIMEOUT_S) as response:
@@ -23,7 +24,8 @@ def is_api_ready() -> bool:
 
 def is_worker_present() -> bool:
     """Return whether a worker on this machine has renewed its presence in Redis (liveness check)."""
-    from shared.live.redis_client import connect  # redis-py: the API's check does not need to load it
+    # redis-py, which the API's check does not need; nothing else of Bucket, because probes run often.
+    from shared.live.redis_client import connect
     from shared.live.worker_presence import present_workers
 
     with closing(connect(os.environ["REDIS_URL"], timeout_s=_TIMEOUT_S)) as client:

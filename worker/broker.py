@@ -6,8 +6,10 @@ from contextlib import closing
 from typing import Any, ClassVar, Final, cast
 
 import redis
+import structlog
 from kombu.connection import Connection
 from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
 
 from shared.live.redis_client import connect, connection_options
 from shared.queue.write_check import check_writable
@@ -17,11 +19,30 @@ _CHECK_TIMEOUT_S: Final = 3.0
 _ADDRESS_AND_LOGIN: Final = ("host", "port", "path", "db", "username", "password")
 
 
+class BrokerQoS(virtual.QoS):
+    """The unacknowledged messages of a connection that is lost: they go back to Redis, or else are dropped.
+
+    A dropped one harms nothing: the reconciler offers its step again. kombu would write them to a file in TMPDIR, which
+    nobody removes, and log an alarm.
+    """
+
+    def restore_unacked(self) -> list[Any]:
+        """Send them back to Redis; returns nothing of those that it did not take."""
+        dropped = super().restore_unacked()  # type: ignore[no-untyped-call]
+        if dropped:
+            structlog.get_logger().info("Redis is away: messages are left to the reconciler", count=len(dropped))
+        return []
+
+
 class BrokerChannel(kombu_redis.Channel):
     """A channel whose connections have the parameters that redis-py reads from the URL, whatever kombu reads.
 
     kombu reads a URL otherwise than redis-py does: by default it verifies no certificate, and it takes no ``?db=3``.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        self.QoS = BrokerQoS  # type: ignore[assignment]  # kombu's types say: of the transport's own kind
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         parameters: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[no-untyped-call]

@@ -6,7 +6,6 @@ import threading
 from typing import Any, Final
 
 import redis
-import structlog
 
 from shared.live.redis_client import drop_if_demoted
 
@@ -54,16 +53,20 @@ class WorkerPresence:
         try:
             self._redis.zrem(_KEY, self._name)
         except redis.RedisError as error:
-            structlog.get_logger().info("Redis is away: the worker's presence is left to expire", reason=str(error))
+            _log().info("Redis is away: the worker's presence is left to expire", reason=str(error))
 
     def _renew(self) -> None:
         while True:
             try:
                 self._redis.eval(_ANNOUNCE, 1, _KEY, self._name, str(int(PRESENCE_TTL_S)))
             except redis.RedisError as error:
-                structlog.get_logger().warning(
-                    "Redis is away: the worker's presence was not renewed", reason=str(error)
-                )
+                _log().warning("Redis is away: the worker's presence was not renewed", reason=str(error))
                 drop_if_demoted(self._redis, error)
             if self._stop.wait(PRESENCE_RENEW_EVERY_S):
                 return
+
+
+def _log() -> Any:
+    import structlog  # here, because the health check of a container, which logs nothing, would be twice as slow
+
+    return structlog.get_logger()

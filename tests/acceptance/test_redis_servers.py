@@ -161,3 +161,22 @@ def test_a_worker_survives_a_demotion_while_it_waits_for_messages(stack: Stack, 
     wait_until(lambda: statuses_of_ready(runs) == {200}, what="each process of the API has noticed")
     assert runs.wait_done(runs.submit().execution_id)["status"] == "completed"
     assert stack.pid("worker") == before
+
+
+def test_a_loss_of_redis_with_work_in_flight_leaves_no_file_and_no_alarm(stack: Stack, tmp_path: Path) -> None:
+    runs = RunClient(stack, tmp_path / "counted")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    stack.stop("worker")
+    stack.start("worker", TMPDIR=str(temporary))
+    printed = len(stack.logs("worker"))
+    sleepers = [runs.submit("sleeper", seconds=2).execution_id for _ in range(4)]
+    wait_until(lambda: [runs.poll(run).body["status"] for run in sleepers].count("running") == 2, what="two sleep")
+    stack.kill("redis")
+    wait_until(lambda: "Cannot connect to rediss://" in stack.logs("worker")[printed:], 15, "the worker has noticed")
+    stack.start("redis")
+    stack.redis().execute_command(*ACL_LINE)
+    assert {poll["status"] for poll in runs.wait_all_done(sleepers)} == {"completed"}
+    assert "messages are left to the reconciler" in stack.logs("worker")[printed:]
+    assert "RESTORE" not in stack.logs("worker")[printed:].upper()
+    assert [path for path in temporary.iterdir() if path.is_file()] == []

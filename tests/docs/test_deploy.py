@@ -62,3 +62,8 @@ def test_procfile_image_and_compose_run_the_same_commands() -> None:
     assert f"command: [{listed['worker_long']}]" in COMPOSE
     assert f"command: [{listed['reconciler']}]" in COMPOSE
     assert all(f"`{command}`" in GUIDE for command in commands.values())
+
+
+def test_the_guide_names_the_probe_that_the_compose_file_uses() -> None:
+    assert '["CMD", "python", "-m", "compose.healthcheck", "worker"]' in COMPOSE
+    assert "\npython -m compose.healthcheck worker " in GUIDE
