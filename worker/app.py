@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterable
 from typing import Any, Final
 
 import celery.apps.worker
 from celery import Celery, signals
 from celery.apps.worker import Worker
 from celery.exceptions import SecurityWarning
+from celery.utils.nodenames import NODENAME_DEFAULT, default_nodename, nodename, nodesplit
 from kombu.entity import Queue
 
 from shared import fault_injection
@@ -33,12 +35,25 @@ TASK_TIME_LIMIT_S: Final = 24 * 3600 + 900
 class BucketWorker(Worker):  # type: ignore[misc]
     """A worker without gossip, mingle and heartbeats: nothing here needs them, and they can block Celery's loop.
 
-    It has no banner either, which would stand among the JSON lines of the log.
+    It has no banner either, which would stand among the JSON lines of the log. Its name bears its queues.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         options |= {"without_gossip": True, "without_mingle": True, "without_heartbeat": True, "quiet": True}
+        options["hostname"] = node_name(options.get("hostname"), options.get("queues"))
         super().__init__(*args, **options)
+
+
+def node_name(given: str | None, queues: str | Iterable[str] | None) -> str:
+    """Return the name of a worker: its queues and its machine ("default+long@host"), or the one that it was ``given``.
+
+    Celery's own default, ``celery@host``, is the same for the pools of both queues.
+    """
+    name, host = nodesplit(default_nodename(given))
+    if name != NODENAME_DEFAULT:
+        return f"{name}@{host}"
+    names = queues.split(",") if isinstance(queues, str) else queues
+    return str(nodename("+".join(names or QUEUE_NAMES), host))
 
 
 def celery_config_of(settings: Settings) -> dict[str, Any]:
