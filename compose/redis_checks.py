@@ -25,8 +25,8 @@ KEYS: Final = (
 
 _FORKS: Final = ("valkey", "redict")  # as redis_version they report the Redis that they are compatible with
 _FIXED: Final = {
-    "Redis": {(6, 2): 24, (7, 2): 16, (7, 4): 11, (8, 2): 9, (8, 4): 6, (8, 6): 6, (8, 8): 2, (8, 10): 1},
-    "Valkey": {(7, 2): 14, (8, 0): 10, (8, 1): 9, (9, 0): 5, (9, 1): 1},
+    "Redis": {(8, 6): 3},  # CVE-2026-23479
+    "Valkey": {(7, 2): 11, (8, 0): 6, (8, 1): 4},  # CVE-2025-49844
 }
 _TIMEOUT_S: Final = 3.0
 _CERTIFICATE_FIX: Final = (

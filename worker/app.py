@@ -25,6 +25,7 @@ from shared.settings import Settings, warn_about_unknown_variables
 from shared.telemetry.logging_setup import configure_logging
 from worker.agent_loader import load_agents
 from worker.broker import broker_connection_class, broker_settings
+from worker.steps.runner import dead_letter_message
 from worker.supervision.main_process import MainProcess, watchdog_bootstep
 from worker.supervision.shared_slots import SharedSlots
 from worker.tasks import register_task
@@ -104,7 +105,9 @@ def create_app(settings: Settings) -> Celery:
     agents = load_agents(services.catalogue)
     app = Celery("bucket", set_as_current=False)
     app.conf.update(celery_config_of(settings))
-    app.amqp.Connection = broker_connection_class(settings.redis_url)
+    app.amqp.Connection = broker_connection_class(
+        settings.redis_url, lambda raw: dead_letter_message(services.dead_letters, raw.decode(errors="replace"))
+    )
     app.Worker = app.subclass_with_self(BucketWorker, name="Worker")
     slots = SharedSlots(settings.worker_concurrency)
     register_task(app, services, agents, slots)

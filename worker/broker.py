@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any, ClassVar, Final, cast
 
+import orjson
 import redis
 import structlog
 from kombu.connection import Connection
@@ -34,11 +37,28 @@ class BrokerQoS(virtual.QoS):
         return []
 
 
+class BrokerClient(redis.Redis):
+    """A client that takes what is no message of Celery's out of the queue; kombu would end the worker on it."""
+
+    on_foreign: ClassVar[Callable[[bytes], None]]
+
+    def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
+        """Return a reply; that to BRPOP is empty instead of a foreign message, which goes to ``on_foreign``."""
+        reply = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
+        if command_name != "BRPOP" or not reply or _is_envelope(reply[1]):
+            return reply
+        type(self).on_foreign(reply[1])
+        return None
+
+
 class BrokerChannel(kombu_redis.Channel):
     """A channel whose connections have the parameters that redis-py reads from the URL, whatever kombu reads.
 
     kombu reads a URL otherwise than redis-py does: by default it verifies no certificate, and it takes no ``?db=3``.
     """
+
+    def _get_client(self) -> type[BrokerClient]:
+        return cast("BrokerConnection", self.connection.client).redis_client
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]
@@ -72,6 +92,7 @@ class BrokerConnection(Connection):
 
     redis_url: ClassVar[str]
     """The Redis, as in REDIS_URL."""
+    redis_client: ClassVar[type[BrokerClient]]
 
     def get_transport_cls(self) -> type[BrokerTransport]:
         """Return the transport, whatever the scheme of the URL."""
@@ -83,9 +104,13 @@ class BrokerConnection(Connection):
         return super()._ensure_connection(errback, max_retries, **(options | fixed_interval))  # type: ignore[no-untyped-call]
 
 
-def broker_connection_class(redis_url: str) -> type[BrokerConnection]:
-    """Return the class of connections to the Redis at ``redis_url``; it replaces kombu's in ``app.amqp``."""
-    return type("RedisConnection", (BrokerConnection,), {"redis_url": redis_url})
+def broker_connection_class(redis_url: str, on_foreign: Callable[[bytes], None]) -> type[BrokerConnection]:
+    """Return the class of connections to the Redis at ``redis_url``; it replaces kombu's in ``app.amqp``.
+
+    ``on_foreign`` gets what is in a queue and no message of Celery's; it must raise nothing.
+    """
+    client = type("RedisClient", (BrokerClient,), {"on_foreign": staticmethod(on_foreign)})
+    return type("RedisConnection", (BrokerConnection,), {"redis_url": redis_url, "redis_client": client})
 
 
 def broker_settings(redis_url: str) -> dict[str, Any]:
@@ -94,3 +119,17 @@ def broker_settings(redis_url: str) -> dict[str, Any]:
     # Without this kombu warns that it verifies no certificate; BrokerChannel has the last word.
     tls = {"ssl_cert_reqs": "required"} if url.startswith("rediss://") else None
     return {"broker_url": url, "broker_use_ssl": tls}
+
+
+def _is_envelope(raw: bytes) -> bool:
+    """Return whether ``raw`` has what kombu takes for granted; Celery itself refuses a wrong content."""
+    try:
+        envelope = orjson.loads(raw)
+        return (
+            isinstance(envelope["headers"], dict)
+            and isinstance(envelope["properties"]["delivery_tag"], str)
+            and isinstance(envelope["properties"]["delivery_info"], dict)
+            and bool(base64.b64decode(envelope["body"], validate=True))
+        )
+    except (ValueError, TypeError, LookupError):
+        return False

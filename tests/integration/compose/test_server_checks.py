@@ -58,11 +58,19 @@ def test_forks_are_named_by_their_own_version(facts: dict[str, str], named: tupl
 
 
 @pytest.mark.parametrize(
-    ("version", "warned"),
-    [("7.0.15", True), ("8.6.5", True), ("8.6.6", False), ("8.9.0", True), ("8.10.1", False), ("9.0.0", False)],
+    ("server", "version", "warned"),
+    [
+        ("Redis", "7.0.15", True),
+        ("Redis", "8.6.2", True),
+        ("Redis", "8.6.3", False),
+        ("Redis", "9.0.0", False),
+        ("Valkey", "8.0.1", True),
+        ("Valkey", "8.0.6", False),
+        ("Valkey", "9.1.2", False),
+    ],
 )
-def test_versions_with_known_holes_are_warned_of(version: str, warned: bool) -> None:
-    assert bool(warnings_of_known_holes("Redis", version, redis_checks._FIXED["Redis"])) is warned
+def test_versions_with_known_holes_are_warned_of(server: str, version: str, warned: bool) -> None:
+    assert bool(warnings_of_known_holes(server, version, redis_checks._FIXED[server])) is warned
 
 
 def test_a_replica_is_refused(own_redis: tuple[Child, str], own_client: redis.Redis) -> None:

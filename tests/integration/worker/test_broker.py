@@ -25,7 +25,7 @@ def broker_pool(url: str) -> redis.ConnectionPool:
     """Return the connection pool of a worker's Celery connection that has connected to ``url``."""
     app = Celery("test", set_as_current=False)
     app.conf.update(celery_config_of(Settings(redis_url=url)))
-    app.amqp.Connection = broker_connection_class(url)
+    app.amqp.Connection = broker_connection_class(url, on_foreign=lambda _: None)
     with app.connection_for_read() as connection:
         transport = connection.create_transport()
         with closing(transport.create_channel(transport)) as channel:  # without the retries of ``connect``
