@@ -7,7 +7,6 @@ from functools import partial
 from typing import Final
 
 from api.http.query_params import LIMIT_DEFAULT, LIMIT_MAX, SEQ_MAX
-from api.http.wait_preference import WAIT_PATTERN
 from api.openapi.json_schema import (
     COUNT,
     MOMENT,
@@ -71,7 +70,7 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
     ),
     "Wait": _query(
         "wait",
-        matching(WAIT_PATTERN),
+        {"type": "number", "minimum": 0},
         "seconds to hold the response until there is a change; more than 30 count as 30",
     ),
     "Until": _query(
@@ -158,7 +157,6 @@ HEADERS: Final[dict[str, JsonObject]] = {
     ),
     "Cache-Revalidate": _response_header(constant("no-cache"), "cached, and revalidated each time"),
     "Cache-Hour": _response_header(constant("public, max-age=3600"), "cached for an hour"),
-    "Docs-Location": _response_header(constant("/docs"), "the page that shows this document"),
     "Cache-None": _response_header(constant("no-store"), "never cached"),
     "Vary": _response_header(constant("Accept-Encoding"), "the request header that the response depends on"),
     "Document-ETag": _response_header(matching('^"[0-9a-f]{32}"$'), "the version of this document"),
@@ -174,7 +172,6 @@ HEADER_NAMES: Final = dict.fromkeys(
 ) | {
     "Retry-After-Refused": "Retry-After",
     "Document-ETag": "ETag",
-    "Docs-Location": "Location",
 }
 _ID: Final = {"execution_id": "$response.body#/execution_id"}
 # What a caller can do next with the response.

@@ -57,7 +57,7 @@ _METADATA: Final = object_of(
 )
 _OMITTED: Final = object_of(
     "an output of more than 256 KiB: the URL to get it from",
-    omitted={"const": True},
+    omitted={"type": "boolean", "enum": [True]},
     bytes={"type": "integer", "minimum": OUTPUT_INLINE_MAX_BYTES},
     url=URI_REFERENCE,
 )
@@ -122,26 +122,10 @@ EXECUTION_PROPERTIES: Final[dict[str, JsonObject]] = {
     "request_id": described(REQUEST_ID, "of the submit, not of this poll"),
 }
 EXECUTION_FIELDS: Final = tuple(EXECUTION_PROPERTIES)
-_NULL: Final[JsonObject] = {"type": "null"}
-
-
-def final_or_live_rules(*null_while_live: str) -> JsonObject:
-    """Return the if/then/else rules of a final and of a live run; in a live one ``null_while_live`` are null."""
-    live_statuses = [str(status) for status in ExecutionStatus if not status.is_final]
-    final_statuses = [str(status) for status in ExecutionStatus if status.is_final]
-    live = {"status": {"enum": live_statuses}, "finished_at": _NULL} | dict.fromkeys(null_while_live, _NULL)
-    final = {"status": {"enum": final_statuses}, "finished_at": TIMESTAMP, "poll_after_ms": False}
-    return {
-        "if": {"properties": {"done": {"const": True}}},
-        "then": {"properties": final | dict.fromkeys(("waiting_for", "current_step"), _NULL)},
-        "else": {"properties": live, "required": ["poll_after_ms"]},
-    }
 
 
 def _whole_execution(description: str, **more: JsonObject) -> JsonObject:
-    properties = EXECUTION_PROPERTIES | more
-    rules = final_or_live_rules("result", "error")
-    return object_of(description, ("gap", "poll_after_ms", "warnings"), **properties) | rules
+    return object_of(description, ("gap", "poll_after_ms", "warnings"), **EXECUTION_PROPERTIES | more)
 
 
 ACCEPTED_PROPERTIES: Final[dict[str, JsonObject]] = {

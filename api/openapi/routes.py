@@ -44,9 +44,17 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
             return flask.Response(status=304, headers=headers)
         return flask.Response(body, headers=headers, mimetype="application/json")
 
+    @blp.route("/")
+    def root() -> flask.Response:
+        """Get the page to read this document; the same as /docs."""
+        return page()
+
     @blp.route("/docs")
     def docs() -> flask.Response:
         """Get a page to read this document and to try the API; it loads nothing from other origins."""
+        return page()
+
+    def page() -> flask.Response:
         headers = {
             "Cache-Control": "no-cache",
             "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -63,10 +71,5 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
         own, vendored = _PAGE_DIR / file, resources.files("flask_swagger_ui") / "dist" / file
         content = (own if own.exists() else vendored).read_bytes()
         return flask.Response(content, headers={"Cache-Control": "public, max-age=3600"}, mimetype=DOCS_FILES[file])
-
-    @blp.route("/")
-    def root() -> flask.Response:
-        """Redirect to the page."""
-        return flask.Response(status=302, headers={"Location": "/docs", "Cache-Control": "no-cache"})
 
     return blp
