@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from api.openapi.components import DOCS_FILES
 from api.openapi.json_schema import STRING, JsonObject, array_of, ref
+from api.openapi.response_schemas import OBJECT
 from shared import errors
 
 ErrorTypes = tuple[type[errors.BucketError], ...]
@@ -135,7 +136,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "GET /execution-logs/{execution_id}": _POLL,
     "GET /executions/{execution_id}": _POLL,
     "GET /executions/{execution_id}/outputs/{step}": Operation(
-        _ok("The output as the agent returned it.", {"type": "object"}, *_PRIVATE),
+        _ok("The output as the agent returned it.", OBJECT, *_PRIVATE),
         ("ExecutionId", "Step"),
         (*_EXECUTION_ERRORS, *_STORE_ERRORS),
     ),
@@ -237,7 +238,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     ),
     "GET /openapi.json": Operation(
         {
-            200: ResponseSpec("This document.", {"type": "object"}, _DOCUMENT_HEADERS),
+            200: ResponseSpec("This document.", OBJECT, _DOCUMENT_HEADERS),
             304: ResponseSpec("The document has not changed.", None, _DOCUMENT_HEADERS),
         },
         ("IfNoneMatch",),

@@ -39,7 +39,8 @@ BASKET: Final = matching(BASKET_NAME_PATTERN)
 # A step without an id gets its agent's name, with a number if that is taken: cut, so that the pattern fits too.
 STEP: Final = AGENT
 REQUEST_ID: Final = matching(REQUEST_ID_PATTERN)
-OBJECT: Final[JsonObject] = {"type": "object"}
+# Any members: said in words, because openapi-typescript takes an object without it for one that is always empty.
+OBJECT: Final[JsonObject] = {"type": "object", "additionalProperties": True}
 TIMEOUT_S: Final[JsonObject] = {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S}
 POLL_AFTER_MS: Final[JsonObject] = {
     "type": "integer",
@@ -92,7 +93,7 @@ EXECUTION_PROPERTIES: Final[dict[str, JsonObject]] = {
         )
     ),
     "result": described(
-        {"type": ["object", "null"]},
+        nullable(OBJECT),
         "of a sequential basket its last step's output; of others, by step, the outputs of those that no step needs",
     ),
     "error": nullable(ref("RunError")),
