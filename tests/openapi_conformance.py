@@ -53,6 +53,8 @@ class OpenApiContract:
         return [f"{where}: {fault}" for fault in self._faults(method, urlsplit(url), response)]
 
     def _faults(self, method: str, url: Any, response: requests.Response) -> Iterator[str]:
+        if "Cache-Control" not in response.headers:
+            yield "it does not say whether caches may keep it"
         verb = "get" if method == "HEAD" else method.lower()
         path = self._path_of(url.path, verb)
         item = self._document["paths"][path] if path else {}

@@ -155,6 +155,10 @@ HEADERS: Final[dict[str, JsonObject]] = {
     "Cache-Private": _response_header(
         constant("private, no-cache"), "cached by the caller only, and revalidated each time"
     ),
+    "Cache-Poll": _response_header(
+        enum_of("no-store", "private, no-cache"),
+        "never cached while the run is not done, because its hints change; then cached by the caller only",
+    ),
     "Cache-Revalidate": _response_header(constant("no-cache"), "cached, and revalidated each time"),
     "Cache-Hour": _response_header(constant("public, max-age=3600"), "cached for an hour"),
     "Cache-None": _response_header(constant("no-store"), "never cached"),
@@ -168,7 +172,7 @@ HEADERS: Final[dict[str, JsonObject]] = {
 }
 # Names in the table above that differ from the real header: one header with several descriptions.
 HEADER_NAMES: Final = dict.fromkeys(
-    ("Cache-Private", "Cache-None", "Cache-Revalidate", "Cache-Hour"), "Cache-Control"
+    ("Cache-Private", "Cache-Poll", "Cache-None", "Cache-Revalidate", "Cache-Hour"), "Cache-Control"
 ) | {
     "Retry-After-Refused": "Retry-After",
     "Document-ETag": "ETag",

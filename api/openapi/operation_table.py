@@ -67,7 +67,7 @@ _BASKET_ERRORS: Final[ErrorTypes] = (errors.NotFound, errors.BasketNotFound)
 _AGENT_ERRORS: Final[ErrorTypes] = (errors.NotFound, errors.AgentNotFound)
 
 _PRIVATE: Final = ("Cache-Private", "Vary")
-_POLL_HEADERS: Final = ("ETag", "Retry-After", *_PRIVATE)
+_POLL_HEADERS: Final = ("ETag", "Retry-After", "Cache-Poll", "Vary")
 _LONG_POLL_HEADERS: Final = (*_POLL_HEADERS, "Preference-Applied")
 _DOCUMENT_HEADERS: Final = ("Document-ETag", "Cache-Revalidate")
 _ACCEPT_PARAMETERS: Final = ("IdempotencyKey", "Traceparent")
@@ -212,20 +212,20 @@ OPERATIONS: Final[dict[str, Operation]] = {
         (*_BODY_ERRORS, errors.CursorInvalid, *_CONSUMER_ERRORS, *_WRITE_ERRORS),
         "Ack",
     ),
-    "GET /agents": Operation(_ok("The specs, sorted by name.", array_of(ref("AgentSpec"))), ("Domain",)),
-    "GET /agents/{name}": Operation(_ok("The spec.", ref("AgentSpec")), ("AgentName",), _AGENT_ERRORS),
-    "GET /baskets": Operation(_ok("The baskets, sorted by name.", ref("BasketList")), (), _STORE_ERRORS),
+    "GET /agents": Operation(_ok("The specs, sorted by name.", array_of(ref("AgentSpec")), "Cache-None"), ("Domain",)),
+    "GET /agents/{name}": Operation(_ok("The spec.", ref("AgentSpec"), "Cache-None"), ("AgentName",), _AGENT_ERRORS),
+    "GET /baskets": Operation(_ok("The baskets, sorted by name.", ref("BasketList"), "Cache-None"), (), _STORE_ERRORS),
     "GET /baskets/{name}": Operation(
-        _ok("The basket.", ref("Basket")), ("BasketName",), (*_BASKET_ERRORS, *_STORE_ERRORS)
+        _ok("The basket.", ref("Basket"), "Cache-None"), ("BasketName",), (*_BASKET_ERRORS, *_STORE_ERRORS)
     ),
     "POST /create-basket": Operation(
-        {201: ResponseSpec("Created.", ref("BasketCreated"))},
+        {201: ResponseSpec("Created.", ref("BasketCreated"), ("Cache-None",))},
         (),
         (*_BODY_ERRORS, errors.UnknownAgent, errors.BasketExists, *_WRITE_ERRORS),
         "NewBasket",
     ),
     "DELETE /baskets/{name}": Operation(
-        _ok("Deleted.", ref("BasketDeleted")), ("BasketName",), (*_BASKET_ERRORS, *_WRITE_ERRORS)
+        _ok("Deleted.", ref("BasketDeleted"), "Cache-None"), ("BasketName",), (*_BASKET_ERRORS, *_WRITE_ERRORS)
     ),
     "GET /logs": Operation(_LOG_LINES, ("Agent", *_LOG_LINES_PARAMETERS), _PAGE_ERRORS),
     "GET /agent-logs/{name}": Operation(
@@ -234,7 +234,8 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "GET /health": Operation(_ok("The state of the services.", ref("Health"), "Cache-None")),
     "GET /ready": Operation(_ok("Runs are accepted.", ref("Ready"), "Cache-None"), (), _STORE_ERRORS),
     "GET /metrics": Operation(
-        _ok("The metrics in the text format of Prometheus.", STRING, media_types=("text/plain",)), is_unversioned=True
+        _ok("The metrics in the text format of Prometheus.", STRING, "Cache-None", media_types=("text/plain",)),
+        is_unversioned=True,
     ),
     "GET /openapi.json": Operation(
         {

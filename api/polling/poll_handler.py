@@ -16,7 +16,7 @@ import orjson
 from flask.globals import request_ctx
 
 from api.hints.poll_hints import HintedView, ViewHints
-from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
+from api.http.cache_control import LIVE_POLL_HEADERS, PRIVATE_NO_CACHE_HEADERS
 from api.http.etags import RawResponse, etag_of, has_if_none_match_rev, if_none_match_rev, matches_if_none_match
 from api.http.long_poll import LongPoller, LongPollResult
 from api.http.wait_preference import WaitPreference, parse_wait_preference
@@ -140,7 +140,8 @@ def view_response(view: HintedView, status: int = 200, warnings: Sequence[str] =
 
 def _poll_response(view: HintedView, body: bytes | None, status: int) -> flask.Response:
     """Return the response of a poll with its ETag and ``Retry-After``; ``body`` is None for a 304."""
-    headers = [("ETag", etag_of(view.head.execution_id, view.head.rev)), *PRIVATE_NO_CACHE_HEADERS.items()]
+    cache_headers = PRIVATE_NO_CACHE_HEADERS if view.head.is_done else LIVE_POLL_HEADERS
+    headers = [("ETag", etag_of(view.head.execution_id, view.head.rev)), *cache_headers.items()]
     if body is not None:
         headers.append(("Content-Type", "application/json"))
     if view.hints.retry_after_s is not None:
