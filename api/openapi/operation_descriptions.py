@@ -33,6 +33,10 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     ),
     "GET /execution-logs/{execution_id}": _POLL,
     "GET /executions/{execution_id}": _POLL,
+    "GET /executions/{execution_id}/result": (
+        "For clients that know only the pattern of 202 until it is done and then 200. With `wait`, the reply is held "
+        "until the run is done. A failed or cancelled run is 409, and `error` says why: no repeat changes that."
+    ),
     "GET /executions/{execution_id}/outputs/{step}": (
         "A poll leaves out outputs of more than 256 KiB and shows the URL of this operation instead. 404 `not_found` "
         "if the step is not completed."

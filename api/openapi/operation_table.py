@@ -135,6 +135,18 @@ OPERATIONS: Final[dict[str, Operation]] = {
     ),
     "GET /execution-logs/{execution_id}": _POLL,
     "GET /executions/{execution_id}": _POLL,
+    "GET /executions/{execution_id}/result": Operation(
+        {
+            200: ResponseSpec("The result, as a poll shows it.", OBJECT, (*_PRIVATE, "Preference-Applied")),
+            202: ResponseSpec(
+                "The run is not done: come back after Retry-After.",
+                ref("ExecutionPart"),
+                ("Location", "Retry-After", "Cache-None", "Vary", "Preference-Applied"),
+            ),
+        },
+        ("ExecutionId", "Wait", "Prefer"),
+        (*_EXECUTION_ERRORS, errors.ExecutionFailed, errors.ExecutionCancelled, *_STORE_ERRORS),
+    ),
     "GET /executions/{execution_id}/outputs/{step}": Operation(
         _ok("The output as the agent returned it.", OBJECT, *_PRIVATE),
         ("ExecutionId", "Step"),

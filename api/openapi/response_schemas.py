@@ -160,6 +160,8 @@ _RESYNC: Final = described(
     "only with cursor_expired: read all pages of the list, then continue from since",
 )
 
+_ENDED: Final = described(ref("RunError"), "only with execution_failed and execution_cancelled: the error of the run")
+
 RESPONSE_SCHEMAS: Final[dict[str, JsonObject]] = {
     "Execution": _whole_execution("An execution in its current state."),
     "ExecutionPart": object_of(
@@ -203,7 +205,13 @@ RESPONSE_SCHEMAS: Final[dict[str, JsonObject]] = {
         status=enum_of("success", "running", "retrying", "released", "lost", "cancelling", "cancelled", "error"),
         data=OBJECT,
     ),
-    "Problem": object_of("Every error, in the format of RFC 9457.", ("resync",), **PROBLEM_PROPERTIES, resync=_RESYNC),
+    "Problem": object_of(
+        "Every error, in the format of RFC 9457.",
+        ("resync", "error"),
+        **PROBLEM_PROPERTIES,
+        resync=_RESYNC,
+        error=_ENDED,
+    ),
     "Fault": object_of(
         "",
         ("pointer", "parameter", "header", "line", "column"),
