@@ -65,7 +65,7 @@ fuzz: $(READY) ## fuzzes a real stack with 20,000 cases that schemathesis makes 
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 # Needs the package indices of Python and npm; .ci/run makes the first three checks.
-clients: $(READY) ## generates clients from docs/openapi.json, each plays a submit and a poll; lints it; ARGS="orval" takes one
+clients: $(READY) ## makes clients of docs/openapi.json, each plays a submit and a poll; runs docs/clients.md; ARGS=orval takes one
 	@$(BIN)/python -m tests.clients $(ARGS)
 
 examples: $(READY) ## records the examples of the contract from a real stack; `make openapi` includes them

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from tests.clients.cures import run_examples
 from tests.clients.toolbox import HERE, CommandFailed, Toolbox
 from tests.openapi_conformance import DOCUMENT
 
@@ -124,4 +125,5 @@ CHECKS: Final[Mapping[str, Callable[[Toolbox, str], str]]] = {
     "openapi-typescript": openapi_typescript,
     "hey-api": hey_api,
     "orval": orval,
+    "cures": run_examples,
 }
