@@ -98,6 +98,8 @@ def _as_json_schema(schema: Any) -> Any:
     if isinstance(schema, dict):
         schema = _with_default_in_words(schema)
         kept = {key: item for key, item in schema.items() if (key, item) != ("additionalProperties", False)}
+        if kept.get("additionalProperties") == {}:  # the same, and generators for Go make pointers of {}
+            kept["additionalProperties"] = True
         return {key: _as_json_schema(item) for key, item in kept.items()}
     if isinstance(schema, list):
         return [_as_json_schema(item) for item in schema]
