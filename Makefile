@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test faults chaos check openapi examples fuzz doctor bench bench-hints bench-engine flood setup clean help other-interpreter
+.PHONY: up test faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-engine flood setup clean help other-interpreter
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 # Each interpreter is started, not only searched: a version manager leaves names on the PATH that do not start.
@@ -63,6 +63,10 @@ openapi: $(READY) ## writes docs/openapi.json from the code; `make check` compar
 
 fuzz: $(READY) ## fuzzes a real stack with 20,000 cases that schemathesis makes from the contract; ARGS="--seed N" repeats one
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+# Needs the package indices of Python and npm; .ci/run makes the first three checks.
+clients: $(READY) ## makes clients of docs/openapi.json, each plays a submit and a poll; runs docs/clients.md; ARGS=orval takes one
+	@$(BIN)/python -m tests.clients $(ARGS)
 
 examples: $(READY) ## records the examples of the contract from a real stack; `make openapi` includes them
 	@$(BIN)/python -m tests.record_examples

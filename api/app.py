@@ -84,7 +84,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
 
 def _create_flask(settings: Settings, long_poller: LongPoller) -> flask.Flask:
     app = flask.Flask("api", static_folder=None)
-    app.config.update(_OPENAPI_CONFIG)
+    app.config.update(_OPENAPI_CONFIG, **{version_prefix.TRUSTED_PROXIES: settings.trusted_proxies})
     app.extensions[RELEASE_LONG_POLLS] = long_poller.release_all
     middleware.register_middleware(app, settings)
     problems.register_error_handlers(app)

@@ -124,6 +124,20 @@ class NotRetryable(RequestError, error_code="not_retryable", http_status=409):
     """The execution cannot be retried as it stands."""
 
 
+class ExecutionFailed(RequestError, error_code="execution_failed", http_status=409):
+    """The execution failed: it has no result, and never will."""
+
+    def __init__(self, message: str | None = None, *, error: Mapping[str, Any] | None = None) -> None:
+        """``error`` is the error of the execution, as its polls show it."""
+        super().__init__(message)
+        if error is not None:
+            self.extension_members = {"error": error}
+
+
+class ExecutionCancelled(ExecutionFailed, error_code="execution_cancelled"):
+    """The execution was cancelled: it has no result, and never will."""
+
+
 class ExecutionExpired(RequestError, error_code="execution_expired", http_status=410):
     """The execution is older than the retention and is gone."""
 

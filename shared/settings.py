@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -43,6 +45,7 @@ class Settings:
     retention_days: int | None = None
     agents_dir: Path | None = None
     cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     log_level: str = "INFO"
     faults: str = ""
 
@@ -125,6 +128,20 @@ def _check_redis_url(url: str) -> None:
         raise ValidationError(f"ssl_cert_reqs must be one of {', '.join(_CERT_REQS)}")
 
 
+def _read_networks(env: environs.Env, variable: str) -> tuple[IPv4Network | IPv6Network, ...] | None:
+    texts = env.list(variable, None, validate=_check_networks)
+    return None if texts is None else tuple(ipaddress.ip_network(text.strip()) for text in texts)
+
+
+def _check_networks(texts: list[str]) -> None:
+    try:
+        for text in texts:
+            ipaddress.ip_network(text.strip())
+    except ValueError as error:
+        example = "10.0.0.7,10.1.0.0/16"
+        raise environs.ValidationError(f"is no list of addresses and networks, such as {example}: {error}") from error
+
+
 VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "host": ("HOST", _str_reader()),
     "port": ("PORT", _int_reader(0, 65_535)),
@@ -145,6 +162,7 @@ VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "retention_days": ("BUCKET_RETENTION_DAYS", _int_reader()),
     "agents_dir": ("BUCKET_AGENTS_DIR", lambda env, variable: env.path(variable, None)),
     "cors_origins": ("BUCKET_CORS_ORIGINS", _read_list),
+    "trusted_proxies": ("BUCKET_TRUSTED_PROXIES", _read_networks),
     "log_level": ("BUCKET_LOG_LEVEL", _str_reader(validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
     "faults": ("BUCKET_FAULTS", _str_reader()),
 }

@@ -70,6 +70,9 @@ def record(caller: ApiClient) -> Examples:
         ask(path, "unknown", execution_id="1763700000_89ce24ad1b2c3d4e")
         ask(path, "no_such_field", query="?fields=state", execution_id=done)
         ask(path, "a_limit_too_large", query="?limit=5000", execution_id=done)
+    result = "GET /executions/{execution_id}/result"
+    ask(result, "completed", execution_id=done)
+    ask(result, "failed", execution_id=failed)
     outputs = "GET /executions/{execution_id}/outputs/{step}"
     ask(outputs, "whole", execution_id=done, step="cashflow_analyzer")
     ask(outputs, "no_such_step", execution_id=done, step="nobody")

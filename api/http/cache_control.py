@@ -1,4 +1,9 @@
-"""Cache-Control of polled responses: ``private, no-cache``: only the caller stores one, and revalidates each time."""
+"""Cache-Control of each response: what may be stored, and by whom.
+
+``private, no-cache`` (only the caller stores it, and revalidates each time) is for what has no hint beside a validator.
+The poll of a live run is ``no-store``: its hints change without a new ETag, and after a 304 most caches show the stored
+body with the old ``poll_after_ms``, some even the old ``Retry-After``. All that names nothing else is ``no-store`` too.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,8 @@ import flask
 PRIVATE_NO_CACHE_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
 )
+
+LIVE_POLL_HEADERS: Final[Mapping[str, str]] = MappingProxyType({"Cache-Control": "no-store", "Vary": "Accept-Encoding"})
 
 
 def private_no_cache(response: flask.Response) -> flask.Response:

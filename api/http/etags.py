@@ -12,7 +12,11 @@ from werkzeug.datastructures import Headers
 from shared.ids import EXECUTION_ID_PATTERN
 from shared.live.render import ViewHeader
 
-_ETAG_REVISION: Final = re.compile(rf'"({EXECUTION_ID_PATTERN.pattern})\.([0-9]{{1,15}})"', re.ASCII)
+# A proxy that compresses changes the ETag, and does not change it back: Apache's mod_deflate adds "-gzip".
+_SUFFIXES: Final = ("", "-gzip", "--gzip", "-br", "-zstd", "-deflate")
+_ETAG_REVISION: Final = re.compile(
+    rf'"({EXECUTION_ID_PATTERN.pattern})\.([0-9]{{1,15}})(?:{"|".join(_SUFFIXES)})"', re.ASCII
+)
 
 
 def etag_of(execution_id: str, rev: int) -> str:
@@ -25,9 +29,13 @@ def matches_if_none_match(head: ViewHeader) -> bool:
     header = request.environ.get("HTTP_IF_NONE_MATCH")
     if not header:
         return False
-    return header == etag_of(head.execution_id, head.rev) or request.if_none_match.contains_weak(
-        f"{head.execution_id}.{head.rev}"
-    )
+    return header == etag_of(head.execution_id, head.rev) or if_none_match_names(f"{head.execution_id}.{head.rev}")
+
+
+def if_none_match_names(tag: str) -> bool:
+    """Return whether If-None-Match is ``*`` or names ``tag``, by weak comparison; also with a proxy's suffix."""
+    tags = request.if_none_match
+    return any(tags.contains_weak(tag + suffix) for suffix in _SUFFIXES)
 
 
 def if_none_match_rev(execution_id: str) -> int:

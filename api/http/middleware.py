@@ -84,6 +84,8 @@ def _make_after_request(*, logs_polls: bool) -> Callable[[flask.Response], flask
         request, g = request_ctx.request, app_ctx.g
         response.headers["X-Request-ID"] = g.request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
+        if "Cache-Control" not in response.headers:  # without it, a shared cache may keep a 200 for some minutes
+            response.headers["Cache-Control"] = "no-store"
         seconds = time.perf_counter() - g.started_at_s
         rule = request.url_rule
         route = _UNMATCHED_ROUTE if rule is None else rule.rule

@@ -13,7 +13,8 @@ from flask import request
 from api.http import query_params
 from api.http.long_poll import WAIT_MAX_S
 
-WAIT_PATTERN: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
+# Any number of JSON that is not negative, as the OpenAPI document says; also in the form that a client prints.
+_WAIT_PATTERN: Final = re.compile(r"[0-9]{1,400}(?:\.[0-9]{1,400})?(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def parse_wait_preference() -> WaitPreference:
     if value is None:
         preferred = parse_prefer_header()
         return WaitPreference(preferred.wait_s, until is not None, preferred.is_from_prefer)
-    if not WAIT_PATTERN.fullmatch(value):
+    if not _WAIT_PATTERN.fullmatch(value):
         query_params.raise_invalid("wait", "must be seconds, such as 10; more than 30 count as 30")
     return WaitPreference(min(float(value), WAIT_MAX_S), until is not None)
 

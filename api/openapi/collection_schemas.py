@@ -15,6 +15,7 @@ from api.openapi.json_schema import (
     TIMESTAMP,
     JsonObject,
     array_of,
+    constant,
     described,
     enum_of,
     matching,
@@ -35,7 +36,6 @@ from api.openapi.response_schemas import (
     STRATEGY,
     TIMEOUT_S,
     WARNINGS,
-    final_or_live_rules,
 )
 from shared.domain.dead_letter import DeadLetterKind
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
@@ -48,7 +48,7 @@ _SUMMARY_FIELDS: Final = (
     "execution_id", "basket_name", "status", "done", "rev", "progress", "current_step", "error", "tags", "retry_of",
     "created_at", "queued_at", "started_at", "finished_at", "waiting_for", "poll_after_ms",
 )  # fmt: skip
-_TRUE: Final[JsonObject] = {"const": True}
+_TRUE: Final[JsonObject] = {"type": "boolean", "enum": [True]}
 _SINGLE_STATUS: Final = "the status that the single call would have returned"
 _CURSOR: Final[JsonObject] = {"type": "string", "minLength": 1}
 _CONSUMER: Final[dict[str, JsonObject]] = {
@@ -73,7 +73,7 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
     "BatchItemAccepted": object_of(
         "The response to a submit; the execution's own status is execution_status.",
         ("retry_of", "poll_after_ms", "warnings", "idempotency_replayed"),
-        **ACCEPTED_PROPERTIES | {"status": described({"type": "integer", "const": 202}, _SINGLE_STATUS)},
+        **ACCEPTED_PROPERTIES | {"status": described(constant(202), _SINGLE_STATUS)},
         execution_status=STATUS,
         idempotency_replayed=described(_TRUE, "an earlier request with this key created the execution"),
     ),
@@ -87,9 +87,8 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         "Status view of an execution: what its poll shows, without the fields that can be large.",
         ("poll_after_ms",),
         **{name: EXECUTION_PROPERTIES[name] for name in _SUMMARY_FIELDS},
-    )
-    | final_or_live_rules("error"),
-    "Executions": object_of(
+    ),
+    "ExecutionPage": object_of(
         executions=array_of(ref("Standing"), maxItems=LIMIT_MAX),
         next_cursor=described(nullable(STRING), "pass it back as cursor with the same filters; null on the last page"),
     ),
@@ -130,7 +129,7 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         retried_as=array_of(EXECUTION_ID),
         times=described(POSITIVE, "only of a message: how often it was received"),
     ),
-    "DeadLetters": object_of(
+    "DeadLetterPage": object_of(
         dead_letters=array_of(ref("DeadLetter"), maxItems=LIMIT_MAX),
         next_cursor=described(nullable(STRING), "pass it back as cursor; null on the last page"),
     ),
@@ -138,7 +137,7 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         "An execution that has changed, in its current state; it may be returned more than once.",
         **{name: EXECUTION_PROPERTIES[name] for name in _CHANGE_FIELDS},
     ),
-    "Changes": object_of(
+    "ChangePage": object_of(
         changes=described(array_of(ref("Change"), maxItems=LIMIT_MAX), "each once, in the order of its latest change"),
         next_since=described(_CURSOR, "pass it back as since to get the changes that follow"),
         caught_up=described(BOOLEAN, "true if there are no further changes at present, as far as can be known"),
@@ -155,7 +154,7 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         ),
         expired=described(BOOLEAN, "true if that change is no longer kept: a GET of its changes is 410"),
     ),
-    "Consumers": object_of(consumers=array_of(ref("ConsumerListed")), count=COUNT),
+    "ConsumerList": object_of(consumers=array_of(ref("ConsumerListed")), count=COUNT),
     "ConsumerDeleted": object_of(success=_TRUE, message=STRING, consumer=_CONSUMER["consumer"]),
     "AgentSpec": object_of(
         "An agent as its author describes it.",
@@ -174,7 +173,7 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         queue=enum_of(*QUEUE_NAMES),
     ),
     "Basket": object_of(
-        "A basket: its agents in their order, or a graph of steps.",
+        "A basket: either agents, in their order, or steps, a graph.",
         ("agents", "steps", "faults"),
         name=BASKET,
         basket_name=described(BASKET, "the same as name"),
@@ -186,9 +185,8 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
             array_of(ref("Fault"), minItems=1),
             "why it cannot run: a rule that is newer than it is, or an agent that is gone",
         ),
-    )
-    | {"oneOf": [{"required": ["agents"]}, {"required": ["steps"]}]},
-    "Baskets": object_of(baskets=array_of(ref("Basket")), count=COUNT),
+    ),
+    "BasketList": object_of(baskets=array_of(ref("Basket")), count=COUNT),
     "BasketCreated": object_of(
         "", ("warnings",), success=_TRUE, message=STRING, basket=ref("Basket"), warnings=WARNINGS
     ),
@@ -196,12 +194,12 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         "The basket is deleted; its executions stay readable.",
         success=_TRUE,
         message=STRING,
-        cleanup_summary=object_of(baskets_deleted={"const": 1}, executions_deleted={"const": 0}),
+        cleanup_summary=object_of(baskets_deleted=constant(1), executions_deleted=constant(0)),
     ),
     "Health": object_of(
         status=enum_of("healthy", "degraded", "unhealthy"),
         services=object_of(**dict.fromkeys(("mongodb", "redis", "workers"), enum_of("connected", "disconnected"))),
         version=STRING,
     ),
-    "Ready": object_of(status={"const": "ready"}),
+    "Ready": object_of(status=constant("ready")),
 }

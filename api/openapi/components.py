@@ -7,7 +7,6 @@ from functools import partial
 from typing import Final
 
 from api.http.query_params import LIMIT_DEFAULT, LIMIT_MAX, SEQ_MAX
-from api.http.wait_preference import WAIT_PATTERN
 from api.openapi.json_schema import (
     COUNT,
     MOMENT,
@@ -71,7 +70,7 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
     ),
     "Wait": _query(
         "wait",
-        matching(WAIT_PATTERN),
+        {"type": "number", "minimum": 0},
         "seconds to hold the response until there is a change; more than 30 count as 30",
     ),
     "Until": _query(
@@ -157,9 +156,12 @@ HEADERS: Final[dict[str, JsonObject]] = {
     "Cache-Private": _response_header(
         constant("private, no-cache"), "cached by the caller only, and revalidated each time"
     ),
+    "Cache-Poll": _response_header(
+        enum_of("no-store", "private, no-cache"),
+        "never cached while the run is not done, because its hints change; then cached by the caller only",
+    ),
     "Cache-Revalidate": _response_header(constant("no-cache"), "cached, and revalidated each time"),
     "Cache-Hour": _response_header(constant("public, max-age=3600"), "cached for an hour"),
-    "Docs-Location": _response_header(constant("/docs"), "the page that shows this document"),
     "Cache-None": _response_header(constant("no-store"), "never cached"),
     "Vary": _response_header(constant("Accept-Encoding"), "the request header that the response depends on"),
     "Document-ETag": _response_header(matching('^"[0-9a-f]{32}"$'), "the version of this document"),
@@ -171,11 +173,10 @@ HEADERS: Final[dict[str, JsonObject]] = {
 }
 # Names in the table above that differ from the real header: one header with several descriptions.
 HEADER_NAMES: Final = dict.fromkeys(
-    ("Cache-Private", "Cache-None", "Cache-Revalidate", "Cache-Hour"), "Cache-Control"
+    ("Cache-Private", "Cache-Poll", "Cache-None", "Cache-Revalidate", "Cache-Hour"), "Cache-Control"
 ) | {
     "Retry-After-Refused": "Retry-After",
     "Document-ETag": "ETag",
-    "Docs-Location": "Location",
 }
 _ID: Final = {"execution_id": "$response.body#/execution_id"}
 # What a caller can do next with the response.

@@ -16,6 +16,7 @@ from api.http.version_prefix import VERSION_PREFIX
 from api.openapi.collection_schemas import COLLECTION_SCHEMAS
 from api.openapi.components import COMMON_HEADERS, HEADER_NAMES, HEADERS, LINKS, PARAMETERS
 from api.openapi.json_schema import JsonObject, ref
+from api.openapi.operation_descriptions import DESCRIPTIONS
 from api.openapi.operation_table import OPERATIONS, ErrorTypes, Operation, ResponseSpec
 from api.openapi.request_schemas import build_request_schemas
 from api.openapi.response_schemas import RESPONSE_SCHEMAS
@@ -53,9 +54,16 @@ def build_document(generated: Mapping[str, Any]) -> JsonObject:
     schemas = build_request_schemas(generated["components"]["schemas"]) | RESPONSE_SCHEMAS | COLLECTION_SCHEMAS
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Bucket", "version": generated["info"]["version"], "description": _DESCRIPTION},
+        "info": {
+            "title": "Bucket",
+            "version": generated["info"]["version"],
+            "description": _DESCRIPTION,
+            "contact": {"name": "The operators of this server"},
+            "license": {"name": "Proprietary", "identifier": "LicenseRef-Proprietary"},
+        },
         "servers": [{"url": "/"}, {"url": VERSION_PREFIX}],
         "tags": [{"name": tag["name"], "description": tag["description"]} for tag in generated["tags"]],
+        "security": [],  # there are no keys yet
         "paths": paths,
         "components": {
             "schemas": {name: schemas[name] for name in sorted(_referenced_schemas(paths, schemas))},
@@ -103,8 +111,8 @@ def _operation_object(name: str, generated: Mapping[str, Any], examples: Mapping
         "summary": generated.get("summary", "").replace("``", ""),
         "tags": generated["tags"],
     }
-    if "description" in generated:
-        operation["description"] = generated["description"]
+    if name in DESCRIPTIONS:
+        operation["description"] = DESCRIPTIONS[name]
     operation["parameters"] = [ref(parameter, "parameters") for parameter in (*row.parameters, "RequestId")]
     if row.body is not None:
         operation["requestBody"] = {
@@ -131,10 +139,13 @@ def _examples_member(examples: Any) -> JsonObject:
 def _response_object(spec: ResponseSpec, examples: Any) -> JsonObject:
     headers = {HEADER_NAMES.get(name, name): ref(name, "headers") for name in (*COMMON_HEADERS, *spec.headers)}
     response: JsonObject = {"description": spec.description, "headers": headers}
+    if spec.error_codes:  # not in the schema: generators would make a class of each operation's errors
+        response["x-error-codes"] = list(spec.error_codes)
     if spec.links:
         response["links"] = {name: ref(name, "links") for name in spec.links}
     if spec.schema is not None:
-        response["content"] = {spec.media_type: {"schema": spec.schema} | _examples_member(examples)}
+        media = {"schema": spec.schema} | _examples_member(examples)
+        response["content"] = dict.fromkeys(spec.media_types, media)
     return response
 
 
@@ -146,10 +157,14 @@ def _problem_responses(row: Operation) -> Iterator[tuple[int, ResponseSpec]]:
         headers = (
             ("Cache-None", "Retry-After-Refused") if status == http.HTTPStatus.SERVICE_UNAVAILABLE else ("Cache-None",)
         )
-        constraint = {"properties": {"status": {"const": status}, "error_code": {"enum": codes}}}
-        schema = {"allOf": [ref("Problem"), constraint]}
         # From werkzeug, as in the status line; the phrases of `http` differ between versions of Python.
         yield (
             status,
-            ResponseSpec(f"{HTTP_STATUS_CODES[status]}: {', '.join(codes)}.", schema, headers, MEDIA_TYPE),
+            ResponseSpec(
+                f"{HTTP_STATUS_CODES[status]}: {', '.join(codes)}.",
+                ref("Problem"),
+                headers,
+                (MEDIA_TYPE,),
+                error_codes=tuple(codes),
+            ),
         )

@@ -44,9 +44,9 @@ def enum_of(*values: str) -> JsonObject:
     return {"type": "string", "enum": [str(value) for value in values]}
 
 
-def constant(text: str) -> JsonObject:
-    """Return the schema of a string that is always ``text``."""
-    return {"type": "string", "const": text}
+def constant(value: str | int) -> JsonObject:
+    """Return the schema of a value that is always the same: an enum of one, as generators of clients trip on const."""
+    return {"type": "string" if isinstance(value, str) else "integer", "enum": [value]}
 
 
 def matching(pattern: str | re.Pattern[str]) -> JsonObject:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from api.openapi.components import DOCS_FILES
 from api.openapi.json_schema import STRING, JsonObject, array_of, ref
+from api.openapi.response_schemas import OBJECT
 from shared import errors
 
 ErrorTypes = tuple[type[errors.BucketError], ...]
@@ -14,13 +16,14 @@ ErrorTypes = tuple[type[errors.BucketError], ...]
 
 @dataclass(frozen=True, slots=True)
 class ResponseSpec:
-    """One response that is not an error: the schema of its body (None for no body), its headers and links."""
+    """One response: the schema of its body (None for no body), its headers and links, the codes of an error."""
 
     description: str
     schema: JsonObject | None = None
     headers: tuple[str, ...] = ()
-    media_type: str = "application/json"
+    media_types: tuple[str, ...] = ("application/json",)
     links: tuple[str, ...] = ()
+    error_codes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ _STORE_ERRORS: Final[ErrorTypes] = (errors.Unavailable,)
 _WRITE_ERRORS: Final[ErrorTypes] = (errors.Unavailable, errors.OutcomeUnknown)
 _PAGE_ERRORS: Final[ErrorTypes] = (errors.CursorInvalid, errors.Unavailable)
 _BODY_ERRORS: Final[ErrorTypes] = (
+    errors.RequestTimeout,
     errors.InvalidJson,
     errors.CallbacksNotSupported,
     errors.CredentialsNotAccepted,
@@ -64,7 +68,7 @@ _BASKET_ERRORS: Final[ErrorTypes] = (errors.NotFound, errors.BasketNotFound)
 _AGENT_ERRORS: Final[ErrorTypes] = (errors.NotFound, errors.AgentNotFound)
 
 _PRIVATE: Final = ("Cache-Private", "Vary")
-_POLL_HEADERS: Final = ("ETag", "Retry-After", *_PRIVATE)
+_POLL_HEADERS: Final = ("ETag", "Retry-After", "Cache-Poll", "Vary")
 _LONG_POLL_HEADERS: Final = (*_POLL_HEADERS, "Preference-Applied")
 _DOCUMENT_HEADERS: Final = ("Document-ETag", "Cache-Revalidate")
 _ACCEPT_PARAMETERS: Final = ("IdempotencyKey", "Traceparent")
@@ -103,7 +107,14 @@ _POLL: Final = Operation(
     ("ExecutionId", "Fields", "After", "Limit", "Wait", "Until", "Prefer", "IfNoneMatch"),
     (*_EXECUTION_ERRORS, *_STORE_ERRORS),
 )
-_CHANGES: Final = _ok("The changes; may be empty.", ref("Changes"), "Retry-After", *_PRIVATE, "Preference-Applied")
+_CHANGES: Final = _ok("The changes; may be empty.", ref("ChangePage"), "Retry-After", *_PRIVATE, "Preference-Applied")
+_PAGE: Final = _ok(
+    "A page to read this document and to try the API.",
+    STRING,
+    *("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Referrer-Policy", "Cache-Revalidate"),
+    media_types=("text/html",),
+)
+_DOCS_MEDIA_TYPES: Final = tuple(sorted(set(DOCS_FILES.values()), reverse=True))  # texts first, as generators take one
 _LOG_LINES: Final = _ok("The lines, oldest first.", ref("LogLines"), *_PRIVATE)
 
 OPERATIONS: Final[dict[str, Operation]] = {
@@ -125,8 +136,20 @@ OPERATIONS: Final[dict[str, Operation]] = {
     ),
     "GET /execution-logs/{execution_id}": _POLL,
     "GET /executions/{execution_id}": _POLL,
+    "GET /executions/{execution_id}/result": Operation(
+        {
+            200: ResponseSpec("The result, as a poll shows it.", OBJECT, (*_PRIVATE, "Preference-Applied")),
+            202: ResponseSpec(
+                "The run is not done: come back after Retry-After.",
+                ref("ExecutionPart"),
+                ("Location", "Retry-After", "Cache-None", "Vary", "Preference-Applied"),
+            ),
+        },
+        ("ExecutionId", "Wait", "Prefer"),
+        (*_EXECUTION_ERRORS, errors.ExecutionFailed, errors.ExecutionCancelled, *_STORE_ERRORS),
+    ),
     "GET /executions/{execution_id}/outputs/{step}": Operation(
-        _ok("The output as the agent returned it.", {"type": "object"}, *_PRIVATE),
+        _ok("The output as the agent returned it.", OBJECT, *_PRIVATE),
         ("ExecutionId", "Step"),
         (*_EXECUTION_ERRORS, *_STORE_ERRORS),
     ),
@@ -150,7 +173,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
         is_body_required=False,
     ),
     "GET /executions": Operation(
-        _ok("One page of executions.", ref("Executions"), *_PRIVATE), _LIST_PARAMETERS, _PAGE_ERRORS
+        _ok("One page of executions.", ref("ExecutionPage"), *_PRIVATE), _LIST_PARAMETERS, _PAGE_ERRORS
     ),
     "POST /executions/poll": Operation(
         _ok("The executions that have changed.", ref("ManyPolled"), "Retry-After", *_PRIVATE),
@@ -159,7 +182,9 @@ OPERATIONS: Final[dict[str, Operation]] = {
         "PollMany",
     ),
     "GET /dead-letters": Operation(
-        _ok("One page of dead letters, the newest finished first.", ref("DeadLetters"), *_PRIVATE, links=("Requeue",)),
+        _ok(
+            "One page of dead letters, the newest finished first.", ref("DeadLetterPage"), *_PRIVATE, links=("Requeue",)
+        ),
         ("Limit", "Cursor"),
         _PAGE_ERRORS,
     ),
@@ -173,7 +198,9 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "GET /executions/changes": Operation(
         _CHANGES, ("ChangesSince", *_CHANGES_PARAMETERS), (errors.CursorExpired, *_PAGE_ERRORS)
     ),
-    "GET /consumers": Operation(_ok("All consumers, sorted by name.", ref("Consumers"), *_PRIVATE), (), _STORE_ERRORS),
+    "GET /consumers": Operation(
+        _ok("All consumers, sorted by name.", ref("ConsumerList"), *_PRIVATE), (), _STORE_ERRORS
+    ),
     "PUT /consumers/{name}": Operation(
         {
             200: ResponseSpec("Existed, unchanged.", ref("Consumer"), _PRIVATE),
@@ -198,20 +225,20 @@ OPERATIONS: Final[dict[str, Operation]] = {
         (*_BODY_ERRORS, errors.CursorInvalid, *_CONSUMER_ERRORS, errors.CursorExpired, *_WRITE_ERRORS),
         "Ack",
     ),
-    "GET /agents": Operation(_ok("The specs, sorted by name.", array_of(ref("AgentSpec"))), ("Domain",)),
-    "GET /agents/{name}": Operation(_ok("The spec.", ref("AgentSpec")), ("AgentName",), _AGENT_ERRORS),
-    "GET /baskets": Operation(_ok("The baskets, sorted by name.", ref("Baskets")), (), _STORE_ERRORS),
+    "GET /agents": Operation(_ok("The specs, sorted by name.", array_of(ref("AgentSpec")), "Cache-None"), ("Domain",)),
+    "GET /agents/{name}": Operation(_ok("The spec.", ref("AgentSpec"), "Cache-None"), ("AgentName",), _AGENT_ERRORS),
+    "GET /baskets": Operation(_ok("The baskets, sorted by name.", ref("BasketList"), "Cache-None"), (), _STORE_ERRORS),
     "GET /baskets/{name}": Operation(
-        _ok("The basket.", ref("Basket")), ("BasketName",), (*_BASKET_ERRORS, *_STORE_ERRORS)
+        _ok("The basket.", ref("Basket"), "Cache-None"), ("BasketName",), (*_BASKET_ERRORS, *_STORE_ERRORS)
     ),
     "POST /create-basket": Operation(
-        {201: ResponseSpec("Created.", ref("BasketCreated"))},
+        {201: ResponseSpec("Created.", ref("BasketCreated"), ("Cache-None",))},
         (),
         (*_BODY_ERRORS, errors.UnknownAgent, errors.BasketExists, *_WRITE_ERRORS),
         "NewBasket",
     ),
     "DELETE /baskets/{name}": Operation(
-        _ok("Deleted.", ref("BasketDeleted")), ("BasketName",), (*_BASKET_ERRORS, *_WRITE_ERRORS)
+        _ok("Deleted.", ref("BasketDeleted"), "Cache-None"), ("BasketName",), (*_BASKET_ERRORS, *_WRITE_ERRORS)
     ),
     "GET /logs": Operation(_LOG_LINES, ("Agent", *_LOG_LINES_PARAMETERS), _PAGE_ERRORS),
     "GET /agent-logs/{name}": Operation(
@@ -220,40 +247,29 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "GET /health": Operation(_ok("The state of the services.", ref("Health"), "Cache-None")),
     "GET /ready": Operation(_ok("Runs are accepted.", ref("Ready"), "Cache-None"), (), _STORE_ERRORS),
     "GET /metrics": Operation(
-        _ok("The metrics in the text format of Prometheus.", STRING, media_type="text/plain"), is_unversioned=True
+        _ok("The metrics in the text format of Prometheus.", STRING, "Cache-None", media_types=("text/plain",)),
+        is_unversioned=True,
     ),
     "GET /openapi.json": Operation(
         {
-            200: ResponseSpec(
-                "This document.", {"type": "object", "required": ["openapi", "paths"]}, _DOCUMENT_HEADERS
-            ),
+            200: ResponseSpec("This document.", OBJECT, _DOCUMENT_HEADERS),
             304: ResponseSpec("The document has not changed.", None, _DOCUMENT_HEADERS),
         },
         ("IfNoneMatch",),
         is_unversioned=True,
     ),
-    "GET /docs": Operation(
-        _ok(
-            "A page to read this document and to try the API.",
-            STRING,
-            *("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Referrer-Policy", "Cache-Revalidate"),
-            media_type="text/html",
-        ),
-        is_unversioned=True,
-    ),
+    "GET /docs": Operation(_PAGE, is_unversioned=True),
     "GET /docs/{file}": Operation(
-        _ok("A script, a style or an icon of that page.", STRING, "Cache-Hour", media_type="*/*"),
+        _ok("A script, a style or an icon of that page.", STRING, "Cache-Hour", media_types=_DOCS_MEDIA_TYPES),
         ("DocsFile",),
         (errors.NotFound,),
         is_unversioned=True,
     ),
     "GET /problems/{code}": Operation(
-        _ok("What the code means and what to do about it.", STRING, "Cache-Hour", media_type="text/plain"),
+        _ok("What the code means and what to do about it.", STRING, "Cache-Hour", media_types=("text/plain",)),
         ("ProblemCode",),
         (errors.NotFound,),
         is_unversioned=True,
     ),
-    "GET /": Operation(
-        {302: ResponseSpec("Redirect to /docs.", None, ("Docs-Location", "Cache-Revalidate"))}, is_unversioned=True
-    ),
+    "GET /": Operation(_PAGE, is_unversioned=True),
 }

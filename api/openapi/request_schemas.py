@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from api.actions.cancel import REASON_MAX
 from api.feed.changes import NOW
-from api.http.schema_fields import ITEMS_MAX
-from api.openapi.json_schema import STRING, JsonObject, described, enum_of, nullable, ref
+from api.openapi.json_schema import JsonObject, described, enum_of, nullable, ref
 from api.openapi.response_schemas import TIMEOUT_S
 from api.submission.schemas import METADATA_MAX_BYTES
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
@@ -35,27 +34,18 @@ _RETRY_SCHEMA: Final[JsonObject] = {
     ],
     "description": "how often a step is tried, and the delay between attempts: a policy's name, or a policy",
 }
-# A basket has either a list of agents or a graph of steps, never both; the strategy has to fit.
-_AGENTS_OR_STEPS: Final[JsonObject] = {
-    "oneOf": [
-        {
-            "required": ["agents"],
-            "properties": {"steps": False, "execution_strategy": {"enum": [SEQUENTIAL, PARALLEL]}},
-        },
-        {"required": ["steps"], "properties": {"agents": False, "execution_strategy": {"const": GRAPH}}},
-    ]
-}
-_ONE_RUN_AFTER: Final[JsonObject] = {
-    "not": {
-        "required": ["run_after", "run_after_s"],
-        "properties": {"run_after": STRING, "run_after_s": {"type": "number"}},
-    }
-}
-_NAME_OR_CONFIG: Final[JsonObject] = {
-    "anyOf": [
-        {"required": ["basket_name"], "properties": {"basket_name": STRING}},
-        {"required": ["config"], "properties": {"config": ref("BasketConfig"), "basket_name": {"type": "null"}}},
-    ]
+# The rules between keys are sentences: generators of clients drop the keys of a schema that has them as JSON Schema.
+_ONE_RUN_AFTER: Final = "Give run_after or run_after_s, not both."
+_NAME_OR_CONFIG: Final = f"Give basket_name or config. {_ONE_RUN_AFTER}"
+_AGENTS_OR_STEPS: Final = (
+    f"Give agents or steps, not both; the strategy of steps is {GRAPH}, that of agents {SEQUENTIAL} or {PARALLEL}."
+)
+_RULES: Final[dict[str, str]] = {
+    "RunBasket": _NAME_OR_CONFIG,
+    "BatchItem": f"One submit of a batch; one that is not valid is refused alone, in its place. {_NAME_OR_CONFIG}",
+    "RunAgent": _ONE_RUN_AFTER,
+    "BasketConfig": f"A basket. {_AGENTS_OR_STEPS}",
+    "NewBasket": f"A basket with a name. {_AGENTS_OR_STEPS}",
 }
 
 
@@ -70,13 +60,13 @@ _HAND_WRITTEN_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "RetryRequest": _optional_key(
         "from",
-        {"type": ["string", "null"], "enum": [*map(str, RetryFrom), None], "default": str(RetryFrom.FAILED)},
-        "failed keeps the finished steps; start runs all of them again",
+        nullable(enum_of(*RetryFrom)),
+        f"{RetryFrom.FAILED}, the default, keeps the finished steps; {RetryFrom.START} runs all of them again",
     ),
     "NewConsumer": _optional_key(
         "since",
-        {"type": ["string", "null"], "default": NOW},
-        "where it starts: now, or a next_since exactly as it was returned",
+        {"type": ["string", "null"]},
+        f"where it starts: {NOW}, the default, or a next_since exactly as it was returned",
     ),
     "Nothing": {"type": "object", "description": "no keys are defined yet"},
 }
@@ -92,38 +82,43 @@ def build_request_schemas(generated: Mapping[str, JsonObject]) -> dict[str, Json
         schemas[name]["additionalProperties"] = False
     # Read by a plain loop, so marshmallow does not have the rule.
     schemas["PolledItem"]["properties"]["rev"] |= {"minimum": 0, "maximum": 2**63 - 1}
-    # Each item is checked by itself, so that a fault in one does not refuse the whole batch.
-    schemas["RunBatch"]["properties"]["items"] = {
-        "type": "array",
-        "minItems": 1,
-        "maxItems": ITEMS_MAX,
-        "items": {"anyOf": [ref("BatchItem"), {"description": "any other item is refused alone, in its place"}]},
-    }
-    for name in ("BasketConfig", "NewBasket"):
-        schemas[name] |= _AGENTS_OR_STEPS
     for name in ("RunBasket", "RunAgent", "BatchItem"):
         run_after = schemas[name]["properties"]["run_after"]
         run_after |= {"type": ["string", "null"], "format": "date-time"}
         run_after["description"] += "; with a UTC offset, at most nine fractional digits, at most ten years ahead"
         schemas[name]["properties"]["metadata"]["description"] += f" ({METADATA_MAX_BYTES} bytes)"
-        schemas[name] |= _ONE_RUN_AFTER
-    # A config beside a basket name is ignored, so its schema applies only without a name.
     for name in ("RunBasket", "BatchItem"):
         schemas[name]["properties"]["config"] = described(
-            {}, "a basket for this run only; ignored if basket_name is given"
+            nullable(ref("BasketConfig")), "a basket for this run only; ignored if basket_name is given"
         )
-        schemas[name] |= _NAME_OR_CONFIG
+    for name, rule in _RULES.items():
+        schemas[name] = {"description": rule} | schemas[name]
     return schemas | _HAND_WRITTEN_SCHEMAS
 
 
 def _as_json_schema(schema: Any) -> Any:
     r"""Return ``schema`` as the API applies it, in portable JSON Schema.
 
-    ``\Z``, which only Python has, becomes ``$``; and additional keys are allowed, because the API ignores them.
+    ``\Z``, which only Python has, becomes ``$``; additional keys are allowed, because the API ignores them;
+    and a default becomes a sentence, because openapi-typescript makes a key with a default required.
     """
     if isinstance(schema, dict):
+        schema = _with_default_in_words(schema)
         kept = {key: item for key, item in schema.items() if (key, item) != ("additionalProperties", False)}
+        if kept.get("additionalProperties") == {}:  # the same, and generators for Go make pointers of {}
+            kept["additionalProperties"] = True
         return {key: _as_json_schema(item) for key, item in kept.items()}
     if isinstance(schema, list):
         return [_as_json_schema(item) for item in schema]
     return re.sub(r"\\Z$", "$", schema) if isinstance(schema, str) else schema
+
+
+def _with_default_in_words(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a key with its default in the description, if it has one other than an empty text."""
+    if "default" not in schema or "type" not in schema:
+        return schema
+    rest = {key: item for key, item in schema.items() if key != "default"}
+    if schema["default"] == "":
+        return rest
+    words = f"by default {str(schema['default']).lower()}"
+    return rest | {"description": "; ".join(filter(None, (schema.get("description"), words)))}

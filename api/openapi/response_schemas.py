@@ -39,7 +39,8 @@ BASKET: Final = matching(BASKET_NAME_PATTERN)
 # A step without an id gets its agent's name, with a number if that is taken: cut, so that the pattern fits too.
 STEP: Final = AGENT
 REQUEST_ID: Final = matching(REQUEST_ID_PATTERN)
-OBJECT: Final[JsonObject] = {"type": "object"}
+# Any members: said in words, because openapi-typescript takes an object without it for one that is always empty.
+OBJECT: Final[JsonObject] = {"type": "object", "additionalProperties": True}
 TIMEOUT_S: Final[JsonObject] = {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S}
 POLL_AFTER_MS: Final[JsonObject] = {
     "type": "integer",
@@ -57,7 +58,7 @@ _METADATA: Final = object_of(
 )
 _OMITTED: Final = object_of(
     "an output of more than 256 KiB: the URL to get it from",
-    omitted={"const": True},
+    omitted={"type": "boolean", "enum": [True]},
     bytes={"type": "integer", "minimum": OUTPUT_INLINE_MAX_BYTES},
     url=URI_REFERENCE,
 )
@@ -92,7 +93,7 @@ EXECUTION_PROPERTIES: Final[dict[str, JsonObject]] = {
         )
     ),
     "result": described(
-        {"type": ["object", "null"]},
+        nullable(OBJECT),
         "of a sequential basket its last step's output; of others, by step, the outputs of those that no step needs",
     ),
     "error": nullable(ref("RunError")),
@@ -122,26 +123,10 @@ EXECUTION_PROPERTIES: Final[dict[str, JsonObject]] = {
     "request_id": described(REQUEST_ID, "of the submit, not of this poll"),
 }
 EXECUTION_FIELDS: Final = tuple(EXECUTION_PROPERTIES)
-_NULL: Final[JsonObject] = {"type": "null"}
-
-
-def final_or_live_rules(*null_while_live: str) -> JsonObject:
-    """Return the if/then/else rules of a final and of a live run; in a live one ``null_while_live`` are null."""
-    live_statuses = [str(status) for status in ExecutionStatus if not status.is_final]
-    final_statuses = [str(status) for status in ExecutionStatus if status.is_final]
-    live = {"status": {"enum": live_statuses}, "finished_at": _NULL} | dict.fromkeys(null_while_live, _NULL)
-    final = {"status": {"enum": final_statuses}, "finished_at": TIMESTAMP, "poll_after_ms": False}
-    return {
-        "if": {"properties": {"done": {"const": True}}},
-        "then": {"properties": final | dict.fromkeys(("waiting_for", "current_step"), _NULL)},
-        "else": {"properties": live, "required": ["poll_after_ms"]},
-    }
 
 
 def _whole_execution(description: str, **more: JsonObject) -> JsonObject:
-    properties = EXECUTION_PROPERTIES | more
-    rules = final_or_live_rules("result", "error")
-    return object_of(description, ("gap", "poll_after_ms", "warnings"), **properties) | rules
+    return object_of(description, ("gap", "poll_after_ms", "warnings"), **EXECUTION_PROPERTIES | more)
 
 
 ACCEPTED_PROPERTIES: Final[dict[str, JsonObject]] = {
@@ -175,6 +160,8 @@ _RESYNC: Final = described(
     object_of(since=STRING, list=URI_REFERENCE),
     "only with cursor_expired: read all pages of the list, then continue from since",
 )
+
+_ENDED: Final = described(ref("RunError"), "only with execution_failed and execution_cancelled: the error of the run")
 
 RESPONSE_SCHEMAS: Final[dict[str, JsonObject]] = {
     "Execution": _whole_execution("An execution in its current state."),
@@ -220,7 +207,11 @@ RESPONSE_SCHEMAS: Final[dict[str, JsonObject]] = {
         data=OBJECT,
     ),
     "Problem": object_of(
-        "Every error, in the format of RFC 9457.", ("resync", "warnings"), **PROBLEM_PROPERTIES, resync=_RESYNC
+        "Every error, in the format of RFC 9457.",
+        ("resync", "error", "warnings"),
+        **PROBLEM_PROPERTIES,
+        resync=_RESYNC,
+        error=_ENDED,
     ),
     "Fault": object_of(
         "",

@@ -14,6 +14,7 @@ import orjson
 from flask import request
 
 from api.http import problems
+from api.http.etags import if_none_match_names
 from api.http.request_body import Blueprint
 from api.openapi.components import DOCS_FILES
 from api.openapi.document import build_document
@@ -41,20 +42,19 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
         """Get this document, in OpenAPI 3.1."""
         body, digest = contract()
         headers = {"ETag": f'"{digest}"', "Cache-Control": "no-cache"}
-        if "If-None-Match" in request.headers and request.if_none_match.contains_weak(digest):
+        if "If-None-Match" in request.headers and if_none_match_names(digest):
             return flask.Response(status=304, headers=headers)
         return flask.Response(body, headers=headers, mimetype="application/json")
+
+    @blp.route("/")
+    def root() -> flask.Response:
+        """Get the page to read this document; the same as /docs."""
+        return _page()
 
     @blp.route("/docs")
     def docs() -> flask.Response:
         """Get a page to read this document and to try the API; it loads nothing from other origins."""
-        headers = {
-            "Cache-Control": "no-cache",
-            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-            "Cross-Origin-Opener-Policy": "same-origin",
-            "Referrer-Policy": "no-referrer",
-        }
-        return flask.Response((_PAGE_DIR / "index.html").read_bytes(), headers=headers, mimetype="text/html")
+        return _page()
 
     @blp.route("/docs/<file>")
     def docs_file(file: str) -> flask.Response:
@@ -73,9 +73,14 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
             raise problems.route_not_found()
         return flask.Response(text, headers={"Cache-Control": "public, max-age=3600"}, mimetype="text/plain")
 
-    @blp.route("/")
-    def root() -> flask.Response:
-        """Redirect to the page."""
-        return flask.Response(status=302, headers={"Location": "/docs", "Cache-Control": "no-cache"})
-
     return blp
+
+
+def _page() -> flask.Response:
+    headers = {
+        "Cache-Control": "no-cache",
+        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+    }
+    return flask.Response((_PAGE_DIR / "index.html").read_bytes(), headers=headers, mimetype="text/html")

@@ -7,7 +7,7 @@ such run.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -16,20 +16,23 @@ import orjson
 from flask.globals import request_ctx
 
 from api.hints.poll_hints import HintedView, ViewHints
-from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
+from api.http.cache_control import LIVE_POLL_HEADERS, PRIVATE_NO_CACHE_HEADERS
 from api.http.etags import RawResponse, etag_of, has_if_none_match_rev, if_none_match_rev, matches_if_none_match
 from api.http.long_poll import LongPoller, LongPollResult
+from api.http.version_prefix import request_prefix
 from api.http.wait_preference import WaitPreference, parse_wait_preference
 from api.polling.execution_reader import ExecutionReader, check_execution_id
 from api.polling.field_selection import FieldSelection, has_newer_lines, parse_field_selection
 from shared.bootstrap import Services
 from shared.domain.execution import NEWEST_LOG_LINES, ExecutionRecord, LogPageQuery
-from shared.domain.status import StepStatus
-from shared.errors import NotFound
+from shared.domain.status import ExecutionStatus, StepStatus
+from shared.errors import ExecutionCancelled, ExecutionFailed, NotFound
 from shared.ids import AGENT_NAME_PATTERN
 from shared.live.render import parse_header
 from shared.live.view_trailer import split_trailer
 
+# What the reply about a result shows of a run that is not done.
+_NOT_DONE: Final = FieldSelection(fields=frozenset({"progress", "current_step", "waiting_for", "poll_after_ms"}))
 _POLL_OPTIONS: Final = ("QUERY_STRING", "HTTP_IF_NONE_MATCH", "HTTP_PREFER")
 
 
@@ -77,6 +80,26 @@ class PollHandler:
             _change_check(preference, page),
             fresh_for_s=partial(self._fresh_for_s, execution_id),
         )
+
+    def respond_with_result(self, execution_id: str) -> flask.Response:
+        """Return the result alone, or 202 while the run is not done; raises ExecutionFailed or ExecutionCancelled."""
+        check_execution_id(execution_id)
+        preference = replace(parse_wait_preference(), until_done=True)
+        held = self.hold(execution_id, preference)
+        hinted = self._view_hints.add_to(held.value.view)
+        view = orjson.loads(hinted.json)
+        if hinted.head.is_done:
+            if view["error"] is not None:
+                refusal = ExecutionCancelled if view["status"] == ExecutionStatus.CANCELLED else ExecutionFailed
+                message = f"execution {execution_id} is {view['status']} and has no result: {view['error']['message']}"
+                raise refusal(message, error=view["error"])
+            body = orjson.dumps(view["result"])
+            response = flask.Response(body, 200, PRIVATE_NO_CACHE_HEADERS, mimetype="application/json")
+        else:
+            response = _poll_response(hinted, _NOT_DONE.select(view), 202)
+            response.headers["Location"] = f"{request_prefix()}/executions/{execution_id}/result"
+            del response.headers["ETag"]  # it names the run, not this reply
+        return preference.mark_applied(response, is_granted=held.is_granted)
 
     def respond_with_record(self, record: ExecutionRecord, status: int, warnings: Sequence[str]) -> flask.Response:
         """Return the poll of a run that was just written."""
@@ -140,7 +163,8 @@ def view_response(view: HintedView, status: int = 200, warnings: Sequence[str] =
 
 def _poll_response(view: HintedView, body: bytes | None, status: int) -> flask.Response:
     """Return the response of a poll with its ETag and ``Retry-After``; ``body`` is None for a 304."""
-    headers = [("ETag", etag_of(view.head.execution_id, view.head.rev)), *PRIVATE_NO_CACHE_HEADERS.items()]
+    cache_headers = PRIVATE_NO_CACHE_HEADERS if view.head.is_done else LIVE_POLL_HEADERS
+    headers = [("ETag", etag_of(view.head.execution_id, view.head.rev)), *cache_headers.items()]
     if body is not None:
         headers.append(("Content-Type", "application/json"))
     if view.hints.retry_after_s is not None:

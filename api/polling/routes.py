@@ -27,6 +27,11 @@ def blueprint(poller: PollHandler) -> Blueprint:
         """Poll an execution; the same as /execution-logs/{id}."""
         return poller.poll(execution_id)
 
+    @blp.route("/executions/<execution_id>/result")
+    def result(execution_id: str) -> flask.Response:
+        """Get the result alone: 202 until the run is done, then 200, or 409 if it has none."""
+        return poller.respond_with_result(execution_id)
+
     @blp.route("/executions/<execution_id>/outputs/<step>")
     def output(execution_id: str, step: str) -> flask.Response:
         """Get the whole output of one step."""

@@ -45,17 +45,17 @@ class Submission:
 
 def read_submission(request: flask.Request, received_at: datetime, body: LoadedBody) -> Submission:
     """Return ``request`` as a submission; raises ValidationFailed for a malformed Idempotency-Key."""
-    environ, prefix = request.environ, version_prefix.request_prefix()
+    environ = request.environ
     _check_key_header_names(environ)
     key = parse_idempotency_key(environ.get(_KEY_HEADER), "header", "Idempotency-Key")
-    route = request.path.removeprefix(prefix)
+    route = request.path.removeprefix(version_prefix.VERSION_PREFIX)
     return Submission(
         body=body,
         received_at=received_at,
         request_id=flask.g.request_id,
         traceparent=parse_traceparent(environ.get("HTTP_TRACEPARENT")),
         idempotency=None if key is None else Idempotency(key, fingerprint(route, body.raw)),
-        prefix=prefix,
+        prefix=version_prefix.request_prefix(),
         warnings=body.warnings,
         wait=parse_prefer_header() if "HTTP_PREFER" in environ else NO_WAIT,
     )

@@ -76,6 +76,48 @@ def test_a_poll_is_private_and_revalidated_each_time(caller: ApiClient, final_vi
             assert int(response.headers["Content-Length"]) == len(response.content)
 
 
+def test_a_poll_of_a_live_run_is_never_stored_and_its_etag_works_all_the_same(caller: ApiClient) -> None:
+    submitted = caller.post("/run-basket", {"basket_name": "working_test", "run_after_s": 3600}).json()
+    etag = caller.get(submitted["status_url"]).headers["ETag"]
+    for query in ("", "?fields=status", "?after=1", "?wait=0.1"):
+        for headers, status in (({}, 200), ({"If-None-Match": etag}, 304)):
+            response = caller.get(submitted["status_url"] + query, headers=headers)
+            assert (response.status_code, response.headers["Cache-Control"]) == (status, "no-store")
+    cancelled = caller.request("POST", f"/executions/{submitted['execution_id']}/cancel")
+    assert (cancelled.json()["done"], cancelled.headers["Cache-Control"]) == (True, "private, no-cache")
+
+
+@pytest.mark.parametrize("suffix", ["-gzip", "--gzip", "-br", "-zstd", "-deflate"])
+def test_an_etag_is_known_with_the_suffix_of_a_proxy_that_compresses(
+    caller: ApiClient, final_view: dict[str, Any], suffix: str
+) -> None:
+    url, etag = f"/execution-logs/{final_view['execution_id']}", etag_of(final_view)
+    for tags in (f'{etag[:-1]}{suffix}"', f'"x", {etag[2:-1]}{suffix}"'):
+        for query in ("", "?wait=5"):
+            assert caller.get(url + query, headers={"If-None-Match": tags}).status_code == 304
+    for other in (f'{etag[:-1]}-x"', f'{etag[:-1]}0{suffix}"', f"{etag}{suffix}"):
+        assert caller.get(url, headers={"If-None-Match": other}).status_code == 200
+    document = caller.get("/openapi.json").headers["ETag"]
+    assert caller.get("/openapi.json", headers={"If-None-Match": f'{document[:-1]}{suffix}"'}).status_code == 304
+
+
+def test_a_held_poll_with_the_suffix_of_a_proxy_waits_for_the_next_revision(caller: ApiClient) -> None:
+    submitted = caller.post("/run-basket", {"basket_name": "working_test", "run_after_s": 3600}).json()
+    url, etag = submitted["status_url"], f'W/"{submitted["execution_id"]}.1-gzip"'
+    held = caller.get(f"{url}?wait=0.3", headers={"If-None-Match": etag})
+    assert (held.status_code, held.elapsed.total_seconds() >= 0.3) == (304, True)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/baskets"), ("GET", "/baskets/working_test"), ("GET", "/agents"), ("GET", "/agents/echo"),
+     ("GET", "/metrics"), ("GET", "/health"), ("GET", "/nothing"), ("DELETE", "/agents"), ("OPTIONS", "/baskets"),
+     ("POST", "/create-basket"), ("HEAD", "/baskets")],
+)  # fmt: skip
+def test_what_can_change_at_any_time_is_never_stored(caller: ApiClient, method: str, path: str) -> None:
+    assert caller.request(method, path).headers["Cache-Control"] == "no-store"
+
+
 def test_a_poll_never_shows_an_older_revision_than_the_caller_has_seen(caller: ApiClient) -> None:
     final_view = caller.wait_done(caller.submit_agent("echo"))
     run, rev = final_view["execution_id"], final_view["rev"]

@@ -29,12 +29,15 @@ ECHO: dict[str, Any] = {"agent_name": "echo", "input_data": {}}
 ECHO_BASKET: dict[str, Any] = {"config": {"agents": ["echo"]}}
 OTHER_EPOCH = cursors.encode(FeedPosition("00000000", 1, 0, NOON))
 
+EXTENSION_MEMBERS = {"cursor_expired": {"resync"}, "execution_failed": {"error"}, "execution_cancelled": {"error"}}
 # For each error code: the status, and the request that provokes it.
 CASES: dict[str, tuple[int, Callable[[ApiClient], requests.Response]]] = {
     "not_retryable": (
         409,
         lambda caller: caller.post(f"/executions/{caller.wait_done(caller.submit_basket())['execution_id']}/retry", {}),
     ),
+    "execution_failed": (409, lambda caller: _result(caller, caller.wait_done(_failing(caller)))),
+    "execution_cancelled": (409, lambda caller: _result(caller, _cancelled(caller))),
     "validation_failed": (400, lambda caller: caller.post("/run-basket", {})),
     "invalid_json": (400, lambda caller: caller.post_raw(b"{")),
     "callbacks_not_supported": (400, lambda caller: caller.post("/run-basket", NAMED | {"webhook": "x"})),
@@ -68,6 +71,20 @@ def caller(make_stack: Callable[..., Stack]) -> Iterator[ApiClient]:
     caller = ApiClient(make_stack(BUCKET_AGENTS_DIR=str(AGENTS), BUCKET_RETENTION_DAYS="1", BUCKET_BACKLOG_MAX="100"))
     yield caller
     caller.stack.repair()
+
+
+def _failing(caller: ApiClient) -> str:
+    return caller.submit_basket("simulate", input_data={"script": ["failed:card_declined"]})
+
+
+def _cancelled(caller: ApiClient) -> dict[str, Any]:
+    run = caller.submit_basket("working_test", run_after_s=3_600)
+    cancelled: dict[str, Any] = caller.request("POST", f"/executions/{run}/cancel").json()
+    return cancelled
+
+
+def _result(caller: ApiClient, view: dict[str, Any]) -> requests.Response:
+    return caller.get(f"/executions/{view['execution_id']}/result")
 
 
 def _under_one_key(caller: ApiClient, *bodies: dict[str, Any]) -> requests.Response:
@@ -128,7 +145,7 @@ def assert_is_problem(response: requests.Response, status: int, code: str) -> No
     body = response.json()
     assert (response.status_code, body["error_code"]) == (status, code), body
     assert response.headers["Content-Type"] == "application/problem+json"
-    assert set(body) == MEMBERS | ({"resync"} if code == "cursor_expired" else set())
+    assert set(body) == MEMBERS | EXTENSION_MEMBERS.get(code, set())
     assert (body["type"], body["status"]) == (f"/problems/{code}", status)
     assert body["title"] == code.replace("_", " ").capitalize()
     assert body["detail"] == body["message"]
@@ -184,6 +201,7 @@ def test_the_codes_of_runs_have_a_text_too_and_others_none(caller: ApiClient) ->
         ("GET", "/execution-logs/{}"),
         ("GET", "/executions/{}"),
         ("GET", "/executions/{}/outputs/echo"),
+        ("GET", "/executions/{}/result"),
         ("POST", "/executions/{}/cancel"),
         ("POST", "/executions/{}/retry"),
         ("POST", "/dead-letters/{}/requeue"),

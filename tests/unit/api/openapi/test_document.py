@@ -15,6 +15,7 @@ import pytest
 from api.app import create_app
 from api.http import version_prefix
 from api.openapi import operation_table
+from api.openapi.operation_descriptions import DESCRIPTIONS
 from api.openapi.response_schemas import RESPONSE_SCHEMAS
 from shared import errors
 from shared.bootstrap import bootstrap
@@ -70,9 +71,8 @@ def test_each_code_of_the_error_tree_is_listed_by_some_operation() -> None:
         for child in kind.__subclasses__():
             yield from leaves(child)
 
-    rules = [node["properties"] for node in nodes(CHECKED_IN["paths"]) if "properties" in node]
-    listed = {code for rule in rules if "error_code" in rule for code in rule["error_code"]["enum"]}
-    before_any_route = {"uri_too_long", "headers_too_large", "not_implemented", "request_timeout", "method_not_allowed"}
+    listed = {code for node in nodes(CHECKED_IN["paths"]) for code in node.get("x-error-codes", ())}
+    before_any_route = {"uri_too_long", "headers_too_large", "not_implemented", "method_not_allowed"}
     assert listed | before_any_route == set(leaves(errors.RequestError)) | set(leaves(errors.ServiceError))
 
 
@@ -110,10 +110,33 @@ def test_each_parameter_of_a_path_is_documented() -> None:
             assert in_path == set(re.findall(r"{(\w+)}", path)), (method, path)
 
 
-def test_each_operation_has_an_id_and_a_sentence_of_its_own() -> None:
+def test_each_operation_has_an_id_a_sentence_of_its_own_and_a_description() -> None:
     ids = [operation["operationId"] for operation in each_operation()]
     assert len(set(ids)) == len(ids)
-    assert all(operation["summary"].endswith(".") for operation in each_operation())
+    assert all(operation[name].endswith(".") for operation in each_operation() for name in ("summary", "description"))
+    assert set(DESCRIPTIONS) == set(operation_table.OPERATIONS)
+
+
+def test_no_schema_has_what_generators_of_clients_fail_on() -> None:
+    for schema in nodes([CHECKED_IN["components"], list(each_schema())]):
+        # With these beside properties they drop the properties; const is no type for them.
+        conditions = {"anyOf", "oneOf", "not", "if", "then", "else", "const", "dependentRequired"}
+        assert not ("properties" in schema and conditions & set(schema)), schema
+        assert "const" not in schema, schema
+        assert "enum" not in schema or "type" in schema, schema
+        assert all(isinstance(item, dict) for item in (schema.get("properties") or {}).values()), schema
+        # Go's generator makes pointers of {}.
+        assert schema.get("additionalProperties") != {}, schema
+        # openapi-typescript makes a property with a default required.
+        assert not any("default" in item for item in (schema.get("properties") or {}).values()), schema
+
+
+def each_schema() -> Iterator[dict[str, Any]]:
+    yield from (node["schema"] for node in nodes(CHECKED_IN["paths"]) if "schema" in node)
+
+
+def test_no_operation_needs_a_key() -> None:
+    assert CHECKED_IN["security"] == []
 
 
 def test_each_link_leads_to_an_operation_and_fills_its_path() -> None:

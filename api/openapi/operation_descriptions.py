@@ -1,0 +1,80 @@
+"""A description of each operation for the OpenAPI document: what a caller should know beyond its one-line summary."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_SUBMIT: Final = (
+    "The run is stored before the reply, and workers execute it. Poll `status_url` until `done` is true. Send an "
+    "`Idempotency-Key`, so that a repeat after a lost reply does not run twice."
+)
+_POLL: Final = (
+    "Wait `poll_after_ms` (or `Retry-After`) between two polls, until `done` is true. A failed run is 200 too: read "
+    "`status` and `error`. With `If-None-Match`, an unchanged run is 304; with `wait`, the reply is held until the run "
+    "changes (long poll)."
+)
+_RERUN: Final = "The reply is the 202 of a submit, with `retry_of`. The old execution does not change."
+_PAGE: Final = "Rows come page by page: pass `next_cursor` back as `cursor`, with the same filters, until it is null."
+_LINES: Final = (
+    "For people who watch. Pass `next_since` back as `since` to get the lines that follow. To miss no line of a run, "
+    "poll the run with `after`."
+)
+_FEED: Final = (
+    "Each execution is returned as it is now, at least once for its changes; go on from `next_since`, also after an "
+    "empty page. With `wait`, the reply is held until there is a change."
+)
+
+DESCRIPTIONS: Final[dict[str, str]] = {
+    "POST /run-basket": f"{_SUBMIT} With `Prefer: wait=10` the reply is the finished run, if it is done in time.",
+    "POST /run-agent": f"{_SUBMIT} With `Prefer: wait=10` the reply is the finished run, if it is done in time.",
+    "POST /run-basket/batch": (
+        "The reply has one outcome for each item, in the order of the request. Send the items whose `status` is 503 "
+        "again. Give each item an `idempotency_key`, so that a repeat does not run twice."
+    ),
+    "GET /execution-logs/{execution_id}": _POLL,
+    "GET /executions/{execution_id}": _POLL,
+    "GET /executions/{execution_id}/result": (
+        "For clients that know only the pattern of 202 until it is done and then 200. With `wait`, the reply is held "
+        "until the run is done. A failed or cancelled run is 409, and `error` says why: no repeat changes that."
+    ),
+    "GET /executions/{execution_id}/outputs/{step}": (
+        "A poll leaves out outputs of more than 256 KiB and shows the URL of this operation instead. 404 `not_found` "
+        "if the step is not completed."
+    ),
+    "POST /executions/{execution_id}/cancel": (
+        "200 if the run is over, 202 if a step has yet to stop: then poll on. A second cancel changes nothing."
+    ),
+    "POST /executions/{execution_id}/retry": (
+        f"{_RERUN} `failed` keeps the finished steps, `start` runs all of them again. 409 `not_retryable` if the run "
+        "is not over, or has completed."
+    ),
+    "GET /executions": f"{_PAGE} Each row is what a poll shows, without the fields that can be large.",
+    "POST /executions/poll": (
+        "Send each execution with the `rev` that you have. Only those that have changed are returned; poll again "
+        "after `poll_after_ms`. It is never held."
+    ),
+    "GET /dead-letters": f"{_PAGE} A dead letter is a run that failed for good, or a message that cannot be read.",
+    "POST /dead-letters/{letter_id}/requeue": f"{_RERUN} 409 `not_retryable` if the letter is a message.",
+    "GET /executions/changes": f"{_FEED} Changes are kept for 7 days; an older cursor is 410 with `resync`.",
+    "GET /consumers": "A consumer is a cursor of the change feed that Bucket keeps for a client.",
+    "PUT /consumers/{name}": "201 if it was created, 200 if it exists: its cursor stays where it is.",
+    "DELETE /consumers/{name}": "Its cursor is gone. A consumer of this name may be created again.",
+    "GET /consumers/{name}/changes": f"{_FEED} Acknowledge a page with `ack` after you have acted on it.",
+    "POST /consumers/{name}/ack": "The cursor only moves forward. The next page begins there.",
+    "GET /agents": "A spec has the agent's input and output schemas, samples, timeout, retry policy and queue.",
+    "GET /agents/{name}": "The spec as its author wrote it, with the defaults filled in.",
+    "GET /baskets": "All baskets, sorted by name.",
+    "GET /baskets/{name}": "A basket has either `agents` or `steps`.",
+    "POST /create-basket": "A stored basket is never changed: delete it and create it again.",
+    "DELETE /baskets/{name}": "A submit after this reply does not find the basket; runs that have begun go on.",
+    "GET /logs": _LINES,
+    "GET /agent-logs/{name}": _LINES,
+    "GET /health": "For people and dashboards. `unhealthy` without MongoDB, `degraded` without Redis or workers.",
+    "GET /ready": "For load balancers: send submits here only while it is 200.",
+    "GET /metrics": "Summed over all processes of the API, with the figures of the queue and the workers.",
+    "GET /openapi.json": "It has an `ETag`: with `If-None-Match`, an unchanged document is 304.",
+    "GET /docs": "The page is Swagger UI.",
+    "GET /docs/{file}": "Only the files that the page loads; any other is 404.",
+    "GET /problems/{code}": "The `type` of every problem leads here; the text is that of the documentation.",
+    "GET /": "The same page as `/docs`.",
+}

@@ -1,0 +1,23 @@
+"""Settings that are more than one word or number."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from shared.errors import SettingsError
+from shared.settings import Settings
+
+
+def test_trusted_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUCKET_TRUSTED_PROXIES", "10.0.0.7, 10.1.0.0/16,::1")
+    assert Settings.from_environ().trusted_proxies == tuple(map(ip_network, ("10.0.0.7", "10.1.0.0/16", "::1")))
+    assert Settings().trusted_proxies == ()
+
+
+@pytest.mark.parametrize("text", ["localhost", "10.0.0.7/8", "10.0.0.7;10.0.0.8", "10.0.0.7,*"])
+def test_anything_else_is_refused_with_an_example(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("BUCKET_TRUSTED_PROXIES", text)
+    with pytest.raises(SettingsError, match=r"BUCKET_TRUSTED_PROXIES: is no list of .* such as 10\.0\.0\.7,"):
+        Settings.from_environ()
