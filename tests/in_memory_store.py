@@ -295,6 +295,10 @@ def _without_payload(execution: Execution) -> Execution:
     return replace(execution, input=b"{}", metadata=b"{}")
 
 
+def _key_of(execution: Execution) -> str | None:
+    return None if execution.idempotency is None else execution.idempotency.key
+
+
 def _matches_query(execution: Execution, updated_at: datetime, query: ListQuery) -> bool:
     return (
         (not query.statuses or execution.status in query.statuses)
@@ -302,6 +306,8 @@ def _matches_query(execution: Execution, updated_at: datetime, query: ListQuery)
         and (query.tag is None or query.tag in execution.tags)
         and (query.request_id is None or execution.request_id == query.request_id)
         and (query.retry_of is None or execution.retry_of == query.retry_of)
+        and (query.reference is None or execution.reference == query.reference)
+        and (query.idempotency_keys is None or _key_of(execution) in query.idempotency_keys)
         and (query.created_after is None or execution.created_at > query.created_after)
         and (query.created_before is None or execution.created_at < query.created_before)
         and (query.updated_since is None or updated_at >= query.updated_since)

@@ -154,4 +154,5 @@ def _change_view(change: ChangedExecution) -> dict[str, Any]:
         "rev": change.rev,
         "basket_name": change.basket_name,
         "tags": list(change.tags),
+        **({} if change.reference is None else {"reference": change.reference}),
     }

@@ -12,7 +12,7 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import orjson
@@ -27,6 +27,7 @@ from shared.live.render import ViewHeader, parse_header
 from shared.live.view_trailer import RunTiming, Trailer, WaitState, split_trailer, trailer_of
 from shared.queue.message import list_key, list_keys
 from shared.store.server_clock import ServerClock
+from shared.timestamps import format_rfc3339
 
 POLL_AFTER_MIN_MS: Final = int(POLL_DELAY_MIN_S * 1_000)
 RELIABLE_RUNS_MIN: Final = 3
@@ -184,17 +185,28 @@ class HintedView:
     head: ViewHeader
     body: bytes
     hints: PollHints
+    expires_at: str | None = None
+    """Until when the run is kept at least; None without retention."""
 
     @property
     def json(self) -> bytes:
         """The view with its hints, as a caller gets it."""
-        return self.body + self.hints.json_suffix
+        suffix = self.hints.json_suffix
+        return self.body + (suffix if self.expires_at is None else suffix[:-1] + self._expiry_suffix)
+
+    @property
+    def _expiry_suffix(self) -> bytes:
+        return b',"expires_at":' + orjson.dumps(self.expires_at) + b"}"
 
 
 class ViewHints:
     """Computes the poll hints of one process from the data of its background threads."""
 
-    def __init__(self, clock: ServerClock, monitor: RedisMonitor, durations: DurationCache) -> None:
+    def __init__(
+        self, clock: ServerClock, monitor: RedisMonitor, durations: DurationCache, retention_days: int | None = None
+    ) -> None:
+        """``retention_days`` is for how long runs are kept after their creation; None: for ever."""
+        self._retention = None if retention_days is None else timedelta(days=retention_days)
         self._clock = clock
         self._monitor = monitor
         self._durations = durations
@@ -203,11 +215,14 @@ class ViewHints:
         """Return a rendered view with the hints of this moment."""
         head = parse_header(view)
         body, trailer = split_trailer(view)
-        return HintedView(head, body, self._hints(head, trailer))
+        return HintedView(head, body, self._hints(head, trailer), self._expires_at(head.execution_id))
 
     def of_execution(self, run: Execution) -> PollHints:
         """Return the hints of a run that was not rendered."""
         return self._hints(ViewHeader(run.id, str(run.status), run.is_done, run.rev), trailer_of(run))
+
+    def _expires_at(self, execution_id: str) -> str | None:
+        return None if self._retention is None else format_rfc3339(created_at_of(execution_id) + self._retention)
 
     def _hints(self, head: ViewHeader, trailer: Trailer) -> PollHints:
         if head.is_done:

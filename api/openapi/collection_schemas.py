@@ -30,6 +30,7 @@ from api.openapi.response_schemas import (
     EXECUTION_ID,
     EXECUTION_PROPERTIES,
     OBJECT,
+    OPTIONAL_FIELDS,
     POLL_AFTER_MS,
     PROBLEM_PROPERTIES,
     STATUS,
@@ -43,10 +44,10 @@ from shared.domain.definitions.basket import STEPS_MAX
 from shared.domain.definitions.retry_policy import NAMED_RETRY_POLICIES
 from shared.ids import CONSUMER_NAME_PATTERN, DEAD_LETTER_ID_PATTERN
 
-_CHANGE_FIELDS: Final = ("execution_id", "status", "done", "rev", "basket_name", "tags")
+_CHANGE_FIELDS: Final = ("execution_id", "status", "done", "rev", "basket_name", "tags", "reference")
 _SUMMARY_FIELDS: Final = (
     "execution_id", "basket_name", "status", "done", "rev", "progress", "current_step", "error", "tags", "retry_of",
-    "created_at", "queued_at", "started_at", "finished_at", "waiting_for", "poll_after_ms",
+    "created_at", "queued_at", "started_at", "finished_at", "waiting_for", *OPTIONAL_FIELDS,
 )  # fmt: skip
 _TRUE: Final[JsonObject] = {"type": "boolean", "enum": [True]}
 _SINGLE_STATUS: Final = "the status that the single call would have returned"
@@ -79,13 +80,13 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "BatchItemRefused": object_of(
         "The problem that the single call would have returned.",
-        ("warnings",),
+        ("warnings", "execution_id"),
         **PROBLEM_PROPERTIES
         | {"status": described({"type": "integer", "enum": [400, 404, 422, 500, 503]}, _SINGLE_STATUS)},
     ),
     "Standing": object_of(
         "Status view of an execution: what its poll shows, without the fields that can be large.",
-        ("poll_after_ms",),
+        OPTIONAL_FIELDS,
         **{name: EXECUTION_PROPERTIES[name] for name in _SUMMARY_FIELDS},
     ),
     "ExecutionPage": object_of(
@@ -135,6 +136,7 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "Change": object_of(
         "An execution that has changed, in its current state; it may be returned more than once.",
+        ("reference",),
         **{name: EXECUTION_PROPERTIES[name] for name in _CHANGE_FIELDS},
     ),
     "ChangePage": object_of(

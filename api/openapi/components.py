@@ -100,6 +100,12 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
     ),
     "OfRequest": _query("request_id", STRING, "only executions that the request with this id created"),
     "RetryOf": _query("retry_of", STRING, "only retries of this execution"),
+    "OfReference": _query("reference", STRING, "only executions that were submitted with this reference"),
+    "OfIdempotencyKey": _query(
+        "idempotency_key",
+        STRING,
+        "only the execution of this Idempotency-Key, or those of a batch that had it",
+    ),
     "CreatedAfter": _query("created_after", MOMENT, "only executions created after this time"),
     "CreatedBefore": _query("created_before", MOMENT, "only executions created before this time"),
     "UpdatedSince": _query("updated_since", MOMENT, "only executions that have changed since this time"),

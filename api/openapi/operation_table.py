@@ -76,8 +76,8 @@ _SUBMIT_PARAMETERS: Final = (*_ACCEPT_PARAMETERS, "Prefer")
 _CHANGES_PARAMETERS: Final = ("Limit", "OfBasket", "OfTag", "Wait", "Prefer")
 _LOG_LINES_PARAMETERS: Final = ("Level", "OfExecution", "Since", "Limit")
 _LIST_PARAMETERS: Final = (
-    "Status", "OfBasket", "OfTag", "OfRequest", "RetryOf", "CreatedAfter", "CreatedBefore", "UpdatedSince", "Order",
-    "Limit", "Cursor",
+    "Status", "OfBasket", "OfTag", "OfRequest", "RetryOf", "OfReference", "OfIdempotencyKey", "CreatedAfter",
+    "CreatedBefore", "UpdatedSince", "Order", "Limit", "Cursor",
 )  # fmt: skip
 
 _ACCEPTED: Final = ResponseSpec(

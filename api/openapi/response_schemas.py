@@ -25,7 +25,7 @@ from api.openapi.json_schema import (
     ref,
 )
 from api.polling.field_selection import ALWAYS_INCLUDED
-from api.submission.schemas import TAG_CHARS_MAX, TAGS_MAX
+from api.submission.schemas import REFERENCE_CHARS_MAX, TAG_CHARS_MAX, TAGS_MAX
 from shared.domain.definitions.agent_spec import TIMEOUT_MAX_S
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.execution import CancelOutcome, ErrorKind
@@ -111,6 +111,13 @@ EXECUTION_PROPERTIES: Final[dict[str, JsonObject]] = {
     "gap": described(BOOLEAN, "only with after: true if lines between it and the first line here are no longer kept"),
     "tags": array_of({"type": "string", "minLength": 1, "maxLength": TAG_CHARS_MAX}, maxItems=TAGS_MAX),
     "metadata": described(OBJECT, "as it was submitted"),
+    "reference": described(
+        {"type": "string", "minLength": 1, "maxLength": REFERENCE_CHARS_MAX},
+        "the caller's own number; absent if none was submitted",
+    ),
+    "expires_at": described(
+        TIMESTAMP, "the run is kept at least until then, and deleted later once it is done; absent without retention"
+    ),
     "input_source": enum_of("request", "sample"),
     "retry_of": nullable(EXECUTION_ID),
     "cancel": described(nullable(_CANCEL), "null if no cancel was requested before it ended"),
@@ -122,11 +129,13 @@ EXECUTION_PROPERTIES: Final[dict[str, JsonObject]] = {
     "poll_after_ms": described(POLL_AFTER_MS, "when to poll again; absent if the execution is done"),
     "request_id": described(REQUEST_ID, "of the submit, not of this poll"),
 }
+OPTIONAL_FIELDS: Final = ("poll_after_ms", "reference", "expires_at")
 EXECUTION_FIELDS: Final = tuple(EXECUTION_PROPERTIES)
 
 
 def _whole_execution(description: str, **more: JsonObject) -> JsonObject:
-    return object_of(description, ("gap", "poll_after_ms", "warnings"), **EXECUTION_PROPERTIES | more)
+    properties = EXECUTION_PROPERTIES | more
+    return object_of(description, (*OPTIONAL_FIELDS, "gap", "warnings"), **properties)
 
 
 ACCEPTED_PROPERTIES: Final[dict[str, JsonObject]] = {
@@ -155,6 +164,7 @@ PROBLEM_PROPERTIES: Final[dict[str, JsonObject]] = {
     "timestamp": TIMESTAMP,
     "request_id": described(REQUEST_ID, "quote it if you need help"),
     "warnings": described(WARNINGS, "only of a 400: keys of the body that were ignored"),
+    "execution_id": described(EXECUTION_ID, "only of idempotency_key_reused: the run that holds the key"),
 }
 _RESYNC: Final = described(
     object_of(since=STRING, list=URI_REFERENCE),
@@ -208,7 +218,7 @@ RESPONSE_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "Problem": object_of(
         "Every error, in the format of RFC 9457.",
-        ("resync", "error", "warnings"),
+        ("resync", "error", "warnings", "execution_id"),
         **PROBLEM_PROPERTIES,
         resync=_RESYNC,
         error=_ENDED,

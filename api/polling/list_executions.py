@@ -11,15 +11,16 @@ from api.hints.poll_hints import ViewHints
 from api.http import list_cursors, query_params
 from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
 from api.http.cursor_codec import CursorKind
+from api.http.schema_fields import ITEMS_MAX
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC_INTEGRATOR
+from shared.domain.execution import PUBLIC_INTEGRATOR, batch_item_key
 from shared.domain.list_query import ListOrder, ListPosition, ListQuery
 from shared.domain.status import ExecutionStatus
 from shared.live.render import render_status
 
 PARAMETERS: Final = (
-    "status", "basket", "tag", "request_id", "retry_of", "created_after", "created_before", "updated_since", "order",
-    "limit", "cursor",
+    "status", "basket", "tag", "request_id", "retry_of", "reference", "idempotency_key", "created_after",
+    "created_before", "updated_since", "order", "limit", "cursor",
 )  # fmt: skip
 
 
@@ -41,6 +42,12 @@ def respond_with_list(services: Services, view_hints: ViewHints) -> flask.Respon
     return flask.Response(body, 200, PRIVATE_NO_CACHE_HEADERS, mimetype="application/json")
 
 
+def _parse_idempotency_keys() -> tuple[str, ...] | None:
+    """Return the keys of the runs of a submit, or of the items of a batch, that was sent with this key."""
+    key = query_params.text("idempotency_key")
+    return None if key is None else (key, *(batch_item_key(key, index) for index in range(ITEMS_MAX)))
+
+
 def _parse_filters() -> ListQuery:
     """Parse the filters of this request; an impossible name or tag is no error: it matches nothing."""
     return ListQuery(
@@ -49,6 +56,8 @@ def _parse_filters() -> ListQuery:
         tag=query_params.text("tag"),
         request_id=query_params.text("request_id"),
         retry_of=query_params.text("retry_of"),
+        reference=query_params.text("reference"),
+        idempotency_keys=_parse_idempotency_keys(),
         created_after=query_params.timestamp("created_after"),
         created_before=query_params.timestamp("created_before"),
         updated_since=query_params.timestamp("updated_since"),

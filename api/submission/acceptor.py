@@ -61,5 +61,9 @@ class Acceptor:
 def replay_of(holder: Execution, idempotency: Idempotency | None) -> AcceptedRun:
     """Return the run that holds a key; raises IdempotencyKeyReused if it was submitted with another body."""
     if holder.idempotency and idempotency and holder.idempotency.fingerprint != idempotency.fingerprint:
-        raise IdempotencyKeyReused
+        raise IdempotencyKeyReused(
+            f"this Idempotency-Key was used with another body, by execution {holder.id}; "
+            "take a new key for a new request",
+            execution_id=holder.id,
+        )
     return AcceptedRun(holder, is_replay=True)

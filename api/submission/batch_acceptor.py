@@ -35,14 +35,12 @@ from api.submission.submission import (
 from api.submission.withdrawals import Withdrawals
 from shared import fault_injection
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Idempotency
+from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Idempotency, batch_item_key
 from shared.domain.lifecycle.decision import Decision
 from shared.errors import BucketError, InternalError, OutcomeUnknown, Unavailable, ValidationFailed
 
 _SUBMIT_ROUTE: Final = "/run-basket"
 _KEY_FIELD: Final = "idempotency_key"
-# Separates the key of a batch from the index of an item; no caller can send this character in a key.
-_KEY_SEPARATOR: Final = "\x1f"
 
 
 _ItemOutcome = AcceptedRun | BucketError
@@ -196,7 +194,7 @@ class BatchAcceptor:
 
 def _derived_keys(batch_key: Idempotency) -> Sequence[Idempotency]:
     """Return the keys of all item indexes that a batch may have, each with the fingerprint of the whole batch."""
-    return [replace(batch_key, key=f"{batch_key.key}{_KEY_SEPARATOR}{index}") for index in range(ITEMS_MAX)]
+    return [replace(batch_key, key=batch_item_key(batch_key.key, index)) for index in range(ITEMS_MAX)]
 
 
 def _try_replay(holder: Execution, idempotency: Idempotency | None) -> _ItemOutcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import flask
 import orjson
@@ -16,6 +16,9 @@ from shared.domain.execution import Execution
 from shared.live.render import execution_metadata
 from shared.timestamps import format_rfc3339
 
+_ACCEPTED_MESSAGE: Final = "accepted; poll status_url until done is true"
+_DONE_MESSAGE: Final = "this run is done; status_url has its result or error"
+
 
 def accepted_body(run: Execution, poll_after_ms: int | None, prefix: str, warnings: Sequence[str]) -> dict[str, Any]:
     """Return the body of the 202 for an accepted run; ``status_url`` begins with ``prefix``."""
@@ -26,7 +29,7 @@ def accepted_body(run: Execution, poll_after_ms: int | None, prefix: str, warnin
         "rev": run.rev,
         "execution_metadata": execution_metadata(run),
         "status_url": f"{prefix}/execution-logs/{run.id}",
-        "message": "accepted; poll status_url until done is true",
+        "message": _DONE_MESSAGE if run.is_done else _ACCEPTED_MESSAGE,
         "created_at": format_rfc3339(run.created_at),
         "request_id": run.request_id,
     }

@@ -115,6 +115,7 @@ def build_execution(basket: Basket, submission: Submission, catalogue: AgentCata
         stateful=bool(body.get("stateful", False)),
         tags=tuple(body["tags"]),
         metadata=metadata,
+        reference=body.get("reference"),
         traceparent=submission.traceparent,
         idempotency=submission.idempotency,
         run_after=_later(run_after, 0),

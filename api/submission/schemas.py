@@ -14,6 +14,7 @@ from api.http.schema_fields import BodySchema, ItemsField, ObjectField, Timestam
 from shared.errors import ValidationFailed
 
 METADATA_MAX_BYTES: Final = 16 * 1024
+REFERENCE_CHARS_MAX: Final = 128
 TAGS_MAX: Final = 20
 TAG_CHARS_MAX: Final = 64
 
@@ -34,6 +35,10 @@ class _RunSchema(BodySchema):
         validate=validate.Length(max=TAGS_MAX, error=f"must be at most {TAGS_MAX} tags"),
         error_messages={"invalid": "must be a list of strings"},
         metadata={"description": f"at most {TAGS_MAX} strings by which lists and the feed can be filtered"},
+    )
+    reference = fields.Str(
+        validate=validate.Length(min=1, max=REFERENCE_CHARS_MAX),
+        metadata={"description": "a number of your own, by which the run can be found"},
     )
     metadata = ObjectField(load_default=dict, metadata={"description": "at most 16 KiB of JSON"})
     run_after = TimestampField(

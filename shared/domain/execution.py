@@ -16,6 +16,8 @@ PUBLIC_INTEGRATOR: Final = "public"
 ENGINE_AGENT_NAME: Final = "basket_manager"
 PRIORITY_FIRST_OFFER: Final = 3
 PRIORITY_REOFFER: Final = 0
+# Separates the key of a batch from the index of an item; no caller can send this character in a key.
+_BATCH_KEY_SEPARATOR: Final = "\x1f"
 LOG_LINES_MAX: Final = 1_000
 LOG_PAGE_SIZE_DEFAULT: Final = 100
 
@@ -151,6 +153,11 @@ class Idempotency:
     fingerprint: str
 
 
+def batch_item_key(batch_key: str, index: int) -> str:
+    """Return the idempotency key of an item of a batch that only the batch gave a key."""
+    return f"{batch_key}{_BATCH_KEY_SEPARATOR}{index}"
+
+
 @dataclass(frozen=True, slots=True)
 class Execution:
     """One run of a basket, with the basket as it was at the start; ``input`` and ``metadata`` are JSON bytes."""
@@ -169,6 +176,7 @@ class Execution:
     stateful: bool = False
     tags: tuple[str, ...] = ()
     metadata: bytes = b"{}"
+    reference: str | None = None
     traceparent: str | None = None
     idempotency: Idempotency | None = None
     retry_of: str | None = None

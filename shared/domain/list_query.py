@@ -42,8 +42,8 @@ class ListOrder(StrEnum):
 class ListQuery:
     """A query for a list: the executions that match all filters, in ``order``.
 
-    No ``statuses`` means all. ``created_after`` and ``created_before`` are exclusive bounds, ``updated_since`` is
-    inclusive.
+    No ``statuses`` means all; of ``idempotency_keys`` any may match. ``created_after`` and ``created_before`` are
+    exclusive bounds, ``updated_since`` is inclusive.
     """
 
     statuses: tuple[ExecutionStatus, ...] = ()
@@ -51,6 +51,8 @@ class ListQuery:
     tag: str | None = None
     request_id: str | None = None
     retry_of: str | None = None
+    reference: str | None = None
+    idempotency_keys: tuple[str, ...] | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     updated_since: datetime | None = None

@@ -87,6 +87,7 @@ def render_status(execution: Execution) -> bytes:
 
 
 def _status(execution: Execution) -> dict[str, Any]:
+    reference = {} if execution.reference is None else {"reference": execution.reference}
     return {
         "execution_id": execution.id,
         "basket_name": execution.basket.name,
@@ -102,6 +103,7 @@ def _status(execution: Execution) -> dict[str, Any]:
         "queued_at": format_rfc3339(execution.queued_at),
         "started_at": format_rfc3339(execution.started_at),
         "finished_at": format_rfc3339(execution.finished_at),
+        **reference,
     }
 
 

@@ -65,6 +65,7 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
         IndexModel(["integrator", "status", *_NEWEST_FIRST], name="list_by_status"),
         IndexModel(["integrator", "request_id", *_NEWEST_FIRST], name="list_by_request"),
         IndexModel(["integrator", "tags", *_NEWEST_FIRST], name="list_by_tag", **_if_present("tags.0")),
+        IndexModel(["integrator", "reference", *_NEWEST_FIRST], name="list_by_reference", **_if_present("reference")),
         IndexModel(["integrator", "updated_at", "_id"], name="list_of_changes"),
         IndexModel(["integrator", "retry_of"], name="retry_of", **_if_present("retry_of")),
         IndexModel(_LAST_FINISHED, name="dead_letter_pages", partialFilterExpression={"dead_letter": True}),

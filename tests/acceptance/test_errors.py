@@ -29,7 +29,10 @@ ECHO: dict[str, Any] = {"agent_name": "echo", "input_data": {}}
 ECHO_BASKET: dict[str, Any] = {"config": {"agents": ["echo"]}}
 OTHER_EPOCH = cursors.encode(FeedPosition("00000000", 1, 0, NOON))
 
-EXTENSION_MEMBERS = {"cursor_expired": {"resync"}, "execution_failed": {"error"}, "execution_cancelled": {"error"}}
+EXTENSION_MEMBERS = {
+    "cursor_expired": {"resync"}, "execution_failed": {"error"}, "execution_cancelled": {"error"},
+    "idempotency_key_reused": {"execution_id"},
+}  # fmt: skip
 # For each error code: the status, and the request that provokes it.
 CASES: dict[str, tuple[int, Callable[[ApiClient], requests.Response]]] = {
     "not_retryable": (
@@ -212,6 +215,20 @@ def test_a_run_older_than_the_retention_is_410_for_every_request(
     caller: ApiClient, prefix: str, method: str, path: str
 ) -> None:
     assert_is_problem(caller.request(method, prefix + path.format(OLD)), 410, "execution_expired")
+
+
+def test_every_view_says_until_when_a_run_is_kept_where_retention_is_set(caller: ApiClient) -> None:
+    run = caller.wait_done(caller.submit_basket())
+    later = caller.post("/run-basket", NAMED | {"run_after_s": 600}).json()["execution_id"]
+    for view in (run, caller.poll(later)):
+        rest = datetime.fromisoformat(view["expires_at"]) - datetime.fromisoformat(view["created_at"])
+        assert timedelta(days=1) - timedelta(seconds=1) < rest <= timedelta(days=1)
+    assert caller.poll(run["execution_id"], fields="expires_at")["expires_at"] == run["expires_at"]
+    (row,) = caller.get("/executions", params={"request_id": run["request_id"]}).json()["executions"]
+    assert row["expires_at"] == run["expires_at"]
+    body = {"items": [{"execution_id": run["execution_id"]}]}
+    assert caller.post("/executions/poll", body).json()["changed"][0]["expires_at"] == run["expires_at"]
+    caller.request("POST", f"/executions/{later}/cancel")
 
 
 @pytest.mark.parametrize("path", ["/executions/{}/cancel", "/executions/{}/retry", "/dead-letters/{}/requeue"])

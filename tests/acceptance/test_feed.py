@@ -26,7 +26,7 @@ def page(caller: ApiClient, path: str = "/executions/changes", **query: Any) -> 
     assert response.status_code == 200, response.text
     body: dict[str, Any] = response.json()
     assert set(body) == PAGE
-    assert all(set(change) == CHANGE for change in body["changes"])
+    assert all(CHANGE <= set(change) <= CHANGE | {"reference"} for change in body["changes"])
     assert 250 <= body["poll_after_ms"] <= 5_000
     assert 1 <= int(response.headers["Retry-After"]) <= 5
     assert response.headers["Cache-Control"] == "private, no-cache"
@@ -82,6 +82,13 @@ def test_filters_and_limits_work_together(caller: ApiClient) -> None:
     assert set(read_until_done(caller, since, {red}, tag="feed-red")[0]) == {red}
     assert set(read_until_done(caller, since, {red, blue}, basket="working_test", limit=1)[0]) == {red, blue}
     assert page(caller, since=since, basket="$gt")["changes"] == []
+
+
+def test_a_change_has_the_callers_reference(caller: ApiClient) -> None:
+    since = end_of_feed(caller)
+    run = caller.submit_basket(reference="A-4711")
+    changes, _ = read_until_done(caller, since, {run})
+    assert changes[run]["reference"] == "A-4711"
 
 
 @pytest.mark.parametrize("path", ["/executions/changes", "/consumers/patient/changes"])

@@ -93,6 +93,48 @@ def test_the_retries_of_a_run_are_found(caller: ApiClient) -> None:
     caller.wait_done(again)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/run-basket", {"basket_name": "working_test", "input_data": INCOME}),
+        ("/run-agent", {"agent_name": "raiser", "input_data": {"kind": "ValueError"}}),
+    ],
+)
+def test_a_run_is_found_by_its_callers_own_reference(caller: ApiClient, path: str, body: dict[str, Any]) -> None:
+    reference = f"Order {uuid.uuid4()} ü/€"
+    run = caller.post(path, body | {"reference": reference}).json()["execution_id"]
+    assert caller.wait_done(run)["reference"] == reference
+    assert caller.poll(run, fields="reference")["reference"] == reference
+    (row,) = page(caller, reference=reference)["executions"]
+    assert (row["execution_id"], row["reference"]) == (run, reference)
+    again = caller.post(f"/executions/{run}/retry", {"from": "start"}).json()["execution_id"]
+    assert caller.wait_done(again)["reference"] == reference
+    assert ids(caller, reference=reference) == [again, run]
+    assert ids(caller, reference=reference[:-1]) == []
+
+
+def test_a_reference_has_1_to_128_characters(caller: ApiClient) -> None:
+    for reference in ("x", "ü" * 128):
+        item = {"basket_name": "working_test", "input_data": INCOME, "reference": reference}
+        (outcome,) = caller.post("/run-basket/batch", {"items": [item]}).json()["items"]
+        assert caller.wait_done(outcome["execution_id"])["reference"] == reference
+    for wrong in ("", "x" * 129, 7, ["x"]):
+        refused = caller.post("/run-basket", {"basket_name": "working_test", "reference": wrong})
+        assert (refused.status_code, refused.json()["details"][0]["pointer"]) == (400, "/reference")
+
+
+def test_the_runs_of_an_idempotency_key_are_found(caller: ApiClient) -> None:
+    key, named = f"order {uuid.uuid4()}", {"basket_name": "working_test", "input_data": INCOME}
+    run = caller.post("/run-basket", named, Idempotency_Key=key).json()["execution_id"]
+    assert ids(caller, idempotency_key=key) == [run]
+    items = [named, named | {"idempotency_key": f"{key} of an item"}, named]
+    batch = caller.post("/run-basket/batch", {"items": items}, Idempotency_Key=f"{key} of a batch").json()["items"]
+    first, own, third = (item["execution_id"] for item in batch)
+    assert set(ids(caller, idempotency_key=f"{key} of a batch")) == {first, third}
+    assert ids(caller, idempotency_key=f"{key} of an item") == [own]
+    assert ids(caller, idempotency_key="nobody's") == []
+
+
 def test_times_bound_a_list_and_a_plus_may_come_as_a_space(caller: ApiClient, runs: list[str], tag: str) -> None:
     created_at = [caller.poll(run)["created_at"] for run in runs]
     assert ids(caller, tag=tag, created_after=created_at[2], retry_of="") == []

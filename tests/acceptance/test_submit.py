@@ -219,7 +219,9 @@ def test_the_same_body_may_be_formatted_differently_and_use_the_other_prefix(cal
 
 def test_a_key_used_for_another_body_or_route_is_422_and_makes_no_run(caller: ApiClient) -> None:
     agent = {"agent_name": "echo", "input_data": {"a": 1}}
-    assert caller.post("/run-agent", agent, Idempotency_Key="taken").status_code == 202
+    accepted = caller.post("/run-agent", agent, Idempotency_Key="taken")
+    assert accepted.status_code == 202
+    holder = accepted.json()["execution_id"]
     before = caller.document_counts()
     for path, body in (
         ("/run-agent", agent | {"input_data": {"a": True}}),
@@ -230,7 +232,18 @@ def test_a_key_used_for_another_body_or_route_is_422_and_makes_no_run(caller: Ap
     ):
         response = caller.post(path, body, Idempotency_Key="taken")
         assert (response.status_code, response.json()["error_code"]) == (422, "idempotency_key_reused")
+        assert (response.json()["execution_id"], holder in response.json()["detail"]) == (holder, True)
     assert caller.document_counts() == before
+
+
+def test_a_repeat_of_a_run_that_is_done_does_not_say_to_poll(caller: ApiClient) -> None:
+    body = NAMED | {"input_data": INCOME}
+    first = caller.post("/run-basket", body, Idempotency_Key="finished").json()
+    assert first["message"] == "accepted; poll status_url until done is true"
+    caller.wait_done(first["execution_id"])
+    again = caller.post("/run-basket", body, Idempotency_Key="finished")
+    assert (again.status_code, again.headers["Idempotency-Replayed"], again.json()["done"]) == (202, "true", True)
+    assert again.json()["message"] == "this run is done; status_url has its result or error"
 
 
 def test_a_new_key_costs_one_insert_and_no_query(caller: ApiClient) -> None:

@@ -113,7 +113,8 @@ def test_pages_are_stable_while_runs_arrive_and_change(store: Store, order: List
 
 def test_each_filter_finds_its_own_and_all_of_them_count_together(store: Store) -> None:
     plain = create_run(store, 0)
-    tagged = create_run(store, 1, tags=("a", "b"), request_id="req-1")
+    keyed = Idempotency("order-7", "fingerprint")
+    tagged = create_run(store, 1, tags=("a", "b"), request_id="req-1", reference="A-7", idempotency=keyed)
     again = create_run(store, 2, tags=("b",), request_id="req-1", retry_of=plain.id)
     running = claim_run(store, again)
 
@@ -121,6 +122,9 @@ def test_each_filter_finds_its_own_and_all_of_them_count_together(store: Store) 
     assert ids_of(store, tag="a") == [tagged.id]
     assert ids_of(store, request_id="req-1", tag="a") == [tagged.id]
     assert ids_of(store, retry_of=plain.id) == [again.id]
+    assert ids_of(store, reference="A-7") == ids_of(store, idempotency_keys=("x", "order-7")) == [tagged.id]
+    assert ids_of(store, reference="a-7") == ids_of(store, idempotency_keys=()) == []
+    assert store.list_page(PUBLIC_INTEGRATOR, ListQuery(reference="A-7"), 1)[0].execution.reference == "A-7"
     assert ids_of(store, statuses=(ExecutionStatus.RUNNING,)) == [again.id]
     assert ids_of(store, statuses=(ExecutionStatus.QUEUED,)) == [tagged.id, plain.id]
     both = (ExecutionStatus.QUEUED, ExecutionStatus.RUNNING)

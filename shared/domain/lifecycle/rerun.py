@@ -74,6 +74,7 @@ def retry_execution(
         stateful=source.stateful,
         tags=source.tags,
         metadata=source.metadata,
+        reference=source.reference,
         traceparent=request.traceparent,
         idempotency=request.idempotency,
         retry_of=source.id,

@@ -41,8 +41,8 @@ DECISION_PROJECTION: Final = {"events": 0, "outputs": 0} | READER_PROJECTION
 LIST_PROJECTION: Final = {"input": 0, "metadata": 0} | DECISION_PROJECTION
 
 _PLAIN_FIELDS: Final = (
-    "integrator", "created_at", "request_id", "input", "input_source", "kind", "stateful", "metadata", "traceparent",
-    "retry_of", "effects_of", "run_after", "start_deadline", "deadline",
+    "integrator", "created_at", "request_id", "input", "input_source", "kind", "stateful", "metadata", "reference",
+    "traceparent", "retry_of", "effects_of", "run_after", "start_deadline", "deadline",
     "queued_at", "started_at", "finished_at", "version", "rev",
 )  # fmt: skip
 _STEP_FIELDS: Final = tuple(field.name for field in fields(Step) if field.name not in {"id", "status", "error"})

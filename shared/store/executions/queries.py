@@ -193,11 +193,14 @@ def _list_filter(integrator: str, query: ListQuery, after: ListPosition | None) 
         "tags": query.tag,
         "request_id": query.request_id,
         "retry_of": query.retry_of,
+        "reference": query.reference,
     }
     conditions: _Document = {"integrator": str(integrator), "status": {"$exists": True}}
     conditions |= {field: str(value) for field, value in equal_to.items() if value is not None}
     if query.statuses:
         conditions["status"] = {"$in": [str(status) for status in query.statuses]}
+    if query.idempotency_keys is not None:
+        conditions["idempotency.key"] = {"$in": [str(key) for key in query.idempotency_keys]}
     if query.tag is not None:
         conditions["tags.0"] = {"$exists": True}  # the condition of the partial index on tags
     if query.updated_since is not None:

@@ -23,7 +23,7 @@ EXECUTIONS_SCANNED_MAX: Final = 1_000
 """The number of executions that a page with a filter checks."""
 CHANGES_MAX: Final = 5_000
 _CURSOR_BATCH_SIZE: Final = 50
-_CHANGE_PROJECTION: Final = {"status": 1, "rev": 1, "basket_name": 1, "tags": 1}
+_CHANGE_PROJECTION: Final = {"status": 1, "rev": 1, "basket_name": 1, "tags": 1, "reference": 1}
 
 _Document = dict[str, Any]
 
@@ -37,6 +37,7 @@ class ChangedExecution:
     rev: int
     basket_name: str
     tags: tuple[str, ...]
+    reference: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,4 +201,11 @@ def _lag_s(position: FeedPosition, end: FeedEnd, written_at: datetime | None, no
 
 def _to_changed_execution(document: _Document) -> ChangedExecution:
     status = ExecutionStatus(document["status"])
-    return ChangedExecution(document["_id"], status, document["rev"], document["basket_name"], tuple(document["tags"]))
+    return ChangedExecution(
+        document["_id"],
+        status,
+        document["rev"],
+        document["basket_name"],
+        tuple(document["tags"]),
+        document.get("reference"),
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from shared.domain.execution import PUBLIC_INTEGRATOR, Idempotency
+from shared.domain.execution import PUBLIC_INTEGRATOR, Idempotency, batch_item_key
 from shared.domain.list_query import ListQuery
 from shared.ids import new_execution_id
 from shared.store.database import Database
@@ -35,3 +36,22 @@ def test_lists_comparisons_and_key_lookups_take_one_reply(database: Database, mo
     assert len(many.list_page(PUBLIC_INTEGRATOR, ListQuery(), COUNT)) == COUNT
     assert len(many.find_by_idempotency_keys(PUBLIC_INTEGRATOR, keys)) == COUNT
     assert more_replies() == before
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ({"reference": "A-7"}, "list_by_reference"),
+        ({"idempotency.key": {"$in": [batch_item_key("daily", index) for index in range(500)]}}, "idempotency_key"),
+    ],
+)
+def test_lists_by_reference_and_by_key_are_read_by_their_index(
+    database: Database, query: dict[str, Any], index: str
+) -> None:
+    clock = ManualClock()
+    many = MongoExecutionQueries(database, clock, MongoExecutionStore(database, clock))
+    many.create_many([accept_decision(id=new_execution_id(NOON)) for _ in range(200)])
+    conditions = {"integrator": PUBLIC_INTEGRATOR, "status": {"$exists": True}} | query
+    found = database.collection("executions").find(conditions)
+    plan = found.sort([("created_at", -1), ("_id", -1)]).limit(101).explain()["queryPlanner"]["winningPlan"]
+    assert f"'{index}'" in str(plan)
