@@ -29,6 +29,7 @@ from api.polling import routes as polling
 from api.polling.execution_reader import ExecutionReader
 from api.polling.poll_handler import PollHandler
 from api.polling.poll_many import PollManyHandler
+from api.rows.row_fields import RowRenderer
 from api.store_watcher import StoreWatcher
 from api.submission import routes as submission
 from api.submission.acceptor import Acceptor
@@ -57,7 +58,8 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
     view_hints = ViewHints(clock, monitor, durations, settings.retention_days)
     reader = ExecutionReader(services, monitor)
     poller = PollHandler(services, reader, view_hints, long_poller)
-    baskets, feed_handler = BasketCache(services), FeedHandler(services, long_poller)
+    baskets, row_renderer = BasketCache(services), RowRenderer(services, view_hints)
+    feed_handler = FeedHandler(services, long_poller, row_renderer)
     admission = Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set)
     builder = RunBuilder(services, baskets, admission)
     acceptor = Acceptor(services, GroupCommit(services), withdrawals)
@@ -69,7 +71,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         submission.batch_blueprint(clock, BatchAcceptor(services, builder, withdrawals, view_hints)),
         polling.blueprint(poller),
         polling.many_blueprint(PollManyHandler(services, monitor, reader, view_hints)),
-        polling.list_blueprint(services, view_hints),
+        polling.list_blueprint(services, view_hints, row_renderer),
         cancel.blueprint(services, reader, poller),
         retry.blueprint(clock, retrier),
         dead_letter_routes.blueprint(services, reader, retrier),

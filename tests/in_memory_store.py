@@ -193,12 +193,21 @@ class InMemoryExecutionStore:
         return [record for record, before in zip(records, lines, strict=False) if before < lines_max]
 
     def list_page(
-        self, integrator: str, query: ListQuery, limit: int, after: ListPosition | None = None
+        self,
+        integrator: str,
+        query: ListQuery,
+        limit: int,
+        after: ListPosition | None = None,
+        *,
+        with_metadata: bool = False,
     ) -> Sequence[ListRow]:
         """Return a page of the executions that match ``query``."""
         runs = [record.execution for record in self._records.values() if record.execution.integrator == integrator]
         rows = [
-            ListRow(_without_payload(run), self._position_of(run, query.order))
+            ListRow(
+                replace(run, input=b"{}") if with_metadata else _without_payload(run),
+                self._position_of(run, query.order),
+            )
             for run in runs
             if _matches_query(run, self._updated_at[run.id], query)
         ]
@@ -225,6 +234,11 @@ class InMemoryExecutionStore:
             unchanged=len(unchanged),
             missing=[each for each in revs if each not in execution_by_id],
         )
+
+    def read_rows(self, integrator: str, min_revs: Mapping[str, int]) -> Mapping[str, Execution]:
+        """Return executions without input; no read lags here."""
+        records = filter(None, (self._find(integrator, each) for each in min_revs))
+        return {record.execution.id: replace(record.execution, input=b"{}") for record in records}
 
     def read_many(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[ExecutionRecord]:
         """Return complete executions."""

@@ -7,11 +7,13 @@ an earlier page, comes at or after that cursor. ``caught_up`` (no changes beyond
 from __future__ import annotations
 
 import random
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import flask
+import orjson
 
 from api.feed import cursors
 from api.hints.poll_hints import POLL_AFTER_MIN_MS, retry_after_s
@@ -19,6 +21,7 @@ from api.http import query_params, version_prefix
 from api.http.cache_control import private_no_cache
 from api.http.long_poll import LongPoller
 from api.http.wait_preference import parse_wait_preference
+from api.rows.row_fields import RowRenderer, parse_row_fields
 from shared.bootstrap import Services
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.feed_position import FeedEnd, FeedPosition
@@ -29,7 +32,7 @@ from shared.store.feed.reader import ChangedExecution, FeedPage, FeedQuery
 from shared.timestamps import format_rfc3339
 
 NOW: Final = "now"
-PAGE_PARAMETERS: Final = ("limit", "basket", "tag", "wait")
+PAGE_PARAMETERS: Final = ("limit", "basket", "tag", "wait", "fields")
 """The query parameters of every page of the feed."""
 FRESHNESS_MAX: Final = timedelta(seconds=3)
 """If the feed was complete less than this ago, its relay is alive; an idle relay confirms this each second."""
@@ -48,8 +51,9 @@ _COMMIT_LAG_MAX: Final = timedelta(minutes=10)
 class FeedHandler:
     """Replies with pages of the feed from a given position, for cursors of callers and of named consumers."""
 
-    def __init__(self, services: Services, long_poller: LongPoller) -> None:
+    def __init__(self, services: Services, long_poller: LongPoller, row_renderer: RowRenderer) -> None:
         self._services = services
+        self._row_renderer = row_renderer
         self._long_poller = long_poller
 
     def resolve(self, since: str) -> FeedPosition:
@@ -77,6 +81,7 @@ class FeedHandler:
 
         If the filter removes all changes that were read, a held request reads on from there. Raises CursorExpired.
         """
+        fields = parse_row_fields()
         query = FeedQuery(query_params.limit(), query_params.text("basket"), query_params.text("tag"))
         preference = parse_wait_preference()
 
@@ -93,7 +98,7 @@ class FeedHandler:
             )  # fmt: skip
         except PositionExpired:
             raise self._cursor_expired_error(start) from None
-        return preference.mark_applied(self._page_response(held.value), is_granted=held.is_granted)
+        return preference.mark_applied(self._page_response(held.value, fields), is_granted=held.is_granted)
 
     def _cursor_expired_error(self, start: FeedPosition | None) -> CursorExpired:
         """Return the error for a cursor that cannot be read from, with a new one and the list by which to catch up."""
@@ -113,17 +118,23 @@ class FeedHandler:
             resync=resync,
         )
 
-    def _page_response(self, page: FeedPage) -> flask.Response:
+    def _page_response(self, page: FeedPage, fields: Collection[str] | None) -> flask.Response:
         now = self._services.clock.now_or_none()
         delay_ms = poll_after_ms(page, now)
         response = flask.jsonify(
-            changes=[_change_view(change) for change in page.changes],
+            changes=self._change_views(page, fields),
             next_since=cursors.encode(page.next_position),
             caught_up=has_caught_up(page, now),
             poll_after_ms=delay_ms,
         )
         response.headers["Retry-After"] = str(retry_after_s(delay_ms))
         return private_no_cache(response)
+
+    def _change_views(self, page: FeedPage, fields: Collection[str] | None) -> Sequence[object]:
+        if fields is None:
+            return [_change_view(change) for change in page.changes]
+        revs = {change.execution_id: change.rev for change in page.changes}
+        return [orjson.Fragment(row) for row in self._row_renderer.render_changed(revs, fields)]
 
 
 def has_caught_up(page: FeedPage, now: datetime | None) -> bool:

@@ -102,6 +102,23 @@ def integer(name: str, *, minimum: int, maximum: int) -> int | None:
     return int(value)
 
 
+def field_names(known: Sequence[str], whole: str) -> frozenset[str] | None:
+    """Return the names in ``fields``, a comma-separated list; None if it is absent.
+
+    Raises ValidationFailed for one that is not ``known``; ``whole`` says in the message what has the fields.
+    """
+    value = text("fields")
+    if value is None:
+        return None
+    names = [name.strip() for name in value.split(",")]
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is None:
+        return frozenset(names)
+    problem = f"{unknown[:64]!r} is no field of {whole}" if unknown else "a name is missing"
+    fault = {"parameter": "fields", "message": f"{problem}; name some of {', '.join(known)}, with commas between"}
+    raise ValidationFailed(f"fields: {fault['message']}", details=[fault])
+
+
 def limit() -> int:
     """Return the page size of this request: ``limit``, 1 to 1,000, by default 100."""
     return integer("limit", minimum=1, maximum=LIMIT_MAX) or LIMIT_DEFAULT

@@ -58,6 +58,13 @@ _CONSUMER: Final[dict[str, JsonObject]] = {
     "created_at": TIMESTAMP,
     "acked_at": described(nullable(TIMESTAMP), "when the cursor last moved; null if it never has"),
 }
+_END_OF_CHANGES: Final[dict[str, JsonObject]] = {
+    "next_since": described(_CURSOR, "pass it back as since to get the changes that follow"),
+    "caught_up": described(BOOLEAN, "true if there are no further changes at present, as far as can be known"),
+    "poll_after_ms": described(
+        POLL_AFTER_MS | {"maximum": FEED_POLL_AFTER_MAX_MS}, "when to poll again, in milliseconds"
+    ),
+}
 
 COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
     "BatchAccepted": object_of(
@@ -91,6 +98,11 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "ExecutionPage": object_of(
         executions=array_of(ref("Standing"), maxItems=LIMIT_MAX),
+        next_cursor=described(nullable(STRING), "pass it back as cursor with the same filters; null on the last page"),
+    ),
+    "ExecutionPagePart": object_of(
+        "A page of executions whose fields the query selects.",
+        executions=array_of(ref("ExecutionPart"), maxItems=LIMIT_MAX),
         next_cursor=described(nullable(STRING), "pass it back as cursor with the same filters; null on the last page"),
     ),
     "ManyPolled": object_of(
@@ -141,11 +153,12 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "ChangePage": object_of(
         changes=described(array_of(ref("Change"), maxItems=LIMIT_MAX), "each once, in the order of its latest change"),
-        next_since=described(_CURSOR, "pass it back as since to get the changes that follow"),
-        caught_up=described(BOOLEAN, "true if there are no further changes at present, as far as can be known"),
-        poll_after_ms=described(
-            POLL_AFTER_MS | {"maximum": FEED_POLL_AFTER_MAX_MS}, "when to poll again, in milliseconds"
-        ),
+        **_END_OF_CHANGES,
+    ),
+    "ChangePagePart": object_of(
+        "A page of changes whose fields the query selects.",
+        changes=array_of(ref("ExecutionPart"), maxItems=LIMIT_MAX),
+        **_END_OF_CHANGES,
     ),
     "Consumer": object_of("", ("warnings",), **_CONSUMER, warnings=WARNINGS),
     "ConsumerListed": object_of(

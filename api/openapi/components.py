@@ -19,6 +19,7 @@ from api.openapi.json_schema import (
     matching,
 )
 from api.openapi.response_schemas import AGENT, BASKET, EXECUTION_FIELDS, EXECUTION_ID, LEVEL, REQUEST_ID, STEP
+from api.rows.row_fields import ROW_FIELDS
 from shared.domain.list_query import ListOrder
 from shared.domain.status import ExecutionStatus
 from shared.ids import CONSUMER_NAME_PATTERN, DEAD_LETTER_ID_PATTERN, EXECUTION_ID_PATTERN
@@ -33,6 +34,7 @@ _query: Final = partial(_parameter, "query")
 _header: Final = partial(_parameter, "header")
 
 _FIELD: Final = "|".join(EXECUTION_FIELDS)
+_ROW_FIELD: Final = "|".join(ROW_FIELDS)
 _STATUS: Final = "|".join(ExecutionStatus)
 # HTTP trims white space at both ends, so a key neither begins nor ends with it. A comma joins two headers.
 _KEY: Final = matching("^[!-+\\--~](?:[ -+\\--~]{0,253}[!-+\\--~])?$") | {"minLength": 1, "maxLength": 255}
@@ -67,6 +69,11 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
         "fields",
         matching(f"^ *(?:{_FIELD})(?: *, *(?:{_FIELD}))* *$"),
         "only these fields, separated by commas; execution_id, status, done and rev are always included",
+    ),
+    "RowFields": _query(
+        "fields",
+        matching(f"^ *(?:{_ROW_FIELD})(?: *, *(?:{_ROW_FIELD}))* *$"),
+        "only these fields of each row, separated by commas; execution_id, status, done and rev are always included",
     ),
     "Wait": _query(
         "wait",

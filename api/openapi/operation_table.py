@@ -73,11 +73,11 @@ _LONG_POLL_HEADERS: Final = (*_POLL_HEADERS, "Preference-Applied")
 _DOCUMENT_HEADERS: Final = ("Document-ETag", "Cache-Revalidate")
 _ACCEPT_PARAMETERS: Final = ("IdempotencyKey", "Traceparent")
 _SUBMIT_PARAMETERS: Final = (*_ACCEPT_PARAMETERS, "Prefer")
-_CHANGES_PARAMETERS: Final = ("Limit", "OfBasket", "OfTag", "Wait", "Prefer")
+_CHANGES_PARAMETERS: Final = ("Limit", "OfBasket", "OfTag", "RowFields", "Wait", "Prefer")
 _LOG_LINES_PARAMETERS: Final = ("Level", "OfExecution", "Since", "Limit")
 _LIST_PARAMETERS: Final = (
     "Status", "OfBasket", "OfTag", "OfRequest", "RetryOf", "OfReference", "OfIdempotencyKey", "CreatedAfter",
-    "CreatedBefore", "UpdatedSince", "Order", "Limit", "Cursor",
+    "CreatedBefore", "UpdatedSince", "Order", "RowFields", "Limit", "Cursor",
 )  # fmt: skip
 
 _ACCEPTED: Final = ResponseSpec(
@@ -107,7 +107,13 @@ _POLL: Final = Operation(
     ("ExecutionId", "Fields", "After", "Limit", "Wait", "Until", "Prefer", "IfNoneMatch"),
     (*_EXECUTION_ERRORS, *_STORE_ERRORS),
 )
-_CHANGES: Final = _ok("The changes; may be empty.", ref("ChangePage"), "Retry-After", *_PRIVATE, "Preference-Applied")
+_CHANGES: Final = _ok(
+    "The changes; may be empty.",
+    {"anyOf": [ref("ChangePage"), ref("ChangePagePart")]},
+    "Retry-After",
+    *_PRIVATE,
+    "Preference-Applied",
+)
 _PAGE: Final = _ok(
     "A page to read this document and to try the API.",
     STRING,
@@ -173,7 +179,9 @@ OPERATIONS: Final[dict[str, Operation]] = {
         is_body_required=False,
     ),
     "GET /executions": Operation(
-        _ok("One page of executions.", ref("ExecutionPage"), *_PRIVATE), _LIST_PARAMETERS, _PAGE_ERRORS
+        _ok("One page of executions.", {"anyOf": [ref("ExecutionPage"), ref("ExecutionPagePart")]}, *_PRIVATE),
+        _LIST_PARAMETERS,
+        _PAGE_ERRORS,
     ),
     "POST /executions/poll": Operation(
         _ok("The executions that have changed.", ref("ManyPolled"), "Retry-After", *_PRIVATE),

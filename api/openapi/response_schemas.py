@@ -24,7 +24,7 @@ from api.openapi.json_schema import (
     object_of,
     ref,
 )
-from api.polling.field_selection import ALWAYS_INCLUDED
+from api.rows.row_fields import ALWAYS_INCLUDED
 from api.submission.schemas import REFERENCE_CHARS_MAX, TAG_CHARS_MAX, TAGS_MAX
 from shared.domain.definitions.agent_spec import TIMEOUT_MAX_S
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL

@@ -12,17 +12,15 @@ import orjson
 from flask import request
 
 from api.http import query_params
+from api.rows.row_fields import ALWAYS_INCLUDED
 from shared.domain.execution import NEWEST_LOG_LINES, LogPageQuery
-from shared.errors import ValidationFailed
 
-ALWAYS_INCLUDED: Final = ("execution_id", "status", "done", "rev")
 FIELD_NAMES: Final = (
     *ALWAYS_INCLUDED, "basket_name", "progress", "current_step", "steps", "waiting_for", "result", "error", "outputs",
     "logs", "count", "total", "next_after", "first_seq", "logs_dropped", "gap", "tags", "metadata", "input_source",
     "retry_of", "cancel", "execution_metadata", "created_at", "queued_at", "started_at", "finished_at", "poll_after_ms",
     "request_id", "reference", "expires_at",
 )  # fmt: skip
-_FIELD_NAME_SET: Final = frozenset(FIELD_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ def parse_field_selection() -> FieldSelection:
     if not request.environ.get("QUERY_STRING"):
         return FULL_SELECTION
     return FieldSelection(
-        LogPageQuery(query_params.after(), query_params.limit()), _parse_fields(query_params.text("fields"))
+        LogPageQuery(query_params.after(), query_params.limit()), query_params.field_names(FIELD_NAMES, "a poll")
     )
 
 
@@ -90,15 +88,3 @@ def _slice_logs(page: LogPageQuery, view: dict[str, Any]) -> bool:
     elif page.after is not None:
         view["next_after"] = page.after
     return True
-
-
-def _parse_fields(value: str | None) -> frozenset[str] | None:
-    if value is None:
-        return None
-    names = [name.strip() for name in value.split(",")]
-    unknown = next((name for name in names if name not in _FIELD_NAME_SET), None)
-    if unknown is None:
-        return frozenset(names)
-    problem = f"{unknown[:64]!r} is no field of a poll" if unknown else "a name is missing"
-    fault = {"parameter": "fields", "message": f"{problem}; name some of {', '.join(FIELD_NAMES)}, with commas between"}
-    raise ValidationFailed(f"fields: {fault['message']}", details=[fault])

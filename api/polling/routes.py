@@ -10,6 +10,7 @@ from api.polling.list_executions import respond_with_list
 from api.polling.poll_handler import PollHandler
 from api.polling.poll_many import PollManyHandler
 from api.polling.schemas import PollManySchema
+from api.rows.row_fields import RowRenderer
 from shared.bootstrap import Services
 
 
@@ -54,13 +55,13 @@ def many_blueprint(many: PollManyHandler) -> Blueprint:
     return blp
 
 
-def list_blueprint(services: Services, view_hints: ViewHints) -> Blueprint:
+def list_blueprint(services: Services, view_hints: ViewHints, row_renderer: RowRenderer) -> Blueprint:
     """Return the route that lists executions."""
     blp = Blueprint("lists", __name__, description="Find executions")
 
     @blp.route("/executions")
     def executions() -> flask.Response:
         """List executions, the newest first; ``?cursor=`` is a ``next_cursor`` of the same list."""
-        return respond_with_list(services, view_hints)
+        return respond_with_list(services, view_hints, row_renderer)
 
     return blp

@@ -56,7 +56,7 @@ def parse_header(view: bytes) -> ViewHeader:
 def render(record: ExecutionRecord, page: LogPageQuery = NEWEST_LOG_LINES) -> bytes | None:
     """Render the view of ``record`` with its trailer; None if ``record`` lacks an output that the result needs."""
     execution = record.execution
-    result = _result(record)
+    result = render_result(record)
     if result is None:
         return None
     lines, first = _lines(record, page)
@@ -185,7 +185,7 @@ def result_steps(execution: Execution) -> tuple[str, ...]:
     return execution.basket.terminal_steps
 
 
-def _result(record: ExecutionRecord) -> bytes | None:
+def render_result(record: ExecutionRecord) -> bytes | None:
     """Return the result as JSON; None if the record lacks an output of it, because that is stored externally."""
     step_ids = result_steps(record.execution)
     if not step_ids:

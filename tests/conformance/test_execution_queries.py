@@ -111,6 +111,24 @@ def test_pages_are_stable_while_runs_arrive_and_change(store: Store, order: List
     assert (later.id in seen) == (order is ListOrder.OLDEST)
 
 
+def test_a_row_has_metadata_only_if_it_is_asked_for(store: Store) -> None:
+    create_run(store, 0, metadata=b'{"order":7}', input=b'{"a":1}')
+    for with_metadata, metadata in ((False, b"{}"), (True, b'{"order":7}')):
+        (row,) = store.list_page(PUBLIC_INTEGRATOR, ListQuery(), 1, with_metadata=with_metadata)
+        assert (row.execution.metadata, row.execution.input) == (metadata, b"{}")
+
+
+def test_rows_are_read_by_id_with_metadata_and_never_older_than_the_caller_has_seen(store: Store) -> None:
+    runs = [create_run(store, number, metadata=b'{"order":7}') for number in range(2)]
+    running = claim_run(store, runs[1])
+    gone = new_execution_id(NOON)
+    rows = store.read_rows(PUBLIC_INTEGRATOR, {runs[0].id: 1, running.id: running.rev, gone: 1})
+    assert {run_id: (row.rev, row.metadata) for run_id, row in rows.items()} == {
+        runs[0].id: (1, b'{"order":7}'), running.id: (running.rev, b'{"order":7}'),
+    }  # fmt: skip
+    assert store.read_rows("somebody", {runs[0].id: 1}) == {}
+
+
 def test_each_filter_finds_its_own_and_all_of_them_count_together(store: Store) -> None:
     plain = create_run(store, 0)
     keyed = Idempotency("order-7", "fingerprint")

@@ -38,7 +38,8 @@ SCHEMA_VERSION: Final = 1
 _CACHED_BASKET_MAX_BYTES: Final = 64 * 1024
 READER_PROJECTION: Final = {"checkpoints": 0}
 DECISION_PROJECTION: Final = {"events": 0, "outputs": 0} | READER_PROJECTION
-LIST_PROJECTION: Final = {"input": 0, "metadata": 0} | DECISION_PROJECTION
+ROW_PROJECTION: Final = {"input": 0} | DECISION_PROJECTION
+LIST_PROJECTION: Final = {"metadata": 0} | ROW_PROJECTION
 
 _PLAIN_FIELDS: Final = (
     "integrator", "created_at", "request_id", "input", "input_source", "kind", "stateful", "metadata", "reference",

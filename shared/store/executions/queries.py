@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
+from pymongo.client_session import ClientSession
 from pymongo.errors import BulkWriteError
 
 from shared.domain.execution import Execution, ExecutionRecord
@@ -21,6 +22,7 @@ from shared.store.executions.documents import (
     DECISION_PROJECTION,
     LIST_PROJECTION,
     READER_PROJECTION,
+    ROW_PROJECTION,
     decode_execution,
     decode_record,
     new_document,
@@ -64,17 +66,24 @@ class MongoExecutionQueries:
         self._store = store
 
     def list_page(
-        self, integrator: str, query: ListQuery, limit: int, after: ListPosition | None = None
+        self,
+        integrator: str,
+        query: ListQuery,
+        limit: int,
+        after: ListPosition | None = None,
+        *,
+        with_metadata: bool = False,
     ) -> Sequence[ListRow]:
         """Return at most ``limit`` executions of ``query`` after the position ``after``, in the order of the query.
 
-        Here and in :meth:`compare_revisions` they have no ``input`` and no ``metadata``, which no list shows. mongod
+        Here and in :meth:`compare_revisions` they have no ``input``, and ``metadata`` only if it is asked for. mongod
         chooses the index that serves the filters best, by trying.
         """
         field, direction = _SORT_BY_ORDER[query.order]
         matching = _list_filter(integrator, query, after)
         with db_call(self._database, writes=False):
-            cursor = self._database.collection("executions").find(matching, LIST_PROJECTION)
+            projection = ROW_PROJECTION if with_metadata else LIST_PROJECTION
+            cursor = self._database.collection("executions").find(matching, projection)
             rows = list(cursor.sort([(field, direction), ("_id", direction)]).limit(limit).batch_size(limit))
         return [ListRow(decode_execution(row), ListPosition(row[field], row["_id"])) for row in rows]
 
@@ -99,6 +108,27 @@ class MongoExecutionQueries:
         return RevisionComparison(
             [decode_execution(row) for row in changed], [decode_execution(row) for row in live], len(unchanged), missing
         )
+
+    def read_rows(self, integrator: str, min_revs: Mapping[str, int]) -> Mapping[str, Execution]:
+        """Return executions by id, without ``input`` and outputs, none of an older revision than ``min_revs`` has.
+
+        What is missing or older is read again in a causal session: a primary that was just elected serves older
+        majority data for a moment. What is still missing was deleted.
+        """
+        rows = self._read_rows(integrator, min_revs, nullcontext())
+        lagging = [each for each, rev in min_revs.items() if each not in rows or rows[each].rev < rev]
+        if lagging:
+            causal = self._database.causal_session(executions_filter(integrator, lagging))
+            rows |= self._read_rows(integrator, lagging, causal)
+        return rows
+
+    def _read_rows(
+        self, integrator: str, ids: Collection[str], session_context: AbstractContextManager[ClientSession | None]
+    ) -> dict[str, Execution]:
+        query = executions_filter(integrator, ids)
+        with db_call(self._database, writes=False), session_context as session:
+            cursor = self._database.collection("executions").find(query, ROW_PROJECTION, session=session)
+            return {each.id: each for each in map(decode_execution, cursor.batch_size(full_batch_size(ids)))}
 
     def read_many(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[ExecutionRecord]:
         """Return the complete executions of ``ids``, without large outputs; stop once ``bytes_max`` have been read.
