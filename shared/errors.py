@@ -163,11 +163,12 @@ class UnsupportedMediaType(RequestError, error_code="unsupported_media_type", ht
 class IdempotencyKeyReused(RequestError, error_code="idempotency_key_reused", http_status=422):
     """This Idempotency-Key was used with another body; take a new key for a new request."""
 
-    def __init__(self, message: str | None = None, *, execution_id: str | None = None) -> None:
-        """``execution_id`` is the run that holds the key."""
+    def __init__(self, message: str | None = None, *, used_by: str | None = None) -> None:
+        """``used_by`` is the id of the run that holds the key."""
         super().__init__(message)
-        if execution_id is not None:
-            self.extension_members = {"execution_id": execution_id}
+        if used_by is not None:
+            # Not "execution_id": a program that looks only for that would take the refusal for a submit.
+            self.extension_members = {"used_by": used_by}
 
 
 class ServiceError(BucketError):

@@ -87,7 +87,7 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "BatchItemRefused": object_of(
         "The problem that the single call would have returned.",
-        ("warnings", "execution_id"),
+        ("warnings", "used_by"),
         **PROBLEM_PROPERTIES
         | {"status": described({"type": "integer", "enum": [400, 404, 422, 500, 503]}, _SINGLE_STATUS)},
     ),

@@ -164,7 +164,7 @@ PROBLEM_PROPERTIES: Final[dict[str, JsonObject]] = {
     "timestamp": TIMESTAMP,
     "request_id": described(REQUEST_ID, "quote it if you need help"),
     "warnings": described(WARNINGS, "only of a 400: keys of the body that were ignored"),
-    "execution_id": described(EXECUTION_ID, "only of idempotency_key_reused: the run that holds the key"),
+    "used_by": described(EXECUTION_ID, "only of idempotency_key_reused: the run that holds the key"),
 }
 _RESYNC: Final = described(
     object_of(since=STRING, list=URI_REFERENCE),
@@ -218,7 +218,7 @@ RESPONSE_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "Problem": object_of(
         "Every error, in the format of RFC 9457.",
-        ("resync", "error", "warnings", "execution_id"),
+        ("resync", "error", "warnings", "used_by"),
         **PROBLEM_PROPERTIES,
         resync=_RESYNC,
         error=_ENDED,

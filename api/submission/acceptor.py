@@ -64,6 +64,6 @@ def replay_of(holder: Execution, idempotency: Idempotency | None) -> AcceptedRun
         raise IdempotencyKeyReused(
             f"this Idempotency-Key was used with another body, by execution {holder.id}; "
             "take a new key for a new request",
-            execution_id=holder.id,
+            used_by=holder.id,
         )
     return AcceptedRun(holder, is_replay=True)

@@ -31,7 +31,7 @@ OTHER_EPOCH = cursors.encode(FeedPosition("00000000", 1, 0, NOON))
 
 EXTENSION_MEMBERS = {
     "cursor_expired": {"resync"}, "execution_failed": {"error"}, "execution_cancelled": {"error"},
-    "idempotency_key_reused": {"execution_id"},
+    "idempotency_key_reused": {"used_by"},
 }  # fmt: skip
 # For each error code: the status, and the request that provokes it.
 CASES: dict[str, tuple[int, Callable[[ApiClient], requests.Response]]] = {

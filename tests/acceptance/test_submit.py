@@ -232,7 +232,7 @@ def test_a_key_used_for_another_body_or_route_is_422_and_makes_no_run(caller: Ap
     ):
         response = caller.post(path, body, Idempotency_Key="taken")
         assert (response.status_code, response.json()["error_code"]) == (422, "idempotency_key_reused")
-        assert (response.json()["execution_id"], holder in response.json()["detail"]) == (holder, True)
+        assert (response.json()["used_by"], holder in response.json()["detail"]) == (holder, True)
     assert caller.document_counts() == before
 
 
