@@ -15,6 +15,7 @@ from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.definitions.retry_policy import NAMED_RETRY_POLICIES, RETRY_POLICY_LIMITS
 from shared.domain.lifecycle.rerun import RetryFrom
 
+_NULL: Final[JsonObject] = {"type": "null"}
 _RETRY_SCHEMA: Final[JsonObject] = {
     "anyOf": [
         enum_of(*NAMED_RETRY_POLICIES),
@@ -30,7 +31,7 @@ _RETRY_SCHEMA: Final[JsonObject] = {
             },
             "additionalProperties": False,
         },
-        {"type": "null"},
+        _NULL,
     ],
     "description": "how often a step is tried, and the delay between attempts: a policy's name, or a policy",
 }
