@@ -96,10 +96,15 @@ def _submits(recorder: Recorder) -> None:
     ask = recorder.ask
     ask("POST /run-basket", "by_name", {"basket_name": "working_test", "input_data": INCOME})
     config = {"agents": ["cashflow_analyzer", "goal_recommender"], "execution_strategy": "sequential"}
-    ask("POST /run-basket", "written_inline", {"config": config, "input_data": INCOME, "tags": ["daily"]})
+    ask(
+        "POST /run-basket",
+        "written_inline",
+        {"config": config, "input_data": INCOME, "tags": ["daily"], "reference": "A-4711"},
+    )
     ask("POST /run-basket", "in_an_hour", {"basket_name": "working_test", "run_after_s": 3600, "deadline_s": 60})
     ask("POST /run-basket", "held_until_done", {"basket_name": "working_test", "input_data": INCOME}, prefer="wait=10")
     ask("POST /run-basket", "nothing_to_run", {})
+    ask("POST /run-basket", "a_misspelt_key", {"basket_name": "working_test", "inputs": INCOME})
     ask("POST /run-basket", "a_callback", {"basket_name": "working_test", "webhook_url": "/done"})
     ask("POST /run-basket", "unknown_basket", {"basket_name": "working_tset"})
     ask("POST /run-agent", "an_agent", {"agent_name": "cashflow_analyzer", "input_data": INCOME})
@@ -112,6 +117,8 @@ def _many(recorder: Recorder, done: str, failed: str) -> None:
     ask("GET /executions", "the_newest_two", query="?limit=2&order=newest")
     ask("GET /executions", "failed_or_cancelled", query="?status=failed,cancelled")
     ask("GET /executions", "no_such_status", query="?status=done")
+    ask("GET /executions", "no_such_parameter", query="?state=failed")
+    ask("GET /executions", "with_results", query="?limit=2&order=newest&status=completed&fields=result,metadata")
     items = [{"execution_id": done, "rev": 1}, {"execution_id": failed, "rev": None}, {"execution_id": "None"}]
     ask("POST /executions/poll", "two_have_changed", {"items": items, "view": "status"})
     ask("POST /executions/poll", "no_items", {"items": []})
@@ -124,6 +131,7 @@ def _feed(recorder: Recorder, done: str) -> None:
     ask, changes = recorder.ask, "GET /executions/changes"
     since = ask(changes, "from_now", query="?since=now").json()["next_since"]
     ask(changes, "the_oldest_two", query="?limit=2")
+    ask(changes, "with_results", query="?limit=2&fields=result,error,reference")
     ask(changes, "of_a_basket", query="?basket=chained_test&limit=1")
     ask(changes, "a_made_up_cursor", query="?since=yesterday")
     place = cursors.decode(since, parameter="since")

@@ -35,7 +35,7 @@ def find_reference_faults(
     """
     sources = {*step_ids, RUN_INPUT}
     if set(step_input) <= set(_KEYS) and step_input.get("from") in sources:
-        yield (), f"the input of {step_id} is an object of fields; a reference is the value of one of them"
+        yield (), f"the input of {step_id} is an object of fields; an input reference is the value of one of them"
         return
     for path, value in _find_meant_references(step_input, (), sources):
         yield from ((path + place, text) for place, text in _find_faults(step_id, value, needs, step_ids))
@@ -72,9 +72,9 @@ def _find_faults(
     for name in value:
         if name not in _KEYS:
             shown = name[:_SHOWN_CHARS]
-            yield (name,), f"a reference has no key {shown!r}: only from and pointer, and there are no defaults"
+            yield (name,), f"an input reference has no key {shown!r}: only from and pointer, and there are no defaults"
     if "from" not in value:
-        yield (), f"a reference of {step_id} has no from: name a step that it needs, or {RUN_INPUT}"
+        yield (), f"an input reference of {step_id} has no from: name a step that it needs, or {RUN_INPUT}"
     else:
         yield from _find_source_faults(step_id, value["from"], needs, step_ids)
     pointer = value.get("pointer")
