@@ -34,7 +34,8 @@ def find_reference_faults(
     ``needs`` are the steps that it may refer to, ``step_ids`` all steps.
     """
     sources = {*step_ids, RUN_INPUT}
-    if set(step_input) <= set(_KEYS) and step_input.get("from") in sources:
+    source = step_input.get("from")
+    if set(step_input) <= set(_KEYS) and isinstance(source, str) and source in sources:
         yield (), f"the input of {step_id} is an object of fields; an input reference is the value of one of them"
         return
     for path, value in _find_meant_references(step_input, (), sources):

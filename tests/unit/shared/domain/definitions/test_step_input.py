@@ -181,6 +181,14 @@ def test_an_input_that_is_itself_a_reference_is_refused() -> None:
     assert "object of fields" in fault.message
 
 
+def test_fields_may_have_the_names_of_a_reference() -> None:
+    """Their values are looked at as those of any other field."""
+    given = {"from": {"from": "a", "pointer": "/n"}, "pointer": ["x"]}
+    basket = graph(BasketStep("a", "a"), BasketStep("b", "b", ("a",), input=given))
+    assert find_graph_faults(basket.steps) == []
+    assert input_of(basket, "b", {}, {"a": {"n": 7}}) == {"from": 7, "pointer": ["x"]}
+
+
 @pytest.mark.parametrize(
     "literal",
     [
