@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 import click
 
-from api.app import create_app
 from compose.cli import console
 from compose.operator_error import OperatorError
 from compose.stack_connection import open_services
@@ -72,6 +71,8 @@ def requeue_letter(services: Services, letter_id: str) -> str:
     long, the request is repeated for :data:`RETRY_WITHIN_S`; by its key the run is made once. Raises OperatorError if
     it is refused.
     """
+    from api.app import create_app  # only here: no other command needs the API, and it takes a third of a second
+
     app, start = create_app(services)
     start()
     due_by = boottime_s() + RETRY_WITHIN_S
