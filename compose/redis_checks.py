@@ -49,7 +49,7 @@ def check_redis(url: str, *, is_production: bool = False, minimum: tuple[int, ..
             _require_primary(facts)
             _require_writable(client)
             warnings = [*_warnings(facts), *_missing_rights(client)]
-    except (redis.RedisError, OSError, ValueError) as error:
+    except (redis.RedisError, OSError, ValueError, TypeError) as error:
         fix = _CERTIFICATE_FIX if "certificate verify failed" in str(error) else NO_REPLY_FIX
         raise OperatorError(f"the Redis of REDIS_URL does not reply: {error}", fix=fix) from error
     warnings += warnings_of_known_holes(name, version, _FIXED[name]) if name in _FIXED else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import logging
 import os
@@ -13,11 +14,19 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 import environs
+import redis
 from marshmallow import ValidationError, validate
+from redis.connection import AbstractConnection
 
 from shared.errors import SettingsError
 from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
 
+# What redis-py takes from the query of a URL: it fails on any other name when it connects.
+_REDIS_OPTIONS: Final = frozenset(
+    name
+    for kind in (redis.Connection, redis.UnixDomainSocketConnection, redis.SSLConnection, AbstractConnection)
+    for name in inspect.signature(kind).parameters
+)
 _CERT_REQS: Final = ("required", "optional", "none")
 _SECONDS: Final = validate.Range(min=0, max=31_536_000, min_inclusive=False)
 
@@ -123,7 +132,12 @@ def _read_list(env: environs.Env, variable: str) -> tuple[str, ...] | None:
 def _check_redis_url(url: str) -> None:
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ValidationError("is no Redis URL")
-    asked = dict(parse_qsl(urlsplit(url).query)).get("ssl_cert_reqs")
+    options = dict(parse_qsl(urlsplit(url).query))
+    if unknown := sorted(options.keys() - _REDIS_OPTIONS):
+        raise ValidationError(f"{unknown[0]} is no option of a Redis URL")
+    if (authorities := options.get("ssl_ca_certs")) is not None and not Path(authorities).is_file():
+        raise ValidationError(f"the file of ssl_ca_certs, {authorities}, does not exist")
+    asked = options.get("ssl_cert_reqs")
     if asked is not None and asked.removeprefix("CERT_").lower() not in _CERT_REQS:
         raise ValidationError(f"ssl_cert_reqs must be one of {', '.join(_CERT_REQS)}")
 

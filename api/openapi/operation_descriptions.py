@@ -66,7 +66,7 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     "GET /baskets": "All baskets, sorted by name.",
     "GET /baskets/{name}": "A basket has either `agents` or `steps`.",
     "POST /create-basket": "A stored basket is never changed: delete it and create it again.",
-    "DELETE /baskets/{name}": "A submit after this reply does not find the basket; runs that have begun go on.",
+    "DELETE /baskets/{name}": "For up to 2 s other processes may still run it; runs that have begun go on.",
     "GET /logs": _LINES,
     "GET /agent-logs/{name}": _LINES,
     "GET /health": "For people and dashboards. `unhealthy` without MongoDB, `degraded` without Redis or workers.",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import PurePath
 from typing import Any, Final
 
-from shared.domain.definitions.retry_policy import NAMED_RETRY_POLICIES
+from shared.domain.definitions.retry_policy import parse_retry_policy
 from shared.errors import SpecError
 from shared.ids import AGENT_NAME_PATTERN
 from shared.suggestions import closest_matches
@@ -130,15 +130,18 @@ def _timeout(value: object) -> Iterator[str]:
         yield f"must be above 0 and at most {TIMEOUT_MAX_S:.0f} (24 h)"
 
 
+def _retry(value: Any) -> Iterator[str]:
+    try:
+        parse_retry_policy(value)
+    except SpecError as error:
+        yield f"is no retry policy: {error.message}"
+
+
 _text: Final = _must(_is_text, "must be a string that is not empty")
 _object: Final = _must(lambda value: isinstance(value, Mapping), "must be an object")
 _entry: Final = _must(
     lambda value: isinstance(value, str) and ENTRY_PATTERN.fullmatch(value) is not None,
     'must be "module:function", the module being a file of the agent\'s own folder, such as "agent:run"',
-)
-_retry: Final = _must(
-    lambda value: isinstance(value, Mapping) or value in NAMED_RETRY_POLICIES,
-    f"must be one of {', '.join(NAMED_RETRY_POLICIES)}, or an object that describes a policy",
 )
 _queue: Final = _must(lambda value: value in QUEUE_NAMES, f"must be one of {', '.join(QUEUE_NAMES)}")
 _CAPABILITIES: Final = tuple(field.name for field in fields(Capabilities))

@@ -21,3 +21,18 @@ def test_anything_else_is_refused_with_an_example(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("BUCKET_TRUSTED_PROXIES", text)
     with pytest.raises(SettingsError, match=r"BUCKET_TRUSTED_PROXIES: is no list of .* such as 10\.0\.0\.7,"):
         Settings.from_environ()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("rediss://h?ssl_foo=1", "ssl_foo is no option of a Redis URL"),
+        ("rediss://h?ssl_ca_certs=/nowhere/ca.pem", "the file of ssl_ca_certs, /nowhere/ca.pem, does not exist"),
+    ],
+)
+def test_a_redis_url_that_the_client_would_fail_on_is_reported(
+    url: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    with pytest.raises(SettingsError, match=words):
+        Settings.from_environ()

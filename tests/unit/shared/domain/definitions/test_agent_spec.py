@@ -108,6 +108,8 @@ def test_a_name_the_engine_logs_under_is_reserved() -> None:
         {"timeout_s": math.nan},
         {"timeout_s": math.inf},
         {"retry": "often"},
+        {"retry": {"attemps": 3}},
+        {"retry": {"wait_s": "x"}},
         {"retry": 3},
         {"queue": ["default"]},
     ],
