@@ -19,6 +19,8 @@ from shared.queue.write_check import check_writable
 
 RECONNECT_EVERY_S: Final = 1.0
 _CHECK_TIMEOUT_S: Final = 3.0
+# Celery reads them as times, lists or numbers; Bucket's messages leave them out or null.
+_UNUSED_HEADERS: Final = ("eta", "expires", "retries", "stamps", "stamped_headers", "group", "compression", "shadow")
 _ADDRESS_AND_LOGIN: Final = ("host", "port", "path", "db", "username", "password")
 
 
@@ -122,14 +124,25 @@ def broker_settings(redis_url: str) -> dict[str, Any]:
 
 
 def _is_envelope(raw: bytes) -> bool:
-    """Return whether ``raw`` has what kombu takes for granted; Celery itself refuses a wrong content."""
+    """Return whether ``raw`` has what kombu and Celery take for granted of a message: without it they end the worker.
+
+    A task that is unknown, and arguments that are no task message's, are refused without harm.
+    """
     try:
         envelope = orjson.loads(raw)
+        headers, properties = envelope["headers"], envelope["properties"]
+        args, kwargs, embed = orjson.loads(base64.b64decode(envelope["body"], validate=True))
         return (
-            isinstance(envelope["headers"], dict)
-            and isinstance(envelope["properties"]["delivery_tag"], str)
-            and isinstance(envelope["properties"]["delivery_info"], dict)
-            and bool(base64.b64decode(envelope["body"], validate=True))
+            (envelope["content-type"], envelope["content-encoding"]) == ("application/json", "utf-8")
+            and properties["body_encoding"] == "base64"
+            and isinstance(properties["delivery_tag"], str)
+            and isinstance(properties["delivery_info"], dict)
+            and isinstance(headers["task"], str)
+            and isinstance(headers["id"], str)
+            and not any(headers.get(name) for name in _UNUSED_HEADERS)
+            and headers.get("timelimit", [None, None]) == [None, None]
+            and (type(args), type(kwargs)) == (list, dict)
+            and not any(embed.values())
         )
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, AttributeError):
         return False

@@ -45,7 +45,7 @@ def register_task(app: Celery, services: Services, agents: Mapping[str, Agent], 
     def run_step(*args: Any, **unknown: Any) -> None:
         try:
             message = message_from_args(*args, **unknown)
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError, OSError):
             dead_letter_message(services.dead_letters, repr((args, unknown)))
             return
         try:

@@ -53,6 +53,26 @@ def test_43_what_an_agent_changes_in_its_process_does_not_reach_the_next(runs: R
     assert runs.wait_done(run)["result"]["analysis"]["total"] == -123456.78
 
 
+@pytest.mark.parametrize("do", ["environment", "signals", "event_loop"])
+def test_43_neither_do_these(runs: RunClient, do: str) -> None:
+    before = outcome(runs)
+    changed = outcome(runs, do=do)
+    after = outcome(runs)
+    assert before["pid"] == changed["pid"] == after["pid"]
+    assert after["state"] == before["state"]
+
+
+def test_43_a_process_that_cannot_be_put_back_is_replaced_and_the_agents_outcome_stands(runs: RunClient) -> None:
+    spoilt = outcome(runs, do="output")["pid"]
+    assert outcome(runs)["pid"] != spoilt
+
+
+def test_44_a_forked_process_never_goes_on_as_a_second_child(runs: RunClient) -> None:
+    made = outcome(runs, do="fork")
+    assert made["made"] == {"forked": True}, "the agent's own outcome counts, not that of the process it forked"
+    assert outcome(runs)["pid"] == made["pid"]
+
+
 def test_44_programs_that_an_agent_leaves_behind_end_with_its_step(runs: RunClient) -> None:
     left = outcome(runs, do="program")
     assert not is_running(left["made"]["pid"])
@@ -104,6 +124,16 @@ def test_48_a_child_whose_processes_come_back_is_replaced(runs: RunClient) -> No
     wait_until(lambda: not is_running(before), 10, "the child has ended")
     assert outcome(runs)["pid"] != before
     wait_until(lambda: len(descendants(runs.stack.pid("worker"))) == 1, 10, "only the new child is left")
+
+
+def test_48_a_child_with_a_thread_that_starts_programs_later_is_replaced(runs: RunClient) -> None:
+    before = outcome(runs, do="later")["pid"]
+    worker = runs.stack.pid("worker")
+    wait_until(lambda: any("sleep" in name_of(pid) for pid in descendants(worker)), 10, "the program was started")
+    assert outcome(runs)["pid"] == before
+    wait_until(lambda: not is_running(before), 10, "the child has ended")
+    assert outcome(runs)["pid"] != before
+    assert not [pid for pid in descendants(worker) if "sleep" in name_of(pid)]
 
 
 def test_49_a_child_that_fails_outside_of_an_agent_is_replaced_and_its_message_offered_again(runs: RunClient) -> None:

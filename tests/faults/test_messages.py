@@ -64,10 +64,26 @@ FOREIGN = (
 )
 
 
+def spoilt(**changes: Any) -> bytes:
+    """Return a message of Bucket's with other values in its envelope or its headers."""
+    message = TaskMessage(PUBLIC_INTEGRATOR, "1763700000_0000000000000000", "none", datetime.now(UTC))
+    envelope = json.loads(encode_message(message, "default", PRIORITY_FIRST_OFFER))
+    for name, value in changes.items():
+        place = envelope["headers"] if name in envelope["headers"] else envelope
+        place[name.replace("_", "-") if name.startswith("content") else name] = value
+    return json.dumps(envelope).encode()
+
+
+SPOILT = (
+    {"content_encoding": 5}, {"content_encoding": "nosuch"}, {"content_type": None}, {"timelimit": ["a", "b"]},
+    {"timelimit": [1]}, {"id": {}}, {"task": 3}, {"stamps": "q"}, {"body": "W10="}, {"eta": "soon"}, {"expires": "x"},
+)  # fmt: skip
+
+
 def test_38_what_is_no_message_at_all_becomes_a_dead_letter_and_ends_no_worker(stack: Stack, runs: RunClient) -> None:
     processes, client = worker_pids(stack), stack.redis()
     # Into an idle queue, where Celery's own consumer takes it.
-    for raw in FOREIGN:
+    for raw in (*FOREIGN, *(spoilt(**changes) for changes in SPOILT)):
         client.lpush(list_key("default", PRIORITY_FIRST_OFFER), raw)
         assert runs.wait_done(runs.submit("echo").execution_id)["status"] == "completed"
     wait_until(lambda: client.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 0, 10, "all were processed")

@@ -58,6 +58,7 @@ class Runner:
     ) -> None:
         self._services = services
         self._interrupter = interrupter
+        self._isolation = isolation
         self._agent_runner = AgentRunner(services, agents, interrupter, isolation)
         self._recorder = OutcomeRecorder(services, lambda: interrupter.is_drain_over)
         self._dequeuer = Dequeuer(services.redis, queues, services.settings.worker_concurrency)
@@ -81,9 +82,14 @@ class Runner:
                 self.run_message(messages[0])
             else:
                 self._batch_runner.run(messages)
-            if self._interrupter.is_draining or boottime_s() - began_at > BACKLOG_LOOP_MAX_S:
+            if self._is_ending or boottime_s() - began_at > BACKLOG_LOOP_MAX_S:
                 return
             messages = self._dequeue()
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether this process begins no further step: its worker drains, or it is no longer fit for one."""
+        return self._interrupter.is_draining or (self._isolation is not None and self._isolation.is_unfit)
 
     def _dequeue(self) -> Sequence[TaskMessage]:
         try:
@@ -146,7 +152,7 @@ class Runner:
                     fault_injection.reach("worker.agent_returned")
                 self._agent_time_s += boottime_s() - claimed_step.began_at
                 # Once a cancel or a lost lease is known here, the outcome is saved before anything else begins.
-                is_stopping = bool(running_step.stop_reason) or self._interrupter.is_draining
+                is_stopping = bool(running_step.stop_reason) or self._is_ending
                 may_claim_next = may_continue_chain and not is_stopping
                 next_token = new_token() if may_claim_next else None
                 decision = self._recorder.record(claimed_step, outcome, next_token=next_token)

@@ -9,8 +9,10 @@ handler and ``os.environ`` decodes each variable, which together took ten times 
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import decimal
+import faulthandler
 import locale
 import logging
 import multiprocessing
@@ -34,6 +36,9 @@ _SIGNALS: Final = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.
 _HANDLED_BY_CHILD: Final = (
     signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2
 )  # fmt: skip
+EXIT_FORKED: Final = 73
+_TIMERS: Final = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_OWN_THREADS: Final = ("MainThread", "heartbeat", "step-interrupter", "pymongo")
 _FIELDS_OF_DECIMAL_CONTEXT: Final = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
 
 
@@ -58,26 +63,53 @@ class AgentIsolation:
         self._decimal_context = decimal.getcontext().copy()
         root = logging.getLogger()
         self._logging = root.level, root.handlers[:], root.filters[:], logging.root.manager.disable
-        self._threads: set[threading.Thread] = set()
+        self._signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._environ_object = os.environ
         child_processes.become_subreaper()
         _allow_multiprocessing()
 
     def run(self, agent: Callable[..., Any], *arguments: Any) -> Any:
         """Call ``agent`` in a context of its own, so that no context variable that it sets outlives the call."""
-        self._threads = set(threading.enumerate())
-        with warnings.catch_warnings():
-            return contextvars.copy_context().run(self._run_with_own_decimal_context, agent, *arguments)
+        process_id = os.getpid()
+        try:
+            with warnings.catch_warnings():
+                return contextvars.copy_context().run(self._run_with_own_decimal_context, agent, *arguments)
+        finally:
+            if os.getpid() != process_id:
+                os._exit(EXIT_FORKED)  # a process that the agent has forked must not go on as a second worker child
 
     def reset(self) -> None:
-        """Put this process back as it was, and end the processes that the agent has begun."""
+        """Put this process back as it was, and end the processes that the agent has begun; raises nothing.
+
+        If it cannot be put back it is unfit, and the agent's own outcome stands all the same.
+        """
+        try:
+            self._put_back()
+        except Exception:  # noqa: BLE001  (whatever an agent has done to this process)
+            structlog.get_logger().exception("this process could not be put back as it was before the agent")
+            self.is_unfit = True
+        try:
+            self._end_processes()
+        except Exception:  # noqa: BLE001  (the same)
+            structlog.get_logger().exception("the processes of an agent could not be ended")
+            self.is_unfit = True
+
+    def _put_back(self) -> None:
         sys.setrecursionlimit(self._recursion_limit)  # first: what follows needs it
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer in _TIMERS:
+            signal.setitimer(timer, 0)
+        faulthandler.cancel_dump_traceback_later()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._signal_mask)
         for number, handler in self._handlers.items():
             if handler is not None and getsignal(number) != handler:
                 signal.signal(number, handler)
         sys.stdin, sys.stdout, sys.stderr = self._streams
+        self.is_unfit |= any(stream is not None and stream.closed for stream in self._streams)
+        for descriptor in range(3):
+            os.fstat(descriptor)  # a closed one would be taken by the next socket
         if sys.path != self._path:
             sys.path[:] = self._path
+        os.environ = self._environ_object  # noqa: B003 - the object that Python made, in place of an agent's
         if _environ_bytes() != self._environ_bytes:
             os.environ.clear()
             os.environ.update(self._environ)
@@ -89,8 +121,9 @@ class AgentIsolation:
         for name in _FIELDS_OF_DECIMAL_CONTEXT:  # what the contexts of new threads begin with
             setattr(decimal.DefaultContext, name, getattr(self._decimal_context, name))
         socket.setdefaulttimeout(None)
+        if sys.version_info < (3, 14):  # where asyncio.run leaves the thread without a loop for asyncio.get_event_loop
+            asyncio.set_event_loop_policy(None)
         self._reset_logging()
-        self._end_processes()
 
     def _run_with_own_decimal_context(self, agent: Callable[..., Any], *arguments: Any) -> Any:
         decimal.setcontext(self._decimal_context.copy())
@@ -113,8 +146,8 @@ class AgentIsolation:
         if not child_processes.has_children():
             return
         structlog.get_logger().warning("processes that the agent began have not ended with its step and are killed")
-        # A thread that is left behind may wait for them or begin others, as that of a multiprocessing.Pool does.
-        has_left_threads = bool(set(threading.enumerate()) - self._threads)
+        # A thread that an agent left behind may wait for them or begin others, as that of a multiprocessing.Pool does.
+        has_left_threads = any(not thread.name.startswith(_OWN_THREADS) for thread in threading.enumerate())
         self.is_unfit |= not child_processes.end_children() or has_left_threads
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shared.domain.definitions.input_reference import did_you_mean, find_reference_faults
+from shared.domain.definitions.input_reference import RUN_INPUT, did_you_mean, find_reference_faults
 from shared.domain.definitions.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
 from shared.json_pointer import format_pointer
 
@@ -91,6 +91,9 @@ def find_graph_faults(steps: Sequence[BasketStep]) -> list[GraphFault]:
     step_ids = {step.id for step in steps}
     faults = []
     for index, step in enumerate(steps):
+        if step.id == RUN_INPUT:
+            message = f"no step may be called {RUN_INPUT!r}: input references mean input_data by it"
+            faults.append(GraphFault(f"/{index}/id", message))
         if step.id in seen_ids:
             faults.append(GraphFault(f"/{index}/id", f"the step id {step.id!r} is given twice"))
         seen_ids.add(step.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import decimal
 import locale
 import logging
@@ -12,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -55,11 +57,24 @@ def state() -> dict[str, Any]:
             str(logging.root.manager.disable),
         ],
         "worker_log_disabled": logging.getLogger("celery").disabled,
+        "signal_mask": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
+        "timers": signal.getitimer(signal.ITIMER_VIRTUAL)[0],
+        "event_loop": has_event_loop(),
         "umask": umask,
         "path": sys.path[:],
         "stdout": str(sys.stdout),
         "socket_timeout": socket.getdefaulttimeout(),
     }
+
+
+def has_event_loop() -> bool:
+    if sys.version_info >= (3, 12):
+        return True  # asyncio.get_event_loop warns, and from 3.14 on fails in any case
+    try:
+        asyncio.get_event_loop().close()
+    except RuntimeError:
+        return False
+    return True
 
 
 def change_everything(_: dict[str, Any]) -> None:
@@ -130,7 +145,54 @@ def break_worker(_: dict[str, Any]) -> None:
     Runner.run_message_and_backlog = broken  # type: ignore[method-assign]
 
 
+def fork_and_raise(_: dict[str, Any]) -> dict[str, Any]:
+    """Fork a process that ends as no program does: by an exception, through all the frames of the worker."""
+    forked = os.fork()
+    if not forked:
+        raise RuntimeError("the forked process")
+    time.sleep(1)
+    return {"forked": os.waitpid(forked, 0)[1] != 0}
+
+
+def replace_environment(_: dict[str, Any]) -> None:
+    os.environ = {"PATH": "/"}  # type: ignore[assignment]  # noqa: B003
+
+
+def close_output(_: dict[str, Any]) -> None:
+    sys.stdout.close()
+
+
+def block_signals(_: dict[str, Any]) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR2))
+    signal.setitimer(signal.ITIMER_VIRTUAL, 30)
+
+
+async def _nothing() -> None:
+    """Do nothing, in an event loop."""
+
+
+def use_event_loop(_: dict[str, Any]) -> None:
+    asyncio.run(_nothing())
+
+
+def start_later(_: dict[str, Any]) -> None:
+    """Leave a thread behind that goes on starting programs once the attempt has ended."""
+
+    def start() -> None:
+        for _ in range(60):
+            time.sleep(0.3)
+            LEAKED.append(subprocess.Popen(["sleep", "600"]))
+
+    threading.Thread(target=start, daemon=True).start()
+
+
 CHANGES = {
+    "fork": fork_and_raise,
+    "environment": replace_environment,
+    "output": close_output,
+    "signals": block_signals,
+    "event_loop": use_event_loop,
+    "later": start_later,
     "nothing": lambda _: None,
     "everything": change_everything,
     "program": leave_program,

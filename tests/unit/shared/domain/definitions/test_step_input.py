@@ -218,3 +218,8 @@ def test_a_reference_to_a_step_that_has_no_output_here_is_an_input_that_is_not_f
 def test_a_misspelt_need_is_refused_with_the_nearest_step() -> None:
     (fault,) = find_graph_faults([BasketStep("first", "a"), BasketStep("b", "b", ("frist",))])
     assert "did you mean 'first'?" in fault.message
+
+
+def test_no_step_has_the_name_by_which_references_mean_the_runs_input() -> None:
+    (fault,) = find_graph_faults((BasketStep("input", "a"),))
+    assert (fault.pointer, "references mean input_data by it" in fault.message) == ("/0/id", True)
