@@ -9,7 +9,7 @@ from uuid import uuid4
 from bucket_client import Client
 from bucket_client.api.polls import get_execution_logs_execution_id as poll
 from bucket_client.api.submit import post_run_basket
-from bucket_client.models import Accepted, Execution, Problem, RunBasket, RunBasketInputData
+from bucket_client.models import Accepted, Execution, Problem, RunBasket, RunBasketInputDataType0
 from bucket_client.types import Unset
 
 client = Client(base_url=sys.argv[1])
@@ -17,7 +17,8 @@ client = Client(base_url=sys.argv[1])
 
 def submit(basket_name: str, input_data: dict[str, object]) -> Accepted | Problem:
     """Submit a run; its input is part of the typed body."""
-    body = RunBasket(basket_name=basket_name, input_data=RunBasketInputData.from_dict(input_data), tags=["generated"])
+    typed_input = RunBasketInputDataType0.from_dict(input_data)
+    body = RunBasket(basket_name=basket_name, input_data=typed_input, tags=["generated"])
     reply = post_run_basket.sync(client=client, body=body, idempotency_key=f"play-{uuid4()}")
     if not isinstance(reply, Accepted | Problem):
         raise TypeError(f"not a 202 and no problem: {reply!r}")
