@@ -21,6 +21,7 @@ _EXPENSE_TYPES: Final = frozenset(
 _INCOME_TYPES: Final = frozenset(
     ("income", "credit", "crdt", "deposit", "inflow", "incoming", "refund", "salary", "interest")
 )
+_KNOWN_TYPES: Final = _EXPENSE_TYPES | _INCOME_TYPES
 
 
 class NotMoney(InvalidInputError, ValueError):
@@ -58,7 +59,7 @@ def flow_of(transactions: Iterable[Mapping[str, Any]], unknown_types: UnknownTyp
     positive = negative = Decimal(0)
     for transaction in transactions:
         amount = signed_amount_of(transaction)
-        if unknown_types is not None and (name := _type_of(transaction)) and name not in _EXPENSE_TYPES | _INCOME_TYPES:
+        if unknown_types is not None and (name := _type_of(transaction)) and name not in _KNOWN_TYPES:
             unknown_types.counts[name[:64]] += 1
         if amount > 0:
             positive = _EXACT_CONTEXT.add(positive, amount)
