@@ -63,5 +63,5 @@ def register_task(app: Celery, services: Services, agents: Mapping[str, Agent], 
             raise SystemExit(EXIT_UNFIT) from failure
         else:
             if isolation.is_unfit:
-                structlog.get_logger().warning("this process ends: an agent's processes could not be ended for good")
+                structlog.get_logger().warning("this process ends: it cannot be put back as it was before an agent")
                 raise SystemExit(EXIT_UNFIT)

@@ -168,8 +168,8 @@ class Runner:
         return self._claims.begin_step(pending_writes, decision.next_step, {**claimed_step.outputs, **outputs})
 
     def _run_agent(self, claimed_step: ClaimedStep, running_step: RunningStep) -> Outcome:
-        """Run the agent, unless the drain began between the claim and now."""
-        if self._interrupter.is_draining:
+        """Run the agent, unless this process is ending since the claim: then the step is handed back."""
+        if self._is_ending:
             return WorkerDrains()
         return self._agent_runner.run(claimed_step, running_step)
 
