@@ -17,9 +17,8 @@
 #   with --reuse-port:     the new master ended: ValueError: invalid literal for int() with base 10: ''
 set -euo pipefail
 folder=$(mktemp -d)
-pids=()
 cleanup() {
-    for pid in "${pids[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
+    for pid in $(cat "$folder/pids" 2>/dev/null); do kill -KILL -- "-$pid" 2>/dev/null || true; done
     rm -rf "$folder"
 }
 trap cleanup EXIT
@@ -43,7 +42,7 @@ upgrade() { # NAME OPTION...: prints whether a second master comes up
     touch "$name.log"
     setsid "$folder/venv/bin/gunicorn" "$@" --bind "127.0.0.1:$port" --no-control-socket small:app >"$name.log" 2>&1 &
     old=$!
-    pids+=("$old")
+    echo "$old" >>"$folder/pids" # each leads a group, in which its new master is too
     for _ in $(seq 100); do
         if grep -q "Booting worker" "$name.log"; then break; fi
         sleep 0.1
