@@ -2,9 +2,10 @@
 
 After each attempt the process is as it was before the first: settings of Python and of the operating system are put
 back, and the processes that the agent began are ended. Not undone: changes within modules (a patched function), limits
-that the kernel does not raise again, and threads; docs/agents.md says so to authors. A reset of an unchanged process
-takes about 15 µs: it compares with ``_signal`` and ``os.environ._data``, because ``signal`` makes an enum of each
-handler and ``os.environ`` decodes each variable, which together took ten times as long.
+that the kernel does not raise again, and threads; docs/agents.md says so to authors. A quick step pays for each reset,
+so what is unchanged is found by cheap calls: ``_signal`` and ``os.environ._data``, because ``signal`` makes an enum of
+each handler and ``os.environ`` decodes each variable; ``get_inheritable``, the cheapest call that a closed descriptor
+fails.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ import sys
 import threading
 import time
 import warnings
-from _signal import getsignal  # type: ignore[import-not-found]
+from _locale import setlocale
+from _signal import getsignal, pthread_sigmask, setitimer  # type: ignore[import-not-found]
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Final
 
 import structlog
@@ -39,7 +42,9 @@ _HANDLED_BY_CHILD: Final = (
 EXIT_FORKED: Final = 73
 _TIMERS: Final = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _OWN_THREADS: Final = ("MainThread", "heartbeat", "step-interrupter", "pymongo")
+_STANDARD_DESCRIPTORS: Final = (0, 1, 2)
 _FIELDS_OF_DECIMAL_CONTEXT: Final = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+_decimal_settings: Final = attrgetter(*_FIELDS_OF_DECIMAL_CONTEXT)
 
 
 class AgentIsolation:
@@ -54,13 +59,16 @@ class AgentIsolation:
         self._recursion_limit = sys.getrecursionlimit()
         self._streams = sys.stdin, sys.stdout, sys.stderr
         self._path = sys.path[:]
-        self._environ, self._environ_bytes = dict(os.environ), _environ_bytes()
+        self._environ, self._environ_bytes = dict(os.environ), dict(_environ_bytes())
         self._directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._umask = os.umask(0o077)
         os.umask(self._umask)
-        self._handlers = {number: getsignal(number) for number in _SIGNALS}
-        self._locale = locale.setlocale(locale.LC_ALL)
+        self._handlers = [*map(getsignal, _SIGNALS)]
+        self._warning_filters: tuple[Any, list[Any]] = warnings.filters, list(warnings.filters)
+        self._show_warning = warnings.showwarning, warnings._showwarnmsg_impl  # type: ignore[attr-defined]  # noqa: SLF001
+        self._locale = setlocale(locale.LC_ALL)
         self._decimal_context = decimal.getcontext().copy()
+        self._decimal_settings = _decimal_settings(self._decimal_context)
         root = logging.getLogger()
         self._logging = root.level, root.handlers[:], root.filters[:], logging.root.manager.disable
         self._signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -72,8 +80,7 @@ class AgentIsolation:
         """Call ``agent`` in a context of its own, so that no context variable that it sets outlives the call."""
         process_id = os.getpid()
         try:
-            with warnings.catch_warnings():
-                return contextvars.copy_context().run(self._run_with_own_decimal_context, agent, *arguments)
+            return contextvars.copy_context().run(self._run_with_own_decimal_context, agent, *arguments)
         finally:
             if os.getpid() != process_id:
                 os._exit(EXIT_FORKED)  # a process that the agent has forked must not go on as a second worker child
@@ -95,18 +102,41 @@ class AgentIsolation:
             self.is_unfit = True
 
     def _put_back(self) -> None:
-        sys.setrecursionlimit(self._recursion_limit)  # first: what follows needs it
+        if sys.getrecursionlimit() != self._recursion_limit:  # first: what follows needs it
+            sys.setrecursionlimit(self._recursion_limit)
+        self._reset_signals()
+        self._reset_streams()
+        self._reset_environment()
+        if setlocale(locale.LC_ALL) != self._locale:
+            setlocale(locale.LC_ALL, self._locale)
+        if _decimal_settings(decimal.DefaultContext) != self._decimal_settings:
+            for name, value in zip(_FIELDS_OF_DECIMAL_CONTEXT, self._decimal_settings, strict=True):
+                setattr(decimal.DefaultContext, name, value)  # what the contexts of new threads begin with
+        socket.setdefaulttimeout(None)
+        if sys.version_info < (3, 14):  # where asyncio.run leaves the thread without a loop for asyncio.get_event_loop
+            asyncio.set_event_loop_policy(None)
+        self._reset_warnings()
+        self._reset_logging()
+
+    def _reset_signals(self) -> None:
         for timer in _TIMERS:
-            signal.setitimer(timer, 0)
+            setitimer(timer, 0)
         faulthandler.cancel_dump_traceback_later()
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._signal_mask)
-        for number, handler in self._handlers.items():
+        pthread_sigmask(signal.SIG_SETMASK, self._signal_mask)
+        if [*map(getsignal, _SIGNALS)] == self._handlers:
+            return
+        for number, handler in zip(_SIGNALS, self._handlers, strict=True):
             if handler is not None and getsignal(number) != handler:
                 signal.signal(number, handler)
+
+    def _reset_streams(self) -> None:
         sys.stdin, sys.stdout, sys.stderr = self._streams
-        self.is_unfit |= any(stream is not None and stream.closed for stream in self._streams)
-        for descriptor in range(3):
-            os.fstat(descriptor)  # a closed one would be taken by the next socket
+        for stream in self._streams:
+            self.is_unfit |= stream is not None and stream.closed
+        for descriptor in _STANDARD_DESCRIPTORS:
+            os.get_inheritable(descriptor)  # a closed one would be taken by the next socket
+
+    def _reset_environment(self) -> None:
         if sys.path != self._path:
             sys.path[:] = self._path
         os.environ = self._environ_object  # noqa: B003 - the object that Python made, in place of an agent's
@@ -116,14 +146,14 @@ class AgentIsolation:
             time.tzset()
         os.fchdir(self._directory)
         os.umask(self._umask)
-        if locale.setlocale(locale.LC_ALL) != self._locale:
-            locale.setlocale(locale.LC_ALL, self._locale)
-        for name in _FIELDS_OF_DECIMAL_CONTEXT:  # what the contexts of new threads begin with
-            setattr(decimal.DefaultContext, name, getattr(self._decimal_context, name))
-        socket.setdefaulttimeout(None)
-        if sys.version_info < (3, 14):  # where asyncio.run leaves the thread without a loop for asyncio.get_event_loop
-            asyncio.set_event_loop_policy(None)
-        self._reset_logging()
+
+    def _reset_warnings(self) -> None:
+        warnings.showwarning, warnings._showwarnmsg_impl = self._show_warning  # type: ignore[attr-defined]  # noqa: SLF001
+        filters, entries = self._warning_filters
+        if warnings.filters is not filters or filters != entries:
+            warnings.filters = filters
+            warnings.resetwarnings()  # it empties the list, and tells the interpreter of the change
+            filters.extend(entries)
 
     def _run_with_own_decimal_context(self, agent: Callable[..., Any], *arguments: Any) -> Any:
         decimal.setcontext(self._decimal_context.copy())
@@ -152,7 +182,8 @@ class AgentIsolation:
 
 
 def _environ_bytes() -> dict[bytes, bytes]:
-    return dict(os.environ._data)  # type: ignore[attr-defined]  # noqa: SLF001
+    data: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001
+    return data
 
 
 def _allow_multiprocessing() -> None:

@@ -76,6 +76,7 @@ class ChildSlot:
     def __init__(self, memory: mmap.mmap, offset: int) -> None:
         self._memory = memory
         self._offset = offset
+        self._pid = os.getpid()
         self._sequence = 0
         self._alive_count = 0
         self._kill_at = 0.0
@@ -95,9 +96,10 @@ class ChildSlot:
         self._write(lease=True)
 
     def set_in_agent(self, *, running: bool) -> None:
-        """Write whether agent code runs."""
-        self._is_in_agent = running
-        self._write()
+        """Write whether agent code runs, if that has changed."""
+        if running is not self._is_in_agent:
+            self._is_in_agent = running
+            self._write()
 
     def request_stop(self, reason: str, kill_at: float) -> None:
         """Write why the step is asked to stop, and when its child must be killed."""
@@ -133,4 +135,4 @@ class ChildSlot:
 
     def _pack(self) -> None:
         stop = (self._kill_at, self._is_in_agent, self._stop_reason_index)
-        _SLOT_STRUCT.pack_into(self._memory, self._offset, self._sequence, os.getpid(), self._alive_count, *stop)
+        _SLOT_STRUCT.pack_into(self._memory, self._offset, self._sequence, self._pid, self._alive_count, *stop)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from shared.domain.definitions.basket import BasketStep
 from shared.domain.execution import INLINE, ErrorKind, Execution, Lease, LogEvent, RunError, Step
 from shared.domain.lifecycle import log_events
 from shared.domain.lifecycle.decision import Decision
@@ -126,10 +127,7 @@ def finish_if_done(execution: Execution, now: datetime, events: list[LogEvent]) 
     steps = dict(execution.steps)
     may_go_on = execution.cancel is None or any(step.status is StepStatus.RUNNING for step in steps.values())
     for step in execution.basket.steps:
-        is_waiting = steps[step.id].status is StepStatus.WAITING
-        needs = (steps[need].status for need in step.needs)
-        is_cut_off = any(need.is_final and need is not StepStatus.COMPLETED for need in needs)
-        if is_waiting and (is_cut_off or not may_go_on):
+        if steps[step.id].status is StepStatus.WAITING and not (may_go_on and _can_run(step, steps)):
             steps[step.id] = end_step(steps[step.id], StepStatus.SKIPPED, now)
     if steps != execution.steps:
         execution = replace(execution, steps=steps)
@@ -145,6 +143,11 @@ def finish_if_done(execution: Execution, now: datetime, events: list[LogEvent]) 
     )
     event = log_events.run_event(finished, now, f"execution.{status}", f"basket {execution.basket.name} {status}")
     return Decision(finished, events=(*events, event))
+
+
+def _can_run(step: BasketStep, steps: Mapping[str, Step]) -> bool:
+    needed = (steps[need].status for need in step.needs)
+    return all(status is StepStatus.COMPLETED or not status.is_final for status in needed)
 
 
 def cancelled_error(execution: Execution, step: Step | None = None) -> RunError:

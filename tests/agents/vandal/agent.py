@@ -50,7 +50,8 @@ def state() -> dict[str, Any]:
         "directory": str(Path.cwd()),
         "locale": locale.setlocale(locale.LC_ALL),
         "timezone": time.timezone,
-        "warnings": str(warnings.filters),
+        "warnings": [str(warnings.filters), str(warnings.showwarning), str(warnings._showwarnmsg_impl)],  # type: ignore[attr-defined]
+        "warning_is_raised": warning_is_raised(),
         "logging": [
             str(logging.getLogger().level),
             str(logging.getLogger().handlers),
@@ -65,6 +66,14 @@ def state() -> dict[str, Any]:
         "stdout": str(sys.stdout),
         "socket_timeout": socket.getdefaulttimeout(),
     }
+
+
+def warning_is_raised() -> bool:
+    try:
+        warnings.warn("a probe", UserWarning, stacklevel=1)
+    except UserWarning:
+        return True
+    return False
 
 
 def has_event_loop() -> bool:
@@ -167,6 +176,11 @@ def block_signals(_: dict[str, Any]) -> None:
     signal.setitimer(signal.ITIMER_VIRTUAL, 30)
 
 
+def record_warnings(_: dict[str, Any]) -> None:
+    warnings.catch_warnings(record=True).__enter__()
+    warnings.simplefilter("error")
+
+
 async def _nothing() -> None:
     """Do nothing, in an event loop."""
 
@@ -192,6 +206,7 @@ CHANGES = {
     "output": close_output,
     "signals": block_signals,
     "event_loop": use_event_loop,
+    "warnings": record_warnings,
     "later": start_later,
     "nothing": lambda _: None,
     "everything": change_everything,
