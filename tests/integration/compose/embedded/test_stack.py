@@ -144,7 +144,8 @@ def test_bucketd_up_runs_the_real_thing_and_a_killed_one_leaves_nothing(tmp_path
 def test_bucketd_up_comes_up_without_the_example_and_behind_long_runs(
     tmp_path: Path, redis_url: str, mongodb_url: str
 ) -> None:
-    servers = {"REDIS_URL": redis_url, "MONGODB_URL": mongodb_url}  # they keep the queue between the two starts
+    # The servers keep the queue between the two starts; the runs need not be waited for.
+    servers = {"REDIS_URL": redis_url, "MONGODB_URL": mongodb_url, "BUCKET_DRAIN_S": "0.5"}
     with bucketd_up(tmp_path, **servers) as (_, url):
         assert requests.delete(f"{url}/baskets/working_test", timeout=5).status_code == 200
         long_run = {"agent_name": "simulate", "input_data": {"script": ["running:60"]}}
