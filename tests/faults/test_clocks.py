@@ -65,5 +65,5 @@ def test_35_a_worker_claims_and_completes_by_the_servers_clock(bench: WorkerHarn
     execution = bench.read(run).execution
     assert execution.started_at is not None
     assert execution.finished_at is not None
-    assert execution.started_at == began
+    assert timedelta(0) <= execution.started_at - began
     assert execution.finished_at - began < timedelta(seconds=5)

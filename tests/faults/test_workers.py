@@ -50,6 +50,24 @@ def test_13_a_worker_child_that_is_killed_costs_an_attempt_and_no_run(
     assert steps_with_event(poll, "step.worker_lost") == [lost_step] * steps[lost_step]["losses"]
 
 
+def test_13_a_child_killed_in_the_first_moments_of_an_idempotent_step_loses_a_message_and_no_lease(
+    stack: Stack, runs: RunClient
+) -> None:
+    restart_with(stack, "worker", BUCKET_FAULTS="worker.agent_returned=kill")
+    children = descendants(stack.pid("worker"))
+    stack.pause("reconciler")  # else it is offered again to the child that replaces this one, and dies too
+    run = runs.submit("echo").execution_id
+    wait_until(lambda: children - descendants(stack.pid("worker")), 15, "its child died")
+    stack.kill("worker")
+    assert stored_run(stack, run)["steps"]["echo"]["status"] == "ready", "no claim was stored, or this shows nothing"
+    stack.start("worker")
+    stack.resume("reconciler")
+    poll = runs.wait_done(run)
+    step = stored_run(stack, run)["steps"]["echo"]
+    assert poll["status"] == "completed"
+    assert (step["offers"], step["claims"], step["losses"]) == (2, 1, 0)
+
+
 def test_13_a_stale_view_is_served_for_half_a_lease_at_most(stack: Stack, runs: RunClient) -> None:
     restart_with(stack, "worker", BUCKET_FAULTS="worker.written=kill")
     run = runs.submit("counter", seconds=0.3).execution_id  # long enough to be shown as running

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -26,12 +26,13 @@ from shared.clock import boottime_s
 from shared.domain.execution import Execution, ExecutionRecord, Lease
 from shared.domain.lifecycle.transitions import claim, release
 from shared.domain.status import StepStatus
-from shared.errors import BucketError
+from shared.errors import BucketError, LeaseLost
 from shared.ids import new_token
 from shared.queue.message import TaskMessage
 from shared.store.executions.bulk import BulkSave
 from worker.steps.batch_writer import BatchWriter
 from worker.steps.claims import ClaimedStep, Claims
+from worker.steps.deferred_claim import DeferredClaim, may_defer_claim
 from worker.steps.pending_writes import WRITE_DELAY_MAX_S, PendingWrites
 from worker.supervision.step_interrupter import StepInterrupter
 
@@ -159,15 +160,34 @@ class BatchRunner:
         loaded = self._load_executions(messages)
         planned: list[_PlannedClaim] = []
         others: list[_PrefetchedMessage] = []
-        for message in messages:
-            record = loaded.pop(message.execution_id, None)  # a doubled message finds it gone, and is run alone
+        deferred: list[_PrefetchedMessage] = []
+        for message in _without_doubles(messages):
+            record = loaded.pop(message.execution_id, None)  # of two steps of one run the second is run alone
+            if record is not None and self._may_defer_claim(record.execution, message):
+                claim_later = partial(self._begin_unclaimed, record, message)
+                release_message = partial(self._redeliver, message, record.execution)
+                deferred.append(_PrefetchedMessage(message, claim_later, release_message))
+                continue
             planned_claim = None if record is None else self._plan_claim(record, message)
             if planned_claim is None:
                 release_message = partial(self._redeliver, message, None if record is None else record.execution)
                 others.append(_PrefetchedMessage(message, partial(self._claims.claim, message), release_message))
             else:
                 planned.append(planned_claim)
-        return [*self._save_claims(planned), *others]
+        return [*self._save_claims(planned), *deferred, *others]
+
+    def _may_defer_claim(self, execution: Execution, message: TaskMessage) -> bool:
+        return _is_fresh_chain(execution) and may_defer_claim(self._services.catalogue, execution, message.step)
+
+    def _begin_unclaimed(self, record: ExecutionRecord, message: TaskMessage) -> ClaimedStep | None:
+        try:
+            deferred_claim = DeferredClaim(
+                record.execution, message.step, self._services.clock.now(), self._services.timings
+            )
+        except LeaseLost:  # the message names a step that is not ready
+            return None
+        pending_writes = self._pending_writes(record, deferred_claim.lease, record.lines_total, deferred_claim)
+        return self._claims.begin_step(pending_writes, message.step, {})
 
     def _load_executions(self, messages: Sequence[TaskMessage]) -> dict[str, ExecutionRecord]:
         integrator = messages[0].integrator
@@ -203,12 +223,17 @@ class BatchRunner:
         message, save = planned_claim.message, planned_claim.save
         record = save.decision.apply_to(save.before)
         lease = record.execution.lease_of(message.step)
-        pending_writes = PendingWrites(
-            self._services, record, lease, published_seq=save.before.lines_total,
-            give_up=lambda: self._interrupter.is_drain_over, on_idle=self._writer.add,
-        )  # fmt: skip
+        pending_writes = self._pending_writes(record, lease, save.before.lines_total)
         begin_step = partial(self._claims.begin_step, pending_writes, message.step, {})
         return _PrefetchedMessage(message, begin_step, partial(self._release_claim, pending_writes, lease))
+
+    def _pending_writes(
+        self, record: ExecutionRecord, lease: Lease, published_seq: int, deferred_claim: DeferredClaim | None = None
+    ) -> PendingWrites:
+        return PendingWrites(
+            self._services, record, lease, published_seq=published_seq, deferred_claim=deferred_claim,
+            give_up=lambda: self._interrupter.is_drain_over, on_idle=self._writer.add,
+        )  # fmt: skip
 
     def _unconfirmed(self, planned_claim: _PlannedClaim) -> _PrefetchedMessage:
         """Return a claim that may be ours already or another worker's: in its turn, its token tells which."""
@@ -226,6 +251,10 @@ class BatchRunner:
     def _redeliver(self, message: TaskMessage, execution: Execution | None) -> None:
         if execution is not None:  # else the reconciler offers it again
             self._services.publisher.redeliver(execution, message)
+
+
+def _without_doubles(messages: Sequence[TaskMessage]) -> Iterable[TaskMessage]:
+    return {(message.integrator, message.execution_id, message.step): message for message in messages}.values()
 
 
 def _is_fresh_chain(execution: Execution) -> bool:

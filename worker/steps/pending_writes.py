@@ -1,7 +1,8 @@
 """Write-behind: the decisions of one chain that are not saved yet, and the one way in which they are saved.
 
-Quick steps share a write. A decision is kept until this worker has no next step in the run, until the run ends or
-dispatches other steps, or until 50 ms have passed. Then all decisions are saved by one write, filtered by the lease
+Quick steps share a write, and so does the claim of a chain whose agents are idempotent (``deferred_claim``). A decision
+is kept until this worker has no next step in the run, until the run ends or dispatches other steps, or until 50 ms have
+passed. Then all decisions are saved by one write, filtered by the lease
 that is *stored*. A crash in between repeats the steps that were not saved, which any crash may do. The runner's thread
 decides. The heartbeat thread also decides, on the hand-backs of a batch, and so does the interrupter's thread after it
 took over; both may save too. One thread decides or saves at a time. In a batch of runs, the last decision on each run
@@ -27,6 +28,7 @@ from shared.live.publisher import SavedDecision
 from shared.store.executions.bulk import BulkSave
 from shared.store.executions.settle import settle
 from worker.steps.agent_memory import AgentMemory
+from worker.steps.deferred_claim import DeferredClaim, is_idempotent
 
 WRITE_DELAY_MAX_S: Final = 0.05
 _BATCHABLE_MAX_BYTES: Final = 64 * 1024
@@ -50,31 +52,36 @@ class PendingWrites:
     def __init__(
         self,
         services: Services,
-        claimed_record: ExecutionRecord,
+        record: ExecutionRecord,
         lease: Lease,
         *,
         published_seq: int,
         give_up: Callable[[], bool],
         on_idle: Callable[[PendingWrites], None] | None = None,
+        deferred_claim: DeferredClaim | None = None,
     ) -> None:
-        """Begin after a claim: ``claimed_record`` is the record of the claim that gave ``lease``.
+        """Begin after a claim: ``record`` is the record of the claim that gave ``lease``.
 
-        Log lines up to ``published_seq`` are published already. ``on_idle`` takes this object over once nothing is left
-        to run here; for that, ``claimed_record`` must be whole, with its log lines and outputs.
+        Or begin before it, with a ``deferred_claim``, which gives ``lease`` on ``record`` and is the first pending
+        decision. Log lines up to ``published_seq`` are published already. ``on_idle`` takes this object over once
+        nothing is left to run here; for that, ``record`` must be whole, with its log lines and outputs.
         """
         self._services = services
         self._memory = AgentMemory(services)
         self._give_up = give_up
         self._lock = threading.RLock()
         self._on_idle = on_idle
-        self._record = claimed_record
-        self._stored = self.execution = claimed_record.execution
+        self._record = record
+        self._stored = self.execution = record.execution
         self.lease = lease
-        """The lease that is stored."""
+        """The lease that is stored, or that the deferred claim gives."""
         self._pending: list[_PendingDecision] = []
         self._merged: Decision | None = None
         self._durations: list[tuple[str, float]] = []
         self._pending_since = 0.0
+        self._is_claimed = deferred_claim is None
+        if deferred_claim is not None:
+            self._merge(deferred_claim, deferred_claim.decision)
         self._fallback: FallbackFn | None = None
         self.published_seq = published_seq
         self.steps_with_checkpoints: set[str] = set()
@@ -88,21 +95,39 @@ class PendingWrites:
         """
         with self._lock:
             decision = decide(self.execution, None)
-            self._pending.append(_PendingDecision(decide))
-            self._merged = decision if self._merged is None else _append_decision(self._merged, decision)
+            merged = self._merge(decide, decision)
             self._durations.append((agent, took_s))
-            self._pending_since = self._pending_since or boottime_s()
-            self.execution = decision.execution
             self._fallback = fallback
             # After a heartbeat period the lease may be lost, and that must be found out before the next agent runs.
-            if took_s < self._services.settings.heartbeat_s and _may_defer(decision):
+            if took_s < self._services.settings.heartbeat_s and self._may_defer(decision):
                 self._pending[-1] = _PendingDecision(decide, decision.next_step)
                 return decision
-            if self._on_idle is not None and took_s < WRITE_DELAY_MAX_S and _is_batchable(self._merged):
+            if self._on_idle is not None and took_s < WRITE_DELAY_MAX_S and _is_batchable(merged):
                 self._on_idle(self)
                 return decision
             # The decision as it was saved: if others wrote meanwhile, it may claim a join for this worker.
             return self.write_or_fail_step() or decision
+
+    def _merge(self, decide: DecideFn, decision: Decision) -> Decision:
+        """Add a pending decision; return all of them as one."""
+        self._pending.append(_PendingDecision(decide))
+        self._merged = merged = decision if self._merged is None else _append_decision(self._merged, decision)
+        self._pending_since = self._pending_since or boottime_s()
+        self.execution = decision.execution
+        return merged
+
+    def _may_defer(self, decision: Decision) -> bool:
+        """Return whether a decision may stay unsaved for a moment: this worker goes on, no other step waits for it.
+
+        Before a deadline it may not: the run could end with a step that has begun and does not show it. Neither may it
+        while no claim is stored, if the next agent must not run twice at the same time.
+        """
+        execution = decision.execution
+        if decision.next_step is None or decision.dispatch or execution.deadline is not None:
+            return False
+        if any(step.losses for step in execution.steps.values()):
+            return False
+        return self._is_claimed or is_idempotent(self._services.catalogue, execution, decision.next_step)
 
     @property
     def is_written(self) -> bool:
@@ -133,7 +158,7 @@ class PendingWrites:
         """Return all decisions as one part of a bulk save; ``mark_written`` must follow, or else ``write``."""
         if self._merged is None:
             raise RuntimeError(f"nothing is left to write of {self._stored.id}")
-        return BulkSave(self._record, self._merged, self.lease)
+        return BulkSave(self._record, self._merged, self.lease if self._is_claimed else None)
 
     def mark_written(self, save: BulkSave) -> SavedDecision:
         """Record that ``save`` was written; return what is to be published."""
@@ -171,7 +196,8 @@ class PendingWrites:
 
             settled = settle(
                 self._services.store, stored, decide,
-                lease=lease, is_own_write=lambda current: _is_already_applied(current, lease), give_up=self._give_up,
+                lease=lease if self._is_claimed else None,
+                is_own_write=lambda current: _is_already_applied(current, lease), give_up=self._give_up,
             )  # fmt: skip
             if settled is None:
                 self._reset()
@@ -191,6 +217,7 @@ class PendingWrites:
     def _on_saved(self, record: ExecutionRecord, decision: Decision) -> SavedDecision:
         saved = SavedDecision(record, decision, self.published_seq, tuple(took for took in self._durations if took[0]))
         self._reset()
+        self._is_claimed = True
         self._record, self._stored, self.execution = record, record.execution, record.execution
         self.published_seq = record.lines_total
         # Before the view is published: a caller that sees the run done may submit the next run, whose agent must find
@@ -201,16 +228,6 @@ class PendingWrites:
 
     def _reset(self) -> None:
         self._pending, self._durations, self._pending_since, self._merged = [], [], 0.0, None
-
-
-def _may_defer(decision: Decision) -> bool:
-    """Return whether a decision may stay unsaved for a moment: this worker goes on, and no other step waits for it.
-
-    Before a deadline it may not: the run could end with a step that has begun and does not show it.
-    """
-    execution = decision.execution
-    has_losses = any(step.losses for step in execution.steps.values())
-    return decision.next_step is not None and not decision.dispatch and not has_losses and execution.deadline is None
 
 
 def _is_batchable(merged: Decision) -> bool:
@@ -239,6 +256,6 @@ def _append_decision(merged: Decision, following: Decision) -> Decision:
 
 
 def _is_already_applied(execution: Execution, lease: Lease) -> bool:
-    """Return whether the holder of the stored lease has moved its step on: our own write, whose reply was lost."""
+    """Return whether the holder of the lease has moved its step on: our own write, whose reply was lost."""
     step = execution.steps[lease.step]
     return step.matches_lease(lease) and not step.is_running_under(lease)

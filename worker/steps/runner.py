@@ -78,10 +78,7 @@ class Runner:
         began_at = boottime_s()
         messages: Sequence[TaskMessage] = (message,)
         while messages:
-            if len(messages) == 1:
-                self.run_message(messages[0])
-            else:
-                self._batch_runner.run(messages)
+            self._batch_runner.run(messages)
             if self._is_ending or boottime_s() - began_at > BACKLOG_LOOP_MAX_S:
                 return
             messages = self._dequeue()
@@ -104,7 +101,7 @@ class Runner:
 
     def run_message(self, message: TaskMessage) -> None:
         """Run the step that a message names, and the steps of its chain that this worker's own decisions claim."""
-        self._claim_and_run_chain(message, partial(self._claims.claim, message))
+        self._batch_runner.run((message,))
 
     def _claim_and_run_chain(self, message: TaskMessage, claim: Callable[[], ClaimedStep | None]) -> None:
         began_at, self._agent_time_s = boottime_s(), 0.0

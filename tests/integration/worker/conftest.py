@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from shared.bootstrap import Services, bootstrap
+from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.domain.definitions.basket import SEQUENTIAL, Basket, BasketStep
 from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, ExecutionRecord
@@ -103,6 +104,10 @@ class WorkerHarness:
 
         wait_until(is_taken, what=f"{step} is lost")
 
+    def writes(self) -> int:
+        """Return how many writes of decisions were made so far, single and in bulk."""
+        return int(self.store.calls["save"] + self.batches.calls["save_all"])
+
     def message_of(self, run: Execution, step: str = "s1") -> TaskMessage:
         """Return the task message of a step."""
         return TaskMessage(PUBLIC_INTEGRATOR, run.id, step, self.clock.now())
@@ -128,6 +133,24 @@ def bench(redis_url: str, mongodb_url: str) -> Iterator[WorkerHarness]:
         publisher = Publisher(services.redis, services.views, FleetCounters(), view_age_max_s=60)
         services = replace(services, clock=clock, store=store, bulk=batches, publisher=publisher)  # type: ignore[arg-type]
         yield WorkerHarness(services, store, batches, hand, load_agents(services.catalogue))
+
+
+@pytest.fixture
+def claims_first(bench: WorkerHarness) -> None:
+    """Make no agent idempotent, so that every step is claimed before it begins."""
+    entries = [
+        replace(entry, spec=replace(entry.spec, capabilities=replace(entry.spec.capabilities, idempotent=False)))
+        for entry in bench.services.catalogue._entries.values()
+    ]
+    bench.services = replace(bench.services, catalogue=AgentCatalogue(entries))
+
+
+@pytest.fixture(params=["claimed first", "claim deferred"])
+def either_way(request: pytest.FixtureRequest) -> bool:
+    """Run the test both ways; return whether claims are deferred."""
+    if request.param == "claimed first":
+        request.getfixturevalue("claims_first")
+    return bool(request.param == "claim deferred")
 
 
 @pytest.fixture

@@ -58,11 +58,11 @@ with_long_delays = pytest.mark.usefixtures("long_delays")
 
 
 @with_long_delays
-def test_several_runs_share_a_load_a_claim_and_a_final_save(bench: WorkerHarness) -> None:
+def test_several_runs_share_a_load_a_claim_and_a_final_save(bench: WorkerHarness, *, either_way: bool) -> None:
     runs = accept_runs(bench, 5)
     run_batch(bench, runs)
     check_recorded_once(bench, runs)
-    assert dict(bench.batches.calls) == {"load_all": 1, "save_all": 2}
+    assert dict(bench.batches.calls) == {"load_all": 1, "save_all": 1 if either_way else 2}
     assert (bench.store.calls["load"], bench.store.calls["save"]) == (0, 0)
     lines = [
         (line["execution_id"], line["seq"])
@@ -89,6 +89,7 @@ def test_a_runner_takes_larger_batches_while_its_runs_are_quick(
     assert 0 < bench.batches.calls["load_all"] < 20
 
 
+@pytest.mark.usefixtures("either_way")
 @with_long_delays
 @pytest.mark.parametrize("place", range(2))
 @pytest.mark.parametrize("fault", ["before", "after"])
@@ -110,6 +111,7 @@ def test_a_shared_write_that_fails_before_or_after_it_is_written_records_each_ru
     check_recorded_once(bench, runs)
 
 
+@pytest.mark.usefixtures("either_way")
 @with_long_delays
 def test_after_a_failed_bulk_load_each_message_is_run_alone(bench: WorkerHarness) -> None:
     runs = accept_runs(bench, 3)
@@ -118,6 +120,7 @@ def test_after_a_failed_bulk_load_each_message_is_run_alone(bench: WorkerHarness
     check_recorded_once(bench, runs)
 
 
+@pytest.mark.usefixtures("either_way")
 @with_long_delays
 def test_a_message_that_comes_twice_in_a_batch_runs_once(bench: WorkerHarness) -> None:
     runs = accept_runs(bench, 3)
@@ -139,6 +142,7 @@ def before_shared_write(bench: WorkerHarness, number: int, act: Callable[[], Non
     bench.batches.save_all = save_all  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("claims_first")
 @with_long_delays
 def test_a_run_that_another_worker_claims_meanwhile_is_dropped_and_no_other(bench: WorkerHarness) -> None:
     runs = accept_runs(bench, 3)
@@ -163,6 +167,7 @@ def test_a_run_that_another_worker_claims_meanwhile_is_dropped_and_no_other(benc
         assert [event.event for event in bench.read(run).events][1:] == CHAIN
 
 
+@pytest.mark.usefixtures("claims_first")
 @with_long_delays
 def test_an_outcome_whose_lease_was_lost_is_refused_and_no_other(bench: WorkerHarness) -> None:
     runs = accept_runs(bench, 3)
@@ -181,6 +186,7 @@ def test_an_outcome_whose_lease_was_lost_is_refused_and_no_other(bench: WorkerHa
     assert [bench.read(run).execution.status for run in (runs[0], runs[2])] == [COMPLETED] * 2
 
 
+@pytest.mark.usefixtures("claims_first")
 @with_long_delays
 def test_a_cancel_during_a_batch_finds_the_steps_that_have_run_and_touches_no_other_run(bench: WorkerHarness) -> None:
     runs = accept_runs(bench, 3)
@@ -201,6 +207,7 @@ def test_a_cancel_during_a_batch_finds_the_steps_that_have_run_and_touches_no_ot
     assert [bench.read(run).execution.status for run in runs] == [COMPLETED] * 3
 
 
+@pytest.mark.usefixtures("either_way")
 @with_long_delays
 def test_an_outcome_that_cannot_be_stored_fails_its_own_run_and_no_other(bench: WorkerHarness) -> None:
     runs = accept_runs(bench, 3, "echo")
@@ -229,6 +236,7 @@ def test_an_outcome_that_cannot_be_stored_fails_its_own_run_and_no_other(bench: 
     assert [bench.read(run).execution.status for run in (runs[0], runs[2])] == [COMPLETED] * 2
 
 
+@pytest.mark.usefixtures("either_way")
 @with_long_delays
 def test_only_fresh_chains_are_claimed_together(bench: WorkerHarness) -> None:
     fresh = bench.accept("echo", "echo")
@@ -288,7 +296,9 @@ def run_beside_slow_step(bench: WorkerHarness, slow: Slow, runs: Sequence[Execut
 
 
 @with_long_delays
-def test_beside_a_slow_step_outcomes_are_saved_and_prefetched_messages_are_given_back(bench: WorkerHarness) -> None:
+def test_beside_a_slow_step_outcomes_are_saved_and_prefetched_messages_are_given_back(
+    bench: WorkerHarness, *, either_way: bool
+) -> None:
     runs, slow = accept_runs(bench, 4, "echo"), Slow()
     late = accept_runs(bench, 1, "echo")[0]
     decision = claim(late, "s1", "elsewhere", bench.clock.now(), bench.services.timings)
@@ -301,10 +311,12 @@ def test_beside_a_slow_step_outcomes_are_saved_and_prefetched_messages_are_given
     done = bench.read(runs[0])
     assert done.execution.status is COMPLETED
     assert parse_header(bench.services.views.get(runs[0].id) or b"").is_done, "its view is published too"
-    assert bench.read(runs[1]).execution.steps["s1"].status is StepStatus.RUNNING
+    wait_until(
+        lambda: bench.read(runs[1]).execution.steps["s1"].status is StepStatus.RUNNING, what="its claim is stored"
+    )
     released = [bench.read(run).execution.steps["s1"] for run in runs[2:]]
     assert {(step.status, step.claims, step.failures, step.losses) for step in released} == {
-        (StepStatus.READY, 1, 0, 0)
+        (StepStatus.READY, 0 if either_way else 1, 0, 0)
     }
     dequeuer = Dequeuer(bench.services.redis, ["default"])
     messages = [message for _ in range(3) for message in dequeuer.dequeue().messages]
@@ -329,6 +341,7 @@ def test_beside_a_slow_last_step_outcomes_are_saved(bench: WorkerHarness) -> Non
     assert [bench.read(run).execution.status for run in runs] == [COMPLETED] * 2
 
 
+@pytest.mark.usefixtures("either_way")
 @with_long_delays
 def test_a_worker_that_drains_gives_back_prefetched_messages(bench: WorkerHarness) -> None:
     runs, runner = accept_runs(bench, 3, "echo"), bench.runner()
