@@ -3,6 +3,7 @@
 The exit code is 1 if anything was lost, doubled or changed.
 
 python -m tests.faults.chaos [--runs N] [--seconds S] [--seed N] [--store before|after]
+                             [--agents claimed|idempotent|mixed]
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from compose.embedded.group_reaper import GroupReaper
 from tests.api_client import AGENTS
+from tests.faults.chaos import workload
 from tests.faults.chaos.callers import Callers
 from tests.faults.chaos.killer import Crew, Killer, print_now
 from tests.faults.chaos.verdict import ChaosReport, judge
@@ -35,7 +37,9 @@ STORES = {
 }
 
 
-def play(root: Path, *, runs: int, seconds: float, seed: int, store: str | None = None) -> ChaosReport:
+def play(
+    root: Path, *, runs: int, seconds: float, seed: int, store: str | None = None, agents: str = "mixed"
+) -> ChaosReport:
     """Run the chaos of ``seed`` on servers of its own in ``root`` and return its report."""
     chance = random.Random(seed)
     provider = root / "provider"
@@ -44,14 +48,14 @@ def play(root: Path, *, runs: int, seconds: float, seed: int, store: str | None 
         members = ReplicaSet(root / "members", group_reaper)
         try:
             members.start()
-            return _play_on(members, group_reaper, root, chance, runs=runs, seconds=seconds, store=store)
+            return _play_on(members, group_reaper, root, chance, runs=runs, seconds=seconds, store=store, mix=agents)
         finally:
             members.close()
 
 
 def _play_on(
     members: ReplicaSet, group_reaper: GroupReaper, root: Path, chance: random.Random, *, runs: int, seconds: float,
-    store: str | None,
+    store: str | None, mix: str,
 ) -> ChaosReport:  # fmt: skip
     stack = Stack(
         root, group_reaper, BUCKET_AGENTS_DIR=str(AGENTS), MONGODB_URL=members.url, BUCKET_LOSSES_MAX="20",
@@ -65,7 +69,7 @@ def _play_on(
         crew.start()
         if store is not None:
             members.sometimes_failing(*WRITES, chance=FAILS_OF_ALL, appName="bucket-worker", **STORES[store])
-        callers.start([plan(chance, number, str(root / "provider")) for number in range(runs)], seconds)
+        callers.start([plan(chance, number, str(root / "provider"), mix) for number in range(runs)], seconds)
         killer = Killer(chance, crew, stack, members, seconds)
         started_at = time.monotonic()
         while not callers.all_done and time.monotonic() < started_at + seconds + SETTLES_WITHIN_S:
@@ -96,10 +100,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=240.0, help="how long to submit and to strike")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**9))
     parser.add_argument("--store", choices=sorted(STORES), help="have writes fail now and then, before or after")
+    parser.add_argument(
+        "--agents", choices=sorted(workload.AGENTS), default="mixed", help="which agents the steps have"
+    )
     args = parser.parse_args()
     print_now(f"seed {args.seed}")
     root = Path(tempfile.mkdtemp(prefix="bucket-chaos-"))
-    figures = play(root, runs=args.runs, seconds=args.seconds, seed=args.seed, store=args.store)
+    figures = play(root, runs=args.runs, seconds=args.seconds, seed=args.seed, store=args.store, agents=args.agents)
     print_now(figures.summary())
     if figures.faults:
         print_now(f"logs and data: {root}")

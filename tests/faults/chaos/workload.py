@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 LONGEST_S = 5.0
+AGENTS = {"claimed": ("effect",), "idempotent": ("effect_idempotent",), "mixed": ("effect", "effect_idempotent")}
+"""The agents of the steps, by the name of the mix: those that are claimed first, those that need not be, and both."""
 KINDS = ("chain", "chain", "fan", "diamond", "retry", "retry", "quick", "quick", "quick", "broken", "long")
 
 
@@ -25,11 +27,16 @@ class PlannedRun:
         return self.kind == "broken"
 
 
-def plan(chance: random.Random, number: int, provider: str) -> PlannedRun:
-    """Build the run of this number."""
+def plan(chance: random.Random, number: int, provider: str, mix: str = "mixed") -> PlannedRun:
+    """Build the run of this number, with agents of a mix of :data:`AGENTS`."""
     kind = chance.choice(KINDS)
     steps = [
-        {"id": step_id, "agent": "effect", "needs": needs, "input": {"provider": provider, **step_input}}
+        {
+            "id": step_id,
+            "agent": chance.choice(AGENTS[mix]),
+            "needs": needs,
+            "input": {"provider": provider, **step_input},
+        }
         for step_id, needs, step_input in _steps(chance, kind)
     ]
     body = {"config": {"name": f"chaos-{kind}", "steps": steps}, "input_data": {"number": number}}
