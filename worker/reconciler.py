@@ -156,8 +156,8 @@ class Reconciler:
         due = [step for step in execution.steps.values() if is_overdue(execution, step, now, self._services.timings)]
         still_queued = [step for step in due if self._is_message_waiting(execution, step)]
         if still_queued or not due:
-            later = now + self._services.timings.queued_grace
-            waiting.append(with_steps(execution, *(replace(step, due_by=later) for step in still_queued)))
+            postponed = (replace(step, due_by=now + self._queued_grace(execution, step)) for step in still_queued)
+            waiting.append(with_steps(execution, *postponed))
         return sum(self._rescue(execution, step) for step in due if step not in still_queued and self._may_rescue(step))
 
     def _is_message_waiting(self, execution: Execution, step: Step) -> bool:
@@ -166,6 +166,12 @@ class Reconciler:
             return False
         queue = execution.basket.step(step.id).queue
         return not self._oldest_messages.is_lost(step, queue, self._services.timings.handoff)
+
+    def _queued_grace(self, execution: Execution, step: Step) -> timedelta:
+        """Return for how long a step is postponed whose message still waits, as far as can be told."""
+        timings, queue = self._services.timings, execution.basket.step(step.id).queue
+        has_turn_passed = self._oldest_messages is not None and self._oldest_messages.has_turn_passed(step, queue)
+        return timings.handoff if has_turn_passed else timings.queued_grace
 
     def _may_rescue(self, step: Step) -> bool:
         needs_redis = step.status is StepStatus.READY

@@ -37,6 +37,11 @@ class LostMessageDetector:
         oldest = self._oldest[list_key(queue, step.priority)]
         return oldest == _EMPTY or oldest - step.offered_at > handoff
 
+    def has_turn_passed(self, step: Step, queue: str) -> bool:
+        """Return whether a message that was offered later is the oldest: the step's own has left, or is about to."""
+        oldest = self._oldest[list_key(queue, step.priority)]
+        return step.offered_at is not None and oldest > step.offered_at
+
 
 def read_oldest_messages(client: redis.Redis) -> LostMessageDetector:
     """Read the oldest message of each list, in one round trip.

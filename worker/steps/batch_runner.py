@@ -177,7 +177,10 @@ class BatchRunner:
         return [*self._save_claims(planned), *deferred, *others]
 
     def _may_defer_claim(self, execution: Execution, message: TaskMessage) -> bool:
-        return _is_fresh_chain(execution) and may_defer_claim(self._services.catalogue, execution, message.step)
+        services, step = self._services, message.step
+        return _is_fresh_chain(execution) and may_defer_claim(
+            services.catalogue, execution, step, services.clock.now(), services.timings
+        )
 
     def _begin_unclaimed(self, record: ExecutionRecord, message: TaskMessage) -> ClaimedStep | None:
         try:

@@ -20,13 +20,19 @@ from shared.errors import LeaseLost
 from shared.ids import new_token
 
 
-def may_defer_claim(catalogue: AgentCatalogue, execution: Execution, step_id: str) -> bool:
+def may_defer_claim(
+    catalogue: AgentCatalogue, execution: Execution, step_id: str, now: datetime, timings: Timings
+) -> bool:
     """Return whether ``step_id`` of an untouched run may begin before its claim is stored.
 
-    Before a deadline it may not: the run could end with a step that has begun and does not show it.
+    Before a deadline it may not: the run could end with a step that has begun and does not show it. Neither may it
+    after its hand-off time: the reconciler may have postponed it for long, and would find a dead worker late.
     """
-    has_deadline = execution.deadline is not None or execution.start_deadline is not None
-    return not has_deadline and step_id in execution.steps and is_idempotent(catalogue, execution, step_id)
+    step = execution.steps.get(step_id)
+    if step is None or step.offered_at is None or execution.expires_at is not None:
+        return False
+    is_in_time = now < step.offered_at + timings.handoff_timeout(step.offers)
+    return is_in_time and is_idempotent(catalogue, execution, step_id)
 
 
 def is_idempotent(catalogue: AgentCatalogue, execution: Execution, step_id: str) -> bool:

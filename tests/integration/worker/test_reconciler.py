@@ -367,6 +367,25 @@ def test_a_message_is_lost_if_later_messages_lead_the_queue(bench: WorkerHarness
     assert (offers_of(bench, lost), offers_of(bench, waiting)) == (2, 1)
 
 
+def test_a_step_whose_turn_has_passed_is_checked_again_after_one_handoff_time(bench: WorkerHarness) -> None:
+    reconciler = reconciler_of(bench)
+    lost = bench.accept()
+    # A second is the least by which the bench's clock moves on, because mongod stores in whole seconds.
+    timings = replace(bench.services.timings, handoff=timedelta(seconds=3))
+    bench.services = reconciler._services = replace(bench.services, timings=timings)
+    bench.clock.advance(1)
+    later = bench.accept()
+    bench.services.publisher.publish_accepted([Decision(later, dispatch=("s1",))])
+    bench.clock.advance(4)
+    assert reconciler.reconcile_once() == 0, "messages may be out of order by a little"
+    waits = bench.read(lost).execution.due_by
+    assert waits is not None
+    assert waits < bench.clock.now() + 2 * bench.services.timings.handoff
+    due_by = bench.read(later).execution.due_by
+    assert due_by is not None
+    assert due_by > bench.clock.now() + 10 * bench.services.timings.handoff
+
+
 def test_only_the_leader_deletes_runs_past_their_retention(bench: WorkerHarness) -> None:
     run, young = bench.accept(), bench.accept()
     bench.runner().run_message(bench.message_of(run))

@@ -18,6 +18,8 @@ from tests.integration.worker.conftest import WorkerHarness
 from tests.waiting import wait_until
 from worker.context import AgentContext
 
+pytestmark = pytest.mark.usefixtures("long_handoff")
+
 
 def step_of(bench: WorkerHarness, run: Execution, step: str = "s1") -> tuple[str, int]:
     """Return the status of a step and its attempts, as the primary has them now."""
@@ -101,8 +103,14 @@ def test_a_run_with_a_deadline_is_claimed_first(bench: WorkerHarness, limit: str
 
 def test_a_step_that_is_offered_again_is_claimed_first_so_that_losses_are_counted(bench: WorkerHarness) -> None:
     run = bench.accept("echo")
-    later = bench.clock.advance(2)
+    later = bench.clock.advance(62)
     save(bench, run, lambda execution: rescue(execution, "s1", later, bench.services.timings))
+    assert seen_by_agent(bench, run, "echo") == ("running", 1)
+
+
+def test_a_step_whose_handoff_time_is_over_is_claimed_first(bench: WorkerHarness, long_handoff: timedelta) -> None:
+    run = bench.accept("echo")
+    bench.clock.advance(long_handoff.total_seconds() + 1)
     assert seen_by_agent(bench, run, "echo") == ("running", 1)
 
 
