@@ -20,11 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import operation_counts, scaling
+from benchmarks.harness.builds import ROOT
 from benchmarks.harness.http_dialects import BUCKET
 from benchmarks.harness.load_generator import BenchmarkError
 from benchmarks.harness.report import print_progress
 from benchmarks.harness.scaling import BenchmarkDatabase
-from benchmarks.harness.systems import ROOT, SystemUnderTest
+from benchmarks.harness.systems import SystemUnderTest
 from compose.embedded.group_reaper import GroupReaper
 from compose.operator_error import OperatorError
 from shared.errors import BucketError

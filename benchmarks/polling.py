@@ -28,12 +28,13 @@ from rich.table import Table
 
 from benchmarks.harness import sample_executions
 from benchmarks.harness.balanced_connections import opened_evenly
+from benchmarks.harness.builds import ROOT
 from benchmarks.harness.cpu_time import children_of, cpu_time_by_pid
 from benchmarks.harness.http_dialects import BUCKET
 from benchmarks.harness.load_generator import ETAG_HEADER, BenchmarkError, LoadGenerator, Scenario
 from benchmarks.harness.report import print_progress
 from benchmarks.harness.scenarios import LoadResult, poll_repeatedly
-from benchmarks.harness.systems import API_PROCESSES, ROOT, SystemUnderTest
+from benchmarks.harness.systems import API_PROCESSES, SystemUnderTest
 from compose.embedded import api_port, bucket_process_plans
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child

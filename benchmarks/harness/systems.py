@@ -1,7 +1,7 @@
 """The systems under test: Bucket and the reference, each with a redis-server and a mongod of its own, started alike.
 
-Own servers, so that their CPU can be read per process and neither has the other's data in its caches. Both systems stay
-up during the whole benchmark; the CPU of each at rest is measured too, because it also slows down the other.
+Own servers, so that their CPU can be read per process and neither has the other's data in its caches. Systems that are
+compared are up at the same time; the CPU of each at rest is measured too, because it also slows down the others.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import urllib.error
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, Final
 import pymongo
 import redis
 
+from benchmarks.harness.builds import THIS_BUILD, Build
 from benchmarks.harness.cpu_time import children_of
 from benchmarks.harness.http_dialects import BUCKET, HttpDialect
 from compose.embedded import api_port, bucket_process_plans, server_plans, socket_dir
@@ -26,7 +27,6 @@ from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 API_PROCESSES: Final = 2
 API_THREADS: Final = 16
 WORKER_PROCESSES: Final = 2
@@ -39,12 +39,28 @@ _TMPFS: Final = Path("/dev/shm")  # noqa: S108 - a heartbeat must not wait for a
 
 
 class SystemUnderTest:
-    """The processes and stores of one system; ``accepted_count`` counts all submits that got a 202."""
+    """The processes and stores of one system.
 
-    def __init__(self, dialect: HttpDialect, root: Path, group_reaper: GroupReaper, **settings: str) -> None:
-        """Prepare a system that stores data and logs in ``root``; ``settings`` are environment variables."""
+    ``accepted_count`` counts all submits that were accepted; ``finished_ids`` are the runs of the last load that waited
+    for their end.
+    """
+
+    def __init__(
+        self,
+        dialect: HttpDialect,
+        root: Path,
+        group_reaper: GroupReaper,
+        *,
+        build: Build = THIS_BUILD,
+        **settings: str,
+    ) -> None:
+        """Prepare a system that stores data and logs in ``root``; ``settings`` are environment variables.
+
+        ``build`` is the build of Bucket that it runs; the reference is always that of this build.
+        """
         self.dialect = dialect
         self.accepted_count = 0
+        self.finished_ids: Sequence[str] = ()
         self.address = ("127.0.0.1", api_port.pick_port("127.0.0.1", 0))
         self.url = api_port.local_url(*self.address)
         self._sockets = socket_dir.make_socket_dir()
@@ -53,10 +69,11 @@ class SystemUnderTest:
         self.redis = redis.Redis.from_url(self.redis_url)
         self.mongo: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(self.mongodb_url, connect=False)
         root.mkdir(parents=True, exist_ok=True)
+        own_plans = _bucket_plans if dialect is BUCKET else _reference_plans
         plans = (
             server_plans.redis_plan(self._sockets, root / "redis"),
             server_plans.mongod_plan(self._sockets, root / "mongod"),
-            *(_bucket_plans if dialect is BUCKET else _reference_plans)(self.url, self._environment(root) | settings),
+            *map(build.own_plan, own_plans(self.url, self._environment(root) | settings)),
         )
         self.children = {plan.name: Child(plan, root / f"{plan.name}.log", group_reaper) for plan in plans}
 
@@ -67,7 +84,6 @@ class SystemUnderTest:
             if not name.startswith(_SETTING_PREFIXES) and name not in _SETTINGS
         }  # fmt: skip
         return inherited | {
-            "PYTHONPATH": str(ROOT),
             "HOST": self.address[0],
             "PORT": str(self.address[1]),
             "REDIS_URL": self.redis_url,
