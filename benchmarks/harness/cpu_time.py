@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+PROC: Final = Path("/proc")
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 # Fields of /proc/<pid>/stat after the name, which may itself contain spaces and brackets.
 _PARENT, _UTIME, _STIME, _CUTIME, _CSTIME = 1, 11, 12, 13, 14
@@ -34,7 +35,7 @@ def cpu_time_by_pid(pids: Iterable[int]) -> dict[int, CpuTime]:
 
     A child that has ended counts for its parent once the parent has reaped it, so no figure ever decreases.
     """
-    stats = {int(entry.name): found for entry in Path("/proc").glob("[0-9]*") if (found := _stat(entry)) is not None}
+    stats = {int(entry.name): found for entry in PROC.glob("[0-9]*") if (found := _stat(entry)) is not None}
     children: dict[int, list[int]] = {}
     for pid, fields in stats.items():
         children.setdefault(int(fields[_PARENT]), []).append(pid)
@@ -63,7 +64,7 @@ def _stat(entry: Path) -> list[str] | None:
         return None  # it ended meanwhile
 
 
-def children_of(pid: int) -> list[int]:
+def children_of(pid: int, proc: Path = PROC) -> list[int]:
     """Return the ids of the running processes whose parent is ``pid``."""
-    entries = ((int(entry.name), _stat(entry)) for entry in Path("/proc").glob("[0-9]*"))
+    entries = ((int(entry.name), _stat(entry)) for entry in proc.glob("[0-9]*"))
     return [child for child, fields in entries if fields is not None and int(fields[_PARENT]) == pid]
