@@ -31,12 +31,14 @@ class HttpDialect:
     done_marker: bytes
     collection: str
     queues: tuple[str, ...]
+    holds_submits: bool
 
-    def submit(self) -> bytes:
-        """Build the bytes of a submit."""
+    def submit(self, wait_s: int | None = None) -> bytes:
+        """Build the bytes of a submit; with ``wait_s``, of a held one (``Prefer: wait``)."""
         body = json.dumps(self.submit_body)
+        preference = "" if wait_s is None else f"Prefer: wait={wait_s}\r\n"
         return (
-            f"POST {self.submit_path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+            f"POST {self.submit_path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n{preference}"
             f"Content-Length: {len(body)}\r\n\r\n{body}"
         ).encode()
 
@@ -55,9 +57,9 @@ class HttpDialect:
         return self.done_marker in body
 
     def has_expected_result(self, body: bytes) -> bool:
-        """Return whether the response to a poll shows a completed run with the right result."""
+        """Return whether a view shows a completed run with the right result."""
         view = json.loads(body)
-        return bool(view["status"] == "completed" and view["result"] == EXPECTED_RESULT)
+        return bool(view.get("status") == "completed" and view.get("result") == EXPECTED_RESULT)
 
 
 REFERENCE: Final = HttpDialect(
@@ -68,6 +70,7 @@ REFERENCE: Final = HttpDialect(
     done_marker=b'"status":"completed"',
     collection="runs",
     queues=("celery",),
+    holds_submits=False,
 )
 BUCKET: Final = HttpDialect(
     name="Bucket",
@@ -77,4 +80,5 @@ BUCKET: Final = HttpDialect(
     done_marker=b'"done":true',
     collection="executions",
     queues=tuple(name for queue in QUEUE_NAMES for name in list_keys(queue)),
+    holds_submits=True,
 )
