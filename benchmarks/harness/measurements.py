@@ -5,19 +5,23 @@ from __future__ import annotations
 import socket
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from benchmarks.harness.balanced_connections import opened_evenly
 from benchmarks.harness.cpu_time import cpu_time_by_pid
-from benchmarks.harness.load_generator import ETAG_HEADER, BenchmarkError, HttpResponse, LoadGenerator
+from benchmarks.harness.http_dialects import HttpDialect
+from benchmarks.harness.load_generator import ETAG_HEADER, BenchmarkError, HttpResponse, LoadGenerator, Scenario
+from benchmarks.harness.memory import pss_bytes
 from benchmarks.harness.scenarios import (
     LoadResult,
     check_results,
     poll_repeatedly,
     send_once,
+    submit_and_hold,
     submit_and_poll,
     submit_each,
 )
@@ -29,7 +33,10 @@ _CHECK_EVERY_S: Final = 0.025
 _NO_PROGRESS_S: Final = 60.0
 _SAMPLE: Final = 100
 _IDLE_S: Final = 0.2
+_LONE_INTERVAL_S: Final = 0.002
+_SERVERS: Final = ("redis", "mongod")
 _MS, _US = 1_000, 1_000_000
+_BYTES_A_MB: Final = 1_000_000
 
 Figures = dict[str, float]
 
@@ -69,26 +76,26 @@ def burst(side: SystemUnderTest, count: int) -> Figures:
     return figures
 
 
-def end_to_end(side: SystemUnderTest, seconds: float) -> tuple[Figures, list[str]]:
-    """Let users submit and poll until done, repeatedly, for ``seconds``; return the figures and the ids."""
-    load = LoadResult()
-    with opened_evenly(side.address, END_TO_END_USERS, side.api_pids()) as connections, _measuring_cost(side) as cost:
-        until = time.perf_counter() + seconds
-        LoadGenerator().run(connections, [submit_and_poll(side.dialect, load, until) for _ in connections])
-    side.accepted_count += len(load.ids)
-    in_time = sum(moment <= until for moment in load.ended_at)
-    figures = {"end to end runs/s": in_time / seconds, "polls a run": load.polls / len(load.ids)}
-    figures |= _latencies("end to end", load.latencies) | cost.per_item("end to end", len(load.ids))
-    _wait_until_done(side, load.ids)
-    _wait_until_idle(side)
-    _check_all_completed(side, load.ids)
-    return figures, load.ids
+def end_to_end(side: SystemUnderTest, seconds: float) -> Figures:
+    """Let callers submit and poll every 20 ms until done, repeatedly, for ``seconds``."""
+    return _call(side, "end to end", END_TO_END_USERS, seconds, submit_and_poll)
 
 
-def poll(side: SystemUnderTest, ids: Sequence[str], seconds: float, *, unchanged: bool) -> Figures:
-    """Poll finished runs for ``seconds``; if ``unchanged``, with their ETags, if the system has any."""
+def one_call(side: SystemUnderTest, seconds: float) -> Figures:
+    """Let as many callers as :func:`end_to_end` has get each result in the response to the submit, which is held."""
+    return _call(side, "one call", END_TO_END_USERS, seconds, submit_and_hold)
+
+
+def lone_caller(side: SystemUnderTest, seconds: float) -> Figures:
+    """Let one caller submit and poll every 2 ms until done, repeatedly, for ``seconds``: no run waits for another."""
+    scenario = partial(submit_and_poll, interval_s=_LONE_INTERVAL_S)
+    return _call(side, "lone caller", 1, seconds, scenario)
+
+
+def poll(side: SystemUnderTest, seconds: float, *, unchanged: bool) -> Figures:
+    """Poll the runs of the last load for ``seconds``; if ``unchanged``, with their ETags, if the system has any."""
     measure, load = "poll 304" if unchanged else "poll 200", LoadResult()
-    chosen = ids[:_SAMPLE]
+    chosen = side.finished_ids[:_SAMPLE]
     with opened_evenly(side.address, USERS, side.api_pids()) as connections:
         etags = _etags(side, chosen, connections[0]) if unchanged else [None] * len(chosen)
         status = 304 if any(etags) else 200
@@ -100,12 +107,54 @@ def poll(side: SystemUnderTest, ids: Sequence[str], seconds: float, *, unchanged
     return figures | _latencies(measure, load.latencies) | cost.per_item(measure, len(load.latencies))
 
 
-def measure_idle(side: SystemUnderTest, seconds: float) -> Figures:
-    """Do nothing for ``seconds``; return the ms of CPU that the idle system uses in a second, by part."""
-    with _measuring_cost(side) as cost:
+def measure_idle(sides: Sequence[SystemUnderTest], seconds: float) -> list[Figures]:
+    """Do nothing for ``seconds``; return the ms of CPU that each idle system uses in a second, by part.
+
+    All are measured at the same moment: nothing else makes such small figures comparable. ``rest, % of a core`` is the
+    sum without the servers.
+    """
+    with ExitStack() as stack:
+        costs = [stack.enter_context(_measuring_cost(side)) for side in sides]
         time.sleep(seconds)
-    parts = {f"rest CPU {part}": used * _MS / seconds for part, used in cost.cpu_s.items()}
-    return parts | {"rest CPU in all": sum(parts.values())}
+    return [_idle_figures(cost, seconds) for cost in costs]
+
+
+def measure_memory(side: SystemUnderTest) -> Figures:
+    """Return the PSS of the API with its processes, and of the worker with its children and the reconciler, in MB."""
+    side.check_alive()
+    mb = {name: pss_bytes(pid) / _BYTES_A_MB for name, pid in side.pids().items() if name not in _SERVERS}
+    api = mb.pop("api")
+    return {"API PSS, MB": api, "worker PSS, MB": sum(mb.values())}
+
+
+def _call(
+    side: SystemUnderTest,
+    measure: str,
+    callers: int,
+    seconds: float,
+    scenario: Callable[[HttpDialect, LoadResult, float], Scenario],
+) -> Figures:
+    """Run ``scenario`` for each of ``callers``, for ``seconds``, then check the result of each run."""
+    load = LoadResult()
+    with opened_evenly(side.address, callers, side.api_pids()) as connections, _measuring_cost(side) as cost:
+        until = time.perf_counter() + seconds
+        LoadGenerator().run(connections, [scenario(side.dialect, load, until) for _ in connections])
+    side.accepted_count += len(load.ids)
+    side.finished_ids = load.ids
+    in_time = sum(moment <= until for moment in load.ended_at)
+    figures = {f"{measure} runs/s": in_time / seconds, f"{measure} polls a run": load.polls / len(load.ids)}
+    figures |= _latencies(measure, load.latencies) | cost.per_item(measure, len(load.ids))
+    _wait_until_done(side, load.ids)
+    _wait_until_idle(side)
+    _check_all_completed(side, load.ids)
+    return figures
+
+
+def _idle_figures(cost: Cost, seconds: float) -> Figures:
+    parts = {part: used * _MS / seconds for part, used in cost.cpu_s.items()}
+    own = sum(ms for part, ms in parts.items() if part not in _SERVERS)
+    figures = {f"rest CPU {part}": ms for part, ms in (parts | {"in all": sum(parts.values())}).items()}
+    return figures | {"rest, % of a core": own / _MS * 100}
 
 
 @contextmanager
@@ -126,7 +175,7 @@ def _cpu_by_part(side: SystemUnderTest) -> dict[str, float]:
     parts = {"API": used[pids["api"]].total_s}
     parts["worker main"] = used[pids["worker"]].own_s
     parts["worker children"] = used[pids["worker"]].children_s
-    return parts | {name: used[pids[name]].total_s for name in ("reconciler", "redis", "mongod") if name in pids}
+    return parts | {name: used[pids[name]].total_s for name in ("reconciler", *_SERVERS) if name in pids}
 
 
 def _wait_until_done(side: SystemUnderTest, ids: Sequence[str]) -> float:

@@ -21,7 +21,7 @@ import redis
 
 from benchmarks.harness.builds import THIS_BUILD, Build
 from benchmarks.harness.cpu_time import children_of
-from benchmarks.harness.http_dialects import BUCKET, HttpDialect
+from benchmarks.harness.http_dialects import REFERENCE, HttpDialect
 from compose.embedded import api_port, bucket_process_plans, server_plans, socket_dir
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
@@ -69,7 +69,7 @@ class SystemUnderTest:
         self.redis = redis.Redis.from_url(self.redis_url)
         self.mongo: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(self.mongodb_url, connect=False)
         root.mkdir(parents=True, exist_ok=True)
-        own_plans = _bucket_plans if dialect is BUCKET else _reference_plans
+        own_plans = _reference_plans if dialect is REFERENCE else _bucket_plans
         plans = (
             server_plans.redis_plan(self._sockets, root / "redis"),
             server_plans.mongod_plan(self._sockets, root / "mongod"),
