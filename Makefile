@@ -74,7 +74,7 @@ examples: $(READY) ## records the examples of the contract from a real stack; `m
 doctor: $(READY) ## checks this machine and prints the fix for each fault
 	@$(BIN)/bucketd doctor $(ARGS)
 
-bench: $(READY) ## compares Bucket with plain Flask + Celery + MongoDB: ratios, and where the CPU time goes
+bench: $(READY) ## compares Bucket with plain Flask + Celery + MongoDB; ARGS="--beside DIRECTORY" adds another checkout
 	@$(BIN)/python -m benchmarks.side_by_side $(ARGS)
 	@$(BIN)/python -m benchmarks.polling $(filter --quick,$(ARGS))
 	@$(BIN)/python -m benchmarks.poll_many $(filter --quick,$(ARGS))

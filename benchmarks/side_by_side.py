@@ -105,7 +105,7 @@ class SystemsBenchmark:
     def _end_to_end(self, side: SystemUnderTest) -> Figures:
         """Measure submits that are polled and, if the side has them, submits that are held.
 
-        One directly after the other, because the reference's polled submits are what both are compared with.
+        Directly after each other, because both are compared with the polled submits of the reference.
         """
         figures = measurements.end_to_end(side, self._size.run_s)
         return figures | measurements.one_call(side, self._size.run_s) if side.dialect.holds_submits else figures
@@ -114,7 +114,7 @@ class SystemsBenchmark:
 def main() -> int:
     """Measure and print; return 0, or 1 if something broke."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a short form of about a minute")
+    parser.add_argument("--quick", action="store_true", help="a short form of two minutes")
     parser.add_argument("--rounds", type=int, help="how often each measure is taken")
     parser.add_argument("--queued", type=int, help="how many runs are queued and drained")
     parser.add_argument("--beside", type=Path, metavar="DIRECTORY", help="another checkout, after `make setup` in it")
