@@ -52,7 +52,12 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
     Nothing has connected yet, and no thread runs.
     """
     settings, clock = services.settings, services.clock
-    monitor = RedisMonitor(settings.redis_url, clock.now_or_none, on_demotion=services.views.reconnect)
+    activity = middleware.RequestActivity()
+
+    def pause_monitor(seconds: float) -> None:
+        activity.pause(seconds, may_rest=monitor.last.is_connected)  # an outage's end is noticed as soon as ever
+
+    monitor = RedisMonitor(settings.redis_url, clock.now_or_none, services.views.reconnect, pause_monitor)
     long_poller = LongPoller(settings, monitor)
     store_watcher, durations, withdrawals = StoreWatcher(services), DurationCache(services), Withdrawals(services)
     view_hints = ViewHints(clock, monitor, durations, settings.retention_days)
@@ -65,6 +70,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
     acceptor = Acceptor(services, GroupCommit(services), withdrawals)
     retrier = RetryHandler(reader, services.timings, admission, acceptor, view_hints)
     app = _create_flask(settings, long_poller)
+    app.wsgi_app = activity.count_requests(app.wsgi_app)  # type: ignore[method-assign]
     _register(
         app,
         submission.blueprint(clock, builder, acceptor, view_hints, HeldSubmit(poller, view_hints)),
@@ -82,7 +88,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         catalogue.blueprint(services, baskets),
         metrics=health.metrics_blueprint(services.redis),
     )
-    return app, partial(start_background, monitor, store_watcher, durations, withdrawals)
+    return app, partial(start_background, activity, monitor, store_watcher, durations, withdrawals)
 
 
 def _create_flask(settings: Settings, long_poller: LongPoller) -> flask.Flask:

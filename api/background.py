@@ -1,15 +1,18 @@
-"""Background threads of an API process: requests only read the values that these threads have fetched."""
+"""Background threads of an API process: requests only read the values that these threads have fetched.
+
+While no requests come they mostly rest (:class:`api.http.middleware.RequestActivity`).
+"""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from api.hints.schedule_cache import DurationCache
+from api.http.middleware import RequestActivity
 from api.store_watcher import StoreWatcher
 from api.submission.withdrawals import Withdrawals
 from shared.live.redis_monitor import RedisMonitor
@@ -19,7 +22,11 @@ _FIRST_LOOK_MAX_S: Final = 10.0
 
 
 def start_background(
-    monitor: RedisMonitor, store_watcher: StoreWatcher, durations: DurationCache, withdrawals: Withdrawals
+    activity: RequestActivity,
+    monitor: RedisMonitor,
+    store_watcher: StoreWatcher,
+    durations: DurationCache,
+    withdrawals: Withdrawals,
 ) -> None:
     """Start the threads that watch the stores, refresh durations and withdraw lost inserts; they end with the process.
 
@@ -39,9 +46,13 @@ def start_background(
         if monitor.last.is_connected:
             durations.refresh()
 
+    def pause_watch() -> None:
+        # An outage's end is noticed as soon as ever, and withdrawals wait for it.
+        activity.pause(_EVERY_S, may_rest=store_watcher.is_settled)
+
     monitor.start()
-    _start("watch_store", lambda: _repeat(watch_store))
-    _start("refresh_durations", lambda: _repeat(refresh_durations))
+    _start("watch_store", lambda: _repeat(watch_store, pause_watch))
+    _start("refresh_durations", lambda: _repeat(refresh_durations, lambda: activity.pause(_EVERY_S)))
     _start("withdraw_lost", withdrawals.run)
     has_looked.wait(_FIRST_LOOK_MAX_S)
 
@@ -50,11 +61,11 @@ def _start(name: str, target: Callable[[], None]) -> None:
     threading.Thread(target=target, name=name, daemon=True).start()
 
 
-def _repeat(work: Callable[[], None]) -> None:
-    """Call ``work`` ten times a second; go on after any error, because no other thread does this work."""
+def _repeat(work: Callable[[], None], pause: Callable[[], None]) -> None:
+    """Call ``work`` and ``pause`` in turn; go on after any error, because no other thread does this work."""
     while True:
         try:
             work()
         except Exception:  # noqa: BLE001  (logged, and tried again)
             structlog.get_logger().exception("a background thread had an error and continues")
-        time.sleep(_EVERY_S)
+        pause()

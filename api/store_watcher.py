@@ -24,6 +24,11 @@ class StoreWatcher:
         """Whether the indexes exist; without them no idempotency key is unique."""
         return self.prepared.is_set()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is awaited: MongoDB is prepared and replies."""
+        return self.is_prepared and not self._services.database.is_away
+
     def check(self) -> None:
         """Read MongoDB's time, and prepare it once; errors of MongoDB are logged and not raised.
 

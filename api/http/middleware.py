@@ -6,8 +6,10 @@ level is not built.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ from werkzeug.routing import RequestRedirect
 
 from api.http import problems
 from api.http.version_prefix import VERSION_PREFIX
+from shared.clock import boottime_s
 from shared.ids import REQUEST_ID_PATTERN, new_request_id
 from shared.settings import Settings
 from shared.telemetry.lenient_json import encode_lenient
@@ -34,6 +37,73 @@ _UNMATCHED_ROUTE: Final = "none"  # label if no route matched: real paths would 
 _POLLED_PATH_PREFIXES: Final = ("/execution-logs", "/executions", "/consumers", "/health", "/ready", "/metrics")
 _NO_CONTENT: Final = 204
 _FIRST_ERROR_STATUS: Final = 400
+REST_AFTER_S: Final = 1.0
+REST_MAX_S: Final = 5.0
+"""A rest ends after this time without a request too: an outage is logged, and no proxy closes an unused connection."""
+LOOK_MAX_S: Final = 1.5
+"""How long a request waits for the looks that end a rest; each of them has a shorter timeout of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """The rest of a background thread, which a request ends; it then waits until the thread has looked again."""
+
+    is_over: threading.Event = field(default_factory=threading.Event)
+    has_looked: threading.Event = field(default_factory=threading.Event)
+
+
+class RequestActivity:
+    """Counts the requests under way, so that an idle process costs little: its background threads rest meanwhile.
+
+    The first request after a rest waits until each thread has looked at its store again. So no request is served by
+    what was found before the rest, and the store's clock that it sees is as fresh as ever.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._idle_since = boottime_s()
+        self._rests: dict[int, _Rest] = {}
+
+    def count_requests(self, wsgi_app: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``wsgi_app`` as an application whose requests are counted, held ones too."""
+
+        def serve(environ: Any, start_response: Any) -> Any:
+            self._begin_request()
+            try:
+                return wsgi_app(environ, start_response)
+            finally:
+                with self._lock:
+                    self._under_way -= 1
+                    self._idle_since = boottime_s()
+
+        return serve
+
+    def pause(self, seconds: float, *, may_rest: bool = True) -> None:
+        """Pause a background thread between two looks; if no requests come and it ``may_rest``, a longer one."""
+        thread_id = threading.get_ident()
+        with self._lock:
+            ended_rest = self._rests.pop(thread_id, None)
+        if ended_rest is not None:
+            ended_rest.has_looked.set()
+        time.sleep(seconds)
+        with self._lock:
+            if not may_rest or self._under_way or boottime_s() - self._idle_since < REST_AFTER_S:
+                return
+            rest = self._rests[thread_id] = _Rest()
+        rest.is_over.wait(REST_MAX_S)
+
+    def _begin_request(self) -> None:
+        with self._lock:
+            self._under_way += 1
+            rests = tuple(self._rests.items())
+        for _, rest in rests:
+            rest.is_over.set()
+        give_up_at = time.monotonic() + LOOK_MAX_S
+        for thread_id, rest in rests:
+            if not rest.has_looked.wait(max(0.0, give_up_at - time.monotonic())):
+                with self._lock:  # a look that hangs must not hold up every request after this one
+                    self._rests.pop(thread_id, None)
 
 
 class OrjsonProvider(JSONProvider):

@@ -1,4 +1,7 @@
-"""Redis monitor: reads health, backlog (queue depth) and worker presence ten times a second, so no request must."""
+"""Redis monitor: reads health, backlog (queue depth) and worker presence ten times a second, so no request must.
+
+While no requests come, an API process takes one only now and then, and its next request waits for a new one.
+"""
 
 from __future__ import annotations
 
@@ -45,16 +48,19 @@ class RedisMonitor:
         url: str,
         now: Callable[[], datetime | None] = lambda: None,
         on_demotion: Callable[[], None] = lambda: None,
+        pause: Callable[[float], object] | None = None,
     ) -> None:
         """``now`` returns the store's time, or None if it was never read; it must not block.
 
-        ``on_demotion`` is called at each snapshot that finds the server to be a read-only replica.
+        ``on_demotion`` is called at each snapshot that finds the server to be a read-only replica. ``pause`` waits for
+        the given seconds between two snapshots, or longer while nobody reads them.
         """
         self._now = now
         self._on_demotion = on_demotion
         self._histories = {name: QueueHistory() for queue in QUEUE_NAMES for name in list_keys(queue)}
         self._redis = connect(url, timeout_s=TIMEOUT_S, connections_max=2)
         self._stop = threading.Event()
+        self._pause = pause or self._stop.wait
         self._has_snapshot = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -109,15 +115,14 @@ class RedisMonitor:
         return {name: history.observe(now_ms, length, _decode_oldest(raw)) for (name, history), length, raw in samples}
 
     def _run(self) -> None:
-        while True:
+        while not self._stop.is_set():
             try:
                 self._last = self.take_snapshot()
             except Exception:  # noqa: BLE001  (the thread must go on: nothing else updates the snapshot)
                 structlog.get_logger().exception("reading the state of Redis failed")
                 self._last = RedisSnapshot()
             self._has_snapshot.set()
-            if self._stop.wait(MONITOR_PERIOD_S):
-                return
+            self._pause(MONITOR_PERIOD_S)
 
 
 def _decode_oldest(raw: Any) -> OldestMessage | None:

@@ -142,8 +142,31 @@ def test_28_without_mongodb_submits_are_refused_in_time_and_polls_come_from_redi
     check_nothing_was_stored(stack, [*first, *later])
 
 
-def test_28_a_frozen_mongodb_that_applies_inserts_later_starts_no_refused_run(stack: Stack, runs: RunClient) -> None:
+def test_28_the_first_submits_after_a_rest_send_nothing_to_a_frozen_mongodb(stack: Stack, runs: RunClient) -> None:
+    def has_no_look() -> bool:
+        before = count_looks(stack)
+        time.sleep(1)
+        return count_looks(stack) == before
+
+    wait_until(has_no_look, 20, "each process of the API rests")
     stack.pause("mongod")
+    assert {response.error_code for response in send_in_parallel(runs.submit, CALLERS)} == {"unavailable"}
+
+
+def freeze_mongod_at_work(stack: Stack, runs: RunClient) -> None:
+    """Freeze mongod while no process of the API rests: one that does would look first, and send it nothing."""
+    send_in_parallel(partial(runs.get, "/ready"), EVERY_PROCESS)
+    stack.pause("mongod")
+
+
+def count_looks(stack: Stack) -> int:
+    """Return how often the processes of the API have looked at Redis; they look at MongoDB as often."""
+    calls: int = stack.redis().info("commandstats")["cmdstat_exists"]["calls"]
+    return calls
+
+
+def test_28_a_frozen_mongodb_that_applies_inserts_later_starts_no_refused_run(stack: Stack, runs: RunClient) -> None:
+    freeze_mongod_at_work(stack, runs)
     with ThreadPoolExecutor(1) as beside:
         batch = beside.submit(partial(runs.batch, 20))
         responses = send_in_parallel(runs.submit, CALLERS)
@@ -158,7 +181,7 @@ def test_28_a_frozen_mongodb_that_applies_inserts_later_starts_no_refused_run(st
 
 
 def test_28_a_frozen_mongodb_starts_no_refused_run_whose_schedule_came_meanwhile(stack: Stack, runs: RunClient) -> None:
-    stack.pause("mongod")
+    freeze_mongod_at_work(stack, runs)
     responses = send_in_parallel(partial(runs.submit, run_after_s=0.2), CALLERS)
     assert "outcome_unknown" in refusal_codes(responses)
     stack.resume("mongod")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import flask
@@ -14,6 +17,7 @@ from structlog.testing import capture_logs
 from api.http import middleware, problems
 from shared.settings import Settings
 from shared.telemetry.request_metrics import render_exposition
+from tests.waiting import wait_until
 
 ORIGIN = "https://app.example"
 
@@ -146,3 +150,88 @@ def test_requests_are_counted_by_route_and_never_by_path(client: FlaskClient) ->
     assert 'endpoint="/execution-logs/<i>"' in text
     assert 'endpoint="none"' in text
     assert "once-only" not in text
+
+
+class Looks:
+    """A background thread that counts its looks; ``gate`` lets it look."""
+
+    def __init__(self, activity: middleware.RequestActivity) -> None:
+        self.activity = activity
+        self.count = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.is_over = False
+
+    def run(self) -> None:
+        while not self.is_over:
+            self.gate.wait()
+            self.count += 1
+            self.activity.pause(0.001)
+
+    def rests(self) -> bool:
+        return bool(self.activity._rests)
+
+
+@contextmanager
+def looking(looks: Looks) -> Iterator[None]:
+    thread = threading.Thread(target=looks.run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        looks.is_over = True
+        looks.gate.set()
+        looks.activity.count_requests(lambda *_: None)({}, None)
+        thread.join(10)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    monkeypatch.setattr(middleware, "REST_AFTER_S", 0.01)
+    monkeypatch.setattr(middleware, "REST_MAX_S", 60.0)
+    return Looks(middleware.RequestActivity())
+
+
+def serve(looks: Looks, work: Callable[[], Any]) -> Any:
+    return looks.activity.count_requests(lambda *_: work())({}, None)
+
+
+def test_the_first_request_after_a_rest_is_served_after_a_new_look(looks: Looks) -> None:
+    with looking(looks):
+        for _ in range(20):
+            wait_until(looks.rests, what="the thread rests")
+            before = looks.count
+            assert serve(looks, lambda: looks.count) > before
+
+
+def test_the_threads_do_not_rest_while_a_request_is_held(looks: Looks) -> None:
+    def hold() -> None:
+        begun_at = looks.count
+        wait_until(lambda: looks.count > begun_at + 100, what="it goes on looking")
+        assert not looks.rests()
+
+    with looking(looks):
+        serve(looks, hold)
+
+
+def test_a_look_that_hangs_holds_up_only_the_first_requests(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+    with looking(looks):
+        wait_until(looks.rests, what="the thread rests")
+        looks.gate.clear()
+        monkeypatch.setattr(middleware, "LOOK_MAX_S", 0.01)
+        serve(looks, lambda: None)
+        monkeypatch.setattr(middleware, "LOOK_MAX_S", 60.0)
+        serve(looks, lambda: None)  # would last a minute
+
+
+def test_a_rest_ends_by_itself(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "REST_MAX_S", 0.01)
+    with looking(looks):
+        wait_until(looks.rests, what="the thread rests")
+        before = looks.count
+        wait_until(lambda: looks.count > before, what="it looks without a request")
+
+
+def test_a_thread_that_waits_for_a_store_does_not_rest(looks: Looks) -> None:
+    wait_until(lambda: not looks.activity.pause(0.02, may_rest=False), what="the pause is a short one")
+    assert not looks.rests()
