@@ -32,7 +32,7 @@ class SlotState:
     """One read of a slot.
 
     ``kill_at`` (seconds since boot, 0 for never) is the time by which the child itself should have ended the step;
-    after it the watchdog kills the child. ``alive_count`` grows while the child's threads run.
+    after it the watchdog kills the child. ``alive_count`` grows while the child runs steps and its threads run.
     """
 
     pid: int
@@ -85,7 +85,11 @@ class ChildSlot:
         self._lease = b""
 
     def begin_step(self, lease: Lease, kill_at: float) -> None:
-        """Write the lease of the step that begins, and when its child must be killed if nothing else stops it."""
+        """Write the lease of the step that begins, and when its child must be killed if nothing else stops it.
+
+        It is a sign of life too: an idle child gives none, and the watchdog has counted the checks without one.
+        """
+        self._alive_count += 1
         self._lease = orjson.dumps(lease)
         self._kill_at, self._stop_reason_index = kill_at, 0
         self._write(lease=True)

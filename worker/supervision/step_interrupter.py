@@ -33,6 +33,7 @@ KILL_AFTER_S: Final = 10.0
 FORCED_STOP_S: Final = INTERRUPTS_MAX * INTERRUPT_EVERY_S + KILL_AFTER_S
 TICK_S: Final = 0.2
 EXIT_STUCK: Final = 71
+PARK_AFTER_TICKS: Final = 5
 _MARK_ALIVE_EVERY_S: Final = 1.0
 
 
@@ -73,6 +74,8 @@ class StepInterrupter:
         self._lock = threading.Lock()
         self._current: RunningStep | None = None
         self._marked_alive_at = 0.0
+        self._wake_up = threading.Event()
+        self._is_parked = False
 
     def start(self, finish: Callable[[RunningStep, str], None]) -> None:
         """Start the thread; call it in a child's main thread, at its first task, after ``install_signal_handler``.
@@ -104,6 +107,8 @@ class StepInterrupter:
         running_step = RunningStep(lease, boottime_s() + timeout_s)
         self._slot.begin_step(lease, self._kill_at(running_step.deadline_at))
         self._current = running_step
+        if self._is_parked:
+            self._wake_up.set()
         try:
             yield running_step
         finally:
@@ -171,11 +176,24 @@ class StepInterrupter:
 
     def _run(self) -> None:
         pause = threading.Event()
+        idle_ticks = 0
         while not pause.wait(TICK_S):
+            idle_ticks = idle_ticks + 1 if self._current is None else 0
+            if idle_ticks >= PARK_AFTER_TICKS:
+                self._park()
+                idle_ticks = 0
             try:
                 self._tick()
             except Exception:  # noqa: BLE001  (without this thread only the watchdog could stop the step)
                 structlog.get_logger().exception("a tick of the step interrupter failed")
+
+    def _park(self) -> None:
+        """Wait without ticks until a step begins: the watchdog needs signs of life only while agent code runs."""
+        self._wake_up.clear()
+        self._is_parked = True
+        if self._current is None:  # after the flag: a step that begins from here on sees it and sets the event
+            self._wake_up.wait()
+        self._is_parked = False
 
     def _tick(self) -> None:
         now = boottime_s()
