@@ -8,13 +8,14 @@ its files is set, so this module does not import it.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from shared.errors import SettingsError
 from shared.settings import Settings
@@ -80,6 +81,12 @@ def _remove_directory(directory: str, owner: int) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def when_ready(server: Any) -> None:  # noqa: ARG001  gunicorn calls it in the master, before the first fork
+    """Exempt all that is loaded from garbage collection: a collection writes to each object, which copies its page."""
+    gc.collect()
+    gc.freeze()
+
+
 _loaded_settings = _load_settings()
 if not _IS_UPGRADE:
     _check_address(_loaded_settings.host, _loaded_settings.port)
@@ -92,7 +99,7 @@ workers = _loaded_settings.api_processes
 threads = _loaded_settings.api_threads
 reuse_port = True
 backlog = 2048  # of the listening socket: connections that wait to be accepted, not task messages
-preload_app = False  # MongoDB's client must be made after the fork
+preload_app = True  # the processes share its memory; each opens its own connections and threads after the fork
 control_socket_disable = True  # all instances would use the same path in $HOME
 timeout = 60  # of a worker's heartbeat, not of a request
 graceful_timeout = 30

@@ -33,6 +33,7 @@ from shared.ids import new_request_id
 from shared.telemetry.lenient_json import encode_lenient
 
 RELEASE_LONG_POLLS: Final = "bucket.release_long_polls"
+START_BACKGROUND: Final = "bucket.start_background"
 _SERVER_FAULTS: Final = (InvalidResponseHeader, InvalidResponseHeaderName)
 
 
@@ -60,6 +61,16 @@ class ProblemWorker(KeepAliveThreads):
         """Serve until the process is asked to end."""
         RequestParser.mesg_class = _KeyKeepingRequest
         super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Take the application that the master has loaded, and start its threads, which no fork copies.
+
+        No request is read before they have started (``extensions[START_BACKGROUND]``).
+        """
+        super().load_wsgi()
+        start_background = getattr(self.wsgi, "extensions", {}).get(START_BACKGROUND)
+        if start_background is not None:
+            start_background()
 
     def is_parent_alive(self) -> bool:
         """Return whether the master is alive; if not, end this process even if requests still come in."""

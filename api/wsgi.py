@@ -1,10 +1,15 @@
-"""The application that gunicorn's workers import: ``api.wsgi:app``."""
+"""The application of gunicorn, ``api.wsgi:app``: loaded once, in its master, from which all worker processes fork.
+
+So nothing here may connect or start a thread; each worker process starts the application's threads itself.
+"""
 
 from __future__ import annotations
 
 from api.app import create_app
+from api.gunicorn_worker import START_BACKGROUND
 from shared import fault_injection
 from shared.bootstrap import bootstrap
+from shared.errors import BucketError
 from shared.settings import Settings, warn_about_unknown_variables
 from shared.telemetry.logging_setup import configure_logging
 
@@ -12,5 +17,8 @@ settings = Settings.from_environ()
 configure_logging("api", settings.log_level)
 warn_about_unknown_variables()
 fault_injection.arm_from(settings.faults)
-app, start_background = create_app(bootstrap(settings, "api"))
-start_background()
+try:
+    app, start_background = create_app(bootstrap(settings, "api"))
+except BucketError as error:
+    raise SystemExit(f"the API cannot start: {error.message}") from error
+app.extensions[START_BACKGROUND] = start_background

@@ -17,8 +17,10 @@ from pathlib import Path
 from tests.waiting import wait_until
 
 APPLICATION = """
+import gc
 import os
 import flask
+from api.gunicorn_worker import START_BACKGROUND
 from api.http import middleware, problems
 from shared.settings import Settings
 from shared.telemetry.request_metrics import render_exposition
@@ -28,6 +30,11 @@ middleware.register_middleware(app, Settings.from_environ())
 problems.register_error_handlers(app)
 app.add_url_rule("/thing", "thing", lambda: {"a": 1})
 app.add_url_rule("/process", "process", lambda: {"pid": os.getpid()})
+loaded_by, started_by = os.getpid(), []
+app.extensions[START_BACKGROUND] = lambda: started_by.append(os.getpid())
+app.add_url_rule(
+    "/memory", "memory", lambda: {"loaded": loaded_by, "started": started_by, "frozen": gc.get_freeze_count()}
+)
 app.add_url_rule("/metrics", "metrics", lambda: render_exposition().decode())
 """
 RUN = [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn", "small:app"]
@@ -105,6 +112,20 @@ def test_a_worker_without_its_master_ends_although_one_caller_keeps_sending_requ
             server.kill()
 
 
+def test_the_master_loads_the_application_for_all_and_each_process_starts_its_own_threads(tmp_path: Path) -> None:
+    (tmp_path / "small.py").write_text(APPLICATION)
+    port = free_port()
+    env = environ(PORT=str(port), PYTHONPATH=str(tmp_path), HOME=str(tmp_path), BUCKET_API_PROCESSES="1")
+    with subprocess.Popen(RUN, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            worker = json.loads(fetch(f"http://127.0.0.1:{port}/process", time.monotonic() + 20))["pid"]
+            memory = json.loads(fetch(f"http://127.0.0.1:{port}/memory", time.monotonic() + 20))
+        finally:
+            server.terminate()
+    assert (memory["loaded"], memory["started"]) == (server.pid, [worker])
+    assert memory["frozen"] > 10_000  # objects, which a collection in a worker neither looks at nor copies
+
+
 def fetch_pid(caller: http.client.HTTPConnection) -> int | None:
     """Return the process id of the worker that replied; None if there is no reply any more."""
     try:
@@ -112,6 +133,18 @@ def fetch_pid(caller: http.client.HTTPConnection) -> int | None:
         return int(json.loads(caller.getresponse().read())["pid"])
     except (OSError, http.client.HTTPException):
         return None
+
+
+def test_a_wrong_agent_is_reported_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "agent_spec.json").write_text("{}")
+    env = environ(PORT=str(free_port()), BUCKET_AGENTS_DIR=str(tmp_path))
+    command = [*RUN[:-1], "api.wsgi:app"]
+    process = subprocess.run(command, env=env, capture_output=True, text=True, timeout=20, check=False)
+    assert (process.returncode, process.stdout) == (1, "")
+    first_line, *more_lines = process.stderr.splitlines()
+    assert first_line == f"the API cannot start: {tmp_path}/mine/agent_spec.json: name is missing"
+    assert all(line.endswith(" is missing") for line in more_lines)
 
 
 def test_wrong_settings_are_reported_together_without_a_traceback() -> None:

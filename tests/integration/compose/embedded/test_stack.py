@@ -39,6 +39,13 @@ def test_the_stack_completes_a_run_and_lets_the_test_look_inside(stack: Stack) -
     assert "reconciler" in stack.logs("reconciler")
 
 
+def test_no_thread_runs_in_the_master_of_the_api_because_no_fork_copies_threads(stack: Stack) -> None:
+    master = stack.pid("api")
+    threads = {pid: len([*Path(f"/proc/{pid}/task").iterdir()]) for pid in (master, *children_of(master))}
+    assert threads.pop(master) == 1
+    assert min(threads.values()) > 1
+
+
 def test_a_stopped_worker_takes_no_work_until_it_is_started(stack: Stack) -> None:
     stack.stop("worker")
     assert stack.exit_code("worker") == 0
