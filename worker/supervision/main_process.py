@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ class MainProcess:
         """Connect to Celery's signals: presence begins when the worker is ready; SIGTERM sets the drain flag."""
         signals.worker_ready.connect(lambda **_: self._presence.start(), weak=False)
         signals.worker_shutting_down.connect(self._on_worker_shutting_down, weak=False)
+        signals.worker_before_create_process.connect(_freeze_before_first_fork)
 
     def start_watchdog(self, worker: Any) -> None:
         """Start the watchdog of a Celery worker's pool and event loop."""
@@ -119,6 +121,16 @@ def watchdog_bootstep(main_process: MainProcess) -> type[bootsteps.StartStopStep
             main_process.start_watchdog(worker)
 
     return Watching
+
+
+def _freeze_before_first_fork(**_: Any) -> None:
+    """Exempt all that is loaded from garbage collection: a collection writes to each object, which copies its page.
+
+    Once only: what is garbage at a later fork, such as the records of a child that has ended, must be freed.
+    """
+    signals.worker_before_create_process.disconnect(_freeze_before_first_fork)
+    gc.collect()
+    gc.freeze()
 
 
 def _pool_pids(worker: Any) -> set[int]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+
 import pytest
+from celery import signals
 
 from shared.domain.execution import Execution
 from shared.domain.lifecycle.transitions import claim
@@ -23,6 +27,23 @@ def record_killed(bench: WorkerHarness, run: Execution, stop_reason: str) -> Non
         pid=1, alive_count=1, kill_at=1.0, is_in_agent=True, stop_reason=stop_reason, lease=run.lease_of("s1")
     )
     MainProcess(bench.services, SharedSlots(1))._record_killed_step(killed)
+
+
+@pytest.fixture
+def unfreeze() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("unfreeze")
+def test_what_is_loaded_is_exempt_from_garbage_collection_before_the_first_fork_only(bench: WorkerHarness) -> None:
+    MainProcess(bench.services, SharedSlots(1)).connect_signals()
+    signals.worker_before_create_process.send(sender=None)
+    frozen = gc.get_freeze_count()
+    assert frozen > 10_000
+    later = [[] for _ in range(1_000)]
+    signals.worker_before_create_process.send(sender=None)
+    assert gc.get_freeze_count() <= frozen, f"what lives at a later fork may become garbage: {len(later)} lists"
 
 
 @pytest.mark.parametrize("verb", ["load", "save"])
