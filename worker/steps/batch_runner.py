@@ -1,12 +1,13 @@
-"""Runs several task messages as a batch, behind a backlog of quick steps: one read, one bulk claim, one bulk save.
+"""Runs task messages: one, or several behind a backlog of quick steps: one read, one bulk claim, one bulk save.
 
-    messages -> load all -> claim all -> run one after the other, as any message is -> save all outcomes, publish them
+    messages -> load all -> claim all -> run one after the other -> save all outcomes, publish them
 
-Only fresh chains are claimed together: runs with one ready step, to which nothing has happened since they were
-accepted. So the whole run is known after the write, and a step that has lost a worker cannot harm its neighbours
-twice. Any other message is claimed alone, in its turn. A message that was taken and not begun never waits for a slow
-step: once that step has run for 50 ms, or the worker drains, claims are released and messages are sent again. This
-counts as neither failure nor loss (docs/engine.md, section 10).
+The claims of quick idempotent agents are not stored before they run (``deferred_claim``). Of the others, only fresh
+chains are claimed together: runs with one ready step, to which nothing has happened since they were accepted. So the
+whole run is known after the write, and a step that has lost a worker cannot harm its neighbours twice. Any other
+message is claimed alone, in its turn. A message that was taken and not begun never waits for a slow step: once that
+step has run for 50 ms, or the worker drains, claims are released and messages are sent again. This counts as neither
+failure nor loss (docs/engine.md, section 10).
 """
 
 from __future__ import annotations

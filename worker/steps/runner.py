@@ -7,8 +7,9 @@
 A message may come twice, late, or without need: the claim decides, by one filtered write. ``AgentRunner`` catches
 everything that an agent raises or returns. No failure of the store loses an outcome: the outcome is offered until the
 store accepts or refuses it, or until this process must end. If a step does not stop, the interrupter's thread finishes
-it. If there is a backlog and the steps are quick, several messages share one load, one claim and one save
-(``BatchRunner``). This package speaks to the store and to Redis, never to a client.
+it. The claim of quick idempotent agents is saved with their end (``deferred_claim``). If there is a backlog and the
+steps are quick, several messages share one load, one claim and one save (``BatchRunner``). This package speaks to the
+store and to Redis, never to a client.
 """
 
 from __future__ import annotations
