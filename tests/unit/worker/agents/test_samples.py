@@ -21,6 +21,7 @@ NAMES = [
     "counter",
     "echo",
     "effect",
+    "effect_idempotent",
     "financial_coordinator",
     "flaky",
     "goal_recommender",
