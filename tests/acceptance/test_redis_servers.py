@@ -52,10 +52,17 @@ def stack(
         for process in ("api", "reconciler"):
             stack.start(process, wait=False)
         stack.start("worker")
-        wait_until(lambda: requests.get(f"{stack.url}/ready", timeout=5).status_code == 200, what="the API is ready")
+        wait_until(lambda: is_ready(stack), 20, "the API is ready")
         yield stack
     finally:
         stack.close()
+
+
+def is_ready(stack: Stack) -> bool:
+    try:
+        return requests.get(f"{stack.url}/ready", timeout=5).ok
+    except requests.ConnectionError:
+        return False  # it does not listen yet
 
 
 def statuses_of_ready(runs: RunClient) -> set[int]:
@@ -181,9 +188,12 @@ def test_a_loss_of_redis_with_work_in_flight_leaves_no_file_and_no_alarm(stack: 
     wait_until(lambda: all(runs.poll(run).body["status"] == "running" for run in sleepers), what="both sleep")
     stack.kill("redis")
     wait_until(lambda: "Cannot connect to rediss://" in stack.logs("worker")[printed:], 15, "the worker has noticed")
+    dropped = "messages are left to the reconciler"
+    wait_until(
+        lambda: dropped in stack.logs("worker")[printed:], 15, "it has dropped what it held, while Redis is away"
+    )
     stack.start("redis")
     stack.redis().execute_command(*ACL_LINE)
     assert {poll["status"] for poll in runs.wait_all_done(sleepers)} == {"completed"}
-    assert "messages are left to the reconciler" in stack.logs("worker")[printed:]
     assert "RESTORE" not in stack.logs("worker")[printed:].upper()
     assert [path for path in temporary.iterdir() if path.is_file()] == []
