@@ -20,6 +20,7 @@ from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError, LeaseLost
 from shared.live import cancel_hints
 from worker.steps.claims import ClaimedStep
+from worker.supervision.parking import Parking
 
 PUBLISH_AFTER_S: Final = 0.05
 PUBLISH_RETRY_FACTOR: Final = 1.5
@@ -42,8 +43,7 @@ class HeartbeatThread:
         self._on_tick = on_tick
         self._lock = threading.Lock()
         self._current: Heartbeat | None = None
-        self._wake_up = threading.Event()
-        self._is_parked = False
+        self._parking = Parking(lambda: self._current is not None, PARK_AFTER_TICKS)
 
     def start(self) -> None:
         """Begin to tick."""
@@ -53,8 +53,7 @@ class HeartbeatThread:
     def attach(self, heartbeat: Heartbeat) -> Iterator[None]:
         """Tick ``heartbeat`` while the block runs; leaving the block waits for a tick that is under way."""
         self._current = heartbeat
-        if self._is_parked:
-            self._wake_up.set()
+        self._parking.wake()
         try:
             yield
         finally:
@@ -63,26 +62,14 @@ class HeartbeatThread:
 
     def _run(self) -> None:
         pause = threading.Event()
-        idle = 0
         while not pause.wait(TICK_S):
-            idle = idle + 1 if self._current is None else 0
-            if idle >= PARK_AFTER_TICKS:
-                self._park()
-                idle = 0
+            self._parking.tick()
             if self._current is None:
                 continue
             with self._lock:
                 if self._current is not None:
                     self._current.tick(boottime_s())
                     self._on_tick(boottime_s())
-
-    def _park(self) -> None:
-        """Wait without ticks until a step begins, so that an idle process costs nothing."""
-        self._wake_up.clear()
-        self._is_parked = True
-        if self._current is None:  # after the flag: a step that begins from here on sees it and sets the event
-            self._wake_up.wait()
-        self._is_parked = False
 
 
 class Heartbeat:

@@ -2,11 +2,11 @@
 
 Quick steps share a write, and so does the claim of a chain whose agents are idempotent (``deferred_claim``). A decision
 is kept until this worker has no next step in the run, until the run ends or dispatches other steps, or until 50 ms have
-passed. Then all decisions are saved by one write, filtered by the lease
-that is *stored*. A crash in between repeats the steps that were not saved, which any crash may do. The runner's thread
-decides. The heartbeat thread also decides, on the hand-backs of a batch, and so does the interrupter's thread after it
-took over; both may save too. One thread decides or saves at a time. In a batch of runs, the last decision on each run
-is left to ``on_idle``, which saves the decisions on several runs at once (docs/engine.md, section 10).
+passed. Then all decisions are saved by one write, filtered by the lease that is *stored*, if one is. A crash in between
+repeats the steps that were not saved, which any crash may do. The runner's thread decides. The heartbeat thread also
+decides, on the hand-backs of a batch, and so does the interrupter's thread after it took over; both may save too. One
+thread decides or saves at a time. The last decision on a quick run is left to ``on_idle``, which saves the decisions on
+several runs at once (docs/engine.md, section 10).
 """
 
 from __future__ import annotations
@@ -79,7 +79,6 @@ class PendingWrites:
         self._merged: Decision | None = None
         self._durations: list[tuple[str, float]] = []
         self._pending_since = 0.0
-        self._is_claimed = deferred_claim is None
         if deferred_claim is not None:
             self._merge(deferred_claim, deferred_claim.decision)
         self._fallback: FallbackFn | None = None
@@ -128,6 +127,11 @@ class PendingWrites:
         if any(step.losses for step in execution.steps.values()):
             return False
         return self._is_claimed or is_idempotent(self._services.catalogue, execution, decision.next_step)
+
+    @property
+    def _is_claimed(self) -> bool:
+        """Whether the lease is stored, and not only given by a deferred claim."""
+        return self._stored.steps[self.lease.step].matches_lease(self.lease)
 
     @property
     def is_written(self) -> bool:
@@ -217,7 +221,6 @@ class PendingWrites:
     def _on_saved(self, record: ExecutionRecord, decision: Decision) -> SavedDecision:
         saved = SavedDecision(record, decision, self.published_seq, tuple(took for took in self._durations if took[0]))
         self._reset()
-        self._is_claimed = True
         self._record, self._stored, self.execution = record, record.execution, record.execution
         self.published_seq = record.lines_total
         # Before the view is published: a caller that sees the run done may submit the next run, whose agent must find

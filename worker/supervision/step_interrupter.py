@@ -24,6 +24,7 @@ import structlog
 from shared.clock import boottime_s
 from shared.domain.execution import Lease
 from worker.supervision import child_processes
+from worker.supervision.parking import Parking
 from worker.supervision.shared_slots import ChildSlot, SharedSlots
 
 INTERRUPT_SIGNAL: Final = signal.SIGUSR2
@@ -74,8 +75,8 @@ class StepInterrupter:
         self._lock = threading.Lock()
         self._current: RunningStep | None = None
         self._marked_alive_at = 0.0
-        self._wake_up = threading.Event()
-        self._is_parked = False
+        # The watchdog needs signs of life only while agent code runs.
+        self._parking = Parking(lambda: self._current is not None, PARK_AFTER_TICKS)
 
     def start(self, finish: Callable[[RunningStep, str], None]) -> None:
         """Start the thread; call it in a child's main thread, at its first task, after ``install_signal_handler``.
@@ -107,8 +108,7 @@ class StepInterrupter:
         running_step = RunningStep(lease, boottime_s() + timeout_s)
         self._slot.begin_step(lease, self._kill_at(running_step.deadline_at))
         self._current = running_step
-        if self._is_parked:
-            self._wake_up.set()
+        self._parking.wake()
         try:
             yield running_step
         finally:
@@ -176,24 +176,12 @@ class StepInterrupter:
 
     def _run(self) -> None:
         pause = threading.Event()
-        idle_ticks = 0
         while not pause.wait(TICK_S):
-            idle_ticks = idle_ticks + 1 if self._current is None else 0
-            if idle_ticks >= PARK_AFTER_TICKS:
-                self._park()
-                idle_ticks = 0
+            self._parking.tick()
             try:
                 self._tick()
             except Exception:  # noqa: BLE001  (without this thread only the watchdog could stop the step)
                 structlog.get_logger().exception("a tick of the step interrupter failed")
-
-    def _park(self) -> None:
-        """Wait without ticks until a step begins: the watchdog needs signs of life only while agent code runs."""
-        self._wake_up.clear()
-        self._is_parked = True
-        if self._current is None:  # after the flag: a step that begins from here on sees it and sets the event
-            self._wake_up.wait()
-        self._is_parked = False
 
     def _tick(self) -> None:
         now = boottime_s()

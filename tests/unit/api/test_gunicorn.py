@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tests.waiting import wait_until
@@ -94,34 +95,34 @@ def test_it_serves_counts_over_its_processes_and_logs_json(tmp_path: Path) -> No
     )
 
 
-def test_a_worker_without_its_master_ends_although_one_caller_keeps_sending_requests(tmp_path: Path) -> None:
-    (tmp_path / "small.py").write_text(APPLICATION)
+@contextmanager
+def small_server(directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, int]]:
+    """Serve the small application with one process; yield the master, the port and the id of the process."""
+    (directory / "small.py").write_text(APPLICATION)
     port = free_port()
-    env = environ(PORT=str(port), PYTHONPATH=str(tmp_path), HOME=str(tmp_path), BUCKET_API_PROCESSES="1")
+    env = environ(PORT=str(port), PYTHONPATH=str(directory), HOME=str(directory), BUCKET_API_PROCESSES="1")
     with subprocess.Popen(RUN, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            worker = json.loads(fetch(f"http://127.0.0.1:{port}/process", time.monotonic() + 20))["pid"]
-            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as caller:
-                for _ in range(3):
-                    assert fetch_pid(caller) == worker
-                server.kill()
-                server.wait(5)
-                wait_until(lambda: fetch_pid(caller) is None, 10, "the caller is sent away")
-            wait_until(lambda: not Path(f"/proc/{worker}").exists(), 10, "the worker has ended")
+            process = json.loads(fetch(f"http://127.0.0.1:{port}/process", time.monotonic() + 20))["pid"]
+            yield server, port, process
         finally:
+            server.terminate()
+
+
+def test_a_worker_without_its_master_ends_although_one_caller_keeps_sending_requests(tmp_path: Path) -> None:
+    with small_server(tmp_path) as (server, port, worker):
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as caller:
+            for _ in range(3):
+                assert fetch_pid(caller) == worker
             server.kill()
+            server.wait(5)
+            wait_until(lambda: fetch_pid(caller) is None, 10, "the caller is sent away")
+        wait_until(lambda: not Path(f"/proc/{worker}").exists(), 10, "the worker has ended")
 
 
 def test_the_master_loads_the_application_for_all_and_each_process_starts_its_own_threads(tmp_path: Path) -> None:
-    (tmp_path / "small.py").write_text(APPLICATION)
-    port = free_port()
-    env = environ(PORT=str(port), PYTHONPATH=str(tmp_path), HOME=str(tmp_path), BUCKET_API_PROCESSES="1")
-    with subprocess.Popen(RUN, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            worker = json.loads(fetch(f"http://127.0.0.1:{port}/process", time.monotonic() + 20))["pid"]
-            memory = json.loads(fetch(f"http://127.0.0.1:{port}/memory", time.monotonic() + 20))
-        finally:
-            server.terminate()
+    with small_server(tmp_path) as (server, port, worker):
+        memory = json.loads(fetch(f"http://127.0.0.1:{port}/memory", time.monotonic() + 20))
     assert (memory["loaded"], memory["started"]) == (server.pid, [worker])
     assert memory["frozen"] > 10_000  # objects, which a collection in a worker neither looks at nor copies
 

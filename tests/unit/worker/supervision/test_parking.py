@@ -45,7 +45,7 @@ def interrupter(slots: SharedSlots) -> StepInterrupter:
     """Return an interrupter that is parked."""
     interrupter = StepInterrupter(slots, slots.slot(0), grace_s=60, drain_s=60)
     interrupter.start(lambda *_: None)
-    wait_until(lambda: interrupter._is_parked, what="it parks")
+    wait_until(lambda: interrupter._parking.is_parked, what="it parks")
     return interrupter
 
 
@@ -54,7 +54,7 @@ def test_a_parked_interrupter_wakes_for_a_step_of_a_fifth_of_a_second(interrupte
         with interrupter.enforce_limits(LEASE, 0.2) as step:
             assert step.cancel.wait(10)
             assert step.stop_reason == "timeout"
-        wait_until(lambda: interrupter._is_parked, what="it parks again")
+        wait_until(lambda: interrupter._parking.is_parked, what="it parks again")
 
 
 def test_a_step_that_begins_after_a_long_pause_is_not_killed(slots: SharedSlots, interrupter: StepInterrupter) -> None:
