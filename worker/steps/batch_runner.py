@@ -253,7 +253,11 @@ class BatchRunner:
             structlog.get_logger().warning("a step is left to its lease", step=lease.step, reason=error.message)
 
     def _redeliver(self, message: TaskMessage, execution: Execution | None) -> None:
-        if execution is not None:  # else the reconciler offers it again
+        try:
+            execution = execution or self._services.store.load(message.integrator, message.execution_id)
+        except BucketError as error:
+            structlog.get_logger().warning("a message is left to the reconciler", reason=error.message)
+        if execution is not None:
             self._services.publisher.redeliver(execution, message)
 
 

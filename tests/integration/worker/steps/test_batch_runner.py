@@ -359,6 +359,14 @@ def test_a_worker_that_drains_gives_back_prefetched_messages(bench: WorkerHarnes
     assert bench.services.redis.llen(list_key("default", PRIORITY_REOFFER)) == 2
 
 
+def test_a_message_that_comes_while_the_worker_drains_is_sent_again(bench: WorkerHarness) -> None:
+    run, runner = bench.accept("echo"), bench.runner()
+    runner._interrupter._slots.begin_drain()
+    runner.run_message(bench.message_of(run))
+    assert bench.read(run).execution == run
+    assert bench.services.redis.llen(list_key("default", PRIORITY_REOFFER)) == 1
+
+
 def test_the_batch_size_doubles_after_quick_runs_and_falls_after_a_slow_one() -> None:
     sizer = BatchSizer()
     sizes = []
