@@ -61,7 +61,14 @@ class KeepAliveThreads(ThreadWorker):  # type: ignore[misc]
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Handle a request whose headers have come."""
         conn.sock.begin_body(on_timeout=req.force_close)
-        return super().handle_request(req, conn)
+        conn.sock.hold_head()
+        try:
+            keep_alive = super().handle_request(req, conn)
+        except BaseException:
+            conn.sock.drop_head()  # if anything is sent now, it is an error reply with a head of its own
+            raise
+        conn.sock.send_head()
+        return keep_alive
 
     def _handle_one(self, conn: Any) -> Any:
         if not isinstance(conn.sock, TimedSocket):

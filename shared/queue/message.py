@@ -9,7 +9,6 @@ two), but needs no Celery in the process that sends it.
 from __future__ import annotations
 
 import base64
-import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -17,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from shared.domain.execution import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER
+from shared.ids import new_token
 
 RUN_STEP_TASK: Final = "bucket.run_step"
 
@@ -59,7 +59,7 @@ def list_keys(queue: str) -> tuple[str, ...]:
 
 def encode_message(message: TaskMessage, queue: str, priority: int) -> bytes:
     """Encode a task message for its Redis list: one message of Celery's task protocol 2."""
-    task_id = secrets.token_hex(16)
+    task_id = new_token() + new_token()
     body = orjson.dumps([message.args, {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
     return orjson.dumps(
         {

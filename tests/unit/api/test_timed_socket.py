@@ -1,0 +1,82 @@
+"""The head of a reply leaves together with its body, and limits of time hold as gunicorn sets them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.timed_socket import TimedSocket
+from shared.errors import RequestTimeout
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[TimedSocket, socket.socket]]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # which keeps what was sent together
+    ours.setblocking(False)
+    with contextlib.ExitStack() as stack:
+        timed = stack.enter_context(TimedSocket.adopt(ours))
+        timed.begin_request()
+        yield timed, stack.enter_context(theirs)
+
+
+def test_a_head_is_sent_with_the_first_part_of_its_body(ends: tuple[TimedSocket, socket.socket]) -> None:
+    ours, theirs = ends
+    ours.hold_head()
+    for part in (b"head ", b"body ", b"more"):
+        ours.sendall(part)
+    ours.send_head()
+    assert [theirs.recv(100), theirs.recv(100)] == [b"head body ", b"more"]
+    theirs.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(100)
+
+
+def test_a_head_without_a_body_is_sent_at_the_end(ends: tuple[TimedSocket, socket.socket]) -> None:
+    ours, theirs = ends
+    ours.hold_head()
+    ours.sendall(b"head")
+    ours.send_head()
+    ours.sendall(b"next")
+    assert [theirs.recv(100), theirs.recv(100)] == [b"head", b"next"]
+
+
+def test_after_a_failure_the_error_reply_is_all_that_is_sent(ends: tuple[TimedSocket, socket.socket]) -> None:
+    ours, theirs = ends
+    ours.hold_head()
+    ours.sendall(b"head")
+    ours.drop_head()
+    ours.sendall(b"error")
+    assert theirs.recv(100) == b"error"
+
+
+def test_a_file_is_sent_after_its_head(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"body")
+    ours, theirs = socket.socketpair()
+    with TimedSocket.adopt(ours) as timed, theirs, (tmp_path / "file").open("rb") as file:
+        timed.hold_head()
+        timed.sendall(b"head ")
+        timed.sendfile(file)
+        timed.shutdown(socket.SHUT_WR)
+        assert b"".join(iter(lambda: theirs.recv(100), b"")) == b"head body"
+
+
+def test_the_descriptor_blocks_and_each_call_can_be_limited(ends: tuple[TimedSocket, socket.socket]) -> None:
+    ours, _ = ends
+    ours.setblocking(False)
+    assert os.get_blocking(ours.fileno())
+    ours.settimeout(0.05)
+    assert ours.gettimeout() == 0.05
+    with pytest.raises(RequestTimeout):
+        ours.recv(1)
+    with pytest.raises(TimeoutError):
+        send_endlessly(ours)
+
+
+def send_endlessly(ours: TimedSocket) -> None:
+    while True:
+        ours.sendall(b"x" * 4096)
