@@ -27,6 +27,7 @@ from shared.store.database import Database
 from shared.store.executions.bulk import MongoBulkExecutionStore
 from shared.store.executions.checkpoint_store import MongoCheckpointStore
 from shared.store.executions.dead_letter_store import MongoDeadLetterStore
+from shared.store.executions.documents import encode_new_document
 from shared.store.executions.queries import MongoExecutionQueries
 from shared.store.executions.store import MongoExecutionStore
 from shared.store.feed.consumer_store import MongoConsumerStore
@@ -113,5 +114,5 @@ def bootstrap(settings: Settings, role: str) -> Services:
         agent_memory=MongoAgentMemory(database, clock),
         redis=redis_client,
         views=views,
-        publisher=Publisher(redis_client, views, FleetCounters()),
+        publisher=Publisher(redis_client, views, FleetCounters(), encode_accepted=encode_new_document),
     )

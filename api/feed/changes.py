@@ -85,7 +85,7 @@ class FeedHandler:
         query = FeedQuery(query_params.limit(), query_params.text("basket"), query_params.text("tag"))
         preference = parse_wait_preference()
 
-        def read_page() -> FeedPage:
+        def read_page(_: bytes | None) -> FeedPage:
             nonlocal start
             page = self._services.feed_reader.read_page(PUBLIC_INTEGRATOR, start, query)
             start = page.next_position if not page.changes else start

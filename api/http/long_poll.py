@@ -21,6 +21,7 @@ from shared.settings import Settings
 
 WAIT_MAX_S: Final = 30.0
 _RECHECK_MIN_S: Final = 0.05
+_TRUSTED_FOR_S: Final = 0.25
 
 T = TypeVar("T")
 
@@ -49,33 +50,34 @@ class LongPoller:
         self,
         topic: str,
         wait_s: float,
-        fetch: Callable[[], T],
+        fetch: Callable[[bytes | None], T],
         is_ready: Callable[[T], bool],
         *,
         fresh_for_s: Callable[[T], float] | None = None,
+        is_new: bool = False,
     ) -> LongPollResult[T]:
         """Return the value of ``fetch`` as soon as it ``is_ready``, or when ``wait_s`` (at most 30) are over.
 
         ``topic`` is the topic that :func:`shared.live.pubsub.publish_wakeup` publishes to when there may be a change.
-        ``fetch`` is called first, after each wake-up, and once more when the time is over; its exceptions pass
-        through. If the value can become out of date without a wake-up, ``fresh_for_s`` of the value says after how many
-        seconds ``fetch`` is called again.
+        ``fetch`` is called first, after each wake-up with what that carried, if anything, and once more when the time
+        is over; its exceptions pass through. If the value can become out of date without a wake-up, ``fresh_for_s`` of
+        the value says after how many seconds ``fetch`` is called again. ``is_new`` says that the value cannot be ready
+        yet, so that nothing is fetched before the wait begins.
 
         Returns at once, not granted, if no permit is free, Redis is away or the process is about to end. If Redis
         goes away or the process ends during the wait, it fetches a last time and returns that value.
         """
         ends_at = time.monotonic() + min(wait_s, WAIT_MAX_S)
-        value = fetch()
-        if is_ready(value):
+        if not is_new and is_ready(value := fetch(None)):
             return LongPollResult(value, is_granted=True)
         may_hold = wait_s > 0 and not self._is_closing and self._redis_monitor.last.is_connected
         if not may_hold or not self._free_permits.acquire(blocking=False):
-            return LongPollResult(value, is_granted=False)
+            return LongPollResult(fetch(None) if is_new else value, is_granted=False)
         began = time.perf_counter()
         try:
             with self._wakeup_listener.register(topic) as waiter:
                 if waiter is None:
-                    value = fetch()
+                    value = fetch(None)
                     return LongPollResult(value, is_granted=is_ready(value))
                 return LongPollResult(_wait_until_ready(waiter, ends_at, fetch, is_ready, fresh_for_s), is_granted=True)
         finally:
@@ -94,16 +96,20 @@ class LongPoller:
 def _wait_until_ready(
     waiter: Waiter,
     ends_at: float,
-    fetch: Callable[[], T],
+    fetch: Callable[[bytes | None], T],
     is_ready: Callable[[T], bool],
     fresh_for_s: Callable[[T], float] | None,
 ) -> T:
     while True:
         is_last = waiter.is_released or time.monotonic() >= ends_at
-        value = fetch()  # after the registration: every later change wakes the waiter
+        # After the registration: every later change wakes the waiter.
+        value = fetch(waiter.take_carried())
         if is_last or is_ready(value):
             return value
+        # Most waits are short, and how long the value can be trusted costs a round trip.
+        if waiter.wait(min(max(ends_at - time.monotonic(), 0), _TRUSTED_FOR_S)):
+            continue
         left_s = ends_at - time.monotonic()
-        if fresh_for_s is not None:
+        if fresh_for_s is not None and left_s > 0:
             left_s = min(left_s, max(fresh_for_s(value), _RECHECK_MIN_S))
         waiter.wait(max(left_s, 0))

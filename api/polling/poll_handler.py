@@ -70,15 +70,25 @@ class PollHandler:
         return preference.mark_applied(self._respond(held.value.view, selection), is_granted=held.is_granted)
 
     def hold(
-        self, execution_id: str, preference: WaitPreference, page: LogPageQuery = NEWEST_LOG_LINES, min_rev: int = 0
+        self,
+        execution_id: str,
+        preference: WaitPreference,
+        page: LogPageQuery = NEWEST_LOG_LINES,
+        min_rev: int = 0,
+        *,
+        is_new: bool = False,
     ) -> LongPollResult[FetchedView]:
-        """Long poll: return the view as soon as it has something new for the caller, or after the preferred wait."""
+        """Long poll: return the view as soon as it has something new for the caller, or after the preferred wait.
+
+        ``is_new`` says that the run was accepted just now, so that a first look would be in vain.
+        """
         return self._long_poller.hold(
             execution_id,
             preference.wait_s,
             partial(self._fetch_view, execution_id, min_rev),
             _change_check(preference, page),
             fresh_for_s=partial(self._fresh_for_s, execution_id),
+            is_new=is_new,
         )
 
     def respond_with_result(self, execution_id: str) -> flask.Response:
@@ -142,9 +152,12 @@ class PollHandler:
         ttl_s = None if latest.is_from_store else self._reader.try_redis(lambda: self._views.ttl_s(execution_id))
         return self._view_lifetime_s if ttl_s is None else ttl_s
 
-    def _fetch_view(self, execution_id: str, min_rev: int = 0) -> FetchedView:
-        """Return the rendered view with the newest log lines, never of a revision below ``min_rev``."""
-        view = self._reader.try_redis(lambda: self._views.get(execution_id))
+    def _fetch_view(self, execution_id: str, min_rev: int = 0, carried: bytes | None = None) -> FetchedView:
+        """Return the rendered view with the newest log lines, never of a revision below ``min_rev``.
+
+        A view that a wake-up has ``carried`` is as it was stored in Redis a moment ago.
+        """
+        view = carried or self._reader.try_redis(lambda: self._views.get(execution_id))
         if view is not None and (not min_rev or min_rev <= parse_header(view).rev):
             return FetchedView(view)
         record = self._reader.read(execution_id, page=NEWEST_LOG_LINES, min_rev=min_rev)

@@ -13,7 +13,6 @@ from api.http.etags import RawResponse, etag_of
 from api.submission.acceptor import AcceptedRun
 from api.submission.submission import Submission
 from shared.domain.execution import Execution
-from shared.live.render import execution_metadata
 from shared.timestamps import format_rfc3339
 
 _ACCEPTED_MESSAGE: Final = "accepted; poll status_url until done is true"
@@ -27,7 +26,7 @@ def accepted_body(run: Execution, poll_after_ms: int | None, prefix: str, warnin
         "status": run.status,
         "done": run.is_done,
         "rev": run.rev,
-        "execution_metadata": execution_metadata(run),
+        "execution_metadata": run.basket.metadata_of(run.id),
         "status_url": f"{prefix}/execution-logs/{run.id}",
         "message": _DONE_MESSAGE if run.is_done else _ACCEPTED_MESSAGE,
         "created_at": format_rfc3339(run.created_at),

@@ -7,7 +7,7 @@ a lost view is rendered again by a reader, and a metric may be lost.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -45,17 +45,24 @@ class Publisher:
     """Publishes the changes of one process to Redis; its methods never raise an error of Redis."""
 
     def __init__(
-        self, client: redis.Redis, views: ViewCache, metrics: FleetCounters, view_age_max_s: float = VIEW_STALE_AFTER_S
+        self,
+        client: redis.Redis,
+        views: ViewCache,
+        metrics: FleetCounters,
+        view_age_max_s: float = VIEW_STALE_AFTER_S,
+        encode_accepted: Callable[[Decision, Mapping[str, bytes]], bytes | None] = lambda *_: None,
     ) -> None:
+        """``encode_accepted`` encodes a run that was just stored; by default no copies of runs are kept for workers."""
         self._redis = client
         self._views = views
         self._metrics = metrics
         self._view_age_max_s = view_age_max_s
+        self._encode_accepted = encode_accepted
         self._trimmed_at = -TRIM_EVERY_S
         self._log = structlog.get_logger()
 
     def publish_accepted(self, decisions: Sequence[Decision], outputs: Mapping[str, bytes] | None = None) -> None:
-        """Publish runs that were just stored: task messages, accept markers, first views with ``outputs``, log lines.
+        """Publish runs that were just stored: copies, task messages, accept markers, first views, log lines.
 
         ``outputs`` are those that the runs start with (retries).
         """
@@ -64,14 +71,15 @@ class Publisher:
         lines: list[bytes] = []
         for decision in decisions:
             record = replace(decision.initial_record, outputs=outputs or {})
+            view = render(record)
+            lines += _lines_after(record, 0)
+            # Before the message: a worker puts its views after these.
+            if view is not None and self._is_current(as_of):
+                copy = self._encode_accepted(decision, record.outputs) if decision.dispatch else None
+                self._views.put_first(pipe, record.execution.id, view, copy)
             self._enqueue(pipe, record, decision.dispatch)
             if record.execution.has_due_time_of_its_own:
                 accept_markers.mark_accepted(pipe, record.execution)
-            view = render(record)
-            lines += _lines_after(record, 0)
-            # A SET NX, cheaper than the script: a view that exists already is newer.
-            if view is not None and self._is_current(as_of):
-                self._views.put_if_absent(pipe, record.execution.id, view)
         log_stream.append_lines(pipe, lines)
         self._send(pipe, ", ".join(decision.execution.id for decision in decisions))
 

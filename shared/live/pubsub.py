@@ -1,7 +1,8 @@
 """Pub/sub wake-ups: wakes held polls (long poll) on a change, by one Redis subscription a process.
 
-The subscription exists only while there are waiters. A wake-up is a hint without data: the waiter reads the state
-itself. A lost wake-up costs time only, because every wait has a time limit and ends with a read.
+The subscription exists only while there are waiters. A wake-up names a topic; that of a run that has ended may carry
+its final view, which spares the waiter a read. After any other the waiter reads the state itself. A lost wake-up costs
+time only, because every wait has a time limit and ends with a read.
 """
 
 from __future__ import annotations
@@ -36,15 +37,23 @@ class Waiter:
 
     def __init__(self) -> None:
         self._woken = threading.Event()
+        self._carried: bytes | None = None
         self.is_released = False
 
-    def wait(self, seconds: float) -> None:
-        """Wait until it is woken, at most ``seconds``; returns at once if it was woken before the call."""
-        self._woken.wait(seconds)
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is woken, at most ``seconds``; return whether it was woken, also before the call."""
+        is_woken = self._woken.wait(seconds)
         self._woken.clear()
+        return is_woken
 
-    def wake(self) -> None:
-        """Wake it, so that it reads the state."""
+    def take_carried(self) -> bytes | None:
+        """Return what the last wake-up carried, once; None if it carried nothing."""
+        carried, self._carried = self._carried, None
+        return carried
+
+    def wake(self, carried: bytes | None = None) -> None:
+        """Wake it, so that it reads the state, or takes what the wake-up ``carried``."""
+        self._carried = carried
         self._woken.set()
 
     def release(self) -> None:
@@ -128,8 +137,9 @@ class WakeupListener:
                 subscribed.set()
             with self._lock:
                 if message is not None and message["type"] == "message":
-                    for waiter in self._waiters.get(message["data"].decode(), ()):
-                        waiter.wake()
+                    topic, _, carried = message["data"].partition(b" ")
+                    for waiter in self._waiters.get(topic.decode(), ()):
+                        waiter.wake(carried or None)
                 if self._waiters:
                     last_waiter_at = time.monotonic()
                 elif time.monotonic() - last_waiter_at > self._linger_s:

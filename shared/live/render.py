@@ -73,7 +73,7 @@ def render(record: ExecutionRecord, page: LogPageQuery = NEWEST_LOG_LINES) -> by
         "metadata": orjson.Fragment(execution.metadata),
         "input_source": execution.input_source,
         "cancel": _cancel(execution),
-        "execution_metadata": execution_metadata(execution),
+        "execution_metadata": execution.basket.metadata_of(execution.id),
         "request_id": execution.request_id,
     }
     if page.after is not None:
@@ -104,16 +104,6 @@ def _status(execution: Execution) -> dict[str, Any]:
         "started_at": format_rfc3339(execution.started_at),
         "finished_at": format_rfc3339(execution.finished_at),
         **reference,
-    }
-
-
-def execution_metadata(execution: Execution) -> dict[str, Any]:
-    """Return the object ``execution_metadata`` about the basket, as in the replies of submits and polls."""
-    return {
-        "execution_id": execution.id,
-        "basket_name": execution.basket.name,
-        "agents_executed": execution.basket.agents,
-        "strategy": execution.basket.strategy,
     }
 
 

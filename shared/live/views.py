@@ -1,6 +1,7 @@
 """View cache (materialised views, read model): the rendered polls of executions in Redis, and outputs for an hour.
 
-A view is only replaced by one with an equal or higher ``rev``, and is deleted in case of doubt.
+A view is only replaced by one with an equal or higher ``rev``, and is deleted in case of doubt. Beside the first view
+of a run lies, for a hand-off time, a copy of what was stored: the worker that begins the run at once need not read it.
 """
 
 from __future__ import annotations
@@ -18,18 +19,28 @@ FINAL_VIEW_TTL_S: Final = 24 * 3600
 FILLED_VIEW_TTL_MS: Final = 2_000
 OUTPUT_TTL_S: Final = 3600
 VIEW_MAX_BYTES: Final = 1024 * 1024
+CARRIED_VIEW_MAX_BYTES: Final = 16 * 1024
+COPY_TTL_MS: Final = 5_000
+COPY_MAX_BYTES: Final = 16 * 1024
 
 _PREFIX: Final = "execution:"
+_COPY_SUFFIX: Final = ":accepted"
 
 # Two workers of one execution may write in the wrong order: the higher revision stays. The command that stores a view
-# also wakes the held polls (pub/sub). Several views are one command, because each costs its sender more than Redis.
+# also wakes the held polls (pub/sub), which wait for a final view, so one of usual size goes with its wake-up. Several
+# views are one command, because each costs its sender more than Redis.
 _PUT_NEWER: Final = f"""
 for index, key in ipairs(KEYS) do
   local view, rev, ttl_ms = unpack(ARGV, 3 * index - 2, 3 * index)
   local stored_rev = string.match(redis.call('GETRANGE', key, 0, 400), '"rev":(%d+)')
   if not stored_rev or tonumber(stored_rev) <= tonumber(rev) then
     redis.call('SET', key, view, 'PX', ttl_ms)
-    redis.call('PUBLISH', '{pubsub.WAKEUP_CHANNEL}', string.sub(key, {len(_PREFIX) + 1}))
+    redis.call('DEL', key .. '{_COPY_SUFFIX}')
+    local wakeup = string.sub(key, {len(_PREFIX) + 1})
+    if tonumber(ttl_ms) == {FINAL_VIEW_TTL_S * 1_000} and #view <= {CARRIED_VIEW_MAX_BYTES} then
+      wakeup = wakeup .. ' ' .. view
+    end
+    redis.call('PUBLISH', '{pubsub.WAKEUP_CHANNEL}', wakeup)
   end
 end
 """
@@ -49,6 +60,11 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 def view_key(execution_id: str) -> str:
     """Return the Redis key of the view of an execution."""
     return f"{_PREFIX}{execution_id}"
+
+
+def copy_key(execution_id: str) -> str:
+    """Return the Redis key of the copy of a run that was just accepted."""
+    return f"{_PREFIX}{execution_id}{_COPY_SUFFIX}"
 
 
 def output_key(execution_id: str, step: str) -> str:
@@ -102,15 +118,25 @@ class ViewCache:
         if keys:
             pipe.eval(_PUT_NEWER, len(keys), *keys, *args)
 
-    def put_if_absent(self, pipe: Any, execution_id: str, view: bytes) -> None:
-        """Append to ``pipe`` the command that stores the view of a run just accepted, unless a worker was first."""
+    def put_first(self, pipe: Any, execution_id: str, view: bytes, copy: bytes | None = None) -> None:
+        """Append to ``pipe`` the commands that store the view of a run just accepted, unless there is one already.
+
+        ``copy`` is the run as it was stored, for the worker; it is kept until the next view is put.
+        """
+        # Raw commands: redis-py's ``set`` first checks each of its options, which costs 15 µs of every accept.
+        if copy is not None and len(copy) <= COPY_MAX_BYTES:
+            pipe.execute_command("SET", copy_key(execution_id), copy, "PX", COPY_TTL_MS)
         if len(view) <= VIEW_MAX_BYTES:
-            # A raw command: redis-py's ``set`` first checks each of its options, which costs 15 µs of every accept.
             pipe.execute_command("SET", view_key(execution_id), view, "PX", self._live_ms, "NX")
+
+    def copies(self, execution_ids: Sequence[str]) -> list[bytes]:
+        """Return the copies that there are of these runs; each may be older than what is stored. Raises RedisError."""
+        found: Any = self._redis.mget(map(copy_key, execution_ids))
+        return [copy for copy in found if copy is not None]
 
     def invalidate(self, pipe: Any, execution_id: str) -> None:
         """Append to ``pipe`` commands that delete a view and wake its held polls; the next reader renders it again."""
-        pipe.delete(view_key(execution_id))
+        pipe.delete(view_key(execution_id), copy_key(execution_id))
         pubsub.publish_wakeup(pipe, execution_id)
 
     def delete(self, execution_ids: Sequence[str]) -> None:

@@ -35,6 +35,7 @@ from worker.steps.batch_writer import BatchWriter
 from worker.steps.claims import ClaimedStep, Claims
 from worker.steps.deferred_claim import DeferredClaim, may_defer_claim
 from worker.steps.pending_writes import WRITE_DELAY_MAX_S, PendingWrites
+from worker.steps.run_loader import RunLoader
 from worker.supervision.step_interrupter import StepInterrupter
 
 BATCH_SIZE_MAX: Final = 8
@@ -105,6 +106,7 @@ class BatchRunner:
         self._interrupter = interrupter
         self._claims = claims
         self._handle_message = handle_message
+        self._loader = RunLoader(services)
         self._writer = BatchWriter(services)
         self._lock = threading.RLock()
         self._prefetched: deque[_PrefetchedMessage] = deque()
@@ -158,7 +160,7 @@ class BatchRunner:
 
     def _claim_batch(self, messages: Sequence[TaskMessage]) -> list[_PrefetchedMessage]:
         """Return the messages with their claims, those that were claimed together first."""
-        loaded = self._load_executions(messages)
+        loaded = {} if self._interrupter.is_draining else self._loader.load(messages)
         planned: list[_PlannedClaim] = []
         others: list[_PrefetchedMessage] = []
         deferred: list[_PrefetchedMessage] = []
@@ -192,17 +194,6 @@ class BatchRunner:
             return None
         pending_writes = self._pending_writes(record, deferred_claim.lease, record.lines_total, deferred_claim)
         return self._claims.begin_step(pending_writes, message.step, {})
-
-    def _load_executions(self, messages: Sequence[TaskMessage]) -> dict[str, ExecutionRecord]:
-        integrator = messages[0].integrator
-        execution_ids = [message.execution_id for message in messages if message.integrator == integrator]
-        if self._interrupter.is_draining:
-            return {}
-        try:
-            return {record.execution.id: record for record in self._services.bulk.load_all(integrator, execution_ids)}
-        except BucketError as error:
-            structlog.get_logger().warning("messages are run one by one", reason=error.message)
-            return {}
 
     def _plan_claim(self, record: ExecutionRecord, message: TaskMessage) -> _PlannedClaim | None:
         if not _is_fresh_chain(record.execution):

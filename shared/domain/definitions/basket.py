@@ -46,6 +46,15 @@ class Basket:
         """The names of the agents, in the order of the steps."""
         return [step.agent for step in self.steps]
 
+    def metadata_of(self, execution_id: str) -> dict[str, Any]:
+        """Return ``execution_metadata``, which the replies of submits and polls have of a run of this basket."""
+        return {
+            "execution_id": execution_id,
+            "basket_name": self.name,
+            "agents_executed": self.agents,
+            "strategy": self.strategy,
+        }
+
     @property
     def terminal_steps(self) -> tuple[str, ...]:
         """The ids of the steps that no other step needs; their outputs are the result of the run."""

@@ -13,9 +13,12 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final, TypeVar
 
+import bson
 import orjson
 import structlog
 from bson import Timestamp
+from bson.codec_options import CodecOptions
+from bson.errors import BSONError
 
 from shared.domain.definitions.basket import Basket, BasketStep
 from shared.domain.definitions.retry_policy import RetryPolicy
@@ -35,6 +38,7 @@ from shared.domain.status import ExecutionStatus, StepStatus
 
 T = TypeVar("T")
 SCHEMA_VERSION: Final = 1
+_TZ_AWARE: Final[CodecOptions[dict[str, Any]]] = CodecOptions(tz_aware=True)
 _CACHED_BASKET_MAX_BYTES: Final = 64 * 1024
 READER_PROJECTION: Final = {"checkpoints": 0}
 DECISION_PROJECTION: Final = {"events": 0, "outputs": 0} | READER_PROJECTION
@@ -79,6 +83,19 @@ def new_document(decision: Decision, outputs: Mapping[str, bytes]) -> dict[str, 
         "updated_at": decision.execution.created_at,
         "stored_at": Timestamp(0, 0),  # mongod fills it with its own time when the insert is applied
     }
+
+
+def encode_new_document(decision: Decision, outputs: Mapping[str, bytes]) -> bytes:
+    """Return the document of a new run as BSON."""
+    return bson.encode(new_document(decision, outputs))
+
+
+def decode_new_document(encoded: bytes) -> ExecutionRecord:
+    """Return what :func:`encode_new_document` has encoded; raises ValueError if ``encoded`` is not that."""
+    try:
+        return decode_record(bson.decode(encoded, _TZ_AWARE))
+    except (BSONError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError("this is not the document of a run") from error
 
 
 def decode_execution(document: dict[str, Any]) -> Execution:

@@ -22,7 +22,7 @@ from shared.ids import new_execution_id
 from shared.live.publisher import Publisher
 from shared.queue.message import TaskMessage
 from shared.settings import Settings
-from shared.store.executions.documents import stored_at_of
+from shared.store.executions.documents import encode_new_document, stored_at_of
 from shared.store.executions.settle import settle
 from shared.store.executions.store import MongoExecutionStore
 from shared.store.server_clock import ServerClock
@@ -130,7 +130,9 @@ def bench(redis_url: str, mongodb_url: str) -> Iterator[WorkerHarness]:
         batches = FaultyStore(services.bulk)
         # Views are published however long their write took, else a test would fail on a machine that stood still. The
         # publisher's own test covers the limit.
-        publisher = Publisher(services.redis, services.views, FleetCounters(), view_age_max_s=60)
+        publisher = Publisher(
+            services.redis, services.views, FleetCounters(), view_age_max_s=60, encode_accepted=encode_new_document
+        )
         services = replace(services, clock=clock, store=store, bulk=batches, publisher=publisher)  # type: ignore[arg-type]
         yield WorkerHarness(services, store, batches, hand, load_agents(services.catalogue))
 

@@ -30,7 +30,7 @@ class WatchedRevision:
         self.rev = 1
         self.checks = 0
 
-    def check(self) -> int:
+    def check(self, _: bytes | None = None) -> int:
         self.checks += 1
         return self.rev
 
@@ -112,6 +112,34 @@ def test_a_wake_up_without_a_change_keeps_the_poll_held(
     assert future.result(SOON_S).value == 2
 
 
+def test_a_wake_up_hands_over_what_it_carries_once(
+    make_poller: Callable[..., LongPoller], callers: ThreadPoolExecutor, client: redis.Redis
+) -> None:
+    fetched: list[bytes | None] = []
+
+    def fetch(carried: bytes | None) -> int:
+        fetched.append(carried)
+        return len(fetched)
+
+    future = callers.submit(make_poller().hold, "a", LONG_S, fetch, lambda count: count > 3)
+    wait_until(lambda: len(fetched) == 2, 5, "it has registered and fetched")
+    client.publish(pubsub.WAKEUP_CHANNEL, b"a a view")
+    wait_until(lambda: len(fetched) == 3, 5, "it was woken")
+    pubsub.publish_wakeup(client, "a")
+    assert future.result(SOON_S).value == 4
+    assert fetched == [None, None, b"a view", None]
+
+
+def test_of_what_is_new_nothing_is_fetched_before_the_registration(
+    make_poller: Callable[..., LongPoller], watched: WatchedRevision
+) -> None:
+    assert make_poller().hold("a", 0.01, watched.check, lambda _: True, is_new=True).is_granted
+    assert watched.checks == 1
+    refused = make_poller(held_polls=0).hold("a", LONG_S, watched.check, lambda _: True, is_new=True)
+    assert refused == LongPollResult(1, is_granted=False)
+    assert watched.checks == 2
+
+
 def test_a_change_returns_at_once_even_without_a_place_or_redis(
     make_poller: Callable[..., LongPoller], tmp_path_factory: pytest.TempPathFactory, watched: WatchedRevision
 ) -> None:
@@ -124,7 +152,7 @@ def test_a_change_returns_at_once_even_without_a_place_or_redis(
 def test_a_change_before_the_registration_is_seen(
     make_poller: Callable[..., LongPoller], watched: WatchedRevision
 ) -> None:
-    def check() -> int:
+    def check(_: bytes | None) -> int:
         rev = watched.check()
         watched.rev = 2  # just after the first check, and without a wake-up
         return rev
@@ -135,7 +163,7 @@ def test_a_change_before_the_registration_is_seen(
 def test_a_change_counts_as_granted_even_if_nothing_could_wake_the_poll(
     redis_url: str, watched: WatchedRevision
 ) -> None:
-    def check() -> int:
+    def check(_: bytes | None) -> int:
         watched.rev += 1
         return watched.check()
 
@@ -152,7 +180,7 @@ def test_a_change_counts_as_granted_even_if_nothing_could_wake_the_poll(
 def test_a_long_poll_checks_once_more_when_its_time_is_over(
     make_poller: Callable[..., LongPoller], watched: WatchedRevision
 ) -> None:
-    def check() -> int:
+    def check(_: bytes | None) -> int:
         return watched.check() and watched.checks
 
     poller = make_poller()
@@ -199,7 +227,7 @@ def test_a_failed_check_is_raised_and_frees_the_place(
 ) -> None:
     poller = make_poller(held_polls=1)
 
-    def check() -> int:
+    def check(_: bytes | None) -> int:
         if watched.check() and watched.checks > 1:
             raise RuntimeError("the second check")
         return 1

@@ -11,12 +11,16 @@ import redis
 
 from shared.live.pubsub import WAKEUP_CHANNEL
 from shared.live.views import (
+    CARRIED_VIEW_MAX_BYTES,
+    COPY_MAX_BYTES,
+    COPY_TTL_MS,
     FILLED_VIEW_TTL_MS,
     FINAL_VIEW_TTL_S,
     OUTPUT_TTL_S,
     VIEW_MAX_BYTES,
     RenderedView,
     ViewCache,
+    copy_key,
     output_key,
     view_key,
 )
@@ -152,3 +156,42 @@ def test_a_view_says_how_long_it_is_still_valid(client: redis.Redis, views: View
     assert views.ttl_s(RUN) == 0
     put(client, views, view(1), 1)
     assert 0 < views.ttl_s(RUN) <= LIVE_S
+
+
+def put_first(client: redis.Redis, views: ViewCache, copy: bytes | None, run: str = RUN) -> None:
+    pipe = client.pipeline(transaction=False)
+    views.put_first(pipe, run, view(1), copy)
+    pipe.execute()
+
+
+def test_a_copy_is_kept_until_the_next_view_of_its_run(client: redis.Redis, views: ViewCache) -> None:
+    other = f"{RUN[:-1]}0"
+    for run in (RUN, other):
+        put_first(client, views, run.encode(), run)
+    assert sorted(views.copies([RUN, other, "none"])) == sorted([RUN.encode(), other.encode()])
+    assert 0 < client.pttl(copy_key(RUN)) <= COPY_TTL_MS
+    put(client, views, view(2), 2)
+    assert views.copies([RUN, other]) == [other.encode()]
+    views.invalidate(client, other)
+    assert views.copies([RUN, other]) == []
+
+
+def test_a_large_copy_is_not_kept(client: redis.Redis, views: ViewCache) -> None:
+    put_first(client, views, b"x" * (COPY_MAX_BYTES + 1))
+    assert (views.get(RUN), views.copies([RUN])) == (view(1), [])
+
+
+@pytest.mark.parametrize(
+    ("size", "is_final", "is_carried"),
+    [(10, True, True), (10, False, False), (CARRIED_VIEW_MAX_BYTES + 1, True, False)],
+)
+def test_a_wake_up_carries_a_final_view_of_usual_size(
+    client: redis.Redis, views: ViewCache, size: int, *, is_final: bool, is_carried: bool
+) -> None:
+    body = view(2, "x" * size)
+    with closing(client.pubsub()) as subscription:
+        subscription.subscribe(WAKEUP_CHANNEL)
+        assert subscription.get_message(timeout=5)["type"] == "subscribe"
+        put(client, views, body, 2, final=is_final)
+        wakeup = subscription.get_message(timeout=5)
+    assert wakeup["data"] == (RUN.encode() + b" " + body if is_carried else RUN.encode())
