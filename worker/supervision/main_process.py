@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 import redis
@@ -63,8 +64,11 @@ class MainProcess:
         self._presence.stop()
 
     def _backlog_size(self) -> int | None:
+        pipe = self._services.redis.pipeline(transaction=False)
+        for name in chain.from_iterable(map(list_keys, self._queues)):
+            pipe.llen(name)
         try:
-            return sum(int(self._services.redis.llen(name)) for queue in self._queues for name in list_keys(queue))
+            return sum(pipe.execute())
         except redis.RedisError:
             return None
 
