@@ -68,7 +68,7 @@ class MainProcess:
         for name in chain.from_iterable(map(list_keys, self._queues)):
             pipe.llen(name)
         try:
-            return sum(pipe.execute())
+            return sum(map(int, pipe.execute()))
         except redis.RedisError:
             return None
 
