@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import time
 
+import pytest
+import requests
+
+from shared.live.views import copy_key
+from shared.queue.message import list_keys
 from tests.api_client import EVERY_PROCESS, RunClient, send_in_parallel
 from tests.faults.inspection import assert_completed_once, restart_with, stored_run
 from tests.faults.proxy import Proxy
@@ -29,6 +34,40 @@ def test_07_running_steps_are_not_disturbed_by_a_flush_of_redis(stack: Stack, ru
     polls = runs.wait_all_done([*under_way, *queued])
     assert {poll["status"] for poll in polls} == {"completed"}
     assert {step["attempts"] for poll in polls for step in poll["steps"]} == {1}
+
+
+@pytest.mark.parametrize("is_flushed", [True, False])
+def test_07_idempotent_runs_survive_a_redis_that_loses_all_or_their_copies_before_they_are_taken(
+    stack: Stack, runs: RunClient, *, is_flushed: bool
+) -> None:
+    stack.stop("worker")
+    queued = [runs.submit("echo", "echo").execution_id for _ in range(20)]
+    if is_flushed:
+        stack.redis().flushall()
+    else:
+        assert stack.redis().delete(*map(copy_key, queued)) == len(queued), "they had copies, or this shows nothing"
+    stack.start("worker")
+    polls = runs.wait_all_done(queued)
+    assert {poll["status"] for poll in polls} == {"completed"}
+    assert {step["attempts"] for poll in polls for step in poll["steps"]} == {1}
+
+
+def test_07_a_run_cancelled_behind_the_back_of_its_copy_stays_cancelled(stack: Stack, runs: RunClient) -> None:
+    stack.pause("worker")  # idle: it takes no message, but may have one sent to its socket
+    queued = [runs.submit("effect_idempotent").execution_id for _ in range(4)]
+    client = stack.redis()
+    assert all(client.copy(copy_key(run), f"kept:{run}") for run in queued)
+    for run in queued:
+        assert requests.post(f"{stack.url}/executions/{run}/cancel", timeout=10).status_code in {200, 202}
+        client.rename(f"kept:{run}", copy_key(run))  # as if Redis had been away at the cancel
+        client.pexpire(copy_key(run), 60_000)
+    before = [runs.poll(run).body for run in queued]
+    stack.resume("worker")
+    wait_until(lambda: not any(map(client.llen, list_keys("default"))), 15, "the messages are taken")
+    assert runs.wait_done(runs.submit("echo").execution_id)["status"] == "completed"
+    after = [runs.poll(run).body for run in queued]
+    assert [poll["status"] for poll in after] == ["cancelled"] * len(queued)
+    assert [poll["rev"] for poll in after] == [poll["rev"] for poll in before]
 
 
 def test_09_a_redis_frozen_at_the_end_of_a_step_does_not_block_its_worker_afterwards(

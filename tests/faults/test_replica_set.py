@@ -108,6 +108,19 @@ def test_24_three_step_downs_lose_no_run_and_no_poll_goes_back(replica_set: Repl
     assert {step["attempts"] for step in poll["steps"]} == {1}, "an election does not count as a lost worker"
 
 
+def test_24_quick_idempotent_runs_survive_a_step_down_between_accept_and_end(
+    stack: Stack, replica_set: ReplicaSet, runs: RunClient
+) -> None:
+    stack.pause("worker")
+    ids = [runs.submit("echo", "echo", n=number).execution_id for number in range(10)]
+    replica_set.step_down()
+    stack.resume("worker")
+    polls = runs.wait_all_done(ids)
+    assert [(poll["status"], poll["result"]["n"]) for poll in polls] == [("completed", n) for n in range(10)]
+    assert {step["attempts"] for poll in polls for step in poll["steps"]} == {1}
+    assert {tuple(steps_with_event(poll, "step.completed")) for poll in polls} == {("echo", "echo-2")}
+
+
 def test_24_the_feed_leaves_no_change_out_during_elections(
     stack: Stack, replica_set: ReplicaSet, runs: RunClient
 ) -> None:
