@@ -150,7 +150,10 @@ class PollHandler:
     def _fresh_for_s(self, execution_id: str, latest: FetchedView) -> float:
         """Return how long a long poll may trust a view: until its TTL is over, as its worker may have died since."""
         ttl_s = None if latest.is_from_store else self._reader.try_redis(lambda: self._views.ttl_s(execution_id))
-        return self._view_lifetime_s if ttl_s is None else ttl_s
+        if ttl_s is None:
+            return self._view_lifetime_s
+        # A longer one is that of a final view, which another poll has stored meanwhile, without a wake-up.
+        return ttl_s if ttl_s <= self._view_lifetime_s else 0.0
 
     def _fetch_view(self, execution_id: str, min_rev: int = 0, carried: bytes | None = None) -> FetchedView:
         """Return the rendered view with the newest log lines, never of a revision below ``min_rev``.
