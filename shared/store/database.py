@@ -206,9 +206,6 @@ class Database:
             retryReads=self._retries,
             connect=False,
             connectTimeoutMS=2_000,
-            # A monitor that streams has two threads, each with two turns a second. A command that fails, as all do
-            # after a failover, begins a look at once.
-            serverMonitoringMode="poll",
         )
         return client.get_default_database(_DEFAULT_NAME)
 
