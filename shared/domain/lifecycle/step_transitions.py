@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -89,7 +89,7 @@ def fail_step(
     event = log_events.step_event(
         failed, now, "step.failed", message, level="error", status="error", error_code=error.error_code
     )
-    return finish_if_done(with_steps(execution, failed), now, [*events, event])
+    return finish_if_done(execution, {**execution.steps, step.id: failed}, now, [*events, event])
 
 
 def cancel_step(execution: Execution, step: Step, now: datetime) -> Decision:
@@ -97,7 +97,7 @@ def cancel_step(execution: Execution, step: Step, now: datetime) -> Decision:
     cancelled = end_step(step, StepStatus.CANCELLED, now, error=cancelled_error(execution, step))
     message = f"{step.id} was cancelled"
     event = log_events.step_event(cancelled, now, "step.cancelled", message, level="warning", status="cancelled")
-    return finish_if_done(with_steps(execution, cancelled), now, [event])
+    return finish_if_done(execution, {**execution.steps, step.id: cancelled}, now, [event])
 
 
 def newly_ready(execution: Execution, steps: dict[str, Step]) -> list[str]:
@@ -119,27 +119,28 @@ def newly_offered(before: Execution, after: Execution) -> tuple[str, ...]:
     )
 
 
-def finish_if_done(execution: Execution, now: datetime, events: list[LogEvent]) -> Decision:
-    """Skip the steps that can never run, and end the run if all its steps are final.
+def finish_if_done(
+    execution: Execution, steps: Mapping[str, Step], now: datetime, events: Iterable[LogEvent]
+) -> Decision:
+    """Give a run new ``steps``, skip those that can never run, and end the run if all are final.
 
     After a cancel no step begins any more once none runs.
     """
-    steps = dict(execution.steps)
+    steps = dict(steps)
     may_go_on = execution.cancel is None or any(step.status is StepStatus.RUNNING for step in steps.values())
     for step in execution.basket.steps:
         if steps[step.id].status is StepStatus.WAITING and not (may_go_on and _can_run(step, steps)):
             steps[step.id] = end_step(steps[step.id], StepStatus.SKIPPED, now)
-    if steps != execution.steps:
-        execution = replace(execution, steps=steps)
     if not all(step.status.is_final for step in steps.values()):
-        return Decision(execution, events=tuple(events))
-    status, error = _final_status(execution, now)
+        return Decision(replace(execution, steps=steps), events=tuple(events))
+    status, error = _final_status(execution, steps.values(), now)
     finished = replace(
         execution,
+        steps=steps,
         status=transition_execution(execution.status, status),
         finished_at=at_or_after(execution.started_at or execution.created_at, now),
         error=error,
-        dead_letter=status is ExecutionStatus.FAILED and _is_dead_letter(execution),
+        dead_letter=status is ExecutionStatus.FAILED and _is_dead_letter(execution, steps.values()),
     )
     event = log_events.run_event(finished, now, f"execution.{status}", f"basket {execution.basket.name} {status}")
     return Decision(finished, events=(*events, event))
@@ -158,8 +159,9 @@ def cancelled_error(execution: Execution, step: Step | None = None) -> RunError:
     return RunError("cancelled", message, ErrorKind.CANCELLED, *place)
 
 
-def _final_status(execution: Execution, now: datetime) -> tuple[ExecutionStatus, RunError | None]:
-    steps = execution.steps.values()
+def _final_status(
+    execution: Execution, steps: Collection[Step], now: datetime
+) -> tuple[ExecutionStatus, RunError | None]:
     if all(step.status is StepStatus.COMPLETED for step in steps):
         return ExecutionStatus.COMPLETED, None
     if execution.cancel is not None:
@@ -168,13 +170,13 @@ def _final_status(execution: Execution, now: datetime) -> tuple[ExecutionStatus,
     return ExecutionStatus.FAILED, failures[0].error
 
 
-def _is_dead_letter(execution: Execution) -> bool:
+def _is_dead_letter(execution: Execution, steps: Iterable[Step]) -> bool:
     """Return whether a failed run is a dead letter, so that it may be sent again by hand.
 
     It is one after lost workers, after the last retry of a transient failure, or if data broke a schema. An input that
     a caller's own inline basket makes wrong is the caller's to correct.
     """
-    errors = [step.error for step in execution.steps.values() if step.error is not None]
+    errors = [step.error for step in steps if step.error is not None]
     kinds = {ErrorKind.LOST, ErrorKind.TRANSIENT}
     codes = {"output_invalid"} if execution.kind == INLINE else {"input_invalid", "output_invalid"}
     return any(error.kind in kinds or error.error_code in codes for error in errors)

@@ -67,7 +67,8 @@ def claim(execution: Execution, step_id: str, token: str, now: datetime, timings
     event = log_events.step_started_event(claimed, now)
     started_at = step_transitions.at_or_after(execution.queued_at or execution.created_at, now)
     running = replace(
-        step_transitions.with_steps(execution, claimed),
+        execution,
+        steps={**execution.steps, claimed.id: claimed},
         status=transition_execution(execution.status, ExecutionStatus.RUNNING),
         queued_at=execution.queued_at or started_at,
         started_at=execution.started_at or started_at,
@@ -110,7 +111,7 @@ def complete(
             events.append(log_events.step_started_event(steps[ready_id], now))
         elif may_go_on:
             steps[ready_id] = step_transitions.offer_step(steps[ready_id], now, timings)
-    decision = step_transitions.finish_if_done(replace(execution, steps=steps), now, events)
+    decision = step_transitions.finish_if_done(execution, steps, now, events)
     if is_past_deadline and next_step is None and (expired := expire(decision.execution, now)) is not None:
         return replace(expired, events=(*decision.events, *expired.events), outputs=(output,))
     return replace(
@@ -246,7 +247,8 @@ def cancel(execution: Execution, now: datetime, reason: str | None = None) -> De
     ready = [step for step in requested.steps.values() if step.status is StepStatus.READY]
     ended = (step_transitions.end_step(step, StepStatus.CANCELLED, now) for step in ready)
     cancelling = replace(requested, status=transition_execution(requested.status, ExecutionStatus.CANCELLING))
-    return step_transitions.finish_if_done(step_transitions.with_steps(cancelling, *ended), now, [event])
+    steps = {**cancelling.steps, **{step.id: step for step in ended}}
+    return step_transitions.finish_if_done(cancelling, steps, now, [event])
 
 
 def _end_run(execution: Execution, now: datetime, error: RunError, events: tuple[LogEvent, ...] = ()) -> Decision:
