@@ -25,6 +25,8 @@ COPY_MAX_BYTES: Final = 16 * 1024
 
 _PREFIX: Final = "execution:"
 _COPY_SUFFIX: Final = ":accepted"
+COPY_AFFIXES: Final = (_PREFIX, _COPY_SUFFIX)
+"""What stands before and after a run's id in the key of its copy."""
 
 # Two workers of one execution may write in the wrong order: the higher revision stays. The command that stores a view
 # also wakes the held polls (pub/sub), which wait for a final view, so one of usual size goes with its wake-up. Several

@@ -22,20 +22,25 @@ _BATCHED_LIST: Final = list_key(QUEUE_NAMES[0], PRIORITY_FIRST_OFFER)
 _CONSUMERS_MIN: Final = 2
 # Pops from the first list that is not empty. First offers in the default queue: up to ARGV[1], but at most an equal
 # share of the waiting messages, because other children pop too. Any other list: one message, because a step of the long
-# queue or one that is offered again may be slow or kill its worker.
+# queue or one that is offered again may be slow or kill its worker. After each message comes the copy of its run, whose
+# key is the run's id between ARGV[4] and ARGV[5]; it is empty if there is none.
 _POP: Final = """
-local messages = {}
+local found = {}
 for _, list in ipairs(KEYS) do
   local limit = 1
   if list == ARGV[2] then
     limit = math.min(tonumber(ARGV[1]), math.ceil(redis.call('LLEN', list) / tonumber(ARGV[3])))
   end
   for _ = 1, limit do
-    messages[#messages + 1] = redis.call('RPOP', list) or nil
+    local message = redis.call('RPOP', list)
+    if not message then break end
+    local run = string.match(message, '"root_id":"(%d+_%x+)%.')
+    found[#found + 1] = message
+    found[#found + 1] = run and redis.call('GET', ARGV[4] .. run .. ARGV[5]) or ''
   end
-  if #messages > 0 then return messages end
+  if #found > 0 then break end
 end
-return messages
+return found
 """
 
 
@@ -45,9 +50,13 @@ class UnreadableMessage(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class DequeuedMessages:
-    """The messages popped from a list: task messages, the oldest first, and the bytes of unreadable messages."""
+    """The messages popped from a list: task messages, the oldest first, and the bytes of unreadable messages.
+
+    ``copies`` are those that Redis has of the runs of these messages; each may be older than what is stored.
+    """
 
     messages: Sequence[TaskMessage] = ()
+    copies: Sequence[bytes] = ()
     unreadable: Sequence[bytes] = ()
 
 
@@ -55,10 +64,18 @@ class Dequeuer:
     """Dequeues task messages of some queues, in the order in which a worker reads their lists.
 
     ``consumers`` is the number of children of this worker; at least 2 are assumed, since there may be other workers.
+    ``copy_affixes`` are what stands before and after a run's id in the key of its copy.
     """
 
-    def __init__(self, client: redis.Redis, queues: Sequence[str], consumers: int = _CONSUMERS_MIN) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        queues: Sequence[str],
+        consumers: int = _CONSUMERS_MIN,
+        copy_affixes: tuple[str, str] = ("", ""),
+    ) -> None:
         self._redis = client
+        self._copy_affixes = copy_affixes
         self._consumers = max(consumers, _CONSUMERS_MIN)
         self._list_keys = [list_key(queue, priority) for priority in PRIORITY_STEPS for queue in queues]
 
@@ -68,16 +85,16 @@ class Dequeuer:
         Raises RedisError.
         """
         list_keys = self._list_keys
-        raw_messages: Any = self._redis.eval(
-            _POP, len(list_keys), *list_keys, str(limit), _BATCHED_LIST, str(self._consumers)
+        found: Any = self._redis.eval(
+            _POP, len(list_keys), *list_keys, str(limit), _BATCHED_LIST, str(self._consumers), *self._copy_affixes
         )
         messages, unreadable = [], []
-        for raw in raw_messages:
+        for raw in found[::2]:
             try:
                 messages.append(decode_message(raw))
             except UnreadableMessage:
                 unreadable.append(raw)
-        return DequeuedMessages(messages, unreadable)
+        return DequeuedMessages(messages, [copy for copy in found[1::2] if copy], unreadable)
 
 
 def decode_message(raw: bytes) -> TaskMessage:

@@ -59,7 +59,7 @@ def list_keys(queue: str) -> tuple[str, ...]:
 
 def encode_message(message: TaskMessage, queue: str, priority: int) -> bytes:
     """Encode a task message for its Redis list: one message of Celery's task protocol 2."""
-    task_id = new_token() + new_token()
+    task_id = f"{message.execution_id}.{new_token()}"  # `shared/queue/dequeue.py` finds the run by it
     body = orjson.dumps([message.args, {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
     return orjson.dumps(
         {

@@ -112,13 +112,13 @@ class BatchRunner:
         self._prefetched: deque[_PrefetchedMessage] = deque()
         self._step_began_at = 0.0
 
-    def run(self, messages: Sequence[TaskMessage]) -> None:
-        """Run the steps that the messages name, if this worker can claim them.
+    def run(self, messages: Sequence[TaskMessage], copies: Sequence[bytes] | None = None) -> None:
+        """Run the steps that the messages name, if this worker can claim them; ``copies`` of their runs are at hand.
 
         At the end every outcome is saved and every message that was not begun is given back.
         """
         try:
-            self._prefetched.extend(self._claim_batch(messages))
+            self._prefetched.extend(self._claim_batch(messages, copies))
             while not self._interrupter.is_draining and (next_up := self._next_prefetched()) is not None:
                 self._handle_message(next_up.message, next_up.claim)
         finally:
@@ -158,9 +158,9 @@ class BatchRunner:
             self._prefetched.popleft().release()
         self._writer.write()
 
-    def _claim_batch(self, messages: Sequence[TaskMessage]) -> list[_PrefetchedMessage]:
+    def _claim_batch(self, messages: Sequence[TaskMessage], copies: Sequence[bytes] | None) -> list[_PrefetchedMessage]:
         """Return the messages with their claims, those that were claimed together first."""
-        loaded = {} if self._interrupter.is_draining else self._loader.load(messages)
+        loaded = {} if self._interrupter.is_draining else self._loader.load(messages, copies)
         planned: list[_PlannedClaim] = []
         others: list[_PrefetchedMessage] = []
         deferred: list[_PrefetchedMessage] = []

@@ -19,19 +19,20 @@ from shared.store.executions.documents import decode_new_document
 
 
 class RunLoader:
-    """Loads executions for the runner's thread, at most two round trips for all of a batch."""
+    """Loads executions for the runner's thread."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def load(self, messages: Sequence[TaskMessage]) -> dict[str, ExecutionRecord]:
+    def load(self, messages: Sequence[TaskMessage], copies: Sequence[bytes] | None) -> dict[str, ExecutionRecord]:
         """Return the records, by id, of the runs that ``messages`` name for the integrator of the first of them.
 
-        What cannot be loaded is left out, with a warning in the log: its message is then handled alone.
+        ``copies`` are those that came with the messages; None if none were asked for. What cannot be loaded is left
+        out, with a warning in the log: its message is then handled alone.
         """
         integrator = messages[0].integrator
         execution_ids = [message.execution_id for message in messages if message.integrator == integrator]
-        loaded = self._load_copies(integrator, execution_ids)
+        loaded = self._decode_copies(integrator, self._copies(execution_ids) if copies is None else copies)
         missing = [execution_id for execution_id in execution_ids if execution_id not in loaded]
         if missing:
             try:
@@ -42,12 +43,16 @@ class RunLoader:
                 loaded |= {record.execution.id: record for record in records}
         return loaded
 
-    def _load_copies(self, integrator: str, execution_ids: Sequence[str]) -> dict[str, ExecutionRecord]:
+    def _copies(self, execution_ids: Sequence[str]) -> Sequence[bytes]:
         try:
-            records = [decode_new_document(copy) for copy in self._services.views.copies(execution_ids)]
+            return self._services.views.copies(execution_ids)
         except redis.RedisError as error:
             structlog.get_logger().warning("runs are read from the store", reason=str(error))
-            return {}
+            return ()
+
+    def _decode_copies(self, integrator: str, copies: Sequence[bytes]) -> dict[str, ExecutionRecord]:
+        try:
+            records = [decode_new_document(copy) for copy in copies]
         except ValueError as error:  # a copy of another release, during an upgrade
             structlog.get_logger().warning("copies of runs cannot be read", reason=str(error))
             return {}

@@ -30,7 +30,8 @@ from shared.domain.lifecycle.step_transitions import cancelled_error
 from shared.errors import LeaseLost
 from shared.ids import new_token
 from shared.live.redis_client import drop_if_demoted
-from shared.queue.dequeue import Dequeuer
+from shared.live.views import COPY_AFFIXES
+from shared.queue.dequeue import DequeuedMessages, Dequeuer
 from shared.queue.message import TaskMessage
 from shared.store.executions.dead_letter_store import MongoDeadLetterStore
 from worker.agent_loader import Agent
@@ -62,7 +63,7 @@ class Runner:
         self._isolation = isolation
         self._agent_runner = AgentRunner(services, agents, interrupter, isolation)
         self._recorder = OutcomeRecorder(services, lambda: interrupter.is_drain_over)
-        self._dequeuer = Dequeuer(services.redis, queues, services.settings.worker_concurrency)
+        self._dequeuer = Dequeuer(services.redis, queues, services.settings.worker_concurrency, COPY_AFFIXES)
         self._claims = Claims(services, interrupter)
         self._batch_sizer = BatchSizer()
         self._batch_runner = BatchRunner(services, interrupter, self._claims, self._claim_and_run_chain)
@@ -77,28 +78,28 @@ class Runner:
         Then Celery's loop must get its turn. The sizes of the batches come from :class:`BatchSizer`.
         """
         began_at = boottime_s()
-        messages: Sequence[TaskMessage] = (message,)
-        while messages:
-            self._batch_runner.run(messages)
-            if self._is_ending or boottime_s() - began_at > BACKLOG_LOOP_MAX_S:
+        self._batch_runner.run((message,))
+        while not self._is_ending and boottime_s() - began_at <= BACKLOG_LOOP_MAX_S:
+            batch = self._dequeue()
+            if not batch.messages:
                 return
-            messages = self._dequeue()
+            self._batch_runner.run(batch.messages, batch.copies)
 
     @property
     def _is_ending(self) -> bool:
         """Whether this process begins no further step: its worker drains, or it is no longer fit for one."""
         return self._interrupter.is_draining or (self._isolation is not None and self._isolation.is_unfit)
 
-    def _dequeue(self) -> Sequence[TaskMessage]:
+    def _dequeue(self) -> DequeuedMessages:
         try:
             batch = self._dequeuer.dequeue(self._batch_sizer.next_size())
         except redis.RedisError as error:
             structlog.get_logger().warning("no message was dequeued", reason=str(error))
             drop_if_demoted(self._services.redis, error)
-            return ()
+            return DequeuedMessages()
         for raw in batch.unreadable:
             dead_letter_message(self._services.dead_letters, raw.decode(errors="replace"))
-        return batch.messages
+        return batch
 
     def run_message(self, message: TaskMessage) -> None:
         """Run the step that a message names, and the steps of its chain that this worker's own decisions claim."""

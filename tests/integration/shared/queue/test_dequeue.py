@@ -61,3 +61,15 @@ def test_a_child_without_siblings_leaves_half_to_other_workers(client: redis.Red
 def test_long_and_rescued_steps_are_taken_one_by_one(client: redis.Redis, queue: str, priority: int) -> None:
     messages = [enqueue_message(client, f"s{number}", queue, priority) for number in range(40)]
     assert Dequeuer(client, ["default", "long"]).dequeue(8).messages == messages[:1]
+
+
+def test_a_message_comes_with_the_copy_of_its_run_if_there_is_one(client: redis.Redis) -> None:
+    copied = enqueue_message(client, "a", "default", PRIORITY_FIRST_OFFER)
+    missing = TaskMessage("public", "1763700001_89ce24ad1b2c3d4e", "b", NOON)
+    enqueue(client, missing, "default", PRIORITY_FIRST_OFFER)
+    client.lpush(list_key("default", PRIORITY_FIRST_OFFER), b'{"root_id":"%"}')
+    client.set(f"<{copied.execution_id}>", b"the copy")
+    dequeuer = Dequeuer(client, ["default"], copy_affixes=("<", ">"))
+    found = [dequeuer.dequeue() for _ in range(3)]
+    assert [list(each.messages) for each in found] == [[copied], [missing], []]
+    assert [list(each.copies) for each in found] == [[b"the copy"], [], []]

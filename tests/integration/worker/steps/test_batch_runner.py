@@ -83,7 +83,7 @@ def test_a_runner_takes_larger_batches_while_its_runs_are_quick(
     runner = bench.runner()
     monkeypatch.setattr("worker.steps.batch_runner.QUICK_RUN_MAX_S", 60.0)
     runner.run_message_and_backlog(bench.message_of(runs[0]))
-    while messages := runner._dequeue():  # after a second it returns to Celery's loop
+    while messages := runner._dequeue().messages:  # after a second it returns to Celery's loop
         runner._batch_runner.run(messages)
     assert all(bench.read(run).execution.status is COMPLETED for run in runs)
     assert 0 < bench.batches.calls["load_all"] < 20

@@ -7,12 +7,13 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from shared.domain.execution import Execution
+from shared.domain.execution import PRIORITY_FIRST_OFFER, Execution
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.transitions import cancel, start
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.live.render import render
 from shared.live.views import copy_key
+from shared.queue.message import list_key
 from tests.integration.worker.conftest import WorkerHarness
 
 pytestmark = pytest.mark.usefixtures("long_delays")
@@ -48,6 +49,18 @@ def test_a_run_with_a_copy_is_one_write_and_no_read(bench: WorkerHarness) -> Non
     assert (reads(bench), bench.writes() - before) == (0, 1)
     assert bench.services.views.get(run.id) == render(record)
     assert not bench.services.views.copies([run.id]), "what has ended leaves no copy"
+
+
+@pytest.mark.usefixtures("long_handoff")
+def test_messages_that_a_worker_takes_itself_come_with_their_copies(bench: WorkerHarness) -> None:
+    first, *others = [accept_and_publish(bench) for _ in range(3)]
+    client = bench.services.redis
+    client.rpop(list_key("default", PRIORITY_FIRST_OFFER))  # the first message, which Celery delivers
+    asked_before = client.info("commandstats").get("cmdstat_mget", {}).get("calls", 0)
+    bench.runner().run_message_and_backlog(bench.message_of(first))
+    assert {bench.read(run).execution.status for run in (first, *others)} == {ExecutionStatus.COMPLETED}
+    assert reads(bench) == 0
+    assert client.info("commandstats")["cmdstat_mget"]["calls"] - asked_before == 1, "for Celery's message alone"
 
 
 @pytest.mark.parametrize("broken", [b"", b"\x05\x00\x00\x00\x00", b"{}"])
