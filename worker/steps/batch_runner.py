@@ -38,7 +38,7 @@ from worker.steps.pending_writes import WRITE_DELAY_MAX_S, PendingWrites
 from worker.steps.run_loader import RunLoader
 from worker.supervision.step_interrupter import StepInterrupter
 
-BATCH_SIZE_MAX: Final = 8
+BATCH_SIZE_MAX: Final = 16
 QUICK_RUN_MAX_S: Final = 0.005
 
 ClaimFn = Callable[[], ClaimedStep | None]

@@ -370,10 +370,10 @@ def test_a_message_that_comes_while_the_worker_drains_is_sent_again(bench: Worke
 def test_the_batch_size_doubles_after_quick_runs_and_falls_after_a_slow_one() -> None:
     sizer = BatchSizer()
     sizes = []
-    for _ in range(5):
+    for _ in range(6):
         sizer.record_duration(QUICK_RUN_MAX_S / 2)
         sizes.append(sizer.next_size())
-    assert sizes == [2, 4, 8, BATCH_SIZE_MAX, BATCH_SIZE_MAX]
+    assert sizes == [2, 4, 8, 16, BATCH_SIZE_MAX, BATCH_SIZE_MAX]
     assert sizer.next_size() == BATCH_SIZE_MAX, "nothing ran, so the size does not change"
     sizer.record_duration(QUICK_RUN_MAX_S / 2)
     sizer.record_duration(QUICK_RUN_MAX_S * 2)
