@@ -1,7 +1,7 @@
 """A client's socket with a deadline for what it sends: a caller that stops in mid-request must not keep a thread.
 
 gunicorn bounds neither the headers nor the body of a request; a timeout of the socket would count anew with each byte.
-It also spares calls to the kernel, each of which gives up the GIL: of 14 for a poll, 8 are left.
+This class also saves calls to the kernel, each of which gives up the GIL: of 14 for a poll, 8 are left.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class TimedSocket(socket.socket):
 
     A reply that the client does not read is given up after :data:`REQUEST_TIMEOUT_S` without progress.
 
-    The descriptor stays in blocking mode: nothing is ever received in that mode, and a reply is always sent in it.
+    The descriptor stays in blocking mode, unless something is sent under a limit of its own (``settimeout``), as an
+    error reply is before the connection is closed.
     """
 
     _began_at = 0.0
@@ -94,7 +95,10 @@ class TimedSocket(socket.socket):
         return super().sendfile(*args, **options)
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        """Return what the client has sent; raises RequestTimeout if nothing comes before the deadline."""
+        """Return what the client has sent; raises RequestTimeout if nothing comes before the deadline.
+
+        Under a limit of its own (``settimeout``) it raises TimeoutError instead, also after that deadline.
+        """
         while True:
             try:
                 return super().recv(bufsize, flags | socket.MSG_DONTWAIT)  # it is there already, nearly always
@@ -102,9 +106,13 @@ class TimedSocket(socket.socket):
                 self._wait()
 
     def _wait(self) -> None:
-        left_s = min(self._due_by - time.monotonic(), REQUEST_TIMEOUT_S, self._timeout_s or REQUEST_TIMEOUT_S)
         poller = select.poll()
         poller.register(self.fileno(), select.POLLIN)
+        if self._timeout_s is not None:  # gunicorn drops what is left of a request, and expects its own kind of error
+            if not poller.poll(self._timeout_s * 1_000):
+                raise TimeoutError("timed out")
+            return
+        left_s = min(self._due_by - time.monotonic(), REQUEST_TIMEOUT_S)
         if left_s <= 0 or not poller.poll(left_s * 1_000):
             self._on_timeout()
             raise RequestTimeout

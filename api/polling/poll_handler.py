@@ -30,6 +30,7 @@ from shared.errors import ExecutionCancelled, ExecutionFailed, NotFound
 from shared.ids import AGENT_NAME_PATTERN
 from shared.live.render import parse_header
 from shared.live.view_trailer import split_trailer
+from shared.live.views import FINAL_VIEW_TTL_S
 
 # What the reply about a result shows of a run that is not done.
 _NOT_DONE: Final = FieldSelection(fields=frozenset({"progress", "current_step", "waiting_for", "poll_after_ms"}))
@@ -152,8 +153,8 @@ class PollHandler:
         ttl_s = None if latest.is_from_store else self._reader.try_redis(lambda: self._views.ttl_s(execution_id))
         if ttl_s is None:
             return self._view_lifetime_s
-        # A longer one is that of a final view, which another poll has stored meanwhile, without a wake-up.
-        return ttl_s if ttl_s <= self._view_lifetime_s else 0.0
+        # That of a final view, which another poll has stored meanwhile, without a wake-up: read again at once.
+        return 0.0 if ttl_s > FINAL_VIEW_TTL_S / 2 else min(ttl_s, self._view_lifetime_s)
 
     def _fetch_view(self, execution_id: str, min_rev: int = 0, carried: bytes | None = None) -> FetchedView:
         """Return the rendered view with the newest log lines, never of a revision below ``min_rev``.

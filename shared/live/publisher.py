@@ -75,7 +75,9 @@ class Publisher:
             lines += _lines_after(record, 0)
             # Before the message: a worker puts its views after these.
             if view is not None and self._is_current(as_of):
-                copy = self._encode_accepted(decision, record.outputs) if decision.dispatch else None
+                # A worker begins only a run with one ready step without a read (``worker/steps/batch_runner.py``).
+                is_chain = len(decision.dispatch) == 1 and not record.execution.stateful
+                copy = self._encode_accepted(decision, record.outputs) if is_chain else None
                 self._views.put_first(pipe, record.execution.id, view, copy)
             self._enqueue(pipe, record, decision.dispatch)
             if record.execution.has_due_time_of_its_own:

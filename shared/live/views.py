@@ -1,7 +1,7 @@
 """View cache (materialised views, read model): the rendered polls of executions in Redis, and outputs for an hour.
 
-A view is only replaced by one with an equal or higher ``rev``, and is deleted in case of doubt. Beside the first view
-of a run lies, for a hand-off time, a copy of what was stored: the worker that begins the run at once need not read it.
+A view is only replaced by one with an equal or higher ``rev``, and is deleted in case of doubt. A copy of a run as it
+was stored is kept beside its first view, for 5 s at most: the worker that begins the run at once need not read it.
 """
 
 from __future__ import annotations

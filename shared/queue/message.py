@@ -1,7 +1,8 @@
 """Task message: a Celery message made from a template, so that enqueueing is one LPUSH.
 
-It is a thin message: it carries only the ids of a step that may be ready, and the worker loads all other data from
-MongoDB (claim check pattern). It equals the message that ``send_task``
+It is a thin message: it carries only the ids of a step that may be ready, and the worker loads all other data, from the
+copy of a run that was just accepted or from MongoDB (claim check pattern). Its task id begins with the run's id. It
+equals the message that ``send_task``
 makes for the same call on Celery's Redis transport (task protocol 2, which is public and stable; a test compares the
 two), but needs no Celery in the process that sends it.
 """

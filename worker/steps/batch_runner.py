@@ -160,7 +160,7 @@ class BatchRunner:
 
     def _claim_batch(self, messages: Sequence[TaskMessage], copies: Sequence[bytes] | None) -> list[_PrefetchedMessage]:
         """Return the messages with their claims, those that were claimed together first."""
-        loaded = {} if self._interrupter.is_draining else self._loader.load(messages, copies)
+        loaded = self._loader.load(messages, copies)
         planned: list[_PlannedClaim] = []
         others: list[_PrefetchedMessage] = []
         deferred: list[_PrefetchedMessage] = []
@@ -171,7 +171,8 @@ class BatchRunner:
                 release_message = partial(self._redeliver, message, record.execution)
                 deferred.append(_PrefetchedMessage(message, claim_later, release_message))
                 continue
-            planned_claim = None if record is None else self._plan_claim(record, message)
+            is_claimable = not self._interrupter.is_draining
+            planned_claim = self._plan_claim(record, message) if record is not None and is_claimable else None
             if planned_claim is None:
                 release_message = partial(self._redeliver, message, None if record is None else record.execution)
                 others.append(_PrefetchedMessage(message, partial(self._claims.claim, message), release_message))
@@ -244,11 +245,7 @@ class BatchRunner:
             structlog.get_logger().warning("a step is left to its lease", step=lease.step, reason=error.message)
 
     def _redeliver(self, message: TaskMessage, execution: Execution | None) -> None:
-        try:
-            execution = execution or self._services.store.load(message.integrator, message.execution_id)
-        except BucketError as error:
-            structlog.get_logger().warning("a message is left to the reconciler", reason=error.message)
-        if execution is not None:
+        if execution is not None:  # else the reconciler offers it again
             self._services.publisher.redeliver(execution, message)
 
 

@@ -1,7 +1,8 @@
 """Loads the runs that messages name: from the copy that the accept left in Redis, else from MongoDB, by one read.
 
-A copy may be older than what is stored: it is removed when the next view of its run is put, which Redis may miss. Then
-the filter of the first write refuses what was decided on it. What has begun before that write was an idempotent agent.
+A copy may be older than what is stored: it is removed when the next view of its run is put, which Redis may miss, or an
+API process that stood still puts it late. Then the filter of the first write refuses what was decided on it. What has
+begun before that write was an idempotent agent.
 """
 
 from __future__ import annotations

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gunicorn.config import Config  # type: ignore[import-untyped]
+from gunicorn.http.parser import RequestParser  # type: ignore[import-untyped]
+from gunicorn.util import close_graceful  # type: ignore[import-untyped]
 
 from api.timed_socket import TimedSocket
 from shared.errors import RequestTimeout
@@ -71,10 +75,34 @@ def test_the_descriptor_blocks_and_each_call_can_be_limited(ends: tuple[TimedSoc
     assert os.get_blocking(ours.fileno())
     ours.settimeout(0.05)
     assert ours.gettimeout() == 0.05
-    with pytest.raises(RequestTimeout):
+    with pytest.raises(TimeoutError):
         ours.recv(1)
     with pytest.raises(TimeoutError):
         send_endlessly(ours)
+
+
+def test_a_request_has_a_deadline_and_what_gunicorn_drops_after_it_has_not(
+    ends: tuple[TimedSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = ends
+    monkeypatch.setattr("api.timed_socket.HEADERS_TIMEOUT_S", 0)
+    ours.begin_request()
+    with pytest.raises(RequestTimeout):
+        ours.recv(1)
+    theirs.sendall(b"the rest")
+    close_graceful(ours, timeout=0.05)  # the client does not close: it gives up, without an error
+    assert ours.fileno() == -1
+    assert theirs.recv(1) == b"", "it was closed"
+
+
+def test_a_body_that_is_not_read_ends_the_connection_without_a_second_reply(
+    ends: tuple[TimedSocket, socket.socket],
+) -> None:
+    ours, theirs = ends
+    theirs.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
+    parser = RequestParser(Config(), ours, ("127.0.0.1", 1))
+    next(parser)
+    assert parser.finish_body(deadline=time.monotonic() + 0.05) is False
 
 
 def send_endlessly(ours: TimedSocket) -> None:
