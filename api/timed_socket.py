@@ -1,7 +1,7 @@
 """A client's socket with a deadline for what it sends: a caller that stops in mid-request must not keep a thread.
 
 gunicorn bounds neither the headers nor the body of a request; a timeout of the socket would count anew with each byte.
-This class also saves calls to the kernel, each of which gives up the GIL: of 14 for a poll, 8 are left.
+This class also saves calls to the kernel, each of which gives up the GIL: of 14 for a poll, 7 are left.
 """
 
 from __future__ import annotations

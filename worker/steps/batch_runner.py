@@ -171,8 +171,7 @@ class BatchRunner:
                 release_message = partial(self._redeliver, message, record.execution)
                 deferred.append(_PrefetchedMessage(message, claim_later, release_message))
                 continue
-            is_claimable = not self._interrupter.is_draining
-            planned_claim = self._plan_claim(record, message) if record is not None and is_claimable else None
+            planned_claim = None if record is None else self._plan_claim(record, message)
             if planned_claim is None:
                 release_message = partial(self._redeliver, message, None if record is None else record.execution)
                 others.append(_PrefetchedMessage(message, partial(self._claims.claim, message), release_message))
@@ -197,7 +196,7 @@ class BatchRunner:
         return self._claims.begin_step(pending_writes, message.step, {})
 
     def _plan_claim(self, record: ExecutionRecord, message: TaskMessage) -> _PlannedClaim | None:
-        if not _is_fresh_chain(record.execution):
+        if self._interrupter.is_draining or not _is_fresh_chain(record.execution):
             return None
         token = new_token()
         decision = claim(record.execution, message.step, token, self._services.clock.now(), self._services.timings)

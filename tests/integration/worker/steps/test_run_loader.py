@@ -89,8 +89,8 @@ def test_a_stale_copy_changes_nothing(bench: WorkerHarness, agents: tuple[str, .
     assert {step.status for step in before.execution.steps.values()} <= {StepStatus.CANCELLED, StepStatus.SKIPPED}
 
 
-def test_an_agent_that_is_not_idempotent_never_begins_on_a_stale_copy(bench: WorkerHarness, claims_first: None) -> None:
-    assert claims_first is None
+@pytest.mark.usefixtures("claims_first")
+def test_an_agent_that_is_not_idempotent_never_begins_on_a_stale_copy(bench: WorkerHarness) -> None:
     begun = []
     run = accept_and_publish(bench, "echo")
     cancelled = cancel(run, bench.clock.now(), None)
