@@ -66,7 +66,7 @@ def view_key(execution_id: str) -> str:
 
 def copy_key(execution_id: str) -> str:
     """Return the Redis key of the copy of a run that was just accepted."""
-    return f"{_PREFIX}{execution_id}{_COPY_SUFFIX}"
+    return execution_id.join(COPY_AFFIXES)
 
 
 def output_key(execution_id: str, step: str) -> str:
