@@ -17,14 +17,14 @@ def test_25_a_step_claimed_by_a_write_with_a_lost_reply_does_not_run_if_another_
     bench: WorkerHarness,
 ) -> None:
     run = bench.accept("echo", "counter")
-    services, ran, saves = bench.services, [], [0]
+    services, ran, claimed_s2 = bench.services, [], []
     real = bench.store.__getattr__("save")
 
     def save(before: Any, decision: Any, **options: Any) -> Any:
         record = real(before, decision, **options)
-        saves[0] += 1
-        if saves[0] != 2:
+        if decision.next_step != "s2" or claimed_s2:
             return record
+        claimed_s2.append(record)
         now = bench.clock.advance(2)
         rescued = rescue(record.execution, "s2", now, services.timings)
         assert rescued is not None
