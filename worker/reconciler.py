@@ -74,14 +74,14 @@ class Reconciler:
     def reconcile_once(self) -> int:
         """Make one pass; return how many steps were rescued or runs expired.
 
-        If the store is away it returns 0 and begins a grace period: the next pass tries again.
+        If the store is away it returns 0, and the next pass tries again; a grace period begins once the store replies.
         """
         self._grace_periods.begin_pass()
         try:
             return self._reconcile()
         except (Unavailable, OutcomeUnknown) as error:
             self._log.warning("the store did not reply to a pass of the reconciler", reason=error.message)
-            self._grace_periods.begin_outage_grace()
+            self._grace_periods.record_failed_pass()
             return 0
         finally:
             self._grace_periods.end_pass()
@@ -105,6 +105,7 @@ class Reconciler:
         if not is_leader:
             return 0
         overdue = self._store.find_overdue(now, now + self._services.timings.due_ahead_max, OVERDUE_BATCH_MAX)
+        self._grace_periods.record_replies()
         self._oldest_messages = self._read_oldest_messages() if overdue else None
         rescued = 0
         waiting: list[Execution] = []

@@ -26,10 +26,11 @@ class GracePeriods:
         self._heartbeat_s = settings.heartbeat_s
         self._may_expire_at = 0.0
         self._may_offer_at = 0.0
-        self._pass_ended_at = boottime_s()
-        self.begin_outage_grace()
+        self._pass_began_at = self._pass_ended_at = boottime_s()
+        self._is_store_away = False
+        self._begin_outage_grace()
 
-    def begin_outage_grace(self) -> None:
+    def _begin_outage_grace(self) -> None:
         """Rescue no running step for half a lease; offer no unclaimed first offer again for a hand-off time.
 
         Such a step may belong to a run that the API is about to withdraw (docs/engine.md, section 5.1).
@@ -39,8 +40,22 @@ class GracePeriods:
 
     def begin_pass(self) -> None:
         """Record that a pass begins; if the last one ended long ago, this counts as one after an outage."""
-        if boottime_s() - self._pass_ended_at > self._heartbeat_s:
-            self.begin_outage_grace()  # this process stood still, and perhaps the whole machine did
+        self._pass_began_at = boottime_s()
+        if self._pass_began_at - self._pass_ended_at > self._heartbeat_s:
+            self._begin_outage_grace()  # this process stood still, and perhaps the whole machine did
+
+    def record_failed_pass(self) -> None:
+        """Record that the store did not reply to a pass; the grace period begins when it replies again."""
+        self._is_store_away = True
+
+    def record_replies(self) -> None:
+        """Record that the store replied to a pass; after an outage, the grace period begins now.
+
+        Replies that took over a heartbeat period are an outage too: a mongod that was frozen answers when it goes on.
+        """
+        if self._is_store_away or boottime_s() - self._pass_began_at > self._heartbeat_s:
+            self._begin_outage_grace()
+        self._is_store_away = False
 
     def end_pass(self) -> None:
         """Record that a pass has ended."""

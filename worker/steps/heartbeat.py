@@ -91,9 +91,10 @@ class Heartbeat:
         self._is_lease_lost = False
         self._is_cancel_requested = False
         self._is_published = False
-        self._began_at = self._renewed_at = boottime_s()  # the time of the claim, before a first read that may wait
+        self._began_at = boottime_s()  # before a first read that may wait
         self._publish_due_at = self._began_at + PUBLISH_AFTER_S
-        self._reported_at = self._began_at
+        # If the write of the claim waited for the store, the lease is old already and its renewal is due.
+        self._renewed_at = self._reported_at = self._began_at - self._lease_age_s(claimed_step)
         self._log = structlog.get_logger().bind(execution_id=lease.execution_id, step=lease.step)
 
     def tick(self, now: float) -> None:
@@ -119,6 +120,12 @@ class Heartbeat:
         is_due = now - self._renewed_at >= self._heartbeat_s or self._is_cancel_hinted()
         if is_due and self._succeeds(self._renew_lease):
             self._renewed_at = now
+
+    def _lease_age_s(self, claimed_step: ClaimedStep) -> float:
+        now, ends_at = self._services.clock.now_or_none(), claimed_step.step.due_by
+        if now is None or ends_at is None:
+            return 0.0
+        return max((now - (ends_at - self._services.timings.lease)).total_seconds(), 0.0)
 
     def _is_cancel_hinted(self) -> bool:
         redis_client = self._services.redis

@@ -183,7 +183,9 @@ def test_after_its_start_and_after_a_failed_pass_it_has_a_grace_period(bench: Wo
     assert reconciler.reconcile_once() == 0
     skip_grace(bench, reconciler, GRACE_S - 10)
     bench.store.fail("find_overdue", before=1)
-    assert reconciler.reconcile_once() == 0, "after a failed pass a new grace period begins"
+    assert reconciler.reconcile_once() == 0
+    skip_grace(bench, reconciler, GRACE_S)
+    assert reconciler.reconcile_once() == 0, "after failed passes a new grace period begins with the first reply"
     skip_grace(bench, reconciler, GRACE_S - 10)
     assert reconciler.reconcile_once() == 0
     skip_grace(bench, reconciler, 10)
@@ -199,6 +201,7 @@ def test_after_the_clock_has_jumped_nothing_running_is_rescued_for_a_lease(bench
     bench.clock.advance(60)
     assert reconciler.reconcile_once() == 0
     bench.store.fail("acquire_leadership", before=1)
+    assert reconciler.reconcile_once() == 0
     assert reconciler.reconcile_once() == 0, "a failed pass does not shorten the grace period"
     skip_grace(bench, reconciler, reconciler._services.settings.lease_s - 10)
     assert reconciler.reconcile_once() == 0
@@ -215,6 +218,25 @@ def test_after_a_standstill_of_its_process_it_has_a_grace_period(bench: WorkerHa
     skip_grace(bench, reconciler, 0)
     reconciler._grace_periods._pass_ended_at -= GRACE_S + 1
     assert reconciler.reconcile_once() == 0, "a new grace period begins"
+    skip_grace(bench, reconciler, GRACE_S)
+    assert reconciler.reconcile_once() == 1
+
+
+def test_after_a_reply_that_took_very_long_it_has_a_grace_period(bench: WorkerHarness) -> None:
+    """A mongod that was frozen answers when it goes on: no call has failed, and no worker could renew its lease."""
+    running_run(bench)
+    bench.clock.advance(LATE_S)
+    reconciler = reconciler_in_grace(bench)
+    skip_grace(bench, reconciler, GRACE_S)
+    real = bench.store.__getattr__("find_overdue")
+
+    def find_overdue(*arguments: Any) -> Any:
+        reconciler._grace_periods._pass_began_at -= GRACE_S + 1
+        return real(*arguments)
+
+    bench.store.find_overdue = find_overdue  # type: ignore[attr-defined]
+    assert reconciler.reconcile_once() == 0, "a grace period begins"
+    del bench.store.find_overdue  # type: ignore[attr-defined]
     skip_grace(bench, reconciler, GRACE_S)
     assert reconciler.reconcile_once() == 1
 

@@ -100,6 +100,17 @@ def test_a_heartbeat_that_failed_is_tried_again_at_once_and_not_a_period_later(c
         assert claimed.stopped.empty()
 
 
+@pytest.mark.parametrize(("claimed_ago_s", "renewals"), [(0, 0), (10 * SETTINGS["heartbeat_s"], 1)])
+def test_a_lease_whose_claim_waited_for_the_store_is_renewed_as_soon_as_the_step_is_not_quick(
+    claimed: ClaimedWithHeartbeat, claimed_ago_s: float, renewals: int
+) -> None:
+    claimed.bench.clock.advance(claimed_ago_s)
+    claimed.bench.services.clock.now()  # it reads the hand clock
+    heartbeat = Heartbeat(claimed.bench.services, claimed.claimed_step, request_stop=claimed.stopped.put)
+    heartbeat.tick(heartbeat._began_at + 2 * PUBLISH_AFTER_S)
+    assert claimed.bench.store.calls["renew"] == renewals
+
+
 def test_a_lease_that_is_lost_is_noticed(claimed: ClaimedWithHeartbeat) -> None:
     with claimed.heartbeat_thread.attach(claimed.heartbeat):
         claimed.bench.lose_worker(claimed.run)
