@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import warnings
 from collections.abc import Iterable
 from typing import Any, Final
@@ -31,6 +32,8 @@ from worker.supervision.shared_slots import SharedSlots
 from worker.tasks import register_task
 
 TASK_TIME_LIMIT_S: Final = 24 * 3600 + 900
+CHILD_GROWTH_MAX_KIB: Final = 512 * 1024
+"""A child whose agents have taken so much more memory than the worker had at its start is replaced after its step."""
 
 
 class BucketWorker(Worker):  # type: ignore[misc]
@@ -86,7 +89,7 @@ def celery_config_of(settings: Settings) -> dict[str, Any]:
         "worker_pool": "prefork",
         "worker_concurrency": settings.worker_concurrency,
         "worker_prefetch_multiplier": 1,
-        "worker_max_tasks_per_child": 200,
+        "worker_max_memory_per_child": _peak_memory_kib() + CHILD_GROWTH_MAX_KIB,
         "worker_send_task_events": False,
         "worker_enable_remote_control": False,
         "worker_disable_rate_limits": True,
@@ -94,6 +97,10 @@ def celery_config_of(settings: Settings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
     }
+
+
+def _peak_memory_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def create_app(settings: Settings) -> Celery:

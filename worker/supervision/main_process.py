@@ -47,7 +47,7 @@ class MainProcess:
         signals.worker_before_create_process.connect(_freeze_before_first_fork)
 
     def start_watchdog(self, worker: Any) -> None:
-        """Start the watchdog of a Celery worker's pool and event loop."""
+        """Start the watchdog of a Celery worker's pool and event loop, and replace children that have ended."""
         self._queues = list(worker.app.amqp.queues.consume_from)
         watchdog = Watchdog(
             self._slots,
@@ -57,6 +57,8 @@ class MainProcess:
             pool_pids=partial(_pool_pids, worker),
         )
         worker.timer.call_repeatedly(_TICK_EVERY_S, watchdog.tick)
+        # Celery may learn of a child's end a moment too early, then not for 5 s, while messages wait in its pipe.
+        worker.timer.call_repeatedly(_TICK_EVERY_S, worker.pool.maintain_pool)
         watchdog.start()
 
     def _on_worker_shutting_down(self, **_: Any) -> None:
