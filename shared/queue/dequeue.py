@@ -20,8 +20,10 @@ from shared.queue.message import PRIORITY_STEPS, TaskMessage, list_key, message_
 
 _BATCHED_LIST: Final = list_key(QUEUE_NAMES[0], PRIORITY_FIRST_OFFER)
 _CONSUMERS_MIN: Final = 2
+_HANDFUL: Final = 4
 # Pops from the first list that is not empty. First offers in the default queue: up to ARGV[1], but at most an equal
-# share of the waiting messages, because other children pop too. Any other list: one message, because a step of the long
+# share of the waiting messages, because other children pop too, or a handful (ARGV[6]): to run these one after the
+# other takes less than what their common reads and writes save. Any other list: one message, because a step of the long
 # queue or one that is offered again may be slow or kill its worker. After each message comes the copy of its run, whose
 # key is the run's id between ARGV[4] and ARGV[5]; it is empty if there is none.
 _POP: Final = """
@@ -29,7 +31,8 @@ local found = {}
 for _, list in ipairs(KEYS) do
   local limit = 1
   if list == ARGV[2] then
-    limit = math.min(tonumber(ARGV[1]), math.ceil(redis.call('LLEN', list) / tonumber(ARGV[3])))
+    local share = math.ceil(redis.call('LLEN', list) / tonumber(ARGV[3]))
+    limit = math.min(tonumber(ARGV[1]), math.max(share, tonumber(ARGV[6])))
   end
   for _ = 1, limit do
     local message = redis.call('RPOP', list)
@@ -86,7 +89,14 @@ class Dequeuer:
         """
         list_keys = self._list_keys
         found: Any = self._redis.eval(
-            _POP, len(list_keys), *list_keys, str(limit), _BATCHED_LIST, str(self._consumers), *self._copy_affixes
+            _POP,
+            len(list_keys),
+            *list_keys,
+            str(limit),
+            _BATCHED_LIST,
+            str(self._consumers),
+            *self._copy_affixes,
+            str(_HANDFUL),
         )
         messages, unreadable = [], []
         for raw in found[::2]:
