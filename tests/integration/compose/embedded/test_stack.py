@@ -40,10 +40,8 @@ def test_the_stack_completes_a_run_and_lets_the_test_look_inside(stack: Stack) -
 
 
 def test_no_thread_runs_in_the_master_of_the_api_because_no_fork_copies_threads(stack: Stack) -> None:
-    master = stack.pid("api")
-    threads = {pid: len([*Path(f"/proc/{pid}/task").iterdir()]) for pid in (master, *children_of(master))}
-    assert threads.pop(master) == 1
-    assert min(threads.values()) > 1
+    threads = {name: len([*Path(f"/proc/{stack.pid(name)}/task").iterdir()]) for name in ("api", "reconciler")}
+    assert (threads["api"], threads["reconciler"] > 1) == (1, True)
 
 
 def test_a_stopped_worker_takes_no_work_until_it_is_started(stack: Stack) -> None:
@@ -155,8 +153,10 @@ def test_bucketd_up_comes_up_without_the_example_and_behind_long_runs(
     with bucketd_up(tmp_path, **servers) as (_, url):
         assert requests.delete(f"{url}/baskets/working_test", timeout=5).status_code == 200
         long_run = {"agent_name": "simulate", "input_data": {"script": ["running:60"]}}
-        for _ in range(2):
-            assert requests.post(f"{url}/run-agent", json=long_run, timeout=5).status_code == 202
+        accepted = [requests.post(f"{url}/run-agent", json=long_run, timeout=5).json() for _ in range(2)]
+        for run in accepted:  # else a message that is under way at the end is sent again later than the self-test's
+            status_url = url + run["status_url"]
+            wait_until(lambda at=status_url: fetch_json(at)["status"] == "running", 20, "both run")  # type: ignore[misc]
     with bucketd_up(tmp_path, **servers) as (_, url):
         assert requests.get(f"{url}/baskets/working_test", timeout=5).status_code == 404
         assert "The self-test run was still queued after 5 s and was cancelled" in (tmp_path / "said").read_text()
