@@ -17,6 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from gevent import monkey  # type: ignore[import-untyped]
+
+import api.cooperative  # noqa: F401  before all that is not of the standard library
 from shared.errors import SettingsError
 from shared.settings import Settings
 from shared.telemetry.gunicorn_logger import JsonLogger
@@ -50,7 +53,9 @@ def _check_address(host: str, port: int) -> None:
     that reply in turn on one port, each with its own databases, would be worse than none.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # gevent's own would start threads for names, and no fork copies threads.
+        look_up = monkey.get_original("socket", "getaddrinfo")
+        family, kind, protocol, _, address = look_up(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
@@ -94,9 +99,11 @@ _empty_metrics_directory()
 
 _host = f"[{_loaded_settings.host}]" if ":" in _loaded_settings.host else _loaded_settings.host
 bind = f"{_host}:{_loaded_settings.port}"
-worker_class = "api.gunicorn_worker.ProblemWorker"  # gthread; its own error replies are problem+json
+worker_class = "api.gunicorn_worker.ProblemWorker"  # gevent; its own error replies are problem+json
 workers = _loaded_settings.api_processes
-threads = _loaded_settings.api_threads
+# How many requests a process has in progress at once, those that it holds included.
+threads = _loaded_settings.api_threads + _loaded_settings.held_polls
+worker_connections = 700  # of a process; with those to the stores they fit in the usual 1,024 open files
 reuse_port = True
 backlog = 2048  # of the listening socket: connections that wait to be accepted, not task messages
 preload_app = True  # the processes share its memory; each opens its own connections and threads after the fork

@@ -1,25 +1,39 @@
-"""gunicorn worker: problem+json instead of gunicorn's HTML errors, and long polls are released at shutdown."""
+"""gunicorn worker: a greenlet for each connection, problem+json for gunicorn's HTML errors, and a prompt shutdown.
+
+A caller that is idle, slow or held costs a greenlet and no thread, and requests do not compete for the interpreter.
+"""
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from typing import Any, Final
 
+import gevent  # type: ignore[import-untyped]
 import structlog
+from gevent.event import Event  # type: ignore[import-untyped]
+from gevent.lock import BoundedSemaphore  # type: ignore[import-untyped]
+from gevent.pool import Pool  # type: ignore[import-untyped]
+from gevent.server import StreamServer  # type: ignore[import-untyped]
+from gunicorn.http import get_parser  # type: ignore[import-untyped]
 from gunicorn.http.errors import (  # type: ignore[import-untyped]
     InvalidResponseHeader,
     InvalidResponseHeaderName,
     LimitRequestHeaders,
     LimitRequestLine,
+    NoMoreData,
     ParseException,
     UnsupportedTransferCoding,
 )
 from gunicorn.http.message import Request  # type: ignore[import-untyped]
 from gunicorn.http.parser import RequestParser  # type: ignore[import-untyped]
+from gunicorn.util import close_graceful  # type: ignore[import-untyped]
+from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 from werkzeug.http import HTTP_STATUS_CODES
 
-from api.gthread_keepalive import KeepAliveThreads
 from api.http import problems
 from api.http.strict_json import to_printable
+from api.timed_socket import TimedSocket
 from shared.errors import (
     BucketError,
     HeadersTooLarge,
@@ -34,6 +48,8 @@ from shared.telemetry.lenient_json import encode_lenient
 
 RELEASE_LONG_POLLS: Final = "bucket.release_long_polls"
 START_BACKGROUND: Final = "bucket.start_background"
+_NOTIFY_EVERY_S: Final = 1.0
+_DRAIN_MAX_S: Final = 5.0
 _SERVER_FAULTS: Final = (InvalidResponseHeader, InvalidResponseHeaderName)
 
 
@@ -50,16 +66,27 @@ class _KeyKeepingRequest(Request):  # type: ignore[misc]
         return super()._apply_header_policy(name, *more, **options)
 
 
-class ProblemWorker(KeepAliveThreads):
-    """A gthread worker whose own error replies are problem+json.
+class ProblemWorker(GeventWorker):  # type: ignore[misc]
+    """A gevent worker whose own error replies are problem+json.
 
-    When it is asked to end, its application releases all long polls at once (``extensions[RELEASE_LONG_POLLS]``): a
-    graceful shutdown would wait for them, and so would a quick one, because Python joins the threads of a pool.
+    It serves as many requests at once as the setting ``threads`` says; the others wait for their turn.
+
+    When it is asked to end, its application releases all long polls at once (``extensions[RELEASE_LONG_POLLS]``), or a
+    shutdown would wait for them.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._connections: set[TimedSocket] = set()
+
+    def patch(self) -> None:
+        """Do nothing: the standard library was patched before the application was loaded (``api.cooperative``)."""
 
     def init_process(self) -> None:
         """Serve until the process is asked to end."""
         RequestParser.mesg_class = _KeyKeepingRequest
+        self._ending = Event()
+        self._places = BoundedSemaphore(self.cfg.threads)
         super().init_process()
 
     def load_wsgi(self) -> None:
@@ -72,21 +99,30 @@ class ProblemWorker(KeepAliveThreads):
         if start_background is not None:
             start_background()
 
-    def is_parent_alive(self) -> bool:
-        """Return whether the master is alive; if not, end this process even if requests still come in."""
-        if super().is_parent_alive():
-            return True
-        self.alive = False  # otherwise keep-alive connections stay open, and the process waits 30 s for them
-        return False
+    def run(self) -> None:
+        """Serve until the process is asked to end, then finish the requests in progress."""
+        pool = Pool(self.worker_connections)
+        servers = [StreamServer(listener, partial(self.handle, listener), spawn=pool) for listener in self.sockets]
+        for server in servers:
+            server.start()
+        while self.alive:
+            self.notify()  # it ends this process if its master has ended
+            self._ending.wait(_NOTIFY_EVERY_S)
+        for server in servers:
+            server.close()
+        self._release_held()
+        for connection in tuple(self._connections):
+            connection.release_idle()
+        pool.join(self.cfg.graceful_timeout)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin a graceful shutdown."""
         super().handle_exit(sig, frame)
-        self._release_held()
+        gevent.spawn(self._ending.set)  # a signal handler may interrupt the loop itself, so it must not wake others
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """Begin a quick shutdown."""
-        self._release_held()
+        gevent.spawn(self._release_held)
         super().handle_quit(sig, frame)
 
     def _release_held(self) -> None:
@@ -94,6 +130,44 @@ class ProblemWorker(KeepAliveThreads):
         release_all = getattr(application, "extensions", {}).get(RELEASE_LONG_POLLS)
         if release_all is not None:
             release_all()
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve the requests of one connection, one after the other."""
+        connection, request = TimedSocket.adopt(client), None
+        self._connections.add(connection)
+        try:
+            parser, address = get_parser(self.cfg, connection, addr), listener.getsockname()
+            while True:
+                request = None
+                request = next(parser)
+                connection.begin_body(on_timeout=request.force_close)
+                with self._places:
+                    self.handle_request(address, request, connection, addr)
+                if not parser.finish_body(deadline=time.monotonic() + _DRAIN_MAX_S):
+                    return
+                connection.await_request()
+        except (StopIteration, NoMoreData):
+            self.log.debug("the connection ends after a request or before the next one")
+        except OSError as error:
+            self.log.debug("the client is gone: %s", error)
+        except Exception as error:  # noqa: BLE001  (an error outside the application, which has replied to its own)
+            self.handle_error(request, connection, addr, error)
+        finally:
+            self._connections.discard(connection)
+            close_graceful(connection)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: TimedSocket, addr: Any) -> Any:
+        """Handle a request whose headers have come; raises StopIteration if it is the last of its connection."""
+        sock.hold_head()
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        except StopIteration:
+            sock.send_head()
+            raise
+        except BaseException:
+            sock.drop_head()  # if anything is sent now, it is an error reply with a head of its own
+            raise
+        sock.send_head()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:  # noqa: ARG002  gunicorn's own
         """Send a problem for an error outside the application, and close the connection."""

@@ -1,67 +1,74 @@
-"""A client's socket with a deadline for what it sends: a caller that stops in mid-request must not keep a thread.
+"""A client's socket with a deadline for what it sends: a caller that stops in mid-request must not keep its place.
 
 gunicorn bounds neither the headers nor the body of a request; a timeout of the socket would count anew with each byte.
-This class also saves calls to the kernel, each of which gives up the GIL: of 14 for a poll, 7 are left.
+This class also sends the head of a reply together with its body, by one call to the kernel.
 """
 
 from __future__ import annotations
 
-import os
-import select
 import socket
-import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Self
+
+import gevent.socket  # type: ignore[import-untyped]
 
 from shared.errors import RequestTimeout
 
+IDLE_TIMEOUT_S: Final = 75
 HEADERS_TIMEOUT_S: Final = 10
 REQUEST_TIMEOUT_S: Final = 60
 
 
-class TimedSocket(socket.socket):
+class TimedSocket(gevent.socket.socket):  # type: ignore[misc]
     """A connected socket whose ``recv`` raises RequestTimeout once the current deadline has passed.
 
-    A reply that the client does not read is given up after :data:`REQUEST_TIMEOUT_S` without progress.
-
-    The descriptor stays in blocking mode, unless something is sent under a limit of its own (``settimeout``), as an
-    error reply is before the connection is closed.
+    Between two requests it is idle; a caller that stays so for :data:`IDLE_TIMEOUT_S` is treated as one that has hung
+    up. A reply that the client does not read is given up after :data:`REQUEST_TIMEOUT_S` without progress.
     """
 
+    is_idle = False
     _began_at = 0.0
     _due_by = float("inf")
-    _timeout_s: float | None = None
+    _limit_s: float | None = None
     _head: bytes | None = None
     _on_timeout: Callable[[], None]
 
     @classmethod
-    def adopt(cls, client: socket.socket) -> Self:
+    def adopt(cls, client: Any) -> Self:
         """Return a timed socket in place of ``client``, which is left without its connection."""
-        timed = cls(fileno=client.detach())
-        os.set_blocking(timed.fileno(), True)
-        timed.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", REQUEST_TIMEOUT_S, 0))
+        timed = cls(client.family, client.type, client.proto, fileno=client.detach())
+        timed.await_request()
         return timed
 
-    def begin_request(self) -> None:
-        """Set the deadline of the headers of a request that begins now."""
+    def await_request(self) -> None:
+        """Set the deadline of the first byte of the next request; when that has come, that of its headers begins."""
+        self.is_idle = True
         self._began_at = time.monotonic()
-        self._due_by, self._on_timeout = self._began_at + HEADERS_TIMEOUT_S, _do_nothing
+        self._due_by, self._on_timeout = self._began_at + IDLE_TIMEOUT_S, _do_nothing
 
     def begin_body(self, on_timeout: Callable[[], None]) -> None:
         """Set the deadline of the whole request, whose headers have come; ``on_timeout`` is called if it passes."""
+        self.is_idle = False  # the whole request may have come together with the one before
         self._due_by, self._on_timeout = self._began_at + REQUEST_TIMEOUT_S, on_timeout
 
+    def release_idle(self) -> None:
+        """If no request has begun, treat the caller as one that has hung up; what it has sent is still read."""
+        if self.is_idle:
+            with suppress(OSError):  # it has hung up
+                self._sock.shutdown(socket.SHUT_RD)  # gevent's own would raise an error in the greenlet that reads
+
     def setblocking(self, flag: bool, /) -> None:
-        """Do nothing: gunicorn changes the mode for its selector, which needs none, and back for each request."""
+        """Do nothing: a call to this socket lets others run while it waits."""
 
     def gettimeout(self) -> float | None:
         """Return the limit of the next ``recv`` or ``sendall`` in seconds; None if it has only that of the request."""
-        return self._timeout_s
+        return self._limit_s
 
     def settimeout(self, value: float | None, /) -> None:
         """Limit the next ``recv`` or ``sendall`` to ``value`` seconds."""
-        self._timeout_s = value
+        self._limit_s = value
 
     def hold_head(self) -> None:
         """Keep what ``sendall`` gets next, the head of a reply, and send it together with the body."""
@@ -77,7 +84,7 @@ class TimedSocket(socket.socket):
         if head:
             self.sendall(head)
 
-    def sendall(self, data: bytes, flags: int = 0, /) -> None:  # type: ignore[override]
+    def sendall(self, data: bytes, flags: int = 0, /) -> None:
         """Send ``data``, and a head that was kept before it."""
         if self._head == b"":
             self._head = data
@@ -85,11 +92,12 @@ class TimedSocket(socket.socket):
         if self._head is not None:
             head, self._head = self._head, None
             data = head + data
-        if self._timeout_s != super().gettimeout():
-            super().settimeout(self._timeout_s)
-        super().sendall(data, flags)
+        self.timeout = REQUEST_TIMEOUT_S if self._limit_s is None else self._limit_s
+        sent = self.send(data, flags)
+        while sent < len(data):
+            sent += self.send(memoryview(data)[sent:], flags)
 
-    def sendfile(self, *args: Any, **options: Any) -> int:
+    def sendfile(self, *args: Any, **options: Any) -> Any:
         """Send a file after the head that was kept before it; return the number of bytes."""
         self.send_head()
         return super().sendfile(*args, **options)
@@ -99,23 +107,25 @@ class TimedSocket(socket.socket):
 
         Under a limit of its own (``settimeout``) it raises TimeoutError instead, also after that deadline.
         """
-        while True:
-            try:
-                return super().recv(bufsize, flags | socket.MSG_DONTWAIT)  # it is there already, nearly always
-            except BlockingIOError:
-                self._wait()
-
-    def _wait(self) -> None:
-        poller = select.poll()
-        poller.register(self.fileno(), select.POLLIN)
-        if self._timeout_s is not None:  # gunicorn drops what is left of a request, and expects its own kind of error
-            if not poller.poll(self._timeout_s * 1_000):
-                raise TimeoutError("timed out")
-            return
-        left_s = min(self._due_by - time.monotonic(), REQUEST_TIMEOUT_S)
-        if left_s <= 0 or not poller.poll(left_s * 1_000):
+        left_s = self._due_by - time.monotonic() if self._limit_s is None else self._limit_s
+        self.timeout = max(left_s, 0.001)
+        try:
+            received: bytes = super().recv(bufsize, flags)
+        except TimeoutError:
+            if self._limit_s is not None:  # gunicorn drops what is left of a request, and expects its own kind of error
+                raise
+            if self.is_idle:
+                return b""
+            self._on_timeout()
+            raise RequestTimeout from None
+        if self.is_idle:
+            self.is_idle = False
+            self._began_at = time.monotonic()
+            self._due_by = self._began_at + HEADERS_TIMEOUT_S
+        elif left_s <= 0 and self._limit_s is None:  # a byte now and then is no progress
             self._on_timeout()
             raise RequestTimeout
+        return received
 
 
 def _do_nothing() -> None:

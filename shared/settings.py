@@ -42,7 +42,7 @@ class Settings:
     environment: str = "development"
     api_processes: int = 2
     api_threads: int = 16
-    held_polls: int = 8
+    held_polls: int = 100
     backlog_max: int = 100_000
     worker_concurrency: int = 4
     lease_s: float = 30.0

@@ -1,8 +1,8 @@
 """Long poll: holds a request until there is a change or its wait time is over. One request, one response, no stream.
 
 Any route can use it: :meth:`LongPoller.hold` gets a function that reads the value and one that says whether the value
-is worth a reply; how it waits is hidden from the caller. A held request occupies a thread, so the number of held
-requests is limited, and at least half of a process's threads are never held.
+is worth a reply; how it waits is hidden from the caller. The number of held requests of a process is limited; they have
+places of their own, so that they keep no other request waiting (``threads`` in ``api/gunicorn.py``).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LongPoller:
         """Create the permits; the pub/sub subscription stays open for ``linger_s`` after the last waiter has left."""
         self._redis_monitor = redis_monitor
         self._is_closing = False
-        self._free_permits = threading.Semaphore(min(settings.held_polls, settings.api_threads // 2))
+        self._free_permits = threading.Semaphore(settings.held_polls)
         self._wakeup_listener = WakeupListener(
             settings.redis_url, lambda: self._is_closing or not redis_monitor.last.is_connected, linger_s
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import threading
+from collections import deque
 from functools import partial
 from typing import Any, Final
 
@@ -57,28 +57,44 @@ def drop_if_demoted(client: redis.Redis, error: redis.RedisError) -> None:
         client.connection_pool.disconnect(inuse_connections=False)
 
 
-class ThreadLocalReader(threading.local):
-    """Reads values with one connection for each thread.
+class ConnectionReader:
+    """Reads values with connections of its own, as many as there are reads at once.
 
     The work of a connection pool around each command (locks, events, metrics, a check of the connection) costs a third
     of a GET. Here a broken connection is detected when it is used; the read is then sent again, which does no harm.
     """
 
     def __init__(self, pool: redis.ConnectionPool) -> None:
-        """Runs once in each thread that reads; the connection is opened at the first read."""
+        """Connections are opened when they are needed, with the settings of ``pool``."""
         self._new_connection = partial(pool.connection_class, **pool.connection_kwargs)
-        self._connection: redis.Connection = self._new_connection()
+        self._idle: deque[redis.Connection] = deque()
 
     def get(self, key: str) -> bytes | None:
         """Return the value of ``key``; None if there is none. Raises RedisError."""
-        if self._connection.pid != os.getpid():  # made before a fork: two processes would read each other's replies
-            self._connection = self._new_connection()
+        connection = self._take()
         try:
-            return self._get(key)
-        except redis.ConnectionError:  # a timeout is not one
-            return self._get(key)
-
-    def _get(self, key: str) -> bytes | None:
-        self._connection.send_command("GET", key)  # type: ignore[no-untyped-call]
-        value: bytes | None = self._connection.read_response()
+            try:
+                value = _get(connection, key)
+            except redis.ConnectionError:  # a timeout is not one
+                value = _get(connection, key)
+        except redis.RedisError:
+            self._idle.append(connection)  # redis-py has closed it; the next read opens it again
+            raise
+        self._idle.append(connection)
         return value
+
+    def _take(self) -> redis.Connection:
+        while True:
+            try:
+                connection = self._idle.pop()  # the one that was used last
+            except IndexError:
+                fresh: redis.Connection = self._new_connection()
+                return fresh
+            if connection.pid == os.getpid():  # not made before a fork: two processes would read each other's replies
+                return connection
+
+
+def _get(connection: redis.Connection, key: str) -> bytes | None:
+    connection.send_command("GET", key)  # type: ignore[no-untyped-call]
+    value: bytes | None = connection.read_response()
+    return value

@@ -13,7 +13,7 @@ from typing import Any, Final
 import redis
 
 from shared.live import pubsub
-from shared.live.redis_client import ThreadLocalReader
+from shared.live.redis_client import ConnectionReader
 
 FINAL_VIEW_TTL_S: Final = 24 * 3600
 FILLED_VIEW_TTL_MS: Final = 2_000
@@ -89,13 +89,13 @@ class ViewCache:
 
     def __init__(self, client: redis.Redis, live_ttl_s: float) -> None:
         self._redis = client
-        self._reader = ThreadLocalReader(client.connection_pool)
+        self._reader = ConnectionReader(client.connection_pool)
         self._live_ms = int(live_ttl_s * 1_000)
 
     def reconnect(self) -> None:
         """Give up the connections of this client, because they lead to a server that has become a replica."""
         self._redis.connection_pool.disconnect(inuse_connections=False)
-        self._reader = ThreadLocalReader(self._redis.connection_pool)  # each thread connects anew
+        self._reader = ConnectionReader(self._redis.connection_pool)
 
     def get(self, execution_id: str) -> bytes | None:
         """Return the view, without its closing brace; None if there is none. Raises RedisError."""

@@ -59,6 +59,16 @@ def test_held_polls_return_the_current_state_at_once_if_redis_goes_away(
     stack.repair()
 
 
+def test_held_polls_take_no_place_of_other_requests(stack: Stack, runs: RunClient, callers: ThreadPoolExecutor) -> None:
+    restart_with(stack, "api", BUCKET_API_PROCESSES="1", BUCKET_API_THREADS="1", BUCKET_HELD_POLLS=str(HELD))
+    futures = begin_long_polls(callers, stack, runs, run := not_begun(stack))
+    assert runs.wait_done(runs.submit("echo").execution_id)["status"] == "completed"
+    assert runs.get(f"/executions/{run}?wait={LONG_S}&until=done").status == 200, "one more is not held"
+    assert not any(future.done() for future in futures)
+    restart_with(stack, "api")
+    assert [future.result().status for future in futures] == [200] * HELD
+
+
 @pytest.mark.parametrize("signals", [signal.SIGTERM, signal.SIGQUIT])
 def test_31_an_api_that_stops_returns_all_held_polls_without_waiting(
     stack: Stack, runs: RunClient, callers: ThreadPoolExecutor, signals: signal.Signals

@@ -154,8 +154,11 @@ def test_28_the_first_submits_after_a_rest_send_nothing_to_a_frozen_mongodb(stac
 
 
 def freeze_mongod_at_work(stack: Stack, runs: RunClient) -> None:
-    """Freeze mongod while no process of the API rests: one that does would look first, and send it nothing."""
-    send_in_parallel(partial(runs.get, "/ready"), EVERY_PROCESS)
+    """Freeze mongod while no process of the API rests: one that does would look first, and send it nothing.
+
+    A poll of a run that nobody knows leaves a connection to it in each process, on which a submit can be sent.
+    """
+    send_in_parallel(partial(runs.get, "/execution-logs/1700000000_0123456789abcdef"), EVERY_PROCESS)
     stack.pause("mongod")
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,10 +21,8 @@ from shared.errors import RequestTimeout
 @pytest.fixture
 def ends() -> Iterator[tuple[TimedSocket, socket.socket]]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # which keeps what was sent together
-    ours.setblocking(False)
     with contextlib.ExitStack() as stack:
         timed = stack.enter_context(TimedSocket.adopt(ours))
-        timed.begin_request()
         yield timed, stack.enter_context(theirs)
 
 
@@ -69,10 +67,8 @@ def test_a_file_is_sent_after_its_head(tmp_path: Path) -> None:
         assert b"".join(iter(lambda: theirs.recv(100), b"")) == b"head body"
 
 
-def test_the_descriptor_blocks_and_each_call_can_be_limited(ends: tuple[TimedSocket, socket.socket]) -> None:
+def test_each_call_can_be_limited(ends: tuple[TimedSocket, socket.socket]) -> None:
     ours, _ = ends
-    ours.setblocking(False)
-    assert os.get_blocking(ours.fileno())
     ours.settimeout(0.05)
     assert ours.gettimeout() == 0.05
     with pytest.raises(TimeoutError):
@@ -81,12 +77,58 @@ def test_the_descriptor_blocks_and_each_call_can_be_limited(ends: tuple[TimedSoc
         send_endlessly(ours)
 
 
+def test_a_reply_of_any_length_is_sent_whole() -> None:
+    ours, theirs = socket.socketpair()
+    reply = bytes(range(256)) * 20_000
+    with TimedSocket.adopt(ours) as timed, theirs, ThreadPoolExecutor(1) as reader:
+        received = reader.submit(lambda: b"".join(iter(lambda: theirs.recv(65_536), b"")))
+        timed.sendall(reply)
+        timed.shutdown(socket.SHUT_WR)
+        assert received.result(10) == reply
+
+
+def test_a_reply_that_is_not_read_is_given_up(
+    ends: tuple[TimedSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.timed_socket.REQUEST_TIMEOUT_S", 0.05)
+    with pytest.raises(TimeoutError):
+        send_endlessly(ends[0])
+
+
+def test_a_caller_that_stays_idle_counts_as_gone(
+    ends: tuple[TimedSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.timed_socket.IDLE_TIMEOUT_S", 0.05)
+    ours, _ = ends
+    ours.await_request()
+    assert ours.recv(1) == b""
+
+
+def test_at_the_end_an_idle_caller_counts_as_gone_after_what_it_has_sent() -> None:
+    ours, theirs = socket.socketpair()
+    with TimedSocket.adopt(ours) as timed, theirs:
+        theirs.sendall(b"GET")
+        timed.release_idle()
+        assert [timed.recv(3), timed.recv(3)] == [b"GET", b""]
+
+
+def test_at_the_end_a_request_that_has_begun_is_read() -> None:
+    ours, theirs = socket.socketpair()
+    with TimedSocket.adopt(ours) as timed, theirs:
+        theirs.sendall(b"GET")
+        assert timed.recv(3) == b"GET"
+        timed.release_idle()
+        theirs.sendall(b" / ")
+        assert timed.recv(3) == b" / "
+
+
 def test_a_request_has_a_deadline_and_what_gunicorn_drops_after_it_has_not(
     ends: tuple[TimedSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, theirs = ends
     monkeypatch.setattr("api.timed_socket.HEADERS_TIMEOUT_S", 0)
-    ours.begin_request()
+    theirs.sendall(b"G")
+    assert ours.recv(1) == b"G"
     with pytest.raises(RequestTimeout):
         ours.recv(1)
     theirs.sendall(b"the rest")
