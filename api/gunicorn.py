@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import resource
 import shutil
 import socket
 import sys
@@ -25,6 +26,7 @@ from shared.settings import Settings
 from shared.telemetry.gunicorn_logger import JsonLogger
 
 _METRICS_DIR_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+_CONNECTIONS_MAX: Final = 1_000
 # Whether an old master started this one to replace it without downtime (SIGUSR2). The old one still listens, and it
 # removes its own directory of metrics when it ends.
 _IS_UPGRADE: Final = "GUNICORN_PID" in os.environ
@@ -86,6 +88,14 @@ def _remove_directory(directory: str, owner: int) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def _allow_open_files(number: int) -> None:
+    """Raise the limit of open files to ``number``, as far as the machine lets a process do so itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
 def when_ready(server: Any) -> None:  # noqa: ARG001  gunicorn calls it in the master, before the first fork
     """Exempt all that is loaded from garbage collection: a collection writes to each object, which copies its page."""
     gc.collect()
@@ -97,13 +107,15 @@ if not _IS_UPGRADE:
     _check_address(_loaded_settings.host, _loaded_settings.port)
 _empty_metrics_directory()
 
+# For each connection one file, and at most two to Redis and one to MongoDB for each request in progress.
+_allow_open_files(_CONNECTIONS_MAX + 4 * (_loaded_settings.api_threads + _loaded_settings.held_polls) + 256)
 _host = f"[{_loaded_settings.host}]" if ":" in _loaded_settings.host else _loaded_settings.host
 bind = f"{_host}:{_loaded_settings.port}"
 worker_class = "api.gunicorn_worker.ProblemWorker"  # gevent; its own error replies are problem+json
 workers = _loaded_settings.api_processes
 # How many requests a process has in progress at once, those that it holds included.
 threads = _loaded_settings.api_threads + _loaded_settings.held_polls
-worker_connections = 700  # of a process; with those to the stores they fit in the usual 1,024 open files
+worker_connections = _CONNECTIONS_MAX + threads
 reuse_port = True
 backlog = 2048  # of the listening socket: connections that wait to be accepted, not task messages
 preload_app = True  # the processes share its memory; each opens its own connections and threads after the fork

@@ -5,6 +5,7 @@ A caller that is idle, slow or held costs a greenlet and no thread, and requests
 
 from __future__ import annotations
 
+import os
 import time
 from functools import partial
 from typing import Any, Final
@@ -48,8 +49,12 @@ from shared.telemetry.lenient_json import encode_lenient
 
 RELEASE_LONG_POLLS: Final = "bucket.release_long_polls"
 START_BACKGROUND: Final = "bucket.start_background"
-_NOTIFY_EVERY_S: Final = 1.0
+_NOTIFY_EVERY_S: Final = 5.0
 _DRAIN_MAX_S: Final = 5.0
+_LINGER_S: Final = 1.0
+_QUIT_WITHIN_S: Final = 1.0
+_LOOK_EVERY_S: Final = 0.1
+_CROWDED: Final = 0.9
 _SERVER_FAULTS: Final = (InvalidResponseHeader, InvalidResponseHeaderName)
 
 
@@ -85,7 +90,8 @@ class ProblemWorker(GeventWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         """Serve until the process is asked to end."""
         RequestParser.mesg_class = _KeyKeepingRequest
-        self._ending = Event()
+        self._ending, self._quit_at = Event(), float("inf")
+        self._pool = Pool(self.worker_connections)
         self._places = BoundedSemaphore(self.cfg.threads)
         super().init_process()
 
@@ -99,21 +105,39 @@ class ProblemWorker(GeventWorker):  # type: ignore[misc]
         if start_background is not None:
             start_background()
 
+    def notify(self) -> None:
+        """Give the master a sign of life; if there is no master any more, begin a graceful shutdown."""
+        self.tmp.notify()
+        if self.ppid != os.getppid():
+            self.alive = False
+            self._ending.set()
+
     def run(self) -> None:
         """Serve until the process is asked to end, then finish the requests in progress."""
-        pool = Pool(self.worker_connections)
-        servers = [StreamServer(listener, partial(self.handle, listener), spawn=pool) for listener in self.sockets]
+        servers = [
+            StreamServer(listener, partial(self.handle, listener.getsockname()), spawn=self._pool)
+            for listener in self.sockets
+        ]
         for server in servers:
             server.start()
         while self.alive:
-            self.notify()  # it ends this process if its master has ended
+            self.notify()
             self._ending.wait(_NOTIFY_EVERY_S)
+        self._release_held()
+        for connection in self._connections:
+            connection.end_after_request()
+        self._join_pool(_LINGER_S)  # some callers may be sending a request at this moment
         for server in servers:
             server.close()
-        self._release_held()
-        for connection in tuple(self._connections):
+        for connection in self._connections:
             connection.release_idle()
-        pool.join(self.cfg.graceful_timeout)
+        self._join_pool(self.cfg.graceful_timeout)
+
+    def _join_pool(self, seconds: float) -> None:
+        """Wait until no connection is left, at most ``seconds``, and shorter if a quick shutdown was asked for."""
+        due_by = time.monotonic() + seconds
+        while self._pool and time.monotonic() < min(due_by, self._quit_at):
+            self._pool.join(_LOOK_EVERY_S)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin a graceful shutdown."""
@@ -121,9 +145,9 @@ class ProblemWorker(GeventWorker):  # type: ignore[misc]
         gevent.spawn(self._ending.set)  # a signal handler may interrupt the loop itself, so it must not wake others
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """Begin a quick shutdown."""
-        gevent.spawn(self._release_held)
-        super().handle_quit(sig, frame)
+        """Begin a quick shutdown, which may be asked for more than once."""
+        self._quit_at = min(self._quit_at, time.monotonic() + _QUIT_WITHIN_S)
+        self.handle_exit(sig, frame)
 
     def _release_held(self) -> None:
         application = getattr(self, "wsgi", None)  # it may not be loaded yet
@@ -131,21 +155,23 @@ class ProblemWorker(GeventWorker):  # type: ignore[misc]
         if release_all is not None:
             release_all()
 
-    def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve the requests of one connection, one after the other."""
+    def handle(self, address: Any, client: Any, addr: Any) -> None:
+        """Serve the requests of one connection, one after the other; ``address`` is the one that it has reached."""
         connection, request = TimedSocket.adopt(client), None
         self._connections.add(connection)
         try:
-            parser, address = get_parser(self.cfg, connection, addr), listener.getsockname()
+            parser = get_parser(self.cfg, connection, addr)
             while True:
                 request = None
                 request = next(parser)
-                connection.begin_body(on_timeout=request.force_close)
+                if len(self._connections) > _CROWDED * self.worker_connections:
+                    request.force_close()  # or the callers that are here would keep all others out
                 with self._places:
+                    connection.begin_body(request.force_close)
                     self.handle_request(address, request, connection, addr)
-                if not parser.finish_body(deadline=time.monotonic() + _DRAIN_MAX_S):
+                if not _finish_body(parser):
                     return
-                connection.await_request()
+                connection.await_request(has_begun=bool(parser.unreader.buf.getvalue()))
         except (StopIteration, NoMoreData):
             self.log.debug("the connection ends after a request or before the next one")
         except OSError as error:
@@ -160,7 +186,7 @@ class ProblemWorker(GeventWorker):  # type: ignore[misc]
         """Handle a request whose headers have come; raises StopIteration if it is the last of its connection."""
         sock.hold_head()
         try:
-            super().handle_request(listener_name, req, sock, addr)
+            super(GeventWorker, self).handle_request(listener_name, req, sock, addr)  # gevent's own hides a SystemExit
         except StopIteration:
             sock.send_head()
             raise
@@ -183,6 +209,17 @@ class ProblemWorker(GeventWorker):  # type: ignore[misc]
             client.sendall(_problem_bytes(error, request_id))
         except OSError:
             self.log.debug("the client closed the connection before the error could be sent")
+
+
+def _finish_body(parser: Any) -> bool:
+    """Read what the application has left of a request; return whether another request can follow.
+
+    A fault in it is not reported: the request has its reply.
+    """
+    try:
+        return bool(parser.finish_body(deadline=time.monotonic() + _DRAIN_MAX_S))
+    except ParseException:
+        return False
 
 
 def _request_error_of(exc: ParseException, cfg: Any) -> RequestError:

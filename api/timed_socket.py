@@ -29,11 +29,10 @@ class TimedSocket(gevent.socket.socket):  # type: ignore[misc]
     """
 
     is_idle = False
-    _began_at = 0.0
     _due_by = float("inf")
     _limit_s: float | None = None
     _head: bytes | None = None
-    _on_timeout: Callable[[], None]
+    _force_close: Callable[[], None]
 
     @classmethod
     def adopt(cls, client: Any) -> Self:
@@ -42,16 +41,25 @@ class TimedSocket(gevent.socket.socket):  # type: ignore[misc]
         timed.await_request()
         return timed
 
-    def await_request(self) -> None:
-        """Set the deadline of the first byte of the next request; when that has come, that of its headers begins."""
-        self.is_idle = True
-        self._began_at = time.monotonic()
-        self._due_by, self._on_timeout = self._began_at + IDLE_TIMEOUT_S, _do_nothing
+    def await_request(self, *, has_begun: bool = False) -> None:
+        """Set the deadline of the first byte of the next request; when that has come, that of its headers begins.
 
-    def begin_body(self, on_timeout: Callable[[], None]) -> None:
-        """Set the deadline of the whole request, whose headers have come; ``on_timeout`` is called if it passes."""
-        self.is_idle = False  # the whole request may have come together with the one before
-        self._due_by, self._on_timeout = self._began_at + REQUEST_TIMEOUT_S, on_timeout
+        It ``has_begun`` if its first bytes came together with the request before.
+        """
+        self.is_idle, self._force_close = not has_begun, _do_nothing
+        self._due_by = time.monotonic() + (HEADERS_TIMEOUT_S if has_begun else IDLE_TIMEOUT_S)
+
+    def begin_body(self, force_close: Callable[[], None]) -> None:
+        """Set the deadline of the rest of a request whose headers have come.
+
+        ``force_close`` is called if it passes or if the process ends: the request is the last of its connection.
+        """
+        self.is_idle, self._force_close = False, force_close
+        self._due_by = time.monotonic() + REQUEST_TIMEOUT_S
+
+    def end_after_request(self) -> None:
+        """If a request is in progress, make it the last one."""
+        self._force_close()
 
     def release_idle(self) -> None:
         """If no request has begun, treat the caller as one that has hung up; what it has sent is still read."""
@@ -116,14 +124,12 @@ class TimedSocket(gevent.socket.socket):  # type: ignore[misc]
                 raise
             if self.is_idle:
                 return b""
-            self._on_timeout()
+            self._force_close()
             raise RequestTimeout from None
         if self.is_idle:
-            self.is_idle = False
-            self._began_at = time.monotonic()
-            self._due_by = self._began_at + HEADERS_TIMEOUT_S
+            self.await_request(has_begun=True)
         elif left_s <= 0 and self._limit_s is None:  # a byte now and then is no progress
-            self._on_timeout()
+            self._force_close()
             raise RequestTimeout
         return received
 

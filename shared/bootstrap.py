@@ -89,7 +89,9 @@ def bootstrap(settings: Settings, role: str) -> Services:
     clock = ServerClock(database.read_server_time, sync_every_s=settings.heartbeat_s if is_worker else math.inf)
     if is_worker:
         database.on_failure = clock.invalidate
-    redis_client = connect(settings.redis_url, timeout_s=0.5 if is_api else 1.0)
+    redis_client = connect(
+        settings.redis_url, timeout_s=0.5 if is_api else 1.0, connections_max=128 + settings.held_polls
+    )
     store = MongoExecutionStore(database, clock)
     views = ViewCache(redis_client, live_ttl_s=settings.lease_s / 2)
     return Services(

@@ -56,9 +56,13 @@ class MainProcess:
             backlog_size=self._backlog_size,
             pool_pids=partial(_pool_pids, worker),
         )
-        worker.timer.call_repeatedly(_TICK_EVERY_S, watchdog.tick)
-        # Celery may learn of a child's end a moment too early, then not for 5 s, while messages wait in its pipe.
-        worker.timer.call_repeatedly(_TICK_EVERY_S, worker.pool.maintain_pool)
+
+        def tick() -> None:
+            watchdog.tick()
+            # Celery may learn of a child's end a moment too early, then not for 5 s, while messages wait in its pipe.
+            worker.pool.maintain_pool()
+
+        worker.timer.call_repeatedly(_TICK_EVERY_S, tick)
         watchdog.start()
 
     def _on_worker_shutting_down(self, **_: Any) -> None:

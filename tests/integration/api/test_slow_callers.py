@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -100,6 +101,15 @@ def test_a_caller_that_stops_gets_408(address: tuple[str, int], pieces: tuple[by
 def test_a_caller_that_drips_gets_408_too(address: tuple[str, int], start: bytes, drop: bytes) -> None:
     """A byte now and then is not progress: the deadline is that of the whole."""
     assert reply_to(address, start, *[drop] * 12, pause_s=0.3) == (408, "request_timeout")
+
+
+def test_a_caller_that_stops_in_a_request_that_it_began_with_the_one_before_gets_408_too(
+    address: tuple[str, int],
+) -> None:
+    with socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /health HT")
+        received = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"200", b"408"]
 
 
 def test_many_callers_that_stop_do_not_stop_the_others(address: tuple[str, int]) -> None:

@@ -12,14 +12,17 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from tests.waiting import wait_until
+import pytest
+
+from tests.waiting import is_running, wait_until
 
 APPLICATION = """
 import gc
 import os
+import time
 import flask
 from api.gunicorn_worker import START_BACKGROUND
 from api.http import middleware, problems
@@ -31,6 +34,7 @@ middleware.register_middleware(app, Settings.from_environ())
 problems.register_error_handlers(app)
 app.add_url_rule("/thing", "thing", lambda: {"a": 1})
 app.add_url_rule("/process", "process", lambda: {"pid": os.getpid()})
+app.add_url_rule("/slow", "slow", lambda: time.sleep(float(flask.request.args.get("seconds", 1.5))) or {"a": 1})
 loaded_by, started_by = os.getpid(), []
 app.extensions[START_BACKGROUND] = lambda: started_by.append(os.getpid())
 app.add_url_rule(
@@ -96,12 +100,18 @@ def test_it_serves_counts_over_its_processes_and_logs_json(tmp_path: Path) -> No
 
 
 @contextmanager
-def small_server(directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, int]]:
-    """Serve the small application with one process; yield the master, the port and the id of the process."""
+def small_server(directory: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int, int]]:
+    """Serve the small application with one process; yield the master, the port and the id of the process.
+
+    What it says on stderr is in the file ``stderr``.
+    """
     (directory / "small.py").write_text(APPLICATION)
     port = free_port()
     env = environ(PORT=str(port), PYTHONPATH=str(directory), HOME=str(directory), BUCKET_API_PROCESSES="1")
-    with subprocess.Popen(RUN, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    with (
+        (directory / "stderr").open("wb") as said,
+        subprocess.Popen([*RUN, *options], env=env, stdout=subprocess.DEVNULL, stderr=said) as server,
+    ):
         try:
             process = json.loads(fetch(f"http://127.0.0.1:{port}/process", time.monotonic() + 20))["pid"]
             yield server, port, process
@@ -120,11 +130,83 @@ def test_a_worker_without_its_master_ends_although_one_caller_keeps_sending_requ
         wait_until(lambda: not Path(f"/proc/{worker}").exists(), 10, "the worker has ended")
 
 
+def test_a_request_in_progress_is_answered_and_is_the_last_of_its_connection(tmp_path: Path) -> None:
+    with small_server(tmp_path) as (server, port, worker), kept_connection(port) as caller:
+        caller.request("GET", "/slow")
+        time.sleep(0.3)  # it has begun
+        server.terminate()
+        response = caller.getresponse()
+        assert (response.status, response.getheader("Connection")) == (200, "close")
+        assert response.read()
+        caller.close()
+        wait_until(lambda: not is_running(worker), 6, "the worker has ended")
+
+
+def test_a_request_in_progress_is_answered_although_the_master_is_dead(tmp_path: Path) -> None:
+    with small_server(tmp_path) as (server, port, worker), kept_connection(port) as caller:
+        caller.request("GET", "/slow?seconds=6")
+        time.sleep(0.3)  # it has begun
+        server.kill()
+        assert caller.getresponse().read(), "longer than the worker needs to notice"
+        wait_until(lambda: not is_running(worker), 6, "the worker has ended")
+
+
+def test_a_request_that_is_sent_while_the_process_ends_is_answered(tmp_path: Path) -> None:
+    with small_server(tmp_path) as (server, port, worker), kept_connection(port) as caller:
+        assert fetch_pid(caller) == worker
+        server.terminate()
+        time.sleep(0.3)  # the signal has come
+        assert fetch_pid(caller) == worker
+        caller.close()
+        wait_until(lambda: not is_running(worker), 6, "the worker has ended")
+
+
+def test_idle_callers_do_not_delay_the_end(tmp_path: Path) -> None:
+    with small_server(tmp_path) as (server, port, worker), kept_connection(port) as caller:
+        assert fetch_pid(caller) == worker
+        server.terminate()
+        wait_until(lambda: not is_running(worker), 6, "the worker has ended")
+    assert (tmp_path / "stderr").read_text() == ""
+
+
+def test_ctrl_c_twice_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    with small_server(tmp_path) as (server, port, worker), kept_connection(port) as caller:
+        caller.request("GET", "/slow")
+        time.sleep(0.3)
+        for pid in (worker, server.pid, worker):  # a terminal sends it to all, and the master sends it on
+            os.kill(pid, signal.SIGINT)
+        wait_until(lambda: not is_running(worker), 6, "the worker has ended")
+        server.wait(5)
+    assert (tmp_path / "stderr").read_text() == ""
+
+
+def test_callers_that_keep_their_connections_keep_no_one_out(tmp_path: Path) -> None:
+    with small_server(tmp_path, "--worker-connections", "4") as (_, port, worker), ExitStack() as stack:
+        callers = [stack.enter_context(kept_connection(port)) for _ in range(8)]
+        for caller in callers:
+            assert fetch_pid(caller) == worker
+
+
+def test_a_request_with_a_broken_body_has_one_reply(tmp_path: Path) -> None:
+    head = b"POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n"
+    with small_server(tmp_path) as (_, port, _), socket.create_connection(("127.0.0.1", port), timeout=5) as caller:
+        caller.sendall(head)
+        received = b"".join(iter(lambda: caller.recv(65_536), b""))
+    assert received.count(b"HTTP/1.1 ") == 1
+
+
 def test_the_master_loads_the_application_for_all_and_each_process_starts_its_own_threads(tmp_path: Path) -> None:
     with small_server(tmp_path) as (server, port, worker):
         memory = json.loads(fetch(f"http://127.0.0.1:{port}/memory", time.monotonic() + 20))
     assert (memory["loaded"], memory["started"]) == (server.pid, [worker])
     assert memory["frozen"] > 10_000  # objects, which a collection in a worker neither looks at nor copies
+
+
+@contextmanager
+def kept_connection(port: int) -> Iterator[http.client.HTTPConnection]:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as caller:
+        caller.connect()
+        yield caller
 
 
 def fetch_pid(caller: http.client.HTTPConnection) -> int | None:

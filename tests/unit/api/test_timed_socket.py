@@ -137,6 +137,17 @@ def test_a_request_has_a_deadline_and_what_gunicorn_drops_after_it_has_not(
     assert theirs.recv(1) == b"", "it was closed"
 
 
+def test_at_the_end_the_request_in_progress_is_the_last_one(ends: tuple[TimedSocket, socket.socket]) -> None:
+    ours, _ = ends
+    closed: list[str] = []
+    ours.end_after_request()
+    ours.begin_body(lambda: closed.append("first"))
+    ours.end_after_request()
+    ours.await_request()
+    ours.end_after_request()
+    assert closed == ["first"]
+
+
 def test_a_body_that_is_not_read_ends_the_connection_without_a_second_reply(
     ends: tuple[TimedSocket, socket.socket],
 ) -> None:
