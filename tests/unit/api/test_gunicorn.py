@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.waiting import is_running, wait_until
 
 APPLICATION = """
