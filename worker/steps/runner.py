@@ -14,6 +14,7 @@ store and to Redis, never to a client.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -45,6 +46,8 @@ from worker.supervision.step_interrupter import RunningStep, StepInterrupter
 
 CHAIN_MAX_S: Final = 600.0
 BACKLOG_LOOP_MAX_S: Final = 1.0
+GATHER_S: Final = 0.005
+"""After a few quick messages, how long to wait for more: what comes together shares its reads and writes."""
 
 
 class Runner:
@@ -77,22 +80,26 @@ class Runner:
 
         Then Celery's loop must get its turn. The sizes of the batches come from :class:`BatchSizer`.
         """
-        began_at = boottime_s()
+        began_at, taken = boottime_s(), 1
         self._batch_runner.run((message,))
         while not self._is_ending and boottime_s() - began_at <= BACKLOG_LOOP_MAX_S:
-            batch = self._dequeue()
+            size = self._batch_sizer.next_size()
+            if 1 < taken < size:
+                time.sleep(GATHER_S)
+            batch = self._dequeue(size)
             if not batch.messages:
                 return
             self._batch_runner.run(batch.messages, batch.copies)
+            taken = len(batch.messages)
 
     @property
     def _is_ending(self) -> bool:
         """Whether this process begins no further step: its worker drains, or it is no longer fit for one."""
         return self._interrupter.is_draining or (self._isolation is not None and self._isolation.is_unfit)
 
-    def _dequeue(self) -> DequeuedMessages:
+    def _dequeue(self, size: int) -> DequeuedMessages:
         try:
-            batch = self._dequeuer.dequeue(self._batch_sizer.next_size())
+            batch = self._dequeuer.dequeue(size)
         except redis.RedisError as error:
             structlog.get_logger().warning("no message was dequeued", reason=str(error))
             drop_if_demoted(self._services.redis, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -26,7 +27,7 @@ from tests.waiting import wait_until
 from worker.context import AgentContext
 from worker.steps.batch_runner import BATCH_SIZE_MAX, QUICK_RUN_MAX_S, BatchSizer
 from worker.steps.pending_writes import WRITE_DELAY_MAX_S
-from worker.steps.runner import Runner
+from worker.steps.runner import GATHER_S, Runner
 
 COMPLETED = ExecutionStatus.COMPLETED
 CHAIN = ["step.started", "step.completed", "step.started", "step.completed", "execution.completed"]
@@ -74,6 +75,32 @@ def test_several_runs_share_a_load_a_claim_and_a_final_save(bench: WorkerHarness
 
 
 @with_long_delays
+@pytest.mark.parametrize(("waiting", "waits_for_more"), [(2, True), (1, False)])
+def test_after_a_few_quick_runs_a_runner_waits_a_moment_for_more_and_after_a_lone_one_it_does_not(
+    bench: WorkerHarness, monkeypatch: pytest.MonkeyPatch, waiting: int, waits_for_more: bool
+) -> None:
+    first, *queued, late = accept_runs(bench, waiting + 2, "echo")
+
+    def send(run: Execution) -> None:
+        enqueue(bench.services.redis, bench.message_of(run), "default", PRIORITY_FIRST_OFFER)
+
+    def send_late(seconds: float) -> None:
+        assert seconds == GATHER_S
+        send(late)
+
+    for run in queued:
+        send(run)
+    runner = bench.runner()
+    monkeypatch.setattr("worker.steps.batch_runner.QUICK_RUN_MAX_S", 60.0)
+    monkeypatch.setattr("worker.steps.runner.time", SimpleNamespace(sleep=send_late))
+    for size in (2, 4):  # as after some quick runs
+        runner._batch_sizer.record_duration(0.001)
+        assert runner._batch_sizer.next_size() == size
+    runner.run_message_and_backlog(bench.message_of(first))
+    assert bench.read(late).execution.is_done is waits_for_more
+
+
+@with_long_delays
 def test_a_runner_takes_larger_batches_while_its_runs_are_quick(
     bench: WorkerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +110,7 @@ def test_a_runner_takes_larger_batches_while_its_runs_are_quick(
     runner = bench.runner()
     monkeypatch.setattr("worker.steps.batch_runner.QUICK_RUN_MAX_S", 60.0)
     runner.run_message_and_backlog(bench.message_of(runs[0]))
-    while messages := runner._dequeue().messages:  # after a second it returns to Celery's loop
+    while messages := runner._dequeue(BATCH_SIZE_MAX).messages:  # after a second it returns to Celery's loop
         runner._batch_runner.run(messages)
     assert all(bench.read(run).execution.status is COMPLETED for run in runs)
     assert 0 < bench.batches.calls["load_all"] < 20
