@@ -45,6 +45,7 @@ SHORT: Final[Mapping[str, str]] = {
     "BUCKET_LEASE_S": "3",
     "BUCKET_HEARTBEAT_S": "1",
     "BUCKET_HANDOFF_S": "1",
+    "BUCKET_HELD_POLLS": "8",  # few callers reach the limit
     "BUCKET_GRACE_S": "1",
     "BUCKET_DRAIN_S": "2",
     "BUCKET_WORKER_CONCURRENCY": "2",

@@ -103,6 +103,7 @@ class Reconciler:
         is_leader = self._store.acquire_leadership(self._name, now, now + timedelta(seconds=term_s))
         self._leader_until = requested_at + term_s if is_leader else 0.0
         if not is_leader:
+            self._grace_periods.record_replies()
             return 0
         overdue = self._store.find_overdue(now, now + self._services.timings.due_ahead_max, OVERDUE_BATCH_MAX)
         self._grace_periods.record_replies()

@@ -82,12 +82,11 @@ class Runner:
         """
         began_at, taken = boottime_s(), 1
         self._batch_runner.run((message,))
-        while not self._is_ending and boottime_s() - began_at <= BACKLOG_LOOP_MAX_S:
+        while boottime_s() - began_at <= BACKLOG_LOOP_MAX_S:
             size = self._batch_sizer.next_size()
             if 1 < taken < size:
                 time.sleep(GATHER_S)
-            batch = self._dequeue(size)
-            if not batch.messages:
+            if self._is_ending or not (batch := self._dequeue(size)).messages:
                 return
             self._batch_runner.run(batch.messages, batch.copies)
             taken = len(batch.messages)

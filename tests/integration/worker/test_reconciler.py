@@ -193,6 +193,19 @@ def test_after_its_start_and_after_a_failed_pass_it_has_a_grace_period(bench: Wo
     assert offers_of(bench, run) == 2
 
 
+def test_a_standby_that_takes_over_has_no_grace_period_of_an_outage_long_past(bench: WorkerHarness) -> None:
+    run = running_run(bench)
+    leader, standby = reconciler_of(bench), reconciler_of(bench, "second")
+    leader.reconcile_once()
+    bench.store.fail("acquire_leadership", before=1)
+    assert [standby.reconcile_once(), standby.reconcile_once()] == [0, 0]
+    standby._grace_periods._may_expire_at = 0
+    bench.clock.advance(LATE_S)  # the leader's term is over too
+    standby._clock = bench.fresh_clock().clock
+    assert standby.reconcile_once() == 1
+    assert offers_of(bench, run) == 2
+
+
 def test_after_the_clock_has_jumped_nothing_running_is_rescued_for_a_lease(bench: WorkerHarness) -> None:
     running_run(bench)
     reconciler = reconciler_in_grace(bench)
