@@ -107,8 +107,6 @@ if not _IS_UPGRADE:
     _check_address(_loaded_settings.host, _loaded_settings.port)
 _empty_metrics_directory()
 
-# For each connection one file, and at most two to Redis and one to MongoDB for each request in progress.
-_allow_open_files(_CONNECTIONS_MAX + 4 * (_loaded_settings.api_threads + _loaded_settings.held_polls) + 256)
 _host = f"[{_loaded_settings.host}]" if ":" in _loaded_settings.host else _loaded_settings.host
 bind = f"{_host}:{_loaded_settings.port}"
 worker_class = "api.gunicorn_worker.ProblemWorker"  # gevent; its own error replies are problem+json
@@ -116,6 +114,8 @@ workers = _loaded_settings.api_processes
 # How many requests a process has in progress at once, those that it holds included.
 threads = _loaded_settings.api_threads + _loaded_settings.held_polls
 worker_connections = _CONNECTIONS_MAX + threads
+# One for each connection, two to Redis and one to MongoDB for each request in progress, and those of the process.
+_allow_open_files(worker_connections + 3 * threads + 256)
 reuse_port = True
 backlog = 2048  # of the listening socket: connections that wait to be accepted, not task messages
 preload_app = True  # the processes share its memory; each opens its own connections and threads after the fork

@@ -21,6 +21,7 @@ APPLICATION = """
 import gc
 import os
 import time
+from pathlib import Path
 import flask
 from api.gunicorn_worker import START_BACKGROUND
 from api.http import middleware, problems
@@ -32,7 +33,13 @@ middleware.register_middleware(app, Settings.from_environ())
 problems.register_error_handlers(app)
 app.add_url_rule("/thing", "thing", lambda: {"a": 1})
 app.add_url_rule("/process", "process", lambda: {"pid": os.getpid()})
-app.add_url_rule("/slow", "slow", lambda: time.sleep(float(flask.request.args.get("seconds", 1.5))) or {"a": 1})
+
+@app.get("/slow")
+def slow():
+    Path(__file__).with_name("begun").touch()
+    time.sleep(float(flask.request.args.get("seconds", 1.5)))
+    return {"a": 1}
+
 loaded_by, started_by = os.getpid(), []
 app.extensions[START_BACKGROUND] = lambda: started_by.append(os.getpid())
 app.add_url_rule(
@@ -131,7 +138,7 @@ def test_a_worker_without_its_master_ends_although_one_caller_keeps_sending_requ
 def test_a_request_in_progress_is_answered_and_is_the_last_of_its_connection(tmp_path: Path) -> None:
     with small_server(tmp_path) as (server, port, worker), kept_connection(port) as caller:
         caller.request("GET", "/slow")
-        time.sleep(0.3)  # it has begun
+        wait_until((tmp_path / "begun").exists, 5, "it has begun")
         server.terminate()
         response = caller.getresponse()
         assert (response.status, response.getheader("Connection")) == (200, "close")
@@ -143,7 +150,7 @@ def test_a_request_in_progress_is_answered_and_is_the_last_of_its_connection(tmp
 def test_a_request_in_progress_is_answered_although_the_master_is_dead(tmp_path: Path) -> None:
     with small_server(tmp_path) as (server, port, worker), kept_connection(port) as caller:
         caller.request("GET", "/slow?seconds=6")
-        time.sleep(0.3)  # it has begun
+        wait_until((tmp_path / "begun").exists, 5, "it has begun")
         server.kill()
         assert caller.getresponse().read(), "longer than the worker needs to notice"
         wait_until(lambda: not is_running(worker), 6, "the worker has ended")
@@ -170,7 +177,7 @@ def test_idle_callers_do_not_delay_the_end(tmp_path: Path) -> None:
 def test_ctrl_c_twice_ends_it_without_a_traceback(tmp_path: Path) -> None:
     with small_server(tmp_path) as (server, port, worker), kept_connection(port) as caller:
         caller.request("GET", "/slow")
-        time.sleep(0.3)
+        wait_until((tmp_path / "begun").exists, 5, "it has begun")
         for pid in (worker, server.pid, worker):  # a terminal sends it to all, and the master sends it on
             os.kill(pid, signal.SIGINT)
         wait_until(lambda: not is_running(worker), 6, "the worker has ended")
