@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import pymongo
 import pytest
@@ -25,6 +27,13 @@ from tests.stack import Stack
 # By default an example that takes longer than 200 ms fails, but a pause of the machine is no fault of the tested code.
 hypothesis_settings.register_profile("bucket", deadline=None)
 hypothesis_settings.load_profile("bucket")
+
+# A disk that other programs keep busy can hold up a journalled write for longer than the API waits; a submit is then
+# rightly answered with 503: temporary files, also those of the servers, are kept in memory where there is room.
+_MEMORY_DIR: Final = Path("/dev/shm")  # noqa: S108 -- the private directories below it are made by pytest
+_MEMORY_MIN_BYTES: Final = 4 * 1024**3
+if _MEMORY_DIR.is_dir() and shutil.disk_usage(_MEMORY_DIR).free > _MEMORY_MIN_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY_DIR))
 
 
 @dataclass(frozen=True, slots=True)
