@@ -184,7 +184,8 @@ def test_a_loss_of_redis_with_work_in_flight_leaves_no_file_and_no_alarm(stack: 
     stack.stop("worker")
     stack.start("worker", TMPDIR=str(temporary))
     printed = len(stack.logs("worker"))
-    sleepers = [runs.submit("sleeper", seconds=2).execution_id for _ in range(2)]
+    # They must sleep longer than a busy machine takes to notice the loss: what has ended is no longer in flight.
+    sleepers = [runs.submit("sleeper", seconds=6).execution_id for _ in range(2)]
     wait_until(lambda: all(runs.poll(run).body["status"] == "running" for run in sleepers), what="both sleep")
     stack.kill("redis")
     wait_until(lambda: "Cannot connect to rediss://" in stack.logs("worker")[printed:], 15, "the worker has noticed")
