@@ -91,7 +91,7 @@ flood: $(READY) ## load test: 10,000 executions at once, polled by 200 clients, 
 setup: $(READY) ## creates only the virtual environment
 	@:
 
-$(READY): requirements.lock pyproject.toml $(STALE)
+$(READY): requirements.lock pyproject.toml client/pyproject.toml $(STALE)
 	@if [ -z "$(PYTHON)" ] || ! $(or $(PYTHON),false) -c '$(SUITABLE)' 2>/dev/null; then \
 	    echo "Bucket needs Python 3.11 to 3.14; $(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>&1 | head -1)" >&2; \
 	    echo "    apt-get install python3 python3-venv (Debian 12 or newer), or name one: PYTHON=/path/to/python3 make up" >&2; \
@@ -104,7 +104,7 @@ $(READY): requirements.lock pyproject.toml $(STALE)
 	        rm -rf $(VENV); exit 1; }; fi
 	@echo "installing the packages of requirements.lock, each checked by its hash"
 	@{ $(PIP) install --require-hashes --no-deps -r requirements.lock && \
-	   $(PIP) install --no-deps --no-build-isolation -e . && $(PIP) check; } >$(VENV)/pip.log 2>&1 || { \
+	   $(PIP) install --no-deps --no-build-isolation -e . -e ./client && $(PIP) check; } >$(VENV)/pip.log 2>&1 || { \
 	    cat $(VENV)/pip.log >&2; echo "the packages could not be installed" >&2; exit 1; }
 	@touch $@
 

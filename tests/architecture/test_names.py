@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PRODUCT = ("api", "worker", "shared", "compose")
-CODE = (*PRODUCT, "benchmarks", "tests")
+CODE = (*PRODUCT, "client", "benchmarks", "tests")
 INNER_NAMES = {"routes", "schemas", "replies", "agent"}
 """What the modules of a subject are called in each of them."""
 ENTRY_POINTS = {"app"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("api", "worker", "shared", "compose")
+PACKAGES = ("api", "worker", "shared", "compose", "client")
 WITH_TESTS = (*PACKAGES, "benchmarks", "tests")
 MODULE_LINES_MAX = 300
 FUNCTION_LINES_MAX = 60

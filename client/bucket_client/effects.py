@@ -1,0 +1,81 @@
+"""What a flow may ask of its driver: to send a request, to sleep, to hand a value to the caller.
+
+A flow is a generator that yields these effects and is sent their outcomes. It holds all logic of the client and never
+does input or output itself, so one flow serves both the sync and the async client.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from bucket_client.errors import ServerFault
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request to send; its outcome is a :class:`Reply` or :class:`NoReply`.
+
+    ``path`` is below the server's address and already percent-encoded. ``hold_s`` is how long the server may hold it.
+    """
+
+    method: str
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    hold_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The reply to a request; the names of its headers are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Return how long to wait before the next request, in seconds; None if the header is absent or no number."""
+        value = self.headers.get("retry-after", "")
+        return float(value) if value.isascii() and value.isdigit() else None
+
+    def json(self) -> Any:
+        """Return the parsed body. Raises ServerFault if it is no JSON, as a proxy's page is not."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            message = f"the server replied {self.status} with a body that is not JSON: does the address lead to Bucket?"
+            raise ServerFault(message, status=self.status) from None
+
+
+@dataclass(frozen=True, slots=True)
+class NoReply:
+    """The request got no reply: the connection failed, broke, or the time was up."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """A pause of ``seconds``; its outcome is None."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Emit(Generic[T]):
+    """A value for the caller who iterates; the flow goes on when the next one is asked for."""
+
+    value: T
+
+
+Flow: TypeAlias = Generator[Request | Sleep, Any, T]
+"""A flow that returns one value."""
+EmittingFlow: TypeAlias = Generator[Request | Sleep | Emit[T], Any, None]
+"""A flow that emits values one after the other."""
