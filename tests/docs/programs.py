@@ -33,9 +33,18 @@ SAYS: Final = {
         ],
         "javascript": [r'completed \{"recommendations":\["Increase savings"\]\}\n'],
     },
+    "docs/integrating.md": {
+        "python": [
+            ENDED,
+            r"ended: completed\n",
+            r"\['completed', 'completed', 'completed'\]\n",
+            r"15 105\n",
+            r"True completed\n",
+        ]
+    },
     "docs/baskets.md": {"sh": [rf'"result":\{{"advice":\{{{SAVE}\}},"goal_recommender":\{{{REDUCE}\}}\}}']},
 }
-UNTRIED: Final = {("docs/baskets.md", "json")}
+UNTRIED: Final = {("docs/baskets.md", "json"), ("docs/integrating.md", "console")}
 FOUND: Final = [(page, kind, text) for page in SAYS for kind, text in BLOCK.findall((ROOT / page).read_text("utf-8"))]
 
 
@@ -51,7 +60,8 @@ class Program:
     @property
     def runs(self) -> int:
         """Return how many executions the program makes."""
-        return 20 if "range(20)" in self.text else 1
+        several = re.search(r"range\((\d+)\)", self.text)
+        return int(several[1]) if several else 1
 
     def start(self, directory: Path, url: str, *, key: str = "2026-11-21") -> subprocess.Popen[str]:
         """Start it on the server at ``url``, with ``key`` in its idempotency keys; skips without an interpreter."""

@@ -1,0 +1,106 @@
+"""The examples of the client, each as a real process against a real stack; the long ones are killed on the way."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.stack import Stack
+from tests.waiting import wait_until
+
+EXAMPLES = Path(__file__).parents[2] / "client" / "examples"
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack: Callable[..., Stack]) -> Stack:
+    return make_stack()
+
+
+def start(stack: Stack, folder: Path, name: str, *arguments: str) -> subprocess.Popen[str]:
+    with (folder / "stdout").open("a") as output:
+        return subprocess.Popen(
+            [sys.executable, str(EXAMPLES / name), *arguments],
+            cwd=folder,
+            env=os.environ | {"BUCKET_URL": stack.url},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def output_of(stack: Stack, folder: Path, name: str, *arguments: str) -> str:
+    """Run an example to its end and return what it printed."""
+    (folder / "stdout").unlink(missing_ok=True)
+    assert start(stack, folder, name, *arguments).wait(60) == 0, (folder / "stdout").read_text()
+    return (folder / "stdout").read_text()
+
+
+def test_every_example_is_tested() -> None:
+    tested = set(re.findall(r'"(\w+\.py)"', Path(__file__).read_text()))
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
+
+
+def test_request_and_response(stack: Stack, tmp_path: Path) -> None:
+    printed = output_of(stack, tmp_path, "request_response.py")
+    assert re.fullmatch(r"\d{10}_[0-9a-f]{16} \{'total': 550, 'positive': 1000, 'negative': -450\}\n", printed)
+
+
+def test_publish_and_subscribe(stack: Stack, tmp_path: Path) -> None:
+    printed = output_of(stack, tmp_path, "publish_subscribe.py", "t1")
+    assert printed == "billing-t1 [0, 10, 20, 30, 40]\naudit-t1 [0, 10, 20, 30, 40]\n"
+
+
+def test_orchestration_finds_its_run_again_after_its_own_restart(stack: Stack, tmp_path: Path) -> None:
+    process = start(stack, tmp_path, "orchestration.py", "order-1")
+    wait_until(lambda: "running" in (tmp_path / "stdout").read_text(), 20, "it follows its run")
+    process.kill()
+    process.wait()
+    printed = output_of(stack, tmp_path, "orchestration.py", "order-1")
+    assert re.search(r"^order-1 \d{10}_[0-9a-f]{16} completed$", printed, re.MULTILINE)
+    assert stack.mongo()["executions"].count_documents({"basket_name": "simulate"}) == 1
+
+
+def test_synchronisation_by_the_feed(stack: Stack, tmp_path: Path) -> None:
+    output_of(stack, tmp_path, "synchronise.py", "runs.db", "sync-1")  # creates the consumer
+    for _ in range(2):
+        output_of(stack, tmp_path, "request_response.py")
+    assert output_of(stack, tmp_path, "synchronise.py", "runs.db", "sync-1") == "completed 2\n"
+    output_of(stack, tmp_path, "request_response.py")
+    assert output_of(stack, tmp_path, "synchronise.py", "runs.db", "sync-1") == "completed 3\n"
+
+
+def test_aggregation_over_parallel_baskets(stack: Stack, tmp_path: Path) -> None:
+    printed = output_of(stack, tmp_path, "aggregation.py")
+    assert printed == "current 550\nsavings 400\ncard -110\nsum 840\n"
+
+
+def test_the_nightly_job_is_killed_twice_and_leaves_each_line_once(stack: Stack, tmp_path: Path) -> None:
+    lines = [f"account-{number:03},{number} -1" for number in range(300)]
+    (tmp_path / "accounts.csv").write_text("\n".join(["account,amounts", *lines]) + "\n")
+    report = tmp_path / "report.csv"
+    before = stack.mongo()["executions"].count_documents({})
+
+    def lines_written() -> int:
+        return report.read_text().count("\n") if report.exists() else 0
+
+    for enough in (1, 60):
+        process = start(stack, tmp_path, "nightly_job.py", "accounts.csv", "report.csv")
+        wait_until(lambda enough=enough: lines_written() >= enough, 30, f"{enough} lines are written")
+        process.kill()
+        process.wait()
+    output_of(stack, tmp_path, "nightly_job.py", "accounts.csv", "report.csv")
+    with report.open(newline="") as written:
+        rows = list(csv.DictReader(written))
+    assert {row["account"]: float(row["total"]) for row in rows} == {
+        f"account-{number:03}": number - 1 for number in range(300)
+    }
+    assert Counter(row["account"] for row in rows).most_common(1)[0][1] == 1
+    assert stack.mongo()["executions"].count_documents({}) - before == 300
