@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-engine flood setup clean help other-interpreter
+.PHONY: up test faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine flood setup clean help other-interpreter
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 # Each interpreter is started, not only searched: a version manager leaves names on the PATH that do not start.
@@ -81,6 +81,9 @@ bench: $(READY) ## compares Bucket with plain Flask + Celery + MongoDB; ARGS="--
 
 bench-hints: $(READY) ## measures the poll hints: how often a caller who follows them polls, and how late it sees the end
 	@$(BIN)/python -m benchmarks.hints $(ARGS)
+
+bench-client: $(READY) ## measures the client's map of 20,000 runs beside 16 threads that submit and poll one run at a time
+	@$(BIN)/python -m benchmarks.client_map $(ARGS)
 
 bench-engine: $(READY) ## measures the messages and writes of a run, and whether a million stored runs make them slower
 	@$(BIN)/python -m benchmarks.engine $(ARGS)
