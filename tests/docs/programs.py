@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -40,6 +41,7 @@ SAYS: Final = {
             r"\['completed', 'completed', 'completed'\]\n",
             r"15 105\n",
             r"True completed\n",
+            r"completed saved: True sent: False\n.*did not take the payload.*\nResendReport\(sent=0, failed=1, unreadable=0\)\n# HELP",
         ]
     },
     "docs/baskets.md": {"sh": [rf'"result":\{{"advice":\{{{SAVE}\}},"goal_recommender":\{{{REDUCE}\}}\}}']},
@@ -73,7 +75,10 @@ class Program:
         directory.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
         command = [interpreter[self.language] or "", str(file)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        environment = os.environ | {"BHIV_CORE_URL": "http://127.0.0.1:9/core"}  # nothing listens there
+        return subprocess.Popen(
+            command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
     def check(self, process: subprocess.Popen[str], within_s: float = 20.0) -> None:
         """Wait for the end of a started program, and check that it succeeded and printed what its page says."""
