@@ -41,7 +41,7 @@ SAYS: Final = {
             r"\['completed', 'completed', 'completed'\]\n",
             r"15 105\n",
             r"True completed\n",
-            r"completed saved: True sent: False\n.*not take the payload.*\nResendReport\(sent=0, failed=1, .*\)\n# HELP",
+            r"completed saved: True sent: False\n.*not take.*\nResendReport\(sent=0, failed=1, .*\)\n# HELP",
         ]
     },
     "docs/baskets.md": {"sh": [rf'"result":\{{"advice":\{{{SAVE}\}},"goal_recommender":\{{{REDUCE}\}}\}}']},
