@@ -87,6 +87,10 @@ class Settings:
         return faults
 
 
+_OF_THE_CLIENT: Final = ("BUCKET_URL", "BUCKET_API_KEY")
+"""Variables of ``client/``, which a shell may have set when a server is started from it."""
+
+
 def warn_about_unknown_variables() -> None:
     """Log a warning for each unknown ``BUCKET_*`` variable, with the name that was probably meant."""
     for variable, meant in unknown_variables(os.environ).items():
@@ -96,7 +100,7 @@ def warn_about_unknown_variables() -> None:
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
     """Return each unknown ``BUCKET_*`` variable, with the one that was probably meant, if any."""
-    known_names = [variable for variable, _ in VARIABLES.values()]
+    known_names = [variable for variable, _ in VARIABLES.values()] + list(_OF_THE_CLIENT)
     return {
         name: next(iter(closest_matches(name, known_names, similarity_min=LOOSE_SIMILARITY_MIN)), None)
         for name in environ

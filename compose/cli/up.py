@@ -143,5 +143,11 @@ def _print_welcome(stack: Stack, directory: Path, selftest_result: str) -> None:
         f"Try it:\n\n"
         f"  curl -X POST {stack.url}/run-basket -H 'Content-Type: application/json' \\\n"
         f"    -d '{body}'\n\n"
-        f"then poll the status_url of the response until done is true. Ctrl-C stops everything."
+        f"then poll the status_url of the response until done is true."
     )
+    client = Path(sys.executable).with_name("bucket")
+    if client.exists():  # the image has none
+        shown = client.relative_to(Path.cwd()) if client.is_relative_to(Path.cwd()) else client
+        basket = selftest.EXAMPLE["basket_name"]
+        console.say(f"With the client:\n\n  BUCKET_URL={stack.url} {shown} run {basket} --wait\n")
+    console.say("Ctrl-C stops everything.")

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from shared.errors import SettingsError
-from shared.settings import Settings
+from shared.settings import Settings, unknown_variables
 
 
 def test_trusted_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +36,8 @@ def test_a_redis_url_that_the_client_would_fail_on_is_reported(
     monkeypatch.setenv("REDIS_URL", url)
     with pytest.raises(SettingsError, match=words):
         Settings.from_environ()
+
+
+def test_the_variables_of_the_client_are_no_misspelt_settings() -> None:
+    environment = {"BUCKET_URL": "http://a", "BUCKET_API_KEY": "k", "BUCKET_URI": "http://a"}
+    assert set(unknown_variables(environment)) == {"BUCKET_URI"}
