@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 _CONNECT_S: Final = 5.0
 _MARGIN_S: Final = 5.0
+_KEPT_CONNECTIONS: Final = 32
 _NEVER_SENT: Final = (httpx2.InvalidURL, httpx2.LocalProtocolError, UnicodeError)
 USER_AGENT: Final = f"bucket-client/{metadata.version('bucket-client')}"
 
@@ -134,7 +135,9 @@ def _client_options(settings: ClientSettings) -> dict[str, Any]:
     headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
     if settings.api_key is not None:
         headers["Authorization"] = f"Bearer {settings.api_key}"
-    return {"headers": headers, "follow_redirects": False}
+    # A held poll keeps a connection for long, so the number of callers that share a client is not limited here.
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=_KEPT_CONNECTIONS)
+    return {"headers": headers, "follow_redirects": False, "limits": limits}
 
 
 def _request_options(settings: ClientSettings, request: Request) -> dict[str, Any]:

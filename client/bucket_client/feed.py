@@ -64,7 +64,7 @@ def _resync(
 ) -> EmittingFlow[Execution]:
     """Yield all runs that may have changed while the consumer was away for longer than changes are kept."""
     parts = urlsplit(address)
-    path = parts.path[parts.path.index("/executions") :]
+    path = parts.path[parts.path.rindex("/executions") :]
     params = dict(parse_qsl(parts.query)) | {"fields": _FIELDS} | dict(filters)
     cursor: str | None = None
     while True:
