@@ -1,9 +1,9 @@
 """Client of Bucket: submits runs and polls until they are done; it never receives a call from the server.
 
-from bucket_client import Bucket
+The shortest program::
 
-with Bucket() as bucket:
-print(bucket.run_and_wait("finance_daily_check").result)
+    with Bucket() as bucket:
+        print(bucket.run_and_wait("finance_daily_check").result)
 """
 
 from bucket_client.client import AsyncBucket, Bucket
@@ -23,8 +23,9 @@ from bucket_client.errors import (
     Timeout,
     Unavailable,
 )
-from bucket_client.execution import Execution, LogLine
+from bucket_client.execution import CurrentStep, Execution, ExecutionError, LogLine, Progress, StepView, WaitingFor
 from bucket_client.mapping import MapProgress, MapResult
+from bucket_client.submits import SubmitOptions
 
 __all__ = [
     "AsyncBucket",
@@ -32,8 +33,10 @@ __all__ = [
     "BucketError",
     "BucketWarning",
     "Conflict",
+    "CurrentStep",
     "Execution",
     "ExecutionCancelled",
+    "ExecutionError",
     "ExecutionFailed",
     "Forbidden",
     "Invalid",
@@ -42,9 +45,13 @@ __all__ = [
     "MapResult",
     "NotFound",
     "Overloaded",
+    "Progress",
     "RateLimited",
     "ServerFault",
     "StateFileError",
+    "StepView",
+    "SubmitOptions",
     "Timeout",
     "Unavailable",
+    "WaitingFor",
 ]

@@ -2,25 +2,27 @@
 
 Repeated are requests without a reply and 408, 429, 502, 503, 504, with exponential back-off and jitter, and never
 before ``Retry-After``. Every request of this client is safe to repeat: a submit carries an Idempotency-Key. Other 4xx
-and 500 are not repeated: the same request gets the same reply.
+are not repeated: the same request gets the same reply. A 500, or a reply that is not JSON, is repeated only in a wait.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from bucket_client.effects import Flow, NoReply, Reply, Request, Sleep
-from bucket_client.errors import BucketError, BucketWarning, Invalid, ServerFault, Unavailable, error_of
+from bucket_client.errors import BucketError, BucketWarning, Invalid, ServerFault, Timeout, Unavailable, error_of
+from bucket_client.execution import Execution
 from bucket_client.settings import ClientSettings
 
-_REPEATED: Final = frozenset({408, 429, 502, 503, 504})
 _NOT_MODIFIED: Final = 304
 _SUCCESS: Final = range(200, 300)
 _REDIRECT: Final = range(300, 400)
@@ -29,15 +31,24 @@ _BACKOFF_MAX_S: Final = 15.0
 _REPEATS_MAX_S: Final = 60.0
 OUTAGE_S: Final = 600.0
 """A wait goes on through an outage of the server for so long, unless its own timeout ends it before."""
-_PACKAGE: Final = str(Path(__file__).parent)
+_PACKAGE: Final = f"{Path(__file__).parent}{os.sep}"
+PAUSE_MIN_S: Final = 0.25
+_FAULTS_MAX: Final = 3
+_LIMIT_MIN_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a call is repeated: at most ``retries`` times (None: any number), no pause ends after ``due_by``."""
+    """How long a call is repeated: at most ``retries`` times (None: any number), and until ``due_by``.
+
+    With ``is_wait`` somebody waits for a run, not for this call: a fault of the server (500, a reply that is no JSON)
+    is repeated a few times too. If ``ends_wait``, the wait is over at ``due_by``, which is a Timeout.
+    """
 
     retries: int | None
     due_by: float
+    is_wait: bool = False
+    ends_wait: bool = False
 
     @classmethod
     def for_one_call(cls, settings: ClientSettings) -> Patience:
@@ -46,47 +57,73 @@ class Patience:
 
     @classmethod
     def for_a_wait(cls, settings: ClientSettings, due_by: float | None = None) -> Patience:
-        """Return the patience of a call inside a wait, which outlives a restart of the server."""
+        """Return the patience of a call inside a wait until ``due_by``, which outlives a restart of the server."""
         outage_over_at = settings.clock() + OUTAGE_S
-        return cls(None, outage_over_at if due_by is None else min(due_by, outage_over_at))
+        ends_wait = due_by is not None and due_by <= outage_over_at
+        return cls(None, due_by if due_by is not None and ends_wait else outage_over_at, True, ends_wait)
+
+    def may_repeat(self, error: BucketError, faults: int) -> bool:
+        """Return whether a request that ended with ``error`` may be sent again, after so many faults of the server."""
+        if self.retries is not None and error.attempts > self.retries:
+            return False
+        return isinstance(error, Unavailable) or (self.is_wait and faults <= _FAULTS_MAX)
 
 
 def call(settings: ClientSettings, request: Request, patience: Patience | None = None) -> Flow[Reply]:
-    """Send a request until it has a reply that counts, and return that: 2xx or 304.
+    """Send a request until it has a reply that counts, and return that: 2xx with JSON, or 304.
 
     Raises the :class:`BucketError` of the reply, or of the last one if the patience is over.
     """
     patience = patience or Patience.for_one_call(settings)
-    attempt = 0
+    attempts = faults = 0
     while True:
-        outcome: Reply | NoReply = yield request
-        if isinstance(outcome, Reply) and (outcome.status == _NOT_MODIFIED or outcome.status in _SUCCESS):
+        left_s = patience.due_by - settings.clock()
+        limit_s = max(left_s, _LIMIT_MIN_S) if patience.ends_wait else math.inf
+        outcome: Reply | NoReply = yield replace(request, limit_s=limit_s)
+        error = _error_of(settings, outcome)
+        if error is None and isinstance(outcome, Reply):
             return outcome
-        if isinstance(outcome, Reply) and outcome.status not in _REPEATED:
-            raise _refusal_of(outcome)
-        error = _unavailable(settings, outcome) if isinstance(outcome, NoReply) else error_of(outcome)
-        pause_s = pause_before_repeat(settings, attempt, error.retry_after_s)
-        is_last = patience.retries is not None and attempt >= patience.retries
-        if is_last or settings.clock() + pause_s > patience.due_by:
+        error = error or ServerFault("no reply")
+        attempts, faults = attempts + 1, faults + isinstance(error, ServerFault)
+        error.attempts = attempts
+        is_refused = not isinstance(error, Unavailable | ServerFault) or error.status in _REDIRECT
+        if is_refused or not patience.may_repeat(error, faults):
             raise error
-        attempt += 1
+        pause_s = pause_before_repeat(settings, attempts - 1, error.retry_after_s)
+        left_s = patience.due_by - settings.clock()
+        if pause_s > left_s and patience.ends_wait and (error.retry_after_s or 0.0) <= left_s:
+            pause_s = left_s  # the last try falls on the end of the wait
+        if pause_s > left_s or left_s <= 0:
+            raise _timeout_of(error) if patience.ends_wait else error
         yield Sleep(pause_s)
 
 
-def call_json(settings: ClientSettings, request: Request, patience: Patience | None = None) -> Flow[dict[str, Any]]:
-    """Send a request as :func:`call` does and return its reply's JSON object, whose warnings are raised."""
+def call_json(
+    settings: ClientSettings, request: Request, patience: Patience | None = None, *, needs: Sequence[str] = ()
+) -> Flow[dict[str, Any]]:
+    """Send a request as :func:`call` does, issue the warnings of its reply, and return its JSON object.
+
+    Raises ServerFault if that lacks one of the members that it ``needs``.
+    """
     reply = yield from call(settings, request, patience)
-    body = object_of(reply)
+    body = object_of(reply, needs)
     warn_of(body)
     return body
 
 
-def object_of(reply: Reply) -> dict[str, Any]:
-    """Return the JSON object in a reply. Raises ServerFault for anything else."""
+def object_of(reply: Reply, needs: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the JSON object in a reply. Raises ServerFault for anything else, or if one of its members is missing."""
     body = reply.json()
     if not isinstance(body, dict):
         raise ServerFault(f"the server replied {reply.status} with JSON that is no object", status=reply.status)
+    if missing := [name for name in needs if name not in body]:
+        raise ServerFault(f"the reply lacks {', '.join(missing)}: it is none of Bucket's", status=reply.status)
     return body
+
+
+def hinted_pause_s(poll_after_ms: float | None, otherwise_s: float = 1.0) -> float:
+    """Return the pause that a hint asks for, in seconds; never less than the least that Bucket itself asks for."""
+    return otherwise_s if poll_after_ms is None else max(poll_after_ms / 1000, PAUSE_MIN_S)
 
 
 def pause_before_repeat(settings: ClientSettings, attempt: int, retry_after_s: float | None) -> float:
@@ -96,47 +133,68 @@ def pause_before_repeat(settings: ClientSettings, attempt: int, retry_after_s: f
     return max(backoff_s, retry_after_s or 0.0)
 
 
-def warn_of(body: Mapping[str, Any]) -> None:
-    """Raise the warnings of a reply as Python warnings, at the line outside of this package that called it."""
+def warn_of(body: Mapping[str, Any], execution: Execution | None = None) -> None:
+    """Issue the warnings of a reply as Python warnings, at the line outside of this package that called it."""
     for text in body.get("warnings") or ():
-        warnings.warn(str(text), BucketWarning, stacklevel=_depth_of_caller())
+        warning = BucketWarning(str(text))
+        warning.execution = execution
+        warnings.warn(warning, stacklevel=_depth_of_caller())
 
 
 def encode(body: Any) -> bytes:
     """Return the JSON of a body. Raises Invalid for what JSON cannot express, such as NaN or a set."""
     try:
-        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+        return text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise Invalid(f"the request cannot be written as JSON: {error}") from error
 
 
-def post(path: str, body: Any = None, **headers: str) -> Request:
-    """Return a POST of ``body`` as JSON; ``Idempotency_Key="a"`` is a header."""
-    return Request("POST", path, body=None if body is None else encode(body), headers=header_names(headers))
-
-
-def header_names(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers whose names are written with ``_``, as in Python, with their real names."""
-    return {name.replace("_", "-"): value for name, value in headers.items()}
+def post(path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Request:
+    """Return a POST of ``body`` as JSON."""
+    return Request("POST", path, body=None if body is None else encode(body), headers=headers or {})
 
 
 def segment(value: str) -> str:
     """Return a value as one percent-encoded segment of a path. Raises Invalid if it is none."""
-    if not value or value in {".", ".."}:
+    try:
+        encoded = quote(value, safe="")
+    except (TypeError, UnicodeError):
+        encoded = ""
+    if encoded in {"", ".", ".."}:
         raise Invalid(f"{value!r} is neither a name nor an id")
-    return quote(value, safe="")
+    return encoded
 
 
-def _refusal_of(reply: Reply) -> BucketError:
-    location = reply.headers.get("location")
-    if reply.status in _REDIRECT:
-        message = f"the server replied {reply.status} and refers to {location}: correct the address of Bucket"
-        return ServerFault(message, status=reply.status)
-    return error_of(reply)
+def _error_of(settings: ClientSettings, outcome: Reply | NoReply) -> BucketError | None:
+    """Return the error for an outcome; None for a reply that counts."""
+    if isinstance(outcome, NoReply):
+        return Unavailable(f"Bucket did not reply at {settings.url}: {outcome.reason}")
+    if outcome.status == _NOT_MODIFIED:
+        return None
+    if outcome.status in _SUCCESS:
+        try:
+            outcome.json()
+        except ServerFault as fault:
+            return fault
+        return None
+    if outcome.status in _REDIRECT:
+        location = outcome.headers.get("location")
+        message = f"the server replied {outcome.status} and refers to {location}: correct the address of Bucket"
+        return ServerFault(message, status=outcome.status)
+    return error_of(outcome)
 
 
-def _unavailable(settings: ClientSettings, outcome: NoReply) -> Unavailable:
-    return Unavailable(f"Bucket did not reply at {settings.url}: {outcome.reason}")
+def _timeout_of(error: BucketError) -> Timeout:
+    timeout = Timeout(f"not done in time; the last try: {error.message}", status=error.status)
+    timeout.__cause__ = error
+    return timeout
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def _depth_of_caller() -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+import inspect
+import re
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -19,11 +20,10 @@ T = TypeVar("T")
 def _returns(flow: Callable[Concatenate[ClientSettings, P], Flow[T]]) -> Callable[Concatenate[Bucket, P], T]:
     """Make a method of :class:`Bucket` from a flow; its arguments and its docstring are those of the flow."""
 
-    @functools.wraps(flow)
     def method(self: Bucket, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._driver.run(flow(self._driver.settings, *args, **kwargs))
 
-    return method
+    return _described(method, flow)
 
 
 def _yields(
@@ -31,11 +31,10 @@ def _yields(
 ) -> Callable[Concatenate[Bucket, P], Generator[T, None, None]]:
     """Make a method of :class:`Bucket` that returns an iterator of what a flow emits."""
 
-    @functools.wraps(flow)
     def method(self: Bucket, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
         return self._driver.iterate(flow(self._driver.settings, *args, **kwargs))
 
-    return method
+    return _described(method, flow)
 
 
 def _async_returns(
@@ -43,11 +42,10 @@ def _async_returns(
 ) -> Callable[Concatenate[AsyncBucket, P], Coroutine[Any, Any, T]]:
     """Make a method of :class:`AsyncBucket` from a flow."""
 
-    @functools.wraps(flow)
-    def method(self: AsyncBucket, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
-        return self._driver.run(flow(self._driver.settings, *args, **kwargs))
+    async def method(self: AsyncBucket, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._driver.run(flow(self._driver.settings, *args, **kwargs))
 
-    return method
+    return _described(method, flow)
 
 
 def _async_yields(
@@ -55,10 +53,24 @@ def _async_yields(
 ) -> Callable[Concatenate[AsyncBucket, P], AsyncGenerator[T, None]]:
     """Make a method of :class:`AsyncBucket` that returns an async iterator of what a flow emits."""
 
-    @functools.wraps(flow)
     def method(self: AsyncBucket, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
         return self._driver.iterate(flow(self._driver.settings, *args, **kwargs))
 
+    return _described(method, flow)
+
+
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+def _described(method: M, flow: Callable[..., Any]) -> M:
+    """Give a method the docstring, the arguments and the returned type of its flow, for readers and editors."""
+    of_flow = inspect.signature(flow)
+    returned = re.sub(r"^Flow\[(.*)\]$", r"\1", str(of_flow.return_annotation))
+    returned = re.sub(r"^EmittingFlow\[(.*)\]$", r"Iterator[\1]", returned)
+    parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *list(of_flow.parameters.values())[1:]]
+    method.__doc__ = flow.__doc__
+    method.__signature__ = of_flow.replace(parameters=parameters, return_annotation=returned)  # type: ignore[attr-defined]
+    method.__name__ = "map" if flow is mapping.map_inputs else flow.__name__
     return method
 
 

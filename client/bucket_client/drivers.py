@@ -1,4 +1,4 @@
-"""Runs flows over a real connection: the sync driver and the async one, and what makes methods of flows.
+"""Runs flows over a real connection: the sync driver and the async one.
 
 Nothing here decides anything; both drivers send what a flow yields and hand back what came.
 """
@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
 from importlib import metadata
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx2
 
@@ -17,7 +17,6 @@ from bucket_client.effects import Emit, EmittingFlow, Flow, NoReply, Reply, Requ
 from bucket_client.errors import Invalid
 from bucket_client.settings import ClientSettings
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _CONNECT_S: Final = 5.0
@@ -144,14 +143,14 @@ def _request_options(settings: ClientSettings, request: Request) -> dict[str, An
     headers = dict(request.headers)
     if request.body is not None:
         headers["Content-Type"] = "application/json"
-    limit_s = settings.timeout_s + (request.hold_s + _MARGIN_S if request.hold_s else 0.0)
+    limit_s = min(settings.timeout_s + (request.hold_s + _MARGIN_S if request.hold_s else 0.0), request.limit_s)
     return {
         "method": request.method,
         "url": settings.url + request.path,
         "params": request.params or None,
         "content": request.body,
         "headers": headers,
-        "timeout": httpx2.Timeout(limit_s, connect=min(_CONNECT_S, settings.timeout_s)),
+        "timeout": httpx2.Timeout(limit_s, connect=min(_CONNECT_S, limit_s)),
     }
 
 

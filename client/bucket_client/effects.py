@@ -7,8 +7,10 @@ does input or output itself, so one flow serves both the sync and the async clie
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from bucket_client.errors import ServerFault
@@ -20,7 +22,8 @@ T = TypeVar("T")
 class Request:
     """A request to send; its outcome is a :class:`Reply` or :class:`NoReply`.
 
-    ``path`` is below the server's address and already percent-encoded. ``hold_s`` is how long the server may hold it.
+    ``path`` is below the server's address and already percent-encoded. ``hold_s`` is how long the server may hold it,
+    ``limit_s`` for how long its reply is waited for at most; without it the limit is that of the settings.
     """
 
     method: str
@@ -29,6 +32,7 @@ class Request:
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     hold_s: float = 0.0
+    limit_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,18 @@ class Reply:
 
     @property
     def retry_after_s(self) -> float | None:
-        """Return how long to wait before the next request, in seconds; None if the header is absent or no number."""
+        """Return how long to wait before the next request, in seconds; None if the header is absent or unreadable.
+
+        Bucket sends seconds; a proxy may send a date, which is compared with the reply's own.
+        """
         value = self.headers.get("retry-after", "")
-        return float(value) if value.isascii() and value.isdigit() else None
+        if value.isascii() and value.isdigit():
+            return float(value)
+        try:
+            until, now = (parsedate_to_datetime(text) for text in (value, self.headers.get("date", "")))
+            return max(0.0, (until - now).total_seconds())
+        except (ValueError, TypeError):
+            return None
 
     def json(self) -> Any:
         """Return the parsed body. Raises ServerFault if it is no JSON, as a proxy's page is not."""

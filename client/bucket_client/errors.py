@@ -14,7 +14,7 @@
             ExecutionCancelled
         StateFileError      the state file of a map belongs to other inputs, or to another process
 
-A warning of a reply, such as a key that Bucket ignored, is raised as a :class:`BucketWarning`.
+A warning of a reply, such as a key that Bucket ignored, is issued as a :class:`BucketWarning`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ _LOG_LINES_SHOWN: Final = 3
 
 
 class BucketWarning(UserWarning):
-    """A warning in a reply of Bucket: a key was ignored, or the sample input was used."""
+    """A warning in a reply of Bucket: a key was ignored, or the sample input was used.
+
+    ``execution`` is the run that was accepted all the same, for programs that turn warnings into errors.
+    """
+
+    execution: Execution | None = None
 
 
 class BucketError(Exception):
@@ -60,12 +65,14 @@ class BucketError(Exception):
         """The problem document as it came, with its extension members."""
         self.retry_after_s: float | None = None
         self.idempotency_key: str | None = None
-        """Of a submit whose outcome is not known: the same submit with this key is safe."""
+        """Of a submit: the same submit with this key makes no second run, whether the first one was stored or not."""
+        self.attempts = 1
+        """How often the request was sent."""
 
     @property
     def pointers(self) -> list[str]:
         """Return the JSON pointers of the faults, in the order of ``details``."""
-        return [str(detail["pointer"]) for detail in self.details if "pointer" in detail]
+        return [str(detail["pointer"]) for detail in self.details if isinstance(detail, dict) and "pointer" in detail]
 
 
 class Invalid(BucketError):
@@ -107,10 +114,10 @@ class StateFileError(BucketError):
 class Timeout(BucketError):
     """The time for a wait is up; the runs go on, and can be waited for again."""
 
-    def __init__(self, message: str, execution: Execution | None = None) -> None:
-        super().__init__(message)
-        self.execution = execution
-        """The run as it was last seen; None if it was not seen at all."""
+    execution: Execution | None = None
+    """The run as it was last seen; None if it was not seen at all."""
+    executions: Sequence[Execution] = ()
+    """Of a wait for many: the runs that are done."""
 
 
 class ExecutionFailed(BucketError):
@@ -133,12 +140,15 @@ class ExecutionFailed(BucketError):
             request_id=execution.request_id,
         )
 
+    def __reduce__(self) -> tuple[type[ExecutionFailed], tuple[Execution]]:
+        return type(self), (self.execution,)
+
 
 class ExecutionCancelled(ExecutionFailed):
     """The run ended as cancelled."""
 
 
-_BY_CODE: Final[Mapping[str, type[BucketError]]] = {"overloaded": Overloaded, "unavailable": Unavailable}
+_BY_CODE: Final[Mapping[str, type[BucketError]]] = {"overloaded": Overloaded}
 _BY_STATUS: Final[Mapping[int, type[BucketError]]] = {
     401: Forbidden,
     403: Forbidden,
@@ -157,25 +167,23 @@ _CLIENT_ERRORS: Final = range(400, 500)
 
 def error_of(reply: Reply) -> BucketError:
     """Return the error for a reply that is no success."""
-    problem = _problem_of(reply.body)
-    status = reply.status
-    kind = _BY_STATUS.get(status) or (Invalid if status in _CLIENT_ERRORS else ServerFault)
-    error = error_of_problem(problem, status, _BY_CODE.get(str(problem.get("error_code")), kind))
+    error = error_of_problem(_problem_of(reply.body), reply.status)
     error.retry_after_s = reply.retry_after_s
     if error.request_id is None:
         error.request_id = reply.headers.get("x-request-id")
     return error
 
 
-def error_of_problem(problem: Mapping[str, Any], status: int, kind: type[BucketError] | None = None) -> BucketError:
+def error_of_problem(problem: Mapping[str, Any], status: int) -> BucketError:
     """Return the error for a problem document, as a reply of its own or in an item of a batch."""
     default = _BY_STATUS.get(status) or (Invalid if status in _CLIENT_ERRORS else ServerFault)
-    kind = kind or _BY_CODE.get(str(problem.get("error_code")), default)
+    kind = _BY_CODE.get(str(problem.get("error_code")), default)
+    details = problem.get("details")
     error = kind(
         str(problem.get("detail") or f"the server replied {status} without a problem document"),
         status=status,
         error_code=problem.get("error_code"),
-        details=problem.get("details") or (),
+        details=details if isinstance(details, list) else (),
         request_id=problem.get("request_id"),
     )
     error.problem = problem

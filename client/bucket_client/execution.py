@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final, Self, TypedDict
 
-from bucket_client.errors import ExecutionCancelled, ExecutionFailed
+from bucket_client.errors import ExecutionCancelled, ExecutionFailed, ServerFault
 
 
 class Progress(TypedDict):
@@ -116,14 +116,17 @@ class Execution:
 
     @classmethod
     def from_json(cls, view: Mapping[str, Any]) -> Self:
-        """Return the run that a view of the server shows."""
-        known = {name: view[name] for name in _MEMBERS if view.get(name) is not None}
-        for name in _TIMES:
-            if name in known:
-                known[name] = datetime.fromisoformat(known[name])
-        if "basket_name" not in known:
-            known["basket_name"] = known.get("execution_metadata", {}).get("basket_name")
-        return cls(**known, raw=view)
+        """Return the run that a view of the server shows. Raises ServerFault for a view that is none of Bucket's."""
+        try:
+            known = {name: view[name] for name in _MEMBERS if view.get(name) is not None}
+            for name in _TIMES:
+                if name in known:
+                    known[name] = datetime.fromisoformat(known[name])
+            if "basket_name" not in known:
+                known["basket_name"] = known.get("execution_metadata", {}).get("basket_name")
+            return cls(**known, raw=view)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ServerFault(f"the reply shows no run as Bucket does: {error}") from error
 
     @property
     def is_completed(self) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
-from bucket_client.calls import Patience, call_json, encode, segment
+from bucket_client.calls import Patience, call_json, encode, hinted_pause_s, segment
 from bucket_client.effects import Emit, EmittingFlow, Flow, Request, Sleep
 from bucket_client.errors import NotFound
 from bucket_client.execution import Execution
@@ -40,7 +40,8 @@ def changes(
     while True:
         try:
             hold_s = HOLD_S if follow else 0.0
-            page = yield from _wait_call(settings, Request("GET", f"{path}/changes", params, hold_s=hold_s))
+            request = Request("GET", f"{path}/changes", params, hold_s=hold_s)
+            page = yield from _wait_call(settings, request, ("changes", "next_since", "caught_up", "poll_after_ms"))
         except NotFound as error:
             if error.error_code != "cursor_expired":
                 raise
@@ -56,7 +57,7 @@ def changes(
         if page["caught_up"] and not page["changes"] and not follow:
             return
         if not page["changes"]:
-            yield Sleep(page["poll_after_ms"] / 1000)
+            yield Sleep(hinted_pause_s(page["poll_after_ms"]))
 
 
 def _resync(
@@ -68,7 +69,8 @@ def _resync(
     params = dict(parse_qsl(parts.query)) | {"fields": _FIELDS} | dict(filters)
     cursor: str | None = None
     while True:
-        page = yield from _wait_call(settings, Request("GET", path, params | ({"cursor": cursor} if cursor else {})))
+        request = Request("GET", path, params | ({"cursor": cursor} if cursor else {}))
+        page = yield from _wait_call(settings, request, ("executions", "next_cursor"))
         for row in page["executions"]:
             if row["done"] or not only_done:
                 execution = yield from _whole(settings, row)
@@ -83,8 +85,11 @@ def _whole(settings: ClientSettings, row: Mapping[str, Any]) -> Flow[Execution]:
     path = f"/executions/{row['execution_id']}"
     omitted = row.get("result")
     if isinstance(omitted, dict) and omitted.get("omitted") is True and omitted.get("url") == f"{path}?fields=result":
-        view = yield from _wait_call(settings, Request("GET", path, {"fields": "result"}))
-        row = {**row, "result": view["result"]}
+        try:
+            view = yield from _wait_call(settings, Request("GET", path, {"fields": "result"}), ("result",))
+            row = {**row, "result": view["result"]}
+        except NotFound:  # its retention ended meanwhile: the change is told all the same, or no page would be passed
+            row = {**row, "result": None}
     return Execution.from_json(row)
 
 
@@ -92,6 +97,6 @@ def _acknowledge(settings: ClientSettings, path: str, cursor: str) -> Flow[None]
     yield from _wait_call(settings, Request("POST", f"{path}/ack", body=encode({"cursor": cursor})))
 
 
-def _wait_call(settings: ClientSettings, request: Request) -> Flow[dict[str, Any]]:
-    reply = yield from call_json(settings, request, Patience.for_a_wait(settings))
+def _wait_call(settings: ClientSettings, request: Request, needs: Sequence[str] = ()) -> Flow[dict[str, Any]]:
+    reply = yield from call_json(settings, request, Patience.for_a_wait(settings), needs=needs)
     return reply

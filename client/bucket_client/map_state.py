@@ -31,18 +31,21 @@ class MapState:
     def __init__(self) -> None:
         self.token = secrets.token_hex(8)
 
-    def is_returned(self, index: int) -> bool:
-        """Return whether the caller is done with the result of this input, in this process or one before."""
-        del index
+    def read_input(self, index: int, encoded: bytes) -> bool:
+        """Take note of the next input; return whether the caller was done with its result before this process."""
+        del index, encoded
         return False
 
-    def submitted_id(self, index: int, encoded: bytes) -> str | None:
+    def end_inputs(self, count: int) -> None:
+        """Take note of the end of the inputs, of which there were ``count``."""
+
+    def submitted_id(self, index: int) -> str | None:
         """Return the id of the run that an earlier process made of this input; None if none is known."""
-        del index, encoded
+        del index
         return None
 
-    def record_submitted(self, runs: Mapping[int, tuple[str, bytes]]) -> None:
-        """Record the runs that were made, by the numbers of their inputs, with the inputs."""
+    def record_submitted(self, runs: Mapping[int, str]) -> None:
+        """Record the ids of the runs that were made, by the numbers of their inputs."""
 
     def record_returned(self, index: int) -> None:
         """Record that the caller is done with the result of this input."""
@@ -52,54 +55,72 @@ class MapState:
 
 
 class FileState(MapState):
-    """The state of a map in a file that one process at a time uses.
+    """The state of a map in a file that one map at a time uses.
 
-    In memory are the runs that are under way, and the numbers that were returned beyond the first gap: both are bounded
-    by the map's concurrency.
+    Other inputs than before are refused with StateFileError: those under way are compared by their digests one by one,
+    those that were returned by the exclusive or of all of their digests, once all of them have been read again. In
+    memory are the runs under way and the numbers that were returned behind the oldest of them.
     """
 
-    def __init__(self, path: Path, target: str) -> None:
+    def __init__(self, path: Path, target: bytes) -> None:
         self._path = path
         self._returned_below = 0
         self._returned_beyond: set[int] = set()
         self._under_way: dict[int, tuple[str, str]] = {}
+        self._digests: dict[int, str] = {}
+        self._unread_count = 0
+        self._unread_digest = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             self._lock()
-            self.token = self._read(target) or self._begin(target)
+            self.token = self._read(_digest(target)) or self._begin(_digest(target))
         except BaseException:
-            os.close(self._file)
+            self.close()
             raise
 
-    def is_returned(self, index: int) -> bool:
-        """Return whether the caller is done with the result of this input."""
-        return index < self._returned_below or index in self._returned_beyond
+    def read_input(self, index: int, encoded: bytes) -> bool:
+        """Take note of the next input; return whether the caller was done with its result before this process.
 
-    def submitted_id(self, index: int, encoded: bytes) -> str | None:
-        """Return the id of the run that was made of this input. Raises StateFileError if it was made of another."""
-        execution_id, digest = self._under_way.get(index, (None, None))
-        if execution_id is not None and digest != _digest(encoded):
-            raise StateFileError(
-                f"input {index} is another than that in {self._path}: "
-                "give the same inputs in the same order, or another state file"
-            )
-        return execution_id
+        Raises StateFileError if it is another input than that of an earlier process.
+        """
+        digest = _digest(encoded)
+        if index < self._returned_below or index in self._returned_beyond:
+            self._unread_count -= 1
+            self._unread_digest ^= _mixed(index, digest)
+            if self._unread_count == 0 and self._unread_digest != 0:
+                raise self._other_inputs()
+            return True
+        if self._under_way.get(index, ("", digest))[1] != digest:
+            raise self._other_inputs()
+        self._digests[index] = digest
+        return False
 
-    def record_submitted(self, runs: Mapping[int, tuple[str, bytes]]) -> None:
-        """Record the runs that were made, by the numbers of their inputs, with the inputs."""
-        lines = [(index, execution_id, _digest(encoded)) for index, (execution_id, encoded) in runs.items()]
-        self._under_way |= {index: (execution_id, digest) for index, execution_id, digest in lines}
+    def end_inputs(self, count: int) -> None:
+        """Take note of the end of the inputs. Raises StateFileError if an earlier process had more than ``count``."""
+        if self._unread_count > 0 or any(index >= count for index in self._under_way):
+            raise self._other_inputs()
+
+    def submitted_id(self, index: int) -> str | None:
+        """Return the id of the run that an earlier process made of this input; None if none is known."""
+        return self._under_way.get(index, (None, None))[0]
+
+    def record_submitted(self, runs: Mapping[int, str]) -> None:
+        """Record the ids of the runs that were made, by the numbers of their inputs."""
+        self._under_way |= {index: (execution_id, self._digests[index]) for index, execution_id in runs.items()}
+        lines = [[index, execution_id, self._digests[index]] for index, execution_id in runs.items()]
         self._append({"submitted": lines})
 
     def record_returned(self, index: int) -> None:
         """Record that the caller is done with the result of this input."""
+        digest = self._digests.pop(index)
         self._set_returned(index)
-        self._append({"returned": index})
+        self._append({"returned": [index, digest]})
 
     def close(self) -> None:
-        """Close the file and leave it to the next process."""
+        """Close the file and leave it to the next map."""
         if self._file >= 0:
+            fcntl.flock(self._file, fcntl.LOCK_UN)  # closing is not enough: a forked child may hold a copy
             os.close(self._file)
             self._file = -1
 
@@ -107,7 +128,7 @@ class FileState(MapState):
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StateFileError(f"another process uses {self._path}: wait for its end") from None
+            raise StateFileError(f"another map uses {self._path}, in this process or another: let it end") from None
 
     def _read(self, target: str) -> str | None:
         """Read the file; return its token, or None if it has no header yet. A torn last line is cut off."""
@@ -123,8 +144,11 @@ class FileState(MapState):
                 end += len(line)
                 if token is None:
                     token = self._check_header(record or {}, target)
-                else:
+                    continue
+                try:
                     self._replay(record or {})
+                except (TypeError, ValueError) as error:
+                    raise StateFileError(f"line {number} of {self._path} is damaged: use another file") from error
         os.ftruncate(self._file, end)
         return token
 
@@ -133,7 +157,7 @@ class FileState(MapState):
             raise StateFileError(f"{self._path} is no state file of a map")
         if record.get("target") != target:
             raise StateFileError(
-                f"{self._path} is that of {record.get('target')}, not of {target}: use another state file"
+                f"{self._path} is that of another map: give the same basket and options, or use another file"
             )
         return str(record["token"])
 
@@ -141,7 +165,15 @@ class FileState(MapState):
         for index, execution_id, digest in record.get("submitted", ()):
             self._under_way[index] = (execution_id, digest)
         if "returned" in record:
-            self._set_returned(record["returned"])
+            index, digest = record["returned"]
+            self._set_returned(index)
+            self._unread_count += 1
+            self._unread_digest ^= _mixed(index, digest)
+
+    def _other_inputs(self) -> StateFileError:
+        return StateFileError(
+            f"the inputs are others than those of {self._path}: give the same in the same order, or use another file"
+        )
 
     def _set_returned(self, index: int) -> None:
         self._under_way.pop(index, None)
@@ -164,6 +196,11 @@ class FileState(MapState):
 
 def _digest(encoded: bytes) -> str:
     return hashlib.blake2b(encoded, digest_size=8).hexdigest()
+
+
+def _mixed(index: int, digest: str) -> int:
+    """Return a number for an input in its place: in another place it is another one."""
+    return int.from_bytes(hashlib.blake2b(f"{index} {digest}".encode(), digest_size=16).digest())
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

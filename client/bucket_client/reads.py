@@ -6,16 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from bucket_client.calls import Patience, call, call_json, post, segment
+from bucket_client.calls import PAUSE_MIN_S, Patience, call, call_json, hinted_pause_s, post, segment
 from bucket_client.effects import Emit, EmittingFlow, Flow, Request, Sleep
-from bucket_client.errors import Conflict
+from bucket_client.errors import Conflict, NotFound, ServerFault
 from bucket_client.execution import Execution, LogLine
 from bucket_client.settings import ClientSettings
 from bucket_client.submits import moment_text
 from bucket_client.waits import HOLD_S
 
 _PAGE_MAX: Final = 200
-_LOG_PAUSE_S: Final = 0.25
 
 
 def executions(
@@ -32,12 +31,13 @@ def executions(
     created_before: datetime | str | None = None,
     updated_since: datetime | str | None = None,
     order: Literal["newest", "oldest", "updated"] = "newest",
-    fields: Iterable[str] | None = None,
+    fields: str | Iterable[str] | None = None,
     limit: int | None = None,
 ) -> EmittingFlow[Execution]:
     """Yield the runs that pass all filters, page by page; at most ``limit`` of them.
 
-    ``status`` is one or several. ``fields`` adds ``result`` or ``metadata``, or selects less of each run.
+    ``status`` is one or several. ``fields`` adds ``result`` or ``metadata``, or selects less of each run. A result that
+    is too large for a page is ``{"omitted": True, ...}``: poll that run.
     """
     filters = {
         "status": status if status is None or isinstance(status, str) else ",".join(status),
@@ -51,13 +51,14 @@ def executions(
         "created_before": moment_text(created_before),
         "updated_since": moment_text(updated_since),
         "order": order,
-        "fields": None if fields is None else ",".join(fields),
+        "fields": fields if fields is None or isinstance(fields, str) else ",".join(fields),
     }
     params = {name: value for name, value in filters.items() if value is not None}
     left = limit
     while left is None or left > 0:
         page_size = str(_PAGE_MAX if left is None else min(left, _PAGE_MAX))
-        page = yield from call_json(settings, Request("GET", "/executions", params | {"limit": page_size}))
+        request = Request("GET", "/executions", params | {"limit": page_size})
+        page = yield from call_json(settings, request, needs=("executions", "next_cursor"))
         for row in page["executions"]:
             yield Emit(Execution.from_json(row))
         if page["next_cursor"] is None:
@@ -77,15 +78,16 @@ def logs(settings: ClientSettings, execution_id: str, *, follow: bool = False, a
     params |= {"wait": f"{hold_s:.0f}"} if follow else {}
     while True:
         request = Request("GET", path, params | {"after": str(after)}, hold_s=hold_s)
-        page = yield from call_json(settings, request, Patience.for_a_wait(settings))
+        needs = ("logs", "next_after", "total", "done")
+        page = yield from call_json(settings, request, Patience.for_a_wait(settings), needs=needs)
         for line in page["logs"]:
             yield Emit(line)
         after = page["next_after"]
-        if after < page["total"]:
+        if after < page["total"] and page["logs"]:
             continue
         if page["done"] or not follow:
             return
-        yield Sleep(_LOG_PAUSE_S if page["logs"] else page["poll_after_ms"] / 1000)
+        yield Sleep(PAUSE_MIN_S if page["logs"] else hinted_pause_s(page.get("poll_after_ms")))
 
 
 def cancel(settings: ClientSettings, execution_id: str, reason: str | None = None) -> Flow[Execution]:
@@ -104,7 +106,9 @@ def output(settings: ClientSettings, execution_id: str, step: str) -> Flow[Any]:
 def agents(settings: ClientSettings, domain: str | None = None) -> Flow[list[dict[str, Any]]]:
     """Return the specs of all agents, or of those of one domain, by name."""
     reply = yield from call(settings, Request("GET", "/agents", {} if domain is None else {"domain": domain}))
-    specs: list[dict[str, Any]] = reply.json()
+    specs = reply.json()
+    if not isinstance(specs, list):
+        raise ServerFault(f"the server replied {reply.status} with JSON that is no array", status=reply.status)
     return specs
 
 
@@ -116,7 +120,7 @@ def agent(settings: ClientSettings, name: str) -> Flow[dict[str, Any]]:
 
 def baskets(settings: ClientSettings) -> Flow[list[dict[str, Any]]]:
     """Return all stored baskets, by name."""
-    reply = yield from call_json(settings, Request("GET", "/baskets"))
+    reply = yield from call_json(settings, Request("GET", "/baskets"), needs=("baskets",))
     found: list[dict[str, Any]] = reply["baskets"]
     return found
 
@@ -136,10 +140,7 @@ def create_basket(
     execution_strategy: str | None = None,
     description: str | None = None,
 ) -> Flow[dict[str, Any]]:
-    """Store a basket under a free name and return it. Raises Conflict if the name is taken by another definition.
-
-    The same definition again returns the stored basket, as a repeat after a lost reply must.
-    """
+    """Store a basket under a free name and return it. Raises Conflict if the name is taken."""
     members = {
         "agents": None if agents is None else list(agents),
         "steps": None if steps is None else list(steps),
@@ -148,34 +149,44 @@ def create_basket(
     }
     definition = {member: value for member, value in members.items() if value is not None}
     try:
-        reply = yield from call_json(settings, post("/create-basket", {"name": name} | definition))
-    except Conflict:
+        reply = yield from call_json(settings, post("/create-basket", {"name": name} | definition), needs=("basket",))
+    except Conflict as conflict:
+        if conflict.attempts == 1:
+            raise
         stored = yield from basket(settings, name)
         if any(stored.get(member) != value for member, value in definition.items()):
             raise
-        return stored
+        return stored  # it was stored by a request whose reply was lost
     created: dict[str, Any] = reply["basket"]
     return created
 
 
 def delete_basket(settings: ClientSettings, name: str) -> Flow[None]:
     """Delete a stored basket; its runs stay readable. Raises NotFound."""
-    yield from call(settings, Request("DELETE", f"/baskets/{segment(name)}"))
+    yield from _delete(settings, f"/baskets/{segment(name)}")
 
 
 def consumers(settings: ClientSettings) -> Flow[list[dict[str, Any]]]:
     """Return the consumers of the change feed, each with its lag in seconds."""
-    reply = yield from call_json(settings, Request("GET", "/consumers"))
+    reply = yield from call_json(settings, Request("GET", "/consumers"), needs=("consumers",))
     found: list[dict[str, Any]] = reply["consumers"]
     return found
 
 
 def delete_consumer(settings: ClientSettings, name: str) -> Flow[None]:
     """Delete a consumer of the change feed with its cursor. Raises NotFound."""
-    yield from call(settings, Request("DELETE", f"/consumers/{segment(name)}"))
+    yield from _delete(settings, f"/consumers/{segment(name)}")
 
 
 def health(settings: ClientSettings) -> Flow[dict[str, Any]]:
     """Return the state of the services, as ``GET /health`` does. Raises Unavailable if the server does not reply."""
     found = yield from call_json(settings, Request("GET", "/health"))
     return found
+
+
+def _delete(settings: ClientSettings, path: str) -> Flow[None]:
+    try:
+        yield from call(settings, Request("DELETE", path))
+    except NotFound as error:
+        if error.attempts == 1:
+            raise  # else a request before it has deleted it, and its reply was lost

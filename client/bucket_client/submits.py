@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 
 from bucket_client.calls import Patience, call, object_of, post, segment, warn_of
 from bucket_client.effects import Flow, Reply, Request
-from bucket_client.errors import Unavailable
+from bucket_client.errors import BucketError
 from bucket_client.execution import Execution
 from bucket_client.settings import ClientSettings
 
@@ -49,7 +49,7 @@ def run(
     input of the first agent is used, and a warning says so. Raises BucketError for a submit that was refused.
     """
     reply = yield from submit(settings, run_request(basket, input, **options))
-    return execution_of(reply)
+    return accepted(reply)
 
 
 def run_agent(
@@ -63,7 +63,7 @@ def run_agent(
     """Submit a run of one agent and return it as it was accepted."""
     body = {"agent_name": agent, "input_data": input} | ({"stateful": True} if stateful else {})
     reply = yield from submit(settings, _request("/run-agent", body, options))
-    return execution_of(reply)
+    return accepted(reply)
 
 
 def retry(
@@ -78,9 +78,8 @@ def retry(
     Raises Conflict if the run cannot be retried.
     """
     path = f"/executions/{segment(execution_id)}/retry"
-    request = post(path, {"from": start}, **{"Idempotency-Key": _key(idempotency_key)})
-    reply = yield from submit(settings, request)
-    return execution_of(reply)
+    reply = yield from submit(settings, post(path, {"from": start}, {"Idempotency-Key": _key(idempotency_key)}))
+    return accepted(reply)
 
 
 def run_request(
@@ -96,14 +95,20 @@ def run_request(
 
 
 def submit(settings: ClientSettings, request: Request, patience: Patience | None = None) -> Flow[Reply]:
-    """Send a submit and return its reply; an error whose outcome is not known bears the key for a safe repeat."""
+    """Send a submit and return its reply; an error bears the key with which a repeat is safe."""
     try:
         reply = yield from call(settings, request, patience)
-    except Unavailable as error:
+    except BucketError as error:
         error.idempotency_key = request.headers["Idempotency-Key"]
         raise
-    warn_of(object_of(reply))
     return reply
+
+
+def accepted(reply: Reply) -> Execution:
+    """Return the run in the reply to a submit, and issue the warnings of that."""
+    execution = execution_of(reply)
+    warn_of(execution.raw, execution)
+    return execution
 
 
 def execution_of(reply: Reply) -> Execution:
@@ -111,10 +116,9 @@ def execution_of(reply: Reply) -> Execution:
     return Execution.from_json(object_of(reply))
 
 
-def item_of(basket: str | Mapping[str, Any], input: Mapping[str, Any], options: SubmitOptions) -> dict[str, Any]:  # noqa: A002
-    """Return a submit as an item of a batch."""
-    target = {"basket_name": basket} if isinstance(basket, str) else {"config": basket}
-    return target | {"input_data": input} | _members(options) | {"idempotency_key": options.get("idempotency_key")}
+def item_of(basket: str | Mapping[str, Any], options: SubmitOptions) -> dict[str, Any]:
+    """Return a submit as an item of a batch, without its input and its key."""
+    return ({"basket_name": basket} if isinstance(basket, str) else {"config": basket}) | _members(options)
 
 
 def moment_text(moment: datetime | str | None) -> str | None:
@@ -140,11 +144,15 @@ def _request(path: str, body: dict[str, Any], options: SubmitOptions) -> Request
     headers = {"Idempotency-Key": _key(options.get("idempotency_key"))}
     if request_id := options.get("request_id"):
         headers["X-Request-ID"] = request_id
-    return post(path, body | members, **headers)
+    return post(path, body | members, headers)
 
 
 def _key(given: str | None) -> str:
-    return uuid.uuid4().hex if given is None else given
+    if given is None:
+        return uuid.uuid4().hex
+    if not isinstance(given, str):
+        raise TypeError(f"idempotency_key must be a str, not {type(given).__name__}")
+    return given
 
 
 def check_names(options: Mapping[str, Any]) -> None:

@@ -87,6 +87,14 @@ def test_an_unknown_consumer_is_no_expired_one() -> None:
         player.play(changes(player.settings(), "c"))
 
 
+def test_a_result_that_is_gone_does_not_stop_the_feed() -> None:
+    omitted = {"omitted": True, "bytes": 9, "url": "/executions/a?fields=result"}
+    gone = reply(410, {"error_code": "execution_expired", "detail": "gone"})
+    player = FlowPlayer([CREATED, page(row("a", result=omitted)), gone, ACKED, EMPTY, ACKED])
+    player.play(changes(player.settings(), "c", follow=False))
+    assert [(run.execution_id, run.result) for run in player.emitted] == [("a", None)]
+
+
 def test_a_result_that_did_not_fit_is_fetched_and_one_that_only_looks_so_is_kept() -> None:
     omitted = {"omitted": True, "bytes": 9, "url": "/executions/a?fields=result"}
     player = FlowPlayer(

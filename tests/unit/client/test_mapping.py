@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bucket_client import MapResult, NotFound, Overloaded
+from bucket_client import Invalid, MapResult, NotFound, Overloaded, Unavailable
 from bucket_client.effects import Reply, Request
-from bucket_client.map_state import FileState
 from bucket_client.mapping import map_inputs
-from tests.unit.client.flow_player import FlowPlayer, reply
+from tests.unit.client.flow_player import NO_REPLY, FlowPlayer, reply
 
 
 class ScriptedServer(FlowPlayer):
@@ -25,6 +26,7 @@ class ScriptedServer(FlowPlayer):
     def __init__(self) -> None:
         super().__init__()
         self.polls: dict[str, int] = {}
+        self.slow: set[int] = set()
         self.most_under_way = 0
 
     def _outcome_of(self, effect: Any) -> Any:
@@ -41,7 +43,7 @@ class ScriptedServer(FlowPlayer):
         ids = [item["idempotency_key"] for item in items]
         self.polls |= dict.fromkeys(ids, 0)
         self.most_under_way = max(self.most_under_way, len(self.polls))
-        accepted = {"status": 202, "execution_status": "queued", "done": False, "rev": 1}
+        accepted = {"status": 202, "execution_status": "queued", "done": False, "rev": 1, "poll_after_ms": 300}
         return reply(202, {"items": [accepted | {"execution_id": name} for name in ids]})
 
     def _poll(self, items: list[dict[str, Any]]) -> Reply:
@@ -51,11 +53,15 @@ class ScriptedServer(FlowPlayer):
         is_fetch = "rev" not in items[0]
         for name in ids:
             self.polls[name] += not is_fetch
-        done = [name for name in ids if self.polls[name] >= self.polls_needed]
+        done = [name for name in ids if self.polls[name] >= self.polls_needed and self._number(name) not in self.slow]
         if is_fetch:
             self.polls = {name: count for name, count in self.polls.items() if name not in done}
         views = [{"execution_id": name, "status": "completed", "done": True, "rev": 3} for name in done]
         return reply(200, {"changed": views, "not_found": [], "poll_after_ms": 400})
+
+    @staticmethod
+    def _number(name: str) -> int:
+        return int(name.rpartition("-")[2])
 
     def submitted(self) -> list[int]:
         """Return how many items each submit had."""
@@ -78,7 +84,7 @@ def test_a_map_pauses_as_the_server_says() -> None:
     server = ScriptedServer()
     server.polls_needed = 4
     server.play(map_inputs(server.settings(), "b", INPUTS[:10]))
-    assert server.sleeps == [0.4, 0.4, 0.4]
+    assert server.sleeps == pytest.approx([0.3, 0.4, 0.4, 0.4])  # the first is the hint of the submit
 
 
 def test_inputs_are_read_only_as_far_as_they_are_submitted() -> None:
@@ -95,20 +101,19 @@ def test_inputs_are_read_only_as_far_as_they_are_submitted() -> None:
 
 def test_a_map_that_goes_on_submits_only_what_its_file_does_not_know(tmp_path: Path) -> None:
     path = tmp_path / "state"
-    first = FileState(path, "b")
-    first.record_submitted({0: ("id-0", b'{"n":0}'), 1: ("id-1", b'{"n":1}')})
-    first.record_returned(0)
-    first.close()
+    first = ScriptedServer()
+    first.polls_needed = 2
+    flow, outcome = map_inputs(first.settings(), "b", INPUTS[:2], state=path), None
+    for _ in range(4):  # it is stopped after its submit and a poll
+        outcome = first._outcome_of(flow.send(outcome))
+    flow.close()
     server = ScriptedServer()
-    server.polls = {"id-1": 0}
+    server.polls = dict.fromkeys(first.polls, 0)
     server.play(map_inputs(server.settings(), "b", INPUTS[:4], state=path))
-    assert sorted(result.index for result in server.emitted) == [1, 2, 3]
-    assert server.submitted() == [2]
-    assert {result.execution.execution_id for result in server.emitted} == {
-        "id-1",
-        f"{first.token}-2",
-        f"{first.token}-3",
-    }
+    assert sorted(result.index for result in server.emitted) == [0, 1, 2, 3]
+    assert (first.submitted(), server.submitted()) == ([2], [2])
+    token = next(iter(first.polls)).rpartition("-")[0]
+    assert {result.execution.execution_id for result in server.emitted} == {f"{token}-{index}" for index in range(4)}
 
 
 def test_a_map_that_is_over_sends_nothing_when_it_is_started_again(tmp_path: Path) -> None:
@@ -136,14 +141,75 @@ def test_a_server_that_takes_nothing_for_ten_minutes_ends_a_map() -> None:
     assert 585 < sum(server.sleeps) <= 600
 
 
-@pytest.mark.parametrize("options", [{"concurrency": 0}, {"idempotency_key": "mine"}])
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
-    server = ScriptedServer()
-    with pytest.raises(ValueError, match=r"concurrency|idempotency"):
-        server.play(map_inputs(server.settings(), "b", [], **options))
+@pytest.mark.parametrize("options", [{"concurrency": 0}, {"idempotency_key": "mine"}, {"request_id": "mine"}])
+def test_options_that_make_no_sense_are_refused_at_the_call(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"concurrency|idempotency|request"):
+        map_inputs(FlowPlayer().settings(), "b", [], **options)
 
 
-def test_a_misspelt_option_is_refused() -> None:
-    server = ScriptedServer()
+def test_a_misspelt_option_is_refused_at_the_call() -> None:
     with pytest.raises(TypeError, match="tags"):
-        server.play(map_inputs(server.settings(), "b", [], tagz=["a"]))  # type: ignore[call-arg]
+        map_inputs(FlowPlayer().settings(), "b", [], tagz=["a"])  # type: ignore[call-arg]
+
+
+def test_slow_runs_do_not_hold_up_the_results_of_those_behind_them() -> None:
+    server = ScriptedServer()
+    server.slow = set(range(600))
+    flow, outcome = map_inputs(server.settings(), "b", INPUTS), None
+    while len(server.emitted) < 600:
+        outcome = server._outcome_of(flow.send(outcome))
+        assert server.now_s < 1100, "the quick ones do not come"
+    assert min(result.index for result in server.emitted) >= 600
+    flow.close()
+
+
+@pytest.mark.parametrize("bad", [None, [1], "text", {"n": {1}}])
+def test_an_input_that_is_no_object_is_a_result_and_ends_nothing(bad: Any) -> None:
+    server = ScriptedServer()
+    server.play(map_inputs(server.settings(), "b", [INPUTS[0], bad, INPUTS[2]]))
+    errors = {result.index: type(result.error) for result in server.emitted}
+    assert errors == {0: type(None), 1: Invalid, 2: type(None)}
+
+
+def test_refused_inputs_are_yielded_before_all_others_are_read() -> None:
+    server = ScriptedServer()
+    flow, outcome = map_inputs(server.settings(), "b", itertools.repeat({"n": {1}}), concurrency=10), None
+    while len(server.emitted) < 30:  # the source never ends
+        outcome = server._outcome_of(flow.send(outcome))
+    flow.close()
+
+
+def test_a_slow_source_is_submitted_as_far_as_it_came() -> None:
+    server = ScriptedServer()
+
+    def slowly() -> Iterator[dict[str, Any]]:
+        for number in range(5):
+            server.now_s += 0.6
+            yield {"n": number}
+
+    server.play(map_inputs(server.settings(), "b", slowly()))
+    assert server.submitted() == [2, 2, 1]
+    assert len(server.emitted) == 5
+
+
+def test_an_input_that_its_source_changes_afterwards_is_sent_as_it_was() -> None:
+    server = ScriptedServer()
+    shared: dict[str, Any] = {}
+
+    def reused() -> Iterator[dict[str, Any]]:
+        for number in range(3):
+            shared["n"] = number
+            yield shared
+
+    server.play(map_inputs(server.settings(), "b", reused()))
+    [items] = [body["items"] for body in server.bodies() if "input_data" in body["items"][0]]
+    assert [item["input_data"]["n"] for item in items] == [0, 1, 2]
+
+
+def test_runs_that_a_broken_batch_has_made_are_recorded_before_the_map_ends(tmp_path: Path) -> None:
+    accepted = {"status": 202, "execution_status": "queued", "execution_id": "id-0", "done": False, "rev": 1}
+    busy = {"status": 503, "error_code": "overloaded", "detail": "too much"}
+    player = FlowPlayer([reply(202, {"items": [accepted, busy]}), *[NO_REPLY] * 1000])
+    with pytest.raises(Unavailable):
+        player.play(map_inputs(player.settings(), "b", INPUTS[:2], state=tmp_path / "state"))
+    assert '"id-0"' in (tmp_path / "state").read_text()

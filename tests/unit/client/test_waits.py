@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from bucket_client import Execution, ExecutionCancelled, ExecutionFailed, NotFound, Timeout
+from bucket_client import Execution, ExecutionCancelled, ExecutionFailed, NotFound, ServerFault, Timeout
 from bucket_client.effects import Reply
-from bucket_client.waits import poll_many, run_and_wait, wait, wait_many
+from bucket_client.waits import poll, poll_many, run_and_wait, wait, wait_many
 from tests.unit.client.flow_player import NO_REPLY, FlowPlayer, reply
 
 
@@ -39,9 +39,10 @@ def test_the_header_of_a_304_wins_over_the_body_that_is_kept() -> None:
     assert [request.headers.get("If-None-Match") for request in player.requests] == [None, 'W/"a.1"', 'W/"a.1"']
 
 
-def test_a_304_without_retry_after_says_that_the_run_is_done() -> None:
-    player = FlowPlayer([polled(), reply(304)])
-    assert player.play(wait(player.settings(), "a")).rev == 1
+def test_a_304_that_has_lost_its_retry_after_does_not_end_a_wait() -> None:
+    player = FlowPlayer([polled(), reply(304), DONE])
+    assert player.play(wait(player.settings(), "a")).rev == 9
+    assert player.sleeps == [0.8, 1.0]
 
 
 def test_a_poll_is_held_and_one_that_was_held_is_soon_followed_by_the_next() -> None:
@@ -128,7 +129,7 @@ def test_many_are_polled_by_revision_and_only_those_that_are_done_are_fetched() 
     assert bodies[0]["items"] == [{"execution_id": "a", "rev": None}, {"execution_id": "b", "rev": None}]
     assert bodies[1] == {"items": [{"execution_id": "b"}], "view": "full"}
     assert bodies[2]["items"] == [{"execution_id": "a", "rev": 3}]
-    assert player.sleeps == [0.6]
+    assert player.sleeps == pytest.approx([0.6])
 
 
 def test_what_did_not_fit_into_a_reply_is_fetched_by_the_next() -> None:
@@ -163,3 +164,73 @@ def test_an_execution_has_the_names_and_types_of_its_json() -> None:
     assert execution.created_at is not None
     assert execution.created_at.isoformat() == "2026-11-21T04:40:00.123000+00:00"
     assert (execution.tags, execution.result, execution.raw["brand_new"]) == (["a"], None, 1)
+
+
+def test_each_of_many_is_polled_no_earlier_than_its_own_reply_says() -> None:
+    ids = [f"id-{number}" for number in range(501)]
+    slow = many(*(view("running", 1, name) for name in ids[:500]), poll_after_ms=30_000)
+    quick = many(view("running", 1, ids[500]), poll_after_ms=250)
+    player = FlowPlayer([slow, quick, *[quick] * 11])
+    with pytest.raises(Timeout):
+        player.play(wait_many(player.settings(), ids, timeout=2.9))
+    sizes = [len(body["items"]) for body in player.bodies()]
+    assert sizes[0] == 500
+    assert set(sizes[1:]) == {1}
+
+
+def test_a_wait_is_over_in_time_also_if_nobody_replies_and_is_a_timeout_then() -> None:
+    player = FlowPlayer([polled(), *[NO_REPLY] * 100])
+    with pytest.raises(Timeout, match="connection refused") as caught:
+        player.play(wait(player.settings(), "a", timeout=10))
+    assert sum(player.sleeps) == pytest.approx(10)
+    assert caught.value.execution is not None
+    assert player.requests[-1].limit_s <= 10
+
+
+def test_a_submit_that_is_waited_for_keeps_the_time_of_the_wait_and_bears_its_key() -> None:
+    player = FlowPlayer([reply(503)] * 100)
+    with pytest.raises(Timeout) as caught:
+        player.play(run_and_wait(player.settings(), "b", {}, timeout=4, idempotency_key="k"))
+    assert sum(player.sleeps) == pytest.approx(4)
+    assert caught.value.idempotency_key == "k"
+
+
+def test_a_single_fault_of_the_server_does_not_end_a_wait_but_a_lasting_one_does() -> None:
+    broken = Reply(200, {}, b'{"execution_id": "a", "sta')
+    player = FlowPlayer([reply(500), broken, DONE])
+    assert player.play(wait(player.settings(), "a")).status == "completed"
+    player = FlowPlayer([reply(500)] * 10)
+    with pytest.raises(ServerFault):
+        player.play(wait(player.settings(), "a"))
+    assert len(player.requests) == 4
+
+
+@pytest.mark.parametrize("body", [{}, {"execution_id": "a"}, view(created_at="yesterday"), []])
+def test_a_reply_that_shows_no_run_is_a_fault_of_the_server(body: Any) -> None:
+    player = FlowPlayer([reply(200, body)])
+    with pytest.raises(ServerFault):
+        player.play(poll(player.settings(), "a"))
+
+
+def test_a_poll_of_many_that_is_none_is_a_fault_of_the_server() -> None:
+    player = FlowPlayer([reply(200, {"items": []})])
+    with pytest.raises(ServerFault, match="lacks changed"):
+        player.play(wait_many(player.settings(), ["a"]))
+    player = FlowPlayer([many(view("completed")), *[many(left_out=["a"])] * 2])
+    with pytest.raises(ServerFault, match="none of its runs"):
+        player.play(wait_many(player.settings(), ["a"]))
+
+
+def test_a_hint_of_nothing_is_still_a_pause() -> None:
+    player = FlowPlayer([reply(200, view(poll_after_ms=0)), DONE])
+    player.play(wait(player.settings(), "a"))
+    assert player.sleeps == [0.25]
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+def test_a_timeout_that_makes_no_sense_is_refused(timeout: float) -> None:
+    player = FlowPlayer()
+    with pytest.raises(ValueError, match="timeout"):
+        player.play(wait(player.settings(), "a", timeout=timeout))
+    with pytest.raises(TypeError, match="several ids"):
+        player.play(wait_many(player.settings(), "abc"))
