@@ -1,7 +1,7 @@
 """The start of an integration: reads own data, runs a basket for each record, hands the results on.
 
-Copy this folder, then change ``records``, ``to_input`` and ``hand_on``. ``bucket check-integration integration.toml``
-says whether it still keeps to the checklist.
+Copy this folder, then change ``records``, ``to_input`` and ``hand_on``. ``bucket check-integration integration.toml
+--one-at-a-time`` says whether it still keeps to the checklist.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ SAYS: Final = {
     },
     "docs/baskets.md": {"sh": [rf'"result":\{{"advice":\{{{SAVE}\}},"goal_recommender":\{{{REDUCE}\}}\}}']},
 }
-UNTRIED: Final = {("docs/baskets.md", "json"), ("docs/integrating.md", "console")}
+UNTRIED: Final = {("docs/baskets.md", "json"), ("docs/integrating.md", "console"), ("docs/integrating.md", "toml")}
 FOUND: Final = [(page, kind, text) for page in SAYS for kind, text in BLOCK.findall((ROOT / page).read_text("utf-8"))]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -13,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from bucket_client.integration_check import Scenario, ScenarioTimes, check_integration, load_definition
 from tests.stack import Stack
 from tests.waiting import wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "client" / "examples"
+TEMPLATE = EXAMPLES.parent / "template"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def output_of(stack: Stack, folder: Path, name: str, *arguments: str) -> str:
 
 def test_every_example_is_tested() -> None:
     tested = set(re.findall(r'"(\w+\.py)"', Path(__file__).read_text()))
-    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested - {"integration.py"}
 
 
 def test_request_and_response(stack: Stack, tmp_path: Path) -> None:
@@ -104,3 +108,48 @@ def test_the_nightly_job_is_killed_twice_and_leaves_each_line_once(stack: Stack,
     }
     assert Counter(row["account"] for row in rows).most_common(1)[0][1] == 1
     assert stack.mongo()["executions"].count_documents({}) - before == 300
+
+
+def test_the_template_runs_and_passes_the_check_that_it_describes(stack: Stack, tmp_path: Path) -> None:
+    copy = tmp_path / "integration"
+    shutil.copytree(TEMPLATE, copy)
+    definition = copy / "integration.toml"
+    definition.write_text(definition.read_text().replace('"python"', f'"{sys.executable}"'))
+    report = check_integration(
+        load_definition(definition),
+        stack.url,
+        scenarios=set(Scenario) - {Scenario.HANG},  # it would take as long as the client's own timeout
+        times=ScenarioTimes(restart_s=1.0, retry_after_s=1),
+        one_at_a_time=True,
+    )
+    assert report.passed, report.as_text()
+    assert {check.name for check in report.checks if check.passed} >= {"hints are obeyed", "survives a restart"}
+    assert sorted(path.name for path in copy.iterdir()) == sorted(path.name for path in TEMPLATE.iterdir())
+
+
+def test_the_command_prints_its_report_and_refuses_a_misspelt_file(stack: Stack, tmp_path: Path) -> None:
+    def check(text: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "integration.toml").write_text(text)
+        command = [sys.executable, "-m", "bucket_client.cli", "check-integration", "integration.toml", "--json"]
+        environment = os.environ | {"BUCKET_URL": stack.url}
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    (tmp_path / "mapping.md").write_text("nothing")
+    text = f"""
+name = "ends at once"
+basket = "working_test"
+mapping = "mapping.md"
+command = ["{sys.executable}", "-c", "raise SystemExit(7)"]
+[[samples]]
+input = {{ transactions = [] }}
+"""
+    done = check(text)
+    assert done.returncode == 1, done.stderr
+    outcomes = {each["name"]: each["outcome"] for each in json.loads(done.stdout)["checks"]}
+    assert outcomes["command ends well"] == outcomes["mapping documented"] == "failed"
+    assert outcomes["samples"] == "passed"
+    refused = check(text.replace("basket =", "baskte ="))
+    assert refused.returncode == 2
+    assert "basket" in refused.stderr

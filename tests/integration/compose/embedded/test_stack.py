@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -162,6 +163,14 @@ def test_bucketd_up_comes_up_without_the_example_and_behind_long_runs(
         assert "The self-test run was still queued after 5 s and was cancelled" in (tmp_path / "said").read_text()
         listed = requests.get(f"{url}/executions?tag=self-test&status=cancelled", timeout=5).json()
         assert len(listed["executions"]) == 1
+
+
+def test_the_line_with_the_client_that_bucketd_up_prints_works_as_it_is(tmp_path: Path) -> None:
+    with bucketd_up(tmp_path):
+        [line] = [text for text in (tmp_path / "said").read_text().splitlines() if "--wait" in text]
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["analysis"]["total"] == 700  # that of the sample input
 
 
 def test_bucketd_up_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
