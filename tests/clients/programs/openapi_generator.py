@@ -6,8 +6,9 @@ import sys
 import time
 from uuid import uuid4
 
-from bucket_client import ApiClient, Configuration, PollsApi, Problem, RunBasket, SubmitApi
 from bucket_client.exceptions import ApiException
+
+from bucket_client import ApiClient, Configuration, PollsApi, Problem, RunBasket, SubmitApi
 
 api = ApiClient(Configuration(host=sys.argv[1]))
 

@@ -6,11 +6,12 @@ import sys
 import time
 from uuid import uuid4
 
-from bucket_client import Client
 from bucket_client.api.polls import get_execution_logs_execution_id as poll
 from bucket_client.api.submit import post_run_basket
 from bucket_client.models import Accepted, Execution, Problem, RunBasket, RunBasketInputDataType0
 from bucket_client.types import Unset
+
+from bucket_client import Client
 
 client = Client(base_url=sys.argv[1])
 
