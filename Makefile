@@ -30,7 +30,7 @@ endif
 # The tests that need no server come first.
 FAST := tests/architecture tests/unit
 TESTS ?= $(FAST) $(filter-out $(FAST) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/))))
-PROCESSES ?= 3
+PROCESSES ?= 4
 # Two files at a time, the longest first: most of the time they wait.
 LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
 FAULTS ?= $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/faults/test_*.py))
@@ -39,7 +39,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 up: $(READY) ## runs redis-server, mongod, the API and a worker; one Ctrl-C stops them all
 	@exec $(BIN)/bucketd up $(ARGS)
 
-# Three files at a time, because they wait a lot; PROCESSES=0 runs one after the other, which a debugger needs.
+# Four files at a time, because they wait a lot; PROCESSES=0 runs one after the other, which a debugger needs.
 test: $(READY) ## runs all tests but the fault tests; starts its own servers and leaves no process running
 	@$(BIN)/python -m pytest $(TESTS) -q -n $(PROCESSES) --dist loadfile $(ARGS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import uuid
@@ -22,6 +23,7 @@ from compose.embedded import socket_dir
 from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
+from shared.telemetry import logging_setup
 from tests.stack import Stack
 
 # By default an example that takes longer than 200 ms fails, but a pause of the machine is no fault of the tested code.
@@ -61,10 +63,14 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _logs_as_structlog_left_them() -> Iterator[None]:
-    """Reset structlog after each test: a level that one test set would hide the lines of another."""
+def _logs_as_they_were() -> Iterator[None]:
+    """Reset structlog and the root logger after each test: one test would hide or print the lines of another."""
+    root = logging.getLogger()
+    level = root.level
     yield
     structlog.reset_defaults()
+    root.setLevel(level)
+    root.handlers[:] = [handler for handler in root.handlers if type(handler).__module__ != logging_setup.__name__]
 
 
 @pytest.fixture(scope="session")
