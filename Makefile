@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine flood setup clean help other-interpreter
+.PHONY: up test test-client faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine flood setup clean help other-interpreter
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 # Each interpreter is started, not only searched: a version manager leaves names on the PATH that do not start.
@@ -29,8 +29,9 @@ PYTHON = $(eval PYTHON := $(firstword $(foreach name,$(NAMES),$(shell $(name) -c
 endif
 # The tests that need no server come first.
 FAST := tests/architecture tests/unit
-TESTS ?= $(FAST) $(filter-out $(FAST) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/))))
-PROCESSES ?= 4
+CLIENT := tests/bucket_client
+TESTS ?= $(FAST) $(filter-out $(FAST) $(CLIENT) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/))))
+PROCESSES ?= 3
 # Two files at a time, the longest first: most of the time they wait.
 LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
 FAULTS ?= $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/faults/test_*.py))
@@ -39,9 +40,12 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 up: $(READY) ## runs redis-server, mongod, the API and a worker; one Ctrl-C stops them all
 	@exec $(BIN)/bucketd up $(ARGS)
 
-# Four files at a time, because they wait a lot; PROCESSES=0 runs one after the other, which a debugger needs.
-test: $(READY) ## runs all tests but the fault tests; starts its own servers and leaves no process running
+# Three files at a time, because they wait a lot; PROCESSES=0 runs one after the other, which a debugger needs.
+test: $(READY) ## runs all tests but test-client and the fault tests; starts its own servers and leaves no process running
 	@$(BIN)/python -m pytest $(TESTS) -q -n $(PROCESSES) --dist loadfile $(ARGS)
+
+test-client: $(READY) ## tests the client, its command in a terminal, connectors, examples and integration check on real servers
+	@$(BIN)/python -m pytest $(CLIENT) -q -n $(PROCESSES) --dist loadfile $(ARGS)
 
 faults: $(READY) ## runs every fault test and a short chaos run; docs/faults.md lists the faults
 	@printf '%s\n' $(FAULTS) | xargs -P 2 -I{} sh -c \

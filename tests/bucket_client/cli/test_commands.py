@@ -21,7 +21,7 @@ from bucket_client.cli import commands
 from tests.stack import Stack
 from tests.waiting import wait_until
 
-AGENTS = Path(__file__).parents[3] / "agents"
+AGENTS = Path(__file__).parents[2] / "agents"
 SLOW = '{"script": ["running:30", "completed"]}'
 BucketCommand = Callable[..., tuple[int, str, str]]
 

@@ -20,7 +20,7 @@ from bucket_client.connectors import (
     run_and_forward,
     run_and_forward_async,
 )
-from tests.integration.client.connectors.test_core_replies import core, logged_in, replies
+from tests.bucket_client.connectors.test_core_replies import core, logged_in, replies
 
 
 @dataclass(frozen=True)

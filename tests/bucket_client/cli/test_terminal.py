@@ -22,7 +22,7 @@ import pytest
 from bucket_client import Bucket
 from tests.stack import Stack
 
-AGENTS = Path(__file__).parents[3] / "agents"
+AGENTS = Path(__file__).parents[2] / "agents"
 COMMAND = [sys.executable, "-m", "bucket_client.cli"]
 COLOUR = re.compile(r"\x1b\[[0-9;]*[1-9][0-9;]*m")
 _TOKEN = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n])")

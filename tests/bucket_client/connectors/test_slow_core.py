@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bucket_client.connectors import ConnectorSettings, CoreSendFailed, send_to_core
-from tests.integration.client.connectors.test_core_replies import (
+from tests.bucket_client.connectors.test_core_replies import (
     CoreHandler,
     Reply,
     core,

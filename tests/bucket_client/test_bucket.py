@@ -25,7 +25,7 @@ from bucket_client import (
 )
 from tests.stack import Stack
 
-AGENTS = Path(__file__).parents[2] / "agents"
+AGENTS = Path(__file__).parents[1] / "agents"
 ECHO = {"agents": ["echo"]}
 
 

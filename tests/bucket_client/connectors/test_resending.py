@@ -16,7 +16,7 @@ import pytest
 import bucket_client.connectors
 from bucket_client.connectors import ConnectorSettings, ResendReport, connector_metrics, resend_failed
 from bucket_client.connectors.failure_log import FailureLog, LoggedSend
-from tests.integration.client.connectors.test_core_replies import (
+from tests.bucket_client.connectors.test_core_replies import (
     CoreHandler,
     CoreServer,
     core,

@@ -19,7 +19,7 @@ from bucket_client.cli import commands
 from tests.stack import Stack
 from tests.waiting import wait_until
 
-AGENTS = Path(__file__).parents[3] / "agents"
+AGENTS = Path(__file__).parents[2] / "agents"
 COUNT = 120
 BucketMap = Callable[..., tuple[int, str, str]]
 

@@ -9,7 +9,7 @@ import pytest
 
 from bucket_client.connectors import ConnectorSettings, check_connectors
 from bucket_client.connectors.failure_log import FailureLog
-from tests.integration.client.connectors.test_core_replies import core, replies
+from tests.bucket_client.connectors.test_core_replies import core, replies
 
 
 def test_all_checks_pass_and_neither_core_nor_the_real_log_is_touched(

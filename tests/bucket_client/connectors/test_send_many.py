@@ -17,7 +17,7 @@ from bucket_client.connectors import (
     send_many_to_core,
     send_many_to_core_async,
 )
-from tests.integration.client.connectors.test_core_replies import CoreHandler, core, logged_in, replies
+from tests.bucket_client.connectors.test_core_replies import CoreHandler, core, logged_in, replies
 
 
 def send_many_async(*args: Any, **options: Any) -> list[SendOutcome]:

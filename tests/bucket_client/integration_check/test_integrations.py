@@ -20,7 +20,7 @@ from bucket_client.integration_check import (
 )
 from tests.stack import Stack
 
-AGENTS = Path(__file__).parents[3] / "agents"
+AGENTS = Path(__file__).parents[2] / "agents"
 TIMES = ScenarioTimes(restart_s=2.0, hang_s=3.0, retry_after_s=1)
 """Short, but longer than the pauses and the timeouts of the programs below."""
 
