@@ -8,6 +8,7 @@ are not repeated: the same request gets the same reply. A 500, or a reply that i
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
@@ -23,6 +24,7 @@ from bucket_client.errors import BucketError, BucketWarning, Invalid, ServerFaul
 from bucket_client.execution import Execution
 from bucket_client.settings import ClientSettings
 
+_log: Final = logging.getLogger("bucket_client")
 _NOT_MODIFIED: Final = 304
 _SUCCESS: Final = range(200, 300)
 _REDIRECT: Final = range(300, 400)
@@ -95,6 +97,7 @@ def call(settings: ClientSettings, request: Request, patience: Patience | None =
             pause_s = left_s  # the last try falls on the end of the wait
         if pause_s > left_s or left_s <= 0:
             raise _timeout_of(error) if patience.ends_wait else error
+        _log.info("%s %s is sent again in %.1f s: %s", request.method, request.path, pause_s, error.message)
         yield Sleep(pause_s)
 
 

@@ -143,7 +143,10 @@ class FileState(MapState):
                     break
                 end += len(line)
                 if token is None:
-                    token = self._check_header(record or {}, target)
+                    token = self._check_header(record or {}, target, is_alone=not lines.peek(1))
+                    if token is None:
+                        end = 0
+                        break
                     continue
                 try:
                     self._replay(record or {})
@@ -152,10 +155,13 @@ class FileState(MapState):
         os.ftruncate(self._file, end)
         return token
 
-    def _check_header(self, record: Mapping[str, Any], target: str) -> str:
+    def _check_header(self, record: Mapping[str, Any], target: str, *, is_alone: bool) -> str | None:
+        """Return the token; None if the header is that of another map which has made no run, and may be replaced."""
         if record.get("map_state") != _FORMAT:
             raise StateFileError(f"{self._path} is no state file of a map")
         if record.get("target") != target:
+            if is_alone:
+                return None
             raise StateFileError(
                 f"{self._path} is that of another map: give the same basket and options, or use another file"
             )

@@ -10,7 +10,7 @@ from typing import Any, Final, Unpack
 from bucket_client.batches import ITEMS_MAX, Item, is_outage, item_of_body, split, submit_batch
 from bucket_client.calls import Patience, encode, hinted_pause_s, warn_of
 from bucket_client.effects import Emit, EmittingFlow, Flow, Sleep
-from bucket_client.errors import BucketError, Invalid, NotFound
+from bucket_client.errors import BucketError, Forbidden, Invalid, NotFound
 from bucket_client.execution import Execution
 from bucket_client.map_state import FileState, MapState
 from bucket_client.settings import ClientSettings
@@ -90,8 +90,9 @@ def map_inputs(
     At most ``concurrency`` runs are under way, and memory is bounded by them. With a ``state`` file a map that was
     killed goes on where it stood if it is started again with the same basket, options and inputs within a day: it
     submits nothing twice and loses no result. A result counts as handed over when the next one is asked for; if the
-    process is killed before, it comes again. A submit that was refused is a result with its error. Raises Unavailable
-    after an outage of ten minutes, StateFileError, and ValueError or TypeError for options that make no sense.
+    process is killed before, it comes again. An input that was refused is a result with its error. Raises NotFound and
+    Forbidden, which concern all inputs, Unavailable after an outage of ten minutes, StateFileError, and ValueError or
+    TypeError for wrong options.
     """
     if concurrency < 1:
         raise ValueError(f"concurrency must be at least 1, not {concurrency}")
@@ -181,11 +182,12 @@ def _submit_fresh(runs: _Map, fresh: list[tuple[int, Mapping[str, Any], Item]]) 
                 made[index] = outcome.execution_id
                 watched = Watched(outcome.execution_id, due_at)
                 runs.under_way[outcome.execution_id] = _UnderWay(index, given, watched)
-            elif is_outage(outcome):
-                outage = outcome
+            elif is_outage(outcome) or isinstance(outcome, NotFound | Forbidden):  # it would be the same for all inputs
+                outage = outage or outcome
             else:
                 runs.ready.append(MapResult(index, given, None, outcome))
-        runs.state.record_submitted(made)
+        if made:
+            runs.state.record_submitted(made)
         if outage is not None:
             raise outage
         for outcome in outcomes:

@@ -232,13 +232,13 @@ def config(session: Session) -> None:
 @click.argument("shell", type=click.Choice(list(_COMPLETIONS)))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    r"""Print the completion script of a shell.
+    """Print the completion script of a shell.
 
     \b
     bash: eval "$(bucket completion bash)" in ~/.bashrc
     zsh:  eval "$(bucket completion zsh)" in ~/.zshrc
     fish: bucket completion fish > ~/.config/fish/completions/bucket.fish
-    """
+    """  # noqa: D301 -- click reads the character
     script = _COMPLETIONS[shell](context.find_root().command, {}, "bucket", "_BUCKET_COMPLETE").source()
     context.ensure_object(Session).output.data(script.rstrip())
 

@@ -93,14 +93,14 @@ def run_basket(
     dry_run: bool,
     **more: Any,
 ) -> None:
-    r"""Submit a run of BASKET, and with --wait print its result.
+    """Submit a run of BASKET, and with --wait print its result.
 
     Without --wait it prints the id of the run; `bucket watch ID` waits for it at any later time.
 
     \b
     bucket run working_test --wait -i '{"transactions": []}'
     bucket run working_test -i input.json --key order-17
-    """
+    """  # noqa: D301 -- click reads the character
     options = options_of(**more) | {"idempotency_key": key or uuid.uuid4().hex, "request_id": request_id}
     if dry_run:
         session.preview(lambda settings: submits.run(settings, basket, given, **options))

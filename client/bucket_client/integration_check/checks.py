@@ -36,7 +36,10 @@ SURVIVALS: Final = {
 }
 _SAMPLE_TIMEOUT_S: Final = 300.0
 _SHOWN: Final = 3
-_NO_SUBMIT: Final = "the command sent no submit to BUCKET_URL: let it take the address from this environment variable"
+_NO_SUBMIT: Final = (
+    "the command sent no submit to BUCKET_URL: either it does not take the address from this environment variable, or "
+    "it had nothing to do, for example by a state file of an earlier start; it must begin anew each time"
+)
 _DISTURBED: Final = (
     "the command ended before it met the fault, but ends well alone: if its runs disturb each other, by a file for "
     "example, check them one at a time"

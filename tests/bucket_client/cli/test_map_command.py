@@ -240,8 +240,12 @@ def test_a_dry_run_counts_and_shows_the_first_item_and_makes_no_file(
     assert [path.name for path in folder.iterdir()] == ["in.jsonl"]
 
 
-def test_a_basket_that_is_not_there_refuses_each_line(bucket_map: BucketMap, folder: Path) -> None:
-    write_inputs(folder / "in.jsonl", 2)
-    code, _, _ = bucket_map("nope", "in.jsonl", "-o", "out.jsonl")
-    assert code == 1
-    assert {result["error"]["error_code"] for result in results_in(folder / "out.jsonl")} == {"basket_not_found"}
+def test_a_basket_that_is_not_there_is_refused_once_and_the_right_one_goes_on(
+    bucket_map: BucketMap, folder: Path
+) -> None:
+    write_inputs(folder / "in.jsonl", 2, transactions=[])
+    code, _, errors = bucket_map("workin_test", "in.jsonl", "-o", "out.jsonl")
+    assert code == 4
+    assert "was not found" in errors
+    assert bucket_map("working_test", "in.jsonl", "-o", "out.jsonl")[0] == 0
+    assert [result["status"] for result in results_in(folder / "out.jsonl")] == ["completed"] * 2

@@ -76,10 +76,14 @@ def test_a_damaged_line_in_the_middle_is_refused_and_nothing_is_cut(path: Path, 
     assert path.read_bytes() == damaged
 
 
-def test_another_basket_or_other_options_are_refused(path: Path) -> None:
-    write(path, [], [])
+def test_another_basket_or_other_options_are_refused_once_a_run_was_made(path: Path) -> None:
+    opened(path, b"misspelt").close()
+    write(path, [0], [])
     with pytest.raises(StateFileError, match="another map"):
         opened(path, b"other")
+    state = opened(path)
+    assert state.submitted_id(0) == "id-0"
+    state.close()
 
 
 @pytest.mark.parametrize(

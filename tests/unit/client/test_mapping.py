@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bucket_client import Invalid, MapResult, NotFound, Overloaded, Unavailable
+from bucket_client import BucketError, Forbidden, Invalid, MapResult, NotFound, Overloaded, Unavailable
 from bucket_client.effects import Reply, Request
 from bucket_client.mapping import map_inputs
 from tests.unit.client.flow_player import NO_REPLY, FlowPlayer, reply
@@ -213,3 +213,16 @@ def test_runs_that_a_broken_batch_has_made_are_recorded_before_the_map_ends(tmp_
     with pytest.raises(Unavailable):
         player.play(map_inputs(player.settings(), "b", INPUTS[:2], state=tmp_path / "state"))
     assert '"id-0"' in (tmp_path / "state").read_text()
+
+
+@pytest.mark.parametrize(("status", "kind"), [(404, NotFound), (403, Forbidden)])
+def test_what_concerns_all_inputs_ends_a_map_before_anything_is_recorded(
+    tmp_path: Path, status: int, kind: type[BucketError]
+) -> None:
+    refused = {"status": status, "error_code": "basket_not_found", "detail": "did you mean another?"}
+    player = FlowPlayer([reply(202, {"items": [refused] * 3})])
+    with pytest.raises(kind, match="did you mean"):
+        player.play(map_inputs(player.settings(), "misspelt", INPUTS[:3], state=tmp_path / "state"))
+    server = ScriptedServer()
+    server.play(map_inputs(server.settings(), "right", INPUTS[:3], state=tmp_path / "state"))
+    assert len(server.emitted) == 3
