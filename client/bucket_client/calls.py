@@ -82,10 +82,10 @@ def call(settings: ClientSettings, request: Request, patience: Patience | None =
         left_s = patience.due_by - settings.clock()
         limit_s = max(left_s, _LIMIT_MIN_S) if patience.ends_wait else math.inf
         outcome: Reply | NoReply = yield replace(request, limit_s=limit_s)
-        error = _error_of(settings, outcome)
-        if error is None and isinstance(outcome, Reply):
-            return outcome
-        error = error or ServerFault("no reply")
+        judged = _judge(settings, outcome)
+        if isinstance(judged, Reply):
+            return judged
+        error = judged
         attempts, faults = attempts + 1, faults + isinstance(error, ServerFault)
         error.attempts = attempts
         is_refused = not isinstance(error, Unavailable | ServerFault) or error.status in _REDIRECT
@@ -169,18 +169,18 @@ def segment(value: str) -> str:
     return encoded
 
 
-def _error_of(settings: ClientSettings, outcome: Reply | NoReply) -> BucketError | None:
-    """Return the error for an outcome; None for a reply that counts."""
+def _judge(settings: ClientSettings, outcome: Reply | NoReply) -> Reply | BucketError:
+    """Return a reply that counts, or the error for any other outcome."""
     if isinstance(outcome, NoReply):
         return Unavailable(f"Bucket did not reply at {settings.url}: {outcome.reason}")
     if outcome.status == _NOT_MODIFIED:
-        return None
+        return outcome
     if outcome.status in _SUCCESS:
         try:
             outcome.json()
         except ServerFault as fault:
             return fault
-        return None
+        return outcome
     if outcome.status in _REDIRECT:
         location = outcome.headers.get("location")
         message = f"the server replied {outcome.status} and refers to {location}: correct the address of Bucket"

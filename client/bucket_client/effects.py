@@ -11,6 +11,7 @@ import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from bucket_client.errors import ServerFault
@@ -35,7 +36,7 @@ class Request:
     limit_s: float = math.inf
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reply:
     """The reply to a request; the names of its headers are lower case."""
 
@@ -60,6 +61,10 @@ class Reply:
 
     def json(self) -> Any:
         """Return the parsed body. Raises ServerFault if it is no JSON, as a proxy's page is not."""
+        return self._parsed
+
+    @cached_property
+    def _parsed(self) -> Any:
         try:
             return json.loads(self.body)
         except ValueError:

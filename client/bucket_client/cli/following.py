@@ -33,7 +33,7 @@ class Submission:
 
 @contextmanager
 def explained(session: Session, submission: Submission) -> Iterator[Submission]:
-    """Say what goes on, and how to come back, if the block is ended by Ctrl-C, a timeout, or a server that is away."""
+    """Add what goes on, and how to come back, if the block ends by Ctrl-C, a timeout, or a server that is away."""
     try:
         yield submission
     except KeyboardInterrupt:
