@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-import gevent  # type: ignore[import-untyped]
+import gevent.socket  # type: ignore[import-untyped]
 import structlog
-from gevent.event import Event  # type: ignore[import-untyped]
 from gevent.lock import BoundedSemaphore  # type: ignore[import-untyped]
 from gevent.pool import Pool  # type: ignore[import-untyped]
 from gevent.server import StreamServer  # type: ignore[import-untyped]
@@ -54,6 +54,7 @@ _DRAIN_MAX_S: Final = 5.0
 _LINGER_S: Final = 1.0
 _QUIT_WITHIN_S: Final = 1.0
 _LOOK_EVERY_S: Final = 0.1
+_SIGNALS_AT_ONCE: Final = 4096
 _CROWDED: Final = 0.9
 _SERVER_FAULTS: Final = (InvalidResponseHeader, InvalidResponseHeaderName)
 
@@ -90,7 +91,7 @@ class ProblemWorker(GeventWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         """Serve until the process is asked to end."""
         RequestParser.mesg_class = _KeyKeepingRequest
-        self._ending, self._quit_at = Event(), float("inf")
+        self._quit_at = float("inf")
         self._pool = Pool(self.worker_connections)
         self._places = BoundedSemaphore(self.cfg.threads)
         super().init_process()
@@ -110,7 +111,6 @@ class ProblemWorker(GeventWorker):  # type: ignore[misc]
         self.tmp.notify()
         if self.ppid != os.getppid():
             self.alive = False
-            self._ending.set()
 
     def run(self) -> None:
         """Serve until the process is asked to end, then finish the requests in progress."""
@@ -122,7 +122,7 @@ class ProblemWorker(GeventWorker):  # type: ignore[misc]
             server.start()
         while self.alive:
             self.notify()
-            self._ending.wait(_NOTIFY_EVERY_S)
+            self._await_signal(_NOTIFY_EVERY_S)
         self._release_held()
         for connection in self._connections:
             connection.end_after_request()
@@ -133,16 +133,21 @@ class ProblemWorker(GeventWorker):  # type: ignore[misc]
             connection.release_idle()
         self._join_pool(self.cfg.graceful_timeout)
 
+    def _await_signal(self, seconds: float) -> None:
+        """Wait until a signal comes, at most ``seconds``.
+
+        Each signal writes a byte to the worker's own pipe (``signal.set_wakeup_fd``). Without it, one that comes just
+        before the loop begins to wait for events would be handled only after the next of them.
+        """
+        with suppress(TimeoutError):
+            gevent.socket.wait_read(self.PIPE[0], timeout=seconds)
+            os.read(self.PIPE[0], _SIGNALS_AT_ONCE)
+
     def _join_pool(self, seconds: float) -> None:
         """Wait until no connection is left, at most ``seconds``, and shorter if a quick shutdown was asked for."""
         due_by = time.monotonic() + seconds
         while self._pool and time.monotonic() < min(due_by, self._quit_at):
             self._pool.join(_LOOK_EVERY_S)
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin a graceful shutdown."""
-        super().handle_exit(sig, frame)
-        gevent.spawn(self._ending.set)  # a signal handler may interrupt the loop itself, so it must not wake others
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """Begin a quick shutdown, which may be asked for more than once."""

@@ -41,6 +41,7 @@ from worker.maintenance.grace_periods import GracePeriods
 from worker.maintenance.retention_sweeper import RetentionSweeper
 
 OVERDUE_BATCH_MAX: Final = 2_000
+_STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 class Reconciler:
@@ -205,15 +206,29 @@ class Reconciler:
         return 1
 
 
+def stop_on_signal() -> threading.Event:
+    """Return an event that SIGTERM or SIGINT sets; to be called before any other thread starts.
+
+    A thread waits for them. A handler would run in the main thread, perhaps while that holds the event's own lock.
+    """
+    stop = threading.Event()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+
+    def set_on_signal() -> None:
+        signal.sigwait(_STOP_SIGNALS)
+        stop.set()
+
+    threading.Thread(target=set_on_signal, name="stop-signals", daemon=True).start()
+    return stop
+
+
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
     settings = Settings.from_environ()
     configure_logging("reconciler", settings.log_level)
     warn_about_unknown_variables()
     fault_injection.arm_from(settings.faults)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signal()
     services = bootstrap(settings, "reconciler")
     reconciler = Reconciler(services, new_token())
     relay = FeedRelay(services.database, services.feed_writer, services.clock, lambda: reconciler.is_leader)

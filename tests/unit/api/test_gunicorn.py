@@ -20,9 +20,12 @@ from tests.waiting import is_running, wait_until
 APPLICATION = """
 import gc
 import os
+import signal
 import time
 from pathlib import Path
 import flask
+from gevent import monkey
+import api.gunicorn_worker
 from api.gunicorn_worker import START_BACKGROUND
 from api.http import middleware, problems
 from shared.settings import Settings
@@ -45,6 +48,19 @@ app.extensions[START_BACKGROUND] = lambda: started_by.append(os.getpid())
 app.add_url_rule(
     "/memory", "memory", lambda: {"loaded": loaded_by, "started": started_by, "frozen": gc.get_freeze_count()}
 )
+
+@app.get("/end-between-two-heartbeats")
+def end():
+    thread, pause = monkey.get_original("_thread", "start_new_thread"), monkey.get_original("time", "sleep")
+    def end_worker():
+        pause(0.5)
+        signal.pthread_kill(thread_id(), signal.SIGTERM)
+        pause(60)
+    thread_id = monkey.get_original("_thread", "get_ident")
+    thread(end_worker, ())
+    return {}
+
+api.gunicorn_worker._NOTIFY_EVERY_S = float(os.environ.get("NOTIFY_EVERY_S", 5))
 app.add_url_rule("/metrics", "metrics", lambda: render_exposition().decode())
 """
 RUN = [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn", "small:app"]
@@ -105,14 +121,16 @@ def test_it_serves_counts_over_its_processes_and_logs_json(tmp_path: Path) -> No
 
 
 @contextmanager
-def small_server(directory: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int, int]]:
+def small_server(
+    directory: Path, *options: str, **variables: str
+) -> Iterator[tuple[subprocess.Popen[bytes], int, int]]:
     """Serve the small application with one process; yield the master, the port and the id of the process.
 
     What it says on stderr is in the file ``stderr``.
     """
     (directory / "small.py").write_text(APPLICATION)
     port = free_port()
-    env = environ(PORT=str(port), PYTHONPATH=str(directory), HOME=str(directory), BUCKET_API_PROCESSES="1")
+    env = environ(PORT=str(port), PYTHONPATH=str(directory), HOME=str(directory), BUCKET_API_PROCESSES="1", **variables)
     with (
         (directory / "stderr").open("wb") as said,
         subprocess.Popen([*RUN, *options], env=env, stdout=subprocess.DEVNULL, stderr=said) as server,
@@ -172,6 +190,14 @@ def test_idle_callers_do_not_delay_the_end(tmp_path: Path) -> None:
         server.terminate()
         wait_until(lambda: not is_running(worker), 6, "the worker has ended")
     assert (tmp_path / "stderr").read_text() == ""
+
+
+def test_a_signal_that_does_not_interrupt_the_loop_ends_the_worker_at_once(tmp_path: Path) -> None:
+    """One that comes just before the loop waits for events does not; here it comes to another thread."""
+    with small_server(tmp_path, NOTIFY_EVERY_S="60") as (server, port, worker):
+        fetch(f"http://127.0.0.1:{port}/end-between-two-heartbeats", time.monotonic() + 5)
+        wait_until(lambda: not is_running(worker), 20, "the worker has ended")
+        server.terminate()
 
 
 def test_ctrl_c_twice_ends_it_without_a_traceback(tmp_path: Path) -> None:
