@@ -6,10 +6,11 @@ import asyncio
 import functools
 import importlib.util
 import inspect
+import os
 import sys
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ AgentFunction = Callable[[dict[str, Any], AgentContext], Any]
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """An agent's specification and its callable; ``run`` may return or raise anything."""
+    """An agent's specification, its callable and its settings; ``run`` may return or raise anything."""
 
     spec: AgentSpec
     run: AgentFunction
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def load_agents(catalogue: AgentCatalogue) -> Mapping[str, Agent]:
@@ -35,7 +37,7 @@ def load_agents(catalogue: AgentCatalogue) -> Mapping[str, Agent]:
     faults: list[str] = []
     for spec in catalogue.agents():
         try:
-            agents[spec.name] = Agent(spec, _callable_of(spec, catalogue.folder(spec.name)))
+            agents[spec.name] = Agent(spec, _callable_of(spec, catalogue.folder(spec.name)), _settings_of(spec))
         except SpecError as error:
             faults.append(f"agent {spec.name!r}: {error.message}")
     if faults:
@@ -50,6 +52,10 @@ def check_agents(agents_dir: Path | None) -> list[str]:
         f"{name} {agent.spec.version} ({', '.join(agent.spec.domains)}) from {catalogue.folder(name)}"
         for name, agent in load_agents(catalogue).items()
     ]
+
+
+def _settings_of(spec: AgentSpec) -> Mapping[str, str]:
+    return {setting.name: value for setting in spec.settings if (value := os.environ.get(setting.name))}
 
 
 def _callable_of(spec: AgentSpec, folder: Path) -> AgentFunction:

@@ -16,6 +16,8 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from worker.gateway.closed import ClosedGateway
+
 LOG_LINE_MAX_BYTES: Final = 4096
 PROGRESS_MESSAGE_MAX_CHARS: Final = 200
 LOG_LEVELS: Final = {"warn": "warning", "critical": "error"} | {
@@ -60,11 +62,34 @@ class Checkpoints(Protocol):
         """Return the newest checkpoint of the step, from any attempt; None if there is none."""
 
 
+class Http(Protocol):
+    """The gateway: the only way out that Bucket offers to an agent. The calls are those of httpx."""
+
+    def request(self, method: str, url: str, **options: Any) -> Any:
+        """Send a request and return the response, whose body is read; raises GatewayError."""
+
+    def get(self, url: str, **options: Any) -> Any:
+        """Send a GET request."""
+
+    def post(self, url: str, **options: Any) -> Any:
+        """Send a POST request."""
+
+    def put(self, url: str, **options: Any) -> Any:
+        """Send a PUT request."""
+
+    def patch(self, url: str, **options: Any) -> Any:
+        """Send a PATCH request."""
+
+    def delete(self, url: str, **options: Any) -> Any:
+        """Send a DELETE request."""
+
+
 @dataclass(slots=True, kw_only=True)
 class AgentContext:
     """One attempt of one step, as its agent sees it.
 
-    ``deadline`` is an aware datetime; ``previous_state`` is None if the agent has no memory in this basket.
+    ``deadline`` is an aware datetime; ``settings`` are the variables that the agent's spec names, as far as they are
+    set; ``previous_state`` is None if the agent has no memory in this basket.
     """
 
     execution_id: str
@@ -76,6 +101,8 @@ class AgentContext:
     ledger: Ledger
     reporter: Reporter
     checkpoints: Checkpoints
+    http: Http = field(default_factory=ClosedGateway)
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     cancel: threading.Event = field(default_factory=threading.Event)
     previous_state: Mapping[str, Any] | None = None
     _percent: int | None = field(default=None, init=False)

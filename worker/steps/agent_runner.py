@@ -65,7 +65,7 @@ class AgentRunner:
         step_input = self._checked_input_of(claimed_step)
         if isinstance(step_input, RunError):
             return step_input
-        context = self._context(claimed_step, running_step)
+        context = self._context(agent, claimed_step, running_step)
         try:
             returned = self._run_isolated(agent, step_input, context, running_step)
             if running_step.is_past_deadline:
@@ -133,7 +133,7 @@ class AgentRunner:
         run_input = orjson.loads(execution.input)
         return input_of(basket, step.id, run_input, outputs, self._services.catalogue.required_inputs(step.agent))
 
-    def _context(self, claimed_step: ClaimedStep, running_step: RunningStep) -> AgentContext:
+    def _context(self, agent: Agent, claimed_step: ClaimedStep, running_step: RunningStep) -> AgentContext:
         execution, step = claimed_step.execution, claimed_step.step
         return AgentContext(
             execution_id=execution.id,
@@ -144,6 +144,7 @@ class AgentRunner:
             deadline=(step.started_at or execution.created_at) + timedelta(seconds=claimed_step.timeout_s),
             ledger=MongoLedger(self._services.database, self._services.clock, execution.integrator),
             reporter=claimed_step.reporter,
+            settings=agent.settings,
             cancel=running_step.cancel,
             previous_state=self._memory.previous_state(execution, step, lambda: self._interrupter.is_drain_over),
             checkpoints=StepCheckpoints(
