@@ -12,13 +12,16 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from shared.catalogue.agent_catalogue import AgentCatalogue, load_catalogue
 from shared.domain.definitions.agent_spec import AgentSpec
 from shared.errors import SpecError
 from worker.context import AgentContext
 
+_MISSING_PACKAGE_HINT: Final = (
+    "; name its package in requirements.txt beside agent_spec.json, then run: bucketd agents install"
+)
 AgentFunction = Callable[[dict[str, Any], AgentContext], Any]
 
 
@@ -92,5 +95,6 @@ def _load_module(agent: str, folder: Path, module_name: str) -> types.ModuleType
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[package.__name__], sys.modules[name]
-        raise SpecError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+        hint = _MISSING_PACKAGE_HINT if isinstance(error, ModuleNotFoundError) else ""
+        raise SpecError(f"{path} cannot be loaded: {type(error).__name__}: {error}{hint}") from error
     return module

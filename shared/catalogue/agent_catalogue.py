@@ -100,6 +100,11 @@ def load_catalogue(agents_dir: Path | None = None) -> AgentCatalogue:
     return AgentCatalogue(entries.values())
 
 
+def load_one_agent(folder: Path) -> AgentCatalogue:
+    """Return a catalogue of the agent in ``folder`` alone; raises SpecError with all its faults."""
+    return AgentCatalogue([_load_entry(folder)])
+
+
 def _agent_folders(agents_dir: Path | None) -> Iterator[Path]:
     for parent in filter(None, (_BUILTIN_AGENTS_DIR, agents_dir)):
         if not parent.is_dir():

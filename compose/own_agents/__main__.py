@@ -1,0 +1,34 @@
+"""The process that checks and runs agents for ``bucketd``: it has no threads, and forks one process for each attempt.
+
+It reads one JSON object from stdin, ``{"check": {...}}`` or ``{"run": {...}}``, and writes its results as JSON lines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from compose.own_agents.agent_checks import check_agent
+from compose.own_agents.trial_process import TrialJob, run_trial
+
+
+def main() -> None:
+    """Do what stdin asks for."""
+    results = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    request = json.load(sys.stdin)
+    if job := request.get("run"):
+        results.write(json.dumps(asdict(run_trial(TrialJob(**job)))) + "\n")
+    elif (check := request.get("check")) is not None:
+        for folder in check["folders"]:
+            report = check_agent(Path(folder), runs_sample=check["runs_sample"], timeout_s=check["timeout_s"])
+            results.write(json.dumps(asdict(report)) + "\n")
+            results.flush()
+    results.flush()
+
+
+if __name__ == "__main__":
+    main()
