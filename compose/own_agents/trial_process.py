@@ -10,7 +10,6 @@ import os
 import select
 import signal
 import sys
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from typing import Any, Final, NoReturn
 from compose.own_agents.trial_context import make_context
 from shared.errors import BucketError, SpecError
 from worker.context import AgentContext
+from worker.steps.failures.agent_traceback import format_agent_traceback
 from worker.steps.outcome_checks import error_of_exception
 from worker.supervision import child_processes
 from worker.testing.agent_trial import AgentTrial, TrialFailed, load_agent
@@ -141,7 +141,7 @@ def _attempt(job: TrialJob) -> TrialOutcome:
 def _outcome_of_exception(job: TrialJob, trial: AgentTrial, raised: BaseException) -> TrialOutcome:
     if isinstance(raised, SpecError):
         return TrialOutcome(error_code="agent_unavailable", message=raised.message)
-    text = traceback_of_agent(raised, job.folder)
+    text = format_agent_traceback(raised, Path(job.folder), {})
     if isinstance(raised, _TimeIsUp):
         return _timeout_outcome(job.timeout_s, text)
     error = error_of_exception(trial.step, raised)
@@ -159,11 +159,3 @@ def _timeout_outcome(timeout_s: float, text: str) -> TrialOutcome:
     return TrialOutcome(
         error_code="timeout", message=f"it took longer than {timeout_s:g} s", kind="timeout", traceback=text
     )
-
-
-def traceback_of_agent(raised: BaseException, folder: str) -> str:
-    """Return the traceback of an exception, from the agent's own first frame on."""
-    trace = raised.__traceback__
-    while trace is not None and not trace.tb_frame.f_code.co_filename.startswith(folder):
-        trace = trace.tb_next
-    return "".join(traceback.format_exception(type(raised), raised, trace or raised.__traceback__))

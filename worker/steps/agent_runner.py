@@ -23,6 +23,7 @@ from worker.simulated_outcome import NoOutcome, simulated_outcome_of
 from worker.steps.agent_memory import AgentMemory
 from worker.steps.checkpoints import StepCheckpoints
 from worker.steps.claims import ClaimedStep
+from worker.steps.failures.failure_recorder import FailureRecorder
 from worker.steps.outcome_checks import check_output, error_of_exception, join_faults, step_error
 from worker.supervision.agent_isolation import AgentIsolation
 from worker.supervision.step_interrupter import RunningStep, StepInterrupted, StepInterrupter
@@ -55,6 +56,7 @@ class AgentRunner:
         self._interrupter = interrupter
         self._isolation = isolation
         self._memory = AgentMemory(services)
+        self._failures = FailureRecorder(services)
 
     def run(self, claimed_step: ClaimedStep, running_step: RunningStep) -> Outcome:
         """Run one attempt and return its outcome; raises LeaseLost if the step has moved on meanwhile."""
@@ -72,7 +74,7 @@ class AgentRunner:
                 return timeout_error(claimed_step)
             return check_output(self._services.catalogue, claimed_step.execution, step, returned)
         except BaseException as raised:  # noqa: BLE001
-            return self._outcome_of_exception(claimed_step, running_step, raised)
+            return self._outcome_of_exception(agent, claimed_step, running_step, raised)
 
     def _run_isolated(
         self, agent: Agent, step_input: dict[str, Any], context: AgentContext, running_step: RunningStep
@@ -88,13 +90,15 @@ class AgentRunner:
                 self._isolation.reset()
 
     def _outcome_of_exception(
-        self, claimed_step: ClaimedStep, running_step: RunningStep, raised: BaseException
+        self, agent: Agent, claimed_step: ClaimedStep, running_step: RunningStep, raised: BaseException
     ) -> RunError | NoOutcome:
         """Return the outcome for an exception: the reason of a requested stop, or else the agent's failure."""
         if running_step.stop_reason == "lost":
             raise LeaseLost from raised
         if running_step.stop_reason == "timeout" or running_step.is_past_deadline:
-            return timeout_error(claimed_step)
+            error = timeout_error(claimed_step)
+            self._failures.record(claimed_step, agent, error, raised)  # it says where the agent was
+            return error
         if running_step.stop_reason == "cancelled":
             return cancelled_error(claimed_step.execution, claimed_step.step)
         simulated = simulated_outcome_of(claimed_step.step, raised)
@@ -103,7 +107,9 @@ class AgentRunner:
         if isinstance(raised, StepInterrupted):  # a stray signal
             structlog.get_logger().warning("a step was interrupted without a request to stop")
         structlog.get_logger().warning("the agent raised", agent=claimed_step.step.agent, exc_info=raised)
-        return error_of_exception(claimed_step.step, raised)
+        error = error_of_exception(claimed_step.step, raised)
+        self._failures.record(claimed_step, agent, error, raised)
+        return error
 
     def _checked_input_of(self, claimed_step: ClaimedStep) -> dict[str, Any] | RunError:
         step = claimed_step.step
