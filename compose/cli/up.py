@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -78,13 +78,26 @@ def _run_stack(lock: DirectoryLock, directory: Path, *, verbose: bool) -> None:
             _start_stack(supervisor, stack)
             sentence = selftest.run_selftest(stack.url, logs, supervisor.check_children)
             _print_welcome(stack, directory, sentence)
+            reload_agents = _watch_agents(settings, supervisor, stack)
             while True:
                 supervisor.check_children()
+                reload_agents()
                 time.sleep(_CHECK_EVERY_S)
     except _StopRequested:
         console.say("stopped")
     finally:
         socket_dir.remove_socket_dir(sockets)
+
+
+def _watch_agents(settings: Settings, supervisor: Supervisor, stack: Stack) -> Callable[[], None]:
+    """Tell what is wrong with the author's agents, and return what reloads them when they have changed."""
+    if settings.agents_dir is None:
+        return lambda: None
+    from compose.own_agents.agents_reload import AgentsReload  # only here: it loads what runs agents
+
+    agents_reload = AgentsReload(settings.agents_dir, supervisor, stack.url)
+    agents_reload.report_faults("no run can use it")
+    return agents_reload.check
 
 
 def _start_stack(supervisor: Supervisor, stack: Stack) -> None:
