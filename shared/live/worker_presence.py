@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -97,7 +98,9 @@ def present_workers(client: Any) -> list[str]:
 class WorkerPresence:
     """Renews the presence of this worker from a thread until it is stopped; if Redis is away it tries again."""
 
-    def __init__(self, client: redis.Redis, name: str, unavailable: Mapping[str, Unavailability]) -> None:
+    def __init__(
+        self, client: redis.Redis, name: str, unavailable: Mapping[str, Unavailability] = MappingProxyType({})
+    ) -> None:
         """``unavailable`` are the agents that the worker cannot run."""
         self._redis = client
         self._name = name
