@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from compose.own_agents.agent_template import find_builtin_folder
-from compose.own_agents.trial_context import missing_settings, settings_of
 from compose.own_agents.trial_process import TrialJob, run_trial
-from shared.catalogue.agent_catalogue import SPEC_FILE, load_one_agent
+from shared.catalogue.agent_catalogue import load_one_agent
+from shared.catalogue.agent_entry import SPEC_FILE
 from shared.domain.definitions.agent_spec import AgentSpec
 from shared.errors import SpecError
+from worker.agent_settings import missing_settings, read_settings
 
 SAMPLE_TIMEOUT_MAX_S: Final = 30.0
 _DIFFERENCES_MAX: Final = 5
@@ -50,7 +51,7 @@ def check_agent(folder: Path, *, runs_sample: bool = True, timeout_s: float | No
     builtin = find_builtin_folder(spec.name)
     if builtin is not None and builtin.resolve() != folder.resolve():
         report.faults.append(f"name {spec.name!r} is taken by {builtin}")
-    missing = missing_settings(spec, settings_of(spec, {}))
+    missing = missing_settings(spec.settings, read_settings(spec.settings))
     if missing and runs_sample:
         report.faults.append(
             f"the setting {', '.join(missing)} is not set here, and without it the agent is unavailable"

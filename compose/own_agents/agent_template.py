@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from compose.operator_error import OperatorError
-from shared.catalogue.agent_catalogue import SPEC_FILE, load_catalogue
+from shared.catalogue.agent_catalogue import load_catalogue
+from shared.catalogue.agent_entry import SPEC_FILE
 from shared.domain.definitions.agent_spec import RESERVED_AGENT_NAMES
-from shared.errors import SpecError
 from shared.ids import AGENT_NAME_PATTERN
 
 _SPEC: Final = {
@@ -101,8 +101,5 @@ def create_agent(name: str, parent: Path) -> list[Path]:
 
 def find_builtin_folder(name: str) -> Path | None:
     """Return the folder of the built-in agent of this name; None if there is none."""
-    try:
-        catalogue = load_catalogue()
-    except SpecError:  # a built-in agent is broken, which the check of those tells
-        return None
+    catalogue = load_catalogue()
     return catalogue.folder(name) if catalogue.has(name) else None

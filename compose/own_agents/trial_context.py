@@ -14,6 +14,7 @@ import orjson
 from shared.domain.definitions.agent_spec import AgentSpec
 from shared.errors import SpecError
 from shared.ids import new_execution_id, new_request_id
+from worker.agent_settings import missing_settings, read_settings
 from worker.context import AgentContext
 from worker.steps.checkpoints import checkpoint_to_json
 from worker.testing.in_memory import InMemoryCheckpoints, InMemoryLedger
@@ -61,8 +62,8 @@ def make_context(
     """Return the context of one attempt; raises SpecError for a missing or unknown setting."""
     if unknown := sorted(settings.keys() - {setting.name for setting in spec.settings}):
         raise SpecError(f"the spec's settings do not name {', '.join(unknown)}")
-    values = settings_of(spec, settings)
-    if missing := missing_settings(spec, values):
+    values = read_settings(spec.settings, {**os.environ, **settings})
+    if missing := missing_settings(spec.settings, values):
         raise SpecError(f"the setting {', '.join(missing)} is missing; set it in the environment, or by --setting")
     now = datetime.now(UTC)
     execution_id = new_execution_id(now)
@@ -78,17 +79,6 @@ def make_context(
         checkpoints=InMemoryCheckpoints() if state_file is None else FileCheckpoints(Path(state_file)),
         settings=values,
     )
-
-
-def settings_of(spec: AgentSpec, given: Mapping[str, str]) -> dict[str, str]:
-    """Return the values of the settings that the spec names: those ``given``, else those of the environment."""
-    values = {setting.name: given.get(setting.name) or os.environ.get(setting.name) for setting in spec.settings}
-    return {name: value for name, value in values.items() if value}
-
-
-def missing_settings(spec: AgentSpec, values: Mapping[str, str]) -> list[str]:
-    """Return the names of the required settings without a value."""
-    return [setting.name for setting in spec.settings if setting.required and setting.name not in values]
 
 
 def _print(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from shared.errors import LeaseLost
 from shared.store.executions.settle import retry_until_reply
 from shared.store.ledger import MongoLedger
 from worker.agent_loader import Agent
+from worker.agent_settings import hide_settings
 from worker.context import AgentContext
 from worker.simulated_outcome import NoOutcome, simulated_outcome_of
 from worker.steps.agent_memory import AgentMemory
@@ -72,9 +74,12 @@ class AgentRunner:
             returned = self._run_isolated(agent, step_input, context, running_step)
             if running_step.is_past_deadline:
                 return timeout_error(claimed_step)
-            return check_output(self._services.catalogue, claimed_step.execution, step, returned)
+            outcome: Outcome = check_output(self._services.catalogue, claimed_step.execution, step, returned)
         except BaseException as raised:  # noqa: BLE001
-            return self._outcome_of_exception(agent, claimed_step, running_step, raised)
+            outcome = self._outcome_of_exception(agent, claimed_step, running_step, raised)
+        if isinstance(outcome, RunError):
+            return replace(outcome, message=hide_settings(outcome.message, agent.settings))
+        return outcome
 
     def _run_isolated(
         self, agent: Agent, step_input: dict[str, Any], context: AgentContext, running_step: RunningStep
@@ -106,9 +111,9 @@ class AgentRunner:
             return simulated
         if isinstance(raised, StepInterrupted):  # a stray signal
             structlog.get_logger().warning("a step was interrupted without a request to stop")
-        structlog.get_logger().warning("the agent raised", agent=claimed_step.step.agent, exc_info=raised)
         error = error_of_exception(claimed_step.step, raised)
-        self._failures.record(claimed_step, agent, error, raised)
+        text = self._failures.record(claimed_step, agent, error, raised)
+        structlog.get_logger().warning("the agent raised", agent=agent.spec.name, exception=text)
         return error
 
     def _checked_input_of(self, claimed_step: ClaimedStep) -> dict[str, Any] | RunError:

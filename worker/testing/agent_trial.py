@@ -11,7 +11,8 @@ from typing import Any, Final
 import orjson
 
 import worker
-from shared.catalogue.agent_catalogue import SPEC_FILE, AgentCatalogue, load_one_agent
+from shared.catalogue.agent_catalogue import AgentCatalogue, load_one_agent
+from shared.catalogue.agent_entry import SPEC_FILE
 from shared.domain.definitions.basket import PARALLEL, Basket, BasketStep
 from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, RunError, Step
 from shared.domain.status import ExecutionStatus

@@ -7,21 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from worker.agent_settings import hide_settings
+
 TRACEBACK_MAX_BYTES: Final = 16 * 1024
 # The end has the place and the message, the beginning how it came there.
 _HEAD_BYTES: Final = 4 * 1024
-_SECRET_MIN_CHARS: Final = 4
 
 
 def format_agent_traceback(raised: BaseException, folder: Path, settings: Mapping[str, str]) -> str:
-    """Return the traceback of an exception, with the names of ``settings`` instead of their values."""
-    trace = raised.__traceback__
-    while trace is not None and not trace.tb_frame.f_code.co_filename.startswith(str(folder)):
-        trace = trace.tb_next
-    text = "".join(traceback.format_exception(type(raised), raised, trace or raised.__traceback__))
-    for name, value in settings.items():
-        if len(value) >= _SECRET_MIN_CHARS:
-            text = text.replace(value, f"<{name}>")
+    """Return the traceback of an exception, in which no value of ``settings`` stands; raises nothing."""
+    try:
+        trace = raised.__traceback__
+        while trace is not None and not Path(trace.tb_frame.f_code.co_filename).is_relative_to(folder):
+            trace = trace.tb_next
+        lines = traceback.format_exception(type(raised), raised, trace or raised.__traceback__)
+        text = hide_settings("".join(lines), settings)
+    except Exception as error:  # noqa: BLE001 - an agent's class may raise anything
+        return f"{type(raised).__name__}, whose traceback raises {type(error).__name__}"
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= TRACEBACK_MAX_BYTES:
         return encoded.decode("utf-8")

@@ -19,23 +19,22 @@ class FailureRecorder:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def record(self, claimed_step: ClaimedStep, agent: Agent, error: RunError, raised: BaseException) -> None:
-        """Store the traceback of a failed attempt; raises nothing."""
+    def record(self, claimed_step: ClaimedStep, agent: Agent, error: RunError, raised: BaseException) -> str:
+        """Store the traceback of a failed attempt, and return it; raises nothing."""
+        folder = self._services.catalogue.folder(agent.spec.name)
+        text = format_agent_traceback(raised, folder, agent.settings)
+        failure = AttemptFailure(
+            integrator=claimed_step.execution.integrator,
+            execution_id=claimed_step.execution.id,
+            step=claimed_step.step.id,
+            agent=agent.spec.name,
+            attempt=claimed_step.step.claims,
+            at=self._services.clock.now(),
+            error_code=error.error_code,
+            traceback=text,
+        )
         try:
-            folder = self._services.catalogue.folder(agent.spec.name)
-            self._services.failures.add(
-                AttemptFailure(
-                    integrator=claimed_step.execution.integrator,
-                    execution_id=claimed_step.execution.id,
-                    step=claimed_step.step.id,
-                    agent=agent.spec.name,
-                    attempt=claimed_step.step.claims,
-                    at=self._services.clock.now(),
-                    error_code=error.error_code,
-                    traceback=format_agent_traceback(raised, folder, agent.settings),
-                )
-            )
+            self._services.failures.add(failure)
         except BucketError as away:
             structlog.get_logger().warning("a traceback was not stored", reason=away.message)
-        except Exception:  # noqa: BLE001 - an agent may raise objects that cannot be formatted
-            structlog.get_logger().warning("a traceback was not stored", exc_info=True)
+        return text
