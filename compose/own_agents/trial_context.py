@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,10 +13,17 @@ from typing import Any, Final
 import orjson
 
 from shared.domain.definitions.agent_spec import AgentSpec
+from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.errors import SpecError
 from shared.ids import new_execution_id, new_request_id
+from shared.live.providers.call_policy import CallPolicy
+from shared.settings import Settings
 from worker.agent_settings import missing_settings, read_settings
 from worker.context import AgentContext
+from worker.gateway.breaker_failover import BreakerFailover
+from worker.gateway.gateway import Gateway
+from worker.gateway.outbound import Outbound
+from worker.gateway.step_facts import StepFacts
 from worker.steps.checkpoints import checkpoint_to_json
 from worker.testing.in_memory import InMemoryCheckpoints, InMemoryLedger
 
@@ -67,7 +75,7 @@ def make_context(
         raise SpecError(f"the setting {', '.join(missing)} is missing; set it in the environment, or by --setting")
     now = datetime.now(UTC)
     execution_id = new_execution_id(now)
-    return AgentContext(
+    context = AgentContext(
         execution_id=execution_id,
         step=spec.name,
         attempt=1,
@@ -79,6 +87,18 @@ def make_context(
         checkpoints=InMemoryCheckpoints() if state_file is None else FileCheckpoints(Path(state_file)),
         settings=values,
     )
+    context.http = _gateway_of(context, spec.name, timeout_s)
+    return context
+
+
+def _gateway_of(context: AgentContext, agent: str, timeout_s: float) -> Gateway:
+    """Return the gateway of a worker, with a breaker of its own: the hosts of BUCKET_OUTBOUND_HOSTS, all its rules."""
+    outbound = Outbound(Settings.from_environ())
+    # A clock that stands before all others: to this breaker Redis is always away, so that it is not asked.
+    outbound.breaker = BreakerFailover("unix:///nowhere", CallPolicy(), now=lambda: -1.0)
+    facts = StepFacts(agent, PUBLIC_INTEGRATOR, context.idempotency_key, context.request_id, settings=context.settings)
+    ends_at = time.monotonic() + timeout_s
+    return Gateway(outbound, facts, context.log, context.cancel, lambda: ends_at - time.monotonic())
 
 
 def _print(text: str) -> None:
