@@ -11,12 +11,15 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import stamina
+
 from compose.own_agents.agent_checks import check_agent
 from compose.own_agents.trial_process import TrialJob, run_trial
 
 
 def main() -> None:
     """Do what stdin asks for."""
+    stamina.instrumentation.set_on_retry_hooks([])  # the gateway tells its retries in the run's log
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     request = json.load(sys.stdin)

@@ -14,6 +14,7 @@ from shared.errors import AgentNotFound
 from tests.api_client import AGENTS
 from worker.agent_errors import TransientError
 from worker.context import AgentContext
+from worker.gateway.gateway_errors import GatewayError
 from worker.testing import FakeContext, FakeHttp, TrialFailed, run_agent
 
 RATES = "https://rates.example/latest"
@@ -44,19 +45,29 @@ def test_a_misspelt_part_of_a_context_is_refused_with_the_right_word() -> None:
 
 
 def test_scripted_replies_are_real_responses_and_calls_are_recorded() -> None:
-    http = FakeHttp({("GET", RATES): [(503, "busy"), (200, {"EUR": 1})], ("post", RATES): TransientError("gone")})
-    first, second, third = (http.get(RATES, params={"base": base}) for base in ("a", "b", "c"))
+    http = FakeHttp({("GET", RATES): [(200, "busy"), httpx2.Response(200, json={"EUR": 1})]})
+    first, second, third = (http.get(RATES, params={"base": base}, critical=True) for base in ("a", "b", "c"))
     assert isinstance(first, httpx2.Response)
-    assert [each.status_code for each in (first, second, third)] == [503, 200, 200]
-    assert (third.json(), str(third.request.url)) == ({"EUR": 1}, f"{RATES}?base=c")
-    with pytest.raises(TransientError):
-        http.post(RATES, json={})
-    assert [(call.method, call.options) for call in http.calls[2:]] == [
-        ("GET", {"params": {"base": "c"}}),
-        ("POST", {"json": {}}),
+    assert (first.text, second.json(), third.json()) == ("busy", {"EUR": 1}, {"EUR": 1})
+    assert (str(third.request.url), third.stale) == (f"{RATES}?base=c", False)
+    assert [(call.method, call.options["params"]) for call in http.calls[1:]] == [
+        ("GET", {"base": "b"}),
+        ("GET", {"base": "c"}),
     ]
-    with pytest.raises(AssertionError, match=f"no reply for DELETE {RATES}; it has those of: GET .*, POST"):
+    with pytest.raises(AssertionError, match=f"no reply for DELETE {RATES}; it has those of: GET {RATES}"):
         http.delete(RATES)
+
+
+def test_scripted_failures_are_those_of_the_gateway() -> None:
+    http = FakeHttp({("GET", RATES): [(503, ""), (404, {}), (200, "no JSON")], ("post", RATES): TransientError("gone")})
+    for kind in ("server_error", "client_error"):
+        with pytest.raises(GatewayError) as raised:
+            http.get(RATES)
+        assert raised.value.kind == kind
+    with pytest.raises(GatewayError, match="bad_response"):
+        http.get(RATES).json()
+    with pytest.raises(TransientError, match="gone"):
+        http.post(RATES, json={})
 
 
 @pytest.mark.parametrize(
