@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from worker.agent_settings import hide_settings
 from worker.gateway.closed import ClosedGateway
 
 LOG_LINE_MAX_BYTES: Final = 4096
@@ -128,6 +129,7 @@ class AgentContext:
         """Write a line to the run's log; ``level`` is debug, info, warning or error. A line over 4 KiB is cut."""
         try:
             text, data_json = _encode_log_line(_text_of(message), data)
+            text, data_json = self._hide(text), self._hide(data_json.decode()).encode()
             self.reporter.line(LOG_LEVELS.get(_text_of(level).lower(), "info"), text, data_json)
         except Exception:
             logging.getLogger(__name__).warning("an agent's log line was lost", exc_info=True)
@@ -138,9 +140,13 @@ class AgentContext:
             percent = _percent_of(fraction)
             if percent is not None:
                 self._percent = max(percent, self._percent or 0)
-            self.reporter.progress(self._percent, _text_of(message)[:PROGRESS_MESSAGE_MAX_CHARS] or None)
+            text = self._hide(_text_of(message))
+            self.reporter.progress(self._percent, text[:PROGRESS_MESSAGE_MAX_CHARS] or None)
         except Exception:
             logging.getLogger(__name__).warning("an agent's progress was lost", exc_info=True)
+
+    def _hide(self, text: str) -> str:
+        return hide_settings(text, self.settings) if self.settings else text
 
 
 def _percent_of(fraction: Any) -> int | None:

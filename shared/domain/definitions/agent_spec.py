@@ -50,6 +50,7 @@ class AgentSpec:
     retry: str | Mapping[str, Any] = "default"
     queue: str = "default"
     settings: tuple[AgentSetting, ...] = ()
+    unlisted_without_settings: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as a JSON object, the fields in the order above; it is a copy that the caller may change."""
@@ -81,6 +82,16 @@ def parse_agent_spec(raw: object, source: str) -> AgentSpec:
     settings = parse_agent_settings(raw.get("settings", ()))
     parsed = {"domains": tuple(raw["domains"]), "capabilities": capabilities, "settings": settings}
     return AgentSpec(**{**raw, **parsed})
+
+
+def readable_fields(raw: object) -> dict[str, Any]:
+    """Return the fields of a wrong spec that are right by themselves, as :meth:`AgentSpec.to_json` has them."""
+    if not isinstance(raw, Mapping):
+        return {}
+    fields_read = {name: raw[name] for name, check in _CHECKS.items() if name in raw and not any(check(raw[name]))}
+    if "settings" in fields_read:
+        fields_read["settings"] = [setting.to_json() for setting in parse_agent_settings(raw["settings"])]
+    return fields_read
 
 
 def _field_name_faults(
@@ -167,4 +178,5 @@ _CHECKS: Final[dict[str, Callable[[Any], Iterator[str]]]] = {
     "retry": _retry,
     "queue": _queue,
     "settings": find_agent_setting_faults,
+    "unlisted_without_settings": _must(lambda value: isinstance(value, bool), "must be true or false"),
 }

@@ -45,7 +45,8 @@ def test_what_a_spec_leaves_out_has_its_default() -> None:
 def test_a_spec_is_written_whole_and_in_its_order() -> None:
     document = parse_agent_spec(a_spec(), WHERE).to_json()
     assert list(document) == [field.name for field in dataclasses.fields(AgentSpec)]
-    assert document == a_spec() | {"timeout_s": 300, "retry": "default", "queue": "default", "settings": []}
+    defaults = {"timeout_s": 300, "retry": "default", "queue": "default", "settings": []}
+    assert document == a_spec() | defaults | {"unlisted_without_settings": False}
 
 
 def test_a_setting_is_a_name_or_an_object() -> None:
