@@ -69,7 +69,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
     feed_handler = FeedHandler(services, long_poller, row_renderer)
     admission = Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set)
     availability = AgentAvailability(services.catalogue, monitor)
-    builder = RunBuilder(services, baskets, admission, availability)
+    builder = RunBuilder(services, baskets, admission, availability, monitor)
     acceptor = Acceptor(services, GroupCommit(services), withdrawals)
     retrier = RetryHandler(
         services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints

@@ -19,7 +19,7 @@ REDIS_MIN: Final = (6, 2)
 EVICTION_POLICY: Final = "volatile-ttl"
 KEYS: Final = (
     "default", "long", "_kombu.binding.default", "execution:doctor", "output:doctor", "durations:doctor",
-    "metrics:doctor", "logs", "workers", "workers:unavailable", "accepted:doctor", "cancel:doctor", "write-check",
+    "metrics:doctor", "logs", "workers", "accepted:doctor", "cancel:doctor", "write-check",
 )  # fmt: skip
 """A key of each kind that Bucket uses."""
 

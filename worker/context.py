@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -128,8 +128,7 @@ class AgentContext:
     def log(self, message: object, /, level: str = "info", **data: Any) -> None:
         """Write a line to the run's log; ``level`` is debug, info, warning or error. A line over 4 KiB is cut."""
         try:
-            text, data_json = _encode_log_line(_text_of(message), data)
-            text, data_json = self._hide(text), self._hide(data_json.decode()).encode()
+            text, data_json = _encode_log_line(self._hide(_text_of(message)), data, self._hide)
             self.reporter.line(LOG_LEVELS.get(_text_of(level).lower(), "info"), text, data_json)
         except Exception:
             logging.getLogger(__name__).warning("an agent's log line was lost", exc_info=True)
@@ -166,9 +165,9 @@ def _text_of(value: object) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _encode_log_line(message: str, data: Mapping[str, Any]) -> tuple[str, bytes]:
+def _encode_log_line(message: str, data: Mapping[str, Any], hide: Callable[[str], str]) -> tuple[str, bytes]:
     message_bytes = len(orjson.dumps(message))
-    data_json = orjson.dumps({_text_of(name): _to_storable(value) for name, value in data.items()})
+    data_json = orjson.dumps({_text_of(name): _map_texts(_to_storable(value), hide) for name, value in data.items()})
     total_bytes = message_bytes + len(data_json)
     if total_bytes <= LOG_LINE_MAX_BYTES:
         return message, data_json
@@ -201,6 +200,20 @@ def _to_storable(value: object) -> Any:
     except Exception as error:  # noqa: BLE001 - an agent's class may raise anything
         text = f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
     return {"not_json": True, "repr": _text_of(text[:_REPR_MAX_CHARS])}
+
+
+def _map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return the JSON ``value`` with each text changed; a number whose text would change becomes that text."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(key): _map_texts(child, change) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_map_texts(child, change) for child in value]
+    if value is None or isinstance(value, bool):
+        return value
+    text = str(value)
+    return value if (changed := change(text)) == text else changed
 
 
 def _is_storable(value: Any, level: int) -> bool:

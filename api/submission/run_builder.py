@@ -31,6 +31,7 @@ from shared.domain.lifecycle.transitions import start
 from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError, ValidationFailed
 from shared.ids import new_execution_id
+from shared.live.redis_monitor import RedisMonitor
 
 _INPUT_CHECKED_MAX_BYTES: Final = 7 * 1024 * 1024
 """Limit of the input bytes that are checked at the submit if many steps begin the run; workers check each step too."""
@@ -48,13 +49,19 @@ class RunBuilder:
     """Builds the runs of baskets and of single agents."""
 
     def __init__(
-        self, services: Services, baskets: BasketCache, admission: Admission, availability: AgentAvailability
+        self,
+        services: Services,
+        baskets: BasketCache,
+        admission: Admission,
+        availability: AgentAvailability,
+        monitor: RedisMonitor,
     ) -> None:
         self._services = services
         self._catalogue = services.catalogue
         self._baskets = baskets
         self._admission = admission
         self._availability = availability
+        self._monitor = monitor
 
     def basket_run(self, submission: Submission, already_queued: int = 0) -> NewRun | BucketError:
         """Return the run of a basket, named or written inline, or the error that refuses it.
@@ -79,9 +86,13 @@ class RunBuilder:
             return with_warnings(error, submission.warnings)
 
     def _new_run(self, basket: Basket, submission: Submission, *, kind: str) -> NewRun:
-        self._availability.check_listed(*basket.agents)
+        # Most runs need none of the agents that the workers report; a wrong spec is found where the basket is parsed.
+        needs_reported = not self._monitor.last.unavailable.keys().isdisjoint(basket.agents)
+        if needs_reported:
+            self._availability.check_listed(*basket.agents)
         run = build_execution(basket, submission, self._catalogue, kind=kind)
-        self._availability.check(basket.agents)  # last: no later time would mend another fault
+        if needs_reported:
+            self._availability.check(basket.agents)  # last: no later time would mend another fault
         return NewRun(start(run, run.created_at, self._services.timings))
 
     def _basket(self, body: Mapping[str, Any]) -> Basket:

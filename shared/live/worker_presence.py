@@ -20,7 +20,8 @@ from shared.live.redis_client import drop_if_demoted
 PRESENCE_RENEW_EVERY_S: Final = 5.0
 PRESENCE_TTL_S: Final = 15.0
 _KEY: Final = "workers"
-_REPORTS_KEY: Final = "workers:unavailable"
+# Under a prefix that the ACL of earlier releases grants: without the right to it no process would reach Redis at all.
+_REPORTS_KEY: Final = "metrics:unavailable_agents"
 
 # By Redis's own time: the entries of machines whose clocks differ must last equally long.
 _ANNOUNCE: Final = """

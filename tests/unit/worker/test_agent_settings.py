@@ -39,9 +39,9 @@ def test_the_longer_of_two_values_is_hidden_whole() -> None:
     assert hide_settings("abcdef", {"A": "abcd", "B": "abcdef"}) == "<B>"
 
 
-def test_what_an_agent_reports_does_not_show_its_settings() -> None:
-    recorder, unused = Recorder(), Any
-    ctx = AgentContext(
+def context(recorder: Recorder, **settings: str) -> AgentContext:
+    unused = Any
+    return AgentContext(
         execution_id="1763700000_89ce24ad1b2c3d4e",
         step="step",
         attempt=1,
@@ -51,8 +51,20 @@ def test_what_an_agent_reports_does_not_show_its_settings() -> None:
         ledger=unused,  # type: ignore[arg-type]
         reporter=recorder,
         checkpoints=unused,  # type: ignore[arg-type]
-        settings=AgentSettings({"KEY": SECRET}),
+        settings=AgentSettings(settings),
     )
+
+
+def test_what_is_hidden_leaves_json() -> None:
+    recorder = Recorder()
+    context(recorder, FLAG="true", PORT="8080", NAME='"ok":').log("x", ok=True, flag="true", port=8080, ports=[18080.5])
+    [(_, _, data_json)] = recorder.received
+    assert json.loads(data_json) == {"ok": True, "flag": "<FLAG>", "port": "<PORT>", "ports": ["1<PORT>.5"]}
+
+
+def test_what_an_agent_reports_does_not_show_its_settings() -> None:
+    recorder = Recorder()
+    ctx = context(recorder, KEY=SECRET)
     assert ctx.settings["KEY"] == SECRET
     ctx.log(f"asked with {SECRET}", key=SECRET, settings=ctx.settings, nested={"keys": [SECRET]})
     ctx.progress(0.5, f"with {SECRET}")

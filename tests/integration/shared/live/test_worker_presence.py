@@ -82,7 +82,7 @@ def test_an_agent_is_unavailable_if_every_worker_says_so(client: redis.Redis) ->
     second.stop()
     assert unavailable(client) == {"rates": UNSET, "law": UNSET}
     first.stop()
-    assert (unavailable(client), client.exists("workers:unavailable")) == ({}, 0)
+    assert (unavailable(client), client.exists("metrics:unavailable_agents")) == ({}, 0)
 
 
 def test_a_worker_without_a_report_counts_as_one_that_can_run_all(client: redis.Redis) -> None:
@@ -95,16 +95,16 @@ def test_a_worker_without_a_report_counts_as_one_that_can_run_all(client: redis.
 def test_equal_reports_are_sent_once(client: redis.Redis) -> None:
     for number in range(3):
         client.zadd("workers", {f"w:{number}": now_of(client) + 15})
-        client.hset("workers:unavailable", f"w:{number}", encode_report({"rates": UNSET}))
+        client.hset("metrics:unavailable_agents", f"w:{number}", encode_report({"rates": UNSET}))
     assert read_presence(client) == [3, encode_report({"rates": UNSET})]
 
 
 def test_the_report_of_a_worker_that_was_killed_does_not_count_and_is_removed(client: redis.Redis) -> None:
     client.zadd("workers", {"dead:1": now_of(client) - 1})
-    client.hset("workers:unavailable", "dead:1", encode_report({"rates": UNSET}))
+    client.hset("metrics:unavailable_agents", "dead:1", encode_report({"rates": UNSET}))
     assert unavailable(client) == {}
     announce(client, "here:1").stop()
-    assert client.hgetall("workers:unavailable") == {}
+    assert client.hgetall("metrics:unavailable_agents") == {}
 
 
 def test_a_report_that_cannot_be_read_makes_no_agent_unavailable() -> None:

@@ -88,7 +88,9 @@ def test_a_retry_of_a_failed_run_goes_on_at_its_checkpoint_and_one_from_the_star
     runner.run_message(bench.message_of(first))
     second = retry(first, RetryFrom.FAILED)
     third = retry(second, RetryFrom.FAILED)
-    retry(second, RetryFrom.START)
+    anew = retry(second, RetryFrom.START)
+    lease = Lease(anew.integrator, anew.id, "s1", 2, "token-2")
+    assert bench.services.checkpoints.load_newest(lease) is None
     assert restored == [None, 7, 7, None], "the second had none of its own"
     assert bench.read(third).execution.status is ExecutionStatus.COMPLETED
     assert large_outputs(bench) == (1 if pad > 10 else 0), "the one of the run that failed"
