@@ -52,12 +52,9 @@ def check_agent(folder: Path, *, runs_sample: bool = True, timeout_s: float | No
     if builtin is not None and builtin.resolve() != folder.resolve():
         report.faults.append(f"name {spec.name!r} is taken by {builtin}")
     missing = missing_settings(spec.settings, read_settings(spec.settings))
-    if missing and runs_sample:
-        report.faults.append(
-            f"the setting {', '.join(missing)} is not set here, and without it the agent is unavailable"
-        )
-    elif missing:
-        report.notes.append(f"the setting {', '.join(missing)} is not set here")
+    if missing:
+        consequence = ", so its sample was not run; without it the agent is unavailable" if runs_sample else ""
+        report.notes.append(f"the setting {', '.join(missing)} is not set here{consequence}")
     limit_s = timeout_s or min(spec.timeout_s, SAMPLE_TIMEOUT_MAX_S)
     _try_agent(report, spec, folder, limit_s, runs_sample=runs_sample and not missing)
     return report
