@@ -20,8 +20,8 @@ _GATEWAY_FOLDER: Final = str(Path(worker.gateway.__file__).parent)
 def format_agent_traceback(raised: BaseException, folder: Path, settings: Mapping[str, str]) -> str:
     """Return the traceback of an exception, in which no value of ``settings`` stands; raises nothing."""
     try:
-        trace = raised.__traceback__
-        while trace is not None and not Path(trace.tb_frame.f_code.co_filename).is_relative_to(folder):
+        own_folder, trace = folder.absolute(), raised.__traceback__
+        while trace is not None and not Path(trace.tb_frame.f_code.co_filename).is_relative_to(own_folder):
             trace = trace.tb_next
         summary = traceback.TracebackException(type(raised), raised, trace or raised.__traceback__)
         _leave_out_gateway(summary)

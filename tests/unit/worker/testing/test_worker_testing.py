@@ -15,6 +15,7 @@ from tests.api_client import AGENTS
 from worker.agent_errors import TransientError
 from worker.context import AgentContext
 from worker.gateway.gateway_errors import GatewayError
+from worker.steps.failures.agent_traceback import format_agent_traceback
 from worker.testing import FakeContext, FakeHttp, TrialFailed, run_agent
 
 RATES = "https://rates.example/latest"
@@ -100,3 +101,11 @@ def test_an_agent_is_found_by_its_name_and_another_is_not(monkeypatch: pytest.Mo
     monkeypatch.setenv("BUCKET_AGENTS_DIR", str(tmp_path))
     with pytest.raises(AgentNotFound, match=f"none of this name in {tmp_path}"):
         run_agent("echo", {})
+
+
+def test_a_traceback_begins_in_the_agent_also_if_its_folder_is_relative(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(AGENTS)
+    with pytest.raises(ValueError, match="told to raise") as raised:
+        run_agent("raiser", {"kind": "ValueError"})
+    text = format_agent_traceback(raised.value, Path("raiser"), {})
+    assert text.splitlines()[1].startswith(f'  File "{AGENTS}/raiser/agent.py"')
