@@ -54,7 +54,8 @@ def check_agent(folder: Path, *, runs_sample: bool = True, timeout_s: float | No
     missing = missing_settings(spec.settings, read_settings(spec.settings))
     if missing:
         consequence = ", so its sample was not run; without it the agent is unavailable" if runs_sample else ""
-        report.notes.append(f"the setting {', '.join(missing)} is not set here{consequence}")
+        names = f"setting {missing[0]} is" if len(missing) == 1 else f"settings {', '.join(missing)} are"
+        report.notes.append(f"the {names} not set here{consequence}")
     limit_s = timeout_s or min(spec.timeout_s, SAMPLE_TIMEOUT_MAX_S)
     _try_agent(report, spec, folder, limit_s, runs_sample=runs_sample and not missing)
     return report
@@ -65,7 +66,9 @@ def _try_agent(report: AgentReport, spec: AgentSpec, folder: Path, limit_s: floa
     given = spec.sample_input if runs_sample else None
     outcome = run_trial(TrialJob(str(folder), given, limit_s, {}, is_quiet=True))
     if outcome.error_code == "agent_unavailable":
-        report.faults += outcome.message.splitlines()
+        # A module that reads a setting at its import cannot be loaded without it, and a worker does not try.
+        lacks_settings = missing_settings(spec.settings, read_settings(spec.settings))
+        (report.notes if lacks_settings else report.faults).extend(outcome.message.splitlines())
     elif outcome.error_code == "timeout":
         report.faults.append(
             f"the sample did not end within {limit_s:g} s (timeout_s is {spec.timeout_s:g}); --timeout gives it more"

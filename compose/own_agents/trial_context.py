@@ -72,7 +72,7 @@ def make_context(
         raise SpecError(f"the spec's settings do not name {', '.join(unknown)}")
     values = read_settings(spec.settings, {**os.environ, **settings})
     if missing := missing_settings(spec.settings, values):
-        raise SpecError(f"the setting {', '.join(missing)} is missing; set it in the environment, or by --setting")
+        raise SpecError(f"{', '.join(missing)} must be set, in the environment or by --setting")
     now = datetime.now(UTC)
     execution_id = new_execution_id(now)
     context = AgentContext(
