@@ -27,6 +27,7 @@ from compose.embedded.process_plan import Stage
 from compose.embedded.stack import Stack, build_stack
 from compose.embedded.supervisor import Supervisor
 from compose.operator_error import OperatorError
+from compose.own_agents.agents_watch import AgentsWatch
 from compose.server_report import ServerReport
 from shared.errors import SettingsError
 from shared.settings import Settings, warn_about_unknown_variables
@@ -75,10 +76,11 @@ def _run_stack(lock: DirectoryLock, directory: Path, *, verbose: bool) -> None:
             GroupReaper(sockets) as reaper,
             _stop_on_exit(Supervisor(logs, reaper, console.print_warning)) as supervisor,
         ):
+            watch = None if settings.agents_dir is None else AgentsWatch(settings.agents_dir)
             _start_stack(supervisor, stack)
             sentence = selftest.run_selftest(stack.url, logs, supervisor.check_children)
             _print_welcome(stack, directory, sentence)
-            reload_agents = _watch_agents(settings, supervisor, stack)
+            reload_agents = _agents_reload(settings, watch, supervisor, stack.url)
             while True:
                 supervisor.check_children()
                 reload_agents()
@@ -89,15 +91,15 @@ def _run_stack(lock: DirectoryLock, directory: Path, *, verbose: bool) -> None:
         socket_dir.remove_socket_dir(sockets)
 
 
-def _watch_agents(settings: Settings, supervisor: Supervisor, stack: Stack) -> Callable[[], None]:
+def _agents_reload(
+    settings: Settings, watch: AgentsWatch | None, supervisor: Supervisor, url: str
+) -> Callable[[], None]:
     """Tell what is wrong with the author's agents, and return what reloads them when they have changed."""
-    if settings.agents_dir is None:
+    if settings.agents_dir is None or watch is None:
         return lambda: None
     from compose.own_agents.agents_reload import AgentsReload  # only here: it loads what runs agents
 
-    agents_reload = AgentsReload(settings.agents_dir, supervisor, stack.url)
-    agents_reload.report_faults("no run can use it")
-    return agents_reload.check
+    return AgentsReload(settings.agents_dir, watch, supervisor, url).check
 
 
 def _start_stack(supervisor: Supervisor, stack: Stack) -> None:

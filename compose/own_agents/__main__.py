@@ -5,20 +5,27 @@ It reads one JSON object from stdin, ``{"check": {...}}`` or ``{"run": {...}}``,
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import stamina
 
+from compose.embedded.die_with_parent import PR_SET_PDEATHSIG
 from compose.own_agents.agent_checks import check_agent
 from compose.own_agents.trial_process import TrialJob, run_trial
 
 
 def main() -> None:
     """Do what stdin asks for."""
+    # If bucketd is killed, this process still ends the agent that it runs.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     stamina.instrumentation.set_on_retry_hooks([])  # the gateway tells its retries in the run's log
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

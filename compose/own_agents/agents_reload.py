@@ -23,6 +23,7 @@ from worker.supervision.child_processes import children_of
 
 _TCP_TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _LISTENS: Final = "0A"
+_LOAD_TIMEOUT_S: Final = 10.0
 # api/gunicorn.py then takes the port for its own, not for taken, and makes a directory of metrics of its own.
 _SUCCESSOR: Final = {"GUNICORN_PID": "0"}
 
@@ -30,18 +31,22 @@ _SUCCESSOR: Final = {"GUNICORN_PID": "0"}
 class AgentsReload:
     """Watches the agents of one directory while a stack runs; call :meth:`check` again and again."""
 
-    def __init__(self, directory: Path, supervisor: Supervisor, api_url: str) -> None:
+    def __init__(self, directory: Path, watch: AgentsWatch, supervisor: Supervisor, api_url: str) -> None:
+        """Tell what is wrong with the agents of a stack that has started after ``watch`` had looked at them."""
         self._directory = directory
         self._supervisor = supervisor
         self._port = urlsplit(api_url).port or 80
-        self._watch = AgentsWatch(directory)
+        self._watch = watch
+        self._unavailable = frozenset(self._print_faults(frozenset()) or ())
 
     def check(self) -> None:
-        """Look for changes, and reload the agents if there are any and all agents are right."""
+        """Look for changes, and reload the agents, unless one is wrong that runs now: then the old ones go on."""
         if not (changed := self._watch.take_changes()):
             return
         began = time.monotonic()
-        if not self.report_faults("the running agents stay as they are"):
+        wrong = self._print_faults(self._unavailable)
+        if wrong is None or wrong - self._unavailable:
+            console.print_warning("the agents that run stay as they were")
             return
         try:
             self._supervisor.replace_child("worker", lambda pid: bool(children_of(pid)))
@@ -49,22 +54,28 @@ class AgentsReload:
         except OperatorError as error:
             console.print_failure("agents", error)
             return
+        self._unavailable = wrong
         console.print_ok("agents", f"{', '.join(changed)} changed, reloaded", time.monotonic() - began)
 
-    def report_faults(self, consequence: str) -> bool:
-        """Check all agents without their samples, and print what is wrong; return whether nothing is."""
+    def _print_faults(self, known: frozenset[str]) -> frozenset[str] | None:
+        """Check all agents without their samples, print what is wrong, and return the names of those that are.
+
+        Those that are ``known`` to be wrong take one line. Return None if the check itself is not possible.
+        """
         try:
-            reports = list(check_folders(find_agent_folders(self._directory), runs_sample=False))
+            folders = find_agent_folders(self._directory)
+            reports = list(check_folders(folders, runs_sample=False, timeout_s=_LOAD_TIMEOUT_S))
         except (OperatorError, OSError) as error:
-            console.print_failure("agents", OperatorError(f"cannot be checked, so {consequence}", fix=str(error)))
-            return False
-        for name, note in ((report.name, note) for report in reports for note in report.notes):
-            console.print_warning(f"{name}: {note}")
-        wrong = [report for report in reports if report.faults]
-        for report in wrong:
-            fix = "\n".join([*report.faults, *report.traceback.splitlines()])
-            console.print_failure(report.name, OperatorError(f"is wrong, so {consequence}", fix=fix))
-        return not wrong
+            console.print_failure("agents", OperatorError("cannot be checked", fix=str(error)))
+            return None
+        for report in reports:
+            for note in report.notes:
+                console.print_warning(f"{report.name}: {note}")
+            if report.faults:
+                fix = "\n".join([*report.faults, *report.traceback.splitlines()])
+                told = "is still wrong" if report.name in known else "is wrong"
+                console.print_failure(report.name, OperatorError(told, fix="" if report.name in known else fix))
+        return frozenset(report.name for report in reports if report.faults)
 
 
 def is_served_by(pid: int, port: int) -> bool:

@@ -98,6 +98,8 @@ def _read_until_closed(reading: int, pid: int, within_s: float) -> bytes:
 def _run_in_child(job: TrialJob, writing: int) -> NoReturn:
     """Run the attempt and write its outcome as one line; the process ends here, whatever threads are left."""
     os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)  # those of the process that forked this one
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         if job.is_quiet:

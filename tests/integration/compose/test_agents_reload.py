@@ -80,7 +80,7 @@ def test_changed_agents_are_taken_over_while_runs_are_in_flight(tmp_path: Path) 
 
         spec = agents / "greeter" / "agent_spec.json"
         spec.write_text(json.dumps(json.loads(spec.read_text()) | {"tiemout_s": 3}))
-        words = "is wrong, so the running agents stay as they are"
+        words = "the agents that run stay as they were"
         wait_until(lambda: words in said.read_text(), 20, said.read_text())
         assert "did you mean timeout_s" in said.read_text()
         run = requests.post(f"{url}/run-agent", json=greet(), headers={"Prefer": "wait=10"}, timeout=20).json()

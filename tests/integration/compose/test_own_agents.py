@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -121,6 +122,25 @@ def test_a_checked_agent_leaves_no_process_behind(greeter: Path, tmp_path: Path)
     code, output = agents("check", cwd=tmp_path)
     assert code == 0, output
     wait_until(lambda: not is_running(int((tmp_path / "pid").read_text())))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_end_of_bucketd_is_the_end_of_the_agent(greeter: Path, tmp_path: Path, number: signal.Signals) -> None:
+    pid_file = tmp_path / "pid"
+    (greeter / "agent.py").write_text(
+        "import os, pathlib, time\n"
+        "def run(given, ctx):\n"
+        f"    pathlib.Path({str(pid_file)!r}).write_text(f'{{os.getpid()}}\\n')\n"
+        "    time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", "from compose.cli import main; main()", "agents", "run", "greeter"]
+    given = ["--input", '{"name": "x"}']
+    with subprocess.Popen([*command, *given], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"), 20)
+        process.send_signal(number)
+        _, output = process.communicate(timeout=10)
+    wait_until(lambda: not is_running(int(pid_file.read_text())))
+    assert "Traceback" not in output
 
 
 def test_an_agent_runs_with_its_settings_and_goes_on_at_its_checkpoint(greeter: Path, tmp_path: Path) -> None:
