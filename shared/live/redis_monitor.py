@@ -15,7 +15,7 @@ import redis
 import structlog
 
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
-from shared.domain.definitions.availability import Unavailability
+from shared.domain.definitions.unavailability import Unavailability
 from shared.live import worker_presence
 from shared.live.redis_client import connect, drop_if_demoted, is_demotion
 from shared.queue.dequeue import UnreadableMessage, decode_message

@@ -16,7 +16,7 @@ from celery import bootsteps, signals
 
 from shared.bootstrap import Services
 from shared.clock import boottime_s
-from shared.domain.definitions.availability import Unavailability
+from shared.domain.definitions.unavailability import Unavailability
 from shared.domain.execution import ErrorKind, Execution, RunError
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.step_transitions import cancelled_error

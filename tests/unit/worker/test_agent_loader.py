@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from shared.catalogue.agent_catalogue import load_catalogue
-from shared.domain.definitions.availability import Unavailability
+from shared.domain.definitions.unavailability import Unavailability
 from shared.errors import SpecError
 from worker.agent_loader import LoadedAgents, check_agents, load_agents, load_available_agents
 
