@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,7 @@ def test_an_agent_that_cannot_be_loaded_is_unavailable_and_no_other(tmp_path: Pa
         "wrong": Unavailability("agent_spec.json: queue must be one of default, long"),
     }
     assert sorted(line["agent"] for line in lines) == ["broken", "wrong"]
+    assert not [name for name in sys.modules if name.startswith("_bucket_agent_broken")]
 
 
 def test_an_agent_whose_required_setting_is_missing_is_unavailable_and_not_imported(
