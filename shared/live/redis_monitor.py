@@ -16,6 +16,7 @@ import structlog
 
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.live import worker_presence
+from shared.live.providers.provider_states import ProviderState, decode_states, read_states
 from shared.live.redis_client import connect, drop_if_demoted, is_demotion
 from shared.queue.dequeue import UnreadableMessage, decode_message
 from shared.queue.estimates import OldestMessage, QueueHistory, QueueSnapshot
@@ -31,13 +32,15 @@ class RedisSnapshot:
     """A snapshot of Redis: ``backlog`` is the number of waiting messages, ``workers`` the number of workers present.
 
     A Redis that refuses writes (a replica, full, no rights) counts as not connected: no message would reach a worker.
-    ``queues`` are the lists of messages by key; empty if the store's time is not known.
+    ``queues`` are the lists of messages by key; empty if the store's time is not known. ``providers`` are those that
+    agents called in the last day.
     """
 
     is_connected: bool = False
     backlog: int = 0
     workers: int = 0
     queues: Mapping[str, QueueSnapshot] = field(default_factory=dict)
+    providers: tuple[ProviderState, ...] = ()
 
 
 class RedisMonitor:
@@ -91,11 +94,12 @@ class RedisMonitor:
         pipe = self._redis.pipeline(transaction=False)
         check_writable(pipe)
         worker_presence.count_workers(pipe)
+        read_states(pipe)
         for name in self._histories:
             pipe.llen(name)
             pipe.lindex(name, -1)
         try:
-            _, _, workers, *list_replies = pipe.execute()
+            _, _, workers, states, time, *list_replies = pipe.execute()
         except redis.RedisError as error:
             if self._last.is_connected or not self._has_snapshot.is_set():
                 structlog.get_logger().warning("Redis is away", reason=str(error))
@@ -104,7 +108,8 @@ class RedisMonitor:
                 self._on_demotion()
             return RedisSnapshot()
         lengths, oldest = list_replies[::2], list_replies[1::2]
-        return RedisSnapshot(True, sum(lengths), workers=workers, queues=self._observe_queues(lengths, oldest))
+        queues = self._observe_queues(lengths, oldest)
+        return RedisSnapshot(True, sum(lengths), workers, queues, decode_states(states, time))
 
     def _observe_queues(self, lengths: Sequence[int], oldest: Sequence[Any]) -> Mapping[str, QueueSnapshot]:
         now = self._now()
