@@ -20,6 +20,11 @@ SEEDED = {
     "coordinator_test": ["financial_coordinator"],
     "financial_operations": ["financial_coordinator", "cashflow_analyzer"],
     "simulate": ["simulate"],
+    "gurukul_practice": ["vedic_quiz_agent", "gurukul_feedback"],
+    "gurukul_report": ["gurukul_trend", "gurukul_anomaly", "gurukul_feedback"],
+    "text_to_json_test": ["text_to_json"],
+    "vehicle_checkup": ["auto_diagnostics", "vehicle_maintenance", "fuel_efficiency"],
+    "workflow_optimizer": ["workflow_agent", "schedule_agent"],
 }
 PROCESSES = 2
 MANY_REQUESTS = 24  # connections reach the processes at random: all at one process is 1 in 8 million

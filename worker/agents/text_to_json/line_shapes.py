@@ -11,7 +11,7 @@ _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,12})?", re.AS
 _DOUBLE_DIGITS: Final = 15
 _LITERALS: Final = {"true": True, "false": False, "null": None}
 _BULLET: Final = re.compile(r"\s*(?:[-*•]|[0-9]{1,4}[.)])\s+(\S.*)", re.DOTALL)
-_PAIR: Final = re.compile(r"\s*([^\W\d_][^:=]{0,59}?)\s*(?::(?=\s|$)|=(?!=))\s*(.*)", re.DOTALL)
+_PAIR: Final = re.compile(r"\s*([^\W\d_][^:={}\[\]\x22]{0,59}?)\s*(?::(?=\s|$)|=(?!=))\s*(.*)", re.DOTALL)
 _SENTENCE: Final = re.compile(r"[.!?;,]\s")
 
 
@@ -24,7 +24,8 @@ def bullet_of(line: str) -> str | None:
 def key_value_of(line: str) -> tuple[str, str] | None:
     """Return key and value of ``Key: value`` or ``key = value``; None for a sentence that only has a colon in it.
 
-    A key begins with a letter, has at most five words and sixty characters, and no end of a sentence in it.
+    A key begins with a letter, has at most five words and sixty characters, and no end of a sentence, quote
+    or bracket of JSON in it.
     """
     found = _PAIR.fullmatch(line)
     if found is None or len(found[1].split()) > KEY_WORDS_MAX or _SENTENCE.search(found[1]):
