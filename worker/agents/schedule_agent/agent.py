@@ -34,12 +34,18 @@ def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
 
 
 def _in_order(tasks: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Order tasks by deadline, priority and place in the list, but each after the ones that it needs."""
-    order_by_needs(tasks)  # only to refuse circles
+    """Order tasks by deadline, priority and place in the list, but each after the ones that it needs.
+
+    What an urgent task needs is as urgent as that task (priority inheritance).
+    """
     ranks = {
         task["id"]: (task.get("deadline", "9999-12-31"), -task.get("priority", PRIORITY_DEFAULT), number)
         for number, task in enumerate(tasks)
     }
+    by_id = {task["id"]: task for task in tasks}
+    for name in reversed(order_by_needs(tasks)):
+        for need in by_id[name].get("needs", ()):
+            ranks[need] = min(ranks[need], (*ranks[name][:2], ranks[need][2]))
     missing = {task["id"]: len(set(task.get("needs", ()))) for task in tasks}
     followers: dict[str, list[str]] = {}
     for task in tasks:
@@ -161,5 +167,6 @@ class _Planner:
             "last_day": self._days[-1].isoformat(),
             "free_minutes": self._free.left(0, None)[1],
             "basis": "One person, one thing at a time, local times. Events keep their time; tasks follow by deadline, "
-            "priority (5 first) and place in the list, each in the earliest gap after what it needs.",
+            "priority (5 first) and place in the list, each in the earliest gap after what it needs; what an urgent "
+            "task needs is as urgent.",
         }

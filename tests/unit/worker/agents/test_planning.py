@@ -126,6 +126,12 @@ def test_a_deadline_comes_before_a_priority_and_that_before_the_place_in_the_lis
     assert [name for name, _, _ in placed(output)] == ["due", "urgent", "last"]
 
 
+def test_what_an_urgent_task_needs_is_as_urgent(plan: Build) -> None:
+    output = plan(task("other", 400), task("base", 240), task("due", 240, "base", deadline=MONDAY))
+    assert [name for name, _, _ in placed(output)] == ["base", "due", "other"]
+    assert output["unplaced"] == []
+
+
 def test_a_task_comes_after_its_needs_and_not_before_its_earliest_day(plan: Build) -> None:
     output = plan(task("b", 60, "a", deadline="2026-03-03"), task("a", 60, earliest="2026-03-03"))
     assert placed(output) == [("a", "03T09:00", "03T10:00"), ("b", "03T10:00", "03T11:00")]
