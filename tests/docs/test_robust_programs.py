@@ -105,7 +105,7 @@ def test_each_program_obeys_retry_after_and_never_spins(stack: Stack, tmp_path: 
 
 
 def test_each_command_waits_for_an_api_that_restarts(stack: Stack) -> None:
-    assert len(COMMANDS) == 2
+    assert len(COMMANDS) == 3
     stack.stop("api")
     started = []
     for command in COMMANDS:
