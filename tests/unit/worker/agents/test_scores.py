@@ -118,6 +118,15 @@ def test_feedback_uses_the_trends_and_anomalies_that_it_is_given(run_agent: Run)
     assert "Far below the usual: 2026-01-12" in output["feedback"][0]["text"]
 
 
+def test_a_report_carries_trends_and_anomalies_to_the_feedback(run_agent: Run) -> None:
+    scores = weekly(50, 55, 60, 65, 70, 75)
+    trends = run_agent("gurukul_trend", {"scores": scores})
+    anomalies = run_agent("gurukul_anomaly", trends | {"scores": scores})
+    assert anomalies["trends"] == [{"student": None, "subject": None, "direction": "rising"}]
+    feedback = run_agent("gurukul_feedback", anomalies | {"scores": scores})
+    assert feedback["based_on"] == {"scores": 6, "trends": "input", "anomalies": "input"}
+
+
 @pytest.mark.parametrize("name", AGENTS)
 def test_no_scores_one_score_and_equal_scores_have_results(run_agent: Run, name: str) -> None:
     for scores in ([], weekly(0), weekly(*[0] * 9), [{"date": "2026-01-05", "score": 5, "max": 5}] * 9):

@@ -119,9 +119,16 @@ def test_json_that_no_store_can_keep_is_told(read: Read, text: str, reason: str)
     assert reason in output["unread"][0]["reason"]
 
 
-@pytest.mark.timeout(20)
+def test_after_many_lines_that_only_look_like_json_no_more_are_tried(read: Read) -> None:
+    reasons = unread(read("{x\n" * 200 + "[1]"))
+    assert reasons[200].startswith("looks like JSON")
+    assert reasons[201].startswith("not tried: 200 lines before it")
+
+
+@pytest.mark.timeout(10)
 @pytest.mark.parametrize(
-    "text", ["", "\n" * 50_000, "[\n" * 25_000, "x\n" * 25_000, "a" * 40 + ",b\n" + "1,2\n" * 12_000, "k: 1\n" * 10_000,
+    "text", ["", "\n" * 50_000, "[\n" * 25_000, "[\n" * 900 + "1," * 24_000,
+             "x\n" * 25_000, "a" * 40 + ",b\n" + "1,2\n" * 12_000, "k: 1\n" * 10_000,
              "|" * 50_000, "- " * 25_000, '{"a":[' * 8_000, "=" * 50_000, "a\0b: 1"]
 )  # fmt: skip
 def test_hostile_texts_end_soon_and_within_the_limit_of_an_output(read: Read, text: str) -> None:
