@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.catalogue.agent_catalogue import AgentCatalogue
+from shared.catalogue.agent_catalogue import AgentCatalogue, load_catalogue
 from shared.catalogue.seed_baskets import load_seed_baskets
 from shared.domain.definitions.basket import Basket, BasketStep
 from shared.domain.definitions.step_input import input_of
@@ -103,6 +103,12 @@ def needs_of(basket: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     names = basket["agents"]
     before = [(), *((name,) for name in names)] if basket["execution_strategy"] == "sequential" else [()] * len(names)
     return dict(zip(names, before, strict=False))
+
+
+def test_the_page_of_the_catalogue_names_every_agent_and_basket_that_ships_with_bucket() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "catalogue.md").read_text("utf-8")
+    names = [spec.name for spec in load_catalogue().agents()] + [str(basket["name"]) for basket in load_seed_baskets()]
+    assert [name for name in names if f"`{name}`" not in page] == []
 
 
 def test_every_field_of_the_catalogues_inputs_is_described_and_every_list_and_text_has_a_limit(
