@@ -30,7 +30,11 @@ endif
 # The tests that need no server come first.
 FAST := tests/architecture tests/unit
 CLIENT := tests/bucket_client
-TESTS ?= $(FAST) $(filter-out $(FAST) $(CLIENT) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/))))
+# The longest files come first, so that no process is left with one of them at the end.
+SLOW := $(addprefix tests/,integration/compose/embedded/test_stack.py unit/api/test_gunicorn.py \
+    integration/compose/test_up.py docs/test_robust_programs.py acceptance/test_redis_servers.py \
+    acceptance/test_running.py integration/api/test_rest.py acceptance/test_graphs.py acceptance/test_schedules.py)
+TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/))))
 PROCESSES ?= 3
 # Two files at a time, the longest first: most of the time they wait.
 LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
@@ -42,7 +46,7 @@ up: $(READY) ## runs redis-server, mongod, the API and a worker; one Ctrl-C stop
 
 # Three files at a time, because they wait a lot; PROCESSES=0 runs one after the other, which a debugger needs.
 test: $(READY) ## runs all tests but test-client and the fault tests; starts its own servers and leaves no process running
-	@$(BIN)/python -m pytest $(TESTS) -q -n $(PROCESSES) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest $(TESTS) -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-client: $(READY) ## tests the client, its command in a terminal, connectors, examples and integration check on real servers
 	@$(BIN)/python -m pytest $(CLIENT) -q -n $(PROCESSES) --dist loadfile $(ARGS)

@@ -13,6 +13,8 @@ from api.actions import cancel, dead_letter_routes, retry
 from api.actions.retry import RetryHandler
 from api.background import start_background
 from api.catalogue import routes as catalogue
+from api.catalogue.agent_views import AgentViews
+from api.catalogue.availability import AgentAvailability
 from api.catalogue.basket_cache import BasketCache
 from api.feed import routes as feed
 from api.feed.changes import FeedHandler
@@ -66,9 +68,12 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
     baskets, row_renderer = BasketCache(services), RowRenderer(services, view_hints)
     feed_handler = FeedHandler(services, long_poller, row_renderer)
     admission = Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set)
-    builder = RunBuilder(services, baskets, admission)
+    availability = AgentAvailability(services.catalogue, monitor)
+    builder = RunBuilder(services, baskets, admission, availability, monitor)
     acceptor = Acceptor(services, GroupCommit(services), withdrawals)
-    retrier = RetryHandler(reader, services.timings, admission, acceptor, view_hints)
+    retrier = RetryHandler(
+        services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints
+    )
     app = _create_flask(settings, long_poller)
     app.wsgi_app = activity.count_requests(app.wsgi_app)  # type: ignore[method-assign]
     _register(
@@ -85,7 +90,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         feed.consumers_blueprint(services, feed_handler),
         logs.blueprint(services.catalogue, LogPageReader(services, monitor)),
         health.blueprint(services.database, monitor, store_watcher),
-        catalogue.blueprint(services, baskets),
+        catalogue.blueprint(services, baskets, availability, AgentViews(services, availability, monitor)),
         metrics=health.metrics_blueprint(services.redis),
     )
     return app, partial(start_background, activity, monitor, store_watcher, durations, withdrawals)

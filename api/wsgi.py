@@ -18,7 +18,9 @@ configure_logging("api", settings.log_level)
 warn_about_unknown_variables()
 fault_injection.arm_from(settings.faults)
 try:
-    app, start_background = create_app(bootstrap(settings, "api"))
+    services = bootstrap(settings, "api")
+    services.catalogue.log_faults()
+    app, start_background = create_app(services)
 except BucketError as error:
     raise SystemExit(f"the API cannot start: {error.message}") from error
 app.extensions[START_BACKGROUND] = start_background

@@ -187,6 +187,10 @@ class Overloaded(Unavailable, error_code="overloaded"):
     """Too much work is waiting; nothing was stored, send the same request again later."""
 
 
+class AgentUnavailable(ServiceError, error_code="agent_unavailable", http_status=503, retryable=True):
+    """An agent that this request needs is unavailable; nothing was stored, send the same request again later."""
+
+
 class OutcomeUnknown(ServiceError, error_code="outcome_unknown", http_status=503, retryable=True):
     """The answer of the store was lost; with an Idempotency-Key, send the same request again."""
 

@@ -1,4 +1,4 @@
-"""Loads each agent's callable from its own folder, and nothing else; all faults are reported together."""
+"""Loads each agent's callable from its own folder; an agent that cannot be loaded is unavailable, and no other."""
 
 from __future__ import annotations
 
@@ -6,36 +6,80 @@ import asyncio
 import functools
 import importlib.util
 import inspect
+import re
 import sys
+import traceback
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import structlog
 
 from shared.catalogue.agent_catalogue import AgentCatalogue, load_catalogue
 from shared.domain.definitions.agent_spec import AgentSpec
+from shared.domain.definitions.unavailability import REASON_MAX_CHARS, Unavailability
 from shared.errors import SpecError
+from worker.agent_settings import AgentSettings, hide_settings, missing_settings, read_settings
 from worker.context import AgentContext
 
 AgentFunction = Callable[[dict[str, Any], AgentContext], Any]
+_FOLDER_OF_PATH: Final = re.compile(r"(?<![\w/.])/(?:[^\s/'\"():,]+/)+")
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """An agent's specification and its callable; ``run`` may return or raise anything."""
+    """An agent's specification, its callable and its settings; ``run`` may return or raise anything."""
 
     spec: AgentSpec
     run: AgentFunction
+    settings: Mapping[str, str] = field(default_factory=lambda: AgentSettings({}), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedAgents:
+    """The agents that this worker can run, and why it cannot run the others, both by name."""
+
+    agents: Mapping[str, Agent]
+    unavailable: Mapping[str, Unavailability]
+
+
+def load_available_agents(catalogue: AgentCatalogue) -> LoadedAgents:
+    """Load every agent that can be loaded and whose required settings are there; log a warning for each other one.
+
+    An agent that lacks a setting is not imported: its module may read the variable. Raises nothing for what an agent
+    does, except KeyboardInterrupt.
+    """
+    agents: dict[str, Agent] = {}
+    unavailable = {name: Unavailability(agent.reason) for name, agent in catalogue.broken.items()}
+    catalogue.log_faults()
+    for spec in catalogue.agents():
+        settings = read_settings(spec.settings)
+        try:
+            if missing := missing_settings(spec.settings, settings):
+                unavailable[spec.name] = Unavailability(_missing_text(missing), lacks_settings=True)
+            else:
+                agents[spec.name] = _load_agent(spec, catalogue.folder(spec.name), settings)
+        except SpecError as error:
+            unavailable[spec.name] = Unavailability(error.message)
+        if spec.name in unavailable:
+            structlog.get_logger().warning(
+                "an agent is unavailable", agent=spec.name, reason=unavailable[spec.name].reason
+            )
+    return LoadedAgents(types.MappingProxyType(agents), types.MappingProxyType(unavailable))
 
 
 def load_agents(catalogue: AgentCatalogue) -> Mapping[str, Agent]:
-    """Load every agent of the catalogue, by name; raises SpecError with a line for each that cannot be loaded."""
+    """Load every agent of the catalogue, by name; raises SpecError with a line for each fault of any agent.
+
+    A setting that is missing is no fault here: it may be there where the agent is to run.
+    """
     agents: dict[str, Agent] = {}
-    faults: list[str] = []
+    faults = list(catalogue.faults)
     for spec in catalogue.agents():
         try:
-            agents[spec.name] = Agent(spec, _callable_of(spec, catalogue.folder(spec.name)))
+            agents[spec.name] = _load_agent(spec, catalogue.folder(spec.name), read_settings(spec.settings))
         except SpecError as error:
             faults.append(f"agent {spec.name!r}: {error.message}")
     if faults:
@@ -46,10 +90,55 @@ def load_agents(catalogue: AgentCatalogue) -> Mapping[str, Agent]:
 def check_agents(agents_dir: Path | None) -> list[str]:
     """Return a line for each agent that was found and loaded; raises SpecError with all faults."""
     catalogue = load_catalogue(agents_dir)
-    return [
-        f"{name} {agent.spec.version} ({', '.join(agent.spec.domains)}) from {catalogue.folder(name)}"
-        for name, agent in load_agents(catalogue).items()
+    return [_line_of(agent, catalogue.folder(name)) for name, agent in load_agents(catalogue).items()]
+
+
+def _line_of(agent: Agent, folder: Path) -> str:
+    missing = missing_settings(agent.spec.settings, agent.settings)
+    note = f"; unavailable in this environment: {_missing_text(missing)}" if missing else ""
+    return f"{agent.spec.name} {agent.spec.version} ({', '.join(agent.spec.domains)}) from {folder}{note}"
+
+
+def _missing_text(names: list[str]) -> str:
+    if len(names) == 1:
+        return f"the required setting {names[0]} is not set"
+    return f"the required settings {', '.join(names)} are not set"
+
+
+def _load_agent(spec: AgentSpec, folder: Path, settings: AgentSettings) -> Agent:
+    """Return the loaded agent; raises SpecError, whose text has neither a path of this server nor a setting's value."""
+    try:
+        return Agent(spec, _callable_of(spec, folder), settings)
+    except (SpecError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # whatever an agent's module raises is its own failure
+        _forget_modules(spec.name)
+        raise SpecError(_load_fault(error, spec, folder, settings)) from error
+
+
+def _load_fault(error: BaseException, spec: AgentSpec, folder: Path, settings: Mapping[str, str]) -> str:
+    *_, last = traceback.format_exception_only(error)  # never fails, even if the error's own text does
+    module = f"{spec.entry.partition(':')[0]}.py"
+    lines = [
+        f"{Path(frame.filename).name} line {frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(folder)
     ]
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        lines.append(f"{Path(error.filename or module).name} line {error.lineno}")
+    place = f" ({lines[-1]})" if lines else ""
+    text = _FOLDER_OF_PATH.sub("", hide_settings(last.strip(), settings))
+    return f"{module} cannot be loaded: {text[:REASON_MAX_CHARS]}{place}"
+
+
+def _forget_modules(agent: str) -> None:
+    package = _package_name(agent)
+    for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+        del sys.modules[name]
+
+
+def _package_name(agent: str) -> str:
+    return f"_bucket_agent_{agent}"
 
 
 def _callable_of(spec: AgentSpec, folder: Path) -> AgentFunction:
@@ -73,18 +162,14 @@ def _callable_of(spec: AgentSpec, folder: Path) -> AgentFunction:
 
 def _load_module(agent: str, folder: Path, module_name: str) -> types.ModuleType:
     # A private package for each folder: two files agent.py never collide, and `from . import other` stays within it.
-    package = types.ModuleType(f"_bucket_agent_{agent}")
+    package = types.ModuleType(_package_name(agent))
     package.__path__ = [str(folder)]
     name = f"{package.__name__}.{module_name}"
     path = folder / f"{module_name}.py"
     module_spec = importlib.util.spec_from_file_location(name, path)
     if module_spec is None or module_spec.loader is None:
-        raise SpecError(f"{path} is not a Python file")
+        raise SpecError(f"{path.name} is not a Python file")
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[package.__name__], sys.modules[name] = package, module
-    try:
-        module_spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[package.__name__], sys.modules[name]
-        raise SpecError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    module_spec.loader.exec_module(module)
     return module

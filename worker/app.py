@@ -24,7 +24,7 @@ from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.queue.message import PRIORITY_STEPS
 from shared.settings import Settings, warn_about_unknown_variables
 from shared.telemetry.logging_setup import configure_logging
-from worker.agent_loader import load_agents
+from worker.agent_loader import load_available_agents
 from worker.broker import broker_connection_class, broker_settings
 from worker.steps.runner import dead_letter_message
 from worker.supervision.main_process import MainProcess, watchdog_bootstep
@@ -106,10 +106,10 @@ def _peak_memory_kib() -> int:
 def create_app(settings: Settings) -> Celery:
     """Build the Celery app of a worker.
 
-    Agents are loaded here, so that the worker does not start if one is wrong; the SpecError names all of them.
+    Agents are loaded here, before the pool forks. One that cannot be loaded is unavailable, and no other.
     """
     services = bootstrap(settings, "worker")
-    agents = load_agents(services.catalogue)
+    loaded = load_available_agents(services.catalogue)
     app = Celery("bucket", set_as_current=False)
     app.conf.update(celery_config_of(settings))
     app.amqp.Connection = broker_connection_class(
@@ -117,8 +117,8 @@ def create_app(settings: Settings) -> Celery:
     )
     app.Worker = app.subclass_with_self(BucketWorker, name="Worker")
     slots = SharedSlots(settings.worker_concurrency)
-    register_task(app, services, agents, slots)
-    main_process = MainProcess(services, slots)
+    register_task(app, services, loaded.agents, slots)
+    main_process = MainProcess(services, slots, loaded.unavailable)
     main_process.connect_signals()
     app.steps["worker"].add(watchdog_bootstep(main_process))
     return app

@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Protocol
 
 import orjson
+
+from worker.agent_settings import hide_settings
+from worker.gateway.closed import ClosedGateway
 
 LOG_LINE_MAX_BYTES: Final = 4096
 PROGRESS_MESSAGE_MAX_CHARS: Final = 200
@@ -60,11 +63,34 @@ class Checkpoints(Protocol):
         """Return the newest checkpoint of the step, from any attempt; None if there is none."""
 
 
+class Http(Protocol):
+    """The gateway: the only way out that Bucket offers to an agent. The calls are those of httpx."""
+
+    def request(self, method: str, url: str, **options: Any) -> Any:
+        """Send a request and return the response, whose body is read; raises GatewayError."""
+
+    def get(self, url: str, **options: Any) -> Any:
+        """Send a GET request."""
+
+    def post(self, url: str, **options: Any) -> Any:
+        """Send a POST request."""
+
+    def put(self, url: str, **options: Any) -> Any:
+        """Send a PUT request."""
+
+    def patch(self, url: str, **options: Any) -> Any:
+        """Send a PATCH request."""
+
+    def delete(self, url: str, **options: Any) -> Any:
+        """Send a DELETE request."""
+
+
 @dataclass(slots=True, kw_only=True)
 class AgentContext:
     """One attempt of one step, as its agent sees it.
 
-    ``deadline`` is an aware datetime; ``previous_state`` is None if the agent has no memory in this basket.
+    ``deadline`` is an aware datetime; ``settings`` are the variables that the agent's spec names, as far as they are
+    set; ``previous_state`` is None if the agent has no memory in this basket.
     """
 
     execution_id: str
@@ -76,6 +102,8 @@ class AgentContext:
     ledger: Ledger
     reporter: Reporter
     checkpoints: Checkpoints
+    http: Http = field(default_factory=ClosedGateway)
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     cancel: threading.Event = field(default_factory=threading.Event)
     previous_state: Mapping[str, Any] | None = None
     _percent: int | None = field(default=None, init=False)
@@ -100,7 +128,7 @@ class AgentContext:
     def log(self, message: object, /, level: str = "info", **data: Any) -> None:
         """Write a line to the run's log; ``level`` is debug, info, warning or error. A line over 4 KiB is cut."""
         try:
-            text, data_json = _encode_log_line(_text_of(message), data)
+            text, data_json = _encode_log_line(self._hide(_text_of(message)), data, self._hide)
             self.reporter.line(LOG_LEVELS.get(_text_of(level).lower(), "info"), text, data_json)
         except Exception:
             logging.getLogger(__name__).warning("an agent's log line was lost", exc_info=True)
@@ -111,9 +139,13 @@ class AgentContext:
             percent = _percent_of(fraction)
             if percent is not None:
                 self._percent = max(percent, self._percent or 0)
-            self.reporter.progress(self._percent, _text_of(message)[:PROGRESS_MESSAGE_MAX_CHARS] or None)
+            text = self._hide(_text_of(message))
+            self.reporter.progress(self._percent, text[:PROGRESS_MESSAGE_MAX_CHARS] or None)
         except Exception:
             logging.getLogger(__name__).warning("an agent's progress was lost", exc_info=True)
+
+    def _hide(self, text: str) -> str:
+        return hide_settings(text, self.settings) if self.settings else text
 
 
 def _percent_of(fraction: Any) -> int | None:
@@ -133,9 +165,9 @@ def _text_of(value: object) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _encode_log_line(message: str, data: Mapping[str, Any]) -> tuple[str, bytes]:
+def _encode_log_line(message: str, data: Mapping[str, Any], hide: Callable[[str], str]) -> tuple[str, bytes]:
     message_bytes = len(orjson.dumps(message))
-    data_json = orjson.dumps({_text_of(name): _to_storable(value) for name, value in data.items()})
+    data_json = orjson.dumps({_text_of(name): _map_texts(_to_storable(value), hide) for name, value in data.items()})
     total_bytes = message_bytes + len(data_json)
     if total_bytes <= LOG_LINE_MAX_BYTES:
         return message, data_json
@@ -168,6 +200,20 @@ def _to_storable(value: object) -> Any:
     except Exception as error:  # noqa: BLE001 - an agent's class may raise anything
         text = f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
     return {"not_json": True, "repr": _text_of(text[:_REPR_MAX_CHARS])}
+
+
+def _map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return the JSON ``value`` with each text changed; a number whose text would change becomes that text."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(key): _map_texts(child, change) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_map_texts(child, change) for child in value]
+    if value is None or isinstance(value, bool):
+        return value
+    text = str(value)
+    return value if (changed := change(text)) == text else changed
 
 
 def _is_storable(value: Any, level: int) -> bool:

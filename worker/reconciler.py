@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import redis
@@ -40,6 +40,7 @@ from worker.maintenance.feed_relay import FeedNotifier, FeedRelay
 from worker.maintenance.grace_periods import GracePeriods
 from worker.maintenance.retention_sweeper import RetentionSweeper
 
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 OVERDUE_BATCH_MAX: Final = 2_000
 _STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
@@ -55,7 +56,7 @@ class Reconciler:
         self._grace_periods = GracePeriods(services.settings)
         self._sweeper = RetentionSweeper(RetentionSweep(services.database), services.views, services.settings)
         self._oldest_messages: lost_messages.LostMessageDetector | None = None
-        self._leader_until = 0.0
+        self._term_ends_at, self._leader_until = _NEVER, 0.0  # in the store's time, and in seconds since boot
         self._log = structlog.get_logger()
 
     @property
@@ -100,10 +101,7 @@ class Reconciler:
         if self._grace_periods.begin_clock_jump_grace(jump):
             self._log.warning("the store's clock jumped", seconds=jump.total_seconds())
         now = self._clock.now()
-        requested_at, term_s = boottime_s(), self._services.settings.handoff_s
-        is_leader = self._store.acquire_leadership(self._name, now, now + timedelta(seconds=term_s))
-        self._leader_until = requested_at + term_s if is_leader else 0.0
-        if not is_leader:
+        if not self._acquire_leadership(now):
             self._grace_periods.record_replies()
             return 0
         overdue = self._store.find_overdue(now, now + self._services.timings.due_ahead_max, OVERDUE_BATCH_MAX)
@@ -124,6 +122,17 @@ class Reconciler:
         self._store.postpone(waiting)
         self._sweeper.sweep(now)
         return rescued
+
+    def _acquire_leadership(self, now: datetime) -> bool:
+        """Return whether this process leads; its term is renewed at half of it, because a renewal is a write."""
+        term = self._services.timings.handoff
+        if term / 2 < self._term_ends_at - now <= term:
+            return True
+        requested_at = boottime_s()
+        is_leader = self._store.acquire_leadership(self._name, now, now + term)
+        self._term_ends_at = now + term if is_leader else _NEVER
+        self._leader_until = requested_at + term.total_seconds() if is_leader else 0.0
+        return is_leader
 
     def _read_oldest_messages(self) -> lost_messages.LostMessageDetector | None:
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import flask
 from flask import request
 
+from api.catalogue.availability import AgentAvailability
 from api.hints.poll_hints import ViewHints
 from api.http.request_body import Blueprint, load_optional_body
 from api.polling.execution_reader import ExecutionReader, check_execution_id
@@ -16,8 +17,8 @@ from api.submission.admission import Admission
 from api.submission.replies import accepted_response
 from api.submission.run_builder import NewRun
 from api.submission.submission import Submission, read_submission
+from shared.bootstrap import Services
 from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, check_retryable, start_retry
-from shared.domain.lifecycle.timings import Timings
 from shared.domain.status import StepStatus
 from shared.errors import BucketError, ValidationFailed
 from shared.ids import new_execution_id
@@ -28,11 +29,19 @@ class RetryHandler:
     """Creates retries of runs: for this route, and for the requeue of dead letters."""
 
     def __init__(
-        self, reader: ExecutionReader, timings: Timings, admission: Admission, acceptor: Acceptor, view_hints: ViewHints
+        self,
+        services: Services,
+        reader: ExecutionReader,
+        *,
+        admission: Admission,
+        availability: AgentAvailability,
+        acceptor: Acceptor,
+        view_hints: ViewHints,
     ) -> None:
         self._reader = reader
-        self._timings = timings
+        self._timings = services.timings
         self._admission = admission
+        self._availability = availability
         self._acceptor = acceptor
         self._view_hints = view_hints
 
@@ -47,9 +56,10 @@ class RetryHandler:
             self._admission.check()
             original = self._reader.read(execution_id, causal=True)
             check_retryable(original.execution, start_from)  # before its outputs are read, which may be large
+            steps = original.execution.steps.values()
+            done = [step.id for step in steps if step.status is StepStatus.COMPLETED and start_from is RetryFrom.FAILED]
+            self._availability.check(step.agent for step in steps if step.id not in done)
             if start_from is RetryFrom.FAILED:
-                steps = original.execution.steps.values()
-                done = [step.id for step in steps if step.status is StepStatus.COMPLETED]
                 original = self._reader.read(execution_id, outputs=done, min_rev=original.execution.rev)
             now = submission.received_at
             request = RetryRequest(

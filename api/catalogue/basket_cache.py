@@ -32,7 +32,8 @@ class BasketCache:
     def get(self, name: str) -> Basket:
         """Return a basket by its name; raises BasketNotFound, or AgentNotFound if one of its agents is gone.
 
-        Raises ValidationFailed if it was stored before a rule that it breaks.
+        Raises ValidationFailed if it was stored before a rule that it breaks, and AgentUnavailable if the spec of one
+        of its agents is wrong.
         """
         now, deletions = boottime_s(), self._deletions
         cached = self._cached.get(name)

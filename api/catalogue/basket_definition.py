@@ -21,7 +21,8 @@ from shared.domain.definitions.basket import (
     make_step_ids,
 )
 from shared.domain.definitions.retry_policy import DEFAULT_RETRY_POLICY, parse_retry_policy
-from shared.errors import AgentNotFound, BasketNotFound, RequestError, SpecError, ValidationFailed
+from shared.domain.definitions.unavailability import agent_unavailable
+from shared.errors import AgentNotFound, AgentUnavailable, BasketNotFound, RequestError, SpecError, ValidationFailed
 from shared.ids import BASKET_NAME_PATTERN
 
 STORED_FIELDS = ("name", "description", "agents", "steps", "execution_strategy")
@@ -37,7 +38,8 @@ def parse_basket(
     """Parse ``definition`` to a basket, whose steps have their agents' queues, timeouts and retries.
 
     ``pointer`` is the JSON pointer to the definition. The faults of all steps are told at once: raises
-    ``missing_agent`` if it only names unknown agents, else ValidationFailed.
+    ``missing_agent`` if it only names unknown agents, else ValidationFailed. If it has no such fault, and names agents
+    whose specs are wrong, raises AgentUnavailable.
     """
     faults = _FaultCollector()
     if "steps" in definition:
@@ -50,11 +52,13 @@ def parse_basket(
 
 
 def find_stored_faults(definition: Mapping[str, Any], catalogue: AgentCatalogue) -> Sequence[Mapping[str, Any]]:
-    """Return why a stored basket cannot run: rules that are newer than it is, or agents that are gone."""
+    """Return why a stored basket can never run: rules that are newer than it is, or agents that are gone."""
     try:
         parse_basket(definition, catalogue)
     except RequestError as error:
         return error.details
+    except AgentUnavailable:
+        pass
     return ()
 
 
@@ -103,6 +107,7 @@ class _FaultCollector:
     def __init__(self) -> None:
         self._faults: list[dict[str, str]] = []
         self._are_missing_agents = True
+        self._broken_agents: dict[str, str] = {}
 
     def add(self, pointer: str, message: str) -> None:
         """Add a fault at a JSON pointer."""
@@ -110,7 +115,10 @@ class _FaultCollector:
         self._are_missing_agents = False
 
     def find_agent(self, name: str, catalogue: AgentCatalogue, pointer: str) -> AgentSpec | None:
-        """Return an agent's spec; None, and a fault at ``pointer``, if there is none."""
+        """Return an agent's spec; None, and a fault at ``pointer``, if there is none; None if its spec is wrong."""
+        if name in catalogue.broken:
+            self._broken_agents[name] = catalogue.broken[name].reason
+            return None
         try:
             return catalogue.agent(name)
         except AgentNotFound as error:
@@ -118,11 +126,16 @@ class _FaultCollector:
             return None
 
     def raise_any(self, missing_agent: type[RequestError]) -> None:
-        """Raise the faults: as ``missing_agent`` if there are no others, else as ValidationFailed."""
+        """Raise the faults: as ``missing_agent`` if there are no others, else as ValidationFailed.
+
+        If there is none, raise AgentUnavailable for the agents whose specs are wrong.
+        """
         if self._faults:
             summary = "; ".join(fault["message"] for fault in self._faults[:3])
             kind = missing_agent if self._are_missing_agents else ValidationFailed
             raise kind(summary, details=self._faults[:FAULTS_MAX])
+        if self._broken_agents:
+            raise agent_unavailable(self._broken_agents)
 
 
 def _parse_agents(

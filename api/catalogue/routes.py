@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import flask
 
+from api.catalogue.agent_views import AgentViews
+from api.catalogue.availability import AgentAvailability
 from api.catalogue.basket_cache import BasketCache
 from api.catalogue.basket_definition import (
     check_basket_name,
@@ -18,30 +21,32 @@ from api.catalogue.schemas import NewBasketSchema
 from api.http import query_params
 from api.http.request_body import Blueprint, LoadedBody
 from shared.bootstrap import Services
+from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.lifecycle.simulator_script import SIMULATE_AGENT_NAME
-from shared.errors import BasketExists, RequestError, UnknownAgent, ValidationFailed
+from shared.errors import AgentUnavailable, BasketExists, RequestError, UnknownAgent, ValidationFailed
 
 
-def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
+def blueprint(
+    services: Services, basket_cache: BasketCache, availability: AgentAvailability, agent_views: AgentViews
+) -> Blueprint:
     """Build the blueprint with the routes of agents and baskets."""
     blp = Blueprint("catalogue", __name__, description="Agents, and baskets made of them")
 
     def stored_view(definition: Mapping[str, Any]) -> dict[str, Any]:
-        faults = find_stored_faults(definition, services.catalogue)
+        faults = [*find_stored_faults(definition, services.catalogue), *availability.find_faults(definition)]
         return _basket_view(definition) | ({"faults": faults} if faults else {})
 
     @blp.route("/agents")
     def agents() -> flask.Response:
-        """List the agents' specs; with ``?domain=`` only those of one domain."""
+        """List the agents; with ``?domain=`` only those of one domain."""
         query_params.check_known("domain")
-        specs = services.catalogue.agents(query_params.text("domain"))
-        return flask.jsonify([spec.to_json() for spec in specs])
+        return flask.jsonify(agent_views.list_all(query_params.text("domain")))
 
     @blp.route("/agents/<name>")
     def agent(name: str) -> flask.Response:
-        """Get one agent's spec."""
-        return flask.jsonify(services.catalogue.agent(name).to_json())
+        """Get one agent."""
+        return flask.jsonify(agent_views.one(name))
 
     @blp.route("/baskets")
     def baskets() -> flask.Response:
@@ -61,8 +66,7 @@ def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
         """Create a basket under a name that is not in use."""
         _check_not_reserved(body["name"], BasketExists)
         definition = validate_definition(body)
-        # A graph that cannot run is refused now, not when it is run.
-        parse_basket(definition, services.catalogue, missing_agent=UnknownAgent)
+        _check_can_run(definition, services.catalogue)
         services.baskets.add(PUBLIC_INTEGRATOR, definition, services.clock.now())
         message = f"basket {body['name']!r} created"
         return flask.jsonify(success=True, message=message, basket=_basket_view(definition)), 201
@@ -82,6 +86,12 @@ def blueprint(services: Services, basket_cache: BasketCache) -> Blueprint:
         )
 
     return blp
+
+
+def _check_can_run(definition: Mapping[str, Any], catalogue: AgentCatalogue) -> None:
+    """Refuse a graph that can never run now, not when it is run; an agent that is unavailable may come back."""
+    with suppress(AgentUnavailable):
+        parse_basket(definition, catalogue, missing_agent=UnknownAgent)
 
 
 def _check_not_reserved(name: str, refusal: type[RequestError]) -> None:

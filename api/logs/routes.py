@@ -34,7 +34,8 @@ def blueprint(catalogue: AgentCatalogue, pages: LogPageReader) -> Blueprint:
     def agent_logs(name: str) -> flask.Response:
         """List the log lines of one agent."""
         query_params.check_known(*_PAGE_PARAMETERS)
-        return _page_response(pages, catalogue.agent(name).name)
+        catalogue.check_known(name)
+        return _page_response(pages, name)
 
     return blp
 

@@ -39,6 +39,7 @@ from api.openapi.response_schemas import (
     WARNINGS,
 )
 from shared.domain.dead_letter import DeadLetterKind
+from shared.domain.definitions.agent_setting import SETTING_NAME_PATTERN
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.domain.definitions.basket import STEPS_MAX
 from shared.domain.definitions.retry_policy import NAMED_RETRY_POLICIES
@@ -63,6 +64,41 @@ _END_OF_CHANGES: Final[dict[str, JsonObject]] = {
     "caught_up": described(BOOLEAN, "true if there are no further changes at present, as far as can be known"),
     "poll_after_ms": described(
         POLL_AFTER_MS | {"maximum": FEED_POLL_AFTER_MAX_MS}, "when to poll again, in milliseconds"
+    ),
+}
+_AGENT_PROPERTIES: Final[dict[str, JsonObject]] = {
+    "name": AGENT,
+    "version": STRING,
+    "description": STRING,
+    "domains": array_of(STRING, minItems=1),
+    "entry": STRING,
+    "capabilities": object_of(chainable=BOOLEAN, memory_access=BOOLEAN, idempotent=BOOLEAN),
+    "input_schema": described(OBJECT, "JSON Schema 2020-12"),
+    "output_schema": described(OBJECT, "JSON Schema 2020-12"),
+    "sample_input": OBJECT,
+    "sample_output": OBJECT,
+    "timeout_s": TIMEOUT_S,
+    "retry": {"anyOf": [enum_of(*NAMED_RETRY_POLICIES), OBJECT]},
+    "queue": enum_of(*QUEUE_NAMES),
+    "settings": described(
+        array_of(object_of(name=matching(SETTING_NAME_PATTERN), required=BOOLEAN, description=STRING)),
+        "the environment variables that the agent reads at a worker; their values are never shown",
+    ),
+    "unlisted_without_settings": described(BOOLEAN, "whether the agent is hidden while no worker has its settings"),
+}
+_DURATION_S: Final = nullable({"type": "number", "minimum": 0})
+_AGENT_STATE: Final[dict[str, JsonObject]] = {
+    "availability": object_of(
+        "Whether the agent can run now; while it is unavailable, submits that need it are 503.",
+        ("reason",),
+        status=enum_of("available", "unavailable"),
+        reason=described(STRING, "why it is unavailable"),
+    ),
+    "durations": object_of(
+        "How long its recent attempts took.",
+        p50_s=described(_DURATION_S, "the 50th percentile in seconds; null if there is none"),
+        p95_s=described(_DURATION_S, "the 95th percentile in seconds; null if there is none"),
+        count=described(nullable(COUNT), "of so many attempts; null if they cannot be read now"),
     ),
 }
 
@@ -171,21 +207,11 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "ConsumerList": object_of(consumers=array_of(ref("ConsumerListed")), count=COUNT),
     "ConsumerDeleted": object_of(success=_TRUE, message=STRING, consumer=_CONSUMER["consumer"]),
-    "AgentSpec": object_of(
-        "An agent as its author describes it.",
-        name=AGENT,
-        version=STRING,
-        description=STRING,
-        domains=array_of(STRING, minItems=1),
-        entry=STRING,
-        capabilities=object_of(chainable=BOOLEAN, memory_access=BOOLEAN, idempotent=BOOLEAN),
-        input_schema=described(OBJECT, "JSON Schema 2020-12"),
-        output_schema=described(OBJECT, "JSON Schema 2020-12"),
-        sample_input=OBJECT,
-        sample_output=OBJECT,
-        timeout_s=TIMEOUT_S,
-        retry={"anyOf": [enum_of(*NAMED_RETRY_POLICIES), OBJECT]},
-        queue=enum_of(*QUEUE_NAMES),
+    "AgentSpec": object_of("An agent as its author describes it, and its state.", **_AGENT_PROPERTIES | _AGENT_STATE),
+    "BrokenAgent": object_of(
+        "An agent whose spec is wrong: it has its folder's name, and what of the spec could be read.",
+        tuple(name for name in _AGENT_PROPERTIES if name != "name"),
+        **_AGENT_PROPERTIES | {"name": STRING} | _AGENT_STATE,
     ),
     "Basket": object_of(
         "A basket: either agents, in their order, or steps, a graph.",
@@ -198,7 +224,7 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         execution_strategy=STRATEGY,
         faults=described(
             array_of(ref("Fault"), minItems=1),
-            "why it cannot run: a rule that is newer than it is, or an agent that is gone",
+            "why it cannot run: a rule that is newer than it is, or an agent that is gone or unavailable",
         ),
     ),
     "BasketList": object_of(baskets=array_of(ref("Basket")), count=COUNT),

@@ -61,8 +61,11 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     "DELETE /consumers/{name}": "Its cursor is gone. A consumer of this name may be created again.",
     "GET /consumers/{name}/changes": f"{_FEED} Acknowledge a page with `ack` after you have acted on it.",
     "POST /consumers/{name}/ack": "The cursor only moves forward. The next page begins there.",
-    "GET /agents": "A spec has the agent's input and output schemas, samples, timeout, retry policy and queue.",
-    "GET /agents/{name}": "The spec as its author wrote it, with the defaults filled in.",
+    "GET /agents": (
+        "A spec has the agent's input and output schemas, samples, timeout, retry policy and queue. `availability` "
+        "says whether the agent can run now, and `durations` how long its attempts take."
+    ),
+    "GET /agents/{name}": "The spec as its author wrote it, with the defaults filled in, and the state of the agent.",
     "GET /baskets": "All baskets, sorted by name.",
     "GET /baskets/{name}": "A basket has either `agents` or `steps`.",
     "POST /create-basket": "A stored basket is never changed: delete it and create it again.",

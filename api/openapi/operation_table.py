@@ -61,6 +61,7 @@ _SUBMIT_ERRORS: Final[ErrorTypes] = (
     errors.Overloaded,
     errors.OutcomeUnknown,
 )
+_RUN_ERRORS: Final[ErrorTypes] = (*_SUBMIT_ERRORS, errors.AgentUnavailable)
 # NotFound with each: a name or an id with an encoded slash in it is another path.
 _EXECUTION_ERRORS: Final[ErrorTypes] = (errors.NotFound, errors.ExecutionNotFound, errors.ExecutionExpired)
 _CONSUMER_ERRORS: Final[ErrorTypes] = (errors.NotFound, errors.ConsumerNotFound)
@@ -121,13 +122,14 @@ _PAGE: Final = _ok(
     media_types=("text/html",),
 )
 _DOCS_MEDIA_TYPES: Final = tuple(sorted(set(DOCS_FILES.values()), reverse=True))  # texts first, as generators take one
+_AGENT: Final[JsonObject] = {"anyOf": [ref("AgentSpec"), ref("BrokenAgent")]}
 _LOG_LINES: Final = _ok("The lines, oldest first.", ref("LogLines"), *_PRIVATE)
 
 OPERATIONS: Final[dict[str, Operation]] = {
     "POST /run-basket": Operation(
-        _SUBMITTED, _SUBMIT_PARAMETERS, (*_SUBMIT_ERRORS, errors.BasketNotFound, errors.AgentNotFound), "RunBasket"
+        _SUBMITTED, _SUBMIT_PARAMETERS, (*_RUN_ERRORS, errors.BasketNotFound, errors.AgentNotFound), "RunBasket"
     ),
-    "POST /run-agent": Operation(_SUBMITTED, _SUBMIT_PARAMETERS, (*_SUBMIT_ERRORS, errors.AgentNotFound), "RunAgent"),
+    "POST /run-agent": Operation(_SUBMITTED, _SUBMIT_PARAMETERS, (*_RUN_ERRORS, errors.AgentNotFound), "RunAgent"),
     "POST /run-basket/batch": Operation(
         {
             202: ResponseSpec(
@@ -174,7 +176,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "POST /executions/{execution_id}/retry": Operation(
         {202: _ACCEPTED},
         ("ExecutionId", *_ACCEPT_PARAMETERS),
-        (*_SUBMIT_ERRORS, *_EXECUTION_ERRORS, errors.NotRetryable),
+        (*_RUN_ERRORS, *_EXECUTION_ERRORS, errors.NotRetryable),
         "RetryRequest",
         is_body_required=False,
     ),
@@ -199,7 +201,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "POST /dead-letters/{letter_id}/requeue": Operation(
         {202: _ACCEPTED},
         ("LetterId", *_ACCEPT_PARAMETERS),
-        (*_SUBMIT_ERRORS, *_EXECUTION_ERRORS, errors.NotRetryable),
+        (*_RUN_ERRORS, *_EXECUTION_ERRORS, errors.NotRetryable),
         "Nothing",
         is_body_required=False,
     ),
@@ -233,8 +235,8 @@ OPERATIONS: Final[dict[str, Operation]] = {
         (*_BODY_ERRORS, errors.CursorInvalid, *_CONSUMER_ERRORS, errors.CursorExpired, *_WRITE_ERRORS),
         "Ack",
     ),
-    "GET /agents": Operation(_ok("The specs, sorted by name.", array_of(ref("AgentSpec")), "Cache-None"), ("Domain",)),
-    "GET /agents/{name}": Operation(_ok("The spec.", ref("AgentSpec"), "Cache-None"), ("AgentName",), _AGENT_ERRORS),
+    "GET /agents": Operation(_ok("The agents, sorted by name.", array_of(_AGENT), "Cache-None"), ("Domain",)),
+    "GET /agents/{name}": Operation(_ok("The agent.", _AGENT, "Cache-None"), ("AgentName",), _AGENT_ERRORS),
     "GET /baskets": Operation(_ok("The baskets, sorted by name.", ref("BasketList"), "Cache-None"), (), _STORE_ERRORS),
     "GET /baskets/{name}": Operation(
         _ok("The basket.", ref("Basket"), "Cache-None"), ("BasketName",), (*_BASKET_ERRORS, *_STORE_ERRORS)

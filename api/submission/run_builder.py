@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from api.catalogue.availability import AgentAvailability
 from api.catalogue.basket_cache import BasketCache
 from api.catalogue.basket_definition import parse_basket, step_from_spec, validate_definition
 from api.http.body_key_checks import with_warnings
@@ -30,6 +31,7 @@ from shared.domain.lifecycle.transitions import start
 from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError, ValidationFailed
 from shared.ids import new_execution_id
+from shared.live.redis_monitor import RedisMonitor
 
 _INPUT_CHECKED_MAX_BYTES: Final = 7 * 1024 * 1024
 """Limit of the input bytes that are checked at the submit if many steps begin the run; workers check each step too."""
@@ -46,11 +48,20 @@ class NewRun:
 class RunBuilder:
     """Builds the runs of baskets and of single agents."""
 
-    def __init__(self, services: Services, baskets: BasketCache, admission: Admission) -> None:
+    def __init__(
+        self,
+        services: Services,
+        baskets: BasketCache,
+        admission: Admission,
+        availability: AgentAvailability,
+        monitor: RedisMonitor,
+    ) -> None:
         self._services = services
         self._catalogue = services.catalogue
         self._baskets = baskets
         self._admission = admission
+        self._availability = availability
+        self._monitor = monitor
 
     def basket_run(self, submission: Submission, already_queued: int = 0) -> NewRun | BucketError:
         """Return the run of a basket, named or written inline, or the error that refuses it.
@@ -75,7 +86,13 @@ class RunBuilder:
             return with_warnings(error, submission.warnings)
 
     def _new_run(self, basket: Basket, submission: Submission, *, kind: str) -> NewRun:
+        # Most runs need none of the agents that the workers report; a wrong spec is found where the basket is parsed.
+        needs_reported = not self._monitor.last.unavailable.keys().isdisjoint(basket.agents)
+        if needs_reported:
+            self._availability.check_listed(*basket.agents)
         run = build_execution(basket, submission, self._catalogue, kind=kind)
+        if needs_reported:
+            self._availability.check(basket.agents)  # last: no later time would mend another fault
         return NewRun(start(run, run.created_at, self._services.timings))
 
     def _basket(self, body: Mapping[str, Any]) -> Basket:

@@ -2,7 +2,8 @@
 
 Repeated are requests without a reply and 408, 429, 502, 503, 504, with exponential back-off and jitter, and never
 before ``Retry-After``. Every request of this client is safe to repeat: a submit carries an Idempotency-Key. Other 4xx
-are not repeated: the same request gets the same reply. A 500, or a reply that is not JSON, is repeated only in a wait.
+are not repeated: the same request gets the same reply. A 500, a reply that is not JSON, or a 503 ``agent_unavailable``,
+which a person has to mend, is repeated only in a wait.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _REDIRECT: Final = range(300, 400)
 _BACKOFF_S: Final = 0.5
 _BACKOFF_MAX_S: Final = 15.0
 _REPEATS_MAX_S: Final = 60.0
+AGENT_UNAVAILABLE: Final = "agent_unavailable"
 OUTAGE_S: Final = 600.0
 """A wait goes on through an outage of the server for so long, unless its own timeout ends it before."""
 _PACKAGE: Final = f"{Path(__file__).parent}{os.sep}"
@@ -67,6 +69,8 @@ class Patience:
     def may_repeat(self, error: BucketError, faults: int) -> bool:
         """Return whether a request that ended with ``error`` may be sent again, after so many faults of the server."""
         if self.retries is not None and error.attempts > self.retries:
+            return False
+        if error.error_code == AGENT_UNAVAILABLE and not self.is_wait:
             return False
         return isinstance(error, Unavailable) or (self.is_wait and faults <= _FAULTS_MAX)
 

@@ -1,38 +1,53 @@
-"""Agent catalogue (registry): reads and checks every agent's spec at boot; all faults are reported together."""
+"""Agent catalogue (registry): reads and checks every agent's spec at boot; a wrong one makes that agent unavailable."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
+import structlog
 
 import shared
-from shared.catalogue.schema_validator import CompiledSchema, SchemaFault
-from shared.domain.definitions.agent_spec import AgentSpec, parse_agent_spec
+from shared.catalogue.agent_entry import SPEC_FILE, AgentEntry, BrokenAgent, load_entry, read_agent
+from shared.catalogue.packaged_agents import find_packaged_agents
+from shared.catalogue.schema_validator import SchemaFault
+from shared.domain.definitions.agent_spec import AgentSpec
+from shared.domain.definitions.unavailability import agent_unavailable
 from shared.domain.lifecycle.simulator_script import SIMULATE_AGENT_NAME, find_script_faults
 from shared.errors import AgentNotFound, SpecError
 from shared.suggestions import closest_matches
 
-SPEC_FILE: Final = "agent_spec.json"
 _BUILTIN_AGENTS_DIR: Final = Path(shared.__file__).parent.parent / "worker" / "agents"  # shared never imports worker
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    spec: AgentSpec
-    folder: Path
-    input: CompiledSchema
-    output: CompiledSchema
-
-
 class AgentCatalogue:
-    """The installed agents with their compiled schemas; built by ``load_catalogue`` and never changed."""
+    """The installed agents with their compiled schemas; built by ``load_catalogue`` and never changed.
 
-    def __init__(self, entries: Iterable[_Entry]) -> None:
+    ``broken`` are the agents whose specs are wrong, by name.
+    """
+
+    def __init__(
+        self, entries: Iterable[AgentEntry], broken: Iterable[BrokenAgent] = (), duplicates: Iterable[str] = ()
+    ) -> None:
+        """``duplicates`` say which agents are ignored because another one has their name."""
         self._entries = {entry.spec.name: entry for entry in sorted(entries, key=lambda entry: entry.spec.name)}
+        self.broken = {agent.name: agent for agent in sorted(broken, key=lambda agent: agent.name)}
+        self._duplicates = tuple(duplicates)
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with the specs, a line for each fault, with the paths of their files."""
+        return [fault for agent in self.broken.values() for fault in agent.faults] + list(self._duplicates)
+
+    def log_faults(self) -> None:
+        """Log a warning for each agent whose spec is wrong, and for each name that is used twice."""
+        log = structlog.get_logger()
+        for name, agent in self.broken.items():
+            log.warning("an agent is unavailable", agent=name, reason="; ".join(agent.faults))
+        for duplicate in self._duplicates:
+            log.warning("an agent is ignored", reason=duplicate)
 
     def agents(self, domain: str | None = None) -> tuple[AgentSpec, ...]:
         """Return the specs sorted by name: all, or those of one domain."""
@@ -40,12 +55,20 @@ class AgentCatalogue:
         return tuple(spec for spec in specs if domain is None or domain in spec.domains)
 
     def has(self, name: str) -> bool:
-        """Return whether there is an agent with this name."""
+        """Return whether there is an agent with this name whose spec is right."""
         return name in self._entries
 
     def agent(self, name: str) -> AgentSpec:
-        """Return the spec of one agent; raises AgentNotFound, which suggests similar names."""
+        """Return the spec of one agent; raises AgentNotFound, which suggests similar names.
+
+        This and the methods below raise AgentUnavailable if the spec is wrong.
+        """
         return self._entry(name).spec
+
+    def check_known(self, name: str) -> None:
+        """Raise AgentNotFound if there is no agent with this name, neither a right nor a broken one."""
+        if name not in self.broken:
+            self._entry(name)
 
     def find_input_faults(self, name: str, value: Any) -> list[SchemaFault]:
         """Return the faults of ``value`` by the agent's input schema, empty if valid; raises AgentNotFound.
@@ -69,9 +92,11 @@ class AgentCatalogue:
         """Return the folder of the agent; raises AgentNotFound."""
         return self._entry(name).folder
 
-    def _entry(self, name: str) -> _Entry:
+    def _entry(self, name: str) -> AgentEntry:
         entry = self._entries.get(name)
         if entry is None:
+            if name in self.broken:
+                raise agent_unavailable({name: self.broken[name].reason})
             suggestions = [repr(match) for match in closest_matches(name, tuple(self._entries), limit=3)]
             hint = f"did you mean {' or '.join(suggestions)}?" if suggestions else "GET /agents lists those there are"
             raise AgentNotFound(f"agent {name[:64]!r} was not found; {hint}")
@@ -79,64 +104,40 @@ class AgentCatalogue:
 
 
 def load_catalogue(agents_dir: Path | None = None) -> AgentCatalogue:
-    """Load the built-in agents and those of ``agents_dir``, a folder with ``<name>/agent_spec.json``.
+    """Load the built-in agents, those of ``agents_dir`` (``<name>/agent_spec.json``) and those of installed packages.
 
-    Raises SpecError with a line for each fault of all specs: those of ``parse_agent_spec``, invalid schemas,
-    samples that do not match their schema, a missing module, a name that is used twice.
+    A wrong spec makes its agent unavailable, and no other. Raises SpecError only if a directory cannot be read.
     """
-    entries: dict[str, _Entry] = {}
-    faults: list[str] = []
-    for folder in _agent_folders(agents_dir):
-        try:
-            entry = _load_entry(folder)
-        except SpecError as error:
-            faults.append(error.message)
+    entries: dict[str, AgentEntry] = {}
+    broken: dict[str, BrokenAgent] = {}
+    folders: dict[str, Path] = {}
+    duplicates: list[str] = []
+    for found in chain(_agent_folders(agents_dir), find_packaged_agents()):
+        agent = read_agent(found) if isinstance(found, Path) else found
+        name = agent.spec.name if isinstance(agent, AgentEntry) else agent.name
+        if name in entries or name in broken:
+            place = found / SPEC_FILE if isinstance(found, Path) else found.faults[0]
+            duplicates.append(f"{place}: name {name!r} is taken by {folders.get(name, 'another entry point')}")
             continue
-        first = entries.setdefault(entry.spec.name, entry)
-        if first is not entry:
-            faults.append(f"{folder / SPEC_FILE}: name {entry.spec.name!r} is taken by {first.folder}")
-    if faults:
-        raise SpecError("\n".join(faults))
-    return AgentCatalogue(entries.values())
+        if isinstance(found, Path):
+            folders[name] = found
+        if isinstance(agent, AgentEntry):
+            entries[name] = agent
+        else:
+            broken[name] = agent
+    return AgentCatalogue(entries.values(), broken.values(), duplicates)
+
+
+def load_one_agent(folder: Path) -> AgentCatalogue:
+    """Return a catalogue of the agent in ``folder`` alone; raises SpecError with all its faults."""
+    return AgentCatalogue([load_entry(folder)])
 
 
 def _agent_folders(agents_dir: Path | None) -> Iterator[Path]:
     for parent in filter(None, (_BUILTIN_AGENTS_DIR, agents_dir)):
         if not parent.is_dir():
             raise SpecError(f"{parent} is not a directory")
-        yield from sorted(path for path in parent.iterdir() if path.is_dir() and path.name[0] not in "._")
-
-
-def _load_entry(folder: Path) -> _Entry:
-    path = folder / SPEC_FILE
-    try:
-        raw = orjson.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise SpecError(f"{path}: is missing") from error
-    except (OSError, ValueError) as error:
-        raise SpecError(f"{path}: cannot be read: {error}") from error
-    return _compile_entry(parse_agent_spec(raw, str(path)), folder, str(path))
-
-
-def _compile_entry(spec: AgentSpec, folder: Path, source: str) -> _Entry:
-    checks: dict[str, CompiledSchema] = {}
-    faults: list[str] = []
-    for part, schema, sample in (
-        ("input", spec.input_schema, spec.sample_input),
-        ("output", spec.output_schema, spec.sample_output),
-    ):
         try:
-            checks[part] = CompiledSchema(schema, f"{source}: {part}_schema")
-        except SpecError as error:
-            faults.append(error.message)
-            continue
-        faults += [
-            f"{source}: sample_{part} breaks {part}_schema at {fault.pointer or 'its root'}: {fault.message}"
-            for fault in checks[part].find_faults(sample)
-        ]
-    module = folder / f"{spec.entry.partition(':')[0]}.py"
-    if not module.is_file():
-        faults.append(f"{source}: entry is {spec.entry!r} but there is no {module.name} beside it")
-    if faults:
-        raise SpecError("\n".join(faults))
-    return _Entry(spec, folder, checks["input"], checks["output"])
+            yield from sorted(path for path in parent.iterdir() if path.is_dir() and path.name[0] not in "._")
+        except OSError as error:
+            raise SpecError(f"{parent} cannot be read: {error.strerror}") from error

@@ -58,6 +58,6 @@ def _faults(raw: Any, catalogue: AgentCatalogue | None) -> Iterator[str]:
     elif catalogue is not None:
         agent_names = tuple(spec.name for spec in catalogue.agents())
         for agent in raw["agents"]:
-            if not catalogue.has(agent):
+            if not catalogue.has(agent) and agent not in catalogue.broken:
                 matches = closest_matches(agent, agent_names)
                 yield f"agent {agent!r} was not found" + (f"; did you mean {matches[0]!r}?" if matches else "")

@@ -15,6 +15,7 @@ import redis
 import structlog
 
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
+from shared.domain.definitions.unavailability import Unavailability
 from shared.live import worker_presence
 from shared.live.redis_client import connect, drop_if_demoted, is_demotion
 from shared.queue.dequeue import UnreadableMessage, decode_message
@@ -30,6 +31,8 @@ TIMEOUT_S: Final = 0.25
 class RedisSnapshot:
     """A snapshot of Redis: ``backlog`` is the number of waiting messages, ``workers`` the number of workers present.
 
+    ``unavailable`` are the agents that each of these workers cannot run, by name; none if no worker is present.
+
     A Redis that refuses writes (a replica, full, no rights) counts as not connected: no message would reach a worker.
     ``queues`` are the lists of messages by key; empty if the store's time is not known.
     """
@@ -38,6 +41,7 @@ class RedisSnapshot:
     backlog: int = 0
     workers: int = 0
     queues: Mapping[str, QueueSnapshot] = field(default_factory=dict)
+    unavailable: Mapping[str, Unavailability] = field(default_factory=dict)
 
 
 class RedisMonitor:
@@ -65,6 +69,8 @@ class RedisMonitor:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._last = RedisSnapshot()
+        self._reports: Sequence[bytes] = ()
+        self._unavailable: Mapping[str, Unavailability] = {}
 
     def start(self) -> None:
         """Start the thread; call it in the process that uses the monitor, after any fork."""
@@ -90,12 +96,12 @@ class RedisMonitor:
         """Read Redis now, see whether it takes a write, and return the snapshot."""
         pipe = self._redis.pipeline(transaction=False)
         check_writable(pipe)
-        worker_presence.count_workers(pipe)
+        worker_presence.read_presence(pipe)
         for name in self._histories:
             pipe.llen(name)
             pipe.lindex(name, -1)
         try:
-            _, _, workers, *list_replies = pipe.execute()
+            _, _, (workers, *reports), *list_replies = pipe.execute()
         except redis.RedisError as error:
             if self._last.is_connected or not self._has_snapshot.is_set():
                 structlog.get_logger().warning("Redis is away", reason=str(error))
@@ -104,7 +110,10 @@ class RedisMonitor:
                 self._on_demotion()
             return RedisSnapshot()
         lengths, oldest = list_replies[::2], list_replies[1::2]
-        return RedisSnapshot(True, sum(lengths), workers=workers, queues=self._observe_queues(lengths, oldest))
+        if reports != self._reports:  # read ten times a second, and nearly always the same
+            self._reports, self._unavailable = reports, worker_presence.merge_reports(reports)
+        queues = self._observe_queues(lengths, oldest)
+        return RedisSnapshot(True, sum(lengths), workers, queues, self._unavailable)
 
     def _observe_queues(self, lengths: Sequence[int], oldest: Sequence[Any]) -> Mapping[str, QueueSnapshot]:
         now = self._now()

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+import worker.agents
+from shared.catalogue.seed_baskets import load_seed_baskets
 from tests.acceptance.client import AGENTS, INCOME, ApiClient
 from tests.stack import Stack
 from tests.waiting import wait_until
 
-SEEDED = {
-    "working_test": ["cashflow_analyzer"],
-    "goal_test": ["goal_recommender"],
-    "chained_test": ["cashflow_analyzer", "goal_recommender"],
-    "finance_daily_check": ["cashflow_analyzer", "goal_recommender"],
-    "multi_agent_test": ["cashflow_analyzer", "goal_recommender"],
-    "coordinator_test": ["financial_coordinator"],
-    "financial_operations": ["financial_coordinator", "cashflow_analyzer"],
-    "simulate": ["simulate"],
-    "gurukul_practice": ["vedic_quiz_agent", "gurukul_feedback"],
-    "gurukul_report": ["gurukul_trend", "gurukul_anomaly", "gurukul_feedback"],
-    "text_to_json_test": ["text_to_json"],
-    "vehicle_checkup": ["auto_diagnostics", "vehicle_maintenance", "fuel_efficiency"],
-    "workflow_optimizer": ["workflow_agent", "schedule_agent"],
-}
+SEEDED = {str(basket["name"]): basket for basket in load_seed_baskets()}
+BUILT_IN = Path(worker.agents.__file__).parent
 PROCESSES = 2
 MANY_REQUESTS = 24  # connections reach the processes at random: all at one process is 1 in 8 million
 
@@ -54,12 +44,18 @@ def executed(caller: ApiClient, name: str) -> object:
 
 def test_the_seeded_baskets_are_there_and_run_with_their_samples(caller: ApiClient) -> None:
     baskets = caller.get("/baskets").json()["baskets"]
-    assert {basket["name"]: basket["agents"] for basket in baskets} == SEEDED
     assert [basket["name"] for basket in baskets] == sorted(SEEDED)
-    parallel = [basket["name"] for basket in baskets if basket["execution_strategy"] == "parallel"]
-    assert parallel == ["vehicle_checkup"]
-    runs = [caller.submit_basket(name) for name in SEEDED]
-    assert {caller.wait_done(run)["status"] for run in runs} == {"completed"}
+    assert all(basket["agents"] == SEEDED[basket["name"]]["agents"] for basket in baskets)
+    runs = {name: caller.submit_basket(name) for name in SEEDED}
+    assert {name: caller.wait_done(run)["error"] for name, run in runs.items()} == dict.fromkeys(SEEDED)
+
+
+def test_each_agent_runs_with_its_sample(caller: ApiClient) -> None:
+    names = {path.name for path in BUILT_IN.iterdir() if (path / "agent_spec.json").is_file()}
+    specs = [spec for spec in caller.get("/agents").json() if spec["name"] in names]
+    assert len(specs) >= 4
+    runs = {spec["name"]: caller.submit_agent(spec["name"], **spec["sample_input"]) for spec in specs}
+    assert {name: caller.wait_done(run)["error"] for name, run in runs.items()} == dict.fromkeys(runs)
 
 
 @pytest.mark.parametrize("name", ["a", "Two words", "a+b", "1.2-3_4", "x" * 100, "a "])

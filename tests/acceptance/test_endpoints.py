@@ -25,7 +25,8 @@ POLLED = {
 LINE = {"seq", "execution_id", "agent_name", "step", "event", "level", "message", "timestamp", "status", "data"}
 SPEC = {
     "name", "version", "description", "domains", "entry", "capabilities", "input_schema", "output_schema",
-    "sample_input", "sample_output", "timeout_s", "retry", "queue",
+    "sample_input", "sample_output", "timeout_s", "retry", "queue", "settings",
+    "unlisted_without_settings", "availability", "durations",
 }  # fmt: skip
 BASKET = {"name", "basket_name", "description", "agents", "execution_strategy"}
 
@@ -116,7 +117,10 @@ def test_agents_are_a_bare_array_of_specs(caller: ApiClient, prefix: str) -> Non
     assert [spec["name"] for spec in finance] == ["cashflow_analyzer", "financial_coordinator", "goal_recommender"]
     assert caller.get(f"{prefix}/agents", params={"domain": "nowhere"}).json() == []
     spec_by_name = caller.get(f"{prefix}/agents/cashflow_analyzer").json()
-    assert spec_by_name == next(spec for spec in agents if spec["name"] == "cashflow_analyzer")
+    listed = next(spec for spec in agents if spec["name"] == "cashflow_analyzer")
+    assert spec_by_name | {"durations": {}} == listed | {"durations": {}}
+    assert listed["availability"] == {"status": "available"}
+    assert set(listed["durations"]) == {"p50_s", "p95_s", "count"}
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)

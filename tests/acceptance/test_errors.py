@@ -65,7 +65,10 @@ CASES: dict[str, tuple[int, Callable[[ApiClient], requests.Response]]] = {
 }
 # Only a bug of Bucket makes a 500, and none is known; tests/unit/api/http/test_problems.py makes one.
 # The server's own refusals, further below, and what tests/integration/api/test_slow_callers.py covers.
-WITHOUT_CASE = {"internal", "uri_too_long", "headers_too_large", "not_implemented", "request_timeout"}
+WITHOUT_CASE = {
+    "internal", "uri_too_long", "headers_too_large", "not_implemented", "request_timeout",
+    "agent_unavailable",  # tests/acceptance/test_availability.py
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

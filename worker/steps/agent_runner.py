@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -18,6 +20,7 @@ from shared.errors import LeaseLost
 from shared.store.executions.settle import retry_until_reply
 from shared.store.ledger import MongoLedger
 from worker.agent_loader import Agent
+from worker.agent_settings import hide_settings
 from worker.context import AgentContext
 from worker.simulated_outcome import NoOutcome, simulated_outcome_of
 from worker.steps.agent_memory import AgentMemory
@@ -65,14 +68,17 @@ class AgentRunner:
         step_input = self._checked_input_of(claimed_step)
         if isinstance(step_input, RunError):
             return step_input
-        context = self._context(claimed_step, running_step)
+        context = self._context(agent, claimed_step, running_step)
         try:
             returned = self._run_isolated(agent, step_input, context, running_step)
             if running_step.is_past_deadline:
                 return timeout_error(claimed_step)
-            return check_output(self._services.catalogue, claimed_step.execution, step, returned)
+            outcome: Outcome = check_output(self._services.catalogue, claimed_step.execution, step, returned)
         except BaseException as raised:  # noqa: BLE001
-            return self._outcome_of_exception(claimed_step, running_step, raised)
+            outcome = self._outcome_of_exception(agent, claimed_step, running_step, raised)
+        if isinstance(outcome, RunError):
+            return replace(outcome, message=hide_settings(outcome.message, agent.settings))
+        return outcome
 
     def _run_isolated(
         self, agent: Agent, step_input: dict[str, Any], context: AgentContext, running_step: RunningStep
@@ -88,7 +94,7 @@ class AgentRunner:
                 self._isolation.reset()
 
     def _outcome_of_exception(
-        self, claimed_step: ClaimedStep, running_step: RunningStep, raised: BaseException
+        self, agent: Agent, claimed_step: ClaimedStep, running_step: RunningStep, raised: BaseException
     ) -> RunError | NoOutcome:
         """Return the outcome for an exception: the reason of a requested stop, or else the agent's failure."""
         if running_step.stop_reason == "lost":
@@ -102,7 +108,9 @@ class AgentRunner:
             return simulated
         if isinstance(raised, StepInterrupted):  # a stray signal
             structlog.get_logger().warning("a step was interrupted without a request to stop")
-        structlog.get_logger().warning("the agent raised", agent=claimed_step.step.agent, exc_info=raised)
+        structlog.get_logger().warning(
+            "the agent raised", agent=agent.spec.name, exception=_traceback_of(raised, agent.settings)
+        )
         return error_of_exception(claimed_step.step, raised)
 
     def _checked_input_of(self, claimed_step: ClaimedStep) -> dict[str, Any] | RunError:
@@ -133,7 +141,7 @@ class AgentRunner:
         run_input = orjson.loads(execution.input)
         return input_of(basket, step.id, run_input, outputs, self._services.catalogue.required_inputs(step.agent))
 
-    def _context(self, claimed_step: ClaimedStep, running_step: RunningStep) -> AgentContext:
+    def _context(self, agent: Agent, claimed_step: ClaimedStep, running_step: RunningStep) -> AgentContext:
         execution, step = claimed_step.execution, claimed_step.step
         return AgentContext(
             execution_id=execution.id,
@@ -144,12 +152,21 @@ class AgentRunner:
             deadline=(step.started_at or execution.created_at) + timedelta(seconds=claimed_step.timeout_s),
             ledger=MongoLedger(self._services.database, self._services.clock, execution.integrator),
             reporter=claimed_step.reporter,
+            settings=agent.settings,
             cancel=running_step.cancel,
             previous_state=self._memory.previous_state(execution, step, lambda: self._interrupter.is_drain_over),
             checkpoints=StepCheckpoints(
                 self._services.checkpoints, self._services.store, claimed_step, self._interrupter, running_step
             ),
         )
+
+
+def _traceback_of(raised: BaseException, settings: Mapping[str, str]) -> str:
+    """Return the traceback for the log, in which no value of a setting stands."""
+    try:
+        return hide_settings("".join(traceback.format_exception(raised)), settings)
+    except Exception as error:  # noqa: BLE001  (an agent's class may raise anything)
+        return f"{type(raised).__name__}, whose traceback raises {type(error).__name__}"
 
 
 def timeout_error(claimed_step: ClaimedStep) -> RunError:

@@ -63,8 +63,8 @@ class StepCheckpoints:
                 raise
 
     def latest(self) -> dict[str, Any] | None:
-        """Return the newest checkpoint of the step, from any attempt; None if there is none."""
-        if self._lease.claim == 1 and not self._saved_count:
+        """Return the newest checkpoint of the step, from any attempt or the run that is retried; None without one."""
+        if self._lease.claim == 1 and not self._saved_count and self._execution.effects_of is None:
             return None  # there was no earlier attempt that could have made one
         self._pending_writes.steps_with_checkpoints.add(self._lease.step)
         with self._interrupter.uninterruptible(self._running_step):

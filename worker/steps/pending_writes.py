@@ -23,6 +23,7 @@ from shared.bootstrap import Services
 from shared.clock import boottime_s
 from shared.domain.execution import Execution, ExecutionRecord, Lease
 from shared.domain.lifecycle.decision import Decision
+from shared.domain.status import StepStatus
 from shared.errors import BucketError, LeaseLost, NotStorable
 from shared.live.publisher import SavedDecision
 from shared.store.executions.bulk import BulkSave
@@ -84,7 +85,7 @@ class PendingWrites:
         self._fallback: FallbackFn | None = None
         self.published_seq = published_seq
         self.steps_with_checkpoints: set[str] = set()
-        """The ids of steps that may leave large checkpoints behind when they end."""
+        """The ids of steps that may leave large checkpoints behind when they complete."""
 
     def decide(self, decide: DecideFn, *, agent: str, took_s: float, fallback: FallbackFn | None = None) -> Decision:
         """Decide on an attempt of ``agent`` ("" if no attempt was made), and save the decision unless it may wait.
@@ -170,15 +171,16 @@ class PendingWrites:
             return self._on_saved(save.decision.apply_to(save.before), save.decision)
 
     def mark_published(self) -> None:
-        """Record that what was written is published, and delete large checkpoints of the steps that have ended."""
+        """Record that what was written is published, and delete large checkpoints of the steps that are completed."""
         fault_injection.reach("worker.published")
-        ended = {step for step in self.steps_with_checkpoints if self._stored.steps[step].status.is_final}
-        self.steps_with_checkpoints -= ended
-        for step in ended:
+        steps = self._stored.steps
+        completed = {step for step in self.steps_with_checkpoints if steps[step].status is StepStatus.COMPLETED}
+        self.steps_with_checkpoints -= completed
+        for step in completed:
             try:
                 self._services.checkpoints.delete_external(self._stored.integrator, self._stored.id, step)
             except BucketError as error:
-                structlog.get_logger().warning("checkpoints of an ended step were left behind", reason=error.message)
+                structlog.get_logger().warning("checkpoints of a completed step were left behind", reason=error.message)
 
     def write(self) -> Decision | None:
         """Save all decisions by an optimistic write and publish them; return them merged, None if there were none.

@@ -46,8 +46,19 @@ def agents(context: click.Context, session: Session, domain: str | None) -> None
         Column("domains", dropped_at=3),
         Column("description", dropped_at=1, wraps=True),
     ]
-    rows = [(spec["name"], spec["version"], ", ".join(spec["domains"]), spec["description"]) for spec in specs]
+    rows = [
+        (spec["name"], spec.get("version", ""), ", ".join(spec.get("domains", ())), _description_of(spec))
+        for spec in specs
+    ]
     _print_names(session, specs, columns, rows)
+
+
+def _description_of(spec: Mapping[str, Any]) -> str:
+    """Return what an agent does, or why it is unavailable; its spec may lack every member but its name."""
+    availability = spec.get("availability") or {}
+    if availability.get("status") == "unavailable":
+        return f"unavailable: {availability.get('reason')}"
+    return str(spec.get("description", ""))
 
 
 @agents.command("show")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import PurePath
 from typing import Any, Final
 
+from shared.domain.definitions.agent_setting import AgentSetting, find_agent_setting_faults, parse_agent_settings
 from shared.domain.definitions.retry_policy import parse_retry_policy
 from shared.errors import SpecError
 from shared.ids import AGENT_NAME_PATTERN
@@ -48,11 +49,14 @@ class AgentSpec:
     timeout_s: float = 300
     retry: str | Mapping[str, Any] = "default"
     queue: str = "default"
+    settings: tuple[AgentSetting, ...] = ()
+    unlisted_without_settings: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as a JSON object, the fields in the order above; it is a copy that the caller may change."""
         payload = {field.name: copy.deepcopy(getattr(self, field.name)) for field in fields(self)}
         payload["domains"] = list(self.domains)
+        payload["settings"] = [setting.to_json() for setting in self.settings]
         payload["capabilities"] = {name: getattr(self.capabilities, name) for name in _CAPABILITIES}
         return payload
 
@@ -75,7 +79,21 @@ def parse_agent_spec(raw: object, source: str) -> AgentSpec:
     if faults:
         raise SpecError("\n".join(f"{source}: {fault}" for fault in faults))
     capabilities = Capabilities(**raw["capabilities"])
-    return AgentSpec(**{**raw, "domains": tuple(raw["domains"]), "capabilities": capabilities})
+    settings = parse_agent_settings(raw.get("settings", ()))
+    if raw.get("unlisted_without_settings") and not any(setting.required for setting in settings):
+        raise SpecError(f"{source}: unlisted_without_settings is true but settings names no required one")
+    parsed = {"domains": tuple(raw["domains"]), "capabilities": capabilities, "settings": settings}
+    return AgentSpec(**{**raw, **parsed})
+
+
+def readable_fields(raw: object) -> dict[str, Any]:
+    """Return the fields of a wrong spec that are right by themselves, as :meth:`AgentSpec.to_json` has them."""
+    if not isinstance(raw, Mapping):
+        return {}
+    fields_read = {name: raw[name] for name, check in _CHECKS.items() if name in raw and not any(check(raw[name]))}
+    if "settings" in fields_read:
+        fields_read["settings"] = [setting.to_json() for setting in parse_agent_settings(raw["settings"])]
+    return fields_read
 
 
 def _field_name_faults(
@@ -161,4 +179,6 @@ _CHECKS: Final[dict[str, Callable[[Any], Iterator[str]]]] = {
     "timeout_s": _timeout,
     "retry": _retry,
     "queue": _queue,
+    "settings": find_agent_setting_faults,
+    "unlisted_without_settings": _must(lambda value: isinstance(value, bool), "must be true or false"),
 }

@@ -2,7 +2,8 @@
 
 A small one is stored in the execution, under its step; a large one in ``outputs``, inserted before the write that
 names it. Each is written to a majority and filtered by the lease. None changes ``version`` or ``rev``, because no
-caller sees it. The write that ends a step removes its checkpoint.
+caller sees it. The write that completes a step removes its checkpoint; that of a step that failed or was cancelled is
+kept as long as its execution, for a retry of the run.
 """
 
 from __future__ import annotations
@@ -68,11 +69,11 @@ class MongoCheckpointStore:
         return True
 
     def load_newest(self, lease: Lease) -> bytes | None:
-        """Return the newest checkpoint of the step, of any claim (read concern majority); None if there is none."""
-        query = execution_filter(lease.integrator, lease.execution_id)
-        with db_call(self._database, writes=False):
-            document = self._database.collection("executions").find_one(query, {f"checkpoints.{lease.step}": 1})
-        entry = (document or {}).get("checkpoints", {}).get(lease.step)
+        """Return the newest checkpoint of the step, of any claim (read concern majority); None if there is none.
+
+        In a retry that reuses completed steps, a step without one has that of the run that is retried.
+        """
+        entry = self._find_newest(lease)
         if entry is None:
             return None
         if "json" in entry:
@@ -82,8 +83,22 @@ class MongoCheckpointStore:
             output = self._database.collection("outputs").find_one(query)
         return None if output is None else bytes(output["json"])
 
+    def _find_newest(self, lease: Lease) -> dict[str, Any] | None:
+        fields = {f"checkpoints.{lease.step}": 1, "retry_of": 1, "effects_of": 1}
+        execution_id: str | None = lease.execution_id
+        while execution_id is not None:
+            query = execution_filter(lease.integrator, execution_id)
+            with db_call(self._database, writes=False):
+                document = self._database.collection("executions").find_one(query, fields) or {}
+            entry: dict[str, Any] | None = document.get("checkpoints", {}).get(lease.step)
+            if entry is not None:
+                return entry
+            # A retry from the start has effects of its own, and begins anew.
+            execution_id = document.get("retry_of") if document.get("effects_of") else None
+        return None
+
     def delete_external(self, integrator: str, execution_id: str, step: str) -> None:
-        """Delete the large checkpoints of a step that has ended, found by ids that no output has."""
+        """Delete the large checkpoints of a step that has completed, found by ids that no output has."""
         id_pattern = {"$regex": f"^{re.escape(external_output_id(execution_id, step, ''))}[^:]+:[0-9]+$"}
         with db_call(self._database):
             self._database.collection("outputs").delete_many(

@@ -140,7 +140,8 @@ def diff_update(before: Execution, after: Execution) -> dict[str, dict[str, Any]
     """Build the ``$set`` and ``$unset`` that turn the document of ``before`` into that of ``after``.
 
     ``due_by`` is always written: heartbeats change the stored one without a version, so a value that is unchanged
-    here may be a different one in the store. The checkpoint of a step that ends is removed.
+    here may be a different one in the store. The checkpoint of a step that completes is removed; that of one that
+    fails or is cancelled is kept for a retry of the run.
     """
     changes = _changed_fields(_RUN_NAMES, _RUN_VALUES, before, after)
     for step in after.steps.values():
@@ -148,7 +149,7 @@ def diff_update(before: Execution, after: Execution) -> dict[str, dict[str, Any]
         if step is not earlier:
             step_changes = _changed_fields(_STEP_NAMES, _STEP_VALUES, earlier, step)
             changes |= {f"steps.{step.id}.{name}": value for name, value in step_changes.items()}
-            if step.status.is_final and not earlier.status.is_final and step.claims:
+            if step.status is StepStatus.COMPLETED and step.claims:
                 changes[f"checkpoints.{step.id}"] = None
     return set_or_unset({**changes, "due_by": after.due_by})
 

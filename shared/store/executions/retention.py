@@ -6,7 +6,7 @@ in two processes at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -78,7 +78,22 @@ class RetentionSweep:
             steps = execution.steps.values()
             output_ids = {external_output_id(execution.id, step.id, step.token) for step in steps if step.output_apart}
             referenced[execution.id] = output_ids if execution.is_done else None
+        for execution_id, output_ids in self._kept_checkpoints(execution_ids):
+            if (others := referenced.get(execution_id)) is not None:
+                others |= output_ids
         return referenced
+
+    def _kept_checkpoints(self, execution_ids: set[str]) -> Iterator[tuple[str, set[str]]]:
+        """Yield the ids of the large checkpoints that each run refers to: those of steps that did not complete."""
+        entries = {"$objectToArray": "$checkpoints"}
+        stages: list[_Document] = [
+            {"$match": {"_id": {"$in": sorted(execution_ids)}, "checkpoints": {"$type": "object"}}},
+            {"$project": {"ids": {"$map": {"input": entries, "in": "$$this.v.apart"}}}},
+        ]
+        with db_call(self._database, writes=False):
+            documents = list(self._database.collection("executions").aggregate(stages))
+        for document in documents:
+            yield document["_id"], {output_id for output_id in document["ids"] if output_id is not None}
 
 
 def _is_orphaned(output: _Document, referenced: dict[str, set[str] | None]) -> bool:

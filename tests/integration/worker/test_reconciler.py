@@ -336,6 +336,17 @@ def test_one_of_two_reconcilers_acts_until_its_leadership_ends(bench: WorkerHarn
     assert offers_of(bench, run) == 3
 
 
+def test_a_leader_renews_its_term_at_half_of_it(bench: WorkerHarness) -> None:
+    leader = reconciler_of(bench)
+    renewals = []
+    for _ in range(10):
+        leader.reconcile_once()
+        renewals.append(bench.store.calls["acquire_leadership"])
+        bench.clock.advance(HANDOFF_S / 5)
+    assert renewals == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
+    assert leader.is_leader
+
+
 def test_a_late_rescue_does_not_offer_a_step_that_another_has_offered_since(bench: WorkerHarness) -> None:
     run = bench.accept()
     bench.clock.advance(LATE_S)

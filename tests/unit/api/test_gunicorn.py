@@ -249,18 +249,6 @@ def fetch_pid(caller: http.client.HTTPConnection) -> int | None:
         return None
 
 
-def test_a_wrong_agent_is_reported_without_a_traceback(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "agent_spec.json").write_text("{}")
-    env = environ(PORT=str(free_port()), BUCKET_AGENTS_DIR=str(tmp_path))
-    command = [*RUN[:-1], "api.wsgi:app"]
-    process = subprocess.run(command, env=env, capture_output=True, text=True, timeout=20, check=False)
-    assert (process.returncode, process.stdout) == (1, "")
-    first_line, *more_lines = process.stderr.splitlines()
-    assert first_line == f"the API cannot start: {tmp_path}/mine/agent_spec.json: name is missing"
-    assert all(line.endswith(" is missing") for line in more_lines)
-
-
 def test_wrong_settings_are_reported_together_without_a_traceback() -> None:
     env = environ(PORT="many", BUCKET_API_THREADS="0")
     process = subprocess.run(RUN, env=env, capture_output=True, text=True, timeout=20, check=False)

@@ -36,6 +36,17 @@ def test_what_would_be_refused_again_is_not_repeated(status: int) -> None:
     assert len(player.requests) == 1
 
 
+def test_an_unavailable_agent_is_told_at_once_and_outlived_by_a_wait() -> None:
+    refused = problem(503, "agent_unavailable", retry_after="30")
+    player = FlowPlayer([refused])
+    with pytest.raises(errors.Unavailable, match="agent_unavailable"):
+        player.play(call(player.settings(), GET))
+    assert (len(player.requests), player.sleeps) == (1, [])
+    player = FlowPlayer([refused, reply(200, {})])
+    player.play(call(player.settings(), GET, Patience.for_a_wait(player.settings())))
+    assert player.sleeps == [30]
+
+
 def test_pauses_double_up_to_a_bound_and_half_of_each_is_chance() -> None:
     player = FlowPlayer()
     pauses = [pause_before_repeat(player.settings(chance=1.0), attempt, None) for attempt in range(8)]

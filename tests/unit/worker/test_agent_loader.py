@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from shared.catalogue.agent_catalogue import load_catalogue
+from shared.domain.definitions.unavailability import Unavailability
 from shared.errors import SpecError
-from worker.agent_loader import check_agents, load_agents
+from worker.agent_loader import LoadedAgents, check_agents, load_agents, load_available_agents
 
 
-def write_agent(home: Path, name: str, source: str, entry: str = "agent:run") -> Path:
+def write_agent(home: Path, name: str, source: str, entry: str = "agent:run", **more: Any) -> Path:
     folder = home / name
     folder.mkdir()
     spec = {
@@ -29,7 +32,7 @@ def write_agent(home: Path, name: str, source: str, entry: str = "agent:run") ->
         "sample_input": {},
         "sample_output": {},
     }
-    (folder / "agent_spec.json").write_text(json.dumps(spec))
+    (folder / "agent_spec.json").write_text(json.dumps(spec | more))
     (folder / f"{entry.partition(':')[0]}.py").write_text(source)
     return folder
 
@@ -101,6 +104,11 @@ def test_a_dataclass_in_an_agent_finds_its_own_module(tmp_path: Path) -> None:
         ("def run(:\n", "SyntaxError"),
         ("import a_module_that_is_not_there\n", "ModuleNotFoundError"),
         ("raise SystemExit(3)\n", "SystemExit: 3"),
+        (
+            "class Odd(BaseException):\n    def __str__(self):\n        1 / 0\nraise Odd\n",
+            "Odd: <exception str() failed>",
+        ),
+        ("def __getattr__(name):\n    raise RuntimeError('no')\n", "RuntimeError: no"),
     ],
 )
 def test_an_agent_that_cannot_be_loaded_names_itself(tmp_path: Path, source: str, fault: str) -> None:
@@ -121,3 +129,75 @@ def test_a_check_returns_a_line_for_each_agent(tmp_path: Path) -> None:
     lines = check_agents(tmp_path)
     assert len(lines) == len(load_catalogue(tmp_path).agents())
     assert lines[0] == f"adder 2.1.0 (test) from {folder}"
+
+
+GOOD = "def run(given, ctx):\n    return dict(ctx.settings) if ctx else {}\n"
+
+
+def load_available(home: Path) -> LoadedAgents:
+    return load_available_agents(load_catalogue(home))
+
+
+def test_an_agent_that_cannot_be_loaded_is_unavailable_and_no_other(tmp_path: Path) -> None:
+    write_agent(tmp_path, "good", GOOD)
+    write_agent(tmp_path, "broken", "# an agent\nimport a_module_that_is_not_there\n")
+    write_agent(tmp_path, "wrong", GOOD, queue="fast")
+    with capture_logs() as lines:
+        loaded = load_available(tmp_path)
+    assert set(loaded.agents) - {spec.name for spec in load_catalogue().agents()} == {"good"}
+    assert loaded.agents["good"].run({}, None) == {}  # type: ignore[arg-type]
+    reason = "agent.py cannot be loaded: ModuleNotFoundError: No module named 'a_module_that_is_not_there'"
+    assert loaded.unavailable == {
+        "broken": Unavailability(f"{reason} (agent.py line 2)"),
+        "wrong": Unavailability("agent_spec.json: queue must be one of default, long"),
+    }
+    assert sorted(line["agent"] for line in lines) == ["broken", "wrong"]
+    assert not [name for name in sys.modules if name.startswith("_bucket_agent_broken")]
+
+
+def test_an_agent_whose_required_setting_is_missing_is_unavailable_and_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "import os\nos.environ['RATES_API_KEY']\n" + GOOD
+    optional = {"name": "RATES_REGION", "required": False}
+    write_agent(tmp_path, "rates", source, settings=["RATES_API_KEY", optional])
+    monkeypatch.setenv("RATES_API_KEY", "")  # as compose passes a variable that has no value
+    missing = Unavailability("the required setting RATES_API_KEY is not set", lacks_settings=True)
+    assert load_available(tmp_path).unavailable == {"rates": missing}
+    monkeypatch.setenv("RATES_API_KEY", "s3cret")
+    loaded = load_available(tmp_path)
+    assert loaded.unavailable == {}
+    assert dict(loaded.agents["rates"].settings) == {"RATES_API_KEY": "s3cret"}
+
+
+def test_a_check_tells_what_is_missing_and_does_not_fail_for_it(tmp_path: Path) -> None:
+    write_agent(tmp_path, "a_rates", GOOD, settings=["RATES_API_KEY"])
+    assert check_agents(tmp_path)[0].endswith(
+        "; unavailable in this environment: the required setting RATES_API_KEY is not set"
+    )
+
+
+def test_a_check_tells_wrong_specs_and_wrong_code_together(tmp_path: Path) -> None:
+    write_agent(tmp_path, "one", GOOD, queue="fast")
+    write_agent(tmp_path, "two", "run = None\n")
+    write_agent(tmp_path, "simulate", GOOD)
+    with pytest.raises(SpecError) as refused:
+        check_agents(tmp_path)
+    for part in ("one/agent_spec.json: queue must be", "agent 'two': ", "name 'simulate' is taken by"):
+        assert part in refused.value.message
+
+
+def test_no_text_of_an_agent_has_the_value_of_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = 'a/very/top"secret'
+    monkeypatch.setenv("RATES_API_KEY", secret)
+    source = "import os\nraise OSError(2, 'no', '/srv/keys/' + os.environ['RATES_API_KEY'])\n"
+    write_agent(tmp_path, "leaky", source, settings=["RATES_API_KEY"])
+    write_agent(tmp_path, "rates", GOOD, settings=["RATES_API_KEY"])
+    with capture_logs() as lines:
+        loaded = load_available(tmp_path)
+    assert "FileNotFoundError" in loaded.unavailable["leaky"].reason
+    assert "/srv" not in loaded.unavailable["leaky"].reason
+    agent = loaded.agents["rates"]
+    assert repr(agent.settings) == "AgentSettings(RATES_API_KEY)"
+    shown = f"{loaded} {agent} {agent.settings} {lines}"
+    assert "secret" not in shown

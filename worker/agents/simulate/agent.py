@@ -1,6 +1,7 @@
 """The simulator plays a script: it runs for some time, moves its progress, loses its worker, fails or completes.
 
-Checkpoints store its position in the script, so that the next attempt goes on where a lost one was.
+Checkpoints store its position in the script, so that the next attempt goes on where a lost one was. A retry of the run
+plays the script anew.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ CHECKPOINT_EVERY_S: Final = 5.0
 class _ScriptPosition:
     """How far a script was played: its phase, the seconds of it that are over, and the percentage before it."""
 
+    execution_id: str
     phase: int = 0
     played_s: float = 0.0
     percent: int = 0
@@ -34,7 +36,9 @@ class SimulationCancelled(Exception):
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
     """Play ``given["script"]`` to its end, from the position at which an earlier attempt left it."""
-    position = _ScriptPosition(**(ctx.restore() or {}))
+    position = _ScriptPosition(**(ctx.restore() or {"execution_id": ctx.execution_id}))
+    if position.execution_id != ctx.execution_id:  # of the run that this one retries
+        position = _ScriptPosition(ctx.execution_id)
     for number, phase in enumerate(parse_script(given.get("script", ()))):
         if number < position.phase:
             continue
@@ -44,7 +48,7 @@ def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
 
 def _play(phase: ScriptPhase, position: _ScriptPosition, ctx: AgentContext) -> _ScriptPosition:
     """Play one phase and return the position at which the next one begins."""
-    following = _ScriptPosition(position.phase + 1, percent=position.percent)
+    following = replace(position, phase=position.phase + 1, played_s=0.0)
     if phase.kind is PhaseKind.RUNNING:
         _run(phase, position, ctx)
         return replace(following, percent=position.percent if phase.percent is None else phase.percent)

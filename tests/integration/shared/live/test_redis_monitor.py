@@ -11,8 +11,10 @@ import redis
 
 from compose.embedded.managed_process import Child
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
+from shared.domain.definitions.unavailability import Unavailability
 from shared.live.redis_client import connect
 from shared.live.redis_monitor import RedisMonitor, RedisSnapshot
+from shared.live.worker_presence import WorkerPresence
 from shared.queue import lost_messages
 from shared.queue.message import list_keys
 from tests.pause_aware_timer import PauseAwareTimer
@@ -95,6 +97,18 @@ def test_a_snapshot_counts_the_backlog_of_every_list_and_the_workers(client: red
     now, _ = client.time()  # type: ignore[misc]
     client.zadd("workers", {"one": now + 10, "two": now + 10, "dead": now - 1})
     assert monitor.take_snapshot() == RedisSnapshot(is_connected=True, backlog=len(QUEUE_NAMES) * 2, workers=2)
+
+
+def test_a_snapshot_has_the_agents_that_no_worker_can_run(client: redis.Redis, redis_url: str) -> None:
+    monitor = RedisMonitor(redis_url)
+    rates = Unavailability("the required setting KEY is not set", lacks_settings=True)
+    presences = [WorkerPresence(client, "one:1", {"rates": rates}), WorkerPresence(client, "two:1", {})]
+    presences[0].start()
+    wait_until(lambda: monitor.take_snapshot().unavailable == {"rates": rates}, what="the worker's report is read")
+    presences[1].start()
+    wait_until(lambda: monitor.take_snapshot().unavailable == {}, what="another worker can run it")
+    for presence in presences:
+        presence.stop()
 
 
 def test_an_invalid_value_counts_as_an_outage_and_the_monitor_continues(client: redis.Redis, redis_url: str) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 import orjson
 import pytest
 
-from shared.domain.execution import Lease
+from shared.domain.execution import Execution, Lease
+from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, start_retry
 from shared.domain.lifecycle.transitions import claim
 from shared.domain.status import ExecutionStatus
 from shared.errors import LeaseLost, Unavailable
+from shared.ids import new_execution_id
 from tests.integration.worker.conftest import WorkerHarness
+from worker.agent_errors import PermanentError
 from worker.context import AgentContext
 from worker.steps.checkpoints import StepCheckpoints
 from worker.steps.claims import ClaimedStep
@@ -54,6 +57,43 @@ def test_the_next_attempt_restores_the_last_checkpoint(bench: WorkerHarness, pad
     assert document is not None
     assert not document["checkpoints"], "deleted by the completing write"
     assert large_outputs(bench) == 0
+
+
+@pytest.mark.parametrize("pad", [10, 100_000])
+def test_a_retry_of_a_failed_run_goes_on_at_its_checkpoint_and_one_from_the_start_does_not(
+    bench: WorkerHarness, pad: int
+) -> None:
+    restored: list[Any] = []
+
+    def agent(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
+        restored.append((ctx.restore() or {}).get("page"))
+        if len(restored) == 1:
+            ctx.checkpoint({"page": 7, "pad": "x" * pad})
+        if len(restored) < 3:
+            raise PermanentError("the provider is gone")
+        ctx.checkpoint({"page": 8, "pad": "x" * pad})
+        return {}
+
+    runner = bench.runner(echo=agent)
+
+    def retry(run: Execution, start_from: RetryFrom) -> Execution:
+        bench.clock.advance(1)
+        request = RetryRequest(new_execution_id(bench.clock.now()), bench.clock.now(), "req-retry")
+        decision, outputs = start_retry(bench.read(run), request, start_from, bench.services.timings)
+        retried = bench.services.store.create(decision, outputs)
+        runner.run_message(bench.message_of(retried))
+        return retried
+
+    first = bench.accept("echo")
+    runner.run_message(bench.message_of(first))
+    second = retry(first, RetryFrom.FAILED)
+    third = retry(second, RetryFrom.FAILED)
+    anew = retry(second, RetryFrom.START)
+    lease = Lease(anew.integrator, anew.id, "s1", 2, "token-2")
+    assert bench.services.checkpoints.load_newest(lease) is None
+    assert restored == [None, 7, 7, None], "the second had none of its own"
+    assert bench.read(third).execution.status is ExecutionStatus.COMPLETED
+    assert large_outputs(bench) == (1 if pad > 10 else 0), "the one of the run that failed"
 
 
 def test_a_checkpoint_first_saves_the_pending_claim_of_its_own_step(bench: WorkerHarness) -> None:

@@ -1,4 +1,4 @@
-"""The catalogue finds every agent by path, and refuses to start on a wrong one."""
+"""The catalogue finds every agent by path; a wrong spec makes its agent unavailable, and no other."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from shared.catalogue.agent_catalogue import load_catalogue
 from shared.catalogue.seed_baskets import load_seed_baskets
-from shared.errors import AgentNotFound, SpecError
+from shared.errors import AgentNotFound, AgentUnavailable, SpecError
 
 BUILT_IN = [
     "auto_diagnostics",
@@ -54,10 +55,8 @@ def write_agent(home: Path, name: str, **changes: Any) -> Path:
     return folder
 
 
-def refusal(agents_dir: Path) -> str:
-    with pytest.raises(SpecError) as refused:
-        load_catalogue(agents_dir)
-    return str(refused.value)
+def faults_of(agents_dir: Path) -> str:
+    return "\n".join(load_catalogue(agents_dir).faults)
 
 
 def test_the_built_in_agents_are_found_sorted() -> None:
@@ -112,7 +111,7 @@ def test_an_unknown_agent_is_reported_with_the_nearest_name() -> None:
 
 def test_the_simulators_name_is_taken(tmp_path: Path) -> None:
     write_agent(tmp_path, "simulate")
-    assert "name 'simulate' is taken by" in refusal(tmp_path)
+    assert "name 'simulate' is taken by" in faults_of(tmp_path)
 
 
 def test_a_script_is_judged_beyond_its_schema() -> None:
@@ -137,7 +136,7 @@ def test_the_faults_of_all_specs_are_reported_together(tmp_path: Path) -> None:
     write_agent(tmp_path, "three", entry="work:run")
     (write_agent(tmp_path, "four") / "agent_spec.json").write_text("{")
     (write_agent(tmp_path, "five") / "agent_spec.json").unlink()
-    message = refusal(tmp_path)
+    message = faults_of(tmp_path)
     for part in (
         "one/agent_spec.json: queue must be",
         "two/agent_spec.json: input_schema at /type",
@@ -151,16 +150,64 @@ def test_the_faults_of_all_specs_are_reported_together(tmp_path: Path) -> None:
 
 def test_a_sample_must_keep_its_own_schema(tmp_path: Path) -> None:
     write_agent(tmp_path, "one", sample_input={"a": 1})
-    assert "sample_input breaks input_schema" in refusal(tmp_path)
+    assert "sample_input breaks input_schema" in faults_of(tmp_path)
 
 
 def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
     write_agent(tmp_path, "goal_recommender")
-    assert "'goal_recommender' is taken by" in refusal(tmp_path)
+    assert "'goal_recommender' is taken by" in faults_of(tmp_path)
 
 
 def test_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert "is not a directory" in refusal(tmp_path / "gone")
+    with pytest.raises(SpecError, match="is not a directory"):
+        load_catalogue(tmp_path / "gone")
+
+
+def test_a_wrong_spec_makes_its_agent_unavailable_and_no_other(tmp_path: Path) -> None:
+    write_agent(tmp_path, "good")
+    write_agent(tmp_path, "wrong", queue="fast", domains=["mine"], settings=["KEY"], colour="red")
+    catalogue = load_catalogue(tmp_path)
+    assert [spec.name for spec in catalogue.agents()] == sorted([*BUILT_IN, "good"])
+    assert not catalogue.has("wrong")
+    broken = catalogue.broken["wrong"]
+    assert broken.reason.startswith("agent_spec.json: colour is not a field")
+    assert "agent_spec.json: queue must be one of default, long" in broken.reason
+    assert str(tmp_path) not in broken.reason  # it is for clients
+    assert broken.domains == ("mine",)
+    assert {"queue", "colour"}.isdisjoint(broken.fields)
+    assert broken.fields["settings"] == [{"name": "KEY", "required": True, "description": ""}]
+    with pytest.raises(AgentUnavailable, match=r"agent 'wrong' is unavailable: agent_spec\.json: colour") as refused:
+        catalogue.agent("wrong")
+    assert refused.value.retry_after_s == 30
+    catalogue.check_known("wrong")
+
+
+def test_of_two_agents_with_one_name_the_first_stays(tmp_path: Path) -> None:
+    write_agent(tmp_path, "goal_recommender", description="the second")
+    catalogue = load_catalogue(tmp_path)
+    assert catalogue.agent("goal_recommender").description != "the second"
+    assert catalogue.broken == {}
+
+
+def test_each_fault_is_one_warning_in_the_log(tmp_path: Path) -> None:
+    write_agent(tmp_path, "goal_recommender")
+    write_agent(tmp_path, "wrong", queue="fast")
+    with capture_logs() as lines:
+        load_catalogue(tmp_path).log_faults()
+    assert [(line["event"], line.get("agent"), line["log_level"]) for line in lines] == [
+        ("an agent is unavailable", "wrong", "warning"),
+        ("an agent is ignored", None, "warning"),
+    ]
+
+
+def test_a_seeded_basket_of_a_broken_agent_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the API could never prepare its store, and would refuse all submits."""
+    for name in BUILT_IN:
+        write_agent(tmp_path, name, queue="fast" if name == "goal_recommender" else "default")
+    monkeypatch.setattr("shared.catalogue.agent_catalogue._BUILTIN_AGENTS_DIR", tmp_path)
+    catalogue = load_catalogue()
+    assert list(catalogue.broken) == ["goal_recommender"]
+    assert "goal_test" in [basket["name"] for basket in load_seed_baskets(catalogue)]
 
 
 def test_the_seeded_baskets_are_those_of_the_contract() -> None:

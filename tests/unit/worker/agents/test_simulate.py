@@ -67,6 +67,9 @@ def test_a_lost_worker_is_simulated_once_and_the_next_attempt_goes_on_after_it(
     second = new_context(checkpoints=checkpoints, attempt=2)
     assert play(agents, second, *script) == {"simulated": True, "attempts": 2}
     assert [percent for percent, _ in second.reporter.steps] == [40]  # type: ignore[attr-defined]
+    retry = new_context(checkpoints=checkpoints, execution_id="1763700001_89ce24ad1b2c3d4e")
+    with pytest.raises(SimulatedWorkerLoss):
+        play(agents, retry, *script)
 
 
 @pytest.mark.parametrize("size", [100, 300_000])

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from shared.domain.execution import PUBLIC_INTEGRATOR, Execution
+from shared.domain.execution import PUBLIC_INTEGRATOR, ErrorKind, Execution, RunError
 from shared.domain.lifecycle.decision import StepOutput
-from shared.domain.lifecycle.transitions import cancel, complete
+from shared.domain.lifecycle.transitions import cancel, complete, fail
 from shared.ids import new_execution_id
 from shared.store.database import Database
+from shared.store.executions.checkpoint_store import MongoCheckpointStore
 from shared.store.executions.retention import RetentionSweep
 from shared.store.executions.store import MongoExecutionStore
 from tests.builders import NOON, TIMINGS, ManualClock, accept_decision, claim_decision
@@ -69,6 +70,22 @@ def test_orphaned_outputs_are_deleted_when_their_run_has_ended_or_is_absent(
     assert deleted == 2
     assert output_names(database) == {named, f"{going_on.id}:a:lost"}
     assert sweep.delete_orphaned_outputs(WEEK_LATER, after) == (0, "")
+
+
+def test_a_large_checkpoint_that_is_kept_for_a_retry_is_no_orphan(
+    database: Database, store: MongoExecutionStore
+) -> None:
+    checkpoints = MongoCheckpointStore(database, ManualClock())
+    run = store.create(accept_decision("a"))
+    run = store.save(run, claim_decision(run, "a")).execution
+    checkpoints.save(run.lease_of("a"), 1, b"{}", is_external=True)
+    [kept] = output_names(database)
+    error = RunError("agent_error", "the provider is gone", ErrorKind.PERMANENT, "a", "a", 1, retryable=False)
+    assert store.save(run, fail(run, run.lease_of("a"), error, NOON)).execution.is_done
+    RetentionSweep(database).delete_orphaned_outputs(WEEK_LATER)
+    assert output_names(database) == {kept}
+    RetentionSweep(database).delete_expired(WEEK_LATER, days=6)
+    assert output_names(database) == set(), "it goes with its run"
 
 
 def test_a_run_that_cannot_be_read_keeps_its_outputs_and_no_other_runs_orphans(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from shared.domain.definitions.agent_setting import AgentSetting
 from shared.domain.definitions.agent_spec import AgentSpec, parse_agent_spec
 from shared.errors import SpecError
 
@@ -44,7 +45,46 @@ def test_what_a_spec_leaves_out_has_its_default() -> None:
 def test_a_spec_is_written_whole_and_in_its_order() -> None:
     document = parse_agent_spec(a_spec(), WHERE).to_json()
     assert list(document) == [field.name for field in dataclasses.fields(AgentSpec)]
-    assert document == a_spec() | {"timeout_s": 300, "retry": "default", "queue": "default"}
+    defaults = {"timeout_s": 300, "retry": "default", "queue": "default", "settings": []}
+    assert document == a_spec() | defaults | {"unlisted_without_settings": False}
+
+
+def test_a_setting_is_a_name_or_an_object() -> None:
+    optional = {"name": "RATES_URL", "required": False, "description": "Where rates are asked for."}
+    spec = parse_agent_spec(a_spec(settings=["RATES_API_KEY", optional]), WHERE)
+    assert spec.settings == (AgentSetting("RATES_API_KEY"), AgentSetting(**optional))
+    assert spec.to_json()["settings"] == [{"name": "RATES_API_KEY", "required": True, "description": ""}, optional]
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ("RATES", "settings must be a list of names of variables"),
+        (["rates"], "settings /0 must be the name of a variable, in capital letters, such as RATES_API_KEY"),
+        (["MONGODB_URL"], "settings /0 MONGODB_URL is not an agent's own; choose another name"),
+        (["BUCKET_X"], "settings /0 BUCKET_X is not an agent's own; choose another name"),
+        (["A", "A"], "settings names A twice"),
+        ([{"name": "A", "secret": 1}], "settings /0 secret is not a field; the fields are name, required, description"),
+        ([{"name": "A", "required": 1}], "settings /0 required must be true or false"),
+    ],
+)
+def test_wrong_settings_are_refused_in_words(settings: object, fault: str) -> None:
+    assert faults_of(a_spec(settings=settings)) == [f"{WHERE}: {fault}"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"unlisted_without_settings": "yes"}, "unlisted_without_settings must be true or false"),
+        (
+            {"unlisted_without_settings": True, "settings": [{"name": "A", "required": False}]},
+            "unlisted_without_settings is true but settings names no required one",
+        ),
+    ],
+)
+def test_an_agent_can_only_be_unlisted_for_a_setting_that_it_needs(changes: dict[str, Any], fault: str) -> None:
+    assert faults_of(a_spec(**changes)) == [f"{WHERE}: {fault}"]
+    assert parse_agent_spec(a_spec(unlisted_without_settings=True, settings=["A"]), WHERE).unlisted_without_settings
 
 
 def test_a_reader_of_a_spec_cannot_change_it() -> None:
