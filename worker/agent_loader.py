@@ -19,7 +19,7 @@ import structlog
 
 from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.domain.definitions.agent_spec import AgentSpec
-from shared.domain.definitions.availability import REASON_MAX_CHARS, Unavailability
+from shared.domain.definitions.unavailability import REASON_MAX_CHARS, Unavailability
 from shared.errors import SpecError
 from worker.agent_settings import AgentSettings, hide_settings, missing_settings, read_settings
 from worker.context import AgentContext

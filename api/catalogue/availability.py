@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from shared.catalogue.agent_catalogue import AgentCatalogue
-from shared.domain.definitions.availability import Unavailability, agent_unavailable
+from shared.domain.definitions.unavailability import Unavailability, agent_unavailable
 from shared.errors import AgentNotFound
 from shared.live.redis_monitor import RedisMonitor
 

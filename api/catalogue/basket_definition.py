@@ -11,7 +11,6 @@ from api.catalogue.schemas import DEFINITION_MAX_BYTES
 from api.http.strict_json import FAULTS_MAX
 from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.domain.definitions.agent_spec import AgentSpec
-from shared.domain.definitions.availability import agent_unavailable
 from shared.domain.definitions.basket import (
     GRAPH,
     PARALLEL,
@@ -22,6 +21,7 @@ from shared.domain.definitions.basket import (
     make_step_ids,
 )
 from shared.domain.definitions.retry_policy import DEFAULT_RETRY_POLICY, parse_retry_policy
+from shared.domain.definitions.unavailability import agent_unavailable
 from shared.errors import AgentNotFound, AgentUnavailable, BasketNotFound, RequestError, SpecError, ValidationFailed
 from shared.ids import BASKET_NAME_PATTERN
 

@@ -21,6 +21,7 @@ from api.catalogue.schemas import NewBasketSchema
 from api.http import query_params
 from api.http.request_body import Blueprint, LoadedBody
 from shared.bootstrap import Services
+from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.lifecycle.simulator_script import SIMULATE_AGENT_NAME
 from shared.errors import AgentUnavailable, BasketExists, RequestError, UnknownAgent, ValidationFailed
@@ -65,9 +66,7 @@ def blueprint(
         """Create a basket under a name that is not in use."""
         _check_not_reserved(body["name"], BasketExists)
         definition = validate_definition(body)
-        # A graph that cannot run is refused now, not when it is run; an agent that is unavailable may come back.
-        with suppress(AgentUnavailable):
-            parse_basket(definition, services.catalogue, missing_agent=UnknownAgent)
+        _check_can_run(definition, services.catalogue)
         services.baskets.add(PUBLIC_INTEGRATOR, definition, services.clock.now())
         message = f"basket {body['name']!r} created"
         return flask.jsonify(success=True, message=message, basket=_basket_view(definition)), 201
@@ -87,6 +86,12 @@ def blueprint(
         )
 
     return blp
+
+
+def _check_can_run(definition: Mapping[str, Any], catalogue: AgentCatalogue) -> None:
+    """Refuse a graph that can never run now, not when it is run; an agent that is unavailable may come back."""
+    with suppress(AgentUnavailable):
+        parse_basket(definition, catalogue, missing_agent=UnknownAgent)
 
 
 def _check_not_reserved(name: str, refusal: type[RequestError]) -> None:

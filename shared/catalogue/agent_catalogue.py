@@ -14,7 +14,7 @@ from shared.catalogue.agent_entry import SPEC_FILE, AgentEntry, BrokenAgent, loa
 from shared.catalogue.packaged_agents import find_packaged_agents
 from shared.catalogue.schema_validator import SchemaFault
 from shared.domain.definitions.agent_spec import AgentSpec
-from shared.domain.definitions.availability import agent_unavailable
+from shared.domain.definitions.unavailability import agent_unavailable
 from shared.domain.lifecycle.simulator_script import SIMULATE_AGENT_NAME, find_script_faults
 from shared.errors import AgentNotFound, SpecError
 from shared.suggestions import closest_matches

@@ -11,7 +11,7 @@ import orjson
 
 from shared.catalogue.schema_validator import CompiledSchema
 from shared.domain.definitions.agent_spec import AgentSpec, parse_agent_spec, readable_fields
-from shared.domain.definitions.availability import REASON_MAX_CHARS
+from shared.domain.definitions.unavailability import REASON_MAX_CHARS
 from shared.errors import SpecError
 
 SPEC_FILE: Final = "agent_spec.json"

@@ -8,10 +8,13 @@ The value of an entry point is the dotted name of a package, or of a module in o
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
+from itertools import chain
 from pathlib import Path
 from typing import Final
+
+import structlog
 
 from shared.catalogue.agent_entry import SPEC_FILE, BrokenAgent
 from shared.errors import SpecError
@@ -22,7 +25,7 @@ ENTRY_POINT_GROUP: Final = "bucket.agents"
 def find_packaged_agents() -> Iterator[Path | BrokenAgent]:
     """Yield the agents' folders, by the entry points' names; an entry point that leads to none is a broken agent."""
     found: set[Path] = set()
-    for entry_point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: (point.name, point.value)):
+    for entry_point in sorted(_entry_points(), key=lambda point: (point.name, point.value)):
         try:
             folders = _agent_folders_of(entry_point)
         except SpecError as error:
@@ -30,6 +33,24 @@ def find_packaged_agents() -> Iterator[Path | BrokenAgent]:
             continue
         yield from (folder for folder in folders if folder not in found)
         found.update(folders)
+
+
+def _entry_points() -> Iterable[EntryPoint]:
+    """Return the entry points of all packages; those of a package whose metadata is malformed are left out."""
+    try:
+        return entry_points(group=ENTRY_POINT_GROUP)
+    except Exception:  # noqa: BLE001  (it names no package, and any of them may be the malformed one)
+        return list(chain.from_iterable(map(_entry_points_of, distributions())))
+
+
+def _entry_points_of(distribution: Distribution) -> Iterable[EntryPoint]:
+    try:
+        return distribution.entry_points.select(group=ENTRY_POINT_GROUP)
+    except Exception as error:  # noqa: BLE001
+        structlog.get_logger().warning(
+            "the entry points of a package cannot be read", package=distribution.metadata["Name"], reason=repr(error)
+        )
+        return ()
 
 
 def _agent_folders_of(entry_point: EntryPoint) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 import redis
 
-from shared.domain.definitions.availability import Unavailability
+from shared.domain.definitions.unavailability import Unavailability
 from shared.live.redis_client import drop_if_demoted
 
 PRESENCE_RENEW_EVERY_S: Final = 5.0

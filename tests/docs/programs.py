@@ -45,6 +45,7 @@ SAYS: Final = {
         ]
     },
     "docs/baskets.md": {"sh": [rf'"result":\{{"advice":\{{{SAVE}\}},"goal_recommender":\{{{REDUCE}\}}\}}']},
+    "docs/catalogue.md": {"sh": [r'"result":\{"plan":\[.*"id":"build",.*"part":3,"parts":3\}\],"unplaced":\[\]']},
 }
 UNTRIED: Final = {("docs/baskets.md", "json"), ("docs/integrating.md", "console"), ("docs/integrating.md", "toml")}
 FOUND: Final = [(page, kind, text) for page in SAYS for kind, text in BLOCK.findall((ROOT / page).read_text("utf-8"))]

@@ -11,7 +11,7 @@ import pytest
 from tests.docs.programs import ADDRESS, FOUND, PROGRAMS, UNTRIED, Program
 from tests.stack import Stack
 
-NAMED = re.compile(r'"(finance_daily_check|working_test|simulate|cashflow_analyzer)"')
+NAMED = re.compile(r'"(finance_daily_check|working_test|simulate|cashflow_analyzer|workflow_optimizer)"')
 # A program with an idempotency key must also work when it is run again, when its run may be over.
 KEY = re.compile(r"idempotency.key", re.IGNORECASE)
 

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Final
 
 import redis
@@ -16,7 +17,7 @@ from celery import bootsteps, signals
 
 from shared.bootstrap import Services
 from shared.clock import boottime_s
-from shared.domain.definitions.availability import Unavailability
+from shared.domain.definitions.unavailability import Unavailability
 from shared.domain.execution import ErrorKind, Execution, RunError
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.step_transitions import cancelled_error
@@ -35,7 +36,9 @@ _TICK_EVERY_S: Final = 1.0
 class MainProcess:
     """Supervises one worker from its main process; Celery's signals and a bootstep call it."""
 
-    def __init__(self, services: Services, slots: SharedSlots, unavailable: Mapping[str, Unavailability]) -> None:
+    def __init__(
+        self, services: Services, slots: SharedSlots, unavailable: Mapping[str, Unavailability] = MappingProxyType({})
+    ) -> None:
         """``unavailable`` are the agents that this worker cannot run."""
         self._services = services
         self._slots = slots

@@ -80,6 +80,8 @@ def parse_agent_spec(raw: object, source: str) -> AgentSpec:
         raise SpecError("\n".join(f"{source}: {fault}" for fault in faults))
     capabilities = Capabilities(**raw["capabilities"])
     settings = parse_agent_settings(raw.get("settings", ()))
+    if raw.get("unlisted_without_settings") and not any(setting.required for setting in settings):
+        raise SpecError(f"{source}: unlisted_without_settings is true but settings names no required one")
     parsed = {"domains": tuple(raw["domains"]), "capabilities": capabilities, "settings": settings}
     return AgentSpec(**{**raw, **parsed})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from shared.catalogue.agent_catalogue import load_catalogue
-from shared.domain.definitions.availability import Unavailability
+from shared.domain.definitions.unavailability import Unavailability
 from shared.errors import SpecError
 from worker.agent_loader import LoadedAgents, load_agents, load_available_agents
 
@@ -136,7 +137,7 @@ def test_an_agent_that_cannot_be_loaded_is_unavailable_and_no_other(tmp_path: Pa
     write_agent(tmp_path, "wrong", GOOD, queue="fast")
     with capture_logs() as lines:
         loaded = load_available(tmp_path)
-    assert len(loaded.agents) == 5
+    assert set(loaded.agents) - {spec.name for spec in load_catalogue().agents()} == {"good"}
     assert loaded.agents["good"].run({}, None) == {}  # type: ignore[arg-type]
     reason = "agent.py cannot be loaded: ModuleNotFoundError: No module named 'a_module_that_is_not_there'"
     assert loaded.unavailable["broken"].reason.startswith(f"{reason} (agent.py line 2); ")
@@ -144,6 +145,7 @@ def test_an_agent_that_cannot_be_loaded_is_unavailable_and_no_other(tmp_path: Pa
     assert loaded.unavailable["wrong"] == Unavailability("agent_spec.json: queue must be one of default, long")
     assert len(loaded.unavailable) == 2
     assert sorted(line["agent"] for line in lines) == ["broken", "wrong"]
+    assert not [name for name in sys.modules if name.startswith("_bucket_agent_broken")]
 
 
 def test_an_agent_whose_required_setting_is_missing_is_unavailable_and_not_imported(

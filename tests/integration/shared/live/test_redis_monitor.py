@@ -11,7 +11,7 @@ import redis
 
 from compose.embedded.managed_process import Child
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
-from shared.domain.definitions.availability import Unavailability
+from shared.domain.definitions.unavailability import Unavailability
 from shared.live.redis_client import connect
 from shared.live.redis_monitor import RedisMonitor, RedisSnapshot
 from shared.live.worker_presence import WorkerPresence

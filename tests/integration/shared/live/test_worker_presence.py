@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import redis
 
-from shared.domain.definitions.availability import Unavailability
+from shared.domain.definitions.unavailability import Unavailability
 from shared.live.worker_presence import (
     PRESENCE_TTL_S,
     WorkerPresence,

@@ -16,7 +16,23 @@ from shared.catalogue.agent_catalogue import load_catalogue
 from shared.catalogue.seed_baskets import load_seed_baskets
 from shared.errors import AgentNotFound, AgentUnavailable, SpecError
 
-BUILT_IN = ["cashflow_analyzer", "financial_coordinator", "goal_recommender", "simulate"]
+BUILT_IN = [
+    "auto_diagnostics",
+    "cashflow_analyzer",
+    "financial_coordinator",
+    "fuel_efficiency",
+    "goal_recommender",
+    "gurukul_anomaly",
+    "gurukul_feedback",
+    "gurukul_trend",
+    "sanskrit_parser",
+    "schedule_agent",
+    "simulate",
+    "text_to_json",
+    "vedic_quiz_agent",
+    "vehicle_maintenance",
+    "workflow_agent",
+]
 
 
 def write_agent(home: Path, name: str, **changes: Any) -> Path:
@@ -206,8 +222,14 @@ def test_the_seeded_baskets_are_those_of_the_contract() -> None:
         "coordinator_test": ["financial_coordinator"],
         "financial_operations": ["financial_coordinator", "cashflow_analyzer"],
         "simulate": ["simulate"],
+        "gurukul_practice": ["vedic_quiz_agent", "gurukul_feedback"],
+        "gurukul_report": ["gurukul_trend", "gurukul_anomaly", "gurukul_feedback"],
+        "text_to_json_test": ["text_to_json"],
+        "vehicle_checkup": ["auto_diagnostics", "vehicle_maintenance", "fuel_efficiency"],
+        "workflow_optimizer": ["workflow_agent", "schedule_agent"],
     }
-    assert {basket["execution_strategy"] for basket in baskets} == {"sequential"}
+    parallel = [basket["name"] for basket in baskets if basket["execution_strategy"] == "parallel"]
+    assert parallel == ["vehicle_checkup"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from shared.catalogue.agent_catalogue import load_catalogue
 from tests.unit.shared.catalogue.test_agent_catalogue import BUILT_IN, write_agent
@@ -82,3 +83,15 @@ def test_a_wrong_spec_in_a_package_is_an_unavailable_agent(site: Path) -> None:
     assert list(catalogue.broken) == ["daily_rate"]
     assert catalogue.broken["daily_rate"].reason.startswith("agent_spec.json: cannot be read")
     assert catalogue.has("weekly_rate")
+
+
+def test_a_package_with_malformed_metadata_stops_no_other(site: Path) -> None:
+    install(site, "rates = rates_agents")
+    info = site / "malformed-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: malformed\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[bucket.agents]\nno equals sign\n")
+    with capture_logs() as lines:
+        catalogue = load_catalogue()
+    assert catalogue.has("daily_rate")
+    assert [line["package"] for line in lines] == ["malformed"]

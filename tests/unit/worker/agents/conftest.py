@@ -35,3 +35,16 @@ def catalogue() -> AgentCatalogue:
 @pytest.fixture(scope="session")
 def agents(catalogue: AgentCatalogue) -> Mapping[str, Agent]:
     return load_agents(catalogue)
+
+
+@pytest.fixture
+def run_agent(agents: Mapping[str, Agent], catalogue: AgentCatalogue, new_context: Callable[..., AgentContext]) -> Any:
+    """Run an agent by name as a worker does: its input and its output must be valid by its schemas."""
+
+    def run(name: str, given: dict[str, Any]) -> dict[str, Any]:
+        assert catalogue.find_input_faults(name, given) == []
+        output: dict[str, Any] = agents[name].run(given, new_context())
+        assert catalogue.find_output_faults(name, output) == []
+        return output
+
+    return run

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shared.catalogue.agent_catalogue import AgentCatalogue
+from shared.catalogue.agent_catalogue import AgentCatalogue, load_catalogue
 from shared.catalogue.seed_baskets import load_seed_baskets
+from shared.domain.definitions.basket import Basket, BasketStep
+from shared.domain.definitions.step_input import input_of
 from worker.agent_loader import Agent
 from worker.context import AgentContext
 
 NAMES = [
+    "auto_diagnostics",
     "big",
     "cashflow_analyzer",
     "chatty",
@@ -24,11 +27,17 @@ NAMES = [
     "effect_idempotent",
     "financial_coordinator",
     "flaky",
+    "fuel_efficiency",
     "goal_recommender",
+    "gurukul_anomaly",
+    "gurukul_feedback",
+    "gurukul_trend",
     "killer",
     "memo",
     "raiser",
     "returner",
+    "sanskrit_parser",
+    "schedule_agent",
     "simulate",
     "sleeper",
     "sleeper_long",
@@ -36,9 +45,28 @@ NAMES = [
     "spawner",
     "stubborn",
     "stubborn_soon",
+    "text_to_json",
     "ticker",
     "vandal",
+    "vedic_quiz_agent",
+    "vehicle_maintenance",
+    "workflow_agent",
 ]
+
+CATALOGUE = [
+    "auto_diagnostics",
+    "fuel_efficiency",
+    "gurukul_anomaly",
+    "gurukul_feedback",
+    "gurukul_trend",
+    "sanskrit_parser",
+    "schedule_agent",
+    "text_to_json",
+    "vedic_quiz_agent",
+    "vehicle_maintenance",
+    "workflow_agent",
+]
+"""The agents that must say all about their inputs; the others are for tests or simple."""
 
 Contexts = Callable[..., AgentContext]
 
@@ -59,11 +87,54 @@ def test_an_agent_run_with_its_sample_input_gives_its_sample_output(
 def test_a_seeded_basket_runs_on_the_sample_of_its_first_agent(
     basket: dict[str, Any], agents: Mapping[str, Agent], catalogue: AgentCatalogue, new_context: Contexts
 ) -> None:
-    given = dict(catalogue.agent(basket["agents"][0]).sample_input)
+    run_input = dict(catalogue.agent(basket["agents"][0]).sample_input)
+    steps = tuple(BasketStep(name, name, needs) for name, needs in needs_of(basket).items())
+    definition = Basket(basket["name"], basket["execution_strategy"], steps)
+    outputs: dict[str, Any] = {}
     for name in basket["agents"]:
+        given = input_of(definition, name, run_input, outputs, catalogue.required_inputs(name))
         assert catalogue.find_input_faults(name, given) == []
-        given = agents[name].run(given, new_context())
-        assert catalogue.find_output_faults(name, given) == []
+        outputs[name] = agents[name].run(given, new_context())
+        assert catalogue.find_output_faults(name, outputs[name]) == []
+
+
+def needs_of(basket: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return what each step needs: nothing in a parallel basket, else the step before it."""
+    names = basket["agents"]
+    before = [(), *((name,) for name in names)] if basket["execution_strategy"] == "sequential" else [()] * len(names)
+    return dict(zip(names, before, strict=False))
+
+
+def test_the_page_of_the_catalogue_names_every_agent_and_basket_that_ships_with_bucket() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "catalogue.md").read_text("utf-8")
+    names = [spec.name for spec in load_catalogue().agents()] + [str(basket["name"]) for basket in load_seed_baskets()]
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_every_field_of_the_catalogues_inputs_is_described_and_every_list_and_text_has_a_limit(
+    catalogue: AgentCatalogue,
+) -> None:
+    faults = [
+        f"{name}: {fault}"
+        for name in CATALOGUE
+        for field, schema in catalogue.agent(name).input_schema["properties"].items()
+        for fault in undescribed(field, schema)
+    ]
+    assert faults == []
+
+
+def undescribed(path: str, schema: Mapping[str, Any], *, is_item: bool = False) -> Iterator[str]:
+    """Yield what a schema lacks: a description (the items of a list may do without), the limit of a list or a text."""
+    if not is_item and "description" not in schema:
+        yield f"{path} has no description"
+    if schema.get("type") == "array" and "maxItems" not in schema:
+        yield f"{path} has no maxItems"
+    if "string" in schema.get("type", "") and "maxLength" not in schema and "pattern" not in schema:
+        yield f"{path} has no maxLength"
+    for field, child in schema.get("properties", {}).items():
+        yield from undescribed(f"{path}/{field}", child)
+    if "items" in schema:
+        yield from undescribed(f"{path}/*", schema["items"], is_item=True)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,21 @@ def test_wrong_settings_are_refused_in_words(settings: object, fault: str) -> No
     assert faults_of(a_spec(settings=settings)) == [f"{WHERE}: {fault}"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"unlisted_without_settings": "yes"}, "unlisted_without_settings must be true or false"),
+        (
+            {"unlisted_without_settings": True, "settings": [{"name": "A", "required": False}]},
+            "unlisted_without_settings is true but settings names no required one",
+        ),
+    ],
+)
+def test_an_agent_can_only_be_unlisted_for_a_setting_that_it_needs(changes: dict[str, Any], fault: str) -> None:
+    assert faults_of(a_spec(**changes)) == [f"{WHERE}: {fault}"]
+    assert parse_agent_spec(a_spec(unlisted_without_settings=True, settings=["A"]), WHERE).unlisted_without_settings
+
+
 def test_a_reader_of_a_spec_cannot_change_it() -> None:
     spec = parse_agent_spec(a_spec(), WHERE)
     spec.to_json()["sample_input"]["a"] = 2

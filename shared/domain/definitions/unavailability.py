@@ -1,4 +1,4 @@
-"""Availability of an agent: why a process cannot run it, in words that a client may read."""
+"""Unavailability of an agent: why a process cannot run it, in words that a client may read."""
 
 from __future__ import annotations
 

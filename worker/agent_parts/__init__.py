@@ -1,0 +1,1 @@
+"""Parts that several agents share: robust statistics, series of scores, task order, dates; no state, no context."""

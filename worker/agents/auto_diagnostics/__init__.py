@@ -1,0 +1,1 @@
+"""Agent that explains error codes and symptoms of a vehicle."""

@@ -1,0 +1,1 @@
+"""Agent that computes fuel consumption from fill-ups."""

@@ -1,0 +1,1 @@
+"""Agent that finds scores far from the others of their series."""

@@ -1,0 +1,1 @@
+"""Agent that puts scores, trends and outliers into words."""

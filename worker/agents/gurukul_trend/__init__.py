@@ -1,0 +1,1 @@
+"""Agent that finds the trend of scores in time."""

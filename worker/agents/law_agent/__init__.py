@@ -1,0 +1,1 @@
+"""Agent that asks a provider of legal information."""

@@ -1,0 +1,1 @@
+"""Agent that transliterates and scans Sanskrit text."""

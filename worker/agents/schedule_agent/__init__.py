@@ -1,0 +1,1 @@
+"""Agent that plans events and tasks into working hours."""

@@ -1,0 +1,1 @@
+"""Agent that reads the structure of a free text."""

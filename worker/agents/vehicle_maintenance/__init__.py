@@ -1,0 +1,1 @@
+"""Agent that tells which services of a vehicle are due."""

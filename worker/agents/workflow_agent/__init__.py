@@ -1,0 +1,1 @@
+"""Agent that orders tasks by their needs and finds the critical path."""
