@@ -83,7 +83,9 @@ class FakeHttp:
 
 
 def _response_of(reply: tuple[int, Any] | httpx2.Response) -> httpx2.Response:
-    if isinstance(reply, httpx2.Response):  # a copy, because a response is read once
-        return httpx2.Response(reply.status_code, headers=reply.headers, content=reply.content)
-    status, body = reply
-    return httpx2.Response(status, **{"content" if isinstance(body, str | bytes) else "json": body})
+    if not isinstance(reply, httpx2.Response):
+        status, body = reply
+        reply = httpx2.Response(status, **{"content" if isinstance(body, str | bytes) else "json": body})
+    headers = {name: value for name, value in reply.headers.items() if name != "content-encoding"}
+    # A copy, because a response is read once; its body comes as from the network, which the client measures.
+    return httpx2.Response(reply.status_code, headers=headers, content=iter([reply.content]))
