@@ -19,6 +19,7 @@ from marshmallow import ValidationError, validate
 from redis.connection import AbstractConnection
 
 from shared.errors import SettingsError
+from shared.outbound_hosts import EXAMPLE, OutboundHosts, parse_outbound_hosts
 from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
 
 # What redis-py takes from the query of a URL: it fails on any other name when it connects.
@@ -28,6 +29,7 @@ _REDIS_OPTIONS: Final = frozenset(
     for name in inspect.signature(kind).parameters
 )
 _CERT_REQS: Final = ("required", "optional", "none")
+_RATE: Final = validate.Range(min=0, max=10_000, min_inclusive=False)
 _SECONDS: Final = validate.Range(min=0, max=31_536_000, min_inclusive=False)
 
 
@@ -55,6 +57,8 @@ class Settings:
     agents_dir: Path | None = None
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    outbound_hosts: OutboundHosts = OutboundHosts()
+    outbound_rate: float | None = None
     log_level: str = "INFO"
     faults: str = ""
 
@@ -160,6 +164,18 @@ def _check_networks(texts: list[str]) -> None:
         raise environs.ValidationError(f"is no list of addresses and networks, such as {example}: {error}") from error
 
 
+def _read_outbound_hosts(env: environs.Env, variable: str) -> OutboundHosts | None:
+    texts = env.list(variable, None, validate=_check_outbound_hosts)
+    return None if texts is None else parse_outbound_hosts(texts)
+
+
+def _check_outbound_hosts(texts: list[str]) -> None:
+    try:
+        parse_outbound_hosts(texts)
+    except ValueError as error:
+        raise environs.ValidationError(f"is no list of hosts, such as {EXAMPLE}: {error}") from error
+
+
 VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "host": ("HOST", _str_reader()),
     "port": ("PORT", _int_reader(0, 65_535)),
@@ -181,6 +197,8 @@ VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "agents_dir": ("BUCKET_AGENTS_DIR", lambda env, variable: env.path(variable, None)),
     "cors_origins": ("BUCKET_CORS_ORIGINS", _read_list),
     "trusted_proxies": ("BUCKET_TRUSTED_PROXIES", _read_networks),
+    "outbound_hosts": ("BUCKET_OUTBOUND_HOSTS", _read_outbound_hosts),
+    "outbound_rate": ("BUCKET_OUTBOUND_RATE", lambda env, variable: env.float(variable, None, validate=_RATE)),
     "log_level": ("BUCKET_LOG_LEVEL", _str_reader(validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
     "faults": ("BUCKET_FAULTS", _str_reader()),
 }

@@ -5,15 +5,15 @@ from __future__ import annotations
 from functools import partialmethod
 from typing import Any, NoReturn
 
-from worker.agent_errors import PermanentError
+from worker.gateway.errors import gateway_error
 
 
 class ClosedGateway:
     """A gateway of which no host may be called."""
 
     def request(self, method: str, url: str, **_options: Any) -> NoReturn:
-        """Raise PermanentError."""
-        raise PermanentError(f"{method} {url} is not allowed: no host may be called")
+        """Raise PermanentGatewayError."""
+        raise gateway_error("not_allowed", f"{method} of {str(url).partition('?')[0]!r}: no host may be called")
 
     get = partialmethod(request, "GET")
     post = partialmethod(request, "POST")

@@ -13,6 +13,7 @@ import orjson
 import structlog
 
 from shared.bootstrap import Services
+from shared.clock import boottime_s
 from shared.domain.definitions.step_input import InputTooLarge, StepInputError, input_of
 from shared.domain.execution import ErrorKind, RunError
 from shared.domain.lifecycle.step_transitions import cancelled_error
@@ -22,6 +23,8 @@ from shared.store.ledger import MongoLedger
 from worker.agent_loader import Agent
 from worker.agent_settings import hide_settings
 from worker.context import AgentContext
+from worker.gateway.gateway import Gateway, StepFacts
+from worker.gateway.outbound import Outbound
 from worker.simulated_outcome import NoOutcome, simulated_outcome_of
 from worker.steps.agent_memory import AgentMemory
 from worker.steps.checkpoints import StepCheckpoints
@@ -58,6 +61,7 @@ class AgentRunner:
         self._interrupter = interrupter
         self._isolation = isolation
         self._memory = AgentMemory(services)
+        self._outbound = Outbound(services.settings)
 
     def run(self, claimed_step: ClaimedStep, running_step: RunningStep) -> Outcome:
         """Run one attempt and return its outcome; raises LeaseLost if the step has moved on meanwhile."""
@@ -143,7 +147,7 @@ class AgentRunner:
 
     def _context(self, agent: Agent, claimed_step: ClaimedStep, running_step: RunningStep) -> AgentContext:
         execution, step = claimed_step.execution, claimed_step.step
-        return AgentContext(
+        context = AgentContext(
             execution_id=execution.id,
             step=step.id,
             attempt=step.claims,
@@ -159,6 +163,21 @@ class AgentRunner:
                 self._services.checkpoints, self._services.store, claimed_step, self._interrupter, running_step
             ),
         )
+        facts = StepFacts(
+            agent=agent.spec.name,
+            integrator=execution.integrator,
+            idempotency_key=context.idempotency_key,
+            request_id=execution.request_id,
+            traceparent=execution.traceparent,
+            settings=agent.settings,
+        )
+        remaining_s = partial(_remaining_s, running_step)
+        context.http = Gateway(self._outbound, facts, context.log, running_step.cancel, remaining_s)
+        return context
+
+
+def _remaining_s(running_step: RunningStep) -> float:
+    return running_step.deadline_at - boottime_s()
 
 
 def _traceback_of(raised: BaseException, settings: Mapping[str, str]) -> str:

@@ -1,0 +1,224 @@
+"""The gateway of one attempt of a step: ``ctx.http``.
+
+A call passes, in this order: the list of hosts, the circuit breaker and rate limit of its provider, the connection to
+a checked address, and, if it fails in a way that may pass, the retry budget. Nothing is imported or opened before the
+first call.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partialmethod
+from typing import TYPE_CHECKING, Any, Final
+
+import stamina
+
+from shared.live.providers.call_policy import CallReport, Outcome
+from shared.outbound_hosts import Origin, OutboundHosts
+from worker.gateway.errors import GatewayError, gateway_error
+from worker.gateway.outbound import Outbound
+from worker.gateway.retries import CRITICAL, NO_RETRIES, NORMAL, Retries
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from worker.gateway.response import GatewayResponse
+    from worker.gateway.sender import Sender
+
+TIMEOUT_S: Final = 30.0
+REDIRECTS_MAX: Final = 5
+_READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_OUTCOMES: Final[Mapping[str, Outcome]] = {
+    "network": "error",
+    "certificate": "error",
+    "server_error": "error",
+    "rate_limited": "error",
+    "timeout": "timeout",
+    "not_allowed": "abandoned",
+    "invalid_request": "abandoned",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """What the gateway knows of the step that calls."""
+
+    agent: str
+    integrator: str
+    idempotency_key: str
+    request_id: str
+    traceparent: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call of an agent, with all its attempts."""
+
+    request: httpx2.Request
+    auth: Any
+    timeout_s: float
+    follow_redirects: bool
+    is_critical: bool
+    retries: Retries
+
+
+class Gateway:
+    """Makes the HTTP calls of one attempt of a step; agents may use it from several threads."""
+
+    def __init__(
+        self,
+        outbound: Outbound,
+        step: StepFacts,
+        log: Callable[..., None],
+        cancel: threading.Event,
+        remaining_s: Callable[[], float],
+    ) -> None:
+        """``log`` writes a line of the run's log; ``remaining_s`` returns the seconds until the step's deadline."""
+        self._outbound = outbound
+        self._step = step
+        self._log = log
+        self._cancel = cancel
+        self._remaining_s = remaining_s
+        self._lock = threading.Lock()
+        self._writes = 0
+        self._opened: tuple[OutboundHosts, Sender] | None = None
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        critical: bool = False,
+        fallback: bool = False,
+        retry: bool = True,
+        idempotency_key: str | None = None,
+        timeout: float = TIMEOUT_S,
+        follow_redirects: bool = True,
+        auth: Any = None,
+        **options: Any,
+    ) -> GatewayResponse:
+        """Send a request and return the response, read; raises GatewayError.
+
+        ``options`` are httpx's params, headers, cookies, json, data, files and content.
+        """
+        policy = (CRITICAL if critical else NORMAL) if retry else NO_RETRIES
+        request = self._sender().build(method, url, options)
+        self._add_headers(request, idempotency_key)
+        retries = Retries(policy, self._remaining_s, self._log)
+        call = _Call(request, auth, timeout, follow_redirects, critical, retries)
+        return self._send_with_retries(call)
+
+    get = partialmethod(request, "GET")
+    post = partialmethod(request, "POST")
+    put = partialmethod(request, "PUT")
+    patch = partialmethod(request, "PATCH")
+    delete = partialmethod(request, "DELETE")
+
+    def _sender(self) -> Sender:
+        return self._open()[1]
+
+    def _open(self) -> tuple[OutboundHosts, Sender]:
+        with self._lock:
+            if self._opened is None:
+                hosts = self._outbound.hosts.with_urls_of(self._step.settings.values())
+                self._opened = hosts, self._outbound.new_sender()
+            return self._opened
+
+    def _add_headers(self, request: httpx2.Request, idempotency_key: str | None) -> None:
+        if request.method not in _READS:
+            request.headers.setdefault("Idempotency-Key", self._next_key(idempotency_key))
+        request.headers.setdefault("X-Request-ID", self._step.request_id)
+        if self._step.traceparent is not None:
+            request.headers.setdefault("traceparent", self._step.traceparent)
+        if request.headers.get("User-Agent", "").startswith("python-httpx"):
+            request.headers["User-Agent"] = self._outbound.user_agent
+
+    def _next_key(self, own_key: str | None) -> str:
+        with self._lock:
+            self._writes += 1
+            if own_key is not None:
+                return own_key
+            key = self._step.idempotency_key
+            return key if self._writes == 1 else f"{key}:{self._writes}"
+
+    def _send_with_retries(self, call: _Call) -> GatewayResponse:
+        retries = call.retries
+        for attempt in stamina.retry_context(on=retries, attempts=None, timeout=None):
+            with attempt:
+                retries.attempt += 1
+                self._wait(retries.wait_s)
+                return self._attempt(call)
+        raise AssertionError("stamina raises the last error")
+
+    def _attempt(self, call: _Call) -> GatewayResponse:
+        """Send the request and follow its redirects, all within the timeout."""
+        from worker.gateway.sender import redirected  # not before the first call: it imports the HTTP library
+
+        due_at = time.monotonic() + min(call.timeout_s, self._remaining_s())
+        request, auth = call.request, call.auth
+        for _ in range(REDIRECTS_MAX + 1):
+            response = self._exchange(call, request, auth, due_at)
+            if response.next_request is None or not call.follow_redirects:
+                return response
+            request, auth = redirected(request, response.next_request), None
+        provider = response.provider
+        raise gateway_error("bad_response", f"{provider} redirects more than {REDIRECTS_MAX} times", provider=provider)
+
+    def _exchange(self, call: _Call, request: httpx2.Request, auth: Any, due_at: float) -> GatewayResponse:
+        """Send one request; its outcome is reported to the breaker."""
+        call.retries.may_retry = False
+        hosts, sender = self._open()
+        origin = Origin.of(request.url.scheme, request.url.raw_host.decode(), request.url.port)
+        if not hosts.allows(origin):
+            raise self._not_allowed(origin)
+        provider = origin.provider
+        probe = self._admit(provider, call, due_at)
+        started_at = time.monotonic()
+        error: GatewayError | None = None
+        outcome: Outcome = "abandoned"
+        try:
+            response = sender.send(request, auth, provider, due_at - time.monotonic())
+            outcome = "ok"
+        except GatewayError as raised:
+            error, outcome = raised, _OUTCOMES.get(raised.kind, "ok")
+            raise
+        except Exception:
+            raise
+        except BaseException:
+            self._outbound.drop_connections()  # an interrupt may have come anywhere in the library
+            raise
+        finally:
+            wants_retry = error is not None and call.retries.plan(error)
+            is_repeat = call.retries.attempt > 1
+            report = CallReport(provider, outcome, call.is_critical, is_repeat, wants_retry, probe)
+            seconds = time.monotonic() - started_at
+            call.retries.may_retry = self._outbound.record(report, seconds, error.kind if error else "")
+        return response
+
+    def _admit(self, provider: str, call: _Call, due_at: float) -> str:
+        """Wait for a slot; return the token of a probe; raises GatewayError if the call may not be made now."""
+        lease_s = max(due_at - time.monotonic(), 0.0) + 1.0
+        admission = self._outbound.admit(provider, lease_s=lease_s, is_critical=call.is_critical)
+        if not admission.refusal:
+            self._wait(admission.wait_s)
+            return admission.probe
+        if admission.refusal == "circuit_open":
+            text = f"{provider} failed too often and is not called; it is tried again in {admission.wait_s:.1f} s"
+        else:
+            text = f"the rate limit of {provider} has a slot in {admission.wait_s:.1f} s"
+        raise gateway_error(admission.refusal, text, provider=provider, retry_after_s=admission.wait_s)
+
+    def _not_allowed(self, origin: Origin) -> GatewayError:
+        self._outbound.count_refusal("not_allowed")
+        if origin.scheme not in ("http", "https"):
+            return gateway_error("not_allowed", "only URLs with http or https may be called")
+        text = f"{origin} may not be called: it is neither in BUCKET_OUTBOUND_HOSTS nor a setting of the agent"
+        return gateway_error("not_allowed", text, provider=origin.provider)
+
+    def _wait(self, seconds: float) -> None:
+        if self._cancel.wait(seconds) if seconds > 0 else self._cancel.is_set():
+            raise gateway_error("cancelled", "the step is asked to stop")
