@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partialmethod
 from typing import Any, NoReturn
 
-from worker.gateway.errors import gateway_error
+from worker.gateway.gateway_errors import gateway_error
 
 
 class ClosedGateway:

@@ -122,15 +122,6 @@ class CheckedNetwork(httpcore2.NetworkBackend):
                 failure = error
         raise failure or httpcore2.ConnectError("the name has no address")
 
-    def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.NetworkStream:
-        """Refuse: a socket of this machine is not outside."""
-        raise AddressNotAllowed("Unix sockets may not be called")
-
     def _checked_addresses(self, host: str, port: int, limit_s: float) -> list[str]:
         try:
             addresses = [str(ipaddress.ip_address(host))]
@@ -138,7 +129,9 @@ class CheckedNetwork(httpcore2.NetworkBackend):
             addresses = [*dict.fromkeys(_resolve_within(self._resolve, host, port, limit_s))]
         for text in addresses:
             if not self._hosts.allows_address(host, ipaddress.ip_address(text)):
-                raise AddressNotAllowed(f"{host} resolves to {text}, a private address that is not named")
+                raise AddressNotAllowed(
+                    f"{host} resolves to a private address, which BUCKET_OUTBOUND_HOSTS does not name"
+                )
         return addresses
 
 

@@ -10,17 +10,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partialmethod
+from dataclasses import dataclass
+from functools import partial, partialmethod
 from typing import TYPE_CHECKING, Any, Final
 
 import stamina
 
 from shared.live.providers.call_policy import CallReport, Outcome
+from shared.live.providers.provider_metrics import NOT_LISTED
 from shared.outbound_hosts import Origin, OutboundHosts
-from worker.gateway.errors import GatewayError, gateway_error
+from worker.gateway.gateway_errors import GatewayError, gateway_error
+from worker.gateway.last_answer import LastAnswer
 from worker.gateway.outbound import Outbound
 from worker.gateway.retries import CRITICAL, NO_RETRIES, NORMAL, Retries
+from worker.gateway.step_facts import StepFacts
 
 if TYPE_CHECKING:
     import httpx2
@@ -40,18 +43,6 @@ _OUTCOMES: Final[Mapping[str, Outcome]] = {
     "not_allowed": "abandoned",
     "invalid_request": "abandoned",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class StepFacts:
-    """What the gateway knows of the step that calls."""
-
-    agent: str
-    integrator: str
-    idempotency_key: str
-    request_id: str
-    traceparent: str | None = None
-    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(slots=True)
@@ -105,21 +96,39 @@ class Gateway:
 
         ``options`` are httpx's params, headers, cookies, json, data, files and content.
         """
+        if fallback and method.upper() != "GET":
+            raise ValueError("fallback=True is for GET alone: an old answer stands for no write")
+        if timeout <= 0:
+            raise ValueError(f"timeout={timeout!r} must be a number of seconds over 0")
         policy = (CRITICAL if critical else NORMAL) if retry else NO_RETRIES
-        request = self._sender().build(method, url, options)
+        request = self._open()[1].build(method, url, options)
+        answers = LastAnswer(self._outbound.breaker, self._step, request, auth) if fallback else None
         self._add_headers(request, idempotency_key)
         retries = Retries(policy, self._remaining_s, self._log)
         call = _Call(request, auth, timeout, follow_redirects, critical, retries)
-        return self._send_with_retries(call)
+        try:
+            response = self._send_with_retries(call)
+        except GatewayError as error:
+            stale = answers.read(error) if answers is not None else None
+            if stale is None:
+                raise
+            self._log(
+                f"an old answer is used: {error.text}",
+                level="warning",
+                provider=error.provider,
+                reason=error.kind,
+                age_s=round(stale.stale_s or 0.0, 1),
+            )
+            return stale
+        if answers is not None:
+            answers.keep(response)
+        return response
 
     get = partialmethod(request, "GET")
     post = partialmethod(request, "POST")
     put = partialmethod(request, "PUT")
     patch = partialmethod(request, "PATCH")
     delete = partialmethod(request, "DELETE")
-
-    def _sender(self) -> Sender:
-        return self._open()[1]
 
     def _open(self) -> tuple[OutboundHosts, Sender]:
         with self._lock:
@@ -147,10 +156,9 @@ class Gateway:
 
     def _send_with_retries(self, call: _Call) -> GatewayResponse:
         retries = call.retries
-        for attempt in stamina.retry_context(on=retries, attempts=None, timeout=None):
+        for attempt in stamina.retry_context(on=retries, attempts=retries.attempts_max, timeout=None):
             with attempt:
-                retries.attempt += 1
-                self._wait(retries.wait_s)
+                self._wait(retries.begin())
                 return self._attempt(call)
         raise AssertionError("stamina raises the last error")
 
@@ -170,7 +178,6 @@ class Gateway:
 
     def _exchange(self, call: _Call, request: httpx2.Request, auth: Any, due_at: float) -> GatewayResponse:
         """Send one request; its outcome is reported to the breaker."""
-        call.retries.may_retry = False
         hosts, sender = self._open()
         origin = Origin.of(request.url.scheme, request.url.raw_host.decode(), request.url.port)
         if not hosts.allows(origin):
@@ -182,6 +189,7 @@ class Gateway:
         outcome: Outcome = "abandoned"
         try:
             response = sender.send(request, auth, provider, due_at - time.monotonic())
+            response.on_bad_json = partial(self._outbound.breaker.count_error, provider, "bad_response")
             outcome = "ok"
         except GatewayError as raised:
             error, outcome = raised, _OUTCOMES.get(raised.kind, "ok")
@@ -196,13 +204,14 @@ class Gateway:
             is_repeat = call.retries.attempt > 1
             report = CallReport(provider, outcome, call.is_critical, is_repeat, wants_retry, probe)
             seconds = time.monotonic() - started_at
-            call.retries.may_retry = self._outbound.record(report, seconds, error.kind if error else "")
+            verdict = self._outbound.breaker.record(report, seconds, error.kind if error else "")
+            call.retries.may_retry = verdict.may_retry
         return response
 
     def _admit(self, provider: str, call: _Call, due_at: float) -> str:
         """Wait for a slot; return the token of a probe; raises GatewayError if the call may not be made now."""
         lease_s = max(due_at - time.monotonic(), 0.0) + 1.0
-        admission = self._outbound.admit(provider, lease_s=lease_s, is_critical=call.is_critical)
+        admission = self._outbound.breaker.admit(provider, lease_s=lease_s, is_critical=call.is_critical)
         if not admission.refusal:
             self._wait(admission.wait_s)
             return admission.probe
@@ -213,7 +222,7 @@ class Gateway:
         raise gateway_error(admission.refusal, text, provider=provider, retry_after_s=admission.wait_s)
 
     def _not_allowed(self, origin: Origin) -> GatewayError:
-        self._outbound.count_refusal("not_allowed")
+        self._outbound.breaker.count_error(NOT_LISTED, "not_allowed")
         if origin.scheme not in ("http", "https"):
             return gateway_error("not_allowed", "only URLs with http or https may be called")
         text = f"{origin} may not be called: it is neither in BUCKET_OUTBOUND_HOSTS nor a setting of the agent"

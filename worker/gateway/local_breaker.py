@@ -54,7 +54,7 @@ class LocalBreaker:
         self._lock = threading.Lock()
         self._providers: dict[str, _Provider] = {}
 
-    def admit(self, provider: str, *, lease_s: float, is_critical: bool = False) -> Admission:
+    def admit(self, provider: str, *, lease_s: float) -> Admission:
         """Return whether a call may be made now; a probe must be reported within ``lease_s``, or another follows."""
         with self._lock:
             state, now = self._providers.setdefault(provider, _Provider()), self._now()

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import httpx2
 
-from worker.gateway.errors import gateway_error
+from worker.gateway.gateway_errors import gateway_error
 
 BODY_MAX_BYTES: Final = 8 * 1024 * 1024
 _OF_THE_TRANSFER: Final = frozenset({"content-encoding", "content-length", "transfer-encoding", "connection"})

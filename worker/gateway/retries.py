@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from worker.gateway.errors import GatewayError
+from worker.gateway.gateway_errors import GatewayError
 
 RETRIED_KINDS: Final = frozenset({"network", "timeout", "rate_limited", "server_error"})
 WAIT_MAX_S: Final = 30.0
@@ -46,6 +46,17 @@ class Retries:
         self.attempt = 0
         self.wait_s = 0.0
         self.may_retry = False
+
+    @property
+    def attempts_max(self) -> int:
+        """How often the call is made at most."""
+        return self._policy.attempts
+
+    def begin(self) -> float:
+        """Begin the next attempt, and return the wait before it; no repeat follows unless its report allows one."""
+        self.attempt += 1
+        self.may_retry = False
+        return self.wait_s
 
     def plan(self, error: GatewayError) -> bool:
         """Return whether the current attempt's ``error`` is worth another, and remember the wait before that.

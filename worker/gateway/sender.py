@@ -8,13 +8,14 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any, Final
 
 import httpcore2
 import httpx2
 
 from worker.gateway.connection import AddressNotAllowed, PoolTransport, time_limit
-from worker.gateway.errors import GatewayError, gateway_error
+from worker.gateway.gateway_errors import GatewayError, gateway_error
 from worker.gateway.response import GatewayResponse, read_response
 from worker.gateway.retry_after import parse_retry_after
 
@@ -38,8 +39,8 @@ class Sender:
         try:
             request = self._client.build_request(method.upper(), url, **options)
             request.read()
-        except httpx2.InvalidURL as error:
-            raise gateway_error("invalid_request", f"the URL is wrong: {error}") from None
+        except httpx2.InvalidURL:  # its text may quote a password
+            raise gateway_error("invalid_request", "the URL cannot be read") from None
         return request
 
     def send(self, request: httpx2.Request, auth: Any, provider: str, limit_s: float) -> GatewayResponse:
@@ -84,12 +85,17 @@ def _error_of_status(response: GatewayResponse, provider: str) -> GatewayError:
         kind = "client_error" if status in _CLIENT_ERRORS else "server_error"
     return gateway_error(
         kind,
-        f"{provider} answered {status} {response.reason_phrase}".rstrip(),
+        f"{provider} answered {status} {_phrase(status)} to a {response.request.method}",
         provider=provider,
         status=status,
         retry_after_s=parse_retry_after(response.headers.get("retry-after")),
         response=response,
     )
+
+
+def _phrase(status: int) -> str:
+    """Return the standard's words: those of the provider may be anything."""
+    return f"({HTTPStatus(status).phrase})" if status in set(HTTPStatus) else ""
 
 
 @contextmanager
@@ -102,16 +108,21 @@ def _gateway_errors(provider: str, limit_s: float) -> Iterator[None]:
         raise gateway_error(
             "timeout", f"{provider} did not answer within {limit_s:.3g} s", provider=provider
         ) from error
-    except (httpcore2.LocalProtocolError, httpcore2.UnsupportedProtocol) as error:
-        raise gateway_error("invalid_request", f"the request cannot be sent: {error}", provider=provider) from None
-    except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
+    except (httpcore2.LocalProtocolError, httpcore2.UnsupportedProtocol):  # their texts quote headers
+        text = "the request cannot be sent: its method or a header has letters that HTTP does not allow"
+        raise gateway_error("invalid_request", text, provider=provider) from None
+    except httpcore2.NetworkError as error:
         if certificate_fault := _certificate_fault(error):
             text = f"the certificate of {provider} is not trusted: {certificate_fault}"
             raise gateway_error("certificate", text, provider=provider) from error
-        raise gateway_error("network", f"no answer from {provider}: {_reason(error)}", provider=provider) from error
+        raise gateway_error(
+            "network", f"no answer from {provider}: {str(error) or 'it broke off'}", provider=provider
+        ) from error
+    except httpcore2.ProtocolError:  # its text may quote headers
+        raise gateway_error("network", f"{provider} closed the connection or broke HTTP", provider=provider) from None
     except (httpx2.DecodingError, httpx2.RemoteProtocolError) as error:
-        text = f"the answer of {provider} cannot be read: {type(error).__name__}"
-        raise gateway_error("bad_response", text, provider=provider) from error
+        text = f"the answer of {provider} cannot be decoded: {type(error).__name__}"
+        raise gateway_error("bad_response", text, provider=provider) from None
 
 
 def _certificate_fault(error: BaseException | None) -> str:
@@ -120,8 +131,3 @@ def _certificate_fault(error: BaseException | None) -> str:
             return error.verify_message
         error = error.__cause__ or error.__context__
     return ""
-
-
-def _reason(error: Exception) -> str:
-    """Return what the operating system said, or else the library's words."""
-    return str(error) or type(error).__name__

@@ -23,8 +23,9 @@ from shared.store.ledger import MongoLedger
 from worker.agent_loader import Agent
 from worker.agent_settings import hide_settings
 from worker.context import AgentContext
-from worker.gateway.gateway import Gateway, StepFacts
+from worker.gateway.gateway import Gateway
 from worker.gateway.outbound import Outbound
+from worker.gateway.step_facts import StepFacts
 from worker.simulated_outcome import NoOutcome, simulated_outcome_of
 from worker.steps.agent_memory import AgentMemory
 from worker.steps.checkpoints import StepCheckpoints
