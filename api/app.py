@@ -89,7 +89,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         feed.blueprint(feed_handler),
         feed.consumers_blueprint(services, feed_handler),
         logs.blueprint(services.catalogue, LogPageReader(services, monitor)),
-        health.blueprint(services.database, monitor, store_watcher),
+        health.blueprint(services.database, monitor, store_watcher, settings.outbound_hosts),
         catalogue.blueprint(services, baskets, availability, AgentViews(services, availability, monitor)),
         metrics=health.metrics_blueprint(services.redis),
     )

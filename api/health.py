@@ -14,7 +14,10 @@ from redis import Redis
 from api.http.request_body import Blueprint
 from api.store_watcher import StoreWatcher
 from shared.errors import Unavailable
+from shared.live.providers.provider_metrics import ProviderCollector
+from shared.live.providers.provider_states import with_missing
 from shared.live.redis_monitor import RedisMonitor
+from shared.outbound_hosts import OutboundHosts
 from shared.store.database import Database
 from shared.telemetry import request_metrics
 from shared.telemetry.fleet_collector import FleetCollector
@@ -22,9 +25,12 @@ from shared.telemetry.fleet_collector import FleetCollector
 VERSION: Final = version("bucket")
 
 
-def blueprint(database: Database, monitor: RedisMonitor, store_watcher: StoreWatcher) -> Blueprint:
-    """Return the routes of health and readiness."""
+def blueprint(
+    database: Database, monitor: RedisMonitor, store_watcher: StoreWatcher, outbound_hosts: OutboundHosts
+) -> Blueprint:
+    """Return the routes of health and readiness; ``outbound_hosts`` are dependencies before any agent calls them."""
     blp = Blueprint("health", __name__, description="Health and readiness")
+    hosts = sorted({origin.provider for origin in outbound_hosts.origins})
 
     @blp.route("/health")
     def health() -> tuple[flask.Response, dict[str, str]]:
@@ -35,9 +41,15 @@ def blueprint(database: Database, monitor: RedisMonitor, store_watcher: StoreWat
             "redis": snapshot.is_connected,
             "workers": snapshot.is_connected and snapshot.workers > 0,
         }
-        status = "healthy" if all(up.values()) else "degraded" if up["mongodb"] else "unhealthy"
+        providers = with_missing(snapshot.providers, hosts)
+        is_well = all(up.values()) and not any(provider.is_critical and provider.is_down for provider in providers)
+        status = "healthy" if is_well else "degraded" if up["mongodb"] else "unhealthy"
         states = {name: "connected" if is_up else "disconnected" for name, is_up in up.items()}
-        return flask.jsonify(status=status, services=states, version=VERSION), {"Cache-Control": "no-store"}
+        dependencies = [
+            {"name": provider.name, "state": provider.state, "critical": provider.is_critical} for provider in providers
+        ]
+        reply = flask.jsonify(status=status, services=states, dependencies=dependencies, version=VERSION)
+        return reply, {"Cache-Control": "no-store"}
 
     @blp.route("/ready")
     def ready() -> tuple[flask.Response, dict[str, str]]:
@@ -61,7 +73,8 @@ def metrics_blueprint(redis: Redis) -> Blueprint:
     def figures() -> flask.Response:
         """Return the metrics of all processes in the text format of Prometheus."""
         return flask.Response(
-            request_metrics.render_exposition(FleetCollector(redis)), content_type=request_metrics.CONTENT_TYPE
+            request_metrics.render_exposition(FleetCollector(redis), ProviderCollector(redis)),
+            content_type=request_metrics.CONTENT_TYPE,
         )
 
     return blp

@@ -57,7 +57,7 @@ class Settings:
     agents_dir: Path | None = None
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
-    outbound_hosts: OutboundHosts = OutboundHosts()
+    outbound_hosts: OutboundHosts = field(default_factory=OutboundHosts)
     outbound_rate: float | None = None
     log_level: str = "INFO"
     faults: str = ""

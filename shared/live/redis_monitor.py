@@ -17,6 +17,7 @@ import structlog
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.domain.definitions.unavailability import Unavailability
 from shared.live import worker_presence
+from shared.live.providers.provider_states import ProviderState, decode_states, read_states
 from shared.live.redis_client import connect, drop_if_demoted, is_demotion
 from shared.queue.dequeue import UnreadableMessage, decode_message
 from shared.queue.estimates import OldestMessage, QueueHistory, QueueSnapshot
@@ -34,7 +35,8 @@ class RedisSnapshot:
     ``unavailable`` are the agents that each of these workers cannot run, by name; none if no worker is present.
 
     A Redis that refuses writes (a replica, full, no rights) counts as not connected: no message would reach a worker.
-    ``queues`` are the lists of messages by key; empty if the store's time is not known.
+    ``queues`` are the lists of messages by key; empty if the store's time is not known. ``providers`` are those that
+    agents called in the last day.
     """
 
     is_connected: bool = False
@@ -42,6 +44,7 @@ class RedisSnapshot:
     workers: int = 0
     queues: Mapping[str, QueueSnapshot] = field(default_factory=dict)
     unavailable: Mapping[str, Unavailability] = field(default_factory=dict)
+    providers: tuple[ProviderState, ...] = ()
 
 
 class RedisMonitor:
@@ -97,11 +100,12 @@ class RedisMonitor:
         pipe = self._redis.pipeline(transaction=False)
         check_writable(pipe)
         worker_presence.read_presence(pipe)
+        read_states(pipe)
         for name in self._histories:
             pipe.llen(name)
             pipe.lindex(name, -1)
         try:
-            _, _, (workers, *reports), *list_replies = pipe.execute()
+            _, _, (workers, *reports), states, time, *list_replies = pipe.execute()
         except redis.RedisError as error:
             if self._last.is_connected or not self._has_snapshot.is_set():
                 structlog.get_logger().warning("Redis is away", reason=str(error))
@@ -112,8 +116,8 @@ class RedisMonitor:
         lengths, oldest = list_replies[::2], list_replies[1::2]
         if reports != self._reports:  # read ten times a second, and nearly always the same
             self._reports, self._unavailable = reports, worker_presence.merge_reports(reports)
-        queues = self._observe_queues(lengths, oldest)
-        return RedisSnapshot(True, sum(lengths), workers, queues, self._unavailable)
+        queues, providers = self._observe_queues(lengths, oldest), decode_states(states, time)
+        return RedisSnapshot(True, sum(lengths), workers, queues, self._unavailable, providers)
 
     def _observe_queues(self, lengths: Sequence[int], oldest: Sequence[Any]) -> Mapping[str, QueueSnapshot]:
         now = self._now()

@@ -10,7 +10,7 @@ import redis
 import structlog
 
 from shared.live.providers import provider_metrics
-from shared.live.providers.call_policy import Admission, CallPolicy, CallReport, Verdict
+from shared.live.providers.call_policy import CallPermit, CallPolicy, CallReport, Verdict
 from shared.live.providers.circuit_breaker import SharedBreaker
 from shared.live.providers.last_answers import Answer, keep_answer, read_answer
 from shared.live.redis_client import connect, drop_if_demoted
@@ -33,10 +33,10 @@ class BreakerFailover:
         self._now = now
         self._away_until = 0.0
 
-    def admit(self, provider: str, *, lease_s: float, is_critical: bool) -> Admission:
+    def admit(self, provider: str, *, lease_s: float, is_critical: bool) -> CallPermit:
         """Return whether a call may be made now."""
-        admission = self._ask(lambda: self._shared.admit(provider, lease_s=lease_s, is_critical=is_critical))
-        return admission or self._local.admit(provider, lease_s=lease_s)
+        permit = self._ask(lambda: self._shared.admit(provider, lease_s=lease_s, is_critical=is_critical))
+        return permit or self._local.admit(provider, lease_s=lease_s)
 
     def record(self, report: CallReport, seconds: float, kind: str) -> Verdict:
         """Learn from an admitted call."""

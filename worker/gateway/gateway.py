@@ -211,15 +211,15 @@ class Gateway:
     def _admit(self, provider: str, call: _Call, due_at: float) -> str:
         """Wait for a slot; return the token of a probe; raises GatewayError if the call may not be made now."""
         lease_s = max(due_at - time.monotonic(), 0.0) + 1.0
-        admission = self._outbound.breaker.admit(provider, lease_s=lease_s, is_critical=call.is_critical)
-        if not admission.refusal:
-            self._wait(admission.wait_s)
-            return admission.probe
-        if admission.refusal == "circuit_open":
-            text = f"{provider} failed too often and is not called; it is tried again in {admission.wait_s:.1f} s"
+        permit = self._outbound.breaker.admit(provider, lease_s=lease_s, is_critical=call.is_critical)
+        if not permit.refusal:
+            self._wait(permit.wait_s)
+            return permit.probe
+        if permit.refusal == "circuit_open":
+            text = f"{provider} failed too often and is not called; it is tried again in {permit.wait_s:.1f} s"
         else:
-            text = f"the rate limit of {provider} has a slot in {admission.wait_s:.1f} s"
-        raise gateway_error(admission.refusal, text, provider=provider, retry_after_s=admission.wait_s)
+            text = f"the rate limit of {provider} has a slot in {permit.wait_s:.1f} s"
+        raise gateway_error(permit.refusal, text, provider=provider, retry_after_s=permit.wait_s)
 
     def _not_allowed(self, origin: Origin) -> GatewayError:
         self._outbound.breaker.count_error(NOT_LISTED, "not_allowed")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from shared.live.providers.call_policy import Admission, CallPolicy, CallReport, Verdict
+from shared.live.providers.call_policy import CallPermit, CallPolicy, CallReport, Verdict
 
 
 @dataclass(slots=True)
@@ -54,21 +54,21 @@ class LocalBreaker:
         self._lock = threading.Lock()
         self._providers: dict[str, _Provider] = {}
 
-    def admit(self, provider: str, *, lease_s: float) -> Admission:
+    def admit(self, provider: str, *, lease_s: float) -> CallPermit:
         """Return whether a call may be made now; a probe must be reported within ``lease_s``, or another follows."""
         with self._lock:
             state, now = self._providers.setdefault(provider, _Provider()), self._now()
             if state.open_until is not None:
                 wait_s = max(state.open_until, state.probe_until) - now
                 if wait_s > 0:
-                    return Admission("circuit_open", wait_s)
+                    return CallPermit("circuit_open", wait_s)
             wait_s = self._take_slot(state, now)
             if wait_s > self._policy.slot_wait_max_s:
-                return Admission("rate_limit_local", wait_s)
+                return CallPermit("rate_limit_local", wait_s)
             if state.open_until is None:
-                return Admission(wait_s=wait_s)
+                return CallPermit(wait_s=wait_s)
             state.probe, state.probe_until = secrets.token_hex(8), now + wait_s + lease_s
-            return Admission(wait_s=wait_s, probe=state.probe)
+            return CallPermit(wait_s=wait_s, probe=state.probe)
 
     def _take_slot(self, state: _Provider, now: float) -> float:
         """Return the wait until the next slot, and take it unless the wait is too long (GCRA, a second's burst)."""

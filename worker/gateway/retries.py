@@ -15,7 +15,7 @@ WAIT_MAX_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetrySchedule:
     """How often a call is made at most, and the waits: a random part of ``wait_s``, doubled each time."""
 
     attempts: int
@@ -23,9 +23,9 @@ class RetryPolicy:
     wait_max_s: float
 
 
-NORMAL: Final = RetryPolicy(attempts=3, wait_s=0.5, wait_max_s=8.0)
-CRITICAL: Final = RetryPolicy(attempts=5, wait_s=0.25, wait_max_s=8.0)
-NO_RETRIES: Final = RetryPolicy(attempts=1, wait_s=0.0, wait_max_s=0.0)
+NORMAL: Final = RetrySchedule(attempts=3, wait_s=0.5, wait_max_s=8.0)
+CRITICAL: Final = RetrySchedule(attempts=5, wait_s=0.25, wait_max_s=8.0)
+NO_RETRIES: Final = RetrySchedule(attempts=1, wait_s=0.0, wait_max_s=0.0)
 
 
 class Retries:
@@ -33,7 +33,7 @@ class Retries:
 
     def __init__(
         self,
-        policy: RetryPolicy,
+        policy: RetrySchedule,
         remaining_s: Callable[[], float],
         log: Callable[..., None],
         draw: Callable[[], float] = random.random,

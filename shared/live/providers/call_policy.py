@@ -34,7 +34,7 @@ class CallPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class CallPermit:
     """Whether a call may be made; ``wait_s`` is the wait before it, or else until another call may succeed.
 
     ``probe`` is the token of the one call that tries a provider whose circuit is open, else empty.

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import redis
 
-from shared.live.providers.call_policy import Admission, CallPolicy, CallReport, Verdict
+from shared.live.providers.call_policy import CallPermit, CallPolicy, CallReport, Verdict
 from shared.live.providers.provider_metrics import METRICS_KEY, call_increments, error_field
 from shared.live.providers.provider_states import STATES_KEY
 
@@ -145,7 +145,7 @@ class SharedBreaker:
         self._admit = client.register_script(_ADMIT)
         self._record = client.register_script(_RECORD)
 
-    def admit(self, provider: str, *, lease_s: float, is_critical: bool = False) -> Admission:
+    def admit(self, provider: str, *, lease_s: float, is_critical: bool = False) -> CallPermit:
         """Return whether a call may be made now; a probe must be reported within ``lease_s``, or another follows."""
         rate = self._policy.rate
         interval_ms = 0.0 if rate is None else 1_000 / rate
@@ -157,7 +157,7 @@ class SharedBreaker:
                 error_field(provider, "rate_limit_local"), _TTL_MS,
             ],
         )  # fmt: skip
-        return Admission(refusal.decode(), wait_ms / 1_000, probe.decode())
+        return CallPermit(refusal.decode(), wait_ms / 1_000, probe.decode())
 
     def record(self, report: CallReport, seconds: float = 0.0, kind: str = "") -> Verdict:
         """Learn from an admitted call, which took ``seconds`` and failed in the way ``kind``, or not."""

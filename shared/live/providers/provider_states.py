@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-STATES_KEY: Final = "providers"
+STATES_KEY: Final = "metrics:circuits"
 SEEN_FOR_MS: Final = 86_400_000
 PROVIDERS_MAX: Final = 200
 

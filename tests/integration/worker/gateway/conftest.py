@@ -72,7 +72,7 @@ def harness(redis_url: str, stub: ProviderStub, monkeypatch: pytest.MonkeyPatch)
     """Yield a harness whose gateways may call the stub; the waits between attempts are a tenth."""
     for name in ("NORMAL", "CRITICAL"):
         policy = getattr(retries, name)
-        short = retries.RetryPolicy(policy.attempts, policy.wait_s / 10, policy.wait_max_s / 10)
+        short = retries.RetrySchedule(policy.attempts, policy.wait_s / 10, policy.wait_max_s / 10)
         monkeypatch.setattr(f"worker.gateway.gateway.{name}", short)
     harness = Harness(redis_url, [stub.url])
     yield harness

@@ -27,27 +27,28 @@ def failure_of(harness: Harness, url: str, **options: Any) -> GatewayError:
 
 
 @pytest.mark.parametrize(
-    ("path", "kind", "calls"),
+    ("path", "kind_and_calls"),
     [
-        ("/status/500", "server_error", 3),
-        ("/status/503", "server_error", 3),
-        ("/status/429", "rate_limited", 3),
-        ("/status/400", "client_error", 1),
-        ("/status/404", "client_error", 1),
-        ("/status/408", "client_error", 1),
-        ("/reset", "network", 3),
-        ("/cut", "network", 3),
-        ("/garbage", "network", 3),
-        ("/slow/9", "timeout", 3),
-        ("/drip", "timeout", 3),
-        ("/not-json", "bad_response", 1),
-        ("/huge", "too_large", 1),
-        ("/bomb", "too_large", 1),
+        ("/status/500", ("server_error", 3)),
+        ("/status/503", ("server_error", 3)),
+        ("/status/429", ("rate_limited", 3)),
+        ("/status/400", ("client_error", 1)),
+        ("/status/404", ("client_error", 1)),
+        ("/status/408", ("client_error", 1)),
+        ("/reset", ("network", 3)),
+        ("/cut", ("network", 3)),
+        ("/garbage", ("network", 3)),
+        ("/slow/9", ("timeout", 3)),
+        ("/drip", ("timeout", 3)),
+        ("/not-json", ("bad_response", 1)),
+        ("/huge", ("too_large", 1)),
+        ("/bomb", ("too_large", 1)),
     ],
 )
 def test_each_way_to_fail_has_its_class_and_its_number_of_attempts(
-    harness: Harness, stub: ProviderStub, redis_client: redis.Redis, path: str, kind: str, calls: int
+    harness: Harness, stub: ProviderStub, redis_client: redis.Redis, path: str, kind_and_calls: tuple[str, int]
 ) -> None:
+    kind, calls = kind_and_calls
     timeout = 0.2 if kind == "timeout" else 5
     error = failure_of(harness, stub.url + path + "?secret=s3cret", timeout=timeout)
 
