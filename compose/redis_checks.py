@@ -20,6 +20,7 @@ EVICTION_POLICY: Final = "volatile-ttl"
 KEYS: Final = (
     "default", "long", "_kombu.binding.default", "execution:doctor", "output:doctor", "durations:doctor",
     "metrics:doctor", "logs", "workers", "accepted:doctor", "cancel:doctor", "write-check",
+    "provider:doctor", "answer:doctor",
 )  # fmt: skip
 """A key of each kind that Bucket uses."""
 

@@ -64,7 +64,11 @@ class Checkpoints(Protocol):
 
 
 class Http(Protocol):
-    """The gateway: the only way out that Bucket offers to an agent. The calls are those of httpx."""
+    """The gateway: the only way out that Bucket offers to an agent. The calls are those of httpx.
+
+    Options of its own: ``critical``, ``retry``, ``fallback``, ``idempotency_key``; docs/agents.md says what they do.
+    Errors are those of ``worker.gateway.gateway_errors``.
+    """
 
     def request(self, method: str, url: str, **options: Any) -> Any:
         """Send a request and return the response, whose body is read; raises GatewayError."""

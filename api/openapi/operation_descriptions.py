@@ -72,7 +72,8 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     "DELETE /baskets/{name}": "For up to 2 s other processes may still run it; runs that have begun go on.",
     "GET /logs": _LINES,
     "GET /agent-logs/{name}": _LINES,
-    "GET /health": "For people and dashboards. `unhealthy` without MongoDB, `degraded` without Redis or workers.",
+    "GET /health": "For people and dashboards. `unhealthy` without MongoDB, `degraded` without Redis or workers, or if "
+    "a critical dependency is not called because it failed. `dependencies` are the services that agents call.",
     "GET /ready": "For load balancers: send submits here only while it is 200.",
     "GET /metrics": "Summed over all processes of the API, with the figures of the queue and the workers.",
     "GET /openapi.json": "It has an `ETag`: with `If-None-Match`, an unchanged document is 304.",

@@ -7,6 +7,7 @@ first call.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import stamina
 
-from shared.live.providers.call_policy import CallReport, Outcome
+from shared.live.providers.call_policy import CallPermit, CallReport, Outcome
 from shared.live.providers.provider_metrics import NOT_LISTED
 from shared.outbound_hosts import Origin, OutboundHosts
 from worker.gateway.gateway_errors import GatewayError, gateway_error
@@ -41,6 +42,7 @@ _OUTCOMES: Final[Mapping[str, Outcome]] = {
     "rate_limited": "error",
     "timeout": "timeout",
     "not_allowed": "abandoned",
+    "cancelled": "abandoned",
     "invalid_request": "abandoned",
 }
 
@@ -77,6 +79,7 @@ class Gateway:
         self._lock = threading.Lock()
         self._writes = 0
         self._opened: tuple[OutboundHosts, Sender] | None = None
+        self._opened_by = 0
 
     def request(
         self,
@@ -132,7 +135,8 @@ class Gateway:
 
     def _open(self) -> tuple[OutboundHosts, Sender]:
         with self._lock:
-            if self._opened is None:
+            if self._opened is None or self._opened_by != os.getpid():  # a process that the agent has forked
+                self._opened_by = os.getpid()
                 hosts = self._outbound.hosts.with_urls_of(self._step.settings.values())
                 self._opened = hosts, self._outbound.new_sender()
             return self._opened
@@ -183,11 +187,13 @@ class Gateway:
         if not hosts.allows(origin):
             raise self._not_allowed(origin)
         provider = origin.provider
-        probe = self._admit(provider, call, due_at)
+        permit = self._admit(provider, call, due_at)
         started_at = time.monotonic()
         error: GatewayError | None = None
         outcome: Outcome = "abandoned"
         try:
+            self._wait(permit.wait_s)
+            started_at = time.monotonic()
             response = sender.send(request, auth, provider, due_at - time.monotonic())
             response.on_bad_json = partial(self._outbound.breaker.count_error, provider, "bad_response")
             outcome = "ok"
@@ -202,19 +208,18 @@ class Gateway:
         finally:
             wants_retry = error is not None and call.retries.plan(error)
             is_repeat = call.retries.attempt > 1
-            report = CallReport(provider, outcome, call.is_critical, is_repeat, wants_retry, probe)
+            report = CallReport(provider, outcome, call.is_critical, is_repeat, wants_retry, permit.probe)
             seconds = time.monotonic() - started_at
             verdict = self._outbound.breaker.record(report, seconds, error.kind if error else "")
             call.retries.may_retry = verdict.may_retry
         return response
 
-    def _admit(self, provider: str, call: _Call, due_at: float) -> str:
-        """Wait for a slot; return the token of a probe; raises GatewayError if the call may not be made now."""
+    def _admit(self, provider: str, call: _Call, due_at: float) -> CallPermit:
+        """Ask the breaker and the rate limit; raises GatewayError if the call may not be made now."""
         lease_s = max(due_at - time.monotonic(), 0.0) + 1.0
         permit = self._outbound.breaker.admit(provider, lease_s=lease_s, is_critical=call.is_critical)
         if not permit.refusal:
-            self._wait(permit.wait_s)
-            return permit.probe
+            return permit
         if permit.refusal == "circuit_open":
             text = f"{provider} failed too often and is not called; it is tried again in {permit.wait_s:.1f} s"
         else:

@@ -54,7 +54,7 @@ class Sender:
                 response = read_response(raw, provider)
             finally:
                 raw.close()
-        response.next_request = raw.next_request
+        response.next_request, response.elapsed = raw.next_request, raw.elapsed
         if raw.has_redirect_location and raw.next_request is None:
             raise gateway_error("bad_response", f"{provider} redirects to what is no URL", provider=provider)
         if response.is_error:

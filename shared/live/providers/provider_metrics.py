@@ -26,8 +26,9 @@ _STATES: Final = {"closed": 0, "half-open": 1, "open": 2}
 
 def call_increments(report: CallReport, seconds: float, kind: str) -> Iterator[tuple[bytes, str]]:
     """Yield the fields of a call and what is added to them."""
-    yield _field(report.provider, "calls", bisect_left(BUCKETS_S, seconds)), "1"
-    yield _field(report.provider, "seconds", ""), f"{max(seconds, 0.0):.6f}"
+    if report.outcome != "abandoned":
+        yield _field(report.provider, "calls", bisect_left(BUCKETS_S, seconds)), "1"
+        yield _field(report.provider, "seconds", ""), f"{max(seconds, 0.0):.6f}"
     if report.is_repeat:
         yield _field(report.provider, "retries", ""), "1"
     if kind:

@@ -16,7 +16,7 @@ def test_calls_are_those_of_httpx(harness: Harness, stub: ProviderStub) -> None:
     http = harness.gateway(traceparent="00-aa-bb-01")
     response = http.get(f"{stub.url}/echo", params={"a": "1"}, headers={"X-Own": "x"}, auth=("user", "password"))
     echoed = response.json()["headers"]
-    assert (response.status_code, response.stale) == (200, False)
+    assert (response.status_code, response.stale, response.elapsed.total_seconds() > 0) == (200, False, True)
     assert (echoed["x-request-id"], echoed["traceparent"], echoed["x-own"]) == ("req-1", "00-aa-bb-01", "x")
     assert echoed["user-agent"].startswith("bucket/")
     assert echoed["authorization"].startswith("Basic ")
