@@ -22,6 +22,7 @@ NAMES = [
     "echo",
     "effect",
     "effect_idempotent",
+    "fetcher",
     "financial_coordinator",
     "flaky",
     "goal_recommender",
