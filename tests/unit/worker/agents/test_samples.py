@@ -25,6 +25,7 @@ NAMES = [
     "echo",
     "effect",
     "effect_idempotent",
+    "fetcher",
     "financial_coordinator",
     "flaky",
     "fuel_efficiency",
