@@ -34,6 +34,7 @@ NAMES = [
     "sleeper_long",
     "sleeper_once",
     "spawner",
+    "statement_import",
     "stubborn",
     "stubborn_soon",
     "ticker",

@@ -1,0 +1,105 @@
+"""Decides, by all rows, what sign an amount has: its own, that of a debit or credit mark, or the opposite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final
+
+from .column_names import plain_name, words
+from .statement_amounts import MoneyReader, is_blank
+from .statement_record import UnreadableCell, clean
+
+Cell = str | Decimal
+_OUT: Final = words(
+    "af uit d debit dr db soll s out outgoing debet cargo debito debe dare withdrawal expense expenses dbit depense "
+    "sortie ausgabe outflow"
+)
+_IN: Final = words(
+    "bij c credit cr haben h in incoming abono credito haber avere deposit income crdt entree einnahme inflow"
+)
+_PURCHASES: Final = frozenset(("sale", "purchase", "charge"))
+_REPAYMENTS: Final = "payments and credits"
+
+
+@dataclass(slots=True)
+class Row:
+    """A row of a statement: its cells by what they mean, and the texts that describe it."""
+
+    line: int
+    cells: dict[str, Cell] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+
+    def text(self, role: str) -> str:
+        """Return a cell as text; "" if there is none."""
+        return clean(str(self.cells.get(role, "")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignRule:
+    """How the amounts of one statement get their signs."""
+
+    marks_decide: bool = False
+    is_inverted: bool = False
+    debits_are_negative: bool = False
+    note: str = ""
+
+    def apply(self, value: Decimal, is_out: bool | None) -> Decimal:
+        """Return the amount, negative if money went out; raises UnreadableCell if the row does not say so."""
+        if not self.marks_decide:
+            return -value if self.is_inverted else value
+        if is_out is None:
+            raise UnreadableCell("the line does not say whether it is a debit or a credit")
+        return -value if is_out else value
+
+
+def is_out_of(row: Row) -> bool | None:
+    """Return whether a row says that money went out (debit, Af, Soll, ...); None if it does not say."""
+    for role in ("sign", "kind"):
+        text = row.text(role)
+        word = text if text in {"+", "-"} else plain_name(text)
+        if word in _OUT or word == "-":
+            return True
+        if word in _IN or word == "+":
+            return False
+    return None
+
+
+def sign_rule_of(rows: Sequence[Row], money: MoneyReader, sign: str = "auto") -> SignRule:
+    """Return the rule for all rows; ``sign`` is what the caller says: auto, as_written or inverted."""
+    debits = [value for _, value in _values_of(rows, money, ("debit",)) if value]
+    debits_are_negative = bool(debits) and sum(value < 0 for value in debits) * 2 > len(debits)
+    if sign != "auto":
+        return SignRule(is_inverted=sign == "inverted", debits_are_negative=debits_are_negative)
+    values = list(_values_of(rows, money, ("amount", "gross", "minor")))
+    if any("card_holder" in row.cells for row in rows) or _are_purchases_positive(values):
+        note = "purchases have positive amounts here, as card statements list them: all signs are turned; see sign"
+        return SignRule(is_inverted=True, note=note)
+    has_sign_column = any("sign" in row.cells for row in rows)
+    if has_sign_column or (values and all(is_out_of(row) is not None for row, _ in values)):
+        out = [value for row, value in values if value and is_out_of(row)]
+        # A column of amounts that are negative where money went out has signs of its own.
+        if sum(value > 0 for value in out) > sum(value < 0 for value in out):
+            return SignRule(marks_decide=True, note="the amounts have no signs: a debit or credit mark decides")
+    return SignRule(debits_are_negative=debits_are_negative)
+
+
+def _are_purchases_positive(values: Sequence[tuple[Row, Decimal]]) -> bool:
+    """Return whether a card statement shows, by its kinds or categories, that it lists purchases as positive."""
+    negative = [row for row, value in values if value < 0]
+    bought = [value for row, value in values if value and plain_name(row.text("kind")) in _PURCHASES]
+    if bought:
+        return all(value > 0 for value in bought)
+    return bool(negative) and all(plain_name(row.text("category")) == _REPAYMENTS for row in negative)
+
+
+def _values_of(rows: Sequence[Row], money: MoneyReader, roles: Sequence[str]) -> Iterator[tuple[Row, Decimal]]:
+    for row in rows:
+        cell = next((row.cells[role] for role in roles if not is_blank(row.cells.get(role))), None)
+        if cell is None:
+            continue
+        try:
+            yield row, cell if isinstance(cell, Decimal) else money.read(cell)
+        except UnreadableCell:
+            continue
