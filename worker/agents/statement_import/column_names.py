@@ -21,7 +21,8 @@ _ENGLISH: Final[Mapping[str, str]] = {
     "date of transaction",
     "valued": "value date",
     "started": "started date|authorised on|authorized on",
-    "amount": "amount|transaction amount|billing amount|amount in account currency|sum|net amount|net",
+    "amount": "amount|transaction amount|billing amount|amount in account currency|sum",
+    "net": "net|net amount",
     "gross": "gross|gross amount",
     "debit": "debit|debits|debit amount|paid out|money out|withdrawal|withdrawals|withdrawal amount|withdrawal amt|"
     "amount debited|payments out|out",
@@ -32,13 +33,15 @@ _ENGLISH: Final[Mapping[str, str]] = {
     "kind": "type|transaction type",
     "category": "category",
     "text": "description|transaction description|details|transaction details|narrative|memo|notes|reference|"
-    "payment reference|particulars|remarks|purpose",
-    "payee": "payee|payee name|name|merchant|merchant name|counter party|counterparty|counterparty name|from to",
+    "payment reference|particulars|remarks|purpose|"
+    "label|notification text",
+    "payee": "payee|payee name|name|merchant|merchant name|partner name|counter party|counterparty|"
+    "counterparty name|from to",
     "balance": "balance|running balance|running bal|account balance|balance after|closing balance",
     "currency": "currency|ccy|account currency",
     "bank_id": "transaction id|txn id|transferwise id|id|fitid|unique id|transaction number|"
     "transaction reference number",
-    "account": "account|account number|account no|account iban",
+    "account": "account|account number|account no|account num|account iban",
     "status": "status|state",
     "fee": "fee|fees",
     "card_holder": "card member",
@@ -47,13 +50,15 @@ _GERMAN: Final[Mapping[str, str]] = {
     "booked": "buchungstag|buchungsdatum|buchung|datum buchung",
     "date": "datum|belegdatum|umsatzdatum|transaktionsdatum",
     "valued": "wertstellung|valutadatum|wertstellungsdatum|valuta",
-    "amount": "betrag|umsatz|buchungsbetrag|netto",
+    "amount": "betrag|umsatz|buchungsbetrag",
+    "net": "netto",
     "gross": "brutto",
     "debit": "soll|lastschrift|belastung|ausgang|ausgaben|sollbetrag",
     "credit": "haben|gutschrift|eingang|einnahmen|habenbetrag",
     "sign": "soll haben|s h|soll haben kennzeichen",
     "kind": "umsatztyp|umsatzart|typ",
-    "text": "verwendungszweck|buchungstext|beschreibung|buchungsdetails|vorgang|mitteilung|buchungshinweis",
+    "text": "verwendungszweck|buchungstext|beschreibung|buchungsdetails|vorgang|mitteilung|buchungshinweis|"
+    "avisierungstext",
     "payee": "beguenstigter zahlungspflichtiger|begunstigter zahlungspflichtiger|name zahlungsbeteiligter|empfanger|"
     "empfaenger|auftraggeber empfanger|auftraggeber empfaenger|auftraggeber begunstigter|zahlungsempfanger|"
     "zahlungsempfanger in|zahlungspflichtige r",
@@ -61,6 +66,7 @@ _GERMAN: Final[Mapping[str, str]] = {
     "currency": "wahrung|waehrung",
     "bank_id": "transaktionscode|transaktions id|buchungsnummer",
     "account": "auftragskonto|konto|iban auftragskonto|bezeichnung auftragskonto",
+    "status": "info",
     "fee": "gebuhr|gebuhren|gebuehr",
 }
 _FRENCH: Final[Mapping[str, str]] = {
@@ -68,7 +74,7 @@ _FRENCH: Final[Mapping[str, str]] = {
     "date d operation|dateop",
     "date": "date",
     "valued": "date valeur|date de valeur|dateval",
-    "amount": "montant|montant operation|montant de l operation|net",
+    "amount": "montant|montant operation|montant de l operation",
     "debit": "debit|montant debit|sortie",
     "credit": "credit|montant credit|entree",
     "sign": "sens|debit credit",
@@ -157,10 +163,11 @@ def role_of(header: str) -> tuple[str, str | None] | None:
 
 
 def is_english(header: str) -> bool:
-    """Return whether English statements use a column name, alone or as well."""
-    names = {name for names in _ENGLISH.values() for name in names.split("|")}
+    """Return whether English statements use a column name, alone or as well as others."""
     plain = plain_name(header.replace("€", " eur ").replace("£", " gbp "))
-    return " ".join(word for word in plain.split() if word not in _CURRENCY_CODES and word not in _FILLERS) in names
+    rest = " ".join(word for word in plain.split() if word not in _CURRENCY_CODES and word not in _FILLERS)
+    names = {name for names in _ENGLISH.values() for name in names.split("|")}
+    return bool({plain, rest} & (names | {name.replace(" ", "") for name in names}))
 
 
 @cache
@@ -171,4 +178,6 @@ def _roles() -> Mapping[str, str]:
         for role, names in language.items():
             for name in names.split("|"):
                 roles.setdefault(name, role)
+                # Some tools write the words of a name together: transactionDate.
+                roles.setdefault(name.replace(" ", ""), role)
     return roles

@@ -16,7 +16,7 @@ from .column_names import words
 from .row_signs import Row
 from .statement_amounts import minor_units_of
 from .statement_record import ImportedStatement, UnreadableCell, clean, quote
-from .statement_table import DATE_ROLES, TableFacts, read_table
+from .statement_table import AMOUNT_ROLES, DATE_ROLES, TableFacts, read_table
 
 _LISTS: Final = words(
     "transactions data items results records entries operations bookings booked accounts account statements payload "
@@ -35,7 +35,8 @@ _ROLES: Final[Mapping[str, str]] = {
         "buchungstag buchungsdatum fecha transactiondatetime",
         "valued": "valuedate valuedatetime",
         "started": "startedat starteddate authorizeddate",
-        "amount": "amount transactionamount value betrag montant importe bedrag sum net",
+        "amount": "amount transactionamount value betrag montant importe bedrag sum",
+        "net": "net netamount",
         "gross": "gross",
         "minor": "amountminor minoramount amountcents amountincents cents minorunits amountinminorunits "
         "amountminorunits amountpence centamount",
@@ -57,7 +58,7 @@ _ROLES: Final[Mapping[str, str]] = {
     for name in names.split()
 }
 _TEXT_ROLES: Final = frozenset(("payee", "text"))
-_MONEY_ROLES: Final = frozenset(("amount", "gross", "balance", "debit", "credit", "fee", "minor"))
+_MONEY_ROLES: Final = frozenset(("amount", "net", "gross", "balance", "debit", "credit", "fee", "minor"))
 _NAME_KEYS: Final = ("name", "displayName", "description")
 _MINOR_WORDS: Final = frozenset(("minor", "cents", "pence", "minorunits"))
 
@@ -115,8 +116,13 @@ def _parse(text: str) -> Any:
         raise InvalidInputError("the JSON is nested too deeply") from None
 
 
-def _objects_of(document: Any, context: _Context, depth: int) -> Iterator[tuple[Any, _Context]]:
-    """Yield each object of each list that can be one of transactions, with what stands around it."""
+def _objects_of(
+    document: Any, context: _Context, depth: int, *, is_of_accounts: bool = False
+) -> Iterator[tuple[Any, _Context]]:
+    """Yield each object of each list that can be one of transactions, with what stands around it.
+
+    A list of accounts may hold the transactions of each, or only describe them.
+    """
     if depth > _DEPTH_MAX:
         return
     if isinstance(document, list):
@@ -124,13 +130,14 @@ def _objects_of(document: Any, context: _Context, depth: int) -> Iterator[tuple[
             inner = _lists_in(item) if isinstance(item, dict) and not _is_transaction(item) else {}
             if inner:
                 yield from _objects_of(item, context, depth + 1)
-            else:
+            elif not is_of_accounts or (isinstance(item, dict) and _is_transaction(item)):
                 yield item, context
     elif isinstance(document, dict):
         here = _context_of(document, context)
         for name, inner in _lists_in(document).items():
             is_pending = here.is_pending or name in _PENDING_LISTS
-            yield from _objects_of(inner, _with_pending(here, is_pending), depth + 1)
+            inner_context = _with_pending(here, is_pending)
+            yield from _objects_of(inner, inner_context, depth + 1, is_of_accounts=name.startswith("account"))
 
 
 def _with_pending(context: _Context, is_pending: bool) -> _Context:
@@ -149,7 +156,7 @@ def _lists_in(document: dict[str, Any]) -> dict[str, Any]:
 
 def _is_transaction(item: dict[str, Any]) -> bool:
     roles = {_ROLES.get(_plain(key)) for key in item}
-    return bool(roles & set(DATE_ROLES)) and bool(roles & {"amount", "gross", "minor", "debit", "credit"})
+    return bool(roles & set(DATE_ROLES)) and bool(roles & set(AMOUNT_ROLES))
 
 
 def _has_list(document: Any) -> bool:
@@ -226,10 +233,11 @@ def _take_money(row: Row, role: str, value: Any, is_minor: bool) -> None:
         value = next((plain[key] for key in keys if isinstance(plain.get(key), str | Decimal)), None)
     if not isinstance(value, str | Decimal):
         return
-    if is_minor and role == "amount":
-        role = "minor"
-    # Of two keys with one meaning the first counts. A balance in minor units is left out: it is for people.
-    if role not in row.cells and not (is_minor and role not in {"minor", "amount"}):
+    if is_minor and role in {"amount", "net"}:
+        # The net amount, without the fee, is what the account moves by.
+        row.cells["minor"] = value if role == "net" else row.cells.get("minor", value)
+    elif role not in row.cells and (not is_minor or role == "minor"):
+        # Of two keys with one meaning the first counts. A balance in minor units is left out: it is for people.
         row.cells[role] = value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
 
@@ -43,6 +43,7 @@ class SignRule:
     marks_decide: bool = False
     is_inverted: bool = False
     debits_are_negative: bool = False
+    credits_are_negative: bool = False
     note: str = ""
 
     def apply(self, value: Decimal, is_out: bool | None) -> Decimal:
@@ -68,11 +69,13 @@ def is_out_of(row: Row) -> bool | None:
 
 def sign_rule_of(rows: Sequence[Row], money: MoneyReader, sign: str = "auto") -> SignRule:
     """Return the rule for all rows; ``sign`` is what the caller says: auto, as_written or inverted."""
-    debits = [value for _, value in _values_of(rows, money, ("debit",)) if value]
-    debits_are_negative = bool(debits) and sum(value < 0 for value in debits) * 2 > len(debits)
+    columns = SignRule(
+        debits_are_negative=_are_negative(rows, money, "debit"),
+        credits_are_negative=_are_negative(rows, money, "credit"),
+    )
     if sign != "auto":
-        return SignRule(is_inverted=sign == "inverted", debits_are_negative=debits_are_negative)
-    values = list(_values_of(rows, money, ("amount", "gross", "minor")))
+        return replace(columns, is_inverted=sign == "inverted")
+    values = list(_values_of(rows, money, ("net", "amount", "gross", "minor")))
     if any("card_holder" in row.cells for row in rows) or _are_purchases_positive(values):
         note = "purchases have positive amounts here, as card statements list them: all signs are turned; see sign"
         return SignRule(is_inverted=True, note=note)
@@ -82,7 +85,13 @@ def sign_rule_of(rows: Sequence[Row], money: MoneyReader, sign: str = "auto") ->
         # A column of amounts that are negative where money went out has signs of its own.
         if sum(value > 0 for value in out) > sum(value < 0 for value in out):
             return SignRule(marks_decide=True, note="the amounts have no signs: a debit or credit mark decides")
-    return SignRule(debits_are_negative=debits_are_negative)
+    return columns
+
+
+def _are_negative(rows: Sequence[Row], money: MoneyReader, role: str) -> bool:
+    """Return whether a column of debits, or of credits, is written with a minus; a few without are corrections."""
+    values = [value for _, value in _values_of(rows, money, (role,)) if value]
+    return sum(value < 0 for value in values) * 2 > len(values)
 
 
 def _are_purchases_positive(values: Sequence[tuple[Row, Decimal]]) -> bool:

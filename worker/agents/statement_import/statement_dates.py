@@ -1,9 +1,9 @@
 """Reads dates as banks write them; what "3/4/2026" means is decided for the whole statement, not date by date.
 
 The order of day and month is, by the first rule that decides: what the caller says (``date_order``); a date of the
-statement that only one order can read (a day above 12); day first if the headers are not English or the amounts have
-a decimal comma; the only order in which the dates only rise or only fall; the order in which they lie within less than
-half of the time; month first if the amounts are dollars; day first.
+statement that only one order can read (a day above 12); day first if the headers are not English, the amounts have a
+decimal comma, or the currency is of a country that writes so; the only order in which the dates only rise or only fall;
+the order in which they lie within less than half of the time; month first if the amounts are dollars; day first.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def date_reader_of(
 ) -> DateReader:
     """Return the reader for all columns of dates of a statement, with a note if its order had to be decided."""
     dates = [[written for text in texts if (written := _written_or_none(text)) is not None] for texts in columns]
-    undecided = [written for column in dates for written in column if written.numbers is not None]
+    undecided = [written for column in dates for written in column if written.by("dmy") != written.by("mdy")]
     if not undecided:
         return DateReader("dmy")
     proven = {order for written in undecided if (order := _proven_order(written)) is not None}
@@ -109,7 +109,7 @@ def _assumed_order(
     if date_order in ORDERS:
         return date_order, "as date_order says"
     if is_day_first:
-        return "dmy", "day first, by the language of the headers or the decimal comma"
+        return "dmy", "day first, by the language of the headers, the decimal comma or the currency"
     found = {order: [[written.by(order) for written in column] for column in columns] for order in ORDERS}
     sorted_in = [order for order in ORDERS if all(map(_is_sorted, found[order]))]
     if len(sorted_in) == 1:

@@ -15,9 +15,11 @@ from .statement_record import Entry, ImportedStatement, UnreadableCell, clean, q
 
 DATE_ROLES: Final = ("booked", "date", "valued", "started")
 """The best one first: the day on which the bank booked it."""
-AMOUNT_ROLES: Final = ("amount", "gross", "minor", "debit", "credit")
+AMOUNT_ROLES: Final = ("net", "amount", "gross", "minor", "debit", "credit")
 _SAMPLE_ROWS: Final = 100
-_MONEY_ROLES: Final = ("amount", "gross", "debit", "credit", "balance", "fee")
+_MONTH_FIRST_CURRENCIES: Final = frozenset(("USD", "CAD", "PHP"))
+"""Those of countries in which people write the month first."""
+_MONEY_ROLES: Final = ("net", "amount", "gross", "debit", "credit", "balance", "fee")
 _NOT_DONE: Final = words(
     "pending reverted declined failed cancelled canceled rejected denied voided void expired authorised authorized "
     "reversed vorgemerkt storniert abgelehnt refuse annule gereserveerd pendiente rechazado removed"
@@ -56,13 +58,12 @@ def read_table(rows: Sequence[Row], facts: TableFacts, statement: ImportedStatem
     """Add each row to the statement, as a transaction or as what could not be read."""
     booked = [row for row in rows if _is_done(row, statement)]
     money = reader_of(row.cells[role] for row in booked for role in _MONEY_ROLES if role in row.cells)
+    currencies = {currency for row in booked[:_SAMPLE_ROWS] if (currency := currency_of(row, facts))}
     dates = date_reader_of(
         [[text_of_moment(row.cells[role]) for row in booked if role in row.cells] for role in DATE_ROLES],
         date_order=facts.date_order,
-        is_day_first=facts.is_day_first or money.mark == ",",
-        is_in_dollars=any(
-            "$" in row.text("amount") or currency_of(row, facts) == "USD" for row in booked[:_SAMPLE_ROWS]
-        ),
+        is_day_first=facts.is_day_first or money.mark == "," or bool(currencies - _MONTH_FIRST_CURRENCIES),
+        is_in_dollars="USD" in currencies or any("$" in row.text("amount") for row in booked[:_SAMPLE_ROWS]),
     )
     signs = sign_rule_of(booked, money, facts.sign)
     readers = _Readers(money, dates, signs, facts)
@@ -80,7 +81,7 @@ def currency_of(row: Row, facts: TableFacts) -> str | None:
         return named[:3] if named.isascii() and named[:3].isalpha() and len(named) == 3 else None  # noqa: PLR2004
     if facts.currency:
         return facts.currency
-    for role in ("amount", "gross", "debit", "credit"):
+    for role in ("net", "amount", "gross", "debit", "credit"):
         try:
             if isinstance(cell := row.cells.get(role), str) and (found := parse_amount(cell).currency):
                 return found
@@ -91,8 +92,7 @@ def currency_of(row: Row, facts: TableFacts) -> str | None:
 
 def _is_done(row: Row, statement: ImportedStatement) -> bool:
     """Return whether a row is a booked transaction; says so if it is not."""
-    status = plain_name(row.text("status"))
-    if status in _NOT_DONE:
+    if words(plain_name(row.text("status"))) & _NOT_DONE:
         statement.leave(row.line, f"not booked: its status is {quote(row.text('status'))}")
         return False
     if row.text("sign").casefold() == "memo":
@@ -115,7 +115,7 @@ def _entries_of(rows: Sequence[Row], readers: _Readers, statement: ImportedState
 def _entry_of(row: Row, readers: _Readers, statement: ImportedStatement) -> Entry:
     moment = next((text for role in DATE_ROLES if (text := text_of_moment(row.cells.get(role, "")).strip())), "")
     if not moment:
-        raise UnreadableCell(f"no date; the line begins with {quote(_beginning_of(row))}")
+        raise UnreadableCell(f"no date; it begins with {quote(_beginning_of(row))}")
     booked_on = readers.dates.read(moment)
     currency = currency_of(row, readers.facts)
     return Entry(
@@ -134,10 +134,12 @@ def _amount_of(row: Row, readers: _Readers, currency: str | None) -> Decimal:
     read = readers.money.read
     if not is_blank(minor := row.cells.get("minor")) and minor is not None:
         value = from_minor_units(Decimal(minor) if isinstance(minor, Decimal) else read(minor), currency)
-    elif not is_blank(amount := row.cells.get("amount", row.cells.get("gross"))) and amount is not None:
-        value = read(amount, currency)
     else:
-        return _of_two_columns(row, readers, currency)
+        cells = (row.cells.get(role) for role in ("net", "amount", "gross"))
+        amount = next((cell for cell in cells if cell is not None and not is_blank(cell)), None)
+        if amount is None:
+            return _of_two_columns(row, readers, currency)
+        value = read(amount, currency)
     return readers.signs.apply(value, is_out_of(row))
 
 
@@ -150,12 +152,13 @@ def _of_two_columns(row: Row, readers: _Readers, currency: str | None) -> Decima
             values[role] = readers.money.read(cell, currency)
     filled = {role: value for role, value in values.items() if value} or values
     if not filled:
-        raise UnreadableCell(f"no amount; the line begins with {quote(_beginning_of(row))}")
+        raise UnreadableCell(f"no amount; it begins with {quote(_beginning_of(row))}")
     if len(filled) > 1 and any(filled.values()):
         raise UnreadableCell("the line has a debit and a credit")
     if value := filled.get("debit"):
         return value if readers.signs.debits_are_negative else -value
-    return filled.get("credit", Decimal(0))
+    value = filled.get("credit", Decimal(0))
+    return -value if readers.signs.credits_are_negative else value
 
 
 def _balance_of(row: Row, money: MoneyReader, currency: str | None, statement: ImportedStatement) -> Decimal | None:
@@ -191,8 +194,7 @@ def _without_fees(
 
 def _fee_of(entry: Entry, row: Row, money: MoneyReader) -> Decimal:
     cell = row.cells.get("fee")
-    # An amount beside a gross amount is the net one, without the fee.
-    if cell is None or is_blank(cell) or {"gross", "amount"} <= row.cells.keys():
+    if cell is None or is_blank(cell) or "net" in row.cells:
         return Decimal(0)
     try:
         return abs(money.read(cell, entry.currency))

@@ -42,6 +42,64 @@ def test_a_statement_gives_its_amounts_to_the_cent_and_tells_what_it_left(
     assert (output["count"], output["unread_count"], output["not_listed"]) == (len(amounts), len(unread_lines), 0)
 
 
+SHORT = {
+    "a credit column with minus signs": (
+        "Status,Date,Description,Debit,Credit\nCleared,01/13/2026,SHOP,10.25,\nCleared,01/14/2026,PAYMENT,,-100.00\n",
+        [("2026-01-13", -10.25), ("2026-01-14", 100)],
+    ),
+    "lakhs and names of months": (
+        'Txn Date,Description,Debit,Credit\n5 Jan 2026,A,," 1,00,000.00 "\n6 Jan 2026,B,"10,000.50",\n',
+        [("2026-01-05", 100_000), ("2026-01-06", -10_000.5)],
+    ),
+    "marks, and a table below another": (
+        "Summary,,Amt.\nTotal,,5\n\nDate;Details;Amount;DR/CR\n05.01.2026;A;12.50;DR\n06.01.2026;B;9.00;CR\n",
+        [("2026-01-05", -12.5), ("2026-01-06", 9)],
+    ),
+    "headers in one word, after a line that names the delimiter": (
+        "sep=|\naccountNumber|mutationcode|transactiondate|amount|description\n1|EUR|20260105|-12,50|A\n",
+        [("2026-01-05", -12.5)],
+    ),
+    "a card statement with a card member": (
+        "Date,Description,Card Member,Amount\n01/14/2026,SHOP,A B,10.25\n01/15/2026,PAYMENT,A B,-100.00\n",
+        [("2026-01-14", -10.25), ("2026-01-15", 100)],
+    ),
+    "pounds have the day first": (
+        "Date,Description,Money out,Money in\n03/01/2026,SHOP,£4.50,\n03/02/2026,BOSS,,£100.00\n",
+        [("2026-01-03", -4.5), ("2026-02-03", 100)],
+    ),
+    "Valuta is a currency": (
+        "Datum;Omschrijving;Bedrag;Valuta\n05-01-2026;A;1.500;JPY\n",
+        [("2026-01-05", 1500)],
+    ),
+    "JSON with net amounts in cents": (
+        (
+            '{"data": [{"id": "t", "object": "balance_transaction", "amount": -1200, "created": 1767600000, '
+            '"currency": "eur", "fee": 34, "net": -1234}]}'
+        ),
+        [("2026-01-05", -12.34)],
+    ),
+    "JSON whose money out is positive": (
+        (
+            '{"accounts": [{"account_id": "x"}], "transactions": [{"amount": 12.34, "iso_currency_code": "USD", '
+            '"date": "2026-01-05", "name": "A", "payment_channel": "online", "transaction_id": "p"}]}'
+        ),
+        [("2026-01-05", -12.34)],
+    ),
+    "JSON with texts": (
+        '[{"Datum": "05.01.2026", "Betrag": "-1.234,56 €", "Verwendungszweck": "A"}]',
+        [("2026-01-05", -1234.56)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_short_statement_gives_its_dates_and_amounts(name: str, import_text: Import) -> None:
+    text, expected = SHORT[name]
+    output = import_text(text)
+    assert [(each["date"], each["amount"]) for each in output["transactions"]] == expected
+    assert output["unread"] == []
+
+
 def test_a_german_csv_has_its_account_its_currency_and_a_field_over_two_lines(import_file: Import) -> None:
     output = import_file("german_giro.csv")
     second = output["transactions"][1]
