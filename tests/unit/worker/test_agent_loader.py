@@ -127,7 +127,7 @@ def test_all_agents_that_cannot_be_loaded_are_reported_together(tmp_path: Path) 
 def test_a_check_returns_a_line_for_each_agent(tmp_path: Path) -> None:
     folder = write_agent(tmp_path, "adder", "def run(given, ctx):\n    return {}\n")
     lines = check_agents(tmp_path)
-    assert len(lines) == 5
+    assert len(lines) == 6
     assert lines[0] == f"adder 2.1.0 (test) from {folder}"
 
 
@@ -144,7 +144,7 @@ def test_an_agent_that_cannot_be_loaded_is_unavailable_and_no_other(tmp_path: Pa
     write_agent(tmp_path, "wrong", GOOD, queue="fast")
     with capture_logs() as lines:
         loaded = load_available(tmp_path)
-    assert len(loaded.agents) == 5
+    assert len(loaded.agents) == 6
     assert loaded.agents["good"].run({}, None) == {}  # type: ignore[arg-type]
     reason = "agent.py cannot be loaded: ModuleNotFoundError: No module named 'a_module_that_is_not_there'"
     assert loaded.unavailable == {

@@ -16,7 +16,7 @@ from shared.catalogue.agent_catalogue import load_catalogue
 from shared.catalogue.seed_baskets import load_seed_baskets
 from shared.errors import AgentNotFound, AgentUnavailable, SpecError
 
-BUILT_IN = ["cashflow_analyzer", "financial_coordinator", "goal_recommender", "simulate"]
+BUILT_IN = ["cashflow_analyzer", "financial_coordinator", "goal_recommender", "simulate", "statement_import"]
 
 
 def write_agent(home: Path, name: str, **changes: Any) -> Path:
@@ -206,6 +206,7 @@ def test_the_seeded_baskets_are_those_of_the_contract() -> None:
         "coordinator_test": ["financial_coordinator"],
         "financial_operations": ["financial_coordinator", "cashflow_analyzer"],
         "simulate": ["simulate"],
+        "statement_check": ["statement_import", *both],
     }
     assert {basket["execution_strategy"] for basket in baskets} == {"sequential"}
 
