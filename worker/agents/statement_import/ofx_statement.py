@@ -18,9 +18,8 @@ _TOKEN: Final = re.compile(r"<(/?)([A-Za-z0-9_.]{1,40})\s*(/?)>([^<]*)")
 _CDATA: Final = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _HOSTILE: Final = re.compile(r"<!(?:DOCTYPE|ENTITY)", re.IGNORECASE)
 TRANSACTIONS_MAX: Final = 100_000
-_OF_OTHERS: Final = frozenset(("BANKACCTTO", "CCACCTTO"))
-"""Aggregates of a transaction that tell of the other side's account."""
-_CURRENCY_AGGREGATES: Final = frozenset(("CURRENCY", "ORIGCURRENCY"))
+_AGGREGATES: Final = frozenset(("CURRENCY", "ORIGCURRENCY", "BANKACCTTO", "CCACCTTO"))
+"""Aggregates of a transaction whose values are not its own: another currency, the other side's account."""
 _STATEMENTS: Final = frozenset(("STMTRS", "CCSTMTRS", "INVSTMTRS", "BANKTRANLIST", "INVTRANLIST", "STMTTRN"))
 
 
@@ -81,10 +80,10 @@ class _OfxReader:
                 self.transactions.append(self.current)
             if len(self.transactions) > TRANSACTIONS_MAX:
                 raise InvalidInputError(f"the OFX has more than {TRANSACTIONS_MAX:,} transactions: split it")
-        elif tag in _OF_OTHERS or tag in _CURRENCY_AGGREGATES:
+        elif tag in _AGGREGATES:
             self.aggregate = "" if is_end else tag
         elif not is_end and self.current is not None:
-            if value and self.aggregate not in _OF_OTHERS:
+            if value:
                 self.current.values.setdefault(f"{self.aggregate}.{tag}".lstrip("."), value)
         elif not is_end:
             self._take_outside(line, tag, value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -56,8 +55,7 @@ class ImportedStatement:
     _listed_bytes: int = 0
     _is_full: bool = False
     _by_bank_id: dict[tuple[str | None, str], tuple[Entry, int]] = field(default_factory=dict)
-    _contents: Counter[str] = field(default_factory=Counter)
-    _ids: set[str] = field(default_factory=set)
+    _ids: dict[str, int] = field(default_factory=dict)
 
     def add(self, entry: Entry) -> None:
         """List a transaction, unless the bank's id says that it is here already."""
@@ -107,7 +105,7 @@ class ImportedStatement:
         """Return an id that no other transaction of the statement has; None if this one is here already."""
         bank_id = clean(entry.bank_id or "")
         if not bank_id:
-            return self._unique(self._made_up_id(entry))
+            return self._unique(_made_up_id(entry))
         first, times = self._by_bank_id.get((entry.account, bank_id), (entry, 0))
         self._by_bank_id[entry.account, bank_id] = (first, times + 1)
         if not times:
@@ -121,19 +119,13 @@ class ImportedStatement:
         )
         return self._unique(bank_id[:_ID_MAX_CHARS])
 
-    def _made_up_id(self, entry: Entry) -> str:
-        """Return an id made of the content, the same whenever the same statement is read."""
-        parts = (entry.account, entry.booked_on, entry.amount, entry.currency, clean(entry.description), entry.balance)
-        content = _digest("\x1f".join(map(str, parts)))
-        self._contents[content] += 1
-        return _digest(f"{content}\x1f{self._contents[content]}")
-
     def _unique(self, identity: str) -> str:
-        unique, number = identity, 1
+        unique = identity
+        # The number goes on where it was: a search from 2 on would be slow for many equal lines.
         while unique in self._ids:
-            number += 1
-            unique = f"{identity}-{number}"
-        self._ids.add(unique)
+            self._ids[identity] += 1
+            unique = f"{identity}-{self._ids[identity]}"
+        self._ids[unique] = 1
         return unique
 
 
@@ -153,6 +145,12 @@ def shorten(text: str, max_chars: int) -> str:
 def quote(value: object) -> str:
     """Return a value as it is shown in a reason: in quotes, on one line, and short."""
     return f"'{shorten(clean(str(value)), _QUOTE_MAX_CHARS)}'"
+
+
+def _made_up_id(entry: Entry) -> str:
+    """Return an id made of the content, the same whenever the same statement is read."""
+    parts = (entry.account, entry.booked_on, entry.amount, entry.currency, clean(entry.description), entry.balance)
+    return _digest("\x1f".join(map(str, parts)))
 
 
 def _digest(text: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 Import = Callable[..., dict[str, Any]]
+STATEMENTS = Path(__file__).parent / "statements"
 
 
 @pytest.mark.parametrize(
@@ -145,12 +147,33 @@ def test_a_camt_batch_is_told_in_parts_and_a_pending_entry_is_not_booked(version
     output = import_file(f"camt053_{version}.xml")
     told = [(each["id"], each["date"], each["description"]) for each in output["transactions"]]
     assert told == [
-        ("R1", "2026-01-05", "Employer Ltd / Salary January"),
+        ("R1", "2026-01-05", "Employer Ltd / Gehälter January"),
         ("R2/1", "2026-01-10", "Part A"),
         ("R2/2", "2026-01-10", "Part B"),
     ]
     assert output["unread"][0]["reason"] == "entry 3: not booked: its status is 'PDNG'"
     assert output["notes"] == []
+
+
+def test_a_camt_batch_whose_parts_do_not_add_up_stays_whole(import_text: Import) -> None:
+    text = (STATEMENTS / "camt053_08.xml").read_text().replace(">50.25<", ">50.24<")
+    assert [each["amount"] for each in import_text(text)["transactions"]] == [2500, -62.75]
+
+
+def test_an_ofx_that_is_cut_off_does_not_give_half_an_amount(import_text: Import) -> None:
+    text = (STATEMENTS / "bank_sgml.ofx").read_text().partition("45.60")[0]
+    output = import_text(text)
+    assert output["transactions"] == []
+    assert "not closed" in output["unread"][0]["reason"]
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", "\u00ef\u00bb\u00bf"])
+@pytest.mark.parametrize(
+    "name", ["british_current.csv", "bank_sgml.ofx", "german.sta", "camt053_02.xml", "open_banking.json"]
+)
+def test_a_byte_order_mark_changes_nothing(name: str, mark: str, import_text: Import) -> None:
+    text = (STATEMENTS / name).read_text()
+    assert import_text(mark + text) == import_text(text)
 
 
 def test_balances_that_do_not_meet_the_sum_are_told(import_text: Import) -> None:
