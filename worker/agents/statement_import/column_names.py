@@ -20,7 +20,7 @@ _ENGLISH: Final[Mapping[str, str]] = {
     "date": "date|transaction date|trans date|txn date|date time|datetime|timestamp|created on|created|"
     "date of transaction",
     "valued": "value date",
-    "started": "started date|authorised on|authorized on",
+    "started": "started date|date started|authorised on|authorized on",
     "amount": "amount|transaction amount|billing amount|amount in account currency|sum",
     "net": "net|net amount",
     "gross": "gross|gross amount",
@@ -137,7 +137,7 @@ _CURRENCY_CODES: Final = words(
     "aed ars aud bgn brl cad chf clp cny cop czk dkk eur gbp hkd huf idr ils inr isk jpy kes krw kwd mad mxn myr ngn "
     "nok nzd pen php pln ron rub sar sek sgd thb tnd try twd uah usd vnd zar"
 )
-_FILLERS: Final = frozenset(("in", "en", "euros", "euro"))
+_FILLERS: Final = frozenset(("in", "en", "euros", "euro", "utc"))
 CURRENCIES: Final = frozenset(code.upper() for code in _CURRENCY_CODES)
 """The codes that count as a currency in a header or above the table."""
 

@@ -14,12 +14,12 @@ from .statement_record import UnreadableCell, clean
 Cell = str | Decimal
 _OUT: Final = words(
     "af uit d debit dr db soll s out outgoing debet cargo debito debe dare withdrawal expense expenses dbit depense "
-    "sortie ausgabe outflow"
+    "sortie ausgabe outflow fee spending"
 )
 _IN: Final = words(
     "bij c credit cr haben h in incoming abono credito haber avere deposit income crdt entree einnahme inflow"
 )
-_PURCHASES: Final = frozenset(("sale", "purchase", "charge"))
+_PURCHASE: Final = "purchase"
 _REPAYMENTS: Final = "payments and credits"
 
 
@@ -41,6 +41,7 @@ class SignRule:
     """How the amounts of one statement get their signs."""
 
     marks_decide: bool = False
+    are_marks_required: bool = False
     is_inverted: bool = False
     debits_are_negative: bool = False
     credits_are_negative: bool = False
@@ -50,7 +51,7 @@ class SignRule:
         """Return the amount, negative if money went out; raises UnreadableCell if the row does not say so."""
         if not self.marks_decide:
             return -value if self.is_inverted else value
-        if is_out is None:
+        if is_out is None and self.are_marks_required:
             raise UnreadableCell("the line does not say whether it is a debit or a credit")
         return -value if is_out else value
 
@@ -79,12 +80,11 @@ def sign_rule_of(rows: Sequence[Row], money: MoneyReader, sign: str = "auto") ->
     if any("card_holder" in row.cells for row in rows) or _are_purchases_positive(values):
         note = "purchases have positive amounts here, as card statements list them: all signs are turned; see sign"
         return SignRule(is_inverted=True, note=note)
-    has_sign_column = any("sign" in row.cells for row in rows)
-    if has_sign_column or (values and all(is_out_of(row) is not None for row, _ in values)):
-        out = [value for row, value in values if value and is_out_of(row)]
-        # A column of amounts that are negative where money went out has signs of its own.
-        if sum(value > 0 for value in out) > sum(value < 0 for value in out):
-            return SignRule(marks_decide=True, note="the amounts have no signs: a debit or credit mark decides")
+    out = [value for row, value in values if value and is_out_of(row)]
+    # Amounts that are negative where money went out have signs of their own.
+    if sum(value > 0 for value in out) > sum(value < 0 for value in out):
+        note = "the amounts have no signs: a debit or credit mark decides"
+        return SignRule(marks_decide=True, are_marks_required=any("sign" in row.cells for row in rows), note=note)
     return columns
 
 
@@ -97,7 +97,7 @@ def _are_negative(rows: Sequence[Row], money: MoneyReader, role: str) -> bool:
 def _are_purchases_positive(values: Sequence[tuple[Row, Decimal]]) -> bool:
     """Return whether a card statement shows, by its kinds or categories, that it lists purchases as positive."""
     negative = [row for row, value in values if value < 0]
-    bought = [value for row, value in values if value and plain_name(row.text("kind")) in _PURCHASES]
+    bought = [value for row, value in values if value and plain_name(row.text("kind")) == _PURCHASE]
     if bought:
         return all(value > 0 for value in bought)
     return bool(negative) and all(plain_name(row.text("category")) == _REPAYMENTS for row in negative)

@@ -16,6 +16,7 @@ from typing import Final
 from .column_names import words
 from .statement_record import UnreadableCell, quote
 
+_CODE_CHARS: Final = 3
 DIGITS_MAX: Final = 28
 """As many as a decimal of the default context keeps exactly."""
 _PLACES_MAX: Final = 4
@@ -29,11 +30,14 @@ _MINOR_UNITS: Final[Mapping[str, int]] = (
 _SIGNS_OF_CURRENCIES: Final[Mapping[str, str | None]] = {
     "US$": "USD", "C$": "CAD", "CA$": "CAD", "A$": "AUD", "AU$": "AUD", "NZ$": "NZD", "R$": "BRL", "HK$": "HKD",
     "€": "EUR", "£": "GBP", "₹": "INR", "₩": "KRW", "₽": "RUB", "₺": "TRY", "₴": "UAH", "₫": "VND", "₪": "ILS",
-    "zł": "PLN", "Kč": "CZK", "Fr.": "CHF", "$": None, "¥": None, "kr.": None, "kr": None, "R": "ZAR",
+    "zł": "PLN", "Kč": "CZK", "Fr.": "CHF", "Rs.": "INR", "Rs": "INR",
+    "$": None, "¥": None, "kr.": None, "kr": None, "R": "ZAR",
 }  # fmt: skip
 _CURRENCY: Final = "|".join(re.escape(sign) for sign in sorted(_SIGNS_OF_CURRENCIES, key=len, reverse=True))
 _BEFORE: Final = re.compile(rf"^(?:(?P<sign>[+-])|(?P<currency>[A-Z]{{3}}|{_CURRENCY}))\s*(?=[^A-Za-z])")
-_AFTER: Final = re.compile(rf"(?<=[^A-Za-z])\s*(?:(?P<sign>[+-]|CR|DR|[CDSH])|(?P<currency>[A-Z]{{3}}|{_CURRENCY}))$")
+_AFTER: Final = re.compile(
+    rf"(?<=[^A-Za-z])\s*(?:(?P<sign>[+-]|(?i:cr|dr)\.?|[CDSH])|(?P<currency>[A-Z]{{3}}|{_CURRENCY}))$"
+)
 _MINUS_SIGNS: Final = frozenset(("-", "DR", "D", "S"))
 _LOOKALIKES: Final = str.maketrans(
     {
@@ -93,6 +97,7 @@ class MoneyReader:
 
     mark: str | None = None
     is_mixed: bool = False
+    note: str = ""
 
     def read(self, text: str | Decimal, currency: str | None = None) -> Decimal:
         """Return the exact value; raises UnreadableCell with the reason. A JSON number is taken as it is."""
@@ -118,17 +123,26 @@ class MoneyReader:
 
 def reader_of(texts: Iterable[str | Decimal]) -> MoneyReader:
     """Return the reader for all amounts of a statement: those that prove a decimal mark decide for the others."""
-    marks = set()
+    marks, undecided = set(), ""
     for text in texts:
         if isinstance(text, Decimal):
             continue
         try:
-            mark = parse_amount(text).shown_mark
+            written = parse_amount(text)
         except UnreadableCell:
             continue
-        if mark:
+        if mark := written.shown_mark:
             marks.add(mark)
-    return MoneyReader(mark=marks.pop()) if len(marks) == 1 else MoneyReader(is_mixed=bool(marks))
+        elif len(set(written.readings().values())) > 1:
+            undecided = undecided or text
+    if len(marks) == 1:
+        return MoneyReader(mark=marks.pop())
+    if marks or not undecided:
+        return MoneyReader(is_mixed=bool(marks))
+    return MoneyReader(
+        note=f"no amount shows the decimal mark: such as {quote(undecided)} are read with a thousands group, or with "
+        "three decimal places if their currency has them"
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -136,13 +150,14 @@ def parse_amount(text: str) -> WrittenAmount:
     """Take off signs, brackets and currency signs; raises UnreadableCell if the rest is no number."""
     body = " ".join(text.translate(_LOOKALIKES).split())
     signs, currencies = [], []
-    if body.startswith("(") and body.endswith(")"):
-        signs.append("-")
-        body = body[1:-1].strip()
-    for pattern in (_BEFORE, _AFTER):
+    # Twice, because a currency stands inside of the brackets or outside.
+    for pattern in (_BEFORE, _AFTER) * 2:
+        if body.startswith("(") and body.endswith(")"):
+            signs.append("-")
+            body = body[1:-1].strip()
         while found := pattern.search(body):
             if found["sign"]:
-                signs.append(found["sign"])
+                signs.append(found["sign"].upper().rstrip("."))
             else:
                 currencies.append(found["currency"])
             body = (body[: found.start()] + body[found.end() :]).strip()
@@ -173,6 +188,14 @@ def within_minor_units(value: Decimal, currency: str | None) -> Decimal:
     if isinstance(exponent, int) and -exponent > places_max:
         raise UnreadableCell(f"{value:f} has more decimal places than {currency or 'money'} has ({places_max})")
     return shortest
+
+
+def currency_code_of(text: str) -> str | None:
+    """Return the code of a currency that is named by its code or its sign; None if it is neither."""
+    code = text.strip().upper()
+    if len(code) == _CODE_CHARS and code.isascii() and code.isalpha():
+        return code
+    return _SIGNS_OF_CURRENCIES.get(text.strip())
 
 
 def minor_units_of(currency: str | None) -> int:

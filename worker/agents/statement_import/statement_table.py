@@ -9,7 +9,7 @@ from typing import Final
 
 from .column_names import plain_name, words
 from .row_signs import Row, SignRule, is_out_of, sign_rule_of
-from .statement_amounts import MoneyReader, from_minor_units, is_blank, parse_amount, reader_of
+from .statement_amounts import MoneyReader, currency_code_of, from_minor_units, is_blank, parse_amount, reader_of
 from .statement_dates import DateReader, date_reader_of, text_of_moment
 from .statement_record import Entry, ImportedStatement, UnreadableCell, clean, quote
 
@@ -67,7 +67,7 @@ def read_table(rows: Sequence[Row], facts: TableFacts, statement: ImportedStatem
     )
     signs = sign_rule_of(booked, money, facts.sign)
     readers = _Readers(money, dates, signs, facts)
-    for note in filter(None, (dates.note, signs.note)):
+    for note in filter(None, (money.note, dates.note, signs.note)):
         statement.note(note)
     entries = list(_entries_of(booked, readers, statement))
     for entry in _without_fees(entries, money, statement):
@@ -76,9 +76,8 @@ def read_table(rows: Sequence[Row], facts: TableFacts, statement: ImportedStatem
 
 def currency_of(row: Row, facts: TableFacts) -> str | None:
     """Return the currency of a row: its own, that of the table, or that of a sign in the amount."""
-    named = row.text("currency").upper()
-    if named:
-        return named[:3] if named.isascii() and named[:3].isalpha() and len(named) == 3 else None  # noqa: PLR2004
+    if named := row.text("currency"):
+        return currency_code_of(named)
     if facts.currency:
         return facts.currency
     for role in ("net", "amount", "gross", "debit", "credit"):

@@ -18,7 +18,22 @@ from worker.agents.statement_import.statement_record import UnreadableCell
 
 Import = Callable[..., dict[str, Any]]
 GROUPS = {".": (",", "'", "\u2019", " ", "\u00a0", "\u202f", ""), ",": (".", "'", " ", "\u00a0", "")}
-NEGATIVE = ("-{}", "{}-", "({})", "\u2212{}", "- {}", "{} DR", "-{} €", "€-{}", "-€{}", "EUR -{}", "({} EUR)", "{} S")
+NEGATIVE = (
+    "-{}",
+    "{}-",
+    "({})",
+    "\u2212{}",
+    "- {}",
+    "{} DR",
+    "-{} €",
+    "€-{}",
+    "-€{}",
+    "EUR -{}",
+    "({} EUR)",
+    "€({})",
+    "{} Dr.",
+    "{} S",
+)
 POSITIVE = ("{}", "+{}", "{}+", "{} CR", "€{}", "{} €", "EUR {}", "{} EUR", "{} H")
 CENTS = st.integers(0, 99_999_999_999_999)
 

@@ -61,6 +61,21 @@ SHORT = {
         "sep=|\naccountNumber|mutationcode|transactiondate|amount|description\n1|EUR|20260105|-12,50|A\n",
         [("2026-01-05", -12.5)],
     ),
+    "a type that says debit in some lines": (
+        "Date,Description,Amount,Type\n2026-01-05,SHOP,5.00,debit\n2026-01-06,BOSS,9.00,salary\n",
+        [("2026-01-05", -5), ("2026-01-06", 9)],
+    ),
+    "a sale is income of a merchant": (
+        (
+            '[{"date": "2026-01-05", "amount": "9.00", "type": "charge"}, '
+            '{"date": "2026-01-06", "amount": "-3.00", "type": "refund"}]'
+        ),
+        [("2026-01-05", 9), ("2026-01-06", -3)],
+    ),
+    "a card statement whose purchases say so": (
+        "Date,Description,Type,Amount (USD)\n01/14/2026,SHOP,Purchase,10.25\n01/15/2026,A,Payment,-9.00\n",
+        [("2026-01-14", -10.25), ("2026-01-15", 9)],
+    ),
     "a card statement with a card member": (
         "Date,Description,Card Member,Amount\n01/14/2026,SHOP,A B,10.25\n01/15/2026,PAYMENT,A B,-100.00\n",
         [("2026-01-14", -10.25), ("2026-01-15", 100)],
