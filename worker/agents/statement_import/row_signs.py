@@ -77,9 +77,9 @@ def sign_rule_of(rows: Sequence[Row], money: MoneyReader, sign: str = "auto") ->
     if sign != "auto":
         return replace(columns, is_inverted=sign == "inverted")
     values = list(_values_of(rows, money, ("net", "amount", "gross", "minor")))
-    if any("card_holder" in row.cells for row in rows) or _are_purchases_positive(values):
+    if _are_purchases_positive(values):
         note = "purchases have positive amounts here, as card statements list them: all signs are turned; see sign"
-        return SignRule(is_inverted=True, note=note)
+        return replace(columns, is_inverted=True, note=note)
     out = [value for row, value in values if value and is_out_of(row)]
     # Amounts that are negative where money went out have signs of their own.
     if sum(value > 0 for value in out) > sum(value < 0 for value in out):
@@ -95,7 +95,9 @@ def _are_negative(rows: Sequence[Row], money: MoneyReader, role: str) -> bool:
 
 
 def _are_purchases_positive(values: Sequence[tuple[Row, Decimal]]) -> bool:
-    """Return whether a card statement shows, by its kinds or categories, that it lists purchases as positive."""
+    """Return whether a card statement shows, by its columns, kinds or categories, that purchases are positive."""
+    if any("card_holder" in row.cells for row, _ in values):
+        return sum(value > 0 for _, value in values) > sum(value < 0 for _, value in values)
     negative = [row for row, value in values if value < 0]
     bought = [value for row, value in values if value and plain_name(row.text("kind")) == _PURCHASE]
     if bought:

@@ -77,8 +77,11 @@ SHORT = {
         [("2026-01-14", -10.25), ("2026-01-15", 9)],
     ),
     "a card statement with a card member": (
-        "Date,Description,Card Member,Amount\n01/14/2026,SHOP,A B,10.25\n01/15/2026,PAYMENT,A B,-100.00\n",
-        [("2026-01-14", -10.25), ("2026-01-15", 100)],
+        (
+            "Date,Description,Card Member,Amount\n01/14/2026,SHOP,A B,10.25\n01/14/2026,BAR,A B,2.00\n"
+            "01/15/2026,PAYMENT,A B,-100.00\n"
+        ),
+        [("2026-01-14", -10.25), ("2026-01-14", -2), ("2026-01-15", 100)],
     ),
     "pounds have the day first": (
         "Date,Description,Money out,Money in\n03/01/2026,SHOP,£4.50,\n03/02/2026,BOSS,,£100.00\n",
