@@ -1,0 +1,183 @@
+"""The long run ``coordinate``: account by account it fetches, analyses and reports, and survives what goes wrong.
+
+    restore -> [cancelled? -> fetch and analyse one account -> progress -> checkpoint if due] ... -> review
+
+An account that fails for good is in the report with its reason. One that fails for a reason that may pass is tried
+again after all others. If the provider itself is away, the run waits for it, and then fails as transient, so that the
+next attempt, or a retry of the run, goes on from the checkpoint. Each account is fetched once; after the loss of a
+worker those that were fetched since the last checkpoint are fetched again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from worker.agent_errors import PermanentError, TransientError
+from worker.context import AgentContext
+
+from .account_review import analyse
+from .coordination_state import CoordinationState, may_continue
+from .transaction_reader import ReadingNotes, TransactionReader, clean_text
+from .transaction_sources import TransactionSource
+
+CHECKPOINT_EVERY_S: Final = 1.0
+CHECKPOINT_EVERY_ACCOUNTS: Final = 20
+TRIES_MAX: Final = 3
+FAILURES_IN_A_ROW_MAX: Final = 3
+PAUSE_FIRST_S: Final = 1.0
+PAUSE_MAX_S: Final = 15.0
+# What concerns the provider, not one of its accounts.
+_AWAY_KINDS: Final = frozenset({"network", "circuit_open", "rate_limited", "rate_limit_local"})
+_AWAY_STATUSES: Final = frozenset({429, 502, 503})
+_UNUSABLE_KINDS: Final = frozenset({"not_allowed", "certificate", "invalid_request", "cancelled"})
+_UNAUTHORISED: Final = 401
+
+
+class CoordinationCancelled(Exception):
+    """The run was asked to stop."""
+
+
+def check_cancelled(ctx: AgentContext) -> None:
+    """Raise CoordinationCancelled if the step should stop."""
+    if ctx.cancelled:
+        raise CoordinationCancelled("the run was asked to stop")
+
+
+class CoordinationRun:
+    """One attempt of a coordinate run; ``provider_wait_s`` is how long it waits for a provider that is away."""
+
+    def __init__(self, ctx: AgentContext, source: TransactionSource, provider_wait_s: float) -> None:
+        self._ctx = ctx
+        self._source = source
+        self._provider_wait_s = provider_wait_s
+        self._waited_s = 0.0
+        self._pause_s = PAUSE_FIRST_S
+        self._failures_in_a_row = 0
+        self._replayed = CHECKPOINT_EVERY_ACCOUNTS
+        self._since_checkpoint = 0
+        self._checkpoint_at = time.monotonic()
+
+    def review(self, accounts: Sequence[str] | None) -> dict[str, Any]:
+        """Return the review of ``accounts``, or of all that the source has.
+
+        Raises PermanentError if no account could be read, TransientError if the provider is away, and
+        CoordinationCancelled.
+        """
+        state = self._restored_state(accounts)
+        if state is None:
+            self._ctx.progress(0.0, f"looking for the accounts of the {self._source.name}")
+            state = CoordinationState(list(accounts) if accounts is not None else self._source.accounts())
+            if accounts is None and state.accounts:
+                self._ctx.checkpoint(
+                    state.to_json()
+                )  # a later attempt has the same accounts, and need not look for them
+        try:
+            while (account := state.next_account) is not None:
+                self._check_cancelled()
+                self._tell(state, account)
+                self._review_account(state, account)
+                self._checkpoint_if_due(state)
+        except (CoordinationCancelled, TransientError):
+            self._ctx.checkpoint(state.to_json())
+            raise
+        self._ctx.progress(1.0, f"{state.done_count} of {len(state.accounts)} accounts")
+        if state.accounts and not state.reviewed_count:
+            raise PermanentError(f"no account could be reviewed; the first: {state.reports[0]['reason']}")
+        return state.review(self._source.name)
+
+    def _restored_state(self, accounts: Sequence[str] | None) -> CoordinationState | None:
+        raw = self._ctx.restore()
+        if raw is None or not may_continue(raw, accounts if accounts is None else list(accounts)):
+            return None
+        state = CoordinationState.from_json(raw)
+        # Accounts that were fetched and not stored are fetched again now: not a third time after another loss.
+        self._replayed = 0
+        self._ctx.log("continues after the last checkpoint", done=state.done_count, accounts=len(state.accounts))
+        return state
+
+    def _review_account(self, state: CoordinationState, account: str) -> None:
+        notes = ReadingNotes()
+        try:
+            transactions = TransactionReader(notes, account).read(self._source.transactions(account))
+            state.add_findings(analyse(account, transactions, notes))
+        except PermanentError as error:
+            self._check_cancelled()
+            if _is_unusable(error):
+                raise
+            self._fail(state, account, error)
+        except (TransientError, ConnectionError, TimeoutError) as error:
+            self._check_cancelled()
+            self._defer(state, account, error)
+            return
+        self._failures_in_a_row, self._waited_s, self._pause_s = 0, 0.0, PAUSE_FIRST_S
+
+    def _fail(self, state: CoordinationState, account: str, error: Exception) -> None:
+        reason = clean_text(str(error))
+        self._ctx.log(f"account {account or '(none)'} is left out: {reason}", level="warning")
+        state.add_failure(account, reason)
+
+    def _defer(self, state: CoordinationState, account: str, error: Exception) -> None:
+        """Try an account again later; if the provider itself is away, wait for it."""
+        self._failures_in_a_row += 1
+        if _is_away(error):
+            self._wait_for_provider(error)
+        elif state.failures_of(account) + 1 < TRIES_MAX or not self._answers(state, error):
+            state.defer(account)
+            if self._failures_in_a_row >= FAILURES_IN_A_ROW_MAX or state.is_second_round:
+                self._wait_for_provider(error)
+        else:
+            self._fail(state, account, error)
+
+    def _answers(self, state: CoordinationState, error: Exception) -> bool:
+        """Return whether the provider still answers for an account that could be reviewed."""
+        account = state.last_reviewed
+        if account is None:
+            return False
+        try:
+            next(iter(self._source.transactions(account)), None)
+        except (TransientError, ConnectionError, TimeoutError, PermanentError):
+            self._check_cancelled()
+            self._wait_for_provider(error)
+            return False
+        return True
+
+    def _wait_for_provider(self, error: Exception) -> None:
+        pause_s = min(max(self._pause_s, getattr(error, "retry_after_s", None) or 0.0), PAUSE_MAX_S)
+        if self._waited_s + pause_s > self._provider_wait_s:
+            raise TransientError(f"the provider is away, and was waited for: {clean_text(str(error))}") from error
+        self._ctx.log("the provider is away: waiting", level="warning", seconds=pause_s, reason=str(error))
+        self._waited_s += pause_s
+        self._pause_s *= 2
+        if self._ctx.cancel.wait(pause_s):
+            raise CoordinationCancelled("the run was asked to stop")
+
+    def _check_cancelled(self) -> None:
+        check_cancelled(self._ctx)
+
+    def _tell(self, state: CoordinationState, account: str) -> None:
+        done, total = state.done_count, len(state.accounts)
+        self._ctx.progress(done / total, f"{done} of {total} accounts; now {account or 'those of no account'}")
+
+    def _checkpoint_if_due(self, state: CoordinationState) -> None:
+        self._since_checkpoint += 1
+        self._replayed += 1
+        is_due = (
+            self._replayed <= CHECKPOINT_EVERY_ACCOUNTS
+            or self._since_checkpoint >= CHECKPOINT_EVERY_ACCOUNTS
+            or time.monotonic() - self._checkpoint_at >= CHECKPOINT_EVERY_S
+        )
+        if is_due and state.next_account is not None:
+            self._ctx.checkpoint(state.to_json())
+            self._since_checkpoint, self._checkpoint_at = 0, time.monotonic()
+
+
+def _is_away(error: Exception) -> bool:
+    if getattr(error, "status", None) in _AWAY_STATUSES or isinstance(error, ConnectionError):
+        return True
+    return getattr(error, "kind", "") in _AWAY_KINDS
+
+
+def _is_unusable(error: Exception) -> bool:
+    return getattr(error, "kind", "") in _UNUSABLE_KINDS or getattr(error, "status", None) == _UNAUTHORISED
