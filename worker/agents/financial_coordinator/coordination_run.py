@@ -26,7 +26,7 @@ CHECKPOINT_EVERY_S: Final = 1.0
 CHECKPOINT_EVERY_ACCOUNTS: Final = 20
 TRIES_MAX: Final = 3
 FAILURES_IN_A_ROW_MAX: Final = 3
-PAUSE_FIRST_S: Final = 1.0
+PAUSE_FIRST_S: Final = 0.25
 PAUSE_MAX_S: Final = 15.0
 # What concerns the provider, not one of its accounts.
 _AWAY_KINDS: Final = frozenset({"network", "circuit_open", "rate_limited", "rate_limit_local"})
@@ -55,7 +55,10 @@ class CoordinationRun:
         self._waited_s = 0.0
         self._pause_s = PAUSE_FIRST_S
         self._failures_in_a_row = 0
-        self._replayed = CHECKPOINT_EVERY_ACCOUNTS
+        # Accounts that an earlier attempt fetched and did not store come first: each is stored at once, so that another
+        # loss does not bring them a third time.
+        self._is_storing_each = ctx.attempt > 1
+        self._reviewed = 0
         self._since_checkpoint = 0
         self._checkpoint_at = time.monotonic()
 
@@ -67,12 +70,7 @@ class CoordinationRun:
         """
         state = self._restored_state(accounts)
         if state is None:
-            self._ctx.progress(0.0, f"looking for the accounts of the {self._source.name}")
-            state = CoordinationState(list(accounts) if accounts is not None else self._source.accounts())
-            if accounts is None and state.accounts:
-                self._ctx.checkpoint(
-                    state.to_json()
-                )  # a later attempt has the same accounts, and need not look for them
+            state = self._new_state(accounts)
         try:
             while (account := state.next_account) is not None:
                 self._check_cancelled()
@@ -87,13 +85,23 @@ class CoordinationRun:
             raise PermanentError(f"no account could be reviewed; the first: {state.reports[0]['reason']}")
         return state.review(self._source.name)
 
+    def _new_state(self, accounts: Sequence[str] | None) -> CoordinationState:
+        if accounts is not None:
+            return CoordinationState(list(accounts))
+        self._ctx.progress(0.0, f"looking for the accounts of the {self._source.name}")
+        state = CoordinationState(self._source.accounts())
+        if state.accounts:
+            self._ctx.checkpoint(state.to_json())  # so that a later attempt has the same accounts
+        return state
+
     def _restored_state(self, accounts: Sequence[str] | None) -> CoordinationState | None:
         raw = self._ctx.restore()
         if raw is None or not may_continue(raw, accounts if accounts is None else list(accounts)):
             return None
         state = CoordinationState.from_json(raw)
-        # Accounts that were fetched and not stored are fetched again now: not a third time after another loss.
-        self._replayed = 0
+        self._is_storing_each = True
+        if self._ctx.attempt == 1:  # a retry of the run: somebody may have mended what failed
+            state.retry_failures()
         self._ctx.log("continues after the last checkpoint", done=state.done_count, accounts=len(state.accounts))
         return state
 
@@ -162,9 +170,9 @@ class CoordinationRun:
 
     def _checkpoint_if_due(self, state: CoordinationState) -> None:
         self._since_checkpoint += 1
-        self._replayed += 1
+        self._reviewed += 1
         is_due = (
-            self._replayed <= CHECKPOINT_EVERY_ACCOUNTS
+            (self._is_storing_each and self._reviewed <= CHECKPOINT_EVERY_ACCOUNTS)
             or self._since_checkpoint >= CHECKPOINT_EVERY_ACCOUNTS
             or time.monotonic() - self._checkpoint_at >= CHECKPOINT_EVERY_S
         )

@@ -36,15 +36,15 @@ class CoordinationState:
     recurring: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     notes: ReadingNotes = field(default_factory=ReadingNotes)
 
+    account_bytes_max: int = field(init=False)
+    """The bytes that the report of one account may take."""
+
     def __post_init__(self) -> None:
         """Raise PermanentError if there are too many accounts for one report."""
-        if self.accounts and self.account_bytes_max < ACCOUNT_BYTES_MIN:
+        fair_share = (REPORTS_BYTES_MAX - json_bytes(self.accounts)) // max(len(self.accounts), 1)
+        self.account_bytes_max = min(ACCOUNT_BYTES_MAX, fair_share)
+        if self.account_bytes_max < ACCOUNT_BYTES_MIN:
             raise PermanentError(f"{len(self.accounts):,} accounts are too many for one report: coordinate fewer")
-
-    @property
-    def account_bytes_max(self) -> int:
-        """The bytes that the report of one account may take."""
-        return min(ACCOUNT_BYTES_MAX, (REPORTS_BYTES_MAX - json_bytes(self.accounts)) // max(len(self.accounts), 1))
 
     @property
     def next_account(self) -> str | None:
@@ -97,6 +97,11 @@ class CoordinationState:
         if self.next_index < len(self.accounts):
             self.next_index += 1
         self.deferred[account] = self.deferred.pop(account, 0) + 1
+
+    def retry_failures(self) -> None:
+        """Take the accounts that failed out of the report, to try them again after all others."""
+        self.deferred |= {report["account"] or "": 0 for report in self.reports if report["status"] == "failed"}
+        self.reports = [report for report in self.reports if report["status"] != "failed"]
 
     def _finish(self, account: str, report: dict[str, Any]) -> None:
         self.reports.append(report)
