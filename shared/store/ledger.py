@@ -66,20 +66,24 @@ class MongoLedger:
 
     def accounts(self, limit: int) -> Sequence[str]:
         """Return the accounts of all transactions, sorted, at most ``limit``; ``""`` if some have no account."""
-        pipeline: list[dict[str, Any]] = [
-            {"$match": self._filter(None)},
-            {"$sort": {"integrator": 1, "account": 1}},  # with this order MongoDB skips from account to account
-            {"$group": {"_id": "$account"}},
-            {"$sort": {"_id": 1}},
-            {"$limit": limit},
-        ]
         with db_call(self._database, writes=False):
-            groups = list(self._database.collection("ledger").aggregate(pipeline))
+            groups = list(self._database.collection("ledger").aggregate(accounts_pipeline(self._integrator, limit)))
         return [str(group["_id"] or "") for group in groups]
 
     def _filter(self, account: str | None) -> dict[str, Any]:
         # None matches a document without the field, as in an index.
         return {"integrator": self._integrator} | ({} if account is None else {"account": account or None})
+
+
+def accounts_pipeline(integrator: str, limit: int) -> list[dict[str, Any]]:
+    """Return the aggregation that finds the accounts of an integrator, skipping in the index from one to the next."""
+    return [
+        {"$match": {"integrator": integrator}},
+        {"$sort": {"integrator": 1, "account": 1}},
+        {"$group": {"_id": "$account"}},
+        {"$sort": {"_id": 1}},
+        {"$limit": limit},
+    ]
 
 
 def _transaction(entry: Mapping[str, Any]) -> Mapping[str, Any]:

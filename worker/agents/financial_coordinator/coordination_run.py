@@ -77,8 +77,8 @@ class CoordinationRun:
                 self._tell(state, account)
                 self._review_account(state, account)
                 self._checkpoint_if_due(state)
-        except (CoordinationCancelled, TransientError):
-            self._ctx.checkpoint(state.to_json())
+        except (CoordinationCancelled, TransientError, PermanentError):
+            self._ctx.checkpoint(state.to_json())  # for the next attempt, or for a retry of the run
             raise
         self._ctx.progress(1.0, f"{state.done_count} of {len(state.accounts)} accounts")
         if state.accounts and not state.reviewed_count:
