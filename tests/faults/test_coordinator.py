@@ -7,6 +7,7 @@ minutes: ``FULL_COORDINATOR=1 .venv/bin/pytest -q tests/faults/test_coordinator.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -76,6 +77,11 @@ def retry(stack: Stack, run: str) -> str:
     return send_timed(lambda: requests.post(f"{stack.url}/executions/{run}/retry", timeout=10)).execution_id
 
 
+def fetches_of_accounts(provider: FinanceProvider) -> Counter[str]:
+    """Return how often each account was fetched, without the lists of all that follow an addition."""
+    return Counter({account: count for account, count in provider.fetches.items() if account})
+
+
 def check_review(poll: dict[str, Any], provider: FinanceProvider) -> None:
     """Check that a run completed with all accounts, each once in the sums, and fetched at most twice."""
     assert poll["status"] == "completed", poll
@@ -85,9 +91,10 @@ def check_review(poll: dict[str, Any], provider: FinanceProvider) -> None:
     [euros] = review["overall"]
     assert euros["income"] == f"{COUNT * 10 + COUNT / 10:.2f}"
     assert euros["expenses"] == f"{-COUNT * 4}.00"
-    assert set(provider.fetches) == set(filled_accounts())
-    assert max(provider.fetches.values()) <= 2
-    assert provider.fetches.total() <= COUNT + FETCHED_AGAIN_MAX
+    fetches = fetches_of_accounts(provider)
+    assert set(fetches) == set(filled_accounts())
+    assert max(fetches.values()) <= 2
+    assert fetches.total() <= COUNT + FETCHED_AGAIN_MAX
 
 
 def test_a_worker_that_is_killed_at_half_costs_no_account_a_third_fetch_and_no_transaction_a_second_one(
@@ -107,7 +114,7 @@ def test_a_worker_that_is_killed_at_half_costs_no_account_a_third_fetch_and_no_t
     ]
     wait_until(lambda: provider.posts, WITHIN_S, "one was sent")
     stack.kill("worker")
-    fetched = provider.fetches.total()
+    fetched = fetches_of_accounts(provider).total()
     assert COUNT * 0.4 < fetched < COUNT * 0.9, "it was killed at about half, else this shows nothing"
     stack.start("worker")
 
