@@ -121,7 +121,7 @@ def test_a_worker_that_is_killed_at_half_costs_no_account_a_third_fetch_and_no_t
     wait_until(lambda: watch(100) or runs.poll(run).body["done"], WITHIN_S, "the run is done")
     check_review(runs.wait_done(run, WITHIN_S), provider)
     assert percents == sorted(percents)
-    assert len(set(percents)) > 6, f"the progress rises account by account: {percents}"
+    assert len(set(percents)) >= 5, f"the progress, which is stored each second, rises: {sorted(set(percents))}"
     polls = runs.wait_all_done(additions, WITHIN_S)
     assert [poll["status"] for poll in polls] == ["completed"] * ADDITIONS
     assert len(provider.posts) == len(provider.transactions["added"]) == ADDITIONS
