@@ -144,6 +144,27 @@ def test_a_run_that_failed_for_good_at_95_percent_goes_on_from_there_when_it_is_
     assert set(provider.fetches - before) == set(last), "what was done is not fetched again"
 
 
+def test_a_run_whose_provider_went_away_for_good_goes_on_when_it_is_back_and_the_run_is_retried(
+    stack: Stack, runs: RunClient, provider: FinanceProvider
+) -> None:
+    half = sorted(provider.transactions)[COUNT // 2 :]
+    provider.status_of = lambda account: 503 if account in half else 200
+    run = coordinate(stack, provider, provider_wait_s=10)
+    wait_until(lambda: provider.fetches[half[0]], WITHIN_S, "the provider is away")
+    provider.status_of = lambda _account: 503
+    failed = runs.wait_done(run, WITHIN_S + 60)
+    assert (failed["status"], failed["error"]["retryable"]) == ("failed", True)
+    assert "the provider is away" in failed["error"]["message"]
+    before = fetches_of_accounts(provider)
+    assert set(before) == {*sorted(provider.transactions)[: COUNT // 2], half[0]}
+    assert before[half[0]] < 20, "an open circuit spares the provider"
+    provider.status_of = lambda _account: 200
+
+    poll = runs.wait_done(retry(stack, run), WITHIN_S + 60)
+    assert (poll["status"], poll["result"]["review"]["accounts_reviewed"]) == ("completed", COUNT)
+    assert set(fetches_of_accounts(provider) - before) == set(half)
+
+
 def test_a_cancelled_run_stops_between_two_accounts_and_a_retry_goes_on(
     stack: Stack, runs: RunClient, provider: FinanceProvider
 ) -> None:

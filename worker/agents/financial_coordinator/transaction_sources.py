@@ -13,6 +13,7 @@ from .transaction_reader import ReadingNotes, TransactionReader
 
 URL_SETTING: Final = "FINANCIAL_COORDINATOR_API_URL"
 ACCOUNTS_MAX: Final = 5_000
+_CHECKED_EVERY: Final = 1_000
 
 
 class TransactionSource(Protocol):
@@ -32,12 +33,16 @@ class LedgerSource:
 
     name = "ledger"
 
-    def __init__(self, ctx: AgentContext) -> None:
+    def __init__(self, ctx: AgentContext, check_stop: Callable[[], None]) -> None:
         self._ledger = ctx.ledger
+        self._check_stop = check_stop
 
     def transactions(self, account: str | None) -> Iterator[Mapping[str, Any]]:
         """Yield the ledger's transactions."""
-        yield from self._ledger.all_transactions(account)
+        for number, transaction in enumerate(self._ledger.all_transactions(account)):
+            if number % _CHECKED_EVERY == 0:
+                self._check_stop()
+            yield transaction
 
     def accounts(self) -> list[str]:
         """Return the ledger's accounts."""
@@ -72,7 +77,7 @@ def source_of(
     """Return the source that the settings name."""
     url = ctx.settings.get(URL_SETTING, "").strip()
     if not url:
-        return LedgerSource(ctx)
+        return LedgerSource(ctx, check_stop)
     return ProviderSource(ProviderClient(ctx.http, url, check_stop, accepts_stale=accepts_stale))
 
 
