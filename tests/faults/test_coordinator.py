@@ -173,6 +173,19 @@ def test_a_run_whose_provider_went_away_for_good_goes_on_when_it_is_back_and_the
     assert set(fetches_of_accounts(provider) - before) == set(half)
 
 
+def test_an_account_that_always_fails_is_reported_although_it_opens_the_providers_circuit(
+    stack: Stack, runs: RunClient, provider: FinanceProvider
+) -> None:
+    bad = sorted(provider.transactions)[3]
+    provider.status_of = lambda account: 500 if account == bad else 200
+    poll = runs.wait_done(coordinate(stack, provider), WITHIN_S + 60)
+    assert poll["status"] == "completed", poll
+    review = poll["result"]["review"]
+    assert (review["accounts_reviewed"], review["accounts_failed"]) == (COUNT - 1, 1)
+    assert "500" in review["accounts"][3]["reason"]
+    close_circuits(stack)
+
+
 def test_a_cancelled_run_stops_between_two_accounts_and_a_retry_goes_on(
     stack: Stack, runs: RunClient, provider: FinanceProvider
 ) -> None:

@@ -3,9 +3,10 @@
     restore -> [cancelled? -> fetch and analyse one account -> progress -> checkpoint if due] ... -> review
 
 An account that fails for good is in the report with its reason. One that fails for a reason that may pass is tried
-again after all others. If the provider itself is away, the run waits for it, and then fails as transient, so that the
-next attempt, or a retry of the run, goes on from the checkpoint. Each account is fetched once; after the loss of a
-worker those that were fetched since the last checkpoint are fetched again.
+again after all others, and is given up if the provider answers for another account. If the provider itself is away, the
+run waits for it, and then fails as transient, so that the next attempt, or a retry of the run, goes on from the
+checkpoint. Each account is fetched once; after the loss of a worker those that were fetched since the last checkpoint
+are fetched again.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from worker.context import AgentContext
 
 from .account_review import analyse
 from .coordination_state import CoordinationState, may_continue
+from .provider_client import AnswerUnreadable
 from .transaction_reader import ReadingNotes, TransactionReader, clean_text
 from .transaction_sources import TransactionSource
 
 CHECKPOINT_EVERY_S: Final = 1.0
 CHECKPOINT_EVERY_ACCOUNTS: Final = 20
-TRIES_MAX: Final = 3
 FAILURES_IN_A_ROW_MAX: Final = 3
 PAUSE_FIRST_S: Final = 0.25
 PAUSE_MAX_S: Final = 15.0
@@ -55,6 +56,8 @@ class CoordinationRun:
         self._waited_s = 0.0
         self._pause_s = PAUSE_FIRST_S
         self._failures_in_a_row = 0
+        self._probes = 0
+        self._has_just_answered = False
         # Accounts that an earlier attempt fetched and did not store come first: each is stored at once, so that another
         # loss does not bring them a third time.
         self._is_storing_each = ctx.attempt > 1
@@ -106,50 +109,65 @@ class CoordinationRun:
         return state
 
     def _review_account(self, state: CoordinationState, account: str) -> None:
+        if state.is_second_round and not self._answers_for_another(state):
+            return
         notes = ReadingNotes()
         try:
             transactions = TransactionReader(notes, account).read(self._source.transactions(account))
             state.add_findings(analyse(account, transactions, notes))
-        except PermanentError as error:
+        except (PermanentError, TransientError, ConnectionError, TimeoutError) as error:
             self._check_cancelled()
+            self._has_just_answered = False
             if _is_unusable(error):
                 raise
+            if _is_away(error):
+                self._wait_for_provider(error)
+                return
+            if _may_pass(error) and self._defer(state, account, error):
+                return
             self._fail(state, account, error)
-        except (TransientError, ConnectionError, TimeoutError) as error:
-            self._check_cancelled()
-            self._defer(state, account, error)
             return
-        self._failures_in_a_row, self._waited_s, self._pause_s = 0, 0.0, PAUSE_FIRST_S
+        self._on_answer()
+
+    def _defer(self, state: CoordinationState, account: str, error: Exception) -> bool:
+        """Put an account off until all others are done; return False if it has had its second try."""
+        if not state.is_second_round:
+            state.defer(account)
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= FAILURES_IN_A_ROW_MAX:
+                self._wait_for_provider(error)
+            return True
+        if isinstance(error, PermanentError) or state.reviewed_count:
+            return False
+        self._wait_for_provider(error)  # nothing shows that the provider works
+        return True
+
+    def _answers_for_another(self, state: CoordinationState) -> bool:
+        """Return whether the provider answers for an account that was reviewed; if it does not, wait.
+
+        Only then it is the account's own fault if it fails again. Another one is asked each time.
+        """
+        reviewed = state.reviewed_accounts
+        if self._has_just_answered or not reviewed:
+            return True
+        try:
+            next(iter(self._source.transactions(reviewed[-1 - self._probes % len(reviewed)])), None)
+        except (PermanentError, TransientError, ConnectionError, TimeoutError) as error:
+            self._check_cancelled()
+            self._wait_for_provider(error)
+            return False
+        self._probes += 1
+        self._on_answer()
+        return True
 
     def _fail(self, state: CoordinationState, account: str, error: Exception) -> None:
         reason = clean_text(str(error))
         self._ctx.log(f"account {account or '(none)'} is left out: {reason}", level="warning")
         state.add_failure(account, reason)
 
-    def _defer(self, state: CoordinationState, account: str, error: Exception) -> None:
-        """Try an account again later; if the provider itself is away, wait for it."""
-        self._failures_in_a_row += 1
-        if _is_away(error):
-            self._wait_for_provider(error)
-        elif state.failures_of(account) + 1 < TRIES_MAX or not self._answers(state, error):
-            state.defer(account)
-            if self._failures_in_a_row >= FAILURES_IN_A_ROW_MAX or state.is_second_round:
-                self._wait_for_provider(error)
-        else:
-            self._fail(state, account, error)
-
-    def _answers(self, state: CoordinationState, error: Exception) -> bool:
-        """Return whether the provider still answers for an account that could be reviewed."""
-        account = state.last_reviewed
-        if account is None:
-            return False
-        try:
-            next(iter(self._source.transactions(account)), None)
-        except (TransientError, ConnectionError, TimeoutError, PermanentError):
-            self._check_cancelled()
-            self._wait_for_provider(error)
-            return False
-        return True
+    def _on_answer(self) -> None:
+        self._has_just_answered = True
+        self._failures_in_a_row, self._waited_s, self._pause_s = 0, 0.0, PAUSE_FIRST_S
 
     def _wait_for_provider(self, error: Exception) -> None:
         pause_s = min(max(self._pause_s, getattr(error, "retry_after_s", None) or 0.0), PAUSE_MAX_S)
@@ -185,6 +203,12 @@ def _is_away(error: Exception) -> bool:
     if getattr(error, "status", None) in _AWAY_STATUSES or isinstance(error, ConnectionError):
         return True
     return getattr(error, "kind", "") in _AWAY_KINDS
+
+
+def _may_pass(error: Exception) -> bool:
+    """Return whether an account's failure may pass: all but 4xx, and what its own transactions are the reason of."""
+    is_odd_answer = isinstance(error, AnswerUnreadable) or getattr(error, "kind", "") == "bad_response"
+    return is_odd_answer or not isinstance(error, PermanentError)
 
 
 def _is_unusable(error: Exception) -> bool:

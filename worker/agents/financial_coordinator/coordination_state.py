@@ -29,8 +29,8 @@ class CoordinationState:
 
     accounts: list[str]
     next_index: int = 0
-    deferred: dict[str, int] = field(default_factory=dict)
-    """Accounts that failed for a reason that may pass, with how often."""
+    deferred: list[str] = field(default_factory=list)
+    """Accounts that failed for a reason that may pass."""
     reports: list[dict[str, Any]] = field(default_factory=list)
     overall: Figures = field(default_factory=Figures)
     recurring: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class CoordinationState:
         """The account to review now; None if all are done."""
         if self.next_index < len(self.accounts):
             return self.accounts[self.next_index]
-        return next(iter(self.deferred), None)
+        return self.deferred[0] if self.deferred else None
 
     @property
     def done_count(self) -> int:
@@ -69,14 +69,9 @@ class CoordinationState:
         return self.next_index >= len(self.accounts)
 
     @property
-    def last_reviewed(self) -> str | None:
-        """The account that was reviewed last; None if there is none."""
-        reviewed = (report["account"] or "" for report in reversed(self.reports) if report["status"] == "reviewed")
-        return next(reviewed, None)
-
-    def failures_of(self, account: str) -> int:
-        """Return how often an account was deferred."""
-        return self.deferred.get(account, 0)
+    def reviewed_accounts(self) -> list[str]:
+        """The accounts that are in the report with figures, in the order in which they were reviewed."""
+        return [report["account"] or "" for report in self.reports if report["status"] == "reviewed"]
 
     def add_findings(self, findings: AccountFindings) -> None:
         """Add what was found of the present account; raises PermanentError if it cannot be added, and adds nothing."""
@@ -93,22 +88,21 @@ class CoordinationState:
         self._finish(account, {"account": account or None, "status": "failed", "reason": reason[:longest]})
 
     def defer(self, account: str) -> None:
-        """Try the present account again after all others."""
-        if self.next_index < len(self.accounts):
-            self.next_index += 1
-        self.deferred[account] = self.deferred.pop(account, 0) + 1
+        """Try the present account of the first round again after all others."""
+        self.next_index += 1
+        self.deferred.append(account)
 
     def retry_failures(self) -> None:
         """Take the accounts that failed out of the report, to try them again after all others."""
-        self.deferred |= {report["account"] or "": 0 for report in self.reports if report["status"] == "failed"}
+        self.deferred += [report["account"] or "" for report in self.reports if report["status"] == "failed"]
         self.reports = [report for report in self.reports if report["status"] != "failed"]
 
     def _finish(self, account: str, report: dict[str, Any]) -> None:
         self.reports.append(report)
-        if self.next_index < len(self.accounts):
-            self.next_index += 1
+        if self.is_second_round:
+            self.deferred.remove(account)
         else:
-            self.deferred.pop(account)
+            self.next_index += 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the state of a checkpoint."""

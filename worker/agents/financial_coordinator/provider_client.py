@@ -15,6 +15,10 @@ _NEXT_MAX_CHARS: Final = 2_000
 _DEFAULTS: Final = ("currency", "unit")
 
 
+class AnswerUnreadable(PermanentError):
+    """An answer that does not follow the protocol."""
+
+
 class ProviderClient:
     """One provider; ``check_stop`` is called before each request and raises if the step should stop.
 
@@ -84,9 +88,9 @@ class ProviderClient:
         try:
             page = response.json(parse_float=Decimal)  # amounts as they were written
         except (ValueError, RecursionError) as error:
-            raise PermanentError(f"the provider's answer to GET /{name} is not JSON") from error
+            raise AnswerUnreadable(f"the provider's answer to GET /{name} is not JSON") from error
         if not isinstance(page, Mapping) or not isinstance(page.get(name), list):
-            raise PermanentError(f"the provider's answer to GET /{name} must be an object with a list {name!r}")
+            raise AnswerUnreadable(f"the provider's answer to GET /{name} must be an object with a list {name!r}")
         return page
 
     @staticmethod
