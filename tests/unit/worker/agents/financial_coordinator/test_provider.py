@@ -78,6 +78,12 @@ def test_what_cannot_be_read_is_told_beside_what_can(act: Act, provider: Finance
     assert (output["unread"]["count"], output["duplicates"]["count"]) == (2, 1)
 
 
+def test_an_amount_is_the_decimal_that_was_written_and_no_double(act: Act, provider: FinanceProvider) -> None:
+    provider.body = b'{"transactions": [{"id": 1, "amount": 999999999999.01499, "currency": "EUR"}]}'
+    review = act("coordinate", accounts=["main"])["review"]
+    assert review["overall"][0]["net"] == "999999999999.01", "as a double it is ...015, which rounds to .02"
+
+
 def test_the_providers_own_reports_are_added_up_by_currency(act: Act, provider: FinanceProvider) -> None:
     provider.reports = {
         "reports": [

@@ -184,6 +184,7 @@ def test_a_checkpoint_of_many_accounts_of_hostile_size_stays_within_its_limit() 
         for number in range(4_000)
     ]  # fmt: skip
     heavy = findings_of(*raw).figures
+    assert {len(each.categories) for each in heavy.currencies} == {101}, "the 100 largest, and all others together"
     for account in accounts:
         state.add_findings(
             AccountFindings(account, heavy if account == accounts[0] else findings_of().figures, {}, ReadingNotes())
