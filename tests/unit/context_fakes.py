@@ -31,11 +31,14 @@ class InMemoryLedger:
     def add(self, key: str, transaction: Mapping[str, Any]) -> Mapping[str, Any]:
         return self.entries.setdefault(key, transaction)
 
-    def transactions(self) -> Sequence[Mapping[str, Any]]:
-        return list(self.entries.values())[-1000:]
+    def transactions(self, account: str | None = None) -> Sequence[Mapping[str, Any]]:
+        return list(self.all_transactions(account))[-1000:]
 
-    def all_transactions(self) -> Iterator[Mapping[str, Any]]:
-        return iter(self.entries.values())
+    def all_transactions(self, account: str | None = None) -> Iterator[Mapping[str, Any]]:
+        return (entry for entry in self.entries.values() if account in (None, entry.get("account") or ""))
+
+    def accounts(self, limit: int) -> Sequence[str]:
+        return sorted({entry.get("account") or "" for entry in self.entries.values()})[:limit]
 
 
 class InMemoryCheckpoints:
