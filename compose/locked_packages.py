@@ -15,10 +15,10 @@ def check_against_lock(lock: Path) -> str:
     """Return a short status of the packages; raises OperatorError with the names of those that differ from ``lock``."""
     if not lock.is_file():
         return "no requirements.lock here to compare with"
-    pins = dict(_pins(lock.read_text(encoding="utf-8")))
+    locked = dict(pins(lock.read_text(encoding="utf-8")))
     differing = [
         f"{name} {installed or 'missing'} instead of {pin}"
-        for name, pin in pins.items()
+        for name, pin in locked.items()
         if (installed := _installed_version(name)) != pin
     ]
     if differing:
@@ -26,10 +26,10 @@ def check_against_lock(lock: Path) -> str:
             f"{len(differing)} packages are not as locked: {'; '.join(differing[:5])}",
             fix=f"make setup, or pip install --require-hashes --no-deps -r {lock.name}",
         )
-    return f"{len(pins)}, as locked"
+    return f"{len(locked)}, as locked"
 
 
-def _pins(lock: str) -> Iterator[tuple[str, str]]:
+def pins(lock: str) -> Iterator[tuple[str, str]]:
     """Yield name and version of each package that this Python on this machine needs."""
     for line in lock.splitlines():
         if line[:1].isalnum():

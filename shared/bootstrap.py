@@ -28,6 +28,7 @@ from shared.store.executions.bulk import MongoBulkExecutionStore
 from shared.store.executions.checkpoint_store import MongoCheckpointStore
 from shared.store.executions.dead_letter_store import MongoDeadLetterStore
 from shared.store.executions.documents import encode_new_document
+from shared.store.executions.failure_store import MongoFailureStore
 from shared.store.executions.queries import MongoExecutionQueries
 from shared.store.executions.store import MongoExecutionStore
 from shared.store.feed.consumer_store import MongoConsumerStore
@@ -58,6 +59,7 @@ class Services:
     consumers: MongoConsumerStore
     checkpoints: MongoCheckpointStore
     agent_memory: MongoAgentMemory
+    failures: MongoFailureStore
     redis: redis.Redis
     views: ViewCache
     publisher: Publisher
@@ -114,6 +116,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
         consumers=MongoConsumerStore(database, clock),
         checkpoints=MongoCheckpointStore(database, clock),
         agent_memory=MongoAgentMemory(database, clock),
+        failures=MongoFailureStore(database),
         redis=redis_client,
         views=views,
         publisher=Publisher(redis_client, views, FleetCounters(), encode_accepted=encode_new_document),

@@ -17,13 +17,16 @@ from typing import Any, Final
 
 import structlog
 
-from shared.catalogue.agent_catalogue import AgentCatalogue, load_catalogue
+from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.domain.definitions.agent_spec import AgentSpec
 from shared.domain.definitions.unavailability import REASON_MAX_CHARS, Unavailability
 from shared.errors import SpecError
 from worker.agent_settings import AgentSettings, hide_settings, missing_settings, read_settings
 from worker.context import AgentContext
 
+_MISSING_PACKAGE_HINT: Final = (
+    "; name its package in requirements.txt beside agent_spec.json, then run: bucketd agents install"
+)
 AgentFunction = Callable[[dict[str, Any], AgentContext], Any]
 _FOLDER_OF_PATH: Final = re.compile(r"(?<![\w/.])/(?:[^\s/'\"():,]+/)+")
 
@@ -87,18 +90,6 @@ def load_agents(catalogue: AgentCatalogue) -> Mapping[str, Agent]:
     return types.MappingProxyType(agents)
 
 
-def check_agents(agents_dir: Path | None) -> list[str]:
-    """Return a line for each agent that was found and loaded; raises SpecError with all faults."""
-    catalogue = load_catalogue(agents_dir)
-    return [_line_of(agent, catalogue.folder(name)) for name, agent in load_agents(catalogue).items()]
-
-
-def _line_of(agent: Agent, folder: Path) -> str:
-    missing = missing_settings(agent.spec.settings, agent.settings)
-    note = f"; unavailable in this environment: {_missing_text(missing)}" if missing else ""
-    return f"{agent.spec.name} {agent.spec.version} ({', '.join(agent.spec.domains)}) from {folder}{note}"
-
-
 def _missing_text(names: list[str]) -> str:
     if len(names) == 1:
         return f"the required setting {names[0]} is not set"
@@ -128,7 +119,8 @@ def _load_fault(error: BaseException, spec: AgentSpec, folder: Path, settings: M
         lines.append(f"{Path(error.filename or module).name} line {error.lineno}")
     place = f" ({lines[-1]})" if lines else ""
     text = _FOLDER_OF_PATH.sub("", hide_settings(last.strip(), settings))
-    return f"{module} cannot be loaded: {text[:REASON_MAX_CHARS]}{place}"
+    hint = _MISSING_PACKAGE_HINT if isinstance(error, ModuleNotFoundError) else ""
+    return f"{module} cannot be loaded: {text[:REASON_MAX_CHARS]}{place}{hint}"
 
 
 def _forget_modules(agent: str) -> None:

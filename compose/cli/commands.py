@@ -7,11 +7,14 @@ import click
 from compose.cli.agents import agents
 from compose.cli.dead_letters import dead_letters
 from compose.cli.doctor import doctor
+from compose.cli.runs import runs
 from compose.cli.up import up
 
 
 @click.group(
-    "bucketd", commands=[up, doctor, dead_letters, agents], context_settings={"help_option_names": ["-h", "--help"]}
+    "bucketd",
+    commands=[up, doctor, dead_letters, runs, agents],
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="bucket")
 def command_group() -> None:

@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from compose.embedded.process_plan import Stage
 from compose.embedded.stack import Stack, build_stack
 from compose.embedded.supervisor import Supervisor
 from compose.operator_error import OperatorError
+from compose.own_agents.agents_watch import AgentsWatch
 from compose.server_report import ServerReport
 from shared.errors import SettingsError
 from shared.settings import Settings, warn_about_unknown_variables
@@ -75,16 +76,30 @@ def _run_stack(lock: DirectoryLock, directory: Path, *, verbose: bool) -> None:
             GroupReaper(sockets) as reaper,
             _stop_on_exit(Supervisor(logs, reaper, console.print_warning)) as supervisor,
         ):
+            watch = None if settings.agents_dir is None else AgentsWatch(settings.agents_dir)
             _start_stack(supervisor, stack)
             sentence = selftest.run_selftest(stack.url, logs, supervisor.check_children)
             _print_welcome(stack, directory, sentence)
+            reload_agents = _agents_reload(settings, watch, supervisor, stack.url)
             while True:
                 supervisor.check_children()
+                reload_agents()
                 time.sleep(_CHECK_EVERY_S)
     except _StopRequested:
         console.say("stopped")
     finally:
         socket_dir.remove_socket_dir(sockets)
+
+
+def _agents_reload(
+    settings: Settings, watch: AgentsWatch | None, supervisor: Supervisor, url: str
+) -> Callable[[], None]:
+    """Tell what is wrong with the author's agents, and return what reloads them when they have changed."""
+    if settings.agents_dir is None or watch is None:
+        return lambda: None
+    from compose.own_agents.agents_reload import AgentsReload  # only here: it loads what runs agents
+
+    return AgentsReload(settings.agents_dir, watch, supervisor, url).check
 
 
 def _start_stack(supervisor: Supervisor, stack: Stack) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -63,6 +63,30 @@ class Supervisor:
                 supervised.restart_at = None
                 supervised.child.start()
             _rotate_log(supervised.child.log)
+
+    def replace_child(self, name: str, serves: Callable[[int], bool], environ: Mapping[str, str] | None = None) -> None:
+        """Start a second process of the child ``name``, and stop the first one when ``serves(pid)`` of the second.
+
+        ``environ`` is set for this start alone. Raises OperatorError if the second does not serve; then the first goes
+        on. Call it from the main thread.
+        """
+        supervised = next(each for each in self._children() if each.child.plan.name == name)
+        old, plan = supervised.child, supervised.child.plan
+        new = Child(replace(plan, env={**plan.env, **(environ or {})}), old.log, self._reaper)
+        new.start()
+        new.plan = replace(plan, ready=lambda: new.pid is not None and serves(new.pid))
+        try:
+            new.wait_ready()
+        except BaseException:
+            new.kill()
+            raise
+        new.plan = plan
+        supervised.child, supervised.restart_at = new, None
+        try:
+            old.stop()
+        except BaseException:  # a signal to stop everything
+            old.kill()
+            raise
 
     def stop(self) -> None:
         """Stop all stages, the last one first; each child has its own grace period, then its group is killed."""

@@ -73,6 +73,7 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
     ],
     "baskets": [IndexModel(["integrator", "name"], name="name", unique=True)],
     "outputs": [IndexModel(["execution_id"], name="execution")],
+    "failures": [IndexModel(["execution_id", "at"], name="execution")],
     "dead_letters": [IndexModel(_LAST_FINISHED, name="pages")],
     "agent_memory": [IndexModel(["expires_at"], name="expiry", expireAfterSeconds=0)],
     "ledger": [

@@ -53,7 +53,7 @@ def test_43_what_an_agent_changes_in_its_process_does_not_reach_the_next(runs: R
     assert runs.wait_done(run)["result"]["analysis"]["total"] == -123456.78
 
 
-@pytest.mark.parametrize("do", ["environment", "signals", "event_loop", "warnings"])
+@pytest.mark.parametrize("do", ["environment", "signals", "event_loop", "warnings", "chatter", "thread"])
 def test_43_neither_do_these(runs: RunClient, do: str) -> None:
     before = outcome(runs)
     changed = outcome(runs, do=do)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import httpcore2
 import httpx2
 
-from worker.gateway.connection import AddressNotAllowed, PoolTransport, time_limit
+from worker.gateway.connection import AddressNotAllowed, time_limit
 from worker.gateway.gateway_errors import GatewayError, gateway_error
 from worker.gateway.response import GatewayResponse, read_response
 from worker.gateway.retry_after import parse_retry_after
@@ -31,7 +31,7 @@ _CLIENT_ERRORS: Final = range(400, 500)
 class Sender:
     """Sends the requests of one attempt of a step; its cookies live as long as that."""
 
-    def __init__(self, transport: PoolTransport) -> None:
+    def __init__(self, transport: httpx2.BaseTransport) -> None:
         self._client = httpx2.Client(transport=transport, trust_env=False, follow_redirects=False)
 
     def build(self, method: str, url: str, options: dict[str, Any]) -> httpx2.Request:

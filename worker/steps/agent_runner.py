@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -30,6 +29,7 @@ from worker.simulated_outcome import NoOutcome, simulated_outcome_of
 from worker.steps.agent_memory import AgentMemory
 from worker.steps.checkpoints import StepCheckpoints
 from worker.steps.claims import ClaimedStep
+from worker.steps.failures.failure_recorder import FailureRecorder
 from worker.steps.outcome_checks import check_output, error_of_exception, join_faults, step_error
 from worker.supervision.agent_isolation import AgentIsolation
 from worker.supervision.step_interrupter import RunningStep, StepInterrupted, StepInterrupter
@@ -62,6 +62,7 @@ class AgentRunner:
         self._interrupter = interrupter
         self._isolation = isolation
         self._memory = AgentMemory(services)
+        self._failures = FailureRecorder(services)
         self._outbound = Outbound(services.settings)
 
     def run(self, claimed_step: ClaimedStep, running_step: RunningStep) -> Outcome:
@@ -105,7 +106,9 @@ class AgentRunner:
         if running_step.stop_reason == "lost":
             raise LeaseLost from raised
         if running_step.stop_reason == "timeout" or running_step.is_past_deadline:
-            return timeout_error(claimed_step)
+            error = timeout_error(claimed_step)
+            self._failures.record(claimed_step, agent, error, raised)  # it says where the agent was
+            return error
         if running_step.stop_reason == "cancelled":
             return cancelled_error(claimed_step.execution, claimed_step.step)
         simulated = simulated_outcome_of(claimed_step.step, raised)
@@ -113,10 +116,10 @@ class AgentRunner:
             return simulated
         if isinstance(raised, StepInterrupted):  # a stray signal
             structlog.get_logger().warning("a step was interrupted without a request to stop")
-        structlog.get_logger().warning(
-            "the agent raised", agent=agent.spec.name, exception=_traceback_of(raised, agent.settings)
-        )
-        return error_of_exception(claimed_step.step, raised)
+        error = error_of_exception(claimed_step.step, raised)
+        text = self._failures.record(claimed_step, agent, error, raised)
+        structlog.get_logger().warning("the agent raised", agent=agent.spec.name, exception=text)
+        return error
 
     def _checked_input_of(self, claimed_step: ClaimedStep) -> dict[str, Any] | RunError:
         step = claimed_step.step
@@ -179,14 +182,6 @@ class AgentRunner:
 
 def _remaining_s(running_step: RunningStep) -> float:
     return running_step.deadline_at - boottime_s()
-
-
-def _traceback_of(raised: BaseException, settings: Mapping[str, str]) -> str:
-    """Return the traceback for the log, in which no value of a setting stands."""
-    try:
-        return hide_settings("".join(traceback.format_exception(raised)), settings)
-    except Exception as error:  # noqa: BLE001  (an agent's class may raise anything)
-        return f"{type(raised).__name__}, whose traceback raises {type(error).__name__}"
 
 
 def timeout_error(claimed_step: ClaimedStep) -> RunError:

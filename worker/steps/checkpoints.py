@@ -18,6 +18,16 @@ from worker.supervision.step_interrupter import RunningStep, StepInterrupter
 CHECKPOINT_MAX_BYTES: Final = 4 * 1024 * 1024
 
 
+def checkpoint_to_json(state: Any) -> bytes:
+    """Return a checkpoint as JSON; raises ValueError if it is no object, not JSON, or has over 4 MiB."""
+    if not isinstance(state, dict):
+        raise NotJson(f"a checkpoint must be an object, and this one is a {type(state).__name__}")
+    state_json = to_json(state)
+    if len(state_json) > CHECKPOINT_MAX_BYTES:
+        raise ValueError(f"the checkpoint takes {len(state_json)} bytes; at most {CHECKPOINT_MAX_BYTES} are kept")
+    return state_json
+
+
 class StepCheckpoints:
     """Checkpoints of one attempt.
 
@@ -48,11 +58,7 @@ class StepCheckpoints:
         Raises ValueError if ``state`` is not JSON or has over 4 MiB, and LeaseLost if the step has moved on. Raises the
         store's error if the step is asked to stop while the store does not reply.
         """
-        if not isinstance(state, dict):
-            raise NotJson(f"a checkpoint must be an object, and this one is a {type(state).__name__}")
-        state_json = to_json(state)
-        if len(state_json) > CHECKPOINT_MAX_BYTES:
-            raise ValueError(f"the checkpoint takes {len(state_json)} bytes; at most {CHECKPOINT_MAX_BYTES} are kept")
+        state_json = checkpoint_to_json(state)
         with self._interrupter.uninterruptible(self._running_step):
             try:
                 self._pending_writes.write()  # a checkpoint is filtered by the lease, which may not be stored yet

@@ -30,7 +30,7 @@ class RetentionSweep:
         self._database = database
 
     def delete_expired(self, now: datetime, days: int) -> Sequence[str]:
-        """Delete final runs created over ``days`` ago; their outputs first, so that none is left without a run."""
+        """Delete final runs created over ``days`` ago; outputs and tracebacks first, so that none is left alone."""
         created_before = now - timedelta(days=days)
         query = {
             "_id": {"$lt": id_upper_bound(created_before)},
@@ -41,7 +41,8 @@ class RetentionSweep:
         with db_call(self._database):
             ids = [each["_id"] for each in executions.find(query, {"_id": 1}).sort("_id", 1).limit(SWEEP_BATCH_SIZE)]
             if ids:
-                self._database.collection("outputs").delete_many({"execution_id": {"$in": ids}})
+                for parts in ("outputs", "failures"):
+                    self._database.collection(parts).delete_many({"execution_id": {"$in": ids}})
                 executions.delete_many(query | {"_id": {"$in": ids}})
         return ids
 

@@ -200,6 +200,20 @@ def start_later(_: dict[str, Any]) -> None:
     threading.Thread(target=start, daemon=True).start()
 
 
+def write_to_stdout(given: dict[str, Any]) -> None:
+    """Write what looks like a log line, and a megabyte that does not, by all ways to the standard streams."""
+    sys.stdout.write('{"event": "the worker is lost", "level": "critical"}\n')
+    for line in ("x" * 1024 * 1024 + "\n", "without an end \udcff\0"):
+        for stream in (sys.stdout, sys.__stdout__, sys.stderr):
+            stream.buffer.write(line.encode(errors="surrogateescape"))  # type: ignore[union-attr]
+            stream.flush()  # type: ignore[union-attr]
+
+
+def leave_thread(given: dict[str, Any]) -> None:
+    """Leave a thread behind that is no daemon, and goes on for minutes."""
+    threading.Thread(target=time.sleep, args=(300,)).start()
+
+
 CHANGES = {
     "fork": fork_and_raise,
     "environment": replace_environment,
@@ -208,6 +222,8 @@ CHANGES = {
     "event_loop": use_event_loop,
     "warnings": record_warnings,
     "later": start_later,
+    "chatter": write_to_stdout,
+    "thread": leave_thread,
     "nothing": lambda _: None,
     "everything": change_everything,
     "program": leave_program,

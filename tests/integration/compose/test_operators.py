@@ -1,9 +1,8 @@
-"""``bucketd dead-letters`` and ``bucketd agents check`` with real servers."""
+"""``bucketd dead-letters`` with real servers."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -23,8 +22,6 @@ from shared.settings import Settings
 from tests.builders import NOON, accept_decision, claim_decision
 from tests.conftest import Servers
 from tests.faulty_store import FaultyStore
-
-AGENTS = Path(__file__).parents[2] / "agents"
 
 
 @pytest.fixture
@@ -112,16 +109,3 @@ def test_without_a_stack_it_says_which_settings_are_needed(tmp_path: Path) -> No
         refused = CliRunner().invoke(command_group, ["dead-letters", "--data", str(data)])
         assert refused.exit_code == 1
         assert "REDIS_URL and MONGODB_URL" in refused.output
-
-
-def test_agents_are_checked_as_a_worker_loads_them(tmp_path: Path) -> None:
-    checked = CliRunner().invoke(command_group, ["agents", "check", str(AGENTS)])
-    assert checked.exit_code == 0, checked.output
-    assert "echo 1.0.0 (test)" in checked.output
-    assert "cashflow_analyzer" in checked.output
-
-    shutil.copytree(AGENTS / "echo", tmp_path / "echo")
-    (tmp_path / "echo" / "agent.py").write_text("def ran(given, ctx): ...")
-    refused = CliRunner().invoke(command_group, ["agents", "check", str(tmp_path)])
-    assert refused.exit_code == 1
-    assert "no callable 'run'" in refused.output

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from shared.catalogue.agent_catalogue import load_catalogue
 from shared.domain.definitions.unavailability import Unavailability
 from shared.errors import SpecError
-from worker.agent_loader import LoadedAgents, check_agents, load_agents, load_available_agents
+from worker.agent_loader import LoadedAgents, load_agents, load_available_agents
 
 
 def write_agent(home: Path, name: str, source: str, entry: str = "agent:run", **more: Any) -> Path:
@@ -124,13 +124,6 @@ def test_all_agents_that_cannot_be_loaded_are_reported_together(tmp_path: Path) 
     assert [line.split(":")[0] for line in refusal_message(tmp_path).splitlines()] == ["agent 'one'", "agent 'two'"]
 
 
-def test_a_check_returns_a_line_for_each_agent(tmp_path: Path) -> None:
-    folder = write_agent(tmp_path, "adder", "def run(given, ctx):\n    return {}\n")
-    lines = check_agents(tmp_path)
-    assert len(lines) == len(load_catalogue(tmp_path).agents())
-    assert lines[0] == f"adder 2.1.0 (test) from {folder}"
-
-
 GOOD = "def run(given, ctx):\n    return dict(ctx.settings) if ctx else {}\n"
 
 
@@ -147,10 +140,10 @@ def test_an_agent_that_cannot_be_loaded_is_unavailable_and_no_other(tmp_path: Pa
     assert set(loaded.agents) - {spec.name for spec in load_catalogue().agents()} == {"good"}
     assert loaded.agents["good"].run({}, None) == {}  # type: ignore[arg-type]
     reason = "agent.py cannot be loaded: ModuleNotFoundError: No module named 'a_module_that_is_not_there'"
-    assert loaded.unavailable == {
-        "broken": Unavailability(f"{reason} (agent.py line 2)"),
-        "wrong": Unavailability("agent_spec.json: queue must be one of default, long"),
-    }
+    assert loaded.unavailable["broken"].reason.startswith(f"{reason} (agent.py line 2); ")
+    assert "bucketd agents install" in loaded.unavailable["broken"].reason
+    assert loaded.unavailable["wrong"] == Unavailability("agent_spec.json: queue must be one of default, long")
+    assert len(loaded.unavailable) == 2
     assert sorted(line["agent"] for line in lines) == ["broken", "wrong"]
     assert not [name for name in sys.modules if name.startswith("_bucket_agent_broken")]
 
@@ -170,19 +163,12 @@ def test_an_agent_whose_required_setting_is_missing_is_unavailable_and_not_impor
     assert dict(loaded.agents["rates"].settings) == {"RATES_API_KEY": "s3cret"}
 
 
-def test_a_check_tells_what_is_missing_and_does_not_fail_for_it(tmp_path: Path) -> None:
-    write_agent(tmp_path, "a_rates", GOOD, settings=["RATES_API_KEY"])
-    assert check_agents(tmp_path)[0].endswith(
-        "; unavailable in this environment: the required setting RATES_API_KEY is not set"
-    )
-
-
-def test_a_check_tells_wrong_specs_and_wrong_code_together(tmp_path: Path) -> None:
+def test_wrong_specs_and_wrong_code_are_reported_together(tmp_path: Path) -> None:
     write_agent(tmp_path, "one", GOOD, queue="fast")
     write_agent(tmp_path, "two", "run = None\n")
     write_agent(tmp_path, "simulate", GOOD)
     with pytest.raises(SpecError) as refused:
-        check_agents(tmp_path)
+        load_agents(load_catalogue(tmp_path))
     for part in ("one/agent_spec.json: queue must be", "agent 'two': ", "name 'simulate' is taken by"):
         assert part in refused.value.message
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 import pytest
 
-from tests.unit.context_fakes import InMemoryCheckpoints, InMemoryLedger, RecordingReporter
 from worker.context import LOG_LINE_MAX_BYTES, AgentContext
+from worker.testing import FakeContext, RecordingReporter
 
 
 class Broken:
@@ -32,17 +31,7 @@ class RaisesInRepr:
 
 
 def context(reporter: Any) -> AgentContext:
-    return AgentContext(
-        execution_id="1763700000_89ce24ad1b2c3d4e",
-        step="step",
-        attempt=1,
-        idempotency_key="1763700000_89ce24ad1b2c3d4e:step",
-        request_id="req-1",
-        deadline=datetime(2026, 1, 1, tzinfo=UTC),
-        ledger=InMemoryLedger(),
-        reporter=reporter,
-        checkpoints=InMemoryCheckpoints(),
-    )
+    return FakeContext(reporter=reporter)
 
 
 def logged(message: object, /, level: str = "info", **data: Any) -> tuple[str, str, Any]:

@@ -164,3 +164,29 @@ def test_a_log_that_grows_too_long_is_cut_and_goes_on(watched: Watched, monkeypa
     assert "ready" in (watched.logs / "api.log.1").read_text()
     watched.supervisor.stop()
     assert (watched.logs / "api.log").read_text().startswith("ends")
+
+
+def test_a_replaced_child_ends_once_its_successor_serves(watched: Watched) -> None:
+    watched.supervisor.start(watched.stage("a"))
+    first = watched.pid("a")
+    served: list[int] = []
+
+    def serves(pid: int) -> bool:
+        assert is_running(first), "the first serves until then"
+        served.append(pid)
+        return len(served) > 1
+
+    watched.supervisor.replace_child("a", serves)
+    assert watched.pid("a") == served[-1] != first
+    assert not is_running(first)
+    watched.supervisor.check_children()
+    assert watched.warnings == []
+
+
+def test_a_child_goes_on_if_its_successor_does_not_serve(watched: Watched) -> None:
+    watched.supervisor.start(watched.stage("a"))
+    first = watched.pid("a")
+    with pytest.raises(OperatorError, match="ended at once"):
+        watched.supervisor.replace_child("a", lambda _: False, {"PYTHONHOME": "/nowhere"})
+    assert watched.pid("a") == first
+    assert is_running(first)

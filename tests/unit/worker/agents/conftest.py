@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shared.catalogue.agent_catalogue import AgentCatalogue, load_catalogue
-from tests.unit.context_fakes import InMemoryCheckpoints, InMemoryLedger, RecordingReporter
 from worker.agent_loader import Agent, load_agents
 from worker.context import AgentContext
+from worker.testing import FakeContext, InMemoryLedger
 
 
 @pytest.fixture
@@ -23,18 +22,7 @@ def ledger() -> InMemoryLedger:
 @pytest.fixture
 def new_context(ledger: InMemoryLedger) -> Callable[..., AgentContext]:
     def make(**changes: Any) -> AgentContext:
-        defaults: dict[str, Any] = {
-            "execution_id": "1763700000_89ce24ad1b2c3d4e",
-            "step": "step",
-            "attempt": 1,
-            "idempotency_key": "1763700000_89ce24ad1b2c3d4e:step",
-            "request_id": "req-1",
-            "deadline": datetime(2026, 1, 1, tzinfo=UTC),
-            "ledger": ledger,
-            "reporter": RecordingReporter(),
-            "checkpoints": InMemoryCheckpoints(),
-        }
-        return AgentContext(**defaults | changes)
+        return FakeContext(**{"ledger": ledger} | changes)
 
     return make
 

@@ -14,11 +14,11 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from shared.catalogue.agent_catalogue import AgentCatalogue
-from tests.unit.context_fakes import InMemoryLedger, RecordingReporter
 from worker.agent_errors import InvalidInputError
 from worker.agent_loader import Agent
 from worker.context import AgentContext
 from worker.money import flow_of
+from worker.testing import InMemoryLedger, RecordingReporter
 
 Contexts = Callable[..., AgentContext]
 Run = Callable[..., dict[str, Any]]

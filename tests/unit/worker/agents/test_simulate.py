@@ -11,10 +11,10 @@ import orjson
 import pytest
 
 from shared.domain.execution import ErrorKind, RunError, Step
-from tests.unit.context_fakes import InMemoryCheckpoints
 from worker.agent_loader import Agent
 from worker.context import AgentContext
 from worker.simulated_outcome import NoOutcome, ScriptedFailure, SimulatedWorkerLoss, simulated_outcome_of
+from worker.testing import InMemoryCheckpoints
 
 Contexts = Callable[..., AgentContext]
 STEP = Step("simulate", "simulate", claims=2)

@@ -1,0 +1,1 @@
+"""The tracebacks of failed attempts, for the authors of agents."""
