@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.finance_provider import FinanceProvider, PlainHttp
-from tests.unit.context_fakes import InMemoryCheckpoints, RecordingReporter
 from worker.agent_errors import PermanentError, TransientError
 from worker.context import AgentContext
+from worker.testing.in_memory import InMemoryCheckpoints, RecordingReporter
 
 Act = Callable[..., dict[str, Any]]
 Contexts = Callable[..., AgentContext]

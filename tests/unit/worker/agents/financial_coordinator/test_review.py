@@ -11,12 +11,12 @@ import orjson
 import pytest
 
 from shared.catalogue.agent_catalogue import AgentCatalogue
-from tests.unit.context_fakes import InMemoryLedger
 from worker.agent_loader import Agent
 from worker.agents.financial_coordinator.account_review import AccountFindings, analyse
 from worker.agents.financial_coordinator.coordination_state import CoordinationState
 from worker.agents.financial_coordinator.transaction_reader import ReadingNotes, TransactionReader
 from worker.context import AgentContext
+from worker.testing.in_memory import InMemoryLedger
 
 Review = Callable[..., dict[str, Any]]
 
