@@ -46,11 +46,20 @@ class Ledger(Protocol):
     def add(self, key: str, transaction: Mapping[str, Any]) -> Mapping[str, Any]:
         """Store ``transaction`` under ``key`` and return it; if the key exists, return what was stored first."""
 
-    def transactions(self) -> Sequence[Mapping[str, Any]]:
-        """Return the newest 1,000, oldest first, each ``{id, amount, description, type}``."""
+    def transactions(self, account: str | None = None) -> Sequence[Mapping[str, Any]]:
+        """Return the newest 1,000, oldest first, each ``{id, amount, description, type}`` and what else it was given.
 
-    def all_transactions(self) -> Iterator[Mapping[str, Any]]:
-        """Yield every transaction, in no particular order; one that is added meanwhile may be missing."""
+        With ``account``: only those of this account; ``""`` means those that have none.
+        """
+
+    def all_transactions(self, account: str | None = None) -> Iterator[Mapping[str, Any]]:
+        """Yield every transaction, or every one of ``account``, in no particular order, page by page.
+
+        One without a ``date`` gets the moment at which it was added. One that is added meanwhile may be missing.
+        """
+
+    def accounts(self, limit: int) -> Sequence[str]:
+        """Return the accounts of all transactions, sorted, at most ``limit``; ``""`` if some have no account."""
 
 
 class Checkpoints(Protocol):

@@ -11,7 +11,6 @@ from typing import Any, Final
 from worker.agent_errors import InvalidInputError
 
 AMOUNT_MAX: Final = Decimal("999999999999.99")
-_CENT: Final = Decimal("0.01")
 # A float's shortest text reaches down to 1e-324; with 400 digits every sum of amounts within AMOUNT_MAX is exact.
 _EXACT_CONTEXT: Final = Context(prec=400, rounding=ROUND_HALF_EVEN)
 # What banks, ledgers and ISO 20022 (CRDT, DBIT) call the two directions.
@@ -51,29 +50,65 @@ class UnknownTypes:
         return f"{self.counts.total()} transactions have a type that is not known and count by their sign: {names}"
 
 
+class RunningFlow:
+    """Sums transactions one by one, exactly; see :func:`flow_of`."""
+
+    def __init__(self, unknown_types: UnknownTypes | None = None) -> None:
+        self._unknown_types = unknown_types
+        self._positive = self._negative = Decimal(0)
+        self.count = 0
+
+    def add(self, transaction: Mapping[str, Any]) -> None:
+        """Add one transaction; raises NotMoney for an amount that is not money."""
+        amount = signed_amount_of(transaction)
+        if self._unknown_types is not None and (name := _type_of(transaction)) and name not in _KNOWN_TYPES:
+            self._unknown_types.counts[name[:64]] += 1
+        if amount > 0:
+            self._positive = _EXACT_CONTEXT.add(self._positive, amount)
+        else:
+            self._negative = _EXACT_CONTEXT.add(self._negative, amount)
+        self.count += 1
+
+    def cash_flow(self) -> CashFlow:
+        """Return the sums so far; raises NotMoney for a sum that a JSON number cannot tell to the cent."""
+        total = _EXACT_CONTEXT.add(self._positive, self._negative)
+        return CashFlow(to_json_number(total), to_json_number(self._positive), to_json_number(self._negative))
+
+
 def flow_of(transactions: Iterable[Mapping[str, Any]], unknown_types: UnknownTypes | None = None) -> CashFlow:
     """Sum what came in, what went out, and both together; types that are not known are added to ``unknown_types``.
 
     Raises NotMoney for an amount that is not money, and for a sum that a JSON number cannot tell to the cent.
     """
-    positive = negative = Decimal(0)
+    flow = RunningFlow(unknown_types)
     for transaction in transactions:
-        amount = signed_amount_of(transaction)
-        if unknown_types is not None and (name := _type_of(transaction)) and name not in _KNOWN_TYPES:
-            unknown_types.counts[name[:64]] += 1
-        if amount > 0:
-            positive = _EXACT_CONTEXT.add(positive, amount)
-        else:
-            negative = _EXACT_CONTEXT.add(negative, amount)
-    return CashFlow(
-        _to_json_number(_EXACT_CONTEXT.add(positive, negative)), _to_json_number(positive), _to_json_number(negative)
-    )
+        flow.add(transaction)
+    return flow.cash_flow()
 
 
 def signed_amount_of(transaction: Mapping[str, Any]) -> Decimal:
     """Return a transaction's amount; a positive one whose ``type`` says that it went out counts as negative."""
-    amount = exact_decimal_of(transaction.get("amount"))
-    return amount.copy_negate() if amount > 0 and _type_of(transaction) in _EXPENSE_TYPES else amount
+    return with_direction(exact_decimal_of(transaction.get("amount")), transaction.get("type"))
+
+
+def with_direction(amount: Decimal, kind: object) -> Decimal:
+    """Return ``amount``, negated if it is positive and its type ``kind`` says that it went out."""
+    # copy_abs and copy_negate, because abs() and - would round by the context of the thread.
+    return amount.copy_negate() if amount > 0 and _normal_type(kind) in _EXPENSE_TYPES else amount
+
+
+def add_exactly(*amounts: Decimal) -> Decimal:
+    """Return the exact sum of amounts, whatever the decimal context of the thread is."""
+    total = Decimal(0)
+    for amount in amounts:
+        total = _EXACT_CONTEXT.add(total, amount)
+    return total
+
+
+def rounded_to(amount: Decimal, decimals: int) -> Decimal:
+    """Return ``amount`` with ``decimals`` places, rounded half to even; never a negative zero."""
+    rounded = amount.quantize(Decimal((0, (1,), -decimals)), context=_EXACT_CONTEXT)
+    return rounded or rounded.copy_abs()
 
 
 def exact_decimal_of(amount: object) -> Decimal:
@@ -81,14 +116,14 @@ def exact_decimal_of(amount: object) -> Decimal:
     if isinstance(amount, bool) or not isinstance(amount, int | float):
         raise NotMoney(f"an amount must be a number, not {type(amount).__name__}")
     value = Decimal(repr(amount)) if isinstance(amount, float) else Decimal(amount)
-    # copy_abs and copy_negate, because abs() and - would round by the context of the thread.
     if not value.is_finite() or value.copy_abs() > AMOUNT_MAX:
         raise NotMoney(f"an amount must lie within ±{AMOUNT_MAX:,}")
     return value
 
 
-def _to_json_number(amount: Decimal) -> int | float:
-    rounded = amount.quantize(_CENT, context=_EXACT_CONTEXT)
+def to_json_number(amount: Decimal, decimals: int = 2) -> int | float:
+    """Return an amount rounded to ``decimals`` places, half to even; raises NotMoney if a double cannot tell it."""
+    rounded = rounded_to(amount, decimals)
     is_whole = rounded == rounded.to_integral_value()
     # Readers of JSON take a number for a double, which tells whole numbers up to 2^53 and cents up to 2^46.
     number = float(rounded)
@@ -98,5 +133,8 @@ def _to_json_number(amount: Decimal) -> int | float:
 
 
 def _type_of(transaction: Mapping[str, Any]) -> str:
-    kind = transaction.get("type")
+    return _normal_type(transaction.get("type"))
+
+
+def _normal_type(kind: object) -> str:
     return kind.strip().casefold() if isinstance(kind, str) else ""

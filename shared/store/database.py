@@ -76,7 +76,10 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
     "failures": [IndexModel(["execution_id", "at"], name="execution")],
     "dead_letters": [IndexModel(_LAST_FINISHED, name="pages")],
     "agent_memory": [IndexModel(["expires_at"], name="expiry", expireAfterSeconds=0)],
-    "ledger": [IndexModel(["integrator", ("at", -1)], name="newest")],
+    "ledger": [
+        IndexModel(["integrator", ("at", -1)], name="newest"),
+        IndexModel(["integrator", "account", "_id"], name="accounts"),
+    ],
 }
 
 

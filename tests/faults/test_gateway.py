@@ -138,6 +138,6 @@ def test_hosts_that_may_be_called_are_dependencies_before_they_are(runs: RunClie
 def test_a_worker_does_not_load_the_http_library_before_an_agent_calls(runs: RunClient) -> None:
     runs.stack.kill("worker")
     runs.stack.start("worker")
-    body = {"agent_name": "fetcher", "input_data": {}}
+    body = {"agent_name": "fetcher", "input_data": {"catch": True}}
     execution_id = requests.post(f"{runs.stack.url}/run-agent", json=body, timeout=10).json()["execution_id"]
     assert runs.wait_done(execution_id)["result"]["had_library"] is False

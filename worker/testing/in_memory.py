@@ -38,13 +38,17 @@ class InMemoryLedger:
         """Store a transaction under ``key``, or return what was stored first."""
         return self.entries.setdefault(key, transaction)
 
-    def transactions(self) -> Sequence[Mapping[str, Any]]:
-        """Return the newest 1,000, oldest first."""
-        return list(self.entries.values())[-1000:]
+    def transactions(self, account: str | None = None) -> Sequence[Mapping[str, Any]]:
+        """Return the newest 1,000, of one account or of all, oldest first."""
+        return list(self.all_transactions(account))[-1000:]
 
-    def all_transactions(self) -> Iterator[Mapping[str, Any]]:
-        """Yield every transaction."""
-        return iter(self.entries.values())
+    def all_transactions(self, account: str | None = None) -> Iterator[Mapping[str, Any]]:
+        """Yield every transaction, of one account or of all."""
+        return (entry for entry in self.entries.values() if account in (None, entry.get("account") or ""))
+
+    def accounts(self, limit: int) -> Sequence[str]:
+        """Return the names of the first accounts in the order of the alphabet."""
+        return sorted({entry.get("account") or "" for entry in self.entries.values()})[:limit]
 
 
 class InMemoryCheckpoints:

@@ -12,6 +12,8 @@ from worker.gateway.gateway_errors import GatewayError
 
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
+    if not given:
+        return {}
     facts: dict[str, Any] = {"pid": os.getpid(), "had_library": "httpx2" in sys.modules}
     if "url" not in given:
         return facts

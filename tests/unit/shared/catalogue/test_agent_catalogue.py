@@ -16,23 +16,8 @@ from shared.catalogue.agent_catalogue import load_catalogue
 from shared.catalogue.seed_baskets import load_seed_baskets
 from shared.errors import AgentNotFound, AgentUnavailable, SpecError
 
-BUILT_IN = [
-    "auto_diagnostics",
-    "cashflow_analyzer",
-    "financial_coordinator",
-    "fuel_efficiency",
-    "goal_recommender",
-    "gurukul_anomaly",
-    "gurukul_feedback",
-    "gurukul_trend",
-    "sanskrit_parser",
-    "schedule_agent",
-    "simulate",
-    "text_to_json",
-    "vedic_quiz_agent",
-    "vehicle_maintenance",
-    "workflow_agent",
-]
+ROOT = Path(__file__).parents[4]
+BUILT_IN = sorted(path.parent.name for path in (ROOT / "worker" / "agents").glob("*/agent_spec.json"))
 
 
 def write_agent(home: Path, name: str, **changes: Any) -> Path:
@@ -227,6 +212,7 @@ def test_the_seeded_baskets_are_those_of_the_contract() -> None:
         "text_to_json_test": ["text_to_json"],
         "vehicle_checkup": ["auto_diagnostics", "vehicle_maintenance", "fuel_efficiency"],
         "workflow_optimizer": ["workflow_agent", "schedule_agent"],
+        "statement_check": ["statement_import", *both],
     }
     parallel = [basket["name"] for basket in baskets if basket["execution_strategy"] == "parallel"]
     assert parallel == ["vehicle_checkup"]
