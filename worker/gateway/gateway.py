@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial, partialmethod
 from typing import TYPE_CHECKING, Any, Final
@@ -45,6 +46,10 @@ _OUTCOMES: Final[Mapping[str, Outcome]] = {
     "cancelled": "abandoned",
     "invalid_request": "abandoned",
 }
+
+
+class _Repeat(Exception):
+    """Tells stamina to go on with the next attempt."""
 
 
 @dataclass(slots=True)
@@ -159,12 +164,28 @@ class Gateway:
             return key if self._writes == 1 else f"{key}:{self._writes}"
 
     def _send_with_retries(self, call: _Call) -> GatewayResponse:
-        retries = call.retries
-        for attempt in stamina.retry_context(on=retries, attempts=retries.attempts_max, timeout=None):
-            with attempt:
-                self._wait(retries.begin())
-                return self._attempt(call)
-        raise AssertionError("stamina raises the last error")
+        # Errors do not pass through stamina: it would keep them, with all that their frames hold, in reference cycles.
+        outcome: GatewayResponse | GatewayError = gateway_error("cancelled", "no attempt was made")
+        attempts_max = call.retries.attempts_max
+        with suppress(_Repeat):  # stamina raises it if its own count is over, or if it is switched off
+            for attempt in stamina.retry_context(on=_Repeat, attempts=attempts_max, timeout=None, wait_max=0):
+                with attempt:
+                    outcome = self._response_or_error(call)
+                    if isinstance(outcome, GatewayError) and call.retries.decide(outcome):
+                        raise _Repeat(str(outcome))
+        if not isinstance(outcome, GatewayError):
+            return outcome
+        try:
+            raise outcome
+        finally:
+            del outcome  # its traceback holds this frame
+
+    def _response_or_error(self, call: _Call) -> GatewayResponse | GatewayError:
+        try:
+            self._wait(call.retries.begin())
+            return self._attempt(call)
+        except GatewayError as error:
+            return error
 
     def _attempt(self, call: _Call) -> GatewayResponse:
         """Send the request and follow its redirects, all within the timeout."""
@@ -212,6 +233,7 @@ class Gateway:
             seconds = time.monotonic() - started_at
             verdict = self._outbound.breaker.record(report, seconds, error.kind if error else "")
             call.retries.may_retry = verdict.may_retry
+            del error  # its traceback holds this frame: a cycle would keep it all until the garbage collector comes
         return response
 
     def _admit(self, provider: str, call: _Call, due_at: float) -> CallPermit:
