@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, Protocol
 
 import orjson
@@ -140,11 +141,7 @@ class AgentContext:
 
     def log(self, message: object, /, level: str = "info", **data: Any) -> None:
         """Write a line to the run's log; ``level`` is debug, info, warning or error. A line over 4 KiB is cut."""
-        try:
-            text, data_json = _encode_log_line(self._hide(_text_of(message)), data, self._hide)
-            self.reporter.line(LOG_LEVELS.get(_text_of(level).lower(), "info"), text, data_json)
-        except Exception:
-            logging.getLogger(__name__).warning("an agent's log line was lost", exc_info=True)
+        write_log_line(self.reporter, self.settings, message, level, **data)
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Report the progress, 0 to 1, and a message; a fraction below an earlier one does not lower the progress."""
@@ -152,13 +149,26 @@ class AgentContext:
             percent = _percent_of(fraction)
             if percent is not None:
                 self._percent = max(percent, self._percent or 0)
-            text = self._hide(_text_of(message))
+            text = _hide(self.settings, _text_of(message))
             self.reporter.progress(self._percent, text[:PROGRESS_MESSAGE_MAX_CHARS] or None)
         except Exception:
             logging.getLogger(__name__).warning("an agent's progress was lost", exc_info=True)
 
-    def _hide(self, text: str) -> str:
-        return hide_settings(text, self.settings) if self.settings else text
+
+def write_log_line(
+    reporter: Reporter, settings: Mapping[str, str], message: object, /, level: str = "info", **data: Any
+) -> None:
+    """Write a line to the run's log, without the values of ``settings``; never raises."""
+    try:
+        hide = partial(_hide, settings)
+        text, data_json = _encode_log_line(hide(_text_of(message)), data, hide)
+        reporter.line(LOG_LEVELS.get(_text_of(level).lower(), "info"), text, data_json)
+    except Exception:
+        logging.getLogger(__name__).warning("an agent's log line was lost", exc_info=True)
+
+
+def _hide(settings: Mapping[str, str], text: str) -> str:
+    return hide_settings(text, settings) if settings else text
 
 
 def _percent_of(fraction: Any) -> int | None:

@@ -38,6 +38,10 @@ class BreakerFailover:
         permit = self._ask(lambda: self._shared.admit(provider, lease_s=lease_s, is_critical=is_critical))
         return permit or self._local.admit(provider, lease_s=lease_s)
 
+    def open_for_s(self, provider: str) -> float:
+        """Return for how long the circuit is open for all workers; 0 if it is not, or Redis is away."""
+        return self._ask(lambda: self._shared.open_for_s(provider)) or 0.0
+
     def record(self, report: CallReport, seconds: float, kind: str) -> Verdict:
         """Learn from an admitted call."""
         return self._ask(lambda: self._shared.record(report, seconds, kind)) or self._local.record(report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partialmethod
 from typing import Any, NoReturn
 
+from shared.outbound_hosts import origin_of_url
 from worker.gateway.gateway_errors import gateway_error
 
 
@@ -13,7 +14,7 @@ class ClosedGateway:
 
     def request(self, method: str, url: str, **_options: Any) -> NoReturn:
         """Raise PermanentGatewayError."""
-        raise gateway_error("not_allowed", f"{method} of {str(url).partition('?')[0]!r}: no host may be called")
+        raise gateway_error("not_allowed", f"{method} of {origin_of_url(str(url)) or 'no URL'}: no host may be called")
 
     get = partialmethod(request, "GET")
     post = partialmethod(request, "POST")

@@ -120,7 +120,10 @@ class CheckedNetwork(httpcore2.NetworkBackend):
                 return TimedStream(stream)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
-        raise failure or httpcore2.ConnectError("the name has no address")
+        try:
+            raise failure or httpcore2.ConnectError("the name has no address")
+        finally:
+            del failure  # its traceback holds this frame
 
     def _checked_addresses(self, host: str, port: int, limit_s: float) -> list[str]:
         try:
@@ -192,8 +195,6 @@ def _resolve_within(resolve: Resolver, host: str, port: int, limit_s: float) -> 
         reply = replies.get(timeout=limit_s)
     except queue.Empty:
         raise httpcore2.ConnectTimeout("the name was not resolved in time") from None
-    if isinstance(reply, OSError | UnicodeError):
-        raise httpcore2.ConnectError("the name cannot be resolved") from reply
     if isinstance(reply, Exception):
-        raise reply
+        raise httpcore2.ConnectError(f"the name cannot be resolved ({type(reply).__name__})")
     return reply

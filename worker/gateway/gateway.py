@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial, partialmethod
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +20,7 @@ import stamina
 
 from shared.live.providers.call_policy import CallPermit, CallReport, Outcome
 from shared.live.providers.provider_metrics import NOT_LISTED
-from shared.outbound_hosts import Origin, OutboundHosts
+from shared.outbound_hosts import Origin, OutboundHosts, origin_of_url
 from worker.gateway.gateway_errors import GatewayError, gateway_error
 from worker.gateway.last_answer import LastAnswer
 from worker.gateway.outbound import Outbound
@@ -45,6 +46,10 @@ _OUTCOMES: Final[Mapping[str, Outcome]] = {
     "cancelled": "abandoned",
     "invalid_request": "abandoned",
 }
+
+
+class _Repeat(Exception):
+    """Tells stamina to go on with the next attempt."""
 
 
 @dataclass(slots=True)
@@ -103,6 +108,8 @@ class Gateway:
             raise ValueError("fallback=True is for GET alone: an old answer stands for no write")
         if timeout <= 0:
             raise ValueError(f"timeout={timeout!r} must be a number of seconds over 0")
+        if not fallback:
+            self._fail_before_loading(url)
         policy = (CRITICAL if critical else NORMAL) if retry else NO_RETRIES
         request = self._open()[1].build(method, url, options)
         answers = LastAnswer(self._outbound.breaker, self._step, request, auth) if fallback else None
@@ -133,6 +140,13 @@ class Gateway:
     patch = partialmethod(request, "PATCH")
     delete = partialmethod(request, "DELETE")
 
+    def _fail_before_loading(self, url: str) -> None:
+        """Fail at once if the circuit is open: to load the HTTP library takes a quarter of a second."""
+        origin = None if self._outbound.is_loaded else origin_of_url(str(url))
+        if origin is not None and (wait_s := self._outbound.breaker.open_for_s(origin.provider)):
+            self._outbound.breaker.count_error(origin.provider, "circuit_open")
+            raise _circuit_open(origin.provider, wait_s)
+
     def _open(self) -> tuple[OutboundHosts, Sender]:
         with self._lock:
             if self._opened is None or self._opened_by != os.getpid():  # a process that the agent has forked
@@ -159,12 +173,28 @@ class Gateway:
             return key if self._writes == 1 else f"{key}:{self._writes}"
 
     def _send_with_retries(self, call: _Call) -> GatewayResponse:
-        retries = call.retries
-        for attempt in stamina.retry_context(on=retries, attempts=retries.attempts_max, timeout=None):
-            with attempt:
-                self._wait(retries.begin())
-                return self._attempt(call)
-        raise AssertionError("stamina raises the last error")
+        # Errors do not pass through stamina: it would keep them, with all that their frames hold, in reference cycles.
+        outcome: GatewayResponse | GatewayError = gateway_error("cancelled", "no attempt was made")
+        attempts_max = call.retries.attempts_max
+        with suppress(_Repeat):  # stamina raises it if its own count is over, or if it is switched off
+            for attempt in stamina.retry_context(on=_Repeat, attempts=attempts_max, timeout=None, wait_max=0):
+                with attempt:
+                    outcome = self._response_or_error(call)
+                    if isinstance(outcome, GatewayError) and call.retries.decide(outcome):
+                        raise _Repeat(str(outcome))
+        if not isinstance(outcome, GatewayError):
+            return outcome
+        try:
+            raise outcome
+        finally:
+            del outcome  # its traceback holds this frame
+
+    def _response_or_error(self, call: _Call) -> GatewayResponse | GatewayError:
+        try:
+            self._wait(call.retries.begin())
+            return self._attempt(call)
+        except GatewayError as error:
+            return error
 
     def _attempt(self, call: _Call) -> GatewayResponse:
         """Send the request and follow its redirects, all within the timeout."""
@@ -212,6 +242,7 @@ class Gateway:
             seconds = time.monotonic() - started_at
             verdict = self._outbound.breaker.record(report, seconds, error.kind if error else "")
             call.retries.may_retry = verdict.may_retry
+            del error  # its traceback holds this frame: a cycle would keep it all until the garbage collector comes
         return response
 
     def _admit(self, provider: str, call: _Call, due_at: float) -> CallPermit:
@@ -221,9 +252,8 @@ class Gateway:
         if not permit.refusal:
             return permit
         if permit.refusal == "circuit_open":
-            text = f"{provider} failed too often and is not called; it is tried again in {permit.wait_s:.1f} s"
-        else:
-            text = f"the rate limit of {provider} has a slot in {permit.wait_s:.1f} s"
+            raise _circuit_open(provider, permit.wait_s)
+        text = f"the rate limit of {provider} has a slot in {permit.wait_s:.1f} s"
         raise gateway_error(permit.refusal, text, provider=provider, retry_after_s=permit.wait_s)
 
     def _not_allowed(self, origin: Origin) -> GatewayError:
@@ -236,3 +266,8 @@ class Gateway:
     def _wait(self, seconds: float) -> None:
         if self._cancel.wait(seconds) if seconds > 0 else self._cancel.is_set():
             raise gateway_error("cancelled", "the step is asked to stop")
+
+
+def _circuit_open(provider: str, wait_s: float) -> GatewayError:
+    text = f"{provider} failed too often and is not called; it is tried again in {wait_s:.1f} s"
+    return gateway_error("circuit_open", text, provider=provider, retry_after_s=wait_s)

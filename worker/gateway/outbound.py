@@ -29,6 +29,11 @@ class Outbound:
         self._transport: PoolTransport | None = None
         self._owner = 0
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether a call was made in this process, so that the HTTP library is loaded."""
+        return self._transport is not None
+
     def new_sender(self) -> Sender:
         """Return a sender with cookies of its own; the connections are shared."""
         from worker.gateway.sender import Sender

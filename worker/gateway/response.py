@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import httpx2
@@ -10,6 +11,8 @@ import httpx2
 from worker.gateway.gateway_errors import gateway_error
 
 BODY_MAX_BYTES: Final = 8 * 1024 * 1024
+_GZIP: Final = zlib.MAX_WBITS | 16
+_PIECE_BYTES: Final = 2**20
 _OF_THE_TRANSFER: Final = frozenset({"content-encoding", "content-length", "transfer-encoding", "connection"})
 
 
@@ -46,13 +49,17 @@ class GatewayResponse(httpx2.Response):
             ) from error
 
 
+class GzipFault(ValueError):
+    """A compressed body that is broken or incomplete."""
+
+
 def read_response(response: httpx2.Response, provider: str) -> GatewayResponse:
     """Read and decode the body, at most 8 MiB of it; raises PermanentGatewayError if it is larger."""
     length = response.headers.get("content-length", "")
     body = bytearray()
     is_too_large = length.isdecimal() and int(length) > BODY_MAX_BYTES
     if not is_too_large:
-        for piece in response.iter_bytes():  # a compressed body comes in pieces of at most a megabyte
+        for piece in _decoded(response):
             body += piece
             if len(body) > BODY_MAX_BYTES:
                 is_too_large = True
@@ -74,3 +81,30 @@ def read_response(response: httpx2.Response, provider: str) -> GatewayResponse:
     )
     read.provider = provider
     return read
+
+
+def _decoded(response: httpx2.Response) -> Iterator[bytes]:
+    """Yield the decoded body in pieces of at most a megabyte, so that a small body cannot fill the memory."""
+    if response.headers.get("content-encoding", "").strip().lower() in {"gzip", "x-gzip"}:
+        return _unzip(response.iter_raw())
+    return response.iter_bytes()
+
+
+def _unzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    # httpx2 2.16 ends after the first of several members, and takes a body that breaks off for a whole one.
+    member, is_between = zlib.decompressobj(_GZIP), True
+    for compressed in pieces:
+        rest = compressed
+        while rest or not is_between:
+            try:
+                piece = member.decompress(rest, _PIECE_BYTES)
+            except zlib.error as error:
+                raise GzipFault(str(error)) from None
+            yield piece
+            rest, is_between = member.unconsumed_tail, False
+            if member.eof:
+                rest, member, is_between = member.unused_data, zlib.decompressobj(_GZIP), True
+            elif not rest and len(piece) < _PIECE_BYTES:
+                break
+    if not is_between:
+        raise GzipFault("the body is incomplete")

@@ -29,7 +29,10 @@ NO_RETRIES: Final = RetrySchedule(attempts=1, wait_s=0.0, wait_max_s=0.0)
 
 
 class Retries:
-    """The repeats of one call: the back-off hook of stamina, and the memory of what has happened."""
+    """The repeats of one call.
+
+    The wait is made by the caller before the next attempt, and not by stamina: a cancelled step must end it.
+    """
 
     def __init__(
         self,
@@ -70,9 +73,9 @@ class Retries:
         self.wait_s = wait_s + (error.retry_after_s or 0.0)
         return self.wait_s <= WAIT_MAX_S and self.wait_s < self._remaining_s()
 
-    def __call__(self, error: Exception) -> bool | float:
-        """Return False to give up, or 0.0: the wait is made by the next attempt, since a cancel must end it."""
-        if not isinstance(error, GatewayError) or not self.may_retry:
+    def decide(self, error: GatewayError) -> bool:
+        """Return whether another attempt follows ``error``, and say so in the run's log."""
+        if not self.may_retry:
             return False
         self._log(
             f"the call is repeated in {self.wait_s:.2f} s: {error.text}",
@@ -83,4 +86,4 @@ class Retries:
             attempt=self.attempt,
             wait_s=round(self.wait_s, 3),
         )
-        return 0.0
+        return True

@@ -16,7 +16,7 @@ import httpx2
 
 from worker.gateway.connection import AddressNotAllowed, time_limit
 from worker.gateway.gateway_errors import GatewayError, gateway_error
-from worker.gateway.response import GatewayResponse, read_response
+from worker.gateway.response import GatewayResponse, GzipFault, read_response
 from worker.gateway.retry_after import parse_retry_after
 
 # What a request keeps if it is redirected to another origin: no credentials in whatever header, no idempotency key.
@@ -120,7 +120,7 @@ def _gateway_errors(provider: str, limit_s: float) -> Iterator[None]:
         ) from error
     except httpcore2.ProtocolError:  # its text may quote headers
         raise gateway_error("network", f"{provider} closed the connection or broke HTTP", provider=provider) from None
-    except (httpx2.DecodingError, httpx2.RemoteProtocolError) as error:
+    except (GzipFault, httpx2.DecodingError, httpx2.RemoteProtocolError) as error:
         text = f"the answer of {provider} cannot be decoded: {type(error).__name__}"
         raise gateway_error("bad_response", text, provider=provider) from None
 

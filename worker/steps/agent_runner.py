@@ -21,7 +21,7 @@ from shared.store.executions.settle import retry_until_reply
 from shared.store.ledger import MongoLedger
 from worker.agent_loader import Agent
 from worker.agent_settings import hide_settings
-from worker.context import AgentContext
+from worker.context import AgentContext, write_log_line
 from worker.gateway.gateway import Gateway
 from worker.gateway.outbound import Outbound
 from worker.gateway.step_facts import StepFacts
@@ -151,15 +151,27 @@ class AgentRunner:
 
     def _context(self, agent: Agent, claimed_step: ClaimedStep, running_step: RunningStep) -> AgentContext:
         execution, step = claimed_step.execution, claimed_step.step
-        context = AgentContext(
+        idempotency_key = execution.idempotency_key(step.id)
+        facts = StepFacts(
+            agent=agent.spec.name,
+            integrator=execution.integrator,
+            idempotency_key=idempotency_key,
+            request_id=execution.request_id,
+            traceparent=execution.traceparent,
+            settings=agent.settings,
+        )
+        # Nothing of the context itself: a cycle of references would keep each run until the garbage collector comes.
+        log = partial(write_log_line, claimed_step.reporter, agent.settings)
+        return AgentContext(
             execution_id=execution.id,
             step=step.id,
             attempt=step.claims,
-            idempotency_key=execution.idempotency_key(step.id),
+            idempotency_key=idempotency_key,
             request_id=execution.request_id,
             deadline=(step.started_at or execution.created_at) + timedelta(seconds=claimed_step.timeout_s),
             ledger=MongoLedger(self._services.database, self._services.clock, execution.integrator),
             reporter=claimed_step.reporter,
+            http=Gateway(self._outbound, facts, log, running_step.cancel, partial(_remaining_s, running_step)),
             settings=agent.settings,
             cancel=running_step.cancel,
             previous_state=self._memory.previous_state(execution, step, lambda: self._interrupter.is_drain_over),
@@ -167,17 +179,6 @@ class AgentRunner:
                 self._services.checkpoints, self._services.store, claimed_step, self._interrupter, running_step
             ),
         )
-        facts = StepFacts(
-            agent=agent.spec.name,
-            integrator=execution.integrator,
-            idempotency_key=context.idempotency_key,
-            request_id=execution.request_id,
-            traceparent=execution.traceparent,
-            settings=agent.settings,
-        )
-        remaining_s = partial(_remaining_s, running_step)
-        context.http = Gateway(self._outbound, facts, context.log, running_step.cancel, remaining_s)
-        return context
 
 
 def _remaining_s(running_step: RunningStep) -> float:

