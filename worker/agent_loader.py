@@ -49,8 +49,9 @@ class LoadedAgents:
 
 
 def load_available_agents(catalogue: AgentCatalogue) -> LoadedAgents:
-    """Load every agent that can be loaded and whose required settings are there; log a warning for each other one.
+    """Load every agent that can be loaded and whose required settings are there; log each other one.
 
+    It is a warning, unless the agent is one that is not listed until it is set up.
     An agent that lacks a setting is not imported: its module may read the variable. Raises nothing for what an agent
     does, except KeyboardInterrupt.
     """
@@ -66,10 +67,10 @@ def load_available_agents(catalogue: AgentCatalogue) -> LoadedAgents:
                 agents[spec.name] = _load_agent(spec, catalogue.folder(spec.name), settings)
         except SpecError as error:
             unavailable[spec.name] = Unavailability(error.message)
-        if spec.name in unavailable:
-            structlog.get_logger().warning(
-                "an agent is unavailable", agent=spec.name, reason=unavailable[spec.name].reason
-            )
+        if (why := unavailable.get(spec.name)) is not None:
+            is_expected = why.lacks_settings and spec.unlisted_without_settings
+            log = structlog.get_logger().info if is_expected else structlog.get_logger().warning
+            log("an agent is unavailable", agent=spec.name, reason=why.reason)
     return LoadedAgents(types.MappingProxyType(agents), types.MappingProxyType(unavailable))
 
 

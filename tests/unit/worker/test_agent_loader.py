@@ -127,6 +127,11 @@ def test_all_agents_that_cannot_be_loaded_are_reported_together(tmp_path: Path) 
 GOOD = "def run(given, ctx):\n    return dict(ctx.settings) if ctx else {}\n"
 
 
+@pytest.fixture(autouse=True)
+def law_agent_is_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAW_AGENT_API_URL", "http://law.example")
+
+
 def load_available(home: Path) -> LoadedAgents:
     return load_available_agents(load_catalogue(home))
 
@@ -145,6 +150,14 @@ def test_an_agent_that_cannot_be_loaded_is_unavailable_and_no_other(tmp_path: Pa
     assert loaded.unavailable["wrong"] == Unavailability("agent_spec.json: queue must be one of default, long")
     assert sorted(line["agent"] for line in lines) == ["broken", "wrong"]
     assert not [name for name in sys.modules if name.startswith("_bucket_agent_broken")]
+
+
+def test_an_agent_that_is_not_listed_until_it_is_set_up_is_no_warning(tmp_path: Path) -> None:
+    for name, is_unlisted in (("hidden", True), ("shown", False)):
+        write_agent(tmp_path, name, GOOD, settings=["RATES_API_KEY"], unlisted_without_settings=is_unlisted)
+    with capture_logs() as lines:
+        load_available(tmp_path)
+    assert {line["agent"]: line["log_level"] for line in lines} == {"hidden": "info", "shown": "warning"}
 
 
 def test_an_agent_whose_required_setting_is_missing_is_unavailable_and_not_imported(
