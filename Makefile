@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test test-client faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine flood setup clean help other-interpreter
+.PHONY: up test test-client test-bucketd faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine flood setup clean help other-interpreter
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 # Each interpreter is started, not only searched: a version manager leaves names on the PATH that do not start.
@@ -30,11 +30,12 @@ endif
 # The tests that need no server come first.
 FAST := tests/architecture tests/unit
 CLIENT := tests/bucket_client
+BUCKETD := tests/integration/compose tests/docs/test_agents.py
 # The longest files come first, so that no process is left with one of them at the end.
-SLOW := $(addprefix tests/,integration/compose/embedded/test_stack.py unit/api/test_gunicorn.py \
-    integration/compose/test_up.py docs/test_robust_programs.py acceptance/test_redis_servers.py \
+SLOW := $(addprefix tests/,unit/api/test_gunicorn.py docs/test_robust_programs.py acceptance/test_redis_servers.py \
     acceptance/test_running.py integration/api/test_rest.py acceptance/test_graphs.py acceptance/test_schedules.py)
-TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/))))
+TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/)))) \
+    $(addprefix --ignore=,$(BUCKETD))
 PROCESSES ?= 3
 # Two files at a time, the longest first: most of the time they wait.
 LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
@@ -45,11 +46,14 @@ up: $(READY) ## runs redis-server, mongod, the API and a worker; one Ctrl-C stop
 	@exec $(BIN)/bucketd up $(ARGS)
 
 # Three files at a time, because they wait a lot; PROCESSES=0 runs one after the other, which a debugger needs.
-test: $(READY) ## runs all tests but test-client and the fault tests; starts its own servers and leaves no process running
+test: $(READY) ## runs all tests but test-client, test-bucketd and the fault tests; starts its own servers and leaves no process running
 	@$(BIN)/python -m pytest $(TESTS) -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-client: $(READY) ## tests the client, its command in a terminal, connectors, examples and integration check on real servers
 	@$(BIN)/python -m pytest $(CLIENT) -q -n $(PROCESSES) --dist loadfile $(ARGS)
+
+test-bucketd: $(READY) ## tests bucketd on real processes: make up, doctor, and the commands for operators and authors of agents
+	@$(BIN)/python -m pytest $(BUCKETD) -q -n $(PROCESSES) --dist loadfile $(ARGS)
 
 faults: $(READY) ## runs every fault test and a short chaos run; docs/faults.md lists the faults
 	@printf '%s\n' $(FAULTS) | xargs -P 2 -I{} sh -c \
