@@ -4,7 +4,14 @@ from __future__ import annotations
 
 
 class TransientError(Exception):
-    """The fault may pass: the step is tried again as its retry policy says."""
+    """The fault may pass: the step is tried again as its retry policy says, at the earliest after ``wait_s`` seconds.
+
+    If that exceeds what the policy lets a step wait, it is not tried again.
+    """
+
+    def __init__(self, *args: object, wait_s: float = 0.0) -> None:
+        super().__init__(*args)
+        self.wait_s = wait_s
 
 
 class PermanentError(Exception):

@@ -16,7 +16,8 @@ import structlog
 
 from shared.telemetry.lenient_json import encode_lenient
 
-_LIBRARY_LEVELS: Final = {"pymongo": logging.WARNING, "urllib3": logging.WARNING, "kombu": logging.WARNING}
+# Below a warning, HTTP libraries log whole URLs, which may hold keys.
+_QUIET_LIBRARIES: Final = ("pymongo", "urllib3", "kombu", "httpx2", "httpcore2")
 FIELD_MAX_CHARS: Final = 16_384
 _LEADING_FIELDS: Final = ("timestamp", "level", "service", "event")  # in the order in which people look for them
 
@@ -45,8 +46,8 @@ def configure_logging(service: str, level: str, *, stream: TextIO | None = None)
     root = logging.getLogger()
     root.handlers[:] = [_Handler(sink, processors, render)]
     root.setLevel(level_number)
-    for name, minimum in _LIBRARY_LEVELS.items():
-        logging.getLogger(name).setLevel(max(level_number, minimum))
+    for name in _QUIET_LIBRARIES:
+        logging.getLogger(name).setLevel(max(level_number, logging.WARNING))
     logging.captureWarnings(capture=True)
 
 

@@ -49,7 +49,14 @@ class GatewayError(Exception):
 
 
 class TransientGatewayError(GatewayError, TransientError):
-    """Another attempt may help: the step is tried again as its retry policy says."""
+    """Another attempt may help: the step is tried again as its retry policy says, and not before the provider allows.
+
+    An open circuit is not waited for: while a provider is gone, its runs fail fast.
+    """
+
+    def __init__(self, kind: str, text: str, **facts: Any) -> None:
+        super().__init__(kind, text, **facts)
+        self.wait_s = 0.0 if kind == "circuit_open" else self.retry_after_s or 0.0
 
 
 class PermanentGatewayError(GatewayError, PermanentError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -30,7 +30,7 @@ from worker.steps.agent_memory import AgentMemory
 from worker.steps.checkpoints import StepCheckpoints
 from worker.steps.claims import ClaimedStep
 from worker.steps.failures.failure_recorder import FailureRecorder
-from worker.steps.outcome_checks import check_output, error_of_exception, join_faults, step_error
+from worker.steps.outcome_checks import check_output, error_of_exception, join_faults, step_error, wait_asked_by
 from worker.supervision.agent_isolation import AgentIsolation
 from worker.supervision.step_interrupter import RunningStep, StepInterrupted, StepInterrupter
 
@@ -43,7 +43,15 @@ class WorkerDrains:
     """Outcome of a step that this worker cannot finish before it must end: another worker goes on at once."""
 
 
-Outcome = bytes | RunError | AgentNotLoaded | WorkerDrains | NoOutcome
+@dataclass(frozen=True, slots=True)
+class PostponedFailure:
+    """Outcome of an attempt whose failure says how long the next one must wait at least, in seconds."""
+
+    error: RunError
+    wait_s: float
+
+
+Outcome = bytes | RunError | PostponedFailure | AgentNotLoaded | WorkerDrains | NoOutcome
 
 
 class AgentRunner:
@@ -101,7 +109,7 @@ class AgentRunner:
 
     def _outcome_of_exception(
         self, agent: Agent, claimed_step: ClaimedStep, running_step: RunningStep, raised: BaseException
-    ) -> RunError | NoOutcome:
+    ) -> RunError | PostponedFailure | NoOutcome:
         """Return the outcome for an exception: the reason of a requested stop, or else the agent's failure."""
         if running_step.stop_reason == "lost":
             raise LeaseLost from raised
@@ -119,7 +127,8 @@ class AgentRunner:
         error = error_of_exception(claimed_step.step, raised)
         text = self._failures.record(claimed_step, agent, error, raised)
         structlog.get_logger().warning("the agent raised", agent=agent.spec.name, exception=text)
-        return error
+        wait_s = wait_asked_by(raised)
+        return PostponedFailure(error, wait_s) if wait_s else error
 
     def _checked_input_of(self, claimed_step: ClaimedStep) -> dict[str, Any] | RunError:
         step = claimed_step.step

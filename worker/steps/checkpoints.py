@@ -90,6 +90,7 @@ class StepCheckpoints:
             raise
         if record is None:
             raise LeaseLost(f"step {self._lease.step} of {self._lease.execution_id} has moved on")
+        self._pending_writes.reports_stored += 1
 
     def _save(self, state_json: bytes) -> None:
         self._saved_count += 1

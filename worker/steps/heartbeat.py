@@ -91,6 +91,7 @@ class Heartbeat:
         self._is_lease_lost = False
         self._is_cancel_requested = False
         self._is_published = False
+        self._reports_shown = self._pending_writes.reports_stored
         self._began_at = boottime_s()  # before a first read that may wait
         self._publish_due_at = self._began_at + PUBLISH_AFTER_S
         # If the write of the claim waited for the store, the lease is old already and its renewal is due.
@@ -167,6 +168,7 @@ class Heartbeat:
     def _send_report(self) -> None:
         report = self._reporter.take_report()
         if report.is_empty:
+            self._publish_reports_of_checkpoints()
             return
         as_of = boottime_s()
         try:
@@ -180,6 +182,13 @@ class Heartbeat:
         self._publisher.publish_view(record, as_of=as_of, published_seq=self._pending_writes.published_seq)
         self._pending_writes.published_seq = record.lines_total
         self._is_published = True
+
+    def _publish_reports_of_checkpoints(self) -> None:
+        """Show what was stored with checkpoints: an agent that makes them often leaves nothing to report here."""
+        stored = self._pending_writes.reports_stored
+        if stored != self._reports_shown:
+            self._publish_view()
+            self._reports_shown = stored
 
     def _renew_lease(self) -> None:
         renewed = self._store.renew(self._lease, self._services.clock.now() + self._services.timings.lease)

@@ -12,6 +12,7 @@ import orjson
 
 from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.catalogue.schema_validator import SchemaFault
+from shared.domain.definitions.retry_policy import RETRY_POLICY_LIMITS
 from shared.domain.execution import ErrorKind, Execution, RunError, Step
 from shared.errors import BucketError
 from worker.agent_errors import InvalidInputError, TransientError
@@ -76,6 +77,13 @@ def error_of_exception(step: Step, raised: BaseException) -> RunError:
         return step_error(step, "input_invalid", text)
     message = f"{type(raised).__name__}: {text}" if text else type(raised).__name__
     return step_error(step, "agent_error", message, kind)
+
+
+def wait_asked_by(raised: BaseException) -> float:
+    """Return how many seconds an agent's transient error lets the next attempt wait at least; 0 if it does not say."""
+    wait_s = getattr(raised, "wait_s", 0.0) if isinstance(raised, TransientError) else 0.0
+    is_number = isinstance(wait_s, int | float) and 0 < wait_s < math.inf
+    return min(float(wait_s), RETRY_POLICY_LIMITS["budget_s"][1]) if is_number else 0.0
 
 
 def join_faults(faults: Sequence[SchemaFault]) -> str:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Final, NoReturn
 
@@ -19,7 +20,7 @@ from shared.errors import LeaseLost, NotStorable
 from shared.store.executions.settle import retry_until_reply
 from shared.store.executions.updates import ProgressReport
 from worker.simulated_outcome import NoOutcome
-from worker.steps.agent_runner import Outcome, WorkerDrains
+from worker.steps.agent_runner import Outcome, PostponedFailure, WorkerDrains
 from worker.steps.claims import ClaimedStep
 from worker.steps.outcome_checks import check_total_size, not_storable_error
 from worker.steps.pending_writes import DecideFn
@@ -58,9 +59,12 @@ class OutcomeRecorder:
 
     def _decide_fn_of(self, step: Step, lease: Lease, outcome: Outcome, next_token: str | None) -> DecideFn:
         now, timings = self._services.clock.now, self._services.timings
+        at_least = timedelta(0)
+        if isinstance(outcome, PostponedFailure):
+            at_least, outcome = timedelta(seconds=outcome.wait_s), outcome.error
         if isinstance(outcome, RunError):
-            jitter = random.random()  # noqa: S311  (jitter; drawn once, because a decision may be made again)
-            return lambda execution, _: fail(execution, lease, outcome, now(), jitter=jitter)
+            error, jitter = outcome, random.random()  # noqa: S311  (drawn once: a decision may be made again)
+            return lambda execution, _: fail(execution, lease, error, now(), jitter=jitter, at_least=at_least)
         if isinstance(outcome, WorkerDrains):
             return lambda execution, _: release(execution, lease, now(), timings, "its worker shuts down")
         if not isinstance(outcome, bytes):

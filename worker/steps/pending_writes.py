@@ -84,6 +84,8 @@ class PendingWrites:
             self._merge(deferred_claim, deferred_claim.decision)
         self._fallback: FallbackFn | None = None
         self.published_seq = published_seq
+        self.reports_stored = 0
+        """How many reports were stored with checkpoints; the heartbeat, which publishes them, compares."""
         self.steps_with_checkpoints: set[str] = set()
         """The ids of steps that may leave large checkpoints behind when they complete."""
 

@@ -25,16 +25,19 @@ class RetryPolicy:
     wait_max_s: float = 30.0
     budget_s: float = 60.0
 
-    def delay_after(self, failures: int, waited: timedelta, jitter: float) -> timedelta | None:
+    def delay_after(
+        self, failures: int, waited: timedelta, jitter: float, at_least: timedelta = timedelta(0)
+    ) -> timedelta | None:
         """Return the back-off delay after the ``failures``-th failure; None if there is no further attempt.
 
         Full jitter: ``jitter``, from 0 to 1, is the part of the full wait that is used, so that steps which
-        failed together do not come back together. ``waited`` is the sum of the delays so far.
+        failed together do not come back together. ``waited`` is the sum of the delays so far. ``at_least`` is what
+        the failure asks for, such as a Retry-After; the back-off comes on top of it.
         """
         if failures >= self.attempts:
             return None
         full_wait_s = min(self.wait_s * self.factor ** (failures - 1), self.wait_max_s)
-        delay = timedelta(milliseconds=int(full_wait_s * jitter * 1_000))
+        delay = at_least + timedelta(milliseconds=int(full_wait_s * jitter * 1_000))
         return None if waited + delay > timedelta(seconds=self.budget_s) else delay
 
 

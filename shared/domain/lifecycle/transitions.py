@@ -122,11 +122,19 @@ def complete(
     )
 
 
-def fail(execution: Execution, lease: Lease, error: RunError, now: datetime, *, jitter: float = 1.0) -> Decision:
+def fail(
+    execution: Execution,
+    lease: Lease,
+    error: RunError,
+    now: datetime,
+    *,
+    jitter: float = 1.0,
+    at_least: timedelta = timedelta(0),
+) -> Decision:
     """Record that the step under ``lease`` failed; raises LeaseLost if the lease is no longer valid.
 
     A transient failure is retried by the step's policy, after a back-off delay of which ``jitter`` (0 to 1) is the
-    part used. Any other failure is final. Nothing is retried after a cancel.
+    part used, and after ``at_least``. Any other failure is final. Nothing is retried after a cancel.
     """
     step = step_transitions.step_under_lease(execution, lease)
     counted = replace(step, failures=step.failures + 1)
@@ -135,7 +143,7 @@ def fail(execution: Execution, lease: Lease, error: RunError, now: datetime, *, 
     delay = None
     if error.kind is ErrorKind.TRANSIENT and execution.cancel is None:
         policy = execution.basket.step(step.id).retry
-        delay = policy.delay_after(counted.failures, timedelta(milliseconds=step.waited_ms), jitter)
+        delay = policy.delay_after(counted.failures, timedelta(milliseconds=step.waited_ms), jitter, at_least)
     if delay is None:
         return step_transitions.fail_step(execution, counted, error, now)
     delay_ms = delay // timedelta(milliseconds=1)

@@ -94,6 +94,12 @@ def test_delays_sum_to_no_more_than_the_budget() -> None:
     policy = RetryPolicy(attempts=100, wait_s=30)
     assert policy.delay_after(1, timedelta(seconds=30), 1.0) == timedelta(seconds=30)
     assert policy.delay_after(1, timedelta(seconds=31), 1.0) is None
+
+
+def test_a_wait_that_the_failure_asks_for_comes_before_the_back_off_and_counts_for_the_budget() -> None:
+    policy = NAMED_RETRY_POLICIES["default"]
+    assert policy.delay_after(1, timedelta(0), 0.5, timedelta(seconds=20)) == timedelta(seconds=20.5)
+    assert policy.delay_after(1, timedelta(0), 0.5, timedelta(seconds=60)) is None
     waiting = running("a")
     spent = replace(waiting, steps={"a": replace(waiting.steps["a"], waited_ms=60_000)})
     assert failed(spent).status is ExecutionStatus.FAILED
