@@ -63,23 +63,6 @@ def test_a_step_whose_process_is_killed_continues_at_its_checkpoint(
     wait_until(lambda: large.count_documents({"execution_id": run}) == 0, 5, "no checkpoint is left behind")
 
 
-def test_a_poll_shows_the_lines_and_the_progress_of_an_agent_that_makes_checkpoints_often(
-    caller: ApiClient, tmp_path: Path
-) -> None:
-    run = caller.submit_agent("ticker", path=str(tmp_path / "ticks"), pieces=60, slice_s=0.05, reports=True)
-    shown: list[tuple[int, int]] = []
-
-    def is_done() -> bool:
-        view = caller.poll(run)
-        shown.append((view["progress"]["percent"], view["total"]))
-        return bool(view["done"])
-
-    wait_until(is_done, 20)
-    assert len({percent for percent, _ in shown if 0 < percent < 100}) >= 2
-    assert len({total for _, total in shown}) >= 3
-    assert shown == sorted(shown)
-
-
 def test_checkpoints_do_not_change_the_revision(caller: ApiClient, tmp_path: Path) -> None:
     run = caller.submit_agent("ticker", path=str(tmp_path / "ticks"), pieces=10, slice_s=0.05)
     view = caller.wait_done(run)

@@ -17,8 +17,5 @@ def run(given: dict[str, Any], ctx: AgentContext) -> Any:
         with Path(given["path"]).open("a") as file:
             file.write(f"{ctx.attempt} {number} {os.getpid()}\n")
         time.sleep(given.get("slice_s", 0))
-        if given.get("reports"):
-            ctx.log(f"piece {number}")
-            ctx.progress((number + 1) / pieces)
         ctx.checkpoint({"done": number + 1, "pad": "x" * given.get("pad_bytes", 0)})
     return {"done": pieces, "resumed_at": resumed_at}

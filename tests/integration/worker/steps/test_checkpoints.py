@@ -16,6 +16,7 @@ from shared.domain.status import ExecutionStatus
 from shared.errors import LeaseLost, Unavailable
 from shared.ids import new_execution_id
 from tests.integration.worker.conftest import WorkerHarness
+from tests.waiting import wait_until
 from worker.agent_errors import PermanentError
 from worker.context import AgentContext
 from worker.steps.checkpoints import StepCheckpoints
@@ -239,6 +240,26 @@ def test_no_interrupt_comes_during_a_call_to_the_store(bench: WorkerHarness) -> 
             in_agent.append(running_step.is_in_agent)
         in_agent.append(running_step.is_in_agent)
     assert in_agent == [False, True]
+
+
+def test_what_a_checkpoint_took_along_is_shown_although_the_heartbeat_finds_nothing_to_report(
+    bench: WorkerHarness,
+) -> None:
+    bench.services = replace(bench.services, settings=replace(bench.services.settings, heartbeat_s=20, lease_s=60))
+    run = bench.accept("echo")
+
+    def shows(message: str) -> bool:
+        return message.encode() in (bench.services.views.get(run.id) or b"")
+
+    def agent(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
+        for number in (1, 2):
+            ctx.log(f"line {number}")
+            ctx.checkpoint({"n": number})
+            wait_until(lambda expected=f"line {number}": shows(expected), 10)
+        return {}
+
+    bench.runner(echo=agent).run_message(bench.message_of(run))
+    assert bench.read(run).execution.status is ExecutionStatus.COMPLETED, bench.read(run).execution.error
 
 
 def test_a_checkpoint_takes_the_lines_and_the_progress_before_it_along(bench: WorkerHarness) -> None:
