@@ -154,3 +154,13 @@ def test_a_text_of_ten_megabytes_is_cut_in_the_log() -> None:
     exception = json.loads(line)["exception"]
     assert exception.startswith("Traceback")
     assert "characters) … xxx" in exception
+
+
+@pytest.mark.parametrize("library", ["httpx2", "httpcore2", "urllib3", "pymongo", "kombu"])
+def test_a_library_that_logs_whole_urls_is_quiet_below_a_warning(library: str) -> None:
+    stream = io.StringIO()
+    configure_logging("worker", "DEBUG", stream=stream)
+    logging.getLogger(library).info("HTTP Request: GET https://rates.example/?key=k3y")
+    logging.getLogger(f"{library}.http11").debug("send_request_headers")
+    logging.getLogger(library).warning("told")
+    assert [line["event"] for line in lines(stream)] == ["told"]
