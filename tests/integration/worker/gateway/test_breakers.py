@@ -212,3 +212,22 @@ def test_with_redis_away_each_process_has_a_breaker_of_its_own_and_waits_once(
         assert kinds == ["server_error"] * 5 + ["circuit_open"]
     finally:
         child.resume()
+
+
+def test_calls_that_their_own_limits_stop_say_nothing_about_the_provider(harness: Harness, stub: ProviderStub) -> None:
+    outbound = harness.outbound(rate=1.0)
+    http = harness.gateway(outbound)
+    http.get(f"{stub.url}/json")
+    for _ in range(6):
+        begun_at = time.monotonic()
+        with pytest.raises(GatewayError) as caught:
+            http.get(f"{stub.url}/json", timeout=0.05, retry=False)
+        assert caught.value.kind == "rate_limit_local"
+        assert time.monotonic() - begun_at < 0.5, "no wait for a slot that comes too late"
+    harness.remaining_s = -1.0
+    for _ in range(6):
+        with pytest.raises(GatewayError):
+            harness.gateway(harness.outbound()).get(f"{stub.url}/json", retry=False)
+
+    harness.remaining_s = 100.0
+    assert harness.gateway(harness.outbound()).get(f"{stub.url}/json").is_success
