@@ -166,3 +166,11 @@ def test_cancelled_says_whether_the_agent_is_asked_to_stop() -> None:
     assert not ctx.cancelled
     ctx.cancel.set()
     assert ctx.cancelled
+
+
+def test_no_part_of_a_setting_is_left_where_a_long_repr_is_cut() -> None:
+    secret = "hush-hush-1234"
+    reporter = RecordingReporter()
+    value = object.__new__(type("Session", (), {"__repr__": lambda _: "x" * 492 + secret}))
+    FakeContext(reporter=reporter, settings={"RATES_KEY": secret}).log("sent", session=value)
+    assert b"hush" not in reporter.lines[0][2]
