@@ -84,7 +84,11 @@ def sign_rule_of(rows: Sequence[Row], money: MoneyReader, sign: str = "auto") ->
     # Amounts that are negative where money went out have signs of their own.
     if sum(value > 0 for value in out) > sum(value < 0 for value in out):
         note = "the amounts have no signs: a debit or credit mark decides"
-        return SignRule(marks_decide=True, are_marks_required=any("sign" in row.cells for row in rows), note=note)
+        are_marks_required = any("sign" in row.cells for row in rows)
+        unmarked = sum(value > 0 and is_out_of(row) is None for row, value in values)
+        if unmarked and not are_marks_required:
+            note += f"; {unmarked} positive amounts have none and are read as money in"
+        return SignRule(marks_decide=True, are_marks_required=are_marks_required, note=note)
     return columns
 
 
@@ -97,7 +101,7 @@ def _are_negative(rows: Sequence[Row], money: MoneyReader, role: str) -> bool:
 def _are_purchases_positive(values: Sequence[tuple[Row, Decimal]]) -> bool:
     """Return whether a card statement shows, by its columns, kinds or categories, that purchases are positive."""
     if any("card_holder" in row.cells for row, _ in values):
-        return sum(value > 0 for _, value in values) > sum(value < 0 for _, value in values)
+        return sum(value > 0 for _, value in values) >= max(sum(value < 0 for _, value in values), 1)
     negative = [row for row, value in values if value < 0]
     bought = [value for row, value in values if value and plain_name(row.text("kind")) == _PURCHASE]
     if bought:
