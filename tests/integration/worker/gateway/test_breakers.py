@@ -145,6 +145,19 @@ def test_many_workers_let_one_probe_through(redis_client: redis.Redis) -> None:
         assert len([probe for probe in pool.map(admit, breakers) if probe]) == 1
 
 
+def test_a_clock_that_goes_back_holds_up_no_call(redis_client: redis.Redis) -> None:
+    breaker = SharedBreaker(redis_client, CallPolicy(cooldown_s=0.1, rate=5.0))
+    call(breaker, *["error"] * 5)
+    in_an_hour_ms = (redis_client.time()[0] + 3_600) * 1_000
+    redis_client.hset(f"provider:{NAME}", mapping={"open_until": in_an_hour_ms, "slot": in_an_hour_ms})
+
+    assert breaker.open_for_s(NAME) == 0.0
+    probe = breaker.admit(NAME, lease_s=5)
+    assert (probe.refusal, probe.wait_s, bool(probe.probe)) == ("", 0.0, True)
+    assert breaker.admit(NAME, lease_s=5).refusal == "circuit_open", "one probe"
+    assert breaker.record(CallReport(NAME, "ok", probe=probe.probe)).change == "closed"
+
+
 def test_the_state_is_shown_with_whether_the_provider_is_critical(redis_client: redis.Redis) -> None:
     def states() -> tuple[ProviderState, ...]:
         pipe = redis_client.pipeline(transaction=False)
