@@ -210,6 +210,7 @@ def _with_floats(value: Any) -> Any:
         ("auto_diagnostics", {}),
         ("gurukul_trend", {"window": 2}),
         ("schedule_agent", {"buffer_minutes": 15}),
+        ("simulate", {"script": [], "result_bytes": 100}),
         ("vedic_quiz_agent", {}),
         ("vehicle_maintenance", {"intervals": [{"type": "oil_change", "months": 6}]}),
         ("workflow_agent", {}),
