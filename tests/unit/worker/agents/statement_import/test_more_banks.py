@@ -33,6 +33,10 @@ LAYOUTS = {
         "Date,Description,Card Member,Amount\n01/13/2026,PAYMENT,A B,-45.00\n01/14/2026,SHOP,A B,45.00\n",
         [45, -45],
     ),
+    "a card whose credits alone are marked": (
+        "Date,Details,Amount\n03 Feb 2026,SHOP,12.50\n04 Feb 2026,PAYMENT,100.00 CR\n05 Feb 2026,SHOP,7.00\n",
+        [-12.5, 100, -7],
+    ),
     "a column Value": ("Date, Type, Description, Value, Balance\n03/02/2026,POS,SHOP,-12.50,987.50\n", [-12.5]),
     "reais": ("Data;Hist\u00f3rico;Cr\u00e9dito (R$);D\u00e9bito (R$)\n02/02/26;A;;-1.234,56\n", [-1234.56]),
     "zloty": (
