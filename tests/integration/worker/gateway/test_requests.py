@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from tests.integration.worker.gateway.conftest import KEY, Harness
-from tests.provider_stub import ProviderStub, Received, Reply
+from tests.provider_stub import HUGE_BYTES, ProviderStub, Received, Reply
 from worker.gateway.gateway_errors import GatewayError
 
 
@@ -179,3 +179,9 @@ def test_an_old_answer_is_refused_if_its_credentials_cannot_be_told(harness: Har
         with pytest.raises(ValueError, match="put them into headers instead"):
             http.get(f"{stub.url}/echo", auth=auth, fallback=True)
     assert http.get(f"{stub.url}/echo", auth=httpx2.BasicAuth("user", "password"), fallback=True).is_success
+
+
+def test_a_head_of_a_large_file_is_no_large_answer(harness: Harness, stub: ProviderStub) -> None:
+    stub.reply("/file", lambda _: Reply(body=b" " * HUGE_BYTES))
+    response = harness.gateway().request("HEAD", f"{stub.url}/file")
+    assert (response.status_code, response.content) == (200, b"")
