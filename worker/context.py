@@ -190,7 +190,9 @@ def _text_of(value: object) -> str:
 
 def _encode_log_line(message: str, data: Mapping[str, Any], hide: Callable[[str], str]) -> tuple[str, bytes]:
     message_bytes = len(orjson.dumps(message))
-    data_json = orjson.dumps({_text_of(name): _map_texts(_to_storable(value), hide) for name, value in data.items()})
+    data_json = orjson.dumps(
+        {_text_of(name): _map_texts(_to_storable(value, hide), hide) for name, value in data.items()}
+    )
     total_bytes = message_bytes + len(data_json)
     if total_bytes <= LOG_LINE_MAX_BYTES:
         return message, data_json
@@ -210,7 +212,7 @@ def _truncate(message: str, room_bytes: int) -> str:
     return text + suffix
 
 
-def _to_storable(value: object) -> Any:
+def _to_storable(value: object, hide: Callable[[str], str]) -> Any:
     """Return ``value`` as JSON that every store accepts, or else its repr, marked by ``not_json``."""
     try:
         plain = orjson.loads(orjson.dumps(value))
@@ -222,7 +224,8 @@ def _to_storable(value: object) -> Any:
         text = repr(value)
     except Exception as error:  # noqa: BLE001 - an agent's class may raise anything
         text = f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
-    return {"not_json": True, "repr": _text_of(text[:_REPR_MAX_CHARS])}
+    # Hidden before the cut, which would leave the beginning of a value that is no longer found.
+    return {"not_json": True, "repr": hide(_text_of(text[: _REPR_MAX_CHARS * 8]))[:_REPR_MAX_CHARS]}
 
 
 def _map_texts(value: Any, change: Callable[[str], str]) -> Any:

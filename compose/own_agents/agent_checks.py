@@ -73,6 +73,11 @@ def _try_agent(report: AgentReport, spec: AgentSpec, folder: Path, limit_s: floa
         report.faults.append(
             f"the sample did not end within {limit_s:g} s (timeout_s is {spec.timeout_s:g}); --timeout gives it more"
         )
+    elif outcome.error_code == "worker_lost" and not runs_sample:
+        report.faults.append(
+            f"the import of {spec.entry.partition(':')[0]}.py ended its process (os._exit, or a crash in a library): "
+            "it would end every worker as it starts"
+        )
     elif outcome.error_code:
         report.faults.append(f"the sample failed with {outcome.error_code}: {outcome.message}")
     elif runs_sample:

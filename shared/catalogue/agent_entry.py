@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from shared.domain.definitions.unavailability import REASON_MAX_CHARS
 from shared.errors import SpecError
 
 SPEC_FILE: Final = "agent_spec.json"
+SPEC_MAX_BYTES: Final = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def load_entry(folder: Path) -> AgentEntry:
     """
     path = folder / SPEC_FILE
     try:
-        raw = orjson.loads(path.read_bytes())
+        raw = _read_json(path)
     except FileNotFoundError as error:
         raise SpecError(f"{path}: is missing") from error
     except (OSError, ValueError) as error:
@@ -73,9 +75,24 @@ def load_entry(folder: Path) -> AgentEntry:
     return _compile_entry(parse_agent_spec(raw, str(path)), folder, str(path))
 
 
+def _read_json(path: Path) -> Any:
+    """Return what is in a file; raises OSError, and ValueError for what is no JSON that Bucket takes."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # the read of a named pipe or a device would never end
+        raise ValueError("it is no regular file")
+    if status.st_size > SPEC_MAX_BYTES:
+        raise ValueError(f"it has {status.st_size} bytes; at most {SPEC_MAX_BYTES} are read")
+    value = orjson.loads(path.read_bytes())
+    try:
+        orjson.dumps(value)  # reads 1,024 levels, and writes 254, which is what all that handles the spec can take
+    except TypeError as error:
+        raise ValueError(f"it is nested over 250 levels ({error})") from error
+    return value
+
+
 def _readable_fields(folder: Path) -> Mapping[str, Any]:
     try:
-        return readable_fields(orjson.loads((folder / SPEC_FILE).read_bytes()))
+        return readable_fields(_read_json(folder / SPEC_FILE))
     except (OSError, ValueError):
         return {}
 

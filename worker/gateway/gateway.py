@@ -221,14 +221,17 @@ class Gateway:
         started_at = time.monotonic()
         error: GatewayError | None = None
         outcome: Outcome = "abandoned"
+        limit_s = 0.0
         try:
-            self._wait(permit.wait_s)
+            self._wait_for_slot(provider, permit.wait_s, due_at)
             started_at = time.monotonic()
-            response = sender.send(request, auth, provider, due_at - time.monotonic())
+            limit_s = due_at - started_at
+            response = sender.send(request, auth, provider, limit_s)
             response.on_bad_json = partial(self._outbound.breaker.count_error, provider, "bad_response")
             outcome = "ok"
         except GatewayError as raised:
-            error, outcome = raised, _OUTCOMES.get(raised.kind, "ok")
+            # Without time left nothing was sent: that says nothing about the provider.
+            error, outcome = raised, _OUTCOMES.get(raised.kind, "ok") if limit_s > 0 else "abandoned"
             raise
         except Exception:
             raise
@@ -253,8 +256,12 @@ class Gateway:
             return permit
         if permit.refusal == "circuit_open":
             raise _circuit_open(provider, permit.wait_s)
-        text = f"the rate limit of {provider} has a slot in {permit.wait_s:.1f} s"
-        raise gateway_error(permit.refusal, text, provider=provider, retry_after_s=permit.wait_s)
+        raise _no_slot(provider, permit.wait_s)
+
+    def _wait_for_slot(self, provider: str, wait_s: float, due_at: float) -> None:
+        if 0 < wait_s >= due_at - time.monotonic():  # a wait in vain
+            raise _no_slot(provider, wait_s)
+        self._wait(wait_s)
 
     def _not_allowed(self, origin: Origin) -> GatewayError:
         self._outbound.breaker.count_error(NOT_LISTED, "not_allowed")
@@ -271,3 +278,8 @@ class Gateway:
 def _circuit_open(provider: str, wait_s: float) -> GatewayError:
     text = f"{provider} failed too often and is not called; it is tried again in {wait_s:.1f} s"
     return gateway_error("circuit_open", text, provider=provider, retry_after_s=wait_s)
+
+
+def _no_slot(provider: str, wait_s: float) -> GatewayError:
+    text = f"the rate limit of {provider} has a slot in {wait_s:.1f} s"
+    return gateway_error("rate_limit_local", text, provider=provider, retry_after_s=wait_s)

@@ -25,7 +25,6 @@ class LastAnswer:
         """Make the key of ``request``, which must be as the agent made it."""
         self._store = store
         self._request = request
-        credentials = auth if auth is None or isinstance(auth, tuple) else (type(auth).__name__, vars(auth))
         self._key = answer_key(
             (
                 step.agent,
@@ -33,7 +32,7 @@ class LastAnswer:
                 sorted(step.settings.items()),
                 str(request.url),
                 sorted(request.headers.raw),
-                credentials,
+                _credentials_of(auth),
             )
         )
 
@@ -55,3 +54,20 @@ class LastAnswer:
         )
         response.provider, response.stale_s = error.provider, answer.age_s
         return response
+
+
+def _credentials_of(auth: Any) -> object:
+    """Return what tells the credentials of a request from others; raises ValueError if nothing does.
+
+    A function keeps them where nobody can look: in its closure, its defaults, or the object that it is bound to.
+    """
+    if auth is None or isinstance(auth, tuple):
+        return auth
+    from httpx2 import Auth
+
+    if isinstance(auth, Auth) and vars(auth):
+        return type(auth).__qualname__, vars(auth)
+    raise ValueError(
+        "fallback=True takes auth=(user, password), or an httpx2.Auth that has its credentials as attributes: by any "
+        "other, the answer for one user could not be told from that for another; put them into headers instead"
+    )

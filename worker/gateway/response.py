@@ -57,7 +57,8 @@ def read_response(response: httpx2.Response, provider: str) -> GatewayResponse:
     """Read and decode the body, at most 8 MiB of it; raises PermanentGatewayError if it is larger."""
     length = response.headers.get("content-length", "")
     body = bytearray()
-    is_too_large = length.isdecimal() and int(length) > BODY_MAX_BYTES
+    has_body = response.request.method != "HEAD"  # whose length is that of the body that a GET would bring
+    is_too_large = has_body and length.isdecimal() and int(length) > BODY_MAX_BYTES
     if not is_too_large:
         for piece in _decoded(response):
             body += piece

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Final
+
+_SECONDS_MAX: Final = 10.0 * 365 * 86_400
+"""More digits may be infinity, with which no caller can reckon."""
 
 
 def parse_retry_after(header: str | None, now: datetime | None = None) -> float | None:
@@ -12,10 +16,10 @@ def parse_retry_after(header: str | None, now: datetime | None = None) -> float 
         return None
     text = header.strip()
     if text.isascii() and text.isdigit():
-        return float(text)
+        return min(float(text), _SECONDS_MAX)
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # a zone of many digits overflows
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)  # "-0000", which says that the zone is not known

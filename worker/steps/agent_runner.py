@@ -87,7 +87,9 @@ class AgentRunner:
             returned = self._run_isolated(agent, step_input, context, running_step)
             if running_step.is_past_deadline:
                 return timeout_error(claimed_step)
-            outcome: Outcome = check_output(self._services.catalogue, claimed_step.execution, step, returned)
+            outcome: Outcome = check_output(
+                self._services.catalogue, claimed_step.execution, step, returned, agent.settings
+            )
         except BaseException as raised:  # noqa: BLE001
             outcome = self._outcome_of_exception(agent, claimed_step, running_step, raised)
         if isinstance(outcome, RunError):
@@ -124,7 +126,7 @@ class AgentRunner:
             return simulated
         if isinstance(raised, StepInterrupted):  # a stray signal
             structlog.get_logger().warning("a step was interrupted without a request to stop")
-        error = error_of_exception(claimed_step.step, raised)
+        error = error_of_exception(claimed_step.step, raised, agent.settings)
         text = self._failures.record(claimed_step, agent, error, raised)
         structlog.get_logger().warning("the agent raised", agent=agent.spec.name, exception=text)
         wait_s = wait_asked_by(raised)

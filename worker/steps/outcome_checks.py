@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -16,6 +17,7 @@ from shared.domain.definitions.retry_policy import RETRY_POLICY_LIMITS
 from shared.domain.execution import ErrorKind, Execution, RunError, Step
 from shared.errors import BucketError
 from worker.agent_errors import InvalidInputError, TransientError
+from worker.agent_settings import hide_settings
 
 OUTPUT_MAX_BYTES: Final = 4 * 1024 * 1024
 OUTPUTS_MAX_BYTES: Final = 32 * 1024 * 1024
@@ -23,6 +25,7 @@ NESTING_MAX: Final = 199
 POINTER_DEPTH_MAX: Final = 8
 MESSAGE_MAX_BYTES: Final = 4096
 
+_NO_SETTINGS: Final[Mapping[str, str]] = MappingProxyType({})
 _INT64_RANGE: Final = range(-(2**63), 2**63)
 _NETWORK_ERRNOS: Final = frozenset(
     {
@@ -38,8 +41,17 @@ class NotJson(ValueError):
     """A value that is not JSON, or that the stores would refuse."""
 
 
-def check_output(catalogue: AgentCatalogue, execution: Execution, step: Step, returned: Any) -> bytes | RunError:
-    """Return ``returned`` as JSON bytes, or the error of an output that cannot be recorded."""
+def check_output(
+    catalogue: AgentCatalogue,
+    execution: Execution,
+    step: Step,
+    returned: Any,
+    settings: Mapping[str, str] = _NO_SETTINGS,
+) -> bytes | RunError:
+    """Return ``returned`` as JSON bytes, or the error of an output that cannot be recorded.
+
+    An error that the agent reports is told without the values of ``settings``.
+    """
     try:
         output = to_json(returned)
     except NotJson as error:
@@ -50,7 +62,9 @@ def check_output(catalogue: AgentCatalogue, execution: Execution, step: Step, re
     if size_error := check_total_size(execution, step, len(output)):
         return size_error
     if "error" in returned:
-        return step_error(step, "agent_error", f"the agent reported an error: {_safe_text_of(returned['error'])}")
+        return step_error(
+            step, "agent_error", f"the agent reported an error: {_safe_text_of(returned['error'], settings)}"
+        )
     if faults := catalogue.find_output_faults(step.agent, returned):
         return step_error(step, "output_invalid", f"the output breaks the agent's output_schema: {join_faults(faults)}")
     return output
@@ -63,8 +77,10 @@ def check_total_size(execution: Execution, step: Step, output_bytes: int) -> Run
     return step_error(step, "output_too_large", f"the run's outputs take over {OUTPUTS_MAX_BYTES} bytes together")
 
 
-def error_of_exception(step: Step, raised: BaseException) -> RunError:
+def error_of_exception(step: Step, raised: BaseException, settings: Mapping[str, str] = _NO_SETTINGS) -> RunError:
     """Return the error for an agent's exception, transient if another attempt may succeed.
+
+    Its text is told without the values of ``settings``.
 
     Transient are network errors, :class:`TransientError`, ConnectionError, TimeoutError, and our own retryable errors.
     """
@@ -72,7 +88,7 @@ def error_of_exception(step: Step, raised: BaseException) -> RunError:
     is_transient |= isinstance(raised, OSError) and raised.errno in _NETWORK_ERRNOS
     is_transient |= isinstance(raised, BucketError) and raised.retryable  # for example of the ledger's store
     kind = ErrorKind.TRANSIENT if is_transient else ErrorKind.PERMANENT
-    text = _safe_text_of(raised)
+    text = _safe_text_of(raised, settings)
     if isinstance(raised, InvalidInputError):
         return step_error(step, "input_invalid", text)
     message = f"{type(raised).__name__}: {text}" if text else type(raised).__name__
@@ -147,13 +163,15 @@ def _type_name_of(value: Any) -> str:
     return "nothing (None)" if value is None else f"a {type(value).__name__}"
 
 
-def _safe_text_of(value: object) -> str:
+def _safe_text_of(value: object, settings: Mapping[str, str]) -> str:
     """Return the text of an exception or an error value, without server paths, at most 4 KiB."""
     try:
         text = str(value)
     except Exception as error:  # noqa: BLE001  (an agent's class may raise anything)
         text = f"<its text raises {type(error).__name__}>"
-    text = _SERVER_PATH.sub("<path>", text[: MESSAGE_MAX_BYTES * 2])
+    # Before the cut, which would leave the beginning of a value that is no longer found.
+    text = hide_settings(text[: MESSAGE_MAX_BYTES * 2], settings)
+    text = _SERVER_PATH.sub("<path>", text)
     return text.encode("utf-8", "replace")[: MESSAGE_MAX_BYTES - 256].decode("utf-8", "ignore")
 
 

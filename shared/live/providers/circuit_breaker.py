@@ -29,12 +29,14 @@ local function publish(open_until, critical_until)
 end
 """
 # ARGV: provider, critical (0 or 1), token, lease in ms, ms between two calls (0: no limit), ms of burst, longest wait
-# for a slot in ms, metric fields of the two refusals, lifetime in ms. The rate limit is a GCRA: `slot` is the
-# theoretical time of arrival, after which the whole burst is free again.
+# for a slot in ms, metric fields of the two refusals, lifetime in ms, longest cool-down in ms. The rate limit is a
+# GCRA: `slot` is the theoretical time of arrival, after which the whole burst is free again. What lies further ahead
+# than it can was written before the clock went back (a failover to a server that is behind): it counts as over.
 _ADMIT: Final = f"""{_COMMON}
 local stored = redis.call('HMGET', KEYS[1], 'open_until', 'probe_until', 'slot', 'seen_at', 'critical_until')
 local open_until = tonumber(stored[1])
 if open_until then
+  if open_until - now > tonumber(ARGV[11]) then open_until = now end
   local wait = math.max(open_until, tonumber(stored[2] or 0)) - now
   if wait > 0 then
     redis.call('HINCRBYFLOAT', KEYS[3], ARGV[8], 1)
@@ -43,7 +45,9 @@ if open_until then
 end
 local wait, interval = 0, tonumber(ARGV[5])
 if interval > 0 then
-  local slot = math.max(tonumber(stored[3] or 0), now) + interval
+  local slot = math.max(tonumber(stored[3] or 0), now)
+  if slot - now > ARGV[6] + ARGV[7] + 1 then slot = now end
+  slot = slot + interval
   wait = math.max(math.ceil(slot - now - tonumber(ARGV[6])), 0)
   if wait > tonumber(ARGV[7]) then
     redis.call('HINCRBYFLOAT', KEYS[3], ARGV[9], 1)
@@ -155,7 +159,7 @@ class SharedBreaker:
             args=[
                 provider, int(is_critical), secrets.token_hex(8), _ms(lease_s), interval_ms, max(interval_ms, 1_000),
                 _ms(self._policy.slot_wait_max_s), error_field(provider, "circuit_open"),
-                error_field(provider, "rate_limit_local"), _TTL_MS,
+                error_field(provider, "rate_limit_local"), _TTL_MS, _ms(self._policy.cooldown_max_s),
             ],
         )  # fmt: skip
         return CallPermit(refusal.decode(), wait_ms / 1_000, probe.decode())
@@ -168,8 +172,9 @@ class SharedBreaker:
         (open_until, probe_until), (seconds, microseconds) = pipe.execute()
         if open_until is None:
             return 0.0
-        until_ms = max(float(open_until), float(probe_until or 0))
-        return max(until_ms / 1_000 - float(seconds) - float(microseconds) / 1_000_000, 0.0)
+        now_s = float(seconds) + float(microseconds) / 1_000_000
+        open_s, probe_s = (float(until_ms or 0) / 1_000 - now_s for until_ms in (open_until, probe_until))
+        return max(open_s if open_s <= self._policy.cooldown_max_s else 0.0, probe_s, 0.0)
 
     def record(self, report: CallReport, seconds: float = 0.0, kind: str = "") -> Verdict:
         """Learn from an admitted call, which took ``seconds`` and failed in the way ``kind``, or not."""

@@ -224,3 +224,10 @@ def write_wheel(folder: Path, name: str, version: str) -> None:
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         wheel.writestr(f"{info}/RECORD", "")
+
+
+def test_an_import_that_ends_its_process_is_told_as_that(greeter: Path, tmp_path: Path) -> None:
+    (greeter / "agent.py").write_text("import os\n\nos._exit(0)\n\n\ndef run(given, ctx):\n    return {}\n")
+    code, output = agents("check", "--no-run", cwd=tmp_path)
+    assert code == 1
+    assert "the import of agent.py ended its process" in output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -166,3 +167,11 @@ def test_cancelled_says_whether_the_agent_is_asked_to_stop() -> None:
     assert not ctx.cancelled
     ctx.cancel.set()
     assert ctx.cancelled
+
+
+def test_no_part_of_a_setting_is_left_where_a_long_repr_is_cut() -> None:
+    secret = "hush-hush-1234"
+    reporter = RecordingReporter()
+    session = SimpleNamespace(padding="x" * 465, token=secret)
+    FakeContext(reporter=reporter, settings={"RATES_KEY": secret}).log("sent", session=session)
+    assert b"hush" not in reporter.lines[0][2]

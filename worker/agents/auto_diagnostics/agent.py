@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 
+from worker.agent_parts.whole_numbers import with_integers
 from worker.context import AgentContext
 
 from .trouble_codes import describe_unknown_code, is_trouble_code
@@ -29,6 +30,7 @@ _NEGATIONS: Final = frozenset(("no", "not", "never", "without", "doesn't", "isn'
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
     """Return ``{issues, severity, driving, recommendations, estimated_cost, warnings, ...}``, the worst first."""
+    given = with_integers(given)
     vehicle = given["vehicle_data"]
     warnings = find_number_faults(vehicle["vin"])
     codes = list(dict.fromkeys(code.strip().upper() for code in vehicle["error_codes"]))

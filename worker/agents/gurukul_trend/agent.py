@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from worker.agent_parts.robust_statistics import TREND_POINTS_MIN
 from worker.agent_parts.score_series import ScoreSeries, direction_of, group_scores
+from worker.agent_parts.whole_numbers import with_integers
 from worker.context import AgentContext
 
 WINDOW_DEFAULT: Final = 3
@@ -16,6 +17,7 @@ SLOPE_DAYS: Final = 30
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
     """Return ``{"trends": [one for each student and subject], window, basis}``."""
+    given = with_integers(given)
     window = given.get("window", WINDOW_DEFAULT)
     trends = [_trend(series, window) for series in group_scores(given["scores"])]
     ctx.log("found the trends", scores=len(given["scores"]), series=len(trends))

@@ -43,11 +43,13 @@ class Akshara:
 def aksharas_of(word: Sequence[Sound]) -> list[Akshara]:
     """Split one word."""
     groups: list[list[Sound]] = [[]]
+    has_vowel = False
     for sound in word:
-        has_vowel = any(before.kind == "vowel" for before in groups[-1])
         if has_vowel and sound.kind != "mark":
             groups.append([])
+            has_vowel = False
         groups[-1].append(sound)
+        has_vowel |= sound.kind == "vowel"
     # What follows the last vowel opened a group without a vowel for each consonant.
     while len(groups) > 1 and not any(sound.kind == "vowel" for sound in groups[-1]):
         groups[-2:] = [groups[-2] + groups[-1]]
@@ -57,7 +59,7 @@ def aksharas_of(word: Sequence[Sound]) -> list[Akshara]:
 def weigh(aksharas: Sequence[Akshara]) -> list[str | None]:
     """Return ``G`` or ``L`` for each akshara of a segment, across its words; None for one without a vowel."""
     return [
-        None if akshara.vowel is None else HEAVY if _is_heavy(akshara, aksharas[at + 1 :]) else LIGHT
+        None if akshara.vowel is None else HEAVY if _is_heavy(akshara, aksharas[at + 1 : at + 2]) else LIGHT
         for at, akshara in enumerate(aksharas)
     ]
 

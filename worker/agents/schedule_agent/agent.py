@@ -10,6 +10,7 @@ from typing import Any, Final
 from worker.agent_errors import InvalidInputError
 from worker.agent_parts.iso_dates import parse_date
 from worker.agent_parts.task_order import order_by_needs
+from worker.agent_parts.whole_numbers import with_integers
 from worker.agent_parts.working_time import WorkingTime, describe_minutes, minute_of, working_time_of
 from worker.context import AgentContext
 
@@ -22,6 +23,7 @@ PRIORITY_DEFAULT: Final = 3
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
     """Return ``{"plan": [...], "unplaced": [...], ...}``: events where they are, then tasks in the earliest gaps."""
+    given = with_integers(given)
     working_time = working_time_of(given)
     planner = _Planner(working_time, given)
     for number, event in enumerate(given.get("events", ())):

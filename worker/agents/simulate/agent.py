@@ -43,7 +43,7 @@ def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
         if number < position.phase:
             continue
         position = _play(phase, replace(position, phase=number), ctx)
-    return _result({"simulated": True, "attempts": ctx.attempt}, given.get("result_bytes", 0))
+    return _result({"simulated": True, "attempts": ctx.attempt}, int(given.get("result_bytes", 0)))
 
 
 def _play(phase: ScriptPhase, position: _ScriptPosition, ctx: AgentContext) -> _ScriptPosition:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
@@ -130,6 +131,7 @@ def _parts_of(element: Element, whole: Entry) -> list[Entry]:
     details = element.findall("NtryDtls/TxDtls")
     if len(details) <= 1:
         return []
+    own_ids = Counter(text_at(detail, "Refs/AcctSvcrRef") for detail in details)
     parts = []
     for number, detail in enumerate(details, 1):
         amount = detail.find("Amt") if detail.find("Amt") is not None else detail.find("AmtDtls/TxAmt/Amt")
@@ -139,7 +141,9 @@ def _parts_of(element: Element, whole: Entry) -> list[Entry]:
             return []
         if currency != whole.currency:
             return []
-        bank_id = text_at(detail, "Refs/AcctSvcrRef") or (f"{whole.bank_id}/{number}" if whole.bank_id else None)
+        # Some banks write the reference of the batch into each of its parts.
+        own_id = text_at(detail, "Refs/AcctSvcrRef")
+        bank_id = own_id if own_id and own_ids[own_id] == 1 else whole.bank_id and f"{whole.bank_id}/{number}"
         description = _description_of(element, detail, value)
         parts.append(replace(whole, amount=value, bank_id=bank_id, description=description))
     return parts if sum(part.amount for part in parts) == whole.amount else []

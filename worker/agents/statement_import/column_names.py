@@ -21,8 +21,9 @@ _ENGLISH: Final[Mapping[str, str]] = {
     "date of transaction",
     "valued": "value date",
     "started": "started date|date started|authorised on|authorized on",
-    "amount": "amount|transaction amount|billing amount|amount in account currency|sum",
-    "net": "net|net amount",
+    "amount": "amount|transaction amount|sum|value",
+    # What was taken from the account, if another column has the amount in the currency of the purchase.
+    "net": "net|net amount|billing amount|billed amount|amount in account currency",
     "gross": "gross|gross amount",
     "debit": "debit|debits|debit amount|paid out|money out|withdrawal|withdrawals|withdrawal amount|withdrawal amt|"
     "amount debited|payments out|out",
@@ -33,7 +34,7 @@ _ENGLISH: Final[Mapping[str, str]] = {
     "kind": "type|transaction type",
     "category": "category",
     "text": "description|transaction description|details|transaction details|narrative|memo|notes|reference|"
-    "payment reference|particulars|remarks|purpose|"
+    "payment reference|particulars|remarks|purpose|narration|transaction remarks|title|"
     "label|notification text",
     "payee": "payee|payee name|name|merchant|merchant name|partner name|counter party|counterparty|"
     "counterparty name|from to",
@@ -124,13 +125,15 @@ _SPANISH: Final[Mapping[str, str]] = {
     "fee": "comision|tarifa",
 }
 _OTHER: Final[Mapping[str, str]] = {
-    "booked": "data operazione|data contabile|data movimento",
-    "date": "data|data lancamento",
-    "valued": "data valuta|data valor",
+    "booked": "data operazione|data contabile|data movimento|data operacji|data ksiegowania",
+    "date": "data|data lancamento|data transakcji",
+    "valued": "data valuta|data valor|data waluty",
     "amount": "importo|valor|montante|belopp|kwota",
     "debit": "uscite|addebiti|dare",
     "credit": "entrate|accrediti|avere",
-    "text": "descrizione|causale|descricao|historico|text|opis",
+    "text": "descrizione|causale|descricao|historico|lancamento|text|opis|opis operacji|opis transakcji",
+    "balance": "saldo po operacji|saldo po transakcji",
+    "currency": "waluta",
 }
 _LANGUAGES: Final = (_ENGLISH, _GERMAN, _FRENCH, _DUTCH, _SPANISH, _OTHER)
 _CURRENCY_CODES: Final = words(
@@ -150,9 +153,13 @@ def plain_name(name: str) -> str:
     return " ".join(re.sub(r"[^a-z0-9]+", " ", "".join(c for c in decomposed if not unicodedata.combining(c))).split())
 
 
+def _with_codes(header: str) -> str:
+    return header.replace("€", " eur ").replace("£", " gbp ").replace("R$", " brl ")
+
+
 def role_of(header: str) -> tuple[str, str | None] | None:
     """Return what a column means, and the currency that its name has ("Amount (EUR)"); None if it is not known."""
-    plain = plain_name(header.replace("€", " eur ").replace("£", " gbp "))
+    plain = plain_name(_with_codes(header))
     roles = _roles()
     if plain in roles:
         return roles[plain], None
@@ -164,7 +171,7 @@ def role_of(header: str) -> tuple[str, str | None] | None:
 
 def is_english(header: str) -> bool:
     """Return whether English statements use a column name, alone or as well as others."""
-    plain = plain_name(header.replace("€", " eur ").replace("£", " gbp "))
+    plain = plain_name(_with_codes(header))
     rest = " ".join(word for word in plain.split() if word not in _CURRENCY_CODES and word not in _FILLERS)
     names = {name for names in _ENGLISH.values() for name in names.split("|")}
     return bool({plain, rest} & (names | {name.replace(" ", "") for name in names}))

@@ -18,6 +18,7 @@ from .statement_table import AMOUNT_ROLES, DATE_ROLES, TableFacts, read_table
 DELIMITERS: Final = (";", ",", "\t", "|")
 _HEADER_LINES_MAX: Final = 60
 """How far down a header is looked for."""
+_ON_ITS_OWN: Final = "import it on its own"
 _LIST_ROLES: Final = frozenset(("text", "payee"))
 _IBAN: Final = re.compile(r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}\b")
 _SEPARATOR_LINE: Final = re.compile(r"\s*\"?sep=([;,|\t])\"?\s*", re.IGNORECASE)
@@ -62,8 +63,13 @@ def read_csv(text: str, statement: ImportedStatement, options: dict[str, Any]) -
             f"with {quote(first)}"
         )
     _note_header(header, statement)
-    rows = []
+    _leave_table_above(header, lines, statement)
+    rows, other_line = [], 0
     for record in records_of(lines, header.delimiter, header.record.last_line):
+        other_line = other_line or (record.line if _is_other_header(record, header, lines) else 0)
+        if other_line:
+            statement.leave(record.line, f"of another table, with the header in line {other_line}: {_ON_ITS_OWN}")
+            continue
         row = _row_of(record, header, statement)
         if row is not None:
             rows.append(row)
@@ -76,6 +82,23 @@ def read_csv(text: str, statement: ImportedStatement, options: dict[str, Any]) -
         **options,
     )
     read_table(rows, facts, statement)
+
+
+def _leave_table_above(header: CsvHeader, lines: Sequence[str], statement: ImportedStatement) -> None:
+    """Say which lines are not read because their own header, above the chosen one, names fewer columns."""
+    other_line = 0
+    for record in records_of(lines[: header.record.line - 1], header.delimiter):
+        other_line = other_line or (record.line if _header_of(record, header.delimiter, lines) else 0)
+        if other_line:
+            statement.leave(record.line, f"of another table, with the header in line {other_line}: {_ON_ITS_OWN}")
+
+
+def _is_other_header(record: CsvRecord, header: CsvHeader, lines: Sequence[str]) -> bool:
+    """Return whether a record is the header of another table; no row of a table is without a digit."""
+    if any(char.isdigit() for field in record.fields for char in field):
+        return False
+    found = _header_of(record, header.delimiter, lines)
+    return found is not None and found.roles != header.roles
 
 
 def _header_of(record: CsvRecord, delimiter: str, lines: Sequence[str]) -> CsvHeader | None:

@@ -49,6 +49,9 @@ def read_ofx(text: str, statement: ImportedStatement) -> None:
         raise InvalidInputError("the OFX has no statement: neither STMTRS nor CCSTMTRS nor a list of transactions")
     transactions = reader.transactions
     money = reader_of(transaction.values.get("TRNAMT", "") for transaction in transactions)
+    if money.note:
+        # OFX has no groups of thousands: a single mark is the decimal one, whatever stands behind it.
+        money = MoneyReader(mark="," if any("," in each.values.get("TRNAMT", "") for each in transactions) else ".")
     for number, transaction in enumerate(transactions, 1):
         try:
             statement.add(_entry_of(transaction, money))

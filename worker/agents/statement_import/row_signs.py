@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -19,6 +20,7 @@ _OUT: Final = words(
 _IN: Final = words(
     "bij c credit cr haben h in incoming abono credito haber avere deposit income crdt entree einnahme inflow"
 )
+_CREDIT_MARK: Final = re.compile(r"[0-9] *cr\.? *$", re.IGNORECASE)
 _PURCHASE: Final = "purchase"
 _REPAYMENTS: Final = "payments and credits"
 
@@ -45,6 +47,7 @@ class SignRule:
     is_inverted: bool = False
     debits_are_negative: bool = False
     credits_are_negative: bool = False
+    only_credits_are_marked: bool = False
     note: str = ""
 
     def apply(self, value: Decimal, is_out: bool | None) -> Decimal:
@@ -68,6 +71,12 @@ def is_out_of(row: Row) -> bool | None:
     return None
 
 
+def has_credit_mark(row: Row) -> bool:
+    """Return whether the amount of a row has the mark CR behind it."""
+    cells = (row.cells.get(role) for role in ("net", "amount", "gross"))
+    return any(isinstance(cell, str) and _CREDIT_MARK.search(cell) for cell in cells)
+
+
 def sign_rule_of(rows: Sequence[Row], money: MoneyReader, sign: str = "auto") -> SignRule:
     """Return the rule for all rows; ``sign`` is what the caller says: auto, as_written or inverted."""
     columns = SignRule(
@@ -80,12 +89,26 @@ def sign_rule_of(rows: Sequence[Row], money: MoneyReader, sign: str = "auto") ->
     if _are_purchases_positive(values):
         note = "purchases have positive amounts here, as card statements list them: all signs are turned; see sign"
         return replace(columns, is_inverted=True, note=note)
+    if _are_only_credits_marked(rows, values):
+        note = "only credits are marked (CR): amounts without a mark are read as money out"
+        return SignRule(marks_decide=True, only_credits_are_marked=True, note=note)
     out = [value for row, value in values if value and is_out_of(row)]
     # Amounts that are negative where money went out have signs of their own.
     if sum(value > 0 for value in out) > sum(value < 0 for value in out):
         note = "the amounts have no signs: a debit or credit mark decides"
-        return SignRule(marks_decide=True, are_marks_required=any("sign" in row.cells for row in rows), note=note)
+        are_marks_required = any("sign" in row.cells for row in rows)
+        unmarked = sum(value > 0 and is_out_of(row) is None for row, value in values)
+        if unmarked and not are_marks_required:
+            note += f"; {unmarked} positive amounts have none and are read as money in"
+        return SignRule(marks_decide=True, are_marks_required=are_marks_required, note=note)
     return columns
+
+
+def _are_only_credits_marked(rows: Sequence[Row], values: Sequence[tuple[Row, Decimal]]) -> bool:
+    """Return whether a card statement marks its few credits with CR, and its purchases with nothing."""
+    marked = sum(map(has_credit_mark, rows))
+    has_other_marks = any(value < 0 or is_out_of(row) is not None for row, value in values)
+    return 0 < marked < len(values) and not has_other_marks
 
 
 def _are_negative(rows: Sequence[Row], money: MoneyReader, role: str) -> bool:
@@ -97,7 +120,7 @@ def _are_negative(rows: Sequence[Row], money: MoneyReader, role: str) -> bool:
 def _are_purchases_positive(values: Sequence[tuple[Row, Decimal]]) -> bool:
     """Return whether a card statement shows, by its columns, kinds or categories, that purchases are positive."""
     if any("card_holder" in row.cells for row, _ in values):
-        return sum(value > 0 for _, value in values) > sum(value < 0 for _, value in values)
+        return sum(value > 0 for _, value in values) >= max(sum(value < 0 for _, value in values), 1)
     negative = [row for row, value in values if value < 0]
     bought = [value for row, value in values if value and plain_name(row.text("kind")) == _PURCHASE]
     if bought:

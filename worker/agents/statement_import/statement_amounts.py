@@ -39,6 +39,8 @@ _AFTER: Final = re.compile(
     rf"(?<=[^A-Za-z])\s*(?:(?P<sign>[+-]|(?i:cr|dr)\.?|[CDSH])|(?P<currency>[A-Z]{{3}}|{_CURRENCY}))$"
 )
 _MINUS_SIGNS: Final = frozenset(("-", "DR", "D", "S"))
+# "5'000.-" and "12,--" are whole amounts: the dashes stand for the cents and are no minus.
+_NO_CENTS: Final = re.compile(r"(?<=[0-9])[.,]-{1,2}(?=$|[^0-9-])")
 _LOOKALIKES: Final = str.maketrans(
     {
         "\u2212": "-",
@@ -148,7 +150,7 @@ def reader_of(texts: Iterable[str | Decimal]) -> MoneyReader:
 @lru_cache(maxsize=1024)
 def parse_amount(text: str) -> WrittenAmount:
     """Take off signs, brackets and currency signs; raises UnreadableCell if the rest is no number."""
-    body = " ".join(text.translate(_LOOKALIKES).split())
+    body = _NO_CENTS.sub("", " ".join(text.translate(_LOOKALIKES).split()))
     signs, currencies = [], []
     # Twice, because a currency stands inside of the brackets or outside.
     for pattern in (_BEFORE, _AFTER) * 2:

@@ -21,6 +21,8 @@ NOTES_MAX: Final = 50
 TEXT_MAX_CHARS: Final = 500
 _ID_MAX_CHARS: Final = 100
 _QUOTE_MAX_CHARS: Final = 60
+# What banks write where they have no reference; two movements that have it are no repetition.
+_NO_IDS: Final = frozenset(("NONREF", "NOTPROVIDED", "NOT PROVIDED", "N/A", "NA", "NONE", "NULL", "UNKNOWN"))
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u200b-\u200f\u2028\u2029\ufeff]+")
 
 
@@ -104,7 +106,7 @@ class ImportedStatement:
     def _identity_of(self, entry: Entry) -> str | None:
         """Return an id that no other transaction of the statement has; None if this one is here already."""
         bank_id = clean(entry.bank_id or "")
-        if not bank_id:
+        if not re.search(r"[1-9A-Za-z]", bank_id) or bank_id.upper() in _NO_IDS:
             return self._unique(_made_up_id(entry))
         first, times = self._by_bank_id.get((entry.account, bank_id), (entry, 0))
         self._by_bank_id[entry.account, bank_id] = (first, times + 1)

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Final
 
 from .column_names import plain_name, words
-from .row_signs import Row, SignRule, is_out_of, sign_rule_of
+from .row_signs import Row, SignRule, has_credit_mark, is_out_of, sign_rule_of
 from .statement_amounts import MoneyReader, currency_code_of, from_minor_units, is_blank, parse_amount, reader_of
 from .statement_dates import DateReader, date_reader_of, text_of_moment
 from .statement_record import Entry, ImportedStatement, UnreadableCell, clean, quote
@@ -139,7 +139,8 @@ def _amount_of(row: Row, readers: _Readers, currency: str | None) -> Decimal:
         if amount is None:
             return _of_two_columns(row, readers, currency)
         value = read(amount, currency)
-    return readers.signs.apply(value, is_out_of(row))
+    is_out = not has_credit_mark(row) if readers.signs.only_credits_are_marked else is_out_of(row)
+    return readers.signs.apply(value, is_out)
 
 
 def _of_two_columns(row: Row, readers: _Readers, currency: str | None) -> Decimal:

@@ -11,6 +11,7 @@ import orjson
 
 from worker.agent_errors import InvalidInputError
 from worker.agent_parts.iso_dates import parse_date
+from worker.agent_parts.whole_numbers import with_integers
 from worker.context import AgentContext
 
 from .grading import grade, scores_of
@@ -27,6 +28,7 @@ def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
 
     ``scores`` is what gurukul_feedback takes: the input's, and one for each subject that was graded.
     """
+    given = with_integers(given)
     seed, count = given.get("seed", SEED_DEFAULT), given.get("count", COUNT_DEFAULT)
     chosen = [question for question in _shuffled(_BANK, seed) if _is_wanted(question, given)]
     notes = (

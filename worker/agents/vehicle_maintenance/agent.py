@@ -11,6 +11,7 @@ import orjson
 
 from worker.agent_errors import InvalidInputError
 from worker.agent_parts.iso_dates import parse_date
+from worker.agent_parts.whole_numbers import with_integers
 from worker.context import AgentContext
 
 from .service_item import STATUSES, Item, Now, Service, judge
@@ -22,6 +23,7 @@ FUEL_DEFAULT: Final = "petrol"
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
     """Return ``{due: [each service, the most urgent first], next, today, notes, ...}``."""
+    given = with_integers(given)
     vehicle, units = given["vehicle_data"], given.get("units", "metric")
     services = _services_of(given.get("services", ()))
     today, today_from = _today_of(given, services)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from worker.agent_parts.iso_dates import parse_date
 from worker.agent_parts.task_order import order_by_needs
+from worker.agent_parts.whole_numbers import with_integers
 from worker.agent_parts.working_time import (
     DAYS_DEFAULT,
     HOURS_DEFAULT,
@@ -43,6 +44,7 @@ class _Place:
 
 def run(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
     """Return the tasks in order, the critical path, late tasks and suggestions; with it, what schedule_agent takes."""
+    given = with_integers(given)
     working_time = working_time_of(given)
     places = _places_of(given["tasks"])
     makespan = max((place.finishes for place in places.values()), default=0)

@@ -145,6 +145,19 @@ def test_many_workers_let_one_probe_through(redis_client: redis.Redis) -> None:
         assert len([probe for probe in pool.map(admit, breakers) if probe]) == 1
 
 
+def test_a_clock_that_goes_back_holds_up_no_call(redis_client: redis.Redis) -> None:
+    breaker = SharedBreaker(redis_client, CallPolicy(cooldown_s=0.1, rate=5.0))
+    call(breaker, *["error"] * 5)
+    in_an_hour_ms = (redis_client.time()[0] + 3_600) * 1_000
+    redis_client.hset(f"provider:{NAME}", mapping={"open_until": in_an_hour_ms, "slot": in_an_hour_ms})
+
+    assert breaker.open_for_s(NAME) == 0.0
+    probe = breaker.admit(NAME, lease_s=5)
+    assert (probe.refusal, probe.wait_s, bool(probe.probe)) == ("", 0.0, True)
+    assert breaker.admit(NAME, lease_s=5).refusal == "circuit_open", "one probe"
+    assert breaker.record(CallReport(NAME, "ok", probe=probe.probe)).change == "closed"
+
+
 def test_the_state_is_shown_with_whether_the_provider_is_critical(redis_client: redis.Redis) -> None:
     def states() -> tuple[ProviderState, ...]:
         pipe = redis_client.pipeline(transaction=False)
@@ -212,3 +225,22 @@ def test_with_redis_away_each_process_has_a_breaker_of_its_own_and_waits_once(
         assert kinds == ["server_error"] * 5 + ["circuit_open"]
     finally:
         child.resume()
+
+
+def test_calls_that_their_own_limits_stop_say_nothing_about_the_provider(harness: Harness, stub: ProviderStub) -> None:
+    outbound = harness.outbound(rate=1.0)
+    http = harness.gateway(outbound)
+    http.get(f"{stub.url}/json")
+    for _ in range(6):
+        begun_at = time.monotonic()
+        with pytest.raises(GatewayError) as caught:
+            http.get(f"{stub.url}/json", timeout=0.05, retry=False)
+        assert caught.value.kind == "rate_limit_local"
+        assert time.monotonic() - begun_at < 0.5, "no wait for a slot that comes too late"
+    harness.remaining_s = -1.0
+    for _ in range(6):
+        with pytest.raises(GatewayError):
+            harness.gateway(harness.outbound()).get(f"{stub.url}/json", retry=False)
+
+    harness.remaining_s = 100.0
+    assert harness.gateway(harness.outbound()).get(f"{stub.url}/json").is_success

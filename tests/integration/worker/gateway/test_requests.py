@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 from typing import Any
 
+import httpx2
 import pytest
 import redis
 
 from tests.integration.worker.gateway.conftest import KEY, Harness
-from tests.provider_stub import ProviderStub, Received, Reply
+from tests.provider_stub import HUGE_BYTES, ProviderStub, Received, Reply
 from worker.gateway.gateway_errors import GatewayError
 
 
@@ -161,3 +163,25 @@ def test_a_compressed_body_is_whole_or_an_error(harness: Harness, stub: Provider
     assert harness.gateway().get(f"{stub.url}/members").json() == {"a": 1}
     with pytest.raises(GatewayError, match="bad_response"):
         harness.gateway().get(f"{stub.url}/incomplete")
+
+
+def test_an_old_answer_is_refused_if_its_credentials_cannot_be_told(harness: Harness, stub: ProviderStub) -> None:
+    def bearer(token: str) -> Any:
+        def sign(request: Any) -> Any:
+            request.headers["Authorization"] = f"Bearer {token}"
+            return request
+
+        return sign
+
+    http = harness.gateway()
+    assert http.get(f"{stub.url}/echo", auth=bearer("one")).is_success
+    for auth in (bearer("one"), functools.partial(bearer("two"))):
+        with pytest.raises(ValueError, match="put them into headers instead"):
+            http.get(f"{stub.url}/echo", auth=auth, fallback=True)
+    assert http.get(f"{stub.url}/echo", auth=httpx2.BasicAuth("user", "password"), fallback=True).is_success
+
+
+def test_a_head_of_a_large_file_is_no_large_answer(harness: Harness, stub: ProviderStub) -> None:
+    stub.reply("/file", lambda _: Reply(body=b" " * HUGE_BYTES))
+    response = harness.gateway().request("HEAD", f"{stub.url}/file")
+    assert (response.status_code, response.content) == (200, b"")

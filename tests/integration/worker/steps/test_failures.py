@@ -101,3 +101,23 @@ def test_failures_are_deleted_with_their_run(bench: WorkerHarness) -> None:
     sweep = RetentionSweep(bench.services.database)
     assert list(sweep.delete_expired(bench.clock.now() + timedelta(days=8), 7)) == [run.id]
     assert not bench.services.failures.list_all(PUBLIC_INTEGRATOR, run.id)
+
+
+@pytest.mark.parametrize("padding", [0, 3810, 3835])
+@pytest.mark.parametrize("reports", [False, True])
+def test_no_part_of_a_setting_is_left_where_a_long_error_is_cut(
+    bench: WorkerHarness, padding: int, reports: bool
+) -> None:
+    text = "x" * padding + SECRET
+
+    def fail(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
+        if reports:
+            return {"error": text}
+        raise ValueError(text)
+
+    bench.agents = {**bench.agents, "echo": replace(bench.agents["echo"], settings={"RATES_KEY": SECRET})}
+    run = bench.accept("echo")
+    bench.runner(echo=fail).run_message(bench.message_of(run))
+    view = bench.services.views.get(run.id)
+    assert view is not None
+    assert SECRET[:4].encode() not in view

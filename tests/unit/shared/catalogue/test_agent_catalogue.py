@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +244,43 @@ def test_two_files_of_one_baskets_name_are_refused(tmp_path: Path) -> None:
         (tmp_path / file).write_text(json.dumps(basket))
     with pytest.raises(SpecError, match=r"two\.json: name 'b' is taken"):
         load_seed_baskets(folder=tmp_path)
+
+
+def _put_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def _put_device(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/dev/zero")
+
+
+def _put_large_file(file: Path) -> None:
+    os.truncate(file, 5 * 1024 * 1024)
+
+
+def _put_deep_schema(file: Path) -> None:
+    spec = json.loads(file.read_text()) | {"input_schema": "@"}
+    file.write_text(json.dumps(spec).replace('"@"', '{"not": ' * 300 + "{}" + "}" * 300))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_put_pipe, "no regular file"),
+        (_put_device, "no regular file"),
+        (_put_large_file, "at most 4194304 are read"),
+        (_put_deep_schema, "nested over 250 levels"),
+    ],
+)
+def test_a_spec_that_cannot_be_read_is_a_fault_of_its_agent_alone(
+    tmp_path: Path, spoil: Callable[[Path], None], reason: str
+) -> None:
+    write_agent(tmp_path, "good")
+    spoil(write_agent(tmp_path, "bad") / "agent_spec.json")
+
+    catalogue = load_catalogue(tmp_path)
+
+    assert catalogue.has("good")
+    assert reason in catalogue.broken["bad"].reason

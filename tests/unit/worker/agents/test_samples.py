@@ -193,3 +193,31 @@ def test_the_counter_leaves_a_line_for_each_run(
     for attempt in (1, 2):
         agents["counter"].run({"file": str(file)}, new_context(attempt=attempt))
     assert file.read_text().split() == [f"1763700000_89ce24ad1b2c3d4e:step:{attempt}" for attempt in (1, 2)]
+
+
+def _with_floats(value: Any) -> Any:
+    """Write each whole number as JSON Schema takes it too: 5 as 5.0."""
+    if isinstance(value, dict):
+        return {name: _with_floats(child) for name, child in value.items()}
+    if isinstance(value, list):
+        return [_with_floats(child) for child in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("auto_diagnostics", {}),
+        ("gurukul_trend", {"window": 2}),
+        ("schedule_agent", {"buffer_minutes": 15}),
+        ("simulate", {"script": [], "result_bytes": 100}),
+        ("vedic_quiz_agent", {}),
+        ("vehicle_maintenance", {"intervals": [{"type": "oil_change", "months": 6}]}),
+        ("workflow_agent", {}),
+    ],
+)
+def test_a_whole_number_may_be_written_with_a_decimal_point(
+    name: str, changes: dict[str, Any], agents: Mapping[str, Agent], run_agent: Callable[..., dict[str, Any]]
+) -> None:
+    given = agents[name].spec.sample_input | changes
+    assert run_agent(name, _with_floats(given)) == run_agent(name, given)

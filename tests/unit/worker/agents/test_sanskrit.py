@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -127,3 +128,9 @@ def test_forms_of_the_lexicon_are_recognised_and_others_are_not(parse: Parse) ->
 @pytest.mark.parametrize("text", ["\u094d\u093e\u0902", "k", "ḥḥḥ'", "|" * 50, "\0\ufffe😀", "ंकक्" * 2500, "\n" * 9000])
 def test_hostile_texts_have_a_result(parse: Parse, text: str) -> None:
     parse(text)
+
+
+def test_a_word_of_ten_thousand_consonants_takes_no_more_than_a_moment(run_agent: Any) -> None:
+    began = time.process_time()
+    run_agent("sanskrit_parser", {"text": "k" * 10_000})
+    assert time.process_time() - began < 0.6, "it was quadratic: 2 s"

@@ -27,6 +27,8 @@ NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
         ("Fri, 01 May 2026 14:00:30 +0200", 30.0),
         ("Fri, 01 May 2026 11:00:00 GMT", 0.0),
         ("Fri, 99 May 2026 11:00:00 GMT", None),
+        ("Fri, 01 May 2026 11:00:00 +9999999999999", None),
+        ("9" * 400, 315_360_000.0),
     ],
 )
 def test_it_is_read_as_seconds_from_now(header: str | None, seconds: float | None) -> None:
