@@ -59,6 +59,7 @@ class Settings:
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     outbound_hosts: OutboundHosts = field(default_factory=OutboundHosts)
     outbound_rate: float | None = None
+    outbound_proxy: str = field(default="", repr=False)
     log_level: str = "INFO"
     faults: str = ""
 
@@ -176,6 +177,16 @@ def _check_outbound_hosts(texts: list[str]) -> None:
         raise environs.ValidationError(f"is no list of hosts, such as {EXAMPLE}: {error}") from error
 
 
+def _check_outbound_proxy(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_proxy = parts.scheme in ("http", "https") and bool(parts.hostname) and bool(parts.port)
+    except ValueError:
+        is_proxy = False
+    if not is_proxy or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValidationError("is no URL of a proxy with its port, such as http://proxy.example.com:3128")
+
+
 VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "host": ("HOST", _str_reader()),
     "port": ("PORT", _int_reader(0, 65_535)),
@@ -199,6 +210,7 @@ VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "trusted_proxies": ("BUCKET_TRUSTED_PROXIES", _read_networks),
     "outbound_hosts": ("BUCKET_OUTBOUND_HOSTS", _read_outbound_hosts),
     "outbound_rate": ("BUCKET_OUTBOUND_RATE", lambda env, variable: env.float(variable, None, validate=_RATE)),
+    "outbound_proxy": ("BUCKET_OUTBOUND_PROXY", _str_reader(_check_outbound_proxy)),
     "log_level": ("BUCKET_LOG_LEVEL", _str_reader(validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
     "faults": ("BUCKET_FAULTS", _str_reader()),
 }

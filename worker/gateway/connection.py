@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import httpcore2
 import httpx2
 
-from shared.outbound_hosts import OutboundHosts
+from shared.outbound_hosts import Address, OutboundHosts, parse_address
 
 Resolver = Callable[[str, int], Sequence[str]]
 """Returns the addresses of a host and port, as texts; raises OSError if there are none."""
@@ -45,22 +46,32 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 class PoolTransport(httpx2.BaseTransport):
-    """A pool of connections that only lead to checked addresses; no proxy, no Unix sockets."""
+    """A pool of connections that only lead to checked addresses, and one through a proxy if there is one.
 
-    def __init__(self, hosts: OutboundHosts, resolve: Resolver | None = None) -> None:
-        """Open nothing yet; ``resolve`` is how names become addresses."""
-        self._pool = httpcore2.ConnectionPool(
-            ssl_context=httpcore2.default_ssl_context(),  # one for all connections: to make it takes 25 ms
-            max_connections=_CONNECTIONS_MAX,
-            max_keepalive_connections=_IDLE_MAX,
-            keepalive_expiry=_IDLE_S,
-            network_backend=CheckedNetwork(hosts, resolve or resolve_name),
-        )
+    Hosts that are addresses, and ``localhost``, are called without the proxy.
+    """
+
+    def __init__(self, hosts: OutboundHosts, resolve: Resolver | None = None, proxy: str = "") -> None:
+        """Open nothing yet; ``resolve`` is how names become addresses, ``proxy`` the URL of a proxy."""
+        limits: dict[str, Any] = {
+            "ssl_context": httpcore2.default_ssl_context(),  # one for all connections: to make it takes 25 ms
+            "max_connections": _CONNECTIONS_MAX,
+            "max_keepalive_connections": _IDLE_MAX,
+            "keepalive_expiry": _IDLE_S,
+        }
+        resolve = resolve or resolve_name
+        self._pool = httpcore2.ConnectionPool(network_backend=CheckedNetwork(hosts.allows_address, resolve), **limits)
+        self._proxied: httpcore2.ConnectionPool | None = None
+        if proxy:
+            # The proxy itself may be anywhere: it is the operator's. It resolves the names.
+            network = CheckedNetwork(lambda _host, _address: True, resolve)
+            address, auth = _split_credentials(proxy)
+            self._proxied = httpcore2.HTTPProxy(address, auth, network_backend=network, **limits)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one request; errors are those of httpcore2, and AddressNotAllowed."""
         url = request.url
-        response = self._pool.handle_request(
+        response = self._pool_of(url.host).handle_request(
             httpcore2.Request(
                 method=request.method,
                 url=httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
@@ -79,6 +90,12 @@ class PoolTransport(httpx2.BaseTransport):
     def close(self) -> None:
         """Close the connections."""
         self._pool.close()
+        if self._proxied is not None:
+            self._proxied.close()
+
+    def _pool_of(self, host: str) -> httpcore2.ConnectionPool:
+        is_direct = self._proxied is None or host == "localhost" or parse_address(host) is not None
+        return self._pool if is_direct or self._proxied is None else self._proxied
 
 
 class _Body(httpx2.SyncByteStream):
@@ -95,8 +112,9 @@ class _Body(httpx2.SyncByteStream):
 class CheckedNetwork(httpcore2.NetworkBackend):
     """Connects to addresses that were checked, within the time limit of the request."""
 
-    def __init__(self, hosts: OutboundHosts, resolve: Resolver) -> None:
-        self._hosts = hosts
+    def __init__(self, allows: Callable[[str, Address], bool], resolve: Resolver) -> None:
+        """``allows`` returns whether a connection for a host may lead to an address."""
+        self._allows = allows
         self._resolve = resolve
         self._network = httpcore2.SyncBackend()
 
@@ -131,7 +149,7 @@ class CheckedNetwork(httpcore2.NetworkBackend):
         except ValueError:
             addresses = [*dict.fromkeys(_resolve_within(self._resolve, host, port, limit_s))]
         for text in addresses:
-            if not self._hosts.allows_address(host, ipaddress.ip_address(text)):
+            if not self._allows(host, ipaddress.ip_address(text)):
                 raise AddressNotAllowed(
                     f"{host} resolves to a private address, which BUCKET_OUTBOUND_HOSTS does not name"
                 )
@@ -171,6 +189,14 @@ class TimedStream(httpcore2.NetworkStream):
 def resolve_name(host: str, port: int) -> list[str]:
     """Return the addresses of ``host`` as the operating system resolves it."""
     return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+def _split_credentials(proxy: str) -> tuple[str, tuple[str, str] | None]:
+    """Return the address of a proxy without user and password, and these."""
+    parts = urlsplit(proxy)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    auth = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
+    return f"{parts.scheme}://{host}:{parts.port}", auth
 
 
 def _remaining(limit_s: float | None, timeout_error: type[Exception]) -> float:

@@ -22,6 +22,7 @@ class Outbound:
     def __init__(self, settings: Settings, resolve: Resolver | None = None, policy: CallPolicy | None = None) -> None:
         """``resolve`` is how names become addresses; ``policy`` replaces the limits that the settings give."""
         self.hosts = settings.outbound_hosts
+        self._proxy = settings.outbound_proxy
         self.user_agent = f"bucket/{version('bucket')}"
         self.breaker = BreakerFailover(settings.redis_url, policy or CallPolicy(rate=settings.outbound_rate))
         self._resolve = resolve
@@ -45,7 +46,7 @@ class Outbound:
 
         with self._lock:
             if self._transport is None or self._owner != os.getpid():  # a process that an agent forked has its own
-                self._transport, self._owner = PoolTransport(self.hosts, self._resolve), os.getpid()
+                self._transport, self._owner = PoolTransport(self.hosts, self._resolve, self._proxy), os.getpid()
             return self._transport
 
     def drop_connections(self) -> None:

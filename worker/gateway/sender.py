@@ -111,6 +111,10 @@ def _gateway_errors(provider: str, limit_s: float) -> Iterator[None]:
     except (httpcore2.LocalProtocolError, httpcore2.UnsupportedProtocol):  # their texts quote headers
         text = "the request cannot be sent: its method or a header has letters that HTTP does not allow"
         raise gateway_error("invalid_request", text, provider=provider) from None
+    except httpcore2.ProxyError as error:  # its text is the status line of the proxy
+        raise gateway_error(
+            "network", f"the proxy did not connect to {provider}: {str(error)[:60]}", provider=provider
+        ) from None
     except httpcore2.NetworkError as error:
         if certificate_fault := _certificate_fault(error):
             text = f"the certificate of {provider} is not trusted: {certificate_fault}"

@@ -99,6 +99,17 @@ def test_the_setting_is_read_and_none_allows_nothing(monkeypatch: pytest.MonkeyP
     settings = Settings.from_environ()
     assert settings.outbound_hosts.origins == {Origin("https", "a.example", 443), Origin("https", "::1", 8443)}
     assert settings.outbound_rate == 2.5
+    assert settings.outbound_proxy == ""
+    monkeypatch.setenv("BUCKET_OUTBOUND_PROXY", "http://ada:s3cret@proxy.example:3128")
+    settings = Settings.from_environ()
+    assert settings.outbound_proxy == "http://ada:s3cret@proxy.example:3128"
+    assert "s3cret" not in repr(settings)
+    for wrong in ("proxy.example:3128", "http://ada:s3cret@proxy.example", "socks5://s3cret:1", "http://p:1/s3cret"):
+        monkeypatch.setenv("BUCKET_OUTBOUND_PROXY", wrong)
+        with pytest.raises(SettingsError, match="is no URL of a proxy with its port") as caught:
+            Settings.from_environ()
+        assert "s3cret" not in str(caught.value)
+    monkeypatch.delenv("BUCKET_OUTBOUND_PROXY")
     monkeypatch.setenv("BUCKET_OUTBOUND_RATE", "0")
     with pytest.raises(SettingsError, match="BUCKET_OUTBOUND_RATE"):
         Settings.from_environ()

@@ -32,13 +32,16 @@ class Harness:
     lines: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     cancel: threading.Event = field(default_factory=threading.Event)
     remaining_s: float = 100.0
+    proxy: str = ""
     outbounds: list[Outbound] = field(default_factory=list)
 
     def outbound(
         self, resolve: Callable[[str, int], list[str]] | None = None, hosts: list[str] | None = None, **limits: Any
     ) -> Outbound:
         settings = Settings(
-            redis_url=self.redis_url, outbound_hosts=parse_outbound_hosts(self.hosts if hosts is None else hosts)
+            redis_url=self.redis_url,
+            outbound_hosts=parse_outbound_hosts(self.hosts if hosts is None else hosts),
+            outbound_proxy=self.proxy,
         )
         self.outbounds.append(Outbound(settings, resolve, CallPolicy(**limits)))
         return self.outbounds[-1]
