@@ -94,7 +94,7 @@ def _run_stack(lock: DirectoryLock, directory: Path, *, verbose: bool) -> None:
 def _agents_reload(
     settings: Settings, watch: AgentsWatch | None, supervisor: Supervisor, url: str
 ) -> Callable[[], None]:
-    """Tell what is wrong with the author's agents, and return what reloads them when they have changed."""
+    """Print what is wrong with the author's agents, and return what reloads them when they have changed."""
     if settings.agents_dir is None or watch is None:
         return lambda: None
     from compose.own_agents.agents_reload import AgentsReload  # only here: it loads what runs agents

@@ -32,7 +32,7 @@ class AgentsReload:
     """Watches the agents of one directory while a stack runs; call :meth:`check` again and again."""
 
     def __init__(self, directory: Path, watch: AgentsWatch, supervisor: Supervisor, api_url: str) -> None:
-        """Tell what is wrong with the agents of a stack that has started after ``watch`` had looked at them."""
+        """Print what is wrong with the agents of a stack that has started after ``watch`` had looked at them."""
         self._directory = directory
         self._supervisor = supervisor
         self._port = urlsplit(api_url).port or 80

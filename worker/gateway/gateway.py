@@ -49,7 +49,7 @@ _OUTCOMES: Final[Mapping[str, Outcome]] = {
 
 
 class _Repeat(Exception):
-    """Tells stamina to go on with the next attempt."""
+    """Raised to make stamina begin the next attempt."""
 
 
 @dataclass(slots=True)

@@ -166,9 +166,13 @@ class Heartbeat:
             self._pending_writes.published_seq = record.lines_total
 
     def _send_report(self) -> None:
+        stored = self._pending_writes.reports_stored
         report = self._reporter.take_report()
         if report.is_empty:
-            self._publish_reports_of_checkpoints()
+            # An agent that makes checkpoints often leaves nothing to report here: show what was stored with them.
+            if stored != self._reports_shown:
+                self._publish_view()
+                self._reports_shown = stored
             return
         as_of = boottime_s()
         try:
@@ -182,13 +186,7 @@ class Heartbeat:
         self._publisher.publish_view(record, as_of=as_of, published_seq=self._pending_writes.published_seq)
         self._pending_writes.published_seq = record.lines_total
         self._is_published = True
-
-    def _publish_reports_of_checkpoints(self) -> None:
-        """Show what was stored with checkpoints: an agent that makes them often leaves nothing to report here."""
-        stored = self._pending_writes.reports_stored
-        if stored != self._reports_shown:
-            self._publish_view()
-            self._reports_shown = stored
+        self._reports_shown = stored
 
     def _renew_lease(self) -> None:
         renewed = self._store.renew(self._lease, self._services.clock.now() + self._services.timings.lease)

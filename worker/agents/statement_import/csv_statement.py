@@ -85,7 +85,7 @@ def read_csv(text: str, statement: ImportedStatement, options: dict[str, Any]) -
 
 
 def _leave_table_above(header: CsvHeader, lines: Sequence[str], statement: ImportedStatement) -> None:
-    """Say which lines are not read because their own header, above the chosen one, names fewer columns."""
+    """Record which lines are not read because their own header, above the chosen one, names fewer columns."""
     other_line = 0
     for record in records_of(lines[: header.record.line - 1], header.delimiter):
         other_line = other_line or (record.line if _header_of(record, header.delimiter, lines) else 0)

@@ -84,13 +84,13 @@ class ImportedStatement:
         self._list(transaction)
 
     def leave(self, line: int, reason: str) -> None:
-        """Say that something could not be read, and why."""
+        """Record what could not be read, and why."""
         self.unread_count += 1
         if len(self.unread) < UNREAD_MAX:
             self.unread.append({"line": line, "reason": shorten(clean(reason), TEXT_MAX_CHARS)})
 
     def note(self, text: str) -> None:
-        """Say what was decided; the same note is kept once."""
+        """Record what was decided; the same note is kept once."""
         text = shorten(clean(text), TEXT_MAX_CHARS)
         if text not in self.notes and len(self.notes) < NOTES_MAX:
             self.notes.append(text)

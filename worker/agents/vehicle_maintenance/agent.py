@@ -1,4 +1,4 @@
-"""Tells which services of a vehicle are due by distance and time, by the table in ``intervals.json``."""
+"""Lists which services of a vehicle are due by distance and time, by the table in ``intervals.json``."""
 
 from __future__ import annotations
 

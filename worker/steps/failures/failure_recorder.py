@@ -23,17 +23,17 @@ class FailureRecorder:
         """Store the traceback of a failed attempt, and return it; raises nothing."""
         folder = self._services.catalogue.folder(agent.spec.name)
         text = format_agent_traceback(raised, folder, agent.settings)
-        failure = AttemptFailure(
-            integrator=claimed_step.execution.integrator,
-            execution_id=claimed_step.execution.id,
-            step=claimed_step.step.id,
-            agent=agent.spec.name,
-            attempt=claimed_step.step.claims,
-            at=self._services.clock.now(),
-            error_code=error.error_code,
-            traceback=text,
-        )
         try:
+            failure = AttemptFailure(
+                integrator=claimed_step.execution.integrator,
+                execution_id=claimed_step.execution.id,
+                step=claimed_step.step.id,
+                agent=agent.spec.name,
+                attempt=claimed_step.step.claims,
+                at=self._services.clock.now(),  # it may have to ask the store
+                error_code=error.error_code,
+                traceback=text,
+            )
             self._services.failures.add(failure)
         except BucketError as away:
             structlog.get_logger().warning("a traceback was not stored", reason=away.message)
