@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import shutil
 import stat
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pymongo
+import pytest
 import redis
 
 from compose.embedded import server_plans as embedded
 from compose.embedded import socket_dir
 from compose.embedded.managed_process import Child
+from tests.conftest import Servers
+from tests.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def _quiet_redis(servers: Servers) -> None:
+    """Wait until nothing writes any more: a process of the test file before may just be ending."""
+    with closing(redis.Redis.from_url(servers.redis_url)) as client:
+
+        def is_quiet() -> bool:
+            client.flushall()
+            time.sleep(0.3)  # nothing may happen in this time, so there is no condition to wait for
+            return bool(client.dbsize() == 0)
+
+        wait_until(is_quiet, 20, "nothing writes to Redis")
 
 
 def test_redis_is_empty_and_evicts_only_keys_with_an_expiry(redis_url: str) -> None:
