@@ -40,8 +40,8 @@ from shared.domain.list_query import ListOrder, ListQuery
 from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError
 from shared.settings import Settings
-from shared.store.database import INDEXES
 from shared.store.executions.documents import new_document
+from shared.store.indexes import INDEXES
 
 FEW: Final = 1_000
 _RARE: Final = 50

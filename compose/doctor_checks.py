@@ -19,7 +19,8 @@ from compose.embedded.directory_lock import DirectoryLock
 from compose.operator_error import OperatorError
 from compose.server_report import ServerReport
 from shared.errors import SettingsError
-from shared.settings import VARIABLES, Settings, unknown_variables
+from shared.setting_readers import VARIABLES
+from shared.settings import Settings, unknown_variables
 
 _PYTHON_MIN: Final = (3, 11)
 _START_TIMEOUT_S: Final = 20

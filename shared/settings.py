@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-import ipaddress
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from typing import Final
 
 import environs
-import redis
-from marshmallow import ValidationError, validate
-from redis.connection import AbstractConnection
 
 from shared.errors import SettingsError
-from shared.outbound_hosts import EXAMPLE, OutboundHosts, parse_outbound_hosts
+from shared.outbound_hosts import OutboundHosts
+from shared.setting_readers import VARIABLES
 from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
-
-# What redis-py takes from the query of a URL: it fails on any other name when it connects.
-_REDIS_OPTIONS: Final = frozenset(
-    name
-    for kind in (redis.Connection, redis.UnixDomainSocketConnection, redis.SSLConnection, AbstractConnection)
-    for name in inspect.signature(kind).parameters
-)
-_CERT_REQS: Final = ("required", "optional", "none")
-_RATE: Final = validate.Range(min=0, max=10_000, min_inclusive=False)
-_SECONDS: Final = validate.Range(min=0, max=31_536_000, min_inclusive=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,101 +101,3 @@ def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
 def _format_faults(messages: list[str] | Mapping[str, list[str]]) -> str:
     faults = messages if isinstance(messages, Mapping) else {"settings": messages}
     return "\n".join(f"{name}: {' '.join(map(str, texts))}" for name, texts in sorted(faults.items()))
-
-
-_Reader = Callable[[environs.Env, str], Any]
-
-
-def _str_reader(check: Callable[[str], Any] | None = None) -> _Reader:
-    return lambda env, variable: env.str(variable, None, validate=check)
-
-
-def _int_reader(minimum: int = 1, maximum: int | None = None) -> _Reader:
-    return lambda env, variable: env.int(variable, None, validate=validate.Range(min=minimum, max=maximum))
-
-
-def _read_seconds(env: environs.Env, variable: str) -> float | None:
-    return env.float(variable, None, validate=_SECONDS)
-
-
-def _read_list(env: environs.Env, variable: str) -> tuple[str, ...] | None:
-    names = env.list(variable, None)
-    return None if names is None else tuple(name.strip() for name in names if name.strip())
-
-
-def _check_redis_url(url: str) -> None:
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        raise ValidationError("is no Redis URL")
-    options = dict(parse_qsl(urlsplit(url).query))
-    if unknown := sorted(options.keys() - _REDIS_OPTIONS):
-        raise ValidationError(f"{unknown[0]} is no option of a Redis URL")
-    if (authorities := options.get("ssl_ca_certs")) is not None and not Path(authorities).is_file():
-        raise ValidationError(f"the file of ssl_ca_certs, {authorities}, does not exist")
-    asked = options.get("ssl_cert_reqs")
-    if asked is not None and asked.removeprefix("CERT_").lower() not in _CERT_REQS:
-        raise ValidationError(f"ssl_cert_reqs must be one of {', '.join(_CERT_REQS)}")
-
-
-def _read_networks(env: environs.Env, variable: str) -> tuple[IPv4Network | IPv6Network, ...] | None:
-    texts = env.list(variable, None, validate=_check_networks)
-    return None if texts is None else tuple(ipaddress.ip_network(text.strip()) for text in texts)
-
-
-def _check_networks(texts: list[str]) -> None:
-    try:
-        for text in texts:
-            ipaddress.ip_network(text.strip())
-    except ValueError as error:
-        example = "10.0.0.7,10.1.0.0/16"
-        raise environs.ValidationError(f"is no list of addresses and networks, such as {example}: {error}") from error
-
-
-def _read_outbound_hosts(env: environs.Env, variable: str) -> OutboundHosts | None:
-    texts = env.list(variable, None, validate=_check_outbound_hosts)
-    return None if texts is None else parse_outbound_hosts(texts)
-
-
-def _check_outbound_hosts(texts: list[str]) -> None:
-    try:
-        parse_outbound_hosts(texts)
-    except ValueError as error:
-        raise environs.ValidationError(f"is no list of hosts, such as {EXAMPLE}: {error}") from error
-
-
-def _check_outbound_proxy(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        is_proxy = parts.scheme in ("http", "https") and bool(parts.hostname) and bool(parts.port)
-    except ValueError:
-        is_proxy = False
-    if not is_proxy or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValidationError("is no URL of a proxy with its port, such as http://proxy.example.com:3128")
-
-
-VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
-    "host": ("HOST", _str_reader()),
-    "port": ("PORT", _int_reader(0, 65_535)),
-    "redis_url": ("REDIS_URL", _str_reader(_check_redis_url)),
-    "mongodb_url": ("MONGODB_URL", _str_reader(validate.Regexp(r"mongodb(\+srv)?://", error="is no MongoDB URL"))),
-    "environment": ("BUCKET_ENV", _str_reader(validate.OneOf(["development", "test", "production"]))),
-    "api_processes": ("BUCKET_API_PROCESSES", _int_reader()),
-    "api_threads": ("BUCKET_API_THREADS", _int_reader()),
-    "held_polls": ("BUCKET_HELD_POLLS", _int_reader(0)),
-    "backlog_max": ("BUCKET_BACKLOG_MAX", _int_reader()),
-    "worker_concurrency": ("BUCKET_WORKER_CONCURRENCY", _int_reader()),
-    "lease_s": ("BUCKET_LEASE_S", _read_seconds),
-    "heartbeat_s": ("BUCKET_HEARTBEAT_S", _read_seconds),
-    "handoff_s": ("BUCKET_HANDOFF_S", _read_seconds),
-    "losses_max": ("BUCKET_LOSSES_MAX", _int_reader()),
-    "grace_s": ("BUCKET_GRACE_S", _read_seconds),
-    "drain_s": ("BUCKET_DRAIN_S", _read_seconds),
-    "retention_days": ("BUCKET_RETENTION_DAYS", _int_reader()),
-    "agents_dir": ("BUCKET_AGENTS_DIR", lambda env, variable: env.path(variable, None)),
-    "cors_origins": ("BUCKET_CORS_ORIGINS", _read_list),
-    "trusted_proxies": ("BUCKET_TRUSTED_PROXIES", _read_networks),
-    "outbound_hosts": ("BUCKET_OUTBOUND_HOSTS", _read_outbound_hosts),
-    "outbound_rate": ("BUCKET_OUTBOUND_RATE", lambda env, variable: env.float(variable, None, validate=_RATE)),
-    "outbound_proxy": ("BUCKET_OUTBOUND_PROXY", _str_reader(_check_outbound_proxy)),
-    "log_level": ("BUCKET_LOG_LEVEL", _str_reader(validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
-    "faults": ("BUCKET_FAULTS", _str_reader()),
-}

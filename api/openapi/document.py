@@ -16,8 +16,9 @@ from api.http.version_prefix import VERSION_PREFIX
 from api.openapi.collection_schemas import COLLECTION_SCHEMAS
 from api.openapi.components import COMMON_HEADERS, HEADER_NAMES, HEADERS, LINKS, PARAMETERS
 from api.openapi.json_schema import JsonObject, ref
+from api.openapi.operation import ErrorTypes, Operation, ResponseSpec
 from api.openapi.operation_descriptions import DESCRIPTIONS
-from api.openapi.operation_table import OPERATIONS, ErrorTypes, Operation, ResponseSpec
+from api.openapi.operation_table import OPERATIONS
 from api.openapi.request_schemas import build_request_schemas
 from api.openapi.response_schemas import RESPONSE_SCHEMAS
 from shared import errors

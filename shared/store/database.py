@@ -15,7 +15,7 @@ from typing import Any, Final
 import pymongo
 from bson.codec_options import CodecOptions
 from bson.errors import BSONError
-from pymongo import IndexModel, MongoClient
+from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database as MongoDatabase
@@ -30,8 +30,8 @@ from pymongo.errors import (
 from pymongo.read_concern import ReadConcern
 
 from shared.errors import NotStorable, OutcomeUnknown, Unavailable
+from shared.store.indexes import INDEXES
 
-TOMBSTONE_TTL_S: Final = 86_400
 _DEFAULT_NAME: Final = "bucket"
 _WRITE_UNAVAILABLE: Final = "MongoDB does not answer; nothing was stored, send the same request again"
 _READ_UNAVAILABLE: Final = "MongoDB does not answer; send the same request again"
@@ -44,43 +44,6 @@ _TOO_LARGE_CODES: Final = frozenset({10334, 17280, 17419, 17420})
 
 _Document = dict[str, Any]
 _TZ_AWARE: Final[CodecOptions[_Document]] = CodecOptions(tz_aware=True)
-
-_NEWEST_FIRST: Final = (("created_at", -1), ("_id", -1))
-_LAST_FINISHED: Final = ("integrator", ("finished_at", -1), ("_id", -1))
-
-
-def _if_present(field_name: str) -> _Document:
-    return {"partialFilterExpression": {field_name: {"$exists": True}}}
-
-
-INDEXES: Final[dict[str, list[IndexModel]]] = {
-    "executions": [
-        IndexModel(
-            ["integrator", "idempotency.key"], name="idempotency_key", unique=True, **_if_present("idempotency.key")
-        ),
-        IndexModel(["due_by"], name="due_by", **_if_present("due_by")),
-        # Lists; docs/benchmarks.md has the cost of each. All but the last are read in the order of a list.
-        IndexModel(["integrator", *_NEWEST_FIRST], name="list"),
-        IndexModel(["integrator", "basket_name", *_NEWEST_FIRST], name="list_by_basket"),
-        IndexModel(["integrator", "status", *_NEWEST_FIRST], name="list_by_status"),
-        IndexModel(["integrator", "request_id", *_NEWEST_FIRST], name="list_by_request"),
-        IndexModel(["integrator", "tags", *_NEWEST_FIRST], name="list_by_tag", **_if_present("tags.0")),
-        IndexModel(["integrator", "reference", *_NEWEST_FIRST], name="list_by_reference", **_if_present("reference")),
-        IndexModel(["integrator", "updated_at", "_id"], name="list_of_changes"),
-        IndexModel(["integrator", "retry_of"], name="retry_of", **_if_present("retry_of")),
-        IndexModel(_LAST_FINISHED, name="dead_letter_pages", partialFilterExpression={"dead_letter": True}),
-        IndexModel(["withdrawn_at"], name="tombstones", expireAfterSeconds=TOMBSTONE_TTL_S, sparse=True),
-    ],
-    "baskets": [IndexModel(["integrator", "name"], name="name", unique=True)],
-    "outputs": [IndexModel(["execution_id"], name="execution")],
-    "failures": [IndexModel(["execution_id", "at"], name="execution")],
-    "dead_letters": [IndexModel(_LAST_FINISHED, name="pages")],
-    "agent_memory": [IndexModel(["expires_at"], name="expiry", expireAfterSeconds=0)],
-    "ledger": [
-        IndexModel(["integrator", ("at", -1)], name="newest"),
-        IndexModel(["integrator", "account", "_id"], name="accounts"),
-    ],
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from compose.embedded.bucket_process_plans import COMMANDS
 from shared.outbound_hosts import OutboundHosts
-from shared.settings import VARIABLES, Settings
+from shared.setting_readers import VARIABLES
+from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.settings import VARIABLES, Settings
+from shared.setting_readers import VARIABLES
+from shared.settings import Settings
 from tests.api_client import AGENTS, RunClient
 from tests.stack import Stack
 from tests.waiting import wait_until

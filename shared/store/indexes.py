@@ -1,0 +1,47 @@
+"""The indexes of each collection, created when a process prepares the database."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pymongo import IndexModel
+
+TOMBSTONE_TTL_S: Final = 86_400
+_Document = dict[str, Any]
+
+_NEWEST_FIRST: Final = (("created_at", -1), ("_id", -1))
+_LAST_FINISHED: Final = ("integrator", ("finished_at", -1), ("_id", -1))
+
+
+def _if_present(field_name: str) -> _Document:
+    return {"partialFilterExpression": {field_name: {"$exists": True}}}
+
+
+INDEXES: Final[dict[str, list[IndexModel]]] = {
+    "executions": [
+        IndexModel(
+            ["integrator", "idempotency.key"], name="idempotency_key", unique=True, **_if_present("idempotency.key")
+        ),
+        IndexModel(["due_by"], name="due_by", **_if_present("due_by")),
+        # Lists; docs/benchmarks.md has the cost of each. All but the last are read in the order of a list.
+        IndexModel(["integrator", *_NEWEST_FIRST], name="list"),
+        IndexModel(["integrator", "basket_name", *_NEWEST_FIRST], name="list_by_basket"),
+        IndexModel(["integrator", "status", *_NEWEST_FIRST], name="list_by_status"),
+        IndexModel(["integrator", "request_id", *_NEWEST_FIRST], name="list_by_request"),
+        IndexModel(["integrator", "tags", *_NEWEST_FIRST], name="list_by_tag", **_if_present("tags.0")),
+        IndexModel(["integrator", "reference", *_NEWEST_FIRST], name="list_by_reference", **_if_present("reference")),
+        IndexModel(["integrator", "updated_at", "_id"], name="list_of_changes"),
+        IndexModel(["integrator", "retry_of"], name="retry_of", **_if_present("retry_of")),
+        IndexModel(_LAST_FINISHED, name="dead_letter_pages", partialFilterExpression={"dead_letter": True}),
+        IndexModel(["withdrawn_at"], name="tombstones", expireAfterSeconds=TOMBSTONE_TTL_S, sparse=True),
+    ],
+    "baskets": [IndexModel(["integrator", "name"], name="name", unique=True)],
+    "outputs": [IndexModel(["execution_id"], name="execution")],
+    "failures": [IndexModel(["execution_id", "at"], name="execution")],
+    "dead_letters": [IndexModel(_LAST_FINISHED, name="pages")],
+    "agent_memory": [IndexModel(["expires_at"], name="expiry", expireAfterSeconds=0)],
+    "ledger": [
+        IndexModel(["integrator", ("at", -1)], name="newest"),
+        IndexModel(["integrator", "account", "_id"], name="accounts"),
+    ],
+}
