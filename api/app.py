@@ -11,6 +11,10 @@ import flask
 from api import health
 from api.actions import cancel, dead_letter_routes, retry
 from api.actions.retry import RetryHandler
+from api.auth import routes as keys
+from api.auth.authentication import Authenticator
+from api.auth.key_cache import KeyCache
+from api.auth.key_service import KeyService
 from api.background import start_background
 from api.catalogue import routes as catalogue
 from api.catalogue.agent_views import AgentViews
@@ -74,6 +78,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
     retrier = RetryHandler(
         services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints
     )
+    key_cache = KeyCache(services.keys)
     app = _create_flask(settings, long_poller)
     app.wsgi_app = activity.count_requests(app.wsgi_app)  # type: ignore[method-assign]
     _register(
@@ -91,9 +96,19 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         logs.blueprint(services.catalogue, LogPageReader(services, monitor)),
         health.blueprint(services.database, monitor, store_watcher, settings.outbound_hosts),
         catalogue.blueprint(services, baskets, availability, AgentViews(services, availability, monitor)),
+        keys.blueprint(services, KeyService(services, key_cache.put)),
         metrics=health.metrics_blueprint(services.redis),
     )
-    return app, partial(start_background, activity, monitor, store_watcher, durations, withdrawals)
+    Authenticator(services, key_cache).install(app)
+    return app, partial(
+        start_background,
+        activity,
+        monitor,
+        store_watcher=store_watcher,
+        durations=durations,
+        withdrawals=withdrawals,
+        key_cache=key_cache,
+    )
 
 
 def _create_flask(settings: Settings, long_poller: LongPoller) -> flask.Flask:

@@ -11,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from api.auth.key_cache import REFRESH_EVERY_S, KeyCache
 from api.hints.schedule_cache import DurationCache
 from api.http.middleware import RequestActivity
 from api.store_watcher import StoreWatcher
@@ -24,9 +25,11 @@ _FIRST_LOOK_MAX_S: Final = 10.0
 def start_background(
     activity: RequestActivity,
     monitor: RedisMonitor,
+    *,
     store_watcher: StoreWatcher,
     durations: DurationCache,
     withdrawals: Withdrawals,
+    key_cache: KeyCache,
 ) -> None:
     """Start the threads that watch the stores, refresh durations and withdraw lost inserts; they end with the process.
 
@@ -46,6 +49,11 @@ def start_background(
         if monitor.last.is_connected:
             durations.refresh()
 
+    def refresh_keys() -> None:
+        now = store_watcher.now_or_none()
+        if now is not None:
+            key_cache.refresh(now)
+
     def pause_watch() -> None:
         # An outage's end is noticed as soon as ever, and withdrawals wait for it.
         activity.pause(_EVERY_S, may_rest=store_watcher.is_settled)
@@ -54,6 +62,7 @@ def start_background(
     _start("watch_store", lambda: _repeat(watch_store, pause_watch))
     _start("refresh_durations", lambda: _repeat(refresh_durations, lambda: activity.pause(_EVERY_S)))
     _start("withdraw_lost", withdrawals.run)
+    _start("refresh_keys", lambda: _repeat(refresh_keys, lambda: activity.pause(REFRESH_EVERY_S)))
     has_looked.wait(_FIRST_LOOK_MAX_S)
 
 

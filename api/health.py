@@ -11,8 +11,10 @@ from typing import Final
 import flask
 from redis import Redis
 
+from api.auth.current_caller import current_caller
 from api.http.request_body import Blueprint
 from api.store_watcher import StoreWatcher
+from shared.domain.access.caller import PUBLIC_CALLER
 from shared.errors import Unavailable
 from shared.live.providers.provider_metrics import ProviderCollector
 from shared.live.providers.provider_states import with_missing
@@ -34,7 +36,7 @@ def blueprint(
 
     @blp.route("/health")
     def health() -> tuple[flask.Response, dict[str, str]]:
-        """Return the state of the services; always 200."""
+        """Return the state of the services; always 200. Without a key, if keys are required, only the status."""
         snapshot = monitor.last
         up = {
             "mongodb": database.is_connected(),
@@ -44,6 +46,8 @@ def blueprint(
         providers = with_missing(snapshot.providers, hosts)
         is_well = all(up.values()) and not any(provider.is_critical and provider.is_down for provider in providers)
         status = "healthy" if is_well else "degraded" if up["mongodb"] else "unhealthy"
+        if current_caller() is PUBLIC_CALLER:
+            return flask.jsonify(status=status), {"Cache-Control": "no-store"}
         states = {name: "connected" if is_up else "disconnected" for name, is_up in up.items()}
         dependencies = [
             {"name": provider.name, "state": provider.state, "critical": provider.is_critical} for provider in providers

@@ -21,6 +21,7 @@ from shared.live.publisher import Publisher
 from shared.live.redis_client import connect
 from shared.live.views import ViewCache
 from shared.settings import Settings
+from shared.store.access.key_store import MongoKeyStore
 from shared.store.agent_memory_store import MongoAgentMemory
 from shared.store.basket_store import MongoBasketStore
 from shared.store.database import Database
@@ -60,6 +61,7 @@ class Services:
     checkpoints: MongoCheckpointStore
     agent_memory: MongoAgentMemory
     failures: MongoFailureStore
+    keys: MongoKeyStore
     redis: redis.Redis
     views: ViewCache
     publisher: Publisher
@@ -117,6 +119,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
         checkpoints=MongoCheckpointStore(database, clock),
         agent_memory=MongoAgentMemory(database, clock),
         failures=MongoFailureStore(database),
+        keys=MongoKeyStore(database),
         redis=redis_client,
         views=views,
         publisher=Publisher(redis_client, views, FleetCounters(), encode_accepted=encode_new_document),

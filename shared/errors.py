@@ -20,6 +20,8 @@ class BucketError(Exception):
     retryable: ClassVar[bool] = False
     extension_members: Mapping[str, Any] = {}
     """The extension members (RFC 9457) of the problem document, beside the members that every problem has."""
+    response_headers: Mapping[str, str] = {}
+    """Headers that the response has because of this error."""
 
     def __init_subclass__(
         cls, *, error_code: str | None = None, http_status: int | None = None, retryable: bool = False
@@ -76,6 +78,22 @@ class CursorInvalid(ValidationFailed, error_code="cursor_invalid"):
     """The cursor was not made by Bucket; pass one back as it was given, or leave it out."""
 
 
+class Unauthenticated(RequestError, error_code="unauthenticated", http_status=401):
+    """This request needs a key: send Authorization: Bearer <key>, with a key that an admin of Bucket has made."""
+
+    def __init__(self, message: str | None = None) -> None:
+        """A ``message`` means that credentials came and were refused."""
+        super().__init__(message)
+        challenge = 'Bearer realm="bucket"'  # RFC 6750
+        self.response_headers = {
+            "WWW-Authenticate": challenge if message is None else f'{challenge}, error="invalid_token"'
+        }
+
+
+class Forbidden(RequestError, error_code="forbidden", http_status=403):
+    """The key is valid, but what this request does is not permitted to it."""
+
+
 class NotFound(RequestError, error_code="not_found", http_status=404):
     """There is nothing at this address."""
 
@@ -96,6 +114,10 @@ class ConsumerNotFound(NotFound, error_code="consumer_not_found"):
     """The consumer was not found."""
 
 
+class KeyNotFound(NotFound, error_code="key_not_found"):
+    """The key was not found."""
+
+
 class MethodNotAllowed(RequestError, error_code="method_not_allowed", http_status=405):
     """This address does not take this method; see the Allow header."""
 
@@ -114,6 +136,10 @@ class HeadersTooLarge(RequestError, error_code="headers_too_large", http_status=
 
 class NotImplementedHere(RequestError, error_code="not_implemented", http_status=501):
     """The request is encoded in a way that is not implemented here."""
+
+
+class KeyNotValid(RequestError, error_code="key_not_valid", http_status=409):
+    """The key has ended: it was revoked or replaced before; make a new one."""
 
 
 class BasketExists(RequestError, error_code="basket_exists", http_status=409):
@@ -225,3 +251,7 @@ class SpecError(BucketError):
 
 class SettingsError(BucketError):
     """The settings are wrong."""
+
+
+class AuthRequired(SettingsError, error_code="auth_required"):
+    """Without authentication the API listens on loopback only."""

@@ -120,6 +120,9 @@ VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "outbound_hosts": ("BUCKET_OUTBOUND_HOSTS", _read_outbound_hosts),
     "outbound_rate": ("BUCKET_OUTBOUND_RATE", lambda env, variable: env.float(variable, None, validate=_RATE)),
     "outbound_proxy": ("BUCKET_OUTBOUND_PROXY", _str_reader(_check_outbound_proxy)),
+    "auth": ("BUCKET_AUTH", _str_reader(validate.OneOf(["off", "required"]))),
+    "key_pepper": ("BUCKET_KEY_PEPPER", _str_reader(validate.Length(min=32, error="must have at least 32 characters"))),
+    "metrics_networks": ("BUCKET_METRICS_NETWORKS", _read_networks),
     "log_level": ("BUCKET_LOG_LEVEL", _str_reader(validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
     "faults": ("BUCKET_FAULTS", _str_reader()),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Final
 
 import environs
 
-from shared.errors import SettingsError
+from shared.errors import AuthRequired, SettingsError
 from shared.outbound_hosts import OutboundHosts
 from shared.setting_readers import VARIABLES
 from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
@@ -45,6 +46,9 @@ class Settings:
     outbound_hosts: OutboundHosts = field(default_factory=OutboundHosts)
     outbound_rate: float | None = None
     outbound_proxy: str = field(default="", repr=False)
+    auth: str = ""
+    key_pepper: str = field(default="", repr=False)
+    metrics_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     log_level: str = "INFO"
     faults: str = ""
 
@@ -63,7 +67,17 @@ class Settings:
         settings = cls(**{name: value for name, value in values.items() if value is not None})
         if faults := settings._contradictions():
             raise SettingsError("\n".join(faults))
+        if not settings.requires_key and not _is_loopback(settings.host):
+            raise AuthRequired(
+                f"auth_required: HOST={settings.host} is no loopback address, and BUCKET_AUTH=off lets everyone do "
+                "everything; set BUCKET_AUTH=required (make up ARGS=--auth), or HOST=127.0.0.1"
+            )
         return settings
+
+    @property
+    def requires_key(self) -> bool:
+        """Whether requests need a key or a token; by default only in production."""
+        return self.auth == "required" or (not self.auth and self.environment == "production")
 
     def _contradictions(self) -> list[str]:
         faults = []
@@ -75,6 +89,13 @@ class Settings:
         if self.agents_dir is not None and not self.agents_dir.is_dir():
             faults.append(f"BUCKET_AGENTS_DIR={self.agents_dir} is not a directory")
         return faults
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 _OF_THE_CLIENT: Final = ("BUCKET_URL", "BUCKET_API_KEY")

@@ -22,6 +22,7 @@ class CursorKind(StrEnum):
     EXECUTIONS = "list"
     DEAD_LETTERS = "letters"
     LOG_LINES = "lines"
+    KEYS = "keys"
 
 
 def encode_cursor(kind: CursorKind, text: str) -> str:

@@ -77,6 +77,7 @@ def problem_response(error: errors.BucketError, *, headers: Iterable[tuple[str, 
         encode_lenient(problem_body(error, _request_id())), status=error.http_status, content_type=MEDIA_TYPE
     )
     response.headers.extend(headers)
+    response.headers.extend(error.response_headers)
     response.headers["Cache-Control"] = "no-store"
     if error.retryable and "Retry-After" not in response.headers:
         # Callers that were refused together should not come back together.

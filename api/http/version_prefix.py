@@ -38,10 +38,15 @@ def _forwarded_prefix(header: str) -> str:
     It is empty if the peer is not trusted, or if the header is no path.
     """
     prefix = "".join(part.strip().rstrip("/") for part in header.split(","))
-    return prefix if _is_trusted(request.environ.get("REMOTE_ADDR", "")) and _FORWARDED_PREFIX.fullmatch(prefix) else ""
+    return (
+        prefix
+        if is_trusted_proxy(request.environ.get("REMOTE_ADDR", "")) and _FORWARDED_PREFIX.fullmatch(prefix)
+        else ""
+    )
 
 
-def _is_trusted(peer: str) -> bool:
+def is_trusted_proxy(peer: str) -> bool:
+    """Return whether the address ``peer`` is in ``BUCKET_TRUSTED_PROXIES``."""
     networks = flask.current_app.config.get(TRUSTED_PROXIES, ())
     if not networks:
         return False

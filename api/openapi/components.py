@@ -19,6 +19,7 @@ from api.openapi.json_schema import (
     matching,
 )
 from api.openapi.response_schemas import AGENT, BASKET, EXECUTION_FIELDS, EXECUTION_ID, LEVEL, REQUEST_ID, STEP
+from api.openapi.trust_schemas import KEY_ID
 from api.rows.row_fields import ROW_FIELDS
 from shared.domain.list_query import ListOrder
 from shared.domain.status import ExecutionStatus
@@ -56,6 +57,7 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
     "Step": _path("step", STEP, "a step's id, as in the execution's steps"),
     "AgentName": _path("name", AGENT, "an agent's name, as GET /agents lists it"),
     "BasketName": _path("name", BASKET, "a basket's name, as GET /baskets lists it"),
+    "KeyId": _path("key_id", KEY_ID, "a key's id, as GET /keys lists it"),
     "LetterId": _path(
         "letter_id",
         matching(DEAD_LETTER_ID_PATTERN),

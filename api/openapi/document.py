@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from werkzeug.http import HTTP_STATUS_CODES
 
+from api.auth.route_permissions import ROUTE_PERMISSIONS
 from api.http.problems import MEDIA_TYPE
 from api.http.version_prefix import VERSION_PREFIX
 from api.openapi.collection_schemas import COLLECTION_SCHEMAS
@@ -21,11 +22,15 @@ from api.openapi.operation_descriptions import DESCRIPTIONS
 from api.openapi.operation_table import OPERATIONS
 from api.openapi.request_schemas import build_request_schemas
 from api.openapi.response_schemas import RESPONSE_SCHEMAS
+from api.openapi.trust_schemas import TRUST_SCHEMAS
 from shared import errors
+from shared.domain.access.caller import Permission
 
 _SCHEMA_REF_PREFIX: Final = "#/components/schemas/"
 _METHODS: Final = frozenset({"get", "post", "put", "delete", "patch"})
 _COMMON_ERRORS: Final[ErrorTypes] = (errors.ValidationFailed, errors.InternalError)
+_REFUSALS: Final[ErrorTypes] = (errors.Unauthenticated, errors.Forbidden)
+_AUTH_ERRORS: Final[Mapping[Permission, ErrorTypes]] = {Permission.PUBLIC: ()}
 _DESCRIPTION: Final = f"""\
 Bucket runs baskets of agents for other systems. `POST` a run, get an `execution_id` at once, and poll `status_url`
 until `done` is true; come back after `poll_after_ms`. There are no callbacks.
@@ -47,12 +52,21 @@ until `done` is true; come back after `poll_after_ms`. There are no callbacks.
 """
 
 
+_KEY_SCHEME: Final[JsonObject] = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key (`bkt_...`), or a token of the issuer that the server trusts. `x-permission` says what an "
+    "operation needs; docs/security.md has the table of roles.",
+}
+
+
 def build_document(generated: Mapping[str, Any]) -> JsonObject:
     """Return the whole document; ``generated`` is flask-smorest's, which has the routes and the schemas of bodies."""
     # `make examples` records the requests and responses again.
     examples = json.loads(Path(__file__).with_name("examples.json").read_bytes())
     paths = {path: _path_item(path, item, examples) for path, item in generated["paths"].items()}
-    schemas = build_request_schemas(generated["components"]["schemas"]) | RESPONSE_SCHEMAS | COLLECTION_SCHEMAS
+    schemas = build_request_schemas(generated["components"]["schemas"])
+    schemas |= RESPONSE_SCHEMAS | COLLECTION_SCHEMAS | TRUST_SCHEMAS
     return {
         "openapi": "3.1.0",
         "info": {
@@ -64,13 +78,14 @@ def build_document(generated: Mapping[str, Any]) -> JsonObject:
         },
         "servers": [{"url": "/"}, {"url": VERSION_PREFIX}],
         "tags": [{"name": tag["name"], "description": tag["description"]} for tag in generated["tags"]],
-        "security": [],  # there are no keys yet
+        "security": [{"key": []}, {}],  # without one, if the server does not require keys
         "paths": paths,
         "components": {
             "schemas": {name: schemas[name] for name in sorted(_referenced_schemas(paths, schemas))},
             "parameters": PARAMETERS,
             "headers": HEADERS,
             "links": LINKS,
+            "securitySchemes": {"key": _KEY_SCHEME},
         },
     }
 
@@ -112,6 +127,10 @@ def _operation_object(name: str, generated: Mapping[str, Any], examples: Mapping
         "summary": generated.get("summary", "").replace("``", ""),
         "tags": generated["tags"],
     }
+    permission = ROUTE_PERMISSIONS[name]
+    operation["x-permission"] = str(permission)
+    if permission is Permission.PUBLIC:
+        operation["security"] = []
     if name in DESCRIPTIONS:
         operation["description"] = DESCRIPTIONS[name]
     operation["parameters"] = [ref(parameter, "parameters") for parameter in (*row.parameters, "RequestId")]
@@ -122,7 +141,9 @@ def _operation_object(name: str, generated: Mapping[str, Any], examples: Mapping
         }
     operation["responses"] = {
         str(status): _response_object(reply, recorded.get(str(status)))
-        for status, reply in chain(row.responses.items(), _problem_responses(row))
+        for status, reply in chain(
+            row.responses.items(), _problem_responses(row, _AUTH_ERRORS.get(permission, _REFUSALS))
+        )
     }
     return operation
 
@@ -150,9 +171,9 @@ def _response_object(spec: ResponseSpec, examples: Any) -> JsonObject:
     return response
 
 
-def _problem_responses(row: Operation) -> Iterator[tuple[int, ResponseSpec]]:
+def _problem_responses(row: Operation, permission: Permission) -> Iterator[tuple[int, ResponseSpec]]:
     by_status: dict[int, list[str]] = {}
-    for error_type in dict.fromkeys((*_COMMON_ERRORS, *row.error_types)):
+    for error_type in dict.fromkeys((*_COMMON_ERRORS, *_AUTH_ERRORS.get(permission, _REFUSALS), *row.error_types)):
         by_status.setdefault(error_type.http_status, []).append(error_type.error_code)
     for status, codes in sorted(by_status.items()):
         headers = (

@@ -24,6 +24,7 @@ from api.openapi.operation import (
     ok,
 )
 from api.openapi.response_schemas import OBJECT
+from api.openapi.trust_operations import TRUST_OPERATIONS
 from shared import errors
 
 _POLL_HEADERS: Final = ("ETag", "Retry-After", "Cache-Poll", "Vary")
@@ -235,4 +236,5 @@ OPERATIONS: Final[dict[str, Operation]] = {
         is_unversioned=True,
     ),
     "GET /": Operation(_PAGE, is_unversioned=True),
+    **TRUST_OPERATIONS,
 }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from api.actions.cancel import REASON_MAX
+from api.auth.schemas import GRACE_MAX
 from api.feed.changes import NOW
 from api.openapi.json_schema import JsonObject, described, enum_of, nullable, ref
 from api.openapi.response_schemas import TIMEOUT_S
@@ -69,6 +70,18 @@ _HAND_WRITTEN_SCHEMAS: Final[dict[str, JsonObject]] = {
         {"type": ["string", "null"]},
         f"where it starts: {NOW}, the default, or a next_since exactly as it was returned",
     ),
+    "Rotation": {
+        "type": "object",
+        "properties": {
+            "grace_s": {
+                "type": ["number", "null"],
+                "minimum": 0,
+                "maximum": GRACE_MAX.total_seconds(),
+                "description": "how long the old key stays valid, in seconds; by default it ends at once",
+            }
+        },
+        "additionalProperties": False,
+    },
     "Nothing": {"type": "object", "description": "no keys are defined yet"},
 }
 
@@ -79,7 +92,7 @@ def build_request_schemas(generated: Mapping[str, JsonObject]) -> dict[str, Json
     step = schemas["WrittenStep"]["properties"]
     step["retry"] = _RETRY_SCHEMA
     step["timeout_s"] = nullable(TIMEOUT_S)
-    for name in ("BasketConfig", "NewBasket", "WrittenStep"):
+    for name in ("BasketConfig", "NewBasket", "WrittenStep", "NewKey"):
         schemas[name]["additionalProperties"] = False
     # Read by a plain loop, so marshmallow does not have the rule.
     schemas["PolledItem"]["properties"]["rev"] |= {"minimum": 0, "maximum": 2**63 - 1}

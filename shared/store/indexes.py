@@ -36,6 +36,7 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
         IndexModel(["withdrawn_at"], name="tombstones", expireAfterSeconds=TOMBSTONE_TTL_S, sparse=True),
     ],
     "baskets": [IndexModel(["integrator", "name"], name="name", unique=True)],
+    "keys": [IndexModel(["changed_at"], name="changes")],
     "outputs": [IndexModel(["execution_id"], name="execution")],
     "failures": [IndexModel(["execution_id", "at"], name="execution")],
     "dead_letters": [IndexModel(_LAST_FINISHED, name="pages")],

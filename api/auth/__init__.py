@@ -1,0 +1,1 @@
+"""Authentication and permissions: who calls, and whether its role permits the route."""

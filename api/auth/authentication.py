@@ -1,0 +1,120 @@
+"""Authentication: before each request, finds out who calls and whether its role permits the route.
+
+Credentials come from ``Authorization: Bearer`` alone, and stand in no log line and no reply.
+"""
+
+from __future__ import annotations
+
+import hmac
+from datetime import datetime
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final, Protocol
+
+import flask
+import structlog
+from flask.globals import app_ctx, request_ctx
+
+from api.auth.client_address import client_address
+from api.auth.current_caller import check_may
+from api.auth.key_cache import KeyCache
+from api.auth.route_permissions import permissions_by_rule
+from shared.bootstrap import Services
+from shared.domain.access.api_key import ApiKey
+from shared.domain.access.caller import LOCAL_CALLER, PUBLIC_CALLER, Caller, Permission
+from shared.domain.access.key_format import SALT_BYTES, hash_key, key_id_of, pepper_id_of
+from shared.errors import Forbidden, Unauthenticated, Unavailable
+
+KEY_PREFIX: Final = "bkt_"
+_NO_SALT: Final = bytes(SALT_BYTES)
+_NO_HASH: Final = bytes(32)
+
+
+class TokenVerifier(Protocol):
+    """The port of what checks a token of an outside issuer."""
+
+    def verify(self, token: str, now: datetime) -> Caller:
+        """Return who calls with ``token``; raises Unauthenticated or Forbidden."""
+
+
+class Authenticator:
+    """Finds the caller of a request by its key or token."""
+
+    def __init__(self, services: Services, keys: KeyCache, tokens: TokenVerifier | None = None) -> None:
+        self._services = services
+        self._keys = keys
+        self._tokens = tokens
+        self._pepper = services.settings.key_pepper.encode()
+        self._metrics_networks = services.settings.metrics_networks
+
+    def install(self, app: flask.Flask) -> None:
+        """Authenticate each request of ``app`` from now on; call it after all routes are registered."""
+        permissions = permissions_by_rule(app)
+        identify = self._identify if self._services.settings.requires_key else _everyone
+
+        def authenticate() -> None:
+            request, g = request_ctx.request, app_ctx.g
+            rule = request.url_rule
+            if rule is None or request.method == "OPTIONS":
+                g.caller = PUBLIC_CALLER  # nothing is here but a refusal, or the list of methods
+                return
+            g.caller = identify(permissions[rule.rule, request.method])
+
+        app.before_request(authenticate)
+
+    def _identify(self, permission: Permission) -> Caller:
+        header = request_ctx.request.environ.get("HTTP_AUTHORIZATION")
+        if permission is Permission.PUBLIC or (header is None and self._needs_no_key(permission)):
+            return PUBLIC_CALLER
+        if header is None:
+            raise Unauthenticated
+        caller = self._caller(header)
+        check_may(caller, permission)
+        return caller
+
+    def _needs_no_key(self, permission: Permission) -> bool:
+        if permission is not Permission.METRICS:
+            return permission is Permission.OPTIONAL
+        return _is_in(self._metrics_networks)
+
+    def _caller(self, header: str) -> Caller:
+        scheme, _, credentials = header.partition(" ")
+        credentials = credentials.strip()
+        if scheme.lower() != "bearer" or not credentials:
+            raise Unauthenticated("Authorization must be: Bearer, a space, and the key")
+        now = self._services.clock.now_or_none()
+        if now is None:
+            raise Unavailable("MongoDB does not answer, and no key can be checked; send the same request again")
+        if not credentials.startswith(KEY_PREFIX) and self._tokens is not None:
+            return self._tokens.verify(credentials, now)
+        key = self._check_key(credentials, now)
+        if key.networks is not None and not _is_in(key.networks):
+            raise Forbidden("this key is not valid from this address; its admin can name the network")
+        self._keys.record_use(key.id, now)
+        return key.caller()
+
+    def _check_key(self, text: str, now: datetime) -> ApiKey:
+        key_id = key_id_of(text)
+        if key_id is None:
+            raise Unauthenticated("this is no key of Bucket: it was mistyped or cut; a key begins with bkt_")
+        key = self._keys.get(key_id)
+        # The same work whether or not there is such a key.
+        salt, key_hash = (_NO_SALT, _NO_HASH) if key is None else (key.salt, key.key_hash)
+        is_right = hmac.compare_digest(hash_key(text, salt, self._pepper), key_hash)
+        if key is None or not is_right:
+            if key is not None and key.pepper_id != pepper_id_of(self._pepper):
+                structlog.get_logger().warning("a key was made with another BUCKET_KEY_PEPPER", key_id=key.id)
+            raise Unauthenticated("this key is not known")
+        if key.revoked_at is not None:
+            raise Unauthenticated(f"the key {key.id} was revoked; ask an admin of Bucket for a new one")
+        if now >= key.expires_at:
+            raise Unauthenticated(f"the key {key.id} has expired; ask an admin of Bucket for a new one")
+        return key
+
+
+def _everyone(_permission: Permission) -> Caller:
+    return LOCAL_CALLER
+
+
+def _is_in(networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    address = client_address() if networks else None
+    return address is not None and any(address in network for network in networks)

@@ -1,0 +1,83 @@
+"""Makes, lists, rotates and revokes keys, for the routes and for ``bucketd keys`` alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from shared.bootstrap import Services
+from shared.domain.access.api_key import ApiKey, KeyRequest, issue_key, issue_successor
+from shared.errors import KeyNotValid
+from shared.timestamps import format_rfc3339
+
+
+class KeyService:
+    """The keys of a server; ``on_change`` is told each key that this process has changed."""
+
+    def __init__(self, services: Services, on_change: Callable[[ApiKey], None] = lambda _: None) -> None:
+        self._keys = services.keys
+        self._clock = services.clock
+        self._pepper = services.settings.key_pepper.encode()
+        self._on_change = on_change
+
+    def create(self, request: KeyRequest, created_by: str) -> dict[str, Any]:
+        """Make a key and return its view, with the key itself, which nobody can show again."""
+        text, key = issue_key(request, self._now(), created_by, self._pepper)
+        self._keys.add(key)
+        return {"id": key.id, "key": text} | self.view(key)
+
+    def rotate(self, key_id: str, grace: timedelta, created_by: str) -> dict[str, Any]:
+        """Make the successor of a key, which itself ends after ``grace``; return the new one's view, with the key.
+
+        Raises KeyNotFound, and KeyNotValid if it was revoked or rotated before, or has expired.
+        """
+        key, now = self._keys.get(key_id), self._now()
+        if key.is_valid_at(now):
+            text, successor = issue_successor(key, now, created_by, self._pepper)
+            replaced = self._keys.replace(key_id, successor, now + grace)
+            if replaced is not None:
+                self._on_change(replaced)
+                ends_at = format_rfc3339(replaced.expires_at)
+                return {"id": successor.id, "key": text, "replaces": {"id": key_id, "expires_at": ends_at}} | self.view(
+                    successor
+                )
+        raise KeyNotValid(f"the key {key_id} was revoked or rotated before, or has expired; make a new one")
+
+    def revoke(self, key_id: str) -> dict[str, Any]:
+        """Revoke a key for good and return its view; raises KeyNotFound."""
+        key = self._keys.revoke(key_id, self._now())
+        self._on_change(key)
+        return self.view(key)
+
+    def get(self, key_id: str) -> dict[str, Any]:
+        """Return the view of a key; raises KeyNotFound."""
+        return self.view(self._keys.get(key_id))
+
+    def view(self, key: ApiKey) -> dict[str, Any]:
+        """Return what anybody may see of a key who may see keys: never the key, never its hash."""
+        return {
+            "id": key.id,
+            "name": key.name,
+            "role": str(key.role),
+            "integrator": key.integrator,
+            "status": self._status(key),
+            "created_at": format_rfc3339(key.created_at),
+            "created_by": key.created_by,
+            "expires_at": format_rfc3339(key.expires_at),
+            "last_used_at": format_rfc3339(key.last_used_at),
+            "revoked_at": format_rfc3339(key.revoked_at),
+            "replaced_by": key.replaced_by,
+            "baskets": None if key.baskets is None else list(key.baskets),
+            "networks": None if key.networks is None else [str(network) for network in key.networks],
+            "payloads": key.payloads,
+            "integration": key.integration,
+        }
+
+    def _status(self, key: ApiKey) -> str:
+        if key.revoked_at is not None:
+            return "revoked"
+        return "active" if key.is_valid_at(self._now()) else "expired"
+
+    def _now(self) -> datetime:
+        return self._clock.now()

@@ -1,0 +1,1 @@
+"""Access: who calls, in which role, and the keys that say so."""

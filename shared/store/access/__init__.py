@@ -1,0 +1,1 @@
+"""What says who may do what: API keys, the audit log, the register of integrations."""

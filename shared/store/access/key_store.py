@@ -1,0 +1,146 @@
+"""API keys in MongoDB: their hashes and records, never the keys."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import pymongo
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.collection import Collection
+
+from shared.domain.access.api_key import ApiKey
+from shared.domain.access.caller import Role
+from shared.errors import KeyNotFound
+from shared.store.database import Database, db_call
+
+_Document = dict[str, Any]
+_TOUCH: Final[_Document] = {"$currentDate": {"changed_at": True}}
+"""By the server's clock: the caches of all processes ask for what has changed since they last asked."""
+
+
+class MongoKeyStore:
+    """API keys by id; raises what the store raises."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @property
+    def _keys(self) -> Collection[_Document]:
+        return self._database.collection("keys")
+
+    def add(self, key: ApiKey) -> None:
+        """Insert a key."""
+        with db_call(self._database):
+            self._keys.update_one({"_id": key.id}, {"$setOnInsert": _encode(key)} | _TOUCH, upsert=True)
+
+    def find(self, key_id: str) -> ApiKey | None:
+        """Return a key; None if there is none."""
+        with db_call(self._database, writes=False):
+            document = self._keys.find_one({"_id": str(key_id)})
+        return None if document is None else _decode(document)
+
+    def get(self, key_id: str) -> ApiKey:
+        """Return a key; raises KeyNotFound if there is none."""
+        key = self.find(key_id)
+        if key is None:
+            raise _not_found(key_id)
+        return key
+
+    def find_all(self, key_ids: Sequence[str]) -> Sequence[ApiKey]:
+        """Return those of the keys that there are."""
+        with db_call(self._database, writes=False):
+            return [_decode(document) for document in self._keys.find({"_id": {"$in": list(key_ids)}})]
+
+    def list_page(self, limit: int, after: str | None = None) -> Sequence[ApiKey]:
+        """Return at most ``limit`` keys in the order of their ids, beginning after the id ``after``."""
+        query: _Document = {} if after is None else {"_id": {"$gt": str(after)}}
+        with db_call(self._database, writes=False):
+            return [_decode(document) for document in self._keys.find(query).sort("_id", 1).limit(limit)]
+
+    def revoke(self, key_id: str, now: datetime) -> ApiKey:
+        """Revoke a key and return it; one that was revoked before stays as it is. Raises KeyNotFound."""
+        query = {"_id": str(key_id), "revoked_at": None}
+        with db_call(self._database):
+            self._keys.update_one(query, {"$set": {"revoked_at": now}} | _TOUCH)
+        return self.get(key_id)
+
+    def replace(self, key_id: str, successor: ApiKey, ends_at: datetime) -> ApiKey | None:
+        """Store the successor of a rotation and let the old key end at ``ends_at``; return the old key.
+
+        None if the old one is revoked or was replaced already: no key has two successors. The successor is stored
+        first: a death in between leaves a key that nobody knows, never an integrator without one.
+        """
+        self.add(successor)
+        query = {"_id": str(key_id), "revoked_at": None, "replaced_by": None}
+        update = {"$set": {"replaced_by": successor.id}, "$min": {"expires_at": ends_at}} | _TOUCH
+        with db_call(self._database):
+            document = self._keys.find_one_and_update(query, update, return_document=ReturnDocument.AFTER)
+            if document is None:
+                self._keys.delete_one({"_id": successor.id})
+        return None if document is None else _decode(document)
+
+    def changed_since(self, moment: datetime) -> Sequence[tuple[ApiKey, datetime]]:
+        """Return the keys that were changed at ``moment`` or later, each with when."""
+        with db_call(self._database, writes=False):
+            cursor = self._keys.find({"changed_at": {"$gte": moment}}).sort("changed_at", pymongo.ASCENDING)
+            return [(_decode(document), document["changed_at"]) for document in cursor]
+
+    def record_uses(self, used_at: Mapping[str, datetime]) -> None:
+        """Record when each of these keys was last used."""
+        updates = [UpdateOne({"_id": key_id}, {"$max": {"last_used_at": at}}) for key_id, at in used_at.items()]
+        with db_call(self._database):
+            self._keys.bulk_write(updates, ordered=False)
+
+
+def _not_found(key_id: str) -> KeyNotFound:
+    return KeyNotFound(f"key {key_id[:64]!r} was not found; GET /keys lists those there are")
+
+
+def _encode(key: ApiKey) -> _Document:
+    return {
+        "key_hash": key.key_hash,
+        "salt": key.salt,
+        "pepper_id": key.pepper_id,
+        "name": key.name,
+        "role": str(key.role),
+        "integrator": key.integrator,
+        "created_at": key.created_at,
+        "created_by": key.created_by,
+        "expires_at": key.expires_at,
+        "baskets": _list_or_none(key.baskets),
+        "networks": _list_or_none(key.networks),
+        "payloads": key.payloads,
+        "integration": key.integration,
+        "revoked_at": key.revoked_at,
+        "replaced_by": key.replaced_by,
+    }
+
+
+def _list_or_none(values: Iterable[object] | None) -> list[str] | None:
+    return None if values is None else [str(value) for value in values]
+
+
+def _decode(document: Mapping[str, Any]) -> ApiKey:
+    baskets, networks = document["baskets"], document["networks"]
+    return ApiKey(
+        id=document["_id"],
+        key_hash=bytes(document["key_hash"]),
+        salt=bytes(document["salt"]),
+        pepper_id=document["pepper_id"],
+        name=document["name"],
+        role=Role(document["role"]),
+        integrator=document["integrator"],
+        created_at=document["created_at"],
+        created_by=document["created_by"],
+        expires_at=document["expires_at"],
+        baskets=None if baskets is None else tuple(baskets),
+        networks=None if networks is None else tuple(map(ipaddress.ip_network, networks)),
+        payloads=document["payloads"],
+        integration=document["integration"],
+        last_used_at=document.get("last_used_at"),
+        revoked_at=document["revoked_at"],
+        replaced_by=document["replaced_by"],
+    )
