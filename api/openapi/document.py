@@ -141,9 +141,7 @@ def _operation_object(name: str, generated: Mapping[str, Any], examples: Mapping
         }
     operation["responses"] = {
         str(status): _response_object(reply, recorded.get(str(status)))
-        for status, reply in chain(
-            row.responses.items(), _problem_responses(row, _AUTH_ERRORS.get(permission, _REFUSALS))
-        )
+        for status, reply in chain(row.responses.items(), _problem_responses(row, permission))
     }
     return operation
 
