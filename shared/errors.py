@@ -251,7 +251,3 @@ class SpecError(BucketError):
 
 class SettingsError(BucketError):
     """The settings are wrong."""
-
-
-class AuthRequired(SettingsError, error_code="auth_required"):
-    """Without authentication the API listens on loopback only."""

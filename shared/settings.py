@@ -13,7 +13,7 @@ from typing import Final
 
 import environs
 
-from shared.errors import AuthRequired, SettingsError
+from shared.errors import SettingsError
 from shared.outbound_hosts import OutboundHosts
 from shared.setting_readers import VARIABLES
 from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
@@ -68,7 +68,7 @@ class Settings:
         if faults := settings._contradictions():
             raise SettingsError("\n".join(faults))
         if not settings.requires_key and not _is_loopback(settings.host):
-            raise AuthRequired(
+            raise SettingsError(
                 f"auth_required: HOST={settings.host} is no loopback address, and BUCKET_AUTH=off lets everyone do "
                 "everything; set BUCKET_AUTH=required (make up ARGS=--auth), or HOST=127.0.0.1"
             )

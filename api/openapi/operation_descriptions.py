@@ -81,4 +81,16 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     "GET /docs/{file}": "Only the files that the page loads; any other is 404.",
     "GET /problems/{code}": "The `type` of every problem leads here; the text is that of the documentation.",
     "GET /": "The same page as `/docs`.",
+    "GET /me": "While the server requires no keys, everyone is the same caller, with the role admin.",
+    "GET /keys": f"Records only: no reply ever shows a key again. {_PAGE}",
+    "POST /keys": (
+        "Keep `key` in a secret store: no other reply shows it, and Bucket stores only a hash. If the reply was lost, "
+        "revoke the key that `GET /keys` lists and make another."
+    ),
+    "GET /keys/{key_id}": "The record of a key that was made, also after its end.",
+    "POST /keys/{key_id}/rotate": (
+        "The new key permits the same, for as long a life. Set `grace_s` to the time that the holder needs to exchange "
+        "it; without it the old key ends at once."
+    ),
+    "DELETE /keys/{key_id}": "Every process refuses the key within two seconds; its runs go on.",
 }
