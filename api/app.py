@@ -11,6 +11,8 @@ import flask
 from api import health
 from api.actions import cancel, dead_letter_routes, retry
 from api.actions.retry import RetryHandler
+from api.audit import routes as audit
+from api.audit.recorder import AuditRecorder
 from api.auth import routes as keys
 from api.auth.authentication import Authenticator
 from api.auth.key_cache import KeyCache
@@ -97,9 +99,13 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         health.blueprint(services.database, monitor, store_watcher, settings.outbound_hosts),
         catalogue.blueprint(services, baskets, availability, AgentViews(services, availability, monitor)),
         keys.blueprint(services, KeyService(services, key_cache.put)),
+        audit.blueprint(services),
         metrics=health.metrics_blueprint(services.redis),
     )
     Authenticator(services, key_cache).install(app)
+    recorder = AuditRecorder(services, key_cache) if settings.requires_key else None
+    if recorder is not None:
+        recorder.install(app)  # last: what refuses a request before its route does, stands before it
     return app, partial(
         start_background,
         activity,
@@ -108,6 +114,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         durations=durations,
         withdrawals=withdrawals,
         key_cache=key_cache,
+        recorder=recorder,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from api.audit.recorder import FLUSH_EVERY_S, AuditRecorder
 from api.auth.key_cache import REFRESH_EVERY_S, KeyCache
 from api.hints.schedule_cache import DurationCache
 from api.http.middleware import RequestActivity
@@ -30,6 +31,7 @@ def start_background(
     durations: DurationCache,
     withdrawals: Withdrawals,
     key_cache: KeyCache,
+    recorder: AuditRecorder | None = None,
 ) -> None:
     """Start the threads that watch the stores, refresh durations and withdraw lost inserts; they end with the process.
 
@@ -63,7 +65,13 @@ def start_background(
     _start("refresh_durations", lambda: _repeat(refresh_durations, lambda: activity.pause(_EVERY_S)))
     _start("withdraw_lost", withdrawals.run)
     _start("refresh_keys", lambda: _repeat(refresh_keys, lambda: activity.pause(REFRESH_EVERY_S)))
+    if recorder is not None:
+        _start("store_audit", lambda: _repeat(recorder.flush, lambda: _pause_recorder(activity, recorder)))
     has_looked.wait(_FIRST_LOOK_MAX_S)
+
+
+def _pause_recorder(activity: RequestActivity, recorder: AuditRecorder) -> None:
+    activity.pause(FLUSH_EVERY_S, may_rest=not recorder.has_waiting)
 
 
 def _start(name: str, target: Callable[[], None]) -> None:

@@ -21,6 +21,8 @@ from shared.live.publisher import Publisher
 from shared.live.redis_client import connect
 from shared.live.views import ViewCache
 from shared.settings import Settings
+from shared.store.access.audit_sequencer import AuditSequencer
+from shared.store.access.audit_store import MongoAuditStore
 from shared.store.access.key_store import MongoKeyStore
 from shared.store.agent_memory_store import MongoAgentMemory
 from shared.store.basket_store import MongoBasketStore
@@ -62,6 +64,8 @@ class Services:
     agent_memory: MongoAgentMemory
     failures: MongoFailureStore
     keys: MongoKeyStore
+    audit: MongoAuditStore
+    audit_sequencer: AuditSequencer
     redis: redis.Redis
     views: ViewCache
     publisher: Publisher
@@ -120,6 +124,8 @@ def bootstrap(settings: Settings, role: str) -> Services:
         agent_memory=MongoAgentMemory(database, clock),
         failures=MongoFailureStore(database),
         keys=MongoKeyStore(database),
+        audit=MongoAuditStore(database),
+        audit_sequencer=AuditSequencer(database),
         redis=redis_client,
         views=views,
         publisher=Publisher(redis_client, views, FleetCounters(), encode_accepted=encode_new_document),

@@ -49,6 +49,7 @@ class Settings:
     auth: str = ""
     key_pepper: str = field(default="", repr=False)
     metrics_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    audit_reads: bool = False
     log_level: str = "INFO"
     faults: str = ""
 

@@ -12,6 +12,7 @@ import redis
 import structlog
 from flask import request
 
+from api.http.audit_note import record_object
 from api.http.request_body import Blueprint, load_optional_body
 from api.polling.execution_reader import ExecutionReader, check_execution_id
 from api.polling.poll_handler import PollHandler
@@ -38,6 +39,7 @@ def blueprint(services: Services, reader: ExecutionReader, poller: PollHandler) 
         # If nothing was written, the run is done or its cancel was requested before. Perhaps only the primary has that
         # yet, so the read is causal.
         record = _request_cancel(services, execution_id, reason) or reader.read(execution_id, causal=True)
+        record_object(integrator=record.execution.integrator)
         if record.execution.is_done and record.execution.cancel is None:
             # The run was done before this request and stays as it is: only this reply shows the request.
             cancel_request = CancelRequest(services.clock.now(), reason)

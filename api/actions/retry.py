@@ -63,7 +63,12 @@ class RetryHandler:
                 original = self._reader.read(execution_id, outputs=done, min_rev=original.execution.rev)
             now = submission.received_at
             request = RetryRequest(
-                new_execution_id(now), now, submission.request_id, submission.traceparent, submission.idempotency
+                id=new_execution_id(now),
+                created_at=now,
+                request_id=submission.request_id,
+                traceparent=submission.traceparent,
+                idempotency=submission.idempotency,
+                audit=submission.audit,
             )
             return NewRun(*start_retry(original, request, start_from, self._timings))
         except BucketError as error:

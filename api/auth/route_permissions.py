@@ -50,6 +50,7 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "GET /keys/{key_id}": Permission.ADMINISTER,
         "POST /keys/{key_id}/rotate": Permission.ADMINISTER,
         "DELETE /keys/{key_id}": Permission.ADMINISTER,
+        "GET /audit": Permission.READ_AUDIT,
         "GET /health": Permission.OPTIONAL,
         "GET /ready": Permission.PUBLIC,
         "GET /metrics": Permission.METRICS,

@@ -19,6 +19,7 @@ from api.catalogue.basket_definition import (
 )
 from api.catalogue.schemas import NewBasketSchema
 from api.http import query_params
+from api.http.audit_note import has_note, record_object
 from api.http.request_body import Blueprint, LoadedBody
 from shared.bootstrap import Services
 from shared.catalogue.agent_catalogue import AgentCatalogue
@@ -67,6 +68,7 @@ def blueprint(
         _check_not_reserved(body["name"], BasketExists)
         definition = validate_definition(body)
         _check_can_run(definition, services.catalogue)
+        record_object(body["name"], after=definition)
         services.baskets.add(PUBLIC_INTEGRATOR, definition, services.clock.now())
         message = f"basket {body['name']!r} created"
         return flask.jsonify(success=True, message=message, basket=_basket_view(definition)), 201
@@ -75,6 +77,8 @@ def blueprint(
     def delete_basket(name: str) -> flask.Response:
         """Delete a basket; its past executions stay readable."""
         _check_not_reserved(name, ValidationFailed)
+        if has_note():
+            record_object(before=services.baskets.get(PUBLIC_INTEGRATOR, check_basket_name(name)))
         try:
             services.baskets.remove(PUBLIC_INTEGRATOR, check_basket_name(name), services.clock.now())
         finally:  # also after an error: if MongoDB's reply was lost, the basket may be deleted
