@@ -40,7 +40,7 @@ from shared import fault_injection
 from shared.bootstrap import Services
 from shared.clock import boottime_s
 from shared.domain.access.audit_event import AuditEvent, Outcome
-from shared.domain.access.caller import Caller
+from shared.domain.access.caller import PUBLIC_CALLER, Caller
 from shared.domain.access.key_format import key_id_of
 from shared.errors import BucketError, Forbidden, OutcomeUnknown, Unauthenticated, Unavailable
 from shared.store.access.audit_store import new_event_id
@@ -88,12 +88,15 @@ class AuditRecorder:
             if request.url_rule is None:
                 return response
             key = request.url_rule.rule, request.method
-            if status == HTTPStatus.UNAUTHORIZED:
-                self._record_failed_log_in(operations.get(key))
-            elif key in actions or status == HTTPStatus.FORBIDDEN:
-                self._end(actions.get(key), operations.get(key), status)
-            elif status == HTTPStatus.OK and key in payload_rules:
-                self._record_read()
+            try:
+                if status == HTTPStatus.UNAUTHORIZED:
+                    self._record_failed_log_in(operations.get(key))
+                elif key in actions or status == HTTPStatus.FORBIDDEN:
+                    self._end(actions.get(key), operations.get(key), status)
+                elif status == HTTPStatus.OK and key in payload_rules:
+                    self._record_read()
+            except Exception:  # noqa: BLE001  what was done is done: its answer must not say that it failed
+                structlog.get_logger().exception("an audit event was not completed")
             return response
 
         app.before_request(begin)
@@ -134,7 +137,7 @@ class AuditRecorder:
 
     def _note(self, action: str) -> AuditNote:
         g, values = app_ctx.g, tuple((request_ctx.request.view_args or {}).values())
-        caller: Caller = g.caller
+        caller: Caller = g.get("caller") or self._refused_caller()
         return AuditNote(
             at=self._clock.now(),
             action=action,
@@ -145,6 +148,12 @@ class AuditRecorder:
             object_id=values[0] if values and is_safe_name(values[0]) else None,
             request_id=g.request_id,
         )
+
+    def _refused_caller(self) -> Caller:
+        """Return who was refused before it was known what it may do, as far as its credentials say."""
+        key_id = key_id_of(request_ctx.request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")[2].strip())
+        key = None if key_id is None else self._keys.peek(key_id)
+        return PUBLIC_CALLER if key is None else key.caller()
 
     def _end(self, action: str | None, operation: str | None, status: int) -> None:
         """Store how a write ended, or that the right to something was missing."""

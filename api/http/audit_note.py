@@ -26,7 +26,7 @@ class AuditNote:
     integrator: str | None
     address: str | None
     object_id: str | None
-    request_id: str
+    request_id: str | None
     event_id: str | None = None
     before: str | None = None
     after: str | None = None

@@ -87,6 +87,8 @@ class AuditSequencer:
             time.sleep(random.uniform(0, _RETRY_WITHIN_S))  # noqa: S311  two sequencers must not meet again
             done = self._find_chained([each.event_id for each in left])
             left = [each for each in left if each.event_id not in done]
+            if not left:
+                return
 
     def _try_append(self, waiting: Sequence[_Waiting]) -> bool:
         """Insert the events after the end of the chain; False if another sequencer was faster with any of them."""
