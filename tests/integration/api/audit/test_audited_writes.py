@@ -14,7 +14,6 @@ from api.audit.recorder import AUTH_EVENTS_MAX, REFUSALS_MAX
 from shared import fault_injection
 from shared.domain.access.audit_event import BEGUN_MAX_S
 from shared.domain.access.caller import Role
-from shared.errors import OutcomeUnknown
 from tests.integration.api.audit.conftest import Api
 from tests.waiting import wait_until
 
@@ -160,13 +159,24 @@ def test_a_missing_right_is_recorded_for_reads_and_writes(api: Api) -> None:
     }
 
 
-def test_without_the_audit_log_no_write_begins(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    api.send("GET", "/me")  # the key is cached
+class Death(BaseException):
+    """The process dies: no answer is sent, and nothing that would follow is done."""
 
-    def fail(*_: object) -> str:
-        raise OutcomeUnknown
 
-    monkeypatch.setattr(type(api.services.audit), "begin", fail)
+def die() -> None:
+    raise Death
+
+
+def accept_only(api: Api, rule: dict[str, Any]) -> None:
+    """Let MongoDB store new events only if they match ``rule``: any other write of one fails."""
+    database = api.services.database.collection("audit_pending").database
+    if "audit_pending" not in database.list_collection_names():
+        database.create_collection("audit_pending")
+    database.command("collMod", "audit_pending", validator=rule)
+
+
+def test_without_the_audit_log_no_write_begins(api: Api) -> None:
+    accept_only(api, {"nothing": True})
     reply = api.send("POST", "/create-basket", BASKET)
 
     assert (reply.status_code, reply.get_json()["error_code"]) == (503, "unavailable")
@@ -174,14 +184,6 @@ def test_without_the_audit_log_no_write_begins(api: Api, monkeypatch: pytest.Mon
 
 
 def test_a_write_whose_process_died_has_an_event_of_unknown_outcome(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process dies after the event was stored: here its answer and all that follows are lost."""
-
-    class Death(BaseException):
-        pass
-
-    def die() -> None:
-        raise Death
-
     monkeypatch.setitem(fault_injection.ARMED, "api.audit_begun", die)
     with pytest.raises(Death):
         api.send("POST", "/create-basket", BASKET)
@@ -189,21 +191,26 @@ def test_a_write_whose_process_died_has_an_event_of_unknown_outcome(api: Api, mo
     assert api.events() == []  # it may still end
     later = api.services.clock.now() + timedelta(seconds=BEGUN_MAX_S + 1)
     assert api.services.audit_sequencer.sequence(later, 1)
-
     [event] = api.events()
     assert (event["action"], event["outcome"]) == ("basket.create", "unknown")
 
 
-def test_an_event_that_finds_no_store_is_stored_later(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OutcomeUnknown
+def test_a_run_whose_process_died_before_its_answer_has_its_event(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fault_injection.ARMED, "api.inserted", die)
+    with pytest.raises(Death):
+        api.send("POST", "/run-basket", RUN)
 
-    with monkeypatch.context() as away:
-        away.setattr(type(api.services.audit), "add", fail)
-        away.setattr(type(api.services.audit), "complete", fail)
-        api.send("POST", "/run-basket", {"basket_name": "nothing"})
-        api.send("POST", "/create-basket", BASKET)
+    [event] = api.events()
+    assert api.services.store.load("public", event["object"]) is not None
 
+
+def test_an_end_that_cannot_be_stored_is_stored_later_and_the_answer_says_what_was_done(api: Api) -> None:
+    accept_only(api, {"outcome": None})  # events begin, and none ends
+    assert api.send("POST", "/run-basket", {"basket_name": "nothing"}).status_code == 404
+    assert api.send("POST", "/create-basket", BASKET).status_code == 201
+    assert api.events() == []
+
+    accept_only(api, {})
     wait_until(lambda: len(api.events()) == 2, 10, "both events are stored")
     assert {event["outcome"] for event in api.events()} == {"ok", "refused"}
 
