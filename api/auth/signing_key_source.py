@@ -112,10 +112,10 @@ def open_source(location: str, algorithms: Collection[str]) -> SigningKeySource:
     """Return the source of the key set at ``location``, an address or the path of a file; nothing is read yet."""
     if "://" in location:
         # It loads the HTTP client, which takes 20 MB; before the fork, so that the processes share them.
-        from api.auth.key_set_client import fetch_key_set
+        from api.auth.key_set_client import KeySetClient
 
         return SigningKeySource(
-            lambda: fetch_key_set(location), algorithms, every_s=_ADDRESS_EVERY_S, again_after_s=_ADDRESS_AGAIN_AFTER_S
+            KeySetClient(location).fetch, algorithms, every_s=_ADDRESS_EVERY_S, again_after_s=_ADDRESS_AGAIN_AFTER_S
         )
     path = Path(location)
     return SigningKeySource(
