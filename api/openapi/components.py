@@ -21,6 +21,7 @@ from api.openapi.json_schema import (
 from api.openapi.response_schemas import AGENT, BASKET, EXECUTION_FIELDS, EXECUTION_ID, LEVEL, REQUEST_ID, STEP
 from api.openapi.trust_schemas import KEY_ID
 from api.rows.row_fields import ROW_FIELDS
+from shared.domain.access.api_key import INTEGRATOR_PATTERN
 from shared.domain.list_query import ListOrder
 from shared.domain.status import ExecutionStatus
 from shared.ids import CONSUMER_NAME_PATTERN, DEAD_LETTER_ID_PATTERN, EXECUTION_ID_PATTERN
@@ -100,6 +101,9 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
     "ConsumerName": _path("name", matching(CONSUMER_NAME_PATTERN), "the name of a consumer, which PUT creates"),
     "DocsFile": _path("file", enum_of(*DOCS_FILES), "a file that the page loads"),
     "ProblemCode": _path("code", matching("^[a-z_]+$"), "an error_code, of a request or of a run"),
+    "OfIntegrator": _query(
+        "integrator", matching(INTEGRATOR_PATTERN), "an admin's: only what belongs to it; else only one's own name"
+    ),
     "OfBasket": _query("basket", STRING, "only executions of this basket"),
     "OfTag": _query("tag", STRING, "only executions that have this tag"),
     "Status": _query(
