@@ -46,16 +46,17 @@ from api.submission.held_submit import HeldSubmit
 from api.submission.run_builder import RunBuilder
 from api.submission.withdrawals import Withdrawals
 from shared.bootstrap import Services
+from shared.domain.access.caller import Caller
 from shared.live.redis_monitor import RedisMonitor
 from shared.settings import Settings
 
 _OPENAPI_CONFIG: Final = {"API_TITLE": "Bucket", "API_VERSION": "v1", "OPENAPI_VERSION": "3.1.0"}
 
 
-def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
+def create_app(services: Services, everyone: Caller | None = None) -> tuple[flask.Flask, Callable[[], None]]:
     """Return the WSGI application over ``services``, and the function that starts its background threads.
 
-    Nothing has connected yet, and no thread runs.
+    Nothing has connected yet, and no thread runs. With ``everyone`` no request needs a key: that caller makes each.
     """
     settings, clock = services.settings, services.clock
     activity = middleware.RequestActivity()
@@ -99,7 +100,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         keys.blueprint(services, KeyService(services, key_cache.put)),
         metrics=health.metrics_blueprint(services.redis),
     )
-    Authenticator(services, key_cache).install(app)
+    Authenticator(services, key_cache).install(app, everyone)
     return app, partial(
         start_background,
         activity,

@@ -46,10 +46,15 @@ class Authenticator:
         self._pepper = services.settings.key_pepper.encode()
         self._metrics_networks = services.settings.metrics_networks
 
-    def install(self, app: flask.Flask) -> None:
-        """Authenticate each request of ``app`` from now on; call it after all routes are registered."""
+    def install(self, app: flask.Flask, everyone: Caller | None = None) -> None:
+        """Authenticate each request of ``app`` from now on; call it after all routes are registered.
+
+        With ``everyone`` none needs a key, and each is made by this caller.
+        """
         permissions = permissions_by_rule(app)
-        identify = self._identify if self._services.settings.requires_key else _everyone
+        if everyone is None and not self._services.settings.requires_key:
+            everyone = LOCAL_CALLER
+        identify = self._identify if everyone is None else lambda _permission: everyone
 
         def authenticate() -> None:
             request, g = request_ctx.request, app_ctx.g
@@ -109,10 +114,6 @@ class Authenticator:
         if now >= key.expires_at:
             raise Unauthenticated(f"the key {key.id} has expired; ask an admin of Bucket for a new one")
         return key
-
-
-def _everyone(_permission: Permission) -> Caller:
-    return LOCAL_CALLER
 
 
 def _is_in(networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
