@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import flask
 
@@ -50,6 +50,9 @@ from shared.domain.access.caller import Caller
 from shared.live.redis_monitor import RedisMonitor
 from shared.settings import Settings
 
+if TYPE_CHECKING:
+    from api.auth.token_verifier import JwtVerifier
+
 _OPENAPI_CONFIG: Final = {"API_TITLE": "Bucket", "API_VERSION": "v1", "OPENAPI_VERSION": "3.1.0"}
 
 
@@ -79,7 +82,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     retrier = RetryHandler(
         services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints
     )
-    key_cache = KeyCache(services.keys)
+    key_cache, tokens = KeyCache(services.keys), _open_token_verifier(settings)
     app = _create_flask(settings, long_poller)
     app.wsgi_app = activity.count_requests(app.wsgi_app)  # type: ignore[method-assign]
     _register(
@@ -100,7 +103,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         keys.blueprint(services, KeyService(services, key_cache.put)),
         metrics=health.metrics_blueprint(services.redis),
     )
-    Authenticator(services, key_cache).install(app, everyone)
+    Authenticator(services, key_cache, tokens).install(app, everyone)
     return app, partial(
         start_background,
         activity,
@@ -109,7 +112,16 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         durations=durations,
         withdrawals=withdrawals,
         key_cache=key_cache,
+        signing_keys=None if tokens is None else tokens.source,
     )
+
+
+def _open_token_verifier(settings: Settings) -> JwtVerifier | None:
+    if not settings.takes_tokens:
+        return None
+    from api.auth.token_verifier import open_verifier  # it loads cryptography: an API without an issuer does not
+
+    return open_verifier(settings)
 
 
 def _create_flask(settings: Settings, long_poller: LongPoller) -> flask.Flask:

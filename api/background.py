@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -17,6 +17,9 @@ from api.http.middleware import RequestActivity
 from api.store_watcher import StoreWatcher
 from api.submission.withdrawals import Withdrawals
 from shared.live.redis_monitor import RedisMonitor
+
+if TYPE_CHECKING:
+    from api.auth.signing_key_source import SigningKeySource  # it loads cryptography
 
 _EVERY_S: Final = 0.1
 _FIRST_LOOK_MAX_S: Final = 10.0
@@ -30,6 +33,7 @@ def start_background(
     durations: DurationCache,
     withdrawals: Withdrawals,
     key_cache: KeyCache,
+    signing_keys: SigningKeySource | None = None,
 ) -> None:
     """Start the threads that watch the stores, refresh durations and withdraw lost inserts; they end with the process.
 
@@ -63,6 +67,9 @@ def start_background(
     _start("refresh_durations", lambda: _repeat(refresh_durations, lambda: activity.pause(_EVERY_S)))
     _start("withdraw_lost", withdrawals.run)
     _start("refresh_keys", lambda: _repeat(refresh_keys, lambda: activity.pause(REFRESH_EVERY_S)))
+    if signing_keys is not None:
+        # It waits for the network, and no request waits for it after a rest, so it does not pause like the others.
+        _start("refresh_signing_keys", lambda: _repeat(signing_keys.refresh, signing_keys.pause))
     has_looked.wait(_FIRST_LOOK_MAX_S)
 
 

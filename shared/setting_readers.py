@@ -23,9 +23,15 @@ _REDIS_OPTIONS: Final = frozenset(
     for kind in (redis.Connection, redis.UnixDomainSocketConnection, redis.SSLConnection, AbstractConnection)
     for name in inspect.signature(kind).parameters
 )
+JWT_ALGORITHMS: Final = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"),
+    "EdDSA",
+)
 _CERT_REQS: Final = ("required", "optional", "none")
 _RATE: Final = validate.Range(min=0, max=10_000, min_inclusive=False)
 _SECONDS: Final = validate.Range(min=0, max=31_536_000, min_inclusive=False)
+
+_NOT_EMPTY: Final = validate.Length(min=1, error="must not be empty")
 
 _Reader = Callable[[environs.Env, str], Any]
 
@@ -58,6 +64,14 @@ def _check_redis_url(url: str) -> None:
     asked = options.get("ssl_cert_reqs")
     if asked is not None and asked.removeprefix("CERT_").lower() not in _CERT_REQS:
         raise ValidationError(f"ssl_cert_reqs must be one of {', '.join(_CERT_REQS)}")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether ``host`` is an address of this machine itself, or ``localhost``."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _read_networks(env: environs.Env, variable: str) -> tuple[IPv4Network | IPv6Network, ...] | None:
@@ -96,6 +110,36 @@ def _check_outbound_proxy(url: str) -> None:
         raise ValidationError("is no URL of a proxy with its port, such as http://proxy.example.com:3128")
 
 
+def _read_jwt_algorithms(env: environs.Env, variable: str) -> tuple[str, ...] | None:
+    names = env.list(variable, None, validate=_check_jwt_algorithms)
+    return None if names is None else tuple(name.strip() for name in names)
+
+
+def _check_jwt_algorithms(names: list[str]) -> None:
+    wrong = [name.strip() for name in names if name.strip() not in JWT_ALGORITHMS]
+    if wrong or not names:
+        named = ", ".join(map(repr, wrong)) or "an empty list"
+        raise environs.ValidationError(
+            f"{named} is no asymmetric algorithm of signatures; choose from {', '.join(JWT_ALGORITHMS)}"
+        )
+
+
+def _check_jwks(location: str) -> None:
+    if "://" not in location:
+        return  # a file, which only the API reads
+    try:
+        parts = urlsplit(location)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise ValidationError("is no address") from None
+    if not host or parts.scheme not in ("https", "http") or parts.fragment:
+        raise ValidationError("is neither a file nor an https address")
+    if "@" in parts.netloc:
+        raise ValidationError("must have no user and no password")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ValidationError("must be an https address: who can change the keys on the way can make tokens")
+
+
 VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "host": ("HOST", _str_reader()),
     "port": ("PORT", _int_reader(0, 65_535)),
@@ -123,6 +167,12 @@ VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "auth": ("BUCKET_AUTH", _str_reader(validate.OneOf(["off", "required"]))),
     "key_pepper": ("BUCKET_KEY_PEPPER", _str_reader(validate.Length(min=32, error="must have at least 32 characters"))),
     "metrics_networks": ("BUCKET_METRICS_NETWORKS", _read_networks),
+    "jwt_issuer": ("BUCKET_JWT_ISSUER", _str_reader()),
+    "jwt_audience": ("BUCKET_JWT_AUDIENCE", _str_reader()),
+    "jwt_jwks": ("BUCKET_JWT_JWKS", _str_reader(_check_jwks)),
+    "jwt_algorithms": ("BUCKET_JWT_ALGORITHMS", _read_jwt_algorithms),
+    "jwt_role_claim": ("BUCKET_JWT_ROLE_CLAIM", _str_reader(_NOT_EMPTY)),
+    "jwt_integrator_claim": ("BUCKET_JWT_INTEGRATOR_CLAIM", _str_reader(_NOT_EMPTY)),
     "log_level": ("BUCKET_LOG_LEVEL", _str_reader(validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
     "faults": ("BUCKET_FAULTS", _str_reader()),
 }
