@@ -13,6 +13,7 @@ from api.actions import cancel, dead_letter_routes, retry
 from api.actions.retry import RetryHandler
 from api.auth import routes as keys
 from api.auth.authentication import Authenticator
+from api.auth.integration_states import IntegrationStates
 from api.auth.key_cache import KeyCache
 from api.auth.key_service import KeyService
 from api.background import start_background
@@ -28,6 +29,8 @@ from api.hints.schedule_cache import DurationCache
 from api.http import middleware, problems, version_prefix
 from api.http.long_poll import LongPoller
 from api.http.request_body import Blueprint
+from api.integrations import routes as integrations
+from api.integrations.integration_service import IntegrationService
 from api.logs import routes as logs
 from api.logs.log_line_pages import LogPageReader
 from api.openapi import routes as openapi
@@ -83,6 +86,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints
     )
     key_cache, tokens = KeyCache(services.keys), _open_token_verifier(settings)
+    states = IntegrationStates(services.integrations, is_required=settings.integrations == "required")
     app = _create_flask(settings, long_poller)
     app.wsgi_app = activity.count_requests(app.wsgi_app)  # type: ignore[method-assign]
     _register(
@@ -101,9 +105,10 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         health.blueprint(services.database, monitor, store_watcher, settings.outbound_hosts),
         catalogue.blueprint(services, baskets, availability, AgentViews(services, availability, monitor)),
         keys.blueprint(services, KeyService(services, key_cache.put)),
+        integrations.blueprint(IntegrationService(services, on_change=states.put, on_revoked=key_cache.put)),
         metrics=health.metrics_blueprint(services.redis),
     )
-    Authenticator(services, key_cache, tokens).install(app, everyone)
+    Authenticator(services, key_cache, tokens, integrations=states).install(app, everyone)
     return app, partial(
         start_background,
         activity,
@@ -113,6 +118,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         withdrawals=withdrawals,
         key_cache=key_cache,
         signing_keys=None if tokens is None else tokens.source,
+        integration_states=states,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from api.auth.integration_states import IntegrationStates
 from api.auth.key_cache import REFRESH_EVERY_S, KeyCache
 from api.hints.schedule_cache import DurationCache
 from api.http.middleware import RequestActivity
@@ -33,6 +34,7 @@ def start_background(
     durations: DurationCache,
     withdrawals: Withdrawals,
     key_cache: KeyCache,
+    integration_states: IntegrationStates,
     signing_keys: SigningKeySource | None = None,
 ) -> None:
     """Start the threads that watch the stores, refresh durations and withdraw lost inserts; they end with the process.
@@ -57,6 +59,7 @@ def start_background(
         now = store_watcher.now_or_none()
         if now is not None:
             key_cache.refresh(now)
+            integration_states.refresh(now)
 
     def pause_watch() -> None:
         # An outage's end is noticed as soon as ever, and withdrawals wait for it.

@@ -21,6 +21,7 @@ from shared.live.publisher import Publisher
 from shared.live.redis_client import connect
 from shared.live.views import ViewCache
 from shared.settings import Settings
+from shared.store.access.integration_store import MongoIntegrationStore
 from shared.store.access.key_store import MongoKeyStore
 from shared.store.agent_memory_store import MongoAgentMemory
 from shared.store.basket_store import MongoBasketStore
@@ -62,6 +63,7 @@ class Services:
     agent_memory: MongoAgentMemory
     failures: MongoFailureStore
     keys: MongoKeyStore
+    integrations: MongoIntegrationStore
     redis: redis.Redis
     views: ViewCache
     publisher: Publisher
@@ -120,6 +122,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
         agent_memory=MongoAgentMemory(database, clock),
         failures=MongoFailureStore(database),
         keys=MongoKeyStore(database),
+        integrations=MongoIntegrationStore(database),
         redis=redis_client,
         views=views,
         publisher=Publisher(redis_client, views, FleetCounters(), encode_accepted=encode_new_document),

@@ -166,6 +166,7 @@ VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "outbound_proxy": ("BUCKET_OUTBOUND_PROXY", _str_reader(_check_outbound_proxy)),
     "auth": ("BUCKET_AUTH", _str_reader(validate.OneOf(["off", "required"]))),
     "key_pepper": ("BUCKET_KEY_PEPPER", _str_reader(validate.Length(min=32, error="must have at least 32 characters"))),
+    "integrations": ("BUCKET_INTEGRATIONS", _str_reader(validate.OneOf(["optional", "required"]))),
     "metrics_networks": ("BUCKET_METRICS_NETWORKS", _read_networks),
     "jwt_issuer": ("BUCKET_JWT_ISSUER", _str_reader()),
     "jwt_audience": ("BUCKET_JWT_AUDIENCE", _str_reader()),

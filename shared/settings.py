@@ -47,6 +47,7 @@ class Settings:
     outbound_proxy: str = field(default="", repr=False)
     auth: str = ""
     key_pepper: str = field(default="", repr=False)
+    integrations: str = "optional"
     metrics_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     jwt_issuer: str = ""
     jwt_audience: str = ""
@@ -91,6 +92,10 @@ class Settings:
 
     def _contradictions(self) -> list[str]:
         faults = []
+        if self.integrations == "required" and not self.requires_key:
+            faults.append(
+                "auth_required: BUCKET_INTEGRATIONS=required works only with BUCKET_AUTH=required; set both, or neither"
+            )
         if self.heartbeat_s * 2 > self.lease_s:
             faults.append(
                 f"BUCKET_HEARTBEAT_S={self.heartbeat_s:g} must be at most half of BUCKET_LEASE_S={self.lease_s:g}, "
