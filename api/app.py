@@ -28,6 +28,8 @@ from api.hints.schedule_cache import DurationCache
 from api.http import middleware, problems, version_prefix
 from api.http.long_poll import LongPoller
 from api.http.request_body import Blueprint
+from api.limits.limited_request import install_limits
+from api.limits.rate_limiter import RateLimiter
 from api.logs import routes as logs
 from api.logs.log_line_pages import LogPageReader
 from api.openapi import routes as openapi
@@ -47,6 +49,7 @@ from api.submission.run_builder import RunBuilder
 from api.submission.withdrawals import Withdrawals
 from shared.bootstrap import Services
 from shared.live.redis_monitor import RedisMonitor
+from shared.live.shared_buckets import SharedBuckets
 from shared.settings import Settings
 
 _OPENAPI_CONFIG: Final = {"API_TITLE": "Bucket", "API_VERSION": "v1", "OPENAPI_VERSION": "3.1.0"}
@@ -100,6 +103,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         metrics=health.metrics_blueprint(services.redis),
     )
     Authenticator(services, key_cache).install(app)
+    rate_limiter = _limit_rates(app, services, monitor)
     return app, partial(
         start_background,
         activity,
@@ -108,7 +112,19 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         durations=durations,
         withdrawals=withdrawals,
         key_cache=key_cache,
+        rate_limiter=rate_limiter,
     )
+
+
+def _limit_rates(app: flask.Flask, services: Services, monitor: RedisMonitor) -> RateLimiter | None:
+    """Limit the requests of each key; without authentication nobody is known who could be limited."""
+    settings = services.settings
+    if not settings.requires_key:
+        return None
+    buckets = SharedBuckets(services.redis)
+    limiter = RateLimiter(settings.rate_limits, buckets, lambda: monitor.last.is_connected, services.clock.now_or_none)
+    install_limits(app, limiter, with_draft_headers=settings.ratelimit_headers == "draft")
+    return limiter
 
 
 def _create_flask(settings: Settings, long_poller: LongPoller) -> flask.Flask:

@@ -14,6 +14,7 @@ import structlog
 from api.auth.key_cache import REFRESH_EVERY_S, KeyCache
 from api.hints.schedule_cache import DurationCache
 from api.http.middleware import RequestActivity
+from api.limits.rate_limiter import SETTLE_EVERY_S, RateLimiter
 from api.store_watcher import StoreWatcher
 from api.submission.withdrawals import Withdrawals
 from shared.live.redis_monitor import RedisMonitor
@@ -30,6 +31,7 @@ def start_background(
     durations: DurationCache,
     withdrawals: Withdrawals,
     key_cache: KeyCache,
+    rate_limiter: RateLimiter | None,
 ) -> None:
     """Start the threads that watch the stores, refresh durations and withdraw lost inserts; they end with the process.
 
@@ -63,6 +65,8 @@ def start_background(
     _start("refresh_durations", lambda: _repeat(refresh_durations, lambda: activity.pause(_EVERY_S)))
     _start("withdraw_lost", withdrawals.run)
     _start("refresh_keys", lambda: _repeat(refresh_keys, lambda: activity.pause(REFRESH_EVERY_S)))
+    if rate_limiter is not None:
+        _start("settle_limits", lambda: _repeat(rate_limiter.settle, lambda: activity.pause(SETTLE_EVERY_S)))
     has_looked.wait(_FIRST_LOOK_MAX_S)
 
 

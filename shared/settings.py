@@ -14,6 +14,7 @@ from typing import Final
 import environs
 
 from shared.errors import SettingsError
+from shared.limits import DEFAULT_RATE_LIMITS, Quotas, RateLimits
 from shared.outbound_hosts import OutboundHosts
 from shared.setting_readers import VARIABLES
 from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
@@ -49,6 +50,9 @@ class Settings:
     auth: str = ""
     key_pepper: str = field(default="", repr=False)
     metrics_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    rate_limits: RateLimits = field(default_factory=lambda: DEFAULT_RATE_LIMITS)
+    ratelimit_headers: str = "x"
+    quotas: Quotas = field(default_factory=dict)
     log_level: str = "INFO"
     faults: str = ""
 

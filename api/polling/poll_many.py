@@ -18,6 +18,7 @@ import structlog
 
 from api.hints.poll_hints import POLL_AFTER_MIN_MS, ViewHints, retry_after_s
 from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
+from api.limits.limited_request import note_hint
 from api.polling.execution_reader import ExecutionReader
 from api.polling.schemas import PollManyRequest
 from shared.bootstrap import Services
@@ -77,7 +78,7 @@ class PollManyHandler:
         )
         if compared.missing:
             self._compare_in_store(result, {run_id: revs[run_id] for run_id in compared.missing}, is_full=is_full)
-        return self._build_response(result, warnings)
+        return self._build_response(result, warnings, oldest=next(reversed(revs), None))
 
     def _compare_in_redis(self, revs: Mapping[str, int | None], *, is_full: bool) -> ViewComparison:
         if revs and self._monitor.last.is_connected:
@@ -126,12 +127,15 @@ class PollManyHandler:
             added.add(record.execution.id)
         result.omitted += [run_id for run_id in ids if run_id not in added]
 
-    def _build_response(self, result: _PollManyResult, warnings: Sequence[str]) -> flask.Response:
+    def _build_response(self, result: _PollManyResult, warnings: Sequence[str], oldest: str | None) -> flask.Response:
         rows = [self._view_hints.add_to(view) for view in result.changed]
         hints = [row.hints for row in (*rows, *map(self._view_hints.add_to, result.live))]
         poll_after_ms = min((hint.poll_after_ms for hint in hints if hint.poll_after_ms is not None), default=None)
         if result.omitted:
             poll_after_ms = POLL_AFTER_MIN_MS  # the caller should fetch the rest at once
+        if poll_after_ms is not None and oldest is not None and oldest not in result.not_found:
+            # The oldest run stands for all: who polls these runs under other combinations gains nothing by it.
+            note_hint(oldest, poll_after_ms)
         summary: dict[str, Any] = {
             "unchanged": result.unchanged_count,
             "not_found": result.not_found,
