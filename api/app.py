@@ -29,7 +29,9 @@ from api.http import middleware, problems, version_prefix
 from api.http.long_poll import LongPoller
 from api.http.request_body import Blueprint
 from api.limits.limited_request import install_limits
+from api.limits.quotas import QuotaGuard, release_quota
 from api.limits.rate_limiter import RateLimiter
+from api.limits.stored_bytes import StoredBytes
 from api.logs import routes as logs
 from api.logs.log_line_pages import LogPageReader
 from api.openapi import routes as openapi
@@ -74,7 +76,9 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
     poller = PollHandler(services, reader, view_hints, long_poller)
     baskets, row_renderer = BasketCache(services), RowRenderer(services, view_hints)
     feed_handler = FeedHandler(services, long_poller, row_renderer)
-    admission = Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set)
+    stored_bytes = StoredBytes(services.redis, services.usage, settings.quotas)
+    quotas = QuotaGuard(settings.quotas, services.usage, stored_bytes.of, clock.now)
+    admission = Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set, quotas)
     availability = AgentAvailability(services.catalogue, monitor)
     builder = RunBuilder(services, baskets, admission, availability, monitor)
     acceptor = Acceptor(services, GroupCommit(services), withdrawals)
@@ -104,6 +108,8 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
     )
     Authenticator(services, key_cache).install(app)
     rate_limiter = _limit_rates(app, services, monitor)
+    if settings.quotas:
+        app.teardown_request(lambda _: release_quota())
     return app, partial(
         start_background,
         activity,
@@ -113,6 +119,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         withdrawals=withdrawals,
         key_cache=key_cache,
         rate_limiter=rate_limiter,
+        stored_bytes=stored_bytes,
     )
 
 

@@ -6,6 +6,7 @@ While no requests come they mostly rest (:class:`api.http.middleware.RequestActi
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +16,7 @@ from api.auth.key_cache import REFRESH_EVERY_S, KeyCache
 from api.hints.schedule_cache import DurationCache
 from api.http.middleware import RequestActivity
 from api.limits.rate_limiter import SETTLE_EVERY_S, RateLimiter
+from api.limits.stored_bytes import READ_EVERY_S, StoredBytes
 from api.store_watcher import StoreWatcher
 from api.submission.withdrawals import Withdrawals
 from shared.live.redis_monitor import RedisMonitor
@@ -32,6 +34,7 @@ def start_background(
     withdrawals: Withdrawals,
     key_cache: KeyCache,
     rate_limiter: RateLimiter | None,
+    stored_bytes: StoredBytes,
 ) -> None:
     """Start the threads that watch the stores, refresh durations and withdraw lost inserts; they end with the process.
 
@@ -67,6 +70,8 @@ def start_background(
     _start("refresh_keys", lambda: _repeat(refresh_keys, lambda: activity.pause(REFRESH_EVERY_S)))
     if rate_limiter is not None:
         _start("settle_limits", lambda: _repeat(rate_limiter.settle, lambda: activity.pause(SETTLE_EVERY_S)))
+    if stored_bytes.is_needed:  # it does not rest: an estimate takes longer than a request may wait
+        _start("stored_bytes", lambda: _repeat(stored_bytes.refresh, lambda: time.sleep(READ_EVERY_S)))
     has_looked.wait(_FIRST_LOOK_MAX_S)
 
 
