@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -49,6 +49,13 @@ class KeyService:
         key = self._keys.revoke(key_id, self._now())
         self._on_change(key)
         return self.view(key)
+
+    def list_all(self, page: int) -> Iterator[dict[str, Any]]:
+        """Yield the views of all keys, read ``page`` at a time."""
+        after: str | None = None
+        while found := self._keys.list_page(page, after):
+            yield from map(self.view, found)
+            after = found[-1].id
 
     def get(self, key_id: str) -> dict[str, Any]:
         """Return the view of a key; raises KeyNotFound."""

@@ -25,10 +25,12 @@ from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.log_tail import LogTail
 from compose.embedded.process_plan import Stage
 from compose.embedded.stack import Stack, build_stack
+from compose.embedded.stack_keys import StackKeys
 from compose.embedded.supervisor import Supervisor
 from compose.operator_error import OperatorError
 from compose.own_agents.agents_watch import AgentsWatch
 from compose.server_report import ServerReport
+from shared.bootstrap import Services, bootstrap
 from shared.errors import SettingsError
 from shared.settings import Settings, warn_about_unknown_variables
 
@@ -42,9 +44,12 @@ class _StopRequested(BaseException):
 
 @click.command()
 @click.option("-v", "--verbose", is_flag=True, help="Show the logs of all processes; of mongod without its info lines.")
+@click.option("--auth", is_flag=True, help="Require keys; the first start prints the key of an admin.")
 @console.data_option
-def up(*, verbose: bool, data: Path) -> None:
+def up(*, verbose: bool, auth: bool, data: Path) -> None:
     """Start redis-server, mongod, the API and a worker on this machine; Ctrl-C stops them all."""
+    if auth:
+        os.environ["BUCKET_AUTH"] = "required"
     try:
         with closing(DirectoryLock(data)) as lock:
             _run_stack(lock, data, verbose=verbose)
@@ -69,7 +74,9 @@ def _run_stack(lock: DirectoryLock, directory: Path, *, verbose: bool) -> None:
     sockets = socket_dir.make_socket_dir()
     lock.write_holder(url=api_port.local_url(settings.host, settings.port), sockets=str(sockets))
     try:
-        stack = build_stack(settings, os.environ, sockets, directory)
+        keys = StackKeys.issue(settings) if settings.requires_key else None
+        startup_key = None if keys is None else keys.startup
+        stack = build_stack(settings, os.environ, sockets, directory, key=startup_key)
         log_tail = LogTail(logs, console.say) if verbose else nullcontext()
         with (
             log_tail,
@@ -77,9 +84,12 @@ def _run_stack(lock: DirectoryLock, directory: Path, *, verbose: bool) -> None:
             _stop_on_exit(Supervisor(logs, reaper, console.print_warning)) as supervisor,
         ):
             watch = None if settings.agents_dir is None else AgentsWatch(settings.agents_dir)
-            _start_stack(supervisor, stack)
-            sentence = selftest.run_selftest(stack.url, logs, supervisor.check_children)
-            _print_welcome(stack, directory, sentence)
+            with _open_services(settings, stack) as services:
+                admin_key = _start_stack(supervisor, stack, keys, services)
+                sentence = selftest.run_selftest(stack.url, logs, supervisor.check_children, key=startup_key)
+                if keys is not None:
+                    keys.end_startup(services)
+            _print_welcome(stack, directory, sentence, "" if keys is None else _describe_key(admin_key))
             reload_agents = _agents_reload(settings, watch, supervisor, stack.url)
             while True:
                 supervisor.check_children()
@@ -102,7 +112,16 @@ def _agents_reload(
     return AgentsReload(settings.agents_dir, watch, supervisor, url).check
 
 
-def _start_stack(supervisor: Supervisor, stack: Stack) -> None:
+@contextmanager
+def _open_services(settings: Settings, stack: Stack) -> Iterator[Services]:
+    """Yield services on the stores of a stack; they connect when they are used."""
+    services = bootstrap(replace(settings, redis_url=stack.redis_url, mongodb_url=stack.mongodb_url), "operator")
+    with closing(services.redis), closing(services.database):
+        yield services
+
+
+def _start_stack(supervisor: Supervisor, stack: Stack, keys: StackKeys | None, services: Services) -> str | None:
+    """Start the stages in turn, and store ``keys`` as soon as MongoDB runs; return the admin's key if it is new."""
     with console.timed_step("python") as details:
         details.append(platform.python_version())
     with console.timed_step("packages") as details:
@@ -113,8 +132,10 @@ def _start_stack(supervisor: Supervisor, stack: Stack) -> None:
     with console.timed_step(stack.mongod_stage.title) as details:
         supervisor.start(stack.mongod_stage)
         details.append(_tell(stack.mongod_stage, "MONGODB_URL", mongodb_checks.check_mongodb(stack.mongodb_url)))
+    admin_key = None if keys is None else keys.store(services)
     with console.timed_step(stack.app_stage.title):
         supervisor.start(stack.app_stage)
+    return admin_key
 
 
 def _tell(stage: Stage, variable: str, report: ServerReport) -> str:
@@ -147,16 +168,24 @@ def _stop_on_exit(supervisor: Supervisor) -> Iterator[Supervisor]:
         supervisor.stop()
 
 
-def _print_welcome(stack: Stack, directory: Path, selftest_result: str) -> None:
+def _describe_key(admin_key: str | None) -> str:
+    """Return what the welcome says about keys."""
+    if admin_key is None:
+        return "There is an admin's key already: set it as BUCKET_API_KEY, or make one with bucketd keys create.\n\n"
+    return f"The key of an admin, which is shown only now; keep it:\n\n  export BUCKET_API_KEY={admin_key}\n\n"
+
+
+def _print_welcome(stack: Stack, directory: Path, selftest_result: str, about_keys: str) -> None:
     body = json.dumps(selftest.EXAMPLE)
+    header = ' \\\n    -H "Authorization: Bearer $BUCKET_API_KEY"' if about_keys else ""
     console.say(
         f"\n{selftest_result} Bucket is up:\n\n"
         f"  API     {stack.url}\n"
         f"  health  {stack.url}/health\n"
         f"  data    {directory}\n"
         f"  logs    {directory / 'log'} (or start with -v)\n\n"
-        f"Try it:\n\n"
-        f"  curl -X POST {stack.url}/run-basket -H 'Content-Type: application/json' \\\n"
+        f"{about_keys}Try it:\n\n"
+        f"  curl -X POST {stack.url}/run-basket -H 'Content-Type: application/json'{header} \\\n"
         f"    -d '{body}'\n\n"
         f"then poll the status_url of the response until done is true."
     )

@@ -25,9 +25,9 @@ def api_plan(url: str, env: Mapping[str, str], stop_timeout_s: float = 10.0) -> 
     return ChildPlan("api", _argv("api"), lambda: bool(fetch_json(f"{url}/ready")), env, stop_timeout_s=stop_timeout_s)
 
 
-def worker_plan(url: str, env: Mapping[str, str], stop_timeout_s: float = 30.0) -> ChildPlan:
-    """Return the plan of a worker, which is ready when the API at ``url`` sees one."""
-    return ChildPlan("worker", _argv("worker"), lambda: _has_worker(url), env, stop_timeout_s=stop_timeout_s)
+def worker_plan(url: str, env: Mapping[str, str], stop_timeout_s: float = 30.0, *, key: str | None = None) -> ChildPlan:
+    """Return the plan of a worker, which is ready when the API at ``url`` sees one; ``key`` is for that question."""
+    return ChildPlan("worker", _argv("worker"), lambda: _has_worker(url, key), env, stop_timeout_s=stop_timeout_s)
 
 
 def reconciler_plan(env: Mapping[str, str]) -> ChildPlan:
@@ -35,10 +35,14 @@ def reconciler_plan(env: Mapping[str, str]) -> ChildPlan:
     return ChildPlan("reconciler", _argv("reconciler"), env=env)
 
 
-def fetch_json(url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the JSON response of ``url`` to a GET, or to a POST of ``body``; raises OSError if it is an error."""
+def fetch_json(url: str, body: Mapping[str, Any] | None = None, *, key: str | None = None) -> dict[str, Any]:
+    """Return the JSON response of ``url`` to a GET, or to a POST of ``body``; raises OSError if it is an error.
+
+    ``key`` is the API key to send, if any.
+    """
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})  # noqa: S310 - our own http URL
+    headers = {"Content-Type": "application/json"} | ({} if key is None else {"Authorization": f"Bearer {key}"})
+    request = urllib.request.Request(url, data=data, headers=headers)  # noqa: S310 - our own http URL
     # Ignore the environment's proxy: both processes are on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=_TIMEOUT_S) as response:
@@ -53,5 +57,5 @@ def _argv(name: str) -> tuple[str, ...]:
     return (sys.executable, *script, *arguments)
 
 
-def _has_worker(url: str) -> bool:
-    return bool(fetch_json(f"{url}/health")["services"]["workers"] == "connected")
+def _has_worker(url: str, key: str | None) -> bool:
+    return bool(fetch_json(f"{url}/health", key=key)["services"]["workers"] == "connected")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import urllib.error
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -28,22 +29,26 @@ _START_TIMEOUT_S: Final = 5.0
 _POLL_INTERVAL_MAX_S: Final = 0.5
 _SUBMIT_RETRY_AFTER_S: Final = 0.1
 
+_Fetch = Callable[..., dict[str, Any]]
 
-def run_selftest(url: str, logs: Path, on_poll: Callable[[], None]) -> str:
+
+def run_selftest(url: str, logs: Path, on_poll: Callable[[], None], *, key: str | None = None) -> str:
     """Run a small basket at ``url``, calling ``on_poll`` between polls, and return one sentence about it.
+
+    ``key`` is the API key to send, if any.
 
     A stack that is busy with earlier runs is no fault: the sentence says so, and the run is cancelled. Raises
     OperatorError, with the actual result, if the run ends otherwise than it must.
     """
-    began = time.monotonic()
+    began, fetch = time.monotonic(), partial(fetch_json, key=key)
     fix = f"read {logs / 'api.log'} and {logs / 'worker.log'}"
     try:
-        accepted = _submit(f"{url}/run-basket", began + _START_TIMEOUT_S, on_poll)
+        accepted = _submit(fetch, f"{url}/run-basket", began + _START_TIMEOUT_S, on_poll)
         if accepted is None:
             return f"No self-test was made: the API takes no new run now (503); {fix}."
-        poll = _poll(f"{url}{accepted['status_url']}", began, on_poll)
+        poll = _poll(fetch, f"{url}{accepted['status_url']}", began, on_poll)
         if not poll["done"]:
-            fetch_json(f"{url}/executions/{poll['execution_id']}/cancel", {})
+            fetch(f"{url}/executions/{poll['execution_id']}/cancel", {})
             waited = f"was still {poll['status']} after {time.monotonic() - began:.0f} s and was cancelled"
             return f"The self-test run {waited}: the workers are busy with earlier runs. If there are none, {fix}."
     except (OSError, ValueError, LookupError) as error:
@@ -55,11 +60,11 @@ def run_selftest(url: str, logs: Path, on_poll: Callable[[], None]) -> str:
     return f"A first run completed in {time.monotonic() - began:.1f} s."
 
 
-def _submit(submit_url: str, due_by: float, on_poll: Callable[[], None]) -> dict[str, Any] | None:
+def _submit(fetch: _Fetch, submit_url: str, due_by: float, on_poll: Callable[[], None]) -> dict[str, Any] | None:
     """Submit the run; return None if the API answers 503 for too long, as it does behind a full queue."""
     while True:
         try:
-            return fetch_json(submit_url, _SELF_TEST)
+            return fetch(submit_url, _SELF_TEST)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
@@ -70,10 +75,10 @@ def _submit(submit_url: str, due_by: float, on_poll: Callable[[], None]) -> dict
         time.sleep(_SUBMIT_RETRY_AFTER_S)
 
 
-def _poll(status_url: str, began: float, on_poll: Callable[[], None]) -> dict[str, Any]:
+def _poll(fetch: _Fetch, status_url: str, began: float, on_poll: Callable[[], None]) -> dict[str, Any]:
     """Poll until the run is done, has not started soon, or has lasted too long; return the last poll."""
     while True:
-        poll = fetch_json(status_url)
+        poll = fetch(status_url)
         waited_s = time.monotonic() - began
         if poll["done"] or waited_s > (_START_TIMEOUT_S if poll["status"] == "queued" else _RUN_TIMEOUT_S):
             return poll

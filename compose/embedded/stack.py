@@ -29,10 +29,13 @@ class Stack:
     app_stage: Stage
 
 
-def build_stack(settings: Settings, environ: Mapping[str, str], sockets: Path, data: Path) -> Stack:
+def build_stack(
+    settings: Settings, environ: Mapping[str, str], sockets: Path, data: Path, *, key: str | None = None
+) -> Stack:
     """Return the stack for ``settings``; servers whose URLs are in ``environ`` are used and not started.
 
-    Raises OperatorError in production, where the embedded servers must not be used, and if a server cannot be found.
+    ``key`` is the API key for the checks of the start, if requests need one. Raises OperatorError in production, where
+    the embedded servers must not be used, and if a server cannot be found.
     """
     if settings.environment == "production":
         raise OperatorError(
@@ -46,6 +49,7 @@ def build_stack(settings: Settings, environ: Mapping[str, str], sockets: Path, d
     env = {
         "BUCKET_DRAIN_S": _DEVELOPMENT_DRAIN_S,  # a stop by Ctrl-C should not take half a minute
         **environ,
+        "BUCKET_AUTH": "required" if settings.requires_key else "off",
         "HOST": settings.host,
         "PORT": str(settings.port),
         "REDIS_URL": redis_url or server_plans.redis_url(sockets),
@@ -53,17 +57,17 @@ def build_stack(settings: Settings, environ: Mapping[str, str], sockets: Path, d
         "PROMETHEUS_MULTIPROC_DIR": str(data / "metrics"),  # a fixed path, so that the next start finds and empties it
         "PYTHONUNBUFFERED": "1",
     }
-    return Stack(url, env["REDIS_URL"], env["MONGODB_URL"], redis_stage, mongod_stage, build_app_stage(url, env))
+    return Stack(url, env["REDIS_URL"], env["MONGODB_URL"], redis_stage, mongod_stage, build_app_stage(url, env, key))
 
 
-def build_app_stage(url: str, env: Mapping[str, str]) -> Stage:
+def build_app_stage(url: str, env: Mapping[str, str], key: str | None = None) -> Stage:
     """Return the stage of the API, a worker and the reconciler, all with the environment ``env``."""
     stop_timeout_s = float(env["BUCKET_DRAIN_S"]) + _STOP_MARGIN_S
     return Stage(
         "api and workers",
         (
             bucket_process_plans.api_plan(url, env, stop_timeout_s),
-            bucket_process_plans.worker_plan(url, env, stop_timeout_s),
+            bucket_process_plans.worker_plan(url, env, stop_timeout_s, key=key),
             bucket_process_plans.reconciler_plan(env),
         ),
     )

@@ -47,7 +47,8 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-_READER: Final = frozenset({Permission.IDENTIFY, Permission.METRICS, Permission.READ})
+_ANYONE: Final = frozenset({Permission.PUBLIC, Permission.OPTIONAL, Permission.METRICS, Permission.IDENTIFY})
+_READER: Final = _ANYONE | {Permission.READ}
 _INTEGRATOR: Final = _READER | {Permission.READ_PAYLOADS, Permission.SUBMIT, Permission.CONSUME}
 
 ROLE_PERMISSIONS: Final[Mapping[Role, frozenset[Permission]]] = MappingProxyType(

@@ -60,6 +60,18 @@ class MongoKeyStore:
         with db_call(self._database, writes=False):
             return [_decode(document) for document in self._keys.find(query).sort("_id", 1).limit(limit)]
 
+    def has_valid_admin(self, now: datetime) -> bool:
+        """Return whether some admin's key is valid."""
+        query = {"role": str(Role.ADMIN), "revoked_at": None, "expires_at": {"$gt": now}}
+        with db_call(self._database, writes=False):
+            return self._keys.find_one(query, {"_id": 1}) is not None
+
+    def remove_ended(self, created_by: str, now: datetime) -> None:
+        """Delete the records of keys that ``created_by`` made and that are no longer valid."""
+        ended = {"$or": [{"revoked_at": {"$ne": None}}, {"expires_at": {"$lte": now}}]}
+        with db_call(self._database):
+            self._keys.delete_many({"created_by": str(created_by)} | ended)
+
     def revoke(self, key_id: str, now: datetime) -> ApiKey:
         """Revoke a key and return it; one that was revoked before stays as it is. Raises KeyNotFound."""
         query = {"_id": str(key_id), "revoked_at": None}
