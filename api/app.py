@@ -31,6 +31,10 @@ from api.http.long_poll import LongPoller
 from api.http.request_body import Blueprint
 from api.integrations import routes as integrations
 from api.integrations.integration_service import IntegrationService
+from api.limits.limited_request import install_limits
+from api.limits.quotas import QuotaGuard, release_quota
+from api.limits.rate_limiter import RateLimiter
+from api.limits.stored_bytes import StoredBytes
 from api.logs import routes as logs
 from api.logs.log_line_pages import LogPageReader
 from api.openapi import routes as openapi
@@ -51,6 +55,7 @@ from api.submission.withdrawals import Withdrawals
 from shared.bootstrap import Services
 from shared.domain.access.caller import Caller
 from shared.live.redis_monitor import RedisMonitor
+from shared.live.shared_buckets import SharedBuckets
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -78,7 +83,9 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     poller = PollHandler(services, reader, view_hints, long_poller)
     baskets, row_renderer = BasketCache(services), RowRenderer(services, view_hints)
     feed_handler = FeedHandler(services, long_poller, row_renderer)
-    admission = Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set)
+    stored_bytes = StoredBytes(services.redis, services.usage, settings.quotas)
+    quotas = QuotaGuard(settings.quotas, services.usage, stored_bytes.of, clock.now)
+    admission = Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set, quotas)
     availability = AgentAvailability(services.catalogue, monitor)
     builder = RunBuilder(services, baskets, admission, availability, monitor)
     acceptor = Acceptor(services, GroupCommit(services), withdrawals)
@@ -109,6 +116,9 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         metrics=health.metrics_blueprint(services.redis),
     )
     Authenticator(services, key_cache, tokens, integrations=states).install(app, everyone)
+    rate_limiter = _limit_rates(app, services, monitor)
+    if settings.quotas:
+        app.teardown_request(lambda _: release_quota())
     return app, partial(
         start_background,
         activity,
@@ -119,6 +129,8 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         key_cache=key_cache,
         signing_keys=None if tokens is None else tokens.source,
         integration_states=states,
+        rate_limiter=rate_limiter,
+        stored_bytes=stored_bytes,
     )
 
 
@@ -128,6 +140,17 @@ def _open_token_verifier(settings: Settings) -> JwtVerifier | None:
     from api.auth.token_verifier import open_verifier  # it loads cryptography: an API without an issuer does not
 
     return open_verifier(settings)
+
+
+def _limit_rates(app: flask.Flask, services: Services, monitor: RedisMonitor) -> RateLimiter | None:
+    """Limit the requests of each key; without authentication nobody is known who could be limited."""
+    settings = services.settings
+    if not settings.requires_key:
+        return None
+    buckets = SharedBuckets(services.redis)
+    limiter = RateLimiter(settings.rate_limits, buckets, lambda: monitor.last.is_connected, services.clock.now_or_none)
+    install_limits(app, limiter, with_draft_headers=settings.ratelimit_headers == "draft")
+    return limiter
 
 
 def _create_flask(settings: Settings, long_poller: LongPoller) -> flask.Flask:

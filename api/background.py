@@ -6,6 +6,7 @@ While no requests come they mostly rest (:class:`api.http.middleware.RequestActi
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,8 @@ from api.auth.integration_states import IntegrationStates
 from api.auth.key_cache import REFRESH_EVERY_S, KeyCache
 from api.hints.schedule_cache import DurationCache
 from api.http.middleware import RequestActivity
+from api.limits.rate_limiter import SETTLE_EVERY_S, RateLimiter
+from api.limits.stored_bytes import READ_EVERY_S, StoredBytes
 from api.store_watcher import StoreWatcher
 from api.submission.withdrawals import Withdrawals
 from shared.live.redis_monitor import RedisMonitor
@@ -35,6 +38,8 @@ def start_background(
     withdrawals: Withdrawals,
     key_cache: KeyCache,
     integration_states: IntegrationStates,
+    stored_bytes: StoredBytes,
+    rate_limiter: RateLimiter | None,
     signing_keys: SigningKeySource | None = None,
 ) -> None:
     """Start the threads that watch the stores, refresh durations and withdraw lost inserts; they end with the process.
@@ -73,6 +78,10 @@ def start_background(
     if signing_keys is not None:
         # It waits for the network, and no request waits for it after a rest, so it does not pause like the others.
         _start("refresh_signing_keys", lambda: _repeat(signing_keys.refresh, signing_keys.pause))
+    if rate_limiter is not None:
+        _start("settle_limits", lambda: _repeat(rate_limiter.settle, lambda: activity.pause(SETTLE_EVERY_S)))
+    if stored_bytes.is_needed:  # it does not rest: an estimate takes longer than a request may wait
+        _start("stored_bytes", lambda: _repeat(stored_bytes.refresh, lambda: time.sleep(READ_EVERY_S)))
     has_looked.wait(_FIRST_LOOK_MAX_S)
 
 

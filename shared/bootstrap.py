@@ -33,6 +33,7 @@ from shared.store.executions.documents import encode_new_document
 from shared.store.executions.failure_store import MongoFailureStore
 from shared.store.executions.queries import MongoExecutionQueries
 from shared.store.executions.store import MongoExecutionStore
+from shared.store.executions.usage import MongoUsage
 from shared.store.feed.consumer_store import MongoConsumerStore
 from shared.store.feed.reader import FeedReader
 from shared.store.feed.writer import FeedWriter
@@ -64,6 +65,7 @@ class Services:
     failures: MongoFailureStore
     keys: MongoKeyStore
     integrations: MongoIntegrationStore
+    usage: MongoUsage
     redis: redis.Redis
     views: ViewCache
     publisher: Publisher
@@ -123,6 +125,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
         failures=MongoFailureStore(database),
         keys=MongoKeyStore(database),
         integrations=MongoIntegrationStore(database),
+        usage=MongoUsage(database),
         redis=redis_client,
         views=views,
         publisher=Publisher(redis_client, views, FleetCounters(), encode_accepted=encode_new_document),

@@ -217,6 +217,19 @@ class IdempotencyKeyReused(RequestError, error_code="idempotency_key_reused", ht
             self.extension_members = {"used_by": used_by}
 
 
+class RateLimited(RequestError, error_code="rate_limited", http_status=429, retryable=True):
+    """Too many requests of one kind came with this key; nothing was done, send the same again after Retry-After."""
+
+
+class QuotaExceeded(RequestError, error_code="quota_exceeded", http_status=429, retryable=True):
+    """The integrator has as much as its quota permits; nothing was stored."""
+
+    def __init__(self, message: str | None = None, *, retry_after_s: int | None = None, **members: Any) -> None:
+        """``members`` are which ``quota``, its value as ``limit``, and what is ``used`` now."""
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.extension_members = members
+
+
 class ServiceError(BucketError):
     """Bucket cannot serve the request."""
 

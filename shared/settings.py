@@ -13,6 +13,7 @@ from typing import Final
 import environs
 
 from shared.errors import SettingsError
+from shared.limits import DEFAULT_RATE_LIMITS, Quotas, RateLimits
 from shared.outbound_hosts import OutboundHosts
 from shared.setting_readers import VARIABLES, is_loopback
 from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
@@ -55,6 +56,9 @@ class Settings:
     jwt_algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
     jwt_role_claim: str = "role"
     jwt_integrator_claim: str = "integrator"
+    rate_limits: RateLimits = field(default_factory=lambda: DEFAULT_RATE_LIMITS)
+    ratelimit_headers: str = "x"
+    quotas: Quotas = field(default_factory=dict)
     log_level: str = "INFO"
     faults: str = ""
 

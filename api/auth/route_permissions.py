@@ -87,19 +87,26 @@ STARTS_RUNS: Final = frozenset(
 def permissions_by_rule(app: flask.Flask) -> Mapping[tuple[str, str], Permission]:
     """Return the permission of each (rule, method) of ``app``; raises LookupError for a route without a row."""
     permissions: dict[tuple[str, str], Permission] = {}
-    for rule, method in _routes(app):
-        operation = f"{method} {_to_path(rule)}"
+    for (rule, method), operation in operations_by_rule(app).items():
         if operation not in ROUTE_PERMISSIONS:
             raise LookupError(f"{operation} has no row in the permission table")
         permissions[rule, method] = ROUTE_PERMISSIONS[operation]
-        if method == "GET":
-            permissions[rule, "HEAD"] = permissions[rule, method]
     return permissions
 
 
 def rules_that_start_runs(app: flask.Flask) -> frozenset[tuple[str, str]]:
     """Return the (rule, method) of each route of ``app`` that makes runs."""
     return frozenset((rule, method) for rule, method in _routes(app) if f"{method} {_to_path(rule)}" in STARTS_RUNS)
+
+
+def operations_by_rule(app: flask.Flask) -> Mapping[tuple[str, str], str]:
+    """Return the name in the tables of each (rule, method) of ``app``; HEAD has that of GET."""
+    operations: dict[tuple[str, str], str] = {}
+    for rule, method in _routes(app):
+        operations[rule, method] = f"{method} {_to_path(rule)}"
+        if method == "GET":
+            operations[rule, "HEAD"] = operations[rule, method]
+    return operations
 
 
 def _routes(app: flask.Flask) -> Iterator[tuple[str, str]]:
