@@ -13,6 +13,7 @@ from typing import Final
 import environs
 
 from shared.errors import SettingsError
+from shared.limits import DEFAULT_RATE_LIMITS, Quotas, RateLimits
 from shared.outbound_hosts import OutboundHosts
 from shared.setting_readers import VARIABLES, is_loopback
 from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
@@ -47,6 +48,7 @@ class Settings:
     outbound_proxy: str = field(default="", repr=False)
     auth: str = ""
     key_pepper: str = field(default="", repr=False)
+    integrations: str = "optional"
     metrics_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     jwt_issuer: str = ""
     jwt_audience: str = ""
@@ -54,6 +56,9 @@ class Settings:
     jwt_algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
     jwt_role_claim: str = "role"
     jwt_integrator_claim: str = "integrator"
+    rate_limits: RateLimits = field(default_factory=lambda: DEFAULT_RATE_LIMITS)
+    ratelimit_headers: str = "x"
+    quotas: Quotas = field(default_factory=dict)
     log_level: str = "INFO"
     faults: str = ""
 
@@ -91,6 +96,10 @@ class Settings:
 
     def _contradictions(self) -> list[str]:
         faults = []
+        if self.integrations == "required" and not self.requires_key:
+            faults.append(
+                "auth_required: BUCKET_INTEGRATIONS=required works only with BUCKET_AUTH=required; set both, or neither"
+            )
         if self.heartbeat_s * 2 > self.lease_s:
             faults.append(
                 f"BUCKET_HEARTBEAT_S={self.heartbeat_s:g} must be at most half of BUCKET_LEASE_S={self.lease_s:g}, "
