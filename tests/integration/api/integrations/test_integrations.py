@@ -189,7 +189,8 @@ def test_a_second_admin_decides_on_what_the_first_has_written(api: Api) -> None:
         api.send("PUT", f"{path}/checklist", {"data_minimised": False}),
     )[0]
     refused = api.send("POST", f"{path}/activate")
-    assert (refused.status_code, refused.get_json()["error_code"]) == (409, "integration_incomplete")
+    assert (refused.status_code, refused.get_json()["error_code"]) == (409, "integration_state")
+    assert api.send("GET", path).get_json()["status"] == "approved"
     assert not [key for key in api.send("GET", "/keys").get_json()["keys"] if _is_valid_of(key, integration_id)]
 
 

@@ -18,7 +18,7 @@ from shared.domain.access.integration import (
     tick_items,
 )
 from shared.domain.access.integration_checklists import CHECKLIST_ITEMS
-from shared.errors import IntegrationIncomplete, IntegrationState
+from shared.errors import IllegalMove, IntegrationIncomplete
 from tests.builders import NOON
 
 S, A = IntegrationStatus, IntegrationAction
@@ -65,7 +65,7 @@ def test_each_move_is_legal_as_the_table_says_and_no_other(status: S, action: A)
         last = moved.history[-1]
         assert (last.before, last.after, last.by, last.comment) == (status, moved.status, "bob", "because")
     else:
-        with pytest.raises(IntegrationState, match=f"'acme' is {status}"):
+        with pytest.raises(IllegalMove, match=f"'acme' is {status}"):
             move_integration(integration, action, "bob", NOON)
 
 
@@ -79,7 +79,7 @@ def test_each_move_is_legal_as_the_table_says_and_no_other(status: S, action: A)
     ],
 )
 def test_a_refusal_says_what_comes_first(status: S, action: A, sentence: str) -> None:
-    with pytest.raises(IntegrationState) as refusal:
+    with pytest.raises(IllegalMove) as refusal:
         move_integration(integration_in(status), action, "bob", NOON)
     assert refusal.value.message == sentence
 
