@@ -26,7 +26,7 @@ def _integration_move(schema: str = "Integration", *more_errors: type[errors.Buc
     return Operation(
         ok("The integration after its move.", ref(schema), "Cache-None"),
         ("IntegrationId",),
-        (*BODY_ERRORS, *_INTEGRATION_ERRORS, errors.IntegrationState, *more_errors, *WRITE_ERRORS),
+        (*BODY_ERRORS, *_INTEGRATION_ERRORS, errors.IllegalMove, *more_errors, *WRITE_ERRORS),
         "Comment",
         is_body_required=False,
     )
@@ -73,7 +73,7 @@ TRUST_OPERATIONS: Final[Mapping[str, Operation]] = {
     "PUT /integrations/{integration_id}": Operation(
         ok("The integration as it is now.", ref("Integration"), "Cache-None"),
         ("IntegrationId",),
-        (*BODY_ERRORS, *_INTEGRATION_ERRORS, errors.IntegrationExists, errors.IntegrationState, *WRITE_ERRORS),
+        (*BODY_ERRORS, *_INTEGRATION_ERRORS, errors.IntegrationExists, errors.IllegalMove, *WRITE_ERRORS),
         "NewIntegration",
     ),
     "POST /integrations/{integration_id}/review": _integration_move(),
