@@ -84,8 +84,7 @@ class PollManyHandler:
         if compared.missing:
             missing_revs = {run_id: revs[run_id] for run_id in compared.missing}
             self._compare_in_store(caller.scope, result, missing_revs, is_full=is_full)
-        hides_payloads = is_full and not caller.sees_payloads
-        return self._build_response(result, warnings, WITHOUT_PAYLOADS if hides_payloads else FULL_SELECTION)
+        return self._build_response(result, warnings, FULL_SELECTION if caller.sees_payloads else WITHOUT_PAYLOADS)
 
     def _compare_in_redis(self, scope: Scope, revs: Mapping[str, int | None], *, is_full: bool) -> ViewComparison:
         # The keys in Redis have the integrator, which an admin does not name: its polls of many read MongoDB.
