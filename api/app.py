@@ -102,7 +102,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         submission.batch_blueprint(clock, BatchAcceptor(services, builder, withdrawals, view_hints)),
         polling.blueprint(poller),
         polling.many_blueprint(PollManyHandler(services, monitor, reader, view_hints)),
-        polling.list_blueprint(services, view_hints, row_renderer),
+        polling.list_blueprint(services, row_renderer),
         cancel.blueprint(services, reader, poller),
         retry.blueprint(clock, retrier),
         dead_letter_routes.blueprint(services, reader, retrier),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import flask
 
@@ -32,6 +32,8 @@ from shared.errors import (
     ValidationFailed,
 )
 from shared.store.basket_store import StoredBasket
+
+_CLEANUP_SUMMARY: Final = {"baskets_deleted": 1, "executions_deleted": 0}
 
 
 def blueprint(
@@ -64,8 +66,9 @@ def blueprint(
     def basket(name: str) -> flask.Response:
         """Get one basket."""
         caller = current_caller()
-        found = services.baskets.get(requested_owner(caller), check_basket_name(name))
-        return flask.jsonify(views.stored(found, caller))
+        return flask.jsonify(
+            views.stored(services.baskets.get(requested_owner(caller), check_basket_name(name)), caller)
+        )
 
     @blp.route("/create-basket", methods=["POST"])
     @blp.arguments(NewBasketSchema())
@@ -77,8 +80,7 @@ def blueprint(
         definition = validate_definition(body)
         _check_can_run(definition, services.catalogue)
         services.baskets.add(owner, definition, services.clock.now())
-        message = f"basket {body['name']!r} created"
-        view = views.new(StoredBasket(owner, definition), caller)
+        view, message = views.new(StoredBasket(owner, definition), caller), f"basket {body['name']!r} created"
         return flask.jsonify(success=True, message=message, basket=view), 201
 
     @blp.route("/baskets/<name>", methods=["DELETE"])
@@ -89,11 +91,8 @@ def blueprint(
             _remove_basket(services, current_caller(), check_basket_name(name))
         finally:  # also after an error: if MongoDB's reply was lost, the basket may be deleted
             basket_cache.forget(name)
-        return flask.jsonify(
-            success=True,
-            message=f"basket {name!r} deleted; its executions stay readable",
-            cleanup_summary={"baskets_deleted": 1, "executions_deleted": 0},
-        )
+        message = f"basket {name!r} deleted; its executions stay readable"
+        return flask.jsonify(success=True, message=message, cleanup_summary=_CLEANUP_SUMMARY)
 
     return blp
 

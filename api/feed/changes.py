@@ -101,7 +101,9 @@ class FeedHandler:
             )  # fmt: skip
         except PositionExpired:
             raise self._cursor_expired_error(start) from None
-        return preference.mark_applied(self._page_response(scope, held.value, fields), is_granted=held.is_granted)
+        return preference.mark_applied(
+            self._page_response(caller, scope, held.value, fields), is_granted=held.is_granted
+        )
 
     def _cursor_expired_error(self, start: FeedPosition | None) -> CursorExpired:
         """Return the error for a cursor that cannot be read from, with a new one and the list by which to catch up."""
@@ -121,12 +123,14 @@ class FeedHandler:
             resync=resync,
         )
 
-    def _page_response(self, scope: Scope, page: FeedPage, fields: Collection[str] | None) -> flask.Response:
+    def _page_response(
+        self, caller: Caller, scope: Scope, page: FeedPage, fields: Collection[str] | None
+    ) -> flask.Response:
         now = self._services.clock.now_or_none()
         delay_ms = poll_after_ms(page, now)
         note_hint(polled_name(), delay_ms)
         response = flask.jsonify(
-            changes=self._change_views(scope, page, fields),
+            changes=self._change_views(caller, scope, page, fields),
             next_since=cursors.encode(page.next_position),
             caught_up=has_caught_up(page, now),
             poll_after_ms=delay_ms,
@@ -134,11 +138,13 @@ class FeedHandler:
         response.headers["Retry-After"] = str(retry_after_s(delay_ms))
         return private_no_cache(response)
 
-    def _change_views(self, scope: Scope, page: FeedPage, fields: Collection[str] | None) -> Sequence[object]:
+    def _change_views(
+        self, caller: Caller, scope: Scope, page: FeedPage, fields: Collection[str] | None
+    ) -> Sequence[object]:
         if fields is None:
             return [_change_view(change) for change in page.changes]
         revs = {change.execution_id: change.rev for change in page.changes}
-        return [orjson.Fragment(row) for row in self._row_renderer.render_changed(scope, revs, fields)]
+        return [orjson.Fragment(row) for row in self._row_renderer.render_changed(caller, scope, revs, fields)]
 
 
 def has_caught_up(page: FeedPage, now: datetime | None) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import flask
 import orjson
 
 from api.auth.requested_scope import INTEGRATOR_PARAMETER, requested_scope
-from api.hints.poll_hints import ViewHints
 from api.http import list_cursors, query_params
 from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
 from api.http.cursor_codec import CursorKind
@@ -20,7 +18,6 @@ from shared.domain.access.caller import Caller
 from shared.domain.execution import batch_item_key
 from shared.domain.list_query import ListOrder, ListPosition, ListQuery
 from shared.domain.status import ExecutionStatus
-from shared.live.render import render_status
 
 PARAMETERS: Final = (
     "status", "basket", "tag", "request_id", "retry_of", "reference", "idempotency_key", "created_after",
@@ -28,9 +25,7 @@ PARAMETERS: Final = (
 )  # fmt: skip
 
 
-def respond_with_list(
-    caller: Caller, services: Services, view_hints: ViewHints, row_renderer: RowRenderer
-) -> flask.Response:
+def respond_with_list(caller: Caller, services: Services, row_renderer: RowRenderer) -> flask.Response:
     """Return the page of the list that this request of ``caller`` asks for."""
     query_params.check_known(*PARAMETERS)
     scope = requested_scope(caller)
@@ -45,10 +40,7 @@ def respond_with_list(
     if len(matches) > limit:
         last = page[-1].position
         next_cursor = list_cursors.encode(CursorKind.EXECUTIONS, last.at, last.id, query_bytes)
-    if fields is None:
-        rows: Sequence[bytes] = [view_hints.add_to(render_status(row.execution)).json for row in page]
-    else:
-        rows = row_renderer.render(scope, [row.execution for row in page], fields)
+    rows = row_renderer.render(caller, scope, [row.execution for row in page], fields)
     body = b'{"executions":[' + b",".join(rows) + b'],"next_cursor":' + orjson.dumps(next_cursor) + b"}"
     return flask.Response(body, 200, PRIVATE_NO_CACHE_HEADERS, mimetype="application/json")
 

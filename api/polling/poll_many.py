@@ -85,7 +85,7 @@ class PollManyHandler:
         if compared.missing:
             missing_revs = {run_id: revs[run_id] for run_id in compared.missing}
             self._compare_in_store(caller.scope, result, missing_revs, is_full=is_full)
-        selection = WITHOUT_PAYLOADS if is_full and not caller.sees_payloads else FULL_SELECTION
+        selection = FULL_SELECTION if caller.sees_payloads else WITHOUT_PAYLOADS
         return self._build_response(result, warnings, selection, oldest=next(reversed(revs), None))
 
     def _compare_in_redis(self, scope: Scope, revs: Mapping[str, int | None], *, is_full: bool) -> ViewComparison:

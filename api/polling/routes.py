@@ -5,7 +5,6 @@ from __future__ import annotations
 import flask
 
 from api.auth.current_caller import current_caller
-from api.hints.poll_hints import ViewHints
 from api.http.request_body import Blueprint, LoadedBody
 from api.polling.list_executions import respond_with_list
 from api.polling.poll_handler import PollHandler
@@ -56,13 +55,13 @@ def many_blueprint(many: PollManyHandler) -> Blueprint:
     return blp
 
 
-def list_blueprint(services: Services, view_hints: ViewHints, row_renderer: RowRenderer) -> Blueprint:
+def list_blueprint(services: Services, row_renderer: RowRenderer) -> Blueprint:
     """Return the route that lists executions."""
     blp = Blueprint("lists", __name__, description="Find executions")
 
     @blp.route("/executions")
     def executions() -> flask.Response:
         """List executions, the newest first; ``?cursor=`` is a ``next_cursor`` of the same list."""
-        return respond_with_list(current_caller(), services, view_hints, row_renderer)
+        return respond_with_list(current_caller(), services, row_renderer)
 
     return blp

@@ -20,6 +20,7 @@ ROW_FIELDS: Final = (
     *ALWAYS_INCLUDED, "basket_name", "progress", "current_step", "error", "tags", "retry_of", "reference", "created_at",
     "queued_at", "started_at", "finished_at", "waiting_for", "poll_after_ms", "expires_at", "result", "metadata",
 )  # fmt: skip
+HIDDEN_MESSAGE: Final = "not shown: this key does not see payloads"
 _PAYLOAD_FIELDS: Final = frozenset({"result", "metadata"})
 RESULTS_BYTES_MAX: Final = 8 * 1024 * 1024
 """Limit of the outputs that are read for the results of one page; later results are shown as omitted."""
@@ -44,6 +45,14 @@ def check_sees_payloads(caller: Caller, requested: Collection[str]) -> None:
         )
 
 
+def hide_agent_texts(view: dict[str, Any]) -> None:
+    """Replace the texts in a parsed view that agents write freely: they quote inputs, as in ``'x' is no date``."""
+    if view.get("error") is not None:
+        view["error"]["message"] = HIDDEN_MESSAGE
+    if view.get("progress") is not None:
+        view["progress"]["message"] = None
+
+
 class RowRenderer:
     """Renders rows with selected fields; results are read from MongoDB, which polls of one run need not."""
 
@@ -52,27 +61,37 @@ class RowRenderer:
         self._queries = services.queries
         self._view_hints = view_hints
 
-    def render(self, scope: Scope, runs: Sequence[Execution], fields: Collection[str]) -> Sequence[bytes]:
-        """Return a row for each run, with the always included and the selected ``fields``.
+    def render(
+        self, caller: Caller, scope: Scope, runs: Sequence[Execution], fields: Collection[str] | None
+    ) -> Sequence[bytes]:
+        """Return a row for each run, with the always included and the selected ``fields`` (None: the usual row).
 
         ``metadata`` is shown as far as the runs have it. A run that was deleted meanwhile is left out.
         """
+        if fields is None:
+            if caller.sees_payloads:
+                return [self._view_hints.add_to(render_status(run)).json for run in runs]
+            fields = frozenset(ROW_FIELDS) - _PAYLOAD_FIELDS
         results = self._results(scope, runs) if "result" in fields else {}
         rows = []
         for run in runs:
             if run.id in results and results[run.id] is None:
                 continue
             row = orjson.loads(self._view_hints.add_to(render_status(run)).json)
+            if not caller.sees_payloads:
+                hide_agent_texts(row)
             row["result"] = orjson.Fragment(results.get(run.id) or b"null")
             row["metadata"] = orjson.Fragment(run.metadata)
             always = {name: row[name] for name in ALWAYS_INCLUDED}
             rows.append(orjson.dumps(always | {name: value for name, value in row.items() if name in fields}))
         return rows
 
-    def render_changed(self, scope: Scope, min_revs: Mapping[str, int], fields: Collection[str]) -> Sequence[bytes]:
+    def render_changed(
+        self, caller: Caller, scope: Scope, min_revs: Mapping[str, int], fields: Collection[str]
+    ) -> Sequence[bytes]:
         """Return the rows of runs by id, in this order, none of an older revision than ``min_revs`` has."""
         runs = self._queries.read_rows(scope, min_revs) if min_revs else {}
-        return self.render(scope, [runs[run_id] for run_id in min_revs if run_id in runs], fields)
+        return self.render(caller, scope, [runs[run_id] for run_id in min_revs if run_id in runs], fields)
 
     def _results(self, scope: Scope, runs: Sequence[Execution]) -> Mapping[str, bytes | None]:
         """Return the results of the completed runs by id: as JSON, None for a run that was deleted meanwhile."""
