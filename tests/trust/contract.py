@@ -40,12 +40,12 @@ class Operation:
 
 def operations_of(document: Mapping[str, Any]) -> list[Operation]:
     """Return all operations of an OpenAPI document; one without a row in the permission table raises KeyError."""
-    found = []
-    for path, item in document["paths"].items():
-        for method in _METHODS:
-            if method in item:
-                found.append(_operation(_resolve(document, item[method]), method.upper(), path))
-    return found
+    return [
+        _operation(_resolve(document, item[method]), method.upper(), path)
+        for path, item in document["paths"].items()
+        for method in _METHODS
+        if method in item
+    ]
 
 
 def _operation(row: Mapping[str, Any], method: str, path: str) -> Operation:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import http.client
 import random
-import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -129,7 +127,7 @@ class Caller:
         foreign = request.foreign_path or request.foreign_basket
         if foreign is None or reply.status not in {400, 404, 409}:
             return 0
-        unknown = self._maker.made_up("", foreign)
+        unknown = self._maker.made_up(foreign)
         twin = replace(request, path=request.path.replace(quote(foreign, safe=""), quote(unknown, safe="")))
         if request.foreign_basket is not None:
             twin = replace(twin, body=_replaced(request.body, foreign, unknown))

@@ -25,6 +25,16 @@ def learn(request: MadeRequest, reply: Reply, rng: random.Random) -> None:
         for execution_id in _created(body):
             party.created.add(execution_id)
             party.pool.add("executions", execution_id, rng)
+    _learn_names(request, body, rng)
+    if operation.collection == "consumers":
+        _learn_consumer(request, body, rng)
+    elif operation.collection in {"baskets", "create-basket"}:
+        _learn_basket(request, body, rng)
+
+
+def _learn_names(request: MadeRequest, body: dict[str, Any], rng: random.Random) -> None:
+    """Learn what stands under the same key in replies of several routes."""
+    operation, party = request.operation, request.party
     for name in ("next_cursor", "next_since"):
         if body.get(name):
             party.pool.add(f"{name.removeprefix('next_')} {_family(operation.collection)}", body[name], rng)
@@ -32,12 +42,8 @@ def learn(request: MadeRequest, reply: Reply, rng: random.Random) -> None:
                 party.pool.add("cursor consumers", body[name], rng)
     for letter in body.get("dead_letters", ()):
         party.pool.add("letters", letter["id"], rng)
-    if operation.method == "POST" and reply.status == 201 and isinstance(body.get("id"), str):
+    if operation.method == "POST" and isinstance(body.get("id"), str):
         party.pool.add(operation.collection, body["id"], rng)
-    if operation.collection == "consumers":
-        _learn_consumer(request, body, rng)
-    elif operation.collection in {"baskets", "create-basket"}:
-        _learn_basket(request, body, rng)
 
 
 def _created(body: dict[str, Any]) -> Iterator[str]:

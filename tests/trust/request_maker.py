@@ -31,6 +31,7 @@ _WORDS_OF: Final = {
 _FIXED: Final[Mapping[str, Any]] = {
     "agent_name": "teller", "agent": "teller", "start_deadline_s": 900, "deadline_s": 900,
     "expires_in_s": 900, "grace_s": 60, "timeout_s": 60, "retry": "none",
+    "wait": 0.02,
 }  # fmt: skip
 _LEFT_OUT: Final = {
     "run_after", "execution_strategy", "needs", "id", "networks", "integration", "expires_in_days",
@@ -60,6 +61,11 @@ class MadeRequest:
     foreign_path: str | None = None
     """The foreign value in the path, if there is one: the reply must be that for one that does not exist."""
     foreign_basket: str | None = None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Return whether it names a thing of the other integrator that must not be found."""
+        return self.foreign_path is not None or self.foreign_basket is not None
 
     @property
     def target(self) -> str:
@@ -166,12 +172,12 @@ class RequestMaker:
         if must_be_own:
             can_be_common = self._writer.number == 0 and self._rng.random() < 0.2
             return (self._rng.choice(COMMON_NAMES) if can_be_common else self._new_name(kind)), False
-        return self.made_up(kind, self._foreign(kind) or self._party.text("none")), False
+        return self.made_up(self._foreign(kind) or self._party.text("none")), False
 
     def _own(self, request: MadeRequest, kind: str) -> str | None:
         if kind not in _WRITTEN_BY_ONE_THREAD:
             return self._party.pool.pick(kind, self._rng)
-        reads = request.operation.method == "GET" or kind == "baskets" and request.operation.method == "POST"
+        reads = request.operation.method == "GET" or (kind == "baskets" and request.operation.method == "POST")
         writer = self._rng.choice(self._party.writers) if reads else self._writer
         return writer.pool.pick(kind, self._rng)
 
@@ -183,7 +189,7 @@ class RequestMaker:
     def _new_name(self, kind: str) -> str:
         return self._party.text(f"{kind.rstrip('s')}-t{self._writer.number}")
 
-    def made_up(self, kind: str, like: str) -> str:
+    def made_up(self, like: str) -> str:
         """Return what looks like ``like``, has its length, and names nothing."""
         if _EXECUTION_ID.fullmatch(like):
             return f"{like[:11]}{self._rng.getrandbits(64):016x}"
@@ -194,22 +200,20 @@ class RequestMaker:
     def _value(self, request: MadeRequest, name: str, schema: Mapping[str, Any]) -> Any:
         """Return a value for a parameter or a key of the body."""
         if name in _FIXED:
-            return _FIXED[name]
-        if name in {"cursor", "since"}:
-            return self._cursor(request, name)
-        if name in _KINDS:
-            return self._name_of(request, name, schema)
-        if name == "wait":
-            return 0.02
-        if name == "name" and request.operation.body is not None:
-            kind = request.operation.collection
-            own_basket = kind in {"create-basket", "baskets"}
-            return self._named(request, "baskets", {}, must_be_own=True)[0] if own_basket else self._party.text("name")
-        if name == "fields":
-            return ",".join(self._rng.sample(sorted(set(_WORDS.findall(schema["pattern"]))), 4))
-        if name == "integrator":
-            return self._party.integrator
-        return self._by_schema(request, name, schema)
+            value = _FIXED[name]
+        elif name in {"cursor", "since"}:
+            value = self._cursor(request, name)
+        elif name in _KINDS:
+            value = self._name_of(request, name, schema)
+        elif name == "name" and request.operation.collection in {"create-basket", "baskets"}:
+            value = self._named(request, "baskets", {}, must_be_own=True)[0]
+        elif name == "fields":
+            value = ",".join(self._rng.sample(sorted(set(_WORDS.findall(schema["pattern"]))), 4))
+        elif name == "integrator":
+            value = self._party.integrator
+        else:
+            value = self._by_schema(request, name, schema)
+        return value
 
     def _name_of(self, request: MadeRequest, name: str, schema: Mapping[str, Any]) -> str:
         kind = _KINDS[name]
@@ -294,7 +298,7 @@ class RequestMaker:
 
     def _free_object(self, name: str) -> dict[str, Any]:
         text = self._party.text("text")
-        if name == "input_data" or name == "input":
+        if name in {"input_data", "input"}:
             failing = {"fail": text} if self._rng.random() < 0.2 else {}
             return {
                 "say": [text],
