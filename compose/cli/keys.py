@@ -138,8 +138,15 @@ def _load(schema: Any, body: dict[str, Any]) -> Any:
         return schema.load({name: value for name, value in body.items() if value is not None})
     except ValidationError as error:
         faults = error.messages.items() if isinstance(error.messages, dict) else [("options", error.messages)]
-        lines = [f"--{str(name).replace('_', '-')}: {fault}" for name, fault in faults]
+        lines = [f"--{str(name).replace('_', '-')}: {_flat(fault)}" for name, fault in faults]
         raise OperatorError("an option is wrong", fix="\n".join(lines)) from error
+
+
+def _flat(fault: Any) -> str:
+    """Return marshmallow's messages as one text: a list, or those of the items of a list."""
+    if isinstance(fault, dict):
+        return "; ".join(map(_flat, fault.values()))
+    return "; ".join(map(str, fault)) if isinstance(fault, list) else str(fault)
 
 
 def _print_new(view: dict[str, Any], *, as_json: bool) -> None:

@@ -41,3 +41,25 @@ def test_a_redis_url_that_the_client_would_fail_on_is_reported(
 def test_the_variables_of_the_client_are_no_misspelt_settings() -> None:
     environment = {"BUCKET_URL": "http://a", "BUCKET_API_KEY": "k", "BUCKET_URI": "http://a"}
     assert set(unknown_variables(environment)) == {"BUCKET_URI"}
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.com"])  # noqa: S104
+def test_without_authentication_the_api_listens_on_loopback_only(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST", host)
+    with pytest.raises(SettingsError, match=f"auth_required: HOST={host} .*BUCKET_AUTH=required"):
+        Settings.from_environ()
+    monkeypatch.setenv("BUCKET_AUTH", "required")
+    assert Settings.from_environ().host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_on_loopback_no_key_is_needed_by_default(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST", host)
+    assert not Settings.from_environ().requires_key
+
+
+def test_in_production_keys_are_required_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUCKET_ENV", "production")
+    assert Settings.from_environ().requires_key
+    monkeypatch.setenv("BUCKET_AUTH", "off")
+    assert not Settings.from_environ().requires_key
