@@ -8,23 +8,30 @@ from typing import Any
 
 import flask
 
+from api.auth.current_caller import current_caller
+from api.auth.requested_scope import INTEGRATOR_PARAMETER, basket_owner, requested_owner, requested_scope
 from api.catalogue.agent_views import AgentViews
 from api.catalogue.availability import AgentAvailability
 from api.catalogue.basket_cache import BasketCache
-from api.catalogue.basket_definition import (
-    check_basket_name,
-    find_stored_faults,
-    parse_basket,
-    validate_definition,
-)
+from api.catalogue.basket_definition import check_basket_name, parse_basket, validate_definition
+from api.catalogue.basket_views import BasketViews
 from api.catalogue.schemas import NewBasketSchema
 from api.http import query_params
 from api.http.request_body import Blueprint, LoadedBody
 from shared.bootstrap import Services
 from shared.catalogue.agent_catalogue import AgentCatalogue
-from shared.domain.execution import PUBLIC_INTEGRATOR
+from shared.domain.access.caller import Caller, Permission
 from shared.domain.lifecycle.simulator_script import SIMULATE_AGENT_NAME
-from shared.errors import AgentUnavailable, BasketExists, RequestError, UnknownAgent, ValidationFailed
+from shared.errors import (
+    AgentUnavailable,
+    BasketExists,
+    BasketNotFound,
+    Forbidden,
+    RequestError,
+    UnknownAgent,
+    ValidationFailed,
+)
+from shared.store.basket_store import StoredBasket
 
 
 def blueprint(
@@ -32,10 +39,7 @@ def blueprint(
 ) -> Blueprint:
     """Build the blueprint with the routes of agents and baskets."""
     blp = Blueprint("catalogue", __name__, description="Agents, and baskets made of them")
-
-    def stored_view(definition: Mapping[str, Any]) -> dict[str, Any]:
-        faults = [*find_stored_faults(definition, services.catalogue), *availability.find_faults(definition)]
-        return _basket_view(definition) | ({"faults": faults} if faults else {})
+    views = BasketViews(services, availability)
 
     @blp.route("/agents")
     def agents() -> flask.Response:
@@ -50,33 +54,39 @@ def blueprint(
 
     @blp.route("/baskets")
     def baskets() -> flask.Response:
-        """List the baskets by name."""
-        query_params.check_known()
-        views = [stored_view(definition) for definition in services.baskets.all(PUBLIC_INTEGRATOR)]
-        return flask.jsonify(baskets=views, count=len(views))
+        """List the baskets by name: the shared ones, and the caller's own."""
+        query_params.check_known(INTEGRATOR_PARAMETER)
+        caller = current_caller()
+        found = [views.stored(each, caller) for each in services.baskets.all(requested_scope(caller))]
+        return flask.jsonify(baskets=found, count=len(found))
 
     @blp.route("/baskets/<name>")
     def basket(name: str) -> flask.Response:
         """Get one basket."""
-        return flask.jsonify(stored_view(services.baskets.get(PUBLIC_INTEGRATOR, check_basket_name(name))))
+        caller = current_caller()
+        found = services.baskets.get(requested_owner(caller), check_basket_name(name))
+        return flask.jsonify(views.stored(found, caller))
 
     @blp.route("/create-basket", methods=["POST"])
     @blp.arguments(NewBasketSchema())
     def create_basket(body: LoadedBody) -> tuple[flask.Response, int]:
         """Create a basket under a name that is not in use."""
+        caller = current_caller()
+        owner = basket_owner(caller)
         _check_not_reserved(body["name"], BasketExists)
         definition = validate_definition(body)
         _check_can_run(definition, services.catalogue)
-        services.baskets.add(PUBLIC_INTEGRATOR, definition, services.clock.now())
+        services.baskets.add(owner, definition, services.clock.now())
         message = f"basket {body['name']!r} created"
-        return flask.jsonify(success=True, message=message, basket=_basket_view(definition)), 201
+        view = views.new(StoredBasket(owner, definition), caller)
+        return flask.jsonify(success=True, message=message, basket=view), 201
 
     @blp.route("/baskets/<name>", methods=["DELETE"])
     def delete_basket(name: str) -> flask.Response:
         """Delete a basket; its past executions stay readable."""
         _check_not_reserved(name, ValidationFailed)
         try:
-            services.baskets.remove(PUBLIC_INTEGRATOR, check_basket_name(name), services.clock.now())
+            _remove_basket(services, current_caller(), check_basket_name(name))
         finally:  # also after an error: if MongoDB's reply was lost, the basket may be deleted
             basket_cache.forget(name)
         return flask.jsonify(
@@ -88,6 +98,20 @@ def blueprint(
     return blp
 
 
+def _remove_basket(services: Services, caller: Caller, name: str) -> None:
+    """Remove a basket that the caller may write; raises Forbidden if only a shared one has the name."""
+    owner = basket_owner(caller)
+    try:
+        services.baskets.remove(owner, name, services.clock.now())
+    except BasketNotFound:
+        if caller.may(Permission.ADMINISTER):
+            raise
+        services.baskets.get(owner, name)  # raises BasketNotFound if there is no shared one either
+        raise Forbidden(
+            f"the basket {name!r} is shared by every integrator; deleting it needs the role admin"
+        ) from None
+
+
 def _check_can_run(definition: Mapping[str, Any], catalogue: AgentCatalogue) -> None:
     """Refuse a graph that can never run now, not when it is run; an agent that is unavailable may come back."""
     with suppress(AgentUnavailable):
@@ -97,7 +121,3 @@ def _check_can_run(definition: Mapping[str, Any], catalogue: AgentCatalogue) -> 
 def _check_not_reserved(name: str, refusal: type[RequestError]) -> None:
     if name == SIMULATE_AGENT_NAME:
         raise refusal(f"the basket {name!r} is reserved for the simulator: it is neither replaced nor deleted")
-
-
-def _basket_view(definition: Mapping[str, Any]) -> dict[str, Any]:
-    return {**definition, "basket_name": definition["name"]}

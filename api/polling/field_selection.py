@@ -12,7 +12,8 @@ import orjson
 from flask import request
 
 from api.http import query_params
-from api.rows.row_fields import ALWAYS_INCLUDED
+from api.rows.row_fields import ALWAYS_INCLUDED, check_sees_payloads
+from shared.domain.access.caller import Caller
 from shared.domain.execution import NEWEST_LOG_LINES, LogPageQuery
 
 FIELD_NAMES: Final = (
@@ -52,15 +53,24 @@ class FieldSelection:
 
 
 FULL_SELECTION: Final = FieldSelection()
+PAYLOAD_FIELDS: Final = frozenset({"result", "outputs", "logs", "metadata"})
+"""What a caller without payloads does not see: what callers and agents have put into the run."""
+WITHOUT_PAYLOADS: Final = FieldSelection(fields=frozenset(FIELD_NAMES) - PAYLOAD_FIELDS)
 
 
-def parse_field_selection() -> FieldSelection:
-    """Parse ``after``, ``limit`` and ``fields`` of this request; raises ValidationFailed."""
+def parse_field_selection(caller: Caller) -> FieldSelection:
+    """Parse ``after``, ``limit`` and ``fields`` of this request; raises ValidationFailed.
+
+    A caller without payloads gets all other fields; raises Forbidden if it asks for one of them, or for log lines.
+    """
     if not request.environ.get("QUERY_STRING"):
-        return FULL_SELECTION
-    return FieldSelection(
-        LogPageQuery(query_params.after(), query_params.limit()), query_params.field_names(FIELD_NAMES, "a poll")
-    )
+        return FULL_SELECTION if caller.sees_payloads else WITHOUT_PAYLOADS
+    page = LogPageQuery(query_params.after(), query_params.limit())
+    fields = query_params.field_names(FIELD_NAMES, "a poll")
+    if caller.sees_payloads:
+        return FieldSelection(page, fields)
+    check_sees_payloads(caller, PAYLOAD_FIELDS & (fields or set()) | ({"logs"} if page.after is not None else set()))
+    return WITHOUT_PAYLOADS if fields is None else FieldSelection(fields=fields)
 
 
 def has_newer_lines(view: dict[str, Any], page: LogPageQuery) -> bool:

@@ -14,7 +14,7 @@ from api.submission.run_builder import NewRun
 from api.submission.submission import Submission
 from api.submission.withdrawals import Withdrawals
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Idempotency
+from shared.domain.execution import Execution, Idempotency
 from shared.errors import BucketError, IdempotencyKeyReused, OutcomeUnknown
 
 
@@ -43,7 +43,7 @@ class Acceptor:
         idempotency = submission.idempotency
         # Outputs are stored before the insert that would find the holder: for a replay that would be wasted.
         if idempotency is not None and (isinstance(new, BucketError) or new.outputs):
-            holder = self._store.find_by_idempotency_key(PUBLIC_INTEGRATOR, idempotency.key)
+            holder = self._store.find_by_idempotency_key(submission.integrator, idempotency.key)
             if holder is not None:
                 return replay_of(holder, idempotency)
         if isinstance(new, BucketError):

@@ -17,6 +17,7 @@ import flask
 import orjson
 import structlog
 
+from api.auth.basket_allow_list import check_basket_allowed
 from api.hints.poll_hints import ViewHints
 from api.http import problems
 from api.http.body_key_checks import check_policy
@@ -35,7 +36,7 @@ from api.submission.submission import (
 from api.submission.withdrawals import Withdrawals
 from shared import fault_injection
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Idempotency, batch_item_key
+from shared.domain.execution import Execution, Idempotency, batch_item_key
 from shared.domain.lifecycle.decision import Decision
 from shared.errors import BucketError, InternalError, OutcomeUnknown, Unavailable, ValidationFailed
 
@@ -68,7 +69,7 @@ class BatchAcceptor:
         derived = [] if batch.idempotency is None else _derived_keys(batch.idempotency)
         raw_items = batch.body["items"]
         items = [self._parse_item(batch, raw, key) for raw, key in zip_longest(raw_items, derived[: len(raw_items)])]
-        outcomes = self._accept_items(items, self._find_key_holders(items, derived))
+        outcomes = self._accept_items(items, self._find_key_holders(batch.integrator, items, derived))
         first = outcomes[0]
         if isinstance(first, (Unavailable, OutcomeUnknown)) and set(map(type, outcomes)) == {type(first)}:
             raise first
@@ -84,6 +85,7 @@ class BatchAcceptor:
             single = {name: value for name, value in raw.items() if name != _KEY_FIELD}
             key = parse_idempotency_key(raw.get(_KEY_FIELD), "pointer", f"/{_KEY_FIELD}")
             loaded = load_body(self._schema, single)
+            check_basket_allowed(batch.caller, loaded.get("basket_name"))
             return replace(
                 batch,
                 body=loaded,
@@ -129,7 +131,7 @@ class BatchAcceptor:
         return [outcomes[index] for index in range(len(items))]
 
     def _find_key_holders(
-        self, items: Sequence[Submission | BucketError], derived: Sequence[Idempotency]
+        self, integrator: str, items: Sequence[Submission | BucketError], derived: Sequence[Idempotency]
     ) -> Mapping[str, Execution]:
         """Return the runs that hold the items' keys; raises IdempotencyKeyReused if another batch has a derived key.
 
@@ -138,7 +140,7 @@ class BatchAcceptor:
         """
         own = [item.idempotency for item in items if isinstance(item, Submission) and item.idempotency is not None]
         keys = {idempotency.key for idempotency in (*own, *derived)}
-        holders = self._services.queries.find_by_idempotency_keys(PUBLIC_INTEGRATOR, keys) if keys else {}
+        holders = self._services.queries.find_by_idempotency_keys(integrator, keys) if keys else {}
         for idempotency in derived:
             if idempotency.key in holders:
                 replay_of(holders[idempotency.key], idempotency)
