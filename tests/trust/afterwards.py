@@ -35,7 +35,7 @@ def check_afterwards(
         if findings.successes[operation.name] < least:
             findings.add(
                 f"{operation.name}: fewer than {least} replies of success, so it is not tested",
-                str(findings.successes[operation.name]),
+                f"{findings.successes[operation.name]} of {dict(findings.replies[operation.name])}",
             )
 
 

@@ -26,6 +26,7 @@ from tests.trust.reply_checks import (
     execution_ids,
     expected_status,
     foreign_texts,
+    has_payload,
     without_chance,
 )
 from tests.trust.request_maker import MadeRequest, RequestMaker
@@ -116,16 +117,18 @@ class Caller:
             break
         for execution_id in execution_ids(request, reply):
             self._findings.seen.setdefault((self._party.marker, execution_id), f"{name}\0{where}: {request.target}")
+        if has_payload(request, reply):
+            self._findings.add(f"{where}: a payload is shown to a role that sees none", example)
         if accepted_foreign_basket(request, reply):
             self._findings.add(f"{name}: an item runs a basket of the other integrator", example)
         key = request.headers.get("Idempotency-Key", "")
-        if b'"idempotency_key_reused"' in reply.body and self._party.key_uses[key] == 1:
+        if reply.status == 422 and b'"idempotency_key_reused"' in reply.body and self._party.key_uses[key] == 1:
             self._findings.add(f"{name}: a key that only the other integrator has used is refused", example)
 
     def _compare_with_unknown(self, request: MadeRequest, reply: Reply) -> int:
         """Send a refused request again for a thing that does not exist; both replies must be the same."""
         foreign = request.foreign_path or request.foreign_basket
-        if foreign is None or reply.status not in {400, 404, 409}:
+        if foreign is None or reply.status not in {400, 403, 404, 422}:
             return 0
         unknown = self._maker.made_up(foreign)
         twin = replace(request, path=request.path.replace(quote(foreign, safe=""), quote(unknown, safe="")))

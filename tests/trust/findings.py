@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -18,6 +18,8 @@ class Findings:
     operations: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     successes: Counter[str] = field(default_factory=Counter)
+    replies: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    """The statuses of each operation."""
     faults: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     seen: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -32,6 +34,7 @@ class Findings:
         with self._lock:
             self.operations += 1
             self.statuses[reply.status] += 1
+            self.replies[request.operation.name][reply.status] += 1
             if reply.status < 400 and request.foreign_path is None:
                 self.successes[request.operation.name] += 1
 

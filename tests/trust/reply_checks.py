@@ -13,6 +13,7 @@ from shared.domain.access.caller import ROLE_PERMISSIONS, Permission, Role
 from tests.trust.request_maker import MadeRequest
 
 EXECUTION_ID: Final = re.compile(rb"[0-9]{10}_[0-9a-f]{16}")
+_PAYLOADS: Final = Permission.READ_PAYLOADS
 _DIFFERS_BY_CHANCE: Final = re.compile(rb'"(?:request_id|timestamp)":"[^"]*"')
 _SUGGESTION: Final = re.compile(rb"did you mean '[^']*'\?|GET /[a-z-]+ lists those there are")
 """An own name that resembles the one that was not found; what is foreign in it is found by its marker."""
@@ -55,8 +56,24 @@ def expected_status(request: MadeRequest) -> tuple[Callable[[int], bool], str]:
         expected, name = {403}, f"403: the role lacks {permission}"
     elif request.is_foreign and credential.role is not Role.ADMIN:
         is_batch = "items" in (request.body or ())
-        expected, name = {202} if is_batch else {400, 404}, "404: it belongs to the other integrator"
+        # Before it is looked up, an idempotency key of the caller's own may be refused.
+        expected, name = {202} if is_batch else {400, 404, 422}, "404: it belongs to the other integrator"
+    if 403 not in expected and _asks_for_payloads(request) and not credential.may(ROLE_PERMISSIONS, _PAYLOADS):
+        expected, name = expected | {403}, f"{name}, or 403: the role sees no payloads"
     return expected.__contains__, name
+
+
+def _asks_for_payloads(request: MadeRequest) -> bool:
+    """Return whether the parameters may ask for more than a caller without payloads may see."""
+    is_full = isinstance(request.body, dict) and request.body.get("view") == "full"
+    return is_full or not {"fields", "after"}.isdisjoint(request.query)
+
+
+def has_payload(request: MadeRequest, reply: Reply) -> bool:
+    """Return whether a caller that may not see inputs, outputs and logs is shown one."""
+    credential = request.credential
+    is_blind = credential.role is not None and not credential.may(ROLE_PERMISSIONS, _PAYLOADS)
+    return is_blind and f"{request.party.marker}-payload-".encode() in reply.body
 
 
 def foreign_texts(request: MadeRequest, reply: Reply, unguessable: re.Pattern[bytes]) -> Iterator[str]:

@@ -297,9 +297,9 @@ class RequestMaker:
         return value
 
     def _free_object(self, name: str) -> dict[str, Any]:
-        text = self._party.text("text")
+        text = self._party.text("payload" if name == "input_data" else name)
         if name in {"input_data", "input"}:
-            failing = {"fail": text} if self._rng.random() < 0.2 else {}
+            failing = {"fail": self._party.text("failure")} if self._rng.random() < 0.2 else {}
             return {
                 "say": [text],
                 "note": text,

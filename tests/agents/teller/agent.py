@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from worker.agent_errors import PermanentError
+from worker.agent_errors import TransientError
 from worker.context import AgentContext
 
 
@@ -12,6 +12,6 @@ def run(given: dict[str, Any], ctx: AgentContext) -> Any:
     for line in given.get("say", ()):
         ctx.log(line, said=line)
     if "fail" in given:
-        raise PermanentError(given["fail"])
+        raise TransientError(given["fail"])
     previous = ctx.previous_state or {}
     return {"said": given.get("say", []), "given": given.get("note"), "remembered": previous.get("said")}
