@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import secrets
 import sys
 import tempfile
@@ -26,6 +27,7 @@ def main() -> int:
     """Run the parts that the command line names; return 1 if one of them has found a fault."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--operations", type=int, default=100_000, help="random requests of two integrators")
+    parser.add_argument("--within-s", type=float, default=math.inf, help="send no more random requests after this time")
     parser.add_argument("--headers", type=int, default=50_000, help="made-up Authorization headers")
     parser.add_argument("--requests", type=int, default=2_000, help="requests of each kind whose times are compared")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**9))
@@ -33,7 +35,7 @@ def main() -> int:
     arguments = parser.parse_args()
     _print(f"seed {arguments.seed}")
     parts: dict[str, Callable[[Stack], tuple[bool, Iterable[str]]]] = {
-        "crossings": lambda stack: _crossings(stack, arguments.operations, arguments.seed),
+        "crossings": lambda stack: _crossings(stack, arguments),
         "headers": lambda stack: _headers(stack, arguments.headers, arguments.seed),
         "time": lambda stack: (False, measure_refusals(stack, arguments.requests)),
     }
@@ -49,8 +51,14 @@ def main() -> int:
     return int(has_faults)
 
 
-def _crossings(stack: Stack, operations: int, seed: int) -> tuple[bool, Iterable[str]]:
-    findings = run_crossings(stack, operations=operations, seed=seed)
+def _crossings(stack: Stack, arguments: argparse.Namespace) -> tuple[bool, Iterable[str]]:
+    findings = run_crossings(
+        stack,
+        operations=arguments.operations,
+        seed=arguments.seed,
+        within_s=arguments.within_s,
+        on_progress=_print,
+    )
     return bool(findings.faults), findings.report()
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import math
 import random
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -39,6 +41,7 @@ SETTINGS: Final = {
 }
 THREADS: Final = 2
 """For each of the two integrators."""
+PROGRESS_EVERY_S: Final = 20.0
 _WEIGHTS: Final = {
     "GET /openapi.json": 0.05,
     "GET /docs/{file}": 0.05,
@@ -63,11 +66,11 @@ class Caller:
         self._is_observer = party.credentials[0].role is Role.ADMIN
         self._maker = RequestMaker(party, writer, other, self._rng)
 
-    def play(self, operations: Sequence[Operation], times: int) -> None:
-        """Send ``times`` random requests."""
+    def play(self, operations: Sequence[Operation], times: int, due_by: float) -> None:
+        """Send ``times`` random requests, or fewer if it is ``due_by`` before that."""
         weights = [_WEIGHTS.get(operation.name, 1.0) for operation in operations]
         done = 0
-        while done < times:
+        while done < times and time.monotonic() < due_by:
             operation = self._rng.choices(operations, weights)[0]
             done += self._send_and_check(self._maker.make(operation, self._credential(operation)))
         self._connection.close()
@@ -169,33 +172,41 @@ def _replaced(body: Any, foreign: str, unknown: str) -> Any:
     return unknown if body == foreign else body
 
 
-def run_crossings(stack: Stack, *, operations: int, seed: int) -> Findings:
-    """Let both integrators and an observer send ``operations`` requests to ``stack``; return what was found."""
-    findings, rng = Findings(), random.Random(seed)
+def run_crossings(
+    stack: Stack,
+    *,
+    operations: int,
+    seed: int,
+    within_s: float = math.inf,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> Findings:
+    """Let both integrators and an observer send ``operations`` requests to ``stack``; return what was found.
+
+    ``on_progress`` is given a line now and then; after ``within_s`` no more requests are sent.
+    """
+    findings, rng, due_by = Findings(), random.Random(seed), time.monotonic() + within_s
     every = operations_of(requests.get(f"{stack.url}/openapi.json", timeout=10).json())
     with key_service(stack) as keys:
         parties = [make_party(keys, rng, THREADS) for _ in range(2)]
         admin = Party(new_marker(rng), [make_credential(keys, Role.ADMIN, "operations")], [Writer(0)])
     observed = [each for each in every if each.method == "GET" or each.permission is Permission.ADMINISTER]
     plays = [
-        (
-            Caller(stack, findings, party, writer, other, seed=f"{seed}-{party.marker}-{writer.number}"),
-            every,
-            0.9 / 2 / THREADS,
-        )
+        (Caller(stack, findings, party, writer, other, seed=f"{seed}-{party.marker}-{writer.number}"), every, 0.225)
         for party, other in (parties, reversed(parties))
         for writer in party.writers
     ]
     plays += [
-        (
-            Caller(stack, findings, admin, admin.writers[0], party, seed=f"{seed}-admin-{party.marker}"),
-            observed,
-            0.1 / 2,
-        )
+        (Caller(stack, findings, admin, admin.writers[0], party, seed=f"{seed}-admin-{party.marker}"), observed, 0.05)
         for party in parties
     ]
     with ThreadPoolExecutor(len(plays)) as threads:
-        for future in [threads.submit(caller.play, some, round(operations * share)) for caller, some, share in plays]:
-            future.result()
+        pending = {
+            threads.submit(caller.play, some, round(operations * share), due_by) for caller, some, share in plays
+        }
+        while pending:
+            done, pending = wait(pending, timeout=PROGRESS_EVERY_S)
+            for future in done:
+                future.result()
+            on_progress(f"{findings.operations} operations, {sum(findings.faults.values())} faults")
     check_afterwards(stack, findings, parties, every)
     return findings

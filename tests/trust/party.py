@@ -8,7 +8,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from api.auth.key_service import KeyService
@@ -147,8 +147,10 @@ def make_credential(keys: KeyService, role: Role, integrator: str, *, payloads: 
 
 
 @contextmanager
-def key_service(stack: Stack) -> Iterator[KeyService]:
+def key_service(stack: Stack, **settings: str) -> Iterator[KeyService]:
     """Yield the service that makes keys, as ``bucketd keys`` has it, on the stores of ``stack``."""
-    services = bootstrap(Settings(redis_url=stack.redis_url, mongodb_url=stack.mongodb_url), "operator")
+    services = bootstrap(
+        replace(Settings(), redis_url=stack.redis_url, mongodb_url=stack.mongodb_url, **settings), "operator"
+    )
     with closing(services.redis), closing(services.database):
         yield KeyService(services)
