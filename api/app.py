@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import flask
 
@@ -13,6 +13,7 @@ from api.actions import cancel, dead_letter_routes, retry
 from api.actions.retry import RetryHandler
 from api.auth import routes as keys
 from api.auth.authentication import Authenticator
+from api.auth.integration_states import IntegrationStates
 from api.auth.key_cache import KeyCache
 from api.auth.key_service import KeyService
 from api.background import start_background
@@ -28,6 +29,12 @@ from api.hints.schedule_cache import DurationCache
 from api.http import middleware, problems, version_prefix
 from api.http.long_poll import LongPoller
 from api.http.request_body import Blueprint
+from api.integrations import routes as integrations
+from api.integrations.integration_service import IntegrationService
+from api.limits.limited_request import install_limits
+from api.limits.quotas import QuotaGuard, release_quota
+from api.limits.rate_limiter import RateLimiter
+from api.limits.stored_bytes import StoredBytes
 from api.logs import routes as logs
 from api.logs.log_line_pages import LogPageReader
 from api.openapi import routes as openapi
@@ -46,16 +53,21 @@ from api.submission.held_submit import HeldSubmit
 from api.submission.run_builder import RunBuilder
 from api.submission.withdrawals import Withdrawals
 from shared.bootstrap import Services
+from shared.domain.access.caller import Caller
 from shared.live.redis_monitor import RedisMonitor
+from shared.live.shared_buckets import SharedBuckets
 from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from api.auth.token_verifier import JwtVerifier
 
 _OPENAPI_CONFIG: Final = {"API_TITLE": "Bucket", "API_VERSION": "v1", "OPENAPI_VERSION": "3.1.0"}
 
 
-def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
+def create_app(services: Services, everyone: Caller | None = None) -> tuple[flask.Flask, Callable[[], None]]:
     """Return the WSGI application over ``services``, and the function that starts its background threads.
 
-    Nothing has connected yet, and no thread runs.
+    Nothing has connected yet, and no thread runs. With ``everyone`` no request needs a key: that caller makes each.
     """
     settings, clock = services.settings, services.clock
     activity = middleware.RequestActivity()
@@ -71,14 +83,17 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
     poller = PollHandler(services, reader, view_hints, long_poller)
     baskets, row_renderer = BasketCache(services), RowRenderer(services, view_hints)
     feed_handler = FeedHandler(services, long_poller, row_renderer)
-    admission = Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set)
+    stored_bytes = StoredBytes(services.redis, services.usage, settings.quotas)
+    quotas = QuotaGuard(settings.quotas, services.usage, stored_bytes.of, clock.now)
+    admission = Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set, quotas)
     availability = AgentAvailability(services.catalogue, monitor)
     builder = RunBuilder(services, baskets, admission, availability, monitor)
     acceptor = Acceptor(services, GroupCommit(services), withdrawals)
     retrier = RetryHandler(
         services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints
     )
-    key_cache = KeyCache(services.keys)
+    key_cache, tokens = KeyCache(services.keys), _open_token_verifier(settings)
+    states = IntegrationStates(services.integrations, is_required=settings.integrations == "required")
     app = _create_flask(settings, long_poller)
     app.wsgi_app = activity.count_requests(app.wsgi_app)  # type: ignore[method-assign]
     _register(
@@ -97,9 +112,13 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         health.blueprint(services.database, monitor, store_watcher, settings.outbound_hosts),
         catalogue.blueprint(services, baskets, availability, AgentViews(services, availability, monitor)),
         keys.blueprint(services, KeyService(services, key_cache.put)),
+        integrations.blueprint(IntegrationService(services, on_change=states.put, on_revoked=key_cache.put)),
         metrics=health.metrics_blueprint(services.redis),
     )
-    Authenticator(services, key_cache).install(app)
+    Authenticator(services, key_cache, tokens, integrations=states).install(app, everyone)
+    rate_limiter = _limit_rates(app, services, monitor)
+    if settings.quotas:
+        app.teardown_request(lambda _: release_quota())
     return app, partial(
         start_background,
         activity,
@@ -108,7 +127,30 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         durations=durations,
         withdrawals=withdrawals,
         key_cache=key_cache,
+        signing_keys=None if tokens is None else tokens.source,
+        integration_states=states,
+        rate_limiter=rate_limiter,
+        stored_bytes=stored_bytes,
     )
+
+
+def _open_token_verifier(settings: Settings) -> JwtVerifier | None:
+    if not settings.takes_tokens:
+        return None
+    from api.auth.token_verifier import open_verifier  # it loads cryptography: an API without an issuer does not
+
+    return open_verifier(settings)
+
+
+def _limit_rates(app: flask.Flask, services: Services, monitor: RedisMonitor) -> RateLimiter | None:
+    """Limit the requests of each key; without authentication nobody is known who could be limited."""
+    settings = services.settings
+    if not settings.requires_key:
+        return None
+    buckets = SharedBuckets(services.redis)
+    limiter = RateLimiter(settings.rate_limits, buckets, lambda: monitor.last.is_connected, services.clock.now_or_none)
+    install_limits(app, limiter, with_draft_headers=settings.ratelimit_headers == "draft")
+    return limiter
 
 
 def _create_flask(settings: Settings, long_poller: LongPoller) -> flask.Flask:

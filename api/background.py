@@ -6,17 +6,24 @@ While no requests come they mostly rest (:class:`api.http.middleware.RequestActi
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from api.auth.integration_states import IntegrationStates
 from api.auth.key_cache import REFRESH_EVERY_S, KeyCache
 from api.hints.schedule_cache import DurationCache
 from api.http.middleware import RequestActivity
+from api.limits.rate_limiter import SETTLE_EVERY_S, RateLimiter
+from api.limits.stored_bytes import READ_EVERY_S, StoredBytes
 from api.store_watcher import StoreWatcher
 from api.submission.withdrawals import Withdrawals
 from shared.live.redis_monitor import RedisMonitor
+
+if TYPE_CHECKING:
+    from api.auth.signing_key_source import SigningKeySource  # it loads cryptography
 
 _EVERY_S: Final = 0.1
 _FIRST_LOOK_MAX_S: Final = 10.0
@@ -30,6 +37,10 @@ def start_background(
     durations: DurationCache,
     withdrawals: Withdrawals,
     key_cache: KeyCache,
+    integration_states: IntegrationStates,
+    stored_bytes: StoredBytes,
+    rate_limiter: RateLimiter | None,
+    signing_keys: SigningKeySource | None = None,
 ) -> None:
     """Start the threads that watch the stores, refresh durations and withdraw lost inserts; they end with the process.
 
@@ -53,6 +64,7 @@ def start_background(
         now = store_watcher.now_or_none()
         if now is not None:
             key_cache.refresh(now)
+            integration_states.refresh(now)
 
     def pause_watch() -> None:
         # An outage's end is noticed as soon as ever, and withdrawals wait for it.
@@ -63,6 +75,13 @@ def start_background(
     _start("refresh_durations", lambda: _repeat(refresh_durations, lambda: activity.pause(_EVERY_S)))
     _start("withdraw_lost", withdrawals.run)
     _start("refresh_keys", lambda: _repeat(refresh_keys, lambda: activity.pause(REFRESH_EVERY_S)))
+    if signing_keys is not None:
+        # It waits for the network, and no request waits for it after a rest, so it does not pause like the others.
+        _start("refresh_signing_keys", lambda: _repeat(signing_keys.refresh, signing_keys.pause))
+    if rate_limiter is not None:
+        _start("settle_limits", lambda: _repeat(rate_limiter.settle, lambda: activity.pause(SETTLE_EVERY_S)))
+    if stored_bytes.is_needed:  # it does not rest: an estimate takes longer than a request may wait
+        _start("stored_bytes", lambda: _repeat(stored_bytes.refresh, lambda: time.sleep(READ_EVERY_S)))
     has_looked.wait(_FIRST_LOOK_MAX_S)
 
 

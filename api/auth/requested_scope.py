@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from api.http import query_params
+from shared.domain.access.api_key import INTEGRATOR_PATTERN
 from shared.domain.access.caller import Caller, Permission, Scope
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.errors import Forbidden
@@ -15,9 +16,11 @@ INTEGRATOR_PARAMETER: Final = "integrator"
 def requested_scope(caller: Caller) -> Scope:
     """Return the scope of a list: an admin's is narrowed by ``?integrator=``.
 
-    Raises Forbidden if another caller names an integrator that is not its own.
+    Raises ValidationFailed, and Forbidden if another caller names an integrator that is not its own.
     """
     name = query_params.text(INTEGRATOR_PARAMETER)
+    if name is not None and not INTEGRATOR_PATTERN.fullmatch(name):
+        query_params.raise_invalid(INTEGRATOR_PARAMETER, "must be the name of an integrator")
     if name is None or name == caller.scope:
         return caller.scope
     if caller.scope is not None:

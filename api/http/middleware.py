@@ -29,7 +29,10 @@ from shared.settings import Settings
 from shared.telemetry.lenient_json import encode_lenient
 from shared.telemetry.request_metrics import observe_request
 
-CORS_EXPOSED_HEADERS: Final = "ETag, Location, Retry-After, Idempotency-Replayed, Preference-Applied, X-Request-ID"
+CORS_EXPOSED_HEADERS: Final = (
+    "ETag, Location, Retry-After, Idempotency-Replayed, Preference-Applied, X-Request-ID, "
+    "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, RateLimit, RateLimit-Policy"
+)
 CORS_ALLOWED_HEADERS: Final = (
     "Authorization, Content-Type, Idempotency-Key, If-None-Match, Prefer, X-Request-ID, traceparent"
 )

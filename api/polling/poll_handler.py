@@ -6,8 +6,10 @@ such run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -21,6 +23,7 @@ from api.http.etags import RawResponse, etag_of, has_if_none_match_rev, if_none_
 from api.http.long_poll import LongPoller, LongPollResult
 from api.http.version_prefix import request_prefix
 from api.http.wait_preference import WaitPreference, parse_wait_preference
+from api.limits.limited_request import is_limited, note_end, note_hint
 from api.polling.execution_reader import ExecutionReader, check_execution_id
 from api.polling.field_selection import FieldSelection, has_newer_lines, parse_field_selection
 from shared.bootstrap import Services
@@ -36,6 +39,7 @@ from shared.live.views import FINAL_VIEW_TTL_S
 
 # What the reply about a result shows of a run that is not done.
 _NOT_DONE: Final = FieldSelection(fields=frozenset({"progress", "current_step", "waiting_for", "poll_after_ms"}))
+_FINISHED_AT: Final = re.compile(rb',"finished_at":"([^"]+)"')
 _POLL_OPTIONS: Final = ("QUERY_STRING", "HTTP_IF_NONE_MATCH", "HTTP_PREFER")
 
 
@@ -104,6 +108,7 @@ class PollHandler:
         held = self.hold(self._reader.integrator_of(scope, execution_id), execution_id, preference)
         hinted = self._view_hints.add_to(held.value.view)
         view = orjson.loads(hinted.json)
+        _note_for_limits(hinted)
         if hinted.head.is_done:
             if view["error"] is not None:
                 refusal = ExecutionCancelled if view["status"] == ExecutionStatus.CANCELLED else ExecutionFailed
@@ -192,6 +197,7 @@ def view_response(view: HintedView, status: int = 200, warnings: Sequence[str] =
 
 def _poll_response(view: HintedView, body: bytes | None, status: int) -> flask.Response:
     """Return the response of a poll with its ETag and ``Retry-After``; ``body`` is None for a 304."""
+    _note_for_limits(view)
     cache_headers = PRIVATE_NO_CACHE_HEADERS if view.head.is_done else LIVE_POLL_HEADERS
     headers = [("ETag", etag_of(view.head.execution_id, view.head.rev)), *cache_headers.items()]
     if body is not None:
@@ -199,6 +205,17 @@ def _poll_response(view: HintedView, body: bytes | None, status: int) -> flask.R
     if view.hints.retry_after_s is not None:
         headers.append(("Retry-After", str(view.hints.retry_after_s)))
     return RawResponse(body, status, headers)
+
+
+def _note_for_limits(view: HintedView) -> None:
+    """Note the hint that a caller gets, or that it sees the end: who polls as told is never limited."""
+    if not is_limited():
+        return
+    if view.hints.poll_after_ms is not None:
+        note_hint(view.head.execution_id, view.hints.poll_after_ms)
+    else:
+        finished = _FINISHED_AT.search(view.body)
+        note_end(view.head.execution_id, None if finished is None else datetime.fromisoformat(finished[1].decode()))
 
 
 def _change_check(preference: WaitPreference, page: LogPageQuery) -> Callable[[FetchedView], bool]:

@@ -18,6 +18,7 @@ import structlog
 
 from api.hints.poll_hints import POLL_AFTER_MIN_MS, ViewHints, retry_after_s
 from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
+from api.limits.limited_request import note_hint
 from api.polling.execution_reader import ExecutionReader
 from api.polling.field_selection import FULL_SELECTION, WITHOUT_PAYLOADS, FieldSelection
 from api.polling.schemas import PollManyRequest
@@ -84,8 +85,8 @@ class PollManyHandler:
         if compared.missing:
             missing_revs = {run_id: revs[run_id] for run_id in compared.missing}
             self._compare_in_store(caller.scope, result, missing_revs, is_full=is_full)
-        hides_payloads = is_full and not caller.sees_payloads
-        return self._build_response(result, warnings, WITHOUT_PAYLOADS if hides_payloads else FULL_SELECTION)
+        selection = WITHOUT_PAYLOADS if is_full and not caller.sees_payloads else FULL_SELECTION
+        return self._build_response(result, warnings, selection, oldest=next(reversed(revs), None))
 
     def _compare_in_redis(self, scope: Scope, revs: Mapping[str, int | None], *, is_full: bool) -> ViewComparison:
         # The keys in Redis have the integrator, which an admin does not name: its polls of many read MongoDB.
@@ -139,13 +140,16 @@ class PollManyHandler:
         result.omitted += [run_id for run_id in ids if run_id not in added]
 
     def _build_response(
-        self, result: _PollManyResult, warnings: Sequence[str], selection: FieldSelection
+        self, result: _PollManyResult, warnings: Sequence[str], selection: FieldSelection, oldest: str | None
     ) -> flask.Response:
         rows = [self._view_hints.add_to(view) for view in result.changed]
         hints = [row.hints for row in (*rows, *map(self._view_hints.add_to, result.live))]
         poll_after_ms = min((hint.poll_after_ms for hint in hints if hint.poll_after_ms is not None), default=None)
         if result.omitted:
             poll_after_ms = POLL_AFTER_MIN_MS  # the caller should fetch the rest at once
+        if poll_after_ms is not None and oldest is not None and oldest not in result.not_found:
+            # The oldest run stands for all: who polls these runs under other combinations gains nothing by it.
+            note_hint(oldest, poll_after_ms)
         summary: dict[str, Any] = {
             "unchanged": result.unchanged_count,
             "not_found": result.not_found,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from api.limits.quotas import release_quota
 from api.submission.group_commit import GroupCommit
 from api.submission.run_builder import NewRun
 from api.submission.submission import Submission
@@ -40,6 +41,12 @@ class Acceptor:
         Raises ``new`` if it is an error and no run holds the key; IdempotencyKeyReused; and Unavailable,
         OutcomeUnknown or NotStorable as the store does.
         """
+        try:
+            return self._accept(submission, new)
+        finally:
+            release_quota()
+
+    def _accept(self, submission: Submission, new: NewRun | BucketError) -> AcceptedRun:
         idempotency = submission.idempotency
         # Outputs are stored before the insert that would find the holder: for a replay that would be wasted.
         if idempotency is not None and (isinstance(new, BucketError) or new.outputs):

@@ -13,6 +13,7 @@ from api.auth.current_caller import current_caller
 from api.hints.poll_hints import ViewHints
 from api.http.body_key_checks import check_policy
 from api.http.request_body import Blueprint, LoadedBody, StrictParser
+from api.limits.limited_request import charge_batch
 from api.submission.acceptor import Acceptor
 from api.submission.batch_acceptor import BatchAcceptor
 from api.submission.held_submit import HeldSubmit
@@ -69,6 +70,7 @@ def batch_blueprint(clock: ServerClock, acceptor: BatchAcceptor) -> Blueprint:
     @blp.arguments(RunBatchSchema())
     def run_batch(body: LoadedBody) -> flask.Response:
         """Run up to 500 baskets; an invalid item is refused alone."""
+        charge_batch(len(body["items"]))
         return acceptor.accept(read_submission(current_caller(), request, clock.now(), body))
 
     return blp

@@ -18,6 +18,7 @@ from compose.operator_error import OperatorError
 from compose.stack_connection import open_services
 from shared.bootstrap import Services
 from shared.clock import boottime_s
+from shared.domain.access.caller import OPERATOR_CALLER
 from shared.domain.dead_letter import DeadLetter
 from shared.errors import BucketError
 from shared.ids import new_request_id
@@ -72,7 +73,7 @@ def requeue_letter(services: Services, letter_id: str) -> str:
     """
     from api.app import create_app  # only here: no other command needs the API, and it takes a third of a second
 
-    app, start = create_app(services)
+    app, start = create_app(services, OPERATOR_CALLER)
     start()
     due_by = boottime_s() + RETRY_WITHIN_S
     headers = {"Idempotency-Key": f"bucketd-{new_request_id()}"}

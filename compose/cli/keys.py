@@ -56,14 +56,14 @@ def create(*, as_json: bool, data: Path, **options: Any) -> None:
         "integrator": options["integrator"],
         "name": options["name"],
         "expires_in_days": options["expires_days"],
-        "baskets": _split(options["baskets"]),
-        "networks": _split(options["networks"]),
+        "baskets": split_names(options["baskets"]),
+        "networks": split_names(options["networks"]),
         "payloads": options["payloads"],
         "integration": options["integration"],
     }
     with _key_service(data) as service:
         request = key_request(_load(NewKeySchema(), body))
-        _print_new(service.create(request, _operator()), as_json=as_json)
+        _print_new(service.create(request, operator_name()), as_json=as_json)
 
 
 @keys.command("list")
@@ -103,7 +103,7 @@ def rotate(key_id: str, *, grace_s: float, as_json: bool, data: Path) -> None:
     """Replace key ID by a new one that permits the same, and print the new one."""
     with _key_service(data) as service:
         grace = timedelta(seconds=_load(RotationSchema(), {"grace_s": grace_s})["grace_s"])
-        _print_new(service.rotate(key_id, grace, _operator()), as_json=as_json)
+        _print_new(service.rotate(key_id, grace, operator_name()), as_json=as_json)
 
 
 @keys.command()
@@ -120,7 +120,7 @@ def revoke(key_id: str, *, as_json: bool, data: Path) -> None:
         click.echo(f"{key_id} is revoked")
 
 
-def _operator() -> str:
+def operator_name() -> str:
     """Return who runs this command, as the record of a key names it."""
     try:
         return f"bucketd:{getpass.getuser()}"
@@ -128,7 +128,8 @@ def _operator() -> str:
         return "bucketd"
 
 
-def _split(text: str | None) -> list[str] | None:
+def split_names(text: str | None) -> list[str] | None:
+    """Return the names in a list with commas between; None if it is absent."""
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 

@@ -37,6 +37,7 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
     ],
     "baskets": [IndexModel(["integrator", "name"], name="name", unique=True)],
     "keys": [IndexModel(["changed_at"], name="changes")],
+    "integrations": [IndexModel(["name"], name="name", unique=True), IndexModel(["changed_at"], name="changes")],
     "outputs": [IndexModel(["execution_id"], name="execution")],
     "failures": [IndexModel(["execution_id", "at"], name="execution")],
     "dead_letters": [IndexModel(_LAST_FINISHED, name="pages")],

@@ -25,7 +25,8 @@ NOT_LISTED = {
     "shared.errors", "shared.ids", "shared.settings", "shared.clock", "shared.timestamps", "shared.fault_injection",
     "shared.domain.execution", "shared.domain.status", "shared.domain.definitions.basket",
     "shared.domain.lifecycle.decision", "shared.domain.lifecycle.timings", "shared.domain.lifecycle.log_events",
-    "shared.live.duration_stats", "api.hints.poll_schedule", "shared.store.server_clock", "shared.live.redis_monitor",
+    "shared.live.duration_stats", "shared.live.qualified_id", "api.auth.basket_allow_list", "api.auth.current_caller",
+    "api.hints.poll_schedule", "shared.store.server_clock", "shared.live.redis_monitor",
     # metrics and logs, and the wrapper of the driver's calls
     "shared.telemetry.request_metrics", "shared.telemetry.lenient_json", "shared.telemetry.logging_setup",
     "shared.store.database",
