@@ -21,7 +21,10 @@ from shared.bootstrap import Services, bootstrap
 from shared.domain.access.api_key import KeyRequest, issue_key
 from shared.domain.access.caller import Role
 from shared.settings import Settings
+from tests.token_issuer import AUDIENCE, ISSUER, TokenIssuer
 from tests.trust.header_fuzz import FuzzedHeader, HeaderFuzzer
+from tests.trust.token_fuzz import TokenFuzzer
+from tests.waiting import wait_until
 
 _ROUTES: Final = (
     ("GET", "/me"), ("GET", "/executions"), ("POST", "/run-basket"), ("GET", "/keys"), ("GET", "/metrics"),
@@ -31,6 +34,8 @@ _ROUTES: Final = (
 _WINDOW: Final = 16
 """Characters of a header that a reply must not repeat; the id of a key, which is no secret, is shorter."""
 _VALID_EVERY: Final = 250
+_TOKENS: Final = 0.4
+"""The share of tokens; the rest are keys."""
 
 
 @dataclass(slots=True)
@@ -59,15 +64,16 @@ class _Reply:
 def run_headers(redis_url: str, mongodb_url: str, *, headers: int, seed: int) -> HeaderFindings:
     """Send ``headers`` made-up headers; every few hundred a valid key shows that keys are accepted at all."""
     rng, findings = random.Random(seed), HeaderFindings()
-    with _application(redis_url, mongodb_url) as (application, services):
+    with TokenIssuer() as issuer, _application(redis_url, mongodb_url, issuer) as (application, services):
         valid, ended = _make_keys(services)
-        fuzzer = HeaderFuzzer(rng, valid, ended)
+        keys, tokens = HeaderFuzzer(rng, valid, ended), TokenFuzzer(rng, issuer, services.clock.now().timestamp())
         for number in range(headers):
             if number % _VALID_EVERY == 0:
-                accepted = _call(application, "GET", "/me", {"HTTP_AUTHORIZATION": f"Bearer {rng.choice(valid)}"})
-                if accepted.status != 200:
-                    findings.faults.append(f"a valid key is refused: {accepted.status} {accepted.body!r}")
-            header = fuzzer.make()
+                for good in (rng.choice(valid), tokens.valid()):
+                    accepted = _call(application, "GET", "/me", {"HTTP_AUTHORIZATION": f"Bearer {good}"})
+                    if accepted.status != 200:
+                        findings.faults.append(f"what is valid is refused: {accepted.status} {accepted.body!r}")
+            header = tokens.make() if rng.random() < _TOKENS else keys.make()
             method, path = rng.choice(_ROUTES)
             reply = _call(application, method, path, header.environ)
             findings.headers += 1
@@ -85,7 +91,7 @@ def _faults(header: FuzzedHeader, reply: _Reply) -> Iterator[str]:
         yield "not refused"
     if reply.status == 401 and not reply.headers.get("www-authenticate", "").startswith("Bearer"):
         yield "401 without WWW-Authenticate"
-    if (reply.status == 403) and header.kind != "ended":
+    if (reply.status == 403) and header.kind not in {"ended", "token: claim", "token: missing claim"}:
         yield "403 for what is no key"
     said = reply.body + repr(sorted(reply.headers.items())).encode()
     windows = range(0, min(len(header.secret) - _WINDOW + 1, 400), 4)
@@ -94,12 +100,24 @@ def _faults(header: FuzzedHeader, reply: _Reply) -> Iterator[str]:
 
 
 @contextmanager
-def _application(redis_url: str, mongodb_url: str) -> Iterator[tuple[Callable[..., Any], Services]]:
+def _application(
+    redis_url: str, mongodb_url: str, issuer: TokenIssuer
+) -> Iterator[tuple[Callable[..., Any], Services]]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    settings = replace(Settings(), redis_url=redis_url, mongodb_url=mongodb_url, auth="required")
+    settings = replace(
+        Settings(),
+        redis_url=redis_url,
+        mongodb_url=mongodb_url,
+        auth="required",
+        jwt_issuer=ISSUER,
+        jwt_audience=AUDIENCE,
+        jwt_jwks=issuer.url,
+    )
     services = bootstrap(settings, "api")
     with closing(services.database), closing(services.redis):
-        application, _ = create_app(services)
+        application, start = create_app(services)
+        start()  # the keys of the issuer are read in the background
+        wait_until(lambda: _call(application, "GET", "/ready", {}).status == 200, 20, "the application serves")
         yield application, services
 
 
