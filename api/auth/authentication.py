@@ -97,7 +97,7 @@ class Authenticator:
 
     def _caller(self, header: str) -> Caller:
         scheme, _, credentials = header.partition(" ")
-        credentials = credentials.strip()
+        credentials = credentials.strip(" \t")  # not control characters and the like, which str.strip() takes too
         if scheme.lower() != "bearer" or not credentials:
             raise Unauthenticated("Authorization must be: Bearer, a space, and the key")
         now = self._services.clock.now_or_none()
