@@ -11,6 +11,8 @@ import flask
 from api import health
 from api.actions import cancel, dead_letter_routes, retry
 from api.actions.retry import RetryHandler
+from api.audit import routes as audit
+from api.audit.recorder import AuditRecorder
 from api.auth import routes as keys
 from api.auth.authentication import Authenticator
 from api.auth.integration_states import IntegrationStates
@@ -59,7 +61,7 @@ from shared.live.shared_buckets import SharedBuckets
 from shared.settings import Settings
 
 if TYPE_CHECKING:
-    from api.auth.token_verifier import JwtVerifier
+    from api.auth.tokens.token_verifier import JwtVerifier
 
 _OPENAPI_CONFIG: Final = {"API_TITLE": "Bucket", "API_VERSION": "v1", "OPENAPI_VERSION": "3.1.0"}
 
@@ -113,12 +115,16 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         catalogue.blueprint(services, baskets, availability, AgentViews(services, availability, monitor)),
         keys.blueprint(services, KeyService(services, key_cache.put)),
         integrations.blueprint(IntegrationService(services, on_change=states.put, on_revoked=key_cache.put)),
+        audit.blueprint(services),
         metrics=health.metrics_blueprint(services.redis),
     )
     Authenticator(services, key_cache, tokens, integrations=states).install(app, everyone)
     rate_limiter = _limit_rates(app, services, monitor)
     if settings.quotas:
         app.teardown_request(lambda _: release_quota())
+    recorder = AuditRecorder(services, key_cache) if settings.requires_key else None
+    if recorder is not None:
+        recorder.install(app)  # last: what refuses a request before its route does, stands before it
     return app, partial(
         start_background,
         activity,
@@ -131,13 +137,14 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         integration_states=states,
         rate_limiter=rate_limiter,
         stored_bytes=stored_bytes,
+        recorder=recorder,
     )
 
 
 def _open_token_verifier(settings: Settings) -> JwtVerifier | None:
     if not settings.takes_tokens:
         return None
-    from api.auth.token_verifier import open_verifier  # it loads cryptography: an API without an issuer does not
+    from api.auth.tokens.token_verifier import open_verifier  # it loads cryptography: an API without an issuer does not
 
     return open_verifier(settings)
 

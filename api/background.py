@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from api.audit.recorder import FLUSH_EVERY_S, AuditRecorder
 from api.auth.integration_states import IntegrationStates
 from api.auth.key_cache import REFRESH_EVERY_S, KeyCache
 from api.hints.schedule_cache import DurationCache
@@ -23,7 +24,7 @@ from api.submission.withdrawals import Withdrawals
 from shared.live.redis_monitor import RedisMonitor
 
 if TYPE_CHECKING:
-    from api.auth.signing_key_source import SigningKeySource  # it loads cryptography
+    from api.auth.tokens.signing_key_source import SigningKeySource  # it loads cryptography
 
 _EVERY_S: Final = 0.1
 _FIRST_LOOK_MAX_S: Final = 10.0
@@ -40,6 +41,7 @@ def start_background(
     integration_states: IntegrationStates,
     stored_bytes: StoredBytes,
     rate_limiter: RateLimiter | None,
+    recorder: AuditRecorder | None = None,
     signing_keys: SigningKeySource | None = None,
 ) -> None:
     """Start the threads that watch the stores, refresh durations and withdraw lost inserts; they end with the process.
@@ -82,7 +84,13 @@ def start_background(
         _start("settle_limits", lambda: _repeat(rate_limiter.settle, lambda: activity.pause(SETTLE_EVERY_S)))
     if stored_bytes.is_needed:  # it does not rest: an estimate takes longer than a request may wait
         _start("stored_bytes", lambda: _repeat(stored_bytes.refresh, lambda: time.sleep(READ_EVERY_S)))
+    if recorder is not None:
+        _start("store_audit", lambda: _repeat(recorder.flush, lambda: _pause_recorder(activity, recorder)))
     has_looked.wait(_FIRST_LOOK_MAX_S)
+
+
+def _pause_recorder(activity: RequestActivity, recorder: AuditRecorder) -> None:
+    activity.pause(FLUSH_EVERY_S, may_rest=not recorder.has_waiting)
 
 
 def _start(name: str, target: Callable[[], None]) -> None:

@@ -86,7 +86,7 @@ class Authenticator:
             return PUBLIC_CALLER
         if header is None:
             raise Unauthenticated
-        caller = self._caller(header)
+        caller = app_ctx.g.caller = self._caller(header)  # also for the logs, if its right is missing
         check_may(caller, permission)
         return caller
 

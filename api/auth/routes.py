@@ -8,8 +8,9 @@ from datetime import timedelta
 import flask
 from flask import request
 
+from api.auth.audit_note import record_object
 from api.auth.current_caller import current_caller
-from api.auth.key_service import KeyService
+from api.auth.key_service import KeyService, without_key
 from api.auth.schemas import NewKeySchema, RotationSchema, key_request
 from api.http import query_params
 from api.http.cache_control import private_no_cache
@@ -55,7 +56,9 @@ def blueprint(services: Services, key_service: KeyService) -> Blueprint:
     @blp.arguments(NewKeySchema())
     def create_key(body: LoadedBody) -> tuple[flask.Response, int]:
         """Make a key; this reply is the only one that shows it."""
-        return flask.jsonify(key_service.create(key_request(body), current_caller().subject)), 201
+        view = key_service.create(key_request(body), current_caller().subject)
+        record_object(view["id"], integrator=view["integrator"], after=without_key(view))
+        return flask.jsonify(view), 201
 
     @blp.route("/keys/<key_id>")
     def key(key_id: str) -> flask.Response:
@@ -67,12 +70,19 @@ def blueprint(services: Services, key_service: KeyService) -> Blueprint:
         """Replace a key by a new one that permits the same; the old one stays valid for ``grace_s``."""
         body = load_body(RotationSchema(), read_body(request, optional=True))
         grace = timedelta(seconds=body["grace_s"])
-        return flask.jsonify(key_service.rotate(_checked_id(key_id), grace, current_caller().subject)), 201
+        before = key_service.get(_checked_id(key_id))
+        record_object(integrator=before["integrator"], before=before)
+        view = key_service.rotate(key_id, grace, current_caller().subject)
+        record_object(after=without_key(view))
+        return flask.jsonify(view), 201
 
     @blp.route("/keys/<key_id>", methods=["DELETE"])
     def revoke_key(key_id: str) -> flask.Response:
         """Revoke a key for good: this process refuses it at once, every other within two seconds."""
-        view = key_service.revoke(_checked_id(key_id))
+        before = key_service.get(_checked_id(key_id))
+        record_object(integrator=before["integrator"], before=before)
+        view = key_service.revoke(key_id)
+        record_object(after=view)
         return flask.jsonify(success=True, message=f"key {key_id} revoked", key=view)
 
     return blp

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import flask
 
+from api.auth.audit_note import has_note, record_object
 from api.auth.current_caller import current_caller
 from api.auth.requested_scope import INTEGRATOR_PARAMETER, basket_owner, requested_owner, requested_scope
 from api.catalogue.agent_views import AgentViews
@@ -79,6 +80,7 @@ def blueprint(
         _check_not_reserved(body["name"], BasketExists)
         definition = validate_definition(body)
         _check_can_run(definition, services.catalogue)
+        record_object(body["name"], integrator=owner, after=definition)
         services.baskets.add(owner, definition, services.clock.now())
         view, message = views.new(StoredBasket(owner, definition), caller), f"basket {body['name']!r} created"
         return flask.jsonify(success=True, message=message, basket=view), 201
@@ -87,6 +89,9 @@ def blueprint(
     def delete_basket(name: str) -> flask.Response:
         """Delete a basket; its past executions stay readable."""
         _check_not_reserved(name, ValidationFailed)
+        if has_note():
+            found = services.baskets.get(basket_owner(current_caller()), check_basket_name(name))
+            record_object(integrator=found.integrator, before=found.definition)
         try:
             _remove_basket(services, current_caller(), check_basket_name(name))
         finally:  # also after an error: if MongoDB's reply was lost, the basket may be deleted

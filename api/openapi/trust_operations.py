@@ -36,6 +36,11 @@ _KEY_ERRORS: Final = (errors.NotFound, errors.KeyNotFound)
 
 TRUST_OPERATIONS: Final[Mapping[str, Operation]] = {
     "GET /me": Operation(ok("Who calls.", ref("Me"), *PRIVATE), (), STORE_ERRORS),
+    "GET /audit": Operation(
+        ok("The events after the cursor, oldest first.", ref("AuditPage"), *PRIVATE),
+        ("AuditSince", "AuditAction", "AuditSubject", "Limit"),
+        (*PAGE_ERRORS, errors.OutcomeUnknown),
+    ),
     "GET /keys": Operation(ok("One page of keys.", ref("KeyPage"), *PRIVATE), ("Limit", "Cursor"), PAGE_ERRORS),
     "POST /keys": Operation(
         {201: ResponseSpec("The key, which no other reply shows.", ref("NewKeyMade"), ("Cache-None",))},

@@ -197,6 +197,8 @@ class Execution:
     error: RunError | None = None
     version: int = 1
     rev: int = 1
+    audit: Mapping[str, str] | None = None
+    """Who made it by which action, for the audit log; only a run that is about to be stored has it."""
 
     @property
     def has_due_time_of_its_own(self) -> bool:

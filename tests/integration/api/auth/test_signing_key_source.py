@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from api.auth.key_set_client import KeySetClient
-from api.auth.signing_key_source import WAITING_MAX, SigningKeySource, open_source
-from api.auth.signing_keys import KeySetNotRead, SigningKeys, parse_key_set
-from api.auth.token_verifier import JwtVerifier
+from api.auth.tokens.key_set_client import KeySetClient
+from api.auth.tokens.signing_key_source import WAITING_MAX, SigningKeySource, open_source
+from api.auth.tokens.signing_keys import KeySetNotRead, SigningKeys, parse_key_set
+from api.auth.tokens.token_verifier import JwtVerifier
 from shared.errors import Unauthenticated
 from shared.settings import Settings
 from tests.provider_stub import Reply

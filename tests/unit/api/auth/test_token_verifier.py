@@ -14,8 +14,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from api.auth.signing_keys import KeySetNotValid, parse_key_set
-from api.auth.token_verifier import JwtVerifier, open_verifier
+from api.auth.tokens.signing_keys import KeySetNotValid, parse_key_set
+from api.auth.tokens.token_verifier import JwtVerifier, open_verifier
 from shared.domain.access.caller import Role
 from shared.errors import BucketError, Forbidden, SettingsError, Unauthenticated
 from shared.settings import Settings

@@ -8,7 +8,7 @@ from typing import Final
 import httpcore2
 import httpx2
 
-from api.auth.signing_keys import KEY_SET_MAX_BYTES, KeySetNotRead
+from api.auth.tokens.signing_keys import KEY_SET_MAX_BYTES, KeySetNotRead
 
 _OPERATION_MAX_S: Final = 2.0
 _FETCH_MAX_S: Final = 5.0
