@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
@@ -73,7 +73,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     baskets, row_renderer = BasketCache(services), RowRenderer(services, view_hints)
     feed_handler = FeedHandler(services, long_poller, row_renderer)
     stored_bytes = StoredBytes(services.redis, services.usage, settings.quotas)
-    quotas = QuotaGuard(settings.quotas, services.usage, stored_bytes.of, clock.now)
+    quotas = QuotaGuard(settings.quotas, services.usage, stored_bytes.of, clock.now) if settings.quotas else None
     admission = Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set, quotas)
     availability = AgentAvailability(services.catalogue, monitor)
     builder = RunBuilder(services, baskets, admission, availability, monitor)
@@ -103,9 +103,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         metrics=health.metrics_blueprint(services.redis),
     )
     trust.install(app, everyone)
-    # It does not rest while no requests come: an estimate takes longer than a request may wait for it.
-    estimates = BackgroundTask("stored_bytes", stored_bytes.refresh, lambda _: time.sleep(READ_EVERY_S))
-    if settings.quotas:
+    if quotas is not None:
         app.teardown_request(lambda _: release_quota())
     return app, partial(
         start_background,
@@ -114,8 +112,17 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         store_watcher=store_watcher,
         durations=durations,
         withdrawals=withdrawals,
-        tasks=[*trust.tasks(), *([estimates] if stored_bytes.is_needed else ())],
+        tasks=[*trust.tasks(), *_estimates(stored_bytes)],
     )
+
+
+def _estimates(stored_bytes: StoredBytes) -> Iterator[BackgroundTask]:
+    """Yield what estimates the stored bytes, if some quota needs it; it takes longer than a request may wait for it.
+
+    So it does not rest while no requests come.
+    """
+    if stored_bytes.is_needed:
+        yield BackgroundTask("stored_bytes", stored_bytes.refresh, lambda _: time.sleep(READ_EVERY_S))
 
 
 def _create_flask(settings: Settings, long_poller: LongPoller) -> flask.Flask:

@@ -26,22 +26,6 @@ def blueprint(services: Services, key_service: KeyService) -> Blueprint:
     """Return the routes of the caller itself and of keys."""
     blp = Blueprint("keys", __name__, description="Keys, and who calls with one")
 
-    @blp.route("/me")
-    def me() -> flask.Response:
-        """Get who calls: its role, its integrator, and what it may run."""
-        caller = current_caller()
-        return private_no_cache(
-            flask.jsonify(
-                key_id=caller.key_id,
-                subject=caller.subject,
-                role=str(caller.role),
-                integrator=caller.integrator,
-                baskets=None if caller.baskets is None else sorted(caller.baskets),
-                payloads=caller.sees_payloads,
-                expires_at=format_rfc3339(caller.expires_at),
-            )
-        )
-
     @blp.route("/keys")
     def keys() -> flask.Response:
         """List the keys, in the order of their ids; no reply ever shows a key again."""
@@ -85,7 +69,26 @@ def blueprint(services: Services, key_service: KeyService) -> Blueprint:
         record_object(after=view)
         return flask.jsonify(success=True, message=f"key {key_id} revoked", key=view)
 
+    _add_me(blp)
     return blp
+
+
+def _add_me(blp: Blueprint) -> None:
+    @blp.route("/me")
+    def me() -> flask.Response:
+        """Get who calls: its role, its integrator, and what it may run."""
+        caller = current_caller()
+        return private_no_cache(
+            flask.jsonify(
+                key_id=caller.key_id,
+                subject=caller.subject,
+                role=str(caller.role),
+                integrator=caller.integrator,
+                baskets=None if caller.baskets is None else sorted(caller.baskets),
+                payloads=caller.sees_payloads,
+                expires_at=format_rfc3339(caller.expires_at),
+            )
+        )
 
 
 def _checked_id(key_id: str) -> str:

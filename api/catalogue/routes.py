@@ -44,17 +44,6 @@ def blueprint(
     blp = Blueprint("catalogue", __name__, description="Agents, and baskets made of them")
     views = BasketViews(services, availability)
 
-    @blp.route("/agents")
-    def agents() -> flask.Response:
-        """List the agents; with ``?domain=`` only those of one domain."""
-        query_params.check_known("domain")
-        return flask.jsonify(agent_views.list_all(query_params.text("domain")))
-
-    @blp.route("/agents/<name>")
-    def agent(name: str) -> flask.Response:
-        """Get one agent."""
-        return flask.jsonify(agent_views.one(name))
-
     @blp.route("/baskets")
     def baskets() -> flask.Response:
         """List the baskets by name: the shared ones, and the caller's own."""
@@ -99,7 +88,21 @@ def blueprint(
         message = f"basket {name!r} deleted; its executions stay readable"
         return flask.jsonify(success=True, message=message, cleanup_summary=_CLEANUP_SUMMARY)
 
+    _add_agents(blp, agent_views)
     return blp
+
+
+def _add_agents(blp: Blueprint, agent_views: AgentViews) -> None:
+    @blp.route("/agents")
+    def agents() -> flask.Response:
+        """List the agents; with ``?domain=`` only those of one domain."""
+        query_params.check_known("domain")
+        return flask.jsonify(agent_views.list_all(query_params.text("domain")))
+
+    @blp.route("/agents/<name>")
+    def agent(name: str) -> flask.Response:
+        """Get one agent."""
+        return flask.jsonify(agent_views.one(name))
 
 
 def _remove_basket(services: Services, caller: Caller, name: str) -> None:
