@@ -60,11 +60,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     """
     settings, clock = services.settings, services.clock
     activity = middleware.RequestActivity()
-
-    def pause_monitor(seconds: float) -> None:
-        activity.pause(seconds, may_rest=monitor.last.is_connected)  # an outage's end is noticed as soon as ever
-
-    monitor = RedisMonitor(settings.redis_url, clock.now_or_none, services.views.reconnect, pause_monitor)
+    monitor = _open_monitor(services, activity)
     long_poller = LongPoller(settings, monitor)
     store_watcher, durations, withdrawals = StoreWatcher(services), DurationCache(services), Withdrawals(services)
     view_hints = ViewHints(clock, monitor, durations, settings.retention_days)
@@ -114,6 +110,14 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         withdrawals=withdrawals,
         tasks=[*trust.tasks(), *_estimates(stored_bytes)],
     )
+
+
+def _open_monitor(services: Services, activity: middleware.RequestActivity) -> RedisMonitor:
+    def pause(seconds: float) -> None:
+        activity.pause(seconds, may_rest=monitor.last.is_connected)  # an outage's end is noticed as soon as ever
+
+    monitor = RedisMonitor(services.settings.redis_url, services.clock.now_or_none, services.views.reconnect, pause)
+    return monitor
 
 
 def _estimates(stored_bytes: StoredBytes) -> Iterator[BackgroundTask]:
