@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import flask
 
 from api import health
 from api.actions import cancel, dead_letter_routes, retry
 from api.actions.retry import RetryHandler
-from api.auth import routes as keys
-from api.auth.authentication import Authenticator
-from api.auth.integration_states import IntegrationStates
-from api.auth.key_cache import KeyCache
-from api.auth.key_service import KeyService
-from api.background import start_background
+from api.background import BackgroundTask, start_background
 from api.catalogue import routes as catalogue
 from api.catalogue.agent_views import AgentViews
 from api.catalogue.availability import AgentAvailability
@@ -29,12 +25,8 @@ from api.hints.schedule_cache import DurationCache
 from api.http import middleware, problems, version_prefix
 from api.http.long_poll import LongPoller
 from api.http.request_body import Blueprint
-from api.integrations import routes as integrations
-from api.integrations.integration_service import IntegrationService
-from api.limits.limited_request import install_limits
 from api.limits.quotas import QuotaGuard, release_quota
-from api.limits.rate_limiter import RateLimiter
-from api.limits.stored_bytes import StoredBytes
+from api.limits.stored_bytes import READ_EVERY_S, StoredBytes
 from api.logs import routes as logs
 from api.logs.log_line_pages import LogPageReader
 from api.openapi import routes as openapi
@@ -52,14 +44,11 @@ from api.submission.group_commit import GroupCommit
 from api.submission.held_submit import HeldSubmit
 from api.submission.run_builder import RunBuilder
 from api.submission.withdrawals import Withdrawals
+from api.trust import Trust
 from shared.bootstrap import Services
 from shared.domain.access.caller import Caller
 from shared.live.redis_monitor import RedisMonitor
-from shared.live.shared_buckets import SharedBuckets
 from shared.settings import Settings
-
-if TYPE_CHECKING:
-    from api.auth.token_verifier import JwtVerifier
 
 _OPENAPI_CONFIG: Final = {"API_TITLE": "Bucket", "API_VERSION": "v1", "OPENAPI_VERSION": "3.1.0"}
 
@@ -84,7 +73,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     baskets, row_renderer = BasketCache(services), RowRenderer(services, view_hints)
     feed_handler = FeedHandler(services, long_poller, row_renderer)
     stored_bytes = StoredBytes(services.redis, services.usage, settings.quotas)
-    quotas = QuotaGuard(settings.quotas, services.usage, stored_bytes.of, clock.now)
+    quotas = QuotaGuard(settings.quotas, services.usage, stored_bytes.of, clock.now) if settings.quotas else None
     admission = Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set, quotas)
     availability = AgentAvailability(services.catalogue, monitor)
     builder = RunBuilder(services, baskets, admission, availability, monitor)
@@ -92,8 +81,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     retrier = RetryHandler(
         services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints
     )
-    key_cache, tokens = KeyCache(services.keys), _open_token_verifier(settings)
-    states = IntegrationStates(services.integrations, is_required=settings.integrations == "required")
+    trust = Trust(services, monitor)
     app = _create_flask(settings, long_poller)
     app.wsgi_app = activity.count_requests(app.wsgi_app)  # type: ignore[method-assign]
     _register(
@@ -111,13 +99,11 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         logs.blueprint(services.catalogue, LogPageReader(services, monitor)),
         health.blueprint(services.database, monitor, store_watcher, settings.outbound_hosts),
         catalogue.blueprint(services, baskets, availability, AgentViews(services, availability, monitor)),
-        keys.blueprint(services, KeyService(services, key_cache.put)),
-        integrations.blueprint(IntegrationService(services, on_change=states.put, on_revoked=key_cache.put)),
+        *trust.blueprints(),
         metrics=health.metrics_blueprint(services.redis),
     )
-    Authenticator(services, key_cache, tokens, integrations=states).install(app, everyone)
-    rate_limiter = _limit_rates(app, services, monitor)
-    if settings.quotas:
+    trust.install(app, everyone)
+    if quotas is not None:
         app.teardown_request(lambda _: release_quota())
     return app, partial(
         start_background,
@@ -126,31 +112,17 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         store_watcher=store_watcher,
         durations=durations,
         withdrawals=withdrawals,
-        key_cache=key_cache,
-        signing_keys=None if tokens is None else tokens.source,
-        integration_states=states,
-        rate_limiter=rate_limiter,
-        stored_bytes=stored_bytes,
+        tasks=[*trust.tasks(), *_estimates(stored_bytes)],
     )
 
 
-def _open_token_verifier(settings: Settings) -> JwtVerifier | None:
-    if not settings.takes_tokens:
-        return None
-    from api.auth.token_verifier import open_verifier  # it loads cryptography: an API without an issuer does not
+def _estimates(stored_bytes: StoredBytes) -> Iterator[BackgroundTask]:
+    """Yield what estimates the stored bytes, if some quota needs it; it takes longer than a request may wait for it.
 
-    return open_verifier(settings)
-
-
-def _limit_rates(app: flask.Flask, services: Services, monitor: RedisMonitor) -> RateLimiter | None:
-    """Limit the requests of each key; without authentication nobody is known who could be limited."""
-    settings = services.settings
-    if not settings.requires_key:
-        return None
-    buckets = SharedBuckets(services.redis)
-    limiter = RateLimiter(settings.rate_limits, buckets, lambda: monitor.last.is_connected, services.clock.now_or_none)
-    install_limits(app, limiter, with_draft_headers=settings.ratelimit_headers == "draft")
-    return limiter
+    So it does not rest while no requests come.
+    """
+    if stored_bytes.is_needed:
+        yield BackgroundTask("stored_bytes", stored_bytes.refresh, lambda _: time.sleep(READ_EVERY_S))
 
 
 def _create_flask(settings: Settings, long_poller: LongPoller) -> flask.Flask:

@@ -6,27 +6,30 @@ While no requests come they mostly rest (:class:`api.http.middleware.RequestActi
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import structlog
 
-from api.auth.integration_states import IntegrationStates
-from api.auth.key_cache import REFRESH_EVERY_S, KeyCache
 from api.hints.schedule_cache import DurationCache
 from api.http.middleware import RequestActivity
-from api.limits.rate_limiter import SETTLE_EVERY_S, RateLimiter
-from api.limits.stored_bytes import READ_EVERY_S, StoredBytes
 from api.store_watcher import StoreWatcher
 from api.submission.withdrawals import Withdrawals
 from shared.live.redis_monitor import RedisMonitor
 
-if TYPE_CHECKING:
-    from api.auth.signing_key_source import SigningKeySource  # it loads cryptography
-
 _EVERY_S: Final = 0.1
 _FIRST_LOOK_MAX_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundTask:
+    """What one thread does again and again; ``pause`` waits in between, as a rest of this process may allow."""
+
+    name: str
+    work: Callable[[], None]
+    pause: Callable[[RequestActivity], None]
 
 
 def start_background(
@@ -36,11 +39,7 @@ def start_background(
     store_watcher: StoreWatcher,
     durations: DurationCache,
     withdrawals: Withdrawals,
-    key_cache: KeyCache,
-    integration_states: IntegrationStates,
-    stored_bytes: StoredBytes,
-    rate_limiter: RateLimiter | None,
-    signing_keys: SigningKeySource | None = None,
+    tasks: Iterable[BackgroundTask],
 ) -> None:
     """Start the threads that watch the stores, refresh durations and withdraw lost inserts; they end with the process.
 
@@ -60,12 +59,6 @@ def start_background(
         if monitor.last.is_connected:
             durations.refresh()
 
-    def refresh_keys() -> None:
-        now = store_watcher.now_or_none()
-        if now is not None:
-            key_cache.refresh(now)
-            integration_states.refresh(now)
-
     def pause_watch() -> None:
         # An outage's end is noticed as soon as ever, and withdrawals wait for it.
         activity.pause(_EVERY_S, may_rest=store_watcher.is_settled)
@@ -74,14 +67,8 @@ def start_background(
     _start("watch_store", lambda: _repeat(watch_store, pause_watch))
     _start("refresh_durations", lambda: _repeat(refresh_durations, lambda: activity.pause(_EVERY_S)))
     _start("withdraw_lost", withdrawals.run)
-    _start("refresh_keys", lambda: _repeat(refresh_keys, lambda: activity.pause(REFRESH_EVERY_S)))
-    if signing_keys is not None:
-        # It waits for the network, and no request waits for it after a rest, so it does not pause like the others.
-        _start("refresh_signing_keys", lambda: _repeat(signing_keys.refresh, signing_keys.pause))
-    if rate_limiter is not None:
-        _start("settle_limits", lambda: _repeat(rate_limiter.settle, lambda: activity.pause(SETTLE_EVERY_S)))
-    if stored_bytes.is_needed:  # it does not rest: an estimate takes longer than a request may wait
-        _start("stored_bytes", lambda: _repeat(stored_bytes.refresh, lambda: time.sleep(READ_EVERY_S)))
+    for task in tasks:
+        _start(task.name, partial(_repeat, task.work, partial(task.pause, activity)))
     has_looked.wait(_FIRST_LOOK_MAX_S)
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from shared.bootstrap import Services
 from shared.domain.access.api_key import ApiKey, KeyRequest, issue_key
+from shared.domain.access.audit_event import AuditEvent, Outcome
 from shared.domain.access.caller import Role
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.settings import Settings
@@ -42,11 +43,24 @@ class StackKeys:
         """Store the keys; return the admin's, which is stored only if there is no other valid one, else None."""
         now = services.clock.now()
         services.keys.remove_ended(_STARTED_BY, now)
-        services.keys.add(self._startup_record)
+        self._add(services, self._startup_record)
         if services.keys.has_valid_admin(now):
             return None
-        services.keys.add(self._admin_record)
+        self._add(services, self._admin_record)
         return self._admin
+
+    @staticmethod
+    def _add(services: Services, key: ApiKey) -> None:
+        created = AuditEvent(
+            at=services.clock.now(),
+            action="key.create",
+            outcome=Outcome.OK,
+            subject=key.created_by,
+            integrator=key.integrator,
+            object=key.id,
+        )
+        services.audit.add(created)
+        services.keys.add(key)
 
     def end_startup(self, services: Services) -> None:
         """Revoke the key of the start."""

@@ -21,6 +21,8 @@ from shared.live.publisher import Publisher
 from shared.live.redis_client import connect
 from shared.live.views import ViewCache
 from shared.settings import Settings
+from shared.store.access.audit_sequencer import AuditSequencer
+from shared.store.access.audit_store import MongoAuditStore
 from shared.store.access.integration_store import MongoIntegrationStore
 from shared.store.access.key_store import MongoKeyStore
 from shared.store.agent_memory_store import MongoAgentMemory
@@ -66,6 +68,8 @@ class Services:
     keys: MongoKeyStore
     integrations: MongoIntegrationStore
     usage: MongoUsage
+    audit: MongoAuditStore
+    audit_sequencer: AuditSequencer
     redis: redis.Redis
     views: ViewCache
     publisher: Publisher
@@ -126,6 +130,8 @@ def bootstrap(settings: Settings, role: str) -> Services:
         keys=MongoKeyStore(database),
         integrations=MongoIntegrationStore(database),
         usage=MongoUsage(database),
+        audit=MongoAuditStore(database),
+        audit_sequencer=AuditSequencer(database),
         redis=redis_client,
         views=views,
         publisher=Publisher(redis_client, views, FleetCounters(), encode_accepted=encode_new_document),

@@ -154,7 +154,7 @@ class IntegrationExists(RequestError, error_code="integration_exists", http_stat
     """An integration of this name exists already."""
 
 
-class IntegrationState(RequestError, error_code="integration_state", http_status=409):
+class IllegalMove(RequestError, error_code="integration_state", http_status=409):
     """The status of the integration does not allow this yet, or not any more."""
 
 

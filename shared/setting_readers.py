@@ -50,6 +50,10 @@ def _read_seconds(env: environs.Env, variable: str) -> float | None:
     return env.float(variable, None, validate=_SECONDS)
 
 
+def _read_bool(env: environs.Env, variable: str) -> bool | None:
+    return env.bool(variable, None)
+
+
 def _read_list(env: environs.Env, variable: str) -> tuple[str, ...] | None:
     names = env.list(variable, None)
     return None if names is None else tuple(name.strip() for name in names if name.strip())
@@ -197,6 +201,7 @@ VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "auth": ("BUCKET_AUTH", _str_reader(validate.OneOf(["off", "required"]))),
     "key_pepper": ("BUCKET_KEY_PEPPER", _str_reader(validate.Length(min=32, error="must have at least 32 characters"))),
     "integrations": ("BUCKET_INTEGRATIONS", _str_reader(validate.OneOf(["optional", "required"]))),
+    "audit_reads": ("BUCKET_AUDIT_READS", _read_bool),
     "metrics_networks": ("BUCKET_METRICS_NETWORKS", _read_networks),
     "jwt_issuer": ("BUCKET_JWT_ISSUER", _str_reader()),
     "jwt_audience": ("BUCKET_JWT_AUDIENCE", _str_reader()),

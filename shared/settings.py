@@ -59,6 +59,7 @@ class Settings:
     rate_limits: RateLimits = field(default_factory=lambda: DEFAULT_RATE_LIMITS)
     ratelimit_headers: str = "x"
     quotas: Quotas = field(default_factory=dict)
+    audit_reads: bool = False
     log_level: str = "INFO"
     faults: str = ""
 

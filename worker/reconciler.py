@@ -36,6 +36,7 @@ from shared.settings import Settings, warn_about_unknown_variables
 from shared.store.executions.retention import RetentionSweep
 from shared.store.executions.settle import settle
 from shared.telemetry.logging_setup import configure_logging
+from worker.maintenance.audit_sequencing import AuditSequencing
 from worker.maintenance.feed_relay import FeedNotifier, FeedRelay
 from worker.maintenance.grace_periods import GracePeriods
 from worker.maintenance.retention_sweeper import RetentionSweeper
@@ -244,6 +245,8 @@ def main() -> None:
     relay.notify = FeedNotifier(services.redis)
     structlog.get_logger().info("the reconciler begins to search for overdue runs", every_s=reconciler.period_s)
     threading.Thread(target=relay.run, args=(stop,), name="feed-relay", daemon=True).start()
+    sequencing = AuditSequencing(services.audit_sequencer, services.clock, lambda: reconciler.is_leader)
+    threading.Thread(target=sequencing.run, args=(stop,), name="audit-sequencing", daemon=True).start()
     reconciler.run(stop)
 
 

@@ -12,6 +12,7 @@ import redis
 import structlog
 from flask import request
 
+from api.auth.audit_note import record_object
 from api.auth.current_caller import current_caller
 from api.http.request_body import Blueprint, load_optional_body
 from api.polling.execution_reader import ExecutionReader, check_execution_id
@@ -42,6 +43,7 @@ def blueprint(services: Services, reader: ExecutionReader, poller: PollHandler) 
         scope = current_caller().scope
         record = _request_cancel(services, scope, execution_id, reason)
         record = record or reader.read(scope, execution_id, causal=True)
+        record_object(integrator=record.execution.integrator)
         if record.execution.is_done and record.execution.cancel is None:
             # The run was done before this request and stays as it is: only this reply shows the request.
             cancel_request = CancelRequest(services.clock.now(), reason)

@@ -78,7 +78,12 @@ class RetryHandler:
                 original = self._reader.read(submission.integrator, execution_id, outputs=done, min_rev=min_rev)
             now = submission.received_at
             request = RetryRequest(
-                new_execution_id(now), now, submission.request_id, submission.traceparent, submission.idempotency
+                id=new_execution_id(now),
+                created_at=now,
+                request_id=submission.request_id,
+                traceparent=submission.traceparent,
+                idempotency=submission.idempotency,
+                audit=submission.audit,
             )
             return NewRun(*start_retry(original, request, start_from, self._timings))
         except BucketError as error:

@@ -86,7 +86,7 @@ class Authenticator:
             return PUBLIC_CALLER
         if header is None:
             raise Unauthenticated
-        caller = self._caller(header)
+        caller = app_ctx.g.caller = self._caller(header)  # also for the logs, if its right is missing
         check_may(caller, permission)
         return caller
 
@@ -97,7 +97,7 @@ class Authenticator:
 
     def _caller(self, header: str) -> Caller:
         scheme, _, credentials = header.partition(" ")
-        credentials = credentials.strip()
+        credentials = credentials.strip(" \t")  # not control characters and the like, which str.strip() takes too
         if scheme.lower() != "bearer" or not credentials:
             raise Unauthenticated("Authorization must be: Bearer, a space, and the key")
         now = self._services.clock.now_or_none()

@@ -6,12 +6,13 @@ MongoDB is away, the cached ones count.
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime, timedelta
 from typing import Final
 
 from shared.clock import boottime_s
 from shared.domain.access.caller import Caller
-from shared.domain.access.integration import IntegrationStatus
+from shared.domain.access.integration import IntegrationState, IntegrationStatus
 from shared.errors import IntegrationInactive
 from shared.store.access.integration_store import MongoIntegrationStore
 
@@ -27,8 +28,9 @@ class IntegrationStates:
     def __init__(self, store: MongoIntegrationStore, *, is_required: bool) -> None:
         """``is_required``: a key that belongs to no integration may not submit either."""
         self._store = store
+        self._lock = threading.Lock()
         self._is_required = is_required
-        self._statuses: dict[str, IntegrationStatus] = {}
+        self._states: dict[str, IntegrationState] = {}
         self._changes_seen: datetime | None = None
         self._rechecked_at_s = boottime_s()
 
@@ -52,29 +54,32 @@ class IntegrationStates:
                 "may start runs; polls go on; ask an admin of Bucket to activate it"
             )
 
-    def put(self, integration_id: str, status: IntegrationStatus) -> None:
-        """Take over the status of an integration that this process has just changed."""
-        self._statuses[integration_id] = status
+    def put(self, state: IntegrationState) -> None:
+        """Take over the state of an integration that this process has just changed or read, unless it has a newer."""
+        with self._lock:
+            known = self._states.get(state.id)
+            if known is None or state.version > known.version:
+                self._states[state.id] = state
 
     def refresh(self, now: datetime) -> None:
         """Take over what has changed since the last call; ``now`` is the store's time."""
-        if not self._statuses:
+        if not self._states:
             self._changes_seen = None
             return
         since = (self._changes_seen or now) - _OVERLAP
-        for integration_id, status, changed_at in self._store.statuses_changed_since(since):
+        for state, changed_at in self._store.states_changed_since(since):
             self._changes_seen = max(self._changes_seen or changed_at, changed_at)
-            if integration_id in self._statuses:
-                self._statuses[integration_id] = status
+            if state.id in self._states:
+                self.put(state)
         self._changes_seen = max(self._changes_seen or now, now - _OVERLAP)
         if boottime_s() - self._rechecked_at_s > _RECHECK_AFTER_S:
             self._rechecked_at_s = boottime_s()
-            self._statuses.update(self._store.find_statuses(list(self._statuses)))
+            for state in self._store.find_states(list(self._states)):
+                self.put(state)
 
     def _status_of(self, integration_id: str) -> IntegrationStatus | None:
-        status = self._statuses.get(integration_id)
-        if status is None:
-            status = self._store.find_statuses([integration_id]).get(integration_id)
-            if status is not None:
-                self._statuses[integration_id] = status
-        return status
+        if integration_id not in self._states:
+            for state in self._store.find_states([integration_id]):
+                self.put(state)
+        state_now = self._states.get(integration_id)
+        return None if state_now is None else state_now.status

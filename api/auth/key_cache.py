@@ -53,6 +53,11 @@ class KeyCache:
             self.put(key)
         return key
 
+    def peek(self, key_id: str) -> ApiKey | None:
+        """Return a key if it is cached; it asks nobody."""
+        cached = self._cached.get(key_id)
+        return None if cached is None else cached.key
+
     def put(self, key: ApiKey) -> None:
         """Take over a key that this process has just changed; a revoked one never becomes valid again."""
         with self._lock:

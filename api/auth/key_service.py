@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,6 +10,11 @@ from shared.bootstrap import Services
 from shared.domain.access.api_key import ApiKey, KeyRequest, issue_key, issue_successor
 from shared.errors import KeyNotValid, ValidationFailed
 from shared.timestamps import format_rfc3339
+
+
+def without_key(view: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the view of a new key without the key itself, as it may stand in the audit log."""
+    return {name: value for name, value in view.items() if name != "key"}
 
 
 class KeyService:

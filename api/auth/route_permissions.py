@@ -61,6 +61,7 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "POST /integrations/{integration_id}/suspend": Permission.ADMINISTER,
         "PUT /integrations/{integration_id}/checklist": Permission.ADMINISTER,
         "GET /integrations/{integration_id}/compliance": Permission.ADMINISTER,
+        "GET /audit": Permission.READ_AUDIT,
         "GET /health": Permission.OPTIONAL,
         "GET /ready": Permission.PUBLIC,
         "GET /metrics": Permission.METRICS,

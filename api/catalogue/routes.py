@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import flask
 
+from api.auth.audit_note import has_note, record_object
 from api.auth.current_caller import current_caller
 from api.auth.requested_scope import INTEGRATOR_PARAMETER, basket_owner, requested_owner, requested_scope
 from api.catalogue.agent_views import AgentViews
@@ -43,17 +44,6 @@ def blueprint(
     blp = Blueprint("catalogue", __name__, description="Agents, and baskets made of them")
     views = BasketViews(services, availability)
 
-    @blp.route("/agents")
-    def agents() -> flask.Response:
-        """List the agents; with ``?domain=`` only those of one domain."""
-        query_params.check_known("domain")
-        return flask.jsonify(agent_views.list_all(query_params.text("domain")))
-
-    @blp.route("/agents/<name>")
-    def agent(name: str) -> flask.Response:
-        """Get one agent."""
-        return flask.jsonify(agent_views.one(name))
-
     @blp.route("/baskets")
     def baskets() -> flask.Response:
         """List the baskets by name: the shared ones, and the caller's own."""
@@ -79,6 +69,7 @@ def blueprint(
         _check_not_reserved(body["name"], BasketExists)
         definition = validate_definition(body)
         _check_can_run(definition, services.catalogue)
+        record_object(body["name"], integrator=owner, after=definition)
         services.baskets.add(owner, definition, services.clock.now())
         view, message = views.new(StoredBasket(owner, definition), caller), f"basket {body['name']!r} created"
         return flask.jsonify(success=True, message=message, basket=view), 201
@@ -87,6 +78,9 @@ def blueprint(
     def delete_basket(name: str) -> flask.Response:
         """Delete a basket; its past executions stay readable."""
         _check_not_reserved(name, ValidationFailed)
+        if has_note():
+            found = services.baskets.get(basket_owner(current_caller()), check_basket_name(name))
+            record_object(integrator=found.integrator, before=found.definition)
         try:
             _remove_basket(services, current_caller(), check_basket_name(name))
         finally:  # also after an error: if MongoDB's reply was lost, the basket may be deleted
@@ -94,7 +88,21 @@ def blueprint(
         message = f"basket {name!r} deleted; its executions stay readable"
         return flask.jsonify(success=True, message=message, cleanup_summary=_CLEANUP_SUMMARY)
 
+    _add_agents(blp, agent_views)
     return blp
+
+
+def _add_agents(blp: Blueprint, agent_views: AgentViews) -> None:
+    @blp.route("/agents")
+    def agents() -> flask.Response:
+        """List the agents; with ``?domain=`` only those of one domain."""
+        query_params.check_known("domain")
+        return flask.jsonify(agent_views.list_all(query_params.text("domain")))
+
+    @blp.route("/agents/<name>")
+    def agent(name: str) -> flask.Response:
+        """Get one agent."""
+        return flask.jsonify(agent_views.one(name))
 
 
 def _remove_basket(services: Services, caller: Caller, name: str) -> None:

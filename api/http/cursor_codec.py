@@ -24,6 +24,7 @@ class CursorKind(StrEnum):
     LOG_LINES = "lines"
     KEYS = "keys"
     INTEGRATIONS = "integr"
+    AUDIT = "audit"
 
 
 def encode_cursor(kind: CursorKind, text: str) -> str:

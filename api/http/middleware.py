@@ -24,6 +24,8 @@ from werkzeug.routing import RequestRedirect
 from api.http import problems
 from api.http.version_prefix import VERSION_PREFIX
 from shared.clock import boottime_s
+from shared.domain.access.caller import Caller
+from shared.domain.access.safe_names import are_safe_names
 from shared.ids import REQUEST_ID_PATTERN, new_request_id
 from shared.settings import Settings
 from shared.telemetry.lenient_json import encode_lenient
@@ -169,6 +171,8 @@ def _make_after_request(*, logs_polls: bool) -> Callable[[flask.Response], flask
                 "request",
                 method=request.method,
                 route=route,
+                **_path_fields(request, response),
+                caller=_caller_subject(g),
                 status=response.status_code,
                 duration_ms=round(seconds * 1000, 2),
             )
@@ -176,6 +180,24 @@ def _make_after_request(*, logs_polls: bool) -> Callable[[flask.Response], flask
         return response
 
     return after_request
+
+
+def _path_fields(request: flask.Request, response: flask.Response) -> dict[str, str]:
+    """Return the path as it was sent, never the query, and the run that it names or that the reply has made.
+
+    A path is left out if it matches no route, or if a part of it could be a key or a token.
+    """
+    values = request.view_args
+    if values is None or (values and not are_safe_names(values.values())):
+        return {}
+    fields = {"path": request.path}
+    execution_id = values.get("execution_id") or response.headers.get("Location", "").rpartition("/execution-logs/")[2]
+    return fields | {"execution_id": execution_id} if execution_id else fields
+
+
+def _caller_subject(g: Any) -> str | None:
+    caller: Caller | None = g.get("caller")
+    return None if caller is None else caller.subject
 
 
 @lru_cache(maxsize=1024)

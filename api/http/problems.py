@@ -74,6 +74,7 @@ def handle_unexpected_error(error: Exception) -> flask.Response:
 
 def problem_response(error: errors.BucketError, *, headers: Iterable[tuple[str, str]] = ()) -> flask.Response:
     """Return the problem+json response for ``error``, with ``Retry-After`` if the same request may succeed later."""
+    flask.g.error_code = error.error_code  # for the audit log
     response = flask.Response(
         encode_lenient(problem_body(error, _request_id())), status=error.http_status, content_type=MEDIA_TYPE
     )

@@ -22,6 +22,7 @@ from shared.domain.access.integration import (
     Integration,
     IntegrationAction,
     IntegrationDetails,
+    IntegrationState,
     IntegrationStatus,
     correct_integration,
     move_integration,
@@ -29,7 +30,15 @@ from shared.domain.access.integration import (
     tick_items,
 )
 from shared.domain.execution import PUBLIC_INTEGRATOR
-from shared.errors import AgentNotFound, BasketNotFound, KeyNotFound, StaleWrite, Unavailable, ValidationFailed
+from shared.errors import (
+    AgentNotFound,
+    BasketNotFound,
+    IllegalMove,
+    KeyNotFound,
+    StaleWrite,
+    Unavailable,
+    ValidationFailed,
+)
 from shared.timestamps import format_rfc3339
 
 _WRITES_MAX: Final = 10
@@ -42,7 +51,7 @@ class IntegrationService:
         self,
         services: Services,
         *,
-        on_change: Callable[[str, IntegrationStatus], None] = lambda *_: None,
+        on_change: Callable[[IntegrationState], None] = lambda _: None,
         on_revoked: Callable[[ApiKey], None] = lambda _: None,
     ) -> None:
         self._store = services.integrations
@@ -73,7 +82,7 @@ class IntegrationService:
     ) -> dict[str, Any]:
         """Move an integration and return its view; the first activation also returns its key, which none else shows.
 
-        Raises IntegrationNotFound, IntegrationState and IntegrationIncomplete.
+        Raises IntegrationNotFound, IllegalMove and IntegrationIncomplete.
         """
         text: str | None = None
         issued: ApiKey | None = None
@@ -133,10 +142,14 @@ class IntegrationService:
         try:
             saved = self._store.save(decided)
         except StaleWrite:
-            if decided.key_id is not None and decided.key_id != found.key_id:
-                self._revoke(decided.key_id)  # nobody has seen it
-            raise
-        self._on_change(saved.id, saved.status)
+            if decided.key_id == found.key_id:
+                raise
+            self._revoke(str(decided.key_id))  # nobody has seen it
+            # No new attempt: two activations would overtake each other again and again.
+            raise IllegalMove(
+                f"somebody else changed {found.details.name!r} during this activation; look at it, then activate again"
+            ) from None
+        self._on_change(saved.state)
         return saved
 
     def _issue_key(self, found: Integration, by: str, now: datetime) -> tuple[str, ApiKey, Integration]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ import orjson
 from marshmallow import ValidationError, fields, validate
 
 from api.http.schema_fields import BodySchema
+from api.http.strict_json import FAULTS_MAX, json_pointer, to_printable
 from shared.domain.access.api_key import INTEGRATOR_PATTERN
 from shared.domain.access.integration import IntegrationDetails
 from shared.domain.access.integration_checklists import CHECKLIST_ITEMS
@@ -126,14 +128,15 @@ def integration_details(values: Mapping[str, Any]) -> IntegrationDetails:
 
 def check_ticks(body: Mapping[str, Any]) -> dict[str, bool]:
     """Return ``body`` if it has items of the checklists, each true or false; raises ValidationFailed."""
+    found = ((name, fault) for name, done in body.items() if (fault := _fault(name, done)) is not None)
     faults = [
-        {"pointer": f"/{name[:64]}", "message": fault} for name, done in body.items() if (fault := _fault(name, done))
+        {"pointer": json_pointer([to_printable(name)]), "message": fault} for name, fault in islice(found, FAULTS_MAX)
     ]
     if not body:
         faults = [{"pointer": "", "message": f"name at least one of {', '.join(CHECKLIST_ITEMS)}"}]
     if faults:
         summary = "; ".join(f"{fault['pointer']}: {fault['message']}" for fault in faults[:3])
-        raise ValidationFailed(summary, details=faults[:100])
+        raise ValidationFailed(summary, details=faults)
     return dict(body)
 
 

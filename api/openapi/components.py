@@ -101,6 +101,13 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
     "Since": _query(
         "since", STRING, "a next_since exactly as it was returned: it is opaque, and an invalid one is 400"
     ),
+    "AuditSince": _query(
+        "since", STRING, "a next_since exactly as it was returned; without it the list starts at the oldest event"
+    ),
+    "AuditAction": _query(
+        "action", STRING, "only these actions, separated by commas; `execution.*` means all of an entity"
+    ),
+    "AuditSubject": _query("subject", STRING, "only what this subject did, such as `key:` and the id of a key"),
     "ChangesSince": _query(
         "since",
         STRING,

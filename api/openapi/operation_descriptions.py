@@ -81,6 +81,8 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     "GET /docs/{file}": "Only the files that the page loads; any other is 404.",
     "GET /problems/{code}": "The `type` of every problem leads here; the text is that of the documentation.",
     "GET /": "The same page as `/docs`.",
+    "GET /audit": "An auditor sees the events of its integrator, an admin all. Each write has one, stored before the "
+    "answer; failed log-ins and refused rights too.",
     "GET /me": "While the server requires no keys, everyone is the same caller, with the role admin.",
     "GET /integrations": f"Sorted by name. {_PAGE}",
     "POST /integrations": (

@@ -26,7 +26,7 @@ def _integration_move(schema: str = "Integration", *more_errors: type[errors.Buc
     return Operation(
         ok("The integration after its move.", ref(schema), "Cache-None"),
         ("IntegrationId",),
-        (*BODY_ERRORS, *_INTEGRATION_ERRORS, errors.IntegrationState, *more_errors, *WRITE_ERRORS),
+        (*BODY_ERRORS, *_INTEGRATION_ERRORS, errors.IllegalMove, *more_errors, *WRITE_ERRORS),
         "Comment",
         is_body_required=False,
     )
@@ -36,6 +36,11 @@ _KEY_ERRORS: Final = (errors.NotFound, errors.KeyNotFound)
 
 TRUST_OPERATIONS: Final[Mapping[str, Operation]] = {
     "GET /me": Operation(ok("Who calls.", ref("Me"), *PRIVATE), (), STORE_ERRORS),
+    "GET /audit": Operation(
+        ok("The events after the cursor, oldest first.", ref("AuditPage"), *PRIVATE),
+        ("AuditSince", "AuditAction", "AuditSubject", "Limit"),
+        (*PAGE_ERRORS, errors.OutcomeUnknown),
+    ),
     "GET /keys": Operation(ok("One page of keys.", ref("KeyPage"), *PRIVATE), ("Limit", "Cursor"), PAGE_ERRORS),
     "POST /keys": Operation(
         {201: ResponseSpec("The key, which no other reply shows.", ref("NewKeyMade"), ("Cache-None",))},
@@ -73,7 +78,7 @@ TRUST_OPERATIONS: Final[Mapping[str, Operation]] = {
     "PUT /integrations/{integration_id}": Operation(
         ok("The integration as it is now.", ref("Integration"), "Cache-None"),
         ("IntegrationId",),
-        (*BODY_ERRORS, *_INTEGRATION_ERRORS, errors.IntegrationExists, errors.IntegrationState, *WRITE_ERRORS),
+        (*BODY_ERRORS, *_INTEGRATION_ERRORS, errors.IntegrationExists, errors.IllegalMove, *WRITE_ERRORS),
         "NewIntegration",
     ),
     "POST /integrations/{integration_id}/review": _integration_move(),

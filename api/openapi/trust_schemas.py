@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from api.audit.audited_routes import ACTIONS
 from api.openapi.json_schema import (
     BOOLEAN,
+    POSITIVE,
     STRING,
     TIMESTAMP,
     JsonObject,
@@ -17,6 +19,7 @@ from api.openapi.json_schema import (
     object_of,
     ref,
 )
+from shared.domain.access.audit_event import Outcome
 from shared.domain.access.caller import Role
 from shared.domain.access.integration import (
     HISTORY_MAX,
@@ -57,6 +60,7 @@ _RECORD: Final[dict[str, JsonObject]] = {
     "payloads": described(BOOLEAN, "a reader's key: whether it sees inputs, outputs and logs"),
     "integration": described(nullable(STRING), "the registered integration that it belongs to"),
 }
+_DEFINITION: Final[JsonObject] = {"type": "object", "additionalProperties": True}
 _REPLACED: Final = object_of("", id=KEY_ID, expires_at=TIMESTAMP)
 _INTEGRATION_STATUS: Final = enum_of(*IntegrationStatus)
 _MOVE: Final = object_of(
@@ -126,5 +130,28 @@ TRUST_SCHEMAS: Final[dict[str, JsonObject]] = {
     "IntegrationPage": object_of("", integrations=array_of(ref("Integration")), next_cursor=nullable(STRING)),
     "CheckedItem": _CHECKED_ITEM,
     "Compliance": object_of("", percentage=_PERCENTAGE, items=array_of(ref("CheckedItem"))),
+    "AuditPage": object_of(
+        "",
+        events=array_of(ref("AuditEvent")),
+        next_since=described(STRING, "where to go on, also if there is nothing new; it never expires"),
+    ),
+    "AuditEvent": object_of(
+        "Who did what.",
+        ("error_code", "repeated", "before", "after"),
+        seq=described(POSITIVE, "its number; none is left out, also those of other integrators have theirs"),
+        at=TIMESTAMP,
+        subject=described(STRING, "the key or the subject of the token; anonymous if no credentials were accepted"),
+        key_id=nullable(KEY_ID),
+        integrator=described(nullable(STRING), "whose it is; null if nobody knows, and then only an admin sees it"),
+        address=nullable(STRING),
+        action=described(enum_of(*ACTIONS), "entity.verb"),
+        object=described(nullable(STRING), "the id or name of what was acted on; of a refused right, the operation"),
+        outcome=enum_of(*Outcome),
+        request_id=nullable(STRING),
+        error_code=described(STRING, "of one that is not ok"),
+        repeated=described(POSITIVE, "how many more of its kind were only counted, until its minute ended"),
+        before=described(_DEFINITION, "the definition before"),
+        after=described(_DEFINITION, "the definition after; of a retry, the new execution_id"),
+    ),
     "KeyRevoked": object_of("", success=_TRUE, message=STRING, key=ref("KeyRecord")),
 }

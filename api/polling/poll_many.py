@@ -16,6 +16,7 @@ import orjson
 import redis
 import structlog
 
+from api.auth import audit_note
 from api.hints.poll_hints import POLL_AFTER_MIN_MS, ViewHints, retry_after_s
 from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
 from api.limits.limited_request import note_hint
@@ -31,6 +32,7 @@ from shared.store.executions.queries import RevisionComparison
 
 FULL_VIEWS_BYTES_MAX: Final = 8 * 1024 * 1024
 HINT_SAMPLE_MAX: Final = 32
+_ID_WITHIN_BYTES: Final = 64
 
 
 @dataclass(slots=True)
@@ -86,6 +88,7 @@ class PollManyHandler:
             missing_revs = {run_id: revs[run_id] for run_id in compared.missing}
             self._compare_in_store(caller.scope, result, missing_revs, is_full=is_full)
         selection = FULL_SELECTION if caller.sees_payloads else WITHOUT_PAYLOADS
+        audit_note.record_reads(map(_id_of_view, result.changed if is_full and caller.sees_payloads else ()))
         return self._build_response(result, warnings, selection, oldest=next(reversed(revs), None))
 
     def _compare_in_redis(self, scope: Scope, revs: Mapping[str, int | None], *, is_full: bool) -> ViewComparison:
@@ -165,3 +168,8 @@ class PollManyHandler:
             headers["Retry-After"] = str(retry_after_s(poll_after_ms))
         body = b'{"changed":[' + b",".join(views) + b"]," + orjson.dumps(summary)[1:]
         return flask.Response(body, 200, headers, mimetype="application/json")
+
+
+def _id_of_view(view: bytes) -> str:
+    """Return the id of the run that a view shows; it is the first member."""
+    return view[:_ID_WITHIN_BYTES].split(b'"', 4)[3].decode()

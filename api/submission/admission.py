@@ -16,7 +16,7 @@ class Admission:
     """
 
     def __init__(
-        self, backlog_max: int, monitor: RedisMonitor, is_prepared: Callable[[], bool], quotas: QuotaGuard
+        self, backlog_max: int, monitor: RedisMonitor, is_prepared: Callable[[], bool], quotas: QuotaGuard | None
     ) -> None:
         """``is_prepared`` returns whether MongoDB has its indexes: without them no idempotency key is unique."""
         self._backlog_max = backlog_max
@@ -40,4 +40,5 @@ class Admission:
             )
         if not self._is_prepared():
             raise Unavailable("MongoDB is not prepared yet; nothing was stored, send the same request again")
-        self._quotas.check(already_queued)
+        if self._quotas is not None:
+            self._quotas.check(already_queued)

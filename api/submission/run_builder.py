@@ -138,6 +138,7 @@ def build_execution(basket: Basket, submission: Submission, catalogue: AgentCata
         run_after=_later(run_after, 0),
         start_deadline=_later(earliest_start, body.get("start_deadline_s")),
         deadline=_later(earliest_start, body.get("deadline_s")),
+        audit=submission.audit,
     )
     return delay_scripted_steps(execution) if SIMULATE_AGENT_NAME in basket.agents else execution
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import flask
 
+from api.auth.audit_note import AuditNote
 from api.http import version_prefix
 from api.http.request_body import LoadedBody
 from api.http.strict_json import NAME_MAX_CHARS, canonical_json
@@ -31,7 +32,7 @@ class Submission:
 
     ``body`` has the values that its schema loaded. ``received_at`` is the store's time. ``prefix`` is the path prefix
     (API version) of the addresses in the reply. ``warnings`` name unknown keys. ``wait`` is how long the caller prefers
-    to wait for the end of the run.
+    to wait for the end of the run. ``audit`` is what the audit log will say of the run.
     """
 
     caller: Caller
@@ -44,6 +45,7 @@ class Submission:
     prefix: str
     warnings: Sequence[str]
     wait: WaitPreference
+    audit: Mapping[str, str] | None = None
 
 
 def read_submission(caller: Caller, request: flask.Request, received_at: datetime, body: LoadedBody) -> Submission:
@@ -51,6 +53,7 @@ def read_submission(caller: Caller, request: flask.Request, received_at: datetim
     environ = request.environ
     _check_key_header_names(environ)
     key = parse_idempotency_key(environ.get(_KEY_HEADER), "header", "Idempotency-Key")
+    note: AuditNote | None = flask.g.get("audit_note")
     route = request.path.removeprefix(version_prefix.VERSION_PREFIX)
     return Submission(
         caller=caller,
@@ -63,6 +66,7 @@ def read_submission(caller: Caller, request: flask.Request, received_at: datetim
         prefix=version_prefix.request_prefix(),
         warnings=body.warnings,
         wait=parse_prefer_header() if "HTTP_PREFER" in environ else NO_WAIT,
+        audit=None if note is None else note.run_event(),
     )
 
 

@@ -17,6 +17,7 @@ from marshmallow import ValidationError
 from api.auth.key_service import KeyService
 from api.auth.schemas import NewKeySchema, RotationSchema, key_request
 from compose.cli import console
+from compose.cli.audited_keys import AuditedKeyService
 from compose.operator_error import OperatorError
 from compose.stack_connection import open_services
 from shared.domain.access.caller import Role
@@ -173,7 +174,7 @@ def _print_view(view: dict[str, Any], *, as_json: bool) -> None:
 def _key_service(data: Path) -> Iterator[KeyService]:
     try:
         with open_services(data.resolve()) as services:
-            yield KeyService(services)
+            yield AuditedKeyService(services, operator_name())
     except BucketError as error:
         fix = error.fix if isinstance(error, OperatorError) else "bucketd keys list shows those there are"
         console.print_failure("keys", OperatorError(error.message, fix=fix))

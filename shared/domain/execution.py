@@ -12,10 +12,8 @@ from shared.domain.definitions.basket import Basket
 from shared.domain.status import ExecutionStatus, StepStatus
 
 INLINE: Final = "inline"
-OWN_BASKET: Final = "own_basket"
-"""The kind of a run of a basket that only its integrator has."""
-NAMED_KINDS: Final = frozenset({"basket", OWN_BASKET})
-"""The kinds of runs whose basket was given by its name."""
+OWN_BASKET: Final = "own_basket"  # the kind of a run of a basket that only its integrator has
+NAMED_KINDS: Final = frozenset({"basket", OWN_BASKET})  # of runs whose basket was given by its name
 PUBLIC_INTEGRATOR: Final = "public"
 ENGINE_AGENT_NAME: Final = "basket_manager"
 PRIORITY_FIRST_OFFER: Final = 3
@@ -197,6 +195,8 @@ class Execution:
     error: RunError | None = None
     version: int = 1
     rev: int = 1
+    audit: Mapping[str, str] | None = None
+    """Who made it by which action, for the audit log; only a run that is about to be stored has it."""
 
     @property
     def has_due_time_of_its_own(self) -> bool:

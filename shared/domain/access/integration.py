@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from shared.domain.access.integration_checklists import CHECKLIST_ITEMS
-from shared.errors import IntegrationIncomplete, IntegrationState
+from shared.errors import IllegalMove, IntegrationIncomplete
 from shared.ids import new_token
 
 INTEGRATION_ID_PATTERN: Final = re.compile(r"itg_[0-9a-f]{16}", re.ASCII)
@@ -95,6 +95,15 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class IntegrationState:
+    """What decides whether the keys of an integration may submit, at one version of it."""
+
+    id: str
+    status: IntegrationStatus
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Integration:
     """A registered integration. ``key_id`` is the key that its activation issued.
 
@@ -110,6 +119,11 @@ class Integration:
     key_id: str | None = None
     pending_key_id: str | None = None
     version: int = 1
+
+    @property
+    def state(self) -> IntegrationState:
+        """Its status at this version."""
+        return IntegrationState(self.id, self.status, self.version)
 
     @property
     def open_items(self) -> tuple[str, ...]:
@@ -133,12 +147,12 @@ def move_integration(
 ) -> Integration:
     """Return ``integration`` after ``action``.
 
-    Raises IntegrationState if the action is not legal now, and IntegrationIncomplete for an activation while items of
+    Raises IllegalMove if the action is not legal now, and IntegrationIncomplete for an activation while items of
     the checklists are open.
     """
     begins, after = MOVES[action]
     if integration.status not in begins:
-        raise IntegrationState(_explain(integration, action))
+        raise IllegalMove(_explain(integration, action))
     if action is IntegrationAction.ACTIVATE and integration.open_items:
         raise IntegrationIncomplete(
             f"{integration.details.name!r} is at {integration.percentage} % of its checklists; open are: "
@@ -149,7 +163,7 @@ def move_integration(
 
 
 def correct_integration(integration: Integration, details: IntegrationDetails, by: str, now: datetime) -> Integration:
-    """Return ``integration`` with other details, waiting for its review again; raises IntegrationState."""
+    """Return ``integration`` with other details, waiting for its review again; raises IllegalMove."""
     return replace(move_integration(integration, IntegrationAction.CORRECT, by, now), details=details)
 
 

@@ -25,13 +25,17 @@ class RetryFrom(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetryRequest:
-    """The data that a retry request adds: the new execution's id, its time, and the request's ids and key."""
+    """The data that a retry request adds: the new execution's id, its time, the request's ids and key, and who sent it.
+
+    ``audit`` is the new execution's event for the audit log.
+    """
 
     id: str
     created_at: datetime
     request_id: str
     traceparent: str | None = None
     idempotency: Idempotency | None = None
+    audit: Mapping[str, str] | None = None
 
 
 def check_retryable(original: Execution, start: RetryFrom) -> None:
@@ -77,6 +81,7 @@ def retry_execution(
         reference=source.reference,
         traceparent=request.traceparent,
         idempotency=request.idempotency,
+        audit=request.audit,
         retry_of=source.id,
         effects_of=(source.effects_of or source.id) if start is RetryFrom.FAILED else None,
     )

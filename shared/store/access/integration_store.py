@@ -15,6 +15,7 @@ from shared.domain.access.integration import (
     Integration,
     IntegrationAction,
     IntegrationDetails,
+    IntegrationState,
     IntegrationStatus,
     Move,
     Tick,
@@ -25,6 +26,8 @@ from shared.store.database import Database, db_call
 _Document = dict[str, Any]
 _TOUCH: Final[_Document] = {"$currentDate": {"changed_at": True}}
 """By the server's clock: the caches of all processes ask for what has changed since they last asked."""
+
+_STATE_PROJECTION: Final = {"status": 1, "version": 1, "changed_at": 1}
 
 
 class MongoIntegrationStore:
@@ -88,21 +91,22 @@ class MongoIntegrationStore:
         with db_call(self._database, writes=False):
             return [_decode(document) for document in self._integrations.find(query).sort("name", 1).limit(limit)]
 
-    def statuses_changed_since(self, moment: datetime) -> Sequence[tuple[str, IntegrationStatus, datetime]]:
-        """Return the id and status of each integration that was changed at ``moment`` or later, and when."""
+    def states_changed_since(self, moment: datetime) -> Sequence[tuple[IntegrationState, datetime]]:
+        """Return the state of each integration that was changed at ``moment`` or later, and when."""
+        query = {"changed_at": {"$gte": moment}}
         with db_call(self._database, writes=False):
-            found = self._integrations.find({"changed_at": {"$gte": moment}}, {"status": 1, "changed_at": 1})
-            return [
-                (document["_id"], IntegrationStatus(document["status"]), document["changed_at"])
-                for document in found.sort("changed_at", pymongo.ASCENDING)
-            ]
+            found = self._integrations.find(query, _STATE_PROJECTION).sort("changed_at", pymongo.ASCENDING)
+            return [(_decode_state(document), document["changed_at"]) for document in found]
 
-    def find_statuses(self, integration_ids: Sequence[str]) -> Mapping[str, IntegrationStatus]:
-        """Return the status of each of the integrations that there are."""
+    def find_states(self, integration_ids: Sequence[str]) -> Sequence[IntegrationState]:
+        """Return the state of each of the integrations that there are."""
         query = {"_id": {"$in": [str(integration_id) for integration_id in integration_ids]}}
         with db_call(self._database, writes=False):
-            found = self._integrations.find(query, {"status": 1})
-            return {document["_id"]: IntegrationStatus(document["status"]) for document in found}
+            return [_decode_state(document) for document in self._integrations.find(query, _STATE_PROJECTION)]
+
+
+def _decode_state(document: Mapping[str, Any]) -> IntegrationState:
+    return IntegrationState(document["_id"], IntegrationStatus(document["status"]), document["version"])
 
 
 def _name_taken(integration: Integration) -> IntegrationExists:

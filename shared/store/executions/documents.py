@@ -74,7 +74,14 @@ def encode_execution(execution: Execution) -> dict[str, Any]:
 
 
 def new_document(decision: Decision, outputs: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return the document of a new run."""
+    """Return the document of a new run, with its audit event if there is one, until that is in the audit log."""
+    document = _run_document(decision, outputs)
+    if decision.execution.audit is not None:
+        document["audit"] = dict(decision.execution.audit)
+    return document
+
+
+def _run_document(decision: Decision, outputs: Mapping[str, bytes]) -> dict[str, Any]:
     return {
         **encode_execution(decision.execution),
         "events": [encode_event(event) for event in decision.events],
@@ -86,8 +93,8 @@ def new_document(decision: Decision, outputs: Mapping[str, bytes]) -> dict[str, 
 
 
 def encode_new_document(decision: Decision, outputs: Mapping[str, bytes]) -> bytes:
-    """Return the document of a new run as BSON."""
-    return bson.encode(new_document(decision, outputs))
+    """Return the document of a new run as BSON, without its audit event."""
+    return bson.encode(_run_document(decision, outputs))
 
 
 def decode_new_document(encoded: bytes) -> ExecutionRecord:

@@ -39,6 +39,7 @@ class RetentionSweep:
             "_id": {"$lt": id_upper_bound(created_before)},
             "status": {"$in": _FINAL},
             "created_at": {"$lt": created_before},
+            "audit": {"$exists": False},  # its event is not in the audit log yet
         }
         executions = self._database.collection("executions")
         with db_call(self._database):

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import ssl
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from api.auth.key_set_client import fetch_key_set
-from api.auth.signing_key_source import WAITING_MAX, SigningKeySource, open_source
-from api.auth.signing_keys import KeySetNotRead, SigningKeys
+from api.auth.tokens.key_set_client import KeySetClient
+from api.auth.tokens.signing_key_source import WAITING_MAX, SigningKeySource, open_source
+from api.auth.tokens.signing_keys import KeySetNotRead, SigningKeys, parse_key_set
+from api.auth.tokens.token_verifier import JwtVerifier
+from shared.errors import Unauthenticated
+from shared.settings import Settings
 from tests.provider_stub import Reply
-from tests.token_issuer import KINDS, TokenIssuer
+from tests.tls_proxy import Authority
+from tests.token_issuer import AUDIENCE, ISSUER, KINDS, TokenIssuer
 from tests.waiting import wait_until
 
+Run = Callable[[SigningKeySource], None]
+MakeSource = Callable[..., SigningKeySource]
 NEVER_S = 3_600.0
 
 
@@ -25,54 +37,69 @@ def issuer() -> Iterator[TokenIssuer]:
         yield issuer
 
 
-def running(issuer: TokenIssuer, *, every_s: float = NEVER_S, again_after_s: float = 0.05) -> SigningKeySource:
-    """Return a source that a thread keeps reading from the server of ``issuer``."""
-    url = issuer.url
-    source = SigningKeySource(lambda: fetch_key_set(url), KINDS, every_s=every_s, again_after_s=again_after_s)
-    run(source)
-    return source
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """Yield a function that keeps reading a source in the background until the test ends."""
+    has_ended = threading.Event()
 
-
-def run(source: SigningKeySource) -> None:
-    def repeat() -> None:
-        while True:
+    def repeat(source: SigningKeySource) -> None:
+        while not has_ended.is_set():
             source.refresh()
             source.pause()
 
-    threading.Thread(target=repeat, daemon=True).start()
+    yield lambda source: threading.Thread(target=repeat, args=(source,), daemon=True).start()
+    has_ended.set()
+
+
+@pytest.fixture
+def running(issuer: TokenIssuer, run: Run) -> MakeSource:
+    """Return a function that makes a source which is read from the server of ``issuer``."""
+
+    def make(*, every_s: float = NEVER_S, again_after_s: float = 0.05) -> SigningKeySource:
+        source = SigningKeySource(KeySetClient(issuer.url).fetch, KINDS, every_s=every_s, again_after_s=again_after_s)
+        run(source)
+        return source
+
+    return make
 
 
 def ids(keys: SigningKeys | None) -> set[str | None]:
     return set() if keys is None else {key_id for key_id, _ in keys.by_id}
 
 
-def ask_until_known(source: SigningKeySource, key_id: str) -> None:
-    wait_until(lambda: key_id in ids(source.read_again(source.keys)), 10, f"{key_id} is known")
-
-
-def test_a_rotated_key_is_found_by_the_first_token_that_names_it(issuer: TokenIssuer) -> None:
-    source = running(issuer)
+def test_a_rotated_key_is_found_by_the_first_token_that_names_it(issuer: TokenIssuer, running: MakeSource) -> None:
+    source = running()
     wait_until(lambda: ids(source.keys) == set(KINDS), 10, "the keys were fetched")
+    settings = Settings(jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_jwks=issuer.url)
+    verifier, now = JwtVerifier(source, settings), datetime(2040, 1, 1, tzinfo=UTC)
+    old = issuer.token("ES256", now.timestamp())
+    assert verifier.verify(old, now)
     issuer.rotate("ES256", "second")
-    ask_until_known(source, "second")
-    assert ids(source.keys) == {"RS256", "EdDSA", "second"}, "the old one is no longer known"
+    time.sleep(0.05)  # so long ago is the last fetch
+    assert verifier.verify(issuer.token("second", now.timestamp()), now)
+    with pytest.raises(Unauthenticated, match="names a key that is not known"):
+        verifier.verify(old, now)  # though it was verified before
 
 
-def test_unknown_keys_make_one_fetch_in_a_while_however_many_there_are(issuer: TokenIssuer) -> None:
-    source = running(issuer, again_after_s=NEVER_S)
+def test_unknown_keys_make_one_fetch_in_a_while_however_many_there_are(
+    issuer: TokenIssuer, running: MakeSource
+) -> None:
+    source = running(again_after_s=NEVER_S)
     wait_until(lambda: source.keys is not None, 10, "the keys were fetched")
     with ThreadPoolExecutor(20) as callers:
         list(callers.map(source.read_again, [source.keys] * 500))
     assert issuer.fetches == 1, "the fetch at the start was not long enough ago"
 
 
-def test_callers_of_unknown_keys_share_the_fetch_that_is_under_way_and_few_wait_for_it(issuer: TokenIssuer) -> None:
+def test_callers_of_unknown_keys_share_the_fetch_that_is_under_way_and_few_wait_for_it(
+    issuer: TokenIssuer, run: Run
+) -> None:
     release, asked = threading.Event(), threading.Event()
 
     def read() -> bytes:
         asked.set()
         release.wait(10)
-        return fetch_key_set(issuer.url)
+        return KeySetClient(issuer.url).fetch()
 
     source = SigningKeySource(read, KINDS, every_s=NEVER_S, again_after_s=0.01)
     run(source)
@@ -86,7 +113,7 @@ def test_callers_of_unknown_keys_share_the_fetch_that_is_under_way_and_few_wait_
     assert issuer.fetches == 1
 
 
-def test_an_issuer_that_hangs_holds_a_request_for_a_moment_only(issuer: TokenIssuer) -> None:
+def test_an_issuer_that_hangs_holds_a_request_for_a_moment_only(issuer: TokenIssuer, run: Run) -> None:
     release = threading.Event()
 
     def read() -> bytes:
@@ -99,17 +126,19 @@ def test_an_issuer_that_hangs_holds_a_request_for_a_moment_only(issuer: TokenIss
     release.set()
 
 
-def test_an_issuer_that_is_away_at_the_start_is_found_later(issuer: TokenIssuer) -> None:
+def test_an_issuer_that_is_away_at_the_start_is_found_later(issuer: TokenIssuer, running: MakeSource) -> None:
     issuer.server.stop()
-    source = running(issuer)
+    source = running()
     wait_until(lambda: source.fault, 10, "the fetch has failed")
     assert source.keys is None
     issuer.server.start()
     wait_until(lambda: ids(source.keys) == set(KINDS), 10, "the keys were fetched")
 
 
-def test_the_known_keys_go_on_while_the_issuer_is_away_or_talks_nonsense(issuer: TokenIssuer) -> None:
-    source = running(issuer)
+def test_the_known_keys_go_on_while_the_issuer_is_away_or_talks_nonsense(
+    issuer: TokenIssuer, running: MakeSource
+) -> None:
+    source = running()
     wait_until(lambda: source.keys is not None, 10, "the keys were fetched")
     known = source.keys
     issuer.server.stop()
@@ -120,8 +149,8 @@ def test_the_known_keys_go_on_while_the_issuer_is_away_or_talks_nonsense(issuer:
     assert source.keys is known
 
 
-def test_the_same_key_set_again_keeps_the_same_keys(issuer: TokenIssuer) -> None:
-    source = running(issuer, every_s=0.01)
+def test_the_same_key_set_again_keeps_the_same_keys(issuer: TokenIssuer, running: MakeSource) -> None:
+    source = running(every_s=0.01)
     wait_until(lambda: source.keys is not None, 10, "the keys were fetched")
     known = source.keys
     wait_until(lambda: issuer.fetches > 3, 10, "they were fetched again")
@@ -144,12 +173,48 @@ def test_the_same_key_set_again_keeps_the_same_keys(issuer: TokenIssuer) -> None
 )
 def test_a_fetch_is_bounded_and_its_failure_says_what_happened(issuer: TokenIssuer, path: str, words: str) -> None:
     with pytest.raises(KeySetNotRead, match=words):
-        fetch_key_set(issuer.server.url + path, within_s=0.5)
+        KeySetClient(issuer.server.url + path).fetch(within_s=0.5)
     assert issuer.server.count("/json") == 0
 
 
+def test_a_certificate_must_be_trusted(issuer: TokenIssuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority.make(tmp_path / "authority")
+    with tls_server(authority, json.dumps(issuer.key_set()).encode()) as url:
+        with pytest.raises(KeySetNotRead, match="CERTIFICATE_VERIFY_FAILED"):
+            KeySetClient(url).fetch()
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+        assert ids(parse_key_set(KeySetClient(url).fetch(), KINDS)) == set(KINDS)
+
+
+@contextmanager
+def tls_server(authority: Authority, body: bytes) -> Iterator[str]:
+    """Serve ``body`` over TLS on a port of localhost; yield its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            """Print nothing: one client breaks off on purpose."""
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority.localhost, authority.localhost_key)
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"https://localhost:{server.server_port}/jwks"
+        server.shutdown()
+
+
 def test_a_file_is_read_again_when_it_has_changed_and_a_broken_one_changes_nothing(
-    issuer: TokenIssuer, tmp_path: Path
+    issuer: TokenIssuer, tmp_path: Path, run: Run
 ) -> None:
     path = issuer.write(tmp_path / "jwks.json")
     source = open_source(str(path), KINDS)

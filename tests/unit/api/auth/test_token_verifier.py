@@ -14,8 +14,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from api.auth.signing_keys import KeySetNotValid, parse_key_set
-from api.auth.token_verifier import JwtVerifier, open_verifier
+from api.auth.tokens.signing_keys import KeySetNotValid, parse_key_set
+from api.auth.tokens.token_verifier import JwtVerifier, open_verifier
 from shared.domain.access.caller import Role
 from shared.errors import BucketError, Forbidden, SettingsError, Unauthenticated
 from shared.settings import Settings
@@ -89,6 +89,7 @@ def test_an_admin_sees_all_and_a_reader_payloads_if_its_token_says_so(
         ({"exp": NOW_S}, "at most 3600 s"),
         ({"iat": NOW_S - 700, "exp": NOW_S - 60}, "has expired"),
         ({"iat": NOW_S + 61}, "is not valid yet"),
+        ({"iat": NOW_S + 61, "nbf": NOW_S}, "is not valid yet"),
         ({"nbf": NOW_S + 61}, "is not valid yet"),
         ({"exp": str(NOW_S)}, "exp is no number"),
         ({"exp": True}, "exp is no number"),
@@ -161,6 +162,7 @@ def test_a_signature_of_another_key_or_of_other_content_is_refused(verifier: Jwt
     ("headers", "words"),
     [
         ({"crit": ["exp"], "exp": 1}, "critical extensions|header can be read"),
+        ({"crit": ["b64"], "b64": True}, "critical extensions"),
         ({"crit": []}, "critical extensions|header can be read"),
         ({"typ": "logout+jwt"}, "no access token"),
         ({"typ": 7}, "no access token"),
@@ -274,6 +276,7 @@ def test_keys_that_cannot_be_used_are_left_out_and_named(issuer: TokenIssuer) ->
     assert set(keys.by_id) == {("good", "ES256")}
     assert len(keys.unusable) == len(others)
     assert "key 5: it has less than 2048 bits" in keys.unusable
+    assert "key 6: it is not for signatures" in keys.unusable
     assert "key 11: an earlier key has the same kid" in keys.unusable
 
 

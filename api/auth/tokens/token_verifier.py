@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import jwt
 
-from api.auth.signing_key_source import SigningKeySource, open_source
-from api.auth.signing_keys import SigningKeys
-from api.auth.token_claims import REQUIRED_CLAIMS, ClaimMapping, TokenTimes, check_times
+from api.auth.tokens.signing_key_source import SigningKeySource, open_source
+from api.auth.tokens.signing_keys import SigningKeys
+from api.auth.tokens.token_claims import REQUIRED_CLAIMS, ClaimMapping, TokenTimes, check_times
 from shared.domain.access.caller import Caller
 from shared.errors import SettingsError, Unauthenticated, Unavailable
 from shared.settings import Settings
@@ -28,7 +28,7 @@ TOKEN_MAX_CHARS: Final = 8_192
 CACHED_MAX: Final = 10_000
 _TYPES: Final = frozenset({"jwt", "at+jwt"})
 _IN_PARTS: Final = "this is neither a key of Bucket, which begins with bkt_, nor a token (JWT)"
-# PyJWT reads the local clock, so the times are checked by api.auth.token_claims.
+# PyJWT reads the local clock, so the times are checked by api.auth.tokens.token_claims.
 _OPTIONS: Final[Any] = {
     "require": list(REQUIRED_CLAIMS),
     "verify_exp": False,

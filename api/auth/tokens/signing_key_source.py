@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from api.auth.signing_keys import KEY_SET_MAX_BYTES, KeySetNotRead, KeySetNotValid, SigningKeys, parse_key_set
+from api.auth.tokens.signing_keys import KEY_SET_MAX_BYTES, KeySetNotRead, KeySetNotValid, SigningKeys, parse_key_set
 from shared.clock import boottime_s
 
 WAIT_MAX_S: Final = 1.5
@@ -112,10 +112,10 @@ def open_source(location: str, algorithms: Collection[str]) -> SigningKeySource:
     """Return the source of the key set at ``location``, an address or the path of a file; nothing is read yet."""
     if "://" in location:
         # It loads the HTTP client, which takes 20 MB; before the fork, so that the processes share them.
-        from api.auth.key_set_client import fetch_key_set
+        from api.auth.tokens.key_set_client import KeySetClient
 
         return SigningKeySource(
-            lambda: fetch_key_set(location), algorithms, every_s=_ADDRESS_EVERY_S, again_after_s=_ADDRESS_AGAIN_AFTER_S
+            KeySetClient(location).fetch, algorithms, every_s=_ADDRESS_EVERY_S, again_after_s=_ADDRESS_AGAIN_AFTER_S
         )
     path = Path(location)
     return SigningKeySource(

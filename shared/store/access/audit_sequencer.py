@@ -1,0 +1,146 @@
+"""Gives each audit event its number and its hash: moves it from where it was stored first to the end of the chain.
+
+Any number of sequencers may run at once, and each may die at any point. The chain's numbers are unique, and a batch is
+inserted in order, so of two sequencers that append to the same end one is refused, and reads anew. The ids of events
+are unique too, so an event that is in the chain already, because a sequencer died before it removed the event, is
+refused and only removed.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError
+
+from shared import fault_injection
+from shared.domain.access.audit_chain import ChainEnd, link_hash
+from shared.domain.access.audit_event import BEGUN_MAX_S, AuditEvent, event_view
+from shared.store.access.audit_store import OUTBOX, decode_event, decode_run_event, encode_event
+from shared.store.database import Database, db_call
+
+BATCH_MAX: Final = 500
+_ATTEMPTS_MAX: Final = 20
+_RETRY_WITHIN_S: Final = 0.02
+_BEGUN_MAX: Final = timedelta(seconds=BEGUN_MAX_S)
+_DUPLICATE_KEY: Final = 11000
+
+_Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """An event that has no number yet; ``collection`` is where it waits."""
+
+    event_id: str
+    event: AuditEvent
+    collection: str
+
+
+class AuditSequencer:
+    """Appends the events that wait to the chain."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def sequence(self, now: datetime, batches_max: int) -> bool:
+        """Append what waits, at most ``batches_max`` batches; return whether nothing is left.
+
+        ``now`` is the store's time: an event that began long ago and has no outcome is appended as ``unknown``.
+        """
+        for _ in range(batches_max):
+            waiting = self._read_waiting(now)
+            if not waiting:
+                return True
+            self._append(waiting)
+            fault_injection.reach("audit.chained")
+            self._remove(waiting)
+        return not self._read_waiting(now)
+
+    def _collection(self, name: str) -> Collection[_Document]:
+        return self._database.collection(name)
+
+    def _read_waiting(self, now: datetime) -> Sequence[_Waiting]:
+        """Return the oldest events that wait, in the order of their times."""
+        is_over = {"$or": [{"outcome": {"$type": "string"}}, {"at": {"$lt": now - _BEGUN_MAX}}]}
+        with db_call(self._database, writes=False):
+            pending = list(self._collection("audit_pending").find(is_over).sort("_id", 1).limit(BATCH_MAX))
+            outbox = self._collection("executions").find(
+                {OUTBOX: {"$exists": True}}, {OUTBOX: 1, "integrator": 1, "created_at": 1, "request_id": 1}
+            )
+            runs = list(outbox.sort("created_at", 1).limit(BATCH_MAX))
+        waiting = [_Waiting(each["_id"], decode_event(each), "audit_pending") for each in pending]
+        waiting += [_Waiting(each["_id"], decode_run_event(each), "executions") for each in runs]
+        return sorted(waiting, key=lambda each: (each.event.at, each.event_id))
+
+    def _append(self, waiting: Sequence[_Waiting]) -> None:
+        """Append the events that are not in the chain yet; others may append to it at the same time."""
+        left = list(waiting)
+        for _ in range(_ATTEMPTS_MAX):
+            if self._try_append(left):
+                return
+            time.sleep(random.uniform(0, _RETRY_WITHIN_S))  # noqa: S311  two sequencers must not meet again
+            done = self._find_chained([each.event_id for each in left])
+            left = [each for each in left if each.event_id not in done]
+            if not left:
+                return
+
+    def _try_append(self, waiting: Sequence[_Waiting]) -> bool:
+        """Insert the events after the end of the chain; False if another sequencer was faster with any of them."""
+        with db_call(self._database):
+            last = self._collection("audit").find_one(sort=[("_id", -1)], projection={"hash": 1})
+            end = ChainEnd() if last is None else ChainEnd(last["_id"], last["hash"])
+            try:
+                self._collection("audit").insert_many(_link(end, waiting), ordered=True)
+            except BulkWriteError as failed:
+                if any(error["code"] != _DUPLICATE_KEY for error in _write_errors(failed)):
+                    raise
+                return False
+        return True
+
+    def _find_chained(self, event_ids: Sequence[str]) -> set[str]:
+        with db_call(self._database, writes=False):
+            found = self._collection("audit").find({"event_id": {"$in": [*event_ids]}}, {"event_id": 1})
+            return {each["event_id"] for each in found}
+
+    def _remove(self, waiting: Sequence[_Waiting]) -> None:
+        """Remove the events that are in the chain from where they waited."""
+        chained = self._find_chained([each.event_id for each in waiting])
+        ids: dict[str, list[str]] = {"audit_pending": [], "executions": []}
+        for each in waiting:
+            if each.event_id in chained:
+                ids[each.collection].append(each.event_id)
+        with db_call(self._database):
+            if ids["audit_pending"]:
+                self._collection("audit_pending").delete_many({"_id": {"$in": ids["audit_pending"]}})
+            if ids["executions"]:
+                self._collection("executions").update_many(
+                    {"_id": {"$in": ids["executions"]}}, {"$unset": {OUTBOX: ""}}
+                )
+
+
+def _link(end: ChainEnd, waiting: Sequence[_Waiting]) -> list[_Document]:
+    """Return the documents that follow the end of the chain."""
+    documents = []
+    seq, prev_hash = end.seq, end.hash
+    for each in waiting:
+        seq += 1
+        own_hash = link_hash(prev_hash, event_view(seq, each.event))
+        documents.append(
+            {"_id": seq, "event_id": each.event_id, "prev_hash": prev_hash, "hash": own_hash} | encode_event(each.event)
+        )
+        prev_hash = own_hash
+    return documents
+
+
+def _write_errors(failed: BulkWriteError) -> Sequence[Mapping[str, Any]]:
+    """Return the refusals of single documents; raises ``failed`` if it says that no majority has the rest."""
+    if (failed.details or {}).get("writeConcernErrors"):
+        raise failed
+    errors: Sequence[Mapping[str, Any]] = (failed.details or {}).get("writeErrors", ())
+    return errors

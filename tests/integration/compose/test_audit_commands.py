@@ -1,0 +1,93 @@
+"""``bucketd audit`` with real servers: an export verifies, a tampered one and a tampered store do not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from api.audit.routes import encode_since
+from compose.cli.commands import command_group
+from shared.bootstrap import Services, bootstrap
+from shared.settings import Settings
+
+Bucketd = Callable[..., Result]
+
+
+@pytest.fixture
+def services(redis_url: str, mongodb_url: str) -> Iterator[Services]:
+    built = bootstrap(Settings(redis_url=redis_url, mongodb_url=mongodb_url), "operator")
+    built.database.ensure_indexes()
+    with closing(built.redis), closing(built.database):
+        yield built
+
+
+@pytest.fixture
+def bucketd(services: Services) -> Bucketd:
+    servers = {"REDIS_URL": services.settings.redis_url, "MONGODB_URL": services.settings.mongodb_url}
+
+    def run(*words: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(command_group, words, env=servers)
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def key_id(bucketd: Bucketd) -> str:
+    """The id of a key that was made, rotated and revoked by commands."""
+    made = json.loads(bucketd("keys", "create", "--role", "reader", "--integrator", "acme", "--json").stdout)
+    bucketd("keys", "rotate", made["id"])
+    bucketd("keys", "revoke", made["id"])
+    return str(made["id"])
+
+
+def test_commands_on_keys_are_events_of_who_ran_them(bucketd: Bucketd, key_id: str) -> None:
+    events = [json.loads(line) for line in bucketd("audit", "export").stdout.splitlines()]
+
+    assert [(event["action"], event["object"]) for event in events] == [
+        ("key.create", key_id), ("key.rotate", key_id), ("key.revoke", key_id)
+    ]  # fmt: skip
+    assert all(event["subject"].startswith("bucketd") and event["integrator"] == "acme" for event in events)
+    assert "bkt_" not in json.dumps(events)
+
+
+def test_an_export_verifies_until_it_is_changed(bucketd: Bucketd, key_id: str, tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    exported = bucketd("audit", "export", str(file))
+    head = exported.stderr.split()[-1]
+    assert "3 events, chain intact" in bucketd("audit", "verify", str(file), "--from-start", "--head", head).stdout
+
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], lines[2]]))
+    assert "event 2 was removed" in bucketd("audit", "verify", str(file), code=1).stdout
+    file.write_text("\n".join([lines[0], lines[1].replace("key.rotate", "key.rotatf"), lines[2]]))
+    report = json.loads(bucketd("audit", "verify", str(file), "--json", code=1).stdout)
+    assert report["faults"] == ["line 2 was changed: event 2 does not have its hash"]
+    file.write_text("\n".join(lines[:2]))
+    bucketd("audit", "verify", str(file), "--head", head, code=1)
+
+
+def test_a_later_export_follows_the_one_before(bucketd: Bucketd, key_id: str, tmp_path: Path) -> None:
+    first, later = tmp_path / "first.jsonl", tmp_path / "later.jsonl"
+    bucketd("audit", "export", str(first))
+    bucketd("audit", "export", "--since", encode_since(2), str(later))
+    last_before = json.loads(first.read_text().splitlines()[1])["hash"]
+
+    assert f"--after {last_before}" in bucketd("audit", "verify", str(later)).stdout
+    bucketd("audit", "verify", str(later), "--after", last_before)
+    bucketd("audit", "verify", str(later), "--after", "0" * 64, code=1)
+    bucketd("audit", "verify", str(later), "--from-start", code=1)
+    assert "was not made by Bucket" in bucketd("audit", "export", "--since", "x", code=1).output
+
+
+def test_the_store_itself_is_verified(bucketd: Bucketd, key_id: str, services: Services) -> None:
+    assert "3 events, chain intact" in bucketd("audit", "verify").stdout
+
+    services.database.collection("audit").update_one({"_id": 2}, {"$set": {"subject": "nobody"}})
+    assert "event 2 of the store was changed" in bucketd("audit", "verify", code=1).stdout

@@ -1,0 +1,96 @@
+"""Sequencers: several at once, and one that dies, still make one chain that has each event once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+from shared.domain.access.audit_chain import chained_view, verify
+from shared.domain.access.audit_event import AuditEvent, Outcome, event_view
+from shared.store.access.audit_sequencer import AuditSequencer
+from shared.store.access.audit_store import ChainedEvent, MongoAuditStore
+from shared.store.database import Database
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+SEQUENCE = """
+import sys
+from datetime import datetime, UTC
+from shared import fault_injection
+from shared.store.access.audit_sequencer import AuditSequencer
+from shared.store.database import Database
+fault_injection.arm_from("audit.chained=kill")
+AuditSequencer(Database(sys.argv[1], "test", 5.0)).sequence(datetime(2026, 11, 21, 12, tzinfo=UTC), 1)
+"""
+
+
+def add(store: MongoAuditStore, object_id: int, at: datetime = NOW) -> None:
+    event = AuditEvent(at=at, action="basket.create", outcome=Outcome.OK, subject="key:x", object=str(object_id))
+    store.add(event)
+
+
+def add_run(database: Database, run_id: str) -> None:
+    database.collection("executions").insert_one(
+        {
+            "_id": run_id, "integrator": "acme", "created_at": NOW, "request_id": "r", "due_by": NOW,
+            "audit": {"action": "execution.submit", "subject": "key:x", "of_a_newer_release": "x"},
+        }
+    )  # fmt: skip
+
+
+def assert_sound(chain: list[ChainedEvent], objects: set[str]) -> None:
+    records = [chained_view(event_view(each.seq, each.event), each.prev_hash, each.hash) for each in chain]
+    report = verify(
+        ((f"event {each.seq}", record) for each, record in zip(chain, records, strict=True)), from_start=True
+    )
+    assert report.faults == []
+    assert sorted(str(each.event.object) for each in chain) == sorted(objects)
+
+
+def test_sequencers_at_once_make_one_chain(database: Database) -> None:
+    store = MongoAuditStore(database)
+
+    def write(number: int) -> None:
+        add(store, number)
+        add_run(database, f"run {number}")
+        while not AuditSequencer(database).sequence(NOW, 100):
+            pass
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(write, range(40)))
+
+    assert_sound(list(store.read_all()), {*map(str, range(40)), *(f"run {number}" for number in range(40))})
+    assert database.collection("audit_pending").count_documents({}) == 0
+    assert database.collection("executions").count_documents({"audit": {"$exists": True}}) == 0
+
+
+def test_a_sequencer_that_dies_after_its_insert_leaves_nothing_to_be_appended_twice(
+    database: Database, mongodb_url: str
+) -> None:
+    store = MongoAuditStore(database)
+    for number in range(3):
+        add(store, number)
+    add_run(database, "run")
+
+    died = subprocess.run([sys.executable, "-c", SEQUENCE, mongodb_url], check=False, timeout=60)
+    assert died.returncode == -signal.SIGKILL
+    assert database.collection("audit_pending").count_documents({}) == 3
+    add(store, 3, NOW - timedelta(days=1))  # older than what is in the chain, and stored after it
+
+    assert AuditSequencer(database).sequence(NOW, 5)
+    assert_sound(list(store.read_all()), {"0", "1", "2", "3", "run"})
+
+
+def test_an_event_that_has_begun_is_not_appended_before_it_ends(database: Database) -> None:
+    store, sequencer = MongoAuditStore(database), AuditSequencer(database)
+    begun = AuditEvent(at=NOW, action="basket.create", outcome=Outcome.UNKNOWN, subject="key:x")
+    event_id = store.begin(begun)
+
+    assert sequencer.sequence(NOW, 1)
+    assert list(store.read_all()) == []
+    store.complete(event_id, AuditEvent(at=NOW, action="basket.create", outcome=Outcome.OK, subject="key:x"))
+    assert sequencer.sequence(NOW, 1)
+    [chained] = store.read_all()
+    assert chained.event.outcome is Outcome.OK
