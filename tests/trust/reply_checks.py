@@ -57,7 +57,7 @@ def expected_status(request: MadeRequest) -> tuple[Callable[[int], bool], str]:
     elif request.is_foreign and credential.role is not Role.ADMIN:
         is_batch = "items" in (request.body or ())
         # Before it is looked up, an idempotency key of the caller's own may be refused.
-        expected, name = {202} if is_batch else {400, 404, 422}, "404: it belongs to the other integrator"
+        expected, name = {202, 422} if is_batch else {400, 404, 422}, "404: it belongs to the other integrator"
     if 403 not in expected and _asks_for_payloads(request) and not credential.may(ROLE_PERMISSIONS, _PAYLOADS):
         expected, name = expected | {403}, f"{name}, or 403: the role sees no payloads"
     return expected.__contains__, name
