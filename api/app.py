@@ -107,9 +107,6 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         metrics=health.metrics_blueprint(services.redis),
     )
     Authenticator(services, key_cache).install(app)
-    rate_limiter = _limit_rates(app, services, monitor)
-    if settings.quotas:
-        app.teardown_request(lambda _: release_quota())
     return app, partial(
         start_background,
         activity,
@@ -118,7 +115,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         durations=durations,
         withdrawals=withdrawals,
         key_cache=key_cache,
-        rate_limiter=rate_limiter,
+        rate_limiter=_limit_rates(app, services, monitor),
         stored_bytes=stored_bytes,
     )
 
@@ -126,6 +123,8 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
 def _limit_rates(app: flask.Flask, services: Services, monitor: RedisMonitor) -> RateLimiter | None:
     """Limit the requests of each key; without authentication nobody is known who could be limited."""
     settings = services.settings
+    if settings.quotas:
+        app.teardown_request(lambda _: release_quota())
     if not settings.requires_key:
         return None
     buckets = SharedBuckets(services.redis)

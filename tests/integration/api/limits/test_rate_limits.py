@@ -159,4 +159,6 @@ def test_without_authentication_nothing_is_limited_or_shown(make_api: Callable[.
 def test_a_script_of_another_origin_may_read_the_headers(make_api: Callable[..., Api]) -> None:
     api = make_api(cors_origins=("https://a.example",))
     exposed = api.submit(headers={"Origin": "https://a.example"}).headers["Access-Control-Expose-Headers"]
-    assert {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After"} <= set(exposed.split(", "))
+    assert {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After"} <= set(
+        exposed.split(", ")
+    )
