@@ -38,7 +38,7 @@ class Api:
     key: str = ""
     ids: list[str] = field(default_factory=list)
 
-    def new_key(self, role: Role = Role.ADMIN, integrator: str = "acme") -> str:
+    def new_key(self, role: Role = Role.ADMIN, integrator: str = "public") -> str:
         """Return a new key."""
         text: str = KeyService(self.services).create(KeyRequest(role, integrator), "test")["key"]
         return text
