@@ -66,10 +66,14 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     view_hints = ViewHints(clock, monitor, durations, settings.retention_days)
     reader = ExecutionReader(services, monitor)
     poller = PollHandler(services, reader, view_hints, long_poller)
-    baskets, row_renderer = BasketCache(services), RowRenderer(services, view_hints)
+    baskets, row_renderer, stored_bytes = (
+        BasketCache(services),
+        RowRenderer(services, view_hints),
+        StoredBytes(services),
+    )
     feed_handler = FeedHandler(services, long_poller, row_renderer)
-    stored_bytes = StoredBytes(services.redis, services.usage, settings.quotas)
-    quotas = QuotaGuard(settings.quotas, services.usage, stored_bytes.of, clock.now) if settings.quotas else None
+    stored_bytes = StoredBytes(services)
+    quotas = QuotaGuard(services, stored_bytes.of) if settings.quotas else None
     admission = Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set, quotas)
     availability = AgentAvailability(services.catalogue, monitor)
     builder = RunBuilder(services, baskets, admission, availability, monitor)

@@ -22,7 +22,7 @@ from shared.domain.access.caller import Scope
 from shared.domain.execution import CancelRequest, ExecutionRecord
 from shared.domain.lifecycle.transitions import cancel
 from shared.errors import ValidationFailed
-from shared.live import cancel_hints
+from shared.live.signals import cancel_hints
 from shared.store.executions.settle import settle
 
 REASON_MAX: Final = 500

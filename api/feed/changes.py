@@ -29,7 +29,7 @@ from shared.domain.access.caller import Caller, Scope
 from shared.domain.feed_position import FeedEnd, FeedPosition
 from shared.domain.list_query import ListOrder
 from shared.errors import CursorExpired, PositionExpired
-from shared.live import pubsub
+from shared.live.signals import pubsub
 from shared.store.feed.reader import ChangedExecution, FeedPage, FeedQuery
 from shared.timestamps import format_rfc3339
 

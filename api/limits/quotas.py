@@ -19,10 +19,11 @@ from typing import Final
 from flask.globals import app_ctx
 
 from api.auth.current_caller import current_caller
+from shared.bootstrap import Services
 from shared.clock import boottime_s
 from shared.domain.status import ExecutionStatus
 from shared.errors import QuotaExceeded
-from shared.limits import Quota, Quotas, quota_of
+from shared.limits import Quota, quota_of
 from shared.store.executions.usage import MongoUsage
 from shared.telemetry import request_metrics
 
@@ -98,17 +99,11 @@ class _Refusal:
 class QuotaGuard:
     """Checks new runs against the quota of the caller's integrator; without one, it costs nothing."""
 
-    def __init__(
-        self,
-        quotas: Quotas,
-        usage: MongoUsage,
-        stored_bytes_of: Callable[[str], int],
-        now: Callable[[], datetime],
-    ) -> None:
-        self._quotas = quotas
-        self._usage = usage
+    def __init__(self, services: Services, stored_bytes_of: Callable[[str], int]) -> None:
+        self._quotas = services.settings.quotas
+        self._usage = services.usage
         self._stored_bytes_of = stored_bytes_of
-        self._now = now
+        self._now = services.clock.now
         self._uses: dict[str, _Use] = {}
 
     def check(self, already_queued: int = 0) -> None:

@@ -72,7 +72,7 @@ class RateLimiter:
         """Take tokens for a request that costs ``cost``, or raise RateLimited.
 
         If it costs more than the bucket holds, a full bucket is enough, and the rest is owed. ``already_taken`` of the
-        cost were taken before.
+        cost were taken before; they are given back if the request is refused.
         """
         needed = min(cost, bucket.limit.burst) - already_taken
         cost -= already_taken
@@ -95,7 +95,11 @@ class RateLimiter:
                 bucket.settle(reply.tokens, boottime_s())
             if reply.is_taken:
                 return
-        raise self._refusal(bucket, needed)
+        refusal = self._refusal(bucket, needed)
+        if already_taken:
+            with self._lock:
+                self._spend(bucket, -already_taken, now_s)
+        raise refusal
 
     def check_poll(self, bucket: TokenBucket, now_s: float) -> None:
         """Raise RateLimited if the bucket of polls is empty, as far as this process knows."""

@@ -9,9 +9,9 @@ from typing import Final
 import redis
 import structlog
 
+from shared.bootstrap import Services
 from shared.errors import BucketError
-from shared.limits import EVERY_INTEGRATOR, Quotas, quota_of
-from shared.store.executions.usage import MongoUsage
+from shared.limits import EVERY_INTEGRATOR, quota_of
 
 READ_EVERY_S: Final = 2.0
 ESTIMATED_EVERY_S: Final = 15.0
@@ -25,10 +25,10 @@ _KEPT_S: Final = 3_600
 class StoredBytes:
     """The latest estimates that this process has read."""
 
-    def __init__(self, client: redis.Redis, usage: MongoUsage, quotas: Quotas) -> None:
-        self._redis = client
-        self._usage = usage
-        self._quotas = quotas
+    def __init__(self, services: Services) -> None:
+        self._redis = services.redis
+        self._usage = services.usage
+        self._quotas = services.settings.quotas
         self._estimates: Mapping[str, int] = {}
 
     @property

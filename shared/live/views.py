@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import redis
 
-from shared.live import pubsub
 from shared.live.qualified_id import qualified_id, qualified_prefix
 from shared.live.redis_client import ConnectionReader
+from shared.live.signals import pubsub
 
 FINAL_VIEW_TTL_S: Final = 24 * 3600
 FILLED_VIEW_TTL_MS: Final = 2_000

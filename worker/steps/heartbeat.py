@@ -18,7 +18,7 @@ from shared.bootstrap import Services
 from shared.clock import boottime_s
 from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError, LeaseLost
-from shared.live import cancel_hints
+from shared.live.signals import cancel_hints
 from worker.steps.claims import ClaimedStep
 from worker.supervision.parking import Parking
 

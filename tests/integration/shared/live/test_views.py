@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 import redis
 
-from shared.live.pubsub import WAKEUP_CHANNEL
+from shared.live.signals.pubsub import WAKEUP_CHANNEL
 from shared.live.views import (
     CARRIED_VIEW_MAX_BYTES,
     COPY_MAX_BYTES,

@@ -13,8 +13,8 @@ import pytest
 from shared.domain.execution import PUBLIC_INTEGRATOR, Execution
 from shared.domain.lifecycle.transitions import cancel, claim, rescue
 from shared.domain.status import ExecutionStatus, StepStatus
-from shared.live import cancel_hints
 from shared.live.render import parse_header
+from shared.live.signals import cancel_hints
 from tests.integration.worker.conftest import WorkerHarness
 from tests.waiting import wait_until
 from worker.context import AgentContext
