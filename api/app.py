@@ -73,8 +73,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     )
     feed_handler = FeedHandler(services, long_poller, row_renderer)
     stored_bytes = StoredBytes(services)
-    quotas = QuotaGuard(services, stored_bytes.of) if settings.quotas else None
-    admission = Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set, quotas)
+    admission = _open_admission(services, monitor, store_watcher, stored_bytes)
     availability = AgentAvailability(services.catalogue, monitor)
     builder = RunBuilder(services, baskets, admission, availability, monitor)
     acceptor = Acceptor(services, GroupCommit(services), withdrawals)
@@ -82,8 +81,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints
     )
     trust = Trust(services, monitor)
-    app = _create_flask(settings, long_poller)
-    app.wsgi_app = activity.count_requests(app.wsgi_app)  # type: ignore[method-assign]
+    app = _create_flask(settings, long_poller, activity)
     _register(
         app,
         submission.blueprint(clock, builder, acceptor, view_hints, HeldSubmit(poller, view_hints)),
@@ -103,8 +101,6 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         metrics=health.metrics_blueprint(services.redis),
     )
     trust.install(app, everyone)
-    if quotas is not None:
-        app.teardown_request(lambda _: release_quota())
     return app, partial(
         start_background,
         activity,
@@ -114,6 +110,14 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         withdrawals=withdrawals,
         tasks=[*trust.tasks(), *_estimates(stored_bytes)],
     )
+
+
+def _open_admission(
+    services: Services, monitor: RedisMonitor, store_watcher: StoreWatcher, stored_bytes: StoredBytes
+) -> Admission:
+    settings = services.settings
+    quotas = QuotaGuard(services, stored_bytes.of) if settings.quotas else None
+    return Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set, quotas)
 
 
 def _open_monitor(services: Services, activity: middleware.RequestActivity) -> RedisMonitor:
@@ -133,12 +137,15 @@ def _estimates(stored_bytes: StoredBytes) -> Iterator[BackgroundTask]:
         yield BackgroundTask("stored_bytes", stored_bytes.refresh, lambda _: time.sleep(READ_EVERY_S))
 
 
-def _create_flask(settings: Settings, long_poller: LongPoller) -> flask.Flask:
+def _create_flask(settings: Settings, long_poller: LongPoller, activity: middleware.RequestActivity) -> flask.Flask:
     app = flask.Flask("api", static_folder=None)
+    app.wsgi_app = activity.count_requests(app.wsgi_app)  # type: ignore[method-assign]
     app.config.update(_OPENAPI_CONFIG, **{version_prefix.TRUSTED_PROXIES: settings.trusted_proxies})
     app.extensions[RELEASE_LONG_POLLS] = long_poller.release_all
     middleware.register_middleware(app, settings)
     problems.register_error_handlers(app)
+    if settings.quotas:
+        app.teardown_request(lambda _: release_quota())
     return app
 
 

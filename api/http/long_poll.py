@@ -58,7 +58,7 @@ class LongPoller:
     ) -> LongPollResult[T]:
         """Return the value of ``fetch`` as soon as it ``is_ready``, or when ``wait_s`` (at most 30) are over.
 
-        :func:`shared.live.signals.pubsub.publish_wakeup` publishes to ``topic`` when there may be a change. ``fetch`` is
+        :func:`shared.live.signals.pubsub.publish_wakeup` publishes to ``topic`` if there may be a change. ``fetch`` is
         called first, after each wake-up with what that carried, if anything, and once more when the time is over; its
         exceptions pass through. If the value can become out of date without a wake-up, ``fresh_for_s`` of the value
         says after how many seconds ``fetch`` is called again. ``is_new`` says that the value cannot be ready yet, so
