@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test test-client test-bucketd faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine flood setup clean help other-interpreter
+.PHONY: up test test-client test-bucketd test-trust trust faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine flood setup clean help other-interpreter
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 # Each interpreter is started, not only searched: a version manager leaves names on the PATH that do not start.
@@ -31,10 +31,11 @@ endif
 FAST := tests/architecture tests/unit
 CLIENT := tests/bucket_client
 BUCKETD := tests/integration/compose tests/docs/test_agents.py
+TRUST := tests/trust
 # The longest files come first, so that no process is left with one of them at the end.
 SLOW := $(addprefix tests/,unit/api/test_gunicorn.py docs/test_robust_programs.py acceptance/test_redis_servers.py \
     acceptance/test_running.py integration/api/test_rest.py acceptance/test_graphs.py acceptance/test_schedules.py)
-TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/)))) \
+TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) $(TRUST) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/)))) \
     $(addprefix --ignore=,$(BUCKETD))
 PROCESSES ?= 3
 # Two files at a time, the longest first: most of the time they wait.
@@ -46,7 +47,7 @@ up: $(READY) ## runs redis-server, mongod, the API and a worker; one Ctrl-C stop
 	@exec $(BIN)/bucketd up $(ARGS)
 
 # Three files at a time, because they wait a lot; PROCESSES=0 runs one after the other, which a debugger needs.
-test: $(READY) ## runs all tests but test-client, test-bucketd and the fault tests; starts its own servers and leaves no process running
+test: $(READY) ## runs all tests but test-client, test-bucketd, test-trust and the fault tests; starts its own servers and leaves no process running
 	@$(BIN)/python -m pytest $(TESTS) -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-client: $(READY) ## tests the client, its command in a terminal, connectors, examples and integration check on real servers
@@ -54,6 +55,9 @@ test-client: $(READY) ## tests the client, its command in a terminal, connectors
 
 test-bucketd: $(READY) ## tests bucketd on real processes: make up, doctor, and the commands for operators and authors of agents
 	@$(BIN)/python -m pytest $(BUCKETD) -q -n $(PROCESSES) --dist loadfile $(ARGS)
+
+test-trust: $(READY) ## tests trust: random requests of two integrators, made-up Authorization headers, a scan for secrets
+	@$(BIN)/python -m pytest $(TRUST) -q -n $(PROCESSES) --dist loadfile $(ARGS)
 
 faults: $(READY) ## runs every fault test and a short chaos run; docs/faults.md lists the faults
 	@printf '%s\n' $(FAULTS) | xargs -P 2 -I{} sh -c \
@@ -69,6 +73,9 @@ check: $(READY) ## checks style, types, package layers, and that docs/openapi.js
 	@$(BIN)/lint-imports --no-logo >$(VENV)/.imports.log 2>&1 || { cat $(VENV)/.imports.log; exit 1; }
 	@$(BIN)/python -m api.write_openapi docs/openapi.json --check
 	@echo "check: ruff, mypy, import-linter and docs/openapi.json found no fault"
+
+trust: $(READY) ## the long form of test-trust: 100,000 requests, 50,000 headers; ARGS="--operations N --seed N --only crossings"
+	@$(BIN)/python -m tests.trust $(ARGS)
 
 openapi: $(READY) ## writes docs/openapi.json from the code; `make check` compares the two
 	@$(BIN)/python -m api.write_openapi docs/openapi.json

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
@@ -11,13 +12,7 @@ import flask
 from api import health
 from api.actions import cancel, dead_letter_routes, retry
 from api.actions.retry import RetryHandler
-from api.audit import routes as audit
-from api.audit.recorder import AuditRecorder
-from api.auth import routes as keys
-from api.auth.authentication import Authenticator
-from api.auth.key_cache import KeyCache
-from api.auth.key_service import KeyService
-from api.background import start_background
+from api.background import BackgroundTask, start_background
 from api.catalogue import routes as catalogue
 from api.catalogue.agent_views import AgentViews
 from api.catalogue.availability import AgentAvailability
@@ -30,6 +25,8 @@ from api.hints.schedule_cache import DurationCache
 from api.http import middleware, problems, version_prefix
 from api.http.long_poll import LongPoller
 from api.http.request_body import Blueprint
+from api.limits.quotas import QuotaGuard, release_quota
+from api.limits.stored_bytes import READ_EVERY_S, StoredBytes
 from api.logs import routes as logs
 from api.logs.log_line_pages import LogPageReader
 from api.openapi import routes as openapi
@@ -47,49 +44,51 @@ from api.submission.group_commit import GroupCommit
 from api.submission.held_submit import HeldSubmit
 from api.submission.run_builder import RunBuilder
 from api.submission.withdrawals import Withdrawals
+from api.trust import Trust
 from shared.bootstrap import Services
+from shared.domain.access.caller import Caller
 from shared.live.redis_monitor import RedisMonitor
 from shared.settings import Settings
 
 _OPENAPI_CONFIG: Final = {"API_TITLE": "Bucket", "API_VERSION": "v1", "OPENAPI_VERSION": "3.1.0"}
 
 
-def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
+def create_app(services: Services, everyone: Caller | None = None) -> tuple[flask.Flask, Callable[[], None]]:
     """Return the WSGI application over ``services``, and the function that starts its background threads.
 
-    Nothing has connected yet, and no thread runs.
+    Nothing has connected yet, and no thread runs. With ``everyone`` no request needs a key: that caller makes each.
     """
     settings, clock = services.settings, services.clock
     activity = middleware.RequestActivity()
-
-    def pause_monitor(seconds: float) -> None:
-        activity.pause(seconds, may_rest=monitor.last.is_connected)  # an outage's end is noticed as soon as ever
-
-    monitor = RedisMonitor(settings.redis_url, clock.now_or_none, services.views.reconnect, pause_monitor)
+    monitor = _open_monitor(services, activity)
     long_poller = LongPoller(settings, monitor)
     store_watcher, durations, withdrawals = StoreWatcher(services), DurationCache(services), Withdrawals(services)
     view_hints = ViewHints(clock, monitor, durations, settings.retention_days)
     reader = ExecutionReader(services, monitor)
     poller = PollHandler(services, reader, view_hints, long_poller)
-    baskets, row_renderer = BasketCache(services), RowRenderer(services, view_hints)
+    baskets, row_renderer, stored_bytes = (
+        BasketCache(services),
+        RowRenderer(services, view_hints),
+        StoredBytes(services),
+    )
     feed_handler = FeedHandler(services, long_poller, row_renderer)
-    admission = Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set)
+    stored_bytes = StoredBytes(services)
+    admission = _open_admission(services, monitor, store_watcher, stored_bytes)
     availability = AgentAvailability(services.catalogue, monitor)
     builder = RunBuilder(services, baskets, admission, availability, monitor)
     acceptor = Acceptor(services, GroupCommit(services), withdrawals)
     retrier = RetryHandler(
         services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints
     )
-    key_cache = KeyCache(services.keys)
-    app = _create_flask(settings, long_poller)
-    app.wsgi_app = activity.count_requests(app.wsgi_app)  # type: ignore[method-assign]
+    trust = Trust(services, monitor)
+    app = _create_flask(settings, long_poller, activity)
     _register(
         app,
         submission.blueprint(clock, builder, acceptor, view_hints, HeldSubmit(poller, view_hints)),
         submission.batch_blueprint(clock, BatchAcceptor(services, builder, withdrawals, view_hints)),
         polling.blueprint(poller),
         polling.many_blueprint(PollManyHandler(services, monitor, reader, view_hints)),
-        polling.list_blueprint(services, view_hints, row_renderer),
+        polling.list_blueprint(services, row_renderer),
         cancel.blueprint(services, reader, poller),
         retry.blueprint(clock, retrier),
         dead_letter_routes.blueprint(services, reader, retrier),
@@ -98,14 +97,10 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         logs.blueprint(services.catalogue, LogPageReader(services, monitor)),
         health.blueprint(services.database, monitor, store_watcher, settings.outbound_hosts),
         catalogue.blueprint(services, baskets, availability, AgentViews(services, availability, monitor)),
-        keys.blueprint(services, KeyService(services, key_cache.put)),
-        audit.blueprint(services),
+        *trust.blueprints(),
         metrics=health.metrics_blueprint(services.redis),
     )
-    Authenticator(services, key_cache).install(app)
-    recorder = AuditRecorder(services, key_cache) if settings.requires_key else None
-    if recorder is not None:
-        recorder.install(app)  # last: what refuses a request before its route does, stands before it
+    trust.install(app, everyone)
     return app, partial(
         start_background,
         activity,
@@ -113,17 +108,44 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         store_watcher=store_watcher,
         durations=durations,
         withdrawals=withdrawals,
-        key_cache=key_cache,
-        recorder=recorder,
+        tasks=[*trust.tasks(), *_estimates(stored_bytes)],
     )
 
 
-def _create_flask(settings: Settings, long_poller: LongPoller) -> flask.Flask:
+def _open_admission(
+    services: Services, monitor: RedisMonitor, store_watcher: StoreWatcher, stored_bytes: StoredBytes
+) -> Admission:
+    settings = services.settings
+    quotas = QuotaGuard(services, stored_bytes.of) if settings.quotas else None
+    return Admission(settings.backlog_max, monitor, store_watcher.prepared.is_set, quotas)
+
+
+def _open_monitor(services: Services, activity: middleware.RequestActivity) -> RedisMonitor:
+    def pause(seconds: float) -> None:
+        activity.pause(seconds, may_rest=monitor.last.is_connected)  # an outage's end is noticed as soon as ever
+
+    monitor = RedisMonitor(services.settings.redis_url, services.clock.now_or_none, services.views.reconnect, pause)
+    return monitor
+
+
+def _estimates(stored_bytes: StoredBytes) -> Iterator[BackgroundTask]:
+    """Yield what estimates the stored bytes, if some quota needs it; it takes longer than a request may wait for it.
+
+    So it does not rest while no requests come.
+    """
+    if stored_bytes.is_needed:
+        yield BackgroundTask("stored_bytes", stored_bytes.refresh, lambda _: time.sleep(READ_EVERY_S))
+
+
+def _create_flask(settings: Settings, long_poller: LongPoller, activity: middleware.RequestActivity) -> flask.Flask:
     app = flask.Flask("api", static_folder=None)
+    app.wsgi_app = activity.count_requests(app.wsgi_app)  # type: ignore[method-assign]
     app.config.update(_OPENAPI_CONFIG, **{version_prefix.TRUSTED_PROXIES: settings.trusted_proxies})
     app.extensions[RELEASE_LONG_POLLS] = long_poller.release_all
     middleware.register_middleware(app, settings)
     problems.register_error_handlers(app)
+    if settings.quotas:
+        app.teardown_request(lambda _: release_quota())
     return app
 
 

@@ -6,13 +6,13 @@ While no requests come they mostly rest (:class:`api.http.middleware.RequestActi
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
 
-from api.audit.recorder import FLUSH_EVERY_S, AuditRecorder
-from api.auth.key_cache import REFRESH_EVERY_S, KeyCache
 from api.hints.schedule_cache import DurationCache
 from api.http.middleware import RequestActivity
 from api.store_watcher import StoreWatcher
@@ -23,6 +23,15 @@ _EVERY_S: Final = 0.1
 _FIRST_LOOK_MAX_S: Final = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class BackgroundTask:
+    """What one thread does again and again; ``pause`` waits in between, as a rest of this process may allow."""
+
+    name: str
+    work: Callable[[], None]
+    pause: Callable[[RequestActivity], None]
+
+
 def start_background(
     activity: RequestActivity,
     monitor: RedisMonitor,
@@ -30,8 +39,7 @@ def start_background(
     store_watcher: StoreWatcher,
     durations: DurationCache,
     withdrawals: Withdrawals,
-    key_cache: KeyCache,
-    recorder: AuditRecorder | None = None,
+    tasks: Iterable[BackgroundTask],
 ) -> None:
     """Start the threads that watch the stores, refresh durations and withdraw lost inserts; they end with the process.
 
@@ -51,11 +59,6 @@ def start_background(
         if monitor.last.is_connected:
             durations.refresh()
 
-    def refresh_keys() -> None:
-        now = store_watcher.now_or_none()
-        if now is not None:
-            key_cache.refresh(now)
-
     def pause_watch() -> None:
         # An outage's end is noticed as soon as ever, and withdrawals wait for it.
         activity.pause(_EVERY_S, may_rest=store_watcher.is_settled)
@@ -64,14 +67,9 @@ def start_background(
     _start("watch_store", lambda: _repeat(watch_store, pause_watch))
     _start("refresh_durations", lambda: _repeat(refresh_durations, lambda: activity.pause(_EVERY_S)))
     _start("withdraw_lost", withdrawals.run)
-    _start("refresh_keys", lambda: _repeat(refresh_keys, lambda: activity.pause(REFRESH_EVERY_S)))
-    if recorder is not None:
-        _start("store_audit", lambda: _repeat(recorder.flush, lambda: _pause_recorder(activity, recorder)))
+    for task in tasks:
+        _start(task.name, partial(_repeat, task.work, partial(task.pause, activity)))
     has_looked.wait(_FIRST_LOOK_MAX_S)
-
-
-def _pause_recorder(activity: RequestActivity, recorder: AuditRecorder) -> None:
-    activity.pause(FLUSH_EVERY_S, may_rest=not recorder.has_waiting)
 
 
 def _start(name: str, target: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from redis import Redis
 from api.auth.current_caller import current_caller
 from api.http.request_body import Blueprint
 from api.store_watcher import StoreWatcher
-from shared.domain.access.caller import PUBLIC_CALLER
+from shared.domain.access.caller import PUBLIC_CALLER, Role
 from shared.errors import Unavailable
 from shared.live.providers.provider_metrics import ProviderCollector
 from shared.live.providers.provider_states import with_missing
@@ -76,8 +76,11 @@ def metrics_blueprint(redis: Redis) -> Blueprint:
     @blp.route("/metrics")
     def figures() -> flask.Response:
         """Return the metrics of all processes in the text format of Prometheus."""
+        # Without a key the caller comes from one of BUCKET_METRICS_NETWORKS, which sees what an admin sees.
+        caller = current_caller()
+        fleet = FleetCollector(redis, names_baskets=caller is PUBLIC_CALLER or caller.role is Role.ADMIN)
         return flask.Response(
-            request_metrics.render_exposition(FleetCollector(redis), ProviderCollector(redis)),
+            request_metrics.render_exposition(fleet, ProviderCollector(redis)),
             content_type=request_metrics.CONTENT_TYPE,
         )
 

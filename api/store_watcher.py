@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import datetime
 
 import structlog
 
@@ -29,10 +28,6 @@ class StoreWatcher:
     def is_settled(self) -> bool:
         """Whether nothing is awaited: MongoDB is prepared and replies."""
         return self.is_prepared and not self._services.database.is_away
-
-    def now_or_none(self) -> datetime | None:
-        """Return MongoDB's time; None while it is away."""
-        return None if self._services.database.is_away else self._services.clock.now_or_none()
 
     def check(self) -> None:
         """Read MongoDB's time, and prepare it once; errors of MongoDB are logged and not raised.

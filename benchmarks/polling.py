@@ -135,7 +135,7 @@ class PollBenchmark:
 
     def compare_to_baseline(self) -> list[TableRow]:
         """Compare a poll of a finished run with a constant of as many bytes."""
-        self._side.redis.set(_KEY, self._side.redis.get(view_key(self._run)) or b"")
+        self._side.redis.set(_KEY, self._side.redis.get(view_key(PUBLIC_INTEGRATOR, self._run)) or b"")
         constant = RepeatedRequest(self._baseline, b"GET /constant HTTP/1.1\r\nHost: bench\r\n\r\n")
         poll = self._poll(self._run)
         pairs = sample_alternately(poll, constant, self._rounds, self._seconds)

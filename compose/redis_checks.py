@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError
 from compose.operator_error import OperatorError
 from compose.server_report import NO_REPLY_FIX, ServerReport, require_version, warnings_of_known_holes
 from shared.live import redis_client
-from shared.live.pubsub import WAKEUP_CHANNEL
+from shared.live.signals.pubsub import WAKEUP_CHANNEL
 from shared.queue.write_check import check_writable
 
 REDIS_MIN: Final = (6, 2)

@@ -23,6 +23,7 @@ from shared.live.views import ViewCache
 from shared.settings import Settings
 from shared.store.access.audit_sequencer import AuditSequencer
 from shared.store.access.audit_store import MongoAuditStore
+from shared.store.access.integration_store import MongoIntegrationStore
 from shared.store.access.key_store import MongoKeyStore
 from shared.store.agent_memory_store import MongoAgentMemory
 from shared.store.basket_store import MongoBasketStore
@@ -34,6 +35,7 @@ from shared.store.executions.documents import encode_new_document
 from shared.store.executions.failure_store import MongoFailureStore
 from shared.store.executions.queries import MongoExecutionQueries
 from shared.store.executions.store import MongoExecutionStore
+from shared.store.executions.usage import MongoUsage
 from shared.store.feed.consumer_store import MongoConsumerStore
 from shared.store.feed.reader import FeedReader
 from shared.store.feed.writer import FeedWriter
@@ -64,6 +66,8 @@ class Services:
     agent_memory: MongoAgentMemory
     failures: MongoFailureStore
     keys: MongoKeyStore
+    integrations: MongoIntegrationStore
+    usage: MongoUsage
     audit: MongoAuditStore
     audit_sequencer: AuditSequencer
     redis: redis.Redis
@@ -124,6 +128,8 @@ def bootstrap(settings: Settings, role: str) -> Services:
         agent_memory=MongoAgentMemory(database, clock),
         failures=MongoFailureStore(database),
         keys=MongoKeyStore(database),
+        integrations=MongoIntegrationStore(database),
+        usage=MongoUsage(database),
         audit=MongoAuditStore(database),
         audit_sequencer=AuditSequencer(database),
         redis=redis_client,

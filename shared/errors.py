@@ -94,6 +94,10 @@ class Forbidden(RequestError, error_code="forbidden", http_status=403):
     """The key is valid, but what this request does is not permitted to it."""
 
 
+class IntegrationInactive(RequestError, error_code="integration_inactive", http_status=403):
+    """Only the keys of an active integration may start runs here; an admin of Bucket can activate it."""
+
+
 class NotFound(RequestError, error_code="not_found", http_status=404):
     """There is nothing at this address."""
 
@@ -118,6 +122,10 @@ class KeyNotFound(NotFound, error_code="key_not_found"):
     """The key was not found."""
 
 
+class IntegrationNotFound(NotFound, error_code="integration_not_found"):
+    """The integration was not found."""
+
+
 class MethodNotAllowed(RequestError, error_code="method_not_allowed", http_status=405):
     """This address does not take this method; see the Allow header."""
 
@@ -140,6 +148,18 @@ class NotImplementedHere(RequestError, error_code="not_implemented", http_status
 
 class KeyNotValid(RequestError, error_code="key_not_valid", http_status=409):
     """The key has ended: it was revoked or replaced before; make a new one."""
+
+
+class IntegrationExists(RequestError, error_code="integration_exists", http_status=409):
+    """An integration of this name exists already."""
+
+
+class IllegalMove(RequestError, error_code="integration_state", http_status=409):
+    """The status of the integration does not allow this yet, or not any more."""
+
+
+class IntegrationIncomplete(RequestError, error_code="integration_incomplete", http_status=409):
+    """Items of the integration's checklists are open."""
 
 
 class BasketExists(RequestError, error_code="basket_exists", http_status=409):
@@ -195,6 +215,19 @@ class IdempotencyKeyReused(RequestError, error_code="idempotency_key_reused", ht
         if used_by is not None:
             # Not "execution_id": a program that looks only for that would take the refusal for a submit.
             self.extension_members = {"used_by": used_by}
+
+
+class RateLimited(RequestError, error_code="rate_limited", http_status=429, retryable=True):
+    """Too many requests of one kind came with this key; nothing was done, send the same again after Retry-After."""
+
+
+class QuotaExceeded(RequestError, error_code="quota_exceeded", http_status=429, retryable=True):
+    """The integrator has as much as its quota permits; nothing was stored."""
+
+    def __init__(self, message: str | None = None, *, retry_after_s: int | None = None, **members: Any) -> None:
+        """``members`` are which ``quota``, its value as ``limit``, and what is ``used`` now."""
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.extension_members = members
 
 
 class ServiceError(BucketError):

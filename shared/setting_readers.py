@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import environs
@@ -15,6 +15,7 @@ import redis
 from marshmallow import ValidationError, validate
 from redis.connection import AbstractConnection
 
+from shared.limits import Quotas, RateLimits, parse_quotas, parse_rate_limits
 from shared.outbound_hosts import EXAMPLE, OutboundHosts, parse_outbound_hosts
 
 # What redis-py takes from the query of a URL: it fails on any other name when it connects.
@@ -23,11 +24,18 @@ _REDIS_OPTIONS: Final = frozenset(
     for kind in (redis.Connection, redis.UnixDomainSocketConnection, redis.SSLConnection, AbstractConnection)
     for name in inspect.signature(kind).parameters
 )
+JWT_ALGORITHMS: Final = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"),
+    "EdDSA",
+)
 _CERT_REQS: Final = ("required", "optional", "none")
 _RATE: Final = validate.Range(min=0, max=10_000, min_inclusive=False)
 _SECONDS: Final = validate.Range(min=0, max=31_536_000, min_inclusive=False)
 
+_NOT_EMPTY: Final = validate.Length(min=1, error="must not be empty")
+
 _Reader = Callable[[environs.Env, str], Any]
+_Parsed = TypeVar("_Parsed")
 
 
 def _str_reader(check: Callable[[str], Any] | None = None) -> _Reader:
@@ -62,6 +70,14 @@ def _check_redis_url(url: str) -> None:
     asked = options.get("ssl_cert_reqs")
     if asked is not None and asked.removeprefix("CERT_").lower() not in _CERT_REQS:
         raise ValidationError(f"ssl_cert_reqs must be one of {', '.join(_CERT_REQS)}")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether ``host`` is an address of this machine itself, or ``localhost``."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _read_networks(env: environs.Env, variable: str) -> tuple[IPv4Network | IPv6Network, ...] | None:
@@ -100,6 +116,64 @@ def _check_outbound_proxy(url: str) -> None:
         raise ValidationError("is no URL of a proxy with its port, such as http://proxy.example.com:3128")
 
 
+def _read_jwt_algorithms(env: environs.Env, variable: str) -> tuple[str, ...] | None:
+    names = env.list(variable, None, validate=_check_jwt_algorithms)
+    return None if names is None else tuple(name.strip() for name in names)
+
+
+def _check_jwt_algorithms(names: list[str]) -> None:
+    wrong = [name.strip() for name in names if name.strip() not in JWT_ALGORITHMS]
+    if wrong or not names:
+        named = ", ".join(map(repr, wrong)) or "an empty list"
+        raise environs.ValidationError(
+            f"{named} is no asymmetric algorithm of signatures; choose from {', '.join(JWT_ALGORITHMS)}"
+        )
+
+
+def _check_jwks(location: str) -> None:
+    if "://" not in location:
+        return  # a file, which only the API reads
+    try:
+        parts = urlsplit(location)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise ValidationError("is no address") from None
+    if not host or parts.scheme not in ("https", "http") or parts.fragment:
+        raise ValidationError("is neither a file nor an https address")
+    if "@" in parts.netloc:
+        raise ValidationError("must have no user and no password")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ValidationError("must be an https address: who can change the keys on the way can make tokens")
+
+
+def _read_rate_limits(env: environs.Env, variable: str) -> RateLimits | None:
+    return _parse_json_setting(env, variable, parse_rate_limits)
+
+
+def _read_quotas(env: environs.Env, variable: str) -> Quotas | None:
+    return _parse_json_setting(env, variable, parse_quotas)
+
+
+def _parse_json_setting(env: environs.Env, variable: str, parse: Callable[[str], _Parsed]) -> _Parsed | None:
+    """Return what ``parse`` makes of a setting, which is JSON, or the path of a file with it."""
+
+    def check(text: str) -> None:
+        try:
+            parse(_json_text(text))
+        except (ValueError, OSError) as error:
+            raise ValidationError(str(error)) from error
+
+    text = env.str(variable, None, validate=check)
+    try:
+        return None if not text else parse(_json_text(text))
+    except (ValueError, OSError):
+        return None  # reported by the check above
+
+
+def _json_text(text: str) -> str:
+    return text if text.lstrip().startswith("{") or not text.strip() else Path(text).read_text(encoding="utf-8")
+
+
 VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "host": ("HOST", _str_reader()),
     "port": ("PORT", _int_reader(0, 65_535)),
@@ -126,8 +200,18 @@ VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "outbound_proxy": ("BUCKET_OUTBOUND_PROXY", _str_reader(_check_outbound_proxy)),
     "auth": ("BUCKET_AUTH", _str_reader(validate.OneOf(["off", "required"]))),
     "key_pepper": ("BUCKET_KEY_PEPPER", _str_reader(validate.Length(min=32, error="must have at least 32 characters"))),
+    "integrations": ("BUCKET_INTEGRATIONS", _str_reader(validate.OneOf(["optional", "required"]))),
     "audit_reads": ("BUCKET_AUDIT_READS", _read_bool),
     "metrics_networks": ("BUCKET_METRICS_NETWORKS", _read_networks),
+    "jwt_issuer": ("BUCKET_JWT_ISSUER", _str_reader()),
+    "jwt_audience": ("BUCKET_JWT_AUDIENCE", _str_reader()),
+    "jwt_jwks": ("BUCKET_JWT_JWKS", _str_reader(_check_jwks)),
+    "jwt_algorithms": ("BUCKET_JWT_ALGORITHMS", _read_jwt_algorithms),
+    "jwt_role_claim": ("BUCKET_JWT_ROLE_CLAIM", _str_reader(_NOT_EMPTY)),
+    "jwt_integrator_claim": ("BUCKET_JWT_INTEGRATOR_CLAIM", _str_reader(_NOT_EMPTY)),
+    "rate_limits": ("BUCKET_LIMITS", _read_rate_limits),
+    "ratelimit_headers": ("BUCKET_RATELIMIT_HEADERS", _str_reader(validate.OneOf(["x", "draft"]))),
+    "quotas": ("BUCKET_QUOTAS", _read_quotas),
     "log_level": ("BUCKET_LOG_LEVEL", _str_reader(validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
     "faults": ("BUCKET_FAULTS", _str_reader()),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 from collections.abc import Mapping
@@ -14,8 +13,9 @@ from typing import Final
 import environs
 
 from shared.errors import SettingsError
+from shared.limits import DEFAULT_RATE_LIMITS, Quotas, RateLimits
 from shared.outbound_hosts import OutboundHosts
-from shared.setting_readers import VARIABLES
+from shared.setting_readers import VARIABLES, is_loopback
 from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
 
 
@@ -48,7 +48,17 @@ class Settings:
     outbound_proxy: str = field(default="", repr=False)
     auth: str = ""
     key_pepper: str = field(default="", repr=False)
+    integrations: str = "optional"
     metrics_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
+    jwt_jwks: str = ""
+    jwt_algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
+    jwt_role_claim: str = "role"
+    jwt_integrator_claim: str = "integrator"
+    rate_limits: RateLimits = field(default_factory=lambda: DEFAULT_RATE_LIMITS)
+    ratelimit_headers: str = "x"
+    quotas: Quotas = field(default_factory=dict)
     audit_reads: bool = False
     log_level: str = "INFO"
     faults: str = ""
@@ -68,7 +78,7 @@ class Settings:
         settings = cls(**{name: value for name, value in values.items() if value is not None})
         if faults := settings._contradictions():
             raise SettingsError("\n".join(faults))
-        if not settings.requires_key and not _is_loopback(settings.host):
+        if not settings.requires_key and not is_loopback(settings.host):
             raise SettingsError(
                 f"auth_required: HOST={settings.host} is no loopback address, and BUCKET_AUTH=off lets everyone do "
                 "everything; set BUCKET_AUTH=required (make up ARGS=--auth), or HOST=127.0.0.1"
@@ -80,8 +90,17 @@ class Settings:
         """Whether requests need a key or a token; by default only in production."""
         return self.auth == "required" or (not self.auth and self.environment == "production")
 
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether requests may bring a token of an outside issuer."""
+        return self.requires_key and bool(self.jwt_issuer)
+
     def _contradictions(self) -> list[str]:
         faults = []
+        if self.integrations == "required" and not self.requires_key:
+            faults.append(
+                "auth_required: BUCKET_INTEGRATIONS=required works only with BUCKET_AUTH=required; set both, or neither"
+            )
         if self.heartbeat_s * 2 > self.lease_s:
             faults.append(
                 f"BUCKET_HEARTBEAT_S={self.heartbeat_s:g} must be at most half of BUCKET_LEASE_S={self.lease_s:g}, "
@@ -89,14 +108,15 @@ class Settings:
             )
         if self.agents_dir is not None and not self.agents_dir.is_dir():
             faults.append(f"BUCKET_AGENTS_DIR={self.agents_dir} is not a directory")
+        issuer = {
+            "BUCKET_JWT_ISSUER": self.jwt_issuer,
+            "BUCKET_JWT_AUDIENCE": self.jwt_audience,
+            "BUCKET_JWT_JWKS": self.jwt_jwks,
+        }
+        missing = [name for name, value in issuer.items() if not value]
+        if 0 < len(missing) < len(issuer):
+            faults.append(f"{', '.join(issuer)} belong together; missing: {', '.join(missing)}")
         return faults
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 _OF_THE_CLIENT: Final = ("BUCKET_URL", "BUCKET_API_KEY")

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -18,13 +18,13 @@ from tests.waiting import wait_until
 
 @contextmanager
 def bucketd_up(
-    directory: Path, out: IO[bytes] | None = None, **environ: str
+    directory: Path, out: IO[bytes] | None = None, options: Sequence[str] = (), **environ: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Run `bucketd up` in ``directory`` until the block ends, then stop it; yield its process and its URL."""
     data, said = directory / "data", directory / "said"
     with said.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from compose.cli import main; main()", "up", "--data", str(data)],
+            [sys.executable, "-c", "from compose.cli import main; main()", "up", "--data", str(data), *options],
             stdout=out or file,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PORT": "0", "BUCKET_WORKER_CONCURRENCY": "2", **environ},

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import accumulate
 
+from shared.domain.access.caller import Scope
 from shared.domain.execution import LOG_LINES_MAX, Execution, ExecutionRecord, Lease, LogEvent, LogPageQuery
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.step_transitions import with_steps
@@ -64,9 +65,9 @@ class InMemoryExecutionStore:
             self._tombstones.add(execution_id)
             return True
 
-    def load(self, integrator: str, execution_id: str) -> Execution | None:
+    def load(self, scope: Scope, execution_id: str) -> Execution | None:
         """Return an execution without its log lines and outputs."""
-        record = self._find(integrator, execution_id)
+        record = self._find(scope, execution_id)
         return None if record is None else record.execution
 
     def save(self, before: Execution, decision: Decision, *, lease: Lease | None = None) -> ExecutionRecord:
@@ -144,7 +145,7 @@ class InMemoryExecutionStore:
 
     def read(
         self,
-        integrator: str,
+        scope: Scope,
         execution_id: str,
         *,
         outputs: Iterable[str] | None = None,
@@ -153,7 +154,7 @@ class InMemoryExecutionStore:
     ) -> ExecutionRecord | None:
         """Return a complete execution; here no output is external and no read lags, so these arguments are ignored."""
         del outputs, causal
-        record = self._find(integrator, execution_id)
+        record = self._find(scope, execution_id)
         return record if record is None or page is None else record.with_log_page(page)
 
     def find_overdue(
@@ -186,15 +187,21 @@ class InMemoryExecutionStore:
             self._leader = (holder, until)
             return True
 
-    def read_newest(self, limit: int, lines_max: int) -> Sequence[ExecutionRecord]:
+    def find_integrator(self, execution_id: str) -> str | None:
+        """Return the integrator of an execution."""
+        record = self._find(None, execution_id)
+        return None if record is None else record.execution.integrator
+
+    def read_newest(self, scope: Scope, limit: int, lines_max: int) -> Sequence[ExecutionRecord]:
         """Return the newest executions."""
-        records = sorted(self._records.values(), key=lambda record: record.execution.id, reverse=True)[:limit]
+        visible = [record for record in self._records.values() if scope in {None, record.execution.integrator}]
+        records = sorted(visible, key=lambda record: record.execution.id, reverse=True)[:limit]
         lines = accumulate((len(record.events) for record in records), initial=0)
         return [record for record, before in zip(records, lines, strict=False) if before < lines_max]
 
     def list_page(
         self,
-        integrator: str,
+        scope: Scope,
         query: ListQuery,
         limit: int,
         after: ListPosition | None = None,
@@ -202,7 +209,7 @@ class InMemoryExecutionStore:
         with_metadata: bool = False,
     ) -> Sequence[ListRow]:
         """Return a page of the executions that match ``query``."""
-        runs = [record.execution for record in self._records.values() if record.execution.integrator == integrator]
+        runs = [each.execution for each in self._records.values() if scope in {None, each.execution.integrator}]
         rows = [
             ListRow(
                 replace(run, input=b"{}") if with_metadata else _without_payload(run),
@@ -221,11 +228,11 @@ class InMemoryExecutionStore:
         return ListPosition(self._updated_at[run.id] if order is ListOrder.UPDATED else run.created_at, run.id)
 
     def compare_revisions(
-        self, integrator: str, revs: Mapping[str, int | None], live_max: int, *, causal: bool = False
+        self, scope: Scope, revs: Mapping[str, int | None], live_max: int, *, causal: bool = False
     ) -> RevisionComparison:
         """Compare revisions; no read lags here."""
         del causal
-        records = filter(None, (self._find(integrator, each) for each in revs))
+        records = filter(None, (self._find(scope, each) for each in revs))
         execution_by_id = {record.execution.id: _without_payload(record.execution) for record in records}
         unchanged = [each for each in execution_by_id.values() if each.rev == revs[each.id]]
         return RevisionComparison(
@@ -235,15 +242,15 @@ class InMemoryExecutionStore:
             missing=[each for each in revs if each not in execution_by_id],
         )
 
-    def read_rows(self, integrator: str, min_revs: Mapping[str, int]) -> Mapping[str, Execution]:
+    def read_rows(self, scope: Scope, min_revs: Mapping[str, int]) -> Mapping[str, Execution]:
         """Return executions without input; no read lags here."""
-        records = filter(None, (self._find(integrator, each) for each in min_revs))
+        records = filter(None, (self._find(scope, each) for each in min_revs))
         return {record.execution.id: replace(record.execution, input=b"{}") for record in records}
 
-    def read_many(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[ExecutionRecord]:
+    def read_many(self, scope: Scope, ids: Collection[str], bytes_max: int) -> Sequence[ExecutionRecord]:
         """Return complete executions."""
         records: list[ExecutionRecord] = []
-        for record in filter(None, (self._find(integrator, each) for each in ids)):
+        for record in filter(None, (self._find(scope, each) for each in ids)):
             records.append(record)
             bytes_max -= sum(map(len, record.outputs.values()))
             if bytes_max <= 0:
@@ -270,9 +277,9 @@ class InMemoryExecutionStore:
 
         return [create(decision) for decision in decisions]
 
-    def _find(self, integrator: str, execution_id: str) -> ExecutionRecord | None:
+    def _find(self, scope: Scope, execution_id: str) -> ExecutionRecord | None:
         record = self._records.get(execution_id)
-        return record if record is not None and record.execution.integrator == integrator else None
+        return record if record is not None and scope in {None, record.execution.integrator} else None
 
     def _find_under_lease(self, lease: Lease) -> ExecutionRecord | None:
         record = self._find(lease.integrator, lease.execution_id)

@@ -12,15 +12,17 @@ import redis
 import structlog
 from flask import request
 
-from api.http.audit_note import record_object
+from api.auth.audit_note import record_object
+from api.auth.current_caller import current_caller
 from api.http.request_body import Blueprint, load_optional_body
 from api.polling.execution_reader import ExecutionReader, check_execution_id
 from api.polling.poll_handler import PollHandler
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC_INTEGRATOR, CancelRequest, ExecutionRecord
+from shared.domain.access.caller import Scope
+from shared.domain.execution import CancelRequest, ExecutionRecord
 from shared.domain.lifecycle.transitions import cancel
 from shared.errors import ValidationFailed
-from shared.live import cancel_hints
+from shared.live.signals import cancel_hints
 from shared.store.executions.settle import settle
 
 REASON_MAX: Final = 500
@@ -38,7 +40,9 @@ def blueprint(services: Services, reader: ExecutionReader, poller: PollHandler) 
         reason = _parse_reason(body)
         # If nothing was written, the run is done or its cancel was requested before. Perhaps only the primary has that
         # yet, so the read is causal.
-        record = _request_cancel(services, execution_id, reason) or reader.read(execution_id, causal=True)
+        scope = current_caller().scope
+        record = _request_cancel(services, scope, execution_id, reason)
+        record = record or reader.read(scope, execution_id, causal=True)
         record_object(integrator=record.execution.integrator)
         if record.execution.is_done and record.execution.cancel is None:
             # The run was done before this request and stays as it is: only this reply shows the request.
@@ -58,13 +62,13 @@ def _parse_reason(body: Mapping[str, Any]) -> str | None:
     return reason
 
 
-def _request_cancel(services: Services, execution_id: str, reason: str | None) -> ExecutionRecord | None:
+def _request_cancel(services: Services, scope: Scope, execution_id: str, reason: str | None) -> ExecutionRecord | None:
     """Write the cancel request of a run, and set the cancel hint for its workers.
 
     Returns None if the run is done or missing, or if its cancel was requested before. If MongoDB's reply is lost, the
     write is tried only once more: the caller can repeat the request, which is idempotent.
     """
-    execution = services.store.load(PUBLIC_INTEGRATOR, execution_id)
+    execution = services.store.load(scope, execution_id)
     if execution is None:
         return None
     settled = settle(

@@ -8,6 +8,8 @@ import flask
 from flask import request
 
 from api.actions.retry import RetryHandler
+from api.auth.current_caller import current_caller
+from api.auth.requested_scope import INTEGRATOR_PARAMETER, requested_scope
 from api.http import list_cursors, query_params
 from api.http.cache_control import private_no_cache
 from api.http.cursor_codec import CursorKind
@@ -15,8 +17,8 @@ from api.http.request_body import Blueprint, load_optional_body
 from api.polling.execution_reader import ExecutionReader
 from api.submission.submission import read_submission
 from shared.bootstrap import Services
+from shared.domain.access.caller import Scope
 from shared.domain.dead_letter import DeadLetter, DeadLetterKind, DeadLetterPosition
-from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.lifecycle.rerun import RetryFrom
 from shared.errors import NotFound, NotRetryable
 from shared.ids import EXECUTION_ID_PATTERN
@@ -32,20 +34,23 @@ def blueprint(services: Services, reader: ExecutionReader, retrier: RetryHandler
     @blp.route("/dead-letters")
     def dead_letters() -> flask.Response:
         """List the dead letters, the newest finished first; ``?cursor=`` is a ``next_cursor``."""
-        query_params.check_known("limit", "cursor")
+        query_params.check_known("limit", "cursor", INTEGRATOR_PARAMETER)
+        scope = requested_scope(current_caller())
         limit, cursor = query_params.limit(), query_params.text("cursor")
         after = None if cursor is None else DeadLetterPosition(*list_cursors.decode(CursorKind.DEAD_LETTERS, cursor))
-        letters = services.dead_letters.list_page(PUBLIC_INTEGRATOR, limit + 1, after)
+        letters = services.dead_letters.list_page(scope, limit + 1, after)
         page, next_cursor = letters[:limit], None
         if len(letters) > limit:
             next_cursor = list_cursors.encode(CursorKind.DEAD_LETTERS, page[-1].finished_at, page[-1].id)
-        return private_no_cache(flask.jsonify(dead_letters=list(map(_dead_letter_view, page)), next_cursor=next_cursor))
+        views = [_dead_letter_view(letter, scope) for letter in page]
+        return private_no_cache(flask.jsonify(dead_letters=views, next_cursor=next_cursor))
 
     @blp.route("/dead-letters/<letter_id>/requeue", methods=["POST"])
     def requeue(letter_id: str) -> flask.Response:
         """Requeue a dead letter: create a new execution that continues at the step that failed."""
         body = load_optional_body(request, ())
-        letter = services.dead_letters.find(PUBLIC_INTEGRATOR, letter_id)
+        caller = current_caller()
+        letter = services.dead_letters.find(caller.scope, letter_id)
         if letter is None:
             if EXECUTION_ID_PATTERN.fullmatch(letter_id):
                 reader.check_not_expired(letter_id)
@@ -55,13 +60,14 @@ def blueprint(services: Services, reader: ExecutionReader, retrier: RetryHandler
                 f"dead letter {letter.id} is a message that could not be read: nobody knows what it stood for, "
                 "and the run it may have been for is offered again by itself"
             )
-        submission = read_submission(request, services.clock.now(), body)
+        submission = read_submission(caller, request, services.clock.now(), body)
         return retrier.retry(submission, letter.execution_id, RetryFrom.FAILED)
 
     return blp
 
 
-def _dead_letter_view(letter: DeadLetter) -> dict[str, Any]:
+def _dead_letter_view(letter: DeadLetter, scope: Scope) -> dict[str, Any]:
+    """Return what the list shows of a dead letter; if it is of every integrator, also whose it is."""
     view: dict[str, Any] = {
         "id": letter.id,
         "kind": letter.kind,
@@ -71,4 +77,6 @@ def _dead_letter_view(letter: DeadLetter) -> dict[str, Any]:
         "finished_at": format_rfc3339(letter.finished_at),
         "retried_as": letter.retried_as,
     }
+    if scope is None:
+        view["integrator"] = letter.integrator
     return view if letter.kind is DeadLetterKind.EXECUTION else view | {"times": letter.occurrences}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import flask
 from flask import request
 
+from api.auth.basket_allow_list import check_basket_allowed
+from api.auth.current_caller import current_caller
 from api.catalogue.availability import AgentAvailability
 from api.hints.poll_hints import ViewHints
 from api.http.request_body import Blueprint, load_optional_body
@@ -18,6 +21,7 @@ from api.submission.replies import accepted_response
 from api.submission.run_builder import NewRun
 from api.submission.submission import Submission, read_submission
 from shared.bootstrap import Services
+from shared.domain.execution import NAMED_KINDS
 from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, check_retryable, start_retry
 from shared.domain.status import StepStatus
 from shared.errors import BucketError, ValidationFailed
@@ -46,7 +50,17 @@ class RetryHandler:
         self._view_hints = view_hints
 
     def retry(self, submission: Submission, execution_id: str, start_from: RetryFrom) -> flask.Response:
-        """Accept a retry and return its reply, the same as for a submit; raises ExecutionNotFound and NotRetryable."""
+        """Accept a retry and return its reply, the same as for a submit; raises ExecutionNotFound and NotRetryable.
+
+        The new run belongs to the integrator of the original, also if an admin retries it. Raises Forbidden if the key
+        has a list of baskets without that of the original.
+        """
+        caller = submission.caller
+        submission = replace(submission, integrator=self._reader.integrator_of(caller.scope, execution_id))
+        if caller.baskets is not None:
+            original = self._reader.read(submission.integrator, execution_id, causal=True).execution
+            is_named = original.kind in NAMED_KINDS
+            check_basket_allowed(caller, original.basket.name if is_named else None, otherwise="a run without a basket")
         accepted = self._acceptor.accept(submission, self._build(submission, execution_id, start_from))
         return accepted_response(accepted, self._view_hints.of_execution(accepted.run), submission)
 
@@ -54,13 +68,14 @@ class RetryHandler:
         """Return the new run with the outputs that it begins with, or the error that refuses the retry."""
         try:
             self._admission.check()
-            original = self._reader.read(execution_id, causal=True)
+            original = self._reader.read(submission.integrator, execution_id, causal=True)
             check_retryable(original.execution, start_from)  # before its outputs are read, which may be large
             steps = original.execution.steps.values()
             done = [step.id for step in steps if step.status is StepStatus.COMPLETED and start_from is RetryFrom.FAILED]
             self._availability.check(step.agent for step in steps if step.id not in done)
             if start_from is RetryFrom.FAILED:
-                original = self._reader.read(execution_id, outputs=done, min_rev=original.execution.rev)
+                min_rev = original.execution.rev
+                original = self._reader.read(submission.integrator, execution_id, outputs=done, min_rev=min_rev)
             now = submission.received_at
             request = RetryRequest(
                 id=new_execution_id(now),
@@ -85,7 +100,7 @@ def blueprint(clock: ServerClock, retrier: RetryHandler) -> Blueprint:
         check_execution_id(execution_id)
         body = load_optional_body(request, ("from",))
         start_from = _start_from(body)
-        return retrier.retry(read_submission(request, clock.now(), body), execution_id, start_from)
+        return retrier.retry(read_submission(current_caller(), request, clock.now(), body), execution_id, start_from)
 
     return blp
 

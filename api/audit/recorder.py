@@ -29,19 +29,20 @@ from api.audit.audited_routes import (
     PAYLOAD_ROUTES,
     READ_PAYLOAD,
     RUN_MAKING_ACTIONS,
-    operations_by_rule,
+    check_complete,
 )
 from api.audit.event_limiter import EventLimiter
+from api.auth.audit_note import AuditNote
 from api.auth.client_address import client_address
 from api.auth.key_cache import KeyCache
-from api.http.audit_note import AuditNote
-from api.http.safe_path import is_safe_name
+from api.auth.route_permissions import operations_by_rule
 from shared import fault_injection
 from shared.bootstrap import Services
 from shared.clock import boottime_s
 from shared.domain.access.audit_event import AuditEvent, Outcome
 from shared.domain.access.caller import PUBLIC_CALLER, Caller
 from shared.domain.access.key_format import key_id_of
+from shared.domain.access.safe_names import is_safe_name
 from shared.errors import BucketError, Forbidden, OutcomeUnknown, Unauthenticated, Unavailable
 from shared.store.access.audit_store import new_event_id
 
@@ -73,6 +74,7 @@ class AuditRecorder:
     def install(self, app: flask.Flask) -> None:
         """Record the events of each request of ``app`` from now on; call it after the authentication is installed."""
         operations = operations_by_rule(app)
+        check_complete(operations.values())
         actions = {key: AUDITED_ROUTES[name] for key, name in operations.items() if name in AUDITED_ROUTES}
         payload_rules = {key for key, name in operations.items() if self._records_reads and name in PAYLOAD_ROUTES}
 

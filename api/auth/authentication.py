@@ -16,8 +16,9 @@ from flask.globals import app_ctx, request_ctx
 
 from api.auth.client_address import client_address
 from api.auth.current_caller import check_may
+from api.auth.integration_states import IntegrationStates
 from api.auth.key_cache import KeyCache
-from api.auth.route_permissions import permissions_by_rule
+from api.auth.route_permissions import permissions_by_rule, rules_that_start_runs
 from shared.bootstrap import Services
 from shared.domain.access.api_key import ApiKey
 from shared.domain.access.caller import LOCAL_CALLER, PUBLIC_CALLER, Caller, Permission
@@ -39,17 +40,31 @@ class TokenVerifier(Protocol):
 class Authenticator:
     """Finds the caller of a request by its key or token."""
 
-    def __init__(self, services: Services, keys: KeyCache, tokens: TokenVerifier | None = None) -> None:
+    def __init__(
+        self,
+        services: Services,
+        keys: KeyCache,
+        tokens: TokenVerifier | None = None,
+        *,
+        integrations: IntegrationStates,
+    ) -> None:
+        self._integrations = integrations
         self._services = services
         self._keys = keys
         self._tokens = tokens
         self._pepper = services.settings.key_pepper.encode()
         self._metrics_networks = services.settings.metrics_networks
 
-    def install(self, app: flask.Flask) -> None:
-        """Authenticate each request of ``app`` from now on; call it after all routes are registered."""
+    def install(self, app: flask.Flask, everyone: Caller | None = None) -> None:
+        """Authenticate each request of ``app`` from now on; call it after all routes are registered.
+
+        With ``everyone`` none needs a key, and each is made by this caller.
+        """
         permissions = permissions_by_rule(app)
-        identify = self._identify if self._services.settings.requires_key else _everyone
+        if everyone is None and not self._services.settings.requires_key:
+            everyone = LOCAL_CALLER
+        identify = self._identify if everyone is None else lambda _permission: everyone
+        starts_runs = rules_that_start_runs(app) if everyone is None else frozenset()
 
         def authenticate() -> None:
             request, g = request_ctx.request, app_ctx.g
@@ -57,7 +72,11 @@ class Authenticator:
             if rule is None or request.method == "OPTIONS":
                 g.caller = PUBLIC_CALLER  # nothing is here but a refusal, or the list of methods
                 return
-            g.caller = identify(permissions[rule.rule, request.method])
+            route = rule.rule, request.method
+            permission = permissions[route]
+            g.caller = identify(permission)
+            if route in starts_runs:
+                self._integrations.check_may_start_runs(g.caller, is_submit=permission is Permission.SUBMIT)
 
         app.before_request(authenticate)
 
@@ -78,7 +97,7 @@ class Authenticator:
 
     def _caller(self, header: str) -> Caller:
         scheme, _, credentials = header.partition(" ")
-        credentials = credentials.strip()
+        credentials = credentials.strip(" \t")  # not control characters and the like, which str.strip() takes too
         if scheme.lower() != "bearer" or not credentials:
             raise Unauthenticated("Authorization must be: Bearer, a space, and the key")
         now = self._services.clock.now_or_none()
@@ -109,10 +128,6 @@ class Authenticator:
         if now >= key.expires_at:
             raise Unauthenticated(f"the key {key.id} has expired; ask an admin of Bucket for a new one")
         return key
-
-
-def _everyone(_permission: Permission) -> Caller:
-    return LOCAL_CALLER
 
 
 def _is_in(networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:

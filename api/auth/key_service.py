@@ -8,7 +8,7 @@ from typing import Any
 
 from shared.bootstrap import Services
 from shared.domain.access.api_key import ApiKey, KeyRequest, issue_key, issue_successor
-from shared.errors import KeyNotValid
+from shared.errors import KeyNotValid, ValidationFailed
 from shared.timestamps import format_rfc3339
 
 
@@ -22,12 +22,19 @@ class KeyService:
 
     def __init__(self, services: Services, on_change: Callable[[ApiKey], None] = lambda _: None) -> None:
         self._keys = services.keys
+        self._integrations = services.integrations
         self._clock = services.clock
         self._pepper = services.settings.key_pepper.encode()
         self._on_change = on_change
 
     def create(self, request: KeyRequest, created_by: str) -> dict[str, Any]:
-        """Make a key and return its view, with the key itself, which nobody can show again."""
+        """Make a key and return its view, with the key itself, which nobody can show again.
+
+        Raises ValidationFailed if it names an integration that is not registered.
+        """
+        if request.integration is not None and self._integrations.find(request.integration) is None:
+            fault = "is the id of no integration; GET /integrations lists those there are"
+            raise ValidationFailed(f"/integration: {fault}", details=[{"pointer": "/integration", "message": fault}])
         text, key = issue_key(request, self._now(), created_by, self._pepper)
         self._keys.add(key)
         return {"id": key.id, "key": text} | self.view(key)

@@ -50,6 +50,17 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "GET /keys/{key_id}": Permission.ADMINISTER,
         "POST /keys/{key_id}/rotate": Permission.ADMINISTER,
         "DELETE /keys/{key_id}": Permission.ADMINISTER,
+        "GET /integrations": Permission.ADMINISTER,
+        "POST /integrations": Permission.ADMINISTER,
+        "GET /integrations/{integration_id}": Permission.ADMINISTER,
+        "PUT /integrations/{integration_id}": Permission.ADMINISTER,
+        "POST /integrations/{integration_id}/review": Permission.ADMINISTER,
+        "POST /integrations/{integration_id}/approve": Permission.ADMINISTER,
+        "POST /integrations/{integration_id}/request-changes": Permission.ADMINISTER,
+        "POST /integrations/{integration_id}/activate": Permission.ADMINISTER,
+        "POST /integrations/{integration_id}/suspend": Permission.ADMINISTER,
+        "PUT /integrations/{integration_id}/checklist": Permission.ADMINISTER,
+        "GET /integrations/{integration_id}/compliance": Permission.ADMINISTER,
         "GET /audit": Permission.READ_AUDIT,
         "GET /health": Permission.OPTIONAL,
         "GET /ready": Permission.PUBLIC,
@@ -62,18 +73,41 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
     }
 )
 
+STARTS_RUNS: Final = frozenset(
+    {
+        "POST /run-basket",
+        "POST /run-agent",
+        "POST /run-basket/batch",
+        "POST /executions/{execution_id}/retry",
+        "POST /dead-letters/{letter_id}/requeue",
+    }
+)
+"""The routes that make runs: a caller whose integration is not active has none of them."""
+
 
 def permissions_by_rule(app: flask.Flask) -> Mapping[tuple[str, str], Permission]:
     """Return the permission of each (rule, method) of ``app``; raises LookupError for a route without a row."""
     permissions: dict[tuple[str, str], Permission] = {}
-    for rule, method in _routes(app):
-        operation = f"{method} {_to_path(rule)}"
+    for (rule, method), operation in operations_by_rule(app).items():
         if operation not in ROUTE_PERMISSIONS:
             raise LookupError(f"{operation} has no row in the permission table")
         permissions[rule, method] = ROUTE_PERMISSIONS[operation]
-        if method == "GET":
-            permissions[rule, "HEAD"] = permissions[rule, method]
     return permissions
+
+
+def rules_that_start_runs(app: flask.Flask) -> frozenset[tuple[str, str]]:
+    """Return the (rule, method) of each route of ``app`` that makes runs."""
+    return frozenset((rule, method) for rule, method in _routes(app) if f"{method} {_to_path(rule)}" in STARTS_RUNS)
+
+
+def operations_by_rule(app: flask.Flask) -> Mapping[tuple[str, str], str]:
+    """Return the name in the tables of each (rule, method) of ``app``; HEAD has that of GET."""
+    operations: dict[tuple[str, str], str] = {}
+    for rule, method in _routes(app):
+        operations[rule, method] = f"{method} {_to_path(rule)}"
+        if method == "GET":
+            operations[rule, "HEAD"] = operations[rule, method]
+    return operations
 
 
 def _routes(app: flask.Flask) -> Iterator[tuple[str, str]]:

@@ -8,11 +8,11 @@ from datetime import timedelta
 import flask
 from flask import request
 
+from api.auth.audit_note import record_object
 from api.auth.current_caller import current_caller
 from api.auth.key_service import KeyService, without_key
 from api.auth.schemas import NewKeySchema, RotationSchema, key_request
 from api.http import query_params
-from api.http.audit_note import record_object
 from api.http.cache_control import private_no_cache
 from api.http.cursor_codec import CursorKind, decode_cursor, encode_cursor
 from api.http.request_body import Blueprint, LoadedBody, load_body, read_body
@@ -25,22 +25,6 @@ from shared.timestamps import format_rfc3339
 def blueprint(services: Services, key_service: KeyService) -> Blueprint:
     """Return the routes of the caller itself and of keys."""
     blp = Blueprint("keys", __name__, description="Keys, and who calls with one")
-
-    @blp.route("/me")
-    def me() -> flask.Response:
-        """Get who calls: its role, its integrator, and what it may run."""
-        caller = current_caller()
-        return private_no_cache(
-            flask.jsonify(
-                key_id=caller.key_id,
-                subject=caller.subject,
-                role=str(caller.role),
-                integrator=caller.integrator,
-                baskets=None if caller.baskets is None else sorted(caller.baskets),
-                payloads=caller.sees_payloads,
-                expires_at=format_rfc3339(caller.expires_at),
-            )
-        )
 
     @blp.route("/keys")
     def keys() -> flask.Response:
@@ -85,7 +69,26 @@ def blueprint(services: Services, key_service: KeyService) -> Blueprint:
         record_object(after=view)
         return flask.jsonify(success=True, message=f"key {key_id} revoked", key=view)
 
+    _add_me(blp)
     return blp
+
+
+def _add_me(blp: Blueprint) -> None:
+    @blp.route("/me")
+    def me() -> flask.Response:
+        """Get who calls: its role, its integrator, and what it may run."""
+        caller = current_caller()
+        return private_no_cache(
+            flask.jsonify(
+                key_id=caller.key_id,
+                subject=caller.subject,
+                role=str(caller.role),
+                integrator=caller.integrator,
+                baskets=None if caller.baskets is None else sorted(caller.baskets),
+                payloads=caller.sees_payloads,
+                expires_at=format_rfc3339(caller.expires_at),
+            )
+        )
 
 
 def _checked_id(key_id: str) -> str:

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import flask
 
+from api.auth.audit_note import has_note, record_object
+from api.auth.current_caller import current_caller
+from api.auth.requested_scope import INTEGRATOR_PARAMETER, basket_owner, requested_owner, requested_scope
 from api.catalogue.agent_views import AgentViews
 from api.catalogue.availability import AgentAvailability
 from api.catalogue.basket_cache import BasketCache
-from api.catalogue.basket_definition import (
-    check_basket_name,
-    find_stored_faults,
-    parse_basket,
-    validate_definition,
-)
+from api.catalogue.basket_definition import check_basket_name, parse_basket, validate_definition
+from api.catalogue.basket_views import BasketViews
 from api.catalogue.schemas import NewBasketSchema
 from api.http import query_params
-from api.http.audit_note import has_note, record_object
 from api.http.request_body import Blueprint, LoadedBody
 from shared.bootstrap import Services
 from shared.catalogue.agent_catalogue import AgentCatalogue
-from shared.domain.execution import PUBLIC_INTEGRATOR
+from shared.domain.access.caller import Caller, Permission
 from shared.domain.lifecycle.simulator_script import SIMULATE_AGENT_NAME
-from shared.errors import AgentUnavailable, BasketExists, RequestError, UnknownAgent, ValidationFailed
+from shared.errors import (
+    AgentUnavailable,
+    BasketExists,
+    BasketNotFound,
+    Forbidden,
+    RequestError,
+    UnknownAgent,
+    ValidationFailed,
+)
+from shared.store.basket_store import StoredBasket
+
+_CLEANUP_SUMMARY: Final = {"baskets_deleted": 1, "executions_deleted": 0}
 
 
 def blueprint(
@@ -33,11 +42,57 @@ def blueprint(
 ) -> Blueprint:
     """Build the blueprint with the routes of agents and baskets."""
     blp = Blueprint("catalogue", __name__, description="Agents, and baskets made of them")
+    views = BasketViews(services, availability)
 
-    def stored_view(definition: Mapping[str, Any]) -> dict[str, Any]:
-        faults = [*find_stored_faults(definition, services.catalogue), *availability.find_faults(definition)]
-        return _basket_view(definition) | ({"faults": faults} if faults else {})
+    @blp.route("/baskets")
+    def baskets() -> flask.Response:
+        """List the baskets by name: the shared ones, and the caller's own."""
+        query_params.check_known(INTEGRATOR_PARAMETER)
+        caller = current_caller()
+        found = [views.stored(each, caller) for each in services.baskets.all(requested_scope(caller))]
+        return flask.jsonify(baskets=found, count=len(found))
 
+    @blp.route("/baskets/<name>")
+    def basket(name: str) -> flask.Response:
+        """Get one basket."""
+        caller = current_caller()
+        return flask.jsonify(
+            views.stored(services.baskets.get(requested_owner(caller), check_basket_name(name)), caller)
+        )
+
+    @blp.route("/create-basket", methods=["POST"])
+    @blp.arguments(NewBasketSchema())
+    def create_basket(body: LoadedBody) -> tuple[flask.Response, int]:
+        """Create a basket under a name that is not in use."""
+        caller = current_caller()
+        owner = basket_owner(caller)
+        _check_not_reserved(body["name"], BasketExists)
+        definition = validate_definition(body)
+        _check_can_run(definition, services.catalogue)
+        record_object(body["name"], integrator=owner, after=definition)
+        services.baskets.add(owner, definition, services.clock.now())
+        view, message = views.new(StoredBasket(owner, definition), caller), f"basket {body['name']!r} created"
+        return flask.jsonify(success=True, message=message, basket=view), 201
+
+    @blp.route("/baskets/<name>", methods=["DELETE"])
+    def delete_basket(name: str) -> flask.Response:
+        """Delete a basket; its past executions stay readable."""
+        _check_not_reserved(name, ValidationFailed)
+        if has_note():
+            found = services.baskets.get(basket_owner(current_caller()), check_basket_name(name))
+            record_object(integrator=found.integrator, before=found.definition)
+        try:
+            _remove_basket(services, current_caller(), check_basket_name(name))
+        finally:  # also after an error: if MongoDB's reply was lost, the basket may be deleted
+            basket_cache.forget(name)
+        message = f"basket {name!r} deleted; its executions stay readable"
+        return flask.jsonify(success=True, message=message, cleanup_summary=_CLEANUP_SUMMARY)
+
+    _add_agents(blp, agent_views)
+    return blp
+
+
+def _add_agents(blp: Blueprint, agent_views: AgentViews) -> None:
     @blp.route("/agents")
     def agents() -> flask.Response:
         """List the agents; with ``?domain=`` only those of one domain."""
@@ -49,47 +104,19 @@ def blueprint(
         """Get one agent."""
         return flask.jsonify(agent_views.one(name))
 
-    @blp.route("/baskets")
-    def baskets() -> flask.Response:
-        """List the baskets by name."""
-        query_params.check_known()
-        views = [stored_view(definition) for definition in services.baskets.all(PUBLIC_INTEGRATOR)]
-        return flask.jsonify(baskets=views, count=len(views))
 
-    @blp.route("/baskets/<name>")
-    def basket(name: str) -> flask.Response:
-        """Get one basket."""
-        return flask.jsonify(stored_view(services.baskets.get(PUBLIC_INTEGRATOR, check_basket_name(name))))
-
-    @blp.route("/create-basket", methods=["POST"])
-    @blp.arguments(NewBasketSchema())
-    def create_basket(body: LoadedBody) -> tuple[flask.Response, int]:
-        """Create a basket under a name that is not in use."""
-        _check_not_reserved(body["name"], BasketExists)
-        definition = validate_definition(body)
-        _check_can_run(definition, services.catalogue)
-        record_object(body["name"], after=definition)
-        services.baskets.add(PUBLIC_INTEGRATOR, definition, services.clock.now())
-        message = f"basket {body['name']!r} created"
-        return flask.jsonify(success=True, message=message, basket=_basket_view(definition)), 201
-
-    @blp.route("/baskets/<name>", methods=["DELETE"])
-    def delete_basket(name: str) -> flask.Response:
-        """Delete a basket; its past executions stay readable."""
-        _check_not_reserved(name, ValidationFailed)
-        if has_note():
-            record_object(before=services.baskets.get(PUBLIC_INTEGRATOR, check_basket_name(name)))
-        try:
-            services.baskets.remove(PUBLIC_INTEGRATOR, check_basket_name(name), services.clock.now())
-        finally:  # also after an error: if MongoDB's reply was lost, the basket may be deleted
-            basket_cache.forget(name)
-        return flask.jsonify(
-            success=True,
-            message=f"basket {name!r} deleted; its executions stay readable",
-            cleanup_summary={"baskets_deleted": 1, "executions_deleted": 0},
-        )
-
-    return blp
+def _remove_basket(services: Services, caller: Caller, name: str) -> None:
+    """Remove a basket that the caller may write; raises Forbidden if only a shared one has the name."""
+    owner = basket_owner(caller)
+    try:
+        services.baskets.remove(owner, name, services.clock.now())
+    except BasketNotFound:
+        if caller.may(Permission.ADMINISTER):
+            raise
+        services.baskets.get(owner, name)  # raises BasketNotFound if there is no shared one either
+        raise Forbidden(
+            f"the basket {name!r} is shared by every integrator; deleting it needs the role admin"
+        ) from None
 
 
 def _check_can_run(definition: Mapping[str, Any], catalogue: AgentCatalogue) -> None:
@@ -101,7 +128,3 @@ def _check_can_run(definition: Mapping[str, Any], catalogue: AgentCatalogue) -> 
 def _check_not_reserved(name: str, refusal: type[RequestError]) -> None:
     if name == SIMULATE_AGENT_NAME:
         raise refusal(f"the basket {name!r} is reserved for the simulator: it is neither replaced nor deleted")
-
-
-def _basket_view(definition: Mapping[str, Any]) -> dict[str, Any]:
-    return {**definition, "basket_name": definition["name"]}

@@ -15,24 +15,26 @@ from urllib.parse import urlencode
 import flask
 import orjson
 
+from api.auth.requested_scope import INTEGRATOR_PARAMETER, requested_scope
 from api.feed import cursors
 from api.hints.poll_hints import POLL_AFTER_MIN_MS, retry_after_s
 from api.http import query_params, version_prefix
 from api.http.cache_control import private_no_cache
 from api.http.long_poll import LongPoller
 from api.http.wait_preference import parse_wait_preference
+from api.limits.limited_request import note_hint, polled_name
 from api.rows.row_fields import RowRenderer, parse_row_fields
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC_INTEGRATOR
+from shared.domain.access.caller import Caller, Scope
 from shared.domain.feed_position import FeedEnd, FeedPosition
 from shared.domain.list_query import ListOrder
 from shared.errors import CursorExpired, PositionExpired
-from shared.live import pubsub
+from shared.live.signals import pubsub
 from shared.store.feed.reader import ChangedExecution, FeedPage, FeedQuery
 from shared.timestamps import format_rfc3339
 
 NOW: Final = "now"
-PAGE_PARAMETERS: Final = ("limit", "basket", "tag", "wait", "fields")
+PAGE_PARAMETERS: Final = ("limit", "basket", "tag", "wait", "fields", INTEGRATOR_PARAMETER)
 """The query parameters of every page of the feed."""
 FRESHNESS_MAX: Final = timedelta(seconds=3)
 """If the feed was complete less than this ago, its relay is alive; an idle relay confirms this each second."""
@@ -60,11 +62,11 @@ class FeedHandler:
         """Return the position of the cursor ``since``, which may be ``now``."""
         return self._services.feed_reader.end().position if since == NOW else cursors.decode(since, parameter="since")
 
-    def resolve_readable(self, since: str) -> FeedPosition:
+    def resolve_readable(self, scope: Scope, since: str) -> FeedPosition:
         """Return the position of ``since``; raises CursorExpired if the feed cannot be read from there."""
         position = self.resolve(since)
         try:
-            self._services.feed_reader.read_page(PUBLIC_INTEGRATOR, position, FeedQuery(1))
+            self._services.feed_reader.read_page(scope, position, FeedQuery(1))
         except PositionExpired:
             raise self._cursor_expired_error(position) from None
         return position
@@ -76,18 +78,19 @@ class FeedHandler:
         except PositionExpired:
             raise self._cursor_expired_error(position) from None
 
-    def respond(self, start: FeedPosition | None) -> flask.Response:
+    def respond(self, caller: Caller, start: FeedPosition | None) -> flask.Response:
         """Return the page of changes from ``start`` on (None: the oldest kept), by long poll if the request waits.
 
-        If the filter removes all changes that were read, a held request reads on from there. Raises CursorExpired.
+        It has the changes of the caller's scope. If the filter removes all changes that were read, a held request reads
+        on from there. Raises CursorExpired.
         """
-        fields = parse_row_fields()
+        scope, fields = requested_scope(caller), parse_row_fields(caller)
         query = FeedQuery(query_params.limit(), query_params.text("basket"), query_params.text("tag"))
         preference = parse_wait_preference()
 
         def read_page(_: bytes | None) -> FeedPage:
             nonlocal start
-            page = self._services.feed_reader.read_page(PUBLIC_INTEGRATOR, start, query)
+            page = self._services.feed_reader.read_page(scope, start, query)
             start = page.next_position if not page.changes else start
             return page
 
@@ -98,7 +101,9 @@ class FeedHandler:
             )  # fmt: skip
         except PositionExpired:
             raise self._cursor_expired_error(start) from None
-        return preference.mark_applied(self._page_response(held.value, fields), is_granted=held.is_granted)
+        return preference.mark_applied(
+            self._page_response(caller, scope, held.value, fields), is_granted=held.is_granted
+        )
 
     def _cursor_expired_error(self, start: FeedPosition | None) -> CursorExpired:
         """Return the error for a cursor that cannot be read from, with a new one and the list by which to catch up."""
@@ -118,11 +123,14 @@ class FeedHandler:
             resync=resync,
         )
 
-    def _page_response(self, page: FeedPage, fields: Collection[str] | None) -> flask.Response:
+    def _page_response(
+        self, caller: Caller, scope: Scope, page: FeedPage, fields: Collection[str] | None
+    ) -> flask.Response:
         now = self._services.clock.now_or_none()
         delay_ms = poll_after_ms(page, now)
+        note_hint(polled_name(), delay_ms)
         response = flask.jsonify(
-            changes=self._change_views(page, fields),
+            changes=self._change_views(caller, scope, page, fields),
             next_since=cursors.encode(page.next_position),
             caught_up=has_caught_up(page, now),
             poll_after_ms=delay_ms,
@@ -130,11 +138,13 @@ class FeedHandler:
         response.headers["Retry-After"] = str(retry_after_s(delay_ms))
         return private_no_cache(response)
 
-    def _change_views(self, page: FeedPage, fields: Collection[str] | None) -> Sequence[object]:
+    def _change_views(
+        self, caller: Caller, scope: Scope, page: FeedPage, fields: Collection[str] | None
+    ) -> Sequence[object]:
         if fields is None:
             return [_change_view(change) for change in page.changes]
         revs = {change.execution_id: change.rev for change in page.changes}
-        return [orjson.Fragment(row) for row in self._row_renderer.render_changed(revs, fields)]
+        return [orjson.Fragment(row) for row in self._row_renderer.render_changed(caller, scope, revs, fields)]
 
 
 def has_caught_up(page: FeedPage, now: datetime | None) -> bool:

@@ -12,6 +12,8 @@ import flask
 from flask import request
 from marshmallow import fields
 
+from api.auth.current_caller import current_caller
+from api.auth.requested_scope import INTEGRATOR_PARAMETER, requested_owner, requested_scope
 from api.feed import cursors
 from api.feed.changes import NOW, PAGE_PARAMETERS, FeedHandler
 from api.http import query_params
@@ -19,7 +21,7 @@ from api.http.cache_control import private_no_cache
 from api.http.request_body import Blueprint, LoadedBody, load_optional_body
 from api.http.schema_fields import BodySchema
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC_INTEGRATOR
+from shared.domain.access.caller import Scope
 from shared.errors import ConsumerNotFound, ValidationFailed
 from shared.ids import CONSUMER_NAME_PATTERN
 from shared.store.feed.consumer_store import FeedConsumer
@@ -43,7 +45,7 @@ def blueprint(feed: FeedHandler) -> Blueprint:
         """Get the changes since a cursor: each execution in its current state, in the order of the changes."""
         query_params.check_known("since", *PAGE_PARAMETERS)
         since = query_params.text("since")
-        return feed.respond(None if since is None else feed.resolve(since))
+        return feed.respond(current_caller(), None if since is None else feed.resolve(since))
 
     return blp
 
@@ -56,11 +58,12 @@ def consumers_blueprint(services: Services, feed: FeedHandler) -> Blueprint:
     @blp.route("/consumers")
     def all_consumers() -> flask.Response:
         """List the consumers by name, with the age of the oldest change that each has not acknowledged."""
-        query_params.check_known()
-        found = consumers.all(PUBLIC_INTEGRATOR)
+        query_params.check_known(INTEGRATOR_PARAMETER)
+        scope = requested_scope(current_caller())
+        found = consumers.all(scope)
         lags = services.feed_reader.lags_s([consumer.position for consumer in found], services.clock.now())
         views = [
-            _consumer_view(consumer) | {"lag_s": lag_s, "expired": lag_s is None}
+            _consumer_view(consumer, scope) | {"lag_s": lag_s, "expired": lag_s is None}
             for consumer, lag_s in zip(found, lags, strict=True)
         ]
         return private_no_cache(flask.jsonify(consumers=views, count=len(views)))
@@ -72,11 +75,11 @@ def consumers_blueprint(services: Services, feed: FeedHandler) -> Blueprint:
             fault = {"parameter": "name", "message": _NAME_RULE}
             raise ValidationFailed(f"the name of a consumer {_NAME_RULE}", details=[fault])
         body = load_optional_body(request, ("since",))
-        since = _parse_since(body)
+        since, owner = _parse_since(body), requested_owner(current_caller())
         try:
-            consumer, is_new = consumers.get(PUBLIC_INTEGRATOR, name), False
+            consumer, is_new = consumers.get(owner, name), False
         except ConsumerNotFound:
-            consumer, is_new = consumers.add(PUBLIC_INTEGRATOR, name, feed.resolve_readable(since))
+            consumer, is_new = consumers.add(owner, name, feed.resolve_readable(owner, since))
         response = _consumer_response(consumer, body.warnings)
         response.status_code = 201 if is_new else 200
         return response
@@ -84,22 +87,24 @@ def consumers_blueprint(services: Services, feed: FeedHandler) -> Blueprint:
     @blp.route("/consumers/<name>", methods=["DELETE"])
     def delete_consumer(name: str) -> flask.Response:
         """Delete a consumer."""
-        consumers.remove(PUBLIC_INTEGRATOR, _existing_name(name))
+        consumers.remove(requested_owner(current_caller()), _existing_name(name))
         return private_no_cache(flask.jsonify(success=True, message=f"consumer {name!r} deleted", consumer=name))
 
     @blp.route("/consumers/<name>/changes")
     def consumer_changes(name: str) -> flask.Response:
         """Get the changes since the cursor that this consumer has acknowledged; reading does not move it."""
         query_params.check_known(*PAGE_PARAMETERS)
-        return feed.respond(consumers.get(PUBLIC_INTEGRATOR, _existing_name(name)).position)
+        caller = current_caller()
+        return feed.respond(caller, consumers.get(requested_owner(caller), _existing_name(name)).position)
 
     @blp.route("/consumers/<name>/ack", methods=["POST"])
     @blp.arguments(AckSchema())
     def ack(body: LoadedBody, name: str) -> flask.Response:
         """Acknowledge all changes before ``cursor``, a page's ``next_since``; an older cursor has no effect."""
-        consumers.get(PUBLIC_INTEGRATOR, _existing_name(name))  # a missing one is reported before a faulty cursor
+        owner = requested_owner(current_caller())
+        consumers.get(owner, _existing_name(name))  # a missing one is reported before a faulty cursor
         position = cursors.decode(body["cursor"], parameter="cursor")
-        consumer = consumers.ack(PUBLIC_INTEGRATOR, name, position, feed.require_reached(position))
+        consumer = consumers.ack(owner, name, position, feed.require_reached(position))
         return _consumer_response(consumer, body.warnings)
 
     return blp
@@ -125,8 +130,10 @@ def _existing_name(name: str) -> str:
     return name
 
 
-def _consumer_view(consumer: FeedConsumer) -> dict[str, Any]:
-    return {
+def _consumer_view(consumer: FeedConsumer, scope: Scope = "") -> dict[str, Any]:
+    """Return what a reply shows of a consumer; if the list is of every integrator, also whose it is."""
+    owner = {"integrator": consumer.integrator} if scope is None else {}
+    return owner | {
         "consumer": consumer.name,
         "cursor": cursors.encode(consumer.position),
         "created_at": format_rfc3339(consumer.created_at),

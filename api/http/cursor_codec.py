@@ -23,6 +23,7 @@ class CursorKind(StrEnum):
     DEAD_LETTERS = "letters"
     LOG_LINES = "lines"
     KEYS = "keys"
+    INTEGRATIONS = "integr"
     AUDIT = "audit"
 
 

@@ -15,8 +15,8 @@ from typing import Final, Generic, TypeVar
 
 import flask
 
-from shared.live.pubsub import LINGER_S, Waiter, WakeupListener
 from shared.live.redis_monitor import RedisMonitor
+from shared.live.signals.pubsub import LINGER_S, Waiter, WakeupListener
 from shared.settings import Settings
 
 WAIT_MAX_S: Final = 30.0
@@ -58,11 +58,11 @@ class LongPoller:
     ) -> LongPollResult[T]:
         """Return the value of ``fetch`` as soon as it ``is_ready``, or when ``wait_s`` (at most 30) are over.
 
-        ``topic`` is the topic that :func:`shared.live.pubsub.publish_wakeup` publishes to when there may be a change.
-        ``fetch`` is called first, after each wake-up with what that carried, if anything, and once more when the time
-        is over; its exceptions pass through. If the value can become out of date without a wake-up, ``fresh_for_s`` of
-        the value says after how many seconds ``fetch`` is called again. ``is_new`` says that the value cannot be ready
-        yet, so that nothing is fetched before the wait begins.
+        :func:`shared.live.signals.pubsub.publish_wakeup` publishes to ``topic`` if there may be a change. ``fetch`` is
+        called first, after each wake-up with what that carried, if anything, and once more when the time is over; its
+        exceptions pass through. If the value can become out of date without a wake-up, ``fresh_for_s`` of the value
+        says after how many seconds ``fetch`` is called again. ``is_new`` says that the value cannot be ready yet, so
+        that nothing is fetched before the wait begins.
 
         Returns at once, not granted, if no permit is free, Redis is away or the process is about to end. If Redis
         goes away or the process ends during the wait, it fetches a last time and returns that value.

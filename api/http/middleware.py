@@ -22,16 +22,19 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from werkzeug.routing import RequestRedirect
 
 from api.http import problems
-from api.http.safe_path import are_safe_names
 from api.http.version_prefix import VERSION_PREFIX
 from shared.clock import boottime_s
 from shared.domain.access.caller import Caller
+from shared.domain.access.safe_names import are_safe_names
 from shared.ids import REQUEST_ID_PATTERN, new_request_id
 from shared.settings import Settings
 from shared.telemetry.lenient_json import encode_lenient
 from shared.telemetry.request_metrics import observe_request
 
-CORS_EXPOSED_HEADERS: Final = "ETag, Location, Retry-After, Idempotency-Replayed, Preference-Applied, X-Request-ID"
+CORS_EXPOSED_HEADERS: Final = (
+    "ETag, Location, Retry-After, Idempotency-Replayed, Preference-Applied, X-Request-ID, "
+    "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, RateLimit, RateLimit-Policy"
+)
 CORS_ALLOWED_HEADERS: Final = (
     "Authorization, Content-Type, Idempotency-Key, If-None-Match, Prefer, X-Request-ID, traceparent"
 )

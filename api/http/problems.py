@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Final
 
 import flask
@@ -47,7 +48,7 @@ def handle_bucket_error(error: errors.BucketError) -> flask.Response:
     """Return the response for one of Bucket's own errors; one that no client can fix becomes a plain 500."""
     if error.is_internal:
         return handle_unexpected_error(error)
-    if error.retryable:
+    if error.retryable and error.http_status != HTTPStatus.TOO_MANY_REQUESTS:  # the access log has it already
         _log().warning("request.refused", error_code=error.error_code, detail=error.message)
     return problem_response(error)
 

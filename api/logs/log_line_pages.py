@@ -17,7 +17,7 @@ import redis
 import structlog
 
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC_INTEGRATOR, ExecutionRecord
+from shared.domain.execution import ExecutionRecord
 from shared.ids import EXECUTION_ID_PATTERN
 from shared.live import log_stream
 from shared.live.log_stream import LogCursor, LogFilter, StreamStart
@@ -120,10 +120,10 @@ class LogPageReader:
     def _records(self, log_filter: LogFilter) -> Sequence[ExecutionRecord]:
         execution_id = log_filter.execution_id
         if execution_id is None:
-            return self._services.store.read_newest(_EXECUTIONS_SEARCHED, _LINES_SEARCHED)
+            return self._services.queries.read_newest(log_filter.scope, _EXECUTIONS_SEARCHED, _LINES_SEARCHED)
         if not EXECUTION_ID_PATTERN.fullmatch(execution_id):
             return ()
-        record = self._services.store.read(PUBLIC_INTEGRATOR, execution_id, outputs=())
+        record = self._services.store.read(log_filter.scope, execution_id, outputs=())
         return () if record is None else (record,)
 
 

@@ -7,16 +7,19 @@ from typing import Final
 
 import flask
 
+from api.auth.current_caller import current_caller
+from api.auth.requested_scope import INTEGRATOR_PARAMETER, requested_scope
 from api.http import cursor_codec, query_params
 from api.http.cache_control import private_no_cache
 from api.http.cursor_codec import CursorKind
 from api.http.request_body import Blueprint
 from api.logs.log_line_pages import ArchivePosition, LogPageReader, LogPosition
 from shared.catalogue.agent_catalogue import AgentCatalogue
+from shared.domain.access.caller import Caller
 from shared.errors import CursorInvalid
 from shared.live.log_stream import LogCursor, LogFilter
 
-_PAGE_PARAMETERS: Final = ("level", "execution_id", "since", "limit")
+_PAGE_PARAMETERS: Final = ("level", "execution_id", "since", "limit", INTEGRATOR_PARAMETER)
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -28,20 +31,20 @@ def blueprint(catalogue: AgentCatalogue, pages: LogPageReader) -> Blueprint:
     def logs() -> flask.Response:
         """List log lines, oldest first: the latest, or those after ``?since=`` (a ``next_since``)."""
         query_params.check_known("agent", *_PAGE_PARAMETERS)
-        return _page_response(pages, query_params.text("agent"))
+        return _page_response(current_caller(), pages, query_params.text("agent"))
 
     @blp.route("/agent-logs/<name>")
     def agent_logs(name: str) -> flask.Response:
         """List the log lines of one agent."""
         query_params.check_known(*_PAGE_PARAMETERS)
         catalogue.check_known(name)
-        return _page_response(pages, name)
+        return _page_response(current_caller(), pages, name)
 
     return blp
 
 
-def _page_response(pages: LogPageReader, agent: str | None) -> flask.Response:
-    log_filter = LogFilter(agent, _parse_level(), query_params.text("execution_id"))
+def _page_response(caller: Caller, pages: LogPageReader, agent: str | None) -> flask.Response:
+    log_filter = LogFilter(requested_scope(caller), agent, _parse_level(), query_params.text("execution_id"))
     lines, next_position = pages.read_page(log_filter, _parse_since(), query_params.limit())
     next_since = None if next_position is None else cursor_codec.encode_cursor(CursorKind.LOG_LINES, str(next_position))
     return private_no_cache(flask.jsonify(logs=lines, count=len(lines), next_since=next_since))

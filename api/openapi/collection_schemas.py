@@ -52,6 +52,7 @@ _SUMMARY_FIELDS: Final = (
 )  # fmt: skip
 _TRUE: Final[JsonObject] = {"type": "boolean", "enum": [True]}
 _SINGLE_STATUS: Final = "the status that the single call would have returned"
+_OWNER: Final = described(STRING, "the integrator that it belongs to; only an admin sees it")
 _CURSOR: Final[JsonObject] = {"type": "string", "minLength": 1}
 _CONSUMER: Final[dict[str, JsonObject]] = {
     "consumer": matching(CONSUMER_NAME_PATTERN),
@@ -145,8 +146,9 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         "",
         ("left_out", "warnings"),
         changed=described(
-            array_of({"anyOf": [ref("Standing"), ref("Execution")]}, maxItems=ITEMS_MAX),
-            "the executions whose rev differs from the one that was sent; as full polls if view is full",
+            array_of({"anyOf": [ref("Standing"), ref("Execution"), ref("ExecutionPart")]}, maxItems=ITEMS_MAX),
+            "the executions whose rev differs from the one that was sent; as full polls if view is full, but without "
+            "payloads for a key that does not see them",
         ),
         unchanged=described(COUNT, "how many have not changed"),
         not_found=array_of(STRING, maxItems=ITEMS_MAX),
@@ -168,7 +170,8 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "DeadLetter": object_of(
         "What failed for good: a run, or a message that could not be read.",
-        ("times",),
+        ("times", "integrator"),
+        integrator=_OWNER,
         id=matching(DEAD_LETTER_ID_PATTERN),
         kind=enum_of(*DeadLetterKind),
         execution_id=nullable(EXECUTION_ID),
@@ -198,6 +201,9 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "Consumer": object_of("", ("warnings",), **_CONSUMER, warnings=WARNINGS),
     "ConsumerListed": object_of(
+        "",
+        ("integrator",),
+        integrator=_OWNER,
         **_CONSUMER,
         lag_s=described(
             nullable({"type": "number", "minimum": 0}),
@@ -215,7 +221,9 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "Basket": object_of(
         "A basket: either agents, in their order, or steps, a graph.",
-        ("agents", "steps", "faults"),
+        ("agents", "steps", "faults", "shared", "integrator"),
+        shared=described(BOOLEAN, "if keys are required: whether every integrator can run it"),
+        integrator=_OWNER,
         name=BASKET,
         basket_name=described(BASKET, "the same as name"),
         description=STRING,

@@ -19,8 +19,10 @@ from api.openapi.json_schema import (
     matching,
 )
 from api.openapi.response_schemas import AGENT, BASKET, EXECUTION_FIELDS, EXECUTION_ID, LEVEL, REQUEST_ID, STEP
-from api.openapi.trust_schemas import KEY_ID
+from api.openapi.trust_schemas import INTEGRATION_ID, KEY_ID
 from api.rows.row_fields import ROW_FIELDS
+from shared.domain.access.api_key import INTEGRATOR_PATTERN
+from shared.domain.access.integration import IntegrationStatus
 from shared.domain.list_query import ListOrder
 from shared.domain.status import ExecutionStatus
 from shared.ids import CONSUMER_NAME_PATTERN, DEAD_LETTER_ID_PATTERN, EXECUTION_ID_PATTERN
@@ -36,6 +38,7 @@ _header: Final = partial(_parameter, "header")
 
 _FIELD: Final = "|".join(EXECUTION_FIELDS)
 _ROW_FIELD: Final = "|".join(ROW_FIELDS)
+_INTEGRATION_STATUS: Final = "|".join(IntegrationStatus)
 _STATUS: Final = "|".join(ExecutionStatus)
 # HTTP trims white space at both ends, so a key neither begins nor ends with it. A comma joins two headers.
 _KEY: Final = matching("^[!-+\\--~](?:[ -+\\--~]{0,253}[!-+\\--~])?$") | {"minLength": 1, "maxLength": 255}
@@ -57,6 +60,12 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
     "Step": _path("step", STEP, "a step's id, as in the execution's steps"),
     "AgentName": _path("name", AGENT, "an agent's name, as GET /agents lists it"),
     "BasketName": _path("name", BASKET, "a basket's name, as GET /baskets lists it"),
+    "IntegrationId": _path("integration_id", INTEGRATION_ID, "an integration's id, as GET /integrations lists it"),
+    "IntegrationStatuses": _query(
+        "status",
+        matching(f"^ *(?:{_INTEGRATION_STATUS})(?: *, *(?:{_INTEGRATION_STATUS}))* *$"),
+        "only integrations in these statuses, separated by commas",
+    ),
     "KeyId": _path("key_id", KEY_ID, "a key's id, as GET /keys lists it"),
     "LetterId": _path(
         "letter_id",
@@ -107,6 +116,9 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
     "ConsumerName": _path("name", matching(CONSUMER_NAME_PATTERN), "the name of a consumer, which PUT creates"),
     "DocsFile": _path("file", enum_of(*DOCS_FILES), "a file that the page loads"),
     "ProblemCode": _path("code", matching("^[a-z_]+$"), "an error_code, of a request or of a run"),
+    "OfIntegrator": _query(
+        "integrator", matching(INTEGRATOR_PATTERN), "an admin's: only what belongs to it; else only one's own name"
+    ),
     "OfBasket": _query("basket", STRING, "only executions of this basket"),
     "OfTag": _query("tag", STRING, "only executions that have this tag"),
     "Status": _query(

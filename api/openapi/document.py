@@ -14,6 +14,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from api.auth.route_permissions import ROUTE_PERMISSIONS
 from api.http.problems import MEDIA_TYPE
 from api.http.version_prefix import VERSION_PREFIX
+from api.limits.route_classes import ROUTE_CLASSES
 from api.openapi.collection_schemas import COLLECTION_SCHEMAS
 from api.openapi.components import COMMON_HEADERS, HEADER_NAMES, HEADERS, LINKS, PARAMETERS
 from api.openapi.json_schema import JsonObject, ref
@@ -25,12 +26,14 @@ from api.openapi.response_schemas import RESPONSE_SCHEMAS
 from api.openapi.trust_schemas import TRUST_SCHEMAS
 from shared import errors
 from shared.domain.access.caller import Permission
+from shared.limits import LimitClass
 
 _SCHEMA_REF_PREFIX: Final = "#/components/schemas/"
 _METHODS: Final = frozenset({"get", "post", "put", "delete", "patch"})
 _COMMON_ERRORS: Final[ErrorTypes] = (errors.ValidationFailed, errors.InternalError)
 _REFUSALS: Final[ErrorTypes] = (errors.Unauthenticated, errors.Forbidden)
 _AUTH_ERRORS: Final[Mapping[Permission, ErrorTypes]] = {Permission.PUBLIC: ()}
+_WITH_RETRY_AFTER: Final = (http.HTTPStatus.TOO_MANY_REQUESTS, http.HTTPStatus.SERVICE_UNAVAILABLE)
 _DESCRIPTION: Final = f"""\
 Bucket runs baskets of agents for other systems. `POST` a run, get an `execution_id` at once, and poll `status_url`
 until `done` is true; come back after `poll_after_ms`. There are no callbacks.
@@ -141,7 +144,7 @@ def _operation_object(name: str, generated: Mapping[str, Any], examples: Mapping
         }
     operation["responses"] = {
         str(status): _response_object(reply, recorded.get(str(status)))
-        for status, reply in chain(row.responses.items(), _problem_responses(row, permission))
+        for status, reply in chain(row.responses.items(), _problem_responses(name, row, permission))
     }
     return operation
 
@@ -169,14 +172,21 @@ def _response_object(spec: ResponseSpec, examples: Any) -> JsonObject:
     return response
 
 
-def _problem_responses(row: Operation, permission: Permission) -> Iterator[tuple[int, ResponseSpec]]:
+def _limit_errors(name: str) -> ErrorTypes:
+    limit_class = ROUTE_CLASSES.get(name)
+    if limit_class is LimitClass.SUBMIT and not name.endswith("/cancel"):
+        return (errors.RateLimited, errors.QuotaExceeded)
+    return () if limit_class is None else (errors.RateLimited,)
+
+
+def _problem_responses(name: str, row: Operation, permission: Permission) -> Iterator[tuple[int, ResponseSpec]]:
     by_status: dict[int, list[str]] = {}
-    for error_type in dict.fromkeys((*_COMMON_ERRORS, *_AUTH_ERRORS.get(permission, _REFUSALS), *row.error_types)):
+    for error_type in dict.fromkeys(
+        (*_COMMON_ERRORS, *_AUTH_ERRORS.get(permission, _REFUSALS), *_limit_errors(name), *row.error_types)
+    ):
         by_status.setdefault(error_type.http_status, []).append(error_type.error_code)
     for status, codes in sorted(by_status.items()):
-        headers = (
-            ("Cache-None", "Retry-After-Refused") if status == http.HTTPStatus.SERVICE_UNAVAILABLE else ("Cache-None",)
-        )
+        headers = ("Cache-None", "Retry-After-Refused") if status in _WITH_RETRY_AFTER else ("Cache-None",)
         # From werkzeug, as in the status line; the phrases of `http` differ between versions of Python.
         yield (
             status,

@@ -54,6 +54,7 @@ BODY_ERRORS: Final[ErrorTypes] = (
 )
 SUBMIT_ERRORS: Final[ErrorTypes] = (
     *BODY_ERRORS,
+    errors.IntegrationInactive,
     errors.IdempotencyKeyReused,
     errors.Unavailable,
     errors.Overloaded,

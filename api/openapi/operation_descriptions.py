@@ -84,6 +84,29 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     "GET /audit": "An auditor sees the events of its integrator, an admin all. Each write has one, stored before the "
     "answer; failed log-ins and refused rights too.",
     "GET /me": "While the server requires no keys, everyone is the same caller, with the role admin.",
+    "GET /integrations": f"Sorted by name. {_PAGE}",
+    "POST /integrations": (
+        "`name` becomes the integrator of its keys, and `baskets` all that they may run. The agents and baskets must "
+        "exist. Next come `review`, `approve`, the checklists and `activate`."
+    ),
+    "GET /integrations/{integration_id}": "`history` says who moved it when, and why.",
+    "PUT /integrations/{integration_id}": (
+        "Only while it is `requested` or `changes_requested`; after that, its review can request changes. It is "
+        "`requested` then."
+    ),
+    "POST /integrations/{integration_id}/review": "From `requested` or `changes_requested` to `in_review`.",
+    "POST /integrations/{integration_id}/approve": "From `in_review` to `approved`.",
+    "POST /integrations/{integration_id}/request-changes": "From `in_review` to `changes_requested`.",
+    "POST /integrations/{integration_id}/activate": (
+        "From `approved` or `suspended` to `active`, if all items of both checklists are done. Keep `key` in a secret "
+        "store; if the reply was lost, `POST /keys/{key_id}/rotate` makes another. A later activation issues none: "
+        "the keys of before may submit again."
+    ),
+    "POST /integrations/{integration_id}/suspend": (
+        "From `active` to `suspended`: its keys may poll, but 403 `integration_inactive` refuses each new run."
+    ),
+    "PUT /integrations/{integration_id}/checklist": "Items that the body leaves out stay as they are.",
+    "GET /integrations/{integration_id}/compliance": "`percentage` is whole, and 100 only if all items are done.",
     "GET /keys": f"Records only: no reply ever shows a key again. {_PAGE}",
     "POST /keys": (
         "Keep `key` in a secret store: no other reply shows it, and Bucket stores only a hash. If the reply was lost, "

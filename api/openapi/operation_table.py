@@ -32,11 +32,11 @@ _LONG_POLL_HEADERS: Final = (*_POLL_HEADERS, "Preference-Applied")
 _DOCUMENT_HEADERS: Final = ("Document-ETag", "Cache-Revalidate")
 _ACCEPT_PARAMETERS: Final = ("IdempotencyKey", "Traceparent")
 _SUBMIT_PARAMETERS: Final = (*_ACCEPT_PARAMETERS, "Prefer")
-_CHANGES_PARAMETERS: Final = ("Limit", "OfBasket", "OfTag", "RowFields", "Wait", "Prefer")
-_LOG_LINES_PARAMETERS: Final = ("Level", "OfExecution", "Since", "Limit")
+_CHANGES_PARAMETERS: Final = ("Limit", "OfBasket", "OfTag", "RowFields", "Wait", "Prefer", "OfIntegrator")
+_LOG_LINES_PARAMETERS: Final = ("Level", "OfExecution", "Since", "Limit", "OfIntegrator")
 _LIST_PARAMETERS: Final = (
     "Status", "OfBasket", "OfTag", "OfRequest", "RetryOf", "OfReference", "OfIdempotencyKey", "CreatedAfter",
-    "CreatedBefore", "UpdatedSince", "Order", "RowFields", "Limit", "Cursor",
+    "CreatedBefore", "UpdatedSince", "Order", "RowFields", "Limit", "Cursor", "OfIntegrator",
 )  # fmt: skip
 
 _ACCEPTED: Final = ResponseSpec(
@@ -151,7 +151,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     ),
     "GET /dead-letters": Operation(
         ok("One page of dead letters, the newest finished first.", ref("DeadLetterPage"), *PRIVATE, links=("Requeue",)),
-        ("Limit", "Cursor"),
+        ("Limit", "Cursor", "OfIntegrator"),
         PAGE_ERRORS,
     ),
     "POST /dead-letters/{letter_id}/requeue": Operation(
@@ -164,20 +164,22 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "GET /executions/changes": Operation(
         _CHANGES, ("ChangesSince", *_CHANGES_PARAMETERS), (errors.CursorExpired, *PAGE_ERRORS)
     ),
-    "GET /consumers": Operation(ok("All consumers, sorted by name.", ref("ConsumerList"), *PRIVATE), (), STORE_ERRORS),
+    "GET /consumers": Operation(
+        ok("All consumers, sorted by name.", ref("ConsumerList"), *PRIVATE), ("OfIntegrator",), STORE_ERRORS
+    ),
     "PUT /consumers/{name}": Operation(
         {
             200: ResponseSpec("Existed, unchanged.", ref("Consumer"), PRIVATE),
             201: ResponseSpec("Created.", ref("Consumer"), PRIVATE),
         },
-        ("ConsumerName",),
+        ("ConsumerName", "OfIntegrator"),
         (*BODY_ERRORS, errors.NotFound, errors.CursorInvalid, errors.CursorExpired, *WRITE_ERRORS),
         "NewConsumer",
         is_body_required=False,
     ),
     "DELETE /consumers/{name}": Operation(
         ok("Deleted.", ref("ConsumerDeleted"), *PRIVATE),
-        ("ConsumerName",),
+        ("ConsumerName", "OfIntegrator"),
         (*CONSUMER_ERRORS, *WRITE_ERRORS),
     ),
     "GET /consumers/{name}/changes": Operation(
@@ -185,24 +187,28 @@ OPERATIONS: Final[dict[str, Operation]] = {
     ),
     "POST /consumers/{name}/ack": Operation(
         ok("The consumer after the ack.", ref("Consumer"), *PRIVATE),
-        ("ConsumerName",),
+        ("ConsumerName", "OfIntegrator"),
         (*BODY_ERRORS, errors.CursorInvalid, *CONSUMER_ERRORS, errors.CursorExpired, *WRITE_ERRORS),
         "Ack",
     ),
     "GET /agents": Operation(ok("The agents, sorted by name.", array_of(_AGENT), "Cache-None"), ("Domain",)),
     "GET /agents/{name}": Operation(ok("The agent.", _AGENT, "Cache-None"), ("AgentName",), AGENT_ERRORS),
-    "GET /baskets": Operation(ok("The baskets, sorted by name.", ref("BasketList"), "Cache-None"), (), STORE_ERRORS),
+    "GET /baskets": Operation(
+        ok("The baskets, sorted by name.", ref("BasketList"), "Cache-None"), ("OfIntegrator",), STORE_ERRORS
+    ),
     "GET /baskets/{name}": Operation(
-        ok("The basket.", ref("Basket"), "Cache-None"), ("BasketName",), (*BASKET_ERRORS, *STORE_ERRORS)
+        ok("The basket.", ref("Basket"), "Cache-None"), ("BasketName", "OfIntegrator"), (*BASKET_ERRORS, *STORE_ERRORS)
     ),
     "POST /create-basket": Operation(
         {201: ResponseSpec("Created.", ref("BasketCreated"), ("Cache-None",))},
-        (),
+        ("OfIntegrator",),
         (*BODY_ERRORS, errors.UnknownAgent, errors.BasketExists, *WRITE_ERRORS),
         "NewBasket",
     ),
     "DELETE /baskets/{name}": Operation(
-        ok("Deleted.", ref("BasketDeleted"), "Cache-None"), ("BasketName",), (*BASKET_ERRORS, *WRITE_ERRORS)
+        ok("Deleted.", ref("BasketDeleted"), "Cache-None"),
+        ("BasketName", "OfIntegrator"),
+        (*BASKET_ERRORS, *WRITE_ERRORS),
     ),
     "GET /logs": Operation(_LOG_LINES, ("Agent", *_LOG_LINES_PARAMETERS), PAGE_ERRORS),
     "GET /agent-logs/{name}": Operation(

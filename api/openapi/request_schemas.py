@@ -9,9 +9,12 @@ from typing import Any, Final
 from api.actions.cancel import REASON_MAX
 from api.auth.schemas import GRACE_MAX
 from api.feed.changes import NOW
+from api.integrations.schemas import COMMENT_MAX
 from api.openapi.json_schema import JsonObject, described, enum_of, nullable, ref
 from api.openapi.response_schemas import TIMEOUT_S
+from api.openapi.trust_schemas import VOLUME
 from api.submission.schemas import METADATA_MAX_BYTES
+from shared.domain.access.integration_checklists import CHECKLIST_ITEMS
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.definitions.retry_policy import NAMED_RETRY_POLICIES, RETRY_POLICY_LIMITS
 from shared.domain.lifecycle.rerun import RetryFrom
@@ -82,6 +85,20 @@ _HAND_WRITTEN_SCHEMAS: Final[dict[str, JsonObject]] = {
         },
         "additionalProperties": False,
     },
+    "Comment": {
+        "type": "object",
+        "properties": {
+            "comment": described(nullable({"type": "string", "minLength": 1, "maxLength": COMMENT_MAX}), "why")
+        },
+        "additionalProperties": False,
+    },
+    "Ticks": {
+        "type": "object",
+        "description": "items of the checklists by id: true is done, false is open",
+        "properties": {name: {"type": "boolean"} for name in CHECKLIST_ITEMS},
+        "minProperties": 1,
+        "additionalProperties": False,
+    },
     "Nothing": {"type": "object", "description": "no keys are defined yet"},
 }
 
@@ -92,8 +109,9 @@ def build_request_schemas(generated: Mapping[str, JsonObject]) -> dict[str, Json
     step = schemas["WrittenStep"]["properties"]
     step["retry"] = _RETRY_SCHEMA
     step["timeout_s"] = nullable(TIMEOUT_S)
-    for name in ("BasketConfig", "NewBasket", "WrittenStep", "NewKey"):
+    for name in ("BasketConfig", "NewBasket", "WrittenStep", "NewKey", "NewIntegration", "Reason"):
         schemas[name]["additionalProperties"] = False
+    schemas["NewIntegration"]["properties"]["volume"] = VOLUME
     # Read by a plain loop, so marshmallow does not have the rule.
     schemas["PolledItem"]["properties"]["rev"] |= {"minimum": 0, "maximum": 2**63 - 1}
     for name in ("RunBasket", "RunAgent", "BatchItem"):

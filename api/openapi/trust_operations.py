@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from api.openapi.json_schema import ref
@@ -17,6 +18,19 @@ from api.openapi.operation import (
     ok,
 )
 from shared import errors
+
+_INTEGRATION_ERRORS: Final = (errors.NotFound, errors.IntegrationNotFound)
+
+
+def _integration_move(schema: str = "Integration", *more_errors: type[errors.BucketError]) -> Operation:
+    return Operation(
+        ok("The integration after its move.", ref(schema), "Cache-None"),
+        ("IntegrationId",),
+        (*BODY_ERRORS, *_INTEGRATION_ERRORS, errors.IllegalMove, *more_errors, *WRITE_ERRORS),
+        "Comment",
+        is_body_required=False,
+    )
+
 
 _KEY_ERRORS: Final = (errors.NotFound, errors.KeyNotFound)
 
@@ -46,5 +60,45 @@ TRUST_OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "DELETE /keys/{key_id}": Operation(
         ok("Revoked.", ref("KeyRevoked"), "Cache-None"), ("KeyId",), (*_KEY_ERRORS, *WRITE_ERRORS)
+    ),
+    "GET /integrations": Operation(
+        ok("One page of integrations, without their histories.", ref("IntegrationPage"), *PRIVATE),
+        ("Limit", "Cursor", "IntegrationStatuses"),
+        PAGE_ERRORS,
+    ),
+    "POST /integrations": Operation(
+        {201: ResponseSpec("Registered.", ref("Integration"), ("Cache-None",))},
+        (),
+        (*BODY_ERRORS, errors.IntegrationExists, *WRITE_ERRORS),
+        "NewIntegration",
+    ),
+    "GET /integrations/{integration_id}": Operation(
+        ok("The integration.", ref("Integration"), *PRIVATE), ("IntegrationId",), (*_INTEGRATION_ERRORS, *STORE_ERRORS)
+    ),
+    "PUT /integrations/{integration_id}": Operation(
+        ok("The integration as it is now.", ref("Integration"), "Cache-None"),
+        ("IntegrationId",),
+        (*BODY_ERRORS, *_INTEGRATION_ERRORS, errors.IntegrationExists, errors.IllegalMove, *WRITE_ERRORS),
+        "NewIntegration",
+    ),
+    "POST /integrations/{integration_id}/review": _integration_move(),
+    "POST /integrations/{integration_id}/approve": _integration_move(),
+    "POST /integrations/{integration_id}/request-changes": replace(
+        _integration_move(), body="Reason", is_body_required=True
+    ),
+    "POST /integrations/{integration_id}/activate": _integration_move(
+        "IntegrationActivated", errors.IntegrationIncomplete
+    ),
+    "POST /integrations/{integration_id}/suspend": _integration_move(),
+    "PUT /integrations/{integration_id}/checklist": Operation(
+        ok("How far the checklists are now.", ref("Compliance"), "Cache-None"),
+        ("IntegrationId",),
+        (*BODY_ERRORS, *_INTEGRATION_ERRORS, *WRITE_ERRORS),
+        "Ticks",
+    ),
+    "GET /integrations/{integration_id}/compliance": Operation(
+        ok("How far the checklists are.", ref("Compliance"), *PRIVATE),
+        ("IntegrationId",),
+        (*_INTEGRATION_ERRORS, *STORE_ERRORS),
     ),
 }

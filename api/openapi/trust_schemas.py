@@ -21,10 +21,27 @@ from api.openapi.json_schema import (
 )
 from shared.domain.access.audit_event import Outcome
 from shared.domain.access.caller import Role
+from shared.domain.access.integration import (
+    HISTORY_MAX,
+    INTEGRATION_ID_PATTERN,
+    IntegrationAction,
+    IntegrationStatus,
+)
+from shared.domain.access.integration_checklists import CHECKLIST_ITEMS, Checklist
 from shared.domain.access.key_format import KEY_ID_PATTERN
 
 KEY_ID: Final = matching(KEY_ID_PATTERN)
+INTEGRATION_ID: Final = matching(INTEGRATION_ID_PATTERN)
+VOLUME: Final[JsonObject] = {
+    "description": "runs a day, or a text or an object that says more",
+    "anyOf": [
+        {"type": "number", "minimum": 0},
+        {"type": "string", "minLength": 1},
+        {"type": "object", "additionalProperties": True, "minProperties": 1},
+    ],
+}
 _ROLE: Final = enum_of(*Role)
+_PERCENTAGE: Final[JsonObject] = {"type": "integer", "minimum": 0, "maximum": 100}
 _TRUE: Final[JsonObject] = {"type": "boolean", "enum": [True]}
 _RECORD: Final[dict[str, JsonObject]] = {
     "id": described(KEY_ID, "no secret: it stands in the key, in logs and in the audit"),
@@ -45,6 +62,41 @@ _RECORD: Final[dict[str, JsonObject]] = {
 }
 _DEFINITION: Final[JsonObject] = {"type": "object", "additionalProperties": True}
 _REPLACED: Final = object_of("", id=KEY_ID, expires_at=TIMESTAMP)
+_INTEGRATION_STATUS: Final = enum_of(*IntegrationStatus)
+_MOVE: Final = object_of(
+    "One move of an integration; the first is its request.",
+    action=enum_of(*IntegrationAction),
+    before=nullable(_INTEGRATION_STATUS),
+    after=_INTEGRATION_STATUS,
+    by=STRING,
+    at=TIMESTAMP,
+    comment=nullable(STRING),
+)
+_INTEGRATION: Final[dict[str, JsonObject]] = {
+    "id": INTEGRATION_ID,
+    "name": described(STRING, "the integrator of its keys"),
+    "status": _INTEGRATION_STATUS,
+    "percentage": described(_PERCENTAGE, "of the items of its checklists; 100 only if all are done"),
+    "use_case": STRING,
+    "data_flow": STRING,
+    "agents": array_of(STRING),
+    "baskets": array_of(STRING),
+    "volume": VOLUME,
+    "contact": STRING,
+    "mapping_url": nullable(STRING),
+    "key_id": described(nullable(KEY_ID), "the key that its first activation issued"),
+    "updated_at": TIMESTAMP,
+    "history": described(array_of(ref("IntegrationMove")), f"the newest {HISTORY_MAX}; lists leave it out"),
+}
+_CHECKED_ITEM: Final = object_of(
+    "An item of a checklist, and who said last whether it is done.",
+    id=enum_of(*CHECKLIST_ITEMS),
+    checklist=enum_of(*Checklist),
+    text=STRING,
+    done=BOOLEAN,
+    by=nullable(STRING),
+    at=nullable(TIMESTAMP),
+)
 
 TRUST_SCHEMAS: Final[dict[str, JsonObject]] = {
     "Me": object_of(
@@ -66,6 +118,18 @@ TRUST_SCHEMAS: Final[dict[str, JsonObject]] = {
         key=described(STRING, "the key itself: shown once, here"),
         replaces=described(_REPLACED, "after a rotation: the old key, and how long it stays valid"),
     ),
+    "IntegrationMove": _MOVE,
+    "Integration": object_of("A registered integration.", ("history",), **_INTEGRATION),
+    "IntegrationActivated": object_of(
+        "An active integration; the first activation issues its key.",
+        ("key", "key_expires_at"),
+        **_INTEGRATION,
+        key=described(STRING, "the key itself: shown once, here"),
+        key_expires_at=TIMESTAMP,
+    ),
+    "IntegrationPage": object_of("", integrations=array_of(ref("Integration")), next_cursor=nullable(STRING)),
+    "CheckedItem": _CHECKED_ITEM,
+    "Compliance": object_of("", percentage=_PERCENTAGE, items=array_of(ref("CheckedItem"))),
     "AuditPage": object_of(
         "",
         events=array_of(ref("AuditEvent")),

@@ -12,7 +12,8 @@ import redis
 import structlog
 
 from shared.bootstrap import Services
-from shared.domain.execution import NEWEST_LOG_LINES, PUBLIC_INTEGRATOR, ExecutionRecord, LogPageQuery
+from shared.domain.access.caller import Scope
+from shared.domain.execution import NEWEST_LOG_LINES, ExecutionRecord, LogPageQuery
 from shared.errors import ExecutionExpired, ExecutionNotFound, InternalError
 from shared.ids import EXECUTION_ID_PATTERN, created_at_of
 from shared.live.redis_monitor import RedisMonitor
@@ -28,8 +29,19 @@ class ExecutionReader:
         self._services = services
         self._monitor = monitor
 
+    def integrator_of(self, scope: Scope, execution_id: str) -> str:
+        """Return the integrator in whose name a run is looked up: the scope itself, or for None the run's own.
+
+        Only the latter reads MongoDB, and raises ExecutionNotFound or ExecutionExpired.
+        """
+        if scope is not None:
+            return scope
+        found = self._services.queries.find_integrator(execution_id)
+        return found or self.read(None, execution_id, causal=True).execution.integrator
+
     def read(
         self,
+        scope: Scope,
         execution_id: str,
         *,
         outputs: Iterable[str] = (),
@@ -37,13 +49,15 @@ class ExecutionReader:
         causal: bool = False,
         min_rev: int = 0,
     ) -> ExecutionRecord:
-        """Return a run with those of its large ``outputs``; raises ExecutionNotFound or ExecutionExpired.
+        """Return a run of ``scope`` with those of its large ``outputs``; raises ExecutionNotFound or ExecutionExpired.
+
+        A run of another integrator is not found, in the same way as one that does not exist.
 
         ``causal`` reads in a causal session, which waits until a majority has what the primary has. A read that finds
         nothing, or a revision below ``min_rev`` (one that the caller has seen), is repeated in that way: a primary that
         was just elected serves older majority data for a moment.
         """
-        read = partial(self._services.store.read, PUBLIC_INTEGRATOR, execution_id, outputs=tuple(outputs), page=page)
+        read = partial(self._services.store.read, scope, execution_id, outputs=tuple(outputs), page=page)
         record = read(causal=causal)
         if not causal and (record is None or record.execution.rev < min_rev):
             record = read(causal=True)
@@ -66,7 +80,8 @@ class ExecutionReader:
         """Return the rendered view of ``record``; large outputs that its result needs are read too."""
         missing = set(result_steps(record.execution)) - set(record.outputs)
         if missing:
-            complete = self.read(record.execution.id, outputs=missing, page=page, min_rev=record.execution.rev)
+            run = record.execution
+            complete = self.read(run.integrator, run.id, outputs=missing, page=page, min_rev=run.rev)
             record = replace(record, outputs=complete.outputs)
         view = render(record, page)
         if view is None:

@@ -5,14 +5,15 @@ It works on the rendered view, which has the newest log lines, so most of these 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
 from flask import request
 
 from api.http import query_params
-from api.rows.row_fields import ALWAYS_INCLUDED
+from api.rows.row_fields import ALWAYS_INCLUDED, check_sees_payloads, hide_agent_texts
+from shared.domain.access.caller import Caller
 from shared.domain.execution import NEWEST_LOG_LINES, LogPageQuery
 
 FIELD_NAMES: Final = (
@@ -25,10 +26,14 @@ FIELD_NAMES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class FieldSelection:
-    """The part of a poll that a caller wants: which log lines, and which fields (None: all)."""
+    """The part of a poll that a caller wants: which log lines, and which fields (None: all).
+
+    ``hides_texts`` replaces the texts of agents in the other fields.
+    """
 
     page: LogPageQuery = NEWEST_LOG_LINES
     fields: frozenset[str] | None = None
+    hides_texts: bool = False
 
     @property
     def is_all(self) -> bool:
@@ -43,6 +48,8 @@ class FieldSelection:
 
     def select(self, view: dict[str, Any]) -> bytes:
         """Return this part of a parsed view that shows the page already."""
+        if self.hides_texts:
+            hide_agent_texts(view)
         if self.fields is None:
             return orjson.dumps(view)
         # A gap is never silent: a reply with log lines always has this field.
@@ -52,15 +59,24 @@ class FieldSelection:
 
 
 FULL_SELECTION: Final = FieldSelection()
+PAYLOAD_FIELDS: Final = frozenset({"result", "outputs", "logs", "metadata"})
+"""What a caller without payloads does not see: what callers and agents have put into the run."""
+WITHOUT_PAYLOADS: Final = FieldSelection(fields=frozenset(FIELD_NAMES) - PAYLOAD_FIELDS, hides_texts=True)
 
 
-def parse_field_selection() -> FieldSelection:
-    """Parse ``after``, ``limit`` and ``fields`` of this request; raises ValidationFailed."""
+def parse_field_selection(caller: Caller) -> FieldSelection:
+    """Parse ``after``, ``limit`` and ``fields`` of this request; raises ValidationFailed.
+
+    A caller without payloads gets all other fields; raises Forbidden if it asks for one of them, or for log lines.
+    """
     if not request.environ.get("QUERY_STRING"):
-        return FULL_SELECTION
-    return FieldSelection(
-        LogPageQuery(query_params.after(), query_params.limit()), query_params.field_names(FIELD_NAMES, "a poll")
-    )
+        return FULL_SELECTION if caller.sees_payloads else WITHOUT_PAYLOADS
+    page = LogPageQuery(query_params.after(), query_params.limit())
+    fields = query_params.field_names(FIELD_NAMES, "a poll")
+    if caller.sees_payloads:
+        return FieldSelection(page, fields)
+    check_sees_payloads(caller, PAYLOAD_FIELDS & (fields or set()) | ({"logs"} if page.after is not None else set()))
+    return WITHOUT_PAYLOADS if fields is None else replace(WITHOUT_PAYLOADS, fields=fields)
 
 
 def has_newer_lines(view: dict[str, Any], page: LogPageQuery) -> bool:

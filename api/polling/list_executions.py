@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import flask
 import orjson
 
-from api.hints.poll_hints import ViewHints
+from api.auth.requested_scope import INTEGRATOR_PARAMETER, requested_scope
 from api.http import list_cursors, query_params
 from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
 from api.http.cursor_codec import CursorKind
 from api.http.schema_fields import ITEMS_MAX
 from api.rows.row_fields import RowRenderer, parse_row_fields
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC_INTEGRATOR, batch_item_key
+from shared.domain.access.caller import Caller
+from shared.domain.execution import batch_item_key
 from shared.domain.list_query import ListOrder, ListPosition, ListQuery
 from shared.domain.status import ExecutionStatus
-from shared.live.render import render_status
 
 PARAMETERS: Final = (
     "status", "basket", "tag", "request_id", "retry_of", "reference", "idempotency_key", "created_after",
-    "created_before", "updated_since", "order", "limit", "cursor", "fields",
+    "created_before", "updated_since", "order", "limit", "cursor", "fields", INTEGRATOR_PARAMETER,
 )  # fmt: skip
 
 
-def respond_with_list(services: Services, view_hints: ViewHints, row_renderer: RowRenderer) -> flask.Response:
-    """Return the page of the list that this request asks for."""
+def respond_with_list(caller: Caller, services: Services, row_renderer: RowRenderer) -> flask.Response:
+    """Return the page of the list that this request of ``caller`` asks for."""
     query_params.check_known(*PARAMETERS)
-    query, limit, fields = _parse_filters(), query_params.limit(), parse_row_fields()
+    scope = requested_scope(caller)
+    query, limit, fields = _parse_filters(), query_params.limit(), parse_row_fields(caller)
     query_bytes = orjson.dumps(query)
     cursor = query_params.text("cursor")
     after = None if cursor is None else ListPosition(*list_cursors.decode(CursorKind.EXECUTIONS, cursor, query_bytes))
     with_metadata = fields is not None and "metadata" in fields
-    matches = services.queries.list_page(PUBLIC_INTEGRATOR, query, limit + 1, after, with_metadata=with_metadata)
+    matches = services.queries.list_page(scope, query, limit + 1, after, with_metadata=with_metadata)
     page = matches[:limit]
     next_cursor = None
     if len(matches) > limit:
         last = page[-1].position
         next_cursor = list_cursors.encode(CursorKind.EXECUTIONS, last.at, last.id, query_bytes)
-    if fields is None:
-        rows: Sequence[bytes] = [view_hints.add_to(render_status(row.execution)).json for row in page]
-    else:
-        rows = row_renderer.render([row.execution for row in page], fields)
+    rows = row_renderer.render(caller, scope, [row.execution for row in page], fields)
     body = b'{"executions":[' + b",".join(rows) + b'],"next_cursor":' + orjson.dumps(next_cursor) + b"}"
     return flask.Response(body, 200, PRIVATE_NO_CACHE_HEADERS, mimetype="application/json")
 

@@ -6,8 +6,10 @@ such run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -21,19 +23,23 @@ from api.http.etags import RawResponse, etag_of, has_if_none_match_rev, if_none_
 from api.http.long_poll import LongPoller, LongPollResult
 from api.http.version_prefix import request_prefix
 from api.http.wait_preference import WaitPreference, parse_wait_preference
+from api.limits.limited_request import is_limited, note_end, note_hint
 from api.polling.execution_reader import ExecutionReader, check_execution_id
 from api.polling.field_selection import FieldSelection, has_newer_lines, parse_field_selection
 from shared.bootstrap import Services
+from shared.domain.access.caller import Caller, Scope
 from shared.domain.execution import NEWEST_LOG_LINES, ExecutionRecord, LogPageQuery
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.errors import ExecutionCancelled, ExecutionFailed, NotFound
 from shared.ids import AGENT_NAME_PATTERN
+from shared.live.qualified_id import qualified_id
 from shared.live.render import parse_header
 from shared.live.view_trailer import split_trailer
 from shared.live.views import FINAL_VIEW_TTL_S
 
 # What the reply about a result shows of a run that is not done.
 _NOT_DONE: Final = FieldSelection(fields=frozenset({"progress", "current_step", "waiting_for", "poll_after_ms"}))
+_FINISHED_AT: Final = re.compile(rb',"finished_at":"([^"]+)"')
 _POLL_OPTIONS: Final = ("QUERY_STRING", "HTTP_IF_NONE_MATCH", "HTTP_PREFER")
 
 
@@ -57,21 +63,24 @@ class PollHandler:
         self._view_hints = view_hints
         self._long_poller = long_poller
 
-    def poll(self, execution_id: str) -> flask.Response:
+    def poll(self, caller: Caller, execution_id: str) -> flask.Response:
         """Return the present view of an execution, or 304 if the caller has this revision (``If-None-Match``)."""
         check_execution_id(execution_id)
+        integrator = self._reader.integrator_of(caller.scope, execution_id)
         # One check for all options: most polls have none.
-        if not any(map(request_ctx.request.environ.get, _POLL_OPTIONS)):
-            return view_response(self._view_hints.add_to(self._fetch_view(execution_id).view))
-        selection, preference = parse_field_selection(), parse_wait_preference()
+        if caller.sees_payloads and not any(map(request_ctx.request.environ.get, _POLL_OPTIONS)):
+            return view_response(self._view_hints.add_to(self._fetch_view(integrator, execution_id).view))
+        selection, preference = parse_field_selection(caller), parse_wait_preference()
         known_rev = if_none_match_rev(execution_id)
         if not preference.wait_s:
-            return self._respond(self._fetch_view(execution_id, known_rev).view, selection)
-        held = self.hold(execution_id, preference, selection.page, known_rev)
-        return preference.mark_applied(self._respond(held.value.view, selection), is_granted=held.is_granted)
+            return self._respond(integrator, self._fetch_view(integrator, execution_id, known_rev).view, selection)
+        held = self.hold(integrator, execution_id, preference, selection.page, known_rev)
+        response = self._respond(integrator, held.value.view, selection)
+        return preference.mark_applied(response, is_granted=held.is_granted)
 
     def hold(
         self,
+        integrator: str,
         execution_id: str,
         preference: WaitPreference,
         page: LogPageQuery = NEWEST_LOG_LINES,
@@ -84,21 +93,22 @@ class PollHandler:
         ``is_new`` says that the run was accepted just now, so that a first look would be in vain.
         """
         return self._long_poller.hold(
-            execution_id,
+            qualified_id(integrator, execution_id),
             preference.wait_s,
-            partial(self._fetch_view, execution_id, min_rev),
+            partial(self._fetch_view, integrator, execution_id, min_rev),
             _change_check(preference, page),
-            fresh_for_s=partial(self._fresh_for_s, execution_id),
+            fresh_for_s=partial(self._fresh_for_s, integrator, execution_id),
             is_new=is_new,
         )
 
-    def respond_with_result(self, execution_id: str) -> flask.Response:
+    def respond_with_result(self, scope: Scope, execution_id: str) -> flask.Response:
         """Return the result alone, or 202 while the run is not done; raises ExecutionFailed or ExecutionCancelled."""
         check_execution_id(execution_id)
         preference = replace(parse_wait_preference(), until_done=True)
-        held = self.hold(execution_id, preference)
+        held = self.hold(self._reader.integrator_of(scope, execution_id), execution_id, preference)
         hinted = self._view_hints.add_to(held.value.view)
         view = orjson.loads(hinted.json)
+        _note_for_limits(hinted)
         if hinted.head.is_done:
             if view["error"] is not None:
                 refusal = ExecutionCancelled if view["status"] == ExecutionStatus.CANCELLED else ExecutionFailed
@@ -116,21 +126,22 @@ class PollHandler:
         """Return the poll of a run that was just written."""
         return view_response(self._view_hints.add_to(self._reader.render(record)), status, warnings)
 
-    def respond_with_output(self, execution_id: str, step: str) -> flask.Response:
+    def respond_with_output(self, scope: Scope, execution_id: str, step: str) -> flask.Response:
         """Return the output of a completed step; raises NotFound if the step has none, and ExecutionNotFound."""
         check_execution_id(execution_id)
         if not AGENT_NAME_PATTERN.fullmatch(step):
             raise NotFound(f"execution {execution_id} has no step {step[:64]!r}: no step can have this id")
-        output = self._reader.try_redis(lambda: self._views.get_output(execution_id, step))
+        integrator = self._reader.integrator_of(scope, execution_id)
+        output = self._reader.try_redis(lambda: self._views.get_output(integrator, execution_id, step))
         if output is None:
-            record = self._reader.read(execution_id, outputs=(step,))
+            record = self._reader.read(integrator, execution_id, outputs=(step,))
             try:
                 output = _output_in(record, step)
             except NotFound:  # the caller may have seen it before a failover
-                output = _output_in(self._reader.read(execution_id, outputs=(step,), causal=True), step)
+                output = _output_in(self._reader.read(integrator, execution_id, outputs=(step,), causal=True), step)
         return flask.Response(output, 200, PRIVATE_NO_CACHE_HEADERS, mimetype="application/json")
 
-    def _respond(self, view: bytes, selection: FieldSelection) -> flask.Response:
+    def _respond(self, integrator: str, view: bytes, selection: FieldSelection) -> flask.Response:
         """Return the selected fields and log lines, or 304; lines that the view lacks come from MongoDB."""
         hinted = self._view_hints.add_to(view)
         is_known = matches_if_none_match(hinted.head)
@@ -143,30 +154,36 @@ class PollHandler:
             return _poll_response(hinted, None, 304)
         body = selection.select_from_newest(parsed)
         if body is None:
-            record = self._reader.read(hinted.head.execution_id, page=selection.page, min_rev=hinted.head.rev)
+            head = hinted.head
+            record = self._reader.read(integrator, head.execution_id, page=selection.page, min_rev=head.rev)
             hinted = self._view_hints.add_to(self._reader.render(record, selection.page))
             body = selection.select(orjson.loads(hinted.json))
         return _poll_response(hinted, body, 200)
 
-    def _fresh_for_s(self, execution_id: str, latest: FetchedView) -> float:
+    def _fresh_for_s(self, integrator: str, execution_id: str, latest: FetchedView) -> float:
         """Return how long a long poll may trust a view: until its TTL is over, as its worker may have died since."""
-        ttl_s = None if latest.is_from_store else self._reader.try_redis(lambda: self._views.ttl_s(execution_id))
+        ttl_s = None
+        if not latest.is_from_store:
+            ttl_s = self._reader.try_redis(lambda: self._views.ttl_s(integrator, execution_id))
         if ttl_s is None:
             return self._view_lifetime_s
         # That of a final view, which another poll has stored meanwhile, without a wake-up: read again at once.
         return 0.0 if ttl_s > FINAL_VIEW_TTL_S / 2 else min(ttl_s, self._view_lifetime_s)
 
-    def _fetch_view(self, execution_id: str, min_rev: int = 0, carried: bytes | None = None) -> FetchedView:
+    def _fetch_view(
+        self, integrator: str, execution_id: str, min_rev: int = 0, carried: bytes | None = None
+    ) -> FetchedView:
         """Return the rendered view with the newest log lines, never of a revision below ``min_rev``.
 
         A view that a wake-up has ``carried`` is as it was stored in Redis a moment ago.
         """
-        view = carried or self._reader.try_redis(lambda: self._views.get(execution_id))
+        view = carried or self._reader.try_redis(lambda: self._views.get(integrator, execution_id))
         if view is not None and (not min_rev or min_rev <= parse_header(view).rev):
             return FetchedView(view)
-        record = self._reader.read(execution_id, page=NEWEST_LOG_LINES, min_rev=min_rev)
+        record = self._reader.read(integrator, execution_id, page=NEWEST_LOG_LINES, min_rev=min_rev)
         view = self._reader.render(record)
-        self._reader.try_redis(lambda: self._views.fill(execution_id, view, is_final=record.execution.is_done))
+        is_final = record.execution.is_done
+        self._reader.try_redis(lambda: self._views.fill(integrator, execution_id, view, is_final=is_final))
         return FetchedView(view, is_from_store=True)
 
 
@@ -180,6 +197,7 @@ def view_response(view: HintedView, status: int = 200, warnings: Sequence[str] =
 
 def _poll_response(view: HintedView, body: bytes | None, status: int) -> flask.Response:
     """Return the response of a poll with its ETag and ``Retry-After``; ``body`` is None for a 304."""
+    _note_for_limits(view)
     cache_headers = PRIVATE_NO_CACHE_HEADERS if view.head.is_done else LIVE_POLL_HEADERS
     headers = [("ETag", etag_of(view.head.execution_id, view.head.rev)), *cache_headers.items()]
     if body is not None:
@@ -187,6 +205,17 @@ def _poll_response(view: HintedView, body: bytes | None, status: int) -> flask.R
     if view.hints.retry_after_s is not None:
         headers.append(("Retry-After", str(view.hints.retry_after_s)))
     return RawResponse(body, status, headers)
+
+
+def _note_for_limits(view: HintedView) -> None:
+    """Note the hint that a caller gets, or that it sees the end: who polls as told is never limited."""
+    if not is_limited():
+        return
+    if view.hints.poll_after_ms is not None:
+        note_hint(view.head.execution_id, view.hints.poll_after_ms)
+    else:
+        finished = _FINISHED_AT.search(view.body)
+        note_end(view.head.execution_id, None if finished is None else datetime.fromisoformat(finished[1].decode()))
 
 
 def _change_check(preference: WaitPreference, page: LogPageQuery) -> Callable[[FetchedView], bool]:

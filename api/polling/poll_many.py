@@ -16,13 +16,15 @@ import orjson
 import redis
 import structlog
 
+from api.auth import audit_note
 from api.hints.poll_hints import POLL_AFTER_MIN_MS, ViewHints, retry_after_s
-from api.http import audit_note
 from api.http.cache_control import PRIVATE_NO_CACHE_HEADERS
+from api.limits.limited_request import note_hint
 from api.polling.execution_reader import ExecutionReader
+from api.polling.field_selection import FULL_SELECTION, WITHOUT_PAYLOADS, FieldSelection
 from api.polling.schemas import PollManyRequest
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC_INTEGRATOR
+from shared.domain.access.caller import Caller, Scope
 from shared.live.redis_monitor import RedisMonitor
 from shared.live.render import render_status
 from shared.live.revision_compare import ViewComparison, compare_views
@@ -65,11 +67,16 @@ class PollManyHandler:
         self._reader = reader
         self._view_hints = view_hints
 
-    def respond(self, poll_request: PollManyRequest, *, is_full: bool, warnings: Sequence[str]) -> flask.Response:
-        """Return those of the polled runs that have changed, as status views or full views (``is_full``)."""
+    def respond(
+        self, caller: Caller, poll_request: PollManyRequest, *, is_full: bool, warnings: Sequence[str]
+    ) -> flask.Response:
+        """Return those of the polled runs that have changed, as status views or full views (``is_full``).
+
+        A run of another integrator is not found. A caller without payloads gets full views without them.
+        """
         # The newest first: they have to be polled the soonest. An id begins with the second of its creation.
         revs = dict(sorted(poll_request.revs.items(), reverse=True))
-        compared = self._compare_in_redis(revs, is_full=is_full)
+        compared = self._compare_in_redis(caller.scope, revs, is_full=is_full)
         result = _PollManyResult(
             [*poll_request.malformed_ids],
             compared.unchanged,
@@ -78,50 +85,56 @@ class PollManyHandler:
             [*compared.omitted],
         )
         if compared.missing:
-            self._compare_in_store(result, {run_id: revs[run_id] for run_id in compared.missing}, is_full=is_full)
-        audit_note.record_reads(map(_id_of_view, result.changed if is_full else ()))
-        return self._build_response(result, warnings)
+            missing_revs = {run_id: revs[run_id] for run_id in compared.missing}
+            self._compare_in_store(caller.scope, result, missing_revs, is_full=is_full)
+        selection = FULL_SELECTION if caller.sees_payloads else WITHOUT_PAYLOADS
+        audit_note.record_reads(map(_id_of_view, result.changed if is_full and caller.sees_payloads else ()))
+        return self._build_response(result, warnings, selection, oldest=next(reversed(revs), None))
 
-    def _compare_in_redis(self, revs: Mapping[str, int | None], *, is_full: bool) -> ViewComparison:
-        if revs and self._monitor.last.is_connected:
+    def _compare_in_redis(self, scope: Scope, revs: Mapping[str, int | None], *, is_full: bool) -> ViewComparison:
+        # The keys in Redis have the integrator, which an admin does not name: its polls of many read MongoDB.
+        if scope is not None and revs and self._monitor.last.is_connected:
             whole_bytes = FULL_VIEWS_BYTES_MAX if is_full else 0
             try:
-                return compare_views(self._services.redis, revs, whole_bytes=whole_bytes, live_max=HINT_SAMPLE_MAX)
+                client = self._services.redis
+                return compare_views(client, scope, revs, whole_bytes=whole_bytes, live_max=HINT_SAMPLE_MAX)
             except redis.RedisError as error:
                 structlog.get_logger().warning("Redis did not reply to a poll of many", reason=str(error))
         return ViewComparison(tuple(revs))
 
-    def _compare_in_store(self, result: _PollManyResult, revs: Mapping[str, int | None], *, is_full: bool) -> None:
+    def _compare_in_store(
+        self, scope: Scope, result: _PollManyResult, revs: Mapping[str, int | None], *, is_full: bool
+    ) -> None:
         """Compare the revisions that Redis lacks in MongoDB; raises Unavailable if MongoDB is away.
 
         A run that is missing, or has an older revision than its caller has seen, is read again in a causal session,
         which waits until a majority has what the primary has: a primary that was just elected serves older majority
         data for a moment.
         """
-        compared = self._services.queries.compare_revisions(PUBLIC_INTEGRATOR, revs, HINT_SAMPLE_MAX - len(result.live))
+        compared = self._services.queries.compare_revisions(scope, revs, HINT_SAMPLE_MAX - len(result.live))
         changed = [run for run in compared.changed if run.rev > (revs[run.id] or 0)]
         unconfirmed_ids = {run.id for run in compared.changed} - {run.id for run in changed} | set(compared.missing)
         result.add_unchanged(compared)
         if unconfirmed_ids:
             unconfirmed_revs = {run_id: rev for run_id, rev in revs.items() if run_id in unconfirmed_ids}
             confirmed = self._services.queries.compare_revisions(
-                PUBLIC_INTEGRATOR, unconfirmed_revs, HINT_SAMPLE_MAX - len(result.live), causal=True
+                scope, unconfirmed_revs, HINT_SAMPLE_MAX - len(result.live), causal=True
             )
             result.add_unchanged(confirmed)
             result.not_found += confirmed.missing
             changed += confirmed.changed
         if is_full and changed:
-            self._add_full_views(result, [run.id for run in changed])
+            self._add_full_views(scope, result, [run.id for run in changed])
         else:
             result.changed += [render_status(run) for run in changed]
 
-    def _add_full_views(self, result: _PollManyResult, ids: Sequence[str]) -> None:
+    def _add_full_views(self, scope: Scope, result: _PollManyResult, ids: Sequence[str]) -> None:
         """Add full views while there is room, but at least one: without it the caller would make no progress."""
         if result.changed and result.bytes_left <= 0:
             result.omitted += ids
             return
         added = set()
-        for record in self._services.queries.read_many(PUBLIC_INTEGRATOR, ids, result.bytes_left):
+        for record in self._services.queries.read_many(scope, ids, result.bytes_left):
             view = self._reader.render(record)
             if result.changed and len(view) > result.bytes_left:
                 break
@@ -129,12 +142,17 @@ class PollManyHandler:
             added.add(record.execution.id)
         result.omitted += [run_id for run_id in ids if run_id not in added]
 
-    def _build_response(self, result: _PollManyResult, warnings: Sequence[str]) -> flask.Response:
+    def _build_response(
+        self, result: _PollManyResult, warnings: Sequence[str], selection: FieldSelection, oldest: str | None
+    ) -> flask.Response:
         rows = [self._view_hints.add_to(view) for view in result.changed]
         hints = [row.hints for row in (*rows, *map(self._view_hints.add_to, result.live))]
         poll_after_ms = min((hint.poll_after_ms for hint in hints if hint.poll_after_ms is not None), default=None)
         if result.omitted:
             poll_after_ms = POLL_AFTER_MIN_MS  # the caller should fetch the rest at once
+        if poll_after_ms is not None and oldest is not None and oldest not in result.not_found:
+            # The oldest run stands for all: who polls these runs under other combinations gains nothing by it.
+            note_hint(oldest, poll_after_ms)
         summary: dict[str, Any] = {
             "unchanged": result.unchanged_count,
             "not_found": result.not_found,
@@ -144,10 +162,11 @@ class PollManyHandler:
             summary["left_out"] = result.omitted
         if warnings:
             summary["warnings"] = warnings
+        views = [row.json if selection.is_all else selection.select(orjson.loads(row.json)) for row in rows]
         headers = dict(PRIVATE_NO_CACHE_HEADERS)
         if poll_after_ms is not None:
             headers["Retry-After"] = str(retry_after_s(poll_after_ms))
-        body = b'{"changed":[' + b",".join([row.json for row in rows]) + b"]," + orjson.dumps(summary)[1:]
+        body = b'{"changed":[' + b",".join(views) + b"]," + orjson.dumps(summary)[1:]
         return flask.Response(body, 200, headers, mimetype="application/json")
 
 

@@ -10,7 +10,9 @@ import orjson
 from api.hints.poll_hints import ViewHints
 from api.http import query_params
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, ExecutionRecord
+from shared.domain.access.caller import Caller, Scope
+from shared.domain.execution import Execution, ExecutionRecord
+from shared.errors import Forbidden
 from shared.live.render import render_result, render_status, result_steps
 
 ALWAYS_INCLUDED: Final = ("execution_id", "status", "done", "rev")
@@ -18,13 +20,37 @@ ROW_FIELDS: Final = (
     *ALWAYS_INCLUDED, "basket_name", "progress", "current_step", "error", "tags", "retry_of", "reference", "created_at",
     "queued_at", "started_at", "finished_at", "waiting_for", "poll_after_ms", "expires_at", "result", "metadata",
 )  # fmt: skip
+HIDDEN_MESSAGE: Final = "not shown: this key does not see payloads"
+_PAYLOAD_FIELDS: Final = frozenset({"result", "metadata"})
 RESULTS_BYTES_MAX: Final = 8 * 1024 * 1024
 """Limit of the outputs that are read for the results of one page; later results are shown as omitted."""
 
 
-def parse_row_fields() -> frozenset[str] | None:
-    """Return the fields that this request selects; None for the usual rows. Raises ValidationFailed."""
-    return query_params.field_names(ROW_FIELDS, "a row")
+def parse_row_fields(caller: Caller) -> frozenset[str] | None:
+    """Return the fields that this request selects; None for the usual rows, which have no payloads.
+
+    Raises ValidationFailed, and Forbidden for a field that the caller may not see.
+    """
+    fields = query_params.field_names(ROW_FIELDS, "a row")
+    check_sees_payloads(caller, _PAYLOAD_FIELDS & (fields or set()))
+    return fields
+
+
+def check_sees_payloads(caller: Caller, requested: Collection[str]) -> None:
+    """Raise Forbidden if the payload fields in ``requested`` are any, and the caller may not see payloads."""
+    if requested and not caller.sees_payloads:
+        raise Forbidden(
+            f"{', '.join(sorted(requested))}: the role {caller.role} does not see payloads; that needs a role that "
+            "submits runs, or a key with payloads: true"
+        )
+
+
+def hide_agent_texts(view: dict[str, Any]) -> None:
+    """Replace the texts in a parsed view that agents write freely: they quote inputs, as in ``'x' is no date``."""
+    if view.get("error") is not None:
+        view["error"]["message"] = HIDDEN_MESSAGE
+    if view.get("progress") is not None:
+        view["progress"]["message"] = None
 
 
 class RowRenderer:
@@ -35,29 +61,39 @@ class RowRenderer:
         self._queries = services.queries
         self._view_hints = view_hints
 
-    def render(self, runs: Sequence[Execution], fields: Collection[str]) -> Sequence[bytes]:
-        """Return a row for each run, with the always included and the selected ``fields``.
+    def render(
+        self, caller: Caller, scope: Scope, runs: Sequence[Execution], fields: Collection[str] | None
+    ) -> Sequence[bytes]:
+        """Return a row for each run, with the always included and the selected ``fields`` (None: the usual row).
 
         ``metadata`` is shown as far as the runs have it. A run that was deleted meanwhile is left out.
         """
-        results = self._results(runs) if "result" in fields else {}
+        if fields is None:
+            if caller.sees_payloads:
+                return [self._view_hints.add_to(render_status(run)).json for run in runs]
+            fields = frozenset(ROW_FIELDS) - _PAYLOAD_FIELDS
+        results = self._results(scope, runs) if "result" in fields else {}
         rows = []
         for run in runs:
             if run.id in results and results[run.id] is None:
                 continue
             row = orjson.loads(self._view_hints.add_to(render_status(run)).json)
+            if not caller.sees_payloads:
+                hide_agent_texts(row)
             row["result"] = orjson.Fragment(results.get(run.id) or b"null")
             row["metadata"] = orjson.Fragment(run.metadata)
             always = {name: row[name] for name in ALWAYS_INCLUDED}
             rows.append(orjson.dumps(always | {name: value for name, value in row.items() if name in fields}))
         return rows
 
-    def render_changed(self, min_revs: Mapping[str, int], fields: Collection[str]) -> Sequence[bytes]:
+    def render_changed(
+        self, caller: Caller, scope: Scope, min_revs: Mapping[str, int], fields: Collection[str]
+    ) -> Sequence[bytes]:
         """Return the rows of runs by id, in this order, none of an older revision than ``min_revs`` has."""
-        runs = self._queries.read_rows(PUBLIC_INTEGRATOR, min_revs) if min_revs else {}
-        return self.render([runs[run_id] for run_id in min_revs if run_id in runs], fields)
+        runs = self._queries.read_rows(scope, min_revs) if min_revs else {}
+        return self.render(caller, scope, [runs[run_id] for run_id in min_revs if run_id in runs], fields)
 
-    def _results(self, runs: Sequence[Execution]) -> Mapping[str, bytes | None]:
+    def _results(self, scope: Scope, runs: Sequence[Execution]) -> Mapping[str, bytes | None]:
         """Return the results of the completed runs by id: as JSON, None for a run that was deleted meanwhile."""
         results: dict[str, bytes | None] = {}
         bytes_left = RESULTS_BYTES_MAX
@@ -72,15 +108,15 @@ class RowRenderer:
                 to_read.append(run.id)
             else:
                 results[run.id] = _omitted(run, step_ids)
-        found = self._queries.read_many(PUBLIC_INTEGRATOR, to_read, RESULTS_BYTES_MAX + 1) if to_read else ()
+        found = self._queries.read_many(scope, to_read, RESULTS_BYTES_MAX + 1) if to_read else ()
         records = {record.execution.id: record for record in found}
-        return results | {run_id: self._result(run_id, records.get(run_id)) for run_id in to_read}
+        return results | {run_id: self._result(scope, run_id, records.get(run_id)) for run_id in to_read}
 
-    def _result(self, run_id: str, record: ExecutionRecord | None) -> bytes | None:
+    def _result(self, scope: Scope, run_id: str, record: ExecutionRecord | None) -> bytes | None:
         result = None if record is None else render_result(record)
         if result is None:  # an output is stored by itself, or a primary that was just elected lacks the run
             steps = () if record is None else result_steps(record.execution)
-            whole = self._store.read(PUBLIC_INTEGRATOR, run_id, outputs=steps or None, causal=record is None)
+            whole = self._store.read(scope, run_id, outputs=steps or None, causal=record is None)
             result = None if whole is None else render_result(whole)
         return result
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from api.limits.quotas import release_quota
 from api.submission.group_commit import GroupCommit
 from api.submission.run_builder import NewRun
 from api.submission.submission import Submission
 from api.submission.withdrawals import Withdrawals
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Idempotency
+from shared.domain.execution import Execution, Idempotency
 from shared.errors import BucketError, IdempotencyKeyReused, OutcomeUnknown
 
 
@@ -40,10 +41,16 @@ class Acceptor:
         Raises ``new`` if it is an error and no run holds the key; IdempotencyKeyReused; and Unavailable,
         OutcomeUnknown or NotStorable as the store does.
         """
+        try:
+            return self._accept(submission, new)
+        finally:
+            release_quota()
+
+    def _accept(self, submission: Submission, new: NewRun | BucketError) -> AcceptedRun:
         idempotency = submission.idempotency
         # Outputs are stored before the insert that would find the holder: for a replay that would be wasted.
         if idempotency is not None and (isinstance(new, BucketError) or new.outputs):
-            holder = self._store.find_by_idempotency_key(PUBLIC_INTEGRATOR, idempotency.key)
+            holder = self._store.find_by_idempotency_key(submission.integrator, idempotency.key)
             if holder is not None:
                 return replay_of(holder, idempotency)
         if isinstance(new, BucketError):

@@ -2,8 +2,8 @@
 
 The idempotency key of a batch is stored with each of its runs, together with the index of the item. So the same batch
 sent again makes no second run of any item, and another batch under the same key is refused as a whole. If no item can
-be accepted because a store is away or the backlog is too long, the whole batch is refused as a single submit would be:
-callers retry by status code.
+be accepted because a store is away, the backlog is too long or a quota is used up, the whole batch is refused as a
+single submit would be: callers retry by status code.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import flask
 import orjson
 import structlog
 
+from api.auth.basket_allow_list import check_basket_allowed
 from api.hints.poll_hints import ViewHints
 from api.http import problems
 from api.http.body_key_checks import check_policy
 from api.http.request_body import load_body
 from api.http.schema_fields import ITEMS_MAX
+from api.limits.quotas import release_quota
 from api.submission.acceptor import AcceptedRun, replay_of
 from api.submission.replies import accepted_body
 from api.submission.run_builder import NewRun, RunBuilder
@@ -35,9 +37,9 @@ from api.submission.submission import (
 from api.submission.withdrawals import Withdrawals
 from shared import fault_injection
 from shared.bootstrap import Services
-from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, Idempotency, batch_item_key
+from shared.domain.execution import Execution, Idempotency, batch_item_key
 from shared.domain.lifecycle.decision import Decision
-from shared.errors import BucketError, InternalError, OutcomeUnknown, Unavailable, ValidationFailed
+from shared.errors import BucketError, InternalError, OutcomeUnknown, QuotaExceeded, Unavailable, ValidationFailed
 
 _SUBMIT_ROUTE: Final = "/run-basket"
 _KEY_FIELD: Final = "idempotency_key"
@@ -62,15 +64,17 @@ class BatchAcceptor:
         """Return the reply with the outcome of each item.
 
         An item's own idempotency key takes precedence over the key that is derived from the batch's. Raises
-        IdempotencyKeyReused if the key belongs to another batch, and Unavailable, Overloaded or OutcomeUnknown if all
-        items have that outcome.
+        IdempotencyKeyReused if the key belongs to another batch, and Unavailable, Overloaded, QuotaExceeded or
+        OutcomeUnknown if all items have that outcome.
         """
         derived = [] if batch.idempotency is None else _derived_keys(batch.idempotency)
         raw_items = batch.body["items"]
         items = [self._parse_item(batch, raw, key) for raw, key in zip_longest(raw_items, derived[: len(raw_items)])]
-        outcomes = self._accept_items(items, self._find_key_holders(items, derived))
+        outcomes = self._accept_items(items, self._find_key_holders(batch.integrator, items, derived))
         first = outcomes[0]
-        if isinstance(first, (Unavailable, OutcomeUnknown)) and set(map(type, outcomes)) == {type(first)}:
+        if isinstance(first, (Unavailable, OutcomeUnknown, QuotaExceeded)) and set(map(type, outcomes)) == {
+            type(first)
+        }:
             raise first
         return self._build_response(outcomes, items, batch)
 
@@ -84,6 +88,7 @@ class BatchAcceptor:
             single = {name: value for name, value in raw.items() if name != _KEY_FIELD}
             key = parse_idempotency_key(raw.get(_KEY_FIELD), "pointer", f"/{_KEY_FIELD}")
             loaded = load_body(self._schema, single)
+            check_basket_allowed(batch.caller, loaded.get("basket_name"))
             return replace(
                 batch,
                 body=loaded,
@@ -122,6 +127,7 @@ class BatchAcceptor:
                     outcomes[index] = new_run
                     unavailable = new_run if isinstance(new_run, Unavailable) else unavailable
         outcomes |= self._store_new(new_items)
+        release_quota()
         for index, item in enumerate(items):
             if index not in outcomes and isinstance(item, Submission) and item.idempotency is not None:
                 first = outcomes[first_of_key[item.idempotency.key]]
@@ -129,7 +135,7 @@ class BatchAcceptor:
         return [outcomes[index] for index in range(len(items))]
 
     def _find_key_holders(
-        self, items: Sequence[Submission | BucketError], derived: Sequence[Idempotency]
+        self, integrator: str, items: Sequence[Submission | BucketError], derived: Sequence[Idempotency]
     ) -> Mapping[str, Execution]:
         """Return the runs that hold the items' keys; raises IdempotencyKeyReused if another batch has a derived key.
 
@@ -138,7 +144,7 @@ class BatchAcceptor:
         """
         own = [item.idempotency for item in items if isinstance(item, Submission) and item.idempotency is not None]
         keys = {idempotency.key for idempotency in (*own, *derived)}
-        holders = self._services.queries.find_by_idempotency_keys(PUBLIC_INTEGRATOR, keys) if keys else {}
+        holders = self._services.queries.find_by_idempotency_keys(integrator, keys) if keys else {}
         for idempotency in derived:
             if idempotency.key in holders:
                 replay_of(holders[idempotency.key], idempotency)

@@ -30,7 +30,9 @@ class HeldSubmit:
         """
         run, wait = accepted.run, submission.wait
         try:
-            held = self._poller.hold(run.id, replace(wait, until_done=True), is_new=not accepted.is_replay)
+            held = self._poller.hold(
+                run.integrator, run.id, replace(wait, until_done=True), is_new=not accepted.is_replay
+            )
             view = self._view_hints.add_to(held.value.view)
         except BucketError as error:
             structlog.get_logger().warning("a held submit returned early", reason=error.message)

@@ -8,9 +8,12 @@ from typing import Any
 import flask
 from flask import request
 
+from api.auth.basket_allow_list import check_basket_allowed
+from api.auth.current_caller import current_caller
 from api.hints.poll_hints import ViewHints
 from api.http.body_key_checks import check_policy
 from api.http.request_body import Blueprint, LoadedBody, StrictParser
+from api.limits.limited_request import charge_batch
 from api.submission.acceptor import Acceptor
 from api.submission.batch_acceptor import BatchAcceptor
 from api.submission.held_submit import HeldSubmit
@@ -33,14 +36,16 @@ def blueprint(
     def run_basket(body: LoadedBody) -> flask.Response:
         """Run a basket, named or written inline."""
         body.warnings = [*body.warnings, *ignored_and_default_warnings(body.raw)]
-        submission = read_submission(request, clock.now(), body)
+        submission = read_submission(current_caller(), request, clock.now(), body)
+        check_basket_allowed(submission.caller, body.get("basket_name"))
         return reply(submission, builder.basket_run(submission))
 
     @blp.route("/run-agent", methods=["POST"])
     @blp.arguments(RunAgentSchema())
     def run_agent(body: LoadedBody) -> flask.Response:
         """Run one agent, as a basket of one step."""
-        submission = read_submission(request, clock.now(), body)
+        submission = read_submission(current_caller(), request, clock.now(), body)
+        check_basket_allowed(submission.caller, None, otherwise="the run of an agent alone")
         return reply(submission, builder.agent_run(submission))
 
     def reply(submission: Submission, new_run: NewRun | BucketError) -> flask.Response:
@@ -65,7 +70,8 @@ def batch_blueprint(clock: ServerClock, acceptor: BatchAcceptor) -> Blueprint:
     @blp.arguments(RunBatchSchema())
     def run_batch(body: LoadedBody) -> flask.Response:
         """Run up to 500 baskets; an invalid item is refused alone."""
-        return acceptor.accept(read_submission(request, clock.now(), body))
+        charge_batch(len(body["items"]))
+        return acceptor.accept(read_submission(current_caller(), request, clock.now(), body))
 
     return blp
 

@@ -24,7 +24,7 @@ from shared.bootstrap import Services
 from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.domain.definitions.basket import SEQUENTIAL, Basket
 from shared.domain.definitions.step_input import StepInputError, input_of
-from shared.domain.execution import INLINE, PUBLIC_INTEGRATOR, Execution
+from shared.domain.execution import INLINE, OWN_BASKET, Execution
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.simulator_script import SIMULATE_AGENT_NAME, delay_scripted_steps
 from shared.domain.lifecycle.transitions import start
@@ -70,8 +70,11 @@ class RunBuilder:
         """
         try:
             self._admission.check(already_queued)
-            kind = INLINE if submission.body.get("basket_name") is None else "basket"
-            return self._new_run(self._basket(submission.body), submission, kind=kind)
+            name = submission.body.get("basket_name")
+            if name is None:
+                return self._new_run(self._inline_basket(submission.body), submission, kind=INLINE)
+            basket = self._baskets.get(submission.integrator, name)
+            return self._new_run(basket.graph, submission, kind="basket" if basket.is_shared else OWN_BASKET)
         except BucketError as error:
             return with_warnings(error, submission.warnings)
 
@@ -95,12 +98,9 @@ class RunBuilder:
             self._availability.check(basket.agents)  # last: no later time would mend another fault
         return NewRun(start(run, run.created_at, self._services.timings))
 
-    def _basket(self, body: Mapping[str, Any]) -> Basket:
-        name = body.get("basket_name")
-        if name is None:
-            definition = {"name": INLINE} | validate_definition(body["config"], "/config")
-            return parse_basket(definition, self._catalogue, "/config")
-        return self._baskets.get(name)
+    def _inline_basket(self, body: Mapping[str, Any]) -> Basket:
+        definition = {"name": INLINE} | validate_definition(body["config"], "/config")
+        return parse_basket(definition, self._catalogue, "/config")
 
 
 def build_execution(basket: Basket, submission: Submission, catalogue: AgentCatalogue, *, kind: str) -> Execution:
@@ -120,7 +120,7 @@ def build_execution(basket: Basket, submission: Submission, catalogue: AgentCata
     earliest_start = max(run_after or now, now)
     execution = Execution(
         id=new_execution_id(now),
-        integrator=PUBLIC_INTEGRATOR,
+        integrator=submission.integrator,
         basket=basket,
         status=ExecutionStatus.QUEUED,
         steps={},

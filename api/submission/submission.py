@@ -11,11 +11,12 @@ from typing import Any, Final
 
 import flask
 
+from api.auth.audit_note import AuditNote
 from api.http import version_prefix
-from api.http.audit_note import AuditNote
 from api.http.request_body import LoadedBody
 from api.http.strict_json import NAME_MAX_CHARS, canonical_json
 from api.http.wait_preference import NO_WAIT, WaitPreference, parse_prefer_header
+from shared.domain.access.caller import Caller
 from shared.domain.execution import Idempotency
 from shared.errors import ValidationFailed
 
@@ -27,13 +28,15 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One request that creates an execution.
+    """One request of ``caller`` that creates an execution, which belongs to ``integrator``.
 
     ``body`` has the values that its schema loaded. ``received_at`` is the store's time. ``prefix`` is the path prefix
     (API version) of the addresses in the reply. ``warnings`` name unknown keys. ``wait`` is how long the caller prefers
     to wait for the end of the run. ``audit`` is what the audit log will say of the run.
     """
 
+    caller: Caller
+    integrator: str
     body: Mapping[str, Any]
     received_at: datetime
     request_id: str
@@ -45,7 +48,7 @@ class Submission:
     audit: Mapping[str, str] | None = None
 
 
-def read_submission(request: flask.Request, received_at: datetime, body: LoadedBody) -> Submission:
+def read_submission(caller: Caller, request: flask.Request, received_at: datetime, body: LoadedBody) -> Submission:
     """Return ``request`` as a submission; raises ValidationFailed for a malformed Idempotency-Key."""
     environ = request.environ
     _check_key_header_names(environ)
@@ -53,6 +56,8 @@ def read_submission(request: flask.Request, received_at: datetime, body: LoadedB
     note: AuditNote | None = flask.g.get("audit_note")
     route = request.path.removeprefix(version_prefix.VERSION_PREFIX)
     return Submission(
+        caller=caller,
+        integrator=caller.integrator,
         body=body,
         received_at=received_at,
         request_id=flask.g.request_id,

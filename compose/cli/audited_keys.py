@@ -8,8 +8,8 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
+from api.auth.audit_note import AuditNote
 from api.auth.key_service import KeyService, without_key
-from api.http.audit_note import AuditNote
 from shared.bootstrap import Services
 from shared.domain.access.api_key import KeyRequest
 from shared.domain.access.audit_event import Outcome, definition_text

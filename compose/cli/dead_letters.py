@@ -18,8 +18,8 @@ from compose.operator_error import OperatorError
 from compose.stack_connection import open_services
 from shared.bootstrap import Services
 from shared.clock import boottime_s
+from shared.domain.access.caller import OPERATOR_CALLER
 from shared.domain.dead_letter import DeadLetter
-from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.errors import BucketError
 from shared.ids import new_request_id
 from shared.telemetry.logging_setup import configure_logging
@@ -46,7 +46,7 @@ def dead_letters(context: click.Context, *, limit: int, data: Path | None) -> No
         context.obj = data
         return
     with _open_services(data) as services:
-        letters = services.dead_letters.list_page(PUBLIC_INTEGRATOR, limit)
+        letters = services.dead_letters.list_page(None, limit)
         for letter in letters:
             click.echo("\n".join(_format_letter(letter)))
         if not letters:
@@ -73,7 +73,7 @@ def requeue_letter(services: Services, letter_id: str) -> str:
     """
     from api.app import create_app  # only here: no other command needs the API, and it takes a third of a second
 
-    app, start = create_app(services)
+    app, start = create_app(services, OPERATOR_CALLER)
     start()
     due_by = boottime_s() + RETRY_WITHIN_S
     headers = {"Idempotency-Key": f"bucketd-{new_request_id()}"}
@@ -89,7 +89,8 @@ def requeue_letter(services: Services, letter_id: str) -> str:
 
 def _format_letter(letter: DeadLetter) -> Iterator[str]:
     subject = letter.basket_name or f"came {letter.occurrences} times"
-    yield f"{letter.id}  {format_rfc3339(letter.finished_at)}  {subject}  {letter.error.error_code}"
+    finished_at = format_rfc3339(letter.finished_at)
+    yield f"{letter.id}  {finished_at}  {letter.integrator}  {subject}  {letter.error.error_code}"
     yield f"    {letter.error.message if letter.message is None else letter.message[:_MESSAGE_MAX_CHARS]}"
     if letter.retried_as:
         yield f"    retried as {', '.join(letter.retried_as)}"

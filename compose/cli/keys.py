@@ -57,14 +57,14 @@ def create(*, as_json: bool, data: Path, **options: Any) -> None:
         "integrator": options["integrator"],
         "name": options["name"],
         "expires_in_days": options["expires_days"],
-        "baskets": _split(options["baskets"]),
-        "networks": _split(options["networks"]),
+        "baskets": split_names(options["baskets"]),
+        "networks": split_names(options["networks"]),
         "payloads": options["payloads"],
         "integration": options["integration"],
     }
     with _key_service(data) as service:
         request = key_request(_load(NewKeySchema(), body))
-        _print_new(service.create(request, _operator()), as_json=as_json)
+        _print_new(service.create(request, operator_name()), as_json=as_json)
 
 
 @keys.command("list")
@@ -104,7 +104,7 @@ def rotate(key_id: str, *, grace_s: float, as_json: bool, data: Path) -> None:
     """Replace key ID by a new one that permits the same, and print the new one."""
     with _key_service(data) as service:
         grace = timedelta(seconds=_load(RotationSchema(), {"grace_s": grace_s})["grace_s"])
-        _print_new(service.rotate(key_id, grace, _operator()), as_json=as_json)
+        _print_new(service.rotate(key_id, grace, operator_name()), as_json=as_json)
 
 
 @keys.command()
@@ -121,7 +121,7 @@ def revoke(key_id: str, *, as_json: bool, data: Path) -> None:
         click.echo(f"{key_id} is revoked")
 
 
-def _operator() -> str:
+def operator_name() -> str:
     """Return who runs this command, as the record of a key names it."""
     try:
         return f"bucketd:{getpass.getuser()}"
@@ -129,7 +129,8 @@ def _operator() -> str:
         return "bucketd"
 
 
-def _split(text: str | None) -> list[str] | None:
+def split_names(text: str | None) -> list[str] | None:
+    """Return the names in a list with commas between; None if it is absent."""
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -139,8 +140,15 @@ def _load(schema: Any, body: dict[str, Any]) -> Any:
         return schema.load({name: value for name, value in body.items() if value is not None})
     except ValidationError as error:
         faults = error.messages.items() if isinstance(error.messages, dict) else [("options", error.messages)]
-        lines = [f"--{str(name).replace('_', '-')}: {fault}" for name, fault in faults]
+        lines = [f"--{str(name).replace('_', '-')}: {_flat(fault)}" for name, fault in faults]
         raise OperatorError("an option is wrong", fix="\n".join(lines)) from error
+
+
+def _flat(fault: Any) -> str:
+    """Return marshmallow's messages as one text: a list, or those of the items of a list."""
+    if isinstance(fault, dict):
+        return "; ".join(map(_flat, fault.values()))
+    return "; ".join(map(str, fault)) if isinstance(fault, list) else str(fault)
 
 
 def _print_new(view: dict[str, Any], *, as_json: bool) -> None:
@@ -166,7 +174,7 @@ def _print_view(view: dict[str, Any], *, as_json: bool) -> None:
 def _key_service(data: Path) -> Iterator[KeyService]:
     try:
         with open_services(data.resolve()) as services:
-            yield AuditedKeyService(services, _operator())
+            yield AuditedKeyService(services, operator_name())
     except BucketError as error:
         fix = error.fix if isinstance(error, OperatorError) else "bucketd keys list shows those there are"
         console.print_failure("keys", OperatorError(error.message, fix=fix))

@@ -14,7 +14,7 @@ from compose.cli import console
 from compose.operator_error import OperatorError
 from compose.stack_connection import open_services
 from shared.domain.attempt_failure import AttemptFailure
-from shared.domain.execution import LOG_LINES_MAX, PUBLIC_INTEGRATOR, Execution, ExecutionRecord, LogPageQuery, Step
+from shared.domain.execution import LOG_LINES_MAX, Execution, ExecutionRecord, LogPageQuery, Step
 from shared.errors import BucketError
 from shared.timestamps import format_rfc3339
 
@@ -46,8 +46,8 @@ def show(execution_id: str, *, lines: int, data: Path) -> None:
     try:
         with open_services(data.resolve()) as services:
             page = LogPageQuery(limit=max(lines, 1))
-            record = services.store.read(PUBLIC_INTEGRATOR, execution_id, outputs=(), page=page)
-            failures = services.failures.list_all(PUBLIC_INTEGRATOR, execution_id)
+            record = services.store.read(None, execution_id, outputs=(), page=page)
+            failures = services.failures.list_all(None, execution_id)
         if record is None:
             raise OperatorError(f"run {execution_id!r} was not found", fix="GET /executions lists the runs there are")
     except BucketError as error:
@@ -61,7 +61,7 @@ def show(execution_id: str, *, lines: int, data: Path) -> None:
 def _format_run(record: ExecutionRecord, failures: Sequence[AttemptFailure], lines: int) -> Iterator[str]:
     execution = record.execution
     yield f"{execution.id}  {execution.status}  {execution.basket.name}"
-    yield from (f"  {name:<9} {value}" for name, value in _fields_of(execution) if value)
+    yield from (f"  {name:<10} {value}" for name, value in _fields_of(execution) if value)
     for step in execution.steps.values():
         yield from _format_step(step)
         for failure in failures:
@@ -78,6 +78,7 @@ def _format_run(record: ExecutionRecord, failures: Sequence[AttemptFailure], lin
 
 
 def _fields_of(execution: Execution) -> Iterator[tuple[str, str | None]]:
+    yield "integrator", execution.integrator
     yield "created", format_rfc3339(execution.created_at)
     yield "started", format_rfc3339(execution.started_at)
     yield "finished", format_rfc3339(execution.finished_at)

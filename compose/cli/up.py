@@ -25,11 +25,11 @@ from compose.embedded.group_reaper import GroupReaper
 from compose.embedded.log_tail import LogTail
 from compose.embedded.process_plan import Stage
 from compose.embedded.stack import Stack, build_stack
-from compose.embedded.stack_keys import StackKeys
 from compose.embedded.supervisor import Supervisor
 from compose.operator_error import OperatorError
 from compose.own_agents.agents_watch import AgentsWatch
 from compose.server_report import ServerReport
+from compose.stack_keys import StackKeys
 from shared.bootstrap import Services, bootstrap
 from shared.errors import SettingsError
 from shared.settings import Settings, warn_about_unknown_variables

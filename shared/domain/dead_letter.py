@@ -26,12 +26,16 @@ class DeadLetterPosition:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One dead letter; ``execution_id`` and ``basket_name`` are None for a message, because it could not be read."""
+    """One dead letter; ``execution_id`` and ``basket_name`` are None for a message, because it could not be read.
+
+    Such a message belongs to the default integrator, because nobody knows whose it was.
+    """
 
     id: str
     kind: DeadLetterKind
     finished_at: datetime
     error: RunError
+    integrator: str
     execution_id: str | None = None
     basket_name: str | None = None
     retried_as: tuple[str, ...] = ()

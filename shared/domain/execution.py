@@ -12,6 +12,8 @@ from shared.domain.definitions.basket import Basket
 from shared.domain.status import ExecutionStatus, StepStatus
 
 INLINE: Final = "inline"
+OWN_BASKET: Final = "own_basket"  # the kind of a run of a basket that only its integrator has
+NAMED_KINDS: Final = frozenset({"basket", OWN_BASKET})  # of runs whose basket was given by its name
 PUBLIC_INTEGRATOR: Final = "public"
 ENGINE_AGENT_NAME: Final = "basket_manager"
 PRIORITY_FIRST_OFFER: Final = 3

@@ -1,22 +1,30 @@
-"""Log stream: the log lines of all executions of the last day, in one capped Redis stream, read by cursor."""
+"""Log stream: the log lines of all executions of the last day, in one capped Redis stream, read by cursor.
+
+An entry has lines of one integrator; without a name it is of the default one, as in the releases that knew no other.
+"""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 
 import orjson
 import redis
+
+from shared.domain.access.caller import Scope
+from shared.domain.execution import PUBLIC_INTEGRATOR
 
 LOG_STREAM_KEY: Final = "logs"
 LOG_LINE_TTL_S: Final = 24 * 3600
 LOG_STREAM_TTL_S: Final = 2 * LOG_LINE_TTL_S
 """With a TTL Redis may evict it if full, after all views and outputs; else there would be no room for task messages."""
 STREAM_ENTRIES_MAX: Final = 50_000
+_OWNER: Final = b"integrator"
 _CHUNK: Final = 500
 _ALL_LINES: Final = 999_999  # a position after all lines of an entry
 _CURSOR: Final = re.compile(r"(\d{1,15})-(\d{1,10})-(\d{1,6})", re.ASCII)
@@ -40,19 +48,26 @@ class LogCursor:
         return f"{self.ms}-{self.entry}-{self.lines}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LogFilter:
-    """A filter of log lines; None means any."""
+    """A filter of log lines; None means any, and a ``scope`` of None the lines of every integrator."""
 
+    scope: Scope
     agent: str | None = None
     level: str | None = None
     execution_id: str | None = None
 
-    @property
-    def byte_patterns(self) -> tuple[bytes, ...]:
+    @cached_property
+    def _byte_patterns(self) -> tuple[bytes, ...]:
         """The bytes that every matching line contains, so that most entries are skipped without parsing."""
         fields = {"agent_name": self.agent, "level": self.level, "execution_id": self.execution_id}
         return tuple(orjson.dumps({name: value})[1:-1] for name, value in fields.items() if value is not None)
+
+    def may_match(self, entry: Mapping[bytes, bytes]) -> bool:
+        """Return False if no line of an entry can match; parsing all entries of a day would take seconds."""
+        if self.scope is not None and entry.get(_OWNER, PUBLIC_INTEGRATOR.encode()) != self.scope.encode():
+            return False
+        return all(pattern in entry[b"lines"] for pattern in self._byte_patterns)
 
     def matches(self, line: dict[str, Any]) -> bool:
         """Return whether a line passes the filter."""
@@ -63,10 +78,12 @@ class LogFilter:
         )
 
 
-def append_lines(pipe: Any, lines: Sequence[bytes]) -> None:
+def append_lines(pipe: Any, integrator: str, lines: Sequence[bytes]) -> None:
     """Append to ``pipe`` the commands that add lines (JSON objects) to the stream, cap it and extend its TTL."""
     if lines:
-        entry = {"lines": b"[" + b",".join(lines) + b"]"}
+        entry: dict[Any, Any] = {"lines": b"[" + b",".join(lines) + b"]"}
+        if integrator != PUBLIC_INTEGRATOR:
+            entry[_OWNER] = integrator
         pipe.xadd(LOG_STREAM_KEY, entry, maxlen=STREAM_ENTRIES_MAX, approximate=True)
         pipe.expire(LOG_STREAM_KEY, LOG_STREAM_TTL_S)
 
@@ -98,11 +115,10 @@ def read_after(client: redis.Redis, since: LogCursor, log_filter: LogFilter, lim
     lines: list[dict[str, Any]] = []
     next_cursor = since
     after_id = f"{since.ms}-{since.entry}"
-    patterns = log_filter.byte_patterns
     while len(lines) < limit:
         chunk: list[Any] = client.xrange(LOG_STREAM_KEY, min=after_id, count=_CHUNK)  # type: ignore[assignment]
         for entry in chunk:
-            if not _may_match(entry, patterns):
+            if not log_filter.may_match(entry[1]):
                 next_cursor = max(next_cursor, _cursor_after(entry)) if len(lines) < limit else next_cursor
                 continue
             for cursor, line in _lines_of(*entry):
@@ -121,13 +137,12 @@ def read_latest(client: redis.Redis, log_filter: LogFilter, limit: int) -> LogSt
     lines: list[dict[str, Any]] = []
     next_cursor = LogCursor(_now_ms(client), 0, 0)  # read before the stream, else a line added in between is skipped
     before_id = "+"
-    patterns = log_filter.byte_patterns
     while len(lines) < limit:
         chunk: list[Any] = client.xrevrange(LOG_STREAM_KEY, max=before_id, count=_CHUNK)  # type: ignore[assignment]
         if before_id == "+" and chunk:
             next_cursor = _cursor_after(chunk[0])
         for entry in chunk:
-            if _may_match(entry, patterns):
+            if log_filter.may_match(entry[1]):
                 lines += [line for _, line in reversed(_lines_of(*entry)) if log_filter.matches(line)]
         if len(chunk) < _CHUNK:
             break
@@ -161,11 +176,6 @@ def timestamp_ms_of(line: dict[str, Any]) -> int:
 def _now_ms(client: redis.Redis) -> int:
     seconds, micros = client.time()
     return int(seconds) * 1_000 + int(micros) // 1_000
-
-
-def _may_match(entry: tuple[bytes, dict[bytes, bytes]], patterns: Sequence[bytes]) -> bool:
-    """Return False if no line of an entry can match; parsing all entries of a day would take seconds."""
-    return all(pattern in entry[1][b"lines"] for pattern in patterns)
 
 
 def _cursor_after(entry: tuple[bytes, dict[bytes, bytes]]) -> LogCursor:

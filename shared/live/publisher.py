@@ -15,7 +15,7 @@ import redis
 import structlog
 
 from shared.clock import boottime_s
-from shared.domain.execution import PRIORITY_REOFFER, Execution, ExecutionRecord
+from shared.domain.execution import OWN_BASKET, PRIORITY_REOFFER, Execution, ExecutionRecord
 from shared.domain.lifecycle.decision import Decision
 from shared.live import accept_markers, duration_stats, log_stream
 from shared.live.redis_client import drop_if_demoted
@@ -68,21 +68,21 @@ class Publisher:
         """
         pipe = self._redis.pipeline(transaction=False)
         as_of = boottime_s()
-        lines: list[bytes] = []
+        records: list[tuple[ExecutionRecord, int]] = []
         for decision in decisions:
             record = replace(decision.initial_record, outputs=outputs or {})
             view = render(record)
-            lines += _lines_after(record, 0)
+            records.append((record, 0))
             # Before the message: a worker puts its views after these.
             if view is not None and self._is_current(as_of):
                 # A worker begins only a run with one ready step without a read (``worker/steps/batch_runner.py``).
                 is_chain = len(decision.dispatch) == 1 and not record.execution.stateful
                 copy = self._encode_accepted(decision, record.outputs) if is_chain else None
-                self._views.put_first(pipe, record.execution.id, view, copy)
+                self._views.put_first(pipe, record.execution.integrator, record.execution.id, view, copy)
             self._enqueue(pipe, record, decision.dispatch)
             if record.execution.has_due_time_of_its_own:
                 accept_markers.mark_accepted(pipe, record.execution)
-        log_stream.append_lines(pipe, lines)
+        _append_lines(pipe, records)
         self._send(pipe, ", ".join(decision.execution.id for decision in decisions))
 
     def publish_decision(
@@ -101,15 +101,14 @@ class Publisher:
         for saved in decisions:
             self._enqueue(pipe, saved.record, saved.decision.dispatch)
         self._put_views(pipe, [saved.record for saved in decisions], as_of)
-        outputs = [(saved.record.execution.id, output) for saved in decisions for output in saved.decision.outputs]
-        self._views.put_outputs(pipe, {(execution_id, output.step): output.json for execution_id, output in outputs})
-        lines = [line for saved in decisions for line in _lines_after(saved.record, saved.published_seq)]
-        log_stream.append_lines(pipe, lines)
+        outputs = [(saved.record.execution, output) for saved in decisions for output in saved.decision.outputs]
+        self._views.put_outputs(pipe, {(run.integrator, run.id, output.step): output.json for run, output in outputs})
+        _append_lines(pipe, [(saved.record, saved.published_seq) for saved in decisions])
         ended = [saved.record.execution for saved in decisions if saved.record.execution.is_done]
         if ended and as_of - self._trimmed_at >= TRIM_EVERY_S:
             self._trimmed_at = as_of
             log_stream.trim_stream(pipe)
-        runs = Counter((execution.basket.name, str(execution.status)) for execution in ended)
+        runs = Counter((_metric_label(execution), str(execution.status)) for execution in ended)
         self._metrics.count_ended(pipe, runs, [step for saved in decisions for step in saved.agent_durations])
         duration_stats.record_durations(pipe, [(saved.record.execution, saved.agent_durations) for saved in decisions])
         self._send(pipe, ", ".join(saved.record.execution.id for saved in decisions))
@@ -125,7 +124,7 @@ class Publisher:
         """Publish the current view of an execution, and its log lines after ``published_seq``."""
         pipe = self._redis.pipeline(transaction=False)
         self._put_views(pipe, [record], as_of)
-        log_stream.append_lines(pipe, _lines_after(record, published_seq))
+        _append_lines(pipe, [(record, published_seq)])
         self._send(pipe, record.execution.id)
 
     def publish_rescue(self, record: ExecutionRecord, decision: Decision, *, as_of: float, reason: str) -> bool:
@@ -134,16 +133,17 @@ class Publisher:
         self._enqueue(pipe, record, decision.dispatch)
         if decision.events:
             self._put_views(pipe, [record], as_of)
-            log_stream.append_lines(pipe, _lines_after(record, record.lines_total - len(decision.events)))
+            _append_lines(pipe, [(record, record.lines_total - len(decision.events))])
         self._metrics.count_rescue(pipe, reason)
         if record.execution.is_done:
-            self._metrics.count_ended(pipe, {(record.execution.basket.name, str(record.execution.status)): 1}, ())
+            ended = (_metric_label(record.execution), str(record.execution.status))
+            self._metrics.count_ended(pipe, {ended: 1}, ())
         return self._send(pipe, record.execution.id)
 
-    def extend_view(self, execution_id: str, rev: int) -> bool:
+    def extend_view(self, integrator: str, execution_id: str, rev: int) -> bool:
         """Extend the TTL of a view that shows ``rev``; False if it must be rendered again, True if Redis is away."""
         try:
-            return self._views.extend_ttl(execution_id, rev)
+            return self._views.extend_ttl(integrator, execution_id, rev)
         except redis.RedisError as error:
             self._log.warning("Redis is away: a view was not extended", execution_id=execution_id, reason=str(error))
             drop_if_demoted(self._redis, error)
@@ -164,9 +164,9 @@ class Publisher:
             execution = record.execution
             body = render(record)
             if body is None:  # an output of the result is not at hand, and the stored view is older
-                self._views.invalidate(pipe, execution.id)
+                self._views.invalidate(pipe, execution.integrator, execution.id)
             else:
-                views.append(RenderedView(execution.id, body, execution.rev, execution.is_done))
+                views.append(RenderedView(execution.integrator, execution.id, body, execution.rev, execution.is_done))
         self._views.put(pipe, views)
 
     def _is_current(self, as_of: float) -> bool:
@@ -184,6 +184,20 @@ class Publisher:
             drop_if_demoted(self._redis, error)
             return False
         return True
+
+
+def _metric_label(execution: Execution) -> str:
+    """Return the basket's name for the metrics, which every key may read: not that of one integrator's own basket."""
+    return OWN_BASKET if execution.kind == OWN_BASKET else execution.basket.name
+
+
+def _append_lines(pipe: Any, records: Iterable[tuple[ExecutionRecord, int]]) -> None:
+    """Append to ``pipe`` the log lines of each record after a sequence number, with one command for each integrator."""
+    lines: dict[str, list[bytes]] = {}
+    for record, published_seq in records:
+        lines.setdefault(record.execution.integrator, []).extend(_lines_after(record, published_seq))
+    for integrator, lines_of_one in lines.items():
+        log_stream.append_lines(pipe, integrator, lines_of_one)
 
 
 def _lines_after(record: ExecutionRecord, published_seq: int) -> list[bytes]:

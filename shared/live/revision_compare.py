@@ -14,7 +14,7 @@ from typing import Any, Final
 import redis
 
 from shared.live.view_trailer import TRAILER_BYTES_MAX, split_trailer
-from shared.live.views import view_key
+from shared.live.views import view_key_prefix
 
 _MISSING, _SAME, _SAME_AND_DONE, _CHANGED, _OMITTED = b"?=.!+"
 
@@ -88,15 +88,18 @@ class ViewComparison:
 
 
 def compare_views(
-    client: redis.Redis, revs: Mapping[str, int | None], *, whole_bytes: int, live_max: int
+    client: redis.Redis, integrator: str, revs: Mapping[str, int | None], *, whole_bytes: int, live_max: int
 ) -> ViewComparison:
-    """Return which views differ from ``revs``, the revision of each execution (None: not known); raises RedisError.
+    """Return which views of an integrator differ from ``revs``, the revision of each execution (None: not known).
+
+    A run of another integrator counts as missing. Raises RedisError.
 
     The views are status views; or, if ``whole_bytes`` is not 0, whole views with at most that many bytes in total, but
     at least one. ``live`` holds at most ``live_max`` views, the first in the order of ``revs``.
     """
     request = " ".join([f"{execution_id} {'-' if rev is None else rev}" for execution_id, rev in revs.items()])
-    reply: Any = client.eval(_COMPARE, 0, request, view_key(""), str(whole_bytes), str(live_max), TRAILER_BYTES_MAX)
+    prefix = view_key_prefix(integrator)
+    reply: Any = client.eval(_COMPARE, 0, request, prefix, str(whole_bytes), str(live_max), TRAILER_BYTES_MAX)
     outcomes, views = reply
     unchanged = outcomes.count(_SAME) + outcomes.count(_SAME_AND_DONE)
     if unchanged == len(outcomes):

@@ -1,5 +1,6 @@
 """View cache (materialised views, read model): the rendered polls of executions in Redis, and outputs for an hour.
 
+The key of a view has its run's integrator, so that a look-up for one integrator never finds a run of another.
 A view is only replaced by one with an equal or higher ``rev``, and is deleted in case of doubt. A copy of a run as it
 was stored is kept beside its first view, for 5 s at most: the worker that begins the run at once need not read it.
 """
@@ -8,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any, Final
 
 import redis
 
-from shared.live import pubsub
+from shared.live.qualified_id import qualified_id, qualified_prefix
 from shared.live.redis_client import ConnectionReader
+from shared.live.signals import pubsub
 
 FINAL_VIEW_TTL_S: Final = 24 * 3600
 FILLED_VIEW_TTL_MS: Final = 2_000
@@ -37,7 +40,7 @@ for index, key in ipairs(KEYS) do
   local stored_rev = string.match(redis.call('GETRANGE', key, 0, 400), '"rev":(%d+)')
   if not stored_rev or tonumber(stored_rev) <= tonumber(rev) then
     redis.call('SET', key, view, 'PX', ttl_ms)
-    redis.call('DEL', key .. '{_COPY_SUFFIX}')
+    redis.call('DEL', '{_PREFIX}' .. string.match(key, '[^:/]+$') .. '{_COPY_SUFFIX}')
     local wakeup = string.sub(key, {len(_PREFIX) + 1})
     if tonumber(ttl_ms) == {FINAL_VIEW_TTL_S * 1_000} and #view <= {CARRIED_VIEW_MAX_BYTES} then
       wakeup = wakeup .. ' ' .. view
@@ -59,25 +62,31 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 
 
-def view_key(execution_id: str) -> str:
+def view_key(integrator: str, execution_id: str) -> str:
     """Return the Redis key of the view of an execution."""
-    return f"{_PREFIX}{execution_id}"
+    return f"{_PREFIX}{qualified_id(integrator, execution_id)}"
+
+
+def view_key_prefix(integrator: str) -> str:
+    """Return what stands before the id in the keys of an integrator's views."""
+    return f"{_PREFIX}{qualified_prefix(integrator)}"
 
 
 def copy_key(execution_id: str) -> str:
-    """Return the Redis key of the copy of a run that was just accepted."""
+    """Return the Redis key of the copy of a run that was just accepted; no caller sees it, so the id is enough."""
     return execution_id.join(COPY_AFFIXES)
 
 
-def output_key(execution_id: str, step: str) -> str:
+def output_key(integrator: str, execution_id: str, step: str) -> str:
     """Return the Redis key of a step's output."""
-    return f"output:{execution_id}:{step}"
+    return f"output:{qualified_id(integrator, execution_id)}:{step}"
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedView:
     """A rendered view: of which execution, at which revision, and whether the run is over (final)."""
 
+    integrator: str
     execution_id: str
     body: bytes
     rev: int
@@ -97,13 +106,13 @@ class ViewCache:
         self._redis.connection_pool.disconnect(inuse_connections=False)
         self._reader = ConnectionReader(self._redis.connection_pool)
 
-    def get(self, execution_id: str) -> bytes | None:
-        """Return the view, without its closing brace; None if there is none. Raises RedisError."""
-        return self._reader.get(view_key(execution_id))
+    def get(self, integrator: str, execution_id: str) -> bytes | None:
+        """Return the view, without its closing brace; None if the integrator has none. Raises RedisError."""
+        return self._reader.get(view_key(integrator, execution_id))
 
-    def ttl_s(self, execution_id: str) -> float:
+    def ttl_s(self, integrator: str, execution_id: str) -> float:
         """Return the remaining TTL of the view in seconds; 0 if there is none. Raises RedisError."""
-        ttl_ms: int = self._redis.pttl(view_key(execution_id))
+        ttl_ms: int = self._redis.pttl(view_key(integrator, execution_id))
         return max(ttl_ms, 0) / 1_000
 
     def put(self, pipe: Any, views: Iterable[RenderedView]) -> None:
@@ -113,14 +122,14 @@ class ViewCache:
         for view in views:
             if len(view.body) > VIEW_MAX_BYTES:
                 # Too large for the cache: polls read MongoDB. An older, smaller view must not be used meanwhile.
-                self.invalidate(pipe, view.execution_id)
+                self.invalidate(pipe, view.integrator, view.execution_id)
                 continue
-            keys.append(view_key(view.execution_id))
+            keys.append(view_key(view.integrator, view.execution_id))
             args += (view.body, view.rev, FINAL_VIEW_TTL_S * 1_000 if view.is_final else self._live_ms)
         if keys:
             pipe.eval(_PUT_NEWER, len(keys), *keys, *args)
 
-    def put_first(self, pipe: Any, execution_id: str, view: bytes, copy: bytes | None = None) -> None:
+    def put_first(self, pipe: Any, integrator: str, execution_id: str, view: bytes, copy: bytes | None = None) -> None:
         """Append to ``pipe`` the commands that store the view of a run just accepted, unless there is one already.
 
         ``copy`` is the run as it was stored, for the worker; it is kept until the next view is put.
@@ -129,43 +138,44 @@ class ViewCache:
         if copy is not None and len(copy) <= COPY_MAX_BYTES:
             pipe.execute_command("SET", copy_key(execution_id), copy, "PX", COPY_TTL_MS)
         if len(view) <= VIEW_MAX_BYTES:
-            pipe.execute_command("SET", view_key(execution_id), view, "PX", self._live_ms, "NX")
+            pipe.execute_command("SET", view_key(integrator, execution_id), view, "PX", self._live_ms, "NX")
 
     def copies(self, execution_ids: Sequence[str]) -> list[bytes]:
         """Return the copies that there are of these runs; each may be older than what is stored. Raises RedisError."""
         found: Any = self._redis.mget(map(copy_key, execution_ids))
         return [copy for copy in found if copy is not None]
 
-    def invalidate(self, pipe: Any, execution_id: str) -> None:
+    def invalidate(self, pipe: Any, integrator: str, execution_id: str) -> None:
         """Append to ``pipe`` commands that delete a view and wake its held polls; the next reader renders it again."""
-        pipe.delete(view_key(execution_id), copy_key(execution_id))
-        pubsub.publish_wakeup(pipe, execution_id)
+        pipe.delete(view_key(integrator, execution_id), copy_key(execution_id))
+        pubsub.publish_wakeup(pipe, qualified_id(integrator, execution_id))
 
-    def delete(self, execution_ids: Sequence[str]) -> None:
-        """Delete the views of runs that no longer exist. Raises RedisError."""
-        if execution_ids:
-            self._redis.delete(*map(view_key, execution_ids))
+    def delete(self, runs: Sequence[tuple[str, str]]) -> None:
+        """Delete the views of runs, each as (integrator, id), that no longer exist. Raises RedisError."""
+        if runs:
+            self._redis.delete(*starmap(view_key, runs))
 
-    def fill(self, execution_id: str, view: bytes, *, is_final: bool) -> None:
+    def fill(self, integrator: str, execution_id: str, view: bytes, *, is_final: bool) -> None:
         """Store a view that a reader rendered, only if there is none: it may be older than one a worker writes now.
 
         Raises RedisError.
         """
         if len(view) <= VIEW_MAX_BYTES:
             ttl_ms = FINAL_VIEW_TTL_S * 1_000 if is_final else min(FILLED_VIEW_TTL_MS, self._live_ms)
-            self._redis.set(view_key(execution_id), view, px=ttl_ms, nx=True)
+            self._redis.set(view_key(integrator, execution_id), view, px=ttl_ms, nx=True)
 
-    def extend_ttl(self, execution_id: str, rev: int) -> bool:
+    def extend_ttl(self, integrator: str, execution_id: str, rev: int) -> bool:
         """Extend the TTL of a live view if it shows ``rev``; False if it must be rendered again. Raises RedisError."""
-        return bool(self._redis.eval(_KEEP_IF_AT, 1, view_key(execution_id), str(rev), str(self._live_ms)))
+        key = view_key(integrator, execution_id)
+        return bool(self._redis.eval(_KEEP_IF_AT, 1, key, str(rev), str(self._live_ms)))
 
-    def put_outputs(self, pipe: Any, outputs: Mapping[tuple[str, str], bytes]) -> None:
-        """Append to ``pipe`` one command that stores outputs, by (execution, step), for an hour."""
+    def put_outputs(self, pipe: Any, outputs: Mapping[tuple[str, str, str], bytes]) -> None:
+        """Append to ``pipe`` one command that stores outputs, by (integrator, execution, step), for an hour."""
         if outputs:
-            keys = (output_key(*key) for key in outputs)
+            keys = starmap(output_key, outputs)
             pipe.eval(_PUT_OUTPUTS, len(outputs), *keys, OUTPUT_TTL_S, *outputs.values())
 
-    def get_output(self, execution_id: str, step: str) -> bytes | None:
+    def get_output(self, integrator: str, execution_id: str, step: str) -> bytes | None:
         """Return a step's output as JSON; None if Redis does not have it. Raises RedisError."""
-        output: bytes | None = self._redis.get(output_key(execution_id, step))  # type: ignore[assignment]
+        output: bytes | None = self._redis.get(output_key(integrator, execution_id, step))  # type: ignore[assignment]
         return output

@@ -38,6 +38,7 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
     ],
     "baskets": [IndexModel(["integrator", "name"], name="name", unique=True)],
     "keys": [IndexModel(["changed_at"], name="changes")],
+    "integrations": [IndexModel(["name"], name="name", unique=True), IndexModel(["changed_at"], name="changes")],
     "audit": [
         IndexModel(["event_id"], name="event", unique=True),
         IndexModel(["integrator", "_id"], name="by_integrator"),

@@ -28,10 +28,14 @@ from shared.telemetry.fleet_counters import (
 
 
 class FleetCollector(Collector):
-    """Prometheus collector that yields the metrics of all processes, as they are in Redis."""
+    """Prometheus collector that yields the metrics of all processes, as they are in Redis.
 
-    def __init__(self, client: redis.Redis) -> None:
+    Unless ``names_baskets``, all baskets count as "other": their names, which integrators choose, are not for everyone.
+    """
+
+    def __init__(self, client: redis.Redis, *, names_baskets: bool = True) -> None:
         self._client = client
+        self._names_baskets = names_baskets
 
     def describe(self) -> list[Metric]:
         """Return no names, so that a registry need not read Redis when it registers this collector."""
@@ -43,7 +47,7 @@ class FleetCollector(Collector):
         yield GaugeMetricFamily("bucket_redis_up", "Whether Redis answered this scrape.", 0 if replies is None else 1)
         if replies is not None:
             executions, steps, rescues, *lengths = replies
-            yield from _executions(_hash(executions))
+            yield from _executions(_hash(executions), LABELS_MAX if self._names_baskets else 0)
             yield from _steps(_hash(steps))
             yield _rescues(rescues)
             yield _depths(lengths)
@@ -73,11 +77,11 @@ def _hash(reply: Any) -> Iterator[tuple[str, Any, float]]:
             continue
 
 
-def _executions(rows: Iterator[tuple[str, Any, float]]) -> Iterator[Metric]:
+def _executions(rows: Iterator[tuple[str, Any, float]], names_max: int) -> Iterator[Metric]:
     totals: dict[tuple[str, str], float] = {}
     baskets: set[str] = set()
     for basket, status, count in rows:
-        if len(baskets) < LABELS_MAX:
+        if len(baskets) < names_max:
             baskets.add(basket)
         label = (basket if basket in baskets else OTHER_LABEL, str(status))
         totals[label] = totals.get(label, 0) + count

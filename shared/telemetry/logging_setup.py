@@ -14,6 +14,7 @@ from typing import Any, Final, TextIO
 
 import structlog
 
+from shared.domain.access.key_format import without_secrets
 from shared.telemetry.lenient_json import encode_lenient
 
 # Below a warning, HTTP libraries log whole URLs, which may hold keys.
@@ -71,7 +72,8 @@ class _Sink:
         try:
             stream = self._stream or sys.stdout
             with self._lock:
-                stream.write(line + "\n")
+                # A key that was sent in a path or as some other id, which libraries log too.
+                stream.write(without_secrets(line) + "\n")
                 stream.flush()
         except Exception:  # noqa: BLE001, S110  logging never breaks the work, and the error cannot be logged
             pass

@@ -22,6 +22,9 @@ BUCKETS_S: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _RATE: Final = Counter("request_rate", "Requests answered.", ["service", "endpoint"])
 _LATENCY: Final = Histogram("latency", "Seconds from request to reply.", ["service", "endpoint"], buckets=BUCKETS_S)
 
+_REFUSALS: Final = Counter("bucket_limits_refused", "Requests refused by a rate limit or a quota.", ["limit"])
+_FAILED_OPEN: Final = Counter("bucket_limits_failed_open", "Requests that no limit was applied to, without Redis.")
+
 
 def observe_request(endpoint: str, seconds: float) -> None:
     """Count a request to ``endpoint`` with its duration; pass the route, not the path: ids would be endless labels."""
@@ -31,6 +34,16 @@ def observe_request(endpoint: str, seconds: float) -> None:
         latency.observe(seconds)
     except Exception as error:  # noqa: BLE001  for example a full disk under the files of multiprocess mode
         structlog.get_logger(__name__).warning("metrics.lost", reason=str(error))
+
+
+def count_refusal(limit: str) -> None:
+    """Count a request that a rate limit (its class) or a quota (its name) refused."""
+    _REFUSALS.labels(limit).inc()
+
+
+def count_failed_open(requests: int) -> None:
+    """Count requests that were let through because Redis, which has the limits, was away."""
+    _FAILED_OPEN.inc(requests)
 
 
 def render_exposition(*collectors: Collector) -> bytes:

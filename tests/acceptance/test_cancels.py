@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.live.views import view_key
 from tests.acceptance.client import ApiClient
 from tests.acceptance.test_hints import no_worker_takes
@@ -46,7 +47,7 @@ def test_a_cancel_of_an_ended_run_is_200_and_changes_nothing(
     assert caller.poll(run) == ended_run
     assert caller.get(f"/execution-logs/{run}", headers={"If-None-Match": etag}).status_code == 304
     assert caller.stack.mongo().executions.find_one({"_id": run}) == stored
-    assert caller.stack.redis().delete(view_key(run)) == 1
+    assert caller.stack.redis().delete(view_key(PUBLIC_INTEGRATOR, run)) == 1
     assert caller.poll(run) == ended_run, "MongoDB does not show the cancel either"
 
 

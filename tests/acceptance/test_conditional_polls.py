@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.live.views import view_key
 from tests.acceptance.client import ApiClient
 
@@ -122,9 +123,9 @@ def test_a_poll_never_shows_an_older_revision_than_the_caller_has_seen(caller: A
     final_view = caller.wait_done(caller.submit_agent("echo"))
     run, rev = final_view["execution_id"], final_view["rev"]
     redis = caller.stack.redis()
-    cached = str(redis.get(view_key(run)))
+    cached = str(redis.get(view_key(PUBLIC_INTEGRATOR, run)))
     # The state after a worker died between its write and the update of the view.
-    redis.set(view_key(run), cached.replace(f'"rev":{rev}', f'"rev":{rev - 1}'), ex=60)
+    redis.set(view_key(PUBLIC_INTEGRATOR, run), cached.replace(f'"rev":{rev}', f'"rev":{rev - 1}'), ex=60)
     assert caller.poll(run)["rev"] == rev - 1, "a caller without an ETag gets the older view"
     for query in ("", "?wait=5", "?fields=status", "?after=0"):
         for etags in (f'W/"{run}.{rev}"', f'"x", "{run}.1", "{run}.{rev}"'):
@@ -241,5 +242,5 @@ def test_a_page_is_the_same_after_redis_has_forgotten_the_view(caller: ApiClient
     before = [caller.poll(run, **query) for query in queries]
     redis = caller.stack.redis()
     for query, page in zip(queries, before, strict=True):
-        assert redis.delete(view_key(run)) == 1
+        assert redis.delete(view_key(PUBLIC_INTEGRATOR, run)) == 1
         assert caller.poll(run, **query) == page

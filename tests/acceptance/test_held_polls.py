@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from shared.live.pubsub import WAKEUP_CHANNEL
+from shared.live.signals.pubsub import WAKEUP_CHANNEL
 from tests.acceptance.client import ApiClient
 from tests.step_gate import step_gate
 from tests.waiting import wait_until

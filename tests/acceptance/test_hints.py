@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from shared.domain.definitions.basket import SEQUENTIAL, Basket, BasketStep
+from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.live import duration_stats
 from shared.live.redis_client import connect
 from shared.live.views import view_key
@@ -184,7 +185,7 @@ def test_a_step_that_waits_for_a_retry_says_so_and_for_how_long(short_lease_call
     due_by = stored["steps"]["flaky"]["due_by"].replace(tzinfo=UTC)
     for forgotten in (False, True):
         if forgotten:
-            short_lease_caller.stack.redis().delete(view_key(run))
+            short_lease_caller.stack.redis().delete(view_key(PUBLIC_INTEGRATOR, run))
         most_ms = (due_by - datetime.now(UTC)) / MILLISECOND
         response = short_lease_caller.get(f"/execution-logs/{run}")
         least_ms = (due_by - datetime.now(UTC)) / MILLISECOND

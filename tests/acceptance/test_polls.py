@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.live.views import RenderedView, ViewCache, output_key, view_key
 from tests.acceptance.client import AGENTS, ApiClient
 from tests.stack import Stack
@@ -176,12 +177,13 @@ def test_a_running_step_is_shown_as_running_before_its_first_report(caller: ApiC
 def test_a_late_view_does_not_replace_a_newer_one(caller: ApiClient) -> None:
     newer = caller.wait_done(caller.submit_agent("echo", a=1))
     redis = caller.stack.redis()
-    cached = redis.get(view_key(newer["execution_id"]))
+    cached = redis.get(view_key(PUBLIC_INTEGRATOR, newer["execution_id"]))
     older = str(cached).replace(f'"rev":{newer["rev"]}', f'"rev":{newer["rev"] - 1}').replace("completed", "running")
     ViewCache(redis, live_ttl_s=1).put(
-        redis, [RenderedView(newer["execution_id"], older.encode(), newer["rev"] - 1, is_final=False)]
+        redis,
+        [RenderedView(PUBLIC_INTEGRATOR, newer["execution_id"], older.encode(), newer["rev"] - 1, is_final=False)],
     )
-    assert redis.get(view_key(newer["execution_id"])) == cached
+    assert redis.get(view_key(PUBLIC_INTEGRATOR, newer["execution_id"])) == cached
     assert caller.poll(newer["execution_id"]) == newer
 
 
@@ -334,7 +336,7 @@ def test_an_output_comes_from_redis_if_it_is_there_and_else_from_mongodb(caller:
     executions.update_one({"_id": run}, {"$unset": {"outputs.echo": ""}})
     assert caller.get(path).json() == {"a": 1}
     executions.update_one({"_id": run}, {"$set": {"outputs.echo": b'{"a":2}'}})
-    assert caller.stack.redis().delete(output_key(run, "echo")) == 1
+    assert caller.stack.redis().delete(output_key(PUBLIC_INTEGRATOR, run, "echo")) == 1
     assert caller.get(path).json() == {"a": 2}
 
 
@@ -346,7 +348,7 @@ def test_a_large_output_is_omitted_and_the_result_is_complete(caller: ApiClient,
     assert view["result"] == result
     assert view["outputs"]["big"] == (result if is_shown else {"omitted": True, "bytes": size + 11, "url": url})
     assert caller.get(url).json() == result
-    caller.stack.redis().delete(output_key(run, "big"), view_key(run))
+    caller.stack.redis().delete(output_key(PUBLIC_INTEGRATOR, run, "big"), view_key(PUBLIC_INTEGRATOR, run))
     assert caller.get(url).json() == result
     assert without_hints(caller.poll(run)) == without_hints(view)
 
@@ -374,15 +376,19 @@ def test_redis_keeps_a_final_view_a_day_an_output_an_hour_and_a_live_view_half_a
     redis = caller.stack.redis()
     live = caller.submit_agent("sleeper", seconds=60)
     wait_until(lambda: caller.poll(live)["status"] == "running", 5)
-    wait_until(lambda: redis.pttl(view_key(live)) > 0, 5, "a view is there; one that is not renewed expires soon")
-    assert redis.pttl(view_key(live)) <= LEASE_S * 1_000 / 2
+    wait_until(
+        lambda: redis.pttl(view_key(PUBLIC_INTEGRATOR, live)) > 0,
+        5,
+        "a view is there; one that is not renewed expires soon",
+    )
+    assert redis.pttl(view_key(PUBLIC_INTEGRATOR, live)) <= LEASE_S * 1_000 / 2
     caller.request("POST", f"/executions/{live}/cancel")
     final = caller.wait_done(caller.submit_agent("echo", a=1))["execution_id"]
-    assert 24 * 3600 - 60 < redis.ttl(view_key(final)) <= 24 * 3600
-    assert 3600 - 60 < redis.ttl(output_key(final, "echo")) <= 3600
-    caller.stack.redis().delete(view_key(final))
+    assert 24 * 3600 - 60 < redis.ttl(view_key(PUBLIC_INTEGRATOR, final)) <= 24 * 3600
+    assert 3600 - 60 < redis.ttl(output_key(PUBLIC_INTEGRATOR, final, "echo")) <= 3600
+    caller.stack.redis().delete(view_key(PUBLIC_INTEGRATOR, final))
     caller.poll(final)
-    assert 24 * 3600 - 60 < redis.ttl(view_key(final)) <= 24 * 3600
+    assert 24 * 3600 - 60 < redis.ttl(view_key(PUBLIC_INTEGRATOR, final)) <= 24 * 3600
 
 
 def test_polls_are_the_same_after_a_flush_of_redis(caller: ApiClient, final_view: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.mongod_profiler import ProfileEntry, recording
+from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.live.views import view_key
 from tests.acceptance.client import INCOME, ApiClient
 from tests.acceptance.test_lists import STANDING
@@ -45,7 +46,9 @@ def test_changed_runs_are_returned_and_the_rest_is_counted(
     caller: ApiClient, completed_view: dict[str, Any], failed_view: dict[str, Any], prefix: str, *, forgotten: bool
 ) -> None:
     if forgotten:
-        caller.stack.redis().delete(*(view_key(poll["execution_id"]) for poll in (completed_view, failed_view)))
+        caller.stack.redis().delete(
+            *(view_key(PUBLIC_INTEGRATOR, poll["execution_id"]) for poll in (completed_view, failed_view))
+        )
     items = [
         (completed_view["execution_id"], completed_view["rev"]),
         (failed_view["execution_id"], failed_view["rev"] - 1),
@@ -64,7 +67,9 @@ def test_full_views_are_the_same_as_single_polls(
     caller: ApiClient, completed_view: dict[str, Any], failed_view: dict[str, Any], *, forgotten: bool
 ) -> None:
     if forgotten:
-        caller.stack.redis().delete(*(view_key(poll["execution_id"]) for poll in (completed_view, failed_view)))
+        caller.stack.redis().delete(
+            *(view_key(PUBLIC_INTEGRATOR, poll["execution_id"]) for poll in (completed_view, failed_view))
+        )
     body = poll_many(caller, (completed_view["execution_id"], None), (failed_view["execution_id"], None), view="full")
     assert sorted(body["changed"], key=str) == sorted((completed_view, failed_view), key=str)
     assert "left_out" not in body
@@ -168,7 +173,7 @@ def test_one_query_finds_what_redis_lacks_and_one_more_reads_full_views(
     assert operations(entries) == [], "Redis has all of it"
 
     forgotten = sorted(revs)[:50]
-    caller.stack.redis().delete(*map(view_key, forgotten))
+    caller.stack.redis().delete(*(view_key(PUBLIC_INTEGRATOR, run) for run in forgotten))
     with recording(caller.stack.mongo()) as entries:
         body = poll_many(caller, *items, view=view)
     assert {row["execution_id"]: row["rev"] for row in body["changed"]} == revs
@@ -182,7 +187,7 @@ def test_one_query_finds_what_redis_lacks_and_one_more_reads_full_views(
 
 
 def test_missing_runs_are_looked_up_once_more_in_mongodb(caller: ApiClient, completed_view: dict[str, Any]) -> None:
-    caller.stack.redis().delete(view_key(completed_view["execution_id"]))
+    caller.stack.redis().delete(view_key(PUBLIC_INTEGRATOR, completed_view["execution_id"]))
     with recording(caller.stack.mongo()) as entries:
         body = poll_many(caller, (completed_view["execution_id"], None), (UNKNOWN, None))
     assert (body["not_found"], [row["execution_id"] for row in body["changed"]]) == (

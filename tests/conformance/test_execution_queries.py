@@ -305,3 +305,36 @@ def test_a_key_that_was_free_again_after_a_day_is_taken_by_a_batch(store: Store,
     again = accept_decision(idempotency=key)
     assert list(store.create_many([again])) == [again.execution]
     assert store.load(PUBLIC_INTEGRATOR, again.execution.id) == again.execution
+
+
+def test_the_newest_executions_come_first(store: Store) -> None:
+    for hours in range(3):
+        at = NOON + timedelta(hours=hours)
+        store.create(accept_decision(id=new_execution_id(at), created_at=at))
+    assert [record.execution.created_at.hour for record in store.read_newest(PUBLIC_INTEGRATOR, 2, 100)] == [14, 13]
+
+
+def test_of_the_newest_executions_no_more_are_read_once_there_are_lines_enough(store: Store) -> None:
+    for hours in range(4):
+        at = NOON + timedelta(hours=hours)
+        store.create(
+            accept_decision(id=new_execution_id(at), created_at=at)
+        )  # each with one log line, of its acceptance
+    assert [record.execution.created_at.hour for record in store.read_newest(PUBLIC_INTEGRATOR, 4, 2)] == [15, 14]
+
+
+def test_each_query_sees_one_integrator_or_all_of_them(store: Store) -> None:
+    ours, theirs = create_run(store, 0), create_run(store, 1, integrator="acme")
+    everybody = [theirs.id, ours.id]
+    for scope, expected in ((PUBLIC_INTEGRATOR, [ours.id]), ("acme", [theirs.id]), ("nobody", []), (None, everybody)):
+        assert [row.execution.id for row in store.list_page(scope, ListQuery(), 10)] == expected
+        assert [record.execution.id for record in store.read_newest(scope, 10, 100)] == expected
+        assert {record.execution.id for record in store.read_many(scope, everybody, 1_000)} == set(expected)
+        assert set(store.read_rows(scope, dict.fromkeys(everybody, 1))) == set(expected)
+        compared = store.compare_revisions(scope, dict.fromkeys(everybody, 1), 10)
+        assert {run.id for run in compared.live} == set(expected)
+        assert set(compared.missing) == set(everybody) - set(expected)
+        assert [run for run in everybody if store.load(scope, run)] == expected
+        assert [run for run in everybody if store.read(scope, run)] == expected
+    assert [store.find_integrator(run) for run in everybody] == ["acme", PUBLIC_INTEGRATOR]
+    assert store.find_integrator(UNKNOWN_ID) is None

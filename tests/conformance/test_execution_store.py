@@ -27,7 +27,6 @@ from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, retry_executi
 from shared.domain.lifecycle.transitions import claim, complete, fail, rescue, start
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.errors import LeaseLost, OutcomeUnknown, StaleWrite
-from shared.ids import new_execution_id
 from shared.store.database import Database
 from shared.store.executions.bulk import BulkSave, MongoBulkExecutionStore
 from shared.store.executions.settle import settle
@@ -373,21 +372,6 @@ def test_one_reconciler_leads_until_its_lease_is_over(store: Store) -> None:
     assert not store.acquire_leadership("b", NOON + SECOND, NOON + 4 * SECOND)
     assert store.acquire_leadership("a", NOON + 2 * SECOND, NOON + 5 * SECOND)
     assert store.acquire_leadership("b", NOON + 6 * SECOND, NOON + 9 * SECOND)
-
-
-def test_the_newest_executions_come_first(store: Store) -> None:
-    for hours in range(3):
-        store.create(accept_decision(created_at=NOON + timedelta(hours=hours)))
-    assert [record.execution.created_at.hour for record in store.read_newest(2, 100)] == [14, 13]
-
-
-def test_of_the_newest_executions_no_more_are_read_once_there_are_lines_enough(store: Store) -> None:
-    for hours in range(4):
-        at = NOON + timedelta(hours=hours)
-        store.create(
-            accept_decision(id=new_execution_id(at), created_at=at)
-        )  # each with one log line, of its acceptance
-    assert [record.execution.created_at.hour for record in store.read_newest(4, 2)] == [15, 14]
 
 
 def test_a_run_nobody_started_has_no_leases() -> None:

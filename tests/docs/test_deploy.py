@@ -27,6 +27,8 @@ def test_the_guide_lists_every_setting_with_its_default() -> None:
 def written(default: object) -> str:
     if default in (None, (), "", OutboundHosts()):
         return "none"
+    if isinstance(default, tuple):
+        return f"`{','.join(map(str, default))}`"
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
 
 

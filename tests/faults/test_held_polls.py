@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 import requests
 
-from shared.live.pubsub import WAKEUP_CHANNEL
+from shared.live.signals.pubsub import WAKEUP_CHANNEL
 from tests.api_client import ApiResponse, RunClient, send_timed
 from tests.faults.inspection import restart_with, stored_run
 from tests.stack import Stack

@@ -19,8 +19,8 @@ import structlog
 from shared import fault_injection
 from shared.clock import boottime_s
 from shared.errors import BucketError, ChangeHistoryLost
-from shared.live import pubsub
 from shared.live.redis_client import drop_if_demoted
+from shared.live.signals import pubsub
 from shared.store.database import Database
 from shared.store.feed.change_stream import ChangeBatch, ChangeStream
 from shared.store.feed.writer import TRIM_BATCH_SIZE, FeedWriter, LastBatch

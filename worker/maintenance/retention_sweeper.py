@@ -48,7 +48,7 @@ class RetentionSweeper:
         except BucketError as error:
             structlog.get_logger().warning("the store did not reply to a retention sweep", reason=error.message)
 
-    def _delete_views(self, deleted: Sequence[str]) -> None:
+    def _delete_views(self, deleted: Sequence[tuple[str, str]]) -> None:
         try:
             self._views.delete(deleted)
         except redis.RedisError as error:  # then they stay for a day at most

@@ -18,7 +18,7 @@ from shared.bootstrap import Services
 from shared.clock import boottime_s
 from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError, LeaseLost
-from shared.live import cancel_hints
+from shared.live.signals import cancel_hints
 from worker.steps.claims import ClaimedStep
 from worker.supervision.parking import Parking
 
@@ -195,5 +195,5 @@ class Heartbeat:
         if renewed.status is ExecutionStatus.CANCELLING and not self._is_cancel_requested:
             self._is_cancel_requested = True
             self._request_stop("cancelled")
-        if not self._publisher.extend_view(self._lease.execution_id, renewed.rev):
+        if not self._publisher.extend_view(self._lease.integrator, self._lease.execution_id, renewed.rev):
             self._publish_view()

@@ -102,5 +102,7 @@ class Caller:
 
 LOCAL_CALLER: Final = Caller("local", Role.ADMIN, PUBLIC_INTEGRATOR)
 """Everyone, while authentication is off: one integrator, and nothing is forbidden."""
+OPERATOR_CALLER: Final = Caller("bucketd", Role.ADMIN, PUBLIC_INTEGRATOR, sees_all=True)
+"""Whoever has the machine: the commands of ``bucketd`` see every integrator."""
 PUBLIC_CALLER: Final = Caller("anonymous", Role.READER, PUBLIC_INTEGRATOR)
 """Whoever calls a public route, while authentication is required."""

@@ -23,6 +23,7 @@ KEY_ID_PATTERN: Final = re.compile(rf"[0-9A-Za-z]{{{_ID_CHARS}}}", re.ASCII)
 _KEY: Final = re.compile(
     rf"(bkt_({KEY_ID_PATTERN.pattern})_[0-9A-Za-z]{{{_SECRET_CHARS}}})([0-9A-Za-z]{{{_CHECKSUM_CHARS}}})", re.ASCII
 )
+_WITHIN_TEXT: Final = re.compile(rf"(bkt_{KEY_ID_PATTERN.pattern}_)[0-9A-Za-z]+", re.ASCII)
 SALT_BYTES: Final = 16
 
 
@@ -37,6 +38,11 @@ def key_id_of(key: str) -> str | None:
     """Return the id in a key; None if the text is no key, or was mistyped."""
     match = _KEY.fullmatch(key)
     return match[2] if match is not None and match[3] == _checksum(match[1]) else None
+
+
+def without_secrets(text: str) -> str:
+    """Return ``text`` with the secret of each key in it replaced by ``***``; the id stays."""
+    return _WITHIN_TEXT.sub(r"\1***", text) if "bkt_" in text else text
 
 
 def hash_key(key: str, salt: bytes, pepper: bytes) -> bytes:

@@ -13,6 +13,7 @@ from pymongo.collection import Collection
 
 from shared.domain.access.api_key import ApiKey
 from shared.domain.access.caller import Role
+from shared.domain.access.key_format import without_secrets
 from shared.errors import KeyNotFound
 from shared.store.database import Database, db_call
 
@@ -108,7 +109,7 @@ class MongoKeyStore:
 
 
 def _not_found(key_id: str) -> KeyNotFound:
-    return KeyNotFound(f"key {key_id[:64]!r} was not found; GET /keys lists those there are")
+    return KeyNotFound(f"key {without_secrets(key_id)[:64]!r} was not found; GET /keys lists those there are")
 
 
 def _encode(key: ApiKey) -> _Document:

@@ -11,16 +11,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from shared.domain.access.caller import Scope
 from shared.domain.dead_letter import DeadLetter, DeadLetterKind, DeadLetterPosition
 from shared.domain.execution import ErrorKind, RunError
 from shared.store.database import Database, db_call
 from shared.store.executions.documents import decode_error
+from shared.store.scope_filter import indexed_scope_filter, scope_filter
 from shared.store.server_clock import Clock
 
 MESSAGE_MAX_BYTES: Final = 4096
 
 _UNREADABLE: Final = "a message in the queue could not be read; what it stood for is offered again if it is known"
-_RUN_PROJECTION: Final = {"basket_name": 1, "error": 1, "finished_at": 1}
+_RUN_PROJECTION: Final = {"integrator": 1, "basket_name": 1, "error": 1, "finished_at": 1}
 
 _Document = dict[str, Any]
 
@@ -32,25 +34,26 @@ class MongoDeadLetterStore:
         self._database = database
         self._clock = clock
 
-    def list_page(self, integrator: str, limit: int, after: DeadLetterPosition | None = None) -> Sequence[DeadLetter]:
+    def list_page(self, scope: Scope, limit: int, after: DeadLetterPosition | None = None) -> Sequence[DeadLetter]:
         """Return at most ``limit`` dead letters after the position ``after``, the newest finished first.
 
         Both collections are merged; each is read by its index and no further than one page.
         """
-        query = {"integrator": str(integrator), "dead_letter": True}
+        with db_call(self._database, writes=False):
+            query = indexed_scope_filter(self._database, scope) | {"dead_letter": True}
         runs = [_run_dead_letter(found) for found in self._newest("executions", query, limit, after, _RUN_PROJECTION)]
-        messages = self._newest("dead_letters", {"integrator": str(integrator)}, limit, after, None)
+        messages = self._newest("dead_letters", scope_filter(scope), limit, after, None)
         letters = [*runs, *(_message_dead_letter(found) for found in messages)]
         newest = sorted(letters, key=lambda letter: letter.position, reverse=True)[:limit]
-        return self._with_retries(integrator, newest)
+        return self._with_retries(newest)
 
-    def find(self, integrator: str, letter_id: str) -> DeadLetter | None:
+    def find(self, scope: Scope, letter_id: str) -> DeadLetter | None:
         """Return the dead run or the unreadable message with this id; None if there is neither."""
-        query = {"_id": str(letter_id), "integrator": str(integrator)}
+        query = {"_id": str(letter_id)} | scope_filter(scope)
         with db_call(self._database, writes=False):
             run = self._database.collection("executions").find_one(query | {"dead_letter": True}, _RUN_PROJECTION)
         if run is not None:
-            return self._with_retries(integrator, [_run_dead_letter(run)])[0]
+            return self._with_retries([_run_dead_letter(run)])[0]
         with db_call(self._database, writes=False):
             message = self._database.collection("dead_letters").find_one(query)
         return None if message is None else _message_dead_letter(message)
@@ -84,11 +87,13 @@ class MongoDeadLetterStore:
             cursor = self._database.collection(collection).find(query, projection)
             return list(cursor.sort([("finished_at", -1), ("_id", -1)]).limit(limit))
 
-    def _with_retries(self, integrator: str, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    def _with_retries(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
         ids = [letter.execution_id for letter in letters if letter.execution_id is not None]
         retry_ids: dict[str, list[str]] = {}
         if ids:
-            query = {"integrator": str(integrator), "retry_of": {"$in": ids}}
+            # A retry belongs to the integrator of what it retries.
+            owners = sorted({letter.integrator for letter in letters})
+            query = {"integrator": {"$in": owners}, "retry_of": {"$in": ids}}
             with db_call(self._database, writes=False):
                 executions = self._database.collection("executions")
                 for retry in executions.find(query, {"retry_of": 1}).sort("created_at", 1):
@@ -99,7 +104,9 @@ class MongoDeadLetterStore:
 def _run_dead_letter(document: _Document) -> DeadLetter:
     error = decode_error(document.get("error")) or RunError("agent_error", "the run failed", ErrorKind.PERMANENT)
     run_id, finished_at = document["_id"], document["finished_at"]
-    return DeadLetter(run_id, DeadLetterKind.EXECUTION, finished_at, error, run_id, document["basket_name"])
+    return DeadLetter(
+        run_id, DeadLetterKind.EXECUTION, finished_at, error, document["integrator"], run_id, document["basket_name"]
+    )
 
 
 def _message_dead_letter(document: _Document) -> DeadLetter:
@@ -108,6 +115,7 @@ def _message_dead_letter(document: _Document) -> DeadLetter:
         DeadLetterKind.MESSAGE,
         document["finished_at"],
         RunError("internal", _UNREADABLE, ErrorKind.PERMANENT),
+        document["integrator"],
         message=document["message"],
         occurrences=document["times"],
     )

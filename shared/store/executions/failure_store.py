@@ -12,8 +12,10 @@ from typing import Final
 
 from pymongo.write_concern import WriteConcern
 
+from shared.domain.access.caller import Scope
 from shared.domain.attempt_failure import AttemptFailure
 from shared.store.database import Database, db_call
+from shared.store.scope_filter import scope_filter
 
 WRITE_TIMEOUT_S: Final = 0.5
 READ_MAX: Final = 1_000
@@ -33,9 +35,9 @@ class MongoFailureStore:
             failures = self._database.collection("failures").with_options(write_concern=_ONE_SERVER)
             failures.insert_one(asdict(failure))
 
-    def list_all(self, integrator: str, execution_id: str) -> Sequence[AttemptFailure]:
+    def list_all(self, scope: Scope, execution_id: str) -> Sequence[AttemptFailure]:
         """Return the failed attempts of an execution, oldest first."""
-        query = {"execution_id": str(execution_id), "integrator": str(integrator)}
+        query = {"execution_id": str(execution_id)} | scope_filter(scope)
         with db_call(self._database, writes=False):
             found = list(self._database.collection("failures").find(query).sort("at", 1).limit(READ_MAX))
         return [AttemptFailure(**{name: document[name] for name in _FIELDS}) for document in found]

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pymongo.client_session import ClientSession
 from pymongo.errors import BulkWriteError
 
+from shared.domain.access.caller import Scope
 from shared.domain.execution import Execution, ExecutionRecord
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.list_query import ListOrder, ListPosition, ListQuery, ListRow
@@ -28,7 +29,8 @@ from shared.store.executions.documents import (
     new_document,
 )
 from shared.store.executions.store import IDEMPOTENCY_KEY_TTL, MongoExecutionStore
-from shared.store.executions.write_filters import executions_filter
+from shared.store.executions.write_filters import execution_filter, executions_filter
+from shared.store.scope_filter import indexed_scope_filter, scope_filter
 from shared.store.server_clock import Clock
 
 _SORT_BY_ORDER: Final = {
@@ -37,6 +39,7 @@ _SORT_BY_ORDER: Final = {
     ListOrder.UPDATED: ("updated_at", 1),
 }
 _CURSOR_BATCH_SIZE: Final = 20
+_LOGS_BATCH_SIZE: Final = 50
 _INSERT_EXTRA_S: Final = 0.001
 _MS: Final = timedelta(milliseconds=1)
 _LATEST_MOMENT: Final = datetime.max.replace(tzinfo=UTC) - _MS  # nothing was created in the millisecond after it
@@ -67,7 +70,7 @@ class MongoExecutionQueries:
 
     def list_page(
         self,
-        integrator: str,
+        scope: Scope,
         query: ListQuery,
         limit: int,
         after: ListPosition | None = None,
@@ -80,22 +83,22 @@ class MongoExecutionQueries:
         chooses the index that serves the filters best, by trying.
         """
         field, direction = _SORT_BY_ORDER[query.order]
-        matching = _list_filter(integrator, query, after)
         with db_call(self._database, writes=False):
+            matching = _list_filter(indexed_scope_filter(self._database, scope), query, after)
             projection = ROW_PROJECTION if with_metadata else LIST_PROJECTION
             cursor = self._database.collection("executions").find(matching, projection)
             rows = list(cursor.sort([(field, direction), ("_id", direction)]).limit(limit).batch_size(limit))
         return [ListRow(decode_execution(row), ListPosition(row[field], row["_id"])) for row in rows]
 
     def compare_revisions(
-        self, integrator: str, revs: Mapping[str, int | None], live_max: int, *, causal: bool = False
+        self, scope: Scope, revs: Mapping[str, int | None], live_max: int, *, causal: bool = False
     ) -> RevisionComparison:
         """Compare ``revs`` (revision by id) with the store: which executions differ, and which do not exist.
 
         Only the returned executions are decoded, because decoding is slow. ``causal`` waits until a majority has what
         the primary has.
         """
-        query = executions_filter(integrator, revs)
+        query = executions_filter(scope, revs)
         session_context = self._database.causal_session(query) if causal else nullcontext()
         with db_call(self._database, writes=False), session_context as session:
             cursor = self._database.collection("executions").find(query, LIST_PROJECTION, session=session)
@@ -109,28 +112,28 @@ class MongoExecutionQueries:
             [decode_execution(row) for row in changed], [decode_execution(row) for row in live], len(unchanged), missing
         )
 
-    def read_rows(self, integrator: str, min_revs: Mapping[str, int]) -> Mapping[str, Execution]:
+    def read_rows(self, scope: Scope, min_revs: Mapping[str, int]) -> Mapping[str, Execution]:
         """Return executions by id, without ``input`` and outputs, none of an older revision than ``min_revs`` has.
 
         What is missing or older is read again in a causal session: a primary that was just elected serves older
         majority data for a moment. What is still missing was deleted.
         """
-        rows = self._read_rows(integrator, min_revs, nullcontext())
+        rows = self._read_rows(scope, min_revs, nullcontext())
         lagging = [each for each, rev in min_revs.items() if each not in rows or rows[each].rev < rev]
         if lagging:
-            causal = self._database.causal_session(executions_filter(integrator, lagging))
-            rows |= self._read_rows(integrator, lagging, causal)
+            causal = self._database.causal_session(executions_filter(scope, lagging))
+            rows |= self._read_rows(scope, lagging, causal)
         return rows
 
     def _read_rows(
-        self, integrator: str, ids: Collection[str], session_context: AbstractContextManager[ClientSession | None]
+        self, scope: Scope, ids: Collection[str], session_context: AbstractContextManager[ClientSession | None]
     ) -> dict[str, Execution]:
-        query = executions_filter(integrator, ids)
+        query = executions_filter(scope, ids)
         with db_call(self._database, writes=False), session_context as session:
             cursor = self._database.collection("executions").find(query, ROW_PROJECTION, session=session)
             return {each.id: each for each in map(decode_execution, cursor.batch_size(full_batch_size(ids)))}
 
-    def read_many(self, integrator: str, ids: Collection[str], bytes_max: int) -> Sequence[ExecutionRecord]:
+    def read_many(self, scope: Scope, ids: Collection[str], bytes_max: int) -> Sequence[ExecutionRecord]:
         """Return the complete executions of ``ids``, without large outputs; stop once ``bytes_max`` have been read.
 
         At least one is returned if any exists; the caller can request the rest again. They are read a few at a time, so
@@ -138,7 +141,7 @@ class MongoExecutionQueries:
         """
         records: list[ExecutionRecord] = []
         with db_call(self._database, writes=False):
-            cursor = self._database.collection("executions").find(executions_filter(integrator, ids), READER_PROJECTION)
+            cursor = self._database.collection("executions").find(executions_filter(scope, ids), READER_PROJECTION)
             with cursor.batch_size(_CURSOR_BATCH_SIZE):
                 for document in cursor:
                     records.append(decode_record(document))
@@ -146,6 +149,34 @@ class MongoExecutionQueries:
                     if bytes_max <= 0:
                         break
         return records
+
+    def read_newest(self, scope: Scope, limit: int, lines_max: int) -> Sequence[ExecutionRecord]:
+        """Return the newest executions of ``scope`` with their log lines, without outputs.
+
+        They are read a few at a time, until ``lines_max`` lines have been read.
+        """
+        executions = self._database.collection("executions")
+        projection = {"outputs": 0, "input": 0} | READER_PROJECTION
+        records: list[ExecutionRecord] = []
+        with db_call(self._database, writes=False):
+            # An id begins with the second of its creation; of one integrator, the index of the list has the order.
+            order = [("_id", -1)] if scope is None else [("created_at", -1), ("_id", -1)]
+            cursor = executions.find(scope_filter(scope) | {"status": {"$exists": True}}, projection).sort(order)
+            with cursor.limit(limit).batch_size(_LOGS_BATCH_SIZE):
+                for document in cursor:
+                    records.append(decode_record(document))
+                    lines_max -= len(records[-1].events)
+                    if lines_max <= 0:
+                        break
+        return records
+
+    def find_integrator(self, execution_id: str) -> str | None:
+        """Return the integrator of an execution, as a majority has it; None if there is no such execution."""
+        with db_call(self._database, writes=False):
+            document = self._database.collection("executions").find_one(
+                execution_filter(None, execution_id), {"integrator": 1}
+            )
+        return None if document is None else str(document["integrator"])
 
     def find_by_idempotency_keys(self, integrator: str, keys: Collection[str]) -> Mapping[str, Execution]:
         """Return the runs that hold idempotency keys, by key, found by the unique index."""
@@ -216,7 +247,7 @@ class MongoExecutionQueries:
         return outcomes
 
 
-def _list_filter(integrator: str, query: ListQuery, after: ListPosition | None) -> _Document:
+def _list_filter(owners: _Document, query: ListQuery, after: ListPosition | None) -> _Document:
     """Build the filter of a page; a caller's value is always a plain string or time, never an operator."""
     equal_to = {
         "basket_name": query.basket,
@@ -225,7 +256,7 @@ def _list_filter(integrator: str, query: ListQuery, after: ListPosition | None) 
         "retry_of": query.retry_of,
         "reference": query.reference,
     }
-    conditions: _Document = {"integrator": str(integrator), "status": {"$exists": True}}
+    conditions: _Document = owners | {"status": {"$exists": True}}
     conditions |= {field: str(value) for field, value in equal_to.items() if value is not None}
     if query.statuses:
         conditions["status"] = {"$in": [str(status) for status in query.statuses]}

@@ -29,8 +29,11 @@ class RetentionSweep:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def delete_expired(self, now: datetime, days: int) -> Sequence[str]:
-        """Delete final runs created over ``days`` ago; outputs and tracebacks first, so that none is left alone."""
+    def delete_expired(self, now: datetime, days: int) -> Sequence[tuple[str, str]]:
+        """Delete final runs created over ``days`` ago; outputs and tracebacks first, so that none is left alone.
+
+        Return the integrator and the id of each.
+        """
         created_before = now - timedelta(days=days)
         query = {
             "_id": {"$lt": id_upper_bound(created_before)},
@@ -40,12 +43,14 @@ class RetentionSweep:
         }
         executions = self._database.collection("executions")
         with db_call(self._database):
-            ids = [each["_id"] for each in executions.find(query, {"_id": 1}).sort("_id", 1).limit(SWEEP_BATCH_SIZE)]
+            found = executions.find(query, {"integrator": 1}).sort("_id", 1).limit(SWEEP_BATCH_SIZE)
+            integrators = {each["_id"]: each["integrator"] for each in found}
+            ids = list(integrators)
             if ids:
                 for parts in ("outputs", "failures"):
                     self._database.collection(parts).delete_many({"execution_id": {"$in": ids}})
                 executions.delete_many(query | {"_id": {"$in": ids}})
-        return ids
+        return [(integrator, run_id) for run_id, integrator in integrators.items()]
 
     def delete_orphaned_outputs(self, now: datetime, after: str = "") -> tuple[int, str]:
         """Check large outputs created over a day ago, in the order of their ids after ``after``; delete the orphans.

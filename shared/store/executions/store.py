@@ -17,6 +17,7 @@ from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
+from shared.domain.access.caller import Scope
 from shared.domain.execution import Execution, ExecutionRecord, Lease, LogPageQuery
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.status import ExecutionStatus, StepStatus
@@ -51,7 +52,6 @@ from shared.store.server_clock import Clock
 IDEMPOTENCY_KEY_TTL: Final = timedelta(hours=24)
 # The second is for a key that its holder has just lost; a holder that no majority has yet refuses every attempt.
 _INSERT_ATTEMPTS: Final = 2
-_CURSOR_BATCH_SIZE: Final = 50
 _STEP_DUE_TIMES: Final = {"$map": {"input": {"$objectToArray": "$steps"}, "in": "$$this.v.due_by"}}
 
 _Document = dict[str, Any]
@@ -61,8 +61,7 @@ class MongoExecutionStore:
     """The execution store: optimistic writes, of which two at the same version never both succeed.
 
     All methods raise Unavailable if nothing was written, OutcomeUnknown if that cannot be known, and NotStorable for
-    content that no repetition will store. Methods on one run name its integrator (tenant), so that tenancy needs no
-    migration.
+    content that no repetition will store. Methods on one run name its integrator (tenant), or the scope of a caller.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -116,14 +115,14 @@ class MongoExecutionStore:
             return False
         return True
 
-    def load(self, integrator: str, execution_id: str) -> Execution | None:
+    def load(self, scope: Scope, execution_id: str) -> Execution | None:
         """Return an execution without log lines and outputs, as this primary has it now (read concern local), or None.
 
         A majority read lags behind a new claim; a decision on what a failover takes back is refused by its version.
         """
         with db_call(self._database, writes=False):
             executions = self._executions.with_options(read_concern=ReadConcern("local"))
-            document = executions.find_one(execution_filter(integrator, execution_id), DECISION_PROJECTION)
+            document = executions.find_one(execution_filter(scope, execution_id), DECISION_PROJECTION)
         return None if document is None else decode_execution(document)
 
     def save(self, before: Execution, decision: Decision, *, lease: Lease | None = None) -> ExecutionRecord:
@@ -164,7 +163,7 @@ class MongoExecutionStore:
 
     def read(
         self,
-        integrator: str,
+        scope: Scope,
         execution_id: str,
         *,
         outputs: Iterable[str] | None = None,
@@ -176,7 +175,7 @@ class MongoExecutionStore:
         With a ``page`` no other lines are fetched, so that a long log does not make a poll expensive. ``causal`` waits
         until a majority has all that an earlier ``load`` can have seen.
         """
-        query = execution_filter(integrator, execution_id)
+        query = execution_filter(scope, execution_id)
         session_context = self._database.causal_session(query) if causal else nullcontext()
         with db_call(self._database, writes=False), session_context as session:
             if page is None:
@@ -226,23 +225,6 @@ class MongoExecutionStore:
         except DuplicateKeyError:
             return False
         return True
-
-    def read_newest(self, limit: int, lines_max: int) -> Sequence[ExecutionRecord]:
-        """Return the newest executions with their log lines, without outputs, by the second of their creation.
-
-        They are read a few at a time, until ``lines_max`` lines have been read.
-        """
-        projection = {"outputs": 0, "input": 0} | READER_PROJECTION
-        records: list[ExecutionRecord] = []
-        with db_call(self._database, writes=False):
-            cursor = self._executions.find({"status": {"$exists": True}}, projection).sort("_id", -1).limit(limit)
-            with cursor.batch_size(_CURSOR_BATCH_SIZE):
-                for document in cursor:
-                    records.append(self._to_record(document, ()))
-                    lines_max -= len(records[-1].events)
-                    if lines_max <= 0:
-                        break
-        return records
 
     def _update_one(self, query: _Document, update: _Document, *, lock_only: bool = False) -> _Document | None:
         """Update one execution that matches ``query``; return the document after it, None if nothing matched."""

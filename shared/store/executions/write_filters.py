@@ -12,19 +12,21 @@ from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
+from shared.domain.access.caller import Scope
 from shared.domain.execution import Lease
 from shared.domain.status import StepStatus
 from shared.store.database import Database, db_call
+from shared.store.scope_filter import scope_filter
 
 
-def execution_filter(integrator: str, execution_id: str) -> dict[str, Any]:
+def execution_filter(scope: Scope, execution_id: str) -> dict[str, Any]:
     """Build the filter of one execution that is not a tombstone."""
-    return {"_id": str(execution_id), "integrator": str(integrator), "status": {"$exists": True}}
+    return {"_id": str(execution_id)} | scope_filter(scope) | {"status": {"$exists": True}}
 
 
-def executions_filter(integrator: str, ids: Iterable[str]) -> dict[str, Any]:
+def executions_filter(scope: Scope, ids: Iterable[str]) -> dict[str, Any]:
     """Build the filter of several executions that are no tombstones."""
-    return {"_id": {"$in": [str(each) for each in ids]}, "integrator": str(integrator), "status": {"$exists": True}}
+    return {"_id": {"$in": [str(each) for each in ids]}} | scope_filter(scope) | {"status": {"$exists": True}}
 
 
 def lease_filter(lease: Lease) -> dict[str, Any]:

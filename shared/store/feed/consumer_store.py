@@ -11,9 +11,11 @@ from pymongo import ReturnDocument
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
+from shared.domain.access.caller import Scope
 from shared.domain.feed_position import FeedEnd, FeedPosition
 from shared.errors import ConsumerNotFound, ValidationFailed
 from shared.store.database import Database, db_call
+from shared.store.scope_filter import scope_filter
 from shared.store.server_clock import Clock
 
 CONSUMERS_MAX: Final = 1_000
@@ -25,6 +27,7 @@ _Document = dict[str, Any]
 class FeedConsumer:
     """One named reader of the feed; ``acked_at`` is None until its first acknowledgement."""
 
+    integrator: str
     name: str
     position: FeedPosition
     created_at: datetime
@@ -44,11 +47,13 @@ class MongoConsumerStore:
     def _consumers(self) -> Collection[_Document]:
         return self._database.collection("consumers")
 
-    def all(self, integrator: str) -> Sequence[FeedConsumer]:
-        """Return all consumers, sorted by name."""
+    def all(self, scope: Scope) -> Sequence[FeedConsumer]:
+        """Return the consumers of ``scope``, sorted by name."""
         with db_call(self._database, writes=False):
-            cursor = self._consumers.find({"integrator": str(integrator)}).limit(self._consumers_max)
-            return sorted((_consumer(each) for each in cursor), key=lambda consumer: consumer.name)
+            cursor = self._consumers.find(scope_filter(scope)).limit(self._consumers_max)
+            return sorted(
+                (_consumer(each) for each in cursor), key=lambda consumer: (consumer.name, consumer.integrator)
+            )
 
     def get(self, integrator: str, name: str) -> FeedConsumer:
         """Return a consumer; raise ConsumerNotFound if there is none."""
@@ -60,7 +65,7 @@ class MongoConsumerStore:
 
     def add(self, integrator: str, name: str, position: FeedPosition) -> tuple[FeedConsumer, bool]:
         """Create a consumer; return it and whether it is new. An existing one keeps its position."""
-        consumer = FeedConsumer(name, position, self._clock.now())
+        consumer = FeedConsumer(integrator, name, position, self._clock.now())
         names = _id_filter(integrator, name) | {"integrator": str(integrator), "name": name}
         document = names | _position_fields(position) | {"created_at": consumer.created_at}
         try:
@@ -111,7 +116,9 @@ def _position_fields(position: FeedPosition) -> _Document:
 
 def _consumer(document: _Document) -> FeedConsumer:
     position = FeedPosition(document["epoch"], document["number"], document["taken"], document["as_of"])
-    return FeedConsumer(document["name"], position, document["created_at"], document.get("acked_at"))
+    return FeedConsumer(
+        document["integrator"], document["name"], position, document["created_at"], document.get("acked_at")
+    )
 
 
 def _not_found(name: str) -> ConsumerNotFound:

@@ -14,10 +14,13 @@ from typing import Any, Final
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 
+from shared.domain.access.caller import Scope
+from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.feed_position import FeedEnd, FeedPosition, select_page
 from shared.domain.status import ExecutionStatus
 from shared.errors import PositionExpired, Unavailable
 from shared.store.database import Database, db_call, full_batch_size
+from shared.store.scope_filter import scope_filter
 
 EXECUTIONS_SCANNED_MAX: Final = 1_000
 """The number of executions that a page with a filter checks."""
@@ -108,8 +111,8 @@ class FeedReader:
             written_at = {batch["_id"]: batch["at"] for batch in cursor.batch_size(full_batch_size(numbers))}
         return [_lag_s(position, end, written_at.get(position.batch_number), now) for position in positions]
 
-    def read_page(self, integrator: str, start: FeedPosition | None, query: FeedQuery) -> FeedPage:
-        """Return the page of changes from ``start`` on (None: from the oldest stored) of one integrator's executions.
+    def read_page(self, scope: Scope, start: FeedPosition | None, query: FeedQuery) -> FeedPage:
+        """Return the page of changes from ``start`` on (None: from the oldest stored) of the executions of ``scope``.
 
         Raises PositionExpired for a position that is no longer stored, and for one that the feed has not reached: it
         was made before the store was restored from an older backup.
@@ -118,9 +121,11 @@ class FeedReader:
             end = self._end(session)
             start = start or self._oldest(end, session)
             # A filter leaves out some of what is read, so a filtered page reads more than its limit.
-            executions_max = max(query.limit, self._executions_scanned_max) if query.filter else query.limit
+            # So does a scope; the default integrator has most often all of the feed.
+            is_filtered = bool(query.filter) or scope not in {None, PUBLIC_INTEGRATOR}
+            executions_max = max(query.limit, self._executions_scanned_max) if is_filtered else query.limit
             ids, positions = self._read(start, end, executions_max, session)
-            executions = self._join(integrator, set(ids), query, session)
+            executions = self._join(scope, set(ids), query, session)
         shown_ids, count = select_page(ids, executions, query.limit)
         return FeedPage(tuple(executions[each] for each in shown_ids), positions[count], end)
 
@@ -170,12 +175,12 @@ class FeedReader:
         return ids, [*positions, end.position]
 
     def _join(
-        self, integrator: str, execution_ids: set[str], query: FeedQuery, session: ClientSession
+        self, scope: Scope, execution_ids: set[str], query: FeedQuery, session: ClientSession
     ) -> dict[str, ChangedExecution]:
         """Return, by id, the executions that still exist and match the filter, as a majority has them."""
         if not execution_ids:
             return {}
-        ids_filter = {"_id": {"$in": list(execution_ids)}, "integrator": str(integrator), "status": {"$exists": True}}
+        ids_filter = {"_id": {"$in": list(execution_ids)}} | scope_filter(scope) | {"status": {"$exists": True}}
         executions = self._database.collection("executions")
         cursor = executions.find(ids_filter | query.filter, _CHANGE_PROJECTION, session=session)
         return {each["_id"]: _to_changed_execution(each) for each in cursor.batch_size(full_batch_size(execution_ids))}

@@ -54,7 +54,7 @@ def test_a_killed_step_is_recorded_although_mongodb_is_away_at_first(bench: Work
     step = bench.read(run).execution.steps["s1"]
     assert step.error is not None
     assert (step.error.error_code, step.losses) == ("timeout", 0)
-    assert bench.services.views.get(run.id) is not None
+    assert bench.services.views.get(run.integrator, run.id) is not None
 
 
 def test_a_killed_step_that_nothing_asked_to_stop_is_left_to_its_lease(bench: WorkerHarness) -> None:

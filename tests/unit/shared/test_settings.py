@@ -41,3 +41,80 @@ def test_a_redis_url_that_the_client_would_fail_on_is_reported(
 def test_the_variables_of_the_client_are_no_misspelt_settings() -> None:
     environment = {"BUCKET_URL": "http://a", "BUCKET_API_KEY": "k", "BUCKET_URI": "http://a"}
     assert set(unknown_variables(environment)) == {"BUCKET_URI"}
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.com"])  # noqa: S104
+def test_without_authentication_the_api_listens_on_loopback_only(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST", host)
+    with pytest.raises(SettingsError, match=f"auth_required: HOST={host} .*BUCKET_AUTH=required"):
+        Settings.from_environ()
+    monkeypatch.setenv("BUCKET_AUTH", "required")
+    assert Settings.from_environ().host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_on_loopback_no_key_is_needed_by_default(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST", host)
+    assert not Settings.from_environ().requires_key
+
+
+def test_in_production_keys_are_required_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUCKET_ENV", "production")
+    assert Settings.from_environ().requires_key
+    monkeypatch.setenv("BUCKET_AUTH", "off")
+    assert not Settings.from_environ().requires_key
+
+
+TOKENS = {
+    "BUCKET_JWT_ISSUER": "https://login.example.com",
+    "BUCKET_JWT_AUDIENCE": "bucket",
+    "BUCKET_JWT_JWKS": "https://login.example.com/jwks",
+}
+
+
+def test_the_settings_of_tokens_belong_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in TOKENS.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.from_environ()
+    assert settings.jwt_algorithms == ("RS256", "ES256", "EdDSA")
+    monkeypatch.delenv("BUCKET_JWT_AUDIENCE")
+    monkeypatch.setenv("BUCKET_JWT_ISSUER", "")
+    with pytest.raises(SettingsError, match=r"belong together; missing: BUCKET_JWT_ISSUER, BUCKET_JWT_AUDIENCE$"):
+        Settings.from_environ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        (
+            "BUCKET_JWT_ALGORITHMS",
+            "RS256,HS256,none",
+            "'HS256', 'none' is no asymmetric algorithm .* choose from RS256,",
+        ),
+        ("BUCKET_JWT_ALGORITHMS", "rs256", "'rs256' is no asymmetric algorithm"),
+        ("BUCKET_JWT_ALGORITHMS", "", "no asymmetric algorithm"),
+        ("BUCKET_JWT_JWKS", "http://login.example.com/jwks", "must be an https address"),
+        ("BUCKET_JWT_JWKS", "ftp://login.example.com/jwks", "neither a file nor an https address"),
+        ("BUCKET_JWT_JWKS", "https://ada:secret@login.example.com/jwks", "must have no user and no password"),
+        ("BUCKET_JWT_JWKS", "https:///jwks", "neither a file nor an https address"),
+        ("BUCKET_JWT_JWKS", "https://login.example.com:port/jwks", "is no address"),
+        ("BUCKET_JWT_ROLE_CLAIM", "", "must not be empty"),
+    ],
+)
+def test_a_wrong_setting_of_tokens_is_named(name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other, good in {**TOKENS, name: value}.items():
+        monkeypatch.setenv(other, good)
+    with pytest.raises(SettingsError, match=f"{name}: .*{words}") as caught:
+        Settings.from_environ()
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "location", ["http://127.0.0.1:9/jwks", "http://[::1]/jwks", "http://localhost/jwks", "/a/file"]
+)
+def test_keys_may_come_from_a_file_or_over_plain_http_from_this_machine(
+    location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**TOKENS, "BUCKET_JWT_JWKS": location}.items():
+        monkeypatch.setenv(name, value)
+    assert Settings.from_environ().jwt_jwks == location

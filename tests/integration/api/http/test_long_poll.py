@@ -13,9 +13,9 @@ import redis
 
 from api.http.long_poll import LongPoller, LongPollResult
 from compose.embedded.managed_process import Child
-from shared.live import pubsub
 from shared.live.redis_client import connect
 from shared.live.redis_monitor import RedisMonitor
+from shared.live.signals import pubsub
 from shared.settings import Settings
 from tests.waiting import wait_until
 

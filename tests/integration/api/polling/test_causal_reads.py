@@ -61,7 +61,7 @@ def test_a_run_that_the_primary_has_is_never_unknown(
     for _ in range(10):
         run = accept_decision()
         unconfirmed_writes.insert_one(new_document(run, {}))
-        assert reader.read(run.execution.id).execution.id == run.execution.id
+        assert reader.read(run.execution.integrator, run.execution.id).execution.id == run.execution.id
 
 
 def test_a_poll_is_never_older_than_its_caller_has_seen(
@@ -75,7 +75,7 @@ def test_a_poll_is_never_older_than_its_caller_has_seen(
     run = services.store.create(accept_decision())
     for rev in range(2, 12):
         unconfirmed_writes.update_one({"_id": run.id}, {"$set": {"rev": rev}})
-        assert parse_header(poller._fetch_view(run.id, min_rev=rev).view).rev == rev
+        assert parse_header(poller._fetch_view(run.integrator, run.id, min_rev=rev).view).rev == rev
 
 
 def test_a_read_of_a_part_is_never_older_than_its_caller_has_seen(
@@ -84,7 +84,7 @@ def test_a_read_of_a_part_is_never_older_than_its_caller_has_seen(
     run = services.store.create(accept_decision())
     for rev in range(2, 12):
         unconfirmed_writes.update_one({"_id": run.id}, {"$set": {"rev": rev}})
-        assert reader.read(run.id, min_rev=rev).execution.rev == rev
+        assert reader.read(run.integrator, run.id, min_rev=rev).execution.rev == rev
 
 
 def test_a_poll_of_many_misses_no_run_and_never_goes_back(
@@ -101,5 +101,5 @@ def test_a_poll_of_many_misses_no_run_and_never_goes_back(
         unconfirmed_writes.insert_one(new_document(new, {}))
         unconfirmed_writes.update_one({"_id": run.id}, {"$set": {"rev": rev}})
         result = _PollManyResult([])
-        many._compare_in_store(result, {run.id: rev, new.execution.id: None}, is_full=False)
+        many._compare_in_store(run.integrator, result, {run.id: rev, new.execution.id: None}, is_full=False)
         assert (result.not_found, result.unchanged_count, len(result.changed)) == ([], 1, 1)

@@ -109,7 +109,7 @@ def test_submits_during_an_insert_share_the_next_insert(crowd: Crowd) -> None:
     assert (crowd.alone.calls["create"], crowd.many.calls["insert_all"]) == (2, 1)
     assert (crowd.count_stored(), crowd.count_messages()) == (22, 22)
     for run in runs:
-        assert crowd.services.views.get(run.execution.id), "each is shown"
+        assert crowd.services.views.get(run.execution.integrator, run.execution.id), "each is shown"
     assert commits.store(new_run()), "and the next caller finds the turn free"
     assert crowd.alone.calls["create"] == 3
 

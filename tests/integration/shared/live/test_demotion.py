@@ -55,14 +55,14 @@ def test_the_monitor_drops_the_connections_of_an_api_process(failover: Failover)
     with closing(connect(failover.url)) as client:
         views = ViewCache(client, live_ttl_s=10)
         monitor = RedisMonitor(failover.url, on_demotion=views.reconnect)
-        client.set(view_key("run"), b"old")
-        assert (views.get("run"), monitor.take_snapshot().is_connected) == (b"old", True)
+        client.set(view_key("acme", "run"), b"old")
+        assert (views.get("acme", "run"), monitor.take_snapshot().is_connected) == (b"old", True)
         failover.happen()
-        assert views.get("run") == b"old", "nobody else has closed the connection"
+        assert views.get("acme", "run") == b"old", "nobody else has closed the connection"
         assert not monitor.take_snapshot().is_connected
         assert monitor.take_snapshot().is_connected
-        client.set(view_key("run"), b"new")
-        assert views.get("run") == b"new"
+        client.set(view_key("acme", "run"), b"new")
+        assert views.get("acme", "run") == b"new"
 
 
 def test_a_publisher_drops_its_own(failover: Failover, client: redis.Redis) -> None:

@@ -36,12 +36,12 @@ def test_agents_that_flood_the_log_leave_room_for_messages(small_redis: redis.Re
     line = orjson.dumps({"seq": 1, "message": os.urandom(2_000).hex()})
     for _ in range(100):
         pipe = small_redis.pipeline(transaction=False)
-        log_stream.append_lines(pipe, [line] * 100)
+        log_stream.append_lines(pipe, "acme", [line] * 100)
         with suppress(redis.OutOfMemoryError):  # as the publisher does: the run continues
             pipe.execute()
     for _ in range(1_000):
         pipe = small_redis.pipeline(transaction=False)
-        log_stream.append_lines(pipe, [line[:200]])
+        log_stream.append_lines(pipe, "acme", [line[:200]])
         message.enqueue(pipe, TaskMessage("public", "1763700000_89ce24ad1b2c3d4e", "a", NOON), "default")
         with suppress(redis.OutOfMemoryError):
             pipe.execute()

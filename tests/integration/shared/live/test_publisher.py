@@ -35,11 +35,11 @@ def test_an_accepted_run_gets_a_message_a_view_and_log_lines(client: redis.Redis
     decision = accept_decision("a", "b")
     publisher.publish_accepted([decision])
     run = decision.execution.id
-    view = ViewCache(client, 15).get(run)
+    view = ViewCache(client, 15).get(decision.execution.integrator, run)
     assert view is not None
     assert (parse_header(view).status, parse_header(view).rev) == ("queued", 1)
     assert client.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 1
-    events = [line["event"] for line in log_stream.read_latest(client, LogFilter(execution_id=run), 10).lines]
+    events = [line["event"] for line in log_stream.read_latest(client, LogFilter(None, execution_id=run), 10).lines]
     assert events == ["execution.accepted"]
 
 
@@ -50,11 +50,11 @@ def test_a_batch_gets_messages_views_and_log_lines_in_one_pipeline(client: redis
     )
     views = ViewCache(client, 15)
     for decision in advances:
-        view = views.get(decision.execution.id)
+        view = views.get(decision.execution.integrator, decision.execution.id)
         assert view is not None
         assert parse_header(view).status == "queued"
     assert client.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 30, "a run scheduled for later gets no message"
-    lines = log_stream.read_latest(client, LogFilter(), 100).lines
+    lines = log_stream.read_latest(client, LogFilter(None), 100).lines
     assert [line["execution_id"] for line in lines[:30]] == [decision.execution.id for decision in advances]
     assert len(lines) == 31
 
@@ -62,7 +62,7 @@ def test_a_batch_gets_messages_views_and_log_lines_in_one_pipeline(client: redis
 def test_a_late_accept_writes_no_view_but_sends_the_message(client: redis.Redis, publisher: Publisher) -> None:
     decision = accept_decision()
     publisher.publish_decision(decision.initial_record, decision, as_of=boottime_s() - VIEW_STALE_AFTER_S - 0.1)
-    assert ViewCache(client, 15).get(decision.execution.id) is None
+    assert ViewCache(client, 15).get(decision.execution.integrator, decision.execution.id) is None
     assert client.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 1
 
 
@@ -70,7 +70,7 @@ def test_a_paused_process_writes_no_queued_view_but_sends_the_message(client: re
     decision = accept_decision()
     at_once = Publisher(client, ViewCache(client, live_ttl_s=15), FleetCounters(), view_age_max_s=-1)
     at_once.publish_accepted([decision])
-    assert ViewCache(client, 15).get(decision.execution.id) is None
+    assert ViewCache(client, 15).get(decision.execution.integrator, decision.execution.id) is None
     assert client.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 1
 
 
@@ -101,9 +101,9 @@ def test_only_new_lines_are_published(client: redis.Redis, publisher: Publisher)
     decision = accept_decision()
     record = replace(decision.initial_record, lines_total=1)
     publisher.publish_view(record, as_of=boottime_s(), published_seq=1)
-    assert log_stream.read_latest(client, LogFilter(), 10).lines == []
+    assert log_stream.read_latest(client, LogFilter(None), 10).lines == []
     publisher.publish_view(record, as_of=boottime_s(), published_seq=0)
-    assert [line["seq"] for line in log_stream.read_latest(client, LogFilter(), 10).lines] == [1]
+    assert [line["seq"] for line in log_stream.read_latest(client, LogFilter(None), 10).lines] == [1]
 
 
 def test_no_method_raises_while_redis_is_away(absent_redis: redis.Redis) -> None:
@@ -116,6 +116,6 @@ def test_no_method_raises_while_redis_is_away(absent_redis: redis.Redis) -> None
     )
     publisher.publish_view(decision.initial_record, as_of=boottime_s(), published_seq=0)
     assert not publisher.publish_rescue(decision.initial_record, decision, as_of=boottime_s(), reason="not_claimed")
-    assert publisher.extend_view(decision.execution.id, 1), (
+    assert publisher.extend_view(decision.execution.integrator, decision.execution.id, 1), (
         "a view that cannot be extended is not rendered again either"
     )

@@ -14,6 +14,7 @@ from shared.live.view_trailer import WaitState, split_trailer
 from shared.live.views import view_key
 from tests.builders import NOON, accept_decision, claim_decision, complete_decision
 
+OWNER = "acme"
 UNKNOWN = "1763700000_0000000000000000"
 
 
@@ -22,12 +23,12 @@ def queued(client: redis.Redis, **changes: object) -> tuple[str, bytes]:
     decision = accept_decision(id=new_execution_id(NOON), **changes)
     view = render(decision.initial_record)
     assert view is not None
-    client.set(view_key(decision.execution.id), view)
+    client.set(view_key(OWNER, decision.execution.id), view)
     return decision.execution.id, view
 
 
 def compare(client: redis.Redis, revs: dict[str, int | None], *, whole: int = 0, live: int = 10) -> ViewComparison:
-    return compare_views(client, revs, whole_bytes=whole, live_max=live)
+    return compare_views(client, OWNER, revs, whole_bytes=whole, live_max=live)
 
 
 def test_only_changed_runs_are_returned_as_status_views(client: redis.Redis) -> None:
@@ -59,7 +60,7 @@ def test_a_view_older_than_the_caller_has_seen_counts_as_missing(client: redis.R
 def test_a_value_that_is_not_a_view_of_this_release_counts_as_missing(client: redis.Redis) -> None:
     run, view = queued(client)
     for other in (b"", b"{}", view.replace(b',"steps":[', b',"stairs":['), b"\xff" * 500):
-        client.set(view_key(run), other)
+        client.set(view_key(OWNER, run), other)
         assert compare(client, {run: None}).missing == [run]
 
 
@@ -78,7 +79,7 @@ def test_some_unchanged_unfinished_runs_are_returned_for_the_hints(client: redis
     final = complete_decision(running, now=NOON + timedelta(seconds=1)).execution
     view = render(type(done.initial_record)(final, (), 3, {"only": b"{}"}))
     assert view is not None
-    client.set(view_key(final.id), view)
+    client.set(view_key(OWNER, final.id), view)
     revs: dict[str, int | None] = dict.fromkeys([final.id, *runs], 1)
     comparison = compare(client, revs, live=3)
     assert comparison.unchanged == 6

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 import redis
 
-from shared.live.pubsub import WAKEUP_CHANNEL
+from shared.live.signals.pubsub import WAKEUP_CHANNEL
 from shared.live.views import (
     CARRIED_VIEW_MAX_BYTES,
     COPY_MAX_BYTES,
@@ -25,7 +25,7 @@ from shared.live.views import (
     view_key,
 )
 
-RUN = "1763700000_89ce24ad1b2c3d4e"
+OWNER, RUN = "public", "1763700000_89ce24ad1b2c3d4e"
 LIVE_S = 15.0
 
 
@@ -41,7 +41,7 @@ def views(client: redis.Redis) -> ViewCache:
 
 def put(client: redis.Redis, views: ViewCache, text: bytes, rev: int, *, final: bool = False) -> None:
     pipe = client.pipeline(transaction=False)
-    views.put(pipe, [RenderedView(RUN, text, rev, final)])
+    views.put(pipe, [RenderedView(OWNER, RUN, text, rev, final)])
     pipe.execute()
 
 
@@ -49,20 +49,20 @@ def test_a_higher_revision_is_never_replaced_by_a_lower_one(client: redis.Redis,
     put(client, views, view(9), 9)
     put(client, views, view(10, "newer"), 10)
     put(client, views, view(9, "late"), 9)
-    assert views.get(RUN) == view(10, "newer")
+    assert views.get(OWNER, RUN) == view(10, "newer")
 
 
 def test_whatever_the_order_of_many_writers_the_highest_revision_stays(client: redis.Redis, views: ViewCache) -> None:
     revs = [*range(1, 120)] * 2
     with ThreadPoolExecutor(8) as writers:
         list(writers.map(lambda rev: put(client, views, view(rev), rev), itertools.chain(revs, reversed(revs))))
-    assert views.get(RUN) == view(119)
+    assert views.get(OWNER, RUN) == view(119)
 
 
 def test_the_same_revision_is_written_again(client: redis.Redis, views: ViewCache) -> None:
     put(client, views, view(3), 3)
     put(client, views, view(3, "again"), 3)
-    assert views.get(RUN) == view(3, "again")
+    assert views.get(OWNER, RUN) == view(3, "again")
 
 
 def test_several_views_are_put_at_once_and_each_is_compared_by_its_own_revision(
@@ -70,70 +70,71 @@ def test_several_views_are_put_at_once_and_each_is_compared_by_its_own_revision(
 ) -> None:
     runs = [f"{RUN[:-1]}{number}" for number in range(4)]
     for run, rev in zip(runs, (1, 9, 1, 1), strict=True):
-        views.put(client, [RenderedView(run, view(rev, "known"), rev, is_final=False)])
+        views.put(client, [RenderedView(OWNER, run, view(rev, "known"), rev, is_final=False)])
     pipe = client.pipeline(transaction=False)
     sizes = ("", "", "x" * VIEW_MAX_BYTES, "")
     views.put(
-        pipe, [RenderedView(run, view(5, size), 5, run == runs[3]) for run, size in zip(runs, sizes, strict=True)]
+        pipe,
+        [RenderedView(OWNER, run, view(5, size), 5, run == runs[3]) for run, size in zip(runs, sizes, strict=True)],
     )
     assert len(pipe) == 3, "one command, and two for the view that is too large"
     pipe.execute()
-    assert [views.get(run) for run in runs] == [view(5), view(9, "known"), None, view(5)]
-    assert client.ttl(view_key(runs[0])) <= LIVE_S < client.ttl(view_key(runs[3]))  # type: ignore[operator]
+    assert [views.get(OWNER, run) for run in runs] == [view(5), view(9, "known"), None, view(5)]
+    assert client.ttl(view_key(OWNER, runs[0])) <= LIVE_S < client.ttl(view_key(OWNER, runs[3]))  # type: ignore[operator]
 
 
 def test_text_that_looks_like_a_revision_is_not_one(client: redis.Redis, views: ViewCache) -> None:
     put(client, views, view(3, '\\"rev\\":999'), 3)
     put(client, views, view(4), 4)
-    assert views.get(RUN) == view(4)
+    assert views.get(OWNER, RUN) == view(4)
 
 
 def test_a_reader_fills_in_a_view_only_if_there_is_none_and_for_a_short_time(
     client: redis.Redis, views: ViewCache
 ) -> None:
-    views.fill(RUN, view(5), is_final=False)
-    assert 0 < client.pttl(view_key(RUN)) <= FILLED_VIEW_TTL_MS  # type: ignore[operator]
+    views.fill(OWNER, RUN, view(5), is_final=False)
+    assert 0 < client.pttl(view_key(OWNER, RUN)) <= FILLED_VIEW_TTL_MS  # type: ignore[operator]
     put(client, views, view(6), 6)
-    views.fill(RUN, view(5), is_final=False)
-    assert views.get(RUN) == view(6)
+    views.fill(OWNER, RUN, view(5), is_final=False)
+    assert views.get(OWNER, RUN) == view(6)
 
 
 def test_a_final_view_stays_for_a_day_and_a_live_one_for_half_a_lease(client: redis.Redis, views: ViewCache) -> None:
     put(client, views, view(1), 1)
-    assert LIVE_S * 1_000 - 1_000 < client.pttl(view_key(RUN)) <= LIVE_S * 1_000  # type: ignore[operator]
+    assert LIVE_S * 1_000 - 1_000 < client.pttl(view_key(OWNER, RUN)) <= LIVE_S * 1_000  # type: ignore[operator]
     put(client, views, view(2, done="true"), 2, final=True)
-    assert FINAL_VIEW_TTL_S - 2 < client.ttl(view_key(RUN)) <= FINAL_VIEW_TTL_S  # type: ignore[operator]
+    assert FINAL_VIEW_TTL_S - 2 < client.ttl(view_key(OWNER, RUN)) <= FINAL_VIEW_TTL_S  # type: ignore[operator]
 
 
 def test_a_view_is_extended_only_at_its_own_revision(client: redis.Redis, views: ViewCache) -> None:
     put(client, views, view(7), 7)
-    client.pexpire(view_key(RUN), 5_000)
-    assert not views.extend_ttl(RUN, 8)
-    assert client.pttl(view_key(RUN)) <= 5_000  # type: ignore[operator]
-    assert views.extend_ttl(RUN, 7)
-    assert client.pttl(view_key(RUN)) > 5_000  # type: ignore[operator]
-    client.delete(view_key(RUN))
-    assert not views.extend_ttl(RUN, 7)
+    client.pexpire(view_key(OWNER, RUN), 5_000)
+    assert not views.extend_ttl(OWNER, RUN, 8)
+    assert client.pttl(view_key(OWNER, RUN)) <= 5_000  # type: ignore[operator]
+    assert views.extend_ttl(OWNER, RUN, 7)
+    assert client.pttl(view_key(OWNER, RUN)) > 5_000  # type: ignore[operator]
+    client.delete(view_key(OWNER, RUN))
+    assert not views.extend_ttl(OWNER, RUN, 7)
 
 
 def test_a_view_over_a_megabyte_is_not_kept_and_deletes_the_older_one(client: redis.Redis, views: ViewCache) -> None:
     large = view(2, "x" * VIEW_MAX_BYTES)
     put(client, views, view(1), 1)
     put(client, views, large, 2)
-    assert views.get(RUN) is None
-    views.fill(RUN, large, is_final=True)
-    assert views.get(RUN) is None
+    assert views.get(OWNER, RUN) is None
+    views.fill(OWNER, RUN, large, is_final=True)
+    assert views.get(OWNER, RUN) is None
 
 
 def test_an_output_is_kept_for_an_hour(client: redis.Redis, views: ViewCache) -> None:
     pipe = client.pipeline(transaction=False)
-    views.put_outputs(pipe, {(RUN, "step"): b'{"a":1}', (RUN, "other"): b'{"a":2}'})
+    views.put_outputs(pipe, {(OWNER, RUN, "step"): b'{"a":1}', (OWNER, RUN, "other"): b'{"a":2}'})
     pipe.execute()
-    assert views.get_output(RUN, "step") == b'{"a":1}'
-    assert views.get_output(RUN, "other") == b'{"a":2}'
-    assert views.get_output(RUN, "none") is None
+    assert views.get_output(OWNER, RUN, "step") == b'{"a":1}'
+    assert views.get_output(OWNER, RUN, "other") == b'{"a":2}'
+    assert views.get_output(OWNER, RUN, "none") is None
     for step in ("step", "other"):
-        assert OUTPUT_TTL_S - 2 < client.ttl(output_key(RUN, step)) <= OUTPUT_TTL_S  # type: ignore[operator]
+        assert OUTPUT_TTL_S - 2 < client.ttl(output_key(OWNER, RUN, step)) <= OUTPUT_TTL_S  # type: ignore[operator]
 
 
 def test_held_polls_are_woken_when_the_change_is_readable_and_not_by_an_older_one(
@@ -144,23 +145,23 @@ def test_held_polls_are_woken_when_the_change_is_readable_and_not_by_an_older_on
         assert ear.get_message(timeout=5)["type"] == "subscribe"
         put(client, views, view(9), 9)
         assert ear.get_message(timeout=5)["data"] == RUN.encode()
-        assert views.get(RUN) == view(9)
+        assert views.get(OWNER, RUN) == view(9)
         put(client, views, view(8), 8)
         put(client, views, view(10, "x" * VIEW_MAX_BYTES), 10)  # too large to be kept, so it is read from MongoDB
         assert ear.get_message(timeout=5)["data"] == RUN.encode()
-        assert views.get(RUN) is None
+        assert views.get(OWNER, RUN) is None
         assert ear.get_message(timeout=0.1) is None
 
 
 def test_a_view_says_how_long_it_is_still_valid(client: redis.Redis, views: ViewCache) -> None:
-    assert views.ttl_s(RUN) == 0
+    assert views.ttl_s(OWNER, RUN) == 0
     put(client, views, view(1), 1)
-    assert 0 < views.ttl_s(RUN) <= LIVE_S
+    assert 0 < views.ttl_s(OWNER, RUN) <= LIVE_S
 
 
 def put_first(client: redis.Redis, views: ViewCache, copy: bytes | None, run: str = RUN) -> None:
     pipe = client.pipeline(transaction=False)
-    views.put_first(pipe, run, view(1), copy)
+    views.put_first(pipe, OWNER, run, view(1), copy)
     pipe.execute()
 
 
@@ -172,13 +173,13 @@ def test_a_copy_is_kept_until_the_next_view_of_its_run(client: redis.Redis, view
     assert 0 < client.pttl(copy_key(RUN)) <= COPY_TTL_MS
     put(client, views, view(2), 2)
     assert views.copies([RUN, other]) == [other.encode()]
-    views.invalidate(client, other)
+    views.invalidate(client, OWNER, other)
     assert views.copies([RUN, other]) == []
 
 
 def test_a_large_copy_is_not_kept(client: redis.Redis, views: ViewCache) -> None:
     put_first(client, views, b"x" * (COPY_MAX_BYTES + 1))
-    assert (views.get(RUN), views.copies([RUN])) == (view(1), [])
+    assert (views.get(OWNER, RUN), views.copies([RUN])) == (view(1), [])
 
 
 @pytest.mark.parametrize(

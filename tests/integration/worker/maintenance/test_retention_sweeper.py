@@ -20,7 +20,7 @@ DAY = timedelta(days=1)
 def completed_run(bench: WorkerHarness) -> Execution:
     run = bench.accept("echo")
     bench.runner().run_message(bench.message_of(run))
-    assert bench.services.views.get(run.id) == render(bench.read(run))
+    assert bench.services.views.get(run.integrator, run.id) == render(bench.read(run))
     return run
 
 
@@ -32,9 +32,9 @@ def sweeper(bench: WorkerHarness, views: ViewCache) -> RetentionSweeper:
 def test_a_run_past_its_retention_is_not_shown_any_more(bench: WorkerHarness) -> None:
     run, views = completed_run(bench), bench.services.views
     sweeper(bench, views).sweep(bench.clock.now() + DAY)
-    assert views.get(run.id) is not None
+    assert views.get(run.integrator, run.id) is not None
     sweeper(bench, views).sweep(bench.clock.now() + 3 * DAY)
-    assert views.get(run.id) is None
+    assert views.get(run.integrator, run.id) is None
     assert bench.services.store.load(run.integrator, run.id) is None
 
 

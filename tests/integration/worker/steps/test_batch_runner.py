@@ -52,7 +52,9 @@ def check_recorded_once(bench: WorkerHarness, runs: Sequence[Execution], attempt
         assert event_names == CHAIN
         assert {step.claims for step in record.execution.steps.values()} == {attempts}
         assert orjson.loads(record.outputs["s2"])["n"] == number
-        assert bench.services.views.get(run.id) == render(record), "published as it was saved, with rev and log lines"
+        assert bench.services.views.get(run.integrator, run.id) == render(record), (
+            "published as it was saved, with rev and log lines"
+        )
 
 
 with_long_delays = pytest.mark.usefixtures("long_delays")
@@ -67,10 +69,10 @@ def test_several_runs_share_a_load_a_claim_and_a_final_save(bench: WorkerHarness
     assert (bench.store.calls["load"], bench.store.calls["save"]) == (0, 0)
     lines = [
         (line["execution_id"], line["seq"])
-        for line in log_stream.read_latest(bench.services.redis, LogFilter(), 100).lines
+        for line in log_stream.read_latest(bench.services.redis, LogFilter(None), 100).lines
     ]
     assert sorted(lines) == sorted((run.id, seq) for run in runs for seq in range(2, 7)), "each log line once"
-    assert bench.services.views.get_output(runs[0].id, "s1") == b'{"n":0}'
+    assert bench.services.views.get_output(runs[0].integrator, runs[0].id, "s1") == b'{"n":0}'
     assert bench.services.redis.hget("metrics:executions", '["bench","completed"]') == b"5"
 
 
@@ -337,7 +339,9 @@ def test_beside_a_slow_step_outcomes_are_saved_and_prefetched_messages_are_given
     )
     done = bench.read(runs[0])
     assert done.execution.status is COMPLETED
-    assert parse_header(bench.services.views.get(runs[0].id) or b"").is_done, "its view is published too"
+    assert parse_header(bench.services.views.get(runs[0].integrator, runs[0].id) or b"").is_done, (
+        "its view is published too"
+    )
     wait_until(
         lambda: bench.read(runs[1]).execution.steps["s1"].status is StepStatus.RUNNING, what="its claim is stored"
     )
@@ -360,7 +364,7 @@ def test_beside_a_slow_last_step_outcomes_are_saved(bench: WorkerHarness) -> Non
     runs, slow = accept_runs(bench, 2, "echo"), Slow()
     thread = run_beside_slow_step(bench, slow, runs)
     wait_until(
-        lambda: b'"done":true' in (bench.services.views.get(runs[0].id) or b""),
+        lambda: b'"done":true' in (bench.services.views.get(runs[0].integrator, runs[0].id) or b""),
         what="the view of the finished run is published",
     )
     slow.open.set()

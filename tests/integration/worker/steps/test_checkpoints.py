@@ -249,7 +249,7 @@ def test_what_a_checkpoint_took_along_is_shown_although_the_heartbeat_finds_noth
     run = bench.accept("echo")
 
     def shows(message: str) -> bool:
-        return message.encode() in (bench.services.views.get(run.id) or b"")
+        return message.encode() in (bench.services.views.get(run.integrator, run.id) or b"")
 
     def agent(given: dict[str, Any], ctx: AgentContext) -> dict[str, Any]:
         for number in (1, 2):

@@ -118,7 +118,10 @@ def test_the_claim_of_a_slow_step_is_stored_and_shown_meanwhile_and_its_lease_is
     run, agent = bench.accept("echo"), Held()
     thread = begin(bench, run, echo=agent.run)
     wait_until(lambda: step_of(bench, run) == ("running", 1), what="the claim is stored")
-    wait_until(lambda: b'"status":"running"' in (bench.services.views.get(run.id) or b""), what="its view is published")
+    wait_until(
+        lambda: b'"status":"running"' in (bench.services.views.get(run.integrator, run.id) or b""),
+        what="its view is published",
+    )
     before = bench.read(run).execution.steps["s1"].due_by
     bench.clock.advance(0.4)
     wait_until(lambda: bench.read(run).execution.steps["s1"].due_by != before, what="the lease is renewed")
@@ -138,7 +141,7 @@ def test_a_claim_whose_write_gets_no_reply_is_stored_once(bench: WorkerHarness, 
     record = bench.read(run)
     assert [event.event for event in record.events].count("step.started") == 2
     assert record.execution.status is ExecutionStatus.COMPLETED
-    view = bench.services.views.get(run.id)
+    view = bench.services.views.get(run.integrator, run.id)
     assert view is not None
     assert parse_header(view).rev == record.execution.rev
 

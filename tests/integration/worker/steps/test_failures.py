@@ -41,7 +41,7 @@ def test_a_traceback_is_stored_for_its_author_and_never_in_a_poll(bench: WorkerH
     assert "TransientError: refused: <RATES_KEY>" in failure.traceback
     assert SECRET not in failure.traceback
     assert "secret_local = " not in failure.traceback.replace('secret_local = "in no', "")
-    view = bench.services.views.get(run.id)
+    view = bench.services.views.get(run.integrator, run.id)
     assert view is not None
     assert b"Traceback" not in view
 
@@ -99,7 +99,7 @@ def test_failures_are_deleted_with_their_run(bench: WorkerHarness) -> None:
     bench.runner(echo=lambda _, __: 1 / 0).run_message(bench.message_of(run))
     assert bench.services.failures.list_all(PUBLIC_INTEGRATOR, run.id)
     sweep = RetentionSweep(bench.services.database)
-    assert list(sweep.delete_expired(bench.clock.now() + timedelta(days=8), 7)) == [run.id]
+    assert list(sweep.delete_expired(bench.clock.now() + timedelta(days=8), 7)) == [(run.integrator, run.id)]
     assert not bench.services.failures.list_all(PUBLIC_INTEGRATOR, run.id)
 
 
@@ -118,6 +118,6 @@ def test_no_part_of_a_setting_is_left_where_a_long_error_is_cut(
     bench.agents = {**bench.agents, "echo": replace(bench.agents["echo"], settings={"RATES_KEY": SECRET})}
     run = bench.accept("echo")
     bench.runner(echo=fail).run_message(bench.message_of(run))
-    view = bench.services.views.get(run.id)
+    view = bench.services.views.get(run.integrator, run.id)
     assert view is not None
     assert SECRET[:4].encode() not in view

@@ -59,7 +59,7 @@ class ClaimedWithHeartbeat:
     @property
     def view(self) -> bytes | None:
         """The view in Redis."""
-        return self.bench.services.views.get(self.run.id)
+        return self.bench.services.views.get(self.run.integrator, self.run.id)
 
 
 @pytest.fixture

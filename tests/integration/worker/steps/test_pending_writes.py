@@ -13,8 +13,8 @@ import pytest
 from shared.domain.execution import PUBLIC_INTEGRATOR, Execution
 from shared.domain.lifecycle.transitions import cancel, claim, rescue
 from shared.domain.status import ExecutionStatus, StepStatus
-from shared.live import cancel_hints
 from shared.live.render import parse_header
+from shared.live.signals import cancel_hints
 from tests.integration.worker.conftest import WorkerHarness
 from tests.waiting import wait_until
 from worker.context import AgentContext
@@ -53,7 +53,8 @@ def test_a_step_before_a_slow_one_is_saved_and_published_while_that_runs(
     assert gate.entered.wait(5)
     wait_until(lambda: statuses(bench, run) == ["completed", "running"], what="the first step is saved")
     wait_until(
-        lambda: b'"steps_completed":1' in (bench.services.views.get(run.id) or b""), what="its view is published"
+        lambda: b'"steps_completed":1' in (bench.services.views.get(run.integrator, run.id) or b""),
+        what="its view is published",
     )
     before = bench.read(run).execution.steps["s2"].due_by
     bench.clock.advance(0.4)
@@ -185,7 +186,7 @@ def test_a_lost_reply_to_a_shared_write_records_each_step_once(bench: WorkerHarn
     record = bench.read(run)
     assert record.execution.status is ExecutionStatus.COMPLETED
     assert [event.event for event in record.events].count("step.completed") == 3
-    view = bench.services.views.get(run.id)
+    view = bench.services.views.get(run.integrator, run.id)
     assert view is not None
     assert parse_header(view).rev == record.execution.rev
 

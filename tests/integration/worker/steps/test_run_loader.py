@@ -47,7 +47,7 @@ def test_a_run_with_a_copy_is_one_write_and_no_read(bench: WorkerHarness) -> Non
     record = bench.read(run)
     assert (record.execution.status, orjson.loads(record.outputs["s2"])["n"]) == (ExecutionStatus.COMPLETED, 7)
     assert (reads(bench), bench.writes() - before) == (0, 1)
-    assert bench.services.views.get(run.id) == render(record)
+    assert bench.services.views.get(run.integrator, run.id) == render(record)
     assert not bench.services.views.copies([run.id]), "what has ended leaves no copy"
 
 

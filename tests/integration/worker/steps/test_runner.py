@@ -145,7 +145,7 @@ def test_a_failed_run_shows_where_it_stood(bench: WorkerHarness, chain: tuple[st
 
     run = bench.accept(*chain)
     bench.runner(echo=agent).run_message(bench.message_of(run))
-    view = bench.services.views.get(run.id)
+    view = bench.services.views.get(run.integrator, run.id)
     assert view is not None
     assert bench.read(run).execution.status is ExecutionStatus.FAILED
     assert f'"percent":{40 if len(chain) == 1 else 70}'.encode() in view
@@ -181,7 +181,7 @@ def test_a_simulated_worker_loss_shows_the_last_progress_and_nothing_more(bench:
     step = record.execution.steps["s1"]
     assert (step.status, step.percent, step.message) == (StepStatus.RUNNING, 40, "the worker is lost")
     assert [event.event for event in record.events][1:] == ["step.started", "agent.log"]
-    view = bench.services.views.get(run.id)
+    view = bench.services.views.get(run.integrator, run.id)
     assert view is not None
     assert (parse_header(view).status, parse_header(view).rev) == ("running", record.execution.rev)
     assert b'"percent":40' in view

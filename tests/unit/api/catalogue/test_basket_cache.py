@@ -12,8 +12,9 @@ from api.catalogue import basket_cache
 from api.catalogue.basket_cache import CACHED_S, BasketCache
 from shared.catalogue.agent_catalogue import load_catalogue
 from shared.errors import BasketNotFound
+from shared.store.basket_store import StoredBasket
 
-NAME = "mine"
+OWNER, NAME = "acme", "mine"
 
 
 class CachingProcess:
@@ -29,12 +30,12 @@ class CachingProcess:
         services: Any = SimpleNamespace(catalogue=load_catalogue(), baskets=self)
         self.cache = BasketCache(services)
 
-    def get(self, integrator: str, name: str) -> dict[str, Any]:
+    def get(self, integrator: str, name: str) -> StoredBasket:
         if name not in self.baskets:
             raise BasketNotFound(integrator)
         found = self.baskets[name]
         self.after_read()
-        return found
+        return StoredBasket(integrator, found)
 
     def delete(self) -> None:
         self.baskets.clear()
@@ -47,29 +48,29 @@ def process(monkeypatch: pytest.MonkeyPatch) -> CachingProcess:
 
 
 def test_a_basket_is_not_read_again_within_two_seconds(process: CachingProcess) -> None:
-    process.cache.get(NAME)
+    process.cache.get(OWNER, NAME)
     process.baskets.clear()
     process.now += CACHED_S * 0.9
-    assert process.cache.get(NAME).name == NAME
+    assert process.cache.get(OWNER, NAME).graph.name == NAME
 
 
 def test_a_basket_that_another_process_deleted_is_gone_after_two_seconds(process: CachingProcess) -> None:
-    process.cache.get(NAME)
+    process.cache.get(OWNER, NAME)
     process.baskets.clear()
     process.now += CACHED_S
     with pytest.raises(BasketNotFound):
-        process.cache.get(NAME)
+        process.cache.get(OWNER, NAME)
 
 
 def test_the_process_that_deletes_a_basket_forgets_it_at_once(process: CachingProcess) -> None:
-    process.cache.get(NAME)
+    process.cache.get(OWNER, NAME)
     process.delete()
     with pytest.raises(BasketNotFound):
-        process.cache.get(NAME)
+        process.cache.get(OWNER, NAME)
 
 
 def test_a_basket_that_is_deleted_while_it_is_read_is_not_cached(process: CachingProcess) -> None:
     process.after_read = process.delete
-    process.cache.get(NAME)
+    process.cache.get(OWNER, NAME)
     with pytest.raises(BasketNotFound):
-        process.cache.get(NAME)
+        process.cache.get(OWNER, NAME)

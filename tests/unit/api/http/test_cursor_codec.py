@@ -18,6 +18,8 @@ TEXTS = {
     CursorKind.DEAD_LETTERS: "1763700000000.message-0123456789abcdef01234567",
     CursorKind.LOG_LINES: "1795276852177-0-3",
     CursorKind.KEYS: "3fR9x0Ab7QzL",
+    CursorKind.INTEGRATIONS: "acme",
+    CursorKind.AUDIT: "17",
 }
 
 

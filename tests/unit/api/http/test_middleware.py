@@ -102,6 +102,11 @@ def test_a_listed_origin_may_read_and_is_named_in_the_reply() -> None:
             "Idempotency-Replayed",
             "Preference-Applied",
             "X-Request-ID",
+            "X-RateLimit-Limit",
+            "X-RateLimit-Remaining",
+            "X-RateLimit-Reset",
+            "RateLimit",
+            "RateLimit-Policy",
         ]
 
 

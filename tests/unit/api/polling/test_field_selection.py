@@ -20,6 +20,7 @@ from api.polling.field_selection import (
     has_newer_lines,
     parse_field_selection,
 )
+from shared.domain.access.caller import LOCAL_CALLER
 from shared.domain.execution import NEWEST_LOG_LINES, ExecutionRecord, LogEvent, LogPageQuery
 from shared.errors import ValidationFailed
 from shared.live.render import render
@@ -85,7 +86,7 @@ def test_the_field_names_are_those_of_a_poll() -> None:
 )  # fmt: skip
 def test_a_reply_has_the_selected_fields_and_four_that_are_always_there(fields: str, more: set[str]) -> None:
     with app.test_request_context(query_string={"fields": fields}):
-        selected = parse_field_selection().select_from_newest(parse_poll(record_of(3, 0)))
+        selected = parse_field_selection(LOCAL_CALLER).select_from_newest(parse_poll(record_of(3, 0)))
     assert selected is not None
     assert {*orjson.loads(selected)} == {*ALWAYS_INCLUDED} | more
     assert tuple(orjson.loads(selected))[:4] == ALWAYS_INCLUDED
@@ -93,7 +94,7 @@ def test_a_reply_has_the_selected_fields_and_four_that_are_always_there(fields: 
 
 def test_a_caller_that_selects_logs_gets_the_gap_too() -> None:
     with app.test_request_context(query_string={"fields": "logs", "after": "2"}):
-        selected = parse_field_selection().select_from_newest(parse_poll(record_of(20, 10)))
+        selected = parse_field_selection(LOCAL_CALLER).select_from_newest(parse_poll(record_of(20, 10)))
     assert orjson.loads(selected or b"")["gap"] is True
 
 
@@ -102,7 +103,7 @@ def test_a_caller_that_selects_logs_gets_the_gap_too() -> None:
 )
 def test_an_unknown_field_is_refused_with_the_known_ones(fields: str) -> None:
     with app.test_request_context(query_string={"fields": fields}), pytest.raises(ValidationFailed) as refused:
-        parse_field_selection()
+        parse_field_selection(LOCAL_CALLER)
     assert refused.value.details[0]["parameter"] == "fields"
     assert "poll_after_ms" in refused.value.message
     assert len(refused.value.message) < 700
@@ -111,5 +112,5 @@ def test_an_unknown_field_is_refused_with_the_known_ones(fields: str) -> None:
 def test_unknown_parameters_and_none_are_a_whole_poll() -> None:
     for query in ("", "x=1", "page=2&_=3"):
         with app.test_request_context(query_string=query):
-            assert parse_field_selection().is_all
+            assert parse_field_selection(LOCAL_CALLER).is_all
     assert FULL_SELECTION.is_all

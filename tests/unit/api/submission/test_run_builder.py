@@ -13,6 +13,7 @@ from api.submission.run_builder import _check_input, build_execution
 from api.submission.submission import Submission, parse_idempotency_key, parse_traceparent
 from shared.catalogue.agent_catalogue import AgentCatalogue, load_catalogue
 from shared.catalogue.schema_validator import SchemaFault
+from shared.domain.access.caller import LOCAL_CALLER
 from shared.errors import AgentNotFound, UnknownAgent, ValidationFailed
 from tests.builders import NOON
 
@@ -26,8 +27,8 @@ def run(catalogue: AgentCatalogue, **overrides: Any) -> Any:
     basket = parse_basket(validate_definition({"name": "b", "agents": ["cashflow_analyzer"]}), catalogue)
     body = {"tags": [], "metadata": {}} | overrides
     submission = Submission(
-        body=body, received_at=NOON, request_id="req-1", traceparent=None, idempotency=None, prefix="",
-        warnings=(), wait=NO_WAIT,
+        caller=LOCAL_CALLER, integrator="acme", body=body, received_at=NOON, request_id="req-1", traceparent=None,
+        idempotency=None, prefix="", warnings=(), wait=NO_WAIT,
     )  # fmt: skip
     return build_execution(basket, submission, catalogue, kind="basket")
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from shared.live.pubsub import WakeupListener
+from shared.live.signals.pubsub import WakeupListener
 
 
 def test_if_no_thread_can_start_no_poll_is_held_and_the_next_one_tries_again(

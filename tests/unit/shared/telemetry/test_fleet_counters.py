@@ -29,14 +29,23 @@ def write(client: redis.Redis, *verbs: Callable[[Any], None]) -> None:
     pipe.execute()
 
 
-def scraped(client: redis.Redis) -> dict[tuple[str, ...], float]:
+def scraped(client: redis.Redis, **options: bool) -> dict[tuple[str, ...], float]:
     """Return the fleet's metrics as {(sample, label values...): figure}."""
-    text = render_exposition(FleetCollector(client)).decode()
+    text = render_exposition(FleetCollector(client, **options)).decode()
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name.startswith("bucket_")
+        if sample.name.startswith("bucket_") and not sample.name.startswith("bucket_limits_")
+    }
+
+
+def test_an_integrator_is_not_told_the_names_of_baskets(client: fakeredis.FakeStrictRedis) -> None:
+    for basket in ("one's own", "another's"):
+        write(client, lambda pipe, basket=basket: FLEET.count_ended(pipe, {(basket, "completed"): 1}, ()))
+    figures = scraped(client, names_baskets=False)
+    assert {key: value for key, value in figures.items() if key[0].startswith("bucket_executions")} == {
+        ("bucket_executions_total", "other", "completed"): 2
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import structlog
 
+from shared.domain.access.key_format import new_key
 from shared.telemetry.logging_setup import FIELD_MAX_CHARS, configure_logging
 
 
@@ -164,3 +165,14 @@ def test_a_library_that_logs_whole_urls_is_quiet_below_a_warning(library: str) -
     logging.getLogger(f"{library}.http11").debug("send_request_headers")
     logging.getLogger(library).warning("told")
     assert [line["event"] for line in lines(stream)] == ["told"]
+
+
+def test_the_secret_of_a_key_is_logged_by_nobody() -> None:
+    stream = io.StringIO()
+    configure_logging("api", "INFO", stream=stream)
+    key, key_id = new_key()
+    structlog.get_logger().info("by us", path=f"/keys/{key}")
+    logging.getLogger("some.library").warning("GET /keys/%s", key)
+    text = stream.getvalue()
+    assert text.count(f"bkt_{key_id}_***") == 2
+    assert key not in text

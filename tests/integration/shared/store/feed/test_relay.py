@@ -17,8 +17,8 @@ from shared import fault_injection
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.feed_position import BATCH_CHANGES_MAX
 from shared.errors import OutcomeUnknown, PositionExpired
-from shared.live import pubsub
 from shared.live.redis_client import connect
+from shared.live.signals import pubsub
 from shared.store.database import Database
 from shared.store.feed.change_stream import ChangeStream
 from tests.builders import NOON, SECOND, accept_decision, claim_decision

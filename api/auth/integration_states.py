@@ -1,0 +1,85 @@
+"""Checks at each submit that the integration of its key is active, without a round trip of its own.
+
+The statuses are cached in this process; a background thread asks for those that have changed since it last asked. While
+MongoDB is away, the cached ones count.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta
+from typing import Final
+
+from shared.clock import boottime_s
+from shared.domain.access.caller import Caller
+from shared.domain.access.integration import IntegrationState, IntegrationStatus
+from shared.errors import IntegrationInactive
+from shared.store.access.integration_store import MongoIntegrationStore
+
+_OVERLAP: Final = timedelta(seconds=10)
+"""Changes are asked for again for this long: one that was stored later may bear an earlier time."""
+_RECHECK_AFTER_S: Final = 60.0
+"""After a step of the server's clock a change may be missed; it is found after this time at the latest."""
+
+
+class IntegrationStates:
+    """The statuses of the integrations whose keys this process has seen."""
+
+    def __init__(self, store: MongoIntegrationStore, *, is_required: bool) -> None:
+        """``is_required``: a key that belongs to no integration may not submit either."""
+        self._store = store
+        self._lock = threading.Lock()
+        self._is_required = is_required
+        self._states: dict[str, IntegrationState] = {}
+        self._changes_seen: datetime | None = None
+        self._rechecked_at_s = boottime_s()
+
+    def check_may_start_runs(self, caller: Caller, *, is_submit: bool) -> None:
+        """Raise IntegrationInactive if the integration of ``caller`` is not active.
+
+        Where integrations are required, a caller without one may not submit either; to repeat a dead letter is the
+        work of an operator and no submit. Raises Unavailable if the status is not cached and MongoDB is away.
+        """
+        if caller.integration is None:
+            if self._is_required and is_submit:
+                raise IntegrationInactive(
+                    "here only keys of an active integration may submit, and yours belongs to none; ask an admin of "
+                    "Bucket to register one, or for a key that names yours"
+                )
+            return
+        status = self._status_of(caller.integration)
+        if status is not IntegrationStatus.ACTIVE:
+            raise IntegrationInactive(
+                f"the integration {caller.integration} of this key is {status or 'not known'}, and only an active one "
+                "may start runs; polls go on; ask an admin of Bucket to activate it"
+            )
+
+    def put(self, state: IntegrationState) -> None:
+        """Take over the state of an integration that this process has just changed or read, unless it has a newer."""
+        with self._lock:
+            known = self._states.get(state.id)
+            if known is None or state.version > known.version:
+                self._states[state.id] = state
+
+    def refresh(self, now: datetime) -> None:
+        """Take over what has changed since the last call; ``now`` is the store's time."""
+        if not self._states:
+            self._changes_seen = None
+            return
+        since = (self._changes_seen or now) - _OVERLAP
+        for state, changed_at in self._store.states_changed_since(since):
+            self._changes_seen = max(self._changes_seen or changed_at, changed_at)
+            if state.id in self._states:
+                self.put(state)
+        self._changes_seen = max(self._changes_seen or now, now - _OVERLAP)
+        if boottime_s() - self._rechecked_at_s > _RECHECK_AFTER_S:
+            self._rechecked_at_s = boottime_s()
+            for state in self._store.find_states(list(self._states)):
+                self.put(state)
+
+    def _status_of(self, integration_id: str) -> IntegrationStatus | None:
+        if integration_id not in self._states:
+            for state in self._store.find_states([integration_id]):
+                self.put(state)
+        state_now = self._states.get(integration_id)
+        return None if state_now is None else state_now.status

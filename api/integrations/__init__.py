@@ -1,0 +1,1 @@
+"""The register of integrations: request, review, approval, checklists, activation and suspension."""

@@ -1,0 +1,66 @@
+"""A token bucket as one process sees it: what was left when it last settled with Redis, refilled and spent since."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+from shared.limits import LimitClass, RateLimit
+from shared.live.shared_buckets import Charge
+
+UNSETTLED_SHARE_MAX: Final = 1 / 8
+"""Up to eight processes that spend so much of what is left cannot spend more than there is."""
+STALE_AFTER_S: Final = 2.0
+
+
+@dataclass(slots=True, eq=False)
+class TokenBucket:
+    """The bucket of one caller for one class of routes; ``now_s`` is :func:`shared.clock.boottime_s`."""
+
+    limit_class: LimitClass
+    caller: str
+    limit: RateLimit
+    tokens: float = field(init=False)
+    unsettled: float = 0.0
+    """What this process has spent since it last settled."""
+    _at_s: float = -math.inf
+    _settled_at_s: float = -math.inf
+    _settled_tokens: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.tokens = float(self.limit.burst)
+
+    def level(self, now_s: float) -> float:
+        """Return the tokens that are left at ``now_s``; below 0 they are owed."""
+        burst = self.limit.burst
+        if self.tokens < burst:
+            self.tokens = min(self.tokens + max(now_s - self._at_s, 0.0) * self.limit.per_s, float(burst))
+        self._at_s = now_s
+        return self.tokens
+
+    def spend(self, cost: float, now_s: float) -> None:
+        """Take tokens, also more than there are."""
+        self.tokens = self.level(now_s) - cost
+        self.unsettled += cost
+
+    def must_settle(self, cost: float, now_s: float) -> bool:
+        """Return whether other processes may have spent so much that this one has to ask before it takes ``cost``."""
+        if now_s - self._settled_at_s > STALE_AFTER_S:
+            return True
+        return self.unsettled + cost > UNSETTLED_SHARE_MAX * self._settled_tokens
+
+    def begin_settling(self, cost: float = 0.0, needed: float = -math.inf) -> Charge:
+        """Return the charge that settles what was spent, and takes ``cost`` if ``needed`` tokens are there then."""
+        spent, self.unsettled = self.unsettled, 0.0
+        needed = max(needed, -1e9)  # Lua reads no infinity
+        return Charge(f"{self.limit_class}:{self.caller}", self.limit.per_s, self.limit.burst, spent, cost, needed)
+
+    def settle(self, tokens: float, now_s: float) -> None:
+        """Take over the level in Redis; what was spent while it was asked for is not in it yet."""
+        self.tokens, self._at_s = tokens - self.unsettled, now_s
+        self._settled_tokens, self._settled_at_s = tokens, now_s
+
+    def wait_s(self, needed: float) -> float:
+        """Return how long it takes until ``needed`` tokens are there, from the last use on."""
+        return max(needed - self.tokens, 0.0) / self.limit.per_s

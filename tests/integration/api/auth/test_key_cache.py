@@ -1,0 +1,115 @@
+"""The cache of keys on a real MongoDB: what one process changes, another learns without asking for each request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from api.auth import key_cache
+from api.auth.key_cache import KeyCache
+from shared.domain.access.api_key import ApiKey, KeyRequest, issue_key
+from shared.domain.access.caller import Role
+from shared.errors import Unavailable
+from shared.store.access.key_store import MongoKeyStore
+from shared.store.database import Database
+
+
+@pytest.fixture
+def database(mongodb_url: str) -> Iterator[Database]:
+    with closing(Database(mongodb_url, "api", 2.0)) as database:
+        yield database
+
+
+@pytest.fixture
+def store(database: Database) -> MongoKeyStore:
+    return MongoKeyStore(database)
+
+
+def add_key(store: MongoKeyStore) -> ApiKey:
+    _, key = issue_key(KeyRequest(Role.READER, "acme"), datetime.now(UTC), "test", b"")
+    store.add(key)
+    return key
+
+
+def test_a_key_that_another_process_revokes_is_known_to_be_revoked_after_a_refresh(store: MongoKeyStore) -> None:
+    key, ours, theirs = add_key(store), KeyCache(store), KeyCache(store)
+    now = datetime.now(UTC)
+    for cache in (ours, theirs):
+        assert (found := cache.get(key.id)) is not None
+        assert found.revoked_at is None
+        cache.refresh(now)
+    theirs.put(store.revoke(key.id, now))
+    assert (told := theirs.get(key.id)) is not None
+    assert told.revoked_at is not None, "at once in the process that was told"
+    ours.refresh(datetime.now(UTC))
+    assert (learnt := ours.get(key.id)) is not None
+    assert learnt.revoked_at is not None
+
+
+def test_a_change_that_was_stored_under_an_earlier_time_is_learnt_too(store: MongoKeyStore) -> None:
+    """Two servers' clocks differ, and a write may become visible after a later one."""
+    early, late, cache = add_key(store), add_key(store), KeyCache(store)
+    for key in (early, late):
+        cache.get(key.id)
+    ahead = datetime.now(UTC) + timedelta(seconds=4)
+    cache.refresh(ahead)
+    store.revoke(early.id, ahead)
+    cache.refresh(ahead)
+    assert (found := cache.get(early.id)) is not None
+    assert found.revoked_at is not None
+
+
+def test_a_revoked_key_never_becomes_valid_again_in_a_cache(store: MongoKeyStore) -> None:
+    key, cache = add_key(store), KeyCache(store)
+    cache.put(store.revoke(key.id, datetime.now(UTC)))
+    cache.put(key)  # read before, arrived after
+    assert (found := cache.get(key.id)) is not None
+    assert found.revoked_at is not None
+
+
+def test_a_change_that_no_refresh_saw_is_found_by_the_recheck(
+    store: MongoKeyStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, cache = add_key(store), KeyCache(store)
+    cache.get(key.id)
+    changes = {"$set": {"revoked_at": datetime.now(UTC), "changed_at": datetime(2020, 1, 1, tzinfo=UTC)}}
+    database.collection("keys").update_one({"_id": key.id}, changes)
+    cache.refresh(datetime.now(UTC))
+    assert (found := cache.get(key.id)) is not None
+    assert found.revoked_at is None
+    monkeypatch.setattr(key_cache, "_RECHECK_AFTER_S", -1.0)
+    cache.refresh(datetime.now(UTC))
+    assert (found := cache.get(key.id)) is not None
+    assert found.revoked_at is not None
+
+
+def test_cached_keys_go_on_while_mongodb_is_away_and_others_are_unavailable(
+    store: MongoKeyStore, database: Database
+) -> None:
+    known, unknown, cache = add_key(store), add_key(store), KeyCache(store)
+    cache.get(known.id)
+    database.is_away = True
+    assert cache.get(known.id) is not None
+    with pytest.raises(Unavailable):
+        cache.get(unknown.id)
+
+
+def test_a_use_is_written_once_a_minute(store: MongoKeyStore) -> None:
+    key, cache = add_key(store), KeyCache(store)
+    cache.get(key.id)
+    first = datetime.now(UTC).replace(microsecond=0)
+    for seconds in range(3):
+        cache.record_use(key.id, first + timedelta(seconds=seconds))
+        cache.refresh(first)
+    assert store.get(key.id).last_used_at == first
+
+
+def test_a_cache_does_not_grow_without_limit(store: MongoKeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_cache, "CACHED_MAX", 2)
+    keys, cache = [add_key(store) for _ in range(4)], KeyCache(store)
+    for key in keys:
+        assert cache.get(key.id) is not None
+    assert len(cache._cached) == 2
