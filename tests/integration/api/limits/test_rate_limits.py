@@ -116,8 +116,10 @@ def lone_api(own_redis: tuple[Child, str], mongodb_url: str) -> Iterator[tuple[A
     with closing(services.database), closing(services.redis):
         app, start = create_app(services)
         start()
-        key = KeyService(services).create(KeyRequest(Role.ADMIN, "acme"), "test")["key"]
-        yield Api(services, app.test_client(), key), child
+        api = Api(services, app.test_client())
+        wait_until(lambda: api.client.get("/ready").status_code == 200, 10, "the stores are there")
+        api.key = KeyService(services).create(KeyRequest(Role.ADMIN, "acme"), "test")["key"]
+        yield api, child
 
 
 def test_without_redis_nothing_is_limited_and_that_is_counted(lone_api: tuple[Api, Child]) -> None:
