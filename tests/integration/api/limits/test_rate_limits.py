@@ -10,7 +10,7 @@ import pytest
 
 from api.app import create_app
 from api.auth.key_service import KeyService
-from api.background import SETTLE_EVERY_S
+from api.limits.rate_limiter import SETTLE_EVERY_S
 from compose.embedded.managed_process import Child
 from shared.bootstrap import bootstrap
 from shared.domain.access.api_key import KeyRequest
