@@ -20,7 +20,7 @@ from tests.integration.api.limits.conftest import PEPPER
 from tests.stack import Stack
 from tests.waiting import wait_until
 
-FEW_POLLS: Final = '{"poll": {"per_s": 0.01, "burst": 3}}'
+FEW_POLLS: Final = '{"poll": {"per_s": 0.01, "burst": 3}, "list": {"per_s": 1, "burst": 1}}'
 RUNS: Final = 30
 
 
