@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from api.auth.key_service import KeyService
+from bucket_client import Bucket
 from shared.bootstrap import bootstrap
 from shared.domain.access.api_key import KeyRequest
 from shared.domain.access.caller import Role
@@ -84,6 +85,22 @@ def test_who_ignores_the_hint_is_limited(limited_stack: Stack) -> None:
     caller = KeyHolder(limited_stack)
     run = caller.submit(60)["execution_id"]
     path = f"/execution-logs/{run}"
-    wait_until(lambda: caller.send("GET", path).status_code == 429, 20, "polls without a pause are refused")
-    assert int(caller.send("GET", path).headers["Retry-After"]) > 1
+    replies: list[requests.Response] = []
+
+    def is_refused() -> bool:
+        replies.append(caller.send("GET", path))
+        return replies[-1].status_code == 429
+
+    wait_until(is_refused, 20, "polls without a pause are refused")
+    assert int(replies[-1].headers["Retry-After"]) > 10
     assert caller.send("POST", f"/executions/{run}/cancel", {}).status_code == 202, "other classes have other buckets"
+
+
+def test_the_client_waits_as_a_refusal_says_and_tries_again(
+    limited_stack: Stack, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "bucket_client")
+    with Bucket(limited_stack.url, api_key=KeyHolder(limited_stack).key) as client:
+        for _ in range(3):
+            client.baskets()
+    assert [text for text in caplog.messages if "is sent again in" in text and "list requests a second" in text]

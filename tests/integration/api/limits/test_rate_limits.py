@@ -58,9 +58,9 @@ def test_two_processes_share_a_limit_exactly(make_api: Callable[..., Api]) -> No
 
 
 def test_a_refusal_costs_no_round_trip_and_a_flood_of_them_no_token(make_api: Callable[..., Api]) -> None:
-    api = make_api(rate_limits=limits(submit=RateLimit(1, 1)))
-    assert statuses([api], 40, api.key).count(202) == 1
-    wait_until(lambda: api.submit().status_code == 202, 3, "the bucket has filled in spite of the flood")
+    api = make_api(rate_limits=limits(submit=RateLimit(0.2, 1)))
+    assert statuses([api], 20, api.key).count(202) == 1
+    wait_until(lambda: api.submit().status_code == 202, 10, "the bucket has filled in spite of the flood")
 
 
 def test_a_batch_costs_a_submit_for_each_item_but_a_full_bucket_is_enough(make_api: Callable[..., Api]) -> None:
@@ -155,7 +155,7 @@ def test_without_authentication_nothing_is_limited_or_shown(make_api: Callable[.
     api = make_api(auth="off", rate_limits=limits(submit=RateLimit(0.001, 1)))
     replies = [api.client.post("/run-basket", json=RUN) for _ in range(3)]
     assert [reply.status_code for reply in replies] == [202] * 3
-    assert not [name for name in replies[0].headers if "ratelimit" in name.lower()]
+    assert not [name for name in replies[0].headers.keys() if "ratelimit" in name.lower()]
 
 
 def test_a_script_of_another_origin_may_read_the_headers(make_api: Callable[..., Api]) -> None:
