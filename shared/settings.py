@@ -134,7 +134,7 @@ def warn_about_unused_limits(settings: Settings) -> None:
     """Log a warning if rate limits are set that nothing obeys, because they are those of keys and none is needed."""
     if not settings.requires_key and dict(settings.rate_limits) != dict(DEFAULT_RATE_LIMITS):
         logging.getLogger(__name__).warning(
-            "BUCKET_LIMITS has no effect while BUCKET_AUTH=off: rate limits are those of a key; set BUCKET_AUTH=required"
+            "BUCKET_LIMITS has no effect while BUCKET_AUTH=off: limits are those of keys; set BUCKET_AUTH=required"
         )
 
 
