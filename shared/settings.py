@@ -130,6 +130,14 @@ def warn_about_unknown_variables() -> None:
         logging.getLogger(__name__).warning("the setting %s is not known%s", variable, hint)
 
 
+def warn_about_unused_limits(settings: Settings) -> None:
+    """Log a warning if rate limits are set that nothing obeys, because they are those of keys and none is needed."""
+    if not settings.requires_key and dict(settings.rate_limits) != dict(DEFAULT_RATE_LIMITS):
+        logging.getLogger(__name__).warning(
+            "BUCKET_LIMITS has no effect while BUCKET_AUTH=off: limits are those of keys; set BUCKET_AUTH=required"
+        )
+
+
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
     """Return each unknown ``BUCKET_*`` variable, with the one that was probably meant, if any."""
     known_names = [variable for variable, _ in VARIABLES.values()] + list(_OF_THE_CLIENT)

@@ -19,6 +19,7 @@ from api.auth.current_caller import check_may
 from api.auth.integration_states import IntegrationStates
 from api.auth.key_cache import KeyCache
 from api.auth.route_permissions import permissions_by_rule, rules_that_start_runs
+from api.auth.verified_headers import VerifiedHeaders, VerifiedKey
 from shared.bootstrap import Services
 from shared.domain.access.api_key import ApiKey
 from shared.domain.access.caller import LOCAL_CALLER, PUBLIC_CALLER, Caller, Permission
@@ -51,6 +52,7 @@ class Authenticator:
         self._integrations = integrations
         self._services = services
         self._keys = keys
+        self._verified = VerifiedHeaders(keys)
         self._tokens = tokens
         self._pepper = services.settings.key_pepper.encode()
         self._metrics_networks = services.settings.metrics_networks
@@ -96,20 +98,26 @@ class Authenticator:
         return _is_in(self._metrics_networks)
 
     def _caller(self, header: str) -> Caller:
+        now = self._services.clock.now_or_none()
+        verified = None if now is None else self._verified.find(header, now)
+        if verified is not None and now is not None:
+            return self._use(verified, now)
         scheme, _, credentials = header.partition(" ")
         credentials = credentials.strip(" \t")  # not control characters and the like, which str.strip() takes too
         if scheme.lower() != "bearer" or not credentials:
             raise Unauthenticated("Authorization must be: Bearer, a space, and the key")
-        now = self._services.clock.now_or_none()
         if now is None:
             raise Unavailable("MongoDB does not answer, and no key can be checked; send the same request again")
         if not credentials.startswith(KEY_PREFIX) and self._tokens is not None:
             return self._tokens.verify(credentials, now)
-        key = self._check_key(credentials, now)
+        return self._use(self._verified.add(header, self._check_key(credentials, now)), now)
+
+    def _use(self, verified: VerifiedKey, now: datetime) -> Caller:
+        key = verified.key
         if key.networks is not None and not _is_in(key.networks):
             raise Forbidden("this key is not valid from this address; its admin can name the network")
         self._keys.record_use(key.id, now)
-        return key.caller()
+        return verified.caller
 
     def _check_key(self, text: str, now: datetime) -> ApiKey:
         key_id = key_id_of(text)

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from compose.embedded.bucket_process_plans import COMMANDS
+from shared.limits import DEFAULT_RATE_LIMITS
 from shared.outbound_hosts import OutboundHosts
 from shared.setting_readers import VARIABLES
 from shared.settings import Settings
@@ -25,8 +26,10 @@ def test_the_guide_lists_every_setting_with_its_default() -> None:
 
 
 def written(default: object) -> str:
-    if default in (None, (), "", OutboundHosts()):
+    if default in (None, (), "", {}, OutboundHosts()):
         return "none"
+    if default is DEFAULT_RATE_LIMITS:
+        return "generous"  # docs/limits.md has the numbers
     if isinstance(default, tuple):
         return f"`{','.join(map(str, default))}`"
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"

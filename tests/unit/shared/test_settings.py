@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from shared.errors import SettingsError
-from shared.settings import Settings, unknown_variables
+from shared.settings import Settings, unknown_variables, warn_about_unused_limits
 
 
 def test_trusted_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +50,19 @@ def test_without_authentication_the_api_listens_on_loopback_only(host: str, monk
         Settings.from_environ()
     monkeypatch.setenv("BUCKET_AUTH", "required")
     assert Settings.from_environ().host == host
+
+
+def test_limits_that_nothing_obeys_are_reported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_about_unused_limits(Settings.from_environ())
+    monkeypatch.setenv("BUCKET_LIMITS", '{"poll": null}')
+    monkeypatch.setenv("BUCKET_AUTH", "required")
+    warn_about_unused_limits(Settings.from_environ())
+    assert not caplog.messages
+    monkeypatch.setenv("BUCKET_AUTH", "off")
+    warn_about_unused_limits(Settings.from_environ())
+    assert [text for text in caplog.messages if "BUCKET_LIMITS has no effect" in text]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])

@@ -18,6 +18,7 @@ from shared.domain.access.api_key import KeyRequest
 from shared.domain.access.caller import Role
 from shared.limits import LimitClass, RateLimit
 from shared.settings import Settings
+from tests.waiting import wait_until
 
 PEPPER: Final = "a pepper of more than thirty-two characters"
 RUN: Final = {"basket_name": "working_test", "input_data": {"transactions": []}}
@@ -68,6 +69,8 @@ def make_api(redis_url: str, mongodb_url: str) -> Iterator[Callable[..., Api]]:
             app, start = create_app(services)
             start()
             api = Api(services, app.test_client())
+            # Until its threads have seen the stores, a write may be refused, and limits are open.
+            wait_until(lambda: api.client.get("/ready").status_code == 200, 10, "the stores are there")
             api.key = api.new_key()
             return api
 

@@ -28,3 +28,24 @@ def test_stored_bytes_are_estimated_in_the_background(make_api: Callable[..., Ap
     api = make_api(quotas={"public": Quota(stored_bytes=1), "acme": Quota(stored_bytes=1)})
     assert api.call("POST", "/run-basket/batch", json={"items": [RUN] * 2}).status_code == 202
     wait_until(lambda: api.submit().status_code == 429, 30, "the estimate is above the quota")
+
+
+def test_all_that_are_not_done_count_as_running(make_api: Callable[..., Api]) -> None:
+    api = make_api(quotas={"*": Quota(running=2)})
+    runs = [api.submit().json["execution_id"] for _ in range(2)]
+    refused = api.submit()
+    assert (refused.status_code, refused.json["quota"], refused.json["limit"]) == (429, "running", 2)
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert api.call("POST", f"/executions/{runs[0]}/cancel", json={}).status_code == 200
+    wait_until(lambda: api.submit().status_code == 202, 5, "a cancelled run makes room")
+
+
+def test_a_retry_is_a_new_run_and_nothing_is_kept_of_a_refused_one(make_api: Callable[..., Api]) -> None:
+    api = make_api(quotas={"*": Quota(runs_per_day=3)})
+    run = api.submit().json["execution_id"]
+    assert api.call("POST", f"/executions/{run}/cancel", json={}).status_code == 200
+    assert api.call("POST", f"/executions/{run}/retry", json={}).status_code == 202
+    assert api.submit().status_code == 202
+    refused = api.call("POST", f"/executions/{run}/retry", json={})
+    assert (refused.status_code, refused.json["quota"], refused.json["used"]) == (429, "runs_per_day", 3)
+    assert len(api.call("GET", "/executions").json["executions"]) == 3

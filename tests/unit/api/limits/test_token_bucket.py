@@ -1,0 +1,47 @@
+"""The arithmetic of a bucket in one process, and of its settling with Redis."""
+
+from __future__ import annotations
+
+from api.limits.token_bucket import STALE_AFTER_S, TokenBucket
+from shared.limits import LimitClass, RateLimit
+
+
+def bucket() -> TokenBucket:
+    return TokenBucket(LimitClass.SUBMIT, "key:a", RateLimit(per_s=2, burst=10))
+
+
+def test_it_refills_up_to_its_burst_and_never_for_a_clock_that_goes_back() -> None:
+    full = bucket()
+    assert full.level(100.0) == 10
+    full.spend(6, 100.0)
+    assert full.level(101.0) == 6
+    assert full.level(99.0) == 6
+    assert full.level(200.0) == 10
+
+
+def test_what_is_owed_takes_its_time() -> None:
+    owing = bucket()
+    owing.spend(14, 0.0)
+    assert owing.level(0.0) == -4
+    assert owing.wait_s(1) == 2.5
+    assert owing.level(2.5) == 1
+
+
+def test_what_is_spent_while_it_settles_is_not_lost() -> None:
+    settling = bucket()
+    settling.spend(3, 0.0)
+    charge = settling.begin_settling()
+    assert (charge.name, charge.spent, charge.cost) == ("submit:key:a", 3, 0)
+    settling.spend(2, 0.0)
+    settling.settle(5.0, 0.0)  # other processes have spent two
+    assert settling.level(0.0) == 3
+    assert settling.begin_settling().spent == 2
+
+
+def test_it_asks_redis_if_it_has_not_for_a_while_or_if_little_is_left() -> None:
+    asking = bucket()
+    assert asking.must_settle(1, 0.0), "it never has"
+    asking.settle(10.0, 0.0)
+    assert not asking.must_settle(1, 0.0)
+    assert asking.must_settle(1, STALE_AFTER_S + 0.1)
+    assert asking.must_settle(2, 0.0), "an eighth of what was left"
