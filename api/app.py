@@ -9,7 +9,7 @@ from typing import Final
 import flask
 
 from api import health
-from api.actions import cancel, dead_letter_routes, retry
+from api.actions import cancel, dead_letter_routes, erase, retry
 from api.actions.retry import RetryHandler
 from api.auth import routes as keys
 from api.auth.authentication import Authenticator
@@ -89,6 +89,7 @@ def create_app(services: Services) -> tuple[flask.Flask, Callable[[], None]]:
         polling.many_blueprint(PollManyHandler(services, monitor, reader, view_hints)),
         polling.list_blueprint(services, view_hints, row_renderer),
         cancel.blueprint(services, reader, poller),
+        erase.blueprint(services, reader, poller),
         retry.blueprint(clock, retrier),
         dead_letter_routes.blueprint(services, reader, retrier),
         feed.blueprint(feed_handler),

@@ -29,6 +29,7 @@ from shared.store.executions.bulk import MongoBulkExecutionStore
 from shared.store.executions.checkpoint_store import MongoCheckpointStore
 from shared.store.executions.dead_letter_store import MongoDeadLetterStore
 from shared.store.executions.documents import encode_new_document
+from shared.store.executions.erasure_store import MongoErasureStore
 from shared.store.executions.failure_store import MongoFailureStore
 from shared.store.executions.queries import MongoExecutionQueries
 from shared.store.executions.store import MongoExecutionStore
@@ -62,6 +63,7 @@ class Services:
     agent_memory: MongoAgentMemory
     failures: MongoFailureStore
     keys: MongoKeyStore
+    erasures: MongoErasureStore
     redis: redis.Redis
     views: ViewCache
     publisher: Publisher
@@ -120,6 +122,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
         agent_memory=MongoAgentMemory(database, clock),
         failures=MongoFailureStore(database),
         keys=MongoKeyStore(database),
+        erasures=MongoErasureStore(database),
         redis=redis_client,
         views=views,
         publisher=Publisher(redis_client, views, FleetCounters(), encode_accepted=encode_new_document),

@@ -150,6 +150,10 @@ class NotRetryable(RequestError, error_code="not_retryable", http_status=409):
     """The execution cannot be retried as it stands."""
 
 
+class NotFinal(RequestError, error_code="not_final", http_status=409):
+    """The execution is not done: cancel it first, or wait until it is."""
+
+
 class ExecutionFailed(RequestError, error_code="execution_failed", http_status=409):
     """The execution failed: it has no result, and never will."""
 
@@ -166,6 +170,10 @@ class ExecutionCancelled(ExecutionFailed, error_code="execution_cancelled"):
 
 class ExecutionExpired(RequestError, error_code="execution_expired", http_status=410):
     """The execution is older than the retention and is gone."""
+
+
+class ExecutionErased(RequestError, error_code="execution_erased", http_status=410):
+    """The content of the execution was erased: it has no result and no outputs any more."""
 
 
 class CursorExpired(RequestError, error_code="cursor_expired", http_status=410):

@@ -16,7 +16,8 @@ from shared.live.render import render_result, render_status, result_steps
 ALWAYS_INCLUDED: Final = ("execution_id", "status", "done", "rev")
 ROW_FIELDS: Final = (
     *ALWAYS_INCLUDED, "basket_name", "progress", "current_step", "error", "tags", "retry_of", "reference", "created_at",
-    "queued_at", "started_at", "finished_at", "waiting_for", "poll_after_ms", "expires_at", "result", "metadata",
+    "queued_at", "started_at", "finished_at", "waiting_for", "poll_after_ms", "expires_at", "erased_at", "result",
+    "metadata",
 )  # fmt: skip
 RESULTS_BYTES_MAX: Final = 8 * 1024 * 1024
 """Limit of the outputs that are read for the results of one page; later results are shown as omitted."""

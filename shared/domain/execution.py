@@ -191,6 +191,7 @@ class Execution:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: RunError | None = None
+    erased_at: datetime | None = None
     version: int = 1
     rev: int = 1
 

@@ -36,6 +36,8 @@ class RetryRequest:
 
 def check_retryable(original: Execution, start: RetryFrom) -> None:
     """Raise NotRetryable if the status of ``original`` does not allow a retry from ``start``."""
+    if original.erased_at is not None:
+        raise NotRetryable(f"the content of execution {original.id} was erased; submit its basket anew")
     if not original.is_done:
         hint = "cancel it first, or wait until it is done"
     elif original.status is ExecutionStatus.COMPLETED and start is RetryFrom.FAILED:
