@@ -20,6 +20,7 @@ from shared.errors import BucketError
 from shared.live.publisher import Publisher
 from shared.live.redis_client import connect
 from shared.live.views import ViewCache
+from shared.sealing import Sealer
 from shared.settings import Settings
 from shared.store.access.key_store import MongoKeyStore
 from shared.store.agent_memory_store import MongoAgentMemory
@@ -49,6 +50,7 @@ class Services:
     settings: Settings
     timings: Timings
     catalogue: AgentCatalogue
+    sealer: Sealer
     database: Database
     clock: ServerClock
     store: MongoExecutionStore
@@ -98,6 +100,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
     redis_client = connect(
         settings.redis_url, timeout_s=0.5 if is_api else 1.0, connections_max=128 + settings.held_polls
     )
+    sealer = Sealer(settings.encryption_keys, seals_payloads=settings.encrypt_payloads)
     store = MongoExecutionStore(database, clock)
     views = ViewCache(redis_client, live_ttl_s=settings.lease_s / 2)
     return Services(
@@ -108,6 +111,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
             losses_max=settings.losses_max,
         ),
         catalogue=load_catalogue(settings.agents_dir),
+        sealer=sealer,
         database=database,
         clock=clock,
         store=store,

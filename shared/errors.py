@@ -225,8 +225,16 @@ class AgentUnavailable(ServiceError, error_code="agent_unavailable", http_status
     """An agent that this request needs is unavailable; nothing was stored, send the same request again later."""
 
 
+class EncryptionKeyMissing(ServiceError, error_code="encryption_key_missing", http_status=503, retryable=True):
+    """The content is sealed by an encryption key that this server does not have; an operator must add it again."""
+
+
 class OutcomeUnknown(ServiceError, error_code="outcome_unknown", http_status=503, retryable=True):
     """The answer of the store was lost; with an Idempotency-Key, send the same request again."""
+
+
+class SealBroken(BucketError):
+    """A sealed value was changed, or was sealed for another place."""
 
 
 class StaleWrite(BucketError):

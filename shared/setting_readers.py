@@ -16,6 +16,7 @@ from marshmallow import ValidationError, validate
 from redis.connection import AbstractConnection
 
 from shared.outbound_hosts import EXAMPLE, OutboundHosts, parse_outbound_hosts
+from shared.sealing import KeyRing, parse_key_ring
 
 # What redis-py takes from the query of a URL: it fails on any other name when it connects.
 _REDIS_OPTIONS: Final = frozenset(
@@ -96,6 +97,18 @@ def _check_outbound_proxy(url: str) -> None:
         raise ValidationError("is no URL of a proxy with its port, such as http://proxy.example.com:3128")
 
 
+def _read_key_ring(env: environs.Env, variable: str) -> KeyRing | None:
+    text = env.str(variable, None, validate=_check_key_ring)
+    return None if text is None else parse_key_ring(text)
+
+
+def _check_key_ring(text: str) -> None:
+    try:
+        parse_key_ring(text)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
+
+
 VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "host": ("HOST", _str_reader()),
     "port": ("PORT", _int_reader(0, 65_535)),
@@ -123,6 +136,8 @@ VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "auth": ("BUCKET_AUTH", _str_reader(validate.OneOf(["off", "required"]))),
     "key_pepper": ("BUCKET_KEY_PEPPER", _str_reader(validate.Length(min=32, error="must have at least 32 characters"))),
     "metrics_networks": ("BUCKET_METRICS_NETWORKS", _read_networks),
+    "encryption_keys": ("BUCKET_ENCRYPTION_KEYS", _read_key_ring),
+    "encrypt_payloads": ("BUCKET_ENCRYPT_PAYLOADS", lambda env, variable: env.bool(variable, None)),
     "log_level": ("BUCKET_LOG_LEVEL", _str_reader(validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
     "faults": ("BUCKET_FAULTS", _str_reader()),
 }

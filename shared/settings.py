@@ -15,6 +15,7 @@ import environs
 
 from shared.errors import SettingsError
 from shared.outbound_hosts import OutboundHosts
+from shared.sealing import KeyRing
 from shared.setting_readers import VARIABLES
 from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
 
@@ -49,6 +50,8 @@ class Settings:
     auth: str = ""
     key_pepper: str = field(default="", repr=False)
     metrics_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    encryption_keys: KeyRing | None = field(default=None, repr=False)
+    encrypt_payloads: bool = False
     log_level: str = "INFO"
     faults: str = ""
 
@@ -88,6 +91,8 @@ class Settings:
             )
         if self.agents_dir is not None and not self.agents_dir.is_dir():
             faults.append(f"BUCKET_AGENTS_DIR={self.agents_dir} is not a directory")
+        if self.encrypt_payloads and self.encryption_keys is None:
+            faults.append("BUCKET_ENCRYPT_PAYLOADS=true needs a key: set BUCKET_ENCRYPTION_KEYS=<id>:<base64>")
         return faults
 
 

@@ -92,6 +92,8 @@ class Step:
     error: RunError | None = None
     output_bytes: int | None = None
     output_apart: bool = False
+    marked: bytes | None = None
+    """The marked fields of its output, sealed; the output itself has ``***`` in their places."""
     percent: int | None = None
     message: str | None = None
     waited_ms: int = 0

@@ -48,7 +48,13 @@ def _without_values(basket: Basket) -> Basket:
 
 def _erased_step(step: Step) -> Step:
     return replace(
-        step, message=None, output_bytes=None, output_apart=False, error=_erased_error(step.error), token=None
+        step,
+        message=None,
+        output_bytes=None,
+        output_apart=False,
+        marked=None,
+        error=_erased_error(step.error),
+        token=None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -86,11 +86,16 @@ def retry_execution(
 
 
 def start_retry(
-    original: ExecutionRecord, request: RetryRequest, retry_from: RetryFrom, timings: Timings
+    original: ExecutionRecord,
+    request: RetryRequest,
+    retry_from: RetryFrom,
+    timings: Timings,
+    reseal: Callable[[Execution], Execution] = lambda execution: execution,
 ) -> tuple[Decision, Mapping[str, bytes]]:
     """Return the decision that starts the retry of ``original``, and the outputs it begins with.
 
-    The API and the command line both retry through this. Raises NotRetryable.
+    The API and the command line both retry through this. ``reseal`` binds what is sealed to the new run. Raises
+    NotRetryable.
     """
     execution, outputs = retry_execution(original, request, retry_from)
-    return start(delay_scripted_steps(execution), request.created_at, timings), outputs
+    return start(reseal(delay_scripted_steps(execution)), request.created_at, timings), outputs
