@@ -20,6 +20,7 @@ from shared.errors import BucketError
 from shared.live.publisher import Publisher
 from shared.live.redis_client import connect
 from shared.live.views import ViewCache
+from shared.sealing import Sealer
 from shared.settings import Settings
 from shared.store.access.audit_sequencer import AuditSequencer
 from shared.store.access.audit_store import MongoAuditStore
@@ -32,6 +33,7 @@ from shared.store.executions.bulk import MongoBulkExecutionStore
 from shared.store.executions.checkpoint_store import MongoCheckpointStore
 from shared.store.executions.dead_letter_store import MongoDeadLetterStore
 from shared.store.executions.documents import encode_new_document
+from shared.store.executions.erasure_store import MongoErasureStore
 from shared.store.executions.failure_store import MongoFailureStore
 from shared.store.executions.queries import MongoExecutionQueries
 from shared.store.executions.store import MongoExecutionStore
@@ -52,6 +54,7 @@ class Services:
     settings: Settings
     timings: Timings
     catalogue: AgentCatalogue
+    sealer: Sealer
     database: Database
     clock: ServerClock
     store: MongoExecutionStore
@@ -70,6 +73,7 @@ class Services:
     usage: MongoUsage
     audit: MongoAuditStore
     audit_sequencer: AuditSequencer
+    erasures: MongoErasureStore
     redis: redis.Redis
     views: ViewCache
     publisher: Publisher
@@ -104,6 +108,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
     redis_client = connect(
         settings.redis_url, timeout_s=0.5 if is_api else 1.0, connections_max=128 + settings.held_polls
     )
+    sealer = Sealer(settings.encryption_keys, seals_payloads=settings.encrypt_payloads)
     store = MongoExecutionStore(database, clock)
     views = ViewCache(redis_client, live_ttl_s=settings.lease_s / 2)
     return Services(
@@ -114,6 +119,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
             losses_max=settings.losses_max,
         ),
         catalogue=load_catalogue(settings.agents_dir),
+        sealer=sealer,
         database=database,
         clock=clock,
         store=store,
@@ -132,6 +138,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
         usage=MongoUsage(database),
         audit=MongoAuditStore(database),
         audit_sequencer=AuditSequencer(database),
+        erasures=MongoErasureStore(database),
         redis=redis_client,
         views=views,
         publisher=Publisher(redis_client, views, FleetCounters(), encode_accepted=encode_new_document),
