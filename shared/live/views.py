@@ -52,7 +52,7 @@ end
 # The output of a run that was erased meanwhile (``erased_runs``) is not stored.
 _PUT_OUTPUTS: Final = """
 for index, key in ipairs(KEYS) do
-  if redis.call('EXISTS', 'erased:' .. string.match(key, '^output:([^:]+)')) == 0 then
+  if redis.call('EXISTS', 'erased:' .. string.match(key, '^output:[^:]-([^:/]+):')) == 0 then
     redis.call('SET', key, ARGV[index + 1], 'EX', ARGV[1])
   end
 end
