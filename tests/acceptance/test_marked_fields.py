@@ -1,4 +1,4 @@
-"""Marked fields (``writeOnly``, ``x-secret``): the agent sees them in clear, and nothing that is stored or shown does."""
+"""Marked fields (``writeOnly``, ``x-secret``): the agent sees them in clear, and no store and no reply does."""
 
 from __future__ import annotations
 
@@ -90,7 +90,12 @@ def test_the_value_goes_on_into_other_steps_and_stays_protected(caller: ApiClien
             },
         },
         {"id": "passed", "agent": "echo", "input": {"a": {"from": "input", "pointer": "/deep"}}},
-        {"id": "third", "agent": "keeper", "needs": ["passed"], "input": {"person": {"pin": {"from": "passed", "pointer": "/a/0/word"}}}},
+        {
+            "id": "third",
+            "agent": "keeper",
+            "needs": ["passed"],
+            "input": {"person": {"pin": {"from": "passed", "pointer": "/a/0/word"}}},
+        },
     ]  # fmt: skip
     body = {"config": {"name": "flow", "steps": steps}, "input_data": {"deep": [{"word": pin}]}}
     view = caller.wait_done(caller.post("/run-basket", body).json()["execution_id"])
@@ -110,7 +115,10 @@ def test_a_retry_has_the_values_sealed_for_itself(caller: ApiClient, stack: Stac
             "id": "last",
             "agent": "keeper",
             "needs": ["flaky", "first"],
-            "input": {"person": {"pin": {"from": "first", "pointer": "/echo"}}, "codes": [{"code": {"from": "input", "pointer": "/person/pin"}}]},
+            "input": {
+                "person": {"pin": {"from": "first", "pointer": "/echo"}},
+                "codes": [{"code": {"from": "input", "pointer": "/person/pin"}}],
+            },
         },
     ]  # fmt: skip
     body = {"config": {"name": "again", "steps": steps}, "input_data": {"person": {"pin": pin}}}
