@@ -17,7 +17,7 @@ from shared.catalogue.seed_baskets import load_seed_baskets
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.lifecycle.timings import Timings
 from shared.errors import BucketError
-from shared.live.publisher import Publisher
+from shared.live.publisher import Publisher, encode_no_copy
 from shared.live.redis_client import connect
 from shared.live.views import ViewCache
 from shared.sealing import Sealer
@@ -35,6 +35,7 @@ from shared.store.executions.dead_letter_store import MongoDeadLetterStore
 from shared.store.executions.documents import encode_new_document
 from shared.store.executions.erasure_store import MongoErasureStore
 from shared.store.executions.failure_store import MongoFailureStore
+from shared.store.executions.payload_seal import PayloadSeal
 from shared.store.executions.queries import MongoExecutionQueries
 from shared.store.executions.store import MongoExecutionStore
 from shared.store.executions.usage import MongoUsage
@@ -109,7 +110,8 @@ def bootstrap(settings: Settings, role: str) -> Services:
         settings.redis_url, timeout_s=0.5 if is_api else 1.0, connections_max=128 + settings.held_polls
     )
     sealer = Sealer(settings.encryption_keys, seals_payloads=settings.encrypt_payloads)
-    store = MongoExecutionStore(database, clock)
+    payload_seal = PayloadSeal(sealer)
+    store = MongoExecutionStore(database, clock, payload_seal)
     views = ViewCache(redis_client, live_ttl_s=settings.lease_s / 2)
     return Services(
         settings=settings,
@@ -123,8 +125,8 @@ def bootstrap(settings: Settings, role: str) -> Services:
         database=database,
         clock=clock,
         store=store,
-        bulk=MongoBulkExecutionStore(database),
-        queries=MongoExecutionQueries(database, clock, store),
+        bulk=MongoBulkExecutionStore(database, payload_seal),
+        queries=MongoExecutionQueries(database, clock, store, payload_seal),
         baskets=MongoBasketStore(database),
         dead_letters=MongoDeadLetterStore(database, clock),
         feed_reader=FeedReader(database),
@@ -141,5 +143,11 @@ def bootstrap(settings: Settings, role: str) -> Services:
         erasures=MongoErasureStore(database),
         redis=redis_client,
         views=views,
-        publisher=Publisher(redis_client, views, FleetCounters(), encode_accepted=encode_new_document),
+        publisher=Publisher(
+            redis_client,
+            views,
+            FleetCounters(),
+            # A copy for the worker would hold outputs in clear.
+            encode_accepted=encode_no_copy if sealer.seals_payloads else encode_new_document,
+        ),
     )

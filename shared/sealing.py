@@ -67,7 +67,7 @@ def key_id_of(value: bytes) -> str | None:
     """Return the id of the key that sealed ``value``; None if it is not sealed."""
     if not value or value[0] != _MAGIC:
         return None
-    return bytes(value[2 : 2 + value[1]]).decode("ascii", "replace")
+    return bytes(value[2 : 2 + value[1]]).decode("ascii", "replace") if len(value) > 1 else ""
 
 
 class Sealer:
@@ -85,6 +85,11 @@ class Sealer:
             self._ciphers = {key_id: AESGCM(key) for key_id, key in keys}
             self.key_id = next(iter(self._ciphers))
         self.seals_payloads = seals_payloads and keys is not None
+
+    @property
+    def key_ids(self) -> list[str]:
+        """The ids of all keys, the sealing one first."""
+        return [*self._ciphers]
 
     @property
     def has_keys(self) -> bool:

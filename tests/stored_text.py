@@ -11,11 +11,16 @@ from tests.stack import Stack
 
 def places_with(stack: Stack, text: str) -> set[str]:
     """Return the names of the collections and the keys of Redis that contain ``text``."""
+    with closing(redis.Redis.from_url(stack.redis_url)) as client:
+        keys = {key.decode() for key in client.scan_iter() if text in _value(client, key)}
+    return collections_with(stack, text) | keys
+
+
+def collections_with(stack: Stack, text: str) -> set[str]:
+    """Return the names of the collections of MongoDB that contain ``text``."""
     database = stack.mongo()
     names = database.list_collection_names()
-    collections = {name for name in names if any(text in repr(document) for document in database[name].find())}
-    with closing(redis.Redis.from_url(stack.redis_url)) as client:
-        return collections | {key.decode() for key in client.scan_iter() if text in _value(client, key)}
+    return {name for name in names if any(text in repr(document) for document in database[name].find())}
 
 
 def _value(client: redis.Redis, key: bytes) -> str:

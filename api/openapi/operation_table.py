@@ -157,7 +157,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "POST /executions/poll": Operation(
         ok("The executions that have changed.", ref("ManyPolled"), "Retry-After", *PRIVATE),
         (),
-        (*BODY_ERRORS, *STORE_ERRORS),
+        (*BODY_ERRORS, *STORE_ERRORS, errors.EncryptionKeyMissing),
         "PollMany",
     ),
     "GET /dead-letters": Operation(
@@ -194,7 +194,9 @@ OPERATIONS: Final[dict[str, Operation]] = {
         (*CONSUMER_ERRORS, *WRITE_ERRORS),
     ),
     "GET /consumers/{name}/changes": Operation(
-        _CHANGES, ("ConsumerName", *_CHANGES_PARAMETERS), (*CONSUMER_ERRORS, errors.CursorExpired, *STORE_ERRORS)
+        _CHANGES,
+        ("ConsumerName", *_CHANGES_PARAMETERS),
+        (*CONSUMER_ERRORS, errors.CursorExpired, errors.EncryptionKeyMissing, *STORE_ERRORS),
     ),
     "POST /consumers/{name}/ack": Operation(
         ok("The consumer after the ack.", ref("Consumer"), *PRIVATE),

@@ -38,7 +38,7 @@ class MongoErasureStore:
         update = diff_update(before, erased)
         update.setdefault("$set", {}).update({"basket": orjson.dumps(erased.basket), "events": []})
         to_unset = {name for name in update.get("$unset", {}) if not name.startswith("checkpoints.")}
-        update["$unset"] = dict.fromkeys((*sorted(to_unset), "outputs", "checkpoints"), "")
+        update["$unset"] = dict.fromkeys((*sorted(to_unset), "outputs", "checkpoints", "sealed"), "")
         update |= {"$inc": {"version": 1, "rev": 1}, "$currentDate": {"updated_at": True}}
         query = execution_filter(before.integrator, before.id) | {"version": before.version}
         with db_call(self._database):

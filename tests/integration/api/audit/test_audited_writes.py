@@ -93,7 +93,8 @@ def test_every_audited_action_is_tried_here() -> None:
     """A new row must be added to the tests of this module, or to those of its own subject."""
     tried = {
         "execution.submit", "execution.cancel", "execution.retry", "execution.erase", "dead_letter.requeue",
-        "basket.create", "basket.delete", "consumer.put", "consumer.ack", "consumer.delete", "key.create", "key.rotate", "key.revoke",
+        "basket.create", "basket.delete", "consumer.put", "consumer.ack", "consumer.delete", "key.create",
+        "key.rotate", "key.revoke",
     }  # fmt: skip
     elsewhere = {action for action in audited_routes.ACTIONS if action.startswith("integration.")}
     assert set(audited_routes.AUDITED_ROUTES.values()) - elsewhere == tried

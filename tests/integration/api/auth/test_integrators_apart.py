@@ -27,6 +27,7 @@ OF_A_RUN = [
     ("GET", "/executions/{}/outputs/cashflow_analyzer"),
     ("POST", "/executions/{}/cancel"),
     ("POST", "/executions/{}/retry"),
+    ("DELETE", "/executions/{}"),
 ]
 OF_A_NAME = [
     ("GET", "/consumers/{}/changes"),
