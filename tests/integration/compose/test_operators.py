@@ -65,6 +65,17 @@ def test_dead_letters_are_listed_and_requeued(services: Services, failed_run: st
     assert f"retried as {retry.id}" in bucketd(services, "dead-letters").output
 
 
+def test_where_keys_are_required_a_requeue_needs_none_and_is_in_the_audit(
+    services: Services, failed_run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUCKET_AUTH", "required")
+    requeued = bucketd(services, "dead-letters", "requeue", failed_run)
+    assert requeued.exit_code == 0, requeued.output
+    services.audit_sequencer.sequence(services.clock.now(), 4)
+    (event,) = services.database.collection("audit").find({"action": "dead_letter.requeue"})
+    assert (event["subject"], event["object"], event["outcome"]) == ("bucketd", failed_run, "ok")
+
+
 def test_a_requeue_whose_insert_was_not_confirmed_makes_one_run(services: Services, failed_run: str) -> None:
     store = FaultyStore(services.store)
     store.fail("create", after=1)

@@ -27,7 +27,6 @@ OF_A_RUN = [
     ("GET", "/executions/{}/outputs/cashflow_analyzer"),
     ("POST", "/executions/{}/cancel"),
     ("POST", "/executions/{}/retry"),
-    ("DELETE", "/executions/{}"),
 ]
 OF_A_NAME = [
     ("GET", "/consumers/{}/changes"),
@@ -81,6 +80,17 @@ def test_a_dead_letter_of_another_is_unknown(callers: Callers) -> None:
     assert theirs.status_code == 404
     assert comparable(theirs, run) == comparable(unknown, UNKNOWN)
     assert operator.post(f"/dead-letters/{run}/requeue").status_code == 202
+
+
+def test_the_run_of_another_is_not_erased(callers: Callers) -> None:
+    run = callers.completed(callers.acme)
+    operator, other = callers.new(Role.OPERATOR, ACME), callers.new(Role.OPERATOR, ZENITH)
+    theirs, unknown = (other.call("DELETE", f"/executions/{each}") for each in (run, UNKNOWN))
+    assert theirs.status_code == 404
+    assert comparable(theirs, run) == comparable(unknown, UNKNOWN)
+    assert "erased_at" not in callers.acme.get(f"/executions/{run}").json
+    assert operator.call("DELETE", f"/executions/{run}").status_code == 200
+    assert "erased_at" in callers.acme.get(f"/executions/{run}").json
 
 
 def test_a_name_of_another_is_as_unknown_as_one_that_nobody_has(callers: Callers) -> None:
