@@ -17,9 +17,10 @@ from shared.catalogue.seed_baskets import load_seed_baskets
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.lifecycle.timings import Timings
 from shared.errors import BucketError
-from shared.live.publisher import Publisher
+from shared.live.publisher import Publisher, encode_no_copy
 from shared.live.redis_client import connect
 from shared.live.views import ViewCache
+from shared.sealing import Sealer
 from shared.settings import Settings
 from shared.store.access.audit_sequencer import AuditSequencer
 from shared.store.access.audit_store import MongoAuditStore
@@ -32,7 +33,9 @@ from shared.store.executions.bulk import MongoBulkExecutionStore
 from shared.store.executions.checkpoint_store import MongoCheckpointStore
 from shared.store.executions.dead_letter_store import MongoDeadLetterStore
 from shared.store.executions.documents import encode_new_document
+from shared.store.executions.erasure_store import MongoErasureStore
 from shared.store.executions.failure_store import MongoFailureStore
+from shared.store.executions.payload_seal import PayloadSeal
 from shared.store.executions.queries import MongoExecutionQueries
 from shared.store.executions.store import MongoExecutionStore
 from shared.store.executions.usage import MongoUsage
@@ -52,6 +55,7 @@ class Services:
     settings: Settings
     timings: Timings
     catalogue: AgentCatalogue
+    sealer: Sealer
     database: Database
     clock: ServerClock
     store: MongoExecutionStore
@@ -70,6 +74,7 @@ class Services:
     usage: MongoUsage
     audit: MongoAuditStore
     audit_sequencer: AuditSequencer
+    erasures: MongoErasureStore
     redis: redis.Redis
     views: ViewCache
     publisher: Publisher
@@ -104,7 +109,9 @@ def bootstrap(settings: Settings, role: str) -> Services:
     redis_client = connect(
         settings.redis_url, timeout_s=0.5 if is_api else 1.0, connections_max=128 + settings.held_polls
     )
-    store = MongoExecutionStore(database, clock)
+    sealer = Sealer(settings.encryption_keys, seals_payloads=settings.encrypt_payloads)
+    payload_seal = PayloadSeal(sealer)
+    store = MongoExecutionStore(database, clock, payload_seal)
     views = ViewCache(redis_client, live_ttl_s=settings.lease_s / 2)
     return Services(
         settings=settings,
@@ -114,11 +121,12 @@ def bootstrap(settings: Settings, role: str) -> Services:
             losses_max=settings.losses_max,
         ),
         catalogue=load_catalogue(settings.agents_dir),
+        sealer=sealer,
         database=database,
         clock=clock,
         store=store,
-        bulk=MongoBulkExecutionStore(database),
-        queries=MongoExecutionQueries(database, clock, store),
+        bulk=MongoBulkExecutionStore(database, payload_seal),
+        queries=MongoExecutionQueries(database, clock, store, payload_seal),
         baskets=MongoBasketStore(database),
         dead_letters=MongoDeadLetterStore(database, clock),
         feed_reader=FeedReader(database),
@@ -132,7 +140,14 @@ def bootstrap(settings: Settings, role: str) -> Services:
         usage=MongoUsage(database),
         audit=MongoAuditStore(database),
         audit_sequencer=AuditSequencer(database),
+        erasures=MongoErasureStore(database),
         redis=redis_client,
         views=views,
-        publisher=Publisher(redis_client, views, FleetCounters(), encode_accepted=encode_new_document),
+        publisher=Publisher(
+            redis_client,
+            views,
+            FleetCounters(),
+            # A copy for the worker would hold outputs in clear.
+            encode_accepted=encode_no_copy if sealer.seals_payloads else encode_new_document,
+        ),
     )

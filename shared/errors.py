@@ -170,6 +170,10 @@ class NotRetryable(RequestError, error_code="not_retryable", http_status=409):
     """The execution cannot be retried as it stands."""
 
 
+class NotFinal(RequestError, error_code="not_final", http_status=409):
+    """The execution is not done: cancel it first, or wait until it is."""
+
+
 class ExecutionFailed(RequestError, error_code="execution_failed", http_status=409):
     """The execution failed: it has no result, and never will."""
 
@@ -186,6 +190,10 @@ class ExecutionCancelled(ExecutionFailed, error_code="execution_cancelled"):
 
 class ExecutionExpired(RequestError, error_code="execution_expired", http_status=410):
     """The execution is older than the retention and is gone."""
+
+
+class ExecutionErased(RequestError, error_code="execution_erased", http_status=410):
+    """The content of the execution was erased: it has no result and no outputs any more."""
 
 
 class CursorExpired(RequestError, error_code="cursor_expired", http_status=410):
@@ -250,8 +258,16 @@ class AgentUnavailable(ServiceError, error_code="agent_unavailable", http_status
     """An agent that this request needs is unavailable; nothing was stored, send the same request again later."""
 
 
+class EncryptionKeyMissing(ServiceError, error_code="encryption_key_missing", http_status=503, retryable=True):
+    """The content is sealed by an encryption key that this server does not have; an operator must add it again."""
+
+
 class OutcomeUnknown(ServiceError, error_code="outcome_unknown", http_status=503, retryable=True):
     """The answer of the store was lost; with an Idempotency-Key, send the same request again."""
+
+
+class SealBroken(BucketError):
+    """A sealed value was changed, or was sealed for another place."""
 
 
 class StaleWrite(BucketError):

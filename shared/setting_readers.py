@@ -17,6 +17,7 @@ from redis.connection import AbstractConnection
 
 from shared.limits import Quotas, RateLimits, parse_quotas, parse_rate_limits
 from shared.outbound_hosts import EXAMPLE, OutboundHosts, parse_outbound_hosts
+from shared.sealing import KeyRing, parse_key_ring
 
 # What redis-py takes from the query of a URL: it fails on any other name when it connects.
 _REDIS_OPTIONS: Final = frozenset(
@@ -174,6 +175,18 @@ def _json_text(text: str) -> str:
     return text if text.lstrip().startswith("{") or not text.strip() else Path(text).read_text(encoding="utf-8")
 
 
+def _read_key_ring(env: environs.Env, variable: str) -> KeyRing | None:
+    text = env.str(variable, None, validate=_check_key_ring)
+    return None if text is None else parse_key_ring(text)
+
+
+def _check_key_ring(text: str) -> None:
+    try:
+        parse_key_ring(text)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
+
+
 VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "host": ("HOST", _str_reader()),
     "port": ("PORT", _int_reader(0, 65_535)),
@@ -212,6 +225,8 @@ VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "rate_limits": ("BUCKET_LIMITS", _read_rate_limits),
     "ratelimit_headers": ("BUCKET_RATELIMIT_HEADERS", _str_reader(validate.OneOf(["x", "draft"]))),
     "quotas": ("BUCKET_QUOTAS", _read_quotas),
+    "encryption_keys": ("BUCKET_ENCRYPTION_KEYS", _read_key_ring),
+    "encrypt_payloads": ("BUCKET_ENCRYPT_PAYLOADS", lambda env, variable: env.bool(variable, None)),
     "log_level": ("BUCKET_LOG_LEVEL", _str_reader(validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
     "faults": ("BUCKET_FAULTS", _str_reader()),
 }

@@ -15,6 +15,7 @@ import environs
 from shared.errors import SettingsError
 from shared.limits import DEFAULT_RATE_LIMITS, Quotas, RateLimits
 from shared.outbound_hosts import OutboundHosts
+from shared.sealing import KeyRing
 from shared.setting_readers import VARIABLES, is_loopback
 from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
 
@@ -60,6 +61,8 @@ class Settings:
     ratelimit_headers: str = "x"
     quotas: Quotas = field(default_factory=dict)
     audit_reads: bool = False
+    encryption_keys: KeyRing | None = field(default=None, repr=False)
+    encrypt_payloads: bool = False
     log_level: str = "INFO"
     faults: str = ""
 
@@ -116,6 +119,8 @@ class Settings:
         missing = [name for name, value in issuer.items() if not value]
         if 0 < len(missing) < len(issuer):
             faults.append(f"{', '.join(issuer)} belong together; missing: {', '.join(missing)}")
+        if self.encrypt_payloads and self.encryption_keys is None:
+            faults.append("BUCKET_ENCRYPT_PAYLOADS=true needs a key: set BUCKET_ENCRYPTION_KEYS=<id>:<base64>")
         return faults
 
 

@@ -19,7 +19,7 @@ import structlog
 
 from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.domain.definitions.agent_spec import AgentSpec
-from shared.domain.definitions.unavailability import REASON_MAX_CHARS, Unavailability
+from shared.domain.definitions.unavailability import NO_KEYS_REASON, REASON_MAX_CHARS, Unavailability
 from shared.errors import SpecError
 from worker.agent_settings import AgentSettings, hide_settings, missing_settings, read_settings
 from worker.context import AgentContext
@@ -48,10 +48,11 @@ class LoadedAgents:
     unavailable: Mapping[str, Unavailability]
 
 
-def load_available_agents(catalogue: AgentCatalogue) -> LoadedAgents:
+def load_available_agents(catalogue: AgentCatalogue, *, has_keys: bool = True) -> LoadedAgents:
     """Load every agent that can be loaded and whose required settings are there; log each other one.
 
-    It is a warning, unless the agent is one that is not listed until it is set up.
+    Without encryption keys (``has_keys``) one that marks fields cannot be run. It is a warning, unless the agent is one
+    that is not listed until it is set up.
     An agent that lacks a setting is not imported: its module may read the variable. Raises nothing for what an agent
     does, except KeyboardInterrupt.
     """
@@ -63,6 +64,8 @@ def load_available_agents(catalogue: AgentCatalogue) -> LoadedAgents:
         try:
             if missing := missing_settings(spec.settings, settings):
                 unavailable[spec.name] = Unavailability(_missing_text(missing), lacks_settings=True)
+            elif catalogue.marks_fields(spec.name) and not has_keys:
+                unavailable[spec.name] = Unavailability(NO_KEYS_REASON)
             else:
                 agents[spec.name] = _load_agent(spec, catalogue.folder(spec.name), settings)
         except SpecError as error:

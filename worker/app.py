@@ -109,7 +109,7 @@ def create_app(settings: Settings) -> Celery:
     Agents are loaded here, before the pool forks. One that cannot be loaded is unavailable, and no other.
     """
     services = bootstrap(settings, "worker")
-    loaded = load_available_agents(services.catalogue)
+    loaded = load_available_agents(services.catalogue, has_keys=services.sealer.has_keys)
     app = Celery("bucket", set_as_current=False)
     app.conf.update(celery_config_of(settings))
     app.amqp.Connection = broker_connection_class(

@@ -118,9 +118,15 @@ class AgentContext:
     checkpoints: Checkpoints
     http: Http = field(default_factory=ClosedGateway)
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    not_shown: Mapping[str, str] | None = field(default=None, repr=False)
+    """What no log line may show: the settings, and the texts of marked fields; None: the settings alone."""
     cancel: threading.Event = field(default_factory=threading.Event)
     previous_state: Mapping[str, Any] | None = None
     _percent: int | None = field(default=None, init=False)
+
+    @property
+    def _hidden(self) -> Mapping[str, str]:
+        return self.settings if self.not_shown is None else self.not_shown
 
     @property
     def cancelled(self) -> bool:
@@ -141,7 +147,7 @@ class AgentContext:
 
     def log(self, message: object, /, level: str = "info", **data: Any) -> None:
         """Write a line to the run's log; ``level`` is debug, info, warning or error. A line over 4 KiB is cut."""
-        write_log_line(self.reporter, self.settings, message, level, **data)
+        write_log_line(self.reporter, self._hidden, message, level, **data)
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Report the progress, 0 to 1, and a message; a fraction below an earlier one does not lower the progress."""
@@ -149,7 +155,7 @@ class AgentContext:
             percent = _percent_of(fraction)
             if percent is not None:
                 self._percent = max(percent, self._percent or 0)
-            text = _hide(self.settings, _text_of(message))
+            text = _hide(self._hidden, _text_of(message))
             self.reporter.progress(self._percent, text[:PROGRESS_MESSAGE_MAX_CHARS] or None)
         except Exception:
             logging.getLogger(__name__).warning("an agent's progress was lost", exc_info=True)

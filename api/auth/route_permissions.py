@@ -22,6 +22,7 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "POST /run-basket/batch": Permission.SUBMIT,
         "GET /execution-logs/{execution_id}": Permission.READ,
         "GET /executions/{execution_id}": Permission.READ,
+        "DELETE /executions/{execution_id}": Permission.OPERATE,
         "GET /executions/{execution_id}/result": Permission.READ_PAYLOADS,
         "GET /executions/{execution_id}/outputs/{step}": Permission.READ_PAYLOADS,
         "POST /executions/{execution_id}/cancel": Permission.SUBMIT,

@@ -11,6 +11,7 @@ import structlog
 
 from api.catalogue.availability import AgentAvailability
 from shared.bootstrap import Services
+from shared.domain.definitions.marked_fields import marked_paths, mask
 from shared.live.duration_stats import agent_samples_key, read_samples
 from shared.live.redis_monitor import RedisMonitor
 
@@ -47,7 +48,18 @@ class AgentViews:
 
     def _spec(self, name: str) -> dict[str, Any]:
         broken = self._catalogue.broken.get(name)
-        return self._catalogue.agent(name).to_json() if broken is None else {**broken.fields, "name": name}
+        return self._masked_spec(name) if broken is None else {**broken.fields, "name": name}
+
+    def _masked_spec(self, name: str) -> dict[str, Any]:
+        """Return a spec with ``***`` in the marked fields of its samples."""
+        spec = self._catalogue.agent(name).to_json()
+        for part, schema in (
+            ("sample_input", self._catalogue.marked_input_schema(name)),
+            ("sample_output", self._catalogue.marked_output_schema(name)),
+        ):
+            if schema is not None:
+                spec[part] = mask(spec[part], marked_paths(schema, spec[part]))[0]
+        return spec
 
     def _availability_view(self, name: str) -> dict[str, str]:
         why = self._availability.unavailability(name)

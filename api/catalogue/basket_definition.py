@@ -20,10 +20,12 @@ from shared.domain.definitions.basket import (
     find_graph_faults,
     make_step_ids,
 )
+from shared.domain.definitions.marked_flow import literal_marks
 from shared.domain.definitions.retry_policy import DEFAULT_RETRY_POLICY, parse_retry_policy
 from shared.domain.definitions.unavailability import agent_unavailable
 from shared.errors import AgentNotFound, AgentUnavailable, BasketNotFound, RequestError, SpecError, ValidationFailed
 from shared.ids import BASKET_NAME_PATTERN
+from shared.json_pointer import format_pointer
 
 STORED_FIELDS = ("name", "description", "agents", "steps", "execution_strategy")
 
@@ -202,5 +204,11 @@ def _parse_step(
             faults.add(f"{pointer}/retry{fault['pointer']}", fault["message"])
     if spec is None:
         return BasketStep(step_id, step["agent"], needs, input=step_input)
+    if step_input is not None and (schema := catalogue.marked_input_schema(spec.name)) is not None:
+        for path in literal_marks(step_input, schema):
+            faults.add(
+                f"{pointer}/input{format_pointer(path)}",
+                "is a marked field: a basket is shown to everyone, so refer to input_data and submit the value there",
+            )
     timeout_s = float(step.get("timeout_s", spec.timeout_s))
     return BasketStep(step_id, spec.name, needs, spec.queue, timeout_s, policy, step_input)

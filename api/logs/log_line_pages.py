@@ -20,6 +20,7 @@ from shared.bootstrap import Services
 from shared.domain.execution import ExecutionRecord
 from shared.ids import EXECUTION_ID_PATTERN
 from shared.live import log_stream
+from shared.live.erased_runs import without_erased
 from shared.live.log_stream import LogCursor, LogFilter, StreamStart
 from shared.live.redis_monitor import RedisMonitor
 from shared.live.render import render_log_line
@@ -72,8 +73,10 @@ class LogPageReader:
         if self._monitor.last.is_connected:
             try:
                 if since is None:
-                    return self._read_latest(log_filter, limit)
-                return self._read_after(log_filter, since, limit)
+                    lines, position = self._read_latest(log_filter, limit)
+                else:
+                    lines, position = self._read_after(log_filter, since, limit)
+                return without_erased(self._services.redis, lines), position
             except redis.RedisError as error:
                 structlog.get_logger().warning("the log lines could not be read from Redis", reason=str(error))
         archived = self._read_archive(log_filter, since, _NO_STREAM)

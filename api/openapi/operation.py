@@ -43,7 +43,7 @@ def ok(description: str, schema: JsonObject, *headers: str, **more: Any) -> dict
 
 STORE_ERRORS: Final[ErrorTypes] = (errors.Unavailable,)
 WRITE_ERRORS: Final[ErrorTypes] = (errors.Unavailable, errors.OutcomeUnknown)
-PAGE_ERRORS: Final[ErrorTypes] = (errors.CursorInvalid, errors.Unavailable)
+PAGE_ERRORS: Final[ErrorTypes] = (errors.CursorInvalid, errors.Unavailable, errors.EncryptionKeyMissing)
 BODY_ERRORS: Final[ErrorTypes] = (
     errors.RequestTimeout,
     errors.InvalidJson,
@@ -60,9 +60,14 @@ SUBMIT_ERRORS: Final[ErrorTypes] = (
     errors.Overloaded,
     errors.OutcomeUnknown,
 )
-RUN_ERRORS: Final[ErrorTypes] = (*SUBMIT_ERRORS, errors.AgentUnavailable)
+RUN_ERRORS: Final[ErrorTypes] = (*SUBMIT_ERRORS, errors.AgentUnavailable, errors.EncryptionKeyMissing)
 # NotFound with each: a name or an id with an encoded slash in it is another path.
-EXECUTION_ERRORS: Final[ErrorTypes] = (errors.NotFound, errors.ExecutionNotFound, errors.ExecutionExpired)
+EXECUTION_ERRORS: Final[ErrorTypes] = (
+    errors.NotFound,
+    errors.ExecutionNotFound,
+    errors.ExecutionExpired,
+    errors.EncryptionKeyMissing,
+)
 CONSUMER_ERRORS: Final[ErrorTypes] = (errors.NotFound, errors.ConsumerNotFound)
 BASKET_ERRORS: Final[ErrorTypes] = (errors.NotFound, errors.BasketNotFound)
 AGENT_ERRORS: Final[ErrorTypes] = (errors.NotFound, errors.AgentNotFound)

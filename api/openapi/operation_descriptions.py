@@ -33,6 +33,11 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     ),
     "GET /execution-logs/{execution_id}": _POLL,
     "GET /executions/{execution_id}": _POLL,
+    "DELETE /executions/{execution_id}": (
+        "Erases the input, outputs, checkpoints, log lines, metadata, reference and the texts of errors; the record "
+        "stays, with `erased_at`. 409 `not_final` if the run is not done. A repeat changes nothing and completes what "
+        "a 503 has left."
+    ),
     "GET /executions/{execution_id}/result": (
         "For clients that know only the pattern of 202 until it is done and then 200. With `wait`, the reply is held "
         "until the run is done. A failed or cancelled run is 409, and `error` says why: no repeat changes that."

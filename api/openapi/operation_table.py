@@ -102,6 +102,11 @@ OPERATIONS: Final[dict[str, Operation]] = {
     ),
     "GET /execution-logs/{execution_id}": _POLL,
     "GET /executions/{execution_id}": _POLL,
+    "DELETE /executions/{execution_id}": Operation(
+        ok("The execution without its content.", ref("Execution"), *_POLL_HEADERS),
+        ("ExecutionId",),
+        (*EXECUTION_ERRORS, errors.NotFinal, *WRITE_ERRORS),
+    ),
     "GET /executions/{execution_id}/result": Operation(
         {
             200: ResponseSpec("The result, as a poll shows it.", OBJECT, (*PRIVATE, "Preference-Applied")),
@@ -112,12 +117,18 @@ OPERATIONS: Final[dict[str, Operation]] = {
             ),
         },
         ("ExecutionId", "Wait", "Prefer"),
-        (*EXECUTION_ERRORS, errors.ExecutionFailed, errors.ExecutionCancelled, *STORE_ERRORS),
+        (
+            *EXECUTION_ERRORS,
+            errors.ExecutionFailed,
+            errors.ExecutionCancelled,
+            errors.ExecutionErased,
+            *STORE_ERRORS,
+        ),
     ),
     "GET /executions/{execution_id}/outputs/{step}": Operation(
         ok("The output as the agent returned it.", OBJECT, *PRIVATE),
         ("ExecutionId", "Step"),
-        (*EXECUTION_ERRORS, *STORE_ERRORS),
+        (*EXECUTION_ERRORS, errors.ExecutionErased, *STORE_ERRORS),
     ),
     "POST /executions/{execution_id}/cancel": Operation(
         {
@@ -146,7 +157,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "POST /executions/poll": Operation(
         ok("The executions that have changed.", ref("ManyPolled"), "Retry-After", *PRIVATE),
         (),
-        (*BODY_ERRORS, *STORE_ERRORS),
+        (*BODY_ERRORS, *STORE_ERRORS, errors.EncryptionKeyMissing),
         "PollMany",
     ),
     "GET /dead-letters": Operation(
@@ -183,7 +194,9 @@ OPERATIONS: Final[dict[str, Operation]] = {
         (*CONSUMER_ERRORS, *WRITE_ERRORS),
     ),
     "GET /consumers/{name}/changes": Operation(
-        _CHANGES, ("ConsumerName", *_CHANGES_PARAMETERS), (*CONSUMER_ERRORS, errors.CursorExpired, *STORE_ERRORS)
+        _CHANGES,
+        ("ConsumerName", *_CHANGES_PARAMETERS),
+        (*CONSUMER_ERRORS, errors.CursorExpired, errors.EncryptionKeyMissing, *STORE_ERRORS),
     ),
     "POST /consumers/{name}/ack": Operation(
         ok("The consumer after the ack.", ref("Consumer"), *PRIVATE),

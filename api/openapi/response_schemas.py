@@ -118,6 +118,7 @@ EXECUTION_PROPERTIES: Final[dict[str, JsonObject]] = {
     "expires_at": described(
         TIMESTAMP, "the run is kept at least until then, and deleted later once it is done; absent without retention"
     ),
+    "erased_at": described(TIMESTAMP, "when the content was erased; absent if it was not"),
     "input_source": enum_of("request", "sample"),
     "retry_of": nullable(EXECUTION_ID),
     "cancel": described(nullable(_CANCEL), "null if no cancel was requested before it ended"),
@@ -129,7 +130,7 @@ EXECUTION_PROPERTIES: Final[dict[str, JsonObject]] = {
     "poll_after_ms": described(POLL_AFTER_MS, "when to poll again; absent if the execution is done"),
     "request_id": described(REQUEST_ID, "of the submit, not of this poll"),
 }
-OPTIONAL_FIELDS: Final = ("poll_after_ms", "reference", "expires_at")
+OPTIONAL_FIELDS: Final = ("poll_after_ms", "reference", "expires_at", "erased_at")
 EXECUTION_FIELDS: Final = tuple(EXECUTION_PROPERTIES)
 
 

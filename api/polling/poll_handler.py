@@ -30,12 +30,13 @@ from shared.bootstrap import Services
 from shared.domain.access.caller import Caller, Scope
 from shared.domain.execution import NEWEST_LOG_LINES, ExecutionRecord, LogPageQuery
 from shared.domain.status import ExecutionStatus, StepStatus
-from shared.errors import ExecutionCancelled, ExecutionFailed, NotFound
+from shared.errors import ExecutionCancelled, ExecutionErased, ExecutionFailed, NotFound
 from shared.ids import AGENT_NAME_PATTERN
 from shared.live.qualified_id import qualified_id
 from shared.live.render import parse_header
 from shared.live.view_trailer import split_trailer
 from shared.live.views import FINAL_VIEW_TTL_S
+from shared.timestamps import format_rfc3339
 
 # What the reply about a result shows of a run that is not done.
 _NOT_DONE: Final = FieldSelection(fields=frozenset({"progress", "current_step", "waiting_for", "poll_after_ms"}))
@@ -110,6 +111,8 @@ class PollHandler:
         view = orjson.loads(hinted.json)
         _note_for_limits(hinted)
         if hinted.head.is_done:
+            if "erased_at" in view:
+                raise ExecutionErased(f"the content of execution {execution_id} was erased at {view['erased_at']}")
             if view["error"] is not None:
                 refusal = ExecutionCancelled if view["status"] == ExecutionStatus.CANCELLED else ExecutionFailed
                 message = f"execution {execution_id} is {view['status']} and has no result: {view['error']['message']}"
@@ -244,6 +247,10 @@ def _output_in(record: ExecutionRecord, step_id: str) -> bytes:
     step = record.execution.steps.get(step_id)
     if step is None:
         raise NotFound(f"execution {record.execution.id} has no step {step_id[:64]!r}")
+    if (erased_at := record.execution.erased_at) is not None:
+        raise ExecutionErased(
+            f"the content of execution {record.execution.id} was erased at {format_rfc3339(erased_at)}"
+        )
     if step.status is StepStatus.COMPLETED and step_id in record.outputs:
         return record.outputs[step_id]
     if step.status.is_final:

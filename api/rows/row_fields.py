@@ -18,7 +18,8 @@ from shared.live.render import render_result, render_status, result_steps
 ALWAYS_INCLUDED: Final = ("execution_id", "status", "done", "rev")
 ROW_FIELDS: Final = (
     *ALWAYS_INCLUDED, "basket_name", "progress", "current_step", "error", "tags", "retry_of", "reference", "created_at",
-    "queued_at", "started_at", "finished_at", "waiting_for", "poll_after_ms", "expires_at", "result", "metadata",
+    "queued_at", "started_at", "finished_at", "waiting_for", "poll_after_ms", "expires_at", "erased_at", "result",
+    "metadata",
 )  # fmt: skip
 HIDDEN_MESSAGE: Final = "not shown: this key does not see payloads"
 _PAYLOAD_FIELDS: Final = frozenset({"result", "metadata"})

@@ -6,7 +6,7 @@ A refusal is returned and not raised: if a run already holds the submission's id
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -23,7 +23,9 @@ from api.submission.submission import Submission
 from shared.bootstrap import Services
 from shared.catalogue.agent_catalogue import AgentCatalogue
 from shared.domain.definitions.basket import SEQUENTIAL, Basket
+from shared.domain.definitions.marked_flow import agents_with_marks, marked_in_run_input
 from shared.domain.definitions.step_input import StepInputError, input_of
+from shared.domain.definitions.unavailability import NO_KEYS_REASON, agent_unavailable
 from shared.domain.execution import INLINE, OWN_BASKET, Execution
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.simulator_script import SIMULATE_AGENT_NAME, delay_scripted_steps
@@ -32,6 +34,7 @@ from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError, ValidationFailed
 from shared.ids import new_execution_id
 from shared.live.redis_monitor import RedisMonitor
+from shared.sealing import Sealer, input_place
 
 _INPUT_CHECKED_MAX_BYTES: Final = 7 * 1024 * 1024
 """Limit of the input bytes that are checked at the submit if many steps begin the run; workers check each step too."""
@@ -94,6 +97,7 @@ class RunBuilder:
         if needs_reported:
             self._availability.check_listed(*basket.agents)
         run = build_execution(basket, submission, self._catalogue, kind=kind)
+        run = protect_input(run, self._catalogue, self._services.sealer)
         if needs_reported:
             self._availability.check(basket.agents)  # last: no later time would mend another fault
         return NewRun(start(run, run.created_at, self._services.timings))
@@ -141,6 +145,20 @@ def build_execution(basket: Basket, submission: Submission, catalogue: AgentCata
         audit=submission.audit,
     )
     return delay_scripted_steps(execution) if SIMULATE_AGENT_NAME in basket.agents else execution
+
+
+def protect_input(run: Execution, catalogue: AgentCatalogue, sealer: Sealer) -> Execution:
+    """Return ``run`` with its input sealed if an agent that gets it marks a field of it, or if all payloads are sealed.
+
+    Raises AgentUnavailable for agents that mark fields if there is no key to seal with.
+    """
+    marking = agents_with_marks(run.basket, catalogue) if catalogue.has_marks else []
+    if marking and not sealer.has_keys:
+        raise agent_unavailable(dict.fromkeys(marking, NO_KEYS_REASON))
+    has_marked = marking and marked_in_run_input(run.basket, orjson.loads(run.input), catalogue)
+    if not (has_marked or sealer.seals_payloads):
+        return run
+    return replace(run, input=sealer.seal(run.input, input_place(run.id)))
 
 
 def _later(start: datetime | None, seconds: float | None) -> datetime | None:

@@ -18,6 +18,7 @@ from api.auth.key_service import KeyService
 from api.auth.schemas import NewKeySchema, RotationSchema, key_request
 from compose.cli import console
 from compose.cli.audited_keys import AuditedKeyService
+from compose.cli.rotate_data import rotate_data
 from compose.operator_error import OperatorError
 from compose.stack_connection import open_services
 from shared.domain.access.caller import Role
@@ -37,6 +38,9 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 @click.group()
 def keys() -> None:
     """Make, list, rotate and revoke the keys of callers."""
+
+
+keys.add_command(rotate_data)
 
 
 @keys.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,7 @@ _BUILTIN_AGENTS_DIR: Final = Path(shared.__file__).parent.parent / "worker" / "a
 class AgentCatalogue:
     """The installed agents with their compiled schemas; built by ``load_catalogue`` and never changed.
 
-    ``broken`` are the agents whose specs are wrong, by name.
+    ``broken`` are the agents whose specs are wrong, by name. ``has_marks``: whether any agent marks a field as secret.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class AgentCatalogue:
     ) -> None:
         """``duplicates`` say which agents are ignored because another one has their name."""
         self._entries = {entry.spec.name: entry for entry in sorted(entries, key=lambda entry: entry.spec.name)}
+        self.has_marks = any(entry.marks_input or entry.marks_output for entry in self._entries.values())
         self.broken = {agent.name: agent for agent in sorted(broken, key=lambda agent: agent.name)}
         self._duplicates = tuple(duplicates)
 
@@ -87,6 +88,21 @@ class AgentCatalogue:
     def required_inputs(self, name: str) -> tuple[str, ...]:
         """Return the top-level fields that the agent's input schema requires; raises AgentNotFound."""
         return tuple(self._entry(name).spec.input_schema.get("required", ()))
+
+    def marked_input_schema(self, agent: str) -> Mapping[str, Any] | None:
+        """Return the agent's input schema if it marks a field; None if not, or if there is no such agent."""
+        entry = self._entries.get(agent)
+        return entry.spec.input_schema if entry is not None and entry.marks_input else None
+
+    def marked_output_schema(self, agent: str) -> Mapping[str, Any] | None:
+        """Return the agent's output schema if it marks a field; None if not, or if there is no such agent."""
+        entry = self._entries.get(agent)
+        return entry.spec.output_schema if entry is not None and entry.marks_output else None
+
+    def marks_fields(self, agent: str) -> bool:
+        """Return whether a schema of the agent marks a field, so that it needs keys to seal what it is given."""
+        entry = self._entries.get(agent)
+        return entry is not None and (entry.marks_input or entry.marks_output)
 
     def folder(self, name: str) -> Path:
         """Return the folder of the agent; raises AgentNotFound."""

@@ -12,6 +12,7 @@ import orjson
 
 from shared.catalogue.schema_validator import CompiledSchema
 from shared.domain.definitions.agent_spec import AgentSpec, parse_agent_spec, readable_fields
+from shared.domain.definitions.marked_fields import has_marks
 from shared.domain.definitions.unavailability import REASON_MAX_CHARS
 from shared.errors import SpecError
 
@@ -27,6 +28,8 @@ class AgentEntry:
     folder: Path
     input: CompiledSchema
     output: CompiledSchema
+    marks_input: bool = False
+    marks_output: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,4 +121,5 @@ def _compile_entry(spec: AgentSpec, folder: Path, source: str) -> AgentEntry:
         faults.append(f"{source}: entry is {spec.entry!r} but there is no {module.name} beside it")
     if faults:
         raise SpecError("\n".join(faults))
-    return AgentEntry(spec, folder, checks["input"], checks["output"])
+    marks_input, marks_output = has_marks(spec.input_schema), has_marks(spec.output_schema)
+    return AgentEntry(spec, folder, checks["input"], checks["output"], marks_input, marks_output)

@@ -10,6 +10,8 @@ from typing import Any, Final, NoReturn
 import jsonschema_rs
 import orjson
 
+from shared.domain.definitions.marked_fields import MASK as MARKED_VALUE
+from shared.domain.definitions.marked_fields import has_marks
 from shared.errors import SpecError
 from shared.json_pointer import format_pointer
 
@@ -39,6 +41,7 @@ class CompiledSchema:
 
     def __init__(self, schema: Mapping[str, Any], source: str) -> None:
         self._schema = schema
+        self._hides_values = has_marks(schema)
         self._has_branches = any(word in orjson.dumps(dict(schema)) for word in _BRANCHES)
         if schema.get("$schema", DIALECT) not in (DIALECT, f"{DIALECT}#"):
             raise SpecError(f"{source}: $schema must be {DIALECT}, or be left out")
@@ -85,6 +88,9 @@ class CompiledSchema:
         return []
 
     def _fault(self, error: jsonschema_rs.ValidationError) -> SchemaFault:
+        if self._hides_values:
+            # A fault of one field may be told with the whole object around it, and so with what is marked.
+            return SchemaFault(format_pointer(error.instance_path), _truncate(_hidden_message(error), MESSAGE_MAX))
         message = _format_error(error)
         if error.kind.name == "pattern":  # the schema's ``description`` is easier to read
             description = _description(self._schema, error.schema_path[:-1])
@@ -95,6 +101,11 @@ class CompiledSchema:
 
 def _refuse_fetch(uri: str) -> NoReturn:
     raise ValueError(f"{uri} is not fetched")
+
+
+def _hidden_message(error: jsonschema_rs.ValidationError) -> str:
+    """Return the library's message with ``***`` in place of each value of the caller."""
+    return str(error.message).replace(_MASK, MARKED_VALUE)
 
 
 def _format_error(error: jsonschema_rs.ValidationError) -> str:

@@ -94,6 +94,8 @@ class Step:
     error: RunError | None = None
     output_bytes: int | None = None
     output_apart: bool = False
+    marked: bytes | None = None
+    """The marked fields of its output, sealed; the output itself has ``***`` in their places."""
     percent: int | None = None
     message: str | None = None
     waited_ms: int = 0
@@ -193,6 +195,7 @@ class Execution:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: RunError | None = None
+    erased_at: datetime | None = None
     version: int = 1
     rev: int = 1
     audit: Mapping[str, str] | None = None

@@ -28,6 +28,10 @@ VIEW_STALE_AFTER_S: Final = 1.0
 TRIM_EVERY_S: Final = 60.0
 
 
+def encode_no_copy(_decision: Decision, _outputs: Mapping[str, bytes]) -> None:
+    """Return None: no copy of an accepted run is kept for workers."""
+
+
 @dataclass(frozen=True, slots=True)
 class SavedDecision:
     """A saved decision to publish, with the record after it; log lines up to ``published_seq`` are published already.
@@ -50,7 +54,7 @@ class Publisher:
         views: ViewCache,
         metrics: FleetCounters,
         view_age_max_s: float = VIEW_STALE_AFTER_S,
-        encode_accepted: Callable[[Decision, Mapping[str, bytes]], bytes | None] = lambda *_: None,
+        encode_accepted: Callable[[Decision, Mapping[str, bytes]], bytes | None] = encode_no_copy,
     ) -> None:
         """``encode_accepted`` encodes a run that was just stored; by default no copies of runs are kept for workers."""
         self._redis = client

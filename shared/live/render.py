@@ -88,6 +88,7 @@ def render_status(execution: Execution) -> bytes:
 
 def _status(execution: Execution) -> dict[str, Any]:
     reference = {} if execution.reference is None else {"reference": execution.reference}
+    erased = {} if execution.erased_at is None else {"erased_at": format_rfc3339(execution.erased_at)}
     return {
         "execution_id": execution.id,
         "basket_name": execution.basket.name,
@@ -104,6 +105,7 @@ def _status(execution: Execution) -> dict[str, Any]:
         "started_at": format_rfc3339(execution.started_at),
         "finished_at": format_rfc3339(execution.finished_at),
         **reference,
+        **erased,
     }
 
 
@@ -168,7 +170,7 @@ def _step(step: Step) -> dict[str, Any]:
 
 def result_steps(execution: Execution) -> tuple[str, ...]:
     """Return the ids of the steps whose outputs are the result of a completed run; none for any other run."""
-    if execution.status is not ExecutionStatus.COMPLETED:
+    if execution.status is not ExecutionStatus.COMPLETED or execution.erased_at is not None:
         return ()
     if execution.basket.strategy == PARALLEL:
         return tuple(execution.steps)

@@ -49,9 +49,12 @@ for index, key in ipairs(KEYS) do
   end
 end
 """
+# The output of a run that was erased meanwhile (``erased_runs``) is not stored.
 _PUT_OUTPUTS: Final = """
 for index, key in ipairs(KEYS) do
-  redis.call('SET', key, ARGV[index + 1], 'EX', ARGV[1])
+  if redis.call('EXISTS', 'erased:' .. string.match(key, '^output:[^:]-([^:/]+):')) == 0 then
+    redis.call('SET', key, ARGV[index + 1], 'EX', ARGV[1])
+  end
 end
 """
 # A heartbeat extends the TTL of a view only if it shows the revision that the heartbeat's update returned.
@@ -80,6 +83,11 @@ def copy_key(execution_id: str) -> str:
 def output_key(integrator: str, execution_id: str, step: str) -> str:
     """Return the Redis key of a step's output."""
     return f"output:{qualified_id(integrator, execution_id)}:{step}"
+
+
+def erased_key(execution_id: str) -> str:
+    """Return the Redis key that marks an execution as erased."""
+    return f"erased:{execution_id}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ import structlog
 from shared.bootstrap import Services
 from shared.domain.execution import INLINE, Execution, Step
 from shared.domain.lifecycle.decision import StepOutput
-from shared.errors import BucketError
+from shared.errors import BucketError, EncryptionKeyMissing, SealBroken
 from shared.store.agent_memory_store import MemoryKey
 from shared.store.executions.settle import retry_until_reply
+from worker.steps.protection.step_protection import StepProtection
 
 
 class AgentMemory:
@@ -22,6 +23,8 @@ class AgentMemory:
     def __init__(self, services: Services) -> None:
         self._catalogue = services.catalogue
         self._memory = services.agent_memory
+        self._sealer = services.sealer
+        self._protection = StepProtection(services)
 
     def previous_state(self, execution: Execution, step: Step, give_up: Callable[[], bool]) -> dict[str, Any] | None:
         """Return the agent's last recorded output; None if there is none, or if the run does not use the memory.
@@ -31,8 +34,15 @@ class AgentMemory:
         is_requested = execution.stateful or execution.kind != "agent"
         if not is_requested or not self._has_memory(step.agent):
             return None
-        stored = retry_until_reply(lambda: self._memory.recall(_memory_key_of(execution, step)), give_up)
-        state: dict[str, Any] | None = None if stored is None else orjson.loads(stored)
+        key = _memory_key_of(execution, step)
+        stored = retry_until_reply(lambda: self._memory.recall(key), give_up)
+        if stored is None:
+            return None
+        try:
+            state: dict[str, Any] = orjson.loads(self._sealer.open(stored, key.id))
+        except (EncryptionKeyMissing, SealBroken) as error:
+            structlog.get_logger().warning("an agent's memory cannot be opened", agent=step.agent, reason=error.message)
+            return None
         return state
 
     def remember(self, execution: Execution, outputs: tuple[StepOutput, ...]) -> None:
@@ -43,11 +53,19 @@ class AgentMemory:
                 continue
             try:
                 at = step.finished_at or execution.created_at
-                self._memory.remember(_memory_key_of(execution, step), output.json, at)
+                key = _memory_key_of(execution, step)
+                self._memory.remember(key, self._content_of(execution, output, key), at)
             except BucketError as error:
                 structlog.get_logger().warning(
                     "an agent's memory was not stored", agent=step.agent, reason=error.message
                 )
+
+    def _content_of(self, execution: Execution, output: StepOutput, key: MemoryKey) -> bytes:
+        """Return the whole output, sealed if it has marked fields or if all payloads are."""
+        if output.marked is not None:
+            whole = self._protection.open_outputs(execution, {output.step: orjson.loads(output.json)})
+            return self._sealer.seal(orjson.dumps(whole[output.step]), key.id)
+        return self._sealer.seal(output.json, key.id) if self._sealer.seals_payloads else output.json
 
     def _has_memory(self, agent: str) -> bool:
         return self._catalogue.has(agent) and self._catalogue.agent(agent).capabilities.memory_access

@@ -16,11 +16,11 @@ from shared.clock import boottime_s
 from shared.domain.definitions.step_input import InputTooLarge, StepInputError, input_of
 from shared.domain.execution import ErrorKind, RunError
 from shared.domain.lifecycle.step_transitions import cancelled_error
-from shared.errors import LeaseLost
+from shared.errors import EncryptionKeyMissing, LeaseLost, SealBroken
 from shared.store.executions.settle import retry_until_reply
 from shared.store.ledger import MongoLedger
 from worker.agent_loader import Agent
-from worker.agent_settings import hide_settings
+from worker.agent_settings import AgentSettings, hide_settings
 from worker.context import AgentContext, write_log_line
 from worker.gateway.gateway import Gateway
 from worker.gateway.outbound import Outbound
@@ -31,12 +31,20 @@ from worker.steps.checkpoints import StepCheckpoints
 from worker.steps.claims import ClaimedStep
 from worker.steps.failures.failure_recorder import FailureRecorder
 from worker.steps.outcome_checks import check_output, error_of_exception, join_faults, step_error, wait_asked_by
+from worker.steps.protection.step_protection import ProtectedOutput, StepProtection
 from worker.supervision.agent_isolation import AgentIsolation
 from worker.supervision.step_interrupter import RunningStep, StepInterrupted, StepInterrupter
 
 
 class AgentNotLoaded:
     """Outcome of a step whose agent this worker does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMissing:
+    """Outcome of a step that was given something sealed by a key that this worker does not have."""
+
+    reason: str
 
 
 class WorkerDrains:
@@ -51,7 +59,7 @@ class PostponedFailure:
     wait_s: float
 
 
-Outcome = bytes | RunError | PostponedFailure | AgentNotLoaded | WorkerDrains | NoOutcome
+Outcome = bytes | ProtectedOutput | RunError | PostponedFailure | AgentNotLoaded | KeyMissing | WorkerDrains | NoOutcome
 
 
 class AgentRunner:
@@ -70,6 +78,7 @@ class AgentRunner:
         self._interrupter = interrupter
         self._isolation = isolation
         self._memory = AgentMemory(services)
+        self._protection = StepProtection(services)
         self._failures = FailureRecorder(services)
         self._outbound = Outbound(services.settings)
 
@@ -79,10 +88,13 @@ class AgentRunner:
         agent = self._agents.get(step.agent)
         if agent is None:
             return AgentNotLoaded()
-        step_input = self._checked_input_of(claimed_step)
-        if isinstance(step_input, RunError):
-            return step_input
-        context = self._context(agent, claimed_step, running_step)
+        opened = self._opened_input_of(claimed_step)
+        if not isinstance(opened, tuple):
+            return opened
+        step_input, hidden = opened
+        context = self._context(agent, claimed_step, running_step, hidden)
+        if hidden:  # from here on only for what is told of the agent
+            agent = replace(agent, settings=AgentSettings({**agent.settings, **hidden}))
         try:
             returned = self._run_isolated(agent, step_input, context, running_step)
             if running_step.is_past_deadline:
@@ -92,6 +104,8 @@ class AgentRunner:
             )
         except BaseException as raised:  # noqa: BLE001
             outcome = self._outcome_of_exception(agent, claimed_step, running_step, raised)
+        if isinstance(outcome, bytes):
+            outcome = self._protection.protect(claimed_step.execution, step, outcome, hidden.values())
         if isinstance(outcome, RunError):
             return replace(outcome, message=hide_settings(outcome.message, agent.settings))
         return outcome
@@ -132,6 +146,21 @@ class AgentRunner:
         wait_s = wait_asked_by(raised)
         return PostponedFailure(error, wait_s) if wait_s else error
 
+    def _opened_input_of(
+        self, claimed_step: ClaimedStep
+    ) -> tuple[dict[str, Any], dict[str, str]] | RunError | KeyMissing:
+        """Return the input of a step in clear and the texts in it that only its agent may see, or why it has none."""
+        step = claimed_step.step
+        try:
+            step_input = self._checked_input_of(claimed_step)
+            if isinstance(step_input, RunError):
+                return step_input
+            return step_input, self._protection.hidden_texts(claimed_step.execution, step, step_input)
+        except EncryptionKeyMissing as missing:
+            return KeyMissing(missing.message)
+        except SealBroken as error:
+            return step_error(step, "input_invalid", f"the input of {step.id} cannot be opened: {error.message}")
+
     def _checked_input_of(self, claimed_step: ClaimedStep) -> dict[str, Any] | RunError:
         step = claimed_step.step
         try:
@@ -157,10 +186,13 @@ class AgentRunner:
             if record is None:
                 raise LeaseLost(f"{execution.id} is gone")
             outputs |= {need: orjson.loads(record.outputs[need]) for need in missing}
-        run_input = orjson.loads(execution.input)
+        run_input = self._protection.open_run_input(execution)
+        outputs = self._protection.open_outputs(execution, outputs)
         return input_of(basket, step.id, run_input, outputs, self._services.catalogue.required_inputs(step.agent))
 
-    def _context(self, agent: Agent, claimed_step: ClaimedStep, running_step: RunningStep) -> AgentContext:
+    def _context(
+        self, agent: Agent, claimed_step: ClaimedStep, running_step: RunningStep, hidden: Mapping[str, str]
+    ) -> AgentContext:
         execution, step = claimed_step.execution, claimed_step.step
         idempotency_key = execution.idempotency_key(step.id)
         facts = StepFacts(
@@ -172,7 +204,8 @@ class AgentRunner:
             settings=agent.settings,
         )
         # Nothing of the context itself: a cycle of references would keep each run until the garbage collector comes.
-        log = partial(write_log_line, claimed_step.reporter, agent.settings)
+        not_shown = {**agent.settings, **hidden} if hidden else agent.settings
+        log = partial(write_log_line, claimed_step.reporter, not_shown)
         return AgentContext(
             execution_id=execution.id,
             step=step.id,
@@ -184,10 +217,16 @@ class AgentRunner:
             reporter=claimed_step.reporter,
             http=Gateway(self._outbound, facts, log, running_step.cancel, partial(_remaining_s, running_step)),
             settings=agent.settings,
+            not_shown=not_shown,
             cancel=running_step.cancel,
             previous_state=self._memory.previous_state(execution, step, lambda: self._interrupter.is_drain_over),
             checkpoints=StepCheckpoints(
-                self._services.checkpoints, self._services.store, claimed_step, self._interrupter, running_step
+                self._services.checkpoints,
+                self._services.store,
+                claimed_step,
+                self._interrupter,
+                running_step,
+                protection=self._protection,
             ),
         )
 

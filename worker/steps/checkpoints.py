@@ -13,6 +13,7 @@ from shared.store.executions.settle import retry_until_reply
 from shared.store.executions.store import MongoExecutionStore
 from worker.steps.claims import ClaimedStep
 from worker.steps.outcome_checks import NotJson, to_json
+from worker.steps.protection.step_protection import StepProtection
 from worker.supervision.step_interrupter import RunningStep, StepInterrupter
 
 CHECKPOINT_MAX_BYTES: Final = 4 * 1024 * 1024
@@ -41,6 +42,8 @@ class StepCheckpoints:
         claimed_step: ClaimedStep,
         interrupter: StepInterrupter,
         running_step: RunningStep,
+        *,
+        protection: StepProtection,
     ) -> None:
         self._store = store
         self._executions = executions
@@ -50,6 +53,7 @@ class StepCheckpoints:
         self._pending_writes = claimed_step.pending_writes
         self._interrupter = interrupter
         self._running_step = running_step
+        self._protection = protection
         self._saved_count = 0
 
     def save(self, state: dict[str, Any]) -> None:
@@ -75,7 +79,11 @@ class StepCheckpoints:
         self._pending_writes.steps_with_checkpoints.add(self._lease.step)
         with self._interrupter.uninterruptible(self._running_step):
             stored = retry_until_reply(partial(self._store.load_newest, self._lease), self._should_stop)
-        state: dict[str, Any] | None = None if stored is None else orjson.loads(stored)
+        if stored is None:
+            return None
+        state: dict[str, Any] = orjson.loads(
+            self._protection.open_checkpoint(self._execution, self._lease.step, stored)
+        )
         return state
 
     def _send_report(self) -> None:
@@ -94,6 +102,7 @@ class StepCheckpoints:
 
     def _save(self, state_json: bytes) -> None:
         self._saved_count += 1
+        state_json = self._protection.seal_checkpoint(self._execution, self._lease.step, state_json)
         is_external = is_stored_externally(self._execution, state_json)
         if is_external:
             self._pending_writes.steps_with_checkpoints.add(self._lease.step)

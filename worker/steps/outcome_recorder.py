@@ -20,10 +20,11 @@ from shared.errors import LeaseLost, NotStorable
 from shared.store.executions.settle import retry_until_reply
 from shared.store.executions.updates import ProgressReport
 from worker.simulated_outcome import NoOutcome
-from worker.steps.agent_runner import Outcome, PostponedFailure, WorkerDrains
+from worker.steps.agent_runner import KeyMissing, Outcome, PostponedFailure, WorkerDrains
 from worker.steps.claims import ClaimedStep
 from worker.steps.outcome_checks import check_total_size, not_storable_error
 from worker.steps.pending_writes import DecideFn
+from worker.steps.protection.step_protection import ProtectedOutput
 
 INLINE_OUTPUTS_MAX_BYTES: Final = 1024 * 1024
 
@@ -54,7 +55,7 @@ class OutcomeRecorder:
             # If the store refuses the content, trying again does not help: the step fails, and the content is left out.
             return self._decide_fn_of(step, lease, not_storable_error(step, error.message), None)
 
-        fallback = decide_failure if isinstance(outcome, bytes) else None
+        fallback = decide_failure if isinstance(outcome, bytes | ProtectedOutput) else None
         return claimed_step.pending_writes.decide(decide, agent=step.agent, took_s=took_s, fallback=fallback)
 
     def _decide_fn_of(self, step: Step, lease: Lease, outcome: Outcome, next_token: str | None) -> DecideFn:
@@ -67,15 +68,20 @@ class OutcomeRecorder:
             return lambda execution, _: fail(execution, lease, error, now(), jitter=jitter, at_least=at_least)
         if isinstance(outcome, WorkerDrains):
             return lambda execution, _: release(execution, lease, now(), timings, "its worker shuts down")
-        if not isinstance(outcome, bytes):
+        if isinstance(outcome, KeyMissing):
+            reason = outcome.reason
+            return lambda execution, _: release_unknown_agent(execution, lease, now(), lacks_key=reason)
+        if not isinstance(outcome, bytes | ProtectedOutput):
             return lambda execution, _: release_unknown_agent(execution, lease, now())
+
+        output_json, marked = (outcome, None) if isinstance(outcome, bytes) else (outcome.json, outcome.marked)
 
         def decide_completion(execution: Execution, begun_step: str | None) -> Decision:
             # Checked before against the run as it was claimed; its other branches may have recorded outputs since.
-            if size_error := check_total_size(execution, step, len(outcome)):
+            if size_error := check_total_size(execution, step, len(output_json)):
                 return fail(execution, lease, size_error, now())
-            is_external = execution.inline_bytes + len(outcome) > INLINE_OUTPUTS_MAX_BYTES
-            output = StepOutput(lease.step, outcome, is_external=is_external)
+            is_external = execution.inline_bytes + len(output_json) > INLINE_OUTPUTS_MAX_BYTES
+            output = StepOutput(lease.step, output_json, is_external=is_external, marked=marked)
             return complete(execution, lease, output, now(), timings, next_token=next_token, begun_step=begun_step)
 
         return decide_completion

@@ -81,7 +81,7 @@ def _check_size(
     size = 0
     for (source, pointer), count in references.items():
         with suppress(LookupError):  # said by the resolution itself
-            part = _resolve_pointer(run_input if source == RUN_INPUT else outputs[source], pointer)
+            part = resolve_pointer(run_input if source == RUN_INPUT else outputs[source], pointer)
             size += count * len(json.dumps(part, ensure_ascii=False).encode())
         if size > STEP_INPUT_MAX_BYTES:
             raise InputTooLarge(
@@ -112,12 +112,12 @@ def _resolve_references(
         return {key: _resolve_references(inner, run_input, outputs, name) for key, inner in value.items()}
     source, pointer = value["from"], value.get("pointer") or ""
     try:
-        return _resolve_pointer(run_input if source == RUN_INPUT else outputs[source], pointer)
+        return resolve_pointer(run_input if source == RUN_INPUT else outputs[source], pointer)
     except LookupError:
         raise InputNotFound(f"{name}: there is nothing at {pointer!r} of {source}") from None
 
 
-def _resolve_pointer(value: Any, pointer: str) -> Any:
+def resolve_pointer(value: Any, pointer: str) -> Any:
     """Return the part of ``value`` at a JSON Pointer (RFC 6901); raises LookupError if there is none."""
     for key in parse_pointer(pointer):
         if isinstance(value, list) and _INDEX.fullmatch(key):

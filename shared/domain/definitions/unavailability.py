@@ -13,6 +13,9 @@ AGENT_RETRY_AFTER_S: Final = 30
 """A person must put the agent in order, so a quick repeat is of no use."""
 
 
+NO_KEYS_REASON: Final = "it marks fields that must be stored encrypted, and BUCKET_ENCRYPTION_KEYS is not set"
+
+
 @dataclass(frozen=True, slots=True)
 class Unavailability:
     """Why an agent cannot run; ``lacks_settings`` if nothing else is wrong than that a required setting is missing."""

@@ -14,6 +14,8 @@ class StepOutput:
     step: str
     json: bytes
     is_external: bool = False
+    marked: bytes | None = None
+    """The marked fields that ``json`` lacks, sealed."""
 
 
 @dataclass(frozen=True, slots=True)

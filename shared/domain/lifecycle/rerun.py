@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -40,6 +40,8 @@ class RetryRequest:
 
 def check_retryable(original: Execution, start: RetryFrom) -> None:
     """Raise NotRetryable if the status of ``original`` does not allow a retry from ``start``."""
+    if original.erased_at is not None:
+        raise NotRetryable(f"the content of execution {original.id} was erased; submit its basket anew")
     if not original.is_done:
         hint = "cancel it first, or wait until it is done"
     elif original.status is ExecutionStatus.COMPLETED and start is RetryFrom.FAILED:
@@ -89,11 +91,16 @@ def retry_execution(
 
 
 def start_retry(
-    original: ExecutionRecord, request: RetryRequest, retry_from: RetryFrom, timings: Timings
+    original: ExecutionRecord,
+    request: RetryRequest,
+    retry_from: RetryFrom,
+    timings: Timings,
+    reseal: Callable[[Execution], Execution] = lambda execution: execution,
 ) -> tuple[Decision, Mapping[str, bytes]]:
     """Return the decision that starts the retry of ``original``, and the outputs it begins with.
 
-    The API and the command line both retry through this. Raises NotRetryable.
+    The API and the command line both retry through this. ``reseal`` binds what is sealed to the new run. Raises
+    NotRetryable.
     """
     execution, outputs = retry_execution(original, request, retry_from)
-    return start(delay_scripted_steps(execution), request.created_at, timings), outputs
+    return start(reseal(delay_scripted_steps(execution)), request.created_at, timings), outputs

@@ -94,7 +94,12 @@ def complete(
     """
     step = step_transitions.step_under_lease(execution, lease)
     completed = step_transitions.end_step(
-        step, StepStatus.COMPLETED, now, output_bytes=len(output.json), output_apart=output.is_external
+        step,
+        StepStatus.COMPLETED,
+        now,
+        output_bytes=len(output.json),
+        output_apart=output.is_external,
+        marked=output.marked,
     )
     events = [log_events.step_event(completed, now, "step.completed", f"{completed.id} completed")]
     steps = {**execution.steps, step.id: completed}
@@ -170,21 +175,25 @@ def release(execution: Execution, lease: Lease, now: datetime, timings: Timings,
     return Decision(step_transitions.with_steps(execution, offered), dispatch=(step.id,), events=(event,))
 
 
-def release_unknown_agent(execution: Execution, lease: Lease, now: datetime) -> Decision:
+def release_unknown_agent(
+    execution: Execution, lease: Lease, now: datetime, *, lacks_key: str | None = None
+) -> Decision:
     """Hand back a step whose agent this worker does not have, with a delay: workers of a newer release may have it.
 
-    It fails an hour after its first hand-back. Raises LeaseLost if the lease is no longer valid.
+    It fails an hour after its first hand-back, unless the worker only lacks an encryption key (``lacks_key`` says
+    which): an operator can add it at any time. Raises LeaseLost if the lease is no longer valid.
     """
     step = step_transitions.step_under_lease(execution, lease)
     unknown_since = step.stranger_since or step.started_at or now
     if execution.cancel is not None:
         return step_transitions.cancel_step(execution, step, now)
-    if now - unknown_since >= UNKNOWN_AGENT_TIMEOUT:
+    if lacks_key is None and now - unknown_since >= UNKNOWN_AGENT_TIMEOUT:
         message = f"agent {step.agent!r} is installed on no worker"
         error = RunError("agent_error", message, ErrorKind.LOST, step.agent, step.id, step.claims)
         return step_transitions.fail_step(execution, step, error, now)
+    reason = lacks_key or f"this worker has no agent {step.agent}"
     event = log_events.step_event(
-        step, now, "step.released", f"{step.id} was handed back: this worker has no agent {step.agent}",
+        step, now, "step.released", f"{step.id} was handed back: {reason}",
         level="warning", status="released",
     )  # fmt: skip
     until = now + step_transitions.unknown_agent_delay(unknown_since, now)

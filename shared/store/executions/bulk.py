@@ -18,6 +18,7 @@ from shared.domain.execution import ExecutionRecord, Lease
 from shared.domain.lifecycle.decision import Decision
 from shared.store.database import Database, db_call
 from shared.store.executions.documents import READER_PROJECTION, decode_readable, decode_record
+from shared.store.executions.payload_seal import NO_PAYLOAD_SEAL, PayloadSeal
 from shared.store.executions.updates import decision_filter, decision_update
 from shared.store.executions.write_filters import executions_filter
 
@@ -36,15 +37,16 @@ class BulkSave:
 class MongoBulkExecutionStore:
     """Several executions at once in MongoDB; raises what the execution store raises."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, seal: PayloadSeal = NO_PAYLOAD_SEAL) -> None:
         self._database = database
+        self._seal = seal
 
     def load_all(self, integrator: str, execution_ids: Sequence[str]) -> Sequence[ExecutionRecord]:
         """Return executions as this primary has them now; one that cannot be decoded is logged and left out."""
         executions = self._executions.with_options(read_concern=ReadConcern("local"))
         with db_call(self._database, writes=False):
             documents = list(executions.find(executions_filter(integrator, execution_ids), READER_PROJECTION))
-        return list(decode_readable(documents, decode_record))
+        return list(decode_readable(documents, self._to_record))
 
     def save_all(self, saves: Sequence[BulkSave]) -> bool:
         """Write decisions on different executions, each as ``save`` does and only if its ``rev`` is unchanged.
@@ -52,7 +54,7 @@ class MongoBulkExecutionStore:
         So ``decision.apply_to(before)`` is the record of each after it. Return False if not all were written. The
         caller then writes each alone, and also if the reply was lost; the filter makes that harmless.
         """
-        writes = [_update_one_of(save) for save in saves]
+        writes = [self._update_one_of(save) for save in saves]
         executions = self._executions
         if all(save.decision.is_lock_only for save in saves):
             executions = executions.with_options(write_concern=WriteConcern(w=1))
@@ -63,9 +65,11 @@ class MongoBulkExecutionStore:
     def _executions(self) -> Collection[_Document]:
         return self._database.collection("executions")
 
+    def _to_record(self, document: _Document) -> ExecutionRecord:
+        return decode_record(self._seal.open_document(document, strict=False))
 
-def _update_one_of(save: BulkSave) -> UpdateOne:
-    before = save.before.execution
-    # The rev too: a view rendered from the earlier record could otherwise have the rev of another change.
-    query = decision_filter(before, save.decision, save.lease) | {"rev": before.rev}
-    return UpdateOne(query, decision_update(before, save.decision))
+    def _update_one_of(self, save: BulkSave) -> UpdateOne:
+        before = save.before.execution
+        # The rev too: a view rendered from the earlier record could otherwise have the rev of another change.
+        query = decision_filter(before, save.decision, save.lease) | {"rev": before.rev}
+        return UpdateOne(query, self._seal.seal_update(before.id, decision_update(before, save.decision)))

@@ -14,6 +14,7 @@ from typing import Any, Final
 from pymongo import ReturnDocument
 
 from shared.domain.execution import Execution, Lease
+from shared.sealing import key_id_of
 from shared.store.database import Database, db_call
 from shared.store.executions.write_filters import (
     execution_filter,
@@ -55,9 +56,12 @@ class MongoCheckpointStore:
         path = f"checkpoints.{lease.step}"
         newer = [{f"{path}.token": {"$ne": lease.token}}, {f"{path}.number": {"$lte": number}}]
         query = execution_filter(lease.integrator, lease.execution_id) | lease_filter(lease) | {"$or": newer}
+        update: dict[str, Any] = {"$set": {path: entry}}
+        if (key_id := key_id_of(state)) is not None:
+            update["$addToSet"] = {"sealed": key_id}
         with db_call(self._database):
             before = self._database.collection("executions").find_one_and_update(
-                query, {"$set": {path: entry}}, {path: 1}, return_document=ReturnDocument.BEFORE
+                query, update, {path: 1}, return_document=ReturnDocument.BEFORE
             )
         if before is None:
             if is_external:

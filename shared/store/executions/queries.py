@@ -28,6 +28,7 @@ from shared.store.executions.documents import (
     decode_record,
     new_document,
 )
+from shared.store.executions.payload_seal import NO_PAYLOAD_SEAL, PayloadSeal
 from shared.store.executions.store import IDEMPOTENCY_KEY_TTL, MongoExecutionStore
 from shared.store.executions.write_filters import execution_filter, executions_filter
 from shared.store.scope_filter import indexed_scope_filter, scope_filter
@@ -63,10 +64,13 @@ class RevisionComparison:
 class MongoExecutionQueries:
     """Queries of lists and batches, each one round trip; ``store`` makes the inserts that a batch cannot decide."""
 
-    def __init__(self, database: Database, clock: Clock, store: MongoExecutionStore) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, store: MongoExecutionStore, seal: PayloadSeal = NO_PAYLOAD_SEAL
+    ) -> None:
         self._database = database
         self._clock = clock
         self._store = store
+        self._seal = seal
 
     def list_page(
         self,
@@ -144,7 +148,7 @@ class MongoExecutionQueries:
             cursor = self._database.collection("executions").find(executions_filter(scope, ids), READER_PROJECTION)
             with cursor.batch_size(_CURSOR_BATCH_SIZE):
                 for document in cursor:
-                    records.append(decode_record(document))
+                    records.append(decode_record(self._seal.open_document(document)))
                     bytes_max -= sum(map(len, records[-1].outputs.values()))
                     if bytes_max <= 0:
                         break
@@ -164,7 +168,7 @@ class MongoExecutionQueries:
             cursor = executions.find(scope_filter(scope) | {"status": {"$exists": True}}, projection).sort(order)
             with cursor.limit(limit).batch_size(_LOGS_BATCH_SIZE):
                 for document in cursor:
-                    records.append(decode_record(document))
+                    records.append(decode_record(self._seal.open_document(document, strict=False)))
                     lines_max -= len(records[-1].events)
                     if lines_max <= 0:
                         break
@@ -193,7 +197,7 @@ class MongoExecutionQueries:
 
         Nothing was stored of those. Raises what ``create`` raises if that may apply to all of them.
         """
-        documents = [new_document(decision, {}) for decision in decisions]
+        documents = [self._seal.seal_document(new_document(decision, {})) for decision in decisions]
         with db_call(self._database, timeout_s=self._database.deadline_s + len(documents) * _INSERT_EXTRA_S):
             try:
                 self._database.collection("executions").insert_many(documents, ordered=False)

@@ -34,6 +34,7 @@ from shared.store.executions.documents import (
     set_or_unset,
     stored_at_of,
 )
+from shared.store.executions.payload_seal import NO_PAYLOAD_SEAL, PayloadSeal
 from shared.store.executions.updates import (
     LeaseRenewal,
     ProgressReport,
@@ -64,9 +65,10 @@ class MongoExecutionStore:
     content that no repetition will store. Methods on one run name its integrator (tenant), or the scope of a caller.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, seal: PayloadSeal = NO_PAYLOAD_SEAL) -> None:
         self._database = database
         self._clock = clock
+        self._seal = seal
 
     @property
     def _executions(self) -> Collection[_Document]:
@@ -83,7 +85,7 @@ class MongoExecutionStore:
         for step in execution.steps.values():
             if step.output_apart and step.id in inline_outputs:
                 self._insert_output(execution, step.id, inline_outputs.pop(step.id))
-        document = new_document(decision, inline_outputs)
+        document = self._seal.seal_document(new_document(decision, inline_outputs))
         for _ in range(_INSERT_ATTEMPTS):
             try:
                 with db_call(self._database):
@@ -134,12 +136,11 @@ class MongoExecutionStore:
         for output in decision.outputs:
             if output.is_external:
                 self._insert_output(decision.execution, output.step, output.json)
-        saved = self._update_one(
-            decision_filter(before, decision, lease), decision_update(before, decision), lock_only=decision.is_lock_only
-        )
+        update = self._seal.seal_update(before.id, decision_update(before, decision))
+        saved = self._update_one(decision_filter(before, decision, lease), update, lock_only=decision.is_lock_only)
         if saved is None:
             raise StaleWrite(f"{before.id} is no longer at version {before.version}")
-        return self._to_record(saved, ())
+        return self._to_record(saved, (), strict=False)
 
     def renew(self, lease: Lease, due_by: datetime) -> LeaseRenewal | None:
         """Renew a lease until ``due_by``; return None if the step has moved on.
@@ -158,8 +159,8 @@ class MongoExecutionStore:
     def report(self, lease: Lease, report: ProgressReport) -> ExecutionRecord | None:
         """Add log lines and progress, filtered by the lease alone; return None if the step has moved on."""
         query = execution_filter(lease.integrator, lease.execution_id) | lease_filter(lease)
-        saved = self._update_one(query, report_update(lease.step, report))
-        return None if saved is None else self._to_record(saved, ())
+        saved = self._update_one(query, self._seal.seal_update(lease.execution_id, report_update(lease.step, report)))
+        return None if saved is None else self._to_record(saved, (), strict=False)
 
     def read(
         self,
@@ -255,27 +256,23 @@ class MongoExecutionStore:
 
     def _insert_output(self, execution: Execution, step: str, output: bytes) -> None:
         output_id = external_output_id(execution.id, step, execution.steps[step].token)
+        output = self._seal.seal_external(execution.id, step, output)
         now = self._clock.now()
         insert_external_output(self._database, execution.integrator, execution.id, output_id, output, now=now)
 
     def _to_record(
-        self, document: _Document, outputs: Iterable[str] | None, page: LogPageQuery | None = None
+        self,
+        document: _Document,
+        outputs: Iterable[str] | None,
+        page: LogPageQuery | None = None,
+        *,
+        strict: bool = True,
     ) -> ExecutionRecord:
         """Build the record of ``document``, with the large outputs of the steps in ``outputs`` (None: all)."""
-        record = decode_record(document)
-        execution = record.execution
-        step_ids = set(execution.steps) if outputs is None else set(outputs)
-        step_by_output_id = {
-            external_output_id(execution.id, step.id, step.token): step.id
-            for step in execution.steps.values()
-            if step.output_apart and step.id in step_ids and step.status is StepStatus.COMPLETED
-        }
-        if step_by_output_id:
-            query = {"_id": {"$in": list(step_by_output_id)}, "integrator": execution.integrator}
-            with db_call(self._database, writes=False):
-                rows = self._database.collection("outputs").find(query)
-                external = {step_by_output_id[row["_id"]]: row["json"] for row in rows}
-            record = replace(record, outputs={**record.outputs, **external})
+        record = decode_record(self._seal.open_document(document, strict=strict))
+        steps = record.execution.steps if outputs is None else outputs
+        external = self._seal.read_external(self._database, record.execution, steps, strict=strict)
+        record = replace(record, outputs={**record.outputs, **external}) if external else record
         if page is None:
             return record
         first_seq = record.lines_total - document["lines_from"] + 1

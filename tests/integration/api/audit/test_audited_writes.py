@@ -64,6 +64,7 @@ def test_every_other_write_is_recorded_with_its_object(api: Api) -> None:
 
     write("execution.cancel", "POST", f"/executions/{run_id}/cancel", run_id)
     retry = write("execution.retry", "POST", f"/api/v1/executions/{run_id}/retry", run_id)
+    write("execution.erase", "DELETE", f"/executions/{run_id}", run_id)
     write("basket.create", "POST", "/create-basket", "mine", BASKET)
     write("basket.delete", "DELETE", "/baskets/mine", "mine")
     api.services.feed_writer.ensure_started()
@@ -91,8 +92,9 @@ def test_every_other_write_is_recorded_with_its_object(api: Api) -> None:
 def test_every_audited_action_is_tried_here() -> None:
     """A new row must be added to the tests of this module, or to those of its own subject."""
     tried = {
-        "execution.submit", "execution.cancel", "execution.retry", "dead_letter.requeue", "basket.create",
-        "basket.delete", "consumer.put", "consumer.ack", "consumer.delete", "key.create", "key.rotate", "key.revoke",
+        "execution.submit", "execution.cancel", "execution.retry", "execution.erase", "dead_letter.requeue",
+        "basket.create", "basket.delete", "consumer.put", "consumer.ack", "consumer.delete", "key.create",
+        "key.rotate", "key.revoke",
     }  # fmt: skip
     elsewhere = {action for action in audited_routes.ACTIONS if action.startswith("integration.")}
     assert set(audited_routes.AUDITED_ROUTES.values()) - elsewhere == tried

@@ -82,6 +82,17 @@ def test_a_dead_letter_of_another_is_unknown(callers: Callers) -> None:
     assert operator.post(f"/dead-letters/{run}/requeue").status_code == 202
 
 
+def test_the_run_of_another_is_not_erased(callers: Callers) -> None:
+    run = callers.completed(callers.acme)
+    operator, other = callers.new(Role.OPERATOR, ACME), callers.new(Role.OPERATOR, ZENITH)
+    theirs, unknown = (other.call("DELETE", f"/executions/{each}") for each in (run, UNKNOWN))
+    assert theirs.status_code == 404
+    assert comparable(theirs, run) == comparable(unknown, UNKNOWN)
+    assert "erased_at" not in callers.acme.get(f"/executions/{run}").json
+    assert operator.call("DELETE", f"/executions/{run}").status_code == 200
+    assert "erased_at" in callers.acme.get(f"/executions/{run}").json
+
+
 def test_a_name_of_another_is_as_unknown_as_one_that_nobody_has(callers: Callers) -> None:
     author, other = callers.new(Role.AUTHOR, ACME), callers.new(Role.AUTHOR, ZENITH)
     name, free = "quarterly-close", "quarterly-cloze"

@@ -21,6 +21,7 @@ from shared.live.views import (
     RenderedView,
     ViewCache,
     copy_key,
+    erased_key,
     output_key,
     view_key,
 )
@@ -135,6 +136,17 @@ def test_an_output_is_kept_for_an_hour(client: redis.Redis, views: ViewCache) ->
     assert views.get_output(OWNER, RUN, "none") is None
     for step in ("step", "other"):
         assert OUTPUT_TTL_S - 2 < client.ttl(output_key(OWNER, RUN, step)) <= OUTPUT_TTL_S  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("owner", [OWNER, "acme"])
+def test_no_output_of_an_erased_run_is_kept_whoever_owns_it(client: redis.Redis, views: ViewCache, owner: str) -> None:
+    other = RUN.replace("8", "9")
+    client.set(erased_key(RUN), 1)
+    pipe = client.pipeline(transaction=False)
+    views.put_outputs(pipe, {(owner, RUN, "step"): b"{}", (owner, other, "step"): b"{}"})
+    pipe.execute()
+    assert views.get_output(owner, RUN, "step") is None
+    assert views.get_output(owner, other, "step") == b"{}"
 
 
 def test_held_polls_are_woken_when_the_change_is_readable_and_not_by_an_older_one(

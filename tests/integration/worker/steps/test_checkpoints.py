@@ -22,6 +22,7 @@ from worker.context import AgentContext
 from worker.steps.checkpoints import StepCheckpoints
 from worker.steps.claims import ClaimedStep
 from worker.steps.pending_writes import PendingWrites
+from worker.steps.protection.step_protection import StepProtection
 from worker.steps.report_buffer import ReportBuffer
 from worker.supervision.shared_slots import SharedSlots
 from worker.supervision.step_interrupter import StepInterrupter
@@ -219,7 +220,12 @@ def test_a_checkpoint_that_finds_the_lease_lost_asks_the_step_to_stop(bench: Wor
     bench.lose_worker(run)
     with interrupter.enforce_limits(lease, 60) as running_step, interrupter.interruptible(running_step):
         checkpoints = StepCheckpoints(
-            bench.services.checkpoints, bench.services.store, claimed_step, interrupter, running_step
+            bench.services.checkpoints,
+            bench.services.store,
+            claimed_step,
+            interrupter,
+            running_step,
+            protection=StepProtection(bench.services),
         )
         with pytest.raises(LeaseLost):
             checkpoints.save({})

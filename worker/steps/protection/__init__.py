@@ -1,0 +1,1 @@
+"""Protection of what a run stores: marked fields, and everything if all payloads are sealed."""
