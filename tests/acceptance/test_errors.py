@@ -68,6 +68,10 @@ CASES: dict[str, tuple[int, Callable[[ApiClient], requests.Response]]] = {
 WITHOUT_CASE = {
     "internal", "uri_too_long", "headers_too_large", "not_implemented", "request_timeout",
     "agent_unavailable",  # tests/acceptance/test_availability.py
+    # Of callers with keys: tests/integration/api in auth, integrations and limits.
+    "unauthenticated", "forbidden", "key_not_found", "key_not_valid", "rate_limited", "quota_exceeded",
+    "integration_not_found", "integration_exists", "integration_state", "integration_incomplete",
+    "integration_inactive",
 }  # fmt: skip
 
 
