@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import orjson
 
 from shared.domain.access.integration import Integration
 from shared.domain.access.integration_checklists import CHECKLIST_ITEMS
 from shared.timestamps import format_rfc3339
+
+_NOT_IN_AUDIT: Final = frozenset({"history", "key", "key_expires_at"})
+_MOVED: Final = ("status", "percentage", "key_id")
 
 
 def integration_view(integration: Integration, *, with_history: bool = True) -> dict[str, Any]:
@@ -60,3 +64,18 @@ def compliance_view(integration: Integration) -> dict[str, Any]:
             }
         )
     return {"percentage": integration.percentage, "items": items}
+
+
+def audited_integration(view: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the audit log has of an integration: its definition, never a key."""
+    return {name: value for name, value in view.items() if name not in _NOT_IN_AUDIT}
+
+
+def audited_move(view: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a move may change of an integration, for the audit log."""
+    return {name: view[name] for name in _MOVED}
+
+
+def audited_compliance(view: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how far the checklists are and which items are done, for the audit log."""
+    return {"percentage": view["percentage"], "done": [item["id"] for item in view["items"] if item["done"]]}

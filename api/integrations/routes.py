@@ -7,12 +7,14 @@ from contextlib import suppress
 import flask
 from flask import request
 
+from api.auth.audit_note import has_note, record_object
 from api.auth.current_caller import current_caller
 from api.http import query_params
 from api.http.cache_control import private_no_cache
 from api.http.cursor_codec import CursorKind, decode_cursor, encode_cursor
 from api.http.request_body import Blueprint, LoadedBody, load_body, read_body
 from api.integrations.integration_service import IntegrationService
+from api.integrations.integration_views import audited_compliance, audited_integration, audited_move
 from api.integrations.schemas import CommentSchema, NewIntegrationSchema, ReasonSchema, check_ticks, integration_details
 from shared.domain.access.integration import IntegrationAction, IntegrationStatus
 from shared.errors import CursorInvalid
@@ -26,7 +28,9 @@ def blueprint(service: IntegrationService) -> Blueprint:
     @blp.arguments(NewIntegrationSchema())
     def request_integration(body: LoadedBody) -> tuple[flask.Response, int]:
         """Request an integration; it may submit once it was reviewed, approved and activated."""
-        return flask.jsonify(service.request(integration_details(body), current_caller().subject)), 201
+        view = service.request(integration_details(body), current_caller().subject)
+        record_object(view["id"], integrator=view["name"], after=audited_integration(view))
+        return flask.jsonify(view), 201
 
     @blp.route("/integrations")
     def integrations() -> flask.Response:
@@ -47,13 +51,25 @@ def blueprint(service: IntegrationService) -> Blueprint:
     @blp.arguments(NewIntegrationSchema())
     def correct_integration(body: LoadedBody, integration_id: str) -> flask.Response:
         """Replace what the request of an integration says, as long as it is not in review."""
-        return flask.jsonify(service.correct(integration_id, integration_details(body), current_caller().subject))
+        if has_note():
+            found = service.get(integration_id)
+            record_object(integrator=found["name"], before=audited_integration(found))
+        view = service.correct(integration_id, integration_details(body), current_caller().subject)
+        record_object(integrator=view["name"], after=audited_integration(view))
+        return flask.jsonify(view)
 
     @blp.route("/integrations/<integration_id>/checklist", methods=["PUT"])
     def tick_checklist(integration_id: str) -> flask.Response:
         """Tick off items of the checklists, or open them again."""
         done_by_item = check_ticks(read_body(request))
-        return flask.jsonify(service.tick(integration_id, done_by_item, current_caller().subject))
+        if has_note():
+            record_object(
+                integrator=service.get(integration_id)["name"],
+                before=audited_compliance(service.compliance(integration_id)),
+            )
+        view = service.tick(integration_id, done_by_item, current_caller().subject)
+        record_object(after=audited_compliance(view))
+        return flask.jsonify(view)
 
     @blp.route("/integrations/<integration_id>/compliance")
     def compliance(integration_id: str) -> flask.Response:
@@ -65,36 +81,43 @@ def blueprint(service: IntegrationService) -> Blueprint:
 
 
 def _add_moves(blp: Blueprint, service: IntegrationService) -> None:
-    def move(integration_id: str, action: IntegrationAction) -> flask.Response:
-        body = load_body(CommentSchema(), read_body(request, optional=True))
-        return flask.jsonify(service.move(integration_id, action, current_caller().subject, body.get("comment")))
+    def move(integration_id: str, action: IntegrationAction, comment: str | None) -> flask.Response:
+        if has_note():
+            found = service.get(integration_id)
+            record_object(integrator=found["name"], before=audited_move(found))
+        view = service.move(integration_id, action, current_caller().subject, comment)
+        record_object(after=audited_move(view))
+        return flask.jsonify(view)
+
+    def optional_comment() -> str | None:
+        comment: str | None = load_body(CommentSchema(), read_body(request, optional=True)).get("comment")
+        return comment
 
     @blp.route("/integrations/<integration_id>/review", methods=["POST"])
     def review_integration(integration_id: str) -> flask.Response:
         """Begin the review of an integration."""
-        return move(integration_id, IntegrationAction.REVIEW)
+        return move(integration_id, IntegrationAction.REVIEW, optional_comment())
 
     @blp.route("/integrations/<integration_id>/approve", methods=["POST"])
     def approve_integration(integration_id: str) -> flask.Response:
         """End the review of an integration: it may be activated."""
-        return move(integration_id, IntegrationAction.APPROVE)
+        return move(integration_id, IntegrationAction.APPROVE, optional_comment())
 
     @blp.route("/integrations/<integration_id>/request-changes", methods=["POST"])
     @blp.arguments(ReasonSchema())
     def request_changes(body: LoadedBody, integration_id: str) -> flask.Response:
         """End the review of an integration: the comment says what has to change first."""
-        action = IntegrationAction.REQUEST_CHANGES
-        return flask.jsonify(service.move(integration_id, action, current_caller().subject, body["comment"]))
+        return move(integration_id, IntegrationAction.REQUEST_CHANGES, body["comment"])
 
     @blp.route("/integrations/<integration_id>/activate", methods=["POST"])
     def activate_integration(integration_id: str) -> flask.Response:
         """Let an integration submit; the first activation returns its key, which no other reply shows."""
-        return move(integration_id, IntegrationAction.ACTIVATE)
+        return move(integration_id, IntegrationAction.ACTIVATE, optional_comment())
 
     @blp.route("/integrations/<integration_id>/suspend", methods=["POST"])
     def suspend_integration(integration_id: str) -> flask.Response:
         """Stop the submits of an integration, within two seconds everywhere; its polls go on."""
-        return move(integration_id, IntegrationAction.SUSPEND)
+        return move(integration_id, IntegrationAction.SUSPEND, optional_comment())
 
 
 def _decode(cursor: str) -> str:

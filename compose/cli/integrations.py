@@ -15,6 +15,7 @@ from api.http.request_body import load_body
 from api.integrations.integration_service import IntegrationService
 from api.integrations.schemas import CommentSchema, NewIntegrationSchema, ReasonSchema, check_ticks, integration_details
 from compose.cli import console
+from compose.cli.audited_services import AuditedIntegrationService
 from compose.cli.keys import operator_name, split_names
 from compose.operator_error import OperatorError
 from compose.stack_connection import open_services
@@ -177,7 +178,7 @@ def _service(data: Path) -> Iterator[IntegrationService]:
     try:
         with open_services(data.resolve()) as services:
             services.database.ensure_indexes()  # the name is unique also before the API has ever started
-            yield IntegrationService(services)
+            yield AuditedIntegrationService(services, operator_name())
     except BucketError as error:
         fix = error.fix if isinstance(error, OperatorError) else "bucketd integrations list shows those there are"
         console.print_failure("integrations", OperatorError(error.message, fix=fix))

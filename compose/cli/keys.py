@@ -17,7 +17,7 @@ from marshmallow import ValidationError
 from api.auth.key_service import KeyService
 from api.auth.schemas import NewKeySchema, RotationSchema, key_request
 from compose.cli import console
-from compose.cli.audited_keys import AuditedKeyService
+from compose.cli.audited_services import AuditedKeyService
 from compose.cli.rotate_data import rotate_data
 from compose.operator_error import OperatorError
 from compose.stack_connection import open_services

@@ -30,6 +30,8 @@ def written(default: object) -> str:
         return "none"
     if default is DEFAULT_RATE_LIMITS:
         return "generous"  # docs/limits.md has the numbers
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
     if isinstance(default, tuple):
         return f"`{','.join(map(str, default))}`"
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"

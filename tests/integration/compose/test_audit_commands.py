@@ -57,6 +57,29 @@ def test_commands_on_keys_are_events_of_who_ran_them(bucketd: Bucketd, key_id: s
     assert "bkt_" not in json.dumps(events)
 
 
+def test_commands_on_integrations_are_events_without_the_key(bucketd: Bucketd) -> None:
+    words = ("--name", "acme", "--use-case", "x", "--data-flow", "x", "--volume", "1", "--contact", "ops@example.com")
+    made = json.loads(bucketd("integrations", "request", *words, "--json").stdout)
+    bucketd("integrations", "review", made["id"])
+    bucketd("integrations", "approve", made["id"])
+    bucketd("integrations", "activate", made["id"], code=1)
+    bucketd("integrations", "checklist", made["id"], "--done", "all")
+    bucketd("integrations", "suspend", made["id"], code=1)
+    activated = json.loads(bucketd("integrations", "activate", made["id"], "--json").stdout)
+    bucketd("integrations", "suspend", made["id"])
+
+    text = bucketd("audit", "export").stdout
+    events = [json.loads(line) for line in text.splitlines()]
+    assert [(event["action"].partition(".")[2], event["outcome"]) for event in events] == [
+        ("request", "ok"), ("review", "ok"), ("approve", "ok"), ("activate", "refused"), ("checklist", "ok"),
+        ("suspend", "refused"), ("activate", "ok"), ("suspend", "ok"),
+    ]  # fmt: skip
+    assert {(event["object"], event["integrator"]) for event in events} == {(made["id"], "acme")}
+    assert events[-2]["after"]["key_id"] == activated["key_id"]
+    assert activated["key"] not in text
+    assert "bkt_" not in text
+
+
 def test_an_export_verifies_until_it_is_changed(bucketd: Bucketd, key_id: str, tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     exported = bucketd("audit", "export", str(file))
