@@ -84,10 +84,8 @@ class Unauthenticated(RequestError, error_code="unauthenticated", http_status=40
     def __init__(self, message: str | None = None) -> None:
         """A ``message`` means that credentials came and were refused."""
         super().__init__(message)
-        challenge = 'Bearer realm="bucket"'  # RFC 6750
-        self.response_headers = {
-            "WWW-Authenticate": challenge if message is None else f'{challenge}, error="invalid_token"'
-        }
+        challenge = 'Bearer realm="bucket"' if message is None else 'Bearer realm="bucket", error="invalid_token"'
+        self.response_headers = {"WWW-Authenticate": challenge}  # RFC 6750
 
 
 class Forbidden(RequestError, error_code="forbidden", http_status=403):

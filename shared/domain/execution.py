@@ -94,8 +94,7 @@ class Step:
     error: RunError | None = None
     output_bytes: int | None = None
     output_apart: bool = False
-    marked: bytes | None = None
-    """The marked fields of its output, sealed; the output itself has ``***`` in their places."""
+    marked: bytes | None = None  # marked fields of its output, sealed; the output has ``***`` in their places
     percent: int | None = None
     message: str | None = None
     waited_ms: int = 0
@@ -198,8 +197,7 @@ class Execution:
     erased_at: datetime | None = None
     version: int = 1
     rev: int = 1
-    audit: Mapping[str, str] | None = None
-    """Who made it by which action, for the audit log; only a run that is about to be stored has it."""
+    audit: Mapping[str, str] | None = None  # who made it by which action; only until it is stored
 
     @property
     def has_due_time_of_its_own(self) -> bool:

@@ -26,10 +26,11 @@ class PayloadSeal:
 
     def __init__(self, sealer: Sealer = NO_SEALER) -> None:
         self._sealer = sealer
+        self._has_keys = sealer.has_keys
 
     def seal_document(self, document: _Document) -> _Document:
         """Seal the document of a new run in place, and return it."""
-        if not self._sealer.has_keys:
+        if not self._has_keys:
             return document
         execution_id, steps = document["_id"], document["steps"]
         if self._sealer.seals_payloads:
@@ -42,7 +43,7 @@ class PayloadSeal:
 
     def seal_update(self, execution_id: str, update: _Document) -> _Document:
         """Seal the update of a run in place, and return it."""
-        if not self._sealer.has_keys:
+        if not self._has_keys:
             return update
         to_set: _Document = update.get("$set", {})
         pushed: list[_Document] = update.get("$push", {}).get("events", {}).get("$each", [])

@@ -18,7 +18,7 @@ from shared.bootstrap import bootstrap
 from shared.settings import Settings
 from tests.waiting import wait_until
 
-MODULES_MAX = 32
+MODULES_MAX = 33
 RETURNS_MAX = 4
 NOT_LISTED = {
     # values, constants, identifiers and clocks
