@@ -16,6 +16,7 @@ from tests.waiting import wait_until
 _NEED_EARLIER_STEPS = {
     "PUT /integrations/{integration_id}",
     "PUT /integrations/{integration_id}/checklist",
+    "POST /integrations/{integration_id}/approve",
     "POST /integrations/{integration_id}/request-changes",
     "POST /integrations/{integration_id}/activate",
     "POST /integrations/{integration_id}/suspend",

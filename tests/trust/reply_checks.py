@@ -17,7 +17,10 @@ _PAYLOADS: Final = Permission.READ_PAYLOADS
 _DIFFERS_BY_CHANCE: Final = re.compile(rb'"(?:request_id|timestamp)":"[^"]*"')
 _SUGGESTION: Final = re.compile(rb"did you mean '[^']*'\?|GET /[a-z-]+ lists those there are")
 """An own name that resembles the one that was not found; what is foreign in it is found by its marker."""
-_HEADERS_BY_CHANCE: Final = {"date", "x-request-id", "content-length", "connection"}
+_HEADERS_BY_CHANCE: Final = {"date", "x-request-id", "content-length", "connection"} | {
+    f"x-ratelimit-{name}"
+    for name in ("limit", "remaining", "reset")  # of the caller's own key, whatever it asks for
+}
 
 
 @dataclass(frozen=True, slots=True)
