@@ -31,12 +31,13 @@ endif
 FAST := tests/architecture tests/unit
 CLIENT := tests/bucket_client
 BUCKETD := tests/integration/compose tests/docs/test_agents.py
-TRUST := tests/trust
+TRUST := tests/trust $(addprefix tests/integration/api/,auth audit integrations limits) \
+    $(foreach name,erase marked_fields sealed_payloads,tests/acceptance/test_$(name).py)
 # The longest files come first, so that no process is left with one of them at the end.
 SLOW := $(addprefix tests/,unit/api/test_gunicorn.py docs/test_robust_programs.py acceptance/test_redis_servers.py \
     acceptance/test_running.py integration/api/test_rest.py acceptance/test_graphs.py acceptance/test_schedules.py)
 TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) $(TRUST) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/)))) \
-    $(addprefix --ignore=,$(BUCKETD))
+    $(addprefix --ignore=,$(BUCKETD) $(TRUST))
 PROCESSES ?= 3
 # Two files at a time, the longest first: most of the time they wait.
 LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
@@ -56,7 +57,7 @@ test-client: $(READY) ## tests the client, its command in a terminal, connectors
 test-bucketd: $(READY) ## tests bucketd on real processes: make up, doctor, and the commands for operators and authors of agents
 	@$(BIN)/python -m pytest $(BUCKETD) -q -n $(PROCESSES) --dist loadfile $(ARGS)
 
-test-trust: $(READY) ## tests trust: random requests of two integrators, made-up Authorization headers, a scan for secrets
+test-trust: $(READY) ## tests trust: keys, limits, the audit, sealed content; random requests of two integrators, made-up headers, a scan for secrets
 	@$(BIN)/python -m pytest $(TRUST) -q -n $(PROCESSES) --dist loadfile $(ARGS)
 
 faults: $(READY) ## runs every fault test and a short chaos run; docs/faults.md lists the faults

@@ -72,6 +72,8 @@ WITHOUT_CASE = {
     "unauthenticated", "forbidden", "key_not_found", "key_not_valid", "rate_limited", "quota_exceeded",
     "integration_not_found", "integration_exists", "integration_state", "integration_incomplete",
     "integration_inactive",
+    # Of erased and of sealed content: tests/acceptance/test_erase.py and test_sealed_payloads.py.
+    "not_final", "execution_erased", "encryption_key_missing",
 }  # fmt: skip
 
 

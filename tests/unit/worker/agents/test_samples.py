@@ -18,6 +18,7 @@ from worker.context import AgentContext
 
 NAMES = [
     "auto_diagnostics",
+    "babbler",
     "big",
     "cashflow_analyzer",
     "chatty",
@@ -33,10 +34,12 @@ NAMES = [
     "gurukul_anomaly",
     "gurukul_feedback",
     "gurukul_trend",
+    "keeper",
     "killer",
     "law_agent",
     "memo",
     "raiser",
+    "repeater",
     "returner",
     "sanskrit_parser",
     "schedule_agent",
@@ -48,6 +51,7 @@ NAMES = [
     "statement_import",
     "stubborn",
     "stubborn_soon",
+    "teller",
     "text_to_json",
     "ticker",
     "vandal",
