@@ -246,6 +246,10 @@ def test_a_poll_of_another_integrators_run_costs_what_one_of_an_unknown_run_cost
         return {name: stats[name]["calls"] for name in ("cmdstat_get",) if name in stats}, found
 
     theirs, unknown = commands(callers.zenith, run), commands(callers.zenith, UNKNOWN)
+    for _ in range(5):  # a background thread may have read Redis between two of the calls
+        if theirs == unknown:
+            break
+        theirs, unknown = commands(callers.zenith, run), commands(callers.zenith, UNKNOWN)
     assert theirs == unknown
     assert len(unknown[1]) == 3, "a read, and one in a causal session"
     assert commands(callers.acme, run) == (theirs[0], []), "its own costs one round trip to Redis"
