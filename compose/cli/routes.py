@@ -24,9 +24,10 @@ def routes(*, as_json: bool) -> None:
         views = [{"route": row[0], "permission": row[1], "roles": row[2]} for row in rows]
         click.echo(orjson.dumps({"routes": views}, option=orjson.OPT_INDENT_2))
         return
+    width = max(map(len, ROUTE_PERMISSIONS))
     for operation, permission, roles in rows:
         who = _WITHOUT_KEY.get(permission) or ", ".join(roles)
-        click.echo(f"{operation:<46} {permission:<14} {who}")
+        click.echo(f"{operation:<{width}}  {permission:<14} {who}")
 
 
 def roles_of(permission: Permission) -> list[str]:

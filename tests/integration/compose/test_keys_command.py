@@ -132,7 +132,8 @@ def test_routes_prints_what_each_route_needs(authed: Authed) -> None:
         text=True,
         check=True,
     )
-    rows = {line[:46].strip(): line[46:].split(None, 1) for line in done.stdout.splitlines()}
+    columns = [re.split(r"\s{2,}", line, maxsplit=1) for line in done.stdout.splitlines()]
+    rows = {operation: rest.split(None, 1) for operation, rest in columns}
     assert rows["POST /keys"] == ["administer", "admin"]
     assert rows["GET /openapi.json"] == ["public", "everyone"]
     document = requests.get(f"{authed.url}/openapi.json", timeout=10).json()
