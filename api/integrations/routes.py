@@ -15,7 +15,13 @@ from api.http.cursor_codec import CursorKind, decode_cursor, encode_cursor
 from api.http.request_body import Blueprint, LoadedBody, load_body, read_body
 from api.integrations.integration_service import IntegrationService
 from api.integrations.integration_views import audited_compliance, audited_integration, audited_move
-from api.integrations.schemas import CommentSchema, NewIntegrationSchema, ReasonSchema, check_ticks, integration_details
+from api.integrations.schemas import (
+    MoveCommentSchema,
+    NewIntegrationSchema,
+    ReasonSchema,
+    check_ticks,
+    integration_details,
+)
 from shared.domain.access.integration import IntegrationAction, IntegrationStatus
 from shared.errors import CursorInvalid
 
@@ -90,7 +96,7 @@ def _add_moves(blp: Blueprint, service: IntegrationService) -> None:
         return flask.jsonify(view)
 
     def optional_comment() -> str | None:
-        comment: str | None = load_body(CommentSchema(), read_body(request, optional=True)).get("comment")
+        comment: str | None = load_body(MoveCommentSchema(), read_body(request, optional=True)).get("comment")
         return comment
 
     @blp.route("/integrations/<integration_id>/review", methods=["POST"])

@@ -92,7 +92,7 @@ class NewIntegrationSchema(BodySchema):
     )
 
 
-class CommentSchema(BodySchema):
+class MoveCommentSchema(BodySchema):
     """The body of a move of an integration; it may be absent."""
 
     IS_STRICT = True

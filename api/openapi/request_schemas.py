@@ -85,7 +85,7 @@ _HAND_WRITTEN_SCHEMAS: Final[dict[str, JsonObject]] = {
         },
         "additionalProperties": False,
     },
-    "Comment": {
+    "MoveComment": {
         "type": "object",
         "properties": {
             "comment": described(nullable({"type": "string", "minLength": 1, "maxLength": COMMENT_MAX}), "why")

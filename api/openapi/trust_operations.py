@@ -27,7 +27,7 @@ def _integration_move(schema: str = "Integration", *more_errors: type[errors.Buc
         ok("The integration after its move.", ref(schema), "Cache-None"),
         ("IntegrationId",),
         (*BODY_ERRORS, *_INTEGRATION_ERRORS, errors.IllegalMove, *more_errors, *WRITE_ERRORS),
-        "Comment",
+        "MoveComment",
         is_body_required=False,
     )
 
