@@ -13,7 +13,13 @@ import orjson
 
 from api.http.request_body import load_body
 from api.integrations.integration_service import IntegrationService
-from api.integrations.schemas import CommentSchema, NewIntegrationSchema, ReasonSchema, check_ticks, integration_details
+from api.integrations.schemas import (
+    MoveCommentSchema,
+    NewIntegrationSchema,
+    ReasonSchema,
+    check_ticks,
+    integration_details,
+)
 from compose.cli import console
 from compose.cli.audited_services import AuditedIntegrationService
 from compose.cli.keys import operator_name, split_names
@@ -103,7 +109,7 @@ def request(*, as_json: bool, data: Path, **options: Any) -> None:
 def _move_command(action: IntegrationAction, help_text: str) -> None:
     """Add the command that moves an integration by ``action``."""
     needs_comment = action is IntegrationAction.REQUEST_CHANGES
-    schema = ReasonSchema() if needs_comment else CommentSchema()
+    schema = ReasonSchema() if needs_comment else MoveCommentSchema()
 
     def move(integration_id: str, *, comment: str | None, as_json: bool, data: Path) -> None:
         with _service(data) as service:
