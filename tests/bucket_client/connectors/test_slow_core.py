@@ -56,9 +56,9 @@ def hangs(handler: CoreHandler) -> None:
 )
 def test_a_slow_call_is_ended_and_the_payload_is_logged(send: Callable[..., Any], tmp_path: Path, slow: Reply) -> None:
     began_at = time.monotonic()
-    # The first reply leaves a connection that could be used again.
-    with core(tmp_path, replies(500), slow, call_timeout_s=0.2) as (server, settings):
-        with pytest.raises(CoreSendFailed, match=r"no complete reply within 0\.2 s"):
+    # The first reply leaves a connection that could be used again; its call may also have to import what it needs.
+    with core(tmp_path, replies(500), slow, call_timeout_s=1.0) as (server, settings):
+        with pytest.raises(CoreSendFailed, match=r"no complete reply within 1 s"):
             send({"a": 1}, 2, 0.001, settings=settings)
         assert len(server.calls) == 2
         assert time.monotonic() - began_at < 10
