@@ -182,8 +182,8 @@ def test_a_repeat_completes_what_a_store_that_was_away_has_left(
     stack.stop(server)
     assert erase(caller, execution_id, 503)["error_code"] in {"unavailable", "outcome_unknown"}
     stack.start(server)
-    wait_until(lambda: caller.get("/ready").status_code == 200, 10, "the server is noticed")
-    erase(caller, execution_id)
+    path = f"/executions/{execution_id}"
+    wait_until(lambda: caller.request("DELETE", path).status_code == 200, 15, "each process notices the server")
     assert places_with(stack, content) == set()
 
 
