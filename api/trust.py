@@ -10,7 +10,7 @@ import flask
 from api.audit import routes as audit
 from api.audit.recorder import FLUSH_EVERY_S, AuditRecorder
 from api.auth import routes as keys
-from api.auth.authentication import Authenticator
+from api.auth.authentication import AfterRoute, Authenticator, BeforeRoute
 from api.auth.integration_states import IntegrationStates
 from api.auth.key_cache import REFRESH_EVERY_S, KeyCache
 from api.auth.key_service import KeyService
@@ -19,7 +19,7 @@ from api.http.middleware import RequestActivity
 from api.http.request_body import Blueprint
 from api.integrations import routes as integrations
 from api.integrations.integration_service import IntegrationService
-from api.limits.limited_request import install_limits
+from api.limits.limited_request import limit_hooks
 from api.limits.rate_limiter import SETTLE_EVERY_S, RateLimiter
 from shared.bootstrap import Services
 from shared.domain.access.caller import Caller
@@ -64,12 +64,19 @@ class Trust:
 
         With ``everyone`` no request needs a key: that caller makes each.
         """
-        Authenticator(self._services, self._keys, self._tokens, integrations=self._states).install(app, everyone)
+        before: list[BeforeRoute] = []
+        after: list[AfterRoute] = []
         if self._limiter is not None:
             is_draft = self._services.settings.ratelimit_headers == "draft"
-            install_limits(app, self._limiter, with_draft_headers=is_draft)
+            take, show = limit_hooks(app, self._limiter, with_draft_headers=is_draft)
+            before.append(take)
+            after.append(show)
         if self._recorder is not None:
-            self._recorder.install(app)  # last: what refuses a request before its route does, stands before it
+            begin, end = self._recorder.hooks(app)
+            before.append(begin)  # last: what refuses a request before its route does, stands before it
+            after.insert(0, end)
+        authenticator = Authenticator(self._services, self._keys, self._tokens, integrations=self._states)
+        authenticator.install(app, everyone, before, after)
 
     def tasks(self) -> Iterator[BackgroundTask]:
         """Yield what the background threads have to do."""

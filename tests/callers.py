@@ -85,8 +85,8 @@ class Callers:
         key = self._keys.create(KeyRequest(role, integrator, **more), "test")["key"]
         return ApiCaller(self.app.test_client(), key, integrator)
 
-    def finish(self, execution_id: str, *, fails: bool = False) -> None:
-        """Run the first step of a run, and end it, as a worker would: with an output, or with an error."""
+    def finish(self, execution_id: str, *, fails: bool = False, result: Any = None) -> None:
+        """Run the first step of a run, and end it, as a worker would: with ``result``, or with an error."""
         services, now = self.services, self.services.clock.now()
         run = services.store.load(None, execution_id)
         assert run is not None
@@ -99,7 +99,7 @@ class Callers:
             error = RunError("boom", SECRET, ErrorKind.LOST, step, run.steps[step].agent, 1)
             decision = fail(running, lease, error, now)
         else:
-            output = StepOutput(step, orjson.dumps({"secret": SECRET}))
+            output = StepOutput(step, orjson.dumps(result or {"secret": SECRET}))
             decision = complete(running, lease, output, now, services.timings)
         data = orjson.dumps({"x": SECRET})
         line = LogEvent(now, "agent.log", SECRET, agent=run.steps[step].agent, step=step, data=data)

@@ -33,6 +33,7 @@ from api.audit.audited_routes import (
 )
 from api.audit.event_limiter import EventLimiter
 from api.auth.audit_note import AuditNote
+from api.auth.authentication import AfterRoute, BeforeRoute
 from api.auth.client_address import client_address
 from api.auth.key_cache import KeyCache
 from api.auth.route_permissions import operations_by_rule
@@ -71,24 +72,23 @@ class AuditRecorder:
         self._queue_lock = threading.Lock()
         self._dropped = 0
 
-    def install(self, app: flask.Flask) -> None:
-        """Record the events of each request of ``app`` from now on; call it after the authentication is installed."""
+    def hooks(self, app: flask.Flask) -> tuple[BeforeRoute, AfterRoute]:
+        """Return what begins the event of a request of ``app``, once its caller is known, and what ends it."""
         operations = operations_by_rule(app)
         check_complete(operations.values())
         actions = {key: AUDITED_ROUTES[name] for key, name in operations.items() if name in AUDITED_ROUTES}
         payload_rules = {key for key, name in operations.items() if self._records_reads and name in PAYLOAD_ROUTES}
 
-        def begin() -> None:
-            request = request_ctx.request
+        def begin(request: flask.Request, _: Any) -> None:
             rule = request.url_rule
             action = None if rule is None else actions.get((rule.rule, request.method))
             if action is not None:
                 self._begin(action)
 
-        def end(response: flask.Response) -> flask.Response:
-            status, request = response.status_code, request_ctx.request
+        def end(response: flask.Response, request: flask.Request, _: Any) -> None:
+            status = response.status_code
             if request.url_rule is None:
-                return response
+                return
             key = request.url_rule.rule, request.method
             try:
                 if status == HTTPStatus.UNAUTHORIZED:
@@ -99,10 +99,8 @@ class AuditRecorder:
                     self._record_read()
             except Exception:  # noqa: BLE001  what was done is done: its answer must not say that it failed
                 structlog.get_logger().exception("an audit event was not completed")
-            return response
 
-        app.before_request(begin)
-        app.after_request(end)
+        return begin, end
 
     def flush(self) -> None:
         """Store what waits in memory, and what was only counted until its minute ended."""

@@ -6,9 +6,10 @@ Credentials come from ``Authorization: Bearer`` alone, and stand in no log line 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import flask
 import structlog
@@ -27,6 +28,9 @@ from shared.domain.access.key_format import SALT_BYTES, hash_key, key_id_of, pep
 from shared.errors import Forbidden, Unauthenticated, Unavailable
 
 KEY_PREFIX: Final = "bkt_"
+BeforeRoute = Callable[[flask.Request, Any], None]
+"""What runs before the route of a request, once its caller is known; it is given the request and flask's ``g``."""
+AfterRoute = Callable[[flask.Response, flask.Request, Any], None]
 _NO_SALT: Final = bytes(SALT_BYTES)
 _NO_HASH: Final = bytes(32)
 
@@ -57,33 +61,53 @@ class Authenticator:
         self._pepper = services.settings.key_pepper.encode()
         self._metrics_networks = services.settings.metrics_networks
 
-    def install(self, app: flask.Flask, everyone: Caller | None = None) -> None:
+    def install(
+        self,
+        app: flask.Flask,
+        everyone: Caller | None = None,
+        before: Sequence[BeforeRoute] = (),
+        after: Sequence[AfterRoute] = (),
+    ) -> None:
         """Authenticate each request of ``app`` from now on; call it after all routes are registered.
 
-        With ``everyone`` none needs a key, and each is made by this caller.
+        With ``everyone`` no request needs a key: that caller makes each. ``before`` and ``after`` run for each request
+        too, in one hook of flask's with this: each of their own would look up the request and the context again.
         """
         permissions = permissions_by_rule(app)
         if everyone is None and not self._services.settings.requires_key:
             everyone = LOCAL_CALLER
-        identify = self._identify if everyone is None else lambda _permission: everyone
+        identify = self._identify if everyone is None else lambda _request, _permission: everyone
         starts_runs = rules_that_start_runs(app) if everyone is None else frozenset()
 
-        def authenticate() -> None:
-            request, g = request_ctx.request, app_ctx.g
+        def authenticate(request: flask.Request, g: Any) -> None:
             rule = request.url_rule
             if rule is None or request.method == "OPTIONS":
                 g.caller = PUBLIC_CALLER  # nothing is here but a refusal, or the list of methods
                 return
             route = rule.rule, request.method
             permission = permissions[route]
-            g.caller = identify(permission)
+            g.caller = identify(request, permission)
             if route in starts_runs:
                 self._integrations.check_may_start_runs(g.caller, is_submit=permission is Permission.SUBMIT)
 
-        app.before_request(authenticate)
+        def before_request() -> None:
+            request, g = request_ctx.request, app_ctx.g
+            authenticate(request, g)
+            for hook in before:
+                hook(request, g)
 
-    def _identify(self, permission: Permission) -> Caller:
-        header = request_ctx.request.environ.get("HTTP_AUTHORIZATION")
+        def after_request(response: flask.Response) -> flask.Response:
+            request, g = request_ctx.request, app_ctx.g
+            for hook in after:
+                hook(response, request, g)
+            return response
+
+        app.before_request(before_request)
+        if after:
+            app.after_request(after_request)
+
+    def _identify(self, request: flask.Request, permission: Permission) -> Caller:
+        header = request.environ.get("HTTP_AUTHORIZATION")
         if permission is Permission.PUBLIC or (header is None and self._needs_no_key(permission)):
             return PUBLIC_CALLER
         if header is None:

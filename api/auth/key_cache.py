@@ -48,9 +48,10 @@ class KeyCache:
         cached = self._cached.get(key_id)
         if cached is not None:
             return cached.key
+        began_s = boottime_s()
         key = self._store.find(key_id)
         if key is not None:
-            self.put(key)
+            self.put(key, read_from_s=began_s)
         return key
 
     def peek(self, key_id: str) -> ApiKey | None:
@@ -58,16 +59,20 @@ class KeyCache:
         cached = self._cached.get(key_id)
         return None if cached is None else cached.key
 
-    def put(self, key: ApiKey) -> None:
-        """Take over a key that this process has just changed; a revoked one never becomes valid again."""
+    def put(self, key: ApiKey, *, read_from_s: float | None = None) -> None:
+        """Take over a key that this process has just changed, or one that was read by a call that began at that time.
+
+        What was read before the key was last taken over is older, and is passed over.
+        """
+        now_s = boottime_s()
         with self._lock:
             cached = self._cached.get(key.id)
             if cached is None:
-                self._cached[key.id] = _CachedKey(key, boottime_s())
+                self._cached[key.id] = _CachedKey(key, now_s)
                 if len(self._cached) > CACHED_MAX:
                     self._cached.popitem(last=False)
-            elif cached.key.revoked_at is None or key.revoked_at is not None:
-                cached.key, cached.read_at_s = key, boottime_s()
+            elif read_from_s is None or read_from_s >= cached.read_at_s:
+                cached.key, cached.read_at_s = key, now_s
 
     def record_use(self, key_id: str, now: datetime) -> None:
         """Record that a key was used now; it is written later, at most once a minute."""
@@ -80,11 +85,11 @@ class KeyCache:
         if not self._cached:
             self._changes_seen = None
             return
-        since = (self._changes_seen or now) - _OVERLAP
+        since, began_s = (self._changes_seen or now) - _OVERLAP, boottime_s()
         for key, changed_at in self._store.changed_since(since):
             self._changes_seen = max(self._changes_seen or changed_at, changed_at)
             if key.id in self._cached:
-                self.put(key)
+                self.put(key, read_from_s=began_s)
         self._changes_seen = max(self._changes_seen or now, now - _OVERLAP)
         self._recheck()
         self._write_uses()
@@ -95,7 +100,7 @@ class KeyCache:
             old = [key_id for key_id, cached in self._cached.items() if now_s - cached.read_at_s > _RECHECK_AFTER_S]
         if old:
             for key in self._store.find_all(old[:_RECHECKED_MAX]):
-                self.put(key)
+                self.put(key, read_from_s=now_s)
 
     def _write_uses(self) -> None:
         now_s = boottime_s()

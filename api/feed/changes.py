@@ -22,7 +22,7 @@ from api.http import query_params, version_prefix
 from api.http.cache_control import private_no_cache
 from api.http.long_poll import LongPoller
 from api.http.wait_preference import parse_wait_preference
-from api.limits.limited_request import note_hint, polled_name
+from api.limits.limited_request import note_hint
 from api.rows.row_fields import RowRenderer, parse_row_fields
 from shared.bootstrap import Services
 from shared.domain.access.caller import Caller, Scope
@@ -128,7 +128,7 @@ class FeedHandler:
     ) -> flask.Response:
         now = self._services.clock.now_or_none()
         delay_ms = poll_after_ms(page, now)
-        note_hint(polled_name(), delay_ms)
+        note_hint(delay_ms)
         response = flask.jsonify(
             changes=self._change_views(caller, scope, page, fields),
             next_since=cursors.encode(page.next_position),

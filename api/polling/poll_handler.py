@@ -23,7 +23,7 @@ from api.http.etags import RawResponse, etag_of, has_if_none_match_rev, if_none_
 from api.http.long_poll import LongPoller, LongPollResult
 from api.http.version_prefix import request_prefix
 from api.http.wait_preference import WaitPreference, parse_wait_preference
-from api.limits.limited_request import is_limited, note_end, note_hint
+from api.limits.limited_request import current_limit
 from api.polling.execution_reader import ExecutionReader, check_execution_id
 from api.polling.field_selection import FieldSelection, has_newer_lines, parse_field_selection
 from shared.bootstrap import Services
@@ -212,13 +212,16 @@ def _poll_response(view: HintedView, body: bytes | None, status: int) -> flask.R
 
 def _note_for_limits(view: HintedView) -> None:
     """Note the hint that a caller gets, or that it sees the end: who polls as told is never limited."""
-    if not is_limited():
+    limited = current_limit()
+    if limited is None:
         return
     if view.hints.poll_after_ms is not None:
-        note_hint(view.head.execution_id, view.hints.poll_after_ms)
+        limited.note_hint(view.head.execution_id, view.hints.poll_after_ms)
     else:
         finished = _FINISHED_AT.search(view.body)
-        note_end(view.head.execution_id, None if finished is None else datetime.fromisoformat(finished[1].decode()))
+        limited.note_end(
+            view.head.execution_id, None if finished is None else datetime.fromisoformat(finished[1].decode())
+        )
 
 
 def _change_check(preference: WaitPreference, page: LogPageQuery) -> Callable[[FetchedView], bool]:

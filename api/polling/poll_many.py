@@ -152,7 +152,7 @@ class PollManyHandler:
             poll_after_ms = POLL_AFTER_MIN_MS  # the caller should fetch the rest at once
         if poll_after_ms is not None and oldest is not None and oldest not in result.not_found:
             # The oldest run stands for all: who polls these runs under other combinations gains nothing by it.
-            note_hint(oldest, poll_after_ms)
+            note_hint(poll_after_ms, oldest)
         summary: dict[str, Any] = {
             "unchanged": result.unchanged_count,
             "not_found": result.not_found,

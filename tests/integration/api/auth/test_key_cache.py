@@ -10,6 +10,7 @@ import pytest
 
 from api.auth import key_cache
 from api.auth.key_cache import KeyCache
+from shared.clock import boottime_s
 from shared.domain.access.api_key import ApiKey, KeyRequest, issue_key
 from shared.domain.access.caller import Role
 from shared.errors import Unavailable
@@ -62,12 +63,16 @@ def test_a_change_that_was_stored_under_an_earlier_time_is_learnt_too(store: Mon
     assert found.revoked_at is not None
 
 
-def test_a_revoked_key_never_becomes_valid_again_in_a_cache(store: MongoKeyStore) -> None:
+def test_what_was_read_before_a_change_never_replaces_it_in_a_cache(store: MongoKeyStore) -> None:
     key, cache = add_key(store), KeyCache(store)
+    began_s = boottime_s()
     cache.put(store.revoke(key.id, datetime.now(UTC)))
-    cache.put(key)  # read before, arrived after
+    cache.put(key, read_from_s=began_s)  # read before, arrived after
     assert (found := cache.get(key.id)) is not None
     assert found.revoked_at is not None
+    ended = store.get(key.id)
+    cache.put(ended, read_from_s=boottime_s())
+    assert cache.get(key.id) is ended
 
 
 def test_a_change_that_no_refresh_saw_is_found_by_the_recheck(

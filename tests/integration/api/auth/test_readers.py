@@ -74,3 +74,13 @@ def test_who_asks_for_a_payload_is_told_what_is_missing(callers: Callers, reader
         assert "payloads" in refused.json["detail"], path
     sees = callers.new(Role.READER, ACME, payloads=True)
     assert [sees.get(path).status_code for path in paths] == [200] * len(paths)
+
+
+def test_a_result_may_have_any_key_that_a_poll_has(callers: Callers) -> None:
+    """What limits read of a view must not be taken from what an agent returned."""
+    result = {"a": 1, "finished_at": "never", "request_id": "x", "status": "queued", "done": False, "rev": "none"}
+    execution_id = callers.acme.submit()
+    callers.finish(execution_id, result=result)
+    for _ in range(2):
+        poll = callers.acme.get(f"/execution-logs/{execution_id}")
+        assert (poll.status_code, poll.json["result"]) == (200, result), poll.text
