@@ -66,11 +66,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     view_hints = ViewHints(clock, monitor, durations, settings.retention_days)
     reader = ExecutionReader(services, monitor)
     poller = PollHandler(services, reader, view_hints, long_poller)
-    baskets, row_renderer, stored_bytes = (
-        BasketCache(services),
-        RowRenderer(services, view_hints),
-        StoredBytes(services),
-    )
+    baskets, row_renderer = BasketCache(services), RowRenderer(services, view_hints)
     feed_handler = FeedHandler(services, long_poller, row_renderer)
     stored_bytes = StoredBytes(services)
     admission = _open_admission(services, monitor, store_watcher, stored_bytes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final, Protocol
 
@@ -96,15 +97,9 @@ class Authenticator:
             for hook in before:
                 hook(request, g)
 
-        def after_request(response: flask.Response) -> flask.Response:
-            request, g = request_ctx.request, app_ctx.g
-            for hook in after:
-                hook(response, request, g)
-            return response
-
         app.before_request(before_request)
-        if after:
-            app.after_request(after_request)
+        if everyone is None:
+            app.after_request(partial(_after_request, after))
 
     def _identify(self, request: flask.Request, permission: Permission) -> Caller:
         header = request.environ.get("HTTP_AUTHORIZATION")
@@ -160,6 +155,16 @@ class Authenticator:
         if now >= key.expires_at:
             raise Unauthenticated(f"the key {key.id} has expired; ask an admin of Bucket for a new one")
         return key
+
+
+def _after_request(hooks: Sequence[AfterRoute], response: flask.Response) -> flask.Response:
+    request, g = request_ctx.request, app_ctx.g
+    for hook in hooks:
+        hook(response, request, g)
+    if g.get("caller") is not PUBLIC_CALLER:  # a cache must not give one caller's response to another
+        vary = response.headers.get("Vary")
+        response.headers["Vary"] = "Authorization" if vary is None else f"{vary}, Authorization"
+    return response
 
 
 def _is_in(networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:

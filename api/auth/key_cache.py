@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -72,7 +72,10 @@ class KeyCache:
                 if len(self._cached) > CACHED_MAX:
                     self._cached.popitem(last=False)
             elif read_from_s is None or read_from_s >= cached.read_at_s:
-                cached.key, cached.read_at_s = key, now_s
+                cached.read_at_s = now_s
+                # One that was only used stays the same object, and what was verified with it holds.
+                if replace(key, last_used_at=cached.key.last_used_at) != cached.key:
+                    cached.key = key
 
     def record_use(self, key_id: str, now: datetime) -> None:
         """Record that a key was used now; it is written later, at most once a minute."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
+from api.audit.audited_routes import ACTIONS
 from api.http.query_params import LIMIT_DEFAULT, LIMIT_MAX, SEQ_MAX
 from api.openapi.json_schema import (
     COUNT,
@@ -38,6 +40,9 @@ _header: Final = partial(_parameter, "header")
 
 _FIELD: Final = "|".join(EXECUTION_FIELDS)
 _ROW_FIELD: Final = "|".join(ROW_FIELDS)
+_ENTITIES: Final = sorted({action.partition(".")[0] for action in ACTIONS})
+_ACTION: Final = "|".join([*map(re.escape, ACTIONS), *(rf"{entity}\.\*" for entity in _ENTITIES)])
+_ACTIONS: Final = f"^(?:{_ACTION})(?:,(?:{_ACTION}))*$"
 _INTEGRATION_STATUS: Final = "|".join(IntegrationStatus)
 _STATUS: Final = "|".join(ExecutionStatus)
 # HTTP trims white space at both ends, so a key neither begins nor ends with it. A comma joins two headers.
@@ -105,7 +110,7 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
         "since", STRING, "a next_since exactly as it was returned; without it the list starts at the oldest event"
     ),
     "AuditAction": _query(
-        "action", STRING, "only these actions, separated by commas; `execution.*` means all of an entity"
+        "action", matching(_ACTIONS), "only these actions, separated by commas; `execution.*` means all of an entity"
     ),
     "AuditSubject": _query("subject", STRING, "only what this subject did, such as `key:` and the id of a key"),
     "ChangesSince": _query(

@@ -9,11 +9,12 @@ from typing import Any, Final
 from api.actions.cancel import REASON_MAX
 from api.auth.schemas import GRACE_MAX
 from api.feed.changes import NOW
-from api.integrations.schemas import COMMENT_MAX
-from api.openapi.json_schema import JsonObject, described, enum_of, nullable, ref
+from api.integrations.schemas import COMMENT_MAX, TEXT_MAX
+from api.openapi.json_schema import JsonObject, described, enum_of, matching, nullable, ref
 from api.openapi.response_schemas import TIMEOUT_S
 from api.openapi.trust_schemas import VOLUME
 from api.submission.schemas import METADATA_MAX_BYTES
+from shared.domain.access.api_key import INTEGRATOR_PATTERN
 from shared.domain.access.integration_checklists import CHECKLIST_ITEMS
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.definitions.retry_policy import NAMED_RETRY_POLICIES, RETRY_POLICY_LIMITS
@@ -111,7 +112,7 @@ def build_request_schemas(generated: Mapping[str, JsonObject]) -> dict[str, Json
     step["timeout_s"] = nullable(TIMEOUT_S)
     for name in ("BasketConfig", "NewBasket", "WrittenStep", "NewKey", "NewIntegration", "Reason"):
         schemas[name]["additionalProperties"] = False
-    schemas["NewIntegration"]["properties"]["volume"] = VOLUME
+    _add_limits_of_keys_and_integrations(schemas["NewKey"]["properties"], schemas["NewIntegration"]["properties"])
     # Read by a plain loop, so marshmallow does not have the rule.
     schemas["PolledItem"]["properties"]["rev"] |= {"minimum": 0, "maximum": 2**63 - 1}
     for name in ("RunBasket", "RunAgent", "BatchItem"):
@@ -126,6 +127,18 @@ def build_request_schemas(generated: Mapping[str, JsonObject]) -> dict[str, Json
     for name, rule in _RULES.items():
         schemas[name] = {"description": rule} | schemas[name]
     return schemas | _HAND_WRITTEN_SCHEMAS
+
+
+def _add_limits_of_keys_and_integrations(new_key: JsonObject, new_integration: JsonObject) -> None:
+    """Add what marshmallow's own validators, which are functions, do not tell of themselves."""
+    for name in ("expires_in_days", "expires_in_s"):
+        del new_key[name]["minimum"]
+        new_key[name]["exclusiveMinimum"] = 0
+    new_integration["volume"] = VOLUME
+    new_integration["name"] |= matching(INTEGRATOR_PATTERN)
+    for name in ("use_case", "data_flow", "contact"):
+        new_integration[name] |= {"minLength": 1, "maxLength": TEXT_MAX, "pattern": r"\S"}
+    new_integration["mapping_url"] |= {"format": "uri", "maxLength": TEXT_MAX}
 
 
 def _as_json_schema(schema: Any) -> Any:

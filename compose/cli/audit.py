@@ -23,13 +23,6 @@ from shared.store.access.audit_store import ChainedEvent
 
 _BATCHES_MAX: Final = 100_000
 
-_data_option = click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=lambda: console.project_root() / ".bucket",
-    help="Where the stack of make up keeps its data; by default .bucket in the project.",
-)
-
 
 @click.group()
 def audit() -> None:
@@ -39,7 +32,7 @@ def audit() -> None:
 @audit.command()
 @click.argument("file", type=click.File("wb", lazy=True), default="-")
 @click.option("--since", metavar="CURSOR", help="Only what comes after it: a next_since of GET /audit.")
-@_data_option
+@console.data_option
 def export(file: BinaryIO, *, since: str | None, data: Path) -> None:
     """Write all events, of all integrators, to FILE or stdout: a line of JSON each, with its hash.
 
@@ -61,8 +54,8 @@ def export(file: BinaryIO, *, since: str | None, data: Path) -> None:
 @click.option("--after", metavar="HASH", help="The hash that the first event must follow: the last of an older export.")
 @click.option("--head", metavar="HASH", help="The hash that the last event must have, as the export said.")
 @click.option("--from-start", is_flag=True, help="The first event must be the first of all.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_data_option
+@console.json_option
+@console.data_option
 def verify_chain(
     file: BinaryIO | None, *, after: str | None, head: str | None, from_start: bool, as_json: bool, data: Path
 ) -> None:
@@ -121,7 +114,7 @@ def _print_report(report: ChainReport, *, as_json: bool, is_begin_checked: bool)
 @contextmanager
 def _audit_services(data: Path) -> Iterator[Services]:
     try:
-        with open_services(data.resolve()) as services:
+        with open_services(data) as services:
             yield services
     except BucketError as error:
         fix = error.fix if isinstance(error, OperatorError) else "bucketd doctor checks the servers"

@@ -30,6 +30,7 @@ data_option = click.option(
     default=lambda: project_root() / ".bucket",
     help="Where data and logs are kept; by default .bucket in the project.",
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -30,13 +30,6 @@ from shared.errors import BucketError
 
 _LIST_PAGE: Final = 500
 
-_data_option = click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=lambda: console.project_root() / ".bucket",
-    help="Where the stack of make up keeps its data; by default .bucket in the project.",
-)
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _id_argument = click.argument("integration_id", metavar="ID")
 _comment_option = click.option("--comment", help="Why; it stays in the history.")
 
@@ -48,8 +41,8 @@ def integrations() -> None:
 
 @integrations.command("list")
 @click.option("--status", type=click.Choice([str(status) for status in IntegrationStatus]), help="Only those.")
-@_json_option
-@_data_option
+@console.json_option
+@console.data_option
 def list_integrations(*, status: str | None, as_json: bool, data: Path) -> None:
     """List the integrations by name."""
     with _service(data) as service:
@@ -65,8 +58,8 @@ def list_integrations(*, status: str | None, as_json: bool, data: Path) -> None:
 
 @integrations.command()
 @_id_argument
-@_json_option
-@_data_option
+@console.json_option
+@console.data_option
 def show(integration_id: str, *, as_json: bool, data: Path) -> None:
     """Show integration ID, and who moved it when."""
     with _service(data) as service:
@@ -91,8 +84,8 @@ def show(integration_id: str, *, as_json: bool, data: Path) -> None:
 @click.option("--volume", required=True, help="How many runs a day, or a text that says more.")
 @click.option("--contact", required=True, help="Whom to reach about it.")
 @click.option("--mapping-url", help="The address of the document that maps its data to inputs.")
-@_json_option
-@_data_option
+@console.json_option
+@console.data_option
 def request(*, as_json: bool, data: Path, **options: Any) -> None:
     """Request an integration."""
     volume = options["volume"]
@@ -117,8 +110,8 @@ def _move_command(action: IntegrationAction, help_text: str) -> None:
             _print_moved(service.move(integration_id, action, operator_name(), text), as_json=as_json)
 
     options: tuple[Callable[[Any], Any], ...] = (
-        _data_option,
-        _json_option,
+        console.data_option,
+        console.json_option,
         click.option("--comment", required=True, help="What has to change.") if needs_comment else _comment_option,
         _id_argument,
     )
@@ -139,8 +132,8 @@ _move_command(IntegrationAction.SUSPEND, "Stop the submits of integration ID; it
 @_id_argument
 @click.option("--done", help="Items that are done, separated by commas; all names every one.")
 @click.option("--open", "undone", help="Items that are open again, separated by commas.")
-@_json_option
-@_data_option
+@console.json_option
+@console.data_option
 def checklist(integration_id: str, *, done: str | None, undone: str | None, as_json: bool, data: Path) -> None:
     """Show the checklists of integration ID, or tick off items of them."""
     with _service(data) as service:
@@ -182,7 +175,7 @@ def _print_json(view: dict[str, Any]) -> None:
 @contextmanager
 def _service(data: Path) -> Iterator[IntegrationService]:
     try:
-        with open_services(data.resolve()) as services:
+        with open_services(data) as services:
             services.database.ensure_indexes()  # the name is unique also before the API has ever started
             yield AuditedIntegrationService(services, operator_name())
     except BucketError as error:

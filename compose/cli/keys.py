@@ -26,14 +26,6 @@ from shared.errors import BucketError
 
 _LIST_PAGE: Final = 500
 
-_data_option = click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=lambda: console.project_root() / ".bucket",
-    help="Where the stack of make up keeps its data; by default .bucket in the project.",
-)
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
 
 @click.group()
 def keys() -> None:
@@ -52,8 +44,8 @@ keys.add_command(rotate_data)
 @click.option("--networks", help="The only addresses that it is valid from, separated by commas.")
 @click.option("--payloads", is_flag=True, help="A reader's key: it sees inputs, outputs and logs too.")
 @click.option("--integration", metavar="ID", help="The registered integration that it belongs to.")
-@_json_option
-@_data_option
+@console.json_option
+@console.data_option
 def create(*, as_json: bool, data: Path, **options: Any) -> None:
     """Make a key and print it: nothing can show it again."""
     body = {
@@ -72,8 +64,8 @@ def create(*, as_json: bool, data: Path, **options: Any) -> None:
 
 
 @keys.command("list")
-@_json_option
-@_data_option
+@console.json_option
+@console.data_option
 def list_keys(*, as_json: bool, data: Path) -> None:
     """List all keys, also those that have ended."""
     with _key_service(data) as service:
@@ -91,8 +83,8 @@ def list_keys(*, as_json: bool, data: Path) -> None:
 
 @keys.command()
 @click.argument("key_id", metavar="ID")
-@_json_option
-@_data_option
+@console.json_option
+@console.data_option
 def show(key_id: str, *, as_json: bool, data: Path) -> None:
     """Show the record of key ID, never the key itself."""
     with _key_service(data) as service:
@@ -102,8 +94,8 @@ def show(key_id: str, *, as_json: bool, data: Path) -> None:
 @keys.command()
 @click.argument("key_id", metavar="ID")
 @click.option("--grace-s", type=float, default=0.0, help="How long the old key stays valid, in seconds; 0 by default.")
-@_json_option
-@_data_option
+@console.json_option
+@console.data_option
 def rotate(key_id: str, *, grace_s: float, as_json: bool, data: Path) -> None:
     """Replace key ID by a new one that permits the same, and print the new one."""
     with _key_service(data) as service:
@@ -113,8 +105,8 @@ def rotate(key_id: str, *, grace_s: float, as_json: bool, data: Path) -> None:
 
 @keys.command()
 @click.argument("key_id", metavar="ID")
-@_json_option
-@_data_option
+@console.json_option
+@console.data_option
 def revoke(key_id: str, *, as_json: bool, data: Path) -> None:
     """Revoke key ID for good: every process of the API refuses it within two seconds."""
     with _key_service(data) as service:
@@ -177,7 +169,7 @@ def _print_view(view: dict[str, Any], *, as_json: bool) -> None:
 @contextmanager
 def _key_service(data: Path) -> Iterator[KeyService]:
     try:
-        with open_services(data.resolve()) as services:
+        with open_services(data) as services:
             yield AuditedKeyService(services, operator_name())
     except BucketError as error:
         fix = error.fix if isinstance(error, OperatorError) else "bucketd keys list shows those there are"

@@ -6,6 +6,7 @@ import click
 import orjson
 
 from api.auth.route_permissions import ROUTE_PERMISSIONS
+from compose.cli import console
 from shared.domain.access.caller import ROLE_PERMISSIONS, Permission
 
 _WITHOUT_KEY = {
@@ -16,7 +17,7 @@ _WITHOUT_KEY = {
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@console.json_option
 def routes(*, as_json: bool) -> None:
     """Print each route with the permission that it needs and the roles that have it."""
     rows = [(operation, permission, roles_of(permission)) for operation, permission in ROUTE_PERMISSIONS.items()]

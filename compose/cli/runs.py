@@ -35,16 +35,11 @@ def runs() -> None:
     show_default=True,
     help="Newest log lines.",
 )
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=lambda: console.project_root() / ".bucket",
-    help="Where the stack of make up keeps its data; by default .bucket in the project.",
-)
+@console.data_option
 def show(execution_id: str, *, lines: int, data: Path) -> None:
     """Show run ID: its status, its steps, their errors, the tracebacks of failed attempts, and log lines."""
     try:
-        with open_services(data.resolve()) as services:
+        with open_services(data) as services:
             page = LogPageQuery(limit=max(lines, 1))
             record = services.store.read(None, execution_id, outputs=(), page=page)
             failures = services.failures.list_all(None, execution_id)

@@ -70,9 +70,17 @@ def test_what_was_read_before_a_change_never_replaces_it_in_a_cache(store: Mongo
     cache.put(key, read_from_s=began_s)  # read before, arrived after
     assert (found := cache.get(key.id)) is not None
     assert found.revoked_at is not None
-    ended = store.get(key.id)
-    cache.put(ended, read_from_s=boottime_s())
-    assert cache.get(key.id) is ended
+
+
+def test_a_key_that_was_only_used_stays_the_same_object(store: MongoKeyStore) -> None:
+    """What was verified with it, its hash among it, is known by the object."""
+    key, cache = add_key(store), KeyCache(store)
+    first = cache.get(key.id)
+    store.record_uses({key.id: datetime.now(UTC)})
+    cache.put(store.get(key.id), read_from_s=boottime_s())
+    assert cache.get(key.id) is first
+    cache.put(store.revoke(key.id, datetime.now(UTC)), read_from_s=boottime_s())
+    assert cache.get(key.id) is not first
 
 
 def test_a_change_that_no_refresh_saw_is_found_by_the_recheck(

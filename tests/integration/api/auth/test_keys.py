@@ -267,3 +267,13 @@ def test_while_authentication_is_off_everyone_is_the_local_caller(services: Serv
     assert client.get("/me").json["subject"] == "local"
     assert client.get("/me", headers={"Authorization": "Bearer nonsense"}).status_code == 200
     assert client.get("/keys").status_code == 200
+
+
+def test_a_response_of_a_caller_varies_with_its_key(api: Api, services: Services) -> None:
+    key = api.keys[Role.READER]["key"]
+    assert api.call("GET", "/dead-letters", key).headers["Vary"] == "Authorization", "also a refusal"
+    assert api.call("GET", "/me", key).headers["Vary"] == "Accept-Encoding, Authorization"
+    assert api.call("GET", "/executions").headers["Vary"] == "Authorization"
+    assert "Authorization" not in api.call("GET", "/openapi.json").headers.get("Vary", "")
+    app, _ = create_app(replace(services, settings=replace(services.settings, auth="off")))
+    assert app.test_client().get("/me").headers["Vary"] == "Accept-Encoding"
