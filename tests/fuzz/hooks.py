@@ -25,15 +25,9 @@ NOT_IN_SCHEMAS: Final = {
 WORDS_NOT_IN_SCHEMAS: Final = ("is reserved for ", "is not a known key; did you mean")
 # Rules that no schema expresses: schemas of agents, graphs, the limit of 16 KiB of JSON, addresses.
 POINTERS_NOT_IN_SCHEMAS: Final = (
-    "/input_data",
-    "/metadata",
-    "/steps",
-    "/config/steps",
-    "step ",
-    "/run_after",
-    "/networks",
-    "/mapping_url",
-)
+    "/input_data", "/metadata", "/steps", "/config/steps", "step ", "/run_after", "/networks", "/mapping_url",
+    "/agents/", "/baskets/", "/integration",
+)  # fmt: skip
 # Rules between keys: the schemas are flat, because generators of clients drop the keys of one with conditions.
 RULES_NOT_IN_SCHEMAS: Final = {
     "is required where there is no config",
