@@ -18,6 +18,7 @@ NOT_IN_SCHEMAS: Final = {
     "credentials_not_accepted",
     "cursor_expired",  # a cursor of an earlier stack, which hypothesis remembers
     "cursor_invalid",
+    "execution_erased",
     "idempotency_key_reused",
     "invalid_json",  # integers beyond 64 bits, NUL in a key
     "unknown_agent",
