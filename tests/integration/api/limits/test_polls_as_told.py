@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from contextlib import closing
+from types import MappingProxyType
 from typing import Any, Final
 
 import pytest
@@ -49,15 +51,25 @@ class KeyHolder:
         with closing(services.database), closing(services.redis):
             self.key = KeyService(services).create(KeyRequest(Role.INTEGRATOR, "acme"), "test")["key"]
 
-    def send(self, method: str, path: str, body: Any = None) -> requests.Response:
-        headers = {"Authorization": f"Bearer {self.key}"}
-        return requests.request(method, f"{self._url}{path}", json=body, headers=headers, timeout=10)
+    def send(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> requests.Response:
+        sent = {"Authorization": f"Bearer {self.key}", **headers}
+        return requests.request(method, f"{self._url}{path}", json=body, headers=sent, timeout=10)
 
     def submit(self, seconds: float) -> dict[str, Any]:
         script = [f"running:{seconds:g}", "completed"]
         body = {"config": {"name": "told", "agents": ["simulate"]}, "input_data": {"script": script}}
-        response = self.send("POST", "/run-basket", body)
-        assert response.status_code == 202, response.text
+        again = {"Idempotency-Key": uuid.uuid4().hex}
+        replies: list[requests.Response] = []
+
+        def is_answered() -> bool:
+            replies.append(self.send("POST", "/run-basket", body, again))
+            return replies[-1].status_code != 503  # a store that was away for a moment is no limit
+
+        wait_until(is_answered, 30, "the store is there and the submit has its answer")
+        response = replies[-1]
+        assert response.status_code in {200, 202}, response.text
         accepted: dict[str, Any] = response.json()
         return accepted
 
@@ -74,6 +86,9 @@ def test_who_polls_as_told_is_never_limited(limited_stack: Stack) -> None:
         time.sleep(max(due_at - time.monotonic(), 0))
         reply = caller.send("GET", f"/execution-logs/{run}")
         polls += 1
+        if reply.status_code == 503:
+            heapq.heappush(due, (time.monotonic() + int(reply.headers["Retry-After"]), run))
+            continue
         assert reply.status_code == 200, f"poll {polls}: {reply.text}"
         view = reply.json()
         if not view["done"]:
@@ -93,7 +108,8 @@ def test_who_ignores_the_hint_is_limited(limited_stack: Stack) -> None:
 
     wait_until(is_refused, 20, "polls without a pause are refused")
     assert int(replies[-1].headers["Retry-After"]) > 10
-    assert caller.send("POST", f"/executions/{run}/cancel", {}).status_code == 202, "other classes have other buckets"
+    cancelled = caller.send("POST", f"/executions/{run}/cancel", {})
+    assert cancelled.status_code in {200, 202}, "other classes have other buckets"
 
 
 def test_the_client_waits_as_a_refusal_says_and_tries_again(
