@@ -29,15 +29,15 @@ PYTHON = $(eval PYTHON := $(firstword $(foreach name,$(NAMES),$(shell $(name) -c
 endif
 # The tests that need no server come first.
 FAST := tests/architecture tests/unit
-CLIENT := tests/bucket_client
-BUCKETD := tests/integration/compose tests/docs/test_agents.py
+CLIENT := tests/bucket_client tests/docs/test_robust_programs.py tests/docs/test_polling.py
+BUCKETD := tests/integration/compose tests/docs/test_agents.py tests/acceptance/test_redis_servers.py
 TRUST := tests/trust $(addprefix tests/integration/api/,auth audit integrations limits) \
     $(foreach name,erase marked_fields sealed_payloads,tests/acceptance/test_$(name).py)
 # The longest files come first, so that no process is left with one of them at the end.
-SLOW := $(addprefix tests/,unit/api/test_gunicorn.py docs/test_robust_programs.py acceptance/test_redis_servers.py \
-    acceptance/test_running.py integration/api/test_rest.py acceptance/test_graphs.py acceptance/test_schedules.py)
+SLOW := $(addprefix tests/,unit/api/test_gunicorn.py acceptance/test_running.py integration/api/test_rest.py \
+    acceptance/test_graphs.py acceptance/test_schedules.py)
 TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) $(TRUST) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/)))) \
-    $(addprefix --ignore=,$(BUCKETD) $(TRUST))
+    $(addprefix --ignore=,$(CLIENT) $(BUCKETD) $(TRUST))
 PROCESSES ?= 3
 # Two files at a time, the longest first: most of the time they wait.
 LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
@@ -51,10 +51,10 @@ up: $(READY) ## runs redis-server, mongod, the API and a worker; one Ctrl-C stop
 test: $(READY) ## runs all tests but test-client, test-bucketd, test-trust and the fault tests; starts its own servers and leaves no process running
 	@$(BIN)/python -m pytest $(TESTS) -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-client: $(READY) ## tests the client, its command in a terminal, connectors, examples and integration check on real servers
+test-client: $(READY) ## tests the client, its command in a terminal, connectors, examples, the programs of the docs and the integration check
 	@$(BIN)/python -m pytest $(CLIENT) -q -n $(PROCESSES) --dist loadfile $(ARGS)
 
-test-bucketd: $(READY) ## tests bucketd on real processes: make up, doctor, and the commands for operators and authors of agents
+test-bucketd: $(READY) ## tests bucketd on real processes (make up, doctor, commands for operators and authors of agents), and TLS and users of Redis
 	@$(BIN)/python -m pytest $(BUCKETD) -q -n $(PROCESSES) --dist loadfile $(ARGS)
 
 test-trust: $(READY) ## tests trust: keys, limits, the audit, sealed content; random requests of two integrators, made-up headers, a scan for secrets
