@@ -77,7 +77,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints
     )
     trust = Trust(services, monitor)
-    app = _create_flask(settings, long_poller, activity)
+    app, hooks = _create_flask(settings, long_poller, activity)
     _register(
         app,
         submission.blueprint(clock, builder, acceptor, view_hints, HeldSubmit(poller, view_hints)),
@@ -97,7 +97,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         *trust.blueprints(),
         metrics=health.metrics_blueprint(services.redis),
     )
-    trust.install(app, everyone)
+    trust.install(app, hooks, everyone)
     return app, partial(
         start_background,
         activity,
@@ -134,16 +134,18 @@ def _estimates(stored_bytes: StoredBytes) -> Iterator[BackgroundTask]:
         yield BackgroundTask("stored_bytes", stored_bytes.refresh, lambda _: time.sleep(READ_EVERY_S))
 
 
-def _create_flask(settings: Settings, long_poller: LongPoller, activity: middleware.RequestActivity) -> flask.Flask:
+def _create_flask(
+    settings: Settings, long_poller: LongPoller, activity: middleware.RequestActivity
+) -> tuple[flask.Flask, middleware.RequestHooks]:
     app = flask.Flask("api", static_folder=None)
     app.wsgi_app = activity.count_requests(app.wsgi_app)  # type: ignore[method-assign]
     app.config.update(_OPENAPI_CONFIG, **{version_prefix.TRUSTED_PROXIES: settings.trusted_proxies})
     app.extensions[RELEASE_LONG_POLLS] = long_poller.release_all
-    middleware.register_middleware(app, settings)
+    hooks = middleware.register_middleware(app, settings)
     problems.register_error_handlers(app)
     if settings.quotas:
         app.teardown_request(lambda _: release_quota())
-    return app
+    return app, hooks
 
 
 def _register(app: flask.Flask, *blueprints: Blueprint, metrics: Blueprint) -> None:

@@ -10,12 +10,12 @@ import flask
 from api.audit import routes as audit
 from api.audit.recorder import FLUSH_EVERY_S, AuditRecorder
 from api.auth import routes as keys
-from api.auth.authentication import AfterRoute, Authenticator, BeforeRoute
+from api.auth.authentication import Authenticator
 from api.auth.integration_states import IntegrationStates
 from api.auth.key_cache import REFRESH_EVERY_S, KeyCache
 from api.auth.key_service import KeyService
 from api.background import BackgroundTask
-from api.http.middleware import RequestActivity
+from api.http.middleware import RequestActivity, RequestHooks
 from api.http.request_body import Blueprint
 from api.integrations import routes as integrations
 from api.integrations.integration_service import IntegrationService
@@ -59,24 +59,20 @@ class Trust:
             audit.blueprint(self._services),
         )
 
-    def install(self, app: flask.Flask, everyone: Caller | None) -> None:
+    def install(self, app: flask.Flask, hooks: RequestHooks, everyone: Caller | None) -> None:
         """Check each request of ``app`` from now on; call it after all routes are registered.
 
         With ``everyone`` no request needs a key: that caller makes each.
         """
-        before: list[BeforeRoute] = []
-        after: list[AfterRoute] = []
+        authenticator = Authenticator(self._services, self._keys, self._tokens, integrations=self._states)
+        hooks.add([authenticator.hook(app, everyone)])
         if self._limiter is not None:
             is_draft = self._services.settings.ratelimit_headers == "draft"
             take, show = limit_hooks(app, self._limiter, with_draft_headers=is_draft)
-            before.append(take)
-            after.append(show)
+            hooks.add([take], [show])
         if self._recorder is not None:
             begin, end = self._recorder.hooks(app)
-            before.append(begin)  # last: what refuses a request before its route does, stands before it
-            after.insert(0, end)
-        authenticator = Authenticator(self._services, self._keys, self._tokens, integrations=self._states)
-        authenticator.install(app, everyone, before, after)
+            hooks.add([begin], [end])  # begins last: what refuses a request before its route does, stands before it
 
     def tasks(self) -> Iterator[BackgroundTask]:
         """Yield what the background threads have to do."""

@@ -33,10 +33,10 @@ from api.audit.audited_routes import (
 )
 from api.audit.event_limiter import EventLimiter
 from api.auth.audit_note import AuditNote
-from api.auth.authentication import AfterRoute, BeforeRoute
 from api.auth.client_address import client_address
 from api.auth.key_cache import KeyCache
 from api.auth.route_permissions import operations_by_rule
+from api.http.middleware import AfterRoute, BeforeRoute
 from shared import fault_injection
 from shared.bootstrap import Services
 from shared.clock import boottime_s

@@ -6,15 +6,12 @@ Credentials come from ``Authorization: Bearer`` alone, and stand in no log line 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final, Protocol
 
 import flask
 import structlog
-from flask.globals import app_ctx, request_ctx
 
 from api.auth.client_address import client_address
 from api.auth.current_caller import check_may
@@ -22,6 +19,7 @@ from api.auth.integration_states import IntegrationStates
 from api.auth.key_cache import KeyCache
 from api.auth.route_permissions import permissions_by_rule, rules_that_start_runs
 from api.auth.verified_headers import VerifiedHeaders, VerifiedKey
+from api.http.middleware import BeforeRoute
 from shared.bootstrap import Services
 from shared.domain.access.api_key import ApiKey
 from shared.domain.access.caller import LOCAL_CALLER, PUBLIC_CALLER, Caller, Permission
@@ -29,9 +27,6 @@ from shared.domain.access.key_format import SALT_BYTES, hash_key, key_id_of, pep
 from shared.errors import Forbidden, Unauthenticated, Unavailable
 
 KEY_PREFIX: Final = "bkt_"
-BeforeRoute = Callable[[flask.Request, Any], None]
-"""What runs before the route of a request, once its caller is known; it is given the request and flask's ``g``."""
-AfterRoute = Callable[[flask.Response, flask.Request, Any], None]
 _NO_SALT: Final = bytes(SALT_BYTES)
 _NO_HASH: Final = bytes(32)
 
@@ -62,22 +57,15 @@ class Authenticator:
         self._pepper = services.settings.key_pepper.encode()
         self._metrics_networks = services.settings.metrics_networks
 
-    def install(
-        self,
-        app: flask.Flask,
-        everyone: Caller | None = None,
-        before: Sequence[BeforeRoute] = (),
-        after: Sequence[AfterRoute] = (),
-    ) -> None:
-        """Authenticate each request of ``app`` from now on; call it after all routes are registered.
+    def hook(self, app: flask.Flask, everyone: Caller | None = None) -> BeforeRoute:
+        """Return what finds the caller of each request of ``app``; call it after all routes are registered.
 
-        With ``everyone`` no request needs a key: that caller makes each. ``before`` and ``after`` run for each request
-        too, in one hook of flask's with this: each of their own would look up the request and the context again.
+        With ``everyone`` no request needs a key: that caller makes each.
         """
         permissions = permissions_by_rule(app)
         if everyone is None and not self._services.settings.requires_key:
             everyone = LOCAL_CALLER
-        identify = self._identify if everyone is None else lambda _request, _permission: everyone
+        identify = self._identify if everyone is None else lambda _request, _g, _permission: everyone
         starts_runs = rules_that_start_runs(app) if everyone is None else frozenset()
 
         def authenticate(request: flask.Request, g: Any) -> None:
@@ -87,27 +75,19 @@ class Authenticator:
                 return
             route = rule.rule, request.method
             permission = permissions[route]
-            g.caller = identify(request, permission)
+            g.caller = identify(request, g, permission)
             if route in starts_runs:
                 self._integrations.check_may_start_runs(g.caller, is_submit=permission is Permission.SUBMIT)
 
-        def before_request() -> None:
-            request, g = request_ctx.request, app_ctx.g
-            authenticate(request, g)
-            for hook in before:
-                hook(request, g)
+        return authenticate
 
-        app.before_request(before_request)
-        if everyone is None:
-            app.after_request(partial(_after_request, after))
-
-    def _identify(self, request: flask.Request, permission: Permission) -> Caller:
+    def _identify(self, request: flask.Request, g: Any, permission: Permission) -> Caller:
         header = request.environ.get("HTTP_AUTHORIZATION")
         if permission is Permission.PUBLIC or (header is None and self._needs_no_key(permission)):
             return PUBLIC_CALLER
         if header is None:
             raise Unauthenticated
-        caller = app_ctx.g.caller = self._caller(header)  # also for the logs, if its right is missing
+        caller = g.caller = self._caller(header)  # also for the logs, if its right is missing
         check_may(caller, permission)
         return caller
 
@@ -155,16 +135,6 @@ class Authenticator:
         if now >= key.expires_at:
             raise Unauthenticated(f"the key {key.id} has expired; ask an admin of Bucket for a new one")
         return key
-
-
-def _after_request(hooks: Sequence[AfterRoute], response: flask.Response) -> flask.Response:
-    request, g = request_ctx.request, app_ctx.g
-    for hook in hooks:
-        hook(response, request, g)
-    if g.get("caller") is not PUBLIC_CALLER:  # a cache must not give one caller's response to another
-        vary = response.headers.get("Vary")
-        response.headers["Vary"] = "Authorization" if vary is None else f"{vary}, Authorization"
-    return response
 
 
 def _is_in(networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:

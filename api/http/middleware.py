@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -127,17 +127,55 @@ class OrjsonProvider(JSONProvider):
         return flask.Response(encode_lenient(self._prepare_response_obj(args, kwargs)), mimetype="application/json")
 
 
-def register_middleware(app: flask.Flask, settings: Settings) -> None:
-    """Install the middleware in ``app``; call it before any route is added."""
+BeforeRoute = Callable[[flask.Request, Any], None]
+"""What runs before the route of a request; it is given the request and flask's ``g``, and raises what refuses it."""
+AfterRoute = Callable[[flask.Response, flask.Request, Any], None]
+
+
+class RequestHooks:
+    """What runs before and after each request, in one hook of flask's each.
+
+    Each of their own would look up the request and its context again, which costs more than most of them.
+    """
+
+    def __init__(self, app: flask.Flask, settings: Settings) -> None:
+        self._before: tuple[BeforeRoute, ...] = ()
+        self._after: tuple[AfterRoute, ...] = (_make_after_route(logs_polls=settings.log_level == "DEBUG"),)
+        app.before_request(self._run_before)
+        app.after_request(self._run_after)
+
+    def add(self, before: Sequence[BeforeRoute], after: Sequence[AfterRoute] = ()) -> None:
+        """Run ``before`` after what runs before a request already, and ``after`` before what runs after it already."""
+        self._before = (*self._before, *before)
+        self._after = (*after, *self._after)
+
+    def _run_before(self) -> flask.Response | None:
+        request, g = request_ctx.request, app_ctx.g  # not through flask's proxies: each access costs 2 µs
+        _begin(request, g)
+        # A path with and one without a final slash are two paths: no redirect from one to the other.
+        if isinstance(request.routing_exception, RequestRedirect):
+            return problems.problem_response(problems.route_not_found())
+        for hook in self._before:
+            hook(request, g)
+        return None
+
+    def _run_after(self, response: flask.Response) -> flask.Response:
+        request, g = request_ctx.request, app_ctx.g
+        for hook in self._after:
+            hook(response, request, g)
+        return response
+
+
+def register_middleware(app: flask.Flask, settings: Settings) -> RequestHooks:
+    """Install the middleware in ``app``, and return what others can add to; call it before any route is added."""
     app.json = OrjsonProvider(app)
-    app.before_request(_before_request)
-    app.after_request(_make_after_request(logs_polls=settings.log_level == "DEBUG"))
+    hooks = RequestHooks(app, settings)
     if settings.cors_origins:
         _register_cors(app, frozenset(settings.cors_origins))
+    return hooks
 
 
-def _before_request() -> flask.Response | None:
-    request, g = request_ctx.request, app_ctx.g  # not through flask's proxies: each access costs 2 µs
+def _begin(request: flask.Request, g: Any) -> None:
     g.started_at_s = time.perf_counter()
     client_request_id = request.environ.get("HTTP_X_REQUEST_ID")
     request_id = (
@@ -146,19 +184,14 @@ def _before_request() -> flask.Response | None:
     g.request_id = request_id
     clear_contextvars()  # a request that did not get this far must not leave its id to this one
     bind_contextvars(request_id=request_id)
-    # A path with and one without a final slash are two paths: no redirect from one to the other.
-    if isinstance(request.routing_exception, RequestRedirect):
-        return problems.problem_response(problems.route_not_found())
-    return None
 
 
-def _make_after_request(*, logs_polls: bool) -> Callable[[flask.Response], flask.Response]:
+def _make_after_route(*, logs_polls: bool) -> AfterRoute:
     log = structlog.get_logger("api.access")
 
-    def after_request(response: flask.Response) -> flask.Response:
-        request, g = request_ctx.request, app_ctx.g
-        response.headers["X-Request-ID"] = g.request_id
-        response.headers["X-Content-Type-Options"] = "nosniff"
+    def after_route(response: flask.Response, request: flask.Request, g: Any) -> None:
+        response.headers.add("X-Request-ID", g.request_id)
+        response.headers.add("X-Content-Type-Options", "nosniff")
         if "Cache-Control" not in response.headers:  # without it, a shared cache may keep a 200 for some minutes
             response.headers["Cache-Control"] = "no-store"
         seconds = time.perf_counter() - g.started_at_s
@@ -177,9 +210,8 @@ def _make_after_request(*, logs_polls: bool) -> Callable[[flask.Response], flask
                 duration_ms=round(seconds * 1000, 2),
             )
         clear_contextvars()  # what this thread logs after the response belongs to no request
-        return response
 
-    return after_request
+    return after_route
 
 
 def _path_fields(request: flask.Request, response: flask.Response) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import flask
 from flask.globals import app_ctx
 
-from api.auth.authentication import AfterRoute, BeforeRoute
+from api.http.middleware import AfterRoute, BeforeRoute
 from api.limits.hint_memory import WINDOW_S
 from api.limits.rate_limiter import RateLimiter
 from api.limits.route_classes import classes_by_rule

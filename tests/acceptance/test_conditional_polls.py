@@ -69,7 +69,7 @@ def test_a_poll_is_private_and_revalidated_each_time(caller: ApiClient, final_vi
     ):
         response = caller.get(url + query, headers=headers)
         assert response.headers["Cache-Control"] == "private, no-cache"
-        assert response.headers["Vary"] == "Accept-Encoding"
+        assert response.headers["Vary"] == "Accept-Encoding, Authorization"
         assert response.headers["ETag"] == etag_of(final_view)
         assert "Retry-After" not in response.headers, "a final run never moves again"
         if response.status_code == 200:

@@ -83,7 +83,10 @@ def test_an_agent_is_accepted_as_an_execution_of_one_step(caller: ApiClient, pre
 def test_polled_resources_are_private_and_not_cached(caller: ApiClient, path: str) -> None:
     response = caller.get(path)
     assert response.status_code == 200
-    assert (response.headers["Cache-Control"], response.headers["Vary"]) == ("private, no-cache", "Accept-Encoding")
+    assert (response.headers["Cache-Control"], response.headers["Vary"]) == (
+        "private, no-cache",
+        "Accept-Encoding, Authorization",
+    )
 
 
 @pytest.mark.parametrize("path", ["/execution-logs", "/executions", "/api/v1/execution-logs", "/api/v1/executions"])
@@ -97,7 +100,7 @@ def test_a_poll_has_every_field_of_the_contract(caller: ApiClient, finished_id: 
     assert all(set(line) == LINE for line in body["logs"])
     assert response.headers["ETag"] == f'W/"{finished_id}.{body["rev"]}"'
     assert response.headers["Cache-Control"] == "private, no-cache"
-    assert response.headers["Vary"] == "Accept-Encoding"
+    assert response.headers["Vary"] == "Accept-Encoding, Authorization"
     assert "Retry-After" not in response.headers
 
 

@@ -269,11 +269,9 @@ def test_while_authentication_is_off_everyone_is_the_local_caller(services: Serv
     assert client.get("/keys").status_code == 200
 
 
-def test_a_response_of_a_caller_varies_with_its_key(api: Api, services: Services) -> None:
-    key = api.keys[Role.READER]["key"]
-    assert api.call("GET", "/dead-letters", key).headers["Vary"] == "Authorization", "also a refusal"
-    assert api.call("GET", "/me", key).headers["Vary"] == "Accept-Encoding, Authorization"
-    assert api.call("GET", "/executions").headers["Vary"] == "Authorization"
-    assert "Authorization" not in api.call("GET", "/openapi.json").headers.get("Vary", "")
-    app, _ = create_app(replace(services, settings=replace(services.settings, auth="off")))
-    assert app.test_client().get("/me").headers["Vary"] == "Accept-Encoding"
+def test_what_a_cache_may_store_of_a_caller_varies_with_its_key(api: Api) -> None:
+    for path, key in (("/me", api.keys[Role.READER]["key"]), ("/executions", api.keys[Role.ADMIN]["key"])):
+        headers = api.call("GET", path, key).headers
+        assert (headers["Cache-Control"], headers["Vary"]) == ("private, no-cache", "Accept-Encoding, Authorization")
+    assert api.call("GET", "/dead-letters", api.keys[Role.READER]["key"]).headers["Cache-Control"] == "no-store"
+    assert "Authorization" not in api.call("GET", "/openapi.json").headers.get("Vary", ""), "everyone's document"
