@@ -1,4 +1,4 @@
-"""The register of integrations on a real stack with two processes of the API, each reached by connections of its own."""
+"""The register of integrations on a real stack with two processes of the API, each on connections of its own."""
 
 from __future__ import annotations
 
