@@ -14,6 +14,7 @@ from tests.acceptance.client import AGENTS, ApiClient
 from tests.stack import Stack
 from tests.stored_text import places_with
 from tests.waiting import wait_until
+from worker.steps.protection.step_protection import MARKED_MAX_BYTES
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 OTHER_KEY = base64.b64encode(bytes(range(1, 33))).decode()
@@ -89,6 +90,15 @@ def _sealed_in(value: Any) -> int:
         return int(key_id_of(value) is not None)
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return sum(map(_sealed_in, inner))
+
+
+def test_an_output_whose_marked_fields_are_too_large_fails_the_step_and_shows_nothing(
+    caller: ApiClient, stack: Stack, pin: str
+) -> None:
+    view = keeper(caller, pin * (MARKED_MAX_BYTES // len(pin) // 2 + 1))  # the agent returns it twice
+    assert (view["status"], view["error"]["error_code"]) == ("failed", "output_too_large")
+    assert pin not in everything_shown(caller, view["execution_id"])
+    assert places_with(stack, pin) == set()
 
 
 def test_a_marked_number_is_masked_too(caller: ApiClient) -> None:

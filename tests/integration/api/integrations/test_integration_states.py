@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -109,6 +109,18 @@ def test_an_older_state_never_replaces_a_newer_one(process: Process) -> None:
     assert not process.may_submit(integration)
     process.states.put(IntegrationState(integration.id, SUSPENDED, integration.version + 2))
     process.states.put(IntegrationState(integration.id, ACTIVE, integration.version + 1))
+    assert not process.may_submit(integration)
+
+
+def test_the_next_look_finds_what_another_process_has_changed(process: Process, database: Database) -> None:
+    integration = added(process.store, "acme", ACTIVE)
+    register = database.collection("integrations")
+    register.update_one({"_id": integration.id}, {"$set": {"changed_at": NOON - timedelta(days=1)}})
+    assert process.may_submit(integration)
+    now = datetime.now(UTC)
+    process.states.refresh(now)
+    process.store.save(replace(integration, status=SUSPENDED))
+    process.states.refresh(now)
     assert not process.may_submit(integration)
 
 

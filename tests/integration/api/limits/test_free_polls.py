@@ -57,6 +57,15 @@ def test_a_poll_is_free_for_each_caller_if_it_comes_as_told_and_costs_if_it_come
     assert left(poll(api, run)) == BURST - 1
 
 
+def test_the_hint_of_a_held_poll_counts_from_when_it_came(make_api: Callable[..., Api]) -> None:
+    api = make_api(rate_limits=FEW_POLLS)
+    run = new_run(api)
+    began_at = time.monotonic()
+    held = api.call("GET", f"/execution-logs/{run}", headers={"Prefer": "wait=2"})
+    assert held.json["poll_after_ms"] <= (time.monotonic() - began_at) * 1_000, "it has waited as long as its hint"
+    assert left(poll(api, run)) == BURST
+
+
 def test_a_recent_end_is_free_to_see_once_and_an_old_one_is_not(make_api: Callable[..., Api]) -> None:
     api = make_api(rate_limits=FEW_POLLS)
     recent, old = new_run(api), new_run(api)

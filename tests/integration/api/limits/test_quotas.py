@@ -25,6 +25,24 @@ def test_no_more_runs_wait_than_the_quota_permits(make_api: Callable[..., Api]) 
     assert one.submit(key=one.new_key(integrator="other")).status_code == 202, "it has a quota of its own, or none"
 
 
+def test_the_items_of_a_batch_and_submits_in_a_row_are_counted_one_by_one(make_api: Callable[..., Api]) -> None:
+    api = make_api(quotas={"public": Quota(queued=3), "acme": Quota(queued=8)})
+    batch = api.call("POST", "/run-basket/batch", json={"items": [RUN] * 5}).json
+    assert sorted(item["status"] for item in batch["items"]) == [202, 202, 202, 429, 429]
+    key = api.new_key(integrator="acme")  # of eight, one is accepted by the count before
+    assert [api.submit(key=key).status_code for _ in range(10)] == [202] * 8 + [429] * 2
+
+
+def test_a_run_that_has_begun_waits_no_more_but_is_not_done(make_api: Callable[..., Api]) -> None:
+    api = make_api(quotas={"public": Quota(running=2), "acme": Quota(queued=2)})
+    acme = api.new_key(integrator="acme")
+    assert [api.submit(key=key).status_code for key in (api.key, api.key, acme, acme)] == [202] * 4
+    api.services.database.collection("executions").update_many({}, {"$set": {"status": "running"}})
+    refused = api.submit()
+    assert (refused.status_code, refused.json["quota"]) == (429, "running")
+    wait_until(lambda: api.submit(key=acme).status_code == 202, 5, "no run of acme waits")
+
+
 def test_submits_at_once_do_not_share_what_is_left(make_api: Callable[..., Api]) -> None:
     api = make_api(quotas={"public": Quota(queued=3)})
     begin = Barrier(8)
