@@ -93,6 +93,15 @@ def test_a_faulty_request_is_refused_with_the_place(api: Api, change: dict[str, 
         assert (fault["pointer"], hint in fault["message"]) == (pointer, True), fault
 
 
+def test_an_integration_may_name_a_basket_of_its_own_and_none_of_others(api: Api) -> None:
+    author = api.key_of(Role.AUTHOR, integrator="acme")
+    created = api.send("POST", "/create-basket", {"name": "own", "agents": ["financial_coordinator"]}, key=author)
+    assert created.status_code == 201, created.json
+    assert api.registered(baskets=["own"])
+    refused = api.send("POST", "/integrations", REQUEST | {"name": "other", "baskets": ["own"]})
+    assert (refused.status_code, refused.get_json()["details"][0]["pointer"]) == (400, "/baskets/0")
+
+
 def test_an_unknown_item_is_refused_with_the_nearest_and_ticks_nothing(api: Api) -> None:
     path = f"/integrations/{api.registered()}"
     refused = api.send("PUT", f"{path}/checklist", {"data_minimised": True, "poll_after_obeid": True})
