@@ -1,4 +1,4 @@
-"""How many buckets a process keeps: the oldest go, but none with something that Redis does not know yet."""
+"""Whose bucket a request is taken from, and how many a process keeps: none goes that Redis does not know yet."""
 
 from __future__ import annotations
 
@@ -39,3 +39,14 @@ def test_the_oldest_buckets_are_forgotten_if_redis_knows_all_of_them(monkeypatch
         limiter.bucket_of(caller, LimitClass.POLL) is bucket for caller, bucket in zip(CALLERS, buckets, strict=True)
     ]
     assert kept == [True, False, False, True, True, True]
+
+
+def test_a_token_shares_its_bucket_with_no_key_and_no_other_integrator() -> None:
+    limiter = Shared().limiter
+    key = Caller("key:1", Role.INTEGRATOR, "acme", key_id="1")
+    token = Caller("key:1", Role.INTEGRATOR, "acme")
+    elsewhere = Caller("key:1", Role.INTEGRATOR, "zenith")
+    buckets = {limiter.bucket_of(caller, LimitClass.POLL) for caller in (key, token, elsewhere)}
+    assert len(buckets) == 3
+    assert limiter.bucket_of(token, LimitClass.POLL) in buckets
+    assert len({bucket.caller for bucket in buckets if bucket is not None}) == 3, "nor in Redis"
