@@ -33,6 +33,13 @@ def test_the_items_of_a_batch_and_submits_in_a_row_are_counted_one_by_one(make_a
     assert [api.submit(key=key).status_code for _ in range(10)] == [202] * 8 + [429] * 2
 
 
+def test_the_count_of_one_integrator_is_not_that_of_another(make_api: Callable[..., Api]) -> None:
+    api = make_api(quotas={"*": Quota(queued=20)})
+    other = api.new_key(integrator="other")
+    assert api.call("POST", "/run-basket/batch", json={"items": [RUN] * 20}).status_code == 202
+    assert [api.submit(key=key).status_code for key in (api.key, other, api.key)] == [429, 202, 429]
+
+
 def test_a_run_that_has_begun_waits_no_more_but_is_not_done(make_api: Callable[..., Api]) -> None:
     api = make_api(quotas={"public": Quota(running=2), "acme": Quota(queued=2)})
     acme = api.new_key(integrator="acme")
