@@ -1,38 +1,49 @@
 """Checks at each submit that the integration of its key is active, without a round trip of its own.
 
-The statuses are cached in this process; a background thread asks for those that have changed since it last asked. While
-MongoDB is away, the cached ones count.
+The statuses are cached in this process; a background thread asks for those that have changed since it last asked. Only
+a refusal needs the status of this moment: callers do not repeat it, and a key may have been issued just now, by another
+process. While MongoDB is away, the cached ones count.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
 from shared.clock import boottime_s
 from shared.domain.access.caller import Caller
 from shared.domain.access.integration import IntegrationState, IntegrationStatus
-from shared.errors import IntegrationInactive
+from shared.errors import IntegrationInactive, Unavailable
 from shared.store.access.integration_store import MongoIntegrationStore
 
 _OVERLAP: Final = timedelta(seconds=10)
 """Changes are asked for again for this long: one that was stored later may bear an earlier time."""
 _RECHECK_AFTER_S: Final = 60.0
 """After a step of the server's clock a change may be missed; it is found after this time at the latest."""
+_REFUSED_AGAIN_S: Final = 0.1
+"""How old a status may be that refuses: a flood of refused submits is not one of reads."""
 
 
 class IntegrationStates:
     """The statuses of the integrations whose keys this process has seen."""
 
-    def __init__(self, store: MongoIntegrationStore, *, is_required: bool) -> None:
+    def __init__(
+        self, store: MongoIntegrationStore, *, is_required: bool, clock_s: Callable[[], float] = boottime_s
+    ) -> None:
         """``is_required``: a key that belongs to no integration may not submit either."""
         self._store = store
+        self._clock_s = clock_s
         self._lock = threading.Lock()
         self._is_required = is_required
         self._states: dict[str, IntegrationState] = {}
+        self._read_at_s: dict[str, float] = {}
+        """When those that were not active were last read."""
         self._changes_seen: datetime | None = None
-        self._rechecked_at_s = boottime_s()
+        self._rechecked_at_s = clock_s()
 
     def check_may_start_runs(self, caller: Caller, *, is_submit: bool) -> None:
         """Raise IntegrationInactive if the integration of ``caller`` is not active.
@@ -72,14 +83,26 @@ class IntegrationStates:
             if state.id in self._states:
                 self.put(state)
         self._changes_seen = max(self._changes_seen or now, now - _OVERLAP)
-        if boottime_s() - self._rechecked_at_s > _RECHECK_AFTER_S:
-            self._rechecked_at_s = boottime_s()
+        if self._clock_s() - self._rechecked_at_s > _RECHECK_AFTER_S:
+            self._rechecked_at_s = self._clock_s()
             for state in self._store.find_states(list(self._states)):
                 self.put(state)
 
     def _status_of(self, integration_id: str) -> IntegrationStatus | None:
-        if integration_id not in self._states:
-            for state in self._store.find_states([integration_id]):
-                self.put(state)
+        state = self._states.get(integration_id)
+        if state is None:
+            self._read(integration_id)
+        elif state.status is not IntegrationStatus.ACTIVE and self._is_old(integration_id):
+            with suppress(Unavailable):
+                self._read(integration_id)
         state_now = self._states.get(integration_id)
         return None if state_now is None else state_now.status
+
+    def _is_old(self, integration_id: str) -> bool:
+        return self._clock_s() - self._read_at_s.get(integration_id, -math.inf) > _REFUSED_AGAIN_S
+
+    def _read(self, integration_id: str) -> None:
+        began_at_s = self._clock_s()
+        for state in self._store.find_states([integration_id]):
+            self.put(state)
+            self._read_at_s[state.id] = began_at_s

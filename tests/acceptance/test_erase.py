@@ -128,6 +128,46 @@ def test_it_may_come_twice_and_a_run_that_is_not_done_is_refused(caller: ApiClie
     assert erase(caller, "1763700000_0000000000000000", 404)["error_code"] == "execution_not_found"
 
 
+def test_the_reason_of_a_cancel_goes_too(caller: ApiClient, content: str, stack: Stack) -> None:
+    running = caller.submit_agent("sleeper", seconds=60)
+    caller.post(f"/executions/{running}/cancel", {"reason": content})
+    caller.wait_done(running)
+    assert "executions" in places_with(stack, content)
+    erase(caller, running)
+    assert places_with(stack, content) == set()
+
+
+def test_an_erased_run_is_no_dead_letter_and_lines_of_other_runs_stay(
+    caller: ApiClient, content: str, stack: Stack
+) -> None:
+    letter = caller.submit_agent("simulate", script=["failed:worker_lost"])
+    caller.wait_done(letter)
+    run_with_content(caller, content)
+
+    def letters() -> set[str]:
+        return {each["id"] for each in caller.get("/dead-letters").json()["dead_letters"]}
+
+    wait_until(lambda: "logs" in places_with(stack, content), 10, "the lines are in the stream")
+    assert letter in letters()
+    erase(caller, letter)
+    assert letter not in letters()
+    requeued = caller.post(f"/dead-letters/{letter}/requeue", {})
+    assert (requeued.status_code, requeued.json()["error_code"]) == (404, "not_found")
+    assert "logs" in places_with(stack, content)
+
+
+def test_memories_of_a_later_run_and_of_other_integrators_stay(caller: ApiClient, content: str, stack: Stack) -> None:
+    memories = stack.mongo()["agent_memory"]
+    own_id, others_id = "public:basket:erasable:babbler", "other:basket:erasable:babbler"
+    first, second = run_with_content(caller, f"first-{content}"), run_with_content(caller, f"second-{content}")
+    erase(caller, first)
+    assert memories.find_one({"_id": own_id}), "the later run has replaced it"
+    memories.insert_one(memories.find_one({"_id": own_id}) | {"_id": others_id})
+    erase(caller, second)
+    assert [each["_id"] for each in memories.find({"_id": {"$in": [own_id, others_id]}})] == [others_id]
+    memories.delete_one({"_id": others_id})
+
+
 def test_a_retry_that_copied_outputs_keeps_its_own(caller: ApiClient, content: str) -> None:
     first = run_with_content(caller, content, fails=True)
     second = caller.post(f"/executions/{first}/retry", {}).json()["execution_id"]

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from shared.sealing import key_id_of
 from tests.acceptance.client import AGENTS, ApiClient
 from tests.stack import Stack
 from tests.stored_text import places_with
 from tests.waiting import wait_until
+from worker.steps.protection.step_protection import MARKED_MAX_BYTES
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 OTHER_KEY = base64.b64encode(bytes(range(1, 33))).decode()
@@ -70,6 +72,33 @@ def test_the_agent_gets_the_value_and_no_store_and_no_reply_has_it(
         assert {each["code"] for each in view["result"]["seen"]["codes"]} == {"***"}
         assert view["steps"][0]["attempts"] == (3 if more.get("fails_until") else 1)
         assert "the pin is <input.person.pin>" in {line["message"] for line in view["logs"]}
+
+
+def test_an_erased_run_keeps_nothing_that_is_sealed_and_needs_no_key_any_more(
+    caller: ApiClient, stack: Stack, pin: str
+) -> None:
+    execution_id = keeper(caller, pin)["execution_id"]
+    assert _sealed_in(stack.mongo()["executions"].find_one({"_id": execution_id})) >= 2
+    assert caller.request("DELETE", f"/executions/{execution_id}").status_code == 200
+    document = stack.mongo()["executions"].find_one({"_id": execution_id})
+    assert (_sealed_in(document), "sealed" in document) == (0, False)
+
+
+def _sealed_in(value: Any) -> int:
+    """Return the number of sealed values in a document."""
+    if isinstance(value, bytes):
+        return int(key_id_of(value) is not None)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(_sealed_in, inner))
+
+
+def test_an_output_whose_marked_fields_are_too_large_fails_the_step_and_shows_nothing(
+    caller: ApiClient, stack: Stack, pin: str
+) -> None:
+    view = keeper(caller, pin * (MARKED_MAX_BYTES // len(pin) // 2 + 1))  # the agent returns it twice
+    assert (view["status"], view["error"]["error_code"]) == ("failed", "output_too_large")
+    assert pin not in everything_shown(caller, view["execution_id"])
+    assert places_with(stack, pin) == set()
 
 
 def test_a_marked_number_is_masked_too(caller: ApiClient) -> None:

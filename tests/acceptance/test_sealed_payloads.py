@@ -95,6 +95,7 @@ def test_a_chain_goes_on_after_its_checkpoint_and_a_retry_reuses_what_is_sealed(
         {"text": content}, "ValueError: nothing to do, again",
     ), "it has found its checkpoint"  # fmt: skip
     assert caller.get(f"/executions/{second}/outputs/large").json() == {"text": content * 40_000}
+    assert collections_with(stack, content) == set()
 
 
 def test_a_batch_of_quick_runs_is_sealed_too(caller: ApiClient, stack: Stack, content: str) -> None:

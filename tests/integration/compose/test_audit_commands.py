@@ -114,3 +114,11 @@ def test_the_store_itself_is_verified(bucketd: Bucketd, key_id: str, services: S
 
     services.database.collection("audit").update_one({"_id": 2}, {"$set": {"subject": "nobody"}})
     assert "event 2 of the store was changed" in bucketd("audit", "verify", code=1).stdout
+
+
+def test_a_store_whose_first_events_were_deleted_is_not_intact(
+    bucketd: Bucketd, key_id: str, services: Services
+) -> None:
+    bucketd("audit", "verify")
+    services.database.collection("audit").delete_one({"_id": 1})
+    assert "the first event, 2, does not follow" in bucketd("audit", "verify", code=1).stdout

@@ -7,7 +7,18 @@ import base64
 import pytest
 
 from shared.errors import EncryptionKeyMissing, SealBroken, SettingsError
-from shared.sealing import NO_SEALER, KeyRing, Sealer, key_id_of, parse_key_ring
+from shared.sealing import (
+    NO_SEALER,
+    KeyRing,
+    Sealer,
+    checkpoint_place,
+    input_place,
+    key_id_of,
+    log_place,
+    marked_place,
+    output_place,
+    parse_key_ring,
+)
 from shared.settings import Settings
 
 FIRST, SECOND = bytes(range(32)), bytes(range(1, 33))
@@ -21,6 +32,13 @@ def test_a_value_opens_at_its_place_alone_and_twice_the_same_is_sealed_different
     assert sealed != sealer.seal(b"content", "run-1:input")
     with pytest.raises(SealBroken):
         sealer.open(sealed, "run-2:input")
+
+
+def test_each_value_of_each_run_has_a_place_of_its_own() -> None:
+    of_runs, of_steps = (input_place, log_place), (output_place, marked_place, checkpoint_place)
+    places = [place(run) for place in of_runs for run in ("1", "2")]
+    places += [place(run, step) for place in of_steps for run in ("1", "2") for step in ("a", "b")]
+    assert len(set(places)) == 16
 
 
 def test_no_changed_byte_passes() -> None:

@@ -85,10 +85,21 @@ def test_an_illegal_move_says_what_comes_first(api: Api) -> None:
     ],
 )
 def test_a_faulty_request_is_refused_with_the_place(api: Api, change: dict[str, Any], pointer: str, hint: str) -> None:
-    refused = api.send("POST", "/integrations", REQUEST | change)
-    assert (refused.status_code, refused.get_json()["error_code"]) == (400, "validation_failed")
-    [fault] = refused.get_json()["details"]
-    assert (fault["pointer"], hint in fault["message"]) == (pointer, True), fault
+    correction = f"/integrations/{api.registered(name='other')}"
+    for method, path in (("POST", "/integrations"), ("PUT", correction)):
+        refused = api.send(method, path, REQUEST | change)
+        assert (refused.status_code, refused.get_json()["error_code"]) == (400, "validation_failed")
+        [fault] = refused.get_json()["details"]
+        assert (fault["pointer"], hint in fault["message"]) == (pointer, True), fault
+
+
+def test_an_integration_may_name_a_basket_of_its_own_and_none_of_others(api: Api) -> None:
+    author = api.key_of(Role.AUTHOR, integrator="acme")
+    created = api.send("POST", "/create-basket", {"name": "own", "agents": ["financial_coordinator"]}, key=author)
+    assert created.status_code == 201, created.json
+    assert api.registered(baskets=["own"])
+    refused = api.send("POST", "/integrations", REQUEST | {"name": "other", "baskets": ["own"]})
+    assert (refused.status_code, refused.get_json()["details"][0]["pointer"]) == (400, "/baskets/0")
 
 
 def test_an_unknown_item_is_refused_with_the_nearest_and_ticks_nothing(api: Api) -> None:
@@ -163,6 +174,13 @@ def test_where_integrations_are_required_a_plain_key_only_polls(start_api: Calla
     assert api.submit(api.key_of(Role.INTEGRATOR, integration=integration_id)).status_code == 202
     not_yet = api.key_of(Role.INTEGRATOR, integration=api.approved(name="later"))
     assert "is approved" in api.submit(not_yet).get_json()["detail"]
+
+
+def test_a_new_key_may_submit_in_every_process_at_once(api: Api, start_api: Callable[..., Api]) -> None:
+    other = start_api()
+    integration_id = api.approved()  # so this process knows it as approved
+    key = other.send("POST", f"/integrations/{integration_id}/activate").get_json()["key"]
+    assert [process.submit(key).status_code for process in (api, other)] == [202, 202]
 
 
 def test_by_default_a_plain_key_submits(api: Api) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
+import redis
 
 from api.app import create_app
 from api.auth.key_service import KeyService
@@ -16,6 +17,7 @@ from shared.bootstrap import bootstrap
 from shared.domain.access.api_key import KeyRequest
 from shared.domain.access.caller import Role
 from shared.limits import RateLimit
+from shared.live.shared_buckets import Charge, SharedBuckets
 from shared.settings import Settings
 from tests.integration.api.limits.conftest import PEPPER, RUN, Api, limits
 from tests.waiting import wait_until
@@ -102,6 +104,18 @@ def test_an_empty_redis_means_full_buckets(make_api: Callable[..., Api]) -> None
     api.services.redis.flushall()
     other = make_api(rate_limits=limits(submit=RateLimit(0.001, 3)))
     assert statuses([other], 4, api.key) == [202, 202, 202, 429]
+
+
+def test_a_bucket_expires_when_it_is_full_and_one_of_a_later_clock_refuses_nobody(redis_url: str) -> None:
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        charge = Charge("submit:key:a", per_s=1, burst=5, cost=1, needed=1)
+        [level] = SharedBuckets(client).charge([charge])
+        assert (level.is_taken, level.tokens) == (True, 4)
+        assert 0 < client.pttl("limit:submit:key:a") <= 1_000
+        in_ten_years = 10 * 365 * 86_400_000
+        client.set("limit:submit:key:a", str(client.time()[0] * 1_000 + in_ten_years))  # the clock was set back since
+        [level] = SharedBuckets(client).charge([charge])
+        assert (level.is_taken, level.tokens) == (True, 4)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -14,10 +14,13 @@ from click.testing import CliRunner
 from compose.cli.rotate_data import rotate_data
 from shared.domain.execution import PUBLIC_INTEGRATOR, Execution, LogEvent
 from shared.domain.lifecycle.decision import StepOutput
-from shared.domain.lifecycle.transitions import complete
+from shared.domain.lifecycle.erasure import erase
+from shared.domain.lifecycle.transitions import cancel, complete
+from shared.errors import StaleWrite
 from shared.sealing import KeyRing, Sealer, input_place, key_id_of
 from shared.store.database import Database
 from shared.store.executions.checkpoint_store import MongoCheckpointStore
+from shared.store.executions.erasure_store import MongoErasureStore
 from shared.store.executions.payload_seal import PayloadSeal
 from shared.store.executions.store import MongoExecutionStore
 from shared.store.executions.updates import ProgressReport
@@ -118,6 +121,58 @@ def test_what_workers_write_meanwhile_is_kept(database: Database) -> None:
     newest = checkpoints.load_newest(lease)
     assert newest is not None
     assert NEW_ALONE.open(newest, f"{run.id}:checkpoint:next") == b'{"done":59}'
+
+
+class OvertakenSealer(Sealer):
+    """Lets somebody else write once, after a value was read and before it is written."""
+
+    def __init__(self, overtake: Callable[[], object]) -> None:
+        super().__init__(KeyRing({"new": NEW, "old": OLD}), seals_payloads=True)
+        self._overtakes = [overtake]
+
+    def move(self, value: bytes, place: str, new_place: str) -> bytes:
+        while self._overtakes:
+            self._overtakes.pop()()
+        return super().move(value, place, new_place)
+
+
+def test_what_is_erased_meanwhile_stays_erased(database: Database) -> None:
+    store, decision = store_with(database, OLD_FIRST), accept_decision("only")
+    run = replace(decision.execution, input=OLD_FIRST.seal(b'{"a":1}', input_place(decision.execution.id)))
+    run = store.create(replace(decision, execution=run))
+    cancelled = cancel(run, NOON)
+    assert cancelled is not None
+    run = store.save(run, cancelled).execution
+    erased = erase(run, NOON)
+    assert erased is not None
+    failures = rotate_all(database, OvertakenSealer(lambda: MongoErasureStore(database).empty(run, erased)))
+    document = database.collection("executions").find_one({"_id": run.id})
+    assert document is not None
+    assert (failures, document["input"], "sealed" in document) == ({}, b"{}", False)
+
+
+def test_a_memory_that_a_run_replaces_meanwhile_is_kept(database: Database) -> None:
+    memories, place = database.collection("agent_memory"), "public:agent:a:a"
+    memories.insert_one({"_id": place, "json": OLD_FIRST.seal(b'{"older":1}', place)})
+    newer = OLD_FIRST.seal(b'{"newer":1}', place)
+    overtaken = OvertakenSealer(lambda: memories.update_one({"_id": place}, {"$set": {"json": newer}}))
+    assert MongoKeyRotation(database, overtaken).rotate_memories() == 0
+    assert [each["json"] for each in memories.find()] == [newer]
+
+
+def test_an_erasure_is_of_the_run_that_was_read(database: Database) -> None:
+    run = store_with(database, OLD_FIRST).create(accept_decision("only"))
+    cancelled = cancel(run, NOON)
+    assert cancelled is not None
+    done = store_with(database, OLD_FIRST).save(run, cancelled).execution
+    erased, erasures = erase(done, NOON), MongoErasureStore(database)
+    assert erased is not None
+    record = erasures.empty(done, erased)
+    with pytest.raises(StaleWrite):
+        erasures.empty(done, erased)
+    stored = store_with(database, OLD_FIRST).read(PUBLIC_INTEGRATOR, run.id)
+    assert stored is not None
+    assert stored.execution.rev == record.execution.rev
 
 
 def test_a_missing_key_is_told_and_keeps_no_other_run_back(database: Database) -> None:

@@ -11,6 +11,8 @@ from shared.domain.execution import PUBLIC_INTEGRATOR, ErrorKind, Execution, Run
 from shared.domain.lifecycle.decision import StepOutput
 from shared.domain.lifecycle.transitions import cancel, complete, fail
 from shared.ids import new_execution_id
+from shared.store.access.audit_sequencer import AuditSequencer
+from shared.store.access.audit_store import MongoAuditStore
 from shared.store.database import Database
 from shared.store.executions.checkpoint_store import MongoCheckpointStore
 from shared.store.executions.retention import RetentionSweep
@@ -52,6 +54,19 @@ def test_a_final_run_past_its_retention_is_deleted_with_its_outputs(
     assert store.load(PUBLIC_INTEGRATOR, young.id) is not None
     assert store.load(PUBLIC_INTEGRATOR, going_on.id) is not None, "an unfinished run is never too old"
     assert not RetentionSweep(database).delete_expired(WEEK_LATER, days=6)
+
+
+def test_a_run_stays_until_its_event_is_in_the_audit_log_which_keeps_it(
+    database: Database, store: MongoExecutionStore
+) -> None:
+    old, sweep = ended_run(store), RetentionSweep(database)
+    event = {"action": "execution.submit", "subject": "key:x"}
+    database.collection("executions").update_one({"_id": old.id}, {"$set": {"audit": event}})
+    assert not sweep.delete_expired(WEEK_LATER, days=6)
+    assert AuditSequencer(database).sequence(WEEK_LATER, 1)
+    assert sweep.delete_expired(WEEK_LATER, days=6) == [(PUBLIC_INTEGRATOR, old.id)]
+    sweep.delete_expired(WEEK_LATER + timedelta(days=365), days=6)
+    assert [each.event.object for each in MongoAuditStore(database).read_all()] == [old.id]
 
 
 def test_orphaned_outputs_are_deleted_when_their_run_has_ended_or_is_absent(
