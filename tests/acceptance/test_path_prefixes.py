@@ -43,5 +43,5 @@ def test_a_repeat_through_the_proxy_is_the_same_request(caller: ApiClient) -> No
 
 
 def test_no_header_of_a_caller_changes_the_path(caller: ApiClient) -> None:
-    """A proxy that decides by the path must see the path that is served; the peer is this machine, as a proxy may be."""
+    """A proxy that decides by the path must see the one that is served; the peer is this machine, as it may be."""
     assert caller.get("/api/v1/ready", headers={"SCRIPT_NAME": "/api"}).status_code == 200
