@@ -145,7 +145,7 @@ class AuditRecorder:
             action=action,
             subject=caller.subject,
             key_id=caller.key_id,
-            integrator=caller.integrator,
+            integrator=None if caller is PUBLIC_CALLER else caller.integrator,
             address=_address(),
             object_id=values[0] if values and is_safe_name(values[0]) else None,
             request_id=g.request_id,
