@@ -127,6 +127,9 @@ worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
 limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 8190
+# By default gunicorn takes the path from SCRIPT_NAME and PATH_INFO if the peer is on this machine. A proxy there may
+# pass on such a header of a caller, and would then decide by another path than the one that is served.
+forwarder_headers = ""
 accesslog = None  # api/http/middleware.py writes one with more fields
 loglevel = _loaded_settings.log_level.lower()
 logger_class = JsonLogger

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import flask
@@ -23,7 +26,7 @@ from api.limits.limited_request import limit_hooks
 from api.limits.rate_limiter import SETTLE_EVERY_S, RateLimiter
 from shared.bootstrap import Services
 from shared.domain.access.caller import Caller
-from shared.errors import Unavailable
+from shared.errors import OutcomeUnknown, Unavailable
 from shared.live.redis_monitor import RedisMonitor
 from shared.live.shared_buckets import SharedBuckets
 from shared.settings import Settings
@@ -77,7 +80,11 @@ class Trust:
     def tasks(self) -> Iterator[BackgroundTask]:
         """Yield what the background threads have to do."""
         if self._services.settings.requires_key:
-            yield BackgroundTask("refresh_keys", self._refresh_keys, lambda activity: activity.pause(REFRESH_EVERY_S))
+            # Two threads: what keeps one from being refreshed must not keep the other.
+            for name, refresh in (("keys", self._keys.refresh), ("integrations", self._states.refresh)):
+                yield BackgroundTask(
+                    f"refresh_{name}", partial(self._refresh, refresh), lambda activity: activity.pause(REFRESH_EVERY_S)
+                )
         if (tokens := self._tokens) is not None:
             # It waits for the network, and no request waits for it after a rest, so it does not pause like the others.
             yield BackgroundTask("refresh_signing_keys", tokens.source.refresh, lambda _: tokens.source.pause())
@@ -86,15 +93,12 @@ class Trust:
         if self._recorder is not None:
             yield BackgroundTask("store_audit", self._recorder.flush, self._pause_recorder)
 
-    def _refresh_keys(self) -> None:
+    def _refresh(self, refresh: Callable[[datetime], None]) -> None:
         now = self._services.clock.now_or_none()
-        if now is None:
-            return
-        try:
-            self._keys.refresh(now)
-            self._states.refresh(now)
-        except Unavailable:
-            return  # the thread that watches MongoDB has said so; what is cached goes on
+        # The thread that watches MongoDB says so if it is away; what is cached goes on.
+        if now is not None:
+            with suppress(Unavailable, OutcomeUnknown):
+                refresh(now)
 
     def _pause_recorder(self, activity: RequestActivity) -> None:
         waits = self._recorder is not None and self._recorder.has_waiting

@@ -14,7 +14,7 @@ from shared.bootstrap import Services
 from shared.domain.access.caller import Scope
 from shared.domain.execution import ExecutionRecord
 from shared.domain.lifecycle.erasure import erase
-from shared.errors import StaleWrite, Unavailable
+from shared.errors import OutcomeUnknown, StaleWrite, Unavailable
 from shared.live.erased_runs import erase_copies
 
 
@@ -36,7 +36,8 @@ def blueprint(services: Services, reader: ExecutionReader, poller: PollHandler) 
 def _erase(services: Services, reader: ExecutionReader, scope: Scope, execution_id: str) -> ExecutionRecord:
     """Erase a run in both stores, each part again if the run was erased before; return its record.
 
-    So the same request completes what a store that went away has left. Raises NotFinal, and Unavailable if one did.
+    So the same request completes what a store that went away has left. Raises NotFinal, Unavailable if nothing was
+    changed, and OutcomeUnknown if not all was done.
     """
     # Not by the reader, which opens what is sealed: content whose key is lost can be erased too.
     run = services.store.load(scope, execution_id) or reader.read(scope, execution_id, causal=True).execution
@@ -49,12 +50,12 @@ def _erase(services: Services, reader: ExecutionReader, scope: Scope, execution_
         record = reader.read(scope, execution_id, causal=True)
         if record.execution.erased_at is None:
             raise Unavailable
-    services.erasures.delete_beside(record.execution)
     try:
+        services.erasures.delete_beside(record.execution)
         erase_copies(services.redis, services.views, record.execution, reader.render(record))
-    except redis.RedisError as error:
-        raise Unavailable(
-            f"the content of execution {execution_id} is erased in MongoDB, but Redis is away and may still have "
-            "copies; send the same request again"
+    except (Unavailable, redis.RedisError) as error:  # not Unavailable: something was changed, and the audit says so
+        raise OutcomeUnknown(
+            f"execution {execution_id} is erased, but a store went away that may still have copies of its content; "
+            "send the same request again"
         ) from error
     return record

@@ -44,7 +44,7 @@ from shared.domain.access.audit_event import AuditEvent, Outcome
 from shared.domain.access.caller import PUBLIC_CALLER, Caller
 from shared.domain.access.key_format import key_id_of
 from shared.domain.access.safe_names import is_safe_name
-from shared.errors import BucketError, Forbidden, OutcomeUnknown, Unauthenticated, Unavailable
+from shared.errors import BucketError, Forbidden, InternalError, OutcomeUnknown, Unauthenticated, Unavailable
 from shared.store.access.audit_store import new_event_id
 
 AUTH_EVENTS_MAX: Final = 10
@@ -54,6 +54,8 @@ REFUSALS_MAX: Final = 60
 FLUSH_EVERY_S: Final = 0.5
 _QUEUE_MAX: Final = 10_000
 _READ_KINDS_MAX: Final = 20_000
+_NOT_KNOWN: Final = frozenset({OutcomeUnknown.error_code, InternalError.error_code})
+"""Errors that do not say whether anything was changed before them."""
 _NOT_WRITTEN: Final = "the audit log cannot be written, so nothing was done; send the same request again"
 
 
@@ -143,7 +145,7 @@ class AuditRecorder:
             action=action,
             subject=caller.subject,
             key_id=caller.key_id,
-            integrator=caller.integrator,
+            integrator=None if caller is PUBLIC_CALLER else caller.integrator,
             address=_address(),
             object_id=values[0] if values and is_safe_name(values[0]) else None,
             request_id=g.request_id,
@@ -237,4 +239,4 @@ def _outcome_of(status: int, error_code: str | None) -> Outcome:
         return Outcome.OK
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return Outcome.REFUSED
-    return Outcome.UNKNOWN if error_code == OutcomeUnknown.error_code else Outcome.FAILED
+    return Outcome.UNKNOWN if error_code in _NOT_KNOWN else Outcome.FAILED

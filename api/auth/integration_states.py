@@ -85,8 +85,13 @@ class IntegrationStates:
         self._changes_seen = max(self._changes_seen or now, now - _OVERLAP)
         if self._clock_s() - self._rechecked_at_s > _RECHECK_AFTER_S:
             self._rechecked_at_s = self._clock_s()
-            for state in self._store.find_states(list(self._states)):
-                self.put(state)
+            known = list(self._states)
+            found = {state.id: state for state in self._store.find_states(known)}
+            for integration_id in known:
+                if integration_id in found:
+                    self.put(found[integration_id])
+                else:  # it is not there any more, or cannot be read: it is not active
+                    self._states.pop(integration_id, None)
 
     def _status_of(self, integration_id: str) -> IntegrationStatus | None:
         state = self._states.get(integration_id)

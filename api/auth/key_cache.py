@@ -98,12 +98,18 @@ class KeyCache:
         self._write_uses()
 
     def _recheck(self) -> None:
+        """Read again what was read long ago, and forget what is no longer there, as after a restored backup."""
         now_s = boottime_s()
         with self._lock:
             old = [key_id for key_id, cached in self._cached.items() if now_s - cached.read_at_s > _RECHECK_AFTER_S]
-        if old:
-            for key in self._store.find_all(old[:_RECHECKED_MAX]):
-                self.put(key, read_from_s=now_s)
+        if not old:
+            return
+        found = {key.id: key for key in self._store.find_all(old[:_RECHECKED_MAX])}
+        for key in found.values():
+            self.put(key, read_from_s=now_s)
+        with self._lock:
+            for key_id in set(old[:_RECHECKED_MAX]) - found.keys():
+                self._cached.pop(key_id, None)
 
     def _write_uses(self) -> None:
         now_s = boottime_s()

@@ -40,3 +40,8 @@ def test_a_repeat_through_the_proxy_is_the_same_request(caller: ApiClient) -> No
     assert (repeated.status_code, repeated.headers.get("Idempotency-Replayed")) == (202, "true")
     assert repeated.json()["execution_id"] == direct.json()["execution_id"]
     assert repeated.json()["status_url"].startswith("/jobs/api/v1/")
+
+
+def test_no_header_of_a_caller_changes_the_path(caller: ApiClient) -> None:
+    """A proxy that decides by the path must see the one that is served; the peer is this machine, as it may be."""
+    assert caller.get("/api/v1/ready", headers={"SCRIPT_NAME": "/api"}).status_code == 200

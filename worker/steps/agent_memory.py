@@ -23,6 +23,7 @@ class AgentMemory:
     def __init__(self, services: Services) -> None:
         self._catalogue = services.catalogue
         self._memory = services.agent_memory
+        self._erasures = services.erasures
         self._sealer = services.sealer
         self._protection = StepProtection(services)
 
@@ -55,6 +56,7 @@ class AgentMemory:
                 at = step.finished_at or execution.created_at
                 key = _memory_key_of(execution, step)
                 self._memory.remember(key, self._content_of(execution, output, key), at)
+                self._erasures.delete_late(execution)
             except BucketError as error:
                 structlog.get_logger().warning(
                     "an agent's memory was not stored", agent=step.agent, reason=error.message

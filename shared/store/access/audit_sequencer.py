@@ -20,7 +20,7 @@ from pymongo.errors import BulkWriteError
 
 from shared import fault_injection
 from shared.domain.access.audit_chain import ChainEnd, link_hash
-from shared.domain.access.audit_event import BEGUN_MAX_S, AuditEvent, event_view
+from shared.domain.access.audit_event import BEGUN_MAX_S, AuditEvent, Outcome, event_view
 from shared.store.access.audit_store import OUTBOX, decode_event, decode_run_event, encode_event
 from shared.store.database import Database, db_call
 
@@ -74,9 +74,18 @@ class AuditSequencer:
                 {OUTBOX: {"$exists": True}}, {OUTBOX: 1, "integrator": 1, "created_at": 1, "request_id": 1}
             )
             runs = list(outbox.sort("created_at", 1).limit(BATCH_MAX))
+        if overdue := [each["_id"] for each in pending if each.get("outcome") is None]:
+            self._give_up(overdue)
+            return self._read_waiting(now)
         waiting = [_Waiting(each["_id"], decode_event(each), "audit_pending") for each in pending]
         waiting += [_Waiting(each["_id"], decode_run_event(each), "executions") for each in runs]
         return sorted(waiting, key=lambda each: (each.event.at, each.event_id))
+
+    def _give_up(self, event_ids: Sequence[str]) -> None:
+        """End what began long ago as ``unknown``, where it waits: its process then finds that it comes too late."""
+        query = {"_id": {"$in": [*event_ids]}, "outcome": None}
+        with db_call(self._database):
+            self._collection("audit_pending").update_many(query, {"$set": {"outcome": str(Outcome.UNKNOWN)}})
 
     def _append(self, waiting: Sequence[_Waiting]) -> None:
         """Append the events that are not in the chain yet; others may append to it at the same time."""

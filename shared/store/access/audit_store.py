@@ -80,9 +80,21 @@ class MongoAuditStore:
         return event_id
 
     def complete(self, event_id: str, event: AuditEvent) -> None:
-        """Store how the write of :meth:`begin` has ended."""
+        """Store how the write of :meth:`begin` has ended; a second call changes nothing.
+
+        If this comes so late that the event was given up as ``unknown``, the end is an event of its own.
+        """
         with db_call(self._database):
-            self._pending.update_one({"_id": event_id}, {"$set": encode_event(event)})
+            query = {"_id": event_id, "outcome": None}
+            is_completed = self._pending.update_one(query, {"$set": encode_event(event)}).matched_count
+        if not is_completed and event.outcome is not Outcome.UNKNOWN and self._is_given_up(event_id):
+            self.add(event, f"{event_id}-end")
+
+    def _is_given_up(self, event_id: str) -> bool:
+        unknown = {"outcome": str(Outcome.UNKNOWN)}
+        with db_call(self._database, writes=False):
+            waits = self._pending.find_one({"_id": event_id} | unknown, {"_id": 1}) is not None
+            return waits or self._chain.find_one({"event_id": event_id} | unknown, {"_id": 1}) is not None
 
     def read_page(self, query: AuditQuery, after: int, limit: int) -> AuditPage:
         """Return at most ``limit`` events after the number ``after``, in their order.

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import pymongo
+import structlog
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
@@ -92,21 +93,29 @@ class MongoIntegrationStore:
             return [_decode(document) for document in self._integrations.find(query).sort("name", 1).limit(limit)]
 
     def states_changed_since(self, moment: datetime) -> Sequence[tuple[IntegrationState, datetime]]:
-        """Return the state of each integration that was changed at ``moment`` or later, and when."""
+        """Return the state of each integration that was changed at ``moment`` or later and can be read, and when."""
         query = {"changed_at": {"$gte": moment}}
         with db_call(self._database, writes=False):
-            found = self._integrations.find(query, _STATE_PROJECTION).sort("changed_at", pymongo.ASCENDING)
-            return [(_decode_state(document), document["changed_at"]) for document in found]
+            found = list(self._integrations.find(query, _STATE_PROJECTION).sort("changed_at", pymongo.ASCENDING))
+        return [(state, document["changed_at"]) for document in found if (state := _decode_state(document)) is not None]
 
     def find_states(self, integration_ids: Sequence[str]) -> Sequence[IntegrationState]:
-        """Return the state of each of the integrations that there are."""
+        """Return the state of each of the integrations that there are and can be read."""
         query = {"_id": {"$in": [str(integration_id) for integration_id in integration_ids]}}
         with db_call(self._database, writes=False):
-            return [_decode_state(document) for document in self._integrations.find(query, _STATE_PROJECTION)]
+            found = list(self._integrations.find(query, _STATE_PROJECTION))
+        return [state for document in found if (state := _decode_state(document)) is not None]
 
 
-def _decode_state(document: Mapping[str, Any]) -> IntegrationState:
-    return IntegrationState(document["_id"], IntegrationStatus(document["status"]), document["version"])
+def _decode_state(document: Mapping[str, Any]) -> IntegrationState | None:
+    """Return the state; None if this version does not know it: it must not hide that others were suspended."""
+    try:
+        return IntegrationState(document["_id"], IntegrationStatus(document["status"]), document["version"])
+    except (KeyError, ValueError) as error:
+        structlog.get_logger().error(
+            "the status of an integration cannot be read", integration=document["_id"], reason=repr(error)
+        )
+        return None
 
 
 def _name_taken(integration: Integration) -> IntegrationExists:

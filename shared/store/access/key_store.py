@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import pymongo
+import structlog
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 
@@ -51,9 +52,10 @@ class MongoKeyStore:
         return key
 
     def find_all(self, key_ids: Sequence[str]) -> Sequence[ApiKey]:
-        """Return those of the keys that there are."""
+        """Return those of the keys that there are and can be read."""
         with db_call(self._database, writes=False):
-            return [_decode(document) for document in self._keys.find({"_id": {"$in": list(key_ids)}})]
+            documents = list(self._keys.find({"_id": {"$in": list(key_ids)}}))
+        return [key for document in documents if (key := _decode_or_none(document)) is not None]
 
     def list_page(self, limit: int, after: str | None = None) -> Sequence[ApiKey]:
         """Return at most ``limit`` keys in the order of their ids, beginning after the id ``after``."""
@@ -74,11 +76,18 @@ class MongoKeyStore:
             self._keys.delete_many({"created_by": str(created_by)} | ended)
 
     def revoke(self, key_id: str, now: datetime) -> ApiKey:
-        """Revoke a key and return it; one that was revoked before stays as it is. Raises KeyNotFound."""
-        query = {"_id": str(key_id), "revoked_at": None}
+        """Revoke a key and return it; one that was revoked before stays as it is. Raises KeyNotFound.
+
+        It is one call: a failure never hides that the key was revoked.
+        """
+        changes = {"revoked_at": {"$ifNull": ["$revoked_at", now]}, "changed_at": "$$NOW"}
         with db_call(self._database):
-            self._keys.update_one(query, {"$set": {"revoked_at": now}} | _TOUCH)
-        return self.get(key_id)
+            document = self._keys.find_one_and_update(
+                {"_id": str(key_id)}, [{"$set": changes}], return_document=ReturnDocument.AFTER
+            )
+        if document is None:
+            raise _not_found(key_id)
+        return _decode(document)
 
     def replace(self, key_id: str, successor: ApiKey, ends_at: datetime) -> ApiKey | None:
         """Store the successor of a rotation and let the old key end at ``ends_at``; return the old key.
@@ -96,10 +105,12 @@ class MongoKeyStore:
         return None if document is None else _decode(document)
 
     def changed_since(self, moment: datetime) -> Sequence[tuple[ApiKey, datetime]]:
-        """Return the keys that were changed at ``moment`` or later, each with when."""
+        """Return the keys that were changed at ``moment`` or later and can be read, each with when."""
         with db_call(self._database, writes=False):
-            cursor = self._keys.find({"changed_at": {"$gte": moment}}).sort("changed_at", pymongo.ASCENDING)
-            return [(_decode(document), document["changed_at"]) for document in cursor]
+            documents = list(self._keys.find({"changed_at": {"$gte": moment}}).sort("changed_at", pymongo.ASCENDING))
+        return [
+            (key, document["changed_at"]) for document in documents if (key := _decode_or_none(document)) is not None
+        ]
 
     def record_uses(self, used_at: Mapping[str, datetime]) -> None:
         """Record when each of these keys was last used."""
@@ -134,6 +145,15 @@ def _encode(key: ApiKey) -> _Document:
 
 def _list_or_none(values: Iterable[object] | None) -> list[str] | None:
     return None if values is None else [str(value) for value in values]
+
+
+def _decode_or_none(document: Mapping[str, Any]) -> ApiKey | None:
+    """Return the key; None for one that this version cannot read: it must not hide that others were revoked."""
+    try:
+        return _decode(document)
+    except (KeyError, TypeError, ValueError) as error:
+        structlog.get_logger().error("a stored key cannot be read", key_id=document["_id"], reason=repr(error))
+        return None
 
 
 def _decode(document: Mapping[str, Any]) -> ApiKey:

@@ -49,6 +49,17 @@ class MongoErasureStore:
             raise StaleWrite(f"{before.id} is no longer at version {before.version}")
         return decode_record(document)
 
+    def delete_late(self, execution: Execution) -> None:
+        """Delete what was stored beside a run, if it was erased meanwhile: for who has just stored something there.
+
+        An erasure that this does not see yet deletes it itself.
+        """
+        query = execution_filter(execution.integrator, execution.id) | {"erased_at": {"$type": "date"}}
+        with db_call(self._database, writes=False):
+            is_erased = self._database.collection("executions").find_one(query, {"_id": 1}) is not None
+        if is_erased:
+            self.delete_beside(execution)
+
     def delete_beside(self, execution: Execution) -> None:
         """Delete what is stored beside a run: its large outputs and checkpoints, its tracebacks, its agents' memories.
 

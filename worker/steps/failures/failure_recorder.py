@@ -35,6 +35,7 @@ class FailureRecorder:
                 traceback=text,
             )
             self._services.failures.add(failure)
+            self._services.erasures.delete_late(claimed_step.execution)
         except BucketError as away:
             structlog.get_logger().warning("a traceback was not stored", reason=away.message)
         return text

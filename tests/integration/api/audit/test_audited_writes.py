@@ -14,6 +14,7 @@ from api.audit.recorder import AUTH_EVENTS_MAX, REFUSALS_MAX
 from shared import fault_injection
 from shared.domain.access.audit_event import BEGUN_MAX_S
 from shared.domain.access.caller import Role
+from shared.live.log_stream import LOG_STREAM_KEY
 from tests.integration.api.audit.conftest import Api
 from tests.waiting import wait_until
 
@@ -195,6 +196,18 @@ def test_a_write_whose_process_died_has_an_event_of_unknown_outcome(api: Api, mo
     assert api.services.audit_sequencer.sequence(later, 1)
     [event] = api.events()
     assert (event["action"], event["outcome"]) == ("basket.create", "unknown")
+
+
+def test_an_erasure_that_one_store_has_not_done_is_not_told_as_one_that_changed_nothing(api: Api) -> None:
+    run_id = api.send("POST", "/run-basket", RUN).get_json()["execution_id"]
+    assert api.send("POST", f"/executions/{run_id}/cancel").status_code == 200
+    api.services.redis.set(LOG_STREAM_KEY, "no stream")  # as if Redis went away in the middle
+    reply = api.send("DELETE", f"/executions/{run_id}")
+
+    assert (reply.status_code, reply.get_json()["error_code"]) == (503, "outcome_unknown")
+    assert "erased_at" in api.send("GET", f"/executions/{run_id}").get_json()
+    [event] = api.events("&action=execution.erase")
+    assert (event["outcome"], event["error_code"]) == ("unknown", "outcome_unknown")
 
 
 def test_a_run_whose_process_died_before_its_answer_has_its_event(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

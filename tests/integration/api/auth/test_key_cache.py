@@ -13,7 +13,7 @@ from api.auth.key_cache import KeyCache
 from shared.clock import boottime_s
 from shared.domain.access.api_key import ApiKey, KeyRequest, issue_key
 from shared.domain.access.caller import Role
-from shared.errors import Unavailable
+from shared.errors import KeyNotFound, Unavailable
 from shared.store.access.key_store import MongoKeyStore
 from shared.store.database import Database
 
@@ -126,3 +126,40 @@ def test_a_cache_does_not_grow_without_limit(store: MongoKeyStore, monkeypatch: 
     for key in keys:
         assert cache.get(key.id) is not None
     assert len(cache._cached) == 2
+
+
+def test_a_key_that_cannot_be_read_hides_no_revocation_of_others(store: MongoKeyStore, database: Database) -> None:
+    """Another version of Bucket, which shares the database during an upgrade, may know roles that this one does not."""
+    key, other, cache = add_key(store), add_key(store), KeyCache(store)
+    cache.get(key.id)
+    database.collection("keys").update_one(
+        {"_id": other.id}, {"$set": {"role": "of another version"}, "$currentDate": {"changed_at": True}}
+    )
+    store.revoke(key.id, datetime.now(UTC))
+    cache.refresh(datetime.now(UTC))
+    assert (found := cache.get(key.id)) is not None
+    assert found.revoked_at is not None
+
+
+@pytest.mark.parametrize("lost", ["deleted", "unreadable"])
+def test_a_key_that_is_no_longer_there_is_forgotten_by_the_recheck(
+    store: MongoKeyStore, database: Database, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """As after a backup was restored that is older than the key."""
+    key, cache = add_key(store), KeyCache(store)
+    cache.get(key.id)
+    if lost == "deleted":
+        database.collection("keys").delete_one({"_id": key.id})
+    else:
+        database.collection("keys").update_one({"_id": key.id}, {"$set": {"role": "of another version"}})
+    monkeypatch.setattr(key_cache, "_RECHECK_AFTER_S", -1.0)
+    cache.refresh(datetime.now(UTC))
+    assert cache.peek(key.id) is None
+
+
+def test_a_revocation_is_for_good_and_keeps_its_time(store: MongoKeyStore) -> None:
+    key, now = add_key(store), datetime.now(UTC).replace(microsecond=0)
+    assert store.revoke(key.id, now).revoked_at == now
+    assert store.revoke(key.id, now + timedelta(hours=1)).revoked_at == now
+    with pytest.raises(KeyNotFound):
+        store.revoke("unknown", now)

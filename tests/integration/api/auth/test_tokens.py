@@ -111,6 +111,13 @@ def test_a_valid_token_without_a_role_or_an_integrator_is_a_403_that_names_the_c
         assert "WWW-Authenticate" not in reply.headers
 
 
+def test_a_token_whose_claims_are_refused_is_an_event_of_nobody_s_integrator(api: Api) -> None:
+    """An auditor of the integrator ``public`` has nothing to do with who came with another's token."""
+    assert api.call(api.token(role="nobody"), "/run-basket", "POST", json={}).status_code == 403
+    reply = api.call(api.token(role="admin"), "/audit?action=auth.denied")
+    assert [(each["subject"], each["integrator"]) for each in reply.json["events"]] == [("anonymous", None)]
+
+
 def test_without_the_issuer_the_api_starts_and_says_that_no_token_can_be_checked_yet(
     settings: Settings, issuer: TokenIssuer
 ) -> None:

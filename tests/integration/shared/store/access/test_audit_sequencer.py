@@ -8,8 +8,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from shared import fault_injection
 from shared.domain.access.audit_chain import chained_view, verify
-from shared.domain.access.audit_event import AuditEvent, Outcome, event_view
+from shared.domain.access.audit_event import BEGUN_MAX_S, AuditEvent, Outcome, event_view
 from shared.store.access.audit_sequencer import AuditSequencer
 from shared.store.access.audit_store import ChainedEvent, MongoAuditStore
 from shared.store.database import Database
@@ -94,3 +97,22 @@ def test_an_event_that_has_begun_is_not_appended_before_it_ends(database: Databa
     assert sequencer.sequence(NOW, 1)
     [chained] = store.read_all()
     assert chained.event.outcome is Outcome.OK
+
+
+def test_an_end_that_comes_after_its_event_was_given_up_is_an_event_of_its_own(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MongoDB was away for longer than a minute, and the sequencer came back before the process that knows the end."""
+    store, sequencer = MongoAuditStore(database), AuditSequencer(database)
+    event = AuditEvent(at=NOW, action="basket.create", outcome=Outcome.OK, subject="key:x")
+    early, late = store.begin(event), store.begin(event)
+    # One end comes while the sequencer moves the event, the other afterwards; a reply was lost, so both come twice.
+    monkeypatch.setitem(fault_injection.ARMED, "audit.chained", lambda: store.complete(early, event))
+    later = NOW + timedelta(seconds=BEGUN_MAX_S + 1)
+    assert sequencer.sequence(later, 9)
+    for _ in range(2):
+        store.complete(late, event)
+        store.complete(early, event)
+        assert sequencer.sequence(later, 9)
+    outcomes = [each.event.outcome for each in store.read_all()]
+    assert outcomes == [Outcome.UNKNOWN, Outcome.UNKNOWN, Outcome.OK, Outcome.OK]
