@@ -120,6 +120,21 @@ def test_what_workers_write_meanwhile_is_kept(database: Database) -> None:
     assert NEW_ALONE.open(newest, f"{run.id}:checkpoint:next") == b'{"done":59}'
 
 
+def test_a_large_output_that_a_slow_worker_seals_with_the_old_key_is_left_for_the_next_rotation(
+    database: Database,
+) -> None:
+    run, store = stored_run(database), store_with(database, OLD_FIRST)
+    assert rotate_all(database) == {}
+    lease, output = run.lease_of("next"), StepOutput("next", b'{"c":1}', is_external=True)
+    current = store.load(PUBLIC_INTEGRATOR, run.id)
+    assert current is not None
+    run = store.save(current, complete(current, lease, output, NOON, TIMINGS), lease=lease).execution
+    before = read(database, OLD_FIRST, run)
+    assert MongoKeyRotation(database, NEW_FIRST).keys_in_use() == {"new": 1, "old": 1}
+    assert rotate_all(database) == {}
+    assert read(database, NEW_ALONE, run) == before
+
+
 def test_a_missing_key_is_told_and_keeps_no_other_run_back(database: Database) -> None:
     lost = stored_run(database, Sealer(KeyRing({"lost": bytes(32)}), seals_payloads=True))
     other = stored_run(database)
