@@ -30,6 +30,8 @@ WORDS: Final = "words of the caller"
 PIN: Final = "a pin that stays within"
 WAITING: Final = 300
 """Runs that wait for their time: so many batches that the command is killed long before the last one."""
+LARGE: Final = 60_000
+"""So often the words are over 1 MiB, which is stored apart from the run."""
 QUICK_RESTARTS: Final = {
     "BUCKET_DRAIN_S": "0.2", "BUCKET_LEASE_S": "2", "BUCKET_HEARTBEAT_S": "0.5", "BUCKET_HANDOFF_S": "0.5",
 }  # fmt: skip
@@ -43,9 +45,14 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
 
 def test_a_rotation_while_runs_go_on_loses_nothing_and_the_old_key_may_go(stack: Stack, tmp_path: Path) -> None:
     caller = ApiClient(stack)
-    ended = [submit_rich(caller), caller.submit_agent("keeper", person={"pin": PIN}), submit_rich(caller, fails=True)]
+    ended = [
+        submit_rich(caller, times=LARGE),
+        caller.submit_agent("keeper", person={"pin": PIN}),
+        submit_rich(caller, fails=True),
+    ]
     views = {each: caller.wait_done(each) for each in ended}
     assert [view["status"] for view in views.values()] == ["completed", "completed", "failed"]
+    assert stack.mongo()["outputs"].count_documents({}) == 2, "a large output, and the large checkpoint that is kept"
     waiting = submit_waiting(caller)
 
     slept = tmp_path / "slept-once", tmp_path / "slept-twice"
@@ -73,7 +80,7 @@ def test_a_rotation_while_runs_go_on_loses_nothing_and_the_old_key_may_go(stack:
     restart(stack, NEW)
     stack.redis().flushall()  # so that every poll comes from MongoDB
     assert {each: caller.poll(each) for each in views} == views
-    assert caller.get(f"/executions/{ended[0]}/outputs/large").json() == {"text": WORDS * 8_000}
+    assert caller.get(f"/executions/{ended[0]}/outputs/large").json() == {"text": WORDS * LARGE}
     assert views[under_way]["status"] == "completed", views[under_way]["error"]
     assert views[under_way]["outputs"]["last"]["is_clear"] is True, "it was given the marked output of its first step"
     assert meanwhile, "runs were accepted meanwhile"
@@ -85,12 +92,12 @@ def test_a_rotation_while_runs_go_on_loses_nothing_and_the_old_key_may_go(stack:
     assert {json.loads(sealer.open(inputs[each], input_place(each)))["text"] for each in waiting} == {WORDS}
 
 
-def submit_rich(caller: ApiClient, **last: Any) -> str:
-    """Submit a run with inline and external outputs and checkpoints, log lines and a memory."""
+def submit_rich(caller: ApiClient, *, times: int = 1, **last: Any) -> str:
+    """Submit a run with outputs (one of them stored externally if it is large), checkpoints, log lines and a memory."""
     text = {"from": "input", "pointer": "/text"}
     steps = [
         {"id": "memory", "agent": "memo", "input": {"text": text}},
-        {"id": "large", "agent": "repeater", "needs": ["memory"], "input": {"text": text, "times": 8_000}},
+        {"id": "large", "agent": "repeater", "needs": ["memory"], "input": {"text": text, "times": times}},
         {"id": "last", "agent": "repeater", "needs": ["large"], "retry": "none",
          "input": {"text": text, "pad_bytes": 100_000, **last}},
     ]  # fmt: skip

@@ -38,6 +38,13 @@ class SecretScan:
         """Add an API key: its id is no secret, what follows is one."""
         self.add(name, key.split("_", 2)[2])
 
+    def add_token(self, name: str, token: str) -> None:
+        """Add a token (JWT): the whole, and its claims and its signature alone."""
+        self.add(name, token)
+        _, claims, signature = token.split(".")
+        self.add(f"the claims of {name}", claims)
+        self.add(f"the signature of {name}", signature)
+
     def search(self, place: str, content: bytes) -> None:
         """Search ``content``, which was found in ``place``."""
         kind = place.partition(" ")[0]
