@@ -13,8 +13,11 @@ from tests.trust.secret_scan import SecretScan
 
 _READ: Final = (
     "/health", "/ready", "/keys", "/me", "/logs", "/dead-letters", "/executions",
-    "/executions?fields=result,metadata,error", "/executions/changes", "/agents", "/agents/keeper", "/baskets", "/consumers", "/integrations",
+    "/executions?fields=result,metadata,error", "/executions/changes", "/agents", "/agents/keeper",
+    "/baskets", "/consumers", "/integrations",
 )  # fmt: skip
+WRONG_PATHS: Final = ("/keys", "/executions", "/baskets", "/agents", "/consumers", "/nowhere")
+"""Where a key or a token may be sent by mistake, as an id."""
 _METRICS_READS: Final = 6
 """Chance decides which process of the API replies; each shows the metrics of all."""
 _AUDIT_PAGE: Final = 1_000

@@ -9,8 +9,11 @@ import json
 import random
 from typing import Any, Final
 
+from requests import codes
+
 from tests.trust.recorded_calls import RecordedCalls
 from tests.trust.secret_scan import SecretScan
+from tests.waiting import wait_until
 
 BURST: Final = 40
 LIMITS: Final = json.dumps({"submit": {"per_s": 0.01, "burst": BURST}})
@@ -66,11 +69,13 @@ class MarkedFields:
         self._post(f"/executions/{waits['execution_id']}/cancel", {})
 
     def _flow(self) -> dict[str, Any]:
-        """Return a run whose marked value goes through an agent without marks."""
+        """Return a run whose marked value goes through an agent without marks, between two that have them."""
         steps = [
-            {"id": "first", "agent": "echo", "input": {"word": {"from": "input", "pointer": "/word"}}},
-            {"id": "last", "agent": "keeper", "needs": ["first"],
-             "input": {"person": {"pin": {"from": "first", "pointer": "/word"}}}},
+            {"id": "first", "agent": "keeper", "input": {"person": {"pin": {"from": "input", "pointer": "/word"}}}},
+            {"id": "passed", "agent": "echo", "needs": ["first"],
+             "input": {"word": {"from": "first", "pointer": "/seen/codes/0/code"}}},
+            {"id": "last", "agent": "keeper", "needs": ["passed"],
+             "input": {"person": {"pin": {"from": "passed", "pointer": "/word"}}}},
         ]  # fmt: skip
         return {"config": {"name": "flow", "steps": steps}, "input_data": {"word": self._pin("that other agents get")}}
 
@@ -113,6 +118,10 @@ class MarkedFields:
         body = {"agent_name": "keeper", "input_data": self._person("of a caller who is refused")}
         for authorization in ("", "Bearer nothing", self._reader):
             self._post("/run-agent", body, Authorization=authorization)
-        item = {"config": {"agents": ["keeper"]}, "input_data": body["input_data"]}
-        batch = {"items": [item] * (BURST + 1)}
-        self._post("/run-basket/batch", batch, Authorization=self._limited)
+        unknown = {"config": {"agents": ["missing"]}, "input_data": body["input_data"]}
+        self._post("/run-basket/batch", {"items": [unknown] * (BURST + 1)}, Authorization=self._limited)
+
+        def is_limited() -> bool:
+            return bool(self._post("/run-agent", body, Authorization=self._limited)["status"] == codes.too_many)
+
+        wait_until(is_limited, 10, "the batch has used up what the key may send")

@@ -13,13 +13,13 @@ from tests.stack import Stack
 from tests.token_issuer import TokenIssuer
 from tests.trust.header_fuzz import HeaderFuzzer
 from tests.trust.party import key_service, make_credential
-from tests.trust.recorded_calls import RecordedCalls
+from tests.trust.recorded_calls import WRONG_PATHS, RecordedCalls
 from tests.trust.secret_fields import LIMITS, MarkedFields
 from tests.trust.secret_scan import SecretScan
 from tests.trust.secret_tokens import use_tokens
 from tests.waiting import wait_until
 
-PEPPER: Final = "a pepper of 40 characters, for the test"
+PEPPER: Final = "a-pepper-of-40-characters-for-the-test"
 ENCRYPTION_KEY: Final = base64.b64encode(bytes(range(32))).decode()
 SETTINGS: Final = {
     "BUCKET_AUTH": "required", "BUCKET_LOG_LEVEL": "DEBUG", "BUCKET_KEY_PEPPER": PEPPER,
@@ -63,7 +63,8 @@ class SecretRun:
         self._call("DELETE", f"/keys/{made[2]['id']}")
         self._call("POST", f"/keys/{made[2]['id']}/rotate")
         self._call("POST", "/keys", {"role": "king", "integrator": "secrets"})
-        self._call("GET", f"/keys/{made[3]['key']}")
+        for path in WRONG_PATHS:
+            self._call("GET", f"{path}/{made[3]['key']}")
         self._call("DELETE", f"/keys/{made[3]['key']}")
         return [made[5]["key"], *(each["key"] for each in (*made[:5], rotated, again))]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tests.token_issuer import AUDIENCE, ISSUER, KINDS, TokenIssuer, claims_at, new_private_key, sign, unsigned
-from tests.trust.recorded_calls import RecordedCalls
+from tests.trust.recorded_calls import WRONG_PATHS, RecordedCalls
 from tests.trust.secret_scan import SecretScan
 
 _ANY: Final = "ES256"
@@ -37,8 +37,8 @@ def use_tokens(calls: RecordedCalls, scan: SecretScan, issuer: TokenIssuer) -> N
         for method, path in (("GET", "/me"), ("POST", "/run-basket"), ("GET", "/nowhere")):
             calls.call(method, path, Authorization=f"Bearer {token}")
     for token in accepted:
-        calls.call("GET", f"/keys/{token}")
-        calls.call("GET", f"/executions/{token}/result")
+        for path in WRONG_PATHS:
+            calls.call("GET", f"{path}/{token}")
         calls.call("GET", f"/me?access_token={token}", Authorization="")
         calls.call("GET", "/me", Authorization="", **{"X-Api-Key": token})
         calls.call("GET", "/me", Authorization=token, Cookie=f"token={token}")
