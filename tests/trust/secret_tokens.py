@@ -39,6 +39,7 @@ def use_tokens(calls: RecordedCalls, scan: SecretScan, issuer: TokenIssuer) -> N
     for token in accepted:
         for path in WRONG_PATHS:
             calls.call("GET", f"{path}/{token}")
+            calls.call("DELETE", f"{path}/{token}")
         calls.call("GET", f"/me?access_token={token}", Authorization="")
         calls.call("GET", "/me", Authorization="", **{"X-Api-Key": token})
         calls.call("GET", "/me", Authorization=token, Cookie=f"token={token}")
