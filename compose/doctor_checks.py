@@ -39,7 +39,7 @@ def checks(
     check_mongodb = partial(mongodb_checks.check_mongodb, is_production=is_production)
     yield "python", _check_python
     yield "packages", lambda: locked_packages.check_against_lock(home / "requirements.lock")
-    yield "settings", lambda: _check_settings(environ)
+    yield "settings", lambda: _check_settings(environ, warn)
     yield "redis", lambda: _check_server("redis-server", "REDIS_URL", check_redis, environ, warn)
     yield "mongod", lambda: _check_server("mongod", "MONGODB_URL", check_mongodb, environ, warn)
     yield "port", lambda: _check_port(data)
@@ -54,10 +54,15 @@ def _check_python() -> str:
     return platform.python_version()
 
 
-def _check_settings(environ: Mapping[str, str]) -> str:
+def _check_settings(environ: Mapping[str, str], warn: Callable[[str], None]) -> str:
     faults = []
     try:
-        Settings.from_environ()
+        settings = Settings.from_environ()
+        if settings.requires_key and settings.environment == "production" and not settings.key_pepper:
+            warn(
+                "BUCKET_KEY_PEPPER is not set: who steals the database could check keys with it; set it before the first "
+                "key is made, as each key that was made without it is no key afterwards"
+            )
     except SettingsError as error:
         faults.append(str(error))
     for name, meant in unknown_variables(environ).items():

@@ -22,6 +22,7 @@ from shared.suggestions import closest_matches
 
 _SEQUENCED_BATCHES_MAX: Final = 4
 _EVERY_OF_ENTITY: Final = ".*"
+_SUBJECT_KINDS: Final = ("key:", "token:", "bucketd", "anonymous", "several")
 
 
 def blueprint(services: Services) -> Blueprint:
@@ -34,7 +35,7 @@ def blueprint(services: Services) -> Blueprint:
         query_params.check_known("since", "action", "subject", "limit")
         limit, since = query_params.limit(), query_params.text("since")
         after = 0 if since is None else decode_since(since)
-        query = AuditQuery(current_caller().scope, _actions(), query_params.text("subject"))
+        query = AuditQuery(current_caller().scope, _actions(), _subject())
         services.audit_sequencer.sequence(services.clock.now(), _SEQUENCED_BATCHES_MAX)
         page = services.audit.read_page(query, after, limit)
         if after > page.end.seq:
@@ -75,3 +76,13 @@ def _actions() -> Sequence[str] | None:
             query_params.raise_invalid("action", f"{name[:64]!r} is not known; {hint}")
         found += matching
     return found
+
+
+def _subject() -> str | None:
+    """Return the parameter ``subject``; one without its kind, such as a bare id, would find nothing for ever."""
+    text = query_params.text("subject")
+    if text is not None and not text.startswith(_SUBJECT_KINDS):
+        query_params.raise_invalid(
+            "subject", f"{text[:64]!r} is no subject: they are key:ID, token:SUB, bucketd:USER, anonymous and several"
+        )
+    return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -46,20 +47,26 @@ class LimitedRequest:
 
         Only the first note counts.
         """
-        self._note(polled, poll_after_ms, is_free_if_unknown=True)
+        self._note(polled, poll_after_ms, is_free_if_unknown=lambda: True)
 
-    def note_end(self, polled: str, finished_at: datetime | None) -> None:
-        """Note that this reply shows the end of a run: it costs nothing if the caller sees a recent end first here."""
-        now = self.limiter.now_or_none()
-        is_recent = finished_at is not None and now is not None and now - finished_at < RECENT
+    def note_end(self, polled: str, finished_at: Callable[[], datetime | None]) -> None:
+        """Note that this reply shows the end of a run: it costs nothing if the caller sees a recent end first here.
+
+        ``finished_at`` is only called if the caller has not seen it here before.
+        """
+
+        def is_recent() -> bool:
+            ended_at, now = finished_at(), self.limiter.now_or_none()
+            return ended_at is not None and now is not None and now - ended_at < RECENT
+
         self._note(polled, None, is_free_if_unknown=is_recent)
 
-    def _note(self, polled: str, poll_after_ms: int | None, *, is_free_if_unknown: bool) -> None:
+    def _note(self, polled: str, poll_after_ms: int | None, *, is_free_if_unknown: Callable[[], bool]) -> None:
         if self.is_noted:
             return
         hints, key = self.limiter.hints, self.poll_key(polled)
         due_at_s = hints.due_at_s(key)
-        is_as_told = is_free_if_unknown if due_at_s is None else self.was_due or due_at_s <= self.came_at_s
+        is_as_told = is_free_if_unknown() if due_at_s is None else self.was_due or due_at_s <= self.came_at_s
         self.is_noted, self.cost = True, int(not is_as_told)
         hints.remember(key, self.came_at_s, poll_after_ms)
 

@@ -40,6 +40,8 @@ until `done` is true; come back after `poll_after_ms`. There are no callbacks.
 
 - Every path exists at the root and again under `{VERSION_PREFIX}`, except `/`, `/docs`, `/metrics`, `/problems/...` and
   `/openapi.json`, which are only at the root.
+- If the server requires keys, each request has `Authorization: Bearer <key>`: on the page `/docs`, press Authorize and
+  enter the key alone, without `Bearer`. An admin of the server makes keys.
 - `HEAD` returns the same as `GET` without the body; `OPTIONS` returns `Allow`; any other method is 405
   `method_not_allowed` with `Allow`; any other path is 404 `not_found`, and a slash at the end makes another path.
 - Every error is `application/problem+json`; decide by its `error_code`; the list of codes is closed.

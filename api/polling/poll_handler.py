@@ -218,10 +218,12 @@ def _note_for_limits(view: HintedView) -> None:
     if view.hints.poll_after_ms is not None:
         limited.note_hint(view.head.execution_id, view.hints.poll_after_ms)
     else:
-        finished = _FINISHED_AT.search(view.body)
-        limited.note_end(
-            view.head.execution_id, None if finished is None else datetime.fromisoformat(finished[1].decode())
-        )
+        limited.note_end(view.head.execution_id, partial(_finished_at, view.body))
+
+
+def _finished_at(body: bytes) -> datetime | None:
+    finished = _FINISHED_AT.search(body)
+    return None if finished is None else datetime.fromisoformat(finished[1].decode())
 
 
 def _change_check(preference: WaitPreference, page: LogPageQuery) -> Callable[[FetchedView], bool]:

@@ -26,7 +26,7 @@ from compose.cli.keys import operator_name, split_names
 from compose.operator_error import OperatorError
 from compose.stack_connection import open_services
 from shared.domain.access.integration import IntegrationAction, IntegrationStatus
-from shared.errors import BucketError
+from shared.errors import BucketError, IllegalMove, IntegrationIncomplete
 
 _LIST_PAGE: Final = 500
 
@@ -179,6 +179,17 @@ def _service(data: Path) -> Iterator[IntegrationService]:
             services.database.ensure_indexes()  # the name is unique also before the API has ever started
             yield AuditedIntegrationService(services, operator_name())
     except BucketError as error:
-        fix = error.fix if isinstance(error, OperatorError) else "bucketd integrations list shows those there are"
-        console.print_failure("integrations", OperatorError(error.message, fix=fix))
+        console.print_failure("integrations", OperatorError(error.message, fix=_fix_of(error)))
         sys.exit(1)
+
+
+def _fix_of(error: BucketError) -> str:
+    """Return what a person can do about a refused command."""
+    match error:
+        case OperatorError():
+            return error.fix
+        case IntegrationIncomplete():
+            return "bucketd integrations checklist ID shows the items; with --done NAME,NAME it ticks them off"
+        case IllegalMove():
+            return "bucketd integrations show ID shows how far it is"
+    return "bucketd integrations list shows those there are"

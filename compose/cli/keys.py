@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from compose.cli.rotate_data import rotate_data
 from compose.operator_error import OperatorError
 from compose.stack_connection import open_services
 from shared.domain.access.caller import Role
+from shared.domain.access.key_format import KEY_ID_PATTERN
 from shared.errors import BucketError
 
 _LIST_PAGE: Final = 500
@@ -108,13 +110,20 @@ def rotate(key_id: str, *, grace_s: float, as_json: bool, data: Path) -> None:
 @console.json_option
 @console.data_option
 def revoke(key_id: str, *, as_json: bool, data: Path) -> None:
-    """Revoke key ID for good: every process of the API refuses it within two seconds."""
+    """Revoke key ID, or a key as it was found, for good: every process of the API refuses it within two seconds."""
+    key_id = _id_in(key_id)
     with _key_service(data) as service:
         view = service.revoke(key_id)
     if as_json:
         _print_view(view, as_json=True)
     else:
         click.echo(f"{key_id} is revoked")
+
+
+def _id_in(text: str) -> str:
+    """Return the id in a key, also in half a one, because a leak leaves no time to cut it out; else the text."""
+    match = re.match(rf"bkt_({KEY_ID_PATTERN.pattern})(_|$)", text)
+    return match[1] if match else text
 
 
 def operator_name() -> str:

@@ -171,7 +171,8 @@ def _stop_on_exit(supervisor: Supervisor) -> Iterator[Supervisor]:
 def _describe_key(admin_key: str | None) -> str:
     """Return what the welcome says about keys."""
     if admin_key is None:
-        return "There is an admin's key already: set it as BUCKET_API_KEY, or make one with bucketd keys create.\n\n"
+        make_one = "  .venv/bin/bucketd keys create --role admin"
+        return f"There is an admin's key already: set it as BUCKET_API_KEY, or make one with\n\n{make_one}\n\n"
     return f"The key of an admin, which is shown only now; keep it:\n\n  export BUCKET_API_KEY={admin_key}\n\n"
 
 

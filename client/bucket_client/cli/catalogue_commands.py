@@ -212,9 +212,14 @@ def health(context: click.Context, session: Session) -> None:
     if session.json:
         session.output.json(found)
     elif not session.quiet:
-        rows = list(found["services"].items())
-        session.output.data(f"{safe(found['status'])}, version {safe(found['version'])}")
-        session.output.table([Column("service"), Column("state", style_of=_HEALTH_COLOURS)], rows)
+        if "services" in found:
+            session.output.data(f"{safe(found['status'])}, version {safe(found['version'])}")
+            session.output.table(
+                [Column("service"), Column("state", style_of=_HEALTH_COLOURS)], found["services"].items()
+            )
+        else:  # the server requires keys: without a valid one it says no more
+            session.output.data(safe(found["status"]))
+            session.output.note("to see each service, set BUCKET_API_KEY to a valid key")
     if found["status"] != "healthy":
         context.exit(FAILED)
 

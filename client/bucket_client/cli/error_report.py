@@ -62,6 +62,7 @@ _BY_ERROR: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (OSError, USAGE, "file"),
 )
 _LOG_LINES_SHOWN: Final = 5
+_NEEDS_KEY: Final = "set BUCKET_API_KEY to a key that an admin of Bucket has made; bucket config shows what is set"
 
 
 def exit_code_help() -> str:
@@ -142,6 +143,8 @@ def _new_details(error: BucketError) -> list[Any]:
 
 def _notes_of(error: Exception) -> list[str]:
     notes: list[str] = getattr(error, "__notes__", [])
+    if isinstance(error, Forbidden) and error.error_code == "unauthenticated":
+        return [_NEEDS_KEY, *notes]
     return notes
 
 

@@ -15,7 +15,15 @@ from bucket_client.cli.error_report import Interrupted
 from bucket_client.cli.run_texts import end_text
 from bucket_client.cli.session import Session
 from bucket_client.client import Bucket
-from bucket_client.errors import BucketError, ExecutionFailed, ServerFault, Timeout, Unavailable
+from bucket_client.errors import (
+    BucketError,
+    ExecutionFailed,
+    Overloaded,
+    RateLimited,
+    ServerFault,
+    Timeout,
+    Unavailable,
+)
 from bucket_client.execution import Execution
 from bucket_client.waits import OnProgress
 
@@ -40,9 +48,14 @@ def explained(session: Session, submission: Submission) -> Iterator[Submission]:
         raise Interrupted(f"{_what_goes_on(submission)}; {_way_back(session, submission)}") from None
     except (Timeout, Unavailable, ServerFault) as error:
         if not submission.execution_ids:
-            error.add_note(_what_goes_on(submission))
+            error.add_note("nothing was submitted" if _was_refused(error) else _what_goes_on(submission))
         error.add_note(_way_back(session, submission))
         raise
+
+
+def _was_refused(error: BucketError) -> bool:
+    """Return whether the submit was sent once and refused; of several, one without a reply may have been stored."""
+    return isinstance(error, Overloaded | RateLimited) and error.attempts == 1
 
 
 def _what_goes_on(submission: Submission) -> str:

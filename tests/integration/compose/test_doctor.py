@@ -43,6 +43,13 @@ def test_all_wrong_settings_are_reported_with_suggestions(tmp_path: Path) -> Non
     assert "BUCKET_API_THREADS: " in result.output
 
 
+def test_keys_without_a_pepper_are_a_warning_in_production_alone(tmp_path: Path) -> None:
+    said = [doctor(tmp_path, BUCKET_ENV=env, BUCKET_AUTH="required").output for env in ("production", "development")]
+    assert ["BUCKET_KEY_PEPPER is not set" in output for output in said] == [True, False]
+    peppered = doctor(tmp_path, BUCKET_ENV="production", BUCKET_KEY_PEPPER="p" * 32).output
+    assert "PEPPER" not in peppered
+
+
 def test_a_used_port_is_reported(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         result = doctor(tmp_path, PORT=str(listener.getsockname()[1]))

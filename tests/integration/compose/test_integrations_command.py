@@ -65,6 +65,7 @@ def test_an_integration_goes_from_its_request_to_its_key_and_is_suspended(servic
     open_item = bucketd(services, "integrations", "activate", integration_id)
     assert open_item.exit_code == 1
     assert "open are: data_minimised" in " ".join(open_item.output.split())
+    assert "bucketd integrations checklist ID" in open_item.output
     assert run("checklist", "--done", "data_minimised")["percentage"] == 100
 
     activated = bucketd(services, "integrations", "activate", integration_id)

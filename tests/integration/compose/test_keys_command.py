@@ -85,10 +85,10 @@ def test_a_key_is_made_shown_rotated_and_revoked_and_every_process_learns_it(aut
     assert new["replaces"]["id"] == me["key_id"]
     assert authed.get("/me", key).status_code == authed.get("/me", new["key"]).status_code == 200
 
-    for old_id, text in ((me["key_id"], key), (new["id"], new["key"])):
+    for found, text in ((me["key_id"], key), (new["key"][:30], new["key"])):  # half a key is enough
         for _ in range(EVERY_PROCESS):  # each process of the API has it in its cache
             assert authed.get("/me", text).status_code == 200
-        assert authed.json("keys", "revoke", old_id)["status"] == "revoked"
+        assert authed.json("keys", "revoke", found)["status"] == "revoked"
         wait_until(lambda: all(authed.get("/me", text).status_code == 401 for _ in range(EVERY_PROCESS)), 10, text)  # noqa: B023
     assert {key["status"] for key in authed.json("keys", "list")["keys"] if key["integrator"] == "acme"} == {"revoked"}
 

@@ -96,3 +96,11 @@ def test_an_unknown_action_is_refused_with_the_nearest(api: Api) -> None:
     reply = api.send("GET", "/audit?action=execution.submitt")
     assert (reply.status_code, "did you mean execution.submit?" in reply.get_json()["detail"]) == (400, True)
     assert api.send("GET", "/audit?actions=execution.submit").status_code == 400
+
+
+def test_a_subject_without_its_kind_is_refused(api: Api) -> None:
+    add(api, "one")
+    assert [event["object"] for event in api.send("GET", "/audit?subject=key:x").get_json()["events"]] == ["one"]
+    reply = api.send("GET", "/audit?subject=x")
+    assert (reply.status_code, reply.get_json()["error_code"]) == (400, "validation_failed")
+    assert "key:ID" in reply.get_json()["detail"]
