@@ -32,7 +32,7 @@ FAST := tests/architecture tests/unit
 CLIENT := tests/bucket_client tests/docs/test_robust_programs.py tests/docs/test_polling.py
 BUCKETD := tests/integration/compose tests/docs/test_agents.py tests/acceptance/test_redis_servers.py
 TRUST := tests/trust $(addprefix tests/integration/api/,auth audit integrations limits) \
-    $(foreach name,erase marked_fields sealed_payloads,tests/acceptance/test_$(name).py)
+    $(foreach name,data_rotation erase marked_fields sealed_payloads,tests/acceptance/test_$(name).py)
 # The longest files come first, so that no process is left with one of them at the end.
 SLOW := $(addprefix tests/,unit/api/test_gunicorn.py acceptance/test_running.py integration/api/test_rest.py \
     acceptance/test_graphs.py acceptance/test_schedules.py)

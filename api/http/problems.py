@@ -6,7 +6,7 @@ They never show internals: a traceback stays in the log, under the ``request_id`
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from api.http.strict_json import to_printable
 from shared import errors, ids
+from shared.domain.access.key_format import without_secrets
 from shared.telemetry.lenient_json import encode_lenient
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -89,19 +90,27 @@ def problem_response(error: errors.BucketError, *, headers: Iterable[tuple[str, 
 
 
 def problem_body(error: errors.BucketError, request_id: str) -> dict[str, Any]:
-    """Return the members of the problem; a failed item of a batch has the same members."""
+    """Return the members of the problem; a failed item of a batch has the same members.
+
+    A key or a token that was sent in a path, or as some other id, is not repeated.
+    """
+    message = without_secrets(error.message)
     return {
         "type": f"/problems/{error.error_code}",
         "title": error.error_code.replace("_", " ").capitalize(),
         "status": error.http_status,
-        "detail": error.message,
+        "detail": message,
         "error_code": error.error_code,
-        "message": error.message,
-        "details": list(error.details),
+        "message": message,
+        "details": [_without_secrets(each) for each in error.details],
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "request_id": request_id,
         **error.extension_members,
     }
+
+
+def _without_secrets(detail: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: without_secrets(value) if isinstance(value, str) else value for name, value in detail.items()}
 
 
 def _map_http_error(error: HTTPException) -> errors.BucketError:

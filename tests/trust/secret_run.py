@@ -1,41 +1,45 @@
-"""Drives a stack through all that has to do with secrets: keys, failed log-ins, errors, agents that raise, commands."""
+"""Drives a stack through all that has to do with secrets: keys, tokens, marked fields, errors and commands."""
 
 from __future__ import annotations
 
+import base64
 import json
 import random
-import subprocess
-import sys
-from typing import Any, Final
-
-import requests
+from typing import Final
 
 from shared.domain.access.caller import Role
 from shared.domain.access.key_format import new_key
 from tests.stack import Stack
+from tests.token_issuer import TokenIssuer
 from tests.trust.header_fuzz import HeaderFuzzer
 from tests.trust.party import key_service, make_credential
+from tests.trust.recorded_calls import WRONG_PATHS, RecordedCalls
+from tests.trust.secret_fields import LIMITS, MarkedFields
 from tests.trust.secret_scan import SecretScan
+from tests.trust.secret_tokens import use_tokens
 from tests.waiting import wait_until
 
-PEPPER: Final = "a pepper of 40 characters, for the test"
-SETTINGS: Final = {"BUCKET_AUTH": "required", "BUCKET_LOG_LEVEL": "DEBUG", "BUCKET_KEY_PEPPER": PEPPER}
+PEPPER: Final = "a-pepper-of-40-characters-for-the-test"
+ENCRYPTION_KEY: Final = base64.b64encode(bytes(range(32))).decode()
+SETTINGS: Final = {
+    "BUCKET_AUTH": "required", "BUCKET_LOG_LEVEL": "DEBUG", "BUCKET_KEY_PEPPER": PEPPER,
+    "BUCKET_ENCRYPTION_KEYS": f"first:{ENCRYPTION_KEY}", "BUCKET_LIMITS": LIMITS, "BUCKET_AUDIT_READS": "true",
+}  # fmt: skip
 FAILED_LOG_INS: Final = 100
-_READ_AT_THE_END: Final = (
-    "/health", "/ready", "/metrics", "/keys", "/me", "/audit", "/logs", "/dead-letters", "/executions",
-)  # fmt: skip
 
 
 class SecretRun:
     """One run on a stack; each reply and each output of a command is searched, but for the one that shows a new key."""
 
-    def __init__(self, stack: Stack, scan: SecretScan, seed: int) -> None:
-        self._stack, self._scan, self._rng = stack, scan, random.Random(seed)
-        self._replies: list[tuple[str, bytes]] = []
+    def __init__(self, stack: Stack, scan: SecretScan, issuer: TokenIssuer, seed: int) -> None:
+        self._scan, self._issuer, self._rng = scan, issuer, random.Random(seed)
         with key_service(stack, key_pepper=PEPPER) as keys:
-            self._admin = make_credential(keys, Role.ADMIN, "secrets").key or ""
-        scan.add_key("the admin's key", self._admin)
+            admin = make_credential(keys, Role.ADMIN, "secrets").key or ""
+        scan.add_key("the admin's key", admin)
         scan.add("the pepper", PEPPER)
+        scan.add("the encryption key", ENCRYPTION_KEY)
+        self.calls = RecordedCalls(stack, scan, admin)
+        self._call = self.calls.call
 
     def play(self) -> None:
         """Do everything once, then search the replies; what was written elsewhere is there for the scan."""
@@ -43,34 +47,10 @@ class SecretRun:
         keys += self._use_commands()
         self._fail_to_log_in(keys)
         self._use_runs(keys[0])
-        for path in (
-            "/health",
-            "/ready",
-            "/metrics",
-            "/keys",
-            "/me",
-            "/audit",
-            "/logs",
-            "/dead-letters",
-            "/executions",
-        ):
-            self._call("GET", path)
-        for place, content in self._replies:
-            self._scan.search(place, content)
-
-    def _call(self, method: str, path: str, body: Any = None, *, shows: str = "", **headers: str) -> Any:
-        """Send a request as the admin unless ``headers`` say otherwise; ``shows`` is the name of a key it may show."""
-        headers = {"Authorization": f"Bearer {self._admin}"} | headers
-        response = requests.request(method, f"{self._stack.url}{path}", json=body, headers=headers, timeout=15)
-        parsed = response.json() if "json" in response.headers.get("content-type", "") else None
-        content = response.content
-        if shows and response.status_code == 201:
-            self._scan.add_key(shows, parsed["key"])
-            content = content.replace(parsed["key"].encode(), b"")
-        self._replies.append(
-            (f"reply {method} {path[:20]} {response.status_code}", content + repr(response.headers).encode())
-        )
-        return parsed
+        use_tokens(self.calls, self._scan, self._issuer)
+        MarkedFields(self.calls, self._scan, self._rng).use()
+        self.calls.read_everything()
+        self.calls.search()
 
     def _use_routes_of_keys(self) -> list[str]:
         """Make, rotate and revoke keys over HTTP; return them all, those that have ended too."""
@@ -83,28 +63,21 @@ class SecretRun:
         self._call("DELETE", f"/keys/{made[2]['id']}")
         self._call("POST", f"/keys/{made[2]['id']}/rotate")
         self._call("POST", "/keys", {"role": "king", "integrator": "secrets"})
-        self._call("GET", f"/keys/{made[3]['key']}")
+        for path in WRONG_PATHS:
+            self._call("GET", f"{path}/{made[3]['key']}")
         self._call("DELETE", f"/keys/{made[3]['key']}")
         return [made[5]["key"], *(each["key"] for each in (*made[:5], rotated, again))]
 
     def _use_commands(self) -> list[str]:
         """Make, show, list, rotate and revoke a key with ``bucketd keys``; return the keys."""
-        made = json.loads(self._command("create", "--role", "operator", "--integrator", "secrets", "--json"))
+        create = ("keys", "create", "--role", "operator", "--integrator", "secrets", "--json")
+        made = json.loads(self.calls.command(*create, shows=True))
         self._scan.add_key("a key of bucketd keys create", made["key"])
-        rotated = json.loads(self._command("rotate", made["id"], "--grace-s", "60", "--json"))
+        rotated = json.loads(self.calls.command("keys", "rotate", made["id"], "--grace-s", "60", "--json", shows=True))
         self._scan.add_key("a key of bucketd keys rotate", rotated["key"])
         for arguments in (("list",), ("show", made["id"]), ("revoke", rotated["id"]), ("show", made["key"])):
-            output = self._command(*arguments)
-            self._replies.append((f"command bucketd keys {arguments[0]}", output.encode()))
+            self.calls.command("keys", *arguments)
         return [made["key"], rotated["key"]]
-
-    def _command(self, *arguments: str) -> str:
-        process = subprocess.run(
-            [sys.executable, "-c", "from compose.cli import main; main()", "keys", *arguments],
-            env=self._stack.environ, capture_output=True, text=True, timeout=30, check=False,
-        )  # fmt: skip
-        self._replies.append((f"command bucketd keys {arguments[0]} (stderr)", process.stderr.encode()))
-        return process.stdout
 
     def _fail_to_log_in(self, keys: list[str]) -> None:
         """Send made-up headers, keys in wrong places, and what looks like a token."""

@@ -24,6 +24,8 @@ _KEY: Final = re.compile(
     rf"(bkt_({KEY_ID_PATTERN.pattern})_[0-9A-Za-z]{{{_SECRET_CHARS}}})([0-9A-Za-z]{{{_CHECKSUM_CHARS}}})", re.ASCII
 )
 _WITHIN_TEXT: Final = re.compile(rf"(bkt_{KEY_ID_PATTERN.pattern}_)[0-9A-Za-z]+", re.ASCII)
+# A token (JWT), whole or cut: base64url of JSON, which begins with {" and so with eyJ, and what follows after dots.
+_TOKEN_WITHIN_TEXT: Final = re.compile(r"eyJ[\w-]{13,}(?:\.[\w-]+)*", re.ASCII)
 SALT_BYTES: Final = 16
 
 
@@ -41,8 +43,10 @@ def key_id_of(key: str) -> str | None:
 
 
 def without_secrets(text: str) -> str:
-    """Return ``text`` with the secret of each key in it replaced by ``***``; the id stays."""
-    return _WITHIN_TEXT.sub(r"\1***", text) if "bkt_" in text else text
+    """Return ``text`` with each token in it, and the secret of each key, replaced by ``***``; the id of a key stays."""
+    if "bkt_" in text:
+        text = _WITHIN_TEXT.sub(r"\1***", text)
+    return _TOKEN_WITHIN_TEXT.sub("***", text) if "eyJ" in text else text
 
 
 def hash_key(key: str, salt: bytes, pepper: bytes) -> bytes:

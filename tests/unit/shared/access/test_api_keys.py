@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shared.domain.access.api_key import ApiKey, KeyRequest, issue_key, issue_successor
 from shared.domain.access.caller import LOCAL_CALLER, ROLE_PERMISSIONS, Caller, Permission, Role
-from shared.domain.access.key_format import hash_key, key_id_of, new_key
+from shared.domain.access.key_format import hash_key, key_id_of, new_key, without_secrets
 from tests.builders import NOON
 
 DIGITS = string.digits + string.ascii_letters
@@ -86,3 +86,12 @@ def test_only_an_admin_with_a_key_sees_all_integrators() -> None:
     assert admin.scope is None
     assert issue()[1].caller().scope == "acme"
     assert LOCAL_CALLER.scope == "public"
+
+
+@pytest.mark.parametrize("dropped", [0, 3, 60], ids=["whole", "cut", "cut within its claims"])
+def test_a_text_loses_its_tokens_and_the_secrets_of_its_keys(dropped: int) -> None:
+    key, key_id = new_key()
+    token = ".".join(f"{part}{'Ab-_9' * 9}" for part in ("eyJ", "eyJ", ""))
+    token = token[: len(token) - dropped]
+    text = f"GET /keys/{token} and '{key}', bkt_, eyJ and eyJhbGci stay"
+    assert without_secrets(text) == f"GET /keys/*** and 'bkt_{key_id}_***', bkt_, eyJ and eyJhbGci stay"
