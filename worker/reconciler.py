@@ -231,20 +231,25 @@ def stop_on_signal() -> threading.Event:
     return stop
 
 
-def main() -> None:
-    """Run until SIGTERM or SIGINT."""
-    settings = Settings.from_environ()
-    configure_logging("reconciler", settings.log_level)
-    warn_about_unknown_variables()
-    fault_injection.arm_from(settings.faults)
+def serve(services: Services) -> None:
+    """Make passes and relay changes until SIGTERM or SIGINT; this process must have no other thread yet."""
+    configure_logging("reconciler", services.settings.log_level)
     stop = stop_on_signal()
-    services = bootstrap(settings, "reconciler")
     reconciler = Reconciler(services, new_token())
     relay = FeedRelay(services.database, services.feed_writer, services.clock, lambda: reconciler.is_leader)
     relay.notify = FeedNotifier(services.redis)
     structlog.get_logger().info("the reconciler begins to search for overdue runs", every_s=reconciler.period_s)
     threading.Thread(target=relay.run, args=(stop,), name="feed-relay", daemon=True).start()
     reconciler.run(stop)
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    settings = Settings.from_environ()
+    configure_logging("reconciler", settings.log_level)
+    warn_about_unknown_variables()
+    fault_injection.arm_from(settings.faults)
+    serve(bootstrap(settings, "reconciler"))
 
 
 if __name__ == "__main__":
