@@ -108,10 +108,10 @@ def test_a_signal_stops_everything_in_order_with_exit_code_0(up: Up, number: sig
 def test_sigkill_of_a_child_is_reported_and_the_child_is_restarted(up: Up) -> None:
     running = up()
     running.wait_up()
-    worker = running.child("-m worker")
+    worker = running.child("--reconciler")
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: "worker ended (killed by signal 9) and is started again" in running.output)
-    wait_until(lambda: running.children("-m worker") - {worker})
+    wait_until(lambda: running.children("--reconciler") - {worker})
 
 
 def test_sigkill_of_bucketd_leaves_no_process_and_does_not_prevent_the_next(up: Up) -> None:

@@ -1,4 +1,4 @@
-"""Stand-in for a worker or a reconciler: runs until it gets a signal to stop."""
+"""Stand-in for a worker: runs until it gets a signal to stop."""
 
 import signal
 import sys
@@ -9,8 +9,7 @@ def end(*_: object) -> None:
     sys.exit(0)
 
 
-def main() -> None:
-    signal.signal(signal.SIGTERM, end)
-    print("the worker stand-in starts", flush=True)  # noqa: T201 - its log
-    while True:
-        signal.pause()
+signal.signal(signal.SIGTERM, end)
+print("the worker stand-in starts", flush=True)  # noqa: T201 - its log
+while True:
+    signal.pause()
