@@ -202,7 +202,7 @@ HEADERS: Final[dict[str, JsonObject]] = {
     "Cache-Revalidate": _response_header(constant("no-cache"), "cached, and revalidated each time"),
     "Cache-Hour": _response_header(constant("public, max-age=3600"), "cached for an hour"),
     "Cache-None": _response_header(constant("no-store"), "never cached"),
-    "Vary": _response_header(constant("Accept-Encoding, Authorization"), "the request headers that the response depends on"),
+    "Vary": _response_header(constant("Accept-Encoding, Authorization"), "the request headers that it depends on"),
     "Document-ETag": _response_header(matching('^"[0-9a-f]{32}"$'), "the version of this document"),
     "Content-Security-Policy": _response_header(STRING, "the page may connect to this origin only"),
     "Cross-Origin-Opener-Policy": _response_header(
