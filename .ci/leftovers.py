@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 CHECKOUT = str(Path(__file__).resolve().parent.parent)
-OURS = ("redis-server", "mongod", "gunicorn", "celery", "bucketd", "worker.reconciler", "compose/embedded/")
+OURS = ("redis-server", "mongod", "gunicorn", "celery", "-m worker", "bucketd", "compose/embedded/")
 
 
 def main() -> None:

@@ -72,6 +72,11 @@ class SecondProcess:
         """Return its process id; None once it has ended."""
         return self._child.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """Return its exit code once it has ended; minus the signal number if a signal ended it."""
+        return self._child.exit_code
+
     def is_alive(self) -> bool:
         """Return whether it runs."""
         return self._child.is_alive()

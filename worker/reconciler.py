@@ -232,14 +232,10 @@ def stop_on_signal() -> threading.Event:
     return stop
 
 
-def main() -> None:
-    """Run until SIGTERM or SIGINT."""
-    settings = Settings.from_environ()
-    configure_logging("reconciler", settings.log_level)
-    warn_about_unknown_variables()
-    fault_injection.arm_from(settings.faults)
+def serve(services: Services) -> None:
+    """Make passes and relay changes until SIGTERM or SIGINT; this process must have no other thread yet."""
+    configure_logging("reconciler", services.settings.log_level)
     stop = stop_on_signal()
-    services = bootstrap(settings, "reconciler")
     reconciler = Reconciler(services, new_token())
     relay = FeedRelay(services.database, services.feed_writer, services.clock, lambda: reconciler.is_leader)
     relay.notify = FeedNotifier(services.redis)
@@ -248,6 +244,15 @@ def main() -> None:
     sequencing = AuditSequencing(services.audit_sequencer, services.clock, lambda: reconciler.is_leader)
     threading.Thread(target=sequencing.run, args=(stop,), name="audit-sequencing", daemon=True).start()
     reconciler.run(stop)
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    settings = Settings.from_environ()
+    configure_logging("reconciler", settings.log_level)
+    warn_about_unknown_variables()
+    fault_injection.arm_from(settings.faults)
+    serve(bootstrap(settings, "reconciler"))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 import tempfile
 import urllib.error
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,11 +70,12 @@ class SystemUnderTest:
         self.redis = redis.Redis.from_url(self.redis_url)
         self.mongo: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(self.mongodb_url, connect=False)
         root.mkdir(parents=True, exist_ok=True)
-        own_plans = _reference_plans if dialect is REFERENCE else _bucket_plans
+        env = self._environment(root) | settings
+        own_plans = _reference_plans(self.url, env) if dialect is REFERENCE else _bucket_plans(self.url, env, build)
         plans = (
             server_plans.redis_plan(self._sockets, root / "redis"),
             server_plans.mongod_plan(self._sockets, root / "mongod"),
-            *map(build.own_plan, own_plans(self.url, self._environment(root) | settings)),
+            *map(build.own_plan, own_plans),
         )
         self.children = {plan.name: Child(plan, root / f"{plan.name}.log", group_reaper) for plan in plans}
 
@@ -158,8 +160,8 @@ class SystemUnderTest:
         return self.mongo.get_default_database()[self.dialect.collection].count_documents({"status": "completed"})
 
 
-def _bucket_plans(url: str, env: Mapping[str, str]) -> tuple[ChildPlan, ...]:
-    """Build the plans of Bucket with its default settings, except for the numbers of processes."""
+def _bucket_plans(url: str, env: Mapping[str, str], build: Build) -> tuple[ChildPlan, ...]:
+    """Build the plans of Bucket with its default settings, except for the numbers of processes, as `make up` does."""
     numbers = {
         "BUCKET_API_PROCESSES": str(API_PROCESSES),
         "BUCKET_API_THREADS": str(API_THREADS),
@@ -171,7 +173,13 @@ def _bucket_plans(url: str, env: Mapping[str, str]) -> tuple[ChildPlan, ...]:
         # Each connection reaches any of the processes, and each of them has to be ready.
         ready=lambda: all(bucket_process_plans.fetch_json(f"{url}/ready") for _ in range(_CONNECTIONS)),
     )
-    return api, bucket_process_plans.worker_plan(url, env), bucket_process_plans.reconciler_plan(env)
+    worker = bucket_process_plans.worker_plan(url, env, with_reconciler=True)
+    if (build.root / "worker" / "__main__.py").is_file():
+        return api, worker
+    # An older build, whose worker starts by Celery's command and embeds no reconciler.
+    celery = (sys.executable, str(Path(sysconfig.get_path("scripts"), "celery")))
+    old_worker = replace(worker, argv=(*celery, "--app", "worker.app", "worker"))
+    return api, old_worker, bucket_process_plans.reconciler_plan(env)
 
 
 def _reference_plans(url: str, env: Mapping[str, str]) -> tuple[ChildPlan, ...]:

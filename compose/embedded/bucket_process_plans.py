@@ -14,7 +14,7 @@ from compose.embedded.process_plan import ChildPlan
 
 COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "api": ("gunicorn", "-c", "python:api.gunicorn", "api.wsgi:app"),
-    "worker": ("celery", "--app", "worker.app", "worker"),
+    "worker": ("python", "-m", "worker"),
     "reconciler": ("python", "-m", "worker.reconciler"),
 }
 _TIMEOUT_S: Final = 5.0
@@ -25,13 +25,24 @@ def api_plan(url: str, env: Mapping[str, str], stop_timeout_s: float = 10.0) -> 
     return ChildPlan("api", _argv("api"), lambda: bool(fetch_json(f"{url}/ready")), env, stop_timeout_s=stop_timeout_s)
 
 
-def worker_plan(url: str, env: Mapping[str, str], stop_timeout_s: float = 30.0, *, key: str | None = None) -> ChildPlan:
-    """Return the plan of a worker, which is ready when the API at ``url`` sees one; ``key`` is for that question."""
-    return ChildPlan("worker", _argv("worker"), lambda: _has_worker(url, key), env, stop_timeout_s=stop_timeout_s)
+def worker_plan(
+    url: str,
+    env: Mapping[str, str],
+    stop_timeout_s: float = 30.0,
+    *,
+    key: str | None = None,
+    with_reconciler: bool = False,
+) -> ChildPlan:
+    """Return the plan of a worker, which may embed the reconciler.
+
+    It is ready when the API at ``url`` sees a worker; ``key`` is for that question.
+    """
+    argv = (*_argv("worker"), *(["--reconciler"] if with_reconciler else []))
+    return ChildPlan("worker", argv, lambda: _has_worker(url, key), env, stop_timeout_s=stop_timeout_s)
 
 
 def reconciler_plan(env: Mapping[str, str]) -> ChildPlan:
-    """Return the plan of the reconciler, which has no readiness check."""
+    """Return the plan of a reconciler of its own, which has no readiness check."""
     return ChildPlan("reconciler", _argv("reconciler"), env=env)
 
 

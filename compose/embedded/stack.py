@@ -61,13 +61,12 @@ def build_stack(
 
 
 def build_app_stage(url: str, env: Mapping[str, str], key: str | None = None) -> Stage:
-    """Return the stage of the API, a worker and the reconciler, all with the environment ``env``."""
+    """Return the stage of the API and a worker that embeds the reconciler, both with the environment ``env``."""
     stop_timeout_s = float(env["BUCKET_DRAIN_S"]) + _STOP_MARGIN_S
     return Stage(
         "api and workers",
         (
             bucket_process_plans.api_plan(url, env, stop_timeout_s),
-            bucket_process_plans.worker_plan(url, env, stop_timeout_s, key=key),
-            bucket_process_plans.reconciler_plan(env),
+            bucket_process_plans.worker_plan(url, env, stop_timeout_s, key=key, with_reconciler=True),
         ),
     )

@@ -16,7 +16,7 @@ PRODUCT = ("api", "worker", "shared", "compose")
 CODE = (*PRODUCT, "client", "benchmarks", "tests")
 INNER_NAMES = {"routes", "schemas", "replies", "agent"}
 """What the modules of a subject are called in each of them."""
-ENTRY_POINTS = {"app"}
+ENTRY_POINTS = {"app", "__main__"}
 PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join((*CODE, 'docs', 'findings', '.ci'))})/[\w./-]*\w")
 REFERENCE = re.compile(r":(?:mod|func|class|meth|data):`~?([\w.]+)`")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s#]*)#([^)\s]+)\)")

@@ -59,7 +59,7 @@ class MainProcess:
             lease_s=self._services.settings.lease_s,
             record_killed=self._record_killed_step,
             backlog_size=self._backlog_size,
-            pool_pids=partial(_pool_pids, worker),
+            pool_pids=partial(_own_pids, worker),
         )
 
         def tick() -> None:
@@ -148,6 +148,8 @@ def _freeze_before_first_fork(**_: Any) -> None:
     gc.freeze()
 
 
-def _pool_pids(worker: Any) -> set[int]:
+def _own_pids(worker: Any) -> set[int]:
+    """Return the pids of the pool's children and of the embedded reconciler: all others are orphans."""
     pool = getattr(worker.pool, "_pool", None)
-    return {process.pid for process in getattr(pool, "_pool", ())}
+    own = (*getattr(pool, "_pool", ()), getattr(worker, "reconciler", None))
+    return {process.pid for process in own if process is not None}

@@ -94,7 +94,7 @@ def test_a_signal_stops_everything_in_order_with_exit_code_0(up: Up, number: sig
     # `up` does not wait for the worker, which may not handle signals yet.
     wait_until(lambda: "worker     | the worker stand-in starts" in running.output, 10, "the worker has started")
     family = running.family
-    assert len(family) == 7, "redis, mongod, api and its child, worker, reconciler, group reaper"
+    assert len(family) == 6, "redis, mongod, api and its child, worker, group reaper"
     sockets = sockets_of(running)
     running.process.send_signal(number)
     assert running.ends() == 0
@@ -108,10 +108,10 @@ def test_a_signal_stops_everything_in_order_with_exit_code_0(up: Up, number: sig
 def test_sigkill_of_a_child_is_reported_and_the_child_is_restarted(up: Up) -> None:
     running = up()
     running.wait_up()
-    worker = running.child("celery")
+    worker = running.child("--reconciler")
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: "worker ended (killed by signal 9) and is started again" in running.output)
-    wait_until(lambda: running.children("celery") - {worker})
+    wait_until(lambda: running.children("--reconciler") - {worker})
 
 
 def test_sigkill_of_bucketd_leaves_no_process_and_does_not_prevent_the_next(up: Up) -> None:
@@ -178,7 +178,7 @@ def test_wrong_settings_are_all_reported_together(up: Up) -> None:
 def test_servers_given_by_url_are_used_and_not_started(up: Up, redis_url: str, mongodb_url: str) -> None:
     running = up(REDIS_URL=redis_url, MONGODB_URL=mongodb_url)
     running.wait_up()
-    assert len(running.family) == 5, "api and its child, worker, reconciler, group reaper"
+    assert len(running.family) == 4, "api and its child, worker, group reaper"
 
 
 def test_a_first_submit_that_gets_503_is_sent_again(up: Up) -> None:

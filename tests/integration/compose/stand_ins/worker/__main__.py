@@ -1,4 +1,4 @@
-"""Stand-in for a worker or a reconciler: runs until it gets a signal to stop."""
+"""Stand-in for a worker: runs until it gets a signal to stop."""
 
 import signal
 import sys
