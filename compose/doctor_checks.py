@@ -60,8 +60,8 @@ def _check_settings(environ: Mapping[str, str], warn: Callable[[str], None]) -> 
         settings = Settings.from_environ()
         if settings.requires_key and settings.environment == "production" and not settings.key_pepper:
             warn(
-                "BUCKET_KEY_PEPPER is not set: who steals the database could check keys with it; set it before the first "
-                "key is made, as each key that was made without it is no key afterwards"
+                "BUCKET_KEY_PEPPER is not set: who steals the database could check keys with it; set it before the "
+                "first key is made, as each key that was made without it is no key afterwards"
             )
     except SettingsError as error:
         faults.append(str(error))
