@@ -1,8 +1,8 @@
 """Rate limiter: takes each request of an authenticated caller from a token bucket, and refuses it if that is empty.
 
 The buckets are in Redis, but a request mostly finds what it needs in this process: a background thread settles what
-was spent. Only a submit, a list or a request of an admin asks Redis itself, once, if its bucket is nearly empty or was
-not used for a while. Without Redis nothing is limited.
+was spent, unless it is within this process's share of the refill. Only a submit, a list or a request of an admin asks
+Redis itself, once, if its bucket is nearly empty or was not used for a while. Without Redis nothing is limited.
 """
 
 from __future__ import annotations
@@ -115,8 +115,12 @@ class RateLimiter:
     def settle(self) -> None:
         """Settle with Redis what was spent; call it regularly, in one thread. What cannot be settled is forgotten."""
         with self._lock:
-            to_settle, self._to_settle = self._to_settle, []
-            charges = [(bucket, bucket.begin_settling()) for bucket in to_settle if bucket.unsettled]
+            to_settle, self._to_settle, now_s = self._to_settle, [], boottime_s()
+            charges = [
+                (bucket, bucket.begin_settling())
+                for bucket in to_settle
+                if bucket.unsettled and not bucket.settles_itself(now_s)
+            ]
         if charges and self._is_connected():
             for start in range(0, len(charges), _SETTLED_AT_ONCE):
                 batch = charges[start : start + _SETTLED_AT_ONCE]

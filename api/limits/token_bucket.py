@@ -9,8 +9,8 @@ from typing import Final
 from shared.limits import LimitClass, RateLimit
 from shared.live.shared_buckets import Charge
 
-UNSETTLED_SHARE_MAX: Final = 1 / 8
-"""Up to eight processes that spend so much of what is left cannot spend more than there is."""
+SHARE: Final = 1 / 8
+"""Up to eight processes that spend so much of what is left, or of what comes in, cannot spend more than there is."""
 STALE_AFTER_S: Final = 2.0
 
 
@@ -46,9 +46,25 @@ class TokenBucket:
 
     def must_settle(self, cost: float, now_s: float) -> bool:
         """Return whether other processes may have spent so much that this one has to ask before it takes ``cost``."""
-        if now_s - self._settled_at_s > STALE_AFTER_S:
-            return True
-        return self.unsettled + cost > UNSETTLED_SHARE_MAX * self._settled_tokens
+        if self._is_of_refill(self.unsettled + cost, now_s):
+            return False
+        is_stale = now_s - self._settled_at_s > STALE_AFTER_S
+        return is_stale or self.unsettled + cost > SHARE * self._settled_tokens
+
+    def settles_itself(self, now_s: float) -> bool:
+        """Return whether what was spent is so little that Redis need not know it, and forget it then.
+
+        So what a caller costs does not depend on how many callers there are: most of them do little each.
+        """
+        if not self._is_of_refill(self.unsettled, now_s):
+            return False
+        self.unsettled, self._settled_at_s = 0.0, now_s
+        return True
+
+    def _is_of_refill(self, spent: float, now_s: float) -> bool:
+        """Return whether ``spent`` is within this process's share of the tokens that came since it last settled."""
+        since_s = now_s - self._settled_at_s
+        return since_s < math.inf and spent <= SHARE * self.limit.per_s * since_s
 
     def begin_settling(self, cost: float = 0.0, needed: float = -math.inf) -> Charge:
         """Return the charge that settles what was spent, and takes ``cost`` if ``needed`` tokens are there then."""

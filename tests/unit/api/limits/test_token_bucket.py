@@ -45,3 +45,19 @@ def test_it_asks_redis_if_it_has_not_for_a_while_or_if_little_is_left() -> None:
     assert not asking.must_settle(1, 0.0)
     assert asking.must_settle(1, STALE_AFTER_S + 0.1)
     assert asking.must_settle(2, 0.0), "an eighth of what was left"
+
+
+def test_its_share_of_the_refill_needs_no_redis_and_is_spent_once() -> None:
+    slow = bucket()
+    slow.spend(1, 0.0)
+    assert not slow.settles_itself(1_000.0), "Redis has never been asked"
+    assert slow.begin_settling().spent == 1
+    slow.settle(2.0, 0.0)  # others have spent most of it
+    slow.spend(1, 4.0)
+    assert not slow.settles_itself(3.9), "an eighth of two a second"
+    assert slow.must_settle(1, 7.9)
+    assert not slow.must_settle(1, 8.0), "two of the sixteen that came"
+    assert slow.settles_itself(4.0)
+    assert slow.unsettled == 0
+    slow.spend(1, 4.0)
+    assert not slow.settles_itself(7.9), "it counts from when it last was"
