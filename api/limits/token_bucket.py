@@ -32,11 +32,15 @@ class TokenBucket:
         self.tokens = float(self.limit.burst)
 
     def level(self, now_s: float) -> float:
-        """Return the tokens that are left at ``now_s``; below 0 they are owed."""
-        burst = self.limit.burst
-        if self.tokens < burst:
-            self.tokens = min(self.tokens + max(now_s - self._at_s, 0.0) * self.limit.per_s, float(burst))
-        self._at_s = now_s
+        """Return the tokens that are left at ``now_s``; below 0 they are owed.
+
+        A request that was held may ask for an earlier time than others since: then nothing has come in.
+        """
+        if now_s > self._at_s:
+            burst = self.limit.burst
+            if self.tokens < burst:
+                self.tokens = min(self.tokens + (now_s - self._at_s) * self.limit.per_s, float(burst))
+            self._at_s = now_s
         return self.tokens
 
     def spend(self, cost: float, now_s: float) -> None:

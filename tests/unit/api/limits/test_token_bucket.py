@@ -19,6 +19,14 @@ def test_it_refills_up_to_its_burst_and_never_for_a_clock_that_goes_back() -> No
     assert full.level(200.0) == 10
 
 
+def test_a_request_that_was_held_fills_it_no_second_time() -> None:
+    used = bucket()
+    used.spend(10, 100.0)
+    assert used.level(103.0) == 6
+    used.spend(1, 100.0)
+    assert used.level(103.0) == 5
+
+
 def test_what_is_owed_takes_its_time() -> None:
     owing = bucket()
     owing.spend(14, 0.0)
