@@ -74,6 +74,21 @@ def test_the_agent_gets_the_value_and_no_store_and_no_reply_has_it(
         assert "the pin is <input.person.pin>" in {line["message"] for line in view["logs"]}
 
 
+def test_what_an_agent_made_and_marked_is_hidden_from_all_but_the_next_agent(
+    caller: ApiClient, stack: Stack, pin: str
+) -> None:
+    made = f"{pin[::-1]}-made"
+    config = {"name": "made", "agents": ["keeper", "teller"]}
+    given = {"person": {"pin": pin}, "makes": True}
+    reply = caller.post("/run-basket", {"config": config, "input_data": given})
+    assert reply.status_code == 202, reply.text
+    execution_id = reply.json()["execution_id"]
+    view = caller.wait_done(execution_id)
+    assert (view["status"], view["result"]["said"]) == ("completed", ["***"])
+    assert "<keeper.say.0>" in {line["message"] for line in view["logs"]}, "the next agent has told it"
+    assert (made in everything_shown(caller, execution_id), places_with(stack, made)) == (False, set())
+
+
 def test_an_erased_run_keeps_nothing_that_is_sealed_and_needs_no_key_any_more(
     caller: ApiClient, stack: Stack, pin: str
 ) -> None:

@@ -18,7 +18,9 @@ def run(given: dict[str, Any], ctx: AgentContext) -> Any:
     if given.get("raises"):
         raise ValueError(f"{pin} is refused")
     memory = ctx.previous_state or {}
+    made = {"say": [f"{pin[::-1]}-made"]} if given.get("makes") else {}
     return {
+        **made,
         "seen": {"codes": [*given.get("codes", []), {"code": pin}]},
         "echo": f"<{pin}>",
         "is_clear": "*" not in f"{pin}{given.get('codes')}{before}{memory}",
