@@ -50,13 +50,15 @@ from shared.domain.access.caller import Caller
 from shared.live.redis_monitor import RedisMonitor
 from shared.settings import Settings
 
+Start = Callable[[], Callable[[], None]]
 _OPENAPI_CONFIG: Final = {"API_TITLE": "Bucket", "API_VERSION": "v1", "OPENAPI_VERSION": "3.1.0"}
 
 
-def create_app(services: Services, everyone: Caller | None = None) -> tuple[flask.Flask, Callable[[], None]]:
+def create_app(services: Services, everyone: Caller | None = None) -> tuple[flask.Flask, Start]:
     """Return the WSGI application over ``services``, and the function that starts its background threads.
 
-    Nothing has connected yet, and no thread runs. With ``everyone`` no request needs a key: that caller makes each.
+    That one returns what ends them. Nothing has connected yet, and no thread runs. With ``everyone`` no request needs a
+    key: that caller makes each.
     """
     settings, clock = services.settings, services.clock
     activity = middleware.RequestActivity()

@@ -40,8 +40,10 @@ def start_background(
     durations: DurationCache,
     withdrawals: Withdrawals,
     tasks: Iterable[BackgroundTask],
-) -> None:
-    """Start the threads that watch the stores, refresh durations and withdraw lost inserts; they end with the process.
+) -> Callable[[], None]:
+    """Start the threads that watch the stores, refresh durations and withdraw lost inserts.
+
+    They end with the process; what is returned ends most of them before it.
 
     Call this after the fork, in the process that serves the requests, before it listens: it returns once MongoDB is
     prepared or is known to be away, so that the first request finds that out. A long build of an index does not hold
@@ -63,22 +65,31 @@ def start_background(
         # An outage's end is noticed as soon as ever, and withdrawals wait for it.
         activity.pause(_EVERY_S, may_rest=store_watcher.is_settled)
 
+    def start(name: str, work: Callable[[], None], pause: Callable[[], None]) -> None:
+        _start(name, partial(_repeat, activity, work, pause))
+
     monitor.start()
-    _start("watch_store", lambda: _repeat(watch_store, pause_watch))
-    _start("refresh_durations", lambda: _repeat(refresh_durations, lambda: activity.pause(_EVERY_S)))
+    start("watch_store", watch_store, pause_watch)
+    start("refresh_durations", refresh_durations, lambda: activity.pause(_EVERY_S))
     _start("withdraw_lost", withdrawals.run)
     for task in tasks:
-        _start(task.name, partial(_repeat, task.work, partial(task.pause, activity)))
+        start(task.name, task.work, partial(task.pause, activity))
     has_looked.wait(_FIRST_LOOK_MAX_S)
+
+    def end() -> None:
+        activity.end()
+        monitor.stop()
+
+    return end
 
 
 def _start(name: str, target: Callable[[], None]) -> None:
     threading.Thread(target=target, name=name, daemon=True).start()
 
 
-def _repeat(work: Callable[[], None], pause: Callable[[], None]) -> None:
+def _repeat(activity: RequestActivity, work: Callable[[], None], pause: Callable[[], None]) -> None:
     """Call ``work`` and ``pause`` in turn; go on after any error, because no other thread does this work."""
-    while True:
+    while not activity.is_over:
         try:
             work()
         except Exception:  # noqa: BLE001  (logged, and tried again)

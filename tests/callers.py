@@ -73,7 +73,7 @@ class Callers:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.app, start = create_app(services)
-        start()
+        self.end = start()
         self._keys = KeyService(services)
         self.acme, self.zenith = self.new(Role.INTEGRATOR, ACME), self.new(Role.INTEGRATOR, ZENITH)
         self.public = self.new(Role.INTEGRATOR, "public")

@@ -69,6 +69,7 @@ class RequestActivity:
         self._under_way = 0
         self._idle_since = boottime_s()
         self._rests: dict[int, _Rest] = {}
+        self.is_over = False
 
     def count_requests(self, wsgi_app: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``wsgi_app`` as an application whose requests are counted, held ones too."""
@@ -84,6 +85,14 @@ class RequestActivity:
 
         return serve
 
+    def end(self) -> None:
+        """End the background threads, each before its next look: for a process that goes on without the application."""
+        with self._lock:
+            self.is_over = True
+            rests = tuple(self._rests.values())
+        for rest in rests:
+            rest.is_over.set()
+
     def pause(self, seconds: float, *, may_rest: bool = True) -> None:
         """Pause a background thread between two looks; if no requests come and it ``may_rest``, a longer one."""
         thread_id = threading.get_ident()
@@ -93,7 +102,7 @@ class RequestActivity:
             ended_rest.has_looked.set()
         time.sleep(seconds)
         with self._lock:
-            if not may_rest or self._under_way or boottime_s() - self._idle_since < REST_AFTER_S:
+            if not may_rest or self.is_over or self._under_way or boottime_s() - self._idle_since < REST_AFTER_S:
                 return
             rest = self._rests[thread_id] = _Rest()
         rest.is_over.wait(REST_MAX_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -62,20 +63,18 @@ class Api:
 
 @pytest.fixture
 def make_api(redis_url: str, mongodb_url: str) -> Iterator[Callable[..., Api]]:
-    opened: list[Services] = []
+    with ExitStack() as opened:
 
-    def make(**settings: Any) -> Api:
-        wanted = {"auth": "required", **settings}
-        services = bootstrap(replace(Settings(), redis_url=redis_url, mongodb_url=mongodb_url, **wanted), "api")
-        opened.append(services)
-        app, start = create_app(services)
-        start()
-        return Api(app.test_client(), services)
+        def make(**settings: Any) -> Api:
+            wanted = {"auth": "required", **settings}
+            services = bootstrap(replace(Settings(), redis_url=redis_url, mongodb_url=mongodb_url, **wanted), "api")
+            opened.enter_context(closing(services.database))
+            opened.enter_context(closing(services.redis))
+            app, start = create_app(services)
+            opened.callback(start())
+            return Api(app.test_client(), services)
 
-    yield make
-    for services in opened:
-        services.redis.close()
-        services.database.close()
+        yield make
 
 
 @pytest.fixture

@@ -17,4 +17,8 @@ def callers(redis_url: str, mongodb_url: str) -> Iterator[Callers]:
     services.clock.sync()
     services.prepare()
     with closing(services.redis), closing(services.database):
-        yield Callers(services)
+        made = Callers(services)
+        try:
+            yield made
+        finally:
+            made.end()

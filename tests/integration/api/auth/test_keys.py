@@ -30,7 +30,8 @@ class Api:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.app, _ = create_app(services)
+        self.app, start = create_app(services)
+        self.end = start()
         self.client: FlaskClient = self.app.test_client()
         self.service = KeyService(services)
         self.keys = {role: self.new(role) for role in Role}
@@ -59,8 +60,12 @@ def services(redis_url: str, mongodb_url: str) -> Iterator[Services]:
 
 
 @pytest.fixture
-def api(services: Services) -> Api:
-    return Api(services)
+def api(services: Services) -> Iterator[Api]:
+    made = Api(services)
+    try:
+        yield made
+    finally:
+        made.end()
 
 
 def test_without_a_key_a_route_says_what_to_send(api: Api) -> None:
@@ -258,6 +263,7 @@ def test_a_key_is_valid_from_its_networks_only(api: Api) -> None:
 
 def test_a_key_of_another_pepper_is_refused(api: Api, services: Services) -> None:
     other = Api(replace(services, settings=replace(services.settings, key_pepper="")))
+    other.end()
     assert api.call("GET", "/me", other.keys[Role.ADMIN]["key"]).status_code == 401
 
 

@@ -27,7 +27,7 @@ class Api:
         self.services, self.issuer = services, issuer
         app, start = create_app(services)
         self.client: FlaskClient = app.test_client()
-        start()
+        self.end = start()
 
     def token(self, key_id: str = "ES256", **claims: Any) -> str:
         return self.issuer.token(key_id, self.services.clock.now().timestamp(), **claims)
@@ -40,7 +40,11 @@ class Api:
 def api_of(settings: Settings, issuer: TokenIssuer) -> Iterator[Api]:
     services = bootstrap(settings, "api")
     with closing(services.redis), closing(services.database):
-        yield Api(services, issuer)
+        api = Api(services, issuer)
+        try:
+            yield api
+        finally:
+            api.end()
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def start_api(redis_url: str, mongodb_url: str) -> Iterator[Callable[..., Api]]:
             opened.enter_context(closing(services.redis))
             services.prepare()
             app, begin = create_app(services)
-            begin()
+            opened.callback(begin())
             admin = KeyService(services).create(KeyRequest(Role.ADMIN, "public"), "test")
             return Api(app.test_client(), services, admin["key"])
 

@@ -67,7 +67,7 @@ def make_api(redis_url: str, mongodb_url: str) -> Iterator[Callable[..., Api]]:
             stack.enter_context(closing(services.database))
             stack.enter_context(closing(services.redis))
             app, start = create_app(services)
-            start()
+            stack.callback(start())
             api = Api(services, app.test_client())
             # Until its threads have seen the stores, a write may be refused, and limits are open.
             wait_until(lambda: api.client.get("/ready").status_code == 200, 10, "the stores are there")

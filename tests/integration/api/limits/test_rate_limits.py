@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 import redis
@@ -127,9 +127,11 @@ def lone_api(own_redis: tuple[Child, str], mongodb_url: str) -> Iterator[tuple[A
         rate_limits=limits(poll=RateLimit(0.001, 2), list=RateLimit(0.001, 2)),
     )  # fmt: skip
     services = bootstrap(settings, "api")
-    with closing(services.database), closing(services.redis):
+    with ExitStack() as opened:
+        opened.enter_context(closing(services.database))
+        opened.enter_context(closing(services.redis))
         app, start = create_app(services)
-        start()
+        opened.callback(start())
         api = Api(services, app.test_client())
         wait_until(lambda: api.client.get("/ready").status_code == 200, 10, "the stores are there")
         api.key = KeyService(services).create(KeyRequest(Role.ADMIN, "acme"), "test")["key"]
