@@ -66,9 +66,12 @@ class TokenBucket:
         return True
 
     def _is_of_refill(self, spent: float, now_s: float) -> bool:
-        """Return whether ``spent`` is within this process's share of the tokens that came since it last settled."""
+        """Return whether ``spent`` is within this process's share of the tokens that came since it last settled.
+
+        Below 0, tokens were given back that Redis has counted as spent: that it must be told.
+        """
         since_s = now_s - self._settled_at_s
-        return since_s < math.inf and spent <= SHARE * self.limit.per_s * since_s
+        return since_s < math.inf and 0 <= spent <= SHARE * self.limit.per_s * since_s
 
     def begin_settling(self, cost: float = 0.0, needed: float = -math.inf) -> Charge:
         """Return the charge that settles what was spent, and takes ``cost`` if ``needed`` tokens are there then."""

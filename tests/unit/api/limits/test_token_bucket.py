@@ -69,3 +69,5 @@ def test_its_share_of_the_refill_needs_no_redis_and_is_spent_once() -> None:
     assert slow.unsettled == 0
     slow.spend(1, 4.0)
     assert not slow.settles_itself(7.9), "it counts from when it last was"
+    slow.spend(-2, 8.0)
+    assert not slow.settles_itself(1_000.0), "what is given back, Redis must know"
