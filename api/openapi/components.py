@@ -186,6 +186,15 @@ HEADERS: Final[dict[str, JsonObject]] = {
         POSITIVE, "poll_after_ms in whole seconds, rounded up; absent if everything polled is done", required=False
     ),
     "Retry-After-Refused": _response_header(POSITIVE, "send the same request again after this many seconds"),
+    "X-RateLimit-Limit": _response_header(
+        POSITIVE, "where keys are required: how many such requests this caller may send at once", required=False
+    ),
+    "X-RateLimit-Remaining": _response_header(
+        COUNT,
+        "how many of them are left; BUCKET_RATELIMIT_HEADERS=draft adds RateLimit-Policy and RateLimit",
+        required=False,
+    ),
+    "X-RateLimit-Reset": _response_header(COUNT, "in how many seconds all of them are there again", required=False),
     "Idempotency-Replayed": _response_header(
         constant("true"),
         "an earlier request with this key created the execution, or all executions of the batch",
@@ -229,3 +238,4 @@ LINKS: Final[dict[str, JsonObject]] = {
     },
 }
 COMMON_HEADERS: Final = ("X-Request-ID", "X-Content-Type-Options")
+LIMIT_HEADERS: Final = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ from api.http.problems import MEDIA_TYPE
 from api.http.version_prefix import VERSION_PREFIX
 from api.limits.route_classes import ROUTE_CLASSES
 from api.openapi.collection_schemas import COLLECTION_SCHEMAS
-from api.openapi.components import COMMON_HEADERS, HEADER_NAMES, HEADERS, LINKS, PARAMETERS
+from api.openapi.components import COMMON_HEADERS, HEADER_NAMES, HEADERS, LIMIT_HEADERS, LINKS, PARAMETERS
 from api.openapi.json_schema import JsonObject, ref
 from api.openapi.operation import ErrorTypes, Operation, ResponseSpec
 from api.openapi.operation_descriptions import DESCRIPTIONS
@@ -144,8 +144,9 @@ def _operation_object(name: str, generated: Mapping[str, Any], examples: Mapping
             "required": row.is_body_required,
             "content": {"application/json": {"schema": ref(row.body)} | _examples_member(recorded.get("requests"))},
         }
+    limit_headers = () if ROUTE_CLASSES.get(name) is None else LIMIT_HEADERS
     operation["responses"] = {
-        str(status): _response_object(reply, recorded.get(str(status)))
+        str(status): _response_object(reply, recorded.get(str(status)), limit_headers)
         for status, reply in chain(row.responses.items(), _problem_responses(name, row, permission))
     }
     return operation
@@ -161,8 +162,9 @@ def _examples_member(examples: Any) -> JsonObject:
     return {"examples": {name: {"value": value} for name, value in examples.items()}} if examples else {}
 
 
-def _response_object(spec: ResponseSpec, examples: Any) -> JsonObject:
-    headers = {HEADER_NAMES.get(name, name): ref(name, "headers") for name in (*COMMON_HEADERS, *spec.headers)}
+def _response_object(spec: ResponseSpec, examples: Any, limit_headers: Sequence[str]) -> JsonObject:
+    names = (*COMMON_HEADERS, *limit_headers, *spec.headers)
+    headers = {HEADER_NAMES.get(name, name): ref(name, "headers") for name in names}
     response: JsonObject = {"description": spec.description, "headers": headers}
     if spec.error_codes:  # not in the schema: generators would make a class of each operation's errors
         response["x-error-codes"] = list(spec.error_codes)
