@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -55,11 +56,18 @@ def api(own_redis: tuple[Child, str], mongodb_url: str) -> Iterator[Api]:
     child, url = own_redis
     services = bootstrap(replace(Settings(), redis_url=url, mongodb_url=mongodb_url), "api")
     app, start = create_app(services)
-    start()
     with closing(services.database), closing(services.redis), closing(connect(url)) as client:
+        others = set(threading.enumerate())
+        end = start()
         api = Api(app.test_client(), client, child)
         wait_until(lambda: api.submit_status() == 202, 10, "runs are accepted")
         yield api
+        # The one that withdraws lost inserts waits for the next one, and costs nothing.
+        names = {"redis-monitor", "watch_store", "refresh_durations"}
+        ours = [thread for thread in set(threading.enumerate()) - others if thread.name in names]
+        assert len(ours) == len(names)
+        end()
+        wait_until(lambda: not any(thread.is_alive() for thread in ours), 15, "its threads have ended")
 
 
 def kill(api: Api) -> None:

@@ -237,6 +237,14 @@ def test_a_rest_ends_by_itself(looks: Looks, monkeypatch: pytest.MonkeyPatch) ->
         wait_until(lambda: looks.count > before, what="it looks without a request")
 
 
+def test_the_end_ends_a_rest_and_none_begins_after_it(looks: Looks) -> None:
+    with looking(looks):
+        wait_until(looks.rests, what="the thread rests")
+        looks.activity.end()
+        before = looks.count
+        wait_until(lambda: looks.count > before + 20, what="its pauses are short ones")
+
+
 def test_a_thread_that_waits_for_a_store_does_not_rest(looks: Looks) -> None:
     wait_until(lambda: not looks.activity.pause(0.02, may_rest=False), what="the pause is a short one")
     assert not looks.rests()
