@@ -59,6 +59,9 @@ PAYLOAD_ROUTES: Final = frozenset(
 )
 """Routes whose replies show inputs, outputs or logs to callers who may see them."""
 
+SUBJECT_KINDS: Final = ("key:", "token:", "bucketd", "anonymous", "several")
+"""What each subject of an event begins with."""
+
 OTHER_ACTIONS: Final = (AUTH_FAILED, AUTH_DENIED, READ_PAYLOAD)
 ACTIONS: Final = tuple(sorted({*AUDITED_ROUTES.values(), *OTHER_ACTIONS}))
 

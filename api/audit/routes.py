@@ -8,7 +8,7 @@ from typing import Final
 
 import flask
 
-from api.audit.audited_routes import ACTIONS
+from api.audit.audited_routes import ACTIONS, SUBJECT_KINDS
 from api.auth.current_caller import current_caller
 from api.http import query_params
 from api.http.cache_control import private_no_cache
@@ -22,7 +22,6 @@ from shared.suggestions import closest_matches
 
 _SEQUENCED_BATCHES_MAX: Final = 4
 _EVERY_OF_ENTITY: Final = ".*"
-_SUBJECT_KINDS: Final = ("key:", "token:", "bucketd", "anonymous", "several")
 
 
 def blueprint(services: Services) -> Blueprint:
@@ -81,7 +80,7 @@ def _actions() -> Sequence[str] | None:
 def _subject() -> str | None:
     """Return the parameter ``subject``; one without its kind, such as a bare id, would find nothing for ever."""
     text = query_params.text("subject")
-    if text is not None and not text.startswith(_SUBJECT_KINDS):
+    if text is not None and not text.startswith(SUBJECT_KINDS):
         query_params.raise_invalid(
             "subject", f"{text[:64]!r} is no subject: they are key:ID, token:SUB, bucketd:USER, anonymous and several"
         )

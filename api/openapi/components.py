@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from api.audit.audited_routes import ACTIONS
+from api.audit.audited_routes import ACTIONS, SUBJECT_KINDS
 from api.http.query_params import LIMIT_DEFAULT, LIMIT_MAX, SEQ_MAX
 from api.openapi.json_schema import (
     COUNT,
@@ -112,7 +112,11 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
     "AuditAction": _query(
         "action", matching(_ACTIONS), "only these actions, separated by commas; `execution.*` means all of an entity"
     ),
-    "AuditSubject": _query("subject", STRING, "only what this subject did, such as `key:` and the id of a key"),
+    "AuditSubject": _query(
+        "subject",
+        matching(f"^(?:{'|'.join(SUBJECT_KINDS)})"),
+        "only what this subject did, such as `key:` and the id of a key",
+    ),
     "ChangesSince": _query(
         "since",
         STRING,
