@@ -225,8 +225,7 @@ def main() -> int:
             stack.callback(system.close)
             system.start()
             poll = BUCKET.poll(_finished_run(system))
-            for name in ("api", "reconciler"):  # the sides have their own, and nothing is to be rescued
-                system.children[name].stop()
+            system.children["api"].stop()  # the sides have their own
             sides = list(_start_sides(system, _create_keys(system, options.keys), stack, root, reaper))
             costs = measure(system, sides, poll, rounds=options.rounds, seconds=options.seconds)
     except (BenchmarkError, OperatorError, BucketError, RuntimeError, OSError) as broken:

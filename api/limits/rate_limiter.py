@@ -2,7 +2,7 @@
 
 The buckets are in Redis, but a request mostly finds what it needs in this process: a background thread settles what
 was spent, unless it is within this process's share of the refill. Only a submit, a list or a request of an admin asks
-Redis itself, once, if its bucket is nearly empty or was not used for a while. Without Redis nothing is limited.
+Redis itself, once, if its bucket is nearly empty. Without Redis nothing is limited.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from shared.live.shared_buckets import Charge
 
 SHARE: Final = 1 / 8
 """Up to eight processes that spend so much of what is left, or of what comes in, cannot spend more than there is."""
-STALE_AFTER_S: Final = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -26,10 +25,10 @@ class TokenBucket:
     """What this process has spent since it last settled."""
     _at_s: float = -math.inf
     _settled_at_s: float = -math.inf
-    _settled_tokens: float = 0.0
+    _settled_tokens: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.tokens = float(self.limit.burst)
+        self.tokens = self._settled_tokens = float(self.limit.burst)
 
     def level(self, now_s: float) -> float:
         """Return the tokens that are left at ``now_s``; below 0 they are owed.
@@ -49,11 +48,12 @@ class TokenBucket:
         self.unsettled += cost
 
     def must_settle(self, cost: float, now_s: float) -> bool:
-        """Return whether other processes may have spent so much that this one has to ask before it takes ``cost``."""
-        if self._is_of_refill(self.unsettled + cost, now_s):
-            return False
-        is_stale = now_s - self._settled_at_s > STALE_AFTER_S
-        return is_stale or self.unsettled + cost > SHARE * self._settled_tokens
+        """Return whether other processes may have spent so much that this one has to ask before it takes ``cost``.
+
+        Within its share it need not: what it takes is settled soon in the background, and Redis forgets no debt.
+        """
+        spent = self.unsettled + cost
+        return spent > SHARE * self._settled_tokens and not self._is_of_refill(spent, now_s)
 
     def settles_itself(self, now_s: float) -> bool:
         """Return whether what was spent is so little that Redis need not know it, and forget it then.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.limits.token_bucket import STALE_AFTER_S, TokenBucket
+from api.limits.token_bucket import TokenBucket
 from shared.limits import LimitClass, RateLimit
 
 
@@ -46,13 +46,14 @@ def test_what_is_spent_while_it_settles_is_not_lost() -> None:
     assert settling.begin_settling().spent == 2
 
 
-def test_it_asks_redis_if_it_has_not_for_a_while_or_if_little_is_left() -> None:
+def test_it_asks_redis_if_it_takes_more_than_its_share_of_what_is_left() -> None:
     asking = bucket()
-    assert asking.must_settle(1, 0.0), "it never has"
-    asking.settle(10.0, 0.0)
-    assert not asking.must_settle(1, 0.0)
-    assert asking.must_settle(1, STALE_AFTER_S + 0.1)
-    assert asking.must_settle(2, 0.0), "an eighth of what was left"
+    assert not asking.must_settle(1, 0.0), "a new one is full"
+    assert asking.must_settle(2, 0.0), "an eighth of ten"
+    asking.spend(1, 0.0)
+    assert asking.must_settle(1, 0.0), "with what is not settled yet"
+    asking.settle(7.0, 0.0)
+    assert asking.must_settle(1, 0.0), "an eighth of what was left"
 
 
 def test_its_share_of_the_refill_needs_no_redis_and_is_spent_once() -> None:
