@@ -89,8 +89,10 @@ class AuditRecorder:
 
         def end(response: flask.Response, request: flask.Request, _: Any) -> None:
             status = response.status_code
-            if request.url_rule is None:
-                return
+            if request.url_rule is None or (
+                status < HTTPStatus.BAD_REQUEST and request.method == "GET" and not payload_rules
+            ):
+                return  # most polls end here
             key = request.url_rule.rule, request.method
             try:
                 if status == HTTPStatus.UNAUTHORIZED:
