@@ -71,7 +71,9 @@ class TokenBucket:
         Below 0, tokens were given back that Redis has counted as spent: that it must be told.
         """
         since_s = now_s - self._settled_at_s
-        return since_s < math.inf and 0 <= spent <= SHARE * self.limit.per_s * since_s
+        # What came into a full bucket is lost: after a pause, too, processes share one burst.
+        came_in = min(self.limit.per_s * since_s, self.limit.burst)
+        return since_s < math.inf and 0 <= spent <= SHARE * came_in
 
     def begin_settling(self, cost: float = 0.0, needed: float = -math.inf) -> Charge:
         """Return the charge that settles what was spent, and takes ``cost`` if ``needed`` tokens are there then."""

@@ -57,7 +57,7 @@ def test_a_token_shares_its_bucket_with_no_key_and_no_other_integrator() -> None
 
 
 def test_a_caller_that_does_little_is_settled_with_redis_once() -> None:
-    quick, slow = Shared(RateLimit(1e9, 10)), Shared(RateLimit(1e-9, 10))
+    quick, slow = Shared(RateLimit(1e9, 1_000)), Shared(RateLimit(1e-9, 1_000))
     for shared in (quick, slow):
         bucket = shared.limiter.bucket_of(CALLERS[0], LimitClass.POLL)
         assert bucket is not None

@@ -57,7 +57,7 @@ def test_it_asks_redis_if_it_takes_more_than_its_share_of_what_is_left() -> None
 
 
 def test_its_share_of_the_refill_needs_no_redis_and_is_spent_once() -> None:
-    slow = bucket()
+    slow = TokenBucket(LimitClass.SUBMIT, "key:a", RateLimit(per_s=2, burst=100))
     slow.spend(1, 0.0)
     assert not slow.settles_itself(1_000.0), "Redis has never been asked"
     assert slow.begin_settling().spent == 1
@@ -72,3 +72,11 @@ def test_its_share_of_the_refill_needs_no_redis_and_is_spent_once() -> None:
     assert not slow.settles_itself(7.9), "it counts from when it last was"
     slow.spend(-2, 8.0)
     assert not slow.settles_itself(1_000.0), "what is given back, Redis must know"
+
+
+def test_after_a_long_pause_processes_share_one_burst() -> None:
+    paused = bucket()
+    paused.settle(10.0, 0.0)
+    assert paused.must_settle(2, 3_600.0), "more than an eighth of ten"
+    paused.spend(2, 3_600.0)
+    assert not paused.settles_itself(3_600.0)
