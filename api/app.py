@@ -19,6 +19,9 @@ from api.catalogue.availability import AgentAvailability
 from api.catalogue.basket_cache import BasketCache
 from api.feed import routes as feed
 from api.feed.changes import FeedHandler
+from api.fleet import routes as fleet
+from api.fleet.fleet_stats import FleetStats
+from api.fleet.health_parts import HealthParts
 from api.gunicorn_worker import RELEASE_LONG_POLLS
 from api.hints.poll_hints import ViewHints
 from api.hints.schedule_cache import DurationCache
@@ -79,6 +82,8 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints
     )
     trust = Trust(services, monitor)
+    stats = FleetStats(services, monitor)
+    parts = HealthParts(services.database, clock, services.feed_reader, monitor)
     app, hooks = _create_flask(settings, long_poller, activity)
     _register(
         app,
@@ -94,7 +99,8 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         feed.blueprint(feed_handler),
         feed.consumers_blueprint(services, feed_handler),
         logs.blueprint(services.catalogue, LogPageReader(services, monitor)),
-        health.blueprint(services.database, monitor, store_watcher, settings.outbound_hosts),
+        fleet.blueprint(services, stats),
+        health.blueprint(parts, services.database, monitor, store_watcher, settings.outbound_hosts),
         catalogue.blueprint(services, baskets, availability, AgentViews(services, availability, monitor)),
         *trust.blueprints(),
         metrics=health.metrics_blueprint(services.redis),

@@ -1,6 +1,6 @@
 """Health, readiness and metrics: for people, load balancers and Prometheus; each replies within 3 s in any case.
 
-The schemas of the replies are ``Health`` and ``Ready`` in ``api/openapi/collection_schemas.py``.
+The schemas of the replies are ``Health`` and ``Ready`` in ``api/openapi/fleet/schemas.py``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import flask
 from redis import Redis
 
 from api.auth.current_caller import current_caller
+from api.fleet.health_parts import HealthPart, HealthParts, PartStatus, overall_status
 from api.http.request_body import Blueprint
 from api.store_watcher import StoreWatcher
 from shared.domain.access.caller import PUBLIC_CALLER, Role
@@ -25,10 +26,16 @@ from shared.telemetry import request_metrics
 from shared.telemetry.fleet_collector import FleetCollector
 
 VERSION: Final = version("bucket")
+WITH_WORD: Final = ("mongodb", "redis", "workers")
+"""The parts that are ``connected`` or ``disconnected`` in ``services``, for callers of earlier releases."""
 
 
 def blueprint(
-    database: Database, monitor: RedisMonitor, store_watcher: StoreWatcher, outbound_hosts: OutboundHosts
+    parts: HealthParts,
+    database: Database,
+    monitor: RedisMonitor,
+    store_watcher: StoreWatcher,
+    outbound_hosts: OutboundHosts,
 ) -> Blueprint:
     """Return the routes of health and readiness; ``outbound_hosts`` are dependencies before any agent calls them."""
     blp = Blueprint("health", __name__, description="Health and readiness")
@@ -36,23 +43,25 @@ def blueprint(
 
     @blp.route("/health")
     def health() -> tuple[flask.Response, dict[str, str]]:
-        """Return the state of the services; always 200. Without a key, if keys are required, only the status."""
-        snapshot = monitor.last
-        up = {
-            "mongodb": database.is_connected(),
-            "redis": snapshot.is_connected,
-            "workers": snapshot.is_connected and snapshot.workers > 0,
-        }
-        providers = with_missing(snapshot.providers, hosts)
-        is_well = all(up.values()) and not any(provider.is_critical and provider.is_down for provider in providers)
-        status = "healthy" if is_well else "degraded" if up["mongodb"] else "unhealthy"
+        """Return the state of each part; always 200. Without a key, if keys are required, only the status."""
+        providers = with_missing(monitor.last.providers, hosts)
+        found = parts.check(providers)
+        status = overall_status(found)
         if current_caller() is PUBLIC_CALLER:
             return flask.jsonify(status=status), {"Cache-Control": "no-store"}
-        states = {name: "connected" if is_up else "disconnected" for name, is_up in up.items()}
+        views = {part.name: _part_view(part) for part in found}
+        words = {name: _word(part) for part in found if (name := part.name) in WITH_WORD}
         dependencies = [
             {"name": provider.name, "state": provider.state, "critical": provider.is_critical} for provider in providers
         ]
-        reply = flask.jsonify(status=status, services=states, dependencies=dependencies, version=VERSION)
+        reply = flask.jsonify(
+            status=status,
+            reasons=[part.detail for part in found if part.is_amiss],
+            services=views | words,
+            parts=views,
+            dependencies=dependencies,
+            version=VERSION,
+        )
         return reply, {"Cache-Control": "no-store"}
 
     @blp.route("/ready")
@@ -67,6 +76,15 @@ def blueprint(
         return flask.jsonify(status="ready"), {"Cache-Control": "no-store"}
 
     return blp
+
+
+def _part_view(part: HealthPart) -> dict[str, str]:
+    return {"status": part.status, "criticality": part.criticality, "detail": part.detail}
+
+
+def _word(part: HealthPart) -> str:
+    """Return the word for a part that had one before parts were objects (docs/decisions/0021-parts-of-health.md)."""
+    return "connected" if part.status is PartStatus.HEALTHY else "disconnected"
 
 
 def metrics_blueprint(redis: Redis) -> Blueprint:

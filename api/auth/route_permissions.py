@@ -30,6 +30,8 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "GET /executions": Permission.READ,
         "POST /executions/poll": Permission.READ,
         "GET /executions/changes": Permission.READ,
+        "GET /executions/stats": Permission.READ,
+        "GET /workers": Permission.OPERATE,
         "GET /dead-letters": Permission.OPERATE,
         "POST /dead-letters/{letter_id}/requeue": Permission.OPERATE,
         "GET /consumers": Permission.READ,

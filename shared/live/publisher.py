@@ -17,12 +17,14 @@ import structlog
 from shared.clock import boottime_s
 from shared.domain.execution import OWN_BASKET, PRIORITY_REOFFER, Execution, ExecutionRecord
 from shared.domain.lifecycle.decision import Decision
+from shared.domain.status import ExecutionStatus
 from shared.live import accept_markers, duration_stats, log_stream
 from shared.live.redis_client import drop_if_demoted
 from shared.live.render import render, render_log_line
 from shared.live.views import RenderedView, ViewCache
 from shared.queue import message
 from shared.telemetry.fleet_counters import FleetCounters
+from shared.telemetry.window_counters import SUBMITTED, RunEvent
 
 VIEW_STALE_AFTER_S: Final = 1.0
 TRIM_EVERY_S: Final = 60.0
@@ -87,7 +89,9 @@ class Publisher:
             if record.execution.has_due_time_of_its_own:
                 accept_markers.mark_accepted(pipe, record.execution)
         _append_lines(pipe, records)
-        self._send(pipe, ", ".join(decision.execution.id for decision in decisions))
+        executions = [decision.execution for decision in decisions]
+        self._metrics.count_accepted(pipe, [RunEvent(run.integrator, run.created_at, SUBMITTED) for run in executions])
+        self._send(pipe, ", ".join(run.id for run in executions))
 
     def publish_decision(
         self, record: ExecutionRecord, decision: Decision, *, as_of: float, published_seq: int = 0
@@ -113,7 +117,8 @@ class Publisher:
             self._trimmed_at = as_of
             log_stream.trim_stream(pipe)
         runs = Counter((_metric_label(execution), str(execution.status)) for execution in ended)
-        self._metrics.count_ended(pipe, runs, [step for saved in decisions for step in saved.agent_durations])
+        durations = [step for saved in decisions for step in saved.agent_durations]
+        self._metrics.count_ended(pipe, runs, durations, list(map(_end_event, ended)))
         duration_stats.record_durations(pipe, [(saved.record.execution, saved.agent_durations) for saved in decisions])
         self._send(pipe, ", ".join(saved.record.execution.id for saved in decisions))
 
@@ -141,7 +146,7 @@ class Publisher:
         self._metrics.count_rescue(pipe, reason)
         if record.execution.is_done:
             ended = (_metric_label(record.execution), str(record.execution.status))
-            self._metrics.count_ended(pipe, {ended: 1}, ())
+            self._metrics.count_ended(pipe, {ended: 1}, (), [_end_event(record.execution)])
         return self._send(pipe, record.execution.id)
 
     def extend_view(self, integrator: str, execution_id: str, rev: int) -> bool:
@@ -188,6 +193,12 @@ class Publisher:
             drop_if_demoted(self._redis, error)
             return False
         return True
+
+
+def _end_event(run: Execution) -> RunEvent:
+    code = run.error.error_code if run.error is not None and run.status is ExecutionStatus.FAILED else None
+    ended_at = run.finished_at or run.created_at
+    return RunEvent(run.integrator, ended_at, str(run.status), duration_stats.run_duration_s(run), code)
 
 
 def _metric_label(execution: Execution) -> str:
