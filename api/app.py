@@ -20,6 +20,7 @@ from api.catalogue.basket_cache import BasketCache
 from api.feed import routes as feed
 from api.feed.changes import FeedHandler
 from api.fleet import routes as fleet
+from api.fleet.fleet_state_metrics import FleetStateMetrics
 from api.fleet.fleet_stats import FleetStats
 from api.fleet.health_parts import HealthParts
 from api.gunicorn_worker import RELEASE_LONG_POLLS
@@ -52,6 +53,7 @@ from shared.bootstrap import Services
 from shared.domain.access.caller import Caller
 from shared.live.redis_monitor import RedisMonitor
 from shared.settings import Settings
+from shared.telemetry.request_metrics import observe_store_call
 
 Start = Callable[[], Callable[[], None]]
 _OPENAPI_CONFIG: Final = {"API_TITLE": "Bucket", "API_VERSION": "v1", "OPENAPI_VERSION": "3.1.0"}
@@ -81,6 +83,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     retrier = RetryHandler(
         services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints
     )
+    services.database.observe = observe_store_call
     trust = Trust(services, monitor)
     stats = FleetStats(services, monitor)
     parts = HealthParts(services.database, clock, services.feed_reader, monitor)
@@ -103,7 +106,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         health.blueprint(parts, services.database, monitor, store_watcher, settings.outbound_hosts),
         catalogue.blueprint(services, baskets, availability, AgentViews(services, availability, monitor)),
         *trust.blueprints(),
-        metrics=health.metrics_blueprint(services.redis),
+        metrics=health.metrics_blueprint(services.redis, FleetStateMetrics(services, stats, parts)),
     )
     trust.install(app, hooks, everyone)
     return app, partial(

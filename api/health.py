@@ -12,6 +12,7 @@ import flask
 from redis import Redis
 
 from api.auth.current_caller import current_caller
+from api.fleet.fleet_state_metrics import FleetStateMetrics
 from api.fleet.health_parts import HealthPart, HealthParts, PartStatus, overall_status
 from api.http.request_body import Blueprint
 from api.store_watcher import StoreWatcher
@@ -87,7 +88,7 @@ def _word(part: HealthPart) -> str:
     return "connected" if part.status is PartStatus.HEALTHY else "disconnected"
 
 
-def metrics_blueprint(redis: Redis) -> Blueprint:
+def metrics_blueprint(redis: Redis, fleet_state: FleetStateMetrics) -> Blueprint:
     """Return the metrics route that Prometheus scrapes; it exists only at the root, without a version prefix."""
     blp = Blueprint("metrics", __name__, description="Metrics for Prometheus")
 
@@ -96,9 +97,11 @@ def metrics_blueprint(redis: Redis) -> Blueprint:
         """Return the metrics of all processes in the text format of Prometheus."""
         # Without a key the caller comes from one of BUCKET_METRICS_NETWORKS, which sees what an admin sees.
         caller = current_caller()
-        fleet = FleetCollector(redis, names_baskets=caller is PUBLIC_CALLER or caller.role is Role.ADMIN)
+        names_all = caller is PUBLIC_CALLER or caller.role is Role.ADMIN
+        state = fleet_state.read(names_consumers=names_all)
+        fleet = FleetCollector(redis, names_baskets=names_all, depths=state.depths)
         return flask.Response(
-            request_metrics.render_exposition(fleet, ProviderCollector(redis)),
+            request_metrics.render_exposition(fleet, state, ProviderCollector(redis)),
             content_type=request_metrics.CONTENT_TYPE,
         )
 

@@ -206,7 +206,7 @@ def _make_after_route(*, logs_polls: bool) -> AfterRoute:
         seconds = time.perf_counter() - g.started_at_s
         rule = request.url_rule
         route = _UNMATCHED_ROUTE if rule is None else rule.rule
-        observe_request(route, seconds)
+        observe_request(route, request.method, response.status_code, seconds)
         is_quiet = response.status_code < _FIRST_ERROR_STATUS and _is_polled_route(route, request.method)
         if logs_polls or not is_quiet:
             (log.debug if is_quiet else log.info)(

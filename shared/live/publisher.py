@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import orjson
 import redis
 import structlog
 
 from shared.clock import boottime_s
 from shared.domain.execution import OWN_BASKET, PRIORITY_REOFFER, Execution, ExecutionRecord
 from shared.domain.lifecycle.decision import Decision
+from shared.domain.lifecycle.log_events import STEP_FAILED, STEP_RETRYING
 from shared.domain.status import ExecutionStatus
 from shared.live import accept_markers, duration_stats, log_stream
 from shared.live.redis_client import drop_if_demoted
@@ -28,6 +30,7 @@ from shared.telemetry.window_counters import SUBMITTED, RunEvent
 
 VIEW_STALE_AFTER_S: Final = 1.0
 TRIM_EVERY_S: Final = 60.0
+_FAILURE_EVENTS: Final = frozenset({STEP_FAILED, STEP_RETRYING})
 
 
 def encode_no_copy(_decision: Decision, _outputs: Mapping[str, bytes]) -> None:
@@ -119,6 +122,7 @@ class Publisher:
         runs = Counter((_metric_label(execution), str(execution.status)) for execution in ended)
         durations = [step for saved in decisions for step in saved.agent_durations]
         self._metrics.count_ended(pipe, runs, durations, list(map(_end_event, ended)))
+        self._count_failures(pipe, [saved.decision for saved in decisions])
         duration_stats.record_durations(pipe, [(saved.record.execution, saved.agent_durations) for saved in decisions])
         self._send(pipe, ", ".join(saved.record.execution.id for saved in decisions))
 
@@ -144,6 +148,7 @@ class Publisher:
             self._put_views(pipe, [record], as_of)
             _append_lines(pipe, [(record, record.lines_total - len(decision.events))])
         self._metrics.count_rescue(pipe, reason)
+        self._count_failures(pipe, [decision])
         if record.execution.is_done:
             ended = (_metric_label(record.execution), str(record.execution.status))
             self._metrics.count_ended(pipe, {ended: 1}, (), [_end_event(record.execution)])
@@ -157,6 +162,16 @@ class Publisher:
             self._log.warning("Redis is away: a view was not extended", execution_id=execution_id, reason=str(error))
             drop_if_demoted(self._redis, error)
             return True
+
+    def _count_failures(self, pipe: Any, decisions: Iterable[Decision]) -> None:
+        """Count the attempts that failed, by the log lines that say so."""
+        failures: Counter[tuple[str, str]] = Counter()
+        retries = 0
+        for event in (event for decision in decisions for event in decision.events):
+            if event.event in _FAILURE_EVENTS:
+                failures[event.agent, str(orjson.loads(event.data).get("error_code"))] += 1
+                retries += event.event == STEP_RETRYING
+        self._metrics.count_failures(pipe, failures, retries)
 
     def _enqueue(self, pipe: Any, record: ExecutionRecord, steps: Iterable[str]) -> None:
         execution = record.execution

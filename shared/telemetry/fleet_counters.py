@@ -18,6 +18,8 @@ from shared.telemetry.window_counters import CODES_MAX, RunEvent, window_argumen
 EXECUTIONS_KEY: Final = "metrics:executions"  # field ["basket", "status"]
 STEPS_KEY: Final = "metrics:steps"  # fields ["agent", bucket's index] and ["agent", "sum"]
 RESCUES_KEY: Final = "metrics:rescues"  # field: the reason
+FAILURES_KEY: Final = "metrics:step_failures"  # field ["agent", "error_code"]
+RETRIES_KEY: Final = "metrics:retries"  # a number
 STEP_BUCKETS_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 LABELS_MAX: Final = 500
 OTHER_LABEL: Final = "other"
@@ -59,6 +61,16 @@ while at < #ARGV do
 end
 return 1
 """
+_COUNT_FAILURES: Final = """
+for at = 4, #ARGV, 2 do
+  local field = ARGV[at]
+  if redis.call('HEXISTS', KEYS[1], field) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[1]) then
+    field = ARGV[2]
+  end
+  redis.call('HINCRBY', KEYS[1], field, ARGV[at + 1])
+end
+redis.call('INCRBY', KEYS[2], ARGV[3])
+"""
 _FIELDS_MAX: Final = LABELS_MAX * 3  # three final statuses
 
 
@@ -95,6 +107,16 @@ class FleetCounters:
     def count_accepted(self, pipe: Any, events: Sequence[RunEvent]) -> None:
         """Count executions that were accepted, for the windows of time."""
         self.count_ended(pipe, {}, (), events)
+
+    def count_failures(self, pipe: Any, failures: Mapping[tuple[str, str], int], retries: int) -> None:
+        """Count attempts that failed by (agent, error code), and how many of them are tried again.
+
+        After 500 pairs an attempt of a new pair counts for the agent "other" and the code "other".
+        """
+        if failures:
+            pairs = [value for (agent, code), count in failures.items() for value in (_field(agent, code), count)]
+            other = _field(OTHER_LABEL, OTHER_LABEL)
+            pipe.eval(_COUNT_FAILURES, 2, FAILURES_KEY, RETRIES_KEY, LABELS_MAX, other, retries, *pairs)
 
     def count_rescue(self, pipe: Any, reason: str) -> None:
         """Count a rescue: a step that the reconciler offered again, for ``reason``."""
