@@ -84,8 +84,8 @@ openapi: $(READY) ## writes docs/openapi.json from the code; `make check` compar
 fuzz: $(READY) ## fuzzes a real stack with 20,000 cases that schemathesis makes from the contract; ARGS="--seed N" repeats one
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
-# Needs the package indices of Python and npm; .ci/run makes the first three checks.
-clients: $(READY) ## makes clients of docs/openapi.json, each plays a submit and a poll; runs docs/clients.md; ARGS=orval takes one
+# Needs the package indices of Python and npm; .ci/run makes some of these checks.
+clients: $(READY) ## makes clients of docs/openapi.json, each plays a submit and a poll; runs docs/clients.md; checks ops/kubernetes; ARGS=orval takes one
 	@$(BIN)/python -m tests.clients $(ARGS)
 
 examples: $(READY) ## records the examples of the contract from a real stack; `make openapi` includes them
