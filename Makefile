@@ -71,12 +71,16 @@ faults: $(READY) ## runs every fault test and a short chaos run; docs/faults.md 
 chaos: $(READY) ## chaos test: 2,000 mixed runs while workers die, Redis loses data and primaries step down; ARGS="--seed N" repeats one
 	@$(BIN)/python -m tests.faults.chaos $(ARGS)
 
-check: $(READY) ## checks style, types, package layers, and that docs/openapi.json is up to date
+check: $(READY) ## checks style, types, package layers, docs/openapi.json, and with promtool the alerts of ops/prometheus
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet --config "format.exclude = ['*.md']" .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo >$(VENV)/.imports.log 2>&1 || { cat $(VENV)/.imports.log; exit 1; }
 	@$(BIN)/python -m api.write_openapi docs/openapi.json --check
+	@if command -v promtool >/dev/null; then \
+	    { promtool check rules ops/prometheus/rules.yml && promtool test rules ops/prometheus/rules.test.yml; } \
+	        >$(VENV)/.promtool.log 2>&1 || { cat $(VENV)/.promtool.log; exit 1; }; \
+	else echo "check: ops/prometheus was not checked, because promtool is missing (apt-get install prometheus)"; fi
 	@echo "check: ruff, mypy, import-linter and docs/openapi.json found no fault"
 
 trust: $(READY) ## the long form of test-trust: 100,000 requests, 50,000 headers; ARGS="--operations N --seed N --only crossings"
@@ -88,8 +92,8 @@ openapi: $(READY) ## writes docs/openapi.json from the code; `make check` compar
 fuzz: $(READY) ## fuzzes a real stack with 20,000 cases that schemathesis makes from the contract; ARGS="--seed N" repeats one
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
-# Needs the package indices of Python and npm; .ci/run makes the first three checks.
-clients: $(READY) ## makes clients of docs/openapi.json, each plays a submit and a poll; runs docs/clients.md; ARGS=orval takes one
+# Needs the package indices of Python and npm; .ci/run makes some of these checks.
+clients: $(READY) ## makes clients of docs/openapi.json, each plays a submit and a poll; runs docs/clients.md; checks ops/kubernetes; ARGS=orval takes one
 	@$(BIN)/python -m tests.clients $(ARGS)
 
 examples: $(READY) ## records the examples of the contract from a real stack; `make openapi` includes them

@@ -113,7 +113,7 @@ def test_positions_after_the_end_are_expired_and_the_end_itself_is_not(bench: Fe
 
 
 def test_a_feed_whose_collection_was_dropped_begins_anew_and_older_cursors_are_expired(bench: FeedBench) -> None:
-    """The advice of docs/deploy.md for a restored MongoDB: it holds however long the feed becomes again."""
+    """The advice of docs/operate.md for a restored MongoDB: it holds however long the feed becomes again."""
     [run] = store(bench, 1)
     write(bench, [run])
     lost = bench.feed.end().position
