@@ -17,6 +17,8 @@ from api.catalogue import routes as catalogue
 from api.catalogue.agent_views import AgentViews
 from api.catalogue.availability import AgentAvailability
 from api.catalogue.basket_cache import BasketCache
+from api.dashboard import routes as dashboard
+from api.dashboard.sessions import Sessions
 from api.feed import routes as feed
 from api.feed.changes import FeedHandler
 from api.gunicorn_worker import RELEASE_LONG_POLLS
@@ -99,6 +101,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         *trust.blueprints(),
         metrics=health.metrics_blueprint(services.redis),
     )
+    app.register_blueprint(dashboard.blueprint(Sessions(services, trust.keys), trust.record))
     trust.install(app, hooks, everyone)
     return app, partial(
         start_background,

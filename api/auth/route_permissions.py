@@ -9,6 +9,7 @@ from typing import Final
 
 import flask
 
+from api.dashboard.route_names import DASHBOARD_ROUTES
 from api.http.version_prefix import VERSION_PREFIX
 from shared.domain.access.caller import Permission
 
@@ -24,6 +25,7 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "GET /executions/{execution_id}": Permission.READ,
         "DELETE /executions/{execution_id}": Permission.OPERATE,
         "GET /executions/{execution_id}/result": Permission.READ_PAYLOADS,
+        "GET /executions/{execution_id}/input": Permission.READ_PAYLOADS,
         "GET /executions/{execution_id}/outputs/{step}": Permission.READ_PAYLOADS,
         "POST /executions/{execution_id}/cancel": Permission.SUBMIT,
         "POST /executions/{execution_id}/retry": Permission.SUBMIT,
@@ -70,7 +72,8 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "GET /docs": Permission.PUBLIC,
         "GET /docs/{file}": Permission.PUBLIC,
         "GET /problems/{code}": Permission.PUBLIC,
-        "GET /": Permission.PUBLIC,
+        # Each page of the dashboard looks for its caller itself, and calls the routes above in the caller's name.
+        **dict.fromkeys(DASHBOARD_ROUTES, Permission.PUBLIC),
     }
 )
 

@@ -9,6 +9,7 @@ from typing import Final
 import flask
 
 from api.auth.route_permissions import operations_by_rule
+from api.dashboard.route_names import DASHBOARD_ROUTES
 from shared.limits import LimitClass
 
 ROUTE_CLASSES: Final[Mapping[str, LimitClass | None]] = MappingProxyType(
@@ -23,6 +24,7 @@ ROUTE_CLASSES: Final[Mapping[str, LimitClass | None]] = MappingProxyType(
         "GET /execution-logs/{execution_id}": LimitClass.POLL,
         "GET /executions/{execution_id}": LimitClass.POLL,
         "GET /executions/{execution_id}/result": LimitClass.POLL,
+        "GET /executions/{execution_id}/input": LimitClass.LIST,
         "GET /executions/{execution_id}/outputs/{step}": LimitClass.POLL,
         "POST /executions/poll": LimitClass.POLL,
         "GET /executions/changes": LimitClass.POLL,
@@ -67,7 +69,7 @@ ROUTE_CLASSES: Final[Mapping[str, LimitClass | None]] = MappingProxyType(
         "GET /docs": None,
         "GET /docs/{file}": None,
         "GET /problems/{code}": None,
-        "GET /": None,
+        **dict.fromkeys(DASHBOARD_ROUTES),
     }
 )
 

@@ -42,6 +42,7 @@ DESCRIPTIONS: Final[dict[str, str]] = {
         "For clients that know only the pattern of 202 until it is done and then 200. With `wait`, the reply is held "
         "until the run is done. A failed or cancelled run is 409, and `error` says why: no repeat changes that."
     ),
+    "GET /executions/{execution_id}/input": "To run the same again with changes, or to see what was sent.",
     "GET /executions/{execution_id}/outputs/{step}": (
         "A poll leaves out outputs of more than 256 KiB and shows the URL of this operation instead. 404 `not_found` "
         "if the step is not completed."
@@ -85,7 +86,6 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     "GET /docs": "The page is Swagger UI.",
     "GET /docs/{file}": "Only the files that the page loads; any other is 404.",
     "GET /problems/{code}": "The `type` of every problem leads here; the text is that of the documentation.",
-    "GET /": "The same page as `/docs`.",
     "GET /audit": "An auditor sees the events of its integrator, an admin all. Each write has one, stored before the "
     "answer; failed log-ins and refused rights too.",
     "GET /me": "While the server requires no keys, everyone is the same caller, with the role admin.",

@@ -125,6 +125,11 @@ OPERATIONS: Final[dict[str, Operation]] = {
             *STORE_ERRORS,
         ),
     ),
+    "GET /executions/{execution_id}/input": Operation(
+        ok("The input, `***` in its marked fields.", OBJECT, *PRIVATE),
+        ("ExecutionId",),
+        (*EXECUTION_ERRORS, errors.ExecutionErased, *STORE_ERRORS),
+    ),
     "GET /executions/{execution_id}/outputs/{step}": Operation(
         ok("The output as the agent returned it.", OBJECT, *PRIVATE),
         ("ExecutionId", "Step"),
@@ -254,6 +259,5 @@ OPERATIONS: Final[dict[str, Operation]] = {
         (errors.NotFound,),
         is_unversioned=True,
     ),
-    "GET /": Operation(_PAGE, is_unversioned=True),
     **TRUST_OPERATIONS,
 }
