@@ -21,6 +21,10 @@ from api.dashboard import routes as dashboard
 from api.dashboard.sessions import Sessions
 from api.feed import routes as feed
 from api.feed.changes import FeedHandler
+from api.fleet import routes as fleet
+from api.fleet.fleet_state_metrics import FleetStateMetrics
+from api.fleet.fleet_stats import FleetStats
+from api.fleet.health_parts import HealthParts
 from api.gunicorn_worker import RELEASE_LONG_POLLS
 from api.hints.poll_hints import ViewHints
 from api.hints.schedule_cache import DurationCache
@@ -51,6 +55,7 @@ from shared.bootstrap import Services
 from shared.domain.access.caller import Caller
 from shared.live.redis_monitor import RedisMonitor
 from shared.settings import Settings
+from shared.telemetry.request_metrics import observe_store_call
 
 Start = Callable[[], Callable[[], None]]
 _OPENAPI_CONFIG: Final = {"API_TITLE": "Bucket", "API_VERSION": "v1", "OPENAPI_VERSION": "3.1.0"}
@@ -80,7 +85,10 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     retrier = RetryHandler(
         services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints
     )
+    services.database.observe = observe_store_call
     trust = Trust(services, monitor)
+    stats = FleetStats(services, monitor)
+    parts = HealthParts(services.database, clock, services.feed_reader, monitor)
     app, hooks = _create_flask(settings, long_poller, activity)
     _register(
         app,
@@ -96,10 +104,11 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         feed.blueprint(feed_handler),
         feed.consumers_blueprint(services, feed_handler),
         logs.blueprint(services.catalogue, LogPageReader(services, monitor)),
-        health.blueprint(services.database, monitor, store_watcher, settings.outbound_hosts),
+        fleet.blueprint(services, stats),
+        health.blueprint(parts, services.database, monitor, store_watcher, settings.outbound_hosts),
         catalogue.blueprint(services, baskets, availability, AgentViews(services, availability, monitor)),
         *trust.blueprints(),
-        metrics=health.metrics_blueprint(services.redis),
+        metrics=health.metrics_blueprint(services.redis, FleetStateMetrics(services, stats, parts)),
     )
     app.register_blueprint(dashboard.blueprint(Sessions(services, trust.keys), trust.record))
     trust.install(app, hooks, everyone)

@@ -42,6 +42,7 @@ from shared.store.executions.usage import MongoUsage
 from shared.store.feed.consumer_store import MongoConsumerStore
 from shared.store.feed.reader import FeedReader
 from shared.store.feed.writer import FeedWriter
+from shared.store.fleet.backlog import MongoBacklog
 from shared.store.server_clock import ServerClock
 from shared.telemetry.fleet_counters import FleetCounters
 
@@ -72,6 +73,7 @@ class Services:
     keys: MongoKeyStore
     integrations: MongoIntegrationStore
     usage: MongoUsage
+    backlog: MongoBacklog
     audit: MongoAuditStore
     audit_sequencer: AuditSequencer
     erasures: MongoErasureStore
@@ -138,6 +140,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
         keys=MongoKeyStore(database),
         integrations=MongoIntegrationStore(database),
         usage=MongoUsage(database),
+        backlog=MongoBacklog(database),
         audit=MongoAuditStore(database),
         audit_sequencer=AuditSequencer(database),
         erasures=MongoErasureStore(database),

@@ -26,6 +26,7 @@ from shared.domain.access.key_format import SALT_BYTES, hash_key, key_id_of, pep
 from shared.errors import Forbidden, Unauthenticated, Unavailable
 
 KEY_PREFIX: Final = "bkt_"
+_OPEN: Final = frozenset({Permission.PUBLIC, Permission.SESSION})
 _NO_SALT: Final = bytes(SALT_BYTES)
 _NO_HASH: Final = bytes(32)
 
@@ -87,7 +88,7 @@ class Authenticator:
             check_may(internal, permission)
             return internal
         header = request.environ.get("HTTP_AUTHORIZATION")
-        if permission is Permission.PUBLIC or (header is None and self._needs_no_key(permission)):
+        if permission in _OPEN or (header is None and self._needs_no_key(permission)):
             return PUBLIC_CALLER
         if header is None:
             raise Unauthenticated

@@ -32,6 +32,8 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "GET /executions": Permission.READ,
         "POST /executions/poll": Permission.READ,
         "GET /executions/changes": Permission.READ,
+        "GET /executions/stats": Permission.READ,
+        "GET /workers": Permission.OPERATE,
         "GET /dead-letters": Permission.OPERATE,
         "POST /dead-letters/{letter_id}/requeue": Permission.OPERATE,
         "GET /consumers": Permission.READ,
@@ -72,8 +74,7 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "GET /docs": Permission.PUBLIC,
         "GET /docs/{file}": Permission.PUBLIC,
         "GET /problems/{code}": Permission.PUBLIC,
-        # Each page of the dashboard looks for its caller itself, and calls the routes above in the caller's name.
-        **dict.fromkeys(DASHBOARD_ROUTES, Permission.PUBLIC),
+        **dict.fromkeys(DASHBOARD_ROUTES, Permission.SESSION),
     }
 )
 

@@ -73,6 +73,10 @@ def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
         query = request.form.get("query", "")
         return redirect(f"/ui/runs?{query}{'&' if query else ''}{urlencode({'done': done})}")
 
+    _add_run(blp, sessions)
+
+
+def _add_run(blp: flask.Blueprint, sessions: Sessions) -> None:
     @blp.route("/ui/runs/<execution_id>")
     def run(execution_id: str) -> flask.Response:
         """Get the page of one run."""

@@ -208,7 +208,7 @@ def _make_after_route(*, logs_polls: bool) -> AfterRoute:
         seconds = time.perf_counter() - g.started_at_s
         rule = request.url_rule
         route = _UNMATCHED_ROUTE if rule is None else rule.rule
-        observe_request(route, seconds)
+        observe_request(route, request.method, response.status_code, seconds)
         is_polled = INTERNAL_CALLER in request.environ or _is_polled_route(route, request.method)
         is_quiet = response.status_code < _FIRST_ERROR_STATUS and is_polled
         if logs_polls or not is_quiet:

@@ -31,6 +31,8 @@ ROUTE_CLASSES: Final[Mapping[str, LimitClass | None]] = MappingProxyType(
         "GET /consumers/{name}/changes": LimitClass.POLL,
         "POST /consumers/{name}/ack": LimitClass.POLL,
         "GET /executions": LimitClass.LIST,
+        "GET /executions/stats": LimitClass.LIST,
+        "GET /workers": LimitClass.LIST,
         "GET /dead-letters": LimitClass.LIST,
         "GET /consumers": LimitClass.LIST,
         "PUT /consumers/{name}": LimitClass.LIST,

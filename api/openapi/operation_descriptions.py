@@ -78,8 +78,13 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     "DELETE /baskets/{name}": "For up to 2 s other processes may still run it; runs that have begun go on.",
     "GET /logs": _LINES,
     "GET /agent-logs/{name}": _LINES,
-    "GET /health": "For people and dashboards. `unhealthy` without MongoDB, `degraded` without Redis or workers, or if "
-    "a critical dependency is not called because it failed. `dependencies` are the services that agents call.",
+    "GET /health": "For people and dashboards. `unhealthy` without MongoDB, `degraded` if another part is not healthy; "
+    "`reasons` says in words what to start. `dependencies` are the services that agents call.",
+    "GET /workers": "An operator sees all workers, and of the steps that they run those of its integrator. What runs "
+    "may be five seconds old. What a worker of an older release does not say is null.",
+    "GET /executions/stats": "`queues` has what waits and runs now, also what a worker has received and not begun: "
+    "scale by `wanted_workers`. `windows` has what happened lately. The final statuses in `by_status` are those of the "
+    "last 24 hours.",
     "GET /ready": "For load balancers: send submits here only while it is 200.",
     "GET /metrics": "Summed over all processes of the API, with the figures of the queue and the workers.",
     "GET /openapi.json": "It has an `ETag`: with `If-None-Match`, an unchanged document is 304.",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.client import INCOME, ApiClient
+from tests.waiting import wait_until
 
 PREFIXES = ["", "/api/v1"]
 ID = re.compile(r"[0-9]{10}_[0-9a-f]{16}")
@@ -163,11 +164,16 @@ def test_logs_have_lines_and_a_cursor_to_read_on(caller: ApiClient, finished_id:
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_health_and_readiness_are_reported(caller: ApiClient, prefix: str) -> None:
+    wait_until(lambda: caller.get(f"{prefix}/health").json()["status"] == "healthy", 10, "a reconciler leads too")
     health = caller.get(f"{prefix}/health")
-    services = {"mongodb": "connected", "redis": "connected", "workers": "connected"}
     assert health.status_code == 200
-    version = health.json()["version"]
-    assert health.json() == {"status": "healthy", "services": services, "dependencies": [], "version": version}
+    body = health.json()
+    assert set(body) == {"status", "reasons", "services", "parts", "dependencies", "version"}
+    assert (body["reasons"], body["dependencies"]) == ([], [])
+    words = {"mongodb": "connected", "redis": "connected", "workers": "connected"}
+    assert body["services"] == body["parts"] | words, "callers of earlier releases know the words"
+    assert {part["status"] for part in body["parts"].values()} == {"healthy"}
+    assert {name for name, part in body["parts"].items() if part["criticality"] == "critical"} == {"mongodb"}
     assert caller.get(f"{prefix}/ready").status_code == 200
 
 

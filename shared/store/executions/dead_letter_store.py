@@ -58,6 +58,14 @@ class MongoDeadLetterStore:
             message = self._database.collection("dead_letters").find_one(query)
         return None if message is None else _message_dead_letter(message)
 
+    def count(self) -> int:
+        """Return the number of dead letters of all integrators, by their index."""
+        with db_call(self._database, writes=False):
+            runs = self._database.collection("executions").count_documents(
+                {"dead_letter": True}, hint="dead_letter_pages"
+            )
+            return runs + self._database.collection("dead_letters").estimated_document_count()
+
     def add_message(self, integrator: str, message: str) -> None:
         """Store a message that could not be read, cut to 4 KiB, under the hash of its text; an equal one is counted."""
         text = message.encode("utf-8", "replace")
