@@ -57,6 +57,7 @@ def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
             filters=dict(filters),
             statuses=list(ExecutionStatus),
             status_links=_status_links(filters),
+            counts=_counts(logged_in_caller()),
             error=error,
             done=request.args.get("done"),
             status=HTTPStatus.OK if error is None else HTTPStatus.BAD_REQUEST,
@@ -145,6 +146,12 @@ def _status_links(filters: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str
         (each, urlencode([*others, ("status", each)]), {each} == chosen) for each in map(str, ExecutionStatus)
     ]
     return [("all", urlencode(others), not chosen), *one_status]
+
+
+def _counts(caller: Caller) -> Mapping[str, int]:
+    """Return how many runs have each status; of those that are over, in the last 24 h."""
+    counts: Mapping[str, int] = internal_api.get(caller, "/executions/stats")["by_status"]
+    return counts
 
 
 def _without(pairs: Sequence[tuple[str, str]], name: str) -> Sequence[tuple[str, str]]:
