@@ -108,7 +108,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         health.blueprint(parts, services.database, monitor, store_watcher, settings.outbound_hosts),
         catalogue.blueprint(services, baskets, availability, AgentViews(services, availability, monitor)),
         *trust.blueprints(),
-        metrics=health.metrics_blueprint(services.redis, FleetStateMetrics(services, stats, parts)),
+        metrics=health.metrics_blueprint(services.redis, monitor, FleetStateMetrics(services, stats, parts)),
     )
     app.register_blueprint(dashboard.blueprint(Sessions(services, trust.keys), trust.record))
     trust.install(app, hooks, everyone)

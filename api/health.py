@@ -88,7 +88,7 @@ def _word(part: HealthPart) -> str:
     return "connected" if part.status is PartStatus.HEALTHY else "disconnected"
 
 
-def metrics_blueprint(redis: Redis, fleet_state: FleetStateMetrics) -> Blueprint:
+def metrics_blueprint(redis: Redis, monitor: RedisMonitor, fleet_state: FleetStateMetrics) -> Blueprint:
     """Return the metrics route that Prometheus scrapes; it exists only at the root, without a version prefix."""
     blp = Blueprint("metrics", __name__, description="Metrics for Prometheus")
 
@@ -99,7 +99,9 @@ def metrics_blueprint(redis: Redis, fleet_state: FleetStateMetrics) -> Blueprint
         caller = current_caller()
         names_all = caller is PUBLIC_CALLER or caller.role is Role.ADMIN
         state = fleet_state.read(names_consumers=names_all)
-        fleet = FleetCollector(redis, names_baskets=names_all, depths=state.depths)
+        fleet = FleetCollector(
+            redis, names_baskets=names_all, depths=state.depths, is_writable=monitor.last.is_connected
+        )
         return flask.Response(
             request_metrics.render_exposition(fleet, state, ProviderCollector(redis)),
             content_type=request_metrics.CONTENT_TYPE,

@@ -91,20 +91,20 @@ class FleetStateMetrics:
         yield self._consumer_lag(names_consumers=names_consumers)
 
     def _consumer_lag(self, *, names_consumers: bool) -> Metric:
-        """Return the lags; consumers of one name count as the one that is behind most. That of an expired one is +Inf."""
+        """Return the lags: of consumers of one name the largest, of an expired one +Inf."""
         consumers = self._services.consumers.all(None)
         positions = [consumer.position for consumer in consumers]
-        lags = self._services.feed_reader.lags_s(positions, self._services.clock.now()) if consumers else ()
+        lags = self._services.feed_reader.changes_behind(positions) if consumers else ()
         by_name: dict[str, float] = {}
-        for consumer, lag_s in zip(consumers, lags, strict=True):
+        for consumer, lag in zip(consumers, lags, strict=True):
             is_named = names_consumers and (consumer.name in by_name or len(by_name) < CONSUMERS_MAX)
             name = consumer.name if is_named else _OTHER
-            by_name[name] = max(by_name.get(name, 0.0), math.inf if lag_s is None else lag_s)
+            by_name[name] = max(by_name.get(name, 0.0), math.inf if lag is None else lag)
         family = GaugeMetricFamily(
-            "bucket_consumer_lag", "Seconds since the oldest change that it has not acknowledged.", labels=["consumer"]
+            "bucket_consumer_lag", "Changes of the feed that it has not acknowledged.", labels=["consumer"]
         )
-        for name, lag_s in by_name.items():
-            family.add_metric([name], lag_s)
+        for name, largest in by_name.items():
+            family.add_metric([name], largest)
         return family
 
     def _count_dead_letters(self) -> int:

@@ -38,9 +38,18 @@ class FleetCollector(Collector):
     """
 
     def __init__(
-        self, client: redis.Redis, *, names_baskets: bool = True, depths: Mapping[str, int] | None = None
+        self,
+        client: redis.Redis,
+        *,
+        names_baskets: bool = True,
+        depths: Mapping[str, int] | None = None,
+        is_writable: bool = True,
     ) -> None:
-        """``depths`` are the numbers of steps that wait in each queue; without them its messages are counted."""
+        """``depths`` are the numbers of steps that wait in each queue; without them its messages are counted.
+
+        A Redis that is not ``is_writable`` counts as away, though it replies.
+        """
+        self._is_writable = is_writable
         self._client = client
         self._queue_depths = depths
         self._names_baskets = names_baskets
@@ -52,7 +61,8 @@ class FleetCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families as they are in Redis now; errors and strange values in Redis never raise."""
         replies = self._read()
-        yield GaugeMetricFamily("bucket_redis_up", "Whether Redis answered this scrape.", 0 if replies is None else 1)
+        is_up = self._is_writable and replies is not None
+        yield GaugeMetricFamily("bucket_redis_up", "Whether Redis replies and takes writes.", float(is_up))
         if replies is not None:
             executions, steps, rescues, failures, retries, *lengths = replies
             yield from _executions(_hash(executions), LABELS_MAX if self._names_baskets else 0)

@@ -18,6 +18,7 @@ from shared.bootstrap import API_STORE_DEADLINE_S
 from shared.clock import boottime_s
 from shared.errors import BucketError, OutcomeUnknown, Unavailable
 from shared.store.database import Database, db_call
+from shared.store.executions.usage import MongoUsage
 from shared.store.server_clock import SYNC_RETRY_AFTER_S, ServerClock
 from tests.pause_aware_timer import PauseAwareTimer
 from tests.waiting import wait_until

@@ -36,7 +36,7 @@ def scraped(client: redis.Redis, **options: Any) -> dict[tuple[str, ...], float]
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name.startswith("bucket_") and not sample.name.startswith("bucket_limits_")
+        if sample.name.startswith("bucket_") and not sample.name.startswith(("bucket_limits_", "bucket_held_polls"))
     }
 
 
