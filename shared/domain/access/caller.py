@@ -49,7 +49,9 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-_ANYONE: Final = frozenset({Permission.PUBLIC, Permission.OPTIONAL, Permission.SESSION, Permission.METRICS, Permission.IDENTIFY})
+_ANYONE: Final = frozenset(
+    {Permission.PUBLIC, Permission.OPTIONAL, Permission.SESSION, Permission.METRICS, Permission.IDENTIFY}
+)
 _READER: Final = _ANYONE | {Permission.READ}
 _INTEGRATOR: Final = _READER | {Permission.READ_PAYLOADS, Permission.SUBMIT, Permission.CONSUME}
 
