@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from shared.telemetry.window_counters import CODES_MAX, RunEvent, window_arguments
+from shared.telemetry.window_counters import CODES_MAX, WINDOW_PREFIX, RunEvent, window_arguments
 
 EXECUTIONS_KEY: Final = "metrics:executions"  # field ["basket", "status"]
 STEPS_KEY: Final = "metrics:steps"  # fields ["agent", bucket's index] and ["agent", "sum"]
@@ -25,7 +25,8 @@ LABELS_MAX: Final = 500
 OTHER_LABEL: Final = "other"
 
 # One command for all, because each command costs the worker more than Redis. The limits are checked in Redis, where
-# the hashes are, so that no number of processes can fill them with the names of baskets, or with codes of failures.
+# the hashes are, so that no number of processes can fill them with the names of baskets, or with codes of failures. The
+# script makes the keys of the windows itself, which spares their arguments; their lifetime is set with a new field.
 _COUNT: Final = """
 local runs = 4 + 3 * tonumber(ARGV[2])
 for at = 5, runs, 3 do
@@ -39,25 +40,32 @@ local steps = runs + 2 * tonumber(ARGV[3])
 for at = runs + 1, steps, 2 do
   redis.call('HINCRBYFLOAT', KEYS[2], ARGV[at], ARGV[at + 1])
 end
-local at, key = steps + 1, 3
+local at, tiers, slots = steps + 1, {'m:', 'q:'}, {}
 while at < #ARGV do
-  local keys = tonumber(ARGV[at])
-  local fields = tonumber(ARGV[at + keys + 1])
-  for offset = 1, keys do
-    local name = KEYS[key]
-    for pair = at + keys + 2, at + keys + 2 * fields, 2 do
-      local field = ARGV[pair]
-      if string.sub(field, 1, 2) == 'f:' and redis.call('HEXISTS', name, field) == 0 then
-        if redis.call('HINCRBY', name, 'codes', 1) > tonumber(ARGV[4]) then
-          field = 'f:other'
+  local last = at + 2 + 2 * ARGV[at + 2]
+  slots[1] = ':' .. ARGV[at + 1]
+  slots[2] = ':' .. math.floor(ARGV[at + 1] / 15)
+  for tier = 1, 2 do
+    for owner = 1, 2 do
+      local name = KEYS[3] .. tiers[tier] .. (owner == 1 and ARGV[at] or '') .. slots[tier]
+      local is_new = false
+      for pair = at + 3, last, 2 do
+        local field = ARGV[pair]
+        if string.sub(field, 1, 2) == 'f:' and redis.call('HEXISTS', name, field) == 0 then
+          if redis.call('HINCRBY', name, 'codes', 1) > tonumber(ARGV[4]) then
+            field = 'f:other'
+          end
+        end
+        if redis.call('HINCRBY', name, field, ARGV[pair + 1]) == tonumber(ARGV[pair + 1]) then
+          is_new = true
         end
       end
-      redis.call('HINCRBY', name, field, ARGV[pair + 1])
+      if is_new then
+        redis.call('EXPIRE', name, tier == 1 and 3720 or 88200)
+      end
     end
-    redis.call('EXPIRE', name, ARGV[at + offset])
-    key = key + 1
   end
-  at = at + keys + 2 + 2 * fields
+  at = last + 1
 end
 return 1
 """
@@ -99,10 +107,10 @@ class FleetCounters:
         if not (execution_args or step_sums or events):
             return
         step_args = [str(value) if isinstance(value, float) else value for pair in step_sums.items() for value in pair]
-        keys, window_args = window_arguments(events)
+        window_args = window_arguments(events)
         limits_and_counts = (_FIELDS_MAX, len(runs), len(step_sums), CODES_MAX)
         arguments = (*limits_and_counts, *execution_args, *step_args, *window_args)
-        pipe.eval(_COUNT, 2 + len(keys), EXECUTIONS_KEY, STEPS_KEY, *keys, *arguments)
+        pipe.eval(_COUNT, 3, EXECUTIONS_KEY, STEPS_KEY, WINDOW_PREFIX, *arguments)
 
     def count_accepted(self, pipe: Any, events: Sequence[RunEvent]) -> None:
         """Count executions that were accepted, for the windows of time."""

@@ -19,8 +19,7 @@ import redis
 ALL_INTEGRATORS: Final = ""
 _MINUTE_S: Final = 60
 _QUARTER_S: Final = 900
-_TIERS: Final = {"m": (_MINUTE_S, 3_720), "q": (_QUARTER_S, 88_200)}
-"""The length of a slot, and how long its hash is kept."""
+WINDOW_PREFIX: Final = "metrics:window:"
 WINDOWS: Final = {"5m": ("m", 5), "1h": ("m", 60), "24h": ("q", 96)}
 """Each window has the slot that is not over and so many before it."""
 SUBMITTED: Final = "submitted"
@@ -60,33 +59,26 @@ class WindowCounts:
         return None
 
 
-def window_arguments(events: Iterable[RunEvent]) -> tuple[list[str], list[str | int]]:
-    """Return the keys and the arguments by which a script adds ``events`` to the hashes (see ``fleet_counters``).
+def window_arguments(events: Iterable[RunEvent]) -> list[str | int]:
+    """Return the arguments by which a script adds ``events`` to the hashes (``shared/telemetry/fleet_counters.py``).
 
-    The arguments are, for each group of keys: their number, the lifetime of each, the number of fields, and each field
-    with what is added to it.
+    They are, for each integrator and minute: its name, the minute, the number of fields, and each field with what is
+    added to it.
     """
     groups: dict[tuple[str, int], Counter[str]] = {}
     for event in events:
-        minute = int(event.at.timestamp()) // _MINUTE_S
-        fields = groups.setdefault((event.integrator, minute), Counter())
+        fields = groups.setdefault((event.integrator, int(event.at.timestamp()) // _MINUTE_S), Counter())
         fields[event.kind] += 1
         if event.duration_s is not None:
             fields[f"{_DURATION_PREFIX}{_bucket_of(event.duration_s)}"] += 1
         if event.error_code is not None:
             fields[_CODE_PREFIX + event.error_code.encode("utf-8", "replace").decode()[:100]] += 1
-    keys: list[str] = []
     arguments: list[str | int] = []
     for (integrator, minute), fields in groups.items():
-        arguments.append(2 * len(_TIERS))
-        for tier, (length_s, kept_s) in _TIERS.items():
-            slot = minute * _MINUTE_S // length_s
-            keys += (_key(tier, integrator, slot), _key(tier, ALL_INTEGRATORS, slot))
-            arguments += (kept_s, kept_s)
-        arguments.append(len(fields))
-        for name, count in fields.items():
-            arguments += (name, count)
-    return keys, arguments
+        arguments += (integrator, minute, len(fields))
+        for pair in fields.items():
+            arguments += pair
+    return arguments
 
 
 def read_windows(client: redis.Redis, integrator: str | None, now: datetime) -> Mapping[str, WindowCounts]:
@@ -127,4 +119,4 @@ def _bucket_of(duration_s: float) -> int:
 
 
 def _key(tier: str, integrator: str, slot: int) -> str:
-    return f"metrics:window:{tier}:{integrator}:{slot}"
+    return f"{WINDOW_PREFIX}{tier}:{integrator}:{slot}"
