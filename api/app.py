@@ -44,6 +44,7 @@ from api.submission.group_commit import GroupCommit
 from api.submission.held_submit import HeldSubmit
 from api.submission.run_builder import RunBuilder
 from api.submission.withdrawals import Withdrawals
+from api.tracing import request_spans
 from api.trust import Trust
 from shared.bootstrap import Services
 from shared.domain.access.caller import Caller
@@ -99,6 +100,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         *trust.blueprints(),
         metrics=health.metrics_blueprint(services.redis),
     )
+    request_spans.install(hooks, services.tracer)
     trust.install(app, hooks, everyone)
     return app, partial(
         start_background,
