@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test test-client test-bucketd test-trust test-tracing trust faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine bench-trust bench-tracing flood setup clean help other-interpreter
+.PHONY: up test test-client test-bucketd test-trust test-ops test-tracing trust faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine bench-trust bench-tracing flood setup clean help other-interpreter
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 # Each interpreter is started, not only searched: a version manager leaves names on the PATH that do not start.
@@ -33,12 +33,13 @@ CLIENT := tests/bucket_client tests/docs/test_robust_programs.py tests/docs/test
 BUCKETD := tests/integration/compose tests/docs/test_agents.py tests/acceptance/test_redis_servers.py
 TRUST := tests/trust $(addprefix tests/integration/api/,auth audit integrations limits) \
     $(foreach name,data_rotation erase marked_fields sealed_payloads,tests/acceptance/test_$(name).py)
+OPS := tests/ops
 # The longest files come first, so that no process is left with one of them at the end.
 SLOW := $(addprefix tests/,unit/api/test_gunicorn.py acceptance/test_running.py integration/api/test_rest.py \
     acceptance/test_graphs.py acceptance/test_schedules.py)
 TRACING := tests/tracing
-TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) $(TRUST) $(TRACING) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/)))) \
-    $(addprefix --ignore=,$(CLIENT) $(BUCKETD) $(TRUST) $(TRACING))
+TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) $(TRUST) $(OPS) $(TRACING) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/)))) \
+    $(addprefix --ignore=,$(CLIENT) $(BUCKETD) $(TRUST))
 PROCESSES ?= 3
 # Two files at a time, the longest first: most of the time they wait.
 LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
@@ -49,7 +50,7 @@ up: $(READY) ## runs redis-server, mongod, the API and a worker; one Ctrl-C stop
 	@exec $(BIN)/bucketd up $(ARGS)
 
 # Three files at a time, because they wait a lot; PROCESSES=0 runs one after the other, which a debugger needs.
-test: $(READY) ## runs all tests but test-client, test-bucketd, test-trust, test-tracing and the fault tests; starts its own servers and leaves no process running
+test: $(READY) ## runs all tests but test-client, test-bucketd, test-trust, test-ops, test-tracing and the fault tests; starts its own servers and leaves no process running
 	@$(BIN)/python -m pytest $(TESTS) -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-client: $(READY) ## tests the client, its command in a terminal, connectors, examples, the programs of the docs and the integration check
@@ -61,6 +62,9 @@ test-bucketd: $(READY) ## tests bucketd on real processes (make up, doctor, comm
 test-trust: $(READY) ## tests trust: keys, limits, the audit, sealed content; random requests of two integrators, made-up headers, a scan for secrets
 	@$(BIN)/python -m pytest $(TRUST) -q -n $(PROCESSES) --dist loadfile $(ARGS)
 
+test-ops: $(READY) ## tests what operators act on: the parts of health, workers, statistics, metrics and alerts, on real processes
+	@$(BIN)/python -m pytest $(OPS) -q -n 2 --dist loadfile $(ARGS)
+
 test-tracing: $(READY) ## tests tracing on real processes, with a receiver of OTLP that decodes what they export
 	@$(BIN)/python -m pytest $(TRACING) -q $(ARGS)
 
@@ -71,12 +75,16 @@ faults: $(READY) ## runs every fault test and a short chaos run; docs/faults.md 
 chaos: $(READY) ## chaos test: 2,000 mixed runs while workers die, Redis loses data and primaries step down; ARGS="--seed N" repeats one
 	@$(BIN)/python -m tests.faults.chaos $(ARGS)
 
-check: $(READY) ## checks style, types, package layers, and that docs/openapi.json is up to date
+check: $(READY) ## checks style, types, package layers, docs/openapi.json, and with promtool the alerts of ops/prometheus
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet --config "format.exclude = ['*.md']" .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo >$(VENV)/.imports.log 2>&1 || { cat $(VENV)/.imports.log; exit 1; }
 	@$(BIN)/python -m api.write_openapi docs/openapi.json --check
+	@if command -v promtool >/dev/null; then \
+	    { promtool check rules ops/prometheus/rules.yml && promtool test rules ops/prometheus/rules.test.yml; } \
+	        >$(VENV)/.promtool.log 2>&1 || { cat $(VENV)/.promtool.log; exit 1; }; \
+	else echo "check: ops/prometheus was not checked, because promtool is missing (apt-get install prometheus)"; fi
 	@echo "check: ruff, mypy, import-linter and docs/openapi.json found no fault"
 
 trust: $(READY) ## the long form of test-trust: 100,000 requests, 50,000 headers; ARGS="--operations N --seed N --only crossings"
@@ -88,8 +96,8 @@ openapi: $(READY) ## writes docs/openapi.json from the code; `make check` compar
 fuzz: $(READY) ## fuzzes a real stack with 20,000 cases that schemathesis makes from the contract; ARGS="--seed N" repeats one
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
-# Needs the package indices of Python and npm; .ci/run makes the first three checks.
-clients: $(READY) ## makes clients of docs/openapi.json, each plays a submit and a poll; runs docs/clients.md; ARGS=orval takes one
+# Needs the package indices of Python and npm; .ci/run makes some of these checks.
+clients: $(READY) ## makes clients of docs/openapi.json, each plays a submit and a poll; runs docs/clients.md; checks ops/kubernetes; ARGS=orval takes one
 	@$(BIN)/python -m tests.clients $(ARGS)
 
 examples: $(READY) ## records the examples of the contract from a real stack; `make openapi` includes them

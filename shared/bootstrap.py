@@ -43,6 +43,7 @@ from shared.store.executions.usage import MongoUsage
 from shared.store.feed.consumer_store import MongoConsumerStore
 from shared.store.feed.reader import FeedReader
 from shared.store.feed.writer import FeedWriter
+from shared.store.fleet.backlog import MongoBacklog
 from shared.store.server_clock import ServerClock
 from shared.telemetry.fleet_counters import FleetCounters
 from shared.telemetry.tracing.tracer import Tracer, open_tracer
@@ -74,6 +75,7 @@ class Services:
     keys: MongoKeyStore
     integrations: MongoIntegrationStore
     usage: MongoUsage
+    backlog: MongoBacklog
     audit: MongoAuditStore
     audit_sequencer: AuditSequencer
     erasures: MongoErasureStore
@@ -120,11 +122,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
     views = ViewCache(redis_client, live_ttl_s=settings.lease_s / 2)
     return Services(
         settings=settings,
-        timings=Timings(
-            lease=timedelta(seconds=settings.lease_s),
-            handoff=timedelta(seconds=settings.handoff_s),
-            losses_max=settings.losses_max,
-        ),
+        timings=_timings_of(settings),
         catalogue=load_catalogue(settings.agents_dir),
         sealer=sealer,
         database=database,
@@ -143,6 +141,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
         keys=MongoKeyStore(database),
         integrations=MongoIntegrationStore(database),
         usage=MongoUsage(database),
+        backlog=MongoBacklog(database),
         audit=MongoAuditStore(database),
         audit_sequencer=AuditSequencer(database),
         erasures=MongoErasureStore(database),
@@ -157,4 +156,12 @@ def bootstrap(settings: Settings, role: str) -> Services:
             tracer=tracer,
         ),
         tracer=tracer,
+    )
+
+
+def _timings_of(settings: Settings) -> Timings:
+    return Timings(
+        lease=timedelta(seconds=settings.lease_s),
+        handoff=timedelta(seconds=settings.handoff_s),
+        losses_max=settings.losses_max,
     )

@@ -1,4 +1,4 @@
-"""The checks of ``make clients``: two linters of the document, and a program with each generated client."""
+"""The checks of ``make clients``: linters of the document and the manifests; a program with each generated client."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from tests.clients.toolbox import HERE, CommandFailed, Toolbox
 from tests.openapi_conformance import DOCUMENT
 
 PROGRAMS: Final = HERE / "programs"
+MANIFESTS: Final = HERE.parents[1] / "ops" / "kubernetes"
+KUBERNETES_VERSIONS: Final = ("1.31", "1.37")
+KINDS_OF_KEDA: Final = {"ScaledObject", "TriggerAuthentication"}
 # What each program prints: the run that completed, the one that failed, and a refused submit.
 SAYS: Final = re.compile(r"completed 1000\nfailed card_declined\nrefused basket_not_found\n\Z")
 
@@ -34,6 +37,18 @@ def spectral(toolbox: Toolbox, _url: str) -> str:
     options = ("--ruleset", rules, "--format", "json", "--quiet", "--fail-severity", "hint")
     output = toolbox.run_node(command, "lint", *options, DOCUMENT)
     return _count_problems(json.loads(output) if output.strip() else [])
+
+
+def kubernetes_validate(toolbox: Toolbox, _url: str) -> str:
+    """Check the Kubernetes manifests against its schemas, which know every key; KEDA's kinds have none there."""
+    command = toolbox.venv("kubernetes_validate") / "bin" / "kubernetes-validate"
+    manifests = sorted(path for path in MANIFESTS.glob("*.yaml") if path.name != "kustomization.yaml")
+    for version in KUBERNETES_VERSIONS:
+        output = toolbox.run(command, "--strict", "-k", version, *manifests)
+        missing = set(re.findall(r"find schema for kind (\w+)", output))
+        if missing != KINDS_OF_KEDA:
+            raise CommandFailed(f"Kubernetes {version}: no schema for {sorted(missing)}\n{output}")
+    return f"{len(manifests)} files, Kubernetes {' and '.join(KUBERNETES_VERSIONS)}"
 
 
 def _count_problems(problems: list[Mapping[str, object]]) -> str:
@@ -120,6 +135,7 @@ def _check_output(output: str) -> str:
 CHECKS: Final[Mapping[str, Callable[[Toolbox, str], str]]] = {
     "redocly": redocly,
     "spectral": spectral,
+    "kubernetes-validate": kubernetes_validate,
     "openapi-python-client": openapi_python_client,
     "openapi-generator": openapi_generator,
     "openapi-typescript": openapi_typescript,

@@ -74,11 +74,12 @@ class Caller:
         self._maker = RequestMaker(party, writer, other, self._rng)
 
     def play(self, operations: Sequence[Operation], times: int, due_by: float) -> None:
-        """Send ``times`` random requests, or fewer if it is ``due_by`` before that."""
+        """Send ``times`` random requests, each operation once and then by chance, until ``due_by``."""
         weights = [_WEIGHTS.get(operation.name, 1.0) for operation in operations]
+        first = self._rng.sample(operations, len(operations))  # chance alone would leave a rare one out now and then
         done = 0
         while done < times and time.monotonic() < due_by:
-            operation = self._rng.choices(operations, weights)[0]
+            operation = first.pop() if first else self._rng.choices(operations, weights)[0]
             done += self._send_and_check(self._maker.make(operation, self._credential(operation)))
         self._connection.close()
 
@@ -98,7 +99,7 @@ class Caller:
         operation = request.operation
         if operation.path.endswith("/cancel"):
             self._party.cancelled.update(request.path_values.values())
-        if operation.path.endswith(("/retry", "/requeue")):
+        if operation.path.endswith(("/retry", "/requeue", "/dismiss")):
             self._party.retried.update(request.path_values.values())
         reply = self._send(request)
         self._findings.count(request, reply)

@@ -151,7 +151,8 @@ class Runner:
     def _run_step(self, claimed_step: ClaimedStep, *, chain_ends_at: float) -> ClaimedStep | None:
         """Run one claimed step until its outcome is decided; return the next step if the decision claimed one."""
         may_continue_chain = boottime_s() < chain_ends_at
-        with self._interrupter.enforce_limits(claimed_step.lease, claimed_step.timeout_s) as running_step:
+        limits = self._interrupter.enforce_limits(claimed_step.lease, claimed_step.timeout_s, claimed_step.step.agent)
+        with limits as running_step:
             request_stop = partial(self._interrupter.request_stop, running_step)
             heartbeat = Heartbeat(self._services, claimed_step, request_stop)
             self._in_progress = claimed_step

@@ -10,9 +10,10 @@ import pytest
 
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.feed_position import FeedEnd, FeedPosition
-from shared.errors import ConsumerNotFound, PositionExpired, Unavailable, ValidationFailed
+from shared.errors import ConsumerNotFound, Unavailable, ValidationFailed
 from shared.store.feed.change_stream import ChangeBatch
 from shared.store.feed.consumer_store import MongoConsumerStore
+from shared.store.feed.feed_errors import PositionExpired
 from shared.store.feed.reader import FeedReader
 from shared.store.feed.writer import FEED_RETENTION
 from tests.builders import NOON
@@ -113,7 +114,7 @@ def test_positions_after_the_end_are_expired_and_the_end_itself_is_not(bench: Fe
 
 
 def test_a_feed_whose_collection_was_dropped_begins_anew_and_older_cursors_are_expired(bench: FeedBench) -> None:
-    """The advice of docs/deploy.md for a restored MongoDB: it holds however long the feed becomes again."""
+    """The advice of docs/operate.md for a restored MongoDB: it holds however long the feed becomes again."""
     [run] = store(bench, 1)
     write(bench, [run])
     lost = bench.feed.end().position
@@ -203,6 +204,17 @@ def test_the_lag_of_a_consumer_is_reported_and_none_if_it_expired(bench: FeedBen
     end = bench.feed.end().position
     expired = FeedPosition("00000000", 1, 0, NOON)
     assert bench.feed.lags_s([start, end, expired], now) == [90.0, 0.0, None]
+
+
+def test_the_changes_behind_a_consumer_are_counted_and_beyond_some_batches_estimated(bench: FeedBench) -> None:
+    start = bench.feed.end().position
+    write(bench, ["a", "b"], ["c"], ["d", "e", "f"])
+    inside = replace(start, offset=1)
+    expired = FeedPosition("00000000", 1, 0, NOON)
+    assert bench.feed.changes_behind([start, inside, bench.feed.end().position, expired]) == [6, 5, 0, None]
+    short = FeedReader(bench.database, batches_counted_max=2)
+    assert short.changes_behind([start]) == [6], "four of two batches, and two as their mean"
+    assert bench.feed.changes_behind([]) == []
 
 
 def test_the_number_of_consumers_is_limited_and_existing_ones_stay(bench: FeedBench) -> None:
