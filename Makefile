@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test test-client test-bucketd test-trust test-ops test-ui trust faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine bench-trust flood setup clean help other-interpreter
+.PHONY: up test test-client test-bucketd test-trust test-ops test-tracing test-ui trust faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine bench-trust flood setup clean help other-interpreter
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 # Each interpreter is started, not only searched: a version manager leaves names on the PATH that do not start.
@@ -34,12 +34,13 @@ BUCKETD := tests/integration/compose tests/docs/test_agents.py tests/acceptance/
 TRUST := tests/trust $(addprefix tests/integration/api/,auth audit integrations limits) \
     $(foreach name,data_rotation erase marked_fields sealed_payloads,tests/acceptance/test_$(name).py)
 OPS := tests/ops
-BROWSER := tests/browser
 # The longest files come first, so that no process is left with one of them at the end.
 SLOW := $(addprefix tests/,unit/api/test_gunicorn.py acceptance/test_running.py integration/api/test_rest.py \
     acceptance/test_graphs.py acceptance/test_schedules.py)
-TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) $(TRUST) $(OPS) $(BROWSER) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/)))) \
-    $(addprefix --ignore=,$(CLIENT) $(BUCKETD) $(TRUST))
+TRACING := tests/tracing
+UI := tests/browser tests/integration/api/dashboard
+TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) $(TRUST) $(OPS) $(TRACING) $(UI) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/)))) \
+    $(addprefix --ignore=,$(CLIENT) $(BUCKETD) $(TRUST) $(UI))
 PROCESSES ?= 3
 # Two files at a time, the longest first: most of the time they wait.
 LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
@@ -50,7 +51,7 @@ up: $(READY) ## runs redis-server, mongod, the API and a worker; one Ctrl-C stop
 	@exec $(BIN)/bucketd up $(ARGS)
 
 # Three files at a time, because they wait a lot; PROCESSES=0 runs one after the other, which a debugger needs.
-test: $(READY) ## runs all tests but test-client, test-bucketd, test-trust, test-ops, test-ui and the fault tests; starts its own servers and leaves no process running
+test: $(READY) ## runs all tests but test-client, test-bucketd, test-trust, test-ops, test-tracing, test-ui and the fault tests; starts its own servers and leaves no process running
 	@$(BIN)/python -m pytest $(TESTS) -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-client: $(READY) ## tests the client, its command in a terminal, connectors, examples, the programs of the docs and the integration check
@@ -65,8 +66,11 @@ test-trust: $(READY) ## tests trust: keys, limits, the audit, sealed content; ra
 test-ops: $(READY) ## tests what operators act on: the parts of health, workers, statistics, metrics and alerts, on real processes
 	@$(BIN)/python -m pytest $(OPS) -q -n 2 --dist loadfile $(ARGS)
 
-test-ui: $(READY) ## tests the dashboard in Debian's Chromium, on real processes: each page, each action, each role
-	@$(BIN)/python -m pytest $(BROWSER) -q -n 2 --dist loadfile $(ARGS)
+test-ui: $(READY) ## tests the dashboard: sessions, roles and pages, and each page in a real Chromium
+	@$(BIN)/python -m pytest $(UI) -q -n 2 --dist loadfile $(ARGS)
+
+test-tracing: $(READY) ## tests tracing on real processes, with a receiver of OTLP that decodes what they export
+	@$(BIN)/python -m pytest $(TRACING) -q $(ARGS)
 
 faults: $(READY) ## runs every fault test and a short chaos run; docs/faults.md lists the faults
 	@printf '%s\n' $(FAULTS) | xargs -P 2 -I{} sh -c \

@@ -50,6 +50,7 @@ from api.submission.group_commit import GroupCommit
 from api.submission.held_submit import HeldSubmit
 from api.submission.run_builder import RunBuilder
 from api.submission.withdrawals import Withdrawals
+from api.tracing import request_spans
 from api.trust import Trust
 from shared.bootstrap import Services
 from shared.domain.access.caller import Caller
@@ -111,6 +112,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         metrics=health.metrics_blueprint(services.redis, monitor, FleetStateMetrics(services, stats, parts)),
     )
     app.register_blueprint(dashboard.blueprint(Sessions(services, trust.keys), trust.record))
+    request_spans.install(hooks, services.tracer)
     trust.install(app, hooks, everyone)
     return app, partial(
         start_background,

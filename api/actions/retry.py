@@ -52,11 +52,20 @@ class RetryHandler:
         self._acceptor = acceptor
         self._view_hints = view_hints
 
-    def retry(self, submission: Submission, execution_id: str, start_from: RetryFrom) -> flask.Response:
+    def retry(
+        self,
+        submission: Submission,
+        execution_id: str,
+        start_from: RetryFrom,
+        *,
+        is_requeue: bool = False,
+        refusal: BucketError | None = None,
+    ) -> flask.Response:
         """Accept a retry and return its reply, the same as for a submit; raises ExecutionNotFound and NotRetryable.
 
         The new run belongs to the integrator of the original, also if an admin retries it. Raises Forbidden if the key
-        has a list of baskets without that of the original.
+        has a list of baskets without that of the original. ``is_requeue``: it sends a dead letter again. A ``refusal``
+        is raised unless an earlier request with the same idempotency key was accepted.
         """
         caller = submission.caller
         submission = replace(submission, integrator=self._reader.integrator_of(caller.scope, execution_id))
@@ -64,14 +73,18 @@ class RetryHandler:
             original = self._reader.read(submission.integrator, execution_id, causal=True).execution
             is_named = original.kind in NAMED_KINDS
             check_basket_allowed(caller, original.basket.name if is_named else None, otherwise="a run without a basket")
-        accepted = self._acceptor.accept(submission, self._build(submission, execution_id, start_from))
+        new_run = refusal or self._build(submission, execution_id, start_from, is_requeue=is_requeue)
+        accepted = self._acceptor.accept(submission, new_run)
         return accepted_response(accepted, self._view_hints.of_execution(accepted.run), submission)
 
-    def _build(self, submission: Submission, execution_id: str, start_from: RetryFrom) -> NewRun | BucketError:
+    def _build(
+        self, submission: Submission, execution_id: str, start_from: RetryFrom, *, is_requeue: bool
+    ) -> NewRun | BucketError:
         """Return the new run with the outputs that it begins with, or the error that refuses the retry."""
         try:
             self._admission.check()
             original = self._reader.read(submission.integrator, execution_id, causal=True)
+            flask.g.retried_run = original.execution
             check_retryable(original.execution, start_from)  # before its outputs are read, which may be large
             steps = original.execution.steps.values()
             done = [step.id for step in steps if step.status is StepStatus.COMPLETED and start_from is RetryFrom.FAILED]
@@ -87,6 +100,7 @@ class RetryHandler:
                 traceparent=submission.traceparent,
                 idempotency=submission.idempotency,
                 audit=submission.audit,
+                is_requeue=is_requeue,
             )
             clear = _with_clear_input(self._sealer, original)
             reseal = partial(_reseal, self._sealer, original.execution)

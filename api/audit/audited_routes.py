@@ -22,6 +22,7 @@ AUDITED_ROUTES: Final[Mapping[str, str]] = MappingProxyType(
         "POST /executions/{execution_id}/cancel": "execution.cancel",
         "POST /executions/{execution_id}/retry": "execution.retry",
         "POST /dead-letters/{letter_id}/requeue": "dead_letter.requeue",
+        "POST /dead-letters/{letter_id}/dismiss": "dead_letter.dismiss",
         "DELETE /executions/{execution_id}": "execution.erase",
         "PUT /consumers/{name}": "consumer.put",
         "DELETE /consumers/{name}": "consumer.delete",

@@ -36,6 +36,7 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "GET /workers": Permission.OPERATE,
         "GET /dead-letters": Permission.OPERATE,
         "POST /dead-letters/{letter_id}/requeue": Permission.OPERATE,
+        "POST /dead-letters/{letter_id}/dismiss": Permission.OPERATE,
         "GET /consumers": Permission.READ,
         "PUT /consumers/{name}": Permission.CONSUME,
         "DELETE /consumers/{name}": Permission.CONSUME,

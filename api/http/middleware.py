@@ -209,7 +209,7 @@ def _make_after_route(*, logs_polls: bool) -> AfterRoute:
         rule = request.url_rule
         route = _UNMATCHED_ROUTE if rule is None else rule.rule
         observe_request(route, request.method, response.status_code, seconds)
-        is_polled = INTERNAL_CALLER in request.environ or _is_polled_route(route, request.method)
+        is_polled = INTERNAL_CALLER in request.environ or is_polled_route(route, request.method)
         is_quiet = response.status_code < _FIRST_ERROR_STATUS and is_polled
         if logs_polls or not is_quiet:
             (log.debug if is_quiet else log.info)(
@@ -246,7 +246,7 @@ def _caller_subject(g: Any) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def _is_polled_route(route: str, method: str) -> bool:
+def is_polled_route(route: str, method: str) -> bool:
     """Return whether clients poll this route: its access log lines would bury all others."""
     path = route.removeprefix(VERSION_PREFIX)
     if method not in {"GET", "HEAD"}:

@@ -20,6 +20,7 @@ ROUTE_CLASSES: Final[Mapping[str, LimitClass | None]] = MappingProxyType(
         "POST /executions/{execution_id}/cancel": LimitClass.SUBMIT,
         "POST /executions/{execution_id}/retry": LimitClass.SUBMIT,
         "POST /dead-letters/{letter_id}/requeue": LimitClass.SUBMIT,
+        "POST /dead-letters/{letter_id}/dismiss": LimitClass.SUBMIT,
         "DELETE /executions/{execution_id}": LimitClass.SUBMIT,
         "GET /execution-logs/{execution_id}": LimitClass.POLL,
         "GET /executions/{execution_id}": LimitClass.POLL,

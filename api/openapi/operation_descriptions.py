@@ -60,7 +60,14 @@ DESCRIPTIONS: Final[dict[str, str]] = {
         "after `poll_after_ms`. It is never held."
     ),
     "GET /dead-letters": f"{_PAGE} A dead letter is a run that failed for good, or a message that cannot be read.",
-    "POST /dead-letters/{letter_id}/requeue": f"{_RERUN} 409 `not_retryable` if the letter is a message.",
+    "POST /dead-letters/{letter_id}/requeue": (
+        f"{_RERUN} The letter leaves the list; if the new run fails too, it is a dead letter in its place. A letter is "
+        "requeued once: 409 `already_requeued`. 409 `not_retryable` if the letter is a message, or was dismissed."
+    ),
+    "POST /dead-letters/{letter_id}/dismiss": (
+        "The letter leaves the list for good, and its run stays as it is; a repeat changes nothing. A message that "
+        "comes again is in the list again. 409 `already_requeued` if the letter was sent again."
+    ),
     "GET /executions/changes": f"{_FEED} Changes are kept for 7 days; an older cursor is 410 with `resync`.",
     "GET /consumers": "A consumer is a cursor of the change feed that Bucket keeps for a client.",
     "PUT /consumers/{name}": "201 if it was created, 200 if it exists: its cursor stays where it is.",

@@ -168,13 +168,20 @@ OPERATIONS: Final[dict[str, Operation]] = {
     ),
     "GET /dead-letters": Operation(
         ok("One page of dead letters, the newest finished first.", ref("DeadLetterPage"), *PRIVATE, links=("Requeue",)),
-        ("Limit", "Cursor", "OfIntegrator"),
+        ("OfErrorCode", "OfAgent", "LettersOfBasket", "Limit", "Cursor", "OfIntegrator"),
         PAGE_ERRORS,
     ),
     "POST /dead-letters/{letter_id}/requeue": Operation(
         {202: _ACCEPTED},
         ("LetterId", *_ACCEPT_PARAMETERS),
-        (*RUN_ERRORS, *EXECUTION_ERRORS, errors.NotRetryable),
+        (*RUN_ERRORS, *EXECUTION_ERRORS, errors.NotRetryable, errors.AlreadyRequeued),
+        "Nothing",
+        is_body_required=False,
+    ),
+    "POST /dead-letters/{letter_id}/dismiss": Operation(
+        ok("The letter, which is not in the list any more.", ref("DismissedLetter"), *PRIVATE),
+        ("LetterId",),
+        (*BODY_ERRORS, *WRITE_ERRORS, errors.NotFound, errors.ExecutionExpired, errors.AlreadyRequeued),
         "Nothing",
         is_body_required=False,
     ),

@@ -99,8 +99,7 @@ class Step:
     message: str | None = None
     waited_ms: int = 0
     """The sum of the retry delays between its attempts."""
-    stranger_since: datetime | None = None
-    """The time since which workers of an older release hand it back because they do not have its agent."""
+    stranger_since: datetime | None = None  # since then workers of an older release hand it back: they lack its agent
 
     @property
     def is_delayed(self) -> bool:
@@ -183,6 +182,7 @@ class Execution:
     traceparent: str | None = None
     idempotency: Idempotency | None = None
     retry_of: str | None = None
+    requeue_of: str | None = None  # the dead letter that it is sent again for, which is the run ``retry_of``
     effects_of: str | None = None
     """The execution whose id is part of its steps' idempotency keys: the first of a chain of retries; None: its own."""
     run_after: datetime | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import Any
 
 import pytest
 import requests
 
 from tests.api_client import RunClient
-from tests.ops.operator import Operator
+from tests.ops.operator import MANY, Operator
 from tests.stack import Stack
 from tests.waiting import wait_until
 
@@ -26,7 +27,7 @@ def cancel(operator: Operator, *ids: str) -> None:
 
 def test_a_message_that_has_left_the_list_and_is_not_begun_still_waits(operator: Operator, runs: RunClient) -> None:
     ids = [runs.submit("sleeper", seconds=60).execution_id for _ in range(4)]
-    wait_until(lambda: operator.queue()["running"] == 2, 10, "both slots are busy")
+    wait_until(lambda: all(operator.queue()["running"] == 2 for _ in range(MANY)), 10, "both slots are busy")
     operator.stack.pause("reconciler")  # it would offer them again
     operator.stack.redis().delete("default\x06\x163")
     time.sleep(1.1)  # a count is kept for a second
@@ -41,9 +42,9 @@ def test_a_message_that_has_left_the_list_and_is_not_begun_still_waits(operator:
     assert sum(counts["queued"] for counts in stats["baskets"].values()) == 2
     operator.stack.resume("reconciler")
     cancel(operator, *ids)
-    wait_until(lambda: operator.queue()["running"] + operator.queue()["queued"] == 0, 15, "nothing is left")
-    assert operator.queue()["wanted_workers"] == 0
-    assert operator.queue()["oldest_age_s"] is None
+    nothing = {"queued": 0, "running": 0, "wanted_workers": 0, "oldest_age_s": None}
+    # Each process of the API keeps its own count for a second.
+    wait_until(lambda: all(operator.queue() | nothing == operator.queue() for _ in range(MANY)), 20, "nothing is left")
 
 
 def test_a_run_that_waits_for_its_time_is_counted_by_status_and_wants_no_worker(
@@ -58,9 +59,9 @@ def test_a_run_that_waits_for_its_time_is_counted_by_status_and_wants_no_worker(
 
 
 def test_the_windows_survive_every_process_of_bucket(operator: Operator, runs: RunClient) -> None:
-    time.sleep(1.1)  # the windows are kept for a second
-    before = operator.get("/executions/stats")["windows"]
-    runs.wait_done(runs.submit("sleeper", seconds=0.5).execution_id)
+    client = operator.stack.redis()
+    client.delete(*client.keys("metrics:window:*"))
+    slept = runs.wait_done(runs.submit("sleeper", seconds=0.5).execution_id)
     runs.wait_done(runs.submit("raiser", kind="ValueError").execution_id)
     cancelled = runs.submit("echo", run_after_s=60).execution_id
     cancel(operator, cancelled)
@@ -69,11 +70,13 @@ def test_the_windows_survive_every_process_of_bucket(operator: Operator, runs: R
     for name in ("api", "worker", "reconciler"):
         operator.stack.start(name)
     stats = operator.get("/executions/stats")
+    began_at, ended_at = (datetime.fromisoformat(slept[name]) for name in ("started_at", "finished_at"))
+    took_ms = (ended_at - began_at).total_seconds() * 1_000
     for name, window in stats["windows"].items():
-        grown = {kind: window[kind] - before[name][kind] for kind in ("submitted", "completed", "failed", "cancelled")}
-        assert grown == {"submitted": 3, "completed": 1, "failed": 1, "cancelled": 1}, name
-        assert window["failures"]["agent_error"] >= 1
-        assert 450 < window["duration_ms"]["p99"] < 3_000
+        counts = {kind: window[kind] for kind in ("submitted", "completed", "failed", "cancelled")}
+        assert counts == {"submitted": 3, "completed": 1, "failed": 1, "cancelled": 1}, name
+        assert window["failures"] == {"agent_error": 1}
+        assert window["duration_ms"]["p99"] == pytest.approx(took_ms, rel=0.06)
     assert stats["by_status"]["failed"] == stats["windows"]["24h"]["failed"]
 
 

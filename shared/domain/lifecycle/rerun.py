@@ -27,7 +27,7 @@ class RetryFrom(StrEnum):
 class RetryRequest:
     """The data that a retry request adds: the new execution's id, its time, the request's ids and key, and who sent it.
 
-    ``audit`` is the new execution's event for the audit log.
+    ``audit`` is the new execution's event for the audit log. ``is_requeue`` says that it sends a dead letter again.
     """
 
     id: str
@@ -36,6 +36,7 @@ class RetryRequest:
     traceparent: str | None = None
     idempotency: Idempotency | None = None
     audit: Mapping[str, str] | None = None
+    is_requeue: bool = False
 
 
 def check_retryable(original: Execution, start: RetryFrom) -> None:
@@ -85,6 +86,7 @@ def retry_execution(
         idempotency=request.idempotency,
         audit=request.audit,
         retry_of=source.id,
+        requeue_of=source.id if request.is_requeue else None,
         effects_of=(source.effects_of or source.id) if start is RetryFrom.FAILED else None,
     )
     return new_execution, {step_id: original.outputs[step_id] for step_id in reused_steps}

@@ -94,6 +94,7 @@ def test_every_audited_action_is_tried_here() -> None:
     """A new row must be added to the tests of this module, or to those of its own subject."""
     tried = {
         "execution.submit", "execution.cancel", "execution.retry", "execution.erase", "dead_letter.requeue",
+        "dead_letter.dismiss",
         "basket.create", "basket.delete", "consumer.put", "consumer.ack", "consumer.delete", "key.create",
         "key.rotate", "key.revoke",
     }  # fmt: skip
@@ -107,6 +108,7 @@ def test_every_audited_action_is_tried_here() -> None:
         ("POST /run-basket", {"basket_name": "nothing"}, "execution.submit", "basket_not_found"),
         (f"POST /executions/{NOBODY}/cancel", None, "execution.cancel", "execution_not_found"),
         (f"POST /dead-letters/{NOBODY}/requeue", None, "dead_letter.requeue", "not_found"),
+        (f"POST /dead-letters/{NOBODY}/dismiss", None, "dead_letter.dismiss", "not_found"),
         ("DELETE /baskets/nothing", None, "basket.delete", "basket_not_found"),
         ("POST /keys", {"role": "king"}, "key.create", "validation_failed"),
     ],

@@ -77,10 +77,14 @@ def test_the_run_of_another_is_as_unknown_as_one_that_does_not_exist(callers: Ca
 def test_a_dead_letter_of_another_is_unknown(callers: Callers) -> None:
     run = callers.failed(callers.acme)
     operator, other = callers.new(Role.OPERATOR, ACME), callers.new(Role.OPERATOR, ZENITH)
-    theirs, unknown = (other.post(f"/dead-letters/{each}/requeue") for each in (run, UNKNOWN))
-    assert theirs.status_code == 404
-    assert comparable(theirs, run) == comparable(unknown, UNKNOWN)
+    for action in ("requeue", "dismiss"):
+        theirs, unknown = (other.post(f"/dead-letters/{each}/{action}") for each in (run, UNKNOWN))
+        assert theirs.status_code == 404
+        assert comparable(theirs, run) == comparable(unknown, UNKNOWN)
+    assert other.get("/dead-letters?basket=working_test").json["dead_letters"] == []
     assert operator.post(f"/dead-letters/{run}/requeue").status_code == 202
+    dismissed = callers.failed(callers.acme)
+    assert operator.post(f"/dead-letters/{dismissed}/dismiss").status_code == 200
 
 
 def test_the_run_of_another_is_not_erased(callers: Callers) -> None:
