@@ -17,8 +17,14 @@ from api.catalogue import routes as catalogue
 from api.catalogue.agent_views import AgentViews
 from api.catalogue.availability import AgentAvailability
 from api.catalogue.basket_cache import BasketCache
+from api.dashboard import routes as dashboard
+from api.dashboard.sessions import Sessions
 from api.feed import routes as feed
 from api.feed.changes import FeedHandler
+from api.fleet import routes as fleet
+from api.fleet.fleet_state_metrics import FleetStateMetrics
+from api.fleet.fleet_stats import FleetStats
+from api.fleet.health_parts import HealthParts
 from api.gunicorn_worker import RELEASE_LONG_POLLS
 from api.hints.poll_hints import ViewHints
 from api.hints.schedule_cache import DurationCache
@@ -44,11 +50,12 @@ from api.submission.group_commit import GroupCommit
 from api.submission.held_submit import HeldSubmit
 from api.submission.run_builder import RunBuilder
 from api.submission.withdrawals import Withdrawals
+from api.tracing import request_spans
 from api.trust import Trust
 from shared.bootstrap import Services
 from shared.domain.access.caller import Caller
 from shared.live.redis_monitor import RedisMonitor
-from shared.settings import Settings
+from shared.telemetry.request_metrics import observe_store_call
 
 Start = Callable[[], Callable[[], None]]
 _OPENAPI_CONFIG: Final = {"API_TITLE": "Bucket", "API_VERSION": "v1", "OPENAPI_VERSION": "3.1.0"}
@@ -78,8 +85,11 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     retrier = RetryHandler(
         services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints
     )
+    services.database.observe = observe_store_call
     trust = Trust(services, monitor)
-    app, hooks = _create_flask(settings, long_poller, activity)
+    stats = FleetStats(services, monitor)
+    parts = HealthParts(services.database, clock, services.feed_reader, monitor)
+    app, hooks = _create_flask(services, long_poller, activity)
     _register(
         app,
         submission.blueprint(clock, builder, acceptor, view_hints, HeldSubmit(poller, view_hints)),
@@ -95,11 +105,13 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         feed.blueprint(feed_handler),
         feed.consumers_blueprint(services, feed_handler),
         logs.blueprint(services.catalogue, LogPageReader(services, monitor)),
-        health.blueprint(services.database, monitor, store_watcher, settings.outbound_hosts),
+        fleet.blueprint(services, stats),
+        health.blueprint(parts, services.database, monitor, store_watcher, settings.outbound_hosts),
         catalogue.blueprint(services, baskets, availability, AgentViews(services, availability, monitor)),
         *trust.blueprints(),
-        metrics=health.metrics_blueprint(services.redis),
+        metrics=health.metrics_blueprint(services.redis, monitor, FleetStateMetrics(services, stats, parts)),
     )
+    app.register_blueprint(dashboard.blueprint(Sessions(services, trust.keys), trust.record))
     trust.install(app, hooks, everyone)
     return app, partial(
         start_background,
@@ -138,13 +150,14 @@ def _estimates(stored_bytes: StoredBytes) -> Iterator[BackgroundTask]:
 
 
 def _create_flask(
-    settings: Settings, long_poller: LongPoller, activity: middleware.RequestActivity
+    services: Services, long_poller: LongPoller, activity: middleware.RequestActivity
 ) -> tuple[flask.Flask, middleware.RequestHooks]:
-    app = flask.Flask("api", static_folder=None)
+    app, settings = flask.Flask("api", static_folder=None), services.settings
     app.wsgi_app = activity.count_requests(app.wsgi_app)  # type: ignore[method-assign]
     app.config.update(_OPENAPI_CONFIG, **{version_prefix.TRUSTED_PROXIES: settings.trusted_proxies})
     app.extensions[RELEASE_LONG_POLLS] = long_poller.release_all
     hooks = middleware.register_middleware(app, settings)
+    request_spans.install(hooks, services.tracer)
     problems.register_error_handlers(app)
     if settings.quotas:
         app.teardown_request(lambda _: release_quota())

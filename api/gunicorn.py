@@ -96,6 +96,12 @@ def _allow_open_files(number: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
+def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001  gunicorn calls it in the master
+    """Forget what a process that has ended said of the present, such as how many requests it held."""
+    for file in Path(os.environ[_METRICS_DIR_VARIABLE]).glob(f"gauge_live*_{worker.pid}.db"):
+        file.unlink(missing_ok=True)
+
+
 def when_ready(server: Any) -> None:  # noqa: ARG001  gunicorn calls it in the master, before the first fork
     """Exempt all that is loaded from garbage collection: a collection writes to each object, which copies its page."""
     gc.collect()

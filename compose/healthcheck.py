@@ -25,8 +25,8 @@ def is_api_ready() -> bool:
 def is_worker_present() -> bool:
     """Return whether a worker on this machine has renewed its presence in Redis (liveness check)."""
     # redis-py, which the API's check does not need; nothing else of Bucket, because probes run often.
+    from shared.live.presence.worker_presence import present_workers
     from shared.live.redis_client import connect
-    from shared.live.worker_presence import present_workers
 
     with closing(connect(os.environ["REDIS_URL"], timeout_s=_TIMEOUT_S)) as client:
         return any(name.startswith(f"{socket.gethostname()}:") for name in present_workers(client))

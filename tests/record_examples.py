@@ -59,6 +59,8 @@ def record(caller: ApiClient) -> Examples:
     ask = recorder.ask
     ask("GET /health", "healthy")
     ask("GET /ready", "ready")
+    ask("GET /workers", "a_worker_and_a_reconciler")
+    ask("GET /executions/stats", "a_queue_with_work", query="?queue=default")
     _submits(recorder)
     done = caller.wait_done(caller.submit_basket("chained_test", input_data=INCOME))["execution_id"]
     failed = caller.wait_done(_refused_by_its_provider(caller))["execution_id"]

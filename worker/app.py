@@ -122,6 +122,8 @@ def create_app(settings: Settings) -> Celery:
     register_task(app, services, {**loaded.agents, BULK_AGENT_NAME: bulk_agent(services)}, slots)
     main_process = MainProcess(services, slots, loaded.unavailable)
     main_process.connect_signals()
+    if (tracer := services.tracer) is not None:  # in each child, whose end runs no atexit
+        signals.worker_process_shutdown.connect(lambda **_: tracer.close(), weak=False)
     app.steps["worker"].add(watchdog_bootstep(main_process))
     return app
 

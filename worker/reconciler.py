@@ -8,7 +8,9 @@ its step is postponed. Rules: docs/engine.md, section 5.
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,6 +32,7 @@ from shared.domain.status import StepStatus
 from shared.errors import BucketError, OutcomeUnknown, Unavailable
 from shared.ids import new_token
 from shared.live import accept_markers
+from shared.live.presence.reconciler_presence import ReconcilerPresence
 from shared.live.redis_client import drop_if_demoted
 from shared.queue import lost_messages
 from shared.settings import Settings, warn_about_unknown_variables
@@ -58,6 +61,8 @@ class Reconciler:
         self._sweeper = RetentionSweeper(RetentionSweep(services.database), services.views, services.settings)
         self._oldest_messages: lost_messages.LostMessageDetector | None = None
         self._term_ends_at, self._leader_until = _NEVER, 0.0  # in the store's time, and in seconds since boot
+        self.last_pass_at = boottime_s()
+        """When the last pass ended, in seconds since boot, also if a store was away."""
         self._log = structlog.get_logger()
 
     @property
@@ -88,6 +93,7 @@ class Reconciler:
             return 0
         finally:
             self._grace_periods.end_pass()
+            self.last_pass_at = boottime_s()
 
     def run(self, stop: threading.Event) -> None:
         """Make passes until ``stop`` is set."""
@@ -243,7 +249,12 @@ def serve(services: Services) -> None:
     threading.Thread(target=relay.run, args=(stop,), name="feed-relay", daemon=True).start()
     sequencing = AuditSequencing(services.audit_sequencer, services.clock, lambda: reconciler.is_leader)
     threading.Thread(target=sequencing.run, args=(stop,), name="audit-sequencing", daemon=True).start()
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    presence = ReconcilerPresence(services.redis, name, lambda: reconciler.is_leader, lambda: reconciler.last_pass_at)
+    announcing = threading.Thread(target=presence.run, args=(stop,), name="presence")
+    announcing.start()
     reconciler.run(stop)
+    announcing.join()
 
 
 def main() -> None:

@@ -81,6 +81,7 @@ class RetryHandler:
         try:
             self._admission.check()
             original = self._reader.read(submission.integrator, execution_id, causal=True)
+            flask.g.retried_run = original.execution
             check_retryable(original.execution, start_from)  # before its outputs are read, which may be large
             steps = original.execution.steps.values()
             done = reused_steps(original.execution, start_from)

@@ -9,6 +9,7 @@ from typing import Final
 
 import flask
 
+from api.dashboard.route_names import DASHBOARD_ROUTES
 from api.http.version_prefix import VERSION_PREFIX
 from shared.domain.access.caller import Permission
 
@@ -24,6 +25,7 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "GET /executions/{execution_id}": Permission.READ,
         "DELETE /executions/{execution_id}": Permission.OPERATE,
         "GET /executions/{execution_id}/result": Permission.READ_PAYLOADS,
+        "GET /executions/{execution_id}/input": Permission.READ_PAYLOADS,
         "GET /executions/{execution_id}/outputs/{step}": Permission.READ_PAYLOADS,
         "POST /executions/{execution_id}/cancel": Permission.SUBMIT,
         "POST /executions/{execution_id}/retry": Permission.SUBMIT,
@@ -31,6 +33,8 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "GET /executions": Permission.READ,
         "POST /executions/poll": Permission.READ,
         "GET /executions/changes": Permission.READ,
+        "GET /executions/stats": Permission.READ,
+        "GET /workers": Permission.OPERATE,
         "GET /dead-letters": Permission.OPERATE,
         "POST /dead-letters/{letter_id}/requeue": Permission.OPERATE,
         "POST /dead-letters/{letter_id}/dismiss": Permission.OPERATE,
@@ -72,7 +76,7 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "GET /docs": Permission.PUBLIC,
         "GET /docs/{file}": Permission.PUBLIC,
         "GET /problems/{code}": Permission.PUBLIC,
-        "GET /": Permission.PUBLIC,
+        **dict.fromkeys(DASHBOARD_ROUTES, Permission.SESSION),
     }
 )
 

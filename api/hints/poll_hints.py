@@ -123,7 +123,7 @@ class _LiveRun:
             return self.hints(eta_ms / 1_000 + first_poll_s, _waiting_for(wait_state.reason, eta_ms=eta_ms))
         waited_s = self._elapsed_s(self.timing.offered_ms)
         delay_s = max(first_poll_s, _POLL_SHARE_OF_WAIT * waited_s)
-        if self.redis_snapshot.is_connected and not self.redis_snapshot.workers:
+        if self.redis_snapshot.is_connected and not self.redis_snapshot.workers_of(self.timing.queue):
             return self.hints(delay_s, _waiting_for("no_worker"))
         position, claim_eta_ms = self._queue_position()
         if claim_eta_ms is not None:

@@ -18,6 +18,7 @@ import flask
 from shared.live.redis_monitor import RedisMonitor
 from shared.live.signals.pubsub import LINGER_S, Waiter, WakeupListener
 from shared.settings import Settings
+from shared.telemetry.request_metrics import count_held_polls
 
 WAIT_MAX_S: Final = 30.0
 _RECHECK_MIN_S: Final = 0.05
@@ -74,6 +75,7 @@ class LongPoller:
         if not may_hold or not self._free_permits.acquire(blocking=False):
             return LongPollResult(fetch(None) if is_new else value, is_granted=False)
         began = time.perf_counter()
+        count_held_polls(1)
         try:
             with self._wakeup_listener.register(topic) as waiter:
                 if waiter is None:
@@ -81,6 +83,7 @@ class LongPoller:
                     return LongPollResult(value, is_granted=is_ready(value))
                 return LongPollResult(_wait_until_ready(waiter, ends_at, fetch, is_ready, fresh_for_s), is_granted=True)
         finally:
+            count_held_polls(-1)
             self._free_permits.release()
             if flask.has_request_context():
                 flask.g.started_at_s += (

@@ -9,6 +9,7 @@ from typing import Final
 import flask
 
 from api.auth.route_permissions import operations_by_rule
+from api.dashboard.route_names import DASHBOARD_ROUTES
 from shared.limits import LimitClass
 
 ROUTE_CLASSES: Final[Mapping[str, LimitClass | None]] = MappingProxyType(
@@ -25,12 +26,15 @@ ROUTE_CLASSES: Final[Mapping[str, LimitClass | None]] = MappingProxyType(
         "GET /execution-logs/{execution_id}": LimitClass.POLL,
         "GET /executions/{execution_id}": LimitClass.POLL,
         "GET /executions/{execution_id}/result": LimitClass.POLL,
+        "GET /executions/{execution_id}/input": LimitClass.LIST,
         "GET /executions/{execution_id}/outputs/{step}": LimitClass.POLL,
         "POST /executions/poll": LimitClass.POLL,
         "GET /executions/changes": LimitClass.POLL,
         "GET /consumers/{name}/changes": LimitClass.POLL,
         "POST /consumers/{name}/ack": LimitClass.POLL,
         "GET /executions": LimitClass.LIST,
+        "GET /executions/stats": LimitClass.LIST,
+        "GET /workers": LimitClass.LIST,
         "GET /dead-letters": LimitClass.LIST,
         "GET /consumers": LimitClass.LIST,
         "PUT /consumers/{name}": LimitClass.LIST,
@@ -69,7 +73,7 @@ ROUTE_CLASSES: Final[Mapping[str, LimitClass | None]] = MappingProxyType(
         "GET /docs": None,
         "GET /docs/{file}": None,
         "GET /problems/{code}": None,
-        "GET /": None,
+        **dict.fromkeys(DASHBOARD_ROUTES),
     }
 )
 

@@ -249,11 +249,4 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         message=STRING,
         cleanup_summary=object_of(baskets_deleted=constant(1), executions_deleted=constant(0)),
     ),
-    "Health": object_of(
-        status=enum_of("healthy", "degraded", "unhealthy"),
-        services=object_of(**dict.fromkeys(("mongodb", "redis", "workers"), enum_of("connected", "disconnected"))),
-        dependencies=array_of(object_of(name=STRING, state=enum_of("closed", "half-open", "open"), critical=BOOLEAN)),
-        version=STRING,
-    ),
-    "Ready": object_of(status=constant("ready")),
 }

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from api.audit.audited_routes import ACTIONS, SUBJECT_KINDS
+from api.fleet.routes import SLOTS_PER_WORKER_MAX
 from api.http.query_params import LIMIT_DEFAULT, LIMIT_MAX, SEQ_MAX
 from api.openapi.json_schema import (
     COUNT,
@@ -25,6 +26,7 @@ from api.openapi.trust_schemas import INTEGRATION_ID, KEY_ID
 from api.rows.row_fields import ROW_FIELDS
 from shared.domain.access.api_key import INTEGRATOR_PATTERN
 from shared.domain.access.integration import IntegrationStatus
+from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.domain.list_query import ListOrder
 from shared.domain.status import ExecutionStatus
 from shared.ids import CONSUMER_NAME_PATTERN, DEAD_LETTER_ID_PATTERN, EXECUTION_ID_PATTERN
@@ -127,6 +129,12 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
     "ProblemCode": _path("code", matching("^[a-z_]+$"), "an error_code, of a request or of a run"),
     "OfIntegrator": _query(
         "integrator", matching(INTEGRATOR_PATTERN), "an admin's: only what belongs to it; else only one's own name"
+    ),
+    "Queue": _query("queue", enum_of(*QUEUE_NAMES), "only the figures of this queue"),
+    "SlotsPerWorker": _query(
+        "slots_per_worker",
+        POSITIVE | {"maximum": SLOTS_PER_WORKER_MAX},
+        "how many steps a worker runs at once, for wanted_workers; by default as many as those that are there",
     ),
     "OfBasket": _query("basket", STRING, "only executions of this basket"),
     "LettersOfBasket": _query("basket", STRING, "only dead letters of this basket"),

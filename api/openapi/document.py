@@ -17,6 +17,7 @@ from api.http.version_prefix import VERSION_PREFIX
 from api.limits.route_classes import ROUTE_CLASSES
 from api.openapi.collection_schemas import COLLECTION_SCHEMAS
 from api.openapi.components import COMMON_HEADERS, HEADER_NAMES, HEADERS, LIMIT_HEADERS, LINKS, PARAMETERS
+from api.openapi.fleet.schemas import FLEET_SCHEMAS
 from api.openapi.json_schema import JsonObject, ref
 from api.openapi.operation import ErrorTypes, Operation, ResponseSpec
 from api.openapi.operation_descriptions import DESCRIPTIONS
@@ -71,7 +72,7 @@ def build_document(generated: Mapping[str, Any]) -> JsonObject:
     examples = json.loads(Path(__file__).with_name("examples.json").read_bytes())
     paths = {path: _path_item(path, item, examples) for path, item in generated["paths"].items()}
     schemas = build_request_schemas(generated["components"]["schemas"])
-    schemas |= RESPONSE_SCHEMAS | COLLECTION_SCHEMAS | TRUST_SCHEMAS
+    schemas |= RESPONSE_SCHEMAS | COLLECTION_SCHEMAS | FLEET_SCHEMAS | TRUST_SCHEMAS
     return {
         "openapi": "3.1.0",
         "info": {

@@ -42,6 +42,7 @@ DESCRIPTIONS: Final[dict[str, str]] = {
         "For clients that know only the pattern of 202 until it is done and then 200. With `wait`, the reply is held "
         "until the run is done. A failed or cancelled run is 409, and `error` says why: no repeat changes that."
     ),
+    "GET /executions/{execution_id}/input": "To run the same again with changes, or to see what was sent.",
     "GET /executions/{execution_id}/outputs/{step}": (
         "A poll leaves out outputs of more than 256 KiB and shows the URL of this operation instead. 404 `not_found` "
         "if the step is not completed."
@@ -90,15 +91,19 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     "DELETE /baskets/{name}": "For up to 2 s other processes may still run it; runs that have begun go on.",
     "GET /logs": _LINES,
     "GET /agent-logs/{name}": _LINES,
-    "GET /health": "For people and dashboards. `unhealthy` without MongoDB, `degraded` without Redis or workers, or if "
-    "a critical dependency is not called because it failed. `dependencies` are the services that agents call.",
+    "GET /health": "For people and dashboards. `unhealthy` without MongoDB, `degraded` if another part is not healthy; "
+    "`reasons` says in words what to start. `dependencies` are the services that agents call.",
+    "GET /workers": "An operator sees all workers, and of the steps that they run those of its integrator. What runs "
+    "may be five seconds old. What a worker of an older release does not say is null.",
+    "GET /executions/stats": "`queues` has what waits and runs now, also what a worker has received and not begun: "
+    "scale by `wanted_workers`. `windows` has what happened lately. The final statuses in `by_status` are those of the "
+    "last 24 hours.",
     "GET /ready": "For load balancers: send submits here only while it is 200.",
     "GET /metrics": "Summed over all processes of the API, with the figures of the queue and the workers.",
     "GET /openapi.json": "It has an `ETag`: with `If-None-Match`, an unchanged document is 304.",
     "GET /docs": "The page is Swagger UI.",
     "GET /docs/{file}": "Only the files that the page loads; any other is 404.",
     "GET /problems/{code}": "The `type` of every problem leads here; the text is that of the documentation.",
-    "GET /": "The same page as `/docs`.",
     "GET /audit": "An auditor sees the events of its integrator, an admin all. Each write has one, stored before the "
     "answer; failed log-ins and refused rights too.",
     "GET /me": "While the server requires no keys, everyone is the same caller, with the role admin.",

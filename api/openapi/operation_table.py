@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from api.openapi.components import DOCS_FILES
+from api.openapi.fleet.operations import FLEET_OPERATIONS
 from api.openapi.json_schema import STRING, JsonObject, array_of, ref
 from api.openapi.operation import (
     AGENT_ERRORS,
@@ -125,6 +126,11 @@ OPERATIONS: Final[dict[str, Operation]] = {
             *STORE_ERRORS,
         ),
     ),
+    "GET /executions/{execution_id}/input": Operation(
+        ok("The input, `***` in its marked fields.", OBJECT, *PRIVATE),
+        ("ExecutionId",),
+        (*EXECUTION_ERRORS, errors.ExecutionErased, *STORE_ERRORS),
+    ),
     "GET /executions/{execution_id}/outputs/{step}": Operation(
         ok("The output as the agent returned it.", OBJECT, *PRIVATE),
         ("ExecutionId", "Step"),
@@ -240,8 +246,6 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "GET /agent-logs/{name}": Operation(
         _LOG_LINES, ("AgentName", *_LOG_LINES_PARAMETERS), (*AGENT_ERRORS, *PAGE_ERRORS)
     ),
-    "GET /health": Operation(ok("The state of the services.", ref("Health"), "Cache-None")),
-    "GET /ready": Operation(ok("Runs are accepted.", ref("Ready"), "Cache-None"), (), STORE_ERRORS),
     "GET /metrics": Operation(
         ok("The metrics in the text format of Prometheus.", STRING, "Cache-None", media_types=("text/plain",)),
         is_unversioned=True,
@@ -267,6 +271,6 @@ OPERATIONS: Final[dict[str, Operation]] = {
         (errors.NotFound,),
         is_unversioned=True,
     ),
-    "GET /": Operation(_PAGE, is_unversioned=True),
+    **FLEET_OPERATIONS,
     **TRUST_OPERATIONS,
 }

@@ -11,21 +11,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import orjson
 import redis
 import structlog
 
 from shared.clock import boottime_s
 from shared.domain.execution import OWN_BASKET, PRIORITY_REOFFER, Execution, ExecutionRecord
 from shared.domain.lifecycle.decision import Decision
+from shared.domain.lifecycle.log_events import STEP_FAILED, STEP_RETRYING
+from shared.domain.status import ExecutionStatus
 from shared.live import accept_markers, duration_stats, log_stream
 from shared.live.redis_client import drop_if_demoted
 from shared.live.render import render, render_log_line
 from shared.live.views import RenderedView, ViewCache
 from shared.queue import message
 from shared.telemetry.fleet_counters import FleetCounters
+from shared.telemetry.tracing.tracer import Tracer
+from shared.telemetry.window_counters import SUBMITTED, RunEvent
 
 VIEW_STALE_AFTER_S: Final = 1.0
 TRIM_EVERY_S: Final = 60.0
+_FAILURE_EVENTS: Final = frozenset({STEP_FAILED, STEP_RETRYING})
 
 
 def encode_no_copy(_decision: Decision, _outputs: Mapping[str, bytes]) -> None:
@@ -55,13 +61,19 @@ class Publisher:
         metrics: FleetCounters,
         view_age_max_s: float = VIEW_STALE_AFTER_S,
         encode_accepted: Callable[[Decision, Mapping[str, bytes]], bytes | None] = encode_no_copy,
+        *,
+        tracer: Tracer | None = None,
     ) -> None:
-        """``encode_accepted`` encodes a run that was just stored; by default no copies of runs are kept for workers."""
+        """``encode_accepted`` encodes a run that was just stored; by default no copies of runs are kept for workers.
+
+        ``tracer`` gets every decision that is published: the spans that end with it are exported.
+        """
         self._redis = client
         self._views = views
         self._metrics = metrics
         self._view_age_max_s = view_age_max_s
         self._encode_accepted = encode_accepted
+        self._tracer = tracer
         self._trimmed_at = -TRIM_EVERY_S
         self._log = structlog.get_logger()
 
@@ -87,7 +99,9 @@ class Publisher:
             if record.execution.has_due_time_of_its_own:
                 accept_markers.mark_accepted(pipe, record.execution)
         _append_lines(pipe, records)
-        self._send(pipe, ", ".join(decision.execution.id for decision in decisions))
+        executions = [decision.execution for decision in decisions]
+        self._metrics.count_accepted(pipe, [RunEvent(run.integrator, run.created_at, SUBMITTED) for run in executions])
+        self._send(pipe, ", ".join(run.id for run in executions))
 
     def publish_decision(
         self, record: ExecutionRecord, decision: Decision, *, as_of: float, published_seq: int = 0
@@ -113,9 +127,14 @@ class Publisher:
             self._trimmed_at = as_of
             log_stream.trim_stream(pipe)
         runs = Counter((_metric_label(execution), str(execution.status)) for execution in ended)
-        self._metrics.count_ended(pipe, runs, [step for saved in decisions for step in saved.agent_durations])
+        durations = [step for saved in decisions for step in saved.agent_durations]
+        self._metrics.count_ended(pipe, runs, durations, list(map(_end_event, ended)))
+        self._count_failures(pipe, [saved.decision for saved in decisions])
         duration_stats.record_durations(pipe, [(saved.record.execution, saved.agent_durations) for saved in decisions])
         self._send(pipe, ", ".join(saved.record.execution.id for saved in decisions))
+        if self._tracer is not None:
+            for saved in decisions:
+                self._tracer.saved(saved.record, saved.decision)
 
     def redeliver(self, execution: Execution, rejected: message.TaskMessage) -> None:
         """Send a task message again, before all first offers, for a worker that drains and starts no step any more."""
@@ -139,9 +158,12 @@ class Publisher:
             self._put_views(pipe, [record], as_of)
             _append_lines(pipe, [(record, record.lines_total - len(decision.events))])
         self._metrics.count_rescue(pipe, reason)
+        self._count_failures(pipe, [decision])
         if record.execution.is_done:
             ended = (_metric_label(record.execution), str(record.execution.status))
-            self._metrics.count_ended(pipe, {ended: 1}, ())
+            self._metrics.count_ended(pipe, {ended: 1}, (), [_end_event(record.execution)])
+        if self._tracer is not None:
+            self._tracer.saved(record, decision)
         return self._send(pipe, record.execution.id)
 
     def extend_view(self, integrator: str, execution_id: str, rev: int) -> bool:
@@ -152,6 +174,16 @@ class Publisher:
             self._log.warning("Redis is away: a view was not extended", execution_id=execution_id, reason=str(error))
             drop_if_demoted(self._redis, error)
             return True
+
+    def _count_failures(self, pipe: Any, decisions: Iterable[Decision]) -> None:
+        """Count the attempts that failed, by the log lines that say so."""
+        failures: Counter[tuple[str, str]] = Counter()
+        retries = 0
+        for event in (event for decision in decisions for event in decision.events):
+            if event.event in _FAILURE_EVENTS:
+                failures[event.agent, str(orjson.loads(event.data).get("error_code"))] += 1
+                retries += event.event == STEP_RETRYING
+        self._metrics.count_failures(pipe, failures, retries)
 
     def _enqueue(self, pipe: Any, record: ExecutionRecord, steps: Iterable[str]) -> None:
         execution = record.execution
@@ -188,6 +220,12 @@ class Publisher:
             drop_if_demoted(self._redis, error)
             return False
         return True
+
+
+def _end_event(run: Execution) -> RunEvent:
+    code = run.error.error_code if run.error is not None and run.status is ExecutionStatus.FAILED else None
+    ended_at = run.finished_at or run.created_at
+    return RunEvent(run.integrator, ended_at, str(run.status), duration_stats.run_duration_s(run), code)
 
 
 def _metric_label(execution: Execution) -> str:

@@ -16,7 +16,8 @@ import structlog
 
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.domain.definitions.unavailability import Unavailability
-from shared.live import worker_presence
+from shared.live.presence import worker_presence
+from shared.live.presence.presence_entry import WorkerPool, decode_pools
 from shared.live.providers.provider_states import ProviderState, decode_states, read_states
 from shared.live.redis_client import connect, drop_if_demoted, is_demotion
 from shared.queue.dequeue import UnreadableMessage, decode_message
@@ -32,7 +33,8 @@ TIMEOUT_S: Final = 0.25
 class RedisSnapshot:
     """A snapshot of Redis: ``backlog`` is the number of waiting messages, ``workers`` the number of workers present.
 
-    ``unavailable`` are the agents that each of these workers cannot run, by name; none if no worker is present.
+    ``pools`` are these workers by the queues that they serve. ``unavailable`` are the agents that each of them cannot
+    run, by name; none if no worker is present.
 
     A Redis that refuses writes (a replica, full, no rights) counts as not connected: no message would reach a worker.
     ``queues`` are the lists of messages by key; empty if the store's time is not known. ``providers`` are those that
@@ -45,6 +47,21 @@ class RedisSnapshot:
     queues: Mapping[str, QueueSnapshot] = field(default_factory=dict)
     unavailable: Mapping[str, Unavailability] = field(default_factory=dict)
     providers: tuple[ProviderState, ...] = ()
+    pools: tuple[WorkerPool, ...] = ()
+
+    def workers_of(self, queue: str | None) -> int:
+        """Return the number of workers that may take messages of ``queue``; None if the queue is not known."""
+        if queue is None or not self.pools:
+            return self.workers
+        return sum(pool.workers for pool in self.pools if pool.serves(queue))
+
+    def slots_of(self, queue: str) -> int:
+        """Return how many steps of ``queue`` these workers can run at once, as far as they say so."""
+        return sum(pool.workers * pool.slots for pool in self.pools if pool.serves(queue))
+
+    def waiting_in(self, queue: str) -> int:
+        """Return the number of messages of ``queue`` that no worker has received; 0 if it is not known."""
+        return sum(self.queues[key].length for key in list_keys(queue) if key in self.queues)
 
 
 class RedisMonitor:
@@ -73,6 +90,8 @@ class RedisMonitor:
         self._lock = threading.Lock()
         self._last = RedisSnapshot()
         self._reports: Sequence[bytes] = ()
+        self._pool_replies: Sequence[Any] = ()
+        self._pools: tuple[WorkerPool, ...] = ()
         self._unavailable: Mapping[str, Unavailability] = {}
 
     def start(self) -> None:
@@ -105,7 +124,7 @@ class RedisMonitor:
             pipe.llen(name)
             pipe.lindex(name, -1)
         try:
-            _, _, (workers, *reports), states, time, *list_replies = pipe.execute()
+            _, _, (workers, reports, pools), states, time, *list_replies = pipe.execute()
         except redis.RedisError as error:
             if self._last.is_connected or not self._has_snapshot.is_set():
                 structlog.get_logger().warning("Redis is away", reason=str(error))
@@ -116,9 +135,11 @@ class RedisMonitor:
         lengths, oldest = list_replies[::2], list_replies[1::2]
         if reports != self._reports:  # read ten times a second, and nearly always the same
             self._reports, self._unavailable = reports, worker_presence.merge_reports(reports)
+        if pools != self._pool_replies:
+            self._pool_replies, self._pools = pools, decode_pools(pools)
         queues = self._observe_queues(lengths, oldest)
         providers = decode_states(states, time)
-        return RedisSnapshot(True, sum(lengths), workers, queues, self._unavailable, providers)
+        return RedisSnapshot(True, sum(lengths), workers, queues, self._unavailable, providers, self._pools)
 
     def _observe_queues(self, lengths: Sequence[int], oldest: Sequence[Any]) -> Mapping[str, QueueSnapshot]:
         now = self._now()

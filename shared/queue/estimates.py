@@ -19,6 +19,7 @@ from typing import Final
 HISTORY_MAX: Final = 512
 RATE_WINDOW_MS: Final = 60_000
 RATE_WINDOW_MIN_MS: Final = 500
+_WHOLE_MESSAGE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,11 @@ class QueueHistory:
         while now_ms - self._departures[0][0] > RATE_WINDOW_MS:
             self._departures.pop(0)
         since_ms, departed_before = self._departures[0]
-        if now_ms - since_ms < RATE_WINDOW_MIN_MS or self._departed_count <= departed_before:
+        departed = self._departed_count - departed_before
+        # Interpolated counts differ by rounding: without a whole message nothing has left.
+        if now_ms - since_ms < RATE_WINDOW_MIN_MS or departed < _WHOLE_MESSAGE:
             return None
-        return (self._departed_count - departed_before) / (now_ms - since_ms)
+        return departed / (now_ms - since_ms)
 
 
 def _interpolate(sampled_at_ms: Sequence[int], counts: Sequence[float], at_ms: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sized
@@ -79,6 +80,8 @@ class Database:
         deadline, as with an open circuit breaker."""
         self.on_failure: Callable[[], None] = lambda: None
         """Called after each call that got no reply: the primary may have changed."""
+        self.observe: Callable[[str, float], None] | None = None
+        """Called after each call with the name of the method that made it, and the seconds that it took."""
 
     def collection(self, name: str) -> Collection[_Document]:
         """Return a collection of this process's own client: a client must not cross a fork."""
@@ -199,6 +202,9 @@ def db_call(database: Database, *, writes: bool = True, timeout_s: float | None 
     """
     if database.is_away:
         raise Unavailable(_WRITE_UNAVAILABLE if writes else _READ_UNAVAILABLE)
+    began_at = time.monotonic()
+    # Who called ``__enter__``: so every call is counted by the name of its method, and none must repeat it.
+    caller = "" if database.observe is None else sys._getframe(2).f_code.co_name  # noqa: SLF001
     try:
         with translate_errors():
             database.check_server()
@@ -211,6 +217,9 @@ def db_call(database: Database, *, writes: bool = True, timeout_s: float | None 
         if writes:
             raise
         raise Unavailable(_READ_UNAVAILABLE) from lost
+    finally:
+        if database.observe is not None:
+            database.observe(caller, time.monotonic() - began_at)
 
 
 @contextmanager

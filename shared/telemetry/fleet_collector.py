@@ -6,9 +6,9 @@ no value is better than an old one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import redis
@@ -19,12 +19,16 @@ from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.queue.message import list_keys
 from shared.telemetry.fleet_counters import (
     EXECUTIONS_KEY,
+    FAILURES_KEY,
     LABELS_MAX,
     OTHER_LABEL,
     RESCUES_KEY,
+    RETRIES_KEY,
     STEP_BUCKETS_S,
     STEPS_KEY,
 )
+
+_DEPTH_HELP: Final = "Steps that are offered and wait for a slot."
 
 
 class FleetCollector(Collector):
@@ -33,8 +37,21 @@ class FleetCollector(Collector):
     Unless ``names_baskets``, all baskets count as "other": their names, which integrators choose, are not for everyone.
     """
 
-    def __init__(self, client: redis.Redis, *, names_baskets: bool = True) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        names_baskets: bool = True,
+        depths: Mapping[str, int] | None = None,
+        is_writable: bool = True,
+    ) -> None:
+        """``depths`` are the numbers of steps that wait in each queue; without them its messages are counted.
+
+        A Redis that is not ``is_writable`` counts as away, though it replies.
+        """
+        self._is_writable = is_writable
         self._client = client
+        self._queue_depths = depths
         self._names_baskets = names_baskets
 
     def describe(self) -> list[Metric]:
@@ -44,18 +61,22 @@ class FleetCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families as they are in Redis now; errors and strange values in Redis never raise."""
         replies = self._read()
-        yield GaugeMetricFamily("bucket_redis_up", "Whether Redis answered this scrape.", 0 if replies is None else 1)
+        is_up = self._is_writable and replies is not None
+        yield GaugeMetricFamily("bucket_redis_up", "Whether Redis replies and takes writes.", float(is_up))
         if replies is not None:
-            executions, steps, rescues, *lengths = replies
+            executions, steps, rescues, failures, retries, *lengths = replies
             yield from _executions(_hash(executions), LABELS_MAX if self._names_baskets else 0)
             yield from _steps(_hash(steps))
             yield _rescues(rescues)
-            yield _depths(lengths)
+            yield _failures(_hash(failures))
+            yield _retries(retries)
+            yield _depths(lengths) if self._queue_depths is None else _depths_of(self._queue_depths)
 
     def _read(self) -> list[Any] | None:
         pipe: Any = self._client.pipeline(transaction=False)
-        for key in (EXECUTIONS_KEY, STEPS_KEY, RESCUES_KEY):
+        for key in (EXECUTIONS_KEY, STEPS_KEY, RESCUES_KEY, FAILURES_KEY):
             pipe.hgetall(key)
+        pipe.get(RETRIES_KEY)
         for queue in QUEUE_NAMES:
             for name in list_keys(queue):
                 pipe.llen(name)
@@ -118,8 +139,29 @@ def _rescues(reply: Any) -> Metric:
     return family
 
 
+def _failures(rows: Iterator[tuple[str, Any, float]]) -> Metric:
+    labels = ["agent", "error_code"]
+    family = CounterMetricFamily("bucket_step_failures", "Attempts that failed, also if tried again.", labels=labels)
+    for agent, code, count in sorted(rows, key=lambda row: (row[0], str(row[1])))[: 2 * LABELS_MAX]:
+        family.add_metric([agent, str(code)], count)
+    return family
+
+
+def _retries(reply: Any) -> Metric:
+    family = CounterMetricFamily("bucket_retries", "Attempts that failed and are tried again.")
+    family.add_metric([], float(reply) if isinstance(reply, bytes) and reply.isdigit() else 0.0)
+    return family
+
+
+def _depths_of(depths: Mapping[str, int]) -> Metric:
+    family = GaugeMetricFamily("bucket_queue_depth", _DEPTH_HELP, labels=["queue"])
+    for queue, depth in depths.items():
+        family.add_metric([queue], depth)
+    return family
+
+
 def _depths(lengths: list[Any]) -> Metric:
-    family = GaugeMetricFamily("bucket_queue_depth", "Messages that wait for a worker.", labels=["queue"])
+    family = GaugeMetricFamily("bucket_queue_depth", _DEPTH_HELP, labels=["queue"])
     list_lengths = iter(lengths)
     for queue in QUEUE_NAMES:
         depths = [next(list_lengths) for _ in list_keys(queue)]

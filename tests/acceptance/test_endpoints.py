@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.acceptance.client import INCOME, ApiClient
+from tests.waiting import wait_until
 
 PREFIXES = ["", "/api/v1"]
+METRICS_DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 ID = re.compile(r"[0-9]{10}_[0-9a-f]{16}")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 ACCEPTED = {
@@ -163,11 +166,16 @@ def test_logs_have_lines_and_a_cursor_to_read_on(caller: ApiClient, finished_id:
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_health_and_readiness_are_reported(caller: ApiClient, prefix: str) -> None:
+    wait_until(lambda: caller.get(f"{prefix}/health").json()["status"] == "healthy", 10, "a reconciler leads too")
     health = caller.get(f"{prefix}/health")
-    services = {"mongodb": "connected", "redis": "connected", "workers": "connected"}
     assert health.status_code == 200
-    version = health.json()["version"]
-    assert health.json() == {"status": "healthy", "services": services, "dependencies": [], "version": version}
+    body = health.json()
+    assert set(body) == {"status", "reasons", "services", "parts", "dependencies", "version"}
+    assert (body["reasons"], body["dependencies"]) == ([], [])
+    words = {"mongodb": "connected", "redis": "connected", "workers": "connected"}
+    assert body["services"] == body["parts"] | words, "callers of earlier releases know the words"
+    assert {part["status"] for part in body["parts"].values()} == {"healthy"}
+    assert {name for name, part in body["parts"].items() if part["criticality"] == "critical"} == {"mongodb"}
     assert caller.get(f"{prefix}/ready").status_code == 200
 
 
@@ -175,7 +183,10 @@ def test_metrics_are_prometheus_text_and_only_at_the_root(caller: ApiClient, fin
     response = caller.get("/metrics")
     assert response.status_code == 200
     assert response.headers["Content-Type"].startswith("text/plain; version=")
-    names = {line.split("{")[0] for line in response.text.splitlines() if not line.startswith("#")}
+    names = {re.split("[ {]", line)[0] for line in response.text.splitlines() if not line.startswith("#")}
+    documented = set(re.findall(r"`(bucket_\w+)", METRICS_DOCUMENT.read_text(encoding="utf-8")))
+    bases = {re.sub(r"_(bucket|count|sum)$", "", name) for name in names}
+    assert {name for name in bases if name.startswith("bucket_")} <= documented
     assert {"request_rate_total", "latency_bucket", "bucket_executions_total", "bucket_queue_depth"} <= names
     assert any(name.startswith("bucket_step_seconds") for name in names)
     assert 'bucket_executions_total{basket="working_test",status="completed"}' in response.text

@@ -16,5 +16,5 @@ SEED = 7
 @pytest.mark.timeout(120)
 def test_two_integrators_see_and_change_nothing_of_each_other(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack(BUCKET_AGENTS_DIR=str(AGENTS), **SETTINGS)
-    findings = run_crossings(stack, operations=3_000, seed=SEED)
+    findings = run_crossings(stack, operations=3_600, seed=SEED)
     assert not findings.faults, "\n".join(findings.report())

@@ -35,6 +35,7 @@ from shared.live.views import COPY_AFFIXES
 from shared.queue.dequeue import DequeuedMessages, Dequeuer
 from shared.queue.message import TaskMessage
 from shared.store.executions.dead_letter_store import MongoDeadLetterStore
+from shared.telemetry.tracing.tracer import Tracer
 from worker.agent_loader import Agent
 from worker.steps.agent_runner import AgentRunner, Outcome, WorkerDrains, timeout_error
 from worker.steps.batch_runner import BatchRunner, BatchSizer
@@ -62,6 +63,7 @@ class Runner:
         isolation: AgentIsolation | None = None,
     ) -> None:
         self._services = services
+        self._tracer = services.tracer
         self._interrupter = interrupter
         self._isolation = isolation
         self._agent_runner = AgentRunner(services, agents, interrupter, isolation)
@@ -120,7 +122,9 @@ class Runner:
                 return
             while claimed_step is not None:
                 with structlog.contextvars.bound_contextvars(
-                    step=claimed_step.lease.step, request_id=claimed_step.execution.request_id
+                    step=claimed_step.lease.step,
+                    request_id=claimed_step.execution.request_id,
+                    **({} if self._tracer is None else _begin_span(self._tracer, claimed_step)),
                 ):
                     claimed_step = self._run_step(claimed_step, chain_ends_at=began_at + CHAIN_MAX_S)
         self._batch_sizer.record_duration(self._agent_time_s)
@@ -147,7 +151,8 @@ class Runner:
     def _run_step(self, claimed_step: ClaimedStep, *, chain_ends_at: float) -> ClaimedStep | None:
         """Run one claimed step until its outcome is decided; return the next step if the decision claimed one."""
         may_continue_chain = boottime_s() < chain_ends_at
-        with self._interrupter.enforce_limits(claimed_step.lease, claimed_step.timeout_s) as running_step:
+        limits = self._interrupter.enforce_limits(claimed_step.lease, claimed_step.timeout_s, claimed_step.step.agent)
+        with limits as running_step:
             request_stop = partial(self._interrupter.request_stop, running_step)
             heartbeat = Heartbeat(self._services, claimed_step, request_stop)
             self._in_progress = claimed_step
@@ -177,6 +182,11 @@ class Runner:
         if self._is_ending:
             return WorkerDrains()
         return self._agent_runner.run(claimed_step, running_step)
+
+
+def _begin_span(tracer: Tracer, claimed_step: ClaimedStep) -> dict[str, str]:
+    """Export the wait of a claimed step, and return the fields of the log lines of its attempt."""
+    return tracer.begin_attempt(claimed_step.execution, claimed_step.step).context.log_fields
 
 
 def dead_letter_message(dead_letters: MongoDeadLetterStore, message: str) -> None:

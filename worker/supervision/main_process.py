@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final
@@ -17,13 +20,15 @@ from celery import bootsteps, signals
 
 from shared.bootstrap import Services
 from shared.clock import boottime_s
+from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.domain.definitions.unavailability import Unavailability
 from shared.domain.execution import ErrorKind, Execution, RunError
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.step_transitions import cancelled_error
 from shared.domain.lifecycle.transitions import fail
 from shared.errors import BucketError, LeaseLost
-from shared.live.worker_presence import WorkerPresence
+from shared.live.presence.presence_entry import RunningSlot, WorkerInfo
+from shared.live.presence.worker_presence import WorkerPresence
 from shared.queue.message import list_keys
 from shared.store.executions.settle import retry_until_reply, settle
 from worker.supervision.shared_slots import SharedSlots, SlotState
@@ -42,8 +47,11 @@ class MainProcess:
         """``unavailable`` are the agents that this worker cannot run."""
         self._services = services
         self._slots = slots
-        self._presence = WorkerPresence(services.redis, f"{socket.gethostname()}:{os.getpid()}", unavailable)
+        self._host = socket.gethostname()
+        name = f"{self._host}:{os.getpid()}"
+        self._presence = WorkerPresence(services.redis, name, unavailable, self._describe)
         self._queues: Sequence[str] = ()
+        self._info: WorkerInfo | None = None
 
     def connect_signals(self) -> None:
         """Connect to Celery's signals: presence begins when the worker is ready; SIGTERM sets the drain flag."""
@@ -54,6 +62,14 @@ class MainProcess:
     def start_watchdog(self, worker: Any) -> None:
         """Start the watchdog of a Celery worker's pool and event loop, and replace children that have ended."""
         self._queues = list(worker.app.amqp.queues.consume_from)
+        self._info = WorkerInfo(
+            self._host,
+            os.getpid(),
+            version("bucket"),
+            tuple(name for name in QUEUE_NAMES if name in self._queues),
+            worker.concurrency,
+            int(time.time() * 1_000),
+        )
         watchdog = Watchdog(
             self._slots,
             lease_s=self._services.settings.lease_s,
@@ -69,6 +85,17 @@ class MainProcess:
 
         worker.timer.call_repeatedly(_TICK_EVERY_S, tick)
         watchdog.start()
+
+    def _describe(self) -> WorkerInfo | None:
+        """Return what this worker says about itself; a slot that only writes outcomes runs no step."""
+        if self._info is None:
+            return None
+        running = (
+            RunningSlot(state.lease.integrator, state.lease.execution_id, state.lease.step, state.agent, state.since_ms)
+            for state in self._slots.read_states()
+            if state.lease is not None and state.agent
+        )
+        return replace(self._info, running=tuple(running))
 
     def _on_worker_shutting_down(self, **_: Any) -> None:
         self._slots.begin_drain()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +34,7 @@ class SlotState:
 
     ``kill_at`` (seconds since boot, 0 for never) is the time by which the child itself should have ended the step;
     after it the watchdog kills the child. ``alive_count`` grows while the child runs steps and its threads run.
+    ``agent`` is that of the step, empty while outcomes are written; ``since_ms`` (epoch) is when it began.
     """
 
     pid: int
@@ -41,6 +43,8 @@ class SlotState:
     is_in_agent: bool
     stop_reason: str
     lease: Lease | None
+    agent: str = ""
+    since_ms: int = 0
 
 
 class SharedSlots:
@@ -84,13 +88,13 @@ class ChildSlot:
         self._stop_reason_index = 0
         self._lease = b""
 
-    def begin_step(self, lease: Lease, kill_at: float) -> None:
-        """Write the lease of the step that begins, and when its child must be killed if nothing else stops it.
+    def begin_step(self, lease: Lease, kill_at: float, agent: str = "") -> None:
+        """Write the lease and agent of the step that begins, and when its child must be killed if nothing stops it.
 
         It is a sign of life too: an idle child gives none, and the watchdog has counted the checks without one.
         """
         self._alive_count += 1
-        self._lease = orjson.dumps(lease)
+        self._lease = orjson.dumps([lease, agent, int(time.time() * 1_000)])
         self._kill_at, self._stop_reason_index = kill_at, 0
         self._write(lease=True)
 
@@ -124,8 +128,10 @@ class ChildSlot:
             start = self._offset + _SLOT_STRUCT.size
             text = bytes(self._memory[start : start + _LEASE_BYTES]).rstrip(b"\0")
             if sequence % 2 == 0 and _SLOT_STRUCT.unpack_from(self._memory, self._offset)[0] == sequence:
-                lease = Lease(**orjson.loads(text)) if text else None
-                return SlotState(pid, alive_count, kill_at, is_in_agent, STOP_REASONS[stop_reason_index], lease)
+                fields, agent, since_ms = orjson.loads(text) if text else (None, "", 0)
+                lease = None if fields is None else Lease(**fields)
+                stop_reason = STOP_REASONS[stop_reason_index]
+                return SlotState(pid, alive_count, kill_at, is_in_agent, stop_reason, lease, agent, since_ms)
         return None
 
     def _write(self, *, lease: bool = False) -> None:

@@ -103,10 +103,10 @@ class StepInterrupter:
         return began_at > 0 and boottime_s() >= began_at + self._drain_s
 
     @contextmanager
-    def enforce_limits(self, lease: Lease, timeout_s: float) -> Iterator[RunningStep]:
+    def enforce_limits(self, lease: Lease, timeout_s: float, agent: str = "") -> Iterator[RunningStep]:
         """Enforce the limits of a step while the block runs, from its claim until its outcome is written."""
         running_step = RunningStep(lease, boottime_s() + timeout_s)
-        self._slot.begin_step(lease, self._kill_at(running_step.deadline_at))
+        self._slot.begin_step(lease, self._kill_at(running_step.deadline_at), agent)
         self._current = running_step
         self._parking.wake()
         try:

@@ -25,7 +25,9 @@ from bucket_client.cli.session import (
     source_of,
 )
 
-_HEALTH_COLOURS: Final = {"connected": "green", "disconnected": "red"}
+_HEALTH_COLOURS: Final = {
+    "connected": "green", "healthy": "green", "degraded": "yellow", "unhealthy": "red", "disconnected": "red"
+}  # fmt: skip
 _COMPLETIONS: Final = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 _BASKET_KEYS: Final = {"name", "agents", "steps", "execution_strategy", "description"}
 
@@ -214,9 +216,12 @@ def health(context: click.Context, session: Session) -> None:
     elif not session.quiet:
         if "services" in found:
             session.output.data(f"{safe(found['status'])}, version {safe(found['version'])}")
-            session.output.table(
-                [Column("service"), Column("state", style_of=_HEALTH_COLOURS)], found["services"].items()
-            )
+            columns = [Column("service"), Column("state", style_of=_HEALTH_COLOURS)]
+            if "parts" in found:
+                rows = [(name, part["status"], part["detail"]) for name, part in found["parts"].items()]
+                session.output.table([*columns, Column("detail", wraps=True)], rows)
+            else:  # a server of an earlier release has a word for each
+                session.output.table(columns, found["services"].items())
         else:  # the server requires keys: without a valid one it says no more
             session.output.data(safe(found["status"]))
             session.output.note("to see each service, set BUCKET_API_KEY to a valid key")

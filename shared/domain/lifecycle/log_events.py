@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from shared.domain.execution import Execution, LogEvent, Step
 
+STEP_FAILED: Final = "step.failed"
+STEP_RETRYING: Final = "step.retrying"
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 

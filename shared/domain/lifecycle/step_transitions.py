@@ -87,7 +87,7 @@ def fail_step(
     failed = end_step(step, StepStatus.FAILED, now, error=error)
     message = f"{step.id} failed: {error.message}"
     event = log_events.step_event(
-        failed, now, "step.failed", message, level="error", status="error", error_code=error.error_code
+        failed, now, log_events.STEP_FAILED, message, level="error", status="error", error_code=error.error_code
     )
     return finish_if_done(execution, {**execution.steps, step.id: failed}, now, [*events, event])
 

@@ -154,7 +154,7 @@ def fail(
     delay_ms = delay // timedelta(milliseconds=1)
     message = f"{step.id} failed and is tried again in {delay.total_seconds():g} s: {error.message}"
     event = log_events.step_event(
-        counted, now, "step.retrying", message, level="warning", status="retrying",
+        counted, now, log_events.STEP_RETRYING, message, level="warning", status="retrying",
         error_code=error.error_code, retry_in_ms=delay_ms,
     )  # fmt: skip
     # The token stays: by it the worker recognises its own write if the reply was lost.

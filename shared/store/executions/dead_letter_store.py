@@ -79,6 +79,14 @@ class MongoDeadLetterStore:
             message = self._database.collection("dead_letters").find_one(query)
         return None if message is None else _message_dead_letter(message)
 
+    def count(self) -> int:
+        """Return the number of dead letters of all integrators, by their index."""
+        with db_call(self._database, writes=False):
+            runs = self._database.collection("executions").count_documents(
+                {"dead_letter": True}, hint="dead_letter_pages"
+            )
+            return runs + self._database.collection("dead_letters").count_documents({"dismissed_at": None})
+
     def dismiss(self, letter: DeadLetter) -> bool:
         """Take a letter out of the list for good; return whether this call did it. The run itself stays as it is.
 

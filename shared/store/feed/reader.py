@@ -6,7 +6,7 @@ share a causal session, so that the executions are never older than the changes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -26,6 +26,7 @@ from shared.store.scope_filter import scope_filter
 EXECUTIONS_SCANNED_MAX: Final = 1_000
 """The number of executions that a page with a filter checks."""
 CHANGES_MAX: Final = 5_000
+BATCHES_COUNTED_MAX: Final = 200
 _CURSOR_BATCH_SIZE: Final = 50
 _CHANGE_PROJECTION: Final = {"status": 1, "rev": 1, "basket_name": 1, "tags": 1, "reference": 1}
 
@@ -77,9 +78,14 @@ class FeedReader:
     """The reader of the feed; raises what the store raises, and Unavailable if the feed has not begun."""
 
     def __init__(
-        self, database: Database, executions_scanned_max: int = EXECUTIONS_SCANNED_MAX, changes_max: int = CHANGES_MAX
+        self,
+        database: Database,
+        executions_scanned_max: int = EXECUTIONS_SCANNED_MAX,
+        changes_max: int = CHANGES_MAX,
+        batches_counted_max: int = BATCHES_COUNTED_MAX,
     ) -> None:
         """``changes_max`` limits the changes that a page reads, even if they are of only a few executions."""
+        self._batches_counted_max = batches_counted_max
         self._database = database
         self._executions_scanned_max = executions_scanned_max
         self._changes_max = changes_max
@@ -111,6 +117,17 @@ class FeedReader:
             cursor = self._changes.find({"_id": {"$in": numbers}, "epoch": end.epoch}, {"at": 1}, session=session)
             written_at = {batch["_id"]: batch["at"] for batch in cursor.batch_size(full_batch_size(numbers))}
         return [_lag_s(position, end, written_at.get(position.batch_number), now) for position in positions]
+
+    def changes_behind(self, positions: Sequence[FeedPosition]) -> Sequence[int | None]:
+        """Return how many changes of the whole feed are after each position; None if it cannot be read from.
+
+        It is exact within the last :data:`BATCHES_COUNTED_MAX` batches, and an estimate by their mean beyond them.
+        """
+        with db_call(self._database, writes=False), self._database.session() as session:
+            end = self._end(session)
+            newest = self._changes.find({}, {"size": {"$size": "$changes"}}, session=session).sort("_id", -1)
+            sizes = {batch["_id"]: batch["size"] for batch in newest.limit(self._batches_counted_max)}
+        return [_changes_behind(position, end, sizes) for position in positions]
 
     def read_page(self, scope: Scope, start: FeedPosition | None, query: FeedQuery) -> FeedPage:
         """Return the page of changes from ``start`` on (None: from the oldest stored) of the executions of ``scope``.
@@ -203,6 +220,17 @@ def _lag_s(position: FeedPosition, end: FeedEnd, written_at: datetime | None, no
     except PositionExpired:
         return None
     return None if written_at is None else max((now - written_at).total_seconds(), 0.0)
+
+
+def _changes_behind(position: FeedPosition, end: FeedEnd, sizes: Mapping[int, int]) -> int | None:
+    try:
+        if not _has_more(position, end):
+            return 0
+    except PositionExpired:
+        return None
+    counted = sum(size for number, size in sizes.items() if number >= position.batch_number)
+    uncounted = max(min(sizes) - position.batch_number, 0)
+    return max(counted + round(uncounted * counted / len(sizes)) - position.offset, 0)
 
 
 def _to_changed_execution(document: _Document) -> ChangedExecution:

@@ -233,7 +233,7 @@ def test_agents_baskets_and_health_are_shown(bucket: BucketCommand) -> None:
     assert "chained_test" in bucket("baskets", "-q")[1].split()
     assert "cashflow_analyzer, goal_recommender" in bucket("baskets")[1]
     assert "chained_test" in bucket("baskets", "show", "chained_test")[1]
-    assert bucket("health")[0] == 0
+    wait_until(lambda: bucket("health")[0] == 0, what="all is well, the reconciler too")
     assert json.loads(bucket("--json", "health")[1])["status"] == "healthy"
 
 
@@ -242,7 +242,7 @@ def test_health_that_is_not_good_is_exit_code_1(bucket: BucketCommand, stack: St
     try:
         wait_until(lambda: bucket("health", "-q") == (1, "", ""), what="the health says that redis is away")
         # Each of the two processes of the API notices it by itself.
-        wait_until(lambda: "disconnected" in bucket("health")[1], what="the other process says so too")
+        wait_until(lambda: "Redis does not answer" in bucket("health")[1], what="the other process says so too")
     finally:
         stack.repair()
 

@@ -29,6 +29,7 @@ NOT_LISTED = {
     "api.hints.poll_schedule", "shared.store.server_clock", "shared.live.redis_monitor",
     # metrics and logs, and the wrapper of the driver's calls
     "shared.telemetry.request_metrics", "shared.telemetry.lenient_json", "shared.telemetry.logging_setup",
+    "shared.telemetry.fleet_counters", "shared.telemetry.window_counters",
     "shared.store.database",
 }  # fmt: skip
 PROPERTIES = {"PollHints.retry_after_s", "retry_after_s"}  # to read a property of a value is no visit

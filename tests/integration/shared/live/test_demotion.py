@@ -14,11 +14,11 @@ import redis
 
 from compose.embedded.managed_process import Child
 from shared.domain.execution import PRIORITY_FIRST_OFFER
+from shared.live.presence.worker_presence import WorkerPresence, present_workers
 from shared.live.publisher import Publisher
 from shared.live.redis_client import connect
 from shared.live.redis_monitor import RedisMonitor
 from shared.live.views import ViewCache, view_key
-from shared.live.worker_presence import WorkerPresence, present_workers
 from shared.queue.message import list_key
 from shared.telemetry.fleet_counters import FleetCounters
 from tests.builders import accept_decision
@@ -78,7 +78,7 @@ def test_a_publisher_drops_its_own(failover: Failover, client: redis.Redis) -> N
 def test_a_workers_presence_reaches_the_new_one(
     failover: Failover, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.live.worker_presence.PRESENCE_RENEW_EVERY_S", 0.05)
+    monkeypatch.setattr("shared.live.presence.worker_presence.PRESENCE_RENEW_EVERY_S", 0.05)
     with closing(connect(failover.url)) as old_client:
         presence = WorkerPresence(old_client, "host:1")
         presence.start()

@@ -12,9 +12,10 @@ import redis
 from compose.embedded.managed_process import Child
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.domain.definitions.unavailability import Unavailability
+from shared.live.presence.presence_entry import WorkerPool
+from shared.live.presence.worker_presence import WorkerPresence
 from shared.live.redis_client import connect
 from shared.live.redis_monitor import RedisMonitor, RedisSnapshot
-from shared.live.worker_presence import WorkerPresence
 from shared.queue import lost_messages
 from shared.queue.message import list_keys
 from tests.pause_aware_timer import PauseAwareTimer
@@ -96,7 +97,9 @@ def test_a_snapshot_counts_the_backlog_of_every_list_and_the_workers(client: red
             client.lpush(name, b"message")
     now, _ = client.time()  # type: ignore[misc]
     client.zadd("workers", {"one": now + 10, "two": now + 10, "dead": now - 1})
-    assert monitor.take_snapshot() == RedisSnapshot(is_connected=True, backlog=len(QUEUE_NAMES) * 2, workers=2)
+    pools = (WorkerPool(None, 0, 2),)
+    backlog = len(QUEUE_NAMES) * 2
+    assert monitor.take_snapshot() == RedisSnapshot(is_connected=True, backlog=backlog, workers=2, pools=pools)
 
 
 def test_a_snapshot_has_the_agents_that_no_worker_can_run(client: redis.Redis, redis_url: str) -> None:

@@ -18,6 +18,7 @@ from shared.bootstrap import API_STORE_DEADLINE_S
 from shared.clock import boottime_s
 from shared.errors import BucketError, OutcomeUnknown, Unavailable
 from shared.store.database import Database, db_call
+from shared.store.executions.usage import MongoUsage
 from shared.store.server_clock import SYNC_RETRY_AFTER_S, ServerClock
 from tests.pause_aware_timer import PauseAwareTimer
 from tests.waiting import wait_until
@@ -131,3 +132,16 @@ def test_a_clock_without_a_reply_continues_and_asks_again_a_second_later(server:
     assert boottime_s() - clock._failed_at > SYNC_RETRY_AFTER_S
     jump = clock.sync()
     assert abs(jump) < timedelta(seconds=0.1 + sum(asked_at[-2:])), "each is wrong by at most half of the round trip"
+
+
+def test_each_call_is_observed_by_the_method_that_made_it(database: Database) -> None:
+    calls: list[tuple[str, float]] = []
+    database.observe = lambda verb, seconds: calls.append((verb, seconds))
+    MongoUsage(database).integrators()
+    [(verb, seconds)] = calls
+    assert verb == "integrators"
+    assert 0 < seconds < 5
+    database.is_away = True
+    with pytest.raises(Unavailable):
+        MongoUsage(database).integrators()
+    assert len(calls) == 1, "a call that is not made takes no time"

@@ -29,14 +29,14 @@ def write(client: redis.Redis, *verbs: Callable[[Any], None]) -> None:
     pipe.execute()
 
 
-def scraped(client: redis.Redis, **options: bool) -> dict[tuple[str, ...], float]:
+def scraped(client: redis.Redis, **options: Any) -> dict[tuple[str, ...], float]:
     """Return the fleet's metrics as {(sample, label values...): figure}."""
     text = render_exposition(FleetCollector(client, **options)).decode()
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name.startswith("bucket_") and not sample.name.startswith("bucket_limits_")
+        if sample.name.startswith("bucket_") and not sample.name.startswith(("bucket_limits_", "bucket_held_polls"))
     }
 
 
@@ -140,3 +140,27 @@ def test_foreign_values_in_redis_do_not_fail_the_scrape(client: fakeredis.FakeSt
     figures = scraped(client)
     assert figures["bucket_queue_depth", "default"] == 1
     assert ("bucket_queue_depth", "long") not in figures
+
+
+def test_failed_attempts_are_counted_by_agent_and_code_and_retries_together(client: fakeredis.FakeStrictRedis) -> None:
+    write(client, lambda pipe: FLEET.count_failures(pipe, {("echo", "boom"): 2, ("law", "timeout"): 1}, 2))
+    write(client, lambda pipe: FLEET.count_failures(pipe, {("echo", "boom"): 1}, 0))
+    write(client, lambda pipe: FLEET.count_failures(pipe, {}, 0))
+    figures = scraped(client)
+    assert figures["bucket_step_failures_total", "echo", "boom"] == 3
+    assert figures["bucket_step_failures_total", "law", "timeout"] == 1
+    assert figures["bucket_retries_total",] == 2
+
+
+def test_failures_of_ever_new_codes_become_one_label(client: fakeredis.FakeStrictRedis) -> None:
+    for at in range(510):
+        write(client, lambda pipe, at=at: FLEET.count_failures(pipe, {("echo", f"code {at}"): 1}, 0))
+    figures = scraped(client)
+    assert figures["bucket_step_failures_total", "other", "other"] == 10
+    assert figures["bucket_step_failures_total", "echo", "code 0"] == 1
+
+
+def test_the_depth_is_that_of_the_store_if_it_is_known(client: fakeredis.FakeStrictRedis) -> None:
+    client.lpush("default", "message")
+    assert scraped(client)["bucket_queue_depth", "default"] == 1
+    assert scraped(client, depths={"default": 7})["bucket_queue_depth", "default"] == 7

@@ -206,6 +206,17 @@ def test_the_lag_of_a_consumer_is_reported_and_none_if_it_expired(bench: FeedBen
     assert bench.feed.lags_s([start, end, expired], now) == [90.0, 0.0, None]
 
 
+def test_the_changes_behind_a_consumer_are_counted_and_beyond_some_batches_estimated(bench: FeedBench) -> None:
+    start = bench.feed.end().position
+    write(bench, ["a", "b"], ["c"], ["d", "e", "f"])
+    inside = replace(start, offset=1)
+    expired = FeedPosition("00000000", 1, 0, NOON)
+    assert bench.feed.changes_behind([start, inside, bench.feed.end().position, expired]) == [6, 5, 0, None]
+    short = FeedReader(bench.database, batches_counted_max=2)
+    assert short.changes_behind([start]) == [6], "four of two batches, and two as their mean"
+    assert bench.feed.changes_behind([]) == []
+
+
 def test_the_number_of_consumers_is_limited_and_existing_ones_stay(bench: FeedBench) -> None:
     consumers, start = MongoConsumerStore(bench.database, bench.hand, consumers_max=1), bench.feed.end().position
     consumers.add(PUBLIC_INTEGRATOR, "a", start)
