@@ -24,7 +24,7 @@ from shared.store.executions.settle import retry_until_reply
 from shared.timestamps import format_rfc3339, parse_rfc3339
 from worker.agent_loader import Agent
 from worker.bulk.act_on_run import RunActions
-from worker.bulk.backlog import wait_for_room
+from worker.bulk.retry_pacing import wait_for_room
 from worker.context import AgentContext
 
 T = TypeVar("T")
