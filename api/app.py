@@ -67,8 +67,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     That one returns what ends them. Nothing has connected yet, and no thread runs. With ``everyone`` no request needs a
     key: that caller makes each.
     """
-    settings, clock = services.settings, services.clock
-    activity = middleware.RequestActivity()
+    settings, clock, activity = services.settings, services.clock, middleware.RequestActivity()
     monitor = _open_monitor(services, activity)
     long_poller = LongPoller(settings, monitor)
     store_watcher, durations, withdrawals = StoreWatcher(services), DurationCache(services), Withdrawals(services)

@@ -222,7 +222,8 @@ class RequestMaker:
             if self._rng.random() < 0.5:
                 return SHARED_BASKET
             value, is_foreign = self._named(request, kind, {})
-            request.foreign_basket = value if is_foreign else request.foreign_basket
+            is_filter = request.operation.path == "/executions/actions"  # which then matches nothing
+            request.foreign_basket = value if is_foreign and not is_filter else request.foreign_basket
             return value
         if kind == "idempotency_keys":
             return self._idempotency_key()
