@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test test-client test-bucketd test-trust test-ops test-tracing test-ui trust faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine bench-trust flood setup clean help other-interpreter
+.PHONY: up test test-client test-bucketd test-trust test-ops test-tracing test-ui trust faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine bench-trust bench-ui flood setup clean help other-interpreter
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 # Each interpreter is started, not only searched: a version manager leaves names on the PATH that do not start.
@@ -127,6 +127,9 @@ bench-engine: $(READY) ## measures the messages and writes of a run, and whether
 
 bench-trust: $(READY) ## measures what keys, limits and the audit cost a poll and a submit, beside the same build without them
 	@$(BIN)/python -m benchmarks.trust $(ARGS)
+
+bench-ui: $(READY) ## measures how long the API takes for each page of the dashboard, with 100,000 stored runs
+	@$(BIN)/python -m benchmarks.dashboard $(ARGS)
 
 flood: $(READY) ## load test: 10,000 executions at once, polled by 200 clients, every response checked; ARGS="--executions N --clients N"
 	@$(BIN)/python -m benchmarks.flood $(ARGS)
