@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test test-client test-bucketd test-trust test-ops test-tracing test-ui trust faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine bench-trust bench-ui flood setup clean help other-interpreter
+.PHONY: up test test-client test-bucketd test-trust test-ops test-ui test-tracing trust faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine bench-trust bench-tracing bench-ui flood setup clean help other-interpreter
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 # Each interpreter is started, not only searched: a version manager leaves names on the PATH that do not start.
@@ -115,6 +115,7 @@ bench: $(READY) ## compares Bucket with plain Flask + Celery + MongoDB; ARGS="--
 	@$(BIN)/python -m benchmarks.polling $(filter --quick,$(ARGS))
 	@$(BIN)/python -m benchmarks.poll_many $(filter --quick,$(ARGS))
 	@$(BIN)/python -m benchmarks.trust $(filter --quick,$(ARGS))
+	@$(BIN)/python -m benchmarks.tracing $(filter --quick,$(ARGS))
 
 bench-hints: $(READY) ## measures the poll hints: how often a caller who follows them polls, and how late it sees the end
 	@$(BIN)/python -m benchmarks.hints $(ARGS)
@@ -130,6 +131,9 @@ bench-trust: $(READY) ## measures what keys, limits and the audit cost a poll an
 
 bench-ui: $(READY) ## measures how long the API takes for each page of the dashboard, with 100,000 stored runs
 	@$(BIN)/python -m benchmarks.dashboard $(ARGS)
+
+bench-tracing: $(READY) ## measures what tracing costs a run; ARGS="--beside DIRECTORY" adds a build before
+	@$(BIN)/python -m benchmarks.tracing $(ARGS)
 
 flood: $(READY) ## load test: 10,000 executions at once, polled by 200 clients, every response checked; ARGS="--executions N --clients N"
 	@$(BIN)/python -m benchmarks.flood $(ARGS)

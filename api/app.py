@@ -55,7 +55,6 @@ from api.trust import Trust
 from shared.bootstrap import Services
 from shared.domain.access.caller import Caller
 from shared.live.redis_monitor import RedisMonitor
-from shared.settings import Settings
 from shared.telemetry.request_metrics import observe_store_call
 
 Start = Callable[[], Callable[[], None]]
@@ -90,7 +89,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     trust = Trust(services, monitor)
     stats = FleetStats(services, monitor)
     parts = HealthParts(services.database, clock, services.feed_reader, monitor)
-    app, hooks = _create_flask(settings, long_poller, activity)
+    app, hooks = _create_flask(services, long_poller, activity)
     _register(
         app,
         submission.blueprint(clock, builder, acceptor, view_hints, HeldSubmit(poller, view_hints)),
@@ -112,7 +111,6 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         metrics=health.metrics_blueprint(services.redis, monitor, FleetStateMetrics(services, stats, parts)),
     )
     app.register_blueprint(dashboard.blueprint(Sessions(services, trust.keys), trust.record))
-    request_spans.install(hooks, services.tracer)
     trust.install(app, hooks, everyone)
     return app, partial(
         start_background,
@@ -151,13 +149,14 @@ def _estimates(stored_bytes: StoredBytes) -> Iterator[BackgroundTask]:
 
 
 def _create_flask(
-    settings: Settings, long_poller: LongPoller, activity: middleware.RequestActivity
+    services: Services, long_poller: LongPoller, activity: middleware.RequestActivity
 ) -> tuple[flask.Flask, middleware.RequestHooks]:
-    app = flask.Flask("api", static_folder=None)
+    app, settings = flask.Flask("api", static_folder=None), services.settings
     app.wsgi_app = activity.count_requests(app.wsgi_app)  # type: ignore[method-assign]
     app.config.update(_OPENAPI_CONFIG, **{version_prefix.TRUSTED_PROXIES: settings.trusted_proxies})
     app.extensions[RELEASE_LONG_POLLS] = long_poller.release_all
     hooks = middleware.register_middleware(app, settings)
+    request_spans.install(hooks, services.tracer)
     problems.register_error_handlers(app)
     if settings.quotas:
         app.teardown_request(lambda _: release_quota())

@@ -122,11 +122,7 @@ def bootstrap(settings: Settings, role: str) -> Services:
     views = ViewCache(redis_client, live_ttl_s=settings.lease_s / 2)
     return Services(
         settings=settings,
-        timings=Timings(
-            lease=timedelta(seconds=settings.lease_s),
-            handoff=timedelta(seconds=settings.handoff_s),
-            losses_max=settings.losses_max,
-        ),
+        timings=_timings_of(settings),
         catalogue=load_catalogue(settings.agents_dir),
         sealer=sealer,
         database=database,
@@ -160,4 +156,12 @@ def bootstrap(settings: Settings, role: str) -> Services:
             tracer=tracer,
         ),
         tracer=tracer,
+    )
+
+
+def _timings_of(settings: Settings) -> Timings:
+    return Timings(
+        lease=timedelta(seconds=settings.lease_s),
+        handoff=timedelta(seconds=settings.handoff_s),
+        losses_max=settings.losses_max,
     )

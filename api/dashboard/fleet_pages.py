@@ -28,7 +28,7 @@ def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
 
     @blp.route("/")
     def overview() -> flask.Response:
-        """Get the overview: health with reasons, throughput, queues, workers and the newest failures."""
+        """Get the overview: health with reasons, figures, queues, failures; also while a store is away."""
         caller = logged_in_caller()
         return render_page(
             sessions,
@@ -36,10 +36,9 @@ def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
             "overview.html",
             poll_ms=POLL_MS,
             health=internal_api.get(caller, "/health"),
-            stats=internal_api.get_if_shown(caller, "/executions/stats"),
-            fleet=internal_api.get_if_shown(caller, "/workers"),
-            newest=internal_api.get(caller, "/executions", _NEWEST)["executions"],
-            failed=internal_api.get(caller, "/executions", [*_NEWEST, ("status", "failed")])["executions"],
+            stats=internal_api.get_if_there(caller, "/executions/stats"),
+            newest=internal_api.get_if_there(caller, "/executions", _NEWEST),
+            failed=internal_api.get_if_there(caller, "/executions", [*_NEWEST, ("status", "failed")]),
         )
 
     @blp.route("/ui/workers")

@@ -53,6 +53,16 @@ def get_if_shown(caller: Caller, path: str, query: Query = ()) -> Any:
         return None
 
 
+def get_if_there(caller: Caller, path: str, query: Query = ()) -> Any:
+    """Return what :func:`get_if_shown` does; None also while a store is away, or if the caller has sent too much."""
+    try:
+        return get_if_shown(caller, path, query)
+    except ApiRefused as refused:
+        if refused.status not in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
+            raise
+        return None
+
+
 def segment(text: str) -> str:
     """Return ``text`` as one segment of a path."""
     return quote(text, safe="")

@@ -1,11 +1,11 @@
-"""Makes the span of each request that is no poll (SERVER), and stores it as the parent of the run that it submits.
+"""Makes the span of each request that writes (SERVER), and stores it as the parent of the run that it submits.
 
 The span takes the place of the caller's ``traceparent``, so the run is stored with it, and its workers need not ask.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import flask
 from structlog.contextvars import bind_contextvars
@@ -13,7 +13,8 @@ from structlog.contextvars import bind_contextvars
 from api.http.middleware import RequestHooks, is_polled_route
 from shared.telemetry.tracing.tracer import RequestTrace, Tracer
 
-_HEADER = "HTTP_TRACEPARENT"
+_HEADER: Final = "HTTP_TRACEPARENT"
+_READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})  # a dashboard polls them too
 
 
 def install(hooks: RequestHooks, tracer: Tracer | None) -> None:
@@ -23,7 +24,7 @@ def install(hooks: RequestHooks, tracer: Tracer | None) -> None:
 
     def before(request: flask.Request, g: Any) -> None:
         rule = request.url_rule
-        if rule is None or is_polled_route(rule.rule, request.method):
+        if rule is None or request.method in _READS or is_polled_route(rule.rule, request.method):
             return
         trace = g.trace = tracer.begin_request(request.environ.get(_HEADER))
         request.environ[_HEADER] = trace.context.traceparent

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
-from shared.domain.execution import Execution
-
 _SAMPLED: Final = 1
 _SPAN_BYTES: Final = 8
 _TRACE_BYTES: Final = 16
@@ -64,10 +62,10 @@ def new_trace_id() -> int:
     return int.from_bytes(secrets.token_bytes(_TRACE_BYTES), "big") or 1
 
 
-def trace_id_of(execution: Execution) -> int:
+def trace_id_of(execution_id: str, traceparent: str | None) -> int:
     """Return the trace id of a run: that of its ``traceparent``, or one derived from its id."""
-    parent = parse_traceparent(execution.traceparent)
-    return _digest(execution.id, _TRACE_BYTES) if parent is None else parent.trace_id
+    parent = parse_traceparent(traceparent)
+    return _digest(execution_id, _TRACE_BYTES) if parent is None else parent.trace_id
 
 
 def run_span_id(execution_id: str) -> int:

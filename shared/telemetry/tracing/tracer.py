@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 import structlog
@@ -27,6 +28,7 @@ from shared.telemetry.tracing.trace_context import (
 ENDPOINT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _TRACED_ROLES: Final = frozenset({"api", "worker", "reconciler"})
 _FIRST_SERVER_FAULT: Final = 500
+_TRACES_CACHED: Final = 256
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -69,6 +71,8 @@ class Tracer:
 
     def __init__(self, sink: SpanSink) -> None:
         self._sink = sink
+        # A run asks several times: at its claim, for its calls, and when its end is saved.
+        self._cached_trace = lru_cache(maxsize=_TRACES_CACHED)(self._new_trace)
 
     def start(self) -> None:
         """Start the exporter's thread; call it after the fork, before agents run."""
@@ -84,9 +88,8 @@ class Tracer:
             return
 
         def emit() -> None:
-            trace = self._trace_of(record.execution)
+            trace, parent = self._cached_trace(record.execution.id, record.execution.traceparent)
             if trace.is_sampled:
-                parent = parse_traceparent(record.execution.traceparent)
                 for span in ended_spans(record, decision, trace, parent):
                     self._sink.emit(span)
 
@@ -118,8 +121,12 @@ class Tracer:
         return self._trace_of(execution).child(run_span_id(execution.id))
 
     def _trace_of(self, execution: Execution) -> TraceContext:
-        trace_id, parent = trace_id_of(execution), parse_traceparent(execution.traceparent)
-        return TraceContext(trace_id, 0, self._sink.is_sampled(trace_id, parent))
+        return self._cached_trace(execution.id, execution.traceparent)[0]
+
+    def _new_trace(self, execution_id: str, traceparent: str | None) -> tuple[TraceContext, TraceContext | None]:
+        parent = parse_traceparent(traceparent)
+        trace_id = trace_id_of(execution_id, traceparent)
+        return TraceContext(trace_id, 0, self._sink.is_sampled(trace_id, parent)), parent
 
 
 class RequestTrace:
