@@ -10,7 +10,7 @@ from typing import Final
 import flask
 
 from api import health
-from api.actions import cancel, dead_letter_routes, erase, retry
+from api.actions import bulk_action_routes, cancel, dead_letter_routes, erase, retry
 from api.actions.retry import RetryHandler
 from api.background import BackgroundTask, start_background
 from api.catalogue import routes as catalogue
@@ -100,6 +100,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         cancel.blueprint(services, reader, poller),
         erase.blueprint(services, reader, poller),
         retry.blueprint(clock, retrier),
+        bulk_action_routes.blueprint(services, admission, acceptor, view_hints),
         dead_letter_routes.blueprint(services, reader, retrier),
         feed.blueprint(feed_handler),
         feed.consumers_blueprint(services, feed_handler),

@@ -162,6 +162,9 @@ def _commands(recorder: Recorder, done: str, failed: str) -> None:
     ask(cancel, "already_over", execution_id=done)
     ask(retry, "from_the_failed_step", {"from": "failed"}, execution_id=failed)
     ask(retry, "not_failed", execution_id=done)
+    nightly = {"basket": "nightly", "status": "failed", "created_before": "2026-01-01T00:00:00Z"}
+    ask("POST /executions/actions", "count_first", {"action": "retry", "filter": nightly, "dry_run": True})
+    ask("POST /executions/actions", "a_misspelt_filter", {"action": "cancel", "filter": {"baskt": "nightly"}})
     ask("GET /dead-letters", "the_newest", query="?limit=1")
     ask("GET /dead-letters", "of_a_code", query="?error_code=agent_error&limit=1")
     ask("GET /dead-letters", "a_made_up_cursor", query="?cursor=yesterday")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import flask
@@ -22,12 +21,11 @@ from api.submission.replies import accepted_response
 from api.submission.run_builder import NewRun
 from api.submission.submission import Submission, read_submission
 from shared.bootstrap import Services
-from shared.domain.execution import NAMED_KINDS, Execution, ExecutionRecord
-from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, check_retryable, start_retry
-from shared.domain.status import StepStatus
+from shared.domain.execution import NAMED_KINDS
+from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, check_retryable
 from shared.errors import BucketError, ValidationFailed
 from shared.ids import new_execution_id
-from shared.sealing import Sealer, input_place, key_id_of, marked_place
+from shared.run_actions.build_rerun import build_rerun, reused_steps
 from shared.store.server_clock import ServerClock
 
 
@@ -45,8 +43,7 @@ class RetryHandler:
         view_hints: ViewHints,
     ) -> None:
         self._reader = reader
-        self._timings = services.timings
-        self._sealer = services.sealer
+        self._services = services
         self._admission = admission
         self._availability = availability
         self._acceptor = acceptor
@@ -87,7 +84,7 @@ class RetryHandler:
             flask.g.retried_run = original.execution
             check_retryable(original.execution, start_from)  # before its outputs are read, which may be large
             steps = original.execution.steps.values()
-            done = [step.id for step in steps if step.status is StepStatus.COMPLETED and start_from is RetryFrom.FAILED]
+            done = reused_steps(original.execution, start_from)
             self._availability.check(step.agent for step in steps if step.id not in done)
             if start_from is RetryFrom.FAILED:
                 min_rev = original.execution.rev
@@ -102,30 +99,9 @@ class RetryHandler:
                 audit=submission.audit,
                 is_requeue=is_requeue,
             )
-            clear = _with_clear_input(self._sealer, original)
-            reseal = partial(_reseal, self._sealer, original.execution)
-            return NewRun(*start_retry(clear, request, start_from, self._timings, reseal))
+            return NewRun(*build_rerun(self._services, original, request, start_from))
         except BucketError as error:
             return error
-
-
-def _with_clear_input(sealer: Sealer, original: ExecutionRecord) -> ExecutionRecord:
-    """Return the run to retry with its input in clear; raises EncryptionKeyMissing."""
-    run = original.execution
-    return replace(original, execution=replace(run, input=sealer.open(run.input, input_place(run.id))))
-
-
-def _reseal(sealer: Sealer, original: Execution, run: Execution) -> Execution:
-    """Return the new run with all that is sealed in the old one bound to it; raises EncryptionKeyMissing."""
-    if key_id_of(original.input) is not None or sealer.seals_payloads:
-        run = replace(run, input=sealer.seal(run.input, input_place(run.id)))
-    moved = {
-        step.id: sealer.move(step.marked, marked_place(original.id, step.id), marked_place(run.id, step.id))
-        for step in run.steps.values()
-        if step.marked is not None
-    }
-    steps = {step.id: replace(step, marked=moved.get(step.id)) for step in run.steps.values()} if moved else run.steps
-    return replace(run, steps=steps)
 
 
 def blueprint(clock: ServerClock, retrier: RetryHandler) -> Blueprint:

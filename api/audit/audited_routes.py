@@ -21,6 +21,7 @@ AUDITED_ROUTES: Final[Mapping[str, str]] = MappingProxyType(
         "POST /run-basket/batch": "execution.submit",
         "POST /executions/{execution_id}/cancel": "execution.cancel",
         "POST /executions/{execution_id}/retry": "execution.retry",
+        "POST /executions/actions": "execution.bulk_action",
         "POST /dead-letters/{letter_id}/requeue": "dead_letter.requeue",
         "POST /dead-letters/{letter_id}/dismiss": "dead_letter.dismiss",
         "DELETE /executions/{execution_id}": "execution.erase",
@@ -43,7 +44,9 @@ AUDITED_ROUTES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-RUN_MAKING_ACTIONS: Final = frozenset({"execution.submit", "execution.retry", "dead_letter.requeue"})
+RUN_MAKING_ACTIONS: Final = frozenset(
+    {"execution.submit", "execution.retry", "execution.bulk_action", "dead_letter.requeue"}
+)
 """Actions whose event is stored with the run that they make, by the same insert."""
 
 WRITES_NOTHING: Final = frozenset({"POST /executions/poll", *FORMS})

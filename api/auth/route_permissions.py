@@ -29,6 +29,7 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "GET /executions/{execution_id}/outputs/{step}": Permission.READ_PAYLOADS,
         "POST /executions/{execution_id}/cancel": Permission.SUBMIT,
         "POST /executions/{execution_id}/retry": Permission.SUBMIT,
+        "POST /executions/actions": Permission.OPERATE,
         "GET /executions": Permission.READ,
         "POST /executions/poll": Permission.READ,
         "GET /executions/changes": Permission.READ,
@@ -85,6 +86,7 @@ STARTS_RUNS: Final = frozenset(
         "POST /run-agent",
         "POST /run-basket/batch",
         "POST /executions/{execution_id}/retry",
+        "POST /executions/actions",
         "POST /dead-letters/{letter_id}/requeue",
     }
 )

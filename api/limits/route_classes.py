@@ -19,6 +19,7 @@ ROUTE_CLASSES: Final[Mapping[str, LimitClass | None]] = MappingProxyType(
         "POST /run-basket/batch": LimitClass.SUBMIT,
         "POST /executions/{execution_id}/cancel": LimitClass.SUBMIT,
         "POST /executions/{execution_id}/retry": LimitClass.SUBMIT,
+        "POST /executions/actions": LimitClass.SUBMIT,
         "POST /dead-letters/{letter_id}/requeue": LimitClass.SUBMIT,
         "POST /dead-letters/{letter_id}/dismiss": LimitClass.SUBMIT,
         "DELETE /executions/{execution_id}": LimitClass.SUBMIT,

@@ -36,8 +36,8 @@ _SUBMIT_PARAMETERS: Final = (*_ACCEPT_PARAMETERS, "Prefer")
 _CHANGES_PARAMETERS: Final = ("Limit", "OfBasket", "OfTag", "RowFields", "Wait", "Prefer", "OfIntegrator")
 _LOG_LINES_PARAMETERS: Final = ("Level", "OfExecution", "Since", "Limit", "OfIntegrator")
 _LIST_PARAMETERS: Final = (
-    "Status", "OfBasket", "OfTag", "OfRequest", "RetryOf", "OfReference", "OfIdempotencyKey", "CreatedAfter",
-    "CreatedBefore", "UpdatedSince", "Order", "RowFields", "Limit", "Cursor", "OfIntegrator",
+    "Status", "OfBasket", "OfTag", "OfRequest", "RetryOf", "OfReference", "RunsOfErrorCode", "OfIdempotencyKey",
+    "CreatedAfter", "CreatedBefore", "UpdatedSince", "Order", "RowFields", "Limit", "Cursor", "OfIntegrator",
 )  # fmt: skip
 
 _ACCEPTED: Final = ResponseSpec(
@@ -165,6 +165,12 @@ OPERATIONS: Final[dict[str, Operation]] = {
         (),
         (*BODY_ERRORS, *STORE_ERRORS, errors.EncryptionKeyMissing),
         "PollMany",
+    ),
+    "POST /executions/actions": Operation(
+        {202: _ACCEPTED},
+        (*_ACCEPT_PARAMETERS, "OfIntegrator"),
+        (*SUBMIT_ERRORS, errors.EncryptionKeyMissing),
+        "BulkAction",
     ),
     "GET /dead-letters": Operation(
         ok("One page of dead letters, the newest finished first.", ref("DeadLetterPage"), *PRIVATE, links=("Requeue",)),

@@ -31,6 +31,9 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
         IndexModel(["integrator", "request_id", *_NEWEST_FIRST], name="list_by_request"),
         IndexModel(["integrator", "tags", *_NEWEST_FIRST], name="list_by_tag", **_if_present("tags.0")),
         IndexModel(["integrator", "reference", *_NEWEST_FIRST], name="list_by_reference", **_if_present("reference")),
+        IndexModel(
+            ["integrator", "error.error_code", *_NEWEST_FIRST], name="list_by_code", **_if_present("error.error_code")
+        ),
         IndexModel(["integrator", "updated_at", "_id"], name="list_of_changes"),
         IndexModel(["integrator", "retry_of"], name="retry_of", **_if_present("retry_of")),
         # The insert of the run decides a requeue: two of one dead letter never both succeed.

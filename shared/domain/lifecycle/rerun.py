@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from shared.domain.bulk_action import BULK_ACTION
 from shared.domain.execution import Execution, ExecutionRecord, Idempotency
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.simulator_script import delay_scripted_steps
@@ -41,6 +42,8 @@ class RetryRequest:
 
 def check_retryable(original: Execution, start: RetryFrom) -> None:
     """Raise NotRetryable if the status of ``original`` does not allow a retry from ``start``."""
+    if original.kind == BULK_ACTION:
+        raise NotRetryable(f"execution {original.id} is a bulk action: send it again instead")
     if original.erased_at is not None:
         raise NotRetryable(f"the content of execution {original.id} was erased; submit its basket anew")
     if not original.is_done:
