@@ -38,7 +38,7 @@ OPS := tests/ops
 SLOW := $(addprefix tests/,unit/api/test_gunicorn.py acceptance/test_running.py integration/api/test_rest.py \
     acceptance/test_graphs.py acceptance/test_schedules.py)
 TRACING := tests/tracing
-UI := tests/browser tests/integration/api/dashboard
+UI := $(wildcard tests/browser) tests/integration/api/dashboard tests/acceptance/test_dashboard_actions.py
 TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) $(TRUST) $(OPS) $(TRACING) $(UI) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/)))) \
     $(addprefix --ignore=,$(CLIENT) $(BUCKETD) $(TRUST) $(UI))
 PROCESSES ?= 3

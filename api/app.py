@@ -86,8 +86,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints
     )
     services.database.observe = observe_store_call
-    trust = Trust(services, monitor)
-    stats = FleetStats(services, monitor)
+    trust, stats = Trust(services, monitor), FleetStats(services, monitor)
     parts = HealthParts(services.database, clock, services.feed_reader, monitor)
     app, hooks = _create_flask(services, long_poller, activity)
     _register(

@@ -25,6 +25,7 @@ PAGES: Final = (
 FORMS: Final = (
     "POST /ui/login",
     "POST /ui/logout",
+    "POST /ui/actions",
     "POST /ui/runs",
     "POST /ui/runs/{execution_id}/cancel",
     "POST /ui/runs/{execution_id}/retry",

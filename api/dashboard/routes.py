@@ -13,7 +13,7 @@ import structlog
 from flask import request
 from werkzeug.exceptions import HTTPException
 
-from api.dashboard import basket_pages, fleet_pages, run_pages
+from api.dashboard import basket_pages, bulk_pages, fleet_pages, run_pages
 from api.dashboard.internal_api import ApiRefused
 from api.dashboard.pages import add_filters, redirect, render_page
 from api.dashboard.sessions import Session, Sessions
@@ -64,6 +64,7 @@ def blueprint(sessions: Sessions, record_session: RecordSession) -> flask.Bluepr
     _add_log_in(blp, sessions, record_session)
     fleet_pages.add_pages(blp, sessions)
     run_pages.add_pages(blp, sessions)
+    bulk_pages.add_pages(blp, sessions)
     basket_pages.add_pages(blp, sessions)
     return blp
 

@@ -55,6 +55,7 @@ def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
             runs=found["executions"],
             next_query=next_query if found["next_cursor"] else None,
             filters=dict(filters),
+            has_filter=any(name not in {"cursor", "order"} for name, _ in filters),
             statuses=list(ExecutionStatus),
             status_links=_status_links(filters),
             counts=_counts(logged_in_caller()),

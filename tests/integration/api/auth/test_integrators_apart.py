@@ -87,6 +87,23 @@ def test_a_dead_letter_of_another_is_unknown(callers: Callers) -> None:
     assert operator.post(f"/dead-letters/{dismissed}/dismiss").status_code == 200
 
 
+def test_a_bulk_action_belongs_to_the_integrator_of_its_caller_and_needs_an_operator(callers: Callers) -> None:
+    body = {"action": "cancel", "filter": {"basket": "working_test"}}
+    operator, listed = callers.new(Role.OPERATOR, ACME), callers.new(Role.OPERATOR, ACME, baskets=("working_test",))
+    path = "/executions/actions"
+    assert callers.acme.post(path, body).status_code == 403
+    assert (refused := listed.post(path, body)).status_code == 403, refused.text
+    assert operator.post(f"{path}?integrator={ZENITH}", body).status_code == 403
+    owners = {
+        ACME: operator.post(path, body),
+        ZENITH: callers.admin.post(f"{path}?integrator={ZENITH}", body),
+        "public": callers.admin.post(path, body),
+    }
+    for owner, reply in owners.items():
+        assert reply.status_code == 202, reply.text
+        assert callers.load(reply.json["execution_id"]).integrator == owner
+
+
 def test_the_run_of_another_is_not_erased(callers: Callers) -> None:
     run = callers.completed(callers.acme)
     operator, other = callers.new(Role.OPERATOR, ACME), callers.new(Role.OPERATOR, ZENITH)

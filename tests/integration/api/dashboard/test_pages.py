@@ -145,3 +145,16 @@ def test_an_unknown_page_of_a_thing_says_so_in_words(dashboard: Dashboard) -> No
         assert response.status_code == 404, path
         assert "That did not work" in response.text
         assert "Traceback" not in response.text
+
+
+def test_all_that_match_are_offered_with_a_filter_to_who_may(dashboard: Dashboard) -> None:
+    dashboard.submit(tags=["nightly"])
+    operator, integrator = dashboard.logged_in(Role.OPERATOR), dashboard.logged_in(Role.INTEGRATOR)
+    offered = "Cancel all that match"
+    assert offered not in operator.get("/ui/runs").text, "without a filter that would be all runs there are"
+    assert offered in operator.get("/ui/runs?tag=nightly").text
+    assert offered not in integrator.get("/ui/runs?tag=nightly").text
+    assert integrator.post("/ui/actions", action="cancel", query="tag=nightly").status_code == 403
+    refused = operator.post("/ui/actions", action="cancel", query="")
+    assert refused.status_code == 400
+    assert "filter" in refused.text
