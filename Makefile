@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test test-client test-bucketd test-trust test-ops test-ui test-tracing trust faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine bench-trust bench-tracing flood setup clean help other-interpreter
+.PHONY: up test test-client test-bucketd test-trust test-ops test-ui test-tracing trust faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine bench-trust bench-tracing bench-ui flood setup clean help other-interpreter
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 # Each interpreter is started, not only searched: a version manager leaves names on the PATH that do not start.
@@ -128,6 +128,9 @@ bench-engine: $(READY) ## measures the messages and writes of a run, and whether
 
 bench-trust: $(READY) ## measures what keys, limits and the audit cost a poll and a submit, beside the same build without them
 	@$(BIN)/python -m benchmarks.trust $(ARGS)
+
+bench-ui: $(READY) ## measures how long the API takes for each page of the dashboard, with 100,000 stored runs
+	@$(BIN)/python -m benchmarks.dashboard $(ARGS)
 
 bench-tracing: $(READY) ## measures what tracing costs a run; ARGS="--beside DIRECTORY" adds a build before
 	@$(BIN)/python -m benchmarks.tracing $(ARGS)

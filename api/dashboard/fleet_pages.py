@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -18,6 +19,8 @@ from shared.domain.access.caller import Permission
 from shared.errors import ValidationFailed
 
 _NEWEST: Final = [("limit", "8")]
+_FAILED: Final = [("limit", "100"), ("status", "failed")]
+_FAILING_SHOWN: Final = 6
 _LETTERS: Final = "100"
 _SELECTED_MAX: Final = 200
 _GONE: Final = frozenset({HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
@@ -30,6 +33,7 @@ def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
     def overview() -> flask.Response:
         """Get the overview: health with reasons, figures, queues, failures; also while a store is away."""
         caller = logged_in_caller()
+        failed = internal_api.get_if_there(caller, "/executions", _FAILED)
         return render_page(
             sessions,
             flask.g.session,
@@ -38,7 +42,8 @@ def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
             health=internal_api.get(caller, "/health"),
             stats=internal_api.get_if_there(caller, "/executions/stats"),
             newest=internal_api.get_if_there(caller, "/executions", _NEWEST),
-            failed=internal_api.get_if_there(caller, "/executions", [*_NEWEST, ("status", "failed")]),
+            failed=failed,
+            failing=_failing_baskets(failed),
         )
 
     @blp.route("/ui/workers")
@@ -121,6 +126,12 @@ def _add_dead_letters(blp: flask.Blueprint, sessions: Sessions) -> None:
         """Dismiss a dead letter: it leaves the list, its run stays."""
         internal_api.send(logged_in_caller(), "POST", f"/dead-letters/{segment(letter_id)}/dismiss", body={})
         return redirect("/ui/dead-letters")
+
+
+def _failing_baskets(failed: Mapping[str, Any] | None) -> Sequence[tuple[str, int]]:
+    """Return the baskets of the newest failures by how many are theirs, the most first."""
+    runs = [] if failed is None else failed["executions"]
+    return Counter(run["basket_name"] for run in runs).most_common(_FAILING_SHOWN)
 
 
 def _by_error(letters: Sequence[Mapping[str, Any]]) -> Sequence[tuple[str, Sequence[Mapping[str, Any]]]]:

@@ -49,6 +49,16 @@ class Submitter:
         self.ended(execution_id, "failed")
         return execution_id
 
+    def dead_letter(self) -> str:
+        """Return the id of a run that has become a dead letter; the stack needs the agents of the tests."""
+        config = {"name": "breaks", "steps": [{"agent": "raiser", "retry": "none"}]}
+        reply = self.call(
+            "POST", "/run-basket", {"config": config, "input_data": {"kind": "TransientError", "message": "no"}}
+        )
+        execution_id = str(reply["execution_id"])
+        self.ended(execution_id, "failed")
+        return execution_id
+
     def completed(self, **more: Any) -> str:
         """Return the id of a run that is completed."""
         execution_id = self.simulate("completed", **more)

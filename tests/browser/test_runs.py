@@ -123,6 +123,23 @@ def test_a_whole_page_is_selected_at_once_and_retried(runs: Submitter, visitor: 
     assert all(len(runs.listed(f"retry_of={run}")) == 1 for run in failed)
 
 
+def test_all_that_match_are_counted_first_and_then_cancelled(runs: Submitter, visitor: Visitor) -> None:
+    matching = [runs.simulate("completed", run_after_s=600, tags=["bulk"]) for _ in range(3)]
+    other = runs.simulate("completed", run_after_s=600)
+    visitor.open("/ui/runs")
+    expect(visitor.button("Cancel all that match")).to_have_count(0)
+    visitor.open("/ui/runs?tag=bulk")
+    visitor.press("Cancel all that match")
+    assert visitor.page.locator("h1").inner_text() == "Cancel 3 runs?"
+    assert not runs.call("GET", f"/executions/{matching[0]}")["done"]
+    visitor.press("Cancel 3 runs")
+    assert runs.ended(shown_id(visitor), "completed")["result"]["done"] == 3
+    for run in matching:
+        runs.ended(run, "cancelled")
+    assert not runs.call("GET", f"/executions/{other}")["done"]
+    runs.call("POST", f"/executions/{other}/cancel", {})
+
+
 def test_the_timeline_tells_waiting_a_rescue_and_attempts_apart(runs: Submitter, visitor: Visitor) -> None:
     run = runs.simulate("running:1@40", "worker_lost", "running:0.5", "completed")
     runs.ended(run, "completed")

@@ -77,7 +77,7 @@ async function refresh() {
     location.reload(); // the session is over: to the log-in
     return;
   }
-  if (response.status >= 500) throw new Error(`status ${response.status}`);
+  if (response.status >= 500 || response.status === 429) throw new Error(`status ${response.status}`);
   if (response.status === 200) {
     revision = response.headers.get("ETag");
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
