@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test test-client test-bucketd test-trust test-ops trust faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine bench-trust flood setup clean help other-interpreter
+.PHONY: up test test-client test-bucketd test-trust test-ops test-ui test-tracing trust faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine bench-trust bench-tracing bench-ui flood setup clean help other-interpreter
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 # Each interpreter is started, not only searched: a version manager leaves names on the PATH that do not start.
@@ -37,8 +37,10 @@ OPS := tests/ops
 # The longest files come first, so that no process is left with one of them at the end.
 SLOW := $(addprefix tests/,unit/api/test_gunicorn.py acceptance/test_running.py integration/api/test_rest.py \
     acceptance/test_graphs.py acceptance/test_schedules.py)
-TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) $(TRUST) $(OPS) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/)))) \
-    $(addprefix --ignore=,$(CLIENT) $(BUCKETD) $(TRUST))
+TRACING := tests/tracing
+UI := $(wildcard tests/browser) tests/integration/api/dashboard tests/acceptance/test_dashboard_actions.py
+TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) $(TRUST) $(OPS) $(TRACING) $(UI) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/)))) \
+    $(addprefix --ignore=,$(CLIENT) $(BUCKETD) $(TRUST) $(UI))
 PROCESSES ?= 3
 # Two files at a time, the longest first: most of the time they wait.
 LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
@@ -49,7 +51,7 @@ up: $(READY) ## runs redis-server, mongod, the API and a worker; one Ctrl-C stop
 	@exec $(BIN)/bucketd up $(ARGS)
 
 # Three files at a time, because they wait a lot; PROCESSES=0 runs one after the other, which a debugger needs.
-test: $(READY) ## runs all tests but test-client, test-bucketd, test-trust, test-ops and the fault tests; starts its own servers and leaves no process running
+test: $(READY) ## runs all tests but test-client, test-bucketd, test-trust, test-ops, test-tracing, test-ui and the fault tests; starts its own servers and leaves no process running
 	@$(BIN)/python -m pytest $(TESTS) -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-client: $(READY) ## tests the client, its command in a terminal, connectors, examples, the programs of the docs and the integration check
@@ -63,6 +65,12 @@ test-trust: $(READY) ## tests trust: keys, limits, the audit, sealed content; ra
 
 test-ops: $(READY) ## tests what operators act on: the parts of health, workers, statistics, metrics and alerts, on real processes
 	@$(BIN)/python -m pytest $(OPS) -q -n 2 --dist loadfile $(ARGS)
+
+test-ui: $(READY) ## tests the dashboard: sessions, roles and pages, and each page in a real Chromium
+	@$(BIN)/python -m pytest $(UI) -q -n 2 --dist loadfile $(ARGS)
+
+test-tracing: $(READY) ## tests tracing on real processes, with a receiver of OTLP that decodes what they export
+	@$(BIN)/python -m pytest $(TRACING) -q $(ARGS)
 
 faults: $(READY) ## runs every fault test and a short chaos run; docs/faults.md lists the faults
 	@printf '%s\n' $(FAULTS) | xargs -P 2 -I{} sh -c \
@@ -107,6 +115,7 @@ bench: $(READY) ## compares Bucket with plain Flask + Celery + MongoDB; ARGS="--
 	@$(BIN)/python -m benchmarks.polling $(filter --quick,$(ARGS))
 	@$(BIN)/python -m benchmarks.poll_many $(filter --quick,$(ARGS))
 	@$(BIN)/python -m benchmarks.trust $(filter --quick,$(ARGS))
+	@$(BIN)/python -m benchmarks.tracing $(filter --quick,$(ARGS))
 
 bench-hints: $(READY) ## measures the poll hints: how often a caller who follows them polls, and how late it sees the end
 	@$(BIN)/python -m benchmarks.hints $(ARGS)
@@ -119,6 +128,12 @@ bench-engine: $(READY) ## measures the messages and writes of a run, and whether
 
 bench-trust: $(READY) ## measures what keys, limits and the audit cost a poll and a submit, beside the same build without them
 	@$(BIN)/python -m benchmarks.trust $(ARGS)
+
+bench-ui: $(READY) ## measures how long the API takes for each page of the dashboard, with 100,000 stored runs
+	@$(BIN)/python -m benchmarks.dashboard $(ARGS)
+
+bench-tracing: $(READY) ## measures what tracing costs a run; ARGS="--beside DIRECTORY" adds a build before
+	@$(BIN)/python -m benchmarks.tracing $(ARGS)
 
 flood: $(READY) ## load test: 10,000 executions at once, polled by 200 clients, every response checked; ARGS="--executions N --clients N"
 	@$(BIN)/python -m benchmarks.flood $(ARGS)

@@ -10,13 +10,15 @@ from typing import Final
 import flask
 
 from api import health
-from api.actions import cancel, dead_letter_routes, erase, retry
+from api.actions import bulk_action_routes, cancel, dead_letter_routes, erase, retry
 from api.actions.retry import RetryHandler
 from api.background import BackgroundTask, start_background
 from api.catalogue import routes as catalogue
 from api.catalogue.agent_views import AgentViews
 from api.catalogue.availability import AgentAvailability
 from api.catalogue.basket_cache import BasketCache
+from api.dashboard import routes as dashboard
+from api.dashboard.sessions import Sessions
 from api.feed import routes as feed
 from api.feed.changes import FeedHandler
 from api.fleet import routes as fleet
@@ -48,11 +50,11 @@ from api.submission.group_commit import GroupCommit
 from api.submission.held_submit import HeldSubmit
 from api.submission.run_builder import RunBuilder
 from api.submission.withdrawals import Withdrawals
+from api.tracing import request_spans
 from api.trust import Trust
 from shared.bootstrap import Services
 from shared.domain.access.caller import Caller
 from shared.live.redis_monitor import RedisMonitor
-from shared.settings import Settings
 from shared.telemetry.request_metrics import observe_store_call
 
 Start = Callable[[], Callable[[], None]]
@@ -65,8 +67,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     That one returns what ends them. Nothing has connected yet, and no thread runs. With ``everyone`` no request needs a
     key: that caller makes each.
     """
-    settings, clock = services.settings, services.clock
-    activity = middleware.RequestActivity()
+    settings, clock, activity = services.settings, services.clock, middleware.RequestActivity()
     monitor = _open_monitor(services, activity)
     long_poller = LongPoller(settings, monitor)
     store_watcher, durations, withdrawals = StoreWatcher(services), DurationCache(services), Withdrawals(services)
@@ -84,10 +85,9 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         services, reader, admission=admission, availability=availability, acceptor=acceptor, view_hints=view_hints
     )
     services.database.observe = observe_store_call
-    trust = Trust(services, monitor)
-    stats = FleetStats(services, monitor)
+    trust, stats = Trust(services, monitor), FleetStats(services, monitor)
     parts = HealthParts(services.database, clock, services.feed_reader, monitor)
-    app, hooks = _create_flask(settings, long_poller, activity)
+    app, hooks = _create_flask(services, long_poller, activity)
     _register(
         app,
         submission.blueprint(clock, builder, acceptor, view_hints, HeldSubmit(poller, view_hints)),
@@ -98,6 +98,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         cancel.blueprint(services, reader, poller),
         erase.blueprint(services, reader, poller),
         retry.blueprint(clock, retrier),
+        bulk_action_routes.blueprint(services, admission, acceptor, view_hints),
         dead_letter_routes.blueprint(services, reader, retrier),
         feed.blueprint(feed_handler),
         feed.consumers_blueprint(services, feed_handler),
@@ -108,6 +109,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         *trust.blueprints(),
         metrics=health.metrics_blueprint(services.redis, monitor, FleetStateMetrics(services, stats, parts)),
     )
+    app.register_blueprint(dashboard.blueprint(Sessions(services, trust.keys), trust.record))
     trust.install(app, hooks, everyone)
     return app, partial(
         start_background,
@@ -146,13 +148,14 @@ def _estimates(stored_bytes: StoredBytes) -> Iterator[BackgroundTask]:
 
 
 def _create_flask(
-    settings: Settings, long_poller: LongPoller, activity: middleware.RequestActivity
+    services: Services, long_poller: LongPoller, activity: middleware.RequestActivity
 ) -> tuple[flask.Flask, middleware.RequestHooks]:
-    app = flask.Flask("api", static_folder=None)
+    app, settings = flask.Flask("api", static_folder=None), services.settings
     app.wsgi_app = activity.count_requests(app.wsgi_app)  # type: ignore[method-assign]
     app.config.update(_OPENAPI_CONFIG, **{version_prefix.TRUSTED_PROXIES: settings.trusted_proxies})
     app.extensions[RELEASE_LONG_POLLS] = long_poller.release_all
     hooks = middleware.register_middleware(app, settings)
+    request_spans.install(hooks, services.tracer)
     problems.register_error_handlers(app)
     if settings.quotas:
         app.teardown_request(lambda _: release_quota())

@@ -41,7 +41,7 @@ class Trust:
     def __init__(self, services: Services, monitor: RedisMonitor) -> None:
         settings = services.settings
         self._services = services
-        self._keys = KeyCache(services.keys)
+        self.keys = KeyCache(services.keys)
         self._states = IntegrationStates(services.integrations, is_required=settings.integrations == "required")
         self._tokens = _open_token_verifier(settings)
         self._limiter: RateLimiter | None = None
@@ -51,13 +51,13 @@ class Trust:
             self._limiter = RateLimiter(
                 settings.rate_limits, buckets, lambda: monitor.last.is_connected, clock.now_or_none
             )
-            self._recorder = AuditRecorder(services, self._keys)
+            self._recorder = AuditRecorder(services, self.keys)
 
     def blueprints(self) -> tuple[Blueprint, ...]:
         """Return the routes of keys, integrations and the audit."""
-        service = IntegrationService(self._services, on_change=self._states.put, on_revoked=self._keys.put)
+        service = IntegrationService(self._services, on_change=self._states.put, on_revoked=self.keys.put)
         return (
-            keys.blueprint(self._services, KeyService(self._services, self._keys.put)),
+            keys.blueprint(self._services, KeyService(self._services, self.keys.put)),
             integrations.blueprint(service),
             audit.blueprint(self._services),
         )
@@ -67,7 +67,7 @@ class Trust:
 
         With ``everyone`` no request needs a key: that caller makes each.
         """
-        authenticator = Authenticator(self._services, self._keys, self._tokens, integrations=self._states)
+        authenticator = Authenticator(self._services, self.keys, self._tokens, integrations=self._states)
         hooks.add([authenticator.hook(app, everyone)])
         if self._limiter is not None:
             is_draft = self._services.settings.ratelimit_headers == "draft"
@@ -77,11 +77,16 @@ class Trust:
             begin, end = self._recorder.hooks(app)
             hooks.add([begin], [end])  # begins last: what refuses a request before its route does, stands before it
 
+    def record(self, action: str, caller: Caller) -> None:
+        """Record in the audit, if there is one, what ``caller`` has done."""
+        if self._recorder is not None:
+            self._recorder.record(action, caller)
+
     def tasks(self) -> Iterator[BackgroundTask]:
         """Yield what the background threads have to do."""
         if self._services.settings.requires_key:
             # Two threads: what keeps one from being refreshed must not keep the other.
-            for name, refresh in (("keys", self._keys.refresh), ("integrations", self._states.refresh)):
+            for name, refresh in (("keys", self.keys.refresh), ("integrations", self._states.refresh)):
                 yield BackgroundTask(
                     f"refresh_{name}", partial(self._refresh, refresh), lambda activity: activity.pause(REFRESH_EVERY_S)
                 )

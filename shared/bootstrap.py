@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -45,6 +46,7 @@ from shared.store.feed.writer import FeedWriter
 from shared.store.fleet.backlog import MongoBacklog
 from shared.store.server_clock import ServerClock
 from shared.telemetry.fleet_counters import FleetCounters
+from shared.telemetry.tracing.tracer import Tracer, open_tracer
 
 API_STORE_DEADLINE_S: Final = 0.8
 
@@ -80,6 +82,8 @@ class Services:
     redis: redis.Redis
     views: ViewCache
     publisher: Publisher
+    tracer: Tracer | None = None
+    """Makes spans; None unless OpenTelemetry is configured."""
 
     def prepare(self) -> None:
         """Create the indexes, seed the baskets and start the change feed; raises BucketError if MongoDB fails.
@@ -114,14 +118,11 @@ def bootstrap(settings: Settings, role: str) -> Services:
     sealer = Sealer(settings.encryption_keys, seals_payloads=settings.encrypt_payloads)
     payload_seal = PayloadSeal(sealer)
     store = MongoExecutionStore(database, clock, payload_seal)
+    tracer = open_tracer(role, os.environ)
     views = ViewCache(redis_client, live_ttl_s=settings.lease_s / 2)
     return Services(
         settings=settings,
-        timings=Timings(
-            lease=timedelta(seconds=settings.lease_s),
-            handoff=timedelta(seconds=settings.handoff_s),
-            losses_max=settings.losses_max,
-        ),
+        timings=_timings_of(settings),
         catalogue=load_catalogue(settings.agents_dir),
         sealer=sealer,
         database=database,
@@ -152,5 +153,15 @@ def bootstrap(settings: Settings, role: str) -> Services:
             FleetCounters(),
             # A copy for the worker would hold outputs in clear.
             encode_accepted=encode_no_copy if sealer.seals_payloads else encode_new_document,
+            tracer=tracer,
         ),
+        tracer=tracer,
+    )
+
+
+def _timings_of(settings: Settings) -> Timings:
+    return Timings(
+        lease=timedelta(seconds=settings.lease_s),
+        handoff=timedelta(seconds=settings.handoff_s),
+        losses_max=settings.losses_max,
     )

@@ -168,6 +168,14 @@ class NotRetryable(RequestError, error_code="not_retryable", http_status=409):
     """The execution cannot be retried as it stands."""
 
 
+class AlreadyRequeued(NotRetryable, error_code="already_requeued"):
+    """The dead letter was requeued before."""
+
+    def __init__(self, message: str | None = None, *, requeued_as: str | None = None) -> None:
+        super().__init__(message or f"this dead letter was requeued before, as {requeued_as}: poll that run")
+        self.extension_members = {} if requeued_as is None else {"requeued_as": requeued_as}
+
+
 class NotFinal(RequestError, error_code="not_final", http_status=409):
     """The execution is not done: cancel it first, or wait until it is."""
 
@@ -274,14 +282,6 @@ class StaleWrite(BucketError):
 
 class LeaseLost(BucketError):
     """The lease is no longer valid: the step has moved on, and this worker's claim no longer counts."""
-
-
-class ChangeHistoryLost(BucketError):
-    """The store no longer has the changes since the feed's last batch; the feed starts a new epoch."""
-
-
-class PositionExpired(BucketError):
-    """The feed does not have the changes after this position; a client gets CursorExpired, with a way to catch up."""
 
 
 class IllegalTransition(BucketError):

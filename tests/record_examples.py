@@ -162,11 +162,19 @@ def _commands(recorder: Recorder, done: str, failed: str) -> None:
     ask(cancel, "already_over", execution_id=done)
     ask(retry, "from_the_failed_step", {"from": "failed"}, execution_id=failed)
     ask(retry, "not_failed", execution_id=done)
+    nightly = {"basket": "nightly", "status": "failed", "created_before": "2026-01-01T00:00:00Z"}
+    ask("POST /executions/actions", "count_first", {"action": "retry", "filter": nightly, "dry_run": True})
+    ask("POST /executions/actions", "a_misspelt_filter", {"action": "cancel", "filter": {"baskt": "nightly"}})
     ask("GET /dead-letters", "the_newest", query="?limit=1")
+    ask("GET /dead-letters", "of_a_code", query="?error_code=agent_error&limit=1")
     ask("GET /dead-letters", "a_made_up_cursor", query="?cursor=yesterday")
     letters = caller.get("/dead-letters").json()["dead_letters"]
     ask("POST /dead-letters/{letter_id}/requeue", "again", {}, letter_id=letters[0]["id"])
+    ask("POST /dead-letters/{letter_id}/requeue", "again_and_again", {}, letter_id=letters[0]["id"])
     ask("POST /dead-letters/{letter_id}/requeue", "unknown", letter_id="1763700000_89ce24ad1b2c3d4e")
+    refused = caller.wait_done(_refused_by_its_provider(caller))["execution_id"]
+    ask("POST /dead-letters/{letter_id}/dismiss", "left", {}, letter_id=refused)
+    ask("POST /dead-letters/{letter_id}/dismiss", "requeued", {}, letter_id=letters[0]["id"])
 
 
 def _catalogue(recorder: Recorder) -> None:

@@ -21,11 +21,13 @@ from kombu.entity import Queue
 from shared import fault_injection
 from shared.bootstrap import bootstrap
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
+from shared.domain.definitions.basket import BULK_AGENT_NAME
 from shared.queue.message import PRIORITY_STEPS
 from shared.settings import Settings, warn_about_unknown_variables
 from shared.telemetry.logging_setup import configure_logging
 from worker.agent_loader import load_available_agents
 from worker.broker import broker_connection_class, broker_settings
+from worker.bulk.bulk_agent import bulk_agent
 from worker.steps.runner import dead_letter_message
 from worker.supervision.main_process import MainProcess, watchdog_bootstep
 from worker.supervision.shared_slots import SharedSlots
@@ -117,9 +119,11 @@ def create_app(settings: Settings) -> Celery:
     )
     app.Worker = app.subclass_with_self(BucketWorker, name="Worker")
     slots = SharedSlots(settings.worker_concurrency)
-    register_task(app, services, loaded.agents, slots)
+    register_task(app, services, {**loaded.agents, BULK_AGENT_NAME: bulk_agent(services)}, slots)
     main_process = MainProcess(services, slots, loaded.unavailable)
     main_process.connect_signals()
+    if (tracer := services.tracer) is not None:  # in each child, whose end runs no atexit
+        signals.worker_process_shutdown.connect(lambda **_: tracer.close(), weak=False)
     app.steps["worker"].add(watchdog_bootstep(main_process))
     return app
 

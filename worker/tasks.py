@@ -39,6 +39,8 @@ def register_task(app: Celery, services: Services, agents: Mapping[str, Agent], 
         isolation = AgentIsolation()
         runner = Runner(services, agents, interrupter, list(app.amqp.queues.consume_from), isolation)
         interrupter.start(runner.force_finish)
+        if services.tracer is not None:
+            services.tracer.start()
         return runner, isolation
 
     @app.task(name=RUN_STEP_TASK, shared=False)  # type: ignore[untyped-decorator]

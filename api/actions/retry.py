@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import flask
@@ -22,12 +21,11 @@ from api.submission.replies import accepted_response
 from api.submission.run_builder import NewRun
 from api.submission.submission import Submission, read_submission
 from shared.bootstrap import Services
-from shared.domain.execution import NAMED_KINDS, Execution, ExecutionRecord
-from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, check_retryable, start_retry
-from shared.domain.status import StepStatus
+from shared.domain.execution import NAMED_KINDS
+from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, check_retryable
 from shared.errors import BucketError, ValidationFailed
 from shared.ids import new_execution_id
-from shared.sealing import Sealer, input_place, key_id_of, marked_place
+from shared.run_actions.build_rerun import build_rerun, reused_steps
 from shared.store.server_clock import ServerClock
 
 
@@ -45,18 +43,26 @@ class RetryHandler:
         view_hints: ViewHints,
     ) -> None:
         self._reader = reader
-        self._timings = services.timings
-        self._sealer = services.sealer
+        self._services = services
         self._admission = admission
         self._availability = availability
         self._acceptor = acceptor
         self._view_hints = view_hints
 
-    def retry(self, submission: Submission, execution_id: str, start_from: RetryFrom) -> flask.Response:
+    def retry(
+        self,
+        submission: Submission,
+        execution_id: str,
+        start_from: RetryFrom,
+        *,
+        is_requeue: bool = False,
+        refusal: BucketError | None = None,
+    ) -> flask.Response:
         """Accept a retry and return its reply, the same as for a submit; raises ExecutionNotFound and NotRetryable.
 
         The new run belongs to the integrator of the original, also if an admin retries it. Raises Forbidden if the key
-        has a list of baskets without that of the original.
+        has a list of baskets without that of the original. ``is_requeue``: it sends a dead letter again. A ``refusal``
+        is raised unless an earlier request with the same idempotency key was accepted.
         """
         caller = submission.caller
         submission = replace(submission, integrator=self._reader.integrator_of(caller.scope, execution_id))
@@ -64,17 +70,21 @@ class RetryHandler:
             original = self._reader.read(submission.integrator, execution_id, causal=True).execution
             is_named = original.kind in NAMED_KINDS
             check_basket_allowed(caller, original.basket.name if is_named else None, otherwise="a run without a basket")
-        accepted = self._acceptor.accept(submission, self._build(submission, execution_id, start_from))
+        new_run = refusal or self._build(submission, execution_id, start_from, is_requeue=is_requeue)
+        accepted = self._acceptor.accept(submission, new_run)
         return accepted_response(accepted, self._view_hints.of_execution(accepted.run), submission)
 
-    def _build(self, submission: Submission, execution_id: str, start_from: RetryFrom) -> NewRun | BucketError:
+    def _build(
+        self, submission: Submission, execution_id: str, start_from: RetryFrom, *, is_requeue: bool
+    ) -> NewRun | BucketError:
         """Return the new run with the outputs that it begins with, or the error that refuses the retry."""
         try:
             self._admission.check()
             original = self._reader.read(submission.integrator, execution_id, causal=True)
+            flask.g.retried_run = original.execution
             check_retryable(original.execution, start_from)  # before its outputs are read, which may be large
             steps = original.execution.steps.values()
-            done = [step.id for step in steps if step.status is StepStatus.COMPLETED and start_from is RetryFrom.FAILED]
+            done = reused_steps(original.execution, start_from)
             self._availability.check(step.agent for step in steps if step.id not in done)
             if start_from is RetryFrom.FAILED:
                 min_rev = original.execution.rev
@@ -87,31 +97,11 @@ class RetryHandler:
                 traceparent=submission.traceparent,
                 idempotency=submission.idempotency,
                 audit=submission.audit,
+                is_requeue=is_requeue,
             )
-            clear = _with_clear_input(self._sealer, original)
-            reseal = partial(_reseal, self._sealer, original.execution)
-            return NewRun(*start_retry(clear, request, start_from, self._timings, reseal))
+            return NewRun(*build_rerun(self._services, original, request, start_from))
         except BucketError as error:
             return error
-
-
-def _with_clear_input(sealer: Sealer, original: ExecutionRecord) -> ExecutionRecord:
-    """Return the run to retry with its input in clear; raises EncryptionKeyMissing."""
-    run = original.execution
-    return replace(original, execution=replace(run, input=sealer.open(run.input, input_place(run.id))))
-
-
-def _reseal(sealer: Sealer, original: Execution, run: Execution) -> Execution:
-    """Return the new run with all that is sealed in the old one bound to it; raises EncryptionKeyMissing."""
-    if key_id_of(original.input) is not None or sealer.seals_payloads:
-        run = replace(run, input=sealer.seal(run.input, input_place(run.id)))
-    moved = {
-        step.id: sealer.move(step.marked, marked_place(original.id, step.id), marked_place(run.id, step.id))
-        for step in run.steps.values()
-        if step.marked is not None
-    }
-    steps = {step.id: replace(step, marked=moved.get(step.id)) for step in run.steps.values()} if moved else run.steps
-    return replace(run, steps=steps)
 
 
 def blueprint(clock: ServerClock, retrier: RetryHandler) -> Blueprint:

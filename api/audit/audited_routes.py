@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from api.dashboard.route_names import FORMS
+
 AUTH_FAILED: Final = "auth.failed"
 AUTH_DENIED: Final = "auth.denied"
 READ_PAYLOAD: Final = "execution.read_payload"
@@ -19,7 +21,9 @@ AUDITED_ROUTES: Final[Mapping[str, str]] = MappingProxyType(
         "POST /run-basket/batch": "execution.submit",
         "POST /executions/{execution_id}/cancel": "execution.cancel",
         "POST /executions/{execution_id}/retry": "execution.retry",
+        "POST /executions/actions": "execution.bulk_action",
         "POST /dead-letters/{letter_id}/requeue": "dead_letter.requeue",
+        "POST /dead-letters/{letter_id}/dismiss": "dead_letter.dismiss",
         "DELETE /executions/{execution_id}": "execution.erase",
         "PUT /consumers/{name}": "consumer.put",
         "DELETE /consumers/{name}": "consumer.delete",
@@ -40,17 +44,20 @@ AUDITED_ROUTES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-RUN_MAKING_ACTIONS: Final = frozenset({"execution.submit", "execution.retry", "dead_letter.requeue"})
+RUN_MAKING_ACTIONS: Final = frozenset(
+    {"execution.submit", "execution.retry", "execution.bulk_action", "dead_letter.requeue"}
+)
 """Actions whose event is stored with the run that they make, by the same insert."""
 
-READS_BY_POST: Final = frozenset({"POST /executions/poll"})
-"""Routes that write nothing, whatever their method says."""
+WRITES_NOTHING: Final = frozenset({"POST /executions/poll", *FORMS})
+"""Routes that write nothing themselves, whatever their method says; a form calls the route that does."""
 
 PAYLOAD_ROUTES: Final = frozenset(
     {
         "GET /execution-logs/{execution_id}",
         "GET /executions/{execution_id}",
         "GET /executions/{execution_id}/result",
+        "GET /executions/{execution_id}/input",
         "GET /executions/{execution_id}/outputs/{step}",
         "POST /executions/poll",
         "GET /logs",
@@ -62,7 +69,9 @@ PAYLOAD_ROUTES: Final = frozenset(
 SUBJECT_KINDS: Final = ("key:", "token:", "bucketd", "anonymous", "several")
 """What each subject of an event begins with."""
 
-OTHER_ACTIONS: Final = (AUTH_FAILED, AUTH_DENIED, READ_PAYLOAD)
+SESSION_ACTIONS: Final = ("session.create", "session.delete")
+"""A log-in to the dashboard, and a log-out."""
+OTHER_ACTIONS: Final = (AUTH_FAILED, AUTH_DENIED, READ_PAYLOAD, *SESSION_ACTIONS)
 ACTIONS: Final = tuple(sorted({*AUDITED_ROUTES.values(), *OTHER_ACTIONS}))
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -71,6 +80,6 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 def check_complete(operations: Iterable[str]) -> None:
     """Raise LookupError for an operation (``POST /keys``) that writes and has no row in the audit table."""
     for operation in operations:
-        writes = operation.partition(" ")[0] not in _SAFE_METHODS and operation not in READS_BY_POST
+        writes = operation.partition(" ")[0] not in _SAFE_METHODS and operation not in WRITES_NOTHING
         if writes and operation not in AUDITED_ROUTES:
             raise LookupError(f"{operation} has no row in the audit table")

@@ -106,6 +106,11 @@ class AuditRecorder:
 
         return begin, end
 
+    def record(self, action: str, caller: Caller) -> None:
+        """Record what ``caller`` has just done, of which no table of routes tells: a log-in to the dashboard."""
+        note = replace(self._note(action), subject=caller.subject, key_id=caller.key_id, integrator=caller.integrator)
+        self._store_or_enqueue(new_event_id(), note.event(Outcome.OK))
+
     def flush(self) -> None:
         """Store what waits in memory, and what was only counted until its minute ended."""
         for limiter in (self._auth_limiter, self._refusal_limiter, self._read_limiter):

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import hmac
 from datetime import datetime
-from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final, Protocol
 
 import flask
 import structlog
 
-from api.auth.client_address import client_address
+from api.auth.client_address import is_client_in
 from api.auth.current_caller import check_may
 from api.auth.integration_states import IntegrationStates
 from api.auth.key_cache import KeyCache
 from api.auth.route_permissions import permissions_by_rule, rules_that_start_runs
 from api.auth.verified_headers import VerifiedHeaders, VerifiedKey
-from api.http.middleware import BeforeRoute
+from api.http.middleware import INTERNAL_CALLER, BeforeRoute
 from shared.bootstrap import Services
 from shared.domain.access.api_key import ApiKey
 from shared.domain.access.caller import LOCAL_CALLER, PUBLIC_CALLER, Caller, Permission
@@ -27,6 +26,7 @@ from shared.domain.access.key_format import SALT_BYTES, hash_key, key_id_of, pep
 from shared.errors import Forbidden, Unauthenticated, Unavailable
 
 KEY_PREFIX: Final = "bkt_"
+_OPEN: Final = frozenset({Permission.PUBLIC, Permission.SESSION})
 _NO_SALT: Final = bytes(SALT_BYTES)
 _NO_HASH: Final = bytes(32)
 
@@ -82,8 +82,13 @@ class Authenticator:
         return authenticate
 
     def _identify(self, request: flask.Request, g: Any, permission: Permission) -> Caller:
+        internal: Caller | None = request.environ.get(INTERNAL_CALLER)
+        if internal is not None:
+            g.caller = internal
+            check_may(internal, permission)
+            return internal
         header = request.environ.get("HTTP_AUTHORIZATION")
-        if permission is Permission.PUBLIC or (header is None and self._needs_no_key(permission)):
+        if permission in _OPEN or (header is None and self._needs_no_key(permission)):
             return PUBLIC_CALLER
         if header is None:
             raise Unauthenticated
@@ -94,7 +99,7 @@ class Authenticator:
     def _needs_no_key(self, permission: Permission) -> bool:
         if permission is not Permission.METRICS:
             return permission is Permission.OPTIONAL
-        return _is_in(self._metrics_networks)
+        return is_client_in(self._metrics_networks)
 
     def _caller(self, header: str) -> Caller:
         now = self._services.clock.now_or_none()
@@ -113,7 +118,7 @@ class Authenticator:
 
     def _use(self, verified: VerifiedKey, now: datetime) -> Caller:
         key = verified.key
-        if key.networks is not None and not _is_in(key.networks):
+        if key.networks is not None and not is_client_in(key.networks):
             raise Forbidden("this key is not valid from this address; its admin can name the network")
         self._keys.record_use(key.id, now)
         return verified.caller
@@ -135,8 +140,3 @@ class Authenticator:
         if now >= key.expires_at:
             raise Unauthenticated(f"the key {key.id} has expired; ask an admin of Bucket for a new one")
         return key
-
-
-def _is_in(networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
-    address = client_address() if networks else None
-    return address is not None and any(address in network for network in networks)

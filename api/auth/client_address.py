@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from flask import request
 
@@ -26,3 +26,9 @@ def client_address() -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return getattr(parsed, "ipv4_mapped", None) or parsed
+
+
+def is_client_in(networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    """Return whether the client's address is in one of ``networks``."""
+    address = client_address() if networks else None
+    return address is not None and any(address in network for network in networks)

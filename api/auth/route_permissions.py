@@ -9,6 +9,7 @@ from typing import Final
 
 import flask
 
+from api.dashboard.route_names import DASHBOARD_ROUTES
 from api.http.version_prefix import VERSION_PREFIX
 from shared.domain.access.caller import Permission
 
@@ -24,9 +25,11 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "GET /executions/{execution_id}": Permission.READ,
         "DELETE /executions/{execution_id}": Permission.OPERATE,
         "GET /executions/{execution_id}/result": Permission.READ_PAYLOADS,
+        "GET /executions/{execution_id}/input": Permission.READ_PAYLOADS,
         "GET /executions/{execution_id}/outputs/{step}": Permission.READ_PAYLOADS,
         "POST /executions/{execution_id}/cancel": Permission.SUBMIT,
         "POST /executions/{execution_id}/retry": Permission.SUBMIT,
+        "POST /executions/actions": Permission.OPERATE,
         "GET /executions": Permission.READ,
         "POST /executions/poll": Permission.READ,
         "GET /executions/changes": Permission.READ,
@@ -34,6 +37,7 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "GET /workers": Permission.OPERATE,
         "GET /dead-letters": Permission.OPERATE,
         "POST /dead-letters/{letter_id}/requeue": Permission.OPERATE,
+        "POST /dead-letters/{letter_id}/dismiss": Permission.OPERATE,
         "GET /consumers": Permission.READ,
         "PUT /consumers/{name}": Permission.CONSUME,
         "DELETE /consumers/{name}": Permission.CONSUME,
@@ -72,7 +76,7 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType(
         "GET /docs": Permission.PUBLIC,
         "GET /docs/{file}": Permission.PUBLIC,
         "GET /problems/{code}": Permission.PUBLIC,
-        "GET /": Permission.PUBLIC,
+        **dict.fromkeys(DASHBOARD_ROUTES, Permission.SESSION),
     }
 )
 
@@ -82,6 +86,7 @@ STARTS_RUNS: Final = frozenset(
         "POST /run-agent",
         "POST /run-basket/batch",
         "POST /executions/{execution_id}/retry",
+        "POST /executions/actions",
         "POST /dead-letters/{letter_id}/requeue",
     }
 )

@@ -28,8 +28,9 @@ from shared.bootstrap import Services
 from shared.domain.access.caller import Caller, Scope
 from shared.domain.feed_position import FeedEnd, FeedPosition
 from shared.domain.list_query import ListOrder
-from shared.errors import CursorExpired, PositionExpired
+from shared.errors import CursorExpired
 from shared.live.signals import pubsub
+from shared.store.feed.feed_errors import PositionExpired
 from shared.store.feed.reader import ChangedExecution, FeedPage, FeedQuery
 from shared.timestamps import format_rfc3339
 

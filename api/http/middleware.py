@@ -38,8 +38,10 @@ CORS_EXPOSED_HEADERS: Final = (
 CORS_ALLOWED_HEADERS: Final = (
     "Authorization, Content-Type, Idempotency-Key, If-None-Match, Prefer, X-Request-ID, traceparent"
 )
+INTERNAL_CALLER: Final = "bucket.caller"
+"""The key in the environment of a request that the dashboard makes in this process: no client can send such a key."""
 _UNMATCHED_ROUTE: Final = "none"  # label if no route matched: real paths would make labels without limit
-_POLLED_PATH_PREFIXES: Final = ("/execution-logs", "/executions", "/consumers", "/health", "/ready", "/metrics")
+_POLLED_PATH_PREFIXES: Final = ("/execution-logs", "/executions", "/consumers", "/health", "/ready", "/metrics", "/ui/")
 _NO_CONTENT: Final = 204
 _FIRST_ERROR_STATUS: Final = 400
 REST_AFTER_S: Final = 1.0
@@ -207,7 +209,8 @@ def _make_after_route(*, logs_polls: bool) -> AfterRoute:
         rule = request.url_rule
         route = _UNMATCHED_ROUTE if rule is None else rule.rule
         observe_request(route, request.method, response.status_code, seconds)
-        is_quiet = response.status_code < _FIRST_ERROR_STATUS and _is_polled_route(route, request.method)
+        is_polled = INTERNAL_CALLER in request.environ or is_polled_route(route, request.method)
+        is_quiet = response.status_code < _FIRST_ERROR_STATUS and is_polled
         if logs_polls or not is_quiet:
             (log.debug if is_quiet else log.info)(
                 "request",
@@ -232,7 +235,8 @@ def _path_fields(request: flask.Request, response: flask.Response) -> dict[str, 
     if values is None or (values and not are_safe_names(values.values())):
         return {}
     fields = {"path": request.path}
-    execution_id = values.get("execution_id") or response.headers.get("Location", "").rpartition("/execution-logs/")[2]
+    _, is_run, made = response.headers.get("Location", "").rpartition("/execution-logs/")
+    execution_id = values.get("execution_id") or (made if is_run else None)
     return fields | {"execution_id": execution_id} if execution_id else fields
 
 
@@ -242,10 +246,12 @@ def _caller_subject(g: Any) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def _is_polled_route(route: str, method: str) -> bool:
+def is_polled_route(route: str, method: str) -> bool:
     """Return whether clients poll this route: its access log lines would bury all others."""
     path = route.removeprefix(VERSION_PREFIX)
-    return path == "/executions/poll" or (method in {"GET", "HEAD"} and path.startswith(_POLLED_PATH_PREFIXES))
+    if method not in {"GET", "HEAD"}:
+        return path == "/executions/poll"
+    return path == "/" or path.startswith(_POLLED_PATH_PREFIXES)
 
 
 def _register_cors(app: flask.Flask, origins: frozenset[str]) -> None:

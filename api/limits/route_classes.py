@@ -9,6 +9,7 @@ from typing import Final
 import flask
 
 from api.auth.route_permissions import operations_by_rule
+from api.dashboard.route_names import DASHBOARD_ROUTES
 from shared.limits import LimitClass
 
 ROUTE_CLASSES: Final[Mapping[str, LimitClass | None]] = MappingProxyType(
@@ -18,11 +19,14 @@ ROUTE_CLASSES: Final[Mapping[str, LimitClass | None]] = MappingProxyType(
         "POST /run-basket/batch": LimitClass.SUBMIT,
         "POST /executions/{execution_id}/cancel": LimitClass.SUBMIT,
         "POST /executions/{execution_id}/retry": LimitClass.SUBMIT,
+        "POST /executions/actions": LimitClass.SUBMIT,
         "POST /dead-letters/{letter_id}/requeue": LimitClass.SUBMIT,
+        "POST /dead-letters/{letter_id}/dismiss": LimitClass.SUBMIT,
         "DELETE /executions/{execution_id}": LimitClass.SUBMIT,
         "GET /execution-logs/{execution_id}": LimitClass.POLL,
         "GET /executions/{execution_id}": LimitClass.POLL,
         "GET /executions/{execution_id}/result": LimitClass.POLL,
+        "GET /executions/{execution_id}/input": LimitClass.LIST,
         "GET /executions/{execution_id}/outputs/{step}": LimitClass.POLL,
         "POST /executions/poll": LimitClass.POLL,
         "GET /executions/changes": LimitClass.POLL,
@@ -69,7 +73,7 @@ ROUTE_CLASSES: Final[Mapping[str, LimitClass | None]] = MappingProxyType(
         "GET /docs": None,
         "GET /docs/{file}": None,
         "GET /problems/{code}": None,
-        "GET /": None,
+        **dict.fromkeys(DASHBOARD_ROUTES),
     }
 )
 

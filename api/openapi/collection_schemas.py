@@ -87,6 +87,17 @@ _AGENT_PROPERTIES: Final[dict[str, JsonObject]] = {
     ),
     "unlisted_without_settings": described(BOOLEAN, "whether the agent is hidden while no worker has its settings"),
 }
+_DEAD_LETTER: Final[dict[str, JsonObject]] = {
+    "integrator": _OWNER,
+    "id": matching(DEAD_LETTER_ID_PATTERN),
+    "kind": enum_of(*DeadLetterKind),
+    "execution_id": nullable(EXECUTION_ID),
+    "basket_name": nullable(BASKET),
+    "error": nullable(ref("RunError")),
+    "finished_at": TIMESTAMP,
+    "retried_as": array_of(EXECUTION_ID),
+    "times": described(POSITIVE, "only of a message: how often it was received"),
+}
 _DURATION_S: Final = nullable({"type": "number", "minimum": 0})
 _AGENT_STATE: Final[dict[str, JsonObject]] = {
     "availability": object_of(
@@ -124,7 +135,7 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "BatchItemRefused": object_of(
         "The problem that the single call would have returned.",
-        ("warnings", "used_by"),
+        ("warnings", "used_by", "requeued_as"),
         **PROBLEM_PROPERTIES
         | {"status": described({"type": "integer", "enum": [400, 404, 422, 500, 503]}, _SINGLE_STATUS)},
     ),
@@ -169,17 +180,10 @@ COLLECTION_SCHEMAS: Final[dict[str, JsonObject]] = {
         next_since=described(nullable(STRING), "pass it back as since; null if there are no lines yet"),
     ),
     "DeadLetter": object_of(
-        "What failed for good: a run, or a message that could not be read.",
-        ("times", "integrator"),
-        integrator=_OWNER,
-        id=matching(DEAD_LETTER_ID_PATTERN),
-        kind=enum_of(*DeadLetterKind),
-        execution_id=nullable(EXECUTION_ID),
-        basket_name=nullable(BASKET),
-        error=nullable(ref("RunError")),
-        finished_at=TIMESTAMP,
-        retried_as=array_of(EXECUTION_ID),
-        times=described(POSITIVE, "only of a message: how often it was received"),
+        "What failed for good: a run, or a message that could not be read.", ("times", "integrator"), **_DEAD_LETTER
+    ),
+    "DismissedLetter": object_of(
+        "A dead letter that was dismissed.", ("times", "integrator"), **_DEAD_LETTER, dismissed_at=TIMESTAMP
     ),
     "DeadLetterPage": object_of(
         dead_letters=array_of(ref("DeadLetter"), maxItems=LIMIT_MAX),

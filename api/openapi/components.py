@@ -137,6 +137,10 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
         "how many steps a worker runs at once, for wanted_workers; by default as many as those that are there",
     ),
     "OfBasket": _query("basket", STRING, "only executions of this basket"),
+    "LettersOfBasket": _query("basket", STRING, "only dead letters of this basket"),
+    "OfAgent": _query("agent", STRING, "only dead letters of runs that this agent failed"),
+    "RunsOfErrorCode": _query("error_code", STRING, "only executions that ended with this error code"),
+    "OfErrorCode": _query("error_code", STRING, "only dead letters whose run failed with this code"),
     "OfTag": _query("tag", STRING, "only executions that have this tag"),
     "Status": _query(
         "status",

@@ -42,6 +42,7 @@ DESCRIPTIONS: Final[dict[str, str]] = {
         "For clients that know only the pattern of 202 until it is done and then 200. With `wait`, the reply is held "
         "until the run is done. A failed or cancelled run is 409, and `error` says why: no repeat changes that."
     ),
+    "GET /executions/{execution_id}/input": "To run the same again with changes, or to see what was sent.",
     "GET /executions/{execution_id}/outputs/{step}": (
         "A poll leaves out outputs of more than 256 KiB and shows the URL of this operation instead. 404 `not_found` "
         "if the step is not completed."
@@ -58,8 +59,21 @@ DESCRIPTIONS: Final[dict[str, str]] = {
         "Send each execution with the `rev` that you have. Only those that have changed are returned; poll again "
         "after `poll_after_ms`. It is never held."
     ),
+    "POST /executions/actions": (
+        "Cancels, retries or erases all runs that match `filter`, the oldest first, as an execution that is polled and "
+        "cancelled like any other. Its `result` has how many `matched` and were `done`, `failed` or, as they had "
+        "changed, `skipped`; with `dry_run` it only counts. `filter` has the names of `GET /executions`, and at least "
+        "one; an unknown one is 400."
+    ),
     "GET /dead-letters": f"{_PAGE} A dead letter is a run that failed for good, or a message that cannot be read.",
-    "POST /dead-letters/{letter_id}/requeue": f"{_RERUN} 409 `not_retryable` if the letter is a message.",
+    "POST /dead-letters/{letter_id}/requeue": (
+        f"{_RERUN} The letter leaves the list; if the new run fails too, it is a dead letter in its place. A letter is "
+        "requeued once: 409 `already_requeued`. 409 `not_retryable` if the letter is a message, or was dismissed."
+    ),
+    "POST /dead-letters/{letter_id}/dismiss": (
+        "The letter leaves the list for good, and its run stays as it is; a repeat changes nothing. A message that "
+        "comes again is in the list again. 409 `already_requeued` if the letter was sent again."
+    ),
     "GET /executions/changes": f"{_FEED} Changes are kept for 7 days; an older cursor is 410 with `resync`.",
     "GET /consumers": "A consumer is a cursor of the change feed that Bucket keeps for a client.",
     "PUT /consumers/{name}": "201 if it was created, 200 if it exists: its cursor stays where it is.",
@@ -90,7 +104,6 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     "GET /docs": "The page is Swagger UI.",
     "GET /docs/{file}": "Only the files that the page loads; any other is 404.",
     "GET /problems/{code}": "The `type` of every problem leads here; the text is that of the documentation.",
-    "GET /": "The same page as `/docs`.",
     "GET /audit": "An auditor sees the events of its integrator, an admin all. Each write has one, stored before the "
     "answer; failed log-ins and refused rights too.",
     "GET /me": "While the server requires no keys, everyone is the same caller, with the role admin.",

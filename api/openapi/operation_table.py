@@ -36,8 +36,8 @@ _SUBMIT_PARAMETERS: Final = (*_ACCEPT_PARAMETERS, "Prefer")
 _CHANGES_PARAMETERS: Final = ("Limit", "OfBasket", "OfTag", "RowFields", "Wait", "Prefer", "OfIntegrator")
 _LOG_LINES_PARAMETERS: Final = ("Level", "OfExecution", "Since", "Limit", "OfIntegrator")
 _LIST_PARAMETERS: Final = (
-    "Status", "OfBasket", "OfTag", "OfRequest", "RetryOf", "OfReference", "OfIdempotencyKey", "CreatedAfter",
-    "CreatedBefore", "UpdatedSince", "Order", "RowFields", "Limit", "Cursor", "OfIntegrator",
+    "Status", "OfBasket", "OfTag", "OfRequest", "RetryOf", "OfReference", "RunsOfErrorCode", "OfIdempotencyKey",
+    "CreatedAfter", "CreatedBefore", "UpdatedSince", "Order", "RowFields", "Limit", "Cursor", "OfIntegrator",
 )  # fmt: skip
 
 _ACCEPTED: Final = ResponseSpec(
@@ -126,6 +126,11 @@ OPERATIONS: Final[dict[str, Operation]] = {
             *STORE_ERRORS,
         ),
     ),
+    "GET /executions/{execution_id}/input": Operation(
+        ok("The input, `***` in its marked fields.", OBJECT, *PRIVATE),
+        ("ExecutionId",),
+        (*EXECUTION_ERRORS, errors.ExecutionErased, *STORE_ERRORS),
+    ),
     "GET /executions/{execution_id}/outputs/{step}": Operation(
         ok("The output as the agent returned it.", OBJECT, *PRIVATE),
         ("ExecutionId", "Step"),
@@ -161,15 +166,28 @@ OPERATIONS: Final[dict[str, Operation]] = {
         (*BODY_ERRORS, *STORE_ERRORS, errors.EncryptionKeyMissing),
         "PollMany",
     ),
+    "POST /executions/actions": Operation(
+        {202: _ACCEPTED},
+        (*_ACCEPT_PARAMETERS, "OfIntegrator"),
+        (*SUBMIT_ERRORS, errors.EncryptionKeyMissing),
+        "BulkAction",
+    ),
     "GET /dead-letters": Operation(
         ok("One page of dead letters, the newest finished first.", ref("DeadLetterPage"), *PRIVATE, links=("Requeue",)),
-        ("Limit", "Cursor", "OfIntegrator"),
+        ("OfErrorCode", "OfAgent", "LettersOfBasket", "Limit", "Cursor", "OfIntegrator"),
         PAGE_ERRORS,
     ),
     "POST /dead-letters/{letter_id}/requeue": Operation(
         {202: _ACCEPTED},
         ("LetterId", *_ACCEPT_PARAMETERS),
-        (*RUN_ERRORS, *EXECUTION_ERRORS, errors.NotRetryable),
+        (*RUN_ERRORS, *EXECUTION_ERRORS, errors.NotRetryable, errors.AlreadyRequeued),
+        "Nothing",
+        is_body_required=False,
+    ),
+    "POST /dead-letters/{letter_id}/dismiss": Operation(
+        ok("The letter, which is not in the list any more.", ref("DismissedLetter"), *PRIVATE),
+        ("LetterId",),
+        (*BODY_ERRORS, *WRITE_ERRORS, errors.NotFound, errors.ExecutionExpired, errors.AlreadyRequeued),
         "Nothing",
         is_body_required=False,
     ),
@@ -253,7 +271,6 @@ OPERATIONS: Final[dict[str, Operation]] = {
         (errors.NotFound,),
         is_unversioned=True,
     ),
-    "GET /": Operation(_PAGE, is_unversioned=True),
     **FLEET_OPERATIONS,
     **TRUST_OPERATIONS,
 }

@@ -16,6 +16,8 @@ from api.openapi.trust_schemas import VOLUME
 from api.submission.schemas import METADATA_MAX_BYTES
 from shared.domain.access.api_key import INTEGRATOR_PATTERN
 from shared.domain.access.integration_checklists import CHECKLIST_ITEMS
+from shared.domain.bulk_action import LIMIT_MAX as BULK_LIMIT_MAX
+from shared.domain.bulk_action import TEXT_FILTERS, TEXT_MAX_CHARS, TIME_FILTERS, BulkActionKind
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.definitions.retry_policy import NAMED_RETRY_POLICIES, RETRY_POLICY_LIMITS
 from shared.domain.lifecycle.rerun import RetryFrom
@@ -60,6 +62,7 @@ def _optional_key(name: str, schema: JsonObject, description: str) -> JsonObject
 
 
 # Bodies that handlers read without marshmallow; each may be absent.
+_FILTER_TEXT: Final[JsonObject] = {"type": "string", "minLength": 1, "maxLength": TEXT_MAX_CHARS}
 _HAND_WRITTEN_SCHEMAS: Final[dict[str, JsonObject]] = {
     "CancelRequest": _optional_key(
         "reason", {"type": ["string", "null"], "maxLength": REASON_MAX}, "shown with the execution"
@@ -98,6 +101,30 @@ _HAND_WRITTEN_SCHEMAS: Final[dict[str, JsonObject]] = {
         "description": "items of the checklists by id: true is done, false is open",
         "properties": {name: {"type": "boolean"} for name in CHECKLIST_ITEMS},
         "minProperties": 1,
+        "additionalProperties": False,
+    },
+    "BulkAction": {
+        "type": "object",
+        "description": "What to do to which executions.",
+        "properties": {
+            "action": enum_of(*BulkActionKind),
+            "filter": {
+                "type": "object",
+                "description": "Which executions, as in GET /executions; all that are given must match.",
+                "properties": {
+                    "status": described(_FILTER_TEXT, "one or several statuses, with commas between"),
+                    **dict.fromkeys(TEXT_FILTERS, _FILTER_TEXT),
+                    **{name: {"type": "string", "format": "date-time"} for name in TIME_FILTERS},
+                },
+                "minProperties": 1,
+                "additionalProperties": False,
+            },
+            "dry_run": described({"type": "boolean"}, "only count them; by default false"),
+            "limit": described(
+                {"type": "integer", "minimum": 1, "maximum": BULK_LIMIT_MAX}, "act on the oldest so many at most"
+            ),
+        },
+        "required": ["action", "filter"],
         "additionalProperties": False,
     },
     "Nothing": {"type": "object", "description": "no keys are defined yet"},

@@ -166,6 +166,7 @@ PROBLEM_PROPERTIES: Final[dict[str, JsonObject]] = {
     "request_id": described(REQUEST_ID, "quote it if you need help"),
     "warnings": described(WARNINGS, "only of a 400: keys of the body that were ignored"),
     "used_by": described(EXECUTION_ID, "only of idempotency_key_reused: the run that holds the key"),
+    "requeued_as": described(EXECUTION_ID, "only of already_requeued: the run that the letter was sent again as"),
 }
 _RESYNC: Final = described(
     object_of(since=STRING, list=URI_REFERENCE),
@@ -219,7 +220,7 @@ RESPONSE_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "Problem": object_of(
         "Every error, in the format of RFC 9457.",
-        ("resync", "error", "warnings", "used_by"),
+        ("resync", "error", "warnings", "used_by", "requeued_as"),
         **PROBLEM_PROPERTIES,
         resync=_RESYNC,
         error=_ENDED,

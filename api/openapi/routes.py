@@ -46,11 +46,6 @@ def blueprint(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
             return flask.Response(status=304, headers=headers)
         return flask.Response(body, headers=headers, mimetype="application/json")
 
-    @blp.route("/")
-    def root() -> flask.Response:
-        """Get the page to read this document; the same as /docs."""
-        return _page()
-
     @blp.route("/docs")
     def docs() -> flask.Response:
         """Get a page to read this document and to try the API; it loads nothing from other origins."""

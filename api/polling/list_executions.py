@@ -20,7 +20,7 @@ from shared.domain.list_query import ListOrder, ListPosition, ListQuery
 from shared.domain.status import ExecutionStatus
 
 PARAMETERS: Final = (
-    "status", "basket", "tag", "request_id", "retry_of", "reference", "idempotency_key", "created_after",
+    "status", "basket", "tag", "request_id", "retry_of", "reference", "error_code", "idempotency_key", "created_after",
     "created_before", "updated_since", "order", "limit", "cursor", "fields", INTEGRATOR_PARAMETER,
 )  # fmt: skip
 
@@ -60,6 +60,7 @@ def _parse_filters() -> ListQuery:
         request_id=query_params.text("request_id"),
         retry_of=query_params.text("retry_of"),
         reference=query_params.text("reference"),
+        error_code=query_params.text("error_code"),
         idempotency_keys=_parse_idempotency_keys(),
         created_after=query_params.timestamp("created_after"),
         created_before=query_params.timestamp("created_before"),

@@ -28,7 +28,7 @@ from api.polling.execution_reader import ExecutionReader, check_execution_id
 from api.polling.field_selection import FieldSelection, has_newer_lines, parse_field_selection
 from shared.bootstrap import Services
 from shared.domain.access.caller import Caller, Scope
-from shared.domain.execution import NEWEST_LOG_LINES, ExecutionRecord, LogPageQuery
+from shared.domain.execution import NEWEST_LOG_LINES, Execution, ExecutionRecord, LogPageQuery
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.errors import ExecutionCancelled, ExecutionErased, ExecutionFailed, NotFound
 from shared.ids import AGENT_NAME_PATTERN
@@ -128,6 +128,14 @@ class PollHandler:
     def respond_with_record(self, record: ExecutionRecord, status: int, warnings: Sequence[str]) -> flask.Response:
         """Return the poll of a run that was just written."""
         return view_response(self._view_hints.add_to(self._reader.render(record)), status, warnings)
+
+    def respond_with_input(self, scope: Scope, execution_id: str) -> flask.Response:
+        """Return the input of a run, ``***`` in its marked fields; raises ExecutionNotFound and ExecutionErased."""
+        check_execution_id(execution_id)
+        execution = self._reader.read(scope, execution_id).execution
+        if execution.erased_at is not None:
+            raise _erased_error(execution)
+        return flask.Response(execution.input, 200, PRIVATE_NO_CACHE_HEADERS, mimetype="application/json")
 
     def respond_with_output(self, scope: Scope, execution_id: str, step: str) -> flask.Response:
         """Return the output of a completed step; raises NotFound if the step has none, and ExecutionNotFound."""
@@ -252,12 +260,16 @@ def _output_in(record: ExecutionRecord, step_id: str) -> bytes:
     step = record.execution.steps.get(step_id)
     if step is None:
         raise NotFound(f"execution {record.execution.id} has no step {step_id[:64]!r}")
-    if (erased_at := record.execution.erased_at) is not None:
-        raise ExecutionErased(
-            f"the content of execution {record.execution.id} was erased at {format_rfc3339(erased_at)}"
-        )
+    if record.execution.erased_at is not None:
+        raise _erased_error(record.execution)
     if step.status is StepStatus.COMPLETED and step_id in record.outputs:
         return record.outputs[step_id]
     if step.status.is_final:
         raise NotFound(f"step {step_id} has no output and will have none: it is {step.status}")
     raise NotFound(f"step {step_id} has no output yet: it is {step.status}; poll the run until it is completed")
+
+
+def _erased_error(execution: Execution) -> ExecutionErased:
+    return ExecutionErased(
+        f"the content of execution {execution.id} was erased at {format_rfc3339(execution.erased_at)}"
+    )

@@ -33,6 +33,11 @@ def blueprint(poller: PollHandler) -> Blueprint:
         """Get the result alone: 202 until the run is done, then 200, or 409 if it has none."""
         return poller.respond_with_result(current_caller().scope, execution_id)
 
+    @blp.route("/executions/<execution_id>/input")
+    def execution_input(execution_id: str) -> flask.Response:
+        """Get the input that a run was accepted with, or took from the sample."""
+        return poller.respond_with_input(current_caller().scope, execution_id)
+
     @blp.route("/executions/<execution_id>/outputs/<step>")
     def output(execution_id: str, step: str) -> flask.Response:
         """Get the whole output of one step."""

@@ -19,6 +19,7 @@ _WITH_API: Final[Mapping[str, str]] = {
     "integrations": "compose.cli.integrations",
     "keys": "compose.cli.keys",
     "routes": "compose.cli.routes",
+    "top": "compose.top.top_command",
 }
 """Commands that use code of the API, by their modules, where each has its own name."""
 

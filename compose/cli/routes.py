@@ -12,6 +12,7 @@ from shared.domain.access.caller import ROLE_PERMISSIONS, Permission
 _WITHOUT_KEY = {
     Permission.PUBLIC: "everyone",
     Permission.OPTIONAL: "everyone; more with a key",
+    Permission.SESSION: "a page of the dashboard; what it shows and does needs the rights of the routes that it calls",
     Permission.METRICS: "any key, or BUCKET_METRICS_NETWORKS",
 }
 

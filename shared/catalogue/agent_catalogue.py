@@ -14,6 +14,7 @@ from shared.catalogue.agent_entry import SPEC_FILE, AgentEntry, BrokenAgent, loa
 from shared.catalogue.packaged_agents import find_packaged_agents
 from shared.catalogue.schema_validator import SchemaFault
 from shared.domain.definitions.agent_spec import AgentSpec
+from shared.domain.definitions.basket import BULK_AGENT_NAME
 from shared.domain.definitions.unavailability import agent_unavailable
 from shared.domain.lifecycle.simulator_script import SIMULATE_AGENT_NAME, find_script_faults
 from shared.errors import AgentNotFound, SpecError
@@ -76,6 +77,8 @@ class AgentCatalogue:
 
         The script of the agent ``simulate`` is checked too.
         """
+        if name == BULK_AGENT_NAME:  # the engine's own, which has no spec; the API has checked its input
+            return []
         faults = self._entry(name).input.find_faults(value)
         if name == SIMULATE_AGENT_NAME and not faults:
             return [SchemaFault(fault.pointer, fault.message) for fault in find_script_faults(value)]
@@ -83,11 +86,11 @@ class AgentCatalogue:
 
     def find_output_faults(self, name: str, value: Any) -> list[SchemaFault]:
         """Return the faults of ``value`` by the agent's output schema, empty if valid; raises AgentNotFound."""
-        return self._entry(name).output.find_faults(value)
+        return [] if name == BULK_AGENT_NAME else self._entry(name).output.find_faults(value)
 
     def required_inputs(self, name: str) -> tuple[str, ...]:
         """Return the top-level fields that the agent's input schema requires; raises AgentNotFound."""
-        return tuple(self._entry(name).spec.input_schema.get("required", ()))
+        return () if name == BULK_AGENT_NAME else tuple(self._entry(name).spec.input_schema.get("required", ()))
 
     def marked_input_schema(self, agent: str) -> Mapping[str, Any] | None:
         """Return the agent's input schema if it marks a field; None if not, or if there is no such agent."""
@@ -106,7 +109,7 @@ class AgentCatalogue:
 
     def folder(self, name: str) -> Path:
         """Return the folder of the agent; raises AgentNotFound."""
-        return self._entry(name).folder
+        return _BUILTIN_AGENTS_DIR if name == BULK_AGENT_NAME else self._entry(name).folder
 
     def _entry(self, name: str) -> AgentEntry:
         entry = self._entries.get(name)

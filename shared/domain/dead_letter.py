@@ -25,6 +25,15 @@ class DeadLetterPosition:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetterQuery:
+    """The filters of a list of dead letters; a message has no agent and no basket, and the code ``internal``."""
+
+    error_code: str | None = None
+    agent: str | None = None
+    basket: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """One dead letter; ``execution_id`` and ``basket_name`` are None for a message, because it could not be read.
 
@@ -42,6 +51,9 @@ class DeadLetter:
     message: str | None = None
     occurrences: int = 1
     """How often the same message was received."""
+    requeued_as: str | None = None
+    """The run as which it was sent again; like a dismissed one, it is no longer in the list."""
+    dismissed_at: datetime | None = None
 
     @property
     def position(self) -> DeadLetterPosition:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from shared.domain.definitions.basket import Basket
+from shared.domain.definitions.basket import BULK_AGENT_NAME, Basket
 from shared.domain.status import ExecutionStatus, StepStatus
 
 INLINE: Final = "inline"
@@ -97,10 +97,8 @@ class Step:
     marked: bytes | None = None  # marked fields of its output, sealed; the output has ``***`` in their places
     percent: int | None = None
     message: str | None = None
-    waited_ms: int = 0
-    """The sum of the retry delays between its attempts."""
-    stranger_since: datetime | None = None
-    """The time since which workers of an older release hand it back because they do not have its agent."""
+    waited_ms: int = 0  # the sum of the retry delays between its attempts
+    stranger_since: datetime | None = None  # since then workers of an older release hand it back: they lack its agent
 
     @property
     def is_delayed(self) -> bool:
@@ -109,8 +107,9 @@ class Step:
 
     @property
     def priority(self) -> int:
-        """The priority of its last offer: rescues, retries and hand-backs go before first offers."""
-        return PRIORITY_FIRST_OFFER if self.offers <= 1 and self.claims == 0 else PRIORITY_REOFFER
+        """The priority of its last offer: rescues, retries, hand-backs and bulk actions go before first offers."""
+        is_first = self.offers <= 1 and self.claims == 0 and self.agent != BULK_AGENT_NAME
+        return PRIORITY_FIRST_OFFER if is_first else PRIORITY_REOFFER
 
     @property
     def duration_ms(self) -> int | None:
@@ -156,7 +155,7 @@ class Idempotency:
     fingerprint: str
 
 
-def batch_item_key(batch_key: str, index: int) -> str:
+def batch_item_key(batch_key: str, index: int | str) -> str:
     """Return the idempotency key of an item of a batch that only the batch gave a key."""
     return f"{batch_key}{_BATCH_KEY_SEPARATOR}{index}"
 
@@ -183,6 +182,7 @@ class Execution:
     traceparent: str | None = None
     idempotency: Idempotency | None = None
     retry_of: str | None = None
+    requeue_of: str | None = None  # the dead letter that it is sent again for, which is the run ``retry_of``
     effects_of: str | None = None
     """The execution whose id is part of its steps' idempotency keys: the first of a chain of retries; None: its own."""
     run_after: datetime | None = None

@@ -52,6 +52,7 @@ class ListQuery:
     request_id: str | None = None
     retry_of: str | None = None
     reference: str | None = None
+    error_code: str | None = None
     idempotency_keys: tuple[str, ...] | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None

@@ -26,6 +26,7 @@ from shared.live.render import render, render_log_line
 from shared.live.views import RenderedView, ViewCache
 from shared.queue import message
 from shared.telemetry.fleet_counters import FleetCounters
+from shared.telemetry.tracing.tracer import Tracer
 from shared.telemetry.window_counters import SUBMITTED, RunEvent
 
 VIEW_STALE_AFTER_S: Final = 1.0
@@ -60,13 +61,19 @@ class Publisher:
         metrics: FleetCounters,
         view_age_max_s: float = VIEW_STALE_AFTER_S,
         encode_accepted: Callable[[Decision, Mapping[str, bytes]], bytes | None] = encode_no_copy,
+        *,
+        tracer: Tracer | None = None,
     ) -> None:
-        """``encode_accepted`` encodes a run that was just stored; by default no copies of runs are kept for workers."""
+        """``encode_accepted`` encodes a run that was just stored; by default no copies of runs are kept for workers.
+
+        ``tracer`` gets every decision that is published: the spans that end with it are exported.
+        """
         self._redis = client
         self._views = views
         self._metrics = metrics
         self._view_age_max_s = view_age_max_s
         self._encode_accepted = encode_accepted
+        self._tracer = tracer
         self._trimmed_at = -TRIM_EVERY_S
         self._log = structlog.get_logger()
 
@@ -125,6 +132,9 @@ class Publisher:
         self._count_failures(pipe, [saved.decision for saved in decisions])
         duration_stats.record_durations(pipe, [(saved.record.execution, saved.agent_durations) for saved in decisions])
         self._send(pipe, ", ".join(saved.record.execution.id for saved in decisions))
+        if self._tracer is not None:
+            for saved in decisions:
+                self._tracer.saved(saved.record, saved.decision)
 
     def redeliver(self, execution: Execution, rejected: message.TaskMessage) -> None:
         """Send a task message again, before all first offers, for a worker that drains and starts no step any more."""
@@ -152,6 +162,8 @@ class Publisher:
         if record.execution.is_done:
             ended = (_metric_label(record.execution), str(record.execution.status))
             self._metrics.count_ended(pipe, {ended: 1}, (), [_end_event(record.execution)])
+        if self._tracer is not None:
+            self._tracer.saved(record, decision)
         return self._send(pipe, record.execution.id)
 
     def extend_view(self, integrator: str, execution_id: str, rev: int) -> bool:

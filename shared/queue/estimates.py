@@ -19,6 +19,7 @@ from typing import Final
 HISTORY_MAX: Final = 512
 RATE_WINDOW_MS: Final = 60_000
 RATE_WINDOW_MIN_MS: Final = 500
+_WHOLE_MESSAGE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class QueueHistory:
         self._arrived_counts: list[float] = []
         self._departed_count = 0.0
         self._departures: list[tuple[int, float]] = []
+        self._oldest: OldestMessage | None = None
 
     def observe(self, now_ms: int, length: int, oldest: OldestMessage | None) -> QueueSnapshot:
         """Add a sample, return the snapshot of the list; ``oldest`` is None if there is none, or it is unreadable."""
@@ -75,12 +77,13 @@ class QueueHistory:
             self._sampled_at_ms = [now_ms - 1 if oldest is None else min(oldest.offered_at_ms, now_ms - 1)]
             self._arrived_counts, self._departed_count, self._departures = [0.0], 0.0, []
         self._departed_count = max(self._departed_count, self._arrived_counts[-1] - length)
-        if length and oldest is not None:
+        if length and oldest is not None and oldest != self._oldest:  # while it is the same, nothing has left
             arrived_by_oldest = _interpolate(self._sampled_at_ms, self._arrived_counts, oldest.offered_at_ms)
             self._departed_count = max(self._departed_count, arrived_by_oldest)
             if self._sampled_at_ms[-1] < oldest.offered_at_ms < now_ms:
                 # No waiting message arrived before the oldest one.
                 self._append(oldest.offered_at_ms, self._departed_count)
+        self._oldest = oldest
         self._append(now_ms, self._departed_count + length)
         drain_rate = self._drain_rate(now_ms, length)
         sampled_at_ms, arrived_counts = tuple(self._sampled_at_ms), tuple(self._arrived_counts)
@@ -104,9 +107,11 @@ class QueueHistory:
         while now_ms - self._departures[0][0] > RATE_WINDOW_MS:
             self._departures.pop(0)
         since_ms, departed_before = self._departures[0]
-        if now_ms - since_ms < RATE_WINDOW_MIN_MS or self._departed_count <= departed_before:
+        departed = self._departed_count - departed_before
+        # Interpolated counts differ by rounding: without a whole message nothing has left.
+        if now_ms - since_ms < RATE_WINDOW_MIN_MS or departed < _WHOLE_MESSAGE:
             return None
-        return (self._departed_count - departed_before) / (now_ms - since_ms)
+        return departed / (now_ms - since_ms)
 
 
 def _interpolate(sampled_at_ms: Sequence[int], counts: Sequence[float], at_ms: int) -> float:

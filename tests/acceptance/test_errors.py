@@ -31,7 +31,7 @@ OTHER_EPOCH = cursors.encode(FeedPosition("00000000", 1, 0, NOON))
 
 EXTENSION_MEMBERS = {
     "cursor_expired": {"resync"}, "execution_failed": {"error"}, "execution_cancelled": {"error"},
-    "idempotency_key_reused": {"used_by"},
+    "idempotency_key_reused": {"used_by"}, "already_requeued": {"requeued_as"},
 }  # fmt: skip
 # For each error code: the status, and the request that provokes it.
 CASES: dict[str, tuple[int, Callable[[ApiClient], requests.Response]]] = {
@@ -74,6 +74,7 @@ WITHOUT_CASE = {
     "integration_inactive",
     # Of erased and of sealed content: tests/acceptance/test_erase.py and test_sealed_payloads.py.
     "not_final", "execution_erased", "encryption_key_missing",
+    "already_requeued",  # tests/acceptance/test_dead_letters.py
 }  # fmt: skip
 
 
@@ -217,6 +218,7 @@ def test_the_codes_of_runs_have_a_text_too_and_others_none(caller: ApiClient) ->
         ("POST", "/executions/{}/cancel"),
         ("POST", "/executions/{}/retry"),
         ("POST", "/dead-letters/{}/requeue"),
+        ("POST", "/dead-letters/{}/dismiss"),
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
@@ -15,6 +17,7 @@ import yaml
 from api.auth.route_permissions import ROUTE_PERMISSIONS
 from compose.healthcheck import CHECKS
 from shared.domain.access.caller import Permission
+from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.setting_readers import VARIABLES
 from shared.settings import Settings
 
@@ -179,3 +182,28 @@ def test_what_is_scaled_has_no_number_of_its_own() -> None:
     assert targets == {"bucket-api", "bucket-worker", "bucket-worker-long"}
     for name, each in of_kind("Deployment").items():
         assert ("replicas" in each["spec"]) is (name not in targets)
+
+
+def test_workers_are_scaled_by_the_number_that_the_api_replies_with() -> None:
+    document = json.loads((ROOT / "docs" / "openapi.json").read_text())
+    operation = document["paths"]["/executions/stats"]["get"]
+    known = document["components"]["parameters"]
+    parameters = {
+        (known[each["$ref"].rpartition("/")[2]] if "$ref" in each else each)["name"] for each in operation["parameters"]
+    }
+    given = settings()
+    queues = set()
+    for scaler in of_kind("ScaledObject").values():
+        [trigger] = scaler["spec"]["triggers"]
+        metadata = trigger["metadata"]
+        url = urlsplit(metadata["url"])
+        assert (url.hostname, url.port, url.path) == ("bucket-api", Settings().port, "/executions/stats")
+        query = {name: value for name, [value] in parse_qs(url.query).items()}
+        assert query.keys() <= parameters
+        assert int(query["slots_per_worker"]) == given.worker_concurrency
+        assert metadata["valueLocation"] == f"queues.{query['queue']}.wanted_workers"
+        assert float(metadata["targetValue"]) == 1
+        queues.add(query["queue"])
+        worker = pods()[scaler["spec"]["scaleTargetRef"]["name"]]["containers"][0]["command"]
+        assert worker[-1] == query["queue"]
+    assert queues == set(QUEUE_NAMES)

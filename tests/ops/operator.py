@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -38,13 +39,22 @@ class Operator:
         wait_until(
             lambda: all(self.part(name)["status"] == status for _ in range(MANY)), within_s, f"{name} is {status}"
         )
+        if status != "healthy":
+            wait_until(lambda: name in self.parts_down(), 5, f"the dashboard says so of {name}")
         return self.part(name)["detail"]
+
+    def parts_down(self) -> set[str]:
+        """Return the parts of which the overview of the dashboard says that they are not well."""
+        page = requests.get(f"{self.stack.url}/", timeout=5)
+        assert page.status_code == 200, page.text
+        return set(re.findall(r'<li data-key="(\w+)" class="down">', page.text))
 
     def wait_until_healthy(self, within_s: float = 20) -> None:
         """Wait until every part is healthy, in each process."""
         wait_until(
             lambda: all(self.get("/health")["status"] == "healthy" for _ in range(MANY)), within_s, "all is well"
         )
+        assert self.parts_down() == set()
 
     def workers(self) -> list[dict[str, Any]]:
         """Return the workers."""

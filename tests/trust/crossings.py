@@ -99,7 +99,7 @@ class Caller:
         operation = request.operation
         if operation.path.endswith("/cancel"):
             self._party.cancelled.update(request.path_values.values())
-        if operation.path.endswith(("/retry", "/requeue")):
+        if operation.path.endswith(("/retry", "/requeue", "/dismiss")):
             self._party.retried.update(request.path_values.values())
         reply = self._send(request)
         self._findings.count(request, reply)

@@ -114,7 +114,7 @@ def execution_ids(request: MadeRequest, reply: Reply) -> Iterator[str]:
 
 
 def without_own_attempts(reply: Reply, integrator: str) -> Reply:
-    """Return a page of the audit without the objects of the integrator's own events.
+    """Return a page of the audit without what the integrator's own events name.
 
     It may have asked for a thing of the other one, by a name that it knew: then its own log says so.
     """
@@ -122,6 +122,8 @@ def without_own_attempts(reply: Reply, integrator: str) -> Reply:
     for event in page["events"]:
         if event["integrator"] == integrator:
             del event["object"]
+            if event["action"] == "execution.bulk_action":
+                event.pop("after", None)  # the filters that it was sent
     return replace(reply, body=json.dumps(page, separators=(",", ":")).encode())
 
 

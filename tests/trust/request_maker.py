@@ -222,7 +222,8 @@ class RequestMaker:
             if self._rng.random() < 0.5:
                 return SHARED_BASKET
             value, is_foreign = self._named(request, kind, {})
-            request.foreign_basket = value if is_foreign else request.foreign_basket
+            is_filter = request.operation.path == "/executions/actions"  # which then matches nothing
+            request.foreign_basket = value if is_foreign and not is_filter else request.foreign_basket
             return value
         if kind == "idempotency_keys":
             return self._idempotency_key()
@@ -257,6 +258,8 @@ class RequestMaker:
         if "config" in properties:
             body.pop("config" if "basket_name" in body else "basket_name", None)
             body.setdefault("basket_name", SHARED_BASKET) if "config" not in body else None
+        if "dry_run" in properties:  # what it does to which runs is not known here: that has tests of its own
+            body["dry_run"] = True
         return body
 
     def _by_schema(self, request: MadeRequest, name: str, schema: Mapping[str, Any]) -> Any:

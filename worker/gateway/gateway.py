@@ -221,14 +221,15 @@ class Gateway:
         started_at = time.monotonic()
         error: GatewayError | None = None
         outcome: Outcome = "abandoned"
-        limit_s = 0.0
+        limit_s, status = 0.0, None
+        end_span = None if self._step.trace is None else self._step.trace.begin_call(request, provider)
         try:
             self._wait_for_slot(provider, permit.wait_s, due_at)
             started_at = time.monotonic()
             limit_s = due_at - started_at
             response = sender.send(request, auth, provider, limit_s)
             response.on_bad_json = partial(self._outbound.breaker.count_error, provider, "bad_response")
-            outcome = "ok"
+            outcome, status = "ok", response.status_code
         except GatewayError as raised:
             # Without time left nothing was sent: that says nothing about the provider.
             error, outcome = raised, _OUTCOMES.get(raised.kind, "ok") if limit_s > 0 else "abandoned"
@@ -245,6 +246,8 @@ class Gateway:
             seconds = time.monotonic() - started_at
             verdict = self._outbound.breaker.record(report, seconds, error.kind if error else "")
             call.retries.may_retry = verdict.may_retry
+            if end_span is not None:
+                end_span(error.status if error else status, error.kind if error else "")
             del error  # its traceback holds this frame: a cycle would keep it all until the garbage collector comes
         return response
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shared.telemetry.tracing.tracer import AttemptTrace
+
 
 @dataclass(frozen=True, slots=True)
 class StepFacts:
@@ -16,3 +18,4 @@ class StepFacts:
     request_id: str
     traceparent: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    trace: AttemptTrace | None = field(default=None, repr=False)

@@ -18,11 +18,12 @@ import structlog
 
 from shared import fault_injection
 from shared.clock import boottime_s
-from shared.errors import BucketError, ChangeHistoryLost
+from shared.errors import BucketError
 from shared.live.redis_client import drop_if_demoted
 from shared.live.signals import pubsub
 from shared.store.database import Database
 from shared.store.feed.change_stream import ChangeBatch, ChangeStream
+from shared.store.feed.feed_errors import ChangeHistoryLost
 from shared.store.feed.writer import TRIM_BATCH_SIZE, FeedWriter, LastBatch
 from shared.store.server_clock import Clock
 

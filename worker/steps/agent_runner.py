@@ -195,13 +195,16 @@ class AgentRunner:
     ) -> AgentContext:
         execution, step = claimed_step.execution, claimed_step.step
         idempotency_key = execution.idempotency_key(step.id)
+        tracer = self._services.tracer
+        trace = None if tracer is None else tracer.attempt(execution, step)
         facts = StepFacts(
             agent=agent.spec.name,
             integrator=execution.integrator,
             idempotency_key=idempotency_key,
             request_id=execution.request_id,
-            traceparent=execution.traceparent,
+            traceparent=execution.traceparent if trace is None else trace.context.traceparent,
             settings=agent.settings,
+            trace=trace,
         )
         # Nothing of the context itself: a cycle of references would keep each run until the garbage collector comes.
         not_shown = {**agent.settings, **hidden} if hidden else agent.settings

@@ -35,6 +35,7 @@ from shared.live.views import COPY_AFFIXES
 from shared.queue.dequeue import DequeuedMessages, Dequeuer
 from shared.queue.message import TaskMessage
 from shared.store.executions.dead_letter_store import MongoDeadLetterStore
+from shared.telemetry.tracing.tracer import Tracer
 from worker.agent_loader import Agent
 from worker.steps.agent_runner import AgentRunner, Outcome, WorkerDrains, timeout_error
 from worker.steps.batch_runner import BatchRunner, BatchSizer
@@ -62,6 +63,7 @@ class Runner:
         isolation: AgentIsolation | None = None,
     ) -> None:
         self._services = services
+        self._tracer = services.tracer
         self._interrupter = interrupter
         self._isolation = isolation
         self._agent_runner = AgentRunner(services, agents, interrupter, isolation)
@@ -120,7 +122,9 @@ class Runner:
                 return
             while claimed_step is not None:
                 with structlog.contextvars.bound_contextvars(
-                    step=claimed_step.lease.step, request_id=claimed_step.execution.request_id
+                    step=claimed_step.lease.step,
+                    request_id=claimed_step.execution.request_id,
+                    **({} if self._tracer is None else _begin_span(self._tracer, claimed_step)),
                 ):
                     claimed_step = self._run_step(claimed_step, chain_ends_at=began_at + CHAIN_MAX_S)
         self._batch_sizer.record_duration(self._agent_time_s)
@@ -178,6 +182,11 @@ class Runner:
         if self._is_ending:
             return WorkerDrains()
         return self._agent_runner.run(claimed_step, running_step)
+
+
+def _begin_span(tracer: Tracer, claimed_step: ClaimedStep) -> dict[str, str]:
+    """Export the wait of a claimed step, and return the fields of the log lines of its attempt."""
+    return tracer.begin_attempt(claimed_step.execution, claimed_step.step).context.log_fields
 
 
 def dead_letter_message(dead_letters: MongoDeadLetterStore, message: str) -> None:

@@ -41,7 +41,7 @@ _HANDLED_BY_CHILD: Final = (
 )  # fmt: skip
 EXIT_FORKED: Final = 73
 _TIMERS: Final = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
-_OWN_THREADS: Final = ("MainThread", "heartbeat", "step-interrupter", "pymongo")
+_OWN_THREADS: Final = ("MainThread", "heartbeat", "step-interrupter", "pymongo", "OtelBatch")
 _STANDARD_DESCRIPTORS: Final = (0, 1, 2)
 _FIELDS_OF_DECIMAL_CONTEXT: Final = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
 _decimal_settings: Final = attrgetter(*_FIELDS_OF_DECIMAL_CONTEXT)

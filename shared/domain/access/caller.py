@@ -22,6 +22,8 @@ class Permission(StrEnum):
     """Nothing: the route is the same for everyone."""
     OPTIONAL = "optional"
     """Nothing, but with a key the reply says more."""
+    SESSION = "session"
+    """Nothing here: the route is the dashboard's, which finds its caller by the session and then calls other routes."""
     METRICS = "metrics"
     """A key, or an address in ``BUCKET_METRICS_NETWORKS``."""
     IDENTIFY = "identify"
@@ -47,7 +49,9 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-_ANYONE: Final = frozenset({Permission.PUBLIC, Permission.OPTIONAL, Permission.METRICS, Permission.IDENTIFY})
+_ANYONE: Final = frozenset(
+    {Permission.PUBLIC, Permission.OPTIONAL, Permission.SESSION, Permission.METRICS, Permission.IDENTIFY}
+)
 _READER: Final = _ANYONE | {Permission.READ}
 _INTEGRATOR: Final = _READER | {Permission.READ_PAYLOADS, Permission.SUBMIT, Permission.CONSUME}
 

@@ -19,8 +19,8 @@ from shared.suggestions import closest_matches
 ENTRY_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 TIMEOUT_MAX_S: Final = 86_400.0
 QUEUE_NAMES: Final = ("default", "long")
-# The engine's own log lines have this `agent_name`; an agent with that name could not be told apart from it.
-RESERVED_AGENT_NAMES: Final = frozenset({"basket_manager"})
+# The engine's own log lines and steps have these names; an agent with one of them could not be told apart from it.
+RESERVED_AGENT_NAMES: Final = frozenset({"basket_manager", "bulk_action"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ PARALLEL: Final = "parallel"
 GRAPH: Final = "graph"
 STEPS_MAX: Final = 200
 STEP_ID_MAX: Final = 63
+BULK_AGENT_NAME: Final = "bulk_action"  # of the engine's own step that carries out a bulk action
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from shared.domain.bulk_action import BULK_ACTION
 from shared.domain.execution import Execution, ExecutionRecord, Idempotency
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.simulator_script import delay_scripted_steps
@@ -27,7 +28,7 @@ class RetryFrom(StrEnum):
 class RetryRequest:
     """The data that a retry request adds: the new execution's id, its time, the request's ids and key, and who sent it.
 
-    ``audit`` is the new execution's event for the audit log.
+    ``audit`` is the new execution's event for the audit log. ``is_requeue`` says that it sends a dead letter again.
     """
 
     id: str
@@ -36,10 +37,13 @@ class RetryRequest:
     traceparent: str | None = None
     idempotency: Idempotency | None = None
     audit: Mapping[str, str] | None = None
+    is_requeue: bool = False
 
 
 def check_retryable(original: Execution, start: RetryFrom) -> None:
     """Raise NotRetryable if the status of ``original`` does not allow a retry from ``start``."""
+    if original.kind == BULK_ACTION:
+        raise NotRetryable(f"execution {original.id} is a bulk action: send it again instead")
     if original.erased_at is not None:
         raise NotRetryable(f"the content of execution {original.id} was erased; submit its basket anew")
     if not original.is_done:
@@ -85,6 +89,7 @@ def retry_execution(
         idempotency=request.idempotency,
         audit=request.audit,
         retry_of=source.id,
+        requeue_of=source.id if request.is_requeue else None,
         effects_of=(source.effects_of or source.id) if start is RetryFrom.FAILED else None,
     )
     return new_execution, {step_id: original.outputs[step_id] for step_id in reused_steps}

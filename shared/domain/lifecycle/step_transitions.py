@@ -174,8 +174,11 @@ def _is_dead_letter(execution: Execution, steps: Iterable[Step]) -> bool:
     """Return whether a failed run is a dead letter, so that it may be sent again by hand.
 
     It is one after lost workers, after the last retry of a transient failure, or if data broke a schema. An input that
-    a caller's own inline basket makes wrong is the caller's to correct.
+    a caller's own inline basket makes wrong is the caller's to correct. A requeued run that fails is one whatever the
+    error was: it replaces the dead letter that it was sent for.
     """
+    if execution.requeue_of is not None:
+        return True
     errors = [step.error for step in steps if step.error is not None]
     kinds = {ErrorKind.LOST, ErrorKind.TRANSIENT}
     codes = {"output_invalid"} if execution.kind == INLINE else {"input_invalid", "output_invalid"}

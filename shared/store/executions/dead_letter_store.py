@@ -2,6 +2,10 @@
 
 A run becomes a dead letter by the same update that fails it, so none is ever missing here. Only unreadable messages
 have a collection of their own. Equal messages are one entry with a counter: a broken sender fills no disk.
+
+A letter leaves the list when it is dismissed, or requeued. The insert of the new run is what decides a requeue: the
+unique index on ``requeue_of`` lets one run be made for each letter. The flag is removed after that; if the process dies
+in between, the list leaves the letter out because the run is there.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from shared.domain.access.caller import Scope
-from shared.domain.dead_letter import DeadLetter, DeadLetterKind, DeadLetterPosition
+from shared.domain.dead_letter import DeadLetter, DeadLetterKind, DeadLetterPosition, DeadLetterQuery
 from shared.domain.execution import ErrorKind, RunError
 from shared.store.database import Database, db_call
 from shared.store.executions.documents import decode_error
@@ -22,7 +26,11 @@ from shared.store.server_clock import Clock
 MESSAGE_MAX_BYTES: Final = 4096
 
 _UNREADABLE: Final = "a message in the queue could not be read; what it stood for is offered again if it is known"
-_RUN_PROJECTION: Final = {"integrator": 1, "basket_name": 1, "error": 1, "finished_at": 1}
+_RUN_PROJECTION: Final = {
+    "integrator": 1, "basket_name": 1, "error": 1, "finished_at": 1, "dead_letter": 1, "dismissed_at": 1
+}  # fmt: skip
+_MESSAGE_ERROR: Final = RunError("internal", _UNREADABLE, ErrorKind.PERMANENT)
+_NO_FILTERS: Final = DeadLetterQuery()
 
 _Document = dict[str, Any]
 
@@ -34,26 +42,39 @@ class MongoDeadLetterStore:
         self._database = database
         self._clock = clock
 
-    def list_page(self, scope: Scope, limit: int, after: DeadLetterPosition | None = None) -> Sequence[DeadLetter]:
+    def list_page(
+        self,
+        scope: Scope,
+        limit: int,
+        after: DeadLetterPosition | None = None,
+        filters: DeadLetterQuery = _NO_FILTERS,
+    ) -> Sequence[DeadLetter]:
         """Return at most ``limit`` dead letters after the position ``after``, the newest finished first.
 
         Both collections are merged; each is read by its index and no further than one page.
         """
         with db_call(self._database, writes=False):
-            query = indexed_scope_filter(self._database, scope) | {"dead_letter": True}
-        runs = [_run_dead_letter(found) for found in self._newest("executions", query, limit, after, _RUN_PROJECTION)]
-        messages = self._newest("dead_letters", scope_filter(scope), limit, after, None)
-        letters = [*runs, *(_message_dead_letter(found) for found in messages)]
-        newest = sorted(letters, key=lambda letter: letter.position, reverse=True)[:limit]
-        return self._with_retries(newest)
+            owners = indexed_scope_filter(self._database, scope)
+        letters: list[DeadLetter] = []
+        while (missing := limit - len(letters)) > 0:
+            page = self._with_retries(self._read_page(owners, scope, missing, after, filters))
+            letters += [letter for letter in page if letter.requeued_as is None]
+            if len(page) < missing:
+                break
+            after = page[-1].position
+        return letters
 
     def find(self, scope: Scope, letter_id: str) -> DeadLetter | None:
-        """Return the dead run or the unreadable message with this id; None if there is neither."""
+        """Return the dead run or the unreadable message with this id, also one that has left the list; else None."""
         query = {"_id": str(letter_id)} | scope_filter(scope)
         with db_call(self._database, writes=False):
-            run = self._database.collection("executions").find_one(query | {"dead_letter": True}, _RUN_PROJECTION)
+            run = self._database.collection("executions").find_one(
+                query | {"finished_at": {"$type": "date"}}, _RUN_PROJECTION
+            )
         if run is not None:
-            return self._with_retries([_run_dead_letter(run)])[0]
+            letter = self._with_retries([_run_dead_letter(run)])[0]
+            is_letter = "dead_letter" in run or letter.dismissed_at is not None or letter.requeued_as is not None
+            return letter if is_letter else None
         with db_call(self._database, writes=False):
             message = self._database.collection("dead_letters").find_one(query)
         return None if message is None else _message_dead_letter(message)
@@ -64,7 +85,29 @@ class MongoDeadLetterStore:
             runs = self._database.collection("executions").count_documents(
                 {"dead_letter": True}, hint="dead_letter_pages"
             )
-            return runs + self._database.collection("dead_letters").estimated_document_count()
+            return runs + self._database.collection("dead_letters").count_documents({"dismissed_at": None})
+
+    def dismiss(self, letter: DeadLetter) -> bool:
+        """Take a letter out of the list for good; return whether this call did it. The run itself stays as it is.
+
+        A message that comes again later is in the list again.
+        """
+        now = self._clock.now()
+        query = {"_id": letter.id, "integrator": letter.integrator}
+        with db_call(self._database):
+            if letter.kind is DeadLetterKind.MESSAGE:
+                messages = self._database.collection("dead_letters")
+                done = messages.update_one(query | {"dismissed_at": None}, {"$set": {"dismissed_at": now}})
+            else:
+                update = {"$set": {"dismissed_at": now}, "$unset": {"dead_letter": ""}}
+                done = self._database.collection("executions").update_one(query | {"dead_letter": True}, update)
+        return done.modified_count > 0
+
+    def remove_requeued(self, integrator: str, letter_id: str) -> None:
+        """Remove the flag of a letter for which a new run is stored."""
+        query = {"_id": str(letter_id), "integrator": str(integrator), "dead_letter": True}
+        with db_call(self._database):
+            self._database.collection("executions").update_one(query, {"$unset": {"dead_letter": ""}})
 
     def add_message(self, integrator: str, message: str) -> None:
         """Store a message that could not be read, cut to 4 KiB, under the hash of its text; an equal one is counted."""
@@ -74,10 +117,23 @@ class MongoDeadLetterStore:
         update = {
             "$setOnInsert": {"integrator": integrator, "message": truncated},
             "$set": {"finished_at": self._clock.now()},
+            "$unset": {"dismissed_at": ""},
             "$inc": {"times": 1},
         }
         with db_call(self._database):
             self._database.collection("dead_letters").update_one({"_id": f"message-{digest}"}, update, upsert=True)
+
+    def _read_page(
+        self, owners: _Document, scope: Scope, limit: int, after: DeadLetterPosition | None, filters: DeadLetterQuery
+    ) -> list[DeadLetter]:
+        equal_to = {"error.error_code": filters.error_code, "error.agent": filters.agent, "basket_name": filters.basket}
+        query = owners | {"dead_letter": True}
+        query |= {field: str(value) for field, value in equal_to.items() if value is not None}
+        letters = [_run_dead_letter(each) for each in self._newest("executions", query, limit, after, _RUN_PROJECTION)]
+        if filters.agent is None and filters.basket is None and filters.error_code in {None, _MESSAGE_ERROR.error_code}:
+            query = scope_filter(scope) | {"dismissed_at": None}
+            letters += map(_message_dead_letter, self._newest("dead_letters", query, limit, after, None))
+        return sorted(letters, key=lambda letter: letter.position, reverse=True)[:limit]
 
     def _newest(
         self,
@@ -98,22 +154,35 @@ class MongoDeadLetterStore:
     def _with_retries(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
         ids = [letter.execution_id for letter in letters if letter.execution_id is not None]
         retry_ids: dict[str, list[str]] = {}
+        requeue_ids: dict[str, str] = {}
         if ids:
             # A retry belongs to the integrator of what it retries.
             owners = sorted({letter.integrator for letter in letters})
             query = {"integrator": {"$in": owners}, "retry_of": {"$in": ids}}
             with db_call(self._database, writes=False):
                 executions = self._database.collection("executions")
-                for retry in executions.find(query, {"retry_of": 1}).sort("created_at", 1):
+                for retry in executions.find(query, {"retry_of": 1, "requeue_of": 1}).sort("created_at", 1):
                     retry_ids.setdefault(retry["retry_of"], []).append(retry["_id"])
-        return [replace(letter, retried_as=tuple(retry_ids.get(letter.id, ()))) for letter in letters]
+                    if "requeue_of" in retry:
+                        requeue_ids[retry["requeue_of"]] = retry["_id"]
+        return [
+            replace(letter, retried_as=tuple(retry_ids.get(letter.id, ())), requeued_as=requeue_ids.get(letter.id))
+            for letter in letters
+        ]
 
 
 def _run_dead_letter(document: _Document) -> DeadLetter:
     error = decode_error(document.get("error")) or RunError("agent_error", "the run failed", ErrorKind.PERMANENT)
     run_id, finished_at = document["_id"], document["finished_at"]
     return DeadLetter(
-        run_id, DeadLetterKind.EXECUTION, finished_at, error, document["integrator"], run_id, document["basket_name"]
+        run_id,
+        DeadLetterKind.EXECUTION,
+        finished_at,
+        error,
+        document["integrator"],
+        run_id,
+        document["basket_name"],
+        dismissed_at=document.get("dismissed_at"),
     )
 
 
@@ -122,8 +191,9 @@ def _message_dead_letter(document: _Document) -> DeadLetter:
         document["_id"],
         DeadLetterKind.MESSAGE,
         document["finished_at"],
-        RunError("internal", _UNREADABLE, ErrorKind.PERMANENT),
+        _MESSAGE_ERROR,
         document["integrator"],
         message=document["message"],
         occurrences=document["times"],
+        dismissed_at=document.get("dismissed_at"),
     )

@@ -47,7 +47,7 @@ LIST_PROJECTION: Final = {"metadata": 0} | ROW_PROJECTION
 
 _PLAIN_FIELDS: Final = (
     "integrator", "created_at", "request_id", "input", "input_source", "kind", "stateful", "metadata", "reference",
-    "traceparent", "retry_of", "effects_of", "run_after", "start_deadline", "deadline",
+    "traceparent", "retry_of", "requeue_of", "effects_of", "run_after", "start_deadline", "deadline",
     "queued_at", "started_at", "finished_at", "erased_at", "version", "rev",
 )  # fmt: skip
 _STEP_FIELDS: Final = tuple(field.name for field in fields(Step) if field.name not in {"id", "status", "error"})

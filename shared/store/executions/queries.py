@@ -88,7 +88,7 @@ class MongoExecutionQueries:
         """
         field, direction = _SORT_BY_ORDER[query.order]
         with db_call(self._database, writes=False):
-            matching = _list_filter(indexed_scope_filter(self._database, scope), query, after)
+            matching = list_filter(indexed_scope_filter(self._database, scope), query, after)
             projection = ROW_PROJECTION if with_metadata else LIST_PROJECTION
             cursor = self._database.collection("executions").find(matching, projection)
             rows = list(cursor.sort([(field, direction), ("_id", direction)]).limit(limit).batch_size(limit))
@@ -251,7 +251,7 @@ class MongoExecutionQueries:
         return outcomes
 
 
-def _list_filter(owners: _Document, query: ListQuery, after: ListPosition | None) -> _Document:
+def list_filter(owners: _Document, query: ListQuery, after: ListPosition | None) -> _Document:
     """Build the filter of a page; a caller's value is always a plain string or time, never an operator."""
     equal_to = {
         "basket_name": query.basket,
@@ -259,6 +259,7 @@ def _list_filter(owners: _Document, query: ListQuery, after: ListPosition | None
         "request_id": query.request_id,
         "retry_of": query.retry_of,
         "reference": query.reference,
+        "error.error_code": query.error_code,
     }
     conditions: _Document = owners | {"status": {"$exists": True}}
     conditions |= {field: str(value) for field, value in equal_to.items() if value is not None}

@@ -21,7 +21,7 @@ from shared.domain.access.caller import Scope
 from shared.domain.execution import Execution, ExecutionRecord, Lease, LogPageQuery
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.status import ExecutionStatus, StepStatus
-from shared.errors import OutcomeUnknown, StaleWrite
+from shared.errors import AlreadyRequeued, OutcomeUnknown, StaleWrite
 from shared.store.database import Database, db_call
 from shared.store.executions.documents import (
     DECISION_PROJECTION,
@@ -237,8 +237,14 @@ class MongoExecutionStore:
             return executions.find_one_and_update(query, update, projection, return_document=ReturnDocument.AFTER)
 
     def _resolve_key_conflict(self, execution: Execution, duplicate: DuplicateKeyError) -> Execution | None:
-        """Return the run that holds this run's key; None if it holds it no longer, so that the insert may try again."""
-        if execution.idempotency is None or "idempotency" not in str((duplicate.details or {}).get("keyPattern")):
+        """Return the run that holds this run's key; None if it holds it no longer, so that the insert may try again.
+
+        Raises AlreadyRequeued if the dead letter has another run.
+        """
+        index = str((duplicate.details or {}).get("keyPattern"))
+        if execution.requeue_of is not None and "requeue_of" in index:
+            return self._find_same_requeue(execution)
+        if execution.idempotency is None or "idempotency" not in index:
             raise OutcomeUnknown(f"{execution.id} was withdrawn or exists already") from duplicate
         holder = self._find_by_key(execution.integrator, execution.idempotency.key)
         if holder is None or self._clock.now() - holder.created_at < IDEMPOTENCY_KEY_TTL:
@@ -247,6 +253,18 @@ class MongoExecutionStore:
         with db_call(self._database):
             self._executions.update_one(query, {"$unset": {"idempotency": ""}})
         return None
+
+    def _find_same_requeue(self, execution: Execution) -> Execution | None:
+        """Return the run that has requeued the same letter if it has the same key; None while no majority has it."""
+        query = {"integrator": execution.integrator, "requeue_of": execution.requeue_of}
+        with db_call(self._database, writes=False):
+            document = self._executions.find_one(query, DECISION_PROJECTION)
+        if document is None:
+            return None
+        holder = decode_execution(document)
+        if holder.idempotency and execution.idempotency and holder.idempotency.key == execution.idempotency.key:
+            return holder
+        raise AlreadyRequeued(requeued_as=holder.id)
 
     def _find_by_key(self, integrator: str, key: str) -> Execution | None:
         query = {"integrator": str(integrator), "idempotency.key": str(key)}

@@ -17,8 +17,8 @@ from pymongo.client_session import ClientSession
 from pymongo.errors import OperationFailure
 
 from shared.domain.feed_position import BATCH_CHANGES_MAX, coalesce
-from shared.errors import ChangeHistoryLost
 from shared.store.database import Database, db_call, translate_errors
+from shared.store.feed.feed_errors import ChangeHistoryLost
 
 ResumeToken = Mapping[str, Any]
 

@@ -18,8 +18,9 @@ from shared.domain.access.caller import Scope
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.feed_position import FeedEnd, FeedPosition, select_page
 from shared.domain.status import ExecutionStatus
-from shared.errors import PositionExpired, Unavailable
+from shared.errors import Unavailable
 from shared.store.database import Database, db_call, full_batch_size
+from shared.store.feed.feed_errors import PositionExpired
 from shared.store.scope_filter import scope_filter
 
 EXECUTIONS_SCANNED_MAX: Final = 1_000

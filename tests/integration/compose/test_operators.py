@@ -62,7 +62,21 @@ def test_dead_letters_are_listed_and_requeued(services: Services, failed_run: st
     assert retry is not None
     assert (retry.retry_of, retry.steps["a"].status) == (failed_run, StepStatus.READY)
     assert services.redis.llen(list_key("default", PRIORITY_FIRST_OFFER)) == 1
-    assert f"retried as {retry.id}" in bucketd(services, "dead-letters").output
+    assert failed_run not in bucketd(services, "dead-letters").output
+    again = bucketd(services, "dead-letters", "requeue", failed_run)
+    assert (again.exit_code, f"requeued before, as {retry.id}" in again.output) == (1, True), again.output
+
+
+def test_dead_letters_are_filtered_and_dismissed(services: Services, failed_run: str) -> None:
+    for words in (["--error-code", "worker_lost"], ["--agent", "a"], ["--basket", "boring"]):
+        assert failed_run in bucketd(services, "dead-letters", *words).output
+        other = bucketd(services, "dead-letters", words[0], "other")
+        assert (other.exit_code, other.output) == (0, "there are no such dead letters\n")
+    services.dead_letters.add_message(PUBLIC_INTEGRATOR, "('garbage',)")
+    for letter in services.dead_letters.list_page(None, 9):
+        dismissed = bucketd(services, "dead-letters", "dismiss", letter.id)
+        assert (dismissed.exit_code, dismissed.output.startswith(f"{letter.id} was dismissed at 20")) == (0, True)
+    assert bucketd(services, "dead-letters").output == "there are no dead letters\n"
 
 
 def test_where_keys_are_required_a_requeue_needs_none_and_is_in_the_audit(
@@ -82,7 +96,7 @@ def test_a_requeue_whose_insert_was_not_confirmed_makes_one_run(services: Servic
     retry_id = requeue_letter(replace(services, store=store), failed_run)  # type: ignore[arg-type]
     executions = services.database.collection("executions")
     assert [run["_id"] for run in executions.find({"retry_of": failed_run})] == [retry_id]
-    assert store.calls["create"] + store.calls["create_many"] == 2, "sent again, by the same key"
+    assert store.calls["create"] + store.calls["create_many"] == 1, "the second request finds it by the same key"
 
 
 def test_a_requeue_is_refused_behind_a_full_queue_as_by_the_api(

@@ -65,6 +65,8 @@ def test_every_other_write_is_recorded_with_its_object(api: Api) -> None:
 
     write("execution.cancel", "POST", f"/executions/{run_id}/cancel", run_id)
     retry = write("execution.retry", "POST", f"/api/v1/executions/{run_id}/retry", run_id)
+    bulk = api.send("POST", "/executions/actions", {"action": "erase", "filter": {"tag": "x"}}).get_json()
+    expected.append(("execution.bulk_action", bulk["execution_id"]))
     write("execution.erase", "DELETE", f"/executions/{run_id}", run_id)
     write("basket.create", "POST", "/create-basket", "mine", BASKET)
     write("basket.delete", "DELETE", "/baskets/mine", "mine")
@@ -82,6 +84,7 @@ def test_every_other_write_is_recorded_with_its_object(api: Api) -> None:
     assert [(event["action"], event["object"]) for event in events] == expected
     assert {event["outcome"] for event in events} == {"ok"}
     by_action = {event["action"]: event for event in events}
+    assert by_action["execution.bulk_action"]["after"] == {"action": "erase", "filter": {"tag": "x"}}
     assert by_action["execution.retry"]["after"] == {"execution_id": retry["execution_id"]}
     assert by_action["basket.create"]["after"]["name"] == by_action["basket.delete"]["before"]["name"] == "mine"
     assert by_action["key.rotate"]["before"]["id"] == key_id
@@ -94,6 +97,7 @@ def test_every_audited_action_is_tried_here() -> None:
     """A new row must be added to the tests of this module, or to those of its own subject."""
     tried = {
         "execution.submit", "execution.cancel", "execution.retry", "execution.erase", "dead_letter.requeue",
+        "dead_letter.dismiss", "execution.bulk_action",
         "basket.create", "basket.delete", "consumer.put", "consumer.ack", "consumer.delete", "key.create",
         "key.rotate", "key.revoke",
     }  # fmt: skip
@@ -107,6 +111,7 @@ def test_every_audited_action_is_tried_here() -> None:
         ("POST /run-basket", {"basket_name": "nothing"}, "execution.submit", "basket_not_found"),
         (f"POST /executions/{NOBODY}/cancel", None, "execution.cancel", "execution_not_found"),
         (f"POST /dead-letters/{NOBODY}/requeue", None, "dead_letter.requeue", "not_found"),
+        (f"POST /dead-letters/{NOBODY}/dismiss", None, "dead_letter.dismiss", "not_found"),
         ("DELETE /baskets/nothing", None, "basket.delete", "basket_not_found"),
         ("POST /keys", {"role": "king"}, "key.create", "validation_failed"),
     ],

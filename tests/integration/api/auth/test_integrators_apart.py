@@ -77,10 +77,31 @@ def test_the_run_of_another_is_as_unknown_as_one_that_does_not_exist(callers: Ca
 def test_a_dead_letter_of_another_is_unknown(callers: Callers) -> None:
     run = callers.failed(callers.acme)
     operator, other = callers.new(Role.OPERATOR, ACME), callers.new(Role.OPERATOR, ZENITH)
-    theirs, unknown = (other.post(f"/dead-letters/{each}/requeue") for each in (run, UNKNOWN))
-    assert theirs.status_code == 404
-    assert comparable(theirs, run) == comparable(unknown, UNKNOWN)
+    for action in ("requeue", "dismiss"):
+        theirs, unknown = (other.post(f"/dead-letters/{each}/{action}") for each in (run, UNKNOWN))
+        assert theirs.status_code == 404
+        assert comparable(theirs, run) == comparable(unknown, UNKNOWN)
+    assert other.get("/dead-letters?basket=working_test").json["dead_letters"] == []
     assert operator.post(f"/dead-letters/{run}/requeue").status_code == 202
+    dismissed = callers.failed(callers.acme)
+    assert operator.post(f"/dead-letters/{dismissed}/dismiss").status_code == 200
+
+
+def test_a_bulk_action_belongs_to_the_integrator_of_its_caller_and_needs_an_operator(callers: Callers) -> None:
+    body = {"action": "cancel", "filter": {"basket": "working_test"}}
+    operator, listed = callers.new(Role.OPERATOR, ACME), callers.new(Role.OPERATOR, ACME, baskets=("working_test",))
+    path = "/executions/actions"
+    assert callers.acme.post(path, body).status_code == 403
+    assert (refused := listed.post(path, body)).status_code == 403, refused.text
+    assert operator.post(f"{path}?integrator={ZENITH}", body).status_code == 403
+    owners = {
+        ACME: operator.post(path, body),
+        ZENITH: callers.admin.post(f"{path}?integrator={ZENITH}", body),
+        "public": callers.admin.post(path, body),
+    }
+    for owner, reply in owners.items():
+        assert reply.status_code == 202, reply.text
+        assert callers.load(reply.json["execution_id"]).integrator == owner
 
 
 def test_the_run_of_another_is_not_erased(callers: Callers) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 
 import pytest
 
-from shared.queue.estimates import HISTORY_MAX, OldestMessage, QueueHistory, QueueSnapshot
+from shared.queue.estimates import HISTORY_MAX, RATE_WINDOW_MS, OldestMessage, QueueHistory, QueueSnapshot
 
 OURS = "ours"
 
@@ -87,6 +87,18 @@ def test_an_idle_or_a_standing_queue_has_no_drain_rate() -> None:
     queue = SimulatedQueue()
     assert [queue.step(arrivals=5, departures=5).drain_rate_per_ms for _ in range(20)] == [None] * 20
     assert [queue.step(arrivals=5, departures=0).drain_rate_per_ms for _ in range(20)] == [None] * 20
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_part_of_a_message_is_no_departure(seed: int) -> None:
+    """Interpolated counts differ by parts of a message; taken for a rate they would mean a wait of centuries."""
+    rng, queue = random.Random(seed), SimulatedQueue()
+    queue.observe()
+    for _ in range(3):
+        queue.step(rng.randrange(1, 7), rng.randrange(3), ms=rng.choice([97, 100, 103]))
+    rates = [queue.step(0, 0, ms=rng.choice([97, 100, 103])).drain_rate_per_ms for _ in range(800)]
+    assert min((rate for rate in rates if rate is not None), default=1) >= 0.5 / RATE_WINDOW_MS
+    assert rates[-1] is None
 
 
 def test_the_time_in_which_a_queue_was_empty_does_not_lower_its_drain_rate() -> None:

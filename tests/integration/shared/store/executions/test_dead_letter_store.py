@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from shared.domain.dead_letter import DeadLetterKind, DeadLetterPosition
-from shared.domain.execution import PUBLIC_INTEGRATOR, ErrorKind, Execution, ExecutionRecord, RunError
+from shared.domain.execution import PUBLIC_INTEGRATOR, ErrorKind, Execution, ExecutionRecord, Idempotency, RunError
 from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, retry_execution
 from shared.domain.lifecycle.transitions import fail, start
+from shared.errors import AlreadyRequeued
 from shared.store.database import Database
 from shared.store.executions.dead_letter_store import MESSAGE_MAX_BYTES, MongoDeadLetterStore
 from shared.store.executions.store import MongoExecutionStore
@@ -133,3 +134,67 @@ def test_a_page_is_read_by_its_index_however_many_runs_there_are(bench: Bench) -
         {"integrator": PUBLIC_INTEGRATOR, "retry_of": {"$in": ["a", "b"]}}
     )
     assert "'retry_of'" in str(retries.explain()["queryPlanner"]["winningPlan"])
+
+
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        ({"error.error_code": "agent_error"}, "dead_letters_by_code"),
+        ({"error.agent": "only"}, "dead_letters_by_agent"),
+        ({"basket_name": "boring"}, "dead_letters_by_basket"),
+    ],
+)
+def test_a_filtered_page_is_read_by_an_index_of_its_own(bench: Bench, filters: dict[str, str], index: str) -> None:
+    bench.failed()
+    query = {"integrator": PUBLIC_INTEGRATOR, "dead_letter": True} | filters
+    cursor = bench.database.collection("executions").find(query).sort([("finished_at", -1), ("_id", -1)])
+    plans = str(cursor.hint(index).explain()["queryPlanner"]["winningPlan"])
+    assert "'SORT'" not in plans
+    messages = bench.database.collection("dead_letters").find({"integrator": PUBLIC_INTEGRATOR, "dismissed_at": None})
+    plan = str(messages.sort([("finished_at", -1), ("_id", -1)]).explain()["queryPlanner"]["winningPlan"])
+    assert ("open_pages" in plan, "'SORT'" in plan) == (True, False)
+
+
+def requeue_of(letter: Execution, run_id: str, *, key: str | None = None) -> Any:
+    idempotency = None if key is None else Idempotency(key, "the same body")
+    request = RetryRequest(run_id, NOON, "req", is_requeue=True, idempotency=idempotency)
+    return start(retry_execution(ExecutionRecord(letter), request, RetryFrom.FAILED)[0], NOON, TIMINGS)
+
+
+def test_the_insert_of_a_run_decides_a_requeue_and_the_list_needs_no_second_write(bench: Bench) -> None:
+    """As if the process had died after the insert: the flag of the letter is still there."""
+    letters = [bench.failed() for _ in range(5)]
+    for number in (4, 2, 3):
+        bench.store.create(requeue_of(letters[number], f"1763700000_000000000000000{number}"))
+    assert bench.pages(1) == bench.pages(2) == bench.pages(9) == [letters[1].id, letters[0].id]
+    found = bench.letters.find(PUBLIC_INTEGRATOR, letters[3].id)
+    assert found is not None
+    assert found.requeued_as == "1763700000_0000000000000003"
+    with pytest.raises(AlreadyRequeued) as refused:
+        bench.store.create(requeue_of(letters[3], "1763700000_0000000000000009"))
+    assert refused.value.extension_members == {"requeued_as": "1763700000_0000000000000003"}
+    bench.letters.remove_requeued(PUBLIC_INTEGRATOR, letters[3].id)
+    assert bench.database.collection("executions").count_documents({"dead_letter": True}) == 4
+
+
+def test_the_same_requeue_with_the_same_key_finds_its_run(bench: Bench) -> None:
+    letter = bench.failed()
+    first = bench.store.create(requeue_of(letter, "1763700000_0000000000000001", key="k"))
+    assert bench.store.create(requeue_of(letter, "1763700000_0000000000000002", key="k")).id == first.id
+    with pytest.raises(AlreadyRequeued):
+        bench.store.create(requeue_of(letter, "1763700000_0000000000000003", key="other"))
+
+
+def test_a_withdrawn_requeue_leaves_the_letter_to_be_requeued(bench: Bench) -> None:
+    letter = bench.failed()
+    bench.store.create(requeue_of(letter, "1763700000_0000000000000001"))
+    assert bench.store.withdraw(PUBLIC_INTEGRATOR, "1763700000_0000000000000001")
+    assert bench.pages(2) == [letter.id]
+    bench.store.create(requeue_of(letter, "1763700000_0000000000000002"))
+    assert bench.pages(2) == []
+
+
+def test_a_requeued_run_that_fails_is_a_dead_letter_whatever_its_error(bench: Bench) -> None:
+    letter = bench.failed()
+    second = bench.failed(ErrorKind.PERMANENT, requeue_of=letter.id, retry_of=letter.id)
+    assert bench.pages(3) == [second.id]

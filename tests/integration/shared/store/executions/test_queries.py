@@ -42,6 +42,7 @@ def test_lists_comparisons_and_key_lookups_take_one_reply(database: Database, mo
     ("query", "index"),
     [
         ({"reference": "A-7"}, "list_by_reference"),
+        ({"error.error_code": "timeout"}, "list_by_code"),
         ({"idempotency.key": {"$in": [batch_item_key("daily", index) for index in range(500)]}}, "idempotency_key"),
     ],
 )

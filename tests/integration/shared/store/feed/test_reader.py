@@ -10,9 +10,10 @@ import pytest
 
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.feed_position import FeedEnd, FeedPosition
-from shared.errors import ConsumerNotFound, PositionExpired, Unavailable, ValidationFailed
+from shared.errors import ConsumerNotFound, Unavailable, ValidationFailed
 from shared.store.feed.change_stream import ChangeBatch
 from shared.store.feed.consumer_store import MongoConsumerStore
+from shared.store.feed.feed_errors import PositionExpired
 from shared.store.feed.reader import FeedReader
 from shared.store.feed.writer import FEED_RETENTION
 from tests.builders import NOON

@@ -16,11 +16,12 @@ from pymongo.read_concern import ReadConcern
 from shared import fault_injection
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.feed_position import BATCH_CHANGES_MAX
-from shared.errors import OutcomeUnknown, PositionExpired
+from shared.errors import OutcomeUnknown
 from shared.live.redis_client import connect
 from shared.live.signals import pubsub
 from shared.store.database import Database
 from shared.store.feed.change_stream import ChangeStream
+from shared.store.feed.feed_errors import PositionExpired
 from tests.builders import NOON, SECOND, accept_decision, claim_decision
 from tests.integration.shared.store.feed.conftest import FeedBench
 from tests.waiting import wait_until

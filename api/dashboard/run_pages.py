@@ -1,0 +1,164 @@
+"""The pages of runs: the list with its filters, one run, and what can be done with them."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import flask
+from flask import request
+
+from api.dashboard import internal_api
+from api.dashboard.internal_api import ApiRefused, segment
+from api.dashboard.pages import POLL_MS, redirect, render_page
+from api.dashboard.sessions import Session, Sessions, logged_in_caller
+from api.dashboard.timeline import build_timeline
+from shared.domain.access.caller import Caller
+from shared.domain.status import ExecutionStatus
+from shared.errors import ValidationFailed
+
+PAGE_ROWS: Final = "50"
+_RUN_POLL_MIN_MS: Final = 500
+_RUN_POLL_MAX_MS: Final = 5_000
+_SELECTED_MAX: Final = 200
+_SKIPPED: Final = frozenset({HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+"""What a selected run may have become meanwhile: it is counted as skipped."""
+
+
+def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
+    """Add the pages of runs to the blueprint."""
+
+    @blp.route("/ui/runs")
+    def runs() -> flask.Response:
+        """Get the page of the runs that match the filters of the address."""
+        session: Session = flask.g.session
+        filters = [(name, value) for name, value in request.args.items(multi=True) if value and name != "done"]
+        error, found = None, dict[str, Any](executions=[], next_cursor=None)
+        try:
+            query = [("limit", PAGE_ROWS), *_without(filters, "limit")]
+            found = internal_api.get(logged_in_caller(), "/executions", query)
+        except ApiRefused as refused:
+            if refused.status != HTTPStatus.BAD_REQUEST:
+                raise
+            error = str(refused)
+        next_query = urlencode([*_without(filters, "cursor"), ("cursor", found["next_cursor"] or "")])
+        return render_page(
+            sessions,
+            session,
+            "runs.html",
+            poll_ms=POLL_MS,
+            runs=found["executions"],
+            next_query=next_query if found["next_cursor"] else None,
+            filters=dict(filters),
+            has_filter=any(name not in {"cursor", "order"} for name, _ in filters),
+            statuses=list(ExecutionStatus),
+            status_links=_status_links(filters),
+            counts=_counts(logged_in_caller()),
+            error=error,
+            done=request.args.get("done"),
+            status=HTTPStatus.OK if error is None else HTTPStatus.BAD_REQUEST,
+        )
+
+    @blp.route("/ui/runs", methods=["POST"])
+    def act_on_selected() -> flask.Response:
+        """Cancel or retry the runs that were selected on the page, one after the other."""
+        action = request.form.get("action", "")
+        selected = request.form.getlist("execution_id")[:_SELECTED_MAX]
+        if action not in {"cancel", "retry"}:
+            raise ValidationFailed("the action must be cancel or retry")
+        done = _act_on(logged_in_caller(), action, selected)
+        query = request.form.get("query", "")
+        return redirect(f"/ui/runs?{query}{'&' if query else ''}{urlencode({'done': done})}")
+
+    _add_run(blp, sessions)
+
+
+def _add_run(blp: flask.Blueprint, sessions: Sessions) -> None:
+    @blp.route("/ui/runs/<execution_id>")
+    def run(execution_id: str) -> flask.Response:
+        """Get the page of one run."""
+        session: Session = flask.g.session
+        caller = logged_in_caller()
+        view = internal_api.get(caller, f"/executions/{segment(execution_id)}")
+        hint_ms = view.get("poll_after_ms")
+        return render_page(
+            sessions,
+            session,
+            "run.html",
+            poll_ms=None if hint_ms is None else min(max(hint_ms, _RUN_POLL_MIN_MS), _RUN_POLL_MAX_MS),
+            run=view,
+            timeline=build_timeline(view, datetime.now(UTC)),
+            input=internal_api.get_if_shown(caller, f"/executions/{execution_id}/input"),
+            retries=_retries(caller, execution_id),
+            has_basket=internal_api.get_if_shown(caller, f"/baskets/{segment(view['basket_name'])}") is not None,
+        )
+
+    @blp.route("/ui/runs/<execution_id>/cancel", methods=["POST"])
+    def cancel(execution_id: str) -> flask.Response:
+        """Cancel a run."""
+        body = {"reason": "cancelled on the dashboard"}
+        internal_api.send(logged_in_caller(), "POST", f"/executions/{segment(execution_id)}/cancel", body=body)
+        return redirect(f"/ui/runs/{execution_id}")
+
+    @blp.route("/ui/runs/<execution_id>/retry", methods=["POST"])
+    def retry(execution_id: str) -> flask.Response:
+        """Retry a run that is over, from the step that failed or from its start."""
+        reply = internal_api.send(
+            logged_in_caller(),
+            "POST",
+            f"/executions/{segment(execution_id)}/retry",
+            body={"from": request.form.get("from", "failed")},
+            HTTP_IDEMPOTENCY_KEY=_key_of_form(),
+        )
+        return redirect(f"/ui/runs/{reply['execution_id']}")
+
+
+def _act_on(caller: Caller, action: str, selected: Sequence[str]) -> str:
+    outcomes: Counter[str] = Counter()
+    for execution_id in selected:
+        try:
+            internal_api.send(caller, "POST", f"/executions/{segment(execution_id)}/{action}", body={})
+            outcomes["done"] += 1
+        except ApiRefused as refused:
+            if refused.status not in _SKIPPED:
+                raise
+            outcomes["skipped"] += 1
+    word = "cancelled" if action == "cancel" else "retried"
+    skipped = f", {outcomes['skipped']} skipped" if outcomes["skipped"] else ""
+    return f"{outcomes['done']} {word}{skipped}"
+
+
+def _retries(caller: Caller, execution_id: str) -> Sequence[Mapping[str, Any]]:
+    query = [("retry_of", execution_id), ("limit", "20")]
+    found: Sequence[Mapping[str, Any]] = internal_api.get(caller, "/executions", query)["executions"]
+    return found
+
+
+def _status_links(filters: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str, bool]]:
+    """Return (status, query, is chosen) for the links above the list."""
+    others = [(name, value) for name, value in filters if name not in {"status", "cursor"}]
+    chosen = {value for name, value in filters if name == "status"}
+    one_status = [
+        (each, urlencode([*others, ("status", each)]), {each} == chosen) for each in map(str, ExecutionStatus)
+    ]
+    return [("all", urlencode(others), not chosen), *one_status]
+
+
+def _counts(caller: Caller) -> Mapping[str, int]:
+    """Return how many runs have each status; of those that are over, in the last 24 h."""
+    counts: Mapping[str, int] = internal_api.get(caller, "/executions/stats")["by_status"]
+    return counts
+
+
+def _without(pairs: Sequence[tuple[str, str]], name: str) -> Sequence[tuple[str, str]]:
+    return [pair for pair in pairs if pair[0] != name]
+
+
+def _key_of_form() -> str:
+    """Return the idempotency key that the page has put into its form: a form that is sent twice makes one run."""
+    return request.form.get("form_key") or secrets.token_hex(8)

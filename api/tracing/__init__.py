@@ -1,0 +1,1 @@
+"""Spans of requests, if tracing is on (docs/tracing.md)."""

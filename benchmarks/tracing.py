@@ -1,0 +1,130 @@
+"""``python -m benchmarks.tracing``: what tracing costs a run, in CPU of the API and the workers, by pairs.
+
+Systems with tracing off and with every trace exported run side by side, with ``--beside`` an older build too. In each
+round each accepts and drains the same number of runs, in both orders. The receiver is a process of its own and is not
+counted. It fails only if something broke.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from benchmarks.harness.builds import THIS_BUILD, Build
+from benchmarks.harness.http_dialects import BUCKET
+from benchmarks.harness.load_generator import BenchmarkError
+from benchmarks.harness.measurements import burst
+from benchmarks.harness.report import print_progress
+from benchmarks.harness.systems import SystemUnderTest
+from compose.embedded.group_reaper import GroupReaper
+from compose.operator_error import OperatorError
+
+_OFF: Final = "off"
+_ON: Final = "on, all traces"
+_BEFORE: Final = "build before"
+_NOT_COUNTED: Final = frozenset({"in all", "redis", "mongod"})
+
+
+class _Receiver(BaseHTTPRequestHandler):
+    """Takes exports and forgets them."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        """Read the request and reply that all is well."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing."""
+
+
+def _receive(port: Connection) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Receiver)
+    port.send(server.server_port)
+    server.serve_forever()
+
+
+def _cost_us(system: SystemUnderTest, runs: int) -> float:
+    figures = burst(system, runs)
+    costs = [(*name.partition(" CPU ")[1:], cost) for name, cost in figures.items()]
+    return sum(cost for is_cost, part, cost in costs if is_cost and part not in _NOT_COUNTED)
+
+
+def measure(systems: dict[str, SystemUnderTest], *, rounds: int, runs: int) -> dict[str, list[float]]:
+    """Return the µs of CPU of a run in each system, a figure for each round."""
+    costs: dict[str, list[float]] = {name: [] for name in systems}
+    for system in systems.values():
+        burst(system, runs)  # warms up
+    for number in range(rounds):
+        names: Sequence[str] = list(systems) if number % 2 == 0 else list(systems)[::-1]
+        for name in names:
+            costs[name].append(_cost_us(systems[name], runs))
+        print_progress(f"round {number + 1} of {rounds}")
+    return costs
+
+
+def _print(costs: dict[str, list[float]]) -> None:
+    console = Console(width=118, highlight=False)
+    for name, other in ((_ON, _OFF), (_OFF, _BEFORE)):
+        if name in costs and other in costs:
+            ratios = [one / another for one, another in zip(costs[name], costs[other], strict=True)]
+            medians = f"{statistics.median(costs[name]):,.0f} / {statistics.median(costs[other]):,.0f} µs"
+            spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            console.print(f"tracing {name} / {other}: {medians} of CPU a run, ratio {spread}")
+
+
+def main() -> int:
+    """Measure and print; return 0, or 1 if something broke."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tracing", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9, help="how often all are measured (9)")
+    parser.add_argument("--runs", type=int, default=1_500, help="runs a round (1500)")
+    parser.add_argument("--beside", type=Path, help="a checkout of a build before, with its .venv")
+    parser.add_argument("--quick", action="store_true", help="a short form")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.runs = 2, 300
+    port, child_port = multiprocessing.Pipe(duplex=False)
+    receiver = multiprocessing.Process(target=_receive, args=(child_port,), daemon=True)
+    receiver.start()
+    try:
+        with ExitStack() as stack:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
+            reaper = stack.enter_context(GroupReaper())
+            builds = {_OFF: THIS_BUILD, _ON: THIS_BUILD}
+            if options.beside is not None:
+                builds[_BEFORE] = Build.at(options.beside)
+            systems = {}
+            for number, (name, build) in enumerate(builds.items()):
+                endpoint = f"http://127.0.0.1:{port.recv()}" if name == _ON else ""
+                system = SystemUnderTest(
+                    BUCKET, root / str(number), reaper, build=build, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint
+                )
+                stack.callback(system.close)
+                system.start()
+                systems[name] = system
+            costs = measure(systems, rounds=options.rounds, runs=options.runs)
+    except (BenchmarkError, OperatorError, RuntimeError, OSError) as broken:
+        sys.stderr.write(f"tracing: {broken}\n{getattr(broken, 'fix', '')}\n")
+        return 1
+    finally:
+        receiver.terminate()
+    _print(costs)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Ids of traces and spans (W3C trace context), derived from what is stored, so that no process must tell another.
+
+The span of attempt 2 of a step has the same id whichever process computes it. So a rescue links to the attempt of a
+worker that was killed, and the reconciler can export the span of that attempt itself.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+_SAMPLED: Final = 1
+_SPAN_BYTES: Final = 8
+_TRACE_BYTES: Final = 16
+_PARTS_MIN: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """A span's place: the ids of its trace and of itself, and whether it is exported."""
+
+    trace_id: int
+    span_id: int
+    is_sampled: bool = True
+
+    @property
+    def traceparent(self) -> str:
+        """The header that makes this span the parent of what a callee does."""
+        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{int(self.is_sampled):02x}"
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """The fields of the log lines that belong to this span."""
+        return {"trace_id": f"{self.trace_id:032x}", "span_id": f"{self.span_id:016x}"}
+
+    def child(self, span_id: int) -> TraceContext:
+        """Return the context of another span of the same trace."""
+        return TraceContext(self.trace_id, span_id, self.is_sampled)
+
+
+def parse_traceparent(header: str | None) -> TraceContext | None:
+    """Return the context that a W3C ``traceparent`` names; None if there is none or it is invalid."""
+    parts = (header or "").split("-")
+    try:
+        version, trace_id, span_id, flags = parts[0], int(parts[1], 16), int(parts[2], 16), int(parts[3], 16)
+    except (IndexError, ValueError):
+        return None
+    if version == "ff" or not trace_id or not span_id or len(parts) < _PARTS_MIN:
+        return None
+    return TraceContext(trace_id, span_id, bool(flags & _SAMPLED))
+
+
+def new_span_id() -> int:
+    """Return a random span id."""
+    return int.from_bytes(secrets.token_bytes(_SPAN_BYTES), "big") or 1
+
+
+def new_trace_id() -> int:
+    """Return a random trace id."""
+    return int.from_bytes(secrets.token_bytes(_TRACE_BYTES), "big") or 1
+
+
+def trace_id_of(execution_id: str, traceparent: str | None) -> int:
+    """Return the trace id of a run: that of its ``traceparent``, or one derived from its id."""
+    parent = parse_traceparent(traceparent)
+    return _digest(execution_id, _TRACE_BYTES) if parent is None else parent.trace_id
+
+
+def run_span_id(execution_id: str) -> int:
+    """Return the id of the span of a whole run."""
+    return _digest(execution_id, _SPAN_BYTES)
+
+
+def attempt_span_id(execution_id: str, step_id: str, claim: int) -> int:
+    """Return the id of the span of one attempt of a step."""
+    return _digest(f"{execution_id}/{step_id}/{claim}", _SPAN_BYTES)
+
+
+def wait_span_id(execution_id: str, step_id: str, claim: int) -> int:
+    """Return the id of the span of the wait in the queue before an attempt."""
+    return _digest(f"{execution_id}/{step_id}/{claim}/wait", _SPAN_BYTES)
+
+
+def _digest(text: str, size: int) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=size).digest(), "big") or 1
