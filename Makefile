@@ -33,14 +33,14 @@ CLIENT := tests/bucket_client tests/docs/test_robust_programs.py tests/docs/test
 BUCKETD := tests/integration/compose tests/docs/test_agents.py tests/acceptance/test_redis_servers.py
 TRUST := tests/trust $(addprefix tests/integration/api/,auth audit integrations limits) \
     $(foreach name,data_rotation erase marked_fields sealed_payloads,tests/acceptance/test_$(name).py)
-OPS := tests/ops
+OPS := tests/ops $(addprefix tests/acceptance/test_,bulk_actions.py dead_letters.py)
 # The longest files come first, so that no process is left with one of them at the end.
 SLOW := $(addprefix tests/,unit/api/test_gunicorn.py acceptance/test_running.py integration/api/test_rest.py \
     acceptance/test_graphs.py acceptance/test_schedules.py)
 TRACING := tests/tracing
 UI := $(wildcard tests/browser) tests/integration/api/dashboard tests/acceptance/test_dashboard_actions.py
 TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) $(TRUST) $(OPS) $(TRACING) $(UI) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/)))) \
-    $(addprefix --ignore=,$(CLIENT) $(BUCKETD) $(TRUST) $(UI))
+    $(addprefix --ignore=,$(CLIENT) $(BUCKETD) $(TRUST) $(OPS) $(UI))
 PROCESSES ?= 3
 # Two files at a time, the longest first: most of the time they wait.
 LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)

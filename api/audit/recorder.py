@@ -36,6 +36,7 @@ from api.auth.audit_note import AuditNote
 from api.auth.client_address import client_address
 from api.auth.key_cache import KeyCache
 from api.auth.route_permissions import operations_by_rule
+from api.dashboard.route_names import DASHBOARD_ROUTES
 from api.http.middleware import AfterRoute, BeforeRoute
 from shared import fault_injection
 from shared.bootstrap import Services
@@ -94,6 +95,8 @@ class AuditRecorder:
             ):
                 return  # most polls end here
             key = request.url_rule.rule, request.method
+            if operations.get(key) in DASHBOARD_ROUTES:
+                return  # the routes that the page has called have their own events
             try:
                 if status == HTTPStatus.UNAUTHORIZED:
                     self._record_failed_log_in(operations.get(key))

@@ -32,7 +32,7 @@ METRIC: Final = re.compile(r"\bbucket_[a-z_]+")
 IS_INSTALLED: Final = shutil.which("prometheus") is not None
 _WINDOW: Final = re.compile(r"\[\d+m\]")
 _FASTER: Final = {
-    "BucketQueueOld": ("> 300", "> 3"), "BucketFeedLags": ("> 60", "> 5"), "BucketConsumerLags": ("> 3600", "> 2"),
+    "BucketQueueOld": ("> 300", "> 3"), "BucketFeedLags": ("> 60", "> 5"), "BucketConsumerLags": ("> 10000", "> 2"),
     "BucketDeadLetters": (">= 10", ">= 2"), "BucketWorkersLost": (">= 5", ">= 1"),
     "BucketStoreSlow": ("> 1", "> 100"),
 }  # fmt: skip

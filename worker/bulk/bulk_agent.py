@@ -130,9 +130,9 @@ class _BulkRun:
         return list_positions(self._services.database, self._integrator, self._action.query, size, after)
 
     def _do_page(self, state: BulkState, *, is_repeat: bool) -> None:
+        if state.page and self._action.kind is BulkActionKind.RETRY:
+            wait_for_room(self._services, self._ctx, self._check_not_stopped)
         for execution_id in state.page:
-            if self._action.kind is BulkActionKind.RETRY:
-                wait_for_room(self._services, self._ctx, self._check_not_stopped)
             outcome = self._try(partial(self._actions.act, execution_id, is_repeat=is_repeat))
             state.counts[outcome] += 1
             fault_injection.reach("worker.bulk_run_done")

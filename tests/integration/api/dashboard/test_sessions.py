@@ -152,6 +152,20 @@ def test_log_in_log_out_and_what_is_done_are_in_the_audit_in_the_name_of_the_key
     assert failed == 1
 
 
+def test_a_refused_right_is_in_the_audit_once_and_a_wrong_log_in_is_no_refused_right(dashboard: Dashboard) -> None:
+    run, key, visitor = dashboard.submit(), dashboard.key(Role.READER), dashboard.visitor()
+    visitor.log_in("bkt_wrong")
+    visitor.log_in(key["key"])
+    assert visitor.post(f"/ui/runs/{run}/cancel").status_code == 403
+
+    def denied() -> list[tuple[str, str]]:
+        stored = dashboard.services.database.collection("audit_pending").find({"action": "auth.denied"})
+        return [(event["subject"], event["object"]) for event in stored]
+
+    expected = [(f"key:{key['id']}", "POST /executions/{execution_id}/cancel")]
+    wait_until(lambda: denied() == expected, 5, f"not {denied()}")
+
+
 def test_behind_a_trusted_proxy_all_addresses_keep_its_prefix(dashboard: Dashboard) -> None:
     dashboard.app.config["BUCKET_TRUSTED_PROXIES"] = (ip_network("127.0.0.0/8"),)
     response = dashboard.visitor().get("/ui/runs", X_Forwarded_Prefix="/jobs")

@@ -88,6 +88,16 @@ def test_a_retry_waits_while_the_backlog_is_full(bench: WorkerHarness) -> None:
     assert results[0]["done"] == executions.count_documents({"retry_of": run.id}) == 1
 
 
+def test_a_backlog_that_does_not_get_shorter_is_not_waited_for_without_end(bench: WorkerHarness) -> None:
+    """The action may have the only slot, and then waits for what only its own end can bring."""
+    run = bench.accept(integrator=OWN)
+    run_bulk_action(bench.services, {"action": "cancel", "filter": {"basket": "bench"}}, begin(bench))
+    set_backlog_max(bench, 0)
+    result = run_bulk_action(bench.services, {"action": "retry", "filter": {"basket": "bench"}}, begin(bench))
+    assert result["done"] == 1
+    assert bench.services.database.collection("executions").count_documents({"retry_of": run.id}) == 1
+
+
 def test_one_that_waits_for_the_backlog_can_be_stopped(bench: WorkerHarness) -> None:
     bench.accept(integrator=OWN)
     run_bulk_action(bench.services, {"action": "cancel", "filter": {"basket": "bench"}}, begin(bench))
