@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: up test test-client test-bucketd test-trust test-ops test-ui test-tracing trust faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine bench-trust bench-tracing bench-ui flood setup clean help other-interpreter
+.PHONY: up test test-client test-bucketd test-trust test-worker test-ops test-ui test-tracing trust faults chaos check clients openapi examples fuzz doctor bench bench-hints bench-client bench-engine bench-trust bench-tracing bench-ui flood setup clean help other-interpreter
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 # Each interpreter is started, not only searched: a version manager leaves names on the PATH that do not start.
@@ -33,6 +33,7 @@ CLIENT := tests/bucket_client tests/docs/test_robust_programs.py tests/docs/test
 BUCKETD := tests/integration/compose tests/docs/test_agents.py tests/acceptance/test_redis_servers.py
 TRUST := tests/trust $(addprefix tests/integration/api/,auth audit integrations limits) \
     $(foreach name,data_rotation erase marked_fields sealed_payloads,tests/acceptance/test_$(name).py)
+WORKER := tests/integration/worker
 OPS := tests/ops $(addprefix tests/acceptance/test_,bulk_actions.py dead_letters.py)
 # The longest files come first, so that no process is left with one of them at the end.
 SLOW := $(addprefix tests/,unit/api/test_gunicorn.py acceptance/test_running.py integration/api/test_rest.py \
@@ -40,7 +41,7 @@ SLOW := $(addprefix tests/,unit/api/test_gunicorn.py acceptance/test_running.py 
 TRACING := tests/tracing
 UI := $(wildcard tests/browser) tests/integration/api/dashboard tests/acceptance/test_dashboard_actions.py
 TESTS ?= $(SLOW) $(FAST) $(filter-out $(FAST) $(CLIENT) $(TRUST) $(OPS) $(TRACING) $(UI) tests/faults,$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/*/)))) \
-    $(addprefix --ignore=,$(CLIENT) $(BUCKETD) $(TRUST) $(OPS) $(UI))
+    $(addprefix --ignore=,$(CLIENT) $(BUCKETD) $(TRUST) $(WORKER) $(OPS) $(UI))
 PROCESSES ?= 3
 # Two files at a time, the longest first: most of the time they wait.
 LONGEST := $(foreach name,chaos workers fuzz redis replica_set defaults,tests/faults/test_$(name).py)
@@ -51,7 +52,7 @@ up: $(READY) ## runs redis-server, mongod, the API and a worker; one Ctrl-C stop
 	@exec $(BIN)/bucketd up $(ARGS)
 
 # Three files at a time, because they wait a lot; PROCESSES=0 runs one after the other, which a debugger needs.
-test: $(READY) ## runs all tests but test-client, test-bucketd, test-trust, test-ops, test-tracing, test-ui and the fault tests; starts its own servers and leaves no process running
+test: $(READY) ## runs all tests but test-client, test-bucketd, test-trust, test-worker, test-ops, test-tracing, test-ui and the fault tests; starts its own servers and leaves no process running
 	@$(BIN)/python -m pytest $(TESTS) -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-client: $(READY) ## tests the client, its command in a terminal, connectors, examples, the programs of the docs and the integration check
@@ -62,6 +63,9 @@ test-bucketd: $(READY) ## tests bucketd on real processes (make up, doctor, comm
 
 test-trust: $(READY) ## tests trust: keys, limits, the audit, sealed content; random requests of two integrators, made-up headers, a scan for secrets
 	@$(BIN)/python -m pytest $(TRUST) -q -n $(PROCESSES) --dist loadfile $(ARGS)
+
+test-worker: $(READY) ## tests the worker and the reconciler over real stores: steps, leases, checkpoints, bulk actions
+	@$(BIN)/python -m pytest $(WORKER) -q -n $(PROCESSES) --dist loadfile $(ARGS)
 
 test-ops: $(READY) ## tests what operators act on: the parts of health, workers, statistics, metrics and alerts, on real processes
 	@$(BIN)/python -m pytest $(OPS) -q -n 2 --dist loadfile $(ARGS)
