@@ -15,6 +15,7 @@ import orjson
 
 TTL_S: Final = 15
 """How long an entry lasts that is not renewed."""
+RECONCILERS_KEY: Final = "metrics:reconcilers"
 
 
 @dataclass(frozen=True, slots=True)

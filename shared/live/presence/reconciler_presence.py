@@ -13,10 +13,9 @@ import redis
 import structlog
 
 from shared.clock import boottime_s
-from shared.live.presence.presence_entry import TTL_S
+from shared.live.presence.presence_entry import RECONCILERS_KEY, TTL_S
 from shared.live.redis_client import drop_if_demoted
 
-RECONCILERS_KEY: Final = "metrics:reconcilers"
 RENEW_EVERY_S: Final = 5.0
 _LOOK_EVERY_S: Final = 1.0
 

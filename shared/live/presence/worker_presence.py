@@ -18,6 +18,7 @@ import redis
 from shared.clock import boottime_s
 from shared.domain.definitions.unavailability import Unavailability
 from shared.live.presence.presence_entry import (
+    RECONCILERS_KEY,
     TTL_S,
     PresentReconciler,
     PresentWorker,
@@ -26,7 +27,6 @@ from shared.live.presence.presence_entry import (
     decode_reconciler,
     decode_worker,
 )
-from shared.live.presence.reconciler_presence import RECONCILERS_KEY
 from shared.live.redis_client import drop_if_demoted
 
 PRESENCE_RENEW_EVERY_S: Final = 5.0
