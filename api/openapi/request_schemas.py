@@ -21,8 +21,10 @@ from shared.domain.bulk_action import TEXT_FILTERS, TEXT_MAX_CHARS, TIME_FILTERS
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.definitions.retry_policy import NAMED_RETRY_POLICIES, RETRY_POLICY_LIMITS
 from shared.domain.lifecycle.rerun import RetryFrom
+from shared.domain.status import ExecutionStatus
 
 _NULL: Final[JsonObject] = {"type": "null"}
+_STATUS: Final = "|".join(ExecutionStatus)
 _RETRY_SCHEMA: Final[JsonObject] = {
     "anyOf": [
         enum_of(*NAMED_RETRY_POLICIES),
@@ -112,7 +114,10 @@ _HAND_WRITTEN_SCHEMAS: Final[dict[str, JsonObject]] = {
                 "type": "object",
                 "description": "Which executions, as in GET /executions; all that are given must match.",
                 "properties": {
-                    "status": described(_FILTER_TEXT, "one or several statuses, with commas between"),
+                    "status": described(
+                        _FILTER_TEXT | matching(f"^(?:{_STATUS})(?:,(?:{_STATUS}))*$"),
+                        "one or several statuses, with commas between",
+                    ),
                     **dict.fromkeys(TEXT_FILTERS, _FILTER_TEXT),
                     **{name: {"type": "string", "format": "date-time"} for name in TIME_FILTERS},
                 },

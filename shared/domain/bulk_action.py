@@ -141,7 +141,7 @@ def _hint(name: object, known: Sequence[str]) -> str:
 
 
 def _text(value: Any) -> str:
-    if not (isinstance(value, str) and 0 < len(value) <= TEXT_MAX_CHARS and "\0" not in value):
+    if not (isinstance(value, str) and 0 < len(value) <= TEXT_MAX_CHARS):
         raise ValueError(f"must be a text of 1 to {TEXT_MAX_CHARS} characters")
     return value
 

@@ -100,8 +100,11 @@ def accepted_foreign_basket(request: MadeRequest, reply: Reply) -> bool:
 def execution_ids(request: MadeRequest, reply: Reply) -> Iterator[str]:
     """Yield the ids of the executions that a reply says something about.
 
-    A refusal may repeat the id that was asked for, and so may a list of those that were not found.
+    A refusal may repeat the id that was asked for, and so may a list of those that were not found. The input of a run
+    is what its own caller has sent: the filter of a bulk action may name a run that the caller does not see.
     """
+    if reply.is_success and request.operation.path.endswith("/input"):
+        return
     sent = request.sent_bytes()
     parsed = reply.json() if b'"not_found"' in reply.body else None
     body = reply.body

@@ -110,6 +110,11 @@ def test_each_route_is_closed_without_a_key_and_to_the_roles_that_the_guide_does
         path = re.sub("<[^>]+>", "abcdefghijkl", rule)
         if permission in {Permission.PUBLIC, Permission.OPTIONAL}:
             continue
+        if permission is Permission.SESSION:  # pages: to the log-in, or refused
+            reply = api.call(method, path, api.keys[Role.ADMIN]["key"])
+            assert reply.status_code in {200, 303, 403, 404}, (method, path)
+            assert reply.status_code != 200 or path == "/ui/login", "no key opens a page without a session"
+            continue
         assert api.call(method, path).status_code == 401, (method, path)
         for role, key in api.keys.items():
             assert api.keys[role]["role"] == role
