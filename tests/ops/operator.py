@@ -40,12 +40,13 @@ class Operator:
             lambda: all(self.part(name)["status"] == status for _ in range(MANY)), within_s, f"{name} is {status}"
         )
         if status != "healthy":
-            wait_until(lambda: name in self.parts_down(), 5, f"the dashboard says so of {name}")
+            wait_until(lambda: name in self.parts_down(), 20, f"the dashboard says so of {name}")
         return self.part(name)["detail"]
 
     def parts_down(self) -> set[str]:
         """Return the parts of which the overview of the dashboard says that they are not well."""
-        page = requests.get(f"{self.stack.url}/", timeout=5)
+        # Until a frozen store is known to be away, each of the page's reads waits for it.
+        page = requests.get(f"{self.stack.url}/", timeout=30)
         assert page.status_code == 200, page.text
         return set(re.findall(r'<li data-key="(\w+)" class="down">', page.text))
 
