@@ -16,6 +16,7 @@ from api.dashboard.basket_graph import draw, steps_of
 from api.dashboard.internal_api import ApiRefused, segment
 from api.dashboard.pages import redirect, render_page
 from api.dashboard.run_form import FormField, InvalidField, fields_of, parse_fields, parse_json, to_json
+from api.dashboard.selected_rows import idempotency_key
 from api.dashboard.sessions import Sessions, logged_in_caller
 from shared.domain.access.caller import Caller
 from shared.ids import EXECUTION_ID_PATTERN
@@ -95,7 +96,7 @@ def _add_run_form(blp: flask.Blueprint, sessions: Sessions) -> None:
                 "POST",
                 "/run-basket",
                 body={"basket_name": name, "input_data": given},
-                HTTP_IDEMPOTENCY_KEY=sent.get("form_key") or secrets.token_hex(8),
+                HTTP_IDEMPOTENCY_KEY=idempotency_key(),
             )
         except (InvalidField, ApiRefused) as error:
             if isinstance(error, ApiRefused) and error.status not in _FAULTS_OF_INPUT:

@@ -12,6 +12,7 @@ from flask import request
 
 from api.dashboard import internal_api
 from api.dashboard.pages import redirect, render_page
+from api.dashboard.selected_rows import idempotency_key
 from api.dashboard.sessions import Sessions, logged_in_caller
 from shared.errors import ValidationFailed
 
@@ -44,7 +45,7 @@ def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
                 "/executions/actions",
                 integrator,
                 body,
-                HTTP_IDEMPOTENCY_KEY=request.form.get("form_key") or secrets.token_hex(8),
+                HTTP_IDEMPOTENCY_KEY=idempotency_key(),
             )
             return redirect(f"/ui/runs/{reply['execution_id']}")
         counting = internal_api.send(caller, "POST", "/executions/actions", integrator, body | {"dry_run": True})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -12,8 +11,9 @@ import flask
 from flask import request
 
 from api.dashboard import internal_api
-from api.dashboard.internal_api import ApiRefused, segment
+from api.dashboard.internal_api import segment
 from api.dashboard.pages import POLL_MS, redirect, render_page
+from api.dashboard.selected_rows import post_each
 from api.dashboard.sessions import Session, Sessions, logged_in_caller
 from shared.domain.access.caller import Permission
 from shared.errors import ValidationFailed
@@ -22,8 +22,6 @@ _NEWEST: Final = [("limit", "8")]
 _FAILED: Final = [("limit", "100"), ("status", "failed")]
 _FAILING_SHOWN: Final = 6
 _LETTERS: Final = "100"
-_SELECTED_MAX: Final = 200
-_GONE: Final = frozenset({HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 
 
 def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
@@ -83,7 +81,6 @@ def _add_dead_letters(blp: flask.Blueprint, sessions: Sessions) -> None:
             "dead_letters.html",
             poll_ms=POLL_MS,
             groups=_by_error(found["dead_letters"]),
-            count=len(found["dead_letters"]),
             next_query=next_query if found["next_cursor"] else None,
             filters=dict(filters),
             done=request.args.get("done"),
@@ -93,20 +90,12 @@ def _add_dead_letters(blp: flask.Blueprint, sessions: Sessions) -> None:
     @blp.route("/ui/dead-letters", methods=["POST"])
     def act_on_selected_letters() -> flask.Response:
         """Requeue or dismiss the dead letters that were selected, one after the other."""
-        action, caller = request.form.get("action", ""), logged_in_caller()
-        if action not in {"requeue", "dismiss"}:
+        action = request.form.get("action", "")
+        word = {"requeue": "requeued", "dismiss": "dismissed"}.get(action)
+        if word is None:
             raise ValidationFailed("the action must be requeue or dismiss")
-        done = skipped = 0
-        for letter_id in request.form.getlist("letter_id")[:_SELECTED_MAX]:
-            try:
-                internal_api.send(caller, "POST", f"/dead-letters/{segment(letter_id)}/{action}", body={})
-                done += 1
-            except ApiRefused as refused:
-                if refused.status not in _GONE:
-                    raise
-                skipped += 1
-        word = "requeued" if action == "requeue" else "dismissed"
-        text = f"{done} {word}" + (f", {skipped} skipped" if skipped else "")
+        paths = (f"/dead-letters/{segment(each)}/{action}" for each in request.form.getlist("letter_id"))
+        text = post_each(logged_in_caller(), paths, word)
         return redirect(f"/ui/dead-letters?{urlencode({'done': text})}")
 
     @blp.route("/ui/dead-letters/<letter_id>/requeue", methods=["POST"])

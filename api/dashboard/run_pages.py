@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -16,6 +14,7 @@ from flask import request
 from api.dashboard import internal_api
 from api.dashboard.internal_api import ApiRefused, segment
 from api.dashboard.pages import POLL_MS, redirect, render_page
+from api.dashboard.selected_rows import idempotency_key, post_each
 from api.dashboard.sessions import Session, Sessions, logged_in_caller
 from api.dashboard.timeline import build_timeline
 from shared.domain.access.caller import Caller
@@ -25,9 +24,6 @@ from shared.errors import ValidationFailed
 PAGE_ROWS: Final = "50"
 _RUN_POLL_MIN_MS: Final = 500
 _RUN_POLL_MAX_MS: Final = 5_000
-_SELECTED_MAX: Final = 200
-_SKIPPED: Final = frozenset({HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
-"""What a selected run may have become meanwhile: it is counted as skipped."""
 
 
 def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
@@ -56,7 +52,6 @@ def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
             next_query=next_query if found["next_cursor"] else None,
             filters=dict(filters),
             has_filter=any(name not in {"cursor", "order"} for name, _ in filters),
-            statuses=list(ExecutionStatus),
             status_links=_status_links(filters),
             counts=_counts(logged_in_caller()),
             error=error,
@@ -68,10 +63,11 @@ def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
     def act_on_selected() -> flask.Response:
         """Cancel or retry the runs that were selected on the page, one after the other."""
         action = request.form.get("action", "")
-        selected = request.form.getlist("execution_id")[:_SELECTED_MAX]
-        if action not in {"cancel", "retry"}:
+        word = {"cancel": "cancelled", "retry": "retried"}.get(action)
+        if word is None:
             raise ValidationFailed("the action must be cancel or retry")
-        done = _act_on(logged_in_caller(), action, selected)
+        paths = (f"/executions/{segment(each)}/{action}" for each in request.form.getlist("execution_id"))
+        done = post_each(logged_in_caller(), paths, word)
         query = request.form.get("query", "")
         return redirect(f"/ui/runs?{query}{'&' if query else ''}{urlencode({'done': done})}")
 
@@ -113,24 +109,9 @@ def _add_run(blp: flask.Blueprint, sessions: Sessions) -> None:
             "POST",
             f"/executions/{segment(execution_id)}/retry",
             body={"from": request.form.get("from", "failed")},
-            HTTP_IDEMPOTENCY_KEY=_key_of_form(),
+            HTTP_IDEMPOTENCY_KEY=idempotency_key(),
         )
         return redirect(f"/ui/runs/{reply['execution_id']}")
-
-
-def _act_on(caller: Caller, action: str, selected: Sequence[str]) -> str:
-    outcomes: Counter[str] = Counter()
-    for execution_id in selected:
-        try:
-            internal_api.send(caller, "POST", f"/executions/{segment(execution_id)}/{action}", body={})
-            outcomes["done"] += 1
-        except ApiRefused as refused:
-            if refused.status not in _SKIPPED:
-                raise
-            outcomes["skipped"] += 1
-    word = "cancelled" if action == "cancel" else "retried"
-    skipped = f", {outcomes['skipped']} skipped" if outcomes["skipped"] else ""
-    return f"{outcomes['done']} {word}{skipped}"
 
 
 def _retries(caller: Caller, execution_id: str) -> Sequence[Mapping[str, Any]]:
@@ -149,16 +130,11 @@ def _status_links(filters: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str
     return [("all", urlencode(others), not chosen), *one_status]
 
 
-def _counts(caller: Caller) -> Mapping[str, int]:
-    """Return how many runs have each status; of those that are over, in the last 24 h."""
-    counts: Mapping[str, int] = internal_api.get(caller, "/executions/stats")["by_status"]
-    return counts
+def _counts(caller: Caller) -> Mapping[str, int] | None:
+    """Return how many runs have each status, of those that are over in the last 24 h; None while a store is away."""
+    stats = internal_api.get_if_there(caller, "/executions/stats")
+    return None if stats is None else stats["by_status"]
 
 
 def _without(pairs: Sequence[tuple[str, str]], name: str) -> Sequence[tuple[str, str]]:
     return [pair for pair in pairs if pair[0] != name]
-
-
-def _key_of_form() -> str:
-    """Return the idempotency key that the page has put into its form: a form that is sent twice makes one run."""
-    return request.form.get("form_key") or secrets.token_hex(8)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from shared.domain.status import StepStatus
+
 _ENDS: Final[Mapping[str, str]] = {
     "step.completed": "completed",
     "step.failed": "failed",
@@ -16,6 +18,7 @@ _ENDS: Final[Mapping[str, str]] = {
     "step.worker_lost": "lost",
 }
 """What the end of an attempt is called, by the event that ends it."""
+_WAITING: Final = frozenset({StepStatus.WAITING, StepStatus.READY})
 _WIDTH: Final = 1_000.0
 _WIDTH_MIN: Final = 4.0
 
@@ -82,7 +85,7 @@ def _bars(
             since, is_running = at, False
     if is_running:
         yield "running", f"attempt {attempt} runs", since, ended_at
-    elif status in {"ready", "retrying", "waiting", "pending", "queued"} and ended_at > since:
+    elif status in _WAITING and ended_at > since:
         yield "waiting", "waits", since, ended_at
 
 

@@ -53,7 +53,7 @@ class Visitor:
         return [each for each in self._faults if not any(re.search(known, each) for known in self._expected)]
 
     def expect_errors(self, *patterns: str) -> None:
-        """Say which faults this test provokes."""
+        """Expect these faults, which the test provokes itself."""
         self._expected += patterns
 
     def open(self, path: str) -> int:

@@ -29,7 +29,6 @@ ROOT: Final = Path(__file__).parents[2]
 RULES: Final = ROOT / "ops" / "prometheus" / "rules.yml"
 BOARD: Final = ROOT / "ops" / "grafana" / "bucket.json"
 METRIC: Final = re.compile(r"\bbucket_[a-z_]+")
-IS_INSTALLED: Final = shutil.which("prometheus") is not None
 _WINDOW: Final = re.compile(r"\[\d+m\]")
 _FASTER: Final = {
     "BucketQueueOld": ("> 300", "> 3"), "BucketFeedLags": ("> 60", "> 5"), "BucketConsumerLags": ("> 10000", "> 2"),
@@ -94,6 +93,8 @@ def _is_ready(url: str) -> bool:
 @contextmanager
 def running_prometheus(stack: Stack, root: Path, group_reaper: GroupReaper) -> Iterator[Prometheus]:
     """Run a Prometheus that scrapes the API of ``stack``, with its data and its rules in ``root``."""
+    program = shutil.which("prometheus")
+    assert program is not None, "prometheus is missing: apt-get install prometheus"
     rules, config = root / "rules.yml", root / "prometheus.yml"
     rules.write_text(yaml.safe_dump(faster_rules()), encoding="utf-8")
     scrape = {
@@ -112,7 +113,7 @@ def running_prometheus(stack: Stack, root: Path, group_reaper: GroupReaper) -> I
         address = f"127.0.0.1:{port.getsockname()[1]}"
         url = f"http://{address}"
         argv = (
-            shutil.which("prometheus") or "prometheus",
+            program,
             f"--config.file={config}",
             f"--storage.tsdb.path={root / 'data'}",
             f"--web.listen-address={address}",

@@ -13,15 +13,12 @@ import requests
 from compose.embedded.group_reaper import GroupReaper
 from tests.api_client import AGENTS, RunClient
 from tests.ops.operator import Operator
-from tests.ops.prometheus import BOARD, IS_INSTALLED, METRIC, RULES, Prometheus, running_prometheus
+from tests.ops.prometheus import BOARD, METRIC, RULES, Prometheus, running_prometheus
 from tests.provider_stub import ProviderStub, Reply
 from tests.stack import Stack
 from tests.waiting import wait_until
 
-pytestmark = [
-    pytest.mark.skipif(not IS_INSTALLED, reason="prometheus is not installed (apt-get install prometheus)"),
-    pytest.mark.timeout(180),
-]
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
