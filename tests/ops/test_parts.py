@@ -80,6 +80,10 @@ def test_a_redis_that_is_full_is_named(operator: Operator) -> None:
         health = operator.get("/health")
         assert (health["status"], health["services"]["workers"]) == ("degraded", "disconnected")
         assert health["parts"]["workers"]["status"] == "unknown"
+        runs = requests.get(f"{operator.stack.url}/ui/runs", timeout=30)
+        assert (runs.status_code, 'class="count"' in runs.text) == (200, False), (
+            "shown, without counts that are not known"
+        )
         refused = requests.get(f"{operator.stack.url}/executions/stats", timeout=5)
         assert (refused.status_code, refused.json()["error_code"]) == (503, "unavailable"), "zeros would be wrong"
     finally:
