@@ -208,5 +208,5 @@ def test_a_missing_extra_is_named_and_tracing_is_off() -> None:
         "print(open_tracer('worker', {'OTEL_EXPORTER_OTLP_ENDPOINT': 'http://127.0.0.1:9'}))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert "bucket[otel]" in done.stdout
+    assert "packages of the extra otel" in done.stdout
     assert done.stdout.splitlines()[-1] == "None"

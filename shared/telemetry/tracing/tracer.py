@@ -59,7 +59,7 @@ def open_tracer(role: str, environ: Mapping[str, str]) -> Tracer | None:
         from shared.telemetry.tracing.span_export import OtlpSink  # imports OpenTelemetry: only if it is used
     except ImportError as error:
         structlog.get_logger().warning(
-            "tracing is off: OTEL_EXPORTER_OTLP_ENDPOINT is set, but the extra is missing; pip install 'bucket[otel]'",
+            "tracing is off: OTEL_EXPORTER_OTLP_ENDPOINT is set, but the packages of the extra otel are not installed",
             reason=str(error),
         )
         return None
