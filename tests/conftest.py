@@ -25,6 +25,7 @@ from compose.embedded.managed_process import Child
 from compose.embedded.process_plan import ChildPlan
 from shared.telemetry import logging_setup
 from tests.stack import Stack
+from tests.stall_watch import RepeatAfterStall
 
 # By default an example that takes longer than 200 ms fails, but a pause of the machine is no fault of the tested code.
 hypothesis_settings.register_profile("bucket", deadline=None)
@@ -36,6 +37,14 @@ _MEMORY_DIR: Final = Path("/dev/shm")  # noqa: S108 -- the private directories b
 _MEMORY_MIN_BYTES: Final = 4 * 1024**3
 if _MEMORY_DIR.is_dir() and shutil.disk_usage(_MEMORY_DIR).free > _MEMORY_MIN_BYTES:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY_DIR))
+
+
+_REPEAT_AFTER_STALL: Final = RepeatAfterStall()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Run a test that failed during a stall of the machine once more."""
+    config.pluginmanager.register(_REPEAT_AFTER_STALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +89,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory, group_reaper: GroupReaper)
     sockets = socket_dir.make_socket_dir()
     plans = (embedded.redis_plan(sockets, data / "redis"), embedded.mongod_plan(sockets, data / "mongod"))
     with _running(plans, data, group_reaper):
-        yield Servers(sockets)
+        running = Servers(sockets)
+        _REPEAT_AFTER_STALL.watch.watch_store(running.mongodb_url("admin"))
+        yield running
+        _REPEAT_AFTER_STALL.watch.watch_store(None)
     socket_dir.remove_socket_dir(sockets)
 
 

@@ -40,7 +40,8 @@ _READ_UNAVAILABLE: Final = "MongoDB does not answer; send the same request again
 _INDEX_TIMEOUT_S: Final = 30.0
 _SELECTION_STEP_S: Final = 0.5
 _SERVER_CHECK_VALID_S: Final = 0.1
-_PING_TIMEOUT_S: Final = 0.5
+# A pause of the store or the machine that is shorter is no outage; with more, a 503 would come later than in a second.
+_PING_TIMEOUT_S: Final = 0.8
 _TOO_LARGE_CODES: Final = frozenset({10334, 17280, 17419, 17420})
 
 _Document = dict[str, Any]
@@ -119,7 +120,7 @@ class Database:
         return self._last_reply_at > moment
 
     def read_server_time(self) -> datetime:
-        """Return the primary's own time, in about half a second at most; it calls MongoDB also if ``is_away``."""
+        """Return the primary's own time, within a second; it calls MongoDB also if ``is_away``."""
         try:
             with translate_errors():
                 self.check_server()
