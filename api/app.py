@@ -109,7 +109,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
         *trust.blueprints(),
         metrics=health.metrics_blueprint(services.redis, monitor, FleetStateMetrics(services, stats, parts)),
     )
-    app.register_blueprint(dashboard.blueprint(Sessions(services, trust.keys), trust.record))
+    app.register_blueprint(dashboard.blueprint(Sessions(services, trust.keys), trust.record, settings.trace_url))
     trust.install(app, hooks, everyone)
     return app, partial(
         start_background,

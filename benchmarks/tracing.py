@@ -1,8 +1,9 @@
 """``python -m benchmarks.tracing``: what tracing costs a run, in CPU of the API and the workers, by pairs.
 
-Systems with tracing off and with every trace exported run side by side, with ``--beside`` an older build too. In each
-round each accepts and drains the same number of runs, in both orders. The receiver is a process of its own and is not
-counted. It fails only if something broke.
+Systems with tracing off and with every trace exported run side by side, with ``--beside`` an older build too. Each
+round starts them anew, because two processes of the same code differ for as long as they live; then they accept and
+drain the same number of runs in turns, in both orders. The receiver is a process of its own and is not counted. It
+fails only if something broke.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _OFF: Final = "off"
 _ON: Final = "on, all traces"
 _BEFORE: Final = "build before"
 _NOT_COUNTED: Final = frozenset({"in all", "redis", "mongod"})
+_TURNS: Final = 6
+"""How often all are measured with the same processes; often and shortly, against noise."""
 
 
 class _Receiver(BaseHTTPRequestHandler):
@@ -64,17 +67,32 @@ def _cost_us(system: SystemUnderTest, runs: int) -> float:
     return sum(cost for is_cost, part, cost in costs if is_cost and part not in _NOT_COUNTED)
 
 
-def measure(systems: dict[str, SystemUnderTest], *, rounds: int, runs: int) -> dict[str, list[float]]:
-    """Return the µs of CPU of a run in each system, a figure for each round."""
+def measure(systems: dict[str, SystemUnderTest], *, turns: int, runs: int) -> dict[str, float]:
+    """Return the µs of CPU of a run in each system, the mean of ``turns`` measurements."""
     costs: dict[str, list[float]] = {name: [] for name in systems}
     for system in systems.values():
         burst(system, runs)  # warms up
-    for number in range(rounds):
+    for number in range(turns):
         names: Sequence[str] = list(systems) if number % 2 == 0 else list(systems)[::-1]
         for name in names:
             costs[name].append(_cost_us(systems[name], runs))
-        print_progress(f"round {number + 1} of {rounds}")
-    return costs
+    return {name: statistics.fmean(each) for name, each in costs.items()}
+
+
+def _measure_anew(builds: dict[str, Build], receiver_port: int, *, turns: int, runs: int) -> dict[str, float]:
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
+        reaper = stack.enter_context(GroupReaper())
+        systems = {}
+        for number, (name, build) in enumerate(builds.items()):
+            endpoint = f"http://127.0.0.1:{receiver_port}" if name == _ON else ""
+            system = SystemUnderTest(
+                BUCKET, root / str(number), reaper, build=build, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint
+            )
+            stack.callback(system.close)
+            system.start()
+            systems[name] = system
+        return measure(systems, turns=turns, runs=runs)
 
 
 def _print(costs: dict[str, list[float]]) -> None:
@@ -90,33 +108,27 @@ def _print(costs: dict[str, list[float]]) -> None:
 def main() -> int:
     """Measure and print; return 0, or 1 if something broke."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tracing", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="how often all are measured (9)")
-    parser.add_argument("--runs", type=int, default=1_500, help="runs a round (1500)")
+    parser.add_argument("--rounds", type=int, default=7, help="how often all are started anew and measured (7)")
+    parser.add_argument("--runs", type=int, default=500, help="runs a turn (500)")
     parser.add_argument("--beside", type=Path, help="a checkout of a build before, with its .venv")
     parser.add_argument("--quick", action="store_true", help="a short form")
     options = parser.parse_args()
+    turns = _TURNS
     if options.quick:
-        options.rounds, options.runs = 2, 300
+        options.rounds, turns = 2, 2
+    builds = {_OFF: THIS_BUILD, _ON: THIS_BUILD}
+    costs: dict[str, list[float]] = {}
     port, child_port = multiprocessing.Pipe(duplex=False)
     receiver = multiprocessing.Process(target=_receive, args=(child_port,), daemon=True)
     receiver.start()
     try:
-        with ExitStack() as stack:
-            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
-            reaper = stack.enter_context(GroupReaper())
-            builds = {_OFF: THIS_BUILD, _ON: THIS_BUILD}
-            if options.beside is not None:
-                builds[_BEFORE] = Build.at(options.beside)
-            systems = {}
-            for number, (name, build) in enumerate(builds.items()):
-                endpoint = f"http://127.0.0.1:{port.recv()}" if name == _ON else ""
-                system = SystemUnderTest(
-                    BUCKET, root / str(number), reaper, build=build, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint
-                )
-                stack.callback(system.close)
-                system.start()
-                systems[name] = system
-            costs = measure(systems, rounds=options.rounds, runs=options.runs)
+        if options.beside is not None:
+            builds[_BEFORE] = Build.at(options.beside)
+        receiver_port = port.recv()
+        for number in range(options.rounds):
+            for name, cost in _measure_anew(builds, receiver_port, turns=turns, runs=options.runs).items():
+                costs.setdefault(name, []).append(cost)
+            print_progress(f"round {number + 1} of {options.rounds}")
     except (BenchmarkError, OperatorError, RuntimeError, OSError) as broken:
         sys.stderr.write(f"tracing: {broken}\n{getattr(broken, 'fix', '')}\n")
         return 1

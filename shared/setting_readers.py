@@ -117,6 +117,16 @@ def _check_outbound_proxy(url: str) -> None:
         raise ValidationError("is no URL of a proxy with its port, such as http://proxy.example.com:3128")
 
 
+def _check_trace_url(template: str) -> None:
+    try:
+        parts = urlsplit(template)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.username or parts.password)
+    except ValueError:
+        is_url = False
+    if not is_url or template.count("{trace_id}") != 1 or "{trace_id}" in parts.netloc:
+        raise ValidationError("is no URL with {trace_id} in it, such as http://jaeger.example.com:16686/trace/{trace_id}")
+
+
 def _read_jwt_algorithms(env: environs.Env, variable: str) -> tuple[str, ...] | None:
     names = env.list(variable, None, validate=_check_jwt_algorithms)
     return None if names is None else tuple(name.strip() for name in names)
@@ -227,6 +237,7 @@ VARIABLES: Final[dict[str, tuple[str, _Reader]]] = {
     "quotas": ("BUCKET_QUOTAS", _read_quotas),
     "encryption_keys": ("BUCKET_ENCRYPTION_KEYS", _read_key_ring),
     "encrypt_payloads": ("BUCKET_ENCRYPT_PAYLOADS", lambda env, variable: env.bool(variable, None)),
+    "trace_url": ("BUCKET_TRACE_URL", _str_reader(_check_trace_url)),
     "log_level": ("BUCKET_LOG_LEVEL", _str_reader(validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]))),
     "faults": ("BUCKET_FAULTS", _str_reader()),
 }

@@ -63,6 +63,7 @@ class Settings:
     audit_reads: bool = False
     encryption_keys: KeyRing | None = field(default=None, repr=False)
     encrypt_payloads: bool = False
+    trace_url: str = ""
     log_level: str = "INFO"
     faults: str = ""
 

@@ -11,6 +11,7 @@ import flask
 from flask import request
 
 from api.dashboard import internal_api
+from api.dashboard.charts import Chart, latency_chart, throughput_chart
 from api.dashboard.internal_api import segment
 from api.dashboard.pages import POLL_MS, redirect, render_page
 from api.dashboard.selected_rows import post_each
@@ -18,6 +19,7 @@ from api.dashboard.sessions import Session, Sessions, logged_in_caller
 from shared.domain.access.caller import Permission
 from shared.errors import ValidationFailed
 
+_LAST_HOUR: Final = [("series", "1h")]
 _NEWEST: Final = [("limit", "8")]
 _FAILED: Final = [("limit", "100"), ("status", "failed")]
 _FAILING_SHOWN: Final = 6
@@ -32,13 +34,15 @@ def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
         """Get the overview: health with reasons, figures, queues, failures; also while a store is away."""
         caller = logged_in_caller()
         failed = internal_api.get_if_there(caller, "/executions", _FAILED)
+        stats = internal_api.get_if_there(caller, "/executions/stats", _LAST_HOUR)
         return render_page(
             sessions,
             flask.g.session,
             "overview.html",
             poll_ms=POLL_MS,
             health=internal_api.get(caller, "/health"),
-            stats=internal_api.get_if_there(caller, "/executions/stats"),
+            stats=stats,
+            charts=None if stats is None else _charts(stats["series"]),
             newest=internal_api.get_if_there(caller, "/executions", _NEWEST),
             failed=failed,
             failing=_failing_baskets(failed),
@@ -115,6 +119,16 @@ def _add_dead_letters(blp: flask.Blueprint, sessions: Sessions) -> None:
         """Dismiss a dead letter: it leaves the list, its run stays."""
         internal_api.send(logged_in_caller(), "POST", f"/dead-letters/{segment(letter_id)}/dismiss", body={})
         return redirect("/ui/dead-letters")
+
+
+def _charts(series: Sequence[Mapping[str, Any]]) -> Sequence[tuple[str, Chart, Sequence[tuple[str, str]]]]:
+    """Return the title, the chart and the legend of each chart."""
+    ends = [(kind, kind) for kind in ("completed", "failed", "cancelled")]
+    shares = [("p50", "half of the runs"), ("p95", "95 % of them")]
+    return [
+        ("Runs that ended, by minute", throughput_chart(series), ends),
+        ("How long they took, by minute", latency_chart(series), shares),
+    ]
 
 
 def _failing_baskets(failed: Mapping[str, Any] | None) -> Sequence[tuple[str, int]]:

@@ -32,8 +32,11 @@ _OPEN_ENDPOINTS: Final = frozenset({"dashboard.log_in", "dashboard.show_log_in",
 RecordSession = Callable[[str, Caller], None]
 
 
-def blueprint(sessions: Sessions, record_session: RecordSession) -> flask.Blueprint:
-    """Return the pages; ``record_session`` records a log-in or log-out in the audit, if there is one."""
+def blueprint(sessions: Sessions, record_session: RecordSession, trace_url: str) -> flask.Blueprint:
+    """Return the pages; ``record_session`` records a log-in or log-out in the audit, if there is one.
+
+    ``trace_url`` is the address of a trace with ``{trace_id}`` in it; empty if none is set.
+    """
     blp = flask.Blueprint("dashboard", __name__, template_folder="templates")
     add_filters(blp)
 
@@ -63,7 +66,7 @@ def blueprint(sessions: Sessions, record_session: RecordSession) -> flask.Bluepr
     _add_error_pages(blp, sessions)
     _add_log_in(blp, sessions, record_session)
     fleet_pages.add_pages(blp, sessions)
-    run_pages.add_pages(blp, sessions)
+    run_pages.add_pages(blp, sessions, trace_url)
     bulk_pages.add_pages(blp, sessions)
     basket_pages.add_pages(blp, sessions)
     return blp

@@ -20,14 +20,15 @@ from api.dashboard.timeline import build_timeline
 from shared.domain.access.caller import Caller
 from shared.domain.status import ExecutionStatus
 from shared.errors import ValidationFailed
+from shared.telemetry.tracing.trace_context import parse_traceparent
 
 PAGE_ROWS: Final = "50"
 _RUN_POLL_MIN_MS: Final = 500
 _RUN_POLL_MAX_MS: Final = 5_000
 
 
-def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
-    """Add the pages of runs to the blueprint."""
+def add_pages(blp: flask.Blueprint, sessions: Sessions, trace_url: str) -> None:
+    """Add the pages of runs to the blueprint; ``trace_url`` is where a trace is shown, or empty."""
 
     @blp.route("/ui/runs")
     def runs() -> flask.Response:
@@ -71,10 +72,10 @@ def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
         query = request.form.get("query", "")
         return redirect(f"/ui/runs?{query}{'&' if query else ''}{urlencode({'done': done})}")
 
-    _add_run(blp, sessions)
+    _add_run(blp, sessions, trace_url)
 
 
-def _add_run(blp: flask.Blueprint, sessions: Sessions) -> None:
+def _add_run(blp: flask.Blueprint, sessions: Sessions, trace_url: str) -> None:
     @blp.route("/ui/runs/<execution_id>")
     def run(execution_id: str) -> flask.Response:
         """Get the page of one run."""
@@ -89,6 +90,7 @@ def _add_run(blp: flask.Blueprint, sessions: Sessions) -> None:
             poll_ms=None if hint_ms is None else min(max(hint_ms, _RUN_POLL_MIN_MS), _RUN_POLL_MAX_MS),
             run=view,
             timeline=build_timeline(view, datetime.now(UTC)),
+            trace=_trace(view.get("traceparent"), trace_url),
             input=internal_api.get_if_shown(caller, f"/executions/{execution_id}/input"),
             retries=_retries(caller, execution_id),
             has_basket=internal_api.get_if_shown(caller, f"/baskets/{segment(view['basket_name'])}") is not None,
@@ -112,6 +114,16 @@ def _add_run(blp: flask.Blueprint, sessions: Sessions) -> None:
             HTTP_IDEMPOTENCY_KEY=idempotency_key(),
         )
         return redirect(f"/ui/runs/{reply['execution_id']}")
+
+
+def _trace(traceparent: str | None, trace_url: str) -> Mapping[str, str | None] | None:
+    """Return the id of a run's trace, and where it is shown: nowhere if it was not exported or no place is set."""
+    context = parse_traceparent(traceparent)
+    if context is None:
+        return None
+    trace_id = context.log_fields["trace_id"]
+    is_shown = trace_url and context.is_sampled
+    return {"id": trace_id, "url": trace_url.replace("{trace_id}", trace_id) if is_shown else None}
 
 
 def _retries(caller: Caller, execution_id: str) -> Sequence[Mapping[str, Any]]:

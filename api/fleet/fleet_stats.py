@@ -25,7 +25,8 @@ from shared.domain.status import ExecutionStatus
 from shared.errors import Unavailable
 from shared.live.redis_monitor import RedisMonitor, RedisSnapshot
 from shared.store.fleet.backlog import Backlog
-from shared.telemetry.window_counters import FINAL_STATUSES, SUBMITTED, WindowCounts, read_windows
+from shared.telemetry.window_counters import FINAL_STATUSES, SUBMITTED, RecentCounts, Slot, WindowCounts, read_counts
+from shared.timestamps import format_rfc3339
 
 CACHE_MIN_S: Final = 1.0
 CACHE_MAX_S: Final = 30.0
@@ -61,7 +62,7 @@ class FleetStats:
         self._lock = threading.Lock()
         self._backlog = Backlog()
         self._backlog_until = -math.inf
-        self._windows: dict[Scope, tuple[float, Mapping[str, WindowCounts]]] = {}
+        self._recent: dict[Scope, tuple[float, RecentCounts]] = {}
 
     def backlog(self) -> Backlog:
         """Return what is not done, as it was counted a moment ago."""
@@ -73,20 +74,20 @@ class FleetStats:
                 self._backlog_until = now + min(max(CACHE_MIN_S, _SHARE_OF_TIME * (now - began_at)), CACHE_MAX_S)
             return self._backlog
 
-    def windows(self, scope: Scope) -> Mapping[str, WindowCounts]:
-        """Return what happened in each window of time to the runs of ``scope``."""
+    def recent(self, scope: Scope) -> RecentCounts:
+        """Return what happened lately to the runs of ``scope``."""
         now = time.monotonic()
-        until, windows = self._windows.get(scope, (-math.inf, {}))
-        if now < until:
-            return windows
+        until, recent = self._recent.get(scope, (-math.inf, None))
+        if recent is not None and now < until:
+            return recent
         try:
-            windows = read_windows(self._services.redis, scope, self._services.clock.now())
+            recent = read_counts(self._services.redis, scope, self._services.clock.now())
         except redis.RedisError as error:
             raise Unavailable("Redis, which has the counters, does not answer; ask again in a moment") from error
-        if len(self._windows) >= _SCOPES_MAX:
-            self._windows.clear()
-        self._windows[scope] = (now + CACHE_MIN_S, windows)
-        return windows
+        if len(self._recent) >= _SCOPES_MAX:
+            self._recent.clear()
+        self._recent[scope] = (now + CACHE_MIN_S, recent)
+        return recent
 
     def queues(self, scope: Scope) -> Mapping[str, QueueFigures]:
         """Return the figures of each queue, with the runs of ``scope``."""
@@ -95,10 +96,19 @@ class FleetStats:
             raise Unavailable("Redis, which knows the workers, does not answer; ask again in a moment")
         return {queue: self._figures(backlog, snapshot, queue, scope, now) for queue in QUEUE_NAMES}
 
-    def report(self, scope: Scope, queue: str | None = None, slots_per_worker: int | None = None) -> dict[str, Any]:
-        """Return the reply of GET /executions/stats; with ``queue`` it has the figures of no other queue."""
+    def report(
+        self,
+        scope: Scope,
+        queue: str | None = None,
+        slots_per_worker: int | None = None,
+        series: str | None = None,
+    ) -> dict[str, Any]:
+        """Return the reply of GET /executions/stats.
+
+        With ``queue`` it has the figures of no other queue; with ``series``, a window, what happened in each slot of it.
+        """
         queues = self.queues(scope)
-        windows = self.windows(scope)
+        recent = self.recent(scope)
         runs = [row for row in self.backlog().runs if scope in {None, row.integrator}]
         by_status = Counter({str(status): 0 for status in _LIVE_STATUSES})
         baskets: dict[str, dict[str, int]] = {}
@@ -110,7 +120,8 @@ class FleetStats:
                     counts["queued"] += row.runs
                 elif row.status in _RUNNING:
                     counts["running"] += row.runs
-        last_day = windows["24h"].counts
+        last_day = recent.windows["24h"].counts
+        slots = {} if series is None else {"series": [_slot_view(slot) for slot in recent.series(series)]}
         return {
             "by_status": dict(by_status) | {status: last_day[status] for status in FINAL_STATUSES},
             "queues": {
@@ -119,7 +130,8 @@ class FleetStats:
                 if queue in {None, name}
             },
             "baskets": dict(sorted(baskets.items())),
-            "windows": {name: _window_view(window) for name, window in windows.items()},
+            "windows": {name: _window_view(window) for name, window in recent.windows.items()},
+            **slots,
         }
 
     def _figures(
@@ -163,8 +175,15 @@ def _queue_view(figures: QueueFigures, slots_per_worker: int) -> dict[str, Any]:
 
 
 def _window_view(window: WindowCounts) -> dict[str, Any]:
+    return _counts_view(window) | {"failures": dict(window.failures.most_common())}
+
+
+def _slot_view(slot: Slot) -> dict[str, Any]:
+    return {"at": format_rfc3339(slot.at)} | _counts_view(slot.counted)
+
+
+def _counts_view(counted: WindowCounts) -> dict[str, Any]:
     return {
-        **{name: window.counts[name] for name in (SUBMITTED, *FINAL_STATUSES)},
-        "duration_ms": {name: window.percentile_ms(share) for name, share in _SHARES.items()},
-        "failures": dict(window.failures.most_common()),
+        **{name: counted.counts[name] for name in (SUBMITTED, *FINAL_STATUSES)},
+        "duration_ms": {name: counted.percentile_ms(share) for name, share in _SHARES.items()},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import flask
@@ -21,8 +22,10 @@ from shared.live.presence.worker_presence import read_fleet
 from shared.suggestions import closest_matches
 
 SLOTS_PER_WORKER_MAX: Final = 1_000
+SERIES_WINDOWS: Final = ("1h", "24h")
 _QUEUE: Final = "queue"
 _SLOTS_PER_WORKER: Final = "slots_per_worker"
+_SERIES: Final = "series"
 
 
 def blueprint(services: Services, stats: FleetStats) -> Blueprint:
@@ -48,18 +51,19 @@ def blueprint(services: Services, stats: FleetStats) -> Blueprint:
     @blp.route("/executions/stats")
     def executions_stats() -> flask.Response:
         """Count the executions by status, queue and basket, and those of the last minutes, hour and day."""
-        query_params.check_known(_QUEUE, _SLOTS_PER_WORKER, INTEGRATOR_PARAMETER)
+        query_params.check_known(_QUEUE, _SLOTS_PER_WORKER, _SERIES, INTEGRATOR_PARAMETER)
         scope = requested_scope(current_caller())
         slots = query_params.integer(_SLOTS_PER_WORKER, minimum=1, maximum=SLOTS_PER_WORKER_MAX)
-        return private_no_cache(flask.jsonify(stats.report(scope, _requested_queue(), slots)))
+        queue, series = _one_of(_QUEUE, QUEUE_NAMES), _one_of(_SERIES, SERIES_WINDOWS)
+        return private_no_cache(flask.jsonify(stats.report(scope, queue, slots, series)))
 
     return blp
 
 
-def _requested_queue() -> str | None:
-    name = query_params.text(_QUEUE)
-    if name is not None and name not in QUEUE_NAMES:
-        nearest = closest_matches(name, QUEUE_NAMES)
+def _one_of(parameter: str, names: Sequence[str]) -> str | None:
+    name = query_params.text(parameter)
+    if name is not None and name not in names:
+        nearest = closest_matches(name, names)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        query_params.raise_invalid(_QUEUE, f"must be one of {', '.join(QUEUE_NAMES)}{hint}")
+        query_params.raise_invalid(parameter, f"must be one of {', '.join(names)}{hint}")
     return name

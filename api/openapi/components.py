@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from api.audit.audited_routes import ACTIONS, SUBJECT_KINDS
-from api.fleet.routes import SLOTS_PER_WORKER_MAX
+from api.fleet.routes import SERIES_WINDOWS, SLOTS_PER_WORKER_MAX
 from api.http.query_params import LIMIT_DEFAULT, LIMIT_MAX, SEQ_MAX
 from api.openapi.json_schema import (
     COUNT,
@@ -136,6 +136,7 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
         POSITIVE | {"maximum": SLOTS_PER_WORKER_MAX},
         "how many steps a worker runs at once, for wanted_workers; by default as many as those that are there",
     ),
+    "Series": _query("series", enum_of(*SERIES_WINDOWS), "also what happened in each minute (1h) or quarter hour (24h)"),
     "OfBasket": _query("basket", STRING, "only executions of this basket"),
     "LettersOfBasket": _query("basket", STRING, "only dead letters of this basket"),
     "OfAgent": _query("agent", STRING, "only dead letters of runs that this agent failed"),

@@ -30,7 +30,13 @@ from shared.domain.definitions.agent_spec import TIMEOUT_MAX_S
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.execution import CancelOutcome, ErrorKind
 from shared.domain.status import ExecutionStatus, StepStatus
-from shared.ids import AGENT_NAME_PATTERN, BASKET_NAME_PATTERN, EXECUTION_ID_PATTERN, REQUEST_ID_PATTERN
+from shared.ids import (
+    AGENT_NAME_PATTERN,
+    BASKET_NAME_PATTERN,
+    EXECUTION_ID_PATTERN,
+    REQUEST_ID_PATTERN,
+    TRACEPARENT_PATTERN,
+)
 from shared.live.render import OUTPUT_INLINE_MAX_BYTES
 
 EXECUTION_ID: Final = matching(EXECUTION_ID_PATTERN)
@@ -129,6 +135,11 @@ EXECUTION_PROPERTIES: Final[dict[str, JsonObject]] = {
     "finished_at": nullable(TIMESTAMP),
     "poll_after_ms": described(POLL_AFTER_MS, "when to poll again; absent if the execution is done"),
     "request_id": described(REQUEST_ID, "of the submit, not of this poll"),
+    "traceparent": described(
+        matching(TRACEPARENT_PATTERN),
+        "its trace (W3C trace context): the span of the submit if tracing is on, else what the submit brought; absent "
+        "without one",
+    ),
 }
 OPTIONAL_FIELDS: Final = ("poll_after_ms", "reference", "expires_at", "erased_at")
 EXECUTION_FIELDS: Final = tuple(EXECUTION_PROPERTIES)
@@ -136,7 +147,7 @@ EXECUTION_FIELDS: Final = tuple(EXECUTION_PROPERTIES)
 
 def _whole_execution(description: str, **more: JsonObject) -> JsonObject:
     properties = EXECUTION_PROPERTIES | more
-    return object_of(description, (*OPTIONAL_FIELDS, "gap", "warnings"), **properties)
+    return object_of(description, (*OPTIONAL_FIELDS, "gap", "traceparent", "warnings"), **properties)
 
 
 ACCEPTED_PROPERTIES: Final[dict[str, JsonObject]] = {

@@ -19,11 +19,11 @@ from api.http.wait_preference import NO_WAIT, WaitPreference, parse_prefer_heade
 from shared.domain.access.caller import Caller
 from shared.domain.execution import Idempotency
 from shared.errors import ValidationFailed
+from shared.ids import TRACEPARENT_PATTERN
 
 _KEY: Final = re.compile(r"[\x20-\x2b\x2d-\x7e]{1,255}")
 _KEY_HEADER: Final = "HTTP_IDEMPOTENCY_KEY"
 _KEY_HEADER_WORD: Final = "IDEMPOTEN"
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,400})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +111,4 @@ def _check_key_header_names(environ: Mapping[str, Any]) -> None:
 
 def parse_traceparent(header: str | None) -> str | None:
     """Return a W3C traceparent if the header is one; a malformed one is ignored, as the standard says."""
-    return header if header is not None and _TRACEPARENT.fullmatch(header) else None
+    return header if header is not None and TRACEPARENT_PATTERN.fullmatch(header) else None

@@ -108,6 +108,7 @@ class Execution:
     poll_after_ms: int | None = None
     status_url: str | None = None
     request_id: str | None = None
+    traceparent: str | None = None
     warnings: list[str] = field(default_factory=list)
     raw: Mapping[str, Any] = field(default_factory=dict)
 

@@ -76,6 +76,8 @@ def render(record: ExecutionRecord, page: LogPageQuery = NEWEST_LOG_LINES) -> by
         "execution_metadata": execution.basket.metadata_of(execution.id),
         "request_id": execution.request_id,
     }
+    if execution.traceparent is not None:
+        view["traceparent"] = execution.traceparent
     if page.after is not None:
         view["gap"] = page.after + 1 < record.first_seq
     return orjson.dumps(view)[:-1] + encode_trailer(trailer_of(execution))

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import redis
@@ -20,6 +20,8 @@ ALL_INTEGRATORS: Final = ""
 _MINUTE_S: Final = 60
 _QUARTER_S: Final = 900
 WINDOW_PREFIX: Final = "metrics:window:"
+_TIERS: Final = {"m": (_MINUTE_S, 60), "q": (_QUARTER_S, 96)}
+"""The seconds of a slot, and how many that are over are read."""
 WINDOWS: Final = {"5m": ("m", 5), "1h": ("m", 60), "24h": ("q", 96)}
 """Each window has the slot that is not over and so many before it."""
 SUBMITTED: Final = "submitted"
@@ -43,11 +45,17 @@ class RunEvent:
 
 @dataclass(slots=True)
 class WindowCounts:
-    """The sums of one window; ``durations`` has the number of runs by bucket."""
+    """The sums of one window or slot; ``durations`` has the number of runs by bucket."""
 
     counts: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     durations: Counter[int] = field(default_factory=Counter)
+
+    def add(self, other: WindowCounts) -> None:
+        """Add the sums of ``other``."""
+        self.counts.update(other.counts)
+        self.failures.update(other.failures)
+        self.durations.update(other.durations)
 
     def percentile_ms(self, share: float) -> int | None:
         """Return the duration that ``share`` of the runs did not exceed, in milliseconds; None without any."""
@@ -57,6 +65,27 @@ class WindowCounts:
             if remaining <= 0:
                 return round(2 ** ((bucket - 0.5) / _BUCKETS_PER_DOUBLING))
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The counts of one minute or quarter of an hour, which began at ``at``."""
+
+    at: datetime
+    counted: WindowCounts
+
+
+@dataclass(frozen=True, slots=True)
+class RecentCounts:
+    """The slots of each tier, the newest first, which is not over; ``windows`` are their sums."""
+
+    slots: Mapping[str, Sequence[Slot]]
+    windows: Mapping[str, WindowCounts]
+
+    def series(self, window: str) -> Sequence[Slot]:
+        """Return the slots of a window, the oldest first."""
+        tier, before = WINDOWS[window]
+        return self.slots[tier][before::-1]
 
 
 def window_arguments(events: Iterable[RunEvent]) -> list[str | int]:
@@ -81,37 +110,42 @@ def window_arguments(events: Iterable[RunEvent]) -> list[str | int]:
     return arguments
 
 
-def read_windows(client: redis.Redis, integrator: str | None, now: datetime) -> Mapping[str, WindowCounts]:
-    """Return the sums of each window for an integrator, or for all (None), in one round trip. Raises RedisError."""
+def read_counts(client: redis.Redis, integrator: str | None, now: datetime) -> RecentCounts:
+    """Return what was counted lately for an integrator, or for all (None), in one round trip. Raises RedisError."""
     seconds = int(now.timestamp())
-    slots = {
-        tier: range(seconds // length_s, seconds // length_s - slots_max - 1, -1)
-        for tier, length_s, slots_max in (("m", _MINUTE_S, 60), ("q", _QUARTER_S, 96))
-    }
+    numbers = [
+        (tier, seconds // length_s - age) for tier, (length_s, ages) in _TIERS.items() for age in range(ages + 1)
+    ]
     pipe = client.pipeline(transaction=False)
-    for tier, numbers in slots.items():
-        for number in numbers:
-            pipe.hgetall(_key(tier, integrator or ALL_INTEGRATORS, number))
-    replies: Sequence[Mapping[bytes, bytes]] = pipe.execute()
-    hashes = {"m": replies[: len(slots["m"])], "q": replies[len(slots["m"]) :]}
-    return {name: _sum(hashes[tier][: before + 1]) for name, (tier, before) in WINDOWS.items()}
+    for tier, number in numbers:
+        pipe.hgetall(_key(tier, integrator or ALL_INTEGRATORS, number))
+    slots: dict[str, list[Slot]] = {tier: [] for tier in _TIERS}
+    for (tier, number), stored in zip(numbers, pipe.execute(), strict=True):
+        slots[tier].append(Slot(datetime.fromtimestamp(number * _TIERS[tier][0], UTC), _parse(stored)))
+    windows = {name: _sum(slots[tier][: before + 1]) for name, (tier, before) in WINDOWS.items()}
+    return RecentCounts(slots, windows)
 
 
-def _sum(hashes: Iterable[Mapping[bytes, bytes]]) -> WindowCounts:
-    totals: Counter[str] = Counter()
-    for stored in hashes:
-        for raw, value in stored.items():
-            if value.isdigit():
-                totals[raw.decode("utf-8", "replace")] += int(value)
-    window = WindowCounts()
-    for name, count in totals.items():
+def _sum(slots: Iterable[Slot]) -> WindowCounts:
+    total = WindowCounts()
+    for slot in slots:
+        total.add(slot.counted)
+    return total
+
+
+def _parse(stored: Mapping[bytes, bytes]) -> WindowCounts:
+    counted = WindowCounts()
+    for raw, value in stored.items():
+        name = raw.decode("utf-8", "replace")
+        if not value.isdigit():
+            continue
         if name.startswith(_CODE_PREFIX):
-            window.failures[name.removeprefix(_CODE_PREFIX)] += count
+            counted.failures[name.removeprefix(_CODE_PREFIX)] += int(value)
         elif name.startswith(_DURATION_PREFIX) and name[1:].isdigit():
-            window.durations[int(name[1:])] += count
+            counted.durations[int(name[1:])] += int(value)
         else:
-            window.counts[name] += count
-    return window
+            counted.counts[name] += int(value)
+    return counted
 
 
 def _bucket_of(duration_s: float) -> int:

@@ -168,8 +168,16 @@ def test_unknown_fields_that_are_no_near_miss_are_ignored_and_named(caller: ApiC
 
 
 def test_a_malformed_traceparent_or_prefer_is_ignored(caller: ApiClient) -> None:
-    for headers in ({"traceparent": "no"}, {"Prefer": "wait=ages"}, {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}):
-        assert caller.post("/run-basket", NAMED, **headers).status_code == 202
+    for headers in ({"traceparent": "no"}, {"Prefer": "wait=ages"}, {}):
+        reply = caller.post("/run-basket", NAMED, **headers)
+        assert reply.status_code == 202
+        assert "traceparent" not in caller.wait_done(reply.json()["execution_id"])
+
+
+def test_a_run_shows_the_traceparent_that_it_was_submitted_with(caller: ApiClient) -> None:
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    execution_id = caller.post("/run-basket", NAMED, traceparent=traceparent).json()["execution_id"]
+    assert caller.wait_done(execution_id)["traceparent"] == traceparent
 
 
 def test_a_media_type_with_suffix_or_charset_is_accepted(caller: ApiClient) -> None:

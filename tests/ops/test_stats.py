@@ -78,12 +78,20 @@ def test_the_windows_survive_every_process_of_bucket(operator: Operator, runs: R
         assert window["failures"] == {"agent_error": 1}
         assert window["duration_ms"]["p99"] == pytest.approx(took_ms, rel=0.06)
     assert stats["by_status"]["failed"] == stats["windows"]["24h"]["failed"]
+    assert "series" not in stats
+    for window, slots_max in (("1h", 61), ("24h", 97)):
+        slots = operator.get(f"/executions/stats?series={window}")["series"]
+        assert len(slots) == slots_max
+        assert [slot["at"] for slot in slots] == sorted(slot["at"] for slot in slots)
+        for kind in ("submitted", "completed", "failed", "cancelled"):
+            assert sum(slot[kind] for slot in slots) == stats["windows"][window][kind]
+        assert max(slot["duration_ms"]["p99"] or 0 for slot in slots) == stats["windows"][window]["duration_ms"]["p99"]
 
 
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("?queue=lang", "did you mean long?"), ("?queue=", "must be one of default, long"),
+        ("?series=2h", "must be one of 1h, 24h"), ("?queue=lang", "did you mean long?"), ("?queue=", "must be one of default, long"),
         ("?slots_per_worker=0", "from 1 to 1000"), ("?queues=long", "did you mean queue?"),
     ],
 )  # fmt: skip

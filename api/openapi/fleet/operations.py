@@ -16,7 +16,7 @@ FLEET_OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "GET /executions/stats": Operation(
         ok("The figures.", ref("ExecutionStats"), *PRIVATE),
-        ("Queue", "SlotsPerWorker", "OfIntegrator"),
+        ("Queue", "SlotsPerWorker", "Series", "OfIntegrator"),
         STORE_ERRORS,
     ),
     "GET /health": Operation(ok("The state of each part.", ref("Health"), "Cache-None")),

@@ -30,6 +30,16 @@ _PARTS: Final = (*_WORDS, *(f"queue_{queue}" for queue in QUEUE_NAMES), "reconci
 _QUEUE: Final = enum_of(*QUEUE_NAMES)
 _MS: Final = nullable(COUNT)
 
+_COUNTS: Final[dict[str, JsonObject]] = {
+    **dict.fromkeys((SUBMITTED, *FINAL_STATUSES), COUNT),
+    "duration_ms": object_of(
+        "Percentiles of the time from the first claim to the end, within 5 %; null if no run ended.",
+        p50=_MS,
+        p95=_MS,
+        p99=_MS,
+    ),
+}
+
 
 def _map_of(values: JsonObject, description: str) -> JsonObject:
     return {"type": "object", "description": description, "additionalProperties": values}
@@ -76,6 +86,8 @@ FLEET_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "Reconciler": object_of("A reconciler that is present.", id=STRING, leading=BOOLEAN, heartbeat_at=TIMESTAMP),
     "ExecutionStats": object_of(
+        "The figures.",
+        ("series",),
         by_status=object_of(
             "Those that are not done now, and of the final ones those of the last 24 hours.",
             **dict.fromkeys(map(str, ExecutionStatus), COUNT),
@@ -83,6 +95,15 @@ FLEET_SCHEMAS: Final[dict[str, JsonObject]] = {
         queues=object_of("By queue.", QUEUE_NAMES, **dict.fromkeys(QUEUE_NAMES, ref("QueueStats"))),
         baskets=_map_of(object_of(queued=COUNT, running=COUNT), "executions that are not done, by basket"),
         windows=object_of("By window of time.", **dict.fromkeys(WINDOWS, ref("WindowStats"))),
+        series=described(
+            array_of(ref("SlotStats"), maxItems=max(before for _, before in WINDOWS.values()) + 1),
+            "only with the parameter series: the slots of that window, the oldest first; the last one is not over",
+        ),
+    ),
+    "SlotStats": object_of(
+        "What happened in a minute or a quarter of an hour.",
+        at=described(TIMESTAMP, "when it began"),
+        **_COUNTS,
     ),
     "QueueStats": object_of(
         "What waits and runs in one queue.",
@@ -97,13 +118,7 @@ FLEET_SCHEMAS: Final[dict[str, JsonObject]] = {
     ),
     "WindowStats": object_of(
         "What happened in a window of time.",
-        **dict.fromkeys((SUBMITTED, *FINAL_STATUSES), COUNT),
-        duration_ms=object_of(
-            "Percentiles of the time from the first claim to the end, within 5 %; null if no run ended.",
-            p50=_MS,
-            p95=_MS,
-            p99=_MS,
-        ),
+        **_COUNTS,
         failures=_map_of(COUNT, "failed executions by error_code"),
     ),
 }

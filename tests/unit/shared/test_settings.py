@@ -131,3 +131,16 @@ def test_keys_may_come_from_a_file_or_over_plain_http_from_this_machine(
     for name, value in {**TOKENS, "BUCKET_JWT_JWKS": location}.items():
         monkeypatch.setenv(name, value)
     assert Settings.from_environ().jwt_jwks == location
+
+
+def test_the_address_of_traces_needs_a_place_for_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = "http://jaeger.example:16686/trace/{trace_id}"
+    monkeypatch.setenv("BUCKET_TRACE_URL", right)
+    assert Settings.from_environ().trace_url == right
+    for wrong in (
+        "jaeger:16686/trace/{trace_id}", "javascript:{trace_id}", "http://jaeger/trace", "http://{trace_id}.example/",
+        "http://u:p@jaeger/{trace_id}", "http://jaeger/{trace_id}{trace_id}",
+    ):  # fmt: skip
+        monkeypatch.setenv("BUCKET_TRACE_URL", wrong)
+        with pytest.raises(SettingsError, match="BUCKET_TRACE_URL: is no URL with {trace_id}"):
+            Settings.from_environ()

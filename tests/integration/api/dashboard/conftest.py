@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from shared.domain.access.api_key import KeyRequest
 from shared.domain.access.caller import Role
 from tests.callers import settings_with_keys
 
+TRACE_URL = "https://traces.example/trace/{trace_id}?from=bucket"
 TOKEN = re.compile(r'name="csrf_token" value="([0-9a-f]+)"')
 
 
@@ -67,9 +68,9 @@ class Dashboard:
         assert visitor.log_in(self.key(role, integrator, **more)["key"]).status_code == 303
         return visitor
 
-    def submit(self, integrator: str = "acme", **body: Any) -> str:
+    def submit(self, integrator: str = "acme", headers: Mapping[str, str] | None = None, **body: Any) -> str:
         """Submit a run over the API; no worker runs here, so it stays queued."""
-        headers = {"Authorization": f"Bearer {self.key(Role.INTEGRATOR, integrator)['key']}"}
+        headers = {"Authorization": f"Bearer {self.key(Role.INTEGRATOR, integrator)['key']}"} | dict(headers or {})
         reply = self.app.test_client().post("/run-basket", json={"basket_name": "working_test"} | body, headers=headers)
         assert reply.status_code == 202, reply.text
         return str(reply.get_json()["execution_id"])
@@ -77,7 +78,8 @@ class Dashboard:
 
 @pytest.fixture
 def dashboard(redis_url: str, mongodb_url: str) -> Iterator[Dashboard]:
-    services = bootstrap(settings_with_keys(redis_url, mongodb_url), "api")
+    settings = replace(settings_with_keys(redis_url, mongodb_url), trace_url=TRACE_URL)
+    services = bootstrap(settings, "api")
     services.clock.sync()
     services.prepare()
     with closing(services.redis), closing(services.database):

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from shared.domain.access.caller import Role
-from tests.integration.api.dashboard.conftest import Dashboard
+from tests.integration.api.dashboard.conftest import TRACE_URL, Dashboard
 
 MARKUP = "<b title='x'>&amp; harmless"
 
@@ -53,6 +53,15 @@ def test_an_integrator_has_the_buttons_of_runs_and_none_of_dead_letters(dashboar
     assert {"Cancel", "Run again"} <= buttons(visitor.get(f"/ui/runs/{run}").text)
     assert visitor.get("/ui/dead-letters").status_code == 403
     assert dashboard.logged_in(Role.OPERATOR).get("/ui/dead-letters").status_code == 200
+
+
+def test_a_run_is_linked_to_its_trace_if_that_was_exported(dashboard: Dashboard) -> None:
+    visitor = dashboard.logged_in()
+    for flags, is_linked in (("01", True), ("00", False)):
+        run = dashboard.submit(headers={"traceparent": f"00-{'a1' * 16}-{'b2' * 8}-{flags}"})
+        page = visitor.get(f"/ui/runs/{run}").text
+        assert ("a1" * 16 in page, f'href="{TRACE_URL.format(trace_id="a1" * 16)}"' in page) == (True, is_linked)
+    assert "Trace" not in visitor.get(f"/ui/runs/{dashboard.submit()}").text
 
 
 def test_texts_of_callers_are_texts(dashboard: Dashboard) -> None:

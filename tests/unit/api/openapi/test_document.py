@@ -185,7 +185,7 @@ def test_each_example_matches_its_schema() -> None:
 def test_no_schema_allows_more_than_the_code_sends() -> None:
     execution = RESPONSE_SCHEMAS["Execution"]
     assert set(execution["properties"]) - set(execution["required"]) == {
-        "gap", "poll_after_ms", "reference", "expires_at", "erased_at",
+        "gap", "poll_after_ms", "reference", "expires_at", "erased_at", "traceparent",
     }  # fmt: skip
     assert execution["additionalProperties"] is False
 
