@@ -1,9 +1,9 @@
-"""``python -m benchmarks.tracing``: what tracing costs a run, in CPU of the API and the workers, by pairs.
+"""``python -m benchmarks.tracing``: what tracing costs a run, in CPU, by pairs.
 
 Systems with tracing off and with every trace exported run side by side, with ``--beside`` an older build too. Each
 round starts them anew, because two processes of the same code differ for as long as they live; then they accept and
-drain the same number of runs in turns, in both orders. The receiver is a process of its own and is not counted. It
-fails only if something broke.
+drain the same number of runs in turns, in both orders. The receiver is a process of its own and is not counted. The
+first ratio is of all that a run costs, the second without Redis and MongoDB. It fails only if something broke.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ from compose.operator_error import OperatorError
 _OFF: Final = "off"
 _ON: Final = "on, all traces"
 _BEFORE: Final = "build before"
-_NOT_COUNTED: Final = frozenset({"in all", "redis", "mongod"})
+_SERVERS: Final = frozenset({"redis", "mongod"})
 _TURNS: Final = 6
 """How often all are measured with the same processes; often and shortly, against noise."""
+
+Cost = tuple[float, ...]
+"""µs of CPU of a run: in all, and without the servers."""
 
 
 class _Receiver(BaseHTTPRequestHandler):
@@ -61,25 +64,28 @@ def _receive(port: Connection) -> None:
     server.serve_forever()
 
 
-def _cost_us(system: SystemUnderTest, runs: int) -> float:
-    figures = burst(system, runs)
-    costs = [(*name.partition(" CPU ")[1:], cost) for name, cost in figures.items()]
-    return sum(cost for is_cost, part, cost in costs if is_cost and part not in _NOT_COUNTED)
+def _cost_us(system: SystemUnderTest, runs: int) -> Cost:
+    in_all = servers = 0.0
+    for name, cost in burst(system, runs).items():
+        part = name.partition(" CPU ")[2]
+        in_all += cost if part == "in all" else 0.0
+        servers += cost if part in _SERVERS else 0.0
+    return in_all, in_all - servers
 
 
-def measure(systems: dict[str, SystemUnderTest], *, turns: int, runs: int) -> dict[str, float]:
+def measure(systems: dict[str, SystemUnderTest], *, turns: int, runs: int) -> dict[str, Cost]:
     """Return the µs of CPU of a run in each system, the mean of ``turns`` measurements."""
-    costs: dict[str, list[float]] = {name: [] for name in systems}
+    costs: dict[str, list[Cost]] = {name: [] for name in systems}
     for system in systems.values():
         burst(system, runs)  # warms up
     for number in range(turns):
         names: Sequence[str] = list(systems) if number % 2 == 0 else list(systems)[::-1]
         for name in names:
             costs[name].append(_cost_us(systems[name], runs))
-    return {name: statistics.fmean(each) for name, each in costs.items()}
+    return {name: tuple(map(statistics.fmean, zip(*each, strict=True))) for name, each in costs.items()}
 
 
-def _measure_anew(builds: dict[str, Build], receiver_port: int, *, turns: int, runs: int) -> dict[str, float]:
+def _measure_anew(builds: dict[str, Build], receiver_port: int, *, turns: int, runs: int) -> dict[str, Cost]:
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucket-bench-")))
         reaper = stack.enter_context(GroupReaper())
@@ -95,14 +101,17 @@ def _measure_anew(builds: dict[str, Build], receiver_port: int, *, turns: int, r
         return measure(systems, turns=turns, runs=runs)
 
 
-def _print(costs: dict[str, list[float]]) -> None:
+def _print(costs: dict[str, list[Cost]]) -> None:
     console = Console(width=118, highlight=False)
     for name, other in ((_ON, _OFF), (_OFF, _BEFORE)):
-        if name in costs and other in costs:
-            ratios = [one / another for one, another in zip(costs[name], costs[other], strict=True)]
-            medians = f"{statistics.median(costs[name]):,.0f} / {statistics.median(costs[other]):,.0f} µs"
+        for index, counted in enumerate(("in all", "without Redis and MongoDB")):
+            if name not in costs or other not in costs:
+                continue
+            ours, theirs = ([cost[index] for cost in costs[side]] for side in (name, other))
+            ratios = [one / another for one, another in zip(ours, theirs, strict=True)]
+            medians = f"{statistics.median(ours):,.0f} / {statistics.median(theirs):,.0f} µs"
             spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            console.print(f"tracing {name} / {other}: {medians} of CPU a run, ratio {spread}")
+            console.print(f"tracing {name} / {other}, CPU a run {counted}: {medians}, ratio {spread}")
 
 
 def main() -> int:
@@ -117,7 +126,7 @@ def main() -> int:
     if options.quick:
         options.rounds, turns = 2, 2
     builds = {_OFF: THIS_BUILD, _ON: THIS_BUILD}
-    costs: dict[str, list[float]] = {}
+    costs: dict[str, list[Cost]] = {}
     port, child_port = multiprocessing.Pipe(duplex=False)
     receiver = multiprocessing.Process(target=_receive, args=(child_port,), daemon=True)
     receiver.start()

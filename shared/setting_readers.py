@@ -124,7 +124,9 @@ def _check_trace_url(template: str) -> None:
     except ValueError:
         is_url = False
     if not is_url or template.count("{trace_id}") != 1 or "{trace_id}" in parts.netloc:
-        raise ValidationError("is no URL with {trace_id} in it, such as http://jaeger.example.com:16686/trace/{trace_id}")
+        raise ValidationError(
+            "is no URL with {trace_id} in it, such as http://jaeger.example.com:16686/trace/{trace_id}"
+        )
 
 
 def _read_jwt_algorithms(env: environs.Env, variable: str) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""The small charts of the overview, from the series of GET /executions/stats: a bar for each minute of the last hour."""
+"""The small charts of the overview: a bar for each minute of the last hour, by the series of GET /executions/stats."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def throughput_chart(series: Sequence[Mapping[str, Any]]) -> Chart:
             y -= height
             parts.append(Part(kind, round(y, 1), round(height, 1)))
         if parts:
-            bars.append(Bar(x, parts, f"{_clock(slot)}: {', '.join(f'{count} {kind}' for kind, count in counts.items())}"))
+            said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+            bars.append(Bar(x, parts, f"{_clock(slot)}: {said}"))
     total = sum(map(_ended, series))
     text = f"{total} runs ended, at most {most} in a minute" if total else "No run ended"
     return Chart(bars, f"{most} a minute" if most else "", text, _width(series))

@@ -105,7 +105,7 @@ class FleetStats:
     ) -> dict[str, Any]:
         """Return the reply of GET /executions/stats.
 
-        With ``queue`` it has the figures of no other queue; with ``series``, a window, what happened in each slot of it.
+        With ``queue`` it has the figures of no other queue; with ``series``, a window, also those of each slot of it.
         """
         queues = self.queues(scope)
         recent = self.recent(scope)

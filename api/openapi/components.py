@@ -136,7 +136,11 @@ PARAMETERS: Final[dict[str, JsonObject]] = {
         POSITIVE | {"maximum": SLOTS_PER_WORKER_MAX},
         "how many steps a worker runs at once, for wanted_workers; by default as many as those that are there",
     ),
-    "Series": _query("series", enum_of(*SERIES_WINDOWS), "also what happened in each minute (1h) or quarter hour (24h)"),
+    "Series": _query(
+        "series",
+        enum_of(*SERIES_WINDOWS),
+        "also what happened in each minute of 1h, or quarter of an hour of 24h",
+    ),
     "OfBasket": _query("basket", STRING, "only executions of this basket"),
     "LettersOfBasket": _query("basket", STRING, "only dead letters of this basket"),
     "OfAgent": _query("agent", STRING, "only dead letters of runs that this agent failed"),

@@ -91,8 +91,9 @@ def test_the_windows_survive_every_process_of_bucket(operator: Operator, runs: R
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("?series=2h", "must be one of 1h, 24h"), ("?queue=lang", "did you mean long?"), ("?queue=", "must be one of default, long"),
+        ("?queue=lang", "did you mean long?"), ("?queue=", "must be one of default, long"),
         ("?slots_per_worker=0", "from 1 to 1000"), ("?queues=long", "did you mean queue?"),
+        ("?series=2h", "must be one of 1h, 24h"),
     ],
 )  # fmt: skip
 def test_a_query_that_is_not_known_is_refused(operator: Operator, query: str, words: str) -> None:

@@ -186,7 +186,7 @@ class Runner:
 
 def _begin_span(tracer: Tracer, claimed_step: ClaimedStep) -> dict[str, str]:
     """Export the wait of a claimed step, and return the fields of the log lines of its attempt."""
-    return tracer.begin_attempt(claimed_step.execution, claimed_step.step).context.log_fields
+    return tracer.begin_attempt(claimed_step.execution, claimed_step.step)
 
 
 def dead_letter_message(dead_letters: MongoDeadLetterStore, message: str) -> None:

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import structlog
@@ -92,12 +93,23 @@ class _Pipeline:
         self.queued = 0
 
 
+class _FixedResource(Resource):
+    """A resource that never changes: the exporter asks for its hash at each span, and the SDK makes that of JSON."""
+
+    def __init__(self, resource: Resource) -> None:
+        super().__init__(resource.attributes, resource.schema_url)
+        self._hash = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 class OtlpSink:
     """Queues spans for the exporter's thread of this process."""
 
     def __init__(self, role: str) -> None:
         names = os.environ.get("OTEL_SERVICE_NAME") or "service.name" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-        self._resource = Resource.create({} if names else {"service.name": f"bucket-{role}"})
+        self._resource = _FixedResource(Resource.create({} if names else {"service.name": f"bucket-{role}"}))
         self._sampler = _get_from_env_or_default()
         self._queued_max = int(os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") or QUEUED_MAX)
         self._lock = threading.Lock()
@@ -159,5 +171,6 @@ class OtlpSink:
         )
 
 
+@lru_cache(maxsize=1_024)  # that of a run is also the parent of all its spans
 def _span_context(context: TraceContext) -> SpanContext:
     return SpanContext(context.trace_id, context.span_id, is_remote=False, trace_flags=_FLAGS[context.is_sampled])

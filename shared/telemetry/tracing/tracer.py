@@ -18,11 +18,11 @@ from shared.telemetry.tracing.run_spans import SpanFacts, attempt_attributes, en
 from shared.telemetry.tracing.trace_context import (
     TraceContext,
     attempt_span_id,
+    derived_trace_id,
     new_span_id,
     new_trace_id,
     parse_traceparent,
     run_span_id,
-    trace_id_of,
 )
 
 ENDPOINT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -95,14 +95,14 @@ class Tracer:
 
         _guarded(emit)
 
-    def begin_attempt(self, execution: Execution, step: Step) -> AttemptTrace:
-        """Export the wait of a step that was claimed, and return what its calls and log lines need."""
+    def begin_attempt(self, execution: Execution, step: Step) -> dict[str, str]:
+        """Export the wait of a step that was claimed, and return the fields of the attempt's log lines."""
         trace = self._trace_of(execution)
         if trace.is_sampled:
             span = _guarded(wait_span, execution, step, trace)
             if span is not None:
                 self._sink.emit(span)
-        return self.attempt(execution, step)
+        return trace.child(attempt_span_id(execution.id, step.id, step.claims)).log_fields
 
     def attempt(self, execution: Execution, step: Step) -> AttemptTrace:
         """Return what the calls of a claimed step need."""
@@ -125,8 +125,10 @@ class Tracer:
 
     def _new_trace(self, execution_id: str, traceparent: str | None) -> tuple[TraceContext, TraceContext | None]:
         parent = parse_traceparent(traceparent)
-        trace_id = trace_id_of(execution_id, traceparent)
-        return TraceContext(trace_id, 0, self._sink.is_sampled(trace_id, parent)), parent
+        if parent is not None:  # the API has decided, and stored that with the run
+            return parent, parent
+        trace_id = derived_trace_id(execution_id)
+        return TraceContext(trace_id, 0, self._sink.is_sampled(trace_id, None)), None
 
 
 class RequestTrace:
@@ -154,7 +156,7 @@ class RequestTrace:
         name = f"{method} {route}"
         times = (self._start_ns, max(self._start_ns, time.time_ns()))
         self._sink.emit(
-            SpanFacts(name, self.context, self._parent, *times, "SERVER", attributes, error=error, links=links)
+            SpanFacts(name, self.context, self._parent, *times, attributes, "SERVER", error=error, links=links)
         )
 
 
@@ -190,7 +192,7 @@ class AttemptTrace:
                 attributes["http.response.status_code"] = status
             times = (start_ns, max(start_ns, time.time_ns()))
             name = f"{request.method} {provider}"
-            self._sink.emit(SpanFacts(name, context, self.context, *times, "CLIENT", attributes, error=error))
+            self._sink.emit(SpanFacts(name, context, self.context, *times, attributes, "CLIENT", error=error))
 
         return end
 

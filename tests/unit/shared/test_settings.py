@@ -142,5 +142,5 @@ def test_the_address_of_traces_needs_a_place_for_the_id(monkeypatch: pytest.Monk
         "http://u:p@jaeger/{trace_id}", "http://jaeger/{trace_id}{trace_id}",
     ):  # fmt: skip
         monkeypatch.setenv("BUCKET_TRACE_URL", wrong)
-        with pytest.raises(SettingsError, match="BUCKET_TRACE_URL: is no URL with {trace_id}"):
+        with pytest.raises(SettingsError, match=r"BUCKET_TRACE_URL: is no URL with \{trace_id\}"):
             Settings.from_environ()

@@ -37,7 +37,8 @@ def test_events_are_counted_in_the_windows_that_they_lie_in(client: fakeredis.Fa
 def test_each_integrator_has_its_own_and_all_together_theirs(client: fakeredis.FakeStrictRedis) -> None:
     count(client, ended(), ended(integrator="zenith", kind="failed", error_code="boom"))
     counted = {
-        name: read_counts(client, name, NOW).windows["5m"].counts["completed"] for name in ("acme", "zenith", None, "nobody")
+        name: read_counts(client, name, NOW).windows["5m"].counts["completed"]
+        for name in ("acme", "zenith", None, "nobody")
     }
     assert counted == {"acme": 1, "zenith": 0, None: 1, "nobody": 0}
     assert read_counts(client, None, NOW).windows["1h"].failures == {"boom": 1}
@@ -64,10 +65,9 @@ def test_a_series_has_each_slot_of_its_window_the_oldest_first(client: fakeredis
     count(client, ended(0), ended(20), ended(31, kind="failed", error_code="boom"), ended(3_630), ended(86_430))
     recent = read_counts(client, "acme", NOW)
     minutes, quarters = recent.series("1h"), recent.series("24h")
-    assert [slot.at for slot in minutes] == [NOW.replace(second=0) - timedelta(minutes=age) for age in range(60, -1, -1)]
-    assert [slot.at for slot in quarters] == [
-        NOW.replace(second=0) - timedelta(minutes=15 * age) for age in range(96, -1, -1)
-    ]
+    noon = NOW.replace(second=0)
+    assert [slot.at for slot in minutes] == [noon - timedelta(minutes=age) for age in range(60, -1, -1)]
+    assert [slot.at for slot in quarters] == [noon - timedelta(minutes=15 * age) for age in range(96, -1, -1)]
     completed = {60 - at: slot.counted.counts["completed"] for at, slot in enumerate(minutes)}
     assert {age: count for age, count in completed.items() if count} == {0: 2, 60: 1}
     assert [slot.counted.failures for slot in minutes if slot.counted.failures] == [{"boom": 1}]
