@@ -56,7 +56,7 @@ def throughput_chart(series: Sequence[Mapping[str, Any]]) -> Chart:
             said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
             bars.append(Bar(x, parts, f"{_clock(slot)}: {said}"))
     total = sum(map(_ended, series))
-    text = f"{total} runs ended, at most {most} in a minute" if total else "No run ended"
+    text = f"{total} {'run' if total == 1 else 'runs'} ended, at most {most} in a minute" if total else "No run ended"
     return Chart(bars, f"{most} a minute" if most else "", text, _width(series))
 
 

@@ -158,7 +158,7 @@ def _queues(snapshot: RedisSnapshot) -> Iterator[HealthPart]:
             continue
         waiting, workers = snapshot.waiting_in(queue), snapshot.workers_of(queue)
         is_stuck = bool(waiting) and not workers
-        detail = f"{waiting} waiting, {workers} workers"
+        detail = f"{waiting} waiting, {workers} {'worker' if workers == 1 else 'workers'}"
         if is_stuck:
             start = _START_WORKER.format(queue=queue)
             detail = f"{waiting} steps wait in the queue {queue!r} and no worker takes from it; {start}"

@@ -8,6 +8,7 @@ import pytest
 
 from shared.domain.access.caller import Role
 from tests.integration.api.dashboard.conftest import TRACE_URL, Dashboard
+from tests.waiting import wait_until
 
 MARKUP = "<b title='x'>&amp; harmless"
 
@@ -62,6 +63,17 @@ def test_a_run_is_linked_to_its_trace_if_that_was_exported(dashboard: Dashboard)
         page = visitor.get(f"/ui/runs/{run}").text
         assert ("a1" * 16 in page, f'href="{TRACE_URL.format(trace_id="a1" * 16)}"' in page) == (True, is_linked)
     assert "Trace" not in visitor.get(f"/ui/runs/{dashboard.submit()}").text
+
+
+def test_the_overview_charts_what_ended_in_the_last_hour(dashboard: Dashboard) -> None:
+    run = dashboard.submit()
+    visitor = dashboard.logged_in()
+    assert visitor.post(f"/ui/runs/{run}/cancel").status_code == 303
+    said = 'aria-label="1 run ended, at most 1 in a minute in the last hour"'
+    wait_until(lambda: said in visitor.get("/").text, 5, "the figures, which are kept for a second, are read again")
+    page = visitor.get("/").text
+    assert re.search(r"<title>\d\d:\d\d UTC: 1 cancelled</title><rect class=\"cancelled\"", page)
+    assert 'aria-label="No run ended in the last hour"' in page, "a run that never began took no time"
 
 
 def test_texts_of_callers_are_texts(dashboard: Dashboard) -> None:
