@@ -86,7 +86,7 @@ def create_app(services: Services, everyone: Caller | None = None) -> tuple[flas
     )
     services.database.observe = observe_store_call
     trust, stats = Trust(services, monitor), FleetStats(services, monitor)
-    parts = HealthParts(services.database, clock, services.feed_reader, monitor)
+    parts = HealthParts(services.database, clock, services.feed_reader, monitor=monitor, stats=stats)
     app, hooks = _create_flask(services, long_poller, activity)
     _register(
         app,

@@ -76,10 +76,7 @@ def _add_run_form(blp: flask.Blueprint, sessions: Sessions) -> None:
         """Get the form by which a basket is run, with the sample, or with the input of the run ``?from=``."""
         caller = logged_in_caller()
         basket = internal_api.get(caller, f"/baskets/{segment(name)}")
-        given = None
-        if EXECUTION_ID_PATTERN.fullmatch(source := request.args.get("from", "")):
-            given = internal_api.get_if_shown(caller, f"/executions/{source}/input")
-        form = _form(caller, basket, given)
+        form = _form(caller, basket, _earlier_input(caller))
         return _form_page(sessions, basket, form, is_json=request.args.get("as") == "json")
 
     @blp.route("/ui/baskets/<name>/run", methods=["POST"])
@@ -87,7 +84,7 @@ def _add_run_form(blp: flask.Blueprint, sessions: Sessions) -> None:
         """Run a basket with what was sent with the form; a form that is sent twice makes one run."""
         caller = logged_in_caller()
         basket = internal_api.get(caller, f"/baskets/{segment(name)}")
-        form, sent = _form(caller, basket, None), request.form
+        form, sent = _form(caller, basket, _earlier_input(caller)), request.form
         is_json = "json" in sent
         try:
             given = parse_json(sent["json"]) if is_json else parse_fields(form.fields, sent)
@@ -104,6 +101,16 @@ def _add_run_form(blp: flask.Blueprint, sessions: Sessions) -> None:
             filled = RunForm([_as_sent(each, sent) for each in form.fields], sent.get("json", form.json))
             return _form_page(sessions, basket, filled, is_json=is_json, error=str(error))
         return redirect(f"/ui/runs/{reply['execution_id']}")
+
+
+def _source() -> str:
+    """Return the id of the run whose input the form began with; empty if it began with the sample."""
+    source = request.values.get("from", "")
+    return source if EXECUTION_ID_PATTERN.fullmatch(source) else ""
+
+
+def _earlier_input(caller: Caller) -> Any:
+    return internal_api.get_if_shown(caller, f"/executions/{_source()}/input") if _source() else None
 
 
 def _form(caller: Caller, basket: Mapping[str, Any], given: Mapping[str, Any] | None) -> RunForm:
@@ -133,5 +140,7 @@ def _form_page(
         form=form,
         is_json=is_json,
         error=error,
+        source=_source(),
+        source_query=f"&from={_source()}" if _source() else "",
         form_key=secrets.token_hex(16),
     )

@@ -63,7 +63,9 @@ def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
     @blp.route("/ui/consumers/<name>/delete", methods=["POST"])
     def delete_consumer(name: str) -> flask.Response:
         """Delete a consumer."""
-        internal_api.send(logged_in_caller(), "DELETE", f"/consumers/{segment(name)}")
+        owner = request.form.get("integrator")
+        query = [("integrator", owner)] if owner else []
+        internal_api.send(logged_in_caller(), "DELETE", f"/consumers/{segment(name)}", query)
         return redirect("/ui/consumers")
 
     _add_dead_letters(blp, sessions)
@@ -87,6 +89,7 @@ def _add_dead_letters(blp: flask.Blueprint, sessions: Sessions) -> None:
             groups=_by_error(found["dead_letters"]),
             next_query=next_query if found["next_cursor"] else None,
             filters=dict(filters),
+            matching=_matching(dict(filters)),
             done=request.args.get("done"),
             may_act=session.caller is not None and session.caller.may(Permission.OPERATE),
         )
@@ -129,6 +132,12 @@ def _charts(series: Sequence[Mapping[str, Any]]) -> Sequence[tuple[str, Chart, S
         ("Runs that ended, by minute", throughput_chart(series), ends),
         ("How long they took, by minute", latency_chart(series), shares),
     ]
+
+
+def _matching(filters: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the filter of a bulk action for the dead letters that the page's filters show."""
+    kept = {name: filters[name] for name in ("basket", "integrator") if name in filters}
+    return {"status": "failed", "dead_letter": "true", **kept}
 
 
 def _failing_baskets(failed: Mapping[str, Any] | None) -> Sequence[tuple[str, int]]:

@@ -23,13 +23,14 @@ CONTENT_SECURITY_POLICY: Final = (
 )
 POLL_MS: Final = 3_000
 NAVIGATION: Final = (
-    ("/", "Overview"),
-    ("/ui/runs", "Runs"),
-    ("/ui/baskets", "Baskets"),
-    ("/ui/workers", "Workers"),
-    ("/ui/dead-letters", "Dead letters"),
-    ("/ui/consumers", "Consumers"),
+    ("/", "Overview", Permission.READ),
+    ("/ui/runs", "Runs", Permission.READ),
+    ("/ui/baskets", "Baskets", Permission.READ),
+    ("/ui/workers", "Workers", Permission.OPERATE),
+    ("/ui/dead-letters", "Dead letters", Permission.OPERATE),
+    ("/ui/consumers", "Consumers", Permission.READ),
 )
+"""Path, name, and what the caller needs to be shown it."""
 
 
 def add_filters(blueprint: flask.Blueprint) -> None:
@@ -62,7 +63,7 @@ def render_page(
         f"dashboard/{template}",
         **context,
         prefix=request_prefix(),
-        navigation=NAVIGATION,
+        navigation=[(path, name) for path, name, needs in NAVIGATION if caller is None or caller.may(needs)],
         caller=caller,
         requires_key=sessions.requires_key,
         csrf_token=session.csrf_token,

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from api.dashboard import basket_pages, bulk_pages, fleet_pages, run_pages
 from api.dashboard.internal_api import ApiRefused
-from api.dashboard.pages import add_filters, redirect, render_page
+from api.dashboard.pages import POLL_MS, add_filters, redirect, render_page
 from api.dashboard.sessions import Session, Sessions
 from api.http import problems
 from shared.domain.access.caller import PUBLIC_CALLER, Caller
@@ -133,7 +133,10 @@ def _add_log_in(blp: flask.Blueprint, sessions: Sessions, record_session: Record
 def _error_page(sessions: Sessions, status: int, message: str, error_code: str) -> flask.Response:
     session: Session | None = flask.g.get("session")
     session = session or Session("", None, is_new=False)
-    return render_page(sessions, session, "error.html", status=status, message=message, error_code=error_code)
+    poll_ms = POLL_MS if status == HTTPStatus.SERVICE_UNAVAILABLE else None  # until it is over
+    return render_page(
+        sessions, session, "error.html", status=status, poll_ms=poll_ms, message=message, error_code=error_code
+    )
 
 
 def _quoted_path() -> str:

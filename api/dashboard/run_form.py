@@ -84,17 +84,25 @@ def to_json(value: Any) -> str:
 def _field(name: str, schema: Mapping[str, Any], is_required: bool) -> FormField:
     description = str(schema.get("description", ""))
     choices = schema.get("enum", ())
-    kinds = schema.get("type", "")
+    kinds = _kind_of(schema.get("type"))
     if choices and all(isinstance(choice, str) for choice in choices):
         return FormField(name, "choice", is_required, description, choices)
     if kinds == "boolean":
         return FormField(name, "boolean", is_required, description, ("true", "false"))
-    if kinds in {"number", "integer"}:
+    if kinds in ("number", "integer"):
         return FormField(name, "number", is_required, description)
     return FormField(name, "text" if kinds == "string" else "json", is_required, description)
 
 
+def _kind_of(kinds: Any) -> str:
+    """Return the one type of a property besides null; empty if it has several, so that its field takes JSON."""
+    several = [each for each in (kinds if isinstance(kinds, list) else [kinds]) if each != "null"]
+    return str(several[0]) if len(several) == 1 else ""
+
+
 def _shown(each: FormField, value: Any) -> str:
+    if value is None and each.kind != "json":
+        return ""
     if each.kind in {"text", "choice"} and isinstance(value, str):
         return value
     return to_json(value) if each.kind == "json" else orjson.dumps(value).decode()

@@ -14,7 +14,7 @@ from flask import request
 from api.dashboard import internal_api
 from api.dashboard.internal_api import ApiRefused, segment
 from api.dashboard.pages import POLL_MS, redirect, render_page
-from api.dashboard.selected_rows import idempotency_key, post_each
+from api.dashboard.selected_rows import idempotency_key, key_of_this_minute, post_each
 from api.dashboard.sessions import Session, Sessions, logged_in_caller
 from api.dashboard.timeline import build_timeline
 from shared.domain.access.caller import Caller
@@ -56,6 +56,7 @@ def add_pages(blp: flask.Blueprint, sessions: Sessions, trace_url: str) -> None:
             status_links=_status_links(filters),
             counts=_counts(logged_in_caller()),
             error=error,
+            form_key=key_of_this_minute(),
             done=request.args.get("done"),
             status=HTTPStatus.OK if error is None else HTTPStatus.BAD_REQUEST,
         )

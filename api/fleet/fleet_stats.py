@@ -17,12 +17,13 @@ from datetime import datetime
 from typing import Any, Final
 
 import redis
+import structlog
 
 from shared.bootstrap import Services
 from shared.domain.access.caller import Scope
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.domain.status import ExecutionStatus
-from shared.errors import Unavailable
+from shared.errors import OutcomeUnknown, Unavailable
 from shared.live.redis_monitor import RedisMonitor, RedisSnapshot
 from shared.store.fleet.backlog import Backlog
 from shared.telemetry.window_counters import FINAL_STATUSES, SUBMITTED, RecentCounts, Slot, WindowCounts, read_counts
@@ -35,6 +36,7 @@ _SCOPES_MAX: Final = 500
 _BASKETS_MAX: Final = 500
 _LIVE_STATUSES: Final = tuple(status for status in ExecutionStatus if not status.is_final)
 _RUNNING: Final = frozenset({ExecutionStatus.RUNNING, ExecutionStatus.CANCELLING})
+_NOT_COUNTED: Final = "the unfinished runs could not be counted; ask again in a moment"
 _SHARES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -60,7 +62,7 @@ class FleetStats:
         self._services = services
         self._monitor = monitor
         self._lock = threading.Lock()
-        self._backlog = Backlog()
+        self._backlog: Backlog | None = None
         self._backlog_until = -math.inf
         self._recent: dict[Scope, tuple[float, RecentCounts]] = {}
 
@@ -69,10 +71,22 @@ class FleetStats:
         with self._lock:
             began_at = time.monotonic()
             if began_at >= self._backlog_until:
-                self._backlog = self._services.backlog.read()
+                self._backlog = self._count_backlog()
                 now = time.monotonic()
-                self._backlog_until = now + min(max(CACHE_MIN_S, _SHARE_OF_TIME * (now - began_at)), CACHE_MAX_S)
+                # After a failure it is tried again sooner: half of the time may go into it.
+                share = 1 if self._backlog is None else _SHARE_OF_TIME
+                self._backlog_until = now + min(max(CACHE_MIN_S, share * (now - began_at)), CACHE_MAX_S)
+            if self._backlog is None:
+                raise Unavailable(_NOT_COUNTED)
             return self._backlog
+
+    def _count_backlog(self) -> Backlog | None:
+        """Return the count, or None: a count that took too long would take as long again for each who waits for it."""
+        try:
+            return self._services.backlog.read()
+        except (Unavailable, OutcomeUnknown) as error:
+            structlog.get_logger().warning("the unfinished runs were not counted", reason=error.message)
+            return None
 
     def recent(self, scope: Scope) -> RecentCounts:
         """Return what happened lately to the runs of ``scope``."""

@@ -8,6 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
+from api.fleet.fleet_stats import FleetStats
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.errors import BucketError
 from shared.live.providers.provider_states import ProviderState
@@ -69,7 +70,16 @@ def overall_status(parts: Sequence[HealthPart]) -> PartStatus:
 class HealthParts:
     """Looks at each part; never raises, and takes two short calls to MongoDB at most besides the check of it."""
 
-    def __init__(self, database: Database, clock: ServerClock, feed_reader: FeedReader, monitor: RedisMonitor) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: ServerClock,
+        feed_reader: FeedReader,
+        *,
+        monitor: RedisMonitor,
+        stats: FleetStats,
+    ) -> None:
+        self._stats = stats
         self._database = database
         self._clock = clock
         self._feed_reader = feed_reader
@@ -83,7 +93,7 @@ class HealthParts:
             _mongodb(is_connected=has_mongodb),
             _redis(snapshot),
             _workers(snapshot),
-            *_queues(snapshot),
+            *self._queues(snapshot, has_mongodb=has_mongodb),
             self._reconciler() if has_mongodb else _unknown("reconciler", _UNKNOWN_WITHOUT_MONGODB),
             self._feed() if has_mongodb else _unknown("feed", _UNKNOWN_WITHOUT_MONGODB),
             _breakers(providers, snapshot),
@@ -97,6 +107,29 @@ class HealthParts:
     def feed_lag_s(self) -> float:
         """Return for how long changes are not in the feed yet, in seconds; raises Unavailable without MongoDB."""
         return max((self._clock.now() - self._feed_reader.end().watermark_at).total_seconds(), 0.0)
+
+    def _queues(self, snapshot: RedisSnapshot, *, has_mongodb: bool) -> Iterator[HealthPart]:
+        for queue in QUEUE_NAMES:
+            name = f"queue_{queue}"
+            if not snapshot.is_connected:
+                yield _unknown(name, _UNKNOWN_WITHOUT_REDIS)
+                continue
+            waiting, workers = snapshot.waiting_in(queue), snapshot.workers_of(queue)
+            if not workers and has_mongodb:
+                waiting = max(waiting, self._offered(queue))
+            is_stuck = bool(waiting) and not workers
+            detail = f"{waiting} waiting, {workers} {'worker' if workers == 1 else 'workers'}"
+            if is_stuck:
+                start = _START_WORKER.format(queue=queue)
+                detail = f"{waiting} steps wait in the queue {queue!r} and no worker takes from it; {start}"
+            yield HealthPart(name, _healthy_if(not is_stuck), Criticality.DEGRADING, detail)
+
+    def _offered(self, queue: str) -> int:
+        """Return how many steps wait by MongoDB: a worker that died or hangs has taken its messages from the list."""
+        try:
+            return self._stats.queues(None)[queue].queued
+        except BucketError:
+            return 0  # the part of MongoDB says why
 
     def _reconciler(self) -> HealthPart:
         try:
@@ -148,21 +181,6 @@ def _workers(snapshot: RedisSnapshot) -> HealthPart:
     else:
         detail = "no worker is present, so no run goes on; start one with `python -m worker`"
     return HealthPart("workers", _healthy_if(bool(snapshot.workers)), Criticality.DEGRADING, detail)
-
-
-def _queues(snapshot: RedisSnapshot) -> Iterator[HealthPart]:
-    for queue in QUEUE_NAMES:
-        name = f"queue_{queue}"
-        if not snapshot.is_connected:
-            yield _unknown(name, _UNKNOWN_WITHOUT_REDIS)
-            continue
-        waiting, workers = snapshot.waiting_in(queue), snapshot.workers_of(queue)
-        is_stuck = bool(waiting) and not workers
-        detail = f"{waiting} waiting, {workers} {'worker' if workers == 1 else 'workers'}"
-        if is_stuck:
-            start = _START_WORKER.format(queue=queue)
-            detail = f"{waiting} steps wait in the queue {queue!r} and no worker takes from it; {start}"
-        yield HealthPart(name, _healthy_if(not is_stuck), Criticality.DEGRADING, detail)
 
 
 def _breakers(providers: Sequence[ProviderState], snapshot: RedisSnapshot) -> HealthPart:

@@ -16,8 +16,8 @@ from api.openapi.trust_schemas import VOLUME
 from api.submission.schemas import METADATA_MAX_BYTES
 from shared.domain.access.api_key import INTEGRATOR_PATTERN
 from shared.domain.access.integration_checklists import CHECKLIST_ITEMS
+from shared.domain.bulk_action import DEAD_LETTER, TEXT_FILTERS, TEXT_MAX_CHARS, TIME_FILTERS, BulkActionKind
 from shared.domain.bulk_action import LIMIT_MAX as BULK_LIMIT_MAX
-from shared.domain.bulk_action import TEXT_FILTERS, TEXT_MAX_CHARS, TIME_FILTERS, BulkActionKind
 from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.definitions.retry_policy import NAMED_RETRY_POLICIES, RETRY_POLICY_LIMITS
 from shared.domain.lifecycle.rerun import RetryFrom
@@ -120,6 +120,7 @@ _HAND_WRITTEN_SCHEMAS: Final[dict[str, JsonObject]] = {
                     ),
                     **dict.fromkeys(TEXT_FILTERS, _FILTER_TEXT),
                     **{name: {"type": "string", "format": "date-time"} for name in TIME_FILTERS},
+                    DEAD_LETTER: described(enum_of("true"), "only those that are dead letters now"),
                 },
                 "minProperties": 1,
                 "additionalProperties": False,

@@ -20,7 +20,7 @@ FIELD_NAMES: Final = (
     *ALWAYS_INCLUDED, "basket_name", "progress", "current_step", "steps", "waiting_for", "result", "error", "outputs",
     "logs", "count", "total", "next_after", "first_seq", "logs_dropped", "gap", "tags", "metadata", "input_source",
     "retry_of", "cancel", "execution_metadata", "created_at", "queued_at", "started_at", "finished_at", "poll_after_ms",
-    "request_id", "reference", "expires_at", "erased_at",
+    "request_id", "reference", "expires_at", "erased_at", "traceparent",
 )  # fmt: skip
 
 

@@ -35,9 +35,9 @@ def install(hooks: RequestHooks, tracer: Tracer | None) -> None:
         if trace is None or request.url_rule is None:
             return
         execution_id = (request.view_args or {}).get("execution_id")
-        created = response.headers.get("Location", "").rpartition("/execution-logs/")[2]
+        _, is_run, made = response.headers.get("Location", "").rpartition("/execution-logs/")
         original = g.get("retried_run")
         links = () if original is None else (tracer.run_context(original),)
-        trace.end(request.method, request.url_rule.rule, response.status_code, created or execution_id, links)
+        trace.end(request.method, request.url_rule.rule, response.status_code, made if is_run else execution_id, links)
 
     hooks.add([before], [after])

@@ -50,7 +50,8 @@ ACTS_ON: Final[Mapping[BulkActionKind, Sequence[ExecutionStatus]]] = MappingProx
 
 TEXT_FILTERS: Final = ("basket", "tag", "request_id", "retry_of", "reference", "error_code")
 TIME_FILTERS: Final = ("created_after", "created_before", "updated_since")
-FILTERS: Final = ("status", *TEXT_FILTERS, *TIME_FILTERS)
+DEAD_LETTER: Final = "dead_letter"
+FILTERS: Final = ("status", *TEXT_FILTERS, *TIME_FILTERS, DEAD_LETTER)
 BODY_KEYS: Final = ("action", "filter", "dry_run", "limit")
 
 
@@ -89,6 +90,7 @@ def parse_bulk_action(body: Mapping[str, Any]) -> BulkAction:
     faults.check_known(filters, FILTERS, "filter")
     texts = {name: faults.parse(filters, name, _text) for name in TEXT_FILTERS if name in filters}
     times = {name: faults.parse(filters, name, parse_rfc3339_text) for name in TIME_FILTERS if name in filters}
+    only_dead_letters = DEAD_LETTER in filters and bool(faults.parse(filters, DEAD_LETTER, _true))
     statuses = faults.parse(filters, "status", _statuses) if "status" in filters else tuple(ExecutionStatus)
     dry_run, limit = body.get("dry_run", False), body.get("limit", LIMIT_MAX)
     if not isinstance(dry_run, bool):
@@ -101,7 +103,8 @@ def parse_bulk_action(body: Mapping[str, Any]) -> BulkAction:
     if not matching:
         faults.add(("filter", "status"), f"no such run can be the object of {kind}; name {', '.join(ACTS_ON[kind])}")
         faults.raise_if_any()
-    return BulkAction(kind, ListQuery(statuses=matching, order=ListOrder.OLDEST, **texts, **times), dry_run, limit)
+    query = ListQuery(statuses=matching, only_dead_letters=only_dead_letters, order=ListOrder.OLDEST, **texts, **times)
+    return BulkAction(kind, query, dry_run, limit)
 
 
 class _Faults:
@@ -144,6 +147,12 @@ def _text(value: Any) -> str:
     if not (isinstance(value, str) and 0 < len(value) <= TEXT_MAX_CHARS):
         raise ValueError(f"must be a text of 1 to {TEXT_MAX_CHARS} characters")
     return value
+
+
+def _true(value: Any) -> bool:
+    if value != "true":
+        raise ValueError('must be "true", or be left out')
+    return True
 
 
 def parse_rfc3339_text(value: Any) -> datetime:

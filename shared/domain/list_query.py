@@ -53,6 +53,7 @@ class ListQuery:
     retry_of: str | None = None
     reference: str | None = None
     error_code: str | None = None
+    only_dead_letters: bool = False
     idempotency_keys: tuple[str, ...] | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None

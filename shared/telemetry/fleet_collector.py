@@ -28,6 +28,7 @@ from shared.telemetry.fleet_counters import (
     STEPS_KEY,
 )
 
+_RESCUE_REASONS: Final = ("deadline", "lease_over", "moment_come", "not_claimed")
 _DEPTH_HELP: Final = "Steps that are offered and wait for a slot."
 
 
@@ -129,8 +130,9 @@ def _steps(rows: Iterator[tuple[str, Any, float]]) -> Iterator[Metric]:
 
 
 def _rescues(reply: Any) -> Metric:
-    family = CounterMetricFamily("bucket_rescues", "Steps offered again.", labels=["reason"])
-    by_reason = {_text(name): count for name, count in reply.items()} if isinstance(reply, dict) else {}
+    family = CounterMetricFamily("bucket_rescues", "What the reconciler did to overdue steps.", labels=["reason"])
+    by_reason: dict[str, Any] = dict.fromkeys(_RESCUE_REASONS, 0)  # an increase is seen only of what was there before
+    by_reason |= {_text(name): count for name, count in reply.items()} if isinstance(reply, dict) else {}
     for name, count in sorted(by_reason.items())[:LABELS_MAX]:
         try:
             family.add_metric([name], float(count))

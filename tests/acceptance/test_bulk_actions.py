@@ -188,3 +188,13 @@ def test_a_faulty_action_is_refused_with_its_place(caller: ApiClient, body: Any,
     assert (refused.status_code, refused.json()["error_code"]) == (400, "validation_failed"), refused.text
     assert pointer in {detail["pointer"] for detail in refused.json()["details"]}
     assert text in refused.json()["detail"]
+
+
+def test_only_what_is_a_dead_letter_now_is_requeued(caller: ApiClient) -> None:
+    tag = new_tag()
+    requeued, dismissed, untouched = failing(caller, 3, tag)
+    assert caller.request("POST", f"/dead-letters/{requeued}/requeue").status_code == 202
+    assert caller.request("POST", f"/dead-letters/{dismissed}/dismiss").status_code == 200
+    wait_until(lambda: count(caller, tag=tag, status="failed") == 4, 30, "the requeue has failed too")
+    assert act(caller, "retry", {"tag": tag, "dead_letter": "true"}) == counts(2, done=2)
+    assert [count(caller, retry_of=each) for each in (requeued, dismissed, untouched)] == [1, 0, 1]

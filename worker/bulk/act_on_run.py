@@ -8,8 +8,8 @@ from typing import Final
 import structlog
 
 from shared.bootstrap import Services
-from shared.domain.bulk_action import BulkActionKind, bulk_item_key
-from shared.domain.execution import ExecutionRecord, Idempotency
+from shared.domain.bulk_action import BulkAction, BulkActionKind, bulk_item_key
+from shared.domain.execution import Execution, ExecutionRecord, Idempotency
 from shared.domain.lifecycle.rerun import RetryFrom, RetryRequest, check_retryable
 from shared.errors import AlreadyRequeued, BucketError, NotFinal, NotRetryable, OutcomeUnknown, Unavailable
 from shared.ids import new_execution_id
@@ -27,9 +27,12 @@ _LINES_MAX: Final = 100
 class RunActions:
     """Acts on runs of one integrator in the name of one bulk action."""
 
-    def __init__(self, services: Services, integrator: str, kind: BulkActionKind, ctx: AgentContext) -> None:
+    def __init__(self, services: Services, execution: Execution, action: BulkAction, ctx: AgentContext) -> None:
+        """``execution`` is that of the action itself."""
         self._services = services
-        self._integrator = integrator
+        self._integrator = execution.integrator
+        self._traceparent = execution.traceparent
+        self._only_dead_letters = action.query.only_dead_letters
         self._ctx = ctx
         self._reason = f"bulk action {ctx.execution_id}"
         self._lines = 0
@@ -38,7 +41,7 @@ class RunActions:
             BulkActionKind.CANCEL: self._cancel,
             BulkActionKind.RETRY: self._retry,
             BulkActionKind.ERASE: self._erase,
-        }[kind]
+        }[action.kind]
 
     def act(self, execution_id: str, *, is_repeat: bool) -> str:
         """Act on a run and return what became of it: ``done``, ``failed``, or ``skipped`` if it has changed.
@@ -78,6 +81,9 @@ class RunActions:
         original = read(outputs=(), causal=True)
         if original is None:
             return SKIPPED
+        is_dead_letter = original.execution.dead_letter
+        if self._only_dead_letters and not is_dead_letter and not self._is_repeat:
+            return SKIPPED  # it was requeued or dismissed since it was listed
         check_retryable(original.execution, RetryFrom.FAILED)
         if reused := reused_steps(original.execution, RetryFrom.FAILED):
             original = read(outputs=reused, causal=True)
@@ -88,8 +94,9 @@ class RunActions:
             id=new_execution_id(now),
             created_at=now,
             request_id=self._ctx.request_id,
+            traceparent=self._traceparent,
             idempotency=Idempotency(bulk_item_key(self._ctx.execution_id, execution_id), self._reason),
-            is_requeue=original.execution.dead_letter,
+            is_requeue=is_dead_letter or self._only_dead_letters,
         )
         decision, outputs = build_rerun(services, original, request, RetryFrom.FAILED)
         stored = services.store.create(decision, outputs)

@@ -17,6 +17,7 @@ from shared.bootstrap import Services
 from shared.domain.bulk_action import BulkAction, BulkActionKind, parse_bulk_action
 from shared.domain.definitions.agent_spec import AgentSpec, Capabilities
 from shared.domain.definitions.basket import BULK_AGENT_NAME
+from shared.domain.execution import Execution
 from shared.domain.list_query import ListPosition
 from shared.errors import LeaseLost
 from shared.run_actions.matching_runs import list_positions
@@ -80,18 +81,18 @@ def run_bulk_action(services: Services, given: dict[str, Any], ctx: AgentContext
     if execution is None:
         raise LeaseLost(f"{ctx.execution_id} is gone")
     action = parse_bulk_action(given).bounded_by(execution.created_at)
-    return _BulkRun(services, execution.integrator, action, ctx).run()
+    return _BulkRun(services, execution, action, ctx).run()
 
 
 class _BulkRun:
     """One attempt of a bulk action."""
 
-    def __init__(self, services: Services, integrator: str, action: BulkAction, ctx: AgentContext) -> None:
+    def __init__(self, services: Services, execution: Execution, action: BulkAction, ctx: AgentContext) -> None:
         self._services = services
-        self._integrator = integrator
+        self._integrator = execution.integrator
         self._action = action
         self._ctx = ctx
-        self._actions = RunActions(services, integrator, action.kind, ctx)
+        self._actions = RunActions(services, execution, action, ctx)
 
     def run(self) -> dict[str, Any]:
         stored = self._ctx.restore()

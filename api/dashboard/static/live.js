@@ -2,6 +2,7 @@
 
 const banner = document.getElementById("connection");
 const HIDDEN_MS = 30_000;
+const PATIENCE_MS = 10_000;
 const RETRY_MS = [1_000, 2_000, 5_000, 10_000];
 let revision = null;
 let failures = 0;
@@ -72,12 +73,12 @@ function showConnection(isThere) {
 
 async function refresh() {
   const headers = revision ? { "If-None-Match": revision } : {};
-  const response = await fetch(location.href, { headers, cache: "no-store", redirect: "manual" });
+  const response = await fetch(location.href, { headers, cache: "no-store", redirect: "manual", signal: AbortSignal.timeout(PATIENCE_MS) });
   if (response.type === "opaqueredirect") {
     location.reload(); // the session is over: to the log-in
     return;
   }
-  if (response.status >= 500 || response.status === 429) throw new Error(`status ${response.status}`);
+  if (![200, 304, 400].includes(response.status)) throw new Error(`status ${response.status}`);
   if (response.status === 200) {
     revision = response.headers.get("ETag");
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
@@ -96,10 +97,12 @@ async function keepFresh() {
     const pollMs = Number(document.body.dataset.pollMs);
     if (!pollMs) return;
     const pause = failures ? RETRY_MS[Math.min(failures, RETRY_MS.length) - 1] : document.hidden ? HIDDEN_MS : pollMs;
+    const over = new AbortController();
     await new Promise((done) => {
       setTimeout(done, pause);
-      document.addEventListener("visibilitychange", done, { once: true });
+      document.addEventListener("visibilitychange", done, { signal: over.signal });
     });
+    over.abort();
     try {
       await refresh();
       failures = 0;

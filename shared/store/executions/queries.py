@@ -263,6 +263,8 @@ def list_filter(owners: _Document, query: ListQuery, after: ListPosition | None)
     }
     conditions: _Document = owners | {"status": {"$exists": True}}
     conditions |= {field: str(value) for field, value in equal_to.items() if value is not None}
+    if query.only_dead_letters:
+        conditions["dead_letter"] = True
     if query.statuses:
         conditions["status"] = {"$in": [str(status) for status in query.statuses]}
     if query.idempotency_keys is not None:

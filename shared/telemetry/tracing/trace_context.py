@@ -10,12 +10,11 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from shared.ids import new_token
+from shared.ids import TRACEPARENT_PATTERN, new_token
 
 _SAMPLED: Final = 1
 _SPAN_BYTES: Final = 8
 _TRACE_BYTES: Final = 16
-_PARTS_MIN: Final = 4
 
 
 class TraceContext(NamedTuple):
@@ -45,12 +44,14 @@ class TraceContext(NamedTuple):
 
 def parse_traceparent(header: str | None) -> TraceContext | None:
     """Return the context that a W3C ``traceparent`` names; None if there is none or it is invalid."""
-    parts = (header or "").split("-")
-    try:
-        version, trace_id, span_id, flags = parts[0], int(parts[1], 16), int(parts[2], 16), int(parts[3], 16)
-    except (IndexError, ValueError):
+    if header is None or TRACEPARENT_PATTERN.fullmatch(header) is None:
         return None
-    if version == "ff" or not trace_id or not span_id or len(parts) < _PARTS_MIN:
+    version, trace_id, span_id, flags = header.split("-")[:4]
+    return _context_of(version, int(trace_id, 16), int(span_id, 16), int(flags, 16))
+
+
+def _context_of(version: str, trace_id: int, span_id: int, flags: int) -> TraceContext | None:
+    if version == "ff" or not trace_id or not span_id:
         return None
     return TraceContext(trace_id, span_id, bool(flags & _SAMPLED))
 

@@ -76,7 +76,7 @@ class Tracer:
 
     def start(self) -> None:
         """Start the exporter's thread; call it after the fork, before agents run."""
-        self._sink.start()
+        _guarded(self._sink.start)
 
     def close(self, within_s: float = 1.0) -> None:
         """Export what is queued before the process ends, for at most ``within_s``."""
@@ -101,7 +101,7 @@ class Tracer:
         if trace.is_sampled:
             span = _guarded(wait_span, execution, step, trace)
             if span is not None:
-                self._sink.emit(span)
+                _guarded(self._sink.emit, span)
         return trace.child(attempt_span_id(execution.id, step.id, step.claims)).log_fields
 
     def attempt(self, execution: Execution, step: Step) -> AttemptTrace:
@@ -155,9 +155,8 @@ class RequestTrace:
         error = str(status) if status >= _FIRST_SERVER_FAULT else ""
         name = f"{method} {route}"
         times = (self._start_ns, max(self._start_ns, time.time_ns()))
-        self._sink.emit(
-            SpanFacts(name, self.context, self._parent, *times, attributes, "SERVER", error=error, links=links)
-        )
+        facts = SpanFacts(name, self.context, self._parent, *times, attributes, "SERVER", error=error, links=links)
+        _guarded(self._sink.emit, facts)
 
 
 class AttemptTrace:
@@ -192,7 +191,7 @@ class AttemptTrace:
                 attributes["http.response.status_code"] = status
             times = (start_ns, max(start_ns, time.time_ns()))
             name = f"{request.method} {provider}"
-            self._sink.emit(SpanFacts(name, context, self.context, *times, attributes, "CLIENT", error=error))
+            _guarded(self._sink.emit, SpanFacts(name, context, self.context, *times, attributes, "CLIENT", error=error))
 
         return end
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -74,6 +75,47 @@ def test_the_overview_charts_what_ended_in_the_last_hour(dashboard: Dashboard) -
     page = visitor.get("/").text
     assert re.search(r"<title>\d\d:\d\d UTC: 1 cancelled</title><rect class=\"cancelled\"", page)
     assert 'aria-label="No run ended in the last hour"' in page, "a run that never began took no time"
+
+
+def test_selected_runs_are_retried_once_also_if_two_people_click(dashboard: Dashboard) -> None:
+    run = dashboard.submit()
+    visitors = [dashboard.logged_in() for _ in range(2)]
+    assert visitors[0].post(f"/ui/runs/{run}/cancel").status_code == 303
+    [form_key] = re.findall(r'name="form_key" value="([\w-]+)"', visitors[0].get("/ui/runs").text)
+    for visitor in visitors:
+        done = visitor.post("/ui/runs", action="retry", execution_id=run, form_key=form_key)
+        assert "1+retried" in done.headers["Location"]
+    assert len(run_ids(visitors[0].get(f"/ui/runs?retry_of={run}").text)) == 1
+    visitors[0].post("/ui/runs", action="retry", execution_id=run, form_key="of-a-later-minute")
+    assert len(run_ids(visitors[0].get(f"/ui/runs?retry_of={run}").text)) == 2
+
+
+def test_run_again_sends_what_the_form_shows(dashboard: Dashboard) -> None:
+    extra = {"k": [1, "two"]}
+    given = {"transactions": [{"id": 1, "amount": 5, "description": "tea"}], "extra": extra}
+    run = dashboard.submit(input_data=given)
+    visitor = dashboard.logged_in()
+    page = visitor.get(f"/ui/baskets/working_test/run?from={run}").text
+    assert f"?as=json&amp;from={run}" in page
+    controls = {
+        "field.transactions": '[{"id": 1, "amount": 5, "description": "tea"}]',
+        "field.extra": '{"k": [1, "two"]}',
+    }
+    assert all(f'name="{name}"' in page for name in controls)
+    again = visitor.post("/ui/baskets/working_test/run", **controls, **{"from": run})
+    sent = dashboard.services.store.read("acme", again.headers["Location"].rpartition("/")[2], outputs=())
+    assert json.loads(sent.execution.input)["extra"] == extra
+
+
+def test_an_admin_deletes_the_consumer_of_the_row_and_no_other(dashboard: Dashboard) -> None:
+    for integrator in ("acme", "public"):
+        headers = {"Authorization": f"Bearer {dashboard.key(Role.INTEGRATOR, integrator)['key']}"}
+        assert dashboard.app.test_client().put("/consumers/ledger", headers=headers).status_code == 201
+    admin = dashboard.logged_in(Role.ADMIN, "public")
+    page = admin.get("/ui/consumers").text
+    assert set(re.findall(r'data-key="(\w+/ledger)"', page)) == {"acme/ledger", "public/ledger"}
+    assert admin.post("/ui/consumers/ledger/delete", integrator="acme").status_code == 303
+    assert re.findall(r'data-key="(\w+/ledger)"', admin.get("/ui/consumers").text) == ["public/ledger"]
 
 
 def test_texts_of_callers_are_texts(dashboard: Dashboard) -> None:

@@ -59,3 +59,11 @@ def test_several_first_agents_share_one_form() -> None:
     other = {"properties": {"name": {"type": "number"}, "year": {"type": "integer"}}}
     fields = {each.name: each.kind for each in fields_of([SCHEMA, other], {})}
     assert (fields["name"], fields["year"]) == ("text", "number")
+
+
+def test_a_property_that_may_be_null_has_the_control_of_its_type() -> None:
+    types = {"a": ["string", "null"], "b": ["null", "number"], "c": ["string", "number"], "d": 5}
+    fields = fields_of([{"properties": {name: {"type": kinds} for name, kinds in types.items()}}], {"a": None})
+    assert {each.name: (each.kind, each.value) for each in fields} == {
+        "a": ("text", ""), "b": ("number", ""), "c": ("json", ""), "d": ("json", "")
+    }  # fmt: skip

@@ -74,8 +74,8 @@ def test_pages_from_any_start_are_the_rest_of_the_log(total: int, dropped: int, 
 
 
 def test_the_field_names_are_those_of_a_poll() -> None:
-    # of runs with a reference, where retention is set, and of erased runs
-    optional = {"reference", "expires_at", "erased_at"}
+    # of runs with a reference or a trace, where retention is set, and of erased runs
+    optional = {"reference", "traceparent", "expires_at", "erased_at"}
     assert {*parse_poll(record_of(1, 0), LogPageQuery(0))} == {*FIELD_NAMES} - optional
     assert len(FIELD_NAMES) == len({*FIELD_NAMES})
 
