@@ -93,6 +93,8 @@ def parse_bulk_action(body: Mapping[str, Any]) -> BulkAction:
     only_dead_letters = DEAD_LETTER in filters and bool(faults.parse(filters, DEAD_LETTER, _true))
     statuses = faults.parse(filters, "status", _statuses) if "status" in filters else tuple(ExecutionStatus)
     dry_run, limit = body.get("dry_run", False), body.get("limit", LIMIT_MAX)
+    if isinstance(limit, float) and limit.is_integer():  # a whole number by JSON Schema, which the contract is in
+        limit = int(limit)
     if not isinstance(dry_run, bool):
         faults.add(("dry_run",), "must be true or false")
     if not (isinstance(limit, int) and not isinstance(limit, bool) and 1 <= limit <= LIMIT_MAX):

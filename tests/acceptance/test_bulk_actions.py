@@ -61,7 +61,7 @@ def test_hundreds_of_waiting_runs_are_counted_and_then_cancelled(caller: ApiClie
     submit_many(caller, 320, tag, run_after_s=3600)
     assert act(caller, "cancel", {"tag": tag}, dry_run=True) == counts(320, dry_run=True)
     assert count(caller, tag=tag, status="scheduled") == 320
-    assert act(caller, "cancel", {"tag": tag}, limit=20) == counts(20, done=20)
+    assert act(caller, "cancel", {"tag": tag}, limit=20.0) == counts(20, done=20)
     response = post_action(caller, {"action": "cancel", "filter": {"tag": tag, "status": "scheduled,queued"}})
     action = response.json()["execution_id"]
     assert caller.wait_done(action)["result"] == counts(300, done=300)
