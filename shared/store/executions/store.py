@@ -110,12 +110,15 @@ class MongoExecutionStore:
         """Replace an unclaimed run by a tombstone, which also refuses a later insert; False if it runs already."""
         tombstone = {"_id": execution_id, "integrator": integrator, "withdrawn_at": self._clock.now()}
         unclaimed = {"_id": execution_id, "integrator": integrator, "started_at": None}
-        try:
-            with db_call(self._database):
-                self._executions.replace_one(unclaimed, tombstone, upsert=True)
-        except DuplicateKeyError:
-            return False
-        return True
+        # A first duplicate can come from the insert itself, which a store that wakes applies beside this write.
+        for _ in range(2):
+            try:
+                with db_call(self._database):
+                    self._executions.replace_one(unclaimed, tombstone, upsert=True)
+            except DuplicateKeyError:
+                continue
+            return True
+        return False
 
     def load(self, scope: Scope, execution_id: str) -> Execution | None:
         """Return an execution without log lines and outputs, as this primary has it now (read concern local), or None.
