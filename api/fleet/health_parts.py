@@ -68,7 +68,11 @@ def overall_status(parts: Sequence[HealthPart]) -> PartStatus:
 
 
 class HealthParts:
-    """Looks at each part; never raises, and takes two short calls to MongoDB at most besides the check of it."""
+    """Looks at each part; never raises.
+
+    Besides the check of MongoDB it takes two short calls at most, and for a queue without a worker the cached count of
+    the backlog.
+    """
 
     def __init__(
         self,

@@ -78,6 +78,7 @@ async function refresh() {
     location.reload(); // the session is over: to the log-in
     return;
   }
+  // A page whose filter is wrong is 400, and stays as it is.
   if (![200, 304, 400].includes(response.status)) throw new Error(`status ${response.status}`);
   if (response.status === 200) {
     revision = response.headers.get("ETag");

@@ -37,9 +37,11 @@ from shared.telemetry.tracing.run_spans import SpanFacts
 from shared.telemetry.tracing.trace_context import TraceContext
 
 QUEUED_MAX: Final = 2048
+BATCH_MAX: Final = 512
 EXPORT_TIMEOUT_S: Final = 3.0
 WARN_EVERY_S: Final = 60.0
 _TIMEOUT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
+_BATCH_VARIABLE: Final = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
 _SCOPE: Final = InstrumentationScope("bucket")
 _UNSET: Final = Status(StatusCode.UNSET)
 _KINDS: Final = {kind.name: kind for kind in SpanKind}
@@ -86,10 +88,12 @@ class _CountingExporter(SpanExporter):
 class _Pipeline:
     """The queue and the thread of one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, queued_max: int) -> None:
         self.pid = os.getpid()
         self.exporter = _CountingExporter()
-        self.processor = BatchSpanProcessor(self.exporter)
+        # The SDK's own 512 are refused beside a smaller queue.
+        batch_max = None if os.environ.get(_BATCH_VARIABLE) else min(BATCH_MAX, queued_max)
+        self.processor = BatchSpanProcessor(self.exporter, max_export_batch_size=batch_max)
         self.queued = 0
 
 
@@ -151,7 +155,7 @@ class OtlpSink:
             with self._lock:
                 pipeline = self._pipeline
                 if pipeline is None or pipeline.pid != os.getpid():
-                    pipeline = self._pipeline = _Pipeline()
+                    pipeline = self._pipeline = _Pipeline(self._queued_max)
                     atexit.register(self.close, 1.0)
         return pipeline
 

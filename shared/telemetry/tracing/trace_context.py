@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from shared.ids import TRACEPARENT_PATTERN, new_token
 
 _SAMPLED: Final = 1
+_INVALID_VERSION: Final = 0xFF
 _SPAN_BYTES: Final = 8
 _TRACE_BYTES: Final = 16
 
@@ -46,12 +47,8 @@ def parse_traceparent(header: str | None) -> TraceContext | None:
     """Return the context that a W3C ``traceparent`` names; None if there is none or it is invalid."""
     if header is None or TRACEPARENT_PATTERN.fullmatch(header) is None:
         return None
-    version, trace_id, span_id, flags = header.split("-")[:4]
-    return _context_of(version, int(trace_id, 16), int(span_id, 16), int(flags, 16))
-
-
-def _context_of(version: str, trace_id: int, span_id: int, flags: int) -> TraceContext | None:
-    if version == "ff" or not trace_id or not span_id:
+    version, trace_id, span_id, flags = (int(part, 16) for part in header.split("-")[:4])
+    if version == _INVALID_VERSION or not trace_id or not span_id:
         return None
     return TraceContext(trace_id, span_id, bool(flags & _SAMPLED))
 

@@ -37,6 +37,7 @@ def test_a_reader_sees_no_buttons_no_payloads_and_can_do_nothing(dashboard: Dash
     for page in ("/ui/runs", f"/ui/runs/{run}", "/ui/baskets", "/ui/baskets/working_test/run", "/ui/consumers"):
         html = reader.get(page).text
         assert buttons(html) == set(), page
+        assert "/ui/workers" not in html, "no link to what it may not see"
         assert "only for eyes" not in html
     for path, form in (
         (f"/ui/runs/{run}/cancel", {}),

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import flask
+import httpx2
 import pytest
 
+from api.http.middleware import RequestHooks
+from api.tracing.request_spans import install
+from shared.settings import Settings
 from shared.telemetry.tracing.run_spans import SpanFacts
 from shared.telemetry.tracing.trace_context import TraceContext, parse_traceparent
 from shared.telemetry.tracing.tracer import Tracer
-from tests.builders import accept_decision
+from tests.builders import accept_decision, claim_decision
 
 
 class BrokenSink:
     """Fails at everything, as the SDK does with settings that contradict each other."""
 
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
     def is_sampled(self, trace_id: int, parent: TraceContext | None) -> bool:
         return trace_id > 0 and parent is None
 
     def emit(self, span: SpanFacts) -> None:
+        self.asked.append(span.name)
         raise ValueError(span.name)
 
     def start(self) -> None:
@@ -43,9 +54,26 @@ def test_ids_of_a_traceparent_fit_their_fields() -> None:
 
 
 def test_a_broken_exporter_costs_spans_alone() -> None:
-    tracer = Tracer(BrokenSink())
+    sink = BrokenSink()
+    tracer = Tracer(sink)
     tracer.start()
     tracer.begin_request(None).end("POST", "/run-basket", 202, None)
-    execution = accept_decision("echo").execution
-    [step] = execution.steps.values()
+    execution = claim_decision(accept_decision("echo").execution, "echo").execution
+    step = execution.steps["echo"]
     assert set(tracer.begin_attempt(execution, step)) == {"trace_id", "span_id"}
+    request = httpx2.Request("GET", "http://provider.example/")
+    tracer.attempt(execution, step).begin_call(request, "provider.example")(200, "")
+    assert sink.asked == ["POST /run-basket", "wait echo", "GET provider.example"]
+
+
+def test_a_redirect_of_the_dashboard_is_no_execution_id() -> None:
+    sink = BrokenSink()
+    attributes: list[Mapping[str, str | int]] = []
+    sink.emit = lambda span: attributes.append(span.attributes)  # type: ignore[method-assign]
+    app = flask.Flask(__name__)
+    install(RequestHooks(app, Settings()), Tracer(sink))
+    app.add_url_rule("/ui/runs", view_func=lambda: flask.redirect("/ui/runs?reference=of-a-patient"), methods=["POST"])
+    assert app.test_client().post("/ui/runs").status_code == 302
+    [span] = attributes
+    assert span["http.route"] == "/ui/runs"
+    assert "bucket.execution_id" not in span
