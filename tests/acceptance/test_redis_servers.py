@@ -52,7 +52,9 @@ def stack(
         for process in ("api", "reconciler"):
             stack.start(process, wait=False)
         stack.start("worker")
-        wait_until(lambda: is_ready(stack), 20, "the API is ready")
+        runs = RunClient(stack, tmp_path_factory.getbasetemp() / "unused")
+        # One process may still shake hands with Redis when the other one is ready.
+        wait_until(lambda: is_ready(stack) and statuses_of_ready(runs) == {200}, 20, "each process of the API is ready")
         yield stack
     finally:
         stack.close()
