@@ -94,10 +94,10 @@ def test_a_rescue_never_multiplies_the_messages_of_a_long_queue(stack: Stack, ru
         most = max(most, count_messages(stack))
         time.sleep(0.1)
     assert most <= 5_000
-    slow = [response.execution_id for response in responses]
-    # A message sent a hand-off after its time stamp stands behind younger ones and counts as lost when they go.
-    in_time = [response.execution_id for response in responses if response.seconds < 0.8]
+    # Under this load MongoDB may not reply in time to one of 5,000: it was refused. And a message sent a hand-off after
+    # its time stamp stands behind younger ones and counts as lost when they go.
+    in_time = [each.execution_id for each in responses if each.status == 202 and each.seconds < 0.8]
     assert len(in_time) > 4_000
     assert offers_of(stack, in_time) == len(in_time), "none was offered twice"
-    stack.mongo().executions.delete_many({"_id": {"$in": slow}})
+    stack.mongo().executions.delete_many({})
     stack.redis().flushall()
