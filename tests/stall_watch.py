@@ -6,8 +6,11 @@ any deadline. Neither is a fault of the tested code. What is repeated, and why, 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import pymongo
@@ -22,14 +25,19 @@ _PROPERTY: Final = "stall"
 
 
 class StallWatch:
-    """A thread that notes each pause of this process, and each reply of MongoDB that took long."""
+    """Threads that note each pause of a processor, and each reply of MongoDB that took long.
+
+    A thread for each processor: one may stand still, with all that waits for it, while the others work.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stalls: list[tuple[float, float]] = []
         self._store: pymongo.MongoClient[dict[str, Any]] | None = None
-        self._began = time.monotonic()
-        threading.Thread(target=self._watch, name="stall-watch", daemon=True).start()
+        self._began: dict[str, float] = {}
+        self._start("mongodb", self._ask_store)
+        for processor in os.sched_getaffinity(0):
+            self._start(f"processor-{processor}", lambda: None, processor)
 
     def watch_store(self, url: str | None) -> None:
         """Ask the MongoDB at ``url`` for a reply at each look, from now on; None ends that."""
@@ -41,22 +49,30 @@ class StallWatch:
     def longest_since(self, moment: float) -> float:
         """Return the seconds of the longest pause that ended after ``moment`` (monotonic seconds), or goes on."""
         with self._lock:
-            present = time.monotonic() - self._began - _LOOK_EVERY_S
-            return max([present, *(seconds for ended, seconds in self._stalls if ended > moment)])
+            now = time.monotonic()
+            present = (now - began - _LOOK_EVERY_S for began in self._began.values())
+            return max([*present, *(seconds for ended, seconds in self._stalls if ended > moment)])
 
-    def _watch(self) -> None:
+    def _start(self, name: str, look: Callable[[], None], processor: int | None = None) -> None:
+        self._began[name] = time.monotonic()
+        threading.Thread(target=self._watch, args=(name, look, processor), name=f"stall-{name}", daemon=True).start()
+
+    def _ask_store(self) -> None:
+        store = self._store
+        with suppress(PyMongoError, RuntimeError):  # it has just been closed or stopped
+            if store is not None:
+                store.admin.command("ping")
+
+    def _watch(self, name: str, look: Callable[[], None], processor: int | None) -> None:
+        if processor is not None:
+            os.sched_setaffinity(0, {processor})  # of this thread alone
         while True:
             time.sleep(_LOOK_EVERY_S)
-            store = self._store
-            try:
-                if store is not None:
-                    store.admin.command("ping")
-            except (PyMongoError, RuntimeError):  # it has just been closed or stopped
-                pass
+            look()
             with self._lock:
                 now = time.monotonic()
-                seconds = now - self._began - _LOOK_EVERY_S
-                self._began = now
+                seconds = now - self._began[name] - _LOOK_EVERY_S
+                self._began[name] = now
                 if seconds > STALL_S:
                     self._stalls.append((now, seconds))
 

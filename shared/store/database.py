@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import FrameType
 from typing import Any, Final
 
 import pymongo
@@ -205,7 +206,7 @@ def db_call(database: Database, *, writes: bool = True, timeout_s: float | None 
         raise Unavailable(_WRITE_UNAVAILABLE if writes else _READ_UNAVAILABLE)
     began_at = time.monotonic()
     # Who called ``__enter__``: so every call is counted by the name of its method, and none must repeat it.
-    caller = "" if database.observe is None else sys._getframe(2).f_code.co_name  # noqa: SLF001
+    caller = "" if database.observe is None else _public_name(sys._getframe(2))  # noqa: SLF001
     try:
         with translate_errors():
             database.check_server()
@@ -221,6 +222,13 @@ def db_call(database: Database, *, writes: bool = True, timeout_s: float | None 
     finally:
         if database.observe is not None:
             database.observe(caller, time.monotonic() - began_at)
+
+
+def _public_name(frame: FrameType | None) -> str:
+    """Return the name of the function of ``frame``, or of the nearest caller whose name is not private."""
+    while frame is not None and frame.f_code.co_name.startswith("_"):
+        frame = frame.f_back
+    return "" if frame is None else frame.f_code.co_name
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,31 @@ def test_mongodb_that_is_frozen(operator: Operator, prometheus: Prometheus) -> N
     operator.stack.pause("mongod")
     prometheus.wait_for("BucketMongoDBDown", within_s=20)
     operator.stack.resume("mongod")
+    prometheus.wait_until_quiet()
+
+
+def test_mongodb_that_is_slow(operator: Operator, runs: RunClient, prometheus: Prometheus) -> None:
+    """It stands still for less than the 0.8 s after which it would be away, again and again."""
+    has_fired = threading.Event()
+
+    def slow_down() -> None:
+        while not has_fired.wait(0.15):
+            operator.stack.pause("mongod")
+            time.sleep(0.65)
+            operator.stack.resume("mongod")
+
+    with ThreadPoolExecutor(1) as beside:
+        slowed = beside.submit(slow_down)
+        try:
+
+            def is_slow_and_fires() -> bool:
+                runs.submit("echo")
+                return "BucketStoreSlow" in prometheus.firing()
+
+            wait_until(is_slow_and_fires, 40, "the alert fires")
+        finally:
+            has_fired.set()
+            slowed.result()
     prometheus.wait_until_quiet()
 
 

@@ -19,6 +19,7 @@ from shared.clock import boottime_s
 from shared.errors import BucketError, OutcomeUnknown, Unavailable
 from shared.store.database import Database, db_call
 from shared.store.executions.usage import MongoUsage
+from shared.store.feed.writer import FeedWriter
 from shared.store.server_clock import SYNC_RETRY_AFTER_S, ServerClock
 from tests.pause_aware_timer import PauseAwareTimer
 from tests.waiting import wait_until
@@ -145,3 +146,6 @@ def test_each_call_is_observed_by_the_method_that_made_it(database: Database) ->
     with pytest.raises(Unavailable):
         MongoUsage(database).integrators()
     assert len(calls) == 1, "a call that is not made takes no time"
+    database.is_away = False
+    FeedWriter(database, ServerClock(database.read_server_time, sync_every_s=60)).ensure_started()
+    assert calls[1][0] == "ensure_started", "not the private method that it calls"
