@@ -42,7 +42,17 @@ class FeedConsumer:
             self.read()
             return missing <= set(self.ends)
 
-        wait_until(all_seen, within_s, "every end was seen in the feed")
+        try:
+            wait_until(all_seen, within_s, "every end was seen in the feed")
+        except AssertionError as late:
+            late.add_note(self._what_is_known(missing - set(self.ends)))
+            raise
+
+    def _what_is_known(self, missing: Iterable[str]) -> str:
+        """Return what tells whether the runs, their relay or the reading of the feed is late."""
+        polls = {execution_id: self.runs.poll(execution_id).body.get("status") for execution_id in missing}
+        feed = self.runs.get("/health").body["services"].get("feed")
+        return f"polls: {polls}\nfeed: {feed}\n{self.runs.stack.logs('reconciler')[-4_000:]}"
 
 
 def assert_no_gaps(stack: Stack) -> None:
