@@ -49,7 +49,8 @@ def test_the_leader_numbers_events_also_after_the_store_was_away(bench: WorkerHa
         looked.set()
         return leads.is_set()
 
-    with running(AuditSequencing(bench.services.audit_sequencer, clock, is_leader)):  # type: ignore[arg-type]
+    sequencing = AuditSequencing(bench.services.audit_sequencer, clock, is_leader, every_s=0.1)  # type: ignore[arg-type]
+    with running(sequencing):
         assert looked.wait(30)
         assert (list(store.read_all()), clock.looks) == ([], 0)  # another process leads
         leads.set()
