@@ -34,11 +34,11 @@ from shared.sealing import input_place
 
 def blueprint(services: Services, admission: Admission, acceptor: Acceptor, view_hints: ViewHints) -> Blueprint:
     """Return the route that accepts bulk actions."""
-    blp = Blueprint("bulk_actions", __name__, description="Cancel, retry or erase many executions")
+    blp = Blueprint("bulk_actions", __name__, description="Cancel, retry, erase or dismiss many executions")
 
     @blp.route("/executions/actions", methods=["POST"])
     def act_on_executions() -> flask.Response:
-        """Cancel, retry or erase all executions that match a filter."""
+        """Cancel, retry, erase or dismiss all executions that match a filter."""
         query_params.check_known(INTEGRATOR_PARAMETER)
         body = read_body(request)
         parse_bulk_action(body)

@@ -16,7 +16,7 @@ from api.dashboard.selected_rows import idempotency_key
 from api.dashboard.sessions import Sessions, logged_in_caller
 from shared.errors import ValidationFailed
 
-_ACTIONS: Final = ("cancel", "retry")
+_ACTIONS: Final = ("cancel", "retry", "dismiss")
 _OF_THE_PAGE: Final = frozenset({"limit", "cursor", "order", "fields", "done"})
 """What the address of a list has that does not say which runs match."""
 _COUNT_WITHIN_S: Final = "15"
@@ -31,7 +31,7 @@ def add_pages(blp: flask.Blueprint, sessions: Sessions) -> None:
         caller = logged_in_caller()
         action, query = request.form.get("action", ""), request.form.get("query") or request.query_string.decode()
         if action not in _ACTIONS:
-            raise ValidationFailed("the action must be cancel or retry")
+            raise ValidationFailed("the action must be cancel, retry or dismiss")
         names = dict(parse_qsl(query))
         integrator = [("integrator", names.pop("integrator"))] if "integrator" in names else []
         body: dict[str, Any] = {

@@ -60,10 +60,10 @@ DESCRIPTIONS: Final[dict[str, str]] = {
         "after `poll_after_ms`. It is never held."
     ),
     "POST /executions/actions": (
-        "Cancels, retries or erases all runs that match `filter`, the oldest first, as an execution that is polled and "
-        "cancelled like any other. Its `result` has how many `matched` and were `done`, `failed` or, as they had "
-        "changed, `skipped`; with `dry_run` it only counts. `filter` has the names of `GET /executions`, and at least "
-        "one; an unknown one is 400."
+        "Cancels, retries, erases or dismisses all runs that match `filter`, the oldest first, as an execution that is "
+        "polled and cancelled like any other. Its `result` has how many `matched` and were `done`, `failed` or, as "
+        "they had changed, `skipped`; with `dry_run` it only counts. `filter` has the names of `GET /executions`, and "
+        "at least one; an unknown one is 400."
     ),
     "GET /dead-letters": f"{_PAGE} A dead letter is a run that failed for good, or a message that cannot be read.",
     "POST /dead-letters/{letter_id}/requeue": (

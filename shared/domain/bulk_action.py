@@ -1,4 +1,4 @@
-"""A bulk action: to cancel, retry or erase all runs that match a filter. It is itself an execution, of one step.
+"""A bulk action: to cancel, retry, erase or dismiss all runs that match a filter. It is itself an execution.
 
 Its body is parsed here for the API, which refuses a faulty one, and for the worker, which gets it as the run's input.
 """
@@ -36,6 +36,8 @@ class BulkActionKind(StrEnum):
     CANCEL = "cancel"
     RETRY = "retry"
     ERASE = "erase"
+    DISMISS = "dismiss"
+    """Take its dead letter out of the list; the run stays as it is."""
 
 
 _FINAL: Final = tuple(status for status in ExecutionStatus if status.is_final)
@@ -44,6 +46,7 @@ ACTS_ON: Final[Mapping[BulkActionKind, Sequence[ExecutionStatus]]] = MappingProx
         BulkActionKind.CANCEL: tuple(status for status in ExecutionStatus if not status.is_final),
         BulkActionKind.RETRY: (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED),
         BulkActionKind.ERASE: _FINAL,
+        BulkActionKind.DISMISS: (ExecutionStatus.FAILED,),
     }
 )
 """The statuses of the runs that an action can be done to: only such runs match."""
@@ -101,6 +104,7 @@ def parse_bulk_action(body: Mapping[str, Any]) -> BulkAction:
         faults.add(("limit",), f"must be a whole number from 1 to {LIMIT_MAX}")
     faults.raise_if_any()
     kind = BulkActionKind(action)  # type: ignore[arg-type]
+    only_dead_letters = only_dead_letters or kind is BulkActionKind.DISMISS
     matching = tuple(status for status in ACTS_ON[kind] if status in statuses)
     if not matching:
         faults.add(("filter", "status"), f"no such run can be the object of {kind}; name {', '.join(ACTS_ON[kind])}")

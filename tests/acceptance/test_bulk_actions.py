@@ -190,6 +190,21 @@ def test_a_faulty_action_is_refused_with_its_place(caller: ApiClient, body: Any,
     assert text in refused.json()["detail"]
 
 
+def test_dead_letters_are_dismissed_and_their_runs_stay(caller: ApiClient) -> None:
+    tag, other = new_tag(), new_tag()
+    ids = failing(caller, 60, tag)
+    failing(caller, 3, other, kind="ValueError")  # a retry would not help: no dead letters
+    assert caller.request("POST", f"/dead-letters/{ids[0]}/requeue").status_code == 202
+    assert caller.request("POST", f"/dead-letters/{ids[1]}/dismiss").status_code == 200
+    wait_until(lambda: count(caller, tag=tag, status="failed") == 61, 30, "the requeue has failed too")
+    assert act(caller, "dismiss", {"tag": tag}, dry_run=True) == counts(59, dry_run=True)
+    assert act(caller, "dismiss", {"tag": tag}) == counts(59, done=59)
+    letters = caller.get("/dead-letters", params={"basket": f"failing {tag}", "limit": 1000}).json()["dead_letters"]
+    assert letters == []
+    assert {caller.poll(each)["status"] for each in ids[:5]} == {"failed"}
+    assert [act(caller, "dismiss", {"tag": each}) for each in (tag, other)] == [counts(0), counts(0)]
+
+
 def test_only_what_is_a_dead_letter_now_is_requeued(caller: ApiClient) -> None:
     tag = new_tag()
     requeued, dismissed, untouched = failing(caller, 3, tag)

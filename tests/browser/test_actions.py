@@ -85,6 +85,23 @@ def test_dead_letters_are_grouped_requeued_and_dismissed(runs: Submitter, visito
     assert len(runs.listed(f"retry_of={twice[1]}")) == 1
 
 
+def test_all_dead_letters_with_a_code_are_counted_first_and_then_dismissed(runs: Submitter, visitor: Visitor) -> None:
+    letters = [runs.dead_letter() for _ in range(3)]
+    code = runs.call("GET", f"/executions/{letters[0]}")["error"]["error_code"]
+    visitor.open("/ui/dead-letters")
+    listed = visitor.page.locator(f"section[data-key={code}] tbody tr").count()
+    assert listed >= 3
+    visitor.press(f"Dismiss all with {code}")
+    assert visitor.page.locator("h1").inner_text() == f"Dismiss {listed} runs?"
+    expect(visitor.page.get_by_role("link", name="Back")).to_have_attribute("href", "/ui/dead-letters")
+    visitor.press(f"Dismiss {listed} runs")
+    assert runs.ended(shown_id(visitor), "completed")["result"]["done"] == listed
+    visitor.open("/ui/dead-letters")
+    for letter in letters:
+        expect(visitor.row(letter)).to_have_count(0)
+        assert runs.call("GET", f"/executions/{letter}")["status"] == "failed"
+
+
 def test_an_empty_list_says_what_to_do_next(visitor: Visitor) -> None:
     visitor.open("/ui/dead-letters?error_code=nothing_has_this")
     assert "Nothing has failed for good" in visitor.page.locator("#main").inner_text()

@@ -57,7 +57,12 @@ def test_a_worker_killed_twice_midway_through_a_bulk_retry_retries_each_run_once
 
 @pytest.mark.parametrize(
     ("action", "item", "status"),
-    [("cancel", WAITING, "scheduled"), ("retry", FAILING, "failed"), ("erase", ECHO, "completed")],
+    [
+        ("cancel", WAITING, "scheduled"),
+        ("retry", FAILING, "failed"),
+        ("erase", ECHO, "completed"),
+        ("dismiss", FAILING, "failed"),
+    ],
 )
 def test_a_run_that_was_done_just_before_a_death_is_counted_once(
     stack: Stack, runs: RunClient, action: str, item: dict[str, Any], status: str

@@ -1,4 +1,4 @@
-"""What a bulk action does to one run: cancel, retry or erase; a repeat by the same action changes nothing."""
+"""What a bulk action does to one run: cancel, retry, erase or dismiss; a repeat by the same action changes nothing."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class RunActions:
             BulkActionKind.CANCEL: self._cancel,
             BulkActionKind.RETRY: self._retry,
             BulkActionKind.ERASE: self._erase,
+            BulkActionKind.DISMISS: self._dismiss,
         }[action.kind]
 
     def act(self, execution_id: str, *, is_repeat: bool) -> str:
@@ -113,6 +114,15 @@ class RunActions:
             return SKIPPED
         erase_run(services, run, partial(self._read, execution_id))
         return DONE
+
+    def _dismiss(self, execution_id: str) -> str:
+        dead_letters = self._services.dead_letters
+        letter = dead_letters.find(self._integrator, execution_id)
+        if letter is None or letter.requeued_as is not None:
+            return SKIPPED
+        if letter.dismissed_at is not None:
+            return DONE if self._is_repeat else SKIPPED
+        return DONE if dead_letters.dismiss(letter) else SKIPPED
 
     def _read(self, execution_id: str) -> ExecutionRecord:
         record = self._services.store.read(self._integrator, execution_id, outputs=(), causal=True)

@@ -1,8 +1,8 @@
 """The engine's own agent for bulk actions: counts the matching runs, then acts on them, page by page.
 
 Before a page of runs is begun, its ids are stored in a checkpoint, with the counts so far. A worker that goes on after
-a death does the runs of that page again: a second cancel, retry or erase of one run by one action changes nothing, and
-is counted as the first was (``RunActions``). So each run is counted once, and no run is retried twice.
+a death does the runs of that page again: what one action does to a run a second time changes nothing, and is counted as
+the first was (``RunActions``). So each run is counted once, and no run is retried twice.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def bulk_agent(services: Services) -> Agent:
     spec = AgentSpec(
         name=BULK_AGENT_NAME,
         version="1.0.0",
-        description="Cancels, retries or erases all runs that match a filter.",
+        description="Cancels, retries, erases or dismisses all runs that match a filter.",
         domains=("engine",),
         entry="bulk_agent:run_bulk_action",
         capabilities=Capabilities(chainable=False, memory_access=False, idempotent=False),
