@@ -103,11 +103,13 @@ class ApiClient:
 
 
 def _once_available(send: Callable[[], requests.Response]) -> requests.Response:
-    """Send a request again while the answer is 503, for a few seconds, as docs/errors.md asks.
+    """Send a request again while the answer is 503 `unavailable`, for a few seconds, as docs/errors.md asks.
 
-    On a busy machine MongoDB may give no reply for most of a second.
+    On a busy machine MongoDB may give no reply for most of a second. No other refusal is repeated.
     """
     due_by = time.monotonic() + AVAILABLE_WITHIN_S
-    while (response := send()).status_code == 503 and time.monotonic() < due_by:
+    while (response := send()).status_code == 503 and response.json()["error_code"] == "unavailable":
+        if time.monotonic() > due_by:
+            break
         time.sleep(0.1)
     return response

@@ -51,7 +51,7 @@ class FeedConsumer:
     def _what_is_known(self, missing: Iterable[str]) -> str:
         """Return what tells whether the runs, their relay or the reading of the feed is late."""
         polls = {execution_id: self.runs.poll(execution_id).body.get("status") for execution_id in missing}
-        feed = self.runs.get("/health").body["services"].get("feed")
+        feed = self.runs.get("/health").body["parts"].get("feed")
         return f"polls: {polls}\nfeed: {feed}\n{self.runs.stack.logs('reconciler')[-4_000:]}"
 
 

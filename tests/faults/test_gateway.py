@@ -107,7 +107,7 @@ def test_a_provider_that_is_down_costs_nothing_and_one_probe_of_all_workers_brin
     assert (refused["kind"], refused["seconds"] < 0.1) == ("circuit_open", True)
     wait_until(lambda: provider_in_health(runs, stub)["state"] == "open", 2)
     assert provider_in_health(runs, stub)["critical"] is True
-    wait_until(lambda: health(runs)["status"] == "degraded", 10, "each process of the API says so soon")
+    wait_until(lambda: health(runs)["status"] == "degraded", 4, "each process of the API says so soon")
 
     is_recovered = threading.Event()
 
