@@ -23,6 +23,7 @@ from tests.waiting import wait_until
 
 WAYS = ("stop", "kill", "pause")
 CALLERS = 20
+API_CONNECTIONS = 14
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +159,17 @@ def test_28_the_first_submits_after_a_rest_send_nothing_to_a_frozen_mongodb(stac
 def freeze_mongod_at_work(stack: Stack, runs: RunClient) -> None:
     """Freeze mongod while no process of the API rests: one that does would look first, and send it nothing.
 
-    A poll of a run that nobody knows leaves a connection to it in each process, on which a submit can be sent.
+    Polls of a run that nobody knows leave some connections to it in each process, on which submits can be sent: a look
+    at mongod may take one.
     """
-    send_in_parallel(partial(runs.get, "/execution-logs/1700000000_0123456789abcdef"), EVERY_PROCESS)
+    admin = stack.mongo().client.admin
+
+    def has_connections() -> bool:
+        send_in_parallel(partial(runs.get, "/execution-logs/1700000000_0123456789abcdef"), EVERY_PROCESS)
+        operations = admin.aggregate([{"$currentOp": {"idleConnections": True}}, {"$match": {"appName": "bucket-api"}}])
+        return len(list(operations)) >= API_CONNECTIONS
+
+    wait_until(has_connections, 20, f"the API has {API_CONNECTIONS} connections to mongod")
     stack.pause("mongod")
 
 
