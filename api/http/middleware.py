@@ -45,7 +45,7 @@ _POLLED_PATH_PREFIXES: Final = ("/execution-logs", "/executions", "/consumers", 
 _NO_CONTENT: Final = 204
 _FIRST_ERROR_STATUS: Final = 400
 REST_AFTER_S: Final = 1.0
-REST_MAX_S: Final = 5.0
+REST_MAX_S: Final = 10.0
 """A rest ends after this time without a request too: an outage is logged, and no proxy closes an unused connection."""
 LOOK_MAX_S: Final = 1.5
 """How long a request waits for the looks that end a rest; each of them has a shorter timeout of its own."""

@@ -30,6 +30,7 @@ from pymongo.errors import (
     WaitQueueTimeoutError,
 )
 from pymongo.read_concern import ReadConcern
+from pymongo.synchronous.monitor import Monitor
 
 from shared.errors import NotStorable, OutcomeUnknown, Unavailable
 from shared.store.indexes import INDEXES
@@ -37,8 +38,10 @@ from shared.store.indexes import INDEXES
 _DEFAULT_NAME: Final = "bucket"
 _WRITE_UNAVAILABLE: Final = "MongoDB does not answer; nothing was stored, send the same request again"
 _READ_UNAVAILABLE: Final = "MongoDB does not answer; send the same request again"
-# The driver searches for a server in steps of half a second, so a search takes up to one step more than its limit.
 _INDEX_TIMEOUT_S: Final = 30.0
+# The driver's housekeeping is due once a second, and looks whether it is as often as this: twice as often by default.
+_HOUSEKEEPING_EVERY_S: Final = 1.0
+# The driver searches for a server in steps of half a second, so a search takes up to one step more than its limit.
 _SELECTION_STEP_S: Final = 0.5
 _SERVER_CHECK_VALID_S: Final = 0.1
 # A pause of the store or the machine that is shorter is no outage; with more, a 503 would come later than in a second.
@@ -47,6 +50,17 @@ _TOO_LARGE_CODES: Final = frozenset({10334, 17280, 17419, 17420})
 
 _Document = dict[str, Any]
 _TZ_AWARE: Final[CodecOptions[_Document]] = CodecOptions(tz_aware=True)
+
+
+class _QuietMonitor(Monitor):
+    """The driver's monitor of a server, without the thread that only measures round trips.
+
+    That thread sends one command in ten seconds over a connection of its own, and wakes its process twice a second. The
+    driver chooses among servers by what it measures; Bucket reads and writes at the primary alone.
+    """
+
+    def _start_rtt_monitor(self) -> None:
+        """Start nothing: the round trip of the first command to a server is what the driver knows of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +205,15 @@ def connect(url: str, timeout_s: float, *, bound_calls: bool = False, **options:
     milliseconds = int(timeout_s * 1_000)
     if bound_calls:
         options |= {"connectTimeoutMS": milliseconds, "socketTimeoutMS": milliseconds}
-    return MongoClient(url, serverSelectionTimeoutMS=milliseconds, waitQueueTimeoutMS=milliseconds, **options)
+    client: MongoClient[_Document] = MongoClient(
+        url,
+        serverSelectionTimeoutMS=milliseconds,
+        waitQueueTimeoutMS=milliseconds,
+        _monitor_class=_QuietMonitor,
+        **options,
+    )
+    client._kill_cursors_executor._min_interval = _HOUSEKEEPING_EVERY_S  # noqa: SLF001  (no option of the driver)
+    return client
 
 
 @contextmanager

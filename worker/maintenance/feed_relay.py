@@ -27,7 +27,7 @@ from shared.store.feed.feed_errors import ChangeHistoryLost
 from shared.store.feed.writer import TRIM_BATCH_SIZE, FeedWriter, LastBatch
 from shared.store.server_clock import Clock
 
-STREAM_WAIT_MAX_S: Final = 1.0
+STREAM_WAIT_MAX_S: Final = 1.5
 """The longest wait for a change; at rest the watermark is advanced after each wait."""
 BATCH_INTERVAL_MIN_S: Final = 0.1
 """Batches follow each other no faster than this, unless the stream is behind."""

@@ -79,9 +79,10 @@ def kill_tree(pid: int) -> None:
 def children_of(pid: int) -> set[int]:
     """Return the ids of the processes whose parent is ``pid``."""
     pids: set[int] = set()
-    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):  # the thread has ended meanwhile
-            pids.update(map(int, tasks.read_text().split()))
+    with suppress(OSError):  # the process has ended meanwhile
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):  # the thread has ended meanwhile
+                pids.update(map(int, (task / "children").read_bytes().split()))
     return pids
 
 

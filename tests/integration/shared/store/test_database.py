@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pytest
+from pymongo import MongoClient
 
 from compose.embedded import server_plans, socket_dir
 from compose.embedded.group_reaper import GroupReaper
@@ -17,7 +18,7 @@ from compose.embedded.managed_process import Child
 from shared.bootstrap import API_STORE_DEADLINE_S
 from shared.clock import boottime_s
 from shared.errors import BucketError, OutcomeUnknown, Unavailable
-from shared.store.database import Database, db_call
+from shared.store.database import Database, connect, db_call
 from shared.store.executions.usage import MongoUsage
 from shared.store.feed.writer import FeedWriter
 from shared.store.server_clock import SYNC_RETRY_AFTER_S, ServerClock
@@ -149,3 +150,17 @@ def test_each_call_is_observed_by_the_method_that_made_it(database: Database) ->
     database.is_away = False
     FeedWriter(database, ServerClock(database.read_server_time, sync_every_s=60)).ensure_started()
     assert calls[1][0] == "ensure_started", "not the private method that it calls"
+
+
+def test_client_has_no_connection_that_only_measures_round_trips(mongod: tuple[Child, str]) -> None:
+    _, url = mongod
+
+    def connections(name: str) -> int:
+        pipeline: list[dict[str, object]] = [{"$currentOp": {"idleConnections": True}}, {"$match": {"appName": name}}]
+        return len(list(plain.admin.aggregate(pipeline)))
+
+    with connect(url, 5.0, appname="ours") as ours, MongoClient[dict[str, object]](url, appname="plain") as plain:
+        assert ours.admin.command("ping")["ok"]
+        wait_until(lambda: connections("plain") == 3, what="the driver's own client has calls, a monitor and a third")
+        time.sleep(0.2)  # the third of ours would have been opened before
+        assert connections("ours") == 2
