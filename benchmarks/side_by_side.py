@@ -39,7 +39,7 @@ class BenchmarkSize:
     warm_s: float
 
 
-FULL: Final = BenchmarkSize(rounds=5, queued=2_000, run_s=5.0, lone_s=3.0, poll_s=3.0, rest_s=10.0, warm_s=2.0)
+FULL: Final = BenchmarkSize(rounds=5, queued=2_000, run_s=5.0, lone_s=3.0, poll_s=3.0, rest_s=15.0, warm_s=2.0)
 QUICK: Final = BenchmarkSize(rounds=2, queued=500, run_s=1.5, lone_s=1.0, poll_s=1.0, rest_s=1.0, warm_s=1.0)
 
 # Prepares one side, which stores data and logs in the directory.

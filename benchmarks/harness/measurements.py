@@ -108,11 +108,13 @@ def poll(side: SystemUnderTest, seconds: float, *, unchanged: bool) -> Figures:
 
 
 def measure_idle(sides: Sequence[SystemUnderTest], seconds: float) -> list[Figures]:
-    """Do nothing for ``seconds``; return the ms of CPU that each idle system uses in a second, by part.
+    """Do nothing for twice ``seconds``; return the ms of CPU that each idle system uses in a second, by part.
 
-    All are measured at the same moment: nothing else makes such small figures comparable. ``rest, % of a core`` is the
-    sum without the servers.
+    The first half is left out: subscriptions and connections that the load before has left end in it. All are measured
+    at the same moment: nothing else makes such small figures comparable. ``rest, % of a core`` is the sum without the
+    servers.
     """
+    time.sleep(seconds)
     with ExitStack() as stack:
         costs = [stack.enter_context(_measuring_cost(side)) for side in sides]
         time.sleep(seconds)
