@@ -108,8 +108,10 @@ def _once_available(send: Callable[[], requests.Response]) -> requests.Response:
     On a busy machine MongoDB may give no reply for most of a second. No other refusal is repeated.
     """
     due_by = time.monotonic() + AVAILABLE_WITHIN_S
-    while (response := send()).status_code == 503 and response.json()["error_code"] == "unavailable":
-        if time.monotonic() > due_by:
-            break
+    while _is_unavailable(response := send()) and time.monotonic() < due_by:
         time.sleep(0.1)
     return response
+
+
+def _is_unavailable(response: requests.Response) -> bool:
+    return response.status_code == 503 and response.json()["error_code"] == "unavailable"

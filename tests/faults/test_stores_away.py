@@ -18,6 +18,7 @@ from pymongo import WriteConcern
 from shared.domain.execution import PRIORITY_FIRST_OFFER
 from shared.queue.message import list_key
 from tests.api_client import AGENTS, EVERY_PROCESS, ApiResponse, RunClient, longest_s, send_in_parallel
+from tests.mongod_connections import count_connections
 from tests.stack import Stack
 from tests.waiting import wait_until
 
@@ -162,12 +163,10 @@ def freeze_mongod_at_work(stack: Stack, runs: RunClient) -> None:
     Polls of a run that nobody knows leave some connections to it in each process, on which submits can be sent: a look
     at mongod may take one.
     """
-    admin = stack.mongo().client.admin
 
     def has_connections() -> bool:
         send_in_parallel(partial(runs.get, "/execution-logs/1700000000_0123456789abcdef"), EVERY_PROCESS)
-        operations = admin.aggregate([{"$currentOp": {"idleConnections": True}}, {"$match": {"appName": "bucket-api"}}])
-        return len(list(operations)) >= API_CONNECTIONS
+        return count_connections(stack.mongo().client, "bucket-api") >= API_CONNECTIONS
 
     wait_until(has_connections, 20, f"the API has {API_CONNECTIONS} connections to mongod")
     stack.pause("mongod")
