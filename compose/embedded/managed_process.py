@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -42,6 +43,8 @@ class Child:
 
     def start(self) -> None:
         """Start the process without waiting; :meth:`wait_ready` waits until it serves."""
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError(f"{self.plan.name} would end with this thread: start it from the main thread")
         # -I and -S: die_with_parent needs only the standard library, and so starts in a third of the time.
         command = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid()), *self.plan.argv]
         self.exit_code = None

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -20,6 +18,7 @@ from tests.faults import map_program
 from tests.stack import Stack
 from tests.waiting import wait_until
 
+T = TypeVar("T")
 COUNTER = {"agents": ["counter"]}
 
 
@@ -32,46 +31,50 @@ def assert_each_ran_once(stack: Stack, runs: RunClient, count: int) -> None:
     assert (found, len(ids), set(counted.values())) == (count, count, {1})
 
 
-@contextmanager
-def api_that_is_killed(stack: Stack, times: int) -> Iterator[None]:
-    """Kill the API and start it again, ``times`` times, while the block runs; the block must last until then."""
+def while_api_is_killed(stack: Stack, times: int, call: Callable[[], T]) -> T:
+    """Kill the API and start it again, ``times`` times, while ``call`` runs in a thread; return its result.
 
-    def kill_and_start() -> None:
-        try:
-            for _ in range(times):
-                stack.kill("api")
-                stack.start("api")
-        except BaseException:
-            traceback.print_exc()  # the block may wait for the API in vain: a timeout then shows why
-            raise
-
-    with ThreadPoolExecutor(1) as killer:
-        killed = killer.submit(kill_and_start)
-        yield
-        killed.result()
+    ``call`` must last until then. The API is started by the main thread, because it dies with the thread that did so.
+    """
+    with ThreadPoolExecutor(1) as caller:
+        called = caller.submit(call)
+        for _ in range(times):
+            stack.kill("api")
+            stack.start("api")
+        return called.result()
 
 
 def test_a_wait_outlives_an_api_that_is_killed_twice(stack: Stack, runs: RunClient) -> None:
-    with Bucket(stack.url) as bucket, api_that_is_killed(stack, 2):
-        run = bucket.run(COUNTER, {"file": str(runs.file), "seconds": 3})
-        assert bucket.wait(run.execution_id, timeout=60).status == "completed"
+    def run_and_wait() -> Execution:
+        with Bucket(stack.url, retries=10) as bucket:
+            run = bucket.run(COUNTER, {"file": str(runs.file), "seconds": 3})
+            return bucket.wait(run.execution_id, timeout=60)
+
+    assert while_api_is_killed(stack, 2, run_and_wait).status == "completed"
     assert_each_ran_once(stack, runs, 1)
 
 
 def test_submits_that_break_off_are_repeated_and_run_once(stack: Stack, runs: RunClient) -> None:
     """Each submit that the API had stored when it was killed is found again by the key of its repeat."""
-    with Bucket(stack.url, retries=10) as bucket, ThreadPoolExecutor(8) as pool, api_that_is_killed(stack, 2):
-        given = {"file": str(runs.file)}
-        submitted = list(pool.map(lambda _: bucket.run(COUNTER, given), range(400)))
-        done = bucket.wait_many([run.execution_id for run in submitted], timeout=60)
-    assert {run.status for run in done} == {"completed"}
+
+    def run_and_wait() -> Sequence[Execution]:
+        with Bucket(stack.url, retries=10) as bucket, ThreadPoolExecutor(8) as pool:
+            given = {"file": str(runs.file)}
+            submitted = list(pool.map(lambda _: bucket.run(COUNTER, given), range(400)))
+            return bucket.wait_many([run.execution_id for run in submitted], timeout=60)
+
+    assert {run.status for run in while_api_is_killed(stack, 2, run_and_wait)} == {"completed"}
     assert_each_ran_once(stack, runs, 400)
 
 
 def test_a_map_outlives_an_api_that_is_killed_twice(stack: Stack, runs: RunClient) -> None:
     inputs = [{"number": number, "file": str(runs.file), "seconds": 0.02} for number in range(300)]
-    with Bucket(stack.url) as bucket, api_that_is_killed(stack, 2):
-        results: list[MapResult] = list(bucket.map(COUNTER, inputs, concurrency=100))
+
+    def map_all() -> list[MapResult]:
+        with Bucket(stack.url, retries=10) as bucket:
+            return list(bucket.map(COUNTER, inputs, concurrency=100))
+
+    results = while_api_is_killed(stack, 2, map_all)
     assert sorted(result.index for result in results) == list(range(300))
     assert all(result.execution and result.execution.result["number"] == result.index for result in results)
     assert_each_ran_once(stack, runs, 300)
@@ -81,23 +84,31 @@ def test_changes_outlive_an_api_that_is_killed_and_leave_none_out(stack: Stack, 
     with Bucket(stack.url) as bucket:
         next(bucket.changes("survivor", follow=False), None)
         ids = {bucket.run(COUNTER, {"file": str(runs.file), "seconds": 0.2}).execution_id for _ in range(20)}
-        seen: dict[str, Execution] = {}
-        with api_that_is_killed(stack, 2):
+
+        def read_until_all_are_seen() -> dict[str, Execution]:
+            seen: dict[str, Execution] = {}
             for change in bucket.changes("survivor", only_done=True, page_size=3):
                 seen[change.execution_id] = change
                 if seen.keys() >= ids:
                     break
+            return seen
+
+        seen = while_api_is_killed(stack, 2, read_until_all_are_seen)
         assert {seen[execution_id].result["attempt"] for execution_id in ids} == {1}
         bucket.delete_consumer("survivor")
 
 
 def test_a_log_is_followed_over_a_restart_without_a_line_twice(stack: Stack, runs: RunClient) -> None:
     script = {"script": [*(f"running:0.3@{percent}" for percent in range(10, 110, 10)), "completed"]}
-    with Bucket(stack.url) as bucket, api_that_is_killed(stack, 1):
-        run = bucket.run("simulate", script)
-        sequence = [line["seq"] for line in bucket.logs(run.execution_id, follow=True)]
+
+    def run_and_follow() -> tuple[str, list[int]]:
+        with Bucket(stack.url, retries=10) as bucket:
+            run = bucket.run("simulate", script)
+            return run.execution_id, [line["seq"] for line in bucket.logs(run.execution_id, follow=True)]
+
+    execution_id, sequence = while_api_is_killed(stack, 1, run_and_follow)
     assert sequence == list(range(1, len(sequence) + 1))
-    assert runs.poll(run.execution_id).body["total"] == len(sequence)
+    assert runs.poll(execution_id).body["total"] == len(sequence)
 
 
 def numbers_in(path: Path) -> list[int]:

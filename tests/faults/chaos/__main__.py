@@ -81,9 +81,10 @@ def _play_on(
         callers.stop()
         callers.poll_again()
         members.wait_whole()
-        figures = judge(callers, runs, stack.mongo(), root / "provider", killer.died)
+        figures = judge(callers, runs, stack.mongo(), root / "provider", killer)
         print_now(
-            f"{killer.kills} kills, {crew.restarts} restarts, {killer.flushes} flushes, {killer.step_downs} step-downs "
+            f"{killer.count('kill')} kills, {crew.restarts} restarts, {killer.count('flush')} flushes, "
+            f"{killer.count('step-down')} step-downs "
             f"in {took_s:.0f} s; answers {dict(sorted(callers.statuses.items()))}"
         )
     finally:

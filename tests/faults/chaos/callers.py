@@ -23,7 +23,8 @@ class PollHistory:
     planned: PlannedRun
     rev: int = 0
     last: dict[str, Any] = field(default_factory=dict)
-    went_back: list[str] = field(default_factory=list)
+    went_back: list[tuple[float, str]] = field(default_factory=list)
+    """Time (monotonic seconds) and kind of each step back."""
 
     @property
     def done(self) -> bool:
@@ -32,12 +33,12 @@ class PollHistory:
 
     def record(self, poll: dict[str, Any]) -> None:
         """Record a poll, and anything in it that is older than an earlier poll."""
-        if poll["rev"] < self.rev:
-            self.went_back.append(f"rev {self.rev} -> {poll['rev']}")
-        if self.done and not poll["done"]:
-            self.went_back.append("done -> not done")
-        if self.done and poll["status"] != self.last["status"]:
-            self.went_back.append(f"{self.last['status']} -> {poll['status']}")
+        steps_back = {
+            f"rev {self.rev} -> {poll['rev']}": poll["rev"] < self.rev,
+            "done -> not done": self.done and not poll["done"],
+            f"{self.last.get('status')} -> {poll['status']}": self.done and poll["status"] != self.last["status"],
+        }
+        self.went_back += [(time.monotonic(), kind) for kind, happened in steps_back.items() if happened]
         self.rev, self.last = poll["rev"], poll
 
 

@@ -62,7 +62,17 @@ class Killer:
         self._flush_at = [self._began + seconds * part for part in moments]
         self._step_down_at = [self._began + seconds * (part + 0.15) for part in moments]
         self.died: dict[int, float] = {}
-        self.kills = self.flushes = self.step_downs = 0
+        self.strikes: list[tuple[float, str]] = []
+        """Time (monotonic seconds) and kind of each fault: ``kill``, ``flush`` or ``step-down``."""
+
+    def count(self, kind: str) -> int:
+        """Return how many faults of ``kind`` were injected."""
+        return sum(kind == struck for _, struck in self.strikes)
+
+    def before(self, moment: float) -> str:
+        """Return how long before ``moment`` the last fault of each kind was injected, as text."""
+        last = {kind: at for at, kind in self.strikes if at <= moment}
+        return ", ".join(f"{moment - at:.3f} s after a {kind}" for kind, at in last.items()) or "before all faults"
 
     def check(self) -> None:
         """Inject the next fault if it is time."""
@@ -73,11 +83,11 @@ class Killer:
         if self._flush_at and now >= self._flush_at[0]:
             self._flush_at.pop(0)
             self._redis.flushall()
-            self.flushes += 1
+            self.strikes.append((now, "flush"))
         if self._step_down_at and now >= self._step_down_at[0]:
             self._step_down_at.pop(0)
             self._members.step_down()
-            self.step_downs += 1
+            self.strikes.append((now, "step-down"))
 
     def _kill(self) -> None:
         families = {main: descendants(main) for main in self._crew.pids()}
@@ -89,7 +99,7 @@ class Killer:
             self.died[pid] = time.time()
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
-            self.kills += 1
+            self.strikes.append((time.monotonic(), "kill"))
 
 
 def print_now(text: str) -> None:

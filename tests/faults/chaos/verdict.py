@@ -11,6 +11,7 @@ from typing import Any
 from pymongo.database import Database
 
 from tests.faults.chaos.callers import Callers, PollHistory
+from tests.faults.chaos.killer import Killer
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ class ChaosReport:
 
 
 def judge(
-    callers: Callers, planned: int, database: Database[dict[str, Any]], provider: Path, died: Mapping[int, float]
+    callers: Callers, planned: int, database: Database[dict[str, Any]], provider: Path, killer: Killer
 ) -> ChaosReport:
     """Return the report of a finished chaos run: compares polls, stored documents and the provider's records."""
     figures = ChaosReport(planned)
@@ -62,10 +63,13 @@ def judge(
             figures.faults.append(f"{execution_id} is lost")
             continue
         _judge_run(figures, execution_id, history, document)
+        figures.faults += [
+            f"{execution_id} went back: {change}, {killer.before(at)}" for at, change in history.went_back
+        ]
         expected |= {
             f"{execution_id}:{step}" for step, state in document["steps"].items() if state["status"] == "completed"
         }
-    _judge_effects(figures, expected, provider, died)
+    _judge_effects(figures, expected, provider, killer.died)
     figures.faults += [f"an answer of {status}" for status in callers.statuses if status not in {0, 200, 202, 503}]
     return figures
 
@@ -75,7 +79,6 @@ def _judge_run(figures: ChaosReport, execution_id: str, history: PollHistory, do
     figures.completed += document["status"] == "completed"
     figures.built_to_fail += history.planned.is_broken
     figures.losses += sum(step["losses"] for step in document["steps"].values())
-    figures.faults += [f"{execution_id} went back: {change}" for change in history.went_back]
     expected = "failed" if history.planned.is_broken else "completed"
     if (document["status"], history.last.get("status")) != (expected, expected):
         figures.faults.append(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,13 @@ def test_a_missing_program_is_reported_like_any_other_end(tmp_path: Path) -> Non
     child.start()
     wait_until(lambda: not child.is_alive())
     assert "/nowhere/at-all" in child.log_tail() or "FileNotFoundError" in child.log_tail()
+
+
+def test_a_thread_that_ends_starts_no_child_that_would_end_with_it(tmp_path: Path) -> None:
+    child = a_child(tmp_path, FOREVER)
+    with ThreadPoolExecutor(1) as thread, pytest.raises(RuntimeError, match="start it from the main thread"):
+        thread.submit(child.start).result()
+    assert child.pid is None
 
 
 def test_sigkill_of_the_parent_ends_the_child_and_the_reaper_ends_what_the_child_started(tmp_path: Path) -> None:
