@@ -27,6 +27,7 @@ from api.limits.limited_request import current_limit
 from api.polling.execution_reader import ExecutionReader, check_execution_id
 from api.polling.field_selection import FieldSelection, has_newer_lines, parse_field_selection
 from shared.bootstrap import Services
+from shared.clock import boottime_s
 from shared.domain.access.caller import Caller, Scope
 from shared.domain.execution import NEWEST_LOG_LINES, Execution, ExecutionRecord, LogPageQuery
 from shared.domain.status import ExecutionStatus, StepStatus
@@ -35,7 +36,7 @@ from shared.ids import AGENT_NAME_PATTERN
 from shared.live.qualified_id import qualified_id
 from shared.live.render import parse_header
 from shared.live.view_trailer import split_trailer
-from shared.live.views import FINAL_VIEW_TTL_S
+from shared.live.views import FINAL_VIEW_TTL_S, VIEW_STALE_AFTER_S, RenderedView
 from shared.timestamps import format_rfc3339
 
 # What the reply about a result shows of a run that is not done.
@@ -191,11 +192,13 @@ class PollHandler:
         view = carried or self._reader.try_redis(lambda: self._views.get(integrator, execution_id))
         if view is not None and (not min_rev or min_rev <= parse_header(view).rev):
             return FetchedView(view)
+        as_of = boottime_s()
         record = self._reader.read(integrator, execution_id, page=NEWEST_LOG_LINES, min_rev=min_rev)
-        view = self._reader.render(record)
-        is_final = record.execution.is_done
-        self._reader.try_redis(lambda: self._views.fill(integrator, execution_id, view, is_final=is_final))
-        return FetchedView(view, is_from_store=True)
+        run = record.execution
+        filled = RenderedView(integrator, execution_id, self._reader.render(record), run.rev, run.is_done)
+        if boottime_s() - as_of <= VIEW_STALE_AFTER_S:
+            self._reader.try_redis(lambda: self._views.fill(filled))
+        return FetchedView(filled.body, is_from_store=True)
 
 
 def view_response(view: HintedView, status: int = 200, warnings: Sequence[str] = ()) -> flask.Response:

@@ -23,13 +23,12 @@ from shared.domain.status import ExecutionStatus
 from shared.live import accept_markers, duration_stats, log_stream
 from shared.live.redis_client import drop_if_demoted
 from shared.live.render import render, render_log_line
-from shared.live.views import RenderedView, ViewCache
+from shared.live.views import VIEW_STALE_AFTER_S, RenderedView, ViewCache
 from shared.queue import message
 from shared.telemetry.fleet_counters import FleetCounters
 from shared.telemetry.tracing.tracer import Tracer
 from shared.telemetry.window_counters import SUBMITTED, RunEvent
 
-VIEW_STALE_AFTER_S: Final = 1.0
 TRIM_EVERY_S: Final = 60.0
 _FAILURE_EVENTS: Final = frozenset({STEP_FAILED, STEP_RETRYING})
 

@@ -20,6 +20,8 @@ from shared.live.signals import pubsub
 
 FINAL_VIEW_TTL_S: Final = 24 * 3600
 FILLED_VIEW_TTL_MS: Final = 2_000
+VIEW_STALE_AFTER_S: Final = 1.0
+"""Seconds after its read or write after which a view is stored no more: its process was suspended meanwhile."""
 OUTPUT_TTL_S: Final = 3600
 VIEW_MAX_BYTES: Final = 1024 * 1024
 CARRIED_VIEW_MAX_BYTES: Final = 16 * 1024
@@ -48,6 +50,13 @@ for index, key in ipairs(KEYS) do
     redis.call('PUBLISH', '{pubsub.WAKEUP_CHANNEL}', wakeup)
   end
 end
+"""
+# What a reader has shown must not be followed by what an older view shows: its view replaces that one, or deletes it if
+# it is itself too large to keep (then ARGV[1] is empty). It wakes nobody.
+_FILL: Final = """
+local stored_rev = string.match(redis.call('GETRANGE', KEYS[1], 0, 400), '"rev":(%d+)')
+if stored_rev and tonumber(stored_rev) >= tonumber(ARGV[2]) then return end
+if ARGV[1] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3]) end
 """
 # The output of a run that was erased meanwhile (``erased_runs``) is not stored.
 _PUT_OUTPUTS: Final = """
@@ -163,14 +172,14 @@ class ViewCache:
         if runs:
             self._redis.delete(*starmap(view_key, runs))
 
-    def fill(self, integrator: str, execution_id: str, view: bytes, *, is_final: bool) -> None:
-        """Store a view that a reader rendered, only if there is none: it may be older than one a worker writes now.
+    def fill(self, view: RenderedView) -> None:
+        """Store a view that a reader rendered, for 2 s if it is live, unless there is one of its revision or a newer.
 
         Raises RedisError.
         """
-        if len(view) <= VIEW_MAX_BYTES:
-            ttl_ms = FINAL_VIEW_TTL_S * 1_000 if is_final else min(FILLED_VIEW_TTL_MS, self._live_ms)
-            self._redis.set(view_key(integrator, execution_id), view, px=ttl_ms, nx=True)
+        body = view.body if len(view.body) <= VIEW_MAX_BYTES else b""
+        ttl_ms = FINAL_VIEW_TTL_S * 1_000 if view.is_final else min(FILLED_VIEW_TTL_MS, self._live_ms)
+        self._redis.eval(_FILL, 1, view_key(view.integrator, view.execution_id), body, view.rev, ttl_ms)
 
     def extend_ttl(self, integrator: str, execution_id: str, rev: int) -> bool:
         """Extend the TTL of a live view if it shows ``rev``; False if it must be rendered again. Raises RedisError."""

@@ -1,10 +1,12 @@
-"""Causal reads: no poll shows an older revision or a 404 if a new primary does not yet know the majority's writes."""
+"""No poll shows an older revision than one before: of a new primary that lags, or of a view in Redis that is late."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from pymongo import WriteConcern
@@ -17,8 +19,10 @@ from api.polling.execution_reader import ExecutionReader
 from api.polling.poll_handler import PollHandler
 from api.polling.poll_many import PollManyHandler, _PollManyResult
 from shared.bootstrap import Services, bootstrap
+from shared.domain.execution import ExecutionRecord
 from shared.live.redis_monitor import RedisMonitor
 from shared.live.render import parse_header
+from shared.live.views import VIEW_STALE_AFTER_S
 from shared.settings import Settings
 from shared.store.executions.documents import new_document
 from tests.builders import accept_decision
@@ -85,6 +89,38 @@ def test_a_read_of_a_part_is_never_older_than_its_caller_has_seen(
     for rev in range(2, 12):
         unconfirmed_writes.update_one({"_id": run.id}, {"$set": {"rev": rev}})
         assert reader.read(run.integrator, run.id, min_rev=rev).execution.rev == rev
+
+
+def test_no_poll_shows_an_older_view_after_one_that_read_the_store(
+    services: Services, monitor: RedisMonitor, reader: ExecutionReader, view_hints: ViewHints
+) -> None:
+    poller = PollHandler(services, reader, view_hints, LongPoller(services.settings, monitor))
+    accepted = accept_decision()
+    run = services.store.create(accepted)
+    services.publisher.publish_accepted([accepted])  # a worker was killed before it published the later revision
+    services.database.collection("executions").update_one({"_id": run.id}, {"$set": {"rev": 4}})
+    polls = [poller._fetch_view(run.integrator, run.id, rev) for rev in (0, 4, 0)]
+    assert [parse_header(poll.view).rev for poll in polls] == [1, 4, 4]
+
+
+class SuspendedReader(ExecutionReader):
+    """Reads, and then stands still for longer than a view is taken for current."""
+
+    def read(self, *args: Any, **options: Any) -> ExecutionRecord:
+        """Return what the store has, late."""
+        record = super().read(*args, **options)
+        time.sleep(VIEW_STALE_AFTER_S + 0.05)
+        return record
+
+
+def test_a_view_is_not_stored_after_a_pause_since_its_read(
+    services: Services, monitor: RedisMonitor, view_hints: ViewHints
+) -> None:
+    reader = SuspendedReader(services, monitor)
+    poller = PollHandler(services, reader, view_hints, LongPoller(services.settings, monitor))
+    run = services.store.create(accept_decision())
+    assert poller._fetch_view(run.integrator, run.id).is_from_store
+    assert services.views.get(run.integrator, run.id) is None
 
 
 def test_a_poll_of_many_misses_no_run_and_never_goes_back(

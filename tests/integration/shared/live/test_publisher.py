@@ -14,9 +14,9 @@ from shared.domain.lifecycle.transitions import rescue
 from shared.ids import new_execution_id
 from shared.live import log_stream
 from shared.live.log_stream import LogFilter
-from shared.live.publisher import VIEW_STALE_AFTER_S, Publisher, SavedDecision
+from shared.live.publisher import Publisher, SavedDecision
 from shared.live.render import parse_header
-from shared.live.views import ViewCache
+from shared.live.views import VIEW_STALE_AFTER_S, ViewCache
 from shared.queue.message import list_key
 from shared.telemetry.fleet_counters import FleetCounters
 from tests.builders import NOON, TIMINGS, accept_decision

@@ -90,14 +90,30 @@ def test_text_that_looks_like_a_revision_is_not_one(client: redis.Redis, views: 
     assert views.get(OWNER, RUN) == view(4)
 
 
-def test_a_reader_fills_in_a_view_only_if_there_is_none_and_for_a_short_time(
+def fill(views: ViewCache, text: bytes, rev: int, *, final: bool = False) -> None:
+    views.fill(RenderedView(OWNER, RUN, text, rev, final))
+
+
+def test_a_reader_stores_its_view_for_a_short_time_and_replaces_no_newer_one(
     client: redis.Redis, views: ViewCache
 ) -> None:
-    views.fill(OWNER, RUN, view(5), is_final=False)
+    fill(views, view(5), 5)
     assert 0 < client.pttl(view_key(OWNER, RUN)) <= FILLED_VIEW_TTL_MS  # type: ignore[operator]
     put(client, views, view(6), 6)
-    views.fill(OWNER, RUN, view(5), is_final=False)
+    fill(views, view(5), 5)
+    fill(views, view(6, "again"), 6)
     assert views.get(OWNER, RUN) == view(6)
+    assert client.pttl(view_key(OWNER, RUN)) > FILLED_VIEW_TTL_MS  # type: ignore[operator]
+
+
+def test_what_a_reader_has_shown_replaces_an_older_view(client: redis.Redis, views: ViewCache) -> None:
+    put(client, views, view(9), 9)
+    fill(views, view(10), 10)
+    assert views.get(OWNER, RUN) == view(10)
+    put(client, views, view(9, "late"), 9)
+    assert views.get(OWNER, RUN) == view(10)
+    fill(views, view(11, "x" * VIEW_MAX_BYTES), 11)
+    assert views.get(OWNER, RUN) is None, "an older one must not be shown again"
 
 
 def test_a_final_view_stays_for_a_day_and_a_live_one_for_half_a_lease(client: redis.Redis, views: ViewCache) -> None:
@@ -123,7 +139,7 @@ def test_a_view_over_a_megabyte_is_not_kept_and_deletes_the_older_one(client: re
     put(client, views, view(1), 1)
     put(client, views, large, 2)
     assert views.get(OWNER, RUN) is None
-    views.fill(OWNER, RUN, large, is_final=True)
+    fill(views, large, 2, final=True)
     assert views.get(OWNER, RUN) is None
 
 
