@@ -20,6 +20,7 @@ from api.auth.route_permissions import permissions_by_rule, rules_that_start_run
 from api.auth.verified_headers import VerifiedHeaders, VerifiedKey
 from api.http.middleware import INTERNAL_CALLER, BeforeRoute
 from shared.bootstrap import Services
+from shared.clock import boottime_s
 from shared.domain.access.api_key import ApiKey
 from shared.domain.access.caller import LOCAL_CALLER, PUBLIC_CALLER, Caller, Permission
 from shared.domain.access.key_format import SALT_BYTES, hash_key, key_id_of, pepper_id_of
@@ -102,25 +103,27 @@ class Authenticator:
         return is_client_in(self._metrics_networks)
 
     def _caller(self, header: str) -> Caller:
-        now = self._services.clock.now_or_none()
-        verified = None if now is None else self._verified.find(header, now)
-        if verified is not None and now is not None:
-            return self._use(verified, now)
+        now_s = boottime_s()
+        verified = self._verified.find(header, now_s)
+        if verified is not None:
+            return self._use(verified, now_s)
         scheme, _, credentials = header.partition(" ")
         credentials = credentials.strip(" \t")  # not control characters and the like, which str.strip() takes too
         if scheme.lower() != "bearer" or not credentials:
             raise Unauthenticated("Authorization must be: Bearer, a space, and the key")
+        now = self._services.clock.now_or_none()
         if now is None:
             raise Unavailable("MongoDB does not answer, and no key can be checked; send the same request again")
         if not credentials.startswith(KEY_PREFIX) and self._tokens is not None:
             return self._tokens.verify(credentials, now)
-        return self._use(self._verified.add(header, self._check_key(credentials, now)), now)
+        key = self._check_key(credentials, now)
+        return self._use(self._verified.add(header, key, now, now_s), now_s)
 
-    def _use(self, verified: VerifiedKey, now: datetime) -> Caller:
+    def _use(self, verified: VerifiedKey, now_s: float) -> Caller:
         key = verified.key
         if key.networks is not None and not is_client_in(key.networks):
             raise Forbidden("this key is not valid from this address; its admin can name the network")
-        self._keys.record_use(key.id, now)
+        self._keys.record_use(key.id, now_s)
         return verified.caller
 
     def _check_key(self, text: str, now: datetime) -> ApiKey:

@@ -31,7 +31,7 @@ class _CachedKey:
     key: ApiKey
     read_at_s: float
     use_written_at_s: float = 0.0
-    used_at: datetime | None = None
+    used_at_s: float | None = None
 
 
 class KeyCache:
@@ -77,11 +77,11 @@ class KeyCache:
                 if replace(key, last_used_at=cached.key.last_used_at) != cached.key:
                     cached.key = key
 
-    def record_use(self, key_id: str, now: datetime) -> None:
-        """Record that a key was used now; it is written later, at most once a minute."""
+    def record_use(self, key_id: str, now_s: float) -> None:
+        """Record that a key was used at ``now_s`` (``boottime_s``); it is written later, at most once a minute."""
         cached = self._cached.get(key_id)
         if cached is not None:
-            cached.used_at = now
+            cached.used_at_s = now_s
 
     def refresh(self, now: datetime) -> None:
         """Take over what has changed since the last call, and write what was used; ``now`` is the store's time."""
@@ -95,7 +95,7 @@ class KeyCache:
                 self.put(key, read_from_s=began_s)
         self._changes_seen = max(self._changes_seen or now, now - _OVERLAP)
         self._recheck()
-        self._write_uses()
+        self._write_uses(now)
 
     def _recheck(self) -> None:
         """Read again what was read long ago, and forget what is no longer there, as after a restored backup."""
@@ -111,17 +111,16 @@ class KeyCache:
             for key_id in set(old[:_RECHECKED_MAX]) - found.keys():
                 self._cached.pop(key_id, None)
 
-    def _write_uses(self) -> None:
+    def _write_uses(self, now: datetime) -> None:
         now_s = boottime_s()
         with self._lock:
-            due = {
-                key_id: cached
+            due = [
+                (key_id, cached, now - timedelta(seconds=now_s - cached.used_at_s))
                 for key_id, cached in self._cached.items()
-                if cached.used_at is not None and now_s - cached.use_written_at_s >= _USES_WRITTEN_EVERY_S
-            }
+                if cached.used_at_s is not None and now_s - cached.use_written_at_s >= _USES_WRITTEN_EVERY_S
+            ]
         if not due:
             return
-        used_at = {key_id: cached.used_at for key_id, cached in due.items() if cached.used_at is not None}
-        self._store.record_uses(used_at)
-        for cached in due.values():
-            cached.use_written_at_s, cached.used_at = now_s, None
+        self._store.record_uses({key_id: used_at for key_id, _, used_at in due})
+        for _, cached, _ in due:
+            cached.use_written_at_s, cached.used_at_s = now_s, None

@@ -1,7 +1,9 @@
 """Remembers which Authorization headers bring a key that was checked, so that a key is hashed once and not each time.
 
-An entry holds for as long as the record of the key is the one that was checked: a key that was revoked, rotated or read
-anew is checked again. No secret is kept: the entries are found by a keyed hash of the header, made for this process.
+An entry holds for ten seconds, and only while the record of the key is the one that was checked: a key that was
+revoked, rotated or read anew is checked again. Its end is counted by this machine's clock since boot, which does not
+jump: the store's time is a date, which costs more than the rest. No secret is kept: the entries are found by a keyed
+hash of the header, made for this process.
 """
 
 from __future__ import annotations
@@ -16,13 +18,16 @@ from api.auth.key_cache import CACHED_MAX, KeyCache
 from shared.domain.access.api_key import ApiKey
 from shared.domain.access.caller import Caller
 
+CHECKED_EVERY_S: Final = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class VerifiedKey:
-    """A key whose secret was right, and who calls with it."""
+    """A key whose secret was right, and who calls with it; ``until_s`` is :func:`shared.clock.boottime_s`."""
 
     key: ApiKey
     caller: Caller
+    until_s: float
 
 
 class VerifiedHeaders:
@@ -34,18 +39,19 @@ class VerifiedHeaders:
         self._hash_key: Final = secrets.token_bytes(32)
         self._verified: dict[bytes, VerifiedKey] = {}
 
-    def find(self, header: str, now: datetime) -> VerifiedKey | None:
-        """Return the key of a header that was checked before; None if it is to be checked, also if it has ended."""
+    def find(self, header: str, now_s: float) -> VerifiedKey | None:
+        """Return the key of a header that was checked; None if it is to be checked. ``now_s`` is ``boottime_s``."""
         verified = self._verified.get(self._digest(header))
-        if verified is None or verified.key is not self._keys.peek(verified.key.id):
+        if verified is None or now_s >= verified.until_s or verified.key is not self._keys.peek(verified.key.id):
             return None
-        return verified if now < verified.key.expires_at else None
+        return verified
 
-    def add(self, header: str, key: ApiKey) -> VerifiedKey:
-        """Remember a header whose key is right and valid now."""
+    def add(self, header: str, key: ApiKey, now: datetime, now_s: float) -> VerifiedKey:
+        """Remember a header whose key is right and valid at ``now``, the store's time, which is ``now_s`` here."""
         if len(self._verified) >= self._max:
             self._verified.clear()  # those in use are checked once more
-        verified = self._verified[self._digest(header)] = VerifiedKey(key, key.caller())
+        valid_s = min((key.expires_at - now).total_seconds(), CHECKED_EVERY_S)
+        verified = self._verified[self._digest(header)] = VerifiedKey(key, key.caller(), now_s + valid_s)
         return verified
 
     def _digest(self, header: str) -> bytes:

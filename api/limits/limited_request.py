@@ -47,32 +47,48 @@ class LimitedRequest:
 
         Only the first note counts.
         """
-        self._note(polled, poll_after_ms, is_free_if_unknown=lambda: True)
+        if not self.is_noted:
+            due_at_s = self._due_at_s(polled)
+            self._note(polled, poll_after_ms, is_free=due_at_s is None or self._is_due_since(due_at_s))
 
     def note_end(self, polled: str, finished_at: Callable[[], datetime | None]) -> None:
         """Note that this reply shows the end of a run: it costs nothing if the caller sees a recent end first here.
 
         ``finished_at`` is only called if the caller has not seen it here before.
         """
+        if not self.is_noted:
+            due_at_s = self._due_at_s(polled)
+            is_free = self._is_recent(finished_at()) if due_at_s is None else self._is_due_since(due_at_s)
+            self._note(polled, None, is_free=is_free)
 
-        def is_recent() -> bool:
-            ended_at, now = finished_at(), self.limiter.now_or_none()
-            return ended_at is not None and now is not None and now - ended_at < RECENT
+    def take_due(self) -> bool:
+        """Return whether this caller was asked to poll this again by now: then not even an empty bucket refuses it.
 
-        self._note(polled, None, is_free_if_unknown=is_recent)
+        It can come so only once: if the reply gives no new hint, what is polled is not due any more.
+        """
+        due_at_s = self._due_at_s(self.polled)
+        if due_at_s is None or due_at_s > self.came_at_s:
+            return False
+        self.was_due = True
+        self.limiter.hints.remember(self._key(self.polled), self.came_at_s, _WITHOUT_REPLY_MS)
+        return True
 
-    def _note(self, polled: str, poll_after_ms: int | None, *, is_free_if_unknown: Callable[[], bool]) -> None:
-        if self.is_noted:
-            return
-        hints, key = self.limiter.hints, self.poll_key(polled)
-        due_at_s = hints.due_at_s(key)
-        is_as_told = is_free_if_unknown() if due_at_s is None else self.was_due or due_at_s <= self.came_at_s
-        self.is_noted, self.cost = True, int(not is_as_told)
-        hints.remember(key, self.came_at_s, poll_after_ms)
-
-    def poll_key(self, polled: str) -> int:
-        """Return the key under which the hint of what is polled is remembered for this caller."""
+    def _key(self, polled: str) -> int:
         return hash((self.bucket.caller, polled))
+
+    def _due_at_s(self, polled: str) -> float | None:
+        return self.limiter.hints.due_at_s(self._key(polled))
+
+    def _is_due_since(self, due_at_s: float) -> bool:
+        return self.was_due or due_at_s <= self.came_at_s
+
+    def _is_recent(self, ended_at: datetime | None) -> bool:
+        now = self.limiter.now_or_none()
+        return ended_at is not None and now is not None and now - ended_at < RECENT
+
+    def _note(self, polled: str, poll_after_ms: int | None, *, is_free: bool) -> None:
+        self.is_noted, self.cost = True, int(not is_free)
+        self.limiter.hints.remember(self._key(polled), self.came_at_s, poll_after_ms)
 
 
 def limit_hooks(app: flask.Flask, limiter: RateLimiter, *, with_draft_headers: bool) -> tuple[BeforeRoute, AfterRoute]:
@@ -90,7 +106,7 @@ def limit_hooks(app: flask.Flask, limiter: RateLimiter, *, with_draft_headers: b
         limited = g.limited = LimitedRequest(limiter, bucket, boottime_s(), _polled_by(request))
         if limit_class is not LimitClass.POLL:
             limiter.take(bucket)
-        elif not _is_due(limited, request):
+        elif not (_has_own_hint(request) and limited.take_due()):
             limited.cost = 0  # a refused one costs nothing
             limiter.check_poll(bucket, limited.came_at_s)
             limited.cost = 1
@@ -117,20 +133,9 @@ def limit_hooks(app: flask.Flask, limiter: RateLimiter, *, with_draft_headers: b
     return take, show
 
 
-def _is_due(limited: LimitedRequest, request: flask.Request) -> bool:
-    """Return whether this caller was asked to poll this again by now: then not even an empty bucket refuses it.
-
-    It can come so only once: if the reply gives no new hint, what is polled is not due any more.
-    """
-    if request.method == "POST" or "step" in (request.view_args or ()):
-        return False
-    hints, key = limited.limiter.hints, limited.poll_key(limited.polled)
-    due_at_s = hints.due_at_s(key)
-    if due_at_s is None or due_at_s > limited.came_at_s:
-        return False
-    limited.was_due = True
-    hints.remember(key, limited.came_at_s, _WITHOUT_REPLY_MS)
-    return True
+def _has_own_hint(request: flask.Request) -> bool:
+    """Return whether the path names what the hint of the reply is about: not for many runs, nor for one output."""
+    return request.method != "POST" and "step" not in (request.view_args or ())
 
 
 def _polled_by(request: flask.Request) -> str:
