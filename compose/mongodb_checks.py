@@ -12,7 +12,7 @@ from pymongo.uri_parser import parse_uri
 
 from compose.operator_error import OperatorError
 from compose.server_report import NO_REPLY_FIX, ServerReport, require_version, warnings_of_known_holes
-from shared.store import database
+from shared.store import mongo_client
 
 MONGODB_MIN: Final = (6, 0)
 _FIXED: Final = {(7, 0): 32, (8, 0): 21}
@@ -26,7 +26,7 @@ def check_mongodb(url: str, *, is_production: bool = False) -> ServerReport:
     Raises OperatorError if it does not reply, is too old, or is no replica set: majority writes need one.
     """
     try:
-        with database.connect(url, _TIMEOUT_S, bound_calls=True) as client:
+        with mongo_client.connect(url, _TIMEOUT_S, bound_calls=True) as client:
             hello = client.admin.command("hello")
             version = str(client.server_info()["version"])
     except ServerSelectionTimeoutError as error:
@@ -98,7 +98,7 @@ def _explain(url: str, error: ServerSelectionTimeoutError) -> OperatorError:
 
 def _hello_of(url: str) -> dict[str, Any] | None:
     try:
-        with database.connect(url, _TIMEOUT_S, bound_calls=True, directConnection=True, replicaSet=None) as client:
+        with mongo_client.connect(url, _TIMEOUT_S, bound_calls=True, directConnection=True, replicaSet=None) as client:
             return dict(client.admin.command("hello"))
     except (PyMongoError, OSError, ValueError):
         return None

@@ -15,6 +15,7 @@ from api.http.request_body import Blueprint, load_optional_body
 from api.polling.execution_reader import ExecutionReader, check_execution_id
 from api.polling.poll_handler import PollHandler
 from shared.bootstrap import Services
+from shared.clock import boottime_s
 from shared.domain.execution import CancelRequest
 from shared.errors import ValidationFailed
 from shared.run_actions.cancel_run import request_cancel
@@ -35,8 +36,10 @@ def blueprint(services: Services, reader: ExecutionReader, poller: PollHandler) 
         # If nothing was written, the run is done or its cancel was requested before. Perhaps only the primary has that
         # yet, so the read is causal.
         scope = current_caller().scope
+        as_of = boottime_s()
         record = request_cancel(services, scope, execution_id, reason)
         record = record or reader.read(scope, execution_id, causal=True)
+        poller.store_view(record, as_of)  # it may have been written without being published
         record_object(integrator=record.execution.integrator)
         if record.execution.is_done and record.execution.cancel is None:
             # The run was done before this request and stays as it is: only this reply shows the request.

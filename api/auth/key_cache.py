@@ -95,7 +95,7 @@ class KeyCache:
                 self.put(key, read_from_s=began_s)
         self._changes_seen = max(self._changes_seen or now, now - _OVERLAP)
         self._recheck()
-        self._write_uses(now)
+        self._write_uses(now, began_s)
 
     def _recheck(self) -> None:
         """Read again what was read long ago, and forget what is no longer there, as after a restored backup."""
@@ -111,11 +111,10 @@ class KeyCache:
             for key_id in set(old[:_RECHECKED_MAX]) - found.keys():
                 self._cached.pop(key_id, None)
 
-    def _write_uses(self, now: datetime) -> None:
-        now_s = boottime_s()
+    def _write_uses(self, now: datetime, now_s: float) -> None:
         with self._lock:
             due = [
-                (key_id, cached, now - timedelta(seconds=now_s - cached.used_at_s))
+                (key_id, cached, now + timedelta(seconds=cached.used_at_s - now_s))
                 for key_id, cached in self._cached.items()
                 if cached.used_at_s is not None and now_s - cached.use_written_at_s >= _USES_WRITTEN_EVERY_S
             ]

@@ -1,9 +1,9 @@
 """Remembers which Authorization headers bring a key that was checked, so that a key is hashed once and not each time.
 
-An entry holds for ten seconds, and only while the record of the key is the one that was checked: a key that was
-revoked, rotated or read anew is checked again. Its end is counted by this machine's clock since boot, which does not
-jump: the store's time is a date, which costs more than the rest. No secret is kept: the entries are found by a keyed
-hash of the header, made for this process.
+An entry holds for ten seconds at most, never beyond the end of its key, and only while the record of the key is the one
+that was checked: a key that was revoked, rotated or read anew is checked again. The seconds are those since boot: to
+compute the store's time costs more than the rest of the check. No secret is kept: the entries are found by a keyed hash
+of the header, made for this process.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ class VerifiedHeaders:
 
     def add(self, header: str, key: ApiKey, now: datetime, now_s: float) -> VerifiedKey:
         """Remember a header whose key is right and valid at ``now``, the store's time, which is ``now_s`` here."""
-        if len(self._verified) >= self._max:
+        digest = self._digest(header)
+        if len(self._verified) >= self._max and digest not in self._verified:
             self._verified.clear()  # those in use are checked once more
         valid_s = min((key.expires_at - now).total_seconds(), CHECKED_EVERY_S)
-        verified = self._verified[self._digest(header)] = VerifiedKey(key, key.caller(), now_s + valid_s)
+        verified = self._verified[digest] = VerifiedKey(key, key.caller(), now_s + valid_s)
         return verified
 
     def _digest(self, header: str) -> bytes:

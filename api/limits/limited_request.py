@@ -64,7 +64,7 @@ class LimitedRequest:
     def take_due(self) -> bool:
         """Return whether this caller was asked to poll this again by now: then not even an empty bucket refuses it.
 
-        It can come so only once: if the reply gives no new hint, what is polled is not due any more.
+        This works once: if the reply gives no new hint, what is polled is not due any more.
         """
         due_at_s = self._due_at_s(self.polled)
         if due_at_s is None or due_at_s > self.came_at_s:
@@ -106,7 +106,7 @@ def limit_hooks(app: flask.Flask, limiter: RateLimiter, *, with_draft_headers: b
         limited = g.limited = LimitedRequest(limiter, bucket, boottime_s(), _polled_by(request))
         if limit_class is not LimitClass.POLL:
             limiter.take(bucket)
-        elif not (_has_own_hint(request) and limited.take_due()):
+        elif not (_polls_one_resource(request) and limited.take_due()):
             limited.cost = 0  # a refused one costs nothing
             limiter.check_poll(bucket, limited.came_at_s)
             limited.cost = 1
@@ -133,7 +133,7 @@ def limit_hooks(app: flask.Flask, limiter: RateLimiter, *, with_draft_headers: b
     return take, show
 
 
-def _has_own_hint(request: flask.Request) -> bool:
+def _polls_one_resource(request: flask.Request) -> bool:
     """Return whether the path names what the hint of the reply is about: not for many runs, nor for one output."""
     return request.method != "POST" and "step" not in (request.view_args or ())
 

@@ -57,9 +57,15 @@ class PollHandler:
     """Replies to polls of one execution and of the outputs of its steps, from Redis first, then from MongoDB."""
 
     def __init__(
-        self, services: Services, reader: ExecutionReader, view_hints: ViewHints, long_poller: LongPoller
+        self,
+        services: Services,
+        reader: ExecutionReader,
+        view_hints: ViewHints,
+        long_poller: LongPoller,
+        view_age_max_s: float = VIEW_STALE_AFTER_S,
     ) -> None:
         self._views = services.views
+        self._view_age_max_s = view_age_max_s
         self._view_lifetime_s = services.settings.lease_s / 2
         self._reader = reader
         self._view_hints = view_hints
@@ -126,6 +132,23 @@ class PollHandler:
             del response.headers["ETag"]  # it names the run, not this reply
         return preference.mark_applied(response, is_granted=held.is_granted)
 
+    def store_view(self, record: ExecutionRecord, as_of: float) -> bytes:
+        """Return the view of a record that was read since ``as_of`` (``boottime_s``), and store it in Redis.
+
+        So no later poll shows an older revision. After a pause it is not stored: a newer one may have come and gone.
+        """
+        run, view = record.execution, self._reader.render(record)
+        if boottime_s() - as_of > self._view_age_max_s:
+            self._drop_older_view(record)
+        else:
+            rendered = RenderedView(run.integrator, run.id, view, run.rev, run.is_done)
+            self._reader.try_redis(lambda: self._views.fill(rendered))
+        return view
+
+    def _drop_older_view(self, record: ExecutionRecord) -> None:
+        run = record.execution
+        self._reader.try_redis(lambda: self._views.drop_older(run.integrator, run.id, run.rev))
+
     def respond_with_record(self, record: ExecutionRecord, status: int, warnings: Sequence[str]) -> flask.Response:
         """Return the poll of a run that was just written."""
         return view_response(self._view_hints.add_to(self._reader.render(record)), status, warnings)
@@ -168,6 +191,8 @@ class PollHandler:
         if body is None:
             head = hinted.head
             record = self._reader.read(integrator, head.execution_id, page=selection.page, min_rev=head.rev)
+            if record.execution.rev > head.rev:
+                self._drop_older_view(record)
             hinted = self._view_hints.add_to(self._reader.render(record, selection.page))
             body = selection.select(orjson.loads(hinted.json))
         return _poll_response(hinted, body, 200)
@@ -194,11 +219,7 @@ class PollHandler:
             return FetchedView(view)
         as_of = boottime_s()
         record = self._reader.read(integrator, execution_id, page=NEWEST_LOG_LINES, min_rev=min_rev)
-        run = record.execution
-        filled = RenderedView(integrator, execution_id, self._reader.render(record), run.rev, run.is_done)
-        if boottime_s() - as_of <= VIEW_STALE_AFTER_S:
-            self._reader.try_redis(lambda: self._views.fill(filled))
-        return FetchedView(filled.body, is_from_store=True)
+        return FetchedView(self.store_view(record, as_of), is_from_store=True)
 
 
 def view_response(view: HintedView, status: int = 200, warnings: Sequence[str] = ()) -> flask.Response:

@@ -16,7 +16,7 @@ from pymongo.errors import OperationFailure
 from compose.embedded import binaries
 from compose.embedded.process_plan import ChildPlan
 from shared.live import redis_client
-from shared.store import database
+from shared.store import mongo_client
 
 _REPLICA_SET: Final = "bucket"
 _REDIS_SOCKET: Final = "redis.sock"
@@ -102,7 +102,7 @@ def _is_writable_primary(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         # Fail fast by a plain socket: the driver waits half a second before it tries an absent server again.
         probe.connect(str(path))
-    with database.connect(mongodb_url(path.parent), _TIMEOUT_S, bound_calls=True) as client:
+    with mongo_client.connect(mongodb_url(path.parent), _TIMEOUT_S, bound_calls=True) as client:
         hello = client.admin.command("hello")
         if not hello.get("isWritablePrimary"):
             _configure_replica_set(client, str(path))

@@ -21,7 +21,7 @@ from shared.live.signals import pubsub
 FINAL_VIEW_TTL_S: Final = 24 * 3600
 FILLED_VIEW_TTL_MS: Final = 2_000
 VIEW_STALE_AFTER_S: Final = 1.0
-"""Seconds after its read or write after which a view is stored no more: its process was suspended meanwhile."""
+"""Age in seconds above which a view is not stored, because its process may have been suspended."""
 OUTPUT_TTL_S: Final = 3600
 VIEW_MAX_BYTES: Final = 1024 * 1024
 CARRIED_VIEW_MAX_BYTES: Final = 16 * 1024
@@ -51,12 +51,12 @@ for index, key in ipairs(KEYS) do
   end
 end
 """
-# What a reader has shown must not be followed by what an older view shows: its view replaces that one, or deletes it if
-# it is itself too large to keep (then ARGV[1] is empty). It wakes nobody.
+# What a reader has shown must not be followed by what an older view shows. So its own view replaces that one, or, if it
+# has none to store, the older one is deleted. It wakes nobody.
 _FILL: Final = """
 local stored_rev = string.match(redis.call('GETRANGE', KEYS[1], 0, 400), '"rev":(%d+)')
-if stored_rev and tonumber(stored_rev) >= tonumber(ARGV[2]) then return end
-if ARGV[1] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3]) end
+if stored_rev and tonumber(stored_rev) >= tonumber(ARGV[1]) then return end
+if ARGV[2] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) else redis.call('DEL', KEYS[1]) end
 """
 # The output of a run that was erased meanwhile (``erased_runs``) is not stored.
 _PUT_OUTPUTS: Final = """
@@ -173,13 +173,19 @@ class ViewCache:
             self._redis.delete(*starmap(view_key, runs))
 
     def fill(self, view: RenderedView) -> None:
-        """Store a view that a reader rendered, for 2 s if it is live, unless there is one of its revision or a newer.
+        """Store a view that a reader rendered, unless there is one of its revision or a newer one; a live one for 2 s.
 
         Raises RedisError.
         """
-        body = view.body if len(view.body) <= VIEW_MAX_BYTES else b""
+        if len(view.body) > VIEW_MAX_BYTES:
+            self.drop_older(view.integrator, view.execution_id, view.rev)
+            return
         ttl_ms = FINAL_VIEW_TTL_S * 1_000 if view.is_final else min(FILLED_VIEW_TTL_MS, self._live_ms)
-        self._redis.eval(_FILL, 1, view_key(view.integrator, view.execution_id), body, view.rev, ttl_ms)
+        self._redis.eval(_FILL, 1, view_key(view.integrator, view.execution_id), view.rev, view.body, ttl_ms)
+
+    def drop_older(self, integrator: str, execution_id: str, rev: int) -> None:
+        """Delete the view if it is older than ``rev``, which a caller has seen. Raises RedisError."""
+        self._redis.eval(_FILL, 1, view_key(integrator, execution_id), rev)
 
     def extend_ttl(self, integrator: str, execution_id: str, rev: int) -> bool:
         """Extend the TTL of a live view if it shows ``rev``; False if it must be rendered again. Raises RedisError."""

@@ -17,7 +17,6 @@ from typing import Any, Final
 import pymongo
 from bson.codec_options import CodecOptions
 from bson.errors import BSONError
-from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database as MongoDatabase
@@ -30,17 +29,15 @@ from pymongo.errors import (
     WaitQueueTimeoutError,
 )
 from pymongo.read_concern import ReadConcern
-from pymongo.synchronous.monitor import Monitor
 
 from shared.errors import NotStorable, OutcomeUnknown, Unavailable
 from shared.store.indexes import INDEXES
+from shared.store.mongo_client import connect
 
 _DEFAULT_NAME: Final = "bucket"
 _WRITE_UNAVAILABLE: Final = "MongoDB does not answer; nothing was stored, send the same request again"
 _READ_UNAVAILABLE: Final = "MongoDB does not answer; send the same request again"
 _INDEX_TIMEOUT_S: Final = 30.0
-# The driver's housekeeping is due once a second, and looks whether it is as often as this: twice as often by default.
-_HOUSEKEEPING_EVERY_S: Final = 1.0
 # The driver searches for a server in steps of half a second, so a search takes up to one step more than its limit.
 _SELECTION_STEP_S: Final = 0.5
 _SERVER_CHECK_VALID_S: Final = 0.1
@@ -50,17 +47,6 @@ _TOO_LARGE_CODES: Final = frozenset({10334, 17280, 17419, 17420})
 
 _Document = dict[str, Any]
 _TZ_AWARE: Final[CodecOptions[_Document]] = CodecOptions(tz_aware=True)
-
-
-class _QuietMonitor(Monitor):
-    """The driver's monitor of a server, without the thread that only measures round trips.
-
-    That thread sends one command in ten seconds over a connection of its own, and wakes its process twice a second. The
-    driver chooses among servers by what it measures; Bucket reads and writes at the primary alone.
-    """
-
-    def _start_rtt_monitor(self) -> None:
-        """Start nothing: the round trip of the first command to a server is what the driver knows of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +77,7 @@ class Database:
         self._opened: _ProcessClient | None = None
         self._available_at = -math.inf
         self._last_reply_at = -math.inf
+        self._caught_up_with: object = self  # no election
         self.is_away = False
         """Set by a monitor that calls :meth:`read_server_time`: every other call then fails at once, not after its
         deadline, as with an open circuit breaker."""
@@ -111,12 +98,33 @@ class Database:
     def causal_session(self, query: _Document) -> Iterator[ClientSession]:
         """Yield a causal session that has seen the primary's present state of the executions of ``query``.
 
-        Majority reads in it include that state.
+        Majority reads in it include that state, and so do all later ones from the same primary.
         """
+        election = self._election()
         with self.session() as session:
             local = self.collection("executions").with_options(read_concern=ReadConcern("local"))
             local.find_one(query, {"_id": 1}, session=session)
             yield session
+        self._caught_up_with = election
+
+    @contextmanager
+    def read_session(self, query: _Document, *, causal: bool) -> Iterator[ClientSession | None]:
+        """Yield a causal session if one is asked for, or for the first read after an election, else None.
+
+        A primary that was just elected serves older majority data for a moment than the one before it has served.
+        Raises Unavailable if one was elected during the read.
+        """
+        if causal or self._election() != self._caught_up_with:
+            with self.causal_session(query) as session:
+                yield session
+            return
+        yield None
+        if self._election() != self._caught_up_with:
+            raise Unavailable(_READ_UNAVAILABLE)
+
+    def _election(self) -> object:
+        """Return the id of the newest election that the driver knows of; None for a server without elections."""
+        return self._process_client().database.client.topology_description.max_election_id
 
     def check_server(self) -> None:
         """Fail early if no server is known and none is found, so that time is left for the call itself."""
@@ -194,26 +202,6 @@ class Database:
             connectTimeoutMS=2_000,
         )
         return client.get_default_database(_DEFAULT_NAME)
-
-
-def connect(url: str, timeout_s: float, *, bound_calls: bool = False, **options: Any) -> MongoClient[_Document]:
-    """Return a client that searches for a server no longer than ``timeout_s``; ``options`` are the driver's own.
-
-    With ``bound_calls`` each connection attempt and each wait for a reply has this limit too: for a client whose calls
-    do not go through :func:`db_call`.
-    """
-    milliseconds = int(timeout_s * 1_000)
-    if bound_calls:
-        options |= {"connectTimeoutMS": milliseconds, "socketTimeoutMS": milliseconds}
-    client: MongoClient[_Document] = MongoClient(
-        url,
-        serverSelectionTimeoutMS=milliseconds,
-        waitQueueTimeoutMS=milliseconds,
-        _monitor_class=_QuietMonitor,
-        **options,
-    )
-    client._kill_cursors_executor._min_interval = _HOUSEKEEPING_EVERY_S  # noqa: SLF001  (no option of the driver)
-    return client
 
 
 @contextmanager

@@ -93,3 +93,15 @@ def test_a_second_cancel_of_a_stopped_run_gets_the_reply_of_the_first(caller: Ap
     assert without_fields(first["cancel"], "requested_at") == {"reason": REASON, "outcome": "applied"}
     assert [response.json() for response in responses] == [first] * 3
     assert caller.poll(run) == first
+
+
+def test_no_poll_takes_back_what_a_cancel_has_shown(caller: ApiClient) -> None:
+    """As if the reply to the first request, and with it the view, had been lost."""
+    run = caller.submit_basket(run_after_s=3600)
+    redis_client, key = caller.stack.redis(), view_key(PUBLIC_INTEGRATOR, run)
+    queued_view = redis_client.get(key)
+    caller.post(f"/executions/{run}/cancel", {"reason": REASON})
+    redis_client.set(key, str(queued_view), ex=60)
+    assert caller.poll(run)["status"] == "queued", "this is what would be shown"
+    assert caller.post(f"/executions/{run}/cancel", {"reason": REASON}).json()["status"] == "cancelled"
+    assert caller.poll(run)["status"] == "cancelled"

@@ -11,7 +11,8 @@ import pytest
 from shared.live import log_stream
 from shared.live.erased_runs import without_erased
 from shared.live.redis_client import connect
-from shared.live.views import ViewCache
+from shared.live.render import parse_header
+from shared.live.views import RenderedView, ViewCache
 from tests.acceptance.client import AGENTS, ApiClient
 from tests.stack import Stack
 from tests.stored_text import places_with
@@ -202,7 +203,8 @@ def test_what_a_slow_process_sends_after_the_erasure_is_never_read(
         line["timestamp"] = "2026-11-21T12:00:00.000Z"
         erase(caller, execution_id)
 
-        views.fill("public", execution_id, old_view, is_final=True)  # a reader who read the run before the erasure
+        # A reader who read the run before the erasure.
+        views.fill(RenderedView("public", execution_id, old_view, parse_header(old_view).rev, is_final=True))
         pipe = client.pipeline(transaction=False)
         views.put_outputs(pipe, {("public", execution_id, "last"): content.encode()})  # the worker that ended it
         log_stream.append_lines(pipe, "public", [repr(line).replace("'", '"').encode()])

@@ -31,50 +31,67 @@ def assert_each_ran_once(stack: Stack, runs: RunClient, count: int) -> None:
     assert (found, len(ids), set(counted.values())) == (count, count, {1})
 
 
-def while_api_is_killed(stack: Stack, times: int, call: Callable[[], T]) -> T:
-    """Kill the API and start it again, ``times`` times, while ``call`` runs in a thread; return its result.
+def while_api_is_killed(
+    stack: Stack, call: Callable[[], T], progress: Callable[[], int], kill_after: Sequence[int]
+) -> T:
+    """Return what ``call`` returns in a thread, while the API is killed and started again at each progress given.
 
-    ``call`` must last until then. The API is started by the main thread, because it dies with the thread that did so.
+    The API is started by the main thread, because it dies with the thread that did so.
     """
     with ThreadPoolExecutor(1) as caller:
         called = caller.submit(call)
-        for _ in range(times):
+        for due in kill_after:
+            wait_until(lambda due=due: progress() >= due or called.done(), 60, f"{due} of the call")
+            assert not called.done(), "the call must last until the API is killed"
             stack.kill("api")
             stack.start("api")
         return called.result()
 
 
-def test_a_wait_outlives_an_api_that_is_killed_twice(stack: Stack, runs: RunClient) -> None:
-    def run_and_wait() -> Execution:
-        with Bucket(stack.url, retries=10) as bucket:
-            run = bucket.run(COUNTER, {"file": str(runs.file), "seconds": 3})
+@pytest.fixture
+def stored(stack: Stack) -> Callable[[], int]:
+    """Return what counts the runs that were stored since the test began."""
+    executions = stack.mongo()["executions"]
+    before = executions.count_documents({})
+    return lambda: executions.count_documents({}) - before
+
+
+def test_a_wait_outlives_an_api_that_is_killed_twice(stack: Stack, runs: RunClient, stored: Callable[[], int]) -> None:
+    with Bucket(stack.url) as bucket:
+
+        def run_and_wait() -> Execution:
+            run = bucket.run(COUNTER, {"file": str(runs.file), "seconds": 8})
             return bucket.wait(run.execution_id, timeout=60)
 
-    assert while_api_is_killed(stack, 2, run_and_wait).status == "completed"
+        assert while_api_is_killed(stack, run_and_wait, stored, kill_after=[1, 1]).status == "completed"
     assert_each_ran_once(stack, runs, 1)
 
 
-def test_submits_that_break_off_are_repeated_and_run_once(stack: Stack, runs: RunClient) -> None:
+def test_submits_that_break_off_are_repeated_and_run_once(
+    stack: Stack, runs: RunClient, stored: Callable[[], int]
+) -> None:
     """Each submit that the API had stored when it was killed is found again by the key of its repeat."""
+    with Bucket(stack.url, retries=10) as bucket:
 
-    def run_and_wait() -> Sequence[Execution]:
-        with Bucket(stack.url, retries=10) as bucket, ThreadPoolExecutor(8) as pool:
+        def run_and_wait() -> Sequence[Execution]:
             given = {"file": str(runs.file)}
-            submitted = list(pool.map(lambda _: bucket.run(COUNTER, given), range(400)))
+            with ThreadPoolExecutor(8) as pool:
+                submitted = list(pool.map(lambda _: bucket.run(COUNTER, given), range(400)))
             return bucket.wait_many([run.execution_id for run in submitted], timeout=60)
 
-    assert {run.status for run in while_api_is_killed(stack, 2, run_and_wait)} == {"completed"}
+        done = while_api_is_killed(stack, run_and_wait, stored, kill_after=[20, 120])
+    assert {run.status for run in done} == {"completed"}
     assert_each_ran_once(stack, runs, 400)
 
 
-def test_a_map_outlives_an_api_that_is_killed_twice(stack: Stack, runs: RunClient) -> None:
+def test_a_map_outlives_an_api_that_is_killed_twice(stack: Stack, runs: RunClient, stored: Callable[[], int]) -> None:
     inputs = [{"number": number, "file": str(runs.file), "seconds": 0.02} for number in range(300)]
+    with Bucket(stack.url) as bucket:
 
-    def map_all() -> list[MapResult]:
-        with Bucket(stack.url, retries=10) as bucket:
+        def map_all() -> list[MapResult]:
             return list(bucket.map(COUNTER, inputs, concurrency=100))
 
-    results = while_api_is_killed(stack, 2, map_all)
+        results = while_api_is_killed(stack, map_all, stored, kill_after=[1, 150])
     assert sorted(result.index for result in results) == list(range(300))
     assert all(result.execution and result.execution.result["number"] == result.index for result in results)
     assert_each_ran_once(stack, runs, 300)
@@ -83,30 +100,30 @@ def test_a_map_outlives_an_api_that_is_killed_twice(stack: Stack, runs: RunClien
 def test_changes_outlive_an_api_that_is_killed_and_leave_none_out(stack: Stack, runs: RunClient) -> None:
     with Bucket(stack.url) as bucket:
         next(bucket.changes("survivor", follow=False), None)
-        ids = {bucket.run(COUNTER, {"file": str(runs.file), "seconds": 0.2}).execution_id for _ in range(20)}
+        ids = {bucket.run(COUNTER, {"file": str(runs.file), "seconds": 0.5}).execution_id for _ in range(20)}
+        seen: dict[str, Execution] = {}
 
-        def read_until_all_are_seen() -> dict[str, Execution]:
-            seen: dict[str, Execution] = {}
+        def read_until_all_are_seen() -> None:
             for change in bucket.changes("survivor", only_done=True, page_size=3):
                 seen[change.execution_id] = change
                 if seen.keys() >= ids:
-                    break
-            return seen
+                    return
 
-        seen = while_api_is_killed(stack, 2, read_until_all_are_seen)
+        while_api_is_killed(stack, read_until_all_are_seen, lambda: len(seen), kill_after=[1, 7])
         assert {seen[execution_id].result["attempt"] for execution_id in ids} == {1}
         bucket.delete_consumer("survivor")
 
 
 def test_a_log_is_followed_over_a_restart_without_a_line_twice(stack: Stack, runs: RunClient) -> None:
     script = {"script": [*(f"running:0.3@{percent}" for percent in range(10, 110, 10)), "completed"]}
+    with Bucket(stack.url) as bucket:
+        execution_id = bucket.run("simulate", script).execution_id
+        sequence: list[int] = []
 
-    def run_and_follow() -> tuple[str, list[int]]:
-        with Bucket(stack.url, retries=10) as bucket:
-            run = bucket.run("simulate", script)
-            return run.execution_id, [line["seq"] for line in bucket.logs(run.execution_id, follow=True)]
+        def follow() -> None:
+            sequence.extend(line["seq"] for line in bucket.logs(execution_id, follow=True))
 
-    execution_id, sequence = while_api_is_killed(stack, 1, run_and_follow)
+        while_api_is_killed(stack, follow, lambda: len(sequence), kill_after=[2])
     assert sequence == list(range(1, len(sequence) + 1))
     assert runs.poll(execution_id).body["total"] == len(sequence)
 

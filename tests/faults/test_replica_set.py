@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pymongo import WriteConcern
+from pymongo.collection import Collection
+from pymongo.errors import PyMongoError
 
 from shared.bootstrap import API_STORE_DEADLINE_S
 from shared.domain.execution import Idempotency
@@ -207,6 +211,30 @@ def test_27_a_key_of_a_run_without_a_majority_blocks_no_caller(
     run = Submits(runs, "again").accepted("alone")
     assert runs.wait_done(run)["status"] == "completed"
     assert len(runs.counter_lines()) == stack.mongo().executions.count_documents({"idempotency.key": "alone"}) == 1
+
+
+def test_27_a_new_primary_without_a_majority_shows_no_older_revision(replica_set: ReplicaSet) -> None:
+    """It has a revision of which it cannot know whether a majority had it before the election."""
+    with closing(Database(replica_set.url, "test", 3.0, retries=False)) as database:
+        store = MongoExecutionStore(database, ServerClock(database.read_server_time, sync_every_s=60))
+        run = store.create(accept_decision())
+        assert store.read(run.integrator, run.id) is not None
+        replica_set.step_down()
+        replica_set.wait_whole()
+        executions = database.collection("executions").with_options(write_concern=WriteConcern(w=1))
+        with replica_set.alone():
+            wait_until(lambda: _is_updated(executions, run.id, rev=9), 30, "the new primary accepts writes")
+            with pytest.raises(Unavailable):
+                store.read(run.integrator, run.id)
+        record = store.read(run.integrator, run.id)
+        assert record is not None
+        assert record.execution.rev == 9
+
+
+def _is_updated(executions: Collection[dict[str, Any]], execution_id: str, rev: int) -> bool:
+    with suppress(PyMongoError):
+        return executions.update_one({"_id": execution_id}, {"$set": {"rev": rev}}).matched_count == 1
+    return False
 
 
 def test_27_the_store_queries_twice_for_a_run_without_a_majority(replica_set: ReplicaSet) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
-from pymongo.client_session import ClientSession
 from pymongo.errors import BulkWriteError
 
 from shared.domain.access.caller import Scope
@@ -103,8 +101,7 @@ class MongoExecutionQueries:
         the primary has.
         """
         query = executions_filter(scope, revs)
-        session_context = self._database.causal_session(query) if causal else nullcontext()
-        with db_call(self._database, writes=False), session_context as session:
+        with db_call(self._database, writes=False), self._database.read_session(query, causal=causal) as session:
             cursor = self._database.collection("executions").find(query, LIST_PROJECTION, session=session)
             by_id = {row["_id"]: row for row in cursor.batch_size(full_batch_size(revs))}
         rows = [by_id[each] for each in revs if each in by_id]
@@ -122,18 +119,15 @@ class MongoExecutionQueries:
         What is missing or older is read again in a causal session: a primary that was just elected serves older
         majority data for a moment. What is still missing was deleted.
         """
-        rows = self._read_rows(scope, min_revs, nullcontext())
+        rows = self._read_rows(scope, min_revs)
         lagging = [each for each, rev in min_revs.items() if each not in rows or rows[each].rev < rev]
         if lagging:
-            causal = self._database.causal_session(executions_filter(scope, lagging))
-            rows |= self._read_rows(scope, lagging, causal)
+            rows |= self._read_rows(scope, lagging, causal=True)
         return rows
 
-    def _read_rows(
-        self, scope: Scope, ids: Collection[str], session_context: AbstractContextManager[ClientSession | None]
-    ) -> dict[str, Execution]:
+    def _read_rows(self, scope: Scope, ids: Collection[str], *, causal: bool = False) -> dict[str, Execution]:
         query = executions_filter(scope, ids)
-        with db_call(self._database, writes=False), session_context as session:
+        with db_call(self._database, writes=False), self._database.read_session(query, causal=causal) as session:
             cursor = self._database.collection("executions").find(query, ROW_PROJECTION, session=session)
             return {each.id: each for each in map(decode_execution, cursor.batch_size(full_batch_size(ids)))}
 

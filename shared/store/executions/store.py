@@ -7,7 +7,6 @@ engine. The one exception is a claim that is written alone: it is a lock and not
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -180,8 +179,7 @@ class MongoExecutionStore:
         until a majority has all that an earlier ``load`` can have seen.
         """
         query = execution_filter(scope, execution_id)
-        session_context = self._database.causal_session(query) if causal else nullcontext()
-        with db_call(self._database, writes=False), session_context as session:
+        with db_call(self._database, writes=False), self._database.read_session(query, causal=causal) as session:
             if page is None:
                 document = self._executions.find_one(query, READER_PROJECTION, session=session)
             else:

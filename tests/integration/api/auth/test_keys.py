@@ -21,6 +21,7 @@ from shared.bootstrap import Services, bootstrap
 from shared.domain.access.api_key import KeyRequest
 from shared.domain.access.caller import Permission, Role
 from shared.settings import Settings
+from tests.waiting import wait_until
 
 PEPPER = "a pepper of more than thirty-two characters"
 
@@ -251,6 +252,12 @@ def test_an_expired_key_is_refused(api: Api) -> None:
     refused = api.call("GET", "/me", key["key"])
     assert refused.status_code == 401
     assert "expired" in refused.json["detail"]
+
+
+def test_a_key_in_use_is_refused_once_it_has_expired(api: Api) -> None:
+    key = api.new(Role.READER, expires_in=timedelta(seconds=1))
+    assert api.call("GET", "/me", key["key"]).status_code == 200
+    wait_until(lambda: api.call("GET", "/me", key["key"]).status_code == 401, 5, "the key is refused")
 
 
 def test_a_key_is_valid_from_its_networks_only(api: Api) -> None:

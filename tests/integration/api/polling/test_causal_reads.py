@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from pymongo import WriteConcern
@@ -19,12 +17,13 @@ from api.polling.execution_reader import ExecutionReader
 from api.polling.poll_handler import PollHandler
 from api.polling.poll_many import PollManyHandler, _PollManyResult
 from shared.bootstrap import Services, bootstrap
-from shared.domain.execution import ExecutionRecord
+from shared.errors import Unavailable
 from shared.live.redis_monitor import RedisMonitor
 from shared.live.render import parse_header
-from shared.live.views import VIEW_STALE_AFTER_S
 from shared.settings import Settings
+from shared.store.database import Database
 from shared.store.executions.documents import new_document
+from shared.store.executions.store import MongoExecutionStore
 from tests.builders import accept_decision
 
 
@@ -103,24 +102,50 @@ def test_no_poll_shows_an_older_view_after_one_that_read_the_store(
     assert [parse_header(poll.view).rev for poll in polls] == [1, 4, 4]
 
 
-class SuspendedReader(ExecutionReader):
-    """Reads, and then stands still for longer than a view is taken for current."""
-
-    def read(self, *args: Any, **options: Any) -> ExecutionRecord:
-        """Return what the store has, late."""
-        record = super().read(*args, **options)
-        time.sleep(VIEW_STALE_AFTER_S + 0.05)
-        return record
-
-
-def test_a_view_is_not_stored_after_a_pause_since_its_read(
-    services: Services, monitor: RedisMonitor, view_hints: ViewHints
+def test_after_a_pause_since_its_read_a_view_is_not_stored_but_an_older_one_deleted(
+    services: Services, monitor: RedisMonitor, reader: ExecutionReader, view_hints: ViewHints
 ) -> None:
-    reader = SuspendedReader(services, monitor)
-    poller = PollHandler(services, reader, view_hints, LongPoller(services.settings, monitor))
-    run = services.store.create(accept_decision())
-    assert poller._fetch_view(run.integrator, run.id).is_from_store
+    suspended = PollHandler(services, reader, view_hints, LongPoller(services.settings, monitor), view_age_max_s=0.0)
+    accepted = accept_decision()
+    run = services.store.create(accepted)
+    services.publisher.publish_accepted([accepted])
+    services.database.collection("executions").update_one({"_id": run.id}, {"$set": {"rev": 4}})
+    assert parse_header(suspended._fetch_view(run.integrator, run.id, min_rev=4).view).rev == 4
     assert services.views.get(run.integrator, run.id) is None
+
+
+def test_the_first_read_from_a_primary_waits_until_a_majority_has_what_it_has(
+    mongodb_url: str, services: Services, unconfirmed_writes: Collection[dict[str, object]]
+) -> None:
+    """As after an election; a connection that is new has seen none."""
+    run = services.store.create(accept_decision())
+    for rev in range(2, 12):
+        with closing(Database(mongodb_url, "api", 5.0)) as database:
+            database.collection("executions").find_one({})
+            unconfirmed_writes.update_one({"_id": run.id}, {"$set": {"rev": rev}})
+            record = MongoExecutionStore(database, services.clock).read(run.integrator, run.id)
+        assert record is not None
+        assert record.execution.rev == rev
+
+
+class ElectingDatabase(Database):
+    """A database that hears of an election whenever it is asked for the newest."""
+
+    elections = 0
+
+    def _election(self) -> object:
+        self.elections += 1
+        return self.elections
+
+
+def test_a_read_during_which_a_primary_was_elected_is_unavailable(mongodb_url: str, services: Services) -> None:
+    run = services.store.create(accept_decision())
+    with closing(ElectingDatabase(mongodb_url, "api", 5.0)) as database:
+        store = MongoExecutionStore(database, services.clock)
+        assert store.read(run.integrator, run.id) is not None, "causally"
+        database._caught_up_with = database.elections + 1
+        with pytest.raises(Unavailable):
+            store.read(run.integrator, run.id)
 
 
 def test_a_poll_of_many_misses_no_run_and_never_goes_back(

@@ -19,9 +19,10 @@ from compose.embedded.managed_process import Child
 from shared.bootstrap import API_STORE_DEADLINE_S
 from shared.clock import boottime_s
 from shared.errors import BucketError, OutcomeUnknown, Unavailable
-from shared.store.database import Database, connect, db_call
+from shared.store.database import Database, db_call
 from shared.store.executions.usage import MongoUsage
 from shared.store.feed.writer import FeedWriter
+from shared.store.mongo_client import connect
 from shared.store.server_clock import SYNC_RETRY_AFTER_S, ServerClock
 from tests.mongod_connections import count_connections
 from tests.pause_aware_timer import PauseAwareTimer

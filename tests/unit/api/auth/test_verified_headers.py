@@ -13,8 +13,6 @@ from shared.domain.access.api_key import ApiKey, KeyRequest, issue_key
 from shared.domain.access.caller import Role
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
 NOW_S = 1_000.0
 
 
@@ -55,5 +53,7 @@ def test_a_key_is_checked_again_at_its_end_and_now_and_then(expires_in_s: float,
 
 def test_no_more_than_the_most_are_remembered() -> None:
     _, headers, header, key = verified_key(remembered_max=1)
+    headers.add(header, key, NOW, NOW_S)
+    assert headers.find(header, NOW_S) is not None, "it has a place already"
     headers.add("Bearer another", key, NOW, NOW_S)
     assert headers.find(header, NOW_S) is None
