@@ -99,9 +99,9 @@ def test_no_poll_takes_back_what_a_cancel_has_shown(caller: ApiClient) -> None:
     """As if the reply to the first request, and with it the view, had been lost."""
     run = caller.submit_basket(run_after_s=3600)
     redis_client, key = caller.stack.redis(), view_key(PUBLIC_INTEGRATOR, run)
-    queued_view = redis_client.get(key)
+    first_view = redis_client.get(key)
     caller.post(f"/executions/{run}/cancel", {"reason": REASON})
-    redis_client.set(key, str(queued_view), ex=60)
-    assert caller.poll(run)["status"] == "queued", "this is what would be shown"
+    redis_client.set(key, str(first_view), ex=60)
+    assert caller.poll(run)["status"] == "scheduled", "this is what would be shown"
     assert caller.post(f"/executions/{run}/cancel", {"reason": REASON}).json()["status"] == "cancelled"
     assert caller.poll(run)["status"] == "cancelled"
