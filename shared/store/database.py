@@ -43,6 +43,7 @@ _SELECTION_STEP_S: Final = 0.5
 _SERVER_CHECK_VALID_S: Final = 0.1
 # A pause of the store or the machine that is shorter is no outage; with more, a 503 would come later than in a second.
 _PING_TIMEOUT_S: Final = 0.8
+_NO_ELECTION: Final = object()
 _TOO_LARGE_CODES: Final = frozenset({10334, 17280, 17419, 17420})
 
 _Document = dict[str, Any]
@@ -77,7 +78,7 @@ class Database:
         self._opened: _ProcessClient | None = None
         self._available_at = -math.inf
         self._last_reply_at = -math.inf
-        self._caught_up_with: object = self  # no election
+        self._caught_up_with: object = _NO_ELECTION
         self.is_away = False
         """Set by a monitor that calls :meth:`read_server_time`: every other call then fails at once, not after its
         deadline, as with an open circuit breaker."""
