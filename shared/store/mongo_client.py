@@ -28,7 +28,7 @@ def connect(url: str, timeout_s: float, *, bound_calls: bool = False, **options:
     """Return a client that searches for a server no longer than ``timeout_s``; ``options`` are the driver's own.
 
     With ``bound_calls`` each connection attempt and each wait for a reply has this limit too: for a client whose calls
-    do not go through :func:`db_call`.
+    do not go through :func:`shared.store.database.db_call`.
     """
     milliseconds = int(timeout_s * 1_000)
     if bound_calls:
