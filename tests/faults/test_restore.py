@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.api_client import AGENTS, RunClient
+from tests.api_client import AGENTS, ApiResponse, RunClient
 from tests.stack import Stack
 from tests.waiting import wait_until
 
@@ -45,6 +45,19 @@ def caught_up_cursor(stack: Stack) -> str:
     return str(page["next_since"])
 
 
+def accepted(runs: RunClient, key: str) -> str:
+    """Submit with ``key`` until it is accepted; a connection that the restart has cut shows itself by a 503."""
+    answers: list[ApiResponse] = []
+
+    def is_accepted() -> bool:
+        answers.append(runs.submit(key=key))
+        return answers[-1].status == 202
+
+    wait_until(is_accepted, 20, f"{key} is accepted")
+    assert {answer.status for answer in answers} <= {202, 503}
+    return answers[-1].execution_id
+
+
 def test_after_a_restore_polls_are_truthful_and_every_reader_can_catch_up(stack: Stack, runs: RunClient) -> None:
     data, backup = stack.root / "mongod", stack.root / "backup"
     before = runs.submit().execution_id
@@ -54,10 +67,10 @@ def test_after_a_restore_polls_are_truthful_and_every_reader_can_catch_up(stack:
     stack.stop("mongod")
     shutil.copytree(data, backup)
     stack.start("mongod")
-    stack.repair()  # which waits until each process of the API has noticed
+    stack.repair()
 
     key = "submitted after the backup"
-    lost = runs.submit(key=key).execution_id
+    lost = accepted(runs, key)
     runs.wait_done(lost)
     cursor = caught_up_cursor(stack)
 
@@ -74,14 +87,14 @@ def test_after_a_restore_polls_are_truthful_and_every_reader_can_catch_up(stack:
 
     assert runs.poll(before).body["status"] == "completed"
     assert requests.get(f"{stack.url}/execution-logs/{lost}", timeout=5).status_code == 404
-    again = runs.submit(key=key)
-    assert again.execution_id != lost, "nobody knows the key any more, so the run is made anew"
-    assert runs.wait_done(again.execution_id)["status"] == "completed"
+    again = accepted(runs, key)
+    assert again != lost, "nobody knows the key any more, so the run is made anew"
+    assert runs.wait_done(again)["status"] == "completed"
     assert runs.wait_done(under_way)["status"] == "completed", "the reconciler goes on with it"
 
     expired = feed(stack, cursor)
     assert (expired["status"], expired["error_code"]) == (410, "cursor_expired")
     resync = expired["resync"]
     listed = requests.get(f"{stack.url}{resync['list']}", timeout=10).json()["executions"]
-    assert {before, under_way, again.execution_id} <= {row["execution_id"] for row in listed}
+    assert {before, under_way, again} <= {row["execution_id"] for row in listed}
     assert feed(stack, resync["since"])["status"] == 200
