@@ -59,6 +59,18 @@ class RunClient:
         headers = {} if key is None else {"Idempotency-Key": key}
         return send_timed(lambda: requests.post(f"{self.stack.url}/run-basket", json=body, headers=headers, timeout=10))
 
+    def submit_until_accepted(self, key: str) -> list[ApiResponse]:
+        """Submit one counter with ``key`` until it is accepted; return all replies: 503s, and the 202 at the end."""
+        replies: list[ApiResponse] = []
+
+        def is_accepted() -> bool:
+            replies.append(self.submit(key=key))
+            assert replies[-1].status in {202, 503}, replies[-1]
+            return replies[-1].status == 202
+
+        wait_until(is_accepted, 30, f"{key} is accepted")
+        return replies
+
     def batch(self, times: int, key: str | None = None) -> ApiResponse:
         """Submit ``times`` runs of the counter in one request."""
         item = {"config": {"agents": ["counter"]}, "input_data": {"file": str(self.file)}}

@@ -39,14 +39,14 @@ def blueprint(services: Services, reader: ExecutionReader, poller: PollHandler) 
         as_of = boottime_s()
         record = request_cancel(services, scope, execution_id, reason)
         record = record or reader.read(scope, execution_id, causal=True)
-        poller.store_view(record, as_of)  # it may have been written without being published
+        view = poller.store_view(record, as_of)  # it may have been written without being published
         record_object(integrator=record.execution.integrator)
         if record.execution.is_done and record.execution.cancel is None:
             # The run was done before this request and stays as it is: only this reply shows the request.
             cancel_request = CancelRequest(services.clock.now(), reason)
-            record = replace(record, execution=replace(record.execution, cancel=cancel_request))
+            view = reader.render(replace(record, execution=replace(record.execution, cancel=cancel_request)))
         status = 200 if record.execution.is_done else 202
-        return poller.respond_with_record(record, status, body.warnings)
+        return poller.respond_with_view(view, status, body.warnings)
 
     return blp
 

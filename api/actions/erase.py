@@ -27,7 +27,7 @@ def blueprint(services: Services, reader: ExecutionReader, poller: PollHandler) 
         check_execution_id(execution_id)
         record = _erase(services, reader, current_caller().scope, execution_id)
         record_object(integrator=record.execution.integrator)
-        return poller.respond_with_record(record, 200, ())
+        return poller.respond_with_view(reader.render(record), 200, ())
 
     return blp
 

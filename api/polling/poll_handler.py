@@ -149,9 +149,9 @@ class PollHandler:
         run = record.execution
         self._reader.try_redis(lambda: self._views.drop_older(run.integrator, run.id, run.rev))
 
-    def respond_with_record(self, record: ExecutionRecord, status: int, warnings: Sequence[str]) -> flask.Response:
-        """Return the poll of a run that was just written."""
-        return view_response(self._view_hints.add_to(self._reader.render(record)), status, warnings)
+    def respond_with_view(self, view: bytes, status: int, warnings: Sequence[str]) -> flask.Response:
+        """Return the poll of a run that was just written, as ``view`` shows it."""
+        return view_response(self._view_hints.add_to(view), status, warnings)
 
     def respond_with_input(self, scope: Scope, execution_id: str) -> flask.Response:
         """Return the input of a run, ``***`` in its marked fields; raises ExecutionNotFound and ExecutionErased."""

@@ -244,3 +244,12 @@ def test_a_page_is_the_same_after_redis_has_forgotten_the_view(caller: ApiClient
     for query, page in zip(queries, before, strict=True):
         assert redis.delete(view_key(PUBLIC_INTEGRATOR, run)) == 1
         assert caller.poll(run, **query) == page
+
+
+def test_no_poll_takes_back_what_a_page_of_lines_has_shown(caller: ApiClient) -> None:
+    """As if a worker had been killed before it published the newest revision."""
+    run = caller.wait_done(caller.submit_agent("chatty", lines=150))
+    caller.stack.mongo().executions.update_one({"_id": run["execution_id"]}, {"$inc": {"rev": 1}})
+    assert caller.poll(run["execution_id"])["rev"] == run["rev"], "this is what would be shown"
+    assert caller.poll(run["execution_id"], after=0, limit=10)["rev"] == run["rev"] + 1
+    assert caller.poll(run["execution_id"])["rev"] == run["rev"] + 1

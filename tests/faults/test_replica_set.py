@@ -66,12 +66,7 @@ class Submits:
 
     def accepted(self, key: str) -> str:
         """Submit with ``key`` until it is accepted."""
-
-        def is_accepted() -> bool:
-            self.answers.append(self.runs.submit("counter", key=key))
-            return self.answers[-1].status == 202
-
-        wait_until(is_accepted, 30, "a submit is accepted")
+        self.answers += self.runs.submit_until_accepted(key)
         return self.answers[-1].execution_id
 
     def check(self) -> None:

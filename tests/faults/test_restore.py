@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.api_client import AGENTS, ApiResponse, RunClient
+from tests.api_client import AGENTS, RunClient
 from tests.stack import Stack
 from tests.waiting import wait_until
 
@@ -45,19 +45,6 @@ def caught_up_cursor(stack: Stack) -> str:
     return str(page["next_since"])
 
 
-def accepted(runs: RunClient, key: str) -> str:
-    """Submit with ``key`` until it is accepted; a connection that the restart has cut shows itself by a 503."""
-    answers: list[ApiResponse] = []
-
-    def is_accepted() -> bool:
-        answers.append(runs.submit(key=key))
-        return answers[-1].status == 202
-
-    wait_until(is_accepted, 20, f"{key} is accepted")
-    assert {answer.status for answer in answers} <= {202, 503}
-    return answers[-1].execution_id
-
-
 def test_after_a_restore_polls_are_truthful_and_every_reader_can_catch_up(stack: Stack, runs: RunClient) -> None:
     data, backup = stack.root / "mongod", stack.root / "backup"
     before = runs.submit().execution_id
@@ -69,8 +56,9 @@ def test_after_a_restore_polls_are_truthful_and_every_reader_can_catch_up(stack:
     stack.start("mongod")
     stack.repair()
 
+    # A process may notice the outage only when it is over, and refuse for a moment.
     key = "submitted after the backup"
-    lost = accepted(runs, key)
+    lost = runs.submit_until_accepted(key)[-1].execution_id
     runs.wait_done(lost)
     cursor = caught_up_cursor(stack)
 
@@ -87,7 +75,7 @@ def test_after_a_restore_polls_are_truthful_and_every_reader_can_catch_up(stack:
 
     assert runs.poll(before).body["status"] == "completed"
     assert requests.get(f"{stack.url}/execution-logs/{lost}", timeout=5).status_code == 404
-    again = accepted(runs, key)
+    again = runs.submit_until_accepted(key)[-1].execution_id
     assert again != lost, "nobody knows the key any more, so the run is made anew"
     assert runs.wait_done(again)["status"] == "completed"
     assert runs.wait_done(under_way)["status"] == "completed", "the reconciler goes on with it"
