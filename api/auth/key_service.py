@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from shared.bootstrap import Services
 from shared.domain.access.api_key import ApiKey, KeyRequest, issue_key, issue_successor
-from shared.errors import KeyNotValid, ValidationFailed
+from shared.errors import BasketNotFound, KeyNotValid, ValidationFailed
 from shared.timestamps import format_rfc3339
+
+_WARNINGS_MAX: Final = 20
+_NOT_IN_RECORD: Final = frozenset({"key", "warnings"})
 
 
 def without_key(view: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the view of a new key without the key itself, as it may stand in the audit log."""
-    return {name: value for name, value in view.items() if name != "key"}
+    """Return the view of a new key as it may stand in the audit log: without the key itself, and its warnings."""
+    return {name: value for name, value in view.items() if name not in _NOT_IN_RECORD}
 
 
 class KeyService:
@@ -22,6 +25,7 @@ class KeyService:
 
     def __init__(self, services: Services, on_change: Callable[[ApiKey], None] = lambda _: None) -> None:
         self._keys = services.keys
+        self._baskets = services.baskets
         self._integrations = services.integrations
         self._clock = services.clock
         self._pepper = services.settings.key_pepper.encode()
@@ -30,14 +34,17 @@ class KeyService:
     def create(self, request: KeyRequest, created_by: str) -> dict[str, Any]:
         """Make a key and return its view, with the key itself, which nobody can show again.
 
+        Its ``warnings``, if any, name those of its baskets that do not exist: they may be made later, or misspelt.
         Raises ValidationFailed if it names an integration that is not registered.
         """
         if request.integration is not None and self._integrations.find(request.integration) is None:
             fault = "is the id of no integration; GET /integrations lists those there are"
             raise ValidationFailed(f"/integration: {fault}", details=[{"pointer": "/integration", "message": fault}])
+        warnings = self._missing_baskets(request)
         text, key = issue_key(request, self._now(), created_by, self._pepper)
         self._keys.add(key)
-        return {"id": key.id, "key": text} | self.view(key)
+        view = {"id": key.id, "key": text} | self.view(key)
+        return view | {"warnings": warnings} if warnings else view
 
     def rotate(self, key_id: str, grace: timedelta, created_by: str) -> dict[str, Any]:
         """Make the successor of a key, which itself ends after ``grace``; return the new one's view, with the key.
@@ -92,6 +99,18 @@ class KeyService:
             "payloads": key.payloads,
             "integration": key.integration,
         }
+
+    def _missing_baskets(self, request: KeyRequest) -> list[str]:
+        """Return a sentence for each basket of the request that its integrator does not have; the first 20."""
+        warnings: list[str] = []
+        for name in request.baskets or ():
+            try:
+                self._baskets.get(request.integrator, name)
+            except BasketNotFound as missing:
+                warnings.append(f"/baskets: {missing.message}; the key may run it once it exists")
+                if len(warnings) == _WARNINGS_MAX:
+                    break
+        return warnings
 
     def _status(self, key: ApiKey) -> str:
         if key.revoked_at is not None:

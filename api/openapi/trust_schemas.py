@@ -19,6 +19,7 @@ from api.openapi.json_schema import (
     object_of,
     ref,
 )
+from api.openapi.response_schemas import WARNINGS
 from shared.domain.access.audit_event import Outcome
 from shared.domain.access.caller import Role
 from shared.domain.access.integration import (
@@ -113,10 +114,11 @@ TRUST_SCHEMAS: Final[dict[str, JsonObject]] = {
     "KeyPage": object_of("", keys=array_of(ref("KeyRecord")), next_cursor=nullable(STRING)),
     "NewKeyMade": object_of(
         "A new key.",
-        ("replaces",),
+        ("replaces", "warnings"),
         **_RECORD,
         key=described(STRING, "the key itself: shown once, here"),
         replaces=described(_REPLACED, "after a rotation: the old key, and how long it stays valid"),
+        warnings=described(WARNINGS, "baskets that do not exist yet, or are misspelt"),
     ),
     "IntegrationMove": _MOVE,
     "Integration": object_of("A registered integration.", ("history",), **_INTEGRATION),

@@ -163,6 +163,8 @@ def _print_new(view: dict[str, Any], *, as_json: bool) -> None:
     click.echo(view["key"])  # alone on stdout, for KEY=$(bucketd keys create ...)
     summary = f"{view['role']} of {view['integrator']}, until {view['expires_at']}; it is not shown again"
     click.echo(f"key {view['id']}: {summary}", err=True)
+    for warning in view.get("warnings", ()):
+        click.echo(f"warning: {warning}", err=True)
     if "replaces" in view:
         click.echo(f"key {view['replaces']['id']} ends at {view['replaces']['expires_at']}", err=True)
 

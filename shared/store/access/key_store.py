@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final
 
 import pymongo
@@ -39,10 +40,10 @@ class MongoKeyStore:
             self._keys.update_one({"_id": key.id}, {"$setOnInsert": _encode(key)} | _TOUCH, upsert=True)
 
     def find(self, key_id: str) -> ApiKey | None:
-        """Return a key; None if there is none."""
+        """Return a key; None if there is none, or none that can be read."""
         with db_call(self._database, writes=False):
             document = self._keys.find_one({"_id": str(key_id)})
-        return None if document is None else _decode(document)
+        return None if document is None else _decode_or_none(document)
 
     def get(self, key_id: str) -> ApiKey:
         """Return a key; raises KeyNotFound if there is none."""
@@ -58,10 +59,14 @@ class MongoKeyStore:
         return [key for document in documents if (key := _decode_or_none(document)) is not None]
 
     def list_page(self, limit: int, after: str | None = None) -> Sequence[ApiKey]:
-        """Return at most ``limit`` keys in the order of their ids, beginning after the id ``after``."""
+        """Return at most ``limit`` keys in the order of their ids, beginning after the id ``after``.
+
+        One that cannot be read is left out, as it permits nothing.
+        """
         query: _Document = {} if after is None else {"_id": {"$gt": str(after)}}
-        with db_call(self._database, writes=False):
-            return [_decode(document) for document in self._keys.find(query).sort("_id", 1).limit(limit)]
+        with db_call(self._database, writes=False), self._keys.find(query, batch_size=limit).sort("_id", 1) as found:
+            readable = (key for document in found if (key := _decode_or_none(document)) is not None)
+            return list(islice(readable, limit))
 
     def has_valid_admin(self, now: datetime) -> bool:
         """Return whether some admin's key is valid."""

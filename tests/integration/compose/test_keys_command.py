@@ -77,6 +77,7 @@ def test_a_key_is_made_shown_rotated_and_revoked_and_every_process_learns_it(aut
     made = authed.bucketd("keys", "create", "--role", "integrator", "--integrator", "acme", "--baskets", "a, b")
     key = made.stdout.strip()
     assert re.fullmatch(r"bkt_\w{12}_\w{49}", key), made
+    assert "warning: /baskets: basket 'a' was not found" in made.stderr
     me = authed.get("/me", key).json()
     assert (me["role"], me["integrator"], me["baskets"]) == ("integrator", "acme", ["a", "b"])
     view = authed.json("keys", "show", me["key_id"])

@@ -20,6 +20,7 @@ from api.auth.key_service import KeyService
 from shared.bootstrap import Services, bootstrap
 from shared.domain.access.api_key import KeyRequest
 from shared.domain.access.caller import Permission, Role
+from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.settings import Settings
 from tests.waiting import wait_until
 
@@ -185,6 +186,19 @@ def test_a_key_is_made_by_an_admin_and_shown_once(api: Api) -> None:
     assert text.rpartition("_")[2] not in shown
 
 
+def test_a_basket_of_a_key_that_does_not_exist_is_named(api: Api) -> None:
+    api.services.baskets.seed(PUBLIC_INTEGRATOR, {"name": "nightly_report", "agents": ["working_test"]})
+    body = {"role": "integrator", "integrator": "globex", "baskets": ["nightly_report", "nightly_reprot"]}
+    made = api.as_admin("POST", "/keys", json=body)
+    assert made.status_code == 201
+    [warning] = made.json["warnings"]
+    assert "'nightly_reprot' was not found; did you mean 'nightly_report'?" in warning
+    view = api.as_admin("GET", f"/keys/{made.json['id']}").json
+    assert (view["baskets"], "warnings" in view) == (body["baskets"], False)
+    body["baskets"].remove("nightly_reprot")
+    assert "warnings" not in api.as_admin("POST", "/keys", json=body).json
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
@@ -213,6 +227,20 @@ def test_keys_come_page_by_page(api: Api) -> None:
     assert sorted(ids) == ids
     assert {key["id"] for key in api.keys.values()} == set(ids)
     assert api.as_admin("GET", "/keys?cursor=abc").json["error_code"] == "cursor_invalid"
+
+
+def test_a_record_that_cannot_be_read_permits_nothing_and_hides_no_other(api: Api) -> None:
+    broken, *others = sorted(api.keys.values(), key=lambda key: str(key["id"]))
+    keys = api.services.database.collection("keys")
+    if broken is api.keys[Role.ADMIN]:
+        broken, others = others[0], [broken, *others[1:]]
+    keys.update_one({"_id": broken["id"]}, {"$set": {"role": "of a later release"}})
+    assert api.call("GET", "/me", broken["key"]).json["error_code"] == "unauthenticated"
+    assert api.as_admin("GET", f"/keys/{broken['id']}").json["error_code"] == "key_not_found"
+    first = api.as_admin("GET", f"/keys?limit={len(others) - 1}").json
+    second = api.as_admin("GET", f"/keys?cursor={first['next_cursor']}").json
+    assert [key["id"] for key in first["keys"] + second["keys"]] == [key["id"] for key in others]
+    assert second["next_cursor"] is None
 
 
 def test_a_rotated_key_lives_for_its_grace_and_is_replaced_once(api: Api) -> None:
