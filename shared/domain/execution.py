@@ -125,8 +125,8 @@ class Step:
     def matches_lease(self, lease: Lease) -> bool:
         """Return whether the newest claim is that of ``lease``, running or already ended by its worker.
 
-        A rescue clears the token. So a step that no longer runs but still has the token was moved by the holder of
-        the lease itself: a worker recognises its own write by this if the reply to the write was lost.
+        Whoever else ends a claim (a rescue, a deadline) clears the token. So a step that no longer runs but still has
+        it was moved by the holder of the lease: by this a worker recognises its own write whose reply was lost.
         """
         return self.claims == lease.claim and self.token == lease.token
 

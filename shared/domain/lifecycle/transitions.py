@@ -243,7 +243,8 @@ def expire(execution: Execution, now: datetime) -> Decision | None:
     for step in execution.steps.values():
         if step.status is StepStatus.RUNNING:
             error = replace(run_error, agent=step.agent, step=step.id, attempt=step.claims)
-            failed_steps.append(step_transitions.end_step(step, StepStatus.FAILED, now, error=error))
+            # Without its token, or its worker would take this for its own write whose reply was lost.
+            failed_steps.append(step_transitions.end_step(step, StepStatus.FAILED, now, error=error, token=None))
     return _end_run(step_transitions.with_steps(execution, *failed_steps), now, run_error)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -10,9 +11,12 @@ import pytest
 
 from shared.domain.execution import PRIORITY_FIRST_OFFER
 from shared.domain.lifecycle.decision import Decision
+from shared.domain.lifecycle.transitions import expire
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.live.render import parse_header
 from shared.queue.message import list_key
+from shared.store.executions.settle import settle
+from shared.telemetry.fleet_counters import STEPS_KEY
 from tests.faulty_store import FaultyStore
 from tests.integration.worker.conftest import WorkerHarness
 from worker.context import AgentContext
@@ -113,6 +117,22 @@ def test_a_step_that_was_taken_over_meanwhile_is_not_recorded_by_the_loser(bench
     assert orjson.loads(record.outputs["s1"]) == {"by": 2}
     assert [name for name, _ in events_of(bench, run)].count("step.completed") == 1
     assert (record.execution.steps["s1"].claims, record.execution.steps["s1"].losses) == (2, 1)
+
+
+def test_the_output_of_a_step_that_a_deadline_has_ended_is_not_published(bench: WorkerHarness) -> None:
+    run = bench.accept("echo", deadline=bench.clock.now() + timedelta(seconds=5))
+
+    def agent(given: dict[str, Any], _: AgentContext) -> dict[str, Any]:
+        execution, later = bench.services.store.load(run.integrator, run.id), bench.clock.advance(6)
+        assert execution is not None
+        assert settle(bench.services.store, execution, lambda current: expire(current, later)) is not None
+        return given
+
+    bench.runner(echo=agent).run_message(bench.message_of(run))
+    record = bench.read(run)
+    assert (record.execution.status, record.outputs) == (ExecutionStatus.FAILED, {})
+    assert bench.services.views.get_output(run.integrator, run.id, "s1") is None
+    assert bench.services.redis.hgetall(STEPS_KEY) == {}
 
 
 @pytest.mark.parametrize("kind", [MemoryError, SystemExit, KeyboardInterrupt, RecursionError, GeneratorExit])
