@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from shared.domain.execution import Execution, ExecutionRecord, Lease
 from shared.domain.lifecycle.decision import Decision
 from shared.errors import OutcomeUnknown, StaleWrite, Unavailable
-from shared.store.executions.bulk import MongoBulkExecutionStore
-from shared.store.executions.queries import MongoExecutionQueries
 from shared.store.executions.store import MongoExecutionStore
 
 VERBS: Final = frozenset(
@@ -39,8 +37,9 @@ class FaultyStore:
     writes and then raises OutcomeUnknown. ``asked`` counts the calls of each verb.
     """
 
-    def __init__(self, store: MongoExecutionStore | MongoBulkExecutionStore | MongoExecutionQueries) -> None:
+    def __init__(self, store: Any, verbs: Collection[str] = VERBS) -> None:
         self._store = store
+        self._verbs = verbs
         self._faults: dict[str, list[Callable[[Callable[[], Any]], Any]]] = defaultdict(list)
         self.calls: dict[str, int] = defaultdict(int)
 
@@ -53,7 +52,7 @@ class FaultyStore:
         self._faults[verb].append(act)
 
     def __getattr__(self, verb: str) -> Any:
-        if verb not in VERBS:
+        if verb not in self._verbs:
             return getattr(self._store, verb)
 
         def call(*args: Any, **options: Any) -> Any:

@@ -37,6 +37,7 @@ class RunActions:
         self._reason = f"bulk action {ctx.execution_id}"
         self._lines = 0
         self._is_repeat = False
+        self._interrupted: str | None = None
         self._act = {
             BulkActionKind.CANCEL: self._cancel,
             BulkActionKind.RETRY: self._retry,
@@ -48,12 +49,13 @@ class RunActions:
         """Act on a run and return what became of it: ``done``, ``failed``, or ``skipped`` if it has changed.
 
         ``is_repeat``: this action may have acted on it before. Raises Unavailable and OutcomeUnknown, after which the
-        call may be repeated.
+        call may be repeated, and what it has begun is then ended.
         """
-        self._is_repeat = is_repeat
+        self._is_repeat = is_repeat or execution_id == self._interrupted
         try:
             return self._act(execution_id)
         except (Unavailable, OutcomeUnknown):
+            self._interrupted = execution_id
             raise
         except (NotRetryable, NotFinal, AlreadyRequeued):
             return SKIPPED

@@ -13,6 +13,7 @@ from shared.domain.bulk_action import BULK_ACTION, BULK_BASKET
 from shared.domain.execution import Execution
 from shared.domain.status import ExecutionStatus
 from shared.queue.message import list_key
+from tests.faulty_store import FaultyStore
 from tests.integration.worker.conftest import WorkerHarness
 from tests.waiting import wait_until
 from worker.bulk.bulk_agent import BulkActionStopped, run_bulk_action
@@ -117,6 +118,20 @@ def test_a_store_that_goes_away_for_a_moment_costs_no_run(bench: WorkerHarness) 
     result = run_bulk_action(bench.services, {"action": "cancel", "filter": {"basket": "bench"}}, begin(bench))
     assert (result["done"], result["failed"]) == (4, 0)
     assert {status_of(bench, run) for run in runs} == {ExecutionStatus.CANCELLED}
+
+
+def test_an_erasure_that_a_store_has_interrupted_is_ended_and_counted(bench: WorkerHarness) -> None:
+    run = bench.accept(integrator=OWN, input=b'{"secret":"content"}')
+    given = {"action": "cancel", "filter": {"basket": "bench"}}
+    assert run_bulk_action(bench.services, given, begin(bench))["done"] == 1
+    erasures = FaultyStore(bench.services.erasures, {"delete_beside"})
+    erasures.fail("delete_beside", before=1)
+    bench.services = replace(bench.services, erasures=erasures)  # type: ignore[arg-type]
+    result = run_bulk_action(bench.services, given | {"action": "erase"}, begin(bench))
+    assert (result["done"], result["skipped"], erasures.calls["delete_beside"]) == (1, 0, 2)
+    assert b'"erased_at"' in (bench.services.views.get(OWN, run.id) or b"")
+    result = run_bulk_action(bench.services, given | {"action": "erase"}, begin(bench))
+    assert (result["done"], result["skipped"]) == (0, 1), "another action finds it erased"
 
 
 def test_a_page_that_was_begun_is_done_again_and_counted_once(bench: WorkerHarness) -> None:
