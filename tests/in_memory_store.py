@@ -13,7 +13,7 @@ from shared.domain.execution import LOG_LINES_MAX, Execution, ExecutionRecord, L
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.step_transitions import with_steps
 from shared.domain.list_query import ListOrder, ListPosition, ListQuery, ListRow
-from shared.domain.status import StepStatus
+from shared.domain.status import ExecutionStatus, StepStatus
 from shared.errors import BucketError, OutcomeUnknown, StaleWrite
 from shared.store.executions.bulk import BulkSave
 from shared.store.executions.queries import RevisionComparison
@@ -158,13 +158,18 @@ class InMemoryExecutionStore:
         return record if record is None or page is None else record.with_log_page(page)
 
     def find_overdue(
-        self, now: datetime, implausible_after: datetime, limit: int
+        self, now: datetime, implausible_after: datetime | None, limit: int
     ) -> Sequence[tuple[Execution, datetime]]:
         """Return overdue executions, the longest overdue first."""
+
+        def is_implausible(run: Execution, due_by: datetime) -> bool:
+            is_scheduled = run.status is ExecutionStatus.SCHEDULED
+            return implausible_after is not None and due_by > implausible_after and not is_scheduled
+
         due = [
-            (record.execution.due_by, record.execution)
-            for record in self._records.values()
-            if record.execution.due_by is not None and not now <= record.execution.due_by <= implausible_after
+            (due_by, run)
+            for run in (record.execution for record in self._records.values())
+            if (due_by := run.due_by) is not None and (due_by < now or is_implausible(run, due_by))
         ]
         due.sort(key=lambda pair: pair[0])
         return [(execution, self._stored_at[execution.id]) for _, execution in due[:limit]]

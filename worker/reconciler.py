@@ -60,6 +60,7 @@ class Reconciler:
         self._grace_periods = GracePeriods(services.settings)
         self._sweeper = RetentionSweeper(RetentionSweep(services.database), services.views, services.settings)
         self._oldest_messages: lost_messages.LostMessageDetector | None = None
+        self._search_implausible_at = 0.0
         self._term_ends_at, self._leader_until = _NEVER, 0.0  # in the store's time, and in seconds since boot
         self.last_pass_at = boottime_s()
         """When the last pass ended, in seconds since boot, also if a store was away."""
@@ -106,12 +107,13 @@ class Reconciler:
     def _reconcile(self) -> int:
         jump = self._clock.sync()
         if self._grace_periods.begin_clock_jump_grace(jump):
+            self._search_implausible_at = 0.0
             self._log.warning("the store's clock jumped", seconds=jump.total_seconds())
         now = self._clock.now()
         if not self._acquire_leadership(now):
             self._grace_periods.record_replies()
             return 0
-        overdue = self._store.find_overdue(now, now + self._services.timings.due_ahead_max, OVERDUE_BATCH_MAX)
+        overdue = self._store.find_overdue(now, self._implausible_after(now), OVERDUE_BATCH_MAX)
         self._grace_periods.record_replies()
         self._oldest_messages = self._read_oldest_messages() if overdue else None
         rescued = 0
@@ -129,6 +131,17 @@ class Reconciler:
         self._store.postpone(waiting)
         self._sweeper.sweep(now)
         return rescued
+
+    def _implausible_after(self, now: datetime) -> datetime | None:
+        """Return after when a due time is that of a clock that jumped back, if it is time to search for such, or None.
+
+        Not in each pass: all long delays are read for it.
+        """
+        searched_at = boottime_s()
+        if searched_at < self._search_implausible_at:
+            return None
+        self._search_implausible_at = searched_at + self._services.settings.lease_s / 2
+        return now + self._services.timings.due_ahead_max
 
     def _acquire_leadership(self, now: datetime) -> bool:
         """Return whether this process leads; its term is renewed at half of it, because a renewal is a write."""
@@ -168,13 +181,16 @@ class Reconciler:
     def _reconcile_execution(self, execution: Execution, now: datetime, waiting: list[Execution]) -> int:
         """Expire a run or rescue its due steps; return how many.
 
-        An execution that must be postponed, because its message still waits or nothing is due, is added to ``waiting``.
+        An execution whose due time must be written is added to ``waiting``: its message still waits, or nothing in it
+        is due, so what is stored of the whole is wrong.
         """
         if self._grace_periods.may_expire_running and expire(execution, now) is not None:
             return self._save_and_publish(execution, "deadline", lambda current: expire(current, self._clock.now()))
         due = [step for step in execution.steps.values() if is_overdue(execution, step, now, self._services.timings)]
         still_queued = [step for step in due if self._is_message_waiting(execution, step)]
-        if still_queued or not due:
+        soon = now, now + self._services.timings.due_ahead_max
+        is_due_by_wrong = not due and execution.due_by is not None and soon[0] < execution.due_by <= soon[1]
+        if still_queued or is_due_by_wrong:
             postponed = (replace(step, due_by=now + self._queued_grace(execution, step)) for step in still_queued)
             waiting.append(with_steps(execution, *postponed))
         return sum(self._rescue(execution, step) for step in due if step not in still_queued and self._may_rescue(step))

@@ -283,6 +283,14 @@ def test_a_moment_set_by_a_clock_that_jumped_back_is_overdue_too(store: Store) -
     ]
 
 
+def test_a_schedule_is_not_implausible_and_without_a_bound_nothing_is(store: Store) -> None:
+    execution, _ = create_claimed(store, "a")
+    store.create(accept_decision(run_after=NOON + timedelta(days=7)))
+    earlier = NOON - timedelta(hours=1)
+    assert [found.id for found, _ in store.find_overdue(earlier, earlier + TIMINGS.due_ahead_max, 10)] == [execution.id]
+    assert store.find_overdue(earlier, None, 10) == []
+
+
 def test_a_lease_just_renewed_is_not_taken(store: Store) -> None:
     execution, lease = create_claimed(store, "a")
     late = NOON + TIMINGS.lease

@@ -24,6 +24,7 @@ from shared.errors import AlreadyRequeued, OutcomeUnknown, StaleWrite
 from shared.store.database import Database, db_call
 from shared.store.executions.documents import (
     DECISION_PROJECTION,
+    LIST_PROJECTION,
     READER_PROJECTION,
     decode_execution,
     decode_readable,
@@ -46,6 +47,7 @@ from shared.store.executions.write_filters import (
     external_output_id,
     insert_external_output,
     lease_filter,
+    overdue_filter,
 )
 from shared.store.server_clock import Clock
 
@@ -188,16 +190,16 @@ class MongoExecutionStore:
         return None if document is None else self._to_record(document, outputs, page)
 
     def find_overdue(
-        self, now: datetime, implausible_after: datetime, limit: int
+        self, now: datetime, implausible_after: datetime | None, limit: int
     ) -> Sequence[tuple[Execution, datetime]]:
         """Return executions that were due before ``now``, the longest overdue first, with the second of their storing.
 
-        One that is due only after ``implausible_after`` got that time from a clock that has since jumped back, and is
-        returned too. One that cannot be decoded must not keep all others from being rescued.
+        :func:`overdue_filter` tells of ``implausible_after``. Inputs and metadata are left out: it may be thousands.
+        One that cannot be decoded must not keep all others from being rescued.
         """
-        query = {"$or": [{"due_by": {"$lt": now}}, {"due_by": {"$gt": implausible_after}}]}
+        query = overdue_filter(now, implausible_after)
         with db_call(self._database, writes=False):
-            documents = list(self._executions.find(query, DECISION_PROJECTION).sort("due_by", 1).limit(limit))
+            documents = list(self._executions.find(query, LIST_PROJECTION).sort("due_by", 1).limit(limit))
         return list(decode_readable(documents, lambda found: (decode_execution(found), stored_at_of(found))))
 
     def postpone(self, executions: Sequence[Execution]) -> None:

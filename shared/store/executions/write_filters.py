@@ -1,6 +1,6 @@
 """Filters of MongoDB calls, with the fencing token of a lease; large outputs: their ids and their insert.
 
-Values are strings and never operators.
+Values that a caller can choose are strings and never operators.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pymongo.errors import DuplicateKeyError
 
 from shared.domain.access.caller import Scope
 from shared.domain.execution import Lease
-from shared.domain.status import StepStatus
+from shared.domain.status import ExecutionStatus, StepStatus
 from shared.store.database import Database, db_call
 from shared.store.scope_filter import scope_filter
 
@@ -27,6 +27,18 @@ def execution_filter(scope: Scope, execution_id: str) -> dict[str, Any]:
 def executions_filter(scope: Scope, ids: Iterable[str]) -> dict[str, Any]:
     """Build the filter of several executions that are no tombstones."""
     return {"_id": {"$in": [str(each) for each in ids]}} | scope_filter(scope) | {"status": {"$exists": True}}
+
+
+def overdue_filter(now: datetime, implausible_after: datetime | None) -> dict[str, Any]:
+    """Match executions that were due before ``now``, and those whose due time a clock ahead may have set.
+
+    These are due only after ``implausible_after``, and are no schedules; without it they are not searched for.
+    """
+    overdue: dict[str, Any] = {"due_by": {"$lt": now}}
+    if implausible_after is None:
+        return overdue
+    implausible = {"due_by": {"$gt": implausible_after}, "status": {"$ne": str(ExecutionStatus.SCHEDULED)}}
+    return {"$or": [overdue, implausible]}
 
 
 def lease_filter(lease: Lease) -> dict[str, Any]:

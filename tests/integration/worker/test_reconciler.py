@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from bson import Timestamp
 
+from shared.domain.definitions.basket import SEQUENTIAL, Basket, BasketStep
+from shared.domain.definitions.retry_policy import DEFAULT_RETRY_POLICY
 from shared.domain.execution import PRIORITY_FIRST_OFFER, PRIORITY_REOFFER, PUBLIC_INTEGRATOR, Execution, Step
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.lifecycle.transitions import claim
@@ -271,6 +273,34 @@ def test_a_due_time_set_before_the_clock_jumped_back_counts_as_due(bench: Worker
     )
     assert reconciler_of(bench).reconcile_once() == 1
     assert offers_of(bench, run) == 2
+
+
+def test_what_is_due_far_ahead_is_not_read_in_each_pass_and_never_written(bench: WorkerHarness) -> None:
+    """Thousands of schedules or long retries must not occupy the reconciler."""
+    bench.accept(run_after=bench.clock.now() + timedelta(days=1))
+    step = BasketStep("s1", "echo", retry=replace(DEFAULT_RETRY_POLICY, wait_max_s=900))
+    retried, now = bench.accept(basket=Basket("bench", SEQUENTIAL, (step,))), bench.clock.now()
+    ahead = now + timedelta(minutes=10)
+    changes = {"started_at": now, "due_by": ahead, "steps.s1.due_by": ahead, "steps.s1.failures": 1}
+    bench.services.database.collection("executions").update_one(
+        {"_id": retried.id}, {"$set": changes, "$unset": {"steps.s1.offered_at": ""}}
+    )
+    found: list[list[str]] = []
+    written: list[list[Execution]] = []
+    real = bench.store.__getattr__("find_overdue")
+
+    def find_overdue(*arguments: Any) -> Any:
+        overdue = real(*arguments)
+        found.append([execution.id for execution, _ in overdue])
+        return overdue
+
+    bench.store.find_overdue = find_overdue  # type: ignore[attr-defined]
+    bench.store.postpone = written.append  # type: ignore[attr-defined]
+    reconciler = reconciler_of(bench)
+    for _ in range(3):
+        assert reconciler.reconcile_once() == 0
+    assert found == [[retried.id], [], []]
+    assert written == [[], [], []]
 
 
 def test_a_wrong_due_by_at_the_top_is_corrected(bench: WorkerHarness) -> None:
