@@ -60,7 +60,10 @@ class StoredBytes:
             if quota is not None and quota.stored_bytes is not None:
                 self._redis.hset(_BYTES_KEY, name, self._usage.estimate_bytes(name))
         pause_s = max(ESTIMATED_EVERY_S, (time.monotonic() - began_at) / ESTIMATE_SHARE_MAX)
+        estimated: list[bytes] = self._redis.hkeys(_BYTES_KEY)  # type: ignore[assignment]
         pipe = self._redis.pipeline(transaction=False)
+        if gone := set(estimated) - {name.encode() for name in names}:
+            pipe.hdel(_BYTES_KEY, *gone)  # they have stored nothing any more, and must not be refused for what they had
         pipe.expire(_BYTES_KEY, _KEPT_S + int(pause_s))
         pipe.pexpire(_TURN_KEY, int(pause_s * 1_000))
         pipe.execute()

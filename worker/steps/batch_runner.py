@@ -234,7 +234,20 @@ class BatchRunner:
         """Return a claim that may be ours already or another worker's: in its turn, its token tells which."""
         message, execution = planned_claim.message, planned_claim.save.before.execution
         claim_again = partial(self._claims.claim_loaded, execution, message, planned_claim.token)
-        return _PrefetchedMessage(message, claim_again, partial(self._redeliver, message, execution))
+        return _PrefetchedMessage(message, claim_again, partial(self._release_unconfirmed, planned_claim))
+
+    def _release_unconfirmed(self, planned_claim: _PlannedClaim) -> None:
+        """Give back a claim if it is stored after all, else its message alone; one left behind waits for a rescue."""
+        message, before = planned_claim.message, planned_claim.save.before.execution
+        try:
+            stored = self._services.store.load(message.integrator, message.execution_id)
+        except BucketError as error:
+            structlog.get_logger().warning("a claim may be left to its lease", reason=error.message)
+            stored = None
+        if stored is not None and stored.steps[message.step].token == planned_claim.token:
+            self._confirmed(planned_claim).release()
+        else:
+            self._redeliver(message, before)
 
     def _release_claim(self, pending_writes: PendingWrites, lease: Lease) -> None:
         now, timings, reason = self._services.clock.now, self._services.timings, "its worker is busy with another step"

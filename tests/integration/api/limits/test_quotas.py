@@ -89,6 +89,16 @@ def test_one_process_estimates_the_stored_bytes_and_others_read_them(redis_url: 
         assert one.of("public") == 7
 
 
+def test_an_integrator_that_has_nothing_stored_any_more_has_no_estimate(redis_url: str, mongodb_url: str) -> None:
+    settings = Settings(redis_url=redis_url, mongodb_url=mongodb_url, quotas={"*": Quota(stored_bytes=1)})
+    services = bootstrap(settings, "api")
+    with closing(services.database), closing(services.redis):
+        services.redis.hset("quota:stored_bytes", "acme", "7")
+        stored_bytes = StoredBytes(services)
+        stored_bytes.refresh()
+        assert stored_bytes.of("acme") == 0
+
+
 def test_a_replay_is_no_run_of_the_day(make_api: Callable[..., Api]) -> None:
     api = make_api(quotas={"*": Quota(runs_per_day=2)})
     replies = [api.submit(headers={"Idempotency-Key": key}).status_code for key in ("a", "a", "b", "b", "c", "a")]

@@ -373,9 +373,12 @@ def test_beside_a_slow_last_step_outcomes_are_saved(bench: WorkerHarness) -> Non
 
 
 @pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("lost_replies", [0, 1])
 @with_long_delays
-def test_a_worker_that_drains_gives_back_prefetched_messages(bench: WorkerHarness) -> None:
+def test_a_worker_that_drains_gives_back_prefetched_messages(bench: WorkerHarness, lost_replies: int) -> None:
+    """Also if it does not know whether its claims are stored, because the reply to their write was lost."""
     runs, runner = accept_runs(bench, 3, "echo"), bench.runner()
+    bench.batches.fail("save_all", after=lost_replies)
     drain = runner._interrupter._slots.begin_drain
 
     def draining(given: dict[str, Any], _: AgentContext) -> Any:
