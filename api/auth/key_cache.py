@@ -89,9 +89,12 @@ class KeyCache:
             self._changes_seen = None
             return
         since, began_s = (self._changes_seen or now) - _OVERLAP, boottime_s()
-        for key, changed_at in self._store.changed_since(since):
+        for key_id, key, changed_at in self._store.changed_since(since):
             self._changes_seen = max(self._changes_seen or changed_at, changed_at)
-            if key.id in self._cached:
+            if key is None:
+                with self._lock:
+                    self._cached.pop(key_id, None)  # it may have been revoked
+            elif key_id in self._cached:
                 self.put(key, read_from_s=began_s)
         self._changes_seen = max(self._changes_seen or now, now - _OVERLAP)
         self._recheck()

@@ -35,11 +35,10 @@ class KeyService:
         """Make a key and return its view, with the key itself, which nobody can show again.
 
         Its ``warnings``, if any, name those of its baskets that do not exist: they may be made later, or misspelt.
-        Raises ValidationFailed if it names an integration that is not registered.
+        Raises ValidationFailed if it names an integration that is not registered, or another integrator's.
         """
-        if request.integration is not None and self._integrations.find(request.integration) is None:
-            fault = "is the id of no integration; GET /integrations lists those there are"
-            raise ValidationFailed(f"/integration: {fault}", details=[{"pointer": "/integration", "message": fault}])
+        if request.integration is not None:
+            self._check_integration(request.integration, request.integrator)
         warnings = self._missing_baskets(request)
         text, key = issue_key(request, self._now(), created_by, self._pepper)
         self._keys.add(key)
@@ -99,6 +98,16 @@ class KeyService:
             "payloads": key.payloads,
             "integration": key.integration,
         }
+
+    def _check_integration(self, integration_id: str, integrator: str) -> None:
+        integration = self._integrations.find(integration_id)
+        if integration is None:
+            fault = "is the id of no integration; GET /integrations lists those there are"
+        elif integration.details.name != integrator:  # the approval of one must not let another submit
+            fault = f"is the integration of {integration.details.name}, and this key is for {integrator}"
+        else:
+            return
+        raise ValidationFailed(f"/integration: {fault}", details=[{"pointer": "/integration", "message": fault}])
 
     def _missing_baskets(self, request: KeyRequest) -> list[str]:
         """Return a sentence for each basket of the request that its integrator does not have; the first 20."""

@@ -10,6 +10,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
+
 from compose.embedded.bucket_process_plans import fetch_json
 from compose.operator_error import OperatorError
 
@@ -29,7 +31,14 @@ _START_TIMEOUT_S: Final = 5.0
 _POLL_INTERVAL_MAX_S: Final = 0.5
 _SUBMIT_RETRY_AFTER_S: Final = 0.1
 
+# By the operator's own settings: quotas, limits, or that only approved integrations may submit.
+_REFUSALS: Final = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS})
+
 _Fetch = Callable[..., dict[str, Any]]
+
+
+class _NotTaken(Exception):
+    """The API takes no run, for the reason that this says."""
 
 
 def run_selftest(url: str, logs: Path, on_poll: Callable[[], None], *, key: str | None = None) -> str:
@@ -37,20 +46,20 @@ def run_selftest(url: str, logs: Path, on_poll: Callable[[], None], *, key: str 
 
     ``key`` is the API key to send, if any.
 
-    A stack that is busy with earlier runs is no fault: the sentence says so, and the run is cancelled. Raises
-    OperatorError, with the actual result, if the run ends otherwise than it must.
+    A stack that is busy with earlier runs, or refuses this one by its settings, is no fault: the sentence says so, and
+    a run is cancelled. Raises OperatorError, with the actual result, if the run ends otherwise than it must.
     """
     began, fetch = time.monotonic(), partial(fetch_json, key=key)
     fix = f"read {logs / 'api.log'} and {logs / 'worker.log'}"
     try:
         accepted = _submit(fetch, f"{url}/run-basket", began + _START_TIMEOUT_S, on_poll)
-        if accepted is None:
-            return f"No self-test was made: the API takes no new run now (503); {fix}."
         poll = _poll(fetch, f"{url}{accepted['status_url']}", began, on_poll)
         if not poll["done"]:
             fetch(f"{url}/executions/{poll['execution_id']}/cancel", {})
             waited = f"was still {poll['status']} after {time.monotonic() - began:.0f} s and was cancelled"
             return f"The self-test run {waited}: the workers are busy with earlier runs. If there are none, {fix}."
+    except _NotTaken as reason:
+        return f"No self-test was made: {reason}"
     except (OSError, ValueError, LookupError) as error:
         raise OperatorError(f"the self-test run could not be made: {error}", fix=fix) from error
     result = poll.get("result")
@@ -60,17 +69,19 @@ def run_selftest(url: str, logs: Path, on_poll: Callable[[], None], *, key: str 
     return f"A first run completed in {time.monotonic() - began:.1f} s."
 
 
-def _submit(fetch: _Fetch, submit_url: str, due_by: float, on_poll: Callable[[], None]) -> dict[str, Any] | None:
-    """Submit the run; return None if the API answers 503 for too long, as it does behind a full queue."""
+def _submit(fetch: _Fetch, submit_url: str, due_by: float, on_poll: Callable[[], None]) -> dict[str, Any]:
+    """Submit the run; raises _NotTaken if it is refused, or if the API answers 503 for too long (a full queue)."""
     while True:
         try:
             return fetch(submit_url, _SELF_TEST)
         except urllib.error.HTTPError as error:
-            error.close()
+            with error:
+                if error.code in _REFUSALS:
+                    raise _NotTaken(orjson.loads(error.read())["detail"]) from error
             if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
                 raise
         if time.monotonic() > due_by:
-            return None
+            raise _NotTaken("the API takes no new run now (503); its log api.log may say why")
         on_poll()
         time.sleep(_SUBMIT_RETRY_AFTER_S)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
 
 from shared.bootstrap import API_STORE_DEADLINE_S
+from shared.domain.access.api_key import KeyRequest, issue_key, issue_successor
+from shared.domain.access.caller import Role
 from shared.domain.execution import Idempotency
 from shared.errors import OutcomeUnknown, Unavailable
+from shared.store.access.key_store import MongoKeyStore
 from shared.store.database import Database
 from shared.store.executions.store import MongoExecutionStore
 from shared.store.server_clock import ServerClock
@@ -173,6 +177,19 @@ def test_25_an_insert_whose_reply_is_lost_makes_one_run_under_its_key_and_none_w
     assert stack.mongo().executions.count_documents({"idempotency.key": "reply-lost"}) == 1
     time.sleep(2)
     assert runs.counter_lines() == [f"{run}:counter:1"]
+
+
+def test_25_a_rotation_whose_reply_is_lost_is_known_to_have_been_made(replica_set: ReplicaSet) -> None:
+    """A repeated one would be refused, and nobody would ever see the new key."""
+    with closing(Database(replica_set.url, "test", 3.0, retries=False)) as database:
+        keys, now = MongoKeyStore(database), datetime.now(UTC).replace(microsecond=0)
+        _, old = issue_key(KeyRequest(Role.READER, "acme"), now, "test", b"a pepper")
+        _, new = issue_successor(old, now, "test", b"a pepper")
+        keys.add(old)
+        with replica_set.failing("findAndModify", times=1, **WRITTEN_AND_TIMED_OUT):
+            replaced = keys.replace(old.id, new, now)
+        assert replaced is not None
+        assert (replaced.id, replaced.replaced_by, replaced.expires_at) == (old.id, new.id, now)
 
 
 def test_27_without_a_majority_nothing_is_accepted_and_nothing_doubled(

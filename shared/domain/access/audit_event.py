@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from shared.domain.access.key_format import without_secrets
+
 BEGUN_MAX_S: Final = 60.0
 """An event whose write has begun and has not ended for this long, because its process died, ends as ``unknown``."""
 
@@ -74,5 +76,5 @@ def event_view(seq: int, event: AuditEvent) -> dict[str, Any]:
 
 
 def definition_text(definition: Mapping[str, Any]) -> str:
-    """Return a definition as the JSON text that an event stores."""
-    return json.dumps(definition, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    """Return a definition as the JSON text that an event stores; a key that somebody wrote into it is not in it."""
+    return without_secrets(json.dumps(definition, ensure_ascii=False, allow_nan=False, separators=(",", ":")))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
+from types import UnionType
 from typing import Any, Final
 
 import pymongo
@@ -13,15 +15,26 @@ import structlog
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 
-from shared.domain.access.api_key import ApiKey
+from shared.domain.access.api_key import INTEGRATOR_PATTERN, ApiKey
 from shared.domain.access.caller import Role
 from shared.domain.access.key_format import without_secrets
-from shared.errors import KeyNotFound
+from shared.errors import KeyNotFound, OutcomeUnknown, Unavailable
 from shared.store.database import Database, db_call
 
 _Document = dict[str, Any]
 _TOUCH: Final[_Document] = {"$currentDate": {"changed_at": True}}
 """By the server's clock: the caches of all processes ask for what has changed since they last asked."""
+
+
+# What decides on rights; a wrong type of another field raises an error by itself, or harms nobody.
+_KINDS: Final[Mapping[str, type | UnionType]] = {
+    "integrator": str,
+    "payloads": bool,
+    "baskets": list | None,
+    "networks": list | None,
+    "expires_at": datetime,
+    "revoked_at": datetime | None,
+}
 
 
 class MongoKeyStore:
@@ -46,10 +59,14 @@ class MongoKeyStore:
         return None if document is None else _decode_or_none(document)
 
     def get(self, key_id: str) -> ApiKey:
-        """Return a key; raises KeyNotFound if there is none."""
-        key = self.find(key_id)
-        if key is None:
+        """Return a key; raises KeyNotFound if there is none, or none that can be read."""
+        with db_call(self._database, writes=False):
+            document = self._keys.find_one({"_id": str(key_id)})
+        if document is None:
             raise _not_found(key_id)
+        key = _decode_or_none(document)
+        if key is None:
+            raise KeyNotFound(f"the record of the key {document['_id']} cannot be read, so the key is refused")
         return key
 
     def find_all(self, key_ids: Sequence[str]) -> Sequence[ApiKey]:
@@ -98,24 +115,36 @@ class MongoKeyStore:
         """Store the successor of a rotation and let the old key end at ``ends_at``; return the old key.
 
         None if the old one is revoked or was replaced already: no key has two successors. The successor is stored
-        first: a death in between leaves a key that nobody knows, never an integrator without one.
+        first: a death in between leaves a key that nobody knows, never an integrator without one. If only the reply is
+        lost, the old key is read, because a repeated rotation would be refused.
         """
         self.add(successor)
+        document: _Document | None = None
         query = {"_id": str(key_id), "revoked_at": None, "replaced_by": None}
         update = {"$set": {"replaced_by": successor.id}, "$min": {"expires_at": ends_at}} | _TOUCH
-        with db_call(self._database):
-            document = self._keys.find_one_and_update(query, update, return_document=ReturnDocument.AFTER)
-            if document is None:
-                self._keys.delete_one({"_id": successor.id})
+        try:
+            with db_call(self._database):
+                document = self._keys.find_one_and_update(query, update, return_document=ReturnDocument.AFTER)
+                if document is None:
+                    self._keys.delete_one({"_id": successor.id})
+        except OutcomeUnknown:
+            with suppress(Unavailable):
+                document = self._find_caught_up(key_id)
+            if document is None or document["replaced_by"] != successor.id:
+                raise
         return None if document is None else _decode(document)
 
-    def changed_since(self, moment: datetime) -> Sequence[tuple[ApiKey, datetime]]:
-        """Return the keys that were changed at ``moment`` or later and can be read, each with when."""
+    def _find_caught_up(self, key_id: str) -> _Document | None:
+        """Return a record as a majority has it once that has all earlier writes."""
+        query = {"_id": str(key_id)}
+        with db_call(self._database, writes=False), self._database.read_session(query, causal=True) as session:
+            return self._keys.find_one(query, session=session)
+
+    def changed_since(self, moment: datetime) -> Sequence[tuple[str, ApiKey | None, datetime]]:
+        """Return what was changed at ``moment`` or later: each id, its key (None if it cannot be read), and when."""
         with db_call(self._database, writes=False):
             documents = list(self._keys.find({"changed_at": {"$gte": moment}}).sort("changed_at", pymongo.ASCENDING))
-        return [
-            (key, document["changed_at"]) for document in documents if (key := _decode_or_none(document)) is not None
-        ]
+        return [(document["_id"], _decode_or_none(document), document["changed_at"]) for document in documents]
 
     def record_uses(self, used_at: Mapping[str, datetime]) -> None:
         """Record when each of these keys was last used."""
@@ -162,6 +191,12 @@ def _decode_or_none(document: Mapping[str, Any]) -> ApiKey | None:
 
 
 def _decode(document: Mapping[str, Any]) -> ApiKey:
+    """Return the key; raises KeyError, TypeError or ValueError: a record that was damaged must not permit more."""
+    for name, kind in _KINDS.items():
+        if not isinstance(document[name], kind):
+            raise TypeError(f"{name} is {document[name]!r}")
+    if not INTEGRATOR_PATTERN.fullmatch(document["integrator"]):
+        raise ValueError(f"integrator is {document['integrator']!r}")
     baskets, networks = document["baskets"], document["networks"]
     return ApiKey(
         id=document["_id"],

@@ -43,6 +43,14 @@ def test_a_repeated_submit_makes_no_second_event(api: Api) -> None:
     assert len(api.events()) == 1
 
 
+def test_a_key_that_was_written_into_a_definition_is_not_in_its_event(api: Api) -> None:
+    key = api.send("POST", "/keys", {"role": "reader", "integrator": "acme"}).get_json()["key"]
+    assert api.send("POST", "/create-basket", BASKET | {"description": f"polled with {key}"}).status_code == 201
+    [event] = [event for event in api.events() if event["action"] == "basket.create"]
+    assert "polled with bkt_" in event["after"]["description"]
+    assert key.rpartition("_")[2] not in json.dumps(event)
+
+
 def test_a_batch_has_an_event_for_each_accepted_item(api: Api) -> None:
     reply = api.send("POST", "/run-basket/batch", {"items": [RUN, {"basket_name": "nothing"}, RUN]})
 

@@ -229,6 +229,17 @@ def test_keys_come_page_by_page(api: Api) -> None:
     assert api.as_admin("GET", "/keys?cursor=abc").json["error_code"] == "cursor_invalid"
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [{"integrator": None}, {"payloads": "false"}, {"baskets": "abc"}, {"expires_at": "never"}, {"revoked_at": "yes"}],
+)
+def test_a_damaged_record_permits_no_more_than_a_whole_one(api: Api, damage: dict[str, Any]) -> None:
+    made = api.new(Role.READER)
+    api.services.database.collection("keys").update_one({"_id": made["id"]}, {"$set": damage})
+    reply = api.call("GET", "/executions", made["key"])
+    assert (reply.status_code, reply.json["error_code"]) == (401, "unauthenticated")
+
+
 def test_a_record_that_cannot_be_read_permits_nothing_and_hides_no_other(api: Api) -> None:
     broken, *others = sorted(api.keys.values(), key=lambda key: str(key["id"]))
     keys = api.services.database.collection("keys")

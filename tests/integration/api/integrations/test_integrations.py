@@ -172,8 +172,17 @@ def test_where_integrations_are_required_a_plain_key_only_polls(start_api: Calla
     assert "belongs to none" in refused.get_json()["detail"]
     assert api.send("GET", f"/execution-logs/{run_id}", key=plain).status_code == 200
     assert api.submit(api.key_of(Role.INTEGRATOR, integration=integration_id)).status_code == 202
-    not_yet = api.key_of(Role.INTEGRATOR, integration=api.approved(name="later"))
+    not_yet = api.key_of(Role.INTEGRATOR, integrator="later", integration=api.approved(name="later"))
     assert "is approved" in api.submit(not_yet).get_json()["detail"]
+
+
+def test_a_key_names_no_integration_of_another_integrator(api: Api) -> None:
+    body = {"role": "integrator", "integrator": "zenith", "integration": api.approved()}
+    refused = api.send("POST", "/keys", body)
+    assert refused.status_code == 400
+    assert "and this key is for zenith" in refused.get_json()["detail"]
+    owner = api.send("GET", f"/integrations/{body['integration']}").get_json()["name"]
+    assert api.send("POST", "/keys", body | {"integrator": owner}).status_code == 201
 
 
 def test_a_new_key_may_submit_in_every_process_at_once(api: Api, start_api: Callable[..., Api]) -> None:
