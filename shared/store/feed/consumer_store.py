@@ -49,8 +49,9 @@ class MongoConsumerStore:
 
     def all(self, scope: Scope) -> Sequence[FeedConsumer]:
         """Return the consumers of ``scope``, sorted by name."""
+        limit = 0 if scope is None else self._consumers_max  # 0: none, for what is left out is watched by nobody
         with db_call(self._database, writes=False):
-            cursor = self._consumers.find(scope_filter(scope)).limit(self._consumers_max)
+            cursor = self._consumers.find(scope_filter(scope)).limit(limit)
             return sorted(
                 (_consumer(each) for each in cursor), key=lambda consumer: (consumer.name, consumer.integrator)
             )

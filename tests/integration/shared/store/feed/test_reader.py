@@ -224,6 +224,7 @@ def test_the_number_of_consumers_is_limited_and_existing_ones_stay(bench: FeedBe
         consumers.add(PUBLIC_INTEGRATOR, "b", start)
     consumers.add("other", "b", start)
     assert [consumer.name for consumer in consumers.all(PUBLIC_INTEGRATOR)] == ["a"]
+    assert [consumer.name for consumer in consumers.all(None)] == ["a", "b"], "the limit is that of one integrator"
     with pytest.raises(ConsumerNotFound):
         consumers.get(PUBLIC_INTEGRATOR, "b")
     consumers.remove(PUBLIC_INTEGRATOR, "a")
