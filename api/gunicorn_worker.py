@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from functools import partial
+from email.utils import formatdate
+from functools import cache, lru_cache, partial
 from typing import Any, Final
 
 import gevent.socket  # type: ignore[import-untyped]
@@ -16,7 +17,8 @@ import structlog
 from gevent.lock import BoundedSemaphore  # type: ignore[import-untyped]
 from gevent.pool import Pool  # type: ignore[import-untyped]
 from gevent.server import StreamServer  # type: ignore[import-untyped]
-from gunicorn.http import get_parser  # type: ignore[import-untyped]
+from gunicorn import util  # type: ignore[import-untyped]
+from gunicorn.http import get_parser, wsgi  # type: ignore[import-untyped]
 from gunicorn.http.errors import (  # type: ignore[import-untyped]
     InvalidResponseHeader,
     InvalidResponseHeaderName,
@@ -28,7 +30,6 @@ from gunicorn.http.errors import (  # type: ignore[import-untyped]
 )
 from gunicorn.http.message import Request  # type: ignore[import-untyped]
 from gunicorn.http.parser import RequestParser  # type: ignore[import-untyped]
-from gunicorn.util import close_graceful  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -91,6 +92,7 @@ class ProblemWorker(GeventWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         """Serve until the process is asked to end."""
         RequestParser.mesg_class = _KeyKeepingRequest
+        _cache_what_gunicorn_makes()
         self._quit_at = float("inf")
         self._pool = Pool(self.worker_connections)
         self._places = BoundedSemaphore(self.cfg.threads)
@@ -185,7 +187,7 @@ class ProblemWorker(GeventWorker):  # type: ignore[misc]
             self.handle_error(request, connection, addr, error)
         finally:
             self._connections.discard(connection)
-            close_graceful(connection)
+            util.close_graceful(connection)
 
     def handle_request(self, listener_name: Any, req: Any, sock: TimedSocket, addr: Any) -> Any:
         """Handle a request whose headers have come; raises StopIteration if it is the last of its connection."""
@@ -214,6 +216,17 @@ class ProblemWorker(GeventWorker):  # type: ignore[misc]
             client.sendall(_problem_bytes(error, request_id))
         except OSError:
             self.log.debug("the client closed the connection before the error could be sent")
+
+
+def _cache_what_gunicorn_makes() -> None:
+    """Make gunicorn keep what it makes anew for each request: 9 of some 340 µs of CPU that a poll takes in all."""
+    wsgi.WSGIErrorsWrapper = cache(wsgi.WSGIErrorsWrapper)  # of its configuration
+    util.http_date = lambda: _date_of(int(time.time()))
+
+
+@lru_cache(maxsize=1)
+def _date_of(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 def _finish_body(parser: Any) -> bool:

@@ -54,11 +54,14 @@ class MongoBulkExecutionStore:
         So ``decision.apply_to(before)`` is the record of each after it. Return False if not all were written. The
         caller then writes each alone, and also if the reply was lost; the filter makes that harmless.
         """
-        writes = [self._update_one_of(save) for save in saves]
+        updates = [self._update_of(save) for save in saves]
         executions = self._executions
         if all(save.decision.is_lock_only for save in saves):
             executions = executions.with_options(write_concern=WriteConcern(w=1))
         with db_call(self._database):
+            if len(updates) == 1:  # the usual case without a backlog; a bulk write takes a fifth more of the driver
+                return executions.update_one(*updates[0]).matched_count == 1
+            writes = [UpdateOne(*update) for update in updates]
             return executions.bulk_write(writes, ordered=False).matched_count == len(writes)
 
     @property
@@ -68,8 +71,9 @@ class MongoBulkExecutionStore:
     def _to_record(self, document: _Document) -> ExecutionRecord:
         return decode_record(self._seal.open_document(document, strict=False))
 
-    def _update_one_of(self, save: BulkSave) -> UpdateOne:
+    def _update_of(self, save: BulkSave) -> tuple[_Document, _Document]:
+        """Return the filter and the update of a save."""
         before = save.before.execution
         # The rev too: a view rendered from the earlier record could otherwise have the rev of another change.
         query = decision_filter(before, save.decision, save.lease) | {"rev": before.rev}
-        return UpdateOne(query, self._seal.seal_update(before.id, decision_update(before, save.decision)))
+        return query, self._seal.seal_update(before.id, decision_update(before, save.decision))

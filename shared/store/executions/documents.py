@@ -50,6 +50,7 @@ _PLAIN_FIELDS: Final = (
     "traceparent", "retry_of", "requeue_of", "effects_of", "run_after", "start_deadline", "deadline",
     "queued_at", "started_at", "finished_at", "erased_at", "version", "rev",
 )  # fmt: skip
+_EVENT_FIELDS: Final = tuple(field.name for field in fields(LogEvent))
 _STEP_FIELDS: Final = tuple(field.name for field in fields(Step) if field.name not in {"id", "status", "error"})
 
 
@@ -140,7 +141,7 @@ def decode_readable(documents: Iterable[dict[str, Any]], decode: Callable[[dict[
 
 def encode_event(event: LogEvent) -> dict[str, Any]:
     """Return the element of ``events`` that stores ``event``."""
-    return _without_none({field.name: getattr(event, field.name) for field in fields(LogEvent)})
+    return _without_none({name: getattr(event, name) for name in _EVENT_FIELDS})
 
 
 def diff_update(before: Execution, after: Execution) -> dict[str, dict[str, Any]]:

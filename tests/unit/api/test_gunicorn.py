@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from tests.waiting import is_running, wait_until
@@ -216,6 +217,21 @@ def test_callers_that_keep_their_connections_keep_no_one_out(tmp_path: Path) -> 
         callers = [stack.enter_context(kept_connection(port)) for _ in range(8)]
         for caller in callers:
             assert fetch_pid(caller) == worker
+
+
+def test_replies_of_different_seconds_have_different_dates(tmp_path: Path) -> None:
+    with small_server(tmp_path) as (_, port, _), kept_connection(port) as caller:
+
+        def fetch_date_s() -> float:
+            caller.request("GET", "/process")
+            response = caller.getresponse()
+            response.read()
+            return parsedate_to_datetime(response.headers["Date"]).timestamp()
+
+        before_s, first_s = time.time(), fetch_date_s()
+        assert before_s - 1 < first_s <= time.time()
+        wait_until(lambda: fetch_date_s() > first_s, 5, "the next second has another date")
+        assert before_s < fetch_date_s() <= time.time()
 
 
 def test_a_request_with_a_broken_body_has_one_reply(tmp_path: Path) -> None:
