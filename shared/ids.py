@@ -18,6 +18,7 @@ os.register_at_fork(after_in_child=_tokens.clear)  # no two processes may give o
 EXECUTION_ID_PATTERN = re.compile(r"[0-9]{10}_[0-9a-f]{16}", re.ASCII)
 DEAD_LETTER_ID_PATTERN = re.compile(rf"{EXECUTION_ID_PATTERN.pattern}|message-[0-9a-f]{{24}}", re.ASCII)
 AGENT_NAME_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
+INTEGRATOR_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 BASKET_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,99}", re.ASCII)
 CONSUMER_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", re.ASCII)
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)

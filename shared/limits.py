@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-import orjson
-
+from shared.ids import INTEGRATOR_PATTERN
 from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
 
 EVERY_INTEGRATOR: Final = "*"
 _RATE_MAX: Final = 1_000_000
+_QUOTA_MAX: Final = 10**18  # MongoDB takes no number beyond 64 bits
 
 
 class LimitClass(StrEnum):
@@ -81,11 +83,16 @@ def parse_quotas(text: str) -> Quotas:
     quotas: dict[str, Quota] = {}
     known = [field.name for field in fields(Quota)]
     for integrator, value in _parse_object(text, "it").items():
+        if integrator != EVERY_INTEGRATOR and not INTEGRATOR_PATTERN.fullmatch(integrator):
+            raise ValueError(
+                f"{integrator[:64]!r} is no name of an integrator: 1 to 63 letters, digits or any of _ . -, which "
+                f"begin with a letter or digit, or {EVERY_INTEGRATOR} for every other integrator"
+            )
         place = f"the integrator {integrator}"
         _check_names(_checked_object(value, place), known, f"{place}: the quota")
         for name, number in value.items():
-            if number is not None and (type(number) is not int or number < 0):
-                raise ValueError(f"{place}: {name} must be a whole number from 0 on, or null")
+            if number is not None and (type(number) is not int or not 0 <= number <= _QUOTA_MAX):
+                raise ValueError(f"{place}: {name} must be a whole number from 0 to {_QUOTA_MAX}, or null")
         quotas[integrator] = Quota(**value)
     return MappingProxyType(quotas)
 
@@ -110,9 +117,18 @@ def _rate_limit(name: str, value: Any) -> RateLimit:
 
 def _parse_object(text: str, place: str) -> dict[str, Any]:
     try:
-        return _checked_object(orjson.loads(text), place)
-    except orjson.JSONDecodeError as error:
+        value = json.loads(text, object_pairs_hook=_refuse_doubled_names)
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"it is neither a JSON object nor the path of a file with one: {error}") from error
+    return _checked_object(value, place)
+
+
+def _refuse_doubled_names(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(members)
+    if len(value) != len(members):
+        counts = Counter(name for name, _ in members)
+        raise ValueError(f"the name {counts.most_common(1)[0][0][:64]!r} stands twice in one object")
+    return value
 
 
 def _checked_object(value: Any, place: str) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from api.http import query_params
-from shared.domain.access.api_key import INTEGRATOR_PATTERN
 from shared.domain.access.caller import Caller, Permission, Scope
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.errors import Forbidden
+from shared.ids import INTEGRATOR_PATTERN
 
 INTEGRATOR_PARAMETER: Final = "integrator"
 

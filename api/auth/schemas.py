@@ -9,10 +9,10 @@ from typing import Any, Final
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from api.http.schema_fields import BodySchema, StrictNumberField
-from shared.domain.access.api_key import DEFAULT_LIFE, INTEGRATOR_PATTERN, KeyRequest
+from shared.domain.access.api_key import DEFAULT_LIFE, KeyRequest
 from shared.domain.access.caller import Role
 from shared.domain.execution import PUBLIC_INTEGRATOR
-from shared.ids import BASKET_NAME_PATTERN
+from shared.ids import BASKET_NAME_PATTERN, INTEGRATOR_PATTERN
 
 _LIFE_MAX: Final = timedelta(days=3_650)
 GRACE_MAX: Final = timedelta(days=90)

@@ -12,12 +12,11 @@ from marshmallow import ValidationError, fields, validate
 
 from api.http.schema_fields import BodySchema
 from api.http.strict_json import FAULTS_MAX, json_pointer, to_printable
-from shared.domain.access.api_key import INTEGRATOR_PATTERN
 from shared.domain.access.integration import IntegrationDetails
 from shared.domain.access.integration_checklists import CHECKLIST_ITEMS
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.errors import ValidationFailed
-from shared.ids import AGENT_NAME_PATTERN, BASKET_NAME_PATTERN
+from shared.ids import AGENT_NAME_PATTERN, BASKET_NAME_PATTERN, INTEGRATOR_PATTERN
 from shared.suggestions import LOOSE_SIMILARITY_MIN, closest_matches
 
 TEXT_MAX: Final = 2_000

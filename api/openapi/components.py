@@ -24,12 +24,11 @@ from api.openapi.json_schema import (
 from api.openapi.response_schemas import AGENT, BASKET, EXECUTION_FIELDS, EXECUTION_ID, LEVEL, REQUEST_ID, STEP
 from api.openapi.trust_schemas import INTEGRATION_ID, KEY_ID
 from api.rows.row_fields import ROW_FIELDS
-from shared.domain.access.api_key import INTEGRATOR_PATTERN
 from shared.domain.access.integration import IntegrationStatus
 from shared.domain.definitions.agent_spec import QUEUE_NAMES
 from shared.domain.list_query import ListOrder
 from shared.domain.status import ExecutionStatus
-from shared.ids import CONSUMER_NAME_PATTERN, DEAD_LETTER_ID_PATTERN, EXECUTION_ID_PATTERN
+from shared.ids import CONSUMER_NAME_PATTERN, DEAD_LETTER_ID_PATTERN, EXECUTION_ID_PATTERN, INTEGRATOR_PATTERN
 
 
 def _parameter(place: str, name: str, schema: JsonObject, description: str, **more: object) -> JsonObject:

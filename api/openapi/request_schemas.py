@@ -14,7 +14,6 @@ from api.openapi.json_schema import JsonObject, described, enum_of, matching, nu
 from api.openapi.response_schemas import TIMEOUT_S
 from api.openapi.trust_schemas import VOLUME
 from api.submission.schemas import METADATA_MAX_BYTES
-from shared.domain.access.api_key import INTEGRATOR_PATTERN
 from shared.domain.access.integration_checklists import CHECKLIST_ITEMS
 from shared.domain.bulk_action import DEAD_LETTER, TEXT_FILTERS, TEXT_MAX_CHARS, TIME_FILTERS, BulkActionKind
 from shared.domain.bulk_action import LIMIT_MAX as BULK_LIMIT_MAX
@@ -22,6 +21,7 @@ from shared.domain.definitions.basket import GRAPH, PARALLEL, SEQUENTIAL
 from shared.domain.definitions.retry_policy import NAMED_RETRY_POLICIES, RETRY_POLICY_LIMITS
 from shared.domain.lifecycle.rerun import RetryFrom
 from shared.domain.status import ExecutionStatus
+from shared.ids import INTEGRATOR_PATTERN
 
 _NULL: Final[JsonObject] = {"type": "null"}
 _STATUS: Final = "|".join(ExecutionStatus)

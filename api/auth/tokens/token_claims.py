@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from shared.domain.access.api_key import INTEGRATOR_PATTERN
 from shared.domain.access.caller import Caller, Role
 from shared.errors import Forbidden, Unauthenticated
+from shared.ids import INTEGRATOR_PATTERN
 
 SKEW_MAX_S: Final = 60
 """By how much the issuer's clock may differ from the store's."""

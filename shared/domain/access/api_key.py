@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +11,6 @@ from typing import Final
 from shared.domain.access.caller import Caller, Role
 from shared.domain.access.key_format import SALT_BYTES, hash_key, new_key, pepper_id_of
 
-INTEGRATOR_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 DEFAULT_LIFE: Final = timedelta(days=90)
 
 

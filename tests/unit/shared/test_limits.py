@@ -31,6 +31,11 @@ def test_a_class_that_is_left_out_keeps_its_default_and_null_has_no_limit() -> N
         ('{"poll": {"per_s": 1e300}}', "per_s must be"),
         ('{"poll": {"per_s": 5, "burst": 0}}', "burst must be a whole number from 1"),
         ('{"poll": {"per_s": 5, "burst": 1.5}}', "burst must be"),
+        ('{"poll": {"per_s": 5, "burst": NaN}}', "burst must be"),
+        ('{"poll": {"per_s": NaN}}', "per_s must be"),
+        ('{"submit": {"per_s": 1, "burst": 1}, "submit": null}', "the name 'submit' stands twice in one object"),
+        ('{"submit": {"per_s": 1, "per_s": 2}}', "the name 'per_s' stands twice"),
+        ('{"submit": ' + "[" * 100_000, "neither a JSON object nor the path of a file"),
     ],
 )
 def test_a_wrong_limit_is_refused_with_its_place(text: str, words: str) -> None:
@@ -50,9 +55,15 @@ def test_an_integrator_has_its_own_quota_or_that_of_everyone() -> None:
     [
         ('{"acme": 5}', "the integrator acme must be a JSON object"),
         ('{"acme": {"runs_a_day": 5}}', "the integrator acme: the quota 'runs_a_day' is not known"),
-        ('{"acme": {"queued": -1}}', "the integrator acme: queued must be a whole number from 0 on"),
+        ('{"acme": {"queued": -1}}', "the integrator acme: queued must be a whole number from 0"),
+        ('{"acme": {"queued": 9223372036854775808}}', "queued must be a whole number from 0 to"),
         ('{"acme": {"queued": true}}', "queued must be"),
         ('{"acme": {"queued": 1.0}}', "queued must be"),
+        ('{"ac me": {"queued": 1}}', "'ac me' is no name of an integrator: 1 to 63 letters"),
+        ('{"**": {}}', r"is no name of an integrator: .* or \* for every other integrator"),
+        ('{"": {}}', "'' is no name of an integrator"),
+        ('{"acme": {"queued": 1}, "acme": {}}', "the name 'acme' stands twice in one object"),
+        ('{"acme": {"queued": 1, "queued": null}}', "the name 'queued' stands twice"),
     ],
 )
 def test_a_wrong_quota_is_refused_with_its_place(text: str, words: str) -> None:
