@@ -33,6 +33,7 @@ _CERT_REQS: Final = ("required", "optional", "none")
 _RATE: Final = validate.Range(min=0, max=10_000, min_inclusive=False)
 _SECONDS: Final = validate.Range(min=0, max=31_536_000, min_inclusive=False)
 
+_PATH_SHOWN_CHARS: Final = 200
 _NOT_EMPTY: Final = validate.Length(min=1, error="must not be empty")
 
 _Reader = Callable[[environs.Env, str], Any]
@@ -173,18 +174,25 @@ def _parse_json_setting(env: environs.Env, variable: str, parse: Callable[[str],
     def check(text: str) -> None:
         try:
             parse(_json_text(text))
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             raise ValidationError(str(error)) from error
 
     text = env.str(variable, None, validate=check)
     try:
         return None if not text else parse(_json_text(text))
-    except (ValueError, OSError):
+    except ValueError:
         return None  # reported by the check above
 
 
 def _json_text(text: str) -> str:
-    return text if text.lstrip().startswith("{") or not text.strip() else Path(text).read_text(encoding="utf-8")
+    """Return ``text`` if it may be a JSON object, else what the file of that path has."""
+    if text.lstrip().startswith("{") or not text.strip():
+        return text
+    try:
+        return Path(text).read_text(encoding="utf-8")
+    except OSError as error:
+        fault = f"{text[:_PATH_SHOWN_CHARS]!r}: {error.strerror}"
+        raise ValueError(f"must be a JSON object, or the path of a file with one; {fault}") from error
 
 
 def _read_key_ring(env: environs.Env, variable: str) -> KeyRing | None:

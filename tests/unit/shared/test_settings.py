@@ -52,6 +52,18 @@ def test_without_authentication_the_api_listens_on_loopback_only(host: str, monk
     assert Settings.from_environ().host == host
 
 
+@pytest.mark.parametrize("variable", ["BUCKET_LIMITS", "BUCKET_QUOTAS"])
+@pytest.mark.parametrize("text", ["[]", "null", "5", "/nowhere/limits.json", "[" * 5_000])
+def test_what_is_neither_an_object_nor_a_file_is_refused_as_that(
+    variable: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ()
+    assert f"{variable}: must be a JSON object, or the path of a file with one; " in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
 def test_limits_that_nothing_obeys_are_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
