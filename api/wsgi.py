@@ -10,13 +10,13 @@ from api.gunicorn_worker import START_BACKGROUND
 from shared import fault_injection
 from shared.bootstrap import bootstrap
 from shared.errors import BucketError
-from shared.settings import Settings, warn_about_unknown_variables, warn_about_unused_limits
+from shared.settings import Settings, warn_about_unknown_variables, warn_about_unused_settings
 from shared.telemetry.logging_setup import configure_logging
 
 settings = Settings.from_environ()
 configure_logging("api", settings.log_level)
 warn_about_unknown_variables()
-warn_about_unused_limits(settings)
+warn_about_unused_settings(settings)
 fault_injection.arm_from(settings.faults)
 try:
     services = bootstrap(settings, "api")

@@ -136,11 +136,24 @@ def warn_about_unknown_variables() -> None:
         logging.getLogger(__name__).warning("the setting %s is not known%s", variable, hint)
 
 
-def warn_about_unused_limits(settings: Settings) -> None:
-    """Log a warning if rate limits are set that nothing obeys, because they are those of keys and none is needed."""
-    if not settings.requires_key and dict(settings.rate_limits) != dict(DEFAULT_RATE_LIMITS):
-        logging.getLogger(__name__).warning(
+def warn_about_unused_settings(settings: Settings) -> None:
+    """Log a warning for rate limits, and one for settings of tokens, that have no effect because no key is needed."""
+    if settings.requires_key:
+        return
+    log = logging.getLogger(__name__)
+    if dict(settings.rate_limits) != dict(DEFAULT_RATE_LIMITS):
+        log.warning(
             "BUCKET_LIMITS has no effect while BUCKET_AUTH=off: limits are those of keys; set BUCKET_AUTH=required"
+        )
+    default = Settings()
+    unused = [
+        variable
+        for name, (variable, _) in VARIABLES.items()
+        if variable.startswith("BUCKET_JWT_") and getattr(settings, name) != getattr(default, name)
+    ]
+    if unused:
+        log.warning(
+            "no effect while BUCKET_AUTH=off, which reads no token: %s; set BUCKET_AUTH=required", ", ".join(unused)
         )
 
 

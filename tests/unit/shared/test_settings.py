@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from shared.errors import SettingsError
-from shared.settings import Settings, unknown_variables, warn_about_unused_limits
+from shared.settings import Settings, unknown_variables, warn_about_unused_settings
 
 
 def test_trusted_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,13 +67,13 @@ def test_what_is_neither_an_object_nor_a_file_is_refused_as_that(
 def test_limits_that_nothing_obeys_are_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    warn_about_unused_limits(Settings.from_environ())
+    warn_about_unused_settings(Settings.from_environ())
     monkeypatch.setenv("BUCKET_LIMITS", '{"poll": null}')
     monkeypatch.setenv("BUCKET_AUTH", "required")
-    warn_about_unused_limits(Settings.from_environ())
+    warn_about_unused_settings(Settings.from_environ())
     assert not caplog.messages
     monkeypatch.setenv("BUCKET_AUTH", "off")
-    warn_about_unused_limits(Settings.from_environ())
+    warn_about_unused_settings(Settings.from_environ())
     assert [text for text in caplog.messages if "BUCKET_LIMITS has no effect" in text]
 
 
@@ -106,6 +106,20 @@ def test_the_settings_of_tokens_belong_together(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("BUCKET_JWT_ISSUER", "")
     with pytest.raises(SettingsError, match=r"belong together; missing: BUCKET_JWT_ISSUER, BUCKET_JWT_AUDIENCE$"):
         Settings.from_environ()
+
+
+def test_settings_of_tokens_that_nothing_reads_are_reported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in TOKENS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("BUCKET_AUTH", "required")
+    warn_about_unused_settings(Settings.from_environ())
+    assert not caplog.messages
+    monkeypatch.setenv("BUCKET_AUTH", "off")
+    warn_about_unused_settings(Settings.from_environ())
+    [message] = caplog.messages
+    assert f"no effect while BUCKET_AUTH=off, which reads no token: {', '.join(TOKENS)};" in message
 
 
 @pytest.mark.parametrize(
