@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import ipaddress
 from collections.abc import Callable
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -16,6 +15,7 @@ from marshmallow import ValidationError, validate
 from redis.connection import AbstractConnection
 
 from shared.limits import Quotas, RateLimits, parse_quotas, parse_rate_limits
+from shared.networks import Network, parse_network
 from shared.outbound_hosts import EXAMPLE, OutboundHosts, parse_outbound_hosts
 from shared.sealing import KeyRing, parse_key_ring
 
@@ -82,15 +82,15 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _read_networks(env: environs.Env, variable: str) -> tuple[IPv4Network | IPv6Network, ...] | None:
+def _read_networks(env: environs.Env, variable: str) -> tuple[Network, ...] | None:
     texts = env.list(variable, None, validate=_check_networks)
-    return None if texts is None else tuple(ipaddress.ip_network(text.strip()) for text in texts)
+    return None if texts is None else tuple(parse_network(text.strip()) for text in texts)
 
 
 def _check_networks(texts: list[str]) -> None:
     try:
         for text in texts:
-            ipaddress.ip_network(text.strip())
+            parse_network(text.strip())
     except ValueError as error:
         example = "10.0.0.7,10.1.0.0/16"
         raise environs.ValidationError(f"is no list of addresses and networks, such as {example}: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from shared.domain.access.api_key import DEFAULT_LIFE, KeyRequest
 from shared.domain.access.caller import Role
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.ids import BASKET_NAME_PATTERN, INTEGRATOR_PATTERN
+from shared.networks import parse_network
 
 _LIFE_MAX: Final = timedelta(days=3_650)
 GRACE_MAX: Final = timedelta(days=90)
@@ -21,9 +21,9 @@ LIST_MAX: Final = 100
 
 def _check_network(text: str) -> None:
     try:
-        ipaddress.ip_network(text)
+        parse_network(text)
     except ValueError as error:
-        raise ValidationError("must be an address or a network, such as 10.1.0.0/16") from error
+        raise ValidationError(f"must be an address or a network, such as 10.1.0.0/16: {error}") from error
 
 
 class NewKeySchema(BodySchema):
@@ -102,7 +102,7 @@ def key_request(values: Any) -> KeyRequest:
         name=values["name"],
         expires_in=life,
         baskets=None if values.get("baskets") is None else tuple(values["baskets"]),
-        networks=None if networks is None else tuple(map(ipaddress.ip_network, networks)),
+        networks=None if networks is None else tuple(map(parse_network, networks)),
         payloads=values["payloads"],
         integration=values.get("integration"),
     )

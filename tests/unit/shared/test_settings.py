@@ -11,12 +11,13 @@ from shared.settings import Settings, unknown_variables, warn_about_unused_setti
 
 
 def test_trusted_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BUCKET_TRUSTED_PROXIES", "10.0.0.7, 10.1.0.0/16,::1")
-    assert Settings.from_environ().trusted_proxies == tuple(map(ip_network, ("10.0.0.7", "10.1.0.0/16", "::1")))
+    monkeypatch.setenv("BUCKET_TRUSTED_PROXIES", "10.0.0.7, 10.1.0.0/16,::1,::ffff:10.2.0.0/112")
+    networks = ("10.0.0.7", "10.1.0.0/16", "::1", "10.2.0.0/16")
+    assert Settings.from_environ().trusted_proxies == tuple(map(ip_network, networks))
     assert Settings().trusted_proxies == ()
 
 
-@pytest.mark.parametrize("text", ["localhost", "10.0.0.7/8", "10.0.0.7;10.0.0.8", "10.0.0.7,*"])
+@pytest.mark.parametrize("text", ["localhost", "10.0.0.7/8", "fe80::1%eth0", "10.0.0.7;10.0.0.8", "10.0.0.7,*"])
 def test_anything_else_is_refused_with_an_example(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("BUCKET_TRUSTED_PROXIES", text)
     with pytest.raises(SettingsError, match=r"BUCKET_TRUSTED_PROXIES: is no list of .* such as 10\.0\.0\.7,"):

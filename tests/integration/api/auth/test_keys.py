@@ -209,6 +209,7 @@ def test_a_basket_of_a_key_that_does_not_exist_is_named(api: Api) -> None:
         ({"role": "reader", "integrator": "acme", "expires_in_s": 0}, "/expires_in_s"),
         ({"role": "reader", "integrator": "acme", "expires_in_s": 5, "expires_in_days": 5}, "/expires_in_s"),
         ({"role": "reader", "integrator": "acme", "networks": ["10.0.0.1/8"]}, "/networks/0"),
+        ({"role": "reader", "integrator": "acme", "networks": ["::1", "fe80::1%eth0"]}, "/networks/1"),
         ({"role": "reader", "integrator": "acme", "payload": True}, "/payload"),
     ],
 )
@@ -310,6 +311,19 @@ def test_a_key_is_valid_from_its_networks_only(api: Api) -> None:
     assert api.client.get("/me", headers=spoofed).status_code == 200
     two_hops = spoofed | {"X-Forwarded-For": "10.0.0.1, 192.0.2.7"}
     assert api.client.get("/me", headers=two_hops).status_code == 403, "what anyone may have put before the last hop"
+
+
+def test_a_key_for_an_ipv4_mapped_address_is_one_for_the_ipv4_address(api: Api) -> None:
+    body = {"role": "reader", "integrator": "acme", "networks": ["::ffff:127.0.0.1"]}
+    key = api.as_admin("POST", "/keys", json=body).json
+    assert key["networks"] == ["127.0.0.1/32"]
+    assert api.call("GET", "/me", key["key"]).status_code == 200
+
+
+def test_a_network_with_host_bits_is_refused_with_the_network_that_it_names(api: Api) -> None:
+    body = {"role": "reader", "integrator": "acme", "networks": ["10.0.0.1/8"]}
+    [fault] = api.as_admin("POST", "/keys", json=body).json["details"]
+    assert fault["message"].endswith("'10.0.0.1/8' has host bits set; the network is 10.0.0.0/8")
 
 
 def test_a_key_of_another_pepper_is_refused(api: Api, services: Services) -> None:
