@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from api.http.schema_fields import BodySchema, StrictNumberField
+from api.http.schema_fields import BodySchema, StrictBooleanField, StrictNumberField
 from shared.domain.access.api_key import DEFAULT_LIFE, KeyRequest
 from shared.domain.access.caller import Role
 from shared.domain.execution import PUBLIC_INTEGRATOR
@@ -58,10 +58,8 @@ class NewKeySchema(BodySchema):
         validate=validate.Length(min=1, max=LIST_MAX),
         metadata={"description": "the only addresses that the key is valid from"},
     )
-    payloads = fields.Bool(
+    payloads = StrictBooleanField(
         load_default=False,
-        truthy={True},
-        falsy={False},
         metadata={"description": "a reader's key: whether it sees inputs, outputs and logs"},
     )
     integration = fields.Str(

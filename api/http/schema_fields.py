@@ -86,6 +86,15 @@ class StrictNumberField(fields.Float):
         return super()._deserialize(value, *args, **kwargs)
 
 
+class StrictBooleanField(fields.Bool):
+    """JSON's true or false; a number or a string that stands for one is refused."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, bool):  # marshmallow compares by ==, and 1 == True
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, *args, **kwargs)
+
+
 def seconds_field(*, least: float, description: str) -> fields.Float:
     """Return a field for a number of seconds, from ``least`` to ten years."""
     most = _FUTURE_MAX.total_seconds()

@@ -10,7 +10,14 @@ from marshmallow import ValidationError, fields, missing, pre_load, validate, va
 
 from api.catalogue.schemas import BasketConfigSchema
 from api.http.body_key_checks import NO_KEY_HINTS
-from api.http.schema_fields import BodySchema, ItemsField, ObjectField, TimestampField, seconds_field
+from api.http.schema_fields import (
+    BodySchema,
+    ItemsField,
+    ObjectField,
+    StrictBooleanField,
+    TimestampField,
+    seconds_field,
+)
 from shared.errors import ValidationFailed
 
 METADATA_MAX_BYTES: Final = 16 * 1024
@@ -108,7 +115,7 @@ class RunAgentSchema(_RunSchema):
         required=True,
         error_messages={"required": "input_data is required; the agent's sample_input shows what it takes"},
     )
-    stateful = fields.Bool(load_default=False, truthy={True}, falsy={False})
+    stateful = StrictBooleanField(load_default=False)
 
 
 class BatchItemSchema(RunBasketSchema):

@@ -211,6 +211,9 @@ def test_a_basket_of_a_key_that_does_not_exist_is_named(api: Api) -> None:
         ({"role": "reader", "integrator": "acme", "networks": ["10.0.0.1/8"]}, "/networks/0"),
         ({"role": "reader", "integrator": "acme", "networks": ["::1", "fe80::1%eth0"]}, "/networks/1"),
         ({"role": "reader", "integrator": "acme", "payload": True}, "/payload"),
+        ({"role": "reader", "integrator": "acme", "payloads": 1}, "/payloads"),
+        ({"role": "reader", "integrator": "acme", "payloads": 0.0}, "/payloads"),
+        ({"role": "reader", "integrator": "acme", "payloads": "true"}, "/payloads"),
     ],
 )
 def test_a_faulty_request_for_a_key_is_refused_with_its_place(api: Api, body: dict[str, Any], pointer: str) -> None:

@@ -64,3 +64,13 @@ def test_a_start_may_lie_any_time_in_the_past(run_after: str) -> None:
 def test_a_start_is_a_moment_of_these_ten_years(run_after: object) -> None:
     with pytest.raises(marshmallow.ValidationError, match="at most ten years ahead"):
         RunBasketSchema().load({"basket_name": "b", "run_after": run_after})
+
+
+@pytest.mark.parametrize("value", [1, 1.0, 0, "true", "on", []])
+def test_only_true_and_false_are_booleans(value: Any) -> None:
+    body = {"agent_name": "echo", "input_data": {}}
+    assert RunAgentSchema().load(body | {"stateful": True})["stateful"] is True
+    assert RunAgentSchema().load(body | {"stateful": None})["stateful"] is False
+    with pytest.raises(marshmallow.ValidationError) as caught:
+        RunAgentSchema().load(body | {"stateful": value})
+    assert caught.value.messages == {"stateful": ["Not a valid boolean."]}
