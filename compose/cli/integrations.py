@@ -26,7 +26,7 @@ from compose.cli.keys import operator_name, split_names
 from compose.operator_error import OperatorError
 from compose.stack_connection import open_services
 from shared.domain.access.integration import IntegrationAction, IntegrationStatus
-from shared.errors import BucketError, IllegalMove, IntegrationIncomplete
+from shared.errors import BucketError, IllegalMove, IntegrationIncomplete, RequestError, ValidationFailed
 
 _LIST_PAGE: Final = 500
 
@@ -174,17 +174,18 @@ def _print_json(view: dict[str, Any]) -> None:
 
 @contextmanager
 def _service(data: Path) -> Iterator[IntegrationService]:
+    command = click.get_current_context().info_name
     try:
         with open_services(data) as services:
             services.database.ensure_indexes()  # the name is unique also before the API has ever started
             yield AuditedIntegrationService(services, operator_name())
     except BucketError as error:
-        console.print_failure("integrations", OperatorError(error.message, fix=_fix_of(error)))
+        console.print_failure("integrations", OperatorError(error.message, fix=_fix_of(error, command)))
         sys.exit(1)
 
 
-def _fix_of(error: BucketError) -> str:
-    """Return what a person can do about a refused command."""
+def _fix_of(error: BucketError, command: str | None) -> str:
+    """Return what a person can do about a refused ``command``."""
     match error:
         case OperatorError():
             return error.fix
@@ -192,4 +193,9 @@ def _fix_of(error: BucketError) -> str:
             return "bucketd integrations checklist ID shows the items; with --done NAME,NAME it ticks them off"
         case IllegalMove():
             return "bucketd integrations show ID shows how far it is"
-    return "bucketd integrations list shows those there are"
+        case ValidationFailed():
+            hint = "ID shows the items" if command == "checklist" else "--help shows the options"
+            return f"bucketd integrations {command} {hint}"
+        case RequestError():
+            return "bucketd integrations list shows those there are"
+    return "bucketd doctor checks the servers"

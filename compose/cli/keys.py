@@ -24,9 +24,11 @@ from compose.operator_error import OperatorError
 from compose.stack_connection import open_services
 from shared.domain.access.caller import Role
 from shared.domain.access.key_format import KEY_ID_PATTERN
-from shared.errors import BucketError
+from shared.errors import BucketError, RequestError, ValidationFailed
 
 _LIST_PAGE: Final = 500
+_OPTIONS: Final = {"expires_in_days": "expires-days"}
+"""The options of another name than the member of the body that they fill."""
 
 
 @click.group()
@@ -145,7 +147,7 @@ def _load(schema: Any, body: dict[str, Any]) -> Any:
         return schema.load({name: value for name, value in body.items() if value is not None})
     except ValidationError as error:
         faults = error.messages.items() if isinstance(error.messages, dict) else [("options", error.messages)]
-        lines = [f"--{str(name).replace('_', '-')}: {_flat(fault)}" for name, fault in faults]
+        lines = [f"--{_OPTIONS.get(name, str(name).replace('_', '-'))}: {_flat(fault)}" for name, fault in faults]
         raise OperatorError("an option is wrong", fix="\n".join(lines)) from error
 
 
@@ -183,6 +185,17 @@ def _key_service(data: Path) -> Iterator[KeyService]:
         with open_services(data) as services:
             yield AuditedKeyService(services, operator_name())
     except BucketError as error:
-        fix = error.fix if isinstance(error, OperatorError) else "bucketd keys list shows those there are"
-        console.print_failure("keys", OperatorError(error.message, fix=fix))
+        console.print_failure("keys", OperatorError(error.message, fix=_fix_of(error)))
         sys.exit(1)
+
+
+def _fix_of(error: BucketError) -> str:
+    """Return what a person can do about a refused command."""
+    match error:
+        case OperatorError():
+            return error.fix
+        case ValidationFailed():  # the options themselves were checked before
+            return "bucketd integrations list shows the integrations there are"
+        case RequestError():
+            return "bucketd keys list shows those there are"
+    return "bucketd doctor checks the servers"

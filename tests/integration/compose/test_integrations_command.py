@@ -87,3 +87,15 @@ def test_a_faulty_request_says_what_is_wrong(services: Services) -> None:
     assert refused.exit_code == 1
     assert "financial_coordinator" in " ".join(refused.output.split())
     assert bucketd(services, "integrations", "show", "itg_0").exit_code == 1
+
+
+def test_a_wrong_command_says_what_shows_the_right_words(services: Services) -> None:
+    integration_id = bucketd_json(services, *REQUEST)["id"]
+    for words, hint in (
+        (("checklist", integration_id, "--done", "data_minimized"), "checklist ID shows the items"),
+        (("checklist", "itg_0", "--done", "data_minimised"), "list shows those there are"),
+        (("review", integration_id, "--comment", "x" * 2_000), "review --help shows the options"),
+    ):
+        refused = bucketd(services, "integrations", *words)
+        assert refused.exit_code == 1
+        assert f"bucketd integrations {hint}" in " ".join(refused.output.split()), refused.output

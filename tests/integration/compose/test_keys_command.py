@@ -102,6 +102,8 @@ def test_a_key_is_made_shown_rotated_and_revoked_and_every_process_learns_it(aut
         (["create", "--role", "boss"], "'boss' is not one of 'reader', 'integrator'"),
         (["create", "--role", "reader", "--integrator", "a b"], "--integrator: must be 1 to 63 letters"),
         (["create", "--role", "reader", "--integrator", "a", "--networks", "here"], "--networks: must be an address"),
+        (["create", "--role", "admin", "--expires-days", "0"], "--expires-days: Must be greater than 0"),
+        (["create", "--role", "admin", "--integration", "nope"], "bucketd integrations list shows the integrations"),
         (["show", "abcdefghijkl"], "key 'abcdefghijkl' was not found"),
         (["revoke", "abcdefghijkl"], "bucketd keys list shows those there are"),
         (["rotate", "abcdefghijkl"], "was not found"),
