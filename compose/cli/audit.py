@@ -61,7 +61,8 @@ def verify_chain(
 ) -> None:
     """Check that nothing in FILE, or without it in the store, was removed, changed, moved or doubled.
 
-    The exit code is 0 if the chain is intact, else 1. An end that was cut off is found only with --head.
+    The exit code is 0 if the chain is intact, else 1, also for a FILE without any event. An end that was cut off is
+    found only with --head.
     """
     if after is not None and from_start:
         raise click.UsageError("give --after or --from-start, not both")
@@ -70,7 +71,7 @@ def verify_chain(
     else:
         with _audit_services(data) as services:
             _sequence(services)
-            report = verify(_stored_records(services), after=after, head=head, from_start=True)
+            report = verify(_stored_records(services), after=after, head=head, from_start=True, may_be_empty=True)
     _print_report(report, as_json=as_json, is_begin_checked=file is None or from_start or after is not None)
     if report.faults:
         sys.exit(1)

@@ -65,16 +65,18 @@ def verify(
     after: str | None = None,
     head: str | None = None,
     from_start: bool = False,
+    may_be_empty: bool = False,
 ) -> ChainReport:
     """Return what is wrong with a chain, record by record; each has a name for the report.
 
     ``after`` is the hash that the chain must follow, ``head`` the one that it must end with; ``from_start`` demands
-    that it begins with the first event of all.
+    that it begins with the first event of all. No record at all is a fault, unless the chain ``may_be_empty``, as that
+    of a new store.
     """
     check = _Verification()
     for name, record in records:
         check.add(name, record)
-    check.finish(after=GENESIS_HASH if from_start else after, head=head)
+    check.finish(after=GENESIS_HASH if from_start else after, head=head, may_be_empty=may_be_empty)
     return check.report
 
 
@@ -133,9 +135,12 @@ class _Verification:
         )
         return True
 
-    def finish(self, *, after: str | None, head: str | None) -> None:
+    def finish(self, *, after: str | None, head: str | None, may_be_empty: bool) -> None:
         """Compare the ends, and report what never came."""
         report = self.report
+        if not report.count and not self._unreadable and not may_be_empty:
+            self._fault("it holds no event, so nothing was verified")
+            return
         gaps = [missing for missing in self._missing if missing]
         for missing in gaps:
             if len(missing) != 1 or not self._unreadable:  # the event of a line that cannot be read was reported

@@ -96,6 +96,15 @@ def test_an_export_verifies_until_it_is_changed(bucketd: Bucketd, key_id: str, t
     bucketd("audit", "verify", str(file), "--head", head, code=1)
 
 
+def test_an_empty_file_is_not_intact_but_a_store_without_events_is(bucketd: Bucketd, tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    assert "no events" in bucketd("audit", "export", str(file)).stderr
+    file.touch()
+    for options in ((), ("--from-start",), ("--after", "0" * 64)):
+        assert "it holds no event" in bucketd("audit", "verify", str(file), *options, code=1).stdout
+    assert "0 events, chain intact" in bucketd("audit", "verify").stdout
+
+
 def test_a_later_export_follows_the_one_before(bucketd: Bucketd, key_id: str, tmp_path: Path) -> None:
     first, later = tmp_path / "first.jsonl", tmp_path / "later.jsonl"
     bucketd("audit", "export", str(first))

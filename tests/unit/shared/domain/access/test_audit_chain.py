@@ -96,6 +96,19 @@ def test_a_missing_end_is_found_by_the_last_hash() -> None:
     assert check([], head=head).faults
 
 
+@pytest.mark.parametrize("demands", [{}, {"from_start": True}, {"after": "f" * 64}, {"head": "f" * 64}])
+def test_a_chain_without_any_event_is_a_fault_unless_it_may_be_empty(demands: dict[str, Any]) -> None:
+    assert check([], **demands).faults == ["it holds no event, so nothing was verified"]
+    [changed] = check([b"nonsense"]).faults
+    assert "line 1 was changed" in changed
+
+
+def test_a_chain_that_may_be_empty_still_ends_with_the_hash_that_is_demanded() -> None:
+    assert check([], from_start=True, may_be_empty=True).faults == []
+    [fault] = check([], head="f" * 64, may_be_empty=True).faults
+    assert "later ones were removed" in fault
+
+
 def test_a_reader_can_compute_a_hash_by_hand() -> None:
     """The rule that docs/audit.md states, for verifiers in other languages."""
     view = event_view(1, AuditEvent(NOW, "key.create", Outcome.OK, "key:é"))
