@@ -15,10 +15,11 @@ import structlog
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 
-from shared.domain.access.api_key import INTEGRATOR_PATTERN, ApiKey
+from shared.domain.access.api_key import ApiKey
 from shared.domain.access.caller import Role
 from shared.domain.access.key_format import without_secrets
 from shared.errors import KeyNotFound, OutcomeUnknown, Unavailable
+from shared.ids import INTEGRATOR_PATTERN
 from shared.store.database import Database, db_call
 
 _Document = dict[str, Any]
