@@ -59,7 +59,7 @@ def run_selftest(url: str, logs: Path, on_poll: Callable[[], None], *, key: str 
             waited = f"was still {poll['status']} after {time.monotonic() - began:.0f} s and was cancelled"
             return f"The self-test run {waited}: the workers are busy with earlier runs. If there are none, {fix}."
     except _NotTaken as reason:
-        return f"No self-test was made: {reason}"
+        return f"No self-test was made: {reason}."
     except (OSError, ValueError, LookupError) as error:
         raise OperatorError(f"the self-test run could not be made: {error}", fix=fix) from error
     result = poll.get("result")

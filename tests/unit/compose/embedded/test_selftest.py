@@ -44,7 +44,7 @@ def url() -> Iterator[str]:
 def test_a_stack_whose_settings_refuse_the_run_starts_all_the_same(url: str, status: int) -> None:
     """By a quota that is used up, or where only approved integrations may submit."""
     sentence = run_selftest(f"{url}/{status}", Path("logs"), lambda: None, key="bkt_any")
-    assert sentence == f"No self-test was made: refused with {status}"
+    assert sentence == f"No self-test was made: refused with {status}."
 
 
 def test_any_other_error_stops_the_start(url: str) -> None:
