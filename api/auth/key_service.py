@@ -84,6 +84,7 @@ class KeyService:
         return {
             "id": key.id,
             "name": key.name,
+            "owner": key.owner,
             "role": str(key.role),
             "integrator": key.integrator,
             "status": self._status(key),

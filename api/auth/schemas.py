@@ -32,6 +32,11 @@ class NewKeySchema(BodySchema):
     IS_STRICT = True
 
     name = fields.Str(load_default="", validate=validate.Length(max=100))
+    owner = fields.Str(
+        load_default="",
+        validate=validate.Length(max=100),
+        metadata={"description": "who answers for the key: a person or a team"},
+    )
     role = fields.Str(required=True, validate=validate.OneOf([str(role) for role in Role]))
     integrator = fields.Str(
         validate=validate.Regexp(
@@ -98,6 +103,7 @@ def key_request(values: Any) -> KeyRequest:
         role=Role(values["role"]),
         integrator=values.get("integrator", PUBLIC_INTEGRATOR),
         name=values["name"],
+        owner=values["owner"],
         expires_in=life,
         baskets=None if values.get("baskets") is None else tuple(values["baskets"]),
         networks=None if networks is None else tuple(map(parse_network, networks)),

@@ -47,6 +47,7 @@ _TRUE: Final[JsonObject] = {"type": "boolean", "enum": [True]}
 _RECORD: Final[dict[str, JsonObject]] = {
     "id": described(KEY_ID, "no secret: it stands in the key, in logs and in the audit"),
     "name": STRING,
+    "owner": described(STRING, "who answers for it: a person or a team"),
     "role": _ROLE,
     "integrator": STRING,
     "status": enum_of("active", "expired", "revoked"),

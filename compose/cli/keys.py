@@ -43,6 +43,7 @@ keys.add_command(rotate_data)
 @click.option("--role", type=click.Choice([str(role) for role in Role]), required=True, help="What the key permits.")
 @click.option("--integrator", metavar="NAME", help="The system whose runs it sees; an admin's may leave it out.")
 @click.option("--name", default="", help="What the key is for.")
+@click.option("--owner", default="", help="Who answers for it: a person or a team.")
 @click.option("--expires-days", type=float, help="Its life in days; 90 by default.")
 @click.option("--baskets", help="The only baskets that it may run, separated by commas.")
 @click.option("--networks", help="The only addresses that it is valid from, separated by commas.")
@@ -56,6 +57,7 @@ def create(*, as_json: bool, data: Path, **options: Any) -> None:
         "role": options["role"],
         "integrator": options["integrator"],
         "name": options["name"],
+        "owner": options["owner"],
         "expires_in_days": options["expires_days"],
         "baskets": split_names(options["baskets"]),
         "networks": split_names(options["networks"]),

@@ -35,6 +35,8 @@ class ApiKey:
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
     replaced_by: str | None = None
+    owner: str = ""
+    """Who answers for it: a person or a team."""
 
     def is_valid_at(self, now: datetime) -> bool:
         """Return whether the key is neither revoked nor expired."""
@@ -67,6 +69,7 @@ class KeyRequest:
     networks: tuple[IPv4Network | IPv6Network, ...] | None = None
     payloads: bool = False
     integration: str | None = None
+    owner: str = ""
 
 
 def issue_key(request: KeyRequest, now: datetime, created_by: str, pepper: bytes) -> tuple[str, ApiKey]:
@@ -79,6 +82,7 @@ def issue_key(request: KeyRequest, now: datetime, created_by: str, pepper: bytes
         salt=salt,
         pepper_id=pepper_id_of(pepper),
         name=request.name,
+        owner=request.owner,
         role=request.role,
         integrator=request.integrator,
         created_at=now,
@@ -98,6 +102,7 @@ def issue_successor(key: ApiKey, now: datetime, created_by: str, pepper: bytes) 
         role=key.role,
         integrator=key.integrator,
         name=key.name,
+        owner=key.owner,
         expires_in=key.expires_at - key.created_at,
         baskets=key.baskets,
         networks=key.networks,

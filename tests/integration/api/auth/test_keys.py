@@ -169,6 +169,7 @@ def test_a_key_is_made_by_an_admin_and_shown_once(api: Api) -> None:
         "role": "integrator",
         "integrator": "globex",
         "name": "nightly",
+        "owner": "the data team",
         "expires_in_s": 60,
         "baskets": ["working_test"],
     }
@@ -179,6 +180,8 @@ def test_a_key_is_made_by_an_admin_and_shown_once(api: Api) -> None:
         "integrator", "globex", "nightly", "active",
     )  # fmt: skip
     assert api.call("GET", "/me", text).json["integrator"] == "globex"
+    successor = api.as_admin("POST", f"/keys/{view['id']}/rotate", json={}).json
+    assert view["owner"] == successor["owner"] == "the data team"
     listing = api.as_admin("GET", "/keys")
     assert view["id"] in {each["id"] for each in listing.json["keys"]}
     shown = listing.get_data(as_text=True) + api.as_admin("GET", f"/keys/{view['id']}").get_data(as_text=True)
