@@ -165,7 +165,8 @@ class BatchRunner:
         others: list[_PrefetchedMessage] = []
         deferred: list[_PrefetchedMessage] = []
         for message in _without_doubles(messages):
-            record = loaded.pop(message.execution_id, None)  # of two steps of one run the second is run alone
+            # Of two steps of one run the second is run alone.
+            record = loaded.pop((message.integrator, message.execution_id), None)
             if record is not None and self._may_defer_claim(record.execution, message):
                 claim_later = partial(self._begin_unclaimed, record, message)
                 release_message = partial(self._redeliver, message, record.execution)

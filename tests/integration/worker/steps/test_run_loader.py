@@ -100,6 +100,24 @@ def test_an_agent_that_is_not_idempotent_never_begins_on_a_stale_copy(bench: Wor
     assert not begun
 
 
+@pytest.mark.usefixtures("long_handoff")
+@pytest.mark.parametrize("with_copies", [True, False])
+def test_runs_of_several_integrators_share_their_writes(bench: WorkerHarness, *, with_copies: bool) -> None:
+    runs = [bench.accept("echo", integrator=name) for name in ("acme", "zenith", "acme")]
+    bench.services.publisher.publish_accepted([decision_of(bench, run) for run in runs])
+    if not with_copies:
+        bench.services.redis.flushdb()
+    messages = [replace(bench.message_of(run), integrator=run.integrator) for run in runs]
+    bench.runner()._batch_runner.run(messages)
+    for run in runs:
+        stored = bench.services.store.load(run.integrator, run.id)
+        assert stored is not None
+        assert stored.status is ExecutionStatus.COMPLETED
+    loads = 0 if with_copies else 2
+    assert (bench.batches.calls["load_all"], bench.batches.calls["save_all"]) == (loads, 1)
+    assert (bench.store.calls["load"] - len(runs), bench.store.calls["save"]) == (0, 0)
+
+
 def test_a_copy_of_another_integrator_is_not_used(bench: WorkerHarness) -> None:
     run = accept_and_publish(bench)
     bench.runner().run_message(replace(bench.message_of(run), integrator="other"))
