@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from api.dashboard.route_names import FORMS
+from shared.domain.access.audit_event import UNREADABLE
 
 AUTH_FAILED: Final = "auth.failed"
 AUTH_DENIED: Final = "auth.denied"
@@ -71,7 +72,7 @@ SUBJECT_KINDS: Final = ("key:", "token:", "bucketd", "anonymous", "several")
 
 SESSION_ACTIONS: Final = ("session.create", "session.delete")
 """A log-in to the dashboard, and a log-out."""
-OTHER_ACTIONS: Final = (AUTH_FAILED, AUTH_DENIED, READ_PAYLOAD, *SESSION_ACTIONS)
+OTHER_ACTIONS: Final = (AUTH_FAILED, AUTH_DENIED, READ_PAYLOAD, UNREADABLE, *SESSION_ACTIONS)
 ACTIONS: Final = tuple(sorted({*AUDITED_ROUTES.values(), *OTHER_ACTIONS}))
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -20,6 +20,7 @@ from shared.domain.access.audit_chain import ChainEnd, ChainReport, chained_view
 from shared.domain.access.audit_event import event_view
 from shared.errors import BucketError
 from shared.store.access.audit_store import ChainedEvent
+from shared.telemetry.logging_setup import configure_logging
 
 _BATCHES_MAX: Final = 100_000
 
@@ -27,6 +28,7 @@ _BATCHES_MAX: Final = 100_000
 @click.group()
 def audit() -> None:
     """Export and verify the audit log: who did what."""
+    configure_logging("bucketd", "ERROR", stream=sys.stderr)  # stdout is for what a command is asked for
 
 
 @audit.command()

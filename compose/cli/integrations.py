@@ -27,6 +27,7 @@ from compose.operator_error import OperatorError
 from compose.stack_connection import open_services
 from shared.domain.access.integration import IntegrationAction, IntegrationStatus
 from shared.errors import BucketError, IllegalMove, IntegrationIncomplete, RequestError, ValidationFailed
+from shared.telemetry.logging_setup import configure_logging
 
 _LIST_PAGE: Final = 500
 
@@ -37,6 +38,7 @@ _comment_option = click.option("--comment", help="Why; it stays in the history."
 @click.group()
 def integrations() -> None:
     """Register the systems that may submit, check them, activate and suspend them."""
+    configure_logging("bucketd", "ERROR", stream=sys.stderr)  # stdout is for what a command is asked for
 
 
 @integrations.command("list")

@@ -25,6 +25,7 @@ from compose.stack_connection import open_services
 from shared.domain.access.caller import Role
 from shared.domain.access.key_format import KEY_ID_PATTERN
 from shared.errors import BucketError, RequestError, ValidationFailed
+from shared.telemetry.logging_setup import configure_logging
 
 _LIST_PAGE: Final = 500
 _OPTIONS: Final = {"expires_in_days": "expires-days"}
@@ -34,6 +35,7 @@ _OPTIONS: Final = {"expires_in_days": "expires-days"}
 @click.group()
 def keys() -> None:
     """Make, list, rotate and revoke the keys of callers."""
+    configure_logging("bucketd", "ERROR", stream=sys.stderr)  # stdout is for what a command is asked for
 
 
 keys.add_command(rotate_data)

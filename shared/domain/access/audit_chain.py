@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+UNREADABLE_ERRORS: Final = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
+"""What reading or hashing an event raises if it was changed into something that is none."""
 GENESIS_HASH: Final = "0" * 64
 """The hash before the first event."""
 FAULTS_MAX: Final = 20
@@ -94,7 +96,7 @@ class _Verification:
         """Take the next record of the chain."""
         seq = None if record is None else record.get("seq")
         hashes = () if record is None else tuple(record.get(member) for member in _CHAIN_MEMBERS)
-        if record is None or type(seq) is not int or seq < 1 or not all(isinstance(each, str) for each in hashes):
+        if record is None or type(seq) is not int or seq < 1 or not all(map(_is_hash_text, hashes)):
             self._fault(f"{name} was changed: it is no event of the audit log")
             self._unreadable += 1
             self._is_broken = True
@@ -103,7 +105,7 @@ class _Verification:
         self.report.count += 1
         if self._is_out_of_order(name, seq):
             return
-        is_sound = link_hash(prev_hash, _without_chain(record)) == own_hash
+        is_sound = _has_its_hash(record, prev_hash, own_hash)
         if not is_sound:
             self._fault(f"{name} was changed: event {seq} does not have its hash")
         elif not self._is_broken and prev_hash != self.report.end.hash and self.report.begin is not None:
@@ -143,8 +145,9 @@ class _Verification:
             return
         gaps = [missing for missing in self._missing if missing]
         for missing in gaps:
-            if len(missing) != 1 or not self._unreadable:  # the event of a line that cannot be read was reported
-                last = f" to {missing[-1]}" if len(missing) > 1 else ""
+            count = missing.stop - missing.start  # len() knows no numbers as large as a changed line may have
+            if count != 1 or not self._unreadable:  # the event of a line that cannot be read was reported
+                last = f" to {missing[-1]}" if count > 1 else ""
                 self._fault(f"event {missing[0]}{last} was removed")
         if after is not None and report.begin is not None and report.begin.hash != after:
             self._fault(f"the first event, {report.begin.seq + 1}, does not follow the hash {after}: earlier ones lack")
@@ -154,6 +157,18 @@ class _Verification:
     def _fault(self, sentence: str) -> None:
         if len(self.report.faults) < FAULTS_MAX:
             self.report.faults.append(sentence)
+
+
+def _is_hash_text(value: object) -> bool:
+    return isinstance(value, str) and value.isascii()
+
+
+def _has_its_hash(record: Mapping[str, Any], prev_hash: str, own_hash: str) -> bool:
+    """Return whether the hash of an event is its own; one that has none, as with a NaN, was changed."""
+    try:
+        return link_hash(prev_hash, _without_chain(record)) == own_hash
+    except UNREADABLE_ERRORS:
+        return False
 
 
 def _without_chain(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,13 @@ from enum import StrEnum
 from typing import Any, Final
 
 from shared.domain.access.key_format import without_secrets
+from shared.domain.access.safe_names import is_safe_name
 
 BEGUN_MAX_S: Final = 60.0
 """An event whose write has begun and has not ended for this long, because its process died, ends as ``unknown``."""
+UNREADABLE: Final = "audit.unreadable"
+"""The action of the event that stands for a stored one that cannot be read."""
+_KEPT_IF_READABLE: Final = ("key_id", "integrator", "address", "request_id")
 
 
 class Outcome(StrEnum):
@@ -73,6 +77,24 @@ def event_view(seq: int, event: AuditEvent) -> dict[str, Any]:
     if event.after is not None:
         view["after"] = json.loads(event.after)
     return view
+
+
+def placeholder_event(document: Mapping[str, Any], event_id: object, at: datetime) -> AuditEvent:
+    """Return the event that stands for a stored one that cannot be read, with those of its members that can be.
+
+    ``at`` is its time if its own cannot be read.
+    """
+    own_at = document.get("at")
+    kept = {name: document[name] for name in _KEPT_IF_READABLE if is_safe_name(document.get(name))}
+    subject = document.get("subject")
+    return AuditEvent(
+        at=own_at if isinstance(own_at, datetime) else at,
+        action=UNREADABLE,
+        outcome=Outcome.UNKNOWN,
+        subject=str(subject) if is_safe_name(subject) else "unknown",
+        object=str(event_id) if is_safe_name(str(event_id)) else None,
+        **kept,
+    )
 
 
 def definition_text(definition: Mapping[str, Any]) -> str:

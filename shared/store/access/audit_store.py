@@ -12,12 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
+import structlog
 from bson import ObjectId
 from pymongo.collection import Collection
 
-from shared.domain.access.audit_chain import ChainEnd
-from shared.domain.access.audit_event import AuditEvent, Outcome
+from shared.domain.access.audit_chain import UNREADABLE_ERRORS, ChainEnd, link_hash
+from shared.domain.access.audit_event import AuditEvent, Outcome, event_view, placeholder_event
 from shared.store.database import Database, db_call
+from shared.timestamps import UNIX_EPOCH
 
 OUTBOX: Final = "audit"
 """The field of a run that holds its event until the event is in the chain."""
@@ -100,11 +102,12 @@ class MongoAuditStore:
         """Return at most ``limit`` events after the number ``after``, in their order.
 
         The end of the chain is read first, and nothing after it: so an event that is stored meanwhile is on a later
-        page. A causal session keeps the second read from seeing less than the first.
+        page. A causal session keeps the second read from seeing less than the first. A placeholder stands for an event
+        that cannot be read.
         """
         with db_call(self._database, writes=False), self._database.session() as session:
             last = self._chain.find_one(sort=[("_id", -1)], projection={"hash": 1}, session=session)
-            end = ChainEnd() if last is None else ChainEnd(last["_id"], last["hash"])
+            end = chain_end(last)
             where: _Document = {"_id": {"$gt": after, "$lte": end.seq}}
             if query.integrator is not None:
                 where["integrator"] = str(query.integrator)
@@ -162,6 +165,28 @@ def decode_run_event(run: Mapping[str, Any]) -> AuditEvent:
     return event if acted_on is None else replace(event, after=json.dumps({"execution_id": run["_id"]}))
 
 
+def check_readable(event: AuditEvent) -> AuditEvent:
+    """Return an event; raises one of ``UNREADABLE_ERRORS`` if it cannot be shown or has no hash."""
+    link_hash("", event_view(0, event))
+    return event
+
+
 def decode_chained(document: Mapping[str, Any]) -> ChainedEvent:
-    """Return the event that a document of the chain holds."""
-    return ChainedEvent(document["_id"], decode_event(document), document["prev_hash"], document["hash"])
+    """Return the event that a document of the chain holds; a placeholder, which lacks its hash, if it was changed."""
+    try:
+        event = check_readable(decode_event(document))
+    except UNREADABLE_ERRORS as error:
+        structlog.get_logger().error("an audit event cannot be read", seq=document["_id"], reason=repr(error))
+        event = placeholder_event(document, document.get("event_id"), UNIX_EPOCH)
+    return ChainedEvent(document["_id"], event, _hash_text(document, "prev_hash"), _hash_text(document, "hash"))
+
+
+def chain_end(last: Mapping[str, Any] | None) -> ChainEnd:
+    """Return the end of a chain whose last document is ``last``; None if it has none."""
+    return ChainEnd() if last is None else ChainEnd(last["_id"], _hash_text(last, "hash"))
+
+
+def _hash_text(document: Mapping[str, Any], name: str) -> str:
+    """Return a hash of a document; an empty text, which is nobody's, if it was removed or changed into no text."""
+    value = document.get(name)
+    return value if isinstance(value, str) else ""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -131,3 +132,33 @@ def test_a_store_whose_first_events_were_deleted_is_not_intact(
     bucketd("audit", "verify")
     services.database.collection("audit").delete_one({"_id": 1})
     assert "the first event, 2, does not follow" in bucketd("audit", "verify", code=1).stdout
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"$unset": {"action": ""}},
+        {"$set": {"before": "{bad"}},
+        {"$set": {"after": '{"share": NaN}'}},
+        {"$set": {"before": '"\\ud800"'}},
+        {"$set": {"at": "x"}},
+        {"$set": {"subject": b"x"}},
+        {"$unset": {"hash": "", "prev_hash": ""}},
+    ],
+)
+def test_an_event_that_was_changed_into_none_is_named_and_exported_as_such(
+    bucketd: Bucketd, key_id: str, services: Services, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    file = tmp_path / "audit.jsonl"
+    bucketd("audit", "verify")
+    services.database.collection("audit").update_one({"_id": 3}, changes)
+
+    report = json.loads(bucketd("audit", "verify", "--json", code=1).stdout)
+    assert report["faults"] == ["event 3 of the store was changed: event 3 does not have its hash"]
+    bucketd("audit", "export", str(file))
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [event["seq"] for event in events] == [1, 2, 3]
+    is_hash_gone = "hash" in changes.get("$unset", ())
+    assert events[2]["action"] == ("key.revoke" if is_hash_gone else "audit.unreadable")
+    report = json.loads(bucketd("audit", "verify", str(file), "--json", code=1).stdout)
+    assert report["faults"] == ["line 3 was changed: event 3 does not have its hash"]

@@ -60,6 +60,17 @@ def test_a_sound_chain_has_no_fault_whatever_way_its_lines_are_written() -> None
         (lambda c: [*c[:3], *c[5:]], ["event 4 to 5 was removed"]),
         (lambda c: [*c[:3], edited(c[3], subject="key:y"), *c[4:]], [CHANGED_4]),
         (lambda c: [*c[:3], edited(c[3], note="more"), *c[4:]], [CHANGED_4]),
+        (lambda c: [*c[:3], edited(c[3], zz=float("nan")), *c[4:]], [CHANGED_4]),
+        (lambda c: [*c[:3], edited(c[3], zz="\ud800"), *c[4:]], [CHANGED_4]),
+        (lambda c: [*c[:3], edited(c[3], subject=None, hash=""), *c[4:]], [CHANGED_4]),
+        (
+            lambda c: [*c[:3], edited(c[3], hash="\ud800"), *c[4:]],
+            ["line 4 was changed: it is no event of the audit log"],
+        ),
+        (
+            lambda c: [*c[:7], edited(c[7], seq=10**30)],
+            [f"line 8 was changed: event {10**30} does not have its hash", f"event 8 to {10**30 - 1} was removed"],
+        ),
         (lambda c: [*c[:3], b"{", *c[4:]], ["line 4 was changed: it is no event of the audit log"]),
         (
             lambda c: [*c[:3], rehashed(c[3], subject="key:y"), *c[4:]],
