@@ -4,24 +4,35 @@ Any number of sequencers may run at once, and each may die at any point. The cha
 inserted in order, so of two sequencers that append to the same end one is refused, and reads anew. The ids of events
 are unique too, so an event that is in the chain already, because a sequencer died before it removed the event, is
 refused and only removed.
+
+An event that cannot be read holds no other back: a placeholder is appended for it, and what was stored stays where it
+was, marked in ``audit_pending`` and renamed in a run.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import structlog
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
 from shared import fault_injection
-from shared.domain.access.audit_chain import ChainEnd, link_hash
-from shared.domain.access.audit_event import BEGUN_MAX_S, AuditEvent, Outcome, event_view
-from shared.store.access.audit_store import OUTBOX, decode_event, decode_run_event, encode_event
+from shared.domain.access.audit_chain import UNREADABLE_ERRORS, ChainEnd, link_hash
+from shared.domain.access.audit_event import BEGUN_MAX_S, AuditEvent, Outcome, event_view, placeholder_event
+from shared.store.access.audit_store import (
+    OUTBOX,
+    chain_end,
+    check_readable,
+    decode_event,
+    decode_run_event,
+    encode_event,
+)
 from shared.store.database import Database, db_call
 
 BATCH_MAX: Final = 500
@@ -29,17 +40,24 @@ _ATTEMPTS_MAX: Final = 20
 _RETRY_WITHIN_S: Final = 0.02
 _BEGUN_MAX: Final = timedelta(seconds=BEGUN_MAX_S)
 _DUPLICATE_KEY: Final = 11000
+_MARK: Final = "unreadable"
+"""The field of an event in ``audit_pending`` that cannot be read, and for which a placeholder is in the chain."""
+_UNREADABLE_OUTBOX: Final = "audit_unreadable"
 
 _Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """An event that has no number yet; ``collection`` is where it waits."""
+    """An event that has no number yet; ``collection`` is where it waits.
+
+    ``unreadable`` is the reason why it cannot be read, if ``event`` is a placeholder.
+    """
 
     event_id: str
     event: AuditEvent
     collection: str
+    unreadable: str | None = None
 
 
 class AuditSequencer:
@@ -67,7 +85,8 @@ class AuditSequencer:
 
     def _read_waiting(self, now: datetime) -> Sequence[_Waiting]:
         """Return the oldest events that wait, in the order of their times."""
-        is_over = {"$or": [{"outcome": {"$type": "string"}}, {"at": {"$lt": now - _BEGUN_MAX}}]}
+        is_late = [{"at": {"$lt": now - _BEGUN_MAX}}, {"at": {"$not": {"$type": "date"}}}]
+        is_over = {"$or": [{"outcome": {"$ne": None}}, *is_late], _MARK: {"$exists": False}}
         with db_call(self._database, writes=False):
             pending = list(self._collection("audit_pending").find(is_over).sort("_id", 1).limit(BATCH_MAX))
             outbox = self._collection("executions").find(
@@ -77,9 +96,9 @@ class AuditSequencer:
         if overdue := [each["_id"] for each in pending if each.get("outcome") is None]:
             self._give_up(overdue)
             return self._read_waiting(now)
-        waiting = [_Waiting(each["_id"], decode_event(each), "audit_pending") for each in pending]
-        waiting += [_Waiting(each["_id"], decode_run_event(each), "executions") for each in runs]
-        return sorted(waiting, key=lambda each: (each.event.at, each.event_id))
+        waiting = [_decode(each, decode_event, "audit_pending", now) for each in pending]
+        waiting += [_decode(each, decode_run_event, "executions", now) for each in runs]
+        return sorted(waiting, key=lambda each: (each.event.at, str(each.event_id)))
 
     def _give_up(self, event_ids: Sequence[str]) -> None:
         """End what began long ago as ``unknown``, where it waits: its process then finds that it comes too late."""
@@ -103,9 +122,8 @@ class AuditSequencer:
         """Insert the events after the end of the chain; False if another sequencer was faster with any of them."""
         with db_call(self._database):
             last = self._collection("audit").find_one(sort=[("_id", -1)], projection={"hash": 1})
-            end = ChainEnd() if last is None else ChainEnd(last["_id"], last["hash"])
             try:
-                self._collection("audit").insert_many(_link(end, waiting), ordered=True)
+                self._collection("audit").insert_many(_link(chain_end(last), waiting), ordered=True)
             except BulkWriteError as failed:
                 if any(error["code"] != _DUPLICATE_KEY for error in _write_errors(failed)):
                     raise
@@ -118,19 +136,40 @@ class AuditSequencer:
             return {each["event_id"] for each in found}
 
     def _remove(self, waiting: Sequence[_Waiting]) -> None:
-        """Remove the events that are in the chain from where they waited."""
+        """Remove the events that are in the chain from where they waited; keep what cannot be read, out of the way."""
         chained = self._find_chained([each.event_id for each in waiting])
-        ids: dict[str, list[str]] = {"audit_pending": [], "executions": []}
-        for each in waiting:
-            if each.event_id in chained:
-                ids[each.collection].append(each.event_id)
+        done = [each for each in waiting if each.event_id in chained]
         with db_call(self._database):
-            if ids["audit_pending"]:
-                self._collection("audit_pending").delete_many({"_id": {"$in": ids["audit_pending"]}})
-            if ids["executions"]:
-                self._collection("executions").update_many(
-                    {"_id": {"$in": ids["executions"]}}, {"$unset": {OUTBOX: ""}}
-                )
+            if ids := _ids_in(done, "audit_pending", is_readable=True):
+                self._collection("audit_pending").delete_many({"_id": {"$in": ids}})
+            if ids := _ids_in(done, "audit_pending", is_readable=False):
+                self._collection("audit_pending").update_many({"_id": {"$in": ids}}, {"$set": {_MARK: True}})
+            if ids := _ids_in(done, "executions", is_readable=True):
+                self._collection("executions").update_many({"_id": {"$in": ids}}, {"$unset": {OUTBOX: ""}})
+            if ids := _ids_in(done, "executions", is_readable=False):
+                renamed = {"$rename": {OUTBOX: _UNREADABLE_OUTBOX}}
+                self._collection("executions").update_many({"_id": {"$in": ids}}, renamed)
+        for each in done:
+            if each.unreadable is not None:
+                structlog.get_logger().error(
+                    "an audit event cannot be read; a placeholder is in the log, and it stays where it was stored",
+                    event_id=str(each.event_id), collection=each.collection, reason=each.unreadable,
+                )  # fmt: skip
+
+
+def _decode(document: _Document, decode: Callable[[_Document], AuditEvent], collection: str, now: datetime) -> _Waiting:
+    """Return the event that waits in a document, or a placeholder for one that cannot be read or hashed."""
+    try:
+        return _Waiting(document["_id"], check_readable(decode(document)), collection)
+    except UNREADABLE_ERRORS as error:
+        outbox = document.get(OUTBOX)
+        members = {"at": document.get("created_at")} | document | (outbox if isinstance(outbox, dict) else {})
+        return _Waiting(document["_id"], placeholder_event(members, document["_id"], now), collection, repr(error))
+
+
+def _ids_in(waiting: Sequence[_Waiting], collection: str, *, is_readable: bool) -> list[str]:
+    found = [each for each in waiting if each.collection == collection and (each.unreadable is None) is is_readable]
+    return [each.event_id for each in found]
 
 
 def _link(end: ChainEnd, waiting: Sequence[_Waiting]) -> list[_Document]:

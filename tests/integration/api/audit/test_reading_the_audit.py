@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from api.audit.routes import encode_since
 from shared.domain.access.audit_event import AuditEvent, Outcome
 from shared.domain.access.caller import Role
 from tests.integration.api.audit.conftest import Api
@@ -104,3 +106,26 @@ def test_a_subject_without_its_kind_is_refused(api: Api) -> None:
     reply = api.send("GET", "/audit?subject=x")
     assert (reply.status_code, reply.get_json()["error_code"]) == (400, "validation_failed")
     assert "key:ID" in reply.get_json()["detail"]
+
+
+@pytest.mark.parametrize("changes", [{"$unset": {"action": ""}}, {"$set": {"before": "{bad"}}, {"$set": {"at": "x"}}])
+def test_an_event_that_cannot_be_read_hides_no_other_and_has_a_placeholder(api: Api, changes: dict[str, Any]) -> None:
+    for number in range(3):
+        add(api, str(number))
+    [_, event, _] = api.events()
+    api.services.database.collection("audit").update_one({"_id": 2}, changes)
+
+    [first, placeholder, last] = api.events()
+    assert (first["object"], last["object"]) == ("0", "2")
+    assert (placeholder["seq"], placeholder["action"], placeholder["outcome"]) == (2, "audit.unreadable", "unknown")
+    assert (placeholder["subject"], placeholder["integrator"]) == (event["subject"], event["integrator"])
+    [placeholder] = api.send("GET", "/audit?limit=1&since=" + encode_since(1)).get_json()["events"]
+    assert placeholder["seq"] == 2
+
+
+def test_an_event_that_cannot_be_read_where_it_waits_stops_no_numbering(api: Api) -> None:
+    pending = {"_id": "req-zz", "at": api.services.clock.now(), "subject": "key:x", "outcome": "ok"}
+    api.services.database.collection("audit_pending").insert_one(pending)
+    add(api, "later")
+    assert [event["object"] for event in api.events()] == ["req-zz", "later"]
+    assert [event["object"] for event in api.events("&action=audit.*")] == ["req-zz"]

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from shared import fault_injection
 from shared.domain.access.audit_chain import chained_view, verify
@@ -116,3 +118,57 @@ def test_an_end_that_comes_after_its_event_was_given_up_is_an_event_of_its_own(
         assert sequencer.sequence(later, 9)
     outcomes = [each.event.outcome for each in store.read_all()]
     assert outcomes == [Outcome.UNKNOWN, Outcome.UNKNOWN, Outcome.OK, Outcome.OK]
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_run"),
+    [
+        ({"$unset": {"action": ""}}, False),
+        ({"$set": {"outcome": "zz"}}, False),
+        ({"$set": {"outcome": 5}}, False),
+        ({"$set": {"before": "{bad"}}, False),
+        ({"$set": {"after": '{"share": NaN}'}}, False),
+        ({"$set": {"at": "x"}, "$unset": {"outcome": ""}}, False),
+        ({"$set": {"audit": "x"}}, True),
+        ({"$unset": {"audit.action": "", "created_at": ""}}, True),
+    ],
+)
+def test_an_event_that_cannot_be_read_holds_no_other_back(
+    database: Database, changes: dict[str, Any], *, is_run: bool
+) -> None:
+    store, sequencer = MongoAuditStore(database), AuditSequencer(database)
+    add(store, 1, NOW - timedelta(seconds=2))
+    broken = AuditEvent(at=NOW - timedelta(seconds=1), action="key.create", outcome=Outcome.OK, subject="key:y")
+    add_run(database, "req-zz") if is_run else store.add(broken, "req-zz")
+    stored = database.collection("executions" if is_run else "audit_pending")
+    stored.update_one({"_id": "req-zz"}, changes)
+    as_it_was = stored.find_one({"_id": "req-zz"}) or {}
+
+    with capture_logs() as lines:
+        assert sequencer.sequence(NOW, 5)
+        add(store, 2)
+        assert sequencer.sequence(NOW, 5)
+
+    assert_sound(list(store.read_all()), {"1", "2", "req-zz"})
+    objects = [each.event.object for each in store.read_all()]
+    assert (objects[0], objects[-1]) == ("1", "2")
+    [placeholder] = [each.event for each in store.read_all() if each.event.object == "req-zz"]
+    assert (placeholder.action, placeholder.outcome) == ("audit.unreadable", Outcome.UNKNOWN)
+    assert [line["event_id"] for line in lines if line["log_level"] == "error"] == ["req-zz"]
+    kept = stored.find_one({"_id": "req-zz"}) or {}
+    if is_run:
+        assert (kept["audit_unreadable"], "audit" in kept) == (as_it_was["audit"], False)
+    else:
+        assert kept | as_it_was | {"outcome": kept["outcome"]} == kept
+
+
+def test_an_end_of_the_chain_without_its_hash_stops_nothing(database: Database) -> None:
+    store, sequencer = MongoAuditStore(database), AuditSequencer(database)
+    add(store, 1)
+    assert sequencer.sequence(NOW, 5)
+    database.collection("audit").update_one({"_id": 1}, {"$unset": {"hash": ""}})
+    add(store, 2)
+    assert sequencer.sequence(NOW, 5)
+    records = [chained_view(event_view(each.seq, each.event), each.prev_hash, each.hash) for each in store.read_all()]
+    report = verify(((f"event {record['seq']}", record) for record in records), from_start=True)
+    assert report.faults == ["event 1 was changed: event 1 does not have its hash"]
