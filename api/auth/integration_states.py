@@ -40,6 +40,7 @@ class IntegrationStates:
         self._lock = threading.Lock()
         self._is_required = is_required
         self._states: dict[str, IntegrationState] = {}
+        self._put_at_s: dict[str, float] = {}
         self._read_at_s: dict[str, float] = {}
         """When those that were not active were last read."""
         self._changes_seen: datetime | None = None
@@ -70,7 +71,23 @@ class IntegrationStates:
         with self._lock:
             known = self._states.get(state.id)
             if known is None or state.version > known.version:
-                self._states[state.id] = state
+                self._states[state.id], self._put_at_s[state.id] = state, self._clock_s()
+
+    def _recheck(self) -> None:
+        """Read all statuses again; they may be older than the known ones, as after a restored backup.
+
+        What was read before the status was last taken over is passed over.
+        """
+        began_at_s, known = self._clock_s(), list(self._states)
+        found = {state.id: state for state in self._store.find_states(known)}
+        with self._lock:
+            for integration_id in known:
+                if began_at_s < self._put_at_s.get(integration_id, -math.inf):
+                    continue
+                if integration_id in found:
+                    self._states[integration_id] = found[integration_id]
+                else:  # it is not there any more, or cannot be read: it is not active
+                    self._states.pop(integration_id, None)
 
     def refresh(self, now: datetime) -> None:
         """Take over what has changed since the last call; ``now`` is the store's time."""
@@ -78,20 +95,16 @@ class IntegrationStates:
             self._changes_seen = None
             return
         since = (self._changes_seen or now) - _OVERLAP
-        for state, changed_at in self._store.states_changed_since(since):
+        for integration_id, state, changed_at in self._store.states_changed_since(since):
             self._changes_seen = max(self._changes_seen or changed_at, changed_at)
-            if state.id in self._states:
+            if state is None:  # it cannot be read, and so not be suspended: it is not active
+                self._states.pop(integration_id, None)
+            elif integration_id in self._states:
                 self.put(state)
         self._changes_seen = max(self._changes_seen or now, now - _OVERLAP)
         if self._clock_s() - self._rechecked_at_s > _RECHECK_AFTER_S:
             self._rechecked_at_s = self._clock_s()
-            known = list(self._states)
-            found = {state.id: state for state in self._store.find_states(known)}
-            for integration_id in known:
-                if integration_id in found:
-                    self.put(found[integration_id])
-                else:  # it is not there any more, or cannot be read: it is not active
-                    self._states.pop(integration_id, None)
+            self._recheck()
 
     def _status_of(self, integration_id: str) -> IntegrationStatus | None:
         state = self._states.get(integration_id)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final
 
+import orjson
 import pymongo
 import structlog
 from pymongo.collection import Collection
@@ -27,8 +29,6 @@ from shared.store.database import Database, db_call
 _Document = dict[str, Any]
 _TOUCH: Final[_Document] = {"$currentDate": {"changed_at": True}}
 """By the server's clock: the caches of all processes ask for what has changed since they last asked."""
-
-_STATE_PROJECTION: Final = {"status": 1, "version": 1, "changed_at": 1}
 
 
 class MongoIntegrationStore:
@@ -68,54 +68,71 @@ class MongoIntegrationStore:
         return saved
 
     def find(self, integration_id: str) -> Integration | None:
-        """Return an integration; None if there is none."""
+        """Return an integration; None if there is none, or none that can be read."""
         with db_call(self._database, writes=False):
             document = self._integrations.find_one({"_id": str(integration_id)})
-        return None if document is None else _decode(document)
+        return None if document is None else _decode_or_none(document)
 
     def get(self, integration_id: str) -> Integration:
-        """Return an integration; raises IntegrationNotFound if there is none."""
+        """Return an integration; raises IntegrationNotFound if there is none, or none that can be read."""
         integration = self.find(integration_id)
         if integration is None:
             raise IntegrationNotFound(
-                f"integration {integration_id[:64]!r} was not found; GET /integrations lists those there are"
+                f"integration {integration_id[:64]!r} was not found, or its record cannot be read; GET /integrations "
+                "lists those there are"
             )
         return integration
 
     def list_page(
         self, limit: int, after: str | None = None, statuses: Sequence[IntegrationStatus] = ()
     ) -> Sequence[Integration]:
-        """Return at most ``limit`` integrations sorted by name, beginning after the name ``after``."""
+        """Return at most ``limit`` integrations sorted by name, beginning after the name ``after``.
+
+        One that cannot be read is left out, as its keys may not submit.
+        """
         query: _Document = {} if after is None else {"name": {"$gt": str(after)}}
         if statuses:
             query["status"] = {"$in": [str(status) for status in statuses]}
-        with db_call(self._database, writes=False):
-            return [_decode(document) for document in self._integrations.find(query).sort("name", 1).limit(limit)]
+        found = self._integrations.find(query, batch_size=limit).sort("name", 1)
+        with db_call(self._database, writes=False), found:
+            readable = (each for document in found if (each := _decode_or_none(document)) is not None)
+            return list(islice(readable, limit))
 
-    def states_changed_since(self, moment: datetime) -> Sequence[tuple[IntegrationState, datetime]]:
-        """Return the state of each integration that was changed at ``moment`` or later and can be read, and when."""
+    def states_changed_since(self, moment: datetime) -> Sequence[tuple[str, IntegrationState | None, datetime]]:
+        """Return the id of each integration that was changed at ``moment`` or later, its state, and when.
+
+        The state is None for one that cannot be read.
+        """
         query = {"changed_at": {"$gte": moment}}
         with db_call(self._database, writes=False):
-            found = list(self._integrations.find(query, _STATE_PROJECTION).sort("changed_at", pymongo.ASCENDING))
-        return [(state, document["changed_at"]) for document in found if (state := _decode_state(document)) is not None]
+            found = list(self._integrations.find(query).sort("changed_at", pymongo.ASCENDING))
+        return [(document["_id"], _decode_state(document), document["changed_at"]) for document in found]
 
     def find_states(self, integration_ids: Sequence[str]) -> Sequence[IntegrationState]:
         """Return the state of each of the integrations that there are and can be read."""
         query = {"_id": {"$in": [str(integration_id) for integration_id in integration_ids]}}
         with db_call(self._database, writes=False):
-            found = list(self._integrations.find(query, _STATE_PROJECTION))
+            found = list(self._integrations.find(query))
         return [state for document in found if (state := _decode_state(document)) is not None]
 
 
-def _decode_state(document: Mapping[str, Any]) -> IntegrationState | None:
-    """Return the state; None if this version does not know it: it must not hide that others were suspended."""
+def _decode_or_none(document: Mapping[str, Any]) -> Integration | None:
+    """Return the integration; None for one that this version cannot read: it must not hide that others were suspended.
+
+    One that cannot be read cannot be suspended either, so it must not count as active.
+    """
     try:
-        return IntegrationState(document["_id"], IntegrationStatus(document["status"]), document["version"])
-    except (KeyError, ValueError) as error:
+        return _decode(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         structlog.get_logger().error(
-            "the status of an integration cannot be read", integration=document["_id"], reason=repr(error)
+            "an integration cannot be read", integration=str(document["_id"]), reason=repr(error)
         )
         return None
+
+
+def _decode_state(document: Mapping[str, Any]) -> IntegrationState | None:
+    integration = _decode_or_none(document)
+    return None if integration is None else integration.state
 
 
 def _name_taken(integration: Integration) -> IntegrationExists:
@@ -153,6 +170,8 @@ def _encode(integration: Integration) -> _Document:
 
 
 def _decode(document: Mapping[str, Any]) -> Integration:
+    if not isinstance(document["name"], str):
+        raise TypeError("its name is no text")
     return Integration(
         id=document["_id"],
         details=IntegrationDetails(
@@ -160,15 +179,15 @@ def _decode(document: Mapping[str, Any]) -> Integration:
             use_case=document["use_case"],
             data_flow=document["data_flow"],
             contact=document["contact"],
-            volume=bytes(document["volume"]),
+            volume=_json_of(document["volume"]),
             agents=tuple(document["agents"]),
             baskets=tuple(document["baskets"]),
             mapping_url=document["mapping_url"],
         ),
         status=IntegrationStatus(document["status"]),
-        updated_at=document["updated_at"],
+        updated_at=_time_of(document, "updated_at"),
         history=tuple(map(_decode_move, document["history"])),
-        ticks={name: Tick(tick["done"], tick["by"], tick["at"]) for name, tick in document["ticks"].items()},
+        ticks={name: Tick(tick["done"], tick["by"], _time_of(tick, "at")) for name, tick in document["ticks"].items()},
         key_id=document["key_id"],
         pending_key_id=document["pending_key_id"],
         version=document["version"],
@@ -181,6 +200,21 @@ def _decode_move(move: Mapping[str, Any]) -> Move:
         None if move["before"] is None else IntegrationStatus(move["before"]),
         IntegrationStatus(move["after"]),
         move["by"],
-        move["at"],
+        _time_of(move, "at"),
         move["comment"],
     )
+
+
+def _json_of(stored: Any) -> bytes:
+    """Return JSON as it is stored; raises TypeError or ValueError if it is none."""
+    if not isinstance(stored, bytes):
+        raise TypeError(f"{type(stored).__name__} is no JSON")
+    orjson.loads(stored)
+    return stored
+
+
+def _time_of(document: Mapping[str, Any], name: str) -> datetime:
+    value = document[name]
+    if not isinstance(value, datetime):
+        raise TypeError(f"{name} is no time")
+    return value

@@ -99,3 +99,13 @@ def test_a_wrong_command_says_what_shows_the_right_words(services: Services) -> 
         refused = bucketd(services, "integrations", *words)
         assert refused.exit_code == 1
         assert f"bucketd integrations {hint}" in " ".join(refused.output.split()), refused.output
+
+
+def test_one_that_cannot_be_read_is_left_out_of_the_list(services: Services) -> None:
+    broken = bucketd_json(services, *REQUEST)["id"]
+    other = bucketd_json(services, *REQUEST, "--name", "zeta")["id"]
+    services.database.collection("integrations").update_one({"_id": broken}, {"$unset": {"ticks": ""}})
+    listed = bucketd_json(services, "integrations", "list")["integrations"]
+    assert [each["id"] for each in listed] == [other]
+    shown = bucketd(services, "integrations", "show", broken)
+    assert (shown.exit_code, "cannot be read" in " ".join(shown.output.split())) == (1, True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -127,7 +128,7 @@ def test_the_next_look_finds_what_another_process_has_changed(process: Process, 
 def test_a_change_that_was_stored_late_or_at_another_time_is_found(process: Process, database: Database) -> None:
     first, late, stepped = (added(process.store, name, ACTIVE) for name in ("first", "late", "stepped"))
     assert all(map(process.may_submit, (first, late, stepped)))
-    [(_, added_at), *_] = process.store.states_changed_since(NOON - timedelta(days=36_500))
+    [(*_, added_at), *_] = process.store.states_changed_since(NOON - timedelta(days=36_500))
     now = added_at + timedelta(hours=1)
     process.states.refresh(now)
 
@@ -141,3 +142,50 @@ def test_a_change_that_was_stored_late_or_at_another_time_is_found(process: Proc
     process.now_s += 61
     process.states.refresh(now)
     assert not process.may_submit(stepped)
+
+
+@pytest.mark.parametrize(("known", "restored"), [(ACTIVE, SUSPENDED), (SUSPENDED, ACTIVE)])
+def test_after_a_backup_was_restored_the_recheck_takes_over_the_older_status(
+    process: Process, database: Database, known: IntegrationStatus, restored: IntegrationStatus
+) -> None:
+    integration = added(process.store, "acme", restored)
+    backup = database.collection("integrations").find_one({"_id": integration.id}) or {}
+    process.store.save(replace(integration, status=known))
+    assert process.may_submit(integration) is (known is ACTIVE)
+    long_ago = {"changed_at": NOON - timedelta(days=1)}
+    database.collection("integrations").replace_one({"_id": integration.id}, backup | long_ago)
+    process.now_s += 61
+    process.states.refresh(datetime.now(UTC))
+    assert process.may_submit(integration) is (restored is ACTIVE)
+
+
+def test_the_recheck_passes_over_what_it_read_before_a_change_of_this_process(process: Process) -> None:
+    integration = added(process.store, "acme", ACTIVE)
+    assert process.may_submit(integration)
+    find_states = process.store.find_states
+
+    def find_and_suspend(integration_ids: Sequence[str]) -> Sequence[IntegrationState]:
+        found = find_states(integration_ids)
+        process.now_s += 1
+        process.states.put(IntegrationState(integration.id, SUSPENDED, integration.version + 1))
+        process.store.is_away = True
+        return found
+
+    process.now_s += 61
+    process.store.find_states = find_and_suspend  # type: ignore[method-assign]
+    process.states.refresh(NOON)
+    process.store.find_states = find_states  # type: ignore[method-assign]
+    assert not process.may_submit(integration)
+
+
+@pytest.mark.parametrize("touch", [{}, {"$currentDate": {"changed_at": True}}])
+@pytest.mark.parametrize("changes", [{"$unset": {"ticks": ""}}, {"$set": {"volume": b"zz"}}])
+def test_one_that_cannot_be_read_is_not_active(
+    process: Process, database: Database, changes: dict[str, Any], touch: dict[str, Any]
+) -> None:
+    broken, other = added(process.store, "a", ACTIVE), added(process.store, "b", ACTIVE)
+    assert all(map(process.may_submit, (broken, other)))
+    database.collection("integrations").update_one({"_id": broken.id}, changes | touch)
+    process.now_s += 1 if touch else 61
+    process.states.refresh(datetime.now(UTC))
+    assert (process.may_submit(broken), process.may_submit(other)) == (False, True)

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from api.auth.integration_states import IntegrationStates
 from shared import fault_injection
-from shared.domain.access.caller import Role
+from shared.domain.access.caller import Caller, Role
 from shared.domain.access.integration_checklists import CHECKLIST_ITEMS
+from shared.errors import IntegrationInactive
 from tests.integration.api.integrations.conftest import REQUEST, Api
 from tests.waiting import wait_until
 
@@ -244,3 +246,37 @@ def test_a_death_between_key_and_status_leaves_no_usable_key_and_can_be_repeated
 
 def _is_valid_of(key: dict[str, Any], integration_id: str) -> bool:
     return key["integration"] == integration_id and key["status"] == "active"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"$unset": {"ticks": ""}},
+        {"$unset": {"history": ""}},
+        {"$set": {"volume": b"zz"}},
+        {"$set": {"volume": 5}},
+        {"$set": {"status": "weird"}},
+        {"$set": {"updated_at": "x"}},
+        {"$set": {"history": [5]}},
+        {"$set": {"name": 5}},
+        {"$set": {"ticks": ["x"]}},
+    ],
+)
+def test_one_that_cannot_be_read_hides_no_other_and_may_not_submit(api: Api, changes: dict[str, Any]) -> None:
+    ids = [api.registered(name=name) for name in ("a", "c", "d")]
+    broken, _ = api.activated(name="b")
+    api.services.database.collection("integrations").update_one({"_id": broken}, changes)
+
+    first = api.send("GET", "/integrations?limit=2").get_json()
+    second = api.send("GET", f"/integrations?limit=2&cursor={first['next_cursor']}").get_json()
+    assert [each["id"] for each in first["integrations"]] == ids[:2]
+    assert ([each["id"] for each in second["integrations"]], second["next_cursor"]) == (ids[2:], None)
+    replies = [api.send("POST", f"/integrations/{broken}/suspend"), api.send("GET", f"/integrations/{broken}"),
+               api.send("GET", f"/integrations/{broken}/compliance")]  # fmt: skip
+    assert {(reply.status_code, reply.get_json()["error_code"]) for reply in replies} == {
+        (404, "integration_not_found")
+    }
+    restarted = IntegrationStates(api.services.integrations, is_required=False)
+    caller = Caller(Role.INTEGRATOR, "b", "key:x", integration=broken)
+    with pytest.raises(IntegrationInactive):
+        restarted.check_may_start_runs(caller, is_submit=True)
