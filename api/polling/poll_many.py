@@ -134,13 +134,15 @@ class PollManyHandler:
             result.omitted += ids
             return
         added = set()
-        for record in self._services.queries.read_many(scope, ids, result.bytes_left):
+        found = self._services.queries.read_many(scope, ids, result.bytes_left)
+        result.not_found += found.unreadable
+        for record in found.records:
             view = self._reader.render(record)
             if result.changed and len(view) > result.bytes_left:
                 break
             result.changed.append(view)
             added.add(record.execution.id)
-        result.omitted += [run_id for run_id in ids if run_id not in added]
+        result.omitted += [run_id for run_id in ids if run_id not in added and run_id not in found.unreadable]
 
     def _build_response(
         self, result: _PollManyResult, warnings: Sequence[str], selection: FieldSelection, oldest: str | None

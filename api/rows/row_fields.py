@@ -67,7 +67,8 @@ class RowRenderer:
     ) -> Sequence[bytes]:
         """Return a row for each run, with the always included and the selected ``fields`` (None: the usual row).
 
-        ``metadata`` is shown as far as the runs have it. A run that was deleted meanwhile is left out.
+        ``metadata`` is shown as far as the runs have it. A run that was deleted meanwhile, or whose result is asked for
+        and cannot be read, is left out.
         """
         if fields is None:
             if caller.sees_payloads:
@@ -95,7 +96,7 @@ class RowRenderer:
         return self.render(caller, scope, [runs[run_id] for run_id in min_revs if run_id in runs], fields)
 
     def _results(self, scope: Scope, runs: Sequence[Execution]) -> Mapping[str, bytes | None]:
-        """Return the results of the completed runs by id: as JSON, None for a run that was deleted meanwhile."""
+        """Return the results of the completed runs by id: as JSON, None for one that cannot be read or was deleted."""
         results: dict[str, bytes | None] = {}
         bytes_left = RESULTS_BYTES_MAX
         to_read = []
@@ -109,9 +110,16 @@ class RowRenderer:
                 to_read.append(run.id)
             else:
                 results[run.id] = _omitted(run, step_ids)
-        found = self._queries.read_many(scope, to_read, RESULTS_BYTES_MAX + 1) if to_read else ()
-        records = {record.execution.id: record for record in found}
-        return results | {run_id: self._result(scope, run_id, records.get(run_id)) for run_id in to_read}
+        if not to_read:
+            return results
+        found = self._queries.read_many(scope, to_read, RESULTS_BYTES_MAX + 1)
+        records = {record.execution.id: record for record in found.records}
+        results |= dict.fromkeys(found.unreadable)
+        return results | {
+            run_id: self._result(scope, run_id, records.get(run_id))
+            for run_id in to_read
+            if run_id not in found.unreadable
+        }
 
     def _result(self, scope: Scope, run_id: str, record: ExecutionRecord | None) -> bytes | None:
         result = None if record is None else render_result(record)

@@ -1,7 +1,7 @@
 """CPU time of a process and of all its descendants, to the nanosecond; of ended children, to 10 ms.
 
-Of a living process it is read from its CPU clock (clock_getcpuclockid(3)), because /proc counts in ticks of 10 ms, which
-is too coarse for what takes a third of a second.
+Of a living process it is read from its CPU clock (clock_getcpuclockid(3)): /proc counts in ticks of 10 ms, which is too
+coarse for what takes a third of a second.
 """
 
 from __future__ import annotations

@@ -17,10 +17,11 @@ from pymongo.read_concern import ReadConcern
 from shared.domain.execution import ExecutionRecord, Lease
 from shared.domain.lifecycle.decision import Decision
 from shared.store.database import Database, db_call
-from shared.store.executions.documents import READER_PROJECTION, decode_readable, decode_record
+from shared.store.executions.documents import READER_PROJECTION, decode_record
 from shared.store.executions.payload_seal import NO_PAYLOAD_SEAL, PayloadSeal
 from shared.store.executions.updates import decision_filter, decision_update
 from shared.store.executions.write_filters import executions_filter
+from shared.store.readable_documents import decode_readable
 
 _Document = dict[str, Any]
 

@@ -11,7 +11,7 @@ in between, the list leaves the letter out because the run is there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from shared.domain.dead_letter import DeadLetter, DeadLetterKind, DeadLetterPosi
 from shared.domain.execution import ErrorKind, RunError
 from shared.store.database import Database, db_call
 from shared.store.executions.documents import decode_error
+from shared.store.readable_documents import decode_readable, read_whole_page, time_of
 from shared.store.scope_filter import indexed_scope_filter, scope_filter
 from shared.store.server_clock import Clock
 
@@ -51,7 +52,8 @@ class MongoDeadLetterStore:
     ) -> Sequence[DeadLetter]:
         """Return at most ``limit`` dead letters after the position ``after``, the newest finished first.
 
-        Both collections are merged; each is read by its index and no further than one page.
+        Both collections are merged; each is read by its index and no further than one page. One that cannot be read is
+        logged and left out.
         """
         with db_call(self._database, writes=False):
             owners = indexed_scope_filter(self._database, scope)
@@ -72,12 +74,15 @@ class MongoDeadLetterStore:
                 query | {"finished_at": {"$type": "date"}}, _RUN_PROJECTION
             )
         if run is not None:
-            letter = self._with_retries([_run_dead_letter(run)])[0]
+            letters = self._with_retries(list(decode_readable([run], _run_dead_letter)))
+            if not letters:
+                return None
+            letter = letters[0]
             is_letter = "dead_letter" in run or letter.dismissed_at is not None or letter.requeued_as is not None
             return letter if is_letter else None
         with db_call(self._database, writes=False):
             message = self._database.collection("dead_letters").find_one(query)
-        return None if message is None else _message_dead_letter(message)
+        return None if message is None else next(decode_readable([message], _message_dead_letter), None)
 
     def count(self) -> int:
         """Return the number of dead letters of all integrators, by their index."""
@@ -129,10 +134,10 @@ class MongoDeadLetterStore:
         equal_to = {"error.error_code": filters.error_code, "error.agent": filters.agent, "basket_name": filters.basket}
         query = owners | {"dead_letter": True}
         query |= {field: str(value) for field, value in equal_to.items() if value is not None}
-        letters = [_run_dead_letter(each) for each in self._newest("executions", query, limit, after, _RUN_PROJECTION)]
+        letters = self._newest("executions", query, limit, after, _run_dead_letter, projection=_RUN_PROJECTION)
         if filters.agent is None and filters.basket is None and filters.error_code in {None, _MESSAGE_ERROR.error_code}:
             query = scope_filter(scope) | {"dismissed_at": None}
-            letters += map(_message_dead_letter, self._newest("dead_letters", query, limit, after, None))
+            letters += self._newest("dead_letters", query, limit, after, _message_dead_letter)
         return sorted(letters, key=lambda letter: letter.position, reverse=True)[:limit]
 
     def _newest(
@@ -141,15 +146,17 @@ class MongoDeadLetterStore:
         query: _Document,
         limit: int,
         after: DeadLetterPosition | None,
-        projection: _Document | None,
-    ) -> list[_Document]:
+        decode: Callable[[_Document], DeadLetter],
+        *,
+        projection: _Document | None = None,
+    ) -> list[DeadLetter]:
         if after is not None:
             earlier = {"finished_at": {"$lt": after.finished_at}}
             same_time = {"finished_at": after.finished_at, "_id": {"$lt": after.id}}
             query = query | {"$or": [earlier, same_time], "finished_at": {"$lte": after.finished_at}}
         with db_call(self._database, writes=False):
-            cursor = self._database.collection(collection).find(query, projection)
-            return list(cursor.sort([("finished_at", -1), ("_id", -1)]).limit(limit))
+            found = self._database.collection(collection).find(query, projection)
+            return read_whole_page(found.sort([("finished_at", -1), ("_id", -1)]), decode, limit)
 
     def _with_retries(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
         ids = [letter.execution_id for letter in letters if letter.execution_id is not None]
@@ -173,7 +180,7 @@ class MongoDeadLetterStore:
 
 def _run_dead_letter(document: _Document) -> DeadLetter:
     error = decode_error(document.get("error")) or RunError("agent_error", "the run failed", ErrorKind.PERMANENT)
-    run_id, finished_at = document["_id"], document["finished_at"]
+    run_id, finished_at = document["_id"], time_of(document, "finished_at")
     return DeadLetter(
         run_id,
         DeadLetterKind.EXECUTION,
@@ -190,7 +197,7 @@ def _message_dead_letter(document: _Document) -> DeadLetter:
     return DeadLetter(
         document["_id"],
         DeadLetterKind.MESSAGE,
-        document["finished_at"],
+        time_of(document, "finished_at"),
         _MESSAGE_ERROR,
         document["integrator"],
         message=document["message"],

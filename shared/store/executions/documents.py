@@ -6,7 +6,7 @@ field name or an operator. ``steps`` is a map by step id, whose pattern is safe 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import datetime
 from functools import lru_cache
@@ -15,7 +15,6 @@ from typing import Any, Final, TypeVar
 
 import bson
 import orjson
-import structlog
 from bson import Timestamp
 from bson.codec_options import CodecOptions
 from bson.errors import BSONError
@@ -51,6 +50,9 @@ _PLAIN_FIELDS: Final = (
     "queued_at", "started_at", "finished_at", "erased_at", "version", "rev",
 )  # fmt: skip
 _EVENT_FIELDS: Final = tuple(field.name for field in fields(LogEvent))
+_TIMES: Final = (
+    "created_at", "run_after", "start_deadline", "deadline", "queued_at", "started_at", "finished_at", "erased_at",
+)  # fmt: skip
 _STEP_FIELDS: Final = tuple(field.name for field in fields(Step) if field.name not in {"id", "status", "error"})
 
 
@@ -124,19 +126,28 @@ def decode_execution(document: dict[str, Any]) -> Execution:
     )
 
 
+def decode_row(document: dict[str, Any]) -> Execution:
+    """Return the execution that ``document`` holds, as :func:`decode_execution`; raises TypeError if it has no times.
+
+    Only what shows a run needs that: a decision must not fail by a field that it does not use.
+    """
+    execution = decode_execution(document)
+    check_times(execution)
+    return execution
+
+
+def check_times(execution: Execution) -> None:
+    """Raise TypeError if a time of an execution is none."""
+    for name in _TIMES:
+        value = getattr(execution, name)
+        if value is not None and not isinstance(value, datetime):
+            raise TypeError(f"{name} is no time")
+
+
 def decode_record(document: dict[str, Any]) -> ExecutionRecord:
     """Return the execution that ``document`` holds, with its log lines and the outputs that are stored in it."""
     events = tuple(LogEvent(**element) for element in document.get("events", ()))
     return ExecutionRecord(decode_execution(document), events, document.get("lines", 0), document.get("outputs", {}))
-
-
-def decode_readable(documents: Iterable[dict[str, Any]], decode: Callable[[dict[str, Any]], T]) -> Iterator[T]:
-    """Yield what ``decode`` makes of each document; one that cannot be decoded is logged and keeps no other back."""
-    for document in documents:
-        try:
-            yield decode(document)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            structlog.get_logger().exception("an execution cannot be read", execution_id=str(document.get("_id")))
 
 
 def encode_event(event: LogEvent) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ from pymongo.errors import BulkWriteError
 from shared.domain.access.caller import Scope
 from shared.domain.execution import Execution, ExecutionRecord
 from shared.domain.lifecycle.decision import Decision
-from shared.domain.list_query import ListOrder, ListPosition, ListQuery, ListRow
+from shared.domain.list_query import ListPosition, ListQuery, ListRow
 from shared.domain.status import ExecutionStatus
 from shared.errors import BucketError, NotStorable, OutcomeUnknown, Unavailable
 from shared.store.database import Database, db_call, full_batch_size
@@ -22,26 +21,24 @@ from shared.store.executions.documents import (
     LIST_PROJECTION,
     READER_PROJECTION,
     ROW_PROJECTION,
+    check_times,
     decode_execution,
     decode_record,
+    decode_row,
     new_document,
 )
 from shared.store.executions.payload_seal import NO_PAYLOAD_SEAL, PayloadSeal
 from shared.store.executions.store import IDEMPOTENCY_KEY_TTL, MongoExecutionStore
 from shared.store.executions.write_filters import execution_filter, executions_filter
+from shared.store.list_filter import SORT_BY_ORDER, list_filter
+from shared.store.readable_documents import decode_readable, read_whole_page, time_of
 from shared.store.scope_filter import indexed_scope_filter, scope_filter
 from shared.store.server_clock import Clock
 
-_SORT_BY_ORDER: Final = {
-    ListOrder.NEWEST: ("created_at", -1),
-    ListOrder.OLDEST: ("created_at", 1),
-    ListOrder.UPDATED: ("updated_at", 1),
-}
 _CURSOR_BATCH_SIZE: Final = 20
 _LOGS_BATCH_SIZE: Final = 50
 _INSERT_EXTRA_S: Final = 0.001
-_MS: Final = timedelta(milliseconds=1)
-_LATEST_MOMENT: Final = datetime.max.replace(tzinfo=UTC) - _MS  # nothing was created in the millisecond after it
+_FINAL: Final = {str(status) for status in ExecutionStatus if status.is_final}
 
 _Document = dict[str, Any]
 
@@ -51,12 +48,21 @@ class RevisionComparison:
     """Executions compared with the revisions that a caller has; unchanged ones are only counted.
 
     ``live`` are the first unchanged executions that are not done, in the order of the request, ``live_max`` at most.
+    ``missing`` are also those that have changed into something that cannot be read.
     """
 
     changed: Sequence[Execution]
     live: Sequence[Execution]
     unchanged: int
     missing: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBatch:
+    """Complete executions, and the ids of those that were to be among them and cannot be read."""
+
+    records: Sequence[ExecutionRecord]
+    unreadable: Sequence[str]
 
 
 class MongoExecutionQueries:
@@ -82,15 +88,19 @@ class MongoExecutionQueries:
         """Return at most ``limit`` executions of ``query`` after the position ``after``, in the order of the query.
 
         Here and in :meth:`compare_revisions` they have no ``input``, and ``metadata`` only if it is asked for. mongod
-        chooses the index that serves the filters best, by trying.
+        chooses the index that serves the filters best, by trying. One that cannot be read is logged and left out, and
+        the page is as long as without it.
         """
-        field, direction = _SORT_BY_ORDER[query.order]
+        field, direction = SORT_BY_ORDER[query.order]
+        projection = ROW_PROJECTION if with_metadata else LIST_PROJECTION
+
+        def to_row(row: _Document) -> ListRow:
+            return ListRow(decode_row(row), ListPosition(time_of(row, field), row["_id"]))
+
         with db_call(self._database, writes=False):
             matching = list_filter(indexed_scope_filter(self._database, scope), query, after)
-            projection = ROW_PROJECTION if with_metadata else LIST_PROJECTION
-            cursor = self._database.collection("executions").find(matching, projection)
-            rows = list(cursor.sort([(field, direction), ("_id", direction)]).limit(limit).batch_size(limit))
-        return [ListRow(decode_execution(row), ListPosition(row[field], row["_id"])) for row in rows]
+            found = self._database.collection("executions").find(matching, projection)
+            return read_whole_page(found.sort([(field, direction), ("_id", direction)]), to_row, limit)
 
     def compare_revisions(
         self, scope: Scope, revs: Mapping[str, int | None], live_max: int, *, causal: bool = False
@@ -105,19 +115,19 @@ class MongoExecutionQueries:
             cursor = self._database.collection("executions").find(query, LIST_PROJECTION, session=session)
             by_id = {row["_id"]: row for row in cursor.batch_size(full_batch_size(revs))}
         rows = [by_id[each] for each in revs if each in by_id]
-        changed = [row for row in rows if row["rev"] != revs[row["_id"]]]
-        unchanged = [row for row in rows if row["rev"] == revs[row["_id"]]]
-        live = islice((row for row in unchanged if not ExecutionStatus(row["status"]).is_final), live_max)
-        missing = [each for each in revs if each not in by_id]
-        return RevisionComparison(
-            [decode_execution(row) for row in changed], [decode_execution(row) for row in live], len(unchanged), missing
-        )
+        changed_ids = {row["_id"] for row in rows if row.get("rev") != revs[row["_id"]]}
+        changed = list(decode_readable((row for row in rows if row["_id"] in changed_ids), decode_row))
+        unchanged = [row for row in rows if row["_id"] not in changed_ids]
+        live = islice(decode_readable((row for row in unchanged if row["status"] not in _FINAL), decode_row), live_max)
+        unreadable_ids = changed_ids - {run.id for run in changed}
+        missing = [each for each in revs if each not in by_id or each in unreadable_ids]
+        return RevisionComparison(changed, list(live), len(unchanged), missing)
 
     def read_rows(self, scope: Scope, min_revs: Mapping[str, int]) -> Mapping[str, Execution]:
         """Return executions by id, without ``input`` and outputs, none of an older revision than ``min_revs`` has.
 
         What is missing or older is read again in a causal session: a primary that was just elected serves older
-        majority data for a moment. What is still missing was deleted.
+        majority data for a moment. What is still missing was deleted, or cannot be read.
         """
         rows = self._read_rows(scope, min_revs)
         lagging = [each for each, rev in min_revs.items() if each not in rows or rows[each].rev < rev]
@@ -129,24 +139,34 @@ class MongoExecutionQueries:
         query = executions_filter(scope, ids)
         with db_call(self._database, writes=False), self._database.read_session(query, causal=causal) as session:
             cursor = self._database.collection("executions").find(query, ROW_PROJECTION, session=session)
-            return {each.id: each for each in map(decode_execution, cursor.batch_size(full_batch_size(ids)))}
+            rows = list(cursor.batch_size(full_batch_size(ids)))
+        return {each.id: each for each in decode_readable(rows, decode_row)}
 
-    def read_many(self, scope: Scope, ids: Collection[str], bytes_max: int) -> Sequence[ExecutionRecord]:
+    def read_many(self, scope: Scope, ids: Collection[str], bytes_max: int) -> RecordBatch:
         """Return the complete executions of ``ids``, without large outputs; stop once ``bytes_max`` have been read.
 
         At least one is returned if any exists; the caller can request the rest again. They are read a few at a time, so
         that memory holds no more.
         """
         records: list[ExecutionRecord] = []
+        read_ids: list[str] = []
         with db_call(self._database, writes=False):
             cursor = self._database.collection("executions").find(executions_filter(scope, ids), READER_PROJECTION)
             with cursor.batch_size(_CURSOR_BATCH_SIZE):
                 for document in cursor:
-                    records.append(decode_record(self._seal.open_document(document)))
-                    bytes_max -= sum(map(len, records[-1].outputs.values()))
+                    read_ids.append(document["_id"])
+                    for record in decode_readable([document], self._open_record):
+                        records.append(record)
+                        bytes_max -= sum(map(len, record.outputs.values()))
                     if bytes_max <= 0:
                         break
-        return records
+        readable = {record.execution.id for record in records}
+        return RecordBatch(records, [each for each in read_ids if each not in readable])
+
+    def _open_record(self, document: _Document) -> ExecutionRecord:
+        record = decode_record(self._seal.open_document(document))
+        check_times(record.execution)
+        return record
 
     def read_newest(self, scope: Scope, limit: int, lines_max: int) -> Sequence[ExecutionRecord]:
         """Return the newest executions of ``scope`` with their log lines, without outputs.
@@ -161,9 +181,11 @@ class MongoExecutionQueries:
             order = [("_id", -1)] if scope is None else [("created_at", -1), ("_id", -1)]
             cursor = executions.find(scope_filter(scope) | {"status": {"$exists": True}}, projection).sort(order)
             with cursor.limit(limit).batch_size(_LOGS_BATCH_SIZE):
-                for document in cursor:
-                    records.append(decode_record(self._seal.open_document(document, strict=False)))
-                    lines_max -= len(records[-1].events)
+                for record in decode_readable(
+                    cursor, lambda document: decode_record(self._seal.open_document(document, strict=False))
+                ):
+                    records.append(record)
+                    lines_max -= len(record.events)
                     if lines_max <= 0:
                         break
         return records
@@ -243,50 +265,3 @@ class MongoExecutionQueries:
             except BucketError as error:
                 outcomes[run.id] = error
         return outcomes
-
-
-def list_filter(owners: _Document, query: ListQuery, after: ListPosition | None) -> _Document:
-    """Build the filter of a page; a caller's value is always a plain string or time, never an operator."""
-    equal_to = {
-        "basket_name": query.basket,
-        "tags": query.tag,
-        "request_id": query.request_id,
-        "retry_of": query.retry_of,
-        "reference": query.reference,
-        "error.error_code": query.error_code,
-    }
-    conditions: _Document = owners | {"status": {"$exists": True}}
-    conditions |= {field: str(value) for field, value in equal_to.items() if value is not None}
-    if query.only_dead_letters:
-        conditions["dead_letter"] = True
-    if query.statuses:
-        conditions["status"] = {"$in": [str(status) for status in query.statuses]}
-    if query.idempotency_keys is not None:
-        conditions["idempotency.key"] = {"$in": [str(key) for key in query.idempotency_keys]}
-    if query.tag is not None:
-        conditions["tags.0"] = {"$exists": True}  # the condition of the partial index on tags
-    if query.updated_since is not None:
-        conditions["updated_at"] = {"$gte": _ceil_to_ms(query.updated_since)}
-    all_of: list[_Document] = []
-    if query.created_after is not None:
-        all_of.append({"created_at": {"$gt": query.created_after}})
-    if query.created_before is not None:
-        all_of.append({"created_at": {"$lt": _ceil_to_ms(query.created_before)}})
-    if after is not None:
-        sort_field, direction = _SORT_BY_ORDER[query.order]
-        all_of += _after_position(after, sort_field, "$gt" if direction > 0 else "$lt")
-    return conditions | ({"$and": all_of} if all_of else {})
-
-
-def _after_position(after: ListPosition, field: str, operator: str) -> list[_Document]:
-    """Build the keyset condition of a page; the first part is implied by the second, but bounds the index scan."""
-    return [
-        {field: {f"{operator}e": after.at}},
-        {"$or": [{field: {operator: after.at}}, {field: after.at, "_id": {operator: after.id}}]},
-    ]
-
-
-def _ceil_to_ms(at: datetime) -> datetime:
-    """Round ``at`` up to the millisecond: the store has no finer times, and the driver rounds down."""
-    excess = timedelta(microseconds=at.microsecond % 1_000)
-    return at - excess + _MS if excess and at < _LATEST_MOMENT else at

@@ -13,8 +13,9 @@ from typing import Any, Final
 from shared.domain.status import ExecutionStatus
 from shared.ids import id_upper_bound
 from shared.store.database import Database, db_call
-from shared.store.executions.documents import DECISION_PROJECTION, decode_execution, decode_readable
+from shared.store.executions.documents import DECISION_PROJECTION, decode_execution
 from shared.store.executions.write_filters import external_output_id
+from shared.store.readable_documents import decode_readable
 
 SWEEP_BATCH_SIZE: Final = 500
 ORPHAN_MIN_AGE: Final = timedelta(days=1)

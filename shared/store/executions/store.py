@@ -27,7 +27,6 @@ from shared.store.executions.documents import (
     LIST_PROJECTION,
     READER_PROJECTION,
     decode_execution,
-    decode_readable,
     decode_record,
     log_page_stages,
     new_document,
@@ -49,6 +48,7 @@ from shared.store.executions.write_filters import (
     lease_filter,
     overdue_filter,
 )
+from shared.store.readable_documents import decode_readable
 from shared.store.server_clock import Clock
 
 IDEMPOTENCY_KEY_TTL: Final = timedelta(hours=24)

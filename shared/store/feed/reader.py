@@ -21,6 +21,7 @@ from shared.domain.status import ExecutionStatus
 from shared.errors import Unavailable
 from shared.store.database import Database, db_call, full_batch_size
 from shared.store.feed.feed_errors import PositionExpired
+from shared.store.readable_documents import decode_readable
 from shared.store.scope_filter import scope_filter
 
 EXECUTIONS_SCANNED_MAX: Final = 1_000
@@ -195,13 +196,14 @@ class FeedReader:
     def _join(
         self, scope: Scope, execution_ids: set[str], query: FeedQuery, session: ClientSession
     ) -> dict[str, ChangedExecution]:
-        """Return, by id, the executions that still exist and match the filter, as a majority has them."""
+        """Return, by id, the executions that still exist, match and can be read, as a majority has them."""
         if not execution_ids:
             return {}
         ids_filter = {"_id": {"$in": list(execution_ids)}} | scope_filter(scope) | {"status": {"$exists": True}}
         executions = self._database.collection("executions")
         cursor = executions.find(ids_filter | query.filter, _CHANGE_PROJECTION, session=session)
-        return {each["_id"]: _to_changed_execution(each) for each in cursor.batch_size(full_batch_size(execution_ids))}
+        rows = cursor.batch_size(full_batch_size(execution_ids))
+        return {each.execution_id: each for each in decode_readable(rows, _to_changed_execution)}
 
 
 def _has_more(position: FeedPosition, end: FeedEnd) -> bool:

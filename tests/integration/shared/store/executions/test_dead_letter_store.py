@@ -198,3 +198,15 @@ def test_a_requeued_run_that_fails_is_a_dead_letter_whatever_its_error(bench: Be
     letter = bench.failed()
     second = bench.failed(ErrorKind.PERMANENT, requeue_of=letter.id, retry_of=letter.id)
     assert bench.pages(3) == [second.id]
+
+
+@pytest.mark.parametrize("changes", [{"$set": {"error": {"kind": "weird"}}}, {"$unset": {"basket_name": ""}}])
+def test_a_letter_that_cannot_be_read_hides_no_other(bench: Bench, changes: dict[str, Any]) -> None:
+    ids = [bench.failed().id for _ in range(7)]
+    executions = bench.database.collection("executions")
+    executions.update_many({"_id": {"$in": ids[2:5]}}, changes)
+    bench.letters.add_message(PUBLIC_INTEGRATOR, "broken")
+    bench.database.collection("dead_letters").update_many({}, {"$unset": {"times": ""}})
+    for limit in (1, 2, 10):
+        assert bench.pages(limit) == [*ids[:4:-1], *ids[1::-1]]
+    assert bench.letters.find(PUBLIC_INTEGRATOR, ids[3]) is None

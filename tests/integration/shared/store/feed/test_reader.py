@@ -229,3 +229,13 @@ def test_the_number_of_consumers_is_limited_and_existing_ones_stay(bench: FeedBe
         consumers.get(PUBLIC_INTEGRATOR, "b")
     consumers.remove(PUBLIC_INTEGRATOR, "a")
     assert consumers.add(PUBLIC_INTEGRATOR, "b", start)[1]
+
+
+@pytest.mark.parametrize("changes", [{"$set": {"status": "weird"}}, {"$unset": {"rev": ""}}, {"$set": {"tags": 5}}])
+def test_a_run_that_cannot_be_read_is_left_out_and_the_cursor_moves_on(
+    bench: FeedBench, changes: dict[str, Any]
+) -> None:
+    ids = store(bench, 9)
+    bench.collection("executions").update_many({"_id": {"$in": ids[2:7]}}, changes)
+    write(bench, ids)
+    assert bench.walk(limit=2) == [*ids[:2], *ids[7:]]
