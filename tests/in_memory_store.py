@@ -16,7 +16,7 @@ from shared.domain.list_query import ListOrder, ListPosition, ListQuery, ListRow
 from shared.domain.status import ExecutionStatus, StepStatus
 from shared.errors import BucketError, OutcomeUnknown, StaleWrite
 from shared.store.executions.bulk import BulkSave
-from shared.store.executions.queries import RevisionComparison
+from shared.store.executions.queries import RecordBatch, RevisionComparison
 from shared.store.executions.store import IDEMPOTENCY_KEY_TTL
 from shared.store.executions.updates import LeaseRenewal, ProgressReport
 from shared.store.server_clock import Clock
@@ -252,15 +252,15 @@ class InMemoryExecutionStore:
         records = filter(None, (self._find(scope, each) for each in min_revs))
         return {record.execution.id: replace(record.execution, input=b"{}") for record in records}
 
-    def read_many(self, scope: Scope, ids: Collection[str], bytes_max: int) -> Sequence[ExecutionRecord]:
-        """Return complete executions."""
+    def read_many(self, scope: Scope, ids: Collection[str], bytes_max: int) -> RecordBatch:
+        """Return complete executions; here each can be read."""
         records: list[ExecutionRecord] = []
         for record in filter(None, (self._find(scope, each) for each in ids)):
             records.append(record)
             bytes_max -= sum(map(len, record.outputs.values()))
             if bytes_max <= 0:
                 break
-        return records
+        return RecordBatch(records, [])
 
     def find_by_idempotency_keys(self, integrator: str, keys: Collection[str]) -> Mapping[str, Execution]:
         """Return the runs that hold idempotency keys, by key."""

@@ -17,7 +17,7 @@ from shared.errors import OutcomeUnknown
 from shared.ids import new_execution_id
 from shared.live.render import render, render_status
 from shared.store.database import Database
-from shared.store.executions.queries import MongoExecutionQueries
+from shared.store.executions.queries import MongoExecutionQueries, RecordBatch
 from shared.store.executions.store import MongoExecutionStore
 from tests.builders import NOON, SECOND, ManualClock, accept_decision, claim_decision, complete_decision
 from tests.in_memory_store import InMemoryExecutionStore
@@ -240,7 +240,7 @@ def test_what_is_another_integrators_or_withdrawn_is_missing(store: Store) -> No
     assert store.compare_revisions("somebody", {run.id: 1}, 1).missing == [run.id]
     store.withdraw(PUBLIC_INTEGRATOR, run.id)
     assert store.compare_revisions(PUBLIC_INTEGRATOR, {run.id: 1}, 1).missing == [run.id]
-    assert store.read_many(PUBLIC_INTEGRATOR, [run.id, UNKNOWN_ID], 1) == []
+    assert store.read_many(PUBLIC_INTEGRATOR, [run.id, UNKNOWN_ID], 1) == RecordBatch([], [])
 
 
 def test_whole_records_end_once_there_are_bytes_enough(store: Store) -> None:
@@ -251,9 +251,9 @@ def test_whole_records_end_once_there_are_bytes_enough(store: Store) -> None:
         lease = running.lease_of("only")
         done = complete_decision(running, b'{"text":"' + b"x" * 1_000 + b'"}')
         runs.append(store.save(running, done, lease=lease).execution.id)
-    assert {record.execution.id for record in store.read_many(PUBLIC_INTEGRATOR, runs, 1_000_000)} == set(runs)
-    assert len(store.read_many(PUBLIC_INTEGRATOR, runs, 1_500)) == 2
-    (one,) = store.read_many(PUBLIC_INTEGRATOR, runs, 1)
+    assert {record.execution.id for record in store.read_many(PUBLIC_INTEGRATOR, runs, 1_000_000).records} == set(runs)
+    assert len(store.read_many(PUBLIC_INTEGRATOR, runs, 1_500).records) == 2
+    (one,) = store.read_many(PUBLIC_INTEGRATOR, runs, 1).records
     assert one == store.read(PUBLIC_INTEGRATOR, one.execution.id)
 
 
@@ -329,7 +329,7 @@ def test_each_query_sees_one_integrator_or_all_of_them(store: Store) -> None:
     for scope, expected in ((PUBLIC_INTEGRATOR, [ours.id]), ("acme", [theirs.id]), ("nobody", []), (None, everybody)):
         assert [row.execution.id for row in store.list_page(scope, ListQuery(), 10)] == expected
         assert [record.execution.id for record in store.read_newest(scope, 10, 100)] == expected
-        assert {record.execution.id for record in store.read_many(scope, everybody, 1_000)} == set(expected)
+        assert {record.execution.id for record in store.read_many(scope, everybody, 1_000).records} == set(expected)
         assert set(store.read_rows(scope, dict.fromkeys(everybody, 1))) == set(expected)
         compared = store.compare_revisions(scope, dict.fromkeys(everybody, 1), 10)
         assert {run.id for run in compared.live} == set(expected)
