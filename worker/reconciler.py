@@ -113,7 +113,10 @@ class Reconciler:
         if not self._acquire_leadership(now):
             self._grace_periods.record_replies()
             return 0
-        overdue = self._store.find_overdue(now, self._implausible_after(now), OVERDUE_BATCH_MAX)
+        implausible_after = self._implausible_after(now)
+        overdue = self._store.find_overdue(now, implausible_after, OVERDUE_BATCH_MAX)
+        if implausible_after is not None:
+            self._search_implausible_at = boottime_s() + self._services.settings.lease_s / 2
         self._grace_periods.record_replies()
         self._oldest_messages = self._read_oldest_messages() if overdue else None
         rescued = 0
@@ -137,11 +140,8 @@ class Reconciler:
 
         Not in each pass: all long delays are read for it.
         """
-        searched_at = boottime_s()
-        if searched_at < self._search_implausible_at:
-            return None
-        self._search_implausible_at = searched_at + self._services.settings.lease_s / 2
-        return now + self._services.timings.due_ahead_max
+        is_time = boottime_s() >= self._search_implausible_at
+        return now + self._services.timings.due_ahead_max if is_time else None
 
     def _acquire_leadership(self, now: datetime) -> bool:
         """Return whether this process leads; its term is renewed at half of it, because a renewal is a write."""
@@ -188,8 +188,8 @@ class Reconciler:
             return self._save_and_publish(execution, "deadline", lambda current: expire(current, self._clock.now()))
         due = [step for step in execution.steps.values() if is_overdue(execution, step, now, self._services.timings)]
         still_queued = [step for step in due if self._is_message_waiting(execution, step)]
-        soon = now, now + self._services.timings.due_ahead_max
-        is_due_by_wrong = not due and execution.due_by is not None and soon[0] < execution.due_by <= soon[1]
+        latest = now + self._services.timings.due_ahead_max
+        is_due_by_wrong = not due and execution.due_by is not None and now < execution.due_by <= latest
         if still_queued or is_due_by_wrong:
             postponed = (replace(step, due_by=now + self._queued_grace(execution, step)) for step in still_queued)
             waiting.append(with_steps(execution, *postponed))

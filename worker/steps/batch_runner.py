@@ -111,12 +111,14 @@ class BatchRunner:
         self._lock = threading.RLock()
         self._prefetched: deque[_PrefetchedMessage] = deque()
         self._step_began_at = 0.0
+        self._is_store_away = False
 
     def run(self, messages: Sequence[TaskMessage], copies: Sequence[bytes] | None = None) -> None:
         """Run the steps that the messages name, if this worker can claim them; ``copies`` of their runs are at hand.
 
         At the end every outcome is saved and every message that was not begun is given back.
         """
+        self._is_store_away = False
         try:
             self._prefetched.extend(self._claim_batch(messages, copies))
             while not self._interrupter.is_draining and (next_up := self._next_prefetched()) is not None:
@@ -238,13 +240,18 @@ class BatchRunner:
         return _PrefetchedMessage(message, claim_again, partial(self._release_unconfirmed, planned_claim))
 
     def _release_unconfirmed(self, planned_claim: _PlannedClaim) -> None:
-        """Give back a claim if it is stored after all, else its message alone; one left behind waits for a rescue."""
+        """Give back a claim if it is stored after all, else its message alone; one left behind waits for a rescue.
+
+        After a read that failed no other is tried in this batch: the thread that renews leases may be waiting here.
+        """
         message, before = planned_claim.message, planned_claim.save.before.execution
-        try:
-            stored = self._services.store.load(message.integrator, message.execution_id)
-        except BucketError as error:
-            structlog.get_logger().warning("a claim may be left to its lease", reason=error.message)
-            stored = None
+        stored: Execution | None = None
+        if not self._is_store_away:
+            try:
+                stored = self._services.store.load(message.integrator, message.execution_id)
+            except BucketError as error:
+                self._is_store_away = True
+                structlog.get_logger().warning("claims may be left to their leases", reason=error.message)
         if stored is not None and stored.steps[message.step].token == planned_claim.token:
             self._confirmed(planned_claim).release()
         else:

@@ -27,12 +27,14 @@ _TOUCH: Final[_Document] = {"$currentDate": {"changed_at": True}}
 """By the server's clock: the caches of all processes ask for what has changed since they last asked."""
 
 
-# What decides on rights; a wrong type of another field raises an error by itself, or harms nobody.
+# What decides on rights, and what a list of keys could not show; other fields are texts that are shown as they are.
 _KINDS: Final[Mapping[str, type | UnionType]] = {
     "integrator": str,
     "payloads": bool,
     "baskets": list | None,
     "networks": list | None,
+    "integration": str | None,
+    "created_at": datetime,
     "expires_at": datetime,
     "revoked_at": datetime | None,
 }
@@ -197,6 +199,8 @@ def _decode(document: Mapping[str, Any]) -> ApiKey:
     for name, kind in _KINDS.items():
         if not isinstance(document[name], kind):
             raise TypeError(f"{name} is {document[name]!r}")
+    if not isinstance(document.get("last_used_at"), datetime | None):
+        raise TypeError("last_used_at is no time")
     if not INTEGRATOR_PATTERN.fullmatch(document["integrator"]):
         raise ValueError(f"integrator is {document['integrator']!r}")
     baskets, networks = document["baskets"], document["networks"]

@@ -238,13 +238,23 @@ def test_keys_come_page_by_page(api: Api) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [{"integrator": None}, {"payloads": "false"}, {"baskets": "abc"}, {"expires_at": "never"}, {"revoked_at": "yes"}],
+    [
+        {"integrator": None},
+        {"payloads": "false"},
+        {"baskets": "abc"},
+        {"expires_at": "never"},
+        {"revoked_at": "yes"},
+        {"created_at": "once"},
+        {"last_used_at": "often"},
+        {"integration": ["itg"]},
+    ],
 )
 def test_a_damaged_record_permits_no_more_than_a_whole_one(api: Api, damage: dict[str, Any]) -> None:
     made = api.new(Role.READER)
     api.services.database.collection("keys").update_one({"_id": made["id"]}, {"$set": damage})
     reply = api.call("GET", "/executions", made["key"])
     assert (reply.status_code, reply.json["error_code"]) == (401, "unauthenticated")
+    assert api.as_admin("GET", "/keys").status_code == 200
 
 
 def test_a_record_that_cannot_be_read_permits_nothing_and_hides_no_other(api: Api) -> None:

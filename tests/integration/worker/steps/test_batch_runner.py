@@ -393,6 +393,25 @@ def test_a_worker_that_drains_gives_back_prefetched_messages(bench: WorkerHarnes
     assert bench.services.redis.llen(list_key("default", PRIORITY_REOFFER)) == 2
 
 
+@pytest.mark.usefixtures("claims_first")
+@with_long_delays
+def test_of_claims_that_are_given_back_while_the_store_is_away_one_is_looked_for(bench: WorkerHarness) -> None:
+    """Each look may take a deadline, in the thread that renews leases."""
+    runs, runner = accept_runs(bench, 5, "echo"), bench.runner()
+    bench.batches.fail("save_all", after=1)
+
+    def draining(given: dict[str, Any], _: AgentContext) -> Any:
+        runner._interrupter._slots.begin_drain()
+        bench.store.fail("load", before=9)
+        bench.store.calls["load"] = 0
+        return given
+
+    runner._agent_runner._agents = {"echo": replace(bench.agents["echo"], run=draining)}
+    run_batch(bench, runs, runner)
+    assert bench.store.calls["load"] == 1
+    assert bench.services.redis.llen(list_key("default", PRIORITY_REOFFER)) == 4
+
+
 def test_a_message_that_comes_while_the_worker_drains_is_sent_again(bench: WorkerHarness) -> None:
     run, runner = bench.accept("echo"), bench.runner()
     runner._interrupter._slots.begin_drain()
