@@ -60,7 +60,7 @@ def run_selftest(url: str, logs: Path, on_poll: Callable[[], None], *, key: str 
             return f"The self-test run {waited}: the workers are busy with earlier runs. If there are none, {fix}."
     except _NotTaken as reason:
         return f"No self-test was made: {reason}."
-    except (OSError, ValueError, LookupError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise OperatorError(f"the self-test run could not be made: {error}", fix=fix) from error
     result = poll.get("result")
     analysis = result.get("analysis") if isinstance(result, dict) else None
@@ -87,9 +87,20 @@ def _submit(fetch: _Fetch, submit_url: str, due_by: float, on_poll: Callable[[],
 
 
 def _poll(fetch: _Fetch, status_url: str, began: float, on_poll: Callable[[], None]) -> dict[str, Any]:
-    """Poll until the run is done, has not started soon, or has lasted too long; return the last poll."""
+    """Poll until the run is done, has not started soon, or has lasted too long; return the last poll.
+
+    A poll that is refused by a limit is made again.
+    """
     while True:
-        poll = fetch(status_url)
+        try:
+            poll = fetch(status_url)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code != HTTPStatus.TOO_MANY_REQUESTS or time.monotonic() - began > _RUN_TIMEOUT_S:
+                raise
+            on_poll()
+            time.sleep(_POLL_INTERVAL_MAX_S)
+            continue
         waited_s = time.monotonic() - began
         if poll["done"] or waited_s > (_START_TIMEOUT_S if poll["status"] == "queued" else _RUN_TIMEOUT_S):
             return poll
