@@ -24,14 +24,14 @@ from pymongo.errors import BulkWriteError
 
 from shared import fault_injection
 from shared.domain.access.audit_chain import UNREADABLE_ERRORS, ChainEnd, link_hash
-from shared.domain.access.audit_event import BEGUN_MAX_S, AuditEvent, Outcome, event_view, placeholder_event
+from shared.domain.access.audit_event import BEGUN_MAX_S, UNREADABLE, AuditEvent, Outcome, event_view, placeholder_event
 from shared.store.access.audit_store import (
     OUTBOX,
-    chain_end,
     check_readable,
     decode_event,
     decode_run_event,
     encode_event,
+    read_chain_end,
 )
 from shared.store.database import Database, db_call
 
@@ -49,15 +49,20 @@ _Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """An event that has no number yet; ``collection`` is where it waits.
+    """An event that has no number yet; it waits in the document ``stored_id`` of ``collection``.
 
     ``unreadable`` is the reason why it cannot be read, if ``event`` is a placeholder.
     """
 
-    event_id: str
+    stored_id: object
     event: AuditEvent
     collection: str
     unreadable: str | None = None
+
+    @property
+    def event_id(self) -> str:
+        """The id of the event in the chain: a text, also where somebody stored an id that is none."""
+        return str(self.stored_id)
 
 
 class AuditSequencer:
@@ -98,7 +103,7 @@ class AuditSequencer:
             return self._read_waiting(now)
         waiting = [_decode(each, decode_event, "audit_pending", now) for each in pending]
         waiting += [_decode(each, decode_run_event, "executions", now) for each in runs]
-        return sorted(waiting, key=lambda each: (each.event.at, str(each.event_id)))
+        return sorted(waiting, key=lambda each: (each.event.at, each.event_id))
 
     def _give_up(self, event_ids: Sequence[str]) -> None:
         """End what began long ago as ``unknown``, where it waits: its process then finds that it comes too late."""
@@ -121,39 +126,45 @@ class AuditSequencer:
     def _try_append(self, waiting: Sequence[_Waiting]) -> bool:
         """Insert the events after the end of the chain; False if another sequencer was faster with any of them."""
         with db_call(self._database):
-            last = self._collection("audit").find_one(sort=[("_id", -1)], projection={"hash": 1})
+            end = read_chain_end(self._collection("audit"))
             try:
-                self._collection("audit").insert_many(_link(chain_end(last), waiting), ordered=True)
+                self._collection("audit").insert_many(_link(end, waiting), ordered=True)
             except BulkWriteError as failed:
                 if any(error["code"] != _DUPLICATE_KEY for error in _write_errors(failed)):
                     raise
                 return False
         return True
 
-    def _find_chained(self, event_ids: Sequence[str]) -> set[str]:
+    def _find_chained(self, event_ids: Sequence[str]) -> Mapping[str, object]:
+        """Return the actions of those of the events that are in the chain, by their ids."""
+        query = {"event_id": {"$in": [*event_ids]}}
         with db_call(self._database, writes=False):
-            found = self._collection("audit").find({"event_id": {"$in": [*event_ids]}}, {"event_id": 1})
-            return {each["event_id"] for each in found}
+            found = self._collection("audit").find(query, {"event_id": 1, "action": 1})
+            return {each["event_id"]: each.get("action") for each in found}
 
     def _remove(self, waiting: Sequence[_Waiting]) -> None:
-        """Remove the events that are in the chain from where they waited; keep what cannot be read, out of the way."""
-        chained = self._find_chained([each.event_id for each in waiting])
-        done = [each for each in waiting if each.event_id in chained]
+        """Remove the events that are in the chain from where they waited; keep what a placeholder stands for.
+
+        The placeholder may be of a sequencer of another version: only that could not read the event.
+        """
+        actions = self._find_chained([each.event_id for each in waiting])
+        kept = [each for each in waiting if actions.get(each.event_id) == UNREADABLE]
+        removed = [each for each in waiting if actions.get(each.event_id, UNREADABLE) != UNREADABLE]
         with db_call(self._database):
-            if ids := _ids_in(done, "audit_pending", is_readable=True):
+            if ids := _ids_in(removed, "audit_pending"):
                 self._collection("audit_pending").delete_many({"_id": {"$in": ids}})
-            if ids := _ids_in(done, "audit_pending", is_readable=False):
+            if ids := _ids_in(kept, "audit_pending"):
                 self._collection("audit_pending").update_many({"_id": {"$in": ids}}, {"$set": {_MARK: True}})
-            if ids := _ids_in(done, "executions", is_readable=True):
+            if ids := _ids_in(removed, "executions"):
                 self._collection("executions").update_many({"_id": {"$in": ids}}, {"$unset": {OUTBOX: ""}})
-            if ids := _ids_in(done, "executions", is_readable=False):
+            if ids := _ids_in(kept, "executions"):
                 renamed = {"$rename": {OUTBOX: _UNREADABLE_OUTBOX}}
                 self._collection("executions").update_many({"_id": {"$in": ids}}, renamed)
-        for each in done:
+        for each in kept:
             if each.unreadable is not None:
                 structlog.get_logger().error(
                     "an audit event cannot be read; a placeholder is in the log, and it stays where it was stored",
-                    event_id=str(each.event_id), collection=each.collection, reason=each.unreadable,
+                    event_id=each.event_id, collection=each.collection, reason=each.unreadable,
                 )  # fmt: skip
 
 
@@ -163,13 +174,13 @@ def _decode(document: _Document, decode: Callable[[_Document], AuditEvent], coll
         return _Waiting(document["_id"], check_readable(decode(document)), collection)
     except UNREADABLE_ERRORS as error:
         outbox = document.get(OUTBOX)
-        members = {"at": document.get("created_at")} | document | (outbox if isinstance(outbox, dict) else {})
+        # What a run says of itself counts more than what its damaged event says of it.
+        members = (outbox if isinstance(outbox, dict) else {}) | {"at": document.get("created_at")} | document
         return _Waiting(document["_id"], placeholder_event(members, document["_id"], now), collection, repr(error))
 
 
-def _ids_in(waiting: Sequence[_Waiting], collection: str, *, is_readable: bool) -> list[str]:
-    found = [each for each in waiting if each.collection == collection and (each.unreadable is None) is is_readable]
-    return [each.event_id for each in found]
+def _ids_in(waiting: Sequence[_Waiting], collection: str) -> list[object]:
+    return [each.stored_id for each in waiting if each.collection == collection]
 
 
 def _link(end: ChainEnd, waiting: Sequence[_Waiting]) -> list[_Document]:

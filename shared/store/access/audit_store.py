@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import structlog
 from bson import ObjectId
+from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 
 from shared.domain.access.audit_chain import UNREADABLE_ERRORS, ChainEnd, link_hash
@@ -106,8 +107,7 @@ class MongoAuditStore:
         that cannot be read.
         """
         with db_call(self._database, writes=False), self._database.session() as session:
-            last = self._chain.find_one(sort=[("_id", -1)], projection={"hash": 1}, session=session)
-            end = chain_end(last)
+            end = read_chain_end(self._chain, session)
             where: _Document = {"_id": {"$gt": after, "$lte": end.seq}}
             if query.integrator is not None:
                 where["integrator"] = str(query.integrator)
@@ -181,8 +181,10 @@ def decode_chained(document: Mapping[str, Any]) -> ChainedEvent:
     return ChainedEvent(document["_id"], event, _hash_text(document, "prev_hash"), _hash_text(document, "hash"))
 
 
-def chain_end(last: Mapping[str, Any] | None) -> ChainEnd:
-    """Return the end of a chain whose last document is ``last``; None if it has none."""
+def read_chain_end(chain: Collection[_Document], session: ClientSession | None = None) -> ChainEnd:
+    """Return the end of the chain: its event with the highest number. What has no number is not in it."""
+    is_numbered = {"_id": {"$type": "number"}}
+    last = chain.find_one(is_numbered, {"hash": 1}, sort=[("_id", -1)], session=session)
     return ChainEnd() if last is None else ChainEnd(last["_id"], _hash_text(last, "hash"))
 
 

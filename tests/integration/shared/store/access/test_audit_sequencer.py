@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from bson.datetime_ms import DatetimeMS
 from structlog.testing import capture_logs
 
 from shared import fault_injection
@@ -129,6 +130,7 @@ def test_an_end_that_comes_after_its_event_was_given_up_is_an_event_of_its_own(
         ({"$set": {"before": "{bad"}}, False),
         ({"$set": {"after": '{"share": NaN}'}}, False),
         ({"$set": {"at": "x"}, "$unset": {"outcome": ""}}, False),
+        ({"$set": {"at": DatetimeMS(253_402_300_800_000)}}, False),
         ({"$set": {"audit": "x"}}, True),
         ({"$unset": {"audit.action": "", "created_at": ""}}, True),
     ],
@@ -160,6 +162,46 @@ def test_an_event_that_cannot_be_read_holds_no_other_back(
         assert (kept["audit_unreadable"], "audit" in kept) == (as_it_was["audit"], False)
     else:
         assert kept | as_it_was | {"outcome": kept["outcome"]} == kept
+
+
+def test_the_placeholder_of_a_run_has_what_the_run_says_of_itself(database: Database) -> None:
+    add_run(database, "run")
+    own = {"audit.integrator": "globex", "audit.request_id": "other", "audit.at": NOW + timedelta(days=9)}
+    damage = {"$set": {**own, "audit.action": 5}}
+    database.collection("executions").update_one({"_id": "run"}, damage)
+    assert AuditSequencer(database).sequence(NOW, 5)
+    [placeholder] = [each.event for each in MongoAuditStore(database).read_all()]
+    assert (placeholder.action, placeholder.subject) == ("audit.unreadable", "key:x")
+    assert (placeholder.integrator, placeholder.request_id, placeholder.at) == ("acme", "r", NOW)
+
+
+@pytest.mark.parametrize("is_run", [False, True])
+def test_what_another_version_could_not_read_stays_where_it_was(database: Database, *, is_run: bool) -> None:
+    store = MongoAuditStore(database)
+    add_run(database, "old") if is_run else store.add(
+        AuditEvent(at=NOW, action="key.create", outcome=Outcome.OK, subject="key:y"), "old"
+    )
+    chained = {"_id": 1, "event_id": "old", "prev_hash": "", "hash": "h", "action": "audit.unreadable", "at": NOW}
+    database.collection("audit").insert_one({**chained, "outcome": "unknown", "subject": "unknown"})
+    assert AuditSequencer(database).sequence(NOW, 5)
+    assert [each.seq for each in store.read_all()] == [1]
+    if is_run:
+        kept = database.collection("executions").find_one({"_id": "old"}) or {}
+        assert kept["audit_unreadable"]["action"] == "execution.submit"
+    else:
+        kept = database.collection("audit_pending").find_one({"_id": "old"}) or {}
+        assert (kept["action"], kept["unreadable"]) == ("key.create", True)
+
+
+def test_ids_that_are_no_text_stop_nothing(database: Database) -> None:
+    store = MongoAuditStore(database)
+    add(store, 1)
+    event = {"at": NOW, "action": "basket.create", "outcome": "ok", "subject": "key:x", "object": "2"}
+    database.collection("audit_pending").insert_one({"_id": {"made": "by hand"}, **event})
+    database.collection("audit").insert_one({"_id": "no number", "event_id": "other"})
+    assert AuditSequencer(database).sequence(NOW, 5)
+    assert_sound(list(store.read_all()), {"1", "2"})
+    assert database.collection("audit_pending").count_documents({}) == 0
 
 
 def test_an_end_of_the_chain_without_its_hash_stops_nothing(database: Database) -> None:
