@@ -25,6 +25,8 @@ from api.polling.field_selection import FULL_SELECTION, WITHOUT_PAYLOADS, FieldS
 from api.polling.schemas import PollManyRequest
 from shared.bootstrap import Services
 from shared.domain.access.caller import Caller, Scope
+from shared.domain.execution import ExecutionRecord
+from shared.errors import ExecutionExpired, ExecutionNotFound, InternalError, SealBroken
 from shared.live.redis_monitor import RedisMonitor
 from shared.live.render import render_status
 from shared.live.revision_compare import ViewComparison, compare_views
@@ -135,14 +137,28 @@ class PollManyHandler:
             return
         added = set()
         found = self._services.queries.read_many(scope, ids, result.bytes_left)
-        result.not_found += found.unreadable
+        unreadable = {*found.unreadable}
         for record in found.records:
-            view = self._reader.render(record)
+            view = self._try_render(record)
+            if view is None:
+                unreadable.add(record.execution.id)
+                continue
             if result.changed and len(view) > result.bytes_left:
                 break
             result.changed.append(view)
             added.add(record.execution.id)
-        result.omitted += [run_id for run_id in ids if run_id not in added and run_id not in found.unreadable]
+        result.not_found += [run_id for run_id in ids if run_id in unreadable]
+        result.omitted += [run_id for run_id in ids if run_id not in added and run_id not in unreadable]
+
+    def _try_render(self, record: ExecutionRecord) -> bytes | None:
+        """Return the view of a run; None if a large output is damaged or lost: that hides none of the other runs."""
+        try:
+            return self._reader.render(record)
+        except (SealBroken, InternalError, ExecutionNotFound, ExecutionExpired) as error:
+            structlog.get_logger().error(
+                "an execution cannot be shown", execution_id=record.execution.id, reason=str(error)
+            )
+            return None
 
     def _build_response(
         self, result: _PollManyResult, warnings: Sequence[str], selection: FieldSelection, oldest: str | None

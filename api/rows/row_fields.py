@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
+import structlog
 
 from api.hints.poll_hints import ViewHints
 from api.http import query_params
 from shared.bootstrap import Services
 from shared.domain.access.caller import Caller, Scope
 from shared.domain.execution import Execution, ExecutionRecord
-from shared.errors import Forbidden
+from shared.errors import Forbidden, SealBroken
 from shared.live.render import render_result, render_status, result_steps
 
 ALWAYS_INCLUDED: Final = ("execution_id", "status", "done", "rev")
@@ -125,7 +126,11 @@ class RowRenderer:
         result = None if record is None else render_result(record)
         if result is None:  # an output is stored by itself, or a primary that was just elected lacks the run
             steps = () if record is None else result_steps(record.execution)
-            whole = self._store.read(scope, run_id, outputs=steps or None, causal=record is None)
+            try:
+                whole = self._store.read(scope, run_id, outputs=steps or None, causal=record is None)
+            except SealBroken as broken:
+                structlog.get_logger().error("a result cannot be read", execution_id=run_id, reason=str(broken))
+                return None
             result = None if whole is None else render_result(whole)
         return result
 

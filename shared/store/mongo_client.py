@@ -37,6 +37,8 @@ def connect(url: str, timeout_s: float, *, bound_calls: bool = False, **options:
         url,
         serverSelectionTimeoutMS=milliseconds,
         waitQueueTimeoutMS=milliseconds,
+        # A date after the year 9999 is then a value that its reader refuses, not an error of the whole reply.
+        datetime_conversion="DATETIME_AUTO",
         _monitor_class=_QuietMonitor,
         **options,
     )

@@ -21,7 +21,7 @@ def decode_readable(documents: Iterable[dict[str, Any]], decode: Callable[[dict[
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             # One line and no traceback: a page may have to pass over hundreds.
             structlog.get_logger().error(
-                "an execution cannot be read", execution_id=str(document.get("_id")), reason=repr(error)
+                "a stored document cannot be read", document_id=str(document.get("_id")), reason=repr(error)
             )
 
 

@@ -62,6 +62,34 @@ def without_redis(stack: Stack) -> None:
     stack.redis().flushall()
 
 
+@pytest.mark.parametrize("is_large", [False, True])
+def test_a_broken_seal_of_one_run_hides_no_other(
+    caller: ApiClient, stack: Stack, content: str, *, is_large: bool
+) -> None:
+    """An output was exchanged for that of another run, in the run's document or in one of its own."""
+    times = {"times": 25_000} if is_large else {}
+    ids = [submit(caller, content, **times) for _ in range(2)]
+    for execution_id in ids:
+        assert caller.wait_done(execution_id)["status"] == "completed"
+    broken, *others = ids
+    runs, outputs = stack.mongo()["executions"], stack.mongo()["outputs"]
+    if is_large:
+        [foreign, *_] = outputs.find({"execution_id": others[0]})
+        exchanged = outputs.update_many({"execution_id": broken}, {"$set": {"json": foreign["json"]}})
+    else:
+        [foreign] = runs.find({"_id": others[0]})
+        exchanged = runs.update_one({"_id": broken}, {"$set": {"outputs.last": foreign["outputs"]["last"]}})
+    assert exchanged.modified_count == (2 if is_large else 1)
+    without_redis(stack)
+
+    body = {"items": [{"execution_id": each} for each in ids], "view": "full"}
+    reply = caller.post("/executions/poll", body).json()
+    assert {view["execution_id"] for view in reply["changed"]} == {*others}, reply
+    assert (reply["not_found"], reply.get("left_out")) == ([broken], None)
+    rows = caller.get("/executions?fields=result&limit=2").json()["executions"]
+    assert {row["execution_id"] for row in rows} == {*others}
+
+
 def test_mongodb_has_no_payload_in_clear_and_polls_from_it_are_the_same(
     caller: ApiClient, stack: Stack, content: str
 ) -> None:

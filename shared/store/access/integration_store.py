@@ -25,6 +25,7 @@ from shared.domain.access.integration import (
 )
 from shared.errors import IntegrationExists, IntegrationNotFound, StaleWrite
 from shared.store.database import Database, db_call
+from shared.store.readable_documents import time_of
 
 _Document = dict[str, Any]
 _TOUCH: Final[_Document] = {"$currentDate": {"changed_at": True}}
@@ -185,9 +186,9 @@ def _decode(document: Mapping[str, Any]) -> Integration:
             mapping_url=document["mapping_url"],
         ),
         status=IntegrationStatus(document["status"]),
-        updated_at=_time_of(document, "updated_at"),
+        updated_at=time_of(document, "updated_at"),
         history=tuple(map(_decode_move, document["history"])),
-        ticks={name: Tick(tick["done"], tick["by"], _time_of(tick, "at")) for name, tick in document["ticks"].items()},
+        ticks={name: Tick(tick["done"], tick["by"], time_of(tick, "at")) for name, tick in document["ticks"].items()},
         key_id=document["key_id"],
         pending_key_id=document["pending_key_id"],
         version=document["version"],
@@ -200,7 +201,7 @@ def _decode_move(move: Mapping[str, Any]) -> Move:
         None if move["before"] is None else IntegrationStatus(move["before"]),
         IntegrationStatus(move["after"]),
         move["by"],
-        _time_of(move, "at"),
+        time_of(move, "at"),
         move["comment"],
     )
 
@@ -211,10 +212,3 @@ def _json_of(stored: Any) -> bytes:
         raise TypeError(f"{type(stored).__name__} is no JSON")
     orjson.loads(stored)
     return stored
-
-
-def _time_of(document: Mapping[str, Any], name: str) -> datetime:
-    value = document[name]
-    if not isinstance(value, datetime):
-        raise TypeError(f"{name} is no time")
-    return value

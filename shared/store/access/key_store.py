@@ -89,10 +89,10 @@ class MongoKeyStore:
             return list(islice(readable, limit))
 
     def has_valid_admin(self, now: datetime) -> bool:
-        """Return whether some admin's key is valid."""
+        """Return whether some admin's key is valid; one that cannot be read is not."""
         query = {"role": str(Role.ADMIN), "revoked_at": None, "expires_at": {"$gt": now}}
-        with db_call(self._database, writes=False):
-            return self._keys.find_one(query, {"_id": 1}) is not None
+        with db_call(self._database, writes=False), self._keys.find(query) as found:
+            return any(_decode_or_none(document) is not None for document in found)
 
     def remove_ended(self, created_by: str, now: datetime) -> None:
         """Delete the records of keys that ``created_by`` made and that are no longer valid."""

@@ -127,17 +127,20 @@ def decode_execution(document: dict[str, Any]) -> Execution:
 
 
 def decode_row(document: dict[str, Any]) -> Execution:
-    """Return the execution that ``document`` holds, as :func:`decode_execution`; raises TypeError if it has no times.
+    """Return the execution that ``document`` holds, as :func:`decode_execution`, if it can be shown.
 
-    Only what shows a run needs that: a decision must not fail by a field that it does not use.
+    Raises also what :func:`check_can_be_shown` does. Only what shows a run needs that: a decision must not fail by a
+    field that it does not use.
     """
     execution = decode_execution(document)
-    check_times(execution)
+    check_can_be_shown(execution)
     return execution
 
 
-def check_times(execution: Execution) -> None:
-    """Raise TypeError if a time of an execution is none."""
+def check_can_be_shown(execution: Execution) -> None:
+    """Raise TypeError if the id of an execution is no text, or a time of it is none."""
+    if not isinstance(execution.id, str):
+        raise TypeError("_id is no text")
     for name in _TIMES:
         value = getattr(execution, name)
         if value is not None and not isinstance(value, datetime):

@@ -14,14 +14,14 @@ from shared.domain.execution import Execution, ExecutionRecord
 from shared.domain.lifecycle.decision import Decision
 from shared.domain.list_query import ListPosition, ListQuery, ListRow
 from shared.domain.status import ExecutionStatus
-from shared.errors import BucketError, NotStorable, OutcomeUnknown, Unavailable
+from shared.errors import BucketError, NotStorable, OutcomeUnknown, SealBroken, Unavailable
 from shared.store.database import Database, db_call, full_batch_size
 from shared.store.executions.documents import (
     DECISION_PROJECTION,
     LIST_PROJECTION,
     READER_PROJECTION,
     ROW_PROJECTION,
-    check_times,
+    check_can_be_shown,
     decode_execution,
     decode_record,
     decode_row,
@@ -118,7 +118,8 @@ class MongoExecutionQueries:
         changed_ids = {row["_id"] for row in rows if row.get("rev") != revs[row["_id"]]}
         changed = list(decode_readable((row for row in rows if row["_id"] in changed_ids), decode_row))
         unchanged = [row for row in rows if row["_id"] not in changed_ids]
-        live = islice(decode_readable((row for row in unchanged if row["status"] not in _FINAL), decode_row), live_max)
+        live_rows = (row for row in unchanged if str(row["status"]) not in _FINAL)
+        live = islice(decode_readable(live_rows, decode_row), live_max)
         unreadable_ids = changed_ids - {run.id for run in changed}
         missing = [each for each in revs if each not in by_id or each in unreadable_ids]
         return RevisionComparison(changed, list(live), len(unchanged), missing)
@@ -164,8 +165,11 @@ class MongoExecutionQueries:
         return RecordBatch(records, [each for each in read_ids if each not in readable])
 
     def _open_record(self, document: _Document) -> ExecutionRecord:
-        record = decode_record(self._seal.open_document(document))
-        check_times(record.execution)
+        try:
+            record = decode_record(self._seal.open_document(document))
+        except SealBroken as broken:
+            raise ValueError(str(broken)) from broken
+        check_can_be_shown(record.execution)
         return record
 
     def read_newest(self, scope: Scope, limit: int, lines_max: int) -> Sequence[ExecutionRecord]:

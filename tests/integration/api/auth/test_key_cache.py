@@ -63,6 +63,18 @@ def test_a_change_that_was_stored_under_an_earlier_time_is_learnt_too(store: Mon
     assert found.revoked_at is not None
 
 
+def test_an_admins_key_that_cannot_be_read_is_not_valid(store: MongoKeyStore, database: Database) -> None:
+    """Else ``bucketd up --auth`` would make no admin's key although nobody has one that works."""
+    now = datetime.now(UTC)
+    keys = [issue_key(KeyRequest(Role.ADMIN, "acme"), now, "test", b"")[1] for _ in range(2)]
+    for key in keys:
+        store.add(key)
+    for key, is_left in zip(keys, (True, False), strict=True):
+        assert store.has_valid_admin(now)
+        database.collection("keys").update_one({"_id": key.id}, {"$set": {"baskets": "boring"}})
+        assert store.has_valid_admin(now) is is_left
+
+
 def test_what_was_read_before_a_change_never_replaces_it_in_a_cache(store: MongoKeyStore) -> None:
     key, cache = add_key(store), KeyCache(store)
     began_s = boottime_s()

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from bson.datetime_ms import DatetimeMS
 
 from shared.domain.execution import PUBLIC_INTEGRATOR
 from shared.domain.list_query import ListOrder, ListPosition, ListQuery
@@ -21,6 +22,9 @@ BREAKS: list[dict[str, Any]] = [
     {"$unset": {"created_at": ""}},
     {"$set": {"created_at": "x"}},
     {"$set": {"finished_at": "x"}},
+    {"$set": {"created_at": DatetimeMS(253_402_300_800_000)}},
+    {"$set": {"status": ["queued"]}},
+    {"$set": {"status": {"is": "queued"}}},
     {"$set": {"basket": b"zz"}},
     {"$set": {"steps": 5}},
 ]
